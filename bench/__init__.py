@@ -1,0 +1,1 @@
+"""What a person runs: the command line, assembling a run, the live view, reports."""

@@ -1,0 +1,223 @@
+"""The command line: words to options, errors to one line and an exit status.  Does nothing itself.
+
+Exit status: 0 the run is VALID (or the task succeeded), 1 it ran and is INVALID, 2 wrong usage or input, 130
+interrupted, after saving what was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+
+from bench.assembly import UsageError
+from loadgen import VERSION, Scenario, SettingsError
+from loadgen.directory import OutputError
+from loadgen.rounds import DEFAULT_ROUND, SEEDS
+from loadgen.run import DEFAULT_PATIENCE_S
+from sut import backends, models
+from sut.backends import BackendError
+
+USAGE, INTERRUPTED = 2, 130
+
+_EXPECTED_ERRORS = (UsageError, SettingsError, OutputError, BackendError, models.UnknownModel, models.MissingExtra)
+
+_NOT_YET = {
+    "--find-peak-performance": "searching for the peak rate",
+    "--submission": "submission runs",
+    "--audit-conf": "audit configurations",
+    "--until-confident": "runs that last until early stopping decides",
+    "--workers": "several generator processes",
+    "--hosts": "several hosts",
+    "--url": "remote Triton servers",
+    "--client": "remote Triton servers",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message} (see '{self.prog} --help')\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.command(options)
+        sys.stdout.flush()
+    except _EXPECTED_ERRORS as error:
+        print(f"drumfire: {error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print("drumfire: interrupted before anything was measured", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away; nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return USAGE
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="drumfire",
+        description="An MLPerf-style benchmark: exact traffic, honest latency, any model.",
+        epilog="Exit status: 0 VALID, 1 INVALID, 2 wrong usage or input, 130 interrupted (what was measured is saved).",
+    )
+    parser.add_argument("--version", action="version", version=f"drumfire {VERSION}")
+    commands = parser.add_subparsers(title="commands", required=True, parser_class=_Parser, metavar="COMMAND")
+    _add_run(commands)
+    listing = commands.add_parser("models", help="list the models and what each needs")
+    listing.add_argument("--json", action="store_true", help="print one JSON object")
+    listing.set_defaults(command=_models)
+    doctor = commands.add_parser("doctor", help="check this machine: packages, clocks, timers, GPUs")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    doctor.set_defaults(command=_doctor)
+    return parser
+
+
+def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
+    run = commands.add_parser(
+        "run",
+        help="drive a model with MLPerf traffic and judge the result",
+        description="Drive a system under test through one MLPerf scenario and judge the result.",
+        epilog="A first look: drumfire run onnxruntime digits cpu --scenario Server --qps 500 --time 10",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.add_argument("backend", metavar="BACKEND", help=f"what computes: {', '.join((*backends.BACKENDS, 'null'))}")
+    run.add_argument("model", metavar="MODEL", help=f"what is computed: {', '.join(models.MODELS)}, or an .onnx file")
+    run.add_argument(
+        "device", metavar="DEVICE", nargs="?", default="cpu", choices=backends.DEVICES, help="cpu (default) or gpu"
+    )
+    traffic = run.add_argument_group("traffic")
+    traffic.add_argument(
+        "--scenario",
+        default=Scenario.SingleStream.name,
+        choices=[scenario.name for scenario in Scenario],
+        metavar="NAME",
+        help="SingleStream (default), MultiStream, Server or Offline",
+    )
+    traffic.add_argument("--accuracy", action="store_true", help="ask every sample once and judge the answers instead")
+    traffic.add_argument(
+        "--qps", type=_positive(float), metavar="F", help="Server: queries a second to send; Offline: samples a second "
+        "that are expected, which sizes the one query (default: from a short measurement before the run)",
+    )  # fmt: skip
+    traffic.add_argument(
+        "--time", type=_positive(float), metavar="S",
+        help="least duration of the run in seconds (default: 600, as the MLPerf rules ask)",
+    )  # fmt: skip
+    traffic.add_argument(
+        "--count", type=_positive(int), metavar="N",
+        help="issue N queries, no more, and use the first N samples of the data set",
+    )  # fmt: skip
+    traffic.add_argument(
+        "--max-latency", type=_positive(float), metavar="S", help="Server: the latency bound of a query in seconds"
+    )
+    traffic.add_argument(
+        "--samples-per-query", type=_positive(int), metavar="N", help="MultiStream: samples in a query (default: 8)"
+    )
+    traffic.add_argument(
+        "--performance-sample-count", type=_positive(int), metavar="N",
+        help="samples that are kept in memory and asked for in a performance run",
+    )  # fmt: skip
+    traffic.add_argument("--user-conf", type=Path, metavar="F", help="a user.conf file, as the reference reads it")
+    traffic.add_argument(
+        "--round", default=DEFAULT_ROUND, choices=list(SEEDS), help=f"whose seeds to use (default: {DEFAULT_ROUND})"
+    )
+    system = run.add_argument_group("system under test")
+    system.add_argument(
+        "--max-batchsize", type=_positive(int), default=32, metavar="N", help="largest batch (default: 32)"
+    )
+    system.add_argument(
+        "--max-queue-delay", type=_at_least_zero, default=0.0, metavar="MS",
+        help="how long a row may wait for a fuller batch, ms (default: 0, a free worker takes what is there)",
+    )  # fmt: skip
+    system.add_argument(
+        "--threads", type=_positive(int), metavar="N",
+        help="threads that the model computes with (default: all cores but one, which the generator uses)",
+    )  # fmt: skip
+    system.add_argument(
+        "--instances", type=_positive(int), default=1, metavar="N", help="copies of the model that work side by side"
+    )
+    system.add_argument("--dataset-path", type=Path, metavar="D", help="where the model's data set lies")
+    system.add_argument("--weights", type=Path, metavar="F", help="a local file of weights instead of the model's own")
+    result = run.add_argument_group("result")
+    result.add_argument("--output", type=Path, metavar="D", help="folder of the run (default: a new one in ./runs)")
+    result.add_argument("--json", action="store_true", help="print the result as one JSON object, and nothing else")
+    result.add_argument("--no-dashboard", action="store_true", help="show no live view")
+    result.add_argument(
+        "--patience", type=_positive(float), default=DEFAULT_PATIENCE_S, metavar="S",
+        help=f"give up after S seconds without any answer (default: {DEFAULT_PATIENCE_S:g})",
+    )  # fmt: skip
+    for option, what in _NOT_YET.items():
+        run.add_argument(option, nargs="?", action=_NotYet, const=what, dest="not_yet", help=argparse.SUPPRESS)
+    run.set_defaults(command=_run)
+
+
+class _NotYet(argparse.Action):
+    """An option of the fixed command line whose part is still to come."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, _options: object, _values: object, name: str | None = None
+    ) -> None:
+        parser.error(f"{name}: {self.const} are not part of this version yet")
+
+
+def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
+        if not value > 0 or math.isinf(value):
+            raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+        return value
+
+    return parse
+
+
+def _at_least_zero(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be 0 or more, not {text}")
+    return value
+
+
+def _run(options: argparse.Namespace) -> int:
+    from bench.run import run
+
+    return run(options)
+
+
+def _models(options: argparse.Namespace) -> int:
+    from bench import listing
+
+    if options.json:
+        print(json.dumps(listing.models()))
+    else:
+        listing.show_models(listing.models(), Console())
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from bench import doctor
+
+    found = doctor.diagnose()
+    if options.json:
+        print(json.dumps(found))
+    else:
+        doctor.show(found, Console())
+    return doctor.exit_status(found)

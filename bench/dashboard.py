@@ -1,0 +1,169 @@
+"""The live view's process: it maps the run's table and draws it, apart from the process that is measured.
+
+The run pays nothing for being watched: the view only reads, sleeps most of the time, and takes processor time that
+nobody else wants.  ``Dashboard`` is the run's side; ``python -m bench.dashboard`` is the view's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal, TextIO
+
+from rich.console import Console
+from rich.live import Live
+
+from bench.screen import draw, plain_line
+from bench.watch import Plan, Watch
+from loadgen import Test
+from loadgen.record import Record
+
+_REFRESH_S = 0.33
+_READY_PATIENCE_S = 5.0
+_END_PATIENCE_S = 2.0
+_FIRST_LINE_S = 2.0
+_STDIN = 0
+
+
+class Dashboard:
+    """Shows ``test`` while it runs: ``with Dashboard(...): run``.  A view that fails never hurts the run.
+
+    ``plain`` gives a line now and then, without escape codes, in place of a screen.
+    """
+
+    def __init__(self, test: Test, title: str, *, plain: bool, stream: Literal["stdout", "stderr"]) -> None:
+        self._fd = test.record.fd
+        self._view = {"layout": test.record.layout, "plan": asdict(Plan.of(test, title)), "fd": self._fd}
+        self._view |= {"plain": plain, "stream": stream}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Dashboard:
+        """Start the view and wait until it is ready, so that its start does not fall into the run."""
+        ready, ready_end = os.pipe()
+        try:
+            self._process = self._start(ready_end)
+        except OSError as error:
+            print(f"no live view: {error}", file=sys.stderr)
+        finally:
+            os.close(ready_end)
+        select.select([ready], [], [], _READY_PATIENCE_S)  # readable when the view says so, or has ended
+        os.close(ready)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is None:
+            return
+        # The view waits on its input, so that closing it ends the view, as does the end of this process.
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        for end in (self._process.terminate, self._process.kill, lambda: None):
+            try:
+                self._process.wait(_END_PATIENCE_S)
+                return
+            except subprocess.TimeoutExpired:
+                end()
+
+    def _start(self, ready: int) -> subprocess.Popen[bytes]:
+        root = str(Path(__file__).resolve().parent.parent)
+        search = os.environ.get("PYTHONPATH")
+        environment = os.environ | {"PYTHONPATH": root + (os.pathsep + search if search else "")}
+        # The terminal sends Ctrl-C to both processes.  A blocked signal stays so in the new process, also while that
+        # is still starting up.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return subprocess.Popen(
+                # -P: a folder called bench where the user stands is not taken for this one.
+                [sys.executable, "-P", "-m", "bench.dashboard", json.dumps(self._view | {"ready": ready})],
+                stdin=subprocess.PIPE,
+                pass_fds=[self._fd, ready],
+                env=environment,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def main() -> None:
+    view = json.loads(sys.argv[1])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # by way of the exits that put the cursor back
+    _step_back()
+    stream = sys.stderr if view["stream"] == "stderr" else sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")  # a terminal without these letters shows others in their place
+    plan = Plan(**view["plan"])
+    watch = Watch(Record.attach(view["fd"], view["layout"]), plan)
+    show = _show_lines if view["plain"] else _show_screen
+    show(plan, watch, stream, view["ready"])
+
+
+def _show_screen(plan: Plan, watch: Watch, stream: TextIO, ready: int) -> None:
+    console = Console(file=stream, highlight=False)
+    with Live(
+        console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+    ) as live:
+        while True:
+            snapshot = watch.look(time.monotonic_ns())
+            if snapshot.done:
+                return
+            live.update(draw(plan, snapshot, console.width), refresh=True)
+            ready = _tell(ready)
+            if not _sleep(_REFRESH_S):
+                return
+
+
+def _show_lines(plan: Plan, watch: Watch, stream: TextIO, ready: int) -> None:
+    began_ns = time.monotonic_ns()
+    line_s = _FIRST_LINE_S
+    watch.look(began_ns)
+    _tell(ready)
+    while _sleep(_REFRESH_S):
+        now_ns = time.monotonic_ns()
+        snapshot = watch.look(now_ns)
+        if snapshot.done:
+            return
+        elapsed_s = (now_ns - began_ns) * 1e-9
+        if elapsed_s >= line_s:
+            print(plain_line(plan, snapshot), file=stream, flush=True)
+            line_s = next_line_s(elapsed_s)
+
+
+def next_line_s(elapsed_s: float) -> float:
+    """When the next plain line is due after one at ``elapsed_s``: every 5 s, and every 30 s once 2 minutes are over."""
+    return elapsed_s + (5.0 if elapsed_s < 120.0 else 30.0)
+
+
+def _tell(ready: int) -> int:
+    """Say once that the view is ready; gives what to tell the next time: nobody."""
+    if ready >= 0:
+        os.write(ready, b"r")
+        os.close(ready)
+    return -1
+
+
+def _sleep(seconds: float) -> bool:
+    """False as soon as the run's process has closed its end, or is gone."""
+    return not select.select([_STDIN], [], [], seconds)[0]
+
+
+def _step_back() -> None:
+    """Take only processor time that nobody else wants, where the system has that, and little elsewhere."""
+    with contextlib.suppress(OSError):
+        os.nice(10)
+    if hasattr(os, "sched_setscheduler"):
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        main()

@@ -1,0 +1,44 @@
+"""How figures are written for people: units that fit, three or four digits, thousands set apart.
+
+Text from numbers and nothing else; knows no run and no screen.
+"""
+
+from __future__ import annotations
+
+_UNITS = (("ns", 1), ("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000))
+
+
+def duration(ns: float) -> str:
+    """A length of time, ns: ``812 ns``, ``4.12 us``, ``41.2 ms``, ``1834 s``."""
+    unit, size = next((one for one in _UNITS if abs(ns) < 999.5 * one[1]), _UNITS[-1])
+    return f"{digits(ns / size)} {unit}" if size > 1 else f"{ns:.0f} {unit}"
+
+
+def digits(value: float) -> str:
+    """Three digits or more: ``4.12``, ``41.2``, ``412``, ``41,234``."""
+    places = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
+    return f"{value:,.{places}f}"
+
+
+def rate(per_second: float) -> str:
+    """``998.4/s``, ``41,234/s``."""
+    return f"{per_second:.1f}/s" if 99.95 <= per_second < 999.95 else f"{digits(per_second)}/s"
+
+
+def share(fraction: float) -> str:
+    """A share from 0 to 1 as ``0%``, ``0.013%``, ``4.2%``, ``97%``; what is not nothing never reads as 0%."""
+    if fraction <= 0:
+        return "0%"
+    return "<0.001%" if fraction < 1e-5 else f"{fraction * 100:.2g}%" if fraction < 0.995 else f"{fraction * 100:.3g}%"
+
+
+def clock(seconds: float) -> str:
+    """``0:07``, ``12:34``, ``1:02:03``."""
+    minutes, left = divmod(int(max(seconds, 0.0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
+
+
+def percentile(fraction: float) -> str:
+    """0.5 is ``p50``, 0.999 is ``p99.9``."""
+    return f"p{fraction * 100:g}"

@@ -1,0 +1,50 @@
+"""``drumfire models``: the models that can be run, and what each needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from loadgen.rounds import built_in_values
+from sut import models as known
+
+
+def models() -> dict[str, Any]:
+    """The models as a JSON-ready dictionary."""
+    bounds = built_in_values()
+    return {
+        "models": [
+            {
+                "name": model.name,
+                "task": model.task,
+                "description": model.description,
+                "samples": model.total_count,
+                "input_shape": list(model.input_shape),
+                "quality_target": model.quality_target,
+                "server_latency_ms": bounds.get(f"{model.name}.Server.target_latency"),
+                "extra": model.extra,
+                "licence": model.licence,
+            }
+            for model in known.MODELS.values()
+        ],
+        "planned": list(known.PLANNED),
+    }
+
+
+def show_models(found: dict[str, Any], console: Console) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("model", "what", "samples", "target", "Server bound", "needs"):
+        table.add_column(heading, overflow="fold")
+    for model in found["models"]:
+        table.add_row(
+            model["name"],
+            f"{model['task']}: {model['description']}",
+            str(model["samples"]),
+            f"{model['quality_target']:.0%}",
+            f"{model['server_latency_ms']:g} ms",
+            f"drumfire[{model['extra']}]" if model["extra"] else "nothing more",
+        )
+    console.print(table)
+    console.print(f"still to come: {', '.join(found['planned'])}; or give the path of an .onnx file", style="dim")

@@ -1,0 +1,180 @@
+"""``drumfire run``: assemble, drive, judge, save, show.  Reads top to bottom as a run goes."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from bench import report
+from bench.assembly import Assembly, assemble
+from bench.dashboard import Dashboard
+from loadgen import Mode, Test, run_on_fast_loop
+from loadgen.directory import document, percentile_name, prepare, save
+from loadgen.environment import describe
+from loadgen.logs import logged_responses
+from loadgen.record import Status
+from loadgen.results import distribution
+from sut import backends
+from sut.batcher import batch_sizes
+
+VALID, INVALID, INTERRUPTED = 0, 1, 130
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do one run and return the exit status."""
+    messages = Console(stderr=options.json, highlight=False, soft_wrap=True)
+    with _terminating():
+        assembly = assemble(options)
+        try:
+            test = Test(
+                assembly.system,
+                assembly.library,
+                assembly.settings,
+                config_errors=assembly.config_errors,
+                patience_s=options.patience,
+            )
+            folder = options.output or _new_folder(options)
+            prepare(folder, test.record.rows, assembly.system.columns)
+            warnings = test.foreseen()
+            for text in warnings:
+                messages.print(f"warning: {text}", style="yellow")
+            for text in assembly.notes:
+                messages.print(f"note: {text}", style="dim")
+            environment = describe(() if options.backend == "null" else backends.distributions(options.backend))
+            _drive(test, assembly, options)
+        finally:
+            assembly.close()
+    with _undisturbed():
+        sections = {
+            "command": shlex.join(["drumfire", *sys.argv[1:]]),
+            "system": assembly.description | _batching(test),
+            "accuracy": _accuracy(test, assembly),
+            "environment": environment,
+            "directory": str(folder),
+        }
+        result = document(test, sections, warnings)
+        _judge_accuracy(result)
+        save(test, result, folder)
+        if options.json:
+            print(json.dumps(result, allow_nan=False))
+        else:
+            report.show(result, Console(highlight=False))
+    if test.interrupted is not None:
+        return INTERRUPTED
+    return VALID if result["validity"] == "VALID" else INVALID
+
+
+def _new_folder(options: argparse.Namespace) -> Path:
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    model = Path(options.model).stem
+    name = f"{stamp}-{options.backend}-{model}-{options.device}-{options.scenario}"
+    folder = Path("runs") / (name + ("-accuracy" if options.accuracy else ""))
+    number = 1
+    while folder.exists():
+        number += 1
+        folder = folder.with_name(f"{name}-{number}")
+    return folder
+
+
+def _drive(test: Test, assembly: Assembly, options: argparse.Namespace) -> None:
+    """Run the test on the fast loop under the live view; Ctrl-C and SIGTERM end it early, all kept."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, test.interrupt, f"interrupted by {signal.Signals(number).name}")
+        await test.run()
+
+    plain = options.json or not sys.stdout.isatty()
+    live = Dashboard(test, assembly.title, plain=plain, stream="stderr" if options.json else "stdout")
+    with contextlib.nullcontext() if options.no_dashboard else live:
+        run_on_fast_loop(main())
+
+
+@contextlib.contextmanager
+def _terminating() -> Iterator[None]:
+    """SIGTERM ends the preparation as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """What was measured is saved whole, however often Ctrl-C is pressed."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _batching(test: Test) -> dict[str, Any]:
+    """How the batcher worked, from the columns it wrote: batches by size, waiting and computing times in ns."""
+    columns = test.record.columns
+    if "batch_size" not in columns:
+        return {"batch_sizes": None, "queue_ns": None, "service_ns": None}
+    issued = slice(0, test.record.issued_rows)
+    good = columns["status"][issued] == Status.OK
+    begun = columns["begun"][issued][good]
+    percentiles = (0.5, 0.99)
+
+    def figures(values: Any) -> dict[str, int]:
+        found = distribution(values, percentiles)
+        return {percentile_name(p): found.percentiles[p] for p in percentiles}
+
+    return {
+        "batch_sizes": {str(size): n for size, n in batch_sizes(columns["batch_size"][issued][good]).items()},
+        "queue_ns": figures(begun - columns["issued"][issued][good]),
+        "service_ns": figures(columns["completed"][issued][good] - begun),
+    }
+
+
+def _accuracy(test: Test, assembly: Assembly) -> dict[str, Any] | None:
+    if test.effective.mode != Mode.AccuracyOnly:
+        return None
+    answers = list(logged_responses(test.answers.kept, test.phases))
+    if not answers:
+        return None
+    rows = np.array([row for row, _ in answers])
+    found = assembly.model.accuracy(test.record.sample_index[rows], [data for _, data in answers])
+    return {
+        "metric": found.metric,
+        "value": found.value,
+        "good": found.good,
+        "total": found.total,
+        "target": found.target,
+        "met": found.reached,
+    }
+
+
+def _judge_accuracy(result: dict[str, Any]) -> None:
+    """An accuracy run that misses the model's target, or answered nothing, is INVALID."""
+    if result["mode"] != Mode.AccuracyOnly.name:
+        return
+    accuracy = result["accuracy"]
+    if accuracy is None:
+        result["reasons"].append("No sample was answered.")
+    elif not accuracy["met"]:
+        result["reasons"].append(f"Accuracy {accuracy['value']:.3%} is below the target of {accuracy['target']:.3%}.")
+    if result["reasons"]:
+        result["validity"] = "INVALID"

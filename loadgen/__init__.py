@@ -1,0 +1,26 @@
+"""Drumfire's load generator: MLPerf traffic as data, issued exactly, measured truly.
+
+Knows no model, no framework, no server and no screen.  The names below are its public face; each lives in the file
+of its noun.
+"""
+
+from loadgen.answers import Answers
+from loadgen.run import Test, run_on_fast_loop
+from loadgen.settings import Mode, Scenario, SettingsError, TestSettings
+from loadgen.system import Responses, SampleLibrary, SystemUnderTest
+from loadgen.version import VERSION
+
+__all__ = [
+    "VERSION",
+    "Answers",
+    "Mode",
+    "Responses",
+    "SampleLibrary",
+    "Scenario",
+    "SettingsError",
+    "SystemUnderTest",
+    "Test",
+    "TestSettings",
+    "run_on_fast_loop",
+]
+__version__ = VERSION

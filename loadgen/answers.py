@@ -1,0 +1,220 @@
+"""Where answers arrive: the only writer of ``completed`` and ``status``, and the place where the run waits.
+
+Any thread may answer.  An answer is a range of rows (or an array of them); the moment it arrives is its completion.
+Answers to rows that are not waiting for one are refused, counted and make the run INVALID.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from loadgen.record import Column, Gauge, Record, Status
+from loadgen.system import Responses
+from loadgen.traffic import Phase
+
+RowArray = npt.NDArray[np.int64]
+
+_OK, _FAILED, _UNANSWERED = int(Status.OK), int(Status.FAILED), int(Status.UNANSWERED)
+_ISSUED, _ANSWERED = int(Gauge.ISSUED), int(Gauge.ANSWERED)
+
+
+@dataclass
+class Kept:
+    """Responses kept for the accuracy log: row ``rows[i]`` got ``responses[i]``."""
+
+    rows: RowArray
+    responses: Responses
+
+
+@dataclass
+class Faults:
+    """What went wrong while answering."""
+
+    failed: Counter[str] = field(default_factory=Counter)
+    """Rows failed, by the reason that the system gave."""
+    refused: Counter[str] = field(default_factory=Counter)
+    """Answers refused, by why."""
+    unanswered: int = 0
+    """Rows that had no answer when the run stopped waiting."""
+
+
+class Answers:
+    """The answering side of one run."""
+
+    def __init__(self, record: Record, *, closed_loop: bool) -> None:
+        self.record = record
+        self.closed_loop = closed_loop
+        """Whether a query is issued only after the answers to the last one (SingleStream and MultiStream)."""
+        self.kept: list[Kept] = []
+        self.faults = Faults()
+        self.origin_ns = 0
+        self._gauges = record.gauges
+        self._completed_view, self._status_view = record.view("completed"), record.view("status")
+        self._lock = threading.Lock()
+        self._first_row = 0
+        self._keep_all = False
+        self._logged: npt.NDArray[np.bool_] | None = None
+        self._awaited = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread = 0
+
+    # What a system under test uses.
+
+    @property
+    def sample_index(self) -> Column:
+        """Dataset index of each row."""
+        return self.record.sample_index
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        return self.record.columns
+
+    def now(self) -> int:
+        """ns since the phase started: the time of all columns."""
+        return time.monotonic_ns() - self.origin_ns
+
+    def complete(self, first: int, last: int, responses: Responses | None = None) -> None:
+        """Rows [first, last) are answered, now.  ``responses[i]`` belongs to row first+i; it is kept, not copied."""
+        now = time.monotonic_ns() - self.origin_ns
+        with self._lock:
+            if last - first == 1:
+                if not self._first_row <= first < self._gauges[_ISSUED] or self._status_view[first]:
+                    self._refuse_rows(np.arange(first, last))
+                    return
+                self._completed_view[first] = now
+                self._status_view[first] = _OK
+            else:
+                status = self.record.status[first:last]
+                if not self._first_row <= first < last <= self._gauges[_ISSUED] or status.any():
+                    self._refuse_rows(np.arange(first, last))
+                    return
+                self.record.completed[first:last] = now
+                status[:] = _OK
+            if responses is not None and (self._keep_all or self._logged is not None):
+                self._keep(np.arange(first, last), responses)
+            answered = self._gauges[_ANSWERED] = self._gauges[_ANSWERED] + last - first
+        if answered >= self._awaited:
+            self._wake()
+
+    def complete_rows(self, rows: RowArray, responses: Responses | None = None) -> None:
+        """As ``complete``, for rows that do not follow each other: shape (n,), each row once."""
+        self._settle(rows, _OK, responses)
+
+    def fail(self, first: int, last: int, reason: str | BaseException) -> None:
+        """Rows [first, last) can not be answered.  Each such row makes the run INVALID; ``reason`` is kept."""
+        self.fail_rows(np.arange(first, last), reason)
+
+    def fail_rows(self, rows: RowArray, reason: str | BaseException) -> None:
+        """As ``fail``, for rows that do not follow each other."""
+        text = reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"
+        settled = self._settle(rows, _FAILED, None)
+        if settled:
+            with self._lock:
+                self.faults.failed[" ".join(text.split())[:300]] += settled
+                self._gauges[Gauge.FAILED] += settled
+
+    # What the run uses.
+
+    @property
+    def answered(self) -> int:
+        return self._gauges[_ANSWERED]
+
+    def begin(self, phase: Phase) -> None:
+        """A phase starts now, on the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._keep_all, self._logged = phase.accuracy, phase.logged
+        self._gauges[Gauge.FIRST_ROW] = self._first_row = phase.first_row
+        self._gauges[Gauge.LAST_ROW] = phase.first_row + phase.rows
+        self.origin_ns = time.monotonic_ns()
+        self._gauges[Gauge.ORIGIN] = self.origin_ns
+
+    async def wait(self, answered: int, patience_s: float) -> bool:
+        """Wait until ``answered`` rows in all are answered; False when nothing came for ``patience_s`` seconds."""
+        assert self._loop is not None
+        seen = self._gauges[_ANSWERED]
+        while True:
+            with self._lock:  # set before looking, so that the last answer can not slip between
+                self._waiter = waiter = self._loop.create_future()
+                self._awaited = answered
+            if self._gauges[_ANSWERED] >= answered:
+                break
+            timer = self._loop.call_later(patience_s, waiter.cancel)
+            try:
+                await asyncio.wait((waiter,))
+            finally:
+                timer.cancel()
+            if waiter.cancelled():
+                if self._gauges[_ANSWERED] == seen:
+                    break
+                seen = self._gauges[_ANSWERED]
+        self._awaited, self._waiter = 0, None
+        return self._gauges[_ANSWERED] >= answered
+
+    def give_up(self) -> None:
+        """Rows issued but not answered are marked so; answers to them from now on are refused."""
+        with self._lock:
+            status = self.record.status[self._first_row : self._gauges[_ISSUED]]
+            pending = status == Status.PENDING
+            status[pending] = _UNANSWERED
+            count = int(np.count_nonzero(pending))
+            self.faults.unanswered += count
+            self._gauges[_ANSWERED] += count
+
+    # Helpers.
+
+    def _settle(self, rows: RowArray, status: int, responses: Responses | None) -> int:
+        """Give rows a status, now; returns how many were settled: all, or none if any was not waiting."""
+        now = time.monotonic_ns() - self.origin_ns
+        with self._lock:
+            if rows.size == 0 or rows.min() < self._first_row or rows.max() >= self._gauges[_ISSUED]:
+                self._refuse_rows(rows)
+                return 0
+            if self.record.status[rows].any() or np.unique(rows).size != rows.size:
+                self._refuse_rows(rows)
+                return 0
+            self.record.completed[rows] = now
+            self.record.status[rows] = status
+            if responses is not None and (self._keep_all or self._logged is not None):
+                self._keep(rows, responses)
+            answered = self._gauges[_ANSWERED] = self._gauges[_ANSWERED] + rows.size
+        if answered >= self._awaited:
+            self._wake()
+        return rows.size
+
+    def _keep(self, rows: RowArray, responses: Responses) -> None:
+        if self._keep_all or (self._logged is not None and self._logged[rows - self._first_row].any()):
+            self.kept.append(Kept(rows, responses))
+
+    def _refuse_rows(self, rows: RowArray) -> None:
+        if rows.size == 0:
+            why = "an answer to no row"
+        elif rows.min() < 0 or rows.max() >= self._gauges[_ISSUED]:
+            why = "an answer to a row that was never issued"
+        elif rows.min() < self._first_row or (self.record.status[rows] == Status.UNANSWERED).any():
+            why = "an answer after the run had stopped waiting for it"
+        else:
+            why = "a second answer to a row"
+        self.faults.refused[why] += 1
+        self._gauges[Gauge.REFUSED] += 1
+
+    def _wake(self) -> None:
+        if self._waiter is None:
+            return
+        if threading.get_ident() == self._loop_thread:
+            self._settle_waiter()
+        else:
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._settle_waiter)
+
+    def _settle_waiter(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

@@ -1,0 +1,226 @@
+"""The reference's configuration files (mlperf.conf, user.conf, audit.config): their grammar and what their keys set.
+
+Text in, settings changed, errors told.  The odd corners are the reference's own and are kept on purpose: ``k=v`` is
+silently ignored, ``k= v`` and a trailing comment are errors, an integer ``1e3`` is 1, one error voids the whole file.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from loadgen.rounds import DEFAULT_ROUND, built_in_values
+from loadgen.settings import Mode, TestSettings
+
+_UINT64 = 1 << 64
+_MS = 1_000_000  # ns
+
+# What C's strtoull(base 0) and strtod accept at the start of a word.
+_INTEGER = re.compile(r"([+-]?)(?:0[xX]([0-9a-fA-F]+)|0([0-7]*)|([1-9][0-9]*))")
+_DOUBLE = re.compile(
+    r"[+-]?(?:inf(?:inity)?|nan(?:\([0-9a-z_]*\))?"
+    r"|0x(?:[0-9a-f]+\.?[0-9a-f]*|\.[0-9a-f]+)(?:p[+-]?[0-9]+)?"
+    r"|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)",
+    re.IGNORECASE,
+)
+
+
+class Value(NamedTuple):
+    """A value as both types that a key may want: an unsigned 64-bit integer (prefix) and a double."""
+
+    integer: int
+    double: float
+
+
+class ConfigError(ValueError):
+    """A file that the grammar refuses.  The text names the line and the mend."""
+
+
+def parse(text: str) -> dict[str, Value]:
+    """Read a configuration file's text.  Raises ``ConfigError`` on the first line that the grammar refuses."""
+    values: dict[str, Value] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        key, *rest = re.findall(r"[^ \t\r\v\f]+", line) or [""]
+        if not key or key == "#" or not rest or rest[0] == "#":
+            continue
+        if rest[0] != "=":
+            raise ConfigError(f"line {number}: expected 'key = value' with spaces around '=', found {line.strip()!r}")
+        for word in rest[1:]:  # the last value wins
+            value = _number(word)
+            if value is None:
+                raise ConfigError(
+                    f"line {number}: {word!r} is not a number (a comment must be on a line of its own, after '# ')"
+                )
+            values[key] = value
+    return values
+
+
+def _number(word: str) -> Value | None:
+    integer_match, double_match = _INTEGER.match(word), _DOUBLE.match(word)
+    whole = [match for match in (integer_match, double_match) if match is not None and match.end() == len(word)]
+    if not whole:
+        return None
+    return Value(_integer(integer_match), _double(double_match.group()) if double_match else 0.0)
+
+
+def _integer(match: re.Match[str] | None) -> int:
+    if match is None:
+        return 0
+    sign, hexadecimal, octal, decimal = match.groups()
+    if hexadecimal is not None:
+        magnitude = int(hexadecimal, 16)
+    else:
+        magnitude = int(decimal) if decimal is not None else int(octal or "0", 8)
+    magnitude = min(magnitude, _UINT64 - 1)
+    return -magnitude % _UINT64 if sign == "-" else magnitude
+
+
+def _double(text: str) -> float:
+    lowered = text.lower()
+    if "nan" in lowered:
+        return math.nan
+    return float.fromhex(lowered) if "0x" in lowered else float(lowered)
+
+
+@dataclass
+class _Lookup:
+    """One file's values, seen for one model and scenario: ``m.s.f``, else ``*.s.f``, else ``m.*.f``, else ``*.*.f``."""
+
+    values: Mapping[str, Value]
+    model: str
+
+    def find(self, scenario: str, field: str) -> Value | None:
+        for key in (f"{self.model}.{scenario}", f"*.{scenario}", f"{self.model}.*", "*.*"):
+            value = self.values.get(f"{key}.{field}")
+            if value is not None:
+                return value
+        return None
+
+
+def apply(
+    settings: TestSettings, values: Mapping[str, Value], model: str, scenario: str, *, built_in: bool = False
+) -> list[str]:
+    """Write into ``settings`` what ``values`` say for this model and scenario; returns errors to be logged.
+
+    ``scenario`` is the name asked for; fields that belong to one scenario are read under that one's name whatever it
+    is.  Seeds and the accuracy-log probability count only in the ``built_in`` values.
+    """
+    lookup = _Lookup(values, model)
+    errors: list[str] = []
+
+    def integer(under: str, field: str, name: str, unit: int = 1) -> None:
+        if (value := lookup.find(under, field)) is not None:
+            setattr(settings, name, value.integer * unit % _UINT64)
+
+    def double(under: str, field: str, name: str, unit: float = 1.0) -> None:
+        if (value := lookup.find(under, field)) is not None:
+            setattr(settings, name, value.double * unit)
+
+    def flag(under: str, field: str, name: str, *, only_one: bool) -> None:
+        if (value := lookup.find(under, field)) is not None:
+            setattr(settings, name, value.integer == 1 if only_one else value.integer != 0)
+
+    if (mode := lookup.find(scenario, "mode")) is not None:
+        if mode.integer in list(Mode):
+            settings.mode = Mode(mode.integer)
+        else:
+            errors.append(f"Invalid value passed to Mode key in config: {mode.integer}")
+
+    if built_in:
+        for name in ("qsl_rng_seed", "sample_index_rng_seed", "schedule_rng_seed"):
+            integer(scenario, name, name)
+            integer(scenario, f"test05_{name}", f"test05_{name}")
+        double(scenario, "accuracy_log_probability", "accuracy_log_probability", 0.01)
+        flag(scenario, "test05", "test05", only_one=True)
+
+    flag(scenario, "use_token_latencies", "use_token_latencies", only_one=True)
+    if settings.use_token_latencies:
+        integer("Server", "ttft_latency", "ttft_latency", _MS)
+        integer("Server", "tpot_latency", "tpot_latency", _MS)
+    flag(scenario, "infer_token_latencies", "infer_token_latencies", only_one=True)
+    if settings.infer_token_latencies:
+        integer(scenario, "token_latency_scaling_factor", "token_latency_scaling_factor")
+
+    for name in (
+        "performance_issue_same_index",
+        "performance_sample_count_override",
+        "accuracy_sample_count_override",
+        "min_query_count",
+        "max_query_count",
+        "accuracy_log_rng_seed",
+        "accuracy_log_sampling_target",
+    ):
+        integer(scenario, name, name)
+    integer(scenario, "min_duration", "min_duration_ms")
+    integer(scenario, "max_duration", "max_duration_ms")
+    for name in ("performance_issue_unique", "performance_issue_same", "print_timestamps"):
+        flag(scenario, name, name, only_one=False)
+    flag(scenario, "sample_concatenate_permutation", "sample_concatenate_permutation", only_one=True)
+
+    percent = "target_latency_percentile"
+    double("SingleStream", percent, "single_stream_target_latency_percentile", 0.01)
+    double("MultiStream", percent, "multi_stream_target_latency_percentile", 0.01)
+    double("Server", percent, "server_target_latency_percentile", 0.01)
+    double("SingleStream", "target_latency", "single_stream_expected_latency_ns", float(_MS))
+    double("MultiStream", "target_latency", "multi_stream_expected_latency_ns", float(_MS))
+    integer("Server", "target_latency", "server_target_latency_ns", _MS)
+    integer("MultiStream", "samples_per_query", "multi_stream_samples_per_query")
+    double("Server", "target_qps", "server_target_qps")
+    double("Offline", "target_qps", "offline_expected_qps")
+    flag("Server", "coalesce_queries", "server_coalesce_queries", only_one=False)
+    if (limit := lookup.find("Server", "max_async_queries")) is not None:
+        cut = limit.integer & 0xFFFFFFFF  # the reference passes it through a 32-bit int
+        settings.server_max_async_queries = (cut - (1 << 32) if cut >= 1 << 31 else cut) % _UINT64
+    return errors
+
+
+class ConfigReader:
+    """Applies configuration files in the reference's order of precedence.
+
+    The first user.conf that one reader applies brings the built-in values with it; a later one does not and is
+    logged as an error.  (In the reference that memory belongs to the process; here it belongs to this object.)
+    """
+
+    USER, BUILT_IN, FILE = 1, 0, 2
+
+    def __init__(self, mlperf_round: str = DEFAULT_ROUND) -> None:
+        self.mlperf_round = mlperf_round
+        self.errors: list[str] = []
+        """Errors for the next test's detail log."""
+        self._user_files = 0
+
+    def from_config(
+        self, settings: TestSettings, path: str | Path | None, model: str, scenario: str, conf_type: int = USER
+    ) -> int:
+        """Apply a file; returns 0, -2 (no such file) or -22 (refused: nothing of it applied), as the reference does."""
+        if conf_type == self.USER:
+            self._user_files += 1
+            if self._user_files > 1:
+                self.errors.append(
+                    "Multiple conf files are used. This is not valid for official submission to MLPerf inference."
+                )
+        if conf_type == self.BUILT_IN or (conf_type == self.USER and self._user_files == 1):
+            values = {
+                key: Value(int(number), float(number)) for key, number in built_in_values(self.mlperf_round).items()
+            }
+            self.errors += apply(settings, values, model, scenario, built_in=True)
+            if conf_type == self.BUILT_IN or path is None:
+                return 0
+        assert path is not None
+        try:
+            text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+        except OSError as error:
+            self.errors.append(f"cannot read config file {path}: {error.strerror}")
+            return -errno.ENOENT
+        try:
+            values = parse(text)
+        except ConfigError as error:
+            self.errors.append(f"{path}: {error}")
+            return -errno.EINVAL
+        self.errors += apply(settings, values, model, scenario)
+        return 0

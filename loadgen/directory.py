@@ -1,0 +1,251 @@
+"""The run directory: all that a run leaves behind.  Recorded once; every report reads from here.
+
+result.json (the figures and the verdict) · settings.json · environment.json · columns/*.npy (the table) ·
+histograms/*.hgrm, *.hlog (HdrHistogram) · mlperf_log_summary.txt, mlperf_log_detail.txt, mlperf_log_accuracy.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loadgen import histogram, logs
+from loadgen.draws import Int64Array
+from loadgen.issue import End
+from loadgen.record import bytes_per_row
+from loadgen.results import PERCENTILES, Distribution, Measured, Results, distribution
+from loadgen.run import PhaseReport, Test
+from loadgen.settings import Scenario
+from loadgen.version import VERSION
+
+RESULT = "result.json"
+_SLACK_BYTES = 4 << 20
+"""Room for the files whose size does not follow the number of rows."""
+_LOG_BYTES_PER_ROW = 24
+_LATE_NS = 1_000_000
+_LATENESS_SHARE = 0.1
+"""A p99 lateness above this share of the p50 latency is warned of: the generator then colours what it measures."""
+
+
+class OutputError(OSError):
+    """The output folder can not take the run.  The text is one line and names the mend."""
+
+
+def prepare(folder: Path, rows: int, extra_columns: Mapping[str, Any]) -> None:
+    """Make the folder and see, before anything runs, that a run of ``rows`` rows can be saved there."""
+    if (folder / RESULT).exists():
+        raise OutputError(f"{folder} already holds a run: choose another --output, or remove it first")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"drumfire")
+            probe.flush()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise OutputError(f"cannot write to {folder}: {error.strerror}; choose another --output") from None
+    needed = rows * (bytes_per_row(extra_columns) + _LOG_BYTES_PER_ROW) + _SLACK_BYTES
+    if free < needed:
+        raise OutputError(
+            f"{folder} has {free / 1e6:.0f} MB free and the run may need {needed / 1e6:.0f} MB: "
+            "make room, or choose another --output"
+        )
+
+
+def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
+    """The result as a JSON-ready dictionary.  ``sections`` are the caller's: what was measured, the environment, ..."""
+    results = test.results()
+    report = test.reports[-1] if test.reports else None
+    faults = test.answers.faults
+    reasons = results.reasons if results is not None else test.spoiled()
+    if results is None and not test.effective.mode.name.startswith("Accuracy"):
+        reasons = reasons or ["No query was issued."]
+    found: dict[str, Any] = {
+        "tool": f"Drumfire {VERSION}",
+        "note": "MLPerf-style, not an MLPerf result",
+        "validity": "INVALID" if reasons or (results is not None and not results.valid) else "VALID",
+        "reasons": reasons,
+        "warnings": warnings + [r.end.value for r in test.reports if r.end.is_error and r.end != End.INTERRUPTED],
+        "scenario": test.effective.scenario.name,
+        "mode": test.effective.mode.name,
+        "started": test.started.isoformat() if test.started else None,
+        "sut_name": test.system.name,
+        "qsl_name": test.library.name,
+        "metric": None if results is None else dict(logs.metric(test.effective, results)),
+        "asked": _asked(test),
+        "delivered": _delivered(test, results),
+        "checks": None if results is None else _checks(test, results),
+        "latency_ns": None,
+        "query_latency_ns": None,
+        "lateness_ns": None,
+        "errors": {
+            "failed": faults.failed.total(),
+            "unanswered": faults.unanswered,
+            "refused": faults.refused.total(),
+            "messages": dict(faults.failed.most_common(20)) | dict(faults.refused),
+        },
+        "overhead": None if report is None else _overhead(test.reports),
+        "seeds": {
+            name: getattr(test.effective, f"{name}_rng_seed")
+            for name in ("qsl", "sample_index", "schedule", "accuracy_log")
+        },
+        "results": {} if results is None else logs.result_values(test.effective, results),
+    }
+    if results is not None and report is not None:
+        measured = test.measured(report)
+        target = test.effective.target_latency_percentile
+        found["latency_ns"] = _figures(results.latency, target)
+        if results.query_latency is not None:
+            found["query_latency_ns"] = _figures(results.query_latency, target)
+        found["lateness_ns"] = lateness = _lateness(test.effective.scenario, measured)
+        if lateness["p99"] > _LATENESS_SHARE * results.latency.percentiles[0.5] and lateness["p99"] > 10_000:
+            found["warnings"].append(
+                f"p99 lateness of {lateness['p99'] / 1e3:.0f} us is above {_LATENESS_SHARE:.0%} of the p50 latency: "
+                "free a core for the generator (fewer --threads), or lower --qps"
+            )
+    return found | dict(sections)
+
+
+def save(test: Test, found: Mapping[str, Any], folder: Path) -> None:
+    """Write the whole directory; the table first, as it is what can not be made again."""
+    test.record.save(folder / "columns")
+    _write_json(folder / "settings.json", {"requested": _plain(test.requested), "effective": _plain(test.effective)})
+    _write_json(folder / "environment.json", found.get("environment"))
+    results = test.results()
+    if results is not None:
+        logs.put_results(test.log, test.effective, results)
+        _save_histograms(test, folder / "histograms")
+    test.log.write(folder / logs.DETAIL)
+    summary = logs.summary(test.system.name, test.effective, results, test.log)
+    (folder / logs.SUMMARY).write_text(summary, encoding="utf-8")
+    logs.write_accuracy(folder / logs.ACCURACY, test.answers.kept, test.record.sample_index, test.phases)
+    _write_json(folder / RESULT, found)
+
+
+def _save_histograms(test: Test, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    report = next(r for r in test.reports if not r.phase.accuracy)
+    measured = test.measured(report)
+    begin = report.began.timestamp()
+    end = begin + report.lasted_ns * 1e-9
+    latency = (measured.completed - measured.scheduled)[measured.answered]
+    histogram.save(histogram.of(latency), folder / "latency", begin, end)
+    histogram.save(histogram.of(measured.issued - measured.scheduled), folder / "lateness", begin, end)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    """Whole or not at all: a reader never sees half a file."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    return {name: getattr(value, "name", value) for name, value in asdict(settings).items()}
+
+
+def _figures(found: Distribution, target: float) -> dict[str, int]:
+    figures = {"count": found.count, "min": found.minimum, "mean": found.mean, "max": found.maximum}
+    figures |= {percentile_name(p): found.percentiles[p] for p in PERCENTILES}
+    return figures | {"target_percentile": found.percentiles[target]}
+
+
+def percentile_name(percentile: float) -> str:
+    """0.5 is ``p50``, 0.999 is ``p99.9``."""
+    return f"p{percentile * 100:g}"
+
+
+def _asked(test: Test) -> dict[str, Any]:
+    s = test.effective
+    return {
+        "qps": s.target_qps if s.scenario in (Scenario.Server, Scenario.Offline) else None,
+        "min_duration_s": s.min_duration_ms / 1000,
+        "min_query_count": s.min_query_count,
+        "max_query_count": s.max_query_count,
+        "samples_per_query": test.phases[-1].samples_per_query,
+        "target_latency_ns": s.target_latency_ns or None,
+        "target_latency_percentile": s.target_latency_percentile,
+        "performance_sample_count": s.performance_sample_count,
+        "generated_queries": sum(phase.query_count for phase in test.phases),
+    }
+
+
+def _delivered(test: Test, results: Results | None) -> dict[str, Any]:
+    issued = test.record.issued_rows
+    good = issued - test.answers.faults.failed.total() - test.answers.faults.unanswered
+    duration_s = sum(report.lasted_ns for report in test.reports) * 1e-9
+    rates = results.rates if results is not None else {}
+    named = ("completed_samples_per_sec", "samples_per_second", "qps_with_loadgen_overhead")
+    rate = next((rates[name] for name in named if name in rates), good / duration_s if duration_s > 0 else 0.0)
+    return {
+        "queries": sum(report.issued_rows // report.phase.samples_per_query for report in test.reports),
+        "samples": good,
+        "samples_per_second": rate,
+        "duration_s": duration_s,
+    }
+
+
+def _checks(test: Test, results: Results) -> dict[str, bool | None]:
+    server = test.effective.scenario == Scenario.Server
+    return {
+        "performance_constraints": results.performance_met if server else None,
+        "min_duration": results.duration_met,
+        "min_queries": results.queries_met,
+        "early_stopping": results.stopping.met,
+        "no_errors": not results.spoiled,
+    }
+
+
+def _lateness(scenario: Scenario, measured: Measured) -> dict[str, Any]:
+    """How late the generator issued; in a closed loop, how long it took from an answer to the next issue."""
+    width = measured.samples_per_query
+    late: Int64Array
+    if scenario in (Scenario.SingleStream, Scenario.MultiStream):
+        answered = measured.completed.reshape(-1, width).max(axis=1)
+        late = np.maximum(measured.issued[::width][1:] - answered[:-1], 0)
+        meaning = "from an answer to the next query's issue"
+    else:
+        late = measured.issued - measured.scheduled
+        meaning = "from a query's scheduled time to its issue"
+    found = distribution(late, (0.5, 0.99))
+    share = float(np.count_nonzero(late > _LATE_NS)) / late.size if late.size else 0.0
+    return {
+        "meaning": meaning,
+        "p50": found.percentiles[0.5],
+        "p99": found.percentiles[0.99],
+        "max": found.maximum,
+        "share_over_1ms": share,
+        "early": int(np.count_nonzero(late < 0)),
+    }
+
+
+def _overhead(reports: list[PhaseReport]) -> dict[str, Any]:
+    """Sums over the phases."""
+    parts = [report.overhead for report in reports]
+
+    def total(name: str) -> Any:
+        values = [getattr(part, name) for part in parts]
+        return None if None in values else sum(values)
+
+    issued = sum(report.issued_rows for report in reports)
+    spun_s = sum(report.pacer_spun_ns for report in reports) * 1e-9
+    issuing_s = max(total("issuing_thread_cpu_s") - spun_s, 0.0)
+    return {
+        "wall_s": total("wall_s"),
+        "process_cpu_s": total("process_cpu_s"),
+        "issuing_thread_cpu_s": total("issuing_thread_cpu_s"),
+        "pacer_spin_s": spun_s,
+        "issuing_cpu_us_per_sample": issuing_s * 1e6 / issued if issued else 0.0,
+        "pacer_window_us": max(report.pacer_window_ns for report in reports) / 1e3,
+        "exact_timer": all(report.exact_timer for report in reports),
+        "gc_collections": total("gc_collections"),
+        "involuntary_switches": total("involuntary_switches"),
+        "steal_s": total("steal_s"),
+    }

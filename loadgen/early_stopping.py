@@ -1,0 +1,104 @@
+"""The early-stopping test: how many queries in time outweigh those over latency, at 99 % confidence.
+
+Pure arithmetic.  ``h(t)`` is the least number of queries within the bound that, beside ``t`` over it, shows with
+confidence c that the true share within is above the percentile p: the least h with
+P[Binomial(h + t, 1 - p) <= t] < 1 - c.  Source: the MLPerf inference rules, tolerance 0.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+CONFIDENCE = 0.99
+
+
+def least_passing(over: int, percentile: float) -> int:
+    """h(t): the least number of queries within latency that outweighs ``over`` queries beyond it."""
+    doubt = 1.0 - CONFIDENCE
+    low, high = 0, 64
+    while _tail(high, over, percentile) >= doubt:
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _tail(middle, over, percentile) >= doubt:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def least_queries(percentile: float) -> int:
+    """The fewest queries from which a Server run can pass: none may be over latency."""
+    return least_passing(0, percentile)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Server: whether ``queries`` with ``over`` beyond the bound pass, and how many more would be needed if not."""
+
+    met: bool
+    queries_missing: int
+
+
+def judge(queries: int, over: int, percentile: float) -> Verdict:
+    needed = least_passing(over, percentile) + over
+    return Verdict(queries >= needed, max(0, needed - queries))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Single- and MultiStream: the percentile estimate is the ``discarded + 1``-th highest latency of the run."""
+
+    queries_needed: int
+    discarded: int | None
+    """None when the run has fewer queries than needed for any estimate."""
+
+
+def estimate(queries: int, percentile: float) -> Estimate:
+    """How many of the highest latencies may be discarded: the largest t - 1 with queries >= h(t) + t."""
+    needed = least_passing(1, percentile) + 1
+    if queries < needed:
+        return Estimate(needed, None)
+    low, high = 1, queries  # h(t) + t grows with t, so halving finds what the reference finds by walking
+    while high - low > 1:
+        middle = (low + high) // 2
+        if queries >= least_passing(middle, percentile) + middle:
+            low = middle
+        else:
+            high = middle
+    return Estimate(needed, low - 1)
+
+
+def _tail(within: int, over: int, percentile: float) -> float:
+    """P[Binomial(within + over, 1 - percentile) <= over] = I_percentile(within, over + 1)."""
+    if within <= 0:
+        return 1.0
+    return _incomplete_beta(float(within), over + 1.0, percentile)
+
+
+def _incomplete_beta(a: float, b: float, x: float) -> float:
+    """The regularised incomplete beta function I_x(a, b), 0 < x < 1 (continued fraction, DLMF 8.17.22)."""
+    scale = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x))
+    if x < (a + 1.0) / (a + b + 2.0):
+        return scale * _fraction(a, b, x) / a
+    return 1.0 - scale * _fraction(b, a, 1.0 - x) / b
+
+
+def _fraction(a: float, b: float, x: float) -> float:
+    """The continued fraction of I_x(a, b), evaluated from the front (Lentz)."""
+    tiny = 1e-300
+    c, d = 1.0, 1.0 - (a + b) * x / (a + 1.0)
+    d = 1.0 / (d if abs(d) > tiny else tiny)
+    value = d
+    for m in range(1, 1_000_000):
+        step = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        for factor in (step, -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))):
+            d = 1.0 + factor * d
+            c = 1.0 + factor / c
+            d = 1.0 / (d if abs(d) > tiny else tiny)
+            c = c if abs(c) > tiny else tiny
+            value *= d * c
+        if abs(d * c - 1.0) < 1e-15:
+            break
+    return value

@@ -1,0 +1,97 @@
+"""Where a run took place: machine, system, versions.  A figure that can not be read is None, never a guess."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def describe(distributions: Iterable[str] = ()) -> dict[str, Any]:
+    """The environment as a JSON-ready dictionary; ``distributions`` are further packages whose versions matter."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": _memory_bytes(),
+        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "clock_source": _read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+        "gpus": _gpus(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": versions(("drumfire", "numpy", "uvloop", "hdrhistogram", *distributions)),
+        "git_revision": git_revision(),
+    }
+
+
+def versions(distributions: Iterable[str]) -> dict[str, str | None]:
+    """Version of each distribution, None where it is not installed."""
+    found: dict[str, str | None] = {}
+    for name in distributions:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def git_revision() -> str | None:
+    """The revision of the checkout that this code runs from, with ``-dirty`` when it was changed; None elsewhere."""
+    return git("describe", "--always", "--dirty", "--abbrev=10", "--exclude=*")
+
+
+def git(*arguments: str) -> str | None:
+    """What git says of the checkout that this code runs from; None where there is none."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    return _output("git", "-C", str(root), *arguments)
+
+
+def _output(*command: str) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+
+
+def _cpu_model() -> str | None:
+    for line in (_read("/proc/cpuinfo") or "").split("\n"):
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or None
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def available_memory_bytes() -> int | None:
+    """Memory that can be taken without swapping."""
+    for line in (_read("/proc/meminfo") or "").split("\n"):
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _gpus() -> list[str]:
+    """Name and driver of each NVIDIA GPU; empty where the driver's tool is not there or sees none."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = _output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+    return listed.split("\n") if listed else []

@@ -1,0 +1,64 @@
+"""HDR histograms of ns values, fed from whole arrays, for display, export and merging.
+
+The figures of a result never come from here: those are exact (see ``results``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from hdrh.histogram import HdrHistogram
+from hdrh.log import HistogramLogWriter
+
+from loadgen.draws import Int64Array
+
+HIGHEST_NS = 3_600_000_000_000
+"""One hour; longer values count as this."""
+_CHUNK = 1 << 20  # values at a time: bounds the memory of the intermediate arrays
+
+
+def new() -> HdrHistogram:
+    """An empty histogram of 1 ns to one hour with three significant digits."""
+    return HdrHistogram(1, HIGHEST_NS, 3)
+
+
+def feed(histogram: HdrHistogram, values: Int64Array) -> None:
+    """Count all ``values`` (ns, any shape), as ``record_value`` would one by one."""
+    counts = np.frombuffer(histogram.counts, np.int64)
+    flat = values.ravel()
+    for start in range(0, flat.size, _CHUNK):
+        chunk = np.clip(flat[start : start + _CHUNK], 0, HIGHEST_NS)
+        counts += np.bincount(_counts_index(histogram, chunk), minlength=counts.size)
+        histogram.total_count += chunk.size
+        histogram.max_value = max(histogram.max_value, int(chunk.max()))
+        histogram.min_value = min(histogram.min_value, int(chunk.min()))
+
+
+def of(values: Int64Array) -> HdrHistogram:
+    histogram = new()
+    feed(histogram, values)
+    return histogram
+
+
+def save(histogram: HdrHistogram, stem: Path, start_s: float, end_s: float) -> None:
+    """Write ``stem.hgrm`` (percentile table, in ms) and ``stem.hlog`` (a V2 log of one interval, Unix times in s)."""
+    with open(stem.with_suffix(".hgrm"), "wb") as table:
+        histogram.output_percentile_distribution(table, 1e6)
+    histogram.set_start_time_stamp(start_s * 1e3)
+    histogram.set_end_time_stamp(end_s * 1e3)
+    with open(stem.with_suffix(".hlog"), "w") as file:
+        log = HistogramLogWriter(file)
+        log.output_log_format_version()
+        log.output_legend()
+        log.output_interval_histogram(histogram)
+
+
+def _counts_index(histogram: HdrHistogram, values: Int64Array) -> Int64Array:
+    """Where each value is counted: HdrHistogram's bucket arithmetic, for arrays (values below 2**53)."""
+    half_magnitude = histogram.sub_bucket_half_count_magnitude
+    _, exponent = np.frexp((values | histogram.sub_bucket_mask).astype(np.float64))
+    bucket = exponent.astype(np.int64) - histogram.unit_magnitude - (half_magnitude + 1)
+    sub_bucket = values >> (bucket + histogram.unit_magnitude)
+    index: Int64Array = ((bucket + 1) << half_magnitude) + sub_bucket - histogram.sub_bucket_half_count
+    return index

@@ -1,0 +1,173 @@
+"""The issue loops: hand the rows of a phase to the system under test, each at its time, in order, none dropped.
+
+The only writer of ``issued`` (and, where a query is due when it is issued, of ``scheduled``).  A burst of rows that
+are due together is one slice, one clock read and one call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from dataclasses import dataclass
+
+from loadgen.answers import Answers
+from loadgen.pacer import Pacer
+from loadgen.record import Gauge
+from loadgen.settings import EffectiveSettings, Scenario
+from loadgen.system import SystemUnderTest
+from loadgen.traffic import Phase
+
+_HOLD_NS = 1_000_000
+"""How long a loop that never has to wait may keep the event loop from other work."""
+_SEARCH_ROWS = 4096
+"""Rows looked at for what is due by now: a bound on a burst, and small enough to stay in the cache."""
+_ISSUED = int(Gauge.ISSUED)
+
+
+class End(enum.Enum):
+    """Why issuing ended.  The values are the log's texts."""
+
+    ALL_ISSUED = "Ending naturally: all generated queries were issued."
+    MET = "Ending naturally: Minimum query count and test duration met."
+    RAN_OUT = (
+        "Ending early: Ran out of generated queries to issue before the minimum query count and test duration were "
+        "reached. Please update the relevant expected latency or target qps."
+    )
+    MAX_QUERIES = "Ending early: max query count was reached."
+    MAX_DURATION = "Ending early: max test duration was reached."
+    MAX_ASYNC = "Ending early: too many outstanding queries."
+    NO_ANSWER = "Ending early: the system under test stopped answering."
+    INTERRUPTED = "Ending early: the run was interrupted."
+
+    @property
+    def is_error(self) -> bool:
+        return self not in (End.ALL_ISSUED, End.MET)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a performance phase stops (accuracy phases have no limits: all is issued).  0 is no limit."""
+
+    min_queries: int = 0
+    target_duration_ns: int = 0
+    max_queries: int = 0
+    max_duration_ns: int = 0
+    max_async: int = 0
+
+    @classmethod
+    def of(cls, settings: EffectiveSettings, phase: Phase) -> Limits:
+        if phase.accuracy:
+            return cls()
+        return cls(
+            settings.min_query_count,
+            settings.target_duration_ms * 1_000_000,
+            settings.max_query_count,
+            settings.max_duration_ms * 1_000_000,
+            settings.max_async_queries if settings.scenario == Scenario.Server else 0,
+        )
+
+
+async def issue(
+    phase: Phase, limits: Limits, system: SystemUnderTest, answers: Answers, pacer: Pacer, patience_s: float
+) -> End:
+    """Issue a phase's rows, flush, and wait for the last answer.
+
+    ``patience_s``: without any answer for so long, the run stops waiting and gives the outstanding rows up.
+    """
+    if phase.scheduled is not None:
+        end = await _issue_scheduled(phase, limits, system, answers, pacer)
+    elif answers.closed_loop:
+        end = await _issue_closed(phase, limits, system, answers, patience_s)
+    else:
+        end = await _issue_together(phase, limits, system, answers)
+    system.flush()
+    if end != End.NO_ANSWER and not await answers.wait(answers.record.issued_rows, patience_s):
+        end = End.NO_ANSWER
+    return end
+
+
+async def _issue_scheduled(
+    phase: Phase, limits: Limits, system: SystemUnderTest, answers: Answers, pacer: Pacer
+) -> End:
+    """Server: each query at its time.  What is late goes out at once, and the schedule stays where it is."""
+    record, gauges, clock, origin = answers.record, answers.record.gauges, time.monotonic_ns, answers.origin_ns
+    first_row = phase.first_row
+    stop = first_row + (min(phase.rows, limits.max_queries) if limits.max_queries else phase.rows)
+    scheduled, issued = record.scheduled, record.issued
+    due_view, issued_view = record.view("scheduled"), record.view("issued")
+    take = system.issue
+    row, served_ns = first_row, clock()
+    while row < stop:
+        now = clock()
+        due = origin + due_view[row]
+        if now < due:
+            now = served_ns = await pacer.until(due)
+        elif now - served_ns > _HOLD_NS:
+            await asyncio.sleep(0)
+            now = served_ns = clock()
+        elapsed = now - origin
+        last = row + 1
+        if last < stop and due_view[last] <= elapsed:
+            last = row + int(scheduled[row : min(row + _SEARCH_ROWS, stop)].searchsorted(elapsed, "right"))
+            issued[row:last] = elapsed
+        else:
+            issued_view[row] = elapsed
+        gauges[_ISSUED] = last
+        take(row, last)
+        row = last
+        if limits.max_async and row - answers.answered > limits.max_async:
+            return End.MAX_ASYNC
+        if limits.max_duration_ns and elapsed > limits.max_duration_ns:
+            return End.MAX_DURATION
+    if limits.max_queries and row - first_row >= limits.max_queries:
+        return End.MAX_QUERIES
+    return End.ALL_ISSUED
+
+
+async def _issue_closed(
+    phase: Phase, limits: Limits, system: SystemUnderTest, answers: Answers, patience_s: float
+) -> End:
+    """SingleStream and MultiStream: a query is due when the one before it is answered."""
+    record, gauges, clock, origin = answers.record, answers.record.gauges, time.monotonic_ns, answers.origin_ns
+    width = phase.samples_per_query
+    scheduled, issued = record.scheduled, record.issued
+    due_view, issued_view = record.view("scheduled"), record.view("issued")
+    answered = int(Gauge.ANSWERED)
+    take = system.issue
+    row, end_row, queries, served_ns = phase.first_row, phase.first_row + phase.rows, 0, clock()
+    while row < end_row:
+        elapsed = clock() - origin
+        last = row + width
+        if width == 1:
+            due_view[row] = issued_view[row] = elapsed
+        else:
+            scheduled[row:last] = elapsed
+            issued[row:last] = elapsed
+        gauges[_ISSUED] = last
+        take(row, last)
+        row, queries = last, queries + 1
+        if gauges[answered] < last:
+            if not await answers.wait(last, patience_s):
+                return End.NO_ANSWER
+        elif elapsed + origin - served_ns > _HOLD_NS:
+            await asyncio.sleep(0)
+            served_ns = clock()
+        if phase.accuracy:
+            continue
+        if queries >= limits.min_queries and elapsed >= limits.target_duration_ns:
+            return End.MET
+        if limits.max_queries and queries >= limits.max_queries:
+            return End.MAX_QUERIES
+        if limits.max_duration_ns and elapsed > limits.max_duration_ns:
+            return End.MAX_DURATION
+    return End.ALL_ISSUED if phase.accuracy else End.RAN_OUT
+
+
+async def _issue_together(phase: Phase, limits: Limits, system: SystemUnderTest, answers: Answers) -> End:
+    """Offline: one query holds every sample, due at the start."""
+    first, last = phase.first_row, phase.first_row + phase.rows
+    answers.record.issued[first:last] = answers.now()
+    answers.record.gauges[_ISSUED] = last
+    system.issue(first, last)
+    return End.ALL_ISSUED if phase.accuracy else End.MET

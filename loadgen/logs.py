@@ -1,0 +1,472 @@
+"""The reference's log files: mlperf_log_detail.txt, mlperf_log_summary.txt, mlperf_log_accuracy.json.
+
+Same keys, types, order and layout as the reference's, so that its readers read them; every detail line is strict
+JSON.  Entries are kept while the run goes and written in bulk after it.  Nothing here measures or judges.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loadgen import environment
+from loadgen.answers import Kept
+from loadgen.record import Column
+from loadgen.results import PERCENTILES, Distribution, EarlyStopping, Results
+from loadgen.settings import EffectiveSettings, Scenario, TestSettings
+from loadgen.traffic import Phase
+
+DETAIL, SUMMARY, ACCURACY = "mlperf_log_detail.txt", "mlperf_log_summary.txt", "mlperf_log_accuracy.json"
+
+# The reference's own logger statistics; its parsers expect the keys, and this log has no such retries.
+_LOGGER_COUNTS = (
+    "logger_swap_request_slots_retry_count",
+    "logger_swap_request_slots_retry_retry_count",
+    "logger_swap_request_slots_retry_reencounter_count",
+    "logger_start_reading_entries_retry_count",
+    "logger_tls_total_log_cas_fail_count",
+    "logger_tls_total_swap_buffers_slot_retry_count",
+)
+
+
+@dataclass
+class DetailLog:
+    """The detail log's entries, in order."""
+
+    entries: list[str] = field(default_factory=list)
+    errors: int = 0
+    warnings: int = 0
+    _started_ns: int = field(default_factory=time.monotonic_ns)
+
+    def put(self, key: str, value: Any, *, is_error: bool = False, is_warning: bool = False) -> None:
+        """Append an entry.  Floats are written as the reference prints doubles (6 digits), never as NaN or infinity."""
+        self.errors += is_error
+        self.warnings += is_warning
+        caller = sys._getframe(2 if is_error or is_warning else 1)
+        metadata = {
+            "is_error": is_error,
+            "is_warning": is_warning,
+            "file": os.path.basename(caller.f_code.co_filename),
+            "line_no": caller.f_lineno,
+            "pid": os.getpid(),
+            "tid": threading.get_native_id(),
+        }
+        time_ms = (time.monotonic_ns() - self._started_ns) / 1e6
+        self.entries.append(
+            f':::MLLOG {{"key": "{key}", "value": {_json(value)}, "time_ms": {time_ms:.6f}, '
+            f'"namespace": "mlperf::logging", "event_type": "POINT_IN_TIME", "metadata": {json.dumps(metadata)}}}\n'
+        )
+
+    def error(self, key: str, text: str) -> None:
+        self.put(key, text, is_error=True)
+
+    def warning(self, text: str) -> None:
+        self.put("warning_generic_message", text, is_warning=True)
+
+    def message(self, text: str) -> None:
+        self.put("generic_message", text)
+
+    def write(self, path: Path) -> None:
+        path.write_text("".join(self.entries), encoding="utf-8")
+
+
+def _json(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}" if math.isfinite(value) else "0"
+    if isinstance(value, str):
+        return json.dumps(value.replace("\n", " "), ensure_ascii=False)
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def put_version(log: DetailLog, version: str) -> None:
+    """Which load generator wrote the log: this one, told under the reference's keys."""
+    here = Path(__file__).parent
+    built = datetime.fromtimestamp(max(file.stat().st_mtime for file in here.glob("*.py")))
+    log.put("loadgen_version", f"{version} @ {environment.git_revision() or 'no git revision'} (Drumfire)")
+    log.put("loadgen_build_date_local", built.isoformat())
+    log.put("loadgen_build_date_utc", built.astimezone(UTC).replace(tzinfo=None).isoformat())
+    log.put("loadgen_git_commit_date", environment.git("log", "-1", "--format=%cI") or "")
+    log.put("loadgen_git_log_message", environment.git("log", "-1", "--format=%H %s") or "")
+    log.put("loadgen_git_status_message", environment.git("status", "--short", "--", "loadgen") or "")
+    digests = {f"/{p.name}": hashlib.sha1(p.read_bytes()).hexdigest() for p in sorted(here.glob("*.py"))}
+    log.put("loadgen_file_sha1", digests)
+
+
+def put_test(
+    log: DetailLog, system: str, library: str, total_count: int, performance_count: int, asked_ns: int
+) -> None:
+    """``asked_ns``: how long it took to ask the system for its name."""
+    log.put("test_datetime", datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    log.put("sut_name", system)
+    log.put("get_sut_name_duration_ns", asked_ns)
+    log.put("qsl_name", library)
+    log.put("qsl_reported_total_count", total_count)
+    log.put("qsl_reported_performance_count", performance_count)
+
+
+def put_requested(log: DetailLog, requested: TestSettings) -> None:
+    log.put("requested_scenario", requested.scenario.name)
+    log.put("requested_test_mode", requested.mode.name)
+    by_scenario = {
+        Scenario.SingleStream: ("single_stream_expected_latency_ns", "single_stream_target_latency_percentile"),
+        Scenario.MultiStream: (
+            "multi_stream_expected_latency_ns",
+            "multi_stream_target_latency_percentile",
+            "multi_stream_samples_per_query",
+        ),
+        Scenario.Server: (
+            "server_target_qps",
+            "server_target_latency_ns",
+            "server_target_latency_percentile",
+            "server_coalesce_queries",
+            "server_find_peak_qps_decimals_of_precision",
+            "server_find_peak_qps_boundary_step_size",
+            "server_max_async_queries",
+            "server_num_issue_query_threads",
+        ),
+        Scenario.Offline: ("offline_expected_qps",),
+    }
+    names = [
+        *by_scenario[requested.scenario],
+        "min_duration_ms",
+        "max_duration_ms",
+        "min_query_count",
+        "max_query_count",
+        "qsl_rng_seed",
+        "sample_index_rng_seed",
+        "schedule_rng_seed",
+        "accuracy_log_rng_seed",
+        "accuracy_log_probability",
+        "accuracy_log_sampling_target",
+        "print_timestamps",
+        "performance_issue_unique",
+        "performance_issue_same",
+        "performance_issue_same_index",
+        "performance_sample_count_override",
+        "accuracy_sample_count_override",
+        "sample_concatenate_permutation",
+    ]
+    if requested.use_token_latencies:
+        names.append("use_token_latencies")
+    for name in names:
+        log.put(f"requested_{name}", getattr(requested, name))
+    if requested.use_token_latencies and requested.scenario != Scenario.Offline:
+        log.put("requested_server_ttft_latency", requested.ttft_latency)
+        log.put("requested_server_tpot_latency", requested.tpot_latency)
+
+
+def put_effective(log: DetailLog, effective: EffectiveSettings) -> None:
+    log.put("effective_scenario", effective.scenario.name)
+    log.put("effective_test_mode", effective.mode.name)
+    for name in (
+        "samples_per_query",
+        "target_qps",
+        "target_latency_ns",
+        "target_latency_percentile",
+        "max_async_queries",
+        "target_duration_ms",
+        "min_duration_ms",
+        "max_duration_ms",
+        "min_query_count",
+        "max_query_count",
+        "min_sample_count",
+        "qsl_rng_seed",
+        "sample_index_rng_seed",
+        "schedule_rng_seed",
+        "accuracy_log_rng_seed",
+        "accuracy_log_probability",
+        "accuracy_log_sampling_target",
+        "print_timestamps",
+        "performance_issue_unique",
+        "performance_issue_same",
+        "performance_issue_same_index",
+        "performance_sample_count",
+        "accuracy_sample_count",
+        "sample_concatenate_permutation",
+    ):
+        log.put(f"effective_{name}", getattr(effective, name))
+
+
+def put_traffic(log: DetailLog, phase: Phase) -> None:
+    log.put("loaded_qsl_set", phase.loaded)
+    log.put("generated_query_count", phase.query_count)
+    log.put("generated_samples_per_query", phase.samples_per_query)
+    log.put("generated_query_duration", phase.generated_duration_ns)
+
+
+def put_phase_end(log: DetailLog, began: datetime, lasted_ns: int) -> None:
+    """``began`` in UTC; ``lasted_ns`` from the phase's start to its last completion.  Power readers use the stamps."""
+    for name in _LOGGER_COUNTS:
+        log.put(name, 0)
+    log.put("power_begin", _power_stamp(began))
+    log.put("power_end", _power_stamp(began + timedelta(microseconds=lasted_ns / 1000)))
+
+
+def _power_stamp(moment: datetime) -> str:
+    return moment.strftime("%m-%d-%Y %H:%M:%S.") + f"{moment.microsecond // 1000:03d}"
+
+
+def result_values(settings: EffectiveSettings, results: Results) -> dict[str, Any]:
+    """The ``result_*`` and ``early_stopping_*`` entries, in the reference's order."""
+    r, scenario = results, settings.scenario
+    values: dict[str, Any] = {"result_validity": "VALID" if r.valid else "INVALID"}
+    if scenario == Scenario.Server:
+        values["result_perf_constraints_met"] = r.performance_met
+    values["result_min_duration_met"] = r.duration_met
+    values["result_min_queries_met"] = r.queries_met
+    values["early_stopping_met"] = r.stopping.met
+    if not r.valid:
+        values["result_invalid_reason"] = "".join(f"{text} " for text in (*r.recommendations, *r.spoiled))
+    if r.token_stopping is None:
+        values["early_stopping_result"] = r.stopping.text
+    else:
+        values["early_stopping_ttft_result"], values["early_stopping_tpot_result"] = (s.text for s in r.token_stopping)
+    values["result_query_count"] = r.queries
+    if scenario == Scenario.Server:
+        values["result_overlatency_query_count"] = r.over_latency
+    rates = {f"result_{key}": rate for key, rate in r.rates.items()}
+    tokens = {key: rates.pop(key) for key in list(rates) if "token" in key}
+    inferred = {key: tokens.pop(key) for key in list(tokens) if "inferred" in key}
+    values.update(rates)
+    if scenario == Scenario.SingleStream:
+        values["early_stopping_latency_ss"] = r.stopping.estimate_ns
+        values["early_stopping_latency_ms"] = r.stopping.p99_estimate_ns
+    if r.query_latency is not None:
+        values.update(
+            _latencies("result_{}_query_latency_ns", "result_{}_percentile_per_query_latency_ns", r.query_latency)
+        )
+        values["early_stopping_latency_ms"] = r.stopping.estimate_ns
+    values.update(_latencies("result_{}_latency_ns", "result_{}_percentile_latency_ns", r.latency))
+    if r.first_token is not None and r.time_per_output_token is not None:
+        values.update(
+            _latencies("result_first_token_{}_latency_ns", "result_first_token_{}_percentile_latency_ns", r.first_token)
+        )
+        completed = tokens.pop("result_completed_tokens_per_second", None)
+        values.update(tokens)
+        per_token = _latencies(
+            "result_time_to_output_token_{}", "result_time_per_output_token_{}_percentile_ns", r.time_per_output_token
+        )
+        values.update({key: ns for key, ns in per_token.items() if "percentile" in key})
+        values.update({key: ns for key, ns in per_token.items() if "percentile" not in key})
+        if completed is not None:
+            values["result_completed_tokens_per_second"] = completed
+    else:
+        values.update(tokens)
+    values.update(inferred)
+    return values
+
+
+def _latencies(extreme_key: str, percentile_key: str, found: Distribution) -> dict[str, int]:
+    values = {
+        extreme_key.format("min"): found.minimum,
+        extreme_key.format("max"): found.maximum,
+        extreme_key.format("mean"): found.mean,
+    }
+    values.update({percentile_key.format(f"{p * 100:.2f}"): found.percentiles[p] for p in PERCENTILES})
+    return values
+
+
+def put_results(log: DetailLog, settings: EffectiveSettings, results: Results) -> None:
+    for key, value in result_values(settings, results).items():
+        log.put(key, value)
+    log.put("num_errors", log.errors)
+
+
+def summary(
+    system: str, settings: EffectiveSettings, results: Results | None, log: DetailLog, asked: TestSettings | None = None
+) -> str:
+    """The summary file's text.  Accuracy runs have no results; they show the counts of warnings and errors alone."""
+    lines = [] if results is None else _result_lines(system, settings, results)
+    lines.append("")
+    if log.warnings == 0:
+        lines.append("No warnings encountered during test.")
+    elif log.warnings == 1:
+        lines.append("1 warning encountered. See detailed log.")
+    else:
+        lines.append(f"{log.warnings} warnings encountered. See detailed log.")
+    lines.append("")
+    if log.errors == 0:
+        lines.append("No errors encountered during test.")
+    elif log.errors == 1:
+        lines.append("1 ERROR encountered. See detailed log.")
+    else:
+        lines.append(f"{log.errors} ERRORS encountered. See detailed log.")
+    return "\n".join(lines) + "\n"
+
+
+_RULE = "================================================"
+
+
+def _result_lines(system: str, settings: EffectiveSettings, r: Results) -> list[str]:
+    s = settings
+    lines = [_RULE, "MLPerf Results Summary", _RULE]
+    lines += [f"SUT name : {system}", f"Scenario : {s.scenario.name}", f"Mode     : {s.mode.name}"]
+    if s.scenario == Scenario.Server:
+        lines.append(f"Completed samples per second    : {r.rates['completed_samples_per_sec']:.2f}")
+        if "completed_tokens_per_second" in r.rates:
+            lines.append(f"Completed tokens per second: {r.rates['completed_tokens_per_second']:.2f}")
+    elif s.scenario == Scenario.Offline:
+        lines.append(f"Samples per second: {r.rates['samples_per_second']:g}")
+        if "tokens_per_second" in r.rates:
+            lines.append(f"Tokens per second: {r.rates['tokens_per_second']:g}")
+    else:
+        lines.append(f"{s.target_latency_percentile * 100:.1f}th percentile latency (ns) : {r.target_percentile_ns}")
+    lines.append(f"Result is : {'VALID' if r.valid else 'INVALID'}")
+    if s.scenario == Scenario.Server:
+        lines.append(f"  Performance constraints satisfied : {_yes(r.performance_met)}")
+    lines.append(f"  Min duration satisfied : {_yes(r.duration_met)}")
+    lines.append(f"  Min queries satisfied : {_yes(r.queries_met)}")
+    lines.append(f"  Early stopping satisfied: {_yes(r.stopping.met)}")
+    if advice := (*r.recommendations, *r.spoiled):
+        lines.append("Recommendations:")
+        lines += [f" * {text}" for text in advice]
+    lines += _stopping_lines(s, r)
+    lines += ["", _RULE, "Additional Stats", _RULE]
+    lines += _stat_lines(s, r)
+    lines += ["", _RULE, "Test Parameters Used", _RULE, *_parameter_lines(s)]
+    return lines
+
+
+def _yes(met: bool) -> str:
+    return "Yes" if met else "NO"
+
+
+def _stopping_lines(s: EffectiveSettings, r: Results) -> list[str]:
+    def block(title: str, stopping: EarlyStopping) -> list[str]:
+        return [title, *stopping.text.split("\n")]
+
+    if s.scenario == Scenario.Offline:
+        return []
+    if r.token_stopping is None:
+        return block("Early Stopping Result:", r.stopping)
+    first, per_token = r.token_stopping
+    return block("TTFT Early Stopping Result:", first) + block("TPOT Early Stopping Result:", per_token)
+
+
+def _stat_lines(s: EffectiveSettings, r: Results) -> list[str]:
+    lines: list[str] = []
+    if s.scenario == Scenario.SingleStream:
+        lines.append(f"QPS w/ loadgen overhead         : {r.rates['qps_with_loadgen_overhead']:.2f}")
+        lines.append(f"QPS w/o loadgen overhead        : {r.rates['qps_without_loadgen_overhead']:.2f}")
+        lines.append("")
+    elif s.scenario == Scenario.Server:
+        lines.append(f"Scheduled samples per second : {r.rates['scheduled_samples_per_sec']:.2f}")
+    if r.query_latency is not None:
+        lines.append("Per-query latency:  ")
+        lines += _distribution_lines(r.query_latency, "latency", "latency (ns)   ")
+    else:
+        lines += _distribution_lines(r.latency, "latency", "latency (ns)   ")
+    if r.first_token is not None and r.time_per_output_token is not None:
+        lines.append("")
+        if "completed_tokens_per_second" in r.rates:
+            completed = r.rates["completed_tokens_per_second"]
+            lines.append(f"Completed tokens per second                 : {completed:.2f}")
+        lines += _distribution_lines(r.first_token, "First Token latency", "first token latency (ns)   ")
+        lines.append("")
+        lines += _distribution_lines(r.time_per_output_token, "Time per Output Token", "time to output token (ns)   ")
+    return lines
+
+
+def _distribution_lines(found: Distribution, extreme: str, percentile: str) -> list[str]:
+    lines = [
+        f"{word} {extreme} (ns)                : {ns}"
+        for word, ns in (("Min", found.minimum), ("Max", found.maximum), ("Mean", found.mean))
+    ]
+    # The reference pads "Mean" by one blank less.
+    lines[2] = lines[2].replace("(ns)                :", "(ns)               :")
+    return lines + [f"{p * 100:.2f} percentile {percentile}: {found.percentiles[p]}" for p in PERCENTILES]
+
+
+def _parameter_lines(s: EffectiveSettings) -> list[str]:
+    values: dict[str, float | int] = {"samples_per_query ": s.samples_per_query, "target_qps ": s.target_qps}
+    if s.use_token_latencies and s.scenario != Scenario.Offline:
+        values["ttft_latency (ns)"] = s.ttft_latency
+        values["tpot_latency (ns)"] = s.tpot_latency
+    else:
+        values["target_latency (ns)"] = s.target_latency_ns
+    values |= {
+        "max_async_queries ": s.max_async_queries,
+        "min_duration (ms)": s.min_duration_ms,
+        "max_duration (ms)": s.max_duration_ms,
+        "min_query_count ": s.min_query_count,
+        "max_query_count ": s.max_query_count,
+    }
+    values |= {
+        f"{name} ": getattr(s, name)
+        for name in (
+            "qsl_rng_seed",
+            "sample_index_rng_seed",
+            "schedule_rng_seed",
+            "accuracy_log_rng_seed",
+            "accuracy_log_probability",
+            "accuracy_log_sampling_target",
+            "print_timestamps",
+            "performance_issue_unique",
+            "performance_issue_same",
+            "performance_issue_same_index",
+            "performance_sample_count",
+            "accuracy_sample_count",
+        )
+    }
+    lines = [
+        f"{name}: {value:g}" if isinstance(value, float) else f"{name}: {int(value)}" for name, value in values.items()
+    ]
+    if s.sample_concatenate_permutation:
+        lines += [
+            "WARNING: sample_concatenate_permutation was set to true. ",
+            "Generated samples per query might be different as the one in the setting.",
+            "Check the generated_samples_per_query line in the detailed log for the real",
+            "samples_per_query value",
+        ]
+    return lines
+
+
+def write_accuracy(path: Path, kept: Sequence[Kept], sample_index: Column, phases: Sequence[Phase]) -> None:
+    """The accuracy log: what was answered to each logged row, in order of completion, as hexadecimal bytes."""
+    entries: Iterable[str] = (
+        f'\n{{ "seq_id" : {row}, "qsl_idx" : {sample_index[row]}, "data" : "{data.hex().upper()}" }}'
+        for row, data in logged_responses(kept, phases)
+    )
+    path.write_text("[" + ",".join(entries) + "\n]\n", encoding="ascii")
+
+
+def logged_responses(kept: Sequence[Kept], phases: Sequence[Phase]) -> Iterable[tuple[int, bytes]]:
+    """Row and response bytes of each row that the accuracy log wants, in order of completion."""
+    starts = np.array([phase.first_row for phase in phases])
+    for batch in kept:
+        for row, response in zip(batch.rows.tolist(), batch.responses, strict=False):
+            phase = phases[int(np.searchsorted(starts, row, "right")) - 1]
+            if phase.accuracy or (phase.logged is not None and phase.logged[row - phase.first_row]):
+                yield row, response if isinstance(response, bytes) else np.asarray(response).tobytes()
+
+
+def metric(settings: EffectiveSettings, results: Results) -> Mapping[str, Any]:
+    """The scenario's one figure: name, value, unit."""
+    if settings.scenario == Scenario.Server:
+        return {
+            "name": "completed samples per second",
+            "value": results.rates["completed_samples_per_sec"],
+            "unit": "1/s",
+        }
+    if settings.scenario == Scenario.Offline:
+        return {"name": "samples per second", "value": results.rates["samples_per_second"], "unit": "1/s"}
+    percentile = f"{settings.target_latency_percentile * 100:g}"
+    return {
+        "name": f"early-stopping estimate of the {percentile}th percentile latency",
+        "value": results.stopping.estimate_ns,
+        "unit": "ns",
+    }

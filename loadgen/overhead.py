@@ -1,0 +1,82 @@
+"""What the load generator itself cost, and what disturbed it, between two moments of a run.
+
+Read from the operating system; a figure that this system does not tell is None.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """Differences over the measured time."""
+
+    wall_s: float
+    issuing_thread_cpu_s: float
+    """CPU of the thread that issues: the loop, and a system that computes inside ``issue``."""
+    process_cpu_s: float
+    gc_collections: int
+    involuntary_switches: int | None
+    """Times the issuing thread was put aside for others."""
+    steal_s: float | None
+    """Time that the hypervisor gave to other machines, over all cores."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The counters at one moment.  Take it in the issuing thread."""
+
+    wall_ns: int
+    thread_ns: int
+    process_ns: int
+    collections: int
+    switches: int | None
+    steal_ticks: int | None
+
+    @classmethod
+    def now(cls) -> Reading:
+        switches = None
+        if resource is not None and hasattr(resource, "RUSAGE_THREAD"):
+            switches = resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
+        return cls(
+            time.monotonic_ns(),
+            time.thread_time_ns(),
+            time.process_time_ns(),
+            sum(generation["collections"] for generation in gc.get_stats()),
+            switches,
+            _steal_ticks(),
+        )
+
+    def until(self, end: Reading) -> Overhead:
+        steal = None
+        if self.steal_ticks is not None and end.steal_ticks is not None:
+            steal = (end.steal_ticks - self.steal_ticks) / os.sysconf("SC_CLK_TCK")
+        switches = None
+        if self.switches is not None and end.switches is not None:
+            switches = end.switches - self.switches
+        return Overhead(
+            (end.wall_ns - self.wall_ns) * 1e-9,
+            (end.thread_ns - self.thread_ns) * 1e-9,
+            (end.process_ns - self.process_ns) * 1e-9,
+            end.collections - self.collections,
+            switches,
+            steal,
+        )
+
+
+def _steal_ticks() -> int | None:
+    try:
+        cpu = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()
+    except OSError:
+        return None
+    return int(cpu[8]) if len(cpu) > 8 else None

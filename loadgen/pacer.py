@@ -1,0 +1,115 @@
+"""Sleep until a moment of the monotonic clock: never early, and late by well under a microsecond where a core is free.
+
+Event loop timers are whole milliseconds and may fire early.  So the loop sleeps on a timerfd to just before the
+deadline, then polls its I/O, and spins over the last microseconds.  Knows nothing of queries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import sys
+import time
+
+MONOTONIC_CLOCK = 1  # CLOCK_MONOTONIC, the clock of time.monotonic_ns on Linux
+_TFD_NONBLOCK_CLOEXEC = os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)
+_TFD_TIMER_ABSTIME = 1
+_PR_SET_TIMERSLACK = 29
+
+_LAST_SPIN_NS = 20_000
+"""The last stretch, in which the loop serves no I/O: longer than one turn of the loop takes."""
+_LEAST_WINDOW_NS = 50_000
+_MOST_WINDOW_NS = 1_000_000
+
+
+def precise_timers() -> None:
+    """Let the calling thread's waits end on time instead of up to 50 us later (Linux; elsewhere does nothing)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+
+
+class _Itimerspec(ctypes.Structure):
+    _fields_ = [
+        ("interval_s", ctypes.c_long),
+        ("interval_ns", ctypes.c_long),
+        ("value_s", ctypes.c_long),
+        ("value_ns", ctypes.c_long),
+    ]
+
+
+class Pacer:
+    """Waits on the running event loop.  Use as a context manager, in the loop's thread.
+
+    ``exact_timer`` tells whether a timerfd is there; without one the loop's own timers serve, which wake up to 2 ms
+    early and so cost that much more polling.
+    """
+
+    def __init__(self, *, use_timerfd: bool = True) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._window_ns = _LEAST_WINDOW_NS
+        self._waiter: asyncio.Future[None] | None = None
+        self._libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" and use_timerfd else None
+        self._timer = -1
+        if self._libc is not None:
+            self._timer = self._libc.timerfd_create(MONOTONIC_CLOCK, _TFD_NONBLOCK_CLOEXEC)
+        self.exact_timer = self._timer >= 0
+        if not self.exact_timer:
+            self._window_ns = 2_000_000
+        self.spun_ns = 0
+        """Time spent polling and spinning so far, ns."""
+
+    def __enter__(self) -> Pacer:
+        precise_timers()
+        if self.exact_timer:
+            self._loop.add_reader(self._timer, self._on_timer)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.exact_timer:
+            self._loop.remove_reader(self._timer)
+            os.close(self._timer)
+
+    @property
+    def window_ns(self) -> int:
+        """How long before a deadline the sleep ends, following how late the sleeps have ended so far."""
+        return self._window_ns
+
+    async def until(self, deadline_ns: int) -> int:
+        """Return at ``deadline_ns`` or later, with the time it is then (ns of ``time.monotonic_ns``)."""
+        clock = time.monotonic_ns
+        now = clock()
+        if deadline_ns - now > self._window_ns + _LEAST_WINDOW_NS:
+            wake_ns = deadline_ns - self._window_ns
+            await self._sleep_until(wake_ns)
+            now = clock()
+            if self.exact_timer:
+                # A quickly rising, slowly falling estimate of how late this machine wakes us.
+                late_ns = (now - wake_ns) * 5 // 4
+                self._window_ns = max(late_ns, self._window_ns - (self._window_ns >> 6), _LEAST_WINDOW_NS)
+                self._window_ns = min(self._window_ns, _MOST_WINDOW_NS)
+        woke = now
+        while deadline_ns - now > _LAST_SPIN_NS:
+            await asyncio.sleep(0)
+            now = clock()
+        while now < deadline_ns:
+            now = clock()
+        self.spun_ns += now - woke
+        return now
+
+    async def _sleep_until(self, wake_ns: int) -> None:
+        if not self.exact_timer:
+            await asyncio.sleep((wake_ns - time.monotonic_ns()) * 1e-9)
+            return
+        assert self._libc is not None
+        seconds, ns = divmod(wake_ns, 1_000_000_000)
+        self._waiter = self._loop.create_future()
+        self._libc.timerfd_settime(self._timer, _TFD_TIMER_ABSTIME, ctypes.byref(_Itimerspec(0, 0, seconds, ns)), None)
+        await self._waiter
+
+    def _on_timer(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._timer, 8)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

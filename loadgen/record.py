@@ -1,0 +1,155 @@
+"""The run's table: one row a sample, one array a column, in memory that another process can watch.
+
+Row numbers are the sample sequence ids.  This file stores and shows; who writes which column when is told in
+``issue`` (scheduled, issued) and ``answers`` (completed, status).  Times are int64 ns after the row's phase started.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import mmap
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Column = npt.NDArray[Any]
+
+
+class Status(enum.IntEnum):
+    """What became of a row."""
+
+    PENDING = 0
+    OK = 1
+    FAILED = 2
+    """The system said that it could not answer."""
+    UNANSWERED = 3
+    """The run ended before any answer came."""
+
+
+class Gauge(enum.IntEnum):
+    """Running totals at the head of the table, for whoever watches the run."""
+
+    ISSUED = 0
+    """Rows issued so far: rows [0, ISSUED) of the table."""
+    ANSWERED = 1
+    """Rows answered so far, failures included."""
+    FAILED = 2
+    FIRST_ROW = 3
+    """The current phase's first row and the row after its last."""
+    LAST_ROW = 4
+    ORIGIN = 5
+    """When the current phase started, ns of the monotonic clock; 0 before the first."""
+    DONE = 6
+    """1 after the last phase."""
+    REFUSED = 7
+    """Answers that were refused: to rows that were not waiting for one."""
+
+
+BASE_COLUMNS: Mapping[str, npt.DTypeLike] = {
+    "sample_index": np.uint32,
+    "scheduled": np.int64,
+    "issued": np.int64,
+    "completed": np.int64,
+    "status": np.uint8,
+}
+
+_ALIGN = 64  # bytes; a column starts on a cache line of its own
+_HEAD = _ALIGN * 2
+assert len(Gauge) * 8 <= _HEAD
+
+
+class Record:
+    """A table of ``rows`` rows in one block of shared memory, all zero at first.
+
+    ``extra`` names the columns that the system under test adds, with their types.
+    """
+
+    def __init__(self, rows: int, extra: Mapping[str, npt.DTypeLike] | None = None) -> None:
+        dtypes = {name: np.dtype(dtype) for name, dtype in {**BASE_COLUMNS, **(extra or {})}.items()}
+        size = _HEAD + sum(_padded(rows * dtype.itemsize) for dtype in dtypes.values())
+        self._fd = _shared_file(size)
+        self._map(rows, dtypes)
+
+    @classmethod
+    def attach(cls, fd: int, layout: str) -> Record:
+        """The table that another process made: ``fd`` and ``layout`` are its ``Record.fd`` and ``Record.layout``."""
+        record = cls.__new__(cls)
+        record._fd = fd
+        described = json.loads(layout)
+        record._map(described["rows"], {name: np.dtype(dtype) for name, dtype in described["columns"].items()})
+        return record
+
+    def _map(self, rows: int, dtypes: dict[str, np.dtype[Any]]) -> None:
+        self.rows = rows
+        # Populated now, so that no page fault falls into the run.
+        populate = getattr(mmap, "MAP_POPULATE", 0)
+        memory = mmap.mmap(self._fd, 0, flags=mmap.MAP_SHARED | populate)
+        self.gauges = memoryview(memory)[: len(Gauge) * 8].cast("q")
+        """``gauges[Gauge.X]``: a plain int to read and write, without numpy's cost for a single number."""
+        self.columns: dict[str, Column] = {}
+        offset = _HEAD
+        for name, dtype in dtypes.items():
+            self.columns[name] = np.frombuffer(memory, dtype, rows, offset)
+            offset += _padded(rows * dtype.itemsize)
+        self.sample_index = self.columns["sample_index"]
+        self.scheduled = self.columns["scheduled"]
+        self.issued = self.columns["issued"]
+        self.completed = self.columns["completed"]
+        self.status = self.columns["status"]
+
+    @property
+    def fd(self) -> int:
+        """The file descriptor of the memory, to be handed to another process."""
+        return self._fd
+
+    @property
+    def layout(self) -> str:
+        return json.dumps({"rows": self.rows, "columns": {name: c.dtype.str for name, c in self.columns.items()}})
+
+    @property
+    def issued_rows(self) -> int:
+        return self.gauges[Gauge.ISSUED]
+
+    def view(self, name: str) -> memoryview:
+        """A column as a memoryview: cheaper than numpy to read and write one number at a time."""
+        return self.columns[name].data
+
+    def save(self, folder: Path) -> None:
+        """Write the issued rows, a file ``<column>.npy`` each."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, column in self.columns.items():
+            np.save(folder / f"{name}.npy", column[: self.issued_rows])
+
+    def close(self) -> None:
+        """Let go of the file descriptor; the arrays stay readable as long as they are held."""
+        os.close(self._fd)
+
+
+def bytes_per_row(extra: Mapping[str, npt.DTypeLike] | None = None) -> int:
+    return sum(np.dtype(dtype).itemsize for dtype in {**BASE_COLUMNS, **(extra or {})}.values())
+
+
+def load_columns(folder: Path) -> dict[str, Column]:
+    """The columns that ``Record.save`` wrote, mapped from their files."""
+    return {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
+
+
+def _padded(size: int) -> int:
+    return -(-size // _ALIGN) * _ALIGN
+
+
+def _shared_file(size: int) -> int:
+    """A nameless file of ``size`` bytes, in memory where the system can."""
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("drumfire-record")
+    else:
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    os.ftruncate(fd, size)
+    return fd

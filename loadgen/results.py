@@ -1,0 +1,367 @@
+"""What a run came to: statistics and validity, exactly as the reference computes them.
+
+Columns in, figures out.  Knows no clock, file or system.  The one rule beyond the reference's: what the caller names
+in ``spoiled`` (failed samples, an interruption, ...) makes the run INVALID.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from loadgen import early_stopping
+from loadgen.draws import Int64Array
+from loadgen.settings import EffectiveSettings, Scenario
+
+PERCENTILES = (0.50, 0.90, 0.95, 0.97, 0.99, 0.999)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A performance phase's columns, for the rows that were issued: shape (n,), ns after the phase's start."""
+
+    scheduled: Int64Array
+    issued: Int64Array
+    completed: Int64Array
+    answered: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    """Which rows were answered well; the others have no completion."""
+    samples_per_query: int
+    first_token: Int64Array | None = None
+    tokens: Int64Array | None = None
+    """Output tokens of each row, 2 or more."""
+
+    @property
+    def queries(self) -> int:
+        return self.issued.size // self.samples_per_query
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Exact statistics of a set of ns values; percentiles by the reference's rule, the int(n*p)-th smallest from 0."""
+
+    count: int
+    minimum: int
+    maximum: int
+    mean: int
+    """Integer division of the sum."""
+    percentiles: dict[float, int]
+    ranked: dict[int, int]
+    """The value at each rank that was asked for, 0 for the smallest."""
+
+
+def distribution(
+    values: Int64Array, percentiles: Iterable[float] = PERCENTILES, ranks: Iterable[int] = ()
+) -> Distribution:
+    """Statistics of ``values``, shape (n,); all are 0 for n = 0."""
+    n = values.size
+    wanted = {p: int(n * p) for p in percentiles}
+    if n == 0:
+        return Distribution(0, 0, 0, 0, dict.fromkeys(wanted, 0), {})
+    places = sorted({0, n - 1, *wanted.values(), *(rank for rank in ranks if 0 <= rank < n)})
+    # Only the asked-for ranks need to be in their place, which is far cheaper than a sort.
+    placed = np.partition(values, places)
+    at = {place: int(placed[place]) for place in places}
+    return Distribution(n, at[0], at[n - 1], _total(values) // n, {p: at[place] for p, place in wanted.items()}, at)
+
+
+def _total(values: Int64Array) -> int:
+    """The sum, by halves of the numbers, as a sum of many long latencies passes 2**63 ns."""
+    return (int((values >> 32).sum()) << 32) + int((values & 0xFFFFFFFF).sum())
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    met: bool
+    text: str
+    """As the summary prints it, lines separated by newlines; empty in Offline."""
+    estimate_ns: int = 0
+    """Single- and MultiStream: the estimate of the target percentile; 0 when there is none."""
+    p99_estimate_ns: int = 0
+    """SingleStream: the estimate of the 99th percentile; 0 when there are too few queries."""
+    hint: str = ""
+    """When not met: what to do about it."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """The figures of a performance phase.  Latencies in ns, rates per second; 0 where a rate has no meaning."""
+
+    queries: int
+    samples: int
+    """Samples answered well."""
+    latency: Distribution
+    query_latency: Distribution | None
+    """MultiStream: of whole queries."""
+    over_latency: int
+    """Server: samples over the target latency."""
+    target_percentile_ns: int
+    duration_ns: int
+    """What the minimum duration is held against."""
+    rates: dict[str, float]
+    """By the log's key without ``result_``."""
+    first_token: Distribution | None
+    time_per_output_token: Distribution | None
+    performance_met: bool
+    duration_met: bool
+    queries_met: bool
+    stopping: EarlyStopping
+    token_stopping: tuple[EarlyStopping, EarlyStopping] | None
+    """Judged by tokens: time to first token, then time per output token."""
+    recommendations: tuple[str, ...]
+    spoiled: tuple[str, ...]
+    valid: bool
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why the run is INVALID, for people; empty when it is VALID."""
+        hint = [self.stopping.hint] if not self.stopping.met else []
+        return [*self.spoiled, *self.recommendations, *hint]
+
+
+def evaluate(settings: EffectiveSettings, measured: Measured, spoiled: Sequence[str] = ()) -> Results:
+    """Statistics and verdict of a performance phase."""
+    s, m = settings, measured
+    server, offline = s.scenario == Scenario.Server, s.scenario == Scenario.Offline
+    good = m.answered
+    latency_values = (m.completed - m.scheduled)[good]
+    query_values = _query_latencies(m) if s.scenario == Scenario.MultiStream else None
+    judged = latency_values if query_values is None else query_values
+
+    estimates: list[early_stopping.Estimate] = []
+    if s.scenario in (Scenario.SingleStream, Scenario.MultiStream):
+        percentiles = [s.target_latency_percentile]
+        if s.scenario == Scenario.SingleStream:
+            percentiles.append(0.99)
+        estimates = [early_stopping.estimate(m.queries, p) for p in percentiles]
+    ranks = [judged.size - 1 - e.discarded for e in estimates if e.discarded is not None]
+
+    wanted = (*PERCENTILES, s.target_latency_percentile)
+    latency = distribution(latency_values, wanted, ranks if query_values is None else ())
+    query_latency = None if query_values is None else distribution(query_values, wanted, ranks)
+    over = int(np.count_nonzero(latency_values > s.target_latency_ns)) if server else 0
+    first_token, per_token, token_stopping = _token_figures(s, m)
+    target_ns = (query_latency or latency).percentiles[s.target_latency_percentile]
+
+    if offline:
+        stopping = EarlyStopping(True, "")
+    elif server:
+        stopping = _judged(s, m.queries, over) if token_stopping is None else _worst(token_stopping)
+    else:
+        stopping = _estimated(s, m.queries, estimates, (query_latency or latency).ranked)
+
+    if server and token_stopping is not None and first_token is not None and per_token is not None:
+        p = s.target_latency_percentile
+        ttft_met, tpot_met = first_token.percentiles[p] <= s.ttft_latency, per_token.percentiles[p] <= s.tpot_latency
+        performance_met = ttft_met and tpot_met
+    else:
+        ttft_met = tpot_met = True
+        performance_met = not server or target_ns <= s.target_latency_ns
+    duration_ns = _duration(s, m, latency)
+    duration_met = duration_ns >= s.min_duration_ms * 1_000_000
+    queries_met = m.queries >= s.min_query_count and latency.count >= s.min_sample_count
+    recommendations = _recommendations(
+        s.scenario, performance_met, duration_met, queries_met, tokens=token_stopping is not None, ttft_met=ttft_met,
+        tpot_met=tpot_met,
+    )  # fmt: skip
+    return Results(
+        queries=m.queries,
+        samples=latency.count,
+        latency=latency,
+        query_latency=query_latency,
+        over_latency=over,
+        target_percentile_ns=target_ns,
+        duration_ns=duration_ns,
+        rates=_rates(s, m, latency),
+        first_token=first_token,
+        time_per_output_token=per_token,
+        performance_met=performance_met,
+        duration_met=duration_met,
+        queries_met=queries_met,
+        stopping=stopping,
+        token_stopping=token_stopping,
+        recommendations=tuple(recommendations),
+        spoiled=tuple(spoiled),
+        valid=performance_met and duration_met and queries_met and stopping.met and not spoiled,
+    )
+
+
+def _query_latencies(m: Measured) -> Int64Array:
+    """Latency of each query all of whose samples were answered: until its last sample."""
+    shape = (m.queries, m.samples_per_query)
+    completed, answered = m.completed.reshape(shape), m.answered.reshape(shape)
+    whole = answered.all(axis=1)
+    latencies: Int64Array = completed.max(axis=1) - m.scheduled.reshape(shape)[:, 0]
+    return latencies[whole]
+
+
+def _last_query(m: Measured) -> tuple[int, int, int]:
+    """When the last issued query was due, issued, and wholly answered (0 if it was not)."""
+    rows = slice(m.issued.size - m.samples_per_query, None)
+    done = int(m.completed[rows].max()) if bool(m.answered[rows].all()) else 0
+    return int(m.scheduled[rows][0]), int(m.issued[rows][0]), done
+
+
+def _duration(s: EffectiveSettings, m: Measured, latency: Distribution) -> int:
+    if s.scenario == Scenario.Offline:
+        return latency.maximum
+    if m.queries == 0:
+        return 0
+    due, issued, _ = _last_query(m)
+    return due if s.scenario == Scenario.Server else issued
+
+
+def _rates(s: EffectiveSettings, m: Measured, latency: Distribution) -> dict[str, float]:
+    """Rates per second; the reference counts from the first query to the last, so over n - 1 of them."""
+    n = latency.count
+    tokens = int(m.tokens[m.answered].sum()) if m.tokens is not None else 0
+    rates: dict[str, float] = {}
+    if m.queries == 0:
+        due = issued = done = 0
+    else:
+        due, issued, done = _last_query(m)
+    if s.scenario == Scenario.Server:
+        rates["scheduled_samples_per_sec"] = _per_second(n - 1, due)
+        rates["completed_samples_per_sec"] = _per_second(n - 1, done)
+        if m.tokens is not None:
+            rates["completed_tokens_per_second"] = _per_second(tokens, done)
+        if s.infer_token_latencies:
+            rates["inferred_completed_tokens_per_second"] = s.token_latency_scaling_factor * _per_second(n - 1, done)
+    elif s.scenario == Scenario.Offline:
+        rates["samples_per_second"] = _per_second(n, latency.maximum)
+        if m.tokens is not None:
+            rates["tokens_per_second"] = _per_second(tokens, latency.maximum)
+        if s.infer_token_latencies:
+            factor = s.token_latency_scaling_factor
+            rates["inferred_tokens_per_second"] = factor * _per_second(n, latency.maximum)
+    elif s.scenario == Scenario.SingleStream:
+        rates["qps_with_loadgen_overhead"] = _per_second(n - 1, issued)
+        rates["qps_without_loadgen_overhead"] = _per_second(1, latency.mean)
+    if m.tokens is not None and s.scenario != Scenario.Offline:
+        rates["token_throughput_with_loadgen_overhead"] = _per_second(tokens, issued)
+        # The reference prints this one per ns; the key's unit is kept.
+        rates["token_throughput"] = tokens / (latency.mean * n) if n and latency.mean else 0.0
+    return rates
+
+
+def _per_second(count: float, ns: int) -> float:
+    return count * 1e9 / ns if ns > 0 and count > 0 else 0.0
+
+
+def _token_figures(
+    s: EffectiveSettings, m: Measured
+) -> tuple[Distribution | None, Distribution | None, tuple[EarlyStopping, EarlyStopping] | None]:
+    if not s.use_token_latencies or m.first_token is None or m.tokens is None or s.scenario == Scenario.Offline:
+        return None, None, None
+    good = m.answered
+    ttft = (m.first_token - m.scheduled)[good]
+    # C++ integer division truncates; latencies after the first token are never negative in an honest run.
+    tpot = (m.completed - m.first_token)[good] // np.maximum(m.tokens[good] - 1, 1)
+    wanted = (*PERCENTILES, s.target_latency_percentile)
+    stopping = None
+    if s.scenario == Scenario.Server:
+        tpot_stop = _judged(s, m.queries, int(np.count_nonzero(tpot > s.tpot_latency)))
+        if tpot_stop.met:
+            ttft_stop = _judged(s, m.queries, int(np.count_nonzero(ttft > s.ttft_latency)))
+        else:
+            ttft_stop = EarlyStopping(True, "")  # the reference stops at the first that fails
+        stopping = (ttft_stop, tpot_stop)
+    return distribution(ttft, wanted), distribution(tpot, wanted), stopping
+
+
+def _worst(pair: tuple[EarlyStopping, EarlyStopping]) -> EarlyStopping:
+    return next((one for one in pair if not one.met), pair[0])
+
+
+def _judged(s: EffectiveSettings, queries: int, over: int) -> EarlyStopping:
+    verdict = early_stopping.judge(queries, over, s.target_latency_percentile)
+    if verdict.met:
+        return EarlyStopping(True, " * Run successful.")
+    missing = verdict.queries_missing
+    text = (
+        f" * Run unsuccessful.\n * Processed {queries} queries.\n"
+        f" * Would need to run at least {missing} more queries,\n"
+        " with the run being successful if every additional\n query were under latency."
+    )
+    percentile = f"p{s.target_latency_percentile * 100:g}"
+    if over:
+        hint = f"Early stopping: {over} of {queries} queries were over latency, too many for {percentile}: lower --qps."
+    else:
+        least = early_stopping.least_queries(s.target_latency_percentile)
+        hint = (
+            f"Early stopping: {queries} queries are too few for {percentile}, which needs at least {least}: "
+            "raise --time, --qps or --count."
+        )
+    return EarlyStopping(False, text, hint=hint)
+
+
+def _estimated(
+    s: EffectiveSettings, queries: int, estimates: list[early_stopping.Estimate], ranked: dict[int, int]
+) -> EarlyStopping:
+    first, *second = estimates
+    percentile = f"{s.target_latency_percentile * 100:.1f}th"
+    if first.discarded is None:
+        text = (
+            f" * Only processed {queries} queries.\n"
+            f" * Need to process at least {first.queries_needed} queries for early stopping."
+        )
+        hint = (
+            f"Early stopping: {queries} queries are too few for the {percentile} percentile, which needs at least "
+            f"{first.queries_needed}: raise --time or --count."
+        )
+        return EarlyStopping(False, text, hint=hint)
+
+    def value(discarded: int) -> int:
+        return ranked.get(max(ranked) - discarded, 0) if ranked else 0
+
+    lines = [
+        f" * Processed at least {first.queries_needed} queries ({queries}).",
+        f" * Would discard {first.discarded} highest latency queries.",
+        f" * Early stopping {percentile} percentile estimate: {value(first.discarded)}",
+    ]
+    p99_ns = 0
+    for also in second:
+        if also.discarded is None:
+            lines.append(" * Not enough queries processed for 99.0th percentile")
+            lines.append(" early stopping estimate (would need to process at")
+            lines.append(f" least {also.queries_needed} total queries).")
+        else:
+            p99_ns = value(also.discarded)
+            lines.append(f" * Early stopping 99.0th percentile estimate: {p99_ns}")
+    return EarlyStopping(True, "\n".join(lines), value(first.discarded), p99_ns)
+
+
+def _recommendations(
+    scenario: Scenario,
+    performance: bool,
+    duration: bool,
+    queries: bool,
+    *,
+    tokens: bool,
+    ttft_met: bool,
+    tpot_met: bool,
+) -> list[str]:
+    """The reference's advice, in its order and words (other tools match on them)."""
+    advice: list[str] = []
+    if not performance:
+        if tokens:
+            if not ttft_met:
+                advice.append("TTFT constrain not met: Reduce target QPS to improve latency.")
+            if not tpot_met:
+                advice.append("TPOT constrain not met: Reduce target QPS to improve latency.")
+        else:
+            advice.append("Reduce target QPS to improve latency.")
+    if not duration:
+        advice.append(
+            {
+                Scenario.Server: "Increase the target QPS so the loadgen pre-generates more queries.",
+                Scenario.Offline: ("Increase expected QPS so the loadgen pre-generates a larger (coalesced) query."),
+            }.get(scenario, "Decrease the expected latency so the loadgen pre-generates more queries.")
+        )
+    if not queries:
+        advice.append(
+            "The test exited early, before enough queries were issued.\n"
+            "   See the detailed log for why this may have occurred."
+        )
+    return advice

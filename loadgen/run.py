@@ -1,0 +1,303 @@
+"""One test from settings to results: draw the traffic, drive the system through every phase, judge what was measured.
+
+The conductor: it calls the parts in order and keeps what they told.  It writes no file (see ``directory``) and shows
+nothing (the table in ``record`` can be watched meanwhile).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import numpy as np
+
+from loadgen import environment, logs
+from loadgen.answers import Answers
+from loadgen.early_stopping import least_queries
+from loadgen.issue import End, Limits, issue
+from loadgen.overhead import Overhead, Reading
+from loadgen.pacer import Pacer
+from loadgen.record import Gauge, Record, Status, bytes_per_row
+from loadgen.results import Measured, Results, evaluate
+from loadgen.settings import Mode, Scenario, SettingsError, TestSettings, effective
+from loadgen.system import SampleLibrary, SystemUnderTest
+from loadgen.traffic import Phase, draw, expected_rows
+from loadgen.version import VERSION
+
+DEFAULT_PATIENCE_S = 120.0
+"""How long a run waits without any answer before it gives the outstanding rows up."""
+
+T = TypeVar("T")
+
+
+def run_on_fast_loop(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on uvloop, or on the standard loop where uvloop is absent."""
+    factory: Callable[[], asyncio.AbstractEventLoop] | None
+    try:
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    except ImportError:
+        factory = None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main)
+
+
+@dataclass(frozen=True)
+class PhaseReport:
+    """How one phase went."""
+
+    phase: Phase
+    began: datetime
+    end: End
+    issued_rows: int
+    lasted_ns: int
+    """From the phase's start to its last completion."""
+    overhead: Overhead
+    pacer_window_ns: int
+    pacer_spun_ns: int
+    exact_timer: bool
+
+
+class Test:
+    """A test of ``system`` over ``library``.  Its traffic is drawn at once; ``run`` does it, once.
+
+    Raises ``SettingsError`` where the settings make no test.
+    """
+
+    __test__ = False  # pytest takes classes called Test* for tests
+
+    def __init__(
+        self,
+        system: SystemUnderTest,
+        library: SampleLibrary,
+        requested: TestSettings,
+        *,
+        config_errors: tuple[str, ...] = (),
+        patience_s: float = DEFAULT_PATIENCE_S,
+    ) -> None:
+        if requested.mode not in (Mode.AccuracyOnly, Mode.PerformanceOnly):
+            raise SettingsError(f"mode {requested.mode.name} is not part of this version")
+        if library.performance_count < 1:
+            raise SettingsError("the library's performance count must be at least 1")
+        self.system, self.library, self.requested = system, library, requested
+        self.patience_s = patience_s
+        self.effective = effective(requested, library.total_count, library.performance_count)
+        self.log = logs.DetailLog()
+        logs.put_version(self.log, VERSION)
+        asked = time.monotonic_ns()
+        name = system.name
+        asked = time.monotonic_ns() - asked
+        logs.put_test(self.log, name, library.name, library.total_count, library.performance_count, asked)
+        logs.put_requested(self.log, requested)
+        logs.put_effective(self.log, self.effective)
+        for text in config_errors:
+            self.log.error("error_invalid_config", text)
+        for text in self.effective.errors:
+            self.log.error("error_invalid_test_settings", text)
+        _check_memory(
+            expected_rows(self.effective, library.total_count) * (bytes_per_row(system.columns) + _DRAWN_BYTES)
+        )
+        self.phases = draw(self.effective, library.total_count)
+        self.record = Record(sum(phase.rows for phase in self.phases), system.columns)
+        for phase in self.phases:
+            rows = slice(phase.first_row, phase.first_row + phase.rows)
+            self.record.sample_index[rows] = phase.sample_index
+            if phase.scheduled is not None:
+                self.record.scheduled[rows] = phase.scheduled
+        closed = requested.scenario in (Scenario.SingleStream, Scenario.MultiStream)
+        self.answers = Answers(self.record, closed_loop=closed)
+        self.reports: list[PhaseReport] = []
+        self.started: datetime | None = None
+        self.interrupted: str | None = None
+        """Why the run was cut short, if it was."""
+        self._task: asyncio.Task[None] | None = None
+
+    def foreseen(self) -> list[str]:
+        """Why this test can only end INVALID, told from its settings alone, each with its mend."""
+        s = self.effective
+        if s.mode != Mode.PerformanceOnly:
+            return []
+        warnings = []
+        queries = self.phases[-1].query_count
+        if s.max_query_count:
+            queries = min(queries, s.max_query_count)
+        if s.scenario == Scenario.Server:
+            least = least_queries(s.target_latency_percentile)
+            if queries < least:
+                warnings.append(
+                    f"this run can only be INVALID: {queries} queries are fewer than the {least} that early stopping "
+                    f"needs at least for p{s.target_latency_percentile * 100:g}; raise --count to {least} or more, or "
+                    "leave it out"
+                )
+            last_due = int(self.record.scheduled[self.phases[-1].first_row + queries - 1])
+            if last_due < s.min_duration_ms * 1_000_000:
+                warnings.append(
+                    f"this run can only be INVALID: its {queries} queries are all due within {last_due * 1e-9:.2f} s, "
+                    f"before the minimum duration of {s.min_duration_ms / 1000:g} s; leave --count out, or lower --time"
+                )
+        return warnings
+
+    async def run(self) -> None:
+        """Open the system, drive it through every phase, close it.  An ``interrupt`` ends it early, all kept."""
+        self.started = datetime.now(UTC)
+        self._task = asyncio.current_task()
+        opened = False
+        try:
+            if self.interrupted is None:
+                opened = True
+                await self.system.open(self.answers)
+                with _quiet_interpreter():
+                    await self._run_phases()
+        except asyncio.CancelledError:
+            if self.interrupted is None:
+                raise
+        finally:
+            self._task = None
+            self.record.gauges[Gauge.DONE] = 1
+            self.answers.give_up()
+            if opened:
+                await self.system.close()
+        for text, count in (*self.answers.faults.failed.items(), *self.answers.faults.refused.items()):
+            self.log.error("error_runtime", f"{text} ({count} times)")
+        if self.answers.faults.unanswered:
+            self.log.error("error_runtime", f"{self.answers.faults.unanswered} samples were never answered")
+        if self.interrupted is not None:
+            self.log.error("error_runtime", self.interrupted)
+
+    def interrupt(self, reason: str) -> None:
+        """End the run soon; call it on the run's loop.  What was measured stays, and the result is INVALID."""
+        self.interrupted = self.interrupted or reason
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run_phases(self) -> None:
+        announced = None
+        for phase in self.phases:
+            if phase.accuracy != announced:
+                announced = phase.accuracy
+                self.log.message(f"Starting {'accuracy' if phase.accuracy else 'performance'} mode")
+            self.library.load(phase.loaded)
+            logs.put_traffic(self.log, phase)
+            try:
+                end = await self._run_phase(phase)
+            finally:
+                self.library.unload(phase.loaded)
+            if end == End.NO_ANSWER:
+                break
+
+    async def _run_phase(self, phase: Phase) -> End:
+        with Pacer() as pacer:
+            before = Reading.now()
+            self.answers.begin(phase)
+            began, end = datetime.now(UTC), None
+            try:
+                limits = Limits.of(self.effective, phase)
+                end = await issue(phase, limits, self.system, self.answers, pacer, self.patience_s)
+            finally:
+                overhead = before.until(Reading.now())
+                self.answers.give_up()
+                issued = self.record.issued_rows - phase.first_row
+                rows = slice(phase.first_row, phase.first_row + issued)
+                lasted_ns = int(self.record.completed[rows].max()) if issued else 0
+                self.reports.append(
+                    PhaseReport(
+                        phase,
+                        began,
+                        end or End.INTERRUPTED,
+                        issued,
+                        lasted_ns,
+                        overhead,
+                        pacer.window_ns,
+                        pacer.spun_ns,
+                        pacer.exact_timer,
+                    )
+                )
+        if end.is_error:
+            self.log.error("error_runtime", end.value)
+        elif self.effective.scenario != Scenario.Server and not phase.accuracy:
+            self.log.message(end.value)
+        logs.put_phase_end(self.log, began, lasted_ns)
+        return end
+
+    def spoiled(self) -> list[str]:
+        """What makes the run INVALID beyond the reference's rules, a line each."""
+        faults, lines = self.answers.faults, []
+        if self.interrupted is not None:
+            lines.append(f"The run was cut short: {self.interrupted}.")
+        if any(report.end == End.NO_ANSWER for report in self.reports):
+            lines.append(f"The system stopped answering: no answer came for {self.patience_s:g} s.")
+        if failed := faults.failed.total():
+            reason, _ = faults.failed.most_common(1)[0]
+            lines.append(f"{failed} of {self.record.issued_rows} samples failed, most often with: {reason}")
+        if faults.unanswered:
+            lines.append(f"{faults.unanswered} of {self.record.issued_rows} samples were never answered.")
+        for why, count in faults.refused.items():
+            lines.append(f"The system gave {why} ({count} times).")
+        return lines
+
+    def results(self) -> Results | None:
+        """Figures and verdict of the performance phase; None for an accuracy run, or when no query was issued."""
+        report = next((r for r in self.reports if not r.phase.accuracy), None)
+        if report is None or report.issued_rows == 0:
+            return None
+        return evaluate(self.effective, self.measured(report), self.spoiled())
+
+    def measured(self, report: PhaseReport) -> Measured:
+        """The columns of a phase, whole queries only."""
+        record, width = self.record, report.phase.samples_per_query
+        first = report.phase.first_row
+        rows = slice(first, first + report.issued_rows // width * width)
+        tokens = self.effective.use_token_latencies and {"first_token", "n_tokens"} <= record.columns.keys()
+        return Measured(
+            record.scheduled[rows],
+            record.issued[rows],
+            record.completed[rows],
+            np.equal(record.status[rows], Status.OK),
+            width,
+            record.columns["first_token"][rows] if tokens else None,
+            record.columns["n_tokens"][rows] if tokens else None,
+        )
+
+
+_DRAWN_BYTES = 28
+"""Bytes a row that drawing the traffic and judging the results need beside the table."""
+
+
+def _check_memory(needed_bytes: int) -> None:
+    available = environment.available_memory_bytes()
+    if available is not None and needed_bytes > available:
+        raise SettingsError(
+            f"this run's queries need about {needed_bytes / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are "
+            "available: lower --qps or --time"
+        )
+
+
+_SWITCH_INTERVAL_S = 2e-4
+"""How long a thread may keep the interpreter while another waits for it.  Python's own 5 ms would show as latency."""
+
+
+@contextmanager
+def _quiet_interpreter() -> Iterator[None]:
+    """No garbage collection in here (the hot paths make no cycles, and a collection would stall them), and threads
+    that take turns quickly.
+    """
+    was_enabled, interval_s = gc.isenabled(), sys.getswitchinterval()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval_s)
+        gc.unfreeze()
+        if was_enabled:
+            gc.enable()

@@ -1,0 +1,215 @@
+"""What a test is asked to do, and what that comes to.
+
+``TestSettings`` are the requested settings, with the names and defaults of the reference LoadGen's Python module;
+``EffectiveSettings`` are derived from them once, when the test starts.  Pure data and arithmetic.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class SettingsError(ValueError):
+    """Settings from which no test can be made.  The text is one line and names the mend."""
+
+
+class Scenario(enum.IntEnum):
+    SingleStream = 0
+    MultiStream = 1
+    Server = 2
+    Offline = 3
+
+
+class Mode(enum.IntEnum):
+    SubmissionRun = 0
+    AccuracyOnly = 1
+    PerformanceOnly = 2
+    FindPeakPerformance = 3
+
+
+@dataclass
+class TestSettings:
+    """The requested settings.  Latencies in ns, durations in ms, rates per second, percentiles as fractions.
+
+    Names, types and defaults are those of ``mlperf_loadgen.TestSettings`` 6.0.
+    """
+
+    __test__ = False  # pytest takes classes called Test* for tests
+
+    scenario: Scenario = Scenario.SingleStream
+    mode: Mode = Mode.PerformanceOnly
+    single_stream_expected_latency_ns: float = 1e6
+    single_stream_target_latency_percentile: float = 0.90
+    multi_stream_expected_latency_ns: float = 8e6
+    multi_stream_target_latency_percentile: float = 0.99
+    multi_stream_samples_per_query: int = 8
+    server_target_qps: float = 1.0
+    server_target_latency_ns: int = 100_000_000
+    server_target_latency_percentile: float = 0.99
+    server_coalesce_queries: bool = False
+    server_find_peak_qps_decimals_of_precision: int = 1
+    server_find_peak_qps_boundary_step_size: float = 1.0
+    server_max_async_queries: int = 0
+    server_num_issue_query_threads: int = 0
+    offline_expected_qps: float = 1.0
+    sample_concatenate_permutation: bool = False
+    min_duration_ms: int = 10_000
+    max_duration_ms: int = 0
+    min_query_count: int = 100
+    max_query_count: int = 0
+    qsl_rng_seed: int = 0
+    sample_index_rng_seed: int = 0
+    schedule_rng_seed: int = 0
+    accuracy_log_rng_seed: int = 0
+    accuracy_log_probability: float = 0.0
+    accuracy_log_sampling_target: int = 0
+    test05: bool = False
+    test05_qsl_rng_seed: int = 0
+    test05_sample_index_rng_seed: int = 0
+    test05_schedule_rng_seed: int = 0
+    print_timestamps: bool = False
+    performance_issue_unique: bool = False
+    performance_issue_same: bool = False
+    performance_issue_same_index: int = 0
+    performance_sample_count_override: int = 0
+    accuracy_sample_count_override: int = 0
+    use_token_latencies: bool = False
+    ttft_latency: int = 100_000_000
+    tpot_latency: int = 100_000_000
+    infer_token_latencies: bool = False
+    token_latency_scaling_factor: int = 0
+
+
+@dataclass(frozen=True)
+class EffectiveSettings:
+    """What the requested settings come to for one library.  Units as in ``TestSettings``."""
+
+    scenario: Scenario
+    mode: Mode
+    samples_per_query: int
+    target_qps: float
+    target_latency_ns: int
+    target_latency_percentile: float
+    max_async_queries: int
+    target_duration_ms: int
+    """How long traffic is generated and issued for; ``min_duration_ms`` is what validity asks."""
+    min_duration_ms: int
+    max_duration_ms: int
+    min_query_count: int
+    max_query_count: int
+    min_sample_count: int
+    qsl_rng_seed: int
+    sample_index_rng_seed: int
+    schedule_rng_seed: int
+    accuracy_log_rng_seed: int
+    accuracy_log_probability: float
+    accuracy_log_sampling_target: int
+    print_timestamps: bool
+    performance_issue_unique: bool
+    performance_issue_same: bool
+    performance_issue_same_index: int
+    performance_sample_count: int
+    accuracy_sample_count: int
+    sample_concatenate_permutation: bool
+    use_token_latencies: bool
+    ttft_latency: int
+    tpot_latency: int
+    infer_token_latencies: bool
+    token_latency_scaling_factor: int
+    errors: tuple[str, ...] = ()
+    """Settings that the reference logs as errors and goes on with."""
+
+
+def effective(requested: TestSettings, total_count: int, performance_count: int) -> EffectiveSettings:
+    """Derive the effective settings for a library of ``total_count`` samples, ``performance_count`` fitting in memory.
+
+    Source: the reference's TestSettingsInternal; products are taken left to right in doubles and truncated.
+    """
+    r = requested
+    errors: list[str] = []
+    duration_s = r.min_duration_ms / 1000.0
+    performance_samples = r.performance_sample_count_override or performance_count
+    samples_per_query, max_async, target_latency, percentile = 1, 0, 0, 0.99
+    min_query_count, target_duration = r.min_query_count, r.min_duration_ms
+
+    if r.scenario == Scenario.SingleStream:
+        target_qps = _rate_of_latency(r.single_stream_expected_latency_ns)
+        max_async, percentile = 1, r.single_stream_target_latency_percentile
+        if r.sample_concatenate_permutation:
+            min_query_count = max(min_query_count, int(2.0 * duration_s * target_qps))
+            min_query_count += performance_count - min_query_count % performance_count
+    elif r.scenario == Scenario.MultiStream:
+        target_qps = _rate_of_latency(r.multi_stream_expected_latency_ns)
+        max_async, percentile = 1, r.multi_stream_target_latency_percentile
+        samples_per_query = r.multi_stream_samples_per_query
+    elif r.scenario == Scenario.Server:
+        target_qps = _rate(r.server_target_qps, errors)
+        max_async, percentile = r.server_max_async_queries, r.server_target_latency_percentile
+        target_latency = r.server_target_latency_ns
+    else:
+        target_qps = _rate(r.offline_expected_qps, errors)
+        max_async = 1
+        if r.performance_issue_unique:
+            samples_per_query = performance_samples
+        else:
+            samples_per_query = max(r.min_query_count, int(1.1 * duration_s * target_qps))
+        min_query_count, target_duration = 1, 0
+
+    if r.performance_issue_same and r.performance_issue_same_index >= performance_samples:
+        errors.append(
+            f"performance_issue_same_index = {r.performance_issue_same_index} must be below the performance sample "
+            f"count {performance_samples}"
+        )
+    if r.performance_issue_unique and r.performance_issue_same:
+        errors.append("performance_issue_unique and performance_issue_same can not both be true")
+
+    return EffectiveSettings(
+        scenario=r.scenario,
+        mode=r.mode,
+        samples_per_query=samples_per_query,
+        target_qps=target_qps,
+        target_latency_ns=target_latency,
+        target_latency_percentile=percentile,
+        max_async_queries=max_async,
+        target_duration_ms=target_duration,
+        min_duration_ms=r.min_duration_ms,
+        max_duration_ms=r.max_duration_ms,
+        min_query_count=min_query_count,
+        max_query_count=r.max_query_count,
+        min_sample_count=min_query_count * samples_per_query,
+        qsl_rng_seed=r.qsl_rng_seed,
+        sample_index_rng_seed=r.sample_index_rng_seed,
+        schedule_rng_seed=r.schedule_rng_seed,
+        accuracy_log_rng_seed=r.accuracy_log_rng_seed,
+        accuracy_log_probability=r.accuracy_log_probability,
+        accuracy_log_sampling_target=r.accuracy_log_sampling_target,
+        print_timestamps=r.print_timestamps,
+        performance_issue_unique=r.performance_issue_unique,
+        performance_issue_same=r.performance_issue_same,
+        performance_issue_same_index=r.performance_issue_same_index,
+        performance_sample_count=performance_samples,
+        accuracy_sample_count=r.accuracy_sample_count_override or total_count,
+        sample_concatenate_permutation=r.sample_concatenate_permutation,
+        use_token_latencies=r.use_token_latencies,
+        ttft_latency=r.ttft_latency,
+        tpot_latency=r.tpot_latency,
+        infer_token_latencies=r.infer_token_latencies,
+        token_latency_scaling_factor=r.token_latency_scaling_factor,
+        errors=tuple(errors),
+    )
+
+
+def _rate_of_latency(expected_latency_ns: float) -> float:
+    if not expected_latency_ns > 0:
+        raise SettingsError(f"the expected latency must be above 0 ns, not {expected_latency_ns:g}")
+    return 1e9 / expected_latency_ns
+
+
+def _rate(target_qps: float, errors: list[str]) -> float:
+    if target_qps < 0:
+        errors.append(f"Invalid value for target_qps requested: {target_qps:g} is below 0, so 1 is used instead")
+        return 1.0
+    if not 0 < target_qps < float("inf"):
+        raise SettingsError(f"the target rate must be a finite number above 0 queries/s, not {target_qps:g}")
+    return target_qps

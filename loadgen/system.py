@@ -1,0 +1,71 @@
+"""The two seams: what is measured, and what it is fed with.
+
+The load generator knows a system under test and a sample library only by these protocols.  Nothing
+here knows a model, a framework or a server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from loadgen.answers import Answers
+
+IndexArray: TypeAlias = npt.NDArray[np.integer[Any]]
+"""Sample indices into a library, shape (n,), any integer dtype."""
+
+Responses: TypeAlias = npt.NDArray[Any] | Sequence[bytes]
+"""What a system answered, one item a row: ``responses[i]`` gives row i's bytes (an array row's memory, or bytes)."""
+
+
+@runtime_checkable
+class SampleLibrary(Protocol):
+    """The query sample library (QSL): the data set, of which some samples are in memory at a time."""
+
+    name: str
+    total_count: int
+    """Samples in the data set: dataset indices are 0 .. total_count-1."""
+    performance_count: int
+    """Samples that are sure to fit in memory together."""
+
+    def load(self, indices: IndexArray) -> None:
+        """Bring these samples into memory, untimed.  ``indices`` may hold an index more than once."""
+
+    def unload(self, indices: IndexArray) -> None:
+        """Let go of what ``load`` brought in."""
+
+    def batch(self, indices: IndexArray) -> npt.NDArray[Any]:
+        """Loaded samples as one array of shape (len(indices), *sample_shape), zero-copy where they lie in a row.
+
+        Called on the hot path, from any thread.
+        """
+
+
+@runtime_checkable
+class SystemUnderTest(Protocol):
+    """What is measured.  It is asked for rows of the run's table and answers by rows."""
+
+    name: str
+    columns: Mapping[str, npt.DTypeLike]
+    """Further columns that this system fills for each row, by name (``Answers.columns`` holds them)."""
+
+    async def open(self, answers: Answers) -> None:
+        """Get ready, untimed.  ``answers`` stays valid until ``close``: samples are read from it, answers go to it."""
+
+    def issue(self, first: int, last: int) -> None:
+        """Take rows [first, last).  Called on the event loop, in row order, each row once.
+
+        It must not wait for anything but its own computing: a system in this process may compute here (then the
+        rows are answered on return, and a closed loop pays for no thread); any other returns at once and answers
+        later, from any thread, through ``Answers.complete`` or ``Answers.fail``.
+        """
+
+    def flush(self) -> None:
+        """No more rows come in this phase: hold none back for a fuller batch."""
+
+    async def close(self) -> None:
+        """Release everything.  Also called when the run failed or was interrupted."""

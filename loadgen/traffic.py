@@ -1,0 +1,281 @@
+"""Traffic as data: which samples are asked for, and when, exactly as the reference LoadGen draws it.
+
+Settings in, arrays out; drawn whole before a run starts.  No clock, no I/O.  The order of the draws below is the
+contract: unused shuffles are drawn as well, because in the reference they move the stream that the indices come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+
+from loadgen.draws import DEFAULT_SEED, Int64Array, Words, below, exponential_ns, shuffle, shuffle_partners, uniform
+from loadgen.settings import EffectiveSettings, Mode, Scenario, SettingsError
+
+SampleArray = npt.NDArray[np.uint32]
+
+# Rows drawn at a time when the number of rows is not known before.
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One loadable set and the queries over it.  Its rows are [first_row, first_row + rows) of the run's table."""
+
+    accuracy: bool
+    first_row: int
+    loaded: SampleArray
+    """Dataset indices to load, in the order of the set, padding included (MultiStream repeats its first few)."""
+    samples_per_query: int
+    sample_index: SampleArray
+    """Dataset index asked for by each row; query q is rows q*samples_per_query and on."""
+    scheduled: Int64Array | None
+    """Server: when each query is due, ns after the phase's start.  Else queries follow each other or go at once."""
+    generated_duration_ns: int
+    """One interval beyond the last generated query (the reference logs it)."""
+    logged: npt.NDArray[np.bool_] | None
+    """Rows whose response goes to the accuracy log; None is all of them in accuracy phases, none in performance."""
+
+    @property
+    def rows(self) -> int:
+        return int(self.sample_index.size)
+
+    @property
+    def query_count(self) -> int:
+        return self.rows // self.samples_per_query
+
+
+def expected_rows(settings: EffectiveSettings, total_count: int) -> int:
+    """About how many rows ``draw`` will make, told without drawing."""
+    if settings.mode == Mode.AccuracyOnly:
+        return min(settings.accuracy_sample_count, total_count)
+    duration_s = settings.target_duration_ms / 1000 * (1 if settings.scenario == Scenario.Server else 2)
+    if settings.performance_issue_unique:
+        duration_s = 0
+    return int(max(settings.min_query_count, duration_s * settings.target_qps)) * settings.samples_per_query
+
+
+def draw(settings: EffectiveSettings, total_count: int) -> list[Phase]:
+    """Draw all phases of a test over a library of ``total_count`` samples.
+
+    AccuracyOnly goes through every loadable set; PerformanceOnly asks of the first one; SubmissionRun does both.
+    Raises ``SettingsError`` where the settings leave nothing to ask for.
+    """
+    if settings.performance_sample_count < 1 or total_count < 1:
+        raise SettingsError("the library has no sample to ask for: its total and performance counts must be at least 1")
+    modes = {
+        Mode.AccuracyOnly: (True,),
+        Mode.PerformanceOnly: (False,),
+        Mode.SubmissionRun: (True, False),
+        Mode.FindPeakPerformance: (False,),
+    }[settings.mode]
+    log_values = Words(DEFAULT_SEED)  # one stream over all phases of a test; the reference never re-seeds it
+    phases: list[Phase] = []
+    first_row = 0
+    for accuracy in modes:
+        sets = loadable_sets(settings, total_count, accuracy=accuracy)
+        for loadable in sets if accuracy else islice(sets, 1):
+            phase = _draw_phase(settings, loadable, accuracy, first_row, log_values)
+            phases.append(phase)
+            first_row += phase.rows
+    return phases
+
+
+@dataclass(frozen=True)
+class LoadableSet:
+    indices: SampleArray
+    """Dataset indices, padding included."""
+    end: int
+    """How many of them are the set itself."""
+
+
+def loadable_sets(settings: EffectiveSettings, total_count: int, *, accuracy: bool) -> Iterator[LoadableSet]:
+    """Cut the shuffled data set into sets of the performance sample count (the last may be smaller)."""
+    wanted = settings.accuracy_sample_count if accuracy else settings.performance_sample_count
+    order = list(range(min(wanted, total_count)))
+    shuffle(Words(settings.qsl_rng_seed), order)
+    padding = settings.samples_per_query - 1 if settings.scenario == Scenario.MultiStream else 0
+    for start in range(0, len(order), settings.performance_sample_count):
+        run = np.array(order[start : start + settings.performance_sample_count], np.uint32)
+        yield LoadableSet(np.concatenate([run, np.resize(run, padding)]), run.size)
+
+
+def _draw_phase(
+    settings: EffectiveSettings, loadable: LoadableSet, accuracy: bool, first_row: int, log_values: Words
+) -> Phase:
+    scenario, loaded, end = settings.scenario, loadable.indices, loadable.end
+    samples_per_query = end if accuracy and scenario == Scenario.Offline else settings.samples_per_query
+    min_queries = settings.min_query_count
+    duration_ns = settings.target_duration_ms * 1_000_000 * (1 if scenario == Scenario.Server else 2)
+    if accuracy or settings.performance_issue_unique:
+        duration_ns, min_queries = 0, loaded.size // samples_per_query
+
+    if settings.performance_issue_same and settings.performance_issue_same_index >= loaded.size:
+        raise SettingsError(
+            f"performance_issue_same_index {settings.performance_issue_same_index} is outside the set of {end} samples"
+        )
+
+    # These draws happen whether or not they are used.
+    words = Words(settings.sample_index_rng_seed)
+    stride = samples_per_query if scenario == Scenario.MultiStream else 1
+    accuracy_order = _permutation(words, range(0, end, stride)) if accuracy else []
+    unique_order = _permutation(words, range(0, end, stride))
+    equal_issue = settings.sample_concatenate_permutation
+    equal_order = _permutations(words, loaded.size, -(-min_queries // loaded.size), keep=equal_issue)
+
+    step = 0
+    if equal_issue and not accuracy:
+        if scenario == Scenario.Offline:
+            samples_per_query = _round_up(samples_per_query, loaded.size)
+        else:
+            min_queries = _round_up(min_queries, loaded.size)
+    if equal_issue and scenario != Scenario.Offline:
+        step = loaded.size
+
+    scheduled: Int64Array | None
+    if scenario == Scenario.Server:
+        due = _arrivals(settings, duration_ns, min_queries, step)
+        queries, generated_ns, scheduled = due.size - 1, int(due[-1]), due[:-1]
+    else:
+        period_ns = int((1.0 / settings.target_qps) * 1e9)
+        queries = _closed_count(duration_ns, period_ns, min_queries, step)
+        generated_ns, scheduled = queries * period_ns, None
+    if queries == 0:
+        raise SettingsError("these settings ask for no query at all: raise the duration, the query count or the set")
+
+    if scenario == Scenario.Offline:
+        sample_index = _offline_samples(settings, words, loaded, samples_per_query)
+    else:
+        if settings.performance_issue_unique:
+            positions = _positions(unique_order, queries)
+        elif settings.performance_issue_same:
+            positions = np.full(queries, settings.performance_issue_same_index)
+        elif equal_issue and scenario != Scenario.MultiStream:
+            positions = np.resize(equal_order, queries)
+        elif accuracy:
+            positions = _positions(accuracy_order, queries)
+        else:
+            positions = below(words, end, queries).astype(np.int64)
+        if scenario == Scenario.MultiStream:
+            positions = (positions[:, None] + np.arange(samples_per_query)).ravel()
+        sample_index = loaded[positions]
+
+    return Phase(
+        accuracy=accuracy,
+        first_row=first_row,
+        loaded=loaded,
+        samples_per_query=samples_per_query,
+        sample_index=sample_index,
+        scheduled=scheduled,
+        generated_duration_ns=generated_ns,
+        logged=_logged(settings, sample_index.size, accuracy, log_values),
+    )
+
+
+def _permutation(words: Words, positions: range) -> list[int]:
+    order = list(positions)
+    shuffle(words, order)
+    return order
+
+
+def _permutations(words: Words, size: int, rounds: int, *, keep: bool) -> Int64Array:
+    """``rounds`` shuffles in a row, each of the one before; where the order is not wanted only the words are drawn."""
+    order = list(range(size))
+    kept: list[list[int]] = []
+    for _ in range(rounds):
+        if keep:
+            shuffle(words, order)
+            kept.append(order.copy())
+        else:
+            shuffle_partners(words, size)
+    return np.array(kept, np.int64).ravel()
+
+
+def _round_up(count: int, unit: int) -> int:
+    return -(-count // unit) * unit
+
+
+def _positions(order: list[int], queries: int) -> Int64Array:
+    if queries > len(order):
+        raise SettingsError(
+            f"{queries} unique queries asked of a set that holds {len(order)}: "
+            "turn off performance_issue_unique or sample_concatenate_permutation"
+        )
+    return np.array(order[:queries], np.int64)
+
+
+def _closed_count(duration_ns: int, period_ns: int, min_queries: int, step: int) -> int:
+    """Queries generated at a fixed period, until the duration and the count (which grows by ``step``) are reached."""
+    if period_ns < 1 and duration_ns > 0:
+        raise SettingsError("the expected rate is above 1e9 queries/s, so that no duration would ever be filled")
+    by_duration = 1 + -(-duration_ns // period_ns) if duration_ns > 0 else 0
+    if step and by_duration > min_queries:
+        return min_queries + _round_up(by_duration - min_queries, step)
+    return max(min_queries, by_duration)
+
+
+def _arrivals(settings: EffectiveSettings, duration_ns: int, min_queries: int, step: int) -> Int64Array:
+    """Poisson arrival times, ns, from 0; one more than there are queries (the end of the last interval)."""
+    words = Words(settings.schedule_rng_seed)
+    rate = settings.target_qps
+    # Enough for nearly every draw of the duration; what is missing is drawn in further chunks.
+    guess = max(min_queries, int(duration_ns * 1e-9 * rate * 1.001)) + 1024
+    chunks = [np.zeros(1, np.int64)]
+    total, reached = 0, 0
+    while True:
+        intervals = exponential_ns(words, rate, min(guess, _CHUNK))
+        intervals[0] += reached
+        due = np.cumsum(intervals, out=intervals)
+        chunks.append(due)
+        total += due.size
+        reached = int(due[-1])
+        guess = max(guess - due.size, 1024)
+        if reached >= duration_ns and total > min_queries + step:
+            break
+    due = np.concatenate(chunks)
+    # The last query is the first that is due at the end of the duration or later.
+    count = int(np.searchsorted(due, duration_ns)) + 1 if duration_ns > 0 else 0
+    if step and count > min_queries:
+        count = min_queries + _round_up(count - min_queries, step)
+    count = max(count, min_queries)
+    if count + 1 > due.size:
+        more = exponential_ns(words, rate, count + 1 - due.size)
+        more[0] += due[-1]
+        due = np.concatenate([due, np.cumsum(more)])
+    return due[: count + 1]
+
+
+def _offline_samples(settings: EffectiveSettings, words: Words, loaded: SampleArray, count: int) -> SampleArray:
+    if settings.performance_issue_same:
+        return np.full(count, loaded[settings.performance_issue_same_index], np.uint32)
+    if not settings.sample_concatenate_permutation:
+        return np.resize(loaded, count)
+    repeats = []
+    for _ in range(count // loaded.size):
+        order = loaded.tolist()
+        shuffle(words, order)
+        repeats.append(np.array(order, np.uint32))
+    repeats.append(loaded[: count % loaded.size])
+    return np.concatenate(repeats)
+
+
+def _logged(settings: EffectiveSettings, rows: int, accuracy: bool, log_values: Words) -> npt.NDArray[np.bool_] | None:
+    """Which rows of a phase go to the accuracy log; moves the value stream on by ``rows`` draws."""
+    probability = settings.accuracy_log_probability
+    if settings.accuracy_log_sampling_target > 0:
+        expected = int(settings.target_qps * settings.min_duration_ms / 1000)
+        if settings.scenario != Scenario.Offline:
+            expected *= settings.samples_per_query
+        probability = settings.accuracy_log_sampling_target / max(expected, settings.min_sample_count)
+    if probability <= 0:  # as good as never
+        return None
+    values = uniform(log_values, rows)
+    if accuracy:
+        return None
+    values += uniform(Words(settings.accuracy_log_rng_seed), 1)
+    values[values >= 1.0] -= 1.0
+    return values <= probability

@@ -1,0 +1,100 @@
+"""ONNX Runtime, on the CPU or an NVIDIA GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from loadgen.environment import versions
+from sut.backends import Backend, BackendError
+
+DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
+_DTYPES: dict[str, npt.DTypeLike] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+}
+
+
+def check_installation() -> None:
+    """Refuse to go on when both wheels are installed: they overwrite each other's files."""
+    found = versions(DISTRIBUTIONS)
+    if all(found.values()):
+        raise BackendError(
+            "onnxruntime and onnxruntime-gpu are both installed and break each other: "
+            "pip uninstall both, then install the one you want"
+        )
+    if not any(found.values()):
+        raise BackendError("onnxruntime is not installed: pip install 'drumfire[onnx-cpu]' (or [onnx-gpu])")
+
+
+def load(model: Path, device: str, threads: int) -> Backend:
+    check_installation()
+    import onnxruntime
+
+    provider = _PROVIDERS[device]
+    if provider not in onnxruntime.get_available_providers():
+        raise BackendError(
+            "this onnxruntime has no CUDA: pip uninstall onnxruntime, then pip install 'drumfire[onnx-gpu]', "
+            "or run on the cpu"
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Threads that spin while they wait would take the cores that the load generator needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    if device == "gpu":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        if hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()
+    if not model.is_file():
+        raise BackendError(f"no such model file: {model}")
+    try:
+        session = onnxruntime.InferenceSession(str(model), options, providers=[provider])
+    except Exception as error:  # onnxruntime raises many kinds, none of them its own base
+        raise BackendError(f"onnxruntime cannot load {model} on the {device}: {_first_line(error)}") from None
+    if session.get_providers()[0] != provider:
+        raise BackendError(
+            f"asked for {provider}, but onnxruntime fell back to {session.get_providers()[0]}: "
+            "check the GPU driver and the CUDA libraries ('drumfire doctor'), or run on the cpu"
+        )
+    return OnnxRuntime(session, provider, onnxruntime.__version__)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0][:300]
+
+
+class OnnxRuntime:
+    """A session whose first input is the batch."""
+
+    def __init__(self, session: Any, provider: str, version: str) -> None:
+        self._session = session
+        self.description = f"onnxruntime {version} {provider}"
+        inputs = session.get_inputs()
+        if len(inputs) != 1:
+            raise BackendError(f"the model has {len(inputs)} inputs; models of one input can be run")
+        self._input = inputs[0].name
+        if inputs[0].type not in _DTYPES:
+            raise BackendError(f"the model's input is a {inputs[0].type}, which is not supported")
+        self.sample_dtype = _DTYPES[inputs[0].type]
+        batch, *sample = (size if isinstance(size, int) else None for size in inputs[0].shape)
+        self.sample_shape = tuple(sample)
+        self.fixed_batch_size = batch
+
+    def run(self, batch: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
+        outputs: Sequence[npt.NDArray[Any]] = self._session.run(None, {self._input: batch})
+        return outputs
+
+    def close(self) -> None:
+        self._session = None

@@ -1,0 +1,155 @@
+"""The dynamic batcher: rows wait in one queue, workers take batches off its front.
+
+The queue is first in, first out over the rows of the run's table, so it is two integers: the next row to take and
+the row after the last that came in.  Knows the library and how to run a batch, not what computes it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from loadgen import Answers, Responses, SampleLibrary
+from loadgen.pacer import precise_timers
+from loadgen.record import Column
+
+RunBatch = Callable[[npt.NDArray[Any]], Responses]
+"""From a batch of samples, shape (n, *sample_shape), to a response for each.  Called from one thread at a time."""
+
+MAX_BATCH_SIZE = np.iinfo(np.uint16).max
+
+
+class BatchedSystem:
+    """A system in this process: ``workers`` run batches, each in a thread of its own.
+
+    A batch goes when it has ``max_batch_size`` rows, or when its oldest row has waited ``max_queue_delay_s`` since it
+    was issued, whichever is first; with a delay of 0 a free worker takes what is there.  In closed-loop scenarios a
+    lone worker runs inside ``issue``, on the loop's thread: nobody else would use that thread meanwhile.
+    """
+
+    columns: Mapping[str, npt.DTypeLike] = {"begun": np.int64, "batch_size": np.uint16}
+    """When the row's batch began to be computed (ns), and how many rows the batch had."""
+
+    def __init__(
+        self,
+        name: str,
+        workers: Sequence[RunBatch],
+        library: SampleLibrary,
+        *,
+        max_batch_size: int,
+        max_queue_delay_s: float = 0.0,
+    ) -> None:
+        if not 1 <= max_batch_size <= MAX_BATCH_SIZE:
+            raise ValueError(f"the batch size must be 1 to {MAX_BATCH_SIZE}, not {max_batch_size}")
+        self.name = name
+        self._workers, self._library = workers, library
+        self._max_batch_size = max_batch_size
+        self._max_queue_delay_ns = round(max_queue_delay_s * 1e9)
+        self._next_row = 0
+        self._end_row = 0
+        self._flushing = False
+        self._closed = False
+        self._changed = threading.Condition(threading.Lock())
+        self._threads: list[threading.Thread] = []
+
+    async def open(self, answers: Answers) -> None:
+        self._answers = answers
+        self._sample_index = answers.sample_index
+        self._issued = answers.columns["issued"]
+        self._begun = answers.columns["begun"]
+        self._batch_size = answers.columns["batch_size"]
+        self._inline = answers.closed_loop and len(self._workers) == 1
+        if self._inline:
+            return
+        for number, run in enumerate(self._workers):
+            # A daemon, so that a model that never returns can not keep the program from ending.
+            thread = threading.Thread(target=self._work, args=(run,), name=f"sut-{number}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def issue(self, first: int, last: int) -> None:
+        if self._inline:
+            for row in range(first, last, self._max_batch_size):
+                self._run(self._workers[0], row, min(row + self._max_batch_size, last))
+            return
+        with self._changed:
+            was_empty = self._next_row == self._end_row
+            self._end_row = last
+            if was_empty:
+                self._next_row = first
+            self._flushing = False
+            # A worker that waits for a fuller batch need not hear of every row.
+            if was_empty or last - self._next_row >= self._max_batch_size:
+                self._changed.notify()
+
+    def flush(self) -> None:
+        with self._changed:
+            self._flushing = True
+            self._changed.notify_all()
+
+    async def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(timeout=5.0)
+
+    def _work(self, run: RunBatch) -> None:
+        precise_timers()
+        while (batch := self._take()) is not None:
+            self._run(run, *batch)
+
+    def _take(self) -> tuple[int, int] | None:
+        """The next batch's rows; waits for them.  None when the system is closed."""
+        with self._changed:
+            while True:
+                if self._closed:
+                    return None
+                waiting = self._end_row - self._next_row
+                if waiting == 0:
+                    self._changed.wait()
+                    continue
+                if waiting < self._max_batch_size and self._max_queue_delay_ns and not self._flushing:
+                    left_ns = int(self._issued[self._next_row]) + self._max_queue_delay_ns - self._answers.now()
+                    if left_ns > 0:
+                        self._changed.wait(left_ns * 1e-9)
+                        continue
+                first = self._next_row
+                self._next_row = last = min(first + self._max_batch_size, self._end_row)
+                if last < self._end_row:
+                    self._changed.notify()
+                return first, last
+
+    def _run(self, run: RunBatch, first: int, last: int) -> None:
+        self._begun[first:last] = self._answers.now()
+        self._batch_size[first:last] = last - first
+        try:
+            responses = run(self._library.batch(self._sample_index[first:last]))
+            if len(responses) != last - first:
+                raise ValueError(f"{len(responses)} responses to a batch of {last - first}")
+        except Exception as error:  # whatever a model may raise: these rows failed, and the run goes on
+            self._answers.fail(first, last, error)
+        else:
+            self._answers.complete(first, last, responses)
+
+
+def batch_sizes(batch_size: Column) -> dict[int, int]:
+    """How many batches there were of each size, from the column of that name."""
+    rows = np.bincount(batch_size)
+    return {size: int(count) // size for size, count in enumerate(rows) if size and count}
+
+
+def service_times(run: Callable[[], object], seconds: float = 0.2, least: int = 3) -> list[float]:
+    """Call ``run`` for about ``seconds``, and at least ``least`` times; how long each call took, s."""
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < least or time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return times

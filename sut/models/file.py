@@ -1,0 +1,68 @@
+"""A bare model file: whatever network it holds, fed with random samples of the shape it asks for.
+
+Measures speed only: there are no labels, so nothing can be said of accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from loadgen.system import IndexArray, Responses, SampleLibrary
+from sut.backends import Backend, BackendError
+from sut.library import ArrayLibrary
+
+_SAMPLES = 128
+_SEED = 1
+
+
+class FileModel:
+    """A model named by its path.  Its shape is known when a backend has loaded it: see ``shape_from``."""
+
+    task = "any"
+    description = "a model file, fed with random samples"
+    licence = "the file's own"
+    extra: str | None = None
+    quality_target = 0.0
+    total_count = _SAMPLES
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.stem
+        self.input_shape: tuple[int, ...] = ()
+        self.input_dtype: np.dtype[Any] = np.dtype(np.float32)
+
+    def shape_from(self, backend: Backend) -> None:
+        """Take shape and type from the loaded model.  Raises ``BackendError`` where a size is left open."""
+        sizes = [size for size in backend.sample_shape if size is not None]
+        if len(sizes) != len(backend.sample_shape):
+            raise BackendError(f"{self.path} leaves sizes open besides the batch: export it with fixed ones")
+        self.input_shape, self.input_dtype = tuple(sizes), np.dtype(backend.sample_dtype)
+
+    def weights(self, cache: Path) -> Path:
+        return self.path
+
+    def library(
+        self, dataset_path: Path | None = None, count: int | None = None, performance_count: int | None = None
+    ) -> SampleLibrary:
+        """Random samples, the same in every run: normal values for floats, 0 to 127 for integers."""
+        if dataset_path is not None:
+            raise ValueError("a bare model file is fed with random samples: leave --dataset-path out")
+        total = min(count or _SAMPLES, _SAMPLES)
+        generator = np.random.default_rng(_SEED)
+        shape = (total, *self.input_shape)
+        floating = np.issubdtype(self.input_dtype, np.floating)
+        samples = generator.standard_normal(shape) if floating else generator.integers(0, 128, shape)
+        typed = samples.astype(self.input_dtype)
+        return ArrayLibrary(self.name, lambda indices: typed[indices], total, min(performance_count or total, total))
+
+    def respond(self, outputs: Sequence[npt.NDArray[Any]]) -> Responses:
+        """The first output's values."""
+        return outputs[0]
+
+    def accuracy(self, indices: IndexArray, responses: Responses) -> NoReturn:
+        raise ValueError("a bare model file has no labels to be judged by")

@@ -1,0 +1,49 @@
+"""Turns a PyTorch network into the one ONNX file that the backends run.
+
+Knows torch's exporter and what it leaves behind; must not know any one model.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+OPSET = 18
+"""The lowest operator set that torch's exporter writes without converting: the widest choice of runtimes."""
+
+
+def export(network: nn.Module, sample_shape: tuple[int, ...], path: Path) -> None:
+    """Write ``network`` (in eval mode) to ``path``, weights inside, replacing the file in one step.
+
+    The graph takes "input", float32 of shape (N, *sample_shape) for any N, and gives "logits" of shape (N, classes);
+    batch norms are folded into the convolutions before them.  Needs the packages onnx and onnxscript.
+    """
+    import torch
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of every package that it could but need not use
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's, of torch's own code
+        program = torch.onnx.export(
+            network,
+            (torch.zeros(2, *sample_shape),),  # two samples: a batch of one would be taken for a fixed size
+            input_names=["input"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("N")},),
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    ClearMetadataAndDocStringPass()(program.model)  # stack traces: a fifth of a small file, with this machine's paths
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+        part = Path(folder, path.name)
+        program.save(part, external_data=False)
+        os.replace(part, path)

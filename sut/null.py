@@ -1,0 +1,37 @@
+"""The null system: answers everything at once, in the call that issues it.  Measures the load generator itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from loadgen import Answers, Mode
+
+_ANSWER = np.zeros((1, 1), np.float32)
+
+
+class NullSystem:
+    """A system under test without a model.  Its answer to any sample is the label 0."""
+
+    name = "null"
+    columns: Mapping[str, npt.DTypeLike] = {}
+
+    def __init__(self, mode: Mode) -> None:
+        self._answers_matter = mode != Mode.PerformanceOnly
+
+    async def open(self, answers: Answers) -> None:
+        self._answers = answers
+
+    def issue(self, first: int, last: int) -> None:
+        if self._answers_matter:
+            self._answers.complete(first, last, np.broadcast_to(_ANSWER, (last - first, 1)))
+        else:
+            self._answers.complete(first, last)
+
+    def flush(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass

@@ -1,0 +1,64 @@
+"""``drumfire`` with one thing broken: python faulty_run.py FAULT ARGUMENT...
+
+The fault is put into the real parts from outside; everything else is the product's own.
+"""
+
+import shutil
+import sys
+import time
+
+from bench.cli import main
+from sut.batcher import BatchedSystem
+
+batch_of = BatchedSystem._run
+
+
+def fail_one_in_a_thousand(self, run, first, last):
+    if first // 1000 != last // 1000:
+        self._answers.fail(first, last, "the thousandth sample")
+    else:
+        batch_of(self, run, first, last)
+
+
+def raise_in_a_worker(self, run, first, last):
+    def broken(batch):
+        raise RuntimeError("the device\nis gone")
+
+    batch_of(self, broken if first <= 50 < last else run, first, last)
+
+
+def never_answer_some(self, run, first, last):
+    if not first <= 50 < last:
+        batch_of(self, run, first, last)
+
+
+def answer_twice(self, run, first, last):
+    batch_of(self, run, first, last)
+    if first <= 50 < last:
+        self._answers.complete(first, last)
+
+
+def answer_what_was_never_issued(self, run, first, last):
+    batch_of(self, run, first, last)
+    if first <= 50 < last:
+        self._answers.complete(self._answers.record.rows - 1, self._answers.record.rows)
+
+
+def hang_a_worker(self, run, first, last):
+    if first <= 50 < last:
+        time.sleep(3600)
+    batch_of(self, run, first, last)
+
+
+def full_disk(path):
+    return shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000)
+
+
+if __name__ == "__main__":
+    fault, *arguments = sys.argv[1:]
+    sys.argv = ["drumfire", *arguments]
+    if fault == "full_disk":
+        shutil.disk_usage = full_disk
+    else:
+        BatchedSystem._run = globals()[fault]
+    sys.exit(main())

@@ -1,0 +1,280 @@
+"""``drumfire run`` as a user types it: real processes, the embedded model, and everything that may go wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = json.loads((ROOT / "bench" / "result.schema.json").read_text())
+SCENARIOS = ["SingleStream", "MultiStream", "Server", "Offline"]
+DIGITS = ["run", "onnxruntime", "digits", "cpu"]
+# Few queries a second and a wide bound: what is tested here is not this machine's speed.
+SMALL = ["--qps", "600", "--max-latency", "2", "--time", "1"]
+
+
+def drumfire(*arguments: object, fault: str | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    script = ["-m", "bench"] if fault is None else [str(Path(__file__).with_name("faulty_run.py")), fault]
+    command = [sys.executable, *script, *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd or ROOT, env=environment)
+
+
+def one_line_error(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert len(done.stderr.strip().split("\n")) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+@pytest.fixture(scope="module", params=SCENARIOS)
+def valid_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path, str]:
+    folder = tmp_path_factory.mktemp("run") / "out"
+    done = drumfire(*DIGITS, "--scenario", request.param, *SMALL, "--json", "--output", folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout), folder, request.param
+
+
+def test_json_fits_the_schema(valid_run: tuple[dict, Path, str]) -> None:
+    result, folder, scenario = valid_run
+    jsonschema.validate(result, SCHEMA)
+    assert result["validity"] == "VALID"
+    assert result["scenario"] == scenario
+    assert result == json.loads((folder / "result.json").read_text())
+
+
+def test_summary_file_has_the_same_figures(valid_run: tuple[dict, Path, str]) -> None:
+    result, folder, scenario = valid_run
+    summary = (folder / "mlperf_log_summary.txt").read_text()
+    assert "Result is : VALID" in summary
+    figures = result["query_latency_ns"] or result["latency_ns"]
+    assert f"99.00 percentile latency (ns)   : {figures['p99']}\n" in summary
+    if scenario == "Server":
+        assert f"Completed samples per second    : {result['metric']['value']:.2f}\n" in summary
+    elif scenario == "Offline":
+        assert f"Samples per second: {result['metric']['value']:g}\n" in summary
+    else:
+        assert f"percentile estimate: {result['metric']['value']}\n" in summary
+
+
+def test_columns_tell_the_run_again(valid_run: tuple[dict, Path, str]) -> None:
+    result, folder, _ = valid_run
+    columns = {path.stem: np.load(path) for path in (folder / "columns").glob("*.npy")}
+    assert {len(column) for column in columns.values()} == {result["delivered"]["samples"]}
+    assert (columns["issued"] >= columns["scheduled"]).all()
+    assert (columns["begun"] >= columns["issued"]).all()
+    assert (columns["completed"] >= columns["begun"]).all()
+    assert sum(int(size) * n for size, n in result["system"]["batch_sizes"].items()) == len(columns["status"])
+    assert int((columns["completed"] - columns["scheduled"]).max()) == result["latency_ns"]["max"]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_accuracy_of_digits(scenario: str, tmp_path: Path) -> None:
+    qps = ["--qps", "5000"] if scenario == "Server" else []
+    done = drumfire(*DIGITS, "--scenario", scenario, "--accuracy", *qps, "--json", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    jsonschema.validate(result, SCHEMA)
+    assert result["accuracy"]["value"] >= 0.98
+    assert result["accuracy"]["total"] == 500
+    logged = json.loads((tmp_path / "out" / "mlperf_log_accuracy.json").read_text())
+    assert {entry["qsl_idx"] for entry in logged} == set(range(500))
+
+
+def test_last_screen_has_verdict_first_and_same_figures(tmp_path: Path) -> None:
+    done = drumfire(*DIGITS, "--scenario", "Server", *SMALL, "--no-dashboard", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.split("\n") if line.strip()]
+    assert lines[0].strip() == "Result is : VALID"
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert f"{result['metric']['value']:.4g}".rstrip("0").rstrip(".")[:3] in done.stdout.replace(",", "")
+    assert "\x1b[" not in done.stdout
+
+
+def test_null_system_runs(tmp_path: Path) -> None:
+    done = drumfire("run", "null", "digits", "--scenario", "Server", *SMALL, "--json", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    jsonschema.validate(json.loads(done.stdout), SCHEMA)
+
+
+def test_null_system_is_not_accurate(tmp_path: Path) -> None:
+    done = drumfire("run", "null", "digits", "--accuracy", "--json", "--output", tmp_path / "out")
+    assert done.returncode == 1
+    assert "below the target" in json.loads(done.stdout)["reasons"][0]
+
+
+def test_too_few_queries_are_warned_of_with_the_mend(tmp_path: Path) -> None:
+    arguments = ["--count", "100", "--time", "60", "--scenario", "Server", "--qps", "200", "--max-latency", "0.1"]
+    done = drumfire(*DIGITS, *arguments, "--output", tmp_path / "out")
+    assert done.returncode == 1
+    assert "Result is : INVALID" in done.stdout
+    told = " ".join(done.stdout.split())
+    assert "can only be INVALID" in told
+    assert "459" in told
+    assert "raise --count to 459" in told
+
+
+def test_user_conf_is_applied_and_the_command_line_wins(tmp_path: Path) -> None:
+    conf = tmp_path / "user.conf"
+    conf.write_text("*.Server.target_qps = 700\n*.Server.min_duration = 1000\ndigits.Server.target_latency = 2000\n")
+    done = drumfire(*DIGITS, "--scenario", "Server", "--user-conf", conf, "--json", "--output", tmp_path / "a")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["asked"]["qps"] == 700
+    assert json.loads(done.stdout)["system"]["qps_source"] == "user.conf"
+    done = drumfire(
+        *DIGITS, "--scenario", "Server", "--user-conf", conf, "--qps", "600", "--json", "--output", tmp_path / "b"
+    )
+    assert json.loads(done.stdout)["asked"]["qps"] == 600
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "onnxruntime", "resnet51"], ["resnet51", "digits"]),
+        (["run", "onnxruntime", "resnet50"], ["not part of this version", "digits"]),
+        (["run", "onnxruntim", "digits"], ["onnxruntim", "available: onnxruntime, null"]),
+        (["run", "pytorch", "digits"], ["not part of this version", "onnxruntime"]),
+        ([*DIGITS, "--scenario", "Sever"], ["Sever", "Server"]),
+        ([*DIGITS, "--qps", "0"], ["--qps", "above 0"]),
+        ([*DIGITS, "--qps", "nan"], ["--qps", "above 0"]),
+        ([*DIGITS, "--time", "-5"], ["--time", "above 0"]),
+        ([*DIGITS, "--count", "1.5"], ["--count", "whole number"]),
+        ([*DIGITS, "--max-queue-delay", "-1"], ["--max-queue-delay", "0 or more"]),
+        ([*DIGITS, "--max-batchsize", "99999"], ["--max-batchsize", "65535"]),
+        ([*DIGITS, "--find-peak-performance"], ["--find-peak-performance", "not part of this version"]),
+        ([*DIGITS, "--user-conf", "/no/such/user.conf"], ["/no/such/user.conf"]),
+        ([*DIGITS, "--weights", "/no/such.onnx"], ["/no/such.onnx"]),
+        (["run", "onnxruntime", "./no-such.onnx"], ["no-such.onnx"]),
+        ([*DIGITS, "--dataset-path", "/tmp"], ["dataset"]),
+        ([*DIGITS, "--output", "/dev/null/run"], ["/dev/null/run", "--output"]),
+        ([*DIGITS, "--scenario", "Server", "--qps", "1e9", "--time", "1000"], ["memory", "--qps"]),
+        (["run", "onnxruntime", "digits", "gpu"], ["onnx-gpu"]),
+    ],
+    ids=lambda value: " ".join(value[-3:]) if isinstance(value, list) else None,
+)
+def test_bad_input_gets_one_line_and_status_2(arguments: list[str], words: list[str], tmp_path: Path) -> None:
+    one_line_error(drumfire(*arguments, cwd=tmp_path), *words)
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("result.json"))
+
+
+def test_malformed_user_conf(tmp_path: Path) -> None:
+    conf = tmp_path / "user.conf"
+    conf.write_text("*.Server.target_qps = 100 # as agreed\n")
+    one_line_error(drumfire(*DIGITS, "--user-conf", conf, "--output", tmp_path / "out"), "line 1", "comment")
+
+
+@pytest.mark.parametrize("content", ["truncated", "wrong", "empty"])
+def test_broken_model_file(content: str, tmp_path: Path) -> None:
+    whole = (ROOT / "sut" / "models" / "data" / "digits.onnx").read_bytes()
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes({"truncated": whole[: len(whole) // 2], "wrong": b"not a model" * 50, "empty": b""}[content])
+    one_line_error(drumfire(*DIGITS, "--weights", broken, "--output", tmp_path / "out"), "broken.onnx")
+
+
+def test_bare_model_file_runs_on_random_samples(tmp_path: Path) -> None:
+    model = ROOT / "sut" / "models" / "data" / "digits.onnx"
+    done = drumfire("run", "onnxruntime", model, "--scenario", "Server", *SMALL, "--json", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    one_line_error(drumfire("run", "onnxruntime", model, "--accuracy", "--output", tmp_path / "b"), "labels")
+
+
+def test_full_disk_is_known_before_the_run(tmp_path: Path) -> None:
+    one_line_error(drumfire(*DIGITS, "--output", tmp_path / "out", fault="full_disk"), "MB free", "--output")
+
+
+def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text("{}")
+    one_line_error(drumfire(*DIGITS, "--output", tmp_path), "already holds a run", "--output")
+
+
+@pytest.mark.parametrize(
+    ("fault", "key", "words"),
+    [
+        ("fail_one_in_a_thousand", "failed", "samples failed, most often with: the thousandth sample"),
+        ("raise_in_a_worker", "failed", "RuntimeError: the device is gone"),
+        ("never_answer_some", "unanswered", "never answered"),
+        ("hang_a_worker", "unanswered", "no answer came for 1 s"),
+        ("answer_twice", "refused", "a second answer to a row"),
+        ("answer_what_was_never_issued", "refused", "never issued"),
+    ],
+)
+@pytest.mark.parametrize("scenario", ["Server", "Offline"])
+def test_faults_make_the_run_invalid(fault: str, key: str, words: str, scenario: str, tmp_path: Path) -> None:
+    if scenario == "Offline" and fault == "answer_what_was_never_issued":
+        pytest.skip("in Offline every row is issued at once")
+    qps = "1500" if scenario == "Server" else "3000"
+    arguments = ["--scenario", scenario, "--qps", qps, "--time", "1", "--max-latency", "2", "--patience", "1"]
+    done = drumfire(*DIGITS, *arguments, "--json", "--output", tmp_path / "out", fault=fault)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    result = json.loads(done.stdout)
+    jsonschema.validate(result, SCHEMA)
+    assert result["validity"] == "INVALID"
+    assert result["errors"][key] > 0
+    assert any(words in reason for reason in result["reasons"]), result["reasons"]
+    assert "Result is : INVALID" in (tmp_path / "out" / "mlperf_log_summary.txt").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("scenario", ["Server", "SingleStream"])
+def test_interrupted_run_is_saved_and_invalid(number: signal.Signals, scenario: str, tmp_path: Path) -> None:
+    command = [*DIGITS, "--scenario", scenario, "--qps", "500", "--time", "300", "--json", "--output", tmp_path / "out"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench", *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=ROOT, start_new_session=True,
+    )  # fmt: skip
+    try:
+        for line in process.stderr:
+            if "p50" in line:  # the live view's first line with answers in it
+                break
+        os.kill(process.pid, number)
+        stdout, stderr = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    result = json.loads(stdout)
+    jsonschema.validate(result, SCHEMA)
+    assert result["validity"] == "INVALID"
+    assert signal.Signals(number).name in result["reasons"][0]
+    assert result["delivered"]["samples"] > 0
+    assert len(np.load(tmp_path / "out" / "columns" / "completed.npy")) >= result["delivered"]["samples"]
+
+
+def test_interrupted_before_the_run(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import bench.run, time; bench.run.assemble = lambda o: (print('ready', flush=True), "
+         "time.sleep(60)); import sys; from bench.cli import main; sys.exit(main())", *DIGITS],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.1)
+        os.kill(process.pid, signal.SIGINT)
+        _, stderr = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert stderr == "drumfire: interrupted before anything was measured\n"
+
+
+def test_models_and_version() -> None:
+    listed = json.loads(drumfire("models", "--json").stdout)
+    assert [model["name"] for model in listed["models"]] == ["digits", "efficientnet-lite0"]
+    assert "digits" in drumfire("models").stdout
+    assert drumfire("--version").stdout.startswith("drumfire ")
+
+
+def test_help_is_worth_reading() -> None:
+    text = drumfire("run", "--help").stdout
+    for word in ("SingleStream", "--max-queue-delay", "ms", "A first look"):
+        assert word in text

@@ -1,0 +1,1 @@
+"""Time to train.  Stands alone: imports nothing of the other packages, and they import nothing of it."""
