@@ -25,8 +25,9 @@ from sut.null import NullSystem
 
 _NULL_RATE = 1000.0
 """Queries a second where neither the user nor a measurement tells: only for the null system."""
-_SERVER_SHARE = 0.5
-"""Part of the measured capacity that a Server run asks for when no rate is given: well away from saturation."""
+_SERVER_SHARE = 0.25
+"""Part of what the model answers one by one that a Server run asks for when no rate is given: far from saturation,
+as the issuing thread and the machine's other work need their share as well."""
 _OFFLINE_MARGIN = 1.3
 _CLOSED_LOOP_MARGIN = 0.7
 """Assume somewhat faster than measured, so that the pre-drawn queries last for the run."""
@@ -193,8 +194,8 @@ class _Service:
         seconds = whole * self.seconds(self._max_batch_size) if whole else 0.0
         return seconds + (self.seconds(rest) if rest else 0.0)
 
-    def samples_per_second(self) -> float:
-        return self._instances * self._max_batch_size / self.seconds(self._max_batch_size)
+    def samples_per_second(self, batch_size: int) -> float:
+        return self._instances * batch_size / self.seconds(batch_size)
 
 
 def _size_traffic(
@@ -222,16 +223,20 @@ def _size_traffic(
         setattr(settings, name, max(seconds * _CLOSED_LOOP_MARGIN * 1e9, 500.0))
         return "measured"
     name = "server_target_qps" if scenario == Scenario.Server else "offline_expected_qps"
-    if options.qps is not None:
-        return "--qps"
-    if given(name):
-        return "user.conf"
-    capacity = service.samples_per_second() if service is not None else _NULL_RATE
+    batch_size = 1 if scenario == Scenario.Server else assembly.description["max_batch_size"]
+    capacity = service.samples_per_second(batch_size) if service is not None else _NULL_RATE
+    if options.qps is not None or given(name):
+        if scenario == Scenario.Offline and settings.offline_expected_qps * 2 < capacity:
+            assembly.notes.append(
+                f"--qps {settings.offline_expected_qps:g} sizes the one query of Offline, and {capacity:.0f} samples a "
+                "second were measured: the run may well be over before its least duration; raise --qps"
+            )
+        return "user.conf" if options.qps is None else "--qps"
     share = _SERVER_SHARE if scenario == Scenario.Server else _OFFLINE_MARGIN
     rate = _round_to_three_digits(capacity * share)
     setattr(settings, name, rate)
     assembly.notes.append(
-        f"no --qps given: asking for {rate:g} a second, from a measurement of {capacity:.0f} samples a second"
+        f"no --qps given: asking for {rate:g} a second, from a measurement of {capacity:.0f} a second"
     )
     return "measured"
 

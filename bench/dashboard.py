@@ -165,5 +165,10 @@ def _step_back() -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):
+    try:
         main()
+    except Exception as error:  # whatever it is: one line, and the run goes on unwatched
+        with contextlib.suppress(OSError):
+            print(f"the live view ended: {type(error).__name__}: {error}", file=sys.stderr)
+        # Without the exit's flush, which would tell of a closed stream a second time.
+        os._exit(1)

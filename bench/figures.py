@@ -34,11 +34,6 @@ def share(fraction: float) -> str:
 
 def clock(seconds: float) -> str:
     """``0:07``, ``12:34``, ``1:02:03``."""
-    minutes, left = divmod(int(max(seconds, 0.0)), 60)
+    minutes, left = divmod(round(max(seconds, 0.0)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
-
-
-def percentile(fraction: float) -> str:
-    """0.5 is ``p50``, 0.999 is ``p99.9``."""
-    return f"p{fraction * 100:g}"

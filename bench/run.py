@@ -175,6 +175,9 @@ def _judge_accuracy(result: dict[str, Any]) -> None:
     if accuracy is None:
         result["reasons"].append("No sample was answered.")
     elif not accuracy["met"]:
-        result["reasons"].append(f"Accuracy {accuracy['value']:.3%} is below the target of {accuracy['target']:.3%}.")
+        result["reasons"].append(
+            f"Accuracy {accuracy['value']:.3%} is below the target of {accuracy['target']:.3%}: "
+            "check --weights, and that the backend computes what the model was trained for."
+        )
     if result["reasons"]:
         result["validity"] = "INVALID"

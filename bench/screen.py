@@ -7,6 +7,7 @@ those cost several times as much to lay out.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from rich.text import Text
@@ -14,6 +15,7 @@ from rich.text import Text
 from bench import figures
 from bench.watch import Plan, Snapshot, Spread, rebin
 from loadgen import Scenario
+from loadgen.directory import percentile_name
 
 _LEAST_WIDTH, _MOST_WIDTH = 60, 100
 _LABEL = 12
@@ -37,7 +39,8 @@ def plain_line(plan: Plan, snapshot: Snapshot) -> str:
         return "warming up"
     parts = [figures.clock(s.elapsed_s) + (f" (ETA {figures.clock(s.eta_s)})" if s.eta_s is not None else "")]
     if s.rate_now is not None:
-        parts.append(f"{figures.rate(s.rate_now)} now" + _asked(plan))
+        asked = f" of {figures.rate(plan.asked_qps)} asked" if plan.asked_qps is not None else ""
+        parts.append(f"{figures.rate(s.rate_now)} now{asked}")
     if s.latency is not None:
         parts.append(f"p50 {figures.duration(s.latency.p50)}, p99 {figures.duration(s.latency.p99)}")
     parts.append(f"{s.in_flight:,} in flight")
@@ -98,13 +101,11 @@ def _progress(text: Text, plan: Plan, snapshot: Snapshot, width: int) -> None:
 
 def _rates(text: Text, plan: Plan, snapshot: Snapshot, width: int) -> None:
     rates = {"asked": plan.asked_qps, "now": snapshot.rate_now, "mean": snapshot.rate_mean}
-    shown = {name: figures.rate(value) for name, value in rates.items() if value is not None}
+    shown = {name: (figures.rate(value), "") for name, value in rates.items() if value is not None}
     if width >= _FOUR_FIGURES:
-        shown["done"] = f"{snapshot.answered:,}"
+        shown["done"] = (f"{snapshot.answered:,}", "")
     _name(text, "rate")
-    for name, value in shown.items():
-        _figure(text, name, value)
-    text.append("\n")
+    _figures(text, shown)
 
 
 def _spread(text: Text, name: str, spread: Spread, width: int, limit_ns: int = 0) -> None:
@@ -112,15 +113,14 @@ def _spread(text: Text, name: str, spread: Spread, width: int, limit_ns: int = 0
     if width < _FOUR_FIGURES:
         del shown["p90"]
     _name(text, name)
-    for percentile, value in shown.items():
-        _figure(text, percentile, figures.duration(value), "yellow" if limit_ns and value > limit_ns else "")
-    text.append("\n")
+    marked = {name: "yellow" if limit_ns and ns > limit_ns else "" for name, ns in shown.items()}
+    _figures(text, {name: (figures.duration(ns), marked[name]) for name, ns in shown.items()})
 
 
 def _target(text: Text, plan: Plan, latency: Spread) -> None:
     met = latency.target <= plan.target_latency_ns
     _name(text, "target")
-    percentile = figures.percentile(plan.target_percentile)
+    percentile = percentile_name(plan.target_percentile)
     text.append(f"{percentile} within {figures.duration(plan.target_latency_ns)}  ", "")
     text.append(
         "✓ met so far\n" if met else f"✗ over: {figures.duration(latency.target)}\n", "green" if met else "bold red"
@@ -130,9 +130,8 @@ def _target(text: Text, plan: Plan, latency: Spread) -> None:
 def _counts(text: Text, snapshot: Snapshot) -> None:
     _name(text, "in flight")
     text.append(f"{snapshot.in_flight:<{_FIELD},}")
-    for name, count in (("failed", snapshot.failed), ("refused", snapshot.refused)):
-        _figure(text, name, f"{count:,}", "bold red" if count else "")
-    text.append("\n")
+    counts = {"failed": snapshot.failed, "refused": snapshot.refused}
+    _figures(text, {name: (f"{count:,}", "bold red" if count else "") for name, count in counts.items()})
 
 
 def _batches(text: Text, snapshot: Snapshot, width: int) -> None:
@@ -221,12 +220,11 @@ def _name(text: Text, name: str) -> None:
     text.append(name.ljust(_LABEL), "dim")
 
 
-def _figure(text: Text, name: str, value: str, style: str = "") -> None:
-    """``name value``, in a field of its own."""
-    text.append(f"{name} ", "dim")
-    text.append(value, style)
-    text.append(" " * max(2, _FIELD - 1 - len(name) - len(value)))
-
-
-def _asked(plan: Plan) -> str:
-    return f" of {figures.rate(plan.asked_qps)} asked" if plan.asked_qps is not None else ""
+def _figures(text: Text, shown: Mapping[str, tuple[str, str]]) -> None:
+    """The end of a line: each name with its value (as text, and its style) in a field of its own."""
+    gap = 0
+    for name, (value, style) in shown.items():
+        text.append(" " * gap + f"{name} ", "dim")
+        text.append(value, style)
+        gap = max(2, _FIELD - 1 - len(name) - len(value))
+    text.append("\n")

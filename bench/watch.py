@@ -6,6 +6,7 @@ them, so that watching stays cheap at any rate.  Knows no clock and no screen; t
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from loadgen.record import Column, Gauge, Record, Status
 
 IntArray = npt.NDArray[np.int64]
 
-LOOK_ROWS = 100_000
+LOOK_ROWS = 40_000
 """Rows looked at in one go; when more are new, every n-th of them is."""
 _REACH_ROWS = 16_384
 """How far beyond the expected row answers out of order are looked for."""
@@ -147,7 +148,7 @@ class Watch:
         if self._plan.scenario == Scenario.Server.name:
             self._look_at_issues(issued)
         elapsed_ns = max(now_ns - self._first_origin_ns, 0) if origin_ns else 0
-        good = answered - failed
+        good = max(answered - failed, 0)  # a failure may be counted before its answer is
         rate_mean = good * 1e9 / elapsed_ns if elapsed_ns else None
         fraction, eta_s = progress(self._plan, elapsed_ns, answered, rate_mean)
         batches, mean_batch_size = self._batches()
@@ -272,7 +273,6 @@ class _Tally:
     def __init__(self, target: float) -> None:
         self._histogram = histogram.new()
         self._counts = np.frombuffer(self._histogram.counts, np.int64)
-        self._value_of = np.array([self._histogram.get_value_from_index(i) for i in range(self._counts.size)])
         self._target = target
 
     def add(self, values: IntArray) -> None:
@@ -284,11 +284,18 @@ class _Tally:
         if not total:
             return None
         used = np.flatnonzero(self._counts)
-        values, counts = self._value_of[used], self._counts[used]
+        values, counts = _values()[used], self._counts[used]
         # The rank of a percentile as in the results: the int(n*p)-th smallest, from 0.
         ranks = [int(total * p) for p in (0.5, 0.9, 0.99, self._target)]
         p50, p90, p99, target = values[np.searchsorted(np.cumsum(counts), ranks, "right")].tolist()
         return Spread(total, p50, p90, p99, target, int(self._histogram.max_value), values, counts)
+
+
+@functools.cache
+def _values() -> IntArray:
+    """The value that each place of a histogram counts."""
+    one = histogram.new()
+    return np.array([one.get_value_from_index(i) for i in range(one.counts_len)], np.int64)
 
 
 def _some(first: int, last: int) -> IntArray:

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from loadgen.draws import Int64Array
 from loadgen.record import Column, Gauge, Record, Status
 from loadgen.system import Responses
 from loadgen.traffic import Phase
 
-RowArray = npt.NDArray[np.int64]
+RowArray = Int64Array
 
 _OK, _FAILED, _UNANSWERED = int(Status.OK), int(Status.FAILED), int(Status.UNANSWERED)
 _ISSUED, _ANSWERED = int(Gauge.ISSUED), int(Gauge.ANSWERED)
@@ -114,12 +115,10 @@ class Answers:
 
     def fail_rows(self, rows: RowArray, reason: str | BaseException) -> None:
         """As ``fail``, for rows that do not follow each other."""
-        text = reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"
         settled = self._settle(rows, _FAILED, None)
         if settled:
             with self._lock:
-                self.faults.failed[" ".join(text.split())[:300]] += settled
-                self._gauges[Gauge.FAILED] += settled
+                self._count_failed(settled, reason)
 
     # What the run uses.
 
@@ -136,6 +135,35 @@ class Answers:
         self._gauges[Gauge.LAST_ROW] = phase.first_row + phase.rows
         self.origin_ns = time.monotonic_ns()
         self._gauges[Gauge.ORIGIN] = self.origin_ns
+
+    def book(
+        self,
+        first: int,
+        samples_per_query: int,
+        issued: Int64Array,
+        completed: Int64Array,
+        kept: list[tuple[int, Responses]],
+        failed: list[tuple[int, Exception]],
+    ) -> None:
+        """Enter queries from row ``first`` on that were answered as they were issued: a time each, shape (queries,).
+
+        ``kept`` and ``failed`` hold first rows of queries, with their responses or what went wrong.
+        """
+        last = first + issued.size * samples_per_query
+        record = self.record
+        record.issued[first:last] = issued if samples_per_query == 1 else issued.repeat(samples_per_query)
+        record.scheduled[first:last] = record.issued[first:last]
+        record.completed[first:last] = completed if samples_per_query == 1 else completed.repeat(samples_per_query)
+        record.status[first:last] = _OK
+        for row, _ in failed:
+            record.status[row : row + samples_per_query] = _FAILED
+        self._gauges[_ISSUED] = last
+        self._gauges[_ANSWERED] += last - first
+        for _, error in failed:
+            self._count_failed(samples_per_query, error)
+        if self._keep_all or self._logged is not None:
+            for row, responses in kept:
+                self._keep(np.arange(row, row + samples_per_query), responses)
 
     async def wait(self, answered: int, patience_s: float) -> bool:
         """Wait until ``answered`` rows in all are answered; False when nothing came for ``patience_s`` seconds."""
@@ -189,6 +217,11 @@ class Answers:
         if answered >= self._awaited:
             self._wake()
         return rows.size
+
+    def _count_failed(self, rows: int, reason: str | BaseException) -> None:
+        text = reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"
+        self.faults.failed[" ".join(text.split())[:300]] += rows
+        self._gauges[Gauge.FAILED] += rows
 
     def _keep(self, rows: RowArray, responses: Responses) -> None:
         if self._keep_all or (self._logged is not None and self._logged[rows - self._first_row].any()):

@@ -31,7 +31,7 @@ _SLACK_BYTES = 4 << 20
 """Room for the files whose size does not follow the number of rows."""
 _LOG_BYTES_PER_ROW = 24
 _LATE_NS = 1_000_000
-_LATENESS_SHARE = 0.1
+_LATENESS_SHARE = 0.5
 """A p99 lateness above this share of the p50 latency is warned of: the generator then colours what it measures."""
 
 

@@ -6,23 +6,27 @@ are due together is one slice, one clock read and one call.
 
 from __future__ import annotations
 
-import asyncio
 import enum
+import sys
 import time
 from dataclasses import dataclass
 
+import numpy as np
+
 from loadgen.answers import Answers
-from loadgen.pacer import Pacer
+from loadgen.pacer import LAST_SPIN_NS, Pacer
 from loadgen.record import Gauge
 from loadgen.settings import EffectiveSettings, Scenario
-from loadgen.system import SystemUnderTest
+from loadgen.system import Answer, Responses, SystemUnderTest
 from loadgen.traffic import Phase
 
 _HOLD_NS = 1_000_000
 """How long a loop that never has to wait may keep the event loop from other work."""
 _SEARCH_ROWS = 4096
 """Rows looked at for what is due by now: a bound on a burst, and small enough to stay in the cache."""
-_ISSUED = int(Gauge.ISSUED)
+_BURST_QUERIES = 4096
+"""Queries of a closed loop that are booked together."""
+_ISSUED, _ANSWERED = int(Gauge.ISSUED), int(Gauge.ANSWERED)
 
 
 class End(enum.Enum):
@@ -47,9 +51,9 @@ class End(enum.Enum):
 
 @dataclass(frozen=True)
 class Limits:
-    """When a performance phase stops (accuracy phases have no limits: all is issued).  0 is no limit."""
+    """When a phase stops before all is issued.  0 is no limit."""
 
-    min_queries: int = 0
+    min_queries: int
     target_duration_ns: int = 0
     max_queries: int = 0
     max_duration_ns: int = 0
@@ -57,8 +61,8 @@ class Limits:
 
     @classmethod
     def of(cls, settings: EffectiveSettings, phase: Phase) -> Limits:
-        if phase.accuracy:
-            return cls()
+        if phase.accuracy:  # all of it, whatever the settings say
+            return cls(min_queries=sys.maxsize)
         return cls(
             settings.min_query_count,
             settings.target_duration_ms * 1_000_000,
@@ -66,6 +70,16 @@ class Limits:
             settings.max_duration_ms * 1_000_000,
             settings.max_async_queries if settings.scenario == Scenario.Server else 0,
         )
+
+    def reached(self, queries: int, elapsed_ns: int) -> End | None:
+        """Closed loops: whether to end after ``queries`` queries, the last issued ``elapsed_ns`` after the start."""
+        if queries >= self.min_queries and elapsed_ns >= self.target_duration_ns:
+            return End.MET
+        if self.max_queries and queries >= self.max_queries:
+            return End.MAX_QUERIES
+        if self.max_duration_ns and elapsed_ns > self.max_duration_ns:
+            return End.MAX_DURATION
+        return None
 
 
 async def issue(
@@ -77,8 +91,10 @@ async def issue(
     """
     if phase.scheduled is not None:
         end = await _issue_scheduled(phase, limits, system, answers, pacer)
+    elif answers.closed_loop and (answer := system.answer) is not None:
+        end = await _issue_inline(phase, limits, answer, answers, pacer)
     elif answers.closed_loop:
-        end = await _issue_closed(phase, limits, system, answers, patience_s)
+        end = await _issue_closed(phase, limits, system, answers, pacer, patience_s)
     else:
         end = await _issue_together(phase, limits, system, answers)
     system.flush()
@@ -97,15 +113,14 @@ async def _issue_scheduled(
     scheduled, issued = record.scheduled, record.issued
     due_view, issued_view = record.view("scheduled"), record.view("issued")
     take = system.issue
-    row, served_ns = first_row, clock()
+    row = first_row
     while row < stop:
         now = clock()
+        if now - pacer.served_ns > _HOLD_NS:
+            now = await pacer.serve()
         due = origin + due_view[row]
         if now < due:
-            now = served_ns = await pacer.until(due)
-        elif now - served_ns > _HOLD_NS:
-            await asyncio.sleep(0)
-            now = served_ns = clock()
+            now = await pacer.until(due) if due - now > LAST_SPIN_NS else pacer.spin(now, due)
         elapsed = now - origin
         last = row + 1
         if last < stop and due_view[last] <= elapsed:
@@ -126,41 +141,80 @@ async def _issue_scheduled(
 
 
 async def _issue_closed(
-    phase: Phase, limits: Limits, system: SystemUnderTest, answers: Answers, patience_s: float
+    phase: Phase, limits: Limits, system: SystemUnderTest, answers: Answers, pacer: Pacer, patience_s: float
 ) -> End:
     """SingleStream and MultiStream: a query is due when the one before it is answered."""
     record, gauges, clock, origin = answers.record, answers.record.gauges, time.monotonic_ns, answers.origin_ns
     width = phase.samples_per_query
-    scheduled, issued = record.scheduled, record.issued
-    due_view, issued_view = record.view("scheduled"), record.view("issued")
-    answered = int(Gauge.ANSWERED)
     take = system.issue
-    row, end_row, queries, served_ns = phase.first_row, phase.first_row + phase.rows, 0, clock()
+    row, end_row, queries = phase.first_row, phase.first_row + phase.rows, 0
     while row < end_row:
         elapsed = clock() - origin
         last = row + width
-        if width == 1:
-            due_view[row] = issued_view[row] = elapsed
-        else:
-            scheduled[row:last] = elapsed
-            issued[row:last] = elapsed
+        record.scheduled[row:last] = elapsed
+        record.issued[row:last] = elapsed
         gauges[_ISSUED] = last
         take(row, last)
         row, queries = last, queries + 1
-        if gauges[answered] < last:
+        if gauges[_ANSWERED] < last:
             if not await answers.wait(last, patience_s):
                 return End.NO_ANSWER
-        elif elapsed + origin - served_ns > _HOLD_NS:
-            await asyncio.sleep(0)
-            served_ns = clock()
-        if phase.accuracy:
-            continue
-        if queries >= limits.min_queries and elapsed >= limits.target_duration_ns:
-            return End.MET
-        if limits.max_queries and queries >= limits.max_queries:
-            return End.MAX_QUERIES
-        if limits.max_duration_ns and elapsed > limits.max_duration_ns:
-            return End.MAX_DURATION
+        elif elapsed + origin - pacer.served_ns > _HOLD_NS:
+            await pacer.serve()
+        if (end := limits.reached(queries, elapsed)) is not None:
+            return end
+    return End.ALL_ISSUED if phase.accuracy else End.RAN_OUT
+
+
+async def _issue_inline(phase: Phase, limits: Limits, answer: Answer, answers: Answers, pacer: Pacer) -> End:
+    """As ``_issue_closed``, where the system answers in the call: only the two clock reads stand between the answers.
+
+    Rows are booked in bursts of about ``_HOLD_NS``, so that the table costs next to nothing for each query.
+    """
+    clock, origin, width = time.monotonic_ns, answers.origin_ns, phase.samples_per_query
+    issued, completed = np.empty(_BURST_QUERIES, np.int64), np.empty(_BURST_QUERIES, np.int64)
+    issued_view, completed_view = issued.data, completed.data
+    target_ns = origin + limits.target_duration_ns
+    limit_ns = origin + (limits.max_duration_ns or sys.maxsize)
+    row, queries, total = phase.first_row, 0, phase.query_count
+    while queries < total:
+        await pacer.serve()
+        most = min(_BURST_QUERIES, total - queries)
+        if limits.max_queries:
+            most = min(most, limits.max_queries - queries)
+        # A burst ends where a limit may be met, so that the rules hold query by query.
+        now = clock()
+        hold_until = now + _HOLD_NS
+        if now < target_ns:
+            hold_until = min(hold_until, target_ns)
+        else:
+            most = min(most, max(limits.min_queries - queries, 1))
+        if now < limit_ns:
+            hold_until = min(hold_until, limit_ns)
+        else:
+            most = 1
+        done = 0
+        kept: list[tuple[int, Responses]] = []
+        failed: list[tuple[int, Exception]] = []
+        while done < most:
+            first = row + done * width
+            issued_view[done] = clock()
+            try:
+                responses = answer(first, first + width)
+            except Exception as error:  # whatever a model may raise: this query failed, and the run goes on
+                failed.append((first, error))
+                responses = None
+            completed_view[done] = now = clock()
+            if responses is not None:
+                kept.append((first, responses))
+            done += 1
+            if now >= hold_until:
+                break
+        elapsed = issued_view[done - 1] - origin
+        answers.book(row, width, issued[:done] - origin, completed[:done] - origin, kept, failed)
+        row, queries = row + done * width, queries + done
+        if (end := limits.reached(queries, elapsed)) is not None:
+            return end
     return End.ALL_ISSUED if phase.accuracy else End.RAN_OUT
 
 

@@ -26,6 +26,7 @@ from loadgen.answers import Kept
 from loadgen.record import Column
 from loadgen.results import PERCENTILES, Distribution, EarlyStopping, Results
 from loadgen.settings import EffectiveSettings, Scenario, TestSettings
+from loadgen.system import as_bytes
 from loadgen.traffic import Phase
 
 DETAIL, SUMMARY, ACCURACY = "mlperf_log_detail.txt", "mlperf_log_summary.txt", "mlperf_log_accuracy.json"
@@ -448,10 +449,10 @@ def logged_responses(kept: Sequence[Kept], phases: Sequence[Phase]) -> Iterable[
     """Row and response bytes of each row that the accuracy log wants, in order of completion."""
     starts = np.array([phase.first_row for phase in phases])
     for batch in kept:
-        for row, response in zip(batch.rows.tolist(), batch.responses, strict=False):
+        for row, data in zip(batch.rows.tolist(), as_bytes(batch.responses), strict=True):
             phase = phases[int(np.searchsorted(starts, row, "right")) - 1]
             if phase.accuracy or (phase.logged is not None and phase.logged[row - phase.first_row]):
-                yield row, response if isinstance(response, bytes) else np.asarray(response).tobytes()
+                yield row, data
 
 
 def metric(settings: EffectiveSettings, results: Results) -> Mapping[str, Any]:

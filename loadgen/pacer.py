@@ -18,7 +18,7 @@ _TFD_NONBLOCK_CLOEXEC = os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)
 _TFD_TIMER_ABSTIME = 1
 _PR_SET_TIMERSLACK = 29
 
-_LAST_SPIN_NS = 20_000
+LAST_SPIN_NS = 20_000
 """The last stretch, in which the loop serves no I/O: longer than one turn of the loop takes."""
 _LEAST_WINDOW_NS = 50_000
 _MOST_WINDOW_NS = 1_000_000
@@ -59,6 +59,8 @@ class Pacer:
             self._window_ns = 2_000_000
         self.spun_ns = 0
         """Time spent polling and spinning so far, ns."""
+        self.served_ns = time.monotonic_ns()
+        """When the loop was last free for other work."""
 
     def __enter__(self) -> Pacer:
         precise_timers()
@@ -90,13 +92,26 @@ class Pacer:
                 self._window_ns = max(late_ns, self._window_ns - (self._window_ns >> 6), _LEAST_WINDOW_NS)
                 self._window_ns = min(self._window_ns, _MOST_WINDOW_NS)
         woke = now
-        while deadline_ns - now > _LAST_SPIN_NS:
+        while deadline_ns - now > LAST_SPIN_NS:
             await asyncio.sleep(0)
             now = clock()
+        self.served_ns = now
+        self.spun_ns += now - woke
+        return self.spin(now, deadline_ns)
+
+    def spin(self, now_ns: int, deadline_ns: int) -> int:
+        """Keep the thread busy until ``deadline_ns``; returns the time it is then.  For a few microseconds only."""
+        clock, now = time.monotonic_ns, now_ns
         while now < deadline_ns:
             now = clock()
-        self.spun_ns += now - woke
+        self.spun_ns += now - now_ns
         return now
+
+    async def serve(self) -> int:
+        """Let the loop do its other work once; returns the time it is then."""
+        await asyncio.sleep(0)
+        self.served_ns = time.monotonic_ns()
+        return self.served_ns
 
     async def _sleep_until(self, wake_ns: int) -> None:
         if not self.exact_timer:

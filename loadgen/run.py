@@ -233,7 +233,10 @@ class Test:
         if self.interrupted is not None:
             lines.append(f"The run was cut short: {self.interrupted}.")
         if any(report.end == End.NO_ANSWER for report in self.reports):
-            lines.append(f"The system stopped answering: no answer came for {self.patience_s:g} s.")
+            lines.append(
+                f"The system stopped answering: no answer came for {self.patience_s:g} s "
+                "(raise the patience if it is only slow)."
+            )
         if failed := faults.failed.total():
             reason, _ = faults.failed.most_common(1)[0]
             lines.append(f"{failed} of {self.record.issued_rows} samples failed, most often with: {reason}")

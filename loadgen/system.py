@@ -6,7 +6,7 @@ here knows a model, a framework or a server.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -20,6 +20,12 @@ IndexArray: TypeAlias = npt.NDArray[np.integer[Any]]
 
 Responses: TypeAlias = npt.NDArray[Any] | Sequence[bytes]
 """What a system answered, one item a row: ``responses[i]`` gives row i's bytes (an array row's memory, or bytes)."""
+
+
+def as_bytes(responses: Responses) -> Iterator[bytes]:
+    """The bytes of each response."""
+    for response in responses:
+        yield response if isinstance(response, bytes) else np.asarray(response).tobytes()
 
 
 @runtime_checkable
@@ -45,6 +51,11 @@ class SampleLibrary(Protocol):
         """
 
 
+Answer: TypeAlias = Callable[[int, int], Responses | None]
+"""Computes the answers to rows [first, last) and returns them; None for a system whose answers nobody will look at.
+Raising fails the rows."""
+
+
 @runtime_checkable
 class SystemUnderTest(Protocol):
     """What is measured.  It is asked for rows of the run's table and answers by rows."""
@@ -53,15 +64,21 @@ class SystemUnderTest(Protocol):
     columns: Mapping[str, npt.DTypeLike]
     """Further columns that this system fills for each row, by name (``Answers.columns`` holds them)."""
 
+    @property
+    def answer(self) -> Answer | None:
+        """For closed loops, after ``open``: how to be answered in the caller's thread; None where that can not be.
+
+        It is then called in place of ``issue``, and a query pays neither for a thread nor for telling that it is done.
+        """
+
     async def open(self, answers: Answers) -> None:
         """Get ready, untimed.  ``answers`` stays valid until ``close``: samples are read from it, answers go to it."""
 
     def issue(self, first: int, last: int) -> None:
         """Take rows [first, last).  Called on the event loop, in row order, each row once.
 
-        It must not wait for anything but its own computing: a system in this process may compute here (then the
-        rows are answered on return, and a closed loop pays for no thread); any other returns at once and answers
-        later, from any thread, through ``Answers.complete`` or ``Answers.fail``.
+        It returns at once.  The answers are given later (or here, where they cost no time) and from any thread,
+        through ``Answers.complete`` or ``Answers.fail``.
         """
 
     def flush(self) -> None:

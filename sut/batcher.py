@@ -17,6 +17,7 @@ import numpy.typing as npt
 from loadgen import Answers, Responses, SampleLibrary
 from loadgen.pacer import precise_timers
 from loadgen.record import Column
+from loadgen.system import Answer, as_bytes
 
 RunBatch = Callable[[npt.NDArray[Any]], Responses]
 """From a batch of samples, shape (n, *sample_shape), to a response for each.  Called from one thread at a time."""
@@ -29,7 +30,7 @@ class BatchedSystem:
 
     A batch goes when it has ``max_batch_size`` rows, or when its oldest row has waited ``max_queue_delay_s`` since it
     was issued, whichever is first; with a delay of 0 a free worker takes what is there.  In closed-loop scenarios a
-    lone worker runs inside ``issue``, on the loop's thread: nobody else would use that thread meanwhile.
+    lone worker runs in the caller's thread: nobody else would use that thread meanwhile.
     """
 
     columns: Mapping[str, npt.DTypeLike] = {"begun": np.int64, "batch_size": np.uint16}
@@ -47,6 +48,7 @@ class BatchedSystem:
         if not 1 <= max_batch_size <= MAX_BATCH_SIZE:
             raise ValueError(f"the batch size must be 1 to {MAX_BATCH_SIZE}, not {max_batch_size}")
         self.name = name
+        self.answer: Answer | None = None
         self._workers, self._library = workers, library
         self._max_batch_size = max_batch_size
         self._max_queue_delay_ns = round(max_queue_delay_s * 1e9)
@@ -63,8 +65,8 @@ class BatchedSystem:
         self._issued = answers.columns["issued"]
         self._begun = answers.columns["begun"]
         self._batch_size = answers.columns["batch_size"]
-        self._inline = answers.closed_loop and len(self._workers) == 1
-        if self._inline:
+        if answers.closed_loop and len(self._workers) == 1:
+            self.answer = self._answer
             return
         for number, run in enumerate(self._workers):
             # A daemon, so that a model that never returns can not keep the program from ending.
@@ -73,10 +75,6 @@ class BatchedSystem:
             self._threads.append(thread)
 
     def issue(self, first: int, last: int) -> None:
-        if self._inline:
-            for row in range(first, last, self._max_batch_size):
-                self._run(self._workers[0], row, min(row + self._max_batch_size, last))
-            return
         with self._changed:
             was_empty = self._next_row == self._end_row
             self._end_row = last
@@ -125,13 +123,24 @@ class BatchedSystem:
                     self._changed.notify()
                 return first, last
 
-    def _run(self, run: RunBatch, first: int, last: int) -> None:
+    def _answer(self, first: int, last: int) -> Responses:
+        size, run = self._max_batch_size, self._workers[0]
+        if last - first <= size:
+            return self._compute(run, first, last)
+        parts = [self._compute(run, row, min(row + size, last)) for row in range(first, last, size)]
+        return [response for part in parts for response in as_bytes(part)]
+
+    def _compute(self, run: RunBatch, first: int, last: int) -> Responses:
         self._begun[first:last] = self._answers.now()
         self._batch_size[first:last] = last - first
+        responses = run(self._library.batch(self._sample_index[first:last]))
+        if len(responses) != last - first:
+            raise ValueError(f"{len(responses)} responses to a batch of {last - first}")
+        return responses
+
+    def _run(self, run: RunBatch, first: int, last: int) -> None:
         try:
-            responses = run(self._library.batch(self._sample_index[first:last]))
-            if len(responses) != last - first:
-                raise ValueError(f"{len(responses)} responses to a batch of {last - first}")
+            responses = self._compute(run, first, last)
         except Exception as error:  # whatever a model may raise: these rows failed, and the run goes on
             self._answers.fail(first, last, error)
         else:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from loadgen import Answers, Responses, SampleLibrary
+from loadgen.system import Answer
 
 Infer = Callable[[npt.NDArray[Any]], Awaitable[Responses]]
 
@@ -20,6 +21,7 @@ class CoroutineSystem:
     """
 
     columns: Mapping[str, npt.DTypeLike] = {}
+    answer: Answer | None = None
 
     def __init__(
         self, name: str, infer: Infer, library: SampleLibrary, *, max_batch_size: int = 1, max_in_flight: int = 64

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from loadgen import Answers, Mode
+from loadgen import Answers, Mode, Responses
 
 _ANSWER = np.zeros((1, 1), np.float32)
 
@@ -25,10 +25,10 @@ class NullSystem:
         self._answers = answers
 
     def issue(self, first: int, last: int) -> None:
-        if self._answers_matter:
-            self._answers.complete(first, last, np.broadcast_to(_ANSWER, (last - first, 1)))
-        else:
-            self._answers.complete(first, last)
+        self._answers.complete(first, last, self.answer(first, last))
+
+    def answer(self, first: int, last: int) -> Responses | None:
+        return np.broadcast_to(_ANSWER, (last - first, 1)) if self._answers_matter else None
 
     def flush(self) -> None:
         pass

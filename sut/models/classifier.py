@@ -55,7 +55,7 @@ class Classifier(ABC):
     ) -> ArrayLibrary:
         """See ``Model.library``.  ``performance_count`` is cut to the samples there are; None means at most 500."""
         if dataset_path is not None:
-            raise ValueError(f"{self.name} carries its own data: it can not be run on {dataset_path}")
+            raise ValueError(f"{self.name} carries its own data: leave --dataset-path {dataset_path} out")
         total = self.total_count if count is None else count
         if not 1 <= total <= self.total_count:
             raise ValueError(f"{self.name} has {self.total_count} samples: a count of {total} can not be had")

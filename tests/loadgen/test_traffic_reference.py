@@ -268,6 +268,7 @@ class Listener:
     """Keeps the dataset indices that it is asked for, call by call, and answers at once."""
 
     name = "listener"
+    answer = None
     columns: Mapping[str, Any] = {}
 
     async def open(self, answers: Any) -> None:

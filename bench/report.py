@@ -1,0 +1,187 @@
+"""The last screen of a run, from its result document alone: the verdict, why, what to do, then the figures.
+
+Computes nothing: every figure stands in the document, so a saved run reads exactly as it did when it ended.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from bench import figures
+from loadgen.directory import percentile_name
+
+_PERCENTILES = ("p50", "p90", "p95", "p97", "p99", "p99.9")
+_LABEL = 13
+"""Columns of the names at the left."""
+_LEAST_WIDTH = 40
+
+Row = tuple[str, str]
+Document = Mapping[str, Any]
+
+
+def show(document: Document, console: Console) -> None:
+    """Print a result document (``loadgen.directory.document`` with the sections of a run)."""
+    valid = document["validity"] == "VALID"
+    console.print(Text(f"Result is : {document['validity']}", "bold green" if valid else "bold red"))
+    _list(console, document["reasons"], "red")
+    _list(console, [f"warning: {text}" for text in document["warnings"]], "yellow")
+    for rows in (_subject, _rates, _latencies, _quality, _batches, _overhead, _origin):
+        shown = list(rows(document))
+        if shown:
+            console.print()
+        for name, value in shown:
+            _print(console, Text(name.ljust(_LABEL), "dim"), value)
+    if document.get("directory"):
+        # In one piece, however long, so that it can be copied.
+        console.print(Text.assemble(("saved in".ljust(_LABEL), "dim"), document["directory"]), soft_wrap=True)
+
+
+def _list(console: Console, lines: list[str], style: str) -> None:
+    for line in lines:
+        _print(console, Text("  - "), " ".join(line.split()), style)
+
+
+def _print(console: Console, head: Text, value: str, style: str = "") -> None:
+    """``value`` after ``head``, its further lines under its first; no line ends in spaces."""
+    width = max(console.width - len(head), _LEAST_WIDTH)
+    lines = textwrap.wrap(value, width, break_on_hyphens=False)
+    console.print(head + Text(("\n" + " " * len(head)).join(lines), style), soft_wrap=True)
+
+
+def _subject(document: Document) -> Iterator[Row]:
+    system = document.get("system") or {}
+    what = " ".join(str(system[part]) for part in ("backend", "model", "device") if system.get(part))
+    yield "system", what or document["sut_name"]
+    if system.get("description"):
+        yield "", system["description"]
+    names = {"threads": "threads", "instances": "instances", "max_batch_size": "max batch size"}
+    settings = [f"{name} {system[key]}" for key, name in names.items() if system.get(key) is not None]
+    if system.get("max_queue_delay_ms") is not None:
+        settings.append(f"max queue delay {system['max_queue_delay_ms']:g} ms")
+    if settings:
+        yield "", ", ".join(settings)
+    if system.get("weights"):
+        yield "weights", str(system["weights"])
+    yield "scenario", f"{document['scenario']}, {document['mode']}"
+
+
+def _rates(document: Document) -> Iterator[Row]:
+    metric, asked, delivered = document["metric"], document["asked"], document["delivered"]
+    if metric is not None:
+        value = metric["value"]
+        yield (
+            "metric",
+            f"{figures.duration(value) if metric['unit'] == 'ns' else figures.rate(value)}  {metric['name']}",
+        )
+    source = (document.get("system") or {}).get("qps_source")
+    least = f"at least {asked['min_duration_s']:g} s and {asked['min_query_count']:,} queries"
+    if asked["max_query_count"]:
+        least += f", at most {asked['max_query_count']:,} queries"
+    if asked["samples_per_query"] > 1:
+        least += f", of {asked['samples_per_query']:,} samples each"
+    rate = "" if asked["qps"] is None else figures.rate(asked["qps"]) + (f" ({source})" if source else "") + ", "
+    yield (
+        "asked",
+        rate + (least if document["mode"] == "PerformanceOnly" else f"{asked['generated_queries']:,} queries"),
+    )
+    yield (
+        "delivered",
+        f"{figures.rate(delivered['samples_per_second'])}: {delivered['samples']:,} samples, "
+        f"{delivered['queries']:,} queries in {figures.duration(delivered['duration_s'] * 1e9)}",
+    )
+
+
+def _latencies(document: Document) -> Iterator[Row]:
+    asked = document["asked"]
+    target = percentile_name(asked["target_latency_percentile"])
+    for key, name in (("latency_ns", "latency"), ("query_latency_ns", "query latency")):
+        found = document[key]
+        if found is None:
+            continue
+        shown = [f"{p} {figures.duration(found[p])}" for p in _PERCENTILES if p in found]
+        if target not in found:
+            shown.append(f"{target} {figures.duration(found['target_percentile'])}")
+        yield name, _aligned(shown[:3])
+        yield "", _aligned(shown[3:])
+        yield "", _aligned([f"{name} {figures.duration(found[name])}" for name in ("mean", "min", "max")])
+    if asked["target_latency_ns"] and document["latency_ns"] is not None:
+        reached = document["latency_ns"]["target_percentile"]
+        bound = figures.duration(asked["target_latency_ns"])
+        yield "target", f"{target} within {bound}: {figures.duration(reached)}"
+    late = document["lateness_ns"]
+    if late is not None:
+        yield "lateness", _aligned([f"{p} {figures.duration(late[p])}" for p in ("p50", "p99", "max")])
+        early = f", {late['early']:,} EARLY" if late["early"] else ""
+        yield "", f"{figures.share(late['share_over_1ms'])} over 1 ms{early} ({late['meaning']})"
+
+
+def _quality(document: Document) -> Iterator[Row]:
+    accuracy = document.get("accuracy")
+    if accuracy is not None:
+        # One fixed form, which others can look for.
+        yield (
+            "accuracy",
+            f"accuracy {accuracy['value'] * 100:.3f}%, good {accuracy['good']}, total {accuracy['total']} "
+            f"(target {accuracy['target'] * 100:g}%)",
+        )
+    errors = document["errors"]
+    counts = [f"{errors[name]:,} {name}" for name in ("failed", "unanswered", "refused")]
+    yield "errors", ", ".join(counts) if any(errors[n] for n in ("failed", "unanswered", "refused")) else "none"
+    for text, count in errors["messages"].items():
+        yield "", f"{count:,} times: {text}"
+
+
+def _batches(document: Document) -> Iterator[Row]:
+    system = document.get("system") or {}
+    sizes = system.get("batch_sizes")
+    if sizes:
+        most = sorted(sizes.items(), key=lambda one: one[1], reverse=True)[:8]
+        shown = [f"{size}: {count:,}" for size, count in sorted(most, key=lambda one: int(one[0]))]
+        yield "batch sizes", "  ".join(shown) + (f"  and {len(sizes) - 8} sizes more" if len(sizes) > 8 else "")
+    for key, name in (("queue_ns", "queueing"), ("service_ns", "computing")):
+        if system.get(key):
+            yield name, _aligned([f"{p} {figures.duration(ns)}" for p, ns in system[key].items()])
+
+
+def _overhead(document: Document) -> Iterator[Row]:
+    found = document["overhead"]
+    if found is None:
+        return
+    yield (
+        "generator",
+        f"{figures.duration(found['issuing_cpu_us_per_sample'] * 1e3)} CPU per sample on the issuing thread, "
+        f"{figures.duration(found['pacer_spin_s'] * 1e9)} spinning",
+    )
+    parts = [f"process CPU {figures.duration(found['process_cpu_s'] * 1e9)}", f"{found['gc_collections']} GC runs"]
+    if found["steal_s"] is not None:
+        parts.append(f"steal {figures.duration(found['steal_s'] * 1e9)}")
+    if found["involuntary_switches"] is not None:
+        parts.append(f"put aside {found['involuntary_switches']:,} times")
+    if not found["exact_timer"]:
+        parts.append("no timerfd")
+    yield "", ", ".join(parts)
+
+
+def _origin(document: Document) -> Iterator[Row]:
+    """Seeds and environment: what it takes to do the run again."""
+    yield "seeds", ", ".join(f"{name} {seed}" for name, seed in document["seeds"].items())
+    found = document.get("environment")
+    if found:
+        cores = f"{found['cores']} cores" + (f", governor {found['governor']}" if found["governor"] else "")
+        yield "machine", f"{found['cpu'] or 'unknown CPU'}, {cores}"
+        for gpu in found["gpus"]:
+            yield "GPU", gpu
+        versions = [f"{name} {version}" for name, version in found["versions"].items() if version]
+        yield "software", ", ".join([f"Python {found['python']}", *versions])
+        if found["git_revision"]:
+            yield "revision", found["git_revision"]
+    yield "", f"{document['tool']}: {document['note']}"
+
+
+def _aligned(parts: list[str]) -> str:
+    return "".join(part.ljust(16) for part in parts).rstrip()

@@ -1,0 +1,354 @@
+"""The live view: its arithmetic on tables made by hand, its drawing, and its process around real runs."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.dashboard import next_line_s
+from bench.screen import draw, plain_line
+from bench.watch import LOOK_ROWS, Plan, Snapshot, Watch, progress, rebin
+from loadgen.record import Gauge, Record, Status
+
+MS = 1_000_000
+S = 1_000_000_000
+ROOT = Path(__file__).resolve().parents[2]
+
+SERVER = Plan(
+    title="digits onnxruntime cpu",
+    scenario="Server",
+    accuracy=False,
+    asked_qps=1000.0,
+    rows=100,
+    samples_per_query=1,
+    last_due_ns=10 * S,
+    min_duration_ns=10 * S,
+    min_queries=100,
+    max_duration_ns=0,
+    max_queries=0,
+    target_latency_ns=15 * MS,
+    target_percentile=0.99,
+)
+OFFLINE = replace(SERVER, scenario="Offline", last_due_ns=0, min_duration_ns=0, min_queries=1, target_latency_ns=0)
+SINGLE = replace(SERVER, scenario="SingleStream", asked_qps=None, last_due_ns=0, rows=1000, target_latency_ns=0)
+
+
+class HandMade:
+    """A table and its gauges, filled as a run would: row i is due at i ms."""
+
+    def __init__(self, rows: int, **extra: Any) -> None:
+        self.record = Record(rows, extra)
+        self.record.scheduled[:] = np.arange(rows) * MS
+
+    def start(self, origin_ns: int = S, first_row: int = 0) -> None:
+        self.record.gauges[Gauge.ORIGIN] = origin_ns
+        self.record.gauges[Gauge.FIRST_ROW] = first_row
+
+    def issue(self, last: int, late_ns: int = 0) -> None:
+        first = self.record.issued_rows
+        self.record.issued[first:last] = self.record.scheduled[first:last] + late_ns
+        self.record.gauges[Gauge.ISSUED] = last
+
+    def answer(self, rows: list[int], latency_ns: int | list[int], status: Status = Status.OK) -> None:
+        self.record.completed[rows] = self.record.scheduled[rows] + latency_ns
+        self.record.status[rows] = status
+        self.record.gauges[Gauge.ANSWERED] += len(rows)
+        if status == Status.FAILED:
+            self.record.gauges[Gauge.FAILED] += len(rows)
+
+
+def test_before_the_first_phase_the_system_warms_up() -> None:
+    made = HandMade(100)
+    snapshot = Watch(made.record, SERVER).look(5 * S)
+    assert not snapshot.started
+    assert (snapshot.elapsed_s, snapshot.answered, snapshot.in_flight) == (0.0, 0, 0)
+    for figure in (snapshot.latency, snapshot.lateness, snapshot.rate_now, snapshot.rate_mean):
+        assert figure is None
+    assert plain_line(SERVER, snapshot) == "warming up"
+    assert "warming up" in draw(SERVER, snapshot, 80).plain
+
+
+def test_figures_of_a_run_underway() -> None:
+    made = HandMade(100)
+    watch = Watch(made.record, SERVER)
+    made.start()
+    made.issue(60, late_ns=2_000)
+    made.answer(list(range(50)), 4 * MS)
+    made.answer([50, 51], 0, Status.FAILED)
+    watch.look(2 * S)
+    made.answer([52], 8 * MS)
+    s = watch.look(3 * S)
+    assert s.started
+    assert not s.done
+    assert (s.elapsed_s, s.answered, s.in_flight, s.failed) == (2.0, 53, 7, 2)
+    assert s.rate_mean == pytest.approx(51 / 2)
+    assert s.rate_now == pytest.approx(1.0)
+    assert (s.fraction, s.eta_s) == (0.2, 8.0)
+    assert s.latency is not None
+    assert (s.latency.count, s.latency.maximum) == (51, 8 * MS)  # a failed row has no latency
+    assert s.latency.p50 == pytest.approx(4 * MS, rel=1e-3)
+    assert s.lateness is not None
+    assert (s.lateness.count, s.lateness.maximum) == (60, 2_000)
+    assert s.lateness.p99 == pytest.approx(2_000, rel=1e-3)
+
+
+def test_answers_out_of_order_are_counted_once_each() -> None:
+    made = HandMade(100)
+    watch = Watch(made.record, SERVER)
+    made.start()
+    made.issue(100)
+    made.answer([90, 10], MS)
+    first = watch.look(2 * S)
+    made.answer([row for row in range(100) if row not in (10, 90)], MS)
+    last = watch.look(3 * S)
+    assert first.latency is not None
+    assert last.latency is not None
+    assert (first.latency.count, last.latency.count) == (2, 100)
+
+
+def test_of_very_many_new_rows_a_sample_is_looked_at() -> None:
+    rows = LOOK_ROWS * 10
+    made = HandMade(rows)
+    watch = Watch(made.record, replace(OFFLINE, rows=rows))
+    made.start()
+    made.issue(rows)
+    made.answer(list(range(rows)), MS)
+    s = watch.look(2 * S)
+    assert s.answered == rows
+    assert s.latency is not None
+    assert LOOK_ROWS * 0.9 <= s.latency.count <= LOOK_ROWS
+
+
+def test_batches_from_the_size_that_each_row_tells() -> None:
+    made = HandMade(100, batch_size=np.uint16)
+    watch = Watch(made.record, OFFLINE)
+    made.start()
+    made.issue(100)
+    made.record.columns["batch_size"][:12] = [1, 1, 1, 1, 4, 4, 4, 4, 4, 4, 4, 4]
+    made.answer(list(range(12)), MS)
+    s = watch.look(2 * S)
+    assert s.batches == pytest.approx({1: 4 / 6, 4: 2 / 6})
+    assert s.mean_batch_size == pytest.approx(2.0)
+
+
+def test_accuracy_counts_rows_over_all_phases() -> None:
+    plan = replace(SERVER, accuracy=True)
+    made = HandMade(100)
+    watch = Watch(made.record, plan)
+    made.start(S)
+    made.issue(50)
+    made.answer(list(range(50)), MS)
+    watch.look(2 * S)
+    made.start(3 * S, first_row=50)
+    made.issue(75)
+    made.answer(list(range(50, 75)), MS)
+    s = watch.look(4 * S)
+    assert (s.elapsed_s, s.fraction) == (3.0, 0.75)  # from the first phase's start
+    assert s.eta_s == pytest.approx(1.0)
+
+
+@given(st.data())
+def test_every_answer_is_counted_once_whatever_the_order_and_the_looks(data: st.DataObject) -> None:
+    rows = data.draw(st.integers(1, 60))
+    made = HandMade(rows, batch_size=np.uint16)
+    watch = Watch(made.record, replace(SERVER, rows=rows))
+    made.start()
+    order = data.draw(st.permutations(range(rows)))
+    latencies = data.draw(st.lists(st.integers(0, 3_600 * S), min_size=rows, max_size=rows))
+    failed = data.draw(st.sets(st.integers(0, rows - 1)))
+    made.record.columns["batch_size"][:] = 1
+    made.issue(rows)
+    now, good = S, []
+    for row in order:
+        made.answer([row], latencies[row], Status.FAILED if row in failed else Status.OK)
+        if row not in failed:
+            good.append(latencies[row])
+        if data.draw(st.booleans()):
+            now += data.draw(st.integers(0, S))
+            watch.look(now)
+    s = watch.look(now + 1)
+    assert (s.answered, s.failed, s.in_flight) == (rows, len(failed), 0)
+    assert s.mean_batch_size == pytest.approx(1.0)
+    assert 0.0 <= s.fraction <= 1.0
+    if not good:
+        assert s.latency is None
+        return
+    assert s.latency is not None
+    assert s.latency.count == len(good)
+    assert s.latency.maximum == max(good)
+    for found, share in ((s.latency.p50, 0.5), (s.latency.p90, 0.9), (s.latency.p99, 0.99)):
+        exact = sorted(good)[int(len(good) * share)]
+        assert found == pytest.approx(exact, rel=2e-3, abs=1)
+    assert rebin(s.latency, 1.0, 4_000.0 * S, 40).sum() == len(good)
+
+
+@pytest.mark.parametrize(
+    ("plan", "elapsed_s", "answered", "rate", "fraction", "eta_s"),
+    [
+        (SERVER, 2.5, 10, 4.0, 0.25, 7.5),
+        (SERVER, 11.0, 90, 9.0, 1.0, None),  # all is due, what is left is in flight
+        (OFFLINE, 5.0, 25, 5.0, 0.25, 15.0),
+        (OFFLINE, 5.0, 0, 0.0, 0.0, None),
+        (SINGLE, 5.0, 90, 18.0, 0.5, 5.0),  # the time is further away than the count
+        (SINGLE, 9.0, 50, 5.0, 0.5, 10.0),  # and here the count
+        (SINGLE, 20.0, 100, 5.0, 1.0, 0.0),
+        (replace(SINGLE, max_queries=50), 1.0, 25, 25.0, 0.5, 1.0),
+        (replace(SINGLE, max_duration_ns=4 * S), 1.0, 1, 1.0, 0.25, 3.0),
+        (replace(SINGLE, scenario="MultiStream", samples_per_query=8), 5.0, 400, 80.0, 0.5, 5.0),
+    ],
+)
+def test_progress(
+    plan: Plan, elapsed_s: float, answered: int, rate: float, fraction: float, eta_s: float | None
+) -> None:
+    found, left_s = progress(plan, int(elapsed_s * S), answered, rate)
+    assert found == pytest.approx(fraction)
+    assert left_s == (None if eta_s is None else pytest.approx(eta_s))
+
+
+def underway() -> Snapshot:
+    made = HandMade(100, batch_size=np.uint16)
+    made.start()
+    made.issue(60, late_ns=2_000)
+    made.record.columns["batch_size"][:50] = 2
+    made.answer(list(range(50)), [(row + 1) * MS for row in range(50)])
+    watch = Watch(made.record, SERVER)
+    watch.look(2 * S)
+    return watch.look(3 * S)
+
+
+@pytest.mark.parametrize("width", [20, 60, 80, 200])
+def test_screen_keeps_to_its_width(width: int) -> None:
+    lines = draw(SERVER, underway(), width).plain.split("\n")
+    assert max(map(len, lines)) < max(60, min(width, 100))
+    assert lines[0].startswith("digits onnxruntime cpu")
+    assert lines[0].endswith("Server performance")
+    assert len(lines) < 18
+
+
+def test_screen_says_when_the_target_is_missed() -> None:
+    snapshot = underway()
+    assert "✗ over: 50.0 ms" in draw(SERVER, snapshot, 80).plain
+    assert "✓" in draw(replace(SERVER, target_latency_ns=S), snapshot, 80).plain
+
+
+def test_plain_line() -> None:
+    line = plain_line(SERVER, underway())
+    assert line == "0:02 (ETA 0:08), 0.00/s now of 1,000/s asked, p50 26.0 ms, p99 50.0 ms, 10 in flight, 0 failed"
+
+
+def test_plain_lines_become_rarer() -> None:
+    assert next_line_s(2.0) == 7.0
+    assert next_line_s(122.0) == 152.0
+
+
+# From here on the view's process.  A run takes less than 3 s, as the first plain line comes after 2.
+
+RUN = """
+    import sys
+    import numpy as np
+    from bench.dashboard import Dashboard
+    from loadgen import Mode, Scenario, Test, TestSettings, run_on_fast_loop
+    from sut.null import NullSystem
+
+    class Library:
+        name, total_count, performance_count = "none", 16, 16
+        def load(self, indices): pass
+        def unload(self, indices): pass
+        def batch(self, indices): return np.zeros((len(indices), 1), np.float32)
+
+    seconds, plain = float(sys.argv[1]), sys.argv[2] == "plain"
+    settings = TestSettings(Scenario.Server, server_target_qps=200.0, min_duration_ms=int(seconds * 1000))
+    test = Test(NullSystem(Mode.PerformanceOnly), Library(), settings)
+    with Dashboard(test, "a title", plain=plain, stream="stdout") as view:
+        print("view", view._process.pid, flush=True)
+        run_on_fast_loop(test.run())
+    print("end", view._process.returncode, flush=True)
+"""
+
+
+def start(*arguments: str, stdout: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(RUN), *arguments], cwd=ROOT, stdout=stdout, stderr=subprocess.STDOUT
+    )
+
+
+def gone(pid: int) -> bool:
+    """Wait until a process is no more; a zombie that nobody has waited for is none."""
+    for _ in range(100):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_plain_view_of_a_real_run() -> None:
+    process = start("2.7", "plain", stdout=subprocess.PIPE)
+    output = process.communicate(timeout=60)[0].decode()
+    first, *lines, last = output.splitlines()
+    assert process.returncode == 0, output
+    assert gone(int(first.split()[1]))
+    assert last == "end 0"
+    assert "\x1b" not in output
+    assert lines, output
+    form = r"0:0\d( \(ETA 0:0\d\))?, [\d,.]+/s now of 200\.0/s asked, p50 .+, p99 .+, \d+ in flight, 0 failed"
+    assert re.fullmatch(form, lines[0])
+
+
+def test_screen_of_a_real_run_leaves_nothing_behind() -> None:
+    main_end, terminal = pty.openpty()
+    process = start("1.0", "screen", stdout=terminal)
+    os.close(terminal)
+    output = b""
+    while True:
+        try:
+            output += os.read(main_end, 65536)
+        except OSError:  # nobody holds the terminal any more: the view neither
+            break
+    os.close(main_end)
+    assert process.wait(60) == 0
+    text = output.decode()
+    assert "a title" in text
+    assert "latency" in text
+    assert "━" in text
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is back
+    assert text.endswith("end 0\r\n")
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("mode", ["plain", "screen"])
+def test_view_ends_with_its_run(mode: str) -> None:
+    process = start("60", mode, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    view = int(process.stdout.readline().split()[1])
+    os.kill(view, signal.SIGINT)  # Ctrl-C is for the run
+    process.kill()
+    process.wait(60)
+    assert gone(view)
+    process.stdout.close()
+
+
+def test_view_that_died_does_not_hurt_the_run() -> None:
+    process = start("0.5", "plain", stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    os.kill(int(process.stdout.readline().split()[1]), signal.SIGKILL)
+    assert process.stdout.read().decode() == f"end {-signal.SIGKILL}\n"
+    process.stdout.close()
+    assert process.wait(60) == 0
