@@ -214,10 +214,9 @@ async def _measure_timers() -> Found:
     woke, issued = [], []
     with Pacer() as pacer:
         for _ in range(_SLEEPS):
-            deadline, window, spun = time.monotonic_ns() + _SLEEP_NS, pacer.window_ns, pacer.spun_ns
-            reached = await pacer.until(deadline)
-            issued.append(reached - deadline)
-            woke.append(reached - (pacer.spun_ns - spun) - (deadline - window))
+            deadline = time.monotonic_ns() + _SLEEP_NS
+            issued.append(await pacer.until(deadline) - deadline)
+            woke.append(pacer.woke_late_ns)
             await asyncio.sleep(0)
         exact_timer = pacer.exact_timer
     return {

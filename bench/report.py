@@ -99,7 +99,7 @@ def _rates(document: Document) -> Iterator[Row]:
 def _latencies(document: Document) -> Iterator[Row]:
     asked = document["asked"]
     target = percentile_name(asked["target_latency_percentile"])
-    for key, name in (("latency_ns", "latency"), ("query_latency_ns", "query latency")):
+    for key, name in (("latency_ns", "latency"), ("query_latency_ns", "per query")):
         found = document[key]
         if found is None:
             continue
@@ -155,7 +155,7 @@ def _overhead(document: Document) -> Iterator[Row]:
     yield (
         "generator",
         f"{figures.duration(found['issuing_cpu_us_per_sample'] * 1e3)} CPU per sample on the issuing thread, "
-        f"{figures.duration(found['pacer_spin_s'] * 1e9)} spinning",
+        f"{figures.duration(found['pacer_spin_s'] * 1e9)} of spin",
     )
     parts = [f"process CPU {figures.duration(found['process_cpu_s'] * 1e9)}", f"{found['gc_collections']} GC runs"]
     if found["steal_s"] is not None:

@@ -107,7 +107,7 @@ class Answers:
 
     def complete_rows(self, rows: RowArray, responses: Responses | None = None) -> None:
         """As ``complete``, for rows that do not follow each other: shape (n,), each row once."""
-        self._settle(rows, _OK, responses)
+        self._settle(rows, responses=responses)
 
     def fail(self, first: int, last: int, reason: str | BaseException) -> None:
         """Rows [first, last) can not be answered.  Each such row makes the run INVALID; ``reason`` is kept."""
@@ -115,10 +115,7 @@ class Answers:
 
     def fail_rows(self, rows: RowArray, reason: str | BaseException) -> None:
         """As ``fail``, for rows that do not follow each other."""
-        settled = self._settle(rows, _FAILED, None)
-        if settled:
-            with self._lock:
-                self._count_failed(settled, reason)
+        self._settle(rows, reason=reason)
 
     # What the run uses.
 
@@ -199,24 +196,27 @@ class Answers:
 
     # Helpers.
 
-    def _settle(self, rows: RowArray, status: int, responses: Responses | None) -> int:
-        """Give rows a status, now; returns how many were settled: all, or none if any was not waiting."""
+    def _settle(
+        self, rows: RowArray, *, responses: Responses | None = None, reason: str | BaseException | None = None
+    ) -> None:
+        """Rows are answered, now, or failed for a ``reason``: all of them, or none if any was not waiting."""
         now = time.monotonic_ns() - self.origin_ns
         with self._lock:
             if rows.size == 0 or rows.min() < self._first_row or rows.max() >= self._gauges[_ISSUED]:
                 self._refuse_rows(rows)
-                return 0
+                return
             if self.record.status[rows].any() or np.unique(rows).size != rows.size:
                 self._refuse_rows(rows)
-                return 0
+                return
             self.record.completed[rows] = now
-            self.record.status[rows] = status
+            self.record.status[rows] = _OK if reason is None else _FAILED
+            if reason is not None:
+                self._count_failed(rows.size, reason)
             if responses is not None and (self._keep_all or self._logged is not None):
                 self._keep(rows, responses)
             answered = self._gauges[_ANSWERED] = self._gauges[_ANSWERED] + rows.size
         if answered >= self._awaited:
             self._wake()
-        return rows.size
 
     def _count_failed(self, rows: int, reason: str | BaseException) -> None:
         text = reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"

@@ -124,7 +124,7 @@ def save(test: Test, found: Mapping[str, Any], folder: Path) -> None:
         _save_histograms(test, folder / "histograms")
     test.log.write(folder / logs.DETAIL)
     summary = logs.summary(test.system.name, test.effective, results, test.log)
-    (folder / logs.SUMMARY).write_text(summary, encoding="utf-8")
+    (folder / logs.SUMMARY).write_text(summary, encoding="utf-8", errors="backslashreplace")
     logs.write_accuracy(folder / logs.ACCURACY, test.answers.kept, test.record.sample_index, test.phases)
     _write_json(folder / RESULT, found)
 

@@ -80,7 +80,8 @@ class DetailLog:
         self.put("generic_message", text)
 
     def write(self, path: Path) -> None:
-        path.write_text("".join(self.entries), encoding="utf-8")
+        # A lone surrogate, as in undecodable file names, has no UTF-8; its escape is JSON as well.
+        path.write_text("".join(self.entries), encoding="utf-8", errors="backslashreplace")
 
 
 def _json(value: Any) -> str:

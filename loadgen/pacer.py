@@ -58,7 +58,9 @@ class Pacer:
         if not self.exact_timer:
             self._window_ns = 2_000_000
         self.spun_ns = 0
-        """Time spent polling and spinning so far, ns."""
+        """CPU time spent polling and spinning so far, ns."""
+        self.woke_late_ns = 0
+        """How late the last sleep ended, ns."""
         self.served_ns = time.monotonic_ns()
         """When the loop was last free for other work."""
 
@@ -88,15 +90,17 @@ class Pacer:
             now = clock()
             if self.exact_timer:
                 # A quickly rising, slowly falling estimate of how late this machine wakes us.
-                late_ns = (now - wake_ns) * 5 // 4
-                self._window_ns = max(late_ns, self._window_ns - (self._window_ns >> 6), _LEAST_WINDOW_NS)
+                self.woke_late_ns = now - wake_ns
+                self._window_ns = max(
+                    self.woke_late_ns * 5 // 4, self._window_ns - (self._window_ns >> 6), _LEAST_WINDOW_NS
+                )
                 self._window_ns = min(self._window_ns, _MOST_WINDOW_NS)
-        woke = now
+        busy_ns = time.thread_time_ns()
         while deadline_ns - now > LAST_SPIN_NS:
             await asyncio.sleep(0)
             now = clock()
         self.served_ns = now
-        self.spun_ns += now - woke
+        self.spun_ns += time.thread_time_ns() - busy_ns
         return self.spin(now, deadline_ns)
 
     def spin(self, now_ns: int, deadline_ns: int) -> int:

@@ -156,6 +156,8 @@ def effective(requested: TestSettings, total_count: int, performance_count: int)
             samples_per_query = max(r.min_query_count, int(1.1 * duration_s * target_qps))
         min_query_count, target_duration = 1, 0
 
+    if not 0 < percentile < 1:
+        raise SettingsError(f"the target percentile must be above 0 and below 100 %, not {percentile * 100:g} %")
     if r.performance_issue_same and r.performance_issue_same_index >= performance_samples:
         errors.append(
             f"performance_issue_same_index = {r.performance_issue_same_index} must be below the performance sample "

@@ -22,6 +22,12 @@ Responses: TypeAlias = npt.NDArray[Any] | Sequence[bytes]
 """What a system answered, one item a row: ``responses[i]`` gives row i's bytes (an array row's memory, or bytes)."""
 
 
+def check_count(responses: Responses, rows: int) -> None:
+    """Raise ``ValueError`` when a batch of ``rows`` rows got another number of responses."""
+    if len(responses) != rows:
+        raise ValueError(f"{len(responses)} responses to a batch of {rows}")
+
+
 def as_bytes(responses: Responses) -> Iterator[bytes]:
     """The bytes of each response."""
     for response in responses:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from loadgen import Answers, Responses, SampleLibrary
 from loadgen.pacer import precise_timers
 from loadgen.record import Column
-from loadgen.system import Answer, as_bytes
+from loadgen.system import Answer, as_bytes, check_count
 
 RunBatch = Callable[[npt.NDArray[Any]], Responses]
 """From a batch of samples, shape (n, *sample_shape), to a response for each.  Called from one thread at a time."""
@@ -134,8 +134,7 @@ class BatchedSystem:
         self._begun[first:last] = self._answers.now()
         self._batch_size[first:last] = last - first
         responses = run(self._library.batch(self._sample_index[first:last]))
-        if len(responses) != last - first:
-            raise ValueError(f"{len(responses)} responses to a batch of {last - first}")
+        check_count(responses, last - first)
         return responses
 
     def _run(self, run: RunBatch, first: int, last: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from loadgen import Answers, Responses, SampleLibrary
-from loadgen.system import Answer
+from loadgen.system import Answer, check_count
 
 Infer = Callable[[npt.NDArray[Any]], Awaitable[Responses]]
 
@@ -31,6 +31,7 @@ class CoroutineSystem:
         self._max_batch_size, self._max_in_flight = max_batch_size, max_in_flight
         self._next_row = 0
         self._end_row = 0
+        self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self, answers: Answers) -> None:
@@ -46,12 +47,13 @@ class CoroutineSystem:
         pass  # nothing is ever held back
 
     async def close(self) -> None:
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _start(self) -> None:
-        while self._next_row < self._end_row and len(self._tasks) < self._max_in_flight:
+        while not self._closed and self._next_row < self._end_row and len(self._tasks) < self._max_in_flight:
             first = self._next_row
             self._next_row = last = min(first + self._max_batch_size, self._end_row)
             task = asyncio.ensure_future(self._run(first, last))
@@ -60,12 +62,16 @@ class CoroutineSystem:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled():
-            self._start()
+        self._start()
 
     async def _run(self, first: int, last: int) -> None:
         try:
             responses = await self._infer(self._library.batch(self._answers.sample_index[first:last]))
+            check_count(responses, last - first)
+        except asyncio.CancelledError as error:
+            if self._closed:
+                raise
+            self._answers.fail(first, last, error)  # cancelled by the coroutine's own doing, not by us
         except Exception as error:  # whatever the coroutine may raise: these rows failed, and the run goes on
             self._answers.fail(first, last, error)
         else:

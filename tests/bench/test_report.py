@@ -100,7 +100,7 @@ def test_valid_run_figure_by_figure() -> None:
         "batch sizes 1: 5,000 2: 2,503 16: 1",
         "queueing p50 1.50 us p99 22.2 us",
         "computing p50 333 us p99 1.01 ms",
-        "5.67 us CPU per sample on the issuing thread, 1.23 s spinning",
+        "5.67 us CPU per sample on the issuing thread, 1.23 s of spin",
         "process CPU 6.54 s, 0 GC runs, steal 30.0 ms, put aside 12 times",
         "seeds qsl 11, sample_index 22, schedule 33, accuracy_log 0",
         "Some CPU, 8 cores, governor performance",
