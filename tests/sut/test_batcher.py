@@ -425,8 +425,11 @@ def test_an_interrupt_does_not_wait_for_the_queue(loop: str) -> None:
     )  # fmt: skip
 
     async def main() -> None:
-        asyncio.get_running_loop().call_later(0.1, test.interrupt, "by hand")
-        await test.run()
+        running = asyncio.ensure_future(test.run())
+        while test.answers.answered == 0:
+            await asyncio.sleep(0.005)
+        test.interrupt("by hand")
+        await running
 
     on(loop, main())
     good = np.count_nonzero(test.record.status == Status.OK)

@@ -178,8 +178,11 @@ def test_nothing_runs_on_after_an_interrupt(stubborn: bool, loop: str) -> None:
     test = Test(CoroutineSystem("endless", service, library, max_in_flight=4), library, settings(Scenario.Offline))
 
     async def main() -> tuple[int, int]:
-        asyncio.get_running_loop().call_later(0.1, test.interrupt, "by hand")
-        await test.run()
+        running = asyncio.ensure_future(test.run())
+        while len(service.batches) < 20:
+            await asyncio.sleep(0.005)
+        test.interrupt("by hand")
+        await running
         calls_at_end = len(service.batches)
         for _ in range(10):
             await asyncio.sleep(0)
@@ -192,3 +195,5 @@ def test_nothing_runs_on_after_an_interrupt(stubborn: bool, loop: str) -> None:
     assert 0 < good < 300
     assert test.answers.faults.unanswered == 300 - good
     assert not test.results().valid
+    if not stubborn:
+        assert test.answers.faults.refused == {}, "being stopped is nothing that the system did wrong"
