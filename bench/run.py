@@ -49,9 +49,9 @@ def run(options: argparse.Namespace) -> int:
             prepare(folder, test.record.rows, assembly.system.columns)
             warnings = test.foreseen()
             for text in warnings:
-                messages.print(f"warning: {text}", style="yellow")
+                messages.print(f"warning: {text}", style="yellow", markup=False)
             for text in assembly.notes:
-                messages.print(f"note: {text}", style="dim")
+                messages.print(f"note: {text}", style="dim", markup=False)
             environment = describe(() if options.backend == "null" else backends.distributions(options.backend))
             _drive(test, assembly, options)
         finally:

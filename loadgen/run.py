@@ -132,10 +132,12 @@ class Test:
         if s.scenario == Scenario.Server:
             least = least_queries(s.target_latency_percentile)
             if queries < least:
+                mend = f"raise --time to {least / s.target_qps:.0f} s or more, or --qps"
+                if s.max_query_count:
+                    mend = f"raise --count to {least} or more, or leave it out"
                 warnings.append(
                     f"this run can only be INVALID: {queries} queries are fewer than the {least} that early stopping "
-                    f"needs at least for p{s.target_latency_percentile * 100:g}; raise --count to {least} or more, or "
-                    "leave it out"
+                    f"needs at least for p{s.target_latency_percentile * 100:g}; {mend}"
                 )
             last_due = int(self.record.scheduled[self.phases[-1].first_row + queries - 1])
             if last_due < s.min_duration_ms * 1_000_000:

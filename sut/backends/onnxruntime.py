@@ -34,7 +34,7 @@ def check_installation() -> None:
             "pip uninstall both, then install the one you want"
         )
     if not any(found.values()):
-        raise BackendError("onnxruntime is not installed: pip install 'drumfire[onnx-cpu]' (or [onnx-gpu])")
+        raise BackendError("onnxruntime is not installed: pip install '.[onnx-cpu]' (or [onnx-gpu])")
 
 
 def load(model: Path, device: str, threads: int) -> Backend:
@@ -44,8 +44,7 @@ def load(model: Path, device: str, threads: int) -> Backend:
     provider = _PROVIDERS[device]
     if provider not in onnxruntime.get_available_providers():
         raise BackendError(
-            "this onnxruntime has no CUDA: pip uninstall onnxruntime, then pip install 'drumfire[onnx-gpu]', "
-            "or run on the cpu"
+            "this onnxruntime has no CUDA: pip uninstall onnxruntime, then pip install '.[onnx-gpu]', or run on the cpu"
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

