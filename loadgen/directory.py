@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from loadgen import histogram, logs
+from loadgen import histogram, logs, summary
 from loadgen.draws import Int64Array
 from loadgen.issue import End
 from loadgen.record import bytes_per_row
 from loadgen.results import PERCENTILES, Distribution, Measured, Results, distribution
 from loadgen.run import PhaseReport, Test
-from loadgen.settings import Scenario
+from loadgen.settings import EffectiveSettings, Scenario
 from loadgen.version import VERSION
 
 RESULT = "result.json"
@@ -78,7 +78,7 @@ def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> di
         "started": test.started.isoformat() if test.started else None,
         "sut_name": test.system.name,
         "qsl_name": test.library.name,
-        "metric": None if results is None else dict(logs.metric(test.effective, results)),
+        "metric": None if results is None else _metric(test.effective, results),
         "asked": _asked(test),
         "delivered": _delivered(test, results),
         "checks": None if results is None else _checks(test, results),
@@ -123,8 +123,10 @@ def save(test: Test, found: Mapping[str, Any], folder: Path) -> None:
         logs.put_results(test.log, test.effective, results)
         _save_histograms(test, folder / "histograms")
     test.log.write(folder / logs.DETAIL)
-    summary = logs.summary(test.system.name, test.effective, results, test.log)
-    (folder / logs.SUMMARY).write_text(summary, encoding="utf-8", errors="backslashreplace")
+    text = summary.summary(
+        test.system.name, test.effective, results, warnings=test.log.warnings, errors=test.log.errors
+    )
+    (folder / summary.SUMMARY).write_text(text, encoding="utf-8", errors="backslashreplace")
     logs.write_accuracy(folder / logs.ACCURACY, test.answers.kept, test.record.sample_index, test.phases)
     _write_json(folder / RESULT, found)
 
@@ -160,6 +162,24 @@ def _figures(found: Distribution, target: float) -> dict[str, int]:
 def percentile_name(percentile: float) -> str:
     """0.5 is ``p50``, 0.999 is ``p99.9``."""
     return f"p{percentile * 100:g}"
+
+
+def _metric(settings: EffectiveSettings, results: Results) -> dict[str, Any]:
+    """The scenario's one figure: name, value, unit."""
+    if settings.scenario == Scenario.Server:
+        return {
+            "name": "completed samples per second",
+            "value": results.rates["completed_samples_per_sec"],
+            "unit": "1/s",
+        }
+    if settings.scenario == Scenario.Offline:
+        return {"name": "samples per second", "value": results.rates["samples_per_second"], "unit": "1/s"}
+    percentile = f"{settings.target_latency_percentile * 100:g}"
+    return {
+        "name": f"early-stopping estimate of the {percentile}th percentile latency",
+        "value": results.stopping.estimate_ns,
+        "unit": "ns",
+    }
 
 
 def _asked(test: Test) -> dict[str, Any]:

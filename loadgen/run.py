@@ -119,6 +119,7 @@ class Test:
         self.interrupted: str | None = None
         """Why the run was cut short, if it was."""
         self._task: asyncio.Task[None] | None = None
+        self._results: Results | None = None
 
     def foreseen(self) -> list[str]:
         """Why this test can only end INVALID, told from its settings alone, each with its mend."""
@@ -251,9 +252,9 @@ class Test:
     def results(self) -> Results | None:
         """Figures and verdict of the performance phase; None for an accuracy run, or when no query was issued."""
         report = next((r for r in self.reports if not r.phase.accuracy), None)
-        if report is None or report.issued_rows == 0:
-            return None
-        return evaluate(self.effective, self.measured(report), self.spoiled())
+        if self._results is None and report is not None and report.issued_rows:
+            self._results = evaluate(self.effective, self.measured(report), self.spoiled())
+        return self._results
 
     def measured(self, report: PhaseReport) -> Measured:
         """The columns of a phase, whole queries only."""

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from loadgen import Mode, Scenario, Test, TestSettings, directory, histogram, logs
 from loadgen.record import load_columns
+from loadgen.summary import SUMMARY
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RUNS = {
@@ -192,13 +193,13 @@ def test_summary_has_the_layout_of_the_reference(name: str, repeated: dict) -> N
         without_counts = steady.rsplit("\n\n", 2)[0]
         return [line.partition(":")[0] for line in without_counts.split("\n")]
 
-    assert labels((folder / logs.SUMMARY).read_text()) == labels(RUNS[name]["summary_log"])
+    assert labels((folder / SUMMARY).read_text()) == labels(RUNS[name]["summary_log"])
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_summary_figures_are_those_of_the_document(name: str, repeated: dict) -> None:
     test, found, folder = repeated[name]
-    text = (folder / logs.SUMMARY).read_text()
+    text = (folder / SUMMARY).read_text()
     figures = dict(re.findall(r"^(.+?) *: (.+)$", text, re.MULTILINE))
     if test.results() is None:
         assert figures == {}
@@ -355,7 +356,7 @@ def test_a_run_of_one_query_leaves_only_numbers(scenario: Scenario, tmp_path: Pa
     detail = (tmp_path / logs.DETAIL).read_text()
     entries_of(detail)
     strictly((tmp_path / directory.RESULT).read_text())
-    for text in (detail, (tmp_path / logs.SUMMARY).read_text()):
+    for text in (detail, (tmp_path / SUMMARY).read_text()):
         assert not re.search(r"[ :-](nan|inf)\b", text, re.IGNORECASE)
     assert all(math.isfinite(v) for v in found["results"].values() if isinstance(v, float))
 
@@ -413,7 +414,7 @@ def test_any_failure_can_be_saved(inline: bool, tmp_path: Path) -> None:
     told = [entry["value"] for entry in entries if entry["metadata"]["is_error"]]
     assert any('bad "sample"' in text for text in told)
     assert [entry["value"] for entry in entries if entry["key"] == "num_errors"] == [len(told)]
-    summary = (tmp_path / logs.SUMMARY).read_text(encoding="utf-8")
+    summary = (tmp_path / SUMMARY).read_text(encoding="utf-8")
     assert "Result is : INVALID" in summary
     assert "1 of " in summary
 
@@ -426,7 +427,7 @@ def test_errors_of_the_configuration_are_logged(tmp_path: Path) -> None:
     entries = entries_of((tmp_path / logs.DETAIL).read_text())
     assert [e["value"] for e in entries if e["key"] == "error_invalid_config"] == ["line 3 is wrong"]
     assert next(e["value"] for e in entries if e["key"] == "num_errors") == 1
-    assert "1 ERROR encountered" in (tmp_path / logs.SUMMARY).read_text()
+    assert "1 ERROR encountered" in (tmp_path / SUMMARY).read_text()
 
 
 # The folder.

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.logs import DetailLog, result_values, summary
+from loadgen.logs import result_values
 from loadgen.results import PERCENTILES, Measured, Results, distribution, evaluate
 from loadgen.settings import EffectiveSettings, Mode, Scenario, TestSettings, effective
+from loadgen.summary import summary
 from loadgen.traffic import draw
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -83,10 +84,9 @@ def test_result_entries(name: str) -> None:
 @pytest.mark.parametrize("name", PERFORMANCE)
 def test_summary_text(name: str) -> None:
     settings, results = recorded(RUNS[name])
-    log = DetailLog()
-    log.errors = RUNS[name]["timing_dependent"]["results"]["num_errors"]
-    log.warnings = RUNS[name]["detail_log"].count('"is_warning": true')
-    ours = summary("PySUT", settings, results, log).split("\n")
+    errors = RUNS[name]["timing_dependent"]["results"]["num_errors"]
+    warnings = RUNS[name]["detail_log"].count('"is_warning": true')
+    ours = summary("PySUT", settings, results, warnings=warnings, errors=errors).split("\n")
     known = RUNS[name]["summary_log"].split("\n")
     left_out = (FROM_THE_START_LINE, *(OF_FIRST_TOKEN_LINES if settings.use_token_latencies else ()))
     assert [line.partition(":")[0] for line in ours] == [line.partition(":")[0] for line in known]
@@ -95,9 +95,8 @@ def test_summary_text(name: str) -> None:
 
 @pytest.mark.parametrize("name", ACCURACY)
 def test_summary_text_of_accuracy_runs(name: str) -> None:
-    log = DetailLog()
-    log.warnings = RUNS[name]["detail_log"].count('"is_warning": true')
-    assert summary("PySUT", settings_of(RUNS[name]), None, log) == RUNS[name]["summary_log"]
+    warnings = RUNS[name]["detail_log"].count('"is_warning": true')
+    assert summary("PySUT", settings_of(RUNS[name]), None, warnings=warnings, errors=0) == RUNS[name]["summary_log"]
 
 
 def test_recorded_verdicts_differ() -> None:
@@ -189,7 +188,7 @@ def test_a_failed_sample_makes_it_invalid(scenario: Scenario) -> None:
     logged = result_values(settings, results)
     assert logged["result_validity"] == "INVALID"
     assert told in logged["result_invalid_reason"]
-    assert f" * {told}" in summary("sut", settings, results, DetailLog())
+    assert f" * {told}" in summary("sut", settings, results, warnings=0, errors=0)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +289,7 @@ def test_server_completion_is_that_of_the_last_issued_query() -> None:
 
 def all_figures_are_finite(settings: EffectiveSettings, results: Results) -> bool:
     logged = result_values(settings, results)
-    text = summary("sut", settings, results, DetailLog()).lower()
+    text = summary("sut", settings, results, warnings=0, errors=0).lower()
     values_are = all(math.isfinite(value) for value in logged.values() if isinstance(value, float))
     return values_are and " nan" not in text and " -nan" not in text and " inf" not in text
 
