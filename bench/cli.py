@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"drumfire {VERSION}")
     commands = parser.add_subparsers(title="commands", required=True, parser_class=_Parser, metavar="COMMAND")
     _add_run(commands)
+    _add_calibrate(commands)
     listing = commands.add_parser("models", help="list the models and what each needs")
     listing.add_argument("--json", action="store_true", help="print one JSON object")
     listing.set_defaults(command=_models)
@@ -163,6 +164,28 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     run.set_defaults(command=_run)
 
 
+def _add_calibrate(commands: argparse._SubParsersAction[_Parser]) -> None:
+    calibrate = commands.add_parser(
+        "calibrate",
+        help="measure this machine's own ceiling and lateness, with a system that answers at once",
+        description="Measure how fast and how late this machine issues by itself, with a system that answers at once: "
+        "Server at 1,000 to 1,000,000 queries a second and up to its ceiling, then the other scenarios.",
+    )
+    calibrate.add_argument(
+        "--scenario", choices=[scenario.name for scenario in Scenario], metavar="NAME", help="this scenario only"
+    )
+    calibrate.add_argument(
+        "--qps", type=_positive(float), metavar="F", help="Server at this one rate, without the search for the "
+        "ceiling; with --scenario Offline: samples a second that are expected, which sizes the one query",
+    )  # fmt: skip
+    calibrate.add_argument(
+        "--time", type=_positive(float), default=1.0, metavar="S",
+        help="seconds a row of the table (default: 1); less at rates whose queries would fill the memory",
+    )  # fmt: skip
+    calibrate.add_argument("--json", action="store_true", help="print one JSON object")
+    calibrate.set_defaults(command=_calibrate)
+
+
 class _NotYet(argparse.Action):
     """An option of the fixed command line whose part is still to come."""
 
@@ -200,6 +223,12 @@ def _run(options: argparse.Namespace) -> int:
     from bench.run import run
 
     return run(options)
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from bench.calibrate import calibrate
+
+    return calibrate(options)
 
 
 def _models(options: argparse.Namespace) -> int:

@@ -22,6 +22,7 @@ from loadgen.traffic import Phase
 
 RowArray = Int64Array
 
+_clock = time.monotonic_ns
 _OK, _FAILED, _UNANSWERED = int(Status.OK), int(Status.FAILED), int(Status.UNANSWERED)
 _ISSUED, _ANSWERED = int(Gauge.ISSUED), int(Gauge.ANSWERED)
 
@@ -57,6 +58,7 @@ class Answers:
         self.faults = Faults()
         self.origin_ns = 0
         self._gauges = record.gauges
+        self._completed, self._status = record.completed, record.status
         self._completed_view, self._status_view = record.view("completed"), record.view("status")
         self._lock = threading.Lock()
         self._first_row = 0
@@ -84,7 +86,7 @@ class Answers:
 
     def complete(self, first: int, last: int, responses: Responses | None = None) -> None:
         """Rows [first, last) are answered, now.  ``responses[i]`` belongs to row first+i; it is kept, not copied."""
-        now = time.monotonic_ns() - self.origin_ns
+        now = _clock() - self.origin_ns
         with self._lock:
             if last - first == 1:
                 if not self._first_row <= first < self._gauges[_ISSUED] or self._status_view[first]:
@@ -93,12 +95,14 @@ class Answers:
                 self._completed_view[first] = now
                 self._status_view[first] = _OK
             else:
-                status = self.record.status[first:last]
-                if not self._first_row <= first < last <= self._gauges[_ISSUED] or status.any():
+                # Comparing bytes tells several times faster than numpy whether all are waiting.
+                if not self._first_row <= first < last <= self._gauges[_ISSUED] or self._status_view[
+                    first:last
+                ].tobytes() != bytes(last - first):
                     self._refuse_rows(np.arange(first, last))
                     return
-                self.record.completed[first:last] = now
-                status[:] = _OK
+                self._completed[first:last] = now
+                self._status[first:last] = _OK
             if responses is not None and (self._keep_all or self._logged is not None):
                 self._keep(np.arange(first, last), responses)
             answered = self._gauges[_ANSWERED] = self._gauges[_ANSWERED] + last - first
@@ -205,16 +209,16 @@ class Answers:
             if rows.size == 0 or rows.min() < self._first_row or rows.max() >= self._gauges[_ISSUED]:
                 self._refuse_rows(rows)
                 return
-            if self.record.status[rows].any() or np.unique(rows).size != rows.size:
+            if self._status[rows].any() or np.unique(rows).size != rows.size:
                 self._refuse_rows(rows)
                 return
-            self.record.completed[rows] = now
-            self.record.status[rows] = _OK if reason is None else _FAILED
-            if reason is not None:
-                self._count_failed(rows.size, reason)
+            self._completed[rows] = now
+            self._status[rows] = _OK if reason is None else _FAILED
             if responses is not None and (self._keep_all or self._logged is not None):
                 self._keep(rows, responses)
             answered = self._gauges[_ANSWERED] = self._gauges[_ANSWERED] + rows.size
+            if reason is not None:  # after ANSWERED, as whoever watches takes the failed from the answered
+                self._count_failed(rows.size, reason)
         if answered >= self._awaited:
             self._wake()
 

@@ -113,28 +113,36 @@ async def _issue_scheduled(
     scheduled, issued = record.scheduled, record.issued
     due_view, issued_view = record.view("scheduled"), record.view("issued")
     take = system.issue
-    row = first_row
-    while row < stop:
-        now = clock()
-        if now - pacer.served_ns > _HOLD_NS:
-            now = await pacer.serve()
-        due = origin + due_view[row]
-        if now < due:
-            now = await pacer.until(due) if due - now > LAST_SPIN_NS else pacer.spin(now, due)
-        elapsed = now - origin
-        last = row + 1
-        if last < stop and due_view[last] <= elapsed:
-            last = row + int(scheduled[row : min(row + _SEARCH_ROWS, stop)].searchsorted(elapsed, "right"))
-            issued[row:last] = elapsed
-        else:
-            issued_view[row] = elapsed
-        gauges[_ISSUED] = last
-        take(row, last)
-        row = last
-        if limits.max_async and row - answers.answered > limits.max_async:
-            return End.MAX_ASYNC
-        if limits.max_duration_ns and elapsed > limits.max_duration_ns:
-            return End.MAX_DURATION
+    row, spun_ns = first_row, 0
+    try:
+        while row < stop:
+            now = clock()
+            if now - pacer.served_ns > _HOLD_NS:
+                now = await pacer.serve()
+            due = origin + due_view[row]
+            if due - now > LAST_SPIN_NS:
+                now = await pacer.until(due)
+            elif now < due:
+                began = now
+                while now < due:
+                    now = clock()
+                spun_ns += now - began
+            elapsed = now - origin
+            last = row + 1
+            if last < stop and due_view[last] <= elapsed:
+                last = row + int(scheduled[row : min(row + _SEARCH_ROWS, stop)].searchsorted(elapsed, "right"))
+                issued[row:last] = elapsed
+            else:
+                issued_view[row] = elapsed
+            gauges[_ISSUED] = last
+            take(row, last)
+            row = last
+            if limits.max_async and row - answers.answered > limits.max_async:
+                return End.MAX_ASYNC
+            if limits.max_duration_ns and elapsed > limits.max_duration_ns:
+                return End.MAX_DURATION
+    finally:
+        pacer.spun_ns += spun_ns
     if limits.max_queries and row - first_row >= limits.max_queries:
         return End.MAX_QUERIES
     return End.ALL_ISSUED

@@ -52,22 +52,31 @@ class Distribution:
 
 
 def distribution(
-    values: Int64Array, percentiles: Iterable[float] = PERCENTILES, ranks: Iterable[int] = ()
+    values: Int64Array,
+    percentiles: Iterable[float] = PERCENTILES,
+    ranks: Iterable[int] = (),
+    *,
+    may_reorder: bool = False,
 ) -> Distribution:
-    """Statistics of ``values``, shape (n,); all are 0 for n = 0."""
+    """Statistics of ``values``, shape (n,); all are 0 for n = 0.  ``may_reorder`` saves a copy, at the order's cost."""
     n = values.size
     wanted = {p: int(n * p) for p in percentiles}
     if n == 0:
         return Distribution(0, 0, 0, 0, dict.fromkeys(wanted, 0), {})
     places = sorted({0, n - 1, *wanted.values(), *(rank for rank in ranks if 0 <= rank < n)})
     # Only the asked-for ranks need to be in their place, which is far cheaper than a sort.
-    placed = np.partition(values, places)
+    placed = values if may_reorder else values.copy()
+    placed.partition(places)
     at = {place: int(placed[place]) for place in places}
-    return Distribution(n, at[0], at[n - 1], _total(values) // n, {p: at[place] for p, place in wanted.items()}, at)
+    return Distribution(
+        n, at[0], at[n - 1], _total(placed, at[n - 1]) // n, {p: at[place] for p, place in wanted.items()}, at
+    )
 
 
-def _total(values: Int64Array) -> int:
-    """The sum, by halves of the numbers, as a sum of many long latencies passes 2**63 ns."""
+def _total(values: Int64Array, maximum: int) -> int:
+    """The sum; where it may pass 2**63 ns (many long latencies), by halves of the numbers."""
+    if values.size * maximum < 1 << 63:
+        return int(values.sum())
     return (int((values >> 32).sum()) << 32) + int((values & 0xFFFFFFFF).sum())
 
 
@@ -124,8 +133,7 @@ def evaluate(settings: EffectiveSettings, measured: Measured, spoiled: Sequence[
     """Statistics and verdict of a performance phase."""
     s, m = settings, measured
     server, offline = s.scenario == Scenario.Server, s.scenario == Scenario.Offline
-    good = m.answered
-    latency_values = (m.completed - m.scheduled)[good]
+    latency_values = latencies(m)
     query_values = _query_latencies(m) if s.scenario == Scenario.MultiStream else None
     judged = latency_values if query_values is None else query_values
 
@@ -138,8 +146,8 @@ def evaluate(settings: EffectiveSettings, measured: Measured, spoiled: Sequence[
     ranks = [judged.size - 1 - e.discarded for e in estimates if e.discarded is not None]
 
     wanted = (*PERCENTILES, s.target_latency_percentile)
-    latency = distribution(latency_values, wanted, ranks if query_values is None else ())
-    query_latency = None if query_values is None else distribution(query_values, wanted, ranks)
+    latency = distribution(latency_values, wanted, ranks if query_values is None else (), may_reorder=True)
+    query_latency = None if query_values is None else distribution(query_values, wanted, ranks, may_reorder=True)
     over = int(np.count_nonzero(latency_values > s.target_latency_ns)) if server else 0
     first_token, per_token, token_stopping = _token_figures(s, m)
     target_ns = (query_latency or latency).percentiles[s.target_latency_percentile]
@@ -185,6 +193,12 @@ def evaluate(settings: EffectiveSettings, measured: Measured, spoiled: Sequence[
         spoiled=tuple(spoiled),
         valid=performance_met and duration_met and queries_met and stopping.met and not spoiled,
     )
+
+
+def latencies(m: Measured) -> Int64Array:
+    """From scheduled to completed, ns, of the rows answered well; a new array."""
+    values = m.completed - m.scheduled
+    return values if m.answered.all() else values[m.answered]
 
 
 def _query_latencies(m: Measured) -> Int64Array:

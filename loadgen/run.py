@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -107,11 +107,7 @@ class Test:
         )
         self.phases = draw(self.effective, library.total_count)
         self.record = Record(sum(phase.rows for phase in self.phases), system.columns)
-        for phase in self.phases:
-            rows = slice(phase.first_row, phase.first_row + phase.rows)
-            self.record.sample_index[rows] = phase.sample_index
-            if phase.scheduled is not None:
-                self.record.scheduled[rows] = phase.scheduled
+        self.phases = [self._entered(phase) for phase in self.phases]
         closed = requested.scenario in (Scenario.SingleStream, Scenario.MultiStream)
         self.answers = Answers(self.record, closed_loop=closed)
         self.reports: list[PhaseReport] = []
@@ -120,6 +116,15 @@ class Test:
         """Why the run was cut short, if it was."""
         self._task: asyncio.Task[None] | None = None
         self._results: Results | None = None
+
+    def _entered(self, phase: Phase) -> Phase:
+        """Enter a phase's traffic in the table; it then refers to the table, so that nothing is held twice."""
+        rows = slice(phase.first_row, phase.first_row + phase.rows)
+        self.record.sample_index[rows] = phase.sample_index
+        if phase.scheduled is None:
+            return replace(phase, sample_index=self.record.sample_index[rows])
+        self.record.scheduled[rows] = phase.scheduled
+        return replace(phase, sample_index=self.record.sample_index[rows], scheduled=self.record.scheduled[rows])
 
     def foreseen(self) -> list[str]:
         """Why this test can only end INVALID, told from its settings alone, each with its mend."""
@@ -151,7 +156,8 @@ class Test:
     async def run(self) -> None:
         """Open the system, drive it through every phase, close it.  An ``interrupt`` ends it early, all kept."""
         self.started = datetime.now(UTC)
-        self._task = asyncio.current_task()
+        self._task = task = asyncio.current_task()
+        assert task is not None
         opened = False
         try:
             if self.interrupted is None:
@@ -162,6 +168,7 @@ class Test:
         except asyncio.CancelledError:
             if self.interrupted is None:
                 raise
+            task.uncancel()  # it was ours, and ends here
         finally:
             self._task = None
             self.record.gauges[Gauge.DONE] = 1
@@ -273,7 +280,7 @@ class Test:
         )
 
 
-_DRAWN_BYTES = 28
+_DRAWN_BYTES = 20
 """Bytes a row that drawing the traffic and judging the results need beside the table."""
 
 

@@ -6,7 +6,7 @@ contract: unused shuffles are drawn as well, because in the reference they move 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -18,7 +18,7 @@ from loadgen.settings import EffectiveSettings, Mode, Scenario, SettingsError
 
 SampleArray = npt.NDArray[np.uint32]
 
-# Rows drawn at a time when the number of rows is not known before.
+# Rows drawn at a time: bounds the memory of what a draw needs in between.
 _CHUNK = 1 << 20
 
 
@@ -151,18 +151,22 @@ def _draw_phase(
         sample_index = _offline_samples(settings, words, loaded, samples_per_query)
     else:
         if settings.performance_issue_unique:
-            positions = _positions(unique_order, queries)
+            chosen: Iterable[Int64Array] = [_positions(unique_order, queries)]
         elif settings.performance_issue_same:
-            positions = np.full(queries, settings.performance_issue_same_index)
+            chosen = [np.full(queries, settings.performance_issue_same_index)]
         elif equal_issue and scenario != Scenario.MultiStream:
-            positions = np.resize(equal_order, queries)
+            chosen = [np.resize(equal_order, queries)]
         elif accuracy:
-            positions = _positions(accuracy_order, queries)
+            chosen = [_positions(accuracy_order, queries)]
         else:
-            positions = below(words, end, queries).astype(np.int64)
-        if scenario == Scenario.MultiStream:
-            positions = (positions[:, None] + np.arange(samples_per_query)).ravel()
-        sample_index = loaded[positions]
+            chosen = _with_replacement(words, end, queries)
+        sample_index = np.empty(queries * samples_per_query, np.uint32)
+        row = 0
+        for positions in chosen:
+            if scenario == Scenario.MultiStream:
+                positions = (positions[:, None] + np.arange(samples_per_query)).ravel()
+            loaded.take(positions, out=sample_index[row : row + positions.size])
+            row += positions.size
 
     return Phase(
         accuracy=accuracy,
@@ -197,6 +201,12 @@ def _permutations(words: Words, size: int, rounds: int, *, keep: bool) -> Int64A
 
 def _round_up(count: int, unit: int) -> int:
     return -(-count // unit) * unit
+
+
+def _with_replacement(words: Words, size: int, queries: int) -> Iterator[Int64Array]:
+    """Positions below ``size``, drawn some at a time: the words are eight times as large as what is kept of them."""
+    for start in range(0, queries, _CHUNK):
+        yield below(words, size, min(_CHUNK, queries - start)).view(np.int64)
 
 
 def _positions(order: list[int], queries: int) -> Int64Array:

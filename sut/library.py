@@ -62,12 +62,12 @@ class ArrayLibrary:
 
     def batch(self, indices: IndexArray) -> Samples:
         """Loaded samples, shape (n, *sample_shape); not to be written to.  Raises ``NotLoadedError``."""
-        count = len(indices)
-        first = int(indices[0])
-        start = int(self._position[first]) if 0 <= first < self.total_count else -1
+        first, count = int(indices[0]), len(indices)
+        # A single number is cheaper to read by a memoryview than by numpy, and bytes are cheaper to compare.
+        start = self._position.data[first] if 0 <= first < self.total_count else -1
         if start >= 0:
             here = self._order[start : start + count]
-            if len(here) == count and here[-1] == indices[-1] and (count == 1 or (here == indices).all()):
+            if count == 1 or here.tobytes() == indices.astype(np.int64).tobytes():
                 return self._block[start : start + count]
         return self._gathered(indices)
 

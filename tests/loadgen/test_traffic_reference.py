@@ -10,6 +10,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -141,9 +142,15 @@ def reference_runs() -> Iterator[dict[str, Future[dict]]]:
 
 
 def reference_process(case: Case, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(SCRIPT)], input=json.dumps(case), capture_output=True, text=True, timeout=timeout_s
-    )
+    for attempt in range(3):
+        try:
+            return subprocess.run(
+                [sys.executable, str(SCRIPT)], input=json.dumps(case), capture_output=True, text=True, timeout=timeout_s
+            )
+        except OSError as error:  # a loaded virtual machine was seen to refuse the start; nothing has run then
+            refused = error
+            time.sleep(0.1 * attempt)
+    raise refused
 
 
 def run_reference(case: Case) -> dict:

@@ -1,0 +1,119 @@
+"""What is compared and what is aimed at: a figure of two sides over several rounds, its medians, ratio and verdict.
+
+Pure arithmetic.  A ratio always says how many times better Drumfire is: above 1 is better, whichever way the unit goes.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+Figures = Mapping[str, float]
+"""What a side told of one run, by name."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of a measure.  ``theirs`` is empty where Drumfire is measured alone."""
+
+    ours: Figures
+    theirs: Figures
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One row of the table: which figure, how it is shown, and its goals."""
+
+    label: str
+    ours: str
+    """The name under which the sides tell it."""
+    unit: str
+    per_unit: float = 1.0
+    """What one unit is in what the sides tell: 1e6 where they tell bytes and MB are shown."""
+    theirs: str | None = None
+    more_is_better: bool = False
+    goal: float | None = None
+    """In units: at least this where more is better, else at most."""
+    goal_ratio: float | None = None
+    """Times better than the other side, at least."""
+
+    def row(self, rounds: Sequence[Round]) -> Row:
+        """The medians over the rounds that told this figure."""
+        named = self.theirs or ""  # no side tells a figure without a name
+        ours = [r.ours[self.ours] / self.per_unit for r in rounds if self.ours in r.ours]
+        theirs = [r.theirs[named] / self.per_unit for r in rounds if named in r.theirs]
+        ratios = [
+            times_better(r.ours[self.ours], r.theirs[named], more_is_better=self.more_is_better)
+            for r in rounds
+            if self.ours in r.ours and named in r.theirs
+        ]
+        return Row(self, _median(ours), _median(theirs), _median(ratios), _spread(ours), _spread(theirs))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure with its values.  None where no round told it."""
+
+    figure: Figure
+    ours: float | None
+    theirs: float | None
+    ratio: float | None
+    """The median of the rounds' ratios."""
+    ours_spread: float
+    """(most - least) / median over the rounds."""
+    theirs_spread: float
+
+    @property
+    def met(self) -> bool | None:
+        """None where there is no goal."""
+        if self.figure.goal is None and self.figure.goal_ratio is None:
+            return None
+        return not self.missed()
+
+    def missed(self) -> list[str]:
+        """Each goal that was missed, with by how much."""
+        figure, lines = self.figure, []
+        if figure.goal is not None:
+            bound = "least" if figure.more_is_better else "most"
+            asked = f"at {bound} {number(figure.goal)} {figure.unit}".rstrip()
+            if self.ours is None:
+                lines.append(f"not measured; the goal is {asked}")
+            elif (self.ours < figure.goal) if figure.more_is_better else (self.ours > figure.goal):
+                off = f", off by {abs(self.ours / figure.goal - 1):.1%}" if figure.goal else ""
+                lines.append(f"{number(self.ours)} {figure.unit}".rstrip() + f" where {asked} is the goal{off}")
+        if figure.goal_ratio is not None:
+            asked = f"{number(figure.goal_ratio)} times better"
+            if self.ratio is None:
+                lines.append(f"not compared; the goal is {asked}")
+            elif self.ratio < figure.goal_ratio:
+                off = f"off by {1 - self.ratio / figure.goal_ratio:.1%}"
+                lines.append(f"{number(self.ratio)} times better where {asked} is the goal, {off}")
+        return lines
+
+
+def times_better(ours: float, theirs: float, *, more_is_better: bool) -> float:
+    """The ratio of the two, turned so that above 1 is better for us; two zeros are equal."""
+    above, below = (ours, theirs) if more_is_better else (theirs, ours)
+    if below == 0:
+        return 1.0 if above == 0 else math.inf
+    return above / below
+
+
+def number(value: float) -> str:
+    """Three digits and no exponent."""
+    if math.isinf(value):
+        return "∞"
+    if value == 0 or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return statistics.median(values) if values else None
+
+
+def _spread(values: Sequence[float]) -> float:
+    middle = _median(values)
+    return (max(values) - min(values)) / abs(middle) if middle else 0.0

@@ -1,0 +1,346 @@
+"""What is measured beside the reference, with which cases, and what is aimed at.
+
+Knows the two sides' workers by their cases and figures; each measurement is a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.peers.goal import Figure, Figures, number
+
+_ROOT = Path(__file__).resolve().parents[3]
+_PATIENCE_S = 300
+_SEARCH_STEPS = 4
+_LATE_NS = 100_000
+_ANSWERED_SHARE = 0.99
+_CEILING_QUERIES = 16e6
+"""A probe of the ceiling has no more, so that it is a matter of seconds and of one or two GB: above this many a
+second its run is shorter than asked."""
+
+Side = Callable[[float], dict[str, float]]
+"""From the length of a run in seconds to its figures."""
+
+
+class MeasurementError(RuntimeError):
+    """A measurement that gave no figures; the text is the end of what its process said."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measurement of Drumfire, and of the other side where there is one, with the rows that are made of it."""
+
+    name: str
+    figures: tuple[Figure, ...]
+    ours: Side
+    theirs: Side | None = None
+    once: bool = False
+    """One round is enough."""
+    note: Callable[[Figures], str] | None = None
+    """A line under the table, from our medians."""
+
+    @property
+    def family(self) -> str:
+        """Measures that differ in a rate only are asked for together."""
+        return self.name.partition("@")[0]
+
+
+def worker(module: str, case: Mapping[str, Any]) -> dict[str, float]:
+    """Run one case in a fresh process.  Raises ``MeasurementError``."""
+    command = [sys.executable, "-m", f"bench.peers.loadgen.{module}"]
+    done = subprocess.run(
+        command, input=json.dumps(case), capture_output=True, text=True, cwd=_ROOT, timeout=_PATIENCE_S
+    )
+    if done.returncode != 0:
+        raise MeasurementError(f"{module} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+    figures: dict[str, float] = json.loads(done.stdout.strip().rsplit("\n", 1)[-1])
+    return figures
+
+
+def ours(settings: Mapping[str, Any], seconds: float, kind: str = "phase") -> dict[str, float]:
+    return worker("drumfire", {"kind": kind, "settings": {**settings, "min_duration_ms": round(seconds * 1000)}})
+
+
+def theirs(settings: Mapping[str, Any], seconds: float, *, trace: bool = False, pool: int = 1024) -> dict[str, float]:
+    """``pool``: how many responses are made before the run."""
+    settings = {**settings, "min_duration_ms": round(seconds * 1000)}
+    return worker("reference", {"settings": settings, "trace": trace, "pool": pool})
+
+
+def server(rate: float) -> dict[str, Any]:
+    return {"scenario": "Server", "server_target_qps": rate, "server_coalesce_queries": True}
+
+
+def highest(probe: Callable[[float], dict[str, float] | None], start: float) -> dict[str, float]:
+    """The figures at the highest rate that ``probe`` sustains (None: not), to a sixteenth of a doubling."""
+    low, best = start, probe(start)
+    while best is None:
+        low /= 2
+        if low < 1:
+            raise MeasurementError("not even one query a second was sustained")
+        best = probe(low)
+    high = low * 2
+    if low == start:
+        while (found := probe(high)) is not None:
+            low, best, high = high, found, high * 2
+    for _ in range(_SEARCH_STEPS):
+        middle = (low + high) / 2
+        if (found := probe(middle)) is not None:
+            low, best = middle, found
+        else:
+            high = middle
+    return best
+
+
+def sustained(found: dict[str, float], late: str) -> dict[str, float] | None:
+    """The figures, where the run kept up: half the queries less than 100 us late, and answered as fast as asked."""
+    kept_up = found[late] < _LATE_NS and found["answered_per_s"] >= _ANSWERED_SHARE * found["asked_per_s"]
+    return found if kept_up else None
+
+
+def _our_ceiling(seconds: float) -> dict[str, float]:
+    def probe(rate: float) -> dict[str, float] | None:
+        return sustained(ours(server(rate), min(seconds, _CEILING_QUERIES / rate)), "p50_lateness_ns")
+
+    return highest(probe, 16e6)
+
+
+def _their_ceiling(seconds: float) -> dict[str, float]:
+    # Its latency counts from the schedule, and costs no trace.
+    return highest(lambda rate: sustained(theirs(server(rate), seconds), "p50_latency_ns"), 1e5)
+
+
+def _lateness(rate: int) -> Measure:
+    at = f"at {rate:,}/s"
+    return Measure(
+        f"server-lateness@{rate}",
+        (
+            Figure(f"lateness p50 {at}", "p50_lateness_ns", "us", 1e3, "p50_lateness_ns", goal=0.2),
+            Figure(f"lateness p99 {at}", "p99_lateness_ns", "us", 1e3, "p99_lateness_ns", goal_ratio=2),
+            Figure(f"issued early {at}", "early", "queries", goal=0),
+        ),
+        lambda seconds: ours(server(rate), 2 * seconds),
+        lambda seconds: theirs({**server(rate), "server_coalesce_queries": False}, 2 * seconds, trace=True),
+    )
+
+
+def _closed(scenario: str, width: int, goal_us: float, our_guess_ns: float, their_guess_ns: float) -> Measure:
+    """A closed loop.  The guesses are below what is found, so that the queries last for the run."""
+    guess = f"{'single' if width == 1 else 'multi'}_stream_expected_latency_ns"
+    return Measure(
+        scenario.lower(),
+        (
+            Figure(
+                f"{scenario}: wall time of a query of {width}", "wall_ns_per_query", "us", 1e3, "wall_ns_per_query",
+                goal=goal_us, goal_ratio=4,
+            ),
+        ),
+        lambda seconds: ours({"scenario": scenario, guess: our_guess_ns}, seconds),
+        lambda seconds: theirs({"scenario": scenario, guess: their_guess_ns}, seconds, pool=width),
+    )  # fmt: skip
+
+
+def _offline(samples: int) -> dict[str, Any]:
+    """One query of about so many samples, for a duration of 1 s."""
+    return {"scenario": "Offline", "offline_expected_qps": samples / 1.1, "min_query_count": samples}
+
+
+def _dashboard(*options: str) -> Side:
+    """A run of the command line on a terminal, which shows the live view unless ``options`` say otherwise."""
+
+    def measure(seconds: float) -> dict[str, float]:
+        command = [sys.executable, "-m", "bench", "run", "null", "digits", "--scenario", "Server", "--qps", "10000"]
+        with tempfile.TemporaryDirectory() as made:
+            folder = Path(made) / "run"
+            command += ["--time", str(5 * seconds), "--output", str(folder), *options]
+            status, shown = _on_terminal(command)
+            if not (folder / "result.json").is_file():
+                raise MeasurementError(f"the run ended with {status}: {shown[-500:].decode(errors='replace')}")
+            result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        return {
+            "delivered_per_s": result["delivered"]["samples_per_second"],
+            "p99_latency_ns": result["latency_ns"]["p99"],
+            "p50_latency_ns": result["latency_ns"]["p50"],
+            "shown_bytes": float(len(shown)),
+        }
+
+    return measure
+
+
+def _on_terminal(command: Sequence[str]) -> tuple[int, bytes]:
+    """Run a command on a terminal of its own; its status, and all that it showed."""
+    ours_end, its_end = pty.openpty()
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"}
+    shown = bytearray()
+
+    def read() -> None:
+        while True:
+            try:
+                part = os.read(ours_end, 1 << 16)
+            except OSError:  # nobody has the other end any more
+                return
+            shown.extend(part)
+
+    reader = threading.Thread(target=read, daemon=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=its_end, stderr=its_end, cwd=_ROOT, env=environment
+    )
+    os.close(its_end)
+    reader.start()
+    try:
+        status = process.wait(_PATIENCE_S)
+    finally:
+        process.kill()
+        reader.join(5)
+        os.close(ours_end)
+    return status, bytes(shown)
+
+
+def _ceiling_note(medians: Figures) -> str:
+    length_s = medians["queries"] * medians["wall_ns_per_query"] * 1e-9
+    return (
+        f"server-ceiling: ours is {number(medians['queries'] / 1e6)} M queries in {number(length_s)} s; above "
+        f"{_CEILING_QUERIES / 1e6:.0f} M queries a run is cut short, as its table is drawn whole. Our null system "
+        "answers a burst with one slice; the reference asks for a response object a sample."
+    )
+
+
+def _memory_note(medians: Figures) -> str:
+    return (
+        "memory: the table is shared memory, and is counted in the resident set. "
+        f"It has {number(medians['table_bytes_per_row'])} bytes a sample; "
+        f"the files take {number(medians['disk_bytes_per_row'])} more, on disk."
+    )
+
+
+def _after_note(medians: Figures) -> str:
+    return f"after: {medians['results_s']:.2f} s for the results, {medians['saving_s']:.2f} s for the files."
+
+
+def _parts_note(medians: Figures) -> str:
+    lines = []
+    for name in ("batched", "gentle"):
+        parts = {part: medians[f"{name}_{part}_slowest_ns"] for part in ("lateness", "queue", "service")}
+        whole = medians[f"{name}_latency_slowest_ns"]
+        told = ", ".join(f"{part} {number(ns / 1e3)} us ({ns / whole:.0%})" for part, ns in parts.items())
+        lines.append(f"at {medians[f'{name}_per_s']:,.0f}/s the slowest 1 % take {number(whole / 1e3)} us: {told}")
+    return f"digits-server: {'; '.join(lines)}."
+
+
+def _parts(name: str, label: str) -> tuple[Figure, ...]:
+    return (
+        Figure(f"digits Server, {label}: rate", f"{name}_per_s", "1/s", more_is_better=True),
+        *(
+            Figure(f"digits Server, {label}: {part} {p}", f"{name}_{part}_{p}_ns", "us", 1e3)
+            for part in ("latency", "lateness", "queue", "service")
+            for p in ("p50", "p99")
+        ),
+    )
+
+
+MEASURES: tuple[Measure, ...] = (
+    Measure(
+        "server-ceiling",
+        (
+            Figure(
+                "highest sustained Server rate", "answered_per_s", "M/s", 1e6, "answered_per_s",
+                more_is_better=True, goal=8, goal_ratio=30,
+            ),
+        ),
+        _our_ceiling,
+        _their_ceiling,
+        note=_ceiling_note,
+    ),
+    *map(_lateness, (1_000, 10_000, 100_000)),
+    Measure(
+        "server-cpu",
+        (
+            Figure(
+                "issuing CPU a query at 100,000/s, without the pacer's spin", "cpu_ns_per_query", "us", 1e3,
+                "cpu_ns_per_query", goal=1, goal_ratio=10,
+            ),
+            Figure(
+                "CPU of the whole process a query, spin included; theirs with StartTest's preparation and logs",
+                "cpu_and_spin_ns_per_query", "us", 1e3, "test_cpu_ns_per_query",
+            ),
+        ),
+        lambda seconds: ours(server(1e5), 2 * seconds),
+        lambda seconds: theirs({**server(1e5), "server_coalesce_queries": False}, 2 * seconds),
+    ),
+    _closed("SingleStream", 1, 0.6, 200, 1000),
+    _closed("MultiStream", 8, 1.5, 800, 1500),
+    Measure(
+        "offline",
+        (
+            Figure(
+                "Offline samples", "samples_per_s", "M/s", 1e6, "samples_per_s",
+                more_is_better=True, goal=50, goal_ratio=50,
+            ),
+        ),
+        lambda seconds: ours(_offline(round(20e6 * seconds)), seconds),
+        lambda seconds: theirs(_offline(round(1e6 * seconds)), seconds, pool=round(1e6 * seconds)),
+    ),
+    Measure(
+        "memory",
+        (
+            Figure("peak memory of a Server run of 50 M queries", "peak_bytes", "GB", 1e9, goal=2.5),
+            Figure("held at its end, a sample", "held_bytes_per_row", "bytes", goal=40),
+        ),
+        lambda seconds: ours(server(6e6), 50 / 6 * seconds, "after"),
+        once=True,
+        note=_memory_note,
+    ),
+    Measure(
+        "drawing",
+        (
+            Figure("drawing Server traffic", "rows_per_s", "M rows/s", 1e6, more_is_better=True, goal=5),
+        ),
+        lambda seconds: ours(server(5e6), seconds, "drawing"),
+    ),
+    Measure(
+        "after",
+        (Figure("last answer to all files, 10 M queries", "after_s", "s", goal=5),),
+        lambda seconds: ours(server(5e6), 2 * seconds, "after"),
+        note=_after_note,
+    ),
+    Measure(
+        "digits-offline",
+        (
+            Figure("digits Offline, one thread, batches of 32", "samples_per_s", "1/s", more_is_better=True),
+            Figure("the session in a bare loop", "bare_samples_per_s", "1/s", more_is_better=True),
+            Figure("Offline beside the bare loop", "share", "", more_is_better=True, goal=0.97),
+        ),
+        lambda seconds: worker("drumfire", {"kind": "digits-offline", "seconds": 3 * seconds}),
+    ),
+    Measure(
+        "digits-server",
+        (*_parts("batched", "60 % of the Offline rate"), *_parts("gentle", "60 % of the rate one by one")),
+        lambda seconds: worker("drumfire", {"kind": "digits-server", "seconds": 2 * seconds}),
+        note=_parts_note,
+    ),
+    Measure(
+        "dashboard",
+        (
+            Figure(
+                "delivered with the live view (theirs: without)", "delivered_per_s", "1/s", 1, "delivered_per_s",
+                more_is_better=True, goal_ratio=0.99,
+            ),
+            Figure(
+                "latency p99 with the live view (theirs: without)", "p99_latency_ns", "us", 1e3, "p99_latency_ns",
+                goal_ratio=0.99,
+            ),
+        ),
+        _dashboard(),
+        _dashboard("--no-dashboard"),
+    ),
+)  # fmt: skip

@@ -1,0 +1,58 @@
+"""RESULTS.md: a section for each tool that Drumfire is measured beside, between markers of the tool's name.
+
+Knows Markdown and the machine's description; must not know what was measured.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from loadgen import environment
+
+_TITLE = "# Drumfire beside other tools\n"
+
+
+def put_section(path: Path, name: str, section: str) -> None:
+    """Put a section in the place of the one of that name, or at the end; all other text stays."""
+    text = path.read_text(encoding="utf-8") if path.exists() else _TITLE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(with_section(text, name, section), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def with_section(text: str, name: str, section: str) -> str:
+    """``text`` with the named section replaced or added.  Raises ``ValueError`` where only one marker is there."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    marked = f"{begin}\n{section.strip()}\n{end}"
+    if begin not in text and end not in text:
+        return f"{text.rstrip()}\n\n{marked}\n".lstrip()
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"the markers {begin} and {end} must both be there, in this order")
+    return f"{before}{marked}{after}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def machine(distributions: Iterable[str], load: tuple[float, float, float]) -> str:
+    """Date, machine and versions as a list; ``load`` is the machine's load average before anything was measured."""
+    here = environment.describe(distributions)
+    named = ", ".join(f"{name} {version}" for name, version in here["versions"].items() if version is not None)
+    memory = "unknown memory" if here["memory_bytes"] is None else f"{here['memory_bytes'] / 2**30:.0f} GiB"
+    return "\n".join(
+        (
+            f"* date: {datetime.now().astimezone().isoformat(timespec='seconds')}",
+            f"* machine: {here['cpu']}, {here['cores']} cores, {memory}",
+            f"* system: {here['system']}, python {here['python']}",
+            f"* versions: {named}; revision {here['git_revision']}",
+            f"* load average at the start (1, 5, 15 minutes): {', '.join(f'{value:.2f}' for value in load)}",
+        )
+    )
