@@ -157,11 +157,17 @@ def _overhead(document: Document) -> Iterator[Row]:
         f"{figures.duration(found['issuing_cpu_us_per_sample'] * 1e3)} CPU per sample on the issuing thread, "
         f"{figures.duration(found['pacer_spin_s'] * 1e9)} of spin",
     )
-    parts = [f"process CPU {figures.duration(found['process_cpu_s'] * 1e9)}", f"{found['gc_collections']} GC runs"]
+    parts = [
+        f"process CPU {figures.duration(found['process_cpu_s'] * 1e9)}",
+        f"longest stall {figures.duration(found['longest_stall_us'] * 1e3)}",
+        f"GC {figures.duration(found['gc_pause_s'] * 1e9)}",
+    ]
     if found["steal_s"] is not None:
         parts.append(f"steal {figures.duration(found['steal_s'] * 1e9)}")
     if found["involuntary_switches"] is not None:
         parts.append(f"put aside {found['involuntary_switches']:,} times")
+    if found["realtime_s"]:
+        parts.append(f"real-time {figures.duration(found['realtime_s'] * 1e9)}")
     if not found["exact_timer"]:
         parts.append("no timerfd")
     yield "", ", ".join(parts)

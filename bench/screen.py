@@ -30,6 +30,7 @@ _SIZE_CLASSES = 8
 """Batch sizes are shown one by one up to this many, and by powers of two beyond."""
 _LATE_NS = 1_000_000
 """Lateness above this is marked."""
+_STALL_NS = 10_000_000
 
 
 def plain_line(plan: Plan, snapshot: Snapshot) -> str:
@@ -65,6 +66,7 @@ def draw(plan: Plan, snapshot: Snapshot, width: int) -> Text:
     if (lateness := snapshot.lateness) is not None:
         _spread(text, "lateness", lateness, width, limit_ns=_LATE_NS)
     _counts(text, snapshot)
+    _generator(text, snapshot, width)
     if snapshot.batches:
         _batches(text, snapshot, width)
     if latency is not None:
@@ -132,6 +134,19 @@ def _counts(text: Text, snapshot: Snapshot) -> None:
     text.append(f"{snapshot.in_flight:<{_FIELD},}")
     counts = {"failed": snapshot.failed, "refused": snapshot.refused}
     _figures(text, {name: (f"{count:,}", "bold red" if count else "") for name, count in counts.items()})
+
+
+def _generator(text: Text, snapshot: Snapshot, width: int) -> None:
+    """What the load generator costs, and what disturbs it."""
+    s = snapshot
+    shown = {} if s.busy is None else {"CPU": (figures.share(s.busy), "")}
+    shown["stall"] = (figures.duration(s.stall_ns), "yellow" if s.stall_ns > _STALL_NS else "")
+    if width >= _FOUR_FIGURES:
+        shown["GC"] = (figures.duration(s.gc_pause_ns), "yellow" if s.gc_pause_ns else "")
+    if s.steal_s is not None:
+        shown["steal"] = (figures.duration(s.steal_s * 1e9), "")
+    _name(text, "generator")
+    _figures(text, shown)
 
 
 def _batches(text: Text, snapshot: Snapshot, width: int) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loadgen import Mode, Scenario, Test, histogram
+from loadgen.overhead import TICKS_PER_S, steal_ticks
 from loadgen.record import Column, Gauge, Record, Status
 
 IntArray = npt.NDArray[np.int64]
@@ -120,6 +121,13 @@ class Snapshot:
     mean_batch_size: float | None
     failed: int
     refused: int
+    busy: float | None
+    """Share of a core that the issuing thread took in the current phase; more than 1 is never."""
+    stall_ns: int
+    """The longest that the generator's loop kept other work waiting."""
+    gc_pause_ns: int
+    steal_s: float | None
+    """Time that the hypervisor gave to other machines since the first look; None where the system does not tell."""
 
 
 class Watch:
@@ -136,6 +144,7 @@ class Watch:
         self._lateness = _Tally(plan.target_percentile)
         self._batch_sizes = record.columns.get("batch_size")
         self._batch_rows: IntArray = np.zeros(1, np.int64)
+        self._steal_ticks = steal_ticks()
 
     def look(self, now_ns: int) -> Snapshot:
         """The run at ``now_ns`` of the monotonic clock."""
@@ -168,7 +177,17 @@ class Watch:
             mean_batch_size=mean_batch_size,
             failed=failed,
             refused=gauges[Gauge.REFUSED],
+            busy=min(gauges[Gauge.BUSY] / (now_ns - origin_ns), 1.0) if 0 < origin_ns < now_ns else None,
+            stall_ns=gauges[Gauge.STALL],
+            gc_pause_ns=gauges[Gauge.GC_PAUSE],
+            steal_s=self._steal_s(),
         )
+
+    def _steal_s(self) -> float | None:
+        ticks = steal_ticks()
+        if ticks is None or self._steal_ticks is None:
+            return None
+        return (ticks - self._steal_ticks) / TICKS_PER_S
 
     def _look_at_answers(self, issued: int) -> None:
         """Count the rows answered since the last look: rows passed over before, then the rows from the next on."""

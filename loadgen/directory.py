@@ -264,7 +264,10 @@ def _overhead(reports: list[PhaseReport]) -> dict[str, Any]:
         "issuing_cpu_us_per_sample": issuing_s * 1e6 / issued if issued else 0.0,
         "pacer_window_us": max(report.pacer_window_ns for report in reports) / 1e3,
         "exact_timer": all(report.exact_timer for report in reports),
+        "longest_stall_us": max(report.longest_stall_ns for report in reports) / 1e3,
+        "realtime_s": sum(report.realtime_ns for report in reports) * 1e-9,
         "gc_collections": total("gc_collections"),
+        "gc_pause_s": total("gc_pause_s"),
         "involuntary_switches": total("involuntary_switches"),
         "steal_s": total("steal_s"),
     }

@@ -26,10 +26,32 @@ class Overhead:
     """CPU of the thread that issues: the loop, and a system that computes inside ``issue``."""
     process_cpu_s: float
     gc_collections: int
+    gc_pause_s: float
     involuntary_switches: int | None
     """Times the issuing thread was put aside for others."""
     steal_s: float | None
     """Time that the hypervisor gave to other machines, over all cores."""
+
+
+class GarbagePauses:
+    """Adds up the time of garbage collections, in any thread, while it is entered."""
+
+    def __init__(self) -> None:
+        self.total_ns = 0
+        self._began_ns = 0
+
+    def __enter__(self) -> GarbagePauses:
+        gc.callbacks.append(self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        gc.callbacks.remove(self._note)
+
+    def _note(self, step: str, _: object) -> None:
+        if step == "start":
+            self._began_ns = time.monotonic_ns()
+        else:
+            self.total_ns += time.monotonic_ns() - self._began_ns
 
 
 @dataclass(frozen=True)
@@ -40,11 +62,12 @@ class Reading:
     thread_ns: int
     process_ns: int
     collections: int
+    gc_pause_ns: int
     switches: int | None
     steal_ticks: int | None
 
     @classmethod
-    def now(cls) -> Reading:
+    def now(cls, pauses: GarbagePauses) -> Reading:
         switches = None
         if resource is not None and hasattr(resource, "RUSAGE_THREAD"):
             switches = resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
@@ -53,14 +76,15 @@ class Reading:
             time.thread_time_ns(),
             time.process_time_ns(),
             sum(generation["collections"] for generation in gc.get_stats()),
+            pauses.total_ns,
             switches,
-            _steal_ticks(),
+            steal_ticks(),
         )
 
     def until(self, end: Reading) -> Overhead:
         steal = None
         if self.steal_ticks is not None and end.steal_ticks is not None:
-            steal = (end.steal_ticks - self.steal_ticks) / os.sysconf("SC_CLK_TCK")
+            steal = (end.steal_ticks - self.steal_ticks) / TICKS_PER_S
         switches = None
         if self.switches is not None and end.switches is not None:
             switches = end.switches - self.switches
@@ -69,12 +93,17 @@ class Reading:
             (end.thread_ns - self.thread_ns) * 1e-9,
             (end.process_ns - self.process_ns) * 1e-9,
             end.collections - self.collections,
+            (end.gc_pause_ns - self.gc_pause_ns) * 1e-9,
             switches,
             steal,
         )
 
 
-def _steal_ticks() -> int | None:
+TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+
+
+def steal_ticks() -> int | None:
+    """Ticks that the hypervisor gave to other machines since the start, over all cores."""
     try:
         cpu = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()
     except OSError:

@@ -49,6 +49,12 @@ class Gauge(enum.IntEnum):
     """1 after the last phase."""
     REFUSED = 7
     """Answers that were refused: to rows that were not waiting for one."""
+    BUSY = 8
+    """CPU time of the issuing thread in this phase, ns."""
+    STALL = 9
+    """The longest that the loop's other work had to wait in this phase, ns."""
+    GC_PAUSE = 10
+    """Time spent in garbage collections since the run began, ns."""
 
 
 BASE_COLUMNS: Mapping[str, npt.DTypeLike] = {

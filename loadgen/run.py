@@ -22,7 +22,7 @@ from loadgen import environment, logs
 from loadgen.answers import Answers
 from loadgen.early_stopping import least_queries
 from loadgen.issue import End, Limits, issue
-from loadgen.overhead import Overhead, Reading
+from loadgen.overhead import GarbagePauses, Overhead, Reading
 from loadgen.pacer import Pacer
 from loadgen.record import Gauge, Record, Status, bytes_per_row
 from loadgen.results import Measured, Results, evaluate
@@ -33,6 +33,8 @@ from loadgen.version import VERSION
 
 DEFAULT_PATIENCE_S = 120.0
 """How long a run waits without any answer before it gives the outstanding rows up."""
+
+_TELL_S = 0.25
 
 T = TypeVar("T")
 
@@ -63,6 +65,10 @@ class PhaseReport:
     overhead: Overhead
     pacer_window_ns: int
     pacer_spun_ns: int
+    longest_stall_ns: int
+    """The longest that the loop's other work had to wait: for a burst of issuing, or for a late wake-up."""
+    realtime_ns: int
+    """How long the issuing thread ran with real-time priority."""
     exact_timer: bool
 
 
@@ -116,6 +122,7 @@ class Test:
         """Why the run was cut short, if it was."""
         self._task: asyncio.Task[None] | None = None
         self._results: Results | None = None
+        self._pauses = GarbagePauses()
 
     def _entered(self, phase: Phase) -> Phase:
         """Enter a phase's traffic in the table; it then refers to the table, so that nothing is held twice."""
@@ -163,7 +170,7 @@ class Test:
             if self.interrupted is None:
                 opened = True
                 await self.system.open(self.answers)
-                with _quiet_interpreter():
+                with _quiet_interpreter(), self._pauses:
                     await self._run_phases()
         except asyncio.CancelledError:
             if self.interrupted is None:
@@ -205,14 +212,16 @@ class Test:
 
     async def _run_phase(self, phase: Phase) -> End:
         with Pacer() as pacer:
-            before = Reading.now()
+            before = Reading.now(self._pauses)
             self.answers.begin(phase)
             began, end = datetime.now(UTC), None
+            telling = asyncio.ensure_future(self._tell(pacer, before))
             try:
                 limits = Limits.of(self.effective, phase)
                 end = await issue(phase, limits, self.system, self.answers, pacer, self.patience_s)
             finally:
-                overhead = before.until(Reading.now())
+                telling.cancel()
+                overhead = before.until(Reading.now(self._pauses))
                 self.answers.give_up()
                 issued = self.record.issued_rows - phase.first_row
                 rows = slice(phase.first_row, phase.first_row + issued)
@@ -227,6 +236,8 @@ class Test:
                         overhead,
                         pacer.window_ns,
                         pacer.spun_ns,
+                        pacer.longest_stall_ns,
+                        pacer.priority.raised_ns,
                         pacer.exact_timer,
                     )
                 )
@@ -236,6 +247,15 @@ class Test:
             self.log.message(end.value)
         logs.put_phase_end(self.log, began, lasted_ns)
         return end
+
+    async def _tell(self, pacer: Pacer, began: Reading) -> None:
+        """Keep the table's gauges of the generator's own cost up to date, for whoever watches."""
+        gauges = self.record.gauges
+        while True:
+            gauges[Gauge.BUSY] = time.thread_time_ns() - began.thread_ns
+            gauges[Gauge.STALL] = pacer.longest_stall_ns
+            gauges[Gauge.GC_PAUSE] = self._pauses.total_ns
+            await asyncio.sleep(_TELL_S)
 
     def spoiled(self) -> list[str]:
         """What makes the run INVALID beyond the reference's rules, a line each."""

@@ -56,7 +56,9 @@ class BatchedSystem:
         self._end_row = 0
         self._flushing = False
         self._closed = False
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._idle = 0
         self._threads: list[threading.Thread] = []
 
     async def open(self, answers: Answers) -> None:
@@ -75,14 +77,14 @@ class BatchedSystem:
             self._threads.append(thread)
 
     def issue(self, first: int, last: int) -> None:
-        with self._changed:
+        with self._lock:
             was_empty = self._next_row == self._end_row
             self._end_row = last
             if was_empty:
                 self._next_row = first
             self._flushing = False
             # A worker that waits for a fuller batch need not hear of every row.
-            if was_empty or last - self._next_row >= self._max_batch_size:
+            if self._idle and (was_empty or last - self._next_row >= self._max_batch_size):
                 self._changed.notify()
 
     def flush(self) -> None:
@@ -104,24 +106,30 @@ class BatchedSystem:
 
     def _take(self) -> tuple[int, int] | None:
         """The next batch's rows; waits for them.  None when the system is closed."""
-        with self._changed:
+        with self._lock:
             while True:
                 if self._closed:
                     return None
                 waiting = self._end_row - self._next_row
                 if waiting == 0:
-                    self._changed.wait()
+                    self._wait(None)
                     continue
                 if waiting < self._max_batch_size and self._max_queue_delay_ns and not self._flushing:
                     left_ns = int(self._issued[self._next_row]) + self._max_queue_delay_ns - self._answers.now()
                     if left_ns > 0:
-                        self._changed.wait(left_ns * 1e-9)
+                        self._wait(left_ns * 1e-9)
                         continue
                 first = self._next_row
                 self._next_row = last = min(first + self._max_batch_size, self._end_row)
-                if last < self._end_row:
+                if last < self._end_row and self._idle:
                     self._changed.notify()
                 return first, last
+
+    def _wait(self, seconds: float | None) -> None:
+        """Until something changed; the lock is held before and after."""
+        self._idle += 1
+        self._changed.wait(seconds)
+        self._idle -= 1
 
     def _answer(self, first: int, last: int) -> Responses:
         size, run = self._max_batch_size, self._workers[0]

@@ -83,7 +83,7 @@ class OnnxRuntime:
         inputs = session.get_inputs()
         if len(inputs) != 1:
             raise BackendError(f"the model has {len(inputs)} inputs; models of one input can be run")
-        self._input = inputs[0].name
+        self._input, self._outputs = inputs[0].name, [output.name for output in session.get_outputs()]
         if inputs[0].type not in _DTYPES:
             raise BackendError(f"the model's input is a {inputs[0].type}, which is not supported")
         self.sample_dtype = _DTYPES[inputs[0].type]
@@ -92,7 +92,7 @@ class OnnxRuntime:
         self.fixed_batch_size = batch
 
     def run(self, batch: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
-        outputs: Sequence[npt.NDArray[Any]] = self._session.run(None, {self._input: batch})
+        outputs: Sequence[npt.NDArray[Any]] = self._session.run(self._outputs, {self._input: batch})
         return outputs
 
     def close(self) -> None:

@@ -46,6 +46,7 @@ def document(**changes: Any) -> dict[str, Any]:
         "overhead": {
             "wall_s": 10.02, "process_cpu_s": 6.54, "issuing_thread_cpu_s": 3.2, "pacer_spin_s": 1.23,
             "issuing_cpu_us_per_sample": 5.67, "pacer_window_us": 50.0, "exact_timer": True, "gc_collections": 0,
+            "longest_stall_us": 12.5, "realtime_s": 0.5, "gc_pause_s": 0.0,
             "involuntary_switches": 12, "steal_s": 0.03,
         },
         "seeds": {"qsl": 11, "sample_index": 22, "schedule": 33, "accuracy_log": 0},
@@ -101,7 +102,7 @@ def test_valid_run_figure_by_figure() -> None:
         "queueing p50 1.50 us p99 22.2 us",
         "computing p50 333 us p99 1.01 ms",
         "5.67 us CPU per sample on the issuing thread, 1.23 s of spin",
-        "process CPU 6.54 s, 0 GC runs, steal 30.0 ms, put aside 12 times",
+        "process CPU 6.54 s, longest stall 12.5 us, GC 0 ns, steal 30.0 ms, put aside 12 times, real-time 500 ms",
         "seeds qsl 11, sample_index 22, schedule 33, accuracy_log 0",
         "Some CPU, 8 cores, governor performance",
         "GPU Some GPU, 550.1",
