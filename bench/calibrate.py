@@ -33,10 +33,9 @@ _OFFLINE_RATE = 1e6
 _CEILING_LATENESS_NS = 100_000
 _CEILING_SHARE = 0.99
 """At the ceiling, so much of the schedule's own rate is delivered at least."""
-_MOST_DOUBLINGS = 10
 _BISECTIONS = 4
-_SEARCH_ROWS = 5_000_000
-"""A step of the search ends after so many rows: to draw them takes longer than to issue them."""
+_SEARCH_ROWS = 16_000_000
+"""The search ends at the rate that would need more rows than this for a whole step: to draw them takes seconds."""
 _MOST_ROWS = 32_000_000
 """Any test ends after so many rows, or sooner where memory is short."""
 _ROW_BYTES = 64
@@ -64,6 +63,8 @@ class Calibration:
     rows: list[Row] = field(default_factory=list)
     """As in calibration.schema.json."""
     ceiling_qps: float | None = None
+    ceiling_is_lower_bound: bool = False
+    """Whether the search ended for want of memory, with every rate kept up with."""
     """None where it was not searched, or not found yet."""
     interrupted: bool = False
 
@@ -87,6 +88,7 @@ def calibrate(options: argparse.Namespace) -> int:
             "time_s": options.time,
             "rows": found.rows,
             "ceiling_qps": found.ceiling_qps,
+            "ceiling_is_lower_bound": found.ceiling_is_lower_bound,
             "interrupted": found.interrupted,
         }
         print(json.dumps(result, allow_nan=False))
@@ -135,21 +137,23 @@ def _search(found: Calibration, low: float, time_s: float) -> None:
 
     def keeps_up(rate: float) -> bool:
         nonlocal best
-        result = _server(rate, min(time_s, _SEARCH_ROWS / rate), "in search of the ceiling, ")
+        result = _server(rate, time_s, "in search of the ceiling, ")
         if not _keeps_up(result):
             return False
         best = _row(result)
         return True
 
-    high = 2 * low
-    for _ in range(_MOST_DOUBLINGS):
-        if not keeps_up(high):
-            break
-        low, high = high, 2 * high
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if keeps_up(middle) else (low, middle)
-    found.ceiling_qps = low
+    highest = max(min(_SEARCH_ROWS, _most_rows()) / max(time_s, 1.0), low)
+    failed = None
+    while failed is None and low < highest:
+        rate = min(2 * low, highest)
+        low, failed = (rate, None) if keeps_up(rate) else (low, rate)
+    if failed is not None:
+        high = failed
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if keeps_up(middle) else (low, middle)
+    found.ceiling_qps, found.ceiling_is_lower_bound = low, failed is None
     if best is not None:
         found.rows.append(best)
 
@@ -252,8 +256,9 @@ def _number(per_second: float) -> str:
 def _meaning(found: Calibration) -> Iterator[tuple[str, str]]:
     """Sentences and their styles."""
     if found.ceiling_qps is not None:
+        least = "at least " if found.ceiling_is_lower_bound else ""
         yield (
-            f"Ceiling: {figures.rate(found.ceiling_qps)} in Server, the highest rate at which p50 lateness stays "
+            f"Ceiling: {least}{figures.rate(found.ceiling_qps)} in Server, the highest rate at which p50 lateness stays "
             f"below {figures.duration(_CEILING_LATENESS_NS)} and {_CEILING_SHARE:.0%} of the schedule is delivered "
             "(what is due together goes out in one burst).",
             "bold",
