@@ -258,7 +258,7 @@ def _meaning(found: Calibration) -> Iterator[tuple[str, str]]:
     if found.ceiling_qps is not None:
         least = "at least " if found.ceiling_is_lower_bound else ""
         yield (
-            f"Ceiling: {least}{figures.rate(found.ceiling_qps)} in Server, the highest rate at which p50 lateness stays "
+            f"Ceiling: {least}{figures.rate(found.ceiling_qps)} in Server, the highest rate whose p50 lateness stays "
             f"below {figures.duration(_CEILING_LATENESS_NS)} and {_CEILING_SHARE:.0%} of the schedule is delivered "
             "(what is due together goes out in one burst).",
             "bold",

@@ -15,7 +15,6 @@ import numpy as np
 
 from loadgen.answers import Answers
 from loadgen.pacer import LAST_SPIN_NS, Pacer
-from loadgen.record import Gauge
 from loadgen.settings import EffectiveSettings, Scenario
 from loadgen.system import Answer, Responses, SystemUnderTest
 from loadgen.traffic import Phase
@@ -26,7 +25,6 @@ _SEARCH_ROWS = 4096
 """Rows looked at for what is due by now: a bound on a burst, and small enough to stay in the cache."""
 _BURST_QUERIES = 4096
 """Queries of a closed loop that are booked together."""
-_ISSUED, _ANSWERED = int(Gauge.ISSUED), int(Gauge.ANSWERED)
 
 
 class End(enum.Enum):
@@ -98,7 +96,7 @@ async def issue(
     else:
         end = await _issue_together(phase, limits, system, answers)
     system.flush()
-    if end != End.NO_ANSWER and not await answers.wait(answers.record.issued_rows, patience_s):
+    if end != End.NO_ANSWER and not await answers.wait(answers.issued, patience_s):
         end = End.NO_ANSWER
     return end
 
@@ -107,12 +105,12 @@ async def _issue_scheduled(
     phase: Phase, limits: Limits, system: SystemUnderTest, answers: Answers, pacer: Pacer
 ) -> End:
     """Server: each query at its time.  What is late goes out at once, and the schedule stays where it is."""
-    record, gauges, clock, origin = answers.record, answers.record.gauges, time.monotonic_ns, answers.origin_ns
+    record, clock, origin = answers.record, time.monotonic_ns, answers.origin_ns
     first_row = phase.first_row
     stop = first_row + (min(phase.rows, limits.max_queries) if limits.max_queries else phase.rows)
     scheduled, issued = record.scheduled, record.issued
     due_view, issued_view = record.view("scheduled"), record.view("issued")
-    take = system.issue
+    take, max_async, max_duration_ns = system.issue, limits.max_async, limits.max_duration_ns
     row, spun_ns = first_row, 0
     try:
         while row < stop:
@@ -134,12 +132,12 @@ async def _issue_scheduled(
                 issued[row:last] = elapsed
             else:
                 issued_view[row] = elapsed
-            gauges[_ISSUED] = last
+            answers.issued = last
             take(row, last)
             row = last
-            if limits.max_async and row - answers.answered > limits.max_async:
+            if max_async and row - answers.answered > max_async:
                 return End.MAX_ASYNC
-            if limits.max_duration_ns and elapsed > limits.max_duration_ns:
+            if max_duration_ns and elapsed > max_duration_ns:
                 return End.MAX_DURATION
     finally:
         pacer.spun_ns += spun_ns
@@ -152,7 +150,7 @@ async def _issue_closed(
     phase: Phase, limits: Limits, system: SystemUnderTest, answers: Answers, pacer: Pacer, patience_s: float
 ) -> End:
     """SingleStream and MultiStream: a query is due when the one before it is answered."""
-    record, gauges, clock, origin = answers.record, answers.record.gauges, time.monotonic_ns, answers.origin_ns
+    record, clock, origin = answers.record, time.monotonic_ns, answers.origin_ns
     width = phase.samples_per_query
     take = system.issue
     row, end_row, queries = phase.first_row, phase.first_row + phase.rows, 0
@@ -161,10 +159,10 @@ async def _issue_closed(
         last = row + width
         record.scheduled[row:last] = elapsed
         record.issued[row:last] = elapsed
-        gauges[_ISSUED] = last
+        answers.issued = last
         take(row, last)
         row, queries = last, queries + 1
-        if gauges[_ANSWERED] < last:
+        if answers.answered < last:
             if not await answers.wait(last, patience_s):
                 return End.NO_ANSWER
         elif elapsed + origin - pacer.served_ns > _HOLD_NS:
@@ -230,6 +228,6 @@ async def _issue_together(phase: Phase, limits: Limits, system: SystemUnderTest,
     """Offline: one query holds every sample, due at the start."""
     first, last = phase.first_row, phase.first_row + phase.rows
     answers.record.issued[first:last] = answers.now()
-    answers.record.gauges[_ISSUED] = last
+    answers.issued = last
     system.issue(first, last)
     return End.ALL_ISSUED if phase.accuracy else End.MET

@@ -34,7 +34,7 @@ from loadgen.version import VERSION
 DEFAULT_PATIENCE_S = 120.0
 """How long a run waits without any answer before it gives the outstanding rows up."""
 
-_TELL_S = 0.25
+_TELL_S = 0.2
 
 T = TypeVar("T")
 
@@ -223,7 +223,7 @@ class Test:
                 telling.cancel()
                 overhead = before.until(Reading.now(self._pauses))
                 self.answers.give_up()
-                issued = self.record.issued_rows - phase.first_row
+                issued = self.answers.issued - phase.first_row
                 rows = slice(phase.first_row, phase.first_row + issued)
                 lasted_ns = int(self.record.completed[rows].max()) if issued else 0
                 self.reports.append(
@@ -249,9 +249,10 @@ class Test:
         return end
 
     async def _tell(self, pacer: Pacer, began: Reading) -> None:
-        """Keep the table's gauges of the generator's own cost up to date, for whoever watches."""
+        """Keep the table's gauges up to date for whoever watches: how far the run is, and what the generator costs."""
         gauges = self.record.gauges
         while True:
+            self.answers.publish()
             gauges[Gauge.BUSY] = time.thread_time_ns() - began.thread_ns
             gauges[Gauge.STALL] = pacer.longest_stall_ns
             gauges[Gauge.GC_PAUSE] = self._pauses.total_ns

@@ -44,7 +44,7 @@ async def begun(rows: int = ROWS, issued: int | None = None, **phase: Any) -> An
     """Answers of a phase that has begun on the running loop, with its first ``issued`` rows (all by default) issued."""
     answers = Answers(Record(rows), closed_loop=False)
     answers.begin(phase_of(rows, **phase))
-    answers.record.gauges[Gauge.ISSUED] = rows if issued is None else issued
+    answers.issued = rows if issued is None else issued
     return answers
 
 
@@ -174,11 +174,11 @@ def test_an_answer_to_the_phase_before() -> None:
     async def main() -> Answers:
         answers = Answers(Record(20), closed_loop=False)
         answers.begin(phase_of(10))
-        answers.record.gauges[Gauge.ISSUED] = 10
+        answers.issued = 10
         answers.complete(0, 9)
         answers.give_up()
         answers.begin(phase_of(10, first_row=10))
-        answers.record.gauges[Gauge.ISSUED] = 15
+        answers.issued = 15
         answers.complete(9, 10)
         answers.complete(8, 12)
         answers.complete(10, 12)
@@ -291,7 +291,7 @@ def test_no_wake_up_is_lost_in_a_closed_loop(loop: str) -> None:
         thread.start()
         missed = 0
         for row in range(rounds):
-            answers.record.gauges[Gauge.ISSUED] = row + 1
+            answers.issued = row + 1
             asked.put(row)
             missed += not await answers.wait(row + 1, 20.0)
         asked.put(None)

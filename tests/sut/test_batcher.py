@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from loadgen import Answers, Mode, Scenario, Test, TestSettings
-from loadgen.record import Gauge, Record, Status
+from loadgen.record import Record, Status
 from loadgen.traffic import Phase
 from sut.batcher import MAX_BATCH_SIZE, BatchedSystem, batch_sizes, service_times
 
@@ -68,9 +68,9 @@ class Bench:
         await self.system.close()
 
     def issue(self, count: int) -> None:
-        first = self.record.gauges[Gauge.ISSUED]
+        first = self.answers.issued
         self.record.issued[first : first + count] = self.answers.now()
-        self.record.gauges[Gauge.ISSUED] = first + count
+        self.answers.issued = first + count
         self.system.issue(first, first + count)
 
     async def answered(self, count: int) -> bool:
@@ -203,7 +203,7 @@ def test_every_row_once_in_order(seed: int, delay_s: float, workers: int) -> Non
 
     async def main() -> Bench:
         async with Bench(rows, [work] * workers, max_batch_size=most, max_queue_delay_s=delay_s) as bench:
-            while (left := rows - bench.record.gauges[Gauge.ISSUED]) > 0:
+            while (left := rows - bench.answers.issued) > 0:
                 bench.issue(min(left, rng.choice([1, 1, 2, 5, 40])))
                 if rng.random() < 0.3:
                     await asyncio.sleep(rng.choice([0, 0.0005, 0.002]))
