@@ -190,6 +190,13 @@ def _timing(environment: Found, measured: Found) -> Iterator[Found]:
         yield _finding("timer", f"the loop's own, on {loop}", mend)
     else:
         yield _finding("timer", f"timerfd, on {loop}")
+    forbidden = (
+        "late wake-ups where the cores are busy: grant CAP_SYS_NICE (docker: --cap-add SYS_NICE), or ulimit -r 1"
+    )
+    permitted = measured["realtime"]
+    yield _finding(
+        "real-time", "permitted" if permitted else "not permitted, or one core alone", None if permitted else forbidden
+    )
     wake = f"p50 {figures.duration(measured['wake_p50_ns'])}, p99 {figures.duration(measured['wake_p99_ns'])}"
     late = "sleeps end late: free a core, or leave power saving (deep idle states) off"
     yield _finding("wake-up lateness", wake, late if measured["wake_p99_ns"] > _LATE_WAKE_NS else None)
@@ -218,9 +225,10 @@ async def _measure_timers() -> Found:
             issued.append(await pacer.until(deadline) - deadline)
             woke.append(pacer.woke_late_ns)
             await asyncio.sleep(0)
-        exact_timer = pacer.exact_timer
+        exact_timer, realtime = pacer.exact_timer, pacer.priority.permitted
     return {
         "exact_timer": exact_timer,
+        "realtime": realtime,
         "wake_p50_ns": _percentile(woke, 0.50),
         "wake_p99_ns": _percentile(woke, 0.99),
         "issue_p50_ns": _percentile(issued, 0.50),

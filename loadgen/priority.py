@@ -11,7 +11,8 @@ import os
 import time
 
 _REVIEW_NS = 50_000_000
-_RAISE_BELOW, _LOWER_ABOVE = 0.6, 0.8
+_FIRST_REVIEW_NS = 5_000_000
+_RAISE_BELOW, _LOWER_ABOVE = 0.8, 0.9
 """Shares of a core's time: apart, so that a thread in between does not go back and forth."""
 
 
@@ -24,6 +25,7 @@ class Priority:
         self.raised = False
         self.raised_ns = 0
         """How long it has been raised so far, ns."""
+        self._interval_ns = _FIRST_REVIEW_NS
         self._reviewed_ns = time.monotonic_ns()
         self._rested_ns = 0
 
@@ -35,8 +37,9 @@ class Priority:
         """
         self._rested_ns += rested_ns
         passed_ns = now_ns - self._reviewed_ns
-        if passed_ns < _REVIEW_NS or not self.permitted:
+        if passed_ns < self._interval_ns or not self.permitted:
             return
+        self._interval_ns = _REVIEW_NS
         share = 1 - self._rested_ns / passed_ns
         self._reviewed_ns, self._rested_ns = now_ns, 0
         if self.raised:

@@ -30,7 +30,14 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     }  # fmt: skip
 
     async def quick() -> dict[str, Any]:
-        return {"exact_timer": True, "wake_p50_ns": 1, "wake_p99_ns": 2, "issue_p50_ns": 3, "issue_p99_ns": 4}
+        return {
+            "exact_timer": True,
+            "realtime": True,
+            "wake_p50_ns": 1,
+            "wake_p99_ns": 2,
+            "issue_p50_ns": 3,
+            "issue_p99_ns": 4,
+        }
 
     monkeypatch.setattr(doctor, "describe", lambda _: environment)
     monkeypatch.setattr(doctor, "_measure_timers", quick)

@@ -1,0 +1,114 @@
+"""What one query costs the issuing thread, step by step: ``python -m bench.peers.loadgen.costs``.
+
+The profile behind the CPU figures: each step alone, in a loop, the loop itself taken off.  Best of several rounds, as
+others only ever add to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from loadgen import Mode, Scenario, Test, TestSettings, run_on_fast_loop
+from loadgen.pacer import LAST_SPIN_NS, Pacer
+from sut.library import ArrayLibrary
+from sut.null import NullSystem
+
+_ROUNDS = 5
+_TIMES = 100_000
+
+
+def _test() -> Test:
+    library = ArrayLibrary("null", lambda indices: np.zeros((len(indices), 1), np.float32), 64, 64)
+    settings = TestSettings(
+        scenario=Scenario.Server, server_target_qps=1e6, min_duration_ms=1000, min_query_count=2 * _ROUNDS * _TIMES
+    )
+    return Test(NullSystem(Mode.PerformanceOnly), library, settings)
+
+
+def _best(loop: Callable[[], object]) -> float:
+    """ns for each of ``_TIMES`` turns."""
+    took = []
+    for _ in range(_ROUNDS):
+        began = time.monotonic_ns()
+        loop()
+        took.append((time.monotonic_ns() - began) / _TIMES)
+    return min(took)
+
+
+async def _measure() -> dict[str, float]:
+    test = _test()
+    answers, clock, lock = test.answers, time.monotonic_ns, threading.Lock()
+    answers.begin(test.phases[0])
+    answers.issued = test.record.rows
+    view = test.record.view("issued")
+    rows = iter(range(test.record.rows))
+
+    def nothing() -> None:
+        for _ in range(_TIMES):
+            pass
+
+    def read_clock() -> None:
+        for _ in range(_TIMES):
+            clock()
+
+    def take_lock() -> None:
+        acquire, release = lock.acquire, lock.release
+        for _ in range(_TIMES):
+            acquire()
+            release()
+
+    def write_number() -> None:
+        for row in range(_TIMES):
+            view[row] = 1
+
+    def read_number() -> None:
+        for row in range(_TIMES):
+            view[row]
+
+    def complete() -> None:
+        done = answers.complete
+        for _, row in zip(range(_TIMES), rows, strict=False):
+            done(row, row + 1)
+
+    def read_thread_clock() -> None:
+        for _ in range(_TIMES):
+            time.thread_time_ns()
+
+    idle = _best(nothing)
+    steps = {
+        "read the clock": read_clock,
+        "take and release a lock": take_lock,
+        "write a number of a column": write_number,
+        "read a number of a column": read_number,
+        "Answers.complete of one row, all told": complete,
+        "read the thread's CPU clock": read_thread_clock,
+    }
+    costs = {name: _best(step) - idle for name, step in steps.items()}
+    with Pacer() as pacer:
+        polls, began, spun = 2000, time.thread_time_ns(), pacer.spun_ns
+        for _ in range(polls):
+            await pacer.until(clock() + LAST_SPIN_NS * 3 // 2)
+        busy = time.thread_time_ns() - began - (pacer.spun_ns - spun)
+        costs["a wait of 30 us, without its polling"] = busy / polls
+        sleeps, began, spun = 300, time.thread_time_ns(), pacer.spun_ns
+        for _ in range(sleeps):
+            await pacer.until(clock() + 1_000_000)
+        busy = time.thread_time_ns() - began - (pacer.spun_ns - spun)
+        costs["a wait of 1 ms, without its polling"] = busy / sleeps
+        await asyncio.sleep(0)
+    return costs
+
+
+def main() -> None:
+    print("| step | ns |\n| --- | ---: |")
+    for name, ns in run_on_fast_loop(_measure()).items():
+        print(f"| {name} | {ns:,.0f} |")
+
+
+if __name__ == "__main__":
+    main()
