@@ -25,7 +25,7 @@ from loadgen import environment
 from loadgen.answers import Kept
 from loadgen.record import Column
 from loadgen.results import PERCENTILES, Distribution, Results
-from loadgen.settings import EffectiveSettings, Scenario, TestSettings
+from loadgen.settings import LOGGED_IN_THIS_ORDER, EffectiveSettings, Scenario, TestSettings
 from loadgen.system import as_bytes
 from loadgen.traffic import Phase
 
@@ -148,16 +148,7 @@ def put_requested(log: DetailLog, requested: TestSettings) -> None:
         "max_duration_ms",
         "min_query_count",
         "max_query_count",
-        "qsl_rng_seed",
-        "sample_index_rng_seed",
-        "schedule_rng_seed",
-        "accuracy_log_rng_seed",
-        "accuracy_log_probability",
-        "accuracy_log_sampling_target",
-        "print_timestamps",
-        "performance_issue_unique",
-        "performance_issue_same",
-        "performance_issue_same_index",
+        *LOGGED_IN_THIS_ORDER,
         "performance_sample_count_override",
         "accuracy_sample_count_override",
         "sample_concatenate_permutation",
@@ -186,16 +177,7 @@ def put_effective(log: DetailLog, effective: EffectiveSettings) -> None:
         "min_query_count",
         "max_query_count",
         "min_sample_count",
-        "qsl_rng_seed",
-        "sample_index_rng_seed",
-        "schedule_rng_seed",
-        "accuracy_log_rng_seed",
-        "accuracy_log_probability",
-        "accuracy_log_sampling_target",
-        "print_timestamps",
-        "performance_issue_unique",
-        "performance_issue_same",
-        "performance_issue_same_index",
+        *LOGGED_IN_THIS_ORDER,
         "performance_sample_count",
         "accuracy_sample_count",
         "sample_concatenate_permutation",

@@ -121,6 +121,21 @@ class EffectiveSettings:
     """Settings that the reference logs as errors and goes on with."""
 
 
+LOGGED_IN_THIS_ORDER = (
+    "qsl_rng_seed",
+    "sample_index_rng_seed",
+    "schedule_rng_seed",
+    "accuracy_log_rng_seed",
+    "accuracy_log_probability",
+    "accuracy_log_sampling_target",
+    "print_timestamps",
+    "performance_issue_unique",
+    "performance_issue_same",
+    "performance_issue_same_index",
+)
+"""Settings that each of the reference's logs lists one after the other."""
+
+
 def effective(requested: TestSettings, total_count: int, performance_count: int) -> EffectiveSettings:
     """Derive the effective settings for a library of ``total_count`` samples, ``performance_count`` fitting in memory.
 

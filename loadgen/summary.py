@@ -6,7 +6,7 @@ Other tools match on these lines, odd blanks included.  Figures come from ``resu
 from __future__ import annotations
 
 from loadgen.results import PERCENTILES, Distribution, EarlyStopping, Results
-from loadgen.settings import EffectiveSettings, Scenario
+from loadgen.settings import LOGGED_IN_THIS_ORDER, EffectiveSettings, Scenario
 
 SUMMARY = "mlperf_log_summary.txt"
 
@@ -131,16 +131,7 @@ def _parameter_lines(s: EffectiveSettings) -> list[str]:
     values |= {
         f"{name} ": getattr(s, name)
         for name in (
-            "qsl_rng_seed",
-            "sample_index_rng_seed",
-            "schedule_rng_seed",
-            "accuracy_log_rng_seed",
-            "accuracy_log_probability",
-            "accuracy_log_sampling_target",
-            "print_timestamps",
-            "performance_issue_unique",
-            "performance_issue_same",
-            "performance_issue_same_index",
+            *LOGGED_IN_THIS_ORDER,
             "performance_sample_count",
             "accuracy_sample_count",
         )
