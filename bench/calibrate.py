@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -23,8 +22,7 @@ from bench.assembly import UsageError
 from loadgen import VERSION, Mode, Scenario, Test, TestSettings, run_on_fast_loop
 from loadgen.directory import document
 from loadgen.environment import available_memory_bytes, describe
-from sut.library import ArrayLibrary
-from sut.null import NullSystem
+from sut.null import NullSystem, null_library
 
 DONE, INTERRUPTED = 0, 130
 
@@ -49,7 +47,6 @@ _CLOSED_MARGIN = 1.5
 program ran is too slow."""
 _LATE_RATE, _LATE_NS = 1e3, 1_000_000
 """A p99 lateness above so much, at no more than this rate, is told with its mend."""
-_SAMPLES = 1024
 
 Result = dict[str, Any]
 """A result document, as ``loadgen.directory.document`` makes it."""
@@ -190,8 +187,7 @@ def _drive(time_s: float, **settings: Any) -> Result:
     """The result document of one test of the null system that lasts ``time_s``."""
     duration_ms = max(1, round(time_s * 1000))
     requested = TestSettings(min_duration_ms=duration_ms, min_query_count=1, **settings)
-    library = ArrayLibrary("nothing", lambda indices: np.zeros((len(indices), 1), np.float32), _SAMPLES, _SAMPLES)
-    test = Test(NullSystem(Mode.PerformanceOnly), library, requested)
+    test = Test(NullSystem(Mode.PerformanceOnly), null_library(), requested)
     try:
         run_on_fast_loop(test.run())
         return document(test, {}, [])

@@ -102,10 +102,9 @@ class Answers:
                 self._completed_view[first] = now
                 self._status_view[first] = _OK
             else:
+                in_range = self._first_row <= first < last <= self.issued
                 # Comparing bytes tells several times faster than numpy whether all are waiting.
-                if not self._first_row <= first < last <= self.issued or self._status_view[
-                    first:last
-                ].tobytes() != bytes(last - first):
+                if not in_range or self._status_view[first:last].tobytes() != bytes(last - first):
                     self._refuse_rows(np.arange(first, last))
                     return
                 self._completed[first:last] = now
@@ -162,12 +161,11 @@ class Answers:
         record.scheduled[first:last] = record.issued[first:last]
         record.completed[first:last] = completed if samples_per_query == 1 else completed.repeat(samples_per_query)
         record.status[first:last] = _OK
-        for row, _ in failed:
+        for row, error in failed:
             record.status[row : row + samples_per_query] = _FAILED
+            self._count_failed(samples_per_query, error)
         self.issued = last
         self.answered += last - first
-        for _, error in failed:
-            self._count_failed(samples_per_query, error)
         if self._keeping:
             for row, responses in kept:
                 self._keep(np.arange(row, row + samples_per_query), responses)
@@ -226,11 +224,11 @@ class Answers:
                 return
             self._completed[rows] = now
             self._status[rows] = _OK if reason is None else _FAILED
+            if reason is not None:
+                self._count_failed(rows.size, reason)
             if responses is not None and self._keeping:
                 self._keep(rows, responses)
             self.answered = answered = self.answered + rows.size
-            if reason is not None:  # after ANSWERED, as whoever watches takes the failed from the answered
-                self._count_failed(rows.size, reason)
         if answered >= self._awaited:
             self._wake()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -44,6 +45,7 @@ def git_revision() -> str | None:
     return git("describe", "--always", "--dirty", "--abbrev=10", "--exclude=*")
 
 
+@functools.cache
 def git(*arguments: str) -> str | None:
     """What git says of the checkout that this code runs from; None where there is none."""
     root = Path(__file__).resolve().parent.parent

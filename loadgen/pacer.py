@@ -15,7 +15,6 @@ import time
 
 from loadgen.priority import Priority
 
-MONOTONIC_CLOCK = 1  # CLOCK_MONOTONIC, the clock of time.monotonic_ns on Linux
 _TFD_NONBLOCK_CLOEXEC = os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)
 _TFD_TIMER_ABSTIME = 1
 _PR_SET_TIMERSLACK = 29
@@ -56,7 +55,7 @@ class Pacer:
         self._libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" and use_timerfd else None
         self._timer = -1
         if self._libc is not None:
-            self._timer = self._libc.timerfd_create(MONOTONIC_CLOCK, _TFD_NONBLOCK_CLOEXEC)
+            self._timer = self._libc.timerfd_create(time.CLOCK_MONOTONIC, _TFD_NONBLOCK_CLOEXEC)
         self.exact_timer = self._timer >= 0
         if not self.exact_timer:
             self._window_ns = 2_000_000

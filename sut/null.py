@@ -8,8 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from loadgen import Answers, Mode, Responses
+from sut.library import ArrayLibrary
 
 _ANSWER = np.zeros((1, 1), np.float32)
+
+
+def null_library(count: int = 1024) -> ArrayLibrary:
+    """A library of ``count`` samples of nothing, for a system that looks at none."""
+    return ArrayLibrary("null", lambda indices: np.zeros((len(indices), 1), np.float32), count, count)
 
 
 class NullSystem:

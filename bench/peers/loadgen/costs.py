@@ -11,23 +11,19 @@ import threading
 import time
 from collections.abc import Callable
 
-import numpy as np
-
 from loadgen import Mode, Scenario, Test, TestSettings, run_on_fast_loop
 from loadgen.pacer import LAST_SPIN_NS, Pacer
-from sut.library import ArrayLibrary
-from sut.null import NullSystem
+from sut.null import NullSystem, null_library
 
 _ROUNDS = 5
 _TIMES = 100_000
 
 
 def _test() -> Test:
-    library = ArrayLibrary("null", lambda indices: np.zeros((len(indices), 1), np.float32), 64, 64)
     settings = TestSettings(
         scenario=Scenario.Server, server_target_qps=1e6, min_duration_ms=1000, min_query_count=2 * _ROUNDS * _TIMES
     )
-    return Test(NullSystem(Mode.PerformanceOnly), library, settings)
+    return Test(NullSystem(Mode.PerformanceOnly), null_library(), settings)
 
 
 def _best(loop: Callable[[], object]) -> float:

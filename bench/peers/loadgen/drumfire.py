@@ -28,8 +28,7 @@ from loadgen.system import SampleLibrary
 from loadgen.traffic import draw
 from sut import backends, models
 from sut.batcher import BatchedSystem, service_times
-from sut.library import ArrayLibrary
-from sut.null import NullSystem
+from sut.null import NullSystem, null_library
 
 SAMPLES = 1024
 _BATCH_SIZE = 32
@@ -42,8 +41,7 @@ def settings_of(values: dict[str, Any]) -> TestSettings:
 
 
 def null_test(case: dict[str, Any]) -> Test:
-    library = ArrayLibrary("null", lambda indices: np.zeros((len(indices), 1), np.float32), SAMPLES, SAMPLES)
-    return Test(NullSystem(Mode.PerformanceOnly), library, settings_of(case["settings"]))
+    return Test(NullSystem(Mode.PerformanceOnly), null_library(SAMPLES), settings_of(case["settings"]))
 
 
 def phase(case: dict[str, Any]) -> dict[str, float]:
