@@ -1,7 +1,6 @@
 """Assembling a run: from the command's options to a system, a library and settings.
 
-The one place that knows backends, models and scenarios together.  What it measures here (how fast the model is,
-where the rate was not given) only sizes the traffic; no figure of a result comes from it.
+The one place that knows backends, models and scenarios together; ``remote`` does the same for servers.
 """
 
 from __future__ import annotations
@@ -9,28 +8,25 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from loadgen import Mode, SampleLibrary, Scenario, SystemUnderTest, TestSettings
+from bench.sizing import Service, size_traffic
+from loadgen import Mode, Responses, SampleLibrary, Scenario, SystemUnderTest, TestSettings
 from loadgen.config import ConfigReader
+from loadgen.system import IndexArray
 from sut import backends, models
 from sut.batcher import MAX_BATCH_SIZE, BatchedSystem, RunBatch, service_times
 from sut.models.file import FileModel
-from sut.models.model import Model
+from sut.models.model import Accuracy, Model
 from sut.null import NullSystem
 
-_NULL_RATE = 1000.0
-"""Queries a second where neither the user nor a measurement tells: only for the null system."""
-_SERVER_SHARE = 0.25
-"""Part of what the model answers one by one that a Server run asks for when no rate is given: far from saturation,
-as the issuing thread and the machine's other work need their share as well."""
-_OFFLINE_MARGIN = 1.3
-_CLOSED_LOOP_MARGIN = 0.7
-"""Assume somewhat faster than measured, so that the pre-drawn queries last for the run."""
+_MAX_BATCH_SIZE = 32
+"""The largest batch of a model in this process unless the user says otherwise."""
 
 
 class UsageError(ValueError):
@@ -44,7 +40,8 @@ class Assembly:
     system: SystemUnderTest
     library: SampleLibrary
     settings: TestSettings
-    model: Model
+    accuracy: Callable[[IndexArray, Responses], Accuracy]
+    """Judges the answers of an accuracy run."""
     title: str
     description: dict[str, Any]
     """The result's ``system`` section."""
@@ -60,10 +57,9 @@ class Assembly:
 
 def assemble(options: argparse.Namespace) -> Assembly:
     """Load what the options name.  Raises ``UsageError`` and the errors of the parts, each one clear line."""
-    if options.max_batchsize > MAX_BATCH_SIZE:
-        raise UsageError(f"--max-batchsize must be at most {MAX_BATCH_SIZE}, not {options.max_batchsize}")
-    scenario = Scenario[options.scenario]
-    mode = Mode.AccuracyOnly if options.accuracy else Mode.PerformanceOnly
+    max_batch_size = options.max_batchsize or _MAX_BATCH_SIZE
+    if max_batch_size > MAX_BATCH_SIZE:
+        raise UsageError(f"--max-batchsize must be at most {MAX_BATCH_SIZE}, not {max_batch_size}")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = options.threads or max(1, (cores - 1) // options.instances)
 
@@ -81,14 +77,14 @@ def assemble(options: argparse.Namespace) -> Assembly:
         library = model.library(options.dataset_path, options.count, options.performance_sample_count)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    max_batch_size = options.max_batchsize
     if loaded and loaded[0].fixed_batch_size is not None:
         max_batch_size = loaded[0].fixed_batch_size
 
-    settings, errors = _settings(options, model, scenario, mode)
+    settings, errors = read_settings(options, model.name)
     system: SystemUnderTest
+    service: Service | None
     if options.backend == "null":
-        system = NullSystem(mode)
+        system = NullSystem(settings.mode)
         service = None
         computes = "answers at once, computes nothing"
     else:
@@ -106,7 +102,7 @@ def assemble(options: argparse.Namespace) -> Assembly:
         system,
         library,
         settings,
-        model,
+        model.accuracy,
         title=f"{options.backend} {model.name} {options.device}",
         description={
             "backend": options.backend,
@@ -122,7 +118,7 @@ def assemble(options: argparse.Namespace) -> Assembly:
         config_errors=errors,
         _loaded=loaded,
     )
-    assembly.description["qps_source"] = _size_traffic(assembly, options, scenario, service)
+    assembly.description["qps_source"] = size_traffic(settings, model.name, options, service, assembly.notes)
     return assembly
 
 
@@ -147,14 +143,13 @@ def _run_batch(backend: backends.Backend, model: Model) -> RunBatch:
     return lambda batch: model.respond(backend.run(batch))
 
 
-def _settings(
-    options: argparse.Namespace, model: Model, scenario: Scenario, mode: Mode
-) -> tuple[TestSettings, tuple[str, ...]]:
+def read_settings(options: argparse.Namespace, model_name: str) -> tuple[TestSettings, tuple[str, ...]]:
     """The rules' values, then user.conf, then the command line: each overrides the one before."""
     settings, reader = TestSettings(), ConfigReader(options.round)
-    if reader.from_config(settings, options.user_conf, model.name, scenario.name) != 0:
+    if reader.from_config(settings, options.user_conf, model_name, options.scenario) != 0:
         raise UsageError(reader.errors[-1])
-    settings.scenario, settings.mode = scenario, mode
+    settings.scenario = Scenario[options.scenario]
+    settings.mode = Mode.AccuracyOnly if options.accuracy else Mode.PerformanceOnly
     if options.time is not None:
         settings.min_duration_ms = round(options.time * 1000)
     if options.count is not None:
@@ -188,58 +183,15 @@ class _Service:
         finally:
             self._library.unload(indices)
 
+    def check(self) -> None:
+        self.seconds(1)
+
     def query_seconds(self, samples: int) -> float:
-        """One query of a closed loop, run batch after batch."""
+        """Run batch after batch."""
         whole, rest = divmod(samples, self._max_batch_size)
         seconds = whole * self.seconds(self._max_batch_size) if whole else 0.0
         return seconds + (self.seconds(rest) if rest else 0.0)
 
-    def samples_per_second(self, batch_size: int) -> float:
+    def samples_per_second(self, *, together: bool) -> float:
+        batch_size = self._max_batch_size if together else 1
         return self._instances * batch_size / self.seconds(batch_size)
-
-
-def _size_traffic(
-    assembly: Assembly, options: argparse.Namespace, scenario: Scenario, service: _Service | None
-) -> str | None:
-    """Set the rates that nobody gave, from a measurement; returns where the scenario's rate came from."""
-    settings = assembly.settings
-    built_in = TestSettings()
-    ConfigReader(options.round).from_config(built_in, None, assembly.model.name, scenario.name)
-
-    def given(name: str) -> bool:
-        return bool(getattr(settings, name) != getattr(built_in, name))
-
-    if service is not None:
-        service.seconds(1)  # warm up, and see that the model takes the data, whatever else was given
-    if scenario in (Scenario.SingleStream, Scenario.MultiStream):
-        if options.qps is not None:
-            assembly.notes.append(f"--qps has no effect in {scenario.name}: a query follows when the last is answered")
-        single = scenario == Scenario.SingleStream
-        name = "single_stream_expected_latency_ns" if single else "multi_stream_expected_latency_ns"
-        if given(name):
-            return "user.conf"
-        samples = 1 if single else settings.multi_stream_samples_per_query
-        seconds = service.query_seconds(samples) if service is not None else 1e-6
-        setattr(settings, name, max(seconds * _CLOSED_LOOP_MARGIN * 1e9, 500.0))
-        return "measured"
-    name = "server_target_qps" if scenario == Scenario.Server else "offline_expected_qps"
-    batch_size = 1 if scenario == Scenario.Server else assembly.description["max_batch_size"]
-    capacity = service.samples_per_second(batch_size) if service is not None else _NULL_RATE
-    if options.qps is not None or given(name):
-        if scenario == Scenario.Offline and settings.offline_expected_qps * 2 < capacity:
-            assembly.notes.append(
-                f"--qps {settings.offline_expected_qps:g} sizes the one query of Offline, and {capacity:.0f} samples a "
-                "second were measured: the run may well be over before its least duration; raise --qps"
-            )
-        return "user.conf" if options.qps is None else "--qps"
-    share = _SERVER_SHARE if scenario == Scenario.Server else _OFFLINE_MARGIN
-    rate = _round_to_three_digits(capacity * share)
-    setattr(settings, name, rate)
-    assembly.notes.append(
-        f"no --qps given: asking for {rate:g} a second, from a measurement of {capacity:.0f} a second"
-    )
-    return "measured"
-
-
-def _round_to_three_digits(value: float) -> float:
-    return float(f"{value:.3g}")

@@ -24,10 +24,21 @@ from loadgen.rounds import DEFAULT_ROUND, SEEDS
 from loadgen.run import DEFAULT_PATIENCE_S
 from sut import backends, models
 from sut.backends import BackendError
+from sut.triton.errors import ServerError
+from sut.triton.inputs import InputError
 
 USAGE, INTERRUPTED = 2, 130
 
-_EXPECTED_ERRORS = (UsageError, SettingsError, OutputError, BackendError, models.UnknownModel, models.MissingExtra)
+_EXPECTED_ERRORS = (
+    UsageError,
+    SettingsError,
+    OutputError,
+    BackendError,
+    ServerError,
+    InputError,
+    models.UnknownModel,
+    models.MissingExtra,
+)
 
 _NOT_YET = {
     "--find-peak-performance": "searching for the peak rate",
@@ -36,8 +47,6 @@ _NOT_YET = {
     "--until-confident": "runs that last until early stopping decides",
     "--workers": "several generator processes",
     "--hosts": "several hosts",
-    "--url": "remote Triton servers",
-    "--client": "remote Triton servers",
 }
 
 
@@ -94,8 +103,14 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         epilog="A first look: drumfire run onnxruntime digits cpu --scenario Server --qps 500 --time 10",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    run.add_argument("backend", metavar="BACKEND", help=f"what computes: {', '.join((*backends.BACKENDS, 'null'))}")
-    run.add_argument("model", metavar="MODEL", help=f"what is computed: {', '.join(models.MODELS)}, or an .onnx file")
+    run.add_argument(
+        "backend", metavar="BACKEND", help=f"what computes: {', '.join((*backends.BACKENDS, 'triton', 'null'))}"
+    )
+    run.add_argument(
+        "model",
+        metavar="MODEL",
+        help=f"what is computed: {', '.join(models.MODELS)}, an .onnx file, or a name on the server",
+    )
     run.add_argument(
         "device", metavar="DEVICE", nargs="?", default="cpu", choices=backends.DEVICES, help="cpu (default) or gpu"
     )
@@ -136,8 +151,9 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     system = run.add_argument_group("system under test")
     system.add_argument(
-        "--max-batchsize", type=_positive(int), default=32, metavar="N", help="largest batch (default: 32)"
-    )
+        "--max-batchsize", type=_positive(int), metavar="N",
+        help="largest batch (default: 32; triton: samples in a request, 1 by default, so that the server batches)",
+    )  # fmt: skip
     system.add_argument(
         "--max-queue-delay", type=_at_least_zero, default=0.0, metavar="MS",
         help="how long a row may wait for a fuller batch, ms (default: 0, a free worker takes what is there)",
@@ -151,6 +167,7 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     system.add_argument("--dataset-path", type=Path, metavar="D", help="where the model's data set lies")
     system.add_argument("--weights", type=Path, metavar="F", help="a local file of weights instead of the model's own")
+    _add_remote(run)
     result = run.add_argument_group("result")
     result.add_argument("--output", type=Path, metavar="D", help="folder of the run (default: a new one in ./runs)")
     result.add_argument("--json", action="store_true", help="print the result as one JSON object, and nothing else")
@@ -162,6 +179,65 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     for option, what in _NOT_YET.items():
         run.add_argument(option, nargs="?", action=_NotYet, const=what, dest="not_yet", help=argparse.SUPPRESS)
     run.set_defaults(command=_run)
+
+
+def _add_remote(run: _Parser) -> None:
+    remote = run.add_argument_group("remote servers (BACKEND triton)")
+    remote.add_argument(
+        "--url", action="append", metavar="URL",
+        help="grpc://HOST:8001, http://HOST:8000, or grpcs:// and https:// over TLS; several times for several servers",
+    )  # fmt: skip
+    remote.add_argument(
+        "--client", choices=("drumfire", "tritonclient"), default="drumfire", metavar="NAME",
+        help="what speaks to the server: drumfire (default), or Triton's own client library, tritonclient, to compare",
+    )  # fmt: skip
+    remote.add_argument(
+        "--concurrency", type=_positive(int), metavar="N",
+        help="requests under way at most (default: Offline 64; the other scenarios know no bound but --connections)",
+    )  # fmt: skip
+    remote.add_argument(
+        "--connections", type=_positive(int), metavar="N",
+        help="connections to each server (default: gRPC 1; HTTP, where each carries one request at a time, 1 in "
+        "SingleStream, one a sample in MultiStream, else 64 or --concurrency)",
+    )  # fmt: skip
+    remote.add_argument(
+        "--balance", choices=("round-robin", "least-in-flight"), default="round-robin", metavar="HOW",
+        help="which connection takes the next request: round-robin (default) or least-in-flight",
+    )  # fmt: skip
+    remote.add_argument("--model-version", default="", metavar="V", help="(default: the one that the server chooses)")
+    remote.add_argument(
+        "--input", action="append", default=[], metavar="NAME:SHAPE",
+        help="sizes of an input that the model leaves open, without the batch, such as INPUT0:3,224,224",
+    )  # fmt: skip
+    remote.add_argument(
+        "--input-data", metavar="WHAT",
+        help=f"random (default), zero, a named data set ({', '.join(models.MODELS)}), a folder with INPUT.npy for each "
+        "input, or a JSON file as perf_analyzer reads it; outputs given there are compared with the replies",
+    )  # fmt: skip
+    remote.add_argument(
+        "--shared-memory", choices=("none", "system", "cuda"), default="none", metavar="KIND",
+        help="hand tensors over in shared memory, with a server on this host: none (default), system or cuda",
+    )  # fmt: skip
+    remote.add_argument(
+        "--request-timeout", type=_positive(float), metavar="S",
+        help="a request without a reply for S seconds is given up and fails (default: none; see --patience)",
+    )  # fmt: skip
+    remote.add_argument(
+        "--max-message-size", type=_positive(int), default=64, metavar="MB",
+        help="the largest reply that is taken, MiB (default: 64)",
+    )  # fmt: skip
+    remote.add_argument(
+        "--header", action="append", default=[], metavar="'NAME: VALUE'",
+        help="sent with every request, such as 'authorization: Bearer TOKEN'",
+    )  # fmt: skip
+    remote.add_argument("--tls-ca", type=Path, metavar="F", help="certificates to trust (default: the system's)")
+    remote.add_argument("--tls-cert", type=Path, metavar="F", help="our certificate, where the server asks for one")
+    remote.add_argument("--tls-key", type=Path, metavar="F", help="the key of --tls-cert")
+    remote.add_argument(
+        "--metrics-url",
+        metavar="URL",
+        help="the server's Prometheus metrics (default: port 8002 of its host, if there)",
+    )
 
 
 def _add_calibrate(commands: argparse._SubParsersAction[_Parser]) -> None:

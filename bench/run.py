@@ -9,7 +9,8 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+import urllib.parse
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from bench import report
-from bench.assembly import Assembly, assemble
+from bench import assembly as local
+from bench import remote, report
+from bench.assembly import Assembly, UsageError
 from bench.dashboard import Dashboard
 from loadgen import Mode, Test, run_on_fast_loop
 from loadgen.directory import document, percentile_name, prepare, save
@@ -36,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     """Do one run and return the exit status."""
     messages = Console(stderr=options.json, highlight=False, soft_wrap=True)
     with _terminating():
-        assembly = assemble(options)
+        assembly = _assemble(options)
         try:
             test = Test(
                 assembly.system,
@@ -52,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
                 messages.print(f"warning: {text}", style="yellow", markup=False)
             for text in assembly.notes:
                 messages.print(f"note: {text}", style="dim", markup=False)
-            environment = describe(() if options.backend == "null" else backends.distributions(options.backend))
+            environment = describe(_distributions(options))
             _drive(test, assembly, options)
         finally:
             assembly.close()
@@ -76,10 +78,26 @@ def run(options: argparse.Namespace) -> int:
     return VALID if result["validity"] == "VALID" else INVALID
 
 
+def _assemble(options: argparse.Namespace) -> Assembly:
+    if options.backend == "triton":
+        return remote.assemble(options)
+    if options.url:
+        raise UsageError(f"--url is for servers: drumfire run triton {options.model} --url {options.url[0]}")
+    return local.assemble(options)
+
+
+def _distributions(options: argparse.Namespace) -> Sequence[str]:
+    """The packages whose versions belong in the result."""
+    if options.backend == "triton":
+        return ("hpack",) if options.client == "drumfire" else ("tritonclient", "grpcio")
+    return () if options.backend == "null" else backends.distributions(options.backend)
+
+
 def _new_folder(options: argparse.Namespace) -> Path:
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     model = Path(options.model).stem
-    name = f"{stamp}-{options.backend}-{model}-{options.device}-{options.scenario}"
+    where = urllib.parse.urlsplit(options.url[0]).scheme if options.url else options.device
+    name = f"{stamp}-{options.backend}-{model}-{where}-{options.scenario}"
     folder = Path("runs") / (name + ("-accuracy" if options.accuracy else ""))
     number = 1
     while folder.exists():
@@ -156,7 +174,7 @@ def _accuracy(test: Test, assembly: Assembly) -> dict[str, Any] | None:
     if not answers:
         return None
     rows = np.array([row for row, _ in answers])
-    found = assembly.model.accuracy(test.record.sample_index[rows], [data for _, data in answers])
+    found = assembly.accuracy(test.record.sample_index[rows], [data for _, data in answers])
     return {
         "metric": found.metric,
         "value": found.value,

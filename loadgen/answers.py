@@ -10,6 +10,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -55,6 +56,9 @@ class Answers:
         """Whether a query is issued only after the answers to the last one (SingleStream and MultiStream)."""
         self.kept: list[Kept] = []
         self.faults = Faults()
+        self.aborted: str | None = None
+        """Why no answers can come any more, if the system said so."""
+        self.on_abort: Callable[[], object] | None = None
         self.origin_ns = 0
         self.issued = 0
         """Rows issued so far: rows [0, issued) of the table.  Set by whoever issues, before the system is asked."""
@@ -120,6 +124,34 @@ class Answers:
     def complete_rows(self, rows: RowArray, responses: Responses | None = None) -> None:
         """As ``complete``, for rows that do not follow each other: shape (n,), each row once."""
         self._settle(rows, responses=responses)
+
+    def complete_each(self, rows: Sequence[int]) -> None:
+        """As ``complete``, for some single rows in any order that were answered together."""
+        now = _clock() - self.origin_ns
+        completed, status, issued, first_row = self._completed_view, self._status_view, self.issued, self._first_row
+        refused = 0
+        with self._lock:
+            for row in rows:
+                if first_row <= row < issued and not status[row]:
+                    completed[row] = now
+                    status[row] = _OK
+                else:
+                    refused += 1
+                    self._refuse_rows(np.array((row,)))
+            self.answered = answered = self.answered + len(rows) - refused
+        if answered >= self._awaited:
+            self._wake()
+
+    def abort(self, reason: str) -> None:
+        """No row can be answered any more, and none need be issued: the run ends.  Called on the event loop."""
+        self.aborted = self.aborted or reason
+        if self.on_abort is not None:
+            self.on_abort()
+
+    @property
+    def keeping(self) -> bool:
+        """Whether the current phase may keep responses; where not, none need be made."""
+        return self._keeping
 
     def fail(self, first: int, last: int, reason: str | BaseException) -> None:
         """Rows [first, last) can not be answered.  Each such row makes the run INVALID; ``reason`` is kept."""

@@ -40,6 +40,7 @@ class End(enum.Enum):
     MAX_DURATION = "Ending early: max test duration was reached."
     MAX_ASYNC = "Ending early: too many outstanding queries."
     NO_ANSWER = "Ending early: the system under test stopped answering."
+    SYSTEM_GONE = "Ending early: the system under test is gone."
     INTERRUPTED = "Ending early: the run was interrupted."
 
     @property

@@ -166,6 +166,7 @@ class Test:
         self._task = task = asyncio.current_task()
         assert task is not None
         opened = False
+        self.answers.on_abort = task.cancel
         try:
             if self.interrupted is None:
                 opened = True
@@ -173,11 +174,11 @@ class Test:
                 with _quiet_interpreter(), self._pauses:
                     await self._run_phases()
         except asyncio.CancelledError:
-            if self.interrupted is None:
+            if self.interrupted is None and self.answers.aborted is None:
                 raise
             task.uncancel()  # it was ours, and ends here
         finally:
-            self._task = None
+            self._task = self.answers.on_abort = None
             self.record.gauges[Gauge.DONE] = 1
             self.answers.give_up()
             if opened:
@@ -186,8 +187,9 @@ class Test:
             self.log.error("error_runtime", f"{text} ({count} times)")
         if self.answers.faults.unanswered:
             self.log.error("error_runtime", f"{self.answers.faults.unanswered} samples were never answered")
-        if self.interrupted is not None:
-            self.log.error("error_runtime", self.interrupted)
+        for why in (self.interrupted, self.answers.aborted):
+            if why is not None:
+                self.log.error("error_runtime", why)
 
     def interrupt(self, reason: str) -> None:
         """End the run soon; call it on the run's loop.  What was measured stays, and the result is INVALID."""
@@ -230,7 +232,7 @@ class Test:
                     PhaseReport(
                         phase,
                         began,
-                        end or End.INTERRUPTED,
+                        end or (End.INTERRUPTED if self.answers.aborted is None else End.SYSTEM_GONE),
                         issued,
                         lasted_ns,
                         overhead,
@@ -263,6 +265,8 @@ class Test:
         faults, lines = self.answers.faults, []
         if self.interrupted is not None:
             lines.append(f"The run was cut short: {self.interrupted}.")
+        if self.answers.aborted is not None:
+            lines.append(f"The system under test is gone: {self.answers.aborted}")
         if any(report.end == End.NO_ANSWER for report in self.reports):
             lines.append(
                 f"The system stopped answering: no answer came for {self.patience_s:g} s "

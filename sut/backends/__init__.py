@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 import numpy.typing as npt
 
 BACKENDS = {"onnxruntime": "sut.backends.onnxruntime"}
-PLANNED = ("pytorch", "tf", "tflite", "tvm-onnx", "tvm-pytorch", "triton")
+PLANNED = ("pytorch", "tf", "tflite", "tvm-onnx", "tvm-pytorch")
 DEVICES = ("cpu", "gpu")
 
 

@@ -1,0 +1,279 @@
+"""Assembling a run against remote servers: from the command's options to a system, a library and settings.
+
+As ``assembly`` does for models in this process.  What is asked of the servers here (what the model takes, how fast it
+answers) is asked before the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import numpy as np
+
+from bench.assembly import Assembly, UsageError, read_settings
+from bench.sizing import size_traffic
+from loadgen import Mode, Responses, Scenario, Test, TestSettings, run_on_fast_loop
+from loadgen.system import IndexArray
+from sut import models
+from sut.models.model import Model
+from sut.triton import inputs as samples
+from sut.triton.client import Client
+from sut.triton.discovery import Description, describe
+from sut.triton.endpoint import Endpoint, Security, parse_header, parse_url
+from sut.triton.exchange import Channel, Outputs
+from sut.triton.kserve_grpc import Calls, GrpcChannel, GrpcMessages
+from sut.triton.kserve_http import HttpChannel, HttpMessages, model_path
+from sut.triton.samples import RemoteLibrary
+from sut.triton.system import RemoteSystem
+from sut.triton.tensors import ModelInterface, pack_bytes
+
+_PERFORMANCE_COUNT = 500
+"""Samples in memory unless asked otherwise, where there are as many."""
+_IN_FLIGHT = 64
+"""Requests at a time where neither the scenario nor the user bounds them: Offline, and the connections of a Server run
+over HTTP, which carry one request each."""
+_PROBE_S = 0.3
+_PATIENCE_S = 20.0
+
+
+def assemble(options: argparse.Namespace) -> Assembly:
+    """Ask the servers what the options name.  Raises ``UsageError`` and the errors of the parts, each one line."""
+    endpoints = _endpoints(options)
+    security = Security(options.tls_ca, options.tls_cert, options.tls_key, tuple(map(parse_header, options.header)))
+    found = run_on_fast_loop(_describe(endpoints, security, options.model, options.model_version))
+    interface = samples.resolve(found.interface, samples.parse_shapes(options.input))
+    batch_size = options.max_batchsize or 1
+    if batch_size > max(interface.max_batch_size, 1):
+        most = f"at most {interface.max_batch_size}" if interface.max_batch_size else "no batches"
+        raise UsageError(f"--max-batchsize {batch_size}: the server's {options.model} takes {most} in a request")
+
+    model = _model(options)
+    data = _inputs(options, model, interface)
+    settings, errors = read_settings(options, model.name if model is not None else options.model)
+    if model is None and settings.mode == Mode.AccuracyOnly:
+        raise UsageError(
+            "--accuracy needs labels: name a data set with --input-data "
+            f"({', '.join(models.MODELS)}); what .npy or JSON data expects is compared in every run"
+        )
+    total = min(options.count or data.total_count, data.total_count)
+    messages: GrpcMessages | HttpMessages
+    messages = GrpcMessages(interface) if endpoints[0].is_grpc else HttpMessages(interface)
+    library = RemoteLibrary(
+        data,
+        interface,
+        messages,
+        total_count=total,
+        performance_count=min(options.performance_sample_count or _PERFORMANCE_COUNT, total),
+        batch_size=batch_size,
+    )
+    concurrency = options.concurrency or (_IN_FLIGHT if settings.scenario == Scenario.Offline else None)
+    connections = options.connections or _connections(endpoints, settings, batch_size, concurrency)
+    system = RemoteSystem(
+        f"triton {options.model}",
+        library,
+        messages,
+        _channels(messages, interface, security, options),
+        endpoints,
+        security,
+        respond=_respond(model, interface),
+        connections=connections,
+        concurrency=concurrency,
+        batch_size=batch_size,
+        deadline_s=options.request_timeout,
+        least_in_flight=options.balance == "least-in-flight",
+        expects=data.expected(0) is not None,
+    )
+    assembly = Assembly(
+        system,
+        library,
+        settings,
+        model.accuracy if model is not None else _no_accuracy,
+        title=f"triton {options.model} {', '.join(map(str, endpoints))}",
+        description={
+            "backend": "triton",
+            "model": options.model,
+            "device": None,
+            "description": f"{found.server}, {found.interface.platform or 'platform not told'}",
+            "threads": None,
+            "instances": None,
+            "max_batch_size": batch_size,
+            "max_queue_delay_ms": None,
+            "weights": None,
+            "urls": list(map(str, endpoints)),
+            "client": options.client,
+            "connections": connections * len(endpoints),
+            "concurrency": concurrency,
+            "input_data": data.description,
+            "shared_memory": options.shared_memory,
+            "dynamic_batching": found.dynamic_batching,
+            "response_cache": found.response_cache,
+        },
+        config_errors=errors,
+    )
+    if found.configuration is None:
+        assembly.notes.append("the server tells no model configuration: batching is judged from the shapes")
+    service = _Service(assembly)
+    name = model.name if model is not None else options.model
+    assembly.description["qps_source"] = size_traffic(settings, name, options, service, assembly.notes)
+    return assembly
+
+
+def _endpoints(options: argparse.Namespace) -> list[Endpoint]:
+    urls = [url for option in options.url or () for url in option.split(",")]
+    if not urls:
+        raise UsageError(
+            "triton needs --url grpc://HOST:8001 or http://HOST:8000 (a server to try: drumfire triton-local)"
+        )
+    endpoints = [parse_url(url) for url in urls]
+    if len({endpoint.scheme for endpoint in endpoints}) > 1:
+        raise UsageError("--url: the servers of a run are all spoken to in one protocol")
+    if len(set(endpoints)) < len(endpoints):
+        raise UsageError("--url: a server is named twice; for more connections to it there is --connections")
+    return endpoints
+
+
+async def _describe(endpoints: Sequence[Endpoint], security: Security, model: str, version: str) -> Description:
+    """What the model takes; the servers must agree."""
+    found: list[Description] = []
+    for endpoint in endpoints:
+        async with Client(endpoint, security) as client:
+            found.append(await describe(client, model, version))
+    for endpoint, one in zip(endpoints, found, strict=True):
+        if one.interface != found[0].interface:
+            raise UsageError(f"{endpoint} and {endpoints[0]} serve different models as {model!r}")
+    return found[0]
+
+
+def _model(options: argparse.Namespace) -> Model | None:
+    """The named model whose data are sent, and by whose rules answers are read."""
+    if options.input_data in models.MODELS:
+        return models.get(options.input_data)
+    return models.get(options.model) if options.input_data is None and options.model in models.MODELS else None
+
+
+def _inputs(options: argparse.Namespace, model: Model | None, interface: ModelInterface) -> samples.Inputs:
+    if model is not None:
+        try:
+            library = model.library(options.dataset_path, options.count, options.performance_sample_count)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        return samples.from_library(library, interface)
+    source = options.input_data or "random"
+    if source in ("random", "zero"):
+        kind: Literal["random", "zero"] = "random" if source == "random" else "zero"
+        return samples.generated(interface, kind=kind)
+    path = Path(source)
+    if path.is_dir():
+        return samples.from_npy(path, interface)
+    if path.is_file():
+        return samples.from_json(path, interface)
+    raise UsageError(
+        f"--input-data {source}: no such file or folder; give random, zero, {', '.join(models.MODELS)}, "
+        "a folder of .npy files or a JSON file"
+    )
+
+
+def _connections(
+    endpoints: Sequence[Endpoint], settings: TestSettings, batch_size: int, concurrency: int | None
+) -> int:
+    """To each server: one over gRPC, which carries any number of requests; over HTTP one for each request at a time."""
+    if endpoints[0].is_grpc:
+        return 1
+    at_a_time = concurrency or _IN_FLIGHT
+    if settings.scenario == Scenario.SingleStream:
+        at_a_time = 1
+    elif settings.scenario == Scenario.MultiStream:
+        at_a_time = min(at_a_time, math.ceil(settings.multi_stream_samples_per_query / batch_size))
+    return math.ceil(at_a_time / len(endpoints))
+
+
+def _channels(
+    messages: GrpcMessages | HttpMessages, interface: ModelInterface, security: Security, options: argparse.Namespace
+) -> Any:
+    """Makes the protocol logic of a connection."""
+    most = options.max_message_size << 20
+
+    def grpc(endpoint: Endpoint) -> Channel:
+        assert isinstance(messages, GrpcMessages)
+        calls = Calls(endpoint.authority, tls=endpoint.tls, metadata=security.headers, max_message_bytes=most)
+        return GrpcChannel(calls, messages, options.request_timeout)
+
+    def http(endpoint: Endpoint) -> Channel:
+        assert isinstance(messages, HttpMessages)
+        target = model_path(interface.name, interface.version) + "/infer"
+        return HttpChannel(messages, target, endpoint.authority, security.headers, most)
+
+    return grpc if isinstance(messages, GrpcMessages) else http
+
+
+def _respond(model: Model | None, interface: ModelInterface) -> Any:
+    """From a reply's outputs to a response for each sample."""
+
+    def respond(outputs: Outputs) -> Responses:
+        if not interface.max_batch_size:
+            outputs = [output[None] for output in outputs]
+        if model is not None:
+            return model.respond(outputs)
+        return [
+            b"".join(
+                pack_bytes(output[at].reshape(-1).tolist()) if output.dtype == np.object_ else output[at].tobytes()
+                for output in outputs
+            )
+            for at in range(len(outputs[0]))
+        ]
+
+    return respond
+
+
+def _no_accuracy(indices: IndexArray, responses: Responses) -> NoReturn:
+    raise ValueError("there are no labels to judge by")
+
+
+class _Service:
+    """How fast the servers answer, from short runs of the same system over the same library."""
+
+    def __init__(self, assembly: Assembly) -> None:
+        self._assembly = assembly
+
+    def check(self) -> None:
+        self.query_seconds(1)
+
+    def query_seconds(self, samples: int) -> float:
+        settings = TestSettings(
+            scenario=Scenario.MultiStream,
+            multi_stream_samples_per_query=samples,
+            multi_stream_expected_latency_ns=50_000,
+        )
+        test = self._run(settings)
+        results = test.results()
+        assert results is not None
+        found = results.query_latency or results.latency
+        return found.percentiles[0.5] * 1e-9
+
+    def samples_per_second(self, *, together: bool) -> float:
+        if not together:
+            return 1.0 / self.query_seconds(1)
+        rate = 1.0 / self.query_seconds(1)
+        for _ in range(2):  # the first only tells how many samples the second is to have
+            settings = TestSettings(scenario=Scenario.Offline, offline_expected_qps=max(rate, 4 / _PROBE_S))
+            results = self._run(settings).results()
+            assert results is not None
+            rate = results.rates["samples_per_second"]
+        return rate
+
+    def _run(self, settings: TestSettings) -> Test:
+        settings.mode = Mode.PerformanceOnly
+        settings.min_duration_ms = round(_PROBE_S * 1000)
+        settings.min_query_count = 1
+        test = Test(self._assembly.system, self._assembly.library, settings, patience_s=_PATIENCE_S)
+        run_on_fast_loop(test.run())
+        faults = test.answers.faults
+        if faults.failed:
+            raise UsageError(f"the server does not answer: {faults.failed.most_common(1)[0][0]}")
+        if faults.unanswered:
+            raise UsageError(f"the server gave no answer within {_PATIENCE_S:g} s")
+        return test

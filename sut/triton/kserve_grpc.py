@@ -1,0 +1,456 @@
+"""KServe v2 over gRPC: inference requests and replies as bytes, and unary calls on one HTTP/2 connection.
+
+Knows the messages ModelInferRequest and ModelInferResponse and gRPC's framing, status and metadata; must not know
+sockets.  Sources: KServe's open_inference_grpc.proto; "gRPC over HTTP2" of the gRPC documentation.
+"""
+
+from __future__ import annotations
+
+import enum
+import urllib.parse
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sut.triton import http2
+from sut.triton.errors import ProtocolError
+from sut.triton.exchange import (
+    MAX_MESSAGE_BYTES,
+    Buffer,
+    Failure,
+    Found,
+    Outputs,
+    Part,
+    Region,
+    Reply,
+    check_contents,
+    check_outputs,
+    contents,
+)
+from sut.triton.protobuf import bytes_field, bytes_head, decode, fields, number_field, numbers_field, text_field
+from sut.triton.tensors import ModelInterface
+
+SERVICE = "/inference.GRPCInferenceService/"
+
+_PREFIX_BYTES = 5
+"""Before each message: whether it is compressed (1 byte) and its length (4 bytes)."""
+
+
+class Status(enum.IntEnum):
+    """How a call ended ("Status codes and their use in gRPC")."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+_PARAMETERS = {1: ("key", str), 2: ("value", {3: ("string_param", str)})}
+_OUTPUT = {1: ("name", str), 2: ("datatype", str), 3: ("shape", [int]), 4: ("parameters", [_PARAMETERS])}
+_REGION_PARAMETER = "shared_memory_region"
+
+
+def framed(message: Buffer) -> bytes:
+    """A message as it stands in a stream."""
+    return b"\0" + len(message).to_bytes(4, "big") + message
+
+
+class GrpcMessages:
+    """``Messages`` of one model over gRPC."""
+
+    def __init__(self, interface: ModelInterface) -> None:
+        self.wanted = False
+        self._interface = interface
+        self._heads: dict[tuple[object, ...], bytes] = {}
+        self._layouts: dict[int, tuple[list[tuple[int, int, bytes]], list[Found]]] = {}
+        """By a reply's length: the bytes that are the same in each (first, last, bytes), and its outputs."""
+
+    def request(self, parts: Sequence[Part], regions: Sequence[Region] = ()) -> bytes:
+        key = (*(part if isinstance(part.data, Region) else part.shape for part in parts), *regions)
+        head = self._heads.get(key)
+        if head is None:
+            head = self._head(parts, regions)
+            if len(self._heads) < 1 << 16:
+                self._heads[key] = head
+        pieces: list[Buffer] = [head]
+        for part in parts:
+            if not isinstance(part.data, Region):
+                pieces += (bytes_head(7, len(part.data)), part.data)
+        size = sum(map(len, pieces))
+        return b"".join((b"\0", size.to_bytes(4, "big"), *pieces))
+
+    def _head(self, parts: Sequence[Part], regions: Sequence[Region]) -> bytes:
+        """All of a request but the raw contents."""
+        model = self._interface
+        pieces = [text_field(1, model.name)]
+        if model.version:
+            pieces.append(text_field(2, model.version))
+        for spec, part in zip(model.inputs, parts, strict=True):
+            tensor = text_field(1, spec.name) + text_field(2, spec.datatype) + numbers_field(3, part.shape)
+            if isinstance(part.data, Region):
+                tensor += _region_parameters(4, part.data)
+            pieces.append(bytes_field(5, tensor))
+        for position, spec in enumerate(model.outputs):
+            output = text_field(1, spec.name)
+            if regions:
+                output += _region_parameters(2, regions[position])
+            pieces.append(bytes_field(6, output))
+        return b"".join(pieces)
+
+    def read(self, message: Buffer) -> Outputs | None:
+        """A reply, its prefix of 5 bytes included.  Raises ``ProtocolError`` for one that is not as it must be."""
+        known = self._layouts.get(len(message))
+        if known is not None:
+            for first, last, literal in known[0]:
+                if message[first:last] != literal:
+                    break
+            else:
+                return [contents(message, output) for output in known[1]] if self.wanted else None
+        found = self._parse(message)
+        for output in found:
+            check_contents(message, output)
+        return [contents(message, output) for output in found] if self.wanted else None
+
+    def _parse(self, message: Buffer) -> list[Found]:
+        """The outputs of a reply; its layout is kept, so that the next one like it need not be parsed."""
+        if message[0]:
+            raise ProtocolError("a compressed reply although none was asked for")
+        described, raw, typed = [], [], False
+        for field in fields(memoryview(message)[_PREFIX_BYTES:]):
+            if field.number == 5 and not isinstance(field.value, int):
+                described.append(decode(field.value, _OUTPUT))
+                typed = typed or any(inner.number == 5 for inner in fields(field.value))
+            elif field.number == 6 and not isinstance(field.value, int):
+                first = field.first + _PREFIX_BYTES
+                raw.append((first, first + len(field.value)))
+        shared = [any(p["key"] == _REGION_PARAMETER for p in one["parameters"]) for one in described]
+        if typed:
+            raise ProtocolError("the reply's tensors are typed fields: a server that gives raw contents is needed")
+        # Servers may give an empty raw entry for an output that lies in shared memory, or none.
+        if len(raw) == len(described) - sum(shared):
+            spans = iter(raw)
+            raw = [(-1, -1) if is_shared else next(spans) for is_shared in shared]
+        elif len(raw) == len(described):
+            raw = [(-1, -1) if is_shared else span for span, is_shared in zip(raw, shared, strict=True)]
+        else:
+            raise ProtocolError(f"a reply of {len(described)} outputs with the contents of {len(raw)}")
+        found = check_outputs(
+            self._interface,
+            [
+                Found(one["name"], one["datatype"], tuple(one["shape"]), *span)
+                for one, span in zip(described, raw, strict=True)
+            ],
+        )
+        if all(output.datatype != "BYTES" for output in found) and len(self._layouts) < 256:
+            self._layouts[len(message)] = (_literals(message, [o for o in found if o.first >= 0]), found)
+        return found
+
+
+def _literals(message: Buffer, outputs: Sequence[Found]) -> list[tuple[int, int, bytes]]:
+    """Everything of a message but its outputs' contents: first, last, bytes."""
+    literals, at = [], 0
+    for first, last in [*sorted((output.first, output.last) for output in outputs), (len(message), -1)]:
+        if first > at:
+            literals.append((at, first, bytes(message[at:first])))
+        at = last
+    return literals
+
+
+def _region_parameters(number: int, region: Region) -> bytes:
+    """Where a tensor lies, as entries of the map ``number``."""
+    values = {
+        _REGION_PARAMETER: text_field(3, region.name),
+        "shared_memory_byte_size": number_field(2, region.size),
+        "shared_memory_offset": number_field(2, region.offset),
+    }
+    return b"".join(bytes_field(number, text_field(1, key) + bytes_field(2, value)) for key, value in values.items())
+
+
+class _Head(NamedTuple):
+    """What the headers or trailers of a reply tell."""
+
+    failure: Failure | None
+    status: int | None
+    """gRPC's status; None before the trailers."""
+
+
+def _read_headers(headers: http2.Headers) -> _Head:
+    fields = dict(headers)
+    status = fields.get("grpc-status")
+    if status is not None:
+        if not status.isascii() or not status.isdigit():
+            return _Head(Failure("a reply whose grpc-status is no number"), None)
+        code = int(status)
+        if code == 0:
+            return _Head(None, 0)
+        text = urllib.parse.unquote(fields.get("grpc-message", ""), errors="replace")
+        name = Status(code).name if code in Status._value2member_map_ else f"status {code}"
+        return _Head(Failure(f"{name}: {text}"), code)
+    http_status = fields.get(":status")
+    if http_status != "200":
+        return _Head(Failure(f"HTTP status {http_status} where gRPC answers with 200"), None)
+    if not fields.get("content-type", "").startswith("application/grpc"):
+        return _Head(Failure(f"a reply of type {fields.get('content-type')!r}: is this a gRPC port?"), None)
+    if fields.get("grpc-encoding", "identity") != "identity":
+        return _Head(Failure(f"a reply in {fields['grpc-encoding']} although no compression was asked for"), None)
+    return _Head(None, None)
+
+
+class Answer(NamedTuple):
+    """What came of a call: the message with its prefix, or why there is none."""
+
+    ticket: int
+    message: Buffer | None
+    failure: Failure | None
+    status: int | None
+    """gRPC's status; None where the call ended without one."""
+
+
+class _Gathered:
+    """A message that does not come whole in one frame."""
+
+    def __init__(self) -> None:
+        self.pieces: list[Buffer] = []
+        self.size = 0
+
+    def add(self, piece: Buffer, most_bytes: int) -> None:
+        self.pieces.append(piece)
+        self.size += len(piece)
+        declared = self.size
+        if len(self.pieces[0]) >= _PREFIX_BYTES:
+            declared = max(declared, int.from_bytes(self.pieces[0][1:_PREFIX_BYTES], "big"))
+        if declared > most_bytes + _PREFIX_BYTES:
+            raise ProtocolError(
+                f"a reply of {declared} bytes where at most {most_bytes} are taken: raise --max-message-size"
+            )
+
+
+class Calls:
+    """Unary calls on one connection.  ``metadata`` goes with each call; at most ``limit`` are under way."""
+
+    def __init__(
+        self,
+        authority: str,
+        *,
+        tls: bool = False,
+        metadata: Sequence[tuple[str, str]] = (),
+        limit: int = 1 << 30,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+    ) -> None:
+        self.draining = False
+        self._limit = limit
+        self._connection = http2.Connection(_read_headers)
+        self.out = self._connection.out
+        self._authority, self._scheme = authority, "https" if tls else "http"
+        self._metadata = tuple((name.lower(), value) for name, value in metadata)
+        self._max_message_bytes = max_message_bytes
+        self._tickets: dict[int, int] = {}
+        """By stream, the calls under way; the rest is what has come of their replies."""
+        self._messages: dict[int, Buffer] = {}
+        self._gathered: dict[int, _Gathered] = {}
+        self._failures: dict[int, Failure] = {}
+
+    @property
+    def free(self) -> int:
+        """How many more calls may be begun now; none before the server has told its settings."""
+        connection = self._connection
+        if connection.next_stream > http2.LARGEST_STREAM:
+            self.draining = True
+        if self.draining or not connection.settled:
+            return 0
+        streams_left = (http2.LARGEST_STREAM - connection.next_stream) // 2 + 1
+        return max(min(min(self._limit, connection.max_streams) - len(self._tickets), streams_left), 0)
+
+    def headers(self, method: str) -> http2.Headers:
+        """The header fields of calls to a method of the service."""
+        return (
+            (":method", "POST"),
+            (":scheme", self._scheme),
+            (":path", SERVICE + method),
+            (":authority", self._authority),
+            ("te", "trailers"),
+            ("content-type", "application/grpc"),
+            ("grpc-accept-encoding", "identity"),
+            *self._metadata,
+        )
+
+    @property
+    def under_way(self) -> int:
+        return len(self._tickets)
+
+    @property
+    def oldest(self) -> int | None:
+        return next(iter(self._tickets.values()), None)
+
+    def call(self, ticket: int, headers: http2.Headers, message: Buffer) -> None:
+        """Begin a call; ``message`` is framed.  The caller has seen that there is one ``free``."""
+        self._tickets[self._connection.request(headers, message)] = ticket
+
+    def cancel(self, ticket: int) -> bool:
+        """Give a call up; the connection goes on without it."""
+        for stream, known in self._tickets.items():
+            if known == ticket:
+                self._forget(stream)
+                self._connection.cancel(stream)
+                break
+        return True
+
+    def close(self) -> None:
+        """Tell the server that we go."""
+        self._connection.close()
+
+    def receive(self, data: bytes) -> list[Answer]:
+        """The calls that ended with what was read.  Raises ``ProtocolError``."""
+        answers: list[Answer] = []
+        tickets, messages = self._tickets, self._messages
+        for kind, stream, value, ended in self._connection.receive(data):
+            ticket = tickets.get(stream)
+            if kind is http2.GOAWAY:
+                self._go_away(stream, str(value), answers)
+            elif ticket is None:
+                if stream >= self._connection.next_stream or not stream & 1:
+                    raise ProtocolError(f"a frame on stream {stream}, which was never opened")
+            elif kind is http2.DATA:
+                assert isinstance(value, bytes | memoryview)
+                if not ended and stream not in messages and stream not in self._gathered and self._is_whole(value):
+                    messages[stream] = value
+                else:
+                    self._gather(stream, value)
+                    if ended:
+                        self._end(stream, ticket, _Head(Failure("a reply without trailers"), None), answers)
+            elif kind is http2.HEADERS:
+                assert isinstance(value, _Head)
+                if not ended:
+                    if value.failure is not None:
+                        self._failures[stream] = value.failure
+                elif value.status == 0 and stream in messages and stream not in self._failures:
+                    del tickets[stream]
+                    answers.append(Answer(ticket, messages.pop(stream), None, 0))
+                else:
+                    self._end(stream, ticket, value, answers)
+            else:
+                assert isinstance(value, int)
+                self._forget(stream)
+                failure = Failure(
+                    f"the server reset the call: {http2.code_name(value)}", value == http2.Code.REFUSED_STREAM
+                )
+                answers.append(Answer(ticket, None, failure, None))
+        return answers
+
+    def eof(self) -> list[Answer]:
+        """The server has said its last: see ``lost``, which comes next."""
+        self.draining = True
+        return []
+
+    def lost(self, reason: str) -> list[Answer]:
+        """The connection has ended: so have all calls under way."""
+        self.draining = True
+        answers = [Answer(ticket, None, Failure(reason), None) for ticket in self._tickets.values()]
+        for stream in list(self._tickets):
+            self._forget(stream)
+        return answers
+
+    def _is_whole(self, message: Buffer) -> bool:
+        size = len(message) - _PREFIX_BYTES
+        return 0 <= size <= self._max_message_bytes and int.from_bytes(message[1:_PREFIX_BYTES], "big") == size
+
+    def _gather(self, stream: int, piece: Buffer) -> None:
+        gathered = self._gathered.setdefault(stream, _Gathered())
+        if stream in self._messages:  # it was whole, and yet there is more
+            gathered.add(self._messages.pop(stream), self._max_message_bytes)
+        gathered.add(piece, self._max_message_bytes)
+
+    def _end(self, stream: int, ticket: int, trailers: _Head, answers: list[Answer]) -> None:
+        """A call that ended in another way than with status 0 after a message in one frame."""
+        message = self._messages.get(stream, b"")
+        if stream in self._gathered:
+            message = b"".join(self._gathered[stream].pieces)
+        failure = trailers.failure or self._failures.get(stream)
+        if failure is None and trailers.status is None:
+            failure = Failure("a reply without grpc-status")
+        if failure is None and not self._is_whole(message):
+            failure = Failure("a reply without a whole message")
+        self._forget(stream)
+        answers.append(Answer(ticket, message if failure is None else None, failure, trailers.status))
+
+    def _go_away(self, last: int, reason: str, answers: list[Answer]) -> None:
+        """The server takes no more streams; those above ``last`` it has not seen."""
+        self.draining = True
+        for stream in [stream for stream in self._tickets if stream > last]:
+            failure = Failure(f"the server closes the connection: {reason}", unseen=True)
+            answers.append(Answer(self._tickets[stream], None, failure, None))
+            self._forget(stream)
+            self._connection.cancel(stream)
+
+    def _forget(self, stream: int) -> None:
+        del self._tickets[stream]
+        for held in (self._messages, self._gathered, self._failures):
+            held.pop(stream, None)
+
+
+class GrpcChannel:
+    """A ``Channel`` of ModelInfer calls.  ``deadline_s`` is told to the server with each call."""
+
+    def __init__(self, calls: Calls, messages: GrpcMessages, deadline_s: float | None = None) -> None:
+        self.out = calls.out
+        self._calls, self._messages = calls, messages
+        self._headers = calls.headers("ModelInfer")
+        if deadline_s is not None:
+            self._headers += (("grpc-timeout", f"{min(max(round(deadline_s * 1e3), 1), 99_999_999)}m"),)
+
+    @property
+    def draining(self) -> bool:
+        return self._calls.draining
+
+    @property
+    def free(self) -> int:
+        return self._calls.free
+
+    @property
+    def under_way(self) -> int:
+        return self._calls.under_way
+
+    @property
+    def oldest(self) -> int | None:
+        return self._calls.oldest
+
+    def send(self, ticket: int, request: bytes) -> None:
+        self._calls.call(ticket, self._headers, request)
+
+    def cancel(self, ticket: int) -> bool:
+        return self._calls.cancel(ticket)
+
+    def close(self) -> None:
+        self._calls.close()
+
+    def receive(self, data: bytes) -> list[tuple[int, Reply]]:
+        read = self._messages.read
+        replies: list[tuple[int, Reply]] = []
+        for ticket, message, failure, _ in self._calls.receive(data):
+            if message is None:
+                replies.append((ticket, failure))
+                continue
+            try:
+                replies.append((ticket, read(message)))
+            except ProtocolError as error:  # the reply is wrong, the connection is not
+                replies.append((ticket, Failure(str(error))))
+        return replies
+
+    def eof(self) -> list[tuple[int, Reply]]:
+        self._calls.eof()
+        return []
+
+    def lost(self, reason: str) -> list[tuple[int, Reply]]:
+        return [(answer.ticket, answer.failure) for answer in self._calls.lost(reason)]
