@@ -34,7 +34,7 @@ $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
-	$(PIP) --editable '.[onnx-cpu,test]'
+	$(PIP) --editable '.[onnx-cpu,tritonclient,test]'
 	@touch $@
 
 $(VENV)/.lint: $(BIN)/python pyproject.toml constraints.txt

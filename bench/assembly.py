@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from bench.servers import ServerView
 from bench.sizing import Service, size_traffic
 from loadgen import Mode, Responses, SampleLibrary, Scenario, SystemUnderTest, TestSettings
 from loadgen.config import ConfigReader
 from loadgen.system import IndexArray
 from sut import backends, models
 from sut.batcher import MAX_BATCH_SIZE, BatchedSystem, RunBatch, service_times
+from sut.cache import cache_folder
 from sut.models.file import FileModel
 from sut.models.model import Accuracy, Model
 from sut.null import NullSystem
@@ -46,6 +48,10 @@ class Assembly:
     description: dict[str, Any]
     """The result's ``system`` section."""
     config_errors: tuple[str, ...] = ()
+    servers: ServerView | None = None
+    """The servers that the live view asks, where the system is remote."""
+    told: Callable[[list[slice]], dict[str, Any] | None] = lambda phases: None
+    """What the servers say they did, for the result: from the rows that each phase issued."""
     notes: list[str] = field(default_factory=list)
     """What the user should know before the run."""
     _loaded: list[backends.Backend] = field(default_factory=list)
@@ -67,7 +73,7 @@ def assemble(options: argparse.Namespace) -> Assembly:
     loaded: list[backends.Backend] = []
     if options.backend != "null":
         backends.distributions(options.backend)  # an unknown backend is told before any weights are made
-        weights = options.weights or model.weights(_cache())
+        weights = options.weights or model.weights(cache_folder())
         loaded = [backends.load(options.backend, weights, options.device, threads) for _ in range(options.instances)]
         if isinstance(model, FileModel):
             model.shape_from(loaded[0])
@@ -130,13 +136,6 @@ def _model(options: argparse.Namespace) -> Model:
             raise UsageError(f"no such model file: {options.model}")
         return FileModel(Path(options.model))
     return models.get(options.model)
-
-
-def _cache() -> Path:
-    """Where made files are kept: $MODEL_DIR, else the user's cache folder."""
-    if "MODEL_DIR" in os.environ:
-        return Path(os.environ["MODEL_DIR"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "drumfire"
 
 
 def _run_batch(backend: backends.Backend, model: Model) -> RunBatch:

@@ -26,6 +26,7 @@ from sut import backends, models
 from sut.backends import BackendError
 from sut.triton.errors import ServerError
 from sut.triton.inputs import InputError
+from sut.triton.local_environment import LocalTritonError
 
 USAGE, INTERRUPTED = 2, 130
 
@@ -36,6 +37,7 @@ _EXPECTED_ERRORS = (
     BackendError,
     ServerError,
     InputError,
+    LocalTritonError,
     models.UnknownModel,
     models.MissingExtra,
 )
@@ -92,6 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="check this machine: packages, clocks, timers, GPUs")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.set_defaults(command=_doctor)
+    local = commands.add_parser("triton-local", help="start a real Triton server on this machine, to try remote runs")
+    local.add_argument("--json", action="store_true", help="print one JSON object when it is ready")
+    local.set_defaults(command=_triton_local)
     return parser
 
 
@@ -305,6 +310,12 @@ def _calibrate(options: argparse.Namespace) -> int:
     from bench.calibrate import calibrate
 
     return calibrate(options)
+
+
+def _triton_local(options: argparse.Namespace) -> int:
+    from bench.triton_local import triton_local
+
+    return triton_local(options)
 
 
 def _models(options: argparse.Namespace) -> int:

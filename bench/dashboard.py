@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.live import Live
 
 from bench.screen import draw, plain_line
+from bench.servers import ServerFigures, ServerPoll, ServerView
 from bench.watch import Plan, Watch
 from loadgen import Test
 from loadgen.record import Record
@@ -37,13 +38,22 @@ _STDIN = 0
 class Dashboard:
     """Shows ``test`` while it runs: ``with Dashboard(...): run``.  A view that fails never hurts the run.
 
-    ``plain`` gives a line now and then, without escape codes, in place of a screen.
+    ``plain`` gives a line now and then, without escape codes, in place of a screen.  ``server``: the view asks these
+    servers itself, so that the run does not.
     """
 
-    def __init__(self, test: Test, title: str, *, plain: bool, stream: Literal["stdout", "stderr"]) -> None:
+    def __init__(
+        self,
+        test: Test,
+        title: str,
+        *,
+        plain: bool,
+        stream: Literal["stdout", "stderr"],
+        server: ServerView | None = None,
+    ) -> None:
         self._fd = test.record.fd
         self._view = {"layout": test.record.layout, "plan": asdict(Plan.of(test, title)), "fd": self._fd}
-        self._view |= {"plain": plain, "stream": stream}
+        self._view |= {"plain": plain, "stream": stream, "server": None if server is None else asdict(server)}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Dashboard:
@@ -81,19 +91,25 @@ class Dashboard:
         # is still starting up.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 # -P: a folder called bench where the user stands is not taken for this one.
-                [sys.executable, "-P", "-m", "bench.dashboard", json.dumps(self._view | {"ready": ready})],
+                [sys.executable, "-P", "-m", "bench.dashboard"],
                 stdin=subprocess.PIPE,
                 pass_fds=[self._fd, ready],
                 env=environment,
+                bufsize=0,
             )
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        # Not as an argument: the list of processes shows those to everybody, and there may be tokens in it.
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):  # it has ended already, and has told why
+            process.stdin.write(json.dumps(self._view | {"ready": ready}).encode() + b"\n")
+        return process
 
 
 def main() -> None:
-    view = json.loads(sys.argv[1])
+    view = json.loads(sys.stdin.buffer.readline())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # by way of the exits that put the cursor back
     _step_back()
@@ -102,11 +118,15 @@ def main() -> None:
         stream.reconfigure(errors="replace")  # a terminal without these letters shows others in their place
     plan = Plan(**view["plan"])
     watch = Watch(Record.attach(view["fd"], view["layout"]), plan)
+    poll = None
+    if view["server"] is not None:
+        poll = ServerPoll(ServerView(**view["server"]))
+        poll.start()
     show = _show_lines if view["plain"] else _show_screen
-    show(plan, watch, stream, view["ready"])
+    show(plan, watch, poll, stream, view["ready"])
 
 
-def _show_screen(plan: Plan, watch: Watch, stream: TextIO, ready: int) -> None:
+def _show_screen(plan: Plan, watch: Watch, poll: ServerPoll | None, stream: TextIO, ready: int) -> None:
     console = Console(file=stream, highlight=False)
     with Live(
         console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
@@ -115,13 +135,13 @@ def _show_screen(plan: Plan, watch: Watch, stream: TextIO, ready: int) -> None:
             snapshot = watch.look(time.monotonic_ns())
             if snapshot.done:
                 return
-            live.update(draw(plan, snapshot, console.width), refresh=True)
+            live.update(draw(plan, snapshot, console.width, _figures(poll)), refresh=True)
             ready = _tell(ready)
             if not _sleep(_REFRESH_S):
                 return
 
 
-def _show_lines(plan: Plan, watch: Watch, stream: TextIO, ready: int) -> None:
+def _show_lines(plan: Plan, watch: Watch, poll: ServerPoll | None, stream: TextIO, ready: int) -> None:
     began_ns = time.monotonic_ns()
     line_s = _FIRST_LINE_S
     watch.look(began_ns)
@@ -133,8 +153,12 @@ def _show_lines(plan: Plan, watch: Watch, stream: TextIO, ready: int) -> None:
             return
         elapsed_s = (now_ns - began_ns) * 1e-9
         if elapsed_s >= line_s:
-            print(plain_line(plan, snapshot), file=stream, flush=True)
+            print(plain_line(plan, snapshot, _figures(poll)), file=stream, flush=True)
             line_s = next_line_s(elapsed_s)
+
+
+def _figures(poll: ServerPoll | None) -> ServerFigures | None:
+    return None if poll is None else poll.figures
 
 
 def next_line_s(elapsed_s: float) -> float:

@@ -15,8 +15,9 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 
 from bench.assembly import Assembly, UsageError, read_settings
+from bench.servers import ServerView
 from bench.sizing import size_traffic
-from loadgen import Mode, Responses, Scenario, Test, TestSettings, run_on_fast_loop
+from loadgen import Mode, Responses, Scenario, SystemUnderTest, Test, TestSettings, run_on_fast_loop
 from loadgen.system import IndexArray
 from sut import models
 from sut.models.model import Model
@@ -24,12 +25,15 @@ from sut.triton import inputs as samples
 from sut.triton.client import Client
 from sut.triton.discovery import Description, describe
 from sut.triton.endpoint import Endpoint, Security, parse_header, parse_url
-from sut.triton.exchange import Channel, Outputs
-from sut.triton.kserve_grpc import Calls, GrpcChannel, GrpcMessages
+from sut.triton.exchange import MAX_MESSAGE_BYTES, Channel, Outputs
+from sut.triton.kserve_grpc import GrpcChannel, GrpcMessages
 from sut.triton.kserve_http import HttpChannel, HttpMessages, model_path
+from sut.triton.official import OfficialMessages, OfficialSystem
 from sut.triton.samples import RemoteLibrary
+from sut.triton.statistics import ServerWatch
 from sut.triton.system import RemoteSystem
 from sut.triton.tensors import ModelInterface, pack_bytes
+from sut.triton.watched import WatchedSystem
 
 _PERFORMANCE_COUNT = 500
 """Samples in memory unless asked otherwise, where there are as many."""
@@ -43,6 +47,9 @@ _PATIENCE_S = 20.0
 def assemble(options: argparse.Namespace) -> Assembly:
     """Ask the servers what the options name.  Raises ``UsageError`` and the errors of the parts, each one line."""
     endpoints = _endpoints(options)
+    official = options.client == "tritonclient"
+    if official:
+        _check_official(options, endpoints)
     security = Security(options.tls_ca, options.tls_cert, options.tls_key, tuple(map(parse_header, options.header)))
     found = run_on_fast_loop(_describe(endpoints, security, options.model, options.model_version))
     interface = samples.resolve(found.interface, samples.parse_shapes(options.input))
@@ -60,8 +67,11 @@ def assemble(options: argparse.Namespace) -> Assembly:
             f"({', '.join(models.MODELS)}); what .npy or JSON data expects is compared in every run"
         )
     total = min(options.count or data.total_count, data.total_count)
-    messages: GrpcMessages | HttpMessages
-    messages = GrpcMessages(interface) if endpoints[0].is_grpc else HttpMessages(interface)
+    messages: GrpcMessages | HttpMessages | OfficialMessages
+    if official:
+        messages = OfficialMessages(interface, "grpc" if endpoints[0].is_grpc else "http")
+    else:
+        messages = GrpcMessages(interface) if endpoints[0].is_grpc else HttpMessages(interface)
     library = RemoteLibrary(
         data,
         interface,
@@ -70,25 +80,48 @@ def assemble(options: argparse.Namespace) -> Assembly:
         performance_count=min(options.performance_sample_count or _PERFORMANCE_COUNT, total),
         batch_size=batch_size,
     )
-    concurrency = options.concurrency or (_IN_FLIGHT if settings.scenario == Scenario.Offline else None)
+    unbounded = (Scenario.Server, Scenario.Offline) if official else (Scenario.Offline,)
+    concurrency = options.concurrency or (_IN_FLIGHT if settings.scenario in unbounded else None)
     connections = options.connections or _connections(endpoints, settings, batch_size, concurrency)
-    system = RemoteSystem(
-        f"triton {options.model}",
-        library,
-        messages,
-        _channels(messages, interface, security, options),
-        endpoints,
-        security,
-        respond=_respond(model, interface),
-        connections=connections,
-        concurrency=concurrency,
-        batch_size=batch_size,
-        deadline_s=options.request_timeout,
-        least_in_flight=options.balance == "least-in-flight",
-        expects=data.expected(0) is not None,
-    )
+    system: RemoteSystem | OfficialSystem
+    if isinstance(messages, OfficialMessages):
+        system = OfficialSystem(
+            f"triton {options.model} through tritonclient",
+            library,
+            messages,
+            endpoints[0],
+            security,
+            respond=_respond(model, interface),
+            connections=connections,
+            concurrency=concurrency,
+            batch_size=batch_size,
+            deadline_s=options.request_timeout,
+            expects=data.expected(0) is not None,
+            max_message_bytes=options.max_message_size << 20,
+        )
+    else:
+        system = RemoteSystem(
+            f"triton {options.model}",
+            library,
+            messages,
+            _channels(messages, interface, security, options),
+            endpoints,
+            security,
+            respond=_respond(model, interface),
+            connections=connections,
+            concurrency=concurrency,
+            batch_size=batch_size,
+            deadline_s=options.request_timeout,
+            least_in_flight=options.balance == "least-in-flight",
+            expects=data.expected(0) is not None,
+        )
+    watches = {
+        endpoint: ServerWatch(endpoint, security, options.model, options.model_version, options.metrics_url)
+        for endpoint in endpoints
+    }
+    watched = WatchedSystem(system, watches)
     assembly = Assembly(
-        system,
+        watched,
         library,
         settings,
         model.accuracy if model is not None else _no_accuracy,
@@ -113,10 +146,18 @@ def assemble(options: argparse.Namespace) -> Assembly:
             "response_cache": found.response_cache,
         },
         config_errors=errors,
+        servers=ServerView.of(
+            endpoints,
+            security,
+            options.model,
+            options.model_version,
+            None if options.metrics_url is None else [options.metrics_url],
+        ),
+        told=watched.report,
     )
     if found.configuration is None:
         assembly.notes.append("the server tells no model configuration: batching is judged from the shapes")
-    service = _Service(assembly)
+    service = _Service(system, library)
     name = model.name if model is not None else options.model
     assembly.description["qps_source"] = size_traffic(settings, name, options, service, assembly.notes)
     return assembly
@@ -134,6 +175,21 @@ def _endpoints(options: argparse.Namespace) -> list[Endpoint]:
     if len(set(endpoints)) < len(endpoints):
         raise UsageError("--url: a server is named twice; for more connections to it there is --connections")
     return endpoints
+
+
+def _check_official(options: argparse.Namespace, endpoints: Sequence[Endpoint]) -> None:
+    """Refuse what tritonclient can not do."""
+    cannot = {
+        "more than one --url": len(endpoints) > 1,
+        "--balance least-in-flight": options.balance != "round-robin",
+        f"--shared-memory {options.shared_memory}": options.shared_memory != "none",
+        "--connections over gRPC": endpoints[0].is_grpc and (options.connections or 1) > 1,
+        "--max-message-size over HTTP": not endpoints[0].is_grpc
+        and options.max_message_size << 20 != MAX_MESSAGE_BYTES,
+    }
+    for what, asked in cannot.items():
+        if asked:
+            raise UsageError(f"{what} is not possible with --client tritonclient: leave it out, or leave out --client")
 
 
 async def _describe(endpoints: Sequence[Endpoint], security: Security, model: str, version: str) -> Description:
@@ -199,8 +255,14 @@ def _channels(
 
     def grpc(endpoint: Endpoint) -> Channel:
         assert isinstance(messages, GrpcMessages)
-        calls = Calls(endpoint.authority, tls=endpoint.tls, metadata=security.headers, max_message_bytes=most)
-        return GrpcChannel(calls, messages, options.request_timeout)
+        return GrpcChannel(
+            messages,
+            endpoint.authority,
+            tls=endpoint.tls,
+            metadata=security.headers,
+            max_message_bytes=most,
+            deadline_s=options.request_timeout,
+        )
 
     def http(endpoint: Endpoint) -> Channel:
         assert isinstance(messages, HttpMessages)
@@ -236,8 +298,8 @@ def _no_accuracy(indices: IndexArray, responses: Responses) -> NoReturn:
 class _Service:
     """How fast the servers answer, from short runs of the same system over the same library."""
 
-    def __init__(self, assembly: Assembly) -> None:
-        self._assembly = assembly
+    def __init__(self, system: SystemUnderTest, library: RemoteLibrary) -> None:
+        self._system, self._library = system, library
 
     def check(self) -> None:
         self.query_seconds(1)
@@ -269,7 +331,7 @@ class _Service:
         settings.mode = Mode.PerformanceOnly
         settings.min_duration_ms = round(_PROBE_S * 1000)
         settings.min_query_count = 1
-        test = Test(self._assembly.system, self._assembly.library, settings, patience_s=_PATIENCE_S)
+        test = Test(self._system, self._library, settings, patience_s=_PATIENCE_S)
         run_on_fast_loop(test.run())
         faults = test.answers.faults
         if faults.failed:

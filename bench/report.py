@@ -30,7 +30,7 @@ def show(document: Document, console: Console) -> None:
     console.print(Text(f"Result is : {document['validity']}", "bold green" if valid else "bold red"))
     _list(console, document["reasons"], "red")
     _list(console, [f"warning: {text}" for text in document["warnings"]], "yellow")
-    for rows in (_subject, _rates, _latencies, _quality, _batches, _overhead, _origin):
+    for rows in (_subject, _rates, _latencies, _quality, _batches, _server, _overhead, _origin):
         shown = list(rows(document))
         if shown:
             console.print()
@@ -140,12 +140,97 @@ def _batches(document: Document) -> Iterator[Row]:
     system = document.get("system") or {}
     sizes = system.get("batch_sizes")
     if sizes:
-        most = sorted(sizes.items(), key=lambda one: one[1], reverse=True)[:8]
-        shown = [f"{size}: {count:,}" for size, count in sorted(most, key=lambda one: int(one[0]))]
-        yield "batch sizes", "  ".join(shown) + (f"  and {len(sizes) - 8} sizes more" if len(sizes) > 8 else "")
+        yield "batch sizes", _sizes(sizes)
     for key, name in (("queue_ns", "queueing"), ("service_ns", "computing")):
         if system.get(key):
             yield name, _aligned([f"{p} {figures.duration(ns)}" for p, ns in system[key].items()])
+
+
+def _sizes(sizes: Mapping[str, int]) -> str:
+    """The most frequent batch sizes with their counts."""
+    most = sorted(sizes.items(), key=lambda one: one[1], reverse=True)[:8]
+    shown = [f"{size}: {count:,}" for size, count in sorted(most, key=lambda one: int(one[0]))]
+    return "  ".join(shown) + (f"  and {len(sizes) - 8} sizes more" if len(sizes) > 8 else "")
+
+
+def _server(document: Document) -> Iterator[Row]:
+    """What the servers say they did, and whether it agrees with what was measured."""
+    found = (document.get("system") or {}).get("server")
+    if found is None:
+        return
+    agreed = found["reconciliation"]
+    if agreed is not None:
+        yield "server", _counts(agreed["requests"])
+    for report in found["servers"]:
+        parts = []
+        if report["success"] is not None and len(found["servers"]) > 1:
+            parts.append(f"{report['success']:,} requests")
+        if report["note"]:
+            parts.append(report["note"])
+        if parts:
+            yield "" if agreed is not None else "server", f"{report['url']}: {', '.join(parts)}"
+    if agreed is not None:
+        yield from _agreed(agreed)
+    for report in found["servers"]:
+        for gpu in (report["metrics"] or {}).get("gpus", ()):
+            yield "server GPU", _gpu(gpu)
+
+
+def _counts(requests: Mapping[str, Any]) -> str:
+    difference = requests["difference"]
+    agrees = "as many as were answered"
+    if not requests["equal"]:
+        agrees = f"{abs(difference):,} {'more' if difference > 0 else 'fewer'} than were answered here"
+    failed = f", {requests['server_failed']:,} failed" if requests["server_failed"] else ""
+    return f"{requests['server']:,} requests counted, {agrees}{failed}"
+
+
+def _agreed(agreed: Mapping[str, Any]) -> Iterator[Row]:
+    if agreed["batch_sizes"]:
+        yield "", f"batches of {agreed['mean_batch_size']:.2f} samples on average: {_sizes(agreed['batch_sizes'])}"
+    mean = agreed["mean_ns"]
+    if mean is not None:
+        cached = f", cache {figures.duration(mean['cache_hit'])}" if agreed["cached_share"] else ""
+        share = f" ({figures.share(agreed['cached_share'])} from the cache)" if agreed["cached_share"] else ""
+        yield (
+            "",
+            (
+                f"a request, on average: queue {figures.duration(mean['queue'])}, "
+                f"compute {figures.duration(mean['compute'])}{cached}{share}"
+            ),
+        )
+        yield (
+            "",
+            (
+                f"network and client {figures.duration(mean['network_and_client'])} of a latency of "
+                f"{figures.duration(mean['latency'])}; {figures.duration(mean['waiting'])} before it was sent"
+            ),
+        )
+    held = agreed["in_flight"]
+    yield (
+        "",
+        (
+            f"in flight {figures.digits(held['by_time'])} samples (rate x latency {figures.digits(held['by_rate'])}), "
+            f"{figures.digits(held['in_server'])} requests in the server"
+        ),
+    )
+
+
+def _gpu(gpu: Mapping[str, Any]) -> str:
+    def spread(gauge: Mapping[str, float], text: Any) -> str:
+        return f"{text(gauge['mean'])} (max {text(gauge['max'])})"
+
+    parts = []
+    if gpu["utilization"]:
+        parts.append(f"use {spread(gpu['utilization'], figures.share)}")
+    if gpu["power_w"]:
+        parts.append(f"power {spread(gpu['power_w'], lambda watts: f'{watts:,.0f} W')}")
+    if gpu["memory_used_bytes"]:
+        total = f" of {gpu['memory_total_bytes'] / 1e9:,.0f}" if gpu["memory_total_bytes"] else ""
+        parts.append(f"memory {figures.digits(gpu['memory_used_bytes']['max'] / 1e9)}{total} GB")
+    if gpu["energy_j"]:
+        parts.append(f"{gpu['energy_j']:,.0f} J")
+    return f"{gpu['uuid']}: {', '.join(parts) or 'no figures'}"
 
 
 def _overhead(document: Document) -> Iterator[Row]:

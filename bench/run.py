@@ -13,7 +13,7 @@ import urllib.parse
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     with _undisturbed():
         sections = {
             "command": shlex.join(["drumfire", *sys.argv[1:]]),
-            "system": assembly.description | _batching(test),
+            "system": assembly.description | _batching(test) | {"server": _told(test, assembly)},
             "accuracy": _accuracy(test, assembly),
             "environment": environment,
             "directory": str(folder),
@@ -116,7 +116,8 @@ def _drive(test: Test, assembly: Assembly, options: argparse.Namespace) -> None:
         await test.run()
 
     plain = options.json or not sys.stdout.isatty()
-    live = Dashboard(test, assembly.title, plain=plain, stream="stderr" if options.json else "stdout")
+    stream: Literal["stdout", "stderr"] = "stderr" if options.json else "stdout"
+    live = Dashboard(test, assembly.title, plain=plain, stream=stream, server=assembly.servers)
     with contextlib.nullcontext() if options.no_dashboard else live:
         run_on_fast_loop(main())
 
@@ -165,6 +166,13 @@ def _batching(test: Test) -> dict[str, Any]:
         "queue_ns": figures(begun - columns["issued"][issued][good]),
         "service_ns": figures(columns["completed"][issued][good] - begun),
     }
+
+
+def _told(test: Test, assembly: Assembly) -> dict[str, Any] | None:
+    """What remote servers say of the run."""
+    firsts = [report.phase.first_row for report in test.reports]
+    counts = [report.issued_rows for report in test.reports]
+    return assembly.told([slice(first, first + count) for first, count in zip(firsts, counts, strict=True)])
 
 
 def _accuracy(test: Test, assembly: Assembly) -> dict[str, Any] | None:

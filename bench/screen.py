@@ -13,6 +13,7 @@ import numpy as np
 from rich.text import Text
 
 from bench import figures
+from bench.servers import Gpus, ServerFigures
 from bench.watch import Plan, Snapshot, Spread, rebin
 from loadgen import Scenario
 from loadgen.directory import percentile_name
@@ -33,7 +34,7 @@ _LATE_NS = 1_000_000
 _STALL_NS = 10_000_000
 
 
-def plain_line(plan: Plan, snapshot: Snapshot) -> str:
+def plain_line(plan: Plan, snapshot: Snapshot, server: ServerFigures | None = None) -> str:
     """A run's state in one line without escape codes."""
     s = snapshot
     if not s.started:
@@ -46,11 +47,15 @@ def plain_line(plan: Plan, snapshot: Snapshot) -> str:
         parts.append(f"p50 {figures.duration(s.latency.p50)}, p99 {figures.duration(s.latency.p99)}")
     parts.append(f"{s.in_flight:,} in flight")
     parts.append(f"{s.failed:,} failed" + (f", {s.refused:,} refused" if s.refused else ""))
+    if server is not None and server.rate is not None:
+        parts.append(f"server {figures.rate(server.rate)}")
+        if server.queue_ns is not None and server.compute_ns is not None:
+            parts.append(f"queue {figures.duration(server.queue_ns)}, compute {figures.duration(server.compute_ns)}")
     return ", ".join(parts)
 
 
-def draw(plan: Plan, snapshot: Snapshot, width: int) -> Text:
-    """The screen, lines of at most ``width`` columns (60 to 100 are used)."""
+def draw(plan: Plan, snapshot: Snapshot, width: int, server: ServerFigures | None = None) -> Text:
+    """The screen, lines of at most ``width`` columns (60 to 100 are used).  ``server``: where servers are asked."""
     width = min(max(width, _LEAST_WIDTH), _MOST_WIDTH) - 1
     text = Text(no_wrap=True, overflow="crop")
     _title(text, plan, width)
@@ -69,6 +74,8 @@ def draw(plan: Plan, snapshot: Snapshot, width: int) -> Text:
     _generator(text, snapshot, width)
     if snapshot.batches:
         _batches(text, snapshot, width)
+    if server is not None:
+        _server(text, server, width)
     if latency is not None:
         text.append("\n")
         _histogram(text, plan, latency, width)
@@ -163,6 +170,42 @@ def _batches(text: Text, snapshot: Snapshot, width: int) -> None:
         text.append(f"{name} ", "dim")
         text.append(f"{_EIGHTHS[max(1, round(share / highest * 8))]}  ", "cyan")
     text.append("\n")
+
+
+def _server(text: Text, server: ServerFigures, width: int) -> None:
+    """What the servers count themselves."""
+    _name(text, "server")
+    if server.note is not None:
+        said = f"no statistics ({server.note})"
+        room = width - _LABEL
+        text.append((said if len(said) <= room else said[: room - 1] + "…") + "\n", "yellow")
+    elif server.rate is None:
+        text.append("\n")
+    else:
+        shown = {"now": figures.rate(server.rate)}
+        if server.queue_ns is not None and server.compute_ns is not None:
+            shown |= {"queue": figures.duration(server.queue_ns), "compute": figures.duration(server.compute_ns)}
+        if width >= _FOUR_FIGURES:
+            if server.cached_share:
+                shown["cached"] = figures.share(server.cached_share)
+            elif server.mean_batch_size is not None:
+                shown["batch"] = f"{server.mean_batch_size:.1f}"
+        _figures(text, {name: (value, "") for name, value in shown.items()})
+    if server.gpus is not None:
+        _gpus(text, server.gpus, width)
+
+
+def _gpus(text: Text, gpus: Gpus, width: int) -> None:
+    shown = {}
+    if gpus.utilization is not None:
+        shown["use"] = figures.share(gpus.utilization)
+    if gpus.power_w is not None:
+        shown["power"] = f"{gpus.power_w:,.0f} W"
+    if gpus.memory_used_bytes is not None:
+        total = f" of {gpus.memory_total_bytes / 1e9:.0f}" if gpus.memory_total_bytes and width >= _FOUR_FIGURES else ""
+        shown["memory"] = f"{figures.digits(gpus.memory_used_bytes / 1e9)}{total} GB"
+    _name(text, "GPU" if gpus.count == 1 else f"{gpus.count} GPUs")
+    _figures(text, {name: (value, "") for name, value in shown.items()})
 
 
 def _size_classes(batches: dict[int, float]) -> dict[str, float]:

@@ -14,28 +14,29 @@ from loadgen.system import Answer, check_count
 Infer = Callable[[npt.NDArray[Any]], Awaitable[Responses]]
 
 
-class CoroutineSystem:
-    """Calls ``infer`` with batches of samples, shape (n, *sample_shape), n <= ``max_batch_size``, in issue order.
+class TaskSystem:
+    """Answers rows in tasks: ``respond`` is given up to ``max_batch_size`` of them, in issue order.
 
-    At most ``max_in_flight`` calls run at a time; the rest of the rows waits.  A call that raises fails its rows.
+    At most ``max_in_flight`` tasks run at a time; the rest of the rows waits.  One that raises fails its rows.
     """
 
     columns: Mapping[str, npt.DTypeLike] = {}
     answer: Answer | None = None
 
-    def __init__(
-        self, name: str, infer: Infer, library: SampleLibrary, *, max_batch_size: int = 1, max_in_flight: int = 64
-    ) -> None:
+    def __init__(self, name: str, *, max_batch_size: int = 1, max_in_flight: int = 64) -> None:
         self.name = name
-        self._infer, self._library = infer, library
+        self.answers: Answers
         self._max_batch_size, self._max_in_flight = max_batch_size, max_in_flight
-        self._next_row = 0
-        self._end_row = 0
-        self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
+    async def respond(self, first: int, last: int) -> Responses | None:
+        """Answer rows [first, last): their responses, or None where nobody will look at them."""
+        raise NotImplementedError
+
     async def open(self, answers: Answers) -> None:
-        self._answers = answers
+        self.answers = answers
+        self._next_row = self._end_row = 0
+        self._closed = False
 
     def issue(self, first: int, last: int) -> None:
         if self._next_row == self._end_row:
@@ -66,13 +67,27 @@ class CoroutineSystem:
 
     async def _run(self, first: int, last: int) -> None:
         try:
-            responses = await self._infer(self._library.batch(self._answers.sample_index[first:last]))
-            check_count(responses, last - first)
+            responses = await self.respond(first, last)
         except asyncio.CancelledError as error:
             if self._closed:
                 raise
-            self._answers.fail(first, last, error)  # cancelled by the coroutine's own doing, not by us
+            self.answers.fail(first, last, error)  # cancelled by the coroutine's own doing, not by us
         except Exception as error:  # whatever the coroutine may raise: these rows failed, and the run goes on
-            self._answers.fail(first, last, error)
+            self.answers.fail(first, last, error)
         else:
-            self._answers.complete(first, last, responses)
+            self.answers.complete(first, last, responses)
+
+
+class CoroutineSystem(TaskSystem):
+    """Calls ``infer`` with batches of samples, shape (n, *sample_shape), n <= ``max_batch_size``."""
+
+    def __init__(
+        self, name: str, infer: Infer, library: SampleLibrary, *, max_batch_size: int = 1, max_in_flight: int = 64
+    ) -> None:
+        super().__init__(name, max_batch_size=max_batch_size, max_in_flight=max_in_flight)
+        self._infer, self._library = infer, library
+
+    async def respond(self, first: int, last: int) -> Responses:
+        responses = await self._infer(self._library.batch(self.answers.sample_index[first:last]))
+        check_count(responses, last - first)
+        return responses

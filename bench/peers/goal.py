@@ -1,4 +1,4 @@
-"""What is compared and what is aimed at: a figure of two sides over several rounds, its medians, ratio and verdict.
+"""What is compared and what is aimed at: a figure over several rounds, its medians, its ratios and the verdict.
 
 Pure arithmetic.  A ratio always says how many times better Drumfire is: above 1 is better, whichever way the unit goes.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Figures = Mapping[str, float]
 """What a side told of one run, by name."""
@@ -16,10 +16,10 @@ Figures = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Round:
-    """One round of a measure.  ``theirs`` is empty where Drumfire is measured alone."""
+    """One round of a measure.  ``theirs``: by the other tool's name; empty where Drumfire is measured alone."""
 
     ours: Figures
-    theirs: Figures
+    theirs: Mapping[str, Figures] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -37,19 +37,34 @@ class Figure:
     goal: float | None = None
     """In units: at least this where more is better, else at most."""
     goal_ratio: float | None = None
-    """Times better than the other side, at least."""
+    """Times better than the first of the other tools, at least."""
 
-    def row(self, rounds: Sequence[Round]) -> Row:
-        """The medians over the rounds that told this figure."""
-        named = self.theirs or ""  # no side tells a figure without a name
+    def row(self, rounds: Sequence[Round], tools: Sequence[str]) -> Row:
+        """The medians over the rounds that told this figure; ``tools``: the other tools, in the table's order."""
         ours = [r.ours[self.ours] / self.per_unit for r in rounds if self.ours in r.ours]
-        theirs = [r.theirs[named] / self.per_unit for r in rounds if named in r.theirs]
+        beside = tuple(self._beside([(r.ours, r.theirs.get(tool, {})) for r in rounds]) for tool in tools)
+        return Row(self, _median(ours), _spread(ours), beside)
+
+    def _beside(self, pairs: Sequence[tuple[Figures, Figures]]) -> Beside:
+        named = self.theirs or ""  # no side tells a figure without a name
+        values = [theirs[named] / self.per_unit for _, theirs in pairs if named in theirs]
         ratios = [
-            times_better(r.ours[self.ours], r.theirs[named], more_is_better=self.more_is_better)
-            for r in rounds
-            if self.ours in r.ours and named in r.theirs
+            times_better(ours[self.ours], theirs[named], more_is_better=self.more_is_better)
+            for ours, theirs in pairs
+            if self.ours in ours and named in theirs
         ]
-        return Row(self, _median(ours), _median(theirs), _median(ratios), _spread(ours), _spread(theirs))
+        return Beside(_median(values), _median(ratios), _spread(values))
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Another tool's part of a row.  None where no round told it."""
+
+    value: float | None
+    ratio: float | None
+    """The median of the rounds' ratios."""
+    spread: float
+    """(most - least) / median over the rounds."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +73,9 @@ class Row:
 
     figure: Figure
     ours: float | None
-    theirs: float | None
-    ratio: float | None
-    """The median of the rounds' ratios."""
     ours_spread: float
-    """(most - least) / median over the rounds."""
-    theirs_spread: float
+    beside: tuple[Beside, ...]
+    """The other tools."""
 
     @property
     def met(self) -> bool | None:
@@ -85,11 +97,12 @@ class Row:
                 lines.append(f"{number(self.ours)} {figure.unit}".rstrip() + f" where {asked} is the goal{off}")
         if figure.goal_ratio is not None:
             asked = f"{number(figure.goal_ratio)} times better"
-            if self.ratio is None:
+            ratio = self.beside[0].ratio
+            if ratio is None:
                 lines.append(f"not compared; the goal is {asked}")
-            elif self.ratio < figure.goal_ratio:
-                off = f"off by {1 - self.ratio / figure.goal_ratio:.1%}"
-                lines.append(f"{number(self.ratio)} times better where {asked} is the goal, {off}")
+            elif ratio < figure.goal_ratio:
+                off = f"off by {1 - ratio / figure.goal_ratio:.1%}"
+                lines.append(f"{number(ratio)} times better where {asked} is the goal, {off}")
         return lines
 
 

@@ -7,6 +7,7 @@ Knows operations and one connection; must not know the load generator.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from sut.triton.operations import Operation
 from sut.triton.wire import Wire, connect
 
 ANSWER_PATIENCE_S = 20.0
+SETTLE_PATIENCE_S = 5.0
+"""How long a server that must speak first may be silent."""
 _ABSENT = (404, 405, 501)
 
 
@@ -60,8 +63,6 @@ class Client:
             try:
                 async with asyncio.timeout(ANSWER_PATIENCE_S):
                     if isinstance(self._logic, Calls):
-                        while not self._logic.free and not self._wire.closed:  # its settings are still to come
-                            await asyncio.sleep(0.001)
                         message = framed(operation.message(arguments))
                         self._logic.call(0, self._logic.headers(operation.method), message)
                     else:
@@ -86,6 +87,14 @@ class Client:
         else:
             self._logic = HttpExchange(lambda response: response)
         self._wire = await connect(endpoint, self._security, self._logic, self._deliver)
+        until = time.monotonic() + SETTLE_PATIENCE_S
+        while not self._logic.free and not self._wire.closed:  # a gRPC server speaks first
+            if time.monotonic() > until:
+                self._wire.abort("nothing came")
+                raise ServerError(f"{endpoint} says nothing: does this port speak the URL's protocol?")
+            await asyncio.sleep(0.001)
+        if self._wire.closed:
+            raise ServerError(f"{endpoint}: {self._wire.why}; does this port speak the URL's protocol?")
 
     def _deliver(self, events: Sequence[Any]) -> None:
         for event in events:

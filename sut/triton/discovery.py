@@ -28,7 +28,7 @@ class Description:
     @property
     def dynamic_batching(self) -> bool | None:
         """None where the server does not tell."""
-        return None if self.configuration is None else bool(self.configuration.get("dynamic_batching"))
+        return None if self.configuration is None else self.configuration.get("dynamic_batching") is not None
 
     @property
     def response_cache(self) -> bool:
@@ -50,7 +50,7 @@ async def describe(client: Client, model: str, version: str = "") -> Description
         )
     try:
         interface = _interface(metadata, configuration, model, version)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         text = str(error) if isinstance(error, TensorError) else f"{type(error).__name__}: {error}"
         raise ServerError(f"{client.endpoint}: the metadata of {model!r} can not be used: {text}") from None
     return Description(interface, f"{about.get('name', '')} {about.get('version', '')}".strip(), configuration)

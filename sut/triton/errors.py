@@ -9,3 +9,8 @@ class ProtocolError(ValueError):
 
 class ServerError(RuntimeError):
     """The server can not be reached, or refuses what it was asked.  The text names the mend."""
+
+
+def one_line(text: str, most: int = 500) -> str:
+    """What a peer said, fit for a report: one line, nothing that a terminal would obey, at most so many characters."""
+    return " ".join("".join(one if one.isprintable() else " " for one in text[: 2 * most]).split())[:most]

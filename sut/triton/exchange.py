@@ -121,8 +121,13 @@ def check_outputs(interface: ModelInterface, found: Sequence[Found]) -> list[Fou
         output = by_name.get(spec.name)
         if output is None:
             raise ProtocolError(f"the reply lacks the output {spec}")
-        shape = output.shape[1:] if interface.max_batch_size else output.shape
-        if output.datatype != spec.datatype or not spec.fits(shape) or min(output.shape, default=1) < 0:
+        batched = bool(interface.max_batch_size)
+        if (
+            output.datatype != spec.datatype
+            or len(output.shape) < batched
+            or not spec.fits(output.shape[batched:])
+            or min(output.shape, default=1) < 0
+        ):
             raise ProtocolError(
                 f"output {spec} came as {output.datatype}[{','.join(map(str, output.shape))}], batch included"
             )

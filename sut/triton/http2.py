@@ -2,8 +2,9 @@
 
 Knows frames, flow control and header blocks (RFC 9113, RFC 7541); must not know sockets, or what the streams carry.
 
-Made for many small requests: a request that fits the windows is one piece of bytes, and as we allow the peer no
-header table (SETTINGS_HEADER_TABLE_SIZE 0), a header block means the same wherever it comes, so it is decoded once.
+Made for many small requests: a request that fits the windows is one piece of bytes.  As we allow the peer no header
+table (SETTINGS_HEADER_TABLE_SIZE 0), a header block means the same wherever it comes: it is decoded once, and a whole
+reply that is like one before but for its stream and tensors is found by one regular expression.
 What bounds what: a header block ``_MOST_HEADER_BYTES``, decoded or not; a frame our SETTINGS_MAX_FRAME_SIZE; frames
 that only ask for an answer ``_MOST_IDLE_FRAMES`` in a row.  Stream windows are as wide as the protocol allows: the
 reader of the streams bounds what it gathers.
@@ -12,6 +13,7 @@ reader of the streams bounds what it gathers.
 from __future__ import annotations
 
 import enum
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from typing import Generic, TypeVar
 
 import hpack
 
-from sut.triton.errors import ProtocolError
+from sut.triton.errors import ProtocolError, one_line
 
 Buffer = bytes | memoryview
 Headers = tuple[tuple[str, str], ...]
@@ -37,9 +39,11 @@ class Kind(enum.IntEnum):
     """The peer ended a stream; the value is the error code."""
     GOAWAY = 3
     """The peer takes no streams above this one; the value is a phrase with code and text."""
+    REPLY = 4
+    """Headers, body and trailers at once, such as ``know`` told; the value is the body."""
 
 
-HEADERS, DATA, RESET, GOAWAY = Kind
+HEADERS, DATA, RESET, GOAWAY, REPLY = Kind
 
 Event = tuple[Kind, int, object, bool]
 """Kind, stream, value, and whether the stream's last was said."""
@@ -55,6 +59,7 @@ _CREDIT_STEP = 1 << 24
 _MOST_HEADER_BYTES = 1 << 16
 _MOST_IDLE_FRAMES = 10_000
 _MOST_MEMOISED = 256
+_MOST_ENVELOPES = 4096
 _SMALL = 4096
 """Bodies below are copied out of what was read; larger ones are views of it."""
 
@@ -62,6 +67,9 @@ _F_DATA, _F_HEADERS, _F_PRIORITY, _F_RESET, _F_SETTINGS = 0, 1, 2, 3, 4
 _F_PUSH_PROMISE, _F_PING, _F_GOAWAY, _F_WINDOW_UPDATE, _F_CONTINUATION = 5, 6, 7, 8, 9
 _END_STREAM, _ACK, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
 _S_HEADER_TABLE_SIZE, _S_ENABLE_PUSH, _S_MAX_STREAMS, _S_WINDOW, _S_MAX_FRAME, _S_HEADER_LIST = 1, 2, 3, 4, 5, 6
+
+_UNUSUAL = _PADDED | _PRIORITY
+_NOT_HTTP2 = "the server does not speak HTTP/2: its first frame is not SETTINGS"
 
 _FRAME = struct.Struct(">HBBBI")
 """Length (high 16 bits, low 8), type, flags, stream."""
@@ -117,10 +125,15 @@ class Connection(Generic[T]):
         self._rest = bytearray()
         self._encoder, self._decoder = hpack.Encoder(), hpack.Decoder(_MOST_HEADER_BYTES)
         self._blocks: dict[Headers, bytes] = {}
+        self._envelopes: dict[tuple[int, int], tuple[bytes, bytes, Headers]] = {}
+        self._known: Callable[[bytes, int], re.Match[bytes] | None] | None = None
+        self._known_size = 0
         self._memo: dict[bytes, T] = {}
         self._settings_acknowledged = False
         self._settings_seen = False
         self._gathering: tuple[int, int, bytearray] | None = None
+        self._plain = False
+        """The settings have come and no header block is open: any frame may follow."""
         self._idle_frames = 0
         self._consumed = 0
         self._window = _DEFAULT_WINDOW
@@ -142,28 +155,23 @@ class Connection(Generic[T]):
     def request(self, headers: Headers, body: Buffer) -> int:
         """Open a stream with ``headers`` and all of its body, which must not be empty; returns the stream.
 
-        The caller sees to ``max_streams`` and to ``LARGEST_STREAM``.
+        The caller sees to ``max_streams`` and to ``LARGEST_STREAM``, and keeps the very ``headers`` for the next time.
         """
         stream = self.next_stream
         self.next_stream = stream + 2
-        block = self._blocks.get(headers) or self._encode(headers)
         size = len(body)
-        if (
-            size <= self._largest_frame
-            and size <= self._window
-            and size <= self._initial_window
-            and not self._sending
-            and len(block) <= _DEFAULT_FRAME
-        ):
-            self._window -= size
-            number = stream.to_bytes(4, "big")
-            length = len(block).to_bytes(3, "big")
-            head = (length, b"\x01\x04", number, block, size.to_bytes(3, "big"), b"\x00\x01", number)
-            if size <= _SMALL:
-                self.out.append(b"".join((*head, body)))
-            else:
-                self.out += (b"".join(head), body)
-            return stream
+        if size <= self._largest_frame and size <= self._window and size <= self._initial_window and not self._sending:
+            # The identity of the fields is enough to know them by: hashing them would cost as much as all the rest.
+            envelope = self._envelopes.get((id(headers), size)) or self._envelop(headers, size)
+            if envelope is not None:
+                self._window -= size
+                number = stream.to_bytes(4, "big")
+                if size <= _SMALL:
+                    self.out.append(b"".join((envelope[0], number, envelope[1], number, body)))
+                else:
+                    self.out += (b"".join((envelope[0], number, envelope[1], number)), body)
+                return stream
+        block = self._blocks.get(headers) or self._encode(headers)
         self._put_headers(stream, block)
         self._sending[stream] = _Sending(memoryview(body), self._initial_window)
         self._send()
@@ -177,6 +185,25 @@ class Connection(Generic[T]):
     def close(self) -> None:
         """Tell the peer that we go."""
         self.out.append(frame(_F_GOAWAY, 0, 0, struct.pack(">II", 0, Code.NO_ERROR)))
+
+    def know(self, head: T, body: re.Pattern[bytes], size: int, trailers: T) -> None:
+        """A reply of these headers, such a body of ``size`` bytes in one frame and these trailers may come again."""
+        blocks = {id(value): block for block, value in self._memo.items()}
+        if id(head) not in blocks or id(trailers) not in blocks:
+            return
+        first, last = blocks[id(head)], blocks[id(trailers)]
+        parts = (
+            re.escape(len(first).to_bytes(3, "big") + bytes((_F_HEADERS, _END_HEADERS))),
+            rb"([\x00-\x7f].{3})",
+            re.escape(first + size.to_bytes(3, "big") + bytes((_F_DATA, 0))),
+            rb"\1(",
+            body.pattern,
+            rb")",
+            re.escape(len(last).to_bytes(3, "big") + bytes((_F_HEADERS, _END_HEADERS | _END_STREAM))),
+            rb"\1",
+            re.escape(last),
+        )
+        self._known, self._known_size = re.compile(b"".join(parts), re.DOTALL).match, size
 
     @property
     def settled(self) -> bool:
@@ -201,6 +228,10 @@ class Connection(Generic[T]):
         if self._consumed >= _CREDIT_STEP:
             self.out.append(_credit(0, self._consumed))
             self._consumed = 0
+        if self._sending:
+            for _, stream, _, ended in events:
+                if ended and stream in self._sending:  # answered before it was asked: the rest is of no use
+                    self.cancel(stream)
         return events
 
     # Reading.
@@ -227,7 +258,14 @@ class Connection(Generic[T]):
     def _take_frames(self, data: bytes, at: int, events: list[Event]) -> None:
         """All whole frames of ``data`` from ``at`` on; what is left is kept."""
         unpack, memo, end = _FRAME.unpack_from, self._memo, len(data)
+        known, known_size = self._known, self._known_size
+        told, consumed = len(events), 0
         while at + 9 <= end:
+            if known is not None and self._gathering is None and (match := known(data, at)) is not None:
+                at = match.end()
+                consumed += known_size
+                events.append((REPLY, int.from_bytes(match[1], "big"), match[2], True))
+                continue
             high, low, kind, flags, stream = unpack(data, at)
             length = high << 8 | low
             first = at + 9
@@ -236,27 +274,39 @@ class Connection(Generic[T]):
                 self._check_length(length)
                 at = first - 9
                 break
-            if self._gathering is None and kind <= _F_HEADERS and stream and not flags & (_PADDED | _PRIORITY):
+            if self._plain and kind <= _F_HEADERS and 0 < stream <= LARGEST_STREAM and not flags & _UNUSUAL:
                 # The usual frames, without what they rarely have.
                 if kind == _F_DATA:
-                    self._consumed += length
-                    body: Buffer = data[first:at] if length <= _SMALL else memoryview(data)[first:at]
-                    events.append((DATA, stream, body, bool(flags & _END_STREAM)))
-                    self._idle_frames = 0
-                    continue
-                if flags & _END_HEADERS:
+                    if length:
+                        body: Buffer
+                        if length <= _SMALL:
+                            body = data[first:at]
+                        else:
+                            self._check_length(length)
+                            body = memoryview(data)[first:at]
+                        consumed += length
+                        events.append((DATA, stream, body, bool(flags & _END_STREAM)))
+                        continue
+                elif flags & _END_HEADERS:
                     block = data[first:at]
                     value = memo.get(block)
                     if value is not None:
                         events.append((HEADERS, stream, value, bool(flags & _END_STREAM)))
                         continue
             self._check_length(length)
+            if len(events) > told:
+                told, self._idle_frames = len(events), 0
             self._take(kind, flags, stream & LARGEST_STREAM, data[first:at], events)
+        self._consumed += consumed
+        if len(events) > told:
+            self._idle_frames = 0
         if at < end:
             self._rest += data[at:]
 
     def _check_length(self, length: int) -> None:
         if length > _OUR_LARGEST_FRAME:
+            if not self._settings_seen:
+                raise _Broken(_NOT_HTTP2)
             raise _Broken(
                 f"a frame of {length} bytes where at most {_OUR_LARGEST_FRAME} are allowed", Code.FRAME_SIZE_ERROR
             )
@@ -264,19 +314,18 @@ class Connection(Generic[T]):
     def _take(self, kind: int, flags: int, stream: int, payload: bytes, events: list[Event]) -> None:
         """Any frame."""
         if not self._settings_seen and kind != _F_SETTINGS:
-            raise _Broken("the server does not speak HTTP/2: its first frame is not SETTINGS")
+            raise _Broken(_NOT_HTTP2)
         if self._gathering is not None and (kind != _F_CONTINUATION or stream != self._gathering[0]):
             raise _Broken("a header block was interrupted by another frame")
-        if kind in (_F_DATA, _F_HEADERS):
-            self._idle_frames = 0
-        else:
-            self._idle_frames += 1
-            if self._idle_frames > _MOST_IDLE_FRAMES:
-                raise _Broken("a flood of frames that carry nothing", Code.ENHANCE_YOUR_CALM)
+        self._idle_frames += 1
+        if self._idle_frames > _MOST_IDLE_FRAMES:
+            raise _Broken("a flood of frames that carry nothing", Code.ENHANCE_YOUR_CALM)
         if kind == _F_DATA:
             self._consumed += len(payload)
             _need(stream, "DATA")
-            events.append((DATA, stream, _unpadded(payload, flags), bool(flags & _END_STREAM)))
+            body = _unpadded(payload, flags)
+            if body or flags & _END_STREAM:
+                events.append((DATA, stream, body, bool(flags & _END_STREAM)))
         elif kind == _F_HEADERS:
             _need(stream, "HEADERS")
             block = _unpadded(payload, flags)
@@ -289,14 +338,14 @@ class Connection(Generic[T]):
             if self._gathering is None:
                 raise _Broken("a CONTINUATION frame follows no HEADERS")
             _, first_flags, gathered = self._gathering
-            if len(gathered) + len(payload) > _MOST_HEADER_BYTES:
-                raise _Broken(f"a header block of more than {_MOST_HEADER_BYTES} bytes", Code.ENHANCE_YOUR_CALM)
-            self._gather(stream, first_flags, gathered + payload, flags, events)
+            gathered += payload
+            self._gather(stream, first_flags, gathered, flags, events)
         elif kind == _F_SETTINGS:
             self._take_settings(flags, stream, payload)
         elif kind == _F_PING:
-            if stream or len(payload) != 8:
-                raise _Broken("a PING frame has 8 bytes and no stream", Code.FRAME_SIZE_ERROR)
+            _need_none(stream, "PING")
+            if len(payload) != 8:
+                raise _Broken("a PING frame has 8 bytes", Code.FRAME_SIZE_ERROR)
             if not flags & _ACK:
                 self.out.append(frame(_F_PING, _ACK, 0, payload))
         elif kind == _F_WINDOW_UPDATE:
@@ -308,38 +357,52 @@ class Connection(Generic[T]):
             self._sending.pop(stream, None)
             events.append((RESET, stream, int.from_bytes(payload, "big"), True))
         elif kind == _F_GOAWAY:
-            if stream or len(payload) < 8:
-                raise _Broken("a GOAWAY frame has 8 bytes or more and no stream", Code.FRAME_SIZE_ERROR)
+            _need_none(stream, "GOAWAY")
+            if len(payload) < 8:
+                raise _Broken("a GOAWAY frame has 8 bytes or more", Code.FRAME_SIZE_ERROR)
             last, code = struct.unpack_from(">II", payload)
-            text = payload[8:].decode("utf-8", "replace")
+            text = one_line(payload[8:].decode("utf-8", "replace"))
             events.append((GOAWAY, last & LARGEST_STREAM, f"{code_name(code)} {text}".strip(), False))
         elif kind == _F_PUSH_PROMISE:
             raise _Broken("a PUSH_PROMISE although push is off")
-        # PRIORITY and unknown types mean nothing to us.
+        elif kind == _F_PRIORITY:  # it means nothing to us
+            _need(stream, "PRIORITY")
+            if len(payload) != 5:
+                raise _Broken("a PRIORITY frame has 5 bytes", Code.FRAME_SIZE_ERROR)
+        # So do unknown types, whatever their form.
 
     def _gather(self, stream: int, first_flags: int, block: bytearray, flags: int, events: list[Event]) -> None:
         """A header block, or the next part of one."""
+        if len(block) > _MOST_HEADER_BYTES:
+            raise _Broken(f"a header block of more than {_MOST_HEADER_BYTES} bytes", Code.ENHANCE_YOUR_CALM)
         if not flags & _END_HEADERS:
-            self._gathering = (stream, first_flags, block)
+            self._gathering, self._plain = (stream, first_flags, block), False
             return
-        self._gathering = None
+        self._gathering, self._plain = None, True
         events.append((HEADERS, stream, self._decode(bytes(block)), bool(first_flags & _END_STREAM)))
 
     def _decode(self, block: bytes) -> T:
         try:
             headers: Headers = tuple((str(name), str(value)) for name, value in self._decoder.decode(block))
         except (hpack.HPACKError, UnicodeDecodeError) as error:
-            raise _Broken(f"a header block that can not be decoded: {error}", Code.COMPRESSION_ERROR) from None
+            text = one_line(str(error), 100)
+            raise _Broken(f"a header block that can not be decoded: {text}", Code.COMPRESSION_ERROR) from None
         value = self._read_headers(headers)
         # With a table the same bytes may mean something else the next time.
-        if self._settings_acknowledged and len(self._memo) < _MOST_MEMOISED:
+        if self._settings_acknowledged:
+            if len(self._memo) >= _MOST_MEMOISED:  # blocks with a date or the like, of no more use
+                self._memo.clear()
             self._memo[block] = value
         return value
 
     def _take_settings(self, flags: int, stream: int, payload: bytes) -> None:
-        if stream or len(payload) % 6 or (flags & _ACK and payload):
-            raise _Broken("a SETTINGS frame of a wrong form", Code.FRAME_SIZE_ERROR)
-        self._settings_seen = True
+        _need_none(stream, "SETTINGS")
+        if len(payload) % 6 or (flags & _ACK and payload):
+            raise _Broken("a SETTINGS frame of a wrong size", Code.FRAME_SIZE_ERROR)
+        if not self._settings_seen:
+            if flags & _ACK:
+                raise _Broken(_NOT_HTTP2)
+            self._settings_seen = self._plain = True
         if flags & _ACK:
             self._settings_acknowledged = True
             self._decoder.max_allowed_table_size = 0
@@ -347,8 +410,10 @@ class Connection(Generic[T]):
         for at in range(0, len(payload), 6):
             name, value = struct.unpack_from(">HI", payload, at)
             if name == _S_HEADER_TABLE_SIZE:
-                self._encoder.header_table_size = min(value, 4096)
-                self._blocks.clear()
+                self._resize_table(min(value, 4096))
+            elif name == _S_ENABLE_PUSH:
+                if value:
+                    raise _Broken(f"a server's SETTINGS_ENABLE_PUSH {value}")
             elif name == _S_MAX_STREAMS:
                 self.max_streams = value
             elif name == _S_MAX_FRAME:
@@ -360,6 +425,8 @@ class Connection(Generic[T]):
                     raise _Broken(f"SETTINGS_INITIAL_WINDOW_SIZE {value}", Code.FLOW_CONTROL_ERROR)
                 for sending in self._sending.values():
                     sending.window += value - self._initial_window
+                    if sending.window > _LARGEST_WINDOW:
+                        raise _Broken("a window above 2^31-1", Code.FLOW_CONTROL_ERROR)
                 self._initial_window = value
         self.out.append(frame(_F_SETTINGS, _ACK, 0))
         self._send()
@@ -376,6 +443,8 @@ class Connection(Generic[T]):
         else:
             sending = self._sending.get(stream)
             if sending is None:
+                if stream >= self.next_stream or not stream & 1:
+                    raise _Broken(f"a WINDOW_UPDATE on stream {stream}, which was never opened")
                 return
             sending.window += credit
             grown = sending.window
@@ -385,6 +454,15 @@ class Connection(Generic[T]):
 
     # Writing.
 
+    def _resize_table(self, size: int) -> None:
+        if size == self._encoder.header_table_size:
+            return  # hpack would forget a change that is still to be told
+        self._encoder.header_table_size = size
+        told = self._encoder.table_size_changes
+        told[:] = [min(told), size]  # all that need be told: RFC 7541, 4.2
+        self._blocks.clear()
+        self._envelopes.clear()
+
     def _encode(self, headers: Headers) -> bytes:
         """The header block; kept as long as sending it again changes nothing in the peer's table."""
         before = tuple(self._encoder.header_table.dynamic_entries)
@@ -393,7 +471,26 @@ class Connection(Generic[T]):
             self._blocks[headers] = block
         else:
             self._blocks.clear()
+            self._envelopes.clear()
         return block
+
+    def _envelop(self, headers: Headers, size: int) -> tuple[bytes, bytes, Headers] | None:
+        """What stands before the stream's number and between its two places in a request whose body is one frame.
+
+        Kept while the header block stays the same, with the fields themselves: their identity must remain theirs.
+        None where the block is too long for one frame.
+        """
+        block = self._blocks.get(headers)
+        is_lasting = block is not None
+        if block is None:
+            block = self._encode(headers)
+        if len(block) > _DEFAULT_FRAME:
+            return None
+        first = len(block).to_bytes(3, "big") + bytes((_F_HEADERS, _END_HEADERS))
+        envelope = (first, block + size.to_bytes(3, "big") + bytes((_F_DATA, _END_STREAM)), headers)
+        if is_lasting and len(self._envelopes) < _MOST_ENVELOPES:
+            self._envelopes[id(headers), size] = envelope
+        return envelope
 
     def _put_headers(self, stream: int, block: bytes) -> None:
         parts = [block[at : at + _DEFAULT_FRAME] for at in range(0, len(block), _DEFAULT_FRAME)]
@@ -432,6 +529,11 @@ class _Broken(ProtocolError):
 def _need(stream: int, what: str) -> None:
     if not stream:
         raise _Broken(f"a {what} frame without a stream")
+
+
+def _need_none(stream: int, what: str) -> None:
+    if stream:
+        raise _Broken(f"a {what} frame on a stream")
 
 
 def _unpadded(payload: bytes, flags: int) -> bytes:

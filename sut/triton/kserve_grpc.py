@@ -7,12 +7,13 @@ sockets.  Sources: KServe's open_inference_grpc.proto; "gRPC over HTTP2" of the 
 from __future__ import annotations
 
 import enum
+import re
 import urllib.parse
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, cast
 
 from sut.triton import http2
-from sut.triton.errors import ProtocolError
+from sut.triton.errors import ProtocolError, one_line
 from sut.triton.exchange import (
     MAX_MESSAGE_BYTES,
     Buffer,
@@ -56,6 +57,11 @@ class Status(enum.IntEnum):
     DATA_LOSS = 15
     UNAUTHENTICATED = 16
 
+
+_SMALL = 1024
+"""Pieces of a message below are copied."""
+_LARGEST_KNOWN = 4096
+"""Replies up to here are found whole; larger ones seldom come in one read."""
 
 _PARAMETERS = {1: ("key", str), 2: ("value", {3: ("string_param", str)})}
 _OUTPUT = {1: ("name", str), 2: ("datatype", str), 3: ("shape", [int]), 4: ("parameters", [_PARAMETERS])}
@@ -122,6 +128,18 @@ class GrpcMessages:
         for output in found:
             check_contents(message, output)
         return [contents(message, output) for output in found] if self.wanted else None
+
+    def pattern(self, size: int) -> re.Pattern[bytes] | None:
+        """What every reply of ``size`` bytes like one before matches; None where there was none."""
+        known = self._layouts.get(size)
+        if known is None:
+            return None
+        parts: list[bytes] = []
+        at = 0
+        for first, last, literal in known[0]:
+            parts += (rb".{%d}" % (first - at), re.escape(literal))
+            at = last
+        return re.compile(b"".join((*parts, rb".{%d}" % (size - at))), re.DOTALL)
 
     def _parse(self, message: Buffer) -> list[Found]:
         """The outputs of a reply; its layout is kept, so that the next one like it need not be parsed."""
@@ -190,21 +208,26 @@ def _read_headers(headers: http2.Headers) -> _Head:
     fields = dict(headers)
     status = fields.get("grpc-status")
     if status is not None:
-        if not status.isascii() or not status.isdigit():
+        if not status.isascii() or not status.isdigit() or len(status) > 9:
             return _Head(Failure("a reply whose grpc-status is no number"), None)
         code = int(status)
         if code == 0:
             return _Head(None, 0)
-        text = urllib.parse.unquote(fields.get("grpc-message", ""), errors="replace")
+        text = one_line(urllib.parse.unquote(fields.get("grpc-message", ""), errors="replace"))
         name = Status(code).name if code in Status._value2member_map_ else f"status {code}"
         return _Head(Failure(f"{name}: {text}"), code)
     http_status = fields.get(":status")
+    if http_status is None:
+        return _Head(Failure("a reply without grpc-status"), None)
+    if http_status[:1] == "1":  # no reply yet
+        return _Head(None, None)
     if http_status != "200":
-        return _Head(Failure(f"HTTP status {http_status} where gRPC answers with 200"), None)
+        return _Head(Failure(f"HTTP status {one_line(http_status)} where gRPC answers with 200"), None)
     if not fields.get("content-type", "").startswith("application/grpc"):
         return _Head(Failure(f"a reply of type {fields.get('content-type')!r}: is this a gRPC port?"), None)
-    if fields.get("grpc-encoding", "identity") != "identity":
-        return _Head(Failure(f"a reply in {fields['grpc-encoding']} although no compression was asked for"), None)
+    encoding = fields.get("grpc-encoding", "identity")
+    if encoding != "identity":
+        return _Head(Failure(f"a reply in {one_line(encoding)} although no compression was asked for"), None)
     return _Head(None, None)
 
 
@@ -222,11 +245,17 @@ class _Gathered:
     """A message that does not come whole in one frame."""
 
     def __init__(self) -> None:
-        self.pieces: list[Buffer] = []
+        self.pieces: list[Buffer | bytearray] = []
         self.size = 0
 
     def add(self, piece: Buffer, most_bytes: int) -> None:
-        self.pieces.append(piece)
+        last = self.pieces[-1] if self.pieces else None
+        if len(piece) >= _SMALL:
+            self.pieces.append(piece)
+        elif isinstance(last, bytearray):  # apart, small pieces would take many times their bytes
+            last += piece
+        else:
+            self.pieces.append(bytearray(piece))
         self.size += len(piece)
         declared = self.size
         if len(self.pieces[0]) >= _PREFIX_BYTES:
@@ -237,7 +266,7 @@ class _Gathered:
             )
 
 
-class Calls:
+class _UnaryCalls:
     """Unary calls on one connection.  ``metadata`` goes with each call; at most ``limit`` are under way."""
 
     def __init__(
@@ -261,6 +290,8 @@ class Calls:
         self._messages: dict[int, Buffer] = {}
         self._gathered: dict[int, _Gathered] = {}
         self._failures: dict[int, Failure] = {}
+        self._good_head = self._good_trailers = _Head(None, None)
+        """Of the last reply in which all was well."""
 
     @property
     def free(self) -> int:
@@ -294,10 +325,6 @@ class Calls:
     def oldest(self) -> int | None:
         return next(iter(self._tickets.values()), None)
 
-    def call(self, ticket: int, headers: http2.Headers, message: Buffer) -> None:
-        """Begin a call; ``message`` is framed.  The caller has seen that there is one ``free``."""
-        self._tickets[self._connection.request(headers, message)] = ticket
-
     def cancel(self, ticket: int) -> bool:
         """Give a call up; the connection goes on without it."""
         for stream, known in self._tickets.items():
@@ -311,50 +338,7 @@ class Calls:
         """Tell the server that we go."""
         self._connection.close()
 
-    def receive(self, data: bytes) -> list[Answer]:
-        """The calls that ended with what was read.  Raises ``ProtocolError``."""
-        answers: list[Answer] = []
-        tickets, messages = self._tickets, self._messages
-        for kind, stream, value, ended in self._connection.receive(data):
-            ticket = tickets.get(stream)
-            if kind is http2.GOAWAY:
-                self._go_away(stream, str(value), answers)
-            elif ticket is None:
-                if stream >= self._connection.next_stream or not stream & 1:
-                    raise ProtocolError(f"a frame on stream {stream}, which was never opened")
-            elif kind is http2.DATA:
-                assert isinstance(value, bytes | memoryview)
-                if not ended and stream not in messages and stream not in self._gathered and self._is_whole(value):
-                    messages[stream] = value
-                else:
-                    self._gather(stream, value)
-                    if ended:
-                        self._end(stream, ticket, _Head(Failure("a reply without trailers"), None), answers)
-            elif kind is http2.HEADERS:
-                assert isinstance(value, _Head)
-                if not ended:
-                    if value.failure is not None:
-                        self._failures[stream] = value.failure
-                elif value.status == 0 and stream in messages and stream not in self._failures:
-                    del tickets[stream]
-                    answers.append(Answer(ticket, messages.pop(stream), None, 0))
-                else:
-                    self._end(stream, ticket, value, answers)
-            else:
-                assert isinstance(value, int)
-                self._forget(stream)
-                failure = Failure(
-                    f"the server reset the call: {http2.code_name(value)}", value == http2.Code.REFUSED_STREAM
-                )
-                answers.append(Answer(ticket, None, failure, None))
-        return answers
-
-    def eof(self) -> list[Answer]:
-        """The server has said its last: see ``lost``, which comes next."""
-        self.draining = True
-        return []
-
-    def lost(self, reason: str) -> list[Answer]:
+    def _lost(self, reason: str) -> list[Answer]:
         """The connection has ended: so have all calls under way."""
         self.draining = True
         answers = [Answer(ticket, None, Failure(reason), None) for ticket in self._tickets.values()]
@@ -362,9 +346,54 @@ class Calls:
             self._forget(stream)
         return answers
 
+    def _take(self, event: http2.Event, answers: list[Answer]) -> None:
+        """One event; ``answers`` gets the call that ends with it."""
+        kind, stream, value, ended = event
+        messages, ticket = self._messages, self._tickets.get(stream)
+        if kind is http2.GOAWAY:
+            self._go_away(stream, str(value), answers)
+        elif ticket is None:
+            if stream >= self._connection.next_stream or not stream & 1:
+                raise ProtocolError(f"a frame on stream {stream}, which was never opened")
+        elif kind is http2.DATA:
+            assert isinstance(value, bytes | memoryview)
+            if not ended and stream not in messages and stream not in self._gathered and self._is_whole(value):
+                messages[stream] = value
+            else:
+                if stream not in self._failures:  # what comes with those is no message
+                    self._gather(stream, value)
+                if ended:
+                    self._end(stream, ticket, _Head(Failure("a reply without trailers"), None), answers)
+        elif kind is http2.HEADERS:
+            assert isinstance(value, _Head)
+            if not ended:
+                if value.failure is not None:
+                    self._failures[stream] = value.failure
+                else:
+                    self._good_head = value
+            elif value.status == 0 and stream in messages and stream not in self._failures:
+                del self._tickets[stream]
+                self._good_trailers = value
+                answers.append(Answer(ticket, messages.pop(stream), None, 0))
+            else:
+                self._end(stream, ticket, value, answers)
+        else:
+            assert isinstance(value, int)
+            self._forget(stream)
+            failure = Failure(
+                f"the server reset the call: {http2.code_name(value)}", value == http2.Code.REFUSED_STREAM
+            )
+            answers.append(Answer(ticket, None, failure, None))
+
+    def _take_back(self, tickets: Iterable[int]) -> None:
+        """Calls that ended with what was read before it broke the protocol: they are lost with the others."""
+        for place, ticket in enumerate(tickets):
+            self._tickets[-1 - place] = ticket
+
     def _is_whole(self, message: Buffer) -> bool:
         size = len(message) - _PREFIX_BYTES
-        return 0 <= size <= self._max_message_bytes and int.from_bytes(message[1:_PREFIX_BYTES], "big") == size
+        # A compressed one is told by the byte before the length, and so is none.
+        return 0 <= size <= self._max_message_bytes and int.from_bytes(message[:_PREFIX_BYTES], "big") == size
 
     def _gather(self, stream: int, piece: Buffer) -> None:
         gathered = self._gathered.setdefault(stream, _Gathered())
@@ -377,11 +406,15 @@ class Calls:
         message = self._messages.get(stream, b"")
         if stream in self._gathered:
             message = b"".join(self._gathered[stream].pieces)
-        failure = trailers.failure or self._failures.get(stream)
+        # What gRPC says comes first, then what was wrong first.
+        failure = (trailers.failure if trailers.status else None) or self._failures.get(stream) or trailers.failure
         if failure is None and trailers.status is None:
             failure = Failure("a reply without grpc-status")
         if failure is None and not self._is_whole(message):
-            failure = Failure("a reply without a whole message")
+            is_compressed = message[:1] == b"\1"
+            failure = Failure(
+                "a compressed reply although none was asked for" if is_compressed else "a reply without a whole message"
+            )
         self._forget(stream)
         answers.append(Answer(ticket, message if failure is None else None, failure, trailers.status))
 
@@ -400,57 +433,96 @@ class Calls:
             held.pop(stream, None)
 
 
-class GrpcChannel:
+class Calls(_UnaryCalls):
+    """Calls to any method, one answer each."""
+
+    def call(self, ticket: int, headers: http2.Headers, message: Buffer) -> None:
+        """Begin a call; ``message`` is framed.  The caller has seen that there is one ``free``."""
+        self._tickets[self._connection.request(headers, message)] = ticket
+
+    def receive(self, data: bytes) -> list[Answer]:
+        """The calls that ended with what was read.  Raises ``ProtocolError``."""
+        answers: list[Answer] = []
+        try:
+            for event in self._connection.receive(data):
+                self._take(event, answers)
+        except ProtocolError:
+            self._take_back(answer.ticket for answer in answers)
+            raise
+        return answers
+
+    def eof(self) -> list[Answer]:
+        """The server has said its last: see ``lost``, which comes next."""
+        self.draining = True
+        return []
+
+    def lost(self, reason: str) -> list[Answer]:
+        return self._lost(reason)
+
+
+class GrpcChannel(_UnaryCalls):
     """A ``Channel`` of ModelInfer calls.  ``deadline_s`` is told to the server with each call."""
 
-    def __init__(self, calls: Calls, messages: GrpcMessages, deadline_s: float | None = None) -> None:
-        self.out = calls.out
-        self._calls, self._messages = calls, messages
-        self._headers = calls.headers("ModelInfer")
+    def __init__(
+        self,
+        messages: GrpcMessages,
+        authority: str,
+        *,
+        tls: bool = False,
+        metadata: Sequence[tuple[str, str]] = (),
+        limit: int = 1 << 30,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        deadline_s: float | None = None,
+    ) -> None:
+        super().__init__(authority, tls=tls, metadata=metadata, limit=limit, max_message_bytes=max_message_bytes)
+        self._reader = messages
+        self._infer = self.headers("ModelInfer")
         if deadline_s is not None:
-            self._headers += (("grpc-timeout", f"{min(max(round(deadline_s * 1e3), 1), 99_999_999)}m"),)
-
-    @property
-    def draining(self) -> bool:
-        return self._calls.draining
-
-    @property
-    def free(self) -> int:
-        return self._calls.free
-
-    @property
-    def under_way(self) -> int:
-        return self._calls.under_way
-
-    @property
-    def oldest(self) -> int | None:
-        return self._calls.oldest
+            self._infer += (("grpc-timeout", f"{min(max(round(deadline_s * 1e3), 1), 99_999_999)}m"),)
 
     def send(self, ticket: int, request: bytes) -> None:
-        self._calls.call(ticket, self._headers, request)
-
-    def cancel(self, ticket: int) -> bool:
-        return self._calls.cancel(ticket)
-
-    def close(self) -> None:
-        self._calls.close()
+        self._tickets[self._connection.request(self._infer, request)] = ticket
 
     def receive(self, data: bytes) -> list[tuple[int, Reply]]:
-        read = self._messages.read
         replies: list[tuple[int, Reply]] = []
-        for ticket, message, failure, _ in self._calls.receive(data):
-            if message is None:
-                replies.append((ticket, failure))
-                continue
-            try:
-                replies.append((ticket, read(message)))
-            except ProtocolError as error:  # the reply is wrong, the connection is not
-                replies.append((ticket, Failure(str(error))))
+        pop, wanted = self._tickets.pop, self._reader.wanted
+        try:
+            for event in self._connection.receive(data):
+                if event[0] is http2.REPLY:
+                    stream = event[1]
+                    ticket = pop(stream, None)
+                    if ticket is not None:
+                        # That it is as it must be was seen already; a stream that was given up is none of ours.
+                        replies.append((ticket, self._read(cast(bytes, event[2])) if wanted else None))
+                    elif stream >= self._connection.next_stream or not stream & 1:
+                        raise ProtocolError(f"a reply on stream {stream}, which was never opened")
+                    continue
+                answers: list[Answer] = []
+                self._take(event, answers)
+                for ticket, message, failure, _ in answers:
+                    replies.append((ticket, failure if message is None else self._read(message)))
+                    if message is not None and len(message) <= _LARGEST_KNOWN:
+                        self._learn(message)
+        except ProtocolError:
+            self._take_back(ticket for ticket, _ in replies)
+            raise
         return replies
 
     def eof(self) -> list[tuple[int, Reply]]:
-        self._calls.eof()
+        self.draining = True
         return []
 
     def lost(self, reason: str) -> list[tuple[int, Reply]]:
-        return [(answer.ticket, answer.failure) for answer in self._calls.lost(reason)]
+        return [(answer.ticket, answer.failure) for answer in self._lost(reason)]
+
+    def _read(self, message: Buffer) -> Reply:
+        try:
+            return self._reader.read(message)
+        except ProtocolError as error:  # the reply is wrong, the connection is not
+            return Failure(str(error))
+
+    def _learn(self, message: Buffer) -> None:
+        """Let the connection find the next reply of this form at once."""
+        pattern = self._reader.pattern(len(message))
+        if pattern is not None:
+            self._connection.know(self._good_head, pattern, len(message), self._good_trailers)

@@ -7,11 +7,12 @@ Sources: KServe's "Open Inference Protocol (v2)"; the "Binary tensor data extens
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote
 
-from sut.triton.errors import ProtocolError
+from sut.triton.errors import ProtocolError, one_line
 from sut.triton.exchange import (
     MAX_MESSAGE_BYTES,
     Buffer,
@@ -43,11 +44,11 @@ def error_text(response: Response) -> str:
     """What a server says of a request that it refused."""
     try:
         said = json.loads(bytes(response.body))
-    except ValueError:
+    except (ValueError, RecursionError):
         said = None
     text = said.get("error") if isinstance(said, Mapping) else None
     text = text or bytes(response.body[:200]).decode("utf-8", "replace") or response.head.reason
-    return f"HTTP {response.status}: {text}"
+    return f"HTTP {response.status}: {one_line(str(text))}"
 
 
 class HttpRequest(NamedTuple):
@@ -120,22 +121,23 @@ class HttpMessages:
             found, plain, at = [], {}, size
             for one in described:
                 parameters = one.get("parameters") or {}
-                shape = tuple(int(length) for length in one["shape"])
+                shape = tuple(operator.index(length) for length in one["shape"])
                 first = last = -1
                 if "shared_memory_region" in parameters:
                     pass
                 elif "binary_data_size" in parameters:
-                    first, last = at, at + int(parameters["binary_data_size"])
+                    first, last = at, at + operator.index(parameters["binary_data_size"])
                     if not first <= last <= len(body):
                         raise ProtocolError(f"output {one['name']} runs over the end of the reply")
                     at = last
                 else:
                     plain[one["name"]] = Tensor(shape, from_json_values(one["data"], one["datatype"]))
                 found.append(Found(str(one["name"]), str(one["datatype"]), shape, first, last))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            if isinstance(error, ProtocolError):
-                raise
-            raise ProtocolError(f"a reply that can not be read: {type(error).__name__}: {error}") from None
+        except ProtocolError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            why = one_line(f"{type(error).__name__}: {error}")
+            raise ProtocolError(f"a reply that can not be read: {why}") from None
         if at != len(body):
             raise ProtocolError(f"{len(body) - at} bytes behind the reply's last tensor")
         found = check_outputs(self._interface, found)

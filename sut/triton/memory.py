@@ -1,4 +1,5 @@
 """placeholder"""
+
 from __future__ import annotations
 from sut.triton.exchange import Region
 from sut.triton.inputs import Sample

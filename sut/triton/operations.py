@@ -16,7 +16,6 @@ from sut.triton.protobuf import Form, bytes_field, decode, number_field, text_fi
 
 _TENSOR: Form = {1: ("name", str), 2: ("datatype", str), 3: ("shape", [int])}
 _DURATION: Form = {1: ("count", int), 2: ("ns", int)}
-_INPUT: Form = {1: ("name", str), 4: ("dims", [int])}
 _CONFIG: Form = {
     1: ("name", str),
     2: ("platform", str),
@@ -94,13 +93,16 @@ class Operation:
     def from_message(self, message: bytes | memoryview) -> dict[str, Any]:
         """The answer over gRPC.  Raises ``ProtocolError``."""
         answer = decode(message, self.answer)
-        return answer[self.inside] if self.inside is not None else answer
+        return answer[self.inside] or {} if self.inside is not None else answer
 
     def from_body(self, body: bytes) -> dict[str, Any]:
         """The answer over HTTP.  Raises ``ValueError`` for what is no JSON object."""
         if not body:
             return {}
-        answer = json.loads(body)
+        try:
+            answer = json.loads(body)
+        except RecursionError:
+            raise ValueError("the answer is nested too deep") from None
         if not isinstance(answer, dict):
             raise ValueError("the answer is no JSON object")
         return answer

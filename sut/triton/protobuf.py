@@ -108,7 +108,11 @@ Form = Mapping[int, tuple[str, Any]]
 
 
 def decode(message: Buffer, form: Form, depth: int = 0) -> dict[str, Any]:
-    """A message as a dictionary: fields that did not come have protobuf's default.  Raises ``ProtocolError``."""
+    """A message as a dictionary.  Raises ``ProtocolError``.
+
+    Fields that did not come have protobuf's default, which is None for a message.  Of a field that is not repeated and
+    yet comes again the last counts.
+    """
     if depth > _MOST_DEPTH:
         raise ProtocolError("a protobuf message nested too deep")
     found: dict[str, Any] = {name: _default(kind) for name, kind in form.values()}
@@ -116,43 +120,49 @@ def decode(message: Buffer, form: Form, depth: int = 0) -> dict[str, Any]:
         if field.number not in form:
             continue
         name, kind = form[field.number]
-        if isinstance(kind, list):
-            found[name] += _values(field, name, kind[0], depth)
+        if not isinstance(kind, list):
+            found[name] = _value(field, name, kind, depth)
+        elif kind[0] in (int, bool) and field.wire_type == LENGTH:
+            found[name] += _packed(field, name, kind[0])
         else:
-            found[name] = _values(field, name, kind, depth)[-1]
+            found[name].append(_value(field, name, kind[0], depth))
     return found
 
 
 def _default(kind: Any) -> Any:
     if isinstance(kind, list):
         return []
-    return decode(b"", kind) if isinstance(kind, Mapping) else kind()
+    return None if isinstance(kind, Mapping) else kind()
 
 
-def _values(field: Field, name: str, kind: Any, depth: int) -> list[Any]:
-    """The field's value; several where numbers are packed."""
+def _value(field: Field, name: str, kind: Any, depth: int) -> Any:
+    if kind in (int, bool):
+        if not isinstance(field.value, int):
+            raise ProtocolError(f"protobuf field {name} is no number")
+        return _signed(field.value, kind)
+    wire_type = FIXED64 if kind is float else LENGTH
+    if field.wire_type != wire_type:
+        raise ProtocolError(f"protobuf field {name} has the wire type {field.wire_type}, not {wire_type}")
+    content = _as_bytes(field, name)
     if isinstance(kind, Mapping):
-        return [decode(_as_bytes(field, name), kind, depth + 1)]
-    if kind is bytes:
-        return [bytes(_as_bytes(field, name))]
-    if kind is str:
-        try:
-            return [bytes(_as_bytes(field, name)).decode()]
-        except UnicodeDecodeError:
-            raise ProtocolError(f"protobuf field {name} is no text") from None
+        return decode(content, kind, depth + 1)
     if kind is float:
-        if field.wire_type != FIXED64:
-            raise ProtocolError(f"protobuf field {name} is no double")
-        return [struct.unpack("<d", _as_bytes(field, name))[0]]
-    if isinstance(field.value, int):
-        return [_signed(field.value, kind)]
-    if field.wire_type != LENGTH:
-        raise ProtocolError(f"protobuf field {name} is no number")
-    view, at, packed = memoryview(field.value), 0, []
+        return struct.unpack("<d", content)[0]
+    if kind is bytes:
+        return bytes(content)
+    try:
+        return bytes(content).decode()
+    except UnicodeDecodeError:
+        raise ProtocolError(f"protobuf field {name} is no text") from None
+
+
+def _packed(field: Field, name: str, kind: Any) -> list[Any]:
+    """Repeated numbers in one field."""
+    view, at, values = memoryview(_as_bytes(field, name)), 0, []
     while at < len(view):
         value, at = _read_varint(view, at)
-        packed.append(_signed(value, kind))
-    return packed or [kind()]
+        values.append(_signed(value, kind))
+    return values
 
 
 def _signed(value: int, kind: Any) -> Any:

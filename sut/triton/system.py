@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from loadgen import Answers, Responses
 from loadgen.system import Answer
+from sut.triton.client import SETTLE_PATIENCE_S
 from sut.triton.endpoint import Endpoint, Security
 from sut.triton.errors import ServerError
 from sut.triton.exchange import Channel, Failure, Messages, Outputs, Reply
@@ -28,7 +29,6 @@ RECONNECT_S = 5.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5
 _LOOK_S = 0.02
 """How often requests are looked at for their deadline."""
-_SETTLE_PATIENCE_S = 10.0
 _RECONNECTING = "reconnecting"
 
 Respond = Callable[[Outputs], Responses]
@@ -112,7 +112,7 @@ class RemoteSystem:
             for endpoint in self._endpoints:
                 await self._connect(endpoint)
         try:
-            async with asyncio.timeout(_SETTLE_PATIENCE_S):
+            async with asyncio.timeout(SETTLE_PATIENCE_S):
                 while len(self._ready) < len(self._links):
                     self._settled.clear()
                     await self._settled.wait()
@@ -134,13 +134,13 @@ class RemoteSystem:
 
     async def close(self) -> None:
         self._closing = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for link in self._links:
+        for link in self._links:  # before anything else can run: what still comes is no answer any more
             if link.wire is not None:
                 link.channel.close()
                 await link.wire.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # Sending.
 

@@ -168,6 +168,10 @@ def from_json_values(values: Any, datatype: str) -> bytes:
         return pack_bytes(flat)
     if datatype not in DATATYPES or not all(isinstance(value, int | float) for value in flat):
         raise TensorError(f"a tensor of {datatype} has an element that is no number")
+    if datatype == "BF16":
+        raise TensorError("a tensor of BF16 as a list of numbers: only its bits can be read")
+    if DATATYPES[datatype].kind not in "f" and any(isinstance(value, float) and value % 1 for value in flat):
+        raise TensorError(f"a tensor of {datatype} has an element that is no whole number")
     try:
         return np.array(flat, DATATYPES[datatype]).tobytes()
     except (OverflowError, ValueError) as error:

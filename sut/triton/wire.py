@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -51,7 +52,8 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._socket: socket.socket | None = None
         self._backlog = False
-        self._why: str | None = None
+        self.why: str | None = None
+        """Why the connection has ended."""
 
     def write_directly(self, to: socket.socket) -> None:
         """The socket under the transport: plain connections write to it without the loop's help."""
@@ -92,12 +94,13 @@ class Wire(asyncio.Protocol):
 
     def abort(self, reason: str) -> None:
         """End the connection at once; what was under way fails for this reason."""
-        self._why = self._why or reason
+        self.why = self.why or reason
         self._transport.abort()
 
     async def close(self) -> None:
-        """End the connection in order."""
-        self._why = self._why or "the connection was closed"
+        """End the connection in order.  Nothing is delivered any more: nobody waits for it."""
+        self._deliver = _ignore
+        self.why = self.why or "the connection was closed"
         if not self.closed:
             self.flush()
             self._transport.close()
@@ -123,15 +126,16 @@ class Wire(asyncio.Protocol):
         try:
             events = self._logic.eof()
         except ProtocolError as error:
-            self._why = self._why or str(error)
+            self.why = self.why or str(error)
             events = ()
         self._deliver(events)
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True
-        reason = self._why or (f"the connection was lost: {error}" if error else "the server closed the connection")
-        self._deliver(self._logic.lost(reason))
+        if self.why is None:
+            self.why = f"the connection was lost: {error}" if error else "the server closed the connection"
+        self._deliver(self._logic.lost(self.why))
 
     def pause_writing(self) -> None:
         self.full = True
@@ -144,6 +148,10 @@ class Wire(asyncio.Protocol):
         """The loop writes the rest when the socket takes it."""
         self._backlog = True
         self._transport.writelines(pieces)
+
+
+def _ignore(_: Sequence[Any]) -> None:
+    pass
 
 
 def _after(pieces: list[bytes | memoryview], sent: int) -> list[bytes | memoryview]:
@@ -187,7 +195,7 @@ async def connect(
     except socket.gaierror as error:
         raise ServerError(f"no such host: {endpoint.host} ({error.strerror})") from None
     except OSError as error:
-        what = error.strerror or str(error) or type(error).__name__
+        what = os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
         raise ServerError(f"no connection to {endpoint}: {what.lower()}; is the server running there?") from None
     tls = wire._transport.get_extra_info("ssl_object")
     if tls is None:

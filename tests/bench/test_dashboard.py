@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import http.server
+import json
 import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +26,7 @@ from hypothesis import strategies as st
 
 from bench.dashboard import next_line_s
 from bench.screen import draw, plain_line
+from bench.servers import Gpus, ServerFigures
 from bench.watch import LOOK_ROWS, Plan, Snapshot, Watch, progress, rebin
 from loadgen.record import Gauge, Record, Status
 
@@ -250,6 +256,44 @@ def test_plain_line() -> None:
     assert line == "0:02 (ETA 0:08), 0.00/s now of 1,000/s asked, p50 26.0 ms, p99 50.0 ms, 10 in flight, 0 failed"
 
 
+SERVED = ServerFigures(
+    rate=5_123.0, mean_batch_size=6.34, queue_ns=45_200.0, compute_ns=312_000.0, cached_share=0.0,
+    gpus=Gpus(2, 0.87, 512.3, 2.46e10, 1.6e11),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("server", "lines"),
+    [
+        (
+            SERVED,
+            ["server now 5,123/s queue 45.2 us compute 312 us batch 6.3", "2 GPUs use 87% power 512 W memory 24.6"],
+        ),
+        (replace(SERVED, cached_share=0.98, gpus=None), ["server now 5,123/s queue 45.2 us compute 312 us cached 98%"]),
+        (ServerFigures(rate=0.0, gpus=Gpus(1, None, None, 1e9, None)), ["server now 0.00/s", "GPU memory 1.00 GB"]),
+        (ServerFigures(note="the server tells none"), ["server no statistics (the server tells none)"]),
+        (ServerFigures(note="word " * 60), ["server no statistics (word word"]),
+        (ServerFigures(), ["server"]),
+    ],
+)
+@pytest.mark.parametrize("width", [60, 100])
+def test_screen_tells_what_the_servers_count(server: ServerFigures, lines: list[str], width: int) -> None:
+    plain = draw(SERVER, underway(), width).plain.split("\n")
+    shown = draw(SERVER, underway(), width, server).plain.split("\n")
+    assert max(map(len, shown)) < width
+    more = [" ".join(line.split()) for line in shown if line not in plain]
+    assert len(more) == len(lines) == len(shown) - len(plain)
+    for line, expected in zip(more, lines, strict=True):
+        cut = len("server now 5,123/s queue 45.2 us compute 312 us") if width == 60 else None
+        assert line.startswith(expected[:cut])
+
+
+def test_plain_line_tells_what_the_servers_count() -> None:
+    line = plain_line(SERVER, underway(), SERVED)
+    assert line == plain_line(SERVER, underway()) + ", server 5,123/s, queue 45.2 us, compute 312 us"
+    assert plain_line(SERVER, underway(), ServerFigures(note="gone")) == plain_line(SERVER, underway())
+
+
 def test_plain_lines_become_rarer() -> None:
     assert next_line_s(2.0) == 7.0
     assert next_line_s(122.0) == 152.0
@@ -261,6 +305,7 @@ RUN = """
     import sys
     import numpy as np
     from bench.dashboard import Dashboard
+    from bench.servers import ServerView
     from loadgen import Mode, Scenario, Test, TestSettings, run_on_fast_loop
     from sut.null import NullSystem
 
@@ -273,7 +318,8 @@ RUN = """
     seconds, plain = float(sys.argv[1]), sys.argv[2] == "plain"
     settings = TestSettings(Scenario.Server, server_target_qps=200.0, min_duration_ms=int(seconds * 1000))
     test = Test(NullSystem(Mode.PerformanceOnly), Library(), settings)
-    with Dashboard(test, "a title", plain=plain, stream="stdout") as view:
+    server = ServerView([sys.argv[3]], "m", headers=[["authorization", "a secret"]]) if sys.argv[3:] else None
+    with Dashboard(test, "a title", plain=plain, stream="stdout", server=server) as view:
         print("view", view._process.pid, flush=True)
         run_on_fast_loop(test.run())
     print("end", view._process.returncode, flush=True)
@@ -352,3 +398,62 @@ def test_view_that_died_does_not_hurt_the_run() -> None:
     assert process.stdout.read().decode() == f"end {-signal.SIGKILL}\n"
     process.stdout.close()
     assert process.wait(60) == 0
+
+
+@pytest.fixture
+def statistics() -> Iterator[tuple[str, list[str | None]]]:
+    """A server that counts 10 requests more whenever it is asked: its URL, and the tokens that it was shown."""
+    tokens: list[str | None] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            tokens.append(self.headers["authorization"])
+            count = len(tokens) * 10
+            total = {"count": count, "ns": count * 1_000_000}
+            names = ("success", "queue", "compute_input", "compute_infer", "compute_output")
+            stats = {"name": "m", "inference_stats": dict.fromkeys(names, total)}
+            body = json.dumps({"model_stats": [stats]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", tokens
+        server.shutdown()
+
+
+def test_the_view_asks_the_server_itself_and_shows_tokens_to_nobody_else(
+    statistics: tuple[str, list[str | None]],
+) -> None:
+    url, tokens = statistics
+    process = start("2.7", "plain", url, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    view = int(process.stdout.readline().split()[1])
+    arguments = Path(f"/proc/{view}/cmdline").read_bytes()
+    assert b"bench.dashboard" in arguments
+    assert b"secret" not in arguments
+    output = process.stdout.read().decode()
+    process.stdout.close()
+    assert process.wait(60) == 0, output
+    assert len(tokens) >= 2
+    assert set(tokens) == {"a secret"}
+    assert re.search(r", server [\d.]+/s, queue 1\.00 ms, compute 3\.00 ms\n", output), output
+    assert output.endswith("end 0\n")
+
+
+@pytest.mark.parametrize("mode", ["plain", "screen"])
+def test_a_server_that_is_not_there_does_not_hurt_the_view(mode: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # takes connections and never says a word
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        process = start("2.7", mode, address, stdout=subprocess.PIPE)
+        output = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 0, output
+    assert output.endswith("end 0\n")
+    assert "Traceback" not in output

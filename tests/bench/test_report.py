@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from rich.console import Console
 
@@ -74,6 +77,45 @@ def shown(found: dict[str, Any], width: int = 80, *, terminal: bool = False) -> 
     return out.getvalue()
 
 
+def server_side() -> dict[str, Any]:
+    """As ``drumfire run triton`` has it in the system section."""
+    report = {
+        "url": "grpc://127.0.0.1:8001", "note": None, "success": 10_007, "fail": 0, "inference_count": 10_007,
+        "execution_count": 7_504, "batch_sizes": {"1": 5_001, "2": 2_503}, "mean_batch_size": 1.33, "cache_hits": 0,
+        "cache_misses": 0,
+        "mean_ns": {
+            "request": 330_000.0, "queue": 45_200.0, "compute_input": 4_000.0, "compute_infer": 260_000.0,
+            "compute_output": 16_000.0, "cache_hit": 0.0,
+        },
+        "metrics": {
+            "samples": 10,
+            "gpus": [{
+                "uuid": "GPU-1234", "utilization": {"mean": 0.87, "max": 0.99},
+                "power_w": {"mean": 250.2, "max": 301.0},
+                "memory_used_bytes": {"mean": 1.2e10, "max": 1.23e10}, "memory_total_bytes": 8e10, "energy_j": 2_502.0,
+            }],
+            "cpu_utilization": {"mean": 0.5, "max": 0.6}, "pending_requests": None,
+        },
+    }  # fmt: skip
+    agreed = {
+        "requests": {
+            "client": 10_007, "server": 10_007, "difference": 0, "equal": True, "client_failed": 0, "server_failed": 0,
+        },
+        "batch_sizes": {"1": 5_001, "2": 2_503}, "mean_batch_size": 1.33, "cached_share": 0.0,
+        "mean_ns": {
+            "latency": 512_000.0, "waiting": 12_300.0, "round_trip": 499_700.0, "queue": 45_200.0,
+            "compute": 280_000.0, "cache_hit": 0.0, "network_and_client": 186_800.0,
+        },
+        "in_flight": {"by_rate": 0.511, "by_time": 0.512, "in_server": 0.33},
+    }  # fmt: skip
+    return {"servers": [report], "reconciliation": agreed}
+
+
+def with_server(server: dict[str, Any] | None) -> dict[str, Any]:
+    found = document()
+    return found | {"system": found["system"] | {"server": server}}
+
+
 def test_verdict_then_reasons_then_warnings_then_figures() -> None:
     reasons = ["Reduce target QPS to improve latency.", "The test exited early [badly].\n   See the log."]
     lines = shown(document(validity="INVALID", reasons=reasons, warnings=["a core is missing"])).split("\n")
@@ -129,6 +171,61 @@ def test_accuracy_line_has_its_fixed_form() -> None:
     assert text.startswith("Result is : VALID\n")
     assert "accuracy 98.800%, good 494, total 500 (target 98%)" in text
     assert "10,007 queries" in text
+
+
+def test_what_the_server_says() -> None:
+    text = shown(with_server(server_side()))
+    assert all(len(line) <= 80 for line in text.split("\n")[:-2])
+    words = " ".join(text.split())
+    for expected in (
+        "server 10,007 requests counted, as many as were answered batches",
+        "batches of 1.33 samples on average: 1: 5,001 2: 2,503",
+        "a request, on average: queue 45.2 us, compute 280 us",
+        "network and client 187 us of a latency of 512 us; 12.3 us before it was sent",
+        "in flight 0.51 samples (rate x latency 0.51), 0.33 requests in the server",
+        "server GPU GPU-1234: use 87% (max 99%), power 250 W (max 301 W), memory 12.3 of 80 GB, 2,502 J",
+    ):
+        assert expected in words
+    assert "cache" not in words
+
+
+@pytest.mark.parametrize(("difference", "words"), [(3, "3 more than were"), (-1_234, "1,234 fewer than were")])
+def test_counts_that_do_not_agree(difference: int, words: str) -> None:
+    server = server_side()
+    server["reconciliation"]["requests"] |= {"equal": False, "difference": difference, "server_failed": 5}
+    text = " ".join(shown(with_server(server)).split())
+    assert f"{words} answered here, 5 failed" in text
+
+
+def test_cached_replies_are_told_of() -> None:
+    server = server_side()
+    server["reconciliation"]["cached_share"] = 0.98
+    server["reconciliation"]["mean_ns"]["cache_hit"] = 5_100.0
+    assert "cache 5.10 us (98% from the cache)" in " ".join(shown(with_server(server)).split())
+
+
+def test_a_server_that_tells_nothing_and_one_that_tells_half() -> None:
+    silent = dict.fromkeys(server_side()["servers"][0]) | {"url": "http://other:8000", "note": "no statistics: gone"}
+    text = " ".join(shown(with_server({"servers": [silent], "reconciliation": None})).split())
+    assert "server http://other:8000: no statistics: gone" in text
+    two = server_side()["servers"] + [silent]
+    text = " ".join(shown(with_server({"servers": two, "reconciliation": None})).split())
+    assert "server grpc://127.0.0.1:8001: 10,007 requests server http://other:8000: no statistics: gone" in text
+    assert shown(with_server(None)) == shown(document())
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_what_the_server_says_is_in_the_schema(told: bool) -> None:
+    schema = json.loads((Path(report.__file__).parent / "result.schema.json").read_text())
+    server = server_side()
+    if not told:
+        server["servers"] = [dict.fromkeys(server["servers"][0]) | {"url": "http://other:8000"}]
+        server["reconciliation"] = None
+    part = {"$defs": schema["$defs"]} | schema["properties"]["system"]["properties"]["server"]
+    jsonschema.validate(server, part)
+    server["servers"][0]["more"] = 1
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(server, part)
 
 
 def test_errors_are_told_with_their_messages() -> None:

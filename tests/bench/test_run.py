@@ -253,7 +253,7 @@ def test_interrupted_run_is_saved_and_invalid(number: signal.Signals, scenario: 
 
 def test_interrupted_before_the_run(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", "import bench.run, time; bench.run.assemble = lambda o: (print('ready', flush=True), "
+        [sys.executable, "-c", "import bench.run, time; bench.run._assemble = lambda o: (print('ready', flush=True), "
          "time.sleep(60)); import sys; from bench.cli import main; sys.exit(main())", *DIGITS],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True,
     )  # fmt: skip

@@ -13,13 +13,14 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.peers.goal import Figure, Figures, number
+from bench.peers.process import ROOT, MeasurementError, run
+from bench.peers.rounds import Measure, Side
 
-_ROOT = Path(__file__).resolve().parents[3]
+REFERENCE = "mlcommons-loadgen"
 _PATIENCE_S = 300
 _SEARCH_STEPS = 4
 _LATE_NS = 100_000
@@ -27,43 +28,10 @@ _ANSWERED_SHARE = 0.99
 _HIGHEST_RATE = 24e6
 """No higher rate is tried: the table of a second would take more than two GB."""
 
-Side = Callable[[float], dict[str, float]]
-"""From the length of a run in seconds to its figures."""
-
-
-class MeasurementError(RuntimeError):
-    """A measurement that gave no figures; the text is the end of what its process said."""
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A measurement of Drumfire, and of the other side where there is one, with the rows that are made of it."""
-
-    name: str
-    figures: tuple[Figure, ...]
-    ours: Side
-    theirs: Side | None = None
-    once: bool = False
-    """One round is enough."""
-    note: Callable[[Figures], str] | None = None
-    """A line under the table, from our medians."""
-
-    @property
-    def family(self) -> str:
-        """Measures that differ in a rate only are asked for together."""
-        return self.name.partition("@")[0]
-
 
 def worker(module: str, case: Mapping[str, Any]) -> dict[str, float]:
     """Run one case in a fresh process.  Raises ``MeasurementError``."""
-    command = [sys.executable, "-m", f"bench.peers.loadgen.{module}"]
-    done = subprocess.run(
-        command, input=json.dumps(case), capture_output=True, text=True, cwd=_ROOT, timeout=_PATIENCE_S
-    )
-    if done.returncode != 0:
-        raise MeasurementError(f"{module} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
-    figures: dict[str, float] = json.loads(done.stdout.strip().rsplit("\n", 1)[-1])
-    return figures
+    return run([sys.executable, "-m", f"bench.peers.loadgen.{module}"], json.dumps(case)).document
 
 
 def ours(settings: Mapping[str, Any], seconds: float, kind: str = "phase") -> dict[str, float]:
@@ -119,6 +87,11 @@ def _their_ceiling(seconds: float) -> dict[str, float]:
     return highest(lambda rate: sustained(theirs(server(rate), seconds), "p50_latency_ns"), 1e5)
 
 
+def _one_by_one(rate: float) -> dict[str, Any]:
+    """As ``server``, every query for itself, which is the reference's way of being on time."""
+    return {**server(rate), "server_coalesce_queries": False}
+
+
 def _lateness(rate: int) -> Measure:
     at = f"at {rate:,}/s"
     return Measure(
@@ -129,7 +102,7 @@ def _lateness(rate: int) -> Measure:
             Figure(f"issued early {at}", "early", "queries", goal=0),
         ),
         lambda seconds: ours(server(rate), 2 * seconds),
-        lambda seconds: theirs({**server(rate), "server_coalesce_queries": False}, 2 * seconds, trace=True),
+        {REFERENCE: lambda seconds: theirs(_one_by_one(rate), 2 * seconds, trace=True)},
     )
 
 
@@ -145,7 +118,7 @@ def _closed(scenario: str, width: int, goal_us: float, our_guess_ns: float, thei
             ),
         ),
         lambda seconds: ours({"scenario": scenario, guess: our_guess_ns}, seconds),
-        lambda seconds: theirs({"scenario": scenario, guess: their_guess_ns}, seconds, pool=width),
+        {REFERENCE: lambda seconds: theirs({"scenario": scenario, guess: their_guess_ns}, seconds, pool=width)},
     )  # fmt: skip
 
 
@@ -192,12 +165,14 @@ def _on_terminal(command: Sequence[str]) -> tuple[int, bytes]:
 
     reader = threading.Thread(target=read, daemon=True)
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=its_end, stderr=its_end, cwd=_ROOT, env=environment
+        command, stdin=subprocess.DEVNULL, stdout=its_end, stderr=its_end, cwd=ROOT, env=environment
     )
     os.close(its_end)
     reader.start()
     try:
         status = process.wait(_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        raise MeasurementError(f"the run did not end within {_PATIENCE_S} s") from None
     finally:
         process.kill()
         reader.join(5)
@@ -257,7 +232,7 @@ MEASURES: tuple[Measure, ...] = (
             ),
         ),
         _our_ceiling,
-        _their_ceiling,
+        {REFERENCE: _their_ceiling},
         note=_ceiling_note,
     ),
     *map(_lateness, (1_000, 10_000, 100_000)),
@@ -274,7 +249,7 @@ MEASURES: tuple[Measure, ...] = (
             ),
         ),
         lambda seconds: ours(server(1e5), 2 * seconds),
-        lambda seconds: theirs({**server(1e5), "server_coalesce_queries": False}, 2 * seconds),
+        {REFERENCE: lambda seconds: theirs(_one_by_one(1e5), 2 * seconds)},
     ),
     _closed("SingleStream", 1, 0.6, 200, 1000),
     _closed("MultiStream", 8, 1.5, 800, 1500),
@@ -287,7 +262,7 @@ MEASURES: tuple[Measure, ...] = (
             ),
         ),
         lambda seconds: ours(_offline(round(20e6 * seconds)), seconds),
-        lambda seconds: theirs(_offline(round(1e6 * seconds)), seconds, pool=round(1e6 * seconds)),
+        {REFERENCE: lambda seconds: theirs(_offline(round(1e6 * seconds)), seconds, pool=round(1e6 * seconds))},
     ),
     Measure(
         "memory",
@@ -340,6 +315,6 @@ MEASURES: tuple[Measure, ...] = (
             ),
         ),
         _dashboard(),
-        _dashboard("--no-dashboard"),
+        {REFERENCE: _dashboard("--no-dashboard")},
     ),
 )  # fmt: skip

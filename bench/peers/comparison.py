@@ -1,0 +1,135 @@
+"""A comparison as a command: its options, its rounds, then its section of RESULTS.md and the raw rounds in its folder.
+
+Knows how a comparison is told; must not know what is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.peers import results
+from bench.peers.goal import Figure, Round, Row, number
+from bench.peers.rounds import OURS, Measure, Rounds, compact, run_rounds
+
+_OUTPUT = Path(__file__).resolve().parent / "RESULTS.md"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Drumfire beside other tools."""
+
+    name: str
+    """Of its module in ``bench.peers``, its folder and its markers."""
+    tools: tuple[str, ...]
+    """The other tools.  Ratios that have a goal are to the first."""
+    distributions: tuple[str, ...]
+    """The packages of this environment whose versions matter."""
+    method: str
+    """How it is measured: Markdown, after the machine."""
+    seconds: float
+    """The length of a plain run unless the user says otherwise."""
+
+    @property
+    def module(self) -> str:
+        return f"bench.peers.{self.name}"
+
+    def options(self, words: Sequence[str], names: Sequence[str]) -> argparse.Namespace:
+        """``names``: what ``--only`` takes."""
+        names = sorted(set(names))
+        parser = argparse.ArgumentParser(
+            prog=f"python -m {self.module}", description=f"Measure {OURS} beside {' and '.join(self.tools)}, in turns."
+        )
+        parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds of every measure (default: 5)")
+        parser.add_argument(
+            "--time", type=float, default=self.seconds, metavar="S",
+            help=f"length of a plain run in seconds (default: {self.seconds:g}); longer ones grow with it",
+        )  # fmt: skip
+        parser.add_argument(
+            "--only", nargs="+", choices=names, metavar="NAME", help=f"these measures only: {', '.join(names)}"
+        )
+        parser.add_argument(
+            "--output",
+            type=Path,
+            default=_OUTPUT,
+            metavar="F",
+            help="the Markdown file (default: bench/peers/RESULTS.md)",
+        )
+        options = parser.parse_args(words)
+        if options.rounds < 1 or not options.time > 0:
+            parser.error("--rounds and --time must be above 0")
+        options.command = shlex.join(["python", "-m", self.module, *words])
+        return options
+
+    def carry_out(self, options: argparse.Namespace, measures: Sequence[Measure]) -> None:
+        """Measure what ``options`` name, and put it into the files."""
+        load = os.getloadavg()
+        chosen = [m for m in measures if not options.only or {m.name, m.family} & set(options.only)]
+        rounds = run_rounds(chosen, options.rounds, options.time)
+        machine = results.machine(self.distributions, load)
+        results.put_section(options.output, self.name, self.section(chosen, rounds, options.command, machine))
+        raw = options.output.parent / self.name / "rounds.json"
+        raw.parent.mkdir(parents=True, exist_ok=True)
+        raw.write_text(compact(rounds), encoding="utf-8")
+
+    def section(self, chosen: Sequence[Measure], rounds: Rounds, command: str, machine: str) -> str:
+        """The Markdown of the comparison."""
+        rows = [(m, figure.row(rounds[m.name], self.tools)) for m in chosen for figure in m.figures]
+        lost = [f"* {m.name}, {row.figure.label}: {text}.{_noise(row)}" for m, row in rows for text in row.missed()]
+        notes = [f"* {m.note(_medians(rounds[m.name]))}" for m in chosen if m.note and rounds[m.name][0].ours]
+        beside = [cell for tool in self.tools for cell in (tool, "times better")]
+        parts = [
+            f"## Beside {' and '.join(self.tools)}",
+            f"{machine}\n* command: `{command}`",
+            f"{self.method}\n"
+            f"Raw rounds: `{self.name}/rounds.json`. *Times better* is the median of the rounds' ratios.",
+            results.table(("measure", OURS, *beside, "goal", "met"), [_cells(row) for _, row in rows]),
+            "### What lost and why",
+            "\n".join(lost) or "Nothing: every goal was met.",
+        ]
+        if notes:
+            parts += ["### Where it goes", "\n".join(notes)]
+        return "\n\n".join(parts)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    figure = row.figure
+
+    def value(of_side: float | None) -> str:
+        return "" if of_side is None else f"{number(of_side)} {figure.unit}".rstrip()
+
+    beside = [
+        cell for one in row.beside for cell in (value(one.value), "" if one.ratio is None else f"{number(one.ratio)}x")
+    ]
+    met = {True: "yes", False: "**no**", None: ""}[row.met]
+    return figure.label, value(row.ours), *beside, _goal(figure), met
+
+
+def _goal(figure: Figure) -> str:
+    goals = []
+    if figure.goal is not None:
+        goals.append(f"{'≥' if figure.more_is_better else '≤'} {number(figure.goal)} {figure.unit}".rstrip())
+    if figure.goal_ratio is not None:
+        goals.append(f"≥ {number(figure.goal_ratio)}x")
+    return ", ".join(goals)
+
+
+def _noise(row: Row) -> str:
+    """How far the rounds lie apart: a difference within that says little."""
+    first = row.beside[0]
+    if not (row.ours_spread or first.spread):
+        return ""
+    told = f" The rounds spread over {row.ours_spread:.0%} of the median"
+    if first.value is not None:
+        told += f", the other side's over {first.spread:.0%}"
+    return f"{told}."
+
+
+def _medians(of_measure: Sequence[Round]) -> dict[str, float]:
+    told = [r.ours for r in of_measure if r.ours]
+    return {name: statistics.median(figures[name] for figures in told) for name in told[0]}

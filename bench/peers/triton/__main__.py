@@ -1,0 +1,50 @@
+"""``python -m bench.peers.triton``: a local Triton, rounds of all sides in turns, then the section of RESULTS.md."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from bench.peers.comparison import Comparison
+from bench.peers.process import MeasurementError
+from bench.peers.triton.environments import CLIENT, PERF_ANALYZER
+from bench.peers.triton.measures import CASES, TOOLS, measures, tools
+from sut.triton.local import LocalTriton, LocalTritonError
+
+COMPARISON = Comparison(
+    "triton",
+    TOOLS,
+    ("uvloop", "hpack"),
+    "Medians over the rounds; all sides in turns against one local Triton on the same cores, each in a fresh process:\n"
+    f"perf_analyzer out of `{PERF_ANALYZER[0]}`, and a closed loop of tritonclient's aio clients\n"
+    f"(`{' '.join(CLIENT)}`; over HTTP without gzip).\n"
+    "All send one input again and again; `identity_cached` answers from the server's cache, `identity` copies in\n"
+    "Python. Drumfire checks the status and the output tensor of every reply, perf_analyzer the status; the loop of\n"
+    "tritonclient decodes the output and checks its shape and type. CPU is that of the whole process for\n"
+    "perf_analyzer, by the server's count of requests, and that of the measured phase for the two in Python. Latency\n"
+    "*from the sending* is all that perf_analyzer knows; with a rate to keep, ours counts from the schedule as well.\n"
+    "Each side draws its own Poisson schedule, the same one in every run, so the rates differ around what was asked.",
+    seconds=4,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0, or 2 where a tool or the server can not be had."""
+    words = sys.argv[1:] if arguments is None else arguments
+    options = COMPARISON.options(words, [name for case in CASES for name in (case, case.partition("@")[0])])
+    try:
+        found = tools(_say)
+        with LocalTriton(say=_say) as server:
+            COMPARISON.carry_out(options, measures(server, found))
+    except (MeasurementError, LocalTritonError) as error:
+        print(f"{COMPARISON.module}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

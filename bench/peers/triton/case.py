@@ -1,0 +1,35 @@
+"""A case: what all sides ask of the server in the same way, and what each tells of it.
+
+Data alone; knows no side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+INPUT, OUTPUT = "INPUT0", "OUTPUT0"
+
+
+class Server(Protocol):
+    """The local Triton, as far as a side needs it: addresses as host:port, and its process."""
+
+    grpc: str
+    http: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input of FP32 ``elements``, sent again and again: ``concurrency`` requests at a time, or at ``rate``."""
+
+    model: str
+    protocol: str
+    """grpc or http."""
+    elements: int
+    concurrency: int | None = None
+    rate: float | None = None
+    """Requests a second, Poisson."""
+
+    def address(self, server: Server) -> str:
+        return server.grpc if self.protocol == "grpc" else server.http

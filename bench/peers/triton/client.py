@@ -1,0 +1,35 @@
+"""tritonclient's side: its worker run in its own environment, and the server's view of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from bench.peers.process import MeasurementError, run
+from bench.peers.triton import client_worker
+from bench.peers.triton.case import INPUT, OUTPUT, Case, Server
+from bench.peers.triton.server import watched
+
+
+def measure(python: Path, server: Server, case: Case, seconds: float) -> dict[str, float]:
+    """A closed loop.  Raises ``MeasurementError``."""
+    asked = {
+        "model": case.model,
+        "protocol": case.protocol,
+        "address": case.address(server),
+        "elements": case.elements,
+        "concurrency": case.concurrency,
+        "seconds": seconds,
+        "input": INPUT,
+        "output": OUTPUT,
+    }
+    with watched(server, case.model) as served:
+        done = run([str(python), "-I", client_worker.__file__], json.dumps(asked))
+    figures: dict[str, float] = done.document
+    if figures["sent"] != served.requests:
+        raise MeasurementError(f"tritonclient counts {figures['sent']:.0f} replies, the server {served.requests}")
+    return figures | {
+        "whole_cpu_ns_per_request": done.cpu_s / served.requests * 1e9,
+        "server_cpu_ns_per_request": served.cpu_ns_per_request,
+        "served": float(served.requests),
+    }

@@ -1,0 +1,110 @@
+"""What is measured beside perf_analyzer and tritonclient, with which cases, and what is aimed at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from bench.peers.goal import Figure
+from bench.peers.rounds import Measure
+from bench.peers.triton import client, drumfire, environments, perf_analyzer
+from bench.peers.triton.case import Case, Server
+from sut.triton.local_environment import Say
+
+PERF_ANALYZER, CLIENT = TOOLS = ("perf_analyzer", "tritonclient")
+_SMALL, _LARGE = 16, 3 * 224 * 224
+"""FP32 elements: 64 bytes, and 602 kB, a picture's size."""
+_PROTOCOLS = {"grpc": "gRPC", "http": "HTTP"}
+_PERCENTILES = ("p50", "p99")
+
+CASES: dict[str, Case] = {
+    **{f"{p}@{c}": Case("identity_cached", p, _SMALL, concurrency=c) for p in _PROTOCOLS for c in (16, 64)},
+    **{f"{p}-large": Case("identity", p, _LARGE, concurrency=4) for p in _PROTOCOLS},
+    **{f"{p}-poisson@{r}": Case("identity_cached", p, _SMALL, rate=r) for p in _PROTOCOLS for r in (1000, 5000)},
+}
+"""By the measure's name."""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The other tools, ready to run."""
+
+    perf_analyzer: tuple[Path, Mapping[str, str]]
+    client_python: Path
+
+
+def tools(say: Say) -> Tools:
+    """Raises ``MeasurementError``."""
+    return Tools(environments.perf_analyzer(say), environments.client_python(say))
+
+
+def measures(server: Server, found: Tools) -> list[Measure]:
+    return [_measure(name, case, server, found) for name, case in CASES.items()]
+
+
+def _measure(name: str, case: Case, server: Server, found: Tools) -> Measure:
+    ours = partial(drumfire.measure, server, case)
+    sides = {PERF_ANALYZER: partial(perf_analyzer.measure, *found.perf_analyzer, server, case)}
+    if case.rate is not None:
+        return Measure(name, _open_loop(case), ours, sides)
+    sides[CLIENT] = partial(client.measure, found.client_python, server, case)
+    return Measure(name, _closed_loop(case), ours, sides)
+
+
+def _closed_loop(case: Case) -> tuple[Figure, ...]:
+    large = case.elements == _LARGE
+    at = f"{_PROTOCOLS[case.protocol]}, {case.concurrency} at a time" + (", 602 kB in and out" if large else "")
+    top = case.concurrency == max(one.concurrency or 0 for one in CASES.values())
+    return (
+        _cpu(at, goal_ratio=1 / 0.6 if large else 4),
+        _both(f"rate, {at}", "rate_per_s", "1/s", more_is_better=True, goal_ratio=1.8 if top else None),
+        *_latencies(at),
+        *_other_cpu(at),
+    )
+
+
+def _open_loop(case: Case) -> tuple[Figure, ...]:
+    at = f"{_PROTOCOLS[case.protocol]} at {case.rate:,.0f}/s"
+    return (
+        Figure(f"queries of the schedule that were not delivered, {at}", "undelivered", "", goal=0),
+        Figure(f"lateness p50, {at}", "p50_lateness_ns", "us", 1e3, goal=50),
+        Figure(f"lateness p99, {at}", "p99_lateness_ns", "us", 1e3),
+        Figure(f"sent more than 1 ms late, {at}", "late_share", "%", 0.01),
+        # Only perf_analyzer tells this: behind its schedule by any time when a request's turn came.
+        _both(f"what perf_analyzer calls delayed, {at}", "delayed_share", "%", 0.01),
+        _both(f"rate, {at}", "rate_per_s", "1/s", more_is_better=True),
+        *_latencies(at),
+        *(Figure(f"latency {p} from the schedule, {at}", f"{p}_scheduled_latency_ns", "us", 1e3) for p in _PERCENTILES),
+        _cpu(at),
+        *_other_cpu(at),
+    )
+
+
+def _cpu(at: str, goal_ratio: float | None = None) -> Figure:
+    return _both(f"client CPU a request, {at}", "cpu_ns_per_request", "us", 1e3, goal_ratio=goal_ratio)
+
+
+def _other_cpu(at: str) -> tuple[Figure, ...]:
+    return (
+        _both(f"client CPU with the program's start and end, {at}", "whole_cpu_ns_per_request", "us", 1e3),
+        _both(f"server CPU a request, {at}", "server_cpu_ns_per_request", "us", 1e3),
+    )
+
+
+def _latencies(at: str) -> tuple[Figure, ...]:
+    return tuple(_both(f"latency {p} from the sending, {at}", f"{p}_latency_ns", "us", 1e3) for p in _PERCENTILES)
+
+
+def _both(
+    label: str,
+    name: str,
+    unit: str,
+    per_unit: float = 1.0,
+    *,
+    more_is_better: bool = False,
+    goal_ratio: float | None = None,
+) -> Figure:
+    """A figure that the sides tell by the same name."""
+    return Figure(label, name, unit, per_unit, name, more_is_better=more_is_better, goal_ratio=goal_ratio)

@@ -1,0 +1,78 @@
+"""perf_analyzer's side: its command for a case, and what it tells, as figures.
+
+Its rate and latencies are read from its report; the CPU of a request is all that the process cost, by the server's
+count of what it sent.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from bench.peers.process import MeasurementError, run
+from bench.peers.triton.case import INPUT, Case, Server
+from bench.peers.triton.server import watched
+
+_WINDOWS = 3
+"""The fewest that it takes."""
+_ANY_DEVIATION = 999
+"""Percent between windows: without this slack a busy machine gets no figure at all."""
+# Only the terminal tells this, and only where there is something to tell.
+_DELAYED = re.compile(r"([\d.]+)% of the requests were delayed")
+
+
+def measure(
+    program: Path, variables: Mapping[str, str], server: Server, case: Case, seconds: float
+) -> dict[str, float]:
+    """Raises ``MeasurementError``."""
+    with tempfile.TemporaryDirectory() as made:
+        report = Path(made) / "report.csv"
+        with watched(server, case.model) as served:
+            done = run(command(program, case.address(server), case, seconds, report), variables=variables)
+        figures = read_report(report.read_text(encoding="utf-8") if report.exists() else "")
+    if case.rate is not None:
+        figures["delayed_share"] = read_delayed(done.output)
+    return figures | {
+        "cpu_ns_per_request": done.cpu_s / served.requests * 1e9,
+        "whole_cpu_ns_per_request": done.cpu_s / served.requests * 1e9,
+        "server_cpu_ns_per_request": served.cpu_ns_per_request,
+        "served": float(served.requests),
+    }
+
+
+def command(program: Path, address: str, case: Case, seconds: float, report: Path) -> list[str]:
+    # A closed loop is cheapest, and fastest, with a thread a request, its default.  With a rate to keep, its four
+    # threads would bound the requests at a time, and most of them would go out late.
+    if case.rate is None:
+        load = ["--concurrency-range", str(case.concurrency)]
+    else:
+        load = ["--request-rate-range", f"{case.rate:g}", "--request-distribution", "poisson", "--async"]
+    return [
+        *(str(program), "-m", case.model, "-u", address, "-i", case.protocol),
+        *("--shape", f"{INPUT}:{case.elements}", "--input-data", "random", *load),
+        *("-p", str(round(seconds * 1000 / _WINDOWS)), "-s", str(_ANY_DEVIATION), "-r", str(_WINDOWS)),
+        *("-f", str(report)),
+    ]
+
+
+def read_report(text: str) -> dict[str, float]:
+    """The figures of a report of one load (its CSV, latencies in us).  Raises ``MeasurementError``."""
+    rows = list(csv.DictReader(text.splitlines()))
+    try:
+        (row,) = rows
+        return {
+            "rate_per_s": float(row["Inferences/Second"]),
+            "p50_latency_ns": float(row["p50 latency"]) * 1e3,
+            "p99_latency_ns": float(row["p99 latency"]) * 1e3,
+        }
+    except (ValueError, KeyError, TypeError):
+        raise MeasurementError(f"perf_analyzer's report is none: {text[:200]!r}") from None
+
+
+def read_delayed(output: str) -> float:
+    """The part of the requests that went out late, as it says itself."""
+    found = _DELAYED.search(output)
+    return float(found[1]) / 100 if found else 0.0

@@ -1,0 +1,401 @@
+"""Beside NVIDIA's own client, on the same real server: the same traffic, the same answers, the same descriptions; and a
+KServe server that is no Triton."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from bench import cli, remote
+from bench.assembly import Assembly
+from loadgen import Mode, Scenario, Test, run_on_fast_loop
+from loadgen.record import Status
+from loadgen.system import as_bytes
+from sut.triton.client import Client, Unsupported
+from sut.triton.endpoint import parse_url
+from sut.triton.inputs import generated
+from sut.triton.local import LocalTriton
+from sut.triton.operations import (
+    MODEL_CONFIG,
+    MODEL_METADATA,
+    MODEL_STATISTICS,
+    SERVER_METADATA,
+    SERVER_READY,
+    Operation,
+)
+from sut.triton.tensors import ModelInterface, TensorSpec
+
+grpc_client = pytest.importorskip("tritonclient.grpc.aio", exc_type=Exception)
+http_client = pytest.importorskip("tritonclient.http.aio", exc_type=Exception)
+pytestmark = pytest.mark.extra
+
+CLIENTS, PROTOCOLS = ("drumfire", "tritonclient"), ("grpc", "http")
+# As many queries as early stopping asks for at each scenario's percentile; Offline, whose one query must last as long as
+# was asked, expects more than a server can do.
+TRAFFIC = {
+    "SingleStream": ["--count", "100"],
+    "MultiStream": ["--count", "500", "--samples-per-query", "2"],
+    "Server": ["--count", "600", "--qps", "1000", "--max-latency", "5"],
+    "Offline": ["--qps", "100000"],
+}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured before each run is not this machine's speed."""
+    monkeypatch.setattr(remote, "_PROBE_S", 0.01)
+
+
+class Run(NamedTuple):
+    sample_index: np.ndarray
+    scheduled: np.ndarray
+    sent: np.ndarray
+    test: Test
+    successes: int
+    """What the server counted of this run."""
+
+    def kept(self) -> dict[int, bytes]:
+        """Responses by dataset index."""
+        return {
+            int(self.sample_index[row]): response
+            for batch in self.test.answers.kept
+            for row, response in zip(batch.rows.tolist(), as_bytes(batch.responses), strict=True)
+        }
+
+
+def urls(triton: LocalTriton) -> dict[str, str]:
+    return {"grpc": f"grpc://{triton.grpc}", "http": f"http://{triton.http}"}
+
+
+def assembled(model: str, url: str, client: str, *arguments: object) -> Assembly:
+    words = ["run", "triton", model, "--url", url, "--client", client, "--time", "0.01", *map(str, arguments)]
+    return remote.assemble(cli._parser().parse_args(words))
+
+
+def driven(assembly: Assembly, triton: LocalTriton | None = None) -> Run:
+    """Do a run, which has to be VALID."""
+    before = successes(triton, assembly) if triton is not None else 0
+    test = Test(assembly.system, assembly.library, assembly.settings, config_errors=assembly.config_errors)
+    run_on_fast_loop(test.run())
+    after = successes(triton, assembly) if triton is not None else 0
+    results, rows = test.results(), test.record.issued_rows
+    assert (test.record.status[:rows] == Status.OK).all(), test.answers.faults
+    reasons = test.spoiled() + (results.reasons if results is not None else [])
+    assert not reasons, reasons
+    return Run(
+        test.record.sample_index[:rows].copy(),
+        test.record.scheduled[:rows].copy(),
+        test.record.columns["sent"][:rows].copy(),
+        test,
+        after - before,
+    )
+
+
+def successes(triton: LocalTriton, assembly: Assembly) -> int:
+    async def ask() -> int:
+        async with http_client.InferenceServerClient(triton.http) as client:
+            found = await client.get_inference_statistics(assembly.description["model"])
+        return int(found["model_stats"][0]["inference_stats"]["success"]["count"])
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("scenario", TRAFFIC)
+def test_the_same_run_through_both_clients(triton: LocalTriton, scenario: str, protocol: str) -> None:
+    url, traffic = urls(triton)[protocol], ["--scenario", scenario, *TRAFFIC[scenario]]
+    ours, official = (driven(assembled("digits", url, client, *traffic), triton) for client in CLIENTS)
+    assert ours.sample_index.tobytes() == official.sample_index.tobytes()
+    if scenario in ("Server", "Offline"):  # in the others a query is scheduled when the last one is answered
+        assert ours.scheduled.tobytes() == official.scheduled.tobytes()
+    for run in (ours, official):
+        assert run.successes == len(run.sample_index)
+        issued = run.test.record.issued[: len(run.sent)]
+        completed = run.test.record.completed[: len(run.sent)]
+        assert (issued <= run.sent).all()
+        assert (run.sent <= completed).all()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("scenario", [scenario.name for scenario in Scenario])
+def test_the_same_accuracy(triton: LocalTriton, scenario: str, protocol: str) -> None:
+    found = []
+    for client in CLIENTS:
+        assembly = assembled("digits", urls(triton)[protocol], client, "--scenario", scenario, *TRAFFIC[scenario],
+                             "--count", 300, "--accuracy")  # fmt: skip
+        run = driven(assembly, triton)
+        kept = run.kept()
+        found.append(assembly.accuracy(np.array(list(kept)), list(kept.values())))
+        assert run.successes == len(run.sample_index)
+        assert sorted(kept) == list(range(300))
+    assert found[0] == found[1]
+    assert found[0].value > 0.98
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        # One at a time, as what is batched together may round otherwise.
+        ("digits", ["--input-data", "random", "--concurrency", 1]),
+        ("identity", ["--input", "INPUT0:16"]),
+        ("identity", ["--input", "INPUT0:5", "--max-batchsize", 7]),
+        ("identity", ["--input", "INPUT0:150528", "--count", 20]),
+        ("identity_bytes", ["--input", "INPUT0:6"]),
+        ("identity_bytes", ["--input", "INPUT0:6", "--max-batchsize", 5]),
+    ],
+)
+def test_outputs_are_those_that_tritonclient_gets(triton: LocalTriton, model: str, options: list[object]) -> None:
+    kept = {}
+    for protocol, url in urls(triton).items():
+        for client in CLIENTS:
+            assembly = assembled(model, url, client, "--scenario", "Offline", "--qps", 100000, *options)
+            assembly.settings.mode = Mode.AccuracyOnly
+            kept[protocol, client] = driven(assembly).kept()
+    first = kept["grpc", "tritonclient"]
+    assert set(first) == set(range(assembly.library.total_count))
+    assert len(set(first.values())) > 1
+    for found in kept.values():
+        assert found == first
+    if model != "digits":  # which gives back what it got: what was drawn, not only what both have made of it
+        inputs = assembly.library.inputs
+        assert first == {index: bytes(inputs.sample(index)[0].data) for index in first}
+
+
+@pytest.mark.parametrize("datatype", ["BF16", "BOOL", "UINT8", "INT64", "FP16", "FP64", "BYTES"])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_requests_and_replies_of_all_datatypes(datatype: str, protocol: str) -> None:
+    """Contents go into tritonclient's objects and come out of them bit by bit."""
+    from sut.triton.exchange import Part
+    from sut.triton.official import OfficialMessages
+    from sut.triton.tensors import as_array
+
+    spec = TensorSpec("x", datatype, (3, 2))
+    interface = ModelInterface("echo", "", "", (spec,), (spec,), 8)
+    messages = OfficialMessages(interface, protocol)
+    sample = generated(interface, kind="random", count=1).sample(0)[0]
+    (sent,) = messages.request([Part((1, 3, 2), sample.data)])
+    if protocol == "grpc":
+        assert sent._get_content() == sample.data
+        response = messages.module.service_pb2.ModelInferResponse(raw_output_contents=[sample.data])
+        response.outputs.add(name="x", datatype=datatype, shape=[1, 3, 2])
+        result = messages.module.InferResult(response)
+    else:
+        assert sent._get_binary_data() == sample.data
+        output = {"name": "x", "datatype": datatype, "shape": [1, 3, 2]}
+        head = json.dumps({"outputs": [output | {"parameters": {"binary_data_size": len(sample.data)}}]}).encode()
+        result = messages.module.InferResult.from_response_body(head + sample.data, header_length=len(head))
+    (found,) = messages.outputs(result)
+    wanted = as_array(datatype, (1, 3, 2), sample.data)
+    assert found.dtype == wanted.dtype
+    assert found.shape == wanted.shape
+    assert found.tolist() == wanted.tolist()
+
+
+def same(ours: Any, message: Any) -> bool:
+    """Whether what we read of a message is what Google's classes read of it."""
+    if isinstance(ours, dict):
+        return all(
+            not message.HasField(name) if value is None else same(value, getattr(message, name))
+            for name, value in ours.items()
+        )
+    if isinstance(ours, list):
+        return len(ours) == len(message) and all(map(same, ours, message))
+    return type(ours)(message) == ours
+
+
+@pytest.mark.parametrize("model", ["digits", "identity_bytes", "identity_cached"])
+def test_descriptions_over_grpc(triton: LocalTriton, model: str) -> None:
+    async def ask() -> None:
+        names = {"name": model}
+        async with (
+            Client(parse_url(urls(triton)["grpc"])) as ours,
+            grpc_client.InferenceServerClient(triton.grpc) as official,
+        ):
+            pairs = [
+                (await ours.ask(SERVER_METADATA), await official.get_server_metadata()),
+                (await ours.ask(MODEL_METADATA, **names), await official.get_model_metadata(model)),
+                (await ours.ask(MODEL_CONFIG, **names), (await official.get_model_config(model)).config),
+                (await ours.ask(MODEL_STATISTICS, **names), await official.get_inference_statistics(model)),
+            ]
+            assert (await ours.ask(SERVER_READY))["ready"] is await official.is_server_ready()
+        for found, message in pairs:
+            assert found
+            assert same(found, message), (found, message)
+
+    used(triton, model)
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("model", ["digits", "identity_bytes", "identity_cached"])
+def test_descriptions_over_http(triton: LocalTriton, model: str) -> None:
+    async def ask() -> None:
+        names = {"name": model}
+        async with (
+            Client(parse_url(urls(triton)["http"])) as ours,
+            http_client.InferenceServerClient(triton.http) as official,
+        ):
+            assert await ours.ask(SERVER_METADATA) == await official.get_server_metadata()
+            assert await ours.ask(MODEL_METADATA, **names) == await official.get_model_metadata(model)
+            assert await ours.ask(MODEL_CONFIG, **names) == await official.get_model_config(model)
+            found = await ours.ask(MODEL_STATISTICS, **names)
+            assert found == await official.get_inference_statistics(model)
+            assert found["model_stats"][0]["inference_stats"]["success"]["count"] > 0
+
+    used(triton, model)
+    asyncio.run(ask())
+
+
+def used(triton: LocalTriton, model: str) -> None:
+    """Let a model have statistics."""
+    options = [] if model == "digits" else ["--input", "INPUT0:4"]
+    driven(assembled(model, urls(triton)["grpc"], "drumfire", "--scenario", "Offline", "--qps", 10000, *options))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_failure_is_told_in_the_servers_words(triton: LocalTriton, protocol: str) -> None:
+    assembly = assembled("identity", urls(triton)[protocol], "tritonclient", "--scenario", "Offline", "--qps", 10000,
+                         "--input", "INPUT0:4")  # fmt: skip
+    interface = assembly.system._messages.interface
+    assembly.system._messages.interface = ModelInterface(
+        "not_there", "", interface.platform, interface.inputs, interface.outputs, interface.max_batch_size
+    )
+    test = Test(assembly.system, assembly.library, assembly.settings)
+    run_on_fast_loop(test.run())
+    assert (test.record.status[: test.record.issued_rows] == Status.FAILED).all()
+    ((reason, count),) = test.answers.faults.failed.items()
+    assert count == test.record.issued_rows
+    assert "not_there" in reason
+    assert "unknown model" in reason
+    assert not test.results().valid
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_outputs_other_than_declared_fail_the_row(triton: LocalTriton, protocol: str) -> None:
+    assembly = assembled("identity", urls(triton)[protocol], "tritonclient", "--scenario", "Offline", "--qps", 10000,
+                         "--input", "INPUT0:4")  # fmt: skip
+    messages = assembly.system._messages
+    messages.interface = messages.interface.__class__(
+        **{**vars(messages.interface), "outputs": (TensorSpec("OUTPUT0", "FP32", (5,)),)}
+    )
+    test = Test(assembly.system, assembly.library, assembly.settings)
+    run_on_fast_loop(test.run())
+    ((reason, count),) = test.answers.faults.failed.items()
+    assert count == test.record.issued_rows
+    assert "OUTPUT0 FP32[5] came as FP32[1,4]" in reason
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_request_that_takes_too_long_fails(triton: LocalTriton, protocol: str) -> None:
+    assembly = assembled("digits", urls(triton)[protocol], "tritonclient", "--scenario", "Offline", "--qps", 10000)
+    assembly.system._deadline_s = 1e-5
+    test = Test(assembly.system, assembly.library, assembly.settings)
+    run_on_fast_loop(test.run())
+    assert list(test.answers.faults.failed) == ["ServerError: no reply within 1e-05 s (--request-timeout)"]
+    assert not test.results().valid
+
+
+@pytest.mark.parametrize(
+    ("protocol", "options", "told"),
+    [
+        ("grpc", ["--url", "grpc://127.0.0.1:9"], "more than one --url"),
+        ("grpc", ["--balance", "least-in-flight"], "--balance"),
+        ("http", ["--shared-memory", "system"], "--shared-memory system"),
+        ("http", ["--shared-memory", "cuda"], "--shared-memory cuda"),
+        ("grpc", ["--connections", "2"], "--connections over gRPC"),
+        ("http", ["--max-message-size", "3"], "--max-message-size over HTTP"),
+        ("http", ["--header", "token: 1", "--header", "token: 2"], "--header is named twice"),
+    ],
+)
+def test_what_it_can_not_do_is_refused(
+    triton: LocalTriton, capsys: pytest.CaptureFixture[str], protocol: str, options: list[str], told: str
+) -> None:
+    words = ["run", "triton", "digits", "--url", urls(triton)[protocol], "--client", "tritonclient", *options]
+    assert cli.main(words) == cli.USAGE
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert told in error
+    assert "--client tritonclient" in error
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_package_that_is_missing_is_named(
+    triton: LocalTriton, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    monkeypatch.setitem(sys.modules, f"tritonclient.{protocol}.aio", None)
+    words = ["run", "triton", "digits", "--url", urls(triton)[protocol], "--client", "tritonclient"]
+    assert cli.main(words) == cli.USAGE
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "pip install '.[tritonclient]'" in error
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[dict[str, str]]:
+    """URLs of a server without statistics and configuration."""
+    script = Path(__file__).with_name("plain_kserve.py")
+    with subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        over_grpc, over_http = server.stdout.readline().split()
+        yield {"grpc": f"grpc://127.0.0.1:{over_grpc}", "http": f"http://127.0.0.1:{over_http}"}
+        server.terminate()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_plain_server_lacks_what_is_said(plain: dict[str, str], protocol: str) -> None:
+    async def ask(operation: Operation) -> None:
+        async with Client(parse_url(plain[protocol])) as client:
+            with pytest.raises(Unsupported):
+                await client.ask(operation, name="double")
+
+    for operation in (MODEL_CONFIG, MODEL_STATISTICS):
+        asyncio.run(ask(operation))
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_plain_server_is_benchmarked_with_a_note(
+    plain: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], protocol: str, client: str
+) -> None:
+    words = ["run", "triton", "double", "--url", plain[protocol], "--client", client, "--json", "--no-dashboard",
+             "--scenario", "Offline", "--time", "0.01", "--qps", "100000", "--output", str(tmp_path / "run")]  # fmt: skip
+    assert cli.main(words) == 0
+    said = capsys.readouterr()
+    result = json.loads(said.out)
+    assert result["validity"] == "VALID"
+    assert result["errors"]["failed"] == 0
+    assert result["system"]["client"] == client
+    assert result["system"]["dynamic_batching"] is None
+    assert "note: the server tells no model configuration" in said.err
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_what_a_plain_server_answers_is_compared(
+    plain: dict[str, str], tmp_path: Path, protocol: str, client: str
+) -> None:
+    """All is as expected but one element of the last sample."""
+    rows = np.random.default_rng(3).standard_normal((20, 4)).astype(np.float32)
+    wanted = 2 * rows
+    wanted[-1, 2] += 1
+    np.save(tmp_path / "x.npy", rows)
+    np.save(tmp_path / "y.npy", wanted)
+    assembly = assembled("double", plain[protocol], client, "--scenario", "Offline", "--qps", 100000,
+                         "--max-batchsize", 3, "--input-data", tmp_path, "--count", 19)  # fmt: skip
+    driven(assembly)
+    assembly = assembled("double", plain[protocol], client, "--scenario", "Offline", "--qps", 100000,
+                         "--input-data", tmp_path)  # fmt: skip
+    test = Test(assembly.system, assembly.library, assembly.settings)
+    run_on_fast_loop(test.run())
+    rows = test.record.issued_rows
+    failed = test.record.status[:rows] == Status.FAILED
+    assert (failed == (test.record.sample_index[:rows] == 19)).all()
+    assert failed.any()
+    assert any("differs from what is expected, first at element 2" in reason for reason in test.answers.faults.failed)

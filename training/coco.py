@@ -1,0 +1,227 @@
+"""A data set in COCO's layout: the annotations read and checked, one image with its boxes and masks at a time.
+
+``FOLDER/train2017/*.jpg``, ``FOLDER/val2017/*.jpg``, ``FOLDER/annotations/instances_{train,val}2017.json``.  Knows no
+model.  Everything random about an image follows from the seed, the epoch and its index: no generator has a state.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from faster_coco_eval import mask as masks
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from training.faults import InputError, one_line
+
+TRAIN, VALIDATION = "train", "val"
+_SMALLEST_BOX = 1.0
+"""Pixels.  Images that have no box wider and higher than this are not trained on."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image as the annotations have it; ``annotations`` as in the file."""
+
+    id: int
+    file: Path
+    width: int
+    height: int
+    annotations: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """One annotation file.  A category's label is its place in ``categories`` plus 1; 0 is the background."""
+
+    file: Path
+    pictures: tuple[Picture, ...]
+    categories: tuple[int, ...]
+
+    def trainable(self) -> tuple[Picture, ...]:
+        """The pictures with anything to learn from, as the reference chooses them."""
+        return tuple(picture for picture in self.pictures if any(map(_has_size, picture.annotations)))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image and what is to be found in it."""
+
+    picture_id: int
+    image: Tensor
+    """uint8, (3, height, width)"""
+    boxes: Tensor
+    """float32, (n, 4): x1, y1, x2, y2 in pixels; crowds are left out"""
+    labels: Tensor
+    """int64, (n,)"""
+    masks: Tensor
+    """uint8, (n, height, width)"""
+    draw: int
+    """A number drawn for this image in this epoch, from which further draws may be seeded."""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """What is handed on in place of a sample, so that one rank's trouble is told to all before anyone stops."""
+
+    fault: str
+
+
+def annotation_file(folder: Path, part: str) -> Path:
+    return folder / "annotations" / f"instances_{part}2017.json"
+
+
+def image_folder(folder: Path, part: str) -> Path:
+    return folder / f"{part}2017"
+
+
+def missing(folder: Path) -> str | None:
+    """What of the layout is not there, in one line."""
+    needed = [place(folder, part) for part in (TRAIN, VALIDATION) for place in (annotation_file, image_folder)]
+    absent = [str(path) for path in needed if not path.exists()]
+    return f"the data set lacks {', '.join(absent)}" if absent else None
+
+
+def drop_from_cache(folder: Path) -> bool:
+    """Ask the system to forget what it holds of the data in memory; True where it could be asked.  Reads nothing."""
+    if not hasattr(os, "posix_fadvise"):
+        return False
+    for path in folder.rglob("*"):
+        if path.is_file():
+            try:
+                handle = os.open(path, os.O_RDONLY)
+            except OSError:
+                return False
+            try:
+                os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(handle)
+    return True
+
+
+def read(folder: Path, part: str) -> Annotations:
+    """Read and check an annotation file.  ``InputError`` with the first thing that is wrong."""
+    file = annotation_file(folder, part)
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {file}: {one_line(error)}; fetch it again") from None
+    try:
+        return _annotations(found, file, image_folder(folder, part))
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else one_line(error)
+        raise InputError(f"{file} is not an annotation file of COCO's form: {what}") from None
+
+
+def _annotations(found: Mapping[str, Any], file: Path, images: Path) -> Annotations:
+    categories = tuple(sorted(int(category["id"]) for category in found["categories"]))
+    known = {int(image["id"]) for image in found["images"]}
+    if len(known) != len(found["images"]):
+        raise ValueError("two images have one id")
+    of_image: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    for annotation in found["annotations"]:
+        image = annotation["image_id"]
+        if image not in known:
+            raise ValueError(f"annotation {annotation['id']} is of image {image}, which is not listed")
+        if annotation["category_id"] not in categories:
+            raise ValueError(f"annotation {annotation['id']} is of category {annotation['category_id']}, not listed")
+        if len(annotation["bbox"]) != 4 or "segmentation" not in annotation or "iscrowd" not in annotation:
+            raise ValueError(f"annotation {annotation['id']} needs a bbox of 4 numbers, segmentation and iscrowd")
+        of_image[image].append(annotation)
+    pictures = tuple(
+        Picture(
+            int(image["id"]), images / image["file_name"], int(image["width"]), int(image["height"]),
+            tuple(of_image[image["id"]]),
+        )
+        for image in sorted(found["images"], key=lambda image: int(image["id"]))
+    )  # fmt: skip
+    if not pictures:
+        raise ValueError("it lists no image")
+    return Annotations(file, pictures, categories)
+
+
+Shown = tuple[int, int]
+"""The epoch in which a picture is shown, and its index."""
+
+
+class Pictures(torch.utils.data.Dataset[Sample | Unreadable]):
+    """Loads pictures.  With a ``seed`` half of them are mirrored, others in each epoch; without they are as they are."""
+
+    def __init__(self, pictures: Sequence[Picture], categories: Sequence[int], seed: int | None = None) -> None:
+        self._pictures, self._seed = pictures, seed
+        self._label = {category: at for at, category in enumerate(categories, 1)}
+
+    def __getitem__(self, shown: Shown) -> Sample | Unreadable:
+        epoch, index = shown
+        picture = self._pictures[index]
+        try:
+            sample = self._load(picture)
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, InputError) as error:
+            return Unreadable(f"cannot use image {picture.file}: {one_line(error)}; fetch it again")
+        except (ValueError, TypeError, IndexError, KeyError) as error:
+            return Unreadable(f"the annotations of {picture.file} are broken: {one_line(error)}")
+        if self._seed is None:
+            return sample
+        draws = np.random.default_rng([self._seed, epoch, index])
+        draw = int(draws.integers(2**62))
+        return _seen(sample, draw, mirrored=bool(draws.random() < 0.5))
+
+    def _load(self, picture: Picture) -> Sample:
+        with Image.open(picture.file) as image:
+            pixels = np.array(image.convert("RGB"))
+        size = (picture.height, picture.width)
+        if pixels.shape[:2] != size:
+            told, real = f"{picture.width}x{picture.height}", f"{pixels.shape[1]}x{pixels.shape[0]}"
+            raise InputError(f"it is {real} and the annotations say {told}")
+        things = [a for a in picture.annotations if not a["iscrowd"]]
+        x, y, width, height = np.array([a["bbox"] for a in things], dtype=np.float32).reshape(-1, 4).T
+        right, bottom = np.clip(x + width, 0, picture.width), np.clip(y + height, 0, picture.height)
+        boxes = np.stack((np.clip(x, 0, None), np.clip(y, 0, None), right, bottom), axis=1)
+        kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        things = [thing for thing, keep in zip(things, kept, strict=True) if keep]
+        shapes = [_mask(thing["segmentation"], size) for thing in things]
+        return Sample(
+            picture.id,
+            torch.from_numpy(pixels).permute(2, 0, 1).contiguous(),
+            torch.from_numpy(boxes[kept]),
+            torch.tensor([self._label[thing["category_id"]] for thing in things], dtype=torch.int64),
+            torch.from_numpy(np.stack(shapes) if shapes else np.zeros((0, *size), dtype=np.uint8)),
+            draw=0,
+        )
+
+
+def _seen(sample: Sample, draw: int, *, mirrored: bool) -> Sample:
+    """The sample as it is shown in an epoch."""
+    if not mirrored:
+        return Sample(sample.picture_id, sample.image, sample.boxes, sample.labels, sample.masks, draw)
+    x1, y1, x2, y2 = sample.boxes.unbind(1)
+    width = sample.image.shape[-1]
+    boxes = torch.stack((width - x2, y1, width - x1, y2), dim=1)
+    return Sample(sample.picture_id, sample.image.flip(-1), boxes, sample.labels, sample.masks.flip(-1), draw)
+
+
+def _mask(segmentation: Any, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Polygons, or run lengths as numbers or as COCO's string, to a (height, width) mask."""
+    if isinstance(segmentation, list):
+        runs = masks.merge(masks.frPyObjects(segmentation, *size))
+    elif isinstance(segmentation["counts"], list):
+        runs = masks.frPyObjects(segmentation, *size)
+    else:
+        runs = segmentation
+    found: npt.NDArray[np.uint8] = masks.decode(runs)
+    if found.shape != size:
+        raise ValueError(f"a mask of {found.shape[1]}x{found.shape[0]} pixels")
+    return found
+
+
+def _has_size(annotation: Mapping[str, Any]) -> bool:
+    return all(side > _SMALLEST_BOX for side in annotation["bbox"][2:])

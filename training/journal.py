@@ -1,0 +1,56 @@
+"""A file that only grows, line by line, and can be cut back to where it was when a checkpoint was made.
+
+Only rank 0 writes one.  A line that can not be written is remembered as a fault, to be told to the other ranks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from training.faults import InputError, one_line
+
+
+class Journal:
+    """Lines of a file.  ``path`` None: nothing is written (every rank but the first)."""
+
+    def __init__(self, path: Path | None, keep: int = 0) -> None:
+        """Keep the first ``keep`` bytes of what is there."""
+        self._path = path
+        self.fault: str | None = None
+        self.size = keep
+        self._file = None
+        if path is None:
+            return
+        try:
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+            if os.fstat(self._file).st_size < keep:
+                raise InputError(f"{path} is shorter than the checkpoint says: start a new run in another --output")
+            os.ftruncate(self._file, keep)
+            os.lseek(self._file, keep, os.SEEK_SET)
+        except OSError as error:
+            raise InputError(f"cannot write {one_line(error)}; choose another --output") from None
+
+    def line(self, text: str) -> None:
+        if self._file is None or self.fault:
+            return
+        data = text.encode() + b"\n"
+        try:
+            written = os.write(self._file, data)
+            if written < len(data):
+                written += os.write(self._file, data[written:])
+            self.size += written
+        except OSError as error:
+            self.fault = f"cannot write {self._path}: {error.strerror}; make room, then start again with --resume"
+
+    def record(self, kind: str, **values: Any) -> None:
+        """A line of JSON."""
+        if self._file is not None:
+            self.line(json.dumps({"kind": kind, **values}, separators=(",", ":")))
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None

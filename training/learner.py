@@ -1,0 +1,147 @@
+"""The model with its optimizer: one step of a batch at a time, over all ranks.
+
+Knows samples, the loss and the gradients; not epochs, clocks or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from training.batch import Batch
+from training.faults import InputError
+from training.hyperparameters import BIAS_RATE, MOMENTUM, WEIGHT_DECAY
+from training.losses import loss_of_rank, seed_draws
+from training.ranks import Ranks
+from training.sampler import Share
+from training.tasks import Task
+
+_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = tuple(_PRECISIONS)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step left on the device; reading it waits for the device."""
+
+    loss: Tensor
+    """This rank's part: the sum over the ranks is the loss."""
+    gradient_norm: Tensor
+
+
+class Learner:
+    """A task's model on this rank's device."""
+
+    def __init__(
+        self,
+        task: Task,
+        ranks: Ranks,
+        *,
+        seed: int,
+        precision: str,
+        candidates_per_image: int,
+        weights: Path | None,
+        initialised: Callable[[str], None],
+    ) -> None:
+        """Build the model from the seed.  ``InputError`` on all ranks if the weights of any can not be read."""
+        self._ranks, self._device = ranks, ranks.device
+        torch.manual_seed(seed)
+        fault = model = None
+        try:
+            model = task.build(candidates_per_image, weights, initialised)
+        except InputError as error:
+            fault = str(error)
+        ranks.agree(fault)
+        assert model is not None
+        self._draws = seed_draws(model)
+        layout = torch.channels_last if self._device.type == "cuda" else torch.contiguous_format
+        self.model: nn.Module = model.to(self._device, memory_format=layout)
+        self._parallel = None
+        if ranks.world > 1:
+            self._parallel = DistributedDataParallel(
+                self.model,
+                device_ids=[self._device] if self._device.type == "cuda" else None,
+                forward_sync_buffers=False,  # norms are frozen or have no statistics
+                gradient_as_bucket_view=True,
+            )
+        self._dtype = _PRECISIONS[precision]
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=precision == "fp16")
+        self._optimizer = _optimizer(self.model)
+
+    def step(self, shares: Sequence[Share], batches: Iterator[Batch], rate: float, fault: str | None) -> Step:
+        """Learn from one batch.  ``batches`` gives the images of each share.
+
+        ``InputError`` on all ranks if any has a ``fault``, or can not read its images.
+        """
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate * group["rate_scale"]
+        self._optimizer.zero_grad(set_to_none=True)
+        parts = []
+        for share in shares:
+            batch = next(batches)
+            # Before the model: parallel training waits in there for ranks that would not come.
+            self._ranks.totals((), batch.fault or fault)
+            waits = self._parallel is not None and share is not shares[-1]
+            with self._parallel.no_sync() if waits and self._parallel else nullcontext():
+                loss = self._loss(batch, share)
+                # Parallel training takes the mean over ranks of what are parts of a sum.
+                self._scaler.scale(loss * self._ranks.world).backward()
+            parts.append(loss.detach())
+        self._scaler.unscale_(self._optimizer)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        return Step(torch.stack(parts).sum(), torch.zeros(()) if self._scaler.is_enabled() else norm)
+
+    def _loss(self, batch: Batch, share: Share) -> Tensor:
+        """This rank's part of the loss."""
+        self._draws.seeds = batch.draws
+        losses: dict[str, Tensor] = {}
+        fault = None
+        try:
+            images, targets = batch.images(self._device), batch.targets(self._device)
+            with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+                losses = (self._parallel or self.model)(images, targets)
+        except torch.OutOfMemoryError:
+            fault = f"rank {self._ranks.rank} is out of GPU memory: raise --accumulation, or lower --batch-size"
+        counts = self._draws.counts() if share.counted else (0, 0, 0)
+        totals = self._ranks.totals(counts, fault)
+        return loss_of_rank(losses, counts, totals) * share.fraction
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+
+
+def _optimizer(model: nn.Module) -> torch.optim.Optimizer:
+    """The reference's: biases at twice the rate and without decay."""
+    learned = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    groups = [
+        {
+            "params": [p for name, p in learned if not name.endswith("bias")],
+            "weight_decay": WEIGHT_DECAY,
+            "rate_scale": 1.0,
+        },
+        {
+            "params": [p for name, p in learned if name.endswith("bias")],
+            "weight_decay": 0.0,
+            "rate_scale": BIAS_RATE,
+        },
+    ]
+    return torch.optim.SGD(groups, lr=0.0, momentum=MOMENTUM)

@@ -1,0 +1,48 @@
+"""Batches read ahead by worker processes while the model computes, with the time that it waited all the same.
+
+Knows which pictures are wanted and in what order; not what they show.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch.utils.data import DataLoader
+
+from training.batch import Batch
+from training.coco import Pictures, Shown
+
+
+class Loader:
+    """Gives the batches of ``wanted``, in order, each time it is iterated.  Its workers live as long as it does."""
+
+    def __init__(
+        self, pictures: Pictures, wanted: Iterable[list[Shown]], workers: int, device: torch.device
+    ) -> None:
+        self._loader = DataLoader(
+            pictures,
+            batch_sampler=wanted,
+            num_workers=workers,
+            collate_fn=Batch.of,
+            pin_memory=device.type == "cuda",
+            persistent_workers=workers > 0,
+        )
+        self.waited_s = 0.0
+
+    def __iter__(self) -> Iterator[Batch]:
+        began = time.monotonic()
+        batches = iter(self._loader)
+        while True:
+            try:
+                batch = next(batches, None)
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                batch = Batch.failed("a process that reads images was killed: give fewer --workers, or more memory")
+            self.waited_s += time.monotonic() - began
+            if batch is None:
+                return
+            yield batch
+            began = time.monotonic()

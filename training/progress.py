@@ -1,0 +1,148 @@
+"""What a person sees while a benchmark runs: the events of the run at hand, made a picture of.
+
+Knows the events that a run writes; not how runs are started.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from training.evaluation import BOX_TARGET, MASK_TARGET
+
+_BARS = "▁▂▃▄▅▆▇█"
+_RECENT = 30
+"""Steps that the shown loss and speed are a mean of."""
+
+
+class Tail:
+    """The events that a run has written since the last look; only whole lines, and from the start if it was cut back."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._at = path, 0
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._at)
+                text = file.read()
+        except FileNotFoundError:
+            return
+        whole = text[: text.rfind(b"\n") + 1]
+        self._at += len(whole)
+        for line in whole.splitlines():
+            yield json.loads(line)
+
+
+class Progress:
+    """Where the run at hand is.  ``done``: the results of the runs before it."""
+
+    def __init__(self, title: str, runs: int, done: Sequence[Mapping[str, Any]]) -> None:
+        self.title, self.runs, self.done = title, runs, done
+        self.epoch, self.epochs, self.step, self.steps, self.iteration = 0, 0, 0, 0, 0
+        self.rate = 0.0
+        self.evaluating = False
+        self.evaluations: list[Mapping[str, Any]] = []
+        self._recent: deque[Mapping[str, Any]] = deque(maxlen=_RECENT)
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        kind = event["kind"]
+        if kind == "start":
+            self.epochs = event["epochs"]
+        elif kind == "epoch":
+            self.epoch, self.steps, self.step = event["epoch"], event["steps"], 0
+        elif kind == "step":
+            self.step += 1
+            self.iteration, self.rate = event["iteration"], event["rate"]
+            self._recent.append(event)
+        elif kind == "evaluation":
+            self.evaluating = True
+        elif kind == "accuracy":
+            self.evaluating = False
+            self.evaluations.append(event)
+
+    @property
+    def loss(self) -> float:
+        return float(sum(step["loss"] for step in self._recent)) / max(len(self._recent), 1)
+
+    @property
+    def images_per_s(self) -> float:
+        took_s = float(sum(step["took_s"] for step in self._recent))
+        return sum(int(step["images"]) for step in self._recent) / took_s if took_s else 0.0
+
+    @property
+    def eta_s(self) -> float | None:
+        """Until the target, if the curve goes on as it did, or else as the runs before did; None where neither tells."""
+        if not self.evaluations:
+            return None
+        last = self.evaluations[-1]
+        left = epochs_to_target(self.evaluations)
+        converged = [run["epochs"] for run in self.done if run["converged"]]
+        if left is None and converged:
+            left = max(sum(converged) / len(converged) - last["epoch"], 1.0)
+        if left is None:
+            return None
+        begun = self.step / self.steps if self.epoch > last["epoch"] and self.steps else 0.0
+        return max(math.ceil(left) - begun, 0.0) * float(last["since_start_s"]) / float(last["epoch"])
+
+    def line(self) -> str:
+        """The last evaluation, for where there is no terminal."""
+        last = self.evaluations[-1]
+        return (
+            f"run {len(self.done) + 1}/{self.runs}  epoch {last['epoch']:>2}  {last['since_start_s']:6.1f} s  "
+            f"loss {self.loss:.3f}  {self.images_per_s:.1f} images/s  box {last['box']:.3f}  mask {last['mask']:.3f}"
+        )
+
+    def __rich__(self) -> RenderableType:
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="dim", width=10)
+        for run in self.done:
+            verdict = "reached" if run["converged"] else "not reached"
+            grid.add_row(f"seed {run['seed']}", f"{verdict} in {run['epochs']} epochs, {run['official_s']:.1f} s")
+        share = self.step / self.steps if self.steps else 0.0
+        eta = self.eta_s
+        told = "evaluating" if self.evaluating else f"step {self.step} of {self.steps}"
+        grid.add_row("epoch", f"{self.epoch} of at most {self.epochs}, {told}")
+        grid.add_row("", ProgressBar(total=1.0, completed=share, width=50))
+        grid.add_row("loss", f"{self.loss:.4f}    lr {self.rate:.5f}    {self.images_per_s:.1f} images/s")
+        grid.add_row("target in", "-" if eta is None else f"about {eta:.0f} s")
+        for kind, target in (("box", BOX_TARGET), ("mask", MASK_TARGET)):
+            grid.add_row(f"{kind} mAP", curve([at[kind] for at in self.evaluations], target))
+        return Group(Text(f"{self.title}: run {len(self.done) + 1} of {self.runs}", style="bold"), grid)
+
+
+def epochs_to_target(evaluations: Sequence[Mapping[str, Any]]) -> float | None:
+    """By the line through the last two evaluations; None where there are not two, or it does not rise."""
+    if len(evaluations) < 2:
+        return None
+    before, last = evaluations[-2], evaluations[-1]
+    left = 0.0
+    for kind, target in (("box", BOX_TARGET), ("mask", MASK_TARGET)):
+        missing, rise = target - last[kind], last[kind] - before[kind]
+        if missing <= 0:
+            continue
+        if rise <= 0:
+            return None
+        left = max(left, missing / rise * (last["epoch"] - before["epoch"]))
+    return left
+
+
+def curve(values: Sequence[float], target: float) -> Text:
+    """A bar an epoch, full at the target, then the last value beside the target."""
+    text = Text()
+    for value in values:
+        reached = value >= target
+        level = len(_BARS) - 1 if reached else int(value / target * (len(_BARS) - 1))
+        text.append(_BARS[level], "green" if reached else "cyan")
+    if values:
+        text.append(f"  {values[-1]:.3f} of {target}")
+    return text

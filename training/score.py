@@ -1,0 +1,37 @@
+"""The score of several runs, as MLPerf Training counts: the olympic mean.  Pure arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+LEAST_RUNS = 3
+
+
+@dataclass(frozen=True)
+class Score:
+    """``seconds`` is None where there is no valid score; ``reason`` tells why."""
+
+    seconds: float | None
+    counted: tuple[int, ...]
+    """The runs that the mean is over, by number from 0: all but the fastest and the slowest."""
+    reason: str | None
+
+
+def olympic(times: Sequence[float | None]) -> Score:
+    """The mean without the fastest and the slowest.  None is a run that did not converge: the slowest there is."""
+    if len(times) < LEAST_RUNS:
+        return Score(None, (), f"{len(times)} runs are too few to drop the fastest and the slowest of")
+    order = sorted(range(len(times)), key=lambda run: _rank(times[run]))
+    counted = tuple(sorted(order[1:-1]))
+    kept = [times[run] for run in counted]
+    converged = [time for time in kept if time is not None]
+    if len(converged) < len(kept):
+        missed = sum(time is None for time in times)
+        return Score(None, (), f"{missed} of {len(times)} runs did not reach the target, and one may")
+    return Score(sum(converged) / len(converged), counted, None)
+
+
+def _rank(seconds: float | None) -> float:
+    return math.inf if seconds is None else seconds

@@ -1,0 +1,31 @@
+"""The parts of torchvision that are used here.  The only door to it: its operators have to be there before it is imported."""
+
+from __future__ import annotations
+
+from training import operators
+
+# isort: split
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScaleRoIAlign
+
+COMPILED_OPERATORS = operators.COMPILED
+"""Whether torchvision uses its own operators."""
+
+__all__ = [
+    "COMPILED_OPERATORS",
+    "AnchorGenerator",
+    "BackboneWithFPN",
+    "FastRCNNPredictor",
+    "FeaturePyramidNetwork",
+    "FrozenBatchNorm2d",
+    "MaskRCNN",
+    "MaskRCNNHeads",
+    "MaskRCNNPredictor",
+    "MultiScaleRoIAlign",
+    "TwoMLPHead",
+    "resnet_fpn_backbone",
+]
