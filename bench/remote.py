@@ -115,9 +115,11 @@ def assemble(options: argparse.Namespace) -> Assembly:
             least_in_flight=options.balance == "least-in-flight",
             expects=data.expected(0) is not None,
         )
+    if options.metrics_url and len(options.metrics_url) != len(endpoints):
+        raise UsageError(f"--metrics-url: give one for each of the {len(endpoints)} servers, or none")
     watches = {
-        endpoint: ServerWatch(endpoint, security, options.model, options.model_version, options.metrics_url)
-        for endpoint in endpoints
+        endpoint: ServerWatch(endpoint, security, options.model, options.model_version, metrics_url)
+        for endpoint, metrics_url in zip(endpoints, options.metrics_url or [None] * len(endpoints), strict=True)
     }
     watched = WatchedSystem(system, watches)
     assembly = Assembly(
@@ -136,14 +138,16 @@ def assemble(options: argparse.Namespace) -> Assembly:
             "max_batch_size": batch_size,
             "max_queue_delay_ms": None,
             "weights": None,
-            "urls": list(map(str, endpoints)),
-            "client": options.client,
-            "connections": connections * len(endpoints),
-            "concurrency": concurrency,
-            "input_data": data.description,
-            "shared_memory": options.shared_memory,
-            "dynamic_batching": found.dynamic_batching,
-            "response_cache": found.response_cache,
+            "remote": {
+                "urls": list(map(str, endpoints)),
+                "client": options.client,
+                "connections": connections * len(endpoints),
+                "concurrency": concurrency,
+                "input_data": data.description,
+                "shared_memory": options.shared_memory,
+                "dynamic_batching": found.dynamic_batching,
+                "response_cache": found.response_cache,
+            },
         },
         config_errors=errors,
         servers=ServerView.of(
@@ -151,7 +155,7 @@ def assemble(options: argparse.Namespace) -> Assembly:
             security,
             options.model,
             options.model_version,
-            None if options.metrics_url is None else [options.metrics_url],
+            options.metrics_url,
         ),
         told=watched.report,
     )

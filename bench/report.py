@@ -65,6 +65,13 @@ def _subject(document: Document) -> Iterator[Row]:
         settings.append(f"max queue delay {system['max_queue_delay_ms']:g} ms")
     if settings:
         yield "", ", ".join(settings)
+    remote = system.get("remote")
+    if remote:
+        bound = "" if remote["concurrency"] is None else f", at most {remote['concurrency']:,} requests under way"
+        yield "", f"{', '.join(remote['urls'])} by {remote['client']}, input data: {remote['input_data']}"
+        yield "", f"connections {remote['connections']}{bound}"
+        if remote["shared_memory"] != "none":
+            yield "", f"tensors in {remote['shared_memory']} shared memory"
     if system.get("weights"):
         yield "weights", str(system["weights"])
     yield "scenario", f"{document['scenario']}, {document['mode']}"
@@ -171,6 +178,8 @@ def _server(document: Document) -> Iterator[Row]:
             yield "" if agreed is not None else "server", f"{report['url']}: {', '.join(parts)}"
     if agreed is not None:
         yield from _agreed(agreed)
+    for text, count in found["events"].items():
+        yield "", f"{text} ({count:,} times)"
     for report in found["servers"]:
         for gpu in (report["metrics"] or {}).get("gpus", ()):
             yield "server GPU", _gpu(gpu)

@@ -164,8 +164,8 @@ class OfficialSystem(TaskSystem):
             if not patience.expired():
                 raise
             raise ServerError(f"no reply within {self._deadline_s:g} s (--request-timeout)") from None
-        self.served[self._endpoint] += 1
         outputs = self._messages.outputs(result)
+        self.served[self._endpoint] += 1
         if self._expects:
             self._library.check_expected(indices, outputs)
         return self._respond(outputs) if self.answers.keeping else None

@@ -146,15 +146,15 @@ class RemoteSystem:
 
     def _pump(self) -> None:
         """Send what waits, as far as the limits let it through."""
-        ready, single = self._ready, self._batch_size == 1
+        ready, single, share = self._ready, self._batch_size == 1, self._limit
+        if len(ready) > 1:  # what may be sent now is shared out evenly
+            waiting = -(-(self._end_row - self._next_row) // self._batch_size)
+            share = max(1, -(-min(waiting, self._limit - self._in_flight) // len(ready)))
         while (self._next_row < self._end_row or self._again) and ready and self._in_flight < self._limit:
             link = self._pick()
             channel, wire = link.channel, link.wire
             assert wire is not None
-            waiting = self._end_row - self._next_row
-            count = min(channel.free, self._limit - self._in_flight)
-            if len(ready) > 1:  # shared out evenly
-                count = min(count, max(1, waiting // (len(ready) * self._batch_size)))
+            count = min(channel.free, self._limit - self._in_flight, share)
             if self._again:
                 row = self._again.popleft()
                 self._send(channel, row, self._last_rows.pop(row, row + 1))

@@ -21,8 +21,13 @@ from sut.triton.statistics import ServerWatch
 class RemoteClient(SystemUnderTest, Protocol):
     """A system under test that counts what its servers answered."""
 
-    served: Mapping[Endpoint, int]
-    """Requests that each server answered with outputs."""
+    @property
+    def served(self) -> Mapping[Endpoint, int]:
+        """Requests that each server answered with outputs."""
+
+    @property
+    def happened(self) -> Mapping[str, int]:
+        """What happened to connections, and how often."""
 
 
 class WatchedSystem:
@@ -64,4 +69,8 @@ class WatchedSystem:
             requests=sum(self._system.served.values()),
             failed_requests=self._answers.faults.failed.total(),
         )
-        return {"servers": reports, "reconciliation": reconcile(reports, client)}
+        return {
+            "servers": reports,
+            "reconciliation": reconcile(reports, client),
+            "events": dict(self._system.happened),
+        }

@@ -108,7 +108,7 @@ def server_side() -> dict[str, Any]:
         },
         "in_flight": {"by_rate": 0.511, "by_time": 0.512, "in_server": 0.33},
     }  # fmt: skip
-    return {"servers": [report], "reconciliation": agreed}
+    return {"servers": [report], "reconciliation": agreed, "events": {"connections replaced": 2}}
 
 
 def with_server(server: dict[str, Any] | None) -> dict[str, Any]:
@@ -206,10 +206,10 @@ def test_cached_replies_are_told_of() -> None:
 
 def test_a_server_that_tells_nothing_and_one_that_tells_half() -> None:
     silent = dict.fromkeys(server_side()["servers"][0]) | {"url": "http://other:8000", "note": "no statistics: gone"}
-    text = " ".join(shown(with_server({"servers": [silent], "reconciliation": None})).split())
+    text = " ".join(shown(with_server({"servers": [silent], "reconciliation": None, "events": {}})).split())
     assert "server http://other:8000: no statistics: gone" in text
     two = server_side()["servers"] + [silent]
-    text = " ".join(shown(with_server({"servers": two, "reconciliation": None})).split())
+    text = " ".join(shown(with_server({"servers": two, "reconciliation": None, "events": {}})).split())
     assert "server grpc://127.0.0.1:8001: 10,007 requests server http://other:8000: no statistics: gone" in text
     assert shown(with_server(None)) == shown(document())
 

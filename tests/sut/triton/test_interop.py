@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from bench import cli, remote
-from bench.assembly import Assembly
-from loadgen import Mode, Scenario, Test, run_on_fast_loop
+from bench.assembly import Assembly, UsageError
+from loadgen import Mode, Scenario, Test, TestSettings, run_on_fast_loop
 from loadgen.record import Status
 from loadgen.system import as_bytes
 from sut.triton.client import Client, Unsupported
-from sut.triton.endpoint import parse_url
+from sut.triton.endpoint import Security, parse_url
+from sut.triton.exchange import Part
 from sut.triton.inputs import generated
 from sut.triton.local import LocalTriton
 from sut.triton.operations import (
@@ -31,21 +32,23 @@ from sut.triton.operations import (
     SERVER_READY,
     Operation,
 )
-from sut.triton.tensors import ModelInterface, TensorSpec
+from sut.triton.official import OfficialMessages, OfficialSystem
+from sut.triton.samples import RemoteLibrary
+from sut.triton.tensors import ModelInterface, TensorSpec, as_array
 
 grpc_client = pytest.importorskip("tritonclient.grpc.aio", exc_type=Exception)
 http_client = pytest.importorskip("tritonclient.http.aio", exc_type=Exception)
 pytestmark = pytest.mark.extra
 
 CLIENTS, PROTOCOLS = ("drumfire", "tritonclient"), ("grpc", "http")
-# As many queries as early stopping asks for at each scenario's percentile; Offline, whose one query must last as long as
-# was asked, expects more than a server can do.
 TRAFFIC = {
-    "SingleStream": ["--count", "100"],
-    "MultiStream": ["--count", "500", "--samples-per-query", "2"],
-    "Server": ["--count", "600", "--qps", "1000", "--max-latency", "5"],
-    "Offline": ["--qps", "100000"],
+    "SingleStream": [],
+    "MultiStream": ["--samples-per-query", "2"],
+    "Server": ["--qps", "5000", "--time", "0.2", "--max-latency", "5"],
+    "Offline": ["--qps", "100000"],  # its one query must last as long as was asked, on any machine
 }
+QUERIES = {"SingleStream": 100, "MultiStream": 700}
+"""As many as early stopping asks for."""
 
 
 @pytest.fixture(autouse=True)
@@ -111,12 +114,17 @@ def successes(triton: LocalTriton, assembly: Assembly) -> int:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("scenario", TRAFFIC)
 def test_the_same_run_through_both_clients(triton: LocalTriton, scenario: str, protocol: str) -> None:
-    url, traffic = urls(triton)[protocol], ["--scenario", scenario, *TRAFFIC[scenario]]
-    ours, official = (driven(assembled("digits", url, client, *traffic), triton) for client in CLIENTS)
+    runs = []
+    for client in CLIENTS:
+        assembly = assembled("digits", urls(triton)[protocol], client, "--scenario", scenario, *TRAFFIC[scenario])
+        if scenario in QUERIES:
+            assembly.settings.min_query_count = assembly.settings.max_query_count = QUERIES[scenario]
+        runs.append(driven(assembly, triton))
+    ours, official = runs
     assert ours.sample_index.tobytes() == official.sample_index.tobytes()
     if scenario in ("Server", "Offline"):  # in the others a query is scheduled when the last one is answered
         assert ours.scheduled.tobytes() == official.scheduled.tobytes()
-    for run in (ours, official):
+    for run in runs:
         assert run.successes == len(run.sample_index)
         issued = run.test.record.issued[: len(run.sent)]
         completed = run.test.record.completed[: len(run.sent)]
@@ -173,18 +181,14 @@ def test_outputs_are_those_that_tritonclient_gets(triton: LocalTriton, model: st
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_requests_and_replies_of_all_datatypes(datatype: str, protocol: str) -> None:
     """Contents go into tritonclient's objects and come out of them bit by bit."""
-    from sut.triton.exchange import Part
-    from sut.triton.official import OfficialMessages
-    from sut.triton.tensors import as_array
-
     spec = TensorSpec("x", datatype, (3, 2))
-    interface = ModelInterface("echo", "", "", (spec,), (spec,), 8)
-    messages = OfficialMessages(interface, protocol)
-    sample = generated(interface, kind="random", count=1).sample(0)[0]
+    echo = ModelInterface("echo", "", "", (spec,), (spec,), 8)
+    messages = OfficialMessages(echo, protocol)
+    sample = generated(echo, kind="random", count=1).sample(0)[0]
     (sent,) = messages.request([Part((1, 3, 2), sample.data)])
     if protocol == "grpc":
         assert sent._get_content() == sample.data
-        response = messages.module.service_pb2.ModelInferResponse(raw_output_contents=[sample.data])
+        response = grpc_client.service_pb2.ModelInferResponse(raw_output_contents=[sample.data])
         response.outputs.add(name="x", datatype=datatype, shape=[1, 3, 2])
         result = messages.module.InferResult(response)
     else:
@@ -259,47 +263,50 @@ def used(triton: LocalTriton, model: str) -> None:
     driven(assembled(model, urls(triton)["grpc"], "drumfire", "--scenario", "Offline", "--qps", 10000, *options))
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_failure_is_told_in_the_servers_words(triton: LocalTriton, protocol: str) -> None:
-    assembly = assembled("identity", urls(triton)[protocol], "tritonclient", "--scenario", "Offline", "--qps", 10000,
-                         "--input", "INPUT0:4")  # fmt: skip
-    interface = assembly.system._messages.interface
-    assembly.system._messages.interface = ModelInterface(
-        "not_there", "", interface.platform, interface.inputs, interface.outputs, interface.max_batch_size
-    )
-    test = Test(assembly.system, assembly.library, assembly.settings)
+def failure(triton: LocalTriton, protocol: str, interface: ModelInterface, **options: Any) -> str:
+    """Why all rows of a run through tritonclient failed."""
+    endpoint, messages = parse_url(urls(triton)[protocol]), OfficialMessages(interface, protocol)
+    data = generated(interface, kind="random")
+    library = RemoteLibrary(data, interface, messages, total_count=8, performance_count=8)
+    settings = TestSettings(scenario=Scenario.Offline, min_duration_ms=10, offline_expected_qps=10000)
+    options = {"respond": lambda outputs: outputs[0], **options}
+    system = OfficialSystem("official", library, messages, endpoint, Security(), **options)
+    test = Test(system, library, settings)
     run_on_fast_loop(test.run())
     assert (test.record.status[: test.record.issued_rows] == Status.FAILED).all()
+    assert not test.results().valid
+    assert system.served == {endpoint: 0}
     ((reason, count),) = test.answers.faults.failed.items()
     assert count == test.record.issued_rows
-    assert "not_there" in reason
-    assert "unknown model" in reason
-    assert not test.results().valid
+    return reason
+
+
+def interface(model: str = "identity", *, version: str = "", name: str = "INPUT0", width: int = 4) -> ModelInterface:
+    inputs, outputs = (TensorSpec(name, "FP32", (4,)),), (TensorSpec("OUTPUT0", "FP32", (width,)),)
+    return ModelInterface(model, version, "", inputs, outputs, 8)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_failure_is_told_in_the_servers_words(triton: LocalTriton, protocol: str) -> None:
+    assert "unknown model: 'nowhere'" in failure(triton, protocol, interface("nowhere"))
+    assert "'identity' version 7" in failure(triton, protocol, interface(version="7"))
+    assert "unexpected inference input 'OTHER'" in failure(triton, protocol, interface(name="OTHER"))
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_outputs_other_than_declared_fail_the_row(triton: LocalTriton, protocol: str) -> None:
-    assembly = assembled("identity", urls(triton)[protocol], "tritonclient", "--scenario", "Offline", "--qps", 10000,
-                         "--input", "INPUT0:4")  # fmt: skip
-    messages = assembly.system._messages
-    messages.interface = messages.interface.__class__(
-        **{**vars(messages.interface), "outputs": (TensorSpec("OUTPUT0", "FP32", (5,)),)}
-    )
-    test = Test(assembly.system, assembly.library, assembly.settings)
-    run_on_fast_loop(test.run())
-    ((reason, count),) = test.answers.faults.failed.items()
-    assert count == test.record.issued_rows
-    assert "OUTPUT0 FP32[5] came as FP32[1,4]" in reason
+    reason = failure(triton, protocol, interface(width=5))
+    assert reason == "ProtocolError: output OUTPUT0 FP32[5] came as FP32[1,4], batch included"
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_request_that_takes_too_long_fails(triton: LocalTriton, protocol: str) -> None:
-    assembly = assembled("digits", urls(triton)[protocol], "tritonclient", "--scenario", "Offline", "--qps", 10000)
-    assembly.system._deadline_s = 1e-5
-    test = Test(assembly.system, assembly.library, assembly.settings)
-    run_on_fast_loop(test.run())
-    assert list(test.answers.faults.failed) == ["ServerError: no reply within 1e-05 s (--request-timeout)"]
-    assert not test.results().valid
+    reason = failure(triton, protocol, interface(), deadline_s=1e-5)
+    assert reason == "ServerError: no reply within 1e-05 s (--request-timeout)"
+
+
+def test_a_reply_that_is_too_large_fails(triton: LocalTriton) -> None:
+    assert "larger than max" in failure(triton, "grpc", interface(), max_message_bytes=10)
 
 
 @pytest.mark.parametrize(
@@ -364,8 +371,9 @@ def test_a_plain_server_lacks_what_is_said(plain: dict[str, str], protocol: str)
 def test_a_plain_server_is_benchmarked_with_a_note(
     plain: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], protocol: str, client: str
 ) -> None:
-    words = ["run", "triton", "double", "--url", plain[protocol], "--client", client, "--json", "--no-dashboard",
-             "--scenario", "Offline", "--time", "0.01", "--qps", "100000", "--output", str(tmp_path / "run")]  # fmt: skip
+    traffic = ["--scenario", "Offline", "--time", "0.01", "--qps", "100000"]
+    shown = ["--json", "--no-dashboard", "--output", str(tmp_path / "run")]
+    words = ["run", "triton", "double", "--url", plain[protocol], "--client", client, *traffic, *shown]
     assert cli.main(words) == 0
     said = capsys.readouterr()
     result = json.loads(said.out)
@@ -381,21 +389,13 @@ def test_a_plain_server_is_benchmarked_with_a_note(
 def test_what_a_plain_server_answers_is_compared(
     plain: dict[str, str], tmp_path: Path, protocol: str, client: str
 ) -> None:
-    """All is as expected but one element of the last sample."""
+    """As a user sees it: the command refuses to measure a server that answers wrong."""
     rows = np.random.default_rng(3).standard_normal((20, 4)).astype(np.float32)
     wanted = 2 * rows
     wanted[-1, 2] += 1
     np.save(tmp_path / "x.npy", rows)
     np.save(tmp_path / "y.npy", wanted)
-    assembly = assembled("double", plain[protocol], client, "--scenario", "Offline", "--qps", 100000,
-                         "--max-batchsize", 3, "--input-data", tmp_path, "--count", 19)  # fmt: skip
-    driven(assembly)
-    assembly = assembled("double", plain[protocol], client, "--scenario", "Offline", "--qps", 100000,
-                         "--input-data", tmp_path)  # fmt: skip
-    test = Test(assembly.system, assembly.library, assembly.settings)
-    run_on_fast_loop(test.run())
-    rows = test.record.issued_rows
-    failed = test.record.status[:rows] == Status.FAILED
-    assert (failed == (test.record.sample_index[:rows] == 19)).all()
-    assert failed.any()
-    assert any("differs from what is expected, first at element 2" in reason for reason in test.answers.faults.failed)
+    options = ["--scenario", "Offline", "--qps", 100000, "--input-data", tmp_path]
+    driven(assembled("double", plain[protocol], client, *options, "--max-batchsize", 3, "--count", 19))
+    with pytest.raises(UsageError, match="output y of a sample differs from what is expected, first at element 2"):
+        assembled("double", plain[protocol], client, *options)
