@@ -1,4 +1,4 @@
-# make run: install what the main job needs and do it.  make test, make lint: likewise.  All lives in .venv.
+# make run: install what the main job needs and do it.  make train, make test, make lint: likewise.  All lives in .venv.
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,13 +6,18 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SCENARIOS ?= SingleStream MultiStream Server Offline
 TIME ?= 10
+NPROC ?= 1
+RUNS ?= 5
 
-.PHONY: run test lint clean
+.PHONY: run train test lint clean
 
 run: $(VENV)/.run
 	@for scenario in $(SCENARIOS); do \
 		$(BIN)/drumfire run onnxruntime digits cpu --scenario $$scenario --time $(TIME) || exit; \
 	done
+
+train: $(VENV)/.train
+	$(BIN)/python -m training.benchmark shapes --runs $(RUNS) --nproc-per-node $(NPROC)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
@@ -31,6 +36,10 @@ $(BIN)/python:
 
 $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[onnx-cpu]'
+	@touch $@
+
+$(VENV)/.train: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[train]'
 	@touch $@
 
 $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt

@@ -127,6 +127,9 @@ class Answers:
 
     def complete_each(self, rows: Sequence[int]) -> None:
         """As ``complete``, for some single rows in any order that were answered together."""
+        if len(rows) == 1:
+            self.complete(rows[0], rows[0] + 1)
+            return
         now = _clock() - self.origin_ns
         completed, status, issued, first_row = self._completed_view, self._status_view, self.issued, self._first_row
         refused = 0

@@ -1,7 +1,7 @@
 """``torchrun --nproc_per_node=N -m training maskrcnn``: one run.  Words to a plan, errors to one line and a status.
 
-Exit status on every rank: 0 the target was reached (or the asked steps were done), 1 it was not, 2 wrong usage or input,
-130 interrupted or told to end.  Without torchrun it is one rank.
+Exit status on every rank: 0 the target was reached (or the asked steps were done), 1 it was not, 2 wrong usage or
+input, 130 interrupted or told to end.  Without torchrun it is one rank.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _summary(found: dict[str, Any], output: Path) -> str:
     return "\n".join(
         (
             f"target       {verdict}: {found['reason']} ({quality} after {found['epochs']} epochs)",
-            f"time         {found['official_s']:.1f} s from run_start to run_stop, {found['wall_s']:.1f} s of wall time",
+            f"time         {found['official_s']:.1f} s from run_start to run_stop, {found['wall_s']:.1f} s wall",
             f"of it        {found['training_s']:.1f} s training ({found['data_wait_s']:.1f} s waiting for data), "
             f"{found['evaluation_s']:.1f} s evaluating, {found['lost_s']:.1f} s lost to {found['resumptions']} stops",
             f"throughput   {found['images_per_s']:.2f} images/s, {found['images_per_s_per_rank']:.2f} on each of "
@@ -150,31 +150,32 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _options(arguments: Sequence[str] | None, place: Place) -> argparse.Namespace:
-    # fmt: off
     parser = _Parser(prog="python -m training", description=__doc__)
-    parser.add_argument("task", choices=TASKS)
-    parser.add_argument("--data-dir", type=Path, metavar="D", help="the data set (default: runs/data/TASK)")
-    parser.add_argument("--output", type=Path, metavar="D", help="the run's folder (default: runs/training/TASK)")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --output")
-    parser.add_argument("--seed", type=int, metavar="N", help="0 to 2^31-1 (default: drawn)")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="images of a step, over all ranks (default: 8)")
-    parser.add_argument("--accumulation", type=int, default=1, metavar="N", help="parts of a rank's images of a step (default: 1)")
-    parser.add_argument("--eval-batch-size", type=int, default=4, metavar="N", help="images a rank evaluates at a time (default: 4)")
-    parser.add_argument("--epochs", type=int, metavar="N", help="give up after so many (default: 20)")
-    parser.add_argument("--steps", type=int, metavar="N", help="stop after so many steps, to try a machine")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that read images, a rank (default: 1 on the CPU, 4 with a GPU)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--backend", choices=("auto", "gloo", "nccl"), default="auto", help="what gradients travel over")
-    parser.add_argument("--precision", choices=PRECISIONS, help="default: fp32 on the CPU, bf16 with a GPU")
-    parser.add_argument("--deterministic", action="store_true", help="only deterministic algorithms on a GPU, which are slower")
-    parser.add_argument("--weights", type=Path, metavar="F", help="the backbone's (default: R-50.pkl in the data set's folder)")
-    parser.add_argument("--from-scratch", action="store_true", help="start from a random backbone, to try a machine")
-    parser.add_argument("--checkpoint-every", type=int, metavar="N", help="steps between checkpoints (default: one an epoch)")
-    parser.add_argument("--division", choices=("open", "closed"), default="open", help="what the log claims (default: open)")
-    parser.add_argument("--org", default="drumfire")
-    parser.add_argument("--platform", default="local")
-    parser.add_argument("--status", choices=("cloud", "onprem", "preview", "research"), default="research")
-    # fmt: on
+    option = parser.add_argument
+    option("task", choices=TASKS)
+    option("--data-dir", type=Path, metavar="D", help="the data set (default: runs/data/TASK)")
+    option("--output", type=Path, metavar="D", help="the run's folder (default: runs/training/TASK)")
+    option("--resume", action="store_true", help="go on from the checkpoint in --output")
+    option("--seed", type=int, metavar="N", help="0 to 2^31-1 (default: drawn)")
+    option("--batch-size", type=int, metavar="N", help="images of a step, over all ranks (default: 8)")
+    option("--accumulation", type=int, default=1, metavar="N", help="parts of a rank's images of a step (default: 1)")
+    option(
+        "--eval-batch-size", type=int, default=4, metavar="N", help="images evaluated at a time, a rank (default: 4)"
+    )
+    option("--epochs", type=int, metavar="N", help="give up after so many (default: 20)")
+    option("--steps", type=int, metavar="N", help="stop after so many steps, to try a machine")
+    option("--workers", type=int, metavar="N", help="processes that read images, a rank (default: 1, with a GPU 4)")
+    option("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    option("--backend", choices=("auto", "gloo", "nccl"), default="auto", help="what gradients travel over")
+    option("--precision", choices=PRECISIONS, help="default: fp32 on the CPU, bf16 with a GPU")
+    option("--deterministic", action="store_true", help="only deterministic algorithms on a GPU: slower")
+    option("--weights", type=Path, metavar="F", help="the backbone's (default: R-50.pkl in --data-dir)")
+    option("--from-scratch", action="store_true", help="start from a random backbone, to try a machine")
+    option("--checkpoint-every", type=int, metavar="N", help="steps between checkpoints (default: an epoch's)")
+    option("--division", choices=("open", "closed"), default="open", help="what the log claims (default: open)")
+    option("--org", default="drumfire")
+    option("--platform", default="local")
+    option("--status", choices=("cloud", "onprem", "preview", "research"), default="research")
     options = parser.parse_args(arguments)
     task = TASKS[options.task]
     gpu = options.device != "cpu" and torch.cuda.is_available()

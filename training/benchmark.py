@@ -1,7 +1,7 @@
 """``python -m training.benchmark``: several seeded runs, each in fresh processes, and their olympic mean.
 
-The same command goes on with what an earlier one left: finished runs are kept, an unfinished one is resumed.  Options that
-are not told here go to every run (see ``python -m training --help``).
+The same command goes on with what an earlier one left: finished runs are kept, an unfinished one is resumed.  Options
+that are not told here go to every run (see ``python -m training --help``).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False, soft_wrap=True)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        folder = options.output or Path("runs/training") / f"{options.task}-benchmark"
+        folder = options.output or _new_folder(f"{options.task}-{options.nproc_per_node}")
         if options.task == "shapes" and "--data-dir" not in rest:
             prepare.generated(Path("runs/data/shapes"), pictures.SHAPES)
         seeds = _seeds(folder, options, rest)
@@ -70,6 +71,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("benchmark: interrupted; the same command goes on where it was", file=sys.stderr)
         return INTERRUPTED
+
+
+def _new_folder(name: str) -> Path:
+    """The last one of this name, if it is unfinished; otherwise the next."""
+    folder, number = Path("runs/training") / name, 1
+    while (folder / RESULT).exists():
+        number += 1
+        folder = folder.with_name(f"{name}-{number}")
+    return folder
 
 
 class _Run:
@@ -112,9 +122,10 @@ class _Run:
 
 def _drive(run: _Run, progress: Progress, console: Console) -> dict[str, Any]:
     """Make one run while showing it; its result, or ``RunFailed``."""
-    events = Tail(run.folder / EVENTS)
     live = Live(progress, console=console, refresh_per_second=4, transient=True)
-    with run.started() as process, live if console.is_terminal else contextlib.nullcontext():
+    events = Tail(run.folder / EVENTS)
+    showing = live if console.is_terminal else contextlib.nullcontext()
+    with run.started() as process, contextlib.closing(events), showing:
         ended = False
         while not ended:
             ended = process.poll() is not None
@@ -189,40 +200,34 @@ def _throughput(results: Sequence[Mapping[str, Any]]) -> float:
 def _show(
     found: Mapping[str, Any], score: Score, results: Sequence[Mapping[str, Any]], folder: Path, console: Console
 ) -> None:
-    table = Table(
-        "seed", "target", "epochs", "box", "mask", "official", "wall", "training", "evaluation", "images/s", ""
-    )
+    table = Table("seed", "target", "epochs", "box", "mask", "official", "wall", "images/s", "counted", box=SIMPLE)
     for number, result in enumerate(results):
         last = result["evaluations"][-1] if result["evaluations"] else {"box": 0.0, "mask": 0.0}
         table.add_row(
             str(result["seed"]),
-            "reached" if result["converged"] else "NOT reached",
+            "reached" if result["converged"] else "MISSED",
             str(result["epochs"]),
             f"{last['box']:.3f}",
             f"{last['mask']:.3f}",
             f"{result['official_s']:.1f} s",
             f"{result['wall_s']:.1f} s",
-            f"{result['training_s']:.1f} s",
-            f"{result['evaluation_s']:.1f} s",
             f"{result['images_per_s']:.2f}",
-            "" if number in score.counted else "dropped",
+            "yes" if number in score.counted else "no",
         )
     console.print(table)
     if score.seconds is None:
         console.print(f"[bold red]no valid score[/]: {score.reason}")
     else:
         console.print(
-            f"[bold]time to train[/]  {score.seconds:.1f} s ({score.seconds / 60:.3f} min), olympic mean of run_start to "
-            f"run_stop; {found['olympic_mean_wall_s']:.1f} s of wall time, model build and all, in the same runs"
+            f"[bold]time to train[/]  {score.seconds:.1f} s ({score.seconds / 60:.3f} min), olympic mean of run_start "
+            f"to run_stop; {found['olympic_mean_wall_s']:.1f} s of wall time, model build and all, in the same runs"
         )
     console.print(
-        f"[bold]throughput[/]     {found['images_per_s']:.2f} images/s, {found['images_per_s_per_rank']:.2f} on each of "
-        f"{found['ranks']} ranks, without the {found['evaluation_s']:.1f} s of evaluations"
+        f"[bold]throughput[/]     {found['images_per_s']:.2f} images/s, {found['images_per_s_per_rank']:.2f} on each "
+        f"of {found['ranks']} ranks, without the {found['evaluation_s']:.1f} s of evaluations"
     )
-    accepted = ", ".join(
-        f"{count} of {len(results)} by ruleset {rules}" for rules, count in found["accepted_logs"].items()
-    )
-    console.print(f"[bold]logs accepted[/]  {accepted}")
+    accepted = [f"{count} of {len(results)} by ruleset {rules}" for rules, count in found["accepted_logs"].items()]
+    console.print(f"[bold]logs accepted[/]  {', '.join(accepted)}")
     console.print(f"[bold]in[/]             {folder}: {RESULT}, map.png, package/")
 
 
@@ -241,7 +246,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="how many (default: 5, as the rules say)")
     parser.add_argument("--nproc-per-node", type=int, default=1, metavar="N", help="ranks of a run (default: 1)")
     parser.add_argument("--seed", type=int, metavar="N", help="the first run's, the others count on (default: drawn)")
-    parser.add_argument("--output", type=Path, metavar="D", help="default: runs/training/TASK-benchmark")
+    parser.add_argument("--output", type=Path, metavar="D", help="default: runs/training/TASK-RANKS, then -2, -3, ...")
     return parser
 
 

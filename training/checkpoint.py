@@ -17,7 +17,7 @@ from training.faults import InputError, one_line
 
 
 def save(state: dict[str, Any], path: Path) -> None:
-    """Replace the checkpoint at ``path``.  ``InputError`` where it can not be written: the old one is then still there."""
+    """Replace the checkpoint at ``path``.  ``InputError`` where it can not be written: the old one then stays."""
     partial = path.with_suffix(".partial")
     try:
         with partial.open("wb") as file:

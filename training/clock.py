@@ -1,8 +1,8 @@
 """The clocks of a run.  They go on while a run is stopped, and can be laid down in a checkpoint.
 
 Official: from run_start to run_stop, with every touch of the data and every evaluation.  Wall: from the start of the
-first process to the end, with building the model.  Both are times of day, as the rules' log has them; parts are measured
-with the monotonic clock.
+first process to the end, with building the model.  Both are times of day, as the rules' log has them; parts are
+measured with the monotonic clock.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ Shown = tuple[int, int]
 
 
 class Pictures(torch.utils.data.Dataset[Sample | Unreadable]):
-    """Loads pictures.  With a ``seed`` half of them are mirrored, others in each epoch; without they are as they are."""
+    """Loads pictures.  With a ``seed`` half are mirrored, others in each epoch; without they are as they are."""
 
     def __init__(self, pictures: Sequence[Picture], categories: Sequence[int], seed: int | None = None) -> None:
         self._pictures, self._seed = pictures, seed

@@ -25,11 +25,7 @@ class Journal:
         if path is None:
             return
         try:
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
-            if os.fstat(self._file).st_size < keep:
-                raise InputError(f"{path} is shorter than the checkpoint says: start a new run in another --output")
-            os.ftruncate(self._file, keep)
-            os.lseek(self._file, keep, os.SEEK_SET)
+            self._file = _begun(path, keep)
         except OSError as error:
             raise InputError(f"cannot write {one_line(error)}; choose another --output") from None
 
@@ -54,3 +50,14 @@ class Journal:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def _begun(path: Path, keep: int) -> int:
+    """A new file in the old one's place, with its first ``keep`` bytes: a reader of the old sees that it is gone."""
+    kept = path.read_bytes()[:keep] if keep else b""
+    if len(kept) < keep:
+        raise InputError(f"{path} is shorter than the checkpoint says: start a new run in another --output")
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(kept)
+    os.replace(partial, path)
+    return os.open(path, os.O_WRONLY | os.O_APPEND)

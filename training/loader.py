@@ -18,9 +18,7 @@ from training.coco import Pictures, Shown
 class Loader:
     """Gives the batches of ``wanted``, in order, each time it is iterated.  Its workers live as long as it does."""
 
-    def __init__(
-        self, pictures: Pictures, wanted: Iterable[list[Shown]], workers: int, device: torch.device
-    ) -> None:
+    def __init__(self, pictures: Pictures, wanted: Iterable[list[Shown]], workers: int, device: torch.device) -> None:
         self._loader = DataLoader(
             pictures,
             batch_sampler=wanted,

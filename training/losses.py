@@ -81,7 +81,7 @@ def loss_of_rank(losses: Mapping[str, Tensor], counts: Sequence[int], totals: Se
     for name, loss in losses.items():
         over = _MEAN_OVER[name]
         if counts[over] == 0:
-            # A mean over nothing is not a number; what was not drawn counts for nothing, but keeps its place in the graph.
+            # A mean over nothing is not a number.  It counts for nothing, but keeps its place in the graph.
             loss = loss.nan_to_num(0.0)
         parts.append(loss * (counts[over] / max(totals[over], 1.0)))
     return torch.stack(parts).sum()

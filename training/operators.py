@@ -1,7 +1,7 @@
 """torchvision's operators where its compiled ones do not load: nms and roi_align in plain torch.
 
-The CUDA wheel of torchvision beside a CPU torch can not load its library, and then can not even be imported.  Import this
-module before torchvision.  Where the compiled operators load it does nothing.  Knows no model.
+The CUDA wheel of torchvision beside a CPU torch can not load its library, and then can not even be imported.  Import
+this module before torchvision.  Where the compiled operators load it does nothing.  Knows no model.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def roi_align(
 ) -> Tensor:
     """Mean of bilinear samples in each bin of each region.  Differentiable in ``features``.
 
-    ``features`` (n, c, h, w); ``rois`` (k, 5): the image's number, then x1, y1, x2, y2 before ``spatial_scale``.  With a
-    ``sampling_ratio`` of 0 or less a bin takes as many samples a side as it has pixels, rounded up.  Returns
+    ``features`` (n, c, h, w); ``rois`` (k, 5): the image's number, then x1, y1, x2, y2 before ``spatial_scale``.  With
+    a ``sampling_ratio`` of 0 or less a bin takes as many samples a side as it has pixels, rounded up.  Returns
     (k, c, pooled_height, pooled_width) of the features' type.
     """
     pooled = (pooled_height, pooled_width)
@@ -82,7 +82,7 @@ def roi_align(
 
 
 def _by_grid(features: Tensor, start: Tensor, extent: Tensor, pooled: tuple[int, int], ratio: int) -> Tensor:
-    """``ratio`` x ``ratio`` samples a bin, taken one by one.  ``features`` (c, h, w); ``start``, ``extent`` (k, 2) as x, y."""
+    """``ratio`` x ``ratio`` samples a bin.  ``features`` (c, h, w); ``start`` and ``extent`` (k, 2) as x, y."""
     height, width = features.shape[-2:]
     places, inside = [], []
     for axis, (bins, size) in enumerate(((pooled[1], width), (pooled[0], height))):
@@ -90,7 +90,7 @@ def _by_grid(features: Tensor, start: Tensor, extent: Tensor, pooled: tuple[int,
         pixels = (start[:, axis, None] + extent[:, axis, None] * steps).reshape(-1, bins, ratio).movedim(2, 0)
         inside.append((pixels >= -1.0) & (pixels <= size))
         places.append(pixels.clamp(0, size - 1) * (2 / max(size - 1, 1)) - 1)
-    # The samples of a bin lie furthest apart, so that their mean is over whole planes: (ratio y, ratio x, k, bins y, bins x).
+    # As (ratio y, ratio x, k, bins y, bins x): the mean of a bin's samples is then one of whole planes, which is fast.
     x = places[0][None, :, :, None, :].expand(ratio, -1, -1, pooled[0], -1)
     y = places[1][:, None, :, :, None].expand(-1, ratio, -1, -1, pooled[1])
     grid = torch.stack((x, y), dim=-1).reshape(1, -1, pooled[1], 2)

@@ -1,7 +1,7 @@
 """``python -m training.prepare``: the data sets, fetched with checksums or generated.
 
-coco: COCO 2017 and the backbone's weights, about 20 GB; what is there is checked and kept.  shapes: the small benchmark's.
-sample: a few generated pictures of COCO's form, to try the maskrcnn path with.
+coco: COCO 2017 and the backbone's weights, about 20 GB; what is there is checked and kept.  shapes: the small
+benchmark's.  sample: a few generated pictures of COCO's form, to try the maskrcnn path with.
 """
 
 from __future__ import annotations

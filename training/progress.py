@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
@@ -25,22 +26,27 @@ _RECENT = 30
 
 
 class Tail:
-    """The events that a run has written since the last look; only whole lines, and from the start if it was cut back."""
+    """The events that a run has written since the last look, whole lines only; from the start where it began anew."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._at = path, 0
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._rest = b""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         try:
-            with self._path.open("rb") as file:
-                file.seek(self._at)
-                text = file.read()
+            found = self._path.stat()
+            if self._file is None or os.fstat(self._file.fileno()).st_ino != found.st_ino:
+                self.close()
+                self._file, self._rest = self._path.open("rb"), b""
         except FileNotFoundError:
             return
-        whole = text[: text.rfind(b"\n") + 1]
-        self._at += len(whole)
-        for line in whole.splitlines():
-            yield json.loads(line)
+        *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
+        yield from map(json.loads, lines)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
 class Progress:
@@ -48,7 +54,10 @@ class Progress:
 
     def __init__(self, title: str, runs: int, done: Sequence[Mapping[str, Any]]) -> None:
         self.title, self.runs, self.done = title, runs, done
-        self.epoch, self.epochs, self.step, self.steps, self.iteration = 0, 0, 0, 0, 0
+        self._begin(epochs=0)
+
+    def _begin(self, epochs: int) -> None:
+        self.epoch, self.epochs, self.step, self.steps = 0, epochs, 0, 0
         self.rate = 0.0
         self.evaluating = False
         self.evaluations: list[Mapping[str, Any]] = []
@@ -57,12 +66,12 @@ class Progress:
     def take(self, event: Mapping[str, Any]) -> None:
         kind = event["kind"]
         if kind == "start":
-            self.epochs = event["epochs"]
+            self._begin(event["epochs"])
         elif kind == "epoch":
             self.epoch, self.steps, self.step = event["epoch"], event["steps"], 0
         elif kind == "step":
             self.step += 1
-            self.iteration, self.rate = event["iteration"], event["rate"]
+            self.rate = event["rate"]
             self._recent.append(event)
         elif kind == "evaluation":
             self.evaluating = True
@@ -81,7 +90,7 @@ class Progress:
 
     @property
     def eta_s(self) -> float | None:
-        """Until the target, if the curve goes on as it did, or else as the runs before did; None where neither tells."""
+        """Until the target, if the curve goes on as it did, else as in the runs before; None where neither tells."""
         if not self.evaluations:
             return None
         last = self.evaluations[-1]

@@ -1,7 +1,7 @@
 """One run: from its start or from a checkpoint, until the target is reached or the epochs are over.
 
-Reads top to bottom as a run goes.  What a rank does follows from the seed, the epoch and the step alone, so a resumed run
-goes on as if it had never stopped.
+Reads top to bottom as a run goes.  What a rank does follows from the seed, the epoch and the step alone, so a resumed
+run goes on as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -136,7 +136,6 @@ class Run:
             if self._evaluate().reached:
                 return self._stop("the target was reached", converged=True, finished=True)
             self._epoch, self._step = self._epoch + 1, 0
-        self._epoch -= 1
         return self._stop(f"the target was not reached in {self._plan.epochs} epochs")
 
     def close(self) -> None:
@@ -283,7 +282,8 @@ class Run:
         self._log.run_stop(self._clock.run_stop_ms, success=converged)
         self._events.record("stop", reason=reason, converged=converged)
         self._ranks.agree(self._fault())
-        return Outcome(converged, finished, reason, self._epoch, self._evaluations, self._clock)
+        begun = self._epoch if self._step else self._epoch - 1
+        return Outcome(converged, finished, reason, begun, self._evaluations, self._clock)
 
     def _save(self) -> None:
         """Lay down where the run is, on rank 0."""

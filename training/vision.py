@@ -1,4 +1,4 @@
-"""The parts of torchvision that are used here.  The only door to it: its operators have to be there before it is imported."""
+"""The parts of torchvision that are used here.  The only door to it, as its operators have to be there before it is."""
 
 from __future__ import annotations
 

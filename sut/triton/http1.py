@@ -42,6 +42,10 @@ class Request(NamedTuple):
     body: Body
 
 
+KNOWN: list[Response] = []
+"""Stands for one response: see ``ClientConnection.know``."""
+
+
 class ClientConnection:
     """One connection seen from its client, with one request in flight at most, GET or POST.
 
@@ -60,6 +64,7 @@ class ClientConnection:
         self._at_start = False  # a response is awaited and nothing of it has come
         self._last_raw, self._last_total = b"", -1  # the last head that may come again, and its message's size
         self._last_head: ResponseHead
+        self._known, self._known_total = b"", -1
 
     @property
     def buffered(self) -> int:
@@ -73,9 +78,21 @@ class ClientConnection:
         self.idle = False
         self._at_start = True
 
+    def know(self, response: Response, start: bytes | memoryview) -> None:
+        """The last response, whose body begins with ``start``, may come again: it is told as ``KNOWN`` then."""
+        if self._last_total >= 0 and self._last_head is response.head:
+            self._known, self._known_total = self._last_raw + start, self._last_total
+
     def receive(self, data: bytes) -> list[Response]:
-        """What the piece completes: one final response at most; 1xx are skipped.  Raises ``ProtocolError``."""
+        """What the piece completes: one final response at most; 1xx are skipped.  Raises ``ProtocolError``.
+
+        ``KNOWN``, itself, is a response like the one that ``know`` told of but for the end of its body.
+        """
         size = len(data)
+        if size == self._known_total and self._at_start and data.startswith(self._known):
+            self._at_start = False
+            self.idle = True
+            return KNOWN
         if size == self._last_total and self._at_start and data.startswith(self._last_raw):
             self._at_start = False
             self.idle = True

@@ -26,12 +26,14 @@ from sut.triton.exchange import (
     check_outputs,
     contents,
 )
-from sut.triton.http1 import ClientConnection, Response, build_request
+from sut.triton.http1 import KNOWN, ClientConnection, Response, build_request
 from sut.triton.tensors import ModelInterface, Tensor, from_json_values
 
 T = TypeVar("T")
 
 _NONE = -1
+_SMALL = 16_384
+"""Bodies up to here are copied to stand behind their heads in one piece."""
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
@@ -108,6 +110,18 @@ class HttpMessages:
         if known is not None and len(known[0]) == json_size and body[:json_size] == known[0]:
             return [contents(body, output) for output in known[1]] if self.wanted else None
         return self._parse(body, json_size)
+
+    def start(self, response: Response) -> Buffer | None:
+        """The JSON of a reply that was read without fault and whose like will differ only behind it; else None."""
+        known = self._layouts.get(len(response.body))
+        return known[0] if known is not None and response.status == 200 else None
+
+    def again(self, data: bytes, body_size: int) -> Reply:
+        """As ``reply``, for ``data`` that ends with a body of a form that is known to be well."""
+        if not self.wanted:
+            return None
+        body = memoryview(data)[len(data) - body_size :]
+        return [contents(body, output) for output in self._layouts[body_size][1]]
 
     def _parse(self, body: Buffer, json_size: int | None) -> Outputs | None:
         """As ``read``, for a reply of a new form; the form is kept, so that the next one like it need not be parsed."""
@@ -187,7 +201,10 @@ class HttpExchange(Generic[T]):
         """Send a request.  The caller has seen that the connection is ``free``."""
         self._connection.request()
         self._ticket = ticket
-        self.out += (head, body)
+        if len(body) <= _SMALL:
+            self.out.append(head + body)
+        else:
+            self.out += (head, body)
 
     def close(self) -> None:
         """Nothing is to be said at the end of a connection."""
@@ -222,6 +239,7 @@ class HttpChannel(HttpExchange[Reply]):
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         super().__init__(messages.reply, max_message_bytes)
+        self._messages, self._known_size = messages, 0
         self._target, self._authority, self._headers = target, authority, tuple(headers)
         self._heads: dict[tuple[int, int], bytes] = {}
 
@@ -229,6 +247,20 @@ class HttpChannel(HttpExchange[Reply]):
         json_size, body = request
         head = self._heads.get((json_size, len(body))) or self._head(json_size, len(body))
         self.put(ticket, head, body)
+
+    def receive(self, data: bytes) -> list[tuple[int, Reply]]:
+        responses = self._connection.receive(data)
+        if responses is KNOWN:
+            ticket, self._ticket = self._ticket, _NONE
+            return [(ticket, self._messages.again(data, self._known_size))]
+        if not responses:
+            return []
+        answered = self._answered(responses[0])
+        start = self._messages.start(responses[0])
+        if start is not None:
+            self._connection.know(responses[0], start)
+            self._known_size = len(responses[0].body)
+        return answered
 
     def cancel(self, ticket: int) -> bool:
         return False

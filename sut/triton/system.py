@@ -42,6 +42,8 @@ class _Link:
     def __init__(self, endpoint: Endpoint, channel: Channel) -> None:
         self.endpoint, self.channel = endpoint, channel
         self.wire: Wire | None = None
+        self.served = 0
+        """Requests answered with outputs."""
         self.listed = False
         """Whether it is among those that take requests."""
         self.replaced = False
@@ -84,8 +86,6 @@ class RemoteSystem:
         self.name = name
         self.happened: Counter[str] = Counter()
         """Connections lost, replaced and so on, for the result."""
-        self.served: dict[Endpoint, int] = dict.fromkeys(endpoints, 0)
-        """Requests that each server answered with outputs."""
         self._library, self._messages, self._new_channel = library, messages, new_channel
         self._endpoints, self._security = endpoints, security
         self._respond, self._expects = respond, expects
@@ -102,12 +102,12 @@ class RemoteSystem:
         self._again: deque[int] = deque()
         self._last_rows: dict[int, int] = {}
         self._links: list[_Link] = []
+        self._served: Counter[Endpoint] = Counter()
         self._ready: deque[_Link] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._settled = asyncio.Event()
         self.happened.clear()
-        self.served = dict.fromkeys(self._endpoints, 0)
         for _ in range(self._connections):
             for endpoint in self._endpoints:
                 await self._connect(endpoint)
@@ -121,6 +121,14 @@ class RemoteSystem:
             raise ServerError(f"{silent} says nothing: does this port speak the URL's protocol?") from None
         if self._deadline_s is not None:
             self._start(self._watch_deadlines(self._deadline_s))
+
+    @property
+    def served(self) -> Mapping[Endpoint, int]:
+        """Requests that each server answered with outputs."""
+        served = Counter(self._served)
+        for link in self._links:
+            served[link.endpoint] += link.served
+        return served
 
     def issue(self, first: int, last: int) -> None:
         if self._next_row == self._end_row:
@@ -159,17 +167,7 @@ class RemoteSystem:
                 row = self._again.popleft()
                 self._send(channel, row, self._last_rows.pop(row, row + 1))
             elif single:
-                first = self._next_row
-                self._next_row = last = min(first + count, self._end_row)
-                send, requests, index = channel.send, self._library.requests, self._index
-                for row in range(first, last):
-                    send(row, requests[index[row]])
-                self._in_flight += last - first
-                now = time.monotonic_ns() - self._answers.origin_ns
-                if last - first == 1:
-                    self._sent_view[first] = now
-                else:
-                    self._sent[first:last] = now
+                self._send_rows(channel, count)
             else:
                 for _ in range(count):
                     first = self._next_row
@@ -179,6 +177,21 @@ class RemoteSystem:
                     self._send(channel, first, last)
             wire.flush()
             self._list(link)
+
+    def _send_rows(self, channel: Channel, count: int) -> None:
+        """The next rows, at most ``count``, a request each."""
+        first = self._next_row
+        self._next_row = last = min(first + count, self._end_row)
+        send, requests, index = channel.send, self._library.requests, self._index
+        if last - first == 1:
+            send(first, requests[index[first]])
+            self._in_flight += 1
+            self._sent_view[first] = time.monotonic_ns() - self._answers.origin_ns
+            return
+        for row in range(first, last):
+            send(row, requests[index[row]])
+        self._in_flight += last - first
+        self._sent[first:last] = time.monotonic_ns() - self._answers.origin_ns
 
     def _send(self, channel: Channel, first: int, last: int) -> None:
         """One request for rows [first, last)."""
@@ -219,7 +232,7 @@ class RemoteSystem:
         if replies:
             self._in_flight -= len(replies)
             rows = [ticket for ticket, reply in replies if reply is None]
-            self.served[link.endpoint] += len(rows)
+            link.served += len(rows)
             if rows and self._batch_size == 1:
                 self._answers.complete_each(rows)
             else:
@@ -229,7 +242,17 @@ class RemoteSystem:
                 for ticket, reply in replies:
                     if reply is not None:
                         self._settle(link, ticket, reply)
-        if link.wire is not None and (link.wire.closed or link.channel.draining):
+        wire = link.wire
+        if wire is None:
+            return
+        if replies and self._next_row < self._end_row and self._batch_size == 1 and not self._again:
+            # The usual turn: where an answer came from, the next request goes to.
+            count = min(link.channel.free, self._limit - self._in_flight)
+            if count > 0 and not wire.full and not wire.closed:
+                self._send_rows(link.channel, count)
+                wire.flush()
+                return
+        if wire.closed or link.channel.draining:
             self._retire(link)
         else:
             self._list(link)
@@ -246,7 +269,7 @@ class RemoteSystem:
                 self._answers.fail(first, self._last_rows.pop(first, first + 1), reply.reason)
             return
         assert reply is not None
-        self.served[link.endpoint] += 1
+        link.served += 1
         last = self._last_rows.pop(first, first + 1)
         try:
             if self._expects:
@@ -288,12 +311,11 @@ class RemoteSystem:
         if link.listed:
             self._ready.remove(link)
             link.listed = False
-        if link.wire.closed:
-            if link in self._links:
-                self._links.remove(link)
-        elif link.channel.oldest is None:
-            link.channel.close()
-            self._start(link.wire.close())
+        if link in self._links and (link.wire.closed or link.channel.oldest is None):
+            self._links.remove(link)
+            if not link.wire.closed:
+                link.channel.close()
+                self._start(link.wire.close())
         if not link.replaced and not self._closing:
             link.replaced = True
             self.happened["connections replaced"] += 1

@@ -75,22 +75,23 @@ class Wire(asyncio.Protocol):
             return
         pieces = out.copy()
         out.clear()
-        size = sum(map(len, pieces))
         try:
-            if len(pieces) == 1 or size <= _SMALL:
-                data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-                sent = self._socket.send(data)
-                if sent < size:
-                    self._leave([memoryview(data)[sent:]])
-                return
-            sent = self._socket.sendmsg(pieces[:_MOST_PIECES])
+            if len(pieces) > 1:
+                size = sum(map(len, pieces))
+                if size > _SMALL:
+                    sent = self._socket.sendmsg(pieces[:_MOST_PIECES])
+                    if sent < size:
+                        self._leave(_after(pieces, sent))
+                    return
+                pieces = [b"".join(pieces)]
+            data = pieces[0]
+            sent = self._socket.send(data)
+            if sent < len(data):
+                self._leave([memoryview(data)[sent:]])
         except BlockingIOError:
             self._leave(pieces)
-            return
         except OSError:
-            return  # the loop will tell that the connection is lost
-        if sent < size:
-            self._leave(_after(pieces, sent))
+            pass  # the loop will tell that the connection is lost
 
     def abort(self, reason: str) -> None:
         """End the connection at once; what was under way fails for this reason."""

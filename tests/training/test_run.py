@@ -21,6 +21,7 @@ pytest.importorskip("mlperf_logging", reason="needs the extra train")
 import torch  # noqa: E402
 
 from training import checkpoint  # noqa: E402
+from training.__main__ import main  # noqa: E402
 from training.faults import InputError  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,15 +49,20 @@ def wait_for(condition: Callable[[], bool], within_s: float = 120) -> None:
         time.sleep(0.02)
 
 
+def assert_same_course(found: list[float], expected: list[float]) -> None:
+    """Equal but for rounding, which grows as it chooses other regions."""
+    assert len(found) == len(expected)
+    assert found[0] == pytest.approx(expected[0], rel=1e-6)
+    assert found == pytest.approx(expected, rel=2e-3)
+
+
 def test_ranks_have_the_loss_of_one(start: Start, data: Path, tmp_path: Path) -> None:
-    """Batches of 12, 12 and 2 images over three ranks: in the last one rank has nothing to count."""
-    asked = ("shapes", "--data-dir", str(data), "--seed", "5", "--batch-size", "12", "--steps", "4")
-    runs = [start(*asked, "--output", f"of-{ranks}", ranks=ranks) for ranks in (1, 3)]
-    assert [end.status for run in runs for end in run.ended()] == [0] * 4
-    one, three = losses(tmp_path / "of-1"), losses(tmp_path / "of-3")
-    assert len(one) == 4
-    assert three == pytest.approx(one, rel=1e-5)
-    alone, divided = (events(tmp_path / f"of-{ranks}", "accuracy")[0] for ranks in (1, 3))
+    """Over the end of an epoch, whose last batch is one image: the second rank has nothing to count."""
+    asked = ("shapes", "--data-dir", str(data), "--seed", "5", "--steps", "5")
+    runs = [start(*asked, "--output", f"of-{ranks}", ranks=ranks) for ranks in (1, 2)]
+    assert [end.status for run in runs for end in run.ended()] == [0] * 3
+    assert_same_course(losses(tmp_path / "of-2"), losses(tmp_path / "of-1"))
+    alone, divided = (events(tmp_path / f"of-{ranks}", "accuracy")[0] for ranks in (1, 2))
     assert divided["box"] == pytest.approx(alone["box"], abs=1e-3)
     assert divided["mask"] == pytest.approx(alone["mask"], abs=1e-3)
 
@@ -91,7 +97,7 @@ def test_killed_and_resumed_as_if_never_stopped(start: Start, data: Path, tmp_pa
     assert result["lost_s"] > 0
     assert result["training_s"] + result["evaluation_s"] + result["lost_s"] <= result["official_s"] + 0.1
     assert result["wall_s"] >= result["official_s"]
-    assert result["images"] == json.loads((tmp_path / "whole/result.json").read_text())["images"] == 52
+    assert result["images"] == json.loads((tmp_path / "whole/result.json").read_text())["images"] == 50
     assert not list(folder.glob("*.partial"))
 
 
@@ -143,43 +149,71 @@ def no_json(folder: Path) -> str:
     return "instances_train2017.json"
 
 
+def unlisted_image(folder: Path) -> str:
+    path = folder / "annotations/instances_train2017.json"
+    found = json.loads(path.read_text())
+    found["annotations"][0]["image_id"] = 999
+    path.write_text(json.dumps(found))
+    return "of image 999, which is not listed"
+
+
 def wrong_json(folder: Path) -> str:
     (folder / "annotations/instances_train2017.json").write_text('{"images": [], "annotations": []}')
     return "'categories' is missing"
 
 
-@pytest.mark.parametrize(
-    "spoil",
-    [no_annotations, corrupt_picture, missing_picture, corrupt_evaluation_picture, no_json, wrong_json],
-)
-def test_unusable_data_is_told_once_and_ends_all_ranks(
+def assert_one_line(stderr: str, named: str) -> None:
+    (line,) = stderr.splitlines()
+    assert line.startswith("training: ")
+    assert named in line
+
+
+@pytest.mark.parametrize("spoil", [no_annotations, missing_picture])
+def test_a_fault_is_told_once_and_ends_all_ranks(
     start: Start, data: Path, tmp_path: Path, spoil: Callable[[Path], str]
 ) -> None:
     shutil.copytree(data, tmp_path / "spoilt")
     named = spoil(tmp_path / "spoilt")
     ends = start("shapes", "--data-dir", "spoilt", "--output", "run", "--epochs", "1", ranks=2).ended(within_s=60)
     assert [end.status for end in ends] == [2, 2]
-    (line,) = [line for end in ends for line in end.stderr.splitlines()]
-    assert line.startswith("training: ")
-    assert named in line
+    assert_one_line(ends[0].stderr + ends[1].stderr, named)
 
 
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        (["--backend", "nccl", "--device", "cpu"], "--backend gloo"),
-        (["--batch-size", "7"], "multiple of 2"),
-        (["--output", "/proc/none"], "choose another --output"),
-    ],
-)
-def test_wrong_usage_is_told_once_and_ends_all_ranks(
-    start: Start, data: Path, options: list[str], named: str
+@pytest.mark.parametrize("spoil", [corrupt_picture, corrupt_evaluation_picture, no_json, wrong_json, unlisted_image])
+def test_unusable_data(
+    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], spoil: Callable[[Path], str]
 ) -> None:
-    ends = start("shapes", "--data-dir", str(data), "--output", "run", *options, ranks=2).ended(within_s=60)
+    shutil.copytree(data, tmp_path / "spoilt")
+    named = spoil(tmp_path / "spoilt")
+    folders = ["--data-dir", str(tmp_path / "spoilt"), "--output", str(tmp_path / "run")]
+    assert main(["shapes", *folders, "--epochs", "1", "--workers", "0"]) == 2
+    assert_one_line(capfd.readouterr().err, named)
+
+
+USAGES = [
+    (["--backend", "nccl", "--device", "cpu"], "--backend gloo"),
+    (["--batch-size", "7"], "multiple of 2"),
+    (["--output", "/proc/none"], "choose another --output"),
+    (["--resume"], "start without --resume"),
+    (["--epochs", "0"], "--epochs must be at least 1"),
+    (["--division", "closed"], "leave --division open"),
+    (["--speed", "9"], "--speed"),
+]
+
+
+@pytest.mark.parametrize(("options", "named"), USAGES)
+def test_wrong_usage(
+    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], options: list[str], named: str
+) -> None:
+    folders = ["--data-dir", str(data), "--output", str(tmp_path / "run")]
+    assert main(["shapes", *folders, "--accumulation", "2", *options]) == 2
+    assert_one_line(capfd.readouterr().err, named)
+
+
+def test_wrong_usage_ends_all_ranks(start: Start, data: Path) -> None:
+    ends = start("shapes", "--data-dir", str(data), "--backend", "nccl", "--device", "cpu", ranks=2).ended(within_s=60)
     assert [end.status for end in ends] == [2, 2]
-    (line,) = [line for end in ends for line in end.stderr.splitlines()]
-    assert line.startswith("training: ")
-    assert named in line
+    assert_one_line(ends[0].stderr + ends[1].stderr, "nccl needs a GPU")
 
 
 def test_no_room_for_the_checkpoint(start: Start, data: Path, tmp_path: Path) -> None:
@@ -188,9 +222,9 @@ def test_no_room_for_the_checkpoint(start: Start, data: Path, tmp_path: Path) ->
         "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)); "
         "sys.argv[0] = 'training'; runpy.run_module('training', run_name='__main__')"
     )
-    ends = start(
-        "shapes", "--data-dir", str(data), "--output", "run", ranks=2, program=["-c", limited]
-    ).ended(within_s=60)
+    ends = start("shapes", "--data-dir", str(data), "--output", "run", ranks=2, program=["-c", limited]).ended(
+        within_s=60
+    )
     assert [end.status for end in ends] == [2, 2]
     (line,) = [line for end in ends for line in end.stderr.splitlines()]
     assert "cannot write the checkpoint run/checkpoint.pt" in line
@@ -225,7 +259,7 @@ def test_two_hosts_on_loopback(data: Path, tmp_path: Path, start: Start) -> None
     finally:
         for host in hosts:
             host.kill()
-    assert losses(tmp_path / "hosts") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+    assert_same_course(losses(tmp_path / "hosts"), losses(tmp_path / "one"))
 
 
 def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +289,9 @@ def test_a_gpu_trains_as_the_cpu(start: Start, data: Path, tmp_path: Path) -> No
     for options in (["--device", "cpu"], ["--device", "cuda", "--precision", "fp32"], ["--device", "cuda"]):
         (end,) = start(*asked, *options, "--output", "-".join(options).replace("--", "")).ended()
         assert end.status == 0
-    cpu, gpu, mixed = (losses(tmp_path / name)[0] for name in ("device-cpu", "device-cuda-precision-fp32", "device-cuda"))
+    cpu, gpu, mixed = (
+        losses(tmp_path / name)[0] for name in ("device-cpu", "device-cuda-precision-fp32", "device-cuda")
+    )
     # The devices draw other anchors from the same seed: near, not equal.
     assert gpu == pytest.approx(cpu, rel=0.1)
     assert mixed == pytest.approx(gpu, rel=0.05)

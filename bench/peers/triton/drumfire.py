@@ -63,9 +63,9 @@ def read_result(result: Mapping[str, Any], columns: Mapping[str, npt.NDArray[np.
     bad = {name: errors[name] for name in ("failed", "unanswered", "refused") if errors[name]}
     if bad:
         raise MeasurementError(f"Drumfire's run has errors: {bad}, {errors['messages']}")
-    agreed = (result["system"].get("server") or {}).get("reconciliation")
-    if agreed is not None and not agreed["requests"]["equal"]:
-        raise MeasurementError(f"Drumfire and the server count differently: {agreed['requests']}")
+    agreed = (result["system"]["server"] or {}).get("reconciliation")
+    if agreed is None or not agreed["requests"]["equal"]:
+        raise MeasurementError(f"Drumfire and the server count differently: {agreed and agreed['requests']}")
     requests = delivered["samples"]
     scheduled, sent, completed = (columns[name][:requests] for name in ("scheduled", "sent", "completed"))
     since_sent, since_scheduled = _percentiles(completed - sent), _percentiles(completed - scheduled)

@@ -1,7 +1,9 @@
 """A KServe v2 server that is no Triton: it infers and describes its model, and knows neither statistics nor
-configuration.  Run as a process: it says its ports, gRPC's and HTTP's, and ends when its standard input does.
+configuration.  Run as a process: it says its ports, gRPC's and HTTP's, and ends when its standard input does.  With
+files of a certificate and its key as arguments both are over TLS.
 
-The model ``double`` takes any number of FP32 rows ``x`` of four and gives ``y``, twice as much.
+The model ``double`` takes any number of FP32 rows ``x`` of four and gives ``y``, twice as much.  Requests with the
+header ``token: wrong`` are refused, and so are those that ask for a compressed reply over HTTP.
 """
 
 from __future__ import annotations
@@ -9,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -33,7 +37,9 @@ class Refused(Exception):
     """A request that is not for this model.  The text is for the client."""
 
 
-def double(model: str, name: str, datatype: str, shape: list[int], data: bytes) -> bytes:
+def double(token: str | None, model: str, name: str, datatype: str, shape: list[int], data: bytes) -> bytes:
+    if token == "wrong":
+        raise Refused("this token opens nothing")
     if (model, name, datatype) != ("double", "x", "FP32") or len(shape) != 2 or shape[1] != 4:
         raise Refused(f"no model takes {name} {datatype}{shape}")
     values = np.frombuffer(data, "<f4")
@@ -65,7 +71,8 @@ class Grpc(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         (tensor,), (data,) = request.inputs, request.raw_input_contents
         try:
-            doubled = double(request.model_name, tensor.name, tensor.datatype, list(tensor.shape), data)
+            token = dict(context.invocation_metadata()).get("token")
+            doubled = double(token, request.model_name, tensor.name, tensor.datatype, list(tensor.shape), data)
         except Refused as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         output = {"name": "y", "datatype": "FP32", "shape": tensor.shape}
@@ -98,7 +105,10 @@ class Http(BaseHTTPRequestHandler):
             return
         (tensor,) = request["inputs"]
         try:
-            doubled = double(target[1], tensor["name"], tensor["datatype"], tensor["shape"], body[length:])
+            token = self.headers.get("token")
+            if "gzip" in self.headers.get("Accept-Encoding", ""):
+                raise Refused("to compress takes the server's time, and nobody should ask for it")
+            doubled = double(token, target[1], tensor["name"], tensor["datatype"], tensor["shape"], body[length:])
         except Refused as error:
             self._tell(400, {"error": str(error)})
             return
@@ -134,11 +144,20 @@ class HttpServer(ThreadingHTTPServer):
 
 
 async def main() -> None:
+    certificate = list(map(Path, sys.argv[1:]))
     over_http = HttpServer((HOST, 0), Http)
+    if certificate:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*certificate)
+        over_http.socket = context.wrap_socket(over_http.socket, server_side=True, do_handshake_on_connect=False)
     threading.Thread(target=over_http.serve_forever, daemon=True).start()
     over_grpc = grpc.aio.server()
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Grpc(), over_grpc)
-    port = over_grpc.add_insecure_port(f"{HOST}:0")
+    if certificate:
+        chain, key = (path.read_bytes() for path in certificate)
+        port = over_grpc.add_secure_port(f"{HOST}:0", grpc.ssl_server_credentials([(key, chain)]))
+    else:
+        port = over_grpc.add_insecure_port(f"{HOST}:0")
     await over_grpc.start()
     print(port, over_http.server_port, flush=True)
     await asyncio.to_thread(sys.stdin.read)

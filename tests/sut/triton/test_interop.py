@@ -4,10 +4,12 @@ KServe server that is no Triton."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +23,11 @@ from loadgen.record import Status
 from loadgen.system import as_bytes
 from sut.triton.client import Client, Unsupported
 from sut.triton.endpoint import Security, parse_url
+from sut.triton.errors import ServerError
 from sut.triton.exchange import Part
 from sut.triton.inputs import generated
 from sut.triton.local import LocalTriton
+from sut.triton.official import OfficialMessages, OfficialSystem
 from sut.triton.operations import (
     MODEL_CONFIG,
     MODEL_METADATA,
@@ -32,7 +36,6 @@ from sut.triton.operations import (
     SERVER_READY,
     Operation,
 )
-from sut.triton.official import OfficialMessages, OfficialSystem
 from sut.triton.samples import RemoteLibrary
 from sut.triton.tensors import ModelInterface, TensorSpec, as_array
 
@@ -260,17 +263,18 @@ def test_descriptions_over_http(triton: LocalTriton, model: str) -> None:
 def used(triton: LocalTriton, model: str) -> None:
     """Let a model have statistics."""
     options = [] if model == "digits" else ["--input", "INPUT0:4"]
-    driven(assembled(model, urls(triton)["grpc"], "drumfire", "--scenario", "Offline", "--qps", 10000, *options))
+    driven(assembled(model, urls(triton)["grpc"], "drumfire", "--scenario", "Offline", "--qps", 100000, *options))
 
 
-def failure(triton: LocalTriton, protocol: str, interface: ModelInterface, **options: Any) -> str:
+def failure(url: str, interface: ModelInterface, *, headers: Sequence[tuple[str, str]] = (), **options: Any) -> str:
     """Why all rows of a run through tritonclient failed."""
-    endpoint, messages = parse_url(urls(triton)[protocol]), OfficialMessages(interface, protocol)
+    endpoint = parse_url(url)
+    messages = OfficialMessages(interface, "grpc" if endpoint.is_grpc else "http")
     data = generated(interface, kind="random")
     library = RemoteLibrary(data, interface, messages, total_count=8, performance_count=8)
     settings = TestSettings(scenario=Scenario.Offline, min_duration_ms=10, offline_expected_qps=10000)
     options = {"respond": lambda outputs: outputs[0], **options}
-    system = OfficialSystem("official", library, messages, endpoint, Security(), **options)
+    system = OfficialSystem("official", library, messages, endpoint, Security(headers=headers), **options)
     test = Test(system, library, settings)
     run_on_fast_loop(test.run())
     assert (test.record.status[: test.record.issued_rows] == Status.FAILED).all()
@@ -288,25 +292,25 @@ def interface(model: str = "identity", *, version: str = "", name: str = "INPUT0
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_failure_is_told_in_the_servers_words(triton: LocalTriton, protocol: str) -> None:
-    assert "unknown model: 'nowhere'" in failure(triton, protocol, interface("nowhere"))
-    assert "'identity' version 7" in failure(triton, protocol, interface(version="7"))
-    assert "unexpected inference input 'OTHER'" in failure(triton, protocol, interface(name="OTHER"))
+    assert "unknown model: 'nowhere'" in failure(urls(triton)[protocol], interface("nowhere"))
+    assert "'identity' version 7" in failure(urls(triton)[protocol], interface(version="7"))
+    assert "unexpected inference input 'OTHER'" in failure(urls(triton)[protocol], interface(name="OTHER"))
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_outputs_other_than_declared_fail_the_row(triton: LocalTriton, protocol: str) -> None:
-    reason = failure(triton, protocol, interface(width=5))
+    reason = failure(urls(triton)[protocol], interface(width=5))
     assert reason == "ProtocolError: output OUTPUT0 FP32[5] came as FP32[1,4], batch included"
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_request_that_takes_too_long_fails(triton: LocalTriton, protocol: str) -> None:
-    reason = failure(triton, protocol, interface(), deadline_s=1e-5)
+    reason = failure(urls(triton)[protocol], interface(), deadline_s=1e-5)
     assert reason == "ServerError: no reply within 1e-05 s (--request-timeout)"
 
 
 def test_a_reply_that_is_too_large_fails(triton: LocalTriton) -> None:
-    assert "larger than max" in failure(triton, "grpc", interface(), max_message_bytes=10)
+    assert "larger than max" in failure(urls(triton)["grpc"], interface(), max_message_bytes=10)
 
 
 @pytest.mark.parametrize(
@@ -344,15 +348,21 @@ def test_a_package_that_is_missing_is_named(
     assert "pip install '.[tritonclient]'" in error
 
 
-@pytest.fixture(scope="module")
-def plain() -> Iterator[dict[str, str]]:
-    """URLs of a server without statistics and configuration."""
-    script = Path(__file__).with_name("plain_kserve.py")
-    with subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+@contextlib.contextmanager
+def plain_server(*certificate: Path) -> Iterator[dict[str, str]]:
+    """A server without statistics and configuration: its URLs by protocol."""
+    command, tls = [sys.executable, Path(__file__).with_name("plain_kserve.py"), *certificate], "s" * bool(certificate)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         over_grpc, over_http = server.stdout.readline().split()
-        yield {"grpc": f"grpc://127.0.0.1:{over_grpc}", "http": f"http://127.0.0.1:{over_http}"}
+        yield {"grpc": f"grpc{tls}://127.0.0.1:{over_grpc}", "http": f"http{tls}://127.0.0.1:{over_http}"}
         server.terminate()
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[dict[str, str]]:
+    with plain_server() as addresses:
+        yield addresses
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -379,8 +389,10 @@ def test_a_plain_server_is_benchmarked_with_a_note(
     result = json.loads(said.out)
     assert result["validity"] == "VALID"
     assert result["errors"]["failed"] == 0
-    assert result["system"]["client"] == client
-    assert result["system"]["dynamic_batching"] is None
+    remote_side = result["system"]["remote"]
+    assert (remote_side["client"], remote_side["dynamic_batching"]) == (client, None)
+    (server,) = result["system"]["server"]["servers"]
+    assert server["note"] == "the server tells no statistics"
     assert "note: the server tells no model configuration" in said.err
 
 
@@ -399,3 +411,34 @@ def test_what_a_plain_server_answers_is_compared(
     driven(assembled("double", plain[protocol], client, *options, "--max-batchsize", 3, "--count", 19))
     with pytest.raises(UsageError, match="output y of a sample differs from what is expected, first at element 2"):
         assembled("double", plain[protocol], client, *options)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_headers_are_sent(plain: dict[str, str], protocol: str) -> None:
+    spec = TensorSpec("x", "FP32", (4,))
+    double = ModelInterface("double", "", "", (spec,), (TensorSpec("y", "FP32", (4,)),), 8)
+    reason = failure(plain[protocol], double, headers=[("other", "1"), ("token", "wrong")])
+    assert "this token opens nothing" in reason
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_tls(tmp_path: Path, protocol: str) -> None:
+    """A certificate that the user names is trusted, and no other."""
+    if shutil.which("openssl") is None:
+        pytest.skip("makes its certificate with the openssl command")
+    files = [tmp_path / "certificate.pem", tmp_path / "key.pem"]
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-noenc", "-subj", "/CN=test", "-days", "2"]
+    made = ["-addext", "subjectAltName=IP:127.0.0.1", "-out", str(files[0]), "-keyout", str(files[1])]
+    subprocess.run([*make, *made], check=True, capture_output=True)
+    with plain_server(*files) as addresses:
+        kept = []
+        for client in CLIENTS:
+            assembly = assembled("double", addresses[protocol], client, "--scenario", "Offline", "--qps", 100000,
+                                 "--tls-ca", files[0])  # fmt: skip
+            assembly.settings.mode = Mode.AccuracyOnly
+            kept.append(driven(assembly).kept())
+        assert kept[0] == kept[1]
+        spec = TensorSpec("x", "FP32", (4,))
+        double = ModelInterface("double", "", "", (spec,), (TensorSpec("y", "FP32", (4,)),), 8)
+        with pytest.raises(ServerError, match=rf"{addresses[protocol]}: .+"):
+            failure(addresses[protocol], double)

@@ -418,7 +418,7 @@ class TestChannel:
     def test_a_body_above_the_limit_is_refused(self) -> None:
         made = channel(max_message_bytes=len(GOOD) - 1)
         sent(made, 3)
-        with pytest.raises(ProtocolError, match="limit|most|over"):
+        with pytest.raises(ProtocolError, match=r"limit|most|over"):
             made.receive(response(GOOD, GOOD_SIZE))
         assert made.lost("gone") == [(3, Failure("gone"))]
 
@@ -447,5 +447,5 @@ class TestChannel:
 def test_an_exchange_hands_on_what_its_reader_makes() -> None:
     made = HttpExchange(lambda response: (response.status, bytes(response.body)))
     made.put(9, b"GET / HTTP/1.1\r\n\r\n", b"")
-    assert made.out == [b"GET / HTTP/1.1\r\n\r\n", b""]
+    assert b"".join(made.out) == b"GET / HTTP/1.1\r\n\r\n"
     assert made.receive(response(b"{}")) == [(9, (200, b"{}"))]

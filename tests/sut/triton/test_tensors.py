@@ -150,7 +150,7 @@ def test_another_datatype_is_refused(typed: tuple[str, np.ndarray], other: str) 
 
 
 def test_another_shape_is_refused() -> None:
-    with pytest.raises(TensorError, match=r"input x FP32\[2,-1\] was given the shape \[3,2\]"):
+    with pytest.raises(TensorError, match=r"x FP32\[2,-1\] was given the shape \[3,2\]"):
         as_tensor(np.zeros((3, 2), np.float32), TensorSpec("x", "FP32", (2, -1)))
 
 

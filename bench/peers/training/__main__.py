@@ -1,0 +1,30 @@
+"""``python -m bench.peers.training``: a run beside a plain loop, in turns, then the section of RESULTS.md."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from bench.peers.comparison import Comparison
+from bench.peers.training.measures import MEASURES, PLAIN
+
+COMPARISON = Comparison(
+    "training",
+    (PLAIN,),
+    ("torch", "torchvision"),
+    "Medians over the rounds; both sides in turns, in fresh processes, one rank with one thread, on the same\n"
+    "torchvision model, images and batches; the first steps are not counted. The plain loop is what one would write,\n"
+    "with its tensors ready in memory; Drumfire reads the images meanwhile, draws by image, checks and records.",
+    seconds=15,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    words = sys.argv[1:] if arguments is None else arguments
+    options = COMPARISON.options(words, [m.name for m in MEASURES])
+    COMPARISON.carry_out(options, MEASURES)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""What is measured of training: images a second of a run and of the plain loop.
+
+Both are run as programs: nothing of training is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from bench.peers.goal import Figure
+from bench.peers.process import Finished, run
+from bench.peers.rounds import Measure
+
+PLAIN = "plain loop"
+_SEED = "1"
+_LEAST_STEPS = 3
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What is trained, and on what."""
+
+    task: str
+    data: str
+    """What ``training.prepare`` makes."""
+    batch_size: int
+    step_s: float
+    """What a step takes, about: a run's length is asked for in seconds."""
+    warmup: int
+    """Steps that are not counted."""
+    options: tuple[str, ...] = ()
+
+    def steps(self, seconds: float) -> int:
+        """All steps of a run whose counted steps last about so long."""
+        return self.warmup + max(round(seconds / self.step_s), _LEAST_STEPS)
+
+
+def _ours(case: _Case, seconds: float) -> dict[str, float]:
+    """By the steps that a run recorded."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "run"
+        _module(
+            *("training", case.task, "--data-dir", _prepared(case, folder), "--output", str(output), "--seed", _SEED),
+            *("--batch-size", str(case.batch_size), "--steps", str(case.steps(seconds)), *case.options),
+        )
+        events = [json.loads(line) for line in (output / "events.jsonl").read_text().splitlines()]
+    steps = [event for event in events if event["kind"] == "step"][case.warmup :]
+    took_s = sum(step["took_s"] for step in steps)
+    return {
+        "images_per_s": sum(step["images"] for step in steps) / took_s,
+        "waiting": sum(step["waited_s"] for step in steps) / took_s,
+    }
+
+
+def _plain(case: _Case, seconds: float) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        ended = _module(
+            *("training.plain", case.task, "--data-dir", _prepared(case, folder), "--seed", _SEED),
+            *("--batch-size", str(case.batch_size), "--warmup", str(case.warmup)),
+            *("--steps", str(case.steps(seconds) - case.warmup)),
+        )
+    return {"images_per_s": float(ended.document["images_per_s"])}
+
+
+def _prepared(case: _Case, folder: str) -> str:
+    data = f"{folder}/data"
+    _module("training.prepare", case.data, "--data-dir", data)
+    return data
+
+
+def _module(*arguments: str) -> Finished:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return run([sys.executable, "-m", *arguments], variables=environment, patience_s=1200)
+
+
+def _measure(label: str, case: _Case) -> Measure:
+    figures = (
+        Figure(label, "images_per_s", "images/s", theirs="images_per_s", more_is_better=True, goal_ratio=0.95),
+        Figure(f"{label}: share of time waiting for data", "waiting", "%", per_unit=0.01),
+    )
+    return Measure(case.task, figures, partial(_ours, case), {PLAIN: partial(_plain, case)})
+
+
+MEASURES: Sequence[Measure] = (
+    _measure("shapes, 8 images of 96 px a step", _Case("shapes", "shapes", 8, step_s=0.25, warmup=5)),
+    _measure(
+        "R50-FPN, 2 images of 800 px a step",
+        _Case("maskrcnn", "sample", 2, step_s=30, warmup=1, options=("--from-scratch", "--eval-batch-size", "1")),
+    ),
+)

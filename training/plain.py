@@ -1,0 +1,92 @@
+"""The loop that a person would write around the same torchvision model, on ready tensors: speed is held against it.
+
+``python -m training.plain shapes --steps 40`` prints one JSON object.  torchvision's samplers, no ranks, no records.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from training import coco
+from training.batch import Batch
+from training.coco import Pictures
+from training.learner import PRECISIONS
+from training.sampler import epoch_batches
+from training.tasks import TASKS
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m training.plain", description=__doc__)
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--warmup", type=int, default=5, help="steps before the clock (default: 5)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    task, size = TASKS[options.task], options.batch_size
+    settings = task.hyperparameters(size, size)
+    torch.manual_seed(options.seed)
+    model = task.build(max(settings.image_candidates // size, 1), None, lambda _: None).train().to(device)
+    if device.type == "cuda":
+        model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad],
+        lr=settings.base_learning_rate,
+        momentum=0.9,
+        weight_decay=1e-4,
+    )
+    ready = _ready(options.data_dir, size, options.seed, min(options.warmup + options.steps, 64), device)
+    dtype = getattr(torch, {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[options.precision])
+    began = 0.0
+    for step in range(options.warmup + options.steps):
+        if step == options.warmup:
+            began = _now(device)
+        images, targets = ready[step % len(ready)]
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate(step)
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            loss = sum(model(images, targets).values())
+        loss.backward()
+        optimizer.step()
+    took_s = _now(device) - began
+    print(json.dumps({"images_per_s": options.steps * size / took_s, "loss": float(loss.detach())}))
+    return 0
+
+
+def _ready(
+    folder: Path, size: int, seed: int, count: int, device: torch.device
+) -> list[tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]]:
+    """The first whole batches that a run of this seed sees, on the device."""
+    found = coco.read(folder, coco.TRAIN)
+    pictures = found.trainable()
+    shown = Pictures(pictures, found.categories, seed)
+    tall = np.array([picture.height > picture.width for picture in pictures])
+    batches: list[tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]] = []
+    epoch = 0
+    while len(batches) < count:
+        epoch += 1
+        for indices in epoch_batches(tall, size, seed, epoch):
+            batch = Batch.of([shown[epoch, index] for index in indices.tolist()])
+            batches.append((batch.images(device), batch.targets(device)))
+    return batches[:count]
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.monotonic()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
