@@ -211,8 +211,8 @@ def _agreed(agreed: Mapping[str, Any]) -> Iterator[Row]:
         yield (
             "",
             (
-                f"network and client {figures.duration(mean['network_and_client'])} of a latency of "
-                f"{figures.duration(mean['latency'])}; {figures.duration(mean['waiting'])} before it was sent"
+                f"network and server's reading {figures.duration(mean['network'])}, "
+                f"{figures.duration(mean['waiting'])} before it was sent: latency {figures.duration(mean['latency'])}"
             ),
         )
     held = agreed["in_flight"]

@@ -46,6 +46,14 @@ def judge(queries: int, over: int, percentile: float) -> Verdict:
     return Verdict(queries >= needed, max(0, needed - queries))
 
 
+def allowed_over(queries: int, percentile: float) -> int:
+    """The most queries over the bound with which ``queries`` queries still pass; -1 when too few for any to pass."""
+    if queries < least_queries(percentile):
+        return -1
+    found = estimate(queries, percentile).discarded
+    return 0 if found is None else found + 1
+
+
 @dataclass(frozen=True)
 class Estimate:
     """Single- and MultiStream: the percentile estimate is the ``discarded + 1``-th highest latency of the run."""

@@ -104,7 +104,7 @@ def server_side() -> dict[str, Any]:
         "batch_sizes": {"1": 5_001, "2": 2_503}, "mean_batch_size": 1.33, "cached_share": 0.0,
         "mean_ns": {
             "latency": 512_000.0, "waiting": 12_300.0, "round_trip": 499_700.0, "queue": 45_200.0,
-            "compute": 280_000.0, "cache_hit": 0.0, "network_and_client": 186_800.0,
+            "compute": 280_000.0, "cache_hit": 0.0, "network": 174_500.0, "network_and_client": 186_800.0,
         },
         "in_flight": {"by_rate": 0.511, "by_time": 0.512, "in_server": 0.33},
     }  # fmt: skip
@@ -181,7 +181,7 @@ def test_what_the_server_says() -> None:
         "server 10,007 requests counted, as many as were answered batches",
         "batches of 1.33 samples on average: 1: 5,001 2: 2,503",
         "a request, on average: queue 45.2 us, compute 280 us",
-        "network and client 187 us of a latency of 512 us; 12.3 us before it was sent",
+        "network and server's reading 174 us, 12.3 us before it was sent: latency 512 us",
         "in flight 0.51 samples (rate x latency 0.51), 0.33 requests in the server",
         "server GPU GPU-1234: use 87% (max 99%), power 250 W (max 301 W), memory 12.3 of 80 GB, 2,502 J",
     ):

@@ -114,6 +114,7 @@ def test_the_latency_has_parts_that_add_up() -> None:
     mean = agreed["mean_ns"]
     assert (mean["queue"], mean["compute"], mean["cache_hit"]) == (2_000, 7_000, 0)
     assert mean["network_and_client"] == 50_000 - 9_000
+    assert mean["network"] == mean["network_and_client"] - mean["waiting"]
     assert mean["waiting"] + mean["round_trip"] == mean["latency"] == 50_000
     assert agreed["in_flight"]["by_rate"] == pytest.approx(100 / 2.0 * 50e-6)
     assert agreed["in_flight"]["in_server"] == pytest.approx(100 / 2.0 * 10e-6)

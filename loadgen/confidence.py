@@ -1,0 +1,191 @@
+"""When a run may stop before all of its traffic is out: the early-stopping test asked again and again while it runs.
+
+Counts in, a reason to stop out.  ``Tally`` makes the counts from the run's table; the rules are pure arithmetic.  Asking
+the plain test at every moment would sooner or later accept anything, so the rule that extends a run uses one whose
+confidence holds over all the looks together.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from loadgen.early_stopping import CONFIDENCE
+from loadgen.record import Record, Status
+from loadgen.settings import EffectiveSettings
+from loadgen.traffic import Phase
+
+_LOOK_QUERIES = 1 << 16
+"""Queries counted in one go, which bounds how long a look takes."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """The queries of a run whose outcome is settled: the first ``queries`` of them, without a gap."""
+
+    queries: int
+    over: int
+    """How many of them were over the bound (with token latencies: over the one that is missed more often)."""
+    due_ns: int
+    """When the last of them was due, after the phase's start."""
+
+
+class StopRule(Protocol):
+    """Asked some times a second while a performance phase issues."""
+
+    bound_ns: int
+    """The latency that a query is judged by; with token latencies the settings' own bounds count instead."""
+    limit_ms: int | None
+    """How long traffic is drawn for, where that is not the settings' own duration."""
+
+    def reached(self, count: Count) -> str | None:
+        """Why no more queries need be issued, or None."""
+
+    @property
+    def objection(self) -> str | None:
+        """After the run: why it cannot be VALID, whatever the other checks say."""
+
+
+class Verdict(enum.Enum):
+    PASSES = "passes"
+    FAILS = "fails"
+    OPEN = "open"
+
+
+class SequentialTest:
+    """Whether the share of queries over the bound is below ``1 - percentile`` or above it, asked as often as one likes.
+
+    Each side is the mean likelihood ratio of a set of shares on that side against the border; it is a martingale, so
+    the chance that it ever reaches 1/(1 - confidence) while the truth is the border, or beyond it, is at most
+    1 - confidence (Ville's inequality).  By Markov's inequality what passes here passes the plain test as well.
+    """
+
+    def __init__(self, percentile: float, confidence: float = CONFIDENCE) -> None:
+        border = 1.0 - percentile
+        distances = np.geomspace(0.02, 6.0, 24)
+        self._sides = {}
+        for verdict, sign in ((Verdict.PASSES, -1.0), (Verdict.FAILS, 1.0)):
+            odds = border / percentile * np.exp(sign * distances)
+            share = odds / (1.0 + odds)
+            self._sides[verdict] = (np.log(share / border), np.log((1.0 - share) / percentile))
+        self._enough = -float(np.log(1.0 - confidence))
+
+    def verdict(self, queries: int, over: int) -> Verdict:
+        for verdict, (each_over, each_within) in self._sides.items():
+            logs = over * each_over + (queries - over) * each_within
+            highest = float(logs.max())
+            if highest + float(np.log(np.mean(np.exp(logs - highest)))) >= self._enough:
+                return verdict
+        return Verdict.OPEN
+
+
+class UntilConfident:
+    """Extends a Server run beyond its least duration until the test decides, ``limit_ms`` at most."""
+
+    def __init__(self, settings: EffectiveSettings, limit_ms: int) -> None:
+        self.bound_ns, self.limit_ms = settings.target_latency_ns, limit_ms
+        self.verdict, self.count = Verdict.OPEN, Count(0, 0, 0)
+        self._test = SequentialTest(settings.target_latency_percentile)
+        self._percentile = settings.target_latency_percentile
+        self._least_ns, self._least_queries = settings.min_duration_ms * 1_000_000, settings.min_query_count
+
+    def reached(self, count: Count) -> str | None:
+        self.count = count
+        if count.due_ns < self._least_ns or count.queries < self._least_queries:
+            return None
+        self.verdict = self._test.verdict(count.queries, count.over)
+        if self.verdict == Verdict.OPEN:
+            return None
+        return f"early stopping is decided: the run {self.verdict.value}, {_counted(count)}"
+
+    @property
+    def objection(self) -> str | None:
+        if self.verdict == Verdict.PASSES:
+            return None
+        percentile = f"p{self._percentile * 100:g}"
+        if self.verdict == Verdict.FAILS:
+            return (
+                f"Early stopping is decided at {CONFIDENCE:.0%} confidence: {_counted(self.count)}, which is too many for "
+                f"{percentile}; lower --qps."
+            )
+        return (
+            f"Early stopping did not decide at {CONFIDENCE:.0%} confidence within {self.limit_ms / 1000:g} s: "
+            f"{_counted(self.count)}, too close to {percentile} to tell; raise --until-confident, or lower --qps a little."
+        )
+
+
+class CutShort:
+    """Ends a run as soon as it can only fail: more queries are over the bound than the planned number may have."""
+
+    limit_ms = None
+
+    def __init__(self, bound_ns: int, planned: int, allowed: int) -> None:
+        self.bound_ns, self.planned, self.allowed = bound_ns, planned, allowed
+        self.objection: str | None = None
+
+    def reached(self, count: Count) -> str | None:
+        if count.over <= self.allowed:
+            return None
+        self.objection = (
+            f"hopeless after {count.due_ns * 1e-9:.1f} s: {_counted(count)}, and {self.planned:,} may have "
+            f"{max(self.allowed, 0):,} at most"
+        )
+        return self.objection
+
+
+def _counted(count: Count) -> str:
+    return f"{count.over:,} of {count.queries:,} queries were over latency"
+
+
+class Tally:
+    """Counts a phase's settled queries as they come, each once."""
+
+    def __init__(self, record: Record, phase: Phase, settings: EffectiveSettings, bound_ns: int) -> None:
+        self._record, self._phase, self._settings, self._bound_ns = record, phase, settings, bound_ns
+        self._by_tokens = settings.use_token_latencies and {"first_token", "n_tokens"} <= record.columns.keys()
+        self._queries = 0
+        self._over = np.zeros(2 if self._by_tokens else 1, np.int64)
+        self._due_ns = 0
+
+    def look(self, issued_rows: int, now_ns: int) -> Count:
+        """Count what has settled by ``now_ns`` (after the phase's start) of the table's rows [0, issued_rows)."""
+        width, first_row = self._phase.samples_per_query, self._phase.first_row
+        while True:
+            issued = max(issued_rows - first_row, 0) // width
+            stop = min(issued, self._queries + _LOOK_QUERIES)
+            rows = slice(first_row + self._queries * width, first_row + stop * width)
+            settled = self._settled(rows, width, now_ns)
+            self._queries += settled
+            if settled:
+                last = first_row + (self._queries - 1) * width
+                self._due_ns = int(self._record.scheduled[last])
+            if settled < _LOOK_QUERIES:
+                return Count(self._queries, int(self._over.max()), self._due_ns)
+
+    def _settled(self, rows: slice, width: int, now_ns: int) -> int:
+        """How many of these rows' queries are settled before the first that is not; adds those that are over."""
+        record = self._record
+        status = record.status[rows].reshape(-1, width)
+        due = record.scheduled[rows].reshape(-1, width)
+        waiting = (status == Status.PENDING).any(axis=1)
+        # A query that waits for longer than the bound is over it, whenever its answer comes.
+        overdue = waiting & (now_ns - due[:, 0] > self._bound_ns) if not self._by_tokens else np.zeros_like(waiting)
+        pending = waiting & ~overdue
+        settled = int(pending.argmax()) if pending.any() else pending.size
+        if settled == 0:
+            return 0
+        failed = ((status == Status.FAILED) | (status == Status.UNANSWERED)).any(axis=1)
+        completed = record.completed[rows].reshape(-1, width)
+        if self._by_tokens:
+            first = record.columns["first_token"][rows]
+            tokens = np.maximum(record.columns["n_tokens"][rows].astype(np.int64) - 1, 1)
+            slow = [first - due[:, 0] > self._settings.ttft_latency]
+            slow.append((completed[:, 0] - first) // tokens > self._settings.tpot_latency)
+        else:
+            slow = [completed.max(axis=1) - due[:, 0] > self._bound_ns]
+        for at, over in enumerate(slow):
+            self._over[at] += np.count_nonzero((over | overdue | failed)[:settled])
+        return settled
