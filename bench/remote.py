@@ -38,8 +38,8 @@ from sut.triton.watched import WatchedSystem
 _PERFORMANCE_COUNT = 500
 """Samples in memory unless asked otherwise, where there are as many."""
 _IN_FLIGHT = 64
-"""Requests at a time where neither the scenario nor the user bounds them: Offline, and the connections of a Server run
-over HTTP, which carry one request each."""
+"""Requests at a time where neither the scenario nor the user bounds them: Offline, Server through tritonclient, whose
+requests are tasks, and the connections of a Server run over HTTP, which carry one request each."""
 _PROBE_S = 0.3
 _PATIENCE_S = 20.0
 

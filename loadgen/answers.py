@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from loadgen.draws import Int64Array
 from loadgen.record import Column, Gauge, Record, Status
-from loadgen.system import Responses
+from loadgen.system import Responses, as_bytes
 from loadgen.traffic import Phase
 
 RowArray = Int64Array
@@ -64,6 +64,10 @@ class Answers:
         """Rows issued so far: rows [0, issued) of the table.  Set by whoever issues, before the system is asked."""
         self.answered = 0
         """Rows answered so far, failures included."""
+        self.enough = False
+        """Set on the event loop when nothing need be issued any more in this phase."""
+        self.first_tokens: dict[int, bytes] = {}
+        """First tokens of rows that the accuracy log wants, as the system gave them."""
         self._gauges = record.gauges
         self._completed, self._status = record.completed, record.status
         self._completed_view, self._status_view = record.view("completed"), record.view("status")
@@ -145,6 +149,29 @@ class Answers:
         if answered >= self._awaited:
             self._wake()
 
+    def first_token(self, rows: RowArray, tokens: Responses | None = None) -> None:
+        """The first tokens of these rows are here, now: before the rows are completed, and once each.
+
+        For systems with the columns ``first_token`` and ``n_tokens``.  What comes at another moment is refused.
+        """
+        now = _clock() - self.origin_ns
+        column = self.record.columns["first_token"]
+        with self._lock:
+            if rows.size == 0 or rows.min() < self._first_row or rows.max() >= self.issued:
+                self._refuse_rows(rows)
+                return
+            if self._status[rows].any():
+                self._refuse("a first token after its row was answered")
+                return
+            if column[rows].any() or np.unique(rows).size != rows.size:
+                self._refuse("a second first token of a row")
+                return
+            column[rows] = now
+            if tokens is not None and self._keeping:
+                for row, data in zip(rows.tolist(), as_bytes(tokens), strict=True):
+                    if self._wanted(np.array((row,))):
+                        self.first_tokens[row] = data
+
     def abort(self, reason: str) -> None:
         """No row can be answered any more, and none need be issued: the run ends.  Called on the event loop."""
         self.aborted = self.aborted or reason
@@ -170,6 +197,7 @@ class Answers:
         """A phase starts now, on the running loop."""
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
+        self.enough = False
         self._keep_all, self._logged = phase.accuracy, phase.logged
         self._keeping = phase.accuracy or phase.logged is not None
         self._gauges[Gauge.FIRST_ROW] = self._first_row = phase.first_row
@@ -273,8 +301,12 @@ class Answers:
         self._gauges[Gauge.FAILED] += rows
 
     def _keep(self, rows: RowArray, responses: Responses) -> None:
-        if self._keep_all or (self._logged is not None and self._logged[rows - self._first_row].any()):
+        if self._wanted(rows):
             self.kept.append(Kept(rows, responses))
+
+    def _wanted(self, rows: RowArray) -> bool:
+        """Whether the accuracy log wants any of these rows."""
+        return self._keep_all or (self._logged is not None and bool(self._logged[rows - self._first_row].any()))
 
     def _refuse_rows(self, rows: RowArray) -> None:
         if rows.size == 0:
@@ -285,6 +317,9 @@ class Answers:
             why = "an answer after the run had stopped waiting for it"
         else:
             why = "a second answer to a row"
+        self._refuse(why)
+
+    def _refuse(self, why: str) -> None:
         self.faults.refused[why] += 1
         self._gauges[Gauge.REFUSED] += 1
 

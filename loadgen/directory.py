@@ -127,7 +127,11 @@ def save(test: Test, found: Mapping[str, Any], folder: Path) -> None:
         test.system.name, test.effective, results, warnings=test.log.warnings, errors=test.log.errors
     )
     (folder / summary.SUMMARY).write_text(text, encoding="utf-8", errors="backslashreplace")
-    logs.write_accuracy(folder / logs.ACCURACY, test.answers.kept, test.record.sample_index, test.phases)
+    token_counts = test.record.columns.get("n_tokens") if test.effective.use_token_latencies else None
+    first_tokens = None if test.effective.scenario == Scenario.Offline else test.answers.first_tokens
+    logs.write_accuracy(
+        folder / logs.ACCURACY, test.answers.kept, test.record.sample_index, test.phases, token_counts, first_tokens
+    )
     _write_json(folder / RESULT, found)
 
 

@@ -42,10 +42,11 @@ class End(enum.Enum):
     NO_ANSWER = "Ending early: the system under test stopped answering."
     SYSTEM_GONE = "Ending early: the system under test is gone."
     INTERRUPTED = "Ending early: the run was interrupted."
+    DECIDED = "Ending naturally: nothing more can be learnt from further queries."
 
     @property
     def is_error(self) -> bool:
-        return self not in (End.ALL_ISSUED, End.MET)
+        return self not in (End.ALL_ISSUED, End.MET, End.DECIDED)
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,14 @@ async def _issue_scheduled(
             now = clock()
             if now - pacer.served_ns > _HOLD_NS:
                 now = await pacer.serve()
+                if answers.enough:
+                    return End.DECIDED
             due = origin + due_view[row]
             if due - now > LAST_SPIN_NS:
                 now = await pacer.until(due)
+                # Others come to say so only while this loop lets them, so that it need not be asked elsewhere.
+                if answers.enough:
+                    return End.DECIDED
             elif now < due:
                 began = now
                 while now < due:
@@ -170,6 +176,8 @@ async def _issue_closed(
             await pacer.serve()
         if (end := limits.reached(queries, elapsed)) is not None:
             return end
+        if answers.enough:
+            return End.DECIDED
     return End.ALL_ISSUED if phase.accuracy else End.RAN_OUT
 
 
@@ -186,6 +194,8 @@ async def _issue_inline(phase: Phase, limits: Limits, answer: Answer, answers: A
     row, queries, total = phase.first_row, 0, phase.query_count
     while queries < total:
         await pacer.serve()
+        if answers.enough:
+            return End.DECIDED
         most = min(_BURST_QUERIES, total - queries)
         if limits.max_queries:
             most = min(most, limits.max_queries - queries)

@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -185,8 +185,11 @@ def put_effective(log: DetailLog, effective: EffectiveSettings) -> None:
         log.put(f"effective_{name}", getattr(effective, name))
 
 
-def put_traffic(log: DetailLog, phase: Phase) -> None:
+def put_loaded(log: DetailLog, phase: Phase) -> None:
     log.put("loaded_qsl_set", phase.loaded)
+
+
+def put_traffic(log: DetailLog, phase: Phase) -> None:
     log.put("generated_query_count", phase.query_count)
     log.put("generated_samples_per_query", phase.samples_per_query)
     log.put("generated_query_duration", phase.generated_duration_ns)
@@ -270,10 +273,27 @@ def put_results(log: DetailLog, settings: EffectiveSettings, results: Results) -
     log.put("num_errors", log.errors)
 
 
-def write_accuracy(path: Path, kept: Sequence[Kept], sample_index: Column, phases: Sequence[Phase]) -> None:
-    """The accuracy log: what was answered to each logged row, in order of completion, as hexadecimal bytes."""
+def write_accuracy(
+    path: Path,
+    kept: Sequence[Kept],
+    sample_index: Column,
+    phases: Sequence[Phase],
+    token_counts: Column | None = None,
+    first_tokens: Mapping[int, bytes] | None = None,
+) -> None:
+    """The accuracy log: what was answered to each logged row, in order of completion, as hexadecimal bytes.
+
+    Where tokens count: with the number of each row's tokens, and but for Offline with its first token.
+    """
+
+    def tokens(row: int) -> str:
+        if token_counts is None:
+            return ""
+        first = "" if first_tokens is None else f', "token_data" : "{first_tokens.get(row, b"").hex().upper()}"'
+        return f'{first}, "token_count" : {token_counts[row]}'
+
     entries: Iterable[str] = (
-        f'\n{{ "seq_id" : {row}, "qsl_idx" : {sample_index[row]}, "data" : "{data.hex().upper()}" }}'
+        f'\n{{ "seq_id" : {row}, "qsl_idx" : {sample_index[row]}, "data" : "{data.hex().upper()}"{tokens(row)} }}'
         for row, data in logged_responses(kept, phases)
     )
     path.write_text("[" + ",".join(entries) + "\n]\n", encoding="ascii")

@@ -14,12 +14,13 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import numpy as np
 
 from loadgen import environment, logs
 from loadgen.answers import Answers
+from loadgen.confidence import StopRule, Tally
 from loadgen.early_stopping import least_queries
 from loadgen.issue import End, Limits, issue
 from loadgen.overhead import GarbagePauses, Overhead, Reading
@@ -35,6 +36,8 @@ DEFAULT_PATIENCE_S = 120.0
 """How long a run waits without any answer before it gives the outstanding rows up."""
 
 _TELL_S = 0.2
+_ASK_S = 0.1
+"""How often a rule that may end the run is asked."""
 
 T = TypeVar("T")
 
@@ -86,28 +89,26 @@ class Test:
         library: SampleLibrary,
         requested: TestSettings,
         *,
+        config_warnings: tuple[str, ...] = (),
         config_errors: tuple[str, ...] = (),
         patience_s: float = DEFAULT_PATIENCE_S,
+        rule: StopRule | None = None,
+        log: logs.DetailLog | None = None,
+        timestamps: TextIO | None = None,
     ) -> None:
-        if requested.mode not in (Mode.AccuracyOnly, Mode.PerformanceOnly):
-            raise SettingsError(f"mode {requested.mode.name} is not part of this version")
+        """``rule`` may end the performance phase before its traffic is out.  ``log``: go on with this log, whose head
+        is written.  ``timestamps`` is where they go if the settings ask for them (standard output as a default).
+        """
         if library.performance_count < 1:
             raise SettingsError("the library's performance count must be at least 1")
         self.system, self.library, self.requested = system, library, requested
-        self.patience_s = patience_s
+        self.patience_s, self.rule, self._timestamps = patience_s, rule, timestamps
         self.effective = effective(requested, library.total_count, library.performance_count)
-        self.log = logs.DetailLog()
-        logs.put_version(self.log, VERSION)
-        asked = time.monotonic_ns()
-        name = system.name
-        asked = time.monotonic_ns() - asked
-        logs.put_test(self.log, name, library.name, library.total_count, library.performance_count, asked)
-        logs.put_requested(self.log, requested)
-        logs.put_effective(self.log, self.effective)
-        for text in config_errors:
-            self.log.error("error_invalid_config", text)
-        for text in self.effective.errors:
-            self.log.error("error_invalid_test_settings", text)
+        if rule is not None and rule.limit_ms is not None:
+            self.effective = replace(self.effective, target_duration_ms=rule.limit_ms)
+        self.log = logs.DetailLog() if log is None else log
+        if log is None:
+            self._put_head(config_warnings, config_errors)
         _check_memory(
             expected_rows(self.effective, library.total_count) * (bytes_per_row(system.columns) + _DRAWN_BYTES)
         )
@@ -120,9 +121,29 @@ class Test:
         self.started: datetime | None = None
         self.interrupted: str | None = None
         """Why the run was cut short, if it was."""
+        self.decided: str | None = None
+        """Why the rule ended the issuing, if it did."""
         self._task: asyncio.Task[None] | None = None
         self._results: Results | None = None
         self._pauses = GarbagePauses()
+        self.announcements: tuple[list[str], list[str]] = ([], [])
+        """For the log: what to say of a peak search's trial, before its samples are loaded and after."""
+
+    def _put_head(self, config_warnings: tuple[str, ...], config_errors: tuple[str, ...]) -> None:
+        library = self.library
+        logs.put_version(self.log, VERSION)
+        asked = time.monotonic_ns()
+        name = self.system.name
+        asked = time.monotonic_ns() - asked
+        logs.put_test(self.log, name, library.name, library.total_count, library.performance_count, asked)
+        for text in config_warnings:
+            self.log.warning(text)
+        for text in config_errors:
+            self.log.error("error_invalid_config", text)
+        logs.put_requested(self.log, self.requested)
+        logs.put_effective(self.log, self.effective)
+        for text in self.effective.errors:
+            self.log.error("error_invalid_test_settings", text)
 
     def _entered(self, phase: Phase) -> Phase:
         """Enter a phase's traffic in the table; it then refers to the table, so that nothing is held twice."""
@@ -136,7 +157,7 @@ class Test:
     def foreseen(self) -> list[str]:
         """Why this test can only end INVALID, told from its settings alone, each with its mend."""
         s = self.effective
-        if s.mode != Mode.PerformanceOnly:
+        if s.mode == Mode.AccuracyOnly:
             return []
         warnings = []
         queries = self.phases[-1].query_count
@@ -187,6 +208,8 @@ class Test:
             self.log.error("error_runtime", f"{text} ({count} times)")
         if self.answers.faults.unanswered:
             self.log.error("error_runtime", f"{self.answers.faults.unanswered} samples were never answered")
+        for text, count in self._token_faults().items():
+            self.log.error("error_runtime", f"{text} ({count} times)")
         for why in (self.interrupted, self.answers.aborted):
             if why is not None:
                 self.log.error("error_runtime", why)
@@ -202,8 +225,15 @@ class Test:
         for phase in self.phases:
             if phase.accuracy != announced:
                 announced = phase.accuracy
-                self.log.message(f"Starting {'accuracy' if phase.accuracy else 'performance'} mode")
+                if self.effective.mode != Mode.FindPeakPerformance:
+                    self.log.message(f"Starting {'accuracy' if phase.accuracy else 'performance'} mode")
+            for text in self.announcements[0]:
+                self.log.message(text)
             self.library.load(phase.loaded)
+            # The loaded set is the first of what is told of the traffic; a trial's own text comes between.
+            logs.put_loaded(self.log, phase)
+            for text in self.announcements[1]:
+                self.log.message(text)
             logs.put_traffic(self.log, phase)
             try:
                 end = await self._run_phase(phase)
@@ -217,12 +247,19 @@ class Test:
             before = Reading.now(self._pauses)
             self.answers.begin(phase)
             began, end = datetime.now(UTC), None
-            telling = asyncio.ensure_future(self._tell(pacer, before))
+            telling = [asyncio.ensure_future(self._tell(pacer, before))]
+            if self.rule is not None and not phase.accuracy:
+                telling.append(asyncio.ensure_future(self._apply(self.rule, phase)))
+            timestamps = self.effective.print_timestamps and not phase.accuracy
+            if timestamps:
+                self._print(f"Perf mode start. system_clock Timestamp = {time.time():.0f}")
+            wall_ns = time.time_ns()
             try:
                 limits = Limits.of(self.effective, phase)
                 end = await issue(phase, limits, self.system, self.answers, pacer, self.patience_s)
             finally:
-                telling.cancel()
+                for task in telling:
+                    task.cancel()
                 overhead = before.until(Reading.now(self._pauses))
                 self.answers.give_up()
                 issued = self.answers.issued - phase.first_row
@@ -243,8 +280,12 @@ class Test:
                         pacer.exact_timer,
                     )
                 )
+        if timestamps:
+            self._print_duration(int(overhead.wall_s * 1e9), time.time_ns() - wall_ns)
         if end.is_error:
             self.log.error("error_runtime", end.value)
+        elif end == End.DECIDED:
+            self.log.message(f"{end.value} {self.decided}.")
         elif self.effective.scenario != Scenario.Server and not phase.accuracy:
             self.log.message(end.value)
         logs.put_phase_end(self.log, began, lasted_ns)
@@ -259,6 +300,36 @@ class Test:
             gauges[Gauge.STALL] = pacer.longest_stall_ns
             gauges[Gauge.GC_PAUSE] = self._pauses.total_ns
             await asyncio.sleep(_TELL_S)
+
+    async def _apply(self, rule: StopRule, phase: Phase) -> None:
+        """Ask the rule from time to time; when it is satisfied, nothing more is issued."""
+        tally = Tally(self.record, phase, self.effective, rule.bound_ns)
+        while self.decided is None:
+            await asyncio.sleep(_ASK_S)
+            self.decided = rule.reached(tally.look(self.answers.issued, self.answers.now()))
+        self.answers.enough = True
+
+    def _print(self, text: str) -> None:
+        print(f"Loadgen :: {text}", file=self._timestamps, flush=True)
+
+    def _print_duration(self, run_ns: int, wall_ns: int) -> None:
+        self._print(f"Perf mode stop. systme_clock Timestamp = {time.time():.0f}")  # spelt as the reference does
+        self._print(f"PerfClock Perf duration = {run_ns // 1_000_000}ms")
+        self._print(f"system_clock Perf duration = {wall_ns // 1_000_000}ms")
+        self._print(f"PerfClock/system_clock ratio = {run_ns / max(wall_ns, 1):.4f}")
+
+    def _token_faults(self) -> dict[str, int]:
+        """Rows whose tokens make no sense, by what is wrong with them in the reference's words."""
+        columns, issued = self.record.columns, self.record.issued_rows
+        if not self.effective.use_token_latencies or not {"first_token", "n_tokens"} <= columns.keys():
+            return {}
+        good = self.record.status[:issued] == Status.OK
+        counts = {"Number of tokens need to be greater than 1": columns["n_tokens"][:issued] < 2}
+        if self.effective.scenario != Scenario.Offline:
+            late = columns["first_token"][:issued] == 0
+            counts["Attempted to record a sample latency before it's first token latency"] = late
+        found = {text: int(np.count_nonzero(rows & good)) for text, rows in counts.items()}
+        return {text: count for text, count in found.items() if count}
 
     def spoiled(self) -> list[str]:
         """What makes the run INVALID beyond the reference's rules, a line each."""
@@ -279,6 +350,10 @@ class Test:
             lines.append(f"{faults.unanswered} of {self.record.issued_rows} samples were never answered.")
         for why, count in faults.refused.items():
             lines.append(f"The system gave {why} ({count} times).")
+        for text, count in self._token_faults().items():
+            lines.append(f"{text} ({count} of {self.record.issued_rows} samples).")
+        if self.rule is not None and self.rule.objection is not None:
+            lines.append(self.rule.objection)
         return lines
 
     def results(self) -> Results | None:

@@ -51,12 +51,14 @@ class Phase:
 
 def expected_rows(settings: EffectiveSettings, total_count: int) -> int:
     """About how many rows ``draw`` will make, told without drawing."""
+    accuracy = min(settings.accuracy_sample_count, total_count)
     if settings.mode == Mode.AccuracyOnly:
-        return min(settings.accuracy_sample_count, total_count)
+        return accuracy
     duration_s = settings.target_duration_ms / 1000 * (1 if settings.scenario == Scenario.Server else 2)
     if settings.performance_issue_unique:
         duration_s = 0
-    return int(max(settings.min_query_count, duration_s * settings.target_qps)) * settings.samples_per_query
+    queries = int(max(settings.min_query_count, duration_s * settings.target_qps))
+    return queries * settings.samples_per_query + (accuracy if settings.mode == Mode.SubmissionRun else 0)
 
 
 def draw(settings: EffectiveSettings, total_count: int) -> list[Phase]:

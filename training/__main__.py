@@ -44,16 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LostRank as error:
         return _end(NOT_REACHED, f"rank {place.rank}: another rank is gone ({error}); start again with --resume")
     except RuntimeError as error:
-        if not is_loss(error):
+        if "DataLoader worker" in str(error):
+            gone = "a process that reads images is gone"
+        elif is_loss(error):
+            gone = "another rank is gone"
+        else:
             raise
-        told = one_line(error)
-        return _end(NOT_REACHED, f"rank {place.rank}: another rank is gone ({told}); start again with --resume")
+        return _end(NOT_REACHED, f"rank {place.rank}: {gone} ({one_line(error)}); start again with --resume")
     except KeyboardInterrupt:
         return _end(INTERRUPTED, f"rank {place.rank}: interrupted; --resume goes on from the last checkpoint")
 
 
 def _run(options: argparse.Namespace, ranks: Ranks) -> int:
-    ranks.agree(None if ranks.first is False else _unusable(options))
+    ranks.agree(_unusable(options) if ranks.first else None)
     ranks.agree(coco.missing(options.data_dir) and f"{coco.missing(options.data_dir)}: {_prepare(options.task)}")
     state = ranks.from_first(_checkpoint(options) if ranks.first else None)
     if isinstance(state, InputError):

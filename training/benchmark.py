@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         folder = options.output or _new_folder(f"{options.task}-{options.nproc_per_node}")
-        if options.task == "shapes" and "--data-dir" not in rest:
+        if options.task == "shapes" and not any(option.startswith("--data-dir") for option in rest):
             prepare.generated(Path("runs/data/shapes"), pictures.SHAPES)
         seeds = _seeds(folder, options, rest)
         results: list[dict[str, Any]] = []

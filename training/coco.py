@@ -30,13 +30,21 @@ _SMALLEST_BOX = 1.0
 
 @dataclass(frozen=True)
 class Picture:
-    """One image as the annotations have it; ``annotations`` as in the file."""
+    """One image as the annotations have it."""
 
     id: int
     file: Path
     width: int
     height: int
-    annotations: tuple[Mapping[str, Any], ...]
+    trainable: bool
+    """Whether there is anything to learn from, as the reference decides it."""
+    packed: bytes
+    """Its annotations as JSON: COCO's millions of numbers as Python objects would fill the memory, worker by worker."""
+
+    @property
+    def annotations(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.packed)
+        return found
 
 
 @dataclass(frozen=True)
@@ -48,8 +56,7 @@ class Annotations:
     categories: tuple[int, ...]
 
     def trainable(self) -> tuple[Picture, ...]:
-        """The pictures with anything to learn from, as the reference chooses them."""
-        return tuple(picture for picture in self.pictures if any(map(_has_size, picture.annotations)))
+        return tuple(picture for picture in self.pictures if picture.trainable)
 
 
 @dataclass(frozen=True)
@@ -139,11 +146,15 @@ def _annotations(found: Mapping[str, Any], file: Path, images: Path) -> Annotati
         of_image[image].append(annotation)
     pictures = tuple(
         Picture(
-            int(image["id"]), images / image["file_name"], int(image["width"]), int(image["height"]),
-            tuple(of_image[image["id"]]),
+            int(image["id"]),
+            images / image["file_name"],
+            int(image["width"]),
+            int(image["height"]),
+            any(map(_has_size, of_image[image["id"]])),
+            json.dumps(of_image[image["id"]]).encode(),
         )
         for image in sorted(found["images"], key=lambda image: int(image["id"]))
-    )  # fmt: skip
+    )
     if not pictures:
         raise ValueError("it lists no image")
     return Annotations(file, pictures, categories)

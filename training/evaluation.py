@@ -1,4 +1,4 @@
-"""How good a model is: its answers over a rank's share of the images, and COCO's mean average precision of all of them.
+"""How good answers are: a model's outputs in COCO's form, and COCO's mean average precision of all ranks' together.
 
 A mean average precision is COCO's first figure: over IoU .50 to .95, all areas, 100 detections an image.
 """
@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval import mask as masks
-from torch import Tensor, nn
+from torch import Tensor
 
-from training.batch import Batch
 
 BOX_TARGET, MASK_TARGET = 0.377, 0.339
 _MASK_THRESHOLD = 0.5
@@ -45,14 +44,14 @@ class Answers:
     detections: list[Detection]
 
 
-@torch.inference_mode()
-def answers(model: nn.Module, batch: Batch, categories: Sequence[int], device: torch.device) -> list[Detection]:
-    """The model's detections in a batch.  ``categories``: the data set's number of each label, from label 1."""
-    outputs = model(batch.images(device))
+def detections(
+    picture_ids: Sequence[int], outputs: Sequence[Mapping[str, Tensor]], categories: Sequence[int]
+) -> list[Detection]:
+    """What torchvision's model put out for pictures, in COCO's form.  ``categories``: the number of each label, from 1."""
     return [
         detection
-        for picture_id, output in zip(batch.picture_ids, outputs, strict=True)
-        for detection in _detections(picture_id, output, categories)
+        for picture_id, output in zip(picture_ids, outputs, strict=True)
+        for detection in _of_picture(picture_id, output, categories)
     ]
 
 
@@ -82,7 +81,7 @@ def _silently(*_: object) -> None:
     pass
 
 
-def _detections(image_id: int, output: Mapping[str, Tensor], categories: Sequence[int]) -> Iterable[Detection]:
+def _of_picture(image_id: int, output: Mapping[str, Tensor], categories: Sequence[int]) -> Iterable[Detection]:
     boxes = output["boxes"].float().cpu().numpy().astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
     covered = (output["masks"][:, 0] > _MASK_THRESHOLD).to(torch.uint8).cpu().numpy()

@@ -80,6 +80,7 @@ class Learner:
 
         ``InputError`` on all ranks if any has a ``fault``, or can not read its images.
         """
+        self.model.train()
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["rate_scale"]
         self._optimizer.zero_grad(set_to_none=True)
@@ -88,8 +89,8 @@ class Learner:
             batch = next(batches)
             # Before the model: parallel training waits in there for ranks that would not come.
             self._ranks.totals((), batch.fault or fault)
-            waits = self._parallel is not None and share is not shares[-1]
-            with self._parallel.no_sync() if waits and self._parallel else nullcontext():
+            more = share is not shares[-1]
+            with self._parallel.no_sync() if self._parallel and more else nullcontext():
                 loss = self._loss(batch, share)
                 # Parallel training takes the mean over ranks of what are parts of a sum.
                 self._scaler.scale(loss * self._ranks.world).backward()
@@ -108,13 +109,24 @@ class Learner:
         fault = None
         try:
             images, targets = batch.images(self._device), batch.targets(self._device)
-            with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+            with self._autocast():
                 losses = (self._parallel or self.model)(images, targets)
         except torch.OutOfMemoryError:
             fault = f"rank {self._ranks.rank} is out of GPU memory: raise --accumulation, or lower --batch-size"
         counts = self._draws.counts() if share.counted else (0, 0, 0)
         totals = self._ranks.totals(counts, fault)
         return loss_of_rank(losses, counts, totals) * share.fraction
+
+    @torch.inference_mode()
+    def detect(self, batch: Batch) -> list[dict[str, Tensor]]:
+        """torchvision's outputs for the images of a batch."""
+        self.model.eval()
+        with self._autocast():
+            outputs: list[dict[str, Tensor]] = self.model(batch.images(self._device))
+        return outputs
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32)
 
     def state(self) -> dict[str, Any]:
         return {

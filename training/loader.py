@@ -33,12 +33,7 @@ class Loader:
         began = time.monotonic()
         batches = iter(self._loader)
         while True:
-            try:
-                batch = next(batches, None)
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                batch = Batch.failed("a process that reads images was killed: give fewer --workers, or more memory")
+            batch = next(batches, None)
             self.waited_s += time.monotonic() - began
             if batch is None:
                 return

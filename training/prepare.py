@@ -7,7 +7,9 @@ benchmark's.  sample: a few generated pictures of COCO's form, to try the maskrc
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -102,17 +104,21 @@ def _fetch_coco(folder: Path) -> None:
             continue
         file = folder / archive.url.rpartition("/")[2]
         fetch(archive.url, file, archive.md5, needed_bytes=_BYTES_NEEDED)
-        _unpack(file, folder)
+        _unpack(file, folder, archive.holds)
         file.unlink()
     if not (folder / _WEIGHTS_NAME).exists():
         fetch(_WEIGHTS, folder / _WEIGHTS_NAME, md5=None)
 
 
-def _unpack(file: Path, folder: Path) -> None:
+def _unpack(file: Path, folder: Path, holds: Sequence[str]) -> None:
+    """Put what the archive ``holds`` into its place, each only when it is whole."""
     print(f"unpacking {file}", file=sys.stderr)
     try:
-        with zipfile.ZipFile(file) as archive:
-            archive.extractall(folder)
+        with zipfile.ZipFile(file) as archive, tempfile.TemporaryDirectory(dir=folder) as partial:
+            archive.extractall(partial)
+            for name in holds:
+                (folder / name).parent.mkdir(exist_ok=True)
+                os.replace(Path(partial) / name, folder / name)
     except (OSError, zipfile.BadZipFile) as error:
         raise InputError(f"cannot unpack {file}: {one_line(error)}; make room, or remove it and start again") from None
 

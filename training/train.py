@@ -90,7 +90,7 @@ class Run:
         """``state``: the checkpoint to go on from."""
         self._plan, self._ranks = plan, ranks
         self._resumed = state is not None
-        self._clock = Clock(process_start_ms()) if state is None else Clock.resumed(state["clock"])
+        self._clock = Clock(process_start_ms()) if state is None else Clock(**state["clock"])
         position: tuple[int, int, int] = (1, 0, 0) if state is None else state["position"]
         self._epoch, self._step, self._iteration = position
         self._evaluations: list[dict[str, float]] = [] if state is None else state["evaluations"]
@@ -116,14 +116,16 @@ class Run:
         )
         if state is not None:
             self._learner.restore(state)
-            self._events.record("resumed", iteration=self._iteration, lost_s=self._clock.lost_s)
         ranks.meet()
         if not self._resumed:
             self._log.init_stop()
 
     def train(self) -> Outcome:
         """Go on to the target.  ``InputError`` on all ranks for a fault of any; ``LostRank`` where one is gone."""
-        if not self._resumed:
+        if self._resumed:
+            self._clock.go_on()
+            self._events.record("resumed", iteration=self._iteration, lost_s=self._clock.lost_s)
+        else:
             self._start_clock()
         self._read_data()
         while self._epoch <= self._plan.epochs:
@@ -184,7 +186,6 @@ class Run:
         left = batches[self._step :]
         if plan.steps is not None:
             left = left[: plan.steps - self._iteration]
-        self._learner.model.train()
         began = time.monotonic()
         for batch in left:
             waited_s = loader.waited_s
@@ -257,14 +258,12 @@ class Run:
         self._events.record("evaluation", epoch=self._epoch)
         found = Answers([], [])
         fault = self._fault()
-        self._learner.model.eval()
         for batch in self._evaluated:
             fault = fault or batch.fault
             if batch.fault is None:
                 found.images.extend(batch.picture_ids)
-                found.detections.extend(
-                    evaluation.answers(self._learner.model, batch, self._truth.categories, ranks.device)
-                )
+                outputs = self._learner.detect(batch)
+                found.detections.extend(evaluation.detections(batch.picture_ids, outputs, self._truth.categories))
         ranks.agree(fault)
         of_ranks = ranks.gathered(found)
         accuracy: Accuracy = ranks.from_first(evaluation.score(self._truth.file, of_ranks) if ranks.first else None)

@@ -23,7 +23,8 @@ from typing import IO
 from sut.cache import cache_folder
 from sut.models import digits
 from sut.triton import local_keeper
-from sut.triton.local_environment import Environment, LocalTritonError, Say, environment
+from sut.environments import Say
+from sut.triton.local_environment import Environment, LocalTritonError, environment
 
 __all__ = ["MODELS", "LocalTriton", "LocalTritonError"]
 

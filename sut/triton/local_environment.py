@@ -1,21 +1,20 @@
 """The environment of a local Triton: the server, its Python backend and what the models import; made once and kept.
 
-Knows pip, the layout of NVIDIA's wheel and what the platform must give; must not know how a server is started.
+Knows the layout of NVIDIA's wheel and what the platform must give; must not know how a server is started.
 """
 
 from __future__ import annotations
 
 import ctypes.util
-import hashlib
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from sut.environments import EnvironmentFailed, Say, made
 
 REQUIREMENTS = (
     "nvidia-pytriton==0.7.0",  # for the server in it, Triton 2.51.0; what its Python part needs is left out
@@ -25,8 +24,6 @@ REQUIREMENTS = (
 PYTHONS = ((3, 11), (3, 12))
 """Versions that this numpy and the wheel's backend have in common."""
 GLIBC = (2, 35)
-
-Say = Callable[[str], None]
 
 
 class LocalTritonError(RuntimeError):
@@ -100,79 +97,33 @@ def check_platform() -> None:
 
 
 def environment(cache: Path, say: Say) -> Environment:
-    """The environment in ``cache``, made there when it is missing (330 MB, some 20 s).
-
-    Several processes may ask at once: one makes it, the others wait.  Raises ``LocalTritonError``.
-    """
+    """The environment in ``cache``, made there when it is missing (330 MB, some 20 s).  Raises ``LocalTritonError``."""
     check_platform()
-    folder = cache.absolute() / _name()
-    if not folder.is_dir():
-        library = _shared_python()
-        try:
-            _make_once(folder, library, say)
-        except OSError as error:
-            raise LocalTritonError(
-                f"can not make Triton's environment in {cache}: {error}; set MODEL_DIR to a folder with 400 MB to spare"
-            ) from None
+    library = _shared_python()
+    try:
+        folder = made(
+            cache,
+            "triton",
+            REQUIREMENTS,
+            say,
+            options=["--no-deps"],
+            finish=lambda unfinished: _finish(Environment(unfinished), library),
+        )
+    except EnvironmentFailed as error:
+        raise LocalTritonError(str(error)) from None
+    except OSError as error:
+        raise LocalTritonError(
+            f"can not make Triton's environment in {cache}: {error}; set MODEL_DIR to a folder with 400 MB to spare"
+        ) from None
     return Environment(folder)
 
 
-def _make_once(folder: Path, library: Path, say: Say) -> None:
-    import fcntl  # not on Windows
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f"{folder.name}.lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("another process is making Triton's environment: waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        if folder.is_dir():
-            return
-        unfinished = folder.with_name(f"{folder.name}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed; a living one has the lock
-        say(f"making Triton's environment, once: {folder} (330 MB)")
-        try:
-            _make(Environment(unfinished), library, say)
-            unfinished.rename(folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _make(made: Environment, library: Path, say: Say) -> None:
-    _run(
-        [sys.executable, "-m", "venv", str(made.folder)],
-        "can not make a virtual environment",
-        "install venv (apt install python3-venv)",
-    )
-    say(f"installing {', '.join(REQUIREMENTS)}")
-    pip = [str(made.folder / "bin" / "python"), "-m", "pip", "--quiet", "--no-input", "--disable-pip-version-check"]
-    _run(
-        [*pip, "install", "--no-deps", *REQUIREMENTS],
-        "pip can not install Triton",
-        "mend the network or pip's settings",
-    )
-    shipped, backend = made.server.parent.parent / "backends" / "python", made.backends / "python"
+def _finish(unfinished: Environment, library: Path) -> None:
+    shipped, backend = unfinished.server.parent.parent / "backends" / "python", unfinished.backends / "python"
     shutil.copytree(shipped, backend)
     # The server looks for the backend process beside the backend.
-    shutil.copy2(made.stubs / _python() / "triton_python_backend_stub", backend)
-    (made.libraries / library.name).symlink_to(library)
-
-
-def _run(command: Sequence[str], what: str, mend: str) -> None:
-    # pip must see neither this process's modules nor, where this runs under a test, its options.
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=variables, check=False)
-    if done.returncode != 0:
-        raise LocalTritonError(f"{what}: {_reason(done.stderr, done.stdout)}; {mend} and try again")
-
-
-def _reason(*outputs: str) -> str:
-    """The line that tells most: the last error, else the last line that is no warning."""
-    lines = [line.strip() for output in outputs for line in output.splitlines() if line.strip()]
-    errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
-    others = [line for line in lines if not line.startswith("WARNING:")]
-    return (errors or others or ["no reason was given"])[-1].rstrip(".")
+    shutil.copy2(unfinished.stubs / _python() / "triton_python_backend_stub", backend)
+    (unfinished.libraries / library.name).symlink_to(library)
 
 
 def _shared_python() -> Path:
@@ -189,12 +140,6 @@ def _shared_python() -> Path:
     raise LocalTritonError(
         f"Triton's Python backend needs {name}, which this Python lacks: apt install libpython{_python()}"
     )
-
-
-def _name() -> str:
-    """Other requirements or another interpreter make another environment."""
-    identity = "\n".join([*REQUIREMENTS, sys.version, sys.base_prefix])
-    return f"triton-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
 
 def _python() -> str:

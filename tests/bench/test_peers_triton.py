@@ -361,28 +361,3 @@ def test_the_goals_are_set() -> None:
             assert [f.goal for f in made[f"{protocol}-poisson@{rate}"].figures if f.goal is not None] == [0, 50]
     assert tuple(made["grpc@16"].theirs) == TOOLS
     assert tuple(made["grpc-poisson@1000"].theirs) == TOOLS[:1]
-
-
-def test_an_environment_is_made_once_and_never_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[list[str]] = []
-    monkeypatch.setenv("MODEL_DIR", str(tmp_path / "cache"))
-
-    def run(command: list[str]) -> None:
-        asked.append(command)
-        if "venv" in command:
-            Path(command[-1], "bin").mkdir(parents=True)
-        elif len(asked) == 2:
-            raise MeasurementError("no network")
-
-    monkeypatch.setattr(environments, "run", run)
-    with pytest.raises(MeasurementError, match="no network"):
-        environments.client_python(print)
-    python = environments.client_python(print)
-    assert environments.client_python(print) == python
-    assert python.parent.is_dir()
-    assert [("venv" in command) for command in asked] == [True, False, True, False]
-    assert asked[-1][-len(environments.CLIENT) :] == list(environments.CLIENT)
-    assert {path.name for path in (tmp_path / "cache").iterdir()} == {
-        python.parents[1].name,
-        f"{python.parents[1].name}.lock",
-    }

@@ -106,7 +106,7 @@ def test_an_image_that_is_not_as_the_annotations_say(sample: Path, tmp_path: Pat
     found = coco.read(sample, coco.TRAIN)
     wrong = tmp_path / "wrong.jpg"
     Image.fromarray(np.zeros((20, 30, 3), dtype=np.uint8)).save(wrong)
-    picture = coco.Picture(1, wrong, 640, 480, ())
+    picture = coco.Picture(1, wrong, 640, 480, True, b"[]")
     got = Pictures([picture], found.categories)[0, 0]
     assert isinstance(got, Unreadable)
     assert "it is 30x20 and the annotations say 640x480" in got.fault

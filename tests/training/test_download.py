@@ -39,7 +39,7 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: Server
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         content = self.server.files.get(self.path[1:])
         asked = self.headers.get("Range")
         self.server.ranges.append(asked)

@@ -31,7 +31,6 @@ def steps(data: Path, precision: str, accumulation: int, count: int = 3) -> list
     learner = Learner(
         task, ranks, seed=4, precision=precision, candidates_per_image=100, weights=None, initialised=lambda _: None
     )
-    learner.model.train()
     found = coco.read(data, coco.TRAIN)
     pictures = Pictures(found.pictures, found.categories, seed=4)
     losses = []
@@ -46,8 +45,9 @@ def test_the_same_seed_gives_the_same_losses(data: Path) -> None:
     assert steps(data, "fp32", 1) == steps(data, "fp32", 1)
 
 
-def test_bfloat16_learns_as_float32_does(data: Path) -> None:
-    exact, mixed = steps(data, "fp32", 1), steps(data, "bf16", 1)
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_learns_as_float32_does(data: Path, precision: str) -> None:
+    exact, mixed = steps(data, "fp32", 1), steps(data, precision, 1)
     assert mixed != exact
     assert mixed == pytest.approx(exact, rel=0.03)
 

@@ -1,23 +1,21 @@
 """The environments of the other tools: made in the cache folder on first use, so that theirs and ours never mix.
 
-Knows pip, apt and the layout of the packages; must not know how the tools are run.
+Knows apt and the layout of the packages; must not know how the tools are run.
 """
 
 from __future__ import annotations
 
 import ctypes.util
-import fcntl
-import hashlib
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench.peers.process import MeasurementError, run
+from bench.peers.process import MeasurementError
 from sut.cache import cache_folder
-from sut.triton.local_environment import Say, environment
+from sut.environments import EnvironmentFailed, Say, made
+from sut.triton.local_environment import environment
 
 PERF_ANALYZER = ("tritonclient==2.51.0",)
 """The newest of its wheels whose perf_analyzer runs on glibc 2.36; what its Python part needs is left out."""
@@ -41,38 +39,26 @@ def perf_analyzer(say: Say) -> tuple[Path, Mapping[str, str]]:
             raise MeasurementError(f"the server's environment has no {_CUDA_LIBRARY}: remove {triton} and try again")
         (libraries / _CUDA_LIBRARY).symlink_to(shipped[0])
 
-    folder = _made("perf-analyzer", PERF_ANALYZER, ["--no-deps"], finish, say)
+    folder = _environment("perf-analyzer", PERF_ANALYZER, say, ["--no-deps"], finish)
     return folder / "bin" / "perf_analyzer", os.environ | {"LD_LIBRARY_PATH": str(folder / "libraries")}
 
 
 def client_python(say: Say) -> Path:
     """An interpreter that has tritonclient.  Raises ``MeasurementError``."""
-    return _made("tritonclient", CLIENT, [], lambda _: None, say) / "bin" / "python"
+    return _environment("tritonclient", CLIENT, say) / "bin" / "python"
 
 
-def _made(
-    name: str, requirements: Sequence[str], options: Sequence[str], finish: Callable[[Path], None], say: Say
+def _environment(
+    name: str,
+    requirements: Sequence[str],
+    say: Say,
+    options: Sequence[str] = (),
+    finish: Callable[[Path], None] = lambda folder: None,
 ) -> Path:
-    """A virtual environment with the packages, finished by ``finish``.  Several processes may ask at once."""
-    identity = hashlib.sha256("\n".join([*requirements, sys.version, sys.base_prefix]).encode()).hexdigest()
-    folder = cache_folder().absolute() / f"{name}-{identity[:12]}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f"{folder.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if folder.is_dir():
-            return folder
-        say(f"making the environment of {name}, once: {folder}")
-        unfinished = folder.with_name(f"{folder.name}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        try:
-            run([sys.executable, "-m", "venv", str(unfinished)])
-            pip = [str(unfinished / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
-            run([*pip, "install", *options, *requirements])
-            finish(unfinished)
-            unfinished.rename(folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-    return folder
+    try:
+        return made(cache_folder(), name, requirements, say, options=options, finish=finish)
+    except (EnvironmentFailed, OSError) as error:
+        raise MeasurementError(str(error)) from None
 
 
 def _fetch_library(folder: Path) -> None:

@@ -11,7 +11,7 @@ from bench.peers.goal import Figure
 from bench.peers.rounds import Measure
 from bench.peers.triton import client, drumfire, environments, perf_analyzer
 from bench.peers.triton.case import Case, Server
-from sut.triton.local_environment import Say
+from sut.environments import Say
 
 PERF_ANALYZER, CLIENT = TOOLS = ("perf_analyzer", "tritonclient")
 _SMALL, _LARGE = 16, 3 * 224 * 224

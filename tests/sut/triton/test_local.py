@@ -328,36 +328,6 @@ def test_pip_that_fails_is_one_line(triton: LocalTriton, monkeypatch: pytest.Mon
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
 
 
-def test_several_that_need_the_environment_make_it_once(
-    triton: LocalTriton, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    makers, all_ask = [], threading.Barrier(4)
-
-    def make(made: Environment, *_: object) -> None:
-        makers.append(made.folder)
-        made.folder.mkdir()
-        time.sleep(0.1)
-        (made.folder / "whole").touch()
-
-    monkeypatch.setattr(local_environment, "_make", make)
-    left_by_one_that_was_killed = tmp_path / f"{local_environment._name()}.unfinished" / "half"
-    left_by_one_that_was_killed.mkdir(parents=True)
-    got: list[Environment] = []
-
-    def need() -> None:
-        all_ask.wait()
-        got.append(local_environment.environment(tmp_path, lambda _: None))
-
-    threads = [threading.Thread(target=need) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(makers) == 1
-    assert [(made.folder / "whole").exists() for made in got] == [True] * 4
-    assert not left_by_one_that_was_killed.parent.exists()
-
-
 @pytest.mark.parametrize(
     ("change", "told"),
     [

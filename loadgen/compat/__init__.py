@@ -1,0 +1,39 @@
+"""A drop-in for ``mlperf_loadgen``: harnesses written for the C++ LoadGen's Python module run on this engine, unchanged.
+
+    python -m loadgen.compat SCRIPT [ARGUMENTS ...]          # or, as the first lines of a script:
+    import loadgen.compat; loadgen.compat.install()
+
+Same names, calls, settings, threads and log files.  Where the reference hangs or dies, these raise an error that
+names the mend.  Knows the engine; the engine knows nothing of this package.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+NAME = "mlperf_loadgen"
+_ALSO = "mlcommons_loadgen"
+"""The reference's distribution also installs a package of this name, whose import hides the module itself."""
+_IMPORTABLE = Path(__file__).resolve().parent / "importable"
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def install() -> None:
+    """Let ``import mlperf_loadgen`` find this engine, in this process and in those that it starts.
+
+    Raises ``RuntimeError`` where the reference was imported already.
+    """
+    api = importlib.import_module("loadgen.compat.api")
+    found = sys.modules.get(NAME)
+    if found is not None and found is not api and Path(getattr(found, "__file__", None) or "").parent != _IMPORTABLE:
+        raise RuntimeError(f"{NAME} is already imported from {found.__file__}: call install() before importing it")
+    sys.modules[NAME] = sys.modules[_ALSO] = api
+    # Processes that multiprocessing starts afresh take over the one, other Python processes the other.
+    if str(_IMPORTABLE) not in sys.path:
+        sys.path.insert(0, str(_IMPORTABLE))
+    inherited = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    wanted = [path for path in (str(_IMPORTABLE), str(_ROOT)) if path not in inherited]
+    os.environ["PYTHONPATH"] = os.pathsep.join(wanted + inherited)

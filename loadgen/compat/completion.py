@@ -1,0 +1,176 @@
+"""Where a script's answers arrive, from any thread and within its own issue callback.
+
+Turns ids into rows of the run's table and hands them on.  An answer to nothing, which is where the reference dies,
+raises an error both here and from StartTest.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import queue
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from loadgen.answers import Answers
+from loadgen.compat.samples import QuerySampleResponse
+
+_BLOCK_S = 0.25
+"""How long a closed loop blocks for an answer before it waits on the event loop instead, which costs some 20 us more."""
+
+
+class Exchange:
+    """A run's answers, by the ids that a script knows its samples by: ``base`` and the row."""
+
+    def __init__(self, answers: Answers, base: int, *, tokens: bool) -> None:
+        self.answers, self.base = answers, base
+        self.tokens = tokens
+        self.status = answers.record.view("status")
+        self.awaited = sys.maxsize
+        """How many rows in all a blocked closed loop waits for."""
+        self.gate: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.broken: Exception | None = None
+        """What made it pointless to go on."""
+        self.on_broken: Callable[[str], object] | None = None
+
+    def block(self, answered: int) -> None:
+        """Block until ``answered`` rows in all are answered, or for some time."""
+        self.awaited = answered
+        try:
+            # Who answers looks at ``awaited`` after counting; so either this sees the count or the gate gets a token.
+            while self.answers.answered < answered and self.broken is None:
+                self.gate.get(timeout=_BLOCK_S)
+        except queue.Empty:
+            pass
+        finally:
+            self.awaited = sys.maxsize
+
+    def break_off(self, error: Exception) -> Exception:
+        """The run can not go on; returns ``error``, to be raised."""
+        if self.broken is None:
+            self.broken = error
+            if self.on_broken is not None:
+                self.on_broken(str(error))
+            self.gate.put(None)
+        return error
+
+    def unknown(self, number: int) -> Exception:
+        return self.break_off(ValueError(f"an answer to id {number}, which no sample of this test was issued with"))
+
+    def rows(self, responses: Sequence[QuerySampleResponse]) -> list[int]:
+        base = self.base
+        try:
+            rows = [response.id - base for response in responses]
+        except (AttributeError, TypeError):
+            raise _not_responses(responses) from None
+        if rows and not (0 <= min(rows) and max(rows) < self.answers.issued):
+            raise self.unknown(next(row for row in rows if not 0 <= row < self.answers.issued) + base)
+        return rows
+
+
+_exchange: Exchange | None = None
+
+
+def connect(exchange: Exchange | None) -> None:
+    """From now on answers go there; None: nowhere."""
+    global _exchange
+    _exchange = exchange
+
+
+def QuerySamplesComplete(  # noqa: N802
+    responses: Sequence[QuerySampleResponse], response_cb: Callable[[QuerySampleResponse], Any] | None = None
+) -> None:
+    """Samples are answered, now.  ``response_cb`` is called for each response whose data will be logged.
+
+    Raises ``ValueError`` for an id that no sample was issued with, ``RuntimeError`` when no test runs.
+    """
+    exchange = _exchange
+    if exchange is None:
+        _no_test(responses)
+        return
+    answers, count = exchange.answers, len(responses)
+    if exchange.tokens or answers.keeping:
+        _complete_with_data(exchange, responses, response_cb)
+    elif count == 1:
+        response = responses[0]
+        if type(response) is not QuerySampleResponse:
+            raise _not_responses(responses)
+        row = response.id - exchange.base
+        if not 0 <= row < answers.issued:
+            raise exchange.unknown(response.id)
+        answers.complete(row, row + 1)
+    elif count:
+        if type(responses[0]) is not QuerySampleResponse:
+            raise _not_responses(responses)
+        rows = exchange.rows(responses)
+        first, last = rows[0], rows[0] + count
+        in_order = rows[-1] + 1 == last and rows == list(range(first, last))
+        if in_order and exchange.status[first:last].tobytes() == bytes(count):
+            answers.complete(first, last)
+        else:
+            answers.complete_each(rows)
+    if answers.answered >= exchange.awaited:
+        exchange.gate.put(None)
+
+
+def FirstTokenComplete(  # noqa: N802
+    responses: Sequence[QuerySampleResponse], response_cb: Callable[[QuerySampleResponse], Any] | None = None
+) -> None:
+    """The first tokens of samples are there, now.  Without token latencies asked for, nobody looks at them.
+
+    ``response_cb`` is never called, as in the reference.
+    """
+    exchange = _exchange
+    if exchange is None:
+        _no_test(responses)
+        return
+    if not exchange.tokens:
+        return
+    answers = exchange.answers
+    now = answers.now()
+    for response, row in zip(responses, exchange.rows(responses), strict=True):
+        answers.columns["first_token"][row] = now
+
+
+def _complete_with_data(
+    exchange: Exchange,
+    responses: Sequence[QuerySampleResponse],
+    response_cb: Callable[[QuerySampleResponse], Any] | None,
+) -> None:
+    answers = exchange.answers
+    now = answers.now()
+    rows = exchange.rows(responses)
+    kept: list[bytes] = []
+    for response, row in zip(responses, rows, strict=True):
+        if type(response) is not QuerySampleResponse:
+            raise _not_responses(responses)
+        if exchange.tokens:
+            answers.columns["n_tokens"][row] = response.n_tokens
+        data = b""
+        if answers.wants(row):
+            if response_cb is not None:
+                # The callback may say only now where the data is.
+                response = QuerySampleResponse(response.id, response.data, response.size, response.n_tokens)
+                response_cb(response)
+            data = _data(exchange, response)
+        kept.append(data)
+    answers.complete_each(rows, kept if answers.keeping else None, at_ns=now)
+
+
+def _data(exchange: Exchange, response: QuerySampleResponse) -> bytes:
+    if response.size == 0:
+        return b""
+    if response.data == 0:
+        raise exchange.break_off(
+            ValueError(f"the response to id {response.id} has {response.size} bytes at address 0: pass their address")
+        )
+    return ctypes.string_at(response.data, response.size)
+
+
+def _not_responses(responses: Any) -> TypeError:
+    return TypeError(f"a list of QuerySampleResponse is asked for, not {responses!r}"[:300])
+
+
+def _no_test(responses: Sequence[QuerySampleResponse]) -> None:
+    if len(responses):
+        raise RuntimeError("an answer while no test is running: answer each sample once, before StartTest returns")

@@ -1,0 +1,86 @@
+"""Enumerations that behave as those of pybind11 do, which are no ``int`` and compare equal to their own kind only.
+
+A member that belongs to a settings object changes with it (``settings`` sets its number), as in the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from loadgen.compat.conversions import signed_int
+from loadgen.settings import Mode, Scenario
+
+
+class Enumeration:
+    """A number with a name.  Any number can be had; one without a name is shown as ``???``."""
+
+    __slots__ = ("_number",)
+    __members__: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, value: int) -> None:
+        self._number = signed_int(value, f"{type(self).__name__}(value: int)")
+
+    @property
+    def name(self) -> str:
+        return next((name for name, member in self.__members__.items() if member._number == self._number), "???")
+
+    @property
+    def value(self) -> int:
+        return self._number
+
+    def __int__(self) -> int:
+        return self._number
+
+    def __index__(self) -> int:
+        return self._number
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other._number == self._number
+
+    def __hash__(self) -> int:
+        return hash(self._number)
+
+    def __repr__(self) -> str:
+        return f"<{self}: {self._number}>"
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}.{self.name}"
+
+    def __getstate__(self) -> int:
+        return self._number
+
+    def __setstate__(self, state: int) -> None:
+        self._number = state
+
+    def __copy__(self) -> Enumeration:
+        return type(self)(self._number)
+
+    @classmethod
+    def define(cls, numbers: Mapping[str, int]) -> None:
+        """Make the named members."""
+        cls.__members__ = {name: cls(number) for name, number in numbers.items()}
+        cls.__doc__ = "Members:\n\n" + "\n\n".join(f"  {name}" for name in numbers)
+        for name, member in cls.__members__.items():
+            setattr(cls, name, member)
+
+
+class TestScenario(Enumeration):
+    __slots__ = ()
+    __test__ = False  # pytest takes classes called Test* for tests
+
+
+class TestMode(Enumeration):
+    __slots__ = ()
+    __test__ = False
+
+
+class LoggingMode(Enumeration):
+    """The reference knows only the first, whatever is asked for."""
+
+    __slots__ = ()
+
+
+TestScenario.define(Scenario.__members__)
+TestMode.define(Mode.__members__)
+LoggingMode.define({"AsyncPoll": 0, "EndOfTestOnly": 1, "Synchronous": 2})

@@ -1,0 +1,6 @@
+"""What ``import mlperf_loadgen`` finds where this folder leads the path: the module of ``loadgen.compat``."""
+
+import importlib
+import sys
+
+sys.modules[__name__] = importlib.import_module("loadgen.compat.api")

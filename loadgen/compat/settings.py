@@ -1,0 +1,140 @@
+"""The settings objects of a script: what a test is asked to do, and where its logs go.
+
+They check types as the reference's do, and hand out members and structs that live: ``mode = settings.mode`` changes
+when ``settings.mode`` is set, and ``log_settings.log_output.outdir = ...`` works in place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from loadgen import settings as engine
+from loadgen.compat.conversions import double, flag, signed_int, text, unsigned
+from loadgen.compat.enumerations import Enumeration, LoggingMode, TestMode, TestScenario
+from loadgen.config import ConfigReader
+
+_Convert = Callable[[Any, str], Any]
+
+config = ConfigReader()
+"""One for the process: the reference, too, brings in its built-in values with the first user.conf only."""
+
+
+class _Attribute:
+    """A value of one type."""
+
+    def __init__(self, name: str, convert: _Convert, initial: Any) -> None:
+        self.name, self.convert, self._initial = name, convert, initial
+
+    def initial(self) -> Any:
+        return self._initial
+
+    def __get__(self, struct: Struct | None, owner: type) -> Any:
+        return self if struct is None else struct._values[self.name]
+
+    def __set__(self, struct: Struct, value: Any) -> None:
+        struct._values[self.name] = self.convert(value, f"{type(struct).__name__}.{self.name}")
+
+
+class _Part(_Attribute):
+    """An enumeration or a struct, which stays the same object and takes over what is set."""
+
+    def __init__(self, name: str, kind: type[Enumeration] | type[Struct], initial: Any = None) -> None:
+        self.name, self.kind, self._initial = name, kind, initial
+
+    def initial(self) -> Any:
+        return self.kind() if issubclass(self.kind, Struct) else self.kind(self._initial)
+
+    def __set__(self, struct: Struct, value: Any) -> None:
+        if type(value) is not self.kind:
+            wanted_for = f"{type(struct).__name__}.{self.name}"
+            raise TypeError(f"{wanted_for}: {value!r} is not a {self.kind.__name__}")
+        part = struct._values[self.name]
+        if isinstance(part, Struct):
+            part._values.update(value._values)
+        else:
+            part.__setstate__(int(value))
+
+
+class Struct:
+    """An object with the attributes it was defined with, and no others."""
+
+    __slots__ = ("_values",)
+    _attributes: ClassVar[list[_Attribute]] = []
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {attribute.name: attribute.initial() for attribute in self._attributes}
+
+    @classmethod
+    def define(cls, *attributes: _Attribute) -> None:
+        cls._attributes = list(attributes)
+        for attribute in attributes:
+            setattr(cls, attribute.name, attribute)
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"cannot pickle {type(self).__name__!r} object")
+
+
+class TestSettings(Struct):
+    __slots__ = ()
+    __test__ = False  # pytest takes classes called Test* for tests
+
+    def FromConfig(self, path: str, model: str, scenario: str, conf_type: int = 1) -> int:  # noqa: N802
+        """Apply a configuration file; 0, -2 (no such file) or -22 (refused: nothing of it was applied)."""
+        path, model, scenario = (text(word, "FromConfig(path, model, scenario)") for word in (path, model, scenario))
+        changed = self.requested()
+        status = config.from_config(changed, path, model, scenario, signed_int(conf_type, "FromConfig(conf_type)"))
+        for name, value in vars(changed).items():
+            if isinstance(self._values[name], Enumeration):
+                self._values[name].__setstate__(int(value))
+            else:
+                self._values[name] = value
+        return status
+
+    def requested(self) -> engine.TestSettings:
+        """The engine's settings.  Raises ``SettingsError`` on a scenario or mode that has no name."""
+        values = dict(self._values)
+        for name, kind in (("scenario", engine.Scenario), ("mode", engine.Mode)):
+            if int(values[name]) not in list(kind):
+                raise engine.SettingsError(f"{values[name]!r} is no {name}: take one of {', '.join(kind.__members__)}")
+            values[name] = kind(int(values[name]))
+        return engine.TestSettings(**values)
+
+
+class LogOutputSettings(Struct):
+    __slots__ = ()
+
+
+class LogSettings(Struct):
+    __slots__ = ()
+
+
+_CONVERSIONS: dict[str, _Convert] = {"int": unsigned, "float": double, "bool": flag}
+
+
+def _attribute(field: dataclasses.Field[Any]) -> _Attribute:
+    if field.name == "scenario":
+        return _Part(field.name, TestScenario, field.default)
+    if field.name == "mode":
+        return _Part(field.name, TestMode, field.default)
+    if field.name == "server_find_peak_qps_decimals_of_precision":
+        return _Attribute(field.name, signed_int, field.default)
+    return _Attribute(field.name, _CONVERSIONS[str(field.type)], field.default)
+
+
+TestSettings.define(*map(_attribute, dataclasses.fields(engine.TestSettings)))
+LogOutputSettings.define(
+    _Attribute("outdir", text, "."),
+    _Attribute("prefix", text, "mlperf_log_"),
+    _Attribute("suffix", text, ""),
+    _Attribute("prefix_with_datetime", flag, False),
+    _Attribute("copy_detail_to_stdout", flag, False),
+    _Attribute("copy_summary_to_stdout", flag, False),
+)
+LogSettings.define(
+    _Part("log_output", LogOutputSettings),
+    _Part("log_mode", LoggingMode, 0),
+    _Attribute("log_mode_async_poll_interval_ms", unsigned, 1000),
+    _Attribute("enable_trace", flag, True),
+)

@@ -1,0 +1,182 @@
+"""A script's callbacks as a system under test and a sample library of the engine.
+
+All callbacks are called in the thread that called StartTest, as the reference does, with no event loop to be seen
+there: a callback may run one of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from loadgen.answers import Answers
+from loadgen.compat import completion, handles
+from loadgen.compat.completion import Exchange
+from loadgen.compat.samples import QuerySample
+from loadgen.settings import Scenario, TestSettings
+from loadgen.system import IndexArray
+
+_Ask = Callable[[int, int], object]
+
+_COLLECT_EVERY = 50_000
+"""Objects made until young ones are looked through: lists of samples are many, and die at once."""
+
+
+class CallbackLibrary:
+    name = "PyQSL"
+
+    def __init__(self, library: handles.Library) -> None:
+        self._library = library
+        self.total_count, self.performance_count = library.total_count, library.performance_count
+
+    def load(self, indices: IndexArray) -> None:
+        _out_of_loop(self._library.load, indices.tolist())
+
+    def unload(self, indices: IndexArray) -> None:
+        _out_of_loop(self._library.unload, indices.tolist())
+
+    def batch(self, indices: IndexArray) -> npt.NDArray[Any]:
+        raise TypeError("the samples of a script's library are its own")
+
+
+class CallbackSystem:
+    """Hands out queries: all that are due together in one call where they are coalesced or one query, else singly."""
+
+    answer = None
+    _next_id = 1
+    """Ids go on from test to test, so that a late answer to an earlier test is known as such.  None is 0."""
+
+    def __init__(self, system: handles.System, requested: TestSettings) -> None:
+        self._system = system
+        self._tokens = requested.use_token_latencies
+        self.columns: Mapping[str, npt.DTypeLike] = (
+            {"first_token": np.int64, "n_tokens": np.int64} if self._tokens else {}
+        )
+        self._singly = requested.scenario == Scenario.Server and not requested.server_coalesce_queries
+        self.broken: Exception | None = None
+        self.issue: _Ask = _not_open
+
+    @property
+    def name(self) -> str:
+        return self._system.name
+
+    async def open(self, answers: Answers) -> None:
+        loop = asyncio.get_running_loop()
+        base = CallbackSystem._next_id
+        CallbackSystem._next_id += answers.record.rows
+        self._exchange = exchange = Exchange(answers, base, tokens=self._tokens)
+        exchange.on_broken = lambda reason: loop.call_soon_threadsafe(answers.abort, reason)
+        ask = (_fast if self._system.fast else _plain)(self._system.issue, answers, base)
+        if self._singly:
+            self.issue = _singly(ask, answers, loop)
+        elif answers.closed_loop:
+            self.issue = _blocking(ask, exchange, loop)
+        else:
+            self.issue = _together(ask, loop)
+        completion.connect(exchange)
+        # The run has turned collecting off.  What a script leaves behind is not ours to let pile up.
+        self._thresholds = gc.get_threshold()
+        gc.set_threshold(_COLLECT_EVERY, *self._thresholds[1:])
+        gc.enable()
+
+    def flush(self) -> None:
+        _out_of_loop(self._system.flush)
+
+    async def close(self) -> None:
+        completion.connect(None)
+        gc.set_threshold(*self._thresholds)
+        self.broken = self._exchange.broken
+
+
+def _not_open(first: int, last: int) -> None:
+    raise RuntimeError("the system is not open")
+
+
+# One call for each query of a run: so these are closures, whose names cost less than attributes.
+
+
+def _plain(callback: Callable[[list[QuerySample]], object], answers: Answers, base: int) -> _Ask:
+    indices, index_at = answers.sample_index, answers.record.view("sample_index")
+
+    def ask(first: int, last: int) -> None:
+        if last - first == 1:
+            callback([QuerySample(base + first, index_at[first])])
+        else:
+            callback(list(map(QuerySample, range(base + first, base + last), indices[first:last].tolist())))
+
+    return ask
+
+
+def _fast(callback: Callable[[list[int], list[int]], object], answers: Answers, base: int) -> _Ask:
+    indices, index_at = answers.sample_index, answers.record.view("sample_index")
+
+    def ask(first: int, last: int) -> None:
+        if last - first == 1:
+            callback([base + first], [index_at[first]])
+        else:
+            callback(list(range(base + first, base + last)), indices[first:last].tolist())
+
+    return ask
+
+
+def _together(ask: _Ask, loop: asyncio.AbstractEventLoop) -> _Ask:
+    hide = asyncio._set_running_loop
+
+    def issue(first: int, last: int) -> None:
+        hide(None)
+        try:
+            ask(first, last)
+        finally:
+            hide(loop)
+
+    return issue
+
+
+def _blocking(ask: _Ask, exchange: Exchange, loop: asyncio.AbstractEventLoop) -> _Ask:
+    """A closed loop has nothing to do until the answer is there, and blocking for it is the fastest way to wait."""
+    hide, answers, block = asyncio._set_running_loop, exchange.answers, exchange.block
+
+    def issue(first: int, last: int) -> None:
+        hide(None)
+        try:
+            ask(first, last)
+            if answers.answered < last:
+                block(last)
+        finally:
+            hide(loop)
+
+    return issue
+
+
+def _singly(ask: _Ask, answers: Answers, loop: asyncio.AbstractEventLoop) -> _Ask:
+    """Queries that are due together go out one by one, each with a moment of issue of its own."""
+    hide, clock = asyncio._set_running_loop, time.monotonic_ns
+    issued_at = answers.record.view("issued")
+
+    def issue(first: int, last: int) -> None:
+        hide(None)
+        try:
+            ask(first, first + 1)
+            origin = answers.origin_ns
+            for row in range(first + 1, last):
+                issued_at[row] = clock() - origin
+                ask(row, row + 1)
+        finally:
+            hide(loop)
+
+    return issue
+
+
+def _out_of_loop(callback: Callable[..., object], *arguments: object) -> None:
+    loop = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    try:
+        callback(*arguments)
+    finally:
+        asyncio._set_running_loop(loop)
