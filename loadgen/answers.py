@@ -7,6 +7,7 @@ Answers to rows that are not waiting for one are refused, counted and make the r
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections import Counter
@@ -76,8 +77,9 @@ class Answers:
         self._first_row = 0
         self._keep_all = False
         self._logged: npt.NDArray[np.bool_] | None = None
-        self._keeping = False
-        self._awaited = 0
+        self.keeping = False
+        """Whether the current phase may keep responses; where not, none need be made."""
+        self._awaited = sys.maxsize
         self._waiter: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
@@ -117,7 +119,7 @@ class Answers:
                     return
                 self._completed[first:last] = now
                 self._status[first:last] = _OK
-            if responses is not None and self._keeping:
+            if responses is not None and self.keeping:
                 self._keep(np.arange(first, last), responses)
             self.answered = answered = self.answered + last - first
         finally:
@@ -129,23 +131,31 @@ class Answers:
         """As ``complete``, for rows that do not follow each other: shape (n,), each row once."""
         self._settle(rows, responses=responses)
 
-    def complete_each(self, rows: Sequence[int]) -> None:
-        """As ``complete``, for some single rows in any order that were answered together."""
-        if len(rows) == 1:
-            self.complete(rows[0], rows[0] + 1)
+    def complete_each(
+        self, rows: Sequence[int], responses: Sequence[bytes] | None = None, at_ns: int | None = None
+    ) -> None:
+        """As ``complete``, for some single rows in any order that were answered together.
+
+        ``at_ns``: when they were, where that was before this call; ns as of ``now``.
+        """
+        if len(rows) == 1 and at_ns is None:
+            self.complete(rows[0], rows[0] + 1, responses)
             return
-        now = _clock() - self.origin_ns
+        now = _clock() - self.origin_ns if at_ns is None else at_ns
         completed, status, issued, first_row = self._completed_view, self._status_view, self.issued, self._first_row
-        refused = 0
+        refused: list[int] = []
         with self._lock:
-            for row in rows:
+            for at, row in enumerate(rows):
                 if first_row <= row < issued and not status[row]:
                     completed[row] = now
                     status[row] = _OK
                 else:
-                    refused += 1
+                    refused.append(at)
                     self._refuse_rows(np.array((row,)))
-            self.answered = answered = self.answered + len(rows) - refused
+            self.answered = answered = self.answered + len(rows) - len(refused)
+            if responses is not None and self.keeping and len(refused) < len(rows):
+                good = [at for at in range(len(rows)) if at not in refused]
+                self._keep(np.array([rows[at] for at in good]), [responses[at] for at in good])
         if answered >= self._awaited:
             self._wake()
 
@@ -167,7 +177,7 @@ class Answers:
                 self._refuse("a second first token of a row")
                 return
             column[rows] = now
-            if tokens is not None and self._keeping:
+            if tokens is not None and self.keeping:
                 for row, data in zip(rows.tolist(), as_bytes(tokens), strict=True):
                     if self._wanted(np.array((row,))):
                         self.first_tokens[row] = data
@@ -178,10 +188,9 @@ class Answers:
         if self.on_abort is not None:
             self.on_abort()
 
-    @property
-    def keeping(self) -> bool:
-        """Whether the current phase may keep responses; where not, none need be made."""
-        return self._keeping
+    def wants(self, row: int) -> bool:
+        """Whether the response to this row will be logged."""
+        return self._keep_all or (self._logged is not None and bool(self._logged[row - self._first_row]))
 
     def fail(self, first: int, last: int, reason: str | BaseException) -> None:
         """Rows [first, last) can not be answered.  Each such row makes the run INVALID; ``reason`` is kept."""
@@ -199,7 +208,7 @@ class Answers:
         self._loop_thread = threading.get_ident()
         self.enough = False
         self._keep_all, self._logged = phase.accuracy, phase.logged
-        self._keeping = phase.accuracy or phase.logged is not None
+        self.keeping = phase.accuracy or phase.logged is not None
         self._gauges[Gauge.FIRST_ROW] = self._first_row = phase.first_row
         self._gauges[Gauge.LAST_ROW] = phase.first_row + phase.rows
         self.origin_ns = time.monotonic_ns()
@@ -229,7 +238,7 @@ class Answers:
             self._count_failed(samples_per_query, error)
         self.issued = last
         self.answered += last - first
-        if self._keeping:
+        if self.keeping:
             for row, responses in kept:
                 self._keep(np.arange(row, row + samples_per_query), responses)
 
@@ -252,7 +261,7 @@ class Answers:
                 if self.answered == seen:
                     break
                 seen = self.answered
-        self._awaited, self._waiter = 0, None
+        self._awaited, self._waiter = sys.maxsize, None
         return self.answered >= answered
 
     def publish(self) -> None:
@@ -289,7 +298,7 @@ class Answers:
             self._status[rows] = _OK if reason is None else _FAILED
             if reason is not None:
                 self._count_failed(rows.size, reason)
-            if responses is not None and self._keeping:
+            if responses is not None and self.keeping:
                 self._keep(rows, responses)
             self.answered = answered = self.answered + rows.size
         if answered >= self._awaited:

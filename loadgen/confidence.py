@@ -1,7 +1,7 @@
 """When a run may stop before all of its traffic is out: the early-stopping test asked again and again while it runs.
 
-Counts in, a reason to stop out.  ``Tally`` makes the counts from the run's table; the rules are pure arithmetic.  Asking
-the plain test at every moment would sooner or later accept anything, so the rule that extends a run uses one whose
+Counts in, a reason to stop out.  ``Tally`` makes the counts from the run's table; the rules are pure arithmetic.  The
+plain test, asked at every moment, would sooner or later accept anything, so the rule that extends a run uses one whose
 confidence holds over all the looks together.
 """
 
@@ -108,12 +108,13 @@ class UntilConfident:
         percentile = f"p{self._percentile * 100:g}"
         if self.verdict == Verdict.FAILS:
             return (
-                f"Early stopping is decided at {CONFIDENCE:.0%} confidence: {_counted(self.count)}, which is too many for "
-                f"{percentile}; lower --qps."
+                f"Early stopping is decided at {CONFIDENCE:.0%} confidence: {_counted(self.count)}, which is "
+                f"too many for {percentile}; lower --qps."
             )
         return (
             f"Early stopping did not decide at {CONFIDENCE:.0%} confidence within {self.limit_ms / 1000:g} s: "
-            f"{_counted(self.count)}, too close to {percentile} to tell; raise --until-confident, or lower --qps a little."
+            f"{_counted(self.count)}, too close to {percentile} to tell; raise --until-confident, or lower --qps "
+            "a little."
         )
 
 

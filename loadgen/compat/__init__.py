@@ -14,6 +14,8 @@ import os
 import sys
 from pathlib import Path
 
+from loadgen.compat import start
+
 NAME = "mlperf_loadgen"
 _ALSO = "mlcommons_loadgen"
 """The reference's distribution also installs a package of this name, whose import hides the module itself."""
@@ -21,12 +23,15 @@ _IMPORTABLE = Path(__file__).resolve().parent / "importable"
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def install() -> None:
+def install(*, patience_s: float | None = None) -> None:
     """Let ``import mlperf_loadgen`` find this engine, in this process and in those that it starts.
 
+    ``patience_s``: how long a test waits without any answer before StartTest raises; an hour unless told.
     Raises ``RuntimeError`` where the reference was imported already.
     """
     api = importlib.import_module("loadgen.compat.api")
+    if patience_s is not None:
+        start.patience_s = patience_s
     found = sys.modules.get(NAME)
     if found is not None and found is not api and Path(getattr(found, "__file__", None) or "").parent != _IMPORTABLE:
         raise RuntimeError(f"{NAME} is already imported from {found.__file__}: call install() before importing it")

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from loadgen.answers import Answers
 from loadgen.compat.samples import QuerySampleResponse
 
@@ -127,9 +129,14 @@ def FirstTokenComplete(  # noqa: N802
     if not exchange.tokens:
         return
     answers = exchange.answers
-    now = answers.now()
-    for response, row in zip(responses, exchange.rows(responses), strict=True):
-        answers.columns["first_token"][row] = now
+    rows = exchange.rows(responses)
+    if rows:
+        # Read for rows that will be logged only: no other memory need be there.
+        tokens = [
+            _data(exchange, r) if answers.keeping and answers.wants(row) else b""
+            for r, row in zip(responses, rows, strict=True)
+        ]
+        answers.first_token(np.array(rows), tokens)
 
 
 def _complete_with_data(

@@ -19,6 +19,9 @@ from sut.triton.memory import SharedMemory
 from sut.triton.tensors import ModelInterface, as_array
 
 
+_BURST_BYTES = 1 << 20
+
+
 class UnexpectedOutput(ValueError):
     """A reply whose outputs are not those that the data expects."""
 
@@ -45,6 +48,8 @@ class RemoteLibrary:
         self.total_count, self.performance_count = total_count, performance_count
         self.inputs = inputs
         self.requests: list[Any] = [None] * total_count
+        self.burst = 1
+        """So many requests are together about 1 MiB: more should not be sent without a look at what the socket takes."""
         self._interface, self._messages = interface, messages
         self._batch_size, self._memory = batch_size, memory
         self._samples: dict[int, Sample] = {}
@@ -53,14 +58,17 @@ class RemoteLibrary:
         """Read these samples and make their requests.  Raises ``InputError`` for one that can not be had."""
         if self._memory is not None:
             self._memory.forget()
+        largest = 1
         for index in np.unique(indices).tolist():
             sample = self.inputs.sample(index)
+            largest = max(largest, sum(len(tensor.data) for tensor in sample))
             if self._memory is not None:
                 self._memory.put(index, sample)
             elif self._batch_size == 1:
                 self.requests[index] = self._messages.request(self._parts([sample]))
             else:
                 self._samples[index] = sample
+        self.burst = max(1, _BURST_BYTES // (largest * self._batch_size))
 
     def unload(self, indices: IndexArray) -> None:
         for index in np.unique(indices).tolist():
