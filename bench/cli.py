@@ -198,7 +198,7 @@ def _add_remote(run: _Parser) -> None:
     )  # fmt: skip
     remote.add_argument(
         "--concurrency", type=_positive(int), metavar="N",
-        help="requests under way at most (default: Offline 64; the other scenarios know no bound but --connections)",
+        help="requests under way at most (default: Offline 64, and Server 64 through tritonclient; else no bound but --connections)",
     )  # fmt: skip
     remote.add_argument(
         "--connections", type=_positive(int), metavar="N",

@@ -328,6 +328,11 @@ class Answers:
             why = "a second answer to a row"
         self._refuse(why)
 
+    def refuse(self, why: str) -> None:
+        """An answer was given that none was asked for; the run is INVALID, for this reason."""
+        with self._lock:
+            self._refuse(why)
+
     def _refuse(self, why: str) -> None:
         self.faults.refused[why] += 1
         self._gauges[Gauge.REFUSED] += 1

@@ -223,7 +223,10 @@ async def _issue_inline(phase: Phase, limits: Limits, answer: Answer, answers: A
                 responses = None
             completed_view[done] = now = clock()
             if responses is not None:
-                kept.append((first, responses))
+                if isinstance(responses, int):
+                    completed_view[done] = responses
+                else:
+                    kept.append((first, responses))
             done += 1
             if now >= hold_until:
                 break

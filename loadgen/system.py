@@ -57,9 +57,9 @@ class SampleLibrary(Protocol):
         """
 
 
-Answer: TypeAlias = Callable[[int, int], Responses | None]
-"""Computes the answers to rows [first, last) and returns them; None for a system whose answers nobody will look at.
-Raising fails the rows."""
+Answer: TypeAlias = Callable[[int, int], Responses | int | None]
+"""Computes the answers to rows [first, last) and returns them; None for a system whose answers nobody will look at, or
+when they were there where that was before the call returned (ns of the monotonic clock).  Raising fails the rows."""
 
 
 @runtime_checkable

@@ -16,7 +16,6 @@ from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval import mask as masks
 from torch import Tensor
 
-
 BOX_TARGET, MASK_TARGET = 0.377, 0.339
 _MASK_THRESHOLD = 0.5
 
@@ -47,7 +46,7 @@ class Answers:
 def detections(
     picture_ids: Sequence[int], outputs: Sequence[Mapping[str, Tensor]], categories: Sequence[int]
 ) -> list[Detection]:
-    """What torchvision's model put out for pictures, in COCO's form.  ``categories``: the number of each label, from 1."""
+    """What torchvision's model put out for pictures, in COCO's form.  ``categories``: by label, from 1."""
     return [
         detection
         for picture_id, output in zip(picture_ids, outputs, strict=True)

@@ -1,4 +1,4 @@
-"""A drop-in for ``mlperf_loadgen``: harnesses written for the C++ LoadGen's Python module run on this engine, unchanged.
+"""A drop-in for ``mlperf_loadgen``: harnesses written for the C++ LoadGen's Python module run on this engine.
 
     python -m loadgen.compat SCRIPT [ARGUMENTS ...]          # or, as the first lines of a script:
     import loadgen.compat; loadgen.compat.install()

@@ -6,9 +6,11 @@ raises an error both here and from StartTest.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import queue
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,8 +19,9 @@ import numpy as np
 from loadgen.answers import Answers
 from loadgen.compat.samples import QuerySampleResponse
 
+_clock = time.monotonic_ns
 _BLOCK_S = 0.25
-"""How long a closed loop blocks for an answer before it waits on the event loop instead, which costs some 20 us more."""
+"""How long a closed loop blocks for an answer before it waits on the event loop, which wakes some 20 us later."""
 
 
 class Exchange:
@@ -31,6 +34,13 @@ class Exchange:
         self.awaited = sys.maxsize
         """How many rows in all a blocked closed loop waits for."""
         self.gate: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.pending: list[int] = []
+        """SingleStream: the id of the query that is out, and of none when it is answered."""
+        self.newest = 0
+        """SingleStream: the last id that was given out."""
+        self.done_at = 0
+        """SingleStream: when the last query was answered, ns of the monotonic clock."""
+        self.blocked = False
         self.broken: Exception | None = None
         """What made it pointless to go on."""
         self.on_broken: Callable[[str], object] | None = None
@@ -46,6 +56,22 @@ class Exchange:
             pass
         finally:
             self.awaited = sys.maxsize
+
+    def block_for_one(self, patience_s: float) -> None:
+        """SingleStream: block until the query is answered.  Raises ``TimeoutError``, or what broke the run off."""
+        deadline = time.monotonic() + patience_s
+        self.blocked = True
+        try:
+            # As above: who answers empties ``pending`` first, then looks whether this is blocked.
+            while self.pending:
+                if self.broken is not None:
+                    raise self.broken
+                if time.monotonic() > deadline:
+                    raise self.break_off(no_answer(patience_s, 1))
+                with contextlib.suppress(queue.Empty):
+                    self.gate.get(timeout=min(_BLOCK_S, patience_s))
+        finally:
+            self.blocked = False
 
     def break_off(self, error: Exception) -> Exception:
         """The run can not go on; returns ``error``, to be raised."""
@@ -65,7 +91,7 @@ class Exchange:
             rows = [response.id - base for response in responses]
         except (AttributeError, TypeError):
             raise _not_responses(responses) from None
-        if rows and not (0 <= min(rows) and max(rows) < self.answers.issued):
+        if rows and (min(rows) < 0 or max(rows) >= self.answers.issued):
             raise self.unknown(next(row for row in rows if not 0 <= row < self.answers.issued) + base)
         return rows
 
@@ -77,6 +103,13 @@ def connect(exchange: Exchange | None) -> None:
     """From now on answers go there; None: nowhere."""
     global _exchange
     _exchange = exchange
+
+
+def no_answer(patience_s: float, samples: int) -> TimeoutError:
+    return TimeoutError(
+        f"no answer came for {patience_s:g} s while {samples} samples were waiting: answer each with "
+        "QuerySamplesComplete (or have it wait longer: install(patience_s=...))"
+    )
 
 
 def QuerySamplesComplete(  # noqa: N802
@@ -91,6 +124,15 @@ def QuerySamplesComplete(  # noqa: N802
         _no_test(responses)
         return
     answers, count = exchange.answers, len(responses)
+    if count == 1 and exchange.pending:
+        now = _clock()
+        response = responses[0]
+        if type(response) is QuerySampleResponse and response.id == exchange.newest:
+            exchange.done_at = now
+            exchange.pending.clear()
+            if exchange.blocked:
+                exchange.gate.put(None)
+            return
     if exchange.tokens or answers.keeping:
         _complete_with_data(exchange, responses, response_cb)
     elif count == 1:
@@ -99,7 +141,10 @@ def QuerySamplesComplete(  # noqa: N802
             raise _not_responses(responses)
         row = response.id - exchange.base
         if not 0 <= row < answers.issued:
-            raise exchange.unknown(response.id)
+            if not 0 <= row <= exchange.newest - exchange.base:
+                raise exchange.unknown(response.id)
+            answers.refuse("a second answer to a row")
+            return
         answers.complete(row, row + 1)
     elif count:
         if type(responses[0]) is not QuerySampleResponse:

@@ -53,6 +53,10 @@ class Enumeration:
     def __setstate__(self, state: int) -> None:
         self._number = state
 
+    def take_over(self, other: Enumeration) -> None:
+        """Become equal to it."""
+        self._number = other._number
+
     def __copy__(self) -> Enumeration:
         return type(self)(self._number)
 

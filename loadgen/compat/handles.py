@@ -51,23 +51,30 @@ H = TypeVar("H", System, Library)
 
 def ConstructSUT(issue_query: Any, flush_queries: Any) -> int:  # noqa: N802
     """A system under test; ``issue_query`` gets lists of QuerySample."""
-    return _hold(System("SUT", *_callable("ConstructSUT", issue_query, flush_queries), lambda: "PySUT"))
+    _check_callable("ConstructSUT", issue_query, flush_queries)
+    return _hold(System("SUT", issue_query, flush_queries, lambda: "PySUT"))
 
 
 def ConstructFastSUT(issue_query: Any, flush_queries: Any) -> int:  # noqa: N802
     """A system under test; ``issue_query`` gets a list of ids and a list of indices."""
-    return _hold(System("FastSUT", *_callable("ConstructFastSUT", issue_query, flush_queries), lambda: "PyFastSUT"))
+    _check_callable("ConstructFastSUT", issue_query, flush_queries)
+    return _hold(System("FastSUT", issue_query, flush_queries, lambda: "PyFastSUT"))
 
 
 def ConstructQDL(issue_query: Any, flush_queries: Any, name: Any) -> int:  # noqa: N802
     """A query dispatch library, which stands for systems on other hosts; ``name()`` tells their name."""
-    return _hold(System("QDL", *_callable("ConstructQDL", issue_query, flush_queries, name)))
+    _check_callable("ConstructQDL", issue_query, flush_queries, name)
+    return _hold(System("QDL", issue_query, flush_queries, name))
 
 
 def ConstructQSL(total_count: int, performance_count: int, load: Any, unload: Any) -> int:  # noqa: N802
     """A query sample library; ``load`` and ``unload`` get lists of indices."""
-    counts = (unsigned(count, "ConstructQSL(total_count, ...)") for count in (total_count, performance_count))
-    return _hold(Library(*counts, *_callable("ConstructQSL", load, unload)))
+    _check_callable("ConstructQSL", load, unload)
+    total_count, performance_count = (
+        unsigned(count, "ConstructQSL(total_count, performance_count, ...)")
+        for count in (total_count, performance_count)
+    )
+    return _hold(Library(total_count, performance_count, load, unload))
 
 
 def DestroySUT(sut: int) -> None:  # noqa: N802
@@ -96,11 +103,10 @@ def held(handle: int, kind: type[H]) -> H:
     return found
 
 
-def _callable(what: str, *callbacks: Any) -> tuple[Callable[..., Any], ...]:
+def _check_callable(what: str, *callbacks: Any) -> None:
     for callback in callbacks:
         if not callable(callback):
             raise TypeError(f"{what}: {callback!r} can not be called")
-    return callbacks
 
 
 def _hold(what: System | Library) -> int:
@@ -112,7 +118,7 @@ def _hold(what: System | Library) -> int:
 def _release(handle: int, kind: str) -> None:
     if unsigned(handle, f"Destroy{kind}") == 0:  # nothing, as in C++
         return
-    found = held(handle, Library if kind == "QSL" else System)
+    found: System | Library = held(handle, Library) if kind == "QSL" else held(handle, System)
     if found.kind != kind:
         raise ValueError(f"{handle} is the handle of a {found.kind}: call Destroy{found.kind}")
     del _held[handle]

@@ -17,10 +17,10 @@ class QuerySample:
 
     __slots__ = ("id", "index")
 
-    def __init__(self, id: int = 0, index: int = 0) -> None:
-        if not (type(id) is type(index) is int and id >= 0 and index >= 0):
-            id, index = (unsigned(value, "QuerySample(id: int, index: int)") for value in (id, index))
-        self.id = id
+    def __init__(self, number: int = 0, index: int = 0, /) -> None:
+        if not (type(number) is type(index) is int and number >= 0 and index >= 0):
+            number, index = (unsigned(value, "QuerySample(id: int, index: int)") for value in (number, index))
+        self.id = number
         self.index = index
 
     def __reduce__(self) -> Any:
@@ -32,12 +32,12 @@ class QuerySampleResponse:
 
     __slots__ = ("data", "id", "n_tokens", "size")
 
-    def __init__(self, id: int = 0, data: int = 0, size: int = 0, n_tokens: int = 0) -> None:
-        if not (type(id) is type(data) is type(size) is int and id >= 0 and data >= 0 and size >= 0):
+    def __init__(self, number: int = 0, data: int = 0, size: int = 0, n_tokens: int = 0, /) -> None:
+        if not (type(number) is type(data) is type(size) is int and number >= 0 and data >= 0 and size >= 0):
             wanted_for = "QuerySampleResponse(id: int, data: int, size: int, n_tokens: int)"
-            id, data, size = (unsigned(value, wanted_for) for value in (id, data, size))
+            number, data, size = (unsigned(value, wanted_for) for value in (number, data, size))
             n_tokens = signed(n_tokens, wanted_for)
-        self.id = id
+        self.id = number
         self.data = data
         self.size = size
         self.n_tokens = n_tokens

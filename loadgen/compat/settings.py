@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from loadgen import settings as engine
 from loadgen.compat.conversions import double, flag, signed_int, text, unsigned
@@ -50,11 +50,7 @@ class _Part(_Attribute):
         if type(value) is not self.kind:
             wanted_for = f"{type(struct).__name__}.{self.name}"
             raise TypeError(f"{wanted_for}: {value!r} is not a {self.kind.__name__}")
-        part = struct._values[self.name]
-        if isinstance(part, Struct):
-            part._values.update(value._values)
-        else:
-            part.__setstate__(int(value))
+        struct._values[self.name].take_over(value)
 
 
 class Struct:
@@ -72,6 +68,10 @@ class Struct:
         for attribute in attributes:
             setattr(cls, attribute.name, attribute)
 
+    def take_over(self, other: Self) -> None:
+        """Become equal to it."""
+        self._values.update(other._values)
+
     def __reduce__(self) -> Any:
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")
 
@@ -87,7 +87,7 @@ class TestSettings(Struct):
         status = config.from_config(changed, path, model, scenario, signed_int(conf_type, "FromConfig(conf_type)"))
         for name, value in vars(changed).items():
             if isinstance(self._values[name], Enumeration):
-                self._values[name].__setstate__(int(value))
+                self._values[name].take_over(type(self._values[name])(value))
             else:
                 self._values[name] = value
         return status
@@ -105,9 +105,23 @@ class TestSettings(Struct):
 class LogOutputSettings(Struct):
     __slots__ = ()
 
+    outdir: str
+    prefix: str
+    suffix: str
+    prefix_with_datetime: bool
+    copy_detail_to_stdout: bool
+    copy_summary_to_stdout: bool
+
 
 class LogSettings(Struct):
+    """The engine keeps its log in memory and writes it after the run, whatever mode and interval are asked for."""
+
     __slots__ = ()
+
+    log_output: LogOutputSettings
+    log_mode: LoggingMode
+    log_mode_async_poll_interval_ms: int
+    enable_trace: bool
 
 
 _CONVERSIONS: dict[str, _Convert] = {"int": unsigned, "float": double, "bool": flag}

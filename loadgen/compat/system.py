@@ -20,12 +20,20 @@ from loadgen.compat import completion, handles
 from loadgen.compat.completion import Exchange
 from loadgen.compat.samples import QuerySample
 from loadgen.settings import Scenario, TestSettings
-from loadgen.system import IndexArray
+from loadgen.system import Answer, IndexArray
 
 _Ask = Callable[[int, int], object]
 
 _COLLECT_EVERY = 50_000
 """Objects made until young ones are looked through: lists of samples are many, and die at once."""
+
+
+class CallbackError(BaseException):
+    """What a callback raised: ``error``, on its way to the script."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class CallbackLibrary:
@@ -48,13 +56,13 @@ class CallbackLibrary:
 class CallbackSystem:
     """Hands out queries: all that are due together in one call where they are coalesced or one query, else singly."""
 
-    answer = None
     _next_id = 1
     """Ids go on from test to test, so that a late answer to an earlier test is known as such.  None is 0."""
 
-    def __init__(self, system: handles.System, requested: TestSettings) -> None:
-        self._system = system
+    def __init__(self, system: handles.System, requested: TestSettings, patience_s: float) -> None:
+        self._system, self._patience_s = system, patience_s
         self._tokens = requested.use_token_latencies
+        self._one_by_one = requested.scenario == Scenario.SingleStream and not self._tokens
         self.columns: Mapping[str, npt.DTypeLike] = (
             {"first_token": np.int64, "n_tokens": np.int64} if self._tokens else {}
         )
@@ -73,6 +81,7 @@ class CallbackSystem:
         self._exchange = exchange = Exchange(answers, base, tokens=self._tokens)
         exchange.on_broken = lambda reason: loop.call_soon_threadsafe(answers.abort, reason)
         ask = (_fast if self._system.fast else _plain)(self._system.issue, answers, base)
+        self._answer = _answering(ask, exchange, loop, self._patience_s)
         if self._singly:
             self.issue = _singly(ask, answers, loop)
         elif answers.closed_loop:
@@ -84,6 +93,11 @@ class CallbackSystem:
         self._thresholds = gc.get_threshold()
         gc.set_threshold(_COLLECT_EVERY, *self._thresholds[1:])
         gc.enable()
+
+    @property
+    def answer(self) -> Answer | None:
+        """SingleStream needs nothing but the moment of each answer, unless answers are logged or tokens count."""
+        return self._answer if self._one_by_one and not self._exchange.answers.keeping else None
 
     def flush(self) -> None:
         _out_of_loop(self._system.flush)
@@ -152,6 +166,27 @@ def _blocking(ask: _Ask, exchange: Exchange, loop: asyncio.AbstractEventLoop) ->
             hide(loop)
 
     return issue
+
+
+def _answering(ask: _Ask, exchange: Exchange, loop: asyncio.AbstractEventLoop, patience_s: float) -> Answer:
+    """As ``_blocking``, for queries of one sample, telling when it was answered."""
+    hide, base, pending, block = asyncio._set_running_loop, exchange.base, exchange.pending, exchange.block_for_one
+
+    def answer(first: int, last: int) -> int:
+        exchange.newest = number = base + first
+        pending.append(number)
+        hide(None)
+        try:
+            ask(first, last)
+            if pending:
+                block(patience_s)
+        except Exception as error:  # must not be taken for a query that failed
+            raise CallbackError(error) from error
+        finally:
+            hide(loop)
+        return exchange.done_at
+
+    return answer
 
 
 def _singly(ask: _Ask, answers: Answers, loop: asyncio.AbstractEventLoop) -> _Ask:

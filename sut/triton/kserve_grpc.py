@@ -149,7 +149,7 @@ class GrpcMessages:
         for field in fields(memoryview(message)[_PREFIX_BYTES:]):
             if field.number == 5 and not isinstance(field.value, int):
                 described.append(decode(field.value, _OUTPUT))
-                typed = typed or any(inner.number == 5 for inner in fields(field.value))
+                typed = typed or any(inner.number == 5 and inner.value for inner in fields(field.value))
             elif field.number == 6 and not isinstance(field.value, int):
                 first = field.first + _PREFIX_BYTES
                 raw.append((first, first + len(field.value)))

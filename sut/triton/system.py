@@ -44,10 +44,22 @@ class _Link:
         self.wire: Wire | None = None
         self.served = 0
         """Requests answered with outputs."""
+        self.refused = self.lost = 0
+        """Requests that the server failed, and that the end of the connection failed."""
+        self.born_s = time.monotonic()
+        self.useless_until_s: float | None = None
+        """When the server is given up unless this connection is of use; None after one that was."""
         self.listed = False
         """Whether it is among those that take requests."""
         self.replaced = False
         """Whether another takes its place."""
+
+    @property
+    def is_useless(self) -> bool:
+        """It is lost at once, or by the first request: what listens there is not the server."""
+        if self.served or self.refused:
+            return False
+        return self.lost > 0 or time.monotonic() - self.born_s < _LONGEST_PAUSE_S
 
     @property
     def takes_requests(self) -> bool:
@@ -169,7 +181,7 @@ class RemoteSystem:
             elif single:
                 self._send_rows(channel, count)
             else:
-                for _ in range(count):
+                for _ in range(min(count, self._library.burst)):
                     first = self._next_row
                     if first == self._end_row:
                         break
@@ -179,9 +191,9 @@ class RemoteSystem:
             self._list(link)
 
     def _send_rows(self, channel: Channel, count: int) -> None:
-        """The next rows, at most ``count``, a request each."""
+        """The next rows, at most ``count`` and as many as the socket should be given at once, a request each."""
         first = self._next_row
-        self._next_row = last = min(first + count, self._end_row)
+        self._next_row = last = min(first + count, first + self._library.burst, self._end_row)
         send, requests, index = channel.send, self._library.requests, self._index
         if last - first == 1:
             send(first, requests[index[first]])
@@ -266,6 +278,10 @@ class RemoteSystem:
                 self.happened["requests sent again"] += 1
                 self._again.append(first)
             else:
+                if link.wire is not None and link.wire.closed:
+                    link.lost += 1
+                else:
+                    link.refused += 1
                 self._answers.fail(first, self._last_rows.pop(first, first + 1), reply.reason)
             return
         assert reply is not None
@@ -296,8 +312,9 @@ class RemoteSystem:
 
     # Connections.
 
-    async def _connect(self, endpoint: Endpoint) -> None:
+    async def _connect(self, endpoint: Endpoint, until_s: float | None = None) -> None:
         link = _Link(endpoint, self._new_channel(endpoint))
+        link.useless_until_s = until_s
         link.wire = await connect(endpoint, self._security, link.channel, partial(self._deliver, link))
         if link.wire.closed:
             raise ServerError(f"{endpoint} closes connections as soon as they are made")
@@ -319,18 +336,23 @@ class RemoteSystem:
         if not link.replaced and not self._closing:
             link.replaced = True
             self.happened["connections replaced"] += 1
-            self._start(self._reconnect(link.endpoint), _RECONNECTING)
+            self._start(self._reconnect(link), _RECONNECTING)
 
-    async def _reconnect(self, endpoint: Endpoint) -> None:
-        until, pause_s = time.monotonic() + RECONNECT_S, _FIRST_PAUSE_S
-        while True:
+    async def _reconnect(self, lost: _Link) -> None:
+        endpoint, reason = lost.endpoint, f"{lost.endpoint} drops every connection"
+        until_s, pause_s = time.monotonic() + RECONNECT_S, _FIRST_PAUSE_S
+        if lost.is_useless:
+            until_s = until_s if lost.useless_until_s is None else lost.useless_until_s
+            pause_s = min(_LONGEST_PAUSE_S, RECONNECT_S / 4)
+            await asyncio.sleep(pause_s)
+        while time.monotonic() < until_s:
             try:
-                async with asyncio.timeout(max(until - time.monotonic(), 0.1)):
-                    await self._connect(endpoint)
+                async with asyncio.timeout(max(until_s - time.monotonic(), 0.1)):
+                    await self._connect(endpoint, until_s)
                 return
             except (ServerError, TimeoutError) as error:
                 reason = str(error) or f"{endpoint} can not be reached"
-            if time.monotonic() + pause_s > until:
+            if time.monotonic() + pause_s > until_s:
                 break
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

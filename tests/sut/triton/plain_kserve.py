@@ -75,7 +75,8 @@ class Grpc(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
             doubled = double(token, request.model_name, tensor.name, tensor.datatype, list(tensor.shape), data)
         except Refused as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        output = {"name": "y", "datatype": "FP32", "shape": tensor.shape}
+        # Some servers send an empty message for contents that lie in the raw ones.
+        output = {"name": "y", "datatype": "FP32", "shape": tensor.shape, "contents": {}}
         return service_pb2.ModelInferResponse(
             model_name="double", model_version="1", id=request.id, outputs=[output], raw_output_contents=[doubled]
         )

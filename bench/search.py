@@ -1,0 +1,232 @@
+"""The search for the highest load that passes: which probe to make next, told from the outcomes of those before.
+
+Pure arithmetic: no clock, no system, no file.  ``next_step`` depends on the history alone, so a search that was broken
+off goes on from its journal as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from loadgen.early_stopping import allowed_over, estimate, least_queries
+
+PRECISION = 0.01
+"""The load that passes and the load that fails are at most this far apart, as a share, when the search ends."""
+REPLICAS = 3
+"""Probes, of different traffic, that stand behind each side of the boundary."""
+_STEP = 4.0
+"""From one load to the next as long as all pass, or all fail."""
+_SMALL_STEP = 1.0 + 4 * PRECISION
+"""The same once a boundary was seen and replicas have moved it."""
+_FIRST_QUERIES = 64
+_SHORTEST_SHARE = 1 / 60
+"""Of a full run's duration: the shortest probe."""
+_SHORTEST_S = 0.5
+_CONTRAST = 4.0
+"""Queries that would be over at the border, in a probe of a bracket as wide as its load; more in a narrower one."""
+_MOST_PROBES = 150
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is searched for."""
+
+    percentile: float
+    bound_s: float
+    """The latency bound, or the widest where there are several."""
+    full_s: float
+    """Least duration and least number of queries of a full run."""
+    full_queries: int
+    start: float
+    most: float
+    """The highest load that can be asked for at all."""
+    whole: bool = False
+    """MultiStream: loads are whole numbers (samples in a query), and queries follow each other.  Else: queries/s."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A probe to be made: its traffic lasts ``seconds`` and has ``queries`` queries, whichever is more."""
+
+    load: float
+    seconds: float
+    queries: int
+    replica: int
+    """0 is the traffic of the settings' own seeds, and each other number another traffic."""
+    purpose: str
+    """``bracket``, ``bisect``, ``replicate`` or ``confirm``."""
+    allowed: int
+    """How many of its queries may be over the bound; one more, and it need not go on."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a probe."""
+
+    queries: int
+    over: int
+    seconds: float
+    valid: bool
+    """Whether it passed every check; asked of the confirming run alone."""
+    query_s: float = 0.0
+    """Mean latency of a query."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Probe:
+    ask: Ask
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The end of a search: the highest load whose full run is VALID; None when there is none, with the reason."""
+
+    load: float | None
+    fails_at: float | None
+    """The lowest load that failed; None when the search ran out of loads to ask for."""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All probes of one load together."""
+
+    load: float
+    queries: int
+    over: int
+    probes: int
+    refused: bool
+    """Its full run was not VALID."""
+    passes: bool
+
+
+def search(
+    goal: Goal, probe: Callable[[Ask], Outcome], history: Sequence[Probe] = (), done: Callable[[Probe], None] | None = None
+) -> tuple[Peak, list[Probe]]:
+    """Probe until the peak is found; returns it with all probes.  ``done`` hears of each new one."""
+    probes = list(history)
+    while isinstance(step := next_step(goal, probes), Ask):
+        probes.append(Probe(step, probe(step)))
+        if done is not None:
+            done(probes[-1])
+    return step, probes
+
+
+def next_step(goal: Goal, history: Sequence[Probe]) -> Ask | Peak:
+    """What to do after these probes."""
+    known = evidence(goal, history)
+    low, high = bracket(known)
+    for probe in history:
+        if probe.ask.purpose == "confirm" and probe.outcome.valid:
+            return Peak(probe.ask.load, high)
+    if not known:
+        return _ask(goal, known, _first_load(goal), 1.0, "bracket")
+    if low is None:
+        assert high is not None
+        step = _STEP if not any(one.queries and _share_met(goal, one) for one in known) else _SMALL_STEP
+        load = math.floor(high / step) if goal.whole else high / step
+        if load < (1 if goal.whole else 1 / max(goal.full_s, 1.0)) or len(history) >= _MOST_PROBES:
+            return Peak(None, high, f"not even {_shown(goal, high)} passes: the bound is too tight for this system")
+        return _ask(goal, known, load, 1.0, "bracket")
+    if high is None and low < goal.most:
+        step = _STEP if not any(one.refused or not one.passes for one in known) else _SMALL_STEP
+        load = min(low * step, goal.most)
+        return _ask(goal, known, max(math.floor(load), low + 1) if goal.whole else load, 1.0, "bracket")
+    exhausted = len(history) >= _MOST_PROBES
+    if high is not None and not exhausted:
+        width = max(high / low - 1.0, PRECISION)
+        if high / low > 1.0 + PRECISION and not (goal.whole and high - low <= 1):
+            middle = math.sqrt(low * high)
+            if goal.whole:
+                middle = min(max(round(middle), low + 1), high - 1)
+            return _ask(goal, known, middle, width, "bisect")
+        for side in (low, high):
+            found = next(one for one in known if one.load == side)
+            if found.probes < REPLICAS and not found.refused:
+                return _ask(goal, known, side, width, "replicate")
+    if len(history) >= 2 * _MOST_PROBES:
+        return Peak(None, high, f"the verdicts at {_shown(goal, low)} do not settle: full runs fail where probes pass")
+    return _confirm(goal, known, low)
+
+
+def evidence(goal: Goal, history: Sequence[Probe]) -> list[Evidence]:
+    """The probes by load, rising.  A load passes if a full run with its share over the bound would pass."""
+    found = []
+    for load in sorted({probe.ask.load for probe in history}):
+        probes = [probe for probe in history if probe.ask.load == load]
+        refused = any(probe.ask.purpose == "confirm" and not probe.outcome.valid for probe in probes)
+        queries, over = (sum(getattr(p.outcome, name) for p in probes) for name in ("queries", "over"))
+        one = Evidence(load, queries, over, len(probes), refused, passes=False)
+        found.append(Evidence(load, queries, over, len(probes), refused, not refused and _share_met(goal, one)))
+    return found
+
+
+def bracket(known: Sequence[Evidence]) -> tuple[float | None, float | None]:
+    """The lowest load that fails, and the highest below it that passes (low, high)."""
+    high = min((one.load for one in known if not one.passes), default=None)
+    below = [one.load for one in known if one.passes and (high is None or one.load < high)]
+    return max(below, default=None), high
+
+
+def full_queries(goal: Goal, load: float, query_s: float = 0.0) -> int:
+    """Queries of a full run at a load, as many as any verdict needs at least.  ``query_s`` matters in closed loops."""
+    rate = (1.0 / query_s if query_s else 0.0) if goal.whole else load
+    least = estimate(0, goal.percentile).queries_needed if goal.whole else least_queries(goal.percentile)
+    return max(goal.full_queries, math.ceil(rate * goal.full_s), least)
+
+
+def _allowed(goal: Goal, queries: int) -> int:
+    """How many of a full run's queries may be over the bound."""
+    allowed = allowed_over(queries, goal.percentile)
+    # In a closed loop the estimate must be within the bound: the highest latency but for those that are discarded.
+    return allowed - 1 if goal.whole else allowed
+
+
+def _share_met(goal: Goal, one: Evidence) -> bool:
+    full = full_queries(goal, one.load)
+    return one.queries > 0 and one.over * full <= max(_allowed(goal, full), 0) * one.queries
+
+
+def _first_load(goal: Goal) -> float:
+    """The start, but not so low that the first probe would last for long."""
+    if goal.whole:
+        return max(1, min(round(goal.start), round(goal.most)))
+    return min(max(goal.start, _FIRST_QUERIES / _shortest_s(goal)), goal.most)
+
+
+def _shortest_s(goal: Goal) -> float:
+    return min(goal.full_s, max(goal.full_s * _SHORTEST_SHARE, _SHORTEST_S, 4 * goal.bound_s))
+
+
+def _ask(goal: Goal, known: Sequence[Evidence], load: float, width: float, purpose: str) -> Ask:
+    """A probe long enough for a bracket of this width (as a share of its load).
+
+    An overload of ``width`` takes ``bound/width`` to pass the bound, and the share over the bound must be told with
+    an error that moves the verdict by less than the bracket.
+    """
+    full = full_queries(goal, load)
+    share = 1.0 - goal.percentile
+    queries = _FIRST_QUERIES if purpose == "bracket" else min(math.ceil(_CONTRAST / (share * width)), full)
+    seconds = 0.0 if goal.whole else min(goal.full_s, max(_shortest_s(goal), goal.bound_s / width))
+    planned = max(queries, math.ceil(load * seconds)) if not goal.whole else queries
+    allowed = math.floor(max(_allowed(goal, full), 0) / full * planned)
+    return Ask(load, seconds, queries, _replica(known, load), purpose, allowed)
+
+
+def _confirm(goal: Goal, known: Sequence[Evidence], load: float) -> Ask:
+    full = full_queries(goal, load)
+    # What a closed loop's full run will have in queries is not known before, so that it is not cut short.
+    allowed = full if goal.whole else _allowed(goal, full)
+    return Ask(load, goal.full_s, full, 0, "confirm", allowed)
+
+
+def _replica(known: Sequence[Evidence], load: float) -> int:
+    return sum(one.probes for one in known if one.load == load)
+
+
+def _shown(goal: Goal, load: float) -> str:
+    return f"{load:.0f} samples per query" if goal.whole else f"{load:.4g} queries/s"

@@ -1,0 +1,157 @@
+"""StartTest: one test from a script's handles and settings to its log files, in the calling thread.
+
+Puts the engine's parts together; what goes wrong beyond the reference's rules is raised here, after the logs are
+written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import cast
+
+from loadgen import settings as engine
+from loadgen.compat import handles
+from loadgen.compat.completion import no_answer
+from loadgen.compat.conversions import text
+from loadgen.compat.output import Output
+from loadgen.compat.settings import LogSettings, TestSettings, config
+from loadgen.compat.system import CallbackError, CallbackLibrary, CallbackSystem
+from loadgen.config import ConfigReader
+from loadgen.issue import End
+from loadgen.run import Test, run_on_fast_loop
+from loadgen.system import SystemUnderTest
+
+_AUDIT_CONFIG = "audit.config"
+_AUDIT_WARNING = "Found Audit Config file (audit.config). Overriding TestSettings from audit.config file."
+patience_s = 3600.0
+"""How long a test waits without any answer.  The reference waits for ever; a large batch may take long to answer."""
+
+_turn = threading.Lock()
+
+
+def StartTest(  # noqa: N802
+    sut: int, qsl: int, test_settings: TestSettings, audit_config_filename: str = _AUDIT_CONFIG
+) -> None:
+    """Run a test with log files in the current folder; see ``StartTestWithLogSettings``."""
+    StartTestWithLogSettings(sut, qsl, test_settings, LogSettings(), audit_config_filename)
+
+
+def StartTestWithLogSettings(  # noqa: N802
+    sut: int,
+    qsl: int,
+    test_settings: TestSettings,
+    log_settings: LogSettings,
+    audit_config_filename: str = _AUDIT_CONFIG,
+) -> None:
+    """Run a test and write its log files; returns when both are done.  What a callback raises comes out here.
+
+    Raises ``ValueError`` for handles and settings that make no test, ``OSError`` where the logs can not be written,
+    ``TimeoutError`` when the system stops answering, ``RuntimeError`` while another test runs.
+    """
+    for value, kind in ((test_settings, TestSettings), (log_settings, LogSettings)):
+        if type(value) is not kind:
+            raise TypeError(f"StartTest: {value!r} is not a {kind.__name__}")
+    system, library = handles.held(sut, handles.System), handles.held(qsl, handles.Library)
+    audit = Path(text(audit_config_filename, "StartTest(audit_config_filename)"))
+    if not _turn.acquire(blocking=False):
+        raise RuntimeError("a test is running already: wait until its StartTest returns")
+    try:
+        _perform(system, library, test_settings.requested(), Output(log_settings), audit)
+    finally:
+        _turn.release()
+
+
+def _perform(
+    system: handles.System, library: handles.Library, requested: engine.TestSettings, output: Output, audit: Path
+) -> None:
+    if requested.server_num_issue_query_threads:
+        raise engine.SettingsError(
+            "server_num_issue_query_threads must be 0: no Python program can register the threads it asks for"
+        )
+    called = CallbackSystem(system, requested, patience_s)
+    requested, warnings = _audited(requested, audit)
+    errors, config.errors = tuple(config.errors), []
+    output.create()
+    test = Test(
+        cast(SystemUnderTest, called),  # its name is asked for each time, its issue made when it is opened
+        CallbackLibrary(library),
+        requested,
+        config_warnings=warnings,
+        config_errors=errors,
+        patience_s=patience_s,
+    )
+    try:
+        with _own_loop(), _plain_interrupt(), _unwrapped():
+            run_on_fast_loop(test.run())
+    except BaseException as error:
+        test.interrupted = f"{type(error).__name__}: {error}".removesuffix(": ")
+        test.log.error("error_runtime", test.interrupted)
+        raise
+    finally:
+        output.write(test)
+    if called.broken is not None:
+        raise called.broken
+    if any(report.end == End.NO_ANSWER for report in test.reports):
+        raise no_answer(patience_s, test.answers.faults.unanswered)
+
+
+def _audited(requested: engine.TestSettings, audit: Path) -> tuple[engine.TestSettings, tuple[str, ...]]:
+    """The settings as an audit file overrides them, where there is one, and what to warn of."""
+    warnings: tuple[str, ...] = ()
+    if audit.is_file():
+        warnings = (_AUDIT_WARNING,)
+        config.from_config(requested, audit, "*", requested.scenario.name, ConfigReader.FILE)
+    if requested.test05:
+        requested = replace(
+            requested,
+            mode=engine.Mode.PerformanceOnly,
+            qsl_rng_seed=requested.test05_qsl_rng_seed,
+            sample_index_rng_seed=requested.test05_sample_index_rng_seed,
+            schedule_rng_seed=requested.test05_schedule_rng_seed,
+        )
+    return requested, warnings
+
+
+@contextmanager
+def _unwrapped() -> Iterator[None]:
+    """What a callback raised, as it raised it."""
+    try:
+        yield
+    except CallbackError as wrapped:
+        raise wrapped.error from wrapped.error.__cause__
+
+
+@contextmanager
+def _own_loop() -> Iterator[None]:
+    """StartTest blocks, so a script that calls it from a coroutine blocks its own loop; ours runs meanwhile."""
+    outer = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    try:
+        yield
+    finally:
+        asyncio._set_running_loop(outer)
+
+
+@contextmanager
+def _plain_interrupt() -> Iterator[None]:
+    """Let Ctrl-C end a callback at once, where the engine's loop would first wait for it to return."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, interrupt)  # asyncio leaves any handler but Python's own as it is
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
