@@ -26,6 +26,9 @@ _SHORTEST_SHARE = 1 / 60
 _SHORTEST_S = 0.5
 _CONTRAST = 4.0
 """Queries that would be over at the border, in a probe of a bracket as wide as its load; more in a narrower one."""
+_LONGEST_SHARE = 1 / 6
+"""Of a full run: the longest probe."""
+_CAUTION = 1.3
 _MOST_PROBES = 150
 
 
@@ -125,11 +128,15 @@ def next_step(goal: Goal, history: Sequence[Probe]) -> Ask | Peak:
             return Peak(probe.ask.load, high)
     if not known:
         return _ask(goal, known, _first_load(goal), 1.0, "bracket")
+    if (refused := min((one.load for one in known if one.refused), default=None)) is not None and refused == high:
+        if (lower := _cautious(goal, 0.0, refused)) >= _least_load(goal):
+            return _confirm(goal, known, lower)
+        return Peak(None, high, "no full run is VALID, though short ones pass")
     if low is None:
         assert high is not None
         step = _STEP if not any(one.queries and _share_met(goal, one) for one in known) else _SMALL_STEP
         load = math.floor(high / step) if goal.whole else high / step
-        if load < (1 if goal.whole else 1 / max(goal.full_s, 1.0)) or len(history) >= _MOST_PROBES:
+        if load < _least_load(goal) or len(history) >= _MOST_PROBES:
             return Peak(None, high, f"not even {_shown(goal, high)} passes: the bound is too tight for this system")
         return _ask(goal, known, load, 1.0, "bracket")
     if high is None and low < goal.most:
@@ -146,11 +153,9 @@ def next_step(goal: Goal, history: Sequence[Probe]) -> Ask | Peak:
             return _ask(goal, known, middle, width, "bisect")
         for side in (low, high):
             found = next(one for one in known if one.load == side)
-            if found.probes < REPLICAS and not found.refused:
+            if found.probes < REPLICAS:
                 return _ask(goal, known, side, width, "replicate")
-    if len(history) >= 2 * _MOST_PROBES:
-        return Peak(None, high, f"the verdicts at {_shown(goal, low)} do not settle: full runs fail where probes pass")
-    return _confirm(goal, known, low)
+    return _confirm(goal, known, _cautious(goal, low, high))
 
 
 def evidence(goal: Goal, history: Sequence[Probe]) -> list[Evidence]:
@@ -202,6 +207,19 @@ def _shortest_s(goal: Goal) -> float:
     return min(goal.full_s, max(goal.full_s * _SHORTEST_SHARE, _SHORTEST_S, 4 * goal.bound_s))
 
 
+def _least_load(goal: Goal) -> float:
+    return 1.0 if goal.whole else 1.0 / max(goal.full_s, 1.0)
+
+
+def _cautious(goal: Goal, low: float, high: float | None) -> float:
+    """What a full run is made at: somewhat below the load that fails, as most of the full runs there would fail too."""
+    if high is None:
+        return low
+    if goal.whole:
+        return max(low, min(high - 1, math.floor(high / (1.0 + PRECISION))))
+    return high / (1.0 + _CAUTION * PRECISION)
+
+
 def _ask(goal: Goal, known: Sequence[Evidence], load: float, width: float, purpose: str) -> Ask:
     """A probe long enough for a bracket of this width (as a share of its load).
 
@@ -210,7 +228,8 @@ def _ask(goal: Goal, known: Sequence[Evidence], load: float, width: float, purpo
     """
     full = full_queries(goal, load)
     share = 1.0 - goal.percentile
-    queries = _FIRST_QUERIES if purpose == "bracket" else min(math.ceil(_CONTRAST / (share * width)), full)
+    longest = max(math.ceil(full * _LONGEST_SHARE), math.ceil(1 / share))
+    queries = _FIRST_QUERIES if purpose == "bracket" else min(math.ceil(_CONTRAST / (share * width)), longest)
     seconds = 0.0 if goal.whole else min(goal.full_s, max(_shortest_s(goal), goal.bound_s / width))
     planned = max(queries, math.ceil(load * seconds)) if not goal.whole else queries
     allowed = math.floor(max(_allowed(goal, full), 0) / full * planned)

@@ -221,12 +221,14 @@ async def _issue_inline(phase: Phase, limits: Limits, answer: Answer, answers: A
             except Exception as error:  # whatever a model may raise: this query failed, and the run goes on
                 failed.append((first, error))
                 responses = None
-            completed_view[done] = now = clock()
-            if responses is not None:
-                if isinstance(responses, int):
-                    completed_view[done] = responses
-                else:
-                    kept.append((first, responses))
+            now = clock()
+            if responses is None:
+                completed_view[done] = now
+            elif isinstance(responses, int):
+                completed_view[done] = responses
+            else:
+                completed_view[done] = now
+                kept.append((first, responses))
             done += 1
             if now >= hold_until:
                 break

@@ -7,6 +7,8 @@ input, 130 interrupted or told to end.  Without torchrun it is one rank.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import os
 import secrets
 import signal
 import sys
@@ -40,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(options, ranks)
     except InputError as error:
         # The ranks agree on what is wrong, and one tells it; but a rank may lack a device of its own.
-        return _end(USAGE, str(error) if place.rank == 0 or error.local else "")
+        return _end(place, USAGE, str(error) if place.rank == 0 or error.local else "")
     except LostRank as error:
-        return _end(NOT_REACHED, f"rank {place.rank}: another rank is gone ({error}); start again with --resume")
+        return _end(place, NOT_REACHED, f"rank {place.rank}: another rank is gone ({error}); start again with --resume")
     except RuntimeError as error:
         if "DataLoader worker" in str(error):
             gone = "a process that reads images is gone"
@@ -50,9 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             gone = "another rank is gone"
         else:
             raise
-        return _end(NOT_REACHED, f"rank {place.rank}: {gone} ({one_line(error)}); start again with --resume")
+        return _end(place, NOT_REACHED, f"rank {place.rank}: {gone} ({one_line(error)}); start again with --resume")
     except KeyboardInterrupt:
-        return _end(INTERRUPTED, f"rank {place.rank}: interrupted; --resume goes on from the last checkpoint")
+        return _end(place, INTERRUPTED, f"rank {place.rank}: interrupted; --resume goes on from the last checkpoint")
 
 
 def _run(options: argparse.Namespace, ranks: Ranks) -> int:
@@ -228,12 +230,18 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _end(status: int, told: str) -> int:
+def _end(place: Place, status: int, told: str) -> int:
     """Tell, and see that the status is ours: torchrun sends SIGTERM to the others as soon as one rank has ended."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if told:
         print(f"training: {told}", file=sys.stderr, flush=True)
+    if place.world > 1:
+        # At once: taking down what is shared with other ranks may wait for one that is gone, without end.
+        for reader in multiprocessing.active_children():
+            reader.kill()
+        sys.stdout.flush()
+        os._exit(status)
     return status
 
 

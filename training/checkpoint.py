@@ -5,6 +5,7 @@ Knows files; what is in a checkpoint is the trainer's.
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import zipfile
@@ -20,8 +21,11 @@ def save(state: dict[str, Any], path: Path) -> None:
     """Replace the checkpoint at ``path``.  ``InputError`` where it can not be written: the old one then stays."""
     partial = path.with_suffix(".partial")
     try:
+        # Not to the file itself: of a full disk torch would tell only where in its archive it was.
+        packed = io.BytesIO()
+        torch.save(state, packed)
         with partial.open("wb") as file:
-            torch.save(state, file)
+            file.write(packed.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -30,7 +34,7 @@ def save(state: dict[str, Any], path: Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-    except (OSError, RuntimeError) as error:  # torch tells a full disk as either
+    except OSError as error:
         partial.unlink(missing_ok=True)
         raise InputError(
             f"cannot write the checkpoint {path}: {one_line(error)}; make room, then start again with --resume"

@@ -129,7 +129,10 @@ def device_for(place: Place, name: str) -> torch.device:
 
 @contextlib.contextmanager
 def joined(place: Place, device: torch.device, backend: str) -> Iterator[Ranks]:
-    """Join the others, and leave at the end.  ``backend``: ``auto``, ``gloo`` or ``nccl``, for the gradients."""
+    """Join the others, and leave at the end.  ``backend``: ``auto``, ``gloo`` or ``nccl``, for the gradients.
+
+    After an error nothing is left orderly, as that may wait for ranks that are gone: the process has to be ended.
+    """
     if backend == "nccl" and device.type != "cuda":
         raise InputError("nccl needs a GPU for every rank and this one trains on the CPU: give --backend gloo")
     if device.type == "cuda":
@@ -139,13 +142,12 @@ def joined(place: Place, device: torch.device, backend: str) -> Iterator[Ranks]:
         return
     if device.type == "cuda":
         backend = "cpu:gloo,cuda:gloo" if backend == "gloo" else "cpu:gloo,cuda:nccl"
-    with _noticing_loss():
-        distributed.init_process_group("gloo" if device.type == "cpu" else backend, timeout=_PATIENCE)
     try:
-        yield Ranks(place, device)
-    finally:
-        # Closing our side at once is what tells the others, if this is an error.
-        distributed.destroy_process_group()
+        distributed.init_process_group("gloo" if device.type == "cpu" else backend, timeout=_PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"rank {place.rank} can not meet the others: {one_line(error)}", local=True) from None
+    yield Ranks(place, device)
+    distributed.destroy_process_group()
 
 
 @contextlib.contextmanager

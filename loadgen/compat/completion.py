@@ -34,8 +34,8 @@ class Exchange:
         self.awaited = sys.maxsize
         """How many rows in all a blocked closed loop waits for."""
         self.gate: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self.pending: list[int] = []
-        """SingleStream: the id of the query that is out, and of none when it is answered."""
+        self.pending: set[int] = set()
+        """SingleStream: the id of the query that is out, until it is answered."""
         self.newest = 0
         """SingleStream: the last id that was given out."""
         self.done_at = 0
@@ -123,16 +123,17 @@ def QuerySamplesComplete(  # noqa: N802
     if exchange is None:
         _no_test(responses)
         return
-    answers, count = exchange.answers, len(responses)
-    if count == 1 and exchange.pending:
-        now = _clock()
-        response = responses[0]
-        if type(response) is QuerySampleResponse and response.id == exchange.newest:
-            exchange.done_at = now
-            exchange.pending.clear()
+    if exchange.pending and len(responses) == 1 and type(response := responses[0]) is QuerySampleResponse:
+        exchange.done_at = _clock()
+        try:
+            exchange.pending.remove(response.id)
+        except KeyError:
+            pass  # a second answer, or one to nothing
+        else:
             if exchange.blocked:
                 exchange.gate.put(None)
             return
+    answers, count = exchange.answers, len(responses)
     if exchange.tokens or answers.keeping:
         _complete_with_data(exchange, responses, response_cb)
     elif count == 1:

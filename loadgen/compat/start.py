@@ -9,35 +9,34 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import cast
+from typing import Any, TypeVar, cast
 
 from loadgen import settings as engine
+from loadgen.audit_config import AUDIT_CONFIG, audited
 from loadgen.compat import handles
 from loadgen.compat.completion import no_answer
 from loadgen.compat.conversions import text
 from loadgen.compat.output import Output
 from loadgen.compat.settings import LogSettings, TestSettings, config
 from loadgen.compat.system import CallbackError, CallbackLibrary, CallbackSystem
-from loadgen.config import ConfigReader
+from loadgen.find_peak import find_peak
 from loadgen.issue import End
 from loadgen.run import Test, run_on_fast_loop
 from loadgen.system import SystemUnderTest
 
-_AUDIT_CONFIG = "audit.config"
-_AUDIT_WARNING = "Found Audit Config file (audit.config). Overriding TestSettings from audit.config file."
 patience_s = 3600.0
 """How long a test waits without any answer.  The reference waits for ever; a large batch may take long to answer."""
 
 _turn = threading.Lock()
+T = TypeVar("T")
 
 
 def StartTest(  # noqa: N802
-    sut: int, qsl: int, test_settings: TestSettings, audit_config_filename: str = _AUDIT_CONFIG
+    sut: int, qsl: int, test_settings: TestSettings, audit_config_filename: str = AUDIT_CONFIG
 ) -> None:
     """Run a test with log files in the current folder; see ``StartTestWithLogSettings``."""
     StartTestWithLogSettings(sut, qsl, test_settings, LogSettings(), audit_config_filename)
@@ -48,7 +47,7 @@ def StartTestWithLogSettings(  # noqa: N802
     qsl: int,
     test_settings: TestSettings,
     log_settings: LogSettings,
-    audit_config_filename: str = _AUDIT_CONFIG,
+    audit_config_filename: str = AUDIT_CONFIG,
 ) -> None:
     """Run a test and write its log files; returns when both are done.  What a callback raises comes out here.
 
@@ -76,47 +75,34 @@ def _perform(
             "server_num_issue_query_threads must be 0: no Python program can register the threads it asks for"
         )
     called = CallbackSystem(system, requested, patience_s)
-    requested, warnings = _audited(requested, audit)
-    errors, config.errors = tuple(config.errors), []
+    requested, warnings, errors = audited(requested, audit)
+    errors, config.errors = (*config.errors, *errors), []
     output.create()
-    test = Test(
-        cast(SystemUnderTest, called),  # its name is asked for each time, its issue made when it is opened
-        CallbackLibrary(library),
-        requested,
-        config_warnings=warnings,
-        config_errors=errors,
-        patience_s=patience_s,
-    )
-    try:
-        with _own_loop(), _plain_interrupt(), _unwrapped():
-            run_on_fast_loop(test.run())
-    except BaseException as error:
-        test.interrupted = f"{type(error).__name__}: {error}".removesuffix(": ")
-        test.log.error("error_runtime", test.interrupted)
-        raise
-    finally:
+    under_test = cast(SystemUnderTest, called)  # its name is asked for each time, its issue made when it is opened
+    sampled = CallbackLibrary(library)
+    told = {"config_warnings": warnings, "config_errors": errors}
+    if requested.mode == engine.Mode.FindPeakPerformance:
+        test = _in_this_thread(find_peak(under_test, sampled, requested, patience_s=patience_s, **told))
         output.write(test)
+    else:
+        test = Test(under_test, sampled, requested, patience_s=patience_s, **told)
+        try:
+            _in_this_thread(test.run())
+        except BaseException as error:
+            test.interrupted = f"{type(error).__name__}: {error}".removesuffix(": ")
+            test.log.error("error_runtime", test.interrupted)
+            raise
+        finally:
+            output.write(test)
     if called.broken is not None:
         raise called.broken
     if any(report.end == End.NO_ANSWER for report in test.reports):
         raise no_answer(patience_s, test.answers.faults.unanswered)
 
 
-def _audited(requested: engine.TestSettings, audit: Path) -> tuple[engine.TestSettings, tuple[str, ...]]:
-    """The settings as an audit file overrides them, where there is one, and what to warn of."""
-    warnings: tuple[str, ...] = ()
-    if audit.is_file():
-        warnings = (_AUDIT_WARNING,)
-        config.from_config(requested, audit, "*", requested.scenario.name, ConfigReader.FILE)
-    if requested.test05:
-        requested = replace(
-            requested,
-            mode=engine.Mode.PerformanceOnly,
-            qsl_rng_seed=requested.test05_qsl_rng_seed,
-            sample_index_rng_seed=requested.test05_sample_index_rng_seed,
-            schedule_rng_seed=requested.test05_schedule_rng_seed,
-        )
-    return requested, warnings
+def _in_this_thread(main: Coroutine[Any, Any, T]) -> T:
+    with _own_loop(), _plain_interrupt(), _unwrapped():
+        return run_on_fast_loop(main)
 
 
 @contextmanager

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+import numpy as np
 import numpy.typing as npt
 
 from sut.triton.errors import ProtocolError
-from sut.triton.tensors import ModelInterface, Shape, TensorError, as_array, check_size
+from sut.triton.tensors import DATATYPES, ModelInterface, Shape, TensorError, as_array, check_size
 
 Buffer = bytes | memoryview
 
@@ -59,6 +60,22 @@ class Messages(Protocol):
 
     def request(self, parts: Sequence[Part], regions: Sequence[Region] = ()) -> Any:
         """A whole request: the inputs in the model's order, and for outputs in shared memory a region each."""
+
+
+class SharedMessages(Messages, Protocol):
+    """Requests whose inputs and outputs all lie in shared memory, made of two sides that are each prepared once.
+
+    A reply's outputs are arrays of the form that it tells; their contents are where the request said.
+    """
+
+    def input_side(self, parts: Sequence[Part]) -> bytes:
+        """What a request says of its inputs: ``parts`` name regions."""
+
+    def output_side(self, regions: Sequence[Region]) -> bytes:
+        """What a request says of where its outputs go: a region each."""
+
+    def joined(self, input_side: bytes, output_side: bytes) -> Any:
+        """A whole request of these two."""
 
 
 class Channel(Protocol):
@@ -140,6 +157,14 @@ def contents(message: Buffer, output: Found) -> npt.NDArray[Any]:
     try:
         return as_array(output.datatype, output.shape, memoryview(message)[output.first : output.last])
     except TensorError as error:
+        raise ProtocolError(f"output {output.name}: {error}") from None
+
+
+def form(_: Buffer, output: Found) -> npt.NDArray[Any]:
+    """An output in shared memory: an array of its datatype and shape, without contents.  Raises ``ProtocolError``."""
+    try:
+        return np.broadcast_to(np.zeros((), DATATYPES[output.datatype]), output.shape)
+    except ValueError as error:  # numpy's, for a shape of more elements than it can count
         raise ProtocolError(f"output {output.name}: {error}") from None
 
 

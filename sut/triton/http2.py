@@ -258,12 +258,12 @@ class Connection(Generic[T]):
     def _take_frames(self, data: bytes, at: int, events: list[Event]) -> None:
         """All whole frames of ``data`` from ``at`` on; what is left is kept."""
         unpack, memo, end = _FRAME.unpack_from, self._memo, len(data)
-        known, known_size = self._known, self._known_size
-        told, consumed = len(events), 0
+        known = self._known if self._gathering is None else None
         while at + 9 <= end:
-            if known is not None and self._gathering is None and (match := known(data, at)) is not None:
+            if known is not None and (match := known(data, at)) is not None:
                 at = match.end()
-                consumed += known_size
+                self._idle_frames = 0
+                self._consumed += self._known_size
                 events.append((REPLY, int.from_bytes(match[1], "big"), match[2], True))
                 continue
             high, low, kind, flags, stream = unpack(data, at)
@@ -284,22 +284,20 @@ class Connection(Generic[T]):
                         else:
                             self._check_length(length)
                             body = memoryview(data)[first:at]
-                        consumed += length
+                        self._consumed += length
+                        self._idle_frames = 0
                         events.append((DATA, stream, body, bool(flags & _END_STREAM)))
                         continue
                 elif flags & _END_HEADERS:
                     block = data[first:at]
                     value = memo.get(block)
                     if value is not None:
+                        self._idle_frames = 0
                         events.append((HEADERS, stream, value, bool(flags & _END_STREAM)))
                         continue
             self._check_length(length)
-            if len(events) > told:
-                told, self._idle_frames = len(events), 0
             self._take(kind, flags, stream & LARGEST_STREAM, data[first:at], events)
-        self._consumed += consumed
-        if len(events) > told:
-            self._idle_frames = 0
+            known = self._known if self._gathering is None else None
         if at < end:
             self._rest += data[at:]
 
@@ -325,6 +323,7 @@ class Connection(Generic[T]):
             _need(stream, "DATA")
             body = _unpadded(payload, flags)
             if body or flags & _END_STREAM:
+                self._idle_frames = 0
                 events.append((DATA, stream, body, bool(flags & _END_STREAM)))
         elif kind == _F_HEADERS:
             _need(stream, "HEADERS")
@@ -355,6 +354,7 @@ class Connection(Generic[T]):
             if len(payload) != 4:
                 raise _Broken("an RST_STREAM frame has 4 bytes", Code.FRAME_SIZE_ERROR)
             self._sending.pop(stream, None)
+            self._idle_frames = 0
             events.append((RESET, stream, int.from_bytes(payload, "big"), True))
         elif kind == _F_GOAWAY:
             _need_none(stream, "GOAWAY")
@@ -379,6 +379,7 @@ class Connection(Generic[T]):
             self._gathering, self._plain = (stream, first_flags, block), False
             return
         self._gathering, self._plain = None, True
+        self._idle_frames = 0
         events.append((HEADERS, stream, self._decode(bytes(block)), bool(first_flags & _END_STREAM)))
 
     def _decode(self, block: bytes) -> T:

@@ -26,6 +26,7 @@ from sut.triton.exchange import (
     check_contents,
     check_outputs,
     contents,
+    form,
 )
 from sut.triton.protobuf import bytes_field, bytes_head, decode, fields, number_field, numbers_field, text_field
 from sut.triton.tensors import ModelInterface
@@ -74,10 +75,11 @@ def framed(message: Buffer) -> bytes:
 
 
 class GrpcMessages:
-    """``Messages`` of one model over gRPC."""
+    """``Messages`` of one model over gRPC; ``SharedMessages`` where all outputs are ``shared``."""
 
-    def __init__(self, interface: ModelInterface) -> None:
+    def __init__(self, interface: ModelInterface, *, shared: bool = False) -> None:
         self.wanted = False
+        self._shared, self._look = shared, form if shared else contents
         self._interface = interface
         self._heads: dict[tuple[object, ...], bytes] = {}
         self._layouts: dict[int, tuple[list[tuple[int, int, bytes]], list[Found]]] = {}
@@ -99,6 +101,9 @@ class GrpcMessages:
 
     def _head(self, parts: Sequence[Part], regions: Sequence[Region]) -> bytes:
         """All of a request but the raw contents."""
+        return self.input_side(parts) + self.output_side(regions)
+
+    def input_side(self, parts: Sequence[Part]) -> bytes:
         model = self._interface
         pieces = [text_field(1, model.name)]
         if model.version:
@@ -108,12 +113,19 @@ class GrpcMessages:
             if isinstance(part.data, Region):
                 tensor += _region_parameters(4, part.data)
             pieces.append(bytes_field(5, tensor))
-        for position, spec in enumerate(model.outputs):
+        return b"".join(pieces)
+
+    def output_side(self, regions: Sequence[Region]) -> bytes:
+        pieces = []
+        for position, spec in enumerate(self._interface.outputs):
             output = text_field(1, spec.name)
             if regions:
                 output += _region_parameters(2, regions[position])
             pieces.append(bytes_field(6, output))
         return b"".join(pieces)
+
+    def joined(self, input_side: bytes, output_side: bytes) -> bytes:
+        return framed(input_side + output_side)
 
     def read(self, message: Buffer) -> Outputs | None:
         """A reply, its prefix of 5 bytes included.  Raises ``ProtocolError`` for one that is not as it must be."""
@@ -123,11 +135,9 @@ class GrpcMessages:
                 if message[first:last] != literal:
                     break
             else:
-                return [contents(message, output) for output in known[1]] if self.wanted else None
+                return [self._look(message, output) for output in known[1]] if self.wanted else None
         found = self._parse(message)
-        for output in found:
-            check_contents(message, output)
-        return [contents(message, output) for output in found] if self.wanted else None
+        return [self._look(message, output) for output in found] if self.wanted else None
 
     def pattern(self, size: int) -> re.Pattern[bytes] | None:
         """What every reply of ``size`` bytes like one before matches; None where there was none."""
@@ -153,7 +163,11 @@ class GrpcMessages:
             elif field.number == 6 and not isinstance(field.value, int):
                 first = field.first + _PREFIX_BYTES
                 raw.append((first, first + len(field.value)))
-        shared = [any(p["key"] == _REGION_PARAMETER for p in one["parameters"]) for one in described]
+        shared = [
+            self._shared or any(p["key"] == _REGION_PARAMETER for p in one["parameters"]) for one in described
+        ]
+        if self._shared and (typed or any(last > first for first, last in raw)):
+            raise ProtocolError("the reply holds outputs that shared memory was named for: does the server know it?")
         if typed:
             raise ProtocolError("the reply's tensors are typed fields: a server that gives raw contents is needed")
         # Servers may give an empty raw entry for an output that lies in shared memory, or none.
@@ -171,6 +185,8 @@ class GrpcMessages:
                 for one, span in zip(described, raw, strict=True)
             ],
         )
+        for output in found:  # before it is taken for an example
+            check_contents(message, output)
         if all(output.datatype != "BYTES" for output in found) and len(self._layouts) < 256:
             self._layouts[len(message)] = (_literals(message, [o for o in found if o.first >= 0]), found)
         return found

@@ -25,6 +25,7 @@ from sut.triton.exchange import (
     check_contents,
     check_outputs,
     contents,
+    form,
 )
 from sut.triton.http1 import KNOWN, ClientConnection, Response, build_request
 from sut.triton.tensors import ModelInterface, Tensor, from_json_values
@@ -61,10 +62,11 @@ class HttpRequest(NamedTuple):
 
 
 class HttpMessages:
-    """``Messages`` of one model over HTTP."""
+    """``Messages`` of one model over HTTP; ``SharedMessages`` where all outputs are ``shared``."""
 
-    def __init__(self, interface: ModelInterface) -> None:
+    def __init__(self, interface: ModelInterface, *, shared: bool = False) -> None:
         self.wanted = False
+        self._shared, self._look = shared, form if shared else contents
         self._interface = interface
         self._texts: dict[tuple[object, ...], bytes] = {}
         self._layouts: dict[int, tuple[bytes, list[Found]]] = {}
@@ -82,6 +84,9 @@ class HttpMessages:
         )
 
     def _text(self, parts: Sequence[Part], regions: Sequence[Region]) -> bytes:
+        return self.input_side(parts) + self.output_side(regions)
+
+    def input_side(self, parts: Sequence[Part]) -> bytes:
         inputs = []
         for spec, part in zip(self._interface.inputs, parts, strict=True):
             data = part.data
@@ -89,11 +94,18 @@ class HttpMessages:
             inputs.append(
                 {"name": spec.name, "shape": list(part.shape), "datatype": spec.datatype, "parameters": where}
             )
+        return b'{"inputs":%b,"outputs":' % _compact(inputs)
+
+    def output_side(self, regions: Sequence[Region]) -> bytes:
         outputs = [
             {"name": spec.name, "parameters": _region_parameters(regions[at]) if regions else {"binary_data": True}}
             for at, spec in enumerate(self._interface.outputs)
         ]
-        return json.dumps({"inputs": inputs, "outputs": outputs}, separators=(",", ":")).encode()
+        return _compact(outputs) + b"}"
+
+    def joined(self, input_side: bytes, output_side: bytes) -> HttpRequest:
+        text = input_side + output_side
+        return HttpRequest(len(text), text)
 
     def reply(self, response: Response) -> Reply:
         """What a response tells; a wrong one is a ``Failure``."""
@@ -108,7 +120,7 @@ class HttpMessages:
         """A reply's body.  Raises ``ProtocolError`` for one that is not as it must be."""
         known = self._layouts.get(len(body))
         if known is not None and len(known[0]) == json_size and body[:json_size] == known[0]:
-            return [contents(body, output) for output in known[1]] if self.wanted else None
+            return [self._look(body, output) for output in known[1]] if self.wanted else None
         return self._parse(body, json_size)
 
     def start(self, response: Response) -> Buffer | None:
@@ -121,7 +133,7 @@ class HttpMessages:
         if not self.wanted:
             return None
         body = memoryview(data)[len(data) - body_size :]
-        return [contents(body, output) for output in self._layouts[body_size][1]]
+        return [self._look(body, output) for output in self._layouts[body_size][1]]
 
     def _parse(self, body: Buffer, json_size: int | None) -> Outputs | None:
         """As ``read``, for a reply of a new form; the form is kept, so that the next one like it need not be parsed."""
@@ -139,6 +151,12 @@ class HttpMessages:
                 first = last = -1
                 if "shared_memory_region" in parameters:
                     pass
+                elif self._shared:
+                    if "binary_data_size" in parameters or "data" in one:
+                        raise ProtocolError(
+                            f"output {one['name']} came in the reply, not in the shared memory that was named for it: "
+                            "does the server know shared memory?"
+                        )
                 elif "binary_data_size" in parameters:
                     first, last = at, at + operator.index(parameters["binary_data_size"])
                     if not first <= last <= len(body):
@@ -160,7 +178,7 @@ class HttpMessages:
         if not plain:
             if all(output.datatype != "BYTES" for output in found) and len(self._layouts) < 256:
                 self._layouts[len(body)] = (text, found)
-            return [contents(body, output) for output in found] if self.wanted else None
+            return [self._look(body, output) for output in found] if self.wanted else None
         # A server without the binary extension gives values in the JSON.
         arrays = []
         for output in found:
@@ -170,6 +188,10 @@ class HttpMessages:
             else:
                 arrays.append(contents(body, output))
         return arrays if self.wanted else None
+
+
+def _compact(said: Any) -> bytes:
+    return json.dumps(said, separators=(",", ":")).encode()
 
 
 def _region_parameters(region: Region) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Triton's model configuration, statistics and shared memory extensions.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -87,7 +88,8 @@ class Operation:
         if self.verb == "GET":
             return b""
         return json.dumps(
-            {name: value for name, value in arguments.items() if name not in ("name", "version")}
+            {name: value for name, value in arguments.items() if name not in ("name", "version")},
+            default=lambda raw: {"b64": base64.b64encode(raw).decode()},
         ).encode()
 
     def from_message(self, message: bytes | memoryview) -> dict[str, Any]:
@@ -148,6 +150,20 @@ UNREGISTER_MEMORY = Operation(
     "SystemSharedMemoryUnregister",
     "POST",
     "/v2/systemsharedmemory/region/{name}/unregister",
+    {"name": 1},
+    optional=True,
+)
+REGISTER_CUDA_MEMORY = Operation(
+    "CudaSharedMemoryRegister",
+    "POST",
+    "/v2/cudasharedmemory/region/{name}/register",
+    {"name": 1, "raw_handle": 2, "device_id": 3, "byte_size": 4},
+    optional=True,
+)
+UNREGISTER_CUDA_MEMORY = Operation(
+    "CudaSharedMemoryUnregister",
+    "POST",
+    "/v2/cudasharedmemory/region/{name}/unregister",
     {"name": 1},
     optional=True,
 )

@@ -257,7 +257,13 @@ class RemoteSystem:
         wire = link.wire
         if wire is None:
             return
-        if replies and self._next_row < self._end_row and self._batch_size == 1 and not self._again:
+        if (
+            replies
+            and self._next_row < self._end_row
+            and len(self._ready) <= link.listed  # no other connection's turn
+            and self._batch_size == 1
+            and not self._again
+        ):
             # The usual turn: where an answer came from, the next request goes to.
             count = min(link.channel.free, self._limit - self._in_flight)
             if count > 0 and not wire.full and not wire.closed:
@@ -330,6 +336,7 @@ class RemoteSystem:
             link.listed = False
         if link in self._links and (link.wire.closed or link.channel.oldest is None):
             self._links.remove(link)
+            self._served[link.endpoint] += link.served
             if not link.wire.closed:
                 link.channel.close()
                 self._start(link.wire.close())

@@ -96,7 +96,9 @@ class Wire(asyncio.Protocol):
     def abort(self, reason: str) -> None:
         """End the connection at once; what was under way fails for this reason."""
         self.why = self.why or reason
+        self.closed = True
         self._transport.abort()
+        self._deliver([])  # at once: what is sent before the loop tells of the end would be lost
 
     async def close(self) -> None:
         """End the connection in order.  Nothing is delivered any more: nobody waits for it."""
@@ -170,9 +172,11 @@ async def connect(
     """Connect, and write what the logic says first.  Raises ``ServerError``, naming the mend."""
     loop = asyncio.get_running_loop()
     context = security.context(endpoint)
+    missing = f"no connection to {endpoint} within {CONNECT_PATIENCE_S:g} s: is the address right?"
     try:
         async with asyncio.timeout(CONNECT_PATIENCE_S):
             found = await _socket(endpoint)
+            missing = f"no TLS connection to {endpoint} within {CONNECT_PATIENCE_S:g} s: does this port speak TLS?"
             try:
                 _, wire = await loop.create_connection(
                     lambda: Wire(logic, deliver),
@@ -184,9 +188,7 @@ async def connect(
                 found.close()
                 raise
     except TimeoutError:
-        raise ServerError(
-            f"no connection to {endpoint} within {CONNECT_PATIENCE_S:g} s: is the address right?"
-        ) from None
+        raise ServerError(missing) from None
     except ssl.SSLCertVerificationError as error:
         raise ServerError(
             f"the certificate of {endpoint} is not trusted ({error.verify_message}): name its issuer with --tls-ca"

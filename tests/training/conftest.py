@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import socket
@@ -62,6 +63,15 @@ class Ranks:
             if process.poll() is None:
                 process.kill()
                 process.communicate()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """More would only disturb the ranks beside."""
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

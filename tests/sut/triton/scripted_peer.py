@@ -67,6 +67,7 @@ class Peer:
         self.answered: Counter[bytes] = Counter()
         """Answers given, by the contents."""
         self.errors: list[BaseException] = []
+        self._stopped = False
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._listener = socket.socket()
@@ -97,6 +98,7 @@ class Peer:
 
     def stop(self) -> None:
         """Listen no more, and cut every connection."""
+        self._stopped = True
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -137,6 +139,8 @@ class Peer:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             talk = (GrpcTalk if self.protocol == "grpc" else HttpTalk)(self, accepted)
             self.talks.append(talk)
+            if self._stopped:  # meanwhile
+                talk.cut()
         except OSError:  # the other side went, or did not trust us
             accepted.close()
             return
@@ -256,6 +260,7 @@ class GrpcTalk(Talk):
                     self.open.pop(event.stream_id, None)
                 elif isinstance(event, h2.events.ConnectionTerminated):
                     self.said_goodbye = True
+                    return
             self.flush()
             yield from whole
 
@@ -336,6 +341,8 @@ class HttpTalk(Talk):
     def listen(self, idle: float | None = None) -> Iterator[Call | None]:
         while True:
             while (end := self._rest.find(b"\r\n\r\n")) < 0:
+                if self._rest and not self._rest[:1].isalpha():  # TLS, as any server finds
+                    return self.say(400, b"")
                 if not (yield from self._more(idle)):
                     return
             first, *lines = bytes(self._rest[:end]).decode("latin-1").split("\r\n")

@@ -573,12 +573,17 @@ class TestFloods:
         assert len(data) < 10_002 * 17 + 200
 
     @pytest.mark.parametrize("at_once", [1, 7, 20_000])
-    @pytest.mark.parametrize("carrier", ["DATA", "HEADERS"])
+    @pytest.mark.parametrize("carrier", ["DATA", "HEADERS", "REPLY", "RST_STREAM"])
     def test_as_many_with_something_between_are_none(self, at_once: int, carrier: str) -> None:
         connection = new(opened=1)
         connection.receive(frame(F_HEADERS, END_HEADERS, 1, FIRST_BLOCK))
-        between = frame(F_DATA, 0, 1, b"x") if carrier == "DATA" else frame(F_HEADERS, END_HEADERS, 1, LAST_BLOCK)
-        connection.receive(between)
+        between = {
+            "DATA": frame(F_DATA, 0, 1, b"x"),
+            "HEADERS": frame(F_HEADERS, END_HEADERS, 1, LAST_BLOCK),
+            "REPLY": reply(1),
+            "RST_STREAM": frame(F_RESET, 0, 1, bytes(4)),
+        }[carrier]
+        known(connection).receive(between)
         one = window_update(1, 1) + between
         count = sum(len(connection.receive(one * at_once)) for _ in range(20_000 // at_once))
         assert count == 20_000 // at_once * at_once
@@ -631,7 +636,10 @@ class TestKnownReplies:
 
     def test_what_is_not_quite_one_comes_in_its_parts(self) -> None:
         connection = known(new(opened=9))
-        for data in (reply(3, b"ab12eF"), reply(3, b"ab12ef!"), reply(3)[:30] + reply(5)[30:]):
+        first, second = frame(F_HEADERS, END_HEADERS, 3, literal(*GOOD)), reply(3)[: -9 - len(LAST_BLOCK)]
+        other_body = first + frame(F_DATA, 0, 5, b"ab12ef") + frame(F_HEADERS, 5, 3, LAST_BLOCK)
+        other_trailers = second + frame(F_HEADERS, 5, 5, LAST_BLOCK)
+        for data in (reply(3, b"ab12eF"), reply(3, b"ab12ef!"), other_body, other_trailers):
             assert [event[0] for event in connection.receive(data)] == [HEADERS, DATA, HEADERS]
 
     @given(
