@@ -71,7 +71,7 @@ def assemble(options: argparse.Namespace) -> Assembly:
     if official:
         messages = OfficialMessages(interface, "grpc" if endpoints[0].is_grpc else "http")
     else:
-        messages = GrpcMessages(interface) if endpoints[0].is_grpc else HttpMessages(interface)
+        messages = (GrpcMessages if endpoints[0].is_grpc else HttpMessages)(interface, batch_size=batch_size)
     library = RemoteLibrary(
         data,
         interface,

@@ -14,7 +14,7 @@ from loadgen.early_stopping import allowed_over, estimate, least_queries
 
 PRECISION = 0.01
 """The load that passes and the load that fails are at most this far apart, as a share, when the search ends."""
-REPLICAS = 3
+REPLICAS = 4
 """Probes, of different traffic, that stand behind each side of the boundary."""
 _STEP = 4.0
 """From one load to the next as long as all pass, or all fail."""
@@ -28,7 +28,11 @@ _CONTRAST = 4.0
 """Queries that would be over at the border, in a probe of a bracket as wide as its load; more in a narrower one."""
 _LONGEST_SHARE = 1 / 6
 """Of a full run: the longest probe."""
-_CAUTION = 1.3
+_BEYOND = 1.0 + 2 * PRECISION
+_BEYOND_PROBES = 2
+_CAUTION = 1.0
+_RETREAT = 0.5
+"""How far below a load that fails, in units of the precision, a full run is made; and below one that was refused."""
 _MOST_PROBES = 150
 
 
@@ -104,6 +108,8 @@ class Evidence:
     probes: int
     refused: bool
     """Its full run was not VALID."""
+    share: float
+    """Over the bound: never less than at a lower load.  Where the probes say otherwise, the loads are taken together."""
     passes: bool
 
 
@@ -134,7 +140,7 @@ def next_step(goal: Goal, history: Sequence[Probe]) -> Ask | Peak:
         return Peak(None, high, "no full run is VALID, though short ones pass")
     if low is None:
         assert high is not None
-        step = _STEP if not any(one.queries and _share_met(goal, one) for one in known) else _SMALL_STEP
+        step = _STEP if not any(one.passes for one in known) else _SMALL_STEP
         load = math.floor(high / step) if goal.whole else high / step
         if load < _least_load(goal) or len(history) >= _MOST_PROBES:
             return Peak(None, high, f"not even {_shown(goal, high)} passes: the bound is too tight for this system")
@@ -155,19 +161,41 @@ def next_step(goal: Goal, history: Sequence[Probe]) -> Ask | Peak:
             found = next(one for one in known if one.load == side)
             if found.probes < REPLICAS:
                 return _ask(goal, known, side, width, "replicate")
+        # One load that failed may be bad luck; the next must fail as well.
+        beyond = [one for one in known if high < one.load <= high * _BEYOND]
+        if not goal.whole and sum(one.probes for one in beyond) < _BEYOND_PROBES and high * _BEYOND <= goal.most:
+            at = beyond[-1].load if beyond else high * _BEYOND
+            return _ask(goal, known, at, width, "replicate")
     return _confirm(goal, known, _cautious(goal, low, high))
 
 
 def evidence(goal: Goal, history: Sequence[Probe]) -> list[Evidence]:
     """The probes by load, rising.  A load passes if a full run with its share over the bound would pass."""
+    by_load = {
+        load: [probe for probe in history if probe.ask.load == load]
+        for load in sorted({probe.ask.load for probe in history})
+    }
+    counts = [
+        (sum(p.outcome.queries for p in probes), sum(p.outcome.over for p in probes)) for probes in by_load.values()
+    ]
     found = []
-    for load in sorted({probe.ask.load for probe in history}):
-        probes = [probe for probe in history if probe.ask.load == load]
+    for (load, probes), (queries, over), share in zip(by_load.items(), counts, _rising(counts), strict=True):
         refused = any(probe.ask.purpose == "confirm" and not probe.outcome.valid for probe in probes)
-        queries, over = (sum(getattr(p.outcome, name) for p in probes) for name in ("queries", "over"))
-        one = Evidence(load, queries, over, len(probes), refused, passes=False)
-        found.append(Evidence(load, queries, over, len(probes), refused, not refused and _share_met(goal, one)))
+        passes = not refused and share <= _share_allowed(goal, load)
+        found.append(Evidence(load, queries, over, len(probes), refused, share, passes))
     return found
+
+
+def _rising(counts: Sequence[tuple[int, int]]) -> list[float]:
+    """Shares of ``over`` in ``queries`` that never fall, nearest to the counts (pool adjacent violators)."""
+    pools: list[tuple[int, int, int]] = []  # queries, over, loads
+    for queries, over in counts:
+        pools.append((queries, over, 1))
+        while len(pools) > 1 and pools[-2][1] * pools[-1][0] >= pools[-1][1] * pools[-2][0]:
+            last = pools.pop()
+            pools[-1] = tuple(a + b for a, b in zip(pools[-1], last, strict=True))  # type: ignore[assignment]
+    # A load of whose probes nothing is known fails.
+    return [over / queries if queries else 1.0 for queries, over, loads in pools for _ in range(loads)]
 
 
 def bracket(known: Sequence[Evidence]) -> tuple[float | None, float | None]:
@@ -191,9 +219,10 @@ def _allowed(goal: Goal, queries: int) -> int:
     return allowed - 1 if goal.whole else allowed
 
 
-def _share_met(goal: Goal, one: Evidence) -> bool:
-    full = full_queries(goal, one.load)
-    return one.queries > 0 and one.over * full <= max(_allowed(goal, full), 0) * one.queries
+def _share_allowed(goal: Goal, load: float) -> float:
+    """The share of queries over the bound with which a full run at this load passes."""
+    full = full_queries(goal, load)
+    return max(_allowed(goal, full), 0) / full
 
 
 def _first_load(goal: Goal) -> float:
@@ -217,7 +246,7 @@ def _cautious(goal: Goal, low: float, high: float | None) -> float:
         return low
     if goal.whole:
         return max(low, min(high - 1, math.floor(high / (1.0 + PRECISION))))
-    return high / (1.0 + _CAUTION * PRECISION)
+    return high / (1.0 + (_CAUTION if low else _RETREAT) * PRECISION)
 
 
 def _ask(goal: Goal, known: Sequence[Evidence], load: float, width: float, purpose: str) -> Ask:

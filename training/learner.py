@@ -121,8 +121,13 @@ class Learner:
     def detect(self, batch: Batch) -> list[dict[str, Tensor]]:
         """torchvision's outputs for the images of a batch."""
         self.model.eval()
-        with self._autocast():
-            outputs: list[dict[str, Tensor]] = self.model(batch.images(self._device))
+        try:
+            with self._autocast():
+                outputs: list[dict[str, Tensor]] = self.model(batch.images(self._device))
+        except torch.OutOfMemoryError:
+            raise InputError(
+                f"rank {self._ranks.rank} is out of GPU memory: lower --eval-batch-size", local=True
+            ) from None
         return outputs
 
     def _autocast(self) -> torch.autocast:

@@ -80,12 +80,16 @@ def _perform(
     output.create()
     under_test = cast(SystemUnderTest, called)  # its name is asked for each time, its issue made when it is opened
     sampled = CallbackLibrary(library)
-    told = {"config_warnings": warnings, "config_errors": errors}
     if requested.mode == engine.Mode.FindPeakPerformance:
-        test = _in_this_thread(find_peak(under_test, sampled, requested, patience_s=patience_s, **told))
+        searching = find_peak(
+            under_test, sampled, requested, config_warnings=warnings, config_errors=errors, patience_s=patience_s
+        )
+        test = _in_this_thread(searching)
         output.write(test)
     else:
-        test = Test(under_test, sampled, requested, patience_s=patience_s, **told)
+        test = Test(
+            under_test, sampled, requested, config_warnings=warnings, config_errors=errors, patience_s=patience_s
+        )
         try:
             _in_this_thread(test.run())
         except BaseException as error:

@@ -130,8 +130,11 @@ class Found(NamedTuple):
     last: int
 
 
-def check_outputs(interface: ModelInterface, found: Sequence[Found]) -> list[Found]:
-    """The outputs in the model's order.  Raises ``ProtocolError`` for one that is missing or not as declared."""
+def check_outputs(interface: ModelInterface, found: Sequence[Found], batch_size: int | None = None) -> list[Found]:
+    """The outputs in the model's order.  Raises ``ProtocolError`` for one that is missing or not as declared.
+
+    ``batch_size``: the most samples that a request holds; None is not known.
+    """
     by_name = {output.name: output for output in found}
     ordered = []
     for spec in interface.outputs:
@@ -149,6 +152,11 @@ def check_outputs(interface: ModelInterface, found: Sequence[Found]) -> list[Fou
                 f"output {spec} came as {output.datatype}[{','.join(map(str, output.shape))}], batch included"
             )
         ordered.append(output)
+    if interface.max_batch_size:
+        sizes = {output.shape[0] for output in ordered}
+        if len(sizes) > 1 or (batch_size is not None and not 1 <= max(sizes) <= batch_size):
+            asked = "" if batch_size is None else f" to a request of at most {batch_size}"
+            raise ProtocolError(f"outputs for {' and '.join(map(str, sorted(sizes)))} samples{asked}")
     return ordered
 
 

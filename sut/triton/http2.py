@@ -17,11 +17,12 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import hpack
 
 from sut.triton.errors import ProtocolError, one_line
+from sut.triton.known_replies import KnownReplies
 
 Buffer = bytes | memoryview
 Headers = tuple[tuple[str, str], ...]
@@ -126,8 +127,7 @@ class Connection(Generic[T]):
         self._encoder, self._decoder = hpack.Encoder(), hpack.Decoder(_MOST_HEADER_BYTES)
         self._blocks: dict[Headers, bytes] = {}
         self._envelopes: dict[tuple[int, int], tuple[bytes, bytes, Headers]] = {}
-        self._known: Callable[[bytes, int], re.Match[bytes] | None] | None = None
-        self._known_size = 0
+        self._known = KnownReplies()
         self._memo: dict[bytes, T] = {}
         self._settings_acknowledged = False
         self._settings_seen = False
@@ -191,19 +191,7 @@ class Connection(Generic[T]):
         blocks = {id(value): block for block, value in self._memo.items()}
         if id(head) not in blocks or id(trailers) not in blocks:
             return
-        first, last = blocks[id(head)], blocks[id(trailers)]
-        parts = (
-            re.escape(len(first).to_bytes(3, "big") + bytes((_F_HEADERS, _END_HEADERS))),
-            rb"([\x00-\x7f].{3})",
-            re.escape(first + size.to_bytes(3, "big") + bytes((_F_DATA, 0))),
-            rb"\1(",
-            body.pattern,
-            rb")",
-            re.escape(len(last).to_bytes(3, "big") + bytes((_F_HEADERS, _END_HEADERS | _END_STREAM))),
-            rb"\1",
-            re.escape(last),
-        )
-        self._known, self._known_size = re.compile(b"".join(parts), re.DOTALL).match, size
+        self._known.add(blocks[id(head)], body, size, blocks[id(trailers)])
 
     @property
     def settled(self) -> bool:
@@ -258,13 +246,16 @@ class Connection(Generic[T]):
     def _take_frames(self, data: bytes, at: int, events: list[Event]) -> None:
         """All whole frames of ``data`` from ``at`` on; what is left is kept."""
         unpack, memo, end = _FRAME.unpack_from, self._memo, len(data)
-        known = self._known if self._gathering is None else None
+        known = self._known.find if self._gathering is None else None
+        body: Buffer
         while at + 9 <= end:
             if known is not None and (match := known(data, at)) is not None:
                 at = match.end()
                 self._idle_frames = 0
-                self._consumed += self._known_size
-                events.append((REPLY, int.from_bytes(match[1], "big"), match[2], True))
+                last = cast(int, match.lastindex)
+                body = match[last]
+                self._consumed += len(body)
+                events.append((REPLY, int.from_bytes(match[last - 1], "big"), body, True))
                 continue
             high, low, kind, flags, stream = unpack(data, at)
             length = high << 8 | low
@@ -278,7 +269,6 @@ class Connection(Generic[T]):
                 # The usual frames, without what they rarely have.
                 if kind == _F_DATA:
                     if length:
-                        body: Buffer
                         if length <= _SMALL:
                             body = data[first:at]
                         else:
@@ -297,7 +287,7 @@ class Connection(Generic[T]):
                         continue
             self._check_length(length)
             self._take(kind, flags, stream & LARGEST_STREAM, data[first:at], events)
-            known = self._known if self._gathering is None else None
+            known = self._known.find if self._gathering is None else None
         if at < end:
             self._rest += data[at:]
 

@@ -61,6 +61,7 @@ class Status(enum.IntEnum):
 
 _SMALL = 1024
 """Pieces of a message below are copied."""
+_MOST_LEARNT = 64
 _LARGEST_KNOWN = 4096
 """Replies up to here are found whole; larger ones seldom come in one read."""
 
@@ -77,8 +78,11 @@ def framed(message: Buffer) -> bytes:
 class GrpcMessages:
     """``Messages`` of one model over gRPC; ``SharedMessages`` where all outputs are ``shared``."""
 
-    def __init__(self, interface: ModelInterface, *, shared: bool = False) -> None:
+    def __init__(self, interface: ModelInterface, *, batch_size: int | None = None, shared: bool = False) -> None:
+        """``batch_size``: the most samples that a request holds, None is not known; ``shared``: outputs lie in shared
+        memory."""
         self.wanted = False
+        self._batch_size = batch_size
         self._shared, self._look = shared, form if shared else contents
         self._interface = interface
         self._heads: dict[tuple[object, ...], bytes] = {}
@@ -153,6 +157,8 @@ class GrpcMessages:
 
     def _parse(self, message: Buffer) -> list[Found]:
         """The outputs of a reply; its layout is kept, so that the next one like it need not be parsed."""
+        if len(message) < _PREFIX_BYTES:
+            raise ProtocolError("a reply without a whole message")
         if message[0]:
             raise ProtocolError("a compressed reply although none was asked for")
         described, raw, typed = [], [], False
@@ -163,9 +169,7 @@ class GrpcMessages:
             elif field.number == 6 and not isinstance(field.value, int):
                 first = field.first + _PREFIX_BYTES
                 raw.append((first, first + len(field.value)))
-        shared = [
-            self._shared or any(p["key"] == _REGION_PARAMETER for p in one["parameters"]) for one in described
-        ]
+        shared = [self._shared or any(p["key"] == _REGION_PARAMETER for p in one["parameters"]) for one in described]
         if self._shared and (typed or any(last > first for first, last in raw)):
             raise ProtocolError("the reply holds outputs that shared memory was named for: does the server know it?")
         if typed:
@@ -184,6 +188,7 @@ class GrpcMessages:
                 Found(one["name"], one["datatype"], tuple(one["shape"]), *span)
                 for one, span in zip(described, raw, strict=True)
             ],
+            self._batch_size,
         )
         for output in found:  # before it is taken for an example
             check_contents(message, output)
@@ -492,6 +497,7 @@ class GrpcChannel(_UnaryCalls):
     ) -> None:
         super().__init__(authority, tls=tls, metadata=metadata, limit=limit, max_message_bytes=max_message_bytes)
         self._reader = messages
+        self._learnt: dict[tuple[int, int, int], tuple[_Head, int, _Head]] = {}
         self._infer = self.headers("ModelInfer")
         if deadline_s is not None:
             self._infer += (("grpc-timeout", f"{min(max(round(deadline_s * 1e3), 1), 99_999_999)}m"),)
@@ -539,6 +545,11 @@ class GrpcChannel(_UnaryCalls):
 
     def _learn(self, message: Buffer) -> None:
         """Let the connection find the next reply of this form at once."""
+        form = (self._good_head, len(message), self._good_trailers)
+        key = (id(form[0]), form[1], id(form[2]))
+        if key in self._learnt or len(self._learnt) == _MOST_LEARNT:
+            return
+        self._learnt[key] = form  # kept, so that no other gets its identity
         pattern = self._reader.pattern(len(message))
         if pattern is not None:
             self._connection.know(self._good_head, pattern, len(message), self._good_trailers)

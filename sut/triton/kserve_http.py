@@ -64,8 +64,11 @@ class HttpRequest(NamedTuple):
 class HttpMessages:
     """``Messages`` of one model over HTTP; ``SharedMessages`` where all outputs are ``shared``."""
 
-    def __init__(self, interface: ModelInterface, *, shared: bool = False) -> None:
+    def __init__(self, interface: ModelInterface, *, batch_size: int | None = None, shared: bool = False) -> None:
+        """``batch_size``: the most samples that a request holds, None is not known; ``shared``: outputs lie in shared
+        memory."""
         self.wanted = False
+        self._batch_size = batch_size
         self._shared, self._look = shared, form if shared else contents
         self._interface = interface
         self._texts: dict[tuple[object, ...], bytes] = {}
@@ -172,7 +175,7 @@ class HttpMessages:
             raise ProtocolError(f"a reply that can not be read: {why}") from None
         if at != len(body):
             raise ProtocolError(f"{len(body) - at} bytes behind the reply's last tensor")
-        found = check_outputs(self._interface, found)
+        found = check_outputs(self._interface, found, self._batch_size)
         for output in found:
             check_contents(body, output)
         if not plain:

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import IO
 
 from sut.cache import cache_folder
+from sut.environments import Say
 from sut.models import digits
 from sut.triton import local_keeper
-from sut.environments import Say
 from sut.triton.local_environment import Environment, LocalTritonError, environment
 
 __all__ = ["MODELS", "LocalTriton", "LocalTritonError"]

@@ -87,9 +87,9 @@ def reconcile(reports: Sequence[Mapping[str, Any]], client: ClientSide) -> dict[
     * ``mean_ns`` of a request: the client's ``latency`` is ``waiting`` (to be sent) and the ``round_trip``.  The
       server's part of that is ``queue``, ``compute`` (inputs, model, outputs) and ``cache_hit``.  What is left of the
       latency is ``network_and_client``: waiting, and the ``network``, which is both ways and whatever of the server is
-      in front of its scheduler, such as reading the request.  Means of the servers are over requests and those of the client over samples, which
-      is one where all requests hold equally many.  Cached replies are in the means with no time of computing, and
-      with their time of hashing in ``queue``: so the sum holds for any share of them.
+      in front of its scheduler, such as reading the request.  Means of the servers are over requests and those of the
+      client over samples, which is one where all requests hold equally many.  Cached replies are in the means with no
+      time of computing, and with their time of hashing in ``queue``: so the sum holds for any share of them.
     * ``in_flight`` by Little's law: rate x mean latency of the samples answered (``by_rate``) beside the integral over
       time (``by_time``), in samples; where they differ, samples failed or stayed unanswered.  ``in_server``: rate x
       mean time of a request, as the servers count, in requests.

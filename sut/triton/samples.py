@@ -15,9 +15,7 @@ from loadgen.system import IndexArray
 from sut.library import NotLoadedError
 from sut.triton.exchange import Messages, Outputs, Part
 from sut.triton.inputs import InputError, Inputs, Sample
-from sut.triton.memory import SharedMemory
 from sut.triton.tensors import ModelInterface, as_array
-
 
 _BURST_BYTES = 1 << 20
 
@@ -42,29 +40,24 @@ class RemoteLibrary:
         total_count: int,
         performance_count: int,
         batch_size: int = 1,
-        memory: SharedMemory | None = None,
     ) -> None:
         self.name = inputs.name
         self.total_count, self.performance_count = total_count, performance_count
         self.inputs = inputs
         self.requests: list[Any] = [None] * total_count
         self.burst = 1
-        """So many requests are together about 1 MiB: more should not be sent without a look at what the socket takes."""
+        """So many requests are about 1 MiB: more should not be sent without a look at what the socket takes."""
         self._interface, self._messages = interface, messages
-        self._batch_size, self._memory = batch_size, memory
+        self._batch_size = batch_size
         self._samples: dict[int, Sample] = {}
 
     def load(self, indices: IndexArray) -> None:
         """Read these samples and make their requests.  Raises ``InputError`` for one that can not be had."""
-        if self._memory is not None:
-            self._memory.forget()
         largest = 1
         for index in np.unique(indices).tolist():
             sample = self.inputs.sample(index)
             largest = max(largest, sum(len(tensor.data) for tensor in sample))
-            if self._memory is not None:
-                self._memory.put(index, sample)
-            elif self._batch_size == 1:
+            if self._batch_size == 1:
                 self.requests[index] = self._messages.request(self._parts([sample]))
             else:
                 self._samples[index] = sample

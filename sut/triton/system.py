@@ -19,7 +19,7 @@ from loadgen import Answers, Responses
 from loadgen.system import Answer
 from sut.triton.client import SETTLE_PATIENCE_S
 from sut.triton.endpoint import Endpoint, Security
-from sut.triton.errors import ServerError
+from sut.triton.errors import ProtocolError, ServerError
 from sut.triton.exchange import Channel, Failure, Messages, Outputs, Reply
 from sut.triton.samples import RemoteLibrary
 from sut.triton.wire import Wire, connect
@@ -294,6 +294,8 @@ class RemoteSystem:
         link.served += 1
         last = self._last_rows.pop(first, first + 1)
         try:
+            if self._batch_size > 1 and len(reply[0]) != last - first:
+                raise ProtocolError(f"outputs for {len(reply[0])} samples to a request of {last - first}")
             if self._expects:
                 self._library.check_expected(self._index[first:last].tolist(), reply)
             responses = self._respond(reply) if self._answers.keeping else None

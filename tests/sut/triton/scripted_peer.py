@@ -260,9 +260,11 @@ class GrpcTalk(Talk):
                     self.open.pop(event.stream_id, None)
                 elif isinstance(event, h2.events.ConnectionTerminated):
                     self.said_goodbye = True
-                    return
-            self.flush()
+            if not self.said_goodbye:
+                self.flush()
             yield from whole
+            if self.said_goodbye:  # h2 takes nothing more
+                return
 
     def _whole(self, stream: int) -> list[Call]:
         headers, body = self.open[stream], bytes(self._bodies.pop(stream))
@@ -292,6 +294,8 @@ class GrpcTalk(Talk):
         return text_field(1, "echo") + bytes_field(5, tensor) + bytes_field(6, contents)
 
     def answer(self, call: Call, contents: bytes | None = None) -> None:
+        if self.said_goodbye:
+            return
         self.peer.note_answer(call)
         self._reply(call.stream, self.reply(call, contents))
 

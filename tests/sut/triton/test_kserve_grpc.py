@@ -302,7 +302,7 @@ class TestReplies:
         messages = GrpcMessages(ONE)
         messages.wanted = True
         with contextlib.suppress(ProtocolError):
-            messages.read(framed(raw))
+            messages.read(raw)
 
 
 F_DATA, F_HEADERS, F_RESET, F_SETTINGS, F_GOAWAY = 0, 1, 3, 4, 7
@@ -691,3 +691,35 @@ class TestChannel:
                 assert isinstance(got, Failure) or same(got, RIGHT)
         assert len(tickets) == len(set(tickets))
         assert made.under_way == (2 if is_known else 4) - len(tickets)
+
+
+class TestKnownReplies:
+    def test_forms_that_alternate_are_all_found_whole(self, pb: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Replies of two lengths in turns: after each was read once, neither is read frame by frame again."""
+        interface = ModelInterface("m", "", "", (TensorSpec("x", "FP32", (-1,)),), (TensorSpec("y", "FP32", (-1,)),), 0)
+        made = GrpcChannel(GrpcMessages(interface), "host:1")
+        made.receive(GREETING)
+        sizes = [2, 3, 2, 3, 3, 2]
+        for ticket in range(len(sizes)):
+            made.send(ticket, b"\0\0\0\0\0")
+        replies = [
+            answer(2 * ticket + 1, reply_message(pb, [("y", "FP32", (size,), bytes(4 * size))]))
+            for ticket, size in enumerate(sizes)
+        ]
+        assert made.receive(replies[0]) + made.receive(replies[1]) == [(0, None), (1, None)]
+        monkeypatch.setattr(made, "_take", lambda *_: pytest.fail("read frame by frame"))
+        assert made.receive(b"".join(replies[2:])) == [(ticket, None) for ticket in range(2, 6)]
+
+
+@pytest.mark.parametrize(("first", "second", "fails"), [(1, 1, False), (2, 2, True), (0, 0, True), (1, 2, True)])
+def test_outputs_for_more_samples_than_were_sent_are_refused(pb: Any, first: int, second: int, fails: bool) -> None:
+    outputs = (TensorSpec("y", "FP32", (2,)), TensorSpec("z", "FP32", (1,)))
+    messages = GrpcMessages(ModelInterface("m", "", "", (TensorSpec("x", "FP32", (2,)),), outputs, 8), batch_size=1)
+    raw = reply_message(
+        pb, [("y", "FP32", (first, 2), bytes(8 * first)), ("z", "FP32", (second, 1), bytes(4 * second))]
+    )
+    if not fails:
+        assert messages.read(raw) is None
+        return
+    with pytest.raises(ProtocolError, match=r"samples to a request of at most 1|for 1 and 2 samples"):
+        messages.read(raw)

@@ -1010,7 +1010,7 @@ def test_the_server_counts_what_we_count_in_a_long_run(protocol: str, count: int
 @over_both
 def test_what_the_real_server_refuses_are_rows_with_its_own_words(protocol: str, triton: LocalTriton) -> None:
     url = f"{protocol}://{getattr(triton, protocol)}"
-    for model, width, words in (("no_such_model", 4, "no_such_model"), ("digits", 64, "INPUT0")):
+    for model, width, words in (("no_such_model", 4, "no_such_model"), ("digits", 64, "for model 'digits'")):
         run = Run([url], model=model, width=width, count=50, qps=1000).drive()
         assert run.failed.total() == len(run.status) == run.test.record.rows
         assert words in run.reason
