@@ -47,7 +47,10 @@ class Assembly:
     title: str
     description: dict[str, Any]
     """The result's ``system`` section."""
+    logged: Callable[[IndexArray, Responses], Responses] = lambda indices, responses: responses
+    """Puts responses in the form of MLPerf's accuracy logs."""
     config_errors: tuple[str, ...] = ()
+    config_warnings: tuple[str, ...] = ()
     servers: ServerView | None = None
     """The servers that the live view asks, where the system is remote."""
     told: Callable[[list[slice]], dict[str, Any] | None] = lambda phases: None
@@ -73,16 +76,19 @@ def assemble(options: argparse.Namespace) -> Assembly:
     loaded: list[backends.Backend] = []
     if options.backend != "null":
         backends.distributions(options.backend)  # an unknown backend is told before any weights are made
-        weights = options.weights or model.weights(cache_folder())
+        weights = model.weights(cache_folder(), options.weights)
         loaded = [backends.load(options.backend, weights, options.device, threads) for _ in range(options.instances)]
         if isinstance(model, FileModel):
             model.shape_from(loaded[0])
-    if options.accuracy and isinstance(model, FileModel):
-        raise UsageError(f"{model.name} is a bare file without labels: run it without --accuracy")
+    if (options.accuracy or options.submission) and isinstance(model, FileModel):
+        given = "--accuracy" if options.accuracy else "--submission"
+        raise UsageError(f"{model.name} is a bare file without labels: run it without {given}")
     try:
         library = model.library(options.dataset_path, options.count, options.performance_sample_count)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    for backend in loaded[:1]:
+        _check_shape(backend, model)
     if loaded and loaded[0].fixed_batch_size is not None:
         max_batch_size = loaded[0].fixed_batch_size
 
@@ -120,8 +126,11 @@ def assemble(options: argparse.Namespace) -> Assembly:
             "max_batch_size": max_batch_size if loaded else None,
             "max_queue_delay_ms": options.max_queue_delay if loaded else None,
             "weights": str(weights) if loaded else None,
+            "reservations": list(model.reservations),
         },
+        logged=model.logged,
         config_errors=errors,
+        notes=list(model.reservations),
         _loaded=loaded,
     )
     assembly.description["qps_source"] = size_traffic(settings, model.name, options, service, assembly.notes)
@@ -138,6 +147,17 @@ def _model(options: argparse.Namespace) -> Model:
     return models.get(options.model)
 
 
+def _check_shape(backend: backends.Backend, model: Model) -> None:
+    """See that the file takes what the model's data is, before anything is computed."""
+    takes, gives = backend.sample_shape, model.input_shape
+    fits = len(takes) == len(gives) and all(one in (None, other) for one, other in zip(takes, gives, strict=True))
+    if not fits or np.dtype(backend.sample_dtype) != model.input_dtype:
+        raise backends.BackendError(
+            f"the file takes {np.dtype(backend.sample_dtype)} of shape {list(takes)}, and {model.name}'s data is "
+            f"{model.input_dtype} of shape {list(gives)}: give another file with --weights"
+        )
+
+
 def _run_batch(backend: backends.Backend, model: Model) -> RunBatch:
     return lambda batch: model.respond(backend.run(batch))
 
@@ -149,6 +169,8 @@ def read_settings(options: argparse.Namespace, model_name: str) -> tuple[TestSet
         raise UsageError(reader.errors[-1])
     settings.scenario = Scenario[options.scenario]
     settings.mode = Mode.AccuracyOnly if options.accuracy else Mode.PerformanceOnly
+    if options.submission:
+        settings.mode = Mode.SubmissionRun
     if options.time is not None:
         settings.min_duration_ms = round(options.time * 1000)
     if options.count is not None:

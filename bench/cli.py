@@ -24,6 +24,8 @@ from loadgen.rounds import DEFAULT_ROUND, SEEDS
 from loadgen.run import DEFAULT_PATIENCE_S
 from sut import backends, models
 from sut.backends import BackendError
+from sut.datasets import DataError
+from sut.fetch import FetchError
 from sut.triton.errors import ServerError
 from sut.triton.inputs import InputError
 from sut.triton.local_environment import LocalTritonError
@@ -40,13 +42,12 @@ _EXPECTED_ERRORS = (
     LocalTritonError,
     models.UnknownModel,
     models.MissingExtra,
+    models.WeightsError,
+    DataError,
+    FetchError,
 )
 
 _NOT_YET = {
-    "--find-peak-performance": "searching for the peak rate",
-    "--submission": "submission runs",
-    "--audit-conf": "audit configurations",
-    "--until-confident": "runs that last until early stopping decides",
     "--workers": "several generator processes",
     "--hosts": "several hosts",
 }
@@ -87,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"drumfire {VERSION}")
     commands = parser.add_subparsers(title="commands", required=True, parser_class=_Parser, metavar="COMMAND")
     _add_run(commands)
+    _add_audit(commands)
     _add_calibrate(commands)
+    _add_prepare(commands)
     listing = commands.add_parser("models", help="list the models and what each needs")
     listing.add_argument("--json", action="store_true", help="print one JSON object")
     listing.set_defaults(command=_models)
@@ -108,6 +111,24 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         epilog="A first look: drumfire run onnxruntime digits cpu --scenario Server --qps 500 --time 10",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _add_run_options(run)
+    run.set_defaults(command=_run)
+
+
+def _add_audit(commands: argparse._SubParsersAction[_Parser]) -> None:
+    audit = commands.add_parser(
+        "audit",
+        help="do a run and the same run under an audit's rules, and judge whether they agree",
+        description="Audit a system: TEST01 compares the answers of a performance run with those of an accuracy run, "
+        "TEST04 asks for one sample over and over, which must not be faster, TEST05 uses other seeds.",
+        epilog="For example: drumfire audit TEST04 onnxruntime digits cpu --scenario Offline --time 60",
+    )
+    audit.add_argument("test", choices=("TEST01", "TEST04", "TEST05"), metavar="TEST", help="TEST01, TEST04 or TEST05")
+    _add_run_options(audit)
+    audit.set_defaults(command=_audit)
+
+
+def _add_run_options(run: _Parser) -> None:
     run.add_argument(
         "backend", metavar="BACKEND", help=f"what computes: {', '.join((*backends.BACKENDS, 'triton', 'null'))}"
     )
@@ -128,6 +149,18 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="SingleStream (default), MultiStream, Server or Offline",
     )
     traffic.add_argument("--accuracy", action="store_true", help="ask every sample once and judge the answers instead")
+    traffic.add_argument(
+        "--submission", action="store_true", help="the accuracy run and then the performance run, in one set of logs"
+    )
+    traffic.add_argument(
+        "--find-peak-performance", action="store_true",
+        help="search for the highest load that is VALID: queries a second in Server, samples a query in MultiStream "
+        "(with --max-latency); broken off, it goes on when told the same --output again",
+    )  # fmt: skip
+    traffic.add_argument(
+        "--until-confident", type=_positive(float), nargs="?", const=0.0, metavar="S",
+        help="Server: go on beyond --time until early stopping is decided, for S seconds at most (default: 4 x --time)",
+    )  # fmt: skip
     traffic.add_argument(
         "--qps", type=_positive(float), metavar="F", help="Server: queries a second to send; Offline: samples a second "
         "that are expected, which sizes the one query (default: from a short measurement before the run)",
@@ -151,6 +184,9 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="samples that are kept in memory and asked for in a performance run",
     )  # fmt: skip
     traffic.add_argument("--user-conf", type=Path, metavar="F", help="a user.conf file, as the reference reads it")
+    traffic.add_argument(
+        "--audit-conf", type=Path, metavar="F", help="an audit.config file, laid over all other settings"
+    )
     traffic.add_argument(
         "--round", default=DEFAULT_ROUND, choices=list(SEEDS), help=f"whose seeds to use (default: {DEFAULT_ROUND})"
     )
@@ -176,6 +212,7 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     result = run.add_argument_group("result")
     result.add_argument("--output", type=Path, metavar="D", help="folder of the run (default: a new one in ./runs)")
     result.add_argument("--json", action="store_true", help="print the result as one JSON object, and nothing else")
+    result.add_argument("--trace", action="store_true", help="write mlperf_log_trace.json too, for Perfetto or Chrome")
     result.add_argument("--no-dashboard", action="store_true", help="show no live view")
     result.add_argument(
         "--patience", type=_positive(float), default=DEFAULT_PATIENCE_S, metavar="S",
@@ -183,7 +220,6 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     )  # fmt: skip
     for option, what in _NOT_YET.items():
         run.add_argument(option, nargs="?", action=_NotYet, const=what, dest="not_yet", help=argparse.SUPPRESS)
-    run.set_defaults(command=_run)
 
 
 def _add_remote(run: _Parser) -> None:
@@ -267,6 +303,36 @@ def _add_calibrate(commands: argparse._SubParsersAction[_Parser]) -> None:
     calibrate.set_defaults(command=_calibrate)
 
 
+def _add_prepare(commands: argparse._SubParsersAction[_Parser]) -> None:
+    prepare = commands.add_parser("prepare", help="data and weights: fetched with checksums, generated, or checked")
+    tasks = prepare.add_subparsers(title="what", required=True, parser_class=_Parser, metavar="WHAT")
+    kinds = ("imagenet", "coco", "openimages")
+    fake = tasks.add_parser("fake", help="draw a data set in the layout of a real one, labels and annotations included")
+    fake.add_argument("kind", metavar="KIND", choices=kinds, help=", ".join(kinds))
+    fake.add_argument("--count", type=_positive(int), default=500, metavar="N", help="pictures (default: 500)")
+    fake.add_argument("--output", type=Path, metavar="D", help="where (default: ./fake_KIND)")
+    fake.set_defaults(command=_prepare("fake_data"))
+    check = tasks.add_parser("check", help="see that a data folder is whole, and what is missing")
+    check.add_argument("kind", metavar="KIND", choices=kinds, help=", ".join(kinds))
+    check.add_argument("--dataset-path", type=Path, metavar="D", help="the folder (default: $DATA_DIR)")
+    check.set_defaults(command=_prepare("check_data"))
+    weights = tasks.add_parser("weights", help="fetch the published weights of a model; goes on where it stopped")
+    weights.add_argument("model", metavar="MODEL")
+    weights.add_argument("--file", metavar="NAME", help="which of its published files (default: the ONNX file)")
+    weights.add_argument("--url", metavar="URL", help="another place to fetch it from, such as a mirror")
+    weights.set_defaults(command=_prepare("weights"))
+
+
+def _prepare(task: str) -> Callable[[argparse.Namespace], int]:
+    def prepare(options: argparse.Namespace) -> int:
+        from bench import prepare as tasks
+
+        status: int = getattr(tasks, task)(options)
+        return status
+
+    return prepare
+
+
 class _NotYet(argparse.Action):
     """An option of the fixed command line whose part is still to come."""
 
@@ -304,6 +370,12 @@ def _run(options: argparse.Namespace) -> int:
     from bench.run import run
 
     return run(options)
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from bench.audit import audit
+
+    return audit(options)
 
 
 def _calibrate(options: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, TextIO
@@ -39,7 +40,7 @@ class Dashboard:
     """Shows ``test`` while it runs: ``with Dashboard(...): run``.  A view that fails never hurts the run.
 
     ``plain`` gives a line now and then, without escape codes, in place of a screen.  ``server``: the view asks these
-    servers itself, so that the run does not.
+    servers itself, so that the run does not.  ``probes``: the loads that a search has tried so far, and which passed.
     """
 
     def __init__(
@@ -50,9 +51,10 @@ class Dashboard:
         plain: bool,
         stream: Literal["stdout", "stderr"],
         server: ServerView | None = None,
+        probes: Sequence[tuple[float, bool]] = (),
     ) -> None:
         self._fd = test.record.fd
-        self._view = {"layout": test.record.layout, "plan": asdict(Plan.of(test, title)), "fd": self._fd}
+        self._view = {"layout": test.record.layout, "plan": asdict(Plan.of(test, title, probes)), "fd": self._fd}
         self._view |= {"plain": plain, "stream": stream, "server": None if server is None else asdict(server)}
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -30,7 +30,6 @@ def models() -> dict[str, Any]:
             }
             for model in known.MODELS.values()
         ],
-        "planned": list(known.PLANNED),
     }
 
 
@@ -51,4 +50,4 @@ def show_models(found: dict[str, Any], console: Console) -> None:
         console.print(Text.assemble("\n", (model["name"], "bold"), f": {model['description']}"))
         console.print(Text(model["licence"], "dim"))
     console.print()
-    console.print(f"still to come: {', '.join(found['planned'])}; or give the path of an .onnx file", style="dim")
+    console.print("or give the path of an .onnx file", style="dim")

@@ -22,14 +22,17 @@ from loadgen.system import IndexArray
 from sut import models
 from sut.models.model import Model
 from sut.triton import inputs as samples
+from sut.triton import memory as shared_memory
 from sut.triton.client import Client
 from sut.triton.discovery import Description, describe
 from sut.triton.endpoint import Endpoint, Security, parse_header, parse_url
-from sut.triton.exchange import MAX_MESSAGE_BYTES, Channel, Outputs
+from sut.triton.exchange import MAX_MESSAGE_BYTES, Channel, Outputs, Part
 from sut.triton.kserve_grpc import GrpcChannel, GrpcMessages
 from sut.triton.kserve_http import HttpChannel, HttpMessages, model_path
+from sut.triton.memory import SharedMemory
 from sut.triton.official import OfficialMessages, OfficialSystem
 from sut.triton.samples import RemoteLibrary
+from sut.triton.shared_system import SharedLibrary, SharedMemorySystem, infer_once
 from sut.triton.statistics import ServerWatch
 from sut.triton.system import RemoteSystem
 from sut.triton.tensors import ModelInterface, pack_bytes
@@ -50,6 +53,11 @@ def assemble(options: argparse.Namespace) -> Assembly:
     official = options.client == "tritonclient"
     if official:
         _check_official(options, endpoints)
+    shares = options.shared_memory != "none"
+    if shares:
+        if (options.max_batchsize or 1) > 1:
+            raise UsageError("--max-batchsize: a request in shared memory holds one sample: leave one of the two out")
+        shared_memory.check(options.shared_memory)
     security = Security(options.tls_ca, options.tls_cert, options.tls_key, tuple(map(parse_header, options.header)))
     found = run_on_fast_loop(_describe(endpoints, security, options.model, options.model_version))
     interface = samples.resolve(found.interface, samples.parse_shapes(options.input))
@@ -71,18 +79,28 @@ def assemble(options: argparse.Namespace) -> Assembly:
     if official:
         messages = OfficialMessages(interface, "grpc" if endpoints[0].is_grpc else "http")
     else:
-        messages = (GrpcMessages if endpoints[0].is_grpc else HttpMessages)(interface, batch_size=batch_size)
-    library = RemoteLibrary(
-        data,
-        interface,
-        messages,
-        total_count=total,
-        performance_count=min(options.performance_sample_count or _PERFORMANCE_COUNT, total),
-        batch_size=batch_size,
-    )
+        messages = _messages(interface, endpoints[0], batch_size, shared=shares)
+    performance = min(options.performance_sample_count or _PERFORMANCE_COUNT, total)
     unbounded = (Scenario.Server, Scenario.Offline) if official else (Scenario.Offline,)
     concurrency = options.concurrency or (_IN_FLIGHT if settings.scenario in unbounded else None)
     connections = options.connections or _connections(endpoints, settings, batch_size, concurrency)
+    memory: SharedMemory | None = None
+    library: RemoteLibrary
+    if shares and not isinstance(messages, OfficialMessages):
+        loaded = min(settings.performance_sample_count_override or performance, total)
+        memory = SharedMemory(
+            options.shared_memory,
+            endpoints,
+            security,
+            input_bytes=shared_memory.input_bytes(data, interface, total, loaded),
+            output_bytes=_output_bytes(data, interface, endpoints[0], security, options),
+            slots=_at_a_time(settings, batch_size, concurrency),
+        )
+        library = SharedLibrary(data, interface, messages, memory, total_count=total, performance_count=performance)
+    else:
+        library = RemoteLibrary(
+            data, interface, messages, total_count=total, performance_count=performance, batch_size=batch_size
+        )
     system: RemoteSystem | OfficialSystem
     if isinstance(messages, OfficialMessages):
         system = OfficialSystem(
@@ -100,21 +118,21 @@ def assemble(options: argparse.Namespace) -> Assembly:
             max_message_bytes=options.max_message_size << 20,
         )
     else:
-        system = RemoteSystem(
-            f"triton {options.model}",
-            library,
-            messages,
-            _channels(messages, interface, security, options),
-            endpoints,
-            security,
-            respond=_respond(model, interface),
-            connections=connections,
-            concurrency=concurrency,
-            batch_size=batch_size,
-            deadline_s=options.request_timeout,
-            least_in_flight=options.balance == "least-in-flight",
-            expects=data.expected(0) is not None,
-        )
+        connecting = (_channels(messages, interface, security, options), endpoints, security)
+        details: dict[str, Any] = {
+            "respond": _respond(model, interface),
+            "connections": connections,
+            "concurrency": concurrency,
+            "deadline_s": options.request_timeout,
+            "least_in_flight": options.balance == "least-in-flight",
+            "expects": data.expected(0) is not None,
+        }
+        name = f"triton {options.model}"
+        if memory is not None:
+            assert isinstance(library, SharedLibrary)
+            system = SharedMemorySystem(name, library, messages, *connecting, memory=memory, **details)
+        else:
+            system = RemoteSystem(name, library, messages, *connecting, batch_size=batch_size, **details)
     if options.metrics_url and len(options.metrics_url) != len(endpoints):
         raise UsageError(f"--metrics-url: give one for each of the {len(endpoints)} servers, or none")
     watches = {
@@ -127,6 +145,7 @@ def assemble(options: argparse.Namespace) -> Assembly:
         library,
         settings,
         model.accuracy if model is not None else _no_accuracy,
+        logged=model.logged if model is not None else lambda indices, responses: responses,
         title=f"triton {options.model} {', '.join(map(str, endpoints))}",
         description={
             "backend": "triton",
@@ -138,6 +157,7 @@ def assemble(options: argparse.Namespace) -> Assembly:
             "max_batch_size": batch_size,
             "max_queue_delay_ms": None,
             "weights": None,
+            "reservations": list(model.reservations) if model is not None else [],
             "remote": {
                 "urls": list(map(str, endpoints)),
                 "client": options.client,
@@ -243,12 +263,41 @@ def _connections(
     """To each server: one over gRPC, which carries any number of requests; over HTTP one for each request at a time."""
     if endpoints[0].is_grpc:
         return 1
+    return math.ceil(_at_a_time(settings, batch_size, concurrency) / len(endpoints))
+
+
+def _at_a_time(settings: TestSettings, batch_size: int, concurrency: int | None) -> int:
+    """Requests under way at most, where each takes something that there is not any number of."""
     at_a_time = concurrency or _IN_FLIGHT
     if settings.scenario == Scenario.SingleStream:
-        at_a_time = 1
-    elif settings.scenario == Scenario.MultiStream:
-        at_a_time = min(at_a_time, math.ceil(settings.multi_stream_samples_per_query / batch_size))
-    return math.ceil(at_a_time / len(endpoints))
+        return 1
+    if settings.scenario == Scenario.MultiStream:
+        return min(at_a_time, math.ceil(settings.multi_stream_samples_per_query / batch_size))
+    return at_a_time
+
+
+def _messages(
+    interface: ModelInterface, endpoint: Endpoint, batch_size: int, *, shared: bool
+) -> GrpcMessages | HttpMessages:
+    return (GrpcMessages if endpoint.is_grpc else HttpMessages)(interface, batch_size=batch_size, shared=shared)
+
+
+def _output_bytes(
+    data: samples.Inputs, interface: ModelInterface, endpoint: Endpoint, security: Security, options: argparse.Namespace
+) -> list[int]:
+    """The size of each output of a sample, which a model that leaves sizes open tells by an answer only."""
+    known = shared_memory.output_bytes(interface)
+    if known is not None:
+        return known
+    messages = _messages(interface, endpoint, 1, shared=False)
+    messages.wanted = True
+    # Where samples differ in size, the largest is the one to ask.
+    count = 1 if shared_memory.is_fixed(interface) else min(options.count or data.total_count, data.total_count)
+    largest = max(map(data.sample, range(count)), key=lambda sample: sum(len(tensor.data) for tensor in sample))
+    batch = (1,) if interface.max_batch_size else ()
+    request = messages.request([Part((*batch, *tensor.shape), tensor.data) for tensor in largest])
+    channel = _channels(messages, interface, security, options)(endpoint)
+    return [output.nbytes for output in run_on_fast_loop(infer_once(endpoint, security, channel, request))]
 
 
 def _channels(

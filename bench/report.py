@@ -30,7 +30,7 @@ def show(document: Document, console: Console) -> None:
     console.print(Text(f"Result is : {document['validity']}", "bold green" if valid else "bold red"))
     _list(console, document["reasons"], "red")
     _list(console, [f"warning: {text}" for text in document["warnings"]], "yellow")
-    for rows in (_subject, _rates, _latencies, _quality, _batches, _server, _overhead, _origin):
+    for rows in (_subject, _found, _rates, _latencies, _quality, _batches, _server, _overhead, _origin):
         shown = list(rows(document))
         if shown:
             console.print()
@@ -74,7 +74,26 @@ def _subject(document: Document) -> Iterator[Row]:
             yield "", f"tensors in {remote['shared_memory']} shared memory"
     if system.get("weights"):
         yield "weights", str(system["weights"])
+    for text in system.get("reservations", ()):
+        yield "NOTE", text
     yield "scenario", f"{document['scenario']}, {document['mode']}"
+
+
+def _found(document: Document) -> Iterator[Row]:
+    """What a search came to, and when a run that lasts until it is confident was."""
+    found = document.get("search")
+    if found is not None:
+        unit = found["unit"]
+        none = "none found" if found["fails_at"] is not None else "not found yet"
+        yield "peak", none if found["peak"] is None else f"{figures.digits(found['peak'])} {unit}"
+        if found["fails_at"] is not None:
+            yield "", f"fails at {figures.digits(found['fails_at'])} {unit}"
+        elif found["peak"] is not None:
+            yield "", "nothing that could be asked for failed: the system may be faster"
+        yield "", f"{len(found['probes'])} probes, {figures.duration(found['query_time_s'] * 1e9)} of queries"
+    sure = document.get("confidence")
+    if sure is not None:
+        yield "confidence", f"{sure['verdict']}: {sure['over']:,} of {sure['queries']:,} queries over latency"
 
 
 def _rates(document: Document) -> Iterator[Row]:
@@ -94,7 +113,7 @@ def _rates(document: Document) -> Iterator[Row]:
     rate = "" if asked["qps"] is None else figures.rate(asked["qps"]) + (f" ({source})" if source else "") + ", "
     yield (
         "asked",
-        rate + (least if document["mode"] == "PerformanceOnly" else f"{asked['generated_queries']:,} queries"),
+        rate + (least if document["mode"] != "AccuracyOnly" else f"{asked['generated_queries']:,} queries"),
     )
     yield (
         "delivered",
@@ -133,14 +152,22 @@ def _quality(document: Document) -> Iterator[Row]:
         # One fixed form, which others can look for.
         yield (
             "accuracy",
-            f"accuracy {accuracy['value'] * 100:.3f}%, good {accuracy['good']}, total {accuracy['total']} "
-            f"(target {accuracy['target'] * 100:g}%)",
+            f"{_judged(accuracy)}, total {accuracy['total']} (target {accuracy['target'] * 100:.6g}%)",
         )
     errors = document["errors"]
     counts = [f"{errors[name]:,} {name}" for name in ("failed", "unanswered", "refused")]
     yield "errors", ", ".join(counts) if any(errors[n] for n in ("failed", "unanswered", "refused")) else "none"
     for text, count in errors["messages"].items():
         yield "", f"{count:,} times: {text}"
+
+
+def _judged(accuracy: Document) -> str:
+    percent = f"{accuracy['value'] * 100:.3f}%"
+    return (
+        f"{accuracy['metric']} {percent}"
+        if accuracy["good"] is None
+        else f"accuracy {percent}, good {accuracy['good']}"
+    )
 
 
 def _batches(document: Document) -> Iterator[Row]:

@@ -19,56 +19,38 @@ import numpy as np
 from rich.console import Console
 
 from bench import assembly as local
-from bench import remote, report
+from bench import peak, remote, report
 from bench.assembly import Assembly, UsageError
 from bench.dashboard import Dashboard
-from loadgen import Mode, Test, run_on_fast_loop
+from loadgen import Mode, Scenario, Test, run_on_fast_loop, trace
+from loadgen.audit_config import audited
+from loadgen.confidence import StopRule, UntilConfident
 from loadgen.directory import document, percentile_name, prepare, save
 from loadgen.environment import describe
 from loadgen.logs import logged_responses
 from loadgen.record import Status
 from loadgen.results import distribution
+from loadgen.settings import effective
 from sut import backends
 from sut.batcher import batch_sizes
 
 VALID, INVALID, INTERRUPTED = 0, 1, 130
+_CONFIDENT_SHARE = 4
+"""How many times its least duration a run may take to be confident, unless told."""
 
 
 def run(options: argparse.Namespace) -> int:
     """Do one run and return the exit status."""
     messages = Console(stderr=options.json, highlight=False, soft_wrap=True)
-    with _terminating():
-        assembly = _assemble(options)
-        try:
-            test = Test(
-                assembly.system,
-                assembly.library,
-                assembly.settings,
-                config_errors=assembly.config_errors,
-                patience_s=options.patience,
-            )
-            folder = options.output or _new_folder(options)
-            prepare(folder, test.record.rows, assembly.system.columns)
-            warnings = test.foreseen()
-            for text in warnings:
-                messages.print(f"warning: {text}", style="yellow", markup=False)
-            for text in assembly.notes:
-                messages.print(f"note: {text}", style="dim", markup=False)
-            environment = describe(_distributions(options))
-            _drive(test, assembly, options)
-        finally:
-            assembly.close()
+    _check(options)
+    with assembled(options) as assembly:
+        _audit(assembly, options)
+        folder = options.output or new_folder(options)
+        if options.find_peak_performance:
+            test, result = _search(assembly, options, folder, messages)
+        else:
+            test, result = perform(assembly, options, folder, messages, _rule(assembly, options))
     with _undisturbed():
-        sections = {
-            "command": shlex.join(["drumfire", *sys.argv[1:]]),
-            "system": assembly.description | _batching(test) | {"server": _told(test, assembly)},
-            "accuracy": _accuracy(test, assembly),
-            "environment": environment,
-            "directory": str(folder),
-        }
-        result = document(test, sections, warnings)
-        _judge_accuracy(result)
-        save(test, result, folder)
         if options.json:
             print(json.dumps(result, allow_nan=False))
         else:
@@ -76,6 +58,155 @@ def run(options: argparse.Namespace) -> int:
     if test.interrupted is not None:
         return INTERRUPTED
     return VALID if result["validity"] == "VALID" else INVALID
+
+
+@contextlib.contextmanager
+def assembled(options: argparse.Namespace) -> Iterator[Assembly]:
+    """What the options name, ready to be driven; SIGTERM ends what is done with it as Ctrl-C does."""
+    with _terminating():
+        assembly = _assemble(options)
+        try:
+            yield assembly
+        finally:
+            assembly.close()
+
+
+def perform(
+    assembly: Assembly, options: argparse.Namespace, folder: Path, messages: Console, rule: StopRule | None = None
+) -> tuple[Test, dict[str, Any]]:
+    """One run from its settings to its saved result, which is returned with it."""
+    test = Test(
+        assembly.system,
+        assembly.library,
+        assembly.settings,
+        config_warnings=assembly.config_warnings,
+        config_errors=assembly.config_errors,
+        patience_s=options.patience,
+        rule=rule,
+        timestamps=sys.stderr if options.json else None,
+    )
+    prepare(folder, test.record.rows, assembly.system.columns)
+    warnings = test.foreseen()
+    for text in warnings:
+        messages.print(f"warning: {text}", style="yellow", markup=False)
+    for text in assembly.notes:
+        messages.print(f"note: {text}", style="dim", markup=False)
+    environment = describe(_distributions(options))
+    _drive(test, assembly, options)
+    with _undisturbed():
+        result = _document(test, assembly, options, folder, environment, warnings)
+        _save(test, result, folder, options)
+    return test, result
+
+
+def _document(
+    test: Test,
+    assembly: Assembly,
+    options: argparse.Namespace,
+    folder: Path,
+    environment: dict[str, Any],
+    warnings: list[str],
+) -> dict[str, Any]:
+    for kept in test.answers.kept:
+        kept.responses = assembly.logged(test.record.sample_index[kept.rows], kept.responses)
+    sections = {
+        "command": shlex.join(["drumfire", *sys.argv[1:]]),
+        "system": assembly.description | _batching(test) | {"server": _told(test, assembly)},
+        "accuracy": _accuracy(test, assembly),
+        "environment": environment,
+        "directory": str(folder),
+    }
+    if isinstance(test.rule, UntilConfident):
+        sections["confidence"] = _confidence(test.rule)
+    result = document(test, sections, warnings)
+    _judge_accuracy(result)
+    return result
+
+
+def _save(test: Test, result: dict[str, Any], folder: Path, options: argparse.Namespace) -> None:
+    if options.trace:
+        trace.write(test, folder / trace.TRACE)
+    save(test, result, folder)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse options that contradict each other, before anything is loaded."""
+    if options.accuracy and options.submission:
+        raise UsageError("--submission holds an accuracy run: leave --accuracy out")
+    if options.audit_conf is not None and not options.audit_conf.is_file():
+        raise UsageError(f"--audit-conf: no such file: {options.audit_conf}")
+    if options.find_peak_performance:
+        peak.check(options)
+    other = options.scenario != Scenario.Server.name or options.accuracy or options.find_peak_performance
+    if options.until_confident is not None and other:
+        raise UsageError("--until-confident is for a performance run of the Server scenario: leave it out")
+
+
+def _audit(assembly: Assembly, options: argparse.Namespace) -> None:
+    """Lay the audit file over the settings."""
+    if options.audit_conf is None:
+        return
+    assembly.settings, warnings, errors = audited(assembly.settings, options.audit_conf)
+    if errors:
+        raise UsageError(errors[0])
+    assembly.config_warnings += warnings
+
+
+def _rule(assembly: Assembly, options: argparse.Namespace) -> UntilConfident | None:
+    if options.until_confident is None:
+        return None
+    library = assembly.library
+    settings = effective(assembly.settings, library.total_count, library.performance_count)
+    limit_ms = round(options.until_confident * 1000) or _CONFIDENT_SHARE * settings.min_duration_ms
+    if limit_ms < settings.min_duration_ms:
+        least_s = settings.min_duration_ms / 1000
+        raise UsageError(f"--until-confident {options.until_confident:g} is less than the run's {least_s:g} s (--time)")
+    return UntilConfident(settings, limit_ms)
+
+
+def _confidence(rule: UntilConfident) -> dict[str, Any]:
+    return {
+        "verdict": rule.verdict.value,
+        "queries": rule.count.queries,
+        "over": rule.count.over,
+        "limit_s": (rule.limit_ms or 0) / 1000,
+    }
+
+
+def _search(
+    assembly: Assembly, options: argparse.Namespace, folder: Path, messages: Console
+) -> tuple[Test, dict[str, Any]]:
+    """Search for the peak: the full run there is what is saved, and the search is told with it."""
+    prepare(folder, 0, assembly.system.columns)
+    for text in assembly.notes:
+        messages.print(f"note: {text}", style="dim", markup=False)
+    assembly.description["qps_source"] = "search"
+    environment = describe(_distributions(options))
+
+    def drive(test: Test, title: str, probes: list[tuple[float, bool]]) -> None:
+        _drive(test, assembly, options, title, probes)
+
+    try:
+        found = peak.find(assembly, options, folder, drive, lambda line: messages.print(line, markup=False))
+    except KeyboardInterrupt:
+        messages.print(f"to go on with this search: {_again(folder)}", markup=False)
+        raise
+    with _undisturbed():
+        result = _document(found.test, assembly, options, folder, environment, [])
+        result["search"] = found.section
+        if found.reasons:
+            result |= {"validity": "INVALID", "reasons": found.reasons + result["reasons"]}
+        if found.interrupted:
+            messages.print(f"to go on with this search: {_again(folder)}", markup=False)
+        else:
+            _save(found.test, result, folder, options)
+    return found.test, result
+
+
+def _again(folder: Path) -> str:
+    """The command of this run with its folder."""
+    words = sys.argv[1:]
+    return shlex.join(["drumfire", *words, *([] if "--output" in words else ["--output", str(folder)])])
 
 
 def _assemble(options: argparse.Namespace) -> Assembly:
@@ -93,12 +224,19 @@ def _distributions(options: argparse.Namespace) -> Sequence[str]:
     return () if options.backend == "null" else backends.distributions(options.backend)
 
 
-def _new_folder(options: argparse.Namespace) -> Path:
+def new_folder(options: argparse.Namespace, kind: str = "") -> Path:
+    """Where a run goes that was not told where."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     model = Path(options.model).stem
     where = urllib.parse.urlsplit(options.url[0]).scheme if options.url else options.device
     name = f"{stamp}-{options.backend}-{model}-{where}-{options.scenario}"
-    folder = Path("runs") / (name + ("-accuracy" if options.accuracy else ""))
+    kinds = {
+        "-accuracy": options.accuracy,
+        "-submission": options.submission,
+        "-peak": options.find_peak_performance,
+    }
+    name += kind + "".join(kind for kind, asked in kinds.items() if asked)
+    folder = Path("runs") / name
     number = 1
     while folder.exists():
         number += 1
@@ -106,8 +244,17 @@ def _new_folder(options: argparse.Namespace) -> Path:
     return folder
 
 
-def _drive(test: Test, assembly: Assembly, options: argparse.Namespace) -> None:
-    """Run the test on the fast loop under the live view; Ctrl-C and SIGTERM end it early, all kept."""
+def _drive(
+    test: Test,
+    assembly: Assembly,
+    options: argparse.Namespace,
+    title: str | None = None,
+    probes: Sequence[tuple[float, bool]] = (),
+) -> None:
+    """Run the test on the fast loop under the live view; Ctrl-C and SIGTERM end it early, all kept.
+
+    ``title`` and ``probes`` (load, and whether it passed) are those of a search, of which the test is a part.
+    """
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -117,7 +264,7 @@ def _drive(test: Test, assembly: Assembly, options: argparse.Namespace) -> None:
 
     plain = options.json or not sys.stdout.isatty()
     stream: Literal["stdout", "stderr"] = "stderr" if options.json else "stdout"
-    live = Dashboard(test, assembly.title, plain=plain, stream=stream, server=assembly.servers)
+    live = Dashboard(test, title or assembly.title, plain=plain, stream=stream, server=assembly.servers, probes=probes)
     with contextlib.nullcontext() if options.no_dashboard else live:
         run_on_fast_loop(main())
 
@@ -176,18 +323,20 @@ def _told(test: Test, assembly: Assembly) -> dict[str, Any] | None:
 
 
 def _accuracy(test: Test, assembly: Assembly) -> dict[str, Any] | None:
-    if test.effective.mode != Mode.AccuracyOnly:
+    if test.effective.mode not in (Mode.AccuracyOnly, Mode.SubmissionRun):
         return None
-    answers = list(logged_responses(test.answers.kept, test.phases))
+    rows = sum(phase.rows for phase in test.phases if phase.accuracy)  # they come first
+    answers = [(row, data) for row, data in logged_responses(test.answers.kept, test.phases) if row < rows]
     if not answers:
         return None
-    rows = np.array([row for row, _ in answers])
-    found = assembly.accuracy(test.record.sample_index[rows], [data for _, data in answers])
+    logged = np.array([row for row, _ in answers])
+    found = assembly.accuracy(test.record.sample_index[logged], [data for _, data in answers])
     return {
         "metric": found.metric,
         "value": found.value,
         "good": found.good,
         "total": found.total,
+        "expected": assembly.library.total_count,
         "target": found.target,
         "met": found.reached,
     }
@@ -195,12 +344,18 @@ def _accuracy(test: Test, assembly: Assembly) -> dict[str, Any] | None:
 
 def _judge_accuracy(result: dict[str, Any]) -> None:
     """An accuracy run that misses the model's target, or answered nothing, is INVALID."""
-    if result["mode"] != Mode.AccuracyOnly.name:
+    if result["mode"] not in (Mode.AccuracyOnly.name, Mode.SubmissionRun.name):
         return
     accuracy = result["accuracy"]
     if accuracy is None:
         result["reasons"].append("No sample was answered.")
-    elif not accuracy["met"]:
+        result["validity"] = "INVALID"
+        return
+    if accuracy["total"] < accuracy["expected"]:
+        result["reasons"].append(
+            f"Only {accuracy['total']} of {accuracy['expected']} samples were answered: the accuracy is that of a part."
+        )
+    if not accuracy["met"]:
         result["reasons"].append(
             f"Accuracy {accuracy['value']:.3%} is below the target of {accuracy['target']:.3%}: "
             "check --weights, and that the backend computes what the model was trained for."

@@ -60,6 +60,8 @@ def draw(plan: Plan, snapshot: Snapshot, width: int, server: ServerFigures | Non
     text = Text(no_wrap=True, overflow="crop")
     _title(text, plan, width)
     _progress(text, plan, snapshot, width)
+    if plan.probes:
+        _probes(text, plan, width)
     if not snapshot.started:
         return text
     text.append("\n")
@@ -106,6 +108,27 @@ def _progress(text: Text, plan: Plan, snapshot: Snapshot, width: int) -> None:
     text.append("━" * full, "cyan")
     text.append("━" * (cells - full), "bright_black")
     text.append(f"{end}\n")
+
+
+def _probes(text: Text, plan: Plan, width: int) -> None:
+    """A search's loads along a line, by their ratios: those that passed, those that failed, and the one that runs."""
+    loads = [load for load, _ in plan.probes] + [plan.load]
+    low, high = min(loads), max(loads)
+    cells = width - _LABEL - 1
+    span = math.log(high / low) or 1.0
+
+    def cell(load: float) -> int:
+        return round(math.log(load / low) / span * cells)
+
+    marks = {cell(load): ("✓", "green") if passed else ("✗", "red") for load, passed in plan.probes}
+    marks[cell(plan.load)] = ("●", "bold cyan")
+    _name(text, "probes")
+    for at in range(cells + 1):
+        text.append(*marks.get(at, ("─", "bright_black")))
+    text.append("\n")
+    _name(text, "")
+    ends = [figures.digits(load) for load in (low, high)]
+    text.append(ends[0].ljust(cells + 1 - len(ends[1])) + ends[1] + "\n", "dim")
 
 
 def _rates(text: Text, plan: Plan, snapshot: Snapshot, width: int) -> None:

@@ -32,7 +32,9 @@ _BEYOND = 1.0 + 2 * PRECISION
 _BEYOND_PROBES = 2
 _CAUTION = 1.0
 _RETREAT = 0.5
-"""How far below a load that fails, in units of the precision, a full run is made; and below one that was refused."""
+"""How far below a load that fails, in units of the precision, a full run is made: at first, and for each full run that
+failed.
+"""
 _MOST_PROBES = 150
 
 
@@ -109,12 +111,15 @@ class Evidence:
     refused: bool
     """Its full run was not VALID."""
     share: float
-    """Over the bound: never less than at a lower load.  Where the probes say otherwise, the loads are taken together."""
+    """Over the bound: never less than at a lower load.  Where probes say otherwise, their loads are taken together."""
     passes: bool
 
 
 def search(
-    goal: Goal, probe: Callable[[Ask], Outcome], history: Sequence[Probe] = (), done: Callable[[Probe], None] | None = None
+    goal: Goal,
+    probe: Callable[[Ask], Outcome],
+    history: Sequence[Probe] = (),
+    done: Callable[[Probe], None] | None = None,
 ) -> tuple[Peak, list[Probe]]:
     """Probe until the peak is found; returns it with all probes.  ``done`` hears of each new one."""
     probes = list(history)
@@ -135,7 +140,8 @@ def next_step(goal: Goal, history: Sequence[Probe]) -> Ask | Peak:
     if not known:
         return _ask(goal, known, _first_load(goal), 1.0, "bracket")
     if (refused := min((one.load for one in known if one.refused), default=None)) is not None and refused == high:
-        if (lower := _cautious(goal, 0.0, refused)) >= _least_load(goal):
+        times = sum(one.refused for one in known)
+        if (lower := _cautious(goal, 0.0, refused, times)) >= _least_load(goal):
             return _confirm(goal, known, lower)
         return Peak(None, high, "no full run is VALID, though short ones pass")
     if low is None:
@@ -240,13 +246,13 @@ def _least_load(goal: Goal) -> float:
     return 1.0 if goal.whole else 1.0 / max(goal.full_s, 1.0)
 
 
-def _cautious(goal: Goal, low: float, high: float | None) -> float:
+def _cautious(goal: Goal, low: float, high: float | None, refused: int = 0) -> float:
     """What a full run is made at: somewhat below the load that fails, as most of the full runs there would fail too."""
     if high is None:
         return low
     if goal.whole:
         return max(low, min(high - 1, math.floor(high / (1.0 + PRECISION))))
-    return high / (1.0 + (_CAUTION if low else _RETREAT) * PRECISION)
+    return high / (1.0 + (_RETREAT * refused if refused else _CAUTION) * PRECISION)
 
 
 def _ask(goal: Goal, known: Sequence[Evidence], load: float, width: float, purpose: str) -> Ask:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,9 +50,12 @@ class Plan:
     target_latency_ns: int
     """0 where the scenario has no target."""
     target_percentile: float
+    load: float = 0.0
+    """Of a search: what this probe asks for, beside the loads so far and whether each passed."""
+    probes: Sequence[tuple[float, bool]] = ()
 
     @classmethod
-    def of(cls, test: Test, title: str) -> Plan:
+    def of(cls, test: Test, title: str, probes: Sequence[tuple[float, bool]] = ()) -> Plan:
         s, last = test.effective, test.phases[-1]
         accuracy = s.mode == Mode.AccuracyOnly
         max_queries = 0 if accuracy else s.max_query_count
@@ -77,6 +80,8 @@ class Plan:
             max_queries=max_queries,
             target_latency_ns=s.target_latency_ns,
             target_percentile=s.target_latency_percentile,
+            load=float(s.target_qps if s.scenario == Scenario.Server else s.samples_per_query),
+            probes=tuple(probes),
         )
 
 

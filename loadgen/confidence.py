@@ -36,10 +36,17 @@ class Count:
 class StopRule(Protocol):
     """Asked some times a second while a performance phase issues."""
 
-    bound_ns: int
-    """The latency that a query is judged by; with token latencies the settings' own bounds count instead."""
-    limit_ms: int | None
-    """How long traffic is drawn for, where that is not the settings' own duration."""
+    @property
+    def bound_ns(self) -> int:
+        """The latency that a query is judged by; with token latencies the settings' own bounds count instead."""
+
+    @property
+    def limit_ms(self) -> int | None:
+        """How long traffic is drawn for, where that is not the settings' own duration."""
+
+    @property
+    def drain_s(self) -> float | None:
+        """How long to wait for what is still out once nothing more is issued; None: as long as answers come."""
 
     def reached(self, count: Count) -> str | None:
         """Why no more queries need be issued, or None."""
@@ -87,6 +94,7 @@ class UntilConfident:
 
     def __init__(self, settings: EffectiveSettings, limit_ms: int) -> None:
         self.bound_ns, self.limit_ms = settings.target_latency_ns, limit_ms
+        self.drain_s = None
         self.verdict, self.count = Verdict.OPEN, Count(0, 0, 0)
         self._test = SequentialTest(settings.target_latency_percentile)
         self._percentile = settings.target_latency_percentile
@@ -125,9 +133,12 @@ class CutShort:
 
     def __init__(self, bound_ns: int, planned: int, allowed: int) -> None:
         self.bound_ns, self.planned, self.allowed = bound_ns, planned, allowed
+        self.drain_s = 1.0 + 2e-9 * bound_ns
         self.objection: str | None = None
+        self.count = Count(0, 0, 0)
 
     def reached(self, count: Count) -> str | None:
+        self.count = count
         if count.over <= self.allowed:
             return None
         self.objection = (

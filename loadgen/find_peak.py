@@ -1,7 +1,7 @@
 """The reference's own search for a Server peak (mode FindPeakPerformance): full-length runs, doubling, then halving.
 
-Kept for harnesses that were written for it; people are served better by ``bench.search``.  It needs a start that passes,
-judges the latency bound alone, and has no upper limit.  ``trials`` is its arithmetic; ``find_peak`` drives a system.
+Kept for harnesses that were written for it; people are served better by ``bench.search``.  It needs a start that
+passes, judges the latency bound alone, and has no upper limit.  ``trials`` is its arithmetic.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ async def find_peak(
 ) -> Test:
     """Search; returns the run at the peak, whose log tells of the whole search.
 
-    Where the first rate fails, its own run is returned, and elsewhere than in Server one that never ran; the log says so.
-    The table and the accuracy log are those of the returned run alone.
+    Where the first rate fails, its own run is returned, and elsewhere than in Server one that never ran; the log says
+    so.  The table and the accuracy log are those of the returned run alone.
     """
     requested = replace(requested, mode=Mode.FindPeakPerformance)
     head = Test(

@@ -6,6 +6,8 @@ are due together is one slice, one clock read and one call.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import enum
 import sys
 import time
@@ -83,11 +85,18 @@ class Limits:
 
 
 async def issue(
-    phase: Phase, limits: Limits, system: SystemUnderTest, answers: Answers, pacer: Pacer, patience_s: float
+    phase: Phase,
+    limits: Limits,
+    system: SystemUnderTest,
+    answers: Answers,
+    pacer: Pacer,
+    patience_s: float,
+    drain_s: float | None = None,
 ) -> End:
     """Issue a phase's rows, flush, and wait for the last answer.
 
     ``patience_s``: without any answer for so long, the run stops waiting and gives the outstanding rows up.
+    ``drain_s``: how long to wait in all where nothing more was to be learnt.
     """
     if phase.scheduled is not None:
         end = await _issue_scheduled(phase, limits, system, answers, pacer)
@@ -98,6 +107,11 @@ async def issue(
     else:
         end = await _issue_together(phase, limits, system, answers)
     system.flush()
+    if end == End.DECIDED and drain_s is not None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(drain_s):
+                await answers.wait(answers.issued, patience_s)
+        return end
     if end != End.NO_ANSWER and not await answers.wait(answers.issued, patience_s):
         end = End.NO_ANSWER
     return end

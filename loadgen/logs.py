@@ -217,7 +217,9 @@ def result_values(settings: EffectiveSettings, results: Results) -> dict[str, An
     values["result_min_queries_met"] = r.queries_met
     values["early_stopping_met"] = r.stopping.met
     if not r.valid:
-        values["result_invalid_reason"] = "".join(f"{text} " for text in (*r.recommendations, *r.spoiled))
+        # The reference tells the first line of each here.
+        reasons = [text.partition("\n")[0] for text in (*r.recommendations, *r.spoiled)]
+        values["result_invalid_reason"] = "".join(f"{text} " for text in reasons)
     if r.token_stopping is None:
         values["early_stopping_result"] = r.stopping.text
     else:

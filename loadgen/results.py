@@ -149,13 +149,15 @@ def evaluate(settings: EffectiveSettings, measured: Measured, spoiled: Sequence[
     latency = distribution(latency_values, wanted, ranks if query_values is None else (), may_reorder=True)
     query_latency = None if query_values is None else distribution(query_values, wanted, ranks, may_reorder=True)
     over = int(np.count_nonzero(latency_values > s.target_latency_ns)) if server else 0
-    first_token, per_token, token_stopping = _token_figures(s, m)
+    first_token, per_token, token_stopping = _token_figures(s, m, estimates, query_latency)
     target_ns = (query_latency or latency).percentiles[s.target_latency_percentile]
 
-    if offline:
+    if token_stopping is not None:
+        stopping = _worst(token_stopping)
+    elif offline:
         stopping = EarlyStopping(True, "")
     elif server:
-        stopping = _judged(s, m.queries, over) if token_stopping is None else _worst(token_stopping)
+        stopping = _judged(s, m.queries, over)
     else:
         stopping = _estimated(s, m.queries, estimates, (query_latency or latency).ranked)
 
@@ -238,8 +240,6 @@ def _rates(s: EffectiveSettings, m: Measured, latency: Distribution) -> dict[str
     if s.scenario == Scenario.Server:
         rates["scheduled_samples_per_sec"] = _per_second(n - 1, due)
         rates["completed_samples_per_sec"] = _per_second(n - 1, done)
-        if m.tokens is not None:
-            rates["completed_tokens_per_second"] = _per_second(tokens, done)
         if s.infer_token_latencies:
             rates["inferred_completed_tokens_per_second"] = s.token_latency_scaling_factor * _per_second(n - 1, done)
     elif s.scenario == Scenario.Offline:
@@ -253,6 +253,7 @@ def _rates(s: EffectiveSettings, m: Measured, latency: Distribution) -> dict[str
         rates["qps_with_loadgen_overhead"] = _per_second(n - 1, issued)
         rates["qps_without_loadgen_overhead"] = _per_second(1, latency.mean)
     if m.tokens is not None and s.scenario != Scenario.Offline:
+        rates["completed_tokens_per_second"] = _per_second(tokens, done)
         rates["token_throughput_with_loadgen_overhead"] = _per_second(tokens, issued)
         # The reference prints this one per ns; the key's unit is kept.
         rates["token_throughput"] = tokens / (latency.mean * n) if n and latency.mean else 0.0
@@ -264,24 +265,30 @@ def _per_second(count: float, ns: int) -> float:
 
 
 def _token_figures(
-    s: EffectiveSettings, m: Measured
+    s: EffectiveSettings, m: Measured, estimates: list[early_stopping.Estimate], query_latency: Distribution | None
 ) -> tuple[Distribution | None, Distribution | None, tuple[EarlyStopping, EarlyStopping] | None]:
-    if not s.use_token_latencies or m.first_token is None or m.tokens is None or s.scenario == Scenario.Offline:
+    if s.use_token_latencies and s.scenario == Scenario.Offline:
+        return None, None, (EarlyStopping(True, ""), EarlyStopping(True, ""))
+    if not s.use_token_latencies or m.first_token is None or m.tokens is None:
         return None, None, None
     good = m.answered
     ttft = (m.first_token - m.scheduled)[good]
     # C++ integer division truncates; latencies after the first token are never negative in an honest run.
     tpot = (m.completed - m.first_token)[good] // np.maximum(m.tokens[good] - 1, 1)
     wanted = (*PERCENTILES, s.target_latency_percentile)
-    stopping = None
+    # The reference stops at the first that fails, and begins with the time per token.
     if s.scenario == Scenario.Server:
+        first_token, per_token = distribution(ttft, wanted), distribution(tpot, wanted)
         tpot_stop = _judged(s, m.queries, int(np.count_nonzero(tpot > s.tpot_latency)))
-        if tpot_stop.met:
-            ttft_stop = _judged(s, m.queries, int(np.count_nonzero(ttft > s.ttft_latency)))
-        else:
-            ttft_stop = EarlyStopping(True, "")  # the reference stops at the first that fails
-        stopping = (ttft_stop, tpot_stop)
-    return distribution(ttft, wanted), distribution(tpot, wanted), stopping
+        ttft_stop = _judged(s, m.queries, int(np.count_nonzero(ttft > s.ttft_latency)))
+    else:
+        ranks = [ttft.size - 1 - e.discarded for e in estimates if e.discarded is not None]
+        first_token, per_token = distribution(ttft, wanted, ranks), distribution(tpot, wanted, ranks)
+        # For queries of several samples it estimates their latency in both places.
+        ttft_ranked, tpot_ranked = ((query_latency or one).ranked for one in (first_token, per_token))
+        tpot_stop = _estimated(s, m.queries, estimates, tpot_ranked)
+        ttft_stop = _estimated(s, m.queries, estimates, ttft_ranked)
+    return first_token, per_token, (ttft_stop if tpot_stop.met else EarlyStopping(True, ""), tpot_stop)
 
 
 def _worst(pair: tuple[EarlyStopping, EarlyStopping]) -> EarlyStopping:

@@ -140,10 +140,10 @@ class Test:
             self.log.warning(text)
         for text in config_errors:
             self.log.error("error_invalid_config", text)
-        logs.put_requested(self.log, self.requested)
-        logs.put_effective(self.log, self.effective)
         for text in self.effective.errors:
             self.log.error("error_invalid_test_settings", text)
+        logs.put_requested(self.log, self.requested)
+        logs.put_effective(self.log, self.effective)
 
     def _entered(self, phase: Phase) -> Phase:
         """Enter a phase's traffic in the table; it then refers to the table, so that nothing is held twice."""
@@ -256,7 +256,8 @@ class Test:
             wall_ns = time.time_ns()
             try:
                 limits = Limits.of(self.effective, phase)
-                end = await issue(phase, limits, self.system, self.answers, pacer, self.patience_s)
+                drain_s = None if self.rule is None else self.rule.drain_s
+                end = await issue(phase, limits, self.system, self.answers, pacer, self.patience_s, drain_s)
             finally:
                 for task in telling:
                     task.cancel()

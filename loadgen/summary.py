@@ -47,16 +47,20 @@ def _result_lines(system: str, settings: EffectiveSettings, r: Results) -> list[
         if "tokens_per_second" in r.rates:
             lines.append(f"Tokens per second: {r.rates['tokens_per_second']:g}")
     else:
-        lines.append(f"{s.target_latency_percentile * 100:.1f}th percentile latency (ns) : {r.target_percentile_ns}")
+        percentile = f"{s.target_latency_percentile * 100:.1f}th"
+        lines.append(f"{percentile} percentile latency (ns) : {r.target_percentile_ns}")
+        if r.first_token is not None:
+            first_token_ns = r.first_token.percentiles[s.target_latency_percentile]
+            lines.append(f"{percentile} first token percentile latency (ns) : {first_token_ns}")
     lines.append(f"Result is : {'VALID' if r.valid else 'INVALID'}")
     if s.scenario == Scenario.Server:
         lines.append(f"  Performance constraints satisfied : {_yes(r.performance_met)}")
     lines.append(f"  Min duration satisfied : {_yes(r.duration_met)}")
     lines.append(f"  Min queries satisfied : {_yes(r.queries_met)}")
     lines.append(f"  Early stopping satisfied: {_yes(r.stopping.met)}")
-    if advice := (*r.recommendations, *r.spoiled):
+    if not r.valid:
         lines.append("Recommendations:")
-        lines += [f" * {text}" for text in advice]
+        lines += [f" * {text}" for text in (*r.recommendations, *r.spoiled)]
     lines += _stopping_lines(s, r)
     lines += ["", _RULE, "Additional Stats", _RULE]
     lines += _stat_lines(s, r)
@@ -93,11 +97,17 @@ def _stat_lines(s: EffectiveSettings, r: Results) -> list[str]:
         lines += _distribution_lines(r.query_latency, "latency", "latency (ns)   ")
     else:
         lines += _distribution_lines(r.latency, "latency", "latency (ns)   ")
+    if s.use_token_latencies and s.scenario == Scenario.Offline:
+        lines.append("")
     if r.first_token is not None and r.time_per_output_token is not None:
         lines.append("")
-        if "completed_tokens_per_second" in r.rates:
+        if s.scenario == Scenario.Server:
             completed = r.rates["completed_tokens_per_second"]
             lines.append(f"Completed tokens per second                 : {completed:.2f}")
+        elif s.scenario == Scenario.SingleStream:
+            with_overhead, without = r.rates["token_throughput_with_loadgen_overhead"], r.rates["token_throughput"]
+            lines.append(f"TPS w/ loadgen overhead         : {with_overhead:.2f}")
+            lines.append(f"TPS w/o loadgen overhead        : {without * 1e9:.2f}")
         lines += _distribution_lines(r.first_token, "First Token latency", "first token latency (ns)   ")
         lines.append("")
         lines += _distribution_lines(r.time_per_output_token, "Time per Output Token", "time to output token (ns)   ")
@@ -116,7 +126,7 @@ def _distribution_lines(found: Distribution, extreme: str, percentile: str) -> l
 
 def _parameter_lines(s: EffectiveSettings) -> list[str]:
     values: dict[str, float | int] = {"samples_per_query ": s.samples_per_query, "target_qps ": s.target_qps}
-    if s.use_token_latencies and s.scenario != Scenario.Offline:
+    if s.use_token_latencies:
         values["ttft_latency (ns)"] = s.ttft_latency
         values["tpot_latency (ns)"] = s.tpot_latency
     else:

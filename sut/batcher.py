@@ -67,6 +67,10 @@ class BatchedSystem:
         self._issued = answers.columns["issued"]
         self._begun = answers.columns["begun"]
         self._batch_size = answers.columns["batch_size"]
+        self.answer = None
+        if any(thread.is_alive() for thread in self._threads):
+            raise RuntimeError(f"{self.name} is still busy with a batch of the run before")
+        self._closed, self._next_row, self._end_row, self._idle, self._threads = False, 0, 0, 0, []
         if answers.closed_loop and len(self._workers) == 1:
             self.answer = self._answer
             return

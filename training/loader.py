@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch.utils.data import DataLoader
@@ -30,12 +31,15 @@ class Loader:
         self.waited_s = 0.0
 
     def __iter__(self) -> Iterator[Batch]:
-        began = time.monotonic()
         batches = iter(self._loader)
-        while True:
-            batch = next(batches, None)
-            self.waited_s += time.monotonic() - began
-            if batch is None:
-                return
-            yield batch
-            began = time.monotonic()
+        # Taking a batch over from a worker takes a while even if it is ready: a thread does it a batch ahead.
+        with ThreadPoolExecutor(1) as taking:
+            coming = taking.submit(next, batches, None)
+            while True:
+                began = time.monotonic()
+                batch = coming.result()
+                self.waited_s += time.monotonic() - began
+                if batch is None:
+                    return
+                coming = taking.submit(next, batches, None)
+                yield batch

@@ -188,13 +188,15 @@ class Run:
             left = left[: plan.steps - self._iteration]
         began = time.monotonic()
         for batch in left:
-            waited_s = loader.waited_s
+            waited_s, cpu_s = loader.waited_s, time.process_time()
             rate = self.hyperparameters.learning_rate(self._iteration)
             step = self._learner.step(self._shares(batch), self._coming, rate, self._fault())
             self._settle()  # the step before: its figures are on the host by now, this one's need not be waited for
             self._step, self._iteration = self._step + 1, self._iteration + 1
             ended = time.monotonic()
-            self._unsettled = _Unsettled(step, rate, len(batch), ended - began, loader.waited_s - waited_s)
+            self._unsettled = _Unsettled(
+                step, rate, len(batch), ended - began, loader.waited_s - waited_s, time.process_time() - cpu_s
+            )
             due = plan.checkpoint_every and self._iteration % plan.checkpoint_every == 0
             if due and self._step < len(batches):
                 self._save()
@@ -248,6 +250,7 @@ class Run:
             images=last.images,
             took_s=last.took_s,
             waited_s=last.waited_s,
+            cpu_s=last.cpu_s,
         )
 
     def _evaluate(self) -> Accuracy:
@@ -327,6 +330,8 @@ class _Unsettled:
     images: int
     took_s: float
     waited_s: float
+    cpu_s: float
+    """Of this process, without those that read images."""
 
 
 def _unfit(train: Annotations, validation: Annotations, trainable: int, plan: Plan) -> str | None:

@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from loadgen import logs, summary
+from loadgen import logs, summary, trace
 from loadgen.compat.settings import LogSettings
 from loadgen.directory import OutputError
 from loadgen.run import Test
@@ -58,6 +58,8 @@ class Output:
             token_counts,
             first_tokens,
         )
+        if self._trace:
+            trace.write(test, self.paths["trace"])
         if self._copy_detail:
             sys.stdout.write("".join(test.log.entries))
         if self._copy_summary:

@@ -22,7 +22,7 @@ from loadgen.compat.completion import no_answer
 from loadgen.compat.conversions import text
 from loadgen.compat.output import Output
 from loadgen.compat.settings import LogSettings, TestSettings, config
-from loadgen.compat.system import CallbackError, CallbackLibrary, CallbackSystem
+from loadgen.compat.system import CallbackError, CallbackLibrary, CallbackSystem, Interpreter
 from loadgen.find_peak import find_peak
 from loadgen.issue import End
 from loadgen.run import Test, run_on_fast_loop
@@ -79,25 +79,29 @@ def _perform(
     errors, config.errors = (*config.errors, *errors), []
     output.create()
     under_test = cast(SystemUnderTest, called)  # its name is asked for each time, its issue made when it is opened
-    sampled = CallbackLibrary(library)
-    if requested.mode == engine.Mode.FindPeakPerformance:
-        searching = find_peak(
-            under_test, sampled, requested, config_warnings=warnings, config_errors=errors, patience_s=patience_s
-        )
-        test = _in_this_thread(searching)
-        output.write(test)
-    else:
-        test = Test(
-            under_test, sampled, requested, config_warnings=warnings, config_errors=errors, patience_s=patience_s
-        )
-        try:
-            _in_this_thread(test.run())
-        except BaseException as error:
-            test.interrupted = f"{type(error).__name__}: {error}".removesuffix(": ")
-            test.log.error("error_runtime", test.interrupted)
-            raise
-        finally:
+    interpreter = Interpreter()
+    sampled = CallbackLibrary(library, interpreter)
+    try:
+        if requested.mode == engine.Mode.FindPeakPerformance:
+            searching = find_peak(
+                under_test, sampled, requested, config_warnings=warnings, config_errors=errors, patience_s=patience_s
+            )
+            test = _in_this_thread(searching)
             output.write(test)
+        else:
+            test = Test(
+                under_test, sampled, requested, config_warnings=warnings, config_errors=errors, patience_s=patience_s
+            )
+            try:
+                _in_this_thread(test.run())
+            except BaseException as error:
+                test.interrupted = f"{type(error).__name__}: {error}".removesuffix(": ")
+                test.log.error("error_runtime", test.interrupted)
+                raise
+            finally:
+                output.write(test)
+    finally:
+        interpreter.restore()
     if called.broken is not None:
         raise called.broken
     if any(report.end == End.NO_ANSWER for report in test.reports):

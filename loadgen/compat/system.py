@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -36,14 +37,34 @@ class CallbackError(BaseException):
         self.error = error
 
 
+class Interpreter:
+    """How the script has its interpreter.  The engine changes it for a run, which suits systems of its own only:
+    a script may leave garbage behind, and its threads hand over to each other far slower at short turns.
+    """
+
+    def __init__(self) -> None:
+        self._turn_s, self._collects, self._thresholds = sys.getswitchinterval(), gc.isenabled(), gc.get_threshold()
+
+    def give_back(self) -> None:
+        sys.setswitchinterval(self._turn_s)
+        gc.set_threshold(max(_COLLECT_EVERY, self._thresholds[0]), *self._thresholds[1:])
+        if self._collects:
+            gc.enable()
+
+    def restore(self) -> None:
+        """What the engine does not put back itself."""
+        gc.set_threshold(*self._thresholds)
+
+
 class CallbackLibrary:
     name = "PyQSL"
 
-    def __init__(self, library: handles.Library) -> None:
-        self._library = library
+    def __init__(self, library: handles.Library, interpreter: Interpreter) -> None:
+        self._library, self._interpreter = library, interpreter
         self.total_count, self.performance_count = library.total_count, library.performance_count
 
     def load(self, indices: IndexArray) -> None:
+        self._interpreter.give_back()  # the first that is called in a run
         _out_of_loop(self._library.load, indices.tolist())
 
     def unload(self, indices: IndexArray) -> None:
@@ -92,10 +113,6 @@ class CallbackSystem:
         else:
             self.issue = _together(ask, loop)
         completion.connect(exchange)
-        # The run has turned collecting off.  What a script leaves behind is not ours to let pile up.
-        self._thresholds = gc.get_threshold()
-        gc.set_threshold(_COLLECT_EVERY, *self._thresholds[1:])
-        gc.enable()
 
     @property
     def answer(self) -> Answer | None:
@@ -107,7 +124,6 @@ class CallbackSystem:
 
     async def close(self) -> None:
         completion.connect(None)
-        gc.set_threshold(*self._thresholds)
         self.broken = self.broken or self._exchange.broken
 
 

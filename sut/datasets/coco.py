@@ -108,6 +108,7 @@ def _checked(
             raise DataError(
                 f"{file}: annotation {annotation['id']} is of category {annotation['category_id']}, which is not listed"
             )
+        annotation["area"], annotation["iscrowd"]  # which the evaluation needs
         if len(annotation["bbox"]) != 4:
             raise DataError(f"{file}: annotation {annotation['id']} needs a bbox of four numbers")
     kept = images[:count]

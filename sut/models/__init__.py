@@ -7,19 +7,34 @@ from __future__ import annotations
 
 from sut.models.digits import Digits
 from sut.models.efficientnet_lite0 import EfficientNetLite0
+from sut.models.mobilenet import MobileNet
 from sut.models.model import Accuracy, MissingExtra, Model, UnknownModel
+from sut.models.published import WeightsError
+from sut.models.resnet50 import ResNet50
+from sut.models.retinanet import RetinaNet
+from sut.models.shapes import Shapes
+from sut.models.ssd_mobilenet import SsdMobileNet
+from sut.models.ssd_resnet34 import SsdResNet34
 
-__all__ = ["MODELS", "PLANNED", "Accuracy", "MissingExtra", "Model", "UnknownModel", "get"]
+__all__ = ["MODELS", "Accuracy", "MissingExtra", "Model", "UnknownModel", "WeightsError", "get"]
 
-MODELS: dict[str, Model] = {model.name: model for model in (Digits(), EfficientNetLite0())}
-
-PLANNED = ("shapes", "resnet50", "mobilenet", "retinanet", "ssd-mobilenet", "ssd-resnet34")
-"""Models that are to come: asking for one says so."""
+MODELS: dict[str, Model] = {
+    model.name: model
+    for model in (
+        Digits(),
+        Shapes(),
+        EfficientNetLite0(),
+        ResNet50(),
+        MobileNet(),
+        RetinaNet(),
+        SsdMobileNet(),
+        SsdResNet34(),
+    )
+}
 
 
 def get(name: str) -> Model:
     """The model of this name.  Raises ``UnknownModel``, naming those there are."""
-    if name in MODELS:
-        return MODELS[name]
-    why = "is not part of this version yet" if name in PLANNED else "is not known"
-    raise UnknownModel(f"model {name!r} {why}; available: {', '.join(MODELS)}")
+    if name not in MODELS:
+        raise UnknownModel(f"model {name!r} is not known; available: {', '.join(MODELS)}")
+    return MODELS[name]

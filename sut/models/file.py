@@ -29,6 +29,7 @@ class FileModel:
     extra: str | None = None
     quality_target = 0.0
     total_count = _SAMPLES
+    reservations: Sequence[str] = ("a bare model file on random samples: speed only",)
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -43,8 +44,8 @@ class FileModel:
             raise BackendError(f"{self.path} leaves sizes open besides the batch: export it with fixed ones")
         self.input_shape, self.input_dtype = tuple(sizes), np.dtype(backend.sample_dtype)
 
-    def weights(self, cache: Path) -> Path:
-        return self.path
+    def weights(self, cache: Path, given: Path | None = None) -> Path:
+        return given or self.path
 
     def library(
         self, dataset_path: Path | None = None, count: int | None = None, performance_count: int | None = None
@@ -63,6 +64,9 @@ class FileModel:
     def respond(self, outputs: Sequence[npt.NDArray[Any]]) -> Responses:
         """The first output's values."""
         return outputs[0]
+
+    def logged(self, indices: IndexArray, responses: Responses) -> Responses:
+        return responses
 
     def accuracy(self, indices: IndexArray, responses: Responses) -> NoReturn:
         raise ValueError("a bare model file has no labels to be judged by")

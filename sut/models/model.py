@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +25,16 @@ class MissingExtra(ImportError):
     """A package of an optional extra is not installed."""
 
 
+class Form(Enum):
+    """In what form a backend takes a network; each backend's module says which (``FORM``).  The value is the suffix."""
+
+    ONNX = ".onnx"
+    TORCH = ".pt2"
+    """What ``torch.export.save`` writes, for any number of samples: see ``torch_export``."""
+    TFLITE = ".tflite"
+    """See ``tflite_export``."""
+
+
 @dataclass(frozen=True)
 class Accuracy:
     """How good the answers of a run were."""
@@ -31,8 +42,8 @@ class Accuracy:
     metric: str
     value: float
     """A fraction, 0 to 1; 0 when nothing was answered."""
-    good: int
-    """Samples answered right."""
+    good: int | None
+    """Samples answered right; None where the metric counts none, as mAP."""
     total: int
     """Samples answered, each counted once."""
     target: float
@@ -61,8 +72,20 @@ class Model(Protocol):
     total_count: int
     """Samples in the whole data set."""
 
-    def weights(self, cache: Path) -> Path:
-        """The ONNX file to run; made in the folder ``cache`` on first use.  Raises ``MissingExtra``."""
+    @property
+    def reservations(self) -> Sequence[str]:
+        """What a result must say beside its figures, such as that the weights are random numbers.
+
+        Of the weights and the data that ``weights`` and ``library`` gave last.
+        """
+
+    def weights(self, cache: Path, given: Path | None = None, form: Form = Form.ONNX) -> Path:
+        """The file to run, in the form that the backend takes, made in the folder ``cache`` on first use.
+
+        The user's ``given`` file is returned as it is, whatever its form (the backend says what it can not take), unless
+        it is a state dict, which is exported.  Raises ``MissingExtra``, and ``WeightsError`` for a file that does not fit
+        and for a form that the model can not be had in.
+        """
 
     def library(
         self, dataset_path: Path | None = None, count: int | None = None, performance_count: int | None = None
@@ -75,6 +98,9 @@ class Model(Protocol):
 
     def respond(self, outputs: Sequence[npt.NDArray[Any]]) -> Responses:
         """The answers to one batch, one item a sample, from what the network gave, in the order of its outputs."""
+
+    def logged(self, indices: IndexArray, responses: Responses) -> Responses:
+        """The responses in the form of MLPerf's accuracy logs, ``responses[i]`` given for dataset index ``indices[i]``."""
 
     def accuracy(self, indices: IndexArray, responses: Responses) -> Accuracy:
         """Judge ``responses[i]``, given for dataset index ``indices[i]``; the first answer to a sample counts.

@@ -9,8 +9,12 @@ import logging
 import os
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,11 +23,18 @@ OPSET = 18
 """The lowest operator set that torch's exporter writes without converting: the widest choice of runtimes."""
 
 
-def export(network: nn.Module, sample_shape: tuple[int, ...], path: Path) -> None:
+def export(
+    network: nn.Module,
+    sample_shape: tuple[int, ...],
+    path: Path,
+    *,
+    outputs: Sequence[str] = ("logits",),
+    dtype: npt.DTypeLike = np.float32,
+) -> None:
     """Write ``network`` (in eval mode) to ``path``, weights inside, replacing the file in one step.
 
-    The graph takes "input", float32 of shape (N, *sample_shape) for any N, and gives "logits" of shape (N, classes);
-    batch norms are folded into the convolutions before them.  Needs the packages onnx and onnxscript.
+    The graph takes "input", of shape (N, *sample_shape) for any N, and gives ``outputs``, N first; batch norms are
+    folded into the convolutions before them.  Needs the packages onnx and onnxscript.
     """
     import torch
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
@@ -33,9 +44,9 @@ def export(network: nn.Module, sample_shape: tuple[int, ...], path: Path) -> Non
         warnings.simplefilter("ignore", FutureWarning)  # torch's, of torch's own code
         program = torch.onnx.export(
             network,
-            (torch.zeros(2, *sample_shape),),  # two samples: a batch of one would be taken for a fixed size
+            (torch.from_numpy(np.zeros((2, *sample_shape), dtype)),),  # a batch of one would be taken for a fixed size
             input_names=["input"],
-            output_names=["logits"],
+            output_names=list(outputs),
             dynamic_shapes=({0: torch.export.Dim("N")},),
             opset_version=OPSET,
             verbose=False,

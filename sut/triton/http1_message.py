@@ -270,6 +270,5 @@ def _as_body(collected: bytearray) -> Body:
 
 def _check_size(noun: str, size: int, max_body: int) -> None:
     if size > max_body:
-        raise ProtocolError(
-            f"a {noun}'s body has {size} bytes (or more): over the {max_body} that are allowed (max_body)"
-        )
+        mend = ": raise --max-message-size" if noun == "reply" else ""
+        raise ProtocolError(f"a {noun} of {size} bytes or more where at most {max_body} are taken{mend}")

@@ -199,6 +199,11 @@ class Connection(Generic[T]):
         return self._settings_seen
 
     @property
+    def stalled(self) -> bool:
+        """Whether the connection's window lets nothing through: what is sent now would only wait."""
+        return self._window <= 0
+
+    @property
     def buffered(self) -> int:
         """Bytes held of frames and header blocks that are not whole yet."""
         return len(self._rest) + (len(self._gathering[2]) if self._gathering else 0)

@@ -320,7 +320,7 @@ class _UnaryCalls:
         connection = self._connection
         if connection.next_stream > http2.LARGEST_STREAM:
             self.draining = True
-        if self.draining or not connection.settled:
+        if self.draining or not connection.settled or connection.stalled:
             return 0
         streams_left = (http2.LARGEST_STREAM - connection.next_stream) // 2 + 1
         return max(min(min(self._limit, connection.max_streams) - len(self._tickets), streams_left), 0)

@@ -7,6 +7,7 @@ Knows regions, how servers are told of them and how they are told to let go; mus
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import math
@@ -89,9 +90,14 @@ def check(kind: str) -> None:
         raise SharedMemoryError(f"--shared-memory system: this machine has no {FOLDER}: leave it out")
 
 
+def is_fixed(interface: ModelInterface) -> bool:
+    """Whether all samples have inputs of one size, which the model tells."""
+    return all(spec.datatype != "BYTES" and -1 not in spec.shape for spec in interface.inputs)
+
+
 def input_bytes(inputs: Inputs, interface: ModelInterface, total_count: int, loaded_count: int) -> int:
     """Room for the inputs of any ``loaded_count`` samples.  Reads all samples where the model leaves sizes open."""
-    if all(spec.datatype != "BYTES" and -1 not in spec.shape for spec in interface.inputs):
+    if is_fixed(interface):
         return loaded_count * sum(_aligned(_size(spec.datatype, spec.shape)) for spec in interface.inputs)
     sizes = [sum(_aligned(len(tensor.data)) for tensor in inputs.sample(index)) for index in range(total_count)]
     return sum(sorted(sizes, reverse=True)[:loaded_count])
@@ -346,10 +352,8 @@ class PosixSpace:
 
     def close(self) -> None:
         os.close(self._descriptor)
-        try:
+        with contextlib.suppress(BufferError):  # outputs that are still looked at: it ends with them
             self._map.close()
-        except BufferError:
-            pass  # outputs that are still looked at; it ends with them
 
 
 def _check_room(needed: int) -> None:

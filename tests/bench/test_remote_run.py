@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -160,90 +161,62 @@ def test_what_the_server_does_not_have(protocol: str, triton: LocalTriton, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+def disturbed(process: subprocess.Popen[str], disturb: Callable[[], object]) -> subprocess.CompletedProcess[str]:
+    """``disturb`` is called as soon as the run has answers."""
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "p50" in line:  # the live view's first line with answers in it
+                break
+        disturb()
+        stdout, stderr = process.communicate(timeout=100)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
 @over_both
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped_for_3_s"])
-def test_a_server_that_is_killed_or_stopped_in_the_run(number: signal.Signals, protocol: str, tmp_path: Path) -> None:
+def test_the_server_is_killed_in_the_run(protocol: str, tmp_path: Path) -> None:
+    settings = ["--scenario", "Server", "--qps", "500", "--time", "120", "--max-latency", "10", "--json"]
     with LocalTriton() as own:
-        settings = ["--scenario", "Server", "--qps", "500", "--time", "4", "--max-latency", "10", "--json"]
-        if number == signal.SIGKILL:
-            settings[5] = "120"
-        process = start(
-            "run", "triton", "digits", "--url", url(own, protocol), *settings, "--output", tmp_path / "out"
-        )  # fmt: skip
-        try:
-            assert process.stderr is not None
-            for line in process.stderr:
-                if "p50" in line:  # the live view's first line with answers in it
-                    break
-            began = time.monotonic()
-            os.kill(own.pid, number)
-            if number == signal.SIGSTOP:
-                time.sleep(3)
-                os.kill(own.pid, signal.SIGCONT)
-            stdout, stderr = process.communicate(timeout=100)
-        finally:
-            process.kill()
-        lasted = time.monotonic() - began
-    done = subprocess.CompletedProcess((), process.returncode, stdout, stderr)
-    found = columns(tmp_path / "out")
-    if number == signal.SIGSTOP:
-        result = result_of(done, 0)
-        assert result["validity"] == "VALID"
-        assert result["latency_ns"]["max"] > 2_500_000_000
-        assert result["lateness_ns"]["p99"] < 2_000_000_000  # the schedule went on meanwhile
-        assert not any(result["errors"][what] for what in ("failed", "unanswered", "refused"))
-        return
-    result = result_of(done, 1)
-    assert lasted < 60  # of 120 s
+        there = ["--url", url(own, protocol), "--output", tmp_path / "out"]
+        done = disturbed(start("run", "triton", "digits", *there, *settings), lambda: os.kill(own.pid, signal.SIGKILL))
+    result, found = result_of(done, 1), columns(tmp_path / "out")
     assert result["validity"] == "INVALID"
     assert result["errors"]["failed"] > 0
     assert not result["errors"]["unanswered"]
     assert not result["errors"]["refused"]
     assert any("The system under test is gone" in reason and "refused" in reason for reason in result["reasons"])
     assert set(found["status"]) == {1, 2}
-    assert len(found["status"]) == result["delivered"]["samples"] + result["errors"]["failed"]
+    assert result["delivered"]["samples"] > 50
+    assert result["errors"]["failed"] == (found["status"] == 2).sum()
+    assert len(found["status"]) < 30_000  # of 60,000
     assert "INVALID" in (tmp_path / "out" / "mlperf_log_summary.txt").read_text()
 
 
-def test_one_of_two_servers_is_killed(triton: LocalTriton, tmp_path: Path) -> None:
-    with LocalTriton() as own:
-        urls = ["--url", url(triton, "grpc"), "--url", url(own, "grpc")]
-        settings = ["--scenario", "Server", "--qps", "500", "--time", "3", "--max-latency", "10", "--json"]
-        process = start("run", "triton", "digits", *urls, *settings, "--output", tmp_path / "out")
+@over_both
+def test_the_server_stands_still_for_three_seconds(protocol: str, triton: LocalTriton, tmp_path: Path) -> None:
+    def stand_still() -> None:
+        os.kill(triton.pid, signal.SIGSTOP)
         try:
-            assert process.stderr is not None
-            for line in process.stderr:
-                if "p50" in line:
-                    break
-            os.kill(own.pid, signal.SIGKILL)
-            stdout, stderr = process.communicate(timeout=100)
+            time.sleep(3)
         finally:
-            process.kill()
-    # Whether anything was under way on the dead one is chance.
-    assert process.returncode in (0, 1), stderr
-    result = result_of(subprocess.CompletedProcess((), process.returncode, stdout, stderr), process.returncode)
-    assert result["validity"] == ("INVALID" if result["errors"]["failed"] else "VALID")
-    assert result["errors"]["failed"] < 50
-    assert result["delivered"]["queries"] + result["errors"]["failed"] >= 1400
-    assert not any("is gone" in reason for reason in result["reasons"])
+            os.kill(triton.pid, signal.SIGCONT)
+
+    settings = ["--scenario", "Server", "--qps", "500", "--time", "3", "--max-latency", "10", "--json"]
+    there = ["--url", url(triton, protocol), "--output", tmp_path / "out"]
+    result = result_of(disturbed(start("run", "triton", "digits", *there, *settings), stand_still), 0)
+    assert result["validity"] == "VALID"
+    assert result["latency_ns"]["max"] > 2_000_000_000
+    assert result["lateness_ns"]["p99"] < 1_000_000_000  # the schedule went on meanwhile
+    assert not any(result["errors"][what] for what in ("failed", "unanswered", "refused"))
+    assert result["delivered"]["samples"] == len(columns(tmp_path / "out")["status"])
 
 
 # The scripted peer.
 
-ECHO = [
-    "run",
-    "triton",
-    "echo",
-    "--scenario",
-    "Server",
-    "--qps",
-    "300",
-    "--time",
-    "0.5",
-    "--max-latency",
-    "10",
-    "--json",
-]
+ECHO = ["run", "triton", "echo", "--scenario", "Server", "--qps", "1000", "--time", "0.6", "--max-latency", "10"]
+ECHO += ["--json"]
 
 
 @over_both
@@ -352,17 +325,12 @@ def test_interrupted_with_requests_under_way(number: signal.Signals, protocol: s
     arguments = [*ECHO[:-1], "--time", "600", "--json"]
     with Peer(protocol, play) as peer:
         process = start(*arguments, "--url", peer.url, "--output", tmp_path / "out")
-        try:
-            assert process.stderr is not None
-            for line in process.stderr:
-                if "p50" in line:
-                    break
+
+        def interrupt() -> None:
             until(lambda: len(held) > 5, "requests under way")
             os.kill(process.pid, number)
-            stdout, stderr = process.communicate(timeout=30)
-        finally:
-            process.kill()
-    result = result_of(subprocess.CompletedProcess((), process.returncode, stdout, stderr), 130)
+
+        result = result_of(disturbed(process, interrupt), 130)
     assert result["validity"] == "INVALID"
     assert number.name in result["reasons"][0]
     assert result["errors"]["refused"] == 0

@@ -589,12 +589,6 @@ def test_a_closed_loop_that_never_waits_does_not_starve_the_loop(loop: str, kind
 # Settings that make no run.
 
 
-@pytest.mark.parametrize("mode", [Mode.SubmissionRun, Mode.FindPeakPerformance])
-def test_modes_that_are_not_there_yet(mode: Mode) -> None:
-    with pytest.raises(SettingsError, match=mode.name):
-        Test(System(), Library(), settings(Scenario.Server, mode=mode))
-
-
 @pytest.mark.parametrize("percentile", [0.0, 1.0, -0.5, 99.0, float("nan")])
 @pytest.mark.parametrize("scenario", [Scenario.SingleStream, Scenario.MultiStream, Scenario.Server])
 def test_a_percentile_that_is_no_fraction_is_refused_before_the_run(scenario: Scenario, percentile: float) -> None:

@@ -28,9 +28,11 @@ def run(case: dict, folder: Path) -> dict:
     def answer(ids: list[int], indices: list[int]) -> None:
         called.append("issue")
         if tokens and not offline:
-            lg.FirstTokenComplete([lg.QuerySampleResponse(i, base + 8 * at, 8) for i, at in zip(ids, indices)])
+            lg.FirstTokenComplete(
+                [lg.QuerySampleResponse(i, base + 8 * at, 8) for i, at in zip(ids, indices, strict=True)]
+            )
         lg.QuerySamplesComplete(
-            [lg.QuerySampleResponse(i, base + 8 * at, 8, 2 + at % 7) for i, at in zip(ids, indices)]
+            [lg.QuerySampleResponse(i, base + 8 * at, 8, 2 + at % 7) for i, at in zip(ids, indices, strict=True)]
         )
 
     def issue(samples: list) -> None:

@@ -207,10 +207,10 @@ BROKEN_RESPONSES = [
     (OK + b"Transfer-Encoding: xchunked\r\n\r\n", "transfer coding other than chunked"),
     (b"HTTP/1.0 200 OK\r\n" + CHUNKED, "HTTP/1.0"),
     (OK + b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello", "compressed reply although none was asked for"),
-    (OK + b"Content-Length: 1001\r\n\r\n", r"body has 1001 bytes .* over the 1000"),
-    (OK + CHUNKED + b"3e9\r\n", r"body has 1001 bytes .* over the 1000"),
-    (OK + CHUNKED + b"3e8\r\n" + b"x" * 1000 + b"\r\n1\r\n", r"body has 1001 bytes .* over the 1000"),
-    (OK + CHUNKED + b"ffffffffffffffff\r\n", "over the 1000"),
+    (OK + b"Content-Length: 1001\r\n\r\n", r"of 1001 bytes .* at most 1000"),
+    (OK + CHUNKED + b"3e9\r\n", r"of 1001 bytes .* at most 1000"),
+    (OK + CHUNKED + b"3e8\r\n" + b"x" * 1000 + b"\r\n1\r\n", r"of 1001 bytes .* at most 1000"),
+    (OK + CHUNKED + b"ffffffffffffffff\r\n", "at most 1000"),
     (OK + CHUNKED + b"0" * 17 + b"\r\n", "not a chunk's size"),
     (OK + CHUNKED + b"\r\n", "not a chunk's size"),
     (OK + CHUNKED + b"-1\r\n", "not a chunk's size"),
@@ -227,7 +227,7 @@ BROKEN_RESPONSES = [
     (OK + CHUNKED + b"0\r\n a: b\r\n", "obs-fold"),
     (OK + CHUNKED + b"0\r\n" + b"A: b\r\n" * 70, "trailers are longer"),
     (OK + CHUNKED + b"0\r\n\n", "LF without CR"),
-    (OK + b"\r\n" + b"x" * 1001, r"body has 1001 bytes .* over the 1000"),
+    (OK + b"\r\n" + b"x" * 1001, r"of 1001 bytes .* at most 1000"),
     (OK + b"A: " + b"b" * 400 + b"\r\n\r\n", r"head is over 400 bytes \(max_head\): 424 came"),
     (OK + b"A: " + b"b" * 400, r"head is over 400 bytes \(max_head\): 420 came"),
     (OK + b"Content-Length: 5\r\n\r\nhelloHTTP", "4 bytes that no request asked for: b'HTTP'"),
@@ -363,7 +363,7 @@ def test_a_memoised_head_does_not_lift_another_connection_s_limit() -> None:
     answer(client(), message)
     small = client(max_body=899)
     small.request()
-    with pytest.raises(ProtocolError, match=r"900 bytes .* over the 899"):
+    with pytest.raises(ProtocolError, match=r"900 bytes .* at most 899"):
         small.receive(message)
 
 
@@ -455,7 +455,7 @@ def test_requests(message: bytes, method: str, target: str, body: bytes, keeps_a
         (POST + b"Transfer-Encoding: identity\r\n\r\n", "transfer coding other than chunked"),
         (b"POST / HTTP/1.0\r\n" + CHUNKED, "HTTP/1.0"),
         (POST + b"A: b\r\n Content-Length: 9\r\n\r\n", "obs-fold"),
-        (POST + b"Content-Length: 1001\r\n\r\n", "a request's body has 1001 bytes .* over the 1000"),
+        (POST + b"Content-Length: 1001\r\n\r\n", "a request of 1001 bytes .* at most 1000"),
         (b"GET /" + b"a" * 400, r"a request's head is over 400 bytes \(max_head\)"),
         (POST + CHUNKED + b"2\r\nabc\r\n", "longer than its size"),
     ],

@@ -474,10 +474,7 @@ def test_what_came_before_the_break_is_not_lost(wrong: bytes, loop: str) -> None
 
 
 @on_both_loops
-@pytest.mark.parametrize(
-    "protocol",
-    ["grpc", pytest.param("http", marks=pytest.mark.xfail(strict=True, reason="the text names max_body alone"))],
-)
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_a_reply_above_the_limit_names_the_option(protocol: str, loop: str) -> None:
     def boast(talk: Talk) -> None:
         for call in talk.calls():

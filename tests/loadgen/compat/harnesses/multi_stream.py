@@ -1,4 +1,4 @@
-"""A harness in the style of the LoadGen's demos: MultiStream, the samples of a query answered backwards by two threads."""
+"""A harness in the style of the LoadGen's demos: MultiStream, samples answered backwards by two threads."""
 
 import sys
 import threading

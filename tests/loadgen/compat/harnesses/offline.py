@@ -4,11 +4,13 @@ Responses come by callback: what is to be logged is told only when the load gene
 """
 
 import array
+import queue
 import sys
 import threading
 
 import mlperf_loadgen as lg
 
+pending: queue.Queue = queue.Queue()
 LABELS = array.array("i", (index * 7 % 10 for index in range(300)))
 
 
@@ -26,12 +28,15 @@ def answer(samples: list) -> None:
         lg.QuerySamplesComplete(responses, lambda response: tell(response, index_of))
 
 
-def issue(samples: list) -> None:
-    threading.Thread(target=answer, args=(samples,)).start()
+def work() -> None:
+    while (samples := pending.get()) is not None:
+        answer(samples)
 
 
 def main(folder: str) -> None:
-    sut = lg.ConstructSUT(issue, lambda: None)
+    worker = threading.Thread(target=work)
+    worker.start()
+    sut = lg.ConstructSUT(pending.put, lambda: None)
     qsl = lg.ConstructQSL(300, 128, lambda _: None, lambda _: None)
     for mode in (lg.TestMode.AccuracyOnly, lg.TestMode.PerformanceOnly):
         settings = lg.TestSettings()
@@ -47,6 +52,8 @@ def main(folder: str) -> None:
         lg.StartTestWithLogSettings(sut, qsl, settings, logs)
     lg.DestroyQSL(qsl)
     lg.DestroySUT(sut)
+    pending.put(None)
+    worker.join()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,133 @@
+"""Detection: what its models share, which is the payload of an answer, the suppression of doubles and the judging by mAP.
+
+Knows annotated pictures and the forms in which networks give boxes; must not know a backend.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from loadgen.system import IndexArray, Responses
+from sut.datasets import coco
+from sut.datasets.coco import AnnotatedPictures, Detections
+from sut.models.boxes import suppressed
+from sut.models.model import Accuracy
+
+OUTPUTS = ("boxes", "scores", "labels")
+"""What our own exports give, in this order: candidates, of which none is suppressed yet."""
+
+_Outputs = Sequence[npt.NDArray[Any]]
+_FLOATS = 7
+"""In a detection: dataset index, ymin, xmin, ymax, xmax, score, category."""
+
+
+class DetectionJudge:
+    """The answering and judging side of a detector."""
+
+    name: str
+    quality_target: float
+    task = "object detection"
+    metric = "mAP"
+    score_threshold: float
+    overlap: float
+    """Of two boxes of one class that overlap by more than this, the better stays."""
+    most: int
+    """Detections in a picture."""
+    box_unit: float = 1.0
+    """What the network's coordinates are divided by to be fractions of the picture."""
+
+    @abstractmethod
+    def truth(self) -> AnnotatedPictures:
+        """The annotations of the pictures."""
+
+    def categories(self, labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The data set's category ids of a network's labels: the same, unless a model says otherwise."""
+        return labels
+
+    def respond(self, outputs: _Outputs) -> list[bytes]:
+        """Each picture's detections, best first, as rows of seven float32; none is an empty payload.
+
+        ``outputs`` are boxes, labels and scores, or TensorFlow's four.  The dataset index is filled in by ``logged``.
+        """
+        boxes, scores, labels = _as_three(outputs, self.name)
+        return [self._payload(*one) for one in zip(boxes, scores, labels, strict=True)]
+
+    def _payload(self, boxes: npt.NDArray[Any], scores: npt.NDArray[Any], labels: npt.NDArray[Any]) -> bytes:
+        good = np.flatnonzero(scores >= self.score_threshold)
+        boxes, scores, labels = boxes[good], scores[good], labels[good]
+        kept = suppressed(boxes, scores, labels, self.overlap, self.most)
+        rows = np.zeros((kept.size, _FLOATS), np.float32)
+        rows[:, 1:5] = boxes[kept][:, (1, 0, 3, 2)] / np.float32(self.box_unit)
+        rows[:, 5], rows[:, 6] = scores[kept], self.categories(labels[kept])
+        return rows.tobytes()
+
+    def logged(self, indices: IndexArray, responses: Responses) -> list[bytes]:
+        """See ``Model.logged``: each detection begins with its picture's dataset index."""
+        payloads = []
+        for index, response in zip(np.asarray(indices).tolist(), responses, strict=True):
+            rows = _rows(response, index).copy()
+            rows[:, 0] = index
+            payloads.append(rows.tobytes())
+        return payloads
+
+    def accuracy(self, indices: IndexArray, responses: Responses) -> Accuracy:
+        """See ``Model.accuracy``: COCO's mAP over the pictures that were answered.
+
+        Raises ``ValueError`` also for a detection that names another picture than the one it was given for.
+        """
+        truth, answered = self.truth(), np.asarray(indices).astype(np.int64)
+        if len(answered) != len(responses):
+            raise ValueError(f"{len(responses)} responses for {len(answered)} samples")
+        if answered.size and not 0 <= answered.min() <= answered.max() < len(truth.files):
+            raise ValueError(f"an answer to a sample outside {self.name}'s 0..{len(truth.files) - 1}")
+        samples, first = np.unique(answered, return_index=True)  # of repeats, the index of the first
+        found = [_rows(responses[at], index) for at, index in zip(first.tolist(), samples.tolist(), strict=True)]
+        for index, rows in zip(samples.tolist(), found, strict=True):
+            if not (rows[:, 0] == index).all():
+                raise ValueError(f"a detection of picture {rows[rows[:, 0] != index][0, 0]:g} in the answer to {index}")
+        detections: Detections = np.concatenate([np.empty((0, _FLOATS), np.float32), *found])
+        precision = coco.evaluate(truth, samples, detections)
+        return Accuracy(self.metric, precision.mean, None, samples.size, self.quality_target)
+
+
+def _rows(response: Any, index: int) -> Detections:
+    data = response if isinstance(response, bytes) else np.asarray(response).tobytes()
+    if len(data) % (4 * _FLOATS):
+        raise ValueError(f"the response to sample {index} has {len(data)} bytes: a detection is 7 float32, 28 bytes")
+    return np.frombuffer(data, "<f4").reshape(-1, _FLOATS)
+
+
+def _as_three(outputs: _Outputs, name: str) -> tuple[Any, Any, Any]:
+    """Boxes as x1, y1, x2, y2 (n, k, 4), scores and labels (n, k), whatever their order; or ``ValueError``.
+
+    Boxes are told by their shape and labels by being whole numbers.  A network for single pictures leaves n out.
+    TensorFlow's four outputs hold boxes as y1, x1, y2, x2 and the number of them that count.
+    """
+    boxes = [one for one in outputs if one.ndim >= 2 and one.shape[-1] == 4 and one.ndim == max(o.ndim for o in outputs)]
+    others = [one for one in outputs if one is not boxes[0]] if boxes else []
+    if len(outputs) == 4 and boxes:
+        counts = [one for one in others if one.ndim == 1 or one.shape[-1] == 1]
+        pair = [one for one in others if not any(one is count for count in counts)]
+        if len(counts) == 1 and len(pair) == 2:
+            return _from_tensorflow(boxes[0], counts[0].reshape(-1), pair)
+    if len(outputs) == 3 and boxes:
+        labels = [one for one in others if np.issubdtype(one.dtype, np.integer)]
+        scores = [one for one in others if np.issubdtype(one.dtype, np.floating)]
+        if len(labels) == len(scores) == 1:
+            found = boxes[0], scores[0], labels[0]
+            return found if boxes[0].ndim == 3 else tuple(one[None] for one in found)  # type: ignore[return-value]
+    shapes = ", ".join(f"{one.dtype} {list(one.shape)}" for one in outputs)
+    raise ValueError(f"the network gives {shapes}: {name} gives boxes, scores and labels; are these its weights?")
+
+
+def _from_tensorflow(boxes: Any, counts: Any, pair: Sequence[Any]) -> tuple[Any, Any, Any]:
+    """Of ``pair``, the classes are the whole numbers from 1 on, and the scores are at most 1."""
+    first_is_classes = pair[0].max(initial=0) > pair[1].max(initial=0)
+    classes, scores = pair if first_is_classes else (pair[1], pair[0])
+    counted = np.arange(scores.shape[1]) < counts[:, None]
+    return boxes[..., (1, 0, 3, 2)], np.where(counted, scores, -1), classes.astype(np.int64)

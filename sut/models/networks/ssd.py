@@ -1,0 +1,159 @@
+"""Single-shot detectors on a MobileNet and on a ResNet-34, as TensorFlow's and MLPerf's own models are laid out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sut.models.networks import mobilenet
+from sut.models.networks.detection import Candidates, around_centres, best
+from sut.models.networks.resnet import Block
+
+_VARIANCES = 0.1, 0.2
+
+
+class SsdMobileNet(nn.Module):
+    """MobileNet v1 with six feature maps.  At 300 pixels: 19, 10, 5, 3, 2 and 1 cells a side, 1917 priors.
+
+    uint8 (n, side, side, 3) to candidates whose boxes are fractions of the picture.  Each class has a sigmoid of its own;
+    class 0 is the background, and labels are the classes' numbers.
+    """
+
+    priors: Tensor
+
+    def __init__(self, classes: int, side: int = 300, width: float = 1.0, maps: int = 6, candidates: int = 500) -> None:
+        """``classes`` counts the background; ``width`` scales all channels; ``maps`` feature maps are looked at."""
+        super().__init__()
+        self.classes, self.candidates = classes, candidates
+
+        def scaled(channels: int) -> int:
+            return round(channels * width)
+
+        layers = list(mobilenet.features(width))
+        self.middle, self.deep = nn.Sequential(*layers[:12]), nn.Sequential(*layers[12:])
+        outputs, extras = [scaled(512), scaled(1024)], []
+        for before, inner, after in ((1024, 256, 512), (512, 128, 256), (256, 128, 256), (256, 64, 128))[: maps - 2]:
+            shrink = mobilenet.Convolution(scaled(before), scaled(inner), 1)
+            extras.append(nn.Sequential(shrink, mobilenet.Convolution(scaled(inner), scaled(after), 3, 2)))
+            outputs.append(scaled(after))
+        self.extras = nn.ModuleList(extras)
+        per_cell = [3, *[6] * (maps - 1)]
+        self.places = nn.ModuleList(nn.Conv2d(c, n * 4, 1) for c, n in zip(outputs, per_cell, strict=True))
+        self.kinds = nn.ModuleList(nn.Conv2d(c, n * classes, 1) for c, n in zip(outputs, per_cell, strict=True))
+        for kind in self.kinds:
+            nn.init.constant_(kind.bias, -math.log(99))  # a score of 0.01: most boxes show nothing
+        self.register_buffer("priors", _mobilenet_priors(side, maps), persistent=False)
+
+    def forward(self, images: Tensor) -> Candidates:
+        offsets, logits = self.raw(images)
+        scores = logits[..., 1:].sigmoid()
+        return best(around_centres(offsets, self.priors, _VARIANCES).clamp(0, 1), scores, self.candidates, 1)
+
+    def raw(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Offsets (n, priors, 4) and logits (n, priors, classes), to train on."""
+        x = images.permute(0, 3, 1, 2).float() * (2 / 255) - 1
+        maps = [self.middle(x)]
+        maps.append(self.deep(maps[0]))
+        for extra in self.extras:
+            maps.append(extra(maps[-1]))
+        offsets = [_rows(head(one), 4) for head, one in zip(self.places, maps, strict=True)]
+        logits = [_rows(head(one), self.classes) for head, one in zip(self.kinds, maps, strict=True)]
+        return torch.cat(offsets, dim=1), torch.cat(logits, dim=1)
+
+
+class SsdResNet34(nn.Module):
+    """ResNet-34 up to its third stage, which keeps an eighth of the resolution; heads of stride 3.
+
+    At 1200 pixels: 50, 25, 13, 7, 3 and 3 cells a side, 15130 priors.  (n, 3, 1200, 1200), standardised, to candidates
+    whose boxes are fractions of the picture; labels 1..80, from a softmax with a background class.
+    """
+
+    SIDE, CELLS = 1200, (50, 25, 13, 7, 3, 3)
+    _PER_CELL = (4, 6, 6, 6, 4, 4)
+    _CHANNELS = (256, 512, 512, 256, 256, 256)
+    priors: Tensor
+
+    def __init__(self, classes: int = 81, candidates: int = 1000) -> None:
+        super().__init__()
+        self.classes, self.candidates = classes, candidates
+        stages: list[nn.Module] = [
+            nn.Conv2d(3, 64, 7, 2, 3, bias=False),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.MaxPool2d(3, stride=2, padding=1),
+        ]
+        before = 64
+        for depth, width, stride in ((3, 64, 1), (4, 128, 2), (6, 256, 1)):
+            for at in range(depth):
+                stages.append(Block(before, width, 1 if at else stride))
+                before = width
+        self.trunk = nn.Sequential(*stages)
+        inner, strides, paddings = (256, 256, 128, 128, 128), (2, 2, 2, 2, 1), (1, 1, 1, 0, 0)
+        self.additional_blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(a, b, 1), nn.ReLU(), nn.Conv2d(b, c, 3, stride, padding), nn.ReLU())
+            for a, b, c, stride, padding in zip(
+                self._CHANNELS[:-1], inner, self._CHANNELS[1:], strides, paddings, strict=True
+            )
+        )
+        heads = list(zip(self._CHANNELS, self._PER_CELL, strict=True))
+        self.loc = nn.ModuleList(nn.Conv2d(c, n * 4, 3, stride=3, padding=1) for c, n in heads)
+        self.conf = nn.ModuleList(nn.Conv2d(c, n * classes, 3, stride=3, padding=1) for c, n in heads)
+        self.register_buffer("priors", _resnet34_priors(self.SIDE, self.CELLS), persistent=False)
+
+    def forward(self, images: Tensor) -> Candidates:
+        maps = [self.trunk(images)]
+        for block in self.additional_blocks:
+            maps.append(block(maps[-1]))
+        # The prior's number within a cell comes before the cell: the order of the published weights.
+        offsets = torch.cat([head(one).flatten(2).reshape(len(one), 4, -1) for head, one in zip(self.loc, maps)], dim=2)
+        logits = torch.cat(
+            [head(one).flatten(2).reshape(len(one), self.classes, -1) for head, one in zip(self.conf, maps)], dim=2
+        )
+        scores = logits.softmax(dim=1)[:, 1:].transpose(1, 2)
+        boxes = around_centres(offsets.transpose(1, 2), self.priors, _VARIANCES)
+        return best(boxes, scores, self.candidates, 1)
+
+
+def _rows(raw: Tensor, width: int) -> Tensor:
+    """(n, priors in a cell * width, h, w) to (n, h * w * priors in a cell, width)."""
+    return raw.permute(0, 2, 3, 1).reshape(raw.shape[0], -1, width)
+
+
+def _mobilenet_priors(side: int, maps: int) -> Tensor:
+    """Centre x, y, width and height of each prior, cell by cell, as fractions.
+
+    Scales go evenly from 0.2 to 0.95; the first map has three smaller priors of its own.
+    """
+    scales = [0.2 + 0.75 * at / (maps - 1) for at in range(maps)] + [1.0]
+    cells, priors = math.ceil(side / 16), []
+    for at in range(maps):
+        if at == 0:
+            shapes = [(0.1, 1.0), (0.2, 2.0), (0.2, 0.5)]
+        else:
+            shapes = [(scales[at], ratio) for ratio in (1.0, 2.0, 0.5, 3.0, 1 / 3)]
+            shapes.append((math.sqrt(scales[at] * scales[at + 1]), 1.0))
+        sizes = [(scale * math.sqrt(ratio), scale / math.sqrt(ratio)) for scale, ratio in shapes]
+        for row in range(cells):
+            for column in range(cells):
+                priors += [((column + 0.5) / cells, (row + 0.5) / cells, *size) for size in sizes]
+        cells = math.ceil(cells / 2)
+    return torch.tensor(priors)
+
+
+def _resnet34_priors(side: int, cells: Sequence[int]) -> Tensor:
+    """Centre x, y, width and height of each prior, as fractions cut to 0..1; within a map the prior's number first."""
+    scales = [int(scale * side / 300) / side for scale in (21, 45, 99, 153, 207, 261, 315)]
+    ratios: tuple[Sequence[int], ...] = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
+    priors = []
+    for at, count in enumerate(cells):
+        step = int(side / count)
+        sizes = [(scales[at], scales[at]), (math.sqrt(scales[at] * scales[at + 1]),) * 2]
+        for ratio in ratios[at]:
+            wide, narrow = scales[at] * math.sqrt(ratio), scales[at] / math.sqrt(ratio)
+            sizes += [(wide, narrow), (narrow, wide)]
+        places = [(number + 0.5) * step / side for number in range(count)]
+        priors += [(x, y, *size) for size in sizes for y in places for x in places]
+    return torch.tensor(priors).clamp(0, 1)

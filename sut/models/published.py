@@ -1,0 +1,158 @@
+"""Networks whose weights are published but not shipped: where the weights come from, and what stands in for them.
+
+A file given by the user, else one that 'drumfire prepare weights' has fetched, else random numbers, which are good for
+speed only.  Knows files and the exporter; must not know what a network computes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from sut.fetch import check
+from sut.models import onnx_export
+from sut.models.model import MissingExtra
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SYNTHETIC = "synthetic weights: speed only, accuracy not meaningful"
+_SEED = 1
+_STATE_DICTS = {".pth", ".pt"}
+
+
+class WeightsError(ValueError):
+    """Weights that can not be used.  The text is one line and names the mend."""
+
+
+class Published(NamedTuple):
+    """A file of weights and where it is published."""
+
+    file: str
+    url: str
+    about: str
+
+
+class PublishedNetwork(ABC):
+    """The weights' side of a model: a class in ``networks`` and the files that fit it."""
+
+    name: str
+    extra: str | None = "vision"
+    published: Sequence[Published]
+    """The first is what 'drumfire prepare weights' fetches unless told otherwise."""
+    outputs: Sequence[str]
+    """Names of the outputs of our own export."""
+    input_shape: tuple[int, ...]
+    """Of one sample, as the recipe makes it."""
+    input_dtype: np.dtype[Any]
+
+    def __init__(self) -> None:
+        self._synthetic = False
+        self._source: Path | None = None
+
+    @abstractmethod
+    def new_network(self) -> nn.Module:
+        """The architecture, initialised by torch's current random state."""
+
+    def weights(self, cache: Path, given: Path | None = None) -> Path:
+        """The ONNX file to run: see ``Model.weights``."""
+        source = given or self._prepared(cache)
+        self._source, self._synthetic = source, source is None
+        if source is not None and source.suffix not in _STATE_DICTS:
+            return source
+        path = cache / f"{self.name}-{self._digest(source)}.onnx"
+        if not path.exists():
+            network = self.network(source)
+            onnx_export.export(network, self.input_shape, path, outputs=self.outputs, dtype=self.input_dtype)
+        return path
+
+    @property
+    def state_dict_given(self) -> bool:
+        """Whether the weights in use came as torch's state dict."""
+        return self._source is not None and self._source.suffix in _STATE_DICTS
+
+    @property
+    def weights_reservations(self) -> list[str]:
+        return [SYNTHETIC] if self._synthetic else []
+
+    def network(self, source: Path | None) -> nn.Module:
+        """The network in eval mode, with the state dict in ``source`` or, where that is None, random weights.
+
+        Raises ``MissingExtra``, and ``WeightsError`` for a file that does not fit.
+        """
+        try:
+            import torch
+        except ImportError as error:
+            raise self._missing(error.name) from None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_SEED)
+            network = self.new_network().eval()
+            if source is None:
+                _spread(network)
+        if source is not None:
+            self._load(network, source)
+        return network
+
+    def _load(self, network: nn.Module, source: Path) -> None:
+        import torch
+
+        try:
+            state = torch.load(source, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many kinds, some with pages of advice
+            text = str(error).strip().split("\n", 1)[0][:150]
+            raise WeightsError(f"{source} is not a state dict of tensors ({text}): give one, or an ONNX file") from None
+        if isinstance(state, dict) and isinstance(state.get("model"), dict):
+            state = state["model"]  # a training's checkpoint
+        try:
+            network.load_state_dict(state)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            lines = str(error).strip().split("\n")
+            text = " ".join(lines[1].split())[:150] if len(lines) > 1 else lines[0][:150]
+            raise WeightsError(f"{source} holds the weights of another network than {self.name}: {text}") from None
+
+    def _prepared(self, cache: Path) -> Path | None:
+        """The first published file that is in the cache, checked against its recorded SHA-256."""
+        for published in self.published:
+            path = cache / published.file
+            if path.exists():
+                check(path)
+                return path
+        return None
+
+    def _digest(self, source: Path | None) -> str:
+        """Of all that the export is made from: weights, or the code and the seed that make them, and the exporter."""
+        try:
+            versions = f"torch {version('torch')}, opset {onnx_export.OPSET}"
+        except PackageNotFoundError:
+            raise self._missing("torch") from None
+        found = hashlib.sha256(versions.encode())
+        folder = Path(__file__).parent
+        own = (Path(__file__), Path(onnx_export.__file__), Path(inspect.getfile(type(self))))
+        for code in (*own, *sorted((folder / "networks").glob("*.py"))):
+            found.update(code.read_bytes())
+        if source is None:
+            return f"synthetic-{found.hexdigest()[:12]}"
+        try:
+            found.update(source.read_bytes())
+        except OSError as error:
+            raise WeightsError(f"cannot read {source}: {error.strerror or error}") from None
+        return found.hexdigest()[:12]
+
+    def _missing(self, package: str | None) -> MissingExtra:
+        return MissingExtra(f"{self.name} needs {package}, which is not installed: pip install '.[{self.extra}]'")
+
+
+def _spread(network: nn.Module) -> None:
+    """Random weights that keep the signal's size from layer to layer; torch's own let it fade to a constant."""
+    from torch import nn
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.bias is None:
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")

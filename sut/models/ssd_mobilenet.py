@@ -1,0 +1,37 @@
+"""SSD-MobileNet v1 at 300 pixels on COCO, as MLPerf had it until round v2.0."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sut.datasets import coco
+from sut.datasets.recipes import RECIPES
+from sut.models.annotated import PhotoDetector
+from sut.models.published import Published
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class SsdMobileNet(PhotoDetector):
+    """Takes bytes and scales them itself; its labels are COCO's category ids, 1 to 90 with gaps."""
+
+    name = "ssd-mobilenet"
+    description = "SSD-MobileNet v1, 300x300 pixels, 90 classes: COCO 2017 validation set"
+    quality_target = 0.99 * 0.22
+    layout, total_count, performance_count = coco.COCO, coco.COCO.count, 256
+    published = (
+        Published(
+            "ssd_mobilenet_v1_coco_2018_01_28.onnx",
+            "https://zenodo.org/record/4735652/files/ssd_mobilenet_v1_coco_2018_01_28.onnx",
+            "MLPerf's ONNX file: mAP 0.23",
+        ),
+    )
+    recipe = "coco-300"
+    input_shape, input_dtype = RECIPES[recipe].shape, RECIPES[recipe].dtype
+    score_threshold, overlap, most = 0.0, 0.6, 100  # as in the published graph, which does it itself
+
+    def new_network(self) -> nn.Module:
+        from sut.models.networks.ssd import SsdMobileNet as Network
+
+        return Network(classes=91)
