@@ -227,27 +227,29 @@ async def _issue_inline(phase: Phase, limits: Limits, answer: Answer, answers: A
         done = 0
         kept: list[tuple[int, Responses]] = []
         failed: list[tuple[int, Exception]] = []
-        while done < most:
-            first = row + done * width
-            issued_view[done] = clock()
-            try:
-                responses = answer(first, first + width)
-            except Exception as error:  # whatever a model may raise: this query failed, and the run goes on
-                failed.append((first, error))
-                responses = None
-            now = clock()
-            if responses is None:
-                completed_view[done] = now
-            elif isinstance(responses, int):
-                completed_view[done] = responses
-            else:
-                completed_view[done] = now
-                kept.append((first, responses))
-            done += 1
-            if now >= hold_until:
-                break
+        try:
+            while done < most:
+                first = row + done * width
+                issued_view[done] = clock()
+                try:
+                    responses = answer(first, first + width)
+                except Exception as error:  # whatever a model may raise: this query failed, and the run goes on
+                    failed.append((first, error))
+                    responses = None
+                now = clock()
+                if responses is None:
+                    completed_view[done] = now
+                elif isinstance(responses, int):
+                    completed_view[done] = responses
+                else:
+                    completed_view[done] = now
+                    kept.append((first, responses))
+                done += 1
+                if now >= hold_until:
+                    break
+        finally:  # an interrupt must not take with it what was answered before
+            answers.book(row, width, issued[:done] - origin, completed[:done] - origin, kept, failed)
         elapsed = issued_view[done - 1] - origin
-        answers.book(row, width, issued[:done] - origin, completed[:done] - origin, kept, failed)
         row, queries = row + done * width, queries + done
         if (end := limits.reached(queries, elapsed)) is not None:
             return end

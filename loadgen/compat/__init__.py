@@ -19,8 +19,8 @@ from loadgen.compat import start
 NAME = "mlperf_loadgen"
 _ALSO = "mlcommons_loadgen"
 """The reference's distribution also installs a package of this name, whose import hides the module itself."""
-_IMPORTABLE = Path(__file__).resolve().parent / "importable"
-_ROOT = Path(__file__).resolve().parents[2]
+_IMPORTABLE = str(Path(__file__).resolve().parent / "importable")
+_ROOT = str(Path(__file__).resolve().parents[2])
 
 
 def install(*, patience_s: float | None = None) -> None:
@@ -33,12 +33,18 @@ def install(*, patience_s: float | None = None) -> None:
     if patience_s is not None:
         start.patience_s = patience_s
     found = sys.modules.get(NAME)
-    if found is not None and found is not api and Path(getattr(found, "__file__", None) or "").parent != _IMPORTABLE:
+    if (
+        found is not None
+        and found is not api
+        and str(Path(getattr(found, "__file__", None) or "").parent) != _IMPORTABLE
+    ):
         raise RuntimeError(f"{NAME} is already imported from {found.__file__}: call install() before importing it")
     sys.modules[NAME] = sys.modules[_ALSO] = api
     # Processes that multiprocessing starts afresh take over the one, other Python processes the other.
-    if str(_IMPORTABLE) not in sys.path:
-        sys.path.insert(0, str(_IMPORTABLE))
     inherited = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    wanted = [path for path in (str(_IMPORTABLE), str(_ROOT)) if path not in inherited]
-    os.environ["PYTHONPATH"] = os.pathsep.join(wanted + inherited)
+    for paths in (sys.path, inherited):
+        if _IMPORTABLE not in paths:
+            paths.insert(0, _IMPORTABLE)
+        if _ROOT not in paths:
+            paths.append(_ROOT)
+    os.environ["PYTHONPATH"] = os.pathsep.join(inherited)

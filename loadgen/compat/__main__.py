@@ -24,16 +24,16 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.patience is not None and not asked.patience > 0:
         parser.error("--patience must be above 0")
-    install(patience_s=asked.patience)
+    sys.argv = [asked.script, *asked.arguments]
     if asked.module:
-        sys.argv = [asked.script, *asked.arguments]
+        install(patience_s=asked.patience)
         runpy.run_module(asked.script, run_name="__main__", alter_sys=True)
         return
     if not Path(asked.script).is_file():
         parser.error(f"there is no file {asked.script}")
-    sys.argv = [asked.script, *asked.arguments]
     # As Python does for a script of its own; the current folder is not looked in.
     sys.path[:] = [str(Path(asked.script).resolve().parent), *(path for path in sys.path if path != str(Path.cwd()))]
+    install(patience_s=asked.patience)
     runpy.run_path(asked.script, run_name="__main__")
 
 

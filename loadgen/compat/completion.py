@@ -37,7 +37,7 @@ class Exchange:
         self.pending: set[int] = set()
         """SingleStream: the id of the query that is out, until it is answered."""
         self.newest = 0
-        """SingleStream: the last id that was given out."""
+        """SingleStream, where ``pending`` is used: the last id that was given out."""
         self.done_at = 0
         """SingleStream: when the last query was answered, ns of the monotonic clock."""
         self.blocked = False
@@ -87,6 +87,8 @@ class Exchange:
 
     def rows(self, responses: Sequence[QuerySampleResponse]) -> list[int]:
         base = self.base
+        if len(responses) and type(responses[0]) is not QuerySampleResponse:
+            raise _not_responses(responses)
         try:
             rows = [response.id - base for response in responses]
         except (AttributeError, TypeError):
@@ -128,28 +130,24 @@ def QuerySamplesComplete(  # noqa: N802
         try:
             exchange.pending.remove(response.id)
         except KeyError:
-            pass  # a second answer, or one to nothing
-        else:
-            if exchange.blocked:
-                exchange.gate.put(None)
-            return
+            _refuse_second(exchange, response.id)
+        if exchange.blocked:
+            exchange.gate.put(None)
+        return
     answers, count = exchange.answers, len(responses)
     if exchange.tokens or answers.keeping:
         _complete_with_data(exchange, responses, response_cb)
+    elif exchange.newest and count:
+        _complete_singly(exchange, responses)
     elif count == 1:
         response = responses[0]
         if type(response) is not QuerySampleResponse:
             raise _not_responses(responses)
         row = response.id - exchange.base
         if not 0 <= row < answers.issued:
-            if not 0 <= row <= exchange.newest - exchange.base:
-                raise exchange.unknown(response.id)
-            answers.refuse("a second answer to a row")
-            return
+            raise exchange.unknown(response.id)
         answers.complete(row, row + 1)
     elif count:
-        if type(responses[0]) is not QuerySampleResponse:
-            raise _not_responses(responses)
         rows = exchange.rows(responses)
         first, last = rows[0], rows[0] + count
         in_order = rows[-1] + 1 == last and rows == list(range(first, last))
@@ -183,6 +181,24 @@ def FirstTokenComplete(  # noqa: N802
             for r, row in zip(responses, rows, strict=True)
         ]
         answers.first_token(np.array(rows), tokens)
+
+
+def _complete_singly(exchange: Exchange, responses: Sequence[QuerySampleResponse]) -> None:
+    """SingleStream, in other ways than by one answer in one call."""
+    for response in responses:
+        if type(response) is not QuerySampleResponse:
+            raise _not_responses(responses)
+        if response.id in exchange.pending:
+            QuerySamplesComplete([response])
+        else:
+            _refuse_second(exchange, response.id)
+
+
+def _refuse_second(exchange: Exchange, number: int) -> None:
+    """SingleStream: an answer to a query that is not out; of one that was never, ``ValueError`` is raised."""
+    if not exchange.base <= number <= exchange.newest:
+        raise exchange.unknown(number)
+    exchange.answers.refuse("a second answer to a row")
 
 
 def _complete_with_data(

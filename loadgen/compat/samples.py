@@ -17,9 +17,10 @@ class QuerySample:
 
     __slots__ = ("id", "index")
 
-    def __init__(self, number: int = 0, index: int = 0, /) -> None:
+    def __init__(self, number: int | None = None, index: int | None = None, /) -> None:
         if not (type(number) is type(index) is int and number >= 0 and index >= 0):
-            number, index = (unsigned(value, "QuerySample(id: int, index: int)") for value in (number, index))
+            given = (0, 0) if number is index is None else (number, index)
+            number, index = (unsigned(value, "QuerySample(id: int, index: int)") for value in given)
         self.id = number
         self.index = index
 
@@ -32,10 +33,13 @@ class QuerySampleResponse:
 
     __slots__ = ("data", "id", "n_tokens", "size")
 
-    def __init__(self, number: int = 0, data: int = 0, size: int = 0, n_tokens: int = 0, /) -> None:
+    def __init__(
+        self, number: int | None = None, data: int | None = None, size: int | None = None, n_tokens: int = 0, /
+    ) -> None:
         if not (type(number) is type(data) is type(size) is int and number >= 0 and data >= 0 and size >= 0):
             wanted_for = "QuerySampleResponse(id: int, data: int, size: int, n_tokens: int)"
-            number, data, size = (unsigned(value, wanted_for) for value in (number, data, size))
+            given = (0, 0, 0) if number is data is size is None else (number, data, size)
+            number, data, size = (unsigned(value, wanted_for) for value in given)
             n_tokens = signed(n_tokens, wanted_for)
         self.id = number
         self.data = data

@@ -8,26 +8,50 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy.typing as npt
 
-BACKENDS = {"onnxruntime": "sut.backends.onnxruntime"}
-PLANNED = ("pytorch", "tf", "tflite", "tvm-onnx", "tvm-pytorch")
+from sut.models.model import Form
+
+BACKENDS = {
+    "onnxruntime": "sut.backends.onnxruntime",
+    "pytorch": "sut.backends.pytorch",
+    "tf": "sut.backends.tensorflow",
+    "tflite": "sut.backends.tflite",
+    "tvm-onnx": "sut.backends.tvm_onnx",
+    "tvm-pytorch": "sut.backends.tvm_pytorch",
+}
 DEVICES = ("cpu", "gpu")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+COMPILE_MODES = ("default", "max-autotune")
 
 
 class BackendError(RuntimeError):
     """A backend or model that can not be used.  The text is one line and names the mend."""
 
 
+class Tuning(NamedTuple):
+    """How a backend is to compute."""
+
+    max_batch_size: int = 32
+    """The largest batch that will be asked for: backends with fixed sizes make ready up to it."""
+    precision: str = "fp32"
+    """Of the computing; samples and outputs keep their types.  One of ``PRECISIONS``."""
+    compile: str | None = None
+    """One of ``COMPILE_MODES``; None runs the network operation by operation, where a backend can do either."""
+
+
 class Backend(Protocol):
     """A loaded model.  One thread runs it at a time."""
 
     description: str
-    """What really computes: library and provider."""
+    """What really computes: library and provider, precision, and the sizes that batches are filled up to."""
     sample_shape: tuple[int | None, ...]
-    """Shape of one sample, without the batch; None where the model takes any size."""
+    """Shape of one sample, without the batch; None where the model takes any size.
+
+    (height, width, channels) where the model's data is (channels, height, width): the data is to be laid so in memory.
+    """
     sample_dtype: npt.DTypeLike
     fixed_batch_size: int | None
     """The only batch size that the model takes; None where it takes any."""
@@ -40,13 +64,47 @@ class Backend(Protocol):
 
 class _BackendModule(Protocol):
     DISTRIBUTIONS: Sequence[str]
+    """The packages whose versions belong in a result."""
+    FORM: Form
+    """The form in which it takes a model."""
+    EXTRA: str
+    """The pip extra that brings it on a CPU."""
+    PRECISIONS: Sequence[str]
+    COMPILE_MODES: Sequence[str]
 
-    def load(self, model: Path, device: str, threads: int) -> Backend: ...
+    def load(self, model: Path, device: str, threads: int, tuning: Tuning) -> Backend: ...
 
 
-def load(backend: str, model: Path, device: str, threads: int) -> Backend:
+def load(backend: str, model: Path, device: str, threads: int, tuning: Tuning | None = None) -> Backend:
     """Load the model file on ``device`` (cpu or gpu) with ``threads`` threads.  Raises ``BackendError``."""
-    return _module(backend).load(model, device, threads)
+    module, tuning = _module(backend), tuning or Tuning()
+    check_tuning(backend, tuning)
+    if not model.exists():
+        raise BackendError(f"no such model file: {model}")
+    return module.load(model, device, threads, tuning)
+
+
+def check_tuning(backend: str, tuning: Tuning) -> None:
+    """See that the backend has what is asked for.  Raises ``BackendError``."""
+    module = _module(backend)
+    if tuning.precision not in module.PRECISIONS:
+        raise BackendError(
+            f"{backend} computes in {' or '.join(module.PRECISIONS)}, not in {tuning.precision}: leave --precision out, "
+            "or give a file of that precision with --weights"
+        )
+    if tuning.compile is not None and tuning.compile not in module.COMPILE_MODES:
+        can = [name for name in BACKENDS if _module(name).COMPILE_MODES]
+        raise BackendError(f"{backend} has no choice of compiling: leave --compile out, or run on {' or '.join(can)}")
+
+
+def form(backend: str) -> Form:
+    """The form in which the backend takes a model.  Raises ``BackendError`` for an unknown one."""
+    return _module(backend).FORM
+
+
+def extra(backend: str) -> str:
+    """The pip extra that brings the backend on a CPU."""
+    return _module(backend).EXTRA
 
 
 def distributions(backend: str) -> Sequence[str]:
@@ -54,11 +112,12 @@ def distributions(backend: str) -> Sequence[str]:
     return _module(backend).DISTRIBUTIONS
 
 
+def first_line(error: Exception) -> str:
+    """What a framework has to say, in one line: some add pages of advice."""
+    return str(error).strip().split("\n", 1)[0][:300] or type(error).__name__
+
+
 def _module(backend: str) -> _BackendModule:
-    if backend in PLANNED:
-        raise BackendError(
-            f"backend {backend!r} is not part of this version yet; available: {', '.join(BACKENDS)}, null"
-        )
     if backend not in BACKENDS:
         raise BackendError(f"unknown backend {backend!r}; available: {', '.join(BACKENDS)}, null")
     return cast(_BackendModule, importlib.import_module(BACKENDS[backend]))

@@ -10,9 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from loadgen.environment import versions
-from sut.backends import Backend, BackendError
+from sut.backends import Backend, BackendError, Tuning, first_line
+from sut.models.model import Form
 
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
+FORM = Form.ONNX
+EXTRA = "onnx-cpu"
+PRECISIONS = ("fp32",)
+COMPILE_MODES = ()
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
 _DTYPES: dict[str, npt.DTypeLike] = {
     "tensor(float)": np.float32,
@@ -37,7 +42,7 @@ def check_installation() -> None:
         raise BackendError("onnxruntime is not installed: pip install '.[onnx-cpu]' (or [onnx-gpu])")
 
 
-def load(model: Path, device: str, threads: int) -> Backend:
+def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
     check_installation()
     import onnxruntime
 
@@ -56,22 +61,16 @@ def load(model: Path, device: str, threads: int) -> Backend:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         if hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()
-    if not model.is_file():
-        raise BackendError(f"no such model file: {model}")
     try:
         session = onnxruntime.InferenceSession(str(model), options, providers=[provider])
     except Exception as error:  # onnxruntime raises many kinds, none of them its own base
-        raise BackendError(f"onnxruntime cannot load {model} on the {device}: {_first_line(error)}") from None
+        raise BackendError(f"onnxruntime cannot load {model} on the {device}: {first_line(error)}") from None
     if session.get_providers()[0] != provider:
         raise BackendError(
             f"asked for {provider}, but onnxruntime fell back to {session.get_providers()[0]}: "
             "check the GPU driver and the CUDA libraries ('drumfire doctor'), or run on the cpu"
         )
     return OnnxRuntime(session, provider, onnxruntime.__version__)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0][:300]
 
 
 class OnnxRuntime:

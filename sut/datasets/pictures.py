@@ -98,6 +98,8 @@ def decoded(content: bytes) -> Pixels:
     """The picture in a file's ``content``: uint8 of shape (height, width, 3), red first; grey becomes colour."""
     import cv2
 
+    if not content:
+        raise _Unreadable("the file is empty")
     if content.startswith(b"\xff\xd8") and content.rfind(_END_OF_IMAGE) < content.rfind(_START_OF_SCAN):
         raise _Unreadable("the JPEG is cut off")  # OpenCV would fill the rest with grey
     try:

@@ -18,7 +18,7 @@ import numpy as np
 
 from sut.fetch import check
 from sut.models import onnx_export
-from sut.models.model import MissingExtra
+from sut.models.model import Form, MissingExtra
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,17 +61,20 @@ class PublishedNetwork(ABC):
     def new_network(self) -> nn.Module:
         """The architecture, initialised by torch's current random state."""
 
-    def weights(self, cache: Path, given: Path | None = None) -> Path:
-        """The ONNX file to run: see ``Model.weights``."""
-        source = given or self._prepared(cache)
+    def weights(self, cache: Path, given: Path | None = None, form: Form = Form.ONNX) -> Path:
+        """See ``Model.weights``."""
+        source = given or self._prepared(cache, form)
         self._source, self._synthetic = source, source is None
         if source is not None and source.suffix not in _STATE_DICTS:
             return source
-        path = cache / f"{self.name}-{self._digest(source)}.onnx"
+        path = cache / f"{self.name}-{self._digest(source)}{form.value}"
         if not path.exists():
-            network = self.network(source)
-            onnx_export.export(network, self.input_shape, path, outputs=self.outputs, dtype=self.input_dtype)
+            self._export(self.network(source), path, form)
         return path
+
+    def _export(self, network: nn.Module, path: Path, form: Form) -> None:
+        """Write ``network`` in the form asked for; its name tells all that it was made from."""
+        onnx_export.export(network, self.input_shape, path, outputs=self.outputs, dtype=self.input_dtype)
 
     @property
     def state_dict_given(self) -> bool:
@@ -117,11 +120,11 @@ class PublishedNetwork(ABC):
             text = " ".join(lines[1].split())[:150] if len(lines) > 1 else lines[0][:150]
             raise WeightsError(f"{source} holds the weights of another network than {self.name}: {text}") from None
 
-    def _prepared(self, cache: Path) -> Path | None:
-        """The first published file that is in the cache, checked against its recorded SHA-256."""
+    def _prepared(self, cache: Path, form: Form) -> Path | None:
+        """The first published file in the cache that can be had in this form, checked against its recorded SHA-256."""
         for published in self.published:
             path = cache / published.file
-            if path.exists():
+            if path.suffix in (form.value, *_STATE_DICTS) and path.exists():
                 check(path)
                 return path
         return None

@@ -40,6 +40,7 @@ SPARE_SLOTS = 64
 """How many slots of abandoned requests can be replaced."""
 UNREGISTER_S = 3.0
 """How long servers may take to let go of our regions before the guardian is left to it."""
+_AGAIN_S = 0.05
 _ALIGNMENT = 64
 _PACKAGES = Path(__file__).parents[2]
 """The folder that the guardian can import this package from."""
@@ -289,7 +290,7 @@ async def unregister(
     async def ask(endpoint: Endpoint) -> None:
         async with Client(endpoint, security) as client:
             for name in names:
-                await client.ask(_KINDS[kind].unregister, name=name)
+                await _let_go(client, _KINDS[kind].unregister, name)
 
     try:
         async with asyncio.timeout(within_s):
@@ -297,6 +298,17 @@ async def unregister(
     except TimeoutError:
         return False
     return not any(isinstance(answer, BaseException) for answer in answers)
+
+
+async def _let_go(client: Client, operation: Operation, name: str) -> None:
+    while True:
+        try:
+            await client.ask(operation, name=name)
+            return
+        except ServerError as error:
+            if "in use" not in str(error):  # by requests that nobody waits for any more
+                raise
+        await asyncio.sleep(_AGAIN_S)
 
 
 def finish(task: Mapping[str, Any], within_s: float) -> None:

@@ -50,10 +50,10 @@ class WatchedSystem:
         self._opened = True
 
     async def close(self) -> None:
+        await self._system.close()  # first: what comes after the end of a run is no answer any more
         if self._opened:
             served = self._system.served
             await asyncio.gather(*(watch.end(served[endpoint]) for endpoint, watch in self._watches.items()))
-        await self._system.close()
 
     def report(self, phases: list[slice]) -> dict[str, Any] | None:
         """What the servers say, and whether it agrees with our columns over the rows issued in each phase.

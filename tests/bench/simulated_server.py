@@ -44,7 +44,8 @@ class SimulatedServer:
         late, lasted_s = int(over[queries - 1]), float(due[queries - 1])
         self.time_s += lasted_s
         met = late < queries - int(queries * PERCENTILE) and judge(queries, late, PERCENTILE).met
-        return Outcome(queries, late, lasted_s, met and queries == due.size, float(latency.mean()))
+        valid = ask.purpose == "confirm" and met and queries == due.size
+        return Outcome(queries, late, lasted_s, valid, float(latency.mean()))
 
     def goal(self, start: float, full_s: float) -> Goal:
         return Goal(PERCENTILE, self.bound_s, full_s, 100, start, 1e6)

@@ -67,7 +67,7 @@ def test_hopeless_probes_are_short() -> None:
     assert all(probe.outcome.seconds < 1.0 for probe in overloads)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.integers(0, 10**6), st.data())
 def test_a_search_goes_on_from_any_point_to_the_same_end(seed: int, data: st.DataObject) -> None:
     server = SimulatedServer(200.0, 0.1, seed)

@@ -38,10 +38,22 @@ def ours(settings: Mapping[str, Any], seconds: float, kind: str = "phase") -> di
     return worker("drumfire", {"kind": kind, "settings": {**settings, "min_duration_ms": round(seconds * 1000)}})
 
 
-def theirs(settings: Mapping[str, Any], seconds: float, *, trace: bool = False, pool: int = 1024) -> dict[str, float]:
-    """``pool``: how many responses are made before the run."""
+def theirs(
+    settings: Mapping[str, Any],
+    seconds: float,
+    *,
+    trace: bool = False,
+    pool: int = 1024,
+    objects: bool = False,
+    drop_in: bool = False,
+) -> dict[str, float]:
+    """``pool``: how many responses are made before the run; ``objects``: none, and samples are objects too.
+
+    ``drop_in``: the same program with our module in the place of theirs.
+    """
     settings = {**settings, "min_duration_ms": round(seconds * 1000)}
-    return worker("reference", {"settings": settings, "trace": trace, "pool": pool})
+    case = {"settings": settings, "trace": trace, "pool": pool, "objects": objects, "drop_in": drop_in}
+    return worker("reference", case)
 
 
 def server(rate: float) -> dict[str, Any]:
@@ -119,6 +131,57 @@ def _closed(scenario: str, width: int, goal_us: float, our_guess_ns: float, thei
         ),
         lambda seconds: ours({"scenario": scenario, guess: our_guess_ns}, seconds),
         {REFERENCE: lambda seconds: theirs({"scenario": scenario, guess: their_guess_ns}, seconds, pool=width)},
+    )  # fmt: skip
+
+
+def _compat(what: str, objects: bool) -> tuple[Measure, ...]:
+    """One and the same program with their module and with ours; ``what`` describes it."""
+
+    def server_side(coalesce: bool, drop_in: bool) -> Side:
+        def ceiling(seconds: float) -> dict[str, float]:
+            def probe(rate: float) -> dict[str, float] | None:
+                settings = {**server(rate), "server_coalesce_queries": coalesce}
+                return sustained(theirs(settings, seconds, objects=objects, drop_in=drop_in), "p50_latency_ns")
+
+            return highest(probe, 1e6 if drop_in and coalesce else 1e5)
+
+        return ceiling
+
+    def single_side(drop_in: bool) -> Side:
+        settings = {"scenario": "SingleStream", "single_stream_expected_latency_ns": 400 if drop_in else 1000}
+        return lambda seconds: theirs(settings, seconds, pool=1, objects=objects, drop_in=drop_in)
+
+    def ceiling_of(label: str, coalesce: bool) -> Measure:
+        return Measure(
+            f"compat@{'together' if coalesce else 'singly'}-{what}",
+            (
+                Figure(
+                    f"drop-in, {what}: highest sustained Server rate, {label}", "answered_per_s", "M/s", 1e6,
+                    "answered_per_s", more_is_better=True, goal_ratio=3,
+                ),
+            ),
+            server_side(coalesce, drop_in=True),
+            {REFERENCE: server_side(coalesce, drop_in=False)},
+        )  # fmt: skip
+
+    return (
+        ceiling_of("queries due together in one call", coalesce=True),
+        ceiling_of("each query in a call", coalesce=False),
+        Measure(
+            f"compat@singlestream-{what}",
+            (
+                Figure(
+                    f"drop-in, {what}: SingleStream, wall time of a query", "wall_ns_per_query", "us", 1e3,
+                    "wall_ns_per_query", goal_ratio=1 / 0.7,
+                ),
+                Figure(
+                    f"drop-in, {what}: SingleStream, CPU of a query", "cpu_ns_per_query", "us", 1e3,
+                    "cpu_ns_per_query",
+                ),
+            ),
+            single_side(drop_in=True),
+            {REFERENCE: single_side(drop_in=False)},
+        ),
     )  # fmt: skip
 
 
@@ -253,6 +316,8 @@ MEASURES: tuple[Measure, ...] = (
     ),
     _closed("SingleStream", 1, 0.6, 200, 1000),
     _closed("MultiStream", 8, 1.5, 800, 1500),
+    *_compat("lists", objects=False),
+    *_compat("objects", objects=True),
     Measure(
         "offline",
         (

@@ -1,8 +1,10 @@
 """The reference's side: one test of mlcommons-loadgen with a null system, told as figures.  A case in, figures out.
 
 Run as a module of its own, since the reference wants a fresh process for every test: the case is JSON on standard
-input (``settings``: attributes of TestSettings, the scenario by name; ``trace``), the figures are JSON on standard
-output.  The system is the fastest that the Python API has: issue() gets bare lists, and answers with one call.
+input (``settings``: attributes of TestSettings, the scenario by name; ``trace``; ``pool``), the figures are JSON on
+standard output.  The system is the fastest that the Python API has: issue() gets bare lists, and answers with one call;
+with ``objects`` it is what most harnesses have: issue() gets samples, and makes a response for each.  With ``drop_in``
+the same program runs on Drumfire's own module of that name.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ _ISSUE_DELAY = re.compile(rb'"issue_delay":(\d+)')
 
 def measure(case: dict[str, Any], folder: Path) -> dict[str, float]:
     """ns, s and counts.  ``wall_s`` and ``cpu_s`` run from the first issue to the last answer."""
+    if case.get("drop_in"):
+        importlib.import_module("loadgen.compat").install()
     lg = importlib.import_module("mlperf_loadgen")
     settings = lg.TestSettings()
     settings.mode = lg.TestMode.PerformanceOnly
@@ -59,7 +63,15 @@ def measure(case: dict[str, Any], folder: Path) -> dict[str, float]:
     def flush() -> None:
         ended.append((time.perf_counter(), time.process_time()))
 
-    sut = lg.ConstructFastSUT(issue, flush)
+    def issue_objects(samples: list[Any]) -> None:
+        if not began:
+            began.append((time.perf_counter(), time.process_time()))
+        complete([lg.QuerySampleResponse(sample.id, 0, 0) for sample in samples])
+
+    if case.get("objects"):
+        sut = lg.ConstructSUT(issue_objects, flush)
+    else:
+        sut = lg.ConstructFastSUT(issue, flush)
     qsl = lg.ConstructQSL(SAMPLES, SAMPLES, lambda _: None, lambda _: None)
     test_cpu_s = time.process_time()
     lg.StartTestWithLogSettings(sut, qsl, settings, logs, str(folder / "no_audit.config"))

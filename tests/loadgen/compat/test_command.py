@@ -1,4 +1,4 @@
-"""``python -m loadgen.compat`` and ``install()``: a script finds the drop-in, and so do the processes that it starts."""
+"""``python -m loadgen.compat`` and ``install()``: a script finds the drop-in, and so do processes that it starts."""
 
 import os
 import subprocess
@@ -77,4 +77,4 @@ def test_install_comes_first(tmp_path: Path) -> None:
 def test_install_keeps_the_path(kept: str) -> None:
     child = "import os, loadgen.compat as c; c.install(); c.install(); print(os.environ['PYTHONPATH'])"
     path = run(sys.executable, "-c", child, PYTHONPATH=kept).stdout.strip().split(os.pathsep)
-    assert path == [str(ROOT / "loadgen" / "compat" / "importable"), str(ROOT), *([kept] if kept else [])]
+    assert path == [str(ROOT / "loadgen" / "compat" / "importable"), *([kept] if kept else []), str(ROOT)]

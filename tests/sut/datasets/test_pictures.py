@@ -89,7 +89,7 @@ def test_broken_pictures_are_counted_and_the_first_is_named(tmp_path: Path) -> N
         PictureReader(RECIPE, tmp_path / "cache").read(files)
     with pytest.raises(DataError, match=r"3\.jpg \(No such file or directory\)"):
         PictureReader(RECIPE, tmp_path / "cache").read(files[3:])
-    with pytest.raises(DataError, match=r"4\.jpg \(not a picture\)"):
+    with pytest.raises(DataError, match=r"4\.jpg \(the file is empty\)"):
         PictureReader(RECIPE, tmp_path / "cache").read(files[4:])
 
 

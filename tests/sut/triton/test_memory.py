@@ -121,7 +121,7 @@ class Run:
 
         def new_channel(endpoint: Endpoint) -> Channel:
             if isinstance(messages, GrpcMessages):
-                return GrpcChannel(messages, endpoint.authority, deadline_s=deadline_s)
+                return GrpcChannel(messages, endpoint.authority)
             return HttpChannel(messages, model_path("identity", "") + "/infer", endpoint.authority)
 
         counts = {"total_count": samples, "performance_count": at_a_time}
@@ -243,7 +243,8 @@ def test_slots_of_abandoned_requests_are_replaced(triton: LocalTriton, nothing_l
     assert run.test.answers.answered == run.test.record.rows
     assert not run.test.answers.faults.refused
     assert not run.test.answers.faults.unanswered
-    assert all("no reply within" in reason or "DEADLINE_EXCEEDED" in reason for reason in run.failed), run.failed
+    # Over HTTP a request is given up with its connection, and a server that answered none is given up in the end.
+    assert all("no reply within" in reason or "drops every" in reason for reason in run.failed), run.failed
     assert sum(run.failed.values()) >= given_up
 
 
@@ -303,6 +304,14 @@ def start(triton: LocalTriton, tmp_path: Path, *words: str, protocol: str = "grp
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def until_under_way(triton: LocalTriton, run: Any, folder: Path) -> None:
+    """Short runs that measure the server come first; the folder is made when they are over."""
+    until(lambda: folder.exists() or run.poll() is not None, "the measurements before the run are over")
+    until(lambda: len(registered(triton, run.pid)) == 2 or run.poll() is not None, "the run registers")
+    time.sleep(0.3)
+    assert len(registered(triton, run.pid)) == 2, run.communicate()
+
+
 LONG = ("--scenario", "Server", "--qps", "100", "--time", "120")
 
 
@@ -313,9 +322,7 @@ def test_an_ended_run_leaves_nothing(
 ) -> None:
     run = start(triton, tmp_path, *LONG, protocol=protocol)
     try:
-        until(lambda: len(registered(triton, run.pid)) == 2 or run.poll() is not None, "the run registers")
-        time.sleep(0.3)
-        assert len(registered(triton, run.pid)) == 2, run.communicate()
+        until_under_way(triton, run, tmp_path / "o")
         run.send_signal(number)
         out, err = run.communicate(timeout=60)
     finally:
@@ -324,7 +331,6 @@ def test_an_ended_run_leaves_nothing(
     until(lambda: not registered(triton, run.pid), "the server lets go")
     assert files(run.pid) == []
     if number == signal.SIGINT:
-        assert registered(triton, run.pid) == []
         assert json.loads(out)["validity"] == "INVALID"
 
 
@@ -356,8 +362,7 @@ def test_a_server_that_is_killed_costs_rows_and_leaves_nothing(tmp_path: Path, t
     with LocalTriton() as server:
         run = start(server, tmp_path, *LONG)
         try:
-            until(lambda: len(registered(server, run.pid)) == 2 or run.poll() is not None, "the run registers")
-            time.sleep(0.5)
+            until_under_way(server, run, tmp_path / "o")
             os.kill(server.pid, signal.SIGKILL)
             out, err = run.communicate(timeout=60)
         finally:
