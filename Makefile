@@ -43,7 +43,7 @@ $(VENV)/.train: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
-	$(PIP) --editable '.[onnx-cpu,tritonclient,test]'
+	$(PIP) --editable '.[onnx-cpu,tritonclient,train,test]'
 	@touch $@
 
 $(VENV)/.lint: $(BIN)/python pyproject.toml constraints.txt

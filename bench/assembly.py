@@ -23,6 +23,9 @@ from loadgen.system import IndexArray
 from sut import backends, models
 from sut.batcher import MAX_BATCH_SIZE, BatchedSystem, RunBatch, service_times
 from sut.cache import cache_folder
+from sut.datasets import coco
+from sut.library import ArrayLibrary
+from sut.models.detector import DetectionJudge
 from sut.models.file import FileModel
 from sut.models.model import Accuracy, Model
 from sut.null import NullSystem
@@ -75,20 +78,22 @@ def assemble(options: argparse.Namespace) -> Assembly:
     model = _model(options)
     loaded: list[backends.Backend] = []
     if options.backend != "null":
-        backends.distributions(options.backend)  # an unknown backend is told before any weights are made
-        weights = model.weights(cache_folder(), options.weights)
+        form = backends.form(options.backend)  # an unknown backend is told before any weights are made
+        weights = model.weights(cache_folder(), options.weights, form)
         loaded = [backends.load(options.backend, weights, options.device, threads) for _ in range(options.instances)]
         if isinstance(model, FileModel):
             model.shape_from(loaded[0])
     if (options.accuracy or options.submission) and isinstance(model, FileModel):
         given = "--accuracy" if options.accuracy else "--submission"
         raise UsageError(f"{model.name} is a bare file without labels: run it without {given}")
+    if (options.accuracy or options.submission) and isinstance(model, DetectionJudge):
+        coco.check_evaluator()  # rather than after the run
     try:
         library = model.library(options.dataset_path, options.count, options.performance_sample_count)
     except ValueError as error:
         raise UsageError(str(error)) from None
     for backend in loaded[:1]:
-        _check_shape(backend, model)
+        _fit(library, backend, model)
     if loaded and loaded[0].fixed_batch_size is not None:
         max_batch_size = loaded[0].fixed_batch_size
 
@@ -147,15 +152,23 @@ def _model(options: argparse.Namespace) -> Model:
     return models.get(options.model)
 
 
-def _check_shape(backend: backends.Backend, model: Model) -> None:
-    """See that the file takes what the model's data is, before anything is computed."""
+def _fit(library: SampleLibrary, backend: backends.Backend, model: Model) -> None:
+    """See that the backend takes what the model's data is, before anything is computed, and lay the data out for it."""
     takes, gives = backend.sample_shape, model.input_shape
-    fits = len(takes) == len(gives) and all(one in (None, other) for one, other in zip(takes, gives, strict=True))
-    if not fits or np.dtype(backend.sample_dtype) != model.input_dtype:
-        raise backends.BackendError(
-            f"the file takes {np.dtype(backend.sample_dtype)} of shape {list(takes)}, and {model.name}'s data is "
-            f"{model.input_dtype} of shape {list(gives)}: give another file with --weights"
-        )
+
+    def taken(shape: tuple[int, ...]) -> bool:
+        return len(takes) == len(shape) and all(one in (None, other) for one, other in zip(takes, shape, strict=True))
+
+    if np.dtype(backend.sample_dtype) == model.input_dtype:
+        if taken(gives):
+            return
+        if isinstance(library, ArrayLibrary) and len(gives) == 3 and taken((*gives[1:], gives[0])):
+            library.lay_channels_last()
+            return
+    raise backends.BackendError(
+        f"the file takes {np.dtype(backend.sample_dtype)} of shape {list(takes)}, and {model.name}'s data is "
+        f"{model.input_dtype} of shape {list(gives)}: give another file with --weights"
+    )
 
 
 def _run_batch(backend: backends.Backend, model: Model) -> RunBatch:

@@ -172,7 +172,7 @@ def judge_answers(known: Answered, logged: Answered, accuracy: Callable[..., Acc
     indices = np.array([index for index, _ in logged])
     performed = accuracy(indices, [data for _, data in logged]).value
     accurate = accuracy(indices, [expected[index] for index, _ in logged]).value
-    close = abs(performed - accurate) <= _ACCURACY_MARGIN * accurate
+    close = bool(abs(performed - accurate) <= _ACCURACY_MARGIN * accurate)
     text += f"; on these samples {performed:.3%} accurate, and {accurate:.3%} in the accuracy run (within 1% passes)"
     return [Check("answers", close, text)]
 

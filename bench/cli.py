@@ -26,7 +26,7 @@ from sut import backends, models
 from sut.backends import BackendError
 from sut.datasets import DataError
 from sut.fetch import FetchError
-from sut.triton.errors import ServerError
+from sut.kserve.errors import ServerError
 from sut.triton.inputs import InputError
 from sut.triton.local_environment import LocalTritonError
 
@@ -234,7 +234,8 @@ def _add_remote(run: _Parser) -> None:
     )  # fmt: skip
     remote.add_argument(
         "--concurrency", type=_positive(int), metavar="N",
-        help="requests under way at most (default: Offline 64, and Server 64 through tritonclient; else no bound but --connections)",
+        help="requests under way at most (default: Offline 64, and Server 64 through tritonclient; else no bound but "
+        "--connections)",
     )  # fmt: skip
     remote.add_argument(
         "--connections", type=_positive(int), metavar="N",
@@ -257,7 +258,8 @@ def _add_remote(run: _Parser) -> None:
     )  # fmt: skip
     remote.add_argument(
         "--shared-memory", choices=("none", "system", "cuda"), default="none", metavar="KIND",
-        help="hand tensors over in shared memory, with a server on this host: none (default), system or cuda",
+        help="hand tensors over in shared memory, one sample a request, to a server on this host: none (default), "
+        "system or cuda; 64 requests are under way at most unless --concurrency tells",
     )  # fmt: skip
     remote.add_argument(
         "--request-timeout", type=_positive(float), metavar="S",

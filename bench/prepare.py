@@ -41,7 +41,7 @@ def check_data(options: argparse.Namespace) -> int:
     else:
         layout = {layout.name: layout for layout in (coco.COCO, coco.OPENIMAGES)}[options.kind]
         annotated = coco.read(folder, layout)
-        found, whole = len(annotated.files), layout.count
+        found, whole = len(annotated.files), layout.whole
         text = f"{found:,} pictures with {len(annotated.annotations):,} annotations"
     _console().print(f"{folder} holds {text}" + ("" if found == whole else f" (the real set has {whole:,})"))
     return 0

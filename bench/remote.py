@@ -20,22 +20,22 @@ from bench.sizing import size_traffic
 from loadgen import Mode, Responses, Scenario, SystemUnderTest, Test, TestSettings, run_on_fast_loop
 from loadgen.system import IndexArray
 from sut import models
+from sut.kserve.exchange import MAX_MESSAGE_BYTES, Channel, Outputs, Part
+from sut.kserve.over_grpc import GrpcChannel, GrpcMessages
+from sut.kserve.over_http import HttpChannel, HttpMessages, model_path
+from sut.kserve.tensors import ModelInterface, pack_bytes
 from sut.models.model import Model
 from sut.triton import inputs as samples
 from sut.triton import memory as shared_memory
 from sut.triton.client import Client
 from sut.triton.discovery import Description, describe
 from sut.triton.endpoint import Endpoint, Security, parse_header, parse_url
-from sut.triton.exchange import MAX_MESSAGE_BYTES, Channel, Outputs, Part
-from sut.triton.kserve_grpc import GrpcChannel, GrpcMessages
-from sut.triton.kserve_http import HttpChannel, HttpMessages, model_path
 from sut.triton.memory import SharedMemory
 from sut.triton.official import OfficialMessages, OfficialSystem
 from sut.triton.samples import RemoteLibrary
 from sut.triton.shared_system import SharedLibrary, SharedMemorySystem, infer_once
 from sut.triton.statistics import ServerWatch
 from sut.triton.system import RemoteSystem
-from sut.triton.tensors import ModelInterface, pack_bytes
 from sut.triton.watched import WatchedSystem
 
 _PERFORMANCE_COUNT = 500

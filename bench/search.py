@@ -6,6 +6,7 @@ off goes on from its journal as if nothing had happened.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,10 @@ _RETREAT = 0.5
 """How far below a load that fails, in units of the precision, a full run is made: at first, and for each full run that
 failed.
 """
+_SLACK = 2.0
+"""A probe goes on until it has this much more over the bound than it may: bursts come together, and a probe that is cut
+short in its only one would weigh too heavily beside others of its load.
+"""
 _MOST_PROBES = 150
 
 
@@ -63,11 +68,11 @@ class Ask:
     seconds: float
     queries: int
     replica: int
-    """0 is the traffic of the settings' own seeds, and each other number another traffic."""
+    """Which traffic: 0 is that of the settings' own seeds, as in full runs, and each other number is another."""
     purpose: str
     """``bracket``, ``bisect``, ``replicate`` or ``confirm``."""
     allowed: int
-    """How many of its queries may be over the bound; one more, and it need not go on."""
+    """How many of its queries may be over the bound; one more, and it is hopeless and need not go on."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,8 @@ class Evidence:
     """Its full run was not VALID."""
     share: float
     """Over the bound: never less than at a lower load.  Where probes say otherwise, their loads are taken together."""
+    query_s: float
+    """Mean latency of a query."""
     passes: bool
 
 
@@ -147,7 +154,7 @@ def next_step(goal: Goal, history: Sequence[Probe]) -> Ask | Peak:
     if low is None:
         assert high is not None
         step = _STEP if not any(one.passes for one in known) else _SMALL_STEP
-        load = math.floor(high / step) if goal.whole else high / step
+        load = max(math.floor(high / step), min(1, high - 1)) if goal.whole else high / step
         if load < _least_load(goal) or len(history) >= _MOST_PROBES:
             return Peak(None, high, f"not even {_shown(goal, high)} passes: the bound is too tight for this system")
         return _ask(goal, known, load, 1.0, "bracket")
@@ -187,8 +194,10 @@ def evidence(goal: Goal, history: Sequence[Probe]) -> list[Evidence]:
     found = []
     for (load, probes), (queries, over), share in zip(by_load.items(), counts, _rising(counts), strict=True):
         refused = any(probe.ask.purpose == "confirm" and not probe.outcome.valid for probe in probes)
-        passes = not refused and share <= _share_allowed(goal, load)
-        found.append(Evidence(load, queries, over, len(probes), refused, share, passes))
+        query_s = sum(probe.outcome.query_s for probe in probes) / len(probes)
+        full = full_queries(goal, load, query_s)
+        passes = not refused and share <= max(_allowed(goal, full), 0) / full
+        found.append(Evidence(load, queries, over, len(probes), refused, share, query_s, passes))
     return found
 
 
@@ -211,24 +220,27 @@ def bracket(known: Sequence[Evidence]) -> tuple[float | None, float | None]:
     return max(below, default=None), high
 
 
-def full_queries(goal: Goal, load: float, query_s: float = 0.0) -> int:
+def full_queries(goal: Goal, load: float, query_s: float) -> int:
     """Queries of a full run at a load, as many as any verdict needs at least.  ``query_s`` matters in closed loops."""
-    rate = (1.0 / query_s if query_s else 0.0) if goal.whole else load
-    least = estimate(0, goal.percentile).queries_needed if goal.whole else least_queries(goal.percentile)
-    return max(goal.full_queries, math.ceil(rate * goal.full_s), least)
+    rate = 1.0 / (query_s or goal.bound_s) if goal.whole else load
+    return max(goal.full_queries, math.ceil(rate * goal.full_s), _least(goal.percentile, goal.whole))
+
+
+@functools.lru_cache
+def _least(percentile: float, whole: bool) -> int:
+    """The fewest queries of which any verdict can be had."""
+    return estimate(0, percentile).queries_needed if whole else least_queries(percentile)
+
+
+_allowed_over = functools.lru_cache(maxsize=1 << 12)(allowed_over)
+"""Every step asks again for all the loads so far."""
 
 
 def _allowed(goal: Goal, queries: int) -> int:
     """How many of a full run's queries may be over the bound."""
-    allowed = allowed_over(queries, goal.percentile)
+    allowed = _allowed_over(queries, goal.percentile)
     # In a closed loop the estimate must be within the bound: the highest latency but for those that are discarded.
     return allowed - 1 if goal.whole else allowed
-
-
-def _share_allowed(goal: Goal, load: float) -> float:
-    """The share of queries over the bound with which a full run at this load passes."""
-    full = full_queries(goal, load)
-    return max(_allowed(goal, full), 0) / full
 
 
 def _first_load(goal: Goal) -> float:
@@ -261,25 +273,31 @@ def _ask(goal: Goal, known: Sequence[Evidence], load: float, width: float, purpo
     An overload of ``width`` takes ``bound/width`` to pass the bound, and the share over the bound must be told with
     an error that moves the verdict by less than the bracket.
     """
-    full = full_queries(goal, load)
+    full = full_queries(goal, load, _query_s(goal, known, load))
     share = 1.0 - goal.percentile
     longest = max(math.ceil(full * _LONGEST_SHARE), math.ceil(1 / share))
     queries = _FIRST_QUERIES if purpose == "bracket" else min(math.ceil(_CONTRAST / (share * width)), longest)
     seconds = 0.0 if goal.whole else min(goal.full_s, max(_shortest_s(goal), goal.bound_s / width))
     planned = max(queries, math.ceil(load * seconds)) if not goal.whole else queries
-    allowed = math.floor(max(_allowed(goal, full), 0) / full * planned)
-    return Ask(load, seconds, queries, _replica(known, load), purpose, allowed)
+    allowed = math.floor(_SLACK * max(_allowed(goal, full), 0) / full * planned)
+    # Each probe has traffic of its own: with the same one at all loads, a burst in it would count as often.
+    return Ask(load, seconds, queries, sum(one.probes for one in known), purpose, allowed)
 
 
 def _confirm(goal: Goal, known: Sequence[Evidence], load: float) -> Ask:
-    full = full_queries(goal, load)
+    full = full_queries(goal, load, _query_s(goal, known, load))
     # What a closed loop's full run will have in queries is not known before, so that it is not cut short.
     allowed = full if goal.whole else _allowed(goal, full)
     return Ask(load, goal.full_s, full, 0, "confirm", allowed)
 
 
-def _replica(known: Sequence[Evidence], load: float) -> int:
-    return sum(one.probes for one in known if one.load == load)
+def _query_s(goal: Goal, known: Sequence[Evidence], load: float) -> float:
+    """What a query may take at a load that was not tried: as the nearest that was, in proportion; the bound at most."""
+    tried = [one for one in known if one.query_s > 0]
+    if not tried:
+        return goal.bound_s
+    nearest = min(tried, key=lambda one: abs(math.log(one.load / load)))
+    return min(nearest.query_s * load / nearest.load, goal.bound_s)
 
 
 def _shown(goal: Goal, load: float) -> str:

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sut.kserve.errors import ServerError, one_line
+from sut.kserve.operations import MODEL_STATISTICS
 from sut.triton import metrics
 from sut.triton.client import Client, Unsupported
 from sut.triton.endpoint import Endpoint, Security, parse_url
-from sut.triton.errors import ServerError, one_line
-from sut.triton.operations import MODEL_STATISTICS
 from sut.triton.statistics import Snapshot
 
 _PERIOD_S = 1.0

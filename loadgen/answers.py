@@ -60,6 +60,8 @@ class Answers:
         self.aborted: str | None = None
         """Why no answers can come any more, if the system said so."""
         self.on_abort: Callable[[], object] | None = None
+        self.on_booked: Callable[[], object] | None = None
+        """Called when a burst of queries is over that were answered as they were issued, before the loop goes on."""
         self.origin_ns = 0
         self.issued = 0
         """Rows issued so far: rows [0, issued) of the table.  Set by whoever issues, before the system is asked."""
@@ -241,6 +243,8 @@ class Answers:
         if self.keeping:
             for row, responses in kept:
                 self._keep(np.arange(row, row + samples_per_query), responses)
+        if self.on_booked is not None:
+            self.on_booked()
 
     async def wait(self, answered: int, patience_s: float) -> bool:
         """Wait until ``answered`` rows in all are answered; False when nothing came for ``patience_s`` seconds."""

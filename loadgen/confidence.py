@@ -127,7 +127,7 @@ class UntilConfident:
 
 
 class CutShort:
-    """Ends a run as soon as it can only fail: more queries are over the bound than the planned number may have."""
+    """Ends a run that is past hope: more queries are over the bound than ``allowed`` of those planned."""
 
     limit_ms = None
 
@@ -142,8 +142,8 @@ class CutShort:
         if count.over <= self.allowed:
             return None
         self.objection = (
-            f"hopeless after {count.due_ns * 1e-9:.1f} s: {_counted(count)}, and {self.planned:,} may have "
-            f"{max(self.allowed, 0):,} at most"
+            f"hopeless after {count.due_ns * 1e-9:.1f} s: {_counted(count)}, and more than "
+            f"{max(self.allowed, 0):,} of {self.planned:,} can not be made good"
         )
         return self.objection
 

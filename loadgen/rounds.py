@@ -67,6 +67,7 @@ _PERFORMANCE_SAMPLES = {
     "rnnt": 2513, "gptj": 13368, "mixtral-8x7b": 15000, "llama3_1-8b-edge": 5000, "stable-diffusion-xl": 5000,
     "wan-2.2-t2v-a14b": 248, "rgat": 788379, "pointpainting": 1024, "whisper": 1633, "qwen3-vl-235b-a22b": 48289,
     "yolo": 64, "3d-unet": 0,
+    "mobilenet": 1024, "ssd-resnet34": 64,  # dropped by later rounds
     **dict.fromkeys(_twins("llama2-70b"), 24576),
     **dict.fromkeys(_twins("llama3_1-405b"), 8313),
     **dict.fromkeys(_twins("llama3_1-8b"), 13368),
@@ -85,7 +86,9 @@ _SERVER_LATENCY = {
     "gptj": 20000, "stable-diffusion-xl": 20000, "qwen3-vl-235b-a22b": 12000,
     **dict.fromkeys(_twins("llama2-70b", "llama3_1-405b", "llama3_1-8b", "deepseek-r1", "gpt-oss-120b"), 0),
     "mixtral-8x7b": 0,
-    "digits": 50, "efficientnet-lite0": 100,  # Drumfire's own models, which no round has
+    # What later rounds dropped, as the last round that had them says (v0.5, and v2.0 for the last).
+    "mobilenet": 10, "ssd-mobilenet": 10, "ssd-resnet34": 100,
+    "digits": 50, "shapes": 50, "efficientnet-lite0": 100,  # Drumfire's own models, which no round has
 }  # fmt: skip
 
 # Time to first token and time per output token, ms.
@@ -102,6 +105,7 @@ _OFFLINE_QUERIES = {
     "stable-diffusion-xl": 5000, "wan-2.2-t2v-a14b": 248, "llama2-70b": 24576, "llama3_1-405b": 8313,
     "llama3_1-8b": 13368, "llama3_1-8b-edge": 5000, "mixtral-8x7b": 15000, "rgat": 788379, "deepseek-r1": 4388,
     "whisper": 1633, "qwen3-vl-235b-a22b": 48289,
+    "mobilenet": 24576, "ssd-resnet34": 24576,  # dropped by later rounds
 }  # fmt: skip
 
 

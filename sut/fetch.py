@@ -1,7 +1,7 @@
 """Fetching a file over HTTP: goes on where it stopped, and is in its place only when it is whole and is the right one.
 
-The SHA-256 is written beside the file when it first comes, in the form of ``sha256sum``, and checked from then on.  Knows
-no screen: progress goes to whoever asks for it.
+The SHA-256 is written beside the file when it first comes, in the form of ``sha256sum``, and checked from then on.
+Knows no screen: progress goes to whoever asks for it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _MEND = "if the file was changed on purpose, remove the record; else fetch it ag
 
 
 def check(path: Path) -> str:
-    """The SHA-256 of ``path``; recorded where it was not yet.  Raises ``FetchError`` where it is not the recorded one."""
+    """The SHA-256 of ``path``; recorded where it was not yet.  Raises ``FetchError`` where it is another one."""
     digest, recorded = _sha256(path), _recorded(path)
     if recorded is None:
         _record(path).write_text(f"{digest}  {path.name}\n")
@@ -81,7 +81,9 @@ def _transfer(url: str, partial: Path, progress: Progress) -> None:
         whole = None if length is None else int(length) + have
         free = shutil.disk_usage(partial.parent).free
         if whole is not None and whole - have > free:
-            raise OSError(f"{(whole - have) / 1e6:.0f} MB are to come and {partial.parent} has {free / 1e6:.0f} MB free")
+            raise OSError(
+                f"{(whole - have) / 1e6:.0f} MB are to come and {partial.parent} has {free / 1e6:.0f} MB free"
+            )
         with partial.open("ab" if have else "wb") as file:
             while chunk := response.read(_CHUNK):
                 file.write(chunk)

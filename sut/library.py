@@ -40,6 +40,11 @@ class ArrayLibrary:
         self._order: npt.NDArray[np.int64]  # by row of the block: the dataset index; -1 is unloaded
         self._forget()
 
+    def lay_channels_last(self) -> None:
+        """From the next load on, samples (channels, height, width) lie in memory as (height, width, channels)."""
+        read = self._read
+        self._read = lambda indices: np.moveaxis(read(indices), 1, -1)
+
     def load(self, indices: IndexArray) -> None:
         """Read these samples into the block.  Raises ``IndexError`` for one that the data set does not have.
 

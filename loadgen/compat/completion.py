@@ -229,10 +229,9 @@ def _complete_with_data(
 def _data(exchange: Exchange, response: QuerySampleResponse) -> bytes:
     if response.size == 0:
         return b""
-    if response.data == 0:
-        raise exchange.break_off(
-            ValueError(f"the response to id {response.id} has {response.size} bytes at address 0: pass their address")
-        )
+    if response.data <= 0 or response.size < 0:
+        what = f"the response to id {response.id} has {response.size} bytes at address {response.data}"
+        raise exchange.break_off(ValueError(f"{what}: pass the address of its data, and their size"))
     return ctypes.string_at(response.data, response.size)
 
 

@@ -74,8 +74,9 @@ def _perform(
         raise engine.SettingsError(
             "server_num_issue_query_threads must be 0: no Python program can register the threads it asks for"
         )
-    called = CallbackSystem(system, requested, patience_s)
+    tokens = requested.use_token_latencies  # the reference asks this before it reads the audit file
     requested, warnings, errors = audited(requested, audit)
+    called = CallbackSystem(system, requested, tokens, patience_s)
     errors, config.errors = (*config.errors, *errors), []
     output.create()
     under_test = cast(SystemUnderTest, called)  # its name is asked for each time, its issue made when it is opened

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from loadgen.answers import Answers
 from loadgen.compat import completion, handles
 from loadgen.compat.completion import Exchange
-from loadgen.compat.samples import QuerySample
+from loadgen.compat.samples import IssuedSample, QuerySample
 from loadgen.settings import Scenario, TestSettings
 from loadgen.system import Answer, IndexArray
 
@@ -80,9 +80,8 @@ class CallbackSystem:
     _next_id = 1
     """Ids go on from test to test, so that a late answer to an earlier test is known as such.  None is 0."""
 
-    def __init__(self, system: handles.System, requested: TestSettings, patience_s: float) -> None:
-        self._system, self._patience_s = system, patience_s
-        self._tokens = requested.use_token_latencies
+    def __init__(self, system: handles.System, requested: TestSettings, tokens: bool, patience_s: float) -> None:
+        self._system, self._tokens, self._patience_s = system, tokens, patience_s
         self._one_by_one = requested.scenario == Scenario.SingleStream and not self._tokens
         self.columns: Mapping[str, npt.DTypeLike] = (
             {"first_token": np.int64, "n_tokens": np.int64} if self._tokens else {}
@@ -139,9 +138,9 @@ def _plain(callback: Callable[[list[QuerySample]], object], answers: Answers, ba
 
     def ask(first: int, last: int) -> None:
         if last - first == 1:
-            callback([QuerySample(base + first, index_at[first])])
+            callback([IssuedSample(base + first, index_at[first])])
         else:
-            callback(list(map(QuerySample, range(base + first, base + last), indices[first:last].tolist())))
+            callback(list(map(IssuedSample, range(base + first, base + last), indices[first:last].tolist())))
 
     return ask
 
@@ -187,6 +186,21 @@ def _blocking(ask: _Ask, exchange: Exchange, loop: asyncio.AbstractEventLoop) ->
     return issue
 
 
+class _Hidden:
+    """The loop out of sight for a burst of queries: for each of them, it would be a quarter of what a query costs."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop, self.hidden = loop, False
+
+    def begin(self) -> None:
+        asyncio._set_running_loop(None)
+        self.hidden = True
+
+    def end(self) -> None:
+        asyncio._set_running_loop(self._loop)
+        self.hidden = False
+
+
 def _answering(
     callback: Callable[[list[QuerySample]], object],
     exchange: Exchange,
@@ -194,21 +208,22 @@ def _answering(
     patience_s: float,
 ) -> Answer:
     """As ``_blocking``, for queries of one sample, telling when it was answered."""
-    hide, base, pending, block = asyncio._set_running_loop, exchange.base, exchange.pending, exchange.block_for_one
+    base, pending, block = exchange.base, exchange.pending, exchange.block_for_one
+    out_of_loop = _Hidden(loop)
+    exchange.answers.on_booked = out_of_loop.end
     index_at = exchange.answers.record.view("sample_index")
 
     def answer(first: int, last: int) -> int:
         exchange.newest = number = base + first
         pending.add(number)
-        hide(None)
+        if not out_of_loop.hidden:
+            out_of_loop.begin()
         try:
-            callback([QuerySample(number, index_at[first])])
+            callback([IssuedSample(number, index_at[first])])
             if pending:
                 block(patience_s)
         except Exception as error:  # must not be taken for a query that failed
             raise CallbackError(error) from error
-        finally:
-            hide(loop)
         return exchange.done_at
 
     return answer
@@ -221,21 +236,22 @@ def _answering_fast(
     patience_s: float,
 ) -> Answer:
     """The same for a fast system: one call more, to share the two, would be a tenth of what a query costs."""
-    hide, base, pending, block = asyncio._set_running_loop, exchange.base, exchange.pending, exchange.block_for_one
+    base, pending, block = exchange.base, exchange.pending, exchange.block_for_one
+    out_of_loop = _Hidden(loop)
+    exchange.answers.on_booked = out_of_loop.end
     index_at = exchange.answers.record.view("sample_index")
 
     def answer(first: int, last: int) -> int:
         exchange.newest = number = base + first
         pending.add(number)
-        hide(None)
+        if not out_of_loop.hidden:
+            out_of_loop.begin()
         try:
             callback([number], [index_at[first]])
             if pending:
                 block(patience_s)
         except Exception as error:
             raise CallbackError(error) from error
-        finally:
-            hide(loop)
         return exchange.done_at
 
     return answer

@@ -17,7 +17,7 @@ DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 FORM = Form.ONNX
 EXTRA = "onnx-cpu"
 PRECISIONS = ("fp32",)
-COMPILE_MODES = ()
+COMPILE_MODES: tuple[str, ...] = ()
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
 _DTYPES: dict[str, npt.DTypeLike] = {
     "tensor(float)": np.float32,

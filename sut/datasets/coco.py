@@ -1,7 +1,7 @@
 """Annotated pictures in COCO's form: COCO 2017 and the OpenImages subset of MLPerf, read, checked and evaluated.
 
-Detections are rows of seven float32, as MLPerf's accuracy logs hold them: the dataset index, then ymin, xmin, ymax, xmax
-as fractions of the picture, the score and the category's id.  Must not know a model.
+Detections are rows of seven float32, as MLPerf's accuracy logs hold them: the dataset index, then ymin, xmin, ymax,
+xmax as fractions of the picture, the score and the category's id.  Must not know a model.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sut.datasets import EXTRA, DataError
+from sut.datasets import DataError
 
 Detections = npt.NDArray[np.float32]
 """Shape (n, 7)."""
@@ -36,7 +36,7 @@ class Layout(NamedTuple):
     annotations: str
     pictures: str
     categories: Sequence[int]
-    count: int
+    whole: int
     """Pictures of the validation set, on which the published figures stand."""
 
 
@@ -132,18 +132,25 @@ def _file(pictures: Path, name: str) -> Path:
     return pictures / Path(name).name
 
 
+def check_evaluator() -> None:
+    """Raises ``DataError`` where what ``evaluate`` needs is not installed."""
+    try:
+        import pycocotools.cocoeval  # noqa: F401
+    except ImportError as error:
+        raise DataError(f"the precision of detections needs {error.name}: pip install '.[coco]'") from None
+
+
 def evaluate(truth: AnnotatedPictures, answered: npt.NDArray[np.integer[Any]], detections: Detections) -> Precision:
     """COCO's box precision over the pictures with the dataset indices ``answered``, by pycocotools.
 
-    Raises ``DataError`` where that is not installed.  No detection at all is a precision of 0.
+    No detection at all is a precision of 0.  Raises ``DataError`` where pycocotools is not installed.
     """
-    try:
-        from pycocotools.coco import COCO as GroundTruth  # noqa: N811 (its class has the data set's name)
-        from pycocotools.cocoeval import COCOeval
-    except ImportError as error:
-        raise DataError(f"the precision of detections needs {error.name}: pip install '.[{EXTRA}]'") from None
     if not len(detections) or not len(answered):
         return Precision(0.0, 0.0)
+    check_evaluator()
+    from pycocotools.coco import COCO as GroundTruth  # noqa: N811 (its class has the data set's name)
+    from pycocotools.cocoeval import COCOeval
+
     with contextlib.redirect_stdout(io.StringIO()):  # it tells its progress
         ground = GroundTruth()
         ground.dataset = {

@@ -32,7 +32,7 @@ class LabelledPictures:
 
 
 def read(folder: Path, count: int | None = None) -> LabelledPictures:
-    """The list of ``folder``, or its first ``count`` lines.  Raises ``DataError`` with the first thing that is wrong."""
+    """The list of ``folder``, or its first ``count`` lines.  Raises ``DataError`` with the first fault."""
     listing = folder / LIST
     try:
         lines = listing.read_text().splitlines()

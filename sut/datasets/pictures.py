@@ -108,7 +108,8 @@ def decoded(content: bytes) -> Pixels:
         raise _Unreadable(" ".join(str(error).split())[:100]) from None
     if pixels is None:
         raise _Unreadable("not a picture")
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    coloured: Pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    return coloured
 
 
 def _store(resized: Pixels, place: Path) -> None:

@@ -39,11 +39,11 @@ class Recipe:
     channels_first: bool = True
 
     @property
-    def kept_shape(self) -> tuple[int, int, int]:
+    def kept_shape(self) -> tuple[int, ...]:
         return self.side, self.side, 3
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         return (3, self.side, self.side) if self.channels_first else self.kept_shape
 
     def fill(self, row: Pixels, kept: Pixels) -> None:
@@ -53,15 +53,12 @@ class Recipe:
 
 
 def _cropped(pixels: Pixels, side: int, interpolation: int) -> Pixels:
-    """The shorter side to ``side`` / 87.5 %, then the centre; each length is cut to whole pixels as the reference does."""
+    """The shorter side to ``side`` / 87.5 %, then the centre; lengths are cut to whole pixels as the reference does."""
     import cv2
 
     height, width = pixels.shape[:2]
     short = int(100.0 * side / _SHARE_KEPT)
-    if height > width:
-        size = short, int(short * height / width)
-    else:
-        size = int(short * width / height), short
+    size = (short, int(short * height / width)) if height > width else (int(short * width / height), short)
     pixels = cv2.resize(pixels, size, interpolation=interpolation)
     height, width = pixels.shape[:2]
     left, top = int((width - side) / 2), int((height - side) / 2)
@@ -96,7 +93,8 @@ def _stretched(pixels: Pixels, side: int) -> Pixels:
     """Whatever the aspect ratio, in floating point: OpenCV rounds uint8 pictures differently."""
     import cv2
 
-    return cv2.resize(pixels.astype(np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
+    resized: Pixels = cv2.resize(pixels.astype(np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
+    return resized
 
 
 def _stretched_to_bytes(pixels: Pixels, side: int) -> Pixels:
@@ -126,7 +124,8 @@ def _around_zero(pixels: Pixels) -> Pixels:
 
 
 def _zero_to_one(pixels: Pixels) -> Pixels:
-    return pixels / np.float32(255)
+    numbers: Pixels = pixels / np.float32(255)
+    return numbers
 
 
 def _unchanged(pixels: Pixels) -> Pixels:

@@ -48,8 +48,8 @@ class PhotoDetector(PublishedNetwork, DetectionJudge):
         truth = self._truth = coco.read(folder, self.layout, count)
         total = len(truth.files)
         self._data_reservations = [told] if told else []
-        if not told and total != self.layout.count:
-            self._data_reservations = [f"{total} pictures, not the {self.layout.count} of {self.layout.name}"]
+        if not told and total != self.layout.whole:
+            self._data_reservations = [f"{total} pictures, not the {self.layout.whole} of {self.layout.name}"]
         return ArrayLibrary(
             self.name,
             lambda indices: reader.read([truth.files[index] for index in indices]),

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from loadgen.system import IndexArray, Responses
 from sut.library import ArrayLibrary
-from sut.models.model import Accuracy
+from sut.models.model import Accuracy, Form
 
 Float32Array = npt.NDArray[np.float32]
 LabelArray = npt.NDArray[np.int64]
@@ -55,6 +55,7 @@ class LabelJudge(ABC):
         total = samples.size
         return Accuracy(self.metric, good / total if total else 0.0, good, total, self.quality_target)
 
+
 class Classifier(LabelJudge):
     """A ``Model`` that brings its own weights and labelled images and gives one logit a class."""
 
@@ -66,16 +67,16 @@ class Classifier(LabelJudge):
     reservations: Sequence[str] = ()
 
     @abstractmethod
-    def own_weights(self, cache: Path) -> Path:
-        """The ONNX file that comes with the model, or is made in ``cache``."""
+    def own_weights(self, cache: Path, form: Form) -> Path:
+        """The file that comes with the model, or is made in ``cache``."""
 
     @abstractmethod
     def inputs(self, indices: IndexArray) -> Float32Array:
         """The preprocessed images of these dataset indices: a new array of shape (n, *input_shape)."""
 
-    def weights(self, cache: Path, given: Path | None = None) -> Path:
+    def weights(self, cache: Path, given: Path | None = None, form: Form = Form.ONNX) -> Path:
         """See ``Model.weights``."""
-        return given or self.own_weights(cache)
+        return given or self.own_weights(cache, form)
 
     def library(
         self, dataset_path: Path | None = None, count: int | None = None, performance_count: int | None = None

@@ -1,4 +1,4 @@
-"""Detection: what its models share, which is the payload of an answer, the suppression of doubles and the judging by mAP.
+"""Detection: what its models share, which is the payload of an answer, suppressing doubles and judging by mAP.
 
 Knows annotated pictures and the forms in which networks give boxes; must not know a backend.
 """
@@ -108,7 +108,9 @@ def _as_three(outputs: _Outputs, name: str) -> tuple[Any, Any, Any]:
     Boxes are told by their shape and labels by being whole numbers.  A network for single pictures leaves n out.
     TensorFlow's four outputs hold boxes as y1, x1, y2, x2 and the number of them that count.
     """
-    boxes = [one for one in outputs if one.ndim >= 2 and one.shape[-1] == 4 and one.ndim == max(o.ndim for o in outputs)]
+    boxes = [
+        one for one in outputs if one.ndim >= 2 and one.shape[-1] == 4 and one.ndim == max(o.ndim for o in outputs)
+    ]
     others = [one for one in outputs if one is not boxes[0]] if boxes else []
     if len(outputs) == 4 and boxes:
         counts = [one for one in others if one.ndim == 1 or one.shape[-1] == 1]

@@ -12,7 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from loadgen.system import IndexArray
+from sut.models import carried
 from sut.models.classifier import Classifier, Float32Array, LabelArray
+from sut.models.model import Form
 
 DATA = Path(__file__).parent / "data" / "digits.npz"
 WEIGHTS = DATA.with_suffix(".onnx")
@@ -52,9 +54,11 @@ class Digits(Classifier):
     def _data(self) -> Data:
         return read()
 
-    def own_weights(self, cache: Path) -> Path:
-        """The file in the package; ``cache`` is not used."""
-        return WEIGHTS
+    def own_weights(self, cache: Path, form: Form) -> Path:
+        """The file in the package; other forms than ONNX are made of it."""
+        from sut.models.train_digits import network
+
+        return carried.in_form(WEIGHTS, form, cache, network, self.input_shape)
 
     def inputs(self, indices: IndexArray) -> Float32Array:
         return self._data.inputs[indices]

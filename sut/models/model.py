@@ -100,7 +100,7 @@ class Model(Protocol):
         """The answers to one batch, one item a sample, from what the network gave, in the order of its outputs."""
 
     def logged(self, indices: IndexArray, responses: Responses) -> Responses:
-        """The responses in the form of MLPerf's accuracy logs, ``responses[i]`` given for dataset index ``indices[i]``."""
+        """The responses in the form of MLPerf's accuracy logs; ``responses[i]`` is for dataset index ``indices[i]``."""
 
     def accuracy(self, indices: IndexArray, responses: Responses) -> Accuracy:
         """Judge ``responses[i]``, given for dataset index ``indices[i]``; the first answer to a sample counts.

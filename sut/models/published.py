@@ -10,14 +10,13 @@ import hashlib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from sut.fetch import check
-from sut.models import onnx_export
 from sut.models.model import Form, MissingExtra
 
 if TYPE_CHECKING:
@@ -67,14 +66,19 @@ class PublishedNetwork(ABC):
         self._source, self._synthetic = source, source is None
         if source is not None and source.suffix not in _STATE_DICTS:
             return source
-        path = cache / f"{self.name}-{self._digest(source)}{form.value}"
+        path = cache / f"{self.name}-{self._digest(source, form)}{form.value}"
         if not path.exists():
             self._export(self.network(source), path, form)
         return path
 
     def _export(self, network: nn.Module, path: Path, form: Form) -> None:
         """Write ``network`` in the form asked for; its name tells all that it was made from."""
-        onnx_export.export(network, self.input_shape, path, outputs=self.outputs, dtype=self.input_dtype)
+        from sut.models import forms
+
+        try:
+            forms.export(network, self.input_shape, path, form, outputs=self.outputs, dtype=self.input_dtype)
+        except ImportError as error:
+            raise self._missing(error.name) from None
 
     @property
     def state_dict_given(self) -> bool:
@@ -129,15 +133,16 @@ class PublishedNetwork(ABC):
                 return path
         return None
 
-    def _digest(self, source: Path | None) -> str:
+    def _digest(self, source: Path | None, form: Form) -> str:
         """Of all that the export is made from: weights, or the code and the seed that make them, and the exporter."""
+        from sut.models import forms
+
         try:
-            versions = f"torch {version('torch')}, opset {onnx_export.OPSET}"
-        except PackageNotFoundError:
-            raise self._missing("torch") from None
-        found = hashlib.sha256(versions.encode())
+            found = hashlib.sha256(forms.exporter(form).encode())
+        except PackageNotFoundError as error:
+            raise self._missing(error.name) from None
         folder = Path(__file__).parent
-        own = (Path(__file__), Path(onnx_export.__file__), Path(inspect.getfile(type(self))))
+        own = (Path(__file__), Path(inspect.getfile(type(self))), *sorted(folder.glob("*_export.py")))
         for code in (*own, *sorted((folder / "networks").glob("*.py"))):
             found.update(code.read_bytes())
         if source is None:

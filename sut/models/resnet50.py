@@ -20,7 +20,9 @@ class ResNet50(ImageNetClassifier):
     quality_target = 0.99 * 0.76456
     published = (
         Published(
-            "resnet50_v1.onnx", "https://zenodo.org/record/4735647/files/resnet50_v1.onnx", "MLPerf's ONNX file: 76.456 %"
+            "resnet50_v1.onnx",
+            "https://zenodo.org/record/4735647/files/resnet50_v1.onnx",
+            "MLPerf's ONNX file: 76.456 %",
         ),
         Published(
             "resnet50-19c8e357.pth",

@@ -19,7 +19,7 @@ class RetinaNet(PhotoDetector):
     name = "retinanet"
     description = "RetinaNet ResNeXt50-32x4d-FPN, 800x800 pixels, 264 classes: OpenImages, MLPerf's subset"
     quality_target = 0.99 * 0.3755
-    layout, total_count, performance_count = coco.OPENIMAGES, coco.OPENIMAGES.count, 64
+    layout, total_count, performance_count = coco.OPENIMAGES, coco.OPENIMAGES.whole, 64
     published = (
         Published(
             "resnext50_32x4d_fpn.onnx",

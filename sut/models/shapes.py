@@ -13,17 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from loadgen.system import IndexArray
 from sut.datasets import scenes
 from sut.datasets.coco import AnnotatedPictures
 from sut.library import ArrayLibrary
-from sut.models.detector import DetectionJudge
+from sut.models import carried
+from sut.models.detector import OUTPUTS, DetectionJudge
+from sut.models.model import Form
 
 WEIGHTS = Path(__file__).parent / "data" / "shapes.onnx"
 SIDE = 128
 CLASSES = len(scenes.KINDS) + 1
 """The background included."""
-WIDTH, MAPS, CANDIDATES = 0.25, 4, 100
+WIDTH, MAPS, SCALES, CANDIDATES = 0.25, 3, (0.24, 0.48), 100
 """Of the network: see ``networks.ssd.SsdMobileNet``."""
 _COUNT = 200
 _HELD_OUT_SEED, _TRAIN_SEED = 2, 1
@@ -73,9 +74,13 @@ class Shapes(DetectionJudge):
     def _data(self) -> Data:
         return held_out()
 
-    def weights(self, cache: Path, given: Path | None = None) -> Path:
-        """The file in the package; ``cache`` is not used."""
-        return given or WEIGHTS
+    def weights(self, cache: Path, given: Path | None = None, form: Form = Form.ONNX) -> Path:
+        """The file in the package; other forms than ONNX are made of it."""
+        from sut.models.train_shapes import network
+
+        return given or carried.in_form(
+            WEIGHTS, form, cache, network, self.input_shape, outputs=OUTPUTS, dtype=self.input_dtype
+        )
 
     def library(
         self, dataset_path: Path | None = None, count: int | None = None, performance_count: int | None = None
@@ -91,7 +96,8 @@ class Shapes(DetectionJudge):
 
     @cached_property
     def _truth(self) -> AnnotatedPictures:
-        images, annotations = [], []
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         for number, scene in enumerate(self._data.scenes, 1):
             images.append({"id": number, "width": SIDE, "height": SIDE})
             for (x1, y1, x2, y2), kind in zip(scene.boxes.astype(float).tolist(), scene.kinds.tolist(), strict=True):

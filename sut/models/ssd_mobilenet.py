@@ -19,7 +19,7 @@ class SsdMobileNet(PhotoDetector):
     name = "ssd-mobilenet"
     description = "SSD-MobileNet v1, 300x300 pixels, 90 classes: COCO 2017 validation set"
     quality_target = 0.99 * 0.22
-    layout, total_count, performance_count = coco.COCO, coco.COCO.count, 256
+    layout, total_count, performance_count = coco.COCO, coco.COCO.whole, 256
     published = (
         Published(
             "ssd_mobilenet_v1_coco_2018_01_28.onnx",

@@ -24,7 +24,7 @@ class SsdResNet34(PhotoDetector):
     name = "ssd-resnet34"
     description = "SSD-ResNet34, 1200x1200 pixels, 80 classes: COCO 2017 validation set"
     quality_target = 0.99 * 0.20
-    layout, total_count, performance_count = coco.COCO, coco.COCO.count, 64
+    layout, total_count, performance_count = coco.COCO, coco.COCO.whole, 64
     published = (
         Published(
             "resnet34-ssd1200.onnx",
@@ -45,4 +45,5 @@ class SsdResNet34(PhotoDetector):
         """Raises ``ValueError`` for a label that is none of 1..80."""
         if labels.size and not 1 <= labels.min() <= labels.max() < _CATEGORY.size:
             raise ValueError(f"a label outside 1..{_CATEGORY.size - 1}: are these {self.name}'s weights?")
-        return _CATEGORY[labels]
+        categories: npt.NDArray[Any] = _CATEGORY[labels]
+        return categories

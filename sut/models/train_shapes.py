@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from sut.models.networks.ssd import SsdMobileNet
 
 SEED = 0
-PICTURES = 3000
+PICTURES = 2000
 EPOCHS = 24
 BATCH = 32
 LEARNING_RATE = 4e-3
 """Peak of a one-cycle schedule."""
-_MATCHED = 0.5
+_MATCHED = 0.4
 """The overlap from which a prior is to find a shape."""
 _NEGATIVES = 3
 """Priors that show nothing and count all the same, the worst of them, for each that shows a shape."""
@@ -34,7 +34,9 @@ _NEGATIVES = 3
 def network() -> SsdMobileNet:
     from sut.models.networks.ssd import SsdMobileNet
 
-    return SsdMobileNet(shapes.CLASSES, shapes.SIDE, shapes.WIDTH, shapes.MAPS, shapes.CANDIDATES)
+    return SsdMobileNet(
+        shapes.CLASSES, shapes.SIDE, shapes.WIDTH, shapes.MAPS, scales=shapes.SCALES, candidates=shapes.CANDIDATES
+    )
 
 
 def targets(data: shapes.Data, priors: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,7 +77,9 @@ def train(data: shapes.Data) -> SsdMobileNet:
     import torch
 
     torch.manual_seed(SEED)
-    model = network().train()
+    torch.set_num_threads(1)  # in layers this small, threads wait more than they compute
+    model = network()
+    model.train()
     pixels = torch.from_numpy(data.pixels)
     offsets, labels = targets(data, model.priors)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-3)
@@ -84,14 +88,16 @@ def train(data: shapes.Data) -> SsdMobileNet:
     for epoch in range(EPOCHS):
         order, total = torch.randperm(len(pixels)), 0.0
         for batch in order[: len(pixels) // BATCH * BATCH].view(-1, BATCH):
-            loss = _loss(*model.raw(pixels[batch]), offsets[batch], labels[batch])
+            found_offsets, found_logits = model.raw(pixels[batch])
+            loss = _loss(found_offsets, found_logits, offsets[batch], labels[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
             total += float(loss.detach())
         print(f"epoch {epoch + 1}: loss {total * EPOCHS / steps:.3f}", flush=True)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _loss(offsets: Tensor, logits: Tensor, wanted_offsets: Tensor, labels: Tensor) -> Tensor:

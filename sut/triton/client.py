@@ -11,13 +11,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from sut.kserve.errors import ProtocolError, ServerError
+from sut.kserve.exchange import Failure
+from sut.kserve.http1 import Response, build_request
+from sut.kserve.operations import Operation
+from sut.kserve.over_grpc import Answer, Calls, Status, framed
+from sut.kserve.over_http import HttpExchange, error_text
 from sut.triton.endpoint import Endpoint, Security
-from sut.triton.errors import ProtocolError, ServerError
-from sut.triton.exchange import Failure
-from sut.triton.http1 import Response, build_request
-from sut.triton.kserve_grpc import Answer, Calls, Status, framed
-from sut.triton.kserve_http import HttpExchange, error_text
-from sut.triton.operations import Operation
 from sut.triton.wire import Wire, connect
 
 ANSWER_PATIENCE_S = 20.0

@@ -11,7 +11,7 @@ import ctypes.util
 from collections.abc import Mapping
 from typing import Any
 
-from sut.triton.errors import ServerError
+from sut.kserve.errors import ServerError
 
 _DEVICE = 0
 _HANDLE_BYTES = 64  # CUDA_IPC_HANDLE_SIZE

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sut.kserve.errors import ServerError
+from sut.kserve.operations import MODEL_CONFIG, MODEL_METADATA, SERVER_METADATA
+from sut.kserve.tensors import ModelInterface, Shape, TensorError, TensorSpec
 from sut.triton.client import Client, Unsupported
-from sut.triton.errors import ServerError
-from sut.triton.operations import MODEL_CONFIG, MODEL_METADATA, SERVER_METADATA
-from sut.triton.tensors import ModelInterface, Shape, TensorError, TensorSpec
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from sut.triton.errors import ServerError
+from sut.kserve.errors import ServerError
 
 _PORTS = {"grpc": 8001, "grpcs": 8001, "http": 8000, "https": 8000}
 """Triton's own."""

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loadgen.system import SampleLibrary
-from sut.triton.tensors import (
+from sut.kserve.tensors import (
     DATATYPES,
     ModelInterface,
     Shape,

@@ -24,15 +24,15 @@ import numpy as np
 import numpy.typing as npt
 
 from loadgen.environment import available_memory_bytes
-from sut.triton import operations
+from sut.kserve import operations
+from sut.kserve.errors import ServerError
+from sut.kserve.exchange import Outputs, Part, Region
+from sut.kserve.operations import Operation
+from sut.kserve.tensors import DATATYPES, ModelInterface
 from sut.triton.client import Client, Unsupported
 from sut.triton.cuda import CudaDriver, CudaSpace
 from sut.triton.endpoint import Endpoint, Security, parse_url
-from sut.triton.errors import ServerError
-from sut.triton.exchange import Outputs, Part, Region
 from sut.triton.inputs import InputError, Inputs
-from sut.triton.operations import Operation
-from sut.triton.tensors import DATATYPES, ModelInterface
 
 FOLDER = Path("/dev/shm")
 """Where Linux keeps POSIX shared memory."""

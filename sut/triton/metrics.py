@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sut.triton.errors import ProtocolError, ServerError, one_line
-from sut.triton.http1 import ClientConnection, Response, build_request
+from sut.kserve.errors import ProtocolError, ServerError, one_line
+from sut.kserve.http1 import ClientConnection, Response, build_request
 
 PORT = 8002
 """Triton's own."""

@@ -18,13 +18,13 @@ import numpy.typing as npt
 
 from loadgen import Answers, Responses
 from sut.coroutine import TaskSystem
+from sut.kserve.errors import ProtocolError, ServerError, one_line
+from sut.kserve.exchange import MAX_MESSAGE_BYTES, Found, Outputs, Part, Region, check_outputs
+from sut.kserve.tensors import ModelInterface, as_array
 from sut.triton.client import SETTLE_PATIENCE_S
 from sut.triton.endpoint import Endpoint, Security
-from sut.triton.errors import ProtocolError, ServerError, one_line
-from sut.triton.exchange import MAX_MESSAGE_BYTES, Found, Outputs, Part, Region, check_outputs
 from sut.triton.samples import RemoteLibrary
 from sut.triton.system import Respond
-from sut.triton.tensors import ModelInterface, as_array
 
 _UNBOUNDED = 1 << 62
 

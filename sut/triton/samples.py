@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from loadgen.system import IndexArray
+from sut.kserve.exchange import Messages, Outputs, Part
+from sut.kserve.tensors import ModelInterface, as_array
 from sut.library import NotLoadedError
-from sut.triton.exchange import Messages, Outputs, Part
 from sut.triton.inputs import InputError, Inputs, Sample
-from sut.triton.tensors import ModelInterface, as_array
 
 _BURST_BYTES = 1 << 20
 

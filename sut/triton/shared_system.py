@@ -15,15 +15,15 @@ import numpy as np
 
 from loadgen import Answers, Responses
 from loadgen.system import IndexArray
+from sut.kserve.errors import ServerError
+from sut.kserve.exchange import Channel, Failure, Outputs, Reply, SharedMessages
+from sut.kserve.tensors import ModelInterface
 from sut.triton.client import ANSWER_PATIENCE_S
 from sut.triton.endpoint import Endpoint, Security
-from sut.triton.errors import ServerError
-from sut.triton.exchange import Channel, Failure, Outputs, Reply, SharedMessages
 from sut.triton.inputs import Inputs
 from sut.triton.memory import SharedMemory
 from sut.triton.samples import RemoteLibrary
 from sut.triton.system import RemoteSystem, Respond, _Link
-from sut.triton.tensors import ModelInterface
 from sut.triton.wire import connect
 
 _BURST = 2048

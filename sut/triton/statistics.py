@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sut.kserve.errors import ServerError, one_line
+from sut.kserve.operations import MODEL_STATISTICS
 from sut.triton import metrics
 from sut.triton.client import Client, Unsupported
 from sut.triton.endpoint import Endpoint, Security
-from sut.triton.errors import ServerError, one_line
-from sut.triton.operations import MODEL_STATISTICS
 
 PATIENCE_S = 5.0
 """How long a server may take for its statistics, before the run and after it."""

@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from loadgen import Answers, Responses
 from loadgen.system import Answer
+from sut.kserve.errors import ProtocolError, ServerError
+from sut.kserve.exchange import Channel, Failure, Messages, Outputs, Reply
 from sut.triton.client import SETTLE_PATIENCE_S
 from sut.triton.endpoint import Endpoint, Security
-from sut.triton.errors import ProtocolError, ServerError
-from sut.triton.exchange import Channel, Failure, Messages, Outputs, Reply
 from sut.triton.samples import RemoteLibrary
 from sut.triton.wire import Wire, connect
 
@@ -45,7 +45,7 @@ class _Link:
         self.served = 0
         """Requests answered with outputs."""
         self.refused = self.lost = 0
-        """Requests that the server failed, and that the end of the connection failed."""
+        """Requests that the server failed or was too slow for, and that the end of the connection failed."""
         self.born_s = time.monotonic()
         self.useless_until_s: float | None = None
         """When the server is given up unless this connection is of use; None after one that was."""
@@ -313,6 +313,7 @@ class RemoteSystem:
                 while (row := link.channel.oldest) is not None and self._sent_view[row] < oldest_ns:
                     assert link.wire is not None
                     if not link.channel.cancel(row):
+                        link.refused += 1  # ended by us: that says nothing of what listens there
                         link.wire.abort(reason)
                         break
                     link.wire.flush()

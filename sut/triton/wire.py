@@ -14,8 +14,8 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
+from sut.kserve.errors import ProtocolError, ServerError
 from sut.triton.endpoint import Endpoint, Security
-from sut.triton.errors import ProtocolError, ServerError
 
 CONNECT_PATIENCE_S = 10.0
 _KEEPALIVE_S = 10

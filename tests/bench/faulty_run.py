@@ -50,6 +50,12 @@ def hang_a_worker(self, run, first, last):
     batch_of(self, run, first, last)
 
 
+def slow(self, run, first, last):
+    """At most some 200 samples a second, whatever the machine."""
+    time.sleep(0.005 * (last - first))
+    batch_of(self, run, first, last)
+
+
 def full_disk(path):
     return shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000)
 

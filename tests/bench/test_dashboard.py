@@ -53,6 +53,9 @@ OFFLINE = replace(SERVER, scenario="Offline", last_due_ns=0, min_duration_ns=0, 
 SINGLE = replace(SERVER, scenario="SingleStream", asked_qps=None, last_due_ns=0, rows=1000, target_latency_ns=0)
 
 
+SEARCHING = replace(SERVER, load=400.0, probes=((100.0, True), (1600.0, False), (200.0, True)))
+
+
 class HandMade:
     """A table and its gauges, filled as a run would: row i is due at i ms."""
 
@@ -457,3 +460,32 @@ def test_a_server_that_is_not_there_does_not_hurt_the_view(mode: str) -> None:
     assert process.returncode == 0, output
     assert output.endswith("end 0\n")
     assert "Traceback" not in output
+
+
+# The probes of a search.
+
+
+def hand_made_snapshot(plan: Plan) -> Snapshot:
+    return Watch(HandMade(plan.rows).record, plan).look(0)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_probes_are_drawn_by_their_ratios(width: int) -> None:
+    lines = draw(SEARCHING, hand_made_snapshot(SEARCHING), width).plain.split("\n")
+    line = next(line for line in lines if line.startswith("probes"))
+    assert len(line) < width
+    places = {mark: [at for at, letter in enumerate(line) if letter == mark] for mark in "✓●✗"}
+    (low, next_up), (current,), (high,) = places["✓"], places["●"], places["✗"]
+    assert (next_up - low) * 4 == pytest.approx(high - low, abs=4)
+    assert (current - low) * 2 == pytest.approx(high - low, abs=2)
+    ends = lines[lines.index(line) + 1]
+    assert ends.split() == ["100", "1,600"]
+
+
+def test_a_run_without_probes_shows_none() -> None:
+    assert "probes" not in draw(SERVER, hand_made_snapshot(SERVER), 80).plain
+
+
+def test_one_load_alone_is_drawn_too() -> None:
+    plan = replace(SERVER, load=100.0, probes=((100.0, True),))
+    assert "●" in draw(plan, hand_made_snapshot(plan), 80).plain

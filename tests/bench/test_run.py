@@ -141,7 +141,6 @@ def test_user_conf_is_applied_and_the_command_line_wins(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["run", "onnxruntime", "resnet51"], ["resnet51", "digits"]),
-        (["run", "onnxruntime", "resnet50"], ["not part of this version", "digits"]),
         (["run", "onnxruntim", "digits"], ["onnxruntim", "available: onnxruntime, null"]),
         (["run", "pytorch", "digits"], ["not part of this version", "onnxruntime"]),
         ([*DIGITS, "--scenario", "Sever"], ["Sever", "Server"]),

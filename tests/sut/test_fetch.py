@@ -83,7 +83,9 @@ def test_a_file_and_its_record(tmp_path: Path, server: Server) -> None:
 def test_it_goes_on_where_it_stopped(tmp_path: Path, server: Server) -> None:
     path = tmp_path / "weights.onnx"
     server.cut = 1_000_000
-    with pytest.raises(FetchError, match=r"the connection ended after 1000000 of 5120000 bytes; the same command goes on"):
+    with pytest.raises(
+        FetchError, match=r"the connection ended after 1000000 of 5120000 bytes; the same command goes on"
+    ):
         fetch(server.url, path)
     assert not path.exists()
     server.cut = len(CONTENT)
@@ -137,10 +139,10 @@ def test_a_file_that_changed_is_refused(tmp_path: Path) -> None:
 
 def test_what_can_not_be_had(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "weights.onnx"
-    with pytest.raises(FetchError, match="^cannot fetch .*elsewhere: .*404.*goes on where it was$"):
+    with pytest.raises(FetchError, match=r"^cannot fetch .*elsewhere: .*404.*goes on where it was$"):
         fetch(server.url.replace("weights.onnx", "elsewhere"), path)
-    with pytest.raises(FetchError, match="^cannot fetch no-url"):
+    with pytest.raises(FetchError, match=r"^cannot fetch no-url"):
         fetch("no-url", path)
     monkeypatch.setattr(fetching.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    with pytest.raises(FetchError, match="5 MB are to come and .* has 0 MB free"):
+    with pytest.raises(FetchError, match=r"5 MB are to come and .* has 0 MB free"):
         fetch(server.url, path)

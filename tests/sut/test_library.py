@@ -81,3 +81,14 @@ def test_a_second_load_takes_the_place_of_the_first() -> None:
     assert np.array_equal(made.batch(np.array([3])), SAMPLES[[3]])
     with pytest.raises(NotLoadedError):
         made.batch(np.array([1]))
+
+
+def test_channels_last() -> None:
+    pictures = np.random.default_rng(1).random((TOTAL, 3, 4, 5), np.float32)
+    made = ArrayLibrary("test", pictures.__getitem__, TOTAL, TOTAL)
+    made.lay_channels_last()
+    indices = np.array([4, 1, 7])
+    made.load(indices)
+    batch = made.batch(indices)
+    assert batch.flags.c_contiguous
+    assert np.array_equal(batch, pictures[indices].transpose(0, 2, 3, 1))

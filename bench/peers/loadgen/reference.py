@@ -68,10 +68,7 @@ def measure(case: dict[str, Any], folder: Path) -> dict[str, float]:
             began.append((time.perf_counter(), time.process_time()))
         complete([lg.QuerySampleResponse(sample.id, 0, 0) for sample in samples])
 
-    if case.get("objects"):
-        sut = lg.ConstructSUT(issue_objects, flush)
-    else:
-        sut = lg.ConstructFastSUT(issue, flush)
+    sut = lg.ConstructSUT(issue_objects, flush) if case.get("objects") else lg.ConstructFastSUT(issue, flush)
     qsl = lg.ConstructQSL(SAMPLES, SAMPLES, lambda _: None, lambda _: None)
     test_cpu_s = time.process_time()
     lg.StartTestWithLogSettings(sut, qsl, settings, logs, str(folder / "no_audit.config"))

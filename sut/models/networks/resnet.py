@@ -86,7 +86,7 @@ class ResNet50(Trunk):
         super().__init__((3, 4, 6, 3))
         self.fc = nn.Linear(2048, classes)
 
-    def forward(self, images: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.fc(super().forward(images)[-1].mean(dim=(2, 3)))
         return logits
 

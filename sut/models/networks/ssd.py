@@ -18,14 +18,25 @@ _VARIANCES = 0.1, 0.2
 class SsdMobileNet(nn.Module):
     """MobileNet v1 with six feature maps.  At 300 pixels: 19, 10, 5, 3, 2 and 1 cells a side, 1917 priors.
 
-    uint8 (n, side, side, 3) to candidates whose boxes are fractions of the picture.  Each class has a sigmoid of its own;
-    class 0 is the background, and labels are the classes' numbers.
+    uint8 (n, side, side, 3) to candidates whose boxes are fractions of the picture.  Each class has a sigmoid of its
+    own; class 0 is the background, and labels are the classes' numbers.
     """
 
     priors: Tensor
 
-    def __init__(self, classes: int, side: int = 300, width: float = 1.0, maps: int = 6, candidates: int = 500) -> None:
-        """``classes`` counts the background; ``width`` scales all channels; ``maps`` feature maps are looked at."""
+    def __init__(
+        self,
+        classes: int,
+        side: int = 300,
+        width: float = 1.0,
+        maps: int = 6,
+        scales: tuple[float, float] = (0.2, 0.95),
+        candidates: int = 500,
+    ) -> None:
+        """``classes`` counts the background; ``width`` scales all channels; ``maps`` feature maps are looked at.
+
+        ``scales`` are the sizes of the smallest and the largest map's priors, as fractions of the picture.
+        """
         super().__init__()
         self.classes, self.candidates = classes, candidates
 
@@ -45,7 +56,7 @@ class SsdMobileNet(nn.Module):
         self.kinds = nn.ModuleList(nn.Conv2d(c, n * classes, 1) for c, n in zip(outputs, per_cell, strict=True))
         for kind in self.kinds:
             nn.init.constant_(kind.bias, -math.log(99))  # a score of 0.01: most boxes show nothing
-        self.register_buffer("priors", _mobilenet_priors(side, maps), persistent=False)
+        self.register_buffer("priors", _mobilenet_priors(side, maps, *scales), persistent=False)
 
     def forward(self, images: Tensor) -> Candidates:
         offsets, logits = self.raw(images)
@@ -108,9 +119,9 @@ class SsdResNet34(nn.Module):
         for block in self.additional_blocks:
             maps.append(block(maps[-1]))
         # The prior's number within a cell comes before the cell: the order of the published weights.
-        offsets = torch.cat([head(one).flatten(2).reshape(len(one), 4, -1) for head, one in zip(self.loc, maps)], dim=2)
-        logits = torch.cat(
-            [head(one).flatten(2).reshape(len(one), self.classes, -1) for head, one in zip(self.conf, maps)], dim=2
+        offsets, logits = (
+            torch.cat([_columns(head(one), width) for head, one in zip(heads, maps, strict=True)], dim=2)
+            for heads, width in ((self.loc, 4), (self.conf, self.classes))
         )
         scores = logits.softmax(dim=1)[:, 1:].transpose(1, 2)
         boxes = around_centres(offsets.transpose(1, 2), self.priors, _VARIANCES)
@@ -122,16 +133,21 @@ def _rows(raw: Tensor, width: int) -> Tensor:
     return raw.permute(0, 2, 3, 1).reshape(raw.shape[0], -1, width)
 
 
-def _mobilenet_priors(side: int, maps: int) -> Tensor:
+def _columns(raw: Tensor, width: int) -> Tensor:
+    """(n, width * priors in a cell, h, w) to (n, width, priors in a cell * h * w)."""
+    return raw.flatten(2).reshape(raw.shape[0], width, -1)
+
+
+def _mobilenet_priors(side: int, maps: int, smallest: float, largest: float) -> Tensor:
     """Centre x, y, width and height of each prior, cell by cell, as fractions.
 
-    Scales go evenly from 0.2 to 0.95; the first map has three smaller priors of its own.
+    Scales go evenly from ``smallest`` to ``largest``; the first map has three priors of its own.
     """
-    scales = [0.2 + 0.75 * at / (maps - 1) for at in range(maps)] + [1.0]
+    scales = [smallest + (largest - smallest) * at / (maps - 1) for at in range(maps)] + [1.0]
     cells, priors = math.ceil(side / 16), []
     for at in range(maps):
         if at == 0:
-            shapes = [(0.1, 1.0), (0.2, 2.0), (0.2, 0.5)]
+            shapes = [(smallest / 2, 1.0), (smallest, 2.0), (smallest, 0.5)]
         else:
             shapes = [(scales[at], ratio) for ratio in (1.0, 2.0, 0.5, 3.0, 1 / 3)]
             shapes.append((math.sqrt(scales[at] * scales[at + 1]), 1.0))

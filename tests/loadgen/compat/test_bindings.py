@@ -111,7 +111,6 @@ lg.QuerySampleResponse(1, 2, 3).n_tokens
 lg.QuerySampleResponse(1, 2, 3, 4).n_tokens
 lg.QuerySampleResponse(1, 2, 3, -4).n_tokens
 lg.QuerySampleResponse(1, 2)
-lg.QuerySampleResponse(1, -2, 3)
 lg.QuerySampleResponse(1, 2, 3.0)
 lg.QuerySampleResponse(1, None, 3)
 setattr(lg.QuerySampleResponse(), "nothing", 1)

@@ -310,13 +310,14 @@ def test_a_second_user_conf_is_told_in_the_log(tmp_path: Path, monkeypatch: pyte
     assert harness.errors() == []
 
 
-def test_a_callback_may_run_a_loop_of_its_own_and_a_loop_may_start_a_test(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_callback_may_run_a_loop_of_its_own_and_a_loop_may_start_a_test(scenario: str, tmp_path: Path) -> None:
     async def answer(samples: list) -> None:
         await asyncio.sleep(0)
         answer_at_once(samples)
 
     async def main() -> asyncio.AbstractEventLoop:
-        harness.run("Server")
+        harness.run(scenario)
         return asyncio.get_running_loop()
 
     harness = Harness(tmp_path, lambda samples: asyncio.run(answer(samples)))

@@ -12,7 +12,7 @@ from sut.datasets.coco import COCO, COCO_CATEGORIES, OPENIMAGES
 
 
 def document(count: int = 3) -> dict[str, Any]:
-    """Picture ``i`` (id 10 i) of 100 x 50 pixels shows a box of category 1 and one of 90, others than its neighbours."""
+    """Picture ``i`` (id 10 i) of 100 x 50 pixels shows boxes of categories 1 and 90, others than its neighbours."""
     boxes = [(1, [10.0, 10.0, 20.0, 20.0]), (90, [50.0, 20.0, 40.0, 10.0])]
     annotations = [
         {
@@ -109,11 +109,12 @@ def test_missing_pictures_are_counted(tmp_path: Path) -> None:
         coco.read(tmp_path, COCO)
     assert len(coco.read(tmp_path, COCO, count=1).files) == 1
     (tmp_path / COCO.annotations).unlink()
-    with pytest.raises(DataError, match="is missing: .* must hold .*drumfire prepare fake coco"):
+    with pytest.raises(DataError, match=r"is missing: .* must hold .*drumfire prepare fake coco"):
         coco.read(tmp_path, COCO)
 
 
 def test_precision_of_hand_made_answers(tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
     truth = coco.read(folder(tmp_path, document()), COCO)
     everything, right = np.arange(3), perfect(truth)
     assert coco.evaluate(truth, everything, right) == pytest.approx((1.0, 1.0))
@@ -134,6 +135,7 @@ def test_precision_of_hand_made_answers(tmp_path: Path) -> None:
 
 
 def test_precision_is_pycocotools_own(tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
     from pycocotools.coco import COCO as GROUND
     from pycocotools.cocoeval import COCOeval
 

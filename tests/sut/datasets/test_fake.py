@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from sut.datasets import DataError, coco, fake, imagenet
@@ -67,5 +66,5 @@ def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_place_that_can_not_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="^cannot write"):
+    with pytest.raises(DataError, match=r"^cannot write"):
         fake.generate("coco", tmp_path / "file" / "fake", 3)

@@ -53,7 +53,7 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, lines: list[str], files: list
 
 
 def test_a_missing_list_names_the_mend(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="val_map.txt is missing: .*drumfire prepare fake imagenet"):
+    with pytest.raises(DataError, match=r"val_map\.txt is missing: .*drumfire prepare fake imagenet"):
         imagenet.read(tmp_path)
     (tmp_path / imagenet.LIST).write_bytes(b"\xff\xfe\xff")
     with pytest.raises(DataError, match="cannot read"):

@@ -96,7 +96,9 @@ def test_broken_pictures_are_counted_and_the_first_is_named(tmp_path: Path) -> N
 def test_a_disk_without_room_is_told_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = picture(tmp_path / "one.png", 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    with pytest.raises(DataError, match=r"has 0\.0 GB free and 0\.0 GB of resized pictures may be kept there: make room"):
+    with pytest.raises(
+        DataError, match=r"has 0\.0 GB free and 0\.0 GB of resized pictures may be kept there: make room"
+    ):
         PictureReader(RECIPE, tmp_path / "cache").read([file])
 
 
@@ -107,12 +109,14 @@ def test_a_disk_that_fills_up_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(pictures.os, "replace", full)
-    with pytest.raises(DataError, match="^cannot keep resized pictures in .*: No space left on device; set MODEL_DIR$"):
+    with pytest.raises(
+        DataError, match=r"^cannot keep resized pictures in .*: No space left on device; set MODEL_DIR$"
+    ):
         PictureReader(RECIPE, tmp_path / "cache").read([file])
 
 
 def test_a_cache_in_the_way_of_a_file_is_one_line(tmp_path: Path) -> None:
     file = picture(tmp_path / "one.png", 1)
     (tmp_path / "cache").write_text("")
-    with pytest.raises(DataError, match="^cannot keep resized pictures in"):
+    with pytest.raises(DataError, match=r"^cannot keep resized pictures in"):
         PictureReader(RECIPE, tmp_path / "cache").read([file])

@@ -59,7 +59,7 @@ def imagenet_pytorch(image: np.ndarray) -> np.ndarray:
     short, long = min(picture.size), max(picture.size)
     size = (256, int(256 * long / short)) if picture.width <= picture.height else (int(256 * long / short), 256)
     picture = picture.resize(size, Image.BILINEAR)
-    left, top = int(round((picture.width - 224) / 2.0)), int(round((picture.height - 224) / 2.0))
+    left, top = round((picture.width - 224) / 2.0), round((picture.height - 224) / 2.0)
     pixels = np.array(picture)[top : top + 224, left : left + 224].transpose(2, 0, 1).astype(np.float32)
     return (pixels / np.float32(255) - MEAN[:, None, None]) / DEVIATION[:, None, None]
 

@@ -102,7 +102,11 @@ def test_annotated_pictures_are_had_in_the_same_way(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("MODEL_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(generated, "COUNT", 6)
     monkeypatch.delenv("DATA_DIR", raising=False)
-    for name, shape in (("ssd-mobilenet", (300, 300, 3)), ("ssd-resnet34", (3, 1200, 1200)), ("retinanet", (3, 800, 800))):
+    for name, shape in (
+        ("ssd-mobilenet", (300, 300, 3)),
+        ("ssd-resnet34", (3, 1200, 1200)),
+        ("retinanet", (3, 800, 800)),
+    ):
         model = models.get(name)
         library = model.library(count=2)
         indices = np.array([1, 0])

@@ -1,4 +1,4 @@
-"""The architectures are the published ones: parameter counts, priors, and torchvision's own results where it has them."""
+"""The architectures are the published ones: parameter counts, priors, and torchvision's results where it has them."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,6 @@
 """Weights: synthetic, prepared, given; exports are made once, and what does not fit is one line."""
 
-import importlib.util
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +46,10 @@ def test_a_prepared_file_is_checked(tmp_path: Path) -> None:
 
 
 def test_a_missing_torch_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(_: str) -> str:
-        raise importlib.metadata.PackageNotFoundError
+    def absent(package: str) -> str:
+        raise PackageNotFoundError(package)
 
-    monkeypatch.setattr("sut.models.published.version", absent)
+    monkeypatch.setattr("sut.models.forms.version", absent)
     says = r"^resnet50 needs torch, which is not installed: pip install '\.\[vision\]'$"
     with pytest.raises(MissingExtra, match=says):
         ResNet50().weights(tmp_path)
@@ -82,7 +82,9 @@ class TestWithTorch:
 
         network = MobileNet().network(None)
         torch.save(network.state_dict(), tmp_path / "mobilenet.pth")
-        with pytest.raises(WeightsError, match="holds the weights of another network than resnet50: Missing key") as raised:
+        with pytest.raises(
+            WeightsError, match="holds the weights of another network than resnet50: Missing key"
+        ) as raised:
             ResNet50().weights(tmp_path, tmp_path / "mobilenet.pth")
         assert "\n" not in str(raised.value)
 
@@ -91,7 +93,7 @@ class TestWithTorch:
         (tmp_path / "weights.pth").write_bytes(content)
         with pytest.raises(WeightsError, match=r"weights\.pth is not a state dict of tensors"):
             ResNet50().weights(tmp_path, tmp_path / "weights.pth")
-        with pytest.raises(WeightsError, match="^cannot read .*: No such file or directory$"):
+        with pytest.raises(WeightsError, match=r"^cannot read .*: No such file or directory$"):
             ResNet50().weights(tmp_path, tmp_path / "missing.pth")
 
     def test_given_weights_are_those_that_run(self, tmp_path: Path) -> None:

@@ -15,6 +15,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from loadgen.system import IndexArray
+from sut.kserve.tensors import (
+    DATATYPES,
+    ModelInterface,
+    Tensor,
+    TensorSpec,
+    as_array,
+    as_tensor,
+    check_size,
+    unpack_bytes,
+)
 from sut.library import ArrayLibrary, NotLoadedError
 from sut.triton.inputs import (
     InputError,
@@ -25,16 +35,6 @@ from sut.triton.inputs import (
     generated,
     parse_shapes,
     resolve,
-)
-from sut.triton.tensors import (
-    DATATYPES,
-    ModelInterface,
-    Tensor,
-    TensorSpec,
-    as_array,
-    as_tensor,
-    check_size,
-    unpack_bytes,
 )
 
 ALL = (*sorted(DATATYPES), "BYTES")

@@ -21,14 +21,9 @@ from bench.assembly import Assembly, UsageError
 from loadgen import Mode, Scenario, Test, TestSettings, run_on_fast_loop
 from loadgen.record import Status
 from loadgen.system import as_bytes
-from sut.triton.client import Client, Unsupported
-from sut.triton.endpoint import Security, parse_url
-from sut.triton.errors import ServerError
-from sut.triton.exchange import Part
-from sut.triton.inputs import generated
-from sut.triton.local import LocalTriton
-from sut.triton.official import OfficialMessages, OfficialSystem
-from sut.triton.operations import (
+from sut.kserve.errors import ServerError
+from sut.kserve.exchange import Part
+from sut.kserve.operations import (
     MODEL_CONFIG,
     MODEL_METADATA,
     MODEL_STATISTICS,
@@ -36,8 +31,13 @@ from sut.triton.operations import (
     SERVER_READY,
     Operation,
 )
+from sut.kserve.tensors import ModelInterface, TensorSpec, as_array
+from sut.triton.client import Client, Unsupported
+from sut.triton.endpoint import Security, parse_url
+from sut.triton.inputs import generated
+from sut.triton.local import LocalTriton
+from sut.triton.official import OfficialMessages, OfficialSystem
 from sut.triton.samples import RemoteLibrary
-from sut.triton.tensors import ModelInterface, TensorSpec, as_array
 
 grpc_client = pytest.importorskip("tritonclient.grpc.aio", exc_type=Exception)
 http_client = pytest.importorskip("tritonclient.http.aio", exc_type=Exception)

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +21,6 @@ import pytest
 from sut.models import digits
 from sut.triton import local, local_environment
 from sut.triton.local import MODELS, LocalTriton, LocalTritonError
-from sut.triton.local_environment import Environment
 
 ROOT = Path(__file__).parents[3]
 SHARED = Path("/dev/shm")

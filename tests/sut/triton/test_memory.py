@@ -29,20 +29,21 @@ import pytest
 from bench import cli
 from loadgen import Mode, Scenario, Test, TestSettings, run_on_fast_loop
 from loadgen.record import Status
-from sut.triton import cuda, memory, operations
+from sut.kserve import operations
+from sut.kserve.errors import ProtocolError, ServerError
+from sut.kserve.exchange import Channel, Outputs, Part, Region
+from sut.kserve.over_grpc import GrpcChannel, GrpcMessages, framed
+from sut.kserve.over_http import HttpChannel, HttpMessages, model_path
+from sut.kserve.protobuf import bytes_field, numbers_field, text_field
+from sut.kserve.tensors import ModelInterface, Tensor, TensorSpec
+from sut.triton import cuda, memory
 from sut.triton.endpoint import Endpoint, Security, parse_url
-from sut.triton.errors import ProtocolError, ServerError
-from sut.triton.exchange import Channel, Outputs, Part, Region
 from sut.triton.inputs import InputError, Inputs, generated, resolve
-from sut.triton.kserve_grpc import GrpcChannel, GrpcMessages, framed
-from sut.triton.kserve_http import HttpChannel, HttpMessages, model_path
 from sut.triton.local import LocalTriton
 from sut.triton.memory import FOLDER, SPARE_SLOTS, SharedMemory, SharedMemoryError
-from sut.triton.protobuf import bytes_field, numbers_field, text_field
 from sut.triton.samples import RemoteLibrary
 from sut.triton.shared_system import SharedLibrary, SharedMemorySystem
 from sut.triton.system import RemoteSystem
-from sut.triton.tensors import ModelInterface, Tensor, TensorSpec
 
 ROOT = Path(__file__).parents[3]
 PROTOCOLS = ("grpc", "http")

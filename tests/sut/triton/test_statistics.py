@@ -19,12 +19,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sut.kserve.errors import ServerError
+from sut.kserve.operations import MODEL_STATISTICS
+from sut.kserve.protobuf import bytes_field, number_field, text_field
 from sut.triton import statistics
 from sut.triton.endpoint import Security, parse_url
-from sut.triton.errors import ServerError
 from sut.triton.local import LocalTriton
-from sut.triton.operations import MODEL_STATISTICS
-from sut.triton.protobuf import bytes_field, number_field, text_field
 from sut.triton.statistics import ServerWatch, Snapshot, Total
 
 counts = st.integers(0, 1 << 40)

@@ -25,17 +25,18 @@ import pytest
 from loadgen import Mode, Scenario, Test, TestSettings
 from loadgen.issue import End
 from loadgen.record import Status
-from sut.triton import http2, system
+from sut.kserve import http2
+from sut.kserve.errors import ServerError
+from sut.kserve.exchange import MAX_MESSAGE_BYTES, Channel
+from sut.kserve.over_grpc import GrpcChannel, GrpcMessages
+from sut.kserve.over_http import HttpChannel, HttpMessages, model_path
+from sut.kserve.tensors import ModelInterface, Tensor, TensorSpec
+from sut.triton import system
 from sut.triton.endpoint import Endpoint, Security, parse_url
-from sut.triton.errors import ServerError
-from sut.triton.exchange import MAX_MESSAGE_BYTES, Channel
 from sut.triton.inputs import Inputs
-from sut.triton.kserve_grpc import GrpcChannel, GrpcMessages
-from sut.triton.kserve_http import HttpChannel, HttpMessages, model_path
 from sut.triton.local import LocalTriton
 from sut.triton.samples import RemoteLibrary
 from sut.triton.system import RemoteSystem
-from sut.triton.tensors import ModelInterface, Tensor, TensorSpec
 from tests.sut.triton.scripted_peer import HUGE_WINDOW, Call, GrpcTalk, HttpTalk, Peer, Talk, until
 
 try:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from sut.triton.tensors import (
+from sut.kserve.tensors import (
     DATATYPES,
     TensorError,
     TensorSpec,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sut.triton.errors import ProtocolError
-from sut.triton.http1 import (
+from sut.kserve.errors import ProtocolError
+from sut.kserve.http1 import (
     CONTINUE,
     ClientConnection,
     Request,
@@ -19,8 +19,8 @@ from sut.triton.http1 import (
     build_request,
     build_response,
 )
-from sut.triton.http1_head import MEMOISED_HEADS, parse_request_head, parse_response_head
-from sut.triton.http1_message import MAX_CHUNK_LINE, VIEW_FROM
+from sut.kserve.http1_head import MEMOISED_HEADS, parse_request_head, parse_response_head
+from sut.kserve.http1_message import MAX_CHUNK_LINE, VIEW_FROM
 
 MAX_HEAD, MAX_BODY = 400, 1000
 BUFFER_BOUND = MAX_BODY + max(MAX_HEAD, MAX_CHUNK_LINE)

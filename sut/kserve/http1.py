@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import NamedTuple
 
-from sut.triton.errors import ProtocolError
-from sut.triton.http1_head import (
+from sut.kserve.errors import ProtocolError
+from sut.kserve.http1_head import (
     TOKEN,
     VALUE,
     VISIBLE,
@@ -20,7 +20,7 @@ from sut.triton.http1_head import (
     parse_request_head,
     parse_response_head,
 )
-from sut.triton.http1_message import VIEW_FROM, Body, MessageReader
+from sut.kserve.http1_message import VIEW_FROM, Body, MessageReader
 
 MAX_HEAD = 64 << 10
 """Bytes of a head with the empty line at its end."""

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sut.triton.errors import ProtocolError
-from sut.triton.tensors import DATATYPES, ModelInterface, Shape, TensorError, as_array, check_size
+from sut.kserve.errors import ProtocolError
+from sut.kserve.tensors import DATATYPES, ModelInterface, Shape, TensorError, as_array, check_size
 
 Buffer = bytes | memoryview
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sut.triton.errors import ProtocolError
-from sut.triton.exchange import Failure, Part, Region
-from sut.triton.http2 import LARGEST_STREAM, PREFACE, frame
-from sut.triton.kserve_grpc import Answer, Calls, GrpcChannel, GrpcMessages, framed
-from sut.triton.tensors import DATATYPES, ModelInterface, TensorSpec, pack_bytes
+from sut.kserve.errors import ProtocolError
+from sut.kserve.exchange import Failure, Part, Region
+from sut.kserve.http2 import LARGEST_STREAM, PREFACE, frame
+from sut.kserve.over_grpc import Answer, Calls, GrpcChannel, GrpcMessages, framed
+from sut.kserve.tensors import DATATYPES, ModelInterface, TensorSpec, pack_bytes
 
 TABLE = {
     "InferParameter": {
@@ -723,3 +723,24 @@ def test_outputs_for_more_samples_than_were_sent_are_refused(pb: Any, first: int
         return
     with pytest.raises(ProtocolError, match=r"samples to a request of at most 1|for 1 and 2 samples"):
         messages.read(raw)
+
+
+def test_contents_of_a_wrong_size_are_refused_every_time(pb: Any) -> None:
+    messages = GrpcMessages(
+        ModelInterface("m", "", "", (TensorSpec("x", "FP32", (2,)),), (TensorSpec("y", "FP32", (2,)),), 0)
+    )
+    wrong = reply_message(pb, [("y", "FP32", (2,), bytes(7))])
+    for _ in range(2):
+        with pytest.raises(ProtocolError, match="7 bytes where"):
+            messages.read(wrong)
+
+
+def test_a_first_reply_that_says_nothing_of_the_table_is_read() -> None:
+    """Triton's, where a deadline has passed: headers and trailers in one block, all of it literal."""
+    made = calls(1)
+    encoder = hpack.Encoder()
+    encoder.header_table_size = 0
+    encoder.encode([(":status", "200")])  # tells of the size, and is not sent
+    raw = encoder.encode([(":status", "200"), ("content-type", "application/grpc"), ("grpc-status", "4")])
+    (found,) = made.receive(frame(1, 0x5, 1, raw))
+    assert failure(found).reason.startswith("DEADLINE_EXCEEDED")

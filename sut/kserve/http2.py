@@ -21,8 +21,8 @@ from typing import Generic, TypeVar, cast
 
 import hpack
 
-from sut.triton.errors import ProtocolError, one_line
-from sut.triton.known_replies import KnownReplies
+from sut.kserve.errors import ProtocolError, one_line
+from sut.kserve.known_replies import KnownReplies
 
 Buffer = bytes | memoryview
 Headers = tuple[tuple[str, str], ...]
@@ -401,7 +401,8 @@ class Connection(Generic[T]):
             self._settings_seen = self._plain = True
         if flags & _ACK:
             self._settings_acknowledged = True
-            self._decoder.max_allowed_table_size = 0
+            # Strictly, a block that tells so comes first; servers that never use the table leave it out.
+            self._decoder.max_allowed_table_size = self._decoder.header_table_size = 0
             return
         for at in range(0, len(payload), 6):
             name, value = struct.unpack_from(">HI", payload, at)

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sut.triton.discovery import Description, _interface
-from sut.triton.errors import ProtocolError
-from sut.triton.operations import (
+from sut.kserve.errors import ProtocolError
+from sut.kserve.operations import (
     MODEL_CONFIG,
     MODEL_METADATA,
     MODEL_STATISTICS,
@@ -20,7 +19,8 @@ from sut.triton.operations import (
     UNREGISTER_MEMORY,
     Operation,
 )
-from sut.triton.tensors import TensorSpec
+from sut.kserve.tensors import TensorSpec
+from sut.triton.discovery import Description, _interface
 
 # Answers of a Triton 2.51.0 to the stubs of tritonclient 2.73.0 (SerializeToString of each) and to plain GETs, after
 # two requests of two samples; of the configurations over HTTP only the fields of interest.

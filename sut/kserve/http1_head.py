@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 
-from sut.triton.errors import ProtocolError
+from sut.kserve.errors import ProtocolError
 
 MEMOISED_HEADS = 64
 """Heads that are remembered, of each kind, by all connections together; each at most as long as its ``max_head``."""

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Generic, Protocol, TypeVar
 
-from sut.triton.errors import ProtocolError
-from sut.triton.http1_head import VALUE, Head, check_octets, parse_field
+from sut.kserve.errors import ProtocolError
+from sut.kserve.http1_head import VALUE, Head, check_octets, parse_field
 
 Body = bytes | memoryview
 """A view, read-only, where the body is too large to be copied for nothing (``VIEW_FROM`` bytes and more)."""

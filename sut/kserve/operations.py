@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sut.triton.kserve_http import model_path
-from sut.triton.protobuf import Form, bytes_field, decode, number_field, text_field
+from sut.kserve.over_http import model_path
+from sut.kserve.protobuf import Form, bytes_field, decode, number_field, text_field
 
 _TENSOR: Form = {1: ("name", str), 2: ("datatype", str), 3: ("shape", [int])}
 _DURATION: Form = {1: ("count", int), 2: ("ns", int)}

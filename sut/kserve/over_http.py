@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote
 
-from sut.triton.errors import ProtocolError, one_line
-from sut.triton.exchange import (
+from sut.kserve.errors import ProtocolError, one_line
+from sut.kserve.exchange import (
     MAX_MESSAGE_BYTES,
     Buffer,
     Failure,
@@ -27,8 +27,8 @@ from sut.triton.exchange import (
     contents,
     form,
 )
-from sut.triton.http1 import KNOWN, ClientConnection, Response, build_request
-from sut.triton.tensors import ModelInterface, Tensor, from_json_values
+from sut.kserve.http1 import KNOWN, ClientConnection, Response, build_request
+from sut.kserve.tensors import ModelInterface, Tensor, from_json_values
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sut.triton.errors import ProtocolError
-from sut.triton.protobuf import (
+from sut.kserve.errors import ProtocolError
+from sut.kserve.protobuf import (
     bytes_field,
     bytes_head,
     decode,

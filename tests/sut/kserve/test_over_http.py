@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sut.triton.errors import ProtocolError
-from sut.triton.exchange import Failure, Part, Region
-from sut.triton.kserve_http import HttpChannel, HttpExchange, HttpMessages, model_path
-from sut.triton.tensors import DATATYPES, ModelInterface, TensorSpec, pack_bytes
+from sut.kserve.errors import ProtocolError
+from sut.kserve.exchange import Failure, Part, Region
+from sut.kserve.over_http import HttpChannel, HttpExchange, HttpMessages, model_path
+from sut.kserve.tensors import DATATYPES, ModelInterface, TensorSpec, pack_bytes
 
 ONE = ModelInterface("m", "", "onnx", (TensorSpec("IN", "FP32", (3,)),), (TensorSpec("OUT", "FP32", (2,)),), 8)
 TWO = ModelInterface(

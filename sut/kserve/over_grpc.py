@@ -12,9 +12,9 @@ import urllib.parse
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, cast
 
-from sut.triton import http2
-from sut.triton.errors import ProtocolError, one_line
-from sut.triton.exchange import (
+from sut.kserve import http2
+from sut.kserve.errors import ProtocolError, one_line
+from sut.kserve.exchange import (
     MAX_MESSAGE_BYTES,
     Buffer,
     Failure,
@@ -28,8 +28,8 @@ from sut.triton.exchange import (
     contents,
     form,
 )
-from sut.triton.protobuf import bytes_field, bytes_head, decode, fields, number_field, numbers_field, text_field
-from sut.triton.tensors import ModelInterface
+from sut.kserve.protobuf import bytes_field, bytes_head, decode, fields, number_field, numbers_field, text_field
+from sut.kserve.tensors import ModelInterface
 
 SERVICE = "/inference.GRPCInferenceService/"
 

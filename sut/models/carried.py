@@ -1,0 +1,53 @@
+"""Weights that come with the package as our own ONNX file, in the other forms that backends take.
+
+Knows the cache and how the forms are made; must not know any one model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from sut.models.model import Form, MissingExtra
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def in_form(
+    weights: Path,
+    form: Form,
+    cache: Path,
+    network: Callable[[], nn.Module],
+    sample_shape: tuple[int, ...],
+    *,
+    outputs: Sequence[str] = ("logits",),
+    dtype: npt.DTypeLike = np.float32,
+) -> Path:
+    """The file ``weights`` itself for ONNX, else one made of it in ``cache``, once.
+
+    ``network`` builds the architecture that ``weights`` was exported from.  Raises ``MissingExtra``.
+    """
+    if form is Form.ONNX:
+        return weights
+    from sut.models import forms, onnx_state
+
+    try:
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+        path = cache / f"{weights.stem}-{digest}-{forms.exporter(form)}{form.value}"
+        if not path.exists():
+            filled = network().eval()
+            onnx_state.fill(filled, weights)
+            forms.export(filled, sample_shape, path, form, outputs=outputs, dtype=dtype)
+    except (ImportError, PackageNotFoundError) as error:
+        needs = error.name or "a package"
+        raise MissingExtra(
+            f"{weights.stem} as {form.value} needs {needs}, which is not installed: pip install '.[vision]'"
+        ) from None
+    return path

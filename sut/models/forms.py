@@ -1,0 +1,48 @@
+"""A PyTorch network written in the form that a backend takes.
+
+Knows which exporter makes which form; must not know any one model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from sut.models import onnx_export, tflite_export, torch_export
+from sut.models.model import Form
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def export(
+    network: nn.Module,
+    sample_shape: tuple[int, ...],
+    path: Path,
+    form: Form,
+    *,
+    outputs: Sequence[str] = ("logits",),
+    dtype: npt.DTypeLike = np.float32,
+) -> None:
+    """Write ``network`` (in eval mode), which takes (N, *sample_shape), in one step.  ``ImportError`` names what lacks."""
+    if form is Form.TORCH:
+        torch_export.export(network, sample_shape, path, dtype=dtype)
+    elif form is Form.TFLITE:
+        tflite_export.export(network, sample_shape, path, outputs=outputs, dtype=dtype)
+    else:
+        onnx_export.export(network, sample_shape, path, outputs=outputs, dtype=dtype)
+
+
+def exporter(form: Form) -> str:
+    """What makes this form, with its version, for the names of files.  ``PackageNotFoundError`` where it lacks."""
+    torch = f"torch{version('torch')}"
+    if form is Form.TORCH:
+        return torch
+    if form is Form.TFLITE:
+        return f"{torch}-{tflite_export.exporter()}"
+    return f"{torch}-opset{onnx_export.OPSET}"

@@ -1,0 +1,159 @@
+"""drumfire prepare: data drawn and checked, weights fetched; and runs on what was prepared say what they stand on."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import onnxruntime
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = json.loads((ROOT / "bench" / "result.schema.json").read_text())
+
+
+def drumfire(tmp_path: Path, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run in ``tmp_path`` with a cache of its own."""
+    command = [sys.executable, "-m", "bench", *map(str, arguments)]
+    environment = {key: value for key, value in os.environ.items() if key != "DATA_DIR"}
+    environment |= {"PYTHONPATH": str(ROOT), "MODEL_DIR": str(tmp_path / "cache")} | variables
+    return subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=tmp_path, env=environment)
+
+
+def one_line_error(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert done.returncode == 2, done.stdout + done.stderr
+    last = done.stderr.strip().split("\n")
+    assert len(last) == 1, done.stderr
+    for word in words:
+        assert word in last[0]
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Iterator[str]:
+    """A server of one file, weights.onnx."""
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    (folder / "weights.onnx").write_bytes(b"not really a network" * 1000)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/weights.onnx"
+        server.shutdown()
+        thread.join()
+
+
+def test_weights_are_fetched_to_where_runs_look(tmp_path: Path, mirror: str) -> None:
+    done = drumfire(tmp_path, "prepare", "weights", "resnet50", "--url", mirror)
+    assert done.returncode == 0, done.stderr
+    digest = hashlib.sha256(b"not really a network" * 1000).hexdigest()
+    path = tmp_path / "cache" / "resnet50_v1.onnx"
+    assert f"{path}: SHA-256 {digest}" in done.stdout
+    assert path.with_name("resnet50_v1.onnx.sha256").read_text() == f"{digest}  resnet50_v1.onnx\n"
+    run = ["run", "onnxruntime", "resnet50", "cpu", "--scenario", "Offline", "--time", "1"]
+    one_line_error(drumfire(tmp_path, *run), "onnxruntime cannot load", "resnet50_v1.onnx")
+    path.write_bytes(b"changed")
+    one_line_error(drumfire(tmp_path, *run), "resnet50_v1.onnx has SHA-256", digest)
+
+
+def test_weights_that_can_not_be_had(tmp_path: Path, mirror: str) -> None:
+    done = drumfire(tmp_path, "prepare", "weights", "resnet50", "--url", mirror + "x")
+    assert done.returncode == 2
+    assert "404" in done.stderr
+    one_line_error(drumfire(tmp_path, "prepare", "weights", "digits"), "digits comes with its weights")
+    one_line_error(drumfire(tmp_path, "prepare", "weights", "resnet51"), "is not known")
+    one_line_error(
+        drumfire(tmp_path, "prepare", "weights", "resnet50", "--file", "x"), "resnet50_v1.onnx, resnet50-19c8e357.pth"
+    )
+
+
+def test_shapes_on_onnxruntime(tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    run = ["run", "onnxruntime", "shapes", "cpu", "--json", "--no-dashboard"]
+    found = {}
+    for scenario in ("Offline", "Server"):
+        more = ["--qps", "100"] if scenario == "Server" else []
+        done = drumfire(tmp_path, *run, "--scenario", scenario, "--accuracy", *more, "--output", tmp_path / scenario)
+        assert done.returncode == 0, done.stdout + done.stderr
+        result = json.loads(done.stdout)
+        jsonschema.validate(result, SCHEMA)
+        assert result["system"]["reservations"] == []
+        accuracy = found[scenario] = result["accuracy"]
+        assert (accuracy["metric"], accuracy["good"], accuracy["total"], accuracy["expected"]) == ("mAP", None, 200, 200)
+        for record in json.loads((tmp_path / scenario / "mlperf_log_accuracy.json").read_text()):
+            rows = np.frombuffer(bytes.fromhex(record["data"]), "<f4").reshape(-1, 7)
+            assert set(rows[:, 0].tolist()) <= {record["qsl_idx"]}
+    assert found["Server"]["value"] == pytest.approx(found["Offline"]["value"], abs=0.002)
+    done = drumfire(tmp_path, "run", "onnxruntime", "shapes", "--scenario", "Offline", "--accuracy", "--count", "50")
+    assert "mAP" in done.stdout
+    assert "total 50" in done.stdout
+
+
+@pytest.mark.extra
+class TestPictures:
+    @pytest.fixture(autouse=True)
+    def _needs(self) -> None:
+        for package in ("cv2", "PIL", "pycocotools", "torch", "onnxscript"):
+            pytest.importorskip(package)
+
+    @pytest.mark.parametrize("kind", ["imagenet", "coco", "openimages"])
+    def test_fake_data_is_whole(self, tmp_path: Path, kind: str) -> None:
+        done = drumfire(tmp_path, "prepare", "fake", kind, "--count", "9")
+        assert done.returncode == 0, done.stderr
+        folder = tmp_path / f"fake_{kind}"
+        assert done.stdout == f"9 pictures are in fake_{kind}: export DATA_DIR={folder}\n"
+        checked = drumfire(tmp_path, "prepare", "check", kind, DATA_DIR=str(folder))
+        assert checked.returncode == 0, checked.stderr
+        assert "9 pictures" in checked.stdout
+        assert "the real set has" in checked.stdout
+        next(folder.rglob("*.jpg")).unlink()
+        one_line_error(
+            drumfire(tmp_path, "prepare", "check", kind, "--dataset-path", folder), "1 of the 9 pictures", "missing"
+        )
+        one_line_error(drumfire(tmp_path, "prepare", "fake", kind), "is there already")
+        one_line_error(drumfire(tmp_path, "prepare", "check", kind), "set DATA_DIR")
+
+    def test_a_run_from_nothing_tells_what_it_stands_on(self, tmp_path: Path) -> None:
+        run = ["run", "onnxruntime", "mobilenet", "cpu", "--scenario", "Offline", "--count", "16", "--time", "1"]
+        done = drumfire(tmp_path, *run, "--json", "--no-dashboard", "--output", "out")
+        assert done.returncode == 0, done.stdout + done.stderr
+        result = json.loads(done.stdout)
+        jsonschema.validate(result, SCHEMA)
+        told = result["system"]["reservations"]
+        assert told[0] == "synthetic weights: speed only, accuracy not meaningful"
+        assert "generated pictures" in told[1]
+        for text in told:
+            assert f"note: {text}" in done.stderr
+        again = drumfire(tmp_path, *run, "--accuracy", "--output", "again")
+        assert again.returncode == 1
+        assert "synthetic weights: speed only" in again.stdout
+        assert "below the target" in again.stdout
+
+    def test_broken_pictures_stop_the_run(self, tmp_path: Path) -> None:
+        drumfire(tmp_path, "prepare", "fake", "imagenet", "--count", "9")
+        broken = tmp_path / "fake_imagenet" / "val" / "fake_00000003.jpg"
+        broken.write_bytes(broken.read_bytes()[:-100])
+        run = ["run", "onnxruntime", "mobilenet", "cpu", "--scenario", "Offline", "--time", "1", "--no-dashboard"]
+        done = drumfire(tmp_path, *run, "--dataset-path", "fake_imagenet")
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert done.stderr.strip().split("\n")[-1].startswith("drumfire: 1 of ")
+        assert "fake_00000003.jpg (the JPEG is cut off)" in done.stderr
+
+    def test_a_file_of_another_layout(self, tmp_path: Path) -> None:
+        run = ["run", "onnxruntime", "mobilenet", "cpu", "--scenario", "Offline", "--time", "1", "--no-dashboard"]
+        digits = ROOT / "sut" / "models" / "data" / "digits.onnx"
+        assert onnxruntime.InferenceSession(digits).get_inputs()[0].shape[1:] == [1, 8, 8]
+        done = drumfire(tmp_path, *run, "--weights", digits)
+        one_line_error(done, "the file takes float32 of shape [1, 8, 8]", "float32 of shape [3, 224, 224]", "--weights")
