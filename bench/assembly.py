@@ -27,7 +27,7 @@ from sut.datasets import coco
 from sut.library import ArrayLibrary
 from sut.models.detector import DetectionJudge
 from sut.models.file import FileModel
-from sut.models.model import Accuracy, Model
+from sut.models.model import Accuracy, Form, Model
 from sut.null import NullSystem
 
 _MAX_BATCH_SIZE = 32
@@ -78,9 +78,12 @@ def assemble(options: argparse.Namespace) -> Assembly:
     model = _model(options)
     loaded: list[backends.Backend] = []
     if options.backend != "null":
-        form = backends.form(options.backend)  # an unknown backend is told before any weights are made
-        weights = model.weights(cache_folder(), options.weights, form)
-        loaded = [backends.load(options.backend, weights, options.device, threads) for _ in range(options.instances)]
+        tuning = backends.Tuning(max_batch_size, options.precision or "fp32", options.compile)
+        # What can be told before any weights are made is told first.
+        backends.check_tuning(options.backend, tuning)
+        weights = model.weights(cache_folder(), options.weights, backends.form(options.backend))
+        for _ in range(options.instances):
+            loaded.append(backends.load(options.backend, weights, options.device, threads, tuning))
         if isinstance(model, FileModel):
             model.shape_from(loaded[0])
     if (options.accuracy or options.submission) and isinstance(model, FileModel):
@@ -143,10 +146,11 @@ def assemble(options: argparse.Namespace) -> Assembly:
 
 
 def _model(options: argparse.Namespace) -> Model:
-    if options.model not in models.MODELS and (options.model.endswith(".onnx") or os.sep in options.model):
+    suffixes = tuple(form.value for form in Form)
+    if options.model not in models.MODELS and (options.model.endswith(suffixes) or os.sep in options.model):
         if options.backend == "null":
             raise UsageError("the null backend needs a named model for its data: drumfire run null digits")
-        if not Path(options.model).is_file():
+        if not Path(options.model).exists():
             raise UsageError(f"no such model file: {options.model}")
         return FileModel(Path(options.model))
     return models.get(options.model)

@@ -206,6 +206,14 @@ def _add_run_options(run: _Parser) -> None:
     system.add_argument(
         "--instances", type=_positive(int), default=1, metavar="N", help="copies of the model that work side by side"
     )
+    system.add_argument(
+        "--precision", choices=backends.PRECISIONS, metavar="KIND",
+        help="what the backend computes in, where it has a choice (pytorch): fp32 (default), bf16, fp16, and on GPUs tf32",
+    )  # fmt: skip
+    system.add_argument(
+        "--compile", choices=backends.COMPILE_MODES, metavar="MODE",
+        help="pytorch: compile the network before the run, default or max-autotune (else operation by operation)",
+    )  # fmt: skip
     system.add_argument("--dataset-path", type=Path, metavar="D", help="where the model's data set lies")
     system.add_argument("--weights", type=Path, metavar="F", help="a local file of weights instead of the model's own")
     _add_remote(run)

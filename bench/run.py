@@ -256,11 +256,20 @@ def _drive(
     ``title`` and ``probes`` (load, and whether it passed) are those of a search, of which the test is a part.
     """
 
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in before:
             loop.add_signal_handler(number, test.interrupt, f"interrupted by {signal.Signals(number).name}")
-        await test.run()
+        try:
+            await test.run()
+        finally:
+            # Here rather than with the loop's end, until when nobody would hear of a signal any more.
+            await asyncio.sleep(0)
+            for number, handler in before.items():
+                loop.remove_signal_handler(number)
+                signal.signal(number, handler)
 
     plain = options.json or not sys.stdout.isatty()
     stream: Literal["stdout", "stderr"] = "stderr" if options.json else "stdout"

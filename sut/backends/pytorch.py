@@ -110,7 +110,10 @@ class _PyTorch:
             batch = batch.permute(0, 3, 1, 2)
         if self._computed is not None and batch.is_floating_point():
             batch = batch.to(self._computed)
-        given = self._network(batch)
+        # Within the program some operations ask for a type of their own: autocast reconciles them with the weights'.
+        kind, wanted = batch.device.type, self._computed is not None
+        with torch.autocast(kind, self._computed, enabled=wanted):
+            given = self._network(batch)
         if isinstance(given, torch.Tensor):
             given = [given]
         elif isinstance(given, dict):

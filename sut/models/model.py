@@ -82,9 +82,9 @@ class Model(Protocol):
     def weights(self, cache: Path, given: Path | None = None, form: Form = Form.ONNX) -> Path:
         """The file to run, in the form that the backend takes, made in the folder ``cache`` on first use.
 
-        The user's ``given`` file is returned as it is, whatever its form (the backend says what it can not take), unless
-        it is a state dict, which is exported.  Raises ``MissingExtra``, and ``WeightsError`` for a file that does not fit
-        and for a form that the model can not be had in.
+        The user's ``given`` file is returned as it is, whatever its form (the backend says what it can not take),
+        unless it is a state dict, which is exported.  Raises ``MissingExtra``, and ``WeightsError`` for a file that
+        does not fit and for a form that the model can not be had in.
         """
 
     def library(

@@ -24,7 +24,7 @@ WEIGHTS = Path(__file__).parent / "data" / "shapes.onnx"
 SIDE = 128
 CLASSES = len(scenes.KINDS) + 1
 """The background included."""
-WIDTH, MAPS, SCALES, CANDIDATES = 0.25, 3, (0.24, 0.48), 100
+WIDTH, TAKEN, SCALES, CANDIDATES = 0.25, (6, 12), (0.2, 0.36), 100
 """Of the network: see ``networks.ssd.SsdMobileNet``."""
 _COUNT = 200
 _HELD_OUT_SEED, _TRAIN_SEED = 2, 1

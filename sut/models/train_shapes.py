@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from sut.models.networks.ssd import SsdMobileNet
 
 SEED = 0
-PICTURES = 2000
-EPOCHS = 24
+PICTURES = 4000
+EPOCHS = 13
 BATCH = 32
-LEARNING_RATE = 4e-3
+LEARNING_RATE = 6e-3
 """Peak of a one-cycle schedule."""
 _MATCHED = 0.4
 """The overlap from which a prior is to find a shape."""
@@ -35,7 +35,13 @@ def network() -> SsdMobileNet:
     from sut.models.networks.ssd import SsdMobileNet
 
     return SsdMobileNet(
-        shapes.CLASSES, shapes.SIDE, shapes.WIDTH, shapes.MAPS, scales=shapes.SCALES, candidates=shapes.CANDIDATES
+        shapes.CLASSES,
+        shapes.SIDE,
+        shapes.WIDTH,
+        shapes.TAKEN,
+        extras=0,
+        scales=shapes.SCALES,
+        candidates=shapes.CANDIDATES,
     )
 
 

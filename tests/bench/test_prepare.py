@@ -91,7 +91,12 @@ def test_shapes_on_onnxruntime(tmp_path: Path) -> None:
         jsonschema.validate(result, SCHEMA)
         assert result["system"]["reservations"] == []
         accuracy = found[scenario] = result["accuracy"]
-        assert (accuracy["metric"], accuracy["good"], accuracy["total"], accuracy["expected"]) == ("mAP", None, 200, 200)
+        assert (accuracy["metric"], accuracy["good"], accuracy["total"], accuracy["expected"]) == (
+            "mAP",
+            None,
+            200,
+            200,
+        )
         for record in json.loads((tmp_path / scenario / "mlperf_log_accuracy.json").read_text()):
             rows = np.frombuffer(bytes.fromhex(record["data"]), "<f4").reshape(-1, 7)
             assert set(rows[:, 0].tolist()) <= {record["qsl_idx"]}

@@ -22,6 +22,8 @@ class SsdMobileNet(nn.Module):
     own; class 0 is the background, and labels are the classes' numbers.
     """
 
+    _EXTRAS = ((256, 512), (128, 256), (128, 256), (64, 128))
+    """Channels within and after each layer behind the trunk."""
     priors: Tensor
 
     def __init__(
@@ -29,34 +31,38 @@ class SsdMobileNet(nn.Module):
         classes: int,
         side: int = 300,
         width: float = 1.0,
-        maps: int = 6,
+        taken: Sequence[int] = (12, 14),
+        extras: int = 4,
         scales: tuple[float, float] = (0.2, 0.95),
         candidates: int = 500,
     ) -> None:
-        """``classes`` counts the background; ``width`` scales all channels; ``maps`` feature maps are looked at.
+        """``classes`` counts the background; ``width`` scales all channels.
 
-        ``scales`` are the sizes of the smallest and the largest map's priors, as fractions of the picture.
+        Maps are ``taken`` after so many layers of the trunk, which ends with the last, and after each of ``extras``
+        further layers.  ``scales`` are the sizes of the first and the last map's priors, as fractions of the picture.
         """
         super().__init__()
         self.classes, self.candidates = classes, candidates
-
-        def scaled(channels: int) -> int:
-            return round(channels * width)
-
         layers = list(mobilenet.features(width))
-        self.middle, self.deep = nn.Sequential(*layers[:12]), nn.Sequential(*layers[12:])
-        outputs, extras = [scaled(512), scaled(1024)], []
-        for before, inner, after in ((1024, 256, 512), (512, 128, 256), (256, 128, 256), (256, 64, 128))[: maps - 2]:
-            shrink = mobilenet.Convolution(scaled(before), scaled(inner), 1)
-            extras.append(nn.Sequential(shrink, mobilenet.Convolution(scaled(inner), scaled(after), 3, 2)))
-            outputs.append(scaled(after))
-        self.extras = nn.ModuleList(extras)
-        per_cell = [3, *[6] * (maps - 1)]
+        self.trunk = nn.ModuleList(
+            nn.Sequential(*layers[first:last]) for first, last in zip((0, *taken[:-1]), taken, strict=True)
+        )
+        outputs = [round(mobilenet.LAYERS[last - 2][0] * width) for last in taken]
+        self.extras = nn.ModuleList()
+        for inner, after in ((round(a * width), round(b * width)) for a, b in self._EXTRAS[:extras]):
+            shrink = mobilenet.Convolution(outputs[-1], inner, 1)
+            self.extras.append(nn.Sequential(shrink, mobilenet.Convolution(inner, after, 3, 2)))
+            outputs.append(after)
+        per_cell = [3, *[6] * (len(outputs) - 1)]
         self.places = nn.ModuleList(nn.Conv2d(c, n * 4, 1) for c, n in zip(outputs, per_cell, strict=True))
         self.kinds = nn.ModuleList(nn.Conv2d(c, n * classes, 1) for c, n in zip(outputs, per_cell, strict=True))
         for kind in self.kinds:
             nn.init.constant_(kind.bias, -math.log(99))  # a score of 0.01: most boxes show nothing
-        self.register_buffer("priors", _mobilenet_priors(side, maps, *scales), persistent=False)
+        strides = [2 * math.prod(stride for _, stride in mobilenet.LAYERS[: last - 1]) for last in taken]
+        cells = [math.ceil(side / stride) for stride in strides]
+        for _ in range(extras):
+            cells.append(math.ceil(cells[-1] / 2))
+        self.register_buffer("priors", _mobilenet_priors(cells, *scales), persistent=False)
 
     def forward(self, images: Tensor) -> Candidates:
         offsets, logits = self.raw(images)
@@ -66,10 +72,10 @@ class SsdMobileNet(nn.Module):
     def raw(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Offsets (n, priors, 4) and logits (n, priors, classes), to train on."""
         x = images.permute(0, 3, 1, 2).float() * (2 / 255) - 1
-        maps = [self.middle(x)]
-        maps.append(self.deep(maps[0]))
-        for extra in self.extras:
-            maps.append(extra(maps[-1]))
+        maps = []
+        for layers in (*self.trunk, *self.extras):
+            x = layers(x)
+            maps.append(x)
         offsets = [_rows(head(one), 4) for head, one in zip(self.places, maps, strict=True)]
         logits = [_rows(head(one), self.classes) for head, one in zip(self.kinds, maps, strict=True)]
         return torch.cat(offsets, dim=1), torch.cat(logits, dim=1)
@@ -138,24 +144,24 @@ def _columns(raw: Tensor, width: int) -> Tensor:
     return raw.flatten(2).reshape(raw.shape[0], width, -1)
 
 
-def _mobilenet_priors(side: int, maps: int, smallest: float, largest: float) -> Tensor:
-    """Centre x, y, width and height of each prior, cell by cell, as fractions.
+def _mobilenet_priors(cells: Sequence[int], smallest: float, largest: float) -> Tensor:
+    """Centre x, y, width and height of each prior, cell by cell, as fractions.  ``cells`` a side, of each map.
 
     Scales go evenly from ``smallest`` to ``largest``; the first map has three priors of its own.
     """
-    scales = [smallest + (largest - smallest) * at / (maps - 1) for at in range(maps)] + [1.0]
-    cells, priors = math.ceil(side / 16), []
-    for at in range(maps):
+    steps = len(cells) - 1
+    scales = [smallest + (largest - smallest) * at / steps for at in range(len(cells))] + [1.0]
+    priors = []
+    for at, count in enumerate(cells):
         if at == 0:
             shapes = [(smallest / 2, 1.0), (smallest, 2.0), (smallest, 0.5)]
         else:
             shapes = [(scales[at], ratio) for ratio in (1.0, 2.0, 0.5, 3.0, 1 / 3)]
             shapes.append((math.sqrt(scales[at] * scales[at + 1]), 1.0))
         sizes = [(scale * math.sqrt(ratio), scale / math.sqrt(ratio)) for scale, ratio in shapes]
-        for row in range(cells):
-            for column in range(cells):
-                priors += [((column + 0.5) / cells, (row + 0.5) / cells, *size) for size in sizes]
-        cells = math.ceil(cells / 2)
+        for row in range(count):
+            for column in range(count):
+                priors += [((column + 0.5) / count, (row + 0.5) / count, *size) for size in sizes]
     return torch.tensor(priors)
 
 
