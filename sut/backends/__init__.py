@@ -79,6 +79,8 @@ def load(backend: str, model: Path, device: str, threads: int, tuning: Tuning | 
     """Load the model file on ``device`` (cpu or gpu) with ``threads`` threads.  Raises ``BackendError``."""
     module, tuning = _module(backend), tuning or Tuning()
     check_tuning(backend, tuning)
+    if tuning.precision == "tf32" and device == "cpu":
+        raise BackendError("tf32 is a precision of GPUs: leave --precision out, or run on the gpu")
     if not model.exists():
         raise BackendError(f"no such model file: {model}")
     return module.load(model, device, threads, tuning)

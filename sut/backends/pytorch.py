@@ -44,8 +44,6 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
     if device == "gpu" and not torch.cuda.is_available():
         built = "sees no GPU" if torch.version.cuda else "is built for the CPU only"
         raise BackendError(f"this torch {torch.__version__} {built}: install one with CUDA, or run on the cpu")
-    if tuning.precision == "tf32" and device == "cpu":
-        raise BackendError("tf32 is a precision of GPUs: leave --precision out, or run on the gpu")
     try:
         program = torch.export.load(model)
     except Exception as error:  # torch raises many kinds

@@ -55,10 +55,11 @@ class PictureReader:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for _ in pool.map(fill, range(len(files))):
                 pass
-        bad = [(file, fault) for file, fault in zip(files, faults, strict=True) if fault]
+        bad = {file: fault for file, fault in zip(files, faults, strict=True) if fault}
         if bad:
-            file, fault = bad[0]
-            raise DataError(f"{len(bad)} of {len(files)} pictures can not be read, first {file} ({fault}): fetch again")
+            file, fault = next(iter(bad.items()))
+            asked = len(set(files))
+            raise DataError(f"{len(bad)} of {asked} pictures can not be read, first {file} ({fault}): fetch again")
         return block
 
     def _make_folder(self, count: int) -> None:

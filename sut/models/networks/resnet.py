@@ -11,6 +11,10 @@ import torch
 from torch import Tensor, nn
 
 
+_BRANCH = 0.3
+"""The scale that a branch starts with: sums of random branches would otherwise grow with each block."""
+
+
 class Block(nn.Module):
     """Two 3x3 convolutions around which the input is added again."""
 
@@ -22,6 +26,7 @@ class Block(nn.Module):
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = _convolution(width, width, 3)
         self.bn2 = nn.BatchNorm2d(width)
+        nn.init.constant_(self.bn2.weight, _BRANCH)
         self.downsample = _downsample(before, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,6 +49,7 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(inner)
         self.conv3 = _convolution(inner, after, 1)
         self.bn3 = nn.BatchNorm2d(after)
+        nn.init.constant_(self.bn3.weight, _BRANCH)
         self.downsample = _downsample(before, after, stride)
 
     def forward(self, x: Tensor) -> Tensor:
