@@ -41,7 +41,7 @@ def show_models(found: dict[str, Any], console: Console) -> None:
         table.add_row(
             model["name"],
             str(model["samples"]),
-            f"{model['quality_target']:.0%}",
+            f"{model['quality_target']:.4g}",
             f"{model['server_latency_ms']:g} ms",
             Text(f"pip install '.[{model['extra']}]'" if model["extra"] else "nothing more"),
         )

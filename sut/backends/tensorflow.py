@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from sut.backends import Backend, BackendError, Tuning, first_line
 from sut.models.model import Form
+from sut.silence import silenced
 
 DISTRIBUTIONS = ("tensorflow", "tensorflow-cpu")
 FORM = Form.ONNX
@@ -22,9 +23,10 @@ _PLACES = {"cpu": "/CPU:0", "gpu": "/GPU:0"}
 
 
 def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what it would print while it starts is not for a user
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        import tensorflow as tf
+        with silenced():
+            import tensorflow as tf
     except ImportError:
         raise BackendError("tensorflow is not installed: pip install '.[tf]'") from None
 
@@ -41,7 +43,7 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
             raise BackendError("tensorflow takes its threads only once in a process") from None
     tf.config.experimental.enable_tensor_float_32_execution(tuning.precision == "tf32")
     try:
-        with tf.device(_PLACES[device]):
+        with silenced(), tf.device(_PLACES[device]):
             function = _function(model)
     except BackendError:
         raise

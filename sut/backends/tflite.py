@@ -12,6 +12,7 @@ import numpy.typing as npt
 from loadgen.environment import versions
 from sut.backends import Backend, BackendError, Tuning, buckets, first_line
 from sut.models.model import Form
+from sut.silence import silenced
 
 DISTRIBUTIONS = ("ai-edge-litert",)
 FORM = Form.TFLITE
@@ -31,18 +32,16 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
     if model.suffix != Form.TFLITE.value:
         raise BackendError(f"tflite takes a .tflite file, not {model.name}: give one with --weights")
     try:
-        made = Interpreter(str(model), num_threads=threads)
-        # Files that were quantized for an accelerator need one, and say so only here.
-        made.allocate_tensors()
-        inputs = made.get_input_details()
-        if len(inputs) != 1:
-            raise ValueError(f"the model has {len(inputs)} inputs; models of one input can be run")
-        largest = tuning.max_batch_size
-        sizes = buckets.ladder(largest, fine=True) if _takes_any_size(inputs[0]) else (int(inputs[0]["shape"][0]),)
-        runs = {size: _Sized(Interpreter(str(model), num_threads=threads), size) for size in sizes}
+        with silenced():
+            inputs = Interpreter(str(model)).get_input_details()
+            if len(inputs) != 1:
+                raise ValueError(f"the model has {len(inputs)} inputs; models of one input can be run")
+            any_size = _takes_any_size(inputs[0])
+            sizes = buckets.ladder(tuning.max_batch_size, fine=True) if any_size else (int(inputs[0]["shape"][0]),)
+            runs = {size: _Sized(Interpreter(str(model), num_threads=threads), size) for size in sizes}
     except (ValueError, RuntimeError) as error:
         raise BackendError(f"tflite cannot load {model}: {first_line(error)}") from None
-    return TfLite(runs, inputs[0])
+    return TfLite(runs, inputs[0], None if any_size else sizes[0])
 
 
 def _takes_any_size(details: dict[str, Any]) -> bool:
@@ -54,11 +53,11 @@ def _takes_any_size(details: dict[str, Any]) -> bool:
 class TfLite:
     """Fills a batch up to the next size that there is an interpreter for."""
 
-    def __init__(self, runs: dict[int, _Sized], details: dict[str, Any]) -> None:
+    def __init__(self, runs: dict[int, _Sized], details: dict[str, Any], fixed_batch_size: int | None) -> None:
         self.sample_shape = tuple(map(int, details["shape"][1:]))
         self.sample_dtype: npt.DTypeLike = np.dtype(details["dtype"])
         self._buckets = buckets.Buckets({size: one.run for size, one in runs.items()})
-        self.fixed_batch_size = None if 1 in runs else next(iter(runs))
+        self.fixed_batch_size = fixed_batch_size
         version = versions(DISTRIBUTIONS)[DISTRIBUTIONS[0]]
         self.description = f"ai-edge-litert {version} XNNPACK, {buckets.told(self._buckets.sizes)}"
 

@@ -199,9 +199,7 @@ def _gemm(given: list[Any], attributes: dict[str, Any]) -> Value:
 
 def _reshape(given: list[Any], attributes: dict[str, Any]) -> Value:
     wanted, source = [int(size) for size in given[1].constant], given[0].plain
-    shape = [
-        size if size or attributes.get("allowzero") else source.shape[at] or -1 for at, size in enumerate(wanted)
-    ]
+    shape = [size if size or attributes.get("allowzero") else source.shape[at] or -1 for at, size in enumerate(wanted)]
     if shape[1:] == source.shape[1:].as_list() and given[0].channels_last:
         return given[0]  # type: ignore[no-any-return]
     return Value(tf.reshape(source, shape))

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-
 _BRANCH = 0.3
 """The scale that a branch starts with: sums of random branches would otherwise grow with each block."""
 
