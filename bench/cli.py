@@ -208,7 +208,8 @@ def _add_run_options(run: _Parser) -> None:
     )
     system.add_argument(
         "--precision", choices=backends.PRECISIONS, metavar="KIND",
-        help="what the backend computes in, where it has a choice (pytorch): fp32 (default), bf16, fp16, and on GPUs tf32",
+        help="what the backend computes in, where it has a choice (pytorch): fp32 (default), bf16, fp16, and tf32 on "
+        "GPUs",
     )  # fmt: skip
     system.add_argument(
         "--compile", choices=backends.COMPILE_MODES, metavar="MODE",

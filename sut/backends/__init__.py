@@ -45,16 +45,24 @@ class Tuning(NamedTuple):
 class Backend(Protocol):
     """A loaded model.  One thread runs it at a time."""
 
-    description: str
-    """What really computes: library and provider, precision, and the sizes that batches are filled up to."""
-    sample_shape: tuple[int | None, ...]
-    """Shape of one sample, without the batch; None where the model takes any size.
+    @property
+    def description(self) -> str:
+        """What really computes: library and provider, precision, and the sizes that batches are filled up to."""
 
-    (height, width, channels) where the model's data is (channels, height, width): the data is to be laid so in memory.
-    """
-    sample_dtype: npt.DTypeLike
-    fixed_batch_size: int | None
-    """The only batch size that the model takes; None where it takes any."""
+    @property
+    def sample_shape(self) -> tuple[int | None, ...]:
+        """Shape of one sample, without the batch; None where the model takes any size.
+
+        (height, width, channels) where the model's data is (channels, height, width): the data is to be laid so in
+        memory.
+        """
+
+    @property
+    def sample_dtype(self) -> npt.DTypeLike: ...
+
+    @property
+    def fixed_batch_size(self) -> int | None:
+        """The only batch size that the model takes; None where it takes any."""
 
     def run(self, batch: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
         """All outputs for a batch of shape (n, *sample_shape), each of shape (n, ...)."""
@@ -91,8 +99,8 @@ def check_tuning(backend: str, tuning: Tuning) -> None:
     module = _module(backend)
     if tuning.precision not in module.PRECISIONS:
         raise BackendError(
-            f"{backend} computes in {' or '.join(module.PRECISIONS)}, not in {tuning.precision}: leave --precision out, "
-            "or give a file of that precision with --weights"
+            f"{backend} computes in {' or '.join(module.PRECISIONS)}, not in {tuning.precision}: leave --precision "
+            "out, or give a file of that precision with --weights"
         )
     if tuning.compile is not None and tuning.compile not in module.COMPILE_MODES:
         can = [name for name in BACKENDS if _module(name).COMPILE_MODES]

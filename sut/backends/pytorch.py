@@ -39,7 +39,8 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
 
     if model.suffix == Form.ONNX.value:
         raise BackendError(
-            f"pytorch takes an exported program (.pt2), not {model.name}: give one with --weights, or run on onnxruntime"
+            f"pytorch takes an exported program (.pt2), not {model.name}: give one with --weights, or run it on "
+            "onnxruntime"
         )
     if device == "gpu" and not torch.cuda.is_available():
         built = "sees no GPU" if torch.version.cuda else "is built for the CPU only"

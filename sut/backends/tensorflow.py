@@ -32,7 +32,9 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
 
     if device == "gpu" and not tf.config.list_physical_devices("GPU"):
         built = "sees no GPU" if tf.test.is_built_with_cuda() else "is built for the CPU only"
-        raise BackendError(f"this tensorflow {tf.__version__} {built}: pip install 'tensorflow[and-cuda]', or run on the cpu")
+        raise BackendError(
+            f"this tensorflow {tf.__version__} {built}: pip install 'tensorflow[and-cuda]', or run on the cpu"
+        )
     try:
         if device == "cpu":
             tf.config.set_visible_devices([], "GPU")

@@ -29,7 +29,7 @@ def export(
     outputs: Sequence[str] = ("logits",),
     dtype: npt.DTypeLike = np.float32,
 ) -> None:
-    """Write ``network`` (in eval mode), which takes (N, *sample_shape), in one step.  ``ImportError`` names what lacks."""
+    """Write ``network`` (in eval mode), which takes (N, *sample_shape), in one step.  ``ImportError``: what lacks."""
     if form is Form.TORCH:
         torch_export.export(network, sample_shape, path, dtype=dtype)
     elif form is Form.TFLITE:

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from bench import cli
 from bench.peers.process import MeasurementError
-from bench.peers.triton import client_worker, drumfire, environments, perf_analyzer
+from bench.peers.triton import client_worker, drumfire, perf_analyzer
 from bench.peers.triton.case import Case
 from bench.peers.triton.measures import CASES, TOOLS, Tools, measures
 from bench.peers.triton.server import cpu_seconds, parent_and_ticks, watched
