@@ -8,7 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from loadgen.environment import versions
 from loadgen.rounds import built_in_values
+from sut import backends
 from sut import models as known
 
 
@@ -30,6 +32,16 @@ def models() -> dict[str, Any]:
             }
             for model in known.MODELS.values()
         ],
+        "backends": [
+            {
+                "name": name,
+                "takes": backends.form(name).value,
+                "precisions": list(backends.precisions(name)),
+                "extra": backends.extra(name),
+                "versions": versions(backends.distributions(name)),
+            }
+            for name in backends.BACKENDS
+        ],
     }
 
 
@@ -50,4 +62,22 @@ def show_models(found: dict[str, Any], console: Console) -> None:
         console.print(Text.assemble("\n", (model["name"], "bold"), f": {model['description']}"))
         console.print(Text(model["licence"], "dim"))
     console.print()
-    console.print("or give the path of an .onnx file", style="dim")
+    _show_backends(found["backends"], console)
+    console.print()
+    console.print("or give the path of a file in the form that the backend takes", style="dim")
+
+
+def _show_backends(found: list[dict[str, Any]], console: Console) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("backend", "takes", "computes in", "here", "needs"):
+        table.add_column(heading, no_wrap=heading != "here")
+    for backend in found:
+        here = ", ".join(f"{name} {version}" for name, version in backend["versions"].items() if version)
+        table.add_row(
+            backend["name"],
+            backend["takes"],
+            " ".join(backend["precisions"]),
+            here or "not installed",
+            Text(f"pip install '.[{backend['extra']}]'"),
+        )
+    console.print(table)

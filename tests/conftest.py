@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from sut.triton.local import LocalTriton, LocalTritonError
 from sut.triton.local_environment import check_platform
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so all processes that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -117,6 +117,11 @@ def extra(backend: str) -> str:
     return _module(backend).EXTRA
 
 
+def precisions(backend: str) -> Sequence[str]:
+    """What the backend can compute in; the first is the default."""
+    return _module(backend).PRECISIONS
+
+
 def distributions(backend: str) -> Sequence[str]:
     """The packages whose versions belong in a result of this backend."""
     return _module(backend).DISTRIBUTIONS

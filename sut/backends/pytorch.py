@@ -28,6 +28,9 @@ COMPILE_MODES = ("default", "max-autotune")
 _MOST_CHANNELS = 4
 """A sample of three dimensions whose first is no larger is an image, and that dimension its channels."""
 
+_MOST_SIZES = 64
+"""Programs that torch may compile of one network before it gives up: more than there are powers of two."""
+
 _Network = Callable[["torch.Tensor"], Any]
 
 
@@ -98,8 +101,18 @@ class _PyTorch:
         # Weights as constants: batch norms go into the convolutions, and weights into the layout they are read in.
         config.freezing = True
         chosen = {"default": "default", "max-autotune": "max-autotune-no-cudagraphs"}[mode]
-        self._network = torch.compile(self._network, mode=chosen, dynamic=True)
+        torch._dynamo.config.recompile_limit = _MOST_SIZES
+        # For each batch size by itself: freezing does not go together with sizes that are left open.
+        self._network = torch.compile(self._network, mode=chosen, dynamic=False)
         self._told[-1] = f"compiled ({mode})"
+
+    def _sizes_of(self, tuning: Tuning, *, fine: bool) -> tuple[int, ...]:
+        """The batch sizes to make ready for."""
+        if None in self.sample_shape:
+            raise BackendError("the model leaves sizes open besides the batch: export it with fixed ones")
+        if self.fixed_batch_size is not None:
+            return (self.fixed_batch_size,)
+        return buckets.ladder(tuning.max_batch_size, fine=fine)
 
     def _outputs(self, batch: torch.Tensor) -> list[torch.Tensor]:
         """All outputs in the types that the program itself gives, for a batch in the layout of ``sample_shape``."""
@@ -121,25 +134,30 @@ class _PyTorch:
 
 
 class _OnCpu(_PyTorch):
-    """Takes batches of any size."""
+    """Takes batches of any size; where compiled, the program is made for each size, and a batch is filled up."""
 
     def __init__(self, program: Any, tuning: Tuning) -> None:
         super().__init__(program, tuning, "cpu")
-        if tuning.compile is not None and None not in self.sample_shape:
-            # One program is made for single samples and one for all other sizes: both now, rather than in the run.
-            for size in (
-                {min(2, tuning.max_batch_size), 1} if self.fixed_batch_size is None else {self.fixed_batch_size}
-            ):
-                try:
-                    self.run(np.zeros((size, *self.sample_shape), self.sample_dtype))  # type: ignore[arg-type]
-                except Exception as error:  # a compiler behind a compiler: anything may come
-                    raise BackendError(f"torch cannot compile the model: {first_line(error)}") from None
+        self._run: Callable[[npt.NDArray[Any]], Sequence[npt.NDArray[Any]]] = self._computed_on
+        if tuning.compile is None:
+            return
+        sizes = self._sizes_of(tuning, fine=False)
+        self._run = buckets.Buckets(dict.fromkeys(sizes, self._computed_on)).run
+        self._told.append(buckets.told(sizes))
+        for size in sizes:  # now, rather than in the run
+            try:
+                self.run(np.zeros((size, *self.sample_shape), self.sample_dtype))  # type: ignore[arg-type]
+            except Exception as error:  # a compiler behind a compiler: anything may come
+                raise BackendError(f"torch cannot compile the model: {first_line(error)}") from None
 
-    def run(self, batch: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
+    def _computed_on(self, batch: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
         import torch
 
         with torch.inference_mode():
             return [output.numpy() for output in self._outputs(torch.from_numpy(batch))]
+
+    def run(self, batch: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
+        return self._run(batch)
 
     def close(self) -> None:
         pass
@@ -154,11 +172,7 @@ class _OnGpu(_PyTorch):
         kind = "tf32" if tuning.precision == "tf32" else "ieee"
         torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = kind
         super().__init__(program, tuning, "cuda")
-        if None in self.sample_shape:
-            raise BackendError("the model leaves sizes open besides the batch: export it with fixed ones")
-        fixed = self.fixed_batch_size
-        sizes = (fixed,) if fixed else buckets.ladder(tuning.max_batch_size, fine=True)
-        self._sizes = sizes
+        sizes = self._sizes = self._sizes_of(tuning, fine=tuning.compile is None)
         self._stream = torch.cuda.Stream()
         shape = (sizes[-1], *self.sample_shape)
         self._staged = torch.zeros(shape, dtype=self._type, pin_memory=True)  # type: ignore[arg-type]

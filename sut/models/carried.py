@@ -30,12 +30,13 @@ def in_form(
     outputs: Sequence[str] = ("logits",),
     dtype: npt.DTypeLike = np.float32,
 ) -> Path:
-    """The file ``weights`` itself for ONNX, else one made of it in ``cache``, once.
+    """The file ``weights`` itself for ONNX, else one that comes beside it, else one made of it in ``cache``, once.
 
     ``network`` builds the architecture that ``weights`` was exported from.  Raises ``MissingExtra``.
     """
-    if form is Form.ONNX:
-        return weights
+    beside = weights.with_suffix(form.value)
+    if beside.exists():
+        return beside
     from sut.models import forms, onnx_state
 
     try:
@@ -47,7 +48,8 @@ def in_form(
             forms.export(filled, sample_shape, path, form, outputs=outputs, dtype=dtype)
     except (ImportError, PackageNotFoundError) as error:
         needs = error.name or "a package"
+        extra = forms.extra_with(error.name, "vision")
         raise MissingExtra(
-            f"{weights.stem} as {form.value} needs {needs}, which is not installed: pip install '.[vision]'"
+            f"{weights.stem} as {form.value} needs {needs}, which is not installed: pip install '.[{extra}]'"
         ) from None
     return path

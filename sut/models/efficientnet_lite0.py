@@ -104,4 +104,7 @@ class EfficientNetLite0(Classifier):
         return Path(spec.origin).parent
 
     def _missing(self, package: str | None) -> MissingExtra:
-        return MissingExtra(f"{self.name} needs {package}, which is not installed: pip install '.[{self.extra}]'")
+        from sut.models import forms
+
+        extra = forms.extra_with(package, self.extra)
+        return MissingExtra(f"{self.name} needs {package}, which is not installed: pip install '.[{extra}]'")

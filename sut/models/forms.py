@@ -46,3 +46,8 @@ def exporter(form: Form) -> str:
     if form is Form.TFLITE:
         return f"{torch}-{tflite_export.exporter()}"
     return f"{torch}-opset{onnx_export.OPSET}"
+
+
+def extra_with(package: str | None, usual: str | None) -> str:
+    """The pip extra that brings a missing package; ``usual`` is the model's own."""
+    return "tflite-export" if package and package.startswith("tensorflow") else usual or "vision"

@@ -154,7 +154,10 @@ class PublishedNetwork(ABC):
         return found.hexdigest()[:12]
 
     def _missing(self, package: str | None) -> MissingExtra:
-        return MissingExtra(f"{self.name} needs {package}, which is not installed: pip install '.[{self.extra}]'")
+        from sut.models import forms
+
+        extra = forms.extra_with(package, self.extra)
+        return MissingExtra(f"{self.name} needs {package}, which is not installed: pip install '.[{extra}]'")
 
 
 def _spread(network: nn.Module) -> None:
