@@ -107,10 +107,10 @@ class TensorFlow:
         self.sample_dtype: npt.DTypeLike = inputs[0].dtype.as_numpy_dtype
         self.description = f"tensorflow {tf.__version__} {_PLACES[device][1:]} {precision}"
         self._place = _PLACES[device]
-        names = function.structured_input_signature[1]
-        self._call: Callable[[Any], Any] = (
-            (lambda batch: function(**{next(iter(names)): batch})) if names else lambda batch: function(batch)
-        )
+        # A SavedModel's function wants its input by name; that of a frozen graph has no names.
+        signature = function.structured_input_signature
+        name = next(iter(signature[1]), None) if signature else None
+        self._call: Callable[[Any], Any] = (lambda batch: function(**{name: batch})) if name else function
 
     def run(self, batch: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
         import tensorflow as tf
