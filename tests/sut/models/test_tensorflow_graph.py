@@ -8,7 +8,9 @@ import pytest
 
 pytestmark = pytest.mark.extra
 onnx = pytest.importorskip("onnx")
-pytest.importorskip("tensorflow")
+tensorflow = pytest.importorskip("tensorflow")
+# Once TensorFlow has started in a process its threads are fixed, and the backend's tests load models for one.
+tensorflow.config.threading.set_intra_op_parallelism_threads(1)
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
