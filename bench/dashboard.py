@@ -10,13 +10,13 @@ import contextlib
 import io
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Literal, TextIO
 
@@ -67,7 +67,7 @@ class Dashboard:
             print(f"no live view: {error}", file=sys.stderr)
         finally:
             os.close(ready_end)
-        select.select([ready], [], [], _READY_PATIENCE_S)  # readable when the view says so, or has ended
+        wait([ready], _READY_PATIENCE_S)  # readable when the view says so, or has ended
         os.close(ready)
         return self
 
@@ -178,7 +178,7 @@ def _tell(ready: int) -> int:
 
 def _sleep(seconds: float) -> bool:
     """False as soon as the run's process has closed its end, or is gone."""
-    return not select.select([_STDIN], [], [], seconds)[0]
+    return not wait([_STDIN], seconds)
 
 
 def _step_back() -> None:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def _await(process: subprocess.Popen[bytes], patience_s: float) -> float | None:
     ended = os.pidfd_open(process.pid)
     late = True
     try:
-        late = not select.select([ended], [], [], patience_s)[0]
+        late = not wait([ended], patience_s)
     finally:
         if late:
             process.kill()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +20,51 @@ if TYPE_CHECKING:
 def export(network: nn.Module, sample_shape: tuple[int, ...], path: Path, *, dtype: npt.DTypeLike = np.float32) -> None:
     """Write ``network`` (in eval mode) to ``path``, replacing the file in one step.
 
-    The program takes one tensor of shape (N, *sample_shape), for any N.
+    The program takes one tensor of shape (N, *sample_shape), for any N; batch norms are folded into the convolutions
+    before them.
     """
     import torch
 
     batch = torch.from_numpy(np.zeros((2, *sample_shape), dtype))  # a batch of one would be taken for a fixed size
-    program = torch.export.export(network, (batch,), dynamic_shapes=({0: torch.export.Dim("N")},))
+    shapes = ({0: torch.export.Dim("N")},)
+    unfolded = torch.export.export(network, (batch,), dynamic_shapes=shapes).module(check_guards=False)
+    program = torch.export.export(_folded(unfolded), (batch,), dynamic_shapes=shapes)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         part = Path(folder, path.name)
         torch.export.save(program, part)
         os.replace(part, path)
+
+
+def _folded(network: Any) -> Any:
+    """The graph module with each batch norm that follows a convolution, and is its only reader, made part of it."""
+    import torch
+    from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+    def value(node: Any) -> Any:
+        found = network
+        for part in node.target.split("."):
+            found = getattr(found, part)
+        return found
+
+    graph = network.graph
+    for number, norm in enumerate(graph.find_nodes(op="call_function", target=torch.ops.aten.batch_norm.default)):
+        conv, *parameters = norm.args[:5]
+        if conv.target is not torch.ops.aten.conv2d.default or len(conv.users) > 1:
+            continue
+        image, weight, bias, *others = (*conv.args, None)[: max(3, len(conv.args))]
+        scale, shift, mean, variance = map(value, parameters)
+        made = fuse_conv_bn_weights(
+            value(weight), None if bias is None else value(bias), mean, variance, norm.args[7], scale, shift
+        )
+        names = f"folded_{number}_weight", f"folded_{number}_bias"
+        for name, parameter in zip(names, made, strict=True):
+            network.register_parameter(name, parameter)
+        with graph.inserting_before(conv):
+            conv.args = (image, *map(graph.get_attr, names), *others)
+        norm.replace_all_uses_with(conv)
+        graph.erase_node(norm)
+    graph.eliminate_dead_code()
+    network.delete_all_unused_submodules()
+    network.recompile()
+    return network

@@ -11,13 +11,13 @@ import contextlib
 import json
 import math
 import os
-import select
 import signal
 import subprocess
 import sys
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -242,7 +242,7 @@ class Sampler:
     def _line(self, patience_s: float) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = b""
-        if select.select([self._process.stdout], [], [], patience_s)[0]:
+        if wait([self._process.stdout.fileno()], patience_s):
             line = self._process.stdout.readline()
         try:
             told: dict[str, Any] = json.loads(line)
@@ -274,7 +274,7 @@ def main() -> None:
     try:
         look()
         print(json.dumps({"ready": True}), flush=True)
-        while not select.select([sys.stdin.buffer], [], [], PERIOD_S)[0]:
+        while not wait([sys.stdin.fileno()], PERIOD_S):
             with contextlib.suppress(MetricsError):  # a busy server may miss a second
                 look()
     except (MetricsError, ImportError) as error:

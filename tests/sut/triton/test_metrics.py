@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+import os
+import resource
 import socket
 import threading
 from collections.abc import Iterator
@@ -211,6 +214,20 @@ def test_the_sampler_reads_until_it_is_told_to_end() -> None:
     assert gpu["power_w"] == {"mean": 250.0, "max": 250.0}
     assert gpu["energy_j"] == 50.0
     assert sampler._process.returncode == 0
+
+
+def test_a_sampler_in_a_process_with_many_open_files() -> None:
+    """``select`` ends at 1,024; a client with thousands of connections does not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 2048), hard), hard))
+    with contextlib.ExitStack() as files, peer(ok(written({}))) as address:
+        files.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        while files.enter_context(open(os.devnull)).fileno() < 1024:
+            pass
+        sampler = Sampler(address, "model")
+        sampler.start()
+        sampler.end()
+        assert sampler.collect()["samples"] >= 1
 
 
 def test_a_sampler_without_metrics_says_why_and_is_gone() -> None:
