@@ -80,7 +80,8 @@ class Learner:
 
         ``InputError`` on all ranks if any has a ``fault``, or can not read its images.
         """
-        self.model.train()
+        if not self.model.training:  # it goes through every module
+            self.model.train()
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["rate_scale"]
         self._optimizer.zero_grad(set_to_none=True)
@@ -161,4 +162,4 @@ def _optimizer(model: nn.Module) -> torch.optim.Optimizer:
             "rate_scale": BIAS_RATE,
         },
     ]
-    return torch.optim.SGD(groups, lr=0.0, momentum=MOMENTUM)
+    return torch.optim.SGD(groups, lr=0.0, momentum=MOMENTUM, fused=True)
