@@ -11,6 +11,7 @@ import json
 import mmap
 import os
 import tempfile
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ class Status(enum.IntEnum):
     """The system said that it could not answer."""
     UNANSWERED = 3
     """The run ended before any answer came."""
+    MISSING = 4
+    """Of a run that several generators did: this row's generator ended before it, or was lost with what it knew."""
 
 
 class Gauge(enum.IntEnum):
@@ -79,17 +82,22 @@ class Record:
     def __init__(self, rows: int, extra: Mapping[str, npt.DTypeLike] | None = None) -> None:
         dtypes = {name: np.dtype(dtype) for name, dtype in {**BASE_COLUMNS, **(extra or {})}.items()}
         size = _HEAD + sum(_padded(rows * dtype.itemsize) for dtype in dtypes.values())
-        self._fd = _shared_file(size)
+        self._own(_shared_file(size))
         self._map(rows, dtypes)
 
     @classmethod
     def attach(cls, fd: int, layout: str) -> Record:
         """The table that another process made: ``fd`` and ``layout`` are its ``Record.fd`` and ``Record.layout``."""
         record = cls.__new__(cls)
-        record._fd = fd
+        record._own(fd)
         described = json.loads(layout)
         record._map(described["rows"], {name: np.dtype(dtype) for name, dtype in described["columns"].items()})
         return record
+
+    def _own(self, fd: int) -> None:
+        self._fd = fd
+        self._let_go = weakref.finalize(self, os.close, fd)
+        self._let_go.atexit = False  # the end of the process closes it, and a forked child's is not ours to close
 
     def _map(self, rows: int, dtypes: dict[str, np.dtype[Any]]) -> None:
         self.rows = rows
@@ -133,8 +141,8 @@ class Record:
             np.save(folder / f"{name}.npy", column[: self.issued_rows])
 
     def close(self) -> None:
-        """Let go of the file descriptor; the arrays stay readable as long as they are held."""
-        os.close(self._fd)
+        """Let go of the file descriptor, as the end of the table does; the arrays stay readable while they are held."""
+        self._let_go()
 
 
 def bytes_per_row(extra: Mapping[str, npt.DTypeLike] | None = None) -> int:
