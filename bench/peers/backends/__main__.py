@@ -1,0 +1,31 @@
+"""``python -m bench.peers.backends``: Drumfire beside bare loops, then the section of RESULTS.md."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from bench.peers.backends.measures import BARE, MEASURES
+from bench.peers.comparison import Comparison
+
+COMPARISON = Comparison(
+    "backends",
+    (BARE,),
+    ("onnxruntime", "ai-edge-litert", "torch"),
+    "Medians over the rounds; the two sides of a row in turns of about a second within one process, with the same\n"
+    "file, data, batches of 8 and threads (all cores but one). The bare loop calls the framework on ready arrays and\n"
+    "leaves the outputs; Drumfire draws traffic, gathers batches, makes answers of the outputs and records them.\n"
+    "Server: the highest rate tried whose p99 from the scheduled time keeps within the bound, under dynamic batching.",
+    seconds=10,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    words = sys.argv[1:] if arguments is None else arguments
+    options = COMPARISON.options(words, [name for m in MEASURES for name in (m.name, m.family)])
+    COMPARISON.carry_out(options, MEASURES)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

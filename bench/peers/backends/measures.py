@@ -1,0 +1,85 @@
+"""What is measured of the backends: Offline beside the bare loop, and Server beside Offline, with what is aimed at.
+
+Knows the worker by its cases and figures; each measurement is a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+from bench.peers.goal import Figure, Figures, number
+from bench.peers.process import run
+from bench.peers.rounds import Measure, Side
+
+BARE = "bare loop"
+_BATCH_SIZE = 8
+_BACKENDS = ("onnxruntime", "tflite", "pytorch")
+_MODELS = ("mobilenet", "efficientnet-lite0")
+
+
+class _Case:
+    """A worker's case.  Its sides are measured in one process: whoever is asked first has it run for both."""
+
+    def __init__(self, kind: str, backend: str, model: str) -> None:
+        self._case = {"kind": kind, "backend": backend, "model": model, "batch_size": _BATCH_SIZE}
+        self._told: dict[str, dict[str, float]] = {}
+
+    def side(self, name: str) -> Side:
+        """``ours`` or ``bare``.  Raises ``MeasurementError``."""
+
+        def told(seconds: float) -> dict[str, float]:
+            if name not in self._told:
+                command = [sys.executable, "-m", "bench.peers.backends.turns"]
+                self._told = run(command, json.dumps(self._case | {"seconds": seconds}), patience_s=1800).document
+            return self._told.pop(name)
+
+        return told
+
+
+def _offline(backend: str, model: str) -> Measure:
+    label, case = f"{model} on {backend}, Offline", _Case("offline", backend, model)
+    return Measure(
+        f"offline@{backend}-{model}",
+        (
+            Figure(label, "samples_per_s", "samples/s", theirs="samples_per_s", more_is_better=True, goal_ratio=0.97),
+            Figure(f"{label}: CPU a sample", "cpu_s_per_sample", "ms", 1e-3, "cpu_s_per_sample"),
+        ),
+        case.side("ours"),
+        {BARE: case.side("bare")},
+    )
+
+
+def _server(backend: str, model: str) -> Measure:
+    label = f"{model} on {backend}, Server"
+    share = f"{label}: of Offline's samples/s, within"
+    return Measure(
+        f"server@{backend}-{model}",
+        (
+            Figure(f"{share} its own bound", "own_share", "", more_is_better=True, goal=0.85),
+            Figure(f"{share} 20 times a lone sample's time", "wide_share", "", more_is_better=True, goal=0.85),
+        ),
+        _Case("server", backend, model).side("ours"),
+        note=lambda medians: f"{label}: {_bounds(medians)}.",
+    )
+
+
+def _bounds(medians: Figures) -> str:
+    told = [
+        f"a lone sample takes {number(medians['lone_s'] * 1e3)} ms, Offline is {number(medians['offline_per_s'])}/s"
+    ]
+    for name in ("own", "wide"):
+        bound = f"within {number(medians[f'{name}_bound_s'] * 1e3)} ms"
+        if medians[f"{name}_share"]:
+            p99, size = number(medians[f"{name}_latency_s"] * 1e3), number(medians[f"{name}_mean_batch"])
+            told.append(f"{bound}: p99 {p99} ms at {number(medians[f'{name}_samples_per_s'])}/s, batches of {size}")
+        else:
+            told.append(f"{bound}: not even at the lowest share that was tried")
+    return "; ".join(told)
+
+
+MEASURES: Sequence[Measure] = (
+    *(_offline(backend, model) for model in _MODELS for backend in _BACKENDS),
+    *(_server(backend, model) for model in _MODELS for backend in _BACKENDS),
+)

@@ -1,0 +1,157 @@
+"""One model on one backend in a fresh process: Drumfire and the bare loop in turns.  A case in, figures out.
+
+Run as a module of its own: the case is JSON on standard input, the figures are JSON on standard output.  In turns of a
+second or so, as the machine's own speed changes within minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bench.assembly import fit, spare_cores
+from bench.peers.backends.bare import LOOPS, Call
+from loadgen import Scenario, Test, TestSettings, run_on_fast_loop
+from loadgen.rounds import built_in_values
+from sut import backends, models
+from sut.batcher import BatchedSystem, batch_sizes, service_times
+from sut.cache import cache_folder
+from sut.library import ArrayLibrary
+
+_IN_MEMORY = 64
+_TURN_S = 1.0
+_SHARES = (0.98, 0.95, 0.92, 0.9, 0.87, 0.85, 0.8, 0.7, 0.5, 0.3)
+"""Of Offline's rate: what Server runs ask for, until one keeps within the bound."""
+_PERCENTILE = 99
+_LONE_TIMES = 20
+"""A second bound, in times that a sample alone takes: the models' own are meant for other machines."""
+
+
+@dataclass
+class _Spent:
+    """What a side did so far."""
+
+    samples: int = 0
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+
+    @property
+    def figures(self) -> dict[str, float]:
+        return {"samples_per_s": self.samples / self.wall_s, "cpu_s_per_sample": self.cpu_s / self.samples}
+
+
+class _Loaded:
+    """The model on its backend, put together as a run of the command line is."""
+
+    def __init__(self, backend: str, model: str, batch_size: int) -> None:
+        self.model, self.batch_size = models.get(model), batch_size
+        self.threads, form = spare_cores(), backends.form(backend)
+        self.file = self.model.weights(cache_folder(), None, form)
+        self.backend = backends.load(backend, self.file, "cpu", self.threads, backends.Tuning(batch_size))
+        library = self.model.library(performance_count=_IN_MEMORY)
+        assert isinstance(library, ArrayLibrary)
+        self.library = library
+        fit(library, self.backend, self.model)
+        count = min(library.performance_count, library.total_count) // batch_size * batch_size
+        library.load(np.arange(count))
+        self.batches = np.split(library.batch(np.arange(count)).copy(), count // batch_size)
+        self.bare: Call = LOOPS[backend](self.file, self.batches[0], self.threads)
+
+    def run(self, batch: Any) -> Any:
+        return self.model.respond(self.backend.run(batch))
+
+    def test(self, settings: TestSettings) -> Test:
+        system = BatchedSystem(self.model.name, [self.run], self.library, max_batch_size=self.batch_size)
+        test = Test(system, self.library, settings)
+        run_on_fast_loop(test.run())
+        return test
+
+    def offline(self, samples: int, spent: _Spent) -> None:
+        """An Offline run of so many samples, by what it recorded."""
+        settings = TestSettings(scenario=Scenario.Offline, min_duration_ms=1)
+        settings.min_query_count, settings.offline_expected_qps = samples, 1.0
+        report = self.test(settings).reports[0]
+        spent.cpu_s += report.overhead.process_cpu_s
+        spent.samples += report.issued_rows
+        spent.wall_s += report.lasted_ns * 1e-9
+
+    def loop(self, samples: int, spent: _Spent) -> None:
+        """The bare loop over ready batches."""
+        began, cpu = time.perf_counter(), time.process_time()
+        for at in range(samples // self.batch_size):
+            self.bare(self.batches[at % len(self.batches)])
+        spent.wall_s += time.perf_counter() - began
+        spent.cpu_s += time.process_time() - cpu
+        spent.samples += samples // self.batch_size * self.batch_size
+
+    def turn(self) -> int:
+        """Samples that take about ``_TURN_S``; finding out warms both sides."""
+        lasted = min(
+            *service_times(lambda: self.run(self.batches[0])), *service_times(lambda: self.bare(self.batches[0]))
+        )
+        return max(round(_TURN_S / lasted), 2) * self.batch_size
+
+
+def offline(case: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Offline and the bare loop, a turn each, the loop at both ends."""
+    loaded = _Loaded(case["backend"], case["model"], case["batch_size"])
+    samples, ours, bare = loaded.turn(), _Spent(), _Spent()
+    loaded.loop(samples // 2, bare)
+    while ours.wall_s < case["seconds"]:
+        loaded.offline(samples, ours)
+        loaded.loop(samples if ours.wall_s < case["seconds"] else samples // 2, bare)
+    return {"ours": ours.figures, "bare": bare.figures}
+
+
+def server(case: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """The highest share of Offline's rate whose Server run keeps within a bound: the model's own, and ours."""
+    loaded = _Loaded(case["backend"], case["model"], case["batch_size"])
+    whole = _Spent()
+    samples = loaded.turn()
+    while whole.wall_s < case["seconds"]:
+        loaded.offline(samples, whole)
+    rate = whole.figures["samples_per_s"]
+    lone_s = float(np.median(service_times(lambda: loaded.run(loaded.batches[0][:1]), _TURN_S)))
+    own_s = built_in_values()[f"{case['model']}.Server.target_latency"] * 1e-3
+    figures = {"offline_per_s": rate, "lone_s": lone_s}
+    left = {"own": own_s, "wide": _LONE_TIMES * lone_s}
+    for name, bound in left.items():
+        figures |= {f"{name}_bound_s": bound, f"{name}_share": 0.0}
+        figures |= dict.fromkeys((f"{name}_samples_per_s", f"{name}_latency_s", f"{name}_mean_batch"), 0.0)
+    for share in _SHARES:
+        found = _served(loaded, rate * share, case["seconds"])
+        for name in [name for name, bound in left.items() if found["latency_s"] <= bound]:
+            del left[name]
+            figures |= {f"{name}_{figure}": value for figure, value in found.items()}
+            figures[f"{name}_share"] = found["samples_per_s"] / rate
+        if not left:
+            break
+    return {"ours": figures}
+
+
+def _served(loaded: _Loaded, rate: float, seconds: float) -> dict[str, float]:
+    """A Server run: completed samples a second, the latency at the percentile and the mean batch."""
+    settings = TestSettings(scenario=Scenario.Server, min_duration_ms=round(seconds * 1000))
+    settings.server_target_qps = rate
+    columns = loaded.test(settings).record.columns
+    latency = columns["completed"] - columns["scheduled"]
+    at = -(-latency.size * _PERCENTILE // 100) - 1
+    sizes = batch_sizes(columns["batch_size"])
+    return {
+        "samples_per_s": (latency.size - 1) / (int(columns["completed"].max()) * 1e-9),
+        "latency_s": int(np.partition(latency, at)[at]) * 1e-9,
+        "mean_batch": latency.size / sum(sizes.values()),
+    }
+
+
+KINDS = {"offline": offline, "server": server}
+
+
+if __name__ == "__main__":
+    asked = json.load(sys.stdin)
+    print(json.dumps(KINDS[asked["kind"]](asked)))
