@@ -20,7 +20,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -200,7 +199,9 @@ def _throughput(results: Sequence[Mapping[str, Any]]) -> float:
 def _show(
     found: Mapping[str, Any], score: Score, results: Sequence[Mapping[str, Any]], folder: Path, console: Console
 ) -> None:
-    table = Table("seed", "target", "epochs", "box", "mask", "official", "wall", "images/s", "counted", box=SIMPLE)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)  # fits 80 columns
+    for name in ("seed", "target", "epochs", "box", "mask", "official", "wall", "images/s", "counted"):
+        table.add_column(name, no_wrap=True, justify="left" if name in ("target", "counted") else "right")
     for number, result in enumerate(results):
         last = result["evaluations"][-1] if result["evaluations"] else {"box": 0.0, "mask": 0.0}
         table.add_row(
