@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from loadgen import Mode, Responses, SampleLibrary, Scenario, SystemUnderTest, T
 from loadgen.config import ConfigReader
 from loadgen.system import IndexArray
 from sut import backends, models
+from sut.backends.buckets import Buckets
 from sut.batcher import MAX_BATCH_SIZE, BatchedSystem, RunBatch, service_times
 from sut.cache import cache_folder
 from sut.datasets import coco
@@ -29,9 +30,13 @@ from sut.models.detector import DetectionJudge
 from sut.models.file import FileModel
 from sut.models.model import Accuracy, Form, Model
 from sut.null import NullSystem
+from sut.triton.endpoint import Endpoint
+from sut.triton.statistics import ServerWatch
 
 _MAX_BATCH_SIZE = 32
 """The largest batch of a model in this process unless the user says otherwise."""
+_LONGEST_BATCH_S = 4.0
+"""Of what is measured before a run."""
 
 
 class UsageError(ValueError):
@@ -58,6 +63,12 @@ class Assembly:
     """The servers that the live view asks, where the system is remote."""
     told: Callable[[list[slice]], dict[str, Any] | None] = lambda phases: None
     """What the servers say they did, for the result: from the rows that each phase issued."""
+    watches: Mapping[Endpoint, ServerWatch] = field(default_factory=dict)
+    """What asks the servers that."""
+    counted: Callable[[], tuple[Mapping[Endpoint, int], Mapping[str, int]]] = lambda: ({}, {})
+    """Requests that each server answered with outputs, and what happened to connections."""
+    digests: Callable[[], dict[str, str]] = dict
+    """Hashes of the model as the servers describe it and of the data, to compare with those of another process."""
     notes: list[str] = field(default_factory=list)
     """What the user should know before the run."""
     _loaded: list[backends.Backend] = field(default_factory=list)
@@ -72,15 +83,14 @@ def assemble(options: argparse.Namespace) -> Assembly:
     max_batch_size = options.max_batchsize or _MAX_BATCH_SIZE
     if max_batch_size > MAX_BATCH_SIZE:
         raise UsageError(f"--max-batchsize must be at most {MAX_BATCH_SIZE}, not {max_batch_size}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = options.threads or max(1, (cores - 1) // options.instances)
+    threads = options.threads or spare_cores(options.instances)
 
     model = _model(options)
     loaded: list[backends.Backend] = []
     if options.backend != "null":
         tuning = backends.Tuning(max_batch_size, options.precision or "fp32", options.compile)
         # What can be told before any weights are made is told first.
-        backends.check_tuning(options.backend, tuning)
+        backends.check(options.backend, options.device, tuning)
         weights = model.weights(cache_folder(), options.weights, backends.form(options.backend))
         for _ in range(options.instances):
             loaded.append(backends.load(options.backend, weights, options.device, threads, tuning))
@@ -96,7 +106,7 @@ def assemble(options: argparse.Namespace) -> Assembly:
     except ValueError as error:
         raise UsageError(str(error)) from None
     for backend in loaded[:1]:
-        _fit(library, backend, model)
+        fit(library, backend, model)
     if loaded and loaded[0].fixed_batch_size is not None:
         max_batch_size = loaded[0].fixed_batch_size
 
@@ -145,6 +155,12 @@ def assemble(options: argparse.Namespace) -> Assembly:
     return assembly
 
 
+def spare_cores(instances: int = 1) -> int:
+    """For each of so many copies of a model: the machine's cores but one, which the generator uses."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, (cores - 1) // instances)
+
+
 def _model(options: argparse.Namespace) -> Model:
     suffixes = tuple(form.value for form in Form)
     if options.model not in models.MODELS and (options.model.endswith(suffixes) or os.sep in options.model):
@@ -156,8 +172,11 @@ def _model(options: argparse.Namespace) -> Model:
     return models.get(options.model)
 
 
-def _fit(library: SampleLibrary, backend: backends.Backend, model: Model) -> None:
-    """See that the backend takes what the model's data is, before anything is computed, and lay the data out for it."""
+def fit(library: SampleLibrary, backend: backends.Backend, model: Model) -> None:
+    """See that the backend takes what the model's data is, before anything is computed, and lay the data out for it.
+
+    Raises ``BackendError``.
+    """
     takes, gives = backend.sample_shape, model.input_shape
 
     def taken(shape: tuple[int, ...]) -> bool:
@@ -176,7 +195,10 @@ def _fit(library: SampleLibrary, backend: backends.Backend, model: Model) -> Non
 
 
 def _run_batch(backend: backends.Backend, model: Model) -> RunBatch:
-    return lambda batch: model.respond(backend.run(batch))
+    size, run = backend.fixed_batch_size, backend.run
+    if size is not None:
+        run = Buckets({size: run}).run
+    return lambda batch: model.respond(run(batch))
 
 
 def read_settings(options: argparse.Namespace, model_name: str) -> tuple[TestSettings, tuple[str, ...]]:
@@ -202,19 +224,28 @@ def read_settings(options: argparse.Namespace, model_name: str) -> tuple[TestSet
 
 
 class _Service:
-    """How fast the model answers, measured before the run on real samples; it warms the model up as well."""
+    """How fast the model answers, measured before the run on real samples; it warms the model up as well.
+
+    The best times count where they say how much traffic is to be drawn, so that it lasts for the run.
+    """
 
     def __init__(self, run: RunBatch, library: SampleLibrary, max_batch_size: int, instances: int) -> None:
         self._run, self._library = run, library
         self._max_batch_size, self._instances = max_batch_size, instances
+        self._known: dict[int, list[float]] = {}
 
-    def seconds(self, batch_size: int) -> float:
-        """The median time of one batch.  Raises ``BackendError`` when the model refuses it."""
+    def _times(self, batch_size: int) -> list[float]:
+        """Of some batches of this size, s.  Raises ``BackendError`` when the model refuses it."""
+        if batch_size not in self._known:
+            self._known[batch_size] = self._measured(batch_size)
+        return self._known[batch_size]
+
+    def _measured(self, batch_size: int) -> list[float]:
         indices = np.arange(batch_size) % min(self._library.performance_count, self._library.total_count)
         self._library.load(indices)
         try:
             batch = self._library.batch(indices)
-            return statistics.median(service_times(lambda: self._run(batch)))
+            return service_times(lambda: self._run(batch), least=2)  # the first may still be warming up
         except Exception as error:  # whatever a model may raise on the data
             text = " ".join(str(error).split())[:300]
             raise backends.BackendError(f"the model does not run on its data: {text}") from None
@@ -222,14 +253,19 @@ class _Service:
             self._library.unload(indices)
 
     def check(self) -> None:
-        self.seconds(1)
+        self._times(1)
 
     def query_seconds(self, samples: int) -> float:
         """Run batch after batch."""
-        whole, rest = divmod(samples, self._max_batch_size)
-        seconds = whole * self.seconds(self._max_batch_size) if whole else 0.0
-        return seconds + (self.seconds(rest) if rest else 0.0)
+        size = self._affordable(samples)
+        return samples / size * min(self._times(size))
 
     def samples_per_second(self, *, together: bool) -> float:
-        batch_size = self._max_batch_size if together else 1
-        return self._instances * batch_size / self.seconds(batch_size)
+        if together:
+            size = self._affordable(self._max_batch_size)
+            return self._instances * size / min(self._times(size))
+        return self._instances / statistics.median(self._times(1))
+
+    def _affordable(self, samples: int) -> int:
+        """The largest batch for so many samples that does not take longer to measure than anybody wants to wait."""
+        return max(1, min(samples, self._max_batch_size, int(_LONGEST_BATCH_S / min(self._times(1)))))

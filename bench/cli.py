@@ -27,12 +27,13 @@ from sut.backends import BackendError
 from sut.datasets import DataError
 from sut.fetch import FetchError
 from sut.kserve.errors import ServerError
+from sut.models.quantized import QuantizeError
 from sut.triton.inputs import InputError
 from sut.triton.local_environment import LocalTritonError
 
 USAGE, INTERRUPTED = 2, 130
 
-_EXPECTED_ERRORS = (
+EXPECTED_ERRORS = (
     UsageError,
     SettingsError,
     OutputError,
@@ -43,14 +44,10 @@ _EXPECTED_ERRORS = (
     models.UnknownModel,
     models.MissingExtra,
     models.WeightsError,
+    QuantizeError,
     DataError,
     FetchError,
 )
-
-_NOT_YET = {
-    "--workers": "several generator processes",
-    "--hosts": "several hosts",
-}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -66,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = options.command(options)
         sys.stdout.flush()
-    except _EXPECTED_ERRORS as error:
+    except EXPECTED_ERRORS as error:
         print(f"drumfire: {error}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
@@ -91,8 +88,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_audit(commands)
     _add_calibrate(commands)
     _add_prepare(commands)
+    _add_cluster(commands)
+    _add_serve(commands)
     listing = commands.add_parser("models", help="list the models and what each needs")
     listing.add_argument("--json", action="store_true", help="print one JSON object")
+    listing.add_argument("--table", action="store_true", help="print which backend takes which model, as Markdown")
     listing.set_defaults(command=_models)
     doctor = commands.add_parser("doctor", help="check this machine: packages, clocks, timers, GPUs")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
@@ -227,8 +227,7 @@ def _add_run_options(run: _Parser) -> None:
         "--patience", type=_positive(float), default=DEFAULT_PATIENCE_S, metavar="S",
         help=f"give up after S seconds without any answer (default: {DEFAULT_PATIENCE_S:g})",
     )  # fmt: skip
-    for option, what in _NOT_YET.items():
-        run.add_argument(option, nargs="?", action=_NotYet, const=what, dest="not_yet", help=argparse.SUPPRESS)
+    _add_fleet(run)
 
 
 def _add_remote(run: _Parser) -> None:
@@ -292,6 +291,58 @@ def _add_remote(run: _Parser) -> None:
     )
 
 
+def _add_fleet(run: _Parser) -> None:
+    fleet = run.add_argument_group("many generators, one schedule (BACKEND triton)")
+    fleet.add_argument(
+        "--workers", type=_positive(int), metavar="N",
+        help="send from N processes, each every N-th query; with --hosts: from N on each host; connections are each "
+        "one's own, and --concurrency is shared out",
+    )  # fmt: skip
+    fleet.add_argument(
+        "--hosts", type=_positive(int), metavar="N", help="send from N hosts of a Ray cluster (see drumfire cluster)"
+    )
+    fleet.add_argument(
+        "--ray-address", metavar="HOST:PORT", help="the cluster's head (default: the one that this host belongs to)"
+    )
+    fleet.add_argument(
+        "--on-host-loss", choices=("continue", "abort"), default="continue", metavar="HOW",
+        help="when a generator is lost, which makes the run INVALID: continue (default) with the others, or abort",
+    )  # fmt: skip
+    fleet.add_argument(
+        "--independent-streams", action="store_true",
+        help="SingleStream and MultiStream: let each generator be a stream of its own, and say so in the result",
+    )  # fmt: skip
+
+
+def _add_cluster(commands: argparse._SubParsersAction[_Parser]) -> None:
+    cluster = commands.add_parser("cluster", help="the hosts that drumfire run --hosts sends from (a Ray cluster)")
+    tasks = cluster.add_subparsers(title="what", required=True, parser_class=_Parser, metavar="WHAT")
+    up = tasks.add_parser("up", help="start the cluster's head on this host")
+    up.add_argument("--port", type=_positive(int), default=6379, metavar="N", help="(default: 6379)")
+    up.add_argument("--load-on-head", action="store_true", help="let the head's host send load as well")
+    join = tasks.add_parser("join", help="let this host send load; what it needs is the head's token")
+    join.add_argument("address", metavar="ADDRESS", help="the head's HOST:PORT")
+    down = tasks.add_parser("down", help="end what up and join have started on this host, and nothing else")
+    status = tasks.add_parser("status", help="tell what runs here and which hosts the cluster has")
+    status.add_argument("address", metavar="ADDRESS", nargs="?", help="a head's HOST:PORT (default: that of this host)")
+    status.add_argument("--json", action="store_true", help="print one JSON object")
+    whose = {up: "this host's address for the others (default: 127.0.0.1, for trying it out on one host)"}
+    whose |= {join: "this host's address for the others (default: the one that reaches the head)"}
+    for parser, text in whose.items():
+        parser.add_argument("--host", metavar="IP", help=text)
+    for name, parser in (("up", up), ("join", join), ("down", down), ("status", status)):
+        parser.set_defaults(command=_cluster(name))
+
+
+def _cluster(task: str) -> Callable[[argparse.Namespace], int]:
+    def run(options: argparse.Namespace) -> int:
+        from bench.fleet import cluster
+
+        return cluster.commands()[task](options)
+
+    return run
+
+
 def _add_calibrate(commands: argparse._SubParsersAction[_Parser]) -> None:
     calibrate = commands.add_parser(
         "calibrate",
@@ -332,6 +383,87 @@ def _add_prepare(commands: argparse._SubParsersAction[_Parser]) -> None:
     weights.add_argument("--file", metavar="NAME", help="which of its published files (default: the ONNX file)")
     weights.add_argument("--url", metavar="URL", help="another place to fetch it from, such as a mirror")
     weights.set_defaults(command=_prepare("weights"))
+    quantize = tasks.add_parser(
+        "quantize", help="make an int8 ONNX file of a model for onnxruntime, and compare the two"
+    )
+    quantize.add_argument("model", metavar="MODEL", help=", ".join(models.MODELS))
+    quantize.add_argument("--weights", type=Path, metavar="F", help="the ONNX file (default: the model's own)")
+    quantize.add_argument("--dataset-path", type=Path, metavar="D", help="where the model's data set lies")
+    quantize.add_argument(
+        "--count", type=_positive(int), metavar="N", help="judge both on the first N samples (default: all)"
+    )
+    quantize.add_argument(
+        "--calibration-count", type=_positive(int), default=100, metavar="N",
+        help="samples that the ranges of the activations are taken from (default: 100)",
+    )  # fmt: skip
+    quantize.add_argument("--output", type=Path, metavar="F", help="the file to write (default: one in the cache)")
+    quantize.set_defaults(command=_prepare("quantize"))
+
+
+def _add_serve(commands: argparse._SubParsersAction[_Parser]) -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="serve models over HTTP and gRPC, as Triton's clients and 'drumfire run triton' speak them",
+        description="Serve models of this process by the KServe v2 protocol over HTTP and gRPC, with dynamic batching "
+        "over all connections, until Ctrl-C or SIGTERM: what was taken is then answered first.",
+        epilog="A first look: drumfire serve onnxruntime digits",
+    )
+    serve.add_argument("backend", metavar="BACKEND", help=f"what computes: {', '.join((*backends.BACKENDS, 'null'))}")
+    serve.add_argument(
+        "models", metavar="MODEL", nargs="+",
+        help=f"{', '.join(models.MODELS)}, identity (built in, needs no backend: null identity), a file, or NAME=FILE; "
+        "a name that comes again is its next version",
+    )  # fmt: skip
+    # After any number of models argparse could not find it by itself.
+    serve.add_argument_group("DEVICE", "cpu (default) or gpu, as the last word after the models")
+    serve.set_defaults(device="cpu")
+    ports = serve.add_argument_group("ports (0 takes a free one)")
+    ports.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (default: 127.0.0.1)")
+    ports.add_argument("--http-port", type=_port, default=8000, metavar="N", help="(default: 8000)")
+    ports.add_argument("--grpc-port", type=_port, default=8001, metavar="N", help="(default: 8001)")
+    ports.add_argument("--metrics-port", type=_port, default=8002, metavar="N", help="Prometheus (default: 8002)")
+    ports.add_argument("--tls-cert", type=Path, metavar="F", help="serve over TLS with this certificate")
+    ports.add_argument("--tls-key", type=Path, metavar="F", help="the key of --tls-cert")
+    ports.add_argument(
+        "--token-file", type=Path, metavar="F",
+        help="bearer tokens, one a line, one of which every request but health must bring; read again when it changes, "
+        "or on SIGHUP",
+    )  # fmt: skip
+    batching = serve.add_argument_group("batching")
+    batching.add_argument(
+        "--max-batchsize",
+        type=_positive(int),
+        metavar="N",
+        help="largest batch, and samples in a request (default: 32)",
+    )
+    batching.add_argument(
+        "--max-queue-delay", type=_at_least_zero, default=0.0, metavar="MS",
+        help="how long a request may wait for a fuller batch, ms (default: 0, a free worker takes what is there)",
+    )  # fmt: skip
+    batching.add_argument(
+        "--preferred-batchsize", type=_whole_numbers, metavar="N,N", help="batches of these sizes go at once"
+    )
+    batching.add_argument(
+        "--max-queue", type=_positive(int), default=8192, metavar="N",
+        help="requests that may wait for a model; more are refused (default: 8192)",
+    )  # fmt: skip
+    system = serve.add_argument_group("models")
+    system.add_argument(
+        "--instances", type=_positive(int), default=1, metavar="N", help="copies of each model that work side by side"
+    )
+    system.add_argument(
+        "--threads", type=_positive(int), metavar="N",
+        help="threads that a model computes with (default: all cores but one, which the connections use)",
+    )  # fmt: skip
+    system.add_argument("--precision", choices=backends.PRECISIONS, metavar="KIND", help="as in 'drumfire run'")
+    system.add_argument("--compile", choices=backends.COMPILE_MODES, metavar="MODE", help="as in 'drumfire run'")
+    serve.add_argument(
+        "--drain-timeout", type=_at_least_zero, default=30.0, metavar="S",
+        help="how long the end may take for what is under way, s (default: 30)",
+    )  # fmt: skip
+    serve.add_argument("--json", action="store_true", help="print one JSON object when it is ready")
+    serve.add_argument("--no-dashboard", action="store_true", help="show no status view")
+    serve.set_defaults(command=_serve)
 
 
 def _prepare(task: str) -> Callable[[argparse.Namespace], int]:
@@ -342,15 +474,6 @@ def _prepare(task: str) -> Callable[[argparse.Namespace], int]:
         return status
 
     return prepare
-
-
-class _NotYet(argparse.Action):
-    """An option of the fixed command line whose part is still to come."""
-
-    def __call__(
-        self, parser: argparse.ArgumentParser, _options: object, _values: object, name: str | None = None
-    ) -> None:
-        parser.error(f"{name}: {self.const} are not part of this version yet")
 
 
 def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
@@ -365,6 +488,26 @@ def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def _port(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 1 << 16:
+        raise argparse.ArgumentTypeError(f"a port is 0 to 65535, not {text!r}")
+    return value
+
+
+def _whole_numbers(text: str) -> list[int]:
+    try:
+        values = [int(one) for one in text.split(",")]
+    except ValueError:
+        values = [0]
+    if min(values) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: whole numbers of at least 1 are wanted, such as 4,8")
+    return values
 
 
 def _at_least_zero(text: str) -> float:
@@ -395,6 +538,12 @@ def _calibrate(options: argparse.Namespace) -> int:
     return calibrate(options)
 
 
+def _serve(options: argparse.Namespace) -> int:
+    from bench.serve import serve
+
+    return serve(options)
+
+
 def _triton_local(options: argparse.Namespace) -> int:
     from bench.triton_local import triton_local
 
@@ -406,6 +555,8 @@ def _models(options: argparse.Namespace) -> int:
 
     if options.json:
         print(json.dumps(listing.models()))
+    elif options.table:
+        print(listing.table())
     else:
         listing.show_models(listing.models(), Console())
     return 0

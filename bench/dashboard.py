@@ -43,6 +43,9 @@ class Dashboard:
     servers itself, so that the run does not.  ``probes``: the loads that a search has tried so far, and which passed.
     """
 
+    module = "bench.dashboard"
+    """The view's side."""
+
     def __init__(
         self,
         test: Test,
@@ -95,7 +98,7 @@ class Dashboard:
         try:
             process = subprocess.Popen(
                 # -P: a folder called bench where the user stands is not taken for this one.
-                [sys.executable, "-P", "-m", "bench.dashboard"],
+                [sys.executable, "-P", "-m", self.module],
                 stdin=subprocess.PIPE,
                 pass_fds=[self._fd, ready],
                 env=environment,
@@ -114,7 +117,7 @@ def main() -> None:
     view = json.loads(sys.stdin.buffer.readline())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # by way of the exits that put the cursor back
-    _step_back()
+    step_back()
     stream = sys.stderr if view["stream"] == "stderr" else sys.stdout
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="replace")  # a terminal without these letters shows others in their place
@@ -181,7 +184,7 @@ def _sleep(seconds: float) -> bool:
     return not wait([_STDIN], seconds)
 
 
-def _step_back() -> None:
+def step_back() -> None:
     """Take only processor time that nobody else wants, where the system has that, and little elsewhere."""
     with contextlib.suppress(OSError):
         os.nice(10)

@@ -1,7 +1,8 @@
-"""``drumfire models``: the models that can be run, and what each needs."""
+"""``drumfire models``: the models that can be run, on which backends, and what each needs."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +13,12 @@ from loadgen.environment import versions
 from loadgen.rounds import built_in_values
 from sut import backends
 from sut import models as known
+from sut.models import carried
+from sut.models.model import Form, Model
+from sut.models.published import PublishedNetwork
+
+_OWN = "yes"
+_SYNTHETIC = "synthetic only"
 
 
 def models() -> dict[str, Any]:
@@ -36,6 +43,8 @@ def models() -> dict[str, Any]:
             {
                 "name": name,
                 "takes": backends.form(name).value,
+                "devices": list(backends.devices(name)),
+                "weights": {model.name: weights_for(name, model) for model in known.MODELS.values()},
                 "precisions": list(backends.precisions(name)),
                 "extra": backends.extra(name),
                 "versions": versions(backends.distributions(name)),
@@ -43,6 +52,50 @@ def models() -> dict[str, Any]:
             for name in backends.BACKENDS
         ],
     }
+
+
+def extras(backend: str, model: str, device: str) -> list[str]:
+    """The pip extras that a run of a backend on a model, named or a file, needs.  Raises ``BackendError``."""
+    backends.check(backend, device, backends.Tuning())
+    found = [backends.extra(backend, device)]
+    named, form = known.MODELS.get(model), backends.form(backend)
+    if named is None:
+        return found
+    if named.extra is not None:
+        found.append(named.extra)
+    if form is Form.TFLITE and not carried.comes_as(named.name, form):
+        found.append("tflite-export")
+    return found
+
+
+def weights_for(backend: str, model: Model) -> str:
+    """On which weights the backend runs the model: its own, a published file, or random numbers only."""
+    if not isinstance(model, PublishedNetwork):
+        return _OWN
+    files = model.published_in(backends.form(backend))
+    return Path(files[0].file).suffix if files else _SYNTHETIC
+
+
+def table() -> str:
+    """Which backend takes which model, on which weights and devices, and why not: Markdown, for the README."""
+    models = list(known.MODELS.values())
+    headings = ["backend", "devices", *(model.name for model in models)]
+    lines = [headings, ["---"] * len(headings)]
+    why = []
+    for name in backends.BACKENDS:
+        weights = [weights_for(name, model) for model in models]
+        lines.append([f"`{name}`", ", ".join(backends.devices(name)), *weights])
+        if _SYNTHETIC in weights:
+            why.append(f"`{name}` takes {backends.form(name).value}")
+    rows = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"{rows}\n\n{_LEGEND.format(why=', '.join(why))}"
+
+
+_LEGEND = """\
+Every backend runs every model. *yes*: on the weights that come with it. A suffix: on a file that MLPerf published,
+where it has been fetched (a state dict, `.pth`, is exported first); one with operators that `tf` or TVM do not know is
+refused. *synthetic only*: on random weights, as MLPerf's file is in another form:
+{why}."""
 
 
 def show_models(found: dict[str, Any], console: Console) -> None:
@@ -69,13 +122,14 @@ def show_models(found: dict[str, Any], console: Console) -> None:
 
 def _show_backends(found: list[dict[str, Any]], console: Console) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("backend", "takes", "computes in", "here", "needs"):
+    for heading in ("backend", "takes", "on", "computes in", "here", "needs"):
         table.add_column(heading, no_wrap=heading != "here")
     for backend in found:
         here = ", ".join(f"{name} {version}" for name, version in backend["versions"].items() if version)
         table.add_row(
             backend["name"],
             backend["takes"],
+            " ".join(backend["devices"]),
             " ".join(backend["precisions"]),
             here or "not installed",
             Text(f"pip install '.[{backend['extra']}]'"),

@@ -7,6 +7,7 @@ answers) is asked before the run.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,8 +48,12 @@ _PROBE_S = 0.3
 _PATIENCE_S = 20.0
 
 
-def assemble(options: argparse.Namespace) -> Assembly:
-    """Ask the servers what the options name.  Raises ``UsageError`` and the errors of the parts, each one line."""
+def assemble(options: argparse.Namespace, drawn: TestSettings | None = None) -> Assembly:
+    """Ask the servers what the options name.  Raises ``UsageError`` and the errors of the parts, each one line.
+
+    ``drawn`` are the settings of a run of which this process does a part: nothing is measured to find them, and the
+    servers are asked what they did by whoever sees the whole.
+    """
     endpoints = _endpoints(options)
     official = options.client == "tritonclient"
     if official:
@@ -69,6 +74,7 @@ def assemble(options: argparse.Namespace) -> Assembly:
     model = _model(options)
     data = _inputs(options, model, interface)
     settings, errors = read_settings(options, model.name if model is not None else options.model)
+    settings = drawn or settings
     if model is None and settings.mode == Mode.AccuracyOnly:
         raise UsageError(
             "--accuracy needs labels: name a data set with --input-data "
@@ -135,10 +141,12 @@ def assemble(options: argparse.Namespace) -> Assembly:
             system = RemoteSystem(name, library, messages, *connecting, batch_size=batch_size, **details)
     if options.metrics_url and len(options.metrics_url) != len(endpoints):
         raise UsageError(f"--metrics-url: give one for each of the {len(endpoints)} servers, or none")
-    watches = {
-        endpoint: ServerWatch(endpoint, security, options.model, options.model_version, metrics_url)
-        for endpoint, metrics_url in zip(endpoints, options.metrics_url or [None] * len(endpoints), strict=True)
-    }
+    watches = {}
+    if drawn is None:
+        watches = {
+            endpoint: ServerWatch(endpoint, security, options.model, options.model_version, metrics_url)
+            for endpoint, metrics_url in zip(endpoints, options.metrics_url or [None] * len(endpoints), strict=True)
+        }
     watched = WatchedSystem(system, watches)
     assembly = Assembly(
         watched,
@@ -178,13 +186,29 @@ def assemble(options: argparse.Namespace) -> Assembly:
             options.metrics_url,
         ),
         told=watched.report,
+        watches=watches,
+        counted=lambda: (system.served, system.happened),
+        digests=lambda: _digests(interface, data, total, performance),
     )
     if found.configuration is None:
         assembly.notes.append("the server tells no model configuration: batching is judged from the shapes")
     service = _Service(system, library)
     name = model.name if model is not None else options.model
+    if drawn is not None:
+        service.check()
+        return assembly
     assembly.description["qps_source"] = size_traffic(settings, name, options, service, assembly.notes)
     return assembly
+
+
+def _digests(interface: ModelInterface, data: samples.Inputs, total: int, performance: int) -> dict[str, str]:
+    """Of what the model takes and gives, and of the samples that fit in memory together."""
+    digest = hashlib.sha256(f"{data.name} {total} {performance}".encode())
+    for index in range(performance):
+        for tensor in data.sample(index):
+            digest.update(f"{tensor.shape}".encode())
+            digest.update(tensor.data)
+    return {"model": hashlib.sha256(repr(interface).encode()).hexdigest(), "data": digest.hexdigest()}
 
 
 def _endpoints(options: argparse.Namespace) -> list[Endpoint]:

@@ -30,7 +30,7 @@ def show(document: Document, console: Console) -> None:
     console.print(Text(f"Result is : {document['validity']}", "bold green" if valid else "bold red"))
     _list(console, document["reasons"], "red")
     _list(console, [f"warning: {text}" for text in document["warnings"]], "yellow")
-    for rows in (_subject, _found, _rates, _latencies, _quality, _batches, _server, _overhead, _origin):
+    for rows in (_subject, _found, _rates, _latencies, _quality, _batches, _server, _hosts, _overhead, _origin):
         shown = list(rows(document))
         if shown:
             console.print()
@@ -267,6 +267,28 @@ def _gpu(gpu: Mapping[str, Any]) -> str:
     if gpu["energy_j"]:
         parts.append(f"{gpu['energy_j']:,.0f} J")
     return f"{gpu['uuid']}: {', '.join(parts) or 'no figures'}"
+
+
+def _hosts(document: Document) -> Iterator[Row]:
+    """Who did the run, where several generators did."""
+    found = document.get("hosts")
+    if found is None:
+        return
+    kind, generators = found["kind"], found["generators"]
+    partial = "" if found["status"] == "complete" else ", PARTIAL"
+    yield kind, f"{len(generators)} generators{partial}"
+    if found["start_dispersion_ns"] is not None:
+        bound = f", clocks within {figures.duration(found['clock_bound_ns'])}" if kind == "hosts" else ""
+        yield "", f"started within {figures.duration(found['start_dispersion_ns'])}{bound}"
+    for one in generators:
+        parts = [f"{one['answered']:,} of {one['samples']:,} samples answered"]
+        for key, name in (("lateness_ns", "late"), ("latency_ns", "latency")):
+            if one[key] is not None:
+                parts.append(f"{name} p50 {figures.duration(one[key]['p50'])}, p99 {figures.duration(one[key]['p99'])}")
+        where = f" ({one['machine']['host']})" if kind == "hosts" and one["machine"].get("host") else ""
+        slowest = ", the slowest" if one["name"] == found["slowest"] and len(generators) > 1 else ""
+        lost = f", LOST: {one['lost']['reason']}" if one["lost"] is not None else ""
+        yield "", f"{one['name']}{where}: {'; '.join(parts)}{slowest}{lost}"
 
 
 def _overhead(document: Document) -> Iterator[Row]:

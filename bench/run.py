@@ -13,7 +13,7 @@ import urllib.parse
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from rich.console import Console
@@ -22,6 +22,9 @@ from bench import assembly as local
 from bench import peak, remote, report
 from bench.assembly import Assembly, UsageError
 from bench.dashboard import Dashboard
+from bench.fleet import run as fleet
+from bench.fleet.run import FleetTest
+from bench.fleet.view import FleetView
 from loadgen import Mode, Scenario, Test, run_on_fast_loop, trace
 from loadgen.audit_config import audited
 from loadgen.confidence import StopRule, UntilConfident
@@ -63,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def assembled(options: argparse.Namespace) -> Iterator[Assembly]:
     """What the options name, ready to be driven; SIGTERM ends what is done with it as Ctrl-C does."""
+    fleet.check(options)
     with _terminating():
         assembly = _assemble(options)
         try:
@@ -75,16 +79,21 @@ def perform(
     assembly: Assembly, options: argparse.Namespace, folder: Path, messages: Console, rule: StopRule | None = None
 ) -> tuple[Test, dict[str, Any]]:
     """One run from its settings to its saved result, which is returned with it."""
-    test = Test(
-        assembly.system,
-        assembly.library,
-        assembly.settings,
-        config_warnings=assembly.config_warnings,
-        config_errors=assembly.config_errors,
-        patience_s=options.patience,
-        rule=rule,
-        timestamps=sys.stderr if options.json else None,
-    )
+    timestamps = sys.stderr if options.json else None
+    test: Test
+    if fleet.asked(options):
+        test = FleetTest(assembly, options, timestamps)
+    else:
+        test = Test(
+            assembly.system,
+            assembly.library,
+            assembly.settings,
+            config_warnings=assembly.config_warnings,
+            config_errors=assembly.config_errors,
+            patience_s=options.patience,
+            rule=rule,
+            timestamps=timestamps,
+        )
     prepare(folder, test.record.rows, assembly.system.columns)
     warnings = test.foreseen()
     for text in warnings:
@@ -116,6 +125,9 @@ def _document(
         "environment": environment,
         "directory": str(folder),
     }
+    if isinstance(test, FleetTest):
+        sections["hosts"] = test.section()
+        warnings = warnings + test.warnings()
     if isinstance(test.rule, UntilConfident):
         sections["confidence"] = _confidence(test.rule)
     result = document(test, sections, warnings)
@@ -273,7 +285,13 @@ def _drive(
 
     plain = options.json or not sys.stdout.isatty()
     stream: Literal["stdout", "stderr"] = "stderr" if options.json else "stdout"
-    live = Dashboard(test, title or assembly.title, plain=plain, stream=stream, server=assembly.servers, probes=probes)
+    live: Dashboard
+    if isinstance(test, FleetTest):
+        live = FleetView(test, assembly.title, plain=plain, stream=stream, server=assembly.servers)
+    else:
+        live = Dashboard(
+            test, title or assembly.title, plain=plain, stream=stream, server=assembly.servers, probes=probes
+        )
     with contextlib.nullcontext() if options.no_dashboard else live:
         run_on_fast_loop(main())
 
@@ -326,9 +344,8 @@ def _batching(test: Test) -> dict[str, Any]:
 
 def _told(test: Test, assembly: Assembly) -> dict[str, Any] | None:
     """What remote servers say of the run."""
-    firsts = [report.phase.first_row for report in test.reports]
-    counts = [report.issued_rows for report in test.reports]
-    return assembly.told([slice(first, first + count) for first, count in zip(firsts, counts, strict=True)])
+    # Where generators were lost these are row numbers, which index a column as a slice does.
+    return assembly.told([cast(slice, test.rows(report)) for report in test.reports])
 
 
 def _accuracy(test: Test, assembly: Assembly) -> dict[str, Any] | None:

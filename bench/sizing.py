@@ -17,6 +17,8 @@ _SERVER_SHARE = 0.25
 """Part of what the model answers one by one that a Server run asks for when no rate is given: far from saturation,
 as the issuing thread and the machine's other work need their share as well."""
 _OFFLINE_MARGIN = 1.3
+_OFFLINE_SPARE_S = 2.0
+"""Beyond the margin: a machine that was disturbed while it was measured may turn out twice as fast for some seconds."""
 _CLOSED_LOOP_MARGIN = 0.7
 """Assume somewhat faster than measured, so that the pre-drawn queries last for the run."""
 
@@ -71,7 +73,8 @@ def size_traffic(
                 "second were measured: the run may well be over before its least duration; raise --qps"
             )
         return "user.conf" if options.qps is None else "--qps"
-    rate = float(f"{capacity * (_OFFLINE_MARGIN if offline else _SERVER_SHARE):.3g}")
+    spare = _OFFLINE_SPARE_S / (settings.min_duration_ms / 1e3) if settings.min_duration_ms else 0.0
+    rate = float(f"{capacity * (_OFFLINE_MARGIN + spare if offline else _SERVER_SHARE):.3g}")
     setattr(settings, name, rate)
     notes.append(f"no --qps given: asking for {rate:g} a second, from a measurement of {capacity:.0f} a second")
     return "measured"

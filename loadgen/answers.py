@@ -204,8 +204,8 @@ class Answers:
 
     # What the run uses.
 
-    def begin(self, phase: Phase) -> None:
-        """A phase starts now, on the running loop."""
+    def begin(self, phase: Phase, origin_ns: int | None = None) -> None:
+        """A phase starts now, on the running loop; or started at ``origin_ns`` of the monotonic clock."""
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self.enough = False
@@ -213,7 +213,7 @@ class Answers:
         self.keeping = phase.accuracy or phase.logged is not None
         self._gauges[Gauge.FIRST_ROW] = self._first_row = phase.first_row
         self._gauges[Gauge.LAST_ROW] = phase.first_row + phase.rows
-        self.origin_ns = time.monotonic_ns()
+        self.origin_ns = time.monotonic_ns() if origin_ns is None else origin_ns
         self._gauges[Gauge.ORIGIN] = self.origin_ns
 
     def book(

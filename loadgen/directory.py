@@ -20,10 +20,11 @@ import numpy as np
 from loadgen import histogram, logs, summary
 from loadgen.draws import Int64Array
 from loadgen.issue import End
-from loadgen.record import bytes_per_row
+from loadgen.record import Record, bytes_per_row
 from loadgen.results import PERCENTILES, Distribution, Measured, Results, distribution, latencies
 from loadgen.run import PhaseReport, Test
 from loadgen.settings import EffectiveSettings, Scenario
+from loadgen.share import RowArray
 from loadgen.version import VERSION
 
 RESULT = "result.json"
@@ -104,7 +105,7 @@ def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> di
         found["latency_ns"] = _figures(results.latency, target)
         if results.query_latency is not None:
             found["query_latency_ns"] = _figures(results.query_latency, target)
-        found["lateness_ns"] = lateness = _lateness(test.effective.scenario, measured)
+        found["lateness_ns"] = lateness = _lateness(test, report, measured)
         if lateness["p99"] > _LATENESS_SHARE * results.latency.percentiles[0.5] and lateness["p99"] > 10_000:
             found["warnings"].append(
                 f"p99 lateness of {lateness['p99'] / 1e3:.0f} us is above {_LATENESS_SHARE:.0%} of the p50 latency: "
@@ -201,7 +202,7 @@ def _asked(test: Test) -> dict[str, Any]:
 
 
 def _delivered(test: Test, results: Results | None) -> dict[str, Any]:
-    issued = test.record.issued_rows
+    issued = sum(report.issued_rows for report in test.reports)
     good = issued - test.answers.faults.failed.total() - test.answers.faults.unanswered
     duration_s = sum(report.lasted_ns for report in test.reports) * 1e-9
     rates = results.rates if results is not None else {}
@@ -226,13 +227,11 @@ def _checks(test: Test, results: Results) -> dict[str, bool | None]:
     }
 
 
-def _lateness(scenario: Scenario, measured: Measured) -> dict[str, Any]:
+def _lateness(test: Test, report: PhaseReport, measured: Measured) -> dict[str, Any]:
     """How late the generator issued; in a closed loop, how long it took from an answer to the next issue."""
-    width = measured.samples_per_query
     late: Int64Array
-    if scenario in (Scenario.SingleStream, Scenario.MultiStream):
-        answered = measured.completed.reshape(-1, width).max(axis=1)
-        late = np.maximum(measured.issued[::width][1:] - answered[:-1], 0)
+    if test.effective.scenario in (Scenario.SingleStream, Scenario.MultiStream):
+        late = np.concatenate([_pauses(test.record, rows, measured) for rows in test.streams(report)])
         meaning = "from an answer to the next query's issue"
     else:
         late = measured.issued - measured.scheduled
@@ -247,6 +246,13 @@ def _lateness(scenario: Scenario, measured: Measured) -> dict[str, Any]:
         "share_over_1ms": share,
         "early": int(np.count_nonzero(late < 0)),
     }
+
+
+def _pauses(record: Record, rows: slice | RowArray, measured: Measured) -> Int64Array:
+    width = measured.samples_per_query
+    answered = record.completed[rows].reshape(-1, width).max(axis=1)
+    pauses: Int64Array = np.maximum(record.issued[rows][::width][1:] - answered[:-1], 0)
+    return pauses
 
 
 def _overhead(reports: list[PhaseReport]) -> dict[str, Any]:

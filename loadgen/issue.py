@@ -43,6 +43,7 @@ class End(enum.Enum):
     MAX_ASYNC = "Ending early: too many outstanding queries."
     NO_ANSWER = "Ending early: the system under test stopped answering."
     SYSTEM_GONE = "Ending early: the system under test is gone."
+    GENERATOR_LOST = "Ending early: a load generator was lost."
     INTERRUPTED = "Ending early: the run was interrupted."
     DECIDED = "Ending naturally: nothing more can be learnt from further queries."
 

@@ -28,6 +28,7 @@ from loadgen.pacer import Pacer
 from loadgen.record import Gauge, Record, Status, bytes_per_row
 from loadgen.results import Measured, Results, evaluate
 from loadgen.settings import Mode, Scenario, SettingsError, TestSettings, effective
+from loadgen.share import RowArray, Share
 from loadgen.system import SampleLibrary, SystemUnderTest
 from loadgen.traffic import Phase, draw, expected_rows
 from loadgen.version import VERSION
@@ -73,6 +74,8 @@ class PhaseReport:
     realtime_ns: int
     """How long the issuing thread ran with real-time priority."""
     exact_timer: bool
+    start_late_ns: int = 0
+    """How long after its start it began, where that was agreed with other generators."""
 
 
 class Test:
@@ -93,16 +96,18 @@ class Test:
         config_errors: tuple[str, ...] = (),
         patience_s: float = DEFAULT_PATIENCE_S,
         rule: StopRule | None = None,
+        share: Share | None = None,
         log: logs.DetailLog | None = None,
         timestamps: TextIO | None = None,
     ) -> None:
-        """``rule`` may end the performance phase before its traffic is out.  ``log``: go on with this log, whose head
-        is written.  ``timestamps`` is where they go if the settings ask for them (standard output as a default).
+        """``rule`` may end the performance phase before its traffic is out.  ``share``: do this part of the test, and
+        others do the rest.  ``log``: go on with this log, whose head is written.  ``timestamps`` is where they go if
+        the settings ask for them (standard output as a default).
         """
         if library.performance_count < 1:
             raise SettingsError("the library's performance count must be at least 1")
         self.system, self.library, self.requested = system, library, requested
-        self.patience_s, self.rule, self._timestamps = patience_s, rule, timestamps
+        self.patience_s, self.rule, self.share, self._timestamps = patience_s, rule, share, timestamps
         self.effective = effective(requested, library.total_count, library.performance_count)
         if rule is not None and rule.limit_ms is not None:
             self.effective = replace(self.effective, target_duration_ms=rule.limit_ms)
@@ -113,7 +118,12 @@ class Test:
             expected_rows(self.effective, library.total_count) * (bytes_per_row(system.columns) + _DRAWN_BYTES)
         )
         self.phases = draw(self.effective, library.total_count)
-        self.record = Record(sum(phase.rows for phase in self.phases), system.columns)
+        if share is None:
+            self.record = Record(sum(phase.rows for phase in self.phases), system.columns)
+        else:
+            self.phases = share.slice.of(self.phases, self.effective.max_query_count)
+            self.effective = share.slice.limits(self.effective)
+            self.record = share.record
         self.phases = [self._entered(phase) for phase in self.phases]
         closed = requested.scenario in (Scenario.SingleStream, Scenario.MultiStream)
         self.answers = Answers(self.record, closed_loop=closed)
@@ -244,8 +254,10 @@ class Test:
 
     async def _run_phase(self, phase: Phase) -> End:
         with Pacer() as pacer:
+            start_ns = await self._agreed_start()
+            late_ns = 0 if start_ns is None else await pacer.until(start_ns) - start_ns
             before = Reading.now(self._pauses)
-            self.answers.begin(phase)
+            self.answers.begin(phase, start_ns)
             began, end = datetime.now(UTC), None
             telling = [asyncio.ensure_future(self._tell(pacer, before))]
             if self.rule is not None and not phase.accuracy:
@@ -255,9 +267,7 @@ class Test:
                 self._print(f"Perf mode start. system_clock Timestamp = {time.time():.0f}")
             wall_ns = time.time_ns()
             try:
-                limits = Limits.of(self.effective, phase)
-                drain_s = None if self.rule is None else self.rule.drain_s
-                end = await issue(phase, limits, self.system, self.answers, pacer, self.patience_s, drain_s)
+                end = await self._issue(phase, pacer)
             finally:
                 for task in telling:
                     task.cancel()
@@ -279,6 +289,7 @@ class Test:
                         pacer.longest_stall_ns,
                         pacer.priority.raised_ns,
                         pacer.exact_timer,
+                        late_ns,
                     )
                 )
         if timestamps:
@@ -291,6 +302,16 @@ class Test:
             self.log.message(end.value)
         logs.put_phase_end(self.log, began, lasted_ns)
         return end
+
+    async def _agreed_start(self) -> int | None:
+        """When the next phase begins, ns of the monotonic clock; None: at once."""
+        return None if self.share is None else await self.share.start(len(self.reports))
+
+    async def _issue(self, phase: Phase, pacer: Pacer) -> End:
+        """Have a phase's rows issued and answered."""
+        limits = Limits.of(self.effective, phase)
+        drain_s = None if self.rule is None else self.rule.drain_s
+        return await issue(phase, limits, self.system, self.answers, pacer, self.patience_s, drain_s)
 
     async def _tell(self, pacer: Pacer, began: Reading) -> None:
         """Keep the table's gauges up to date for whoever watches: how far the run is, and what the generator costs."""
@@ -364,11 +385,21 @@ class Test:
             self._results = evaluate(self.effective, self.measured(report), self.spoiled())
         return self._results
 
+    def rows(self, report: PhaseReport) -> slice | RowArray:
+        """The rows that a phase issued, whole queries only."""
+        first, width = report.phase.first_row, report.phase.samples_per_query
+        return slice(first, first + report.issued_rows // width * width)
+
+    def streams(self, report: PhaseReport) -> list[slice | RowArray]:
+        """The same rows by whose queries followed each other: closed loops, of which there is one."""
+        return [self.rows(report)]
+
     def measured(self, report: PhaseReport) -> Measured:
         """The columns of a phase, whole queries only."""
-        record, width = self.record, report.phase.samples_per_query
-        first = report.phase.first_row
-        rows = slice(first, first + report.issued_rows // width * width)
+        return self._columns_of(self.rows(report), report.phase.samples_per_query)
+
+    def _columns_of(self, rows: slice | RowArray, width: int) -> Measured:
+        record = self.record
         tokens = self.effective.use_token_latencies and {"first_token", "n_tokens"} <= record.columns.keys()
         return Measured(
             record.scheduled[rows],

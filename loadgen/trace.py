@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from loadgen.record import Status
 from loadgen.run import PhaseReport, Test
 from loadgen.settings import Scenario
@@ -52,14 +54,14 @@ def _events(test: Test, report: PhaseReport, offset_ns: int, pid: int) -> Iterat
     first, width = report.phase.first_row, report.phase.samples_per_query
     server = test.effective.scenario == Scenario.Server and not report.phase.accuracy
     tokens = columns.get("first_token")
-    for start in range(first, first + report.issued_rows, _CHUNK_ROWS):
-        rows = range(start, min(start + _CHUNK_ROWS, first + report.issued_rows))
-        part = slice(rows.start, rows.stop)
+    known = np.arange(test.record.rows)[test.rows(report)]
+    for start in range(0, known.size, _CHUNK_ROWS):
+        rows = known[start : start + _CHUNK_ROWS]
         named = ("sample_index", "scheduled", "issued", "completed", "status")
-        lists = [columns[name][part].tolist() for name in named]
-        firsts = tokens[part].tolist() if tokens is not None else [0] * len(rows)
+        lists = [columns[name][rows].tolist() for name in named]
+        firsts = tokens[rows].tolist() if tokens is not None else [0] * rows.size
         lines = []
-        for row, index, due, issued, done, status, token in zip(rows, *lists, firsts, strict=True):
+        for row, index, due, issued, done, status, token in zip(rows.tolist(), *lists, firsts, strict=True):
             at = f'"pid":{pid},"ts":{(offset_ns + due) / 1000:.3f}'
             sample = '"name":"Sample","cat":"default"'  # fields in the reference's order, which its readers match
             row_id = f'"pid":{pid},"id":{row}'

@@ -25,6 +25,34 @@ RunBatch = Callable[[npt.NDArray[Any]], Responses]
 MAX_BATCH_SIZE = np.iinfo(np.uint16).max
 
 
+class BatchRule:
+    """When a batch goes, and how large, whatever it is of: rows here, requests in a server's queue.
+
+    A batch goes when as many samples wait as a preferred size, which without any named is ``max_size``, or when the
+    oldest has waited for ``max_delay_ns``.  With a delay of 0 a free worker takes what is there.
+    """
+
+    def __init__(self, max_size: int, max_delay_ns: int = 0, preferred: Sequence[int] = ()) -> None:
+        if not 1 <= max_size <= MAX_BATCH_SIZE:
+            raise ValueError(f"the batch size must be 1 to {MAX_BATCH_SIZE}, not {max_size}")
+        self.max_size, self.max_delay_ns = max_size, max_delay_ns
+        self.preferred = tuple(sorted(preferred))
+        self._sizes = self.preferred[::-1] or (max_size,)
+        self.least = self._sizes[-1]
+        """So many samples need not wait."""
+
+    def patience_ns(self, waiting: int) -> int:
+        """How long after its arrival the oldest of so many samples may still be made to wait."""
+        return self.max_delay_ns if waiting < self.least else 0
+
+    def size(self, waiting: int) -> int:
+        """Of so many samples that need not wait any more, how many go."""
+        for size in self._sizes:
+            if size <= waiting:
+                return size
+        return waiting
+
+
 class BatchedSystem:
     """A system in this process: ``workers`` run batches, each in a thread of its own.
 
@@ -45,13 +73,11 @@ class BatchedSystem:
         max_batch_size: int,
         max_queue_delay_s: float = 0.0,
     ) -> None:
-        if not 1 <= max_batch_size <= MAX_BATCH_SIZE:
-            raise ValueError(f"the batch size must be 1 to {MAX_BATCH_SIZE}, not {max_batch_size}")
+        self._rule = BatchRule(max_batch_size, round(max_queue_delay_s * 1e9))
         self.name = name
         self.answer: Answer | None = None
         self._workers, self._library = workers, library
         self._max_batch_size = max_batch_size
-        self._max_queue_delay_ns = round(max_queue_delay_s * 1e9)
         self._next_row = 0
         self._end_row = 0
         self._flushing = False
@@ -118,13 +144,14 @@ class BatchedSystem:
                 if waiting == 0:
                     self._wait(None)
                     continue
-                if waiting < self._max_batch_size and self._max_queue_delay_ns and not self._flushing:
-                    left_ns = int(self._issued[self._next_row]) + self._max_queue_delay_ns - self._answers.now()
+                patience_ns = self._rule.patience_ns(waiting)
+                if patience_ns and not self._flushing:
+                    left_ns = int(self._issued[self._next_row]) + patience_ns - self._answers.now()
                     if left_ns > 0:
                         self._wait(left_ns * 1e-9)
                         continue
                 first = self._next_row
-                self._next_row = last = min(first + self._max_batch_size, self._end_row)
+                self._next_row = last = first + self._rule.size(waiting)
                 if last < self._end_row and self._idle:
                     self._changed.notify()
                 return first, last

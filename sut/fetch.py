@@ -55,10 +55,13 @@ _MEND = "if the file was changed on purpose, remove the record; else fetch it ag
 
 def check(path: Path) -> str:
     """The SHA-256 of ``path``; recorded where it was not yet.  Raises ``FetchError`` where it is another one."""
-    digest, recorded = _sha256(path), _recorded(path)
-    if recorded is None:
-        _record(path).write_text(f"{digest}  {path.name}\n")
-    elif recorded != digest:
+    try:
+        digest, recorded = _sha256(path), _recorded(path)
+        if recorded is None:
+            _record(path).write_text(f"{digest}  {path.name}\n")
+    except OSError as error:
+        raise FetchError(f"cannot check {path}: {error.strerror or error}; mend that, or set MODEL_DIR") from None
+    if recorded not in (None, digest):
         raise FetchError(f"{path} has SHA-256 {digest}, and {_record(path)} says {recorded}: {_MEND}")
     return digest
 

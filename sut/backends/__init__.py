@@ -6,7 +6,7 @@ A backend refuses what it can not do: asked for a GPU it never falls back to the
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -75,8 +75,8 @@ class _BackendModule(Protocol):
     """The packages whose versions belong in a result."""
     FORM: Form
     """The form in which it takes a model."""
-    EXTRA: str
-    """The pip extra that brings it on a CPU."""
+    EXTRAS: Mapping[str, str]
+    """The devices that it runs on, and the pip extra that brings it for each."""
     PRECISIONS: Sequence[str]
     COMPILE_MODES: Sequence[str]
 
@@ -86,17 +86,21 @@ class _BackendModule(Protocol):
 def load(backend: str, model: Path, device: str, threads: int, tuning: Tuning | None = None) -> Backend:
     """Load the model file on ``device`` (cpu or gpu) with ``threads`` threads.  Raises ``BackendError``."""
     module, tuning = _module(backend), tuning or Tuning()
-    check_tuning(backend, tuning)
-    if tuning.precision == "tf32" and device == "cpu":
-        raise BackendError("tf32 is a precision of GPUs: leave --precision out, or run on the gpu")
+    check(backend, device, tuning)
     if not model.exists():
         raise BackendError(f"no such model file: {model}")
     return module.load(model, device, threads, tuning)
 
 
-def check_tuning(backend: str, tuning: Tuning) -> None:
+def check(backend: str, device: str, tuning: Tuning) -> None:
     """See that the backend has what is asked for.  Raises ``BackendError``."""
     module = _module(backend)
+    if device not in module.EXTRAS:
+        can = [name for name in BACKENDS if device in _module(name).EXTRAS]
+        raise BackendError(
+            f"{backend} runs on the {' or '.join(module.EXTRAS)} only here: leave {device} out, or run on "
+            f"{' or '.join(can)}"
+        )
     if tuning.precision not in module.PRECISIONS:
         raise BackendError(
             f"{backend} computes in {' or '.join(module.PRECISIONS)}, not in {tuning.precision}: leave --precision "
@@ -105,6 +109,8 @@ def check_tuning(backend: str, tuning: Tuning) -> None:
     if tuning.compile is not None and tuning.compile not in module.COMPILE_MODES:
         can = [name for name in BACKENDS if _module(name).COMPILE_MODES]
         raise BackendError(f"{backend} has no choice of compiling: leave --compile out, or run on {' or '.join(can)}")
+    if tuning.precision == "tf32" and device == "cpu":
+        raise BackendError("tf32 is a precision of GPUs: leave --precision out, or run on the gpu")
 
 
 def form(backend: str) -> Form:
@@ -112,9 +118,14 @@ def form(backend: str) -> Form:
     return _module(backend).FORM
 
 
-def extra(backend: str) -> str:
-    """The pip extra that brings the backend on a CPU."""
-    return _module(backend).EXTRA
+def devices(backend: str) -> Sequence[str]:
+    """What the backend runs on: of ``DEVICES``."""
+    return tuple(_module(backend).EXTRAS)
+
+
+def extra(backend: str, device: str = "cpu") -> str:
+    """The pip extra that brings the backend for a device that it runs on."""
+    return _module(backend).EXTRAS[device]
 
 
 def precisions(backend: str) -> Sequence[str]:

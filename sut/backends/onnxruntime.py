@@ -15,7 +15,7 @@ from sut.models.model import Form
 
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 FORM = Form.ONNX
-EXTRA = "onnx-cpu"
+EXTRAS = {"cpu": "onnx-cpu", "gpu": "onnx-gpu"}
 PRECISIONS = ("fp32",)
 COMPILE_MODES: tuple[str, ...] = ()
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
@@ -51,18 +51,10 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
         raise BackendError(
             "this onnxruntime has no CUDA: pip uninstall onnxruntime, then pip install '.[onnx-gpu]', or run on the cpu"
         )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Threads that spin while they wait would take the cores that the load generator needs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    if device == "gpu":
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        if hasattr(onnxruntime, "preload_dlls"):
-            onnxruntime.preload_dlls()
+    if device == "gpu" and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()
     try:
-        session = onnxruntime.InferenceSession(str(model), options, providers=[provider])
+        session, whole = _session(model, provider, threads)
     except Exception as error:  # onnxruntime raises many kinds, none of them its own base
         raise BackendError(f"onnxruntime cannot load {model} on the {device}: {first_line(error)}") from None
     if session.get_providers()[0] != provider:
@@ -70,15 +62,36 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
             f"asked for {provider}, but onnxruntime fell back to {session.get_providers()[0]}: "
             "check the GPU driver and the CUDA libraries ('drumfire doctor'), or run on the cpu"
         )
-    return OnnxRuntime(session, provider, onnxruntime.__version__)
+    place = provider if whole else f"{provider}, some operators on the CPU"
+    return OnnxRuntime(session, place, onnxruntime.__version__)
+
+
+def _session(model: Path, provider: str, threads: int) -> tuple[Any, bool]:
+    """The model on the provider, and whether all of it is there."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Threads that spin while they wait would take the cores that the load generator needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    if provider != _PROVIDERS["cpu"]:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        try:
+            return onnxruntime.InferenceSession(str(model), options, providers=[provider]), True
+        except Exception:  # of many kinds; what else may be wrong shows once more below
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "0")
+            return onnxruntime.InferenceSession(str(model), options, providers=[provider]), False
+    return onnxruntime.InferenceSession(str(model), options, providers=[provider]), True
 
 
 class OnnxRuntime:
     """A session whose first input is the batch."""
 
-    def __init__(self, session: Any, provider: str, version: str) -> None:
+    def __init__(self, session: Any, place: str, version: str) -> None:
         self._session = session
-        self.description = f"onnxruntime {version} {provider}"
+        self.description = f"onnxruntime {version} {place}"
         inputs = session.get_inputs()
         if len(inputs) != 1:
             raise BackendError(f"the model has {len(inputs)} inputs; models of one input can be run")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DISTRIBUTIONS = ("torch",)
 FORM = Form.TORCH
-EXTRA = "pytorch"
+EXTRAS = {"cpu": "pytorch", "gpu": "pytorch"}
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 COMPILE_MODES = ("default", "max-autotune")
 

@@ -15,7 +15,7 @@ from sut.silence import silenced
 
 DISTRIBUTIONS = ("tensorflow", "tensorflow-cpu")
 FORM = Form.ONNX
-EXTRA = "tf"
+EXTRAS = {"cpu": "tf", "gpu": "tf"}
 PRECISIONS = ("fp32", "tf32")
 COMPILE_MODES: tuple[str, ...] = ()
 

@@ -16,7 +16,7 @@ from sut.silence import silenced
 
 DISTRIBUTIONS = ("ai-edge-litert",)
 FORM = Form.TFLITE
-EXTRA = "tflite"
+EXTRAS = {"cpu": "tflite"}
 PRECISIONS = ("fp32",)
 COMPILE_MODES: tuple[str, ...] = ()
 
@@ -27,8 +27,6 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
     except ImportError:
         raise BackendError("ai-edge-litert is not installed: pip install '.[tflite]'") from None
 
-    if device != "cpu":
-        raise BackendError("tflite runs on the cpu only here: leave gpu out, or run on onnxruntime or pytorch")
     if model.suffix != Form.TFLITE.value:
         raise BackendError(f"tflite takes a .tflite file, not {model.name}: give one with --weights")
     try:

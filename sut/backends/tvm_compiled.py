@@ -33,10 +33,8 @@ class Source(NamedTuple):
     """The relax module for a batch size, its weights inside."""
 
 
-def start(device: str, threads: int) -> None:
+def start(threads: int) -> None:
     """Import TVM, set to use so many threads.  Raises ``BackendError``."""
-    if device != "cpu":
-        raise BackendError("tvm runs on the cpu only here: leave gpu out, or run on onnxruntime or pytorch")
     # TVM reads these once.  Threads that spin, or hold on to a core, would hinder the load generator.
     asked = os.environ.setdefault("TVM_NUM_THREADS", str(threads))
     os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "0")

@@ -12,13 +12,13 @@ from sut.models.model import Form
 
 DISTRIBUTIONS = tvm_compiled.DISTRIBUTIONS
 FORM = Form.ONNX
-EXTRA = "tvm"
+EXTRAS = {"cpu": "tvm"}
 PRECISIONS = ("fp32",)
 COMPILE_MODES: tuple[str, ...] = ()
 
 
 def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
-    tvm_compiled.start(device, threads)
+    tvm_compiled.start(threads)
     try:
         import onnx
     except ImportError:

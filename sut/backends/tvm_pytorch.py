@@ -10,13 +10,13 @@ from sut.models.model import Form
 
 DISTRIBUTIONS = (*tvm_compiled.DISTRIBUTIONS, "torch")
 FORM = Form.TORCH
-EXTRA = "tvm-pytorch"
+EXTRAS = {"cpu": "tvm-pytorch"}
 PRECISIONS = ("fp32",)
 COMPILE_MODES: tuple[str, ...] = ()
 
 
 def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
-    tvm_compiled.start(device, threads)
+    tvm_compiled.start(threads)
     try:
         import torch
     except ImportError:

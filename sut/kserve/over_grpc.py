@@ -6,7 +6,6 @@ sockets.  Sources: KServe's open_inference_grpc.proto; "gRPC over HTTP2" of the 
 
 from __future__ import annotations
 
-import enum
 import re
 import urllib.parse
 from collections.abc import Iterable, Sequence
@@ -28,36 +27,11 @@ from sut.kserve.exchange import (
     contents,
     form,
 )
+from sut.kserve.grpc_framing import PREFIX_BYTES, SERVICE, Status, framed
 from sut.kserve.protobuf import bytes_field, bytes_head, decode, fields, number_field, numbers_field, text_field
 from sut.kserve.tensors import ModelInterface
 
-SERVICE = "/inference.GRPCInferenceService/"
-
-_PREFIX_BYTES = 5
-"""Before each message: whether it is compressed (1 byte) and its length (4 bytes)."""
-
-
-class Status(enum.IntEnum):
-    """How a call ended ("Status codes and their use in gRPC")."""
-
-    OK = 0
-    CANCELLED = 1
-    UNKNOWN = 2
-    INVALID_ARGUMENT = 3
-    DEADLINE_EXCEEDED = 4
-    NOT_FOUND = 5
-    ALREADY_EXISTS = 6
-    PERMISSION_DENIED = 7
-    RESOURCE_EXHAUSTED = 8
-    FAILED_PRECONDITION = 9
-    ABORTED = 10
-    OUT_OF_RANGE = 11
-    UNIMPLEMENTED = 12
-    INTERNAL = 13
-    UNAVAILABLE = 14
-    DATA_LOSS = 15
-    UNAUTHENTICATED = 16
-
+__all__ = ["Answer", "Calls", "GrpcChannel", "GrpcMessages", "Status", "framed"]
 
 _SMALL = 1024
 """Pieces of a message below are copied."""
@@ -68,11 +42,6 @@ _LARGEST_KNOWN = 4096
 _PARAMETERS = {1: ("key", str), 2: ("value", {3: ("string_param", str)})}
 _OUTPUT = {1: ("name", str), 2: ("datatype", str), 3: ("shape", [int]), 4: ("parameters", [_PARAMETERS])}
 _REGION_PARAMETER = "shared_memory_region"
-
-
-def framed(message: Buffer) -> bytes:
-    """A message as it stands in a stream."""
-    return b"\0" + len(message).to_bytes(4, "big") + message
 
 
 class GrpcMessages:
@@ -157,17 +126,17 @@ class GrpcMessages:
 
     def _parse(self, message: Buffer) -> list[Found]:
         """The outputs of a reply; its layout is kept, so that the next one like it need not be parsed."""
-        if len(message) < _PREFIX_BYTES:
+        if len(message) < PREFIX_BYTES:
             raise ProtocolError("a reply without a whole message")
         if message[0]:
             raise ProtocolError("a compressed reply although none was asked for")
         described, raw, typed = [], [], False
-        for field in fields(memoryview(message)[_PREFIX_BYTES:]):
+        for field in fields(memoryview(message)[PREFIX_BYTES:]):
             if field.number == 5 and not isinstance(field.value, int):
                 described.append(decode(field.value, _OUTPUT))
                 typed = typed or any(inner.number == 5 and inner.value for inner in fields(field.value))
             elif field.number == 6 and not isinstance(field.value, int):
-                first = field.first + _PREFIX_BYTES
+                first = field.first + PREFIX_BYTES
                 raw.append((first, first + len(field.value)))
         shared = [self._shared or any(p["key"] == _REGION_PARAMETER for p in one["parameters"]) for one in described]
         if self._shared and (typed or any(last > first for first, last in raw)):
@@ -279,9 +248,9 @@ class _Gathered:
             self.pieces.append(bytearray(piece))
         self.size += len(piece)
         declared = self.size
-        if len(self.pieces[0]) >= _PREFIX_BYTES:
-            declared = max(declared, int.from_bytes(self.pieces[0][1:_PREFIX_BYTES], "big"))
-        if declared > most_bytes + _PREFIX_BYTES:
+        if len(self.pieces[0]) >= PREFIX_BYTES:
+            declared = max(declared, int.from_bytes(self.pieces[0][1:PREFIX_BYTES], "big"))
+        if declared > most_bytes + PREFIX_BYTES:
             raise ProtocolError(
                 f"a reply of {declared} bytes where at most {most_bytes} are taken: raise --max-message-size"
             )
@@ -301,7 +270,7 @@ class _UnaryCalls:
     ) -> None:
         self.draining = False
         self._limit = limit
-        self._connection = http2.Connection(_read_headers)
+        self._connection = http2.ClientConnection(_read_headers)
         self.out = self._connection.out
         self._authority, self._scheme = authority, "https" if tls else "http"
         self._metadata = tuple((name.lower(), value) for name, value in metadata)
@@ -412,9 +381,9 @@ class _UnaryCalls:
             self._tickets[-1 - place] = ticket
 
     def _is_whole(self, message: Buffer) -> bool:
-        size = len(message) - _PREFIX_BYTES
+        size = len(message) - PREFIX_BYTES
         # A compressed one is told by the byte before the length, and so is none.
-        return 0 <= size <= self._max_message_bytes and int.from_bytes(message[:_PREFIX_BYTES], "big") == size
+        return 0 <= size <= self._max_message_bytes and int.from_bytes(message[:PREFIX_BYTES], "big") == size
 
     def _gather(self, stream: int, piece: Buffer) -> None:
         gathered = self._gathered.setdefault(stream, _Gathered())

@@ -1,4 +1,4 @@
-"""The protobuf wire format: fields of a message as bytes and back, by a table of the fields wanted.
+"""The protobuf wire format: fields of a message as bytes and back, by a table of its fields.
 
 Knows varints, lengths and nesting; must not know any message.  It stands in for the protobuf package, whose messages
 cost more than all the rest of a request.  Source: the "Encoding" page of the Protocol Buffers documentation.
@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sut.kserve.errors import ProtocolError
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 _MOST_DEPTH = 32
+_MOST_FIELDS = 1 << 17
+_LARGEST_PACKED = 1 << 20
 
 Buffer = bytes | memoryview
 
@@ -53,6 +56,11 @@ def text_field(number: int, value: str) -> bytes:
     return bytes_field(number, value.encode())
 
 
+def real_field(number: int, value: float) -> bytes:
+    """A field of a double."""
+    return varint(number << 3 | FIXED64) + struct.pack("<d", value)
+
+
 class Field(NamedTuple):
     number: int
     wire_type: int
@@ -62,10 +70,14 @@ class Field(NamedTuple):
     """Where the value starts in the message."""
 
 
-def fields(message: Buffer) -> Iterator[Field]:
-    """The fields in their order; bytes are views of ``message``.  Raises ``ProtocolError`` where it breaks off."""
+def fields(message: Buffer, most: int = _MOST_FIELDS) -> Iterator[Field]:
+    """The fields in their order; bytes are views of ``message``.  Raises ``ProtocolError`` where it breaks off, or has
+    more than ``most`` of them: each takes its time."""
     view, at, end = memoryview(message), 0, len(message)
     while at < end:
+        most -= 1
+        if most < 0:
+            raise ProtocolError("a protobuf message of too many fields")
         tag, at = _read_varint(view, at)
         number, wire_type = tag >> 3, tag & 7
         if not number:
@@ -104,7 +116,15 @@ def _read_varint(view: memoryview, at: int) -> tuple[int, int]:
 
 Form = Mapping[int, tuple[str, Any]]
 """The fields of a message that are wanted: by number, the name and the kind: ``int``, ``bool``, ``str``, ``bytes``,
-``float`` (a double), or the ``Form`` of a message; a list of one kind for a repeated field."""
+``float`` (a double), a tuple of names for an enumeration that counts from 0, the ``Form`` of a message, or a ``MapOf``;
+a list of one kind for a repeated field."""
+
+
+@dataclass(frozen=True)
+class MapOf:
+    """The kind of a map from texts to messages."""
+
+    form: Form
 
 
 def decode(message: Buffer, form: Form, depth: int = 0) -> dict[str, Any]:
@@ -115,12 +135,15 @@ def decode(message: Buffer, form: Form, depth: int = 0) -> dict[str, Any]:
     """
     if depth > _MOST_DEPTH:
         raise ProtocolError("a protobuf message nested too deep")
-    found: dict[str, Any] = {name: _default(kind) for name, kind in form.values()}
+    found: dict[str, Any] = {name: default(kind) for name, kind in form.values()}
     for field in fields(message):
         if field.number not in form:
             continue
         name, kind = form[field.number]
-        if not isinstance(kind, list):
+        if isinstance(kind, MapOf):
+            entry = _value(field, name, {1: ("key", str), 2: ("value", kind.form)}, depth)
+            found[name][entry["key"]] = entry["value"] or decode(b"", kind.form)
+        elif not isinstance(kind, list):
             found[name] = _value(field, name, kind, depth)
         elif kind[0] in (int, bool) and field.wire_type == LENGTH:
             found[name] += _packed(field, name, kind[0])
@@ -129,9 +152,57 @@ def decode(message: Buffer, form: Form, depth: int = 0) -> dict[str, Any]:
     return found
 
 
-def _default(kind: Any) -> Any:
+def encode(form: Form, message: Mapping[str, Any]) -> bytes:
+    """A dictionary as a message, its fields in the order of their numbers.  Raises ``ValueError``.
+
+    What is missing, None or protobuf's default is left out; a message that is there and empty is not.
+    """
+    return b"".join(_encoded(number, *form[number], message) for number in sorted(form))
+
+
+def _encoded(number: int, name: str, kind: Any, message: Mapping[str, Any]) -> bytes:
+    value = message.get(name)
+    if value is None:
+        return b""
+    if isinstance(kind, MapOf):
+        return b"".join(
+            bytes_field(number, text_field(1, key) + bytes_field(2, encode(kind.form, one)))
+            for key, one in value.items()
+        )
+    if not isinstance(kind, list):
+        field = _field(number, name, kind, value)
+        return b"" if value == default(kind) and not _is_negative_zero(value) else field
+    if kind[0] in (int, bool):
+        return numbers_field(number, value) if value else b""
+    return b"".join(_field(number, name, kind[0], one) for one in value)
+
+
+def _field(number: int, name: str, kind: Any, value: Any) -> bytes:
+    if kind in (int, bool):
+        return number_field(number, value)
+    if isinstance(kind, tuple):
+        if value not in kind:
+            raise ValueError(f"{name} is {value!r}, which is none of {', '.join(kind)}")
+        return number_field(number, kind.index(value))
+    if isinstance(kind, Mapping):
+        return bytes_field(number, encode(kind, value))
+    if kind is float:
+        return real_field(number, value)
+    return text_field(number, value) if kind is str else bytes_field(number, value)
+
+
+def _is_negative_zero(value: Any) -> bool:
+    return isinstance(value, float) and str(value) == "-0.0"
+
+
+def default(kind: Any) -> Any:
+    """What a field of this kind is where it did not come."""
     if isinstance(kind, list):
         return []
+    if isinstance(kind, tuple):
+        return kind[0]
+    if isinstance(kind, MapOf):
+        return {}
     return None if isinstance(kind, Mapping) else kind()
 
 
@@ -140,6 +211,9 @@ def _value(field: Field, name: str, kind: Any, depth: int) -> Any:
         if not isinstance(field.value, int):
             raise ProtocolError(f"protobuf field {name} is no number")
         return _signed(field.value, kind)
+    if isinstance(kind, tuple):
+        place = _value(field, name, int, depth)
+        return kind[place] if 0 <= place < len(kind) else str(place)
     wire_type = FIXED64 if kind is float else LENGTH
     if field.wire_type != wire_type:
         raise ProtocolError(f"protobuf field {name} has the wire type {field.wire_type}, not {wire_type}")
@@ -159,6 +233,8 @@ def _value(field: Field, name: str, kind: Any, depth: int) -> Any:
 def _packed(field: Field, name: str, kind: Any) -> list[Any]:
     """Repeated numbers in one field."""
     view, at, values = memoryview(_as_bytes(field, name)), 0, []
+    if len(view) > _LARGEST_PACKED:
+        raise ProtocolError(f"protobuf field {name} of {len(view)} bytes")
     while at < len(view):
         value, at = _read_varint(view, at)
         values.append(_signed(value, kind))

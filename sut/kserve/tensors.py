@@ -6,9 +6,10 @@ Source: KServe's "Open Inference Protocol (v2)" and Triton's binary tensor exten
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -33,6 +34,12 @@ DATATYPES: Mapping[str, np.dtype[Any]] = {
     "BF16": np.dtype("<u2"),  # numpy has no bfloat16: its bits
 }
 """Datatypes of a fixed size.  BYTES, whose elements are of any length, is the one besides."""
+
+
+MOST_DIMENSIONS = 32
+MOST_ELEMENTS_OF_BYTES = 1 << 20
+"""Of a BYTES tensor that is checked: finding its elements takes time for each."""
+_MOST_ELEMENTS = 1 << 60
 
 
 class TensorError(ValueError):
@@ -106,18 +113,30 @@ def as_array(datatype: str, shape: Sequence[int], data: bytes | memoryview) -> n
     return np.frombuffer(data, DATATYPES[datatype]).reshape(shape)
 
 
+def count_elements(shape: Sequence[int]) -> int:
+    """How many elements a shape has.  Raises ``TensorError`` for one that no tensor can have."""
+    if len(shape) > MOST_DIMENSIONS:
+        raise TensorError(f"a tensor of {len(shape)} dimensions where at most {MOST_DIMENSIONS} are taken")
+    if min(shape, default=0) < 0:
+        raise TensorError(f"a tensor of shape {str(list(shape))[:200]}")
+    elements = math.prod(shape)
+    if elements > _MOST_ELEMENTS:
+        raise TensorError(f"a tensor of shape {str(list(shape))[:200]}: no memory holds that")
+    return elements
+
+
 def check_size(datatype: str, shape: Sequence[int], data: bytes | memoryview) -> None:
     """Raise ``TensorError`` unless ``data`` holds exactly the elements of ``shape``."""
-    if min(shape, default=0) < 0:
-        raise TensorError(f"a tensor of shape {list(shape)}")
-    elements = math.prod(shape)
+    elements = count_elements(shape)
     if datatype == "BYTES":
-        found = len(unpack_bytes(data))
+        if len(data) // 4 > MOST_ELEMENTS_OF_BYTES < elements:
+            raise TensorError(f"a BYTES tensor of {elements} elements where at most {MOST_ELEMENTS_OF_BYTES} are taken")
+        found = _count_bytes(data, most=max(elements, MOST_ELEMENTS_OF_BYTES))
         if found != elements:
             raise TensorError(f"{found} elements where a BYTES tensor of shape {list(shape)} has {elements}")
         return
     if datatype not in DATATYPES:
-        raise TensorError(f"a tensor of the unknown datatype {datatype!r}")
+        raise TensorError(f"a tensor of the unknown datatype {datatype[:40]!r}")
     wanted = elements * DATATYPES[datatype].itemsize
     if len(data) != wanted:
         raise TensorError(f"{len(data)} bytes where a {datatype} tensor of shape {list(shape)} has {wanted}")
@@ -139,7 +158,20 @@ def pack_bytes(elements: Iterable[bytes | str]) -> bytes:
 
 def unpack_bytes(data: bytes | memoryview) -> list[bytes]:
     """The elements of a BYTES tensor.  Raises ``TensorError`` where a length runs over the end."""
-    elements, at, end = [], 0, len(data)
+    elements = []
+    for first, last in _elements_of_bytes(data):
+        elements.append(bytes(data[first:last]))
+    return elements
+
+
+def _count_bytes(data: bytes | memoryview, most: int) -> int:
+    """How many elements of a BYTES tensor there are, up to one more than ``most``."""
+    return sum(1 for _ in itertools.islice(_elements_of_bytes(data), most + 1))
+
+
+def _elements_of_bytes(data: bytes | memoryview) -> Iterator[tuple[int, int]]:
+    """Where each element starts and ends."""
+    at, end = 0, len(data)
     while at < end:
         if at + 4 > end:
             raise TensorError("a BYTES tensor ends within a length")
@@ -147,32 +179,76 @@ def unpack_bytes(data: bytes | memoryview) -> list[bytes]:
         at += 4
         if at + length > end:
             raise TensorError("a BYTES tensor ends within an element")
-        elements.append(bytes(data[at : at + length]))
+        yield at, at + length
         at += length
-    return elements
+
+
+def check_tensor(what: str, datatype: str, shape: Sequence[int], data: bytes | memoryview | None) -> None:
+    """As ``check_size``; the error's text names ``what`` it is.  Without data: whether there can be such a tensor."""
+    try:
+        if data is not None:
+            check_size(datatype, shape, data)
+        elif datatype not in DATATYPES and datatype != "BYTES":
+            raise TensorError(f"a tensor of the unknown datatype {datatype[:40]!r}")
+        else:
+            count_elements(shape)
+    except TensorError as error:
+        raise TensorError(f"{what}: {error}") from None
 
 
 def from_json_values(values: Any, datatype: str) -> bytes:
     """Contents from the values of a JSON list, nested or flat.  Raises ``TensorError``."""
-    flat: list[Any] = []
-    rest = [values]
+    flat = _flat(values)
+    if datatype == "BYTES":
+        if not all(isinstance(value, str) for value in flat):
+            raise TensorError("a BYTES tensor has an element that is no string")
+        return pack_bytes(flat)
+    kinds = set(map(type, flat))
+    if datatype not in DATATYPES or not kinds <= {int, float, bool}:
+        raise TensorError(f"a tensor of {datatype} has an element that is no number")
+    if datatype == "BF16":
+        raise TensorError("a tensor of BF16 as a list of numbers: only its bits can be read")
+    if DATATYPES[datatype].kind not in "f" and float in kinds and any(value % 1 for value in flat):
+        raise TensorError(f"a tensor of {datatype} has an element that is no whole number")
+    try:
+        with np.errstate(over="ignore", invalid="raise"):
+            array = np.array(flat, DATATYPES[datatype])
+    except (OverflowError, ValueError, FloatingPointError) as error:
+        raise TensorError(f"a tensor of {datatype}: {error}") from None
+    if array.dtype.kind == "f" and np.isinf(array).sum() > sum(map(math.isinf, flat)):
+        raise TensorError(f"a tensor of {datatype} has an element that is too large")
+    return array.tobytes()
+
+
+def to_json_values(datatype: str, shape: Sequence[int], data: bytes | memoryview) -> list[Any]:
+    """The elements as JSON has them, flat.  Raises ``TensorError`` for what it can not say."""
+    check_size(datatype, shape, data)
+    if datatype == "BF16":
+        raise TensorError("BF16 can not be told in JSON: ask for binary data")
+    if datatype == "BYTES":
+        try:
+            return [element.decode() for element in unpack_bytes(data)]
+        except UnicodeDecodeError:
+            raise TensorError("an element that is no text can not be told in JSON: ask for binary data") from None
+    values = np.frombuffer(data, DATATYPES[datatype])
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise TensorError("NaN and infinity can not be told in JSON: ask for binary data")
+    found: list[Any] = values.tolist()
+    return found
+
+
+def _flat(values: Any) -> list[Any]:
+    """The values of lists in lists, in their order."""
+    flat: list[Any] = values if isinstance(values, list) else [values]
+    while (kinds := set(map(type, flat))) == {list}:
+        flat = list(itertools.chain.from_iterable(flat))
+    if list not in kinds:
+        return flat
+    rest, flat = flat[::-1], []
     while rest:
         value = rest.pop()
         if isinstance(value, list):
             rest += value[::-1]
         else:
             flat.append(value)
-    if datatype == "BYTES":
-        if not all(isinstance(value, str) for value in flat):
-            raise TensorError("a BYTES tensor has an element that is no string")
-        return pack_bytes(flat)
-    if datatype not in DATATYPES or not all(isinstance(value, int | float) for value in flat):
-        raise TensorError(f"a tensor of {datatype} has an element that is no number")
-    if datatype == "BF16":
-        raise TensorError("a tensor of BF16 as a list of numbers: only its bits can be read")
-    if DATATYPES[datatype].kind not in "f" and any(isinstance(value, float) and value % 1 for value in flat):
-        raise TensorError(f"a tensor of {datatype} has an element that is no whole number")
-    try:
-        return np.array(flat, DATATYPES[datatype]).tobytes()
-    except (OverflowError, ValueError) as error:
-        raise TensorError(f"a tensor of {datatype}: {error}") from None
+    return flat

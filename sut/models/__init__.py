@@ -8,8 +8,7 @@ from __future__ import annotations
 from sut.models.digits import Digits
 from sut.models.efficientnet_lite0 import EfficientNetLite0
 from sut.models.mobilenet import MobileNet
-from sut.models.model import Accuracy, MissingExtra, Model, UnknownModel
-from sut.models.published import WeightsError
+from sut.models.model import Accuracy, MissingExtra, Model, UnknownModel, WeightsError
 from sut.models.resnet50 import ResNet50
 from sut.models.retinanet import RetinaNet
 from sut.models.shapes import Shapes

@@ -19,6 +19,13 @@ from sut.models.model import Form, MissingExtra
 if TYPE_CHECKING:
     from torch import nn
 
+_DATA = Path(__file__).parent / "data"
+
+
+def comes_as(name: str, form: Form) -> bool:
+    """Whether the package holds the model's weights in this form."""
+    return (_DATA / name).with_suffix(form.value).exists()
+
 
 def in_form(
     weights: Path,

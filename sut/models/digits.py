@@ -65,3 +65,7 @@ class Digits(Classifier):
 
     def labels(self) -> LabelArray:
         return self._data.labels
+
+    def calibration(self, count: int) -> Float32Array:
+        """See ``Calibrated``: images that the network was trained on."""
+        return self._data.train_inputs[:count]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,10 @@ class UnknownModel(ValueError):
 
 class MissingExtra(ImportError):
     """A package of an optional extra is not installed."""
+
+
+class WeightsError(ValueError):
+    """Weights that can not be used.  The text is one line and names the mend."""
 
 
 class Form(Enum):
@@ -107,3 +111,11 @@ class Model(Protocol):
 
         Raises ``ValueError`` for an index outside the data set or a response that is not such as ``respond`` makes.
         """
+
+
+@runtime_checkable
+class Calibrated(Protocol):
+    """A model that has samples beside those that it is judged on."""
+
+    def calibration(self, count: int) -> npt.NDArray[Any]:
+        """Up to ``count`` of them, shape (n, *input_shape)."""

@@ -17,18 +17,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sut.fetch import check
-from sut.models.model import Form, MissingExtra
+from sut.models.model import Form, MissingExtra, WeightsError
 
 if TYPE_CHECKING:
     from torch import nn
 
 SYNTHETIC = "synthetic weights: speed only, accuracy not meaningful"
+SYNTHETIC_MARK = "synthetic"
+"""In the name of a file that is made of random weights, and of what is made of such a file."""
 _SEED = 1
 _STATE_DICTS = {".pth", ".pt"}
-
-
-class WeightsError(ValueError):
-    """Weights that can not be used.  The text is one line and names the mend."""
 
 
 class Published(NamedTuple):
@@ -63,7 +61,8 @@ class PublishedNetwork(ABC):
     def weights(self, cache: Path, given: Path | None = None, form: Form = Form.ONNX) -> Path:
         """See ``Model.weights``."""
         source = given or self._prepared(cache, form)
-        self._source, self._synthetic = source, source is None
+        self._source = source
+        self._synthetic = source is None or SYNTHETIC_MARK in source.stem
         if source is not None and source.suffix not in _STATE_DICTS:
             return source
         path = cache / f"{self.name}-{self._digest(source, form)}{form.value}"
@@ -79,6 +78,10 @@ class PublishedNetwork(ABC):
             forms.export(network, self.input_shape, path, form, outputs=self.outputs, dtype=self.input_dtype)
         except ImportError as error:
             raise self._missing(error.name) from None
+
+    def published_in(self, form: Form) -> list[Published]:
+        """The published files that can be had in this form: a state dict can be in any."""
+        return [one for one in self.published if Path(one.file).suffix in (form.value, *_STATE_DICTS)]
 
     @property
     def state_dict_given(self) -> bool:
@@ -126,9 +129,9 @@ class PublishedNetwork(ABC):
 
     def _prepared(self, cache: Path, form: Form) -> Path | None:
         """The first published file in the cache that can be had in this form, checked against its recorded SHA-256."""
-        for published in self.published:
+        for published in self.published_in(form):
             path = cache / published.file
-            if path.suffix in (form.value, *_STATE_DICTS) and path.exists():
+            if path.exists():
                 check(path)
                 return path
         return None
@@ -146,7 +149,7 @@ class PublishedNetwork(ABC):
         for code in (*own, *sorted((folder / "networks").glob("*.py"))):
             found.update(code.read_bytes())
         if source is None:
-            return f"synthetic-{found.hexdigest()[:12]}"
+            return f"{SYNTHETIC_MARK}-{found.hexdigest()[:12]}"
         try:
             found.update(source.read_bytes())
         except OSError as error:

@@ -94,6 +94,10 @@ class Shapes(DetectionJudge):
         pixels = self._data.pixels
         return ArrayLibrary(self.name, lambda indices: pixels[indices], total, min(total, performance_count or total))
 
+    def calibration(self, count: int) -> npt.NDArray[np.uint8]:
+        """See ``Calibrated``: pictures that the network was trained on."""
+        return training(count).pixels
+
     @cached_property
     def _truth(self) -> AnnotatedPictures:
         images: list[dict[str, Any]] = []

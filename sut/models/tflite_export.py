@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sut.models import onnx_export
+from sut.models.model import WeightsError
 from sut.silence import silenced
 
 if TYPE_CHECKING:
@@ -46,13 +47,16 @@ def export(
 
 
 def converted(graph: Path) -> bytes:
-    """An ONNX file as a TFLite file.  Raises ``ValueError`` for what has no counterpart."""
+    """An ONNX file as a TFLite file.  Raises ``WeightsError`` for what has no counterpart."""
     with silenced():
         import tensorflow as tf
 
         from sut.models.tensorflow_graph import TensorFlowGraph
 
-    network = TensorFlowGraph(graph)
+    try:
+        network = TensorFlowGraph(graph)
+    except ValueError as error:
+        raise WeightsError(f"{graph} has no TFLite form: {error}") from None
     function = network.function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], network)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
@@ -60,7 +64,7 @@ def converted(graph: Path) -> bytes:
         with silenced():
             made: bytes = converter.convert()
     except Exception as error:  # the converter raises many kinds, with pages of a graph
-        raise ValueError(f"{graph} has no TFLite form: {str(error).strip().split(chr(10), 1)[0][:200]}") from None
+        raise WeightsError(f"{graph} has no TFLite form: {str(error).strip().split(chr(10), 1)[0][:200]}") from None
     return made
 
 

@@ -107,6 +107,41 @@ def test_shapes_on_onnxruntime(tmp_path: Path) -> None:
 
 
 @pytest.mark.extra
+def test_int8_beside_fp32(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    done = drumfire(tmp_path, "prepare", "quantize", "digits", "--output", "int8.onnx")
+    assert done.returncode == 0, done.stderr
+    heading, size, accuracy, *speeds, how = [line for line in done.stdout.splitlines() if line.strip()]
+    assert heading.split() == ["digits", "fp32", "int8"]
+    assert size.split()[0] == "file"
+    assert accuracy.startswith("top-1 of 500 samples")
+    before, after = (float(share.rstrip("%")) for share in accuracy.split()[-2:])
+    assert before == 99.6
+    assert after >= 98
+    assert [line.split()[:4] for line in speeds] == [["samples/s,", "batches", "of", size] for size in ("1", "32")]
+    assert how == "to run it: drumfire run onnxruntime digits cpu --weights int8.onnx"
+    run = ["run", "onnxruntime", "digits", "--scenario", "Offline", "--accuracy", "--weights", "int8.onnx", "--json"]
+    result = json.loads(drumfire(tmp_path, *run).stdout)
+    assert round(result["accuracy"]["value"] * 100, 2) == after
+    # In the cache it is made once.
+    for _ in range(2):
+        assert drumfire(tmp_path, "prepare", "quantize", "digits", "--count", "32").returncode == 0
+    assert len(list((tmp_path / "cache").glob("digits-int8-*.onnx"))) == 1
+
+
+@pytest.mark.extra
+def test_what_can_not_be_quantized(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    one_line_error(drumfire(tmp_path, "prepare", "quantize", "digit"), "'digit' is not known")
+    one_line_error(drumfire(tmp_path, "prepare", "quantize", "digits", "--weights", "a.pt2"), "a.pt2 is no ONNX file")
+    one_line_error(drumfire(tmp_path, "prepare", "quantize", "digits", "--count", "501"), "501 can not be had")
+    (tmp_path / "text.onnx").write_text("no network")
+    quantize = ["prepare", "quantize", "digits", "--output", "int8.onnx", "--weights"]
+    one_line_error(drumfire(tmp_path, *quantize, "text.onnx"), "cannot quantize text.onnx")
+    one_line_error(drumfire(tmp_path, *quantize, "none.onnx"), "none.onnx")
+
+
+@pytest.mark.extra
 class TestPictures:
     @pytest.fixture(autouse=True)
     def _needs(self) -> None:
@@ -145,6 +180,28 @@ class TestPictures:
         assert again.returncode == 1
         assert "synthetic weights: speed only" in again.stdout
         assert "below the target" in again.stdout
+
+    def test_int8_of_random_weights_says_so(self, tmp_path: Path) -> None:
+        quantize = ["prepare", "quantize", "mobilenet", "--count", "8", "--calibration-count", "8"]
+        one_line_error(drumfire(tmp_path, *quantize, "--output", "int8.onnx"), "put 'synthetic' into the name")
+        done = drumfire(tmp_path, *quantize)
+        assert done.returncode == 0, done.stderr
+        assert "note: synthetic weights: speed only, accuracy not meaningful" in done.stdout
+        assert "note: calibrated on 8 of the samples that it is judged on" in done.stdout
+        (made,) = (tmp_path / "cache").glob("mobilenet-synthetic-*-int8-*.onnx")
+        assert f"drumfire run onnxruntime mobilenet cpu --weights {made}" in done.stdout
+        run = ["run", "onnxruntime", "mobilenet", "--scenario", "Offline", "--count", "8", "--time", "1", "--json"]
+        result = json.loads(drumfire(tmp_path, *run, "--weights", made, "--no-dashboard").stdout)
+        assert "synthetic weights: speed only, accuracy not meaningful" in result["system"]["reservations"]
+
+    def test_a_state_dict_with_pictures_of_its_own_is_not_quantized(self, tmp_path: Path) -> None:
+        import torch
+
+        from sut.models.resnet50 import ResNet50
+
+        torch.save(ResNet50().network(None).state_dict(), tmp_path / "resnet50.pth")
+        done = drumfire(tmp_path, "prepare", "quantize", "resnet50", "--weights", "resnet50.pth")
+        one_line_error(done, "resnet50's state dict wants its pictures prepared otherwise")
 
     def test_broken_pictures_stop_the_run(self, tmp_path: Path) -> None:
         drumfire(tmp_path, "prepare", "fake", "imagenet", "--count", "9")

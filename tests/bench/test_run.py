@@ -150,7 +150,7 @@ def test_user_conf_is_applied_and_the_command_line_wins(tmp_path: Path) -> None:
         ([*DIGITS, "--count", "1.5"], ["--count", "whole number"]),
         ([*DIGITS, "--max-queue-delay", "-1"], ["--max-queue-delay", "0 or more"]),
         ([*DIGITS, "--max-batchsize", "99999"], ["--max-batchsize", "65535"]),
-        ([*DIGITS, "--workers", "2"], ["--workers", "not part of this version"]),
+        ([*DIGITS, "--workers", "2"], ["--workers", "remote systems"]),
         ([*DIGITS, "--find-peak-performance"], ["--find-peak-performance", "Server or MultiStream"]),
         ([*DIGITS, "--scenario", "MultiStream", "--find-peak-performance"], ["--max-latency"]),
         ([*DIGITS, "--until-confident"], ["--until-confident", "Server"]),

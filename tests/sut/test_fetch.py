@@ -146,3 +146,11 @@ def test_what_can_not_be_had(tmp_path: Path, server: Server, monkeypatch: pytest
     monkeypatch.setattr(fetching.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     with pytest.raises(FetchError, match=r"5 MB are to come and .* has 0 MB free"):
         fetch(server.url, path)
+
+
+def test_a_record_that_can_not_be_read_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "weights.onnx"
+    path.write_bytes(b"first")
+    path.with_name("weights.onnx.sha256").mkdir()
+    with pytest.raises(FetchError, match=r"^cannot check .*weights\.onnx: .*; mend that, or set MODEL_DIR$"):
+        check(path)

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sut.kserve.errors import ProtocolError
-from sut.kserve.http2 import DATA, GOAWAY, HEADERS, PREFACE, REPLY, RESET, Code, Connection, frame
+from sut.kserve.http2 import DATA, GOAWAY, HEADERS, PREFACE, REPLY, RESET, ClientConnection, Code, frame
 
 (
     F_DATA,
@@ -52,9 +52,9 @@ ACKNOWLEDGED = frame(F_SETTINGS, ACK, 0)
 GREETING = settings_frame() + ACKNOWLEDGED
 
 
-def new(*pairs: tuple[int, int], opened: int = 0) -> Connection[Any]:
+def new(*pairs: tuple[int, int], opened: int = 0) -> ClientConnection[Any]:
     """A connection whose server has told its settings and taken ours; streams up to ``opened`` were opened."""
-    connection: Connection[Any] = Connection(lambda headers: headers)
+    connection: ClientConnection[Any] = ClientConnection(lambda headers: headers)
     connection.receive(settings_frame(*pairs) + ACKNOWLEDGED)
     for _ in range(1, opened + 1, 2):
         connection.request(ASK, b"x")
@@ -62,7 +62,7 @@ def new(*pairs: tuple[int, int], opened: int = 0) -> Connection[Any]:
     return connection
 
 
-def said(connection: Connection[Any]) -> bytes:
+def said(connection: ClientConnection[Any]) -> bytes:
     """What the connection has to write, taken."""
     data = b"".join(connection.out)
     connection.out.clear()
@@ -101,7 +101,7 @@ def plain(events: Iterable[Any]) -> list[tuple[Any, int, Any, bool]]:
     ]
 
 
-def outcome(connection: Connection[Any], pieces: Iterable[bytes]) -> tuple[list[Any], str, bytes]:
+def outcome(connection: ClientConnection[Any], pieces: Iterable[bytes]) -> tuple[list[Any], str, bytes]:
     """All events of the pieces, the error that ended them, and what was said."""
     events: list[Any] = []
     for piece in pieces:
@@ -119,7 +119,7 @@ def split(data: bytes, places: list[int]) -> list[bytes]:
 
 class TestGreeting:
     def test_preface_settings_and_window(self) -> None:
-        data = said(Connection(lambda headers: headers))
+        data = said(ClientConnection(lambda headers: headers))
         assert data.startswith(PREFACE)
         (kind, flags, stream, payload), update = frames(data[len(PREFACE) :])
         assert (kind, flags, stream) == (F_SETTINGS, 0, 0)
@@ -133,7 +133,7 @@ class TestGreeting:
         assert update == (F_WINDOW_UPDATE, 0, 0, (2**31 - 1 - 65_535).to_bytes(4, "big"))
 
     def test_settings_are_taken_and_acknowledged(self) -> None:
-        connection: Connection[Any] = Connection(lambda headers: headers)
+        connection: ClientConnection[Any] = ClientConnection(lambda headers: headers)
         assert not connection.settled
         said(connection)
         assert connection.receive(settings_frame((MAX_STREAMS, 7), (HEADER_LIST, 9), (0x99, 5))) == []
@@ -153,7 +153,7 @@ class TestGreeting:
     )
     def test_a_server_that_speaks_something_else_is_named(self, data: bytes) -> None:
         with pytest.raises(ProtocolError, match="does not speak HTTP/2"):
-            Connection(lambda headers: headers).receive(data)
+            ClientConnection(lambda headers: headers).receive(data)
 
 
 class TestRequests:
@@ -288,7 +288,7 @@ class TestReplies:
         assert [event[1] for event in connection.receive(data)] == [1, 1]
 
     def test_before_our_settings_are_acknowledged_the_same_bytes_may_mean_something_else(self) -> None:
-        connection: Connection[Any] = Connection(lambda headers: headers)
+        connection: ClientConnection[Any] = ClientConnection(lambda headers: headers)
         connection.receive(settings_frame())
         for _ in range(4):
             connection.request(ASK, b"x")
@@ -309,7 +309,7 @@ class TestReplies:
             reads.append(headers)
             return len(reads)
 
-        connection = Connection(read)
+        connection = ClientConnection(read)
         connection.receive(settings_frame())
         for _ in range(10):
             connection.request(ASK, b"x")
@@ -327,7 +327,7 @@ class TestReplies:
             reads += 1
             return reads
 
-        connection = Connection(read)
+        connection = ClientConnection(read)
         connection.receive(GREETING)
         connection.request(ASK, b"x")
         connection.receive(frame(F_HEADERS, END_HEADERS, 1, FIRST_BLOCK))
@@ -377,7 +377,7 @@ class TestReplies:
 
 
 class TestFlowControl:
-    def sent(self, connection: Connection[Any]) -> dict[int, bytes]:
+    def sent(self, connection: ClientConnection[Any]) -> dict[int, bytes]:
         """By stream, the data that was said; an ended one's has b"." behind."""
         bodies: dict[int, bytes] = defaultdict(bytes)
         for kind, flags, stream, payload in frames(said(connection)):
@@ -597,7 +597,7 @@ class TestFloods:
         assert connection.buffered <= (1 << 16) + len(part)
 
 
-def known(connection: Connection[Any]) -> Connection[Any]:
+def known(connection: ClientConnection[Any]) -> ClientConnection[Any]:
     """After a first reply the connection knows its form: headers, a body of 6 bytes "ab..ef", trailers."""
     connection.receive(frame(F_HEADERS, END_HEADERS, 1, FIRST_BLOCK))  # with the table's end: not the usual one
     (head,) = connection.receive(frame(F_HEADERS, END_HEADERS, 1, literal(*GOOD)))
@@ -702,8 +702,8 @@ any_frame = st.builds(
 )
 @settings(max_examples=500)
 def test_any_bytes_in_any_pieces_give_the_same(data: bytes, places: list[int], is_held_back: bool) -> None:
-    def begun() -> Connection[Any]:
-        connection: Connection[Any] = Connection(lambda headers: headers)
+    def begun() -> ClientConnection[Any]:
+        connection: ClientConnection[Any] = ClientConnection(lambda headers: headers)
         connection.request(ASK, bytes(70_000) if is_held_back else b"x")
         connection.request(ASK, b"x")
         said(connection)
@@ -805,7 +805,7 @@ class Server:
 def test_bodies_arrive_byte_by_byte_whatever_the_server_does(seed: int) -> None:
     draw = random.Random(seed)
     server = Server(draw)
-    client: Connection[Any] = Connection(lambda headers: headers)
+    client: ClientConnection[Any] = ClientConnection(lambda headers: headers)
     lists = [(*ASK, ("x", str(at))) for at in range(3)]
     to_server, to_client = bytearray(), bytearray()
     bodies: dict[int, bytes] = {}

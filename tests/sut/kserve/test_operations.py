@@ -1,25 +1,42 @@
 """What a server tells of itself is the same over gRPC and over HTTP, and requests name what they should."""
 
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sut.kserve.errors import ProtocolError
+from sut.kserve.model_forms import CONFIG_TYPES, config_type
 from sut.kserve.operations import (
+    BY_METHOD,
+    CUDA_MEMORY_STATUS,
+    HEALTH_CHECK,
+    MEMORY_STATUS,
     MODEL_CONFIG,
+    MODEL_INFER,
     MODEL_METADATA,
+    MODEL_READY,
     MODEL_STATISTICS,
+    OPERATIONS,
+    REGISTER_CUDA_MEMORY,
     REGISTER_MEMORY,
+    REPOSITORY_INDEX,
+    SERVER_LIVE,
     SERVER_METADATA,
     SERVER_READY,
+    UNREGISTER_CUDA_MEMORY,
     UNREGISTER_MEMORY,
+    NoRoute,
     Operation,
+    route,
 )
-from sut.kserve.tensors import TensorSpec
+from sut.kserve.protobuf import Form, MapOf
+from sut.kserve.tensors import DATATYPES, TensorSpec
 from sut.triton.discovery import Description, _interface
 
 # Answers of a Triton 2.51.0 to the stubs of tritonclient 2.73.0 (SerializeToString of each) and to plain GETs, after
@@ -109,7 +126,7 @@ VECTORS: list[tuple[str, Operation, str, str]] = [
 def told(form: Any, answer: Any) -> Any:
     """Of an answer over HTTP what the form over gRPC names."""
     if isinstance(form, list):
-        return [told(form[0], one) for one in answer]
+        return [told(form[0], one) for one in answer or []]
     if isinstance(form, Mapping):
         return None if answer is None else {name: told(kind, answer.get(name)) for name, kind in form.values()}
     return answer
@@ -121,7 +138,11 @@ def test_both_protocols_answer_alike(model: str, operation: Operation, message: 
     form = operation.answer
     if operation.inside is not None:
         ((_, form),) = operation.answer.values()
-    over_http = told(form, operation.from_body(body.encode()))
+    said = operation.from_body(body.encode())
+    over_http = told(form, said)
+    if operation is MODEL_CONFIG:  # of which the vectors have but a part
+        over_http = {name: value for name, value in over_http.items() if name in said or over_grpc[name] is None}
+        over_grpc = {name: over_grpc[name] for name in over_http}
     assert over_grpc == over_http
     assert over_grpc.get("name", model) in (model, "triton")
 
@@ -214,3 +235,223 @@ def test_what_is_no_json_object_is_refused() -> None:
         with pytest.raises(ValueError, match=r".+"):
             MODEL_METADATA.from_body(body)
     assert SERVER_READY.from_body(b"") == {}
+
+
+# The server's side.
+
+
+@pytest.mark.parametrize(("model", "operation", "message", "body"), VECTORS)
+def test_answers_are_written_as_triton_writes_them(model: str, operation: Operation, message: str, body: str) -> None:
+    wire, said = bytes.fromhex(message), json.loads(body)
+    if operation is not MODEL_CONFIG:  # of which our form has not all that Triton tells
+        written = operation.to_message(operation.from_message(wire))
+        assert operation.from_message(written) == operation.from_message(wire)
+        assert len(written) == len(wire) or operation is MODEL_STATISTICS  # there zeros and empty messages are told
+        ours = json.loads(operation.to_body(operation.from_message(wire)))
+        for one in said.get("model_stats", []):
+            del one["response_stats"], one["memory_usage"]
+        assert ours == said
+        assert list(ours) == list(said)
+    else:
+        ours = json.loads(operation.to_body(operation.from_message(wire)))
+        for name, value in said.items():
+            if name != "dynamic_batching":
+                assert ours[name] == value
+            else:
+                assert ours[name] == {key: one for key, one in value.items() if key != "priority_queue_policy"}
+
+
+def test_whole_answers_over_http() -> None:
+    assert SERVER_LIVE.to_body({"live": True}) == SERVER_READY.to_body({"ready": False}) == b""
+    assert REGISTER_MEMORY.to_body({}) == UNREGISTER_MEMORY.to_body({}) == b""
+    index = {"models": [{"name": "m", "version": "1", "state": "READY"}]}
+    assert json.loads(REPOSITORY_INDEX.to_body(index)) == [
+        {"name": "m", "version": "1", "state": "READY", "reason": ""}
+    ]
+    assert REPOSITORY_INDEX.from_body(REPOSITORY_INDEX.to_body(index))["models"][0]["state"] == "READY"
+    region = {"name": "r", "key": "/k", "offset": 0, "byte_size": 2**40}
+    assert json.loads(MEMORY_STATUS.to_body({"regions": {"r": region}})) == [region]
+    assert CUDA_MEMORY_STATUS.to_body({"regions": {}}) == b"[]"
+
+
+class TestArguments:
+    @pytest.mark.parametrize("operation", [one for one in OPERATIONS if one.verb and one is not MODEL_INFER])
+    @given(data=st.data())
+    def test_what_a_client_asks_a_server_hears(self, operation: Operation, data: st.DataObject) -> None:
+        kinds = {
+            str: st.text("ab/ä %", min_size=1, max_size=5),
+            int: st.integers(0, 2**63 - 1),
+            bool: st.booleans(),
+            bytes: st.binary(max_size=9),
+        }
+        asked = {name: data.draw(kinds[kind]) for name, kind in operation.fields.values()}
+        assert operation.arguments(operation.message(asked)) == asked
+        found = route(operation.verb, operation.target(asked))
+        assert found.operation is operation
+        assert operation.arguments_over_http(found.named, operation.body(asked)) == asked
+
+    @pytest.mark.parametrize(
+        ("operation", "body", "text"),
+        [
+            (REGISTER_MEMORY, b"{", "no JSON"),
+            (REGISTER_MEMORY, b"[]", "no JSON object"),
+            (REGISTER_MEMORY, b"[" * 100_000, "no JSON"),
+            (REGISTER_MEMORY, b'{"key":5}', "key is no text"),
+            (REGISTER_MEMORY, b'{"key":"k","offset":-1}', "offset is -1"),
+            (REGISTER_MEMORY, b'{"key":"k","byte_size":true}', "byte_size is no whole number"),
+            (REGISTER_MEMORY, b'{"key":"k","byte_size":1.5}', "byte_size is no whole number"),
+            (REGISTER_MEMORY, b'{"key":"k","byte_size":9223372036854775808}', "not a number of"),
+            (REGISTER_CUDA_MEMORY, b'{"raw_handle":"x"}', "raw_handle is no bytes"),
+            (REGISTER_CUDA_MEMORY, b'{"raw_handle":{"b64":"?"}}', "raw_handle is no bytes"),
+            (REPOSITORY_INDEX, b'{"ready":1}', "ready is no truth value"),
+        ],
+    )
+    def test_wrong_ones_are_refused(self, operation: Operation, body: bytes, text: str) -> None:
+        with pytest.raises(ProtocolError, match=text) as refusal:
+            operation.arguments_over_http({"name": "r"}, body)
+        assert "\n" not in str(refusal.value)
+
+    def test_sizes_beyond_63_bits_are_refused_over_grpc(self) -> None:
+        with pytest.raises(ProtocolError, match="byte_size is -1"):
+            REGISTER_MEMORY.arguments(b"\x20" + b"\xff" * 9 + b"\x01")
+
+    @given(st.binary(max_size=40))
+    def test_any_bytes_are_read_or_refused(self, data: bytes) -> None:
+        for operation in OPERATIONS:
+            for read in (operation.arguments, functools.partial(operation.arguments_over_http, {})):
+                try:
+                    assert set(read(data)) == {name for name, _ in operation.fields.values()}
+                except ProtocolError:
+                    continue
+
+
+class TestRoutes:
+    @pytest.mark.parametrize(
+        ("verb", "target", "operation", "named"),
+        [
+            ("GET", "/v2", SERVER_METADATA, {}),
+            ("GET", "/v2/", SERVER_METADATA, {}),
+            ("GET", "/v2/health/live", SERVER_LIVE, {}),
+            ("GET", "/v2/health/ready?verbose", SERVER_READY, {}),
+            ("GET", "/v2/models/m", MODEL_METADATA, {"name": "m"}),
+            ("GET", "/v2/models/a%2Fb/versions/3/ready", MODEL_READY, {"name": "a/b", "version": "3"}),
+            ("GET", "/v2/models/m/versions/3", MODEL_METADATA, {"name": "m", "version": "3"}),
+            ("GET", "/v2/models/m/config", MODEL_CONFIG, {"name": "m"}),
+            ("GET", "/v2/models/stats", MODEL_STATISTICS, {}),
+            ("GET", "/v2/models/m/stats", MODEL_STATISTICS, {"name": "m"}),
+            ("POST", "/v2/models/m/infer", MODEL_INFER, {"name": "m"}),
+            ("POST", "/v2/models/m/versions/1/infer", MODEL_INFER, {"name": "m", "version": "1"}),
+            ("POST", "/v2/repository/index", REPOSITORY_INDEX, {}),
+            ("GET", "/v2/systemsharedmemory/status", MEMORY_STATUS, {}),
+            ("GET", "/v2/systemsharedmemory/region/r/status", MEMORY_STATUS, {"name": "r"}),
+            ("POST", "/v2/systemsharedmemory/unregister", UNREGISTER_MEMORY, {}),
+            ("POST", "/v2/cudasharedmemory/unregister", UNREGISTER_CUDA_MEMORY, {}),
+            ("GET", "/v2/cudasharedmemory/status", CUDA_MEMORY_STATUS, {}),
+        ],
+    )
+    def test_found(self, verb: str, target: str, operation: Operation, named: dict[str, str]) -> None:
+        for _ in range(2):
+            assert route(verb, target) == (operation, named)
+
+    @pytest.mark.parametrize(
+        ("verb", "target", "status"),
+        [
+            ("GET", "/", 404),
+            ("GET", "", 404),
+            ("GET", "*", 404),
+            ("GET", "/v3", 404),
+            ("GET", "/v2/models", 404),
+            ("GET", "/v2/models//ready", 404),
+            ("GET", "/v2/models/m/versions//ready", 404),
+            ("GET", "/v2/models/m/nothing", 404),
+            ("GET", "/v2/models/m/{name}", 404),
+            ("GET", "/v2/" + "x" * 10_000, 404),
+            ("GET", "/v2/models/m/infer", 405),
+            ("POST", "/v2/health/live", 405),
+            ("DELETE", "/v2/models/m", 405),
+        ],
+    )
+    def test_not_found(self, verb: str, target: str, status: int) -> None:
+        with pytest.raises(NoRoute) as refusal:
+            route(verb, target)
+        assert refusal.value.status == status
+        assert len(str(refusal.value)) < 200
+
+
+def test_methods_have_names_of_their_own() -> None:
+    assert len(BY_METHOD) == len(OPERATIONS)
+    assert HEALTH_CHECK.service + HEALTH_CHECK.method == "/grpc.health.v1.Health/Check"
+
+
+@pytest.fixture(scope="module")
+def pb() -> Any:
+    return pytest.importorskip("tritonclient.grpc.service_pb2", exc_type=Exception)
+
+
+def values_of(form: Form) -> st.SearchStrategy[dict[str, Any]]:
+    """Answers of a form, whole."""
+
+    def of(kind: Any) -> st.SearchStrategy[Any]:
+        if isinstance(kind, list):
+            return st.lists(of(kind[0]), max_size=2)
+        if isinstance(kind, tuple):
+            return st.sampled_from(kind)
+        if isinstance(kind, MapOf):
+            return st.dictionaries(st.text(max_size=3), values_of(kind.form), max_size=2)
+        if isinstance(kind, Mapping):
+            return values_of(kind)
+        return {
+            int: st.integers(0, 2**31 - 1),
+            bool: st.booleans(),
+            str: st.text(max_size=5),
+            bytes: st.binary(max_size=5),
+        }[kind]
+
+    return st.fixed_dictionaries({name: of(kind) for name, kind in form.values()})
+
+
+class TestAgainstTritonclient:
+    """Its messages are the oracle of ours, each way: what a form names is what it has, and what it means."""
+
+    @pytest.mark.parametrize(
+        "operation", [one for one in OPERATIONS if one.answer and one.service == MODEL_INFER.service]
+    )
+    @given(data=st.data())
+    def test_answers(self, pb: Any, operation: Operation, data: st.DataObject) -> None:
+        answer = data.draw(values_of(operation.answer))
+        if operation is MODEL_CONFIG:  # of a choice, one
+            policy, chosen = (
+                answer["config"]["version_policy"],
+                data.draw(st.sampled_from(["latest", "all", "specific"])),
+            )
+            policy |= dict.fromkeys({"latest", "all", "specific"} - {chosen})
+        told = answer[operation.inside] if operation.inside is not None else answer
+        wire = operation.to_message(told)
+        message = getattr(pb, f"{operation.method}Response").FromString(wire)
+        assert operation.from_message(message.SerializeToString(deterministic=True)) == told
+        # Every field that we wrote is one that it knows, under the name that we gave it.
+        assert message == json_format.ParseDict(_without_none(answer), type(message)())
+
+    @pytest.mark.parametrize(
+        "operation", [one for one in OPERATIONS if one.fields and one.service == MODEL_INFER.service]
+    )
+    @given(data=st.data())
+    def test_requests(self, pb: Any, operation: Operation, data: st.DataObject) -> None:
+        if operation is MODEL_INFER:
+            return
+        asked = data.draw(values_of(operation.fields))
+        message = getattr(pb, f"{operation.method}Request")(**asked)
+        assert operation.arguments(message.SerializeToString()) == asked
+        assert operation.message(asked) == message.SerializeToString()
+
+    def test_datatypes_of_configurations(self) -> None:
+        config = pytest.importorskip("tritonclient.grpc.model_config_pb2", exc_type=Exception)
+        names = config.DataType.keys()
+        assert tuple(names) == CONFIG_TYPES
+        assert {config_type(one) for one in (*DATATYPES, "BYTES")} == set(names) - {"TYPE_INVALID"}
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(one) for key, one in value.items() if one is not None}
+    return [_without_none(one) for one in value] if isinstance(value, list) else value

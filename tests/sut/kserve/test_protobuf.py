@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from sut.kserve.errors import ProtocolError
 from sut.kserve.protobuf import (
+    MapOf,
     bytes_field,
     bytes_head,
     decode,
+    encode,
     fields,
     number_field,
     numbers_field,
@@ -111,6 +113,36 @@ def test_google_reads_what_is_written(messages: Any, content: dict[str, Any]) ->
         )
     )
     assert as_dictionary(messages.Outer.FromString(wire)) == content | {"real": 0.0}
+
+
+@given(outer)
+def test_what_is_encoded_is_what_google_writes(messages: Any, content: dict[str, Any]) -> None:
+    wire = encode(OUTER, content)
+    assert wire == messages.Outer(**content).SerializeToString()
+    assert decode(wire, OUTER) == content
+
+
+def test_what_is_missing_is_not_written_and_what_is_empty_is() -> None:
+    assert encode(OUTER, {}) == b""
+    assert encode(OUTER, {"inner": None, "texts": [], "number": 0}) == b""
+    assert encode(OUTER, {"inner": {}, "inners": [{}]}) == b"\x3a\x00\x42\x00"
+
+
+COLOURS = {1: ("colour", ("RED", "GREEN", "BLUE")), 2: ("by_name", MapOf(INNER))}
+
+
+@given(st.sampled_from(["RED", "GREEN", "BLUE"]), st.dictionaries(st.text(max_size=5), inner, max_size=4))
+def test_enumerations_and_maps_come_back(colour: str, by_name: dict[str, Any]) -> None:
+    content = {"colour": colour, "by_name": by_name}
+    assert decode(encode(COLOURS, content), COLOURS) == content
+
+
+def test_the_layout_of_enumerations_and_maps() -> None:
+    wire = encode(COLOURS, {"colour": "BLUE", "by_name": {"k": {"count": 5}}})
+    assert wire == b"\x08\x02" + b"\x12\x07" + b"\x0a\x01k" + b"\x12\x02\x08\x05"
+    assert decode(b"\x08\x07\x12\x03\x0a\x01k", COLOURS) == {"colour": "7", "by_name": {"k": {"count": 0, "label": ""}}}
+    with pytest.raises(ValueError, match="colour is 'PINK', which is none of RED, GREEN, BLUE"):
+        encode(COLOURS, {"colour": "PINK"})
 
 
 @given(st.integers(1, 2**64 - 1))
@@ -247,3 +279,13 @@ def test_nesting_is_bounded() -> None:
         wire = bytes_field(1, wire)
     with pytest.raises(ProtocolError, match="too deep"):
         decode(wire, tree)
+
+
+def test_fields_are_bounded_by_their_number_and_packed_numbers_by_their_size() -> None:
+    assert len(list(fields(b"\x08\x01" * 1000, most=1000))) == 1000
+    with pytest.raises(ProtocolError, match="too many fields"):
+        list(fields(b"\x08\x01" * 1001, most=1000))
+    with pytest.raises(ProtocolError, match="too many fields"):
+        decode(b"\x08\x01" * 1_000_000, OUTER)
+    with pytest.raises(ProtocolError, match="numbers of 2000000 bytes"):
+        decode(bytes_field(6, bytes(2_000_000)), OUTER)

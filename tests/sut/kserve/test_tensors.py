@@ -10,12 +10,17 @@ from hypothesis.extra import numpy as hnp
 
 from sut.kserve.tensors import (
     DATATYPES,
+    MOST_ELEMENTS_OF_BYTES,
     TensorError,
     TensorSpec,
     as_array,
     as_tensor,
     check_size,
+    check_tensor,
+    count_elements,
+    from_json_values,
     pack_bytes,
+    to_json_values,
     unpack_bytes,
 )
 
@@ -157,3 +162,60 @@ def test_another_shape_is_refused() -> None:
 def test_an_unknown_datatype_is_refused() -> None:
     with pytest.raises(TensorError, match="unknown datatype 'FP8'"):
         TensorSpec("x", "FP8", (1,))
+
+
+@given(st.lists(st.integers(0, 2**63 - 1), max_size=40))
+def test_shapes_have_as_many_elements_as_they_say_or_are_refused(shape: list[int]) -> None:
+    right = 1
+    for size in shape:
+        right *= size
+    if len(shape) <= 32 and right <= 2**60:
+        assert count_elements(shape) == right
+    else:
+        with pytest.raises(TensorError, match=r"dimensions|no memory"):
+            count_elements(shape)
+
+
+def test_a_bytes_tensor_of_too_many_elements_is_not_looked_through() -> None:
+    count = MOST_ELEMENTS_OF_BYTES + 1
+    with pytest.raises(TensorError, match=f"{count} elements where at most {MOST_ELEMENTS_OF_BYTES} are taken"):
+        check_size("BYTES", (count,), bytes(4 * count))
+    with pytest.raises(TensorError, match="elements where a BYTES tensor of shape"):
+        check_size("BYTES", (3,), bytes(4 * count))
+
+
+def test_an_error_names_the_tensor() -> None:
+    check_tensor("input 'x'", "FP32", (2,), bytes(8))
+    check_tensor("input 'x'", "FP32", (2,), None)
+    for datatype, shape, data in (("FP32", (2,), b""), ("FP8", (2,), None), ("FP32", (-2,), None)):
+        with pytest.raises(TensorError, match=r"^input 'x': "):
+            check_tensor("input 'x'", datatype, shape, data)
+
+
+nested = st.recursive(st.integers(-128, 127), lambda inner: st.lists(inner, max_size=3), max_leaves=20)
+
+
+@given(nested)
+def test_lists_are_flat_in_the_order_of_their_values(values: Any) -> None:
+    def flat(value: Any) -> list[int]:
+        return [one for inner in value for one in flat(inner)] if isinstance(value, list) else [value]
+
+    assert from_json_values(values, "INT8") == np.array(flat(values), np.int8).tobytes()
+
+
+def test_lists_nested_deep_or_unevenly_are_read_in_time() -> None:
+    deep: Any = 1
+    for _ in range(50_000):
+        deep = [deep]
+    assert from_json_values([deep] + [2] * 50_000 + [[3]], "INT8") == b"\1" + b"\2" * 50_000 + b"\3"
+
+
+@given(typed_arrays())
+def test_what_json_tells_comes_back(typed: tuple[str, np.ndarray]) -> None:
+    datatype, array = typed
+    contents = as_tensor(array, TensorSpec("x", datatype, (-1,) * array.ndim)).data
+    if datatype == "BF16" or not np.isfinite(array).all():
+        with pytest.raises(TensorError, match="in JSON: ask for binary data"):
+            to_json_values(datatype, array.shape, contents)
+    else:
+        assert from_json_values(to_json_values(datatype, array.shape, contents), datatype) == contents

@@ -1,0 +1,242 @@
+"""All generators of a run as one: got ready, compared, started together, followed, ended.
+
+To the run it is a system under test, whose rows others issue.  Knows crews, and by what they are found lost; must not
+know what a row is, nor a screen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import numpy.typing as npt
+
+from bench.assembly import UsageError
+from bench.fleet.child import Part, Sighting
+from bench.fleet.crew import Crew
+from bench.fleet.facts import Facts, differences
+from loadgen import Answers
+from loadgen.system import Answer
+from sut.triton.endpoint import Endpoint, parse_url
+
+STALE_S, LOST_S = 1.0, 3.0
+"""A generator in a run that is not heard for so long is shown as stale, and then taken for lost."""
+READY_S = 120.0
+"""How long generators may take to be ready, which includes reading their samples."""
+_BEAT_S = 1.0
+_LOOK_S = 0.05
+_BLIND_S = 0.5
+"""When we have not looked for so long ourselves, silence says nothing."""
+_HALT_S = 10.0
+
+OnLoss = Literal["continue", "abort"]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A generator that was lost."""
+
+    name: str
+    reason: str
+    at: datetime
+    after_s: float
+    """Since the phase's start."""
+    last: Sighting
+
+
+class Fleet:
+    """Crews and their generators, by part."""
+
+    answer: Answer | None = None
+
+    def __init__(
+        self,
+        name: str,
+        columns: Mapping[str, npt.DTypeLike],
+        crews: Sequence[Crew],
+        facts: Facts,
+        *,
+        on_loss: OnLoss,
+        lead_ns: int,
+    ) -> None:
+        """``facts`` are ours.  ``lead_ns``: how long before a phase its start is told."""
+        self.name, self.columns, self.crews = name, columns, crews
+        self.lost: dict[int, Loss] = {}
+        self.aborted: str | None = None
+        """Why a loss ended the run, if it did."""
+        self.planned_ns = 0
+        """When the current phase was to begin: ns of our wall clock."""
+        self.on_look: Callable[[Sequence[Sighting]], object] = lambda sightings: None
+        """Called with each look at the generators in a phase."""
+        self.names = {plan.part: plan.name for crew in crews for plan in crew.plans}
+        self.last_seen: dict[int, Sighting] = {}
+        self._facts, self._on_loss, self._lead_ns = facts, on_loss, lead_ns
+        self._told: dict[int, Mapping[str, object]] = {}
+        self._looked_s = 0.0
+        self._over = threading.Event()
+        self._beats = threading.Thread(target=self._beat, name="beats", daemon=True)
+
+    # As a system under test.
+
+    async def open(self, answers: Answers) -> None:
+        """Start all generators and wait until they are ready.  Raises ``UsageError`` where one can not be had, or is
+        not like the others.
+        """
+        self._beats.start()
+        await self._each(lambda crew: crew.launch())
+        until_s = time.monotonic() + READY_S
+        compared = False
+        while True:
+            sightings = self.look()
+            for one in sightings:
+                if one.gone is not None:
+                    raise UsageError(f"{self.names[one.part]} could not start: {one.gone}")
+            if not compared and len(sightings) == len(self.names) and all(one.facts for one in sightings):
+                self._compare(sightings)
+                compared = True
+            if compared and all(one.ready >= 0 for one in sightings):
+                return
+            if time.monotonic() > until_s:
+                late = ", ".join(name for part, name in self.names.items() if self._is_late(part))
+                raise UsageError(f"not ready within {READY_S:g} s: {late}")
+            await asyncio.sleep(_LOOK_S)
+
+    def issue(self, first: int, last: int) -> None:
+        raise NotImplementedError("the rows of a fleet are issued by its generators")
+
+    def flush(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        self._over.set()
+        await self._each(lambda crew: crew.close())
+
+    @property
+    def served(self) -> Mapping[Endpoint, int]:
+        """Requests that each server answered with outputs, as far as the generators could tell."""
+        served: Counter[Endpoint] = Counter()
+        for told in self._told.values():
+            counts = told["served"]
+            assert isinstance(counts, Mapping)
+            served.update({parse_url(url): count for url, count in counts.items()})
+        return served
+
+    @property
+    def happened(self) -> Mapping[str, int]:
+        happened: Counter[str] = Counter()
+        for told in self._told.values():
+            counts = told["happened"]
+            assert isinstance(counts, Mapping)
+            happened.update(counts)
+        return happened
+
+    # For the run.
+
+    def look(self) -> list[Sighting]:
+        """Every generator that can be seen, by part."""
+        sightings = sorted((one for crew in self.crews for one in crew.look()), key=lambda one: one.part)
+        self.last_seen |= {one.part: one for one in sightings}
+        return sightings
+
+    async def begin(self, number: int) -> int:
+        """Wait until all are ready for a phase and tell them when it begins; returns when, by our monotonic clock."""
+        self._looked_s = time.monotonic()
+        while not all(one.ready >= number or one.part in self.lost for one in self._judged()):
+            await asyncio.sleep(_LOOK_S)
+        now_ns = time.time_ns()
+        self.planned_ns = now_ns + self._lead_ns
+        for crew in self.crews:
+            crew.begin(self.planned_ns)
+        return time.monotonic_ns() + self.planned_ns - now_ns
+
+    async def follow(self, number: int) -> None:
+        """Until every generator has ended the phase, or is lost."""
+        while True:
+            sightings = self._judged(number)
+            self.on_look(sightings)
+            if self.lost and self._on_loss == "abort":
+                loss = next(iter(self.lost.values()))
+                self.aborted = f"{loss.name} was lost, and --on-host-loss is abort"
+                await self.halt(number, self.aborted)
+                return
+            if all(one.ended >= number or one.part in self.lost for one in sightings):
+                return
+            await asyncio.sleep(_LOOK_S)
+
+    async def halt(self, number: int, reason: str) -> None:
+        """Have all end the phase early; wait for them, but not for long."""
+        for crew in self.crews:
+            crew.stop(reason)
+        until_s = time.monotonic() + _HALT_S
+        while time.monotonic() < until_s:
+            if all(one.ended >= number or one.gone or one.part in self.lost for one in self.look()):
+                return
+            await asyncio.sleep(_LOOK_S)
+
+    async def collect(self, number: int) -> list[Part]:
+        """What the generators have of a phase, by part; those that can not tell are left out."""
+        parts = [part for parts in await self._each(lambda crew: crew.collect(number)) for part in parts]
+        self._told |= {part.part: part.told for part in parts if part.told is not None}
+        return sorted(parts, key=lambda part: part.part)
+
+    def state(self, sighting: Sighting) -> str:
+        """In a word."""
+        if sighting.part in self.lost:
+            return "lost"
+        if sighting.ended >= sighting.ready >= 0:
+            return "done"
+        if sighting.ready < 0:
+            return "starting"
+        return "stale" if sighting.silent_s > STALE_S else "running"
+
+    def _judged(self, number: int | None = None) -> list[Sighting]:
+        """A look, after which ``lost`` tells who is."""
+        sightings = self.look()
+        now_s = time.monotonic()
+        blind = now_s - self._looked_s > _BLIND_S
+        self._looked_s = now_s
+        for one in sightings:
+            if one.part in self.lost or (number is not None and one.ended >= number):
+                continue
+            reason = one.gone
+            if reason is None and one.silent_s > LOST_S and not blind:
+                reason = f"not heard for {LOST_S:g} s"
+            if reason is not None:
+                after_s = max((time.time_ns() - self.planned_ns) * 1e-9, 0.0) if self.planned_ns else 0.0
+                self.lost[one.part] = Loss(
+                    self.names[one.part], reason, datetime.now().astimezone(), after_s - min(one.silent_s, after_s), one
+                )
+                self._crew_of(one.part).kill(one.part)
+        return sightings
+
+    def _crew_of(self, part: int) -> Crew:
+        return next(crew for crew in self.crews if any(plan.part == part for plan in crew.plans))
+
+    def _is_late(self, part: int) -> bool:
+        seen = self.last_seen.get(part)
+        return seen is None or seen.ready < 0
+
+    def _compare(self, sightings: Sequence[Sighting]) -> None:
+        table = differences(self._facts, {self.names[one.part]: one.facts or {} for one in sightings})
+        if table:
+            lines = "\n  ".join(table)
+            raise UsageError(f"the generators differ from this process; make them the same:\n  {lines}")
+
+    async def _each(self, what: Callable[[Crew], object]) -> list[list[Part]]:
+        """Do something that takes its time with all crews at once."""
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(len(self.crews)) as pool:
+            return list(await asyncio.gather(*(loop.run_in_executor(pool, what, crew) for crew in self.crews)))  # type: ignore[arg-type]
+
+    def _beat(self) -> None:
+        """In a thread, so that a signal or a slow screen does not keep the generators waiting."""
+        while not self._over.wait(_BEAT_S):
+            for crew in self.crews:
+                crew.beat()

@@ -1,0 +1,259 @@
+"""Crews on other hosts, by way of Ray: found, reached, asked; each call with a time limit of our own.
+
+The one place that knows Ray, which is imported when it is used.  Nothing of it is in a generator.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from bench.assembly import UsageError
+from bench.fleet import clock, cluster
+from bench.fleet.child import Part, Sighting
+from bench.fleet.plan import Plan
+from bench.fleet.supervisor import Supervisor
+from sut.silence import silenced
+
+_CONNECT_S = 30.0
+_READY_S = 30.0
+"""How long the cluster may take to have a supervisor on each host."""
+_ASK_S = 10.0
+_COLLECT_S = 120.0
+_CLOSE_S = 8.0
+_HEARD_S = 2.0
+_NAMESPACE = "drumfire"
+
+
+def reach(groups: Sequence[Sequence[Plan]], phase_rows: Sequence[int], address: str | None) -> list[RayCrew]:
+    """A crew on a host of its own for each group of plans.
+
+    Raises ``UsageError`` where Ray is missing, the cluster can not be joined, or has fewer hosts.
+    """
+    ray = _connect(address)
+    try:
+        return _place(ray, groups, phase_rows)
+    except BaseException:
+        _disconnect(ray)
+        raise
+
+
+def hosts_of(address: str | None) -> list[dict[str, Any]]:
+    """The hosts of a cluster: address, name, cores, alive.  Raises ``UsageError``."""
+    ray = _connect(address)
+    try:
+        return [
+            {
+                "address": node["NodeManagerAddress"],
+                "name": node["NodeManagerHostname"],
+                "cores": node["Resources"].get("CPU", 0),
+                "alive": node["Alive"],
+            }
+            for node in ray.nodes()
+        ]
+    finally:
+        _disconnect(ray)
+
+
+class RayCrew:
+    """The generators of another host, through its supervisor."""
+
+    def __init__(
+        self,
+        ray: Any,
+        actor: Any,
+        name: str,
+        plans: Sequence[Plan],
+        phase_rows: Sequence[int],
+        done: Callable[[], None],
+    ) -> None:
+        """``done`` is called when this crew needs the cluster no more."""
+        self.name, self.plans, self.clock = name, plans, clock.OURS
+        self._ray, self._actor, self._phase_rows, self._done = ray, actor, phase_rows, done
+        self._seen: list[Sighting] = []
+        self._seen_s = time.monotonic()
+        self._gone: str | None = None
+
+    def launch(self) -> None:
+        self.clock = clock.ask(time.time_ns, lambda: int(self._ask(self._actor.now.remote())))
+        self._ask(self._actor.launch.remote(self.name, list(self.plans), list(self._phase_rows)))
+        self._seen_s = time.monotonic()
+        threading.Thread(target=self._watch, name=f"watch {self.name}", daemon=True).start()
+
+    def look(self) -> list[Sighting]:
+        """What was streamed last.  Its age counts from when it came, so that a cut cable shows as silence."""
+        age_s = time.monotonic() - self._seen_s
+        return [replace(one, silent_s=one.silent_s + age_s, gone=one.gone or self._gone) for one in self._seen]
+
+    def begin(self, unix_ns: int) -> None:
+        self._actor.begin.remote(unix_ns + self.clock.offset_ns)
+
+    def beat(self) -> None:
+        if self._gone is None:
+            self._actor.beat.remote()
+
+    def stop(self, reason: str) -> None:
+        self._actor.stop.remote(reason)
+
+    def kill(self, part: int) -> None:
+        self._actor.kill.remote(part)
+
+    def collect(self, number: int) -> list[Part]:
+        """Empty where the host can not be asked any more."""
+        if not self._is_heard:
+            return []
+        try:
+            parts: list[Part] = self._ray.get(self._actor.collect.remote(number), timeout=_COLLECT_S)
+        except self._ray.exceptions.RayError:
+            return []
+        return parts
+
+    def close(self) -> None:
+        if self._is_heard:
+            with contextlib.suppress(self._ray.exceptions.RayError):
+                self._ray.get(self._actor.close.remote(), timeout=_CLOSE_S)
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            self._ray.kill(self._actor)
+        self._done()
+
+    @property
+    def _is_heard(self) -> bool:
+        """Whether it is worth while to wait for an answer."""
+        return self._gone is None and time.monotonic() - self._seen_s < _HEARD_S
+
+    def _ask(self, reference: Any) -> Any:
+        try:
+            return self._ray.get(reference, timeout=_ASK_S)
+        except self._ray.exceptions.RayError as error:
+            raise UsageError(f"{self.name} does not answer: {_one_line(error)}") from None
+
+    def _watch(self) -> None:
+        try:
+            for reference in self._actor.watch.options(num_returns="streaming").remote():
+                self._seen = self._ray.get(reference)
+                self._seen_s = time.monotonic()
+        except self._ray.exceptions.RayError as error:
+            self._gone = f"its host is gone ({type(error).__name__})"
+
+
+def _connect(address: str | None) -> Any:
+    """Join the cluster as a driver; returns the module.
+
+    Ray itself may wait for minutes, or for ever where only one side speaks TLS.
+    """
+    cluster.prepare_driver(address)
+    try:
+        ray = importlib.import_module("ray")
+    except ImportError:
+        raise UsageError("--hosts needs Ray, which is not installed: pip install '.[multihost]'") from None
+    if address is not None:
+        cluster.check_there(address)
+
+    # What the cluster says of its hosts would be printed amid our output, by a thread that no option keeps from it.
+    vars(importlib.import_module("ray._private.worker"))["print_to_stdstream"] = lambda *_, **__: None
+
+    def init() -> None:
+        ray.init(
+            address=address or "auto",
+            namespace=_NAMESPACE,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+            include_dashboard=False,
+        )
+
+    try:
+        with silenced():
+            connected = _within(_CONNECT_S, init)
+        if not connected:
+            raise UsageError(
+                f"no answer from the Ray cluster at {address or 'this host'} within {_CONNECT_S:g} s: is "
+                "--ray-address right, and do both sides use TLS, or neither?"
+            )
+    except UsageError:
+        raise
+    except Exception as error:  # Ray has many: whatever it is, nothing was begun
+        raise UsageError(_why_not(error, address)) from None
+    return ray
+
+
+def _within(seconds: float, call: Callable[[], object]) -> bool:
+    """Call it, and wait for so long; whether it came back.  What it raises is raised; one that hangs is left behind."""
+    raised: list[Exception] = []
+
+    def run() -> None:
+        try:
+            call()
+        except Exception as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if raised:
+        raise raised[0]
+    return not thread.is_alive()
+
+
+def _why_not(error: Exception, address: str | None) -> str:
+    text, where = _one_line(error), address or "this host"
+    if "ersion mismatch" in text:
+        return f"the cluster at {where} has other versions than this process: {text}"
+    if address is not None and isinstance(error, ConnectionError):  # somebody is there, which was seen before
+        return f"the cluster at {where} does not let us in: its token is wanted in {cluster.token_path()}"
+    return f"can not join a Ray cluster at {where}: {text} (drumfire cluster up starts one)"
+
+
+def _place(ray: Any, groups: Sequence[Sequence[Plan]], phase_rows: Sequence[int]) -> list[RayCrew]:
+    placement = importlib.import_module("ray.util.placement_group")
+    strategies = importlib.import_module("ray.util.scheduling_strategies")
+    cores = max(len(group) for group in groups)
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    fit = sum(node["Resources"].get("CPU", 0) >= cores for node in alive)
+    group = placement.placement_group([{"CPU": cores}] * len(groups), strategy="STRICT_SPREAD")
+    # What is too little by count is not waited for; what is taken by others may soon be free.
+    if fit < len(groups) or not group.wait(_READY_S):
+        placement.remove_placement_group(group)
+        free = "free " if fit >= len(groups) else ""
+        raise UsageError(
+            f"--hosts {len(groups)}: the cluster has {fit} of {cores} {free}cores each ({len(alive)} hosts in all, of "
+            "which a head sends load only with --load-on-head): lower --hosts, or join more"
+        )
+    left = len(groups)
+    lock = threading.Lock()
+
+    def done() -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            last = left == 0
+        if last:
+            with contextlib.suppress(Exception):  # the run is over, whatever becomes of the cluster
+                placement.remove_placement_group(group)
+            _disconnect(ray)
+
+    made = ray.remote(Supervisor)
+    crews = []
+    for at, plans in enumerate(groups):
+        strategy = strategies.PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=at)
+        actor = made.options(
+            num_cpus=cores, max_restarts=0, max_task_retries=0, max_concurrency=8, scheduling_strategy=strategy
+        ).remote()
+        crews.append(RayCrew(ray, actor, f"host {at}", plans, phase_rows, done))
+    return crews
+
+
+def _disconnect(ray: Any) -> None:
+    """Leave the cluster; not for longer than a moment, as its head may be gone."""
+    with silenced():
+        _within(_CLOSE_S, ray.shutdown)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

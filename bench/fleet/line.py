@@ -1,0 +1,139 @@
+"""A generator's line to its supervisor: lines of JSON, in by standard input, out by what was standard output.
+
+Here is the dead-man's switch.  A generator ends when the line does, when nothing is heard for a while, and at its
+limit whatever is heard: first in good order, and if that does not help, at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import select
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+SILENCE_S = 5.0
+"""A supervisor that says nothing for so long is gone."""
+_GRACE_S = 3.0
+"""How long a run may take to end in good order."""
+_LOOK_S = 0.5
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
+
+
+class Line:
+    """Reads the plan when it is made, and then listens in a thread of its own."""
+
+    def __init__(self) -> None:
+        # What anything prints goes to standard error: this line is ours alone.
+        self._out = os.dup(_STDOUT)
+        os.dup2(_STDERR, _STDOUT)
+        self._heard = b""
+        self.plan: Mapping[str, Any] = json.loads(self._first())
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._interrupt: Callable[[str], None] | None = None
+        self._stopped: str | None = None
+        self._awaited: asyncio.Future[int] | None = None
+        self._limit_s: float | None = None
+        self._end_s: float | None = None
+        self._beats = 0
+        threading.Thread(target=self._listen, name="line", daemon=True).start()
+
+    def say(self, message: Mapping[str, Any]) -> None:
+        """Send a message, whole; waits where the supervisor does not read."""
+        data = memoryview(json.dumps(message).encode() + b"\n")
+        with self._lock:
+            while data:
+                try:
+                    data = data[os.write(self._out, data) :]
+                except BlockingIOError:
+                    select.select([], [self._out], [])
+
+    def beat(self) -> None:
+        """Send a sign of life, if that can be done at once."""
+        self._beats += 1
+        if self._lock.acquire(blocking=False):
+            try:
+                os.set_blocking(self._out, False)
+                os.write(self._out, b'{"beat":%d}\n' % self._beats)
+            except OSError:
+                pass  # nobody reads: the silence from there is dealt with elsewhere
+            finally:
+                self._lock.release()
+
+    def limit(self, seconds: float) -> None:
+        """The run ends so long after its first start."""
+        self._limit_s = seconds
+
+    def attend(self, interrupt: Callable[[str], None]) -> None:
+        """To be called on the run's loop before it runs: how it is ended early."""
+        self._loop, self._interrupt = asyncio.get_running_loop(), interrupt
+        if self._stopped is not None:
+            interrupt(self._stopped)
+
+    async def start(self, number: int) -> int:
+        """Say that a phase can begin; returns when it is to, ns of the monotonic clock."""
+        self._awaited = asyncio.get_running_loop().create_future()
+        self.say({"ready": number})
+        at_ns = await self._awaited
+        if self._end_s is None and self._limit_s is not None:
+            self._end_s = at_ns * 1e-9 + self._limit_s
+        return at_ns
+
+    def _first(self) -> bytes:
+        while b"\n" not in self._heard:
+            data = os.read(_STDIN, 1 << 16)
+            if not data:
+                sys.exit("no plan came: this program is started by drumfire run --workers or --hosts")
+            self._heard += data
+        line, self._heard = self._heard.split(b"\n", 1)
+        return line
+
+    def _listen(self) -> None:
+        heard_s = time.monotonic()
+        while True:
+            readable = select.select([_STDIN], [], [], _LOOK_S)[0]
+            now_s = time.monotonic()
+            if readable:
+                data = os.read(_STDIN, 1 << 16)
+                if not data:
+                    shutil.rmtree(self.plan["folder"], ignore_errors=True)  # which was the supervisor's to remove
+                    self._end("the supervisor of this generator is gone")
+                *lines, self._heard = (self._heard + data).split(b"\n")
+                heard_s = now_s
+                for line in lines:
+                    self._hear(json.loads(line))
+            elif now_s - heard_s > SILENCE_S:
+                self._end(f"nothing was heard from this generator's supervisor for {SILENCE_S:g} s")
+            if self._end_s is not None and now_s > self._end_s:
+                self._end("this generator has reached its time limit")
+
+    def _hear(self, message: Mapping[str, Any]) -> None:
+        """``start``: when the awaited phase begins; ``stop``: why to end.  What else comes is a sign of life."""
+        if "start" in message and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._begin, message["start"])
+        if "stop" in message:
+            self._stop(message["stop"])
+
+    def _begin(self, at_ns: int) -> None:
+        if self._awaited is not None and not self._awaited.done():
+            self._awaited.set_result(at_ns)
+
+    def _stop(self, reason: str) -> None:
+        self._stopped = reason
+        if self._loop is not None and self._interrupt is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, so the run is over
+                self._loop.call_soon_threadsafe(self._interrupt, reason)
+
+    def _end(self, reason: str) -> None:
+        """Nobody will want the result any more."""
+        if self._loop is not None:
+            self._stop(reason)
+            time.sleep(_GRACE_S)
+        os._exit(1)

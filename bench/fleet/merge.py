@@ -1,0 +1,115 @@
+"""Parts put back by row: what n generators measured becomes what one would have.
+
+Pure work on columns; knows neither processes nor hosts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bench.fleet.child import Part
+from loadgen.answers import Answers, Kept
+from loadgen.draws import Int64Array
+from loadgen.issue import End
+from loadgen.overhead import Overhead
+from loadgen.record import Column, Record, Status
+from loadgen.share import Slice
+from loadgen.traffic import Phase
+
+FAILED_UNTOLD = "failed, and the generator that knew why was lost"
+_ENDS = (End.NO_ANSWER, End.SYSTEM_GONE, End.INTERRUPTED, End.MAX_DURATION, End.RAN_OUT, End.MAX_QUERIES)
+"""Of the ends of several generators the first of these is the whole's."""
+
+
+class OtherTraffic(RuntimeError):
+    """A generator has drawn other traffic than we have."""
+
+
+def put_back(record: Record, phase: Phase, slices: Mapping[int, Slice], parts: Sequence[Part]) -> int:
+    """Enter a phase's parts into the whole's table; returns the row after the last issued one.
+
+    Rows before it that no part has are MISSING.
+    """
+    last = phase.first_row + phase.rows
+    status = record.status
+    status[phase.first_row : last] = Status.MISSING
+    end = phase.first_row
+    for part in parts:
+        if not part.rows.size:
+            continue
+        rows = slices[part.part].whole(part.rows)
+        _check(part, "sample_index", record.sample_index[rows])
+        if phase.scheduled is not None:
+            _check(part, "scheduled", record.scheduled[rows])
+        for name, column in part.columns.items():
+            record.columns[name][rows] = column
+        end = max(end, int(rows[-1]) + 1)
+    status[end:last] = Status.PENDING
+    return end
+
+
+def _check(part: Part, name: str, ours: Column) -> None:
+    if not np.array_equal(part.columns[name], ours):
+        raise OtherTraffic(f"generator {part.part} has another {name} than was drawn here")
+
+
+def put_answers(
+    answers: Answers, slices: Mapping[int, Slice], told: Mapping[int, Mapping[str, Any]], parts: Iterable[Part]
+) -> None:
+    """Faults of the run so far, by what each generator ``told`` last, and this phase's responses."""
+    faults = answers.faults
+    untold = faults.failed[FAILED_UNTOLD]
+    faults.failed, faults.refused = +Counter({FAILED_UNTOLD: untold}), Counter()
+    for one in told.values():
+        faults.failed.update(one["failed"])
+        faults.refused.update(one["refused"])
+    answers.aborted = next((one["aborted"] for one in told.values() if one["aborted"] is not None), answers.aborted)
+    rows: list[Int64Array] = []
+    responses: list[bytes] = []
+    for part in parts:
+        status = part.columns["status"]
+        faults.unanswered += int(np.count_nonzero(status == Status.UNANSWERED))
+        if part.told is None and (failed := int(np.count_nonzero(status == Status.FAILED))):
+            faults.failed[FAILED_UNTOLD] += failed
+        if part.kept:
+            rows.append(slices[part.part].whole(part.kept_rows))
+            responses += part.kept
+    if rows:
+        # In the log they stand in the order of completion.
+        kept = np.concatenate(rows)
+        order = np.argsort(answers.record.completed[kept], kind="stable")
+        answers.kept.append(Kept(kept[order], [responses[at] for at in order.tolist()]))
+
+
+def end_of(ends: Sequence[End], *, lost: bool, all_issued: bool, limited: bool) -> End:
+    """How a phase of the whole ended.  ``limited``: all of its rows were fewer than were drawn."""
+    if lost:
+        return End.GENERATOR_LOST
+    for end in _ENDS:
+        if end in ends and not (end == End.RAN_OUT and limited):
+            return end
+    if limited and all_issued:
+        return End.MAX_QUERIES
+    return ends[0] if ends else End.ALL_ISSUED
+
+
+def overhead_of(parts: Sequence[Overhead], host_of: Sequence[str]) -> Overhead:
+    """All generators' together: sums, but for the time (the longest) and the stolen time (once for a host)."""
+    stolen: dict[str, float] = {}
+    for part, host in zip(parts, host_of, strict=True):
+        if part.steal_s is not None:
+            stolen[host] = max(stolen.get(host, 0.0), part.steal_s)
+    switches = [part.involuntary_switches for part in parts if part.involuntary_switches is not None]
+    return Overhead(
+        max(part.wall_s for part in parts),
+        sum(part.issuing_thread_cpu_s for part in parts),
+        sum(part.process_cpu_s for part in parts),
+        sum(part.gc_collections for part in parts),
+        sum(part.gc_pause_s for part in parts),
+        sum(switches) if switches else None,
+        sum(stolen.values()) if stolen else None,
+    )

@@ -1,0 +1,64 @@
+"""A host's supervisor: the crew of that host, as an actor of Ray that a driver elsewhere speaks to.
+
+A plain class without anything of Ray's in it, and nothing of it stands between a generator and the server.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+from bench.fleet.child import Part, Sighting
+from bench.fleet.crew import LocalCrew
+from bench.fleet.plan import Plan
+
+_SNAPSHOT_S = 0.25
+
+
+class Supervisor:
+    """One a host.  Its methods are called from several threads: ``watch`` goes on while others come and go."""
+
+    def __init__(self) -> None:
+        self._crew: LocalCrew | None = None
+        self._over = threading.Event()
+
+    def now(self) -> int:
+        """This host's wall clock, ns."""
+        return time.time_ns()
+
+    def launch(self, name: str, plans: Sequence[Plan], phase_rows: Sequence[int]) -> None:
+        self._crew = LocalCrew(name, plans, phase_rows)
+        self._crew.launch()
+
+    def watch(self) -> Iterator[list[Sighting]]:
+        """The generators as they are, four times a second, until ``close``."""
+        while not self._over.wait(_SNAPSHOT_S):
+            yield self._of_here.look()
+
+    def begin(self, unix_ns: int) -> None:
+        """A phase begins, at this time of this host's wall clock."""
+        self._of_here.begin(unix_ns)
+
+    def beat(self) -> None:
+        if self._crew is not None:
+            self._crew.beat()
+
+    def stop(self, reason: str) -> None:
+        self._of_here.stop(reason)
+
+    def kill(self, part: int) -> None:
+        self._of_here.kill(part)
+
+    def collect(self, number: int) -> list[Part]:
+        return self._of_here.collect(number)
+
+    def close(self) -> None:
+        self._over.set()
+        if self._crew is not None:
+            self._crew.close()
+
+    @property
+    def _of_here(self) -> LocalCrew:
+        assert self._crew is not None, "nothing was launched"
+        return self._crew

@@ -1,0 +1,57 @@
+"""``python -m bench.peers.serving``: Drumfire's server and the others in turns, then the section of RESULTS.md."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+
+from bench.peers.comparison import Comparison
+from bench.peers.process import MeasurementError
+from bench.peers.serving.environments import REQUIREMENTS
+from bench.peers.serving.measures import ANOTHER, NAMES, measures, others
+from sut.triton.local_environment import LocalTritonError, check_platform
+
+COMPARISON = Comparison(
+    "serving",
+    (ANOTHER,),
+    ("uvloop", "hpack", "onnxruntime"),
+    "Medians over the rounds; Drumfire's server (`drumfire serve`) and one other side in turns, each server a fresh\n"
+    "process on loopback that shares the cores with the client, which is `drumfire run triton` for all of them (over\n"
+    "HTTP with JSON, where mlserver has no other way, a closed loop on the same sockets and HTTP). The others are the\n"
+    "real Triton with its Python backend, one process a model, and "
+    + " and ".join(f"`{' '.join(words)}`" for words in REQUIREMENTS.values())
+    + ",\n"
+    "in environments of their own, without a line of log for each request; mlserver computes in its own process\n"
+    "(`parallel_workers` 0). kserve has no option for its address and is led to loopback by changing what it binds.\n"
+    "`identity` gives back the 4 FP32 that it gets. The models that compute are one ONNX file on ONNX Runtime, with\n"
+    "one thread and the same largest batch on all sides; *in process* is `drumfire run onnxruntime`, Offline, and for\n"
+    "the added latency Server on the same seeded schedule, from whose times latency counts. Server CPU is that of all\n"
+    "its processes, by its own count of requests.",
+    seconds=4,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0, or 2 where the platform has no local Triton."""
+    words = sys.argv[1:] if arguments is None else arguments
+    options = COMPARISON.options(words, [name for one in NAMES for name in (one, one.partition("@")[0])])
+    try:
+        check_platform()
+        identities, missing = others(_say)
+        for line in missing:
+            _say(line)
+        told = dataclasses.replace(COMPARISON, method="\n".join((COMPARISON.method, *(f"{line}." for line in missing))))
+        told.carry_out(options, measures(identities, _say))
+    except (MeasurementError, LocalTritonError) as error:
+        print(f"{COMPARISON.module}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""The environments of the other servers: made in the cache folder on first use, so that theirs and ours never mix.
+
+Knows their packages; must not know how the servers are started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from bench.peers.process import MeasurementError
+from sut.cache import cache_folder
+from sut.environments import EnvironmentFailed, Say, made
+
+KSERVE, MLSERVER = "kserve", "mlserver"
+REQUIREMENTS: Mapping[str, tuple[str, ...]] = {KSERVE: ("kserve==0.21.0",), MLSERVER: ("mlserver==1.7.1",)}
+
+
+def python(server: str, say: Say) -> Path:
+    """An interpreter that has the server (some 450 MB and a minute).  Raises ``MeasurementError``."""
+    try:
+        return made(cache_folder(), server, REQUIREMENTS[server], say) / "bin" / "python"
+    except (EnvironmentFailed, OSError) as error:
+        raise MeasurementError(str(error)) from None

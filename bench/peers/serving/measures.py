@@ -1,0 +1,196 @@
+"""What is measured of the servers, with which cases, and what is aimed at.
+
+Each measure is Drumfire's server and one other side, in turns: what they are compared in differs from server to server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from bench.peers.goal import Figure, Figures, number
+from bench.peers.process import MeasurementError
+from bench.peers.rounds import Measure
+from bench.peers.serving import environments, servers
+from bench.peers.serving.client import Load, closed_loop, in_process
+from bench.peers.serving.environments import KSERVE, MLSERVER
+from bench.peers.serving.same_schedule import IN_PROCESS, PERCENTILES, SERVED, SameSchedule
+from bench.peers.serving.servers import IDENTITY, Running, Start
+from sut.environments import Say
+
+ANOTHER = "the other"
+"""Side of a measure, whose label says which."""
+TRITON, PROCESS = "triton", "process"
+_NAMES = {TRITON: "Triton's Python backend", KSERVE: "kserve", MLSERVER: "mlserver", PROCESS: "the same in process"}
+_PROTOCOLS = {"grpc": "gRPC", "http": "HTTP", "json": "HTTP with JSON"}
+_IDENTITY_AT_ONCE = 16
+_IDENTITY_GOALS = {TRITON: 1.5, KSERVE: 5.0, MLSERVER: 5.0}
+_WITHOUT_BINARY = {MLSERVER}
+_THREADS = "1"
+"""Of a model, on all sides; Triton's digits has them in its code."""
+
+
+@dataclass(frozen=True)
+class _Computed:
+    """A model that computes, the same file on all sides."""
+
+    name: str
+    batch: int
+    """The largest, on all sides."""
+    outputs: int
+    rate: float
+    """Of its Server run."""
+    times_longer: float
+    """The Server run lasts so many times as long as others, for the percentiles' sake."""
+    in_process_goal: float | None
+    """None where a sample costs less than any request."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return ("onnxruntime", self.name, "--threads", _THREADS, "--max-batchsize", str(self.batch))
+
+    def serve(self) -> Start:
+        return lambda: servers.drumfire(*self.words)
+
+    def triton(self, say: Say) -> Start:
+        if self.name == "digits":  # one of its own
+            return lambda: servers.triton(self.name, None, say)
+
+        @contextmanager
+        def started() -> Iterator[Running]:
+            with (
+                servers.onnx_repository(self.name, self.outputs, self.batch) as repository,
+                servers.triton(self.name, repository, say) as running,
+            ):
+                yield running
+
+        return started
+
+
+_COMPUTED = (_Computed("efficientnet-lite0", 8, 1000, 5, 5, 0.95), _Computed("digits", 64, 10, 500, 1, None))
+_IN_FLIGHT = (8, 32)
+_TRITON_GOAL = 1.0
+
+NAMES: tuple[str, ...] = (
+    *(
+        f"identity-{protocol}@{peer}"
+        for protocol in _PROTOCOLS
+        for peer in _IDENTITY_GOALS
+        if protocol != "http" or peer not in _WITHOUT_BINARY
+    ),
+    *(f"{one.name}-{count}@{peer}" for one in _COMPUTED for count in _IN_FLIGHT for peer in (PROCESS, TRITON)),
+    *(f"added@{one.name}" for one in _COMPUTED),
+)
+"""Of all measures, in the order of the table."""
+
+
+def others(say: Say) -> tuple[Mapping[str, Start], Sequence[str]]:
+    """Servers of the identity model that can be had, and of each that can not, a line that says why."""
+    found: dict[str, Start] = {TRITON: lambda: servers.triton(IDENTITY, None, say)}
+    missing = []
+    starts: Mapping[str, Callable[..., Start]] = {
+        KSERVE: lambda python: lambda: servers.kserve(python),
+        MLSERVER: lambda python: lambda: servers.mlserver(python),
+    }
+    for name, start in starts.items():
+        try:
+            found[name] = start(environments.python(name, say))
+        except MeasurementError as error:
+            missing.append(f"{name} is left out: {error}")
+    return found, missing
+
+
+def measures(identities: Mapping[str, Start], say: Say) -> list[Measure]:
+    """``identities``: the other servers of the identity model, by name."""
+    made: dict[str, Measure] = {}
+    for protocol in _PROTOCOLS:
+        for peer, start in identities.items():
+            name = f"identity-{protocol}@{peer}"
+            if name in NAMES:
+                made[name] = _identity(name, protocol, peer, start)
+    for one in _COMPUTED:
+        for count in _IN_FLIGHT:
+            load = Load(one.name, "grpc", count)
+            ours = partial(closed_loop, one.serve(), load)
+            label = f"{one.name}, {count} at a time, gRPC, beside"
+            name = f"{one.name}-{count}@{PROCESS}"
+            made[name] = Measure(
+                name,
+                _beside_process(f"{label} {_NAMES[PROCESS]}", one.in_process_goal),
+                ours,
+                {ANOTHER: partial(in_process, one.words)},
+            )
+            name = f"{one.name}-{count}@{TRITON}"
+            theirs = partial(closed_loop, one.triton(say), load)
+            made[name] = Measure(name, _beside_triton(f"{label} {_NAMES[TRITON]}"), ours, {ANOTHER: theirs})
+        both = SameSchedule(one.name, one.rate, one.serve(), one.words, times_longer=one.times_longer)
+        made[f"added@{one.name}"] = _added(one, both)
+    return [made[name] for name in NAMES if name in made]
+
+
+def _identity(name: str, protocol: str, peer: str, start: Start) -> Measure:
+    load = Load(IDENTITY, protocol, _IDENTITY_AT_ONCE)
+    label = f"identity, {_PROTOCOLS[protocol]}, {_IDENTITY_AT_ONCE} at a time, beside {_NAMES[peer]}"
+    return Measure(
+        name,
+        (
+            _both(f"{label}: requests/s", "rate_per_s", "1/s", more_is_better=True, goal_ratio=_IDENTITY_GOALS[peer]),
+            _both(f"{label}: server CPU a request", "server_cpu_ns_per_request", "us", 1e3),
+            _both(f"{label}: latency p50", "p50_latency_ns", "us", 1e3),
+            _both(f"{label}: latency p99", "p99_latency_ns", "us", 1e3),
+        ),
+        partial(closed_loop, lambda: servers.drumfire("null", IDENTITY), load),
+        {ANOTHER: partial(closed_loop, start, load)},
+    )
+
+
+def _beside_process(label: str, goal: float | None) -> tuple[Figure, ...]:
+    return (
+        _both(f"{label}: samples/s", "rate_per_s", "1/s", more_is_better=True, goal_ratio=goal),
+        _both(f"{label}: CPU a sample, with the client's", "all_cpu_ns_per_request", "ms", 1e6),
+        Figure(f"{label}: mean batch", "mean_batch", "", more_is_better=True),
+    )
+
+
+def _beside_triton(label: str) -> tuple[Figure, ...]:
+    return (
+        _both(f"{label}: samples/s", "rate_per_s", "1/s", more_is_better=True, goal_ratio=_TRITON_GOAL),
+        _both(f"{label}: server CPU a sample", "server_cpu_ns_per_request", "ms", 1e6),
+        _both(f"{label}: latency p50", "p50_latency_ns", "ms", 1e6),
+        _both(f"{label}: mean batch", "mean_batch", "", more_is_better=True),
+    )
+
+
+def _added(one: _Computed, both: SameSchedule) -> Measure:
+    label = f"{one.name}, Server at {number(one.rate)}/s, beside {_NAMES[PROCESS]}: latency"
+    return Measure(
+        f"added@{one.name}",
+        (
+            *(_both(f"{label} {p}", f"{p}_ns", "us", 1e3) for p in PERCENTILES),
+            *(Figure(f"{label} {p}, added", f"added_{p}_ns", "us", 1e3) for p in PERCENTILES),
+        ),
+        both.side(SERVED),
+        {ANOTHER: both.side(IN_PROCESS)},
+        note=lambda medians: (
+            f"{one.name}: serving on loopback adds {_told(medians)} ({medians['requests']:.0f} queries)"
+        ),
+    )
+
+
+def _told(medians: Figures) -> str:
+    return ", ".join(f"{number(medians[f'added_{p}_ns'] / 1e3)} us at {p}" for p in PERCENTILES)
+
+
+def _both(
+    label: str,
+    name: str,
+    unit: str,
+    per_unit: float = 1.0,
+    *,
+    more_is_better: bool = False,
+    goal_ratio: float | None = None,
+) -> Figure:
+    """A figure that both sides tell by the same name."""
+    return Figure(label, name, unit, per_unit, name, more_is_better=more_is_better, goal_ratio=goal_ratio)

@@ -1,0 +1,299 @@
+"""The servers that are compared: each a fresh process on loopback, started, ready, and ended with all that it started.
+
+Knows how each is started and where it counts what it answered; must not know who asks them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from bench.peers.process import ROOT, MeasurementError
+from bench.peers.triton.server import Served, counts, cpu_seconds
+from sut import models
+from sut.cache import cache_folder
+from sut.environments import Say
+from sut.models.model import Form
+from sut.serving.signature import onnx_names
+from sut.triton import local_keeper
+from sut.triton.local import REPOSITORY, LocalTriton, LocalTritonError
+from sut.triton.local_environment import Environment
+
+HOST = "127.0.0.1"
+IDENTITY = "identity"
+_KSERVE, _MLSERVER = (Path(__file__).with_name(f"{name}_identity.py") for name in ("kserve", "mlserver"))
+_START_S = 60.0
+_POLL_S = 0.02
+_ANSWER_S = 10.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that is ready: addresses as host:port, and its process."""
+
+    grpc: str
+    http: str
+    pid: int
+    answered: Callable[[], int]
+    """Requests answered with success since the start, by the server's own count.  Raises ``MeasurementError``."""
+
+
+Start = Callable[[], AbstractContextManager[Running]]
+"""Raises ``MeasurementError`` where the server can not be had."""
+
+
+@contextmanager
+def watched(server: Running) -> Iterator[Served]:
+    """What the server did meanwhile, filled in at the end.  Raises ``MeasurementError`` where it answered nothing."""
+    served = Served()
+    answered, cpu_s = server.answered(), cpu_seconds(server.pid)
+    yield served
+    served.cpu_s = cpu_seconds(server.pid) - cpu_s
+    served.requests = server.answered() - answered
+    if served.requests <= 0:
+        raise MeasurementError("the server counted no request")
+
+
+# Each server.
+
+
+@contextmanager
+def drumfire(backend: str, model: str, *options: str) -> Iterator[Running]:
+    """``drumfire serve`` with one model."""
+    ports = [word for name in ("http", "grpc", "metrics") for word in (f"--{name}-port", "0")]
+    words = [*(sys.executable, "-m", "bench", "serve", backend, model), *options, *ports, "--json", "--no-dashboard"]
+    with _started(words) as process:
+        told = json.loads(process.wait_for(process.json_line))
+        grpc, http = (told[name].partition("://")[2] for name in ("grpc", "http"))
+        yield Running(grpc, http, process.pid, lambda: _answered_as_triton(http, model))
+
+
+@contextmanager
+def triton(model: str, repository: Path | None, say: Say) -> Iterator[Running]:
+    """The real Triton with its Python backend; ``model`` is one of its own, or in ``repository``."""
+    try:
+        with _Triton(repository, say) as server:
+            http = server.http
+            yield Running(server.grpc, http, server.pid, lambda: _answered_as_triton(http, model))
+    except LocalTritonError as error:
+        raise MeasurementError(str(error)) from None
+
+
+@contextmanager
+def kserve(python: Path) -> Iterator[Running]:
+    """kserve's server with the identity model."""
+    ports = _free_ports(2)
+    words = [str(python), "-I", str(_KSERVE), "--http_port", str(ports[0]), "--grpc_port", str(ports[1])]
+    with _listening(words, *ports) as (pid, http, grpc):
+        counter = ("request_predict_seconds_count", {"model_name": IDENTITY})
+        yield Running(grpc, http, pid, lambda: _counted(http, *counter))
+
+
+@contextmanager
+def mlserver(python: Path) -> Iterator[Running]:
+    """mlserver with the identity model, in its own process as its parallel workers cost more than they bring here."""
+    http_port, grpc_port, metrics_port = ports = _free_ports(3)
+    with tempfile.TemporaryDirectory(prefix="drumfire-mlserver-") as made:
+        folder = Path(made) / IDENTITY
+        folder.mkdir()
+        shutil.copy(_MLSERVER, folder)
+        settings = {
+            "host": HOST,
+            "http_port": http_port,
+            "grpc_port": grpc_port,
+            "metrics_port": metrics_port,
+            "parallel_workers": 0,
+            "debug": False,
+            "metrics_dir": str(Path(made) / "metrics"),
+        }
+        tensors = {
+            where: [{"name": name, "datatype": "FP32", "shape": [-1, -1]}]
+            for where, name in (("inputs", "INPUT0"), ("outputs", "OUTPUT0"))
+        }
+        about = {"name": IDENTITY, "implementation": f"{_MLSERVER.stem}.Identity", **tensors}
+        (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+        (folder / "model-settings.json").write_text(json.dumps(about), encoding="utf-8")
+        # Its own script names the folder that the environment was made in, before it was moved to its place.
+        words = [str(python), "-I", "-c", "from mlserver.cli.main import main; main()", "start", str(folder)]
+        with _listening(words, *ports) as (pid, http, grpc):
+            metrics = f"{HOST}:{metrics_port}"
+            counter = ("model_infer_request_success_total", {"model": IDENTITY})
+            yield Running(grpc, http, pid, lambda: _counted(metrics, *counter))
+
+
+@contextmanager
+def onnx_repository(name: str, outputs: int, max_batch_size: int) -> Iterator[Path]:
+    """A Triton repository with a named model's ONNX file in the Python backend, run as its digits are, one thread."""
+    model = models.get(name)
+    weights = model.weights(cache_folder(), None, Form.ONNX)
+    names = onnx_names(weights)
+    if names is None:
+        raise MeasurementError(f"{weights} has not one input: remove it and try again")
+    dims = ", ".join(map(str, model.input_shape))
+    with tempfile.TemporaryDirectory(prefix="drumfire-repository-") as made:
+        version = Path(made) / name / "1"
+        version.mkdir(parents=True)
+        (version.parent / "config.pbtxt").write_text(
+            f'name: "{name}"\nbackend: "python"\nmax_batch_size: {max_batch_size}\n'
+            f'input [ {{ name: "{names.input}", data_type: TYPE_FP32, dims: [ {dims} ] }} ]\n'
+            f'output [ {{ name: "{names.outputs[0]}", data_type: TYPE_FP32, dims: [ {outputs} ] }} ]\n'
+            "dynamic_batching { }\ninstance_group [ { kind: KIND_CPU, count: 1 } ]\n",
+            encoding="utf-8",
+        )
+        shutil.copy(REPOSITORY / "digits" / "1" / "model.py", version)
+        (version / "model.onnx").symlink_to(weights)
+        yield Path(made)
+
+
+class _Triton(LocalTriton):
+    """With a second repository."""
+
+    def __init__(self, repository: Path | None, say: Say) -> None:
+        super().__init__(say=say)
+        self._second = repository
+
+    def _command(self, made: Environment, models: Path) -> list[str]:
+        second = [] if self._second is None else [f"--model-repository={self._second}"]
+        return [*super()._command(made, models), *second]
+
+
+# What they count.
+
+
+def _answered_as_triton(address: str, model: str) -> int:
+    try:
+        good, bad = counts(address, model)
+    except (OSError, http.client.HTTPException, LookupError, ValueError) as error:
+        raise MeasurementError(f"the server does not tell its statistics: {error!r}") from None
+    if bad:
+        raise MeasurementError(f"the server failed {bad} requests")
+    return good
+
+
+def _counted(address: str, counter: str, labels: Mapping[str, str]) -> int:
+    """The sum of a Prometheus counter over all else than these labels; 0 while it is not there yet."""
+    status, text = _get(address, "/metrics")
+    if status != 200:
+        raise MeasurementError(f"the server does not tell its metrics: HTTP {status}")
+    return read_counter(text, counter, labels)
+
+
+def read_counter(text: str, counter: str, labels: Mapping[str, str]) -> int:
+    """As above, from Prometheus' text."""
+    samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
+    return round(sum(one.value for one in samples if one.name == counter and labels.items() <= one.labels.items()))
+
+
+# Processes.
+
+
+class _Process:
+    """A server under a keeper, which ends it whatever becomes of this process, with what it says."""
+
+    def __init__(self, keeper: subprocess.Popen[bytes], output: IO[bytes]) -> None:
+        self._keeper, self._output = keeper, output
+        assert keeper.stdout is not None
+        with keeper.stdout as told:
+            pid = told.readline()
+        if not pid:
+            raise MeasurementError(f"the server can not be started: {self._last_line()}")
+        self.pid = int(pid)
+
+    def wait_for(self, look: Callable[[], str | None]) -> str:
+        """What ``look`` finds when it finds something.  Raises ``MeasurementError`` when the server has ended."""
+        until = time.monotonic() + _START_S
+        while (found := look()) is None:
+            if self._keeper.poll() is not None:
+                raise MeasurementError(f"the server ended while it started: {self._last_line()}")
+            if time.monotonic() > until:
+                raise MeasurementError(f"the server is not ready after {_START_S:g} s: {self._last_line()}")
+            time.sleep(_POLL_S)
+        return found
+
+    def json_line(self) -> str | None:
+        """The first whole line that is a JSON object."""
+        lines = self._said().splitlines(keepends=True)
+        return next((line for line in lines if line.startswith("{") and line.endswith("\n")), None)
+
+    def _said(self) -> str:
+        # Not by seeking: the server writes at the position of this very file.
+        size = os.fstat(self._output.fileno()).st_size
+        return os.pread(self._output.fileno(), size, 0).decode(errors="replace")
+
+    def _last_line(self) -> str:
+        return (self._said().strip() or "it said nothing").splitlines()[-1].strip()
+
+
+@contextmanager
+def _started(command: Sequence[str]) -> Iterator[_Process]:
+    mark = f"drumfire-{secrets.token_hex(6)}-"
+    folder = tempfile.mkdtemp(prefix="drumfire-serving-")
+    keep = [sys.executable, "-I", "-S", local_keeper.__file__, str(os.getpid()), folder, mark]
+    with tempfile.TemporaryFile() as output:
+        keeper = subprocess.Popen(
+            [*keep, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            cwd=ROOT,
+            start_new_session=True,  # Ctrl-C is for this process; it decides when the server ends
+        )
+        try:
+            yield _Process(keeper, output)
+        finally:
+            keeper.terminate()
+            try:
+                keeper.wait(2 * local_keeper.GRACE_S)
+            except subprocess.TimeoutExpired:
+                keeper.kill()  # which kills the server
+                keeper.wait()
+            local_keeper.sweep(Path(folder), mark)
+
+
+@contextmanager
+def _listening(command: Sequence[str], http_port: int, grpc_port: int, *_: int) -> Iterator[tuple[int, str, str]]:
+    """A server that is given its ports: its process, and its addresses for HTTP and gRPC."""
+    over_http, over_grpc = f"{HOST}:{http_port}", f"{HOST}:{grpc_port}"
+
+    def ready() -> str | None:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if _get(over_http, "/v2/health/ready")[0] == 200:
+                socket.create_connection((HOST, grpc_port), _ANSWER_S).close()
+                return over_http
+        return None
+
+    with _started(command) as process:
+        process.wait_for(ready)
+        yield process.pid, over_http, over_grpc
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago, all different."""
+    with contextlib.ExitStack() as held:
+        taken = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in taken:
+            one.bind((HOST, 0))
+        return [one.getsockname()[1] for one in taken]
+
+
+def _get(address: str, path: str) -> tuple[int, str]:
+    with closing(http.client.HTTPConnection(address, timeout=_ANSWER_S)) as connection:
+        connection.request("GET", path, headers={"Connection": "close"})
+        response = connection.getresponse()
+        return response.status, response.read().decode()

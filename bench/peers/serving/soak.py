@@ -1,0 +1,137 @@
+"""``python -m bench.peers.serving.soak``: very many requests in slices, and whether the server grows with them.
+
+After each slice, when its connections are closed, the server's memory, file descriptors and threads are read from
+/proc.  Slices go over gRPC and HTTP in turns.  Exit status: 0 nothing grew, 1 something did, 2 it can not be measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.peers.goal import number
+from bench.peers.process import MeasurementError, run
+from bench.peers.results import table
+from bench.peers.serving import servers
+from bench.peers.serving.client import JUDGED, one_input, without_errors
+from bench.peers.serving.servers import IDENTITY, Running
+
+_IN_FLIGHT = 16
+_PROTOCOLS = ("grpc", "http")
+_SETTLE_S = 0.5
+"""Closed connections are told to the server at its loop's next turns."""
+_PATIENCE_S = 3600.0
+_MEMORY_SLACK = 1 << 20
+"""Bytes between the two halves that are the allocator's, not a leak: one of a byte a request shows in a million."""
+_STATUS = {"VmRSS:": "memory", "Threads:": "threads"}  # proc_pid_status(5)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the server's process holds."""
+
+    memory: int
+    """Resident, bytes."""
+    files: int
+    threads: int
+
+
+def held(pid: int) -> Held:
+    process = Path("/proc", str(pid))
+    found = {"memory": 0, "threads": 0}
+    for line in (process / "status").read_text(encoding="utf-8").splitlines():
+        name, _, value = line.partition("\t")
+        if name in _STATUS:
+            found[_STATUS[name]] = int(value.split()[0])
+    return Held(found["memory"] << 10, len(list((process / "fd").iterdir())), found["threads"])
+
+
+def grew(after_slices: Sequence[Held]) -> list[str]:
+    """What grew, a line each; nothing of fewer than 4 slices.
+
+    What goes on growing has its highest value in the second half.  The first slice is left out: it warms the server up.
+    """
+    settled = after_slices[1:]
+    first, second = settled[: len(settled) // 2], settled[len(settled) // 2 :]
+    if len(settled) < 3:
+        return []
+    looks: Sequence[tuple[str, Callable[[Held], int], int]] = (
+        ("memory", lambda one: one.memory, _MEMORY_SLACK),
+        ("file descriptors", lambda one: one.files, 0),
+        ("threads", lambda one: one.threads, 0),
+    )
+    lines = []
+    for name, look, slack in looks:
+        before, after = max(map(look, first)), max(map(look, second))
+        if after > before + slack:
+            lines.append(f"{name} grew: at most {before:,} in the first half, {after:,} in the second")
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.peers.serving.soak", description="Send identity requests in slices and see what grows."
+    )
+    parser.add_argument("--requests", type=int, default=20_000_000, metavar="N", help="(default: 20,000,000)")
+    parser.add_argument("--slices", type=int, default=20, metavar="N", help="(default: 20)")
+    options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    if not 1 <= options.slices <= options.requests:
+        parser.error("--slices must be at least 1 and at most --requests")
+    rows, after = [], []
+    try:
+        with servers.drumfire("null", IDENTITY) as server:
+            print(f"before: {_told(held(server.pid))}", file=sys.stderr)
+            for at in range(options.slices):
+                count = options.requests * (at + 1) // options.slices - options.requests * at // options.slices
+                protocol = _PROTOCOLS[at % len(_PROTOCOLS)]
+                answered, began = server.answered(), time.monotonic()
+                _slice(server, protocol, count)
+                lasted_s, answered = time.monotonic() - began, server.answered() - answered
+                if answered < count:
+                    raise MeasurementError(f"the server counts {answered} requests of a slice of {count}")
+                time.sleep(_SETTLE_S)
+                after.append(held(server.pid))
+                rows.append((str(at + 1), protocol, f"{answered:,}", f"{answered / lasted_s:,.0f}", *_cells(after[-1])))
+                print(f"slice {at + 1}/{options.slices} {protocol}: {_told(after[-1])}", file=sys.stderr, flush=True)
+    except MeasurementError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    print(table(("slice", "protocol", "requests", "1/s", "memory MB", "file descriptors", "threads"), rows))
+    found = grew(after)
+    few = len(after) < 4
+    print("\n".join(found) or ("too few slices to judge: give 4 or more" if few else "nothing grew"))
+    return 1 if found else 0
+
+
+def _slice(server: Running, protocol: str, count: int) -> None:
+    """Exactly so many requests beside those that size the traffic.  Raises ``MeasurementError`` where one failed."""
+    address = server.grpc if protocol == "grpc" else server.http
+    with tempfile.TemporaryDirectory() as made:
+        configuration = Path(made) / "user.conf"
+        configuration.write_text(f"*.Offline.min_query_count = {count}\n", encoding="utf-8")
+        command = [
+            *(sys.executable, "-m", "bench", "run", "triton", IDENTITY, "--url", f"{protocol}://{address}"),
+            *("--scenario", "Offline", "--qps", "1", "--time", "0.001", "--user-conf", str(configuration)),
+            *("--concurrency", str(_IN_FLIGHT), *one_input(), "--json", "--no-dashboard"),
+            *("--output", str(Path(made) / "run")),
+        ]
+        result = without_errors(run(command, fine=JUDGED, patience_s=_PATIENCE_S).document)
+    if result["delivered"]["samples"] != count:
+        raise MeasurementError(f"{result['delivered']['samples']} requests were sent where {count} were to be")
+
+
+def _told(one: Held) -> str:
+    return f"{number(one.memory / 1e6)} MB, {one.files} file descriptors, {one.threads} threads"
+
+
+def _cells(one: Held) -> tuple[str, str, str]:
+    return f"{one.memory / 1e6:.1f}", str(one.files), str(one.threads)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""A batch's input in one piece of memory, and its outputs cut up again into those of the requests.
+
+Knows arrays and requests; must not know what computes them, nor when.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from sut.kserve.grpc_framing import Status
+from sut.kserve.tensors import Shape
+from sut.serving.refusal import Refusal
+from sut.serving.request import Request
+
+Array = npt.NDArray[Any]
+
+_SMALL = 1 << 16
+"""Outputs up to here are copied: that costs less than looking after views."""
+
+
+class Layout(NamedTuple):
+    """How a model wants its batches in memory."""
+
+    dtype: np.dtype[Any]
+    channels_last: bool
+    """Samples come as (channels, height, width), and lie as (height, width, channels)."""
+    fixed_batch_size: int | None
+    """The only number of samples that the model takes: a smaller batch is filled up, and cut off again."""
+
+
+class Gatherer:
+    """Puts the inputs of requests behind each other in memory that is made once; one for each thread.
+
+    What ``gather`` gave is overwritten by the next call.
+    """
+
+    def __init__(self, layout: Layout, most_samples: int, sample_shape: Sequence[int]) -> None:
+        """``sample_shape``: -1 where it is open; memory then grows with what comes."""
+        self._layout = layout
+        closed = min(sample_shape, default=0) >= 0
+        size = most_samples * math.prod(sample_shape) * layout.dtype.itemsize if closed else 0
+        self._reserve(size)
+
+    def gather(self, requests: Sequence[Request]) -> Array:
+        """The inputs of all, shape (n, *sample_shape) as the model takes it.  A lone one is not copied if it need not
+        be."""
+        dtype, channels_last, fixed = self._layout
+        first = requests[0]
+        shape = first.sample_shape
+        if len(requests) == 1 and not channels_last and fixed in (None, first.samples):
+            array = np.frombuffer(first.data, dtype)
+            if array.flags.aligned:
+                return array.reshape(first.samples, *shape)
+        samples = sum([request.samples for request in requests])
+        row_bytes = math.prod(shape) * dtype.itemsize
+        rows = max(fixed or 0, samples)
+        if rows * row_bytes > len(self._bytes):
+            self._reserve(rows * row_bytes)
+        flat = self._flat[: rows * row_bytes].view(dtype)
+        if channels_last:
+            batch = flat.reshape(rows, *shape[1:], shape[0])
+            at = 0
+            for request in requests:
+                given = np.frombuffer(request.data, dtype).reshape(request.samples, *shape)
+                batch[at : at + request.samples] = np.moveaxis(given, 1, -1)
+                at += request.samples
+            return batch
+        place, at = self._bytes, 0
+        for request in requests:
+            data = request.data
+            place[at : at + len(data)] = data
+            at += len(data)
+        return flat.reshape(rows, *shape)
+
+    def shares(self, array: Array) -> bool:
+        """Whether the array may lie in the memory that will be overwritten."""
+        return np.may_share_memory(array, self._flat)
+
+    def _reserve(self, size: int) -> None:
+        self._flat: npt.NDArray[np.uint8] = np.zeros(size, np.uint8)
+        self._bytes = self._flat.data
+
+
+def split(outputs: Sequence[Array], requests: Sequence[Request], gatherer: Gatherer, rows: int) -> None:
+    """Give each request its rows of every output, in the order of the requests; put those in shared memory that belong
+    there.
+
+    ``rows``: what was computed, filling included.  Raises ``ValueError`` where an output has another number of rows; a
+    request whose place in shared memory is too small is refused alone.
+    """
+    tails: list[Shape] = []
+    wholes: list[tuple[bytes | memoryview, int]] = []
+    for output in outputs:
+        if output.ndim == 0 or len(output) != rows:
+            raise ValueError(f"the model gives an output of shape {list(output.shape)} for {rows} samples")
+        tails.append(output.shape[1:])
+        if output.nbytes <= _SMALL or gatherer.shares(output):
+            whole: bytes | memoryview = output.tobytes()
+        else:
+            whole = np.ascontiguousarray(output).data.cast("B")
+        wholes.append((whole, len(whole) // rows))
+    if len(requests) == 1 and requests[0].samples == rows:
+        requests[0].contents = [whole for whole, _ in wholes]
+        requests[0].tails = tails
+    else:
+        first = 0
+        for request in requests:
+            last = first + request.samples
+            request.contents = [whole[first * size : last * size] for whole, size in wholes]
+            request.tails = tails
+            first = last
+    for request in requests:
+        if request.wanted:
+            _place(request)
+
+
+def _place(request: Request) -> None:
+    for position, place in request.wanted:
+        if place is None:
+            continue
+        contents = request.contents[position]
+        if len(contents) > len(place.memory):
+            request.refusal = Refusal(
+                Status.INVALID_ARGUMENT,
+                f"an output of {len(contents)} bytes does not fit in the {len(place.memory)} bytes of shared memory "
+                f"that region {place.region.name!r} has for it",
+            )
+            return
+        place.memory[: len(contents)] = contents

@@ -1,0 +1,250 @@
+"""gRPC connections: any number of calls at a time, unary or streams of requests.
+
+Knows the protocol logic and what is asked over it; must not know how models compute.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from sut.kserve import operations
+from sut.kserve.errors import ProtocolError
+from sut.kserve.grpc_calls import Call, Cancelled, Limits, ServedCalls
+from sut.kserve.grpc_framing import Status
+from sut.kserve.inference_grpc import GrpcInference, stream_answer, stream_error
+from sut.kserve.tensors import TensorError
+from sut.serving.access import Access
+from sut.serving.connection import Connections, PortConnection
+from sut.serving.refusal import Refusal
+from sut.serving.request import Request
+from sut.serving.service import OPEN, Service, now_ns
+
+_INFER = operations.MODEL_INFER.method
+_STREAM = operations.MODEL_STREAM_INFER.method
+
+
+class _Turn:
+    """One request's place in the order of a stream's answers."""
+
+    __slots__ = ("message", "request", "stream")
+
+    def __init__(self, stream: int) -> None:
+        self.stream = stream
+        self.message: bytes | None = None
+        self.request: Request | None = None
+
+
+class KServeOverGrpc:
+    """What the connections of a port share."""
+
+    def __init__(self, service: Service, access: Access, limits: Limits) -> None:
+        self.service, self.access, self.limits = service, access, limits
+        self.inference = GrpcInference()
+
+
+class GrpcConnection(PortConnection):
+    """The calls of one client."""
+
+    def __init__(self, connections: Connections, shared: KServeOverGrpc) -> None:
+        super().__init__(connections)
+        self._service, self._access = shared.service, shared.access
+        self._inference = shared.inference
+        self._logic = ServedCalls(shared.limits)
+        self._calls: dict[int, Request] = {}
+        """Unary ones under way, by stream."""
+        self._streams: dict[int, deque[_Turn]] = {}
+        self._ended: set[int] = set()
+        """Streams whose client sends no more."""
+        self._turns = 0
+        self._draining = self._ending = False
+
+    def data_received(self, data: bytes) -> None:
+        if self._ending:
+            return
+        self._heard_s = self._connections.now_s
+        logic = self._logic
+        try:
+            happenings = logic.receive(data)
+        except ProtocolError:
+            self._ending = True
+            self.flush()
+            self.end()
+            return
+        for one in happenings:
+            if isinstance(one, Call):
+                if one.method == _INFER:
+                    self._infer(one)
+                elif one.streaming:
+                    self._infer_in_turn(one)
+                else:
+                    self._perform(one)
+            elif isinstance(one, Cancelled):
+                self._cancel(one.stream)
+            elif one.stream in self._streams:
+                self._ended.add(one.stream)
+                self._send_turns(one.stream)
+            else:
+                logic.finish(one.stream)
+        self.flush()
+
+    def eof_received(self) -> bool:
+        return False
+
+    @property
+    def half_sent(self) -> bool:
+        return self._logic.buffered_in > 0
+
+    def answer(self, request: Request) -> None:
+        """See ``service.Connection``."""
+        ticket = request.ticket
+        if isinstance(ticket, _Turn):
+            self._answer_turn(ticket, request)
+        elif self._calls.pop(ticket, None) is not None:
+            if request.refusal is not None:
+                self._logic.fail(ticket, request.refusal.status, request.refusal.text)
+                return
+            try:
+                message = self._inference.build_answer(self._service.answer(request))
+            except TensorError as error:
+                self._logic.fail(ticket, Status.INTERNAL, str(error))
+            else:
+                self._logic.respond(ticket, message)
+
+    def flush(self) -> None:
+        out = self._logic.out
+        if out:
+            self.write(out)
+            out.clear()
+        self._under_way = len(self._calls) + self._turns
+        if self._under_way >= self._bounds.most_under_way or not self._reading:
+            self.regulate()
+        if self._draining and self._logic.drained:
+            self.end()
+
+    @property
+    def unsent(self) -> int:
+        return self._logic.buffered_out
+
+    def drain(self) -> None:
+        if not self._draining:
+            self._draining = True
+            self._logic.drain()
+            for stream in [stream for stream, turns in self._streams.items() if not turns]:
+                self._close_stream(stream)
+            self.flush()
+
+    def retire(self) -> None:
+        if self._draining:  # it has been told, and does not react
+            self.end()
+        else:
+            self.drain()
+
+    def too_slow(self) -> None:
+        self._ending = True
+        self._logic.close()
+        self.flush()
+        self.end()
+
+    def lost(self) -> None:
+        for request in self._calls.values():
+            self._service.cancel(request)
+        self._calls.clear()
+        for stream in list(self._streams):
+            self._cancel(stream)
+
+    # Unary calls.
+
+    def _infer(self, call: Call) -> None:
+        stream = call.stream
+        try:
+            self._admit(call)
+            request = self._inference.parse_request(call.message)
+            self._calls[stream] = self._service.take(request, self, stream, now_ns(), call.timeout_s)
+        except Refusal as refusal:
+            self._logic.fail(stream, refusal.status, refusal.text)
+        except (TensorError, ProtocolError) as error:
+            self._logic.fail(stream, Status.INVALID_ARGUMENT, str(error))
+
+    def _perform(self, call: Call) -> None:
+        """Anything but inference."""
+        operation = operations.BY_METHOD.get(call.method.rpartition("/")[2])
+        try:
+            if operation is None:
+                raise Refusal(Status.UNIMPLEMENTED, f"{call.method[:80]} is not served")
+            if operation.method not in OPEN:
+                self._admit(call)
+            answer = self._service.perform(operation, operation.arguments(call.message))
+            self._logic.respond(call.stream, operation.to_message(answer))
+        except Refusal as refusal:
+            self._logic.fail(call.stream, refusal.status, refusal.text)
+        except ProtocolError as error:
+            self._logic.fail(call.stream, Status.INVALID_ARGUMENT, str(error))
+
+    def _admit(self, call: Call) -> None:
+        if not self._access.allows(call.metadata.get("authorization")):
+            raise Refusal(Status.UNAUTHENTICATED, "a bearer token is wanted: authorization: Bearer TOKEN")
+
+    def _cancel(self, stream: int) -> None:
+        request = self._calls.pop(stream, None)
+        if request is not None:
+            self._service.cancel(request)
+        self._ended.discard(stream)
+        turns = self._streams.pop(stream, None)
+        if turns is not None:
+            self._turns -= len(turns)
+            for turn in turns:
+                if turn.request is not None:
+                    self._service.cancel(turn.request)
+
+    # Streams of requests, which are answered in their order.
+
+    def _infer_in_turn(self, call: Call) -> None:
+        stream = call.stream
+        if stream not in self._streams:
+            try:
+                self._admit(call)
+            except Refusal as refusal:
+                self._logic.fail(stream, refusal.status, refusal.text)
+                return
+        turn = _Turn(stream)
+        self._streams.setdefault(stream, deque()).append(turn)
+        self._turns += 1
+        identity = ""
+        try:
+            request = self._inference.parse_request(call.message)
+            identity = request.id
+            turn.request = self._service.take(request, self, turn, now_ns(), call.timeout_s)
+        except (Refusal, TensorError, ProtocolError) as error:
+            turn.message = stream_error(str(error), identity)
+            self._send_turns(stream)
+
+    def _answer_turn(self, turn: _Turn, request: Request) -> None:
+        if turn.stream not in self._streams:
+            return
+        turn.request = None
+        if request.refusal is not None:
+            turn.message = stream_error(request.refusal.text, request.head.id)
+        else:
+            try:
+                turn.message = stream_answer(self._inference.build_answer(self._service.answer(request)))
+            except TensorError as error:
+                turn.message = stream_error(str(error), request.head.id)
+        self._send_turns(turn.stream)
+
+    def _send_turns(self, stream: int) -> None:
+        turns = self._streams[stream]
+        while turns and turns[0].message is not None:
+            message = turns.popleft().message
+            assert message is not None
+            self._turns -= 1
+            self._logic.send(stream, message)
+        if not turns and (stream in self._ended or self._draining):
+            self._close_stream(stream)
+
+    def _close_stream(self, stream: int) -> None:
+        del self._streams[stream]
+        if stream in self._ended:
+            self._ended.discard(stream)
+            self._logic.finish(stream)
+        else:
+            self._logic.finish(stream, Status.UNAVAILABLE, "the server closes the connection")

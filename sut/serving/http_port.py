@@ -1,0 +1,281 @@
+"""HTTP/1.1 connections: requests one behind the other, and answers in the same order.
+
+Knows the protocol logic and what is asked over it; must not know how models compute.  ``HttpConnection`` keeps order
+and bounds; what it serves is an ``Answerer``: ``KServeOverHttp``, or ``Page`` for metrics.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from sut.kserve import operations
+from sut.kserve.errors import ProtocolError
+from sut.kserve.exchange import Buffer
+from sut.kserve.grpc_framing import Status
+from sut.kserve.http1 import CONTINUE, ServerConnection, build_response
+from sut.kserve.http1 import Request as HttpRequest
+from sut.kserve.inference_http import HttpInference
+from sut.kserve.operations import NoRoute
+from sut.kserve.tensors import TensorError
+from sut.serving.access import Access
+from sut.serving.connection import Connections, PortConnection
+from sut.serving.refusal import HTTP_STATUS, Refusal
+from sut.serving.request import Request
+from sut.serving.service import OPEN, Service, now_ns
+
+_MAX_HEAD = 16 << 10
+"""Bytes of a request's head; tokens are the longest that belongs there."""
+_MOST_BEHIND = 64
+"""Requests that one connection may have under way, one behind the other."""
+
+
+class Slot:
+    """One request's place in the order of answers."""
+
+    __slots__ = ("last", "request", "response")
+
+    def __init__(self, last: bool) -> None:
+        self.last = last
+        """The client asked to close the connection after this answer."""
+        self.response: Buffer | None = None
+        """A whole one, once it is there."""
+        self.request: Request | None = None
+        """What is being computed for it."""
+
+
+class Answerer(Protocol):
+    """What a port serves."""
+
+    @property
+    def draining(self) -> bool:
+        """Answers say that no more requests are taken."""
+
+    def begin(self, connection: HttpConnection, slot: Slot, asked: HttpRequest) -> None:
+        """See that ``slot`` gets a response, now or later."""
+
+    def answer(self, slot: Slot, request: Request) -> None:
+        """Give ``slot`` the response to what was computed."""
+
+    def cancel(self, request: Request) -> None:
+        """Nobody waits for it any more."""
+
+
+class HttpConnection(PortConnection):
+    """Answers what ``answerer`` answers."""
+
+    def __init__(self, connections: Connections, answerer: Answerer) -> None:
+        super().__init__(connections)
+        self._answerer = answerer
+        self._logic = ServerConnection(max_head=_MAX_HEAD, max_body=self._bounds.most_message_bytes)
+        self._slots: deque[Slot] = deque()
+        self._owes_continue = False
+        self._ending = False
+        """Nothing that still comes is looked at."""
+
+    def data_received(self, data: bytes) -> None:
+        if self._ending:
+            return
+        self._heard_s = self._connections.now_s
+        logic = self._logic
+        try:
+            asked = logic.receive(data)
+        except ProtocolError as error:
+            self._refuse_connection(str(error))
+            return
+        for one in asked:
+            slot = Slot(not one.head.keeps_alive)
+            self._slots.append(slot)
+            self._answerer.begin(self, slot, one)
+        if asked and not logic.idle:
+            self._begun_s = self._heard_s
+        self._owes_continue = logic.wants_continue
+        self.flush()
+
+    def eof_received(self) -> bool:
+        """A client that has said all may still wait for answers."""
+        try:
+            self._logic.eof()
+        except ProtocolError:
+            self._ending = True
+        if self._slots:
+            self._slots[-1].last = True
+            return True
+        return False
+
+    @property
+    def half_sent(self) -> bool:
+        return not self._logic.idle
+
+    def answer(self, request: Request) -> None:
+        """See ``service.Connection``."""
+        if not self.closed:
+            request.ticket.request = None
+            self._answerer.answer(request.ticket, request)
+
+    def flush(self) -> None:
+        slots = self._slots
+        if slots and slots[0].response is None:  # nothing may be said before it
+            self._under_way = len(slots)
+            if self._under_way >= _MOST_BEHIND:
+                self.regulate()
+            return
+        pieces: list[Buffer] = []
+        end = False
+        while slots and slots[0].response is not None:
+            slot = slots.popleft()
+            assert slot.response is not None
+            pieces.append(slot.response)
+            end = end or slot.last
+        if self._owes_continue and not slots:
+            self._owes_continue = False
+            pieces.append(CONTINUE)
+        self.write(pieces)
+        if end or (self._ending and not slots):
+            self._ending = True
+            self.end()
+            return
+        self._under_way = len(slots)
+        if self._under_way >= _MOST_BEHIND or not self._reading:
+            self.regulate()
+
+    def regulate(self) -> None:
+        under_way = self._under_way
+        if under_way >= _MOST_BEHIND:
+            self._under_way = self._bounds.most_under_way
+        super().regulate()
+        self._under_way = under_way
+
+    @property
+    def unsent(self) -> int:
+        return 0
+
+    def drain(self) -> None:
+        """The answers say so; a connection without requests may still ask whether the server is ready."""
+        if self._slots:
+            self._slots[-1].last = True
+
+    def retire(self) -> None:
+        self.end()
+
+    def too_slow(self) -> None:
+        self._refuse(408, f"the request did not come within {self._bounds.message_s:g} s")
+
+    def lost(self) -> None:
+        for slot in self._slots:
+            if slot.request is not None:
+                self._answerer.cancel(slot.request)
+        self._slots.clear()
+
+    def _refuse_connection(self, text: str) -> None:
+        """The peer speaks no HTTP/1.1, or too much at once: told so behind the answers before."""
+        # The protocol logic tells these apart by its words alone.
+        status = 413 if "bytes or more where at most" in text else 431 if "(max_head)" in text else 400
+        self._refuse(status, text)
+
+    def _refuse(self, status: int, text: str) -> None:
+        self._ending = True
+        slot = Slot(last=True)
+        slot.response = error_response(status, text, closing=True)
+        self._slots.append(slot)
+        self.flush()
+
+
+class KServeOverHttp:
+    """The service's requests and answers over HTTP; one serves all connections."""
+
+    def __init__(self, service: Service, access: Access) -> None:
+        self._service, self._access = service, access
+        self._inference = HttpInference()
+
+    @property
+    def draining(self) -> bool:
+        return self._service.draining
+
+    def begin(self, connection: HttpConnection, slot: Slot, asked: HttpRequest) -> None:
+        method, target, head, body = asked
+        closing = slot.last or self._service.draining
+        slot.last = closing
+        try:
+            operation, named = operations.route(method, target)
+            if operation.method not in OPEN and not self._access.allows(head.fields.get("authorization")):
+                raise Refusal(Status.UNAUTHENTICATED, "a bearer token is wanted: Authorization: Bearer TOKEN")
+            if head.fields.get("content-encoding", "identity") != "identity":
+                slot.response = error_response(415, "compressed requests are not taken", closing=closing)
+            elif operation is operations.MODEL_INFER:
+                request = self._inference.parse_request(head, body, target)
+                slot.request = self._service.take(request, connection, slot, now_ns())
+            else:
+                slot.response = self._performed(operation, named, body, closing)
+        except Refusal as refusal:
+            slot.response = refused(refusal, closing)
+        except NoRoute as error:
+            slot.response = error_response(error.status, str(error), closing=closing)
+        except (TensorError, ProtocolError) as error:
+            slot.response = error_response(400, str(error), closing=closing)
+
+    def answer(self, slot: Slot, request: Request) -> None:
+        closing = slot.last = slot.last or self._service.draining
+        if request.refusal is not None:
+            slot.response = refused(request.refusal, closing)
+            return
+        try:
+            answer = self._service.answer(request)
+            slot.response = self._inference.build_answer(answer, request.head, closing=closing)
+        except TensorError as error:
+            slot.response = error_response(400, str(error), closing=closing)
+
+    def cancel(self, request: Request) -> None:
+        self._service.cancel(request)
+
+    def _performed(self, operation: operations.Operation, named: Any, body: Buffer, closing: bool) -> bytes:
+        answer = self._service.perform(operation, operation.arguments_over_http(named, body))
+        if operation.told_by_status:
+            good = next(iter(answer.values()))
+            return response(200 if good else HTTP_STATUS[Status.UNAVAILABLE], b"", closing=closing)
+        return response(200, operation.to_body(answer), closing=closing)
+
+
+class Page:
+    """One page of text, at ``path``."""
+
+    draining = False
+
+    def __init__(self, path: str, text: Callable[[], str]) -> None:
+        self._path, self._text = path, text
+
+    def begin(self, connection: HttpConnection, slot: Slot, asked: HttpRequest) -> None:
+        if asked.target.partition("?")[0] != self._path:
+            slot.response = error_response(404, f"there is {self._path}, and nothing else", closing=slot.last)
+        elif asked.method != "GET":
+            slot.response = error_response(405, f"GET {self._path}", closing=slot.last)
+        else:
+            kind = "text/plain; version=0.0.4; charset=utf-8"
+            slot.response = response(200, self._text().encode(), closing=slot.last, kind=kind)
+
+    def answer(self, slot: Slot, request: Request) -> None:
+        raise AssertionError("a page computes nothing")
+
+    def cancel(self, request: Request) -> None:
+        raise AssertionError("a page computes nothing")
+
+
+def response(status: int, body: bytes, *, closing: bool, kind: str = "application/json") -> bytes:
+    """A whole response."""
+    fields = [("Content-Type", kind)] if body else []
+    if closing:
+        fields.append(("Connection", "close"))
+    if status == HTTP_STATUS[Status.UNAUTHENTICATED]:
+        fields.append(("WWW-Authenticate", "Bearer"))
+    return build_response(status, fields, len(body)) + body
+
+
+def error_response(status: int, text: str, *, closing: bool) -> bytes:
+    """A whole response in the form of the protocol's errors."""
+    return response(status, json.dumps({"error": text}).encode(), closing=closing)
+
+
+def refused(refusal: Refusal, closing: bool) -> bytes:
+    return error_response(refusal.http_status, refusal.text, closing=closing)

@@ -1,0 +1,224 @@
+"""A served model: what it takes and gives, what computes it, and how its requests are put together.
+
+Knows backends and named models; must not know requests, threads or connections.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sut import backends
+from sut.backends import Backend, BackendError, Tuning
+from sut.batcher import BatchRule
+from sut.kserve.model_forms import config_type
+from sut.kserve.tensors import DATATYPES, ModelInterface, Shape, TensorSpec
+from sut.models.model import Model
+from sut.serving.batch import Layout
+from sut.serving.request import DEFAULT_PRIORITY, PRIORITIES
+from sut.serving.signature import signature
+
+IDENTITY = "identity"
+
+
+@dataclass(frozen=True)
+class Batching:
+    """What the user wants of it."""
+
+    max_size: int = 32
+    max_delay_ns: int = 0
+    preferred: tuple[int, ...] = ()
+
+
+@dataclass
+class ServedModel:
+    """One version of a model, loaded."""
+
+    interface: ModelInterface
+    rule: BatchRule
+    layout: Layout
+    device: str
+    description: str
+    """What computes it."""
+    instances: Sequence[Backend]
+    reload: Callable[[], Backend]
+    """Another instance, in place of one that was lost.  Raises ``BackendError``."""
+    inline: bool = False
+    """It costs less than waking a thread: the event loop computes it by itself."""
+    sample_bytes: int = field(init=False)
+    """Of one sample's input; 0 where its size is open."""
+
+    def __post_init__(self) -> None:
+        spec = self.interface.inputs[0]
+        closed = -1 not in spec.shape
+        self.sample_bytes = math.prod(spec.shape) * DATATYPES[spec.datatype].itemsize if closed else 0
+
+    @property
+    def name(self) -> str:
+        return self.interface.name
+
+    @property
+    def version(self) -> str:
+        return self.interface.version
+
+    def metadata(self, versions: Sequence[str]) -> dict[str, Any]:
+        """The answer to ModelMetadata; shapes have the batch."""
+        interface = self.interface
+        return {
+            "name": interface.name,
+            "versions": list(versions),
+            "platform": interface.platform,
+            "inputs": [_with_batch(spec) for spec in interface.inputs],
+            "outputs": [_with_batch(spec) for spec in interface.outputs],
+        }
+
+    def configuration(self, versions: Sequence[str]) -> dict[str, Any]:
+        """The answer to ModelConfig, in Triton's terms; shapes are without the batch."""
+        interface, rule = self.interface, self.rule
+        kind = "KIND_GPU" if self.device == "gpu" else "KIND_CPU"
+        return {
+            "name": interface.name,
+            "platform": interface.platform,
+            "backend": interface.platform.partition("_")[0],
+            "version_policy": {"specific": {"versions": [int(version) for version in versions]}},
+            "max_batch_size": interface.max_batch_size,
+            "input": [_configured(spec) for spec in interface.inputs],
+            "output": [_configured(spec) for spec in interface.outputs],
+            "dynamic_batching": {
+                "preferred_batch_size": list(rule.preferred),
+                "max_queue_delay_microseconds": rule.max_delay_ns // 1000,
+                "priority_levels": PRIORITIES,
+                "default_priority_level": DEFAULT_PRIORITY,
+            },
+            "instance_group": [
+                {"name": f"{interface.name}_0", "kind": kind, "count": len(self.instances)}
+                | ({"gpus": [0]} if self.device == "gpu" else {})
+            ],
+            "model_transaction_policy": {"decoupled": False},
+        }
+
+    def close(self) -> None:
+        for instance in self.instances:
+            instance.close()
+
+
+def _with_batch(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": [-1, *spec.shape]}
+
+
+def _configured(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "data_type": config_type(spec.datatype), "dims": list(spec.shape)}
+
+
+class Identity:
+    """Gives back what it gets, in rows of any length: what the server itself costs."""
+
+    description = "gives back what it gets"
+    sample_shape: tuple[int | None, ...] = (None,)
+    sample_dtype: npt.DTypeLike = np.float32
+    fixed_batch_size: int | None = None
+
+    def run(self, batch: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
+        return [batch]
+
+    def close(self) -> None:
+        pass
+
+
+def identity(name: str, version: str, batching: Batching) -> ServedModel:
+    """The built-in model: tensors as those of Triton's own identity models are called."""
+    spec = TensorSpec("INPUT0", "FP32", (-1,))
+    interface = ModelInterface(
+        name, version, IDENTITY, (spec,), (TensorSpec("OUTPUT0", "FP32", (-1,)),), batching.max_size
+    )
+    layout = Layout(np.dtype(np.float32), channels_last=False, fixed_batch_size=None)
+    return ServedModel(
+        interface, _rule(batching, batching.max_size), layout, "cpu", Identity.description, [Identity()], Identity,
+        inline=True,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to be loaded."""
+
+    name: str
+    """It is served as this."""
+    version: str
+    weights: Path
+    model: Model | None
+    """The named one whose weights these are; None for a bare file."""
+
+
+def load(
+    source: Source, backend: str, device: str, *, threads: int, instances: int, tuning: Tuning, batching: Batching
+) -> ServedModel:
+    """Load it ``instances`` times, and run each once.  Raises ``BackendError`` for what can not be served."""
+
+    def one() -> Backend:
+        loaded = backends.load(backend, source.weights, device, threads, tuning)
+        _warm(loaded, batching)
+        return loaded
+
+    loaded = [one()]
+    first = loaded[0]
+    found = signature(first, source.weights, source.model)
+    layout = Layout(np.dtype(first.sample_dtype), _is_channels_last(first, source), first.fixed_batch_size)
+    max_size = first.fixed_batch_size or batching.max_size
+    loaded += [one() for _ in range(instances - 1)]
+    platform = f"{backend}_{source.weights.suffix.lstrip('.') or 'model'}"
+    return ServedModel(
+        ModelInterface(source.name, source.version, platform, (found.input,), found.outputs, max_size),
+        _rule(batching, max_size),
+        layout,
+        device,
+        first.description,
+        loaded,
+        one,
+    )
+
+
+def _rule(batching: Batching, max_size: int) -> BatchRule:
+    """Sizes that the model can not take are left out."""
+    preferred = tuple(size for size in batching.preferred if size <= max_size)
+    return BatchRule(max_size, batching.max_delay_ns, preferred)
+
+
+def _warm(backend: Backend, batching: Batching) -> None:
+    """The largest batch is run before the first request needs it: libraries make ready for a size at its first use."""
+    if None in backend.sample_shape:
+        return
+    shape: Shape = tuple(size for size in backend.sample_shape if size is not None)
+    rows = backend.fixed_batch_size or batching.max_size
+    try:
+        backend.run(np.zeros((rows, *shape), backend.sample_dtype))
+    except Exception as error:  # whatever a framework may raise
+        text = backends.first_line(error)
+        raise BackendError(f"the model does not run a batch of {rows}: {text}; see --max-batchsize") from None
+
+
+def _is_channels_last(backend: Backend, source: Source) -> bool:
+    """Whether samples are to be turned; a bare file takes them as its backend says.  Raises ``BackendError``."""
+    model, takes = source.model, backend.sample_shape
+    if model is None:
+        return False
+
+    def taken(shape: Shape) -> bool:
+        return len(takes) == len(shape) and all(one in (None, other) for one, other in zip(takes, shape, strict=True))
+
+    gives = model.input_shape
+    if np.dtype(backend.sample_dtype) == model.input_dtype:
+        if taken(gives):
+            return False
+        if len(gives) == 3 and taken((*gives[1:], gives[0])):
+            return True
+    raise BackendError(
+        f"{source.weights} takes {np.dtype(backend.sample_dtype)} of shape {list(takes)}, and {model.name}'s data is "
+        f"{model.input_dtype} of shape {list(gives)}: serve the file under another name"
+    )

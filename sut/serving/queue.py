@@ -1,0 +1,177 @@
+"""The requests that wait for a model: first in, first out within a priority, bounded, and taken off in batches.
+
+Knows the rule of batching and times that it is told; has no lock, no clock and no thread.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+from sut.batcher import BatchRule
+from sut.serving.request import Request
+
+_FEW = 64
+"""Cancelled requests that may stand in the queue until their turn comes."""
+
+
+class Taken(NamedTuple):
+    """What can be done now."""
+
+    batch: list[Request]
+    """To be computed together; empty where nothing should go yet."""
+    late: list[Request]
+    """Their time ran out while they waited."""
+    wait_ns: int | None
+    """How long the oldest may still be made to wait for a fuller batch; None where nothing waits."""
+
+
+class RequestQueue:
+    """``most_requests`` and ``most_bytes`` (of inputs) bound what waits."""
+
+    def __init__(self, rule: BatchRule, *, most_requests: int, most_bytes: int) -> None:
+        self.requests = 0
+        """How many wait; those cancelled are none of them."""
+        self.samples = 0
+        self.bytes = 0
+        self.deadlines = 0
+        """How many of those that wait have a deadline."""
+        self._rule = rule
+        self._most_requests, self._most_bytes = most_requests, most_bytes
+        self._levels: dict[int, deque[Request]] = {}
+        self._ordered: list[deque[Request]] = []
+        """The levels, the one to be served first before the others."""
+        self._cancelled = 0
+        """At most so many in the deques do not wait any more."""
+
+    def add(self, request: Request) -> bool:
+        """False, and nothing is done, where there is no room."""
+        size = len(request.data)
+        if self.requests >= self._most_requests or (self.requests and self.bytes + size > self._most_bytes):
+            return False
+        level = self._levels.get(request.priority)
+        if level is None:
+            level = self._levels[request.priority] = deque()
+            self._ordered = [self._levels[priority] for priority in sorted(self._levels)]
+        level.append(request)
+        request.waits = True
+        self.requests += 1
+        self.samples += request.samples
+        self.bytes += size
+        if request.deadline_ns:
+            self.deadlines += 1
+        return True
+
+    def cancel(self, request: Request) -> bool:
+        """Whether it waited, and does not any more."""
+        if not request.waits:
+            return False
+        self._leave(request)
+        request.data = b""
+        self._cancelled += 1
+        if self._cancelled > max(self.requests, _FEW):
+            for level in self._ordered:
+                living = [one for one in level if one.waits]
+                level.clear()
+                level.extend(living)
+            self._cancelled = 0
+        return True
+
+    def take(self, now_ns: int, *, hurry: bool = False) -> Taken:
+        """The next batch, if there is one.  ``hurry``: nothing waits for a fuller one."""
+        late: list[Request] = []
+        level = self._front(now_ns, late)
+        if level is None:
+            return Taken([], late, None)
+        waiting, must_go, oldest_ns = self._together(now_ns)
+        patience_ns = 0 if hurry or must_go else self._rule.patience_ns(waiting)
+        if patience_ns:
+            left_ns = oldest_ns + patience_ns - now_ns
+            if left_ns > 0:
+                return Taken([], late, left_ns)
+        first = level.popleft()
+        self._leave(first)
+        batch, samples, shape = [first], first.samples, first.sample_shape
+        most = self._rule.size(waiting)
+        while samples < most and level is not None:
+            # Most often the next is in the same level, alive and in time.
+            following = level[0] if level else None
+            if following is None or not following.waits or following.deadline_ns:
+                level = self._front(now_ns, late)
+                if level is None:
+                    break
+                following = level[0]
+            if samples + following.samples > most or following.sample_shape != shape:
+                break
+            level.popleft()
+            self._leave(following)
+            batch.append(following)
+            samples += following.samples
+        return Taken(batch, late, 0)
+
+    def late(self, now_ns: int) -> list[Request]:
+        """Take out all whose time has run out."""
+        if not self.deadlines:
+            return []
+        late = [one for level in self._ordered for one in level if one.waits and 0 < one.deadline_ns <= now_ns]
+        for request in late:
+            self._leave(request)
+        self._cancelled += len(late)
+        return late
+
+    def clear(self) -> list[Request]:
+        """Take out all."""
+        waited = [one for level in self._ordered for one in level if one.waits]
+        for request in waited:
+            self._leave(request)
+        for level in self._ordered:
+            level.clear()
+        self._cancelled = 0
+        return waited
+
+    def _front(self, now_ns: int, late: list[Request]) -> deque[Request] | None:
+        """The level whose first request is next; those before it that are not to be computed are gone."""
+        for level in self._ordered:
+            while level:
+                request = level[0]
+                if not request.waits:
+                    level.popleft()
+                    self._cancelled = max(self._cancelled - 1, 0)
+                elif 0 < request.deadline_ns <= now_ns:
+                    level.popleft()
+                    self._leave(request)
+                    late.append(request)
+                else:
+                    return level
+        return None
+
+    def _together(self, now_ns: int) -> tuple[int, bool, int]:
+        """Samples that could go together, from the front on; whether they can not become more by waiting; and when the
+        oldest of them came.
+
+        Only where shapes differ they are less than what waits.
+        """
+        samples, most = 0, self._rule.max_size
+        shape, oldest_ns = None, now_ns
+        for level in self._ordered:
+            for request in level:
+                if not request.waits or 0 < request.deadline_ns <= now_ns:
+                    continue
+                if shape is None:
+                    shape = request.sample_shape
+                if request.sample_shape != shape or samples + request.samples > most:
+                    return samples, True, oldest_ns
+                samples += request.samples
+                if samples == most:
+                    return samples, True, oldest_ns
+                if request.received_ns < oldest_ns:
+                    oldest_ns = request.received_ns
+        return samples, False, oldest_ns
+
+    def _leave(self, request: Request) -> None:
+        request.waits = False
+        self.requests -= 1
+        self.samples -= request.samples
+        self.bytes -= len(request.data)
+        if request.deadline_ns:
+            self.deadlines -= 1

@@ -1,0 +1,287 @@
+"""One model's requests, from the queue through its instances and back, in batches.
+
+Knows the queue, threads and clocks; must not know connections or protocols.  Answers go back a batch at a time: waking
+the event loop for each request would cost more than the request.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from loadgen.pacer import precise_timers
+from sut.backends import Backend, BackendError, first_line
+from sut.kserve.grpc_framing import Status
+from sut.serving.batch import Gatherer, split
+from sut.serving.model import ServedModel
+from sut.serving.queue import RequestQueue
+from sut.serving.refusal import Refusal
+from sut.serving.request import Request
+from sut.serving.statistics import BatchTimes, Statistics
+
+HandBack = Callable[[Sequence[Request]], None]
+"""Takes requests that are done with, each with its contents or its refusal.  From any thread."""
+
+
+class Loop(Protocol):
+    """What is needed of the event loop that computes inline models."""
+
+    def call_soon(self, callback: Callable[[], object]) -> object: ...
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> object: ...
+
+
+class Scheduler:
+    """Submitting, cancelling and sweeping are the event loop's; a thread for each instance computes.
+
+    An inline model is computed by the loop itself, at its next turn, so that what one turn read goes together.
+    """
+
+    def __init__(
+        self,
+        model: ServedModel,
+        hand_back: HandBack,
+        loop: Loop,
+        *,
+        most_requests: int,
+        most_bytes: int,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.model = model
+        self.statistics = Statistics()
+        self._hand_back, self._loop, self._clock = hand_back, loop, clock
+        self._queue = RequestQueue(model.rule, most_requests=most_requests, most_bytes=most_bytes)
+        self._most_requests = most_requests
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._idle = 0
+        self._computing = 0
+        """Requests in batches that are being computed."""
+        self._closed = False
+        self._threads: set[threading.Thread] = set()
+        self._hurry = False
+        """Nothing waits for a fuller batch any more."""
+        self._due_soon = self._due_later = False
+        """The loop will look at the queue of an inline model."""
+        self._gatherer = self._new_gatherer()
+
+    @property
+    def pending(self) -> int:
+        """Requests that wait to be computed."""
+        return self._queue.requests
+
+    @property
+    def under_way(self) -> int:
+        """Requests that are not handed back yet."""
+        return self._queue.requests + self._computing
+
+    @property
+    def has_deadlines(self) -> bool:
+        return self._queue.deadlines > 0
+
+    def start(self) -> None:
+        if not self.model.inline:
+            for number, instance in enumerate(self.model.instances):
+                self._start_worker(instance, number)
+
+    def submit(self, request: Request) -> None:
+        """Let it wait for its turn.  Raises ``Refusal`` where the queue is full."""
+        with self._lock:
+            was_empty = not self._queue.requests
+            added = not self._closed and self._queue.add(request)
+            # A worker that waits for a fuller batch need not hear of every request.
+            if (
+                self._idle
+                and added
+                and (was_empty or self._queue.samples >= self.model.rule.least or request.deadline_ns)
+            ):
+                self._changed.notify()
+        if not added:
+            self.statistics.failed("REJECTED", 1, self._clock() - request.received_ns)
+            raise Refusal(
+                Status.UNAVAILABLE,
+                f"{self.model.name} is closed"
+                if self._closed
+                else f"the queue of {self.model.name} is full: {self.pending} of {self._most_requests} requests wait",
+            )
+        if self.model.inline:
+            self._look_soon()
+
+    def cancel(self, request: Request) -> bool:
+        """Nobody waits for it any more.  False: it is being computed, or is done, and handed back all the same."""
+        with self._lock:
+            waited = self._queue.cancel(request)
+        if waited:
+            self.statistics.failed("CANCELED", 1, self._clock() - request.received_ns)
+        return waited
+
+    def sweep(self) -> None:
+        """Refuse what has waited beyond its time, also while all instances are busy."""
+        if not self._queue.deadlines:
+            return
+        with self._lock:
+            late = self._queue.late(self._clock())
+        self._refuse_late(late)
+
+    def flush(self) -> None:
+        """From now on nothing waits for a fuller batch: the server is going down."""
+        with self._changed:
+            self._hurry = True
+            self._changed.notify_all()
+        if self.model.inline:
+            self._look_soon()
+
+    def close(self) -> None:
+        """Compute nothing more; what waits is refused.  Does not wait for what is being computed."""
+        with self._changed:
+            self._closed = True
+            left = self._queue.clear()
+            self._changed.notify_all()
+        self._refuse(left, Refusal(Status.UNAVAILABLE, "the server is going down"), "REJECTED")
+
+    def join(self, patience_s: float) -> bool:
+        """After ``close``: whether all threads have ended within the time."""
+        until = time.monotonic() + patience_s
+        for thread in list(self._threads):
+            thread.join(max(until - time.monotonic(), 0.0))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    # On the workers' threads.
+
+    def _start_worker(self, instance: Backend, number: int) -> None:
+        # A daemon, so that a model that never returns can not keep the program from ending.
+        thread = threading.Thread(
+            target=self._work, args=(instance, number), name=f"{self.model.name}-{number}", daemon=True
+        )
+        self._threads.add(thread)
+        thread.start()
+
+    def _work(self, instance: Backend, number: int) -> None:
+        precise_timers()
+        gatherer = self._new_gatherer()
+        try:
+            while (batch := self._take()) is not None:
+                self._compute(instance, gatherer, batch)
+        except BaseException:  # SystemExit and its like: this thread ends, and with it what it computed on
+            self.statistics.lost_workers += 1
+            if not self._closed:
+                self._start_worker(self._fresh(instance), number)
+        finally:
+            self._threads.discard(threading.current_thread())
+
+    def _fresh(self, lost: Backend) -> Backend:
+        """Another instance; nobody knows what state the one is in that a worker was lost with."""
+        try:
+            return self.model.reload()
+        except BackendError:
+            return lost
+
+    def _take(self) -> list[Request] | None:
+        """The next batch; waits for it.  None when the scheduler is closed."""
+        while True:
+            with self._lock:
+                if self._closed:
+                    return None
+                batch, late, wait_ns = self._queue.take(self._clock(), hurry=self._hurry)
+                self._computing += len(batch)
+                if batch:
+                    if self._idle and self._queue.requests:
+                        self._changed.notify()
+                elif not late:
+                    self._idle += 1
+                    self._changed.wait(None if wait_ns is None else wait_ns * 1e-9)
+                    self._idle -= 1
+            if late:
+                self._refuse_late(late)
+            if batch:
+                return batch
+
+    # On the loop, for inline models.
+
+    def _look_soon(self) -> None:
+        if not self._due_soon:
+            self._due_soon = True
+            self._loop.call_soon(self._compute_here)
+
+    def _look_later(self) -> None:
+        self._due_later = False
+        self._compute_here()
+
+    def _compute_here(self) -> None:
+        self._due_soon = False
+        while True:
+            batch, late, wait_ns = self._queue.take(self._clock(), hurry=self._hurry)
+            self._computing += len(batch)
+            if late:
+                self._refuse_late(late)
+            if not batch:
+                # One look is enough: what waits now for the longest time is due then, or something is that came later.
+                if wait_ns and not self._due_later:
+                    self._due_later = True
+                    self._loop.call_later(wait_ns * 1e-9, self._look_later)
+                return
+            try:
+                self._compute(self.model.instances[0], self._gatherer, batch)
+            except (SystemExit, GeneratorExit):  # a worker would be lost by it; the loop must not be
+                self.statistics.lost_workers += 1
+
+    # Wherever it is computed.
+
+    def _compute(self, instance: Backend, gatherer: Gatherer, requests: list[Request]) -> None:
+        clock = self._clock
+        taken = clock()
+        try:
+            array = gatherer.gather(requests)
+            gathered = clock()
+            outputs = instance.run(array)
+            computed = clock()
+            split(outputs, requests, gatherer, len(array))
+        except BaseException as error:
+            kind = "" if isinstance(error, Exception) else "a worker was lost: "
+            text = f"{self.model.name} failed: {kind}{type(error).__name__}: {first_line(_as_exception(error))}"
+            self._computed(requests)
+            self._refuse(requests, Refusal(Status.INTERNAL, text), "BACKEND")
+            if not isinstance(error, Exception):
+                raise
+            return
+        ended = clock()
+        good = requests
+        if any(request.refusal is not None for request in requests):
+            good = [request for request in requests if request.refusal is None]
+            bad = [request for request in requests if request.refusal is not None]
+            self.statistics.failed("OTHER", len(bad), sum(ended - request.received_ns for request in bad))
+        self.statistics.batch(
+            len(good),
+            sum([request.samples for request in good]),
+            sum([request.received_ns for request in good]),
+            BatchTimes(taken, gathered, computed, ended),
+            sum([request.samples for request in requests]),
+        )
+        self._computed(requests)
+        self._hand_back(requests)
+
+    def _computed(self, requests: Sequence[Request]) -> None:
+        with self._lock:
+            self._computing -= len(requests)
+
+    def _refuse_late(self, late: Sequence[Request]) -> None:
+        text = "the request's time ran out before it was computed"
+        self._refuse(late, Refusal(Status.DEADLINE_EXCEEDED, text), "REJECTED")
+
+    def _refuse(self, requests: Sequence[Request], refusal: Refusal, reason: str) -> None:
+        if not requests:
+            return
+        now_ns = self._clock()
+        for request in requests:
+            request.refusal = refusal
+        self.statistics.failed(reason, len(requests), sum([now_ns - request.received_ns for request in requests]))
+        self._hand_back(requests)
+
+    def _new_gatherer(self) -> Gatherer:
+        return Gatherer(self.model.layout, self.model.rule.max_size, self.model.interface.inputs[0].shape)
+
+
+def _as_exception(error: BaseException) -> Exception:
+    return error if isinstance(error, Exception) else Exception(str(error))

@@ -1,0 +1,243 @@
+"""The server whole: its ports, its clock and its end.
+
+Knows the loop, sockets and TLS; must not know what is said on a connection, nor a screen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from loadgen.environment import available_memory_bytes
+from sut.kserve.grpc_calls import Limits
+from sut.serving.access import Access, TokenError
+from sut.serving.connection import Bounds, Connections, PortConnection
+from sut.serving.gpus import Gpus
+from sut.serving.grpc_port import GrpcConnection, KServeOverGrpc
+from sut.serving.http_port import HttpConnection, KServeOverHttp, Page
+from sut.serving.metrics import Metrics
+from sut.serving.model import ServedModel
+from sut.serving.service import Service
+
+_BACKLOG = 4096
+_HANDSHAKE_S = 10.0
+_SWEEP_S = 0.02
+"""How exactly the times of waiting requests are kept while no instance looks at the queue."""
+_TICK_S = 1.0
+_LOOK_S = 0.005
+_JOIN_S = 1.0
+_FEWEST_BYTES = 256 << 20
+_SHARE_OF_MEMORY = 4
+"""Inputs that wait may take one part in so many of the memory that is free at the start."""
+
+
+class ServeError(ValueError):
+    """The server can not be started so.  The text is one line and names the mend."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is asked of a server.  Port 0 is any that is free."""
+
+    host: str = "127.0.0.1"
+    http_port: int = 8000
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    token_file: Path | None = None
+    most_waiting: int = 8192
+    """Requests that may wait for a model."""
+    drain_s: float = 30.0
+    bounds: Bounds = field(default_factory=Bounds)
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """host:port of each port."""
+
+    http: str
+    grpc: str
+    metrics: str
+
+
+class Server:
+    """``start``, then ``drain``; both on the loop.  ``say`` gets one line when something is to be known."""
+
+    def __init__(self, models: Sequence[ServedModel], settings: Settings, say: Callable[[str], None]) -> None:
+        """Raises ``ServeError`` for files that can not be used."""
+        self.settings = settings
+        self._models, self._say = models, say
+        try:
+            self._access = Access(settings.token_file)
+        except TokenError as error:
+            raise ServeError(str(error)) from None
+        self._contexts = {protocol: _tls(settings, protocol) for protocol in ("http/1.1", "h2")}
+        self.stopped = True
+        """After the end: no thread of ours is left within a model."""
+        self.connections = Connections(settings.bounds)
+        self.gpus = Gpus()
+        self.service: Service
+        self._listeners: list[asyncio.Server] = []
+        self._ticking: asyncio.Task[None] | None = None
+
+    async def start(self) -> Addresses:
+        """Serve.  Raises ``ServeError`` where a port can not be had."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._unexpected)
+        self._raise_file_limit()
+        settings, bounds = self.settings, self.settings.bounds
+        waiting = max((available_memory_bytes() or 0) // _SHARE_OF_MEMORY, _FEWEST_BYTES)
+        self.service = Service(self._models, loop, most_requests=settings.most_waiting, most_bytes=waiting)
+        self.connections.now_s = loop.time()
+        over_http = KServeOverHttp(self.service, self._access)
+        limits = Limits(max_message=bounds.most_message_bytes, max_streams=bounds.most_under_way)
+        over_grpc = KServeOverGrpc(self.service, self._access, limits)
+        page = Page("/metrics", Metrics(self.service.schedulers, self.gpus.figures).text)
+        wanted: list[tuple[str, int, Callable[[], PortConnection], ssl.SSLContext | None]] = [
+            (
+                "http",
+                settings.http_port,
+                lambda: HttpConnection(self.connections, over_http),
+                self._contexts["http/1.1"],
+            ),
+            ("grpc", settings.grpc_port, lambda: GrpcConnection(self.connections, over_grpc), self._contexts["h2"]),
+            ("metrics", settings.metrics_port, lambda: HttpConnection(self.connections, page), None),
+        ]
+        addresses = {}
+        try:
+            for name, port, factory, context in wanted:
+                addresses[name] = await self._listen(name, port, factory, context)
+        except BaseException:
+            self._stop_listening()
+            raise
+        self.service.start()
+        self.gpus.start()
+        self._ticking = loop.create_task(self._tick())
+        return Addresses(**addresses)
+
+    def reload_tokens(self, *, always: bool = True) -> None:
+        """Read the token file again; one that can not be used leaves the tokens as they are."""
+        try:
+            if self._access.refresh(always=always):
+                self._say(f"read {self.settings.token_file} again")
+        except TokenError as error:
+            self._say(f"{error}; the tokens from before go on being taken")
+
+    async def drain(self) -> bool:
+        """Answer what was taken and close; whether all of it was answered within ``Settings.drain_s``."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self.settings.drain_s
+        self.service.drain()
+        for connection in list(self.connections.open):
+            connection.drain()
+        while self._unfinished() and loop.time() < until:
+            await asyncio.sleep(_LOOK_S)
+        answered = not self._unfinished()
+        self._stop_listening()
+        for connection in list(self.connections.open):
+            connection.end()
+        while self.connections.open and loop.time() < until:
+            await asyncio.sleep(_LOOK_S)
+        await self.close()
+        return answered
+
+    async def close(self) -> None:
+        """End at once: what is under way is not answered."""
+        if self._ticking is not None:
+            self._ticking.cancel()
+        self._stop_listening()
+        self.service.close()
+        for connection in list(self.connections.open):
+            connection.abort()
+        self.gpus.close()
+        await asyncio.sleep(0)  # the transports end at the loop's next turn
+        self.stopped = await asyncio.to_thread(self.service.join, _JOIN_S)
+
+    def _unfinished(self) -> bool:
+        return self.service.open_requests > 0 or any(connection.unsent for connection in self.connections.open)
+
+    async def _listen(
+        self, name: str, port: int, factory: Callable[[], PortConnection], context: ssl.SSLContext | None
+    ) -> str:
+        host = self.settings.host
+        timeouts: dict[str, Any] = {} if context is None else {"ssl_handshake_timeout": _HANDSHAKE_S}
+        try:
+            listener = await asyncio.get_running_loop().create_server(
+                factory, host, port, backlog=_BACKLOG, ssl=context, **timeouts
+            )
+        except socket.gaierror as error:
+            raise ServeError(f"--host {host}: {error.strerror}") from None
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise ServeError(
+                    f"port {port} of {host} is in use: give another with --{name}-port (0 takes a free one)"
+                ) from None
+            what = os.strerror(error.errno) if error.errno else str(error)
+            raise ServeError(f"--{name}-port {port} of --host {host}: {what.lower()}") from None
+        except OverflowError:
+            raise ServeError(f"--{name}-port {port}: a port is 0 to 65535") from None
+        self._listeners.append(listener)
+        found, number = listener.sockets[0].getsockname()[:2]
+        return f"[{found}]:{number}" if ":" in found else f"{found}:{number}"
+
+    def _stop_listening(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        next_s = 0.0
+        while True:
+            self.service.sweep()
+            now_s = loop.time()
+            if now_s >= next_s:
+                next_s = now_s + _TICK_S
+                self.connections.tick(now_s)
+                self.reload_tokens(always=False)
+            await asyncio.sleep(_SWEEP_S if self.service.has_deadlines else _TICK_S / 10)
+
+    def _unexpected(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What no code of ours caught: a peer that broke TLS or went away is no news."""
+        error = context.get("exception")
+        if isinstance(error, ConnectionError | ssl.SSLError | TimeoutError | BrokenPipeError):
+            return
+        self._say(f"unexpected: {context.get('message')}: {type(error).__name__}: {error}")
+
+    def _raise_file_limit(self) -> None:
+        """A connection is a file; the usual soft limit is 1,024."""
+        with contextlib.suppress(ImportError, OSError, ValueError):
+            import resource
+
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            wanted = self.settings.bounds.most_connections + 1024
+            if soft != resource.RLIM_INFINITY and soft < wanted:
+                most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def _tls(settings: Settings, protocol: str) -> ssl.SSLContext | None:
+    """None without a certificate.  Raises ``ServeError``."""
+    certificate, key = settings.tls_cert, settings.tls_key
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise ServeError("--tls-cert and --tls-key go together: give both, or neither")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        what = error.strerror if isinstance(error, FileNotFoundError | PermissionError) else error
+        raise ServeError(f"--tls-cert {certificate} with --tls-key {key} can not be used: {what}") from None
+    context.set_alpn_protocols([protocol])
+    return context

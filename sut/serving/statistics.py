@@ -1,0 +1,106 @@
+"""What a served model has done: Triton's counters, exact.
+
+Knows numbers; must not know requests, nor who asks.  Times are sums over requests, ns; those of a batch count once for
+each of its requests in the totals, and once in the batch sizes, as in Triton.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class BatchTimes(NamedTuple):
+    """Moments of one batch, ns of the monotonic clock."""
+
+    taken: int
+    """From the queue: its requests wait no more."""
+    gathered: int
+    computed: int
+    ended: int
+    """The outputs are cut up, and on their way to the connections."""
+
+
+class Statistics:
+    """The counts of one version of a model.  Written and read from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._success = self._fail = 0
+        self._success_ns = self._fail_ns = 0
+        self._queue_ns = 0
+        self._input_ns = self._infer_ns = self._output_ns = 0
+        self._samples = self._executions = 0
+        self._last_ms = 0
+        self._batches: dict[int, list[int]] = {}
+        """By size: how many, and their input, infer and output ns."""
+        self.failures: Counter[str] = Counter()
+        """By Triton's reason: REJECTED, CANCELED, BACKEND or OTHER."""
+        self.lost_workers = 0
+
+    def batch(self, requests: int, samples: int, arrived_ns: int, times: BatchTimes, batch_size: int) -> None:
+        """A batch of ``batch_size`` was computed, of which ``requests`` with ``samples`` were answered well.
+
+        ``arrived_ns``: the sum of when these came.
+        """
+        taken, gathered, computed, ended = times
+        spent = (gathered - taken, computed - gathered, ended - computed)
+        with self._lock:
+            self._executions += 1
+            self._samples += samples
+            self._success += requests
+            self._success_ns += requests * ended - arrived_ns
+            self._queue_ns += requests * taken - arrived_ns
+            self._input_ns += requests * spent[0]
+            self._infer_ns += requests * spent[1]
+            self._output_ns += requests * spent[2]
+            self._last_ms = time.time_ns() // 1_000_000
+            size = self._batches.get(batch_size)
+            if size is None:
+                size = self._batches[batch_size] = [0, 0, 0, 0]
+            size[0] += 1
+            size[1] += spent[0]
+            size[2] += spent[1]
+            size[3] += spent[2]
+
+    def failed(self, reason: str, requests: int, ns: int) -> None:
+        """Requests that came to nothing; ``ns``: how long they were here, together."""
+        with self._lock:
+            self.failures[reason] += requests
+            self._fail += requests
+            self._fail_ns += ns
+
+    def told(self, model: str, version: str) -> dict[str, Any]:
+        """One entry of ``model_stats`` in Triton's statistics extension."""
+        with self._lock:
+            success = self._success
+            sums: Mapping[str, tuple[int, int]] = {
+                "success": (success, self._success_ns),
+                "fail": (self._fail, self._fail_ns),
+                "queue": (success, self._queue_ns),
+                "compute_input": (success, self._input_ns),
+                "compute_infer": (success, self._infer_ns),
+                "compute_output": (success, self._output_ns),
+                "cache_hit": (0, 0),
+                "cache_miss": (0, 0),
+            }
+            return {
+                "name": model,
+                "version": version,
+                "last_inference": self._last_ms,
+                "inference_count": self._samples,
+                "execution_count": self._executions,
+                "inference_stats": {name: {"count": count, "ns": ns} for name, (count, ns) in sums.items()},
+                "batch_stats": [
+                    {
+                        "batch_size": size,
+                        "compute_input": {"count": count, "ns": input_ns},
+                        "compute_infer": {"count": count, "ns": infer_ns},
+                        "compute_output": {"count": count, "ns": output_ns},
+                    }
+                    for size, (count, input_ns, infer_ns, output_ns) in sorted(self._batches.items())
+                ],
+            }

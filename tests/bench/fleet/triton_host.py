@@ -1,0 +1,13 @@
+"""A real Triton at an address of this host: python triton_host.py ADDRESS.  Says where it is, until its input ends."""
+
+from __future__ import annotations
+
+import sys
+
+from sut.triton import local
+
+if __name__ == "__main__":
+    local.HOST = sys.argv[1]
+    with local.LocalTriton() as triton:
+        print(triton.grpc, flush=True)
+        sys.stdin.read()

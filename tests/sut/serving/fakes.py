@@ -1,0 +1,109 @@
+"""Stand-ins for the server's parts: a model that can be told what to do, a loop and a clock that only tests move."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from sut.batcher import BatchRule
+from sut.kserve.tensors import ModelInterface, TensorSpec
+from sut.serving.batch import Layout
+from sut.serving.model import ServedModel
+
+
+class Doubler:
+    """A backend that gives twice its input, and its negative; does before what it is told to do."""
+
+    description = "doubles"
+    sample_dtype = np.float32
+    fixed_batch_size: int | None = None
+
+    def __init__(
+        self, shape: tuple[int | None, ...] = (2,), before: Callable[[np.ndarray], object] | None = None
+    ) -> None:
+        self.sample_shape = shape
+        self.before = before
+        self.batches: list[np.ndarray] = []
+        self.closed = False
+
+    def run(self, batch: np.ndarray) -> Sequence[np.ndarray]:
+        self.batches.append(batch.copy())
+        if self.before is not None:
+            self.before(batch)
+        return [batch * 2, -batch]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def served(
+    *backends: Any,
+    name: str = "double",
+    version: str = "1",
+    shape: tuple[int, ...] = (2,),
+    rule: BatchRule | None = None,
+    inline: bool = False,
+    layout: Layout | None = None,
+    reload: Callable[[], Any] | None = None,
+) -> ServedModel:
+    rule = rule or BatchRule(4)
+    specs = [TensorSpec(one, "FP32", shape) for one in ("x", "twice", "minus")]
+    return ServedModel(
+        ModelInterface(name, version, "test", (specs[0],), tuple(specs[1:]), rule.max_size),
+        rule,
+        layout or Layout(np.dtype(np.float32), False, None),
+        "cpu",
+        "doubles",
+        backends,
+        reload or (lambda: backends[0]),
+        inline,
+    )
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.ns = 1_000
+
+    def __call__(self) -> int:
+        return self.ns
+
+
+class Loop:
+    """Calls what is due when it is told to turn."""
+
+    def __init__(self) -> None:
+        self.soon: list[Callable[[], object]] = []
+        self.later: list[tuple[float, Callable[[], object]]] = []
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        self.soon.append(callback)
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> None:
+        self.later.append((delay, callback))
+
+    def turn(self) -> None:
+        due, self.soon = self.soon, []
+        for one in due:
+            one()
+
+
+class Handed:
+    """Collects what is handed back; ``wait`` until there are so many."""
+
+    def __init__(self) -> None:
+        self.requests: list[Any] = []
+        self.groups: list[list[Any]] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, requests: Sequence[Any]) -> None:
+        with self._changed:
+            self.requests += requests
+            self.groups.append(list(requests))
+            self._changed.notify_all()
+
+    def wait(self, count: int) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.requests) >= count, 20)

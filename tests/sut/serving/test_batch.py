@@ -1,0 +1,130 @@
+"""Batches put together and cut up: every byte where it belongs, copies only where they must be."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from sut.kserve.exchange import Region
+from sut.kserve.grpc_framing import Status
+from sut.serving.batch import Gatherer, Layout, split
+from sut.serving.request import Place, Request, Wanted
+
+F4 = np.dtype(np.float32)
+
+
+def requests_of(arrays: list[np.ndarray]) -> list[Request]:
+    return [Request(one.tobytes(), len(one), one.shape[1:], 0) for one in arrays]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(1, 5), min_size=1, max_size=6),
+    st.sampled_from([(3,), (), (2, 3, 4), (3, 5, 7)]),
+    st.sampled_from([np.float32, np.uint8, np.int64, np.float16]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_gathered_is_concatenated(
+    sizes: list[int], shape: tuple[int, ...], kind: type, channels_last: bool, is_open: bool
+) -> None:
+    channels_last = channels_last and len(shape) == 3
+    rng = np.random.default_rng(len(sizes))
+    arrays = [rng.integers(0, 100, (size, *shape)).astype(kind) for size in sizes]
+    gatherer = Gatherer(
+        Layout(np.dtype(kind), channels_last, None), sum(sizes), [-1] * len(shape) if is_open else shape
+    )
+    for _ in range(2):  # the memory is used again
+        batch = gatherer.gather(requests_of(arrays))
+        wanted = np.concatenate(arrays)
+        assert batch.dtype == np.dtype(kind)
+        np.testing.assert_array_equal(batch, np.moveaxis(wanted, 1, -1) if channels_last else wanted)
+        assert batch.flags.c_contiguous
+
+
+def test_a_lone_aligned_request_is_not_copied_and_others_are() -> None:
+    gatherer = Gatherer(Layout(F4, False, None), 4, (2,))
+    data = bytes(range(16))
+    alone = gatherer.gather([Request(data, 2, (2,), 0)])
+    assert np.shares_memory(alone, np.frombuffer(data, np.uint8))
+    assert not gatherer.shares(alone)
+    shifted = memoryview(b"x" + data)[1:]
+    unaligned = gatherer.gather([Request(shifted, 2, (2,), 0)])
+    assert unaligned.flags.aligned
+    assert unaligned.tobytes() == data
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 2, 2)])
+def test_a_fixed_size_is_filled_up_and_cut_off_again(shape: tuple[int, ...]) -> None:
+    layout = Layout(F4, len(shape) == 3, 4)
+    gatherer = Gatherer(layout, 4, shape)
+    arrays = [np.full((1, *shape), 7, np.float32), np.full((2, *shape), 8, np.float32)]
+    requests = requests_of(arrays)
+    batch = gatherer.gather(requests)
+    assert len(batch) == 4
+    split([batch.reshape(4, -1) * 2], requests, gatherer, 4)
+    assert np.frombuffer(requests[0].contents[0], F4).tolist() == [14.0] * arrays[0].size
+    assert np.frombuffer(requests[1].contents[0], F4).tolist() == [16.0] * arrays[1].size
+    (alone,) = requests_of(arrays[:1])
+    batch = gatherer.gather([alone])
+    split([batch.reshape(4, -1) * 2], [alone], gatherer, len(batch))
+    assert len(alone.contents[0]) == arrays[0].nbytes
+
+
+@pytest.mark.parametrize("width", [4, 50_000])
+def test_outputs_stay_as_they_are_when_the_memory_is_used_again(width: int) -> None:
+    """A model may give back its input, as identity does."""
+    gatherer = Gatherer(Layout(F4, False, None), 2, (-1,))
+    first = requests_of([np.full((1, width), n, np.float32) for n in (1, 2)])
+    split([gatherer.gather(first)], first, gatherer, 2)
+    second = requests_of([np.full((1, width), n, np.float32) for n in (3, 4)])
+    split([gatherer.gather(second)], second, gatherer, 2)
+    for n, request in enumerate([*first, *second], 1):
+        assert np.frombuffer(request.contents[0], F4).tolist() == [n] * width
+
+
+def test_large_outputs_are_views() -> None:
+    gatherer = Gatherer(Layout(F4, False, None), 2, (1,))
+    output = np.arange(40_000, dtype=np.float32).reshape(2, -1)
+    requests = requests_of([np.zeros((1, 1), np.float32)] * 2)
+    split([output], requests, gatherer, 2)
+    assert np.shares_memory(np.frombuffer(requests[1].contents[0], F4), output)
+    split([output[:, ::2]], requests, gatherer, 2)  # not in one piece
+    assert np.frombuffer(requests[1].contents[0], F4).tolist() == output[1, ::2].tolist()
+
+
+@pytest.mark.parametrize("output", [np.float32(1), np.zeros(3), np.zeros((1, 2))])
+def test_outputs_of_another_number_of_rows_are_refused(output: np.ndarray) -> None:
+    requests = requests_of([np.zeros((2, 1), np.float32)])
+    with pytest.raises(ValueError, match="for 2 samples"):
+        split([np.asarray(output)], requests, Gatherer(Layout(F4, False, None), 2, (1,)), 2)
+
+
+def test_outputs_without_elements() -> None:
+    requests = requests_of([np.zeros((1, 1), np.float32)] * 2)
+    split([np.zeros((2, 0, 4), np.float32)], requests, Gatherer(Layout(F4, False, None), 2, (1,)), 2)
+    assert [bytes(one.contents[0]) for one in requests] == [b"", b""]
+    assert requests[0].tails == [(0, 4)]
+
+
+def test_outputs_go_to_shared_memory_or_refuse_one_request_alone() -> None:
+    memory = bytearray(64)
+    requests = requests_of([np.zeros((1, 1), np.float32)] * 3)
+    places = [
+        Place(Region("r", 0, 8), memoryview(memory)[:8]),
+        Place(Region("r", 8, 4), memoryview(memory)[8:12]),
+        Place(Region("r", 16, 32), memoryview(memory)[16:48]),
+    ]
+    for request, place in zip(requests, places, strict=True):
+        request.wanted = (Wanted(0, place),)
+    output = np.arange(6, dtype=np.float32).reshape(3, 2)
+    split([output], requests, Gatherer(Layout(F4, False, None), 4, (1,)), 3)
+    assert memory[:8] == output[0].tobytes()
+    assert memory[8:16] == bytes(8)
+    assert memory[16:24] == output[2].tobytes()
+    assert requests[1].refusal is not None
+    assert requests[1].refusal.status is Status.INVALID_ARGUMENT
+    assert requests[0].refusal is None
+    assert requests[2].refusal is None

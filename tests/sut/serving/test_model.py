@@ -1,0 +1,150 @@
+"""Models as they are served: names, shapes, layouts, the very answers of a run in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sut import backends, models
+from sut.backends import BackendError, Tuning
+from sut.kserve.tensors import TensorSpec
+from sut.models.digits import WEIGHTS
+from sut.models.shapes import WEIGHTS as SHAPES_WEIGHTS
+from sut.serving import model as serving
+from sut.serving.batch import Gatherer
+from sut.serving.model import Batching, ServedModel, Source
+from sut.serving.request import Request
+from sut.serving.signature import Names, onnx_names, probe
+
+
+def load(source: Source, **batching: Any) -> ServedModel:
+    pytest.importorskip("onnxruntime")
+    return serving.load(
+        source, "onnxruntime", "cpu", threads=1, instances=2, tuning=Tuning(), batching=Batching(**batching)
+    )
+
+
+def test_names_are_read_from_the_file() -> None:
+    assert onnx_names(WEIGHTS) == Names("input", ["logits"])
+    assert onnx_names(SHAPES_WEIGHTS) == Names("input", ["boxes", "scores", "labels"])
+
+
+@pytest.mark.parametrize("content", [b"", b"no such file", bytes(range(256)), b"\x3a\x02\x08\x01"])
+def test_what_is_no_onnx_file_has_no_names(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "m.onnx").write_bytes(content)
+    assert onnx_names(tmp_path / "m.onnx") is None
+    assert onnx_names(tmp_path / "none.onnx") is None
+
+
+def test_digits_are_served_as_the_triton_repository_has_them() -> None:
+    served = load(Source("digits", "1", WEIGHTS, models.get("digits")), max_size=64, preferred=(8, 16))
+    assert served.interface.inputs == (TensorSpec("input", "FP32", (1, 8, 8)),)
+    assert served.interface.outputs == (TensorSpec("logits", "FP32", (10,)),)
+    assert served.interface.max_batch_size == 64
+    assert served.sample_bytes == 256
+    config = served.configuration(["1"])
+    assert config["input"] == [{"name": "input", "data_type": "TYPE_FP32", "dims": [1, 8, 8]}]
+    assert config["output"] == [{"name": "logits", "data_type": "TYPE_FP32", "dims": [10]}]
+    assert config["dynamic_batching"]["preferred_batch_size"] == [8, 16]
+    assert config["instance_group"][0]["count"] == 2
+    assert served.metadata(["1"])["inputs"] == [{"name": "input", "datatype": "FP32", "shape": [-1, 1, 8, 8]}]
+    served.close()
+
+
+def test_a_detector_has_all_its_outputs() -> None:
+    served = load(Source("shapes", "1", SHAPES_WEIGHTS, models.get("shapes")))
+    assert served.interface.inputs == (TensorSpec("input", "UINT8", (128, 128, 3)),)
+    assert [one.name for one in served.interface.outputs] == ["boxes", "scores", "labels"]
+    assert all(-1 not in one.shape for one in served.interface.outputs)
+
+
+def test_a_bare_file_is_served_as_it_says_itself() -> None:
+    served = load(Source("mine", "3", WEIGHTS, None))
+    assert (served.name, served.version) == ("mine", "3")
+    assert served.interface.inputs == (TensorSpec("input", "FP32", (1, 8, 8)),)
+
+
+def test_a_file_for_other_data_is_refused() -> None:
+    with pytest.raises(BackendError, match="digits's data is float32"):
+        load(Source("digits", "1", SHAPES_WEIGHTS, models.get("digits")))
+
+
+def test_identity() -> None:
+    served = serving.identity("identity", "1", Batching(8))
+    assert served.inline
+    assert served.interface.inputs == (TensorSpec("INPUT0", "FP32", (-1,)),)
+    assert served.interface.outputs == (TensorSpec("OUTPUT0", "FP32", (-1,)),)
+    assert served.sample_bytes == 0
+
+
+class ChannelsLast:
+    """Takes pictures as pytorch does: (height, width, channels) in memory."""
+
+    description = "last"
+    sample_shape = (4, 5, 3)
+    sample_dtype = np.float32
+    fixed_batch_size: int | None = None
+
+    def run(self, batch: np.ndarray) -> list[np.ndarray]:
+        assert batch.shape[1:] == (4, 5, 3)
+        return [batch[:, :, :, 1].copy()]
+
+    def close(self) -> None:
+        pass
+
+
+class Pictures:
+    name = "pictures"
+    input_shape = (3, 4, 5)
+    input_dtype = np.dtype(np.float32)
+
+
+def test_samples_are_turned_where_the_backend_wants_channels_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "load", lambda *_: ChannelsLast())
+    source = Source("pictures", "1", Path("w.pt2"), Pictures())  # type: ignore[arg-type]
+    served = serving.load(source, "pytorch", "cpu", threads=1, instances=1, tuning=Tuning(), batching=Batching())
+    assert served.interface.inputs[0].shape == (3, 4, 5)
+    assert served.layout.channels_last
+    sample = np.random.default_rng(1).random((2, 3, 4, 5), np.float32)
+    gatherer = Gatherer(served.layout, 4, served.interface.inputs[0].shape)
+    batch = gatherer.gather([Request(sample.tobytes(), 2, (3, 4, 5), 0)])
+    (output,) = served.instances[0].run(batch)
+    np.testing.assert_array_equal(output, sample[:, 1])
+
+
+def test_a_probe_tells_sizes_that_differ_as_open() -> None:
+    class Open(ChannelsLast):
+        sample_shape = (None, 2)  # type: ignore[assignment]
+
+        def run(self, batch: np.ndarray) -> list[np.ndarray]:
+            return [batch.astype(np.int64), batch.sum(axis=1)]
+
+    assert probe(Open(), [1, 2]) == [(np.dtype(np.int64), (-1, 2)), (np.dtype(np.float32), (2,))]
+
+    class Lost(ChannelsLast):
+        def run(self, batch: np.ndarray) -> list[np.ndarray]:
+            return [np.zeros(())]
+
+    with pytest.raises(BackendError, match="first size must be the batch"):
+        probe(Lost(), [1])
+
+
+def test_a_fixed_batch_size_is_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fixed(ChannelsLast):
+        fixed_batch_size = 4
+
+        def run(self, batch: np.ndarray) -> list[np.ndarray]:
+            assert len(batch) == 4
+            return [batch]
+
+    monkeypatch.setattr(backends, "load", lambda *_: Fixed())
+    source = Source("file", "1", Path("w.pt2"), None)
+    served = serving.load(
+        source, "pytorch", "cpu", threads=1, instances=1, tuning=Tuning(), batching=Batching(32, 0, (2, 8))
+    )
+    assert served.interface.max_batch_size == served.rule.max_size == 4
+    assert served.rule.preferred == (2,)
+    assert served.interface.inputs[0].shape == (4, 5, 3)

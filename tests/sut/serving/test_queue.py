@@ -1,0 +1,195 @@
+"""The queue beside a plain model of it: order, sizes, delays, deadlines, bounds, under any sequence of events."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from sut.batcher import BatchRule
+from sut.serving.queue import RequestQueue
+from sut.serving.request import Request
+
+MAX = 8
+
+
+def request(samples: int = 1, at: int = 0, **options: Any) -> Request:
+    shape = options.pop("shape", (1,))
+    return Request(bytes(4 * samples), samples, shape, at, **options)
+
+
+def queue(rule: BatchRule, most_requests: int = 1000, most_bytes: int = 1 << 30) -> RequestQueue:
+    return RequestQueue(rule, most_requests=most_requests, most_bytes=most_bytes)
+
+
+class Plain:
+    """What the queue must do, on one sorted list."""
+
+    def __init__(self, rule: BatchRule) -> None:
+        self.rule = rule
+        self.live: list[Request] = []
+
+    def take(self, now: int) -> tuple[list[Request], int | None]:
+        """The batch, and how long to wait for it."""
+        alive = [one for one in self.live if not 0 < one.deadline_ns <= now]
+        alive.sort(key=lambda one: one.priority)  # stable: as they came within a priority
+        if not alive:
+            return [], None
+        together: list[Request] = []
+        total, blocked = 0, False
+        for one in alive:
+            if one.sample_shape != alive[0].sample_shape or total + one.samples > self.rule.max_size:
+                blocked = True
+                break
+            together.append(one)
+            total += one.samples
+        full = blocked or total >= min(self.rule.preferred or (self.rule.max_size,))
+        left = min(one.received_ns for one in together) + self.rule.max_delay_ns - now
+        if self.rule.max_delay_ns and not full and left > 0:
+            return [], left
+        most = max([size for size in self.rule.preferred if size <= total], default=total)
+        batch = together[:1]
+        for one in together[1:]:
+            if sum(other.samples for other in batch) + one.samples > most:
+                break
+            batch.append(one)
+        return batch, 0
+
+
+class Add(NamedTuple):
+    samples: int
+    priority: int
+    shape: tuple[int, ...]
+    lives: int
+
+
+class Cancel(NamedTuple):
+    which: int
+
+
+class Take(NamedTuple):
+    hurry: bool
+
+
+class Pass(NamedTuple):
+    ns: int
+
+
+class Sweep(NamedTuple):
+    pass
+
+
+EVENTS = st.one_of(
+    st.builds(
+        Add,
+        st.integers(1, MAX),
+        st.sampled_from([8, 8, 8, 1, 16]),
+        st.sampled_from([(1,), (1,), (1,), (2,)]),
+        st.sampled_from([0, 0, 5, 30]),
+    ),
+    st.builds(Cancel, st.integers(0, 100)),
+    st.builds(Take, st.booleans()),
+    st.builds(Pass, st.integers(1, 20)),
+    st.just(Sweep()),
+)
+RULES = st.builds(
+    BatchRule, st.just(MAX), st.sampled_from([0, 0, 10]), st.sampled_from([(), (4,), (2, 6), (8,), (1, 3, 5)])
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(RULES, st.lists(EVENTS, max_size=60))
+def test_any_sequence_of_events_goes_as_in_the_plain_model(rule: BatchRule, events: list[Any]) -> None:
+    tried, plain, now = queue(rule), Plain(rule), 100
+    ended: list[Request] = []
+    added: list[Request] = []
+    for event in events:
+        if isinstance(event, Add):
+            one = request(event.samples, now, priority=event.priority, shape=event.shape,
+                          deadline_ns=now + event.lives if event.lives else 0)  # fmt: skip
+            assert tried.add(one)
+            plain.live.append(one)
+            added.append(one)
+        elif isinstance(event, Pass):
+            now += event.ns
+        elif isinstance(event, Cancel) and added:
+            one = added[event.which % len(added)]
+            assert tried.cancel(one) is (one in plain.live)
+            if one in plain.live:
+                plain.live.remove(one)
+                ended.append(one)
+        elif isinstance(event, Sweep):
+            late = tried.late(now)
+            assert all(0 < one.deadline_ns <= now for one in late)
+            assert len(late) == len([one for one in plain.live if 0 < one.deadline_ns <= now])
+            plain.live = [one for one in plain.live if one not in late]
+            ended += late
+        elif isinstance(event, Take):
+            rule_now = BatchRule(rule.max_size, 0, rule.preferred) if event.hurry else rule
+            batch, wait = Plain.take(_with(plain, rule_now), now)
+            taken = tried.take(now, hurry=event.hurry)
+            assert taken.batch == batch
+            assert taken.wait_ns == wait
+            assert all(0 < one.deadline_ns <= now for one in taken.late)
+            assert sum(one.samples for one in batch) <= MAX
+            plain.live = [one for one in plain.live if one not in batch and one not in taken.late]
+            ended += batch + taken.late
+        assert tried.requests == len(plain.live)
+        assert tried.samples == sum(one.samples for one in plain.live)
+        assert tried.bytes == sum(len(one.data) for one in plain.live)
+        assert tried.deadlines == sum(one.deadline_ns > 0 for one in plain.live)
+    assert tried.clear() == sorted(plain.live, key=lambda one: one.priority)
+    assert len(set(ended)) == len(ended)  # none comes out twice
+    assert tried.requests == tried.samples == tried.bytes == tried.deadlines == 0
+
+
+def _with(plain: Plain, rule: BatchRule) -> Plain:
+    other = Plain(rule)
+    other.live = plain.live
+    return other
+
+
+def test_it_is_bounded_by_requests() -> None:
+    tried = queue(BatchRule(4), most_requests=2)
+    one, two, three = request(), request(), request()
+    assert tried.add(one)
+    assert tried.add(two)
+    assert not tried.add(three)
+    assert tried.cancel(one)
+    assert tried.add(three)
+    assert tried.take(0).batch == [two, three]
+
+
+def test_it_is_bounded_by_bytes_but_takes_a_large_one_alone() -> None:
+    tried = queue(BatchRule(64), most_bytes=100)
+    assert tried.add(request(50))
+    assert not tried.add(request(1))
+    tried.take(0)
+    assert tried.add(request(20))
+    assert tried.add(request(5))
+    assert not tried.add(request(1))
+
+
+def test_what_is_cancelled_leaves_no_trace_however_often() -> None:
+    tried = queue(BatchRule(4, 10**9))
+    first = request()
+    tried.add(first)
+    for _ in range(10_000):
+        one = request()
+        tried.add(one)
+        tried.cancel(one)
+        assert one.data == b""
+    assert sum(map(len, tried._ordered)) < 200
+    assert tried.take(0, hurry=True).batch == [first]
+
+
+@pytest.mark.parametrize("waiting", range(1, 20))
+def test_the_rule_takes_the_largest_preferred_size_that_is_filled(waiting: int) -> None:
+    rule = BatchRule(16, 10, (4, 8))
+    assert rule.patience_ns(waiting) == (10 if waiting < 4 else 0)
+    assert rule.size(waiting) == (waiting if waiting < 4 else 4 if waiting < 8 else 8)
+    plain = BatchRule(16, 10)
+    assert plain.patience_ns(waiting) == (10 if waiting < 16 else 0)
+    assert plain.size(waiting) == min(waiting, 16)
