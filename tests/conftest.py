@@ -6,9 +6,14 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from sut.triton.local import LocalTriton, LocalTritonError
 from sut.triton.local_environment import check_platform
+
+# Neighbours on the same cores make any example slow now and then.
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so all processes that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -6,10 +6,6 @@ from typing import Any
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from hypothesis import settings
-
-settings.register_profile("shared machine", deadline=None)
-settings.load_profile("shared machine")
 
 _KIND = {
     "double": 1,
