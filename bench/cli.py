@@ -285,10 +285,9 @@ def _add_remote(run: _Parser) -> None:
     remote.add_argument("--tls-cert", type=Path, metavar="F", help="our certificate, where the server asks for one")
     remote.add_argument("--tls-key", type=Path, metavar="F", help="the key of --tls-cert")
     remote.add_argument(
-        "--metrics-url",
-        metavar="URL",
-        help="the server's Prometheus metrics (default: port 8002 of its host, if there)",
-    )
+        "--metrics-url", action="append", metavar="URL",
+        help="the server's Prometheus metrics, one for each --url (default: port 8002 of its host, if there)",
+    )  # fmt: skip
 
 
 def _add_fleet(run: _Parser) -> None:

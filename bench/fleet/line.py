@@ -103,7 +103,6 @@ class Line:
             if readable:
                 data = os.read(_STDIN, 1 << 16)
                 if not data:
-                    shutil.rmtree(self.plan["folder"], ignore_errors=True)  # which was the supervisor's to remove
                     self._end("the supervisor of this generator is gone")
                 *lines, self._heard = (self._heard + data).split(b"\n")
                 heard_s = now_s
@@ -133,6 +132,7 @@ class Line:
 
     def _end(self, reason: str) -> None:
         """Nobody will want the result any more."""
+        shutil.rmtree(self.plan["folder"], ignore_errors=True)  # which was the supervisor's to remove
         if self._loop is not None:
             self._stop(reason)
             time.sleep(_GRACE_S)

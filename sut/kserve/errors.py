@@ -7,6 +7,14 @@ class ProtocolError(ValueError):
     """The peer broke the protocol: the connection can not go on."""
 
 
+class HeadTooLarge(ProtocolError):
+    """More bytes before a message's body than are taken."""
+
+
+class BodyTooLarge(ProtocolError):
+    """A larger message than is taken."""
+
+
 class ServerError(RuntimeError):
     """The server can not be reached, or refuses what it was asked.  The text names the mend."""
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Generic, Protocol, TypeVar
 
-from sut.kserve.errors import ProtocolError
+from sut.kserve.errors import BodyTooLarge, HeadTooLarge, ProtocolError
 from sut.kserve.http1_head import VALUE, Head, check_octets, parse_field
 
 Body = bytes | memoryview
@@ -102,7 +102,7 @@ class MessageReader(Generic[AnyHead]):
         # Refused as soon as it is seen: a peer that speaks something else may never send an empty line.
         check_octets(self._partial_head, max(0, kept - 1))
         if len(self._partial_head) == self._max_head:
-            raise ProtocolError(
+            raise HeadTooLarge(
                 f"a {self._noun}'s head is over {self._max_head} bytes (max_head): {kept + len(data) - at} came so far"
             )
         return len(data), None
@@ -271,4 +271,4 @@ def _as_body(collected: bytearray) -> Body:
 def _check_size(noun: str, size: int, max_body: int) -> None:
     if size > max_body:
         mend = ": raise --max-message-size" if noun == "reply" else ""
-        raise ProtocolError(f"a {noun} of {size} bytes or more where at most {max_body} are taken{mend}")
+        raise BodyTooLarge(f"a {noun} of {size} bytes or more where at most {max_body} are taken{mend}")

@@ -304,10 +304,10 @@ def _described(output: GivenOutput, binary: bool) -> dict[str, Any]:
     what = called("output", name)
     said: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(shape)}
     if region is not None:
-        said["parameters"] = dict(zip(REGION, region, strict=True))
-    elif data is None:
+        return said  # as Triton has it: perf_analyzer takes any parameters for those of binary contents
+    if data is None:
         raise TensorError(f"{what} has no contents")
-    elif binary:
+    if binary:
         check_tensor(what, datatype, shape, data)
         said["parameters"] = {"binary_data_size": len(data)}
     else:

@@ -67,7 +67,9 @@ class PortConnection(asyncio.Protocol, ABC):
         self._reading = True
         self._full_since: float | None = None
         """When more waited to be written than should."""
-        self._heard_s = self._begun_s = connections.now_s
+        self._unsent = 0
+        """Of answers that are not with the transport, when they were last looked at."""
+        self._moved_s = self._heard_s = self._begun_s = connections.now_s
         """When something came last, and since when a message is not whole."""
 
     @abstractmethod
@@ -108,7 +110,12 @@ class PortConnection(asyncio.Protocol, ABC):
 
     def check(self, now_s: float) -> None:
         """End the connection if its peer takes too long."""
-        if self._full_since is not None and now_s - self._full_since > self._bounds.reading_s:
+        unsent, before = self.unsent, self._unsent
+        self._unsent = unsent
+        if not unsent or unsent < before:
+            self._moved_s = now_s
+        reading_since = self._moved_s if self._full_since is None else min(self._moved_s, self._full_since)
+        if now_s - reading_since > self._bounds.reading_s:
             self.abort()
         elif self.half_sent:
             if now_s - self._begun_s > self._bounds.message_s and self._reading:

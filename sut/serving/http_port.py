@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from sut.kserve import operations
-from sut.kserve.errors import ProtocolError
+from sut.kserve.errors import BodyTooLarge, HeadTooLarge, ProtocolError
 from sut.kserve.exchange import Buffer
 from sut.kserve.grpc_framing import Status
 from sut.kserve.http1 import CONTINUE, ServerConnection, build_response
@@ -83,7 +83,9 @@ class HttpConnection(PortConnection):
         try:
             asked = logic.receive(data)
         except ProtocolError as error:
-            self._refuse_connection(str(error))
+            # It speaks no HTTP/1.1, or too much at once: told so behind the answers before.
+            status = 413 if isinstance(error, BodyTooLarge) else 431 if isinstance(error, HeadTooLarge) else 400
+            self._refuse(status, str(error))
             return
         for one in asked:
             slot = Slot(not one.head.keeps_alive)
@@ -168,12 +170,6 @@ class HttpConnection(PortConnection):
             if slot.request is not None:
                 self._answerer.cancel(slot.request)
         self._slots.clear()
-
-    def _refuse_connection(self, text: str) -> None:
-        """The peer speaks no HTTP/1.1, or too much at once: told so behind the answers before."""
-        # The protocol logic tells these apart by its words alone.
-        status = 413 if "bytes or more where at most" in text else 431 if "(max_head)" in text else 400
-        self._refuse(status, text)
 
     def _refuse(self, status: int, text: str) -> None:
         self._ending = True

@@ -1,7 +1,7 @@
 """One model on one backend in a fresh process: Drumfire and the bare loop in turns.  A case in, figures out.
 
-Run as a module of its own: the case is JSON on standard input, the figures are JSON on standard output.  In turns of a
-second or so, as the machine's own speed changes within minutes.
+Run as a module of its own: the case is JSON on standard input, the figures are JSON on standard output.  In turns of
+two seconds or so, as the machine's own speed changes within minutes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sut.cache import cache_folder
 from sut.library import ArrayLibrary
 
 _IN_MEMORY = 64
-_TURN_S = 1.0
+_TURN_S = 2.0
 _SHARES = (0.98, 0.95, 0.92, 0.9, 0.87, 0.85, 0.8, 0.7, 0.5, 0.3)
 """Of Offline's rate: what Server runs ask for, until one keeps within the bound."""
 _PERCENTILE = 99
@@ -124,7 +124,7 @@ def server(case: dict[str, Any]) -> dict[str, dict[str, float]]:
         figures |= {f"{name}_bound_s": bound, f"{name}_share": 0.0}
         figures |= dict.fromkeys((f"{name}_samples_per_s", f"{name}_latency_s", f"{name}_mean_batch"), 0.0)
     for share in _SHARES:
-        found = _served(loaded, rate * share, case["seconds"])
+        found = _served(loaded, rate * share, 2 * case["seconds"])
         for name in [name for name, bound in left.items() if found["latency_s"] <= bound]:
             del left[name]
             figures |= {f"{name}_{figure}": value for figure, value in found.items()}

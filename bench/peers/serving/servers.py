@@ -237,7 +237,10 @@ class _Process:
         return os.pread(self._output.fileno(), size, 0).decode(errors="replace")
 
     def _last_line(self) -> str:
-        return (self._said().strip() or "it said nothing").splitlines()[-1].strip()
+        # Behind the server's words the keeper tells that it found no process left to end.
+        said, _, behind = self._said().rpartition("Traceback (most recent call last):")
+        said = said if local_keeper.__file__ in behind else self._said()
+        return (said.strip() or "it said nothing").splitlines()[-1].strip()
 
 
 @contextmanager

@@ -210,7 +210,7 @@ def test_what_can_not_be_divided(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_worker_is_lost(policy: str, how: signal.Signals, tmp_path: Path) -> None:
     """Killed, and standing still: PARTIAL, and what it had measured is kept."""
-    asked = [*LONG, "--time", "8", "--workers", 3, "--on-host-loss", policy]
+    asked = [*LONG, "--time", "8" if policy == "continue" else "30", "--workers", 3, "--on-host-loss", policy]
     with Peer("grpc") as peer, under_way(*arguments(peer, tmp_path / "out", *asked)) as (process, workers):
         assert len(workers) == 3
         victim = max(workers)
@@ -229,7 +229,7 @@ def test_a_worker_is_lost(policy: str, how: signal.Signals, tmp_path: Path) -> N
     # What it did until then is in its table, which outlives it.
     assert lost["known"] == ((status != Status.MISSING) & of_lost).sum() > 20
     assert (status[~of_lost] == Status.OK).mean() > 0.98
-    assert (status[of_lost] == Status.MISSING).sum() > 100
+    assert (status[of_lost] == Status.MISSING).sum() > (100 if policy == "continue" else 0)
     assert result["delivered"]["samples"] == (status == Status.OK).sum()
     whole = [one["state"] for one in hosts["generators"]].count("done")
     assert whole == 2

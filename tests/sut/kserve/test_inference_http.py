@@ -310,7 +310,7 @@ class TestAnswers:
             c, a, d, b = json.loads(bytes(response.body[:size]))["outputs"]
             assert a["parameters"] == {"binary_data_size": 8}
             assert b["data"] == ["ä"]
-            assert d["parameters"] == place
+            assert "parameters" not in d  # else perf_analyzer looks for a binary size in them
             if default:
                 assert c["parameters"] == {"binary_data_size": 8}
             else:

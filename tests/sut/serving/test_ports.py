@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import h2.connection
+import h2.settings
 import numpy as np
 import pytest
 
@@ -247,6 +249,29 @@ def test_a_reader_that_does_not_read_is_bounded_and_ended() -> None:
             works(server)
             until(lambda: len(server.server.connections.open) == 0)
         assert len(model.batches) < 100
+        works(server)
+
+
+def test_a_grpc_client_that_never_opens_its_window_is_ended() -> None:
+    """Its answer waits within the protocol, where no socket is full."""
+    client = h2.connection.H2Connection()
+    client.initiate_connection()
+    client.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 10})
+    client.send_headers(
+        1,
+        [
+            (":method", "POST"), (":scheme", "http"), (":authority", "here"),
+            (":path", "/inference.GRPCInferenceService/ServerMetadata"),
+            ("te", "trailers"), ("content-type", "application/grpc"),
+        ],
+    )  # fmt: skip
+    client.send_data(1, bytes(5), end_stream=True)
+    with Running(served(Doubler()), bounds=Bounds(reading_s=1.5)) as server:
+        with server.connect("grpc") as peer:
+            peer.sendall(client.data_to_send())
+            until(lambda: any(connection.unsent for connection in server.server.connections.open))
+            works(server)
+            until(lambda: len(server.server.connections.open) == 0)
         works(server)
 
 
