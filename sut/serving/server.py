@@ -31,7 +31,8 @@ _BACKLOG = 4096
 _HANDSHAKE_S = 10.0
 _SWEEP_S = 0.02
 """How exactly the times of waiting requests are kept while no instance looks at the queue."""
-_TICK_S = 1.0
+_TICK_S = 0.1
+_TOKENS_S = 1.0
 _LOOK_S = 0.005
 _JOIN_S = 1.0
 _FEWEST_BYTES = 256 << 20
@@ -196,15 +197,16 @@ class Server:
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
-        next_s = 0.0
+        tokens_s = 0.0
         while True:
             self.service.sweep()
             now_s = loop.time()
-            if now_s >= next_s:
-                next_s = now_s + _TICK_S
+            if now_s >= self.connections.now_s + _TICK_S:
                 self.connections.tick(now_s)
+            if now_s >= tokens_s:
+                tokens_s = now_s + _TOKENS_S
                 self.reload_tokens(always=False)
-            await asyncio.sleep(_SWEEP_S if self.service.has_deadlines else _TICK_S / 10)
+            await asyncio.sleep(_SWEEP_S if self.service.has_deadlines else _TICK_S)
 
     def _unexpected(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What no code of ours caught: a peer that broke TLS or went away is no news."""
