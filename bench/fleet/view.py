@@ -138,7 +138,8 @@ def main() -> None:
     if told["server"] is not None:
         poll = ServerPoll(ServerView(**told["server"]))
         poll.start()
-    os.write(told["ready"], b"r")
+    with contextlib.suppress(BrokenPipeError):  # the run was ended meanwhile, as the end of its frames will tell
+        os.write(told["ready"], b"r")
     os.close(told["ready"])
     (_show_lines if told["plain"] else _show_screen)(plan, frames, poll, stream)
 

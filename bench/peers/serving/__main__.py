@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from bench.peers.comparison import Comparison
 from bench.peers.process import MeasurementError
 from bench.peers.serving.environments import REQUIREMENTS
-from bench.peers.serving.measures import ANOTHER, NAMES, measures, others
+from bench.peers.serving.measures import ANOTHER, NAMES, chosen, measures, others
 from sut.triton.local_environment import LocalTritonError, check_platform
 
 COMPARISON = Comparison(
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = COMPARISON.options(words, [name for one in NAMES for name in (one, one.partition("@")[0])])
     try:
         check_platform()
-        identities, missing = others(_say)
+        identities, missing = others(chosen(options.only), _say)
         for line in missing:
             _say(line)
         told = dataclasses.replace(COMPARISON, method="\n".join((COMPARISON.method, *(f"{line}." for line in missing))))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from bench.peers.goal import Figure, Figures, number
 from bench.peers.process import MeasurementError
@@ -69,7 +70,7 @@ class _Computed:
         return started
 
 
-_COMPUTED = (_Computed("efficientnet-lite0", 8, 1000, 5, 5, 0.95), _Computed("digits", 64, 10, 500, 1, None))
+_COMPUTED = (_Computed("efficientnet-lite0", 8, 1000, 10, 10, 0.95), _Computed("digits", 64, 10, 500, 1, None))
 _IN_FLIGHT = (8, 32)
 _TRITON_GOAL = 1.0
 
@@ -86,19 +87,26 @@ NAMES: tuple[str, ...] = (
 """Of all measures, in the order of the table."""
 
 
-def others(say: Say) -> tuple[Mapping[str, Start], Sequence[str]]:
-    """Servers of the identity model that can be had, and of each that can not, a line that says why."""
+def chosen(only: Sequence[str] | None) -> list[str]:
+    """The measures that are named, by themselves or by their family; all where None."""
+    return [name for name in NAMES if not only or {name, name.partition("@")[0]} & set(only)]
+
+
+def others(names: Sequence[str], say: Say) -> tuple[Mapping[str, Start], Sequence[str]]:
+    """Other servers of the identity model that these measures need, and of each that can not be had, why."""
     found: dict[str, Start] = {TRITON: lambda: servers.triton(IDENTITY, None, say)}
     missing = []
-    starts: Mapping[str, Callable[..., Start]] = {
+    starts: Mapping[str, Callable[[Path], Start]] = {
         KSERVE: lambda python: lambda: servers.kserve(python),
         MLSERVER: lambda python: lambda: servers.mlserver(python),
     }
+    needed = {name.partition("@")[2] for name in names}
     for name, start in starts.items():
-        try:
-            found[name] = start(environments.python(name, say))
-        except MeasurementError as error:
-            missing.append(f"{name} is left out: {error}")
+        if name in needed:
+            try:
+                found[name] = start(environments.python(name, say))
+            except MeasurementError as error:
+                missing.append(f"{name} is left out: {error}")
     return found, missing
 
 

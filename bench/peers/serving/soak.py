@@ -27,7 +27,7 @@ _SETTLE_S = 0.5
 """Closed connections are told to the server at its loop's next turns."""
 _PATIENCE_S = 3600.0
 _MEMORY_SLACK = 1 << 20
-"""Bytes between the two halves that are the allocator's, not a leak: one of a byte a request shows in a million."""
+"""Bytes between the halves that are the allocator's; a leak of a byte a request is ten times that in 20 million."""
 _STATUS = {"VmRSS:": "memory", "Threads:": "threads"}  # proc_pid_status(5)
 
 
