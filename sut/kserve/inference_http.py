@@ -206,7 +206,7 @@ def _load(text: bytes) -> dict[str, Any]:
     if len(text) > MOST_JSON:
         raise TensorError(f"{len(text)} bytes of JSON where at most {MOST_JSON} are taken: send binary tensors")
     try:
-        said = json.loads(text, parse_constant=_refuse_constant)
+        said = _DECODER.decode(text.decode())
     except TensorError:
         raise
     except (ValueError, RecursionError) as error:
@@ -218,6 +218,11 @@ def _load(text: bytes) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise TensorError(f"{name} is no JSON: send binary tensors")
+
+
+# Made once: the json module's functions make one for each call that has options.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 def _members(said: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
@@ -296,7 +301,7 @@ def _text(answer: InferAnswer, binary: Sequence[bool]) -> bytes:
     if answer.parameters:
         said["parameters"] = dict(answer.parameters)
     said["outputs"] = [_described(one, is_binary) for one, is_binary in zip(answer.outputs, binary, strict=True)]
-    return json.dumps(said, separators=(",", ":")).encode()
+    return _ENCODER.encode(said).encode()
 
 
 def _described(output: GivenOutput, binary: bool) -> dict[str, Any]:

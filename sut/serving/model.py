@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from sut import backends
 from sut.backends import Backend, BackendError, Tuning
-from sut.batcher import BatchRule
+from sut.batcher import BatchRule, service_times
 from sut.kserve.model_forms import config_type
 from sut.kserve.tensors import DATATYPES, ModelInterface, Shape, TensorSpec
 from sut.models.model import Model
@@ -25,6 +25,7 @@ from sut.serving.request import DEFAULT_PRIORITY, PRIORITIES
 from sut.serving.signature import signature
 
 IDENTITY = "identity"
+_QUICK_S = 250e-6
 
 
 @dataclass(frozen=True)
@@ -173,14 +174,16 @@ def load(
     max_size = first.fixed_batch_size or batching.max_size
     loaded += [one() for _ in range(instances - 1)]
     platform = f"{backend}_{source.weights.suffix.lstrip('.') or 'model'}"
+    inline = device == "cpu" and instances == 1 and _is_quick(first, max_size)
     return ServedModel(
         ModelInterface(source.name, source.version, platform, (found.input,), found.outputs, max_size),
         _rule(batching, max_size),
         layout,
         device,
-        first.description,
+        first.description + (", on the connections' own thread" if inline else ""),
         loaded,
         one,
+        inline,
     )
 
 
@@ -192,15 +195,29 @@ def _rule(batching: Batching, max_size: int) -> BatchRule:
 
 def _warm(backend: Backend, batching: Batching) -> None:
     """The largest batch is run before the first request needs it: libraries make ready for a size at its first use."""
-    if None in backend.sample_shape:
-        return
-    shape: Shape = tuple(size for size in backend.sample_shape if size is not None)
     rows = backend.fixed_batch_size or batching.max_size
+    batch = _zeros(backend, rows)
+    if batch is None:
+        return
     try:
-        backend.run(np.zeros((rows, *shape), backend.sample_dtype))
+        backend.run(batch)
     except Exception as error:  # whatever a framework may raise
         text = backends.first_line(error)
         raise BackendError(f"the model does not run a batch of {rows}: {text}; see --max-batchsize") from None
+
+
+def _is_quick(backend: Backend, rows: int) -> bool:
+    """Whether the largest batch takes so little time that another thread would cost more than it frees."""
+    batch = _zeros(backend, rows)
+    return batch is not None and min(service_times(lambda: backend.run(batch), 0.02)) < _QUICK_S
+
+
+def _zeros(backend: Backend, rows: int) -> npt.NDArray[Any] | None:
+    """A batch to try the backend with; None where it takes samples of any size."""
+    if None in backend.sample_shape:
+        return None
+    shape: Shape = tuple(size for size in backend.sample_shape if size is not None)
+    return np.zeros((rows, *shape), backend.sample_dtype)
 
 
 def _is_channels_last(backend: Backend, source: Source) -> bool:

@@ -5,6 +5,7 @@ Run as a script by ``local``, with the standard library alone; knows process ids
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import select
@@ -61,7 +62,8 @@ def keep(parent: int, command: Sequence[str]) -> None:
     server.terminate()
     _first_of([server_end], GRACE_S)
     # Before the server is waited for, so that the group can not be another's by now.
-    os.killpg(server.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # it has ended by itself, and nobody of its group is left
+        os.killpg(server.pid, signal.SIGKILL)
     server.wait()
     while True:
         try:

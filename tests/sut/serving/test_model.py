@@ -72,6 +72,17 @@ def test_a_file_for_other_data_is_refused() -> None:
         load(Source("digits", "1", SHAPES_WEIGHTS, models.get("digits")))
 
 
+@pytest.mark.parametrize(("batch_s", "inline"), [(5e-5, True), (5e-3, False)])
+def test_a_quick_model_needs_no_thread(batch_s: float, inline: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "service_times", lambda *_: [batch_s * 3, batch_s])
+    source = Source("digits", "1", WEIGHTS, models.get("digits"))
+    for instances in (1, 2):  # who wants two wants threads
+        served = serving.load(
+            source, "onnxruntime", "cpu", threads=1, instances=instances, tuning=Tuning(), batching=Batching()
+        )
+        assert served.inline is (inline and instances == 1)
+
+
 def test_identity() -> None:
     served = serving.identity("identity", "1", Batching(8))
     assert served.inline
