@@ -75,9 +75,10 @@ def assemble(options: argparse.Namespace, drawn: TestSettings | None = None) -> 
     data = _inputs(options, model, interface)
     settings, errors = read_settings(options, model.name if model is not None else options.model)
     settings = drawn or settings
-    if model is None and settings.mode == Mode.AccuracyOnly:
+    if model is None and settings.mode in (Mode.AccuracyOnly, Mode.SubmissionRun):
+        asked = "--accuracy" if settings.mode == Mode.AccuracyOnly else "--submission"
         raise UsageError(
-            "--accuracy needs labels: name a data set with --input-data "
+            f"{asked} needs labels: name a data set with --input-data "
             f"({', '.join(models.MODELS)}); what .npy or JSON data expects is compared in every run"
         )
     total = min(options.count or data.total_count, data.total_count)

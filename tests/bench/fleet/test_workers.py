@@ -171,6 +171,19 @@ def test_accuracy_is_that_of_one_process(triton: LocalTriton, tmp_path: Path) ->
     assert len(logs[0][1]) == logs[0][0]["total"]
 
 
+def test_both_phases_of_a_submission(triton: LocalTriton, tmp_path: Path) -> None:
+    """The second phase has a start of its own, and its rows go on where the first one's end."""
+    tables = []
+    for folder, more in (("one", []), ("many", ["--workers", 3])):
+        settings = ["--submission", "--scenario", "Server", "--qps", "300", "--time", "2", "--max-latency", "5", *more]
+        there = ["--url", url(triton, "grpc"), "--output", tmp_path / folder]
+        result = result_of(drumfire("run", "triton", "digits", *there, *settings, "--json"), 0)
+        assert result["accuracy"]["total"] == 500
+        tables.append(columns(tmp_path / folder))
+    for name in ("sample_index", "scheduled", "status"):
+        assert tables[0][name].tobytes() == tables[1][name].tobytes()
+
+
 def test_streams_that_are_independent_say_so(tmp_path: Path) -> None:
     with Peer("grpc") as peer:
         for scenario in ("SingleStream", "MultiStream"):
