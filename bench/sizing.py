@@ -74,7 +74,11 @@ def size_traffic(
             )
         return "user.conf" if options.qps is None else "--qps"
     spare = _OFFLINE_SPARE_S / (settings.min_duration_ms / 1e3) if settings.min_duration_ms else 0.0
-    rate = float(f"{capacity * (_OFFLINE_MARGIN + spare if offline else _SERVER_SHARE):.3g}")
+    rate = _rounded(capacity * (_OFFLINE_MARGIN + spare if offline else _SERVER_SHARE))
     setattr(settings, name, rate)
-    notes.append(f"no --qps given: asking for {rate:g} a second, from a measurement of {capacity:.0f} a second")
+    notes.append(f"no --qps given: asking for {rate:g} a second, from a measurement of {_rounded(capacity):g} a second")
     return "measured"
+
+
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.3g}")

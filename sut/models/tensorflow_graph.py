@@ -66,7 +66,7 @@ class TensorFlowGraph(tf.Module):  # type: ignore[misc]
     def function(self, batch_size: int | None = None) -> Any:
         """A concrete function from (batch_size, *sample_shape), None for any, to all outputs, in the graph's order."""
         spec = tf.TensorSpec((batch_size or self.fixed_batch_size, *self.sample_shape), self._type, name="input")
-        return tf.function(self._run).get_concrete_function(spec)
+        return tf.function(self._run, autograph=False).get_concrete_function(spec)
 
     def _run(self, batch: Any) -> list[Any]:
         values = dict(self._constants)
@@ -154,10 +154,8 @@ def _convolution(given: list[Any], attributes: dict[str, Any]) -> Value:
         filters = weights.transpose(2, 3, 0, 1)
         filters = filters.reshape(*filters.shape[:2], before, -1)
         made = tf.nn.depthwise_conv2d(image, filters, [1, *strides, 1], padding, dilations=gaps)
-    elif groups == 1:
+    else:  # of the groups TensorFlow learns by the filters' channels
         made = tf.nn.conv2d(image, weights.transpose(2, 3, 1, 0), strides, padding, dilations=gaps)
-    else:
-        raise ValueError(f"a convolution in {groups} groups is not supported")
     if len(given) > 2:
         made = tf.nn.bias_add(made, given[2].constant)
     return Value(made, True)
@@ -248,6 +246,10 @@ def _pad(given: list[Any], attributes: dict[str, Any]) -> Value:
     return Value(tf.pad(source, sides, constant_values=filler))
 
 
+def _shape(given: list[Any], attributes: dict[str, Any]) -> Value:
+    return Value(tf.shape(given[0].plain, tf.int64)[attributes.get("start", 0) : attributes.get("end")])
+
+
 def _slice(given: list[Any], attributes: dict[str, Any]) -> Value:
     source = given[0].plain
     starts, ends = given[1].constant.tolist(), given[2].constant.tolist()
@@ -299,6 +301,18 @@ def _top(given: list[Any], attributes: dict[str, Any]) -> list[Value]:
     return [Value(found), Value(tf.cast(at, tf.int64))]
 
 
+def _resize(given: list[Any], attributes: dict[str, Any]) -> Value:
+    """To a size that is given, each number from the one at its place rounded down: what nearest is exported as."""
+    how = {name: attributes.get(name, b"") for name in ("mode", "coordinate_transformation_mode", "nearest_mode")}
+    if list(how.values()) != [b"nearest", b"asymmetric", b"floor"] or len(given) < 4 or given[3] is None:
+        told = ", ".join(word.decode() for word in how.values() if word)
+        raise ValueError(f"resizing other than to the nearest of a given size is not supported ({told})")
+    size = tf.fill(tf.cast(given[3].data, tf.int32), 0).shape[2:].as_list()
+    if None in size:
+        raise ValueError("resizing to a size that is computed from the samples is not supported")
+    return Value(tf.raw_ops.ResizeNearestNeighbor(images=_last(given[0]), size=size), True)
+
+
 def _softmax(given: list[Any], attributes: dict[str, Any]) -> Value:
     return Value(tf.nn.softmax(given[0].plain, axis=attributes.get("axis", -1)))
 
@@ -339,7 +353,8 @@ _OPERATIONS: dict[str, _Operation] = {
     "ReduceMean": _mean,
     "Relu": _each(tf.nn.relu),
     "Reshape": _reshape,
-    "Shape": lambda given, attributes: Value(tf.shape(given[0].plain, tf.int64)),
+    "Resize": _resize,
+    "Shape": _shape,
     "Sigmoid": _each(tf.sigmoid),
     "Slice": _slice,
     "Softmax": _softmax,

@@ -53,6 +53,7 @@ def node(kind: str, *inputs: str, **attributes: object) -> object:
     return helper.make_node(kind, ["x", *inputs], ["y"], **attributes)
 
 
+NEAREST = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 CASES: dict[str, tuple[list[object], dict[str, np.ndarray]]] = {
     "plain": conv((4, 3, 3, 3)),
     "same": conv((4, 3, 3, 3), pads=[1, 1, 1, 1]),
@@ -63,6 +64,18 @@ CASES: dict[str, tuple[list[object], dict[str, np.ndarray]]] = {
     "dilated": conv((4, 3, 3, 3), pads=[2, 2, 2, 2], dilations=[2, 2]),
     "depthwise": conv((3, 1, 3, 3), pads=[1, 1, 1, 1], group=3),
     "depthwise, two for each": conv((6, 1, 3, 3), pads=[1, 1, 1, 1], group=3),
+    "grouped": conv((4, 2, 3, 3), pads=[1, 1, 1, 1], group=2),
+    "grouped, with a stride": conv((6, 2, 3, 3), pads=[1, 1, 1, 1], strides=[2, 2], group=2),
+    "resized": ([node("Resize", "", "", "s", **NEAREST)], {"s": np.array([2, 3, 18, 22])}),
+    "resized unevenly": ([node("Resize", "", "", "s", **NEAREST)], {"s": np.array([2, 3, 20, 25])}),
+    "resized to a part of its own shape": (
+        [
+            helper.make_node("Shape", ["x"], ["n"], end=2),
+            helper.make_node("Concat", ["n", "s"], ["all"], axis=0),
+            node("Resize", "", "", "all", **NEAREST),
+        ],
+        {"s": np.array([18, 33])},
+    ),
     "pool": ([node("MaxPool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])], {}),
     "mean of places": ([node("ReduceMean", "a", keepdims=0)], {"a": np.array([2, 3])}),
     "mean of channels": ([node("ReduceMean", "a", keepdims=1)], {"a": np.array([1])}),
@@ -94,10 +107,11 @@ def expected(path: Path, samples: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("case", CASES)
 def test_an_operator_gives_what_onnxruntime_gives(case: str, tmp_path: Path) -> None:
-    path = graph(tmp_path / "model.onnx", *CASES[case])
-    samples = floats(2, 3, 9, 11)
+    channels = 4 if case.startswith("grouped") else 3
+    path = graph(tmp_path / "model.onnx", *CASES[case], sample=(channels, 9, 11))
+    samples = floats(2, channels, 9, 11)
     found = TensorFlowGraph(path)
-    assert found.sample_shape == (9, 11, 3)
+    assert found.sample_shape == (9, 11, channels)
     (output,) = found.function()(samples.transpose(0, 2, 3, 1))
     np.testing.assert_allclose(output.numpy(), expected(path, samples), atol=1e-5, rtol=1e-5)
 
@@ -110,13 +124,15 @@ def test_a_graph_of_rows_is_not_taken_for_images(tmp_path: Path) -> None:
     np.testing.assert_allclose(output.numpy(), expected(path, samples), atol=1e-5)
 
 
-def test_the_tflite_file_gives_it_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", ["stride, padded on both sides", "grouped", "resized"])
+def test_the_tflite_file_gives_it_too(case: str, tmp_path: Path) -> None:
     interpreters = pytest.importorskip("ai_edge_litert.interpreter")
-    path = graph(tmp_path / "model.onnx", *CASES["stride, padded on both sides"])
-    samples = floats(2, 3, 9, 11)
+    channels = 4 if case == "grouped" else 3
+    path = graph(tmp_path / "model.onnx", *CASES[case], sample=(channels, 9, 11))
+    samples = floats(2, channels, 9, 11)
     interpreter = interpreters.Interpreter(model_content=tflite_export.converted(path))
     place = interpreter.get_input_details()[0]["index"]
-    interpreter.resize_tensor_input(place, (2, 9, 11, 3))
+    interpreter.resize_tensor_input(place, (2, 9, 11, channels))
     interpreter.allocate_tensors()
     interpreter.set_tensor(place, np.ascontiguousarray(samples.transpose(0, 2, 3, 1)))
     interpreter.invoke()
@@ -133,7 +149,7 @@ def test_operators_without_a_counterpart_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("case", "words"),
     [
-        (conv((4, 2, 3, 3), group=2), "groups"),
+        (([node("Resize", "", "c", mode="linear")], {"c": np.array([1, 1, 2, 2], np.float32)}), "resizing other than"),
         (([node("MaxPool", kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)], {}), "rounds up"),
         (([node("Pad", "p", mode="reflect")], {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1])}), "constant"),
     ],
@@ -142,8 +158,7 @@ def test_attributes_without_a_counterpart_are_told(
     case: tuple[list[object], dict[str, np.ndarray]], words: str, tmp_path: Path
 ) -> None:
     nodes, constants = case
-    sample = (4 if words == "groups" else 3, 9, 11)
-    path = graph(tmp_path / "model.onnx", nodes, constants, sample=sample)
+    path = graph(tmp_path / "model.onnx", nodes, constants)
     with pytest.raises(ValueError, match=words):
         TensorFlowGraph(path).function()
 

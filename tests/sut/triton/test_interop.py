@@ -210,12 +210,18 @@ def same(ours: Any, message: Any) -> bool:
     """Whether what we read of a message is what Google's classes read of it."""
     if isinstance(ours, dict):
         return all(
-            not message.HasField(name) if value is None else same(value, getattr(message, name))
+            not message.HasField(name) if value is None else same(value, _named(message, name))
             for name, value in ours.items()
         )
     if isinstance(ours, list):
         return len(ours) == len(message) and all(map(same, ours, message))
     return type(ours)(message) == ours
+
+
+def _named(message: Any, name: str) -> Any:
+    """A field; a number that stands for a name as that name."""
+    numbers, value = message.DESCRIPTOR.fields_by_name[name].enum_type, getattr(message, name)
+    return value if numbers is None else numbers.values_by_number[value].name
 
 
 @pytest.mark.parametrize("model", ["digits", "identity_bytes", "identity_cached"])
@@ -239,6 +245,12 @@ def test_descriptions_over_grpc(triton: LocalTriton, model: str) -> None:
 
     used(triton, model)
     asyncio.run(ask())
+
+
+def _named(message: Any, name: str) -> Any:
+    """A field; a number that stands for a name as that name."""
+    numbers, value = message.DESCRIPTOR.fields_by_name[name].enum_type, getattr(message, name)
+    return value if numbers is None else numbers.values_by_number[value].name
 
 
 @pytest.mark.parametrize("model", ["digits", "identity_bytes", "identity_cached"])
