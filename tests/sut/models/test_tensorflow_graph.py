@@ -15,7 +15,8 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from sut.models import tflite_export  # noqa: E402
+from sut.models import MODELS, tflite_export  # noqa: E402
+from sut.models.published import PublishedNetwork  # noqa: E402
 from sut.models.tensorflow_graph import TensorFlowGraph  # noqa: E402
 
 DRAWS = np.random.default_rng(7)
@@ -168,3 +169,21 @@ def test_two_inputs_are_refused(tmp_path: Path) -> None:
     path = graph(tmp_path / "model.onnx", nodes, {}, inputs=("x", "z"))
     with pytest.raises(ValueError, match="2 inputs"):
         TensorFlowGraph(path)
+
+
+@pytest.mark.parametrize("name", [model.name for model in MODELS.values() if isinstance(model, PublishedNetwork)])
+def test_the_networks_of_mlperf_have_a_counterpart(name: str, tmp_path: Path) -> None:
+    """Every operator with its attributes; nothing is computed."""
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    model = MODELS[name]
+    found = TensorFlowGraph(model.weights(tmp_path)).function()
+    outputs = [output.shape.as_list() for output in found.outputs]
+    if model.task == "image classification":
+        assert [shape[0] for shape in outputs] == [None]
+        assert outputs[0][1] in (1000, 1001)
+    else:
+        boxes, scores, labels = outputs
+        assert boxes == [*scores, 4]
+        assert labels == scores
+        assert scores[1] >= 500

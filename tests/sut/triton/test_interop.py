@@ -106,10 +106,18 @@ def driven(assembly: Assembly, triton: LocalTriton | None = None) -> Run:
 
 
 def successes(triton: LocalTriton, assembly: Assembly) -> int:
+    """As counted when the count does not move any more: the server counts a request somewhat after its answer."""
+
     async def ask() -> int:
         async with http_client.InferenceServerClient(triton.http) as client:
-            found = await client.get_inference_statistics(assembly.description["model"])
-        return int(found["model_stats"][0]["inference_stats"]["success"]["count"])
+            before = -1
+            while True:
+                found = await client.get_inference_statistics(assembly.description["model"])
+                now = int(found["model_stats"][0]["inference_stats"]["success"]["count"])
+                if now == before:
+                    return now
+                before = now
+                await asyncio.sleep(0.1)
 
     return asyncio.run(ask())
 

@@ -621,9 +621,7 @@ def test_cuda_memory_is_told_in_both_protocols() -> None:
     assert handle.keys() == {"b64"}
     assert base64.b64decode(handle["b64"]) == arguments["raw_handle"]
     assert said == {"device_id": 0, "byte_size": 4096}
-    assert (
-        register.message(arguments) == text_field(1, "r") + bytes_field(2, b"\x00\xff" * 32) + b"\x18\x00\x20\x80\x20"
-    )
+    assert register.message(arguments) == text_field(1, "r") + bytes_field(2, b"\x00\xff" * 32) + b"\x20\x80\x20"
 
 
 def test_a_machine_without_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
