@@ -209,7 +209,8 @@ def _warm(backend: Backend, batching: Batching) -> None:
 def _is_quick(backend: Backend, rows: int) -> bool:
     """Whether the largest batch takes so little time that another thread would cost more than it frees."""
     batch = _zeros(backend, rows)
-    return batch is not None and min(service_times(lambda: backend.run(batch), 0.02)) < _QUICK_S
+    # Once is enough of one that takes long: it may be seconds.
+    return batch is not None and min(service_times(lambda: backend.run(batch), 0.02, 1)) < _QUICK_S
 
 
 def _zeros(backend: Backend, rows: int) -> npt.NDArray[Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sut.serving import model as serving
 from sut.serving.batch import Gatherer
 from sut.serving.model import Batching, ServedModel, Source
 from sut.serving.request import Request
-from sut.serving.signature import Names, onnx_names, probe
+from sut.serving.signature import Names, Signature, onnx_names, probe
 
 
 def load(source: Source, **batching: Any) -> ServedModel:
@@ -81,6 +82,24 @@ def test_a_quick_model_needs_no_thread(batch_s: float, inline: bool, monkeypatch
             source, "onnxruntime", "cpu", threads=1, instances=instances, tuning=Tuning(), batching=Batching()
         )
         assert served.inline is (inline and instances == 1)
+
+
+def test_a_slow_model_is_tried_once_more_than_it_is_warmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its largest batch may take seconds, which the server's start would wait for."""
+    runs = []
+
+    class Slow(ChannelsLast):
+        def run(self, batch: np.ndarray) -> list[np.ndarray]:
+            runs.append(len(batch))
+            time.sleep(0.03)
+            return super().run(batch)
+
+    monkeypatch.setattr(backends, "load", lambda *_: Slow())
+    monkeypatch.setattr(serving, "signature", lambda *_: Signature(TensorSpec("x", "FP32", (3, 4, 5)), ()))
+    source = Source("pictures", "1", Path("w.pt2"), Pictures())  # type: ignore[arg-type]
+    served = serving.load(source, "pytorch", "cpu", threads=1, instances=1, tuning=Tuning(), batching=Batching(8))
+    assert not served.inline
+    assert runs == [8, 8]
 
 
 def test_identity() -> None:
