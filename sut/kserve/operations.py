@@ -336,18 +336,6 @@ def _route(verb: str, target: str) -> Route:
     raise NoRoute(404, f"{shown}: there is nothing")
 
 
-def _match(pattern: Sequence[str], steps: Sequence[str]) -> dict[str, str] | None:
-    if len(pattern) != len(steps):
-        return None
-    named = {}
-    for one, step in zip(pattern, steps, strict=True):
-        if one[:1] == "{" and step:
-            named[one[1:-1]] = unquote(step)
-        elif one != step:
-            return None
-    return named
-
-
 def _patterns() -> Sequence[tuple[list[str], Operation]]:
     """Those with fewer arguments first: what is named as such is not taken for an argument."""
     models = ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
