@@ -17,7 +17,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from multiprocessing.connection import wait
-from pathlib import Path
 from typing import Literal, TextIO
 
 from rich.console import Console
@@ -28,6 +27,7 @@ from bench.servers import ServerFigures, ServerPoll, ServerView
 from bench.watch import Plan, Watch
 from loadgen import Test
 from loadgen.record import Record
+from sut import module_process
 
 _REFRESH_S = 0.33
 _READY_PATIENCE_S = 5.0
@@ -75,37 +75,12 @@ class Dashboard:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process is None:
-            return
         # The view waits on its input, so that closing it ends the view, as does the end of this process.
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
-        for end in (self._process.terminate, self._process.kill, lambda: None):
-            try:
-                self._process.wait(_END_PATIENCE_S)
-                return
-            except subprocess.TimeoutExpired:
-                end()
+        if self._process is not None:
+            module_process.end(self._process, _END_PATIENCE_S)
 
     def _start(self, ready: int) -> subprocess.Popen[bytes]:
-        root = str(Path(__file__).resolve().parent.parent)
-        search = os.environ.get("PYTHONPATH")
-        environment = os.environ | {"PYTHONPATH": root + (os.pathsep + search if search else "")}
-        # The terminal sends Ctrl-C to both processes.  A blocked signal stays so in the new process, also while that
-        # is still starting up.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            process = subprocess.Popen(
-                # -P: a folder called bench where the user stands is not taken for this one.
-                [sys.executable, "-P", "-m", self.module],
-                stdin=subprocess.PIPE,
-                pass_fds=[self._fd, ready],
-                env=environment,
-                bufsize=0,
-            )
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        process = module_process.start(self.module, pass_fds=[self._fd, ready])
         # Not as an argument: the list of processes shows those to everybody, and there may be tokens in it.
         assert process.stdin is not None
         with contextlib.suppress(OSError):  # it has ended already, and has told why
@@ -194,10 +169,4 @@ def step_back() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Exception as error:  # whatever it is: one line, and the run goes on unwatched
-        with contextlib.suppress(OSError):
-            print(f"the live view ended: {type(error).__name__}: {error}", file=sys.stderr)
-        # Without the exit's flush, which would tell of a closed stream a second time.
-        os._exit(1)
+    module_process.run(main, "the live view")

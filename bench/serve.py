@@ -12,21 +12,19 @@ import gc
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from bench.assembly import UsageError
 from bench.serve_view import Look, Watch, plain_line
 from loadgen import run_on_fast_loop
-from sut import backends, models
+from sut import backends, models, module_process
 from sut.batcher import MAX_BATCH_SIZE
 from sut.cache import cache_folder
 from sut.models.model import Form, Model
@@ -259,7 +257,7 @@ class _Reporter:
     async def screen(self, server: Server) -> None:
         """Another process draws; a view that fails never hurts the server."""
         try:
-            process = _start_view()
+            process = module_process.start("bench.serve_view")
         except OSError as error:
             self.say(f"no status view: {error}")
             return
@@ -275,30 +273,4 @@ class _Reporter:
             pass  # it has ended, and has told why
         finally:
             self._has_screen = False
-            _end_view(process)
-
-
-def _start_view() -> subprocess.Popen[bytes]:
-    root = str(Path(__file__).resolve().parent.parent)
-    search = os.environ.get("PYTHONPATH")
-    environment: dict[str, Any] = os.environ | {"PYTHONPATH": root + (os.pathsep + search if search else "")}
-    # -P: a folder called bench where the user stands is not taken for this one.  The terminal sends Ctrl-C to both.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "bench.serve_view"], stdin=subprocess.PIPE, env=environment, bufsize=0
-        )
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def _end_view(process: subprocess.Popen[bytes]) -> None:
-    assert process.stdin is not None
-    with contextlib.suppress(OSError):
-        process.stdin.close()
-    for end in (process.terminate, process.kill, lambda: None):
-        try:
-            process.wait(_END_PATIENCE_S)
-            return
-        except subprocess.TimeoutExpired:
-            end()
+            module_process.end(process, _END_PATIENCE_S)

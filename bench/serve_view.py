@@ -22,6 +22,7 @@ from rich.text import Text
 
 from bench import figures
 from bench.servers import Gpus, ServerFigures, figures_of, together
+from sut import module_process
 from sut.triton.statistics import Snapshot
 
 _WINDOW_NS = 2_000_000_000
@@ -160,10 +161,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Exception as error:  # whatever it is: one line, and the server goes on unwatched
-        with contextlib.suppress(OSError):
-            print(f"the status view ended: {type(error).__name__}: {error}", file=sys.stderr)
-        # Without the exit's flush, which would tell of a closed stream a second time.
-        os._exit(1)
+    module_process.run(main, "the status view")

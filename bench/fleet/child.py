@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -28,8 +27,8 @@ from bench.watch import Plan as ViewPlan
 from bench.watch import Snapshot, Watch
 from loadgen.draws import Int64Array
 from loadgen.record import BASE_COLUMNS, Column, Gauge, Record, Status
+from sut import module_process
 
-_ROOT = str(Path(__file__).parents[2])
 _END_S = 2.0
 SNAPSHOT_NS = 240_000_000
 """Looking at the table costs more than asking after a process: four times a second is enough."""
@@ -88,15 +87,13 @@ class Child:
         self._failed: str | None = None
         self._heard_ns = time.monotonic_ns()
         self._log = open(Path(self._folder.name) / "stderr", "w+b")  # noqa: SIM115
-        search = os.environ.get("PYTHONPATH")
         self._process = subprocess.Popen(
-            # -P: a folder called bench where the user stands is not taken for this one.
-            [sys.executable, "-P", "-m", "bench.fleet.generator"],
+            module_process.command("bench.fleet.generator"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             pass_fds=[self.record.fd],
-            env=os.environ | {"PYTHONPATH": _ROOT + (os.pathsep + search if search else "")},
+            env=module_process.environment(),
             # Ctrl-C is for the driver alone.
             start_new_session=True,
             bufsize=0,

@@ -29,6 +29,7 @@ from bench.fleet.run import FleetTest
 from bench.screen import draw, plain_line
 from bench.servers import ServerPoll, ServerView
 from bench.watch import Plan, Snapshot, Spread
+from sut import module_process
 
 _FRAME_S = 0.33
 _FIRST_LINE_S = 2.0
@@ -195,9 +196,4 @@ def _show_lines(plan: Plan, frames: _Frames, poll: ServerPoll | None, stream: Te
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Exception as error:  # whatever it is: one line, and the run goes on unwatched
-        with contextlib.suppress(OSError):
-            print(f"the live view ended: {type(error).__name__}: {error}", file=sys.stderr)
-        os._exit(1)
+    module_process.run(main, "the live view")

@@ -92,13 +92,7 @@ class LocalTriton:
         keeper, self._keeper = self._keeper, None
         if keeper is None:
             return
-        keeper.terminate()
-        try:
-            keeper.wait(2 * local_keeper.GRACE_S)
-        except subprocess.TimeoutExpired:
-            keeper.kill()  # which kills the server
-            keeper.wait()
-        local_keeper.sweep(self._folder, self._mark)
+        local_keeper.end(keeper, self._folder, self._mark)
         if self._output is not None:
             self._output.close()
 

@@ -29,6 +29,17 @@ def sweep(folder: Path, prefix: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def end(keeper: subprocess.Popen[bytes], folder: Path, prefix: str) -> None:
+    """From the parent: end a keeper with its server and wait for both, then tidy up as it may not have done."""
+    keeper.terminate()
+    try:
+        keeper.wait(2 * GRACE_S)
+    except subprocess.TimeoutExpired:
+        keeper.kill()  # which kills the server
+        keeper.wait()
+    sweep(folder, prefix)
+
+
 def keep(parent: int, command: Sequence[str]) -> None:
     """Start the command, print its process id, and return after it has ended with all that it started.
 

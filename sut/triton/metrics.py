@@ -18,9 +18,9 @@ import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import wait
-from pathlib import Path
 from typing import Any
 
+from sut import module_process
 from sut.kserve.errors import ProtocolError, ServerError, one_line
 from sut.kserve.http1 import ClientConnection, Response, build_request
 
@@ -198,24 +198,12 @@ class Sampler:
 
     def start(self) -> None:
         """Returns after the first reading.  Raises ``MetricsError``."""
-        root = str(Path(__file__).resolve().parents[2])
-        search = os.environ.get("PYTHONPATH")
-        environment = os.environ | {"PYTHONPATH": root + (os.pathsep + search if search else "")}
-        # The terminal sends Ctrl-C to all processes; this one ends with ours.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "sut.triton.metrics"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                bufsize=0,
-                env=environment,
+            self._process = module_process.start(
+                "sut.triton.metrics", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
             )
         except OSError as error:
             raise MetricsError(f"no process to sample the metrics: {error}") from None
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.write(json.dumps(self._asked).encode() + b"\n")
