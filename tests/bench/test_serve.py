@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from bench.serve_view import Watch, draw, plain_line
 from sut.models import digits
 from sut.serving.statistics import BatchTimes, Statistics
 from sut.triton.memory import FOLDER
+from tests.bench.test_remote_run import drumfire, start
 
 ROOT = Path(__file__).parents[2]
 PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
@@ -33,23 +33,6 @@ SMALL = {
     "Offline": ["--qps", "60000", "--time", "0.2"],
 }
 over_both = pytest.mark.parametrize("protocol", ["grpc", "http"])
-
-
-def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "bench", *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, **options,
-    )  # fmt: skip
-
-
-def drumfire(*arguments: object) -> subprocess.CompletedProcess[str]:
-    process = start(*arguments)
-    try:
-        stdout, stderr = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 class Served:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench.peers.goal import Figure, Figures, number
+from bench.peers.goal import Figure, Figures, both, number
 from bench.peers.process import MeasurementError
 from bench.peers.rounds import Measure
 from bench.peers.serving import environments, servers
@@ -133,8 +133,8 @@ def measures(identities: Mapping[str, Start], say: Say) -> list[Measure]:
             name = f"{one.name}-{count}@{TRITON}"
             theirs = partial(closed_loop, one.triton(say), load)
             made[name] = Measure(name, _beside_triton(f"{label} {_NAMES[TRITON]}"), ours, {ANOTHER: theirs})
-        both = SameSchedule(one.name, one.rate, one.serve(), one.words, times_longer=one.times_longer)
-        made[f"added@{one.name}"] = _added(one, both)
+        schedule = SameSchedule(one.name, one.rate, one.serve(), one.words, times_longer=one.times_longer)
+        made[f"added@{one.name}"] = _added(one, schedule)
     return [made[name] for name in NAMES if name in made]
 
 
@@ -144,10 +144,10 @@ def _identity(name: str, protocol: str, peer: str, start: Start) -> Measure:
     return Measure(
         name,
         (
-            _both(f"{label}: requests/s", "rate_per_s", "1/s", more_is_better=True, goal_ratio=_IDENTITY_GOALS[peer]),
-            _both(f"{label}: server CPU a request", "server_cpu_ns_per_request", "us", 1e3),
-            _both(f"{label}: latency p50", "p50_latency_ns", "us", 1e3),
-            _both(f"{label}: latency p99", "p99_latency_ns", "us", 1e3),
+            both(f"{label}: requests/s", "rate_per_s", "1/s", more_is_better=True, goal_ratio=_IDENTITY_GOALS[peer]),
+            both(f"{label}: server CPU a request", "server_cpu_ns_per_request", "us", 1e3),
+            both(f"{label}: latency p50", "p50_latency_ns", "us", 1e3),
+            both(f"{label}: latency p99", "p99_latency_ns", "us", 1e3),
         ),
         partial(closed_loop, lambda: servers.drumfire("null", IDENTITY), load),
         {ANOTHER: partial(closed_loop, start, load)},
@@ -156,31 +156,31 @@ def _identity(name: str, protocol: str, peer: str, start: Start) -> Measure:
 
 def _beside_process(label: str, goal: float | None) -> tuple[Figure, ...]:
     return (
-        _both(f"{label}: samples/s", "rate_per_s", "1/s", more_is_better=True, goal_ratio=goal),
-        _both(f"{label}: CPU a sample, with the client's", "all_cpu_ns_per_request", "ms", 1e6),
+        both(f"{label}: samples/s", "rate_per_s", "1/s", more_is_better=True, goal_ratio=goal),
+        both(f"{label}: CPU a sample, with the client's", "all_cpu_ns_per_request", "ms", 1e6),
         Figure(f"{label}: mean batch", "mean_batch", "", more_is_better=True),
     )
 
 
 def _beside_triton(label: str) -> tuple[Figure, ...]:
     return (
-        _both(f"{label}: samples/s", "rate_per_s", "1/s", more_is_better=True, goal_ratio=_TRITON_GOAL),
-        _both(f"{label}: server CPU a sample", "server_cpu_ns_per_request", "ms", 1e6),
-        _both(f"{label}: latency p50", "p50_latency_ns", "ms", 1e6),
-        _both(f"{label}: mean batch", "mean_batch", "", more_is_better=True),
+        both(f"{label}: samples/s", "rate_per_s", "1/s", more_is_better=True, goal_ratio=_TRITON_GOAL),
+        both(f"{label}: server CPU a sample", "server_cpu_ns_per_request", "ms", 1e6),
+        both(f"{label}: latency p50", "p50_latency_ns", "ms", 1e6),
+        both(f"{label}: mean batch", "mean_batch", "", more_is_better=True),
     )
 
 
-def _added(one: _Computed, both: SameSchedule) -> Measure:
+def _added(one: _Computed, schedule: SameSchedule) -> Measure:
     label = f"{one.name}, Server at {number(one.rate)}/s, beside {_NAMES[PROCESS]}: latency"
     return Measure(
         f"added@{one.name}",
         (
-            *(_both(f"{label} {p}", f"{p}_ns", "us", 1e3) for p in PERCENTILES),
+            *(both(f"{label} {p}", f"{p}_ns", "us", 1e3) for p in PERCENTILES),
             *(Figure(f"{label} {p}, added", f"added_{p}_ns", "us", 1e3) for p in PERCENTILES),
         ),
-        both.side(SERVED),
-        {ANOTHER: both.side(IN_PROCESS)},
+        schedule.side(SERVED),
+        {ANOTHER: schedule.side(IN_PROCESS)},
         note=lambda medians: (
             f"{one.name}: serving on loopback adds {_told(medians)} ({medians['requests']:.0f} queries)"
         ),
@@ -189,16 +189,3 @@ def _added(one: _Computed, both: SameSchedule) -> Measure:
 
 def _told(medians: Figures) -> str:
     return ", ".join(f"{number(medians[f'added_{p}_ns'] / 1e3)} us at {p}" for p in PERCENTILES)
-
-
-def _both(
-    label: str,
-    name: str,
-    unit: str,
-    per_unit: float = 1.0,
-    *,
-    more_is_better: bool = False,
-    goal_ratio: float | None = None,
-) -> Figure:
-    """A figure that both sides tell by the same name."""
-    return Figure(label, name, unit, per_unit, name, more_is_better=more_is_better, goal_ratio=goal_ratio)

@@ -260,13 +260,7 @@ def _started(command: Sequence[str]) -> Iterator[_Process]:
         try:
             yield _Process(keeper, output)
         finally:
-            keeper.terminate()
-            try:
-                keeper.wait(2 * local_keeper.GRACE_S)
-            except subprocess.TimeoutExpired:
-                keeper.kill()  # which kills the server
-                keeper.wait()
-            local_keeper.sweep(Path(folder), mark)
+            local_keeper.end(keeper, Path(folder), mark)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench.peers.goal import Figure
+from bench.peers.goal import Figure, both
 from bench.peers.rounds import Measure
 from bench.peers.triton import client, drumfire, environments, perf_analyzer
 from bench.peers.triton.case import Case, Server
@@ -59,7 +59,7 @@ def _closed_loop(case: Case) -> tuple[Figure, ...]:
     top = case.concurrency == max(one.concurrency or 0 for one in CASES.values())
     return (
         _cpu(at, goal_ratio=1 / 0.6 if large else 4),
-        _both(f"rate, {at}", "rate_per_s", "1/s", more_is_better=True, goal_ratio=1.8 if top else None),
+        both(f"rate, {at}", "rate_per_s", "1/s", more_is_better=True, goal_ratio=1.8 if top else None),
         *_latencies(at),
         *_other_cpu(at),
     )
@@ -73,8 +73,8 @@ def _open_loop(case: Case) -> tuple[Figure, ...]:
         Figure(f"lateness p99, {at}", "p99_lateness_ns", "us", 1e3),
         Figure(f"sent more than 1 ms late, {at}", "late_share", "%", 0.01),
         # Only perf_analyzer tells this: behind its schedule by any time when a request's turn came.
-        _both(f"what perf_analyzer calls delayed, {at}", "delayed_share", "%", 0.01),
-        _both(f"rate, {at}", "rate_per_s", "1/s", more_is_better=True),
+        both(f"what perf_analyzer calls delayed, {at}", "delayed_share", "%", 0.01),
+        both(f"rate, {at}", "rate_per_s", "1/s", more_is_better=True),
         *_latencies(at),
         *(Figure(f"latency {p} from the schedule, {at}", f"{p}_scheduled_latency_ns", "us", 1e3) for p in _PERCENTILES),
         _cpu(at),
@@ -83,28 +83,15 @@ def _open_loop(case: Case) -> tuple[Figure, ...]:
 
 
 def _cpu(at: str, goal_ratio: float | None = None) -> Figure:
-    return _both(f"client CPU a request, {at}", "cpu_ns_per_request", "us", 1e3, goal_ratio=goal_ratio)
+    return both(f"client CPU a request, {at}", "cpu_ns_per_request", "us", 1e3, goal_ratio=goal_ratio)
 
 
 def _other_cpu(at: str) -> tuple[Figure, ...]:
     return (
-        _both(f"client CPU with the program's start and end, {at}", "whole_cpu_ns_per_request", "us", 1e3),
-        _both(f"server CPU a request, {at}", "server_cpu_ns_per_request", "us", 1e3),
+        both(f"client CPU with the program's start and end, {at}", "whole_cpu_ns_per_request", "us", 1e3),
+        both(f"server CPU a request, {at}", "server_cpu_ns_per_request", "us", 1e3),
     )
 
 
 def _latencies(at: str) -> tuple[Figure, ...]:
-    return tuple(_both(f"latency {p} from the sending, {at}", f"{p}_latency_ns", "us", 1e3) for p in _PERCENTILES)
-
-
-def _both(
-    label: str,
-    name: str,
-    unit: str,
-    per_unit: float = 1.0,
-    *,
-    more_is_better: bool = False,
-    goal_ratio: float | None = None,
-) -> Figure:
-    """A figure that the sides tell by the same name."""
-    return Figure(label, name, unit, per_unit, name, more_is_better=more_is_better, goal_ratio=goal_ratio)
+    return tuple(both(f"latency {p} from the sending, {at}", f"{p}_latency_ns", "us", 1e3) for p in _PERCENTILES)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from sut.kserve.errors import ProtocolError
 from sut.kserve.http2 import DATA, GOAWAY, HEADERS, PREFACE, REPLY, RESET, ClientConnection, Code, frame
+from tests.sut.kserve.frames import frames, literal, said
 
 (
     F_DATA,
@@ -60,35 +61,6 @@ def new(*pairs: tuple[int, int], opened: int = 0) -> ClientConnection[Any]:
         connection.request(ASK, b"x")
     connection.out.clear()
     return connection
-
-
-def said(connection: ClientConnection[Any]) -> bytes:
-    """What the connection has to write, taken."""
-    data = b"".join(connection.out)
-    connection.out.clear()
-    return data
-
-
-def frames(data: bytes) -> list[tuple[int, int, int, bytes]]:
-    """Kind, flags, stream and payload of each; all must be whole."""
-    found, at = [], 0
-    while at < len(data):
-        length = int.from_bytes(data[at : at + 3], "big")
-        kind, flags, stream = struct.unpack(">BBI", data[at + 3 : at + 9])
-        payload = data[at + 9 : at + 9 + length]
-        assert len(payload) == length
-        found.append((kind, flags, stream, payload))
-        at += 9 + length
-    return found
-
-
-def literal(*fields: tuple[str, str]) -> bytes:
-    """A header block that touches no table."""
-    parts = []
-    for name, value in fields:
-        assert max(len(name), len(value)) < 127
-        parts += (b"\x00", bytes((len(name),)), name.encode(), bytes((len(value),)), value.encode())
-    return b"".join(parts)
 
 
 GOOD, LAST = (("a", "1"),), (("z", "0"),)

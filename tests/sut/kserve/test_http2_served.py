@@ -52,6 +52,7 @@ from sut.kserve.http2_frames import (
 )
 from sut.kserve.http2_intake import STREAM_WINDOW
 from sut.kserve.http2_served import Envelope, ServerConnection, header_block
+from tests.sut.kserve.frames import frames, literal, said
 
 GREETING = PREFACE + settings({})
 ACKNOWLEDGED = frame(F_SETTINGS, ACK, 0)
@@ -59,15 +60,6 @@ NO_TABLE = b"\x20"
 HEAD, TAIL = ((":status", "200"), ("x-head", "1")), (("x-tail", "2"),)
 AROUND = Envelope(HEAD, TAIL)
 MAX_STREAMS, LARGEST_BODY = 8, 1 << 20
-
-
-def literal(*fields: tuple[str, str]) -> bytes:
-    """A header block that touches no table."""
-    parts = []
-    for name, value in fields:
-        assert max(len(name), len(value)) < 127
-        parts += (b"\x00", bytes((len(name),)), name.encode(), bytes((len(value),)), value.encode())
-    return b"".join(parts)
 
 
 ASK = ((":method", "POST"), (":scheme", "http"), (":path", "/a"), (":authority", "h"))
@@ -93,25 +85,6 @@ def new(window: int | None = None, max_streams: int = MAX_STREAMS, opened: int =
         connection.receive(frame(F_HEADERS, END_HEADERS, 3 + 2 * number, BLOCK))
     connection.out.clear()
     return connection
-
-
-def said(connection: ServerConnection[Any]) -> bytes:
-    data = b"".join(connection.out)
-    connection.out.clear()
-    return data
-
-
-def frames(data: bytes) -> list[tuple[int, int, int, bytes]]:
-    """Kind, flags, stream and payload of each; all must be whole."""
-    found, at = [], 0
-    while at < len(data):
-        length = int.from_bytes(data[at : at + 3], "big")
-        kind, flags, stream = struct.unpack(">BBI", data[at + 3 : at + 9])
-        payload = data[at + 9 : at + 9 + length]
-        assert len(payload) == length
-        found.append((kind, flags, stream, payload))
-        at += 9 + length
-    return found
 
 
 def plain(events: Iterable[Any]) -> list[Any]:
