@@ -1,7 +1,5 @@
 """``python -m bench`` is ``drumfire``."""
 
-import sys
+from bench.cli import program
 
-from bench.cli import main
-
-sys.exit(main())
+program()

@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
+from bench import interrupts
 from bench.assembly import UsageError
 from loadgen import VERSION, Scenario, SettingsError
 from loadgen.directory import OutputError
@@ -55,6 +56,14 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"{self.prog}: {message} (see '{self.prog} --help')\n")
+
+
+def program() -> NoReturn:
+    """The process ``drumfire``, whose exit status is ``main``'s."""
+    interrupts.install()
+    status = main()
+    interrupts.leave()
+    sys.exit(status)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

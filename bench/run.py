@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import json
 import shlex
-import signal
 import sys
 import urllib.parse
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,7 @@ import numpy as np
 from rich.console import Console
 
 from bench import assembly as local
-from bench import peak, remote, report
+from bench import interrupts, peak, remote, report
 from bench.assembly import Assembly, UsageError
 from bench.dashboard import Dashboard
 from bench.fleet import run as fleet
@@ -53,11 +52,10 @@ def run(options: argparse.Namespace) -> int:
             test, result = _search(assembly, options, folder, messages)
         else:
             test, result = perform(assembly, options, folder, messages, _rule(assembly, options))
-    with _undisturbed():
-        if options.json:
-            print(json.dumps(result, allow_nan=False))
-        else:
-            report.show(result, Console(highlight=False))
+    if options.json:
+        print(json.dumps(result, allow_nan=False))
+    else:
+        report.show(result, Console(highlight=False))
     if test.interrupted is not None:
         return INTERRUPTED
     return VALID if result["validity"] == "VALID" else INVALID
@@ -65,20 +63,23 @@ def run(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def assembled(options: argparse.Namespace) -> Iterator[Assembly]:
-    """What the options name, ready to be driven; SIGTERM ends what is done with it as Ctrl-C does."""
+    """What the options name, ready to be driven."""
     fleet.check(options)
-    with _terminating():
-        assembly = _assemble(options)
-        try:
-            yield assembly
-        finally:
-            assembly.close()
+    assembly = _assemble(options)
+    try:
+        yield assembly
+    finally:
+        assembly.close()
 
 
 def perform(
     assembly: Assembly, options: argparse.Namespace, folder: Path, messages: Console, rule: StopRule | None = None
 ) -> tuple[Test, dict[str, Any]]:
-    """One run from its settings to its saved result, which is returned with it."""
+    """One run from its settings to its saved result, which is returned with it.
+
+    ``interrupts`` are ignored from its end on: what follows is to tell what was measured.
+    """
+    interrupts.abandon()
     timestamps = sys.stderr if options.json else None
     test: Test
     if fleet.asked(options):
@@ -102,9 +103,8 @@ def perform(
         messages.print(f"note: {text}", style="dim", markup=False)
     environment = describe(_distributions(options))
     _drive(test, assembly, options)
-    with _undisturbed():
-        result = _document(test, assembly, options, folder, environment, warnings)
-        _save(test, result, folder, options)
+    result = _document(test, assembly, options, folder, environment, warnings)
+    _save(test, result, folder, options)
     return test, result
 
 
@@ -196,6 +196,7 @@ def _search(
     environment = describe(_distributions(options))
 
     def drive(test: Test, title: str, probes: list[tuple[float, bool]]) -> None:
+        interrupts.abandon()
         _drive(test, assembly, options, title, probes)
 
     try:
@@ -203,15 +204,14 @@ def _search(
     except KeyboardInterrupt:
         messages.print(f"to go on with this search: {_again(folder)}", markup=False)
         raise
-    with _undisturbed():
-        result = _document(found.test, assembly, options, folder, environment, [])
-        result["search"] = found.section
-        if found.reasons:
-            result |= {"validity": "INVALID", "reasons": found.reasons + result["reasons"]}
-        if found.interrupted:
-            messages.print(f"to go on with this search: {_again(folder)}", markup=False)
-        else:
-            _save(found.test, result, folder, options)
+    result = _document(found.test, assembly, options, folder, environment, [])
+    result["search"] = found.section
+    if found.reasons:
+        result |= {"validity": "INVALID", "reasons": found.reasons + result["reasons"]}
+    if found.interrupted:
+        messages.print(f"to go on with this search: {_again(folder)}", markup=False)
+    else:
+        _save(found.test, result, folder, options)
     return found.test, result
 
 
@@ -265,23 +265,18 @@ def _drive(
 ) -> None:
     """Run the test on the fast loop under the live view; Ctrl-C and SIGTERM end it early, all kept.
 
-    ``title`` and ``probes`` (load, and whether it passed) are those of a search, of which the test is a part.
+    ``interrupts`` are ignored from its end on.  ``title`` and ``probes`` (load, and whether it passed) are those of a
+    search, of which the test is a part.
     """
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        for number in before:
-            loop.add_signal_handler(number, test.interrupt, f"interrupted by {signal.Signals(number).name}")
+        interrupts.tell(lambda reason: loop.call_soon_threadsafe(test.interrupt, reason))
         try:
             await test.run()
         finally:
-            # Here rather than with the loop's end, until when nobody would hear of a signal any more.
-            await asyncio.sleep(0)
-            for number, handler in before.items():
-                loop.remove_signal_handler(number)
-                signal.signal(number, handler)
+            interrupts.ignore()
+            await asyncio.sleep(0)  # in which the test hears of a signal that came before
 
     plain = options.json or not sys.stdout.isatty()
     stream: Literal["stdout", "stderr"] = "stderr" if options.json else "stdout"
@@ -294,31 +289,6 @@ def _drive(
         )
     with contextlib.nullcontext() if options.no_dashboard else live:
         run_on_fast_loop(main())
-
-
-@contextlib.contextmanager
-def _terminating() -> Iterator[None]:
-    """SIGTERM ends the preparation as Ctrl-C does."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """What was measured is saved whole, however often Ctrl-C is pressed."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _batching(test: Test) -> dict[str, Any]:

@@ -1,13 +1,12 @@
 """``drumfire triton-local``: a real Triton on this machine until Ctrl-C, to try remote runs without a server at hand.
 
-Knows the screen and signals; starting and ending the server is ``sut.triton.local``'s.
+Knows the screen; starting and ending the server is ``sut.triton.local``'s.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 
 from rich.console import Console
@@ -18,7 +17,6 @@ from sut.triton.local import MODELS, LocalTriton
 def triton_local(options: argparse.Namespace) -> int:
     """0 after Ctrl-C or SIGTERM, 1 when the server ended by itself.  Raises ``LocalTritonError``."""
     console = Console(stderr=options.json, highlight=False, markup=False, soft_wrap=True)
-    signal.signal(signal.SIGTERM, _interrupt)
     with LocalTriton(say=console.print) as triton:
         try:
             _announce(triton, console, as_json=options.json)
@@ -27,10 +25,6 @@ def triton_local(options: argparse.Namespace) -> int:
             return 1
         except KeyboardInterrupt:
             return 0
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _announce(triton: LocalTriton, console: Console, *, as_json: bool) -> None:

@@ -23,6 +23,7 @@ from loadgen.record import Status
 from loadgen.results import distribution
 from sut.triton.local import LocalTriton
 from tests.bench.test_remote_run import columns, drumfire, one_line_error, result_of, start, statistics, url
+from tests.bench.test_run import press
 from tests.sut.triton.scripted_peer import Peer, Talk, until
 
 TRAFFIC = {
@@ -223,7 +224,7 @@ def test_what_can_not_be_divided(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_worker_is_lost(policy: str, how: signal.Signals, tmp_path: Path) -> None:
     """Killed, and standing still: PARTIAL, and what it had measured is kept."""
-    asked = [*LONG, "--time", "8" if policy == "continue" else "30", "--workers", 3, "--on-host-loss", policy]
+    asked = [*LONG, "--time", "12" if policy == "continue" else "30", "--workers", 3, "--on-host-loss", policy]
     with Peer("grpc") as peer, under_way(*arguments(peer, tmp_path / "out", *asked)) as (process, workers):
         assert len(workers) == 3
         victim = max(workers)
@@ -242,12 +243,12 @@ def test_a_worker_is_lost(policy: str, how: signal.Signals, tmp_path: Path) -> N
     # What it did until then is in its table, which outlives it.
     assert lost["known"] == ((status != Status.MISSING) & of_lost).sum() > 20
     assert (status[~of_lost] == Status.OK).mean() > 0.98
-    assert (status[of_lost] == Status.MISSING).sum() > (100 if policy == "continue" else 0)
+    assert (status[of_lost] == Status.MISSING).sum() > 0
     assert result["delivered"]["samples"] == (status == Status.OK).sum()
     whole = [one["state"] for one in hosts["generators"]].count("done")
     assert whole == 2
     if policy == "continue":
-        assert result["delivered"]["duration_s"] > 7
+        assert result["delivered"]["duration_s"] > 11
         assert all(one["known"] == one["samples"] for one in hosts["generators"] if not one["lost"])
     else:
         assert any("--on-host-loss is abort" in reason for reason in result["reasons"])
@@ -259,9 +260,7 @@ def test_a_worker_is_lost(policy: str, how: signal.Signals, tmp_path: Path) -> N
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(number: signal.Signals, tmp_path: Path) -> None:
     with Peer("grpc") as peer, under_way(*arguments(peer, tmp_path / "out", *LONG, "--workers", 2)) as (process, pids):
-        os.kill(process.pid, number)
-        time.sleep(0.1)
-        os.kill(process.pid, number)  # who is impatient gets no less
+        press(process, number)
         done = finished(process)
     result, found = result_of(done, 130), columns(tmp_path / "out")
     assert number.name in result["reasons"][0]
