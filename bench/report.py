@@ -149,25 +149,13 @@ def _latencies(document: Document) -> Iterator[Row]:
 def _quality(document: Document) -> Iterator[Row]:
     accuracy = document.get("accuracy")
     if accuracy is not None:
-        # One fixed form, which others can look for.
-        yield (
-            "accuracy",
-            f"{_judged(accuracy)}, total {accuracy['total']} (target {accuracy['target'] * 100:.6g}%)",
-        )
+        judged = "" if accuracy["good"] is not None else f", {accuracy['total']:,} samples"
+        yield "accuracy", f"{accuracy['lines'][-1]} (target {accuracy['target'] * 100:.6g}%{judged})"
     errors = document["errors"]
     counts = [f"{errors[name]:,} {name}" for name in ("failed", "unanswered", "refused")]
     yield "errors", ", ".join(counts) if any(errors[n] for n in ("failed", "unanswered", "refused")) else "none"
     for text, count in errors["messages"].items():
         yield "", f"{count:,} times: {text}"
-
-
-def _judged(accuracy: Document) -> str:
-    percent = f"{accuracy['value'] * 100:.3f}%"
-    return (
-        f"{accuracy['metric']} {percent}"
-        if accuracy["good"] is None
-        else f"accuracy {percent}, good {accuracy['good']}"
-    )
 
 
 def _batches(document: Document) -> Iterator[Row]:

@@ -37,6 +37,8 @@ from sut import backends
 from sut.batcher import batch_sizes
 
 VALID, INVALID, INTERRUPTED = 0, 1, 130
+SCORE = "accuracy.txt"
+"""In a run's directory: how good its answers were, under the name and with the line that submissions want."""
 _CONFIDENT_SHARE = 4
 """How many times its least duration a run may take to be confident, unless told."""
 
@@ -139,6 +141,8 @@ def _save(test: Test, result: dict[str, Any], folder: Path, options: argparse.Na
     if options.trace:
         trace.write(test, folder / trace.TRACE)
     save(test, result, folder)
+    if result["accuracy"] is not None:
+        (folder / SCORE).write_text("\n".join(result["accuracy"]["lines"]) + "\n", encoding="utf-8")
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -335,6 +339,7 @@ def _accuracy(test: Test, assembly: Assembly) -> dict[str, Any] | None:
         "expected": assembly.library.total_count,
         "target": found.target,
         "met": found.reached,
+        "lines": found.lines,
     }
 
 

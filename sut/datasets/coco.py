@@ -59,12 +59,12 @@ class AnnotatedPictures:
 
 
 class Precision(NamedTuple):
-    """COCO's figures of merit, fractions."""
+    """How well boxes were found."""
 
     mean: float
-    """mAP: the mean over classes and over the overlaps 0.50, 0.55, ... 0.95."""
-    at_half: float
-    """At an overlap of 0.50."""
+    """mAP, a fraction: the mean over classes and over the overlaps 0.50, 0.55, ... 0.95."""
+    table: tuple[str, ...]
+    """COCO's twelve figures of merit, the lines that pycocotools prints."""
 
 
 def read(folder: Path, layout: Layout, count: int | None = None) -> AnnotatedPictures:
@@ -146,7 +146,7 @@ def evaluate(truth: AnnotatedPictures, answered: npt.NDArray[np.integer[Any]], d
     No detection at all is a precision of 0.  Raises ``DataError`` where pycocotools is not installed.
     """
     if not len(detections) or not len(answered):
-        return Precision(0.0, 0.0)
+        return Precision(0.0, ())
     check_evaluator()
     from pycocotools.coco import COCO as GroundTruth  # noqa: N811 (its class has the data set's name)
     from pycocotools.cocoeval import COCOeval
@@ -163,9 +163,10 @@ def evaluate(truth: AnnotatedPictures, answered: npt.NDArray[np.integer[Any]], d
         evaluation.params.imgIds = [truth.images[index]["id"] for index in answered]
         evaluation.evaluate()
         evaluation.accumulate()
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
         evaluation.summarize()
-    mean, at_half = float(evaluation.stats[0]), float(evaluation.stats[1])
-    return Precision(max(mean, 0.0), max(at_half, 0.0))  # -1 where there is nothing to be found
+    mean = max(float(evaluation.stats[0]), 0.0)  # -1 where there is nothing to be found
+    return Precision(mean, tuple(line.strip() for line in printed.getvalue().splitlines()))
 
 
 def _in_pixels(truth: AnnotatedPictures, detections: Detections) -> npt.NDArray[np.float64]:

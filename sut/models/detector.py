@@ -92,7 +92,7 @@ class DetectionJudge:
                 raise ValueError(f"a detection of picture {rows[rows[:, 0] != index][0, 0]:g} in the answer to {index}")
         detections: Detections = np.concatenate([np.empty((0, _FLOATS), np.float32), *found])
         precision = coco.evaluate(truth, samples, detections)
-        return Accuracy(self.metric, precision.mean, None, samples.size, self.quality_target)
+        return Accuracy(self.metric, precision.mean, None, samples.size, self.quality_target, precision.table)
 
 
 def _rows(response: Any, index: int) -> Detections:

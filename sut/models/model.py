@@ -52,10 +52,21 @@ class Accuracy:
     """Samples answered, each counted once."""
     target: float
     """The fraction that the model must reach."""
+    table: tuple[str, ...] = ()
+    """The evaluator's own lines, where it has some."""
 
     @property
     def reached(self) -> bool:
         return self.value >= self.target
+
+    @property
+    def lines(self) -> list[str]:
+        """As the reference's scripts print it; the last line is the score, which checkers of submissions look for."""
+        percent = f"{self.value:.3%}"
+        score = f"{self.metric}={percent}"
+        if self.good is not None:
+            score = f"accuracy={percent}, good={self.good}, total={self.total}"
+        return [*self.table, score]
 
 
 class Model(Protocol):

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from bench.report import _judged
 from bench.run import _judge_accuracy
+from sut.models import Accuracy
 
 WHOLE = {"metric": "top-1", "value": 0.8, "good": 8, "total": 10, "expected": 10, "target": 0.75, "met": True}
 
@@ -36,6 +36,6 @@ def test_what_makes_it_invalid(accuracy: dict[str, Any] | None, says: str) -> No
     assert judged(accuracy, "PerformanceOnly")["validity"] == "VALID"
 
 
-def test_how_it_is_shown() -> None:
-    assert _judged(WHOLE) == "accuracy 80.000%, good 8"
-    assert _judged(WHOLE | {"metric": "mAP", "good": None}) == "mAP 80.000%"
+def test_the_score_is_the_line_of_the_reference() -> None:
+    assert Accuracy("top-1", 38228 / 50000, 38228, 50000, 0.75).lines == ["accuracy=76.456%, good=38228, total=50000"]
+    assert Accuracy("mAP", 0.37554, None, 24781, 0.37, ("a table",)).lines == ["a table", "mAP=37.554%"]

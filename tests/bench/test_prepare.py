@@ -97,13 +97,17 @@ def test_shapes_on_onnxruntime(tmp_path: Path) -> None:
             200,
             200,
         )
+        *table, score = (tmp_path / scenario / "accuracy.txt").read_text().splitlines()
+        assert len(table) == 12
+        assert table[0].startswith("Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] =")
+        assert score == f"mAP={accuracy['value']:.3%}"
         for record in json.loads((tmp_path / scenario / "mlperf_log_accuracy.json").read_text()):
             rows = np.frombuffer(bytes.fromhex(record["data"]), "<f4").reshape(-1, 7)
             assert set(rows[:, 0].tolist()) <= {record["qsl_idx"]}
     assert found["Server"]["value"] == pytest.approx(found["Offline"]["value"], abs=0.002)
     done = drumfire(tmp_path, "run", "onnxruntime", "shapes", "--scenario", "Offline", "--accuracy", "--count", "50")
-    assert "mAP" in done.stdout
-    assert "total 50" in done.stdout
+    assert "mAP=" in done.stdout
+    assert "50 samples" in done.stdout
 
 
 @pytest.mark.extra

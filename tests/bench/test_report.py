@@ -165,11 +165,12 @@ def test_reads_at_80_columns_and_the_directory_stays_in_one_piece() -> None:
 def test_accuracy_line_has_its_fixed_form() -> None:
     found = document(
         mode="AccuracyOnly", metric=None, checks=None, latency_ns=None, lateness_ns=None,
-        accuracy={"metric": "top-1", "value": 0.988, "good": 494, "total": 500, "target": 0.98, "met": True},
+        accuracy={"metric": "top-1", "value": 0.988, "good": 494, "total": 500, "target": 0.98, "met": True,
+                  "lines": ["accuracy=98.800%, good=494, total=500"]},
     )  # fmt: skip
     text = shown(found)
     assert text.startswith("Result is : VALID\n")
-    assert "accuracy 98.800%, good 494, total 500 (target 98%)" in text
+    assert "accuracy=98.800%, good=494, total=500 (target 98%)" in text
     assert "10,007 queries" in text
 
 

@@ -117,8 +117,8 @@ def test_precision_of_hand_made_answers(tmp_path: Path) -> None:
     pytest.importorskip("pycocotools")
     truth = coco.read(folder(tmp_path, document()), COCO)
     everything, right = np.arange(3), perfect(truth)
-    assert coco.evaluate(truth, everything, right) == pytest.approx((1.0, 1.0))
-    assert coco.evaluate(truth, everything, right[:0]) == (0.0, 0.0)
+    assert coco.evaluate(truth, everything, right).mean == pytest.approx(1.0)
+    assert coco.evaluate(truth, everything, right[:0]).mean == 0.0
     others = right.copy()
     others[:, 0] = (right[:, 0] + 1) % 3  # one picture on
     assert coco.evaluate(truth, everything, others).mean < 0.1
@@ -134,7 +134,7 @@ def test_precision_of_hand_made_answers(tmp_path: Path) -> None:
     assert coco.evaluate(truth, everything, right[right[:, 0] == 1]).mean < 0.5
 
 
-def test_precision_is_pycocotools_own(tmp_path: Path) -> None:
+def test_precision_is_pycocotools_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("pycocotools")
     from pycocotools.coco import COCO as GROUND
     from pycocotools.cocoeval import COCOeval
@@ -158,6 +158,8 @@ def test_precision_is_pycocotools_own(tmp_path: Path) -> None:
     evaluation = COCOeval(ground, ground.loadRes(results), "bbox")
     evaluation.evaluate()
     evaluation.accumulate()
+    capsys.readouterr()
     evaluation.summarize()
-    assert found == (evaluation.stats[0], evaluation.stats[1])
+    assert found.mean == evaluation.stats[0]
+    assert list(found.table) == [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert 0.05 < found.mean < 0.95
