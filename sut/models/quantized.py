@@ -38,7 +38,7 @@ def quantize(source: Path, samples: npt.NDArray[Any], target: Path) -> None:
         from onnxruntime import quantization
     except ImportError as error:
         raise MissingExtra(
-            f"quantizing needs {error.name}, which is not installed: pip install '.[onnx-cpu,vision]'"
+            f"quantizing needs {error.name}, which is not installed: pip install '.[onnx-cpu,quantize]'"
         ) from None
     logging.getLogger("onnxruntime").setLevel(logging.ERROR)
     try:
