@@ -6,6 +6,7 @@ Knows models' names, tensors and regions of shared memory; must not know protoco
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
@@ -80,8 +81,9 @@ REGION = ("shared_memory_region", "shared_memory_offset", "shared_memory_byte_si
 """The parameters of a tensor that lies in shared memory."""
 
 
+@functools.lru_cache(maxsize=64)
 def called(what: str, name: str) -> str:
-    """A tensor, in an error's text."""
+    """A tensor, in an error's text; kept, as it is made ready with every tensor in JSON."""
     return f"{what} {one_line(name, 60)!r}"
 
 

@@ -211,17 +211,18 @@ def from_json_values(values: Any, datatype: str) -> bytes:
     if DATATYPES[datatype].kind not in "f" and float in kinds and any(value % 1 for value in flat):
         raise TensorError(f"a tensor of {datatype} has an element that is no whole number")
     try:
-        with np.errstate(over="ignore", invalid="raise"):
-            array = np.array(flat, DATATYPES[datatype])
-    except (OverflowError, ValueError, FloatingPointError) as error:
+        with np.errstate(over="raise", invalid="raise"):
+            return np.array(flat, DATATYPES[datatype]).tobytes()
+    except FloatingPointError:
+        raise TensorError(f"a tensor of {datatype} has an element that is too large") from None
+    except (OverflowError, ValueError) as error:
         raise TensorError(f"a tensor of {datatype}: {error}") from None
-    if array.dtype.kind == "f" and np.isinf(array).sum() > sum(map(math.isinf, flat)):
-        raise TensorError(f"a tensor of {datatype} has an element that is too large")
-    return array.tobytes()
 
 
-def to_json_values(datatype: str, shape: Sequence[int], data: bytes | memoryview) -> list[Any]:
-    """The elements as JSON has them, flat.  Raises ``TensorError`` for what it can not say."""
+def to_json_values(
+    datatype: str, shape: Sequence[int], data: bytes | memoryview
+) -> npt.NDArray[np.generic] | list[str]:
+    """The elements as JSON has them, flat: numbers in an array.  Raises ``TensorError`` for what it can not say."""
     check_size(datatype, shape, data)
     if datatype == "BF16":
         raise TensorError("BF16 can not be told in JSON: ask for binary data")
@@ -233,8 +234,7 @@ def to_json_values(datatype: str, shape: Sequence[int], data: bytes | memoryview
     values = np.frombuffer(data, DATATYPES[datatype])
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise TensorError("NaN and infinity can not be told in JSON: ask for binary data")
-    found: list[Any] = values.tolist()
-    return found
+    return values
 
 
 def _flat(values: Any) -> list[Any]:
