@@ -11,10 +11,8 @@ from typing import Any
 from tvm import s_tir, tirx
 from tvm.s_tir import dlight
 
-_LANES = (16, 14, 8, 7, 4, 2, 1)
-"""Lengths of a vector that are tried, in numbers of 32 bits: those that divide the usual widths of images."""
-_WIDEST = 32
-"""A row of an image that is no longer is one vector, where no good length divides it."""
+_LANES = 16
+"""Numbers of 32 bits in the widest registers."""
 _CHANNELS = (8, 4, 2, 1)
 """Output channels that are summed together: each number read serves all of them."""
 
@@ -59,7 +57,7 @@ def _schedule(schedule: Any, block: Any) -> None:
     if not places:
         return
     if not sums:
-        outer, _, inner = schedule.split(schedule.fuse(*places), [None, 4, _LANES[0]])
+        outer, _, inner = schedule.split(schedule.fuse(*places), [None, 4, _LANES])
         schedule.parallel(outer)
         schedule.vectorize(inner)
         return
@@ -90,6 +88,6 @@ def _sum_in_registers(schedule: Any, block: Any, places: list[Any], sums: list[A
 
 
 def _lanes(extent: int) -> int:
-    """How many of a row's numbers are a vector."""
-    found = next(size for size in _LANES if extent % size == 0)
-    return extent if found < 7 and extent <= _WIDEST else found
+    """How many of a row's numbers are a vector: as many as fill most of a register, else of two."""
+    most, more = (max(size for size in range(1, lanes + 1) if extent % size == 0) for lanes in (_LANES, 2 * _LANES))
+    return most if most > _LANES // 2 else more

@@ -114,6 +114,31 @@ def test_pytorch_compiles(cache: Path) -> None:
 
 
 @pytest.mark.extra
+@pytest.mark.parametrize("width", [200, 75, 38, 37, 13])
+def test_tvm_convolves_rows_of_every_width(width: int, tmp_path: Path) -> None:
+    """Whole registers, parts of them, and no vector at all."""
+    need(*PACKAGES["tvm-onnx"], "onnxruntime")
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    draws = np.random.default_rng(width)
+    weights = numpy_helper.from_array(draws.standard_normal((12, 3, 3, 3), np.float32), "weights")
+    convolution = helper.make_node("Conv", ["x", "weights"], ["y"], pads=[1, 1, 1, 1])
+    given, told = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", channels, 5, width])
+        for name, channels in (("x", 3), ("y", 12))
+    )
+    graph = helper.make_graph([convolution], "one", [given], [told], [weights])
+    path = tmp_path / f"width-{width}.onnx"
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    batch = draws.standard_normal((1, 3, 5, width), np.float32)
+    found, expected = (
+        backends.load(name, path, "cpu", 1, Tuning(max_batch_size=1)).run(batch)[0]
+        for name in ("tvm-onnx", "onnxruntime")
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.extra
 def test_tvm_takes_what_it_compiled_from_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need(*PACKAGES["tvm-onnx"])
     import tvm
