@@ -116,8 +116,8 @@ def status(options: argparse.Namespace) -> int:
     """What runs here, and which hosts the cluster has; returns the exit status."""
     from bench.fleet.hosts import hosts_of
 
-    here = [node for _, node in _nodes() if _born(node.pid) == node.born]
-    address = options.address or next((node.address for node in here), None)
+    here = _running()
+    address = options.address or head_of_this_host()
     found: dict[str, Any] = {"here": [asdict(node) for node in here], "hosts": []}
     if address is not None:
         found["hosts"] = hosts_of(address)
@@ -132,6 +132,11 @@ def status(options: argparse.Namespace) -> int:
     for host in found["hosts"]:
         say(f"{host['address']:<16}{host['name']:<20}{host['cores']:g} cores, {'up' if host['alive'] else 'DOWN'}")
     return 0
+
+
+def head_of_this_host() -> str | None:
+    """The address of the head of the cluster that this host was made a part of; None where it was not."""
+    return next((node.address for node in _running()), None)
 
 
 def token_path() -> Path:
@@ -248,6 +253,10 @@ def _nodes() -> Iterator[tuple[Path, Node]]:
     for path in sorted(_folder().glob("node-*.json")):
         with contextlib.suppress(ValueError, TypeError, OSError):
             yield path, Node(**json.loads(path.read_text(encoding="ascii")))
+
+
+def _running() -> list[Node]:
+    return [node for _, node in _nodes() if _born(node.pid) == node.born]
 
 
 def _born(pid: int) -> str | None:

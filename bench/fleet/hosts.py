@@ -147,6 +147,7 @@ def _connect(address: str | None) -> Any:
 
     Ray itself may wait for minutes, or for ever where only one side speaks TLS.
     """
+    address = address or cluster.head_of_this_host()
     cluster.prepare_driver(address)
     try:
         ray = importlib.import_module("ray")

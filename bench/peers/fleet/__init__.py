@@ -1,0 +1,1 @@
+"""Several generators beside one."""

@@ -1,0 +1,54 @@
+"""``python -m bench.peers.fleet``: several generators beside one, then the section of RESULTS.md."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import sys
+from collections.abc import Iterator, Sequence
+
+from bench.peers.comparison import Comparison
+from bench.peers.fleet.measures import MEASURES, ONE
+from bench.peers.process import MeasurementError, run
+
+COMPARISON = Comparison(
+    "fleet",
+    (ONE,),
+    ("ray",),
+    "Medians over the rounds; `drumfire run triton` over gRPC against a server in a process of its own on the same\n"
+    "cores, which repeats one answer and costs next to nothing (`bench/peers/fleet/stub.py`). *One generator* is\n"
+    "`--workers 1` beside two workers, with as many requests in flight for each, and a plain run beside the others.\n"
+    "CPU is the generators'; the driver, which only watches them, is not counted. A Ray host is this very host.",
+    seconds=4,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    words = sys.argv[1:] if arguments is None else arguments
+    options = COMPARISON.options(words, [name for m in MEASURES for name in (m.name, m.family)])
+    try:
+        with _cluster():
+            COMPARISON.carry_out(options, MEASURES)
+    except MeasurementError as error:
+        print(f"{COMPARISON.module}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+@contextlib.contextmanager
+def _cluster() -> Iterator[None]:
+    """This host as a cluster, where Ray is installed."""
+    if importlib.util.find_spec("ray") is None:
+        print("Ray is not installed: a Ray host is not measured (pip install '.[multihost]')", file=sys.stderr)
+        yield
+        return
+    command = [sys.executable, "-m", "bench", "cluster"]
+    run([*command, "up", "--load-on-head"])
+    try:
+        yield
+    finally:
+        run([*command, "down"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

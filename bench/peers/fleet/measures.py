@@ -1,0 +1,128 @@
+"""What is measured of several generators: what two carry beside one, and what a generator elsewhere costs.
+
+Knows runs of the command line by their results and columns.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.peers.goal import Figure, Figures, both, number
+from bench.peers.process import MeasurementError
+from bench.peers.rounds import Measure, Side
+from bench.peers.serving.client import carry_out, one_input
+from sut import module_process
+
+ONE = "one generator"
+_IN_FLIGHT = 256
+"""Of each generator."""
+_RATE = 5000
+ADDRESS = "127.0.0.1:6379"
+"""Of the cluster that this host is."""
+_END_S = 10.0
+
+
+@dataclass
+class _Stub:
+    """The stub server; what it did is known at its end."""
+
+    grpc: str
+    answered: int = 0
+    cpu_s: float = 0.0
+
+
+@contextmanager
+def _stub() -> Iterator[_Stub]:
+    process = module_process.start("bench.peers.fleet.stub", stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        line = process.stdout.readline()
+        if not line:
+            raise MeasurementError("the stub server did not start")
+        server = _Stub(**json.loads(line))
+        yield server
+        process.stdin.close()
+        for name, value in json.loads(process.stdout.readline()).items():
+            setattr(server, name, value)
+    finally:
+        module_process.end(process, _END_S)
+
+
+def _run(words: Sequence[str], seconds: float) -> dict[str, float]:
+    """A run against a fresh stub, told as figures."""
+    with _stub() as server:
+        asked = ["run", "triton", "identity", "--url", f"grpc://{server.grpc}", *one_input(), *words]
+        result, columns = carry_out([*asked, "--time", f"{seconds:g}"])
+    requests = result["delivered"]["samples"]
+    if server.answered < requests:
+        raise MeasurementError(f"the run counts {requests} answers, the server {server.answered}")
+    lateness = columns["issued"][:requests] - columns["scheduled"][:requests]
+    p50, p99 = np.percentile(lateness, (50, 99), method="inverted_cdf")
+    return {
+        "rate_per_s": result["delivered"]["samples_per_second"],
+        "cpu_ns_per_request": result["overhead"]["process_cpu_s"] / requests * 1e9,
+        "server_cpu_ns_per_request": server.cpu_s / server.answered * 1e9,
+        "p50_lateness_ns": float(p50),
+        "p99_lateness_ns": float(p99),
+        "requests": float(requests),
+    }
+
+
+def _closed(workers: int) -> Side:
+    words = ["--scenario", "Offline", "--workers", str(workers), "--concurrency", str(workers * _IN_FLIGHT)]
+    return lambda seconds: _run(words, seconds)
+
+
+def _paced(*words: str) -> Side:
+    traffic = ["--scenario", "Server", "--qps", str(_RATE), "--max-latency", "100"]
+    return lambda seconds: _run([*traffic, *words], seconds)
+
+
+def _costs(name: str, label: str, *words: str) -> Measure:
+    label = f"{label}, Server at {_RATE:,}/s"
+    return Measure(
+        f"{name}@{_RATE}",
+        (
+            both(f"{label}: p50 lateness", "p50_lateness_ns", "us", 1e3),
+            both(f"{label}: p99 lateness", "p99_lateness_ns", "us", 1e3),
+            both(f"{label}: CPU a request", "cpu_ns_per_request", "us", 1e3),
+        ),
+        _paced(*words),
+        {ONE: _paced()},
+    )
+
+
+def _limit(medians: Figures) -> str:
+    ours, server = medians["cpu_ns_per_request"] / 1e3, medians["server_cpu_ns_per_request"] / 1e3
+    return (
+        f"two workers: a request costs the generators {number(ours)} us of CPU and the server {number(server)} us, so "
+        f"two cores that are shared with it carry at most {number(2 / (ours + server))} million a second, "
+        f"{number(2 * ours / (ours + server))} times what one core does for one worker alone."
+    )
+
+
+MEASURES: Sequence[Measure] = (
+    Measure(
+        "workers",
+        (
+            Figure(
+                "two workers, Offline: requests answered", "rate_per_s", "/s", theirs="rate_per_s", more_is_better=True,
+                goal_ratio=1.8,
+            ),
+            both("two workers, Offline: CPU a request", "cpu_ns_per_request", "us", 1e3),
+            both("two workers, Offline: the server's CPU a request", "server_cpu_ns_per_request", "us", 1e3),
+        ),
+        _closed(2),
+        {ONE: _closed(1)},
+        note=_limit,
+    ),
+    _costs("worker", "a worker", "--workers", "1"),
+    _costs("host", "a Ray host", "--hosts", "1", "--ray-address", ADDRESS),
+)  # fmt: skip

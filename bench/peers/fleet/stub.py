@@ -1,0 +1,194 @@
+"""A server that costs next to nothing: KServe v2 over gRPC that repeats what it answered before, many requests at once.
+
+``python -m bench.peers.fleet.stub`` serves ``identity`` on loopback until its input ends, and tells its address and,
+at its end, what it answered and spent, each in a line of JSON.  The first request is read and answered as any server
+would; those of the same frames get the same answer, as the rows of one array, in some tenths of a microsecond each.
+So the generators are the limit, and not the server that shares their cores.
+
+Serves Drumfire's own client with one input: nothing else is known, and windows are taken to be without end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import sys
+from typing import Any, cast
+
+import hpack
+import numpy as np
+
+from loadgen import run_on_fast_loop
+from sut.kserve import operations
+from sut.kserve.grpc_framing import PREFIX_BYTES, Status, framed
+from sut.kserve.http2_frames import (
+    ACK,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    F_DATA,
+    F_HEADERS,
+    F_PING,
+    F_SETTINGS,
+    FRAME,
+    LARGEST_WINDOW,
+    PREFACE,
+    S_HEADER_TABLE_SIZE,
+    S_MAX_STREAMS,
+    S_WINDOW,
+    credit,
+    frame,
+    settings,
+)
+from sut.kserve.http2_served import header_block
+from sut.kserve.inference import GivenOutput, InferAnswer
+from sut.kserve.inference_grpc import GrpcInference
+
+_MOST = 4096
+"""Requests answered at once."""
+_HEADERS = header_block(((":status", "200"), ("content-type", "application/grpc")))
+_TENSORS = {"name": "", "datatype": "FP32", "shape": [-1]}
+_METADATA = {
+    "name": "identity",
+    "versions": ["1"],
+    "platform": "stub",
+    "inputs": [_TENSORS | {"name": "INPUT0"}],
+    "outputs": [_TENSORS | {"name": "OUTPUT0"}],
+}
+_ANSWERS: dict[str, tuple[operations.Operation, dict[str, Any]]] = {
+    one.method: (one, answer)
+    for one, answer in (
+        (operations.SERVER_METADATA, {"name": "stub", "version": "1", "extensions": []}),
+        (operations.MODEL_METADATA, _METADATA),
+        (operations.MODEL_READY, {"ready": True}),
+    )
+}
+
+
+class _Known:
+    """The form of a request, and its answer but for the stream."""
+
+    def __init__(self, request: bytes, split: int, answer: bytes, streams: list[int]) -> None:
+        """``split``: where the request's second frame begins.  ``streams``: where the answer's frames do."""
+        self.size = len(request)
+        self._heads = [(slice(at, at + 5), np.frombuffer(request, np.uint8, 5, at)) for at in (0, split)]
+        self._again = slice(split + 5, split + 9)
+        self._answers = np.tile(np.frombuffer(answer, np.uint8), (_MOST, 1))
+        self._streams = [slice(at + 5, at + 9) for at in streams]
+
+    def answers(self, data: bytes, at: int) -> tuple[int, bytes]:
+        """How many requests from ``at`` on are like this one, and the answers to them."""
+        count = min((len(data) - at) // self.size, _MOST)
+        rows = np.frombuffer(data, np.uint8, count * self.size, at).reshape(count, self.size)
+        streams = rows[:, 5:9]
+        alike = (streams == rows[:, self._again]).all(axis=1)
+        for place, head in self._heads:
+            alike &= (rows[:, place] == head).all(axis=1)
+        if not alike.all():
+            count = int(alike.argmin())
+        found = self._answers[:count]
+        for place in self._streams:
+            found[:, place] = streams[:count]
+        return count, found.tobytes()
+
+
+class _Connection(asyncio.Protocol):
+    """One client."""
+
+    answered = 0
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._decoder = hpack.Decoder()
+        self._inference = GrpcInference()
+        self._paths: dict[int, tuple[str, int]] = {}
+        """Of each request whose body is to come: its method, and where its first frame begins."""
+        self._known: _Known | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        ours = {S_HEADER_TABLE_SIZE: 0, S_MAX_STREAMS: LARGEST_WINDOW, S_WINDOW: LARGEST_WINDOW}
+        self._transport.write(settings(ours) + credit(0, LARGEST_WINDOW - DEFAULT_WINDOW))
+        self._take = self._greet
+
+    def data_received(self, data: bytes) -> None:
+        self._take(self._rest + data if self._rest else data)
+
+    def _greet(self, data: bytes) -> None:
+        self._rest = data
+        if len(data) >= len(PREFACE):
+            self._take = self._frames
+            self._take(data[len(PREFACE) :])
+
+    def _frames(self, data: bytes) -> None:
+        at, known, out = 0, self._known, []
+        while at + 9 <= len(data):
+            if known is not None and at + known.size <= len(data):
+                count, answers = known.answers(data, at)
+                if count:
+                    _Connection.answered += count
+                    out.append(answers)
+                    at += count * known.size
+                    continue
+            high, low, kind, flags, stream = FRAME.unpack_from(data, at)
+            end = at + 9 + (high << 8 | low)
+            if end > len(data):
+                break
+            payload = data[at + 9 : end]
+            if kind == F_SETTINGS and not flags & ACK:
+                out.append(frame(F_SETTINGS, ACK, 0))
+            elif kind == F_PING and not flags & ACK:
+                out.append(frame(F_PING, ACK, 0, payload))
+            elif kind == F_HEADERS:
+                fields: dict[Any, Any] = dict(self._decoder.decode(payload))
+                self._paths[stream] = (fields[":path"].rpartition("/")[2], at)
+            elif kind == F_DATA and flags & END_STREAM:
+                method, first = self._paths.pop(stream)
+                pieces = self._answer(method, payload[PREFIX_BYTES:], stream)
+                out += pieces
+                if method == operations.MODEL_INFER.method:
+                    _Connection.answered += 1
+                    if first + 9 <= at:  # both of its frames are here
+                        places = [0, len(pieces[0]), len(pieces[0]) + len(pieces[1])]
+                        self._known = known = _Known(data[first:end], at - first, b"".join(pieces), places)
+            at = end
+        self._rest = data[at:]
+        if out:
+            self._transport.write(b"".join(out))
+
+    def _answer(self, method: str, message: bytes, stream: int) -> list[bytes]:
+        """Three frames: headers, the message, how it ended."""
+        status, told = Status.OK, b""
+        if method == operations.MODEL_INFER.method:
+            request = self._inference.parse_request(message)
+            (given,) = request.inputs
+            assert isinstance(given.data, bytes | memoryview)
+            output = GivenOutput("OUTPUT0", given.datatype, given.shape, given.data)
+            told = self._inference.build_answer(InferAnswer(request.model, "1", request.id, [output]))
+        elif method in _ANSWERS:
+            operation, answer = _ANSWERS[method]
+            told = operation.to_message(answer)
+        else:
+            status = Status.UNIMPLEMENTED
+        trailers = header_block((("grpc-status", str(int(status))),))
+        return [
+            frame(F_HEADERS, END_HEADERS, stream, _HEADERS),
+            frame(F_DATA, 0, stream, framed(told)) if status == Status.OK else b"",
+            frame(F_HEADERS, END_HEADERS | END_STREAM, stream, trailers),
+        ]
+
+
+async def _serve() -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(_Connection, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    print(json.dumps({"grpc": f"{host}:{port}"}), flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+    server.close()
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    print(json.dumps({"answered": _Connection.answered, "cpu_s": used.ru_utime + used.ru_stime}), flush=True)
+
+
+if __name__ == "__main__":
+    run_on_fast_loop(_serve())
