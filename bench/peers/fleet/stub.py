@@ -93,7 +93,7 @@ class _Known:
         return count, found.tobytes()
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """One client."""
 
     answered = 0
@@ -127,7 +127,7 @@ class _Connection(asyncio.Protocol):
             if known is not None and at + known.size <= len(data):
                 count, answers = known.answers(data, at)
                 if count:
-                    _Connection.answered += count
+                    Connection.answered += count
                     out.append(answers)
                     at += count * known.size
                     continue
@@ -148,7 +148,7 @@ class _Connection(asyncio.Protocol):
                 pieces = self._answer(method, payload[PREFIX_BYTES:], stream)
                 out += pieces
                 if method == operations.MODEL_INFER.method:
-                    _Connection.answered += 1
+                    Connection.answered += 1
                     if first + 9 <= at:  # both of its frames are here
                         places = [0, len(pieces[0]), len(pieces[0]) + len(pieces[1])]
                         self._known = known = _Known(data[first:end], at - first, b"".join(pieces), places)
@@ -181,13 +181,13 @@ class _Connection(asyncio.Protocol):
 
 async def _serve() -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(_Connection, "127.0.0.1", 0)
+    server = await loop.create_server(Connection, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     print(json.dumps({"grpc": f"{host}:{port}"}), flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
     server.close()
     used = resource.getrusage(resource.RUSAGE_SELF)
-    print(json.dumps({"answered": _Connection.answered, "cpu_s": used.ru_utime + used.ru_stime}), flush=True)
+    print(json.dumps({"answered": Connection.answered, "cpu_s": used.ru_utime + used.ru_stime}), flush=True)
 
 
 if __name__ == "__main__":
