@@ -27,7 +27,7 @@ from bench.fleet.view import FleetView
 from loadgen import Mode, Scenario, Test, run_on_fast_loop, trace
 from loadgen.audit_config import audited
 from loadgen.confidence import StopRule, UntilConfident
-from loadgen.directory import document, percentile_name, prepare, save
+from loadgen.directory import check_output, document, percentile_name, prepare, save
 from loadgen.environment import describe
 from loadgen.logs import logged_responses
 from loadgen.record import Status
@@ -47,9 +47,10 @@ def run(options: argparse.Namespace) -> int:
     """Do one run and return the exit status."""
     messages = Console(stderr=options.json, highlight=False, soft_wrap=True)
     _check(options)
+    folder = options.output or new_folder(options)
+    check_output(folder)
     with assembled(options) as assembly:
         _audit(assembly, options)
-        folder = options.output or new_folder(options)
         if options.find_peak_performance:
             test, result = _search(assembly, options, folder, messages)
         else:

@@ -6,6 +6,7 @@ histograms/*.hgrm, *.hlog (HdrHistogram) · mlperf_log_summary.txt, mlperf_log_d
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -40,10 +41,19 @@ class OutputError(OSError):
     """The output folder can not take the run.  The text is one line and names the mend."""
 
 
-def prepare(folder: Path, rows: int, extra_columns: Mapping[str, Any]) -> None:
-    """Make the folder and see, before anything runs, that a run of ``rows`` rows can be saved there."""
+def check_output(folder: Path) -> None:
+    """See that the folder can be a run's, and make nothing: before time is spent on what the run needs."""
     if (folder / RESULT).exists():
         raise OutputError(f"{folder} already holds a run: choose another --output, or remove it first")
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = os.strerror(errno.EACCES if there.is_dir() else errno.ENOTDIR)
+        raise OutputError(f"cannot write to {folder}: {why}; choose another --output")
+
+
+def prepare(folder: Path, rows: int, extra_columns: Mapping[str, Any]) -> None:
+    """Make the folder and see, before anything runs, that a run of ``rows`` rows can be saved there."""
+    check_output(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:

@@ -195,7 +195,7 @@ def test_bare_model_file_runs_on_random_samples(tmp_path: Path) -> None:
 
 
 def test_full_disk_is_known_before_the_run(tmp_path: Path) -> None:
-    one_line_error(drumfire(*DIGITS, "--output", tmp_path / "out", fault="full_disk"), "MB free", "--output")
+    one_line_error(drumfire(*DIGITS, *SMALL, "--output", tmp_path / "out", fault="full_disk"), "MB free", "--output")
 
 
 def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
