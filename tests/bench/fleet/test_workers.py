@@ -220,8 +220,15 @@ def test_what_can_not_be_divided(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("policy", ["continue", "abort"])
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    ("policy", "how"),
+    [
+        ("continue", signal.SIGKILL),
+        ("abort", signal.SIGSTOP),
+        pytest.param("continue", signal.SIGSTOP, marks=pytest.mark.extra),
+        pytest.param("abort", signal.SIGKILL, marks=pytest.mark.extra),
+    ],
+)
 def test_a_worker_is_lost(policy: str, how: signal.Signals, tmp_path: Path) -> None:
     """Killed, and standing still: PARTIAL, and what it had measured is kept."""
     asked = [*LONG, "--time", "12" if policy == "continue" else "30", "--workers", 3, "--on-host-loss", policy]

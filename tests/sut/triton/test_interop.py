@@ -163,12 +163,12 @@ def test_the_same_accuracy(triton: LocalTriton, scenario: str, protocol: str) ->
     ("model", "options"),
     [
         # One at a time, as what is batched together may round otherwise.
-        ("digits", ["--input-data", "random", "--concurrency", 1]),
-        ("identity", ["--input", "INPUT0:16"]),
-        ("identity", ["--input", "INPUT0:5", "--max-batchsize", 7]),
+        ("digits", ["--input-data", "random", "--concurrency", 1, "--count", 200]),
+        ("identity", ["--input", "INPUT0:16", "--count", 200]),
+        ("identity", ["--input", "INPUT0:5", "--max-batchsize", 7, "--count", 200]),
         ("identity", ["--input", "INPUT0:150528", "--count", 20]),
-        ("identity_bytes", ["--input", "INPUT0:6"]),
-        ("identity_bytes", ["--input", "INPUT0:6", "--max-batchsize", 5]),
+        ("identity_bytes", ["--input", "INPUT0:6", "--count", 200]),
+        ("identity_bytes", ["--input", "INPUT0:6", "--max-batchsize", 5, "--count", 200]),
     ],
 )
 def test_outputs_are_those_that_tritonclient_gets(triton: LocalTriton, model: str, options: list[object]) -> None:
