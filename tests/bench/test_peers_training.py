@@ -10,7 +10,7 @@ import pytest
 from bench.peers.training.__main__ import main
 
 pytestmark = [
-    pytest.mark.extra,
+    pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("mlperf_logging") is None, reason="needs the extra train"),
 ]
 

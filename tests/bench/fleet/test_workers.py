@@ -225,8 +225,8 @@ def test_what_can_not_be_divided(tmp_path: Path) -> None:
     [
         ("continue", signal.SIGKILL),
         ("abort", signal.SIGSTOP),
-        pytest.param("continue", signal.SIGSTOP, marks=pytest.mark.extra),
-        pytest.param("abort", signal.SIGKILL, marks=pytest.mark.extra),
+        pytest.param("continue", signal.SIGSTOP, marks=pytest.mark.slow),
+        pytest.param("abort", signal.SIGKILL, marks=pytest.mark.slow),
     ],
 )
 def test_a_worker_is_lost(policy: str, how: signal.Signals, tmp_path: Path) -> None:
