@@ -222,7 +222,10 @@ def from_json_values(values: Any, datatype: str) -> bytes:
 def to_json_values(
     datatype: str, shape: Sequence[int], data: bytes | memoryview
 ) -> npt.NDArray[np.generic] | list[str]:
-    """The elements as JSON has them, flat: numbers in an array.  Raises ``TensorError`` for what it can not say."""
+    """The elements as JSON has them, flat: numbers in an array, and of such a type that their text tells all of them.
+
+    Raises ``TensorError`` for what it can not say.
+    """
     check_size(datatype, shape, data)
     if datatype == "BF16":
         raise TensorError("BF16 can not be told in JSON: ask for binary data")
@@ -234,7 +237,8 @@ def to_json_values(
     values = np.frombuffer(data, DATATYPES[datatype])
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise TensorError("NaN and infinity can not be told in JSON: ask for binary data")
-    return values
+    # As double: the least digits of a FP32 are enough for it, but not for who reads them as JSON's numbers are read.
+    return values.astype(np.float64) if values.dtype.kind == "f" else values
 
 
 def _flat(values: Any) -> list[Any]:

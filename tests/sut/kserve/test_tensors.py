@@ -1,5 +1,6 @@
 """Contents and arrays are two forms of one thing, and what is not whole is refused."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -221,3 +222,9 @@ def test_what_json_tells_comes_back(typed: tuple[str, np.ndarray]) -> None:
     else:
         text = orjson.dumps(to_json_values(datatype, array.shape, contents), option=orjson.OPT_SERIALIZE_NUMPY)
         assert from_json_values(orjson.loads(text), datatype) == contents
+
+
+def test_json_tells_all_digits() -> None:
+    values = np.array([0.1, 1 / 3], np.float32)
+    text = orjson.dumps(to_json_values("FP32", (2,), values.tobytes()), option=orjson.OPT_SERIALIZE_NUMPY)
+    assert json.loads(text) == values.tolist()
