@@ -102,8 +102,8 @@ class Connection(asyncio.Protocol):
         self._rest = b""
         self._decoder = hpack.Decoder()
         self._inference = GrpcInference()
-        self._paths: dict[int, tuple[str, int]] = {}
-        """Of each request whose body is to come: its method, and where its first frame begins."""
+        self._methods: dict[int, str] = {}
+        """By stream, of requests whose body is to come."""
         self._known: _Known | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -123,6 +123,7 @@ class Connection(asyncio.Protocol):
 
     def _frames(self, data: bytes) -> None:
         at, known, out = 0, self._known, []
+        opened, begun = 0, 0  # the last stream whose headers came, and where
         while at + 9 <= len(data):
             if known is not None and at + known.size <= len(data):
                 count, answers = known.answers(data, at)
@@ -142,16 +143,17 @@ class Connection(asyncio.Protocol):
                 out.append(frame(F_PING, ACK, 0, payload))
             elif kind == F_HEADERS:
                 fields: dict[Any, Any] = dict(self._decoder.decode(payload))
-                self._paths[stream] = (fields[":path"].rpartition("/")[2], at)
+                self._methods[stream] = fields[":path"].rpartition("/")[2]
+                opened, begun = stream, at
             elif kind == F_DATA and flags & END_STREAM:
-                method, first = self._paths.pop(stream)
+                method = self._methods.pop(stream)
                 pieces = self._answer(method, payload[PREFIX_BYTES:], stream)
                 out += pieces
                 if method == operations.MODEL_INFER.method:
                     Connection.answered += 1
-                    if first + 9 <= at:  # both of its frames are here
+                    if opened == stream:  # both of its frames are here
                         places = [0, len(pieces[0]), len(pieces[0]) + len(pieces[1])]
-                        self._known = known = _Known(data[first:end], at - first, b"".join(pieces), places)
+                        self._known = known = _Known(data[begun:end], at - begun, b"".join(pieces), places)
             at = end
         self._rest = data[at:]
         if out:
