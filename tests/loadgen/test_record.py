@@ -17,7 +17,7 @@ def test_a_table_that_nobody_holds_leaves_no_file_open() -> None:
     before = open_files()
     for _ in range(20):
         Record(100)
-    assert open_files() == before
+    assert open_files() <= before  # what other tests left may be closed meanwhile
 
 
 def test_closing_twice_closes_nothing_of_others() -> None:

@@ -254,7 +254,7 @@ def test_a_run_ends_when_no_slot_is_left(
     triton: LocalTriton, nothing_left: None, monkeypatch: pytest.MonkeyPatch, protocol: str
 ) -> None:
     monkeypatch.setattr(memory, "SPARE_SLOTS", 1)
-    run = Run(url(triton, protocol), 16 * MB, mode=Mode.PerformanceOnly, count=200, slots=2, deadline_s=0.002).drive()
+    run = Run(url(triton, protocol), 16 * MB, mode=Mode.PerformanceOnly, count=200, slots=2, deadline_s=0.0005).drive()
     assert run.test.answers.aborted is not None
     assert "no shared memory is left" in run.test.answers.aborted
     assert run.test.answers.answered == run.test.answers.issued
