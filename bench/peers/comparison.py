@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.peers import results
+from bench.peers import against, results
 from bench.peers.goal import Figure, Round, Row, number
-from bench.peers.rounds import OURS, Measure, Rounds, compact, run_rounds
+from bench.peers.rounds import OURS, Measure, Rounds, run_rounds
 
 _OUTPUT = Path(__file__).resolve().parent / "RESULTS.md"
 
@@ -34,6 +34,8 @@ class Comparison:
     """How it is measured: Markdown, after the machine."""
     seconds: float
     """The length of a plain run unless the user says otherwise."""
+    revisions: tuple[str, ...] = ()
+    """What ``--against`` measures; where empty, it is refused."""
 
     @property
     def module(self) -> str:
@@ -41,28 +43,44 @@ class Comparison:
 
     def options(self, words: Sequence[str], names: Sequence[str]) -> argparse.Namespace:
         """``names``: what ``--only`` takes."""
-        names = sorted(set(names))
         parser = argparse.ArgumentParser(
-            prog=f"python -m {self.module}", description=f"Measure {OURS} beside {' and '.join(self.tools)}, in turns."
+            prog=f"python -m {self.module}",
+            description=f"Measure {OURS} beside {' and '.join(self.tools)}, or beside an older revision, in turns.",
+            epilog=f"--against: {against.RULE} Exit status: {against.STATUSES}.",
         )
-        parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds of every measure (default: 5)")
         parser.add_argument(
-            "--time", type=float, default=self.seconds, metavar="S",
-            help=f"length of a plain run in seconds (default: {self.seconds:g}); longer ones grow with it",
+            "--against", metavar="REV",
+            help="measure an older revision of this checkout instead of other tools: it gets a git worktree and an "
+            "environment of its own in the cache folder, and the table is printed",
         )  # fmt: skip
         parser.add_argument(
-            "--only", nargs="+", choices=names, metavar="NAME", help=f"these measures only: {', '.join(names)}"
-        )
+            "--rounds", type=int, metavar="N",
+            help=f"rounds of every measure (default: 5; with --against {against.ROUNDS}, the fewest to judge by)",
+        )  # fmt: skip
         parser.add_argument(
-            "--output",
-            type=Path,
-            default=_OUTPUT,
-            metavar="F",
-            help="the Markdown file (default: bench/peers/RESULTS.md)",
-        )
+            "--time", type=float, metavar="S",
+            help=f"length of a plain run in seconds (default: {self.seconds:g}, with --against {against.SECONDS:g}); "
+            "longer ones grow with it",
+        )  # fmt: skip
+        parser.add_argument(
+            "--only", nargs="+", metavar="NAME",
+            help=f"these measures only: {', '.join(sorted(set(names)))}; with --against {', '.join(self.revisions)}",
+        )  # fmt: skip
+        parser.add_argument(
+            "--output", type=Path, metavar="F",
+            help="the Markdown file (default: bench/peers/RESULTS.md; with --against none)",
+        )  # fmt: skip
         options = parser.parse_args(words)
+        if options.against is not None and not self.revisions:
+            parser.error(f"--against: {self.name} has no measure that compares revisions")
+        rounds, seconds = (5, self.seconds) if options.against is None else (against.ROUNDS, against.SECONDS)
+        options.rounds = rounds if options.rounds is None else options.rounds
+        options.time = seconds if options.time is None else options.time
         if options.rounds < 1 or not options.time > 0:
             parser.error("--rounds and --time must be above 0")
+        known = set(names if options.against is None else self.revisions)
+        if unknown := sorted(set(options.only or ()) - known):
+            parser.error(f"--only: unknown {', '.join(unknown)} (choose from {', '.join(sorted(known))})")
         options.command = shlex.join(["python", "-m", self.module, *words])
         return options
 
@@ -72,10 +90,8 @@ class Comparison:
         chosen = [m for m in measures if not options.only or {m.name, m.family} & set(options.only)]
         rounds = run_rounds(chosen, options.rounds, options.time)
         machine = results.machine(self.distributions, load)
-        results.put_section(options.output, self.name, self.section(chosen, rounds, options.command, machine))
-        raw = options.output.parent / self.name / "rounds.json"
-        raw.parent.mkdir(parents=True, exist_ok=True)
-        raw.write_text(compact(rounds), encoding="utf-8")
+        section = self.section(chosen, rounds, options.command, machine)
+        results.put(options.output or _OUTPUT, self.name, section, rounds)
 
     def section(self, chosen: Sequence[Measure], rounds: Rounds, command: str, machine: str) -> str:
         """The Markdown of the comparison."""

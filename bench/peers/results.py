@@ -10,9 +10,18 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from bench.peers.rounds import Rounds, compact
 from loadgen import environment
 
 _TITLE = "# Drumfire beside other tools\n"
+
+
+def put(path: Path, name: str, section: str, rounds: Rounds) -> None:
+    """The section into its Markdown file, and the raw rounds into a folder of the section's name beside it."""
+    put_section(path, name, section)
+    raw = path.parent / name / "rounds.json"
+    raw.parent.mkdir(parents=True, exist_ok=True)
+    raw.write_text(compact(rounds), encoding="utf-8")
 
 
 def put_section(path: Path, name: str, section: str) -> None:

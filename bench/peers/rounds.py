@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -44,20 +43,30 @@ class Measure:
         return self.name.partition("@")[0]
 
 
-def run_rounds(chosen: Sequence[Measure], count: int, seconds: float) -> Rounds:
-    """All measures round by round; the side that goes first changes with the round."""
-    rounds: dict[str, list[Round]] = defaultdict(list)
+def run_rounds(
+    chosen: Sequence[Measure],
+    count: int,
+    seconds: float,
+    *,
+    ours: str = OURS,
+    rounds: dict[str, list[Round]] | None = None,
+) -> Rounds:
+    """All measures round by round; the side that goes first changes with the round.
+
+    ``rounds``: where they go, so that a caller that is interrupted has those that ended.
+    """
+    rounds = {} if rounds is None else rounds
     for at in range(count):
         for one in chosen:
             if one.once and at:
                 continue
-            sides = [(OURS, one.ours), *one.theirs.items()]
+            sides = [(ours, one.ours), *one.theirs.items()]
             first = at % len(sides)
             told = {
                 name: _measure(f"round {at + 1}/{count} {one.name} {name}", side, seconds)
                 for name, side in sides[first:] + sides[:first]
             }
-            rounds[one.name].append(Round(told.pop(OURS), told))
+            rounds.setdefault(one.name, []).append(Round(told.pop(ours), told))
     return rounds
 
 

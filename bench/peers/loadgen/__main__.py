@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from bench.peers import against
 from bench.peers.comparison import Comparison
 from bench.peers.loadgen.measures import MEASURES, REFERENCE
+from bench.peers.loadgen.revisions import CASES
 
 COMPARISON = Comparison(
     "loadgen",
@@ -15,12 +17,15 @@ COMPARISON = Comparison(
     "Medians over the rounds; both sides in turns, each measurement in a fresh process, through its fastest\n"
     "public Python API and with a system that answers at once, unless a row says otherwise.",
     seconds=1,
+    revisions=tuple(case.name for case in CASES),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     options = COMPARISON.options(words, [name for m in MEASURES for name in (m.name, m.family)])
+    if options.against is not None:
+        return against.compare(COMPARISON.name, options, CASES)
     COMPARISON.carry_out(options, MEASURES)
     return 0
 

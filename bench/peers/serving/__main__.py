@@ -6,10 +6,12 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 
+from bench.peers import against
 from bench.peers.comparison import Comparison
 from bench.peers.process import MeasurementError
 from bench.peers.serving.environments import REQUIREMENTS
 from bench.peers.serving.measures import ANOTHER, NAMES, chosen, measures, others
+from bench.peers.serving.revisions import CASES
 from sut.triton.local_environment import LocalTritonError, check_platform
 
 COMPARISON = Comparison(
@@ -29,6 +31,7 @@ COMPARISON = Comparison(
     "the added latency Server on the same seeded schedule, from whose times latency counts. Server CPU is that of all\n"
     "its processes, by its own count of requests.",
     seconds=4,
+    revisions=tuple(case.name for case in CASES),
 )
 
 
@@ -36,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """0, or 2 where the platform has no local Triton."""
     words = sys.argv[1:] if arguments is None else arguments
     options = COMPARISON.options(words, [name for one in NAMES for name in (one, one.partition("@")[0])])
+    if options.against is not None:
+        return against.compare(COMPARISON.name, options, CASES)
     try:
         check_platform()
         identities, missing = others(chosen(options.only), _say)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.peers.process import MeasurementError, run
+from bench.peers.process import PROGRAM, MeasurementError, run
 from bench.peers.serving.servers import IDENTITY, Running, Start, watched
 from bench.peers.triton.server import Served
 
@@ -54,11 +54,14 @@ def in_process(words: Sequence[str], seconds: float) -> dict[str, float]:
     return {"rate_per_s": rate, "all_cpu_ns_per_request": _cpu_ns(result), "requests": result["delivered"]["samples"]}
 
 
-def carry_out(words: Sequence[str]) -> tuple[Mapping[str, Any], Columns]:
-    """A run of the command line: its result and columns.  Raises ``MeasurementError``, also where it has errors."""
+def carry_out(words: Sequence[str], program: Sequence[str] = PROGRAM) -> tuple[Mapping[str, Any], Columns]:
+    """A run of the command line that ``program`` starts: its result and columns.
+
+    Raises ``MeasurementError``, also where it has errors.
+    """
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made) / "run"
-        command = [sys.executable, "-m", "bench", *words, "--json", "--no-dashboard", "--output", str(folder)]
+        command = [*program, *words, "--json", "--no-dashboard", "--output", str(folder)]
         result = run(command, fine=JUDGED).document
         columns = {path.stem: np.load(path) for path in (folder / "columns").glob("*.npy")}
     return without_errors(result), columns

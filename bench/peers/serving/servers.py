@@ -24,7 +24,7 @@ from typing import IO
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.peers.process import ROOT, MeasurementError
+from bench.peers.process import PROGRAM, ROOT, MeasurementError
 from bench.peers.triton.server import Served, counts, cpu_seconds
 from sut import models
 from sut.cache import cache_folder
@@ -74,10 +74,10 @@ def watched(server: Running) -> Iterator[Served]:
 
 
 @contextmanager
-def drumfire(backend: str, model: str, *options: str) -> Iterator[Running]:
-    """``drumfire serve`` with one model."""
+def drumfire(backend: str, model: str, *options: str, program: Sequence[str] = PROGRAM) -> Iterator[Running]:
+    """``drumfire serve`` with one model, of this checkout unless another ``program`` is named."""
     ports = [word for name in ("http", "grpc", "metrics") for word in (f"--{name}-port", "0")]
-    words = [*(sys.executable, "-m", "bench", "serve", backend, model), *options, *ports, "--json", "--no-dashboard"]
+    words = [*program, "serve", backend, model, *options, *ports, "--json", "--no-dashboard"]
     with _started(words) as process:
         told = json.loads(process.wait_for(process.json_line))
         grpc, http = (told[name].partition("://")[2] for name in ("grpc", "http"))

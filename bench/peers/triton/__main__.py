@@ -5,8 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from bench.peers import against
 from bench.peers.comparison import Comparison
 from bench.peers.process import MeasurementError
+from bench.peers.serving import servers
+from bench.peers.triton import revisions
 from bench.peers.triton.environments import CLIENT, PERF_ANALYZER
 from bench.peers.triton.measures import CASES, TOOLS, measures, tools
 from sut.triton.local import LocalTriton, LocalTritonError
@@ -25,6 +28,7 @@ COMPARISON = Comparison(
     "*from the sending* is all that perf_analyzer knows; with a rate to keep, ours counts from the schedule as well.\n"
     "Each side draws its own Poisson schedule, the same one in every run, so the rates differ around what was asked.",
     seconds=4,
+    revisions=revisions.NAMES,
 )
 
 
@@ -33,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     options = COMPARISON.options(words, [name for case in CASES for name in (case, case.partition("@")[0])])
     try:
+        if options.against is not None:
+            with servers.drumfire(*revisions.SERVED) as identity:
+                return against.compare(COMPARISON.name, options, revisions.cases(identity))
         found = tools(_say)
         with LocalTriton(say=_say) as server:
             COMPARISON.carry_out(options, measures(server, found))

@@ -1,0 +1,274 @@
+"""This checkout beside an older revision of it, both measured in turns in one run: was anything made slower?
+
+Both are driven by what is stable between revisions, the command line and its JSON; no module of the older one is
+imported, so the two may differ in layout.  The older one lies in a git worktree with an environment of its own, in the
+cache folder.  A pair is one measurement of each, one right after the other; the one that goes first changes from pair
+to pair (ABBA), so neither a machine that slows down steadily nor the place within a pair favours a side.  ``RULE`` says
+how the pairs are judged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import math
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench.peers import results
+from bench.peers.goal import Figure, Round, number, times_better
+from bench.peers.process import PROGRAM, ROOT, MeasurementError
+from bench.peers.rounds import Measure, run_rounds
+from sut.cache import cache_folder
+from sut.environments import EnvironmentFailed, made
+
+ROUNDS = 8
+"""The fewest that ``interval`` can judge."""
+SECONDS = 2.0
+BEFORE = "before"
+RULE = (
+    "Each pair gives a ratio, turned so that above 1 is better now. The spread is an interval of pair ratios around\n"
+    "their median, by rank, that holds the true median in at least 99 % of cases (the sign test turned round; with 8\n"
+    "to 11 pairs it is the least to the greatest). A measure is *slower* where the whole spread is below 1 and the\n"
+    "median is more than 2 % below it, *faster* likewise above. *Within spread* says no more than that: what the spread\n"
+    "covers can hide in it."
+)
+STATUSES = (
+    "0 nothing is slower, 1 a measure is slower, 2 the older revision cannot be had or a measure has no pair, as one\n"
+    "of its sides always failed, 130 interrupted: what was measured until then is printed"
+)
+_DOUBT = 0.01
+_NOTICEABLE = 0.02
+"""Less comes from where code and data happen to lie in memory, which differs between two folders."""
+_OWN = {"drumfire", "pip", "setuptools"}
+_SLOWER, _FASTER, _NOT_MEASURED = "slower", "faster", "not measured"
+_INTERRUPTED = 130
+
+Program = Sequence[str]
+"""The words that start a revision's command line."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured of either revision in the same way."""
+
+    name: str
+    figures: tuple[Figure, ...]
+    run: Callable[[Program, float], dict[str, float]]
+    """From the revision and the length in seconds to figures.  Raises ``MeasurementError``."""
+
+    def measure(self, older: Program) -> Measure:
+        return Measure(self.name, self.figures, partial(self.run, PROGRAM), {BEFORE: partial(self.run, older)})
+
+
+def run_figures(result: Mapping[str, Any]) -> dict[str, float]:
+    """Figures of a run's JSON.  CPU is the generator's process, without the pacer's spin, which fills idle time."""
+    try:
+        delivered, overhead = result["delivered"], result["overhead"]
+        cpu_s = overhead["process_cpu_s"] - overhead["pacer_spin_s"]
+        return {
+            "rate_per_s": delivered["samples_per_second"],
+            "wall_ns_per_sample": 1e9 / delivered["samples_per_second"],
+            "cpu_ns_per_sample": cpu_s / delivered["samples"] * 1e9,
+            **{f"{p}_{what}_ns": float(result[f"{what}_ns"][p]) for what in ("lateness", "latency") for p in _SHOWN},
+        }
+    except (KeyError, TypeError) as error:
+        raise MeasurementError(f"the result does not hold {error}") from None
+
+
+_SHOWN = ("p50", "p99")
+
+
+# Judging.
+
+
+def interval(ratios: Sequence[float]) -> tuple[float, float] | None:
+    """The spread as ``RULE`` defines it; None where the pairs are too few for any.
+
+    The median lies outside ranks k + 1 and n - k of n with probability 2 P(X <= k), X binomial (n, 1/2): Conover,
+    Practical Nonparametric Statistics, 3rd ed., 3.2.  k is the greatest that keeps this within 1 %.
+    """
+    count, left_out, outside = len(ratios), -1, 0.0
+    while count and (outside := outside + 2 * math.comb(count, left_out + 1) / 2**count) <= _DOUBT:
+        left_out += 1
+    ordered = sorted(ratios)
+    return None if left_out < 0 else (ordered[left_out], ordered[-1 - left_out])
+
+
+def verdict(ratios: Sequence[float]) -> str:
+    if not ratios:
+        return _NOT_MEASURED
+    spread, middle = interval(ratios), statistics.median(ratios)
+    if spread is None:
+        return f"too few rounds (at least {ROUNDS})"
+    if spread[0] <= 1 <= spread[1]:
+        return "within spread"
+    if 1 - _NOTICEABLE <= middle <= 1 + _NOTICEABLE:
+        return f"within {_NOTICEABLE:.0%}"
+    return _SLOWER if middle < 1 else _FASTER
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A figure over its pairs; a round that one side failed is no pair."""
+
+    figure: Figure
+    pairs: Sequence[tuple[float, float]]
+    """Now and before."""
+
+    @property
+    def verdict(self) -> str:
+        return verdict(self._ratios)
+
+    @property
+    def _ratios(self) -> list[float]:
+        return [times_better(*pair, more_is_better=self.figure.more_is_better) for pair in self.pairs]
+
+    def cells(self) -> tuple[str, ...]:
+        name = self.figure.label
+        if not self.pairs:
+            return name, "", "", "", "", "0", self.verdict
+        now, before = (statistics.median(side) / self.figure.per_unit for side in zip(*self.pairs, strict=True))
+        ratios = self._ratios
+        least, most = interval(ratios) or (min(ratios), max(ratios))
+        values = [f"{number(value)} {self.figure.unit}".rstrip() for value in (before, now)]
+        middle, spread = f"{_digits(statistics.median(ratios))}x", f"{_digits(least)} to {_digits(most)}"
+        return name, *values, middle, spread, str(len(ratios)), self.verdict
+
+
+def _digits(ratio: float) -> str:
+    """One more than elsewhere near 1, where the verdict falls."""
+    return f"{ratio:.3f}" if 0.1 <= ratio < 10 else number(ratio)
+
+
+def rows(cases: Iterable[Case], rounds: Mapping[str, Sequence[Round]]) -> list[_Row]:
+    """A row for each figure of the cases, judged by the rounds so far."""
+    return [
+        _Row(figure, [(r.ours[name], r.theirs[BEFORE][name]) for r in rounds.get(case.name, ()) if _told(r, name)])
+        for case in cases
+        for figure in case.figures
+        for name in [figure.ours]
+    ]
+
+
+def _told(one: Round, name: str) -> bool:
+    return name in one.ours and name in one.theirs.get(BEFORE, {})
+
+
+# Carrying out.
+
+
+def compare(name: str, options: argparse.Namespace, cases: Sequence[Case]) -> int:
+    """Measure, then print the table.  Returns the exit status, by ``STATUSES``."""
+    chosen = [case for case in cases if not options.only or case.name in options.only]
+    load, rounds, interrupted = os.getloadavg(), dict[str, list[Round]](), False
+    try:
+        revision = commit(options.against)
+        older = environment(revision)
+        try:
+            measures = [case.measure(drumfire(older)) for case in chosen]
+            run_rounds(measures, options.rounds, options.time, ours="now", rounds=rounds)
+        except KeyboardInterrupt:
+            interrupted = True
+            print("\ninterrupted: what was measured so far", file=sys.stderr)
+    except MeasurementError as error:
+        print(f"bench.peers.{name}: {error}", file=sys.stderr)
+        return 2
+    judged = rows(chosen, rounds)
+    section = "\n\n".join(
+        (
+            f"## {name}: now beside {options.against}",
+            "\n".join((results.machine((), load), *_sides(revision, older), f"* command: `{options.command}`")),
+            RULE,
+            results.table(
+                ("measure", BEFORE, "now", "times better", "spread", "pairs", "verdict"),
+                [row.cells() for row in judged],
+            ),
+        )
+    )
+    print(section)
+    if options.output is not None:
+        results.put(options.output, f"{name}-against", section, rounds)
+    verdicts = {row.verdict for row in judged}
+    if interrupted:
+        return _INTERRUPTED
+    return 2 if _NOT_MEASURED in verdicts else int(_SLOWER in verdicts)
+
+
+def _sides(revision: str, older: Path) -> Iterable[str]:
+    changed = ", with uncommitted changes, which are measured too" if _git(ROOT, "status", "--porcelain") else ""
+    yield f"* now: {_git(ROOT, 'rev-parse', '--short=10', 'HEAD')}{changed}"
+    yield f"* before: {_git(ROOT, 'show', '--no-patch', '--format=%h %cs %s', '--abbrev=10', revision)}"
+    here = _packages(sys.path)
+    before = _packages(map(str, older.glob("lib/python*/site-packages")))
+    differ = [name for name in sorted(before.keys() & here.keys() - _OWN) if before[name] != here[name]]
+    if differ:
+        yield f"* packages that differ: {', '.join(f'{one} {before[one]} before, {here[one]} now' for one in differ)}"
+
+
+def _packages(path: Iterable[str]) -> dict[str, str]:
+    return {found.name.lower(): found.version for found in importlib.metadata.distributions(path=list(path))}
+
+
+# The older revision.
+
+
+def commit(revision: str) -> str:
+    """The full hash of a commit of this checkout.  Raises ``MeasurementError``."""
+    if not (ROOT / ".git").exists():
+        raise MeasurementError(f"{ROOT} is not a git checkout: --against needs one")
+    try:
+        return _git(ROOT, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    except MeasurementError as error:
+        raise MeasurementError(f"no such revision: {revision}{f' ({error})' if str(error) else ''}") from None
+
+
+def environment(revision: str) -> Path:
+    """The folder of an environment with that commit alone, made on first use.  Raises ``MeasurementError``."""
+    cache = cache_folder().absolute() / "against"
+    tree = cache / revision[:12]
+    try:
+        if not _is_checkout(tree, revision):
+            shutil.rmtree(tree, ignore_errors=True)
+            _say(f"checking out {revision[:12]} into {tree}")
+            _git(ROOT, "worktree", "add", "--quiet", "--force", "--detach", str(tree), revision)
+        constraints = tree / "constraints.txt"
+        options = ["--constraint", str(constraints)] if constraints.exists() else []
+        return made(cache, tree.name, [str(tree)], _say, options=[*options, "--editable"])
+    except (EnvironmentFailed, OSError) as error:
+        raise MeasurementError(str(error)) from None
+
+
+def drumfire(environment: Path) -> Program:
+    """The console script of an environment; isolated (-I), so that PYTHONPATH does not put this checkout before it."""
+    return [str(environment / "bin" / "python"), "-I", str(environment / "bin" / "drumfire")]
+
+
+def _is_checkout(tree: Path, revision: str) -> bool:
+    """Whether the folder holds exactly that commit."""
+    try:
+        return _git(tree, "rev-parse", "HEAD") == revision and not _git(tree, "status", "--porcelain")
+    except MeasurementError:
+        return False
+
+
+def _git(folder: Path, *words: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise MeasurementError(f"git cannot be started: {error}") from None
+    if done.returncode:
+        raise MeasurementError(done.stderr.strip().rpartition("\n")[2])
+    return done.stdout.strip()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,54 @@
+"""What two revisions of the server are compared by: the identity model over gRPC and HTTP, one client for both.
+
+The client is this checkout's; each measurement has a fresh server.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from bench.peers.against import Case, Program, run_figures
+from bench.peers.goal import both
+from bench.peers.serving import servers
+from bench.peers.serving.client import Load, carry_out, closed_loop, one_input
+from bench.peers.serving.servers import IDENTITY
+
+_PROTOCOLS = {"grpc": "gRPC", "http": "HTTP"}
+_AT_ONCE = 16
+_RATE = 2000
+
+
+def _saturated(protocol: str, program: Program, seconds: float) -> dict[str, float]:
+    start = partial(servers.drumfire, "null", IDENTITY, program=program)
+    return closed_loop(start, Load(IDENTITY, protocol, _AT_ONCE), seconds)
+
+
+def _paced(protocol: str, program: Program, seconds: float) -> dict[str, float]:
+    with servers.drumfire("null", IDENTITY, program=program) as server:
+        address = server.grpc if protocol == "grpc" else server.http
+        ask = ["run", "triton", IDENTITY, "--url", f"{protocol}://{address}", *one_input()]
+        return run_figures(carry_out([*ask, "--scenario", "Server", "--qps", str(_RATE), "--time", f"{seconds:g}"])[0])
+
+
+CASES = tuple(
+    case
+    for protocol, label in _PROTOCOLS.items()
+    for case in (
+        Case(
+            protocol,
+            (
+                both(f"{label}, {_AT_ONCE} at a time: requests", "rate_per_s", "1/s", more_is_better=True),
+                both(f"{label}, {_AT_ONCE} at a time: server CPU a request", "server_cpu_ns_per_request", "us", 1e3),
+            ),
+            partial(_saturated, protocol),
+        ),
+        Case(
+            f"{protocol}@{_RATE}",
+            (
+                both(f"{label} at {_RATE:,}/s: latency p50", "p50_latency_ns", "us", 1e3),
+                both(f"{label} at {_RATE:,}/s: latency p99", "p99_latency_ns", "us", 1e3),
+            ),
+            partial(_paced, protocol),
+        ),
+    )
+)
