@@ -38,8 +38,8 @@ RULE = (
     "Each pair gives a ratio, turned so that above 1 is better now. The spread is an interval of pair ratios around\n"
     "their median, by rank, that holds the true median in at least 99 % of cases (the sign test turned round; with 8\n"
     "to 11 pairs it is the least to the greatest). A measure is *slower* where the whole spread is below 1 and the\n"
-    "median is more than 2 % below it, *faster* likewise above. *Within spread* says no more than that: what the spread\n"
-    "covers can hide in it."
+    "median is more than 2 % below it, *faster* likewise above. *Within spread* says no more than that:\n"
+    "a difference as large as the spread can hide in it."
 )
 STATUSES = (
     "0 nothing is slower, 1 a measure is slower, 2 the older revision cannot be had or a measure has no pair, as one\n"
@@ -78,13 +78,14 @@ def run_figures(result: Mapping[str, Any]) -> dict[str, float]:
             "rate_per_s": delivered["samples_per_second"],
             "wall_ns_per_sample": 1e9 / delivered["samples_per_second"],
             "cpu_ns_per_sample": cpu_s / delivered["samples"] * 1e9,
-            **{f"{p}_{what}_ns": float(result[f"{what}_ns"][p]) for what in ("lateness", "latency") for p in _SHOWN},
+            **{
+                f"{p}_{what}_ns": float(result[f"{what}_ns"][p])
+                for what in ("lateness", "latency")
+                for p in ("p50", "p99")
+            },
         }
     except (KeyError, TypeError) as error:
         raise MeasurementError(f"the result does not hold {error}") from None
-
-
-_SHOWN = ("p50", "p99")
 
 
 # Judging.
@@ -104,8 +105,6 @@ def interval(ratios: Sequence[float]) -> tuple[float, float] | None:
 
 
 def verdict(ratios: Sequence[float]) -> str:
-    if not ratios:
-        return _NOT_MEASURED
     spread, middle = interval(ratios), statistics.median(ratios)
     if spread is None:
         return f"too few rounds (at least {ROUNDS})"
@@ -116,51 +115,23 @@ def verdict(ratios: Sequence[float]) -> str:
     return _SLOWER if middle < 1 else _FASTER
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A figure over its pairs; a round that one side failed is no pair."""
-
-    figure: Figure
-    pairs: Sequence[tuple[float, float]]
-    """Now and before."""
-
-    @property
-    def verdict(self) -> str:
-        return verdict(self._ratios)
-
-    @property
-    def _ratios(self) -> list[float]:
-        return [times_better(*pair, more_is_better=self.figure.more_is_better) for pair in self.pairs]
-
-    def cells(self) -> tuple[str, ...]:
-        name = self.figure.label
-        if not self.pairs:
-            return name, "", "", "", "", "0", self.verdict
-        now, before = (statistics.median(side) / self.figure.per_unit for side in zip(*self.pairs, strict=True))
-        ratios = self._ratios
-        least, most = interval(ratios) or (min(ratios), max(ratios))
-        values = [f"{number(value)} {self.figure.unit}".rstrip() for value in (before, now)]
-        middle, spread = f"{_digits(statistics.median(ratios))}x", f"{_digits(least)} to {_digits(most)}"
-        return name, *values, middle, spread, str(len(ratios)), self.verdict
+def row(figure: Figure, rounds: Iterable[Round]) -> tuple[str, ...]:
+    """The cells of a figure, the verdict last.  A round that one side failed is no pair."""
+    name = figure.ours
+    pairs = [(r.ours[name], r.theirs[BEFORE][name]) for r in rounds if name in r.ours and name in r.theirs[BEFORE]]
+    if not pairs:
+        return figure.label, "", "", "", "", "0", _NOT_MEASURED
+    now, before = (statistics.median(side) / figure.per_unit for side in zip(*pairs, strict=True))
+    values = (f"{number(value)} {figure.unit}".rstrip() for value in (before, now))
+    ratios = [times_better(*pair, more_is_better=figure.more_is_better) for pair in pairs]
+    least, most = interval(ratios) or (min(ratios), max(ratios))
+    spread = f"{_digits(least)} to {_digits(most)}"
+    return figure.label, *values, f"{_digits(statistics.median(ratios))}x", spread, str(len(pairs)), verdict(ratios)
 
 
 def _digits(ratio: float) -> str:
     """One more than elsewhere near 1, where the verdict falls."""
     return f"{ratio:.3f}" if 0.1 <= ratio < 10 else number(ratio)
-
-
-def rows(cases: Iterable[Case], rounds: Mapping[str, Sequence[Round]]) -> list[_Row]:
-    """A row for each figure of the cases, judged by the rounds so far."""
-    return [
-        _Row(figure, [(r.ours[name], r.theirs[BEFORE][name]) for r in rounds.get(case.name, ()) if _told(r, name)])
-        for case in cases
-        for figure in case.figures
-        for name in [figure.ours]
-    ]
-
-
-def _told(one: Round, name: str) -> bool:
-    return name in one.ours and name in one.theirs.get(BEFORE, {})
 
 
 # Carrying out.
@@ -173,33 +144,34 @@ def compare(name: str, options: argparse.Namespace, cases: Sequence[Case]) -> in
     try:
         revision = commit(options.against)
         older = environment(revision)
-        try:
-            measures = [case.measure(drumfire(older)) for case in chosen]
-            run_rounds(measures, options.rounds, options.time, ours="now", rounds=rounds)
-        except KeyboardInterrupt:
-            interrupted = True
-            print("\ninterrupted: what was measured so far", file=sys.stderr)
+        sides = list(_sides(revision, older))
+        measures = [case.measure(drumfire(older)) for case in chosen]
     except MeasurementError as error:
         print(f"bench.peers.{name}: {error}", file=sys.stderr)
         return 2
-    judged = rows(chosen, rounds)
+    except KeyboardInterrupt:
+        print(f"bench.peers.{name}: interrupted before anything was measured", file=sys.stderr)
+        return _INTERRUPTED
+    try:
+        run_rounds(measures, options.rounds, options.time, ours="now", rounds=rounds)
+    except KeyboardInterrupt:
+        interrupted = True
+        print("\ninterrupted: what was measured so far", file=sys.stderr)
+    table = [row(figure, rounds.get(case.name, ())) for case in chosen for figure in case.figures]
     section = "\n\n".join(
         (
             f"## {name}: now beside {options.against}",
-            "\n".join((results.machine((), load), *_sides(revision, older), f"* command: `{options.command}`")),
+            "\n".join((results.machine((), load), *sides, f"* command: `{options.command}`")),
             RULE,
-            results.table(
-                ("measure", BEFORE, "now", "times better", "spread", "pairs", "verdict"),
-                [row.cells() for row in judged],
-            ),
+            results.table(("measure", BEFORE, "now", "times better", "spread", "pairs", "verdict"), table),
         )
     )
     print(section)
     if options.output is not None:
         results.put(options.output, f"{name}-against", section, rounds)
-    verdicts = {row.verdict for row in judged}
     if interrupted:
         return _INTERRUPTED
+    verdicts = {cells[-1] for cells in table}
     return 2 if _NOT_MEASURED in verdicts else int(_SLOWER in verdicts)
 
 

@@ -9,8 +9,8 @@ from bench.peers.against import Case, Program, run_figures
 from bench.peers.goal import both
 from bench.peers.serving.client import carry_out
 
-_OFFLINE_QPS = 5_000_000
-"""Sizes the one query: 11 million samples at 2 s, whose table takes some 320 MB."""
+_OFFLINE_QPS = 2_000_000
+"""Sizes the one query: 4.4 million samples at 2 s, whose table takes some 130 MB."""
 _RATE = 10_000
 
 
