@@ -70,14 +70,18 @@ class Case:
 
 
 def run_figures(result: Mapping[str, Any]) -> dict[str, float]:
-    """Figures of a run's JSON.  CPU is the generator's process, without the pacer's spin, which fills idle time."""
+    """Figures of a run's JSON.
+
+    CPU is that of the generator's process without the pacer's spin, which fills idle time.  The spin is recorded as
+    wall time: where the system took the core away during much of it nothing is left, and that run tells no CPU.
+    """
     try:
         delivered, overhead = result["delivered"], result["overhead"]
         cpu_s = overhead["process_cpu_s"] - overhead["pacer_spin_s"]
         return {
             "rate_per_s": delivered["samples_per_second"],
             "wall_ns_per_sample": 1e9 / delivered["samples_per_second"],
-            "cpu_ns_per_sample": cpu_s / delivered["samples"] * 1e9,
+            **({"cpu_ns_per_sample": cpu_s / delivered["samples"] * 1e9} if cpu_s > 0 else {}),
             **{
                 f"{p}_{what}_ns": float(result[f"{what}_ns"][p])
                 for what in ("lateness", "latency")
@@ -144,7 +148,7 @@ def compare(name: str, options: argparse.Namespace, cases: Sequence[Case]) -> in
     try:
         revision = commit(options.against)
         older = environment(revision)
-        sides = list(_sides(revision, older))
+        about = "\n".join((results.machine((), load), *_sides(revision, older), f"* command: `{options.command}`"))
         measures = [case.measure(drumfire(older)) for case in chosen]
     except MeasurementError as error:
         print(f"bench.peers.{name}: {error}", file=sys.stderr)
@@ -161,7 +165,7 @@ def compare(name: str, options: argparse.Namespace, cases: Sequence[Case]) -> in
     section = "\n\n".join(
         (
             f"## {name}: now beside {options.against}",
-            "\n".join((results.machine((), load), *sides, f"* command: `{options.command}`")),
+            about,
             RULE,
             results.table(("measure", BEFORE, "now", "times better", "spread", "pairs", "verdict"), table),
         )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -197,7 +198,7 @@ def test_every_command_is_one_that_the_command_line_takes(monkeypatch: pytest.Mo
 
 def test_a_run_becomes_figures() -> None:
     percentiles = {"p50": 1, "p99": 2}
-    result = {
+    result: dict[str, Any] = {
         "delivered": {"samples": 1000, "samples_per_second": 500.0},
         "overhead": {"process_cpu_s": 1.5, "pacer_spin_s": 0.5},
         "lateness_ns": percentiles,
@@ -205,6 +206,8 @@ def test_a_run_becomes_figures() -> None:
     }
     told = run_figures(result)
     assert (told["cpu_ns_per_sample"], told["wall_ns_per_sample"], told["p99_lateness_ns"]) == (1e6, 2e6, 2)
+    overhead = {"process_cpu_s": 1.5, "pacer_spin_s": 1.6}
+    assert told.keys() - run_figures(result | {"overhead": overhead}).keys() == {"cpu_ns_per_sample"}
     for broken in ({}, result | {"latency_ns": None}, result | {"overhead": {"process_cpu_s": 1.5}}):
         with pytest.raises(MeasurementError, match="the result does not hold"):
             run_figures(broken)
