@@ -10,13 +10,15 @@ import asyncio
 import datetime as datetime_module
 import os
 import selectors
+import sys
 import time
+from types import CodeType
 from typing import Any
 
 S = 1_000_000_000  # ns
 _BEGIN_NS = 1_000 * S
 _WALL_BEGIN = (2024, 5, 6, 7, 8, 9)  # UTC
-_SPIN_READS, _SPIN_STEP_NS = 1_000, 100
+_SPIN_READS, _SPIN_STEP_NS = 300, 100
 
 
 class Clock:
@@ -26,20 +28,29 @@ class Clock:
         self.reset()
 
     def reset(self) -> None:
-        self.now_ns, self._reads = _BEGIN_NS, 0
+        self.now_ns = _BEGIN_NS
+        self.turn()
 
     def advance(self, ns: int) -> None:
-        self.now_ns, self._reads = self.now_ns + ns, 0
+        self.now_ns += ns
+        self.turn()
 
     def read(self) -> int:
-        """Reads cost no time, so that their number does not matter; but a loop that spins on the clock must end."""
-        self._reads += 1
+        """Reads cost no time, so that their number does not matter; but a loop that spins on the clock must end.
+
+        A place in the code spins if it reads again and again, nobody else does, and the event loop does not turn.
+        """
+        frame = sys._getframe(1)
+        place = (frame.f_code, frame.f_lasti)
+        self._reads = self._reads + 1 if place == self._place else 1
+        self._place = place
         if self._reads > _SPIN_READS:
             self.now_ns += _SPIN_STEP_NS
         return self.now_ns
 
     def turn(self) -> None:
         """The event loop turned: whoever reads the clock now does not spin on it."""
+        self._place: tuple[CodeType, int] | None = None
         self._reads = 0
 
 
