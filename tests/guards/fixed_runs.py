@@ -19,7 +19,8 @@ Left out, because it varies with the checkout or the machine:
 
 * detail log: pid, tid, file and line of each entry; the values of ``loadgen_version``, ``loadgen_build_*``,
   ``loadgen_git_*`` and ``loadgen_file_sha1``.
-* result.json: ``tool``, ``note``; of ``overhead`` the collections, switches, stolen time and the kind of timer.
+* result.json: ``tool``, ``note``; of ``overhead`` the collections, switches, stolen time and the kind of timer, and digits
+  after the ninth.
 * trace: pid and tid.
 * histograms: the compression of the .hlog (its content counts); and the .hgrm but in the runs with a ``table``, since
   the library takes a third of a second to print one.
@@ -60,6 +61,7 @@ from loadgen.config import ConfigReader  # noqa: E402
 from loadgen.find_peak import find_peak  # noqa: E402
 from loadgen.pacer import Pacer  # noqa: E402
 from loadgen.record import Record, load_columns  # noqa: E402
+from loadgen.results import Results  # noqa: E402
 from loadgen.share import Share, Slice  # noqa: E402
 from tests.guards.virtual_time import CLOCK, Loop, S  # noqa: E402
 
@@ -427,13 +429,12 @@ def performed(run: Run, folder: Path) -> dict[str, bytes]:
         directory.save(test, document, folder)
     trace.write(test, folder / trace.TRACE)
     results = test.results()
-    return contents(folder) | {
+    return contents(folder, results) | {
         "calls": lines(calls),
         "phases": lines(
             (r.phase.accuracy, r.end.name, r.issued_rows, r.lasted_ns, r.longest_stall_ns, r.start_late_ns)
             for r in test.reports
         ),
-        "results": lines([None if results is None else asdict(results)]),
         "timestamps": stamps.getvalue().encode(),
     }
 
@@ -465,10 +466,10 @@ def lines(values: Any) -> bytes:
 # What varies, and what is words.
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """The folder's files by name, and ``words``."""
+def contents(folder: Path, results: Results | None) -> dict[str, bytes]:
+    """The folder's files by name, ``results`` and ``words``."""
     found: dict[str, bytes] = {}
-    texts: dict[str, str] = {}
+    texts = {"results": lines([None if results is None else asdict(results)]).decode()}
     words: list[str] = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -514,8 +515,11 @@ def result(text: str, words: list[str]) -> str:
     found = json.loads(text)
     for name in ("tool", "note"):
         del found[name]
+    overhead = found["overhead"] or {}
     for name in ("gc_collections", "involuntary_switches", "steal_s", "exact_timer", "pacer_window_us"):
-        (found["overhead"] or {}).pop(name, None)
+        overhead.pop(name, None)
+    for name, value in overhead.items():
+        overhead[name] = float(f"{value:.9g}")  # Python 3.12 and newer add floats more exactly
     words += found["reasons"] + found["warnings"] + list(found["errors"]["messages"])
     if found["metric"] is not None:
         words.append(found["metric"]["name"])
