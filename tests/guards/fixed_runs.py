@@ -19,8 +19,8 @@ Left out, because it varies with the checkout or the machine:
 
 * detail log: pid, tid, file and line of each entry; the values of ``loadgen_version``, ``loadgen_build_*``,
   ``loadgen_git_*`` and ``loadgen_file_sha1``.
-* result.json: ``tool``, ``note``; of ``overhead`` the collections, switches, stolen time and the kind of timer, and digits
-  after the ninth.
+* result.json: ``tool``, ``note``; of ``overhead`` the collections, switches, stolen time and the kind of timer, and
+  digits after the ninth.
 * trace: pid and tid.
 * histograms: the compression of the .hlog (its content counts); and the .hgrm but in the runs with a ``table``, since
   the library takes a third of a second to print one.
@@ -116,7 +116,7 @@ class Service:
     workers: int = 0
     """Rows served at a time, first come first served; 0 is no limit."""
     stall_every: int = 0
-    """Each so-many-th call keeps the event loop for ``stall_us``."""
+    """Every n-th call keeps the event loop for ``stall_us``."""
     stall_us: int = 4000
     tokens: bool = False
     arrays: bool = False
@@ -245,7 +245,7 @@ class Run:
     interrupt_ms: int | None = None
     until_confident_ms: int | None = None
     cut_short: int | None = None
-    """Give up above so many queries over the latency bound."""
+    """Give up once more queries than this are over the latency bound."""
     patience_s: float = 2.0
     table: bool = False
     """Whether the histograms are printed as tables as well."""
@@ -357,6 +357,7 @@ RUNS = {
     "Server TEST01": Run(SERVER, SUBMISSION, audit=TEST01),
     "Offline TEST01": Run(OFFLINE, ACCURACY, audit=TEST01, service=Service(way="pieces")),
     "SingleStream TEST04": Run(SINGLE, audit=TEST04),
+    "Offline TEST04": Run(OFFLINE, audit=TEST04, service=Service(way="together")),
     "Server TEST05": Run(
         SERVER, settings={"test05": True, "min_duration_ms": 250}, user_conf="*.*.min_duration = 250\n"
         "*.Server.target_qps = 2100\n*.Server.target_latency = 3\n", model="bert",
