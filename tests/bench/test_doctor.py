@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from bench import doctor
+from loadgen import installation
 from sut.backends import BackendError
 
 
@@ -129,7 +130,7 @@ def test_extras_come_from_the_package_itself(elsewhere: dict[str, Any], monkeypa
     monkeypatch.setattr(importlib.metadata, "metadata", lambda _: Metadata())
     shown = findings()
     assert "absent-thing missing" in shown["[one]"]["value"]
-    assert "pip install '.[one]'" in shown["[one]"]["value"]
+    assert installation.command("EXTRA") in shown["extras"]["value"]
     assert "[empty]" not in shown
     assert "[test]" not in shown
 
