@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LINT := $(VENV)/lint
 INSTALL := pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+NEEDED := Drumfire needs Python 3.11 or newer, which make PYTHON=... names
 SCENARIOS ?= SingleStream MultiStream Server Offline
 TIME ?= 10
 NPROC ?= 1
@@ -33,9 +34,9 @@ clean:
 
 # venv writes activate last: an environment without it was broken off, and is made anew.
 %/bin/activate:
-	@command -v $(PYTHON) >/dev/null || { echo "Drumfire needs Python 3.11 or newer, and there is no $(PYTHON): install it, or name another with make PYTHON=..." >&2; exit 2; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Drumfire needs Python 3.11 or newer, and $(PYTHON) is %d.%d: name another with make PYTHON=..." % sys.version_info[:2])'
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: install its venv (Debian, Ubuntu: apt install python3-venv)" >&2; exit 2; }
+	@$(PYTHON) -c '' 2>/dev/null || { echo '$(PYTHON) does not run here: $(NEEDED)' >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is Python %d.%d: $(NEEDED)" % sys.version_info[:2])'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo '$(PYTHON) has no venv: install it (Debian, Ubuntu: apt install python3-venv)' >&2; exit 2; }
 	$(PYTHON) -m venv --clear $*
 
 $(VENV)/.base: $(BIN)/activate pyproject.toml constraints.txt
