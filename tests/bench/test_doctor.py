@@ -14,6 +14,7 @@ from rich.console import Console
 from bench import doctor
 from loadgen import installation
 from sut.backends import BackendError
+from sut.triton.local_environment import LocalTritonError
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +113,19 @@ def test_both_wheels_of_onnxruntime_are_a_problem(elsewhere: dict[str, Any], mon
     assert problem["mend"] == "both are installed: pip uninstall both"
     elsewhere["versions"] |= {"onnxruntime": None, "onnxruntime-gpu": None}
     assert findings()["ONNX Runtime"]["status"] == "note"  # none of them is a choice
+
+
+def test_what_a_local_triton_lacks_is_told(elsewhere: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "check_platform", lambda: None)
+    assert findings()["triton-local"]["value"] == "can be started"
+
+    def refuse() -> None:
+        raise LocalTritonError("apt install libpython3.11")
+
+    monkeypatch.setattr(doctor, "check_platform", refuse)
+    told = findings()["triton-local"]
+    assert told["value"] == "not on this machine: apt install libpython3.11"
+    assert told["status"] == "ok"  # a server elsewhere is the usual case
 
 
 def test_extras_come_from_the_package_itself(elsewhere: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -377,4 +377,4 @@ def test_a_python_without_shared_library_takes_the_systems(
     monkeypatch.setattr(local_environment.sysconfig, "get_config_var", lambda _: "/nowhere")
     monkeypatch.setattr(local_environment.ctypes.util, "find_library", lambda _: None)
     with pytest.raises(LocalTritonError, match=r"apt install libpython3\.1"):
-        local_environment._shared_python()
+        local_environment.check_platform()
