@@ -47,4 +47,4 @@ def _other_ports(triton: LocalTriton) -> str:
     """Which of Triton's usual ports were another program's."""
     found = [int(address.rpartition(":")[2]) for address in (triton.grpc, triton.http, triton.metrics)]
     taken = [str(usual) for usual, own in zip(USUAL_PORTS, found, strict=True) if own != usual]
-    return f"; taken by another program, so elsewhere: {', '.join(taken)}" if taken else ""
+    return f"; on other ports, as a program has {', '.join(taken)}" if taken else ""
