@@ -1,10 +1,12 @@
 # make run: install what the main job needs and do it.  make train, make test, make lint: likewise.  All lives in .venv.
-# An INVALID run, status 1, does not keep the other scenarios from theirs; it is told at the end.
+# An INVALID run does not keep the other scenarios from theirs; it is told at the end.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+LINT := $(VENV)/lint
+INSTALL := pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+NEEDED := Drumfire needs Python 3.11 or newer, which make PYTHON=... names
 SCENARIOS ?= SingleStream MultiStream Server Offline
 TIME ?= 10
 NPROC ?= 1
@@ -13,10 +15,7 @@ RUNS ?= 5
 .PHONY: run train test lint clean
 
 run: $(VENV)/.run
-	@status=0; for scenario in $(SCENARIOS); do \
-		$(BIN)/drumfire run onnxruntime digits cpu --scenario $$scenario --time $(TIME) || status=$$?; \
-		[ $$status -le 1 ] || exit $$status; \
-	done; exit $$status
+	@$(BIN)/python -P -m bench.scenarios --scenarios "$(SCENARIOS)" onnxruntime digits cpu --time $(TIME)
 
 train: $(VENV)/.train
 	$(BIN)/python -m training.benchmark shapes --runs $(RUNS) --nproc-per-node $(NPROC)
@@ -24,30 +23,41 @@ train: $(VENV)/.train
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/.lint
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+lint: $(LINT)/.lint
+	$(LINT)/bin/ruff check .
+	$(LINT)/bin/ruff format --check .
+	$(LINT)/bin/mypy
+	$(LINT)/bin/lint-imports
 
 clean:
 	rm -rf $(VENV)
 
-$(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+# venv writes activate last: an environment without it was broken off, and is made anew.
+%/bin/activate:
+	@$(PYTHON) -c '' 2>/dev/null || { echo '$(PYTHON) does not run here: $(NEEDED)' >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is Python %d.%d: $(NEEDED)" % sys.version_info[:2])'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo '$(PYTHON) has no venv: install it (Debian, Ubuntu: apt install python3-venv)' >&2; exit 2; }
+	$(PYTHON) -m venv --clear $*
 
-$(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
-	$(PIP) --editable '.[onnx-cpu]'
+$(VENV)/.base: $(BIN)/activate pyproject.toml constraints.txt
+	$(BIN)/$(INSTALL) .
 	@touch $@
 
-$(VENV)/.train: $(BIN)/python pyproject.toml constraints.txt
-	$(PIP) --editable '.[train]'
+$(VENV)/.run: $(BIN)/activate pyproject.toml constraints.txt
+	$(BIN)/$(INSTALL) '.[onnx-cpu]'
 	@touch $@
 
-$(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
-	$(PIP) --editable '.[onnx-cpu,tritonclient,train,test]'
+$(VENV)/.train: $(BIN)/activate pyproject.toml constraints.txt
+	$(BIN)/$(INSTALL) '.[train]'
 	@touch $@
 
-$(VENV)/.lint: $(BIN)/python pyproject.toml constraints.txt
-	$(PIP) --editable '.[lint,test]'
+$(VENV)/.test: $(BIN)/activate pyproject.toml constraints.txt
+	$(BIN)/$(INSTALL) '.[onnx-cpu,tritonclient,train,test]'
 	@touch $@
+
+# In an environment of its own: what else is installed would change what mypy sees.
+$(LINT)/.lint: $(LINT)/bin/activate pyproject.toml constraints.txt
+	$(LINT)/bin/$(INSTALL) '.[lint]'
+	@touch $@
+
+$(LINT)/bin/activate: | $(BIN)/activate

@@ -23,11 +23,12 @@ from rich.table import Table
 from rich.text import Text
 
 from bench import figures
-from loadgen import VERSION, run_on_fast_loop
+from loadgen import VERSION, installation, run_on_fast_loop
 from loadgen.environment import describe, versions
 from loadgen.pacer import Pacer
 from sut.backends import BackendError
 from sut.backends.onnxruntime import DISTRIBUTIONS, check_installation
+from sut.triton.local_environment import LocalTritonError, check_platform
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 
@@ -58,6 +59,7 @@ def diagnose() -> Found:
         *_packages(environment),
         *_extras(),
         _onnxruntime(environment),
+        _local_triton(),
         *_machine(environment),
         *_timing(environment, measured),
         *_limits(),
@@ -114,7 +116,7 @@ def _packages(environment: Found) -> Iterator[Found]:
     if importlib.util.find_spec("uvloop") is not None:
         yield _finding("uvloop", found["uvloop"] or "no package data")
     else:
-        mend = "pip install uvloop: the standard loop serves fewer queries per second"
+        mend = f"{installation.pip()} install uvloop: the standard loop serves fewer queries per second"
         yield _finding("uvloop", "not installed", None if sys.platform == "win32" else mend)
 
 
@@ -124,9 +126,10 @@ def _extras() -> Iterator[Found]:
         requirements = importlib.metadata.requires("drumfire") or []
         names = importlib.metadata.metadata("drumfire").get_all("Provides-Extra") or []
     except importlib.metadata.PackageNotFoundError:
-        mend = "pip install -e . in the checkout, so that its extras are known"
+        mend = f"{installation.pip()} install -e . in the checkout, so that its extras are known"
         yield _finding("extras", "unknown: this is a checkout that is not installed", mend)
         return
+    yield _finding("extras", f"each is added by: {installation.command('EXTRA')}")
     for extra in names:
         if extra in _DEVELOPMENT_EXTRAS:
             continue
@@ -135,8 +138,7 @@ def _extras() -> Iterator[Found]:
             continue
         shown = ", ".join(f"{name} {version or 'missing'}" for name, version in packages.items())
         # An extra that is not there is a choice, no fault.
-        missing = not all(packages.values())
-        yield _finding(f"[{extra}]", shown + (f"; pip install '.[{extra}]' adds it" if missing else ""))
+        yield _finding(f"[{extra}]", shown)
 
 
 def packages_of(extra: str, requirements: list[str]) -> list[str]:
@@ -158,9 +160,19 @@ def _onnxruntime(environment: Found) -> Found:
     except BackendError as error:
         return _finding("ONNX Runtime", shown or "not installed", str(error), PROBLEM if shown else NOTE)
     if environment["gpus"] and not installed["onnxruntime-gpu"]:
-        mend = "to use the GPU: pip uninstall onnxruntime, then pip install '.[onnx-gpu]'"
+        mend = f"to use the GPU: {installation.pip()} uninstall onnxruntime, then {installation.command('onnx-gpu')}"
         return _finding("ONNX Runtime", shown, mend)
     return _finding("ONNX Runtime", shown)
+
+
+def _local_triton() -> Found:
+    """Whether ``triton-local`` can start a server here."""
+    try:
+        check_platform()
+    except LocalTritonError as error:
+        # A server elsewhere is the usual case.
+        return _finding("triton-local", f"not on this machine: {error}")
+    return _finding("triton-local", "can be started")
 
 
 def _machine(environment: Found) -> Iterator[Found]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from loadgen import installation
 from loadgen.environment import versions
 from loadgen.rounds import built_in_values
 from sut import backends
@@ -108,7 +109,7 @@ def show_models(found: dict[str, Any], console: Console) -> None:
             str(model["samples"]),
             f"{model['quality_target']:.4g}",
             f"{model['server_latency_ms']:g} ms",
-            Text(f"pip install '.[{model['extra']}]'" if model["extra"] else "nothing more"),
+            Text(f"[{model['extra']}]" if model["extra"] else "nothing more"),
         )
     console.print(table)
     for model in found["models"]:
@@ -118,6 +119,7 @@ def show_models(found: dict[str, Any], console: Console) -> None:
     _show_backends(found["backends"], console)
     console.print()
     console.print("or give the path of a file in the form that the backend takes", style="dim")
+    console.print(Text(f"what is needed is installed by: {installation.command('EXTRA')}"), soft_wrap=True)
 
 
 def _show_backends(found: list[dict[str, Any]], console: Console) -> None:
@@ -132,6 +134,6 @@ def _show_backends(found: list[dict[str, Any]], console: Console) -> None:
             " ".join(backend["devices"]),
             " ".join(backend["precisions"]),
             here or "not installed",
-            Text(f"pip install '.[{backend['extra']}]'"),
+            Text(f"[{backend['extra']}]"),
         )
     console.print(table)

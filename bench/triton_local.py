@@ -11,13 +11,14 @@ import sys
 
 from rich.console import Console
 
-from sut.triton.local import MODELS, LocalTriton
+from loadgen import installation
+from sut.triton.local import MODELS, USUAL_PORTS, LocalTriton
 
 
 def triton_local(options: argparse.Namespace) -> int:
     """0 after Ctrl-C or SIGTERM, 1 when the server ended by itself.  Raises ``LocalTritonError``."""
     console = Console(stderr=options.json, highlight=False, markup=False, soft_wrap=True)
-    with LocalTriton(say=console.print) as triton:
+    with LocalTriton(say=console.print, ports=USUAL_PORTS) as triton:
         try:
             _announce(triton, console, as_json=options.json)
             triton.wait()
@@ -33,9 +34,17 @@ def _announce(triton: LocalTriton, console: Console, *, as_json: bool) -> None:
         ready = {"grpc": grpc, "http": http, "metrics": metrics, "pid": triton.pid, "models": MODELS}
         print(json.dumps(ready), flush=True)
         return
+    drumfire = installation.program("drumfire")
     console.print(
-        f"Triton is ready (Ctrl-C ends it)\n\n"
+        f"Triton is ready (Ctrl-C ends it){_other_ports(triton)}\n\n"
         f"    gRPC      {grpc}\n    HTTP      {http}\n    metrics   {metrics}\n    models    {', '.join(MODELS)}\n\n"
-        f"    drumfire run triton digits --url {grpc} --scenario Server --qps 200 --time 10\n"
-        f"    drumfire run triton digits --url {http} --scenario Offline --accuracy\n"
+        f"    {drumfire} run triton digits --url {grpc} --scenario Server --qps 200 --time 10\n"
+        f"    {drumfire} run triton digits --url {http} --scenario Offline --accuracy\n"
     )
+
+
+def _other_ports(triton: LocalTriton) -> str:
+    """Which of Triton's usual ports were another program's."""
+    found = [int(address.rpartition(":")[2]) for address in (triton.grpc, triton.http, triton.metrics)]
+    taken = [str(usual) for usual, own in zip(USUAL_PORTS, found, strict=True) if own != usual]
+    return f"; on other ports, as a program has {', '.join(taken)}" if taken else ""

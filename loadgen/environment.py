@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from loadgen.installation import built_revision
+
 
 def describe(distributions: Iterable[str] = ()) -> dict[str, Any]:
     """The environment as a JSON-ready dictionary; ``distributions`` are further packages whose versions matter."""
@@ -41,8 +43,11 @@ def versions(distributions: Iterable[str]) -> dict[str, str | None]:
 
 
 def git_revision() -> str | None:
-    """The revision of the checkout that this code runs from, with ``-dirty`` when it was changed; None elsewhere."""
-    return git("describe", "--always", "--dirty", "--abbrev=10", "--exclude=*")
+    """The revision of the checkout that this code runs or was built from, with ``-dirty`` when it was changed.
+
+    None where it is not known.
+    """
+    return built_revision() or git("describe", "--always", "--dirty", "--abbrev=10", "--exclude=*")
 
 
 @functools.cache

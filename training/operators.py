@@ -134,7 +134,9 @@ def _compiled_load() -> bool:
     """Whether torchvision's own library loads here; loading it twice does no harm."""
     found = importlib.util.find_spec("torchvision")
     if found is None or found.origin is None:
-        raise ModuleNotFoundError("torchvision is not installed: pip install 'drumfire[train]'", name="torchvision")
+        raise ModuleNotFoundError(
+            "torchvision is not installed: run make train, or install the extra train", name="torchvision"
+        )
     for library in Path(found.origin).parent.glob("_C*.so"):
         try:
             torch.ops.load_library(str(library))

@@ -24,6 +24,7 @@ from typing import Any
 from rich.console import Console
 
 from bench.assembly import UsageError
+from loadgen import installation
 
 DEFAULT_PORT = 6379
 _LOOPBACK = "127."
@@ -184,7 +185,7 @@ def _folder() -> Path:
 
 def _check_ray() -> None:
     if importlib.util.find_spec("ray") is None:
-        raise UsageError("drumfire cluster needs Ray, which is not installed: pip install '.[multihost]'")
+        raise UsageError(f"drumfire cluster needs Ray, which is not installed: {installation.command('multihost')}")
 
 
 def _check_free(host: str, port: int) -> None:

@@ -19,6 +19,7 @@ from bench.fleet import clock, cluster
 from bench.fleet.child import Part, Sighting
 from bench.fleet.plan import Plan
 from bench.fleet.supervisor import Supervisor
+from loadgen import installation
 from sut.silence import silenced
 
 _CONNECT_S = 30.0
@@ -152,7 +153,7 @@ def _connect(address: str | None) -> Any:
     try:
         ray = importlib.import_module("ray")
     except ImportError:
-        raise UsageError("--hosts needs Ray, which is not installed: pip install '.[multihost]'") from None
+        raise UsageError(f"--hosts needs Ray, which is not installed: {installation.command('multihost')}") from None
     if address is not None:
         cluster.check_there(address)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from loadgen import installation
 from loadgen.environment import versions
 from sut.backends import Backend, BackendError, Tuning, first_line
 from sut.models.model import Form
@@ -36,10 +37,10 @@ def check_installation() -> None:
     if all(found.values()):
         raise BackendError(
             "onnxruntime and onnxruntime-gpu are both installed and break each other: "
-            "pip uninstall both, then install the one you want"
+            f"{installation.pip()} uninstall both, then install the one you want"
         )
     if not any(found.values()):
-        raise BackendError("onnxruntime is not installed: pip install '.[onnx-cpu]' (or [onnx-gpu])")
+        raise BackendError(f"onnxruntime is not installed: {installation.command('onnx-cpu')} (or [onnx-gpu])")
 
 
 def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
@@ -49,7 +50,8 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
     provider = _PROVIDERS[device]
     if provider not in onnxruntime.get_available_providers():
         raise BackendError(
-            "this onnxruntime has no CUDA: pip uninstall onnxruntime, then pip install '.[onnx-gpu]', or run on the cpu"
+            f"this onnxruntime has no CUDA: {installation.pip()} uninstall onnxruntime, then "
+            f"{installation.command('onnx-gpu')}, or run on the cpu"
         )
     if device == "gpu" and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()

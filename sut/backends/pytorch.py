@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from loadgen import installation
 from sut.backends import Backend, BackendError, Tuning, buckets, first_line
 from sut.models.model import Form
 
@@ -38,7 +39,7 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
     try:
         import torch
     except ImportError:
-        raise BackendError("torch is not installed: pip install '.[pytorch]'") from None
+        raise BackendError(f"torch is not installed: {installation.command('pytorch')}") from None
 
     if model.suffix == Form.ONNX.value:
         raise BackendError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from loadgen import installation
 from sut.backends import Backend, BackendError, Tuning, first_line
 from sut.models.model import Form
 from sut.silence import silenced
@@ -28,12 +29,13 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
         with silenced():
             import tensorflow as tf
     except ImportError:
-        raise BackendError("tensorflow is not installed: pip install '.[tf]'") from None
+        raise BackendError(f"tensorflow is not installed: {installation.command('tf')}") from None
 
     if device == "gpu" and not tf.config.list_physical_devices("GPU"):
         built = "sees no GPU" if tf.test.is_built_with_cuda() else "is built for the CPU only"
         raise BackendError(
-            f"this tensorflow {tf.__version__} {built}: pip install 'tensorflow[and-cuda]', or run on the cpu"
+            f"this tensorflow {tf.__version__} {built}: "
+            f"{installation.pip()} install 'tensorflow[and-cuda]', or run on the cpu"
         )
     try:
         if device == "cpu":
@@ -72,7 +74,7 @@ def _function(model: Path) -> Any:
     try:
         from sut.models.tensorflow_graph import TensorFlowGraph
     except ImportError as error:
-        raise BackendError(f"tf needs {error.name} to read .onnx files: pip install '.[tf]'") from None
+        raise BackendError(f"tf needs {error.name} to read .onnx files: {installation.command('tf')}") from None
     return TensorFlowGraph(model).function()
 
 

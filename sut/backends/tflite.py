@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from loadgen import installation
 from loadgen.environment import versions
 from sut.backends import Backend, BackendError, Tuning, buckets, first_line
 from sut.models.model import Form
@@ -25,7 +26,7 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
-        raise BackendError("ai-edge-litert is not installed: pip install '.[tflite]'") from None
+        raise BackendError(f"ai-edge-litert is not installed: {installation.command('tflite')}") from None
 
     if model.suffix != Form.TFLITE.value:
         raise BackendError(f"tflite takes a .tflite file, not {model.name}: give one with --weights")

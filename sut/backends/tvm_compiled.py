@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
+from loadgen import installation
 from loadgen.environment import versions
 from sut.backends import BackendError, Tuning, buckets, first_line
 from sut.cache import cache_folder
@@ -44,7 +45,7 @@ def start(threads: int) -> None:
     try:
         import tvm  # noqa: F401
     except ImportError:
-        raise BackendError("apache-tvm is not installed: pip install '.[tvm]'") from None
+        raise BackendError(f"apache-tvm is not installed: {installation.command('tvm')}") from None
 
 
 def load(model: Path, source: Source, tuning: Tuning) -> TvmModules:

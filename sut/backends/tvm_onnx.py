@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from loadgen import installation
 from sut.backends import Backend, BackendError, Tuning, first_line, tvm_compiled
 from sut.models.model import Form
 
@@ -22,7 +23,7 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
     try:
         import onnx
     except ImportError:
-        raise BackendError("tvm-onnx needs onnx, which is not installed: pip install '.[tvm]'") from None
+        raise BackendError(f"tvm-onnx needs onnx, which is not installed: {installation.command('tvm')}") from None
 
     if model.suffix != Form.ONNX.value:
         raise BackendError(f"tvm-onnx takes an .onnx file, not {model.name}: give one with --weights")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from loadgen import installation
 from sut.backends import Backend, BackendError, Tuning, first_line, tvm_compiled
 from sut.models.model import Form
 
@@ -20,7 +21,7 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
     try:
         import torch
     except ImportError:
-        raise BackendError("torch is not installed: pip install '.[tvm-pytorch]'") from None
+        raise BackendError(f"torch is not installed: {installation.command('tvm-pytorch')}") from None
 
     if model.suffix != Form.TORCH.value:
         raise BackendError(f"tvm-pytorch takes an exported program (.pt2), not {model.name}: run it on tvm-onnx")

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from loadgen import installation
 from sut.datasets import DataError
 
 Detections = npt.NDArray[np.float32]
@@ -137,7 +138,7 @@ def check_evaluator() -> None:
     try:
         import pycocotools.cocoeval  # noqa: F401
     except ImportError as error:
-        raise DataError(f"the precision of detections needs {error.name}: pip install '.[coco]'") from None
+        raise DataError(f"the precision of detections needs {error.name}: {installation.command('coco')}") from None
 
 
 def evaluate(truth: AnnotatedPictures, answered: npt.NDArray[np.integer[Any]], detections: Detections) -> Precision:

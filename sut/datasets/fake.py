@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from loadgen import installation
 from sut.datasets import EXTRA, DataError, imagenet, scenes
 from sut.datasets.coco import COCO, OPENIMAGES, Layout
 
@@ -45,7 +46,7 @@ def generate(kind: str, folder: Path, count: int, seed: int = 1) -> None:
     try:
         import cv2  # noqa: F401
     except ImportError as error:
-        raise DataError(f"drawing pictures needs {error.name}: pip install '.[{EXTRA}]'") from None
+        raise DataError(f"drawing pictures needs {error.name}: {installation.command(EXTRA)}") from None
     partial: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from loadgen import installation
 from sut.datasets import EXTRA, DataError, recipes
 from sut.datasets.recipes import Pixels, Recipe
 
@@ -133,7 +134,7 @@ def _fingerprint() -> str:
         import cv2
         import PIL
     except ImportError as error:
-        raise DataError(f"reading pictures needs {error.name}: pip install '.[{EXTRA}]'") from None
+        raise DataError(f"reading pictures needs {error.name}: {installation.command(EXTRA)}") from None
     code = Path(recipes.__file__).read_bytes()
     return hashlib.sha256(code + f"{cv2.__version__} {PIL.__version__}".encode()).hexdigest()[:12]
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from loadgen import installation
 from sut.models.model import Form, MissingExtra
 
 if TYPE_CHECKING:
@@ -57,6 +58,6 @@ def in_form(
         needs = error.name or "a package"
         extra = forms.extra_with(error.name, "vision")
         raise MissingExtra(
-            f"{weights.stem} as {form.value} needs {needs}, which is not installed: pip install '.[{extra}]'"
+            f"{weights.stem} as {form.value} needs {needs}, which is not installed: {installation.command(extra)}"
         ) from None
     return path

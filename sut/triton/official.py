@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loadgen import Answers, Responses
+from loadgen import Answers, Responses, installation
 from sut.coroutine import TaskSystem
 from sut.kserve.errors import ProtocolError, ServerError, one_line
 from sut.kserve.exchange import MAX_MESSAGE_BYTES, Found, Outputs, Part, Region, check_outputs
@@ -45,7 +45,8 @@ class OfficialMessages:
             self._dtype = importlib.import_module("tritonclient.utils").triton_to_np_dtype
         except (ImportError, RuntimeError):  # the latter is its own word for a part that is missing
             raise ServerError(
-                "--client tritonclient: that package, or a part of it, is not installed: pip install '.[tritonclient]'"
+                "--client tritonclient: that package, or a part of it, is not installed: "
+                f"{installation.command('tritonclient')}"
             ) from None
         self._is_grpc = protocol == "grpc"
 

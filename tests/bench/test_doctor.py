@@ -12,7 +12,9 @@ import pytest
 from rich.console import Console
 
 from bench import doctor
+from loadgen import installation
 from sut.backends import BackendError
+from sut.triton.local_environment import LocalTritonError
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +115,19 @@ def test_both_wheels_of_onnxruntime_are_a_problem(elsewhere: dict[str, Any], mon
     assert findings()["ONNX Runtime"]["status"] == "note"  # none of them is a choice
 
 
+def test_what_a_local_triton_lacks_is_told(elsewhere: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "check_platform", lambda: None)
+    assert findings()["triton-local"]["value"] == "can be started"
+
+    def refuse() -> None:
+        raise LocalTritonError("apt install libpython3.11")
+
+    monkeypatch.setattr(doctor, "check_platform", refuse)
+    told = findings()["triton-local"]
+    assert told["value"] == "not on this machine: apt install libpython3.11"
+    assert told["status"] == "ok"  # a server elsewhere is the usual case
+
+
 def test_extras_come_from_the_package_itself(elsewhere: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     requirements = [
         "numpy>=1",
@@ -129,7 +144,7 @@ def test_extras_come_from_the_package_itself(elsewhere: dict[str, Any], monkeypa
     monkeypatch.setattr(importlib.metadata, "metadata", lambda _: Metadata())
     shown = findings()
     assert "absent-thing missing" in shown["[one]"]["value"]
-    assert "pip install '.[one]'" in shown["[one]"]["value"]
+    assert installation.command("EXTRA") in shown["extras"]["value"]
     assert "[empty]" not in shown
     assert "[test]" not in shown
 

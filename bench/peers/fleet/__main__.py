@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from bench.peers.comparison import Comparison
 from bench.peers.fleet.measures import MEASURES, ONE
 from bench.peers.process import MeasurementError, run
+from loadgen import installation
 
 COMPARISON = Comparison(
     "fleet",
@@ -39,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _cluster() -> Iterator[None]:
     """This host as a cluster, where Ray is installed."""
     if importlib.util.find_spec("ray") is None:
-        print("Ray is not installed: a Ray host is not measured (pip install '.[multihost]')", file=sys.stderr)
+        how = installation.command("multihost")
+        print(f"Ray is not installed: a Ray host is not measured ({how})", file=sys.stderr)
         yield
         return
     command = [sys.executable, "-m", "bench", "cluster"]

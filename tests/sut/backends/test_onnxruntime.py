@@ -99,10 +99,10 @@ def test_a_wheel_without_cuda(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 def test_both_wheels_break_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "versions", lambda names: dict.fromkeys(names, "1.0"))
-    with pytest.raises(BackendError, match="are both installed and break each other: pip uninstall both"):
+    with pytest.raises(BackendError, match=r"are both installed and break each other: .*pip uninstall both"):
         backend.check_installation()
     monkeypatch.setattr(backend, "versions", lambda names: dict.fromkeys(names))
-    with pytest.raises(BackendError, match="not installed: pip install"):
+    with pytest.raises(BackendError, match=r"not installed: .*pip install"):
         backend.check_installation()
 
 

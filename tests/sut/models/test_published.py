@@ -1,11 +1,13 @@
 """Weights: synthetic, prepared, given; exports are made once, and what does not fit is one line."""
 
+import re
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from loadgen import installation
 from sut import models
 from sut.fetch import FetchError
 from sut.models import MissingExtra, WeightsError
@@ -50,7 +52,7 @@ def test_a_missing_torch_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise PackageNotFoundError(package)
 
     monkeypatch.setattr("sut.models.forms.version", absent)
-    says = r"^resnet50 needs torch, which is not installed: pip install '\.\[vision\]'$"
+    says = f"^resnet50 needs torch, which is not installed: {re.escape(installation.command('vision'))}$"
     with pytest.raises(MissingExtra, match=says):
         ResNet50().weights(tmp_path)
 

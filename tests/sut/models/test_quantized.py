@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from loadgen import installation
 from sut import models
 from sut.models import MissingExtra, digits, quantized, shapes
 from sut.models.digits import Digits
@@ -146,7 +148,8 @@ def test_a_missing_onnx_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     import sys
 
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(MissingExtra, match=r"^quantizing needs onnx, which is not installed: pip install '\.\["):
+    how = re.escape(installation.command("onnx-cpu,quantize"))
+    with pytest.raises(MissingExtra, match=f"^quantizing needs onnx, which is not installed: {how}$"):
         quantize(digits.WEIGHTS, digits.read().inputs[:8], tmp_path / "int8.onnx")
 
 

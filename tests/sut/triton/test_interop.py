@@ -18,7 +18,7 @@ import pytest
 
 from bench import cli, remote
 from bench.assembly import Assembly, UsageError
-from loadgen import Mode, Scenario, Test, TestSettings, run_on_fast_loop
+from loadgen import Mode, Scenario, Test, TestSettings, installation, run_on_fast_loop
 from loadgen.record import Status
 from loadgen.system import as_bytes
 from sut.kserve.errors import ServerError
@@ -365,7 +365,7 @@ def test_a_package_that_is_missing_is_named(
     assert cli.main(words) == cli.USAGE
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "pip install '.[tritonclient]'" in error
+    assert installation.command("tritonclient") in error
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import json
 import os
 import signal
@@ -11,13 +12,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from bench import triton_local
 from sut.models import digits
 from sut.triton import local, local_environment
 from sut.triton.local import MODELS, LocalTriton, LocalTritonError
@@ -272,10 +275,10 @@ def test_ports_that_were_taken_meanwhile(triton: LocalTriton, monkeypatch: pytes
         other.bind(("127.0.0.1", 0))
         other.listen()
 
-        def ports(count: int) -> list[int]:
+        def ports(wanted: Sequence[int]) -> list[int]:
             """At the first three starts one port each is another's."""
-            found = list(free(count))
-            if len(asked) < count:
+            found = list(free(wanted))
+            if len(asked) < len(wanted):
                 found[len(asked)] = other.getsockname()[1]
             asked.append(found)
             return found
@@ -289,6 +292,30 @@ def test_ports_that_were_taken_meanwhile(triton: LocalTriton, monkeypatch: pytes
             running.start()  # the same one once more
             ask(running.http, "/v2/health/ready")
     assert len(asked) == 4
+
+
+def test_ports_are_the_wanted_ones_where_they_are_free() -> None:
+    with socket.socket() as other, socket.socket() as one:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        one.bind(("127.0.0.1", 0))
+        taken, free = other.getsockname()[1], one.getsockname()[1]
+        one.close()
+        found = list(local._free_ports((free, taken, 0)))
+    assert found[0] == free
+    assert taken not in found
+    assert len(set(found)) == 3
+
+
+@pytest.mark.parametrize(("metrics", "told"), [(8002, False), (4711, True)])
+def test_the_command_says_which_of_the_usual_ports_it_has_not(metrics: int, told: bool) -> None:
+    server = LocalTriton()
+    server.grpc, server.http, server.metrics = "127.0.0.1:8001", "127.0.0.1:8000", f"127.0.0.1:{metrics}"
+    console = Console(file=io.StringIO(), width=200)
+    triton_local._announce(server, console, as_json=False)
+    said = console.file.getvalue()
+    assert "grpc://127.0.0.1:8001 --scenario Server" in said
+    assert ("on other ports, as a program has 8002" in said) == told
 
 
 def test_a_server_that_does_not_start_says_why(
@@ -350,4 +377,4 @@ def test_a_python_without_shared_library_takes_the_systems(
     monkeypatch.setattr(local_environment.sysconfig, "get_config_var", lambda _: "/nowhere")
     monkeypatch.setattr(local_environment.ctypes.util, "find_library", lambda _: None)
     with pytest.raises(LocalTritonError, match=r"apt install libpython3\.1"):
-        local_environment._shared_python()
+        local_environment.check_platform()

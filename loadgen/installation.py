@@ -1,0 +1,50 @@
+"""How this code is installed, from a checkout or as a wheel, and so which command adds to it.
+
+Knows paths and pip's words; must not know what any extra brings.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sysconfig
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parent.parent
+_REVISION = Path(__file__).with_name("revision.txt")
+"""In a wheel only: written when it is built (``hatch_build.py``)."""
+
+
+def command(extras: str) -> str:
+    """The command that adds extras, named with commas between them, to this installation and changes nothing else.
+
+    In a checkout the installation stays editable, and versions are those that were tested together.
+    """
+    if not (_ROOT / "pyproject.toml").is_file():
+        return f"{pip()} install {shlex.quote(f'drumfire[{extras}]')}"
+    here = Path.cwd() == _ROOT
+    constraints = "constraints.txt" if here else str(_ROOT / "constraints.txt")
+    what = f"{'.' if here else _ROOT}[{extras}]"
+    return f"{pip()} install -c {shlex.quote(constraints)} -e {shlex.quote(what)}"
+
+
+def pip() -> str:
+    """What the shell calls the pip of this very environment; plain ``pip`` where it is the one on the PATH."""
+    return program("pip")
+
+
+def program(name: str) -> str:
+    """What the shell calls a program of this environment: its name where the PATH leads to it, else its path."""
+    own = Path(sysconfig.get_path("scripts"), name)
+    if not own.is_file() or shutil.which(name) == str(own):
+        return name
+    return shlex.quote(os.path.relpath(own) if own.is_relative_to(Path.cwd()) else str(own))
+
+
+def built_revision() -> str | None:
+    """The git revision that this wheel was built from; None in a checkout, or where it was not known."""
+    try:
+        return _REVISION.read_text(encoding="ascii").strip() or None
+    except OSError:
+        return None
