@@ -15,7 +15,7 @@ from sut.kserve.grpc_framing import Status
 from sut.serving.refusal import Refusal
 from sut.serving.request import Request
 from sut.serving.scheduler import Scheduler
-from tests.sut.serving.fakes import Clock, Doubler, Handed, Loop, served
+from tests.support.serving_fakes import Clock, Doubler, Handed, Loop, served
 
 
 def ask(*rows: tuple[float, float], at: int = 0, **options: Any) -> Request:
