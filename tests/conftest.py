@@ -14,8 +14,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(_variable, "1")
 
-from sut.triton.local import LocalTriton, LocalTritonError  # noqa: E402
-from sut.triton.local_environment import _shared_python, check_platform  # noqa: E402
+from sut.triton.local import LocalTriton, LocalTritonError
+from sut.triton.local_environment import _shared_python, check_platform
 
 # Neighbours on the same cores make any example slow now and then.  --hypothesis-profile chooses the other one.
 settings.register_profile("fast", deadline=None)
