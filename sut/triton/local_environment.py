@@ -77,7 +77,7 @@ class Environment:
 
 
 def check_platform() -> None:
-    """Raises ``LocalTritonError`` where NVIDIA's wheel does not run."""
+    """Raises ``LocalTritonError`` where NVIDIA's wheel or its Python backend does not run."""
     system, machine = platform.system(), platform.machine()
     if (system, machine) != ("Linux", "x86_64"):
         raise LocalTritonError(
@@ -94,6 +94,7 @@ def check_platform() -> None:
         raise LocalTritonError(
             f"a local Triton needs Python {known}, not {_python()}: make the environment with one of them"
         )
+    _shared_python()
 
 
 def environment(cache: Path, say: Say) -> Environment:
