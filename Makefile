@@ -1,4 +1,5 @@
 # make run: install what the main job needs and do it.  make train, make test, make lint: likewise.  All lives in .venv.
+# make test-all runs the slow tests too: every reference case, a real Triton, ranks, hosts, the peers.
 # An INVALID run does not keep the other scenarios from theirs; it is told at the end.
 
 PYTHON ?= python3
@@ -11,8 +12,13 @@ SCENARIOS ?= SingleStream MultiStream Server Offline
 TIME ?= 10
 NPROC ?= 1
 RUNS ?= 5
+TESTS ?= tests
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest --durations=15
+# Each call runs whatever the other found.  Status 5: it had no test to run, as with a TESTS that names one file.
+tests = $(PYTEST) $(1) $(TESTS) || [ $$? -eq 5 ] || status=1
 
-.PHONY: run train test lint clean
+.PHONY: run train test test-all lint clean
 
 run: $(VENV)/.run
 	@$(BIN)/python -P -m bench.scenarios --scenarios "$(SCENARIOS)" onnxruntime digits cpu --time $(TIME)
@@ -21,7 +27,16 @@ train: $(VENV)/.train
 	$(BIN)/python -m training.benchmark shapes --runs $(RUNS) --nproc-per-node $(NPROC)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	@status=0; \
+	$(call tests,--numprocesses $(WORKERS) --dist worksteal -m 'not slow and not serial'); \
+	$(call tests,-m 'serial and not slow'); \
+	exit $$status
+
+test-all: $(VENV)/.test-all
+	@status=0; \
+	$(call tests,--hypothesis-profile thorough --numprocesses $(WORKERS) --dist worksteal -m 'not serial'); \
+	$(call tests,--hypothesis-profile thorough -m serial); \
+	exit $$status
 
 lint: $(LINT)/.lint
 	$(LINT)/bin/ruff check .
@@ -53,6 +68,10 @@ $(VENV)/.train: $(BIN)/activate pyproject.toml constraints.txt
 
 $(VENV)/.test: $(BIN)/activate pyproject.toml constraints.txt
 	$(BIN)/$(INSTALL) '.[onnx-cpu,tritonclient,train,test]'
+	@touch $@
+
+$(VENV)/.test-all: $(BIN)/activate pyproject.toml constraints.txt
+	$(BIN)/$(INSTALL) '.[onnx-cpu,tritonclient,train,multihost,test]'
 	@touch $@
 
 # In an environment of its own: what else is installed would change what mypy sees.

@@ -1,27 +1,61 @@
-"""Fixtures for all tests."""
+"""Fixtures for all tests, and how they share a machine."""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
-from sut.triton.local import LocalTriton, LocalTritonError
-from sut.triton.local_environment import check_platform
+pytest.register_assert_rewrite("tests.support")
 
-# Neighbours on the same cores make any example slow now and then.
-settings.register_profile("shared machine", deadline=None)
-settings.load_profile("shared machine")
+# Workers share the cores: more threads in each would only wait for the other's.  Read when the libraries are imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(_variable, "1")
+
+from sut.triton.local import LocalTriton, LocalTritonError  # noqa: E402
+from sut.triton.local_environment import check_platform  # noqa: E402
+from tests.support.real_server import REAL_TRITON, RealServer, ServeProcess  # noqa: E402
+
+# Neighbours on the same cores make any example slow now and then.  --hypothesis-profile chooses the other one.
+settings.register_profile("fast", deadline=None)
+settings.register_profile("thorough", deadline=None, max_examples=500)
+settings.load_profile("fast")
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so all processes that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever needs the real Triton needs its marks."""
+    for item in items:
+        if "triton" in getattr(item, "fixturenames", ()):
+            for mark in REAL_TRITON:
+                item.add_marker(mark)
+
+
+@pytest.fixture(scope="session")
+def serve() -> Iterator[ServeProcess]:
+    """Our own server on loopback, with the models ``digits`` and ``identity``."""
+    pytest.importorskip("onnxruntime")
+    with ServeProcess("onnxruntime", "digits", "identity", "--max-batchsize", "64", "--threads", "1") as running:
+        yield running
+
+
+@pytest.fixture(params=["serve", pytest.param("triton", marks=REAL_TRITON)])
+def server(request: pytest.FixtureRequest) -> RealServer:
+    """A server for what must hold with any: ours in every run, and the real Triton among the slow tests."""
+    running: RealServer = request.getfixturevalue(request.param)
+    return running
+
+
 @pytest.fixture(scope="session")
 def triton() -> Iterator[LocalTriton]:
-    """A real Triton on loopback.  Skipped where the platform can not run it, and only there."""
+    """A real Triton on loopback.  Skipped where this machine cannot run it, and only there."""
     try:
         check_platform()
     except LocalTritonError as error:

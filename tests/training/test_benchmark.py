@@ -25,6 +25,7 @@ from training.progress import Progress, Tail, curve, epochs_to_target  # noqa: E
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_interrupted_and_gone_on_with(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """No run converges in one epoch: all are counted, and there is no score."""
     output = tmp_path / "benchmark"
@@ -58,9 +59,10 @@ def test_interrupted_and_gone_on_with(data: Path, tmp_path: Path, capfd: pytest.
     assert "holds another benchmark" in capfd.readouterr().err
 
 
-def test_a_run_that_can_not_start_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("ranks", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_a_run_that_can_not_start_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str], ranks: str) -> None:
     status = benchmark.main(
-        ["shapes", "--nproc-per-node", "2", "--output", str(tmp_path / "b"), "--data-dir", str(tmp_path / "none")]
+        ["shapes", "--nproc-per-node", ranks, "--output", str(tmp_path / "b"), "--data-dir", str(tmp_path / "none")]
     )
     assert status == 2
     (line,) = capfd.readouterr().err.splitlines()

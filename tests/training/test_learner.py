@@ -45,7 +45,7 @@ def test_the_same_seed_gives_the_same_losses(data: Path) -> None:
     assert steps(data, "fp32", 1) == steps(data, "fp32", 1)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])  # slow on a CPU
 def test_mixed_precision_learns_as_float32_does(data: Path, precision: str) -> None:
     exact, mixed = steps(data, "fp32", 1, count=1), steps(data, precision, 1, count=1)
     assert mixed != exact

@@ -127,7 +127,7 @@ def checked(organisation: Path, ruleset: str) -> bool:
     return "FOUND NO ERRORS, SUCCESS" in ended.stdout + ended.stderr
 
 
-@pytest.mark.parametrize("division", ["open", "closed"])
+@pytest.mark.parametrize("division", [pytest.param("open", marks=pytest.mark.slow), "closed"])
 def test_the_package_and_its_summary(tmp_path: Path, division: str) -> None:
     """Closed: also the seeds, and the epochs against the reference convergence points."""
     organisation = package(tmp_path, division, [GOOD] * 5)
@@ -152,6 +152,7 @@ def test_the_package_and_its_summary(tmp_path: Path, division: str) -> None:
     assert minutes == pytest.approx(score.seconds / 60 * factor, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_two_closed_logs_below_the_target_are_no_package(tmp_path: Path) -> None:
     assert checked(package(tmp_path / "one", "closed", [GOOD, GOOD, POOR, GOOD, GOOD]), "3.1.0")
     assert not checked(package(tmp_path / "two", "closed", [GOOD, POOR, POOR, GOOD, GOOD]), "3.1.0")

@@ -56,6 +56,17 @@ def assert_same_course(found: list[float], expected: list[float]) -> None:
     assert found == pytest.approx(expected, rel=2e-3)
 
 
+def test_two_ranks_of_torchrun_have_the_loss_of_one(start: Start, data: Path, tmp_path: Path) -> None:
+    asked = ["shapes", "--data-dir", str(data), "--seed", "5", "--steps", "2", "--workers", "0"]
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "training")
+    run = start(*asked, "--output", "of-2", program=torchrun)
+    assert main([*asked, "--output", str(tmp_path / "of-1")]) == 0
+    (end,) = run.ended()
+    assert end.status == 0, end.stderr
+    assert_same_course(losses(tmp_path / "of-2"), losses(tmp_path / "of-1"))
+
+
+@pytest.mark.slow
 def test_ranks_have_the_loss_of_one(start: Start, data: Path, tmp_path: Path) -> None:
     """Over the end of an epoch, whose last batch is one image: the second rank has nothing to count."""
     asked = ("shapes", "--data-dir", str(data), "--seed", "5", "--steps", "5")
@@ -67,6 +78,7 @@ def test_ranks_have_the_loss_of_one(start: Start, data: Path, tmp_path: Path) ->
     assert divided["mask"] == pytest.approx(alone["mask"], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_as_if_never_stopped(start: Start, data: Path, tmp_path: Path) -> None:
     asked = ("shapes", "--data-dir", str(data), "--seed", "3", "--epochs", "2", "--checkpoint-every", "2")
     (whole,) = start(*asked, "--output", "whole").ended()
@@ -101,6 +113,7 @@ def test_killed_and_resumed_as_if_never_stopped(start: Start, data: Path, tmp_pa
     assert not list(folder.glob("*.partial"))
 
 
+@pytest.mark.slow
 def test_one_rank_killed_ends_all(start: Start, data: Path, tmp_path: Path) -> None:
     run = start("shapes", "--data-dir", str(data), "--output", "run", ranks=2)
     wait_for(lambda: (tmp_path / "run/events.jsonl").exists() and len(losses(tmp_path / "run")) > 1)
@@ -168,6 +181,7 @@ def assert_one_line(stderr: str, named: str) -> None:
     assert named in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", [no_annotations, missing_picture])
 def test_a_fault_is_told_once_and_ends_all_ranks(
     start: Start, data: Path, tmp_path: Path, spoil: Callable[[Path], str]
@@ -179,7 +193,10 @@ def test_a_fault_is_told_once_and_ends_all_ranks(
     assert_one_line(ends[0].stderr + ends[1].stderr, named)
 
 
-@pytest.mark.parametrize("spoil", [corrupt_picture, corrupt_evaluation_picture, no_json, wrong_json, unlisted_image])
+@pytest.mark.parametrize(
+    "spoil",
+    [no_annotations, missing_picture, corrupt_picture, corrupt_evaluation_picture, no_json, wrong_json, unlisted_image],
+)
 def test_unusable_data(
     data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], spoil: Callable[[Path], str]
 ) -> None:
@@ -210,12 +227,14 @@ def test_wrong_usage(
     assert_one_line(capfd.readouterr().err, named)
 
 
+@pytest.mark.slow
 def test_wrong_usage_ends_all_ranks(start: Start, data: Path) -> None:
     ends = start("shapes", "--data-dir", str(data), "--backend", "nccl", "--device", "cpu", ranks=2).ended(within_s=60)
     assert [end.status for end in ends] == [2, 2]
     assert_one_line(ends[0].stderr + ends[1].stderr, "nccl needs a GPU")
 
 
+@pytest.mark.slow
 def test_no_room_for_the_checkpoint(start: Start, data: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands in for a full disk."""
     limited = (
@@ -232,6 +251,7 @@ def test_no_room_for_the_checkpoint(start: Start, data: Path, tmp_path: Path) ->
     assert not list((tmp_path / "run").glob("checkpoint*")), "never half of one"
 
 
+@pytest.mark.slow
 def test_two_hosts_on_loopback(data: Path, tmp_path: Path, start: Start) -> None:
     """torchrun's own rendezvous, as over two machines."""
     (alone,) = start("shapes", "--data-dir", str(data), "--seed", "5", "--steps", "3", "--output", "one").ended()

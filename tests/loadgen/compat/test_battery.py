@@ -13,43 +13,38 @@ from types import ModuleType
 import pytest
 
 from loadgen.compat import api
-
-TESTS = Path(__file__).parents[1]
-
-
-def loaded(name: str) -> ModuleType:
-    """A file of the tests as a module."""
-    spec = importlib.util.spec_from_file_location(f"compat_{name}", TESTS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-battery = loaded("test_traffic_reference")
+from tests.support.traffic_cases import ALL, PARAMETERS, SCRIPT, differences, our_traffic
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
+    """The script as a module that imports ours in the reference's place."""
+    spec = importlib.util.spec_from_file_location("reference_run_of_compat", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "mlperf_loadgen", api)
-        return loaded("reference_run")
+        spec.loader.exec_module(module)
+    return module
 
 
-@pytest.mark.parametrize("name", battery.CASES)
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_same_traffic(name: str, script: ModuleType, tmp_path: Path) -> None:
-    case = battery.CASES[name]
+    case = ALL[name]
     found = script.run(case, tmp_path)
-    assert battery.differences(battery.our_traffic(case), found) == set()
+    assert differences(our_traffic(case), found) == set(), case
 
 
-@pytest.mark.parametrize("name", ["SingleStream-01", "MultiStream-03", "Server-04", "Offline-05"])
+@pytest.mark.parametrize(
+    "name", ["fresh-Server-PerformanceOnly", *(pytest.param(f"{each}-01", marks=pytest.mark.slow) for each in
+             ("SingleStream", "MultiStream", "Offline"))]
+)  # fmt: skip
 def test_same_traffic_by_the_command(name: str) -> None:
-    case = battery.CASES[name]
+    case = ALL[name]
     done = subprocess.run(
-        [sys.executable, "-m", "loadgen.compat", str(TESTS / "reference_run.py")],
-        input=json.dumps(case), capture_output=True, text=True, cwd=TESTS.parents[1], timeout=120,
+        [sys.executable, "-m", "loadgen.compat", str(SCRIPT)],
+        input=json.dumps(case), capture_output=True, text=True, cwd=Path(__file__).parents[3], timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert battery.differences(battery.our_traffic(case), json.loads(done.stdout)) == set()
+    assert differences(our_traffic(case), json.loads(done.stdout)) == set(), case

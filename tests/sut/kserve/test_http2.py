@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from sut.kserve.errors import ProtocolError
 from sut.kserve.http2 import DATA, GOAWAY, HEADERS, PREFACE, REPLY, RESET, ClientConnection, Code, frame
-from tests.sut.kserve.frames import frames, literal, said
+from tests.support.frames import frames, literal, said
 
 (
     F_DATA,

@@ -52,7 +52,7 @@ from sut.kserve.http2_frames import (
 )
 from sut.kserve.http2_intake import STREAM_WINDOW
 from sut.kserve.http2_served import Envelope, ServerConnection, header_block
-from tests.sut.kserve.frames import frames, literal, said
+from tests.support.frames import frames, literal, said
 
 GREETING = PREFACE + settings({})
 ACKNOWLEDGED = frame(F_SETTINGS, ACK, 0)

@@ -33,9 +33,8 @@ from sut.serving.model import Batching
 from sut.serving.server import ServeError
 from sut.triton.client import Client
 from sut.triton.endpoint import Security, parse_url
-from tests.sut.serving.fakes import Doubler, served
-from tests.sut.serving.running import Running, certificate, http_request, json_request, read_response, until
-from tests.sut.serving.test_scheduler import Gate
+from tests.support.running_server import Running, certificate, http_request, json_request, read_response, until
+from tests.support.serving_fakes import Doubler, Gate, served
 
 ROWS = [[1.0, 2.0]]
 ANSWER = (200, {"twice": [2.0, 4.0], "minus": [-1.0, -2.0]})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from typing import Any
 
@@ -15,7 +14,7 @@ from sut.kserve.grpc_framing import Status
 from sut.serving.refusal import Refusal
 from sut.serving.request import Request
 from sut.serving.scheduler import Scheduler
-from tests.sut.serving.fakes import Clock, Doubler, Handed, Loop, served
+from tests.support.serving_fakes import Clock, Doubler, Gate, Handed, Loop, served
 
 
 def ask(*rows: tuple[float, float], at: int = 0, **options: Any) -> Request:
@@ -47,20 +46,6 @@ class Bench:
 
 def outputs(request: Request) -> list[list[float]]:
     return [np.frombuffer(one, np.float32).tolist() for one in request.contents]
-
-
-class Gate:
-    """Holds a model until it is opened."""
-
-    def __init__(self) -> None:
-        self.entered, self.opened = threading.Semaphore(0), threading.Semaphore(0)
-
-    def __call__(self, _: object) -> None:
-        self.entered.release()
-        assert self.opened.acquire(timeout=20)
-
-    def wait_entered(self) -> None:
-        assert self.entered.acquire(timeout=20)
 
 
 def test_each_request_gets_its_own_rows_of_a_common_batch() -> None:

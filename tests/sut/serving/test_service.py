@@ -19,7 +19,7 @@ from sut.serving.refusal import HTTP_STATUS, Refusal
 from sut.serving.request import Request
 from sut.serving.service import Service, now_ns
 from sut.serving.shared_memory import SystemRegions
-from tests.sut.serving.fakes import Doubler, served
+from tests.support.serving_fakes import Doubler, served
 
 X = np.array([[1, 2], [3, 4]], np.float32)
 

@@ -16,7 +16,7 @@ from sut.serving.scheduler import Scheduler
 from sut.serving.statistics import BatchTimes, Statistics
 from sut.triton import metrics
 from sut.triton.statistics import Snapshot, Total
-from tests.sut.serving.fakes import Doubler, Handed, Loop, served
+from tests.support.serving_fakes import Doubler, Handed, Loop, served
 
 
 def told(statistics: Statistics) -> Snapshot:

@@ -38,6 +38,7 @@ from sut.triton.inputs import generated
 from sut.triton.local import LocalTriton
 from sut.triton.official import OfficialMessages, OfficialSystem
 from sut.triton.samples import RemoteLibrary
+from tests.support.real_server import REAL_TRITON, RealServer, ServeProcess
 
 grpc_client = pytest.importorskip("tritonclient.grpc.aio", exc_type=Exception)
 http_client = pytest.importorskip("tritonclient.http.aio", exc_type=Exception)
@@ -77,8 +78,8 @@ class Run(NamedTuple):
         }
 
 
-def urls(triton: LocalTriton) -> dict[str, str]:
-    return {"grpc": f"grpc://{triton.grpc}", "http": f"http://{triton.http}"}
+def urls(server: RealServer) -> dict[str, str]:
+    return {"grpc": f"grpc://{server.grpc}", "http": f"http://{server.http}"}
 
 
 def assembled(model: str, url: str, client: str, *arguments: object) -> Assembly:
@@ -86,12 +87,12 @@ def assembled(model: str, url: str, client: str, *arguments: object) -> Assembly
     return remote.assemble(cli._parser().parse_args(words))
 
 
-def driven(assembly: Assembly, triton: LocalTriton | None = None) -> Run:
+def driven(assembly: Assembly, server: RealServer | None = None) -> Run:
     """Do a run, which has to be VALID."""
-    before = successes(triton, assembly) if triton is not None else 0
+    before = successes(server, assembly) if server is not None else 0
     test = Test(assembly.system, assembly.library, assembly.settings, config_errors=assembly.config_errors)
     run_on_fast_loop(test.run())
-    after = successes(triton, assembly) if triton is not None else 0
+    after = successes(server, assembly) if server is not None else 0
     results, rows = test.results(), test.record.issued_rows
     assert (test.record.status[:rows] == Status.OK).all(), test.answers.faults
     reasons = test.spoiled() + (results.reasons if results is not None else [])
@@ -105,11 +106,11 @@ def driven(assembly: Assembly, triton: LocalTriton | None = None) -> Run:
     )
 
 
-def successes(triton: LocalTriton, assembly: Assembly) -> int:
+def successes(server: RealServer, assembly: Assembly) -> int:
     """As counted when the count does not move any more: the server counts a request somewhat after its answer."""
 
     async def ask() -> int:
-        async with http_client.InferenceServerClient(triton.http) as client:
+        async with http_client.InferenceServerClient(server.http) as client:
             before = -1
             while True:
                 found = await client.get_inference_statistics(assembly.description["model"])
@@ -124,13 +125,13 @@ def successes(triton: LocalTriton, assembly: Assembly) -> int:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("scenario", TRAFFIC)
-def test_the_same_run_through_both_clients(triton: LocalTriton, scenario: str, protocol: str) -> None:
+def test_the_same_run_through_both_clients(server: RealServer, scenario: str, protocol: str) -> None:
     runs = []
     for client in CLIENTS:
-        assembly = assembled("digits", urls(triton)[protocol], client, "--scenario", scenario, *TRAFFIC[scenario])
+        assembly = assembled("digits", urls(server)[protocol], client, "--scenario", scenario, *TRAFFIC[scenario])
         if scenario in QUERIES:
             assembly.settings.min_query_count = assembly.settings.max_query_count = QUERIES[scenario]
-        runs.append(driven(assembly, triton))
+        runs.append(driven(assembly, server))
     ours, official = runs
     assert ours.sample_index.tobytes() == official.sample_index.tobytes()
     if scenario in ("Server", "Offline"):  # in the others a query is scheduled when the last one is answered
@@ -144,13 +145,15 @@ def test_the_same_run_through_both_clients(triton: LocalTriton, scenario: str, p
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("scenario", [scenario.name for scenario in Scenario])
-def test_the_same_accuracy(triton: LocalTriton, scenario: str, protocol: str) -> None:
+@pytest.mark.parametrize(
+    "scenario", ["Offline", *(pytest.param(name, marks=pytest.mark.slow) for name in TRAFFIC if name != "Offline")]
+)
+def test_the_same_accuracy(server: RealServer, scenario: str, protocol: str) -> None:
     found = []
     for client in CLIENTS:
-        assembly = assembled("digits", urls(triton)[protocol], client, "--scenario", scenario, *TRAFFIC[scenario],
+        assembly = assembled("digits", urls(server)[protocol], client, "--scenario", scenario, *TRAFFIC[scenario],
                              "--count", 300, "--accuracy")  # fmt: skip
-        run = driven(assembly, triton)
+        run = driven(assembly, server)
         kept = run.kept()
         found.append(assembly.accuracy(np.array(list(kept)), list(kept.values())))
         assert run.successes == len(run.sample_index)
@@ -159,21 +162,28 @@ def test_the_same_accuracy(triton: LocalTriton, scenario: str, protocol: str) ->
     assert found[0].value > 0.98
 
 
+OUTPUTS: list[tuple[str, list[object]]] = [
+    # One at a time, as what is batched together may round otherwise.
+    ("digits", ["--input-data", "random", "--concurrency", 1, "--count", 200]),
+    ("identity", ["--input", "INPUT0:16", "--count", 200]),
+    ("identity", ["--input", "INPUT0:5", "--max-batchsize", 7, "--count", 200]),
+    ("identity", ["--input", "INPUT0:150528", "--count", 20]),
+    ("identity_bytes", ["--input", "INPUT0:6", "--count", 200]),
+    ("identity_bytes", ["--input", "INPUT0:6", "--max-batchsize", 5, "--count", 200]),
+]
+
+
 @pytest.mark.parametrize(
-    ("model", "options"),
+    ("server", "model", "options"),
     [
-        # One at a time, as what is batched together may round otherwise.
-        ("digits", ["--input-data", "random", "--concurrency", 1, "--count", 200]),
-        ("identity", ["--input", "INPUT0:16", "--count", 200]),
-        ("identity", ["--input", "INPUT0:5", "--max-batchsize", 7, "--count", 200]),
-        ("identity", ["--input", "INPUT0:150528", "--count", 20]),
-        ("identity_bytes", ["--input", "INPUT0:6", "--count", 200]),
-        ("identity_bytes", ["--input", "INPUT0:6", "--max-batchsize", 5, "--count", 200]),
+        *(("serve", model, options) for model, options in OUTPUTS if model != "identity_bytes"),
+        *(pytest.param("triton", *case, marks=REAL_TRITON) for case in OUTPUTS),
     ],
+    indirect=["server"],
 )
-def test_outputs_are_those_that_tritonclient_gets(triton: LocalTriton, model: str, options: list[object]) -> None:
+def test_outputs_are_those_that_tritonclient_gets(server: RealServer, model: str, options: list[object]) -> None:
     kept = {}
-    for protocol, url in urls(triton).items():
+    for protocol, url in urls(server).items():
         for client in CLIENTS:
             assembly = assembled(model, url, client, "--scenario", "Offline", "--qps", 100000, *options)
             assembly.settings.mode = Mode.AccuracyOnly
@@ -232,13 +242,26 @@ def _named(message: Any, name: str) -> Any:
     return value if numbers is None else numbers.values_by_number[value].name
 
 
-@pytest.mark.parametrize("model", ["digits", "identity_bytes", "identity_cached"])
-def test_descriptions_over_grpc(triton: LocalTriton, model: str) -> None:
+models_of_servers = pytest.mark.parametrize(
+    ("server", "model"),
+    [
+        *(("serve", model) for model in ("digits", "identity")),
+        *(
+            pytest.param("triton", model, marks=REAL_TRITON)
+            for model in ("digits", "identity_bytes", "identity_cached")
+        ),
+    ],
+    indirect=["server"],
+)
+
+
+@models_of_servers
+def test_descriptions_over_grpc(server: RealServer, model: str) -> None:
     async def ask() -> None:
         names = {"name": model}
         async with (
-            Client(parse_url(urls(triton)["grpc"])) as ours,
-            grpc_client.InferenceServerClient(triton.grpc) as official,
+            Client(parse_url(urls(server)["grpc"])) as ours,
+            grpc_client.InferenceServerClient(server.grpc) as official,
         ):
             pairs = [
                 (await ours.ask(SERVER_METADATA), await official.get_server_metadata()),
@@ -251,23 +274,17 @@ def test_descriptions_over_grpc(triton: LocalTriton, model: str) -> None:
             assert found
             assert same(found, message), (found, message)
 
-    used(triton, model)
+    used(server, model)
     asyncio.run(ask())
 
 
-def _named(message: Any, name: str) -> Any:
-    """A field; a number that stands for a name as that name."""
-    numbers, value = message.DESCRIPTOR.fields_by_name[name].enum_type, getattr(message, name)
-    return value if numbers is None else numbers.values_by_number[value].name
-
-
-@pytest.mark.parametrize("model", ["digits", "identity_bytes", "identity_cached"])
-def test_descriptions_over_http(triton: LocalTriton, model: str) -> None:
+@models_of_servers
+def test_descriptions_over_http(server: RealServer, model: str) -> None:
     async def ask() -> None:
         names = {"name": model}
         async with (
-            Client(parse_url(urls(triton)["http"])) as ours,
-            http_client.InferenceServerClient(triton.http) as official,
+            Client(parse_url(urls(server)["http"])) as ours,
+            http_client.InferenceServerClient(server.http) as official,
         ):
             assert await ours.ask(SERVER_METADATA) == await official.get_server_metadata()
             assert await ours.ask(MODEL_METADATA, **names) == await official.get_model_metadata(model)
@@ -276,14 +293,14 @@ def test_descriptions_over_http(triton: LocalTriton, model: str) -> None:
             assert found == await official.get_inference_statistics(model)
             assert found["model_stats"][0]["inference_stats"]["success"]["count"] > 0
 
-    used(triton, model)
+    used(server, model)
     asyncio.run(ask())
 
 
-def used(triton: LocalTriton, model: str) -> None:
+def used(server: RealServer, model: str) -> None:
     """Let a model have statistics."""
     options = [] if model == "digits" else ["--input", "INPUT0:4"]
-    driven(assembled(model, urls(triton)["grpc"], "drumfire", "--scenario", "Offline", "--qps", 100000, *options))
+    driven(assembled(model, urls(server)["grpc"], "drumfire", "--scenario", "Offline", "--qps", 100000, *options))
 
 
 def failure(url: str, interface: ModelInterface, *, headers: Sequence[tuple[str, str]] = (), **options: Any) -> str:
@@ -318,19 +335,19 @@ def test_a_failure_is_told_in_the_servers_words(triton: LocalTriton, protocol: s
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_outputs_other_than_declared_fail_the_row(triton: LocalTriton, protocol: str) -> None:
-    reason = failure(urls(triton)[protocol], interface(width=5))
+def test_outputs_other_than_declared_fail_the_row(server: RealServer, protocol: str) -> None:
+    reason = failure(urls(server)[protocol], interface(width=5))
     assert reason == "ProtocolError: output OUTPUT0 FP32[5] came as FP32[1,4], batch included"
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_request_that_takes_too_long_fails(triton: LocalTriton, protocol: str) -> None:
-    reason = failure(urls(triton)[protocol], interface(), deadline_s=1e-5)
+def test_a_request_that_takes_too_long_fails(server: RealServer, protocol: str) -> None:
+    reason = failure(urls(server)[protocol], interface(), deadline_s=1e-5)
     assert reason == "ServerError: no reply within 1e-05 s (--request-timeout)"
 
 
-def test_a_reply_that_is_too_large_fails(triton: LocalTriton) -> None:
-    assert "larger than max" in failure(urls(triton)["grpc"], interface(), max_message_bytes=10)
+def test_a_reply_that_is_too_large_fails(server: RealServer) -> None:
+    assert "larger than max" in failure(urls(server)["grpc"], interface(), max_message_bytes=10)
 
 
 @pytest.mark.parametrize(
@@ -346,9 +363,9 @@ def test_a_reply_that_is_too_large_fails(triton: LocalTriton) -> None:
     ],
 )
 def test_what_it_can_not_do_is_refused(
-    triton: LocalTriton, capsys: pytest.CaptureFixture[str], protocol: str, options: list[str], told: str
+    serve: ServeProcess, capsys: pytest.CaptureFixture[str], protocol: str, options: list[str], told: str
 ) -> None:
-    words = ["run", "triton", "digits", "--url", urls(triton)[protocol], "--client", "tritonclient", *options]
+    words = ["run", "triton", "digits", "--url", urls(serve)[protocol], "--client", "tritonclient", *options]
     assert cli.main(words) == cli.USAGE
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -358,10 +375,10 @@ def test_what_it_can_not_do_is_refused(
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_package_that_is_missing_is_named(
-    triton: LocalTriton, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, protocol: str
+    serve: ServeProcess, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, protocol: str
 ) -> None:
     monkeypatch.setitem(sys.modules, f"tritonclient.{protocol}.aio", None)
-    words = ["run", "triton", "digits", "--url", urls(triton)[protocol], "--client", "tritonclient"]
+    words = ["run", "triton", "digits", "--url", urls(serve)[protocol], "--client", "tritonclient"]
     assert cli.main(words) == cli.USAGE
     error = capsys.readouterr().err
     assert error.count("\n") == 1

@@ -371,9 +371,7 @@ def test_another_platform_is_told(monkeypatch: pytest.MonkeyPatch, change: tuple
         local_environment.check_platform()
 
 
-def test_a_python_without_shared_library_takes_the_systems(
-    triton: LocalTriton, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_python_without_shared_library_takes_the_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_environment.sysconfig, "get_config_var", lambda _: "/nowhere")
     monkeypatch.setattr(local_environment.ctypes.util, "find_library", lambda _: None)
     with pytest.raises(LocalTritonError, match=r"apt install libpython3\.1"):

@@ -44,23 +44,25 @@ from sut.triton.memory import FOLDER, SPARE_SLOTS, SharedMemory, SharedMemoryErr
 from sut.triton.samples import RemoteLibrary
 from sut.triton.shared_system import SharedLibrary, SharedMemorySystem
 from sut.triton.system import RemoteSystem
+from tests.support.real_server import REAL_TRITON, RealServer
 
 ROOT = Path(__file__).parents[3]
 PROTOCOLS = ("grpc", "http")
 over_both = pytest.mark.parametrize("protocol", PROTOCOLS)
+only_triton = pytest.mark.parametrize("server", [pytest.param("triton", marks=REAL_TRITON)], indirect=True)
 IDENTITY = ModelInterface(
     "identity", "", "", (TensorSpec("INPUT0", "FP32", (-1,)),), (TensorSpec("OUTPUT0", "FP32", (-1,)),), 64
 )
 MB = 1 << 20
 
 
-def url(triton: LocalTriton, protocol: str) -> str:
-    return f"{protocol}://{getattr(triton, protocol)}"
+def url(server: RealServer, protocol: str) -> str:
+    return f"{protocol}://{getattr(server, protocol)}"
 
 
-def registered(triton: LocalTriton, pid: int) -> list[str]:
+def registered(server: RealServer, pid: int) -> list[str]:
     """The names of a run's regions that the server knows."""
-    with urllib.request.urlopen(f"http://{triton.http}/v2/systemsharedmemory/status") as answer:
+    with urllib.request.urlopen(f"http://{server.http}/v2/systemsharedmemory/status") as answer:
         return [one["name"] for one in json.load(answer) if one["name"].startswith(f"drumfire-{pid}-")]
 
 
@@ -76,10 +78,10 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 
 @pytest.fixture
-def nothing_left(triton: LocalTriton) -> Iterator[None]:
+def nothing_left(server: RealServer) -> Iterator[None]:
     yield
     # A server that is busy with requests which nobody waits for answers late, to the guardian.
-    until(lambda: not registered(triton, os.getpid()), "the server lets go")
+    until(lambda: not registered(server, os.getpid()), "the server lets go")
     assert files(os.getpid()) == []
 
 
@@ -170,10 +172,10 @@ class Run:
 @pytest.mark.parametrize("shared", [False, True], ids=["plain", "shared"])
 @pytest.mark.parametrize("size", [4, 1024, 602_112, 16 * MB])
 def test_payloads_come_back_equal(
-    triton: LocalTriton, nothing_left: None, size: int, shared: bool, protocol: str
+    server: RealServer, nothing_left: None, size: int, shared: bool, protocol: str
 ) -> None:
     """Sets of samples that follow each other in one region, in slots that are used again and again."""
-    run = Run(url(triton, protocol), size, shared=shared).drive()
+    run = Run(url(server, protocol), size, shared=shared).drive()
     assert not run.failed, run.failed
     assert (run.status == Status.OK).all()
     assert len(run.test.reports) == 2  # two loaded sets
@@ -187,23 +189,23 @@ def test_payloads_come_back_equal(
 
 
 @over_both
-def test_more_requests_than_slots(triton: LocalTriton, nothing_left: None, protocol: str) -> None:
-    run = Run(url(triton, protocol), 1024, mode=Mode.PerformanceOnly, count=500, slots=2).drive()
+def test_more_requests_than_slots(server: RealServer, nothing_left: None, protocol: str) -> None:
+    run = Run(url(server, protocol), 1024, mode=Mode.PerformanceOnly, count=500, slots=2).drive()
     assert not run.failed
     assert run.test.answers.answered == run.test.record.rows >= 500
     assert sum(run.system.served.values()) == run.test.record.rows
 
 
 def test_regions_are_there_while_a_run_goes_and_can_not_be_found_in_the_folder(
-    triton: LocalTriton, nothing_left: None
+    server: RealServer, nothing_left: None
 ) -> None:
-    endpoint = parse_url(url(triton, "grpc"))
+    endpoint = parse_url(url(server, "grpc"))
 
     async def look() -> None:
         shared = SharedMemory("system", [endpoint], Security(), input_bytes=10, output_bytes=[10, 20], slots=2)
         await shared.open()
         try:
-            assert len(registered(triton, os.getpid())) == 2
+            assert len(registered(server, os.getpid())) == 2
             assert files(os.getpid()) == []
         finally:
             await shared.close()
@@ -211,8 +213,8 @@ def test_regions_are_there_while_a_run_goes_and_can_not_be_found_in_the_folder(
     run_on_fast_loop(look())
 
 
-def test_one_server_under_two_addresses(triton: LocalTriton, nothing_left: None) -> None:
-    endpoints = [parse_url(url(triton, protocol)) for protocol in PROTOCOLS]
+def test_one_server_under_two_addresses(server: RealServer, nothing_left: None) -> None:
+    endpoints = [parse_url(url(server, protocol)) for protocol in PROTOCOLS]
 
     async def look() -> None:
         shared = SharedMemory("system", endpoints, Security(), input_bytes=10, output_bytes=[10], slots=2)
@@ -227,18 +229,19 @@ def test_one_server_under_two_addresses(triton: LocalTriton, nothing_left: None)
 
 @over_both
 def test_an_output_that_is_larger_than_its_slot_fails_its_row(
-    triton: LocalTriton, nothing_left: None, protocol: str
+    server: RealServer, nothing_left: None, protocol: str
 ) -> None:
-    run = Run(url(triton, protocol), 1024, output_bytes=1020).drive()
+    run = Run(url(server, protocol), 1024, output_bytes=1020).drive()
     (reason,) = run.failed
     assert "1020 bytes" in reason
     assert run.failed[reason] == 6
 
 
+@only_triton
 @over_both
-def test_slots_of_abandoned_requests_are_replaced(triton: LocalTriton, nothing_left: None, protocol: str) -> None:
+def test_slots_of_abandoned_requests_are_replaced(server: RealServer, nothing_left: None, protocol: str) -> None:
     """16 MB take the server longer than the deadline allows; each row is answered or fails, and none waits forever."""
-    run = Run(url(triton, protocol), 16 * MB, mode=Mode.PerformanceOnly, count=20, slots=2, deadline_s=0.002).drive()
+    run = Run(url(server, protocol), 16 * MB, mode=Mode.PerformanceOnly, count=20, slots=2, deadline_s=0.002).drive()
     given_up = run.system.happened["slots of shared memory given up"]
     assert given_up > 0
     assert run.test.answers.answered == run.test.record.rows
@@ -249,12 +252,13 @@ def test_slots_of_abandoned_requests_are_replaced(triton: LocalTriton, nothing_l
     assert sum(run.failed.values()) >= given_up
 
 
+@only_triton
 @over_both
 def test_a_run_ends_when_no_slot_is_left(
-    triton: LocalTriton, nothing_left: None, monkeypatch: pytest.MonkeyPatch, protocol: str
+    server: RealServer, nothing_left: None, monkeypatch: pytest.MonkeyPatch, protocol: str
 ) -> None:
     monkeypatch.setattr(memory, "SPARE_SLOTS", 1)
-    run = Run(url(triton, protocol), 16 * MB, mode=Mode.PerformanceOnly, count=200, slots=2, deadline_s=0.0005).drive()
+    run = Run(url(server, protocol), 16 * MB, mode=Mode.PerformanceOnly, count=200, slots=2, deadline_s=0.0005).drive()
     assert run.test.answers.aborted is not None
     assert "no shared memory is left" in run.test.answers.aborted
     assert run.test.answers.answered == run.test.answers.issued
@@ -296,21 +300,21 @@ def test_a_reply_of_any_shape_does_no_harm(protocol: str) -> None:
 # How a run ends.
 
 
-def start(triton: LocalTriton, tmp_path: Path, *words: str, protocol: str = "grpc", name: str = "o") -> Any:
+def start(server: RealServer, tmp_path: Path, *words: str, protocol: str = "grpc", name: str = "o") -> Any:
     command = [
-        sys.executable, "-m", "bench", "run", "triton", "identity", "--url", url(triton, protocol),
+        sys.executable, "-m", "bench", "run", "triton", "identity", "--url", url(server, protocol),
         "--shared-memory", "system", "--input", "INPUT0:256", "--json", "--no-dashboard",
         "--output", str(tmp_path / name), *words,
     ]  # fmt: skip
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def until_under_way(triton: LocalTriton, run: Any, folder: Path) -> None:
+def until_under_way(server: RealServer, run: Any, folder: Path) -> None:
     """Short runs that measure the server come first; the folder is made when they are over."""
     until(lambda: folder.exists() or run.poll() is not None, "the measurements before the run are over")
-    until(lambda: len(registered(triton, run.pid)) == 2 or run.poll() is not None, "the run registers")
+    until(lambda: len(registered(server, run.pid)) == 2 or run.poll() is not None, "the run registers")
     time.sleep(0.3)
-    assert len(registered(triton, run.pid)) == 2, run.communicate()
+    assert len(registered(server, run.pid)) == 2, run.communicate()
 
 
 LONG = ("--scenario", "Server", "--qps", "100", "--time", "120")
@@ -318,18 +322,16 @@ LONG = ("--scenario", "Server", "--qps", "100", "--time", "120")
 
 @over_both
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda number: number.name)
-def test_an_ended_run_leaves_nothing(
-    triton: LocalTriton, tmp_path: Path, number: signal.Signals, protocol: str
-) -> None:
-    run = start(triton, tmp_path, *LONG, protocol=protocol)
+def test_an_ended_run_leaves_nothing(server: RealServer, tmp_path: Path, number: signal.Signals, protocol: str) -> None:
+    run = start(server, tmp_path, *LONG, protocol=protocol)
     try:
-        until_under_way(triton, run, tmp_path / "o")
+        until_under_way(server, run, tmp_path / "o")
         run.send_signal(number)
         out, err = run.communicate(timeout=60)
     finally:
         run.kill()
     assert run.returncode == (-9 if number == signal.SIGKILL else cli.INTERRUPTED), err
-    until(lambda: not registered(triton, run.pid), "the server lets go")
+    until(lambda: not registered(server, run.pid), "the server lets go")
     assert files(run.pid) == []
     if number == signal.SIGINT:
         assert json.loads(out)["validity"] == "INVALID"
@@ -373,23 +375,23 @@ def test_a_server_that_is_killed_costs_rows_and_leaves_nothing(tmp_path: Path, t
     assert files(run.pid) == []
 
 
-def test_two_runs_at_once(triton: LocalTriton, tmp_path: Path) -> None:
+def test_two_runs_at_once(server: RealServer, tmp_path: Path) -> None:
     words = ("--scenario", "Offline", "--count", "2000", "--qps", "1000", "--time", "0.1", "--concurrency", "4")
-    runs = [start(triton, tmp_path, *words, protocol=protocol, name=f"{at}") for at, protocol in enumerate(PROTOCOLS)]
+    runs = [start(server, tmp_path, *words, protocol=protocol, name=f"{at}") for at, protocol in enumerate(PROTOCOLS)]
     results = [json.loads(run.communicate(timeout=120)[0]) for run in runs]
     assert [run.returncode for run in runs] == [0, 0]
     assert all(result["delivered"]["samples"] == 2000 for result in results)
     assert all(result["system"]["remote"]["shared_memory"] == "system" for result in results)
-    assert [registered(triton, run.pid) + files(run.pid) for run in runs] == [[], []]
+    assert [registered(server, run.pid) + files(run.pid) for run in runs] == [[], []]
 
 
 # What is refused.
 
 
-def refusal(triton: LocalTriton, capsys: pytest.CaptureFixture[str], tmp_path: Path, *words: str, **more: str) -> str:
+def refusal(server: RealServer, capsys: pytest.CaptureFixture[str], tmp_path: Path, *words: str, **more: str) -> str:
     """The one line of a run that is not begun."""
     asked = {"model": "identity", "protocol": "grpc", "kind": "system", **more}
-    command = ["run", "triton", asked["model"], "--url", url(triton, asked["protocol"]), "--no-dashboard"]
+    command = ["run", "triton", asked["model"], "--url", url(server, asked["protocol"]), "--no-dashboard"]
     shared = ["--shared-memory", asked["kind"], "--output", str(tmp_path / "o"), "--time", "0.1"]
     assert cli.main([*command, *shared, *words]) == cli.USAGE
     error = capsys.readouterr().err
@@ -398,38 +400,39 @@ def refusal(triton: LocalTriton, capsys: pytest.CaptureFixture[str], tmp_path: P
 
 
 def test_memory_that_is_too_small(
-    triton: LocalTriton, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    server: RealServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     nothing_left: None,
 ) -> None:  # fmt: skip
     small = SimpleNamespace(f_bavail=16, f_frsize=4096)
     monkeypatch.setattr(memory.os, "statvfs", lambda _: small)
-    error = refusal(triton, capsys, tmp_path, "--input", "INPUT0:1000", "--qps", "100")
+    error = refusal(server, capsys, tmp_path, "--input", "INPUT0:1000", "--qps", "100")
     assert "/dev/shm has 0.1 MB free" in error
     assert "--performance-sample-count" in error
     assert "--shm-size" in error
 
 
 def test_memory_that_runs_out_although_there_seemed_to_be_enough(
-    triton: LocalTriton, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    server: RealServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     nothing_left: None,
 ) -> None:  # fmt: skip
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(memory.os, "posix_fallocate", refuse)
-    assert "No space left" in refusal(triton, capsys, tmp_path, "--input", "INPUT0:1000", "--qps", "100")
+    assert "No space left" in refusal(server, capsys, tmp_path, "--input", "INPUT0:1000", "--qps", "100")
 
 
 @over_both
 def test_a_server_that_does_not_see_the_memory(
-    triton: LocalTriton, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    server: RealServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     nothing_left: None, protocol: str,
 ) -> None:  # fmt: skip
     elsewhere = {"key": "/drumfire-on-another-host", "offset": 0, "byte_size": 4096}
     monkeypatch.setattr(memory.PosixSpace, "registration", lambda _: elsewhere)
-    error = refusal(triton, capsys, tmp_path, "--input", "INPUT0:16", "--qps", "100", protocol=protocol)
+    error = refusal(server, capsys, tmp_path, "--input", "INPUT0:16", "--qps", "100", protocol=protocol)
     assert "needs a server on this host" in error
-    assert "Unable to open shared memory region" in error
+    if isinstance(server, LocalTriton):  # in its own words
+        assert "Unable to open shared memory region" in error
 
 
 def test_batches_and_outputs_without_a_size(
@@ -507,13 +510,13 @@ def test_there_is_an_end_to_spare_slots() -> None:
 
 
 def test_cuda_is_refused_where_it_is_not(
-    triton: LocalTriton, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: RealServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def missing(name: str) -> Any:
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setattr(cuda.ctypes, "CDLL", missing)
-    error = refusal(triton, capsys, tmp_path, "--input", "INPUT0:16", kind="cuda")
+    error = refusal(server, capsys, tmp_path, "--input", "INPUT0:16", kind="cuda")
     assert "libcudart" in error
     assert "--shared-memory system" in error
 
@@ -522,7 +525,7 @@ def test_cuda_is_refused_where_it_is_not(
         cudaGetDeviceCount = staticmethod(lambda _: 100)
 
     monkeypatch.setattr(cuda.ctypes, "CDLL", lambda _: SimpleNamespace(**_functions(NoDevice)))
-    error = refusal(triton, capsys, tmp_path, "--input", "INPUT0:16", kind="cuda")
+    error = refusal(server, capsys, tmp_path, "--input", "INPUT0:16", kind="cuda")
     assert "no NVIDIA GPU is found (no CUDA-capable device is detected)" in error
 
 

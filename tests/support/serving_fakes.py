@@ -63,6 +63,20 @@ def served(
     )
 
 
+class Gate:
+    """Holds a model until it is opened."""
+
+    def __init__(self) -> None:
+        self.entered, self.opened = threading.Semaphore(0), threading.Semaphore(0)
+
+    def __call__(self, _: object) -> None:
+        self.entered.release()
+        assert self.opened.acquire(timeout=20)
+
+    def wait_entered(self) -> None:
+        assert self.entered.acquire(timeout=20)
+
+
 class Clock:
     def __init__(self) -> None:
         self.ns = 1_000
