@@ -16,7 +16,7 @@ from bench.fleet.child import Child
 from bench.fleet.plan import Plan
 from bench.fleet.run import FleetTest
 from loadgen.record import Status
-from tests.sut.triton.scripted_peer import Peer, until
+from tests.support.scripted_peer import Peer, until
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from sut.triton.local_environment import check_platform
 from tests.bench.fleet import netns
 from tests.bench.fleet.netns import Host, Net
 from tests.bench.test_remote_run import columns, drumfire, one_line_error, result_of
-from tests.sut.triton.scripted_peer import until
+from tests.support.scripted_peer import until
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.extra

@@ -15,7 +15,7 @@ import pytest
 
 from loadgen.record import Status
 from tests.bench.test_remote_run import ROOT, columns, one_line_error, result_of
-from tests.sut.triton.scripted_peer import Peer
+from tests.support.scripted_peer import Peer
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.extra

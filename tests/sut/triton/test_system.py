@@ -37,7 +37,7 @@ from sut.triton.inputs import Inputs
 from sut.triton.local import LocalTriton
 from sut.triton.samples import RemoteLibrary
 from sut.triton.system import RemoteSystem
-from tests.sut.triton.scripted_peer import HUGE_WINDOW, Call, GrpcTalk, HttpTalk, Peer, Talk, until
+from tests.support.scripted_peer import HUGE_WINDOW, Call, GrpcTalk, HttpTalk, Peer, Talk, until
 
 try:
     import uvloop
