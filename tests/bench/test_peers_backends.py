@@ -54,6 +54,8 @@ def test_the_goals() -> None:
         assert (figure.goal_ratio, figure.goal) == ((0.97, None) if name.startswith("offline@") else (None, 0.85))
 
 
+@pytest.mark.slow
+@pytest.mark.serial
 @pytest.mark.extra
 @pytest.mark.skipif(
     not all(map(importlib.util.find_spec, (*EFFICIENTNET, "onnxruntime"))),

@@ -6,7 +6,7 @@ The fault, a function of that name, takes the place of ``BatchedSystem._run``; a
 import sys
 import time
 
-from bench.cli import main
+from bench.cli import program
 from sut.batcher import BatchedSystem
 
 batch_of = BatchedSystem._run
@@ -56,6 +56,5 @@ def slow(self, run, first, last):
 
 
 if __name__ == "__main__":
-    fault, *words = sys.argv[1:]
-    BatchedSystem._run = globals()[fault]
-    sys.exit(main(words))
+    BatchedSystem._run = globals()[sys.argv.pop(1)]
+    program()

@@ -66,6 +66,7 @@ def test_it_does_its_part_until_it_is_stopped(plan: Plan) -> None:
         child.close()
 
 
+@pytest.mark.slow
 def test_it_ends_at_its_limit(plan: Plan) -> None:
     child = Child(replace(plan, limit_s=1.0))
     try:
