@@ -50,7 +50,9 @@ def accuracy(folder: Path, backend: str, model: str, scenario: str) -> dict[str,
     return found
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model", ["digits", *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS if name != "digits")]
+)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_same_accuracy_everywhere(backend: str, model: str, folder: Path) -> None:
     need("onnxruntime", *PACKAGES[backend], *MODELS[model])

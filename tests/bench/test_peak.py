@@ -125,9 +125,10 @@ def test_other_modes_end_with_their_verdicts(command: list[str], tmp_path: Path)
     audit = command[0] == "audit"
     arguments = [
         *command, "onnxruntime", "digits", "--scenario", "Server", "--qps", "1500", "--max-latency", "2",
-        "--time", "0.4", "--no-dashboard", "--json", "--trace", *([] if audit else ["--submission", "--until-confident", "30"]),
+        "--time", "0.4", "--no-dashboard", "--json", "--trace",
     ]  # fmt: skip
-    done = here(*arguments, "--output", tmp_path / "out")
+    more = [] if audit else ["--submission", "--until-confident", "30"]
+    done = here(*arguments, *more, "--output", tmp_path / "out")
     found = json.loads(done.stdout)
     assert "Traceback" not in done.stderr
     if audit:
