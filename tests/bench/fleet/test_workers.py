@@ -183,27 +183,34 @@ def digits(request: pytest.FixtureRequest) -> Iterator[str]:
         yield served.ready["grpc"]
 
 
-def test_accuracy_is_that_of_one_process(digits: str, tmp_path: Path) -> None:
-    logs = []
+def log_of(folder: Path) -> list[tuple[int, int, str]]:
+    log = json.loads((folder / "mlperf_log_accuracy.json").read_text())
+    return sorted((one["seq_id"], one["qsl_idx"], one["data"]) for one in log)
+
+
+def test_accuracy_is_that_of_one_process(triton: LocalTriton, tmp_path: Path) -> None:
+    told = []
     for folder, more in (("one", []), ("many", ["--workers", 3])):
-        words = ["run", "triton", "digits", "--url", digits, "--scenario", "Offline", "--accuracy", *JSON, *more]
-        result = result_of(here(*words, "--output", tmp_path / folder), 0)
-        assert result["system"]["server"]["reconciliation"]["requests"]["equal"]
-        log = json.loads((tmp_path / folder / "mlperf_log_accuracy.json").read_text())
-        logs.append((result["accuracy"], sorted((one["seq_id"], one["qsl_idx"], one["data"]) for one in log)))
-    assert logs[0] == logs[1]
-    assert len(logs[0][1]) == logs[0][0]["total"]
+        words = ["--scenario", "Offline", "--accuracy", *JSON, *more]
+        there = ["--url", url(triton, "grpc"), "--output", tmp_path / folder]
+        result = result_of(here("run", "triton", "digits", *there, *words), 0)
+        told.append((result["accuracy"], log_of(tmp_path / folder)))
+    assert told[0] == told[1]
+    assert len(told[0][1]) == told[0][0]["total"]
 
 
 def test_both_phases_of_a_submission(digits: str, tmp_path: Path) -> None:
     """The second phase has a start of its own, and its rows go on where the first one's end."""
-    tables = []
+    tables, told = [], []
     for folder, more in (("one", []), ("many", ["--workers", 3])):
         words = ["--submission", "--scenario", "Server", "--qps", "1000", "--time", "0.6", "--max-latency", "5", *more]
         there = ["--url", digits, "--output", tmp_path / folder]
         result = result_of(here("run", "triton", "digits", *there, *words, *JSON), 0)
         assert result["accuracy"]["total"] == 500
+        assert result["system"]["server"]["reconciliation"]["requests"]["equal"]
         tables.append(columns(tmp_path / folder))
+        told.append((result["accuracy"], log_of(tmp_path / folder)))
+    assert told[0] == told[1]
     for name in ("sample_index", "scheduled", "status"):
         assert tables[0][name].tobytes() == tables[1][name].tobytes()
 
