@@ -364,7 +364,7 @@ def test_plain_view_of_a_real_run() -> None:
 
 def test_screen_of_a_real_run_leaves_nothing_behind() -> None:
     main_end, terminal = pty.openpty()
-    process = start("0.5", "screen", stdout=terminal)
+    process = start("1.5", "screen", stdout=terminal)
     os.close(terminal)
     output = b""
     while True:

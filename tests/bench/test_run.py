@@ -41,7 +41,9 @@ def valid_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     """Server in a process of its own, with the live view: its stdout must be the JSON and nothing else."""
     folder = tmp_path_factory.mktemp("run") / "out"
     server = request.param == "Server"
-    small = SMALL if server else ["--time", "0.1" if request.param == "Offline" else "0.3", *QUIET]
+    # Of Offline more batches than any machine does in its time, and few enough for a slow one.
+    offline = ["--qps", "200000", "--max-batchsize", "1", "--time", "0.1"]
+    small = {"Server": SMALL, "Offline": [*offline, *QUIET]}.get(request.param, ["--time", "0.3", *QUIET])
     done = (drumfire if server else here)(*DIGITS, "--scenario", request.param, *small, "--json", "--output", folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout), folder, request.param
