@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,10 +72,11 @@ def alive(pid: int) -> bool:
 
 @contextlib.contextmanager
 def under_way(*what: object) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
-    """A run with its generators' pids, when each has had answers: the view's first line comes after two seconds."""
+    """A run with its generators' pids, when it has had answers for a second."""
     process = start(*what)
     try:
         await_answers(process)
+        time.sleep(1)
         yield process, generators_of(process.pid)
     finally:
         process.kill()
