@@ -67,8 +67,12 @@ def program() -> NoReturn:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    """Run a command, by default that of this process; returns the exit status.
+
+    Its words travel with the options, as a result names the command that it comes from.
+    """
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parser().parse_args(words, argparse.Namespace(words=words))
     try:
         status: int = options.command(options)
         sys.stdout.flush()

@@ -122,7 +122,7 @@ def _document(
     for kept in test.answers.kept:
         kept.responses = assembly.logged(test.record.sample_index[kept.rows], kept.responses)
     sections = {
-        "command": shlex.join(["drumfire", *sys.argv[1:]]),
+        "command": shlex.join(["drumfire", *options.words]),
         "system": assembly.description | _batching(test) | {"server": _told(test, assembly)},
         "accuracy": _accuracy(test, assembly),
         "environment": environment,
@@ -207,23 +207,22 @@ def _search(
     try:
         found = peak.find(assembly, options, folder, drive, lambda line: messages.print(line, markup=False))
     except KeyboardInterrupt:
-        messages.print(f"to go on with this search: {_again(folder)}", markup=False)
+        messages.print(f"to go on with this search: {_again(options, folder)}", markup=False)
         raise
     result = _document(found.test, assembly, options, folder, environment, [])
     result["search"] = found.section
     if found.reasons:
         result |= {"validity": "INVALID", "reasons": found.reasons + result["reasons"]}
     if found.interrupted:
-        messages.print(f"to go on with this search: {_again(folder)}", markup=False)
+        messages.print(f"to go on with this search: {_again(options, folder)}", markup=False)
     else:
         _save(found.test, result, folder, options)
     return found.test, result
 
 
-def _again(folder: Path) -> str:
+def _again(options: argparse.Namespace, folder: Path) -> str:
     """The command of this run with its folder."""
-    words = sys.argv[1:]
-    return shlex.join(["drumfire", *words, *([] if "--output" in words else ["--output", str(folder)])])
+    return shlex.join(["drumfire", *options.words, *([] if options.output else ["--output", str(folder)])])
 
 
 def _assemble(options: argparse.Namespace) -> Assembly:

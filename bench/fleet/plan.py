@@ -15,7 +15,7 @@ from typing import Any
 from loadgen import Mode, Scenario, TestSettings
 from loadgen.share import Slice
 
-_DRIVERS_OWN = ("command", "user_conf", "audit_conf", "output", "ray_address")
+_DRIVERS_OWN = ("command", "words", "user_conf", "audit_conf", "output", "ray_address")
 """Options that the driver has dealt with: settings come from it, and files of its own host need not be elsewhere."""
 _PATH = "path:"
 """Begins the text of an option that is a path."""

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +12,13 @@ import pytest
 
 from sut.models import digits
 from sut.models.shapes import SIDE, Shapes
-
-ROOT = Path(__file__).parents[2]
+from tests.support.command import here
 
 
 def run(tmp_path: Path, model: str, *more: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The result of an accuracy run, and its log."""
-    command = [sys.executable, "-m", "bench", "run", "onnxruntime", model, "--scenario", "Offline", "--accuracy", *more]
-    done = subprocess.run(
-        [*command, "--json", "--no-dashboard", "--output", "out"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        check=False,
-    )
+    words = ["run", "onnxruntime", model, "--scenario", "Offline", "--accuracy", *more, "--json", "--no-dashboard"]
+    done = here(*words, "--output", tmp_path / "out")
     assert done.returncode in (0, 1), done.stderr
     return json.loads(done.stdout), json.loads((tmp_path / "out" / "mlperf_log_accuracy.json").read_text())
 

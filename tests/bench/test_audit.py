@@ -120,8 +120,15 @@ def outcome(test_name: str, system: Honest, scenario: Scenario, folder: Path) ->
     return run_audit(test_name, assembly, one, folder)
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize("test_name", TESTS)
+@pytest.mark.parametrize(
+    ("test_name", "scenario"),
+    [
+        # A latency and a rate are judged; all else is the same for each scenario.
+        pytest.param(test, scenario, marks=() if scenario != Scenario.MultiStream else pytest.mark.slow)
+        for test in TESTS
+        for scenario in SCENARIOS
+    ],
+)
 def test_an_honest_system_passes(test_name: str, scenario: Scenario, tmp_path: Path) -> None:
     found = outcome(test_name, Honest(), scenario, tmp_path)
     assert found["passed"], found
@@ -136,7 +143,9 @@ def test_an_honest_system_passes(test_name: str, scenario: Scenario, tmp_path: P
     assert ('"effective_qsl_rng_seed", "value": 7975553102935885558' in log) == (test_name == "TEST05")
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize(
+    "scenario", [Scenario.SingleStream, *(pytest.param(one, marks=pytest.mark.slow) for one in SCENARIOS[1:])]
+)
 def test_a_cache_fails_test04(scenario: Scenario, tmp_path: Path) -> None:
     """Few samples come again soon in the usual run, and all do in the audited one."""
     found = outcome("TEST04", Caching(), scenario, tmp_path)
@@ -145,7 +154,9 @@ def test_a_cache_fails_test04(scenario: Scenario, tmp_path: Path) -> None:
     assert (tmp_path / "TEST04" / "verify_performance.txt").read_text().startswith("TEST FAIL\n")
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize(
+    "scenario", [Scenario.SingleStream, *(pytest.param(one, marks=pytest.mark.slow) for one in SCENARIOS[1:])]
+)
 def test_other_answers_in_performance_mode_fail_test01(scenario: Scenario, tmp_path: Path) -> None:
     found = outcome("TEST01", TwoFaced(), scenario, tmp_path)
     assert not found["passed"]

@@ -7,14 +7,13 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sut.backends import BACKENDS
-from tests.sut.backends.test_backends import EFFICIENTNET, PACKAGES
+from tests.support.packages import EFFICIENTNET, PACKAGES, need
 
 ROOT = Path(__file__).parents[2]
 EXPORT = ("tensorflow", "torch", "onnx", "onnxscript")
@@ -23,11 +22,6 @@ RATES = {"digits": "500", "shapes": "50", "efficientnet-lite0": "5"}
 """Of Server: low, as the answers are what counts here."""
 
 pytestmark = pytest.mark.extra
-
-
-def need(*packages: str) -> None:
-    if missing := [package for package in packages if find_spec(package) is None]:
-        pytest.skip(f"not installed: {', '.join(missing)}")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +50,9 @@ def accuracy(folder: Path, backend: str, model: str, scenario: str) -> dict[str,
     return found
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model", ["digits", *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS if name != "digits")]
+)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_same_accuracy_everywhere(backend: str, model: str, folder: Path) -> None:
     need("onnxruntime", *PACKAGES[backend], *MODELS[model])

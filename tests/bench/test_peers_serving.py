@@ -372,6 +372,7 @@ def test_what_goes_on_growing_is_told(slices: int) -> None:
     assert len(grew([Held(50 * MB, 16, 6 + at) for at in range(slices)])) == 1
 
 
+@pytest.mark.slow
 def test_a_short_soak(capsys: pytest.CaptureFixture[str]) -> None:
     # The first slices of a fresh server warm it up, so that its memory is none to judge by here.
     assert soak.main(["--requests", "2001", "--slices", "2"]) == 0
@@ -494,6 +495,8 @@ def digits() -> Iterator[Running]:
         yield running
 
 
+@pytest.mark.slow  # installs it with the real Triton
+@pytest.mark.serial
 @pytest.mark.extra
 @pytest.mark.parametrize("way", perf_analyzer.WAYS)
 @pytest.mark.parametrize(("model", "options"), [("identity", ("--shape", "INPUT0:4")), ("digits", ())])

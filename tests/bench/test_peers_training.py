@@ -11,6 +11,7 @@ from bench.peers.training.__main__ import main
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.serial,
     pytest.mark.skipif(importlib.util.find_spec("mlperf_logging") is None, reason="needs the extra train"),
 ]
 

@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -16,24 +13,15 @@ import numpy as np
 import onnxruntime
 import pytest
 
-ROOT = Path(__file__).parents[2]
-SCHEMA = json.loads((ROOT / "bench" / "result.schema.json").read_text())
+from tests.support.command import ROOT, SCHEMA, here, one_line_error
 
 
-def drumfire(tmp_path: Path, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run in ``tmp_path`` with a cache of its own."""
-    command = [sys.executable, "-m", "bench", *map(str, arguments)]
-    environment = {key: value for key, value in os.environ.items() if key != "DATA_DIR"}
-    environment |= {"PYTHONPATH": str(ROOT), "MODEL_DIR": str(tmp_path / "cache")} | variables
-    return subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=tmp_path, env=environment)
-
-
-def one_line_error(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    assert done.returncode == 2, done.stdout + done.stderr
-    last = done.stderr.strip().split("\n")
-    assert len(last) == 1, done.stderr
-    for word in words:
-        assert word in last[0]
+@pytest.fixture(autouse=True)
+def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In ``tmp_path``, with a cache of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DATA_DIR", raising=False)
+    monkeypatch.setenv("MODEL_DIR", str(tmp_path / "cache"))
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -56,27 +44,25 @@ def mirror(tmp_path: Path) -> Iterator[str]:
 
 
 def test_weights_are_fetched_to_where_runs_look(tmp_path: Path, mirror: str) -> None:
-    done = drumfire(tmp_path, "prepare", "weights", "resnet50", "--url", mirror)
+    done = here("prepare", "weights", "resnet50", "--url", mirror)
     assert done.returncode == 0, done.stderr
     digest = hashlib.sha256(b"not really a network" * 1000).hexdigest()
     path = tmp_path / "cache" / "resnet50_v1.onnx"
     assert f"{path}: SHA-256 {digest}" in done.stdout
     assert path.with_name("resnet50_v1.onnx.sha256").read_text() == f"{digest}  resnet50_v1.onnx\n"
-    run = ["run", "onnxruntime", "resnet50", "cpu", "--scenario", "Offline", "--time", "1"]
-    one_line_error(drumfire(tmp_path, *run), "onnxruntime cannot load", "resnet50_v1.onnx")
+    run = ["run", "onnxruntime", "resnet50", "cpu", "--scenario", "Offline", "--time", "1", "--no-dashboard"]
+    one_line_error(here(*run), "onnxruntime cannot load", "resnet50_v1.onnx")
     path.write_bytes(b"changed")
-    one_line_error(drumfire(tmp_path, *run), "resnet50_v1.onnx has SHA-256", digest)
+    one_line_error(here(*run), "resnet50_v1.onnx has SHA-256", digest)
 
 
 def test_weights_that_can_not_be_had(tmp_path: Path, mirror: str) -> None:
-    done = drumfire(tmp_path, "prepare", "weights", "resnet50", "--url", mirror + "x")
+    done = here("prepare", "weights", "resnet50", "--url", mirror + "x")
     assert done.returncode == 2
     assert "404" in done.stderr
-    one_line_error(drumfire(tmp_path, "prepare", "weights", "digits"), "digits comes with its weights")
-    one_line_error(drumfire(tmp_path, "prepare", "weights", "resnet51"), "is not known")
-    one_line_error(
-        drumfire(tmp_path, "prepare", "weights", "resnet50", "--file", "x"), "resnet50_v1.onnx, resnet50-19c8e357.pth"
-    )
+    one_line_error(here("prepare", "weights", "digits"), "digits comes with its weights")
+    one_line_error(here("prepare", "weights", "resnet51"), "is not known")
+    one_line_error(here("prepare", "weights", "resnet50", "--file", "x"), "resnet50_v1.onnx, resnet50-19c8e357.pth")
 
 
 def test_shapes_on_onnxruntime(tmp_path: Path) -> None:
@@ -85,7 +71,7 @@ def test_shapes_on_onnxruntime(tmp_path: Path) -> None:
     found = {}
     for scenario in ("Offline", "Server"):
         more = ["--qps", "100"] if scenario == "Server" else []
-        done = drumfire(tmp_path, *run, "--scenario", scenario, "--accuracy", *more, "--output", tmp_path / scenario)
+        done = here(*run, "--scenario", scenario, "--accuracy", *more, "--output", tmp_path / scenario)
         assert done.returncode == 0, done.stdout + done.stderr
         result = json.loads(done.stdout)
         jsonschema.validate(result, SCHEMA)
@@ -105,7 +91,7 @@ def test_shapes_on_onnxruntime(tmp_path: Path) -> None:
             rows = np.frombuffer(bytes.fromhex(record["data"]), "<f4").reshape(-1, 7)
             assert set(rows[:, 0].tolist()) <= {record["qsl_idx"]}
     assert found["Server"]["value"] == pytest.approx(found["Offline"]["value"], abs=0.002)
-    done = drumfire(tmp_path, "run", "onnxruntime", "shapes", "--scenario", "Offline", "--accuracy", "--count", "50")
+    done = here("run", "onnxruntime", "shapes", "--scenario", "Offline", "--accuracy", "--count", "50")
     assert "mAP=" in done.stdout
     assert "50 samples" in done.stdout
 
@@ -113,7 +99,7 @@ def test_shapes_on_onnxruntime(tmp_path: Path) -> None:
 @pytest.mark.extra
 def test_int8_beside_fp32(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
-    done = drumfire(tmp_path, "prepare", "quantize", "digits", "--output", "int8.onnx")
+    done = here("prepare", "quantize", "digits", "--output", "int8.onnx")
     assert done.returncode == 0, done.stderr
     heading, size, accuracy, *speeds, how = [line for line in done.stdout.splitlines() if line.strip()]
     assert heading.split() == ["digits", "fp32", "int8"]
@@ -125,24 +111,24 @@ def test_int8_beside_fp32(tmp_path: Path) -> None:
     assert [line.split()[:4] for line in speeds] == [["samples/s,", "batches", "of", size] for size in ("1", "32")]
     assert how == "to run it: drumfire run onnxruntime digits cpu --weights int8.onnx"
     run = ["run", "onnxruntime", "digits", "--scenario", "Offline", "--accuracy", "--weights", "int8.onnx", "--json"]
-    result = json.loads(drumfire(tmp_path, *run).stdout)
+    result = json.loads(here(*run).stdout)
     assert round(result["accuracy"]["value"] * 100, 2) == after
     # In the cache it is made once.
     for _ in range(2):
-        assert drumfire(tmp_path, "prepare", "quantize", "digits", "--count", "32").returncode == 0
+        assert here("prepare", "quantize", "digits", "--count", "32").returncode == 0
     assert len(list((tmp_path / "cache").glob("digits-int8-*.onnx"))) == 1
 
 
 @pytest.mark.extra
 def test_what_can_not_be_quantized(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
-    one_line_error(drumfire(tmp_path, "prepare", "quantize", "digit"), "'digit' is not known")
-    one_line_error(drumfire(tmp_path, "prepare", "quantize", "digits", "--weights", "a.pt2"), "a.pt2 is no ONNX file")
-    one_line_error(drumfire(tmp_path, "prepare", "quantize", "digits", "--count", "501"), "501 can not be had")
+    one_line_error(here("prepare", "quantize", "digit"), "'digit' is not known")
+    one_line_error(here("prepare", "quantize", "digits", "--weights", "a.pt2"), "a.pt2 is no ONNX file")
+    one_line_error(here("prepare", "quantize", "digits", "--count", "501"), "501 can not be had")
     (tmp_path / "text.onnx").write_text("no network")
     quantize = ["prepare", "quantize", "digits", "--output", "int8.onnx", "--weights"]
-    one_line_error(drumfire(tmp_path, *quantize, "text.onnx"), "cannot quantize text.onnx")
-    one_line_error(drumfire(tmp_path, *quantize, "none.onnx"), "none.onnx")
+    one_line_error(here(*quantize, "text.onnx"), "cannot quantize text.onnx")
+    one_line_error(here(*quantize, "none.onnx"), "none.onnx")
 
 
 @pytest.mark.extra
@@ -153,25 +139,25 @@ class TestPictures:
             pytest.importorskip(package)
 
     @pytest.mark.parametrize("kind", ["imagenet", "coco", "openimages"])
-    def test_fake_data_is_whole(self, tmp_path: Path, kind: str) -> None:
-        done = drumfire(tmp_path, "prepare", "fake", kind, "--count", "9")
+    def test_fake_data_is_whole(self, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        done = here("prepare", "fake", kind, "--count", "9")
         assert done.returncode == 0, done.stderr
         folder = tmp_path / f"fake_{kind}"
         assert done.stdout == f"9 pictures are in fake_{kind}: export DATA_DIR={folder}\n"
-        checked = drumfire(tmp_path, "prepare", "check", kind, DATA_DIR=str(folder))
+        with monkeypatch.context() as patched:
+            patched.setenv("DATA_DIR", str(folder))
+            checked = here("prepare", "check", kind)
         assert checked.returncode == 0, checked.stderr
         assert "9 pictures" in checked.stdout
         assert "the real set has" in checked.stdout
         next(folder.rglob("*.jpg")).unlink()
-        one_line_error(
-            drumfire(tmp_path, "prepare", "check", kind, "--dataset-path", folder), "1 of the 9 pictures", "missing"
-        )
-        one_line_error(drumfire(tmp_path, "prepare", "fake", kind), "is there already")
-        one_line_error(drumfire(tmp_path, "prepare", "check", kind), "set DATA_DIR")
+        one_line_error(here("prepare", "check", kind, "--dataset-path", folder), "1 of the 9 pictures", "missing")
+        one_line_error(here("prepare", "fake", kind), "is there already")
+        one_line_error(here("prepare", "check", kind), "set DATA_DIR")
 
     def test_a_run_from_nothing_tells_what_it_stands_on(self, tmp_path: Path) -> None:
         run = ["run", "onnxruntime", "mobilenet", "cpu", "--scenario", "Offline", "--count", "16", "--time", "1"]
-        done = drumfire(tmp_path, *run, "--json", "--no-dashboard", "--output", "out")
+        done = here(*run, "--json", "--no-dashboard", "--output", "out")
         assert done.returncode == 0, done.stdout + done.stderr
         result = json.loads(done.stdout)
         jsonschema.validate(result, SCHEMA)
@@ -180,22 +166,22 @@ class TestPictures:
         assert "generated pictures" in told[1]
         for text in told:
             assert f"note: {text}" in done.stderr
-        again = drumfire(tmp_path, *run, "--accuracy", "--output", "again")
+        again = here(*run, "--accuracy", "--output", "again")
         assert again.returncode == 1
         assert "synthetic weights: speed only" in again.stdout
         assert "below the target" in again.stdout
 
     def test_int8_of_random_weights_says_so(self, tmp_path: Path) -> None:
         quantize = ["prepare", "quantize", "mobilenet", "--count", "8", "--calibration-count", "8"]
-        one_line_error(drumfire(tmp_path, *quantize, "--output", "int8.onnx"), "put 'synthetic' into the name")
-        done = drumfire(tmp_path, *quantize)
+        one_line_error(here(*quantize, "--output", "int8.onnx"), "put 'synthetic' into the name")
+        done = here(*quantize)
         assert done.returncode == 0, done.stderr
         assert "note: synthetic weights: speed only, accuracy not meaningful" in done.stdout
         assert "note: calibrated on 8 of the samples that it is judged on" in done.stdout
         (made,) = (tmp_path / "cache").glob("mobilenet-synthetic-*-int8-*.onnx")
         assert f"drumfire run onnxruntime mobilenet cpu --weights {made}" in done.stdout
         run = ["run", "onnxruntime", "mobilenet", "--scenario", "Offline", "--count", "8", "--time", "1", "--json"]
-        result = json.loads(drumfire(tmp_path, *run, "--weights", made, "--no-dashboard").stdout)
+        result = json.loads(here(*run, "--weights", made, "--no-dashboard").stdout)
         assert "synthetic weights: speed only, accuracy not meaningful" in result["system"]["reservations"]
 
     def test_a_state_dict_with_pictures_of_its_own_is_not_quantized(self, tmp_path: Path) -> None:
@@ -204,15 +190,15 @@ class TestPictures:
         from sut.models.resnet50 import ResNet50
 
         torch.save(ResNet50().network(None).state_dict(), tmp_path / "resnet50.pth")
-        done = drumfire(tmp_path, "prepare", "quantize", "resnet50", "--weights", "resnet50.pth")
+        done = here("prepare", "quantize", "resnet50", "--weights", "resnet50.pth")
         one_line_error(done, "resnet50's state dict wants its pictures prepared otherwise")
 
     def test_broken_pictures_stop_the_run(self, tmp_path: Path) -> None:
-        drumfire(tmp_path, "prepare", "fake", "imagenet", "--count", "9")
+        here("prepare", "fake", "imagenet", "--count", "9")
         broken = tmp_path / "fake_imagenet" / "val" / "fake_00000003.jpg"
         broken.write_bytes(broken.read_bytes()[:-100])
         run = ["run", "onnxruntime", "mobilenet", "cpu", "--scenario", "Offline", "--time", "1", "--no-dashboard"]
-        done = drumfire(tmp_path, *run, "--dataset-path", "fake_imagenet")
+        done = here(*run, "--dataset-path", "fake_imagenet")
         assert done.returncode == 2, done.stdout + done.stderr
         assert done.stderr.strip().split("\n")[-1].startswith("drumfire: 1 of 9 pictures can not be read")
         assert "fake_00000003.jpg (the JPEG is cut off)" in done.stderr
@@ -221,5 +207,5 @@ class TestPictures:
         run = ["run", "onnxruntime", "mobilenet", "cpu", "--scenario", "Offline", "--time", "1", "--no-dashboard"]
         digits = ROOT / "sut" / "models" / "data" / "digits.onnx"
         assert onnxruntime.InferenceSession(digits).get_inputs()[0].shape[1:] == [1, 8, 8]
-        done = drumfire(tmp_path, *run, "--weights", digits)
+        done = here(*run, "--weights", digits)
         one_line_error(done, "the file takes float32 of shape [1, 8, 8]", "float32 of shape [3, 224, 224]", "--weights")

@@ -1,29 +1,37 @@
-"""``drumfire run triton`` as a user types it: real processes, against the real Triton and a peer that misbehaves."""
+"""``drumfire run triton`` as a user types it, against the real Triton and a peer that misbehaves."""
 
 from __future__ import annotations
 
-import http.client
+import contextlib
 import json
 import os
 import shutil
 import signal
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import jsonschema
 import numpy as np
 import pytest
 
 from sut.triton.local import LocalTriton
-from tests.sut.triton.scripted_peer import Peer, Talk, until
+from tests.support.command import (
+    Done,
+    await_answers,
+    columns,
+    drumfire,
+    finished,
+    here,
+    one_line_error,
+    result_of,
+    start,
+)
+from tests.support.scripted_peer import Peer, Talk, until
+from tests.support.triton import statistics, url
 
-ROOT = Path(__file__).parents[2]
-SCHEMA = json.loads((ROOT / "bench" / "result.schema.json").read_text())
+QUIET = ["--no-dashboard"]
 SCENARIOS = ["SingleStream", "MultiStream", "Server", "Offline"]
 # What is tested here is not this machine's speed.
 SMALL = {
@@ -35,56 +43,6 @@ SMALL = {
 over_both = pytest.mark.parametrize("protocol", ["grpc", "http"])
 
 
-def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "bench", *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, **options,
-    )  # fmt: skip
-
-
-def drumfire(*arguments: object) -> subprocess.CompletedProcess[str]:
-    process = start(*arguments)
-    try:
-        stdout, stderr = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
-
-
-def result_of(done: subprocess.CompletedProcess[str], status: int) -> dict[str, Any]:
-    assert done.returncode == status, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    jsonschema.validate(result, SCHEMA)
-    return result
-
-
-def one_line_error(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert done.stdout == ""
-    assert len(done.stderr.strip().split("\n")) == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    for word in words:
-        assert word in done.stderr
-
-
-def columns(folder: Path) -> dict[str, np.ndarray]:
-    return {path.stem: np.load(path) for path in (folder / "columns").glob("*.npy")}
-
-
-def url(triton: LocalTriton, protocol: str) -> str:
-    return f"{protocol}://{triton.grpc if protocol == 'grpc' else triton.http}"
-
-
-def statistics(triton: LocalTriton, model: str) -> dict[str, Any]:
-    connection = http.client.HTTPConnection(triton.http, timeout=10)
-    connection.request("GET", f"/v2/models/{model}/stats", headers={"Connection": "close"})
-    (found,) = json.loads(connection.getresponse().read())["model_stats"]
-    connection.close()
-    return found
-
-
 # The real Triton.
 
 
@@ -94,8 +52,8 @@ def in_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, 
     found = {}
     for scenario in SCENARIOS:
         folder = tmp_path_factory.mktemp("here") / "out"
-        settings = ["--scenario", scenario, *SMALL[scenario], "--json"]
-        done = drumfire("run", "null", "digits", *settings, "--output", folder)
+        settings = ["--scenario", scenario, *SMALL[scenario], "--json", *QUIET]
+        done = here("run", "null", "digits", *settings, "--output", folder)
         assert done.returncode in (0, 1), done.stderr  # Offline is over before its time
         found[scenario] = columns(folder)
     return found
@@ -107,11 +65,9 @@ def test_valid_with_the_very_traffic_of_a_run_in_process(
     scenario: str, protocol: str, triton: LocalTriton, tmp_path: Path, in_process: dict[str, dict[str, np.ndarray]]
 ) -> None:
     """VALID; and indices and schedule are to the last bit those of a run in this process with the same settings."""
-    settings = ["--scenario", scenario, *SMALL[scenario], "--json"]
+    settings = ["--scenario", scenario, *SMALL[scenario], "--json", *QUIET]
     before = statistics(triton, "digits")
-    done = drumfire(
-        "run", "triton", "digits", "--url", url(triton, protocol), *settings, "--output", tmp_path / "there"
-    )
+    done = here("run", "triton", "digits", "--url", url(triton, protocol), *settings, "--output", tmp_path / "there")
     result = result_of(done, 0)
     assert result["validity"] == "VALID"
     after = statistics(triton, "digits")
@@ -120,26 +76,26 @@ def test_valid_with_the_very_traffic_of_a_run_in_process(
     if scenario != "SingleStream":  # dynamic batching is at work
         assert samples > after["execution_count"] - before["execution_count"]
 
-    there, here = columns(tmp_path / "there"), in_process[scenario]
-    rows = min(len(there["sample_index"]), len(here["sample_index"]))
+    there, alone = columns(tmp_path / "there"), in_process[scenario]
+    rows = min(len(there["sample_index"]), len(alone["sample_index"]))
     if scenario in ("Server", "Offline"):
-        assert len(there["sample_index"]) == len(here["sample_index"]) == rows
-        assert there["scheduled"].tobytes() == here["scheduled"].tobytes()
+        assert len(there["sample_index"]) == len(alone["sample_index"]) == rows
+        assert there["scheduled"].tobytes() == alone["scheduled"].tobytes()
     else:
         assert rows > 50
-    assert there["sample_index"].dtype == here["sample_index"].dtype
-    assert there["sample_index"][:rows].tobytes() == here["sample_index"][:rows].tobytes()
+    assert there["sample_index"].dtype == alone["sample_index"].dtype
+    assert there["sample_index"][:rows].tobytes() == alone["sample_index"][:rows].tobytes()
     assert (there["sent"] >= there["issued"]).all()
     assert (there["completed"] >= there["sent"]).all()
 
 
 def test_accuracy_is_that_of_the_model_in_process(triton: LocalTriton, tmp_path: Path) -> None:
-    settings = ["--scenario", "Offline", "--accuracy", "--json"]
-    here = result_of(drumfire("run", "onnxruntime", "digits", *settings, "--output", tmp_path / "here"), 0)
+    settings = ["--scenario", "Offline", "--accuracy", "--json", *QUIET]
+    alone = result_of(here("run", "onnxruntime", "digits", *settings, "--output", tmp_path / "here"), 0)
     for protocol in ("grpc", "http"):
         arguments = ["run", "triton", "digits", "--url", url(triton, protocol), *settings]
-        there = result_of(drumfire(*arguments, "--output", tmp_path / protocol), 0)
-        assert there["accuracy"] == here["accuracy"]
+        there = result_of(here(*arguments, "--output", tmp_path / protocol), 0)
+        assert there["accuracy"] == alone["accuracy"]
         logs = [
             sorted(
                 json.loads((tmp_path / run / "mlperf_log_accuracy.json").read_text()), key=lambda one: one["qsl_idx"]
@@ -152,29 +108,27 @@ def test_accuracy_is_that_of_the_model_in_process(triton: LocalTriton, tmp_path:
 @over_both
 def test_what_the_server_does_not_have(protocol: str, triton: LocalTriton, tmp_path: Path) -> None:
     there = ["--url", url(triton, protocol), "--output", tmp_path / "out"]
-    one_line_error(drumfire("run", "triton", "resnet51", *there), "resnet51")
-    one_line_error(drumfire("run", "triton", "digits", "--model-version", "7", *there), "7")
-    one_line_error(drumfire("run", "triton", "identity", *there), "--input NAME:SHAPE", "INPUT0:1")
-    one_line_error(drumfire("run", "triton", "identity", "--input", "IN:4", *there), "IN", "INPUT0")
-    one_line_error(drumfire("run", "triton", "digits", "--input", "input:1,8,9", *there), "input")
-    one_line_error(drumfire("run", "triton", "digits", "--max-batchsize", "65", *there), "--max-batchsize 65", "64")
+    one_line_error(here("run", "triton", "resnet51", *there), "resnet51")
+    one_line_error(here("run", "triton", "digits", "--model-version", "7", *there), "7")
+    one_line_error(here("run", "triton", "identity", *there), "--input NAME:SHAPE", "INPUT0:1")
+    one_line_error(here("run", "triton", "identity", "--input", "IN:4", *there), "IN", "INPUT0")
+    one_line_error(here("run", "triton", "digits", "--input", "input:1,8,9", *there), "input")
+    one_line_error(here("run", "triton", "digits", "--max-batchsize", "65", *there), "--max-batchsize 65", "64")
     assert not (tmp_path / "out").exists()
 
 
-def disturbed(process: subprocess.Popen[str], disturb: Callable[[], object]) -> subprocess.CompletedProcess[str]:
+def disturbed(process: subprocess.Popen[str], disturb: Callable[[], object]) -> Done:
     """``disturb`` is called as soon as the run has answers."""
     try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "p50" in line:  # the live view's first line with answers in it
-                break
+        await_answers(process)
         disturb()
-        stdout, stderr = process.communicate(timeout=100)
     finally:
-        process.kill()
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+        done = finished(process, 100)
+    return done
 
 
+@pytest.mark.serial
+@pytest.mark.slow
 @over_both
 def test_the_server_is_killed_in_the_run(protocol: str, tmp_path: Path) -> None:
     settings = ["--scenario", "Server", "--qps", "500", "--time", "120", "--max-latency", "10", "--json"]
@@ -216,13 +170,20 @@ def test_the_server_stands_still_for_three_seconds(protocol: str, triton: LocalT
 # The scripted peer.
 
 ECHO = ["run", "triton", "echo", "--scenario", "Server", "--qps", "1000", "--time", "0.6", "--max-latency", "10"]
-ECHO += ["--json"]
+ECHO += ["--json", *QUIET]
+
+
+def test_a_process_says_its_result_and_nothing_else(tmp_path: Path) -> None:
+    with Peer("grpc") as peer:
+        words = [word for word in ECHO if word not in QUIET]
+        result = result_of(drumfire(*words, "--url", peer.url, "--output", tmp_path / "out"), 0)
+    assert result == json.loads((tmp_path / "out" / "result.json").read_text())
 
 
 @over_both
 def test_nobody_listens(protocol: str, tmp_path: Path) -> None:
     with Peer(protocol, listening=False) as peer:
-        one_line_error(drumfire(*ECHO, "--url", peer.url, "--output", tmp_path / "out"), "connection refused", peer.url)
+        one_line_error(here(*ECHO, "--url", peer.url, "--output", tmp_path / "out"), "connection refused", peer.url)
     assert not (tmp_path / "out").exists()
 
 
@@ -236,20 +197,20 @@ def test_urls_that_can_not_be(tmp_path: Path) -> None:
         (["--url", "grpcs://127.0.0.1:1", "--tls-ca", "/no/such.pem"], ["/no/such.pem"]),
         (["--url", "grpc://no-such-host.invalid:1"], ["no-such-host.invalid"]),
     ):
-        one_line_error(drumfire(*ECHO, *given, "--output", tmp_path / "out"), *words)
+        one_line_error(here(*ECHO, *given, "--output", tmp_path / "out"), *words)
 
 
 @pytest.mark.parametrize(("spoken", "asked"), [("http", "grpc"), ("grpc", "http")])
 def test_a_port_that_speaks_the_other_protocol(spoken: str, asked: str, triton: LocalTriton, tmp_path: Path) -> None:
     there = f"{asked}://{triton.http if spoken == 'http' else triton.grpc}"
-    one_line_error(drumfire(*ECHO, "--url", there, "--output", tmp_path / "out"), there)
+    one_line_error(here(*ECHO, "--url", there, "--output", tmp_path / "out"), there)
 
 
 @over_both
 def test_a_server_without_configuration_and_with_the_users_headers(protocol: str, tmp_path: Path) -> None:
     headers = ["--header", "authorization: Bearer abc", "--header", "X-Tenant: seven"]
     with Peer(protocol) as peer:
-        done = drumfire(*ECHO, "--url", peer.url, *headers, "--output", tmp_path / "out")
+        done = here(*ECHO, "--url", peer.url, *headers, "--output", tmp_path / "out")
         result = result_of(done, 0)
         assert "note: the server tells no model configuration" in done.stderr
         assert len(peer.calls) >= result["delivered"]["samples"]
@@ -274,7 +235,7 @@ def test_errors_in_the_run_are_rows_that_failed(protocol: str, tmp_path: Path) -
         return (tmp_path / "out").exists()
 
     with Peer(protocol, play) as peer:
-        result = result_of(drumfire(*ECHO, "--url", peer.url, "--output", tmp_path / "out"), 1)
+        result = result_of(here(*ECHO, "--url", peer.url, "--output", tmp_path / "out"), 1)
     assert result["errors"]["failed"] > 0
     assert "out of memory" in result["reasons"][0]
     status = columns(tmp_path / "out")["status"]
@@ -288,11 +249,18 @@ def test_a_server_that_refuses_from_the_start(tmp_path: Path) -> None:
             talk.refuse(call, "model is not ready")
 
     with Peer("grpc", refuse) as peer:
-        one_line_error(drumfire(*ECHO, "--url", peer.url, "--output", tmp_path / "out"), "model is not ready")
+        one_line_error(here(*ECHO, "--url", peer.url, "--output", tmp_path / "out"), "model is not ready")
 
 
-@over_both
-@pytest.mark.parametrize("given", ["--request-timeout", "--patience"])
+@pytest.mark.parametrize(
+    ("given", "protocol"),
+    [
+        ("--request-timeout", "grpc"),
+        ("--patience", "http"),
+        pytest.param("--request-timeout", "http", marks=pytest.mark.slow),
+        pytest.param("--patience", "grpc", marks=pytest.mark.slow),
+    ],
+)
 def test_a_reply_that_never_comes(given: str, protocol: str, tmp_path: Path) -> None:
     def play(talk: Talk) -> None:
         for call in talk.calls():
@@ -303,17 +271,25 @@ def test_a_reply_that_never_comes(given: str, protocol: str, tmp_path: Path) -> 
 
     ignored: list[object] = []
     with Peer(protocol, play) as peer:
-        result = result_of(drumfire(*ECHO, "--url", peer.url, given, "0.5", "--output", tmp_path / "out"), 1)
+        few = ["--qps", "300", "--time", "0.3"]  # which are all answered in far less than the second
+        result = result_of(here(*ECHO, *few, "--url", peer.url, given, "1", "--output", tmp_path / "out"), 1)
     errors = result["errors"]
     assert (errors["failed"], errors["unanswered"]) == ((1, 0) if given == "--request-timeout" else (0, 1))
     assert errors["refused"] == 0
-    assert any(given in reason or "0.5 s" in reason for reason in result["reasons"])
+    assert any(given in reason or "for 1 s" in reason or "within 1 s" in reason for reason in result["reasons"])
     assert len(columns(tmp_path / "out")["status"]) == result["delivered"]["samples"] + 1
 
 
-@over_both
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_with_requests_under_way(number: signal.Signals, protocol: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("protocol", "number"),
+    [
+        ("grpc", signal.SIGINT),
+        ("http", signal.SIGTERM),
+        pytest.param("grpc", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("http", signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
+def test_interrupted_with_requests_under_way(protocol: str, number: signal.Signals, tmp_path: Path) -> None:
     def play(talk: Talk) -> None:
         for call in talk.calls():
             if (tmp_path / "out").exists() and len(talk.peer.calls) % 3 == 0:
@@ -322,7 +298,7 @@ def test_interrupted_with_requests_under_way(number: signal.Signals, protocol: s
                 talk.answer(call)
 
     held: list[object] = []
-    arguments = [*ECHO[:-1], "--time", "600", "--json"]
+    arguments = [word for word in ECHO if word not in QUIET] + ["--time", "600"]
     with Peer(protocol, play) as peer:
         process = start(*arguments, "--url", peer.url, "--output", tmp_path / "out")
 
@@ -395,7 +371,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 def test_a_trusted_certificate(protocol: str, certificates: Certificates, tmp_path: Path) -> None:
     with Peer(protocol, tls=certificates.server("server", protocol)) as peer:
         arguments = ["--url", peer.url, "--tls-ca", certificates.of("ca"), "--output", tmp_path / "out"]
-        result = result_of(drumfire(*ECHO, *arguments), 0)
+        result = result_of(here(*ECHO, *arguments), 0)
         assert result["validity"] == "VALID"
         assert {talk.alpn for talk in peer.talks} == {"h2" if protocol == "grpc" else "http/1.1"}
         assert peer.answered.total() >= result["delivered"]["samples"]
@@ -416,23 +392,27 @@ def test_a_certificate_that_is_not_trusted(
 ) -> None:
     with Peer(protocol, tls=certificates.server(served, protocol)) as peer:
         given = ["--tls-ca", certificates.of(trusted)] if trusted else []
-        one_line_error(drumfire(*ECHO, "--url", peer.url, *given, "--output", tmp_path / "out"), *words)
+        one_line_error(here(*ECHO, "--url", peer.url, *given, "--output", tmp_path / "out"), *words)
         assert not peer.calls
 
 
 @over_both
 def test_tls_asked_of_a_plain_port(protocol: str, certificates: Certificates, tmp_path: Path) -> None:
-    with Peer(protocol) as peer:
+    def play(talk: Talk) -> None:
+        with contextlib.suppress(Exception):  # what it makes of our hello
+            for call in talk.calls():
+                talk.answer(call)
+
+    with Peer(protocol, play) as peer:
         there = peer.url.replace("://", "s://")
         arguments = ["--url", there, "--tls-ca", certificates.of("ca"), "--output", tmp_path / "out"]
-        one_line_error(drumfire(*ECHO, *arguments), there, "speak TLS")
-        peer.errors.clear()  # what it made of our hello
+        one_line_error(here(*ECHO, *arguments), there, "speak TLS")
 
 
 def test_grpc_without_alpn_is_refused(certificates: Certificates, tmp_path: Path) -> None:
     with Peer("grpc", tls=certificates.server("server", "grpc", alpn=False)) as peer:
         arguments = ["--url", peer.url, "--tls-ca", certificates.of("ca"), "--output", tmp_path / "out"]
-        one_line_error(drumfire(*ECHO, *arguments), "does not offer HTTP/2")
+        one_line_error(here(*ECHO, *arguments), "does not offer HTTP/2")
 
 
 @over_both
@@ -440,5 +420,5 @@ def test_our_own_certificate(protocol: str, certificates: Certificates, tmp_path
     with Peer(protocol, tls=certificates.server("server", protocol, asks=True)) as peer:
         trusted = ["--url", peer.url, "--tls-ca", certificates.of("ca")]
         ours = ["--tls-cert", certificates.of("client"), "--tls-key", certificates.key("client")]
-        result_of(drumfire(*ECHO, *trusted, *ours, "--output", tmp_path / "out"), 0)
-        one_line_error(drumfire(*ECHO, *trusted, "--output", tmp_path / "b"), peer.url)
+        result_of(here(*ECHO, *trusted, *ours, "--output", tmp_path / "out"), 0)
+        one_line_error(here(*ECHO, *trusted, "--output", tmp_path / "b"), peer.url)

@@ -1,7 +1,8 @@
-"""``drumfire run`` as a user types it: real processes, the embedded model, and everything that may go wrong."""
+"""``drumfire run`` as a user types it, with the embedded model, and everything that may go wrong."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,35 +13,38 @@ import jsonschema
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
-SCHEMA = json.loads((ROOT / "bench" / "result.schema.json").read_text())
+from bench.cli import main
+from sut.batcher import BatchedSystem
+from tests.support import faulty_run
+from tests.support.command import (
+    ROOT,
+    SCHEMA,
+    await_answers,
+    drumfire,
+    finished,
+    here,
+    one_line_error,
+    press,
+    result_of,
+    start,
+)
+
 SCENARIOS = ["SingleStream", "MultiStream", "Server", "Offline"]
 DIGITS = ["run", "onnxruntime", "digits", "cpu"]
 # Few queries a second and a wide bound: what is tested here is not this machine's speed.
-SMALL = ["--qps", "600", "--max-latency", "2", "--time", "1"]
-
-
-def drumfire(*arguments: object, fault: str | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    script = ["-m", "bench"] if fault is None else [str(Path(__file__).with_name("faulty_run.py")), fault]
-    command = [sys.executable, *script, *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd or ROOT, env=environment)
-
-
-def one_line_error(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert len(done.stderr.strip().split("\n")) == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    for word in words:
-        assert word in done.stderr
+SMALL = ["--qps", "1500", "--max-latency", "2", "--time", "0.4"]
+QUIET = ["--no-dashboard"]
 
 
 @pytest.fixture(scope="module", params=SCENARIOS)
 def valid_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path, str]:
+    """Server in a process of its own, with the live view: its stdout must be the JSON and nothing else."""
     folder = tmp_path_factory.mktemp("run") / "out"
-    small = SMALL if request.param == "Server" else ["--time", "1"]
-    done = drumfire(*DIGITS, "--scenario", request.param, *small, "--json", "--output", folder)
+    server = request.param == "Server"
+    # Of Offline more batches than any machine does in its time, and few enough for a slow one.
+    offline = ["--qps", "200000", "--max-batchsize", "1", "--time", "0.1"]
+    small = {"Server": SMALL, "Offline": [*offline, *QUIET]}.get(request.param, ["--time", "0.3", *QUIET])
+    done = (drumfire if server else here)(*DIGITS, "--scenario", request.param, *small, "--json", "--output", folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout), folder, request.param
 
@@ -81,10 +85,9 @@ def test_columns_tell_the_run_again(valid_run: tuple[dict, Path, str]) -> None:
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_accuracy_of_digits(scenario: str, tmp_path: Path) -> None:
     qps = ["--qps", "5000"] if scenario == "Server" else []
-    done = drumfire(*DIGITS, "--scenario", scenario, "--accuracy", *qps, "--json", "--output", tmp_path / "out")
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
-    jsonschema.validate(result, SCHEMA)
+    words = [*DIGITS, "--scenario", scenario, "--accuracy", *qps, "--json", *QUIET]
+    result = result_of(here(*words, "--output", tmp_path / "out"), 0)
+    assert result["command"].split()[1:4] == DIGITS[:3]  # its own words, whatever this process was started with
     assert result["accuracy"]["value"] >= 0.98
     assert result["accuracy"]["total"] == 500
     logged = json.loads((tmp_path / "out" / "mlperf_log_accuracy.json").read_text())
@@ -92,7 +95,7 @@ def test_accuracy_of_digits(scenario: str, tmp_path: Path) -> None:
 
 
 def test_last_screen_has_verdict_first_and_same_figures(tmp_path: Path) -> None:
-    done = drumfire(*DIGITS, "--scenario", "Server", *SMALL, "--no-dashboard", "--output", tmp_path / "out")
+    done = here(*DIGITS, "--scenario", "Server", *SMALL, *QUIET, "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.split("\n") if line.strip()]
     assert lines[0].strip() == "Result is : VALID"
@@ -102,20 +105,19 @@ def test_last_screen_has_verdict_first_and_same_figures(tmp_path: Path) -> None:
 
 
 def test_null_system_runs(tmp_path: Path) -> None:
-    done = drumfire("run", "null", "digits", "--scenario", "Server", *SMALL, "--json", "--output", tmp_path / "out")
-    assert done.returncode == 0, done.stderr
-    jsonschema.validate(json.loads(done.stdout), SCHEMA)
+    words = ["run", "null", "digits", "--scenario", "Server", *SMALL, "--json", *QUIET]
+    result_of(here(*words, "--output", tmp_path / "out"), 0)
 
 
 def test_null_system_is_not_accurate(tmp_path: Path) -> None:
-    done = drumfire("run", "null", "digits", "--accuracy", "--json", "--output", tmp_path / "out")
+    done = here("run", "null", "digits", "--accuracy", "--json", *QUIET, "--output", tmp_path / "out")
     assert done.returncode == 1
     assert "below the target" in json.loads(done.stdout)["reasons"][0]
 
 
 def test_too_few_queries_are_warned_of_with_the_mend(tmp_path: Path) -> None:
     arguments = ["--count", "100", "--time", "60", "--scenario", "Server", "--qps", "200", "--max-latency", "0.1"]
-    done = drumfire(*DIGITS, *arguments, "--output", tmp_path / "out")
+    done = here(*DIGITS, *arguments, *QUIET, "--output", tmp_path / "out")
     assert done.returncode == 1
     assert "Result is : INVALID" in done.stdout
     told = " ".join(done.stdout.split())
@@ -126,15 +128,13 @@ def test_too_few_queries_are_warned_of_with_the_mend(tmp_path: Path) -> None:
 
 def test_user_conf_is_applied_and_the_command_line_wins(tmp_path: Path) -> None:
     conf = tmp_path / "user.conf"
-    conf.write_text("*.Server.target_qps = 700\n*.Server.min_duration = 1000\ndigits.Server.target_latency = 2000\n")
-    done = drumfire(*DIGITS, "--scenario", "Server", "--user-conf", conf, "--json", "--output", tmp_path / "a")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["asked"]["qps"] == 700
-    assert json.loads(done.stdout)["system"]["qps_source"] == "user.conf"
-    done = drumfire(
-        *DIGITS, "--scenario", "Server", "--user-conf", conf, "--qps", "600", "--json", "--output", tmp_path / "b"
-    )
-    assert json.loads(done.stdout)["asked"]["qps"] == 600
+    conf.write_text("*.Server.target_qps = 1500\n*.Server.min_duration = 400\ndigits.Server.target_latency = 2000\n")
+    words = [*DIGITS, "--scenario", "Server", "--user-conf", conf, "--json", *QUIET]
+    result = result_of(here(*words, "--output", tmp_path / "a"), 0)
+    assert result["asked"]["qps"] == 1500
+    assert result["system"]["qps_source"] == "user.conf"
+    done = here(*words, "--qps", "1600", "--output", tmp_path / "b")
+    assert json.loads(done.stdout)["asked"]["qps"] == 1600
 
 
 @pytest.mark.parametrize(
@@ -168,43 +168,54 @@ def test_user_conf_is_applied_and_the_command_line_wins(tmp_path: Path) -> None:
     ],
     ids=lambda value: " ".join(value[-3:]) if isinstance(value, list) else None,
 )
-def test_bad_input_gets_one_line_and_status_2(arguments: list[str], words: list[str], tmp_path: Path) -> None:
-    one_line_error(drumfire(*arguments, cwd=tmp_path), *words)
+def test_bad_input_gets_one_line_and_status_2(
+    arguments: list[str], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one_line_error(here(*arguments), *words)
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("result.json"))
+
+
+@pytest.mark.parametrize("wrong", [["--qps", "0"], ["--weights", "/no/such.onnx"]])
+def test_a_process_ends_with_one_line_and_status_2(wrong: list[str], tmp_path: Path) -> None:
+    """What the parser refuses, and what the run does."""
+    one_line_error(drumfire(*DIGITS, *wrong, cwd=tmp_path), *wrong[-1:])
 
 
 def test_malformed_user_conf(tmp_path: Path) -> None:
     conf = tmp_path / "user.conf"
     conf.write_text("*.Server.target_qps = 100 # as agreed\n")
-    one_line_error(drumfire(*DIGITS, "--user-conf", conf, "--output", tmp_path / "out"), "line 1", "comment")
+    one_line_error(here(*DIGITS, "--user-conf", conf, "--output", tmp_path / "out"), "line 1", "comment")
 
 
 @pytest.mark.parametrize("content", ["truncated", "wrong", "empty"])
-def test_broken_model_file(content: str, tmp_path: Path) -> None:
+def test_broken_model_file(content: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     whole = (ROOT / "sut" / "models" / "data" / "digits.onnx").read_bytes()
     broken = tmp_path / "broken.onnx"
     broken.write_bytes({"truncated": whole[: len(whole) // 2], "wrong": b"not a model" * 50, "empty": b""}[content])
-    one_line_error(drumfire(*DIGITS, "--weights", broken, "--output", tmp_path / "out"), "broken.onnx")
+    one_line_error(here(*DIGITS, "--weights", broken, "--output", tmp_path / "out"), "broken.onnx")
+    assert capfd.readouterr().err == ""  # where the framework itself would write
 
 
 def test_bare_model_file_runs_on_random_samples(tmp_path: Path) -> None:
     model = ROOT / "sut" / "models" / "data" / "digits.onnx"
-    done = drumfire("run", "onnxruntime", model, "--scenario", "Server", *SMALL, "--json", "--output", tmp_path / "out")
-    assert done.returncode == 0, done.stderr
-    one_line_error(drumfire("run", "onnxruntime", model, "--accuracy", "--output", tmp_path / "b"), "labels")
+    words = ["run", "onnxruntime", model, "--scenario", "Server", *SMALL, "--json", *QUIET]
+    result_of(here(*words, "--output", tmp_path / "out"), 0)
+    one_line_error(here("run", "onnxruntime", model, "--accuracy", "--output", tmp_path / "b"), "labels")
 
 
-def test_full_disk_is_known_before_the_run(tmp_path: Path) -> None:
-    one_line_error(drumfire(*DIGITS, *SMALL, "--output", tmp_path / "out", fault="full_disk"), "MB free", "--output")
+def test_full_disk_is_known_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000))
+    one_line_error(here(*DIGITS, *SMALL, "--output", tmp_path / "out"), "MB free", "--output")
 
 
 def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text("{}")
-    one_line_error(drumfire(*DIGITS, "--output", tmp_path), "already holds a run", "--output")
+    one_line_error(here(*DIGITS, "--output", tmp_path), "already holds a run", "--output")
 
 
 @pytest.mark.parametrize(
-    ("fault", "key", "words"),
+    ("fault", "key", "says"),
     [
         ("fail_one_in_a_thousand", "failed", "samples failed, most often with: the thousandth sample"),
         ("raise_in_a_worker", "failed", "RuntimeError: the device is gone"),
@@ -215,51 +226,58 @@ def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("scenario", ["Server", "Offline"])
-def test_faults_make_the_run_invalid(fault: str, key: str, words: str, scenario: str, tmp_path: Path) -> None:
+def test_faults_make_the_run_invalid(
+    fault: str, key: str, says: str, scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if scenario == "Offline" and fault == "answer_what_was_never_issued":
         pytest.skip("in Offline every row is issued at once")
-    qps = "1500" if scenario == "Server" else "3000"
-    arguments = ["--scenario", scenario, "--qps", qps, "--time", "1", "--max-latency", "2", "--patience", "1"]
-    done = drumfire(*DIGITS, *arguments, "--json", "--output", tmp_path / "out", fault=fault)
+    words = [
+        "--scenario",
+        scenario,
+        "--qps",
+        "5000",
+        "--time",
+        "0.3",
+        "--max-latency",
+        "2",
+        "--patience",
+        "1",
+        "--json",
+    ]
+    command = [*DIGITS, *words, "--output", tmp_path / "out"]
+    if fault == "hang_a_worker":  # it hangs for as long as its process lives
+        done = drumfire(*command, fault=fault)
+    else:
+        monkeypatch.setattr(BatchedSystem, "_run", getattr(faulty_run, fault))
+        done = here(*command, *QUIET)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     result = json.loads(done.stdout)
     jsonschema.validate(result, SCHEMA)
     assert result["validity"] == "INVALID"
     assert result["errors"][key] > 0
-    assert any(words in reason for reason in result["reasons"]), result["reasons"]
+    assert any(says in reason for reason in result["reasons"]), result["reasons"]
     assert "Result is : INVALID" in (tmp_path / "out" / "mlperf_log_summary.txt").read_text()
 
 
-def press(process: subprocess.Popen[str], number: signal.Signals) -> None:
-    """Send a signal again and again until the process has ended, within two seconds: who is impatient gets no less."""
-    for _ in range(400):
-        if process.poll() is not None:
-            break
-        os.kill(process.pid, number)
-        time.sleep(0.005)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("scenario", ["Server", "SingleStream"])
-def test_interrupted_run_is_saved_and_invalid(number: signal.Signals, scenario: str, tmp_path: Path) -> None:
-    command = [*DIGITS, "--scenario", scenario, "--qps", "500", "--time", "300", "--json", "--output", tmp_path / "out"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench", *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        cwd=ROOT, start_new_session=True,
-    )  # fmt: skip
+@pytest.mark.parametrize(
+    ("scenario", "number"),
+    [
+        ("Server", signal.SIGINT),
+        ("SingleStream", signal.SIGTERM),
+        pytest.param("Server", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("SingleStream", signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
+def test_interrupted_run_is_saved_and_invalid(scenario: str, number: signal.Signals, tmp_path: Path) -> None:
+    words = ["--scenario", scenario, "--qps", "500", "--time", "300", "--json", "--output", tmp_path / "out"]
+    process = start(*DIGITS, *words)
     try:
-        for line in process.stderr:
-            if "p50" in line:  # the live view's first line with answers in it
-                break
+        await_answers(process)
         press(process, number)
-        stdout, stderr = process.communicate(timeout=30)
     finally:
-        process.kill()
-    assert process.returncode == 130, stderr
-    assert "Traceback" not in stderr
-    result = json.loads(stdout)
-    jsonschema.validate(result, SCHEMA)
+        done = finished(process, 30)
+    result = result_of(done, 130)
     assert result["validity"] == "INVALID"
     assert signal.Signals(number).name in result["reasons"][0]
     assert result["delivered"]["samples"] > 0
@@ -286,11 +304,23 @@ def test_interrupted_before_the_run(tmp_path: Path) -> None:
 def test_models_and_version() -> None:
     listed = json.loads(drumfire("models", "--json").stdout)
     assert {"digits", "shapes", "efficientnet-lite0", "resnet50"} <= {model["name"] for model in listed["models"]}
-    assert "digits" in drumfire("models").stdout
-    assert drumfire("--version").stdout.startswith("drumfire ")
+    assert "digits" in here("models").stdout
+    version = here("--version")
+    assert version.returncode == 0
+    assert version.stdout.startswith("drumfire ")
 
 
 def test_help_is_worth_reading() -> None:
-    text = drumfire("run", "--help").stdout
+    text = here("run", "--help").stdout
     for word in ("SingleStream", "--max-queue-delay", "ms", "A first look"):
         assert word in text
+
+
+def test_the_words_are_the_processes_own_unless_given(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["drumfire", "models", "--table"])
+    assert main() == 0
+    assert capsys.readouterr().out == here("models", "--table").stdout
+    with pytest.raises(SystemExit):
+        main([])

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
 import socket
-import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -22,10 +20,10 @@ from bench.serve_view import Watch, draw, plain_line
 from sut.models import digits
 from sut.serving.statistics import BatchTimes, Statistics
 from sut.triton.memory import FOLDER
-from tests.bench.test_remote_run import drumfire, start
+from tests.support.command import columns, drumfire, here, one_line_error, result_of, start
+from tests.support.served import PORTS, Served, serving
 
-ROOT = Path(__file__).parents[2]
-PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
+QUIET = ["--json", "--no-dashboard"]
 SMALL = {
     "SingleStream": ["--time", "0.3"],
     "MultiStream": ["--time", "0.3"],
@@ -33,42 +31,6 @@ SMALL = {
     "Offline": ["--qps", "60000", "--time", "0.2"],
 }
 over_both = pytest.mark.parametrize("protocol", ["grpc", "http"])
-
-
-class Served:
-    """A server's process and what it said when it was ready."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, process.communicate(timeout=20)[1]
-        self.ready: dict[str, Any] = json.loads(line)
-
-    def address(self, protocol: str) -> str:
-        return str(self.ready[protocol]).partition("://")[2]
-
-    def statistics(self, model: str) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{self.ready['http']}/v2/models/{model}/stats", timeout=20) as answer:
-            told: dict[str, Any] = json.load(answer)["model_stats"][0]
-        return told
-
-    def end(self, *, status: int = 0) -> str:
-        self.process.send_signal(signal.SIGTERM)
-        _, stderr = self.process.communicate(timeout=60)
-        assert self.process.returncode == status, stderr
-        assert "Traceback" not in stderr
-        return stderr
-
-
-@contextlib.contextmanager
-def serving(*arguments: object) -> Iterator[Served]:
-    process = start("serve", *arguments, *PORTS, "--json")
-    try:
-        yield Served(process)
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +44,10 @@ def served() -> Iterator[Served]:
 @over_both
 @pytest.mark.parametrize("scenario", SMALL)
 def test_drumfire_drives_it_in_every_scenario(served: Served, protocol: str, scenario: str, tmp_path: Path) -> None:
-    done = drumfire(
-        "run", "triton", "digits", "--url", served.ready[protocol], "--scenario", scenario, *SMALL[scenario],
-        "--output", tmp_path / "run", "--json", "--no-dashboard",
-    )  # fmt: skip
-    assert done.returncode in (0, 1), done.stderr
-    result = json.loads(done.stdout)
+    words = ["digits", "--scenario", scenario, *SMALL[scenario], *QUIET]
+    done = here("run", "triton", *words, "--url", served.ready[protocol], "--output", tmp_path / "run")
     # How fast this machine is must not decide: an Offline run may end early on a faster one than was expected.
+    result = result_of(done, done.returncode)
     assert result["validity"] == "VALID" or scenario == "Offline", result["reasons"]
     assert result["errors"]["failed"] == 0
     server = result["system"]["server"]
@@ -96,29 +55,37 @@ def test_drumfire_drives_it_in_every_scenario(served: Served, protocol: str, sce
     (told,) = server["servers"]
     assert told["inference_count"] == told["success"] == result["delivered"]["samples"]
     assert result["system"]["remote"]["dynamic_batching"] is True
+    if scenario == "Server":  # whose traffic is that of a run in this process
+        alone = here("run", "null", *words, "--output", tmp_path / "alone")
+        assert alone.returncode == 0, alone.stderr
+        tables = columns(tmp_path / "run"), columns(tmp_path / "alone")
+        for name in ("sample_index", "scheduled"):
+            assert tables[0][name].tobytes() == tables[1][name].tobytes()
 
 
 @over_both
 def test_its_accuracy_is_that_of_the_model(served: Served, protocol: str, tmp_path: Path) -> None:
-    done = drumfire(
-        "run", "triton", "digits", "--url", served.ready[protocol], "--accuracy", "--scenario", "Offline",
-        "--output", tmp_path / "run", "--json", "--no-dashboard",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    accuracy = json.loads(done.stdout)["accuracy"]
+    words = ["digits", "--url", served.ready[protocol], "--accuracy", "--scenario", "Offline", *QUIET]
+    accuracy = result_of(here("run", "triton", *words, "--output", tmp_path / "run"), 0)["accuracy"]
     assert (accuracy["good"], accuracy["total"]) == (498, 500)
 
 
 @over_both
 def test_drumfire_hands_over_tensors_in_shared_memory(served: Served, protocol: str, tmp_path: Path) -> None:
-    before = set(FOLDER.iterdir())
-    done = drumfire(
-        "run", "triton", "digits", "--url", served.ready[protocol], "--shared-memory", "system", "--accuracy",
-        "--scenario", "Offline", "--output", tmp_path / "run", "--json", "--no-dashboard",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["accuracy"]["good"] == 498
-    assert {path for path in set(FOLDER.iterdir()) - before if path.name.startswith("drumfire")} == set()
+    words = ["digits", "--url", served.ready[protocol], "--shared-memory", "system", "--accuracy", *QUIET]
+    done = here("run", "triton", *words, "--scenario", "Offline", "--output", tmp_path / "run")
+    assert result_of(done, 0)["accuracy"]["good"] == 498
+    assert not list(FOLDER.glob(f"drumfire-{os.getpid()}-*"))
+
+
+@over_both
+def test_what_it_does_not_have(served: Served, protocol: str, tmp_path: Path) -> None:
+    there = ["--url", served.ready[protocol], "--output", tmp_path / "out"]
+    one_line_error(here("run", "triton", "resnet51", *there), "resnet51")
+    one_line_error(here("run", "triton", "digits", "--model-version", "7", *there), "7")
+    one_line_error(here("run", "triton", "identity", *there), "--input NAME:SHAPE", "INPUT0:1")
+    one_line_error(here("run", "triton", "digits", "--max-batchsize", "17", *there), "--max-batchsize 17", "16")
+    assert not (tmp_path / "out").exists()
 
 
 # Triton's own clients.
@@ -293,7 +260,7 @@ def test_the_metrics_agree_with_the_statistics(served: Served) -> None:
     ],
 )
 def test_what_can_not_be_is_told_in_one_line(arguments: list[str], words: list[str]) -> None:
-    done = drumfire("serve", *arguments, *(() if "--http-port" in arguments else PORTS))
+    done = here("serve", *arguments, *(() if "--http-port" in arguments else PORTS))
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     lines = [line for line in done.stderr.strip().split("\n") if not line.startswith("loading ")]
@@ -306,9 +273,7 @@ def test_a_port_in_use_is_told_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = drumfire("serve", "null", "identity", "--http-port", port, "--grpc-port", 0, "--metrics-port", 0)
-    assert done.returncode == 2
-    assert f"port {port} of 127.0.0.1 is in use: give another with --http-port" in done.stderr
-    assert len(done.stderr.strip().split("\n")) == 1
+    one_line_error(done, f"port {port} of 127.0.0.1 is in use: give another with --http-port")
 
 
 def test_versions_and_files_by_name() -> None:

@@ -7,16 +7,17 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from bench.servers import Gpus, ServerFigures, ServerPoll, ServerView, figures_of, together
 from sut.triton.endpoint import Security, parse_url
-from sut.triton.local import LocalTriton
 from sut.triton.statistics import Snapshot, Total
+from tests.support.served import serving
 
 S = 1_000_000_000
 
@@ -57,22 +58,41 @@ def await_figures(poll: ServerPoll, wanted: Callable[[ServerFigures], bool]) -> 
     raise AssertionError(poll.figures)
 
 
-@pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_a_real_server_that_is_stopped_and_goes_on(triton: LocalTriton, protocol: str) -> None:
-    url = f"{protocol}://{getattr(triton, protocol)}"
-    poll = ServerPoll(ServerView([url], "identity", metrics_urls=[f"http://{triton.metrics}"]))
+class Asked(NamedTuple):
+    """A server that can be asked, and stopped."""
+
+    pid: int
+    grpc: str
+    http: str
+    metrics: str
+
+
+@pytest.fixture(scope="module", params=["ours", pytest.param("triton", marks=[pytest.mark.slow, pytest.mark.serial])])
+def server(request: pytest.FixtureRequest) -> Iterator[Asked]:
+    if request.param == "triton":
+        triton = request.getfixturevalue("triton")
+        yield Asked(triton.pid, f"grpc://{triton.grpc}", f"http://{triton.http}", f"http://{triton.metrics}")
+        return
+    with serving("null", "identity") as served:
+        yield Asked(served.process.pid, *(served.ready[which] for which in ("grpc", "http", "metrics")))
+
+
+@pytest.mark.parametrize("protocol", ["grpc", pytest.param("http", marks=pytest.mark.slow)])
+def test_a_real_server_that_is_stopped_and_goes_on(server: Asked, protocol: str) -> None:
+    url = server.grpc if protocol == "grpc" else server.http
+    poll = ServerPoll(ServerView([url], "identity", metrics_urls=[server.metrics]))
     poll.start()
     assert await_figures(poll, lambda figures: figures.rate is not None).gpus is None
-    os.kill(triton.pid, signal.SIGSTOP)
+    os.kill(server.pid, signal.SIGSTOP)
     try:
         await_figures(poll, lambda figures: figures.note is not None)
     finally:
-        os.kill(triton.pid, signal.SIGCONT)
+        os.kill(server.pid, signal.SIGCONT)
     assert await_figures(poll, lambda figures: figures.rate is not None).note is None
 
 
-def test_a_server_that_knows_no_such_model_is_told_of(triton: LocalTriton) -> None:
-    poll = ServerPoll(ServerView([f"grpc://{triton.grpc}"], "nothing"))
+def test_a_server_that_knows_no_such_model_is_told_of(server: Asked) -> None:
+    poll = ServerPoll(ServerView([server.grpc], "nothing"))
     poll.start()
     assert "nothing" in str(await_figures(poll, lambda figures: figures.note is not None).note)
 

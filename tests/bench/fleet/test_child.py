@@ -16,7 +16,7 @@ from bench.fleet.child import Child
 from bench.fleet.plan import Plan
 from bench.fleet.run import FleetTest
 from loadgen.record import Status
-from tests.sut.triton.scripted_peer import Peer, until
+from tests.support.scripted_peer import Peer, until
 
 
 @pytest.fixture
@@ -66,6 +66,7 @@ def test_it_does_its_part_until_it_is_stopped(plan: Plan) -> None:
         child.close()
 
 
+@pytest.mark.slow
 def test_it_ends_at_its_limit(plan: Plan) -> None:
     child = Child(replace(plan, limit_s=1.0))
     try:

@@ -26,11 +26,11 @@ from sut.triton.local import LocalTritonError
 from sut.triton.local_environment import check_platform
 from tests.bench.fleet import netns
 from tests.bench.fleet.netns import Host, Net
-from tests.bench.test_remote_run import columns, drumfire, one_line_error, result_of
-from tests.sut.triton.scripted_peer import until
+from tests.support.command import columns, drumfire, one_line_error, result_of
+from tests.support.scripted_peer import until
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.extra
+pytestmark = [pytest.mark.extra, pytest.mark.slow, pytest.mark.serial]
 
 TRAFFIC = ["--scenario", "Server", "--qps", "200", "--max-latency", "20", "--json"]
 HEAD = "10.88.0.1:6379"

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from loadgen.record import Status
-from tests.bench.test_remote_run import ROOT, columns, one_line_error, result_of
-from tests.sut.triton.scripted_peer import Peer
+from tests.support.command import ROOT, columns, one_line_error, result_of
+from tests.support.scripted_peer import Peer
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.extra
 
-SERVER = ["--scenario", "Server", "--qps", "300", "--time", "2", "--max-latency", "20", "--json"]
+SERVER = ["--scenario", "Server", "--qps", "1000", "--time", "0.6", "--max-latency", "20", "--json"]
 
 
 def free_port() -> int:
@@ -94,7 +94,7 @@ def test_it_listens_on_loopback_alone(here: Here, head: str) -> None:
     assert addresses <= {"0100007F", "0000000000000000FFFF00000100007F"}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run(workers: int, here: Here, head: str, tmp_path: Path) -> None:
     with Peer("grpc") as peer:
         named = [] if workers == 1 else ["--ray-address", head]  # else it is the one that this host belongs to
@@ -110,6 +110,7 @@ def test_a_run(workers: int, here: Here, head: str, tmp_path: Path) -> None:
     assert set(found["status"].tolist()) == {Status.OK}
 
 
+@pytest.mark.slow
 def test_more_hosts_than_there_are(here: Here, head: str, tmp_path: Path) -> None:
     with Peer("grpc") as peer:
         where = ["--url", peer.url, "--hosts", 2, "--ray-address", head]
@@ -124,11 +125,13 @@ def test_status(here: Here, head: str) -> None:
     assert " up\n" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_second_head_on_the_port(here: Here, head: str) -> None:
     done = here.drumfire("cluster", "up", "--port", head.split(":")[1])
     one_line_error(done, head, "in use", "--port")
 
 
+@pytest.mark.slow
 def test_nobody_there(here: Here, tmp_path: Path) -> None:
     where = ["--hosts", 1, "--ray-address", f"127.0.0.1:{free_port()}"]
     with Peer("grpc") as peer:

@@ -1,4 +1,4 @@
-"""``drumfire run triton … --workers N`` as a user types it: real processes, a scripted peer and the real Triton.
+"""``drumfire run triton … --workers N`` as a user types it: real generators, a scripted peer and the real Triton.
 
 What is killed here was started here.
 """
@@ -6,11 +6,13 @@ What is killed here was started here.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,18 +20,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.fleet.child import Child
 from loadgen import histogram
 from loadgen.record import Status
 from loadgen.results import distribution
 from sut.triton.local import LocalTriton
-from tests.bench.test_remote_run import columns, drumfire, one_line_error, result_of, start, statistics, url
-from tests.bench.test_run import press
-from tests.sut.triton.scripted_peer import Peer, Talk, until
+from tests.support.command import (
+    await_answers,
+    columns,
+    drumfire,
+    finished,
+    here,
+    one_line_error,
+    press,
+    result_of,
+    start,
+)
+from tests.support.scripted_peer import Peer, Talk, until
+from tests.support.served import serving
+from tests.support.triton import statistics, url
 
 TRAFFIC = {
-    "Server": ["--scenario", "Server", "--qps", "500", "--time", "1", "--max-latency", "20"],
-    "Offline": ["--scenario", "Offline", "--qps", "2000", "--time", "0.5"],
+    "Server": ["--scenario", "Server", "--qps", "1000", "--time", "0.6", "--max-latency", "20"],
+    "Offline": ["--scenario", "Offline", "--qps", "2000", "--time", "0.3"],
 }
+JSON = ["--json", "--no-dashboard"]
 LONG = ["--scenario", "Server", "--qps", "300", "--time", "60", "--max-latency", "20", "--json"]
 
 
@@ -60,10 +75,7 @@ def under_way(*what: object) -> Iterator[tuple[subprocess.Popen[str], list[int]]
     """A run with its generators' pids, when it has had answers for a second."""
     process = start(*what)
     try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "p50" in line:
-                break
+        await_answers(process)
         time.sleep(1)
         yield process, generators_of(process.pid)
     finally:
@@ -71,35 +83,37 @@ def under_way(*what: object) -> Iterator[tuple[subprocess.Popen[str], list[int]]
         process.wait()
 
 
-def finished(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-    stdout, stderr = process.communicate(timeout=60)
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
-
-
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, np.ndarray]]:
-    """The columns of one process's run, by scenario."""
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folder of one process's run, by scenario."""
     found = {}
     for scenario, traffic in TRAFFIC.items():
-        folder = tmp_path_factory.mktemp("alone") / "out"
+        found[scenario] = tmp_path_factory.mktemp("alone") / "out"
         with Peer("grpc") as peer:
-            done = drumfire(*arguments(peer, folder, *traffic, "--json"))
+            done = here(*arguments(peer, found[scenario], *traffic, *JSON))
         assert done.returncode in (0, 1), done.stderr
-        found[scenario] = columns(folder)
     return found
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3, 7])
-@pytest.mark.parametrize("scenario", TRAFFIC)
-def test_the_traffic_of_one_process(
-    scenario: str, workers: int, tmp_path: Path, alone: dict[str, dict[str, np.ndarray]]
-) -> None:
+@pytest.mark.parametrize(
+    ("scenario", "workers"),
+    [
+        ("Server", 2),
+        ("Offline", 3),
+        *(
+            pytest.param(scenario, workers, marks=pytest.mark.slow)
+            for scenario, workers in itertools.product(TRAFFIC, (1, 2, 3, 7))
+            if (scenario, workers) not in (("Server", 2), ("Offline", 3))
+        ),
+    ],
+)
+def test_the_traffic_of_one_process(scenario: str, workers: int, tmp_path: Path, alone: dict[str, Path]) -> None:
     with Peer("grpc") as peer:
-        done = drumfire(*arguments(peer, tmp_path / "out", *TRAFFIC[scenario], "--workers", workers, "--json"))
+        done = here(*arguments(peer, tmp_path / "out", *TRAFFIC[scenario], "--workers", workers, *JSON))
         assert done.returncode in (0, 1), done.stdout + done.stderr  # Offline is over before its time
         result = result_of(done, done.returncode)
         served = len(peer.calls)
-    found, expected = columns(tmp_path / "out"), alone[scenario]
+    found, expected = columns(tmp_path / "out"), columns(alone[scenario])
     for name in ("sample_index", "scheduled"):
         assert found[name].dtype == expected[name].dtype
         assert found[name].tobytes() == expected[name].tobytes()
@@ -121,18 +135,18 @@ def test_the_traffic_of_one_process(
     assert {p: result["latency_ns"][f"p{p * 100:g}"] for p in exact.percentiles} == exact.percentiles
 
 
-def test_the_run_directory_is_one_generators(tmp_path: Path) -> None:
+def test_the_run_directory_is_one_generators(tmp_path: Path, alone: dict[str, Path]) -> None:
     """The same files, and in the detail log the same keys in the same order."""
     with Peer("grpc") as peer:
-        for folder, more in (("one", []), ("many", ["--workers", 2])):
-            drumfire(*arguments(peer, tmp_path / folder, *TRAFFIC["Server"], "--json", *more))
-    files = [sorted(str(p.relative_to(tmp_path / f)) for p in (tmp_path / f).rglob("*")) for f in ("one", "many")]
+        here(*arguments(peer, tmp_path / "out", *TRAFFIC["Server"], "--workers", 2, *JSON))
+    folders = (alone["Server"], tmp_path / "out")
+    files = [sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) for folder in folders]
     assert files[0] == files[1]
-    logs = [(tmp_path / folder / "mlperf_log_detail.txt").read_text().split("\n")[:-1] for folder in ("one", "many")]
+    logs = [(folder / "mlperf_log_detail.txt").read_text().split("\n")[:-1] for folder in folders]
     keys = [[json.loads(line.removeprefix(":::MLLOG "))["key"] for line in log] for log in logs]
     assert keys[0] == keys[1]
-    found = columns(tmp_path / "many")
-    saved = (tmp_path / "many" / "histograms" / "latency.hgrm").read_text()
+    found = columns(tmp_path / "out")
+    saved = (tmp_path / "out" / "histograms" / "latency.hgrm").read_text()
     whole = histogram.of(found["completed"] - found["scheduled"])
     assert f"Total count    = {whole.total_count:12d}" in saved or str(whole.total_count) in saved
 
@@ -149,9 +163,9 @@ def test_the_report_names_the_workers(tmp_path: Path) -> None:
 
 def test_the_real_triton_counts_as_many(triton: LocalTriton, tmp_path: Path) -> None:
     before = statistics(triton, "digits")["inference_stats"]["success"]
-    settings = ["--scenario", "Server", "--qps", "300", "--time", "2", "--max-latency", "5", "--workers", "2", "--json"]
+    settings = ["--scenario", "Server", "--qps", "300", "--time", "2", "--max-latency", "5", "--workers", "2", *JSON]
     there = ["--url", url(triton, "grpc"), "--output", tmp_path / "out"]
-    result = result_of(drumfire("run", "triton", "digits", *there, *settings), 0)
+    result = result_of(here("run", "triton", "digits", *there, *settings), 0)
     assert result["validity"] == "VALID"
     requests = result["system"]["server"]["reconciliation"]["requests"]
     assert requests["equal"]
@@ -160,47 +174,64 @@ def test_the_real_triton_counts_as_many(triton: LocalTriton, tmp_path: Path) -> 
     assert int(after["count"]) - int(before.get("count", 0)) >= result["delivered"]["samples"]
 
 
+@pytest.fixture(scope="module", params=["ours", pytest.param("triton", marks=[pytest.mark.slow, pytest.mark.serial])])
+def digits(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a server of digits: that of ``drumfire serve``, and the real Triton."""
+    if request.param == "triton":
+        yield url(request.getfixturevalue("triton"), "grpc")
+        return
+    pytest.importorskip("onnxruntime")
+    with serving("onnxruntime", "digits", "--threads", 1) as served:
+        yield served.ready["grpc"]
+
+
+def log_of(folder: Path) -> list[tuple[int, int, str]]:
+    log = json.loads((folder / "mlperf_log_accuracy.json").read_text())
+    return sorted((one["seq_id"], one["qsl_idx"], one["data"]) for one in log)
+
+
 def test_accuracy_is_that_of_one_process(triton: LocalTriton, tmp_path: Path) -> None:
-    logs = []
+    told = []
     for folder, more in (("one", []), ("many", ["--workers", 3])):
-        settings = ["--scenario", "Offline", "--accuracy", "--json", *more]
+        words = ["--scenario", "Offline", "--accuracy", *JSON, *more]
         there = ["--url", url(triton, "grpc"), "--output", tmp_path / folder]
-        result = result_of(drumfire("run", "triton", "digits", *there, *settings), 0)
-        log = json.loads((tmp_path / folder / "mlperf_log_accuracy.json").read_text())
-        logs.append((result["accuracy"], sorted((one["seq_id"], one["qsl_idx"], one["data"]) for one in log)))
-    assert logs[0] == logs[1]
-    assert len(logs[0][1]) == logs[0][0]["total"]
+        result = result_of(here("run", "triton", "digits", *there, *words), 0)
+        told.append((result["accuracy"], log_of(tmp_path / folder)))
+    assert told[0] == told[1]
+    assert len(told[0][1]) == told[0][0]["total"]
 
 
-def test_both_phases_of_a_submission(triton: LocalTriton, tmp_path: Path) -> None:
+def test_both_phases_of_a_submission(digits: str, tmp_path: Path) -> None:
     """The second phase has a start of its own, and its rows go on where the first one's end."""
-    tables = []
+    tables, told = [], []
     for folder, more in (("one", []), ("many", ["--workers", 3])):
-        settings = ["--submission", "--scenario", "Server", "--qps", "300", "--time", "2", "--max-latency", "5", *more]
-        there = ["--url", url(triton, "grpc"), "--output", tmp_path / folder]
-        result = result_of(drumfire("run", "triton", "digits", *there, *settings, "--json"), 0)
+        words = ["--submission", "--scenario", "Server", "--qps", "1000", "--time", "0.6", "--max-latency", "5", *more]
+        there = ["--url", digits, "--output", tmp_path / folder]
+        result = result_of(here("run", "triton", "digits", *there, *words, *JSON), 0)
         assert result["accuracy"]["total"] == 500
+        assert result["system"]["server"]["reconciliation"]["requests"]["equal"]
         tables.append(columns(tmp_path / folder))
+        told.append((result["accuracy"], log_of(tmp_path / folder)))
+    assert told[0] == told[1]
     for name in ("sample_index", "scheduled", "status"):
         assert tables[0][name].tobytes() == tables[1][name].tobytes()
 
 
-def test_streams_that_are_independent_say_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scenario", ["SingleStream", pytest.param("MultiStream", marks=pytest.mark.slow)])
+def test_streams_that_are_independent_say_so(scenario: str, tmp_path: Path) -> None:
     with Peer("grpc") as peer:
-        for scenario in ("SingleStream", "MultiStream"):
-            asked = ["--scenario", scenario, "--time", "0.5", "--workers", 2]
-            one_line_error(drumfire(*arguments(peer, tmp_path / "no", *asked)), "one stream", "--independent-streams")
-            more = ["--independent-streams", "--json"]
-            done = drumfire(*arguments(peer, tmp_path / scenario, *asked, *more))
-            assert done.returncode in (0, 1), done.stdout + done.stderr
-            result = result_of(done, done.returncode)
-            assert result["hosts"]["independent_streams"]
-            assert any("2 independent streams" in text for text in result["warnings"])
-            found = columns(tmp_path / scenario)
-            known = found["status"] == Status.OK
-            assert set(found["status"].tolist()) <= {Status.OK, Status.MISSING}
-            assert known.sum() == result["delivered"]["samples"] > 100
-            assert result["lateness_ns"]["early"] == 0
+        asked = ["--scenario", scenario, "--time", "0.5", "--workers", 2, *JSON]
+        one_line_error(here(*arguments(peer, tmp_path / "no", *asked)), "one stream", "--independent-streams")
+        done = here(*arguments(peer, tmp_path / "out", *asked, "--independent-streams"))
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    result = result_of(done, done.returncode)
+    assert result["hosts"]["independent_streams"]
+    assert any("2 independent streams" in text for text in result["warnings"])
+    found = columns(tmp_path / "out")
+    known = found["status"] == Status.OK
+    assert set(found["status"].tolist()) <= {Status.OK, Status.MISSING}
+    assert known.sum() == result["delivered"]["samples"] > 100
+    assert result["lateness_ns"]["early"] == 0
 
 
 def test_what_can_not_be_divided(tmp_path: Path) -> None:
@@ -216,17 +247,17 @@ def test_what_can_not_be_divided(tmp_path: Path) -> None:
         (["triton", "echo", *server, "--hosts", 2, "--shared-memory", "system"], ["--shared-memory", "--hosts"]),
         (["triton", "echo", *server, "--workers", 0], ["--workers"]),
     ):
-        one_line_error(drumfire("run", *given, *there), *words)
+        one_line_error(here("run", *given, *there), *words)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     ("policy", "how"),
     [
-        ("continue", signal.SIGKILL),
-        ("abort", signal.SIGSTOP),
-        pytest.param("continue", signal.SIGSTOP, marks=pytest.mark.slow),
-        pytest.param("abort", signal.SIGKILL, marks=pytest.mark.slow),
+        ("abort", signal.SIGKILL),
+        pytest.param("abort", signal.SIGSTOP, marks=[pytest.mark.slow, pytest.mark.serial]),
+        pytest.param("continue", signal.SIGKILL, marks=[pytest.mark.slow, pytest.mark.serial]),
+        pytest.param("continue", signal.SIGSTOP, marks=[pytest.mark.slow, pytest.mark.serial]),
     ],
 )
 def test_a_worker_is_lost(policy: str, how: signal.Signals, tmp_path: Path) -> None:
@@ -264,7 +295,7 @@ def test_a_worker_is_lost(policy: str, how: signal.Signals, tmp_path: Path) -> N
     assert not any(map(alive, workers))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_interrupted(number: signal.Signals, tmp_path: Path) -> None:
     with Peer("grpc") as peer, under_way(*arguments(peer, tmp_path / "out", *LONG, "--workers", 2)) as (process, pids):
         press(process, number)
@@ -276,7 +307,7 @@ def test_interrupted(number: signal.Signals, tmp_path: Path) -> None:
     assert not any(map(alive, pids))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
 def test_the_driver_is_killed(number: signal.Signals, tmp_path: Path) -> None:
     """No child is left within 10 s; also where the driver is there and says nothing."""
     with Peer("grpc") as peer, under_way(*arguments(peer, tmp_path / "out", *LONG, "--workers", 2)) as (process, pids):
@@ -296,8 +327,8 @@ def test_a_worker_that_can_not_start(tmp_path: Path) -> None:
                 talk.answer(call)
 
     with Peer("grpc", play) as peer:
-        asked = [*TRAFFIC["Server"], "--workers", 2, "--json"]
-        done = drumfire(*arguments(peer, tmp_path / "out", *asked))
+        asked = [*TRAFFIC["Server"], "--workers", 2, *JSON]
+        done = here(*arguments(peer, tmp_path / "out", *asked))
     assert (done.returncode, done.stdout) == (2, "")
     *notes, error = done.stderr.strip().split("\n")
     assert all(note.startswith("note: ") for note in notes), done.stderr
@@ -305,25 +336,25 @@ def test_a_worker_that_can_not_start(tmp_path: Path) -> None:
     assert "no more of you" in error
 
 
-def test_the_system_fails_some(tmp_path: Path) -> None:
+def test_the_system_fails_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From when all generators have warmed up."""
+    begun = threading.Event()
+    begin = Child.begin
+
+    def noted(child: Child, at_ns: int) -> None:
+        begun.set()
+        begin(child, at_ns)
+
     def play(talk: Talk) -> None:
         for call in talk.calls():
-            if in_run() and call.ordinal % 20 == 0:
+            if begun.is_set() and call.ordinal % 20 == 0:
                 talk.refuse(call, "out of memory")
             else:
                 talk.answer(call)
 
-    began: list[float] = []
-
-    def in_run() -> bool:
-        """The generators warm up when the folder is there, and not for as long as this."""
-        if (tmp_path / "out").exists() and not began:
-            began.append(time.monotonic())
-        return bool(began) and time.monotonic() - began[0] > 8
-
-    asked = [*LONG, "--time", "15", "--workers", 2]
+    monkeypatch.setattr(Child, "begin", noted)
     with Peer("grpc", play) as peer:
-        result = result_of(drumfire(*arguments(peer, tmp_path / "out", *asked)), 1)
+        result = result_of(here(*arguments(peer, tmp_path / "out", *TRAFFIC["Server"], "--workers", 2, *JSON)), 1)
     status = columns(tmp_path / "out")["status"]
     assert result["errors"]["failed"] == (status == Status.FAILED).sum() > 0
     assert any("out of memory" in text for text in result["errors"]["messages"])

@@ -38,7 +38,7 @@ from sut.triton.local import LocalTriton
 from sut.triton.samples import RemoteLibrary
 from sut.triton.system import RemoteSystem
 from tests.support.real_server import RealServer
-from tests.sut.triton.scripted_peer import HUGE_WINDOW, Call, GrpcTalk, HttpTalk, Peer, Talk, until
+from tests.support.scripted_peer import HUGE_WINDOW, Call, GrpcTalk, HttpTalk, Peer, Talk, until
 
 try:
     import uvloop

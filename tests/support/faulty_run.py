@@ -1,13 +1,12 @@
-"""``drumfire`` with one thing broken: python faulty_run.py FAULT ARGUMENT...
+"""``drumfire`` with one thing broken: python faulty_run.py FAULT WORD...
 
-The fault is put into the real parts from outside; everything else is the product's own.
+The fault, a function of that name, takes the place of ``BatchedSystem._run``; all else is the product's own.
 """
 
-import shutil
 import sys
 import time
 
-from bench.cli import main
+from bench.cli import program
 from sut.batcher import BatchedSystem
 
 batch_of = BatchedSystem._run
@@ -56,15 +55,6 @@ def slow(self, run, first, last):
     batch_of(self, run, first, last)
 
 
-def full_disk(path):
-    return shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000)
-
-
 if __name__ == "__main__":
-    fault, *arguments = sys.argv[1:]
-    sys.argv = ["drumfire", *arguments]
-    if fault == "full_disk":
-        shutil.disk_usage = full_disk
-    else:
-        BatchedSystem._run = globals()[fault]
-    sys.exit(main())
+    BatchedSystem._run = globals()[sys.argv.pop(1)]
+    program()

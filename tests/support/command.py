@@ -1,0 +1,102 @@
+"""``drumfire`` as tests call it: in this process, which costs no start, or in one of its own, as a user starts it.
+
+Both ways give status and output alike, for the same checks.  What only a process can show stays with those that start
+one: signals, the live view, what is left behind, and a stdout that holds one JSON object and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+
+from bench.cli import main
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = json.loads((ROOT / "bench" / "result.schema.json").read_text())
+Done = subprocess.CompletedProcess[str]
+
+
+def here(*words: object) -> Done:
+    """In this process.  Give runs ``--no-dashboard``: the live view would be a process, and write past us."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        try:
+            status = main([str(word) for word in words])
+        except SystemExit as ended:  # the argument parser's way out
+            status = int(ended.code or 0)
+    return subprocess.CompletedProcess(words, status, stdout.getvalue(), stderr.getvalue())
+
+
+def start(*words: object, fault: str | None = None, **options: Any) -> subprocess.Popen[str]:
+    """A process of its own, with the fault of ``faulty_run`` in it, if any."""
+    program = ["-m", "bench"] if fault is None else [str(Path(__file__).with_name("faulty_run.py")), fault]
+    return subprocess.Popen(
+        [sys.executable, *program, *map(str, words)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        **{"cwd": ROOT, "env": os.environ | {"PYTHONPATH": str(ROOT)}} | options,
+    )  # fmt: skip
+
+
+def drumfire(*words: object, **options: Any) -> Done:
+    """A process of its own, to its end."""
+    return finished(start(*words, **options))
+
+
+def finished(process: subprocess.Popen[str], seconds: float = 120) -> Done:
+    try:
+        stdout, stderr = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def await_answers(process: subprocess.Popen[str]) -> None:
+    """Wait until a run with ``--json`` has answers; without any, it has ended, and said why."""
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        if "p50" in line:  # the live view's first line with answers in it
+            return
+        said.append(line)
+    raise AssertionError("".join(said))
+
+
+def press(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    """Send a signal again and again until the process has ended, within two seconds: who is impatient gets no less."""
+    for _ in range(400):
+        if process.poll() is not None:
+            break
+        os.kill(process.pid, number)
+        time.sleep(0.005)
+
+
+def result_of(done: Done, status: int) -> dict[str, Any]:
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    jsonschema.validate(result, SCHEMA)
+    return result
+
+
+def one_line_error(done: Done, *words: str) -> None:
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stdout == ""
+    assert len(done.stderr.strip().split("\n")) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def columns(folder: Path) -> dict[str, np.ndarray]:
+    return {path.stem: np.load(path) for path in (folder / "columns").glob("*.npy")}
