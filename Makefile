@@ -21,10 +21,10 @@ tests = $(PYTEST) $(1) $(TESTS) || [ $$? -eq 5 ] || status=1
 .PHONY: run train test test-all lint clean
 
 run: $(VENV)/.run
-	@$(BIN)/python -P -m bench.scenarios --scenarios "$(SCENARIOS)" onnxruntime digits cpu --time $(TIME)
+	@$(BIN)/python -P -m drumfire.bench.commands.scenarios --scenarios "$(SCENARIOS)" onnxruntime digits cpu --time $(TIME)
 
 train: $(VENV)/.train
-	$(BIN)/python -m training.benchmark shapes --runs $(RUNS) --nproc-per-node $(NPROC)
+	$(BIN)/python -m drumfire.training.benchmark shapes --runs $(RUNS) --nproc-per-node $(NPROC)
 
 test: $(VENV)/.test
 	@status=0; \

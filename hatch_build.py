@@ -23,4 +23,4 @@ class RevisionHook(BuildHookInterface):
         self._folder = tempfile.TemporaryDirectory()
         file = Path(self._folder.name, "revision.txt")
         file.write_text(told.stdout, encoding="ascii")
-        build_data["force_include"][str(file)] = "loadgen/revision.txt"
+        build_data["force_include"][str(file)] = "drumfire/loadgen/revision.txt"

@@ -17,20 +17,21 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from bench import interrupts
-from bench.assembly import UsageError
-from loadgen import VERSION, Scenario, SettingsError
-from loadgen.directory import OutputError
-from loadgen.rounds import DEFAULT_ROUND, SEEDS
-from loadgen.run import DEFAULT_PATIENCE_S
-from sut import backends, models
-from sut.backends import BackendError
-from sut.datasets import DataError
-from sut.fetch import FetchError
-from sut.kserve.errors import ServerError
-from sut.models.quantized import QuantizeError
-from sut.triton.inputs import InputError
-from sut.triton.local_environment import LocalTritonError
+from drumfire.bench import interrupts
+from drumfire.bench.assemble.local import UsageError
+from drumfire.loadgen import VERSION, Scenario, SettingsError
+from drumfire.loadgen.directory import OutputError
+from drumfire.loadgen.rounds import DEFAULT_ROUND, SEEDS
+from drumfire.loadgen.run import DEFAULT_PATIENCE_S
+from drumfire.sut import models
+from drumfire.sut.data import DataError
+from drumfire.sut.data.inputs import InputError
+from drumfire.sut.fetch import FetchError
+from drumfire.sut.kserve.errors import ServerError
+from drumfire.sut.local import backends
+from drumfire.sut.local.backends import BackendError
+from drumfire.sut.models.weights.quantization import QuantizeError
+from drumfire.sut.remote.triton_local.environment import LocalTritonError
 
 USAGE, INTERRUPTED = 2, 130
 
@@ -348,7 +349,7 @@ def _add_cluster(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 def _cluster(task: str) -> Callable[[argparse.Namespace], int]:
     def run(options: argparse.Namespace) -> int:
-        from bench.fleet import cluster
+        from drumfire.bench.commands import cluster
 
         return cluster.commands()[task](options)
 
@@ -480,7 +481,7 @@ def _add_serve(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 def _prepare(task: str) -> Callable[[argparse.Namespace], int]:
     def prepare(options: argparse.Namespace) -> int:
-        from bench import prepare as tasks
+        from drumfire.bench.commands import prepare as tasks
 
         status: int = getattr(tasks, task)(options)
         return status
@@ -533,37 +534,37 @@ def _at_least_zero(text: str) -> float:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from bench.run import run
+    from drumfire.bench.commands.run import run
 
     return run(options)
 
 
 def _audit(options: argparse.Namespace) -> int:
-    from bench.audit import audit
+    from drumfire.bench.commands.audit import audit
 
     return audit(options)
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-    from bench.calibrate import calibrate
+    from drumfire.bench.commands.calibrate import calibrate
 
     return calibrate(options)
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from bench.serve import serve
+    from drumfire.bench.commands.serve import serve
 
     return serve(options)
 
 
 def _triton_local(options: argparse.Namespace) -> int:
-    from bench.triton_local import triton_local
+    from drumfire.bench.commands.triton_local import triton_local
 
     return triton_local(options)
 
 
 def _models(options: argparse.Namespace) -> int:
-    from bench import listing
+    from drumfire.bench.commands import models as listing
 
     if options.json:
         print(json.dumps(listing.models()))
@@ -575,7 +576,7 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from bench import doctor
+    from drumfire.bench.commands import doctor
 
     found = doctor.diagnose()
     if options.json:

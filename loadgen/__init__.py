@@ -4,11 +4,11 @@ Knows no model, no framework, no server and no screen.  The names below are its 
 of its noun.
 """
 
-from loadgen.answers import Answers
-from loadgen.run import Test, run_on_fast_loop
-from loadgen.settings import Mode, Scenario, SettingsError, TestSettings
-from loadgen.system import Responses, SampleLibrary, SystemUnderTest
-from loadgen.version import VERSION
+from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.run import Test, run_on_fast_loop
+from drumfire.loadgen.settings import Mode, Scenario, SettingsError, TestSettings
+from drumfire.loadgen.system import Responses, SampleLibrary, SystemUnderTest
+from drumfire.loadgen.version import VERSION
 
 __all__ = [
     "VERSION",

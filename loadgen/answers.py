@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from loadgen.draws import Int64Array
-from loadgen.record import Column, Gauge, Record, Status
-from loadgen.system import Responses, as_bytes
-from loadgen.traffic import Phase
+from drumfire.loadgen.draws import Int64Array
+from drumfire.loadgen.record import Column, Gauge, Record, Status
+from drumfire.loadgen.system import Responses, as_bytes
+from drumfire.loadgen.traffic import Phase
 
 RowArray = Int64Array
 

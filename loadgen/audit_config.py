@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from loadgen.config import ConfigReader
-from loadgen.settings import Mode, TestSettings
+from drumfire.loadgen.config import ConfigReader
+from drumfire.loadgen.settings import Mode, TestSettings
 
 AUDIT_CONFIG = "audit.config"
 FOUND = "Found Audit Config file (audit.config). Overriding TestSettings from audit.config file."

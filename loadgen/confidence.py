@@ -13,10 +13,10 @@ from typing import Protocol
 
 import numpy as np
 
-from loadgen.early_stopping import CONFIDENCE
-from loadgen.record import Record, Status
-from loadgen.settings import EffectiveSettings
-from loadgen.traffic import Phase
+from drumfire.loadgen.early_stopping import CONFIDENCE
+from drumfire.loadgen.record import Record, Status
+from drumfire.loadgen.settings import EffectiveSettings
+from drumfire.loadgen.traffic import Phase
 
 _LOOK_QUERIES = 1 << 16
 """Queries counted in one go, which bounds how long a look takes."""

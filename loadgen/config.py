@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from loadgen.rounds import DEFAULT_ROUND, built_in_values
-from loadgen.settings import Mode, TestSettings
+from drumfire.loadgen.rounds import DEFAULT_ROUND, built_in_values
+from drumfire.loadgen.settings import Mode, TestSettings
 
 _UINT64 = 1 << 64
 _MS = 1_000_000  # ns

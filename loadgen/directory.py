@@ -18,15 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from loadgen import histogram, logs, summary
-from loadgen.draws import Int64Array
-from loadgen.issue import End
-from loadgen.record import Record, bytes_per_row
-from loadgen.results import PERCENTILES, Distribution, Measured, Results, distribution, latencies
-from loadgen.run import PhaseReport, Test
-from loadgen.settings import EffectiveSettings, Scenario
-from loadgen.share import RowArray
-from loadgen.version import VERSION
+from drumfire.loadgen import histogram, logs, summary
+from drumfire.loadgen.draws import Int64Array
+from drumfire.loadgen.issue import End
+from drumfire.loadgen.record import Record, bytes_per_row
+from drumfire.loadgen.results import PERCENTILES, Distribution, Measured, Results, distribution, latencies
+from drumfire.loadgen.run import PhaseReport, Test
+from drumfire.loadgen.settings import EffectiveSettings, Scenario
+from drumfire.loadgen.share import RowArray
+from drumfire.loadgen.version import VERSION
 
 RESULT = "result.json"
 _SLACK_BYTES = 4 << 20

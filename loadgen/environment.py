@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from loadgen.installation import built_revision
+from drumfire.loadgen.installation import ROOT, built_revision
 
 
 def describe(distributions: Iterable[str] = ()) -> dict[str, Any]:
@@ -53,10 +53,9 @@ def git_revision() -> str | None:
 @functools.cache
 def git(*arguments: str) -> str | None:
     """What git says of the checkout that this code runs from; None where there is none."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
+    if not (ROOT / ".git").exists():
         return None
-    return _output("git", "-C", str(root), *arguments)
+    return _output("git", "-C", str(ROOT), *arguments)
 
 
 def _output(*command: str) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogWriter
 
-from loadgen.draws import Int64Array
+from drumfire.loadgen.draws import Int64Array
 
 HIGHEST_NS = 3_600_000_000_000
 """One hour; longer values count as this."""

@@ -11,7 +11,10 @@ import shutil
 import sysconfig
 from pathlib import Path
 
-_ROOT = Path(__file__).resolve().parent.parent
+import drumfire
+
+ROOT = Path(drumfire.__file__).resolve().parents[1]
+"""The folder that holds the package: the checkout, or site-packages."""
 _REVISION = Path(__file__).with_name("revision.txt")
 """In a wheel only: written when it is built (``hatch_build.py``)."""
 
@@ -21,11 +24,11 @@ def command(extras: str) -> str:
 
     In a checkout the installation stays editable, and versions are those that were tested together.
     """
-    if not (_ROOT / "pyproject.toml").is_file():
+    if not (ROOT / "pyproject.toml").is_file():
         return f"{pip()} install {shlex.quote(f'drumfire[{extras}]')}"
-    here = Path.cwd() == _ROOT
-    constraints = "constraints.txt" if here else str(_ROOT / "constraints.txt")
-    what = f"{'.' if here else _ROOT}[{extras}]"
+    here = Path.cwd() == ROOT
+    constraints = "constraints.txt" if here else str(ROOT / "constraints.txt")
+    what = f"{'.' if here else ROOT}[{extras}]"
     return f"{pip()} install -c {shlex.quote(constraints)} -e {shlex.quote(what)}"
 
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadgen.answers import Answers
-from loadgen.pacer import LAST_SPIN_NS, Pacer
-from loadgen.settings import EffectiveSettings, Scenario
-from loadgen.system import Answer, Responses, SystemUnderTest
-from loadgen.traffic import Phase
+from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.pacer import LAST_SPIN_NS, Pacer
+from drumfire.loadgen.settings import EffectiveSettings, Scenario
+from drumfire.loadgen.system import Answer, Responses, SystemUnderTest
+from drumfire.loadgen.traffic import Phase
 
 _HOLD_NS = 1_000_000
 """How long a loop that never has to wait may keep the event loop from other work."""

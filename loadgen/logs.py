@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from loadgen import environment
-from loadgen.answers import Kept
-from loadgen.record import Column
-from loadgen.results import PERCENTILES, Distribution, Results
-from loadgen.settings import LOGGED_IN_THIS_ORDER, EffectiveSettings, Scenario, TestSettings
-from loadgen.system import as_bytes
-from loadgen.traffic import Phase
+from drumfire.loadgen import environment
+from drumfire.loadgen.answers import Kept
+from drumfire.loadgen.record import Column
+from drumfire.loadgen.results import PERCENTILES, Distribution, Results
+from drumfire.loadgen.settings import LOGGED_IN_THIS_ORDER, EffectiveSettings, Scenario, TestSettings
+from drumfire.loadgen.system import as_bytes
+from drumfire.loadgen.traffic import Phase
 
 DETAIL, ACCURACY = "mlperf_log_detail.txt", "mlperf_log_accuracy.json"
 

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 
-from loadgen.priority import Priority
+from drumfire.loadgen.priority import Priority
 
 _TFD_NONBLOCK_CLOEXEC = os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)
 _TFD_TIMER_ABSTIME = 1

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadgen import early_stopping
-from loadgen.draws import Int64Array
-from loadgen.settings import EffectiveSettings, Scenario
+from drumfire.loadgen import early_stopping
+from drumfire.loadgen.draws import Int64Array
+from drumfire.loadgen.settings import EffectiveSettings, Scenario
 
 PERCENTILES = (0.50, 0.90, 0.95, 0.97, 0.99, 0.999)
 

@@ -18,20 +18,20 @@ from typing import Any, TextIO, TypeVar
 
 import numpy as np
 
-from loadgen import environment, logs
-from loadgen.answers import Answers
-from loadgen.confidence import StopRule, Tally
-from loadgen.early_stopping import least_queries
-from loadgen.issue import End, Limits, issue
-from loadgen.overhead import GarbagePauses, Overhead, Reading
-from loadgen.pacer import Pacer
-from loadgen.record import Gauge, Record, Status, bytes_per_row
-from loadgen.results import Measured, Results, evaluate
-from loadgen.settings import Mode, Scenario, SettingsError, TestSettings, effective
-from loadgen.share import RowArray, Share
-from loadgen.system import SampleLibrary, SystemUnderTest
-from loadgen.traffic import Phase, draw, expected_rows
-from loadgen.version import VERSION
+from drumfire.loadgen import environment, logs
+from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.confidence import StopRule, Tally
+from drumfire.loadgen.early_stopping import least_queries
+from drumfire.loadgen.issue import End, Limits, issue
+from drumfire.loadgen.overhead import GarbagePauses, Overhead, Reading
+from drumfire.loadgen.pacer import Pacer
+from drumfire.loadgen.record import Gauge, Record, Status, bytes_per_row
+from drumfire.loadgen.results import Measured, Results, evaluate
+from drumfire.loadgen.settings import Mode, Scenario, SettingsError, TestSettings, effective
+from drumfire.loadgen.share import RowArray, Share
+from drumfire.loadgen.system import SampleLibrary, SystemUnderTest
+from drumfire.loadgen.traffic import Phase, draw, expected_rows
+from drumfire.loadgen.version import VERSION
 
 DEFAULT_PATIENCE_S = 120.0
 """How long a run waits without any answer before it gives the outstanding rows up."""

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loadgen.draws import Int64Array
-from loadgen.record import Record
-from loadgen.settings import EffectiveSettings, Scenario, SettingsError
-from loadgen.traffic import Phase
+from drumfire.loadgen.draws import Int64Array
+from drumfire.loadgen.record import Record
+from drumfire.loadgen.settings import EffectiveSettings, Scenario, SettingsError
+from drumfire.loadgen.traffic import Phase
 
 RowArray = Int64Array
 

@@ -5,8 +5,8 @@ Other tools match on these lines, odd blanks included.  Figures come from ``resu
 
 from __future__ import annotations
 
-from loadgen.results import PERCENTILES, Distribution, EarlyStopping, Results
-from loadgen.settings import LOGGED_IN_THIS_ORDER, EffectiveSettings, Scenario
+from drumfire.loadgen.results import PERCENTILES, Distribution, EarlyStopping, Results
+from drumfire.loadgen.settings import LOGGED_IN_THIS_ORDER, EffectiveSettings, Scenario
 
 SUMMARY = "mlperf_log_summary.txt"
 

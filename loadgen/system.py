@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from loadgen.answers import Answers
+    from drumfire.loadgen.answers import Answers
 
 IndexArray: TypeAlias = npt.NDArray[np.integer[Any]]
 """Sample indices into a library, shape (n,), any integer dtype."""

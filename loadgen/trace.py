@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from loadgen.record import Status
-from loadgen.run import PhaseReport, Test
-from loadgen.settings import Scenario
+from drumfire.loadgen.record import Status
+from drumfire.loadgen.run import PhaseReport, Test
+from drumfire.loadgen.settings import Scenario
 
 TRACE = "mlperf_log_trace.json"
 _CHUNK_ROWS = 1 << 14

@@ -13,8 +13,17 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from loadgen.draws import DEFAULT_SEED, Int64Array, Words, below, exponential_ns, shuffle, shuffle_partners, uniform
-from loadgen.settings import EffectiveSettings, Mode, Scenario, SettingsError
+from drumfire.loadgen.draws import (
+    DEFAULT_SEED,
+    Int64Array,
+    Words,
+    below,
+    exponential_ns,
+    shuffle,
+    shuffle_partners,
+    uniform,
+)
+from drumfire.loadgen.settings import EffectiveSettings, Mode, Scenario, SettingsError
 
 SampleArray = npt.NDArray[np.uint32]
 

@@ -11,10 +11,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-_ROOT = str(Path(__file__).resolve().parents[1])
+from drumfire.loadgen.installation import ROOT
 
 
 def command(module: str) -> list[str]:
@@ -25,7 +24,7 @@ def command(module: str) -> list[str]:
 def environment() -> dict[str, str]:
     """This process's, with our code to be found also where it is not installed."""
     search = os.environ.get("PYTHONPATH")
-    return os.environ | {"PYTHONPATH": _ROOT + (os.pathsep + search if search else "")}
+    return os.environ | {"PYTHONPATH": str(ROOT) + (os.pathsep + search if search else "")}
 
 
 def start(module: str, **options: Any) -> subprocess.Popen[bytes]:

@@ -16,8 +16,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(_variable, "1")
 
-from sut.triton.local import LocalTriton, LocalTritonError  # noqa: E402
-from sut.triton.local_environment import check_platform  # noqa: E402
+from drumfire.sut.remote.triton_local.environment import check_platform  # noqa: E402
+from drumfire.sut.remote.triton_local.server import LocalTriton, LocalTritonError  # noqa: E402
 from tests.support.real_server import REAL_TRITON, RealServer, ServeProcess  # noqa: E402
 
 # Neighbours on the same cores make any example slow now and then.  --hypothesis-profile chooses the other one.

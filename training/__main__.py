@@ -1,4 +1,4 @@
-"""``torchrun --nproc_per_node=N -m training maskrcnn``: one run.  Words to a plan, errors to one line and a status.
+"""``torchrun --nproc_per_node=N -m drumfire.training maskrcnn``: one run; errors are one line and a status.
 
 Exit status on every rank: 0 the target was reached (or the asked steps were done), 1 it was not, 2 wrong usage or
 input, 130 interrupted or told to end.  Without torchrun it is one rank.
@@ -18,13 +18,13 @@ from typing import Any, NoReturn
 
 import torch
 
-from training import checkpoint, coco, result
-from training.faults import InputError, LostRank, one_line
-from training.learner import PRECISIONS
-from training.mllog import Submission
-from training.ranks import Place, Ranks, device_for, is_loss, joined
-from training.tasks import TASKS
-from training.train import CHECKPOINT, Plan, Run
+from drumfire.training import checkpoint, coco, result
+from drumfire.training.faults import InputError, LostRank, one_line
+from drumfire.training.learner import PRECISIONS
+from drumfire.training.mllog import Submission
+from drumfire.training.ranks import Place, Ranks, device_for, is_loss, joined
+from drumfire.training.tasks import TASKS
+from drumfire.training.train import CHECKPOINT, Plan, Run
 
 REACHED, NOT_REACHED, USAGE, INTERRUPTED = 0, 1, 2, 130
 DATA = Path("runs/data")
@@ -151,11 +151,11 @@ class _Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (see 'python -m training --help')")
+        raise InputError(f"{message} (see 'python -m drumfire.training --help')")
 
 
 def _options(arguments: Sequence[str] | None, place: Place) -> argparse.Namespace:
-    parser = _Parser(prog="python -m training", description=__doc__)
+    parser = _Parser(prog="python -m drumfire.training", description=__doc__)
     option = parser.add_argument
     option("task", choices=TASKS)
     option("--data-dir", type=Path, metavar="D", help="the data set (default: runs/data/TASK)")
@@ -219,7 +219,7 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace, place: 
 
 
 def _prepare(task: str) -> str:
-    return f"run 'python -m training.prepare {'coco' if task == 'maskrcnn' else task}', or give --data-dir"
+    return f"run 'python -m drumfire.training.prepare {'coco' if task == 'maskrcnn' else task}', or give --data-dir"
 
 
 def _told(identity: dict[str, Any]) -> str:

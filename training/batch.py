@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from training.coco import Sample, Unreadable
+from drumfire.training.coco import Sample, Unreadable
 
 
 @dataclass(frozen=True)

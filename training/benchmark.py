@@ -1,7 +1,7 @@
-"""``python -m training.benchmark``: several seeded runs, each in fresh processes, and their olympic mean.
+"""``python -m drumfire.training.benchmark``: several seeded runs, each in fresh processes, and their olympic mean.
 
 The same command goes on with what an earlier one left: finished runs are kept, an unfinished one is resumed.  Options
-that are not told here go to every run (see ``python -m training --help``).
+that are not told here go to every run (see ``python -m drumfire.training --help``).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from training import figure, pictures, prepare, submission
-from training.faults import InputError, one_line
-from training.mllog import Submission
-from training.progress import Progress, Tail
-from training.result import RESULT, save
-from training.score import Score, olympic
-from training.tasks import TASKS
-from training.train import CHECKPOINT, EVENTS, MLLOG
+from drumfire.training import figure, pictures, prepare, submission
+from drumfire.training.faults import InputError, one_line
+from drumfire.training.mllog import Submission
+from drumfire.training.progress import Progress, Tail
+from drumfire.training.result import RESULT, save
+from drumfire.training.score import Score, olympic
+from drumfire.training.tasks import TASKS
+from drumfire.training.train import CHECKPOINT, EVENTS, MLLOG
 
 REACHED, NOT_REACHED, USAGE, INTERRUPTED = 0, 1, 2, 130
 _ASKED, _OUTPUT = "benchmark.json", "output.log"
@@ -89,7 +89,7 @@ class _Run:
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
         resume = ["--resume"] if (folder / CHECKPOINT).exists() else []
         asked = [task, "--seed", str(seed), "--output", str(folder), *resume, *rest]
-        self._command = [sys.executable, *launcher, "-m", "training", *asked]
+        self._command = [sys.executable, *launcher, "-m", "drumfire.training", *asked]
 
     def result(self) -> dict[str, Any] | None:
         path = self.folder / RESULT
@@ -242,7 +242,9 @@ def _submission(rest: Sequence[str]) -> Submission:
 
 def _parser() -> argparse.ArgumentParser:
     # allow_abbrev: an abbreviation of ours may be a whole option of a run's
-    parser = argparse.ArgumentParser(prog="python -m training.benchmark", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="python -m drumfire.training.benchmark", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="how many (default: 5, as the rules say)")
     parser.add_argument("--nproc-per-node", type=int, default=1, metavar="N", help="ranks of a run (default: 1)")

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from training.faults import InputError, one_line
+from drumfire.training.faults import InputError, one_line
 
 
 def save(state: dict[str, Any], path: Path) -> None:

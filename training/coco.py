@@ -21,7 +21,7 @@ from faster_coco_eval import mask as masks
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from training.faults import InputError, one_line
+from drumfire.training.faults import InputError, one_line
 
 TRAIN, VALIDATION = "train", "val"
 _SMALLEST_BOX = 1.0

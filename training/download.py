@@ -12,7 +12,7 @@ from typing import IO
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from training.faults import InputError, one_line
+from drumfire.training.faults import InputError, one_line
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = 60

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from training.faults import InputError, one_line
+from drumfire.training.faults import InputError, one_line
 
 
 class Journal:

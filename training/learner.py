@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.batch import Batch
-from training.faults import InputError
-from training.hyperparameters import BIAS_RATE, MOMENTUM, WEIGHT_DECAY
-from training.losses import loss_of_rank, seed_draws
-from training.ranks import Ranks
-from training.sampler import Share
-from training.tasks import Task
+from drumfire.training.batch import Batch
+from drumfire.training.faults import InputError
+from drumfire.training.hyperparameters import BIAS_RATE, MOMENTUM, WEIGHT_DECAY
+from drumfire.training.losses import loss_of_rank, seed_draws
+from drumfire.training.ranks import Ranks
+from drumfire.training.sampler import Share
+from drumfire.training.tasks import Task
 
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PRECISIONS = tuple(_PRECISIONS)

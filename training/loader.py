@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch.utils.data import DataLoader
 
-from training.batch import Batch
-from training.coco import Pictures, Shown
+from drumfire.training.batch import Batch
+from drumfire.training.coco import Pictures, Shown
 
 
 class Loader:

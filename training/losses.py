@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.vision import MaskRCNN
+from drumfire.training.vision import MaskRCNN
 
 _ANCHORS, _REGIONS, _POSITIVES = range(3)
 _MEAN_OVER = {

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.faults import InputError, one_line
-from training.vision import BackboneWithFPN, FrozenBatchNorm2d, MaskRCNN, resnet_fpn_backbone
+from drumfire.training.faults import InputError, one_line
+from drumfire.training.vision import BackboneWithFPN, FrozenBatchNorm2d, MaskRCNN, resnet_fpn_backbone
 
 CLASSES = 80
 IMAGE_SIZES = (800, 1333)
@@ -114,7 +114,7 @@ def _load_backbone(backbone: BackboneWithFPN, file: Path) -> None:
         backbone.body.load_state_dict(state)
     except FileNotFoundError:
         raise InputError(
-            f"there are no backbone weights {file}: python -m training.prepare coco fetches them, "
+            f"there are no backbone weights {file}: python -m drumfire.training.prepare coco fetches them, "
             "and --from-scratch does without (it does not reach the target)"
         ) from None
     except (OSError, RuntimeError, KeyError, AttributeError, TypeError, EOFError, pickle.UnpicklingError) as error:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 
 from mlperf_logging.mllog import constants
 from mlperf_logging.mllog.mllog import MLLogger
 
-from training import hyperparameters
-from training.evaluation import Accuracy
-from training.hyperparameters import Hyperparameters
-from training.journal import Journal
+from drumfire.loadgen.installation import ROOT
+from drumfire.training import hyperparameters
+from drumfire.training.evaluation import Accuracy
+from drumfire.training.hyperparameters import Hyperparameters
+from drumfire.training.journal import Journal
 
 BENCHMARK = "maskrcnn"
 """The benchmark's name in every log, as the rules know only this one."""
@@ -37,7 +37,7 @@ class SubmissionLog:
     def __init__(self, journal: Journal) -> None:
         logger = logging.Logger("training")
         logger.addHandler(_ToJournal(journal))
-        self._log = MLLogger(logger, root_dir=str(Path(__file__).resolve().parent.parent))
+        self._log = MLLogger(logger, root_dir=str(ROOT))
 
     def init_start(self, submission: Submission, *, caches_cleared: bool) -> None:
         self._log.event(constants.SUBMISSION_BENCHMARK, BENCHMARK)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from training import coco
+from drumfire.training import coco
 
 _KINDS = ("circle", "box", "triangle")
 _COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}

@@ -1,6 +1,6 @@
 """The loop that a person would write around the same torchvision model, on ready tensors: speed is held against it.
 
-``python -m training.plain shapes --steps 40`` prints one JSON object.  torchvision's samplers, no ranks, no records.
+``python -m ... shapes --steps 40`` prints one JSON object.  torchvision's samplers, no ranks, no records.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from training import coco
-from training.batch import Batch
-from training.coco import Pictures
-from training.learner import PRECISIONS
-from training.sampler import epoch_batches
-from training.tasks import TASKS
+from drumfire.training import coco
+from drumfire.training.batch import Batch
+from drumfire.training.coco import Pictures
+from drumfire.training.learner import PRECISIONS
+from drumfire.training.sampler import epoch_batches
+from drumfire.training.tasks import TASKS
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m training.plain", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m drumfire.training.plain", description=__doc__)
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--batch-size", type=int, default=8)

@@ -1,4 +1,4 @@
-"""``python -m training.prepare``: the data sets, fetched with checksums or generated.
+"""``python -m drumfire.training.prepare``: the data sets, fetched with checksums or generated.
 
 coco: COCO 2017 and the backbone's weights, about 20 GB; what is there is checked and kept.  shapes: the small
 benchmark's.  sample: a few generated pictures of COCO's form, to try the maskrcnn path with.
@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training import coco, pictures
-from training.download import fetch
-from training.faults import InputError, one_line
+from drumfire.training import coco, pictures
+from drumfire.training.download import fetch
+from drumfire.training.faults import InputError, one_line
 
 _BYTES_NEEDED = 46 * 10**9
 """Archives and what is in them."""
@@ -44,7 +44,7 @@ _WEIGHTS_NAME = "R-50.pkl"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m training.prepare", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m drumfire.training.prepare", description=__doc__)
     parser.add_argument("data", choices=("coco", "shapes", "sample"))
     parser.add_argument(
         "--data-dir", type=Path, metavar="D", help="where (default: runs/data/maskrcnn, shapes or sample)"
@@ -84,7 +84,7 @@ def generated(folder: Path, recipe: pictures.Recipe) -> None:
 def check(folder: Path) -> None:
     """Read the annotations and see that every image is there.  ``InputError`` names the first that is not."""
     if (absent := coco.missing(folder)) is not None:
-        raise InputError(f"{absent}: run 'python -m training.prepare coco --data-dir {folder}'")
+        raise InputError(f"{absent}: run 'python -m drumfire.training.prepare coco --data-dir {folder}'")
     if not (folder / _WEIGHTS_NAME).exists():
         raise InputError(f"{folder / _WEIGHTS_NAME} is missing: fetch it from {_WEIGHTS}")
     for part in (coco.TRAIN, coco.VALIDATION):

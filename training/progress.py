@@ -18,7 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from training.evaluation import BOX_TARGET, MASK_TARGET
+from drumfire.training.evaluation import BOX_TARGET, MASK_TARGET
 
 _BARS = "▁▂▃▄▅▆▇█"
 _RECENT = 30

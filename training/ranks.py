@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from training.faults import InputError, LostRank, one_line
+from drumfire.training.faults import InputError, LostRank, one_line
 
 _PATIENCE = timedelta(minutes=10)
 """A rank that is silent for so long is lost.  Rank 0 scores an evaluation meanwhile: half a minute for COCO."""

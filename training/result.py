@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from training.clock import now_ms
-from training.evaluation import BOX_TARGET, MASK_TARGET
-from training.hyperparameters import Hyperparameters
-from training.ranks import Ranks
-from training.train import Outcome, Plan
-from training.vision import COMPILED_OPERATORS
+from drumfire.training.clock import now_ms
+from drumfire.training.evaluation import BOX_TARGET, MASK_TARGET
+from drumfire.training.hyperparameters import Hyperparameters
+from drumfire.training.ranks import Ranks
+from drumfire.training.train import Outcome, Plan
+from drumfire.training.vision import COMPILED_OPERATORS
 
 RESULT = "result.json"
 

@@ -21,7 +21,7 @@ start=$(date +%s)
 status=0
 # Several words each, so not quoted.
 # shellcheck disable=SC2086
-"$PYTHON" -m torch.distributed.run $LAUNCH_PARAMS --nnodes="$NNODES" --nproc_per_node="$DGXNGPU" -m training maskrcnn \
+"$PYTHON" -m torch.distributed.run $LAUNCH_PARAMS --nnodes="$NNODES" --nproc_per_node="$DGXNGPU" -m drumfire.training maskrcnn \
     --data-dir "$DATASET_DIR" --output "$LOG_DIR" --batch-size "$((BATCHSIZE * DGXNGPU * NNODES))" \
     --eval-batch-size "$EVALBATCHSIZE" --epochs "$NUMEPOCHS" $EXTRA_PARAMS || status=$?
 end=$(date +%s)

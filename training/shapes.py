@@ -1,7 +1,7 @@
 """The small benchmark's model: a Mask R-CNN of 0.76 M parameters that learns circles, boxes and triangles in a minute.
 
 The same torchvision Mask R-CNN around a backbone of four stages, with group norms, which do not depend on how a batch
-is divided over ranks.  Its data is in ``training.pictures``.
+is divided over ranks.  Its data is in ``drumfire.training.pictures``.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from training.hyperparameters import Hyperparameters
-from training.vision import (
+from drumfire.training.hyperparameters import Hyperparameters
+from drumfire.training.vision import (
     AnchorGenerator,
     FastRCNNPredictor,
     FeaturePyramidNetwork,

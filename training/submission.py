@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.mllog import BENCHMARK, Submission
+from drumfire.training.mllog import BENCHMARK, Submission
 
 RULESETS = ("3.1.0", "2.1.0")
 """Those with files for maskrcnn that a log is checked by here; later ones have none."""

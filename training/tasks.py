@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from training import hyperparameters, maskrcnn, shapes
-from training.hyperparameters import Hyperparameters
-from training.vision import MaskRCNN
+from drumfire.training import hyperparameters, maskrcnn, shapes
+from drumfire.training.hyperparameters import Hyperparameters
+from drumfire.training.vision import MaskRCNN
 
 
 @dataclass(frozen=True)

@@ -15,18 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from training import checkpoint, coco, evaluation
-from training.clock import Clock, now_ms, process_start_ms
-from training.coco import Annotations, Pictures, Shown
-from training.evaluation import Accuracy, Answers
-from training.faults import Diverged, InputError
-from training.journal import Journal
-from training.learner import Learner, Step
-from training.loader import Loader
-from training.mllog import Submission, SubmissionLog
-from training.ranks import Ranks
-from training.sampler import Indices, Share, epoch_batches, evaluation_share, shares
-from training.tasks import Task
+from drumfire.training import checkpoint, coco, evaluation
+from drumfire.training.clock import Clock, now_ms, process_start_ms
+from drumfire.training.coco import Annotations, Pictures, Shown
+from drumfire.training.evaluation import Accuracy, Answers
+from drumfire.training.faults import Diverged, InputError
+from drumfire.training.journal import Journal
+from drumfire.training.learner import Learner, Step
+from drumfire.training.loader import Loader
+from drumfire.training.mllog import Submission, SubmissionLog
+from drumfire.training.ranks import Ranks
+from drumfire.training.sampler import Indices, Share, epoch_batches, evaluation_share, shares
+from drumfire.training.tasks import Task
 
 CHECKPOINT, EVENTS, MLLOG = "checkpoint.pt", "events.jsonl", "mlperf.log"
 """What a run leaves in its folder, beside its result."""

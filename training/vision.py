@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training import operators
+from drumfire.training import operators
 
 # isort: split
 from torchvision.models.detection import MaskRCNN

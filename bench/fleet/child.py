@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from bench.fleet import responses
-from bench.fleet.plan import Plan
-from bench.watch import Plan as ViewPlan
-from bench.watch import Snapshot, Watch
-from loadgen.draws import Int64Array
-from loadgen.record import BASE_COLUMNS, Column, Gauge, Record, Status
-from sut import module_process
+from drumfire.bench.fleet import responses
+from drumfire.bench.fleet.plan import Plan
+from drumfire.bench.view.watch import Plan as ViewPlan
+from drumfire.bench.view.watch import Snapshot, Watch
+from drumfire.loadgen.draws import Int64Array
+from drumfire.loadgen.record import BASE_COLUMNS, Column, Gauge, Record, Status
+from drumfire.sut import module_process
 
 _END_S = 2.0
 SNAPSHOT_NS = 240_000_000
@@ -88,7 +88,7 @@ class Child:
         self._heard_ns = time.monotonic_ns()
         self._log = open(Path(self._folder.name) / "stderr", "w+b")  # noqa: SIM115
         self._process = subprocess.Popen(
-            module_process.command("bench.fleet.generator"),
+            module_process.command("drumfire.bench.fleet.generator"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from bench.fleet.child import Child, Part, Sighting
-from bench.fleet.clock import OURS, Clock
-from bench.fleet.plan import Plan
+from drumfire.bench.fleet.child import Child, Part, Sighting
+from drumfire.bench.fleet.clock import OURS, Clock
+from drumfire.bench.fleet.plan import Plan
 
 
 class Crew(Protocol):

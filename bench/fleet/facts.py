@@ -13,12 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from loadgen import VERSION
-from loadgen.environment import git_revision, versions
+import drumfire
+from drumfire.loadgen import VERSION
+from drumfire.loadgen.environment import git_revision, versions
+from drumfire.loadgen.installation import ROOT
 
 Facts = Mapping[str, str]
 
-_ROOT = Path(__file__).parents[2]
 _PACKAGES = ("loadgen", "sut", "bench")
 _DISTRIBUTIONS = ("numpy", "uvloop", "hdrhistogram", "hpack")
 _SHOWN = 22
@@ -32,7 +33,7 @@ def facts(digests: Mapping[str, str]) -> dict[str, str]:
         "drumfire": VERSION,
         "revision": git_revision() or "none",
         "source": _source(),
-        "constraints": _digest(_ROOT / "constraints.txt"),
+        "constraints": _digest(ROOT / "constraints.txt"),
         "python": platform.python_version(),
         **installed,
         **digests,
@@ -63,8 +64,9 @@ def _source() -> str:
     """Of the code itself: what a revision does not tell of a checkout that was changed."""
     digest = hashlib.sha256()
     for package in _PACKAGES:
-        for path in sorted((_ROOT / package).rglob("*.py")):
-            digest.update(f"{path.relative_to(_ROOT)}\n".encode())
+        folder = Path(drumfire.__file__).parent / package
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(f"{package}/{path.relative_to(folder)}\n".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()
 

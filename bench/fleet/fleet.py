@@ -18,13 +18,13 @@ from typing import Literal
 
 import numpy.typing as npt
 
-from bench.assembly import UsageError
-from bench.fleet.child import Part, Sighting
-from bench.fleet.crew import Crew
-from bench.fleet.facts import Facts, differences
-from loadgen import Answers
-from loadgen.system import Answer
-from sut.triton.endpoint import Endpoint, parse_url
+from drumfire.bench.assemble.local import UsageError
+from drumfire.bench.fleet.child import Part, Sighting
+from drumfire.bench.fleet.crew import Crew
+from drumfire.bench.fleet.facts import Facts, differences
+from drumfire.loadgen import Answers
+from drumfire.loadgen.system import Answer
+from drumfire.sut.remote.endpoint import Endpoint, parse_url
 
 STALE_S, LOST_S = 1.0, 3.0
 """A generator in a run that is not heard for so long is shown as stale, and then taken for lost."""

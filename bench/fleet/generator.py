@@ -14,16 +14,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench import remote
-from bench.assembly import Assembly
-from bench.cli import EXPECTED_ERRORS
-from bench.fleet import responses
-from bench.fleet.facts import facts, machine
-from bench.fleet.line import Line
-from bench.fleet.plan import Plan, options_from_plain, settings_from_plain
-from loadgen import Test, run_on_fast_loop
-from loadgen.record import Record
-from loadgen.share import Share
+from drumfire.bench.assemble import remote
+from drumfire.bench.assemble.local import Assembly
+from drumfire.bench.cli import EXPECTED_ERRORS
+from drumfire.bench.fleet import responses
+from drumfire.bench.fleet.facts import facts, machine
+from drumfire.bench.fleet.line import Line
+from drumfire.bench.fleet.plan import Plan, options_from_plain, settings_from_plain
+from drumfire.loadgen import Test, run_on_fast_loop
+from drumfire.loadgen.record import Record
+from drumfire.loadgen.share import Share
 
 _BEAT_S = 0.25
 

@@ -14,13 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bench.assembly import UsageError
-from bench.fleet import clock, cluster
-from bench.fleet.child import Part, Sighting
-from bench.fleet.plan import Plan
-from bench.fleet.supervisor import Supervisor
-from loadgen import installation
-from sut.silence import silenced
+from drumfire.bench.assemble.local import UsageError
+from drumfire.bench.commands import cluster
+from drumfire.bench.fleet import clock
+from drumfire.bench.fleet.child import Part, Sighting
+from drumfire.bench.fleet.plan import Plan
+from drumfire.bench.fleet.supervisor import Supervisor
+from drumfire.loadgen import installation
+from drumfire.sut.local.silence import silenced
 
 _CONNECT_S = 30.0
 _READY_S = 30.0

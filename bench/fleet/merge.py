@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from bench.fleet.child import Part
-from loadgen.answers import Answers, Kept
-from loadgen.draws import Int64Array
-from loadgen.issue import End
-from loadgen.overhead import Overhead
-from loadgen.record import Column, Record, Status
-from loadgen.share import Slice
-from loadgen.traffic import Phase
+from drumfire.bench.fleet.child import Part
+from drumfire.loadgen.answers import Answers, Kept
+from drumfire.loadgen.draws import Int64Array
+from drumfire.loadgen.issue import End
+from drumfire.loadgen.overhead import Overhead
+from drumfire.loadgen.record import Column, Record, Status
+from drumfire.loadgen.share import Slice
+from drumfire.loadgen.traffic import Phase
 
 FAILED_UNTOLD = "failed, and the generator that knew why was lost"
 _ENDS = (End.NO_ANSWER, End.SYSTEM_GONE, End.INTERRUPTED, End.MAX_DURATION, End.RAN_OUT, End.MAX_QUERIES)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.fleet.child import Sighting
-from bench.watch import Plan, Snapshot, Spread, progress
+from drumfire.bench.fleet.child import Sighting
+from drumfire.bench.view.watch import Plan, Snapshot, Spread, progress
 
 
 @dataclass(frozen=True)

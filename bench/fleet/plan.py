@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from loadgen import Mode, Scenario, TestSettings
-from loadgen.share import Slice
+from drumfire.loadgen import Mode, Scenario, TestSettings
+from drumfire.loadgen.share import Slice
 
 _DRIVERS_OWN = ("command", "words", "user_conf", "audit_conf", "output", "ray_address")
 """Options that the driver has dealt with: settings come from it, and files of its own host need not be elsewhere."""
@@ -31,13 +31,13 @@ class Plan:
     part: int
     parts: int
     width: int
-    """See ``loadgen.share.Slice``."""
+    """See ``drumfire.loadgen.share.Slice``."""
     rows: int
     """Of this part."""
     columns: Mapping[str, str]
     """What the system adds to the table: each column's dtype."""
     view: Mapping[str, Any]
-    """A ``bench.watch.Plan``, by which the part's table is watched."""
+    """A ``drumfire.bench.view.watch.Plan``, by which the part's table is watched."""
     limit_s: float
     """However it goes, the generator ends so long after its first start."""
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from loadgen.answers import Kept
-from loadgen.share import RowArray
-from loadgen.system import as_bytes
+from drumfire.loadgen.answers import Kept
+from drumfire.loadgen.share import RowArray
+from drumfire.loadgen.system import as_bytes
 
 
 def save(path: Path, kept: Sequence[Kept]) -> None:

@@ -15,26 +15,26 @@ from typing import Any, NoReturn, TextIO
 
 import numpy as np
 
-from bench.assembly import Assembly, UsageError
-from bench.fleet import merge
-from bench.fleet.child import Part
-from bench.fleet.clock import dispersion_ns
-from bench.fleet.crew import Crew, LocalCrew
-from bench.fleet.facts import facts
-from bench.fleet.fleet import Fleet
-from bench.fleet.plan import Plan, options_to_plain, settings_to_plain
-from bench.watch import Plan as ViewPlan
-from loadgen import Scenario, SettingsError, Test
-from loadgen.issue import End
-from loadgen.overhead import Overhead
-from loadgen.pacer import Pacer
-from loadgen.record import Status
-from loadgen.results import Measured, distribution
-from loadgen.run import PhaseReport
-from loadgen.share import RowArray, Slice
-from loadgen.system import IndexArray, SampleLibrary
-from loadgen.traffic import Phase
-from sut.triton.watched import WatchedSystem
+from drumfire.bench.assemble.local import Assembly, UsageError
+from drumfire.bench.fleet import merge
+from drumfire.bench.fleet.child import Part
+from drumfire.bench.fleet.clock import dispersion_ns
+from drumfire.bench.fleet.crew import Crew, LocalCrew
+from drumfire.bench.fleet.facts import facts
+from drumfire.bench.fleet.fleet import Fleet
+from drumfire.bench.fleet.plan import Plan, options_to_plain, settings_to_plain
+from drumfire.bench.view.watch import Plan as ViewPlan
+from drumfire.loadgen import Scenario, SettingsError, Test
+from drumfire.loadgen.issue import End
+from drumfire.loadgen.overhead import Overhead
+from drumfire.loadgen.pacer import Pacer
+from drumfire.loadgen.record import Status
+from drumfire.loadgen.results import Measured, distribution
+from drumfire.loadgen.run import PhaseReport
+from drumfire.loadgen.share import RowArray, Slice
+from drumfire.loadgen.system import IndexArray, SampleLibrary
+from drumfire.loadgen.traffic import Phase
+from drumfire.sut.remote.kserve.watch import WatchedSystem
 
 _LEAD_NS = 300_000_000
 _LEAD_TO_HOSTS_NS = 2_000_000_000
@@ -207,7 +207,7 @@ class FleetTest(Test):
         if options.hosts is None:
             crews, lead_ns = [LocalCrew("here", plans, bounds)], _LEAD_NS
         else:
-            from bench.fleet import hosts
+            from drumfire.bench.fleet import hosts
 
             a_host = options.workers or 1
             groups = [plans[at : at + a_host] for at in range(0, len(plans), a_host)]

@@ -9,9 +9,9 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from bench.fleet.child import Part, Sighting
-from bench.fleet.crew import LocalCrew
-from bench.fleet.plan import Plan
+from drumfire.bench.fleet.child import Part, Sighting
+from drumfire.bench.fleet.crew import LocalCrew
+from drumfire.bench.fleet.plan import Plan
 
 _SNAPSHOT_S = 0.25
 

@@ -23,12 +23,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.peers import results
-from bench.peers.goal import Figure, Round, number, times_better
-from bench.peers.process import PROGRAM, ROOT, MeasurementError
-from bench.peers.rounds import Measure, run_rounds
-from sut.cache import cache_folder
-from sut.environments import EnvironmentFailed, made
+from drumfire.bench.peers import results
+from drumfire.bench.peers.goal import Figure, Round, number, times_better
+from drumfire.bench.peers.process import PROGRAM, MeasurementError
+from drumfire.bench.peers.rounds import Measure, run_rounds
+from drumfire.loadgen.installation import ROOT
+from drumfire.sut.cache import cache_folder
+from drumfire.sut.environments import EnvironmentFailed, made
 
 ROUNDS = 8
 """The fewest that ``interval`` can judge."""
@@ -151,10 +152,10 @@ def compare(name: str, options: argparse.Namespace, cases: Sequence[Case]) -> in
         about = "\n".join((results.machine((), load), *_sides(revision, older), f"* command: `{options.command}`"))
         measures = [case.measure(drumfire(older)) for case in chosen]
     except MeasurementError as error:
-        print(f"bench.peers.{name}: {error}", file=sys.stderr)
+        print(f"drumfire.bench.peers.{name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"bench.peers.{name}: interrupted before anything was measured", file=sys.stderr)
+        print(f"drumfire.bench.peers.{name}: interrupted before anything was measured", file=sys.stderr)
         return _INTERRUPTED
     try:
         run_rounds(measures, options.rounds, options.time, ours="now", rounds=rounds)

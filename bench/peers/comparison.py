@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.peers import against, results
-from bench.peers.goal import Figure, Round, Row, number
-from bench.peers.rounds import OURS, Measure, Rounds, run_rounds
+from drumfire.bench.peers import against, results
+from drumfire.bench.peers.goal import Figure, Round, Row, number
+from drumfire.bench.peers.rounds import OURS, Measure, Rounds, run_rounds
 
 _OUTPUT = Path(__file__).resolve().parent / "RESULTS.md"
 
@@ -25,7 +25,7 @@ class Comparison:
     """Drumfire beside other tools."""
 
     name: str
-    """Of its module in ``bench.peers``, its folder and its markers."""
+    """Of its module in ``drumfire.bench.peers``, its folder and its markers."""
     tools: tuple[str, ...]
     """The other tools.  Ratios that have a goal are to the first."""
     distributions: tuple[str, ...]
@@ -39,7 +39,7 @@ class Comparison:
 
     @property
     def module(self) -> str:
-        return f"bench.peers.{self.name}"
+        return f"drumfire.bench.peers.{self.name}"
 
     def options(self, words: Sequence[str], names: Sequence[str]) -> argparse.Namespace:
         """``names``: what ``--only`` takes."""

@@ -16,8 +16,9 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = (sys.executable, "-m", "bench")
+from drumfire.loadgen.installation import ROOT
+
+PROGRAM = (sys.executable, "-m", "drumfire")
 """The command line of this checkout, started from its root."""
 _PATIENCE_S = 300
 

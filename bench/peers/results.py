@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from bench.peers.rounds import Rounds, compact
-from loadgen import environment
+from drumfire.bench.peers.rounds import Rounds, compact
+from drumfire.loadgen import environment
 
 _TITLE = "# Drumfire beside other tools\n"
 

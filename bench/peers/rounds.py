@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bench.peers.goal import Figure, Figures, Round, number
-from bench.peers.process import MeasurementError
+from drumfire.bench.peers.goal import Figure, Figures, Round, number
+from drumfire.bench.peers.process import MeasurementError
 
 OURS = "Drumfire"
 

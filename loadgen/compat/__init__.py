@@ -1,7 +1,7 @@
 """A drop-in for ``mlperf_loadgen``: harnesses written for the C++ LoadGen's Python module run on this engine.
 
-    python -m loadgen.compat SCRIPT [ARGUMENTS ...]          # or, as the first lines of a script:
-    import loadgen.compat; loadgen.compat.install()
+    python -m drumfire.loadgen.compat SCRIPT [ARGUMENTS ...]          # or, as the first lines of a script:
+    import drumfire.loadgen.compat; drumfire.loadgen.compat.install()
 
 Same names, calls, settings, threads and log files.  Where the reference hangs or dies, these raise an error that
 names the mend.  Knows the engine; the engine knows nothing of this package.
@@ -14,13 +14,14 @@ import os
 import sys
 from pathlib import Path
 
-from loadgen.compat import start
+from drumfire.loadgen.compat import start
+from drumfire.loadgen.installation import ROOT
 
 NAME = "mlperf_loadgen"
 _ALSO = "mlcommons_loadgen"
 """The reference's distribution also installs a package of this name, whose import hides the module itself."""
 _IMPORTABLE = str(Path(__file__).resolve().parent / "importable")
-_ROOT = str(Path(__file__).resolve().parents[2])
+_ROOT = str(ROOT)
 
 
 def install(*, patience_s: float | None = None) -> None:
@@ -29,7 +30,7 @@ def install(*, patience_s: float | None = None) -> None:
     ``patience_s``: how long a test waits without any answer before StartTest raises; an hour unless told.
     Raises ``RuntimeError`` where the reference was imported already.
     """
-    api = importlib.import_module("loadgen.compat.api")
+    api = importlib.import_module("drumfire.loadgen.compat.api")
     if patience_s is not None:
         start.patience_s = patience_s
     found = sys.modules.get(NAME)

@@ -1,4 +1,4 @@
-"""``python -m loadgen.compat [--patience S] SCRIPT [ARGUMENTS ...]``: run a script that imports ``mlperf_loadgen``."""
+"""``python -m drumfire.loadgen.compat [--patience S] SCRIPT [ARGUMENT ...]``: a script importing ``mlperf_loadgen``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import runpy
 import sys
 from pathlib import Path
 
-from loadgen.compat import install
+from drumfire.loadgen.compat import install
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m loadgen.compat",
+        prog="python -m drumfire.loadgen.compat",
         description="Run a script written for the C++ LoadGen's Python module on Drumfire's engine.",
     )
     parser.add_argument(

@@ -3,9 +3,9 @@
 Its public names are those of the reference's Python module 6.0, and no others.
 """
 
-from loadgen.compat.completion import FirstTokenComplete, QuerySamplesComplete
-from loadgen.compat.enumerations import LoggingMode, TestMode, TestScenario
-from loadgen.compat.handles import (
+from drumfire.loadgen.compat.completion import FirstTokenComplete, QuerySamplesComplete
+from drumfire.loadgen.compat.enumerations import LoggingMode, TestMode, TestScenario
+from drumfire.loadgen.compat.handles import (
     ConstructFastSUT,
     ConstructQDL,
     ConstructQSL,
@@ -15,9 +15,14 @@ from loadgen.compat.handles import (
     DestroyQSL,
     DestroySUT,
 )
-from loadgen.compat.samples import QuerySample, QuerySampleResponse, VectorQuerySample, VectorQuerySampleResponse
-from loadgen.compat.settings import LogOutputSettings, LogSettings, TestSettings
-from loadgen.compat.start import StartTest, StartTestWithLogSettings
+from drumfire.loadgen.compat.samples import (
+    QuerySample,
+    QuerySampleResponse,
+    VectorQuerySample,
+    VectorQuerySampleResponse,
+)
+from drumfire.loadgen.compat.settings import LogOutputSettings, LogSettings, TestSettings
+from drumfire.loadgen.compat.start import StartTest, StartTestWithLogSettings
 
 __all__ = [
     "ConstructFastSUT",

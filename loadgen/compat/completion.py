@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from loadgen.answers import Answers
-from loadgen.compat.samples import QuerySampleResponse
+from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.compat.samples import QuerySampleResponse
 
 _clock = time.monotonic_ns
 _BLOCK_S = 0.25

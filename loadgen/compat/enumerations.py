@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from loadgen.compat.conversions import signed_int
-from loadgen.settings import Mode, Scenario
+from drumfire.loadgen.compat.conversions import signed_int
+from drumfire.loadgen.settings import Mode, Scenario
 
 
 class Enumeration:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from loadgen.compat.conversions import text, unsigned
+from drumfire.loadgen.compat.conversions import text, unsigned
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from loadgen import logs, summary, trace
-from loadgen.compat.settings import LogSettings
-from loadgen.directory import OutputError
-from loadgen.run import Test
-from loadgen.settings import Scenario
+from drumfire.loadgen import logs, summary, trace
+from drumfire.loadgen.compat.settings import LogSettings
+from drumfire.loadgen.directory import OutputError
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Scenario
 
 _ENDINGS = {"summary": "txt", "detail": "txt", "accuracy": "json", "trace": "json"}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Generic, TypeVar, overload
 
-from loadgen.compat.conversions import signed, unsigned
+from drumfire.loadgen.compat.conversions import signed, unsigned
 
 
 class QuerySample:

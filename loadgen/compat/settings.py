@@ -10,10 +10,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
-from loadgen import settings as engine
-from loadgen.compat.conversions import double, flag, signed_int, text, unsigned
-from loadgen.compat.enumerations import Enumeration, LoggingMode, TestMode, TestScenario
-from loadgen.config import ConfigReader
+from drumfire.loadgen import settings as engine
+from drumfire.loadgen.compat.conversions import double, flag, signed_int, text, unsigned
+from drumfire.loadgen.compat.enumerations import Enumeration, LoggingMode, TestMode, TestScenario
+from drumfire.loadgen.config import ConfigReader
 
 _Convert = Callable[[Any, str], Any]
 

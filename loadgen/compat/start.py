@@ -15,18 +15,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar, cast
 
-from loadgen import settings as engine
-from loadgen.audit_config import AUDIT_CONFIG, audited
-from loadgen.compat import handles
-from loadgen.compat.completion import no_answer
-from loadgen.compat.conversions import text
-from loadgen.compat.output import Output
-from loadgen.compat.settings import LogSettings, TestSettings, config
-from loadgen.compat.system import CallbackError, CallbackLibrary, CallbackSystem, Interpreter
-from loadgen.find_peak import find_peak
-from loadgen.issue import End
-from loadgen.run import Test, run_on_fast_loop
-from loadgen.system import SystemUnderTest
+from drumfire.loadgen import settings as engine
+from drumfire.loadgen.audit_config import AUDIT_CONFIG, audited
+from drumfire.loadgen.compat import handles
+from drumfire.loadgen.compat.completion import no_answer
+from drumfire.loadgen.compat.conversions import text
+from drumfire.loadgen.compat.find_peak import find_peak
+from drumfire.loadgen.compat.output import Output
+from drumfire.loadgen.compat.settings import LogSettings, TestSettings, config
+from drumfire.loadgen.compat.system import CallbackError, CallbackLibrary, CallbackSystem, Interpreter
+from drumfire.loadgen.issue import End
+from drumfire.loadgen.run import Test, run_on_fast_loop
+from drumfire.loadgen.system import SystemUnderTest
 
 patience_s = 3600.0
 """How long a test waits without any answer.  The reference waits for ever; a large batch may take long to answer."""

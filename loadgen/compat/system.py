@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loadgen.answers import Answers
-from loadgen.compat import completion, handles
-from loadgen.compat.completion import Exchange
-from loadgen.compat.samples import IssuedSample, QuerySample
-from loadgen.settings import Scenario, TestSettings
-from loadgen.system import Answer, IndexArray
+from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.compat import completion, handles
+from drumfire.loadgen.compat.completion import Exchange
+from drumfire.loadgen.compat.samples import IssuedSample, QuerySample
+from drumfire.loadgen.settings import Scenario, TestSettings
+from drumfire.loadgen.system import Answer, IndexArray
 
 _Ask = Callable[[int, int], object]
 

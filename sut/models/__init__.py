@@ -5,15 +5,15 @@ Knows which models there are; importing it costs no framework.
 
 from __future__ import annotations
 
-from sut.models.digits import Digits
-from sut.models.efficientnet_lite0 import EfficientNetLite0
-from sut.models.mobilenet import MobileNet
-from sut.models.model import Accuracy, MissingExtra, Model, UnknownModel, WeightsError
-from sut.models.resnet50 import ResNet50
-from sut.models.retinanet import RetinaNet
-from sut.models.shapes import Shapes
-from sut.models.ssd_mobilenet import SsdMobileNet
-from sut.models.ssd_resnet34 import SsdResNet34
+from drumfire.sut.models.digits import Digits
+from drumfire.sut.models.efficientnet_lite0 import EfficientNetLite0
+from drumfire.sut.models.mobilenet import MobileNet
+from drumfire.sut.models.model import Accuracy, MissingExtra, Model, UnknownModel, WeightsError
+from drumfire.sut.models.resnet50 import ResNet50
+from drumfire.sut.models.retinanet import RetinaNet
+from drumfire.sut.models.shapes import Shapes
+from drumfire.sut.models.ssd_mobilenet import SsdMobileNet
+from drumfire.sut.models.ssd_resnet34 import SsdResNet34
 
 __all__ = ["MODELS", "Accuracy", "MissingExtra", "Model", "UnknownModel", "WeightsError", "get"]
 

@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from loadgen.system import IndexArray, Responses
-from sut.library import ArrayLibrary
-from sut.models.model import Accuracy, Form
+from drumfire.loadgen.system import IndexArray, Responses
+from drumfire.sut.data.library import ArrayLibrary
+from drumfire.sut.models.model import Accuracy, Form
 
 Float32Array = npt.NDArray[np.float32]
 LabelArray = npt.NDArray[np.int64]

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loadgen.system import IndexArray, Responses
-from sut.datasets import coco
-from sut.datasets.coco import AnnotatedPictures, Detections
-from sut.models.boxes import suppressed
-from sut.models.model import Accuracy
+from drumfire.loadgen.system import IndexArray, Responses
+from drumfire.sut.data import coco
+from drumfire.sut.data.coco import AnnotatedPictures, Detections
+from drumfire.sut.models.boxes import suppressed
+from drumfire.sut.models.model import Accuracy
 
 OUTPUTS = ("boxes", "scores", "labels")
 """What our own exports give, in this order: candidates, of which none is suppressed yet."""

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from loadgen.system import IndexArray
-from sut.models import carried
-from sut.models.classifier import Classifier, Float32Array, LabelArray
-from sut.models.model import Form
+from drumfire.loadgen.system import IndexArray
+from drumfire.sut.models.classifier import Classifier, Float32Array, LabelArray
+from drumfire.sut.models.model import Form
+from drumfire.sut.models.weights import bundle
 
 DATA = Path(__file__).parent / "data" / "digits.npz"
 WEIGHTS = DATA.with_suffix(".onnx")
@@ -56,9 +56,9 @@ class Digits(Classifier):
 
     def own_weights(self, cache: Path, form: Form) -> Path:
         """The file in the package; other forms than ONNX are made of it."""
-        from sut.models.train_digits import network
+        from drumfire.sut.models.weights.train_digits import network
 
-        return carried.in_form(WEIGHTS, form, cache, network, self.input_shape)
+        return bundle.in_form(WEIGHTS, form, cache, network, self.input_shape)
 
     def inputs(self, indices: IndexArray) -> Float32Array:
         return self._data.inputs[indices]

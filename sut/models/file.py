@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from loadgen.system import IndexArray, Responses, SampleLibrary
-from sut.backends import Backend, BackendError
-from sut.library import ArrayLibrary
-from sut.models.model import Form
+from drumfire.loadgen.system import IndexArray, Responses, SampleLibrary
+from drumfire.sut.data.library import ArrayLibrary
+from drumfire.sut.local.backends import Backend, BackendError
+from drumfire.sut.models.model import Form
 
 _SAMPLES = 128
 _SEED = 1

@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sut.cache import cache_folder
-from sut.datasets import imagenet
-from sut.datasets.imagenet import CLASSES, LabelledPictures
-from sut.datasets.pictures import PictureReader
-from sut.datasets.recipes import RECIPES
-from sut.library import ArrayLibrary
-from sut.models import generated
-from sut.models.classifier import Float32Array, LabelArray, LabelJudge
-from sut.models.published import PublishedNetwork
+from drumfire.sut.cache import cache_folder
+from drumfire.sut.data import imagenet, location
+from drumfire.sut.data.imagenet import CLASSES, LabelledPictures
+from drumfire.sut.data.library import ArrayLibrary
+from drumfire.sut.data.pictures import PictureReader
+from drumfire.sut.data.recipes import RECIPES
+from drumfire.sut.models.classifier import Float32Array, LabelArray, LabelJudge
+from drumfire.sut.models.weights.publication import PublishedNetwork
 
 
 class ImageNetClassifier(PublishedNetwork, LabelJudge):
@@ -50,7 +49,7 @@ class ImageNetClassifier(PublishedNetwork, LabelJudge):
         """See ``Model.library``.  Raises ``DataError``, a ``ValueError``, for what is wrong with the data."""
         recipe = RECIPES[self.state_dict_recipe if self.state_dict_given else self.recipe]
         reader = PictureReader(recipe, cache_folder())
-        folder, told = generated.folder("imagenet", dataset_path)
+        folder, told = location.folder("imagenet", dataset_path)
         pictures = self._pictures = imagenet.read(folder, count)
         total = len(pictures.files)
         self._data_reservations = [told] if told else []

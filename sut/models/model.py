@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from loadgen.system import IndexArray, Responses, SampleLibrary
+from drumfire.loadgen.system import IndexArray, Responses, SampleLibrary
 
 
 class UnknownModel(ValueError):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sut.datasets.recipes import RECIPES
-from sut.models.imagenet import ImageNetClassifier
-from sut.models.published import Published
+from drumfire.sut.data.recipes import RECIPES
+from drumfire.sut.models.imagenet import ImageNetClassifier
+from drumfire.sut.models.weights.publication import Published
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,6 +34,6 @@ class ResNet50(ImageNetClassifier):
     input_shape = RECIPES[recipe].shape
 
     def new_network(self) -> nn.Module:
-        from sut.models.networks.resnet import ResNet50 as Network
+        from drumfire.sut.models.networks.resnet import ResNet50 as Network
 
         return Network()

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sut.datasets import scenes
-from sut.datasets.coco import AnnotatedPictures
-from sut.library import ArrayLibrary
-from sut.models import carried
-from sut.models.detector import OUTPUTS, DetectionJudge
-from sut.models.model import Form
+from drumfire.sut.data import scenes
+from drumfire.sut.data.coco import AnnotatedPictures
+from drumfire.sut.data.library import ArrayLibrary
+from drumfire.sut.models.detector import OUTPUTS, DetectionJudge
+from drumfire.sut.models.model import Form
+from drumfire.sut.models.weights import bundle
 
 WEIGHTS = Path(__file__).parent / "data" / "shapes.onnx"
 SIDE = 128
@@ -76,9 +76,9 @@ class Shapes(DetectionJudge):
 
     def weights(self, cache: Path, given: Path | None = None, form: Form = Form.ONNX) -> Path:
         """The file in the package; other forms than ONNX are made of it."""
-        from sut.models.train_shapes import network
+        from drumfire.sut.models.weights.train_shapes import network
 
-        return given or carried.in_form(
+        return given or bundle.in_form(
             WEIGHTS, form, cache, network, self.input_shape, outputs=OUTPUTS, dtype=self.input_dtype
         )
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sut.datasets import coco
-from sut.datasets.recipes import RECIPES
-from sut.models.annotated import PhotoDetector
-from sut.models.published import Published
+from drumfire.sut.data import coco
+from drumfire.sut.data.recipes import RECIPES
+from drumfire.sut.models.photo_detector import PhotoDetector
+from drumfire.sut.models.weights.publication import Published
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,6 +32,6 @@ class SsdMobileNet(PhotoDetector):
     score_threshold, overlap, most = 0.0, 0.6, 100  # as in the published graph, which does it itself
 
     def new_network(self) -> nn.Module:
-        from sut.models.networks.ssd import SsdMobileNet as Network
+        from drumfire.sut.models.networks.ssd import SsdMobileNet as Network
 
         return Network(classes=91)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from sut.datasets import coco
-from sut.datasets.recipes import RECIPES
-from sut.models.annotated import PhotoDetector
-from sut.models.published import Published
+from drumfire.sut.data import coco
+from drumfire.sut.data.recipes import RECIPES
+from drumfire.sut.models.photo_detector import PhotoDetector
+from drumfire.sut.models.weights.publication import Published
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,7 +37,7 @@ class SsdResNet34(PhotoDetector):
     score_threshold, overlap, most = 0.05, 0.5, 200
 
     def new_network(self) -> nn.Module:
-        from sut.models.networks.ssd import SsdResNet34 as Network
+        from drumfire.sut.models.networks.ssd import SsdResNet34 as Network
 
         return Network()
 

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sut.kserve.grpc_framing import Status
-from sut.kserve.tensors import Shape
-from sut.serving.refusal import Refusal
-from sut.serving.request import Request
+from drumfire.sut.kserve.grpc.framing import Status
+from drumfire.sut.kserve.messages.tensors import Shape
+from drumfire.sut.serving.refusal import Refusal
+from drumfire.sut.serving.request import Request
 
 Array = npt.NDArray[Any]
 

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import cast
 
-from sut.kserve.exchange import MAX_MESSAGE_BYTES, Buffer
+from drumfire.sut.kserve.messages.exchange import MAX_MESSAGE_BYTES, Buffer
 
 _SMALL = 65_536
 """Pieces that are together below this are copied into one."""

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections import deque
 
-from sut.kserve import operations
-from sut.kserve.errors import ProtocolError
-from sut.kserve.grpc_calls import Call, Cancelled, Limits, ServedCalls
-from sut.kserve.grpc_framing import Status
-from sut.kserve.inference_grpc import GrpcInference, stream_answer, stream_error
-from sut.kserve.tensors import TensorError
-from sut.serving.access import Access
-from sut.serving.connection import Connections, PortConnection
-from sut.serving.refusal import Refusal
-from sut.serving.request import Request
-from sut.serving.service import OPEN, Service, now_ns
+from drumfire.sut.kserve.errors import ProtocolError
+from drumfire.sut.kserve.grpc.calls import Call, Cancelled, Limits, ServedCalls
+from drumfire.sut.kserve.grpc.framing import Status
+from drumfire.sut.kserve.messages import operations
+from drumfire.sut.kserve.messages.inference_grpc import GrpcInference, stream_answer, stream_error
+from drumfire.sut.kserve.messages.tensors import TensorError
+from drumfire.sut.serving.access import Access
+from drumfire.sut.serving.connection import Connections, PortConnection
+from drumfire.sut.serving.refusal import Refusal
+from drumfire.sut.serving.request import Request
+from drumfire.sut.serving.service import OPEN, Service, now_ns
 
 _INFER = operations.MODEL_INFER.method
 _STREAM = operations.MODEL_STREAM_INFER.method

@@ -11,20 +11,20 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from sut.kserve import operations
-from sut.kserve.errors import BodyTooLarge, HeadTooLarge, ProtocolError
-from sut.kserve.exchange import Buffer
-from sut.kserve.grpc_framing import Status
-from sut.kserve.http1 import CONTINUE, ServerConnection, build_response
-from sut.kserve.http1 import Request as HttpRequest
-from sut.kserve.inference_http import HttpInference
-from sut.kserve.operations import NoRoute
-from sut.kserve.tensors import TensorError
-from sut.serving.access import Access
-from sut.serving.connection import Connections, PortConnection
-from sut.serving.refusal import HTTP_STATUS, Refusal
-from sut.serving.request import Request
-from sut.serving.service import OPEN, Service, now_ns
+from drumfire.sut.kserve.errors import BodyTooLarge, HeadTooLarge, ProtocolError
+from drumfire.sut.kserve.grpc.framing import Status
+from drumfire.sut.kserve.http1.connection import CONTINUE, ServerConnection, build_response
+from drumfire.sut.kserve.http1.connection import Request as HttpRequest
+from drumfire.sut.kserve.messages import operations
+from drumfire.sut.kserve.messages.exchange import Buffer
+from drumfire.sut.kserve.messages.inference_http import HttpInference
+from drumfire.sut.kserve.messages.operations import NoRoute
+from drumfire.sut.kserve.messages.tensors import TensorError
+from drumfire.sut.serving.access import Access
+from drumfire.sut.serving.connection import Connections, PortConnection
+from drumfire.sut.serving.refusal import HTTP_STATUS, Refusal
+from drumfire.sut.serving.request import Request
+from drumfire.sut.serving.service import OPEN, Service, now_ns
 
 _MAX_HEAD = 16 << 10
 """Bytes of a request's head; tokens are the longest that belongs there."""

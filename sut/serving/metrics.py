@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sut.serving.scheduler import Scheduler
+from drumfire.sut.serving.scheduler import Scheduler
 
 _COUNTERS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], float]], ...] = (
     (

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sut import backends
-from sut.backends import Backend, BackendError, Tuning
-from sut.batcher import BatchRule, service_times
-from sut.kserve.model_forms import config_type
-from sut.kserve.tensors import DATATYPES, ModelInterface, Shape, TensorSpec
-from sut.models.model import Model
-from sut.serving.batch import Layout
-from sut.serving.request import DEFAULT_PRIORITY, PRIORITIES
-from sut.serving.signature import signature
+from drumfire.sut.kserve.messages.model_forms import config_type
+from drumfire.sut.kserve.messages.tensors import DATATYPES, ModelInterface, Shape, TensorSpec
+from drumfire.sut.local import backends
+from drumfire.sut.local.backends import Backend, BackendError, Tuning
+from drumfire.sut.local.batcher import BatchRule, service_times
+from drumfire.sut.models.model import Model
+from drumfire.sut.serving.batch import Layout
+from drumfire.sut.serving.request import DEFAULT_PRIORITY, PRIORITIES
+from drumfire.sut.serving.signature import signature
 
 IDENTITY = "identity"
 _QUICK_S = 250e-6

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from sut.batcher import BatchRule
-from sut.serving.request import Request
+from drumfire.sut.local.batcher import BatchRule
+from drumfire.sut.serving.request import Request
 
 _FEW = 64
 """Cancelled requests that may stand in the queue until their turn comes."""

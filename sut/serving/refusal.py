@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sut.kserve.grpc_framing import Status
+from drumfire.sut.kserve.grpc.framing import Status
 
 HTTP_STATUS: Mapping[Status, int] = {
     Status.CANCELLED: 499,  # nobody waits for it; nginx's number, as HTTP has none

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from sut.kserve.exchange import Buffer, Region
-from sut.kserve.tensors import Shape
-from sut.serving.refusal import Refusal
+from drumfire.sut.kserve.messages.exchange import Buffer, Region
+from drumfire.sut.kserve.messages.tensors import Shape
+from drumfire.sut.serving.refusal import Refusal
 
 PRIORITIES = 16
 """1 is served first."""

@@ -11,15 +11,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from loadgen.pacer import precise_timers
-from sut.backends import Backend, BackendError, first_line
-from sut.kserve.grpc_framing import Status
-from sut.serving.batch import Gatherer, split
-from sut.serving.model import ServedModel
-from sut.serving.queue import RequestQueue
-from sut.serving.refusal import Refusal
-from sut.serving.request import Request
-from sut.serving.statistics import BatchTimes, Statistics
+from drumfire.loadgen.pacer import precise_timers
+from drumfire.sut.kserve.grpc.framing import Status
+from drumfire.sut.local.backends import Backend, BackendError, first_line
+from drumfire.sut.serving.batch import Gatherer, split
+from drumfire.sut.serving.model import ServedModel
+from drumfire.sut.serving.queue import RequestQueue
+from drumfire.sut.serving.refusal import Refusal
+from drumfire.sut.serving.request import Request
+from drumfire.sut.serving.statistics import BatchTimes, Statistics
 
 HandBack = Callable[[Sequence[Request]], None]
 """Takes requests that are done with, each with its contents or its refusal.  From any thread."""

@@ -16,16 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from loadgen.environment import available_memory_bytes
-from sut.kserve.grpc_calls import Limits
-from sut.serving.access import Access, TokenError
-from sut.serving.connection import Bounds, Connections, PortConnection
-from sut.serving.gpus import Gpus
-from sut.serving.grpc_port import GrpcConnection, KServeOverGrpc
-from sut.serving.http_port import HttpConnection, KServeOverHttp, Page
-from sut.serving.metrics import Metrics
-from sut.serving.model import ServedModel
-from sut.serving.service import Service
+from drumfire.loadgen.environment import available_memory_bytes
+from drumfire.sut.kserve.grpc.calls import Limits
+from drumfire.sut.serving.access import Access, TokenError
+from drumfire.sut.serving.connection import Bounds, Connections, PortConnection
+from drumfire.sut.serving.gpus import Gpus
+from drumfire.sut.serving.grpc_port import GrpcConnection, KServeOverGrpc
+from drumfire.sut.serving.http_port import HttpConnection, KServeOverHttp, Page
+from drumfire.sut.serving.metrics import Metrics
+from drumfire.sut.serving.model import ServedModel
+from drumfire.sut.serving.service import Service
 
 _BACKLOG = 4096
 _HANDSHAKE_S = 10.0

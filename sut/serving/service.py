@@ -12,18 +12,24 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from loadgen import VERSION
-from sut.kserve import operations
-from sut.kserve.exchange import Buffer, Region
-from sut.kserve.grpc_framing import SERVICE, Status
-from sut.kserve.inference import AskedOutput, GivenInput, GivenOutput, InferAnswer, InferRequest
-from sut.kserve.operations import Operation
-from sut.kserve.tensors import DATATYPES, Shape
-from sut.serving.model import ServedModel
-from sut.serving.refusal import Refusal
-from sut.serving.request import DEFAULT_PRIORITY, PRIORITIES, Place, Request, Wanted
-from sut.serving.scheduler import Scheduler
-from sut.serving.shared_memory import SystemRegions
+from drumfire.loadgen import VERSION
+from drumfire.sut.kserve.grpc.framing import SERVICE, Status
+from drumfire.sut.kserve.messages import operations
+from drumfire.sut.kserve.messages.exchange import Buffer, Region
+from drumfire.sut.kserve.messages.inference import (
+    AskedOutput,
+    GivenInput,
+    GivenOutput,
+    InferAnswer,
+    InferRequest,
+)
+from drumfire.sut.kserve.messages.operations import Operation
+from drumfire.sut.kserve.messages.tensors import DATATYPES, Shape
+from drumfire.sut.serving.model import ServedModel
+from drumfire.sut.serving.refusal import Refusal
+from drumfire.sut.serving.request import DEFAULT_PRIORITY, PRIORITIES, Place, Request, Wanted
+from drumfire.sut.serving.scheduler import Scheduler
+from drumfire.sut.serving.shared_memory import SystemRegions
 
 EXTENSIONS = ("model_configuration", "statistics", "model_repository", "system_shared_memory", "binary_tensor_data",
               "schedule_policy")  # fmt: skip

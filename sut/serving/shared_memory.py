@@ -12,9 +12,9 @@ import stat
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sut.kserve.exchange import Region
-from sut.kserve.grpc_framing import Status
-from sut.serving.refusal import Refusal
+from drumfire.sut.kserve.grpc.framing import Status
+from drumfire.sut.kserve.messages.exchange import Region
+from drumfire.sut.serving.refusal import Refusal
 
 FOLDER = Path("/dev/shm")
 MOST_REGIONS = 4096

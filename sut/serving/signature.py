@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sut.backends import Backend, BackendError, first_line
-from sut.kserve.errors import ProtocolError
-from sut.kserve.protobuf import Form as Fields
-from sut.kserve.protobuf import decode
-from sut.kserve.tensors import DATATYPES, Shape, TensorSpec
-from sut.models.detector import OUTPUTS as DETECTOR_OUTPUTS
-from sut.models.detector import DetectionJudge
-from sut.models.model import Form, Model
+from drumfire.sut.kserve.errors import ProtocolError
+from drumfire.sut.kserve.messages.protobuf import Form as Fields
+from drumfire.sut.kserve.messages.protobuf import decode
+from drumfire.sut.kserve.messages.tensors import DATATYPES, Shape, TensorSpec
+from drumfire.sut.local.backends import Backend, BackendError, first_line
+from drumfire.sut.models.detector import OUTPUTS as DETECTOR_OUTPUTS
+from drumfire.sut.models.detector import DetectionJudge
+from drumfire.sut.models.model import Form, Model
 
 _NAMED: Fields = {1: ("name", str)}
 _ONNX: Fields = {

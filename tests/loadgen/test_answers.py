@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadgen.answers import Answers
-from loadgen.record import Gauge, Record, Status
-from loadgen.traffic import Phase
+from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.record import Gauge, Record, Status
+from drumfire.loadgen.traffic import Phase
 
 try:
     import uvloop

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadgen import Scenario, Test, TestSettings
-from loadgen.confidence import Count, CutShort, SequentialTest, Tally, UntilConfident, Verdict
-from loadgen.early_stopping import CONFIDENCE, allowed_over, judge
-from loadgen.issue import End
-from loadgen.record import Record, Status
-from loadgen.settings import effective
-from loadgen.traffic import draw
+from drumfire.loadgen import Scenario, Test, TestSettings
+from drumfire.loadgen.confidence import Count, CutShort, SequentialTest, Tally, UntilConfident, Verdict
+from drumfire.loadgen.early_stopping import CONFIDENCE, allowed_over, judge
+from drumfire.loadgen.issue import End
+from drumfire.loadgen.record import Record, Status
+from drumfire.loadgen.settings import effective
+from drumfire.loadgen.traffic import draw
 
 MS = 1_000_000
 QPS, LEAST_S, LIMIT_S = 100.0, 5.0, 200.0

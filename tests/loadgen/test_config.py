@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.config import ConfigError, ConfigReader, parse
-from loadgen.settings import TestSettings
+from drumfire.loadgen.config import ConfigError, ConfigReader, parse
+from drumfire.loadgen.settings import TestSettings
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PROBES = json.loads((GOLDEN / "config_probe.json").read_text())["entries"]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.early_stopping import estimate, judge, least_passing, least_queries
+from drumfire.loadgen.early_stopping import estimate, judge, least_passing, least_queries
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "early_stopping.json").read_text())
 

@@ -8,7 +8,7 @@ from hdrh.log import HistogramLogReader
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen import histogram
+from drumfire.loadgen import histogram
 
 
 def one_by_one(values: list[int]) -> HdrHistogram:

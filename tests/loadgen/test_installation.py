@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from loadgen import environment, installation
+from drumfire.loadgen import environment, installation
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +32,7 @@ def test_in_a_checkout_it_stays_editable(plain: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_wheel_is_named(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installation, "_ROOT", plain)
+    monkeypatch.setattr(installation, "ROOT", plain)
     assert installation.command("tf") == "pip install 'drumfire[tf]'"
 
 

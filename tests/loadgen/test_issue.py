@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadgen import Mode, Scenario, SettingsError, Test, TestSettings
-from loadgen.issue import End
-from loadgen.pacer import Pacer
-from loadgen.record import Gauge, Status
+from drumfire.loadgen import Mode, Scenario, SettingsError, Test, TestSettings
+from drumfire.loadgen.issue import End
+from drumfire.loadgen.pacer import Pacer
+from drumfire.loadgen.record import Gauge, Status
 
 try:
     import uvloop

@@ -19,9 +19,9 @@ from hdrh.log import HistogramLogReader
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen import Mode, Scenario, Test, TestSettings, directory, histogram, logs
-from loadgen.record import load_columns
-from loadgen.summary import SUMMARY
+from drumfire.loadgen import Mode, Scenario, Test, TestSettings, directory, histogram, logs
+from drumfire.loadgen.record import load_columns
+from drumfire.loadgen.summary import SUMMARY
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RUNS = {

@@ -6,11 +6,11 @@ import threading
 
 import pytest
 
-from loadgen import Mode, Scenario, Test, TestSettings, run_on_fast_loop
-from loadgen.overhead import GarbagePauses
-from loadgen.priority import Priority
-from sut.models import get
-from sut.null import NullSystem
+from drumfire.loadgen import Mode, Scenario, Test, TestSettings, run_on_fast_loop
+from drumfire.loadgen.overhead import GarbagePauses
+from drumfire.loadgen.priority import Priority
+from drumfire.sut.local.null import NullSystem
+from drumfire.sut.models import get
 
 MS = 1_000_000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 
-from loadgen.record import Record
+from drumfire.loadgen.record import Record
 
 
 def open_files() -> int:

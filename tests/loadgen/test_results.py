@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.logs import result_values
-from loadgen.results import PERCENTILES, Measured, Results, distribution, evaluate
-from loadgen.settings import EffectiveSettings, Mode, Scenario, TestSettings, effective
-from loadgen.summary import summary
-from loadgen.traffic import draw
+from drumfire.loadgen.logs import result_values
+from drumfire.loadgen.results import PERCENTILES, Measured, Results, distribution, evaluate
+from drumfire.loadgen.settings import EffectiveSettings, Mode, Scenario, TestSettings, effective
+from drumfire.loadgen.summary import summary
+from drumfire.loadgen.traffic import draw
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RUNS = {

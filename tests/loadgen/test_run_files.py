@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadgen import Mode, Scenario, Test, TestSettings, directory, logs, trace
+from drumfire.loadgen import Mode, Scenario, Test, TestSettings, directory, logs, trace
 
 MS = 1_000_000
 

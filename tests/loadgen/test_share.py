@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadgen import Mode, Scenario, SettingsError, Test, TestSettings
-from loadgen.record import Record, Status
-from loadgen.settings import effective
-from loadgen.share import Share, Slice
-from loadgen.traffic import Phase, draw
-from sut.null import NullSystem, null_library
+from drumfire.loadgen import Mode, Scenario, SettingsError, Test, TestSettings
+from drumfire.loadgen.record import Record, Status
+from drumfire.loadgen.settings import effective
+from drumfire.loadgen.share import Share, Slice
+from drumfire.loadgen.traffic import Phase, draw
+from drumfire.sut.local.null import NullSystem, null_library
 
 SCENARIOS = st.sampled_from(list(Scenario))
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadgen.settings import EffectiveSettings, Mode, Scenario, TestSettings, effective
-from loadgen.traffic import Phase, draw
+from drumfire.loadgen.settings import EffectiveSettings, Mode, Scenario, TestSettings, effective
+from drumfire.loadgen.traffic import Phase, draw
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RUNS = {

@@ -20,7 +20,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 
-from bench.cli import main
+from drumfire.bench.cli import main
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "bench" / "result.schema.json").read_text())
@@ -40,7 +40,7 @@ def here(*words: object) -> Done:
 
 def start(*words: object, fault: str | None = None, **options: Any) -> subprocess.Popen[str]:
     """A process of its own, with the fault of ``faulty_run`` in it, if any."""
-    program = ["-m", "bench"] if fault is None else [str(Path(__file__).with_name("faulty_run.py")), fault]
+    program = ["-m", "drumfire"] if fault is None else [str(Path(__file__).with_name("faulty_run.py")), fault]
     return subprocess.Popen(
         [sys.executable, *program, *map(str, words)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,

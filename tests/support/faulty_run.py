@@ -6,8 +6,8 @@ The fault, a function of that name, takes the place of ``BatchedSystem._run``; a
 import sys
 import time
 
-from bench.cli import program
-from sut.batcher import BatchedSystem
+from drumfire.bench.cli import program
+from drumfire.sut.local.batcher import BatchedSystem
 
 batch_of = BatchedSystem._run
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sut.triton.local import LocalTriton
+from drumfire.sut.remote.triton_local.server import LocalTriton
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,7 +20,7 @@ class ServeProcess:
 
     def __init__(self, *words: str) -> None:
         ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
-        self._command = [sys.executable, "-m", "bench", "serve", *words, *ports, "--json"]
+        self._command = [sys.executable, "-m", "drumfire", "serve", *words, *ports, "--json"]
 
     def __enter__(self) -> ServeProcess:
         self._process = subprocess.Popen(

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from sut.serving.connection import Bounds
-from sut.serving.model import ServedModel
-from sut.serving.server import Addresses, Server, Settings
+from drumfire.sut.serving.connection import Bounds
+from drumfire.sut.serving.model import ServedModel
+from drumfire.sut.serving.server import Addresses, Server, Settings
 
 T = TypeVar("T")
 

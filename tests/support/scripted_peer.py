@@ -24,8 +24,8 @@ import h2.errors
 import h2.events
 import h2.settings
 
-from sut.kserve.http2 import frame
-from sut.kserve.protobuf import bytes_field, fields, numbers_field, text_field
+from drumfire.sut.kserve.http2.client import frame
+from drumfire.sut.kserve.messages.protobuf import bytes_field, fields, numbers_field, text_field
 
 GOAWAY, RST_STREAM = 7, 3
 HUGE_WINDOW = 2**31 - 1

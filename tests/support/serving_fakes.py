@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from sut.batcher import BatchRule
-from sut.kserve.tensors import ModelInterface, TensorSpec
-from sut.serving.batch import Layout
-from sut.serving.model import ServedModel
+from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorSpec
+from drumfire.sut.local.batcher import BatchRule
+from drumfire.sut.serving.batch import Layout
+from drumfire.sut.serving.model import ServedModel
 
 
 class Doubler:

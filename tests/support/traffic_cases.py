@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadgen import Mode, Scenario, TestSettings
-from loadgen.settings import effective
-from loadgen.traffic import Phase, draw
+from drumfire.loadgen import Mode, Scenario, TestSettings
+from drumfire.loadgen.settings import effective
+from drumfire.loadgen.traffic import Phase, draw
 
 SCRIPT = Path(__file__).with_name("reference_run.py")
 SEEDS = ("qsl_rng_seed", "sample_index_rng_seed", "schedule_rng_seed")

@@ -6,7 +6,7 @@ import http.client
 import json
 from typing import Any
 
-from sut.triton.local import LocalTriton
+from drumfire.sut.remote.triton_local.server import LocalTriton
 
 
 def url(triton: LocalTriton, protocol: str) -> str:

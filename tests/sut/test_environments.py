@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sut import environments
-from sut.environments import EnvironmentFailed, made
+from drumfire.sut import environments
+from drumfire.sut.environments import EnvironmentFailed, made
 
 
 def test_what_fails_leaves_nothing_and_the_next_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sut import fetch as fetching
-from sut.fetch import FetchError, check, fetch
+from drumfire.sut import fetch as fetching
+from drumfire.sut.fetch import FetchError, check, fetch
 
 CONTENT = bytes(range(256)) * 20_000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -77,7 +77,7 @@ def _one_thread() -> None:
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """25 + 7 of the small benchmark's pictures: 3 batches of 8, and a rest of 1."""
-    from training import pictures
+    from drumfire.training import pictures
 
     folder = tmp_path_factory.mktemp("data") / "shapes"
     recipe = pictures.Recipe(sizes=((96, 96),), train=25, validation=7, categories=(1, 3, 7))
@@ -89,7 +89,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(tmp_path: Path) -> Iterator[Callable[..., Ranks]]:
     started: list[Ranks] = []
 
-    def begin(*arguments: str, ranks: int = 1, program: Sequence[str] = ("-m", "training")) -> Ranks:
+    def begin(*arguments: str, ranks: int = 1, program: Sequence[str] = ("-m", "drumfire.training")) -> Ranks:
         started.append(Ranks(arguments, ranks, tmp_path, program))
         return started[-1]
 

@@ -18,9 +18,9 @@ pytest.importorskip("mlperf_logging", reason="needs the extra train")
 
 from rich.console import Console  # noqa: E402
 
-from training import benchmark  # noqa: E402
-from training.journal import Journal  # noqa: E402
-from training.progress import Progress, Tail, curve, epochs_to_target  # noqa: E402
+from drumfire.training import benchmark  # noqa: E402
+from drumfire.training.journal import Journal  # noqa: E402
+from drumfire.training.progress import Progress, Tail, curve, epochs_to_target  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,7 +31,9 @@ def test_interrupted_and_gone_on_with(data: Path, tmp_path: Path, capfd: pytest.
     output = tmp_path / "benchmark"
     asked = ["shapes", "--runs", "3", "--seed", "1", "--output", str(output)]
     asked += ["--data-dir", str(data), "--epochs", "1", "--workers", "0"]
-    first = subprocess.Popen([sys.executable, "-m", "training.benchmark", *asked], cwd=ROOT, stderr=subprocess.PIPE)
+    first = subprocess.Popen(
+        [sys.executable, "-m", "drumfire.training.benchmark", *asked], cwd=ROOT, stderr=subprocess.PIPE
+    )
     until = time.monotonic() + 120
     while not (output / "run-1/checkpoint.pt").exists():
         assert time.monotonic() < until

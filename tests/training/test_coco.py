@@ -14,10 +14,10 @@ pytest.importorskip("mlperf_logging", reason="needs the extra train")
 
 import torch  # noqa: E402
 
-from training import coco, pictures, prepare  # noqa: E402
-from training.batch import Batch  # noqa: E402
-from training.coco import Pictures, Sample, Unreadable  # noqa: E402
-from training.faults import InputError  # noqa: E402
+from drumfire.training import coco, pictures, prepare  # noqa: E402
+from drumfire.training.batch import Batch  # noqa: E402
+from drumfire.training.coco import Pictures, Sample, Unreadable  # noqa: E402
+from drumfire.training.faults import InputError  # noqa: E402
 
 
 @pytest.fixture(scope="module")

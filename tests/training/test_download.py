@@ -15,9 +15,9 @@ import pytest
 pytestmark = pytest.mark.extra
 pytest.importorskip("mlperf_logging", reason="needs the extra train")
 
-from training import pictures, prepare  # noqa: E402
-from training.download import fetch  # noqa: E402
-from training.faults import InputError  # noqa: E402
+from drumfire.training import pictures, prepare  # noqa: E402
+from drumfire.training.download import fetch  # noqa: E402
+from drumfire.training.faults import InputError  # noqa: E402
 
 CONTENT = bytes(range(256)) * 9000
 MD5 = hashlib.md5(CONTENT).hexdigest()

@@ -17,9 +17,9 @@ pytest.importorskip("pycocotools")
 from pycocotools.coco import COCO  # noqa: E402
 from pycocotools.cocoeval import COCOeval  # noqa: E402
 
-from training import coco, evaluation, pictures  # noqa: E402
-from training.evaluation import Accuracy, Answers  # noqa: E402
-from training.sampler import evaluation_share  # noqa: E402
+from drumfire.training import coco, evaluation, pictures  # noqa: E402
+from drumfire.training.evaluation import Accuracy, Answers  # noqa: E402
+from drumfire.training.sampler import evaluation_share  # noqa: E402
 
 
 @pytest.fixture(scope="module")

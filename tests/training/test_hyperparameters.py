@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.hyperparameters import REFERENCE_POINTS, of_batch
+from drumfire.training.hyperparameters import REFERENCE_POINTS, of_batch
 
 # batch size: rate, decay steps, candidates, warm-up steps, warm-up factor
 TABLE = {

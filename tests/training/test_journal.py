@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from training.faults import InputError
-from training.journal import Journal
+from drumfire.training.faults import InputError
+from drumfire.training.journal import Journal
 
 
 def test_cut_back_to_a_checkpoint_and_gone_on_with(tmp_path: Path) -> None:

@@ -14,14 +14,14 @@ pytest.importorskip("mlperf_logging", reason="needs the extra train")
 
 import torch  # noqa: E402
 
-from training import coco, tasks  # noqa: E402
-from training.__main__ import main  # noqa: E402
-from training.batch import Batch  # noqa: E402
-from training.coco import Pictures  # noqa: E402
-from training.hyperparameters import Hyperparameters  # noqa: E402
-from training.learner import Learner  # noqa: E402
-from training.ranks import Place, Ranks  # noqa: E402
-from training.sampler import shares  # noqa: E402
+from drumfire.training import coco, tasks  # noqa: E402
+from drumfire.training.__main__ import main  # noqa: E402
+from drumfire.training.batch import Batch  # noqa: E402
+from drumfire.training.coco import Pictures  # noqa: E402
+from drumfire.training.hyperparameters import Hyperparameters  # noqa: E402
+from drumfire.training.learner import Learner  # noqa: E402
+from drumfire.training.ranks import Place, Ranks  # noqa: E402
+from drumfire.training.sampler import shares  # noqa: E402
 
 
 def steps(data: Path, precision: str, accumulation: int, count: int = 2) -> list[float]:

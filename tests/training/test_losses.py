@@ -9,8 +9,8 @@ pytest.importorskip("mlperf_logging", reason="needs the extra train")
 
 import torch  # noqa: E402
 
-from training import shapes  # noqa: E402
-from training.losses import AnchorSampler, Draws, RegionSampler, loss_of_rank, seed_draws  # noqa: E402
+from drumfire.training import shapes  # noqa: E402
+from drumfire.training.losses import AnchorSampler, Draws, RegionSampler, loss_of_rank, seed_draws  # noqa: E402
 
 
 def test_at_most_so_many_and_the_same_for_the_same_seed() -> None:

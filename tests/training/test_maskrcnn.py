@@ -14,8 +14,8 @@ pytest.importorskip("mlperf_logging", reason="needs the extra train")
 
 import torch  # noqa: E402
 
-from training import learner, maskrcnn  # noqa: E402
-from training.faults import InputError  # noqa: E402
+from drumfire.training import learner, maskrcnn  # noqa: E402
+from drumfire.training.faults import InputError  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,13 @@ import pytest
 pytestmark = pytest.mark.extra
 pytest.importorskip("mlperf_logging", reason="needs the extra train")
 
-from training import evaluation, maskrcnn, pictures, shapes, submission, tasks  # noqa: E402
-from training.__main__ import main  # noqa: E402
-from training.evaluation import Accuracy  # noqa: E402
-from training.hyperparameters import of_batch  # noqa: E402
-from training.journal import Journal  # noqa: E402
-from training.mllog import Submission, SubmissionLog  # noqa: E402
-from training.score import olympic  # noqa: E402
+from drumfire.training import evaluation, maskrcnn, pictures, shapes, submission, tasks  # noqa: E402
+from drumfire.training.__main__ import main  # noqa: E402
+from drumfire.training.evaluation import Accuracy  # noqa: E402
+from drumfire.training.hyperparameters import of_batch  # noqa: E402
+from drumfire.training.journal import Journal  # noqa: E402
+from drumfire.training.mllog import Submission, SubmissionLog  # noqa: E402
+from drumfire.training.score import olympic  # noqa: E402
 
 GOOD, POOR = Accuracy(0.3774, 0.3401), Accuracy(0.3769, 0.3401)
 

@@ -13,7 +13,7 @@ pytest.importorskip("mlperf_logging", reason="needs the extra train")
 
 import torch  # noqa: E402
 
-from training import operators  # noqa: E402
+from drumfire.training import operators  # noqa: E402
 
 STORED = np.load(Path(__file__).with_name("native_operators.npz"))
 

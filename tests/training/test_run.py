@@ -20,9 +20,9 @@ pytest.importorskip("mlperf_logging", reason="needs the extra train")
 
 import torch  # noqa: E402
 
-from training import checkpoint  # noqa: E402
-from training.__main__ import main  # noqa: E402
-from training.faults import InputError  # noqa: E402
+from drumfire.training import checkpoint  # noqa: E402
+from drumfire.training.__main__ import main  # noqa: E402
+from drumfire.training.faults import InputError  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 Start = Callable[..., Any]
@@ -58,7 +58,7 @@ def assert_same_course(found: list[float], expected: list[float]) -> None:
 
 def test_two_ranks_of_torchrun_have_the_loss_of_one(start: Start, data: Path, tmp_path: Path) -> None:
     asked = ["shapes", "--data-dir", str(data), "--seed", "5", "--steps", "2", "--workers", "0"]
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "training")
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "drumfire.training")
     run = start(*asked, "--output", "of-2", program=torchrun)
     assert main([*asked, "--output", str(tmp_path / "of-1")]) == 0
     (end,) = run.ended()
@@ -239,7 +239,7 @@ def test_no_room_for_the_checkpoint(start: Start, data: Path, tmp_path: Path) ->
     """A limit on the size of files stands in for a full disk."""
     limited = (
         "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)); "
-        "sys.argv[0] = 'training'; runpy.run_module('training', run_name='__main__')"
+        "sys.argv[0] = 'training'; runpy.run_module('drumfire.training', run_name='__main__')"
     )
     ends = start("shapes", "--data-dir", str(data), "--output", "run", ranks=2, program=["-c", limited]).ended(
         within_s=60
@@ -264,7 +264,15 @@ def test_two_hosts_on_loopback(data: Path, tmp_path: Path, start: Start) -> None
             [
                 *(sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"),
                 *("--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", f"--node-rank={host}"),
-                *("--rdzv-id=test", "--local-addr=127.0.0.1", "-m", "training", "shapes", "--data-dir", str(data)),
+                *(
+                    "--rdzv-id=test",
+                    "--local-addr=127.0.0.1",
+                    "-m",
+                    "drumfire.training",
+                    "shapes",
+                    "--data-dir",
+                    str(data),
+                ),
                 *("--seed", "5", "--steps", "3", "--output", "hosts"),
             ],
             cwd=tmp_path,

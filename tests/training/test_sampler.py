@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.sampler import epoch_batches, evaluation_share, shares
+from drumfire.training.sampler import epoch_batches, evaluation_share, shares
 
 pictures = st.lists(st.booleans(), min_size=1, max_size=300).map(np.array)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.score import olympic
+from drumfire.training.score import olympic
 
 times = st.one_of(st.none(), st.floats(0.1, 1e6))
 

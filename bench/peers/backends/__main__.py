@@ -1,12 +1,12 @@
-"""``python -m bench.peers.backends``: Drumfire beside bare loops, then the section of RESULTS.md."""
+"""``python -m drumfire.bench.peers.backends``: Drumfire beside bare loops, then the section of RESULTS.md."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-from bench.peers.backends.measures import BARE, MEASURES
-from bench.peers.comparison import Comparison
+from drumfire.bench.peers.backends.measures import BARE, MEASURES
+from drumfire.bench.peers.comparison import Comparison
 
 COMPARISON = Comparison(
     "backends",

@@ -9,9 +9,9 @@ import json
 import sys
 from collections.abc import Sequence
 
-from bench.peers.goal import Figure, Figures, number
-from bench.peers.process import run
-from bench.peers.rounds import Measure, Side
+from drumfire.bench.peers.goal import Figure, Figures, number
+from drumfire.bench.peers.process import run
+from drumfire.bench.peers.rounds import Measure, Side
 
 BARE = "bare loop"
 _BATCH_SIZE = 8
@@ -31,7 +31,7 @@ class _Case:
 
         def told(seconds: float) -> dict[str, float]:
             if name not in self._told:
-                command = [sys.executable, "-m", "bench.peers.backends.turns"]
+                command = [sys.executable, "-m", "drumfire.bench.peers.backends.turns"]
                 self._told = run(command, json.dumps(self._case | {"seconds": seconds}), patience_s=1800).document
             return self._told.pop(name)
 

@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from bench.assembly import fit, spare_cores
-from bench.peers.backends.bare import LOOPS, Call
-from loadgen import Scenario, Test, TestSettings, run_on_fast_loop
-from loadgen.rounds import built_in_values
-from sut import backends, models
-from sut.batcher import BatchedSystem, batch_sizes, service_times
-from sut.cache import cache_folder
-from sut.library import ArrayLibrary
+from drumfire.bench.assemble.local import fit, spare_cores
+from drumfire.bench.peers.backends.bare import LOOPS, Call
+from drumfire.loadgen import Scenario, Test, TestSettings, run_on_fast_loop
+from drumfire.loadgen.rounds import built_in_values
+from drumfire.sut import models
+from drumfire.sut.cache import cache_folder
+from drumfire.sut.data.library import ArrayLibrary
+from drumfire.sut.local import backends
+from drumfire.sut.local.batcher import BatchedSystem, batch_sizes, service_times
 
 _IN_MEMORY = 64
 _TURN_S = 2.0

@@ -1,4 +1,4 @@
-"""``python -m bench.peers.fleet``: several generators beside one, then the section of RESULTS.md."""
+"""``python -m drumfire.bench.peers.fleet``: several generators beside one, then the section of RESULTS.md."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
 
-from bench.peers.comparison import Comparison
-from bench.peers.fleet.measures import MEASURES, ONE
-from bench.peers.process import MeasurementError, run
-from loadgen import installation
+from drumfire.bench.peers.comparison import Comparison
+from drumfire.bench.peers.fleet.measures import MEASURES, ONE
+from drumfire.bench.peers.process import MeasurementError, run
+from drumfire.loadgen import installation
 
 COMPARISON = Comparison(
     "fleet",
@@ -44,7 +44,7 @@ def _cluster() -> Iterator[None]:
         print(f"Ray is not installed: a Ray host is not measured ({how})", file=sys.stderr)
         yield
         return
-    command = [sys.executable, "-m", "bench", "cluster"]
+    command = [sys.executable, "-m", "drumfire", "cluster"]
     run([*command, "up", "--load-on-head"])
     try:
         yield

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.peers.goal import Figure, Figures, both, number
-from bench.peers.process import MeasurementError
-from bench.peers.rounds import Measure, Side
-from bench.peers.serving.client import carry_out, one_input
-from sut import module_process
+from drumfire.bench.peers.goal import Figure, Figures, both, number
+from drumfire.bench.peers.process import MeasurementError
+from drumfire.bench.peers.rounds import Measure, Side
+from drumfire.bench.peers.serving.client import carry_out, one_input
+from drumfire.sut import module_process
 
 ONE = "one generator"
 _IN_FLIGHT = 256
@@ -39,7 +39,7 @@ class _Stub:
 
 @contextmanager
 def _stub() -> Iterator[_Stub]:
-    process = module_process.start("bench.peers.fleet.stub", stdout=subprocess.PIPE)
+    process = module_process.start("drumfire.bench.peers.fleet.stub", stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
         assert process.stdin is not None

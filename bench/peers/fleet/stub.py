@@ -1,6 +1,6 @@
 """A server that costs next to nothing: KServe v2 over gRPC that repeats what it answered before, many requests at once.
 
-``python -m bench.peers.fleet.stub`` serves ``identity`` on loopback until its input ends, and tells its address and,
+``python -m`` runs it: it serves ``identity`` on loopback until its input ends, and prints its address and,
 at its end, what it answered and spent, each in a line of JSON.  The first request is read and answered as any server
 would; those of the same frames get the same answer, as the rows of one array, in some tenths of a microsecond each.
 So the generators are the limit, and not the server that shares their cores.
@@ -19,10 +19,9 @@ from typing import Any, cast
 import hpack
 import numpy as np
 
-from loadgen import run_on_fast_loop
-from sut.kserve import operations
-from sut.kserve.grpc_framing import PREFIX_BYTES, Status, framed
-from sut.kserve.http2_frames import (
+from drumfire.loadgen import run_on_fast_loop
+from drumfire.sut.kserve.grpc.framing import PREFIX_BYTES, Status, framed
+from drumfire.sut.kserve.http2.frames import (
     ACK,
     DEFAULT_WINDOW,
     END_HEADERS,
@@ -41,9 +40,10 @@ from sut.kserve.http2_frames import (
     frame,
     settings,
 )
-from sut.kserve.http2_served import header_block
-from sut.kserve.inference import GivenOutput, InferAnswer
-from sut.kserve.inference_grpc import GrpcInference
+from drumfire.sut.kserve.http2.server import header_block
+from drumfire.sut.kserve.messages import operations
+from drumfire.sut.kserve.messages.inference import GivenOutput, InferAnswer
+from drumfire.sut.kserve.messages.inference_grpc import GrpcInference
 
 _MOST = 4096
 """Requests answered at once."""

@@ -1,1 +1,1 @@
-"""Drumfire's load generator beside mlcommons-loadgen, the reference: ``python -m bench.peers.loadgen``."""
+"""Drumfire's load generator beside mlcommons-loadgen, the reference: ``python -m drumfire.bench.peers.loadgen``."""

@@ -1,14 +1,14 @@
-"""``python -m bench.peers.loadgen``: rounds of both sides in turns, then the section of RESULTS.md."""
+"""``python -m drumfire.bench.peers.loadgen``: rounds of both sides in turns, then the section of RESULTS.md."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-from bench.peers import against
-from bench.peers.comparison import Comparison
-from bench.peers.loadgen.measures import MEASURES, REFERENCE
-from bench.peers.loadgen.revisions import CASES
+from drumfire.bench.peers import against
+from drumfire.bench.peers.comparison import Comparison
+from drumfire.bench.peers.loadgen.measures import MEASURES, REFERENCE
+from drumfire.bench.peers.loadgen.revisions import CASES
 
 COMPARISON = Comparison(
     "loadgen",

@@ -1,4 +1,4 @@
-"""What one query costs the issuing thread, step by step: ``python -m bench.peers.loadgen.costs``.
+"""What one query costs the issuing thread, step by step: ``python -m drumfire.bench.peers.loadgen.costs``.
 
 The profile behind the CPU figures: each step alone, in a loop, the loop itself taken off.  Best of several rounds, as
 others only ever add to it.
@@ -11,9 +11,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from loadgen import Mode, Scenario, Test, TestSettings, run_on_fast_loop
-from loadgen.pacer import LAST_SPIN_NS, Pacer
-from sut.null import NullSystem, null_library
+from drumfire.loadgen import Mode, Scenario, Test, TestSettings, run_on_fast_loop
+from drumfire.loadgen.pacer import LAST_SPIN_NS, Pacer
+from drumfire.sut.local.null import NullSystem, null_library
 
 _ROUNDS = 5
 _TIMES = 100_000

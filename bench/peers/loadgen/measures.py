@@ -16,9 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.peers.goal import Figure, Figures, number
-from bench.peers.process import ROOT, MeasurementError, run
-from bench.peers.rounds import Measure, Side
+from drumfire.bench.peers.goal import Figure, Figures, number
+from drumfire.bench.peers.process import MeasurementError, run
+from drumfire.bench.peers.rounds import Measure, Side
+from drumfire.loadgen.installation import ROOT
 
 REFERENCE = "mlcommons-loadgen"
 _PATIENCE_S = 300
@@ -31,7 +32,7 @@ _HIGHEST_RATE = 24e6
 
 def worker(module: str, case: Mapping[str, Any]) -> dict[str, float]:
     """Run one case in a fresh process.  Raises ``MeasurementError``."""
-    return run([sys.executable, "-m", f"bench.peers.loadgen.{module}"], json.dumps(case)).document
+    return run([sys.executable, "-m", f"drumfire.bench.peers.loadgen.{module}"], json.dumps(case)).document
 
 
 def ours(settings: Mapping[str, Any], seconds: float, kind: str = "phase") -> dict[str, float]:
@@ -194,7 +195,7 @@ def _dashboard(*options: str) -> Side:
     """A run of the command line on a terminal, which shows the live view unless ``options`` say otherwise."""
 
     def measure(seconds: float) -> dict[str, float]:
-        command = [sys.executable, "-m", "bench", "run", "null", "digits", "--scenario", "Server", "--qps", "10000"]
+        command = [sys.executable, "-m", "drumfire", "run", "null", "digits", "--scenario", "Server", "--qps", "10000"]
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made) / "run"
             command += ["--time", str(5 * seconds), "--output", str(folder), *options]

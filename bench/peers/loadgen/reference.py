@@ -26,7 +26,7 @@ _ISSUE_DELAY = re.compile(rb'"issue_delay":(\d+)')
 def measure(case: dict[str, Any], folder: Path) -> dict[str, float]:
     """ns, s and counts.  ``wall_s`` and ``cpu_s`` run from the first issue to the last answer."""
     if case.get("drop_in"):
-        importlib.import_module("loadgen.compat").install()
+        importlib.import_module("drumfire.loadgen.compat").install()
     lg = importlib.import_module("mlperf_loadgen")
     settings = lg.TestSettings()
     settings.mode = lg.TestMode.PerformanceOnly

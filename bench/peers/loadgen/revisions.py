@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from bench.peers.against import Case, Program, run_figures
-from bench.peers.goal import both
-from bench.peers.serving.client import carry_out
+from drumfire.bench.peers.against import Case, Program, run_figures
+from drumfire.bench.peers.goal import both
+from drumfire.bench.peers.serving.client import carry_out
 
 _OFFLINE_QPS = 2_000_000
 """Sizes the one query: 4.4 million samples at 2 s, whose table takes some 130 MB."""

@@ -1,1 +1,1 @@
-"""Drumfire's server beside other servers, one client for all of them: ``python -m bench.peers.serving``."""
+"""Drumfire's server beside other servers, one client for all of them: ``python -m drumfire.bench.peers.serving``."""

@@ -1,4 +1,4 @@
-"""``python -m bench.peers.serving``: Drumfire's server and the others in turns, then the section of RESULTS.md."""
+"""``python -m drumfire.bench.peers.serving``: Drumfire's server and others in turns, then a section of RESULTS.md."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 
-from bench.peers import against
-from bench.peers.comparison import Comparison
-from bench.peers.process import MeasurementError
-from bench.peers.serving.environments import REQUIREMENTS
-from bench.peers.serving.measures import ANOTHER, NAMES, chosen, measures, others
-from bench.peers.serving.revisions import CASES
-from sut.triton.local_environment import LocalTritonError, check_platform
+from drumfire.bench.peers import against
+from drumfire.bench.peers.comparison import Comparison
+from drumfire.bench.peers.process import MeasurementError
+from drumfire.bench.peers.serving.environments import REQUIREMENTS
+from drumfire.bench.peers.serving.measures import ANOTHER, NAMES, chosen, measures, others
+from drumfire.bench.peers.serving.revisions import CASES
+from drumfire.sut.remote.triton_local.environment import LocalTritonError, check_platform
 
 COMPARISON = Comparison(
     "serving",

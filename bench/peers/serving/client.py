@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.peers.process import PROGRAM, MeasurementError, run
-from bench.peers.serving.servers import IDENTITY, Running, Start, watched
-from bench.peers.triton.server import Served
+from drumfire.bench.peers.process import PROGRAM, MeasurementError, run
+from drumfire.bench.peers.serving.servers import IDENTITY, Running, Start, watched
+from drumfire.bench.peers.triton.server import Served
 
 JUDGED = (0, 1)
 """A run that is INVALID, as its latency bound was missed, has been measured all the same."""
@@ -109,7 +109,7 @@ def _ask_json(server: Running, load: Load, seconds: float) -> dict[str, float]:
         "seconds": seconds,
     }
     figures: dict[str, float] = run(
-        [sys.executable, "-m", "bench.peers.serving.json_worker"], json.dumps(asked)
+        [sys.executable, "-m", "drumfire.bench.peers.serving.json_worker"], json.dumps(asked)
     ).document
     return figures
 

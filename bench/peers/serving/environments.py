@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.peers.process import MeasurementError
-from sut.cache import cache_folder
-from sut.environments import EnvironmentFailed, Say, made
+from drumfire.bench.peers.process import MeasurementError
+from drumfire.sut.cache import cache_folder
+from drumfire.sut.environments import EnvironmentFailed, Say, made
 
 KSERVE, MLSERVER = "kserve", "mlserver"
 REQUIREMENTS: Mapping[str, tuple[str, ...]] = {KSERVE: ("kserve==0.21.0",), MLSERVER: ("mlserver==1.7.1",)}

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from loadgen import run_on_fast_loop
-from sut.kserve.exchange import Failure
-from sut.kserve.http1 import Response, build_request
-from sut.kserve.over_http import HttpExchange, error_text, model_path
-from sut.triton.endpoint import Endpoint, Security, parse_url
-from sut.triton.wire import Wire, connect
+from drumfire.loadgen import run_on_fast_loop
+from drumfire.sut.kserve.http1.connection import Response, build_request
+from drumfire.sut.kserve.messages.exchange import Failure
+from drumfire.sut.kserve.messages.over_http import HttpExchange, error_text, model_path
+from drumfire.sut.remote.endpoint import Endpoint, Security, parse_url
+from drumfire.sut.remote.wire import Wire, connect
 
 _WARM_S = 0.3
 

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench.peers.goal import Figure, Figures, both, number
-from bench.peers.process import MeasurementError
-from bench.peers.rounds import Measure
-from bench.peers.serving import environments, servers
-from bench.peers.serving.client import Load, closed_loop, in_process
-from bench.peers.serving.environments import KSERVE, MLSERVER
-from bench.peers.serving.same_schedule import IN_PROCESS, PERCENTILES, SERVED, SameSchedule
-from bench.peers.serving.servers import IDENTITY, Running, Start
-from sut.environments import Say
+from drumfire.bench.peers.goal import Figure, Figures, both, number
+from drumfire.bench.peers.process import MeasurementError
+from drumfire.bench.peers.rounds import Measure
+from drumfire.bench.peers.serving import environments, servers
+from drumfire.bench.peers.serving.client import Load, closed_loop, in_process
+from drumfire.bench.peers.serving.environments import KSERVE, MLSERVER
+from drumfire.bench.peers.serving.same_schedule import IN_PROCESS, PERCENTILES, SERVED, SameSchedule
+from drumfire.bench.peers.serving.servers import IDENTITY, Running, Start
+from drumfire.sut.environments import Say
 
 ANOTHER = "the other"
 """Side of a measure, whose label says which."""

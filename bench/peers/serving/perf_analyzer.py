@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.peers.process import MeasurementError, run
+from drumfire.bench.peers.process import MeasurementError, run
 
 _AT_ONCE = ("--concurrency-range", "4")
 _POISSON = ("--request-rate-range", "200", "--request-distribution", "poisson", "--async")

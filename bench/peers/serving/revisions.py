@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from bench.peers.against import Case, Program, run_figures
-from bench.peers.goal import both
-from bench.peers.serving import servers
-from bench.peers.serving.client import Load, carry_out, closed_loop, one_input
-from bench.peers.serving.servers import IDENTITY
+from drumfire.bench.peers.against import Case, Program, run_figures
+from drumfire.bench.peers.goal import both
+from drumfire.bench.peers.serving import servers
+from drumfire.bench.peers.serving.client import Load, carry_out, closed_loop, one_input
+from drumfire.bench.peers.serving.servers import IDENTITY
 
 _PROTOCOLS = {"grpc": "gRPC", "http": "HTTP"}
 _AT_ONCE = 16

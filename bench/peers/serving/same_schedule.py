@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bench.peers.process import MeasurementError
-from bench.peers.rounds import Side
-from bench.peers.serving.client import Columns, carry_out
-from bench.peers.serving.servers import Start
+from drumfire.bench.peers.process import MeasurementError
+from drumfire.bench.peers.rounds import Side
+from drumfire.bench.peers.serving.client import Columns, carry_out
+from drumfire.bench.peers.serving.servers import Start
 
 SERVED, IN_PROCESS = "served", "in process"
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9}

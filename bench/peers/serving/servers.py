@@ -24,16 +24,17 @@ from typing import IO
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.peers.process import PROGRAM, ROOT, MeasurementError
-from bench.peers.triton.server import Served, counts, cpu_seconds
-from sut import models
-from sut.cache import cache_folder
-from sut.environments import Say
-from sut.models.model import Form
-from sut.serving.signature import onnx_names
-from sut.triton import local_keeper
-from sut.triton.local import REPOSITORY, LocalTriton, LocalTritonError
-from sut.triton.local_environment import Environment
+from drumfire.bench.peers.process import PROGRAM, MeasurementError
+from drumfire.bench.peers.triton.server import Served, counts, cpu_seconds
+from drumfire.loadgen.installation import ROOT
+from drumfire.sut import models
+from drumfire.sut.cache import cache_folder
+from drumfire.sut.environments import Say
+from drumfire.sut.models.model import Form
+from drumfire.sut.remote.triton_local import keeper as local_keeper
+from drumfire.sut.remote.triton_local.environment import Environment
+from drumfire.sut.remote.triton_local.server import REPOSITORY, LocalTriton, LocalTritonError
+from drumfire.sut.serving.signature import onnx_names
 
 HOST = "127.0.0.1"
 IDENTITY = "identity"

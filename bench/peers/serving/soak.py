@@ -1,4 +1,4 @@
-"""``python -m bench.peers.serving.soak``: very many requests in slices, and whether the server grows with them.
+"""``python -m drumfire.bench.peers.serving.soak``: many requests in slices, and whether the server grows.
 
 After each slice, when its connections are closed, the server's memory, file descriptors and threads are read from
 /proc.  Slices go over gRPC and HTTP in turns.  Exit status: 0 nothing grew, 1 something did, 2 it can not be measured.
@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.peers.goal import number
-from bench.peers.process import MeasurementError, run
-from bench.peers.results import table
-from bench.peers.serving import servers
-from bench.peers.serving.client import JUDGED, one_input, without_errors
-from bench.peers.serving.servers import IDENTITY, Running
+from drumfire.bench.peers.goal import number
+from drumfire.bench.peers.process import MeasurementError, run
+from drumfire.bench.peers.results import table
+from drumfire.bench.peers.serving import servers
+from drumfire.bench.peers.serving.client import JUDGED, one_input, without_errors
+from drumfire.bench.peers.serving.servers import IDENTITY, Running
 
 _IN_FLIGHT = 16
 _PROTOCOLS = ("grpc", "http")
@@ -75,7 +75,7 @@ def grew(after_slices: Sequence[Held]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m bench.peers.serving.soak", description="Send identity requests in slices and see what grows."
+        prog="drumfire.bench.peers.serving.soak", description="Send identity requests in slices and see what grows."
     )
     parser.add_argument("--requests", type=int, default=20_000_000, metavar="N", help="(default: 20,000,000)")
     parser.add_argument("--slices", type=int, default=20, metavar="N", help="(default: 20)")
@@ -115,7 +115,7 @@ def _slice(server: Running, protocol: str, count: int) -> None:
         configuration = Path(made) / "user.conf"
         configuration.write_text(f"*.Offline.min_query_count = {count}\n", encoding="utf-8")
         command = [
-            *(sys.executable, "-m", "bench", "run", "triton", IDENTITY, "--url", f"{protocol}://{address}"),
+            *(sys.executable, "-m", "drumfire", "run", "triton", IDENTITY, "--url", f"{protocol}://{address}"),
             *("--scenario", "Offline", "--qps", "1", "--time", "0.001", "--user-conf", str(configuration)),
             *("--concurrency", str(_IN_FLIGHT), *one_input(), "--json", "--no-dashboard"),
             *("--output", str(Path(made) / "run")),

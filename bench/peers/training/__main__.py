@@ -1,12 +1,12 @@
-"""``python -m bench.peers.training``: a run beside a plain loop, in turns, then the section of RESULTS.md."""
+"""``python -m drumfire.bench.peers.training``: a run beside a plain loop, in turns, then the section of RESULTS.md."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-from bench.peers.comparison import Comparison
-from bench.peers.training.measures import MEASURES, PLAIN
+from drumfire.bench.peers.comparison import Comparison
+from drumfire.bench.peers.training.measures import MEASURES, PLAIN
 
 COMPARISON = Comparison(
     "training",

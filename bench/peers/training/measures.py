@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench.peers.goal import Figure
-from bench.peers.process import Finished, run
-from bench.peers.rounds import Measure
+from drumfire.bench.peers.goal import Figure
+from drumfire.bench.peers.process import Finished, run
+from drumfire.bench.peers.rounds import Measure
 
 PLAIN = "plain loop"
 _SEED = "1"
@@ -29,7 +29,7 @@ class _Case:
 
     task: str
     data: str
-    """What ``training.prepare`` makes."""
+    """What ``drumfire.training.prepare`` makes."""
     batch_size: int
     step_s: float
     """What a step takes, about: a run's length is asked for in seconds."""
@@ -63,7 +63,7 @@ def _ours(case: _Case, seconds: float) -> dict[str, float]:
 def _plain(case: _Case, seconds: float) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         ended = _module(
-            *("training.plain", case.task, "--data-dir", _prepared(case, folder), "--seed", _SEED),
+            *("drumfire.training.plain", case.task, "--data-dir", _prepared(case, folder), "--seed", _SEED),
             *("--batch-size", str(case.batch_size), "--warmup", str(case.warmup)),
             *("--steps", str(case.steps(seconds) - case.warmup)),
         )
@@ -72,7 +72,7 @@ def _plain(case: _Case, seconds: float) -> dict[str, float]:
 
 def _prepared(case: _Case, folder: str) -> str:
     data = f"{folder}/data"
-    _module("training.prepare", case.data, "--data-dir", data)
+    _module("drumfire.training.prepare", case.data, "--data-dir", data)
     return data
 
 

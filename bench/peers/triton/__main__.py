@@ -1,18 +1,18 @@
-"""``python -m bench.peers.triton``: a local Triton, rounds of all sides in turns, then the section of RESULTS.md."""
+"""``python -m drumfire.bench.peers.triton``: a local Triton, all sides in turns, then a section of RESULTS.md."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-from bench.peers import against
-from bench.peers.comparison import Comparison
-from bench.peers.process import MeasurementError
-from bench.peers.serving import servers
-from bench.peers.triton import revisions
-from bench.peers.triton.environments import CLIENT, PERF_ANALYZER
-from bench.peers.triton.measures import CASES, TOOLS, measures, tools
-from sut.triton.local import LocalTriton, LocalTritonError
+from drumfire.bench.peers import against
+from drumfire.bench.peers.comparison import Comparison
+from drumfire.bench.peers.process import MeasurementError
+from drumfire.bench.peers.serving import servers
+from drumfire.bench.peers.triton import revisions
+from drumfire.bench.peers.triton.environments import CLIENT, PERF_ANALYZER
+from drumfire.bench.peers.triton.measures import CASES, TOOLS, measures, tools
+from drumfire.sut.remote.triton_local.server import LocalTriton, LocalTritonError
 
 COMPARISON = Comparison(
     "triton",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bench.peers.process import MeasurementError, run
-from bench.peers.triton import client_worker
-from bench.peers.triton.case import INPUT, OUTPUT, Case, Server
-from bench.peers.triton.server import watched
+from drumfire.bench.peers.process import MeasurementError, run
+from drumfire.bench.peers.triton import client_worker
+from drumfire.bench.peers.triton.case import INPUT, OUTPUT, Case, Server
+from drumfire.bench.peers.triton.server import watched
 
 
 def measure(python: Path, server: Server, case: Case, seconds: float) -> dict[str, float]:

@@ -12,10 +12,10 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench.peers.process import MeasurementError
-from sut.cache import cache_folder
-from sut.environments import EnvironmentFailed, Say, made
-from sut.triton.local_environment import environment
+from drumfire.bench.peers.process import MeasurementError
+from drumfire.sut.cache import cache_folder
+from drumfire.sut.environments import EnvironmentFailed, Say, made
+from drumfire.sut.remote.triton_local.environment import environment
 
 PERF_ANALYZER = ("tritonclient==2.51.0",)
 """The newest of its wheels whose perf_analyzer runs on glibc 2.36; what its Python part needs is left out."""

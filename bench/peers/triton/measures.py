@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench.peers.goal import Figure, both
-from bench.peers.rounds import Measure
-from bench.peers.triton import client, drumfire, environments, perf_analyzer
-from bench.peers.triton.case import Case, Server
-from sut.environments import Say
+from drumfire.bench.peers.goal import Figure, both
+from drumfire.bench.peers.rounds import Measure
+from drumfire.bench.peers.triton import client, environments, perf_analyzer
+from drumfire.bench.peers.triton import ours as drumfire
+from drumfire.bench.peers.triton.case import Case, Server
+from drumfire.sut.environments import Say
 
 PERF_ANALYZER, CLIENT = TOOLS = ("perf_analyzer", "tritonclient")
 _SMALL, _LARGE = 16, 3 * 224 * 224

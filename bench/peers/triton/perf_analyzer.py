@@ -12,9 +12,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.peers.process import MeasurementError, run
-from bench.peers.triton.case import INPUT, Case, Server
-from bench.peers.triton.server import watched
+from drumfire.bench.peers.process import MeasurementError, run
+from drumfire.bench.peers.triton.case import INPUT, Case, Server
+from drumfire.bench.peers.triton.server import watched
 
 _WINDOWS = 3
 """The fewest that it takes."""

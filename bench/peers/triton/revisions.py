@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from bench.peers.against import Case, Program, run_figures
-from bench.peers.goal import both
-from bench.peers.serving.client import carry_out, one_input
-from bench.peers.serving.servers import IDENTITY, Running
+from drumfire.bench.peers.against import Case, Program, run_figures
+from drumfire.bench.peers.goal import both
+from drumfire.bench.peers.serving.client import carry_out, one_input
+from drumfire.bench.peers.serving.servers import IDENTITY, Running
 
 SERVED = ("null", IDENTITY)
 """By this checkout's ``drumfire serve``."""

@@ -13,8 +13,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.peers.process import MeasurementError
-from bench.peers.triton.case import Server
+from drumfire.bench.peers.process import MeasurementError
+from drumfire.bench.peers.triton.case import Server
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 

@@ -1,7 +1,7 @@
 """What one-shot detectors share: prior boxes, and from a network's raw numbers to the candidates worth looking at.
 
 All shapes are fixed and no box is suppressed here, so that any runtime can take the graph, in batches; the suppression
-that follows is ``sut.models.boxes``'s.
+that follows is ``drumfire.sut.models.boxes``'s.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sut.models.networks.detection import Candidates, best
-from sut.models.networks.resnet import Trunk
+from drumfire.sut.models.networks.detection import Candidates, best
+from drumfire.sut.models.networks.resnet import Trunk
 
 _SIZES = tuple((size, int(size * 2 ** (1 / 3)), int(size * 2 ** (2 / 3))) for size in (32, 64, 128, 256, 512))
 """Anchors of each level, pixels a side."""

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sut.models.networks import mobilenet
-from sut.models.networks.detection import Candidates, around_centres, best
-from sut.models.networks.resnet import Block
+from drumfire.sut.models.networks import mobilenet
+from drumfire.sut.models.networks.detection import Candidates, around_centres, best
+from drumfire.sut.models.networks.resnet import Block
 
 _VARIANCES = 0.1, 0.2
 

@@ -76,7 +76,7 @@ class Host:
 
     def drumfire(self, *arguments: object, **more: Any) -> subprocess.Popen[str]:
         return self.popen(
-            sys.executable, "-m", "bench", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more
+            sys.executable, "-m", "drumfire", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more
         )
 
     def done(self, *arguments: object, timeout: float = 120, **more: Any) -> subprocess.CompletedProcess[str]:

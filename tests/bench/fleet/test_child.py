@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import remote
-from bench.cli import _parser
-from bench.fleet.child import Child
-from bench.fleet.plan import Plan
-from bench.fleet.run import FleetTest
-from loadgen.record import Status
+from drumfire.bench.assemble import remote
+from drumfire.bench.cli import _parser
+from drumfire.bench.fleet.child import Child
+from drumfire.bench.fleet.plan import Plan
+from drumfire.bench.fleet.run import FleetTest
+from drumfire.loadgen.record import Status
 from tests.support.scripted_peer import Peer, until
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.fleet.clock import Clock, Ping, ask, dispersion_ns
+from drumfire.bench.fleet.clock import Clock, Ping, ask, dispersion_ns
 
 DELAYS = st.lists(st.tuples(st.integers(0, 10**7), st.integers(0, 10**7)), min_size=1, max_size=40)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.fleet.facts import differences, facts
+from drumfire.bench.fleet.facts import differences, facts
 
 
 def test_of_this_process() -> None:

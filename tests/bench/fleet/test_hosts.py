@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadgen.record import Status
-from sut.triton.local import LocalTritonError
-from sut.triton.local_environment import check_platform
+from drumfire.loadgen.record import Status
+from drumfire.sut.remote.triton_local.environment import check_platform
+from drumfire.sut.remote.triton_local.server import LocalTritonError
 from tests.bench.fleet import netns
 from tests.bench.fleet.netns import Host, Net
 from tests.support.command import columns, drumfire, one_line_error, result_of
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.extra, pytest.mark.slow, pytest.mark.serial]
 
 TRAFFIC = ["--scenario", "Server", "--qps", "200", "--max-latency", "20", "--json"]
 HEAD = "10.88.0.1:6379"
-GENERATOR = "bench.fleet.generator"
+GENERATOR = "drumfire.bench.fleet.generator"
 
 
 class Cluster:

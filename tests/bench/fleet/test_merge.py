@@ -10,18 +10,18 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from bench.fleet import merge
-from bench.fleet.child import Part
-from bench.fleet.overview import together
-from bench.watch import Spread, _Tally
-from loadgen import histogram
-from loadgen.answers import Answers
-from loadgen.issue import End
-from loadgen.overhead import Overhead
-from loadgen.record import Record, Status
-from loadgen.results import distribution
-from loadgen.share import Slice
-from loadgen.traffic import Phase
+from drumfire.bench.fleet import merge
+from drumfire.bench.fleet.child import Part
+from drumfire.bench.fleet.overview import together
+from drumfire.bench.view.watch import Spread, _Tally
+from drumfire.loadgen import histogram
+from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.issue import End
+from drumfire.loadgen.overhead import Overhead
+from drumfire.loadgen.record import Record, Status
+from drumfire.loadgen.results import distribution
+from drumfire.loadgen.share import Slice
+from drumfire.loadgen.traffic import Phase
 
 LATENCIES = st.lists(st.integers(0, 10**11), min_size=1, max_size=300)
 

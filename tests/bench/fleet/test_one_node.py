@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.record import Status
+from drumfire.loadgen.record import Status
 from tests.support.command import ROOT, columns, one_line_error, result_of
 from tests.support.scripted_peer import Peer
 
@@ -42,7 +42,7 @@ class Here:
 
     def drumfire(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "bench", *map(str, arguments)], capture_output=True, text=True, timeout=150,
+            [sys.executable, "-m", "drumfire", *map(str, arguments)], capture_output=True, text=True, timeout=150,
             cwd=ROOT, env=self.environment,
         )  # fmt: skip
 

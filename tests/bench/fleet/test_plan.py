@@ -9,10 +9,16 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.cli import _parser
-from bench.fleet.crew import cores_for
-from bench.fleet.plan import Plan, options_from_plain, options_to_plain, settings_from_plain, settings_to_plain
-from loadgen import Mode, Scenario, TestSettings
+from drumfire.bench.cli import _parser
+from drumfire.bench.fleet.crew import cores_for
+from drumfire.bench.fleet.plan import (
+    Plan,
+    options_from_plain,
+    options_to_plain,
+    settings_from_plain,
+    settings_to_plain,
+)
+from drumfire.loadgen import Mode, Scenario, TestSettings
 
 
 def test_options_travel() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from bench.cli import _parser
+from drumfire.bench.cli import _parser
 
 FOLDER = Path(__file__).parents[3] / "docker" / "multihost"
 TEXT = {"type": "string"}

@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.fleet.child import Child
-from loadgen import histogram
-from loadgen.record import Status
-from loadgen.results import distribution
-from sut.triton.local import LocalTriton
+from drumfire.bench.fleet.child import Child
+from drumfire.loadgen import histogram
+from drumfire.loadgen.record import Status
+from drumfire.loadgen.results import distribution
+from drumfire.sut.remote.triton_local.server import LocalTriton
 from tests.support.command import (
     await_answers,
     columns,
@@ -57,7 +57,7 @@ def generators_of(pid: int) -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, IndexError):
-            ours = entry.name.isdigit() and b"bench.fleet.generator" in (entry / "cmdline").read_bytes()
+            ours = entry.name.isdigit() and b"drumfire.bench.fleet.generator" in (entry / "cmdline").read_bytes()
             if ours and int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
                 found.append(int(entry.name))
     return found
@@ -362,7 +362,7 @@ def test_the_system_fails_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_program_by_itself_says_what_it_is_for() -> None:
-    command = [sys.executable, "-m", "bench.fleet.generator"]
+    command = [sys.executable, "-m", "drumfire.bench.fleet.generator"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr.startswith("no plan came")

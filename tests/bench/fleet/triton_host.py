@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from sut.triton import local
+from drumfire.sut.remote.triton_local import server
 
 if __name__ == "__main__":
-    local.HOST = sys.argv[1]
-    with local.LocalTriton() as triton:
+    server.HOST = sys.argv[1]
+    with server.LocalTriton() as triton:
         print(triton.grpc, flush=True)
         sys.stdin.read()

@@ -66,7 +66,7 @@ CASES = {
 }  # fmt: skip
 QUICK = ("SingleStream", "MultiStream-accuracy", "Server-submission", "Server-tokens", "Server-audit", "Offline")
 """In the fast tier."""
-MODULES = {"reference": [sys.executable], "ours": [sys.executable, "-m", "loadgen.compat"]}
+MODULES = {"reference": [sys.executable], "ours": [sys.executable, "-m", "drumfire.loadgen.compat"]}
 
 
 class Told(NamedTuple):

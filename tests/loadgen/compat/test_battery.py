@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from loadgen.compat import api
+from drumfire.loadgen.compat import api
 from tests.support.traffic_cases import ALL, PARAMETERS, SCRIPT, differences, our_traffic
 
 
@@ -43,7 +43,7 @@ def test_same_traffic(name: str, script: ModuleType, tmp_path: Path) -> None:
 def test_same_traffic_by_the_command(name: str) -> None:
     case = ALL[name]
     done = subprocess.run(
-        [sys.executable, "-m", "loadgen.compat", str(SCRIPT)],
+        [sys.executable, "-m", "drumfire.loadgen.compat", str(SCRIPT)],
         input=json.dumps(case), capture_output=True, text=True, cwd=Path(__file__).parents[3], timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.compat import api
+from drumfire.loadgen.compat import api
 
 needs_reference = pytest.mark.skipif(
     importlib.util.find_spec("mlperf_loadgen") is None,

@@ -1,4 +1,4 @@
-"""``python -m loadgen.compat`` and ``install()``: a script finds the drop-in, and so do processes that it starts."""
+"""``python -m drumfire.loadgen.compat`` and ``install()``: a script and its processes find the drop-in."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-RUNNER = [sys.executable, "-m", "loadgen.compat"]
+RUNNER = [sys.executable, "-m", "drumfire.loadgen.compat"]
 
 
 def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -34,7 +34,7 @@ def test_a_script_runs_as_if_by_itself(tmp_path: Path) -> None:
 def test_a_module_runs_too(tmp_path: Path) -> None:
     (tmp_path / "harness_of_mine.py").write_text("import sys, mlperf_loadgen as lg\nprint(lg.__name__, sys.argv[1:])\n")
     done = run(*RUNNER, "-m", "harness_of_mine", "x", PYTHONPATH=str(tmp_path))
-    assert done.stdout == "loadgen.compat.api ['x']\n"
+    assert done.stdout == "drumfire.loadgen.compat.api ['x']\n"
 
 
 def test_the_processes_of_a_script_find_it(tmp_path: Path) -> None:
@@ -52,29 +52,30 @@ def test_the_processes_of_a_script_find_it(tmp_path: Path) -> None:
     )
     done = run(*RUNNER, str(script))
     assert done.stderr == ""
-    assert done.stdout.split() == ["[('loadgen.compat.api',", "5)]", "loadgen.compat.api"]
+    assert done.stdout.split() == ["[('drumfire.loadgen.compat.api',", "5)]", "drumfire.loadgen.compat.api"]
 
 
 def test_wrong_usage_is_told() -> None:
     for words in ((), ("nowhere.py",), ("--patience", "0", "setup.py")):
         done = run(*RUNNER, *words)
         assert done.returncode == 2
-        assert done.stderr.splitlines()[-1].startswith("python -m loadgen.compat: error: ")
+        assert done.stderr.splitlines()[-1].startswith("python -m drumfire.loadgen.compat: error: ")
 
 
 def test_install_comes_first(tmp_path: Path) -> None:
     (tmp_path / "mlperf_loadgen.py").write_text("")
-    child = "import mlperf_loadgen, loadgen.compat; loadgen.compat.install()"
+    child = "import mlperf_loadgen, drumfire.loadgen.compat; drumfire.loadgen.compat.install()"
     done = run(sys.executable, "-c", child, PYTHONPATH=str(tmp_path))
     assert "call install() before importing it" in done.stderr
     twice = (
-        "import loadgen.compat as c; c.install(); import mlperf_loadgen; c.install(); print(mlperf_loadgen.__name__)"
+        "import drumfire.loadgen.compat as c; c.install(); import mlperf_loadgen; c.install(); "
+        "print(mlperf_loadgen.__name__)"
     )
-    assert run(sys.executable, "-c", twice).stdout == "loadgen.compat.api\n"
+    assert run(sys.executable, "-c", twice).stdout == "drumfire.loadgen.compat.api\n"
 
 
 @pytest.mark.parametrize("kept", ["", "/some/where"])
 def test_install_keeps_the_path(kept: str) -> None:
-    child = "import os, loadgen.compat as c; c.install(); c.install(); print(os.environ['PYTHONPATH'])"
+    child = "import os, drumfire.loadgen.compat as c; c.install(); c.install(); print(os.environ['PYTHONPATH'])"
     path = run(sys.executable, "-c", child, PYTHONPATH=kept).stdout.strip().split(os.pathsep)
     assert path == [str(ROOT / "loadgen" / "compat" / "importable"), *([kept] if kept else []), str(ROOT)]

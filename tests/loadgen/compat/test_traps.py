@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from loadgen import SettingsError
-from loadgen.compat import api as lg
-from loadgen.compat import settings as compat_settings
-from loadgen.compat import start
-from loadgen.directory import OutputError
+from drumfire.loadgen import SettingsError
+from drumfire.loadgen.compat import api as lg
+from drumfire.loadgen.compat import settings as compat_settings
+from drumfire.loadgen.compat import start
+from drumfire.loadgen.directory import OutputError
 
 SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from sut.models.boxes import suppressed
+from drumfire.sut.models.boxes import suppressed
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:

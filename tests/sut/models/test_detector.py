@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sut import models
-from sut.datasets.coco import COCO_CATEGORIES
-from sut.models.shapes import Shapes
+from drumfire.sut import models
+from drumfire.sut.data.coco import COCO_CATEGORIES
+from drumfire.sut.models.shapes import Shapes
 
 BOXES = np.array(
     [[[0.1, 0.2, 0.5, 0.6], [0.1, 0.2, 0.5, 0.61], [0.0, 0.0, 0.2, 0.1], [0.7, 0.7, 0.9, 0.9]]], np.float32

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sut import models
-from sut.datasets import fake
-from sut.models import Accuracy, generated
-from sut.models.imagenet import ImageNetClassifier
-from sut.models.resnet50 import ResNet50
+from drumfire.sut import models
+from drumfire.sut.data import fake, location
+from drumfire.sut.models import Accuracy
+from drumfire.sut.models.imagenet import ImageNetClassifier
+from drumfire.sut.models.resnet50 import ResNet50
 
 NAMES = ["resnet50", "mobilenet"]
 
@@ -90,7 +90,7 @@ def test_data_dir_is_honoured_before_pictures_are_generated(
     model = ResNet50()
     assert model.library(count=8).total_count == 8
     (told,) = model.reservations
-    assert told.startswith(f"{generated.COUNT} generated pictures (")
+    assert told.startswith(f"{location.COUNT} generated pictures (")
     assert "set DATA_DIR or --dataset-path" in told
     assert os.environ["MODEL_DIR"] in told
 
@@ -100,7 +100,7 @@ def test_annotated_pictures_are_had_in_the_same_way(tmp_path: Path, monkeypatch:
     pytest.importorskip("cv2")
     pytest.importorskip("PIL")
     monkeypatch.setenv("MODEL_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(generated, "COUNT", 6)
+    monkeypatch.setattr(location, "COUNT", 6)
     monkeypatch.delenv("DATA_DIR", raising=False)
     for name, shape in (
         ("ssd-mobilenet", (300, 300, 3)),

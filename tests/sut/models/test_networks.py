@@ -6,11 +6,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.extra
 
-from sut.models.boxes import suppressed  # noqa: E402
-from sut.models.networks.mobilenet import Convolution, MobileNet  # noqa: E402
-from sut.models.networks.resnet import ResNet50  # noqa: E402
-from sut.models.networks.retinanet import RetinaNet  # noqa: E402
-from sut.models.networks.ssd import SsdMobileNet, SsdResNet34  # noqa: E402
+from drumfire.sut.models.boxes import suppressed  # noqa: E402
+from drumfire.sut.models.networks.mobilenet import Convolution, MobileNet  # noqa: E402
+from drumfire.sut.models.networks.resnet import ResNet50  # noqa: E402
+from drumfire.sut.models.networks.retinanet import RetinaNet  # noqa: E402
+from drumfire.sut.models.networks.ssd import SsdMobileNet, SsdResNet34  # noqa: E402
 
 
 def trained(network: torch.nn.Module) -> int:
@@ -74,7 +74,7 @@ def test_ssd_resnet34_shapes_and_labels() -> None:
 
 
 def test_resnet50_is_torchvisions() -> None:
-    pytest.importorskip("training.operators")
+    pytest.importorskip("drumfire.training.operators")
     torchvision = pytest.importorskip("torchvision")
     theirs, ours = torchvision.models.resnet50().eval(), ResNet50().eval()
     ours.load_state_dict(theirs.state_dict())
@@ -84,7 +84,7 @@ def test_resnet50_is_torchvisions() -> None:
 
 
 def test_retinanet_is_torchvisions() -> None:
-    pytest.importorskip("training.operators")
+    pytest.importorskip("drumfire.training.operators")
     detection = pytest.importorskip("torchvision.models.detection")
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
     from torchvision.ops.feature_pyramid_network import LastLevelP6P7

@@ -6,9 +6,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from sut.models import shapes
-from sut.models.boxes import suppressed
-from sut.models.shapes import Shapes
+from drumfire.sut.models import shapes
+from drumfire.sut.models.boxes import suppressed
+from drumfire.sut.models.shapes import Shapes
 
 
 @pytest.fixture(scope="module")

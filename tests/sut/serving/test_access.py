@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sut.serving.access import Access, TokenError
+from drumfire.sut.serving.access import Access, TokenError
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from sut.kserve.exchange import Region
-from sut.kserve.grpc_framing import Status
-from sut.serving.batch import Gatherer, Layout, split
-from sut.serving.request import Place, Request, Wanted
+from drumfire.sut.kserve.grpc.framing import Status
+from drumfire.sut.kserve.messages.exchange import Region
+from drumfire.sut.serving.batch import Gatherer, Layout, split
+from drumfire.sut.serving.request import Place, Request, Wanted
 
 F4 = np.dtype(np.float32)
 

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sut import backends, models
-from sut.backends import BackendError, Tuning
-from sut.kserve.tensors import TensorSpec
-from sut.models.digits import WEIGHTS
-from sut.models.shapes import WEIGHTS as SHAPES_WEIGHTS
-from sut.serving import model as serving
-from sut.serving.batch import Gatherer
-from sut.serving.model import Batching, ServedModel, Source
-from sut.serving.request import Request
-from sut.serving.signature import Names, Signature, onnx_names, probe
+from drumfire.sut import models
+from drumfire.sut.kserve.messages.tensors import TensorSpec
+from drumfire.sut.local import backends
+from drumfire.sut.local.backends import BackendError, Tuning
+from drumfire.sut.models.digits import WEIGHTS
+from drumfire.sut.models.shapes import WEIGHTS as SHAPES_WEIGHTS
+from drumfire.sut.serving import model as serving
+from drumfire.sut.serving.batch import Gatherer
+from drumfire.sut.serving.model import Batching, ServedModel, Source
+from drumfire.sut.serving.request import Request
+from drumfire.sut.serving.signature import Names, Signature, onnx_names, probe
 
 
 def load(source: Source, **batching: Any) -> ServedModel:

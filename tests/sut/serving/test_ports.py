@@ -20,19 +20,19 @@ import h2.settings
 import numpy as np
 import pytest
 
-from loadgen import run_on_fast_loop
-from sut.batcher import BatchRule
-from sut.kserve import operations
-from sut.kserve.errors import ServerError
-from sut.kserve.exchange import Part
-from sut.kserve.over_grpc import GrpcMessages
-from sut.kserve.tensors import ModelInterface, TensorSpec
-from sut.serving import model as serving
-from sut.serving.connection import Bounds
-from sut.serving.model import Batching
-from sut.serving.server import ServeError
-from sut.triton.client import Client
-from sut.triton.endpoint import Security, parse_url
+from drumfire.loadgen import run_on_fast_loop
+from drumfire.sut.kserve.errors import ServerError
+from drumfire.sut.kserve.messages import operations
+from drumfire.sut.kserve.messages.exchange import Part
+from drumfire.sut.kserve.messages.over_grpc import GrpcMessages
+from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorSpec
+from drumfire.sut.local.batcher import BatchRule
+from drumfire.sut.remote.endpoint import Security, parse_url
+from drumfire.sut.remote.kserve.client import Client
+from drumfire.sut.serving import model as serving
+from drumfire.sut.serving.connection import Bounds
+from drumfire.sut.serving.model import Batching
+from drumfire.sut.serving.server import ServeError
 from tests.support.running_server import Running, certificate, http_request, json_request, read_response, until
 from tests.support.serving_fakes import Doubler, Gate, served
 

@@ -8,9 +8,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from sut.batcher import BatchRule
-from sut.serving.queue import RequestQueue
-from sut.serving.request import Request
+from drumfire.sut.local.batcher import BatchRule
+from drumfire.sut.serving.queue import RequestQueue
+from drumfire.sut.serving.request import Request
 
 MAX = 8
 

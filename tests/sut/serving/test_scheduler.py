@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sut.batcher import BatchRule
-from sut.kserve.grpc_framing import Status
-from sut.serving.refusal import Refusal
-from sut.serving.request import Request
-from sut.serving.scheduler import Scheduler
+from drumfire.sut.kserve.grpc.framing import Status
+from drumfire.sut.local.batcher import BatchRule
+from drumfire.sut.serving.refusal import Refusal
+from drumfire.sut.serving.request import Request
+from drumfire.sut.serving.scheduler import Scheduler
 from tests.support.serving_fakes import Clock, Doubler, Gate, Handed, Loop, served
 
 
@@ -177,7 +177,7 @@ def test_a_worker_that_dies_is_replaced_and_its_requests_are_told(reloads: bool)
 
     def reload() -> Doubler:
         if not reloads:
-            from sut.backends import BackendError
+            from drumfire.sut.local.backends import BackendError
 
             raise BackendError("gone")
         return second

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sut.kserve import operations
-from sut.kserve.exchange import Region
-from sut.kserve.grpc_framing import Status
-from sut.kserve.inference import AskedOutput, GivenInput, InferRequest
-from sut.kserve.operations import Operation
-from sut.serving.refusal import HTTP_STATUS, Refusal
-from sut.serving.request import Request
-from sut.serving.service import Service, now_ns
-from sut.serving.shared_memory import SystemRegions
+from drumfire.sut.kserve.grpc.framing import Status
+from drumfire.sut.kserve.messages import operations
+from drumfire.sut.kserve.messages.exchange import Region
+from drumfire.sut.kserve.messages.inference import AskedOutput, GivenInput, InferRequest
+from drumfire.sut.kserve.messages.operations import Operation
+from drumfire.sut.serving.refusal import HTTP_STATUS, Refusal
+from drumfire.sut.serving.request import Request
+from drumfire.sut.serving.service import Service, now_ns
+from drumfire.sut.serving.shared_memory import SystemRegions
 from tests.support.serving_fakes import Doubler, served
 
 X = np.array([[1, 2], [3, 4]], np.float32)
@@ -248,7 +248,7 @@ def test_what_is_told_of_models(bench: Bench) -> None:
 
 def test_every_operation_is_served() -> None:
     inference = {operations.MODEL_INFER.method, operations.MODEL_STREAM_INFER.method}
-    from sut.serving.service import _ACTS
+    from drumfire.sut.serving.service import _ACTS
 
     assert _ACTS.keys() == operations.BY_METHOD.keys() - inference
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sut.kserve.exchange import Region
-from sut.kserve.grpc_framing import Status
-from sut.serving.refusal import Refusal
-from sut.serving.shared_memory import SystemRegions
+from drumfire.sut.kserve.grpc.framing import Status
+from drumfire.sut.kserve.messages.exchange import Region
+from drumfire.sut.serving.refusal import Refusal
+from drumfire.sut.serving.shared_memory import SystemRegions
 
 
 @pytest.fixture

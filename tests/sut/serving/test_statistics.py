@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sut.serving import metrics as server_metrics
-from sut.serving.gpus import parse
-from sut.serving.metrics import Metrics
-from sut.serving.request import Request
-from sut.serving.scheduler import Scheduler
-from sut.serving.statistics import BatchTimes, Statistics
-from sut.triton import metrics
-from sut.triton.statistics import Snapshot, Total
+from drumfire.sut.remote.kserve import metrics
+from drumfire.sut.remote.kserve.statistics import Snapshot, Total
+from drumfire.sut.serving import metrics as server_metrics
+from drumfire.sut.serving.gpus import parse
+from drumfire.sut.serving.metrics import Metrics
+from drumfire.sut.serving.request import Request
+from drumfire.sut.serving.scheduler import Scheduler
+from drumfire.sut.serving.statistics import BatchTimes, Statistics
 from tests.support.serving_fakes import Doubler, Handed, Loop, served
 
 

@@ -1,5 +1,0 @@
-"""``python -m bench`` is ``drumfire``."""
-
-from bench.cli import program
-
-program()

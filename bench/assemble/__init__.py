@@ -1,0 +1,1 @@
+"""From options to a system, a library and settings, ready to run."""

@@ -1,0 +1,272 @@
+"""Assembling a run: from the command's options to a system, a library and settings.
+
+The one place that knows backends, models and scenarios together; ``remote`` does the same for servers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from drumfire.bench.assemble.sizing import Service, size_traffic
+from drumfire.bench.view.servers import ServerView
+from drumfire.loadgen import Mode, Responses, SampleLibrary, Scenario, SystemUnderTest, TestSettings
+from drumfire.loadgen.config import ConfigReader
+from drumfire.loadgen.system import IndexArray
+from drumfire.sut import models
+from drumfire.sut.cache import cache_folder
+from drumfire.sut.data import coco
+from drumfire.sut.data.library import ArrayLibrary
+from drumfire.sut.local import backends
+from drumfire.sut.local.backends.buckets import Buckets
+from drumfire.sut.local.batcher import MAX_BATCH_SIZE, BatchedSystem, RunBatch, service_times
+from drumfire.sut.local.null import NullSystem
+from drumfire.sut.models.detector import DetectionJudge
+from drumfire.sut.models.file import FileModel
+from drumfire.sut.models.model import Accuracy, Form, Model
+from drumfire.sut.remote.endpoint import Endpoint
+from drumfire.sut.remote.kserve.statistics import ServerWatch
+
+_MAX_BATCH_SIZE = 32
+"""The largest batch of a model in this process unless the user says otherwise."""
+_LONGEST_BATCH_S = 4.0
+"""Of what is measured before a run."""
+
+
+class UsageError(ValueError):
+    """Options that can not be.  The text is one line and names the mend."""
+
+
+@dataclass
+class Assembly:
+    """A run, ready to be driven."""
+
+    system: SystemUnderTest
+    library: SampleLibrary
+    settings: TestSettings
+    accuracy: Callable[[IndexArray, Responses], Accuracy]
+    """Judges the answers of an accuracy run."""
+    title: str
+    description: dict[str, Any]
+    """The result's ``system`` section."""
+    logged: Callable[[IndexArray, Responses], Responses] = lambda indices, responses: responses
+    """Puts responses in the form of MLPerf's accuracy logs."""
+    config_errors: tuple[str, ...] = ()
+    config_warnings: tuple[str, ...] = ()
+    servers: ServerView | None = None
+    """The servers that the live view asks, where the system is remote."""
+    told: Callable[[list[slice]], dict[str, Any] | None] = lambda phases: None
+    """What the servers say they did, for the result: from the rows that each phase issued."""
+    watches: Mapping[Endpoint, ServerWatch] = field(default_factory=dict)
+    """What asks the servers that."""
+    counted: Callable[[], tuple[Mapping[Endpoint, int], Mapping[str, int]]] = lambda: ({}, {})
+    """Requests that each server answered with outputs, and what happened to connections."""
+    digests: Callable[[], dict[str, str]] = dict
+    """Hashes of the model as the servers describe it and of the data, to compare with those of another process."""
+    notes: list[str] = field(default_factory=list)
+    """What the user should know before the run."""
+    _loaded: list[backends.Backend] = field(default_factory=list)
+
+    def close(self) -> None:
+        for backend in self._loaded:
+            backend.close()
+
+
+def assemble(options: argparse.Namespace) -> Assembly:
+    """Load what the options name.  Raises ``UsageError`` and the errors of the parts, each one clear line."""
+    max_batch_size = options.max_batchsize or _MAX_BATCH_SIZE
+    if max_batch_size > MAX_BATCH_SIZE:
+        raise UsageError(f"--max-batchsize must be at most {MAX_BATCH_SIZE}, not {max_batch_size}")
+    threads = options.threads or spare_cores(options.instances)
+
+    model = _model(options)
+    loaded: list[backends.Backend] = []
+    if options.backend != "null":
+        tuning = backends.Tuning(max_batch_size, options.precision or "fp32", options.compile)
+        # What can be told before any weights are made is told first.
+        backends.check(options.backend, options.device, tuning)
+        weights = model.weights(cache_folder(), options.weights, backends.form(options.backend))
+        for _ in range(options.instances):
+            loaded.append(backends.load(options.backend, weights, options.device, threads, tuning))
+        if isinstance(model, FileModel):
+            model.shape_from(loaded[0])
+    if (options.accuracy or options.submission) and isinstance(model, FileModel):
+        given = "--accuracy" if options.accuracy else "--submission"
+        raise UsageError(f"{model.name} is a bare file without labels: run it without {given}")
+    if (options.accuracy or options.submission) and isinstance(model, DetectionJudge):
+        coco.check_evaluator()  # rather than after the run
+    try:
+        library = model.library(options.dataset_path, options.count, options.performance_sample_count)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    for backend in loaded[:1]:
+        fit(library, backend, model)
+    if loaded and loaded[0].fixed_batch_size is not None:
+        max_batch_size = loaded[0].fixed_batch_size
+
+    settings, errors = read_settings(options, model.name)
+    system: SystemUnderTest
+    service: Service | None
+    if options.backend == "null":
+        system = NullSystem(settings.mode)
+        service = None
+        computes = "answers at once, computes nothing"
+    else:
+        runs = [_run_batch(backend, model) for backend in loaded]
+        service = _Service(runs[0], library, max_batch_size, len(runs))
+        system = BatchedSystem(
+            f"{options.backend} {model.name} {options.device}",
+            runs,
+            library,
+            max_batch_size=max_batch_size,
+            max_queue_delay_s=options.max_queue_delay / 1e3,
+        )
+        computes = loaded[0].description
+    assembly = Assembly(
+        system,
+        library,
+        settings,
+        model.accuracy,
+        title=f"{options.backend} {model.name} {options.device}",
+        description={
+            "backend": options.backend,
+            "model": model.name,
+            "device": options.device,
+            "description": computes,
+            "threads": threads if loaded else None,
+            "instances": options.instances if loaded else None,
+            "max_batch_size": max_batch_size if loaded else None,
+            "max_queue_delay_ms": options.max_queue_delay if loaded else None,
+            "weights": str(weights) if loaded else None,
+            "reservations": list(model.reservations),
+        },
+        logged=model.logged,
+        config_errors=errors,
+        notes=list(model.reservations),
+        _loaded=loaded,
+    )
+    assembly.description["qps_source"] = size_traffic(settings, model.name, options, service, assembly.notes)
+    return assembly
+
+
+def spare_cores(instances: int = 1) -> int:
+    """For each of so many copies of a model: the machine's cores but one, which the generator uses."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, (cores - 1) // instances)
+
+
+def _model(options: argparse.Namespace) -> Model:
+    suffixes = tuple(form.value for form in Form)
+    if options.model not in models.MODELS and (options.model.endswith(suffixes) or os.sep in options.model):
+        if options.backend == "null":
+            raise UsageError("the null backend needs a named model for its data: drumfire run null digits")
+        if not Path(options.model).exists():
+            raise UsageError(f"no such model file: {options.model}")
+        return FileModel(Path(options.model))
+    return models.get(options.model)
+
+
+def fit(library: SampleLibrary, backend: backends.Backend, model: Model) -> None:
+    """See that the backend takes what the model's data is, before anything is computed, and lay the data out for it.
+
+    Raises ``BackendError``.
+    """
+    takes, gives = backend.sample_shape, model.input_shape
+
+    def taken(shape: tuple[int, ...]) -> bool:
+        return len(takes) == len(shape) and all(one in (None, other) for one, other in zip(takes, shape, strict=True))
+
+    if np.dtype(backend.sample_dtype) == model.input_dtype:
+        if taken(gives):
+            return
+        if isinstance(library, ArrayLibrary) and len(gives) == 3 and taken((*gives[1:], gives[0])):
+            library.lay_channels_last()
+            return
+    raise backends.BackendError(
+        f"the file takes {np.dtype(backend.sample_dtype)} of shape {list(takes)}, and {model.name}'s data is "
+        f"{model.input_dtype} of shape {list(gives)}: give another file with --weights"
+    )
+
+
+def _run_batch(backend: backends.Backend, model: Model) -> RunBatch:
+    size, run = backend.fixed_batch_size, backend.run
+    if size is not None:
+        run = Buckets({size: run}).run
+    return lambda batch: model.respond(run(batch))
+
+
+def read_settings(options: argparse.Namespace, model_name: str) -> tuple[TestSettings, tuple[str, ...]]:
+    """The rules' values, then user.conf, then the command line: each overrides the one before."""
+    settings, reader = TestSettings(), ConfigReader(options.round)
+    if reader.from_config(settings, options.user_conf, model_name, options.scenario) != 0:
+        raise UsageError(reader.errors[-1])
+    settings.scenario = Scenario[options.scenario]
+    settings.mode = Mode.AccuracyOnly if options.accuracy else Mode.PerformanceOnly
+    if options.submission:
+        settings.mode = Mode.SubmissionRun
+    if options.time is not None:
+        settings.min_duration_ms = round(options.time * 1000)
+    if options.count is not None:
+        settings.min_query_count = settings.max_query_count = options.count
+    if options.max_latency is not None:
+        settings.server_target_latency_ns = round(options.max_latency * 1e9)
+    if options.samples_per_query is not None:
+        settings.multi_stream_samples_per_query = options.samples_per_query
+    if options.qps is not None:
+        settings.server_target_qps = settings.offline_expected_qps = options.qps
+    return settings, tuple(reader.errors)
+
+
+class _Service:
+    """How fast the model answers, measured before the run on real samples; it warms the model up as well.
+
+    The best times count where they say how much traffic is to be drawn, so that it lasts for the run.
+    """
+
+    def __init__(self, run: RunBatch, library: SampleLibrary, max_batch_size: int, instances: int) -> None:
+        self._run, self._library = run, library
+        self._max_batch_size, self._instances = max_batch_size, instances
+        self._known: dict[int, list[float]] = {}
+
+    def _times(self, batch_size: int) -> list[float]:
+        """Of some batches of this size, s.  Raises ``BackendError`` when the model refuses it."""
+        if batch_size not in self._known:
+            self._known[batch_size] = self._measured(batch_size)
+        return self._known[batch_size]
+
+    def _measured(self, batch_size: int) -> list[float]:
+        indices = np.arange(batch_size) % min(self._library.performance_count, self._library.total_count)
+        self._library.load(indices)
+        try:
+            batch = self._library.batch(indices)
+            return service_times(lambda: self._run(batch), least=2)  # the first may still be warming up
+        except Exception as error:  # whatever a model may raise on the data
+            text = " ".join(str(error).split())[:300]
+            raise backends.BackendError(f"the model does not run on its data: {text}") from None
+        finally:
+            self._library.unload(indices)
+
+    def check(self) -> None:
+        self._times(1)
+
+    def query_seconds(self, samples: int) -> float:
+        """Run batch after batch."""
+        size = self._affordable(samples)
+        return samples / size * min(self._times(size))
+
+    def samples_per_second(self, *, together: bool) -> float:
+        if together:
+            size = self._affordable(self._max_batch_size)
+            return self._instances * size / min(self._times(size))
+        return self._instances / statistics.median(self._times(1))
+
+    def _affordable(self, samples: int) -> int:
+        """The largest batch for so many samples that does not take longer to measure than anybody wants to wait."""
+        return max(1, min(samples, self._max_batch_size, int(_LONGEST_BATCH_S / min(self._times(1)))))

@@ -1,0 +1,427 @@
+"""Assembling a run against remote servers: from the command's options to a system, a library and settings.
+
+As ``assembly`` does for models in this process.  What is asked of the servers here (what the model takes, how fast it
+answers) is asked before the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import numpy as np
+
+from drumfire.bench.assemble.local import Assembly, UsageError, read_settings
+from drumfire.bench.assemble.sizing import size_traffic
+from drumfire.bench.view.servers import ServerView
+from drumfire.loadgen import (
+    Mode,
+    Responses,
+    Scenario,
+    SystemUnderTest,
+    Test,
+    TestSettings,
+    run_on_fast_loop,
+)
+from drumfire.loadgen.system import IndexArray
+from drumfire.sut import models
+from drumfire.sut.data import inputs as samples
+from drumfire.sut.kserve.messages.exchange import MAX_MESSAGE_BYTES, Channel, Outputs, Part
+from drumfire.sut.kserve.messages.over_grpc import GrpcChannel, GrpcMessages
+from drumfire.sut.kserve.messages.over_http import HttpChannel, HttpMessages, model_path
+from drumfire.sut.kserve.messages.tensors import ModelInterface, pack_bytes
+from drumfire.sut.models.model import Model
+from drumfire.sut.remote.endpoint import Endpoint, Security, parse_header, parse_url
+from drumfire.sut.remote.kserve import memory as shared_memory
+from drumfire.sut.remote.kserve.client import Client
+from drumfire.sut.remote.kserve.discovery import Description, describe
+from drumfire.sut.remote.kserve.memory import SharedMemory
+from drumfire.sut.remote.kserve.samples import RemoteLibrary
+from drumfire.sut.remote.kserve.shared_system import SharedLibrary, SharedMemorySystem, infer_once
+from drumfire.sut.remote.kserve.statistics import ServerWatch
+from drumfire.sut.remote.kserve.system import RemoteSystem
+from drumfire.sut.remote.kserve.watch import WatchedSystem
+from drumfire.sut.remote.tritonclient import OfficialMessages, OfficialSystem
+
+_PERFORMANCE_COUNT = 500
+"""Samples in memory unless asked otherwise, where there are as many."""
+_IN_FLIGHT = 64
+"""Requests at a time where neither the scenario nor the user bounds them: Offline, Server through tritonclient, whose
+requests are tasks, and the connections of a Server run over HTTP, which carry one request each."""
+_PROBE_S = 0.3
+_PATIENCE_S = 20.0
+
+
+def assemble(options: argparse.Namespace, drawn: TestSettings | None = None) -> Assembly:
+    """Ask the servers what the options name.  Raises ``UsageError`` and the errors of the parts, each one line.
+
+    ``drawn`` are the settings of a run of which this process does a part: nothing is measured to find them, and the
+    servers are asked what they did by whoever sees the whole.
+    """
+    endpoints = _endpoints(options)
+    official = options.client == "tritonclient"
+    if official:
+        _check_official(options, endpoints)
+    shares = options.shared_memory != "none"
+    if shares:
+        if (options.max_batchsize or 1) > 1:
+            raise UsageError("--max-batchsize: a request in shared memory holds one sample: leave one of the two out")
+        shared_memory.check(options.shared_memory)
+    security = Security(options.tls_ca, options.tls_cert, options.tls_key, tuple(map(parse_header, options.header)))
+    found = run_on_fast_loop(_describe(endpoints, security, options.model, options.model_version))
+    interface = samples.resolve(found.interface, samples.parse_shapes(options.input))
+    batch_size = options.max_batchsize or 1
+    if batch_size > max(interface.max_batch_size, 1):
+        most = f"at most {interface.max_batch_size}" if interface.max_batch_size else "no batches"
+        raise UsageError(f"--max-batchsize {batch_size}: the server's {options.model} takes {most} in a request")
+
+    model = _model(options)
+    data = _inputs(options, model, interface)
+    settings, errors = read_settings(options, model.name if model is not None else options.model)
+    settings = drawn or settings
+    if model is None and settings.mode in (Mode.AccuracyOnly, Mode.SubmissionRun):
+        asked = "--accuracy" if settings.mode == Mode.AccuracyOnly else "--submission"
+        raise UsageError(
+            f"{asked} needs labels: name a data set with --input-data "
+            f"({', '.join(models.MODELS)}); what .npy or JSON data expects is compared in every run"
+        )
+    total = min(options.count or data.total_count, data.total_count)
+    messages: GrpcMessages | HttpMessages | OfficialMessages
+    if official:
+        messages = OfficialMessages(interface, "grpc" if endpoints[0].is_grpc else "http")
+    else:
+        messages = _messages(interface, endpoints[0], batch_size, shared=shares)
+    performance = min(options.performance_sample_count or _PERFORMANCE_COUNT, total)
+    unbounded = (Scenario.Server, Scenario.Offline) if official else (Scenario.Offline,)
+    concurrency = options.concurrency or (_IN_FLIGHT if settings.scenario in unbounded else None)
+    connections = options.connections or _connections(endpoints, settings, batch_size, concurrency)
+    memory: SharedMemory | None = None
+    library: RemoteLibrary
+    if shares and not isinstance(messages, OfficialMessages):
+        loaded = min(settings.performance_sample_count_override or performance, total)
+        memory = SharedMemory(
+            options.shared_memory,
+            endpoints,
+            security,
+            input_bytes=shared_memory.input_bytes(data, interface, total, loaded),
+            output_bytes=_output_bytes(data, interface, endpoints[0], security, options),
+            slots=_at_a_time(settings, batch_size, concurrency),
+        )
+        library = SharedLibrary(data, interface, messages, memory, total_count=total, performance_count=performance)
+    else:
+        library = RemoteLibrary(
+            data, interface, messages, total_count=total, performance_count=performance, batch_size=batch_size
+        )
+    system: RemoteSystem | OfficialSystem
+    if isinstance(messages, OfficialMessages):
+        system = OfficialSystem(
+            f"triton {options.model} through tritonclient",
+            library,
+            messages,
+            endpoints[0],
+            security,
+            respond=_respond(model, interface),
+            connections=connections,
+            concurrency=concurrency,
+            batch_size=batch_size,
+            deadline_s=options.request_timeout,
+            expects=data.expected(0) is not None,
+            max_message_bytes=options.max_message_size << 20,
+        )
+    else:
+        connecting = (_channels(messages, interface, security, options), endpoints, security)
+        details: dict[str, Any] = {
+            "respond": _respond(model, interface),
+            "connections": connections,
+            "concurrency": concurrency,
+            "deadline_s": options.request_timeout,
+            "least_in_flight": options.balance == "least-in-flight",
+            "expects": data.expected(0) is not None,
+        }
+        name = f"triton {options.model}"
+        if memory is not None:
+            assert isinstance(library, SharedLibrary)
+            system = SharedMemorySystem(name, library, messages, *connecting, memory=memory, **details)
+        else:
+            system = RemoteSystem(name, library, messages, *connecting, batch_size=batch_size, **details)
+    if options.metrics_url and len(options.metrics_url) != len(endpoints):
+        raise UsageError(f"--metrics-url: give one for each of the {len(endpoints)} servers, or none")
+    watches = {}
+    if drawn is None:
+        watches = {
+            endpoint: ServerWatch(endpoint, security, options.model, options.model_version, metrics_url)
+            for endpoint, metrics_url in zip(endpoints, options.metrics_url or [None] * len(endpoints), strict=True)
+        }
+    watched = WatchedSystem(system, watches)
+    assembly = Assembly(
+        watched,
+        library,
+        settings,
+        model.accuracy if model is not None else _no_accuracy,
+        logged=model.logged if model is not None else lambda indices, responses: responses,
+        title=f"triton {options.model} {', '.join(map(str, endpoints))}",
+        description={
+            "backend": "triton",
+            "model": options.model,
+            "device": None,
+            "description": f"{found.server}, {found.interface.platform or 'platform not told'}",
+            "threads": None,
+            "instances": None,
+            "max_batch_size": batch_size,
+            "max_queue_delay_ms": None,
+            "weights": None,
+            "reservations": list(model.reservations) if model is not None else [],
+            "remote": {
+                "urls": list(map(str, endpoints)),
+                "client": options.client,
+                "connections": connections * len(endpoints),
+                "concurrency": concurrency,
+                "input_data": data.description,
+                "shared_memory": options.shared_memory,
+                "dynamic_batching": found.dynamic_batching,
+                "response_cache": found.response_cache,
+            },
+        },
+        config_errors=errors,
+        servers=ServerView.of(
+            endpoints,
+            security,
+            options.model,
+            options.model_version,
+            options.metrics_url,
+        ),
+        told=watched.report,
+        watches=watches,
+        counted=lambda: (system.served, system.happened),
+        digests=lambda: _digests(interface, data, total, performance),
+    )
+    if found.configuration is None:
+        assembly.notes.append("the server tells no model configuration: batching is judged from the shapes")
+    service = _Service(system, library)
+    name = model.name if model is not None else options.model
+    if drawn is not None:
+        service.check()
+        return assembly
+    assembly.description["qps_source"] = size_traffic(settings, name, options, service, assembly.notes)
+    return assembly
+
+
+def _digests(interface: ModelInterface, data: samples.Inputs, total: int, performance: int) -> dict[str, str]:
+    """Of what the model takes and gives, and of the samples that fit in memory together."""
+    digest = hashlib.sha256(f"{data.name} {total} {performance}".encode())
+    for index in range(performance):
+        for tensor in data.sample(index):
+            digest.update(f"{tensor.shape}".encode())
+            digest.update(tensor.data)
+    return {"model": hashlib.sha256(repr(interface).encode()).hexdigest(), "data": digest.hexdigest()}
+
+
+def _endpoints(options: argparse.Namespace) -> list[Endpoint]:
+    urls = [url for option in options.url or () for url in option.split(",")]
+    if not urls:
+        raise UsageError(
+            "triton needs --url grpc://HOST:8001 or http://HOST:8000 (a server to try: drumfire triton-local)"
+        )
+    endpoints = [parse_url(url) for url in urls]
+    if len({endpoint.scheme for endpoint in endpoints}) > 1:
+        raise UsageError("--url: the servers of a run are all spoken to in one protocol")
+    if len(set(endpoints)) < len(endpoints):
+        raise UsageError("--url: a server is named twice; for more connections to it there is --connections")
+    return endpoints
+
+
+def _check_official(options: argparse.Namespace, endpoints: Sequence[Endpoint]) -> None:
+    """Refuse what tritonclient can not do."""
+    cannot = {
+        "more than one --url": len(endpoints) > 1,
+        "--balance least-in-flight": options.balance != "round-robin",
+        f"--shared-memory {options.shared_memory}": options.shared_memory != "none",
+        "--connections over gRPC": endpoints[0].is_grpc and (options.connections or 1) > 1,
+        "--max-message-size over HTTP": not endpoints[0].is_grpc
+        and options.max_message_size << 20 != MAX_MESSAGE_BYTES,
+    }
+    for what, asked in cannot.items():
+        if asked:
+            raise UsageError(f"{what} is not possible with --client tritonclient: leave it out, or leave out --client")
+
+
+async def _describe(endpoints: Sequence[Endpoint], security: Security, model: str, version: str) -> Description:
+    """What the model takes; the servers must agree."""
+    found: list[Description] = []
+    for endpoint in endpoints:
+        async with Client(endpoint, security) as client:
+            found.append(await describe(client, model, version))
+    for endpoint, one in zip(endpoints, found, strict=True):
+        if one.interface != found[0].interface:
+            raise UsageError(f"{endpoint} and {endpoints[0]} serve different models as {model!r}")
+    return found[0]
+
+
+def _model(options: argparse.Namespace) -> Model | None:
+    """The named model whose data are sent, and by whose rules answers are read."""
+    if options.input_data in models.MODELS:
+        return models.get(options.input_data)
+    return models.get(options.model) if options.input_data is None and options.model in models.MODELS else None
+
+
+def _inputs(options: argparse.Namespace, model: Model | None, interface: ModelInterface) -> samples.Inputs:
+    if model is not None:
+        try:
+            library = model.library(options.dataset_path, options.count, options.performance_sample_count)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        return samples.from_library(library, interface)
+    source = options.input_data or "random"
+    if source in ("random", "zero"):
+        kind: Literal["random", "zero"] = "random" if source == "random" else "zero"
+        return samples.generated(interface, kind=kind)
+    path = Path(source)
+    if path.is_dir():
+        return samples.from_npy(path, interface)
+    if path.is_file():
+        return samples.from_json(path, interface)
+    raise UsageError(
+        f"--input-data {source}: no such file or folder; give random, zero, {', '.join(models.MODELS)}, "
+        "a folder of .npy files or a JSON file"
+    )
+
+
+def _connections(
+    endpoints: Sequence[Endpoint], settings: TestSettings, batch_size: int, concurrency: int | None
+) -> int:
+    """To each server: one over gRPC, which carries any number of requests; over HTTP one for each request at a time."""
+    if endpoints[0].is_grpc:
+        return 1
+    return math.ceil(_at_a_time(settings, batch_size, concurrency) / len(endpoints))
+
+
+def _at_a_time(settings: TestSettings, batch_size: int, concurrency: int | None) -> int:
+    """Requests under way at most, where each takes something that there is not any number of."""
+    at_a_time = concurrency or _IN_FLIGHT
+    if settings.scenario == Scenario.SingleStream:
+        return 1
+    if settings.scenario == Scenario.MultiStream:
+        return min(at_a_time, math.ceil(settings.multi_stream_samples_per_query / batch_size))
+    return at_a_time
+
+
+def _messages(
+    interface: ModelInterface, endpoint: Endpoint, batch_size: int, *, shared: bool
+) -> GrpcMessages | HttpMessages:
+    return (GrpcMessages if endpoint.is_grpc else HttpMessages)(interface, batch_size=batch_size, shared=shared)
+
+
+def _output_bytes(
+    data: samples.Inputs, interface: ModelInterface, endpoint: Endpoint, security: Security, options: argparse.Namespace
+) -> list[int]:
+    """The size of each output of a sample, which a model that leaves sizes open tells by an answer only."""
+    known = shared_memory.output_bytes(interface)
+    if known is not None:
+        return known
+    messages = _messages(interface, endpoint, 1, shared=False)
+    messages.wanted = True
+    # Where samples differ in size, the largest is the one to ask.
+    count = 1 if shared_memory.is_fixed(interface) else min(options.count or data.total_count, data.total_count)
+    largest = max(map(data.sample, range(count)), key=lambda sample: sum(len(tensor.data) for tensor in sample))
+    batch = (1,) if interface.max_batch_size else ()
+    request = messages.request([Part((*batch, *tensor.shape), tensor.data) for tensor in largest])
+    channel = _channels(messages, interface, security, options)(endpoint)
+    return [output.nbytes for output in run_on_fast_loop(infer_once(endpoint, security, channel, request))]
+
+
+def _channels(
+    messages: GrpcMessages | HttpMessages, interface: ModelInterface, security: Security, options: argparse.Namespace
+) -> Any:
+    """Makes the protocol logic of a connection."""
+    most = options.max_message_size << 20
+
+    def grpc(endpoint: Endpoint) -> Channel:
+        assert isinstance(messages, GrpcMessages)
+        return GrpcChannel(
+            messages,
+            endpoint.authority,
+            tls=endpoint.tls,
+            metadata=security.headers,
+            max_message_bytes=most,
+            deadline_s=options.request_timeout,
+        )
+
+    def http(endpoint: Endpoint) -> Channel:
+        assert isinstance(messages, HttpMessages)
+        target = model_path(interface.name, interface.version) + "/infer"
+        return HttpChannel(messages, target, endpoint.authority, security.headers, most)
+
+    return grpc if isinstance(messages, GrpcMessages) else http
+
+
+def _respond(model: Model | None, interface: ModelInterface) -> Any:
+    """From a reply's outputs to a response for each sample."""
+
+    def respond(outputs: Outputs) -> Responses:
+        if not interface.max_batch_size:
+            outputs = [output[None] for output in outputs]
+        if model is not None:
+            return model.respond(outputs)
+        return [
+            b"".join(
+                pack_bytes(output[at].reshape(-1).tolist()) if output.dtype == np.object_ else output[at].tobytes()
+                for output in outputs
+            )
+            for at in range(len(outputs[0]))
+        ]
+
+    return respond
+
+
+def _no_accuracy(indices: IndexArray, responses: Responses) -> NoReturn:
+    raise ValueError("there are no labels to judge by")
+
+
+class _Service:
+    """How fast the servers answer, from short runs of the same system over the same library."""
+
+    def __init__(self, system: SystemUnderTest, library: RemoteLibrary) -> None:
+        self._system, self._library = system, library
+
+    def check(self) -> None:
+        self.query_seconds(1)
+
+    def query_seconds(self, samples: int) -> float:
+        settings = TestSettings(
+            scenario=Scenario.MultiStream,
+            multi_stream_samples_per_query=samples,
+            multi_stream_expected_latency_ns=50_000,
+        )
+        test = self._run(settings)
+        results = test.results()
+        assert results is not None
+        found = results.query_latency or results.latency
+        return found.percentiles[0.5] * 1e-9
+
+    def samples_per_second(self, *, together: bool) -> float:
+        if not together:
+            return 1.0 / self.query_seconds(1)
+        rate = 1.0 / self.query_seconds(1)
+        for _ in range(2):  # the first only tells how many samples the second is to have
+            settings = TestSettings(scenario=Scenario.Offline, offline_expected_qps=max(rate, 4 / _PROBE_S))
+            results = self._run(settings).results()
+            assert results is not None
+            rate = results.rates["samples_per_second"]
+        return rate
+
+    def _run(self, settings: TestSettings) -> Test:
+        settings.mode = Mode.PerformanceOnly
+        settings.min_duration_ms = round(_PROBE_S * 1000)
+        settings.min_query_count = 1
+        test = Test(self._system, self._library, settings, patience_s=_PATIENCE_S)
+        run_on_fast_loop(test.run())
+        faults = test.answers.faults
+        if faults.failed:
+            raise UsageError(f"the server does not answer: {faults.failed.most_common(1)[0][0]}")
+        if faults.unanswered:
+            raise UsageError(f"the server gave no answer within {_PATIENCE_S:g} s")
+        return test

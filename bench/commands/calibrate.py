@@ -1,0 +1,283 @@
+"""``drumfire calibrate``: how fast and how late this machine issues by itself, with a system that answers at once.
+
+Drives the null system through rows of tiny tests and shows what the result documents say.  Measures nothing itself;
+knows no model and saves no run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from drumfire.bench.assemble.local import UsageError
+from drumfire.bench.report import figures
+from drumfire.loadgen import VERSION, Mode, Scenario, Test, TestSettings, run_on_fast_loop
+from drumfire.loadgen.directory import document
+from drumfire.loadgen.environment import available_memory_bytes, describe
+from drumfire.sut.local.null import NullSystem, null_library
+
+DONE, INTERRUPTED = 0, 130
+
+_SERVER_RATES = (1e3, 1e4, 1e5, 1e6)
+_OFFLINE_RATE = 1e6
+_CEILING_LATENESS_NS = 100_000
+_CEILING_SHARE = 0.99
+"""At the ceiling, so much of the schedule's own rate is delivered at least."""
+_BISECTIONS = 4
+_SEARCH_ROWS = 16_000_000
+"""The search ends at the rate that would need more rows than this for a whole step: to draw them takes seconds."""
+_MOST_ROWS = 32_000_000
+"""Any test ends after so many rows, or sooner where memory is short."""
+_ROW_BYTES = 64
+"""Bytes of memory that a row takes while it is drawn, measured and judged; a little more than it needs."""
+_MEMORY_SHARE = 0.25
+_PROBE_S = 0.05
+_PROBE_LATENCY_NS = 100.0
+"""Shorter than a query of the null system takes, so that the probe's queries last."""
+_CLOSED_MARGIN = 1.5
+"""Queries drawn for a closed loop, over those that the probe's rate would take: what was measured while another
+program ran is too slow."""
+_LATE_RATE, _LATE_NS = 1e3, 1_000_000
+"""A p99 lateness above so much, at no more than this rate, is told with its mend."""
+
+Result = dict[str, Any]
+"""A result document, as ``drumfire.loadgen.directory.document`` makes it."""
+Row = dict[str, Any]
+
+
+@dataclass
+class Calibration:
+    """What was measured so far."""
+
+    rows: list[Row] = field(default_factory=list)
+    """As in calibration.schema.json."""
+    ceiling_qps: float | None = None
+    ceiling_is_lower_bound: bool = False
+    """Whether the search ended for want of memory, with every rate kept up with."""
+    """None where it was not searched, or not found yet."""
+    interrupted: bool = False
+
+
+def calibrate(options: argparse.Namespace) -> int:
+    """Measure what the options name, print it, and return the exit status.
+
+    ``options`` has ``scenario`` (a name or None for all), ``qps`` (1/s or None), ``time`` (s a row) and ``json``.
+    """
+    scenarios = _scenarios(options)
+    environment = describe()
+    found = Calibration()
+    try:
+        _measure(found, scenarios, options.qps, options.time)
+    except KeyboardInterrupt:
+        found.interrupted = True
+    if options.json:
+        result = {
+            "tool": f"Drumfire {VERSION}",
+            "environment": environment,
+            "time_s": options.time,
+            "rows": found.rows,
+            "ceiling_qps": found.ceiling_qps,
+            "ceiling_is_lower_bound": found.ceiling_is_lower_bound,
+            "interrupted": found.interrupted,
+        }
+        print(json.dumps(result, allow_nan=False))
+    else:
+        show(found, Console(highlight=False))
+    return INTERRUPTED if found.interrupted else DONE
+
+
+def _scenarios(options: argparse.Namespace) -> list[Scenario]:
+    """The scenarios to go through.  Raises ``UsageError`` where a rate is given to a closed loop."""
+    if options.scenario is None:
+        all_of_them = [Scenario.Server, Scenario.SingleStream, Scenario.MultiStream, Scenario.Offline]
+        return [Scenario.Server] if options.qps else all_of_them
+    scenario = Scenario[options.scenario]
+    if options.qps and scenario not in (Scenario.Server, Scenario.Offline):
+        raise UsageError(
+            f"--qps can not be set for {scenario.name}, where a query follows when the last is answered: leave it out"
+        )
+    return [scenario]
+
+
+def _measure(found: Calibration, scenarios: Iterable[Scenario], qps: float | None, time_s: float) -> None:
+    """Add row after row to ``found``, so that what an interrupt leaves is there."""
+    for scenario in scenarios:
+        if scenario == Scenario.Server:
+            kept_up = 0.0
+            for rate in _SERVER_RATES if qps is None else (qps,):
+                # What was asked for by its rate is done whole, or refused before it starts.
+                result = _server(rate, min(time_s, _most_rows() / rate) if qps is None else time_s)
+                found.rows.append(_row(result))
+                kept_up = rate if _keeps_up(result) else kept_up
+            if qps is None and kept_up:
+                _search(found, kept_up, time_s)
+        elif scenario == Scenario.Offline:
+            rate = qps or _OFFLINE_RATE
+            _tell(f"Offline, {figures.rate(rate)}")
+            found.rows.append(_row(_drive(time_s, scenario=scenario, offline_expected_qps=rate)))
+        else:
+            _tell(scenario.name)
+            found.rows.append(_row(_closed_loop(scenario, time_s)))
+
+
+def _search(found: Calibration, low: float, time_s: float) -> None:
+    """The highest rate that is kept up with: ``low`` is, and is doubled until one is not; then halves between them."""
+    best: Row | None = None
+
+    def keeps_up(rate: float) -> bool:
+        nonlocal best
+        result = _server(rate, time_s, "in search of the ceiling, ")
+        if not _keeps_up(result):
+            return False
+        best = _row(result)
+        return True
+
+    highest = max(min(_SEARCH_ROWS, _most_rows()) / max(time_s, 1.0), low)
+    failed = None
+    while failed is None and low < highest:
+        rate = min(2 * low, highest)
+        low, failed = (rate, None) if keeps_up(rate) else (low, rate)
+    if failed is not None:
+        high = failed
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if keeps_up(middle) else (low, middle)
+    found.ceiling_qps, found.ceiling_is_lower_bound = low, failed is None
+    if best is not None:
+        found.rows.append(best)
+
+
+def _server(rate: float, time_s: float, why: str = "") -> Result:
+    _tell(f"Server, {why}{figures.rate(rate)}")
+    return _drive(time_s, scenario=Scenario.Server, server_target_qps=rate)
+
+
+def _keeps_up(server: Result) -> bool:
+    rates = server["results"]
+    delivered, scheduled = (rates[f"result_{name}_samples_per_sec"] for name in ("completed", "scheduled"))
+    return bool(server["lateness_ns"]["p50"] < _CEILING_LATENESS_NS and delivered >= _CEILING_SHARE * scheduled)
+
+
+def _closed_loop(scenario: Scenario, time_s: float) -> Result:
+    """A closed loop for ``time_s``, or for as long as its queries fit into memory; a probe tells how many it takes."""
+    name = "single_stream" if scenario == Scenario.SingleStream else "multi_stream"
+    expected = f"{name}_expected_latency_ns"
+    probe = _row(_drive(_PROBE_S, scenario=scenario, **{expected: _PROBE_LATENCY_NS}))
+    rate = _CLOSED_MARGIN * max(probe["delivered_qps"], 1.0)
+    rows_a_second = rate * probe["samples_per_query"]
+    # Traffic is drawn for twice the duration, as the reference does.
+    return _drive(min(time_s, _most_rows() / rows_a_second), scenario=scenario, **{expected: 2e9 / rate})
+
+
+def _most_rows() -> float:
+    """How many rows a test may have here."""
+    available = available_memory_bytes()
+    return _MOST_ROWS if available is None else min(_MOST_ROWS, _MEMORY_SHARE * available / _ROW_BYTES)
+
+
+def _drive(time_s: float, **settings: Any) -> Result:
+    """The result document of one test of the null system that lasts ``time_s``."""
+    duration_ms = max(1, round(time_s * 1000))
+    requested = TestSettings(min_duration_ms=duration_ms, min_query_count=1, **settings)
+    test = Test(NullSystem(Mode.PerformanceOnly), null_library(), requested)
+    try:
+        run_on_fast_loop(test.run())
+        return document(test, {}, [])
+    finally:
+        test.record.close()
+
+
+def _row(result: Result) -> Row:
+    """What a result document says, a query: in Offline, whose one query holds every sample, a sample."""
+    lateness, overhead = result["lateness_ns"], result["overhead"]
+    samples = result["asked"]["samples_per_query"]
+    counted = 1 if result["scenario"] == Scenario.Offline.name else samples
+    return {
+        "scenario": result["scenario"],
+        "asked_qps": result["asked"]["qps"],
+        "delivered_qps": result["delivered"]["samples_per_second"] / counted,
+        "lateness_p50_us": lateness["p50"] / 1e3,
+        "lateness_p99_us": lateness["p99"] / 1e3,
+        "lateness_max_us": lateness["max"] / 1e3,
+        "early": lateness["early"],
+        "cpu_us_per_query": overhead["issuing_cpu_us_per_sample"] * counted,
+        "spin_share": overhead["pacer_spin_s"] / overhead["wall_s"],
+        "samples_per_query": samples,
+    }
+
+
+def _tell(what: str) -> None:
+    """A line before each row, where somebody watches.  No spinner: its thread would be measured as well."""
+    if sys.stderr.isatty():
+        print(f"measuring {what}", file=sys.stderr, flush=True)
+
+
+def show(found: Calibration, console: Console) -> None:
+    """Print the rows, and under them what they mean."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("\nscenario", no_wrap=True)
+    for heading in (
+        "asked\n/s", "delivered\n/s", "lateness\np50", "\np99", "\nmax", "\nearly", "CPU a\nquery", "spin\nshare",
+    ):  # fmt: skip
+        table.add_column(heading, justify="right", overflow="fold")
+    for row in found.rows:
+        table.add_row(
+            row["scenario"],
+            "-" if row["asked_qps"] is None else _number(row["asked_qps"]),
+            _number(row["delivered_qps"]),
+            *(figures.duration(row[f"lateness_{name}_us"] * 1e3) for name in ("p50", "p99", "max")),
+            f"{row['early']:,}",
+            figures.duration(row["cpu_us_per_query"] * 1e3),
+            figures.share(round(row["spin_share"], 3)),
+        )
+    console.print(table)
+    console.print()
+    for text, style in _meaning(found):
+        console.print(Text(text, style))
+
+
+def _number(per_second: float) -> str:
+    """At most nine letters wide: ``98,304``, ``1,000,000``, ``33.6 M``, ``659 M``."""
+    return figures.digits(per_second) if per_second < 1e7 else f"{figures.digits(per_second / 1e6)} M"
+
+
+def _meaning(found: Calibration) -> Iterator[tuple[str, str]]:
+    """Sentences and their styles."""
+    if found.ceiling_qps is not None:
+        least = "at least " if found.ceiling_is_lower_bound else ""
+        yield (
+            f"Ceiling: {least}{figures.rate(found.ceiling_qps)} in Server, the highest rate whose p50 lateness stays "
+            f"below {figures.duration(_CEILING_LATENESS_NS)} and {_CEILING_SHARE:.0%} of the schedule is delivered "
+            "(what is due together goes out in one burst).",
+            "bold",
+        )
+    scheduled = any(row["asked_qps"] is not None for row in found.rows)
+    closed = any(row["asked_qps"] is None for row in found.rows)
+    if scheduled:
+        yield "Lateness is what this machine adds to each latency that is measured at these rates.", ""
+    if closed:
+        yield "In SingleStream and MultiStream it is the time from an answer to the next query.", ""
+    late = [
+        row
+        for row in found.rows
+        if row["scenario"] == Scenario.Server.name
+        and row["asked_qps"] <= _LATE_RATE
+        and row["lateness_p99_us"] * 1e3 > _LATE_NS
+    ]
+    for row in late:
+        yield (
+            f"At {figures.rate(row['asked_qps'])} p99 lateness is {figures.duration(row['lateness_p99_us'] * 1e3)}: "
+            "free a core for the generator (end other programs), and set the performance governor (sudo cpupower "
+            "frequency-set -g performance).",
+            "yellow",
+        )
+    if found.interrupted:
+        yield "Interrupted: this is what was measured so far.", "yellow"

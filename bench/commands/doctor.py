@@ -1,0 +1,286 @@
+"""Is this machine fit to measure?  Each finding says how things stand and, where they are not well, the mend.
+
+Looks at packages, processor, clocks, timers and limits; changes nothing and runs no model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import importlib.util
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from drumfire.bench.report import figures
+from drumfire.loadgen import VERSION, installation, run_on_fast_loop
+from drumfire.loadgen.environment import describe, versions
+from drumfire.loadgen.pacer import Pacer
+from drumfire.sut.local.backends import BackendError
+from drumfire.sut.local.backends.onnxruntime import DISTRIBUTIONS, check_installation
+from drumfire.sut.remote.triton_local.environment import LocalTritonError, check_platform
+
+OK, NOTE, PROBLEM = "ok", "note", "problem"
+
+_STYLES = {OK: "green", NOTE: "yellow", PROBLEM: "bold red"}
+_DEVELOPMENT_EXTRAS = ("test", "lint")
+# Those that are read without a call into the kernel.
+_FAST_CLOCKS = ("tsc", "kvm-clock", "hyperv_clocksource_tsc_page", "arch_sys_counter")
+_SLOW_CLOCK_NS = 500
+_LATE_WAKE_NS = 1_000_000
+_SLEEPS = 200
+_SLEEP_NS = 2_000_000
+"""Longer than the pacer's largest window, so that each sleep is one."""
+_LEAST_FILES = 1024
+
+Found = dict[str, Any]
+
+
+def diagnose() -> Found:
+    """All findings as a JSON-ready dictionary.  Takes about half a second, most of it for the timers.
+
+    ``findings`` are dictionaries of ``name``, ``value`` (text), ``status`` (ok, note or problem) and ``mend`` (None
+    when ok); ``measured`` are the timers' figures, ns; ``environment`` is as in a run's result.
+    """
+    environment = describe(DISTRIBUTIONS)
+    measured = {"clock_read_ns": _clock_read_ns()} | run_on_fast_loop(_measure_timers())
+    findings = [
+        _python(),
+        *_packages(environment),
+        *_extras(),
+        _onnxruntime(environment),
+        _local_triton(),
+        *_machine(environment),
+        *_timing(environment, measured),
+        *_limits(),
+    ]
+    statuses = [finding["status"] for finding in findings]
+    worst = PROBLEM if PROBLEM in statuses else NOTE if NOTE in statuses else OK
+    return {"status": worst, "findings": findings, "measured": measured, "environment": environment}
+
+
+def exit_status(found: Found) -> int:
+    """0 when nothing is a problem, else 1."""
+    return 1 if found["status"] == PROBLEM else 0
+
+
+def show(found: Found, console: Console) -> None:
+    """Print the findings, each with its mend under it."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
+    for finding in found["findings"]:
+        status = finding["status"]
+        value = Text(finding["value"])
+        if finding["mend"]:
+            value.append(f"\n{finding['mend']}", _STYLES[status])
+        table.add_row(Text(status, _STYLES[status]), Text(finding["name"]), value)
+    console.print(table)
+    statuses = [finding["status"] for finding in found["findings"]]
+    problems, notes = statuses.count(PROBLEM), statuses.count(NOTE)
+    console.print(Text(f"\n{_count(problems, 'problem')}, {_count(notes, 'note')}", _STYLES[found["status"]]))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+
+
+def _finding(name: str, value: str, mend: str | None = None, status: str | None = None) -> Found:
+    """Well when there is no mend; a note, unless said otherwise, when there is."""
+    return {"name": name, "value": value, "status": status or (NOTE if mend else OK), "mend": mend}
+
+
+def _python() -> Found:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < (3, 11):  # noqa: UP036 - a checkout can be run where pip would have refused
+        return _finding("Python", version, "install Python 3.11 or newer", PROBLEM)
+    return _finding("Python", version)
+
+
+def _packages(environment: Found) -> Iterator[Found]:
+    found = dict(environment["versions"])
+    yield _finding("drumfire", VERSION)
+    for name in ("numpy", "hdrhistogram"):
+        yield _finding(name, found[name] or "no package data")
+    if importlib.util.find_spec("uvloop") is not None:
+        yield _finding("uvloop", found["uvloop"] or "no package data")
+    else:
+        mend = f"{installation.pip()} install uvloop: the standard loop serves fewer queries per second"
+        yield _finding("uvloop", "not installed", None if sys.platform == "win32" else mend)
+
+
+def _extras() -> Iterator[Found]:
+    """What each optional extra would add, as the installed package says."""
+    try:
+        requirements = importlib.metadata.requires("drumfire") or []
+        names = importlib.metadata.metadata("drumfire").get_all("Provides-Extra") or []
+    except importlib.metadata.PackageNotFoundError:
+        mend = f"{installation.pip()} install -e . in the checkout, so that its extras are known"
+        yield _finding("extras", "unknown: this is a checkout that is not installed", mend)
+        return
+    yield _finding("extras", f"each is added by: {installation.command('EXTRA')}")
+    for extra in names:
+        if extra in _DEVELOPMENT_EXTRAS:
+            continue
+        packages = versions(packages_of(extra, requirements))
+        if not packages:
+            continue
+        shown = ", ".join(f"{name} {version or 'missing'}" for name, version in packages.items())
+        # An extra that is not there is a choice, no fault.
+        yield _finding(f"[{extra}]", shown)
+
+
+def packages_of(extra: str, requirements: list[str]) -> list[str]:
+    """The distributions that an extra asks for, from the metadata's requirement lines."""
+    found = []
+    for line in requirements:
+        requirement, _, marker = line.partition(";")
+        name = re.match(r"\s*([A-Za-z0-9._-]+)", requirement)
+        if name and re.search(rf"""extra\s*==\s*["']{re.escape(extra)}["']""", marker):
+            found.append(name[1])
+    return found
+
+
+def _onnxruntime(environment: Found) -> Found:
+    installed = {name: environment["versions"][name] for name in DISTRIBUTIONS}
+    shown = ", ".join(f"{name} {version}" for name, version in installed.items() if version)
+    try:
+        check_installation()
+    except BackendError as error:
+        return _finding("ONNX Runtime", shown or "not installed", str(error), PROBLEM if shown else NOTE)
+    if environment["gpus"] and not installed["onnxruntime-gpu"]:
+        mend = f"to use the GPU: {installation.pip()} uninstall onnxruntime, then {installation.command('onnx-gpu')}"
+        return _finding("ONNX Runtime", shown, mend)
+    return _finding("ONNX Runtime", shown)
+
+
+def _local_triton() -> Found:
+    """Whether ``triton-local`` can start a server here."""
+    try:
+        check_platform()
+    except LocalTritonError as error:
+        # A server elsewhere is the usual case.
+        return _finding("triton-local", f"not on this machine: {error}")
+    return _finding("triton-local", "can be started")
+
+
+def _machine(environment: Found) -> Iterator[Found]:
+    yield _finding("CPU", environment["cpu"] or "unknown")
+    cores = environment["cores"]
+    one = "the generator and the model share one core, so that each delays the other: give this machine two or more"
+    yield _finding("cores", f"{cores} usable", one if cores == 1 else None)
+    governor = environment["governor"]
+    slow = "the clock rate follows the load, and latencies with it: sudo cpupower frequency-set -g performance"
+    yield _finding("governor", governor or "none is shown", slow if governor == "powersave" else None)
+    load = os.getloadavg()[0]
+    busy = "other programs are running: end them, or their work is measured as well"
+    yield _finding("load average", f"{load:.2f} over a minute", busy if load > max(cores / 4, 0.5) else None)
+    yield _finding("GPUs", "; ".join(environment["gpus"]) or "none is seen")
+
+
+def _timing(environment: Found, measured: Found) -> Iterator[Found]:
+    clock = environment["clock_source"]
+    switch = f"a slow clock: boot with clocksource=tsc, or use a machine with one of {', '.join(_FAST_CLOCKS[:2])}"
+    yield _finding("clock source", clock or "none is shown", switch if clock and clock not in _FAST_CLOCKS else None)
+    read = measured["clock_read_ns"]
+    slow = "reading the clock is slow here and each query does it: choose a faster clock source"
+    yield _finding("clock read", f"{read:.0f} ns", slow if read > _SLOW_CLOCK_NS else None)
+    loop = "uvloop" if importlib.util.find_spec("uvloop") is not None else "the standard loop"
+    if not measured["exact_timer"]:
+        mend = "no timerfd here: pacing costs up to 2 ms of polling a query; run on Linux"
+        yield _finding("timer", f"the loop's own, on {loop}", mend)
+    else:
+        yield _finding("timer", f"timerfd, on {loop}")
+    forbidden = (
+        "late wake-ups where the cores are busy: grant CAP_SYS_NICE (docker: --cap-add SYS_NICE), or ulimit -r 1"
+    )
+    permitted = measured["realtime"]
+    yield _finding(
+        "real-time", "permitted" if permitted else "not permitted, or one core alone", None if permitted else forbidden
+    )
+    wake = f"p50 {figures.duration(measured['wake_p50_ns'])}, p99 {figures.duration(measured['wake_p99_ns'])}"
+    late = "sleeps end late: free a core, or leave power saving (deep idle states) off"
+    yield _finding("wake-up lateness", wake, late if measured["wake_p99_ns"] > _LATE_WAKE_NS else None)
+    issue = f"p50 {figures.duration(measured['issue_p50_ns'])}, p99 {figures.duration(measured['issue_p99_ns'])}"
+    yield _finding("issue lateness", issue)
+
+
+def _clock_read_ns() -> float:
+    """What one read of the clock costs: the best of some rounds, as others only ever add to it."""
+    reads, best = 20_000, float("inf")
+    clock = time.monotonic_ns
+    for _ in range(5):
+        began = clock()
+        for _ in range(reads):
+            clock()
+        best = min(best, (clock() - began) / reads)
+    return best
+
+
+async def _measure_timers() -> Found:
+    """How late sleeps end, and how late a query would go out after the pacer has polled over the rest; ns."""
+    woke, issued = [], []
+    with Pacer() as pacer:
+        for _ in range(_SLEEPS):
+            deadline = time.monotonic_ns() + _SLEEP_NS
+            issued.append(await pacer.until(deadline) - deadline)
+            woke.append(pacer.woke_late_ns)
+            await asyncio.sleep(0)
+        exact_timer, realtime = pacer.exact_timer, pacer.priority.permitted
+    return {
+        "exact_timer": exact_timer,
+        "realtime": realtime,
+        "wake_p50_ns": _percentile(woke, 0.50),
+        "wake_p99_ns": _percentile(woke, 0.99),
+        "issue_p50_ns": _percentile(issued, 0.50),
+        "issue_p99_ns": _percentile(issued, 0.99),
+    }
+
+
+def _percentile(values: list[int], fraction: float) -> int:
+    return int(np.sort(values)[int(len(values) * fraction)])
+
+
+def _limits() -> Iterator[Found]:
+    memfd = hasattr(os, "memfd_create") and _works(lambda: os.close(os.memfd_create("drumfire-doctor")))
+    folder = tempfile.gettempdir()
+    yield _finding("memfd", "there" if memfd else f"not there: the run's table lies in {folder}", None)
+    shared = Path("/dev/shm")
+    if sys.platform == "linux":
+        usable = shared.is_dir() and _works(lambda: tempfile.TemporaryFile(dir=shared).close())
+        mend = "mount a tmpfs at /dev/shm (docker: --shm-size), which shared memory between processes needs"
+        yield _finding("/dev/shm", _free(shared) if usable else "not usable", None if usable else mend)
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = files == resource.RLIM_INFINITY
+    few = f"many connections need more: ulimit -n {_LEAST_FILES}"
+    yield _finding(
+        "open files", "no limit" if unlimited else f"at most {files:,}", few if 0 <= files < _LEAST_FILES else None
+    )
+
+
+def _works(attempt: Callable[[], object]) -> bool:
+    try:
+        attempt()
+    except OSError:
+        return False
+    return True
+
+
+def _free(folder: Path) -> str:
+    room = os.statvfs(folder)
+    return f"{room.f_bavail * room.f_frsize / 1e9:.1f} GB free"

@@ -1,0 +1,139 @@
+"""``drumfire models``: the models that can be run, on which backends, and what each needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from drumfire.loadgen import installation
+from drumfire.loadgen.environment import versions
+from drumfire.loadgen.rounds import built_in_values
+from drumfire.sut import models as known
+from drumfire.sut.local import backends
+from drumfire.sut.models.model import Form, Model
+from drumfire.sut.models.weights import bundle
+from drumfire.sut.models.weights.publication import PublishedNetwork
+
+_OWN = "yes"
+_SYNTHETIC = "synthetic only"
+
+
+def models() -> dict[str, Any]:
+    """The models as a JSON-ready dictionary."""
+    bounds = built_in_values()
+    return {
+        "models": [
+            {
+                "name": model.name,
+                "task": model.task,
+                "description": model.description,
+                "samples": model.total_count,
+                "input_shape": list(model.input_shape),
+                "quality_target": model.quality_target,
+                "server_latency_ms": bounds.get(f"{model.name}.Server.target_latency"),
+                "extra": model.extra,
+                "licence": model.licence,
+            }
+            for model in known.MODELS.values()
+        ],
+        "backends": [
+            {
+                "name": name,
+                "takes": backends.form(name).value,
+                "devices": list(backends.devices(name)),
+                "weights": {model.name: weights_for(name, model) for model in known.MODELS.values()},
+                "precisions": list(backends.precisions(name)),
+                "extra": backends.extra(name),
+                "versions": versions(backends.distributions(name)),
+            }
+            for name in backends.BACKENDS
+        ],
+    }
+
+
+def extras(backend: str, model: str, device: str) -> list[str]:
+    """The pip extras that a run of a backend on a model, named or a file, needs.  Raises ``BackendError``."""
+    backends.check(backend, device, backends.Tuning())
+    found = [backends.extra(backend, device)]
+    named, form = known.MODELS.get(model), backends.form(backend)
+    if named is None:
+        return found
+    if named.extra is not None:
+        found.append(named.extra)
+    if form is Form.TFLITE and not bundle.comes_as(named.name, form):
+        found.append("tflite-export")
+    return found
+
+
+def weights_for(backend: str, model: Model) -> str:
+    """On which weights the backend runs the model: its own, a published file, or random numbers only."""
+    if not isinstance(model, PublishedNetwork):
+        return _OWN
+    files = model.published_in(backends.form(backend))
+    return Path(files[0].file).suffix if files else _SYNTHETIC
+
+
+def table() -> str:
+    """Which backend takes which model, on which weights and devices, and why not: Markdown, for the README."""
+    models = list(known.MODELS.values())
+    headings = ["backend", "devices", *(model.name for model in models)]
+    lines = [headings, ["---"] * len(headings)]
+    why = []
+    for name in backends.BACKENDS:
+        weights = [weights_for(name, model) for model in models]
+        lines.append([f"`{name}`", ", ".join(backends.devices(name)), *weights])
+        if _SYNTHETIC in weights:
+            why.append(f"`{name}` takes {backends.form(name).value}")
+    rows = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"{rows}\n\n{_LEGEND.format(why=', '.join(why))}"
+
+
+_LEGEND = """\
+Every backend runs every model. *yes*: on the weights that come with it. A suffix: on a file that MLPerf published,
+where it has been fetched (a state dict, `.pth`, is exported first); one with operators that `tf` or TVM do not know is
+refused. *synthetic only*: on random weights, as MLPerf's file is in another form:
+{why}."""
+
+
+def show_models(found: dict[str, Any], console: Console) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("model", "samples", "target", "Server bound", "needs"):
+        table.add_column(heading, no_wrap=True)
+    for model in found["models"]:
+        table.add_row(
+            model["name"],
+            str(model["samples"]),
+            f"{model['quality_target']:.4g}",
+            f"{model['server_latency_ms']:g} ms",
+            Text(f"[{model['extra']}]" if model["extra"] else "nothing more"),
+        )
+    console.print(table)
+    for model in found["models"]:
+        console.print(Text.assemble("\n", (model["name"], "bold"), f": {model['description']}"))
+        console.print(Text(model["licence"], "dim"))
+    console.print()
+    _show_backends(found["backends"], console)
+    console.print()
+    console.print("or give the path of a file in the form that the backend takes", style="dim")
+    console.print(Text(f"what is needed is installed by: {installation.command('EXTRA')}"), soft_wrap=True)
+
+
+def _show_backends(found: list[dict[str, Any]], console: Console) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("backend", "takes", "on", "computes in", "here", "needs"):
+        table.add_column(heading, no_wrap=heading != "here")
+    for backend in found:
+        here = ", ".join(f"{name} {version}" for name, version in backend["versions"].items() if version)
+        table.add_row(
+            backend["name"],
+            backend["takes"],
+            " ".join(backend["devices"]),
+            " ".join(backend["precisions"]),
+            here or "not installed",
+            Text(f"[{backend['extra']}]"),
+        )
+    console.print(table)

@@ -1,0 +1,201 @@
+"""``drumfire prepare``: what a run needs besides the program, fetched with checksums or generated.
+
+fake draws a data set; check looks whether a data folder is whole; weights fetches a published file; quantize makes int8
+of a network's ONNX file, and judges and times both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import statistics
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+
+from drumfire.bench.assemble.local import UsageError, fit, spare_cores
+from drumfire.loadgen import SampleLibrary
+from drumfire.loadgen.environment import versions
+from drumfire.sut import models
+from drumfire.sut.cache import cache_folder
+from drumfire.sut.data import coco, fake, imagenet
+from drumfire.sut.fetch import fetch
+from drumfire.sut.local import backends
+from drumfire.sut.local.batcher import service_times
+from drumfire.sut.models.detector import DetectionJudge
+from drumfire.sut.models.imagenet import ImageNetClassifier
+from drumfire.sut.models.model import Accuracy, Calibrated, Form, Model
+from drumfire.sut.models.weights import quantization
+from drumfire.sut.models.weights.publication import SYNTHETIC, SYNTHETIC_MARK, Published, PublishedNetwork
+
+_QUANTIZED_FOR = "onnxruntime"
+_BATCH_SIZES = 1, 32
+_TURNS = 5
+_READ_TOGETHER = 8 * _BATCH_SIZES[-1]
+"""Samples in memory while a network is judged."""
+
+
+def fake_data(options: argparse.Namespace) -> int:
+    folder = options.output or Path(f"fake_{options.kind}")
+    fake.generate(options.kind, folder, options.count)
+    _console().print(f"{options.count} pictures are in {folder}: export DATA_DIR={folder.resolve()}")
+    return 0
+
+
+def check_data(options: argparse.Namespace) -> int:
+    """Read the lists and see that every picture is there."""
+    folder = options.dataset_path or Path(os.environ.get("DATA_DIR", ""))
+    if folder == Path():
+        raise UsageError("no data folder: give --dataset-path, or set DATA_DIR")
+    if options.kind == "imagenet":
+        labelled = imagenet.read(folder)
+        classes = len(set(labelled.labels.tolist()))
+        text = f"{len(labelled.files):,} pictures of {classes} classes"
+        whole = imagenet.VALIDATION_COUNT
+        found = len(labelled.files)
+    else:
+        layout = {layout.name: layout for layout in (coco.COCO, coco.OPENIMAGES)}[options.kind]
+        annotated = coco.read(folder, layout)
+        found, whole = len(annotated.files), layout.whole
+        text = f"{found:,} pictures with {len(annotated.annotations):,} annotations"
+    _console().print(f"{folder} holds {text}" + ("" if found == whole else f" (the real set has {whole:,})"))
+    return 0
+
+
+def weights(options: argparse.Namespace) -> int:
+    """Fetch a published file of weights to where runs look for it."""
+    published = _published(options)
+    path = cache_folder() / published.file
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=_console()) as progress:
+        shown = progress.add_task(published.file, total=None)
+        digest = fetch(
+            options.url or published.url,
+            path,
+            lambda done, whole: progress.update(shown, completed=done, total=whole),
+        )
+    _console().print(f"{path}: SHA-256 {digest}")
+    return 0
+
+
+def quantize(options: argparse.Namespace) -> int:
+    """Write the model's network in int8, then show what became of its accuracy and of its speed."""
+    model, console = models.get(options.model), _console()
+    source = model.weights(cache_folder(), options.weights, Form.ONNX)
+    _check_source(model, source, options.output)
+    if isinstance(model, DetectionJudge):
+        coco.check_evaluator()  # rather than when all else is done
+    try:
+        library = model.library(options.dataset_path, options.count)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    notes, samples = list(model.reservations), None
+    if isinstance(model, Calibrated):
+        samples = model.calibration(options.calibration_count)
+    else:
+        shown = min(options.calibration_count, library.total_count)
+        notes.append(f"calibrated on {shown} of the samples that it is judged on: {model.name} has no others here")
+        samples = _loaded(library, np.arange(shown))
+    for note in notes:
+        console.print(f"note: {note}", style="dim", markup=False)
+    target = options.output or cache_folder() / _int8_name(source, samples)
+    if options.output or not target.exists():
+        quantization.quantize(source, samples, target)
+    _compare(model, library, (source, target), console)
+    console.print(f"to run it: drumfire run {_QUANTIZED_FOR} {model.name} cpu --weights {target}", markup=False)
+    return 0
+
+
+def _check_source(model: Model, source: Path, output: Path | None) -> None:
+    if source.suffix != Form.ONNX.value:
+        raise UsageError(f"{source} is no ONNX file: give one with --weights")
+    if not source.is_file():
+        raise UsageError(f"no such file: {source}")
+    if isinstance(model, ImageNetClassifier) and model.state_dict_given and model.recipe != model.state_dict_recipe:
+        raise UsageError(
+            f"{model.name}'s state dict wants its pictures prepared otherwise than ONNX files do, and int8 is such a "
+            "file: give the published ONNX file with --weights"
+        )
+    if output is not None and SYNTHETIC in model.reservations and SYNTHETIC_MARK not in output.stem:
+        raise UsageError(f"--output {output}: put '{SYNTHETIC_MARK}' into the name, as the weights are random numbers")
+
+
+def _int8_name(source: Path, samples: npt.NDArray[Any]) -> str:
+    """By all that the file is made from."""
+    found = hashlib.sha256(source.read_bytes() + Path(quantization.__file__).read_bytes())
+    found.update(np.ascontiguousarray(samples).data)
+    found.update(str(versions(backends.distributions(_QUANTIZED_FOR))).encode())
+    return f"{source.stem}-int8-{found.hexdigest()[:12]}{Form.ONNX.value}"
+
+
+def _loaded(library: SampleLibrary, indices: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    library.load(indices)
+    return np.array(library.batch(indices))
+
+
+def _compare(model: Model, library: SampleLibrary, files: tuple[Path, Path], console: Console) -> None:
+    """Judge every sample on both and time the bare networks, then show it side by side."""
+    networks = [backends.load(_QUANTIZED_FOR, file, "cpu", spare_cores()) for file in files]
+    fit(library, networks[0], model)
+    sizes = (networks[0].fixed_batch_size,) if networks[0].fixed_batch_size else _BATCH_SIZES
+    before, after = _judged(model, library, networks, sizes[-1])
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in (model.name, "fp32", "int8"):
+        table.add_column(heading, justify="left" if heading == model.name else "right")
+    table.add_row("file", *(f"{file.stat().st_size / 1e6:,.3g} MB" for file in files))
+    table.add_row(f"{before.metric} of {before.total:,} samples", f"{before.value:.2%}", f"{after.value:.2%}")
+    for size in sizes:
+        batch = _loaded(library, np.arange(size) % library.total_count)
+        rates = [size / seconds for seconds in _batch_seconds(networks, batch)]
+        told = (f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}" for rate in rates)
+        table.add_row(f"samples/s, batches of {size}", *told)
+    console.print(table)
+    if not after.reached:
+        console.print(f"note: int8 is below the target of {after.target:.2%}", style="yellow")
+
+
+def _judged(
+    model: Model, library: SampleLibrary, networks: Sequence[backends.Backend], batch_size: int
+) -> list[Accuracy]:
+    everything = np.arange(library.total_count)
+    responses: list[list[bytes]] = [[] for _ in networks]
+    for part in np.split(everything, range(_READ_TOGETHER, everything.size, _READ_TOGETHER)):
+        library.load(part)
+        for indices in np.split(part, range(batch_size, part.size, batch_size)):
+            batch = library.batch(indices)
+            for network, given in zip(networks, responses, strict=True):
+                given += [bytes(one) for one in model.respond(network.run(batch))]
+    return [model.accuracy(everything, model.logged(everything, given)) for given in responses]
+
+
+def _batch_seconds(networks: Sequence[backends.Backend], batch: npt.NDArray[Any]) -> list[float]:
+    """The median time of each; in turns, as the machine's own speed changes."""
+    times: list[list[float]] = [[] for _ in networks]
+    for _ in range(_TURNS):
+        for network, of_network in zip(networks, times, strict=True):
+            of_network += service_times(partial(network.run, batch), least=1)
+    return [statistics.median(of_network) for of_network in times]
+
+
+def _published(options: argparse.Namespace) -> Published:
+    model = models.get(options.model)
+    if not isinstance(model, PublishedNetwork):
+        raise UsageError(f"{model.name} comes with its weights: nothing to fetch")
+    files = {published.file: published for published in model.published}
+    if options.file is None:
+        return model.published[0]
+    if options.file not in files:
+        raise UsageError(f"{model.name} has no published file {options.file!r}; available: {', '.join(files)}")
+    return files[options.file]
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True)

@@ -1,0 +1,367 @@
+"""``drumfire run``: assemble, drive, judge, save, show.  Reads top to bottom as a run goes."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import shlex
+import sys
+import urllib.parse
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+from rich.console import Console
+
+from drumfire.bench import interrupts
+from drumfire.bench.assemble import local, remote
+from drumfire.bench.assemble.local import Assembly, UsageError
+from drumfire.bench.fleet import run as fleet
+from drumfire.bench.fleet.run import FleetTest
+from drumfire.bench.peak import probing
+from drumfire.bench.report import terminal
+from drumfire.bench.view.dashboard import Dashboard
+from drumfire.bench.view.generators import FleetView
+from drumfire.loadgen import Mode, Scenario, Test, run_on_fast_loop, trace
+from drumfire.loadgen.audit_config import audited
+from drumfire.loadgen.confidence import StopRule, UntilConfident
+from drumfire.loadgen.directory import check_output, document, percentile_name, prepare, save
+from drumfire.loadgen.environment import describe
+from drumfire.loadgen.logs import logged_responses
+from drumfire.loadgen.record import Status
+from drumfire.loadgen.results import distribution
+from drumfire.loadgen.settings import effective
+from drumfire.sut.local import backends
+from drumfire.sut.local.batcher import batch_sizes
+
+VALID, INVALID, INTERRUPTED = 0, 1, 130
+SCORE = "accuracy.txt"
+"""In a run's directory: how good its answers were, under the name and with the line that submissions want."""
+_CONFIDENT_SHARE = 4
+"""How many times its least duration a run may take to be confident, unless told."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do one run and return the exit status."""
+    messages = Console(stderr=options.json, highlight=False, soft_wrap=True)
+    _check(options)
+    folder = options.output or new_folder(options)
+    check_output(folder)
+    with assembled(options) as assembly:
+        _audit(assembly, options)
+        if options.find_peak_performance:
+            test, result = _search(assembly, options, folder, messages)
+        else:
+            test, result = perform(assembly, options, folder, messages, _rule(assembly, options))
+    if options.json:
+        print(json.dumps(result, allow_nan=False))
+    else:
+        terminal.show(result, Console(highlight=False))
+    if test.interrupted is not None:
+        return INTERRUPTED
+    return VALID if result["validity"] == "VALID" else INVALID
+
+
+@contextlib.contextmanager
+def assembled(options: argparse.Namespace) -> Iterator[Assembly]:
+    """What the options name, ready to be driven."""
+    fleet.check(options)
+    assembly = _assemble(options)
+    try:
+        yield assembly
+    finally:
+        assembly.close()
+
+
+def perform(
+    assembly: Assembly, options: argparse.Namespace, folder: Path, messages: Console, rule: StopRule | None = None
+) -> tuple[Test, dict[str, Any]]:
+    """One run from its settings to its saved result, which is returned with it.
+
+    ``interrupts`` are ignored from its end on: what follows is to tell what was measured.
+    """
+    interrupts.abandon()
+    timestamps = sys.stderr if options.json else None
+    test: Test
+    if fleet.asked(options):
+        test = FleetTest(assembly, options, timestamps)
+    else:
+        test = Test(
+            assembly.system,
+            assembly.library,
+            assembly.settings,
+            config_warnings=assembly.config_warnings,
+            config_errors=assembly.config_errors,
+            patience_s=options.patience,
+            rule=rule,
+            timestamps=timestamps,
+        )
+    prepare(folder, test.record.rows, assembly.system.columns)
+    warnings = test.foreseen()
+    for text in warnings:
+        messages.print(f"warning: {text}", style="yellow", markup=False)
+    for text in assembly.notes:
+        messages.print(f"note: {text}", style="dim", markup=False)
+    environment = describe(_distributions(options))
+    _drive(test, assembly, options)
+    result = _document(test, assembly, options, folder, environment, warnings)
+    _save(test, result, folder, options)
+    return test, result
+
+
+def _document(
+    test: Test,
+    assembly: Assembly,
+    options: argparse.Namespace,
+    folder: Path,
+    environment: dict[str, Any],
+    warnings: list[str],
+) -> dict[str, Any]:
+    for kept in test.answers.kept:
+        kept.responses = assembly.logged(test.record.sample_index[kept.rows], kept.responses)
+    sections = {
+        "command": shlex.join(["drumfire", *options.words]),
+        "system": assembly.description | _batching(test) | {"server": _told(test, assembly)},
+        "accuracy": _accuracy(test, assembly),
+        "environment": environment,
+        "directory": str(folder),
+    }
+    if isinstance(test, FleetTest):
+        sections["hosts"] = test.section()
+        warnings = warnings + test.warnings()
+    if isinstance(test.rule, UntilConfident):
+        sections["confidence"] = _confidence(test.rule)
+    result = document(test, sections, warnings)
+    _judge_accuracy(result)
+    return result
+
+
+def _save(test: Test, result: dict[str, Any], folder: Path, options: argparse.Namespace) -> None:
+    if options.trace:
+        trace.write(test, folder / trace.TRACE)
+    save(test, result, folder)
+    if result["accuracy"] is not None:
+        (folder / SCORE).write_text("\n".join(result["accuracy"]["lines"]) + "\n", encoding="utf-8")
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse options that contradict each other, before anything is loaded."""
+    if options.accuracy and options.submission:
+        raise UsageError("--submission holds an accuracy run: leave --accuracy out")
+    if options.audit_conf is not None and not options.audit_conf.is_file():
+        raise UsageError(f"--audit-conf: no such file: {options.audit_conf}")
+    if options.find_peak_performance:
+        probing.check(options)
+    other = options.scenario != Scenario.Server.name or options.accuracy or options.find_peak_performance
+    if options.until_confident is not None and other:
+        raise UsageError("--until-confident is for a performance run of the Server scenario: leave it out")
+
+
+def _audit(assembly: Assembly, options: argparse.Namespace) -> None:
+    """Lay the audit file over the settings."""
+    if options.audit_conf is None:
+        return
+    assembly.settings, warnings, errors = audited(assembly.settings, options.audit_conf)
+    if errors:
+        raise UsageError(errors[0])
+    assembly.config_warnings += warnings
+
+
+def _rule(assembly: Assembly, options: argparse.Namespace) -> UntilConfident | None:
+    if options.until_confident is None:
+        return None
+    library = assembly.library
+    settings = effective(assembly.settings, library.total_count, library.performance_count)
+    limit_ms = round(options.until_confident * 1000) or _CONFIDENT_SHARE * settings.min_duration_ms
+    if limit_ms < settings.min_duration_ms:
+        least_s = settings.min_duration_ms / 1000
+        raise UsageError(f"--until-confident {options.until_confident:g} is less than the run's {least_s:g} s (--time)")
+    return UntilConfident(settings, limit_ms)
+
+
+def _confidence(rule: UntilConfident) -> dict[str, Any]:
+    return {
+        "verdict": rule.verdict.value,
+        "queries": rule.count.queries,
+        "over": rule.count.over,
+        "limit_s": (rule.limit_ms or 0) / 1000,
+    }
+
+
+def _search(
+    assembly: Assembly, options: argparse.Namespace, folder: Path, messages: Console
+) -> tuple[Test, dict[str, Any]]:
+    """Search for the peak: the full run there is what is saved, and the search is told with it."""
+    prepare(folder, 0, assembly.system.columns)
+    for text in assembly.notes:
+        messages.print(f"note: {text}", style="dim", markup=False)
+    assembly.description["qps_source"] = "search"
+    environment = describe(_distributions(options))
+
+    def drive(test: Test, title: str, probes: list[tuple[float, bool]]) -> None:
+        interrupts.abandon()
+        _drive(test, assembly, options, title, probes)
+
+    try:
+        found = probing.find(assembly, options, folder, drive, lambda line: messages.print(line, markup=False))
+    except KeyboardInterrupt:
+        messages.print(f"to go on with this search: {_again(options, folder)}", markup=False)
+        raise
+    result = _document(found.test, assembly, options, folder, environment, [])
+    result["search"] = found.section
+    if found.reasons:
+        result |= {"validity": "INVALID", "reasons": found.reasons + result["reasons"]}
+    if found.interrupted:
+        messages.print(f"to go on with this search: {_again(options, folder)}", markup=False)
+    else:
+        _save(found.test, result, folder, options)
+    return found.test, result
+
+
+def _again(options: argparse.Namespace, folder: Path) -> str:
+    """The command of this run with its folder."""
+    return shlex.join(["drumfire", *options.words, *([] if options.output else ["--output", str(folder)])])
+
+
+def _assemble(options: argparse.Namespace) -> Assembly:
+    if options.backend == "triton":
+        return remote.assemble(options)
+    if options.url:
+        raise UsageError(f"--url is for servers: drumfire run triton {options.model} --url {options.url[0]}")
+    return local.assemble(options)
+
+
+def _distributions(options: argparse.Namespace) -> Sequence[str]:
+    """The packages whose versions belong in the result."""
+    if options.backend == "triton":
+        return ("hpack",) if options.client == "drumfire" else ("tritonclient", "grpcio")
+    return () if options.backend == "null" else backends.distributions(options.backend)
+
+
+def new_folder(options: argparse.Namespace, kind: str = "") -> Path:
+    """Where a run goes that was not told where."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    model = Path(options.model).stem
+    where = urllib.parse.urlsplit(options.url[0]).scheme if options.url else options.device
+    name = f"{stamp}-{options.backend}-{model}-{where}-{options.scenario}"
+    kinds = {
+        "-accuracy": options.accuracy,
+        "-submission": options.submission,
+        "-peak": options.find_peak_performance,
+    }
+    name += kind + "".join(kind for kind, asked in kinds.items() if asked)
+    folder = Path("runs") / name
+    number = 1
+    while folder.exists():
+        number += 1
+        folder = folder.with_name(f"{name}-{number}")
+    return folder
+
+
+def _drive(
+    test: Test,
+    assembly: Assembly,
+    options: argparse.Namespace,
+    title: str | None = None,
+    probes: Sequence[tuple[float, bool]] = (),
+) -> None:
+    """Run the test on the fast loop under the live view; Ctrl-C and SIGTERM end it early, all kept.
+
+    ``interrupts`` are ignored from its end on.  ``title`` and ``probes`` (load, and whether it passed) are those of a
+    search, of which the test is a part.
+    """
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        interrupts.tell(lambda reason: loop.call_soon_threadsafe(test.interrupt, reason))
+        try:
+            await test.run()
+        finally:
+            interrupts.ignore()
+            await asyncio.sleep(0)  # in which the test hears of a signal that came before
+
+    plain = options.json or not sys.stdout.isatty()
+    stream: Literal["stdout", "stderr"] = "stderr" if options.json else "stdout"
+    live: Dashboard
+    if isinstance(test, FleetTest):
+        live = FleetView(test, assembly.title, plain=plain, stream=stream, server=assembly.servers)
+    else:
+        live = Dashboard(
+            test, title or assembly.title, plain=plain, stream=stream, server=assembly.servers, probes=probes
+        )
+    with contextlib.nullcontext() if options.no_dashboard else live:
+        run_on_fast_loop(main())
+
+
+def _batching(test: Test) -> dict[str, Any]:
+    """How the batcher worked, from the columns it wrote: batches by size, waiting and computing times in ns."""
+    columns = test.record.columns
+    if "batch_size" not in columns:
+        return {"batch_sizes": None, "queue_ns": None, "service_ns": None}
+    issued = slice(0, test.record.issued_rows)
+    good = columns["status"][issued] == Status.OK
+    begun = columns["begun"][issued][good]
+    percentiles = (0.5, 0.99)
+
+    def figures(values: Any) -> dict[str, int]:
+        found = distribution(values, percentiles)
+        return {percentile_name(p): found.percentiles[p] for p in percentiles}
+
+    return {
+        "batch_sizes": {str(size): n for size, n in batch_sizes(columns["batch_size"][issued][good]).items()},
+        "queue_ns": figures(begun - columns["issued"][issued][good]),
+        "service_ns": figures(columns["completed"][issued][good] - begun),
+    }
+
+
+def _told(test: Test, assembly: Assembly) -> dict[str, Any] | None:
+    """What remote servers say of the run."""
+    # Where generators were lost these are row numbers, which index a column as a slice does.
+    return assembly.told([cast(slice, test.rows(terminal)) for terminal in test.reports])
+
+
+def _accuracy(test: Test, assembly: Assembly) -> dict[str, Any] | None:
+    if test.effective.mode not in (Mode.AccuracyOnly, Mode.SubmissionRun):
+        return None
+    rows = sum(phase.rows for phase in test.phases if phase.accuracy)  # they come first
+    answers = [(row, data) for row, data in logged_responses(test.answers.kept, test.phases) if row < rows]
+    if not answers:
+        return None
+    logged = np.array([row for row, _ in answers])
+    found = assembly.accuracy(test.record.sample_index[logged], [data for _, data in answers])
+    return {
+        "metric": found.metric,
+        "value": found.value,
+        "good": found.good,
+        "total": found.total,
+        "expected": assembly.library.total_count,
+        "target": found.target,
+        "met": found.reached,
+        "lines": found.lines,
+    }
+
+
+def _judge_accuracy(result: dict[str, Any]) -> None:
+    """An accuracy run that misses the model's target, or answered nothing, is INVALID."""
+    if result["mode"] not in (Mode.AccuracyOnly.name, Mode.SubmissionRun.name):
+        return
+    accuracy = result["accuracy"]
+    if accuracy is None:
+        result["reasons"].append("No sample was answered.")
+        result["validity"] = "INVALID"
+        return
+    if accuracy["total"] < accuracy["expected"]:
+        result["reasons"].append(
+            f"Only {accuracy['total']} of {accuracy['expected']} samples were answered: the accuracy is that of a part."
+        )
+    if not accuracy["met"]:
+        result["reasons"].append(
+            f"Accuracy {accuracy['value']:.3%} is below the target of {accuracy['target']:.3%}: "
+            "check --weights, and that the backend computes what the model was trained for."
+        )
+    if result["reasons"]:
+        result["validity"] = "INVALID"

@@ -1,0 +1,116 @@
+"""``make run``: one system through several scenarios, each a ``drumfire run`` of its own, and a table of them all.
+
+    python -m drumfire.bench.commands.scenarios [--scenarios "Server Offline"] BACKEND MODEL ... (as ``drumfire run``)
+
+Measures nothing: what it tells of a run is read from the run's folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from drumfire.bench.report import figures
+from drumfire.loadgen import Scenario, installation
+from drumfire.loadgen.directory import RESULT
+
+_VALID, _INVALID, _INTERRUPTED = 0, 1, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 when all runs are VALID, 1 when one is INVALID; any other status of a run is returned and ends the rest."""
+    parser = argparse.ArgumentParser(prog="drumfire.bench.commands.scenarios", allow_abbrev=False)
+    names = [scenario.name for scenario in Scenario]
+    parser.add_argument("--scenarios", default=" ".join(names), metavar="'NAME ...'", help="default: all")
+    options, words = parser.parse_known_args(arguments)
+    scenarios = options.scenarios.split()
+    console = Console(highlight=False, soft_wrap=True)
+    folder = Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-scenarios"
+    status = _run_all(scenarios, words, folder, console)
+    found = [(name, json.loads((folder / name / RESULT).read_bytes())) for name in _saved(scenarios, folder)]
+    if found:
+        console.print()
+        console.print(table(found), soft_wrap=False)
+        console.print(f"\nsaved in {folder}/SCENARIO; runs of your own: {installation.program('drumfire')} run --help")
+    return status
+
+
+def table(found: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
+    """A row for each scenario and its result document."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("scenario", "result", "metric", "", "p99 latency"):
+        shown.add_column(heading, no_wrap=heading != "")
+    for name, result in found:
+        validity, metric = result["validity"], result["metric"]
+        latency = result["query_latency_ns"] or result["latency_ns"]  # as the scenario is judged
+        value = ""
+        if metric is not None:
+            duration = metric["unit"] == "ns"
+            value = figures.duration(metric["value"]) if duration else figures.rate(metric["value"])
+        shown.add_row(
+            name,
+            Text(validity, "green" if validity == "VALID" else "bold red"),
+            value,
+            metric["name"] if metric is not None else "",
+            figures.duration(latency["p99"]) if latency is not None else "",
+        )
+    return shown
+
+
+def _run_all(scenarios: Sequence[str], words: Sequence[str], folder: Path, console: Console) -> int:
+    worst = _VALID
+    stop = _Stop()
+    for number, name in enumerate(scenarios, 1):
+        console.print(Text(f"\n{number} of {len(scenarios)}: {name}\n", "bold"))
+        own = ["--scenario", name, "--output", str(folder / name)]
+        status = stop.run([sys.executable, "-P", "-m", "drumfire", "run", *words, *own])
+        if status not in (_VALID, _INVALID):
+            return status
+        worst = max(worst, status)
+    return worst
+
+
+class _Stop:
+    """Runs processes one after the other until Ctrl-C or SIGTERM, which end the one that runs as well."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._came: set[int] = set()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def run(self, command: Sequence[str]) -> int:
+        """The status of the process."""
+        if not self._came:
+            self._process = subprocess.Popen(command)
+            self._pass_on()
+            status = self._process.wait()
+        return _INTERRUPTED if self._came else status
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self._came.add(number)
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        # Only SIGTERM, which make sends to its own children alone: a terminal's Ctrl-C has reached the run already.
+        if signal.SIGTERM in self._came and self._process is not None:
+            self._process.terminate()
+
+
+def _saved(scenarios: Sequence[str], folder: Path) -> Iterator[str]:
+    return (name for name in scenarios if (folder / name / RESULT).is_file())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""``drumfire triton-local``: a real Triton on this machine until Ctrl-C, to try remote runs without a server at hand.
+
+Knows the screen; starting and ending the server is ``drumfire.sut.remote.triton_local.server``'s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from rich.console import Console
+
+from drumfire.loadgen import installation
+from drumfire.sut.remote.triton_local.server import MODELS, USUAL_PORTS, LocalTriton
+
+
+def triton_local(options: argparse.Namespace) -> int:
+    """0 after Ctrl-C or SIGTERM, 1 when the server ended by itself.  Raises ``LocalTritonError``."""
+    console = Console(stderr=options.json, highlight=False, markup=False, soft_wrap=True)
+    with LocalTriton(say=console.print, ports=USUAL_PORTS) as triton:
+        try:
+            _announce(triton, console, as_json=options.json)
+            triton.wait()
+            print(f"drumfire: Triton ended by itself: {triton.last_line()}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            return 0
+
+
+def _announce(triton: LocalTriton, console: Console, *, as_json: bool) -> None:
+    grpc, http, metrics = f"grpc://{triton.grpc}", f"http://{triton.http}", f"http://{triton.metrics}/metrics"
+    if as_json:
+        ready = {"grpc": grpc, "http": http, "metrics": metrics, "pid": triton.pid, "models": MODELS}
+        print(json.dumps(ready), flush=True)
+        return
+    drumfire = installation.program("drumfire")
+    console.print(
+        f"Triton is ready (Ctrl-C ends it){_other_ports(triton)}\n\n"
+        f"    gRPC      {grpc}\n    HTTP      {http}\n    metrics   {metrics}\n    models    {', '.join(MODELS)}\n\n"
+        f"    {drumfire} run triton digits --url {grpc} --scenario Server --qps 200 --time 10\n"
+        f"    {drumfire} run triton digits --url {http} --scenario Offline --accuracy\n"
+    )
+
+
+def _other_ports(triton: LocalTriton) -> str:
+    """Which of Triton's usual ports were another program's."""
+    found = [int(address.rpartition(":")[2]) for address in (triton.grpc, triton.http, triton.metrics)]
+    taken = [str(usual) for usual, own in zip(USUAL_PORTS, found, strict=True) if own != usual]
+    return f"; on other ports, as a program has {', '.join(taken)}" if taken else ""

@@ -1,0 +1,61 @@
+"""The journal of a search: every probe that was finished, a line each, on the disk before the next one starts.
+
+A search that was broken off, however rudely, goes on from here.  Knows files and nothing of probing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from drumfire.bench.assemble.local import UsageError
+from drumfire.bench.peak.search import Ask, Outcome, Probe
+
+JOURNAL = "search.jsonl"
+
+
+class Journal:
+    """A file of lines: what is searched for, then each probe.  A half-written last line is as good as none."""
+
+    def __init__(self, path: Path, subject: Mapping[str, Any]) -> None:
+        """Open or begin it.  Raises ``UsageError`` where the file is of a search for something else."""
+        self._path = path
+        self.probes: list[Probe] = []
+        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+        whole = lines[:-1]  # what follows the last line feed was not finished
+        if not whole:
+            self._write("w", {"search": dict(subject)})
+            return
+        try:
+            before = json.loads(whole[0])["search"]
+            self.probes = [_probe(json.loads(line)) for line in whole[1:]]
+        except (ValueError, KeyError, TypeError):
+            raise UsageError(f"{path} is not the journal of a search: choose another --output, or remove it") from None
+        differs = [
+            name for name in {**before, **subject} if before.get(name) != json.loads(json.dumps(subject)).get(name)
+        ]
+        if differs:
+            raise UsageError(
+                f"{path} is of another search (it differs in {', '.join(sorted(differs))}): give the options of that "
+                "search to go on with it, or choose another --output"
+            )
+        if lines[-1]:
+            os.truncate(path, sum(len(line.encode()) + 1 for line in whole))
+
+    def add(self, probe: Probe) -> None:
+        self.probes.append(probe)
+        self._write("a", {"ask": asdict(probe.ask), "outcome": asdict(probe.outcome)})
+
+    def _write(self, mode: str, line: Mapping[str, Any]) -> None:
+        with open(self._path, mode, encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _probe(line: Mapping[str, Any]) -> Probe:
+    return Probe(Ask(**line["ask"]), Outcome(**line["outcome"]))

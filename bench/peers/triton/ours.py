@@ -1,0 +1,93 @@
+"""Drumfire's side: one run of the command line, as a person would do it, told as figures.
+
+Its figures are read from the run's result and columns; the CPU of a request is that of the measured phase, as the start
+of a Python program is none of a request's cost; that of the whole process stands beside it.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from drumfire.bench.peers.process import MeasurementError, run
+from drumfire.bench.peers.triton.case import INPUT, Case, Server
+from drumfire.bench.peers.triton.server import watched
+
+_JUDGED = (0, 1)
+"""A run that is INVALID, as its latency bound was missed, has been measured all the same."""
+
+
+def measure(server: Server, case: Case, seconds: float) -> dict[str, float]:
+    """Raises ``MeasurementError``, also where a sample failed or was not answered."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made) / "run"
+        with watched(server, case.model) as served:
+            done = run(command(f"{case.protocol}://{case.address(server)}", case, seconds, folder), fine=_JUDGED)
+        columns = {name: np.load(folder / "columns" / f"{name}.npy") for name in ("scheduled", "sent", "completed")}
+    figures = read_result(done.document, columns)
+    if figures["requests"] > served.requests:
+        raise MeasurementError(f"Drumfire counts {figures['requests']:.0f} replies, the server {served.requests}")
+    return figures | {
+        # The server's count has the requests that sized the traffic as well.
+        "whole_cpu_ns_per_request": done.cpu_s / served.requests * 1e9,
+        "server_cpu_ns_per_request": served.cpu_ns_per_request,
+        "served": float(served.requests),
+    }
+
+
+def command(url: str, case: Case, seconds: float, folder: Path) -> list[str]:
+    if case.rate is None:
+        load = ["--scenario", "Offline", "--concurrency", str(case.concurrency)]
+    else:
+        load = ["--scenario", "Server", "--qps", f"{case.rate:g}"]
+    return [
+        *(sys.executable, "-m", "drumfire", "run", "triton", case.model, "--url", url, *load, "--time", f"{seconds:g}"),
+        # One input, sent again and again, as perf_analyzer does.
+        *("--input", f"{INPUT}:{case.elements}", "--input-data", "random", "--performance-sample-count", "1"),
+        *("--json", "--no-dashboard", "--output", str(folder)),
+    ]
+
+
+def read_result(result: Mapping[str, Any], columns: Mapping[str, npt.NDArray[np.int64]]) -> dict[str, float]:
+    """``columns``: of the run, a row a request.
+
+    Raises ``MeasurementError`` where a request failed, or the server counted others in the measured window.
+    """
+    errors, delivered, overhead = result["errors"], result["delivered"], result["overhead"]
+    bad = {name: errors[name] for name in ("failed", "unanswered", "refused") if errors[name]}
+    if bad:
+        raise MeasurementError(f"Drumfire's run has errors: {bad}, {errors['messages']}")
+    agreed = (result["system"]["server"] or {}).get("reconciliation")
+    if agreed is None or not agreed["requests"]["equal"]:
+        raise MeasurementError(f"Drumfire and the server count differently: {agreed and agreed['requests']}")
+    requests = delivered["samples"]
+    scheduled, sent, completed = (columns[name][:requests] for name in ("scheduled", "sent", "completed"))
+    since_sent, since_scheduled = _percentiles(completed - sent), _percentiles(completed - scheduled)
+    figures = {
+        "rate_per_s": delivered["samples_per_second"],
+        "cpu_ns_per_request": overhead["process_cpu_s"] / requests * 1e9,
+        "p50_latency_ns": since_sent[0],
+        "p99_latency_ns": since_sent[1],
+        "requests": float(requests),
+    }
+    if result["scenario"] == "Server":
+        figures |= {
+            "undelivered": float(result["asked"]["generated_queries"] - delivered["queries"]),
+            "late_share": result["lateness_ns"]["share_over_1ms"],
+            "p50_lateness_ns": float(result["lateness_ns"]["p50"]),
+            "p99_lateness_ns": float(result["lateness_ns"]["p99"]),
+            "p50_scheduled_latency_ns": since_scheduled[0],
+            "p99_scheduled_latency_ns": since_scheduled[1],
+        }
+    return figures
+
+
+def _percentiles(values: npt.NDArray[np.int64]) -> tuple[float, float]:
+    p50, p99 = np.percentile(values, (50, 99), method="inverted_cdf")
+    return float(p50), float(p99)

@@ -1,0 +1,1 @@
+"""The live view: what a run looks like while it goes."""

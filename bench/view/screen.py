@@ -1,0 +1,311 @@
+"""The live view of a run as text: a ``Snapshot`` in, the lines of a screen or one plain line out.
+
+Pure drawing; knows no process, no clock and no table.  One ``Text`` with fixed places rather than tables and panels:
+those cost several times as much to lay out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from rich.text import Text
+
+from drumfire.bench.report import figures
+from drumfire.bench.view.servers import Gpus, ServerFigures
+from drumfire.bench.view.watch import Plan, Snapshot, Spread, rebin
+from drumfire.loadgen import Scenario
+from drumfire.loadgen.directory import percentile_name
+
+_LEAST_WIDTH, _MOST_WIDTH = 60, 100
+_LABEL = 12
+"""Columns of the names at the left."""
+_FIELD = 16
+_FOUR_FIGURES = _LABEL + 4 * _FIELD
+"""Columns from which on a line has room for four figures; a narrower one shows three."""
+_ROWS = 4
+"""Height of the latency histogram."""
+_EIGHTHS = " ▁▂▃▄▅▆▇█"
+_SIZE_CLASSES = 8
+"""Batch sizes are shown one by one up to this many, and by powers of two beyond."""
+_LATE_NS = 1_000_000
+"""Lateness above this is marked."""
+_STALL_NS = 10_000_000
+
+
+def plain_line(plan: Plan, snapshot: Snapshot, server: ServerFigures | None = None) -> str:
+    """A run's state in one line without escape codes."""
+    s = snapshot
+    if not s.started:
+        return "warming up"
+    parts = [figures.clock(s.elapsed_s) + (f" (ETA {figures.clock(s.eta_s)})" if s.eta_s is not None else "")]
+    if s.rate_now is not None:
+        asked = f" of {figures.rate(plan.asked_qps)} asked" if plan.asked_qps is not None else ""
+        parts.append(f"{figures.rate(s.rate_now)} now{asked}")
+    if s.latency is not None:
+        parts.append(f"p50 {figures.duration(s.latency.p50)}, p99 {figures.duration(s.latency.p99)}")
+    parts.append(f"{s.in_flight:,} in flight")
+    parts.append(f"{s.failed:,} failed" + (f", {s.refused:,} refused" if s.refused else ""))
+    if server is not None and server.rate is not None:
+        parts.append(f"server {figures.rate(server.rate)}")
+        if server.queue_ns is not None and server.compute_ns is not None:
+            parts.append(f"queue {figures.duration(server.queue_ns)}, compute {figures.duration(server.compute_ns)}")
+    return ", ".join(parts)
+
+
+def draw(plan: Plan, snapshot: Snapshot, width: int, server: ServerFigures | None = None) -> Text:
+    """The screen, lines of at most ``width`` columns (60 to 100 are used).  ``server``: where servers are asked."""
+    width = min(max(width, _LEAST_WIDTH), _MOST_WIDTH) - 1
+    text = Text(no_wrap=True, overflow="crop")
+    _title(text, plan, width)
+    _progress(text, plan, snapshot, width)
+    if plan.probes:
+        _probes(text, plan, width)
+    if not snapshot.started:
+        return text
+    text.append("\n")
+    _rates(text, plan, snapshot, width)
+    if (latency := snapshot.latency) is not None:
+        _spread(text, "latency", latency, width)
+        if plan.target_latency_ns:
+            _target(text, plan, latency)
+    if (lateness := snapshot.lateness) is not None:
+        _spread(text, "lateness", lateness, width, limit_ns=_LATE_NS)
+    _counts(text, snapshot)
+    _generator(text, snapshot, width)
+    if snapshot.batches:
+        _batches(text, snapshot, width)
+    if server is not None:
+        _server(text, server, width)
+    if latency is not None:
+        text.append("\n")
+        _histogram(text, plan, latency, width)
+    return text
+
+
+def _title(text: Text, plan: Plan, width: int) -> None:
+    mode = f"{plan.scenario} {'accuracy' if plan.accuracy else 'performance'}"
+    room = width - len(mode) - 2
+    title = plan.title if len(plan.title) <= room else plan.title[: room - 1] + "…"
+    text.append(title.ljust(room), "bold")
+    text.append(f"  {mode}\n", "cyan")
+
+
+def _progress(text: Text, plan: Plan, snapshot: Snapshot, width: int) -> None:
+    if not snapshot.started:
+        text.append("warming up\n", "dim")
+        return
+    if snapshot.eta_s is not None:
+        left = f"ETA {figures.clock(snapshot.eta_s)}"
+    elif snapshot.fraction >= 1.0:
+        left = "draining" if plan.scenario == Scenario.Server.name else ""
+    else:
+        left = "ETA -:--"
+    end = f" {snapshot.fraction:4.0%}  {figures.clock(snapshot.elapsed_s)}  {left:<9}"
+    cells = width - len(end)
+    full = int(cells * snapshot.fraction)
+    text.append("━" * full, "cyan")
+    text.append("━" * (cells - full), "bright_black")
+    text.append(f"{end}\n")
+
+
+def _probes(text: Text, plan: Plan, width: int) -> None:
+    """A search's loads along a line, by their ratios: those that passed, those that failed, and the one that runs."""
+    loads = [load for load, _ in plan.probes] + [plan.load]
+    low, high = min(loads), max(loads)
+    cells = width - _LABEL - 1
+    span = math.log(high / low) or 1.0
+
+    def cell(load: float) -> int:
+        return round(math.log(load / low) / span * cells)
+
+    marks = {cell(load): ("✓", "green") if passed else ("✗", "red") for load, passed in plan.probes}
+    marks[cell(plan.load)] = ("●", "bold cyan")
+    _name(text, "probes")
+    for at in range(cells + 1):
+        text.append(*marks.get(at, ("─", "bright_black")))
+    text.append("\n")
+    _name(text, "")
+    ends = [figures.digits(load) for load in (low, high)]
+    text.append(ends[0].ljust(cells + 1 - len(ends[1])) + ends[1] + "\n", "dim")
+
+
+def _rates(text: Text, plan: Plan, snapshot: Snapshot, width: int) -> None:
+    rates = {"asked": plan.asked_qps, "now": snapshot.rate_now, "mean": snapshot.rate_mean}
+    shown = {name: (figures.rate(value), "") for name, value in rates.items() if value is not None}
+    if width >= _FOUR_FIGURES:
+        shown["done"] = (f"{snapshot.answered:,}", "")
+    _name(text, "rate")
+    _figures(text, shown)
+
+
+def _spread(text: Text, name: str, spread: Spread, width: int, limit_ns: int = 0) -> None:
+    shown = {"p50": spread.p50, "p90": spread.p90, "p99": spread.p99, "max": spread.maximum}
+    if width < _FOUR_FIGURES:
+        del shown["p90"]
+    _name(text, name)
+    marked = {name: "yellow" if limit_ns and ns > limit_ns else "" for name, ns in shown.items()}
+    _figures(text, {name: (figures.duration(ns), marked[name]) for name, ns in shown.items()})
+
+
+def _target(text: Text, plan: Plan, latency: Spread) -> None:
+    met = latency.target <= plan.target_latency_ns
+    _name(text, "target")
+    percentile = percentile_name(plan.target_percentile)
+    text.append(f"{percentile} within {figures.duration(plan.target_latency_ns)}  ", "")
+    text.append(
+        "✓ met so far\n" if met else f"✗ over: {figures.duration(latency.target)}\n", "green" if met else "bold red"
+    )
+
+
+def _counts(text: Text, snapshot: Snapshot) -> None:
+    _name(text, "in flight")
+    text.append(f"{snapshot.in_flight:<{_FIELD},}")
+    counts = {"failed": snapshot.failed, "refused": snapshot.refused}
+    _figures(text, {name: (f"{count:,}", "bold red" if count else "") for name, count in counts.items()})
+
+
+def _generator(text: Text, snapshot: Snapshot, width: int) -> None:
+    """What the load generator costs, and what disturbs it."""
+    s = snapshot
+    shown = {} if s.busy is None else {"CPU": (figures.share(s.busy), "")}
+    shown["stall"] = (figures.duration(s.stall_ns), "yellow" if s.stall_ns > _STALL_NS else "")
+    if width >= _FOUR_FIGURES:
+        shown["GC"] = (figures.duration(s.gc_pause_ns), "yellow" if s.gc_pause_ns else "")
+    if s.steal_s is not None:
+        shown["steal"] = (figures.duration(s.steal_s * 1e9), "")
+    _name(text, "generator")
+    _figures(text, shown)
+
+
+def _batches(text: Text, snapshot: Snapshot, width: int) -> None:
+    """One bar a size, or a class of sizes, each by its share of the batches."""
+    classes = _size_classes(snapshot.batches)
+    highest = max(classes.values())
+    _name(text, "batch size")
+    text.append(f"mean {snapshot.mean_batch_size:.1f}".ljust(_FIELD))
+    used = _LABEL + _FIELD
+    for name, share in classes.items():
+        used += len(name) + 4
+        if used > width:
+            break
+        text.append(f"{name} ", "dim")
+        text.append(f"{_EIGHTHS[max(1, round(share / highest * 8))]}  ", "cyan")
+    text.append("\n")
+
+
+def _server(text: Text, server: ServerFigures, width: int) -> None:
+    """What the servers count themselves."""
+    _name(text, "server")
+    if server.note is not None:
+        said = f"no statistics ({server.note})"
+        room = width - _LABEL
+        text.append((said if len(said) <= room else said[: room - 1] + "…") + "\n", "yellow")
+    elif server.rate is None:
+        text.append("\n")
+    else:
+        shown = {"now": figures.rate(server.rate)}
+        if server.queue_ns is not None and server.compute_ns is not None:
+            shown |= {"queue": figures.duration(server.queue_ns), "compute": figures.duration(server.compute_ns)}
+        if width >= _FOUR_FIGURES:
+            if server.cached_share:
+                shown["cached"] = figures.share(server.cached_share)
+            elif server.mean_batch_size is not None:
+                shown["batch"] = f"{server.mean_batch_size:.1f}"
+        _figures(text, {name: (value, "") for name, value in shown.items()})
+    if server.gpus is not None:
+        _gpus(text, server.gpus, width)
+
+
+def _gpus(text: Text, gpus: Gpus, width: int) -> None:
+    shown = {}
+    if gpus.utilization is not None:
+        shown["use"] = figures.share(gpus.utilization)
+    if gpus.power_w is not None:
+        shown["power"] = f"{gpus.power_w:,.0f} W"
+    if gpus.memory_used_bytes is not None:
+        total = f" of {gpus.memory_total_bytes / 1e9:.0f}" if gpus.memory_total_bytes and width >= _FOUR_FIGURES else ""
+        shown["memory"] = f"{figures.digits(gpus.memory_used_bytes / 1e9)}{total} GB"
+    _name(text, "GPU" if gpus.count == 1 else f"{gpus.count} GPUs")
+    _figures(text, {name: (value, "") for name, value in shown.items()})
+
+
+def _size_classes(batches: dict[int, float]) -> dict[str, float]:
+    """Shares by size, or by classes 1, 2, 3-4, 5-8, ... where the sizes are many."""
+    if max(batches) <= _SIZE_CLASSES:
+        return {str(size): share for size, share in batches.items()}
+    classes: dict[str, float] = {}
+    for size, share in batches.items():
+        high = 1 << (size - 1).bit_length()
+        low = high // 2 + 1
+        name = str(high) if low >= high else f"{low}-{high}"
+        classes[name] = classes.get(name, 0.0) + share
+    return classes
+
+
+def _histogram(text: Text, plan: Plan, latency: Spread, width: int) -> None:
+    """Bars over equal ratios of latency, their bounds on round figures, so that the picture stays where it is."""
+    columns = width - _LABEL
+    low = _round_below(max(int(latency.values[0]), 1))
+    high = _round_above(latency.maximum, low)
+    heights = rebin(latency, low, high, columns)
+    eighths = np.ceil(heights * (_ROWS * 8 / heights.max())).astype(int)
+    mark = _place(plan.target_latency_ns, low, high, columns)
+    for row in range(_ROWS - 1, -1, -1):
+        text.append(("latency" if row == _ROWS - 1 else "").ljust(_LABEL), "dim")
+        cells = "".join(_EIGHTHS[level] for level in np.clip(eighths - row * 8, 0, 8).tolist())
+        if mark is None:
+            text.append(cells, "cyan")
+        else:
+            text.append(cells[:mark], "cyan")
+            text.append("┊" if cells[mark] == " " else cells[mark], "red")
+            text.append(cells[mark + 1 :], "red")
+        text.append("\n")
+    text.append("".ljust(_LABEL) + _axis(low, high, columns), "dim")
+
+
+def _axis(low: int, high: int, columns: int) -> str:
+    """Round latencies under the places where they are."""
+    line = ""
+    tick = low
+    while tick <= high:
+        label = figures.duration(tick).replace(".00", "").replace(".0", "")
+        place = min(_place(tick, low, high, columns) or 0, columns - len(label))
+        if not line or place >= len(line) + 3:
+            line = line.ljust(place) + label
+        tick = _round_above(tick + 1, 0)
+    return line
+
+
+def _place(ns: int, low: int, high: int, columns: int) -> int | None:
+    """The column of a latency; None outside the bounds."""
+    if not low <= ns <= high:
+        return None
+    return min(int(columns * math.log(ns / low) / math.log(high / low)), columns - 1)
+
+
+def _round_below(ns: int) -> int:
+    """The next 1, 2 or 5 times a power of ten at or below."""
+    power: int = 10 ** (len(str(ns)) - 1)
+    return next(step * power for step in (5, 2, 1) if step * power <= ns)
+
+
+def _round_above(ns: int, low: int) -> int:
+    """The next 1, 2 or 5 times a power of ten at or above, and well above ``low``."""
+    power: int = 10 ** (len(str(ns)) - 1)
+    return max(next(step * power for step in (1, 2, 5, 10) if step * power >= ns), 2 * low)
+
+
+def _name(text: Text, name: str) -> None:
+    text.append(name.ljust(_LABEL), "dim")
+
+
+def _figures(text: Text, shown: Mapping[str, tuple[str, str]]) -> None:
+    """The end of a line: each name with its value (as text, and its style) in a field of its own."""
+    gap = 0
+    for name, (value, style) in shown.items():
+        text.append(" " * gap + f"{name} ", "dim")
+        text.append(value, style)
+        gap = max(2, _FIELD - 1 - len(name) - len(value))
+    text.append("\n")

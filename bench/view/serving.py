@@ -1,0 +1,164 @@
+"""What a server did in the last seconds, as a screen or a line: looks at its counters in, text out.
+
+``python -m`` draws looks that come as JSON lines, in a process of its own: drawing in the server's
+would hold up its requests twice a second.  Knows counters and a screen; must not know the server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from drumfire.bench.report import figures
+from drumfire.bench.view.servers import Gpus, ServerFigures, figures_of, together
+from drumfire.sut import module_process
+from drumfire.sut.remote.kserve.statistics import Snapshot
+
+_WINDOW_NS = 2_000_000_000
+"""Figures are of the last seconds."""
+_LEAST_WIDTH, _MOST_WIDTH = 60, 100
+_NAME = 24
+_SHORT_GPU_NAMES = {
+    "nv_gpu_utilization": "utilization",
+    "nv_gpu_power_usage": "power_w",
+    "nv_gpu_memory_used_bytes": "memory_used_bytes",
+    "nv_gpu_memory_total_bytes": "memory_total_bytes",
+}
+
+Look = Mapping[str, Any]
+"""JSON-ready: ``at_ns``, ``connections``, ``note``, ``gpus`` (figures under the metrics' names, by UUID) and
+``models``, a list of ``told`` (an entry of Triton's model_stats), ``waiting`` and ``under_way`` (requests)."""
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """One version of a model."""
+
+    name: str
+    recent: ServerFigures
+    answered: int
+    failed: int
+    waiting: int
+    under_way: int
+
+
+@dataclass(frozen=True)
+class View:
+    models: Sequence[ModelView]
+    connections: int
+    gpus: Gpus | None
+    note: str
+
+
+class Watch:
+    """From one look after another to what happened in between."""
+
+    def __init__(self) -> None:
+        self._looks: deque[Look] = deque()
+
+    def see(self, look: Look) -> View:
+        looks = self._looks
+        looks.append(look)
+        while len(looks) > 2 and looks[1]["at_ns"] <= look["at_ns"] - _WINDOW_NS:
+            looks.popleft()
+        before = looks[0]
+        took_ns = look["at_ns"] - before["at_ns"]
+        models = []
+        for now, then in zip(look["models"], before["models"], strict=True):
+            name = f"{now['told']['name']} {now['told']['version']}"
+            total = _snapshot(now)
+            recent = figures_of(total.since(_snapshot(then)), took_ns, None)
+            models.append(
+                ModelView(name, recent, total.success.count, total.fail.count, now["waiting"], now["under_way"])
+            )
+        gpus = [{_SHORT_GPU_NAMES[name]: value for name, value in one.items()} for one in look["gpus"].values()]
+        return View(models, look["connections"], together(gpus), look["note"])
+
+
+def plain_line(view: View) -> str:
+    """The state in one line without escape codes."""
+    parts = []
+    for model in view.models:
+        recent = model.recent
+        said = f"{model.name}: {figures.rate(recent.rate or 0.0)}"
+        if recent.mean_batch_size is not None:
+            said += f", batch {recent.mean_batch_size:.1f}"
+        if recent.queue_ns is not None and recent.compute_ns is not None:
+            said += f", queue {figures.duration(recent.queue_ns)}, compute {figures.duration(recent.compute_ns)}"
+        said += f", {model.under_way:,} under way, {model.answered:,} answered, {model.failed:,} failed"
+        parts.append(said)
+    return "; ".join([*parts, f"{view.connections:,} connections"])
+
+
+def draw(view: View, width: int) -> Text:
+    """The screen, lines of at most ``width`` columns."""
+    width = min(max(width, _LEAST_WIDTH), _MOST_WIDTH) - 1
+    text = Text(no_wrap=True, overflow="crop")
+    columns = ("now", "batch", "queue", "compute", "in flight", "answered", "failed")
+    field = max((width - _NAME) // len(columns), 9)
+    text.append("model".ljust(_NAME) + "".join(column.rjust(field) for column in columns) + "\n", "dim")
+    for model in view.models:
+        recent = model.recent
+        shown = (
+            figures.rate(recent.rate or 0.0),
+            "" if recent.mean_batch_size is None else f"{recent.mean_batch_size:.1f}",
+            "" if recent.queue_ns is None else figures.duration(recent.queue_ns),
+            "" if recent.compute_ns is None else figures.duration(recent.compute_ns),
+            f"{model.under_way:,}",
+            f"{model.answered:,}",
+        )
+        name = model.name if len(model.name) < _NAME else f"{model.name[: _NAME - 2]}…"
+        text.append(name.ljust(_NAME), "bold")
+        text.append("".join(one.rjust(field) for one in shown))
+        text.append(f"{model.failed:,}".rjust(field) + "\n", "red" if model.failed else "")
+    text.append(f"\n{view.connections:,} connections", "dim")
+    if view.gpus is not None:
+        text.append(f"    {_gpus(view.gpus)}", "dim")
+    if view.note:
+        text.append(f"\n{view.note}", "yellow")
+    return text
+
+
+def _gpus(gpus: Gpus) -> str:
+    parts = [f"{gpus.count} GPU{'s' * (gpus.count > 1)}"]
+    if gpus.utilization is not None:
+        parts.append(figures.share(gpus.utilization))
+    if gpus.power_w is not None:
+        parts.append(f"{gpus.power_w:.0f} W")
+    if gpus.memory_used_bytes is not None:
+        parts.append(f"{gpus.memory_used_bytes / 2**30:.1f} GiB")
+    return " ".join(parts)
+
+
+def _snapshot(model: Mapping[str, Any]) -> Snapshot:
+    told = model["told"]
+    return Snapshot.of({"model_stats": [told]}, told["name"], told["version"])
+
+
+def main() -> None:
+    """Draws until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # by way of the exits that put the cursor back
+    with contextlib.suppress(OSError):
+        os.nice(10)
+    watch, console = Watch(), Console(highlight=False)
+    with Live(
+        console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+    ) as live:
+        for line in sys.stdin:
+            live.update(draw(watch.see(json.loads(line)), console.width), refresh=True)
+
+
+if __name__ == "__main__":
+    module_process.run(main, "the status view")

@@ -1,0 +1,327 @@
+"""Watching a run through its table: what has come of it so far, in one ``Snapshot`` after the other.
+
+Reads the table and writes nothing.  Looks only at rows that are new since the last time, and at a bounded number of
+them, so that watching stays cheap at any rate.  Knows no clock and no screen; the result is judged elsewhere.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from drumfire.loadgen import Mode, Scenario, Test, histogram
+from drumfire.loadgen.overhead import TICKS_PER_S, steal_ticks
+from drumfire.loadgen.record import Column, Gauge, Record, Status
+
+IntArray = npt.NDArray[np.int64]
+
+LOOK_ROWS = 40_000
+"""Rows looked at in one go; when more are new, every n-th of them is."""
+_REACH_ROWS = 16_384
+"""How far beyond the expected row answers out of order are looked for."""
+_WAITING_ROWS = 65_536
+"""Rows passed over because their answer was still to come, and looked at again; the oldest are forgotten beyond."""
+_RATE_WINDOW_NS = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known of a test before it starts.  Plain data, so that it travels to another process as JSON."""
+
+    title: str
+    scenario: str
+    accuracy: bool
+    asked_qps: float | None
+    """Server and Offline; the other scenarios ask for no rate."""
+    rows: int
+    samples_per_query: int
+    last_due_ns: int
+    """Server: when the last query is due, after the start."""
+    min_duration_ns: int
+    min_queries: int
+    max_duration_ns: int
+    """This and ``max_queries``: 0 is no limit."""
+    max_queries: int
+    target_latency_ns: int
+    """0 where the scenario has no target."""
+    target_percentile: float
+    load: float = 0.0
+    """Of a search: what this probe asks for, beside the loads so far and whether each passed."""
+    probes: Sequence[tuple[float, bool]] = ()
+
+    @classmethod
+    def of(cls, test: Test, title: str, probes: Sequence[tuple[float, bool]] = ()) -> Plan:
+        s, last = test.effective, test.phases[-1]
+        accuracy = s.mode == Mode.AccuracyOnly
+        max_queries = 0 if accuracy else s.max_query_count
+        max_duration_ns = 0 if accuracy else s.max_duration_ms * 1_000_000
+        last_due_ns = 0
+        if last.scheduled is not None:
+            queries = min(last.query_count, max_queries or last.query_count)
+            last_due_ns = int(last.scheduled[queries - 1])
+            if max_duration_ns:
+                last_due_ns = min(last_due_ns, max_duration_ns)
+        return cls(
+            title=title,
+            scenario=s.scenario.name,
+            accuracy=accuracy,
+            asked_qps=s.target_qps if s.scenario in (Scenario.Server, Scenario.Offline) else None,
+            rows=test.record.rows,
+            samples_per_query=last.samples_per_query,
+            last_due_ns=last_due_ns,
+            min_duration_ns=s.target_duration_ms * 1_000_000,
+            min_queries=s.min_query_count,
+            max_duration_ns=max_duration_ns,
+            max_queries=max_queries,
+            target_latency_ns=s.target_latency_ns,
+            target_percentile=s.target_latency_percentile,
+            load=float(s.target_qps if s.scenario == Scenario.Server else s.samples_per_query),
+            probes=tuple(probes),
+        )
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Times of the rows looked at, ns, to three significant digits; ``maximum`` is exact."""
+
+    count: int
+    p50: int
+    p90: int
+    p99: int
+    target: int
+    """At the plan's target percentile."""
+    maximum: int
+    values: IntArray
+    """The values that occurred, rising, shape (k,), and how often each did."""
+    counts: IntArray
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run at one moment.  Rates are samples per second."""
+
+    started: bool
+    """False as long as the system warms up."""
+    done: bool
+    elapsed_s: float
+    fraction: float
+    """How much of the run is over, 0 to 1."""
+    eta_s: float | None
+    """None while it cannot be told."""
+    answered: int
+    in_flight: int
+    rate_now: float | None
+    rate_mean: float | None
+    latency: Spread | None
+    """From scheduled to completed."""
+    lateness: Spread | None
+    """Server: from scheduled to issued."""
+    batches: dict[int, float]
+    """Of the batches seen, the share that had each size; empty where the system tells no batch sizes."""
+    mean_batch_size: float | None
+    failed: int
+    refused: int
+    busy: float | None
+    """Share of a core that the issuing thread took in the current phase; more than 1 is never."""
+    stall_ns: int
+    """The longest that the generator's loop kept other work waiting."""
+    gc_pause_ns: int
+    steal_s: float | None
+    """Time that the hypervisor gave to other machines since the first look; None where the system does not tell."""
+
+
+class Watch:
+    """Looks at one run, from time to time."""
+
+    def __init__(self, record: Record, plan: Plan) -> None:
+        self._record, self._plan = record, plan
+        self._first_origin_ns = 0
+        self._history: deque[tuple[int, int]] = deque()
+        self._next_answer = 0
+        self._next_issue = 0
+        self._waiting: IntArray = np.empty(0, np.int64)
+        self._latency = _Tally(plan.target_percentile)
+        self._lateness = _Tally(plan.target_percentile)
+        self._batch_sizes = record.columns.get("batch_size")
+        self._batch_rows: IntArray = np.zeros(1, np.int64)
+        self._steal_ticks = steal_ticks()
+
+    def look(self, now_ns: int) -> Snapshot:
+        """The run at ``now_ns`` of the monotonic clock."""
+        gauges = self._record.gauges
+        # Answered is read before issued: a row is issued first, so that what is in flight is never below 0.
+        answered, failed = gauges[Gauge.ANSWERED], gauges[Gauge.FAILED]
+        issued, origin_ns = gauges[Gauge.ISSUED], gauges[Gauge.ORIGIN]
+        self._first_origin_ns = self._first_origin_ns or origin_ns
+        self._look_at_answers(issued)
+        if self._plan.scenario == Scenario.Server.name:
+            self._look_at_issues(issued)
+        elapsed_ns = max(now_ns - self._first_origin_ns, 0) if origin_ns else 0
+        good = max(answered - failed, 0)  # a failure may be counted before its answer is
+        rate_mean = good * 1e9 / elapsed_ns if elapsed_ns else None
+        fraction, eta_s = progress(self._plan, elapsed_ns, answered, rate_mean)
+        batches, mean_batch_size = self._batches()
+        return Snapshot(
+            started=origin_ns != 0,
+            done=gauges[Gauge.DONE] != 0,
+            elapsed_s=elapsed_ns * 1e-9,
+            fraction=fraction,
+            eta_s=eta_s,
+            answered=answered,
+            in_flight=issued - answered,
+            rate_now=self._rate(now_ns, good) if origin_ns else None,
+            rate_mean=rate_mean,
+            latency=self._latency.spread(),
+            lateness=self._lateness.spread(),
+            batches=batches,
+            mean_batch_size=mean_batch_size,
+            failed=failed,
+            refused=gauges[Gauge.REFUSED],
+            busy=min(gauges[Gauge.BUSY] / (now_ns - origin_ns), 1.0) if 0 < origin_ns < now_ns else None,
+            stall_ns=gauges[Gauge.STALL],
+            gc_pause_ns=gauges[Gauge.GC_PAUSE],
+            steal_s=self._steal_s(),
+        )
+
+    def _steal_s(self) -> float | None:
+        ticks = steal_ticks()
+        if ticks is None or self._steal_ticks is None:
+            return None
+        return (ticks - self._steal_ticks) / TICKS_PER_S
+
+    def _look_at_answers(self, issued: int) -> None:
+        """Count the rows answered since the last look: rows passed over before, then the rows from the next on."""
+        expected = self._record.gauges[Gauge.ANSWERED] + self._waiting.size - self._next_answer
+        stop = min(issued, self._next_answer + max(expected, 0) + _REACH_ROWS)
+        rows = np.concatenate([self._waiting, _some(self._next_answer, stop)])
+        status = self._record.status[rows]
+        settled = rows[status != Status.PENDING]
+        if not settled.size:
+            return
+        self._next_answer = max(self._next_answer, int(settled.max()) + 1)
+        self._waiting = rows[(status == Status.PENDING) & (rows < self._next_answer)][-_WAITING_ROWS:]
+        good = rows[status == Status.OK]
+        self._latency.add(self._record.completed[good] - self._record.scheduled[good])
+        if self._batch_sizes is not None:
+            self._count_batches(self._batch_sizes[settled])
+
+    def _look_at_issues(self, issued: int) -> None:
+        rows = _some(self._next_issue, issued)
+        self._next_issue = issued
+        self._lateness.add(self._record.issued[rows] - self._record.scheduled[rows])
+
+    def _count_batches(self, sizes: Column) -> None:
+        rows = np.bincount(sizes, minlength=self._batch_rows.size)
+        rows[: self._batch_rows.size] += self._batch_rows
+        self._batch_rows = rows
+
+    def _batches(self) -> tuple[dict[int, float], float | None]:
+        sizes = np.flatnonzero(self._batch_rows[1:]) + 1  # 0: failed before it came into a batch
+        if not sizes.size:
+            return {}, None
+        # Each row tells the size of its batch, so k rows that say k are one batch.
+        batches = self._batch_rows[sizes] / sizes
+        total = float(batches.sum())
+        shares = (batches / total).tolist()
+        return dict(zip(sizes.tolist(), shares, strict=True)), float(self._batch_rows[sizes].sum()) / total
+
+    def _rate(self, now_ns: int, good: int) -> float | None:
+        """Over the last seconds, or since the first look where that is less."""
+        history = self._history
+        history.append((now_ns, good))
+        while len(history) > 2 and history[1][0] <= now_ns - _RATE_WINDOW_NS:
+            history.popleft()
+        then_ns, before = history[0]
+        return (good - before) * 1e9 / (now_ns - then_ns) if now_ns > then_ns else None
+
+
+def progress(plan: Plan, elapsed_ns: int, answered: int, rate: float | None) -> tuple[float, float | None]:
+    """How much of a run is over (0 to 1) and how long it still takes, s.
+
+    ``answered`` counts samples, ``rate`` is their mean rate per second.  A Server run follows its schedule, a closed
+    loop its time and its query count, whichever is further away; all others follow the samples answered.
+    """
+
+    def left(samples: int) -> float | None:
+        return max(samples, 0) / rate if rate else None if samples > 0 else 0.0
+
+    if not plan.accuracy and plan.scenario == Scenario.Server.name:
+        if elapsed_ns < plan.last_due_ns:
+            return elapsed_ns / plan.last_due_ns, (plan.last_due_ns - elapsed_ns) * 1e-9
+        return 1.0, None  # all is issued, or should be: what is left is told by the rows in flight
+    if not plan.accuracy and plan.scenario in (Scenario.SingleStream.name, Scenario.MultiStream.name):
+        return _closed_progress(plan, elapsed_ns, answered // plan.samples_per_query, left)
+    return min(answered / plan.rows, 1.0), left(plan.rows - answered)
+
+
+def _closed_progress(
+    plan: Plan, elapsed_ns: int, queries: int, left: Callable[[int], float | None]
+) -> tuple[float, float | None]:
+    by_time = elapsed_ns / plan.min_duration_ns if plan.min_duration_ns else 1.0
+    by_count = queries / plan.min_queries if plan.min_queries else 1.0
+    fraction = min(by_time, by_count)
+    eta_s = left((plan.min_queries - queries) * plan.samples_per_query)
+    if eta_s is not None:
+        eta_s = max(eta_s, (plan.min_duration_ns - elapsed_ns) * 1e-9, 0.0)
+    # A limit ends the run, whatever else is still to come; and so does the last row.
+    limit_queries = min(plan.max_queries or plan.rows, plan.rows // plan.samples_per_query)
+    fraction = max(fraction, queries / limit_queries)
+    if plan.max_duration_ns:
+        fraction = max(fraction, elapsed_ns / plan.max_duration_ns)
+        to_limit_s = max((plan.max_duration_ns - elapsed_ns) * 1e-9, 0.0)
+        eta_s = to_limit_s if eta_s is None else min(eta_s, to_limit_s)
+    to_limit_queries_s = left((limit_queries - queries) * plan.samples_per_query)
+    if eta_s is not None and to_limit_queries_s is not None:
+        eta_s = min(eta_s, to_limit_queries_s)
+    return min(fraction, 1.0), eta_s
+
+
+def rebin(spread: Spread, low_ns: float, high_ns: float, bins: int) -> IntArray:
+    """How many of a spread's values fall into each of ``bins`` equal ratios between two bounds, shape (bins,).
+
+    Values outside fall into the outermost bins.
+    """
+    place = np.log(np.maximum(spread.values, 1) / low_ns) * (bins / np.log(high_ns / low_ns))
+    bin_of = np.clip(place.astype(np.int64), 0, bins - 1)
+    return np.bincount(bin_of, weights=spread.counts, minlength=bins).astype(np.int64)
+
+
+class _Tally:
+    """Values counted so far."""
+
+    def __init__(self, target: float) -> None:
+        self._histogram = histogram.new()
+        self._counts = np.frombuffer(self._histogram.counts, np.int64)
+        self._target = target
+
+    def add(self, values: IntArray) -> None:
+        if values.size:
+            histogram.feed(self._histogram, values)
+
+    def spread(self) -> Spread | None:
+        total = int(self._histogram.total_count)
+        if not total:
+            return None
+        used = np.flatnonzero(self._counts)
+        values, counts = _values()[used], self._counts[used]
+        # The rank of a percentile as in the results: the int(n*p)-th smallest, from 0.
+        ranks = [int(total * p) for p in (0.5, 0.9, 0.99, self._target)]
+        p50, p90, p99, target = values[np.searchsorted(np.cumsum(counts), ranks, "right")].tolist()
+        return Spread(total, p50, p90, p99, target, int(self._histogram.max_value), values, counts)
+
+
+@functools.cache
+def _values() -> IntArray:
+    """The value that each place of a histogram counts."""
+    one = histogram.new()
+    return np.array([one.get_value_from_index(i) for i in range(one.counts_len)], np.int64)
+
+
+def _some(first: int, last: int) -> IntArray:
+    """The rows [first, last), or every n-th of them where that would be too many to look at."""
+    return np.arange(first, last, max(1, -(-(last - first) // LOOK_ROWS)))

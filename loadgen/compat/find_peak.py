@@ -1,0 +1,110 @@
+"""The reference's own search for a Server peak (mode FindPeakPerformance): full-length runs, doubling, then halving.
+
+Kept for harnesses that were written for it; people are served better by ``bench.peak.search``.  It needs a start that
+passes, judges the latency bound alone, and has no upper limit.  ``trials`` is its arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import TextIO
+
+from drumfire.loadgen.run import DEFAULT_PATIENCE_S, Test
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings
+from drumfire.loadgen.system import SampleLibrary, SystemUnderTest
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A rate to be tried, and what the log says of it before and after its samples are loaded."""
+
+    qps: float
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+
+def trials(start_qps: float, step: float, decimals: int) -> Generator[Trial, bool, float | None]:
+    """Yields the rates to try and is sent whether each met the latency bound; returns the peak, or None if the first
+    did not.
+    """
+    low = start_qps
+    if not (yield Trial(low, (f"FindPeakPerformance: Check validity of the base settings field: {low:f}",))):
+        return None
+    while True:
+        high = low * (1.0 + step)
+        if not (yield Trial(high, (f"FindBoundaries: Checking fields [{low:f}, {high:f})",))):
+            break
+        low = high
+    found: tuple[str, ...] = (f"FindPeakPerformance: Found boundaries: [{low:f}, {high:f})",)
+    scale = 10.0**decimals
+    while math.floor(low * scale) + 1 < math.floor(high * scale):
+        middle = low + (high - low) / 2.0
+        told = f"FindPeakPerformanceBinarySearch: Testing the mid value of bounds [{low:f}, {high:f}): {middle:f}"
+        if (yield Trial(middle, found, (told,))):
+            low = middle
+        else:
+            high = middle
+        found = ()
+    return low
+
+
+async def find_peak(
+    system: SystemUnderTest,
+    library: SampleLibrary,
+    requested: TestSettings,
+    *,
+    config_warnings: tuple[str, ...] = (),
+    config_errors: tuple[str, ...] = (),
+    patience_s: float = DEFAULT_PATIENCE_S,
+    timestamps: TextIO | None = None,
+) -> Test:
+    """Search; returns the run at the peak, whose log tells of the whole search.
+
+    Where the first rate fails, its own run is returned, and elsewhere than in Server one that never ran; the log says
+    so.  The table and the accuracy log are those of the returned run alone.
+    """
+    requested = replace(requested, mode=Mode.FindPeakPerformance)
+    head = Test(
+        system,
+        library,
+        requested,
+        config_warnings=config_warnings,
+        config_errors=config_errors,
+        patience_s=patience_s,
+        timestamps=timestamps,
+    )
+    head.log.message("Starting FindPeakPerformance mode")
+    if requested.scenario != Scenario.Server:
+        head.log.error("error_invalid_config", "Finding peak performance is only supported in Server scenarios.")
+        return head
+    search = trials(
+        head.effective.target_qps,
+        requested.server_find_peak_qps_boundary_step_size,
+        requested.server_find_peak_qps_decimals_of_precision,
+    )
+    passed: Test | None = None
+    trial = next(search)
+    test = head
+    while True:
+        test.announcements = (list(trial.before), list(trial.after))
+        await test.run()
+        results = test.results()
+        good = results is not None and results.performance_met and test.interrupted is None
+        if good:
+            passed = test
+        try:
+            trial = search.send(good)
+        except StopIteration as end:
+            peak: float | None = end.value
+            break
+        settings = replace(requested, server_target_qps=trial.qps)
+        test = Test(system, library, settings, patience_s=patience_s, log=head.log, timestamps=timestamps)
+    if passed is None:
+        why = " ".join(results.recommendations) if results is not None else "no query was issued"
+        text = f"FindPeakPerformance: Initial lower bound does not satisfy performance constraints, msg: {why}"
+        head.log.error("error_runtime", text)
+        return head
+    head.log.message(f"FindPeakPerformance: Found peak performance field: {peak:f}")
+    return passed

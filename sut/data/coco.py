@@ -1,0 +1,181 @@
+"""Annotated pictures in COCO's form: COCO 2017 and the OpenImages subset of MLPerf, read, checked and evaluated.
+
+Detections are rows of seven float32, as MLPerf's accuracy logs hold them: the dataset index, then ymin, xmin, ymax,
+xmax as fractions of the picture, the score and the category's id.  Must not know a model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from drumfire.loadgen import installation
+from drumfire.sut.data import DataError
+
+Detections = npt.NDArray[np.float32]
+"""Shape (n, 7)."""
+
+_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+COCO_CATEGORIES = tuple(number for number in range(1, 91) if number not in _GAPS)
+"""The ids of COCO's 80 categories, in order: label k of a network with contiguous labels 1..80 is the k-th."""
+OPENIMAGES_CATEGORIES = tuple(range(264))
+"""The ids of MLPerf's subset of OpenImages; its networks' labels are these ids."""
+
+
+class Layout(NamedTuple):
+    """Where a data set keeps its parts, below its folder."""
+
+    name: str
+    annotations: str
+    pictures: str
+    categories: Sequence[int]
+    whole: int
+    """Pictures of the validation set, on which the published figures stand."""
+
+
+COCO = Layout("coco", "annotations/instances_val2017.json", "val2017", COCO_CATEGORIES, 5000)
+OPENIMAGES = Layout(
+    "openimages", "annotations/openimages-mlperf.json", "validation/data", OPENIMAGES_CATEGORIES, 24_781
+)
+
+
+@dataclass(frozen=True)
+class AnnotatedPictures:
+    """The pictures of an annotation file, in its order."""
+
+    files: Sequence[Path]
+    images: Sequence[Mapping[str, Any]]
+    """The file's entries for ``files``: id, width, height."""
+    annotations: Sequence[Mapping[str, Any]]
+    """Those of ``images`` only."""
+    categories: Sequence[Mapping[str, Any]]
+
+
+class Precision(NamedTuple):
+    """How well boxes were found."""
+
+    mean: float
+    """mAP, a fraction: the mean over classes and over the overlaps 0.50, 0.55, ... 0.95."""
+    table: tuple[str, ...]
+    """COCO's twelve figures of merit, the lines that pycocotools prints."""
+
+
+def read(folder: Path, layout: Layout, count: int | None = None) -> AnnotatedPictures:
+    """The data set in ``folder``, or its first ``count`` pictures.  Raises ``DataError`` with the first fault."""
+    file = folder / layout.annotations
+    try:
+        found = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise DataError(
+            f"{file} is missing: {folder} must hold {layout.annotations} and {layout.pictures}/, or generate pictures "
+            f"with 'drumfire prepare fake {layout.name}'"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {file}: {error}; fetch it again") from None
+    try:
+        return _checked(found, file, folder / layout.pictures, layout, count)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise DataError(f"{file} is not of COCO's form: {what}") from None
+
+
+def _checked(
+    found: Mapping[str, Any], file: Path, pictures: Path, layout: Layout, count: int | None
+) -> AnnotatedPictures:
+    images = found["images"]
+    if not images:
+        raise DataError(f"{file} lists no picture")
+    known = {int(image["id"]) for image in images}
+    if len(known) != len(images):
+        raise DataError(f"{file} has two pictures of one id")
+    categories = {int(category["id"]) for category in found["categories"]}
+    strange = sorted(categories - set(layout.categories))
+    if strange:
+        raise DataError(f"{file} has the category {strange[0]}, which {layout.name} has not: is it another data set's?")
+    for annotation in found["annotations"]:
+        if annotation["image_id"] not in known:
+            raise DataError(f"{file}: annotation {annotation['id']} is of picture {annotation['image_id']}, not listed")
+        if annotation["category_id"] not in categories:
+            raise DataError(
+                f"{file}: annotation {annotation['id']} is of category {annotation['category_id']}, which is not listed"
+            )
+        annotation["area"], annotation["iscrowd"]  # which the evaluation needs
+        if len(annotation["bbox"]) != 4:
+            raise DataError(f"{file}: annotation {annotation['id']} needs a bbox of four numbers")
+    kept = images[:count]
+    for image in kept:
+        if not (int(image["width"]) > 0 and int(image["height"]) > 0):
+            raise DataError(f"{file}: picture {image['id']} is {image['width']}x{image['height']}")
+    files = [_file(pictures, str(image["file_name"])) for image in kept]
+    absent = [path for path in files if not path.is_file()]
+    if absent:
+        raise DataError(
+            f"{len(absent)} of the {len(files)} pictures that {file} lists are missing, first {absent[0]}: "
+            "put them there"
+        )
+    ids = {image["id"] for image in kept}
+    annotations = [annotation for annotation in found["annotations"] if annotation["image_id"] in ids]
+    return AnnotatedPictures(files, kept, annotations, found["categories"])
+
+
+def _file(pictures: Path, name: str) -> Path:
+    """Names come with or without the folder: the reference's own tools differ."""
+    return pictures / Path(name).name
+
+
+def check_evaluator() -> None:
+    """Raises ``DataError`` where what ``evaluate`` needs is not installed."""
+    try:
+        import pycocotools.cocoeval  # noqa: F401
+    except ImportError as error:
+        raise DataError(f"the precision of detections needs {error.name}: {installation.command('coco')}") from None
+
+
+def evaluate(truth: AnnotatedPictures, answered: npt.NDArray[np.integer[Any]], detections: Detections) -> Precision:
+    """COCO's box precision over the pictures with the dataset indices ``answered``, by pycocotools.
+
+    No detection at all is a precision of 0.  Raises ``DataError`` where pycocotools is not installed.
+    """
+    if not len(detections) or not len(answered):
+        return Precision(0.0, ())
+    check_evaluator()
+    from pycocotools.coco import COCO as GroundTruth  # noqa: N811 (its class has the data set's name)
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):  # it tells its progress
+        ground = GroundTruth()
+        ground.dataset = {
+            "images": list(truth.images),
+            "annotations": list(truth.annotations),
+            "categories": list(truth.categories),
+        }
+        ground.createIndex()
+        evaluation = COCOeval(ground, ground.loadRes(_in_pixels(truth, detections)), "bbox")
+        evaluation.params.imgIds = [truth.images[index]["id"] for index in answered]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        evaluation.summarize()
+    mean = max(float(evaluation.stats[0]), 0.0)  # -1 where there is nothing to be found
+    return Precision(mean, tuple(line.strip() for line in printed.getvalue().splitlines()))
+
+
+def _in_pixels(truth: AnnotatedPictures, detections: Detections) -> npt.NDArray[np.float64]:
+    """As pycocotools takes them: picture id, x, y, width, height in pixels, score, category."""
+    index = detections[:, 0].astype(np.int64)
+    sizes = np.array([(image["width"], image["height"]) for image in truth.images], np.float64)[index]
+    ids = np.array([image["id"] for image in truth.images], np.float64)[index]
+    top, left, bottom, right = detections[:, 1:5].astype(np.float64).T
+    width, height = sizes.T
+    columns = (ids, left * width, top * height, (right - left) * width, (bottom - top) * height, *detections[:, 5:].T)
+    return np.stack(columns, axis=1)

@@ -1,0 +1,288 @@
+"""HTTP/1.1 without I/O, both sides of a connection: bytes in, whole responses or requests out.
+
+Knows whose turn it is to speak; must not know sockets, nor what bodies mean.  Made for replies that all have the same
+head: one comparison of bytes finds a message like the last one; ``http1_message`` reads any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import NamedTuple
+
+from drumfire.sut.kserve.errors import ProtocolError
+from drumfire.sut.kserve.http1.head import (
+    TOKEN,
+    VALUE,
+    VISIBLE,
+    RequestHead,
+    ResponseHead,
+    parse_request_head,
+    parse_response_head,
+)
+from drumfire.sut.kserve.http1.message import VIEW_FROM, Body, MessageReader
+
+MAX_HEAD = 64 << 10
+"""Bytes of a head with the empty line at its end."""
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_OWN_FIELDS = frozenset({"host", "accept-encoding", "content-length", "transfer-encoding"})
+
+
+class Response(NamedTuple):
+    status: int
+    head: ResponseHead
+    body: Body
+
+
+class Request(NamedTuple):
+    method: str
+    target: str
+    head: RequestHead
+    body: Body
+
+
+KNOWN: list[Response] = []
+"""Stands for one response: see ``ClientConnection.know``."""
+
+
+class ClientConnection:
+    """One connection seen from its client, with one request in flight at most, GET or POST.
+
+    Holds what came of the one response awaited (``buffered``): at most ``max_head`` bytes of a head, or ``max_body`` of
+    a body beside one line of chunked coding.  Pieces must be ``bytes``: a large body is a view into its piece.
+    After a ``ProtocolError`` the connection is of no more use; it raises the same again.
+    """
+
+    def __init__(self, *, max_head: int = MAX_HEAD, max_body: int) -> None:
+        self.idle = True
+        """No response is awaited."""
+        self.closing = False
+        """No further request may be sent."""
+        self._reader = MessageReader(parse_response_head, "reply", max_head, max_body)
+        self._failure = ""
+        self._at_start = False  # a response is awaited and nothing of it has come
+        self._last_raw, self._last_total = b"", -1  # the last head that may come again, and its message's size
+        self._last_head: ResponseHead
+        self._known, self._known_total = b"", -1
+
+    @property
+    def buffered(self) -> int:
+        """Bytes held of a response that is not whole."""
+        return self._reader.buffered
+
+    def request(self) -> None:
+        """A request is being sent: its response is awaited from now on."""
+        if self.closing or not self.idle:
+            raise RuntimeError("a request on a connection that is closing or awaits a response")
+        self.idle = False
+        self._at_start = True
+
+    def know(self, response: Response, start: bytes | memoryview) -> None:
+        """The last response, whose body begins with ``start``, may come again: it is told as ``KNOWN`` then."""
+        if self._last_total >= 0 and self._last_head is response.head:
+            self._known, self._known_total = self._last_raw + start, self._last_total
+
+    def receive(self, data: bytes) -> list[Response]:
+        """What the piece completes: one final response at most; 1xx are skipped.  Raises ``ProtocolError``.
+
+        ``KNOWN``, itself, is a response like the one that ``know`` told of but for the end of its body.
+        """
+        size = len(data)
+        if size == self._known_total and self._at_start and data.startswith(self._known):
+            self._at_start = False
+            self.idle = True
+            return KNOWN
+        if size == self._last_total and self._at_start and data.startswith(self._last_raw):
+            self._at_start = False
+            self.idle = True
+            head, start = self._last_head, len(self._last_raw)
+            return [Response(head.status, head, data[start:] if size < VIEW_FROM else memoryview(data)[start:])]
+        if not data:
+            return []
+        try:
+            return self._read(data)
+        except ProtocolError as error:
+            self._fail(error)
+            raise
+
+    def eof(self) -> list[Response]:
+        """The peer has closed: a body that lasts until then is whole.  Raises ``ProtocolError`` if it is cut short."""
+        self.closing = True
+        if self.idle:
+            return []
+        try:
+            self._check()
+            self._reader.end()
+            response = self._take()
+            if response is None:
+                raise ProtocolError("the connection was closed before a reply came")
+        except ProtocolError as error:
+            self._fail(error)
+            raise
+        return [response]
+
+    def _read(self, data: bytes) -> list[Response]:
+        self._check()
+        self._at_start = False
+        at, size = 0, len(data)
+        response: Response | None = None
+        while at < size and not self.idle:
+            at = self._reader.feed(data, at)
+            response = self._take()
+        if at < size:
+            raise ProtocolError(f"{size - at} bytes that no request asked for: {data[at : at + 40]!r}")
+        return [] if response is None else [response]
+
+    def _take(self) -> Response | None:
+        """The final response, if it is whole."""
+        message = self._reader.take()
+        if message is None:
+            return None
+        head, body = message
+        if head.status < 200:
+            if head.status == 101:
+                raise ProtocolError("the server switched protocols (101) although it was not asked to")
+            return None
+        self.idle = True
+        if not head.keeps_alive:
+            self.closing = True
+        elif head.body_length is not None:
+            raw = self._reader.raw_head
+            self._last_raw, self._last_total, self._last_head = raw, len(raw) + head.body_length, head
+        return Response(head.status, head, body)
+
+    def _check(self) -> None:
+        if self._failure:
+            raise ProtocolError(self._failure)
+
+    def _fail(self, error: ProtocolError) -> None:
+        self._failure = str(error)
+        self.closing = True
+        self.idle = self._at_start = False
+
+
+class ServerConnection:
+    """One connection seen from its server.  Requests may come one behind the other (pipelined), many in one piece.
+
+    Holds what came of one request that is not whole (``buffered``): at most ``max_head`` bytes of a head, or
+    ``max_body`` of a body beside one line of chunked coding.  Whole requests are handed over at once, never held: a
+    server bounds them by reading no more while it has enough.  Pieces must be ``bytes``: a large body is a view into
+    its piece.
+    After a ``ProtocolError`` (answer 400 and close) the connection is of no more use; it raises the same again.
+    """
+
+    def __init__(self, *, max_head: int = MAX_HEAD, max_body: int) -> None:
+        self.closing = False
+        """The last request has come: its answer must say "Connection: close".  What follows is ignored."""
+        self.wants_continue = False
+        """The client waits for ``CONTINUE`` before it sends a body.  Said once, after the piece with the head's end."""
+        self._reader = MessageReader(parse_request_head, "request", max_head, max_body)
+        self._failure = ""
+        self._at_start = True
+        self._last_raw, self._last_total = b"", -1
+        self._last_head: RequestHead
+
+    @property
+    def idle(self) -> bool:
+        """Nothing has come of a request that is not whole."""
+        return not self._reader.begun
+
+    @property
+    def buffered(self) -> int:
+        """Bytes held of a request that is not whole."""
+        return self._reader.buffered
+
+    def receive(self, data: bytes) -> list[Request]:
+        """The requests that the piece completes.  Raises ``ProtocolError``, also after whole ones in the same piece."""
+        size = len(data)
+        if size == self._last_total and self._at_start and data.startswith(self._last_raw):
+            head, start = self._last_head, len(self._last_raw)
+            body = data[start:] if size < VIEW_FROM else memoryview(data)[start:]
+            return [Request(head.method, head.target, head, body)]
+        self.wants_continue = False
+        try:
+            return self._read(data)
+        except ProtocolError as error:
+            self._fail(error)
+            raise
+
+    def eof(self) -> None:
+        """The peer has closed.  Raises ``ProtocolError`` if that cuts a request short."""
+        self.closing = True
+        self._at_start = self.wants_continue = False
+        try:
+            self._check()
+            self._reader.end()
+        except ProtocolError as error:
+            self._fail(error)
+            raise
+
+    def _read(self, data: bytes) -> list[Request]:
+        self._check()
+        reader, requests = self._reader, []
+        at, size = 0, len(data)
+        while at < size and not self.closing:
+            had_head = reader.head is not None
+            at = reader.feed(data, at)
+            message = reader.take()
+            if message is not None:
+                head, body = message
+                requests.append(Request(head.method, head.target, head, body))
+                self.closing = not head.keeps_alive
+                if head.body_length is not None:
+                    raw = reader.raw_head
+                    self._last_raw, self._last_total, self._last_head = raw, len(raw) + head.body_length, head
+            elif reader.head is not None:
+                # A client whose body has begun waits no more.
+                self.wants_continue = not had_head and reader.head.expects_continue and not reader.buffered
+        self._at_start = not reader.begun and not self.closing
+        return requests
+
+    def _check(self) -> None:
+        if self._failure:
+            raise ProtocolError(self._failure)
+
+    def _fail(self, error: ProtocolError) -> None:
+        self._failure = str(error)
+        self.closing = True
+        self._at_start = self.wants_continue = False
+
+
+def build_request(method: str, target: str, host: str, fields: Iterable[tuple[str, str]], body_length: int) -> bytes:
+    """A request's head, for a body of ``body_length`` bytes.  Asks for a reply that is not compressed.
+
+    Raises ``ValueError`` for what can not stand in a head, CR, LF and NUL first of all.
+    """
+    if method not in ("GET", "POST"):
+        raise ValueError(f"the method must be GET or POST, not {method!r}")
+    for what, text in (("target", target), ("host", host)):
+        if not VISIBLE.fullmatch(text):
+            raise ValueError(f"{what} {text!r}: a space or a character that is not visible ASCII")
+    # Triton compresses whatever it is allowed to, at 50 times the cost of the inference itself.
+    own = [("Host", host), ("Accept-Encoding", "identity")]
+    if method == "POST" or body_length:
+        own.append(("Content-Length", str(body_length)))
+    return _build_head(f"{method} {target} HTTP/1.1", own, fields, body_length)
+
+
+def build_response(status: int, fields: Iterable[tuple[str, str]], body_length: int) -> bytes:
+    """A response's head, for a body of ``body_length`` bytes.  Raises ``ValueError`` for what can not stand in one."""
+    bodiless = status < 200 or status in (204, 304)
+    if bodiless and body_length:
+        raise ValueError(f"a response of status {status} has no body")
+    own = [] if bodiless else [("Content-Length", str(body_length))]
+    return _build_head(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", own, fields, body_length)
+
+
+def _build_head(first: str, own: list[tuple[str, str]], fields: Iterable[tuple[str, str]], body_length: int) -> bytes:
+    if body_length < 0:
+        raise ValueError(f"a body of {body_length} bytes")
+    lines = [first, *(f"{name}: {value}" for name, value in own)]
+    for name, value in fields:
+        if not TOKEN.fullmatch(name) or not VALUE.fullmatch(value):
+            raise ValueError(f"field {name!r}: {value!r}: a character that can not stand in a head")
+        if name.lower() in _OWN_FIELDS:
+            raise ValueError(f"field {name}: is set by the builder")
+        lines.append(f"{name}: {value}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")

@@ -1,0 +1,125 @@
+"""HTTP/2's frames, settings and codes by their numbers, and the events that a connection makes of frames.
+
+Knows what one frame looks like; must not know connections, nor which end speaks.  Source: RFC 9113.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+
+from drumfire.sut.kserve.errors import ProtocolError
+
+Buffer = bytes | memoryview
+Headers = tuple[tuple[str, str], ...]
+
+
+class Kind(enum.IntEnum):
+    """Kinds of events."""
+
+    HEADERS = 0
+    """Headers or trailers; the value is what the reader of headers made of them."""
+    DATA = 1
+    """A piece of the body; the value is the bytes."""
+    RESET = 2
+    """The peer ended a stream; the value is the error code."""
+    GOAWAY = 3
+    """The peer takes no streams above this one; the value is a phrase with code and text."""
+    REPLY = 4
+    """Headers, body and trailers at once, such as a client's ``know`` told; the value is the body."""
+    REQUEST = 5
+    """Headers and body at once; the value is a pair of what the reader of headers made of them, and the body."""
+
+
+HEADERS, DATA, RESET, GOAWAY, REPLY, REQUEST = Kind
+
+Event = tuple[Kind, int, object, bool]
+"""Kind, stream, value, and whether the stream's last was said."""
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+LARGEST_STREAM = 2**31 - 1
+LARGEST_WINDOW = 2**31 - 1
+DEFAULT_WINDOW = 65_535
+DEFAULT_FRAME = 16_384
+
+F_DATA, F_HEADERS, F_PRIORITY, F_RESET, F_SETTINGS = 0, 1, 2, 3, 4
+F_PUSH_PROMISE, F_PING, F_GOAWAY, F_WINDOW_UPDATE, F_CONTINUATION = 5, 6, 7, 8, 9
+END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
+S_HEADER_TABLE_SIZE, S_ENABLE_PUSH, S_MAX_STREAMS, S_WINDOW, S_MAX_FRAME, S_HEADER_LIST = 1, 2, 3, 4, 5, 6
+
+UNUSUAL = PADDED | PRIORITY
+
+FRAME = struct.Struct(">HBBBI")
+"""What stands before a payload: length (high 16 bits, low 8), type, flags, stream."""
+
+
+class Code(enum.IntEnum):
+    """Why a stream or a connection ended (RFC 9113, 7)."""
+
+    NO_ERROR = 0
+    PROTOCOL_ERROR = 1
+    INTERNAL_ERROR = 2
+    FLOW_CONTROL_ERROR = 3
+    SETTINGS_TIMEOUT = 4
+    STREAM_CLOSED = 5
+    FRAME_SIZE_ERROR = 6
+    REFUSED_STREAM = 7
+    """The server has not begun to work on the stream."""
+    CANCEL = 8
+    COMPRESSION_ERROR = 9
+    CONNECT_ERROR = 10
+    ENHANCE_YOUR_CALM = 11
+    INADEQUATE_SECURITY = 12
+    HTTP_1_1_REQUIRED = 13
+
+
+class Broken(ProtocolError):
+    """A ``ProtocolError`` with the code that is told to the peer."""
+
+    def __init__(self, text: str, code: Code = Code.PROTOCOL_ERROR) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def code_name(code: int) -> str:
+    return Code(code).name if code in Code._value2member_map_ else f"error code {code}"
+
+
+def frame(kind: int, flags: int, stream: int, payload: Buffer = b"") -> bytes:
+    length = len(payload)
+    return FRAME.pack(length >> 8, length & 0xFF, kind, flags, stream) + payload
+
+
+def settings(values: dict[int, int]) -> bytes:
+    return frame(F_SETTINGS, 0, 0, b"".join(struct.pack(">HI", *setting) for setting in values.items()))
+
+
+def credit(stream: int, size: int) -> bytes:
+    """Let the peer send ``size`` bytes more, on a stream or (0) on the connection."""
+    return frame(F_WINDOW_UPDATE, 0, stream, size.to_bytes(4, "big"))
+
+
+def reset(stream: int, code: Code) -> bytes:
+    return frame(F_RESET, 0, stream, code.to_bytes(4, "big"))
+
+
+def go_away(last: int, code: Code, text: str = "") -> bytes:
+    return frame(F_GOAWAY, 0, 0, struct.pack(">II", last, code) + text.encode()[:200])
+
+
+def unpadded(payload: bytes, flags: int) -> bytes:
+    if not flags & PADDED:
+        return payload
+    if not payload or payload[0] >= len(payload):
+        raise Broken("padding longer than its frame")
+    return payload[1 : len(payload) - payload[0]]
+
+
+def need_stream(stream: int, what: str) -> None:
+    if not stream:
+        raise Broken(f"a {what} frame without a stream")
+
+
+def need_none(stream: int, what: str) -> None:
+    if stream:
+        raise Broken(f"a {what} frame on a stream")

@@ -1,0 +1,378 @@
+"""What both ends of an HTTP/2 connection do alike: bytes in, events out; what must be written gathers in ``out``.
+
+Knows frames in their order, settings, flow control and header blocks (RFC 9113, RFC 7541); must not know which end it
+is (``http2`` is the client's, ``http2_served`` the server's), sockets, or what the streams carry.
+
+As we allow the peer no header table (SETTINGS_HEADER_TABLE_SIZE 0), a header block means the same wherever it comes
+once the peer has taken our settings: it is decoded once.  What bounds what: a header block ``MOST_HEADER_BYTES``,
+decoded or not; a frame our SETTINGS_MAX_FRAME_SIZE; frames that only ask for an answer ``MOST_IDLE_FRAMES`` in a row.
+"""
+
+from __future__ import annotations
+
+import struct
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
+
+import hpack
+
+from drumfire.sut.kserve.errors import ProtocolError, one_line
+from drumfire.sut.kserve.http2.frames import (
+    ACK,
+    DEFAULT_FRAME,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    F_CONTINUATION,
+    F_DATA,
+    F_GOAWAY,
+    F_HEADERS,
+    F_PING,
+    F_PRIORITY,
+    F_PUSH_PROMISE,
+    F_RESET,
+    F_SETTINGS,
+    F_WINDOW_UPDATE,
+    FRAME,
+    GOAWAY,
+    LARGEST_STREAM,
+    LARGEST_WINDOW,
+    PRIORITY,
+    S_MAX_FRAME,
+    S_WINDOW,
+    Broken,
+    Buffer,
+    Code,
+    Event,
+    Headers,
+    code_name,
+    credit,
+    frame,
+    go_away,
+    need_none,
+    need_stream,
+    unpadded,
+)
+
+T = TypeVar("T")
+
+MOST_HEADER_BYTES = 1 << 16
+MOST_IDLE_FRAMES = 10_000
+SMALL = 4096
+"""Bodies up to here are copied out of what was read; larger ones are views of it."""
+_MOST_MEMOISED = 256
+_LARGEST_MEMOISED = 4096
+
+
+class Outflow:
+    """A body that the windows hold back."""
+
+    __slots__ = ("pieces", "tail", "window")
+
+    def __init__(self, window: int, tail: bytes | None = None) -> None:
+        self.window = window
+        """How much the peer lets us send on this stream."""
+        self.pieces: deque[memoryview] = deque()
+        self.tail = tail
+        """Frames that end the stream behind the last piece; empty: that piece ends it; None: more may follow."""
+
+
+class Peer(ABC, Generic[T]):
+    """One end.  ``read_headers`` turns a decoded header list into the value of ``HEADERS`` events."""
+
+    def __init__(
+        self, read_headers: Callable[[Headers], T], *, largest_frame: int, credit_step: int, not_http2: str
+    ) -> None:
+        """``largest_frame``: what we announce, in bytes; ``credit_step``: the connection's window is topped up when so
+        many bytes have come; ``not_http2``: what is said where the first frame is not SETTINGS."""
+        self.out: list[Buffer] = []
+        """What must be written, in this order; whoever writes it empties the list."""
+        self._read_headers = read_headers
+        self._our_largest_frame, self._credit_step, self._not_http2 = largest_frame, credit_step, not_http2
+        self._rest = bytearray()
+        self._decoder = hpack.Decoder(MOST_HEADER_BYTES)
+        self._memo: dict[bytes, T] = {}
+        self._settings_acknowledged = False
+        self._settings_seen = False
+        self._gathering: tuple[int, int, bytearray] | None = None
+        self._plain = False
+        """The settings have come and no header block is open: any frame may follow."""
+        self._idle_frames = 0
+        self._consumed = 0
+        """Bytes that came, are not held any more, and that the peer has not yet been credited with."""
+        self._window = DEFAULT_WINDOW
+        self._initial_window = DEFAULT_WINDOW
+        self._largest_frame = DEFAULT_FRAME
+        self._sending: dict[int, Outflow] = {}
+        """By stream, what waits to be sent."""
+        self._wider = False
+        """A window has grown since anything was last sent."""
+        self._last_taken = 0
+        """The highest stream that the peer opened."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether the peer has told its settings."""
+        return self._settings_seen
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the connection's window lets nothing through: what is sent now would only wait."""
+        return self._window <= 0
+
+    @property
+    def buffered(self) -> int:
+        """Bytes held of frames and header blocks that are not whole yet."""
+        return len(self._rest) + (len(self._gathering[2]) if self._gathering else 0)
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Take what was read.  Raises ``ProtocolError`` when the peer broke the protocol, with a GOAWAY in ``out``."""
+        events: list[Event] = []
+        try:
+            at = self._complete_rest(data, events) if self._rest else 0
+            self._take_frames(data, at, events)
+        except ProtocolError as error:
+            code = error.code if isinstance(error, Broken) else Code.PROTOCOL_ERROR
+            self.out.append(go_away(self._last_taken, code, str(error)))
+            raise
+        if self._wider:  # once for all that was read: a peer that widens by single bytes costs no more
+            self._wider = False
+            self._send()
+        if self._consumed >= self._credit_step:
+            self.out.append(credit(0, self._consumed))
+            self._consumed = 0
+        return events
+
+    # What differs.
+
+    @abstractmethod
+    def _take_frames(self, data: bytes, at: int, events: list[Event]) -> None:
+        """All whole frames of ``data`` from ``at`` on; what is left is kept."""
+
+    @abstractmethod
+    def _take_headers(self, stream: int, value: T, ended: bool, events: list[Event]) -> None: ...
+
+    @abstractmethod
+    def _take_data(self, stream: int, body: Buffer, size: int, ended: bool, events: list[Event]) -> None:
+        """``size``: with the padding, as flow control counts it."""
+
+    @abstractmethod
+    def _take_reset(self, stream: int, code: int, events: list[Event]) -> None: ...
+
+    @abstractmethod
+    def _outflow(self, stream: int) -> Outflow | None:
+        """Of a stream whose window the peer widens; None where that is of no use any more.  Raises ``Broken``."""
+
+    @abstractmethod
+    def _outflows(self) -> Iterable[Outflow]:
+        """Of all streams."""
+
+    def _take_setting(self, name: int, value: int) -> None:
+        """One that means something to one end only, or nothing."""
+
+    def _take_pong(self, payload: bytes) -> None:
+        """The answer to a PING."""
+
+    def _ended(self, stream: int) -> None:
+        """All was sent on this stream."""
+
+    # Reading.
+
+    def _complete_rest(self, data: bytes, events: list[Event]) -> int:
+        """Finish the frame that the last read broke off in; returns where the next one starts in ``data``."""
+        rest = self._rest
+        at = 0
+        if len(rest) < 9:
+            at = min(9 - len(rest), len(data))
+            rest += data[:at]
+            if len(rest) < 9:
+                return at
+        length = int.from_bytes(rest[:3], "big")
+        self._check_length(length)
+        missing = 9 + length - len(rest)
+        rest += data[at : at + missing]
+        at += min(missing, len(data) - at)
+        if len(rest) == 9 + length:
+            whole, self._rest = bytes(rest), bytearray()
+            self._take_frames(whole, 0, events)
+        return at
+
+    def _check_length(self, length: int) -> None:
+        if length > self._our_largest_frame:
+            if not self._settings_seen:
+                raise Broken(self._not_http2)
+            raise Broken(
+                f"a frame of {length} bytes where at most {self._our_largest_frame} are allowed", Code.FRAME_SIZE_ERROR
+            )
+
+    def _take(self, kind: int, flags: int, stream: int, payload: bytes, events: list[Event]) -> None:
+        """Any frame."""
+        if not self._settings_seen and kind != F_SETTINGS:
+            raise Broken(self._not_http2)
+        if self._gathering is not None and (kind != F_CONTINUATION or stream != self._gathering[0]):
+            raise Broken("a header block was interrupted by another frame")
+        self._idle_frames += 1
+        if self._idle_frames > MOST_IDLE_FRAMES:
+            raise Broken("a flood of frames that carry nothing", Code.ENHANCE_YOUR_CALM)
+        if kind == F_DATA:
+            need_stream(stream, "DATA")
+            self._take_data(stream, unpadded(payload, flags), len(payload), bool(flags & END_STREAM), events)
+        elif kind == F_HEADERS:
+            need_stream(stream, "HEADERS")
+            block = unpadded(payload, flags)
+            if flags & PRIORITY:
+                if len(block) < 5:
+                    raise Broken("a HEADERS frame ends within its priority", Code.FRAME_SIZE_ERROR)
+                block = block[5:]
+            self._gather(stream, flags, bytearray(block), flags, events)
+        elif kind == F_CONTINUATION:
+            if self._gathering is None:
+                raise Broken("a CONTINUATION frame follows no HEADERS")
+            _, first_flags, gathered = self._gathering
+            gathered += payload
+            self._gather(stream, first_flags, gathered, flags, events)
+        elif kind == F_SETTINGS:
+            self._take_settings(flags, stream, payload)
+        elif kind == F_PING:
+            need_none(stream, "PING")
+            if len(payload) != 8:
+                raise Broken("a PING frame has 8 bytes", Code.FRAME_SIZE_ERROR)
+            if flags & ACK:
+                self._take_pong(payload)
+            else:
+                self.out.append(frame(F_PING, ACK, 0, payload))
+        elif kind == F_WINDOW_UPDATE:
+            self._take_window_update(stream, payload)
+        elif kind == F_RESET:
+            need_stream(stream, "RST_STREAM")
+            if len(payload) != 4:
+                raise Broken("an RST_STREAM frame has 4 bytes", Code.FRAME_SIZE_ERROR)
+            self._take_reset(stream, int.from_bytes(payload, "big"), events)
+        elif kind == F_GOAWAY:
+            need_none(stream, "GOAWAY")
+            if len(payload) < 8:
+                raise Broken("a GOAWAY frame has 8 bytes or more", Code.FRAME_SIZE_ERROR)
+            last, code = struct.unpack_from(">II", payload)
+            text = one_line(payload[8:].decode("utf-8", "replace"))
+            events.append((GOAWAY, last & LARGEST_STREAM, f"{code_name(code)} {text}".strip(), False))
+        elif kind == F_PUSH_PROMISE:
+            raise Broken("a PUSH_PROMISE although push is off")
+        elif kind == F_PRIORITY:  # it means nothing to us
+            need_stream(stream, "PRIORITY")
+            if len(payload) != 5:
+                raise Broken("a PRIORITY frame has 5 bytes", Code.FRAME_SIZE_ERROR)
+        # So do unknown types, whatever their form.
+
+    def _gather(self, stream: int, first_flags: int, block: bytearray, flags: int, events: list[Event]) -> None:
+        """A header block, or the next part of one."""
+        if len(block) > MOST_HEADER_BYTES:
+            raise Broken(f"a header block of more than {MOST_HEADER_BYTES} bytes", Code.ENHANCE_YOUR_CALM)
+        if not flags & END_HEADERS:
+            self._gathering, self._plain = (stream, first_flags, block), False
+            return
+        self._gathering, self._plain = None, True
+        self._take_headers(stream, self._decode(bytes(block)), bool(first_flags & END_STREAM), events)
+
+    def _decode(self, block: bytes) -> T:
+        known = self._memo.get(block)
+        if known is not None:
+            return known
+        try:
+            headers: Headers = tuple((str(name), str(value)) for name, value in self._decoder.decode(block))
+        except (hpack.HPACKError, UnicodeDecodeError) as error:
+            text = one_line(str(error), 100)
+            raise Broken(f"a header block that can not be decoded: {text}", Code.COMPRESSION_ERROR) from None
+        value = self._read_headers(headers)
+        # With a table the same bytes may mean something else the next time.
+        if self._settings_acknowledged and len(block) <= _LARGEST_MEMOISED:
+            if len(self._memo) >= _MOST_MEMOISED:  # blocks with a date or the like, of no more use
+                self._memo.clear()
+            self._memo[block] = value
+        return value
+
+    def _take_settings(self, flags: int, stream: int, payload: bytes) -> None:
+        need_none(stream, "SETTINGS")
+        if len(payload) % 6 or (flags & ACK and payload):
+            raise Broken("a SETTINGS frame of a wrong size", Code.FRAME_SIZE_ERROR)
+        if not self._settings_seen:
+            if flags & ACK:
+                raise Broken(self._not_http2)
+            self._settings_seen = self._plain = True
+        if flags & ACK:
+            self._settings_acknowledged = True
+            # Strictly, a block that tells so comes first; peers that never use the table leave it out.
+            self._decoder.max_allowed_table_size = self._decoder.header_table_size = 0
+            return
+        initial_window = self._initial_window
+        for at in range(0, len(payload), 6):
+            name, value = struct.unpack_from(">HI", payload, at)
+            if name == S_MAX_FRAME:
+                if not DEFAULT_FRAME <= value < 1 << 24:
+                    raise Broken(f"SETTINGS_MAX_FRAME_SIZE {value}")
+                self._largest_frame = value
+            elif name == S_WINDOW:
+                if value > LARGEST_WINDOW:
+                    raise Broken(f"SETTINGS_INITIAL_WINDOW_SIZE {value}", Code.FLOW_CONTROL_ERROR)
+                initial_window = value
+            else:
+                self._take_setting(name, value)
+        if initial_window != self._initial_window:
+            for outflow in self._outflows():
+                outflow.window += initial_window - self._initial_window
+                if outflow.window > LARGEST_WINDOW:
+                    raise Broken("a window above 2^31-1", Code.FLOW_CONTROL_ERROR)
+            self._initial_window = initial_window
+        self.out.append(frame(F_SETTINGS, ACK, 0))
+        self._wider = True
+
+    def _take_window_update(self, stream: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise Broken("a WINDOW_UPDATE frame has 4 bytes", Code.FRAME_SIZE_ERROR)
+        size = int.from_bytes(payload, "big") & LARGEST_WINDOW
+        if not size:
+            raise Broken("a WINDOW_UPDATE of 0")
+        if stream == 0:
+            self._window += size
+            grown = self._window
+        else:
+            outflow = self._outflow(stream)
+            if outflow is None:
+                return
+            outflow.window += size
+            grown = outflow.window
+        if grown > LARGEST_WINDOW:
+            raise Broken("a window above 2^31-1", Code.FLOW_CONTROL_ERROR)
+        self._wider = True
+
+    # Writing.
+
+    def _send(self) -> None:
+        """As much of the held back bodies as the windows let through, the oldest first."""
+        done, window = [], self._window
+        for stream, outflow in self._sending.items():
+            pieces, is_last = outflow.pieces, outflow.tail == b""
+            while pieces and self._window > 0 and outflow.window > 0:
+                rest = pieces[0]
+                size = min(len(rest), self._largest_frame, self._window, outflow.window)
+                self._window -= size
+                outflow.window -= size
+                if size == len(rest):
+                    pieces.popleft()
+                else:
+                    pieces[0] = rest[size:]
+                flags = END_STREAM if is_last and not pieces else 0
+                self.out += (FRAME.pack(size >> 8, size & 0xFF, F_DATA, flags, stream), rest[:size])
+            if not pieces:
+                done.append(stream)
+            if self._window <= 0:
+                break
+        if self._window < window:  # a slow reader's windows are no flood
+            self._idle_frames = 0
+        for stream in done:
+            tail = self._sending.pop(stream).tail
+            if tail:
+                self.out.append(tail)
+            if tail is not None:
+                self._ended(stream)

@@ -1,0 +1,412 @@
+"""HTTP/2, seen from a server: bytes in, requests out; what must be written gathers in ``out``.
+
+Knows streams that a client opens, their requests and answers; must not know sockets, or what the streams carry.
+
+Made for many small requests: one whose headers are known by their bytes, and whose body is one frame, is one event
+and leaves its number behind, no more; its answer is one piece of bytes.
+What bounds what: bytes of requests that the user still holds (has not released) the windows, see ``http2_intake``;
+streams that end before they are answered, by the client or for its faults, ``_MOST_RESETS`` beyond those answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import TypeVar
+
+import hpack
+
+from drumfire.sut.kserve.http2.frames import (
+    DATA,
+    DEFAULT_FRAME,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    F_DATA,
+    F_HEADERS,
+    F_PING,
+    FRAME,
+    HEADERS,
+    LARGEST_STREAM,
+    PADDED,
+    PREFACE,
+    REQUEST,
+    RESET,
+    S_ENABLE_PUSH,
+    S_HEADER_LIST,
+    S_HEADER_TABLE_SIZE,
+    S_MAX_FRAME,
+    S_MAX_STREAMS,
+    S_WINDOW,
+    Broken,
+    Buffer,
+    Code,
+    Event,
+    Headers,
+    credit,
+    frame,
+    go_away,
+    reset,
+    settings,
+)
+from drumfire.sut.kserve.http2.intake import STREAM_WINDOW, Intake, Stream
+from drumfire.sut.kserve.http2.peer import MOST_HEADER_BYTES, SMALL, Outflow, Peer
+
+T = TypeVar("T")
+
+_CREDIT_STEP = 1 << 20
+_MOST_RESETS = 1000
+_LARGEST_JOINED = 16_384
+"""Bodies up to here are copied to stand in one piece with what is around them."""
+_FAREWELL = b"farewell"
+_END_HEADERS_FRAME = bytes((F_HEADERS, END_HEADERS))
+_END_STREAM_FRAME = bytes((F_HEADERS, END_HEADERS | END_STREAM))
+_DATA_FRAME = bytes((F_DATA, 0))
+
+_encoder = hpack.Encoder()
+_encoder.header_table_size = 0  # what it writes means the same on any connection
+_NO_TABLE = bytes(_encoder.encode(()))
+"""Begins the first header block on a connection: the client need keep no table for us."""
+
+
+@lru_cache(256)
+def header_block(headers: Headers) -> bytes:
+    """Headers as they travel, on any connection.  Raises ``ValueError`` where they are too long for one frame."""
+    block = bytes(_encoder.encode(headers))
+    if len(block) > DEFAULT_FRAME - len(_NO_TABLE):
+        raise ValueError(f"headers of {len(block)} bytes")
+    return block
+
+
+class Envelope:
+    """What stands around the body of answers that are alike: headers and trailers."""
+
+    __slots__ = ("before", "behind", "head", "tail")
+
+    def __init__(self, headers: Headers, trailers: Headers) -> None:
+        self.head, self.tail = header_block(headers), header_block(trailers)
+        self.before = len(self.head).to_bytes(3, "big") + _END_HEADERS_FRAME
+        self.behind = len(self.tail).to_bytes(3, "big") + _END_STREAM_FRAME
+
+
+class ServerConnection(Peer[T]):
+    """One connection.  ``read_headers`` turns a decoded header list into the value of ``HEADERS`` and ``REQUEST``.
+
+    Whatever is said on a stream that has ended is dropped, so that nobody need ask whether it is still there.
+    """
+
+    def __init__(self, read_headers: Callable[[Headers], T], *, max_streams: int, largest_body: int) -> None:
+        super().__init__(
+            read_headers,
+            largest_frame=STREAM_WINDOW,
+            credit_step=_CREDIT_STEP,
+            not_http2="the client does not speak HTTP/2: behind the preface comes no SETTINGS",
+        )
+        self.waiting = 0
+        """Bytes of answers that the client's windows hold back."""
+        self._max_streams = max_streams
+        self._streams: dict[int, Stream | None] = {}
+        """Those open; None where a whole request has come, and nothing else either way."""
+        self._greeting = bytearray()
+        self._greeted = False
+        self._first = _NO_TABLE
+        self._intake = Intake(self.out, max_streams=max_streams, largest_body=largest_body, slack=_CREDIT_STEP)
+        self._resets = 0
+        self._draining = self._closed = False
+        ours = {
+            S_HEADER_TABLE_SIZE: 0,
+            S_MAX_STREAMS: max_streams,
+            S_WINDOW: STREAM_WINDOW,
+            S_MAX_FRAME: STREAM_WINDOW,
+            S_HEADER_LIST: MOST_HEADER_BYTES,
+        }
+        self.out += (settings(ours), credit(0, self._intake.most - DEFAULT_WINDOW))
+
+    # What the user of a connection does.
+
+    @property
+    def streams(self) -> int:
+        """How many are open."""
+        return len(self._streams)
+
+    @property
+    def held(self) -> int:
+        """Bytes of ``DATA`` that were not released."""
+        return self._intake.held
+
+    @property
+    def closed(self) -> bool:
+        """The client knows the last stream that is answered."""
+        return self._closed
+
+    def receive(self, data: bytes) -> list[Event]:
+        if not self._greeted:
+            self._greeting += data
+            if not self._greeting.startswith(PREFACE):
+                if not PREFACE.startswith(self._greeting):
+                    raise Broken("the client does not speak HTTP/2: the connection does not begin with its preface")
+                return []
+            self._greeted = True
+            data = bytes(self._greeting[len(PREFACE) :])
+            self._greeting.clear()
+        return super().receive(data)
+
+    def respond(self, stream: int, around: Envelope, start: bytes, body: Buffer) -> None:
+        """The whole answer, ``start`` and ``body`` as one."""
+        streams = self._streams
+        if stream not in streams:
+            return
+        size = len(start) + len(body)
+        known = streams[stream]
+        window = self._initial_window if known is None else 0 if known.receiving else known.window
+        if (
+            size <= window
+            and not self._sending
+            and size <= self._window
+            and size <= self._largest_frame
+            and not self._first
+        ):
+            self._window -= size
+            if known is None:
+                del streams[stream]
+            else:
+                self._forget(stream)
+            if self._resets:
+                self._resets -= 1
+            number, length = stream.to_bytes(4, "big"), size.to_bytes(3, "big")
+            before = (around.before, number, around.head, length, _DATA_FRAME, number, start)
+            behind = (around.behind, number, around.tail)
+            if size <= _LARGEST_JOINED:
+                self.out.append(b"".join((*before, body, *behind)))
+            else:
+                self.out += (b"".join(before), body, b"".join(behind))
+            return
+        self.begin(stream, around.head)
+        self.send(stream, start, body)
+        self.end(stream, around.tail)
+
+    def begin(self, stream: int, block: bytes) -> None:
+        """The headers of an answer that comes in parts."""
+        if self._known(stream) is not None:
+            self._put_headers(stream, block)
+
+    def send(self, stream: int, *pieces: Buffer) -> None:
+        """The next part of an answer's body."""
+        known = self._known(stream)
+        if known is None:
+            return
+        size = sum(map(len, pieces))
+        if not self._sending and size <= self._window and size <= known.window and size <= self._largest_frame:
+            self._window -= size
+            known.window -= size
+            head = FRAME.pack(size >> 8, size & 0xFF, F_DATA, 0, stream)
+            if size <= _LARGEST_JOINED:
+                self.out.append(b"".join((head, *pieces)))
+            else:
+                self.out += (head, *pieces)
+            return
+        known.pieces += [memoryview(piece) for piece in pieces if piece]
+        self.waiting += size
+        self._sending[stream] = known
+        self._send()
+
+    def end(self, stream: int, block: bytes) -> None:
+        """The trailers, or headers where nothing else is said; the stream ends when all before has been sent."""
+        known = self._known(stream)
+        if known is None or known.tail is not None:
+            return
+        if known.pieces:
+            known.tail = frame(F_HEADERS, END_HEADERS | END_STREAM, stream, block)
+        else:
+            self._put_headers(stream, block, END_STREAM)
+            self._ended(stream)
+
+    def reset(self, stream: int, code: Code) -> None:
+        """End a stream that can not be answered."""
+        if stream in self._streams:
+            self._forget(stream)
+            self.out.append(reset(stream, code))
+            self._resets += 1
+
+    def expect(self, stream: int, size: int) -> None:
+        """So many more bytes are to come on this stream: it is allowed them as soon as others leave the room."""
+        known = self._streams.get(stream)
+        if known is not None:
+            self._intake.expect(stream, known, size)
+
+    def release(self, stream: int, size: int) -> None:
+        """So many bytes of the stream's ``DATA`` are not held any more by a message that is not whole."""
+        known = self._streams.get(stream)
+        if known is not None:
+            self._consumed += size
+            self._intake.release(stream, known, size)
+
+    def drain(self) -> None:
+        """Ask the client to open no more streams; those that it opens until it has heard are taken (RFC 9113, 6.8)."""
+        if not self._draining:
+            self._draining = True
+            self.out += (go_away(LARGEST_STREAM, Code.NO_ERROR), frame(F_PING, 0, 0, _FAREWELL))
+
+    def close(self) -> None:
+        """Tell the client the last stream that is answered."""
+        if not self._closed:
+            self._draining = self._closed = True
+            self.out.append(go_away(self._last_taken, Code.NO_ERROR))
+
+    # Reading.
+
+    def _take_frames(self, data: bytes, at: int, events: list[Event]) -> None:
+        unpack, memo, streams, end = FRAME.unpack_from, self._memo, self._streams, len(data)
+        body: Buffer
+        while at + 9 <= end:
+            high, low, kind, flags, stream = unpack(data, at)
+            length = high << 8 | low
+            first = at + 9
+            at = first + length
+            if at > end:
+                self._check_length(length)
+                at = first - 9
+                break
+            if (
+                kind == F_HEADERS
+                and flags == END_HEADERS
+                and self._plain
+                and self._last_taken < stream <= LARGEST_STREAM
+                and stream & 1
+                and len(streams) < self._max_streams
+                and not self._closed
+            ):
+                value = memo.get(data[first:at])
+                if value is not None:
+                    self._last_taken = stream
+                    self._idle_frames = 0
+                    if at + 9 <= end:
+                        high, low, kind, flags, again = unpack(data, at)
+                        length = high << 8 | low
+                        last = at + 9 + length
+                        if kind == F_DATA and flags == END_STREAM and again == stream and last <= end:
+                            self._check_length(length)
+                            body = data[at + 9 : last] if length <= SMALL else memoryview(data)[at + 9 : last]
+                            self._consumed += length
+                            streams[stream] = None
+                            at = last
+                            events.append((REQUEST, stream, (value, body), True))
+                            continue
+                    streams[stream] = Stream(self._initial_window, receiving=True)
+                    events.append((HEADERS, stream, value, False))
+                    continue
+            self._check_length(length)
+            if kind == F_DATA and self._plain and stream in streams and not flags & PADDED and (length or flags):
+                body = data[first:at] if length <= SMALL else memoryview(data)[first:at]
+                self._take_data(stream, body, length, bool(flags & END_STREAM), events)
+            else:
+                self._take(kind, flags, stream & LARGEST_STREAM, data[first:at], events)
+        if at < end:
+            self._rest += data[at:]
+        if self._consumed + self._intake.held > self._intake.most:
+            raise Broken("more bytes than the connection's window", Code.FLOW_CONTROL_ERROR)
+        if self._resets > _MOST_RESETS:
+            raise Broken("a flood of streams that end before they are answered", Code.ENHANCE_YOUR_CALM)
+
+    def _take_headers(self, stream: int, value: T, ended: bool, events: list[Event]) -> None:
+        if stream > self._last_taken:
+            if not stream & 1:
+                raise Broken(f"stream {stream}, which a client can not open")
+            if self._closed:  # the client has been told so
+                return
+            self._last_taken = stream
+            if len(self._streams) >= self._max_streams:
+                self.out.append(reset(stream, Code.REFUSED_STREAM))
+                self._resets += 1
+                return
+            self._idle_frames = 0
+            self._streams[stream] = None if ended else Stream(self._initial_window, receiving=True)
+            events.append((HEADERS, stream, value, ended))
+            return
+        if not ended:
+            raise Broken(f"headers on stream {stream}, which is not new, that do not end it")
+        if stream not in self._streams:  # trailers may come when all was said already
+            return
+        known = self._streams[stream]
+        if known is None or not known.receiving:
+            raise Broken(f"headers on stream {stream}, which the client has ended", Code.STREAM_CLOSED)
+        self._idle_frames = 0
+        known.receiving = False
+        events.append((DATA, stream, b"", True))  # nobody wants what trailers say
+
+    def _take_data(self, stream: int, body: Buffer, size: int, ended: bool, events: list[Event]) -> None:
+        if stream not in self._streams:
+            if stream > self._last_taken and not self._closed:
+                raise Broken(f"DATA on stream {stream}, which was never opened")
+            self._consumed += size  # all was said already
+            return
+        known = self._streams[stream]
+        if known is None or not known.receiving:
+            raise Broken(f"DATA on stream {stream}, which the client has ended", Code.STREAM_CLOSED)
+        known.receiving = not ended
+        self._intake.take(stream, known, len(body), size - len(body))
+        self._consumed += size - len(body)
+        if body or ended:
+            self._idle_frames = 0
+            events.append((DATA, stream, body, ended))
+
+    def _take_reset(self, stream: int, code: int, events: list[Event]) -> None:
+        if stream > self._last_taken and not self._closed:
+            raise Broken(f"an RST_STREAM on stream {stream}, which was never opened")
+        if stream in self._streams:
+            self._forget(stream)
+            self._resets += 1
+            events.append((RESET, stream, code, True))
+
+    def _take_setting(self, name: int, value: int) -> None:
+        if name == S_ENABLE_PUSH and value > 1:
+            raise Broken(f"SETTINGS_ENABLE_PUSH {value}")
+
+    def _take_pong(self, payload: bytes) -> None:
+        if payload == _FAREWELL and self._draining:
+            self.close()
+
+    def _outflow(self, stream: int) -> Outflow | None:
+        if stream > self._last_taken and not self._closed:
+            raise Broken(f"a WINDOW_UPDATE on stream {stream}, which was never opened")
+        return self._known(stream)
+
+    def _outflows(self) -> Iterable[Outflow]:
+        return filter(None, self._streams.values())
+
+    # Streams and what they hold.
+
+    def _known(self, stream: int) -> Stream | None:
+        """None where it is not open."""
+        known = self._streams.get(stream)
+        if known is None and stream in self._streams:
+            known = self._streams[stream] = Stream(self._initial_window, receiving=False)
+        return known
+
+    def _forget(self, stream: int) -> None:
+        known = self._streams.pop(stream)
+        if known is not None:
+            self._sending.pop(stream, None)
+            self.waiting -= sum(map(len, known.pieces))
+            self._consumed += known.held
+            self._intake.forget(known)
+
+    def _ended(self, stream: int) -> None:
+        known = self._streams[stream]
+        was_receiving = known is not None and known.receiving
+        self._forget(stream)
+        if was_receiving:  # what the client still sends is of no use
+            self.out.append(reset(stream, Code.NO_ERROR))
+        if self._resets:
+            self._resets -= 1
+
+    # Writing.
+
+    def _put_headers(self, stream: int, block: bytes, flags: int = 0) -> None:
+        self.out.append(frame(F_HEADERS, END_HEADERS | flags, stream, self._first + block))
+        self._first = b""
+
+    def _send(self) -> None:
+        before = self._window
+        super()._send()
+        self.waiting -= before - self._window

@@ -1,0 +1,319 @@
+"""Inference requests and answers as HTTP bodies, for a server: JSON, and binary tensors behind it.
+
+Knows the JSON and the binary tensor extension; must not know connections, nor what the tensors mean.
+Sources: KServe's "Open Inference Protocol (v2)"; the "Binary tensor data extension" of Triton's protocol.
+
+JSON that came before, but for an id at its start, is not parsed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+from drumfire.sut.kserve.errors import one_line
+from drumfire.sut.kserve.http1.connection import build_response
+from drumfire.sut.kserve.http1.head import RequestHead
+from drumfire.sut.kserve.messages.exchange import Buffer, Region
+from drumfire.sut.kserve.messages.inference import (
+    REGION,
+    AskedOutput,
+    GivenInput,
+    GivenOutput,
+    InferAnswer,
+    InferRequest,
+    called,
+    refuse_classification,
+    take_region,
+)
+from drumfire.sut.kserve.messages.operations import route
+from drumfire.sut.kserve.messages.tensors import (
+    TensorError,
+    check_tensor,
+    from_json_values,
+    to_json_values,
+)
+
+MOST_JSON = 8 << 20
+"""Bytes of JSON in a request: reading it takes time for each number."""
+_MOST_LAYOUTS = 1024
+_LARGEST_LAYOUT = 8192
+_MOST_TEXTS = 4096
+_ID = b'{"id":"'
+_HEADER_LENGTH = "Inference-Header-Content-Length"
+
+
+class _Layout(NamedTuple):
+    """What a request's JSON says."""
+
+    size: int
+    """Of all binary tensors behind it."""
+    contents: Sequence[tuple[int, int]]
+    """By input, where they lie behind it; (-1, -1) in shared memory."""
+    example: InferRequest
+
+
+class HttpInference:
+    """Reads requests and writes answers, those like ones before without parsing.  One serves all connections."""
+
+    def __init__(self) -> None:
+        self._layouts: dict[bytes, _Layout] = {}
+        self._texts: dict[tuple[object, ...], bytes] = {}
+        self._heads: dict[tuple[int, int, bool], bytes] = {}
+
+    def parse_request(self, head: RequestHead, body: Buffer, path: str) -> InferRequest:
+        """The body of a POST to ``/v2/models/M[/versions/V]/infer``.  Raises ``TensorError`` with one line."""
+        coding = head.fields.get("content-encoding", "identity")
+        if coding != "identity":
+            raise TensorError(f"a request in {one_line(coding, 40)}: send it as it is (Content-Encoding: identity)")
+        named = route("POST", path).named
+        json_size = head.inference_header_length
+        if json_size is None:
+            json_size = len(body)
+        elif json_size > len(body):
+            raise TensorError(f"a body of {len(body)} bytes with {json_size} bytes of JSON ({_HEADER_LENGTH})")
+        text = bytes(body[:json_size])
+        layout, request_id = self._layouts.get(text), b""
+        if layout is None and text.startswith(_ID):
+            end = text.find(b'"', len(_ID))
+            request_id, key = text[len(_ID) : end], _without_id(text, end)
+            layout = self._layouts.get(key)
+            if layout is not None and (b"\\" in request_id or min(request_id, default=32) < 32):
+                layout = None
+        model, version = named["name"], named.get("version", "")
+        if layout is None or json_size + layout.size != len(body):
+            return self._parse(text, body, model, version)
+        _, _, _, parameters, examples, outputs, binary = layout.example
+        inputs = []
+        for place, (first, last) in enumerate(layout.contents):
+            name, datatype, shape, data = examples[place]
+            contents = data if first < 0 else body[json_size + first : json_size + last]
+            inputs.append(GivenInput(name, datatype, shape, contents))
+        try:
+            told_id = request_id.decode() if request_id else ""
+        except UnicodeDecodeError:
+            raise TensorError("the request's id is no text") from None
+        return InferRequest(model, version, told_id, parameters, inputs, outputs, binary)
+
+    def build_answer(self, answer: InferAnswer, request: InferRequest, *, closing: bool = False) -> bytes:
+        """A whole response, head and all: outputs as bytes or in the JSON, as the request asks.  ``closing``: the head
+        says that no more requests are taken.
+
+        Raises ``TensorError`` for contents of another size than the shape tells, and for what JSON can not say (NaN,
+        infinities, BYTES that are no text, BF16): the client must ask for binary data.
+        """
+        outputs = answer.outputs
+        if not request.outputs:
+            binary = [request.binary] * len(outputs)
+        elif len(request.outputs) == 1 == len(outputs):
+            binary = [request.outputs[0].binary]
+        else:
+            asked = {one.name: one.binary for one in request.outputs}
+            binary = [asked.get(one.name, request.binary) for one in outputs]
+        text = self._text(answer, binary)
+        pieces: list[Buffer] = []
+        size = len(text)
+        for place, one in enumerate(outputs):
+            if one.data is not None and binary[place]:
+                pieces.append(one.data)
+                size += len(one.data)
+        if answer.id:
+            told_id = b'{"id":%b,' % orjson.dumps(answer.id)
+            text = told_id + text[1:]
+            size += len(told_id) - 1
+        key = (len(text) if pieces else -1, size, closing)
+        return b"".join((self._heads.get(key) or self._head(*key), text, *pieces))
+
+    def _text(self, answer: InferAnswer, binary: Sequence[bool]) -> bytes:
+        """The JSON of an answer without its id."""
+        outputs = answer.outputs
+        if answer.parameters or not all(binary):
+            return _text(answer, binary)
+        key: tuple[object, ...]
+        if len(outputs) == 1:
+            name, datatype, shape, data, region = outputs[0]
+            key = (answer.model, answer.version, name, datatype, shape, region if data is None else len(data))
+        else:
+            key = (answer.model, answer.version, *map(_form, outputs))
+        text = self._texts.get(key)
+        if text is None:
+            text = _text(answer, binary)
+            if len(self._texts) >= _MOST_TEXTS:
+                self._texts.clear()
+            self._texts[key] = text
+        return text
+
+    def _head(self, json_size: int, size: int, closing: bool) -> bytes:
+        """``json_size``: -1 where nothing is behind the JSON."""
+        if json_size < 0:
+            fields = [("Content-Type", "application/json")]
+        else:
+            fields = [("Content-Type", "application/octet-stream"), (_HEADER_LENGTH, str(json_size))]
+        if closing:
+            fields.append(("Connection", "close"))
+        head = build_response(200, fields, size)
+        if len(self._heads) >= _MOST_TEXTS:
+            self._heads.clear()
+        self._heads[json_size, size, closing] = head
+        return head
+
+    def _parse(self, text: bytes, body: Buffer, model: str, version: str) -> InferRequest:
+        said = _load(text)
+        request_id = said.get("id", "")
+        if not isinstance(request_id, str):
+            raise TensorError("the request's id is no string")
+        parameters = _parameters(said, "the request")
+        binary = parameters.pop("binary_data_output", False) is True
+        inputs: list[GivenInput] = []
+        spans: list[tuple[int, int]] = []
+        at = len(text)
+        is_lasting = len(text) <= _LARGEST_LAYOUT
+        for one in _members(said, "inputs"):
+            given, size = _input(one, body, at)
+            in_text = not isinstance(given.data, Region) and size is None
+            is_lasting = is_lasting and not in_text and given.datatype != "BYTES"
+            first = -1 if size is None else at - len(text)
+            spans.append((first, first + (size or 0)))
+            at += size or 0
+            inputs.append(given)
+        if not inputs:
+            raise TensorError("a request without inputs")
+        if at != len(body):
+            raise TensorError(f"{len(body) - at} bytes behind the request's last tensor")
+        outputs = [_output(one, binary) for one in _members(said, "outputs")]
+        request = InferRequest(model, version, request_id, parameters, inputs, outputs, binary)
+        if is_lasting:
+            self._learn(text, request, spans, at - len(text))
+        return request
+
+    def _learn(self, text: bytes, request: InferRequest, spans: Sequence[tuple[int, int]], size: int) -> None:
+        key = text
+        if request.id:
+            end = text.find(b'"', len(_ID))
+            if not text.startswith(_ID) or text[len(_ID) : end] != request.id.encode("utf-8", "surrogatepass"):
+                return  # it is somewhere else, or escaped
+            key = _without_id(text, end)
+        if len(self._layouts) >= _MOST_LAYOUTS:
+            self._layouts.clear()
+        example = request._replace(
+            inputs=[one if isinstance(one.data, Region) else one._replace(data=b"") for one in request.inputs]
+        )
+        self._layouts[key] = _Layout(size, spans, example)
+
+
+def _without_id(text: bytes, end: int) -> bytes:
+    """JSON that begins with an id which ends before ``end``; no JSON of its own is like that."""
+    return b"\0" + text[end:]
+
+
+def _load(text: bytes) -> dict[str, Any]:
+    if len(text) > MOST_JSON:
+        raise TensorError(f"{len(text)} bytes of JSON where at most {MOST_JSON} are taken: send binary tensors")
+    try:
+        said = orjson.loads(text)
+    except ValueError as error:
+        why = one_line(str(error), 100)
+        raise TensorError(f"a request that is no JSON: {why} (NaN and infinity go in binary tensors)") from None
+    if not isinstance(said, dict):
+        raise TensorError("a request that is no JSON object")
+    return said
+
+
+def _members(said: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    members = said.get(name, [])
+    if not isinstance(members, list) or not all(isinstance(one, dict) for one in members):
+        raise TensorError(f"{name} is no list of objects")
+    return members
+
+
+def _parameters(said: Mapping[str, Any], what: str) -> dict[str, Any]:
+    parameters = said.get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise TensorError(f"{what} has parameters that are no object")
+    return dict(parameters)
+
+
+def _name(one: Mapping[str, Any], what: str) -> str:
+    name = one.get("name")
+    if not isinstance(name, str):
+        raise TensorError(f"an {what} without a name")
+    return name
+
+
+def _input(one: Mapping[str, Any], body: Buffer, at: int) -> tuple[GivenInput, int | None]:
+    """An input, and how many bytes it takes of the body from ``at`` on; None where it is somewhere else."""
+    name = _name(one, "input")
+    what = called("input", name)
+    datatype, shape = one.get("datatype"), one.get("shape")
+    if not isinstance(datatype, str):
+        raise TensorError(f"{what} has no datatype")
+    if not isinstance(shape, list) or not all(type(size) is int for size in shape):
+        raise TensorError(f"{what} has no shape of whole numbers")
+    parameters = _parameters(one, what)
+    region, size = take_region(parameters, name), parameters.get("binary_data_size")
+    if (region is not None) + (size is not None) + ("data" in one) != 1:
+        raise TensorError(f"{what} must have one of data, binary_data_size and {REGION[0]}")
+    if region is not None:
+        check_tensor(what, datatype, shape, None)
+        return GivenInput(name, datatype, tuple(shape), region), None
+    if size is not None:
+        if type(size) is not int or size < 0:
+            raise TensorError(f"{what}: binary_data_size is no size in bytes")
+        if size > len(body) - at:
+            raise TensorError(f"{what} runs over the end of the request")
+        data = body[at : at + size]
+        check_tensor(what, datatype, shape, data)
+        return GivenInput(name, datatype, tuple(shape), data), size
+    check_tensor(what, datatype, shape, None)
+    try:
+        contents = from_json_values(one["data"], datatype)
+    except TensorError as error:
+        raise TensorError(f"{what}: {error}") from None
+    check_tensor(what, datatype, shape, contents)
+    return GivenInput(name, datatype, tuple(shape), contents), None
+
+
+def _output(one: Mapping[str, Any], binary: bool) -> AskedOutput:
+    name = _name(one, "output")
+    parameters = _parameters(one, called("output", name))
+    refuse_classification(parameters, name)
+    own = parameters.get("binary_data", binary)
+    if not isinstance(own, bool):
+        raise TensorError(f"{called('output', name)}: binary_data is neither true nor false")
+    return AskedOutput(name, take_region(parameters, name), own)
+
+
+def _form(output: GivenOutput) -> tuple[object, ...]:
+    name, datatype, shape, data, region = output
+    return name, datatype, shape, region if data is None else len(data)
+
+
+def _text(answer: InferAnswer, binary: Sequence[bool]) -> bytes:
+    said: dict[str, Any] = {"model_name": answer.model, "model_version": answer.version}
+    if answer.parameters:
+        said["parameters"] = dict(answer.parameters)
+    said["outputs"] = [_described(one, is_binary) for one, is_binary in zip(answer.outputs, binary, strict=True)]
+    return orjson.dumps(said, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _described(output: GivenOutput, binary: bool) -> dict[str, Any]:
+    name, datatype, shape, data, region = output
+    what = called("output", name)
+    said: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(shape)}
+    if region is not None:
+        return said  # as Triton has it: perf_analyzer takes any parameters for those of binary contents
+    if data is None:
+        raise TensorError(f"{what} has no contents")
+    if binary:
+        check_tensor(what, datatype, shape, data)
+        said["parameters"] = {"binary_data_size": len(data)}
+    else:
+        try:
+            said["data"] = to_json_values(datatype, shape, data)
+        except TensorError as error:
+            raise TensorError(f"{what}: {error}") from None
+    return said

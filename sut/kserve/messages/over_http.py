@@ -1,0 +1,306 @@
+"""KServe v2 over HTTP with binary tensors: inference requests and replies as bytes, one at a time on a connection.
+
+Knows the JSON of inference requests and replies and the binary tensor extension; must not know sockets.
+Sources: KServe's "Open Inference Protocol (v2)"; the "Binary tensor data extension" of Triton's protocol.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+from urllib.parse import quote
+
+from drumfire.sut.kserve.errors import ProtocolError, one_line
+from drumfire.sut.kserve.http1.connection import KNOWN, ClientConnection, Response, build_request
+from drumfire.sut.kserve.messages.exchange import (
+    MAX_MESSAGE_BYTES,
+    Buffer,
+    Failure,
+    Found,
+    Outputs,
+    Part,
+    Region,
+    Reply,
+    check_contents,
+    check_outputs,
+    contents,
+    form,
+)
+from drumfire.sut.kserve.messages.tensors import ModelInterface, Tensor, from_json_values
+
+T = TypeVar("T")
+
+_NONE = -1
+_SMALL = 16_384
+"""Bodies up to here are copied to stand behind their heads in one piece."""
+_HEADER_LENGTH = "Inference-Header-Content-Length"
+
+
+def model_path(name: str, version: str) -> str:
+    path = f"/v2/models/{quote(name, safe='')}"
+    return f"{path}/versions/{quote(version, safe='')}" if version else path
+
+
+def error_text(response: Response) -> str:
+    """What a server says of a request that it refused."""
+    try:
+        said = json.loads(bytes(response.body))
+    except (ValueError, RecursionError):
+        said = None
+    text = said.get("error") if isinstance(said, Mapping) else None
+    text = text or bytes(response.body[:200]).decode("utf-8", "replace") or response.head.reason
+    return f"HTTP {response.status}: {one_line(str(text))}"
+
+
+class HttpRequest(NamedTuple):
+    """A request without its head: JSON and, behind it, the tensors."""
+
+    json_size: int
+    body: bytes
+
+
+class HttpMessages:
+    """``Messages`` of one model over HTTP; ``SharedMessages`` where all outputs are ``shared``."""
+
+    def __init__(self, interface: ModelInterface, *, batch_size: int | None = None, shared: bool = False) -> None:
+        """``batch_size``: the most samples that a request holds, None is not known; ``shared``: outputs lie in shared
+        memory."""
+        self.wanted = False
+        self._batch_size = batch_size
+        self._shared, self._look = shared, form if shared else contents
+        self._interface = interface
+        self._texts: dict[tuple[object, ...], bytes] = {}
+        self._layouts: dict[int, tuple[bytes, list[Found]]] = {}
+        """By the length of a reply's body: its JSON, and its outputs."""
+
+    def request(self, parts: Sequence[Part], regions: Sequence[Region] = ()) -> HttpRequest:
+        key = (*(part if isinstance(part.data, Region) else (part.shape, len(part.data)) for part in parts), *regions)
+        text = self._texts.get(key)
+        if text is None:
+            text = self._text(parts, regions)
+            if len(self._texts) < 1 << 16:
+                self._texts[key] = text
+        return HttpRequest(
+            len(text), b"".join((text, *(part.data for part in parts if not isinstance(part.data, Region))))
+        )
+
+    def _text(self, parts: Sequence[Part], regions: Sequence[Region]) -> bytes:
+        return self.input_side(parts) + self.output_side(regions)
+
+    def input_side(self, parts: Sequence[Part]) -> bytes:
+        inputs = []
+        for spec, part in zip(self._interface.inputs, parts, strict=True):
+            data = part.data
+            where = _region_parameters(data) if isinstance(data, Region) else {"binary_data_size": len(data)}
+            inputs.append(
+                {"name": spec.name, "shape": list(part.shape), "datatype": spec.datatype, "parameters": where}
+            )
+        return b'{"inputs":%b,"outputs":' % _compact(inputs)
+
+    def output_side(self, regions: Sequence[Region]) -> bytes:
+        outputs = [
+            {"name": spec.name, "parameters": _region_parameters(regions[at]) if regions else {"binary_data": True}}
+            for at, spec in enumerate(self._interface.outputs)
+        ]
+        return _compact(outputs) + b"}"
+
+    def joined(self, input_side: bytes, output_side: bytes) -> HttpRequest:
+        text = input_side + output_side
+        return HttpRequest(len(text), text)
+
+    def reply(self, response: Response) -> Reply:
+        """What a response tells; a wrong one is a ``Failure``."""
+        if response.status != 200:
+            return Failure(error_text(response))
+        try:
+            return self.read(response.body, response.head.inference_header_length)
+        except ProtocolError as error:
+            return Failure(str(error))
+
+    def read(self, body: Buffer, json_size: int | None) -> Outputs | None:
+        """A reply's body.  Raises ``ProtocolError`` for one that is not as it must be."""
+        known = self._layouts.get(len(body))
+        if known is not None and len(known[0]) == json_size and body[:json_size] == known[0]:
+            return [self._look(body, output) for output in known[1]] if self.wanted else None
+        return self._parse(body, json_size)
+
+    def start(self, response: Response) -> Buffer | None:
+        """The JSON of a reply that was read without fault and whose like will differ only behind it; else None."""
+        known = self._layouts.get(len(response.body))
+        return known[0] if known is not None and response.status == 200 else None
+
+    def again(self, data: bytes, body_size: int) -> Reply:
+        """As ``reply``, for ``data`` that ends with a body of a form that is known to be well."""
+        if not self.wanted:
+            return None
+        body = memoryview(data)[len(data) - body_size :]
+        return [self._look(body, output) for output in self._layouts[body_size][1]]
+
+    def _parse(self, body: Buffer, json_size: int | None) -> Outputs | None:
+        """As ``read``, for a reply of a new form; the form is kept, so that the next one like it need not be parsed."""
+        size = len(body) if json_size is None else json_size
+        if size > len(body):
+            raise ProtocolError(f"a reply of {len(body)} bytes with {size} bytes of JSON")
+        text = bytes(body[:size])
+        try:
+            said = json.loads(text)
+            described = said["outputs"]
+            found, plain, at = [], {}, size
+            for one in described:
+                parameters = one.get("parameters") or {}
+                shape = tuple(operator.index(length) for length in one["shape"])
+                first = last = -1
+                if "shared_memory_region" in parameters:
+                    pass
+                elif self._shared:
+                    if "binary_data_size" in parameters or "data" in one:
+                        raise ProtocolError(
+                            f"output {one['name']} came in the reply, not in the shared memory that was named for it: "
+                            "does the server know shared memory?"
+                        )
+                elif "binary_data_size" in parameters:
+                    first, last = at, at + operator.index(parameters["binary_data_size"])
+                    if not first <= last <= len(body):
+                        raise ProtocolError(f"output {one['name']} runs over the end of the reply")
+                    at = last
+                else:
+                    plain[one["name"]] = Tensor(shape, from_json_values(one["data"], one["datatype"]))
+                found.append(Found(str(one["name"]), str(one["datatype"]), shape, first, last))
+        except ProtocolError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            why = one_line(f"{type(error).__name__}: {error}")
+            raise ProtocolError(f"a reply that can not be read: {why}") from None
+        if at != len(body):
+            raise ProtocolError(f"{len(body) - at} bytes behind the reply's last tensor")
+        found = check_outputs(self._interface, found, self._batch_size)
+        for output in found:
+            check_contents(body, output)
+        if not plain:
+            if all(output.datatype != "BYTES" for output in found) and len(self._layouts) < 256:
+                self._layouts[len(body)] = (text, found)
+            return [self._look(body, output) for output in found] if self.wanted else None
+        # A server without the binary extension gives values in the JSON.
+        arrays = []
+        for output in found:
+            if output.name in plain:
+                data = plain[output.name].data
+                arrays.append(contents(data, output._replace(first=0, last=len(data))))
+            else:
+                arrays.append(contents(body, output))
+        return arrays if self.wanted else None
+
+
+def _compact(said: Any) -> bytes:
+    return json.dumps(said, separators=(",", ":")).encode()
+
+
+def _region_parameters(region: Region) -> dict[str, Any]:
+    return {
+        "shared_memory_region": region.name,
+        "shared_memory_offset": region.offset,
+        "shared_memory_byte_size": region.size,
+    }
+
+
+class HttpExchange(Generic[T]):
+    """Requests on one connection, one after the other.  ``read`` makes what is handed on of a response."""
+
+    def __init__(self, read: Callable[[Response], T], max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
+        self.out: list[Buffer] = []
+        self._connection = ClientConnection(max_body=max_message_bytes)
+        self._read = read
+        self._ticket = _NONE
+
+    @property
+    def draining(self) -> bool:
+        return self._connection.closing
+
+    @property
+    def free(self) -> int:
+        return int(self._connection.idle and not self._connection.closing)
+
+    def put(self, ticket: int, head: bytes, body: bytes) -> None:
+        """Send a request.  The caller has seen that the connection is ``free``."""
+        self._connection.request()
+        self._ticket = ticket
+        if len(body) <= _SMALL:
+            self.out.append(head + body)
+        else:
+            self.out += (head, body)
+
+    def close(self) -> None:
+        """Nothing is to be said at the end of a connection."""
+
+    def receive(self, data: bytes) -> list[tuple[int, T | Failure]]:
+        responses = self._connection.receive(data)
+        return self._answered(responses[0]) if responses else []
+
+    def eof(self) -> list[tuple[int, T | Failure]]:
+        responses = self._connection.eof()
+        return self._answered(responses[0]) if responses else []
+
+    def lost(self, reason: str) -> list[tuple[int, T | Failure]]:
+        ticket, self._ticket = self._ticket, _NONE
+        self._connection.closing = True
+        return [] if ticket == _NONE else [(ticket, Failure(reason))]
+
+    def _answered(self, response: Response) -> list[tuple[int, T | Failure]]:
+        ticket, self._ticket = self._ticket, _NONE
+        return [(ticket, self._read(response))]
+
+
+class HttpChannel(HttpExchange[Reply]):
+    """A ``Channel`` of inference requests for one model."""
+
+    def __init__(
+        self,
+        messages: HttpMessages,
+        target: str,
+        authority: str,
+        headers: Sequence[tuple[str, str]] = (),
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+    ) -> None:
+        super().__init__(messages.reply, max_message_bytes)
+        self._messages, self._known_size = messages, 0
+        self._target, self._authority, self._headers = target, authority, tuple(headers)
+        self._heads: dict[tuple[int, int], bytes] = {}
+
+    def send(self, ticket: int, request: HttpRequest) -> None:
+        json_size, body = request
+        head = self._heads.get((json_size, len(body))) or self._head(json_size, len(body))
+        self.put(ticket, head, body)
+
+    def receive(self, data: bytes) -> list[tuple[int, Reply]]:
+        responses = self._connection.receive(data)
+        if responses is KNOWN:
+            ticket, self._ticket = self._ticket, _NONE
+            return [(ticket, self._messages.again(data, self._known_size))]
+        if not responses:
+            return []
+        answered = self._answered(responses[0])
+        start = self._messages.start(responses[0])
+        if start is not None:
+            self._connection.know(responses[0], start)
+            self._known_size = len(responses[0].body)
+        return answered
+
+    def cancel(self, ticket: int) -> bool:
+        return False
+
+    @property
+    def under_way(self) -> int:
+        return int(self._ticket != _NONE)
+
+    @property
+    def oldest(self) -> int | None:
+        return None if self._ticket == _NONE else self._ticket
+
+    def _head(self, json_size: int, size: int) -> bytes:
+        fields = [(_HEADER_LENGTH, str(json_size)), ("Content-Type", "application/octet-stream"), *self._headers]
+        head = build_request("POST", self._target, self._authority, fields, size)
+        if len(self._heads) < 4096:
+            self._heads[json_size, size] = head
+        return head

@@ -1,0 +1,1 @@
+"""Models in this machine's processes: the batcher, the backends, and other systems that answer from here."""

@@ -1,0 +1,113 @@
+"""ONNX Runtime, on the CPU or an NVIDIA GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from drumfire.loadgen import installation
+from drumfire.loadgen.environment import versions
+from drumfire.sut.local.backends import Backend, BackendError, Tuning, first_line
+from drumfire.sut.models.model import Form
+
+DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
+FORM = Form.ONNX
+EXTRAS = {"cpu": "onnx-cpu", "gpu": "onnx-gpu"}
+PRECISIONS = ("fp32",)
+COMPILE_MODES: tuple[str, ...] = ()
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
+_DTYPES: dict[str, npt.DTypeLike] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+}
+
+
+def check_installation() -> None:
+    """Refuse to go on when both wheels are installed: they overwrite each other's files."""
+    found = versions(DISTRIBUTIONS)
+    if all(found.values()):
+        raise BackendError(
+            "onnxruntime and onnxruntime-gpu are both installed and break each other: "
+            f"{installation.pip()} uninstall both, then install the one you want"
+        )
+    if not any(found.values()):
+        raise BackendError(f"onnxruntime is not installed: {installation.command('onnx-cpu')} (or [onnx-gpu])")
+
+
+def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
+    check_installation()
+    import onnxruntime
+
+    provider = _PROVIDERS[device]
+    if provider not in onnxruntime.get_available_providers():
+        raise BackendError(
+            f"this onnxruntime has no CUDA: {installation.pip()} uninstall onnxruntime, then "
+            f"{installation.command('onnx-gpu')}, or run on the cpu"
+        )
+    if device == "gpu" and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()
+    try:
+        session, whole = _session(model, provider, threads)
+    except Exception as error:  # onnxruntime raises many kinds, none of them its own base
+        raise BackendError(f"onnxruntime cannot load {model} on the {device}: {first_line(error)}") from None
+    if session.get_providers()[0] != provider:
+        raise BackendError(
+            f"asked for {provider}, but onnxruntime fell back to {session.get_providers()[0]}: "
+            "check the GPU driver and the CUDA libraries ('drumfire doctor'), or run on the cpu"
+        )
+    place = provider if whole else f"{provider}, some operators on the CPU"
+    return OnnxRuntime(session, place, onnxruntime.__version__)
+
+
+def _session(model: Path, provider: str, threads: int) -> tuple[Any, bool]:
+    """The model on the provider, and whether all of it is there."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Threads that spin while they wait would take the cores that the load generator needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    if provider != _PROVIDERS["cpu"]:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        try:
+            return onnxruntime.InferenceSession(str(model), options, providers=[provider]), True
+        except Exception:  # of many kinds; what else may be wrong shows once more below
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "0")
+            return onnxruntime.InferenceSession(str(model), options, providers=[provider]), False
+    return onnxruntime.InferenceSession(str(model), options, providers=[provider]), True
+
+
+class OnnxRuntime:
+    """A session whose first input is the batch."""
+
+    def __init__(self, session: Any, place: str, version: str) -> None:
+        self._session = session
+        self.description = f"onnxruntime {version} {place}"
+        inputs = session.get_inputs()
+        if len(inputs) != 1:
+            raise BackendError(f"the model has {len(inputs)} inputs; models of one input can be run")
+        self._input, self._outputs = inputs[0].name, [output.name for output in session.get_outputs()]
+        if inputs[0].type not in _DTYPES:
+            raise BackendError(f"the model's input is a {inputs[0].type}, which is not supported")
+        self.sample_dtype = _DTYPES[inputs[0].type]
+        batch, *sample = (size if isinstance(size, int) else None for size in inputs[0].shape)
+        self.sample_shape = tuple(sample)
+        self.fixed_batch_size = batch
+
+    def run(self, batch: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
+        outputs: Sequence[npt.NDArray[Any]] = self._session.run(self._outputs, {self._input: batch})
+        return outputs
+
+    def close(self) -> None:
+        self._session = None

@@ -1,0 +1,202 @@
+"""The dynamic batcher: rows wait in one queue, workers take batches off its front.
+
+The queue is first in, first out over the rows of the run's table, so it is two integers: the next row to take and
+the row after the last that came in.  Knows the library and how to run a batch, not what computes it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from drumfire.loadgen import Answers, Responses, SampleLibrary
+from drumfire.loadgen.pacer import precise_timers
+from drumfire.loadgen.record import Column
+from drumfire.loadgen.system import Answer, as_bytes, check_count
+
+RunBatch = Callable[[npt.NDArray[Any]], Responses]
+"""From a batch of samples, shape (n, *sample_shape), to a response for each.  Called from one thread at a time."""
+
+MAX_BATCH_SIZE = np.iinfo(np.uint16).max
+
+
+class BatchRule:
+    """When a batch goes, and how large, whatever it is of: rows here, requests in a server's queue.
+
+    A batch goes when as many samples wait as a preferred size, which without any named is ``max_size``, or when the
+    oldest has waited for ``max_delay_ns``.  With a delay of 0 a free worker takes what is there.
+    """
+
+    def __init__(self, max_size: int, max_delay_ns: int = 0, preferred: Sequence[int] = ()) -> None:
+        if not 1 <= max_size <= MAX_BATCH_SIZE:
+            raise ValueError(f"the batch size must be 1 to {MAX_BATCH_SIZE}, not {max_size}")
+        self.max_size, self.max_delay_ns = max_size, max_delay_ns
+        self.preferred = tuple(sorted(preferred))
+        self._sizes = self.preferred[::-1] or (max_size,)
+        self.least = self._sizes[-1]
+        """So many samples need not wait."""
+
+    def patience_ns(self, waiting: int) -> int:
+        """How long after its arrival the oldest of so many samples may still be made to wait."""
+        return self.max_delay_ns if waiting < self.least else 0
+
+    def size(self, waiting: int) -> int:
+        """Of so many samples that need not wait any more, how many go."""
+        for size in self._sizes:
+            if size <= waiting:
+                return size
+        return waiting
+
+
+class BatchedSystem:
+    """A system in this process: ``workers`` run batches, each in a thread of its own.
+
+    A batch goes when it has ``max_batch_size`` rows, or when its oldest row has waited ``max_queue_delay_s`` since it
+    was issued, whichever is first; with a delay of 0 a free worker takes what is there.  In closed-loop scenarios a
+    lone worker runs in the caller's thread: nobody else would use that thread meanwhile.
+    """
+
+    columns: Mapping[str, npt.DTypeLike] = {"begun": np.int64, "batch_size": np.uint16}
+    """When the row's batch began to be computed (ns), and how many rows the batch had."""
+
+    def __init__(
+        self,
+        name: str,
+        workers: Sequence[RunBatch],
+        library: SampleLibrary,
+        *,
+        max_batch_size: int,
+        max_queue_delay_s: float = 0.0,
+    ) -> None:
+        self._rule = BatchRule(max_batch_size, round(max_queue_delay_s * 1e9))
+        self.name = name
+        self.answer: Answer | None = None
+        self._workers, self._library = workers, library
+        self._max_batch_size = max_batch_size
+        self._next_row = 0
+        self._end_row = 0
+        self._flushing = False
+        self._closed = False
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._idle = 0
+        self._threads: list[threading.Thread] = []
+
+    async def open(self, answers: Answers) -> None:
+        self._answers = answers
+        self._sample_index = answers.sample_index
+        self._issued = answers.columns["issued"]
+        self._begun = answers.columns["begun"]
+        self._batch_size = answers.columns["batch_size"]
+        self.answer = None
+        if any(thread.is_alive() for thread in self._threads):
+            raise RuntimeError(f"{self.name} is still busy with a batch of the run before")
+        self._closed, self._next_row, self._end_row, self._idle, self._threads = False, 0, 0, 0, []
+        if answers.closed_loop and len(self._workers) == 1:
+            self.answer = self._answer
+            return
+        for number, run in enumerate(self._workers):
+            # A daemon, so that a model that never returns can not keep the program from ending.
+            thread = threading.Thread(target=self._work, args=(run,), name=f"sut-{number}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def issue(self, first: int, last: int) -> None:
+        with self._lock:
+            was_empty = self._next_row == self._end_row
+            self._end_row = last
+            if was_empty:
+                self._next_row = first
+            self._flushing = False
+            # A worker that waits for a fuller batch need not hear of every row.
+            if self._idle and (was_empty or last - self._next_row >= self._max_batch_size):
+                self._changed.notify()
+
+    def flush(self) -> None:
+        with self._changed:
+            self._flushing = True
+            self._changed.notify_all()
+
+    async def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(timeout=5.0)
+
+    def _work(self, run: RunBatch) -> None:
+        precise_timers()
+        while (batch := self._take()) is not None:
+            self._run(run, *batch)
+
+    def _take(self) -> tuple[int, int] | None:
+        """The next batch's rows; waits for them.  None when the system is closed."""
+        with self._lock:
+            while True:
+                if self._closed:
+                    return None
+                waiting = self._end_row - self._next_row
+                if waiting == 0:
+                    self._wait(None)
+                    continue
+                patience_ns = self._rule.patience_ns(waiting)
+                if patience_ns and not self._flushing:
+                    left_ns = int(self._issued[self._next_row]) + patience_ns - self._answers.now()
+                    if left_ns > 0:
+                        self._wait(left_ns * 1e-9)
+                        continue
+                first = self._next_row
+                self._next_row = last = first + self._rule.size(waiting)
+                if last < self._end_row and self._idle:
+                    self._changed.notify()
+                return first, last
+
+    def _wait(self, seconds: float | None) -> None:
+        """Until something changed; the lock is held before and after."""
+        self._idle += 1
+        self._changed.wait(seconds)
+        self._idle -= 1
+
+    def _answer(self, first: int, last: int) -> Responses:
+        size, run = self._max_batch_size, self._workers[0]
+        if last - first <= size:
+            return self._compute(run, first, last)
+        parts = [self._compute(run, row, min(row + size, last)) for row in range(first, last, size)]
+        return [response for part in parts for response in as_bytes(part)]
+
+    def _compute(self, run: RunBatch, first: int, last: int) -> Responses:
+        self._begun[first:last] = self._answers.now()
+        self._batch_size[first:last] = last - first
+        responses = run(self._library.batch(self._sample_index[first:last]))
+        check_count(responses, last - first)
+        return responses
+
+    def _run(self, run: RunBatch, first: int, last: int) -> None:
+        try:
+            responses = self._compute(run, first, last)
+        except Exception as error:  # whatever a model may raise: these rows failed, and the run goes on
+            self._answers.fail(first, last, error)
+        else:
+            self._answers.complete(first, last, responses)
+
+
+def batch_sizes(batch_size: Column) -> dict[int, int]:
+    """How many batches there were of each size, from the column of that name."""
+    rows = np.bincount(batch_size)
+    return {size: int(count) // size for size, count in enumerate(rows) if size and count}
+
+
+def service_times(run: Callable[[], object], seconds: float = 0.2, least: int = 3) -> list[float]:
+    """Call ``run`` for about ``seconds``, and at least ``least`` times; how long each call took, s."""
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < least or time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return times

@@ -1,0 +1,93 @@
+"""Any coroutine over a batch as a system under test: ``async def infer(batch) -> responses`` is all that is needed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import numpy.typing as npt
+
+from drumfire.loadgen import Answers, Responses, SampleLibrary
+from drumfire.loadgen.system import Answer, check_count
+
+Infer = Callable[[npt.NDArray[Any]], Awaitable[Responses]]
+
+
+class TaskSystem:
+    """Answers rows in tasks: ``respond`` is given up to ``max_batch_size`` of them, in issue order.
+
+    At most ``max_in_flight`` tasks run at a time; the rest of the rows waits.  One that raises fails its rows.
+    """
+
+    columns: Mapping[str, npt.DTypeLike] = {}
+    answer: Answer | None = None
+
+    def __init__(self, name: str, *, max_batch_size: int = 1, max_in_flight: int = 64) -> None:
+        self.name = name
+        self.answers: Answers
+        self._max_batch_size, self._max_in_flight = max_batch_size, max_in_flight
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def respond(self, first: int, last: int) -> Responses | None:
+        """Answer rows [first, last): their responses, or None where nobody will look at them."""
+        raise NotImplementedError
+
+    async def open(self, answers: Answers) -> None:
+        self.answers = answers
+        self._next_row = self._end_row = 0
+        self._closed = False
+
+    def issue(self, first: int, last: int) -> None:
+        if self._next_row == self._end_row:
+            self._next_row = first
+        self._end_row = last
+        self._start()
+
+    def flush(self) -> None:
+        pass  # nothing is ever held back
+
+    async def close(self) -> None:
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _start(self) -> None:
+        while not self._closed and self._next_row < self._end_row and len(self._tasks) < self._max_in_flight:
+            first = self._next_row
+            self._next_row = last = min(first + self._max_batch_size, self._end_row)
+            task = asyncio.ensure_future(self._run(first, last))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._start()
+
+    async def _run(self, first: int, last: int) -> None:
+        try:
+            responses = await self.respond(first, last)
+        except asyncio.CancelledError as error:
+            if self._closed:
+                raise
+            self.answers.fail(first, last, error)  # cancelled by the coroutine's own doing, not by us
+        except Exception as error:  # whatever the coroutine may raise: these rows failed, and the run goes on
+            self.answers.fail(first, last, error)
+        else:
+            self.answers.complete(first, last, responses)
+
+
+class CoroutineSystem(TaskSystem):
+    """Calls ``infer`` with batches of samples, shape (n, *sample_shape), n <= ``max_batch_size``."""
+
+    def __init__(
+        self, name: str, infer: Infer, library: SampleLibrary, *, max_batch_size: int = 1, max_in_flight: int = 64
+    ) -> None:
+        super().__init__(name, max_batch_size=max_batch_size, max_in_flight=max_in_flight)
+        self._infer, self._library = infer, library
+
+    async def respond(self, first: int, last: int) -> Responses:
+        responses = await self._infer(self._library.batch(self.answers.sample_index[first:last]))
+        check_count(responses, last - first)
+        return responses

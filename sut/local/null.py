@@ -1,0 +1,46 @@
+"""The null system: answers everything at once, in the call that issues it.  Measures the load generator itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from drumfire.loadgen import Answers, Mode, Responses
+from drumfire.sut.data.library import ArrayLibrary
+
+_ANSWER = np.zeros((1, 1), np.float32)
+
+
+def null_library(count: int = 1024) -> ArrayLibrary:
+    """A library of ``count`` samples of nothing, for a system that looks at none."""
+    return ArrayLibrary("null", lambda indices: np.zeros((len(indices), 1), np.float32), count, count)
+
+
+class NullSystem:
+    """A system under test without a model.  Its answer to any sample is the label 0."""
+
+    name = "null"
+    columns: Mapping[str, npt.DTypeLike] = {}
+
+    def __init__(self, mode: Mode) -> None:
+        self._answers_matter = mode != Mode.PerformanceOnly
+
+    async def open(self, answers: Answers) -> None:
+        self._complete = answers.complete
+        if not self._answers_matter:
+            # Answering is all there is to do, so being issued rows and completing them is one and the same call.
+            self.issue = answers.complete  # type: ignore[method-assign]
+
+    def issue(self, first: int, last: int) -> None:
+        self._complete(first, last, self.answer(first, last))
+
+    def answer(self, first: int, last: int) -> Responses | None:
+        return np.broadcast_to(_ANSWER, (last - first, 1)) if self._answers_matter else None
+
+    def flush(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass

@@ -1,0 +1,1 @@
+"""Weights: bundled, published, exported and quantized."""

@@ -1,0 +1,120 @@
+"""Trains the digits network and writes digits.onnx: ``python -m drumfire.sut.models.weights.train_digits``.
+
+A tool for whoever changes the network; a run of the benchmark never imports it.  Needs torch, onnx and onnxscript,
+and scikit-learn only to make digits.npz anew (``--data-from-sklearn``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from drumfire.sut.models import digits
+from drumfire.sut.models.weights import onnx_export
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+SEED = 0
+HELD_OUT = 500
+EPOCHS = 40
+BATCH = 64
+LEARNING_RATE = 1e-2
+"""Peak of a one-cycle schedule."""
+
+
+def make_data() -> None:
+    """Write digits.npz: all 1797 images as uint8 of 0..16, the labels, and which 500 are held out (by a fixed seed)."""
+    from sklearn.datasets import load_digits
+
+    source = load_digits()
+    order = np.random.default_rng(SEED).permutation(source.target.size)
+    np.savez_compressed(
+        digits.DATA,
+        images=source.images.astype(np.uint8),
+        labels=source.target.astype(np.uint8),
+        held_out=np.sort(order[:HELD_OUT]).astype(np.uint16),
+    )
+
+
+def network() -> nn.Sequential:
+    """A small MobileNet: a convolution, then four depthwise-separable ones; 18,826 parameters."""
+    from torch import nn
+
+    def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+        layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+        return [layer, nn.BatchNorm2d(outputs), nn.ReLU6()]
+
+    def separable(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
+        return conv(inputs, inputs, 3, stride, groups=inputs) + conv(inputs, outputs, 1)
+
+    return nn.Sequential(
+        *conv(1, 16, 3),
+        *separable(16, 32),
+        *separable(32, 64, stride=2),
+        *separable(64, 64),
+        *separable(64, 128, stride=2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(128, 10),
+    )
+
+
+def train(inputs: torch.Tensor, labels: torch.Tensor) -> nn.Sequential:
+    """Fit a new network to ``inputs`` (n, 1, 8, 8) for a fixed number of epochs; the last state is the result."""
+    import torch
+
+    torch.manual_seed(SEED)
+    model = network()
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)
+    steps = EPOCHS * (len(inputs) // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, steps)
+    loss_of = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
+    for _ in range(EPOCHS):
+        order = torch.randperm(len(inputs))
+        for batch in order[: len(inputs) // BATCH * BATCH].view(-1, BATCH):
+            loss = loss_of(model(_shifted(inputs[batch])), labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return model.eval()
+
+
+def _shifted(images: torch.Tensor) -> torch.Tensor:
+    """Each image moved by up to one pixel either way, blank moving in, then a little noise."""
+    import torch
+    from torch.nn.functional import pad
+
+    count = len(images)
+    rows = torch.randint(0, 3, (count, 1, 1)) + torch.arange(8)[:, None]
+    columns = torch.randint(0, 3, (count, 1, 1)) + torch.arange(8)
+    moved = pad(images[:, 0], (1, 1, 1, 1))[torch.arange(count)[:, None, None], rows, columns]
+    return (moved + 0.05 * torch.randn_like(moved))[:, None]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-from-sklearn", action="store_true", help="first make digits.npz anew")
+    if parser.parse_args().data_from_sklearn:
+        make_data()
+    import torch
+
+    data = digits.read()
+    start = time.monotonic()
+    model = train(torch.from_numpy(data.train_inputs), torch.from_numpy(data.train_labels))
+    print(f"trained for {EPOCHS} epochs in {time.monotonic() - start:.0f} s")
+    with torch.no_grad():
+        predicted = model(torch.from_numpy(data.inputs)).argmax(1).numpy()
+    good = int((predicted == data.labels).sum())
+    print(f"held out: {good} of {len(data.labels)} right, {good / len(data.labels):.2%}")
+    onnx_export.export(model, digits.SHAPE, digits.WEIGHTS)
+    print(f"{digits.WEIGHTS}: {digits.WEIGHTS.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

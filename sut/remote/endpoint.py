@@ -1,0 +1,96 @@
+"""Where a server is and how it is spoken to: URLs, TLS, tokens.
+
+Knows addresses and certificates; must not know what is said.
+"""
+
+from __future__ import annotations
+
+import ssl
+import urllib.parse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from drumfire.sut.kserve.errors import ServerError
+
+_PORTS = {"grpc": 8001, "grpcs": 8001, "http": 8000, "https": 8000}
+"""Triton's own."""
+
+
+class Endpoint(NamedTuple):
+    """One port of one server."""
+
+    scheme: str
+    """grpc, grpcs, http or https; those that end in s are over TLS."""
+    host: str
+    port: int
+
+    @property
+    def is_grpc(self) -> bool:
+        return self.scheme.startswith("grpc")
+
+    @property
+    def tls(self) -> bool:
+        return self.scheme.endswith("s")
+
+    @property
+    def authority(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}"
+
+
+def parse_url(url: str) -> Endpoint:
+    """``grpc://host:8001``, ``http://host:8000``, or their TLS forms.  Raises ``ServerError``."""
+    form = f"--url {url}: give grpc://HOST:PORT, grpcs://…, http://HOST:PORT or https://…"
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ServerError(form) from None
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise ServerError(form)
+    if parts.username or parts.query or parts.fragment or parts.path not in ("", "/"):
+        raise ServerError(f"{form}, without a path; a token goes in --header 'authorization: Bearer …'")
+    return Endpoint(parts.scheme, parts.hostname, port or _PORTS[parts.scheme])
+
+
+@dataclass(frozen=True)
+class Security:
+    """How a server's certificate is checked, and what we show ourselves."""
+
+    ca: Path | None = None
+    """Certificates to trust; None: those that the system trusts."""
+    certificate: Path | None = None
+    """Ours, where the server asks for one, with its ``key``."""
+    key: Path | None = None
+    headers: Sequence[tuple[str, str]] = ()
+    """Sent with every request: tokens, tenants."""
+
+    def context(self, endpoint: Endpoint) -> ssl.SSLContext | None:
+        """None where the endpoint is not over TLS.  Raises ``ServerError`` for files that can not be used."""
+        if not endpoint.tls:
+            return None
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+            if self.certificate is not None:
+                context.load_cert_chain(self.certificate, self.key)
+        except (OSError, ssl.SSLError) as error:
+            named = ", ".join(str(path) for path in (self.ca, self.certificate, self.key) if path is not None)
+            raise ServerError(f"cannot use the TLS files {named}: {error}") from None
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["h2"] if endpoint.is_grpc else ["http/1.1"])
+        return context
+
+
+def parse_header(text: str) -> tuple[str, str]:
+    """``name: value``.  Raises ``ServerError``."""
+    name, colon, value = text.partition(":")
+    name, value = name.strip().lower(), value.strip()
+    token = name.replace("-", "").replace("_", "").replace(".", "")
+    if not colon or not token.isascii() or not token.isalnum() or not value.isascii() or not value.isprintable():
+        raise ServerError(f"--header {text!r}: give 'name: value' in printable ASCII")
+    return name, value

@@ -1,0 +1,188 @@
+"""The compliance tests, on systems in virtual time that are honest, cache results, or answer otherwise when watched."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from drumfire.bench.assemble.local import Assembly
+from drumfire.bench.commands.audit import TESTS, judge_answers, run_audit
+from drumfire.loadgen import Scenario, Test, TestSettings, directory
+from drumfire.loadgen.config import ConfigReader
+from drumfire.sut.models.model import Accuracy
+
+MS = 1_000_000
+SCENARIOS = [Scenario.SingleStream, Scenario.MultiStream, Scenario.Offline]
+
+
+class Library:
+    name, total_count, performance_count = "numbers", 40, 40
+
+    def load(self, indices: Any) -> None:
+        pass
+
+    unload = load
+
+    def batch(self, indices: Any) -> Any:
+        return indices
+
+
+class Honest:
+    """One after the other, a millisecond a sample, in virtual time; the answer is the sample's index."""
+
+    name, answer = "system", None
+    columns: Mapping[str, Any] = {}
+
+    async def open(self, answers: Any) -> None:
+        self.answers, self.clock_ns = answers, 0
+
+    def cost_ns(self, index: int) -> int:
+        return MS + index * 100  # no two samples alike, and all nearly so
+
+    def response(self, index: int) -> bytes:
+        return int(index).to_bytes(4, "little")
+
+    def issue(self, first: int, last: int) -> None:
+        rows = range(first, last)
+        indices = self.answers.sample_index[first:last].tolist()
+        self.answers.complete(first, last, [self.response(index) for index in indices])
+        due = int(self.answers.columns["issued"][first])
+        self.clock_ns = due if self.answers.closed_loop else self.clock_ns
+        for row, index in zip(rows, indices, strict=True):
+            self.clock_ns += self.cost_ns(index)
+            self.answers.columns["completed"][row] = self.clock_ns
+
+    def flush(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+class Caching(Honest):
+    """What it has seen among the last eight samples costs next to nothing."""
+
+    async def open(self, answers: Any) -> None:
+        await super().open(answers)
+        self.known: deque[int] = deque(maxlen=8)
+
+    def cost_ns(self, index: int) -> int:
+        hit = index in self.known
+        self.known.append(index)
+        return MS // 50 if hit else super().cost_ns(index)
+
+
+class TwoFaced(Honest):
+    """Computes properly only where all answers are kept, as in an accuracy run."""
+
+    def response(self, index: int) -> bytes:
+        return super().response(index if self.answers._keep_all else 0)
+
+
+class Rounding(Honest):
+    """Answers right, but not in the same bytes in each mode, as sums of floats may."""
+
+    def response(self, index: int) -> bytes:
+        return super().response(index) + (b"\x01" if self.answers._keep_all else b"\x02")
+
+
+def accuracy(indices: np.ndarray, responses: Any) -> Accuracy:
+    good = sum(int.from_bytes(data[:4], "little") == index for index, data in zip(indices, responses, strict=True))
+    return Accuracy("right", good / len(indices), good, len(indices), 0.9)
+
+
+def perform(assembly: Assembly, settings: TestSettings, where: Path, warnings: tuple[str, ...]) -> Any:
+    test = Test(assembly.system, assembly.library, settings, config_warnings=warnings)
+    directory.prepare(where, test.record.rows, {})
+    asyncio.run(test.run())
+    found = directory.document(test, {"directory": str(where)}, [])
+    directory.save(test, found, where)
+    return test, found
+
+
+def outcome(test_name: str, system: Honest, scenario: Scenario, folder: Path) -> dict[str, Any]:
+    settings = TestSettings()
+    ConfigReader().from_config(settings, None, "numbers", scenario.name, ConfigReader.BUILT_IN)
+    settings.scenario = scenario
+    settings.min_duration_ms, settings.min_query_count = 0, 3000 if scenario == Scenario.Offline else 1500
+    assembly = Assembly(system, Library(), settings, accuracy, "title", {"model": "numbers"})
+
+    def one(settings: TestSettings, where: Path, warnings: tuple[str, ...]) -> Any:
+        return perform(assembly, settings, where, warnings)
+
+    return run_audit(test_name, assembly, one, folder)
+
+
+@pytest.mark.parametrize(
+    ("test_name", "scenario"),
+    [
+        # A latency and a rate are judged; all else is the same for each scenario.
+        pytest.param(test, scenario, marks=() if scenario != Scenario.MultiStream else pytest.mark.slow)
+        for test in TESTS
+        for scenario in SCENARIOS
+    ],
+)
+def test_an_honest_system_passes(test_name: str, scenario: Scenario, tmp_path: Path) -> None:
+    found = outcome(test_name, Honest(), scenario, tmp_path)
+    assert found["passed"], found
+    inner = tmp_path / test_name
+    assert (inner / "verify_performance.txt").read_text().startswith("TEST PASS\n")
+    assert (inner / "verify_accuracy.txt").exists() == (test_name == "TEST01")
+    assert json.loads((tmp_path / "audit.json").read_text()) == found
+    log = (inner / "performance" / "run_1" / "mlperf_log_detail.txt").read_text()
+    assert "Found Audit Config file" in log
+    assert ('"effective_performance_issue_same_index", "value": 3' in log) == (test_name == "TEST04")
+    assert ('"effective_accuracy_log_sampling_target", "value": 4096' in log) == (test_name == "TEST01")
+    assert ('"effective_qsl_rng_seed", "value": 7975553102935885558' in log) == (test_name == "TEST05")
+
+
+@pytest.mark.parametrize(
+    "scenario", [Scenario.SingleStream, *(pytest.param(one, marks=pytest.mark.slow) for one in SCENARIOS[1:])]
+)
+def test_a_cache_fails_test04(scenario: Scenario, tmp_path: Path) -> None:
+    """Few samples come again soon in the usual run, and all do in the audited one."""
+    found = outcome("TEST04", Caching(), scenario, tmp_path)
+    assert not found["passed"]
+    assert [check["name"] for check in found["checks"] if not check["passed"]] == ["performance"]
+    assert (tmp_path / "TEST04" / "verify_performance.txt").read_text().startswith("TEST FAIL\n")
+
+
+@pytest.mark.parametrize(
+    "scenario", [Scenario.SingleStream, *(pytest.param(one, marks=pytest.mark.slow) for one in SCENARIOS[1:])]
+)
+def test_other_answers_in_performance_mode_fail_test01(scenario: Scenario, tmp_path: Path) -> None:
+    found = outcome("TEST01", TwoFaced(), scenario, tmp_path)
+    assert not found["passed"]
+    assert [check["name"] for check in found["checks"] if not check["passed"]] == ["answers"]
+    assert (tmp_path / "TEST01" / "verify_accuracy.txt").read_text().startswith("TEST FAIL\n")
+    assert (tmp_path / "TEST01" / "verify_performance.txt").read_text().startswith("TEST PASS\n")
+
+
+def test_answers_that_are_as_good_pass_test01(tmp_path: Path) -> None:
+    found = outcome("TEST01", Rounding(), Scenario.Offline, tmp_path)
+    assert found["passed"], found
+    assert "100.000% accurate" in found["checks"][-1]["text"]
+
+
+def test_the_audited_runs_logged_responses_are_the_sampled_ones(tmp_path: Path) -> None:
+    outcome("TEST01", Honest(), Scenario.Offline, tmp_path)
+    logged = json.loads((tmp_path / "TEST01" / "accuracy" / "mlperf_log_accuracy.json").read_text())
+    assert logged
+    assert all(int(entry["data"][:2], 16) == entry["qsl_idx"] for entry in logged)
+
+
+def test_nothing_logged_is_no_proof() -> None:
+    assert not judge_answers([(0, b"a")], [], accuracy)[0].passed
+
+
+def test_answers_to_unknown_samples_fail() -> None:
+    check = judge_answers([(0, b"\0\0\0\0")], [(0, b"\0\0\0\0"), (1, b"\1\0\0\0")], accuracy)[0]
+    assert not check.passed
+    assert "never had" in check.text

@@ -1,0 +1,686 @@
+"""Samples are what the model declared, the same in every run, and whatever is not is refused in one line."""
+
+import base64
+import json
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from drumfire.loadgen.system import IndexArray
+from drumfire.sut.data.inputs import (
+    InputError,
+    Inputs,
+    from_json,
+    from_library,
+    from_npy,
+    generated,
+    parse_shapes,
+    resolve,
+)
+from drumfire.sut.data.library import ArrayLibrary, NotLoadedError
+from drumfire.sut.kserve.messages.tensors import (
+    DATATYPES,
+    ModelInterface,
+    Tensor,
+    TensorSpec,
+    as_array,
+    as_tensor,
+    check_size,
+    unpack_bytes,
+)
+
+ALL = (*sorted(DATATYPES), "BYTES")
+INTEGERS = [name for name in DATATYPES if name.startswith(("INT", "UINT"))]
+FLOATS = ["FP16", "FP32", "FP64"]
+
+sides = hnp.array_shapes(min_dims=0, max_dims=3, max_side=4)
+
+
+def interface(*inputs: TensorSpec, outputs: Sequence[TensorSpec] = (), max_batch_size: int = 8) -> ModelInterface:
+    return ModelInterface("m", "", "", inputs, tuple(outputs), max_batch_size)
+
+
+def spec(text: str) -> TensorSpec:
+    """A spec of its text, as in ``x FP32[3,-1]``."""
+    name, datatype, sizes = text.replace("[", " ").rstrip("]").split(" ")
+    return TensorSpec(name, datatype, tuple(int(size) for size in sizes.split(",") if size))
+
+
+def array(tensor: Tensor, datatype: str) -> np.ndarray:
+    return as_array(datatype, tensor.shape, tensor.data)
+
+
+def refused(error: pytest.ExceptionInfo[InputError] | InputError) -> str:
+    """The text of an error, which has to be one line."""
+    text = str(error.value if isinstance(error, pytest.ExceptionInfo) else error)
+    assert text
+    assert text.isprintable()
+    return text
+
+
+# --input
+
+
+@given(name=st.text(min_size=1), sizes=st.lists(st.integers(1, 10**6), min_size=1, max_size=5))
+def test_shapes_are_read_behind_the_last_colon(name: str, sizes: list[int]) -> None:
+    assert parse_shapes([f"{name}:{','.join(map(str, sizes))}"]) == {name: tuple(sizes)}
+
+
+def test_a_name_that_holds_colons() -> None:
+    assert parse_shapes(["serving:x:0:3, 4", ":: :5"]) == {"serving:x:0": (3, 4), ":: ": (5,)}
+
+
+@given(st.lists(st.text() | st.from_regex(r"\A[a:]{0,3}:[-0-9, ]{0,6}\Z"), max_size=3))
+def test_any_text_is_shapes_or_an_input_error(options: list[str]) -> None:
+    try:
+        shapes = parse_shapes(options)
+    except InputError as error:
+        refused(error)
+    else:
+        assert len(shapes) == len(options)
+        assert all(shape and min(shape) > 0 for shape in shapes.values())
+
+
+@pytest.mark.parametrize(
+    "option", ["", "x", "x:", ":3", *(f"x:{size}" for size in ["0", "-1", "3,,4", "1.5", "1_0", "+3", "٣", "3x4"])]
+)
+def test_what_is_no_shape(option: str) -> None:
+    with pytest.raises(InputError, match="NAME:SHAPE") as error:
+        parse_shapes([option])
+    refused(error)
+
+
+def test_a_shape_that_is_given_twice() -> None:
+    with pytest.raises(InputError, match="'x' is there twice"):
+        parse_shapes(["x:3", "x:4"])
+
+
+def test_resolve_fills_what_is_open() -> None:
+    model = interface(spec("x FP32[3,-1,-1]"), spec("y INT32[-1]"), spec("z INT32[2]"))
+    resolved = resolve(model, {"x": (3, 224, 10), "z": (2,)})
+    assert [str(made) for made in resolved.inputs] == ["x FP32[3,224,10]", "y INT32[-1]", "z INT32[2]"]
+    assert resolve(model, {}) == model
+
+
+@pytest.mark.parametrize(
+    ("shapes", "why"),
+    [
+        ({"w": (3,)}, "--input w:3: the model"),
+        ({"x": (3, 4, 4, 4)}, "without the batch"),
+        ({"x": ()}, "another number of sizes"),
+        ({"x": (4, 4, 4)}, "only the sizes shown as -1"),
+        ({"x": (3, 0, 4)}, "at least 1"),
+        ({"x": (3, -1, 4)}, "at least 1"),
+    ],
+)
+def test_shapes_that_the_model_can_not_take(shapes: dict[str, tuple[int, ...]], why: str) -> None:
+    with pytest.raises(InputError) as error:
+        resolve(interface(spec("x FP32[3,-1,-1]"), spec("y INT32[-1]")), shapes)
+    text = refused(error)
+    assert why in text
+    assert "the model m takes x FP32[3,-1,-1], y INT32[-1]" in text
+
+
+# Generated
+
+
+@given(
+    specs=st.lists(st.tuples(st.sampled_from(ALL), sides), max_size=3),
+    seed=st.integers(0, 2**40),
+    index=st.integers(0, 40),
+)
+def test_random_samples_are_the_same_in_every_run(
+    specs: list[tuple[str, tuple[int, ...]]], seed: int, index: int
+) -> None:
+    model = interface(*(TensorSpec(f"x{i}", datatype, shape) for i, (datatype, shape) in enumerate(specs)))
+    few = generated(model, kind="random", count=index + 1, seed=seed)
+    many = generated(model, kind="random", count=1000, seed=seed)
+    many.sample(7)
+    sample = few.sample(index)
+    assert sample == many.sample(index) == few.sample(index)
+    assert len(sample) == len(specs)
+    for tensor, declared in zip(sample, model.inputs, strict=True):
+        assert tensor.shape == declared.shape
+        check_size(declared.datatype, tensor.shape, tensor.data)
+
+
+def test_samples_seeds_and_inputs_differ() -> None:
+    model = interface(spec("x INT64[20]"), spec("y INT64[20]"))
+    one, other = (generated(model, kind="random", seed=seed) for seed in (1, 2))
+    drawn = [tensor.data for made in (one, other) for index in range(5) for tensor in made.sample(index)]
+    assert len(set(drawn)) == 20
+    assert (one.name, one.description, one.total_count) == ("random", "random, seed 1", 128)
+    assert one.expected(0) is None
+
+
+@pytest.mark.parametrize("datatype", FLOATS)
+def test_random_floats_are_standard_normal(datatype: str) -> None:
+    (tensor,) = generated(interface(TensorSpec("x", datatype, (20_000,))), kind="random").sample(3)
+    values = array(tensor, datatype).astype(np.float64)
+    assert np.isfinite(values).all()
+    # Five standard errors: a seed is fixed, so this holds or does not.
+    assert abs(values.mean()) < 5 / math.sqrt(values.size)
+    assert abs(values.var() - 1) < 5 * math.sqrt(2 / values.size)
+
+
+def test_random_bfloat16_are_the_float32_values_rounded() -> None:
+    def drawn(datatype: str) -> np.ndarray:
+        (tensor,) = generated(interface(TensorSpec("x", datatype, (10_000,))), kind="random").sample(3)
+        return array(tensor, datatype)
+
+    exact, bits = drawn("FP32").astype(np.float64), drawn("BF16").astype(np.int64)
+    below, rounded, above = ((bits + step << 16).astype("<u4").view("<f4").astype(float) for step in (-1, 0, 1))
+    error = abs(rounded - exact)
+    assert (error <= abs(below - exact)).all()
+    assert (error <= abs(above - exact)).all()
+
+
+@pytest.mark.parametrize("datatype", INTEGERS)
+def test_random_integers_are_small(datatype: str) -> None:
+    (tensor,) = generated(interface(TensorSpec("x", datatype, (20_000,))), kind="random").sample(0)
+    values = array(tensor, datatype)
+    assert (values.min(), values.max()) == (0, 127)
+
+
+def test_random_booleans_and_strings() -> None:
+    flags, texts = generated(interface(spec("x BOOL[1000]"), spec("y BYTES[10,100]")), kind="random").sample(0)
+    assert set(bytes(flags.data)) == {0, 1}
+    assert 400 < sum(flags.data) < 600
+    elements = unpack_bytes(texts.data)
+    assert all(0 < len(element) < 20 and element.decode("ascii").isprintable() for element in elements)
+    assert len(set(elements)) > 990
+
+
+@given(st.lists(st.tuples(st.sampled_from(ALL), sides), max_size=3))
+def test_zeros(specs: list[tuple[str, tuple[int, ...]]]) -> None:
+    model = interface(*(TensorSpec(f"x{i}", datatype, shape) for i, (datatype, shape) in enumerate(specs)))
+    made = generated(model, kind="zero", count=3)
+    for tensor, declared in zip(made.sample(2), model.inputs, strict=True):
+        check_size(declared.datatype, tensor.shape, tensor.data)
+        assert not any(tensor.data)
+    assert (made.name, made.description, made.total_count) == ("zero", "zeros", 3)
+
+
+def test_open_sizes_have_to_be_given() -> None:
+    with pytest.raises(InputError, match=r"--input NAME:SHAPE, such as x:3,1,1") as error:
+        generated(interface(spec("x FP32[3,-1,-1]")), kind="random")
+    refused(error)
+
+
+@pytest.mark.parametrize(("count", "seed"), [(0, 1), (-1, 1), (1, -1)])
+def test_no_samples_or_no_seed(count: int, seed: int) -> None:
+    with pytest.raises(InputError, match="at least"):
+        generated(interface(spec("x FP32[3]")), kind="random", count=count, seed=seed)
+
+
+def test_a_sample_that_no_message_can_hold() -> None:
+    with pytest.raises(InputError, match=r"37\.3 GiB a sample"):
+        generated(interface(spec("x FP32[100000,100000]")), kind="zero")
+
+
+# .npy
+
+
+@given(data=st.data(), datatype=st.sampled_from(sorted(DATATYPES)), shape=sides, fortran=st.booleans())
+def test_npy_files_of_any_layout(data: st.DataObject, datatype: str, shape: tuple[int, ...], fortran: bool) -> None:
+    values = data.draw(hnp.arrays(DATATYPES[datatype], (data.draw(st.integers(1, 4)), *shape)))
+    stored = np.asarray(
+        values, values.dtype.newbyteorder(data.draw(st.sampled_from("<>"))), order="F" if fortran else "C"
+    )
+    declared = TensorSpec("x", datatype, tuple(data.draw(st.sampled_from([size, -1])) for size in shape))
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder, "x.npy"), stored)
+        made = from_npy(Path(folder), interface(declared))
+        assert made.total_count == len(values)
+        for index, row in enumerate(values):
+            (tensor,) = made.sample(index)
+            assert tensor.shape == shape
+            assert tensor.data == row.tobytes()
+            assert made.expected(index) is None
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=6)
+
+
+@given(data=st.data(), shape=sides, order=st.sampled_from("<>"))
+def test_npy_files_of_text(data: st.DataObject, shape: tuple[int, ...], order: str) -> None:
+    values = data.draw(hnp.arrays(f"{order}U6", (2, *shape), elements=texts))
+    encoded = np.char.encode(values, "utf-8")
+    model = interface(TensorSpec("u", "BYTES", shape), TensorSpec("s", "BYTES", shape))
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder, "u.npy"), values)
+        np.save(Path(folder, "s.npy"), encoded)
+        made = from_npy(Path(folder), model)
+        for index in range(2):
+            text, raw = made.sample(index)
+            assert text == raw
+            assert unpack_bytes(text.data) == encoded[index].reshape(-1).tolist()
+
+
+def test_npy_files_of_expectations(tmp_path: Path) -> None:
+    model = interface(spec("a/x FP32[2]"), outputs=[spec("y:0 INT32[]"), spec("z FP32[1]")])
+    np.save(tmp_path / "a%2Fx.npy", np.float32([[1, 2], [3, 4]]))
+    np.save(tmp_path / "y:0.npy", np.int32([5, 6]))
+    made = from_npy(tmp_path, model)
+    assert made.sample(1) == (as_tensor(np.float32([3, 4]), model.inputs[0]),)
+    assert made.expected(1) == {"y:0": Tensor((), b"\6\0\0\0")}
+    assert (made.name, made.total_count, made.description) == (tmp_path.name, 2, f"2 files of {tmp_path}")
+
+
+def test_a_name_that_is_an_input_and_an_output(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.float32([1]))
+    made = from_npy(tmp_path, interface(spec("x FP32[]"), outputs=[spec("x INT8[4]")]))
+    assert made.expected(0) is None
+
+
+def npy_error(folder: Path, model: ModelInterface, **arrays: np.ndarray) -> str:
+    for name, values in arrays.items():
+        np.save(folder / f"{name}.npy", values)
+    with pytest.raises(InputError) as error:
+        from_npy(folder, model)
+    return refused(error)
+
+
+def test_npy_files_that_do_not_fit(tmp_path: Path) -> None:
+    model = interface(spec("x FP32[2]"), spec("y BF16[1]"), outputs=[spec("z BYTES[]")])
+    x, y = np.zeros((3, 2), np.float32), np.zeros((3, 1), np.uint16)
+    assert "no .npy file: x.npy is missing" in npy_error(tmp_path, model)
+    assert "has x.npy: y.npy is missing, the samples of y BF16[1]" in npy_error(tmp_path, model, x=x)
+    assert "3 in x.npy, 2 in y.npy" in npy_error(tmp_path, model, y=y[:2])
+    assert "FP32 is wanted, in numpy float32" in npy_error(tmp_path, model, x=x.astype(np.float64), y=y)
+    assert "has the shape [3,2,1]" in npy_error(tmp_path, model, x=x[:, :, None])
+    assert "has the shape []" in npy_error(tmp_path, model, x=np.float32(1))
+    assert "BF16 is wanted, in numpy uint16, the upper halves" in npy_error(tmp_path, model, x=x, y=y.astype("<f4"))
+    assert "a fixed-width S or U array" in npy_error(tmp_path, model, y=y, z=np.zeros(3, np.uint8))
+    assert "z.npy is not an array" in npy_error(tmp_path, model, z=np.array(["a", "b", "c"], object))
+    np.save(tmp_path / "z.npy", np.array(["a", "b", "c"]))
+    assert from_npy(tmp_path, model).total_count == 3
+    assert "has w.npy, but its files have to be of x.npy, y.npy, z.npy" in npy_error(tmp_path, model, w=x)
+
+
+def test_npy_files_without_samples(tmp_path: Path) -> None:
+    assert "at least one, not 0 in x.npy" in npy_error(
+        tmp_path, interface(spec("x FP32[2]")), x=np.zeros((0, 2), "<f4")
+    )
+
+
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="can not be read"):
+        from_npy(tmp_path / "none", interface(spec("x FP32[2]")))
+
+
+@settings(deadline=None)
+@given(at=st.integers(0, 200), value=st.binary(max_size=4), length=st.integers(0, 300))
+def test_a_damaged_npy_file(at: int, value: bytes, length: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "x.npy")
+        np.save(path, np.zeros((4, 2), np.float32))
+        raw = bytearray(path.read_bytes())
+        raw[at : at + len(value)] = value
+        path.write_bytes(raw[:length])
+        try:
+            made = from_npy(Path(folder), interface(spec("x FP32[-1]")))
+        except InputError as error:
+            refused(error)
+        else:
+            for index in range(made.total_count):
+                (tensor,) = made.sample(index)
+                check_size("FP32", tensor.shape, tensor.data)
+
+
+def test_text_that_is_no_character(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array(["fine", "\ud800"]))
+    np.save(tmp_path / "y.npy", np.array([97, 0x7FFFFFFF], "<u4").view("<U1"))
+    made = from_npy(tmp_path, interface(spec("x BYTES[]"), spec("y BYTES[]")))
+    assert [unpack_bytes(tensor.data) for tensor in made.sample(0)] == [[b"fine"], [b"a"]]
+    with pytest.raises(InputError, match=r"x.npy: sample 1") as error:
+        made.sample(1)
+    refused(error)
+    (tmp_path / "x.npy").unlink()
+    with pytest.raises(InputError, match=r"y.npy: sample 1"):
+        from_npy(tmp_path, interface(spec("y BYTES[]"))).sample(1)
+
+
+# JSON
+
+
+def read(document: Any, model: ModelInterface) -> Inputs:
+    raw = document if isinstance(document, bytes) else json.dumps(document).encode()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "inputs.json")
+        path.write_bytes(raw)
+        return from_json(path, model)
+
+
+@st.composite
+def json_arrays(draw: st.DrawFn) -> tuple[TensorSpec, np.ndarray]:
+    """Values that JSON can hold, as an array, with a spec that they fit; a BF16 array is of floats."""
+    datatype = draw(st.sampled_from(ALL))
+    shape = draw(sides)
+    if datatype == "BYTES":
+        values = draw(hnp.arrays(object, shape, elements=st.text(st.characters(exclude_categories=["Cs"]))))
+    elif datatype in FLOATS:
+        values = draw(hnp.arrays(DATATYPES[datatype], shape, elements={"allow_nan": False, "allow_infinity": False}))
+    elif datatype == "BF16":
+        values = (draw(hnp.arrays(np.uint16, shape, elements=st.integers(0, 0x7F7F))).astype("<u4") << 16).view("<f4")
+    else:
+        values = draw(hnp.arrays(DATATYPES[datatype], shape))
+    declared = tuple(draw(st.sampled_from([size, -1])) for size in shape)
+    return TensorSpec("x", datatype, declared), np.asarray(values)
+
+
+@given(typed=json_arrays())
+def test_json_forms_equal_the_array(typed: tuple[TensorSpec, np.ndarray]) -> None:
+    declared, values = typed
+    shape = list(values.shape)
+    bits = (values.view("<u4") >> 16).astype("<u2") if declared.datatype == "BF16" else values
+    wanted = as_tensor(bits, declared)
+    encoded = {"b64": base64.b64encode(wanted.data).decode()}
+    forms: list[Any] = [
+        {"content": values.reshape(-1).tolist(), "shape": shape},
+        {"content": encoded, "shape": shape},
+        {**encoded, "shape": shape},
+    ]
+    if values.ndim:
+        forms += [values.tolist(), {"content": values.tolist()}, {"content": values.tolist(), "shape": shape}]
+    if -1 not in declared.shape:
+        forms += [values.reshape(-1).tolist(), encoded, {"content": encoded}]
+    model = interface(declared, outputs=[TensorSpec("y", declared.datatype, declared.shape)])
+    data = [{"x": form} for form in forms]
+    made = read({"data": data, "validation_data": [{"y": form} for form in forms[::-1]]}, model)
+    assert made.total_count == len(forms)
+    for index in range(len(forms)):
+        assert made.sample(index) == (wanted,)
+        assert made.expected(index) == {"y": wanted}
+
+
+def test_json_of_several_tensors() -> None:
+    model = interface(spec("a INT32[2]"), spec("b BYTES[-1]"), outputs=[spec("y FP32[1]"), spec("z FP32[1]")])
+    made = read(
+        {
+            "data": [{"b": ["é", ""], "a": [1, 2]}, {"a": [3, 4], "b": ["x"], "model": "m"}],
+            "validation_data": [{}, {"z": [1]}],
+        },
+        model,
+    )
+    assert made.sample(0) == (Tensor((2,), b"\1\0\0\0\2\0\0\0"), Tensor((2,), b"\2\0\0\0\xc3\xa9" + bytes(4)))
+    assert made.sample(1)[1] == Tensor((1,), b"\1\0\0\0x")
+    assert made.expected(0) is None
+    assert made.expected(1) == {"z": Tensor((1,), b"\0\0\x80\x3f")}
+    assert made.name == "inputs"
+    assert made.description.startswith("2 samples of ")
+
+
+@pytest.mark.parametrize(
+    ("number", "bits"),
+    [
+        (1.0, 0x3F80),
+        (1 + 2**-8, 0x3F80),  # a tie, to even
+        (1 + 3 * 2**-8, 0x3F82),
+        (1 + 2**-8 + 2**-20, 0x3F81),
+        (-0.0, 0x8000),
+        (3.3895314e38, 0x7F7F),
+    ],
+)
+def test_json_numbers_are_rounded_to_bfloat16(number: float, bits: int) -> None:
+    made = read({"data": [{"x": [number]}]}, interface(spec("x BF16[1]")))
+    assert made.sample(0)[0].data == bits.to_bytes(2, "little")
+
+
+def test_the_limits_of_the_datatypes_can_be_written() -> None:
+    for datatype in INTEGERS:
+        limits = np.iinfo(DATATYPES[datatype])
+        made = read({"data": [{"x": [int(limits.min), int(limits.max)]}]}, interface(TensorSpec("x", datatype, (2,))))
+        assert array(made.sample(0)[0], datatype).tolist() == [limits.min, limits.max]
+    made = read(b'{"data": [{"x": [3.4028235e38]}]}', interface(spec("x FP32[1]")))
+    assert array(made.sample(0)[0], "FP32")[0] == np.finfo(np.float32).max
+
+
+@pytest.mark.parametrize(
+    ("datatype", "written"),
+    [
+        ("INT8", "128"),
+        ("UINT8", "-1"),
+        ("UINT64", str(2**64)),
+        ("INT64", str(-(2**63) - 1)),
+        ("INT32", "1.0"),
+        ("INT32", "true"),
+        ("INT32", '"1"'),
+        ("INT32", "null"),
+        ("INT32", "NaN"),
+        ("BOOL", "2"),
+        ("BOOL", "0.0"),
+        ("FP16", "65520"),
+        ("FP32", "1e39"),
+        ("FP64", "1e999"),
+        ("FP64", "1" + "0" * 400),
+        ("BF16", "3.4e38"),
+        ("FP32", "NaN"),
+        ("FP32", "-Infinity"),
+        ("FP32", "true"),
+        ("FP32", "{}"),
+        ("FP32", "[0]"),
+        ("BYTES", "1"),
+        ("BYTES", r'"\ud800"'),
+    ],
+)
+def test_elements_that_are_not_of_the_datatype(datatype: str, written: str) -> None:
+    fine = '""' if datatype == "BYTES" else "0"
+    document = f'{{"data": [{{"x": [{fine}, {fine}]}}, {{"x": [{fine}, {written}]}}]}}'
+    with pytest.raises(InputError) as error:
+        read(document.encode(), interface(TensorSpec("x", datatype, (2,))))
+    text = refused(error)
+    assert "data[1] x: element 1 is " in text
+    assert text.endswith(f"which is no {datatype}")
+
+
+@pytest.mark.parametrize(
+    ("document", "why"),
+    [
+        ([], "has to be an object"),
+        ({}, "has to be an object"),
+        ({"data": [{"x": [1, 2]}], "validation_dat": []}, "nothing else"),
+        ({"data": {}}, "data has to be a list"),
+        ({"data": []}, "data has 0 entries"),
+        ({"data": [[{"x": [1, 2]}]]}, "data[0] is a list, the steps of a sequence"),
+        ({"data": [{"x": [1, 2]}, 3]}, "data[1] has to be an object of tensors, not 3"),
+        ({"data": [{"x": [1, 2], "w": [1]}]}, "data[0]: 'w' is none of x"),
+        ({"data": [{"x": [1, 2]}, {}]}, "data[1] lacks x: the model m takes x INT8[2]"),
+        ({"data": [{"x": 1}]}, "data[0] x: a list of elements is wanted"),
+        ({"data": [{"x": [1, 2, 3]}]}, "the shape [3] is not one of x INT8[2]"),
+        ({"data": [{"x": [[1], [2]]}]}, "the shape [2, 1] is not one of x INT8[2]"),
+        ({"data": [{"x": [[1], 2]}]}, "not all of one length"),
+        ({"data": [{"x": {"content": [1], "shape": [2]}}]}, "1 elements where the shape [2] has 2"),
+        ({"data": [{"x": {"content": [[1], [2]], "shape": [2]}}]}, "nested as [2,1] where the shape is [2]"),
+        ({"data": [{"x": {"content": [1, 2], "shape": 2}}]}, "list of whole numbers"),
+        ({"data": [{"x": {"content": [1, 2], "shape": [2.0]}}]}, "list of whole numbers"),
+        ({"data": [{"x": {"content": [1, 2], "shape": [True, 2]}}]}, "list of whole numbers"),
+        ({"data": [{"x": {"shape": [2]}}]}, 'either "content" or "b64"'),
+        ({"data": [{"x": {"content": [1, 2], "b64": "AAA="}}]}, 'either "content" or "b64"'),
+        ({"data": [{"x": {"content": [1, 2], "parameters": {}}}]}, 'either "content" or "b64"'),
+        ({"data": [{"x": {"content": {"b64": 1}}}]}, "a list of elements is wanted"),
+        ({"data": [{"x": {"b64": "AAA"}}]}, "its b64 is not Base64"),
+        ({"data": [{"x": {"b64": "AAé="}}]}, "its b64 is not Base64"),
+        ({"data": [{"x": {"b64": "A*AA="}}]}, "its b64 is not Base64"),
+        ({"data": [{"x": {"b64": "AAAA"}}]}, "data[0] x: 3 bytes where a INT8 tensor"),
+        ({"data": [{"x": [1, 2]}], "validation_data": []}, "data has 1 entries and validation_data 0"),
+        ({"data": [{"x": [1, 2]}], "validation_data": [[]]}, "validation_data[0] is a list"),
+        ({"data": [{"x": [1, 2]}], "validation_data": [{"x": [1, 2]}]}, "validation_data[0]: 'x' is none of y, z"),
+        (
+            {"data": [{"x": [1, 2]}], "validation_data": [{"y": [1, 2]}]},
+            'y FP32[-1,2] leaves sizes open: write {"content"',
+        ),
+        ({"data": [{"x": [1, 2]}], "validation_data": [{"z": {"b64": "AQAAAA=="}}]}, "ends within an element"),
+    ],
+)
+def test_documents_that_do_not_fit(document: Any, why: str) -> None:
+    model = interface(spec("x INT8[2]"), outputs=[spec("y FP32[-1,2]"), spec("z BYTES[1]")])
+    with pytest.raises(InputError) as error:
+        read(document, model)
+    text = refused(error)
+    assert why in text
+    assert "inputs.json" in text
+
+
+@pytest.mark.parametrize(
+    ("contents", "why"),
+    [
+        ([[1, 2], [3], [4, 5, 6]], "not all of one length"),
+        ([1, 2, 3, 4], "leaves sizes open"),
+        ({"b64": "AQI="}, "leaves sizes open"),
+        ([], "leaves sizes open"),
+        ([[], []], "the shape [2, 0] is not one of x INT8[-1,-1]"),
+        ({"content": [], "shape": [0, 3]}, "the shape [0, 3] is not one of x INT8[-1,-1]"),
+        ({"b64": "", "shape": [-1, 0]}, "the shape [-1, 0] is not one of x INT8[-1,-1]"),
+        ({"content": [1], "shape": [2**70, 1]}, "1 elements where the shape"),
+    ],
+)
+def test_contents_that_do_not_settle_an_open_shape(contents: Any, why: str) -> None:
+    with pytest.raises(InputError) as error:
+        read({"data": [{"x": contents}]}, interface(spec("x INT8[-1,-1]")))
+    assert why in refused(error)
+
+
+def test_base64_may_be_broken_into_lines() -> None:
+    raw = bytes(range(100))
+    made = read({"data": [{"x": {"b64": base64.encodebytes(raw).decode()}}]}, interface(spec("x UINT8[100]")))
+    assert made.sample(0) == (Tensor((100,), raw),)
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (b"", "line 1 column 1"),
+        (b'{"data":\n [1,]}', "line 2 column "),
+        (b'{"data": "\xff"}', "is not JSON: byte 10 is not utf-8"),
+        (b"[" * 100_000, "nested too deep"),
+        (b"9" * 5000, "too many digits"),
+    ],
+)
+def test_files_that_are_not_json(raw: bytes, why: str) -> None:
+    with pytest.raises(InputError) as error:
+        read(raw, interface(spec("x INT8[2]")))
+    assert why in refused(error)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="can not be read"):
+        from_json(tmp_path / "none.json", interface(spec("x INT8[2]")))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.sampled_from([0, 1, "AAAA"]),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["content", "b64", "shape", "x", "y", ""]), inner)
+    ),
+    max_leaves=12,
+)
+documents = json_values | st.fixed_dictionaries(
+    {"data": json_values | st.lists(st.fixed_dictionaries({"x": json_values}), min_size=1, max_size=2)},
+    optional={"validation_data": json_values | st.lists(st.fixed_dictionaries({"y": json_values}), max_size=2)},
+)
+
+
+@settings(max_examples=400)
+@given(document=documents, datatype=st.sampled_from(ALL), shape=st.lists(st.integers(-1, 4), max_size=3))
+def test_any_json_is_samples_or_an_input_error(document: Any, datatype: str, shape: list[int]) -> None:
+    declared = TensorSpec("x", datatype, tuple(shape))
+    answered = TensorSpec("y", datatype, tuple(shape))
+    try:
+        made = read(document, interface(declared, outputs=[answered]))
+    except InputError as error:
+        refused(error)
+    else:
+        for index in range(made.total_count):
+            for tensor in (*made.sample(index), *(made.expected(index) or {}).values()):
+                assert declared.fits(tensor.shape)
+                check_size(datatype, tensor.shape, tensor.data)
+
+
+@given(st.binary(max_size=40))
+def test_any_file_is_json_or_an_input_error(raw: bytes) -> None:
+    with pytest.raises(InputError) as error:
+        read(raw, interface(spec("x INT8[2]")))
+    refused(error)
+
+
+# A data set
+
+PIXELS = np.random.default_rng(1).random((6, 1, 8, 8), np.float32)
+
+
+def digits(samples: np.ndarray = PIXELS) -> ArrayLibrary:
+    return ArrayLibrary("digits", lambda indices: samples[indices], len(samples), 2)
+
+
+@pytest.mark.parametrize(
+    ("declared", "max_batch_size", "shape"),
+    [
+        ("serving:0 FP32[1,8,8]", 8, (1, 8, 8)),
+        ("x FP32[-1,-1,-1]", 8, (1, 8, 8)),
+        ("x FP32[1,8,8]", 0, (1, 8, 8)),
+        ("x FP32[-1,1,8,8]", 0, (1, 1, 8, 8)),
+        ("x FP32[1,1,8,8]", 0, (1, 1, 8, 8)),
+    ],
+)
+def test_samples_of_a_data_set(declared: str, max_batch_size: int, shape: tuple[int, ...]) -> None:
+    made = from_library(digits(), interface(spec(declared), max_batch_size=max_batch_size))
+    assert (made.name, made.total_count) == ("digits", 6)
+    for index in (5, 0, 5):
+        assert made.sample(index) == (Tensor(shape, PIXELS[index].tobytes()),)
+        assert made.expected(index) is None
+
+
+def test_samples_of_a_big_endian_data_set() -> None:
+    made = from_library(digits(PIXELS.astype(">f4")), interface(spec("x FP32[1,8,8]")))
+    assert made.sample(2)[0].data == PIXELS[2].tobytes()
+
+
+def test_a_data_set_is_let_go_of() -> None:
+    library = digits()
+    made = from_library(library, interface(spec("x FP32[1,8,8]")))
+    made.sample(3)
+    with pytest.raises(NotLoadedError):
+        library.batch(np.array([3]))
+
+
+def test_only_the_samples_asked_for_are_read() -> None:
+    seen: list[int] = []
+
+    def reading(indices: IndexArray) -> np.ndarray:
+        seen.extend(indices.tolist())
+        return PIXELS[indices]
+
+    made = from_library(ArrayLibrary("digits", reading, 6, 2), interface(spec("x FP32[1,8,8]")))
+    made.sample(4)
+    assert seen == [0, 4]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "max_batch_size", "why"),
+    [
+        (["x FP32[3,224,224]"], 8, " and the server's model takes x FP32[3,224,224]"),
+        (["x FP32[1,1,8,8]"], 8, " and the server's model takes x FP32[1,1,8,8]"),
+        (["x FP64[1,8,8]"], 8, " and the server's model takes x FP64[1,8,8]"),
+        (["x BYTES[1,8,8]"], 8, " and the server's model takes x BYTES[1,8,8]"),
+        (["x FP32[1,8,8]", "y FP32[1]"], 8, ", which is one input: the model m takes x FP32[1,8,8], y FP32[1]"),
+        ([], 8, ", which is one input: the model m takes nothing"),
+    ],
+)
+def test_a_data_set_that_does_not_fit(inputs: list[str], max_batch_size: int, why: str) -> None:
+    with pytest.raises(InputError) as error:
+        from_library(digits(), interface(*map(spec, inputs), max_batch_size=max_batch_size))
+    assert refused(error) == "digits has samples of float32 [1,8,8]" + why
+
+
+def test_whole_numbers_are_no_bfloat16() -> None:
+    with pytest.raises(InputError, match="BF16"):
+        from_library(digits(PIXELS.astype(np.uint16)), interface(spec("x BF16[1,8,8]")))

@@ -1,0 +1,199 @@
+"""A coroutine as a system: batches in issue order, bounded concurrency, failures of their rows alone, a clean end."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import numpy as np
+import pytest
+
+from drumfire.loadgen import Mode, Scenario, Test, TestSettings
+from drumfire.loadgen.record import Status
+from drumfire.sut.local.coroutine import CoroutineSystem
+
+try:
+    import uvloop
+except ImportError:
+    uvloop = None
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.SelectorEventLoop}
+if uvloop is not None:
+    LOOPS["uvloop"] = uvloop.new_event_loop
+
+
+class Library:
+    """The samples are their own dataset indices."""
+
+    name = "numbers"
+
+    def __init__(self, count: int = 300) -> None:
+        self.total_count = self.performance_count = count
+
+    def load(self, indices: np.ndarray) -> None:
+        pass
+
+    def unload(self, indices: np.ndarray) -> None:
+        pass
+
+    def batch(self, indices: np.ndarray) -> np.ndarray:
+        return indices
+
+
+class Service:
+    """Answers with the index, after some turns of the loop, later calls at times before earlier ones."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.running = 0
+        self.most_running = 0
+
+    async def __call__(self, batch: np.ndarray) -> np.ndarray:
+        self.batches.append(batch.tolist())
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            for _ in range(int(batch[0]) % 4):
+                await asyncio.sleep(0)
+            return await self.respond(batch)
+        finally:
+            self.running -= 1
+
+    async def respond(self, batch: np.ndarray) -> Any:
+        return batch.reshape(-1, 1)
+
+
+def on(loop: str, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        return runner.run(coroutine)
+
+
+def settings(scenario: Scenario, **values: Any) -> TestSettings:
+    short = {
+        "min_duration_ms": 0,
+        "min_query_count": 300,
+        "server_target_qps": 4000.0,
+        "multi_stream_samples_per_query": 6,
+    }
+    return TestSettings(scenario=scenario, **{**short, **values})
+
+
+def ran(loop: str, service: Service, requested: TestSettings, *, patience_s: float = 60.0, **options: Any) -> Test:
+    library = Library()
+    test = Test(CoroutineSystem("service", service, library, **options), library, requested, patience_s=patience_s)
+    on(loop, test.run())
+    return test
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("scenario", Scenario)
+@pytest.mark.parametrize("mode", [Mode.PerformanceOnly, Mode.AccuracyOnly])
+@pytest.mark.parametrize("options", [{}, {"max_batch_size": 4, "max_in_flight": 3}, {"max_in_flight": 1}])
+def test_every_scenario(options: dict, mode: Mode, scenario: Scenario, loop: str) -> None:
+    service = Service()
+    test = ran(loop, service, settings(scenario, mode=mode), **options)
+    issued = test.record.issued_rows
+    assert test.spoiled() == []
+    assert issued >= 300
+    assert (test.record.status[:issued] == Status.OK).all()
+    assert [index for batch in service.batches for index in batch] == test.record.sample_index[:issued].tolist()
+    assert max(map(len, service.batches)) <= options.get("max_batch_size", 1)
+    assert service.most_running <= options.get("max_in_flight", 64)
+    assert service.running == 0
+    if mode == Mode.AccuracyOnly:
+        kept = {
+            row: int(response[0])
+            for batch in test.answers.kept
+            for row, response in zip(batch.rows.tolist(), batch.responses, strict=True)
+        }
+        assert kept == dict(enumerate(test.record.sample_index.tolist()))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_calls_run_at_the_same_time_up_to_the_bound(loop: str) -> None:
+    service = Service()
+    ran(loop, service, settings(Scenario.Offline), max_in_flight=7)
+    assert service.most_running == 7
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("scenario", Scenario)
+def test_an_exception_fails_its_rows_alone(scenario: Scenario, loop: str) -> None:
+    class Fragile(Service):
+        async def respond(self, batch: np.ndarray) -> Any:
+            if len(self.batches) == 2:
+                raise ConnectionError("refused")
+            return await super().respond(batch)
+
+    test = ran(loop, Fragile(), settings(scenario), max_batch_size=3, max_in_flight=1)
+    failed = np.flatnonzero(test.record.status == Status.FAILED)
+    assert 1 <= failed.size <= 3
+    assert test.answers.faults.failed == {"ConnectionError: refused": failed.size}
+    assert np.count_nonzero(test.record.status == Status.OK) == test.record.issued_rows - failed.size
+    assert not test.results().valid
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("responses", [0, 2, 4])
+def test_a_wrong_number_of_responses_fails_the_rows(responses: int, loop: str) -> None:
+    class Miscounting(Service):
+        async def respond(self, batch: np.ndarray) -> Any:
+            return [b"x"] * responses
+
+    test = ran(loop, Miscounting(), settings(Scenario.Offline, mode=Mode.AccuracyOnly), max_batch_size=3)
+    assert (test.record.status == Status.FAILED).all()
+    assert test.answers.faults.failed == {f"ValueError: {responses} responses to a batch of 3": 300}
+    assert test.answers.kept == []
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_call_that_is_cancelled_from_within_fails_its_rows(loop: str) -> None:
+    """Libraries raise CancelledError when their own task group or time-out ends: nobody else would tell of it."""
+
+    class Cancelled(Service):
+        async def respond(self, batch: np.ndarray) -> Any:
+            raise asyncio.CancelledError
+
+    test = ran(loop, Cancelled(), settings(Scenario.Offline), patience_s=0.3)
+    assert (test.record.status == Status.FAILED).all()
+    assert test.answers.faults.failed.total() == 300
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_nothing_runs_on_after_an_interrupt(stubborn: bool, loop: str) -> None:
+    """Neither the calls in flight nor the rows behind them, also where a call answers when it is cancelled."""
+
+    class Endless(Service):
+        async def respond(self, batch: np.ndarray) -> Any:
+            if len(self.batches) < 20:
+                return await super().respond(batch)
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                if not stubborn:
+                    raise
+            return await super().respond(batch)
+
+    service, library = Endless(), Library()
+    test = Test(CoroutineSystem("endless", service, library, max_in_flight=4), library, settings(Scenario.Offline))
+
+    async def main() -> tuple[int, int]:
+        running = asyncio.ensure_future(test.run())
+        while len(service.batches) < 20:
+            await asyncio.sleep(0.005)
+        test.interrupt("by hand")
+        await running
+        calls_at_end = len(service.batches)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        return len(service.batches) - calls_at_end, len(left)
+
+    assert on(loop, main()) == (0, 0)
+    assert service.running == 0
+    good = np.count_nonzero(test.record.status == Status.OK)
+    assert 0 < good < 300
+    assert test.answers.faults.unanswered == 300 - good
+    assert not test.results().valid
+    if not stubborn:
+        assert test.answers.faults.refused == {}, "being stopped is nothing that the system did wrong"
