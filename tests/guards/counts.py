@@ -28,9 +28,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from drumfire.loadgen.installation import ROOT
 from tests.guards import metered
 
-ROOT = Path(__file__).resolve().parents[2]
 BOUNDS = Path(__file__).with_name("counts.toml")
 METERS = ("calls", "allocations", "system_calls")
 SLACK = {"calls": 0.5, "c_calls": 0.5, "allocations": 0.5, "system_calls": 0.5, "waits": 1.5}

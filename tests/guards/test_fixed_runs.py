@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from drumfire.loadgen.installation import ROOT
+
 HASHES: dict[str, dict[str, str]] = json.loads(Path(__file__).with_name("fixed_runs.json").read_text(encoding="utf-8"))
-ROOT = Path(__file__).parents[2]
 HELP = (
     "Where this is meant: python -m tests.guards.fixed_runs --write, and say in the commit why it moved. "
     "To see what moved: --keep FOLDER in each of two checkouts, then diff -r."

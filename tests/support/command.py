@@ -21,8 +21,8 @@ import jsonschema
 import numpy as np
 
 from drumfire.bench.cli import main
+from drumfire.loadgen.installation import ROOT
 
-ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "bench" / "result.schema.json").read_text())
 Done = subprocess.CompletedProcess[str]
 

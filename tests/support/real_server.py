@@ -6,13 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from drumfire.loadgen.installation import ROOT
 from drumfire.sut.remote.triton_local.server import LocalTriton
-
-ROOT = Path(__file__).parents[2]
 
 
 class ServeProcess:

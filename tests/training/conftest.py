@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from drumfire.loadgen.installation import ROOT
 
 
 @dataclass

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from drumfire.loadgen.installation import ROOT
 from drumfire.sut.local.backends import BACKENDS
 from tests.support.packages import EFFICIENTNET, PACKAGES, need
 
-ROOT = Path(__file__).parents[2]
 EXPORT = ("tensorflow", "torch", "onnx", "onnxscript")
 MODELS = {"digits": (), "shapes": ("pycocotools",), "efficientnet-lite0": EFFICIENTNET}
 RATES = {"digits": "500", "shapes": "50", "efficientnet-lite0": "5"}

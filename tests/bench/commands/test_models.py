@@ -13,7 +13,7 @@ from drumfire.sut import models
 from drumfire.sut.local import backends
 from drumfire.sut.models.weights.publication import PublishedNetwork
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[3] / "README.md"
 
 
 def cells() -> dict[str, dict[str, str]]:

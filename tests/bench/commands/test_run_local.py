@@ -15,10 +15,10 @@ import pytest
 from drumfire.bench.commands import run_local
 from drumfire.bench.commands.models import extras
 from drumfire.bench.commands.run_local import missing, understood
+from drumfire.loadgen.installation import ROOT
 from drumfire.sut import models
 from drumfire.sut.local import backends
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "run_local.sh"
 WORDS = ["onnxruntime", "resnet50", "gpu"]
 

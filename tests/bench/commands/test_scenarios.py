@@ -15,8 +15,7 @@ import pytest
 from rich.console import Console
 
 from drumfire.bench.commands import scenarios
-
-ROOT = Path(__file__).parents[2]
+from drumfire.loadgen.installation import ROOT
 
 
 def document(validity: str, metric: float | None, unit: str = "1/s", **more: Any) -> dict[str, Any]:

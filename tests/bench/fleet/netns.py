@@ -16,7 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[3]
+from drumfire.loadgen.installation import ROOT
+
 _COMMANDS = ("ip", "nsenter", "unshare", "mount")
 
 

@@ -30,8 +30,8 @@ from drumfire.bench.peak.search import (
 )
 from drumfire.loadgen.compat.find_peak import trials
 from drumfire.loadgen.early_stopping import estimate
+from drumfire.loadgen.installation import ROOT
 
-ROOT = Path(__file__).parents[2]
 SIMULATED = Path(__file__).with_name("simulated_server.py")
 SimulatedServer = runpy.run_path(str(SIMULATED))["SimulatedServer"]
 FULL_S = 600.0

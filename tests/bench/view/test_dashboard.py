@@ -28,11 +28,11 @@ from drumfire.bench.view.dashboard import next_line_s
 from drumfire.bench.view.screen import draw, plain_line
 from drumfire.bench.view.servers import Gpus, ServerFigures
 from drumfire.bench.view.watch import LOOK_ROWS, Plan, Snapshot, Watch, progress, rebin
+from drumfire.loadgen.installation import ROOT
 from drumfire.loadgen.record import Gauge, Record, Status
 
 MS = 1_000_000
 S = 1_000_000_000
-ROOT = Path(__file__).resolve().parents[2]
 
 SERVER = Plan(
     title="digits onnxruntime cpu",

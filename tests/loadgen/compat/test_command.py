@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from drumfire.loadgen.installation import ROOT
+
 RUNNER = [sys.executable, "-m", "drumfire.loadgen.compat"]
 
 

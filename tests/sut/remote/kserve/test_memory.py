@@ -28,6 +28,7 @@ import pytest
 
 from drumfire.bench import cli
 from drumfire.loadgen import Mode, Scenario, Test, TestSettings, run_on_fast_loop
+from drumfire.loadgen.installation import ROOT
 from drumfire.loadgen.record import Status
 from drumfire.sut.data.inputs import InputError, Inputs, generated, resolve
 from drumfire.sut.kserve.errors import ProtocolError, ServerError
@@ -46,7 +47,6 @@ from drumfire.sut.remote.kserve.system import RemoteSystem
 from drumfire.sut.remote.triton_local.server import LocalTriton
 from tests.support.real_server import REAL_TRITON, RealServer
 
-ROOT = Path(__file__).parents[3]
 PROTOCOLS = ("grpc", "http")
 over_both = pytest.mark.parametrize("protocol", PROTOCOLS)
 only_triton = pytest.mark.parametrize("server", [pytest.param("triton", marks=REAL_TRITON)], indirect=True)

@@ -21,12 +21,12 @@ import pytest
 from rich.console import Console
 
 from drumfire.bench.commands import triton_local
+from drumfire.loadgen.installation import ROOT
 from drumfire.sut.models import digits
 from drumfire.sut.remote.triton_local import environment as local_environment
 from drumfire.sut.remote.triton_local import server as local
 from drumfire.sut.remote.triton_local.server import MODELS, LocalTriton, LocalTritonError
 
-ROOT = Path(__file__).parents[3]
 SHARED = Path("/dev/shm")
 # Started by a test that kills it: says what it has, then waits.
 LAUNCHER = """
