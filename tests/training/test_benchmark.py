@@ -18,7 +18,7 @@ pytest.importorskip("mlperf_logging", reason="needs the extra train")
 
 from rich.console import Console  # noqa: E402
 
-from drumfire.loadgen.installation import ROOT
+from drumfire.loadgen.installation import ROOT  # noqa: E402
 from drumfire.training import benchmark  # noqa: E402
 from drumfire.training.journal import Journal  # noqa: E402
 from drumfire.training.progress import Progress, Tail, curve, epochs_to_target  # noqa: E402

@@ -20,7 +20,7 @@ pytest.importorskip("mlperf_logging", reason="needs the extra train")
 
 import torch  # noqa: E402
 
-from drumfire.loadgen.installation import ROOT
+from drumfire.loadgen.installation import ROOT  # noqa: E402
 from drumfire.training import checkpoint  # noqa: E402
 from drumfire.training.__main__ import main  # noqa: E402
 from drumfire.training.faults import InputError  # noqa: E402

@@ -23,12 +23,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ours.bench import cli
-from ours.bench.peers.process import MeasurementError
-from ours.bench.peers.triton import client_worker, ours, perf_analyzer
-from ours.bench.peers.triton.case import Case
-from ours.bench.peers.triton.measures import CASES, TOOLS, Tools, measures
-from ours.bench.peers.triton.server import cpu_seconds, parent_and_ticks, watched
+
+from drumfire.bench import cli
+from drumfire.bench.peers.process import MeasurementError
+from drumfire.bench.peers.triton import client_worker, ours, perf_analyzer
+from drumfire.bench.peers.triton.case import Case
+from drumfire.bench.peers.triton.measures import CASES, TOOLS, Tools, measures
+from drumfire.bench.peers.triton.server import cpu_seconds, parent_and_ticks, watched
 
 CLOSED = Case("identity_cached", "grpc", 16, concurrency=64)
 OPEN = Case("identity_cached", "http", 16, rate=5000)
