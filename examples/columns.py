@@ -1,0 +1,37 @@
+"""Read a run's folder with numpy: every query's times, and where the time of the slowest ones went.
+
+    drumfire run onnxruntime digits cpu --scenario Server --qps 500 --time 10 --output runs/mine
+    python examples/columns.py runs/mine
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+OK = 1  # the status of a sample that was answered well
+
+folder = Path(sys.argv[1])
+result = json.loads((folder / "result.json").read_text())
+# One array a file, one element a sample; times are ns from the start of the run.
+columns = {path.stem: np.load(path, mmap_mode="r") for path in sorted((folder / "columns").glob("*.npy"))}
+for name, column in columns.items():
+    print(f"{name:14} {column.dtype!s:8} {len(column):,} samples")
+
+good = np.flatnonzero(columns["status"] == OK)
+scheduled, issued, completed = (columns[name][good] for name in ("scheduled", "issued", "completed"))
+latency = completed - scheduled
+
+# The percentile rule of MLPerf's LoadGen: of n values in order, the one at position int(n * p), from 0.
+p99 = int(np.sort(latency)[int(latency.size * 0.99)])
+print(f"\n{result['validity']}: p99 {p99 / 1e6:.3f} ms, in result.json {result['latency_ns']['p99'] / 1e6:.3f} ms")
+
+slowest = np.argsort(latency)[-5:][::-1]
+print("\n  sample     due at   latency  lateness     queue   compute   (ms)")
+for at in slowest:
+    times = [scheduled[at], latency[at], issued[at] - scheduled[at]]
+    if "begun" in columns:  # a system in this process also writes when a sample's batch began to be computed
+        begun = columns["begun"][good[at]]
+        times += [begun - issued[at], completed[at] - begun]
+    print(f"{columns['sample_index'][good[at]]:8}" + "".join(f"{ns / 1e6:10.3f}" for ns in times))
