@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest --durations=15
 # Each call runs whatever the other found.  Status 5: it had no test to run, as with a TESTS that names one file.
 tests = $(PYTEST) $(1) $(TESTS) || [ $$? -eq 5 ] || status=1
 
-.PHONY: run train test test-all lint clean
+.PHONY: run train test test-all lint docs clean
 
 run: $(VENV)/.run
 	@$(BIN)/python -P -m drumfire.bench.commands.scenarios --scenarios "$(SCENARIOS)" onnxruntime digits cpu --time $(TIME)
@@ -44,8 +44,12 @@ lint: $(LINT)/.lint
 	$(LINT)/bin/mypy
 	$(LINT)/bin/lint-imports
 
+# The variable leaves out an advertisement.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) site
 
 # venv writes activate last: an environment without it was broken off, and is made anew.
 %/bin/activate:
@@ -72,6 +76,10 @@ $(VENV)/.test: $(BIN)/activate pyproject.toml constraints.txt
 
 $(VENV)/.test-all: $(BIN)/activate pyproject.toml constraints.txt
 	$(BIN)/$(INSTALL) '.[onnx-cpu,tritonclient,train,multihost,test]'
+	@touch $@
+
+$(VENV)/.docs: $(BIN)/activate pyproject.toml constraints.txt
+	$(BIN)/$(INSTALL) '.[docs]'
 	@touch $@
 
 # In an environment of its own: what else is installed would change what mypy sees.

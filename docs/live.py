@@ -53,10 +53,12 @@ THEME = TerminalTheme(
         (240, 246, 252),
     ],
 )
-FORM = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace(
-    "font-family: Fira Code, monospace", "font-family: DejaVu Sans Mono, Menlo, Consolas, monospace"
+FORM = (
+    re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    .replace("font-family: Fira Code, monospace", "font-family: DejaVu Sans Mono, Menlo, Consolas, monospace")
+    .replace("font-size: {char_height}px", "font-size: 21px")
 )
-"""Rich's, without the fonts that it would fetch from a server."""
+"""Rich's, without the fonts that it would fetch from a server, and as large as a line is high, so that bars touch."""
 
 
 class Camera(Dashboard):

@@ -1,5 +1,7 @@
 """Read a run's folder with numpy: every query's times, and where the time of the slowest ones went.
 
+The folder is what ``drumfire run`` leaves behind.
+
     drumfire run onnxruntime digits cpu --scenario Server --qps 500 --time 10 --output runs/mine
     python examples/columns.py runs/mine
 """

@@ -1,4 +1,4 @@
-"""A harness in the style of MLPerf's own, written for the C++ LoadGen: it imports ``mlperf_loadgen`` and knows no Drumfire.
+"""A harness in the style of MLPerf's own, written for the C++ LoadGen: it imports ``mlperf_loadgen``, not Drumfire.
 
 Drumfire runs it as it is; the logs land in FOLDER, as always.
 
