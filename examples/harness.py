@@ -6,6 +6,7 @@ Drumfire runs it as it is; the logs land in FOLDER, as always.
 """
 
 import array
+import os
 import queue
 import sys
 import threading
@@ -35,7 +36,9 @@ def main(folder: str, seconds: float) -> None:
     logs.log_output.outdir = folder
     logs.log_output.copy_summary_to_stdout = True
 
-    worker = threading.Thread(target=work)
+    os.makedirs(folder, exist_ok=True)
+    # A daemon, so that an error of the LoadGen ends the program although the thread waits.
+    worker = threading.Thread(target=work, daemon=True)
     worker.start()
     sut = lg.ConstructSUT(waiting.put, lambda: None)
     qsl = lg.ConstructQSL(1000, 1000, lambda indices: None, lambda indices: None)

@@ -1,0 +1,83 @@
+"""Each program in examples/ runs and does what it is there to show."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from drumfire.bench import cli
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+
+
+def run(*words: str | Path) -> tuple[int, str]:
+    """Exit status and output of python with these words."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    done = subprocess.run(
+        [sys.executable, *map(str, words)], capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    assert done.stderr == ""
+    return done.returncode, done.stdout
+
+
+def test_a_coroutine_is_measured() -> None:
+    status, text = run(EXAMPLES / "coroutine.py", "0.8")
+    assert (status, text.splitlines()[0]) == (0, "Result is : VALID")
+    assert text.count("latency p") == 6
+
+
+def test_an_error_in_the_coroutine_is_shown(tmp_path: Path) -> None:
+    source = (EXAMPLES / "coroutine.py").read_text()
+    assert source.count("batch.tobytes()") == 1
+    faulty = tmp_path / "faulty.py"
+    faulty.write_text(source.replace("batch.tobytes()", "bathc.tobytes()"))
+    status, text = run(faulty, "0.3")
+    assert status == 1
+    verdict, reason = text.splitlines()[:2]
+    assert verdict == "Result is : INVALID"
+    assert "NameError: name 'bathc' is not defined" in reason
+
+
+def test_a_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = "run onnxruntime digits --scenario Server --qps 500 --time 0.3 --no-dashboard --output here"
+    cli.main(shlex.split(words))
+    capsys.readouterr()
+    status, text = run(EXAMPLES / "columns.py", tmp_path / "here")
+    assert status == 0
+    ours, theirs = (part.split()[-2] for part in text.split("\n\n")[1].split(", "))
+    assert ours == theirs
+    rows = [line.split() for line in text.split("\n\n")[2].splitlines()]
+    assert rows[0][:2] == ["sample", "due"]
+    figures = np.array(rows[1:], float)
+    assert figures.shape == (5, 6)
+    # Latency is lateness, waiting and computing; each is printed to a thousandth of a ms.
+    assert np.abs(figures[:, 2] - figures[:, 3:].sum(axis=1)).max() < 0.003
+
+
+def test_a_library_of_your_own_is_judged_and_timed() -> None:
+    status, text = run(EXAMPLES / "library.py", "0.3")
+    assert status == 0
+    assert text.splitlines()[:2] == ["accuracy: 2000 of 2000", "Result is : VALID"]
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param(["-m", "drumfire.loadgen.compat"], id="drumfire"),
+        pytest.param([], id="reference", marks=pytest.mark.reference),
+    ],
+)
+def test_a_harness_runs_on_both(launcher: list[str], tmp_path: Path) -> None:
+    if not launcher:
+        pytest.importorskip("mlcommons_loadgen")
+    status, text = run(*launcher, EXAMPLES / "harness.py", tmp_path, "0.5")
+    assert status == 0
+    assert "Result is : VALID" in text
+    assert (tmp_path / "mlperf_log_summary.txt").read_text() in text
