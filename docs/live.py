@@ -56,9 +56,9 @@ THEME = TerminalTheme(
 FORM = (
     re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
     .replace("font-family: Fira Code, monospace", "font-family: DejaVu Sans Mono, Menlo, Consolas, monospace")
-    .replace("font-size: {char_height}px", "font-size: 21px")
+    .replace("font-size: {char_height}px", "font-size: 21.4px")
 )
-"""Rich's, without the fonts that it would fetch from a server, and as large as a line is high, so that bars touch."""
+"""Rich's, without the fonts that it would fetch from a server; letters are as high as a line, so that bars touch."""
 
 
 class Camera(Dashboard):
@@ -78,7 +78,9 @@ def take() -> None:
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(draw(plan, snapshot, WIDTH), end="")
     PICTURE.parent.mkdir(exist_ok=True)
-    PICTURE.write_text(console.export_svg(title=COMMAND, theme=THEME, code_format=FORM, unique_id="live"))
+    picture = console.export_svg(title=COMMAND, theme=THEME, code_format=FORM, unique_id="live")
+    # The edge of a clipped line shows as a hairline through the bars.
+    PICTURE.write_text(re.sub(r' clip-path="url\(#live-line-\d+\)"', "", picture))
 
 
 if __name__ == "__main__":
