@@ -60,15 +60,14 @@ async def main(seconds: float) -> bool:
 
 
 def report(test: Test) -> bool:
-    """Print the verdict with its reasons, such as an exception in ``infer``, and then the figures."""
+    """Print the verdict with its reasons, such as an exception in ``infer``, and then the latencies."""
     results = test.results()
     print("Result is :", "VALID" if results.valid else "INVALID")
     for reason in results.reasons:
         print("  -", reason)
-    for error, count in test.answers.faults.failed.items():
-        print(f"  - {count} samples: {error}")
-    for share, latency_ns in results.latency.percentiles.items():
-        print(f"latency p{share * 100:g}: {latency_ns / 1e6:.3f} ms")
+    if results.samples:
+        for share, latency_ns in results.latency.percentiles.items():
+            print(f"latency p{share * 100:g}: {latency_ns / 1e6:.3f} ms")
     return results.valid
 
 

@@ -41,6 +41,7 @@ def test_an_error_in_the_coroutine_is_shown(tmp_path: Path) -> None:
     assert status == 1
     verdict, reason = text.splitlines()[:2]
     assert verdict == "Result is : INVALID"
+    assert "latency" not in text
     assert "NameError: name 'bathc' is not defined" in reason
 
 
