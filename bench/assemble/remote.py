@@ -31,8 +31,8 @@ from drumfire.loadgen.system import IndexArray
 from drumfire.sut import models
 from drumfire.sut.data import inputs as samples
 from drumfire.sut.kserve.messages.exchange import MAX_MESSAGE_BYTES, Channel, Outputs, Part
-from drumfire.sut.kserve.messages.over_grpc import GrpcChannel, GrpcMessages
-from drumfire.sut.kserve.messages.over_http import HttpChannel, HttpMessages, model_path
+from drumfire.sut.kserve.messages.grpc_client import GrpcChannel, GrpcMessages
+from drumfire.sut.kserve.messages.http_client import HttpChannel, HttpMessages, model_path
 from drumfire.sut.kserve.messages.tensors import ModelInterface, pack_bytes
 from drumfire.sut.models.model import Model
 from drumfire.sut.remote.endpoint import Endpoint, Security, parse_header, parse_url

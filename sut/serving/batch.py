@@ -23,7 +23,7 @@ _SMALL = 1 << 16
 """Outputs up to here are copied: that costs less than looking after views."""
 
 
-class Layout(NamedTuple):
+class BatchLayout(NamedTuple):
     """How a model wants its batches in memory."""
 
     dtype: np.dtype[Any]
@@ -39,7 +39,7 @@ class Gatherer:
     What ``gather`` gave is overwritten by the next call.
     """
 
-    def __init__(self, layout: Layout, most_samples: int, sample_shape: Sequence[int]) -> None:
+    def __init__(self, layout: BatchLayout, most_samples: int, sample_shape: Sequence[int]) -> None:
         """``sample_shape``: -1 where it is open; memory then grows with what comes."""
         self._layout = layout
         closed = min(sample_shape, default=0) >= 0

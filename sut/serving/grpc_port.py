@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections import deque
 
 from drumfire.sut.kserve.errors import ProtocolError
-from drumfire.sut.kserve.grpc.calls import Call, Cancelled, Limits, ServedCalls
 from drumfire.sut.kserve.grpc.framing import Status
+from drumfire.sut.kserve.grpc.server import Call, CallLimits, Cancelled, ServedCalls
 from drumfire.sut.kserve.messages import operations
-from drumfire.sut.kserve.messages.inference_grpc import GrpcInference, stream_answer, stream_error
+from drumfire.sut.kserve.messages.grpc_server import GrpcInference, stream_answer, stream_error
 from drumfire.sut.kserve.messages.tensors import TensorError
 from drumfire.sut.serving.access import Access
 from drumfire.sut.serving.connection import Connections, PortConnection
@@ -37,7 +37,7 @@ class _Turn:
 class KServeOverGrpc:
     """What the connections of a port share."""
 
-    def __init__(self, service: Service, access: Access, limits: Limits) -> None:
+    def __init__(self, service: Service, access: Access, limits: CallLimits) -> None:
         self.service, self.access, self.limits = service, access, limits
         self.inference = GrpcInference()
 

@@ -13,11 +13,10 @@ from typing import Any, Protocol
 
 from drumfire.sut.kserve.errors import BodyTooLarge, HeadTooLarge, ProtocolError
 from drumfire.sut.kserve.grpc.framing import Status
-from drumfire.sut.kserve.http1.connection import CONTINUE, ServerConnection, build_response
-from drumfire.sut.kserve.http1.connection import Request as HttpRequest
+from drumfire.sut.kserve.http1.connection import CONTINUE, HttpRequest, ServerConnection, build_response
 from drumfire.sut.kserve.messages import operations
 from drumfire.sut.kserve.messages.exchange import Buffer
-from drumfire.sut.kserve.messages.inference_http import HttpInference
+from drumfire.sut.kserve.messages.http_server import HttpInference
 from drumfire.sut.kserve.messages.operations import NoRoute
 from drumfire.sut.kserve.messages.tensors import TensorError
 from drumfire.sut.serving.access import Access
@@ -228,7 +227,7 @@ class KServeOverHttp:
 
     def _performed(self, operation: operations.Operation, named: Any, body: Buffer, closing: bool) -> bytes:
         answer = self._service.perform(operation, operation.arguments_over_http(named, body))
-        if operation.told_by_status:
+        if operation.status_only:
             good = next(iter(answer.values()))
             return response(200 if good else HTTP_STATUS[Status.UNAVAILABLE], b"", closing=closing)
         return response(200, operation.to_body(answer), closing=closing)

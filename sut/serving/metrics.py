@@ -51,7 +51,7 @@ class Metrics:
     def text(self) -> str:
         lines: list[str] = []
         models = [(one, _labels(one)) for one in self._schedulers]
-        told = [(one.statistics.told("", ""), labels) for one, labels in models]
+        told = [(one.statistics.model_stats("", ""), labels) for one, labels in models]
         for name, help_text, figure in _COUNTERS:
             _head(lines, name, "counter", help_text)
             lines += [f"{name}{{{labels}}} {figure(one)}" for one, labels in told]

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.sut.kserve.messages.model_forms import config_type
+from drumfire.sut.kserve.messages.schemas import config_type
 from drumfire.sut.kserve.messages.tensors import DATATYPES, ModelInterface, Shape, TensorSpec
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends import Backend, BackendError, Tuning
 from drumfire.sut.local.batcher import BatchRule, service_times
 from drumfire.sut.models.model import Model
-from drumfire.sut.serving.batch import Layout
+from drumfire.sut.serving.batch import BatchLayout
 from drumfire.sut.serving.request import DEFAULT_PRIORITY, PRIORITIES
 from drumfire.sut.serving.signature import signature
 
@@ -43,7 +43,7 @@ class ServedModel:
 
     interface: ModelInterface
     rule: BatchRule
-    layout: Layout
+    layout: BatchLayout
     device: str
     description: str
     """What computes it."""
@@ -138,7 +138,7 @@ def identity(name: str, version: str, batching: Batching) -> ServedModel:
     interface = ModelInterface(
         name, version, IDENTITY, (spec,), (TensorSpec("OUTPUT0", "FP32", (-1,)),), batching.max_size
     )
-    layout = Layout(np.dtype(np.float32), channels_last=False, fixed_batch_size=None)
+    layout = BatchLayout(np.dtype(np.float32), channels_last=False, fixed_batch_size=None)
     return ServedModel(
         interface, _rule(batching, batching.max_size), layout, "cpu", Identity.description, [Identity()], Identity,
         inline=True,
@@ -170,7 +170,7 @@ def load(
     loaded = [one()]
     first = loaded[0]
     found = signature(first, source.weights, source.model)
-    layout = Layout(np.dtype(first.sample_dtype), _is_channels_last(first, source), first.fixed_batch_size)
+    layout = BatchLayout(np.dtype(first.sample_dtype), _is_channels_last(first, source), first.fixed_batch_size)
     max_size = first.fixed_batch_size or batching.max_size
     loaded += [one() for _ in range(instances - 1)]
     platform = f"{backend}_{source.weights.suffix.lstrip('.') or 'model'}"

@@ -17,7 +17,7 @@ DEFAULT_PRIORITY = 8
 """Of requests that name none (0), or one that there is not, as in Triton."""
 
 
-class Place(NamedTuple):
+class SharedPlace(NamedTuple):
     """Shared memory that an output goes to."""
 
     region: Region
@@ -29,7 +29,7 @@ class Wanted(NamedTuple):
 
     position: int
     """Among the model's outputs."""
-    place: Place | None
+    place: SharedPlace | None
     """None: it goes in the answer."""
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from drumfire.loadgen.environment import available_memory_bytes
-from drumfire.sut.kserve.grpc.calls import Limits
+from drumfire.sut.kserve.grpc.server import CallLimits
 from drumfire.sut.serving.access import Access, TokenError
 from drumfire.sut.serving.connection import Bounds, Connections, PortConnection
 from drumfire.sut.serving.gpus import Gpus
@@ -100,7 +100,7 @@ class Server:
         self.service = Service(self._models, loop, most_requests=settings.most_waiting, most_bytes=waiting)
         self.connections.now_s = loop.time()
         over_http = KServeOverHttp(self.service, self._access)
-        limits = Limits(max_message=bounds.most_message_bytes, max_streams=bounds.most_under_way)
+        limits = CallLimits(max_message=bounds.most_message_bytes, max_streams=bounds.most_under_way)
         over_grpc = KServeOverGrpc(self.service, self._access, limits)
         page = Page("/metrics", Metrics(self.service.schedulers, self.gpus.figures).text)
         wanted: list[tuple[str, int, Callable[[], PortConnection], ssl.SSLContext | None]] = [

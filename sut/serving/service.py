@@ -17,17 +17,17 @@ from drumfire.sut.kserve.grpc.framing import SERVICE, Status
 from drumfire.sut.kserve.messages import operations
 from drumfire.sut.kserve.messages.exchange import Buffer, Region
 from drumfire.sut.kserve.messages.inference import (
-    AskedOutput,
-    GivenInput,
-    GivenOutput,
+    AnswerOutput,
     InferAnswer,
     InferRequest,
+    RequestedOutput,
+    RequestInput,
 )
 from drumfire.sut.kserve.messages.operations import Operation
 from drumfire.sut.kserve.messages.tensors import DATATYPES, Shape
 from drumfire.sut.serving.model import ServedModel
 from drumfire.sut.serving.refusal import Refusal
-from drumfire.sut.serving.request import DEFAULT_PRIORITY, PRIORITIES, Place, Request, Wanted
+from drumfire.sut.serving.request import DEFAULT_PRIORITY, PRIORITIES, Request, SharedPlace, Wanted
 from drumfire.sut.serving.scheduler import Scheduler
 from drumfire.sut.serving.shared_memory import SystemRegions
 
@@ -73,7 +73,7 @@ class Service:
         self._newest = {name: max(versions, key=int) for name, versions in self._models.items()}
         self._by_name = {(name, ""): versions[self._newest[name]] for name, versions in self._models.items()}
         self._by_name |= {(one.model.name, one.model.version): one for one in self.schedulers}
-        self._outputs: dict[Scheduler, tuple[Sequence[AskedOutput], tuple[Wanted, ...]]] = {}
+        self._outputs: dict[Scheduler, tuple[Sequence[RequestedOutput], tuple[Wanted, ...]]] = {}
         """By model, the last outputs that were asked for without shared memory."""
 
     @property
@@ -170,7 +170,7 @@ class Service:
         contents, tails = request.contents, request.tails
         if not request.wanted:
             outputs = [
-                GivenOutput(spec.name, spec.datatype, (samples, *tail), one)
+                AnswerOutput(spec.name, spec.datatype, (samples, *tail), one)
                 for spec, tail, one in zip(interface.outputs, tails, contents, strict=True)
             ]
         else:
@@ -178,9 +178,9 @@ class Service:
             for position, place in request.wanted:
                 spec, shape = interface.outputs[position], (samples, *tails[position])
                 if place is None:
-                    outputs.append(GivenOutput(spec.name, spec.datatype, shape, contents[position]))
+                    outputs.append(AnswerOutput(spec.name, spec.datatype, shape, contents[position]))
                 else:
-                    outputs.append(GivenOutput(spec.name, spec.datatype, shape, None, place.region))
+                    outputs.append(AnswerOutput(spec.name, spec.datatype, shape, None, place.region))
         return InferAnswer(interface.name, interface.version, asked.id, outputs)
 
     def _hand_out(self, requests: Sequence[Request]) -> None:
@@ -193,7 +193,7 @@ class Service:
         for connection in touched:
             connection.flush()
 
-    def _input(self, model: ServedModel, inputs: Sequence[GivenInput]) -> tuple[Buffer, int, Shape]:
+    def _input(self, model: ServedModel, inputs: Sequence[RequestInput]) -> tuple[Buffer, int, Shape]:
         """Contents, samples and the shape of a sample.  Raises ``Refusal`` for what the model does not take."""
         (spec,) = model.interface.inputs
         if len(inputs) != 1 or inputs[0].name != spec.name:
@@ -218,7 +218,7 @@ class Service:
             data = self.regions.view(data)
         return data, shape[0], sample
 
-    def _wanted(self, scheduler: Scheduler, asked: Sequence[AskedOutput]) -> tuple[Wanted, ...]:
+    def _wanted(self, scheduler: Scheduler, asked: Sequence[RequestedOutput]) -> tuple[Wanted, ...]:
         """Raises ``Refusal`` for an output that there is not, or that is asked for twice."""
         specs = scheduler.model.interface.outputs
         positions = {spec.name: position for position, spec in enumerate(specs)}
@@ -229,7 +229,7 @@ class Service:
                 have = ", ".join(map(str, specs))
                 raise _wrong(f"output {one.name[:80]!r}: {scheduler.model.name!r} gives, once each, {have}")
             wanted.append(
-                Wanted(position, None if one.region is None else Place(one.region, self.regions.view(one.region)))
+                Wanted(position, None if one.region is None else SharedPlace(one.region, self.regions.view(one.region)))
             )
         if any(one.place is not None for one in wanted):
             return tuple(wanted)
@@ -275,7 +275,7 @@ class Service:
             self._scheduler(asked)
         return {
             "model_stats": [
-                one.statistics.told(one.model.name, one.model.version)
+                one.statistics.model_stats(one.model.name, one.model.version)
                 for one in self.schedulers
                 if name in ("", one.model.name) and version in ("", one.model.version)
             ]

@@ -15,16 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.sut.kserve.errors import ProtocolError
-from drumfire.sut.kserve.messages.protobuf import Form as Fields
-from drumfire.sut.kserve.messages.protobuf import decode
+from drumfire.sut.kserve.messages.protobuf import Schema, decode
 from drumfire.sut.kserve.messages.tensors import DATATYPES, Shape, TensorSpec
 from drumfire.sut.local.backends import Backend, BackendError, first_line
 from drumfire.sut.models.detector import OUTPUTS as DETECTOR_OUTPUTS
 from drumfire.sut.models.detector import DetectionJudge
 from drumfire.sut.models.model import Form, Model
 
-_NAMED: Fields = {1: ("name", str)}
-_ONNX: Fields = {
+_NAMED: Schema = {1: ("name", str)}
+_ONNX: Schema = {
     7: ("graph", {5: ("initializer", [{8: ("name", str)}]), 11: ("input", [_NAMED]), 12: ("output", [_NAMED])})
 }
 """Of onnx.proto's ModelProto, GraphProto, TensorProto and ValueInfoProto."""

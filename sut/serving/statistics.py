@@ -73,7 +73,7 @@ class Statistics:
             self._fail += requests
             self._fail_ns += ns
 
-    def told(self, model: str, version: str) -> dict[str, Any]:
+    def model_stats(self, model: str, version: str) -> dict[str, Any]:
         """One entry of ``model_stats`` in Triton's statistics extension."""
         with self._lock:
             success = self._success

@@ -10,7 +10,7 @@ import numpy as np
 
 from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorSpec
 from drumfire.sut.local.batcher import BatchRule
-from drumfire.sut.serving.batch import Layout
+from drumfire.sut.serving.batch import BatchLayout
 from drumfire.sut.serving.model import ServedModel
 
 
@@ -46,7 +46,7 @@ def served(
     shape: tuple[int, ...] = (2,),
     rule: BatchRule | None = None,
     inline: bool = False,
-    layout: Layout | None = None,
+    layout: BatchLayout | None = None,
     reload: Callable[[], Any] | None = None,
 ) -> ServedModel:
     rule = rule or BatchRule(4)
@@ -54,7 +54,7 @@ def served(
     return ServedModel(
         ModelInterface(name, version, "test", (specs[0],), tuple(specs[1:]), rule.max_size),
         rule,
-        layout or Layout(np.dtype(np.float32), False, None),
+        layout or BatchLayout(np.dtype(np.float32), False, None),
         "cpu",
         "doubles",
         backends,

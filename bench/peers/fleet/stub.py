@@ -42,8 +42,8 @@ from drumfire.sut.kserve.http2.frames import (
 )
 from drumfire.sut.kserve.http2.server import header_block
 from drumfire.sut.kserve.messages import operations
-from drumfire.sut.kserve.messages.inference import GivenOutput, InferAnswer
-from drumfire.sut.kserve.messages.inference_grpc import GrpcInference
+from drumfire.sut.kserve.messages.grpc_server import GrpcInference
+from drumfire.sut.kserve.messages.inference import AnswerOutput, InferAnswer
 
 _MOST = 4096
 """Requests answered at once."""
@@ -166,7 +166,7 @@ class Connection(asyncio.Protocol):
             request = self._inference.parse_request(message)
             (given,) = request.inputs
             assert isinstance(given.data, bytes | memoryview)
-            output = GivenOutput("OUTPUT0", given.datatype, given.shape, given.data)
+            output = AnswerOutput("OUTPUT0", given.datatype, given.shape, given.data)
             told = self._inference.build_answer(InferAnswer(request.model, "1", request.id, [output]))
         elif method in _ANSWERS:
             operation, answer = _ANSWERS[method]

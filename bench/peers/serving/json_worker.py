@@ -19,7 +19,7 @@ import numpy as np
 from drumfire.loadgen import run_on_fast_loop
 from drumfire.sut.kserve.http1.connection import Response, build_request
 from drumfire.sut.kserve.messages.exchange import Failure
-from drumfire.sut.kserve.messages.over_http import HttpExchange, error_text, model_path
+from drumfire.sut.kserve.messages.http_client import HttpExchange, error_text, model_path
 from drumfire.sut.remote.endpoint import Endpoint, Security, parse_url
 from drumfire.sut.remote.wire import Wire, connect
 

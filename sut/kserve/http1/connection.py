@@ -35,7 +35,7 @@ class Response(NamedTuple):
     body: Body
 
 
-class Request(NamedTuple):
+class HttpRequest(NamedTuple):
     method: str
     target: str
     head: RequestHead
@@ -193,13 +193,13 @@ class ServerConnection:
         """Bytes held of a request that is not whole."""
         return self._reader.buffered
 
-    def receive(self, data: bytes) -> list[Request]:
+    def receive(self, data: bytes) -> list[HttpRequest]:
         """The requests that the piece completes.  Raises ``ProtocolError``, also after whole ones in the same piece."""
         size = len(data)
         if size == self._last_total and self._at_start and data.startswith(self._last_raw):
             head, start = self._last_head, len(self._last_raw)
             body = data[start:] if size < VIEW_FROM else memoryview(data)[start:]
-            return [Request(head.method, head.target, head, body)]
+            return [HttpRequest(head.method, head.target, head, body)]
         self.wants_continue = False
         try:
             return self._read(data)
@@ -218,7 +218,7 @@ class ServerConnection:
             self._fail(error)
             raise
 
-    def _read(self, data: bytes) -> list[Request]:
+    def _read(self, data: bytes) -> list[HttpRequest]:
         self._check()
         reader, requests = self._reader, []
         at, size = 0, len(data)
@@ -228,7 +228,7 @@ class ServerConnection:
             message = reader.take()
             if message is not None:
                 head, body = message
-                requests.append(Request(head.method, head.target, head, body))
+                requests.append(HttpRequest(head.method, head.target, head, body))
                 self.closing = not head.keeps_alive
                 if head.body_length is not None:
                     raw = reader.raw_head

@@ -19,7 +19,7 @@ Parameters: TypeAlias = Mapping[str, Any]
 """Values are bool, int, float or str.  Those that say where a tensor lies are read already, and not among them."""
 
 
-class GivenInput(NamedTuple):
+class RequestInput(NamedTuple):
     """One input: what the client says of it, and its contents or where they lie.
 
     The contents have the size that datatype and shape tell (of BYTES, as many elements).  Whether the model has such
@@ -32,7 +32,7 @@ class GivenInput(NamedTuple):
     data: Buffer | Region
 
 
-class AskedOutput(NamedTuple):
+class RequestedOutput(NamedTuple):
     """One output that the client names."""
 
     name: str
@@ -50,14 +50,14 @@ class InferRequest(NamedTuple):
     """Empty: whichever the server serves."""
     id: str
     parameters: Parameters
-    inputs: Sequence[GivenInput]
-    outputs: Sequence[AskedOutput]
+    inputs: Sequence[RequestInput]
+    outputs: Sequence[RequestedOutput]
     """Empty: all that the model has, of the form that ``binary`` tells."""
     binary: bool = True
     """Over HTTP: outputs that are not named come as bytes behind the JSON, not in it."""
 
 
-class GivenOutput(NamedTuple):
+class AnswerOutput(NamedTuple):
     """One output: contents, or the region that they were put in."""
 
     name: str
@@ -73,7 +73,7 @@ class InferAnswer(NamedTuple):
     model: str
     version: str
     id: str
-    outputs: Sequence[GivenOutput]
+    outputs: Sequence[AnswerOutput]
     parameters: Parameters = MappingProxyType({})
 
 

@@ -19,9 +19,9 @@ from urllib.parse import quote, unquote
 
 from drumfire.sut.kserve.errors import ProtocolError, one_line
 from drumfire.sut.kserve.grpc.framing import SERVICE
-from drumfire.sut.kserve.messages.model_forms import CONFIG, STATISTICS, TENSOR
-from drumfire.sut.kserve.messages.over_http import model_path
-from drumfire.sut.kserve.messages.protobuf import Form, MapOf, decode, default, encode
+from drumfire.sut.kserve.messages.http_client import model_path
+from drumfire.sut.kserve.messages.protobuf import MapOf, Schema, decode, default, encode
+from drumfire.sut.kserve.messages.schemas import CONFIG, STATISTICS, TENSOR
 
 _LONGEST_REMEMBERED = 512
 
@@ -35,13 +35,13 @@ class Operation:
     """Empty: not over HTTP."""
     path: str
     """Where ``{model}`` and ``{name}`` stand for arguments; ``{model}`` is a model's path, with its version or not."""
-    fields: Form = field(default_factory=dict)
-    answer: Form = field(default_factory=dict)
+    fields: Schema = field(default_factory=dict)
+    answer: Schema = field(default_factory=dict)
     inside: str | None = None
     """gRPC's answer is in this field, HTTP's is not."""
     listed: str | None = None
     """HTTP's answer is the list that this field of gRPC's is, or of the values of the map that it is."""
-    told_by_status: bool = False
+    status_only: bool = False
     """HTTP's answer is the status alone."""
     optional: bool = False
     """An extension that servers may lack."""
@@ -118,12 +118,12 @@ class Operation:
 
     def to_body(self, answer: Mapping[str, Any]) -> bytes:
         """The answer over HTTP, as Triton writes it: numbers of 64 bits are numbers, defaults are not left out."""
-        if self.told_by_status or not self.answer:
+        if self.status_only or not self.answer:
             return b""
-        form: Any = self.answer
+        schema: Any = self.answer
         if self.inside is not None:
-            form = next(kind for name, kind in self.answer.values() if name == self.inside)
-        said: Any = _complete(form, answer)
+            schema = next(kind for name, kind in self.answer.values() if name == self.inside)
+        said: Any = _complete(schema, answer)
         if self.listed is not None:
             said = said[self.listed]
             said = list(said.values()) if isinstance(said, dict) else said
@@ -163,18 +163,18 @@ def _complete(kind: Any, value: Any) -> Any:
     if isinstance(kind, list):
         return [_complete(kind[0], one) for one in value]
     if isinstance(kind, MapOf):
-        return {key: _complete(kind.form, one) for key, one in value.items()}
+        return {key: _complete(kind.schema, one) for key, one in value.items()}
     return value
 
 
-_MODEL: Form = {1: ("name", str), 2: ("version", str)}
-_NAME: Form = {1: ("name", str)}
+_MODEL: Schema = {1: ("name", str), 2: ("version", str)}
+_NAME: Schema = {1: ("name", str)}
 
 SERVER_METADATA = Operation(
     "ServerMetadata", "GET", "/v2", answer={1: ("name", str), 2: ("version", str), 3: ("extensions", [str])}
 )
-SERVER_LIVE = Operation("ServerLive", "GET", "/v2/health/live", answer={1: ("live", bool)}, told_by_status=True)
-SERVER_READY = Operation("ServerReady", "GET", "/v2/health/ready", answer={1: ("ready", bool)}, told_by_status=True)
+SERVER_LIVE = Operation("ServerLive", "GET", "/v2/health/live", answer={1: ("live", bool)}, status_only=True)
+SERVER_READY = Operation("ServerReady", "GET", "/v2/health/ready", answer={1: ("ready", bool)}, status_only=True)
 HEALTH_CHECK = Operation(
     "Check",
     "",
@@ -183,7 +183,7 @@ HEALTH_CHECK = Operation(
     {1: ("status", ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"))},
     service="/grpc.health.v1.Health/",
 )
-MODEL_READY = Operation("ModelReady", "GET", "{model}/ready", _MODEL, {1: ("ready", bool)}, told_by_status=True)
+MODEL_READY = Operation("ModelReady", "GET", "{model}/ready", _MODEL, {1: ("ready", bool)}, status_only=True)
 MODEL_METADATA = Operation(
     "ModelMetadata",
     "GET",

@@ -114,20 +114,20 @@ def _read_varint(view: memoryview, at: int) -> tuple[int, int]:
             raise ProtocolError("a protobuf number of more than 64 bits")
 
 
-Form = Mapping[int, tuple[str, Any]]
-"""The fields of a message that are wanted: by number, the name and the kind: ``int``, ``bool``, ``str``, ``bytes``,
-``float`` (a double), a tuple of names for an enumeration that counts from 0, the ``Form`` of a message, or a ``MapOf``;
-a list of one kind for a repeated field."""
+Schema = Mapping[int, tuple[str, Any]]
+"""The fields to read of a message: by number, the name and the kind.  A kind is ``int``, ``bool``, ``str``, ``bytes``,
+``float`` (a double), a tuple of names (an enumeration that counts from 0), a ``Schema`` (a message) or a ``MapOf``; a
+list of one kind is a repeated field."""
 
 
 @dataclass(frozen=True)
 class MapOf:
     """The kind of a map from texts to messages."""
 
-    form: Form
+    schema: Schema
 
 
-def decode(message: Buffer, form: Form, depth: int = 0) -> dict[str, Any]:
+def decode(message: Buffer, schema: Schema, depth: int = 0) -> dict[str, Any]:
     """A message as a dictionary.  Raises ``ProtocolError``.
 
     Fields that did not come have protobuf's default, which is None for a message.  Of a field that is not repeated and
@@ -135,14 +135,14 @@ def decode(message: Buffer, form: Form, depth: int = 0) -> dict[str, Any]:
     """
     if depth > _MOST_DEPTH:
         raise ProtocolError("a protobuf message nested too deep")
-    found: dict[str, Any] = {name: default(kind) for name, kind in form.values()}
+    found: dict[str, Any] = {name: default(kind) for name, kind in schema.values()}
     for field in fields(message):
-        if field.number not in form:
+        if field.number not in schema:
             continue
-        name, kind = form[field.number]
+        name, kind = schema[field.number]
         if isinstance(kind, MapOf):
-            entry = _value(field, name, {1: ("key", str), 2: ("value", kind.form)}, depth)
-            found[name][entry["key"]] = entry["value"] or decode(b"", kind.form)
+            entry = _value(field, name, {1: ("key", str), 2: ("value", kind.schema)}, depth)
+            found[name][entry["key"]] = entry["value"] or decode(b"", kind.schema)
         elif not isinstance(kind, list):
             found[name] = _value(field, name, kind, depth)
         elif kind[0] in (int, bool) and field.wire_type == LENGTH:
@@ -152,12 +152,12 @@ def decode(message: Buffer, form: Form, depth: int = 0) -> dict[str, Any]:
     return found
 
 
-def encode(form: Form, message: Mapping[str, Any]) -> bytes:
+def encode(schema: Schema, message: Mapping[str, Any]) -> bytes:
     """A dictionary as a message, its fields in the order of their numbers.  Raises ``ValueError``.
 
     What is missing, None or protobuf's default is left out; a message that is there and empty is not.
     """
-    return b"".join(_encoded(number, *form[number], message) for number in sorted(form))
+    return b"".join(_encoded(number, *schema[number], message) for number in sorted(schema))
 
 
 def _encoded(number: int, name: str, kind: Any, message: Mapping[str, Any]) -> bytes:
@@ -166,7 +166,7 @@ def _encoded(number: int, name: str, kind: Any, message: Mapping[str, Any]) -> b
         return b""
     if isinstance(kind, MapOf):
         return b"".join(
-            bytes_field(number, text_field(1, key) + bytes_field(2, encode(kind.form, one)))
+            bytes_field(number, text_field(1, key) + bytes_field(2, encode(kind.schema, one)))
             for key, one in value.items()
         )
     if not isinstance(kind, list):

@@ -14,9 +14,9 @@ from typing import Any
 from drumfire.sut.kserve.errors import ProtocolError, ServerError
 from drumfire.sut.kserve.http1.connection import Response, build_request
 from drumfire.sut.kserve.messages.exchange import Failure
+from drumfire.sut.kserve.messages.grpc_client import Answer, Calls, Status, framed
+from drumfire.sut.kserve.messages.http_client import HttpExchange, error_text
 from drumfire.sut.kserve.messages.operations import Operation
-from drumfire.sut.kserve.messages.over_grpc import Answer, Calls, Status, framed
-from drumfire.sut.kserve.messages.over_http import HttpExchange, error_text
 from drumfire.sut.remote.endpoint import Endpoint, Security
 from drumfire.sut.remote.wire import Wire, connect
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 
 from drumfire.sut.kserve.grpc.framing import Status
 from drumfire.sut.kserve.messages.exchange import Region
-from drumfire.sut.serving.batch import Gatherer, Layout, split
-from drumfire.sut.serving.request import Place, Request, Wanted
+from drumfire.sut.serving.batch import BatchLayout, Gatherer, split
+from drumfire.sut.serving.request import Request, SharedPlace, Wanted
 
 F4 = np.dtype(np.float32)
 
@@ -34,7 +34,7 @@ def test_gathered_is_concatenated(
     rng = np.random.default_rng(len(sizes))
     arrays = [rng.integers(0, 100, (size, *shape)).astype(kind) for size in sizes]
     gatherer = Gatherer(
-        Layout(np.dtype(kind), channels_last, None), sum(sizes), [-1] * len(shape) if is_open else shape
+        BatchLayout(np.dtype(kind), channels_last, None), sum(sizes), [-1] * len(shape) if is_open else shape
     )
     for _ in range(2):  # the memory is used again
         batch = gatherer.gather(requests_of(arrays))
@@ -45,7 +45,7 @@ def test_gathered_is_concatenated(
 
 
 def test_a_lone_aligned_request_is_not_copied_and_others_are() -> None:
-    gatherer = Gatherer(Layout(F4, False, None), 4, (2,))
+    gatherer = Gatherer(BatchLayout(F4, False, None), 4, (2,))
     data = bytes(range(16))
     alone = gatherer.gather([Request(data, 2, (2,), 0)])
     assert np.shares_memory(alone, np.frombuffer(data, np.uint8))
@@ -58,7 +58,7 @@ def test_a_lone_aligned_request_is_not_copied_and_others_are() -> None:
 
 @pytest.mark.parametrize("shape", [(2,), (1, 2, 2)])
 def test_a_fixed_size_is_filled_up_and_cut_off_again(shape: tuple[int, ...]) -> None:
-    layout = Layout(F4, len(shape) == 3, 4)
+    layout = BatchLayout(F4, len(shape) == 3, 4)
     gatherer = Gatherer(layout, 4, shape)
     arrays = [np.full((1, *shape), 7, np.float32), np.full((2, *shape), 8, np.float32)]
     requests = requests_of(arrays)
@@ -76,7 +76,7 @@ def test_a_fixed_size_is_filled_up_and_cut_off_again(shape: tuple[int, ...]) -> 
 @pytest.mark.parametrize("width", [4, 50_000])
 def test_outputs_stay_as_they_are_when_the_memory_is_used_again(width: int) -> None:
     """A model may give back its input, as identity does."""
-    gatherer = Gatherer(Layout(F4, False, None), 2, (-1,))
+    gatherer = Gatherer(BatchLayout(F4, False, None), 2, (-1,))
     first = requests_of([np.full((1, width), n, np.float32) for n in (1, 2)])
     split([gatherer.gather(first)], first, gatherer, 2)
     second = requests_of([np.full((1, width), n, np.float32) for n in (3, 4)])
@@ -86,7 +86,7 @@ def test_outputs_stay_as_they_are_when_the_memory_is_used_again(width: int) -> N
 
 
 def test_large_outputs_are_views() -> None:
-    gatherer = Gatherer(Layout(F4, False, None), 2, (1,))
+    gatherer = Gatherer(BatchLayout(F4, False, None), 2, (1,))
     output = np.arange(40_000, dtype=np.float32).reshape(2, -1)
     requests = requests_of([np.zeros((1, 1), np.float32)] * 2)
     split([output], requests, gatherer, 2)
@@ -99,12 +99,12 @@ def test_large_outputs_are_views() -> None:
 def test_outputs_of_another_number_of_rows_are_refused(output: np.ndarray) -> None:
     requests = requests_of([np.zeros((2, 1), np.float32)])
     with pytest.raises(ValueError, match="for 2 samples"):
-        split([np.asarray(output)], requests, Gatherer(Layout(F4, False, None), 2, (1,)), 2)
+        split([np.asarray(output)], requests, Gatherer(BatchLayout(F4, False, None), 2, (1,)), 2)
 
 
 def test_outputs_without_elements() -> None:
     requests = requests_of([np.zeros((1, 1), np.float32)] * 2)
-    split([np.zeros((2, 0, 4), np.float32)], requests, Gatherer(Layout(F4, False, None), 2, (1,)), 2)
+    split([np.zeros((2, 0, 4), np.float32)], requests, Gatherer(BatchLayout(F4, False, None), 2, (1,)), 2)
     assert [bytes(one.contents[0]) for one in requests] == [b"", b""]
     assert requests[0].tails == [(0, 4)]
 
@@ -113,14 +113,14 @@ def test_outputs_go_to_shared_memory_or_refuse_one_request_alone() -> None:
     memory = bytearray(64)
     requests = requests_of([np.zeros((1, 1), np.float32)] * 3)
     places = [
-        Place(Region("r", 0, 8), memoryview(memory)[:8]),
-        Place(Region("r", 8, 4), memoryview(memory)[8:12]),
-        Place(Region("r", 16, 32), memoryview(memory)[16:48]),
+        SharedPlace(Region("r", 0, 8), memoryview(memory)[:8]),
+        SharedPlace(Region("r", 8, 4), memoryview(memory)[8:12]),
+        SharedPlace(Region("r", 16, 32), memoryview(memory)[16:48]),
     ]
     for request, place in zip(requests, places, strict=True):
         request.wanted = (Wanted(0, place),)
     output = np.arange(6, dtype=np.float32).reshape(3, 2)
-    split([output], requests, Gatherer(Layout(F4, False, None), 4, (1,)), 3)
+    split([output], requests, Gatherer(BatchLayout(F4, False, None), 4, (1,)), 3)
     assert memory[:8] == output[0].tobytes()
     assert memory[8:16] == bytes(8)
     assert memory[16:24] == output[2].tobytes()

@@ -24,7 +24,7 @@ from drumfire.loadgen import run_on_fast_loop
 from drumfire.sut.kserve.errors import ServerError
 from drumfire.sut.kserve.messages import operations
 from drumfire.sut.kserve.messages.exchange import Part
-from drumfire.sut.kserve.messages.over_grpc import GrpcMessages
+from drumfire.sut.kserve.messages.grpc_client import GrpcMessages
 from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorSpec
 from drumfire.sut.local.batcher import BatchRule
 from drumfire.sut.remote.endpoint import Security, parse_url
@@ -496,7 +496,7 @@ def test_no_request_is_lost_when_the_end_comes_under_load() -> None:
         for one in threads:
             one.join(20)
         (statistics,) = [one.statistics for one in server.server.service.schedulers if one.model.name == "double"]
-        assert statistics.told("", "")["inference_stats"]["success"]["count"] == answered[0]
+        assert statistics.model_stats("", "")["inference_stats"]["success"]["count"] == answered[0]
 
 
 # Calls over gRPC by our own client's messages.

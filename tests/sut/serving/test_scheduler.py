@@ -38,7 +38,7 @@ class Bench:
         assert self.scheduler.join(20)
 
     def told(self) -> dict[str, Any]:
-        return self.scheduler.statistics.told("m", "1")
+        return self.scheduler.statistics.model_stats("m", "1")
 
     def counts(self) -> dict[str, int]:
         return {name: one["count"] for name, one in self.told()["inference_stats"].items()}

@@ -13,7 +13,7 @@ import pytest
 from drumfire.sut.kserve.grpc.framing import Status
 from drumfire.sut.kserve.messages import operations
 from drumfire.sut.kserve.messages.exchange import Region
-from drumfire.sut.kserve.messages.inference import AskedOutput, GivenInput, InferRequest
+from drumfire.sut.kserve.messages.inference import InferRequest, RequestedOutput, RequestInput
 from drumfire.sut.kserve.messages.operations import Operation
 from drumfire.sut.serving.refusal import HTTP_STATUS, Refusal
 from drumfire.sut.serving.request import Request
@@ -76,7 +76,7 @@ def ask(data: Any = None, **changes: Any) -> InferRequest:
     given = {"name": "x", "datatype": "FP32", "shape": X.shape, "data": X.tobytes() if data is None else data}
     given |= {name: changes.pop(name) for name in list(changes) if name in given and name != "name"}
     given["name"] = changes.pop("input", "x")
-    return InferRequest("double", "", "7", {}, (GivenInput(**given),), ())._replace(**changes)
+    return InferRequest("double", "", "7", {}, (RequestInput(**given),), ())._replace(**changes)
 
 
 def test_an_answer_has_all_outputs_of_the_newest_version(bench: Bench) -> None:
@@ -109,7 +109,7 @@ def test_several_requests_of_a_peer_are_told_at_once(bench: Bench) -> None:
 
 @pytest.mark.parametrize("names", [["minus"], ["minus", "twice"], ["twice", "minus"]])
 def test_outputs_are_those_asked_for_in_that_order(bench: Bench, names: list[str]) -> None:
-    asked = ask(outputs=tuple(AskedOutput(name) for name in names))
+    asked = ask(outputs=tuple(RequestedOutput(name) for name in names))
     for _ in range(2):  # a request like the last one is not looked at again
         request = bench.take(asked)
         bench.turn()
@@ -140,11 +140,11 @@ def test_requests_of_any_shape_where_the_model_leaves_it_open(bench: Bench) -> N
         (ask(shape=(-1, -2), model="open"), Status.INVALID_ARGUMENT, ["[-1,-2]"]),
         (ask(b"", shape=(0, 2)), Status.INVALID_ARGUMENT, ["0 samples", "1 to 4"]),
         (ask(bytes(40), shape=(5, 2)), Status.INVALID_ARGUMENT, ["5 samples"]),
-        (ask(outputs=(AskedOutput("thrice"),)), Status.INVALID_ARGUMENT, ["thrice", "twice FP32[2]"]),
-        (ask(outputs=(AskedOutput("twice"),) * 2), Status.INVALID_ARGUMENT, ["twice"]),
+        (ask(outputs=(RequestedOutput("thrice"),)), Status.INVALID_ARGUMENT, ["thrice", "twice FP32[2]"]),
+        (ask(outputs=(RequestedOutput("twice"),) * 2), Status.INVALID_ARGUMENT, ["twice"]),
         (ask(Region("r", 0, 16)), Status.INVALID_ARGUMENT, ["region 'r'"]),
         (ask(Region("r", 0, 15)), Status.INVALID_ARGUMENT, ["15 bytes", "16"]),
-        (ask(outputs=(AskedOutput("twice", Region("r", 0, 16)),)), Status.INVALID_ARGUMENT, ["region 'r'"]),
+        (ask(outputs=(RequestedOutput("twice", Region("r", 0, 16)),)), Status.INVALID_ARGUMENT, ["region 'r'"]),
         (ask(parameters={"priority": "high"}), Status.INVALID_ARGUMENT, ["priority"]),
         (ask(parameters={"timeout": -1}), Status.INVALID_ARGUMENT, ["timeout"]),
     ],
@@ -196,7 +196,7 @@ def test_tensors_in_shared_memory(bench: Bench, tmp_path: Path) -> None:
         operations.REGISTER_MEMORY, {"name": "r", "key": "/key", "offset": 0, "byte_size": 64}
     )  # fmt: skip
     request = bench.take(
-        ask(Region("r", 0, 16), outputs=(AskedOutput("minus", Region("r", 32, 16)), AskedOutput("twice")))
+        ask(Region("r", 0, 16), outputs=(RequestedOutput("minus", Region("r", 32, 16)), RequestedOutput("twice")))
     )
     bench.turn()
     minus, twice = bench.service.answer(request).outputs

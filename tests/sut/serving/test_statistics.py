@@ -20,7 +20,7 @@ from tests.support.serving_fakes import Doubler, Handed, Loop, served
 
 
 def told(statistics: Statistics) -> Snapshot:
-    return Snapshot.of({"model_stats": [statistics.told("m", "1")]}, "m", "1")
+    return Snapshot.of({"model_stats": [statistics.model_stats("m", "1")]}, "m", "1")
 
 
 def test_our_client_reads_what_was_counted() -> None:
@@ -46,10 +46,10 @@ def test_our_client_reads_what_was_counted() -> None:
 
 def test_the_last_inference_is_told_in_ms_since_1970() -> None:
     statistics = Statistics()
-    assert statistics.told("m", "1")["last_inference"] == 0
+    assert statistics.model_stats("m", "1")["last_inference"] == 0
     before = time.time() * 1000
     statistics.batch(1, 1, 0, BatchTimes(1, 2, 3, 4), 1)
-    assert before - 1 <= statistics.told("m", "1")["last_inference"] <= time.time() * 1000
+    assert before - 1 <= statistics.model_stats("m", "1")["last_inference"] <= time.time() * 1000
 
 
 def scheduler_that_worked(name: str = "double") -> Scheduler:

@@ -13,7 +13,7 @@ from drumfire.sut.kserve.errors import ProtocolError
 from drumfire.sut.kserve.http1.connection import (
     CONTINUE,
     ClientConnection,
-    Request,
+    HttpRequest,
     Response,
     ServerConnection,
     build_request,
@@ -706,7 +706,7 @@ def test_what_one_side_builds_the_other_reads(
 ) -> None:
     raw = build_request(method, "/v2/models/a%20b/infer", "[::1]:8000", fields, len(body)) + body
     (request,) = server(max_head=10_000).receive(raw)
-    assert isinstance(request, Request)
+    assert isinstance(request, HttpRequest)
     assert (request.method, request.target, request.body) == (method, "/v2/models/a%20b/infer", body)
     assert plain(request.head.fields) == joined(fields)
     assert (request.head.fields["host"], request.head.fields["accept-encoding"]) == ("[::1]:8000", "identity")

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drumfire.sut.kserve.errors import ProtocolError
-from drumfire.sut.kserve.messages.model_forms import CONFIG_TYPES, config_type
 from drumfire.sut.kserve.messages.operations import (
     BY_METHOD,
     CUDA_MEMORY_STATUS,
@@ -35,7 +34,8 @@ from drumfire.sut.kserve.messages.operations import (
     Operation,
     route,
 )
-from drumfire.sut.kserve.messages.protobuf import Form, MapOf
+from drumfire.sut.kserve.messages.protobuf import MapOf, Schema
+from drumfire.sut.kserve.messages.schemas import CONFIG_TYPES, config_type
 from drumfire.sut.kserve.messages.tensors import DATATYPES, TensorSpec
 from drumfire.sut.remote.kserve.discovery import Description, _interface
 
@@ -388,7 +388,7 @@ def pb() -> Any:
     return pytest.importorskip("tritonclient.grpc.service_pb2", exc_type=Exception)
 
 
-def values_of(form: Form) -> st.SearchStrategy[dict[str, Any]]:
+def values_of(form: Schema) -> st.SearchStrategy[dict[str, Any]]:
     """Answers of a form, whole."""
 
     def of(kind: Any) -> st.SearchStrategy[Any]:
@@ -397,7 +397,7 @@ def values_of(form: Form) -> st.SearchStrategy[dict[str, Any]]:
         if isinstance(kind, tuple):
             return st.sampled_from(kind)
         if isinstance(kind, MapOf):
-            return st.dictionaries(st.text(max_size=3), values_of(kind.form), max_size=2)
+            return st.dictionaries(st.text(max_size=3), values_of(kind.schema), max_size=2)
         if isinstance(kind, Mapping):
             return values_of(kind)
         return {

@@ -29,8 +29,8 @@ from drumfire.sut.data.inputs import Inputs
 from drumfire.sut.kserve.errors import ServerError
 from drumfire.sut.kserve.http2 import client as http2
 from drumfire.sut.kserve.messages.exchange import MAX_MESSAGE_BYTES, Channel
-from drumfire.sut.kserve.messages.over_grpc import GrpcChannel, GrpcMessages
-from drumfire.sut.kserve.messages.over_http import HttpChannel, HttpMessages, model_path
+from drumfire.sut.kserve.messages.grpc_client import GrpcChannel, GrpcMessages
+from drumfire.sut.kserve.messages.http_client import HttpChannel, HttpMessages, model_path
 from drumfire.sut.kserve.messages.tensors import ModelInterface, Tensor, TensorSpec
 from drumfire.sut.remote.endpoint import Endpoint, Security, parse_url
 from drumfire.sut.remote.kserve import system

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from drumfire.sut.kserve.errors import ProtocolError
 from drumfire.sut.kserve.messages.exchange import Failure, Part, Region
-from drumfire.sut.kserve.messages.over_http import HttpChannel, HttpExchange, HttpMessages, model_path
+from drumfire.sut.kserve.messages.http_client import HttpChannel, HttpExchange, HttpMessages, model_path
 from drumfire.sut.kserve.messages.tensors import DATATYPES, ModelInterface, TensorSpec, pack_bytes
 
 ONE = ModelInterface("m", "", "onnx", (TensorSpec("IN", "FP32", (3,)),), (TensorSpec("OUT", "FP32", (2,)),), 8)

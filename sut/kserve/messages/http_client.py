@@ -54,7 +54,7 @@ def error_text(response: Response) -> str:
     return f"HTTP {response.status}: {one_line(str(text))}"
 
 
-class HttpRequest(NamedTuple):
+class InferBody(NamedTuple):
     """A request without its head: JSON and, behind it, the tensors."""
 
     json_size: int
@@ -75,14 +75,14 @@ class HttpMessages:
         self._layouts: dict[int, tuple[bytes, list[Found]]] = {}
         """By the length of a reply's body: its JSON, and its outputs."""
 
-    def request(self, parts: Sequence[Part], regions: Sequence[Region] = ()) -> HttpRequest:
+    def request(self, parts: Sequence[Part], regions: Sequence[Region] = ()) -> InferBody:
         key = (*(part if isinstance(part.data, Region) else (part.shape, len(part.data)) for part in parts), *regions)
         text = self._texts.get(key)
         if text is None:
             text = self._text(parts, regions)
             if len(self._texts) < 1 << 16:
                 self._texts[key] = text
-        return HttpRequest(
+        return InferBody(
             len(text), b"".join((text, *(part.data for part in parts if not isinstance(part.data, Region))))
         )
 
@@ -106,9 +106,9 @@ class HttpMessages:
         ]
         return _compact(outputs) + b"}"
 
-    def joined(self, input_side: bytes, output_side: bytes) -> HttpRequest:
+    def joined(self, input_side: bytes, output_side: bytes) -> InferBody:
         text = input_side + output_side
-        return HttpRequest(len(text), text)
+        return InferBody(len(text), text)
 
     def reply(self, response: Response) -> Reply:
         """What a response tells; a wrong one is a ``Failure``."""
@@ -268,7 +268,7 @@ class HttpChannel(HttpExchange[Reply]):
         self._target, self._authority, self._headers = target, authority, tuple(headers)
         self._heads: dict[tuple[int, int], bytes] = {}
 
-    def send(self, ticket: int, request: HttpRequest) -> None:
+    def send(self, ticket: int, request: InferBody) -> None:
         json_size, body = request
         head = self._heads.get((json_size, len(body))) or self._head(json_size, len(body))
         self.put(ticket, head, body)

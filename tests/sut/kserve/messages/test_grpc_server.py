@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from drumfire.sut.kserve.errors import ProtocolError
 from drumfire.sut.kserve.messages.exchange import Part, Region
+from drumfire.sut.kserve.messages.grpc_client import GrpcMessages
+from drumfire.sut.kserve.messages.grpc_server import GrpcInference, stream_answer, stream_error
 from drumfire.sut.kserve.messages.inference import (
-    AskedOutput,
-    GivenInput,
-    GivenOutput,
+    AnswerOutput,
     InferAnswer,
     InferRequest,
+    RequestedOutput,
+    RequestInput,
 )
-from drumfire.sut.kserve.messages.inference_grpc import GrpcInference, stream_answer, stream_error
-from drumfire.sut.kserve.messages.over_grpc import GrpcMessages
 from drumfire.sut.kserve.messages.tensors import (
     DATATYPES,
     ModelInterface,
@@ -88,13 +88,13 @@ def requests(draw: st.DrawFn) -> tuple[Any, InferRequest]:
         else:
             raw.append(data)
         inputs.append(tensor)
-        given.append(GivenInput(name, datatype, shape, data if region is None else region))
+        given.append(RequestInput(name, datatype, shape, data if region is None else region))
     outputs, asked = [], []
     for _ in range(draw(st.integers(0, 2))):
         name, region = draw(names), draw(st.none() | regions)
         found = {} if region is None else in_region(region)
         outputs.append(pb.ModelInferRequest.InferRequestedOutputTensor(name=name, parameters=found))
-        asked.append(AskedOutput(name, region))
+        asked.append(RequestedOutput(name, region))
     model, version, request_id, values = draw(names), draw(names), draw(names), draw(parameters)
     message = pb.ModelInferRequest(
         model_name=model,
@@ -139,7 +139,7 @@ class TestRequests:
                 raw_input_contents=[data],
             )
             found = plain(inference.parse_request(message.SerializeToString()))
-            assert found == InferRequest(model, "", request_id, {}, [GivenInput("i", "FP32", (1, 2), data)], [])
+            assert found == InferRequest(model, "", request_id, {}, [RequestInput("i", "FP32", (1, 2), data)], [])
 
     def test_our_own_client_s_requests(self) -> None:
         spec = TensorSpec("IN", "FP32", (-1,))
@@ -148,7 +148,7 @@ class TestRequests:
             data = random.Random(batch).randbytes(batch * 12)
             found = plain(inference.parse_request(messages.request([Part((batch, 3), data)])[5:]))
             assert found == InferRequest(
-                "m", "2", "", {}, [GivenInput("IN", "FP32", (batch, 3), data)], [AskedOutput("IN")]
+                "m", "2", "", {}, [RequestInput("IN", "FP32", (batch, 3), data)], [RequestedOutput("IN")]
             )
 
     @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ class TestAnswers:
     ) -> None:
         outputs, described, raw = [], [], []
         for name, (datatype, shape, data), region in written:
-            outputs.append(GivenOutput(name, datatype, shape, data if region is None else None, region))
+            outputs.append(AnswerOutput(name, datatype, shape, data if region is None else None, region))
             found = {} if region is None else in_region(region)
             described.append(
                 pb.ModelInferResponse.InferOutputTensor(name=name, datatype=datatype, shape=shape, parameters=found)
@@ -351,12 +351,12 @@ class TestAnswers:
                 outputs=[pb.ModelInferResponse.InferOutputTensor(name="o", datatype="FP32", shape=[1, 2])],
                 raw_output_contents=[data],
             )
-            outputs = [GivenOutput("o", "FP32", (1, 2), data)]
+            outputs = [AnswerOutput("o", "FP32", (1, 2), data)]
             found = inference.build_answer(InferAnswer("m", "1", request_id, outputs))
             assert found == wanted.SerializeToString()
 
     def test_one_in_shared_memory_has_an_empty_entry(self) -> None:
-        answer = InferAnswer("m", "1", "", [GivenOutput("o", "FP32", (1,), None, Region("r", 0, 4))])
+        answer = InferAnswer("m", "1", "", [AnswerOutput("o", "FP32", (1,), None, Region("r", 0, 4))])
         found = pb.ModelInferResponse.FromString(GrpcInference().build_answer(answer))
         assert list(found.raw_output_contents) == [b""]
 
@@ -371,9 +371,9 @@ class TestAnswers:
     @pytest.mark.parametrize("data", [b"", bytes(7), bytes(9), None])
     def test_contents_of_another_size_are_refused(self, data: bytes | None) -> None:
         inference = GrpcInference()
-        inference.build_answer(InferAnswer("m", "", "", [GivenOutput("o", "FP32", (2,), bytes(8))]))
+        inference.build_answer(InferAnswer("m", "", "", [AnswerOutput("o", "FP32", (2,), bytes(8))]))
         with pytest.raises(TensorError, match="output 'o'"):
-            inference.build_answer(InferAnswer("m", "", "", [GivenOutput("o", "FP32", (2,), data)]))
+            inference.build_answer(InferAnswer("m", "", "", [AnswerOutput("o", "FP32", (2,), data)]))
 
     def test_in_a_stream(self) -> None:
         message = GrpcInference().build_answer(InferAnswer("m", "1", "5", []))
@@ -392,8 +392,8 @@ class TestAnswers:
         for batch in (1, 3, 1):
             floats = np.arange(batch * 2, dtype="<f4").tobytes()
             outputs = [
-                GivenOutput("B", "BYTES", (batch,), pack_bytes(["x"] * batch)),
-                GivenOutput("A", "FP32", (batch, 2), floats),
+                AnswerOutput("B", "BYTES", (batch,), pack_bytes(["x"] * batch)),
+                AnswerOutput("A", "FP32", (batch, 2), floats),
             ]
             message = inference.build_answer(InferAnswer("m", "1", "", outputs))
             found = messages.read(b"\0" + len(message).to_bytes(4, "big") + message)

@@ -15,11 +15,11 @@ from drumfire.sut.kserve.errors import ProtocolError
 from drumfire.sut.kserve.messages.exchange import Buffer, Region
 from drumfire.sut.kserve.messages.inference import (
     REGION,
-    AskedOutput,
-    GivenInput,
-    GivenOutput,
+    AnswerOutput,
     InferAnswer,
     InferRequest,
+    RequestedOutput,
+    RequestInput,
     called,
     refuse_classification,
     take_region,
@@ -136,12 +136,12 @@ class GrpcInference:
                 else:
                     data = message[first:last]
                 check_tensor(called("input", name), datatype, shape, data)
-            inputs.append(GivenInput(name, datatype, shape, data))
+            inputs.append(RequestInput(name, datatype, shape, data))
         outputs = []
         for one in found.outputs:
             parameters = _parameters(one["parameters"])
             refuse_classification(parameters, one["name"])
-            outputs.append(AskedOutput(one["name"], take_region(parameters, one["name"])))
+            outputs.append(RequestedOutput(one["name"], take_region(parameters, one["name"])))
         request = InferRequest(
             found.texts[1], found.texts[2], found.texts[3], _parameters(found.parameters), inputs, outputs
         )
@@ -257,7 +257,7 @@ def _alike(message: Buffer, layout: _Layout) -> InferRequest:
     given = []
     for place, (first, last) in enumerate(layout.contents):
         name, datatype, shape, data = inputs[place]
-        given.append(GivenInput(name, datatype, shape, data if first < 0 else message[first:last]))
+        given.append(RequestInput(name, datatype, shape, data if first < 0 else message[first:last]))
     return InferRequest(model, version, request_id, parameters, given, outputs)
 
 
@@ -276,7 +276,7 @@ _PARAMETER = {1: ("value", bool), 2: ("value", int), 3: ("value", str), 4: ("val
 """By field, which of them it is: the last that comes counts."""
 
 
-def _form(output: GivenOutput) -> tuple[object, ...]:
+def _form(output: AnswerOutput) -> tuple[object, ...]:
     name, datatype, shape, data, region = output
     return name, datatype, shape, region if data is None else len(data)
 

@@ -6,9 +6,9 @@ JSON has the fields in the order that they have here.
 
 from __future__ import annotations
 
-from drumfire.sut.kserve.messages.protobuf import Form
+from drumfire.sut.kserve.messages.protobuf import Schema
 
-TENSOR: Form = {1: ("name", str), 2: ("datatype", str), 3: ("shape", [int])}
+TENSOR: Schema = {1: ("name", str), 2: ("datatype", str), 3: ("shape", [int])}
 
 CONFIG_TYPES = (
     "TYPE_INVALID",
@@ -34,8 +34,8 @@ def config_type(datatype: str) -> str:
     return "TYPE_STRING" if datatype == "BYTES" else f"TYPE_{datatype}"
 
 
-_RESHAPE: Form = {1: ("shape", [int])}
-CONFIG: Form = {
+_RESHAPE: Schema = {1: ("shape", [int])}
+CONFIG: Schema = {
     1: ("name", str),
     2: ("platform", str),
     17: ("backend", str),
@@ -103,8 +103,8 @@ CONFIG: Form = {
     24: ("response_cache", {1: ("enable", bool)}),
 }
 
-_DURATION: Form = {1: ("count", int), 2: ("ns", int)}
-STATISTICS: Form = {
+_DURATION: Schema = {1: ("count", int), 2: ("ns", int)}
+STATISTICS: Schema = {
     1: ("name", str),
     2: ("version", str),
     3: ("last_inference", int),  # ms since 1970

@@ -22,7 +22,7 @@ from drumfire.sut.kserve.messages.operations import MODEL_STREAM_INFER, OPERATIO
 
 
 @dataclass(frozen=True)
-class Limits:
+class CallLimits:
     """What one connection may take.  Of requests that are not whole it holds at most ``max_message`` bytes and
     256 KiB for each of ``max_streams``."""
 
@@ -62,7 +62,7 @@ class EndOfStream(NamedTuple):
     stream: int
 
 
-Happening: TypeAlias = Call | Cancelled | EndOfStream
+CallEvent: TypeAlias = Call | Cancelled | EndOfStream
 
 
 class ServedCalls:
@@ -72,8 +72,8 @@ class ServedCalls:
     is dropped, so that nobody need ask whether it is still there.
     """
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self._limits = limits or Limits()
+    def __init__(self, limits: CallLimits | None = None) -> None:
+        self._limits = limits or CallLimits()
         self._connection = ServerConnection(
             _read_headers,
             max_streams=self._limits.max_streams,
@@ -105,9 +105,9 @@ class ServedCalls:
         """After ``drain``: the client knows, all calls have ended, and the connection may be closed."""
         return self._connection.closed and not self._connection.streams
 
-    def receive(self, data: bytes) -> list[Happening]:
+    def receive(self, data: bytes) -> list[CallEvent]:
         """Take what was read.  Raises ``ProtocolError``: write ``out`` and close the connection."""
-        happenings: list[Happening] = []
+        happenings: list[CallEvent] = []
         max_message, connection = self._limits.max_message, self._connection
         for kind, stream, value, ended in connection.receive(data):
             if kind is REQUEST:
@@ -180,7 +180,7 @@ class ServedCalls:
         self._open[stream] = _Open(asked)
         return True
 
-    def _take(self, stream: int, piece: Buffer, ended: bool, happenings: list[Happening]) -> None:
+    def _take(self, stream: int, piece: Buffer, ended: bool, happenings: list[CallEvent]) -> None:
         """What came of a call's messages."""
         known = self._open.get(stream)
         if known is None:  # it has failed
@@ -227,7 +227,7 @@ class ServedCalls:
             return True
         return False
 
-    def _give(self, stream: int, known: _Open, message: Buffer, happenings: list[Happening]) -> None:
+    def _give(self, stream: int, known: _Open, message: Buffer, happenings: list[CallEvent]) -> None:
         asked = known.asked
         if asked.is_unary:
             known.message = message  # until the client has ended the call
@@ -236,7 +236,7 @@ class ServedCalls:
             self._connection.release(stream, PREFIX_BYTES + len(message))
             happenings.append(Call(stream, asked.method, message, asked.metadata, asked.timeout_s, True))
 
-    def _end(self, stream: int, known: _Open, happenings: list[Happening]) -> None:
+    def _end(self, stream: int, known: _Open, happenings: list[CallEvent]) -> None:
         """The client has said all."""
         asked = known.asked
         if known.pending:

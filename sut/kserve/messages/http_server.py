@@ -19,11 +19,11 @@ from drumfire.sut.kserve.http1.head import RequestHead
 from drumfire.sut.kserve.messages.exchange import Buffer, Region
 from drumfire.sut.kserve.messages.inference import (
     REGION,
-    AskedOutput,
-    GivenInput,
-    GivenOutput,
+    AnswerOutput,
     InferAnswer,
     InferRequest,
+    RequestedOutput,
+    RequestInput,
     called,
     refuse_classification,
     take_region,
@@ -90,7 +90,7 @@ class HttpInference:
         for place, (first, last) in enumerate(layout.contents):
             name, datatype, shape, data = examples[place]
             contents = data if first < 0 else body[json_size + first : json_size + last]
-            inputs.append(GivenInput(name, datatype, shape, contents))
+            inputs.append(RequestInput(name, datatype, shape, contents))
         try:
             told_id = request_id.decode() if request_id else ""
         except UnicodeDecodeError:
@@ -166,7 +166,7 @@ class HttpInference:
             raise TensorError("the request's id is no string")
         parameters = _parameters(said, "the request")
         binary = parameters.pop("binary_data_output", False) is True
-        inputs: list[GivenInput] = []
+        inputs: list[RequestInput] = []
         spans: list[tuple[int, int]] = []
         at = len(text)
         is_lasting = len(text) <= _LARGEST_LAYOUT
@@ -244,7 +244,7 @@ def _name(one: Mapping[str, Any], what: str) -> str:
     return name
 
 
-def _input(one: Mapping[str, Any], body: Buffer, at: int) -> tuple[GivenInput, int | None]:
+def _input(one: Mapping[str, Any], body: Buffer, at: int) -> tuple[RequestInput, int | None]:
     """An input, and how many bytes it takes of the body from ``at`` on; None where it is somewhere else."""
     name = _name(one, "input")
     what = called("input", name)
@@ -259,7 +259,7 @@ def _input(one: Mapping[str, Any], body: Buffer, at: int) -> tuple[GivenInput, i
         raise TensorError(f"{what} must have one of data, binary_data_size and {REGION[0]}")
     if region is not None:
         check_tensor(what, datatype, shape, None)
-        return GivenInput(name, datatype, tuple(shape), region), None
+        return RequestInput(name, datatype, tuple(shape), region), None
     if size is not None:
         if type(size) is not int or size < 0:
             raise TensorError(f"{what}: binary_data_size is no size in bytes")
@@ -267,27 +267,27 @@ def _input(one: Mapping[str, Any], body: Buffer, at: int) -> tuple[GivenInput, i
             raise TensorError(f"{what} runs over the end of the request")
         data = body[at : at + size]
         check_tensor(what, datatype, shape, data)
-        return GivenInput(name, datatype, tuple(shape), data), size
+        return RequestInput(name, datatype, tuple(shape), data), size
     check_tensor(what, datatype, shape, None)
     try:
         contents = from_json_values(one["data"], datatype)
     except TensorError as error:
         raise TensorError(f"{what}: {error}") from None
     check_tensor(what, datatype, shape, contents)
-    return GivenInput(name, datatype, tuple(shape), contents), None
+    return RequestInput(name, datatype, tuple(shape), contents), None
 
 
-def _output(one: Mapping[str, Any], binary: bool) -> AskedOutput:
+def _output(one: Mapping[str, Any], binary: bool) -> RequestedOutput:
     name = _name(one, "output")
     parameters = _parameters(one, called("output", name))
     refuse_classification(parameters, name)
     own = parameters.get("binary_data", binary)
     if not isinstance(own, bool):
         raise TensorError(f"{called('output', name)}: binary_data is neither true nor false")
-    return AskedOutput(name, take_region(parameters, name), own)
+    return RequestedOutput(name, take_region(parameters, name), own)
 
 
-def _form(output: GivenOutput) -> tuple[object, ...]:
+def _form(output: AnswerOutput) -> tuple[object, ...]:
     name, datatype, shape, data, region = output
     return name, datatype, shape, region if data is None else len(data)
 
@@ -300,7 +300,7 @@ def _text(answer: InferAnswer, binary: Sequence[bool]) -> bytes:
     return orjson.dumps(said, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _described(output: GivenOutput, binary: bool) -> dict[str, Any]:
+def _described(output: AnswerOutput, binary: bool) -> dict[str, Any]:
     name, datatype, shape, data, region = output
     what = called("output", name)
     said: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(shape)}

@@ -17,15 +17,15 @@ from drumfire.sut.kserve.http1.connection import (
 )
 from drumfire.sut.kserve.http1.head import RequestHead, parse_request_head
 from drumfire.sut.kserve.messages.exchange import Part, Region
+from drumfire.sut.kserve.messages.http_client import HttpChannel, HttpMessages
+from drumfire.sut.kserve.messages.http_server import MOST_JSON, HttpInference
 from drumfire.sut.kserve.messages.inference import (
-    AskedOutput,
-    GivenInput,
-    GivenOutput,
+    AnswerOutput,
     InferAnswer,
     InferRequest,
+    RequestedOutput,
+    RequestInput,
 )
-from drumfire.sut.kserve.messages.inference_http import MOST_JSON, HttpInference
-from drumfire.sut.kserve.messages.over_http import HttpChannel, HttpMessages
 from drumfire.sut.kserve.messages.tensors import (
     DATATYPES,
     ModelInterface,
@@ -75,7 +75,7 @@ def listed(data: Any, datatype: str = "FP32", shape: Sequence[int] = (2,)) -> di
     return {"name": "i", "datatype": datatype, "shape": list(shape), "data": data}
 
 
-def answer(*outputs: GivenOutput, request_id: str = "") -> InferAnswer:
+def answer(*outputs: AnswerOutput, request_id: str = "") -> InferAnswer:
     return InferAnswer("m", "3", request_id, outputs)
 
 
@@ -91,7 +91,7 @@ class TestRequests:
             }
             found = parsed(inference, said, data)
             assert found == InferRequest(
-                "m", "", request_id, {}, [GivenInput("i", "FP32", (2,), data)], [AskedOutput("o")], False
+                "m", "", request_id, {}, [RequestInput("i", "FP32", (2,), data)], [RequestedOutput("o")], False
             )
 
     @given(st.lists(st.tuples(st.text(max_size=8), st.binary(min_size=8, max_size=8), st.booleans()), max_size=8))
@@ -103,7 +103,7 @@ class TestRequests:
             for path, version in ((PATH, ""), ("/v2/models/m/versions/12/infer", "12")):
                 found = parsed(inference, text, data, path)
                 assert (found.id, found.version) == (request_id, version)
-                assert found.inputs == [GivenInput("i", "FP32", (2,), data)]
+                assert found.inputs == [RequestInput("i", "FP32", (2,), data)]
 
     def test_the_model_s_name_is_as_the_path_says(self) -> None:
         found = parsed(HttpInference(), {"inputs": [binary()]}, FLOATS, "/v2/models/gr%C3%B6%2Fa%20b/infer")
@@ -132,7 +132,7 @@ class TestRequests:
             (values, [1, 2]),
         ):
             found = parsed(HttpInference(), {"inputs": [listed(data, datatype, shape)]})
-            assert found.inputs == [GivenInput("i", datatype, tuple(shape), wanted)]
+            assert found.inputs == [RequestInput("i", datatype, tuple(shape), wanted)]
 
     def test_texts(self) -> None:
         found = parsed(HttpInference(), {"inputs": [listed(["ä", ""], "BYTES")]})
@@ -152,8 +152,8 @@ class TestRequests:
                 "",
                 "",
                 {"priority": 3, "x": "y"},
-                [GivenInput("i", "FP32", (2,), Region("r", 4, 8))],
-                [AskedOutput("o", Region("r", 4, 8), True), AskedOutput("p", None, False)],
+                [RequestInput("i", "FP32", (2,), Region("r", 4, 8))],
+                [RequestedOutput("o", Region("r", 4, 8), True), RequestedOutput("p", None, False)],
                 True,
             )
 
@@ -164,7 +164,7 @@ class TestRequests:
             size, body = messages.request([Part((batch, 2), data)])
             found = plain(inference.parse_request(head(size, len(body)), body, "/v2/models/m/versions/3/infer"))
             assert found == InferRequest(
-                "m", "3", "", {}, [GivenInput("IN", "FP32", (batch, 2), data)], [AskedOutput("OUT")], False
+                "m", "3", "", {}, [RequestInput("IN", "FP32", (batch, 2), data)], [RequestedOutput("OUT")], False
             )
 
 
@@ -292,7 +292,7 @@ class TestAnswers:
         inference = HttpInference()
         for request_id, data in (("", FLOATS), ('a"b', b"12345678"), ("", b"abcdefgh")):
             request = parsed(inference, {"inputs": [binary()], "parameters": {"binary_data_output": True}}, FLOATS)
-            given = answer(GivenOutput("o", "FP32", (2,), data), request_id=request_id)
+            given = answer(AnswerOutput("o", "FP32", (2,), data), request_id=request_id)
             response = read(inference.build_answer(given, request))
             size = response.head.inference_header_length
             assert json.loads(bytes(response.body[:size])) == {
@@ -317,10 +317,10 @@ class TestAnswers:
             said = {"inputs": [binary()], "outputs": outputs, "parameters": {"binary_data_output": default}}
             request = parsed(inference, said, FLOATS)
             given = answer(
-                GivenOutput("c", "INT64", (1, 1), np.array([2**62], "<i8").tobytes()),
-                GivenOutput("a", "FP32", (2,), FLOATS),
-                GivenOutput("d", "FP32", (2,), None, Region("r", 0, 8)),
-                GivenOutput("b", "BYTES", (1,), pack_bytes(["ä"])),
+                AnswerOutput("c", "INT64", (1, 1), np.array([2**62], "<i8").tobytes()),
+                AnswerOutput("a", "FP32", (2,), FLOATS),
+                AnswerOutput("d", "FP32", (2,), None, Region("r", 0, 8)),
+                AnswerOutput("b", "BYTES", (1,), pack_bytes(["ä"])),
             )
             response = read(inference.build_answer(given, request))
             size = response.head.inference_header_length
@@ -336,7 +336,7 @@ class TestAnswers:
 
     def test_json_alone(self) -> None:
         request = parsed(HttpInference(), {"inputs": [listed([1.5, -2])]})
-        data = HttpInference().build_answer(answer(GivenOutput("o", "FP32", (2,), FLOATS)), request, closing=True)
+        data = HttpInference().build_answer(answer(AnswerOutput("o", "FP32", (2,), FLOATS)), request, closing=True)
         response = read(data)
         assert response.head.inference_header_length is None
         assert response.head.fields["content-type"] == "application/json"
@@ -357,7 +357,7 @@ class TestAnswers:
     def test_what_json_can_not_say_is_refused(self, datatype: str, data: bytes | None, text: str) -> None:
         request = parsed(HttpInference(), {"inputs": [listed([1, 2])]})
         with pytest.raises(TensorError, match=text):
-            HttpInference().build_answer(answer(GivenOutput("o", datatype, (2,), data)), request)
+            HttpInference().build_answer(answer(AnswerOutput("o", datatype, (2,), data)), request)
 
     @given(st.sampled_from([one for one in DATATYPES if one != "BF16"]), st.data())
     def test_what_json_says_is_read_back(self, datatype: str, data: Any) -> None:
@@ -371,7 +371,7 @@ class TestAnswers:
         contents = array.tobytes()
         inference = HttpInference()
         request = parsed(inference, {"inputs": [listed([1, 2])]})
-        response = read(inference.build_answer(answer(GivenOutput("o", datatype, (2, 2), contents)), request))
+        response = read(inference.build_answer(answer(AnswerOutput("o", datatype, (2, 2), contents)), request))
         (told,) = json.loads(bytes(response.body))["outputs"]
         assert parsed(inference, {"inputs": [{**told, "name": "i"}]}).inputs[0].data == contents
 
@@ -393,7 +393,7 @@ def test_our_own_client_against_our_own_server() -> None:
             for asked in server.receive(data[at : at + step]):
                 request = inference.parse_request(asked.head, asked.body, asked.target)
                 given = request.inputs[0]
-                outputs = [GivenOutput("OUT", given.datatype, given.shape, given.data)]
+                outputs = [AnswerOutput("OUT", given.datatype, given.shape, given.data)]
                 told = inference.build_answer(InferAnswer("m", "3", request.id, outputs), request)
                 for first in range(0, len(told), step):
                     heard += channel.receive(told[first : first + step])
@@ -424,7 +424,7 @@ class TestTritonclient:
                 assert request.id == request_id
                 assert request.parameters == {"priority": 2, "timeout": 1000}
                 assert [one.data for one in request.inputs] == [arrays["a"].tobytes(), pack_bytes(arrays["b"])]
-                given = [GivenOutput(one.name, one.datatype, one.shape, one.data) for one in request.inputs]
+                given = [AnswerOutput(one.name, one.datatype, one.shape, one.data) for one in request.inputs]
                 told = inference.build_answer(InferAnswer("m", "3", request.id, given), request)
                 response = read(told)
                 result = http.InferenceServerClient.parse_response_body(

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drumfire.sut.kserve.errors import ProtocolError
-from drumfire.sut.kserve.grpc.calls import Call, Cancelled, EndOfStream, Limits, ServedCalls
 from drumfire.sut.kserve.grpc.framing import SERVICE, Status, framed
+from drumfire.sut.kserve.grpc.server import Call, CallLimits, Cancelled, EndOfStream, ServedCalls
 from drumfire.sut.kserve.http2.frames import (
     ACK,
     END_HEADERS,
@@ -36,9 +36,9 @@ from drumfire.sut.kserve.http2.frames import (
 )
 from drumfire.sut.kserve.http2.intake import STREAM_WINDOW
 from drumfire.sut.kserve.messages.exchange import Failure, Part
-from drumfire.sut.kserve.messages.inference import GivenOutput, InferAnswer
-from drumfire.sut.kserve.messages.inference_grpc import GrpcInference
-from drumfire.sut.kserve.messages.over_grpc import Calls, GrpcChannel, GrpcMessages
+from drumfire.sut.kserve.messages.grpc_client import Calls, GrpcChannel, GrpcMessages
+from drumfire.sut.kserve.messages.grpc_server import GrpcInference
+from drumfire.sut.kserve.messages.inference import AnswerOutput, InferAnswer
 from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorSpec
 
 INFER, STREAM = "ModelInfer", "ModelStreamInfer"
@@ -67,7 +67,7 @@ def whole(stream: int, message: bytes, head: bytes = BLOCK) -> bytes:
     return begun(stream, head) + frame(F_DATA, END_STREAM, stream, framed(message))
 
 
-def new(limits: Limits | None = None, window: int = 65_535) -> ServedCalls:
+def new(limits: CallLimits | None = None, window: int = 65_535) -> ServedCalls:
     """Calls whose client has told its settings and taken ours, and has had an answer on stream 1."""
     calls = ServedCalls(limits)
     calls.receive(PREFACE + settings({S_WINDOW: window}) + frame(F_SETTINGS, ACK, 0) + whole(1, b"", b"\x20" + BLOCK))
@@ -221,7 +221,7 @@ class TestUnary:
     )
     @pytest.mark.parametrize("is_split", [False, True])
     def test_messages_that_are_refused(self, body: bytes, status: Status, text: str, is_split: bool) -> None:
-        calls = new(Limits(max_message=1000))
+        calls = new(CallLimits(max_message=1000))
         if is_split:
             wire = begun(3) + b"".join(frame(F_DATA, 0, 3, body[at : at + 7]) for at in range(0, len(body), 7))
             wire += frame(F_DATA, END_STREAM, 3)
@@ -236,7 +236,7 @@ class TestUnary:
         assert (calls.open_calls, calls.buffered_in) == (1, 0)
 
     def test_one_that_is_refused_early_is_stopped(self) -> None:
-        calls = new(Limits(max_message=1000))
+        calls = new(CallLimits(max_message=1000))
         assert calls.receive(begun(3) + frame(F_DATA, 0, 3, b"\0\0\1\0\0")) == []
         assert (F_RESET, 3, bytes(4)) in Said(calls).others
         assert calls.receive(frame(F_DATA, END_STREAM, 3, bytes(100))) == []
@@ -299,7 +299,7 @@ class TestStreams:
 
     def test_large_messages_one_after_the_other(self) -> None:
         """Each is larger than what may be sent without asking, all together than the connection may hold."""
-        calls = new(Limits(max_message=1 << 20, max_streams=2))
+        calls = new(CallLimits(max_message=1 << 20, max_streams=2))
         calls.receive(begun(3, STREAM_BLOCK))
         window, connection_window, got = STREAM_WINDOW, 2 * STREAM_WINDOW + (2 << 20), 0
         rest = memoryview(b"".join(framed(bytes(900_000)) for _ in range(10)))
@@ -359,7 +359,7 @@ class TestStreams:
 
 class TestSlowReaders:
     def test_answers_wait_in_bounds_and_further_calls_are_refused(self) -> None:
-        calls = new(Limits(max_waiting=10_000), window=0)
+        calls = new(CallLimits(max_waiting=10_000), window=0)
         for stream in (3, 5):
             calls.receive(whole(stream, b"x"))
             calls.respond(stream, bytes(6000))
@@ -444,7 +444,7 @@ def test_our_own_client_infers(size: int) -> None:
     def answer(call: Any) -> None:
         request = inference.parse_request(call.message)
         (given,) = request.inputs
-        outputs = [GivenOutput("OUT", given.datatype, given.shape, given.data)]
+        outputs = [AnswerOutput("OUT", given.datatype, given.shape, given.data)]
         server.respond(call.stream, inference.build_answer(InferAnswer("m", "1", request.id, outputs)))
 
     assert exchange(client, server, answer) == []
@@ -521,7 +521,7 @@ def test_any_bytes_are_taken_or_refused_and_nothing_is_left(wires: list[bytes], 
     for place in data.draw(st.lists(st.integers(0, 10**6), max_size=3)):
         if wire:
             wire[place % len(wire)] ^= data.draw(st.integers(1, 255))
-    calls = new(Limits(max_message=10_000))
+    calls = new(CallLimits(max_message=10_000))
     step = data.draw(st.sampled_from([1, 3, 10, 10_000]))
     told: set[int] = set()
     try:
