@@ -221,7 +221,7 @@ def look(server: Server, note: str) -> Look:
         "gpus": dict(server.gpus.figures),
         "models": [
             {
-                "told": one.statistics.told(one.model.name, one.model.version),
+                "told": one.statistics.model_stats(one.model.name, one.model.version),
                 "waiting": one.pending,
                 "under_way": one.under_way,
             }

@@ -1,8 +1,8 @@
-"""The heads of HTTP/1.1 messages: their lines and fields, and what these say of the body.
+"""The heads of HTTP/1.1 messages: their lines and fields, and the framing of the body that follows.
 
-Knows bytes that are a head; must not know where they came from.  Sources: RFC 9110 (fields) and RFC 9112 (messages).
-Read strictly: every line ends in CR LF (a bare LF or CR is refused), folded lines and a space before a field's colon
-are refused, and so is every head of a message whose end could be read in two ways.
+Handles the bytes of one head.  Does not depend on where they came from.  Sources: RFC 9110 (fields) and RFC 9112
+(messages).  Parsing is strict: every line ends in CR LF (a bare LF or CR is refused), folded lines and a space before
+a field's colon are refused, and so is any head that leaves the end of its message ambiguous.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from types import MappingProxyType
 from drumfire.sut.kserve.errors import ProtocolError
 
 MEMOISED_HEADS = 64
-"""Heads that are remembered, of each kind, by all connections together; each at most as long as its ``max_head``."""
+"""Parsed heads kept of each kind, shared by all connections; each is at most ``max_head`` bytes."""
+INFERENCE_HEADER_LENGTH = "Inference-Header-Content-Length"
+"""The field with the size of the JSON before binary tensors.  Source: Triton's binary tensor data extension."""
 
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 VISIBLE = re.compile(r"[\x21-\x7e]+")
@@ -30,18 +32,18 @@ _NEVER_IN_A_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What stands before a body, parsed."""
+    """A parsed head."""
 
     fields: Mapping[str, str]
-    """Names in lower case; the values of a repeated one are joined by ", "."""
+    """Names in lower case; the values of a repeated field are joined by ", "."""
     content_length: int | None
     inference_header_length: int | None
-    """Bytes of JSON before the binary tensors, where the message says so.  Not compared with the body's length here."""
+    """Bytes of JSON before the binary tensors, if the head states it.  Not compared with the body's length here."""
     chunked: bool
     keeps_alive: bool
     """Whether another message may follow on the connection."""
     body_length: int | None
-    """None where only the body itself tells: it is chunked, or ends with the connection."""
+    """None if the body is chunked or ends with the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +61,18 @@ class RequestHead(Head):
 
 @lru_cache(MEMOISED_HEADS)
 def parse_response_head(raw: bytes) -> ResponseHead:
-    """``raw`` with the empty line at its end.  Raises ``ProtocolError``."""
+    """Parse ``raw``, which ends with the empty line.  Raises ``ProtocolError``."""
     line, values = _parse_lines(raw, _STATUS_LINE, "status line")
     is_1_0, status = line[1] == "0", int(line[2])
     content_length, chunked = _framing(values, is_1_0)
     for coding in _members(values, "content-encoding"):
         if coding != "identity":
-            raise ProtocolError(f"compressed reply although none was asked for (Content-Encoding: {coding[:60]})")
+            raise ProtocolError(f"compressed reply although none was requested (Content-Encoding: {coding[:60]})")
     body_length = 0 if status < 200 or status in (204, 304) else content_length
     return ResponseHead(
         fields=_joined(values),
         content_length=content_length,
-        inference_header_length=_number(values, "inference-header-content-length"),
+        inference_header_length=_number(values, INFERENCE_HEADER_LENGTH.lower()),
         chunked=chunked,
         keeps_alive=not is_1_0 and not _says_close(values) and (body_length is not None or chunked),
         body_length=body_length,
@@ -81,7 +83,7 @@ def parse_response_head(raw: bytes) -> ResponseHead:
 
 @lru_cache(MEMOISED_HEADS)
 def parse_request_head(raw: bytes) -> RequestHead:
-    """``raw`` with the empty line at its end; one empty line before it is let pass.  Raises ``ProtocolError``."""
+    """Parse ``raw``, which ends with the empty line and may begin with one.  Raises ``ProtocolError``."""
     line, values = _parse_lines(raw.removeprefix(b"\r\n"), _REQUEST_LINE, "request line")
     is_1_0 = line[3] == "0"
     hosts = len(values.get("host", ()))
@@ -91,7 +93,7 @@ def parse_request_head(raw: bytes) -> RequestHead:
     return RequestHead(
         fields=_joined(values),
         content_length=content_length,
-        inference_header_length=_number(values, "inference-header-content-length"),
+        inference_header_length=_number(values, INFERENCE_HEADER_LENGTH.lower()),
         chunked=chunked,
         keeps_alive=not is_1_0 and not _says_close(values),
         body_length=None if chunked else content_length or 0,
@@ -102,7 +104,7 @@ def parse_request_head(raw: bytes) -> RequestHead:
 
 
 def parse_field(line: str) -> tuple[str, str]:
-    """Name, in lower case, and value.  Raises ``ProtocolError``."""
+    """The name, in lower case, and the value.  Raises ``ProtocolError``."""
     matched = _FIELD.fullmatch(line)
     if matched is None:
         if line.startswith((" ", "\t")):
@@ -112,7 +114,7 @@ def parse_field(line: str) -> tuple[str, str]:
 
 
 def check_octets(head: bytes | bytearray, start: int) -> None:
-    """Raise ``ProtocolError`` where ``head[start:]``, which need not be whole, holds what no head can."""
+    """Raise ``ProtocolError`` if ``head[start:]``, which may be incomplete, contains bytes that no head may have."""
     if found := _NEVER_IN_A_HEAD.search(head, start):
         what = {b"\n": "LF without CR", b"\r": "CR without LF"}.get(found[0], f"byte {found[0][0]:#04x}")
         at = found.start()
@@ -120,7 +122,7 @@ def check_octets(head: bytes | bytearray, start: int) -> None:
 
 
 def _parse_lines(raw: bytes, grammar: re.Pattern[str], what: str) -> tuple[re.Match[str], dict[str, list[str]]]:
-    """The first line by its grammar, and every field's values by its name in lower case."""
+    """The match of the first line, and each field's values by its name in lower case."""
     check_octets(raw, 0)
     first, *lines = raw[:-4].decode("latin-1").split("\r\n")
     matched = grammar.fullmatch(first)
@@ -138,7 +140,7 @@ def _joined(values: Mapping[str, list[str]]) -> Mapping[str, str]:
 
 
 def _members(values: Mapping[str, list[str]], name: str) -> list[str]:
-    """A list field's members, in lower case."""
+    """The members of a list field, in lower case."""
     return [member.strip(" \t").lower() for value in values.get(name, ()) for member in value.split(",")]
 
 
@@ -147,7 +149,7 @@ def _says_close(values: Mapping[str, list[str]]) -> bool:
 
 
 def _number(values: Mapping[str, list[str]], name: str) -> int | None:
-    """A field that may be repeated, with one and the same number (RFC 9110, 8.6)."""
+    """The number in a field, which may be repeated with the same number (RFC 9110, 8.6); None without the field."""
     members = _members(values, name)
     if not members:
         return None
@@ -157,7 +159,7 @@ def _number(values: Mapping[str, list[str]], name: str) -> int | None:
 
 
 def _framing(values: Mapping[str, list[str]], is_1_0: bool) -> tuple[int | None, bool]:
-    """Content-Length, and whether the body is chunked.  Refuses what two readers could take in two ways."""
+    """Content-Length, and whether the body is chunked.  Raises ``ProtocolError`` if the framing is ambiguous."""
     length, codings = _number(values, "content-length"), _members(values, "transfer-encoding")
     if not codings:
         return length, False

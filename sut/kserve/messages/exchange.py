@@ -1,7 +1,7 @@
-"""What a request is made of and what comes of it, whatever protocol carries it.
+"""Inference requests and replies as a client sees them, independent of the protocol.
 
-Knows samples, shared memory and tickets; the protocols implement ``Messages`` (what is said) and ``Channel`` (how it
-travels on one connection).  A ticket is a number that the user of a channel chooses to know an answer again by.
+Defines two protocols, each implemented once over gRPC and once over HTTP: ``Messages`` (the contents) and ``Channel``
+(one connection).  A ticket is a number that the user of a channel chooses to recognise the reply by.
 """
 
 from __future__ import annotations
@@ -28,72 +28,79 @@ Outputs: TypeAlias = list[npt.NDArray[Any]]
 """A reply's tensors in the order of the model's outputs, each with the batch as its first dimension."""
 
 MAX_MESSAGE_BYTES = 64 << 20
-"""The largest reply that is taken unless the user says otherwise."""
+"""The default limit of one message, in bytes."""
+
+REGION_NAME, REGION_OFFSET, REGION_SIZE = "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size"
+"""The parameters of a tensor in shared memory.  Source: Triton's shared memory extension."""
 
 
 class Region(NamedTuple):
-    """A piece of shared memory that the server knows by name."""
+    """A piece of a shared memory region that is registered with the server; offset and size are bytes."""
 
     name: str
     offset: int
     size: int
 
+    def parameters(self) -> dict[str, str | int]:
+        """The parameters of a tensor that lies here."""
+        return {REGION_NAME: self.name, REGION_OFFSET: self.offset, REGION_SIZE: self.size}
+
 
 class Part(NamedTuple):
-    """One input of a request: its shape with the batch, and its contents or where they lie."""
+    """One input of a request: its shape with the batch, and its contents or their place in shared memory."""
 
     shape: Shape
     data: Buffer | Region
 
 
 class Failure(NamedTuple):
-    """What came instead of outputs."""
+    """Why there are no outputs."""
 
     reason: str
     unseen: bool = False
-    """The server told that it did not begin on the request: it may be sent again."""
+    """The server said that it has not started on the request: it may be sent again."""
 
 
 Reply: TypeAlias = Outputs | Failure | None
-"""None: all is well, and nobody wants the outputs."""
+"""None: the reply is good and the outputs are not wanted."""
 
 
 class Messages(Protocol):
-    """Requests and replies of one model in the form of one protocol."""
+    """Requests and replies of one model in one protocol."""
 
     wanted: bool
-    """Whether the outputs themselves are wanted.  Otherwise a reply is checked to the last name, shape and size, and
-    its contents are not looked at."""
+    """Whether the outputs are wanted.  If not, a reply's names, shapes and sizes are checked but its contents are not
+    read."""
 
     def request(self, parts: Sequence[Part], regions: Sequence[Region] = ()) -> Any:
-        """A whole request: the inputs in the model's order, and for outputs in shared memory a region each."""
+        """A whole request: the inputs in the model's order; for outputs in shared memory, one region each."""
 
 
 class SharedMessages(Messages, Protocol):
-    """Requests whose inputs and outputs all lie in shared memory, made of two sides that are each prepared once.
+    """Requests whose inputs and outputs all lie in shared memory, built from two sides that are prepared once.
 
-    A reply's outputs are arrays of the form that it tells; their contents are where the request said.
+    A reply's outputs are arrays of the shapes in the reply; their contents are in the regions of the request.
     """
 
     def input_side(self, parts: Sequence[Part]) -> bytes:
-        """What a request says of its inputs: ``parts`` name regions."""
+        """The bytes that describe the inputs; ``parts`` name regions."""
 
     def output_side(self, regions: Sequence[Region]) -> bytes:
-        """What a request says of where its outputs go: a region each."""
+        """The bytes that describe the outputs, one region each."""
 
     def joined(self, input_side: bytes, output_side: bytes) -> Any:
-        """A whole request of these two."""
+        """A whole request from the two sides."""
 
 
 class Channel(Protocol):
     """The protocol logic of one connection, without I/O."""
 
     out: list[Buffer]
-    """What must be written, in this order; whoever writes it empties the list."""
+    """Bytes to write, in order; the writer empties the list."""
 
     @property
     def draining(self) -> bool:
-        """No new request may be sent; those under way are still answered."""
+        """No new request may be sent; requests under way are still answered."""
 
     @property
     def free(self) -> int:
@@ -105,42 +112,43 @@ class Channel(Protocol):
 
     @property
     def oldest(self) -> int | None:
-        """The ticket under way that was sent first; None when there is none."""
+        """The ticket of the oldest request under way; None without one."""
 
     def send(self, ticket: int, request: Any) -> None:
-        """Send a request that ``Messages`` of the same protocol has made."""
+        """Send a request built by the ``Messages`` of the same protocol."""
 
     def cancel(self, ticket: int) -> bool:
-        """Nobody waits for this answer any more.  False: the connection is of no use without it, and must be closed."""
+        """Stop waiting for this reply.  False: the connection is useless without it and must be closed."""
 
     def close(self) -> None:
-        """Put out what is to be said at the end of a connection."""
+        """Put the connection's last bytes into ``out``."""
 
     def receive(self, data: bytes) -> list[tuple[int, Reply]]:
-        """Take what was read.  Raises ``ProtocolError``: the connection must be closed, see ``lost``."""
+        """Process what was read.  Raises ``ProtocolError``: close the connection and call ``lost``."""
 
     def eof(self) -> list[tuple[int, Reply]]:
-        """The server will send nothing more: what is answered by that.  Raises ``ProtocolError``."""
+        """The server will send nothing more; returns the replies that this completes.  Raises ``ProtocolError``."""
 
     def lost(self, reason: str) -> list[tuple[int, Reply]]:
-        """The connection has ended: what becomes of the requests under way."""
+        """The connection has ended; returns a ``Failure`` for each request under way."""
 
 
 class Found(NamedTuple):
-    """One output as a reply describes it."""
+    """One output as described by a reply."""
 
     name: str
     datatype: str
     shape: Shape
     first: int
-    """Where its contents start in the message; -1 in shared memory."""
+    """Start of the contents in the message; -1 in shared memory."""
     last: int
+    """End of the contents in the message; -1 in shared memory."""
 
 
 def check_outputs(interface: ModelInterface, found: Sequence[Found], batch_size: int | None = None) -> list[Found]:
-    """The outputs in the model's order.  Raises ``ProtocolError`` for one that is missing or not as declared.
+    """The outputs in the model's order.  Raises ``ProtocolError`` if one is missing or not as declared.
 
-    ``batch_size``: the most samples that a request holds; None is not known.
+    ``batch_size``: the most samples that a request holds; None if unknown.
     """
     by_name = {output.name: output for output in found}
     ordered = []
@@ -156,7 +164,7 @@ def check_outputs(interface: ModelInterface, found: Sequence[Found], batch_size:
             or min(output.shape, default=1) < 0
         ):
             raise ProtocolError(
-                f"output {spec} came as {output.datatype}[{','.join(map(str, output.shape))}], batch included"
+                f"output {spec} came as {output.datatype}[{','.join(map(str, output.shape))}], with the batch"
             )
         ordered.append(output)
     if interface.max_batch_size:
@@ -168,23 +176,23 @@ def check_outputs(interface: ModelInterface, found: Sequence[Found], batch_size:
 
 
 def contents(message: Buffer, output: Found) -> npt.NDArray[Any]:
-    """An output's tensor: a view where the contents lie in ``message``.  Raises ``ProtocolError``."""
+    """An output's tensor; a view of ``message`` if the datatype has a fixed size.  Raises ``ProtocolError``."""
     try:
         return as_array(output.datatype, output.shape, memoryview(message)[output.first : output.last])
     except TensorError as error:
         raise ProtocolError(f"output {output.name}: {error}") from None
 
 
-def form(_: Buffer, output: Found) -> npt.NDArray[Any]:
-    """An output in shared memory: an array of its datatype and shape, without contents.  Raises ``ProtocolError``."""
+def placeholder(_: Buffer, output: Found) -> npt.NDArray[Any]:
+    """For an output in shared memory, zeros of its datatype and shape.  Raises ``ProtocolError``."""
     try:
         return np.broadcast_to(np.zeros((), DATATYPES[output.datatype]), output.shape)
-    except ValueError as error:  # numpy's, for a shape of more elements than it can count
+    except ValueError as error:  # numpy raises it for a shape of too many elements
         raise ProtocolError(f"output {output.name}: {error}") from None
 
 
 def check_contents(message: Buffer, output: Found) -> None:
-    """Raise ``ProtocolError`` unless the contents have the size that the shape tells."""
+    """Raise ``ProtocolError`` unless the contents have the size of the shape."""
     if output.first < 0:
         return
     try:

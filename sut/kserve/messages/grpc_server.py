@@ -1,9 +1,9 @@
-"""Inference requests and answers as gRPC messages, for a server: ModelInferRequest in, ModelInferResponse out.
+"""KServe v2 over gRPC, server side: ModelInferRequest in, ModelInferResponse or ModelStreamInferResponse out.
 
-Knows these messages and ModelStreamInferResponse; must not know connections, nor what the tensors mean.
+Handles these messages.  Does not depend on connections or on what the tensors mean.
 Source: KServe's open_inference_grpc.proto with Triton's extensions.
 
-A request like one before but for its id and its contents is not parsed: all other bytes of it are compared.
+A request that differs from an earlier one only in its id and contents is not parsed: its other bytes are compared.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from drumfire.sut.kserve.errors import ProtocolError
-from drumfire.sut.kserve.messages.exchange import Buffer, Region
+from drumfire.sut.kserve.messages.exchange import REGION_NAME, Buffer, Region
 from drumfire.sut.kserve.messages.inference import (
-    REGION,
-    AnswerOutput,
     InferAnswer,
     InferRequest,
     RequestedOutput,
     RequestInput,
-    called,
+    form_of,
+    label,
     refuse_classification,
     take_region,
 )
@@ -41,15 +40,15 @@ from drumfire.sut.kserve.messages.typed_contents import typed_contents
 
 _MOST_LAYOUTS = 512
 _MOST_ALIKE = 8
-"""Layouts of requests of one length that are kept."""
+"""Layouts kept for requests of one length."""
 _LARGEST_LAYOUT = 8192
 _MOST_HEADS = 4096
 
 _MOST_FIELDS = 2048
-"""Of a request: its inputs, outputs, parameters and contents."""
+"""Fields of a request: inputs, outputs, parameters and contents."""
 _MOST_FIELDS_OF_INPUT = 64
 _LARGEST_DESCRIPTION = 16_384
-"""Bytes of an input without its contents, of an output, or of a parameter."""
+"""Bytes of an input without its contents, of an output or of a parameter."""
 
 _ENTRY = {1: ("key", str), 2: ("value", bytes)}
 _INPUT = {1: ("name", str), 2: ("datatype", str), 3: ("shape", [int]), 4: ("parameters", [_ENTRY])}
@@ -57,18 +56,18 @@ _OUTPUT = {1: ("name", str), 2: ("parameters", [_ENTRY])}
 
 
 class _Layout(NamedTuple):
-    """What requests of one length may have in common."""
+    """What requests like an earlier one have in common."""
 
     literals: Sequence[tuple[int, int, bytes]]
-    """All bytes but those of the id and of the contents: first, last, bytes."""
+    """All bytes outside the id and the contents: first, last, bytes."""
     id: tuple[int, int]
     contents: Sequence[tuple[int, int]]
-    """By input; (-1, -1) in shared memory."""
+    """First and last by input; (-1, -1) in shared memory."""
     example: InferRequest
 
 
 class GrpcInference:
-    """Reads requests and writes answers, those like ones before without parsing.  One serves all connections."""
+    """Reads requests and writes answers.  One object serves all connections."""
 
     def __init__(self) -> None:
         self._layouts: dict[int, list[_Layout]] = {}
@@ -76,7 +75,7 @@ class GrpcInference:
         self._heads: dict[tuple[object, ...], tuple[bytes, bytes, Sequence[bytes]]] = {}
 
     def parse_request(self, message: Buffer) -> InferRequest:
-        """A ModelInferRequest (no prefix).  Raises ``ProtocolError`` or ``TensorError``, each with one line."""
+        """Read a ModelInferRequest (without prefix).  Raises ``ProtocolError`` or ``TensorError``, each one line."""
         for layout in self._layouts.get(len(message), ()):
             for first, last, literal in layout.literals:
                 if message[first:last] != literal:
@@ -86,15 +85,15 @@ class GrpcInference:
         return self._parse(message)
 
     def build_answer(self, answer: InferAnswer) -> bytes:
-        """A ModelInferResponse (no prefix).  Raises ``TensorError`` where an output's contents have another size than
-        its shape tells."""
+        """A ModelInferResponse (without prefix).  Raises ``TensorError`` if an output's contents do not fit its
+        shape."""
         model, version, request_id, outputs, parameters = answer
         key: tuple[object, ...]
         if len(outputs) == 1:
             name, datatype, shape, data, region = outputs[0]
             key = (model, version, name, datatype, shape, region if data is None else len(data))
         else:
-            key = (model, version, *map(_form, outputs))
+            key = (model, version, *map(form_of, outputs))
         head = None if parameters else self._heads.get(key)
         if head is None:
             head = _head(answer)
@@ -103,10 +102,10 @@ class GrpcInference:
             if not parameters:
                 self._heads[key] = head
         start, middle, raw_heads = head
-        told_id = text_field(3, request_id) if request_id else b""
+        id_field = text_field(3, request_id) if request_id else b""
         if len(outputs) == 1:
-            return b"".join((start, told_id, middle, raw_heads[0], outputs[0].data or b""))
-        pieces: list[Buffer] = [start, told_id, middle]
+            return b"".join((start, id_field, middle, raw_heads[0], outputs[0].data or b""))
+        pieces: list[Buffer] = [start, id_field, middle]
         for output, raw_head in zip(outputs, raw_heads, strict=True):
             pieces += (raw_head, output.data or b"")
         return b"".join(pieces)
@@ -124,18 +123,18 @@ class GrpcInference:
             data: Buffer | Region
             if region is not None:
                 if typed is not None or spans[place][1] > spans[place][0]:
-                    raise TensorError(f"{called('input', name)} has contents, and yet names shared memory")
-                check_tensor(called("input", name), datatype, shape, None)
+                    raise TensorError(f"{label('input', name)} has contents and also names shared memory")
+                check_tensor(label("input", name), datatype, shape, None)
                 data = region
             else:
                 first, last = spans[place]
                 if typed is not None:
-                    data = typed_contents(called("input", name), datatype, shape, typed)
+                    data = typed_contents(label("input", name), datatype, shape, typed)
                 elif first < 0:
-                    raise TensorError(f"{called('input', name)} has no contents")
+                    raise TensorError(f"{label('input', name)} has no contents")
                 else:
                     data = message[first:last]
-                check_tensor(called("input", name), datatype, shape, data)
+                check_tensor(label("input", name), datatype, shape, data)
             inputs.append(RequestInput(name, datatype, shape, data))
         outputs = []
         for one in found.outputs:
@@ -166,18 +165,15 @@ class GrpcInference:
             if first > at:
                 literals.append((at, first, bytes(message[at:first])))
             at = max(at, last)
-        example = request._replace(
-            inputs=[one if isinstance(one.data, Region) else one._replace(data=b"") for one in request.inputs]
-        )
         spans = [
             (-1, -1) if isinstance(one.data, Region) else span for one, span in zip(request.inputs, spans, strict=True)
         ]
-        alike.append(_Layout(literals, found.id, spans, example))
+        alike.append(_Layout(literals, found.id, spans, request.without_contents()))
         self._kept += 1
 
 
 class _Found:
-    """The fields of a request, as they come."""
+    """The fields of a request, collected in order of arrival."""
 
     def __init__(self) -> None:
         self.texts = {1: "", 2: "", 3: ""}
@@ -187,7 +183,7 @@ class _Found:
         self.outputs: list[dict[str, Any]] = []
         self.raw: list[tuple[int, int]] = []
         self.is_odd = False
-        """Something is not as clients write it: no example for others."""
+        """The request is unusual and must not become an example for others."""
 
     def take(self, field: Field) -> None:
         number, wire_type, value, first = field
@@ -200,7 +196,7 @@ class _Found:
             try:
                 self.texts[number] = bytes(value).decode()
             except UnicodeDecodeError:
-                raise ProtocolError(f"field {number} of a ModelInferRequest is no text") from None
+                raise ProtocolError(f"field {number} of a ModelInferRequest is not text") from None
             if number == 3:
                 self.is_odd = self.is_odd or self.id != (0, 0)
                 self.id = (first, first + len(value))
@@ -224,20 +220,20 @@ class _Found:
 
 def _check_description(size: int) -> None:
     if size > _LARGEST_DESCRIPTION:
-        raise ProtocolError(f"{size} bytes that only describe a tensor where at most {_LARGEST_DESCRIPTION} are taken")
+        raise ProtocolError(f"{size} bytes that only describe a tensor; at most {_LARGEST_DESCRIPTION} are accepted")
 
 
 def _spans(found: _Found) -> list[tuple[int, int]]:
-    """By input, where its raw contents lie; (-1, -1) where there are none.
+    """First and last of each input's raw contents; (-1, -1) without raw contents.
 
-    Clients leave an input in shared memory out of the raw contents, or give an empty entry for it.
+    For an input in shared memory, clients send an empty raw entry or none at all.
     """
     count = len(found.inputs)
     if any(typed is not None for _, typed in found.inputs):
         if found.raw:
-            raise TensorError("a request with both raw and typed contents: one of them must do for all inputs")
+            raise TensorError("a request with both raw and typed contents: use one kind for all inputs")
         return [(-1, -1)] * count
-    shared = [any(one["key"] == REGION[0] for one in described["parameters"]) for described, _ in found.inputs]
+    shared = [any(entry["key"] == REGION_NAME for entry in described["parameters"]) for described, _ in found.inputs]
     if len(found.raw) == count:
         return found.raw
     if len(found.raw) == count - sum(shared):
@@ -253,7 +249,7 @@ def _alike(message: Buffer, layout: _Layout) -> InferRequest:
     try:
         request_id = str(message[first:last], "utf-8") if last > first else ""
     except UnicodeDecodeError:
-        raise ProtocolError("field 3 of a ModelInferRequest is no text") from None
+        raise ProtocolError("field 3 of a ModelInferRequest is not text") from None
     given = []
     for place, (first, last) in enumerate(layout.contents):
         name, datatype, shape, data = inputs[place]
@@ -262,7 +258,7 @@ def _alike(message: Buffer, layout: _Layout) -> InferRequest:
 
 
 def _parameters(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A map of parameters; one without a value is left out."""
+    """A map of parameters, without those that have no value."""
     found: dict[str, Any] = {}
     for entry in entries:
         for field in fields(entry["value"]):
@@ -273,16 +269,11 @@ def _parameters(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 _PARAMETER = {1: ("value", bool), 2: ("value", int), 3: ("value", str), 4: ("value", float), 5: ("value", int)}
-"""By field, which of them it is: the last that comes counts."""
-
-
-def _form(output: AnswerOutput) -> tuple[object, ...]:
-    name, datatype, shape, data, region = output
-    return name, datatype, shape, region if data is None else len(data)
+"""The alternatives of InferParameter, by field; the last one in the message counts."""
 
 
 def _head(answer: InferAnswer) -> tuple[bytes, bytes, Sequence[bytes]]:
-    """What stands before an answer's id, what behind it, and what before the contents of each output."""
+    """The bytes before an answer's id, those after it, and those before each output's contents."""
     start = text_field(1, answer.model) if answer.model else b""
     if answer.version:
         start += text_field(2, answer.version)
@@ -293,14 +284,14 @@ def _head(answer: InferAnswer) -> tuple[bytes, bytes, Sequence[bytes]]:
         if shape:
             output += numbers_field(3, shape)
         if region is not None:
-            for key, value in zip(REGION, region, strict=True):
+            for key, value in region.parameters().items():
                 output += bytes_field(4, _entry(key, value))
         elif data is None:
-            raise TensorError(f"{called('output', name)} has no contents")
+            raise TensorError(f"{label('output', name)} has no contents")
         else:
-            check_tensor(called("output", name), datatype, shape, data)
+            check_tensor(label("output", name), datatype, shape, data)
         middle.append(bytes_field(5, output))
-        # Also for one in shared memory: clients count on an entry each.
+        # An output in shared memory has one too: clients expect an entry for each output.
         raw_heads.append(bytes_head(6, 0 if data is None else len(data)))
     return start, b"".join(middle), raw_heads
 
@@ -308,21 +299,21 @@ def _head(answer: InferAnswer) -> tuple[bytes, bytes, Sequence[bytes]]:
 def _entry(key: str, value: Any) -> bytes:
     """An entry of a map of parameters."""
     if isinstance(value, bool):
-        told = number_field(1, value)
+        parameter = number_field(1, value)
     elif isinstance(value, int):
-        told = number_field(2, value)
+        parameter = number_field(2, value)
     elif isinstance(value, float):
-        told = real_field(4, value)
+        parameter = real_field(4, value)
     else:
-        told = text_field(3, value)
-    return text_field(1, key) + bytes_field(2, told)
+        parameter = text_field(3, value)
+    return text_field(1, key) + bytes_field(2, parameter)
 
 
 def stream_answer(message: bytes) -> bytes:
-    """A ModelStreamInferResponse with an answer that ``build_answer`` made."""
+    """A ModelStreamInferResponse with an answer from ``build_answer``."""
     return bytes_field(2, message)
 
 
 def stream_error(text: str, request_id: str = "") -> bytes:
-    """A ModelStreamInferResponse that refuses ``request_id``; the stream goes on."""
+    """A ModelStreamInferResponse that refuses ``request_id``; the stream stays open."""
     return text_field(1, text) + bytes_field(2, text_field(3, request_id) if request_id else b"")

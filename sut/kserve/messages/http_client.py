@@ -1,6 +1,6 @@
-"""KServe v2 over HTTP with binary tensors: inference requests and replies as bytes, one at a time on a connection.
+"""KServe v2 over HTTP, client side: requests out and replies in, with binary tensors, one at a time on a connection.
 
-Knows the JSON of inference requests and replies and the binary tensor extension; must not know sockets.
+Handles the JSON of inference requests and replies and the binary tensor extension.  Does not depend on sockets.
 Sources: KServe's "Open Inference Protocol (v2)"; the "Binary tensor data extension" of Triton's protocol.
 """
 
@@ -14,8 +14,10 @@ from urllib.parse import quote
 
 from drumfire.sut.kserve.errors import ProtocolError, one_line
 from drumfire.sut.kserve.http1.connection import KNOWN, ClientConnection, Response, build_request
+from drumfire.sut.kserve.http1.head import INFERENCE_HEADER_LENGTH
 from drumfire.sut.kserve.messages.exchange import (
     MAX_MESSAGE_BYTES,
+    REGION_NAME,
     Buffer,
     Failure,
     Found,
@@ -26,7 +28,7 @@ from drumfire.sut.kserve.messages.exchange import (
     check_contents,
     check_outputs,
     contents,
-    form,
+    placeholder,
 )
 from drumfire.sut.kserve.messages.tensors import ModelInterface, Tensor, from_json_values
 
@@ -34,17 +36,17 @@ T = TypeVar("T")
 
 _NONE = -1
 _SMALL = 16_384
-"""Bodies up to here are copied to stand behind their heads in one piece."""
-_HEADER_LENGTH = "Inference-Header-Content-Length"
+"""Bytes up to which a body is copied behind its head, to write both in one piece."""
 
 
 def model_path(name: str, version: str) -> str:
+    """The path of a model; without ``version``, of the version that the server chooses."""
     path = f"/v2/models/{quote(name, safe='')}"
     return f"{path}/versions/{quote(version, safe='')}" if version else path
 
 
 def error_text(response: Response) -> str:
-    """What a server says of a request that it refused."""
+    """The reason in a server's reply to a request that it refused, as one line."""
     try:
         said = json.loads(bytes(response.body))
     except (ValueError, RecursionError):
@@ -55,25 +57,25 @@ def error_text(response: Response) -> str:
 
 
 class InferBody(NamedTuple):
-    """A request without its head: JSON and, behind it, the tensors."""
+    """A request without its head: JSON, then the tensors."""
 
     json_size: int
     body: bytes
 
 
 class HttpMessages:
-    """``Messages`` of one model over HTTP; ``SharedMessages`` where all outputs are ``shared``."""
+    """``Messages`` of one model over HTTP; with ``shared``, also ``SharedMessages``."""
 
     def __init__(self, interface: ModelInterface, *, batch_size: int | None = None, shared: bool = False) -> None:
-        """``batch_size``: the most samples that a request holds, None is not known; ``shared``: outputs lie in shared
-        memory."""
+        """``batch_size``: the most samples that a request holds, None if unknown; ``shared``: all outputs lie in
+        shared memory."""
         self.wanted = False
         self._batch_size = batch_size
-        self._shared, self._look = shared, form if shared else contents
+        self._shared, self._look = shared, placeholder if shared else contents
         self._interface = interface
         self._texts: dict[tuple[object, ...], bytes] = {}
         self._layouts: dict[int, tuple[bytes, list[Found]]] = {}
-        """By the length of a reply's body: its JSON, and its outputs."""
+        """By the length of a reply's body: its JSON and its outputs."""
 
     def request(self, parts: Sequence[Part], regions: Sequence[Region] = ()) -> InferBody:
         key = (*(part if isinstance(part.data, Region) else (part.shape, len(part.data)) for part in parts), *regions)
@@ -93,7 +95,7 @@ class HttpMessages:
         inputs = []
         for spec, part in zip(self._interface.inputs, parts, strict=True):
             data = part.data
-            where = _region_parameters(data) if isinstance(data, Region) else {"binary_data_size": len(data)}
+            where = data.parameters() if isinstance(data, Region) else {"binary_data_size": len(data)}
             inputs.append(
                 {"name": spec.name, "shape": list(part.shape), "datatype": spec.datatype, "parameters": where}
             )
@@ -101,7 +103,7 @@ class HttpMessages:
 
     def output_side(self, regions: Sequence[Region]) -> bytes:
         outputs = [
-            {"name": spec.name, "parameters": _region_parameters(regions[at]) if regions else {"binary_data": True}}
+            {"name": spec.name, "parameters": regions[at].parameters() if regions else {"binary_data": True}}
             for at, spec in enumerate(self._interface.outputs)
         ]
         return _compact(outputs) + b"}"
@@ -111,7 +113,7 @@ class HttpMessages:
         return InferBody(len(text), text)
 
     def reply(self, response: Response) -> Reply:
-        """What a response tells; a wrong one is a ``Failure``."""
+        """Read a response; a wrong one becomes a ``Failure``."""
         if response.status != 200:
             return Failure(error_text(response))
         try:
@@ -120,26 +122,26 @@ class HttpMessages:
             return Failure(str(error))
 
     def read(self, body: Buffer, json_size: int | None) -> Outputs | None:
-        """A reply's body.  Raises ``ProtocolError`` for one that is not as it must be."""
+        """Read a reply's body.  Raises ``ProtocolError`` if it is wrong."""
         known = self._layouts.get(len(body))
         if known is not None and len(known[0]) == json_size and body[:json_size] == known[0]:
             return [self._look(body, output) for output in known[1]] if self.wanted else None
         return self._parse(body, json_size)
 
     def start(self, response: Response) -> Buffer | None:
-        """The JSON of a reply that was read without fault and whose like will differ only behind it; else None."""
+        """The JSON of a good reply, if later replies may differ only after it; else None."""
         known = self._layouts.get(len(response.body))
         return known[0] if known is not None and response.status == 200 else None
 
     def again(self, data: bytes, body_size: int) -> Reply:
-        """As ``reply``, for ``data`` that ends with a body of a form that is known to be well."""
+        """Like ``reply``, for ``data`` that ends with a body of a layout that was validated before."""
         if not self.wanted:
             return None
         body = memoryview(data)[len(data) - body_size :]
         return [self._look(body, output) for output in self._layouts[body_size][1]]
 
     def _parse(self, body: Buffer, json_size: int | None) -> Outputs | None:
-        """As ``read``, for a reply of a new form; the form is kept, so that the next one like it need not be parsed."""
+        """Like ``read``, for a new layout; keep the layout, so that the next reply like it need not be parsed."""
         size = len(body) if json_size is None else json_size
         if size > len(body):
             raise ProtocolError(f"a reply of {len(body)} bytes with {size} bytes of JSON")
@@ -152,18 +154,18 @@ class HttpMessages:
                 parameters = one.get("parameters") or {}
                 shape = tuple(operator.index(length) for length in one["shape"])
                 first = last = -1
-                if "shared_memory_region" in parameters:
+                if REGION_NAME in parameters:
                     pass
                 elif self._shared:
                     if "binary_data_size" in parameters or "data" in one:
                         raise ProtocolError(
-                            f"output {one['name']} came in the reply, not in the shared memory that was named for it: "
-                            "does the server know shared memory?"
+                            f"output {one['name']} came in the reply, not in its shared memory: "
+                            "does the server support shared memory?"
                         )
                 elif "binary_data_size" in parameters:
                     first, last = at, at + operator.index(parameters["binary_data_size"])
                     if not first <= last <= len(body):
-                        raise ProtocolError(f"output {one['name']} runs over the end of the reply")
+                        raise ProtocolError(f"output {one['name']} runs past the end of the reply")
                     at = last
                 else:
                     plain[one["name"]] = Tensor(shape, from_json_values(one["data"], one["datatype"]))
@@ -172,9 +174,9 @@ class HttpMessages:
             raise
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             why = one_line(f"{type(error).__name__}: {error}")
-            raise ProtocolError(f"a reply that can not be read: {why}") from None
+            raise ProtocolError(f"the reply cannot be read: {why}") from None
         if at != len(body):
-            raise ProtocolError(f"{len(body) - at} bytes behind the reply's last tensor")
+            raise ProtocolError(f"{len(body) - at} bytes after the reply's last tensor")
         found = check_outputs(self._interface, found, self._batch_size)
         for output in found:
             check_contents(body, output)
@@ -182,7 +184,7 @@ class HttpMessages:
             if all(output.datatype != "BYTES" for output in found) and len(self._layouts) < 256:
                 self._layouts[len(body)] = (text, found)
             return [self._look(body, output) for output in found] if self.wanted else None
-        # A server without the binary extension gives values in the JSON.
+        # A server without the binary extension sends values in the JSON.
         arrays = []
         for output in found:
             if output.name in plain:
@@ -197,16 +199,8 @@ def _compact(said: Any) -> bytes:
     return json.dumps(said, separators=(",", ":")).encode()
 
 
-def _region_parameters(region: Region) -> dict[str, Any]:
-    return {
-        "shared_memory_region": region.name,
-        "shared_memory_offset": region.offset,
-        "shared_memory_byte_size": region.size,
-    }
-
-
 class HttpExchange(Generic[T]):
-    """Requests on one connection, one after the other.  ``read`` makes what is handed on of a response."""
+    """Requests on one connection, one after the other.  ``read`` converts each response for the user."""
 
     def __init__(self, read: Callable[[Response], T], max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
         self.out: list[Buffer] = []
@@ -223,7 +217,7 @@ class HttpExchange(Generic[T]):
         return int(self._connection.idle and not self._connection.closing)
 
     def put(self, ticket: int, head: bytes, body: bytes) -> None:
-        """Send a request.  The caller has seen that the connection is ``free``."""
+        """Send a request.  The caller has checked that the connection is ``free``."""
         self._connection.request()
         self._ticket = ticket
         if len(body) <= _SMALL:
@@ -232,7 +226,7 @@ class HttpExchange(Generic[T]):
             self.out += (head, body)
 
     def close(self) -> None:
-        """Nothing is to be said at the end of a connection."""
+        """Do nothing: HTTP/1.1 has no last words."""
 
     def receive(self, data: bytes) -> list[tuple[int, T | Failure]]:
         responses = self._connection.receive(data)
@@ -299,7 +293,11 @@ class HttpChannel(HttpExchange[Reply]):
         return None if self._ticket == _NONE else self._ticket
 
     def _head(self, json_size: int, size: int) -> bytes:
-        fields = [(_HEADER_LENGTH, str(json_size)), ("Content-Type", "application/octet-stream"), *self._headers]
+        fields = [
+            (INFERENCE_HEADER_LENGTH, str(json_size)),
+            ("Content-Type", "application/octet-stream"),
+            *self._headers,
+        ]
         head = build_request("POST", self._target, self._authority, fields, size)
         if len(self._heads) < 4096:
             self._heads[json_size, size] = head

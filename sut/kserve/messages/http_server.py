@@ -1,9 +1,9 @@
-"""Inference requests and answers as HTTP bodies, for a server: JSON, and binary tensors behind it.
+"""KServe v2 over HTTP, server side: inference requests and answers as bodies of JSON, followed by binary tensors.
 
-Knows the JSON and the binary tensor extension; must not know connections, nor what the tensors mean.
+Handles the JSON and the binary tensor extension.  Does not depend on connections or on what the tensors mean.
 Sources: KServe's "Open Inference Protocol (v2)"; the "Binary tensor data extension" of Triton's protocol.
 
-JSON that came before, but for an id at its start, is not parsed again.
+JSON that differs from earlier JSON only in an id at its start is not parsed again.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import orjson
 
 from drumfire.sut.kserve.errors import one_line
 from drumfire.sut.kserve.http1.connection import build_response
-from drumfire.sut.kserve.http1.head import RequestHead
-from drumfire.sut.kserve.messages.exchange import Buffer, Region
+from drumfire.sut.kserve.http1.head import INFERENCE_HEADER_LENGTH, RequestHead
+from drumfire.sut.kserve.messages.exchange import REGION_NAME, Buffer, Region
 from drumfire.sut.kserve.messages.inference import (
-    REGION,
     AnswerOutput,
     InferAnswer,
     InferRequest,
     RequestedOutput,
     RequestInput,
-    called,
+    form_of,
+    label,
     refuse_classification,
     take_region,
 )
@@ -37,26 +37,25 @@ from drumfire.sut.kserve.messages.tensors import (
 )
 
 MOST_JSON = 8 << 20
-"""Bytes of JSON in a request: reading it takes time for each number."""
+"""Limit of a request's JSON in bytes: parsing takes time for each number."""
 _MOST_LAYOUTS = 1024
 _LARGEST_LAYOUT = 8192
 _MOST_TEXTS = 4096
 _ID = b'{"id":"'
-_HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
 class _Layout(NamedTuple):
-    """What a request's JSON says."""
+    """A request's JSON, parsed."""
 
     size: int
-    """Of all binary tensors behind it."""
+    """Bytes of all binary tensors after the JSON."""
     contents: Sequence[tuple[int, int]]
-    """By input, where they lie behind it; (-1, -1) in shared memory."""
+    """First and last by input, counted from the end of the JSON; (-1, -1) in shared memory."""
     example: InferRequest
 
 
 class HttpInference:
-    """Reads requests and writes answers, those like ones before without parsing.  One serves all connections."""
+    """Reads requests and writes answers.  One object serves all connections."""
 
     def __init__(self) -> None:
         self._layouts: dict[bytes, _Layout] = {}
@@ -64,16 +63,16 @@ class HttpInference:
         self._heads: dict[tuple[int, int, bool], bytes] = {}
 
     def parse_request(self, head: RequestHead, body: Buffer, path: str) -> InferRequest:
-        """The body of a POST to ``/v2/models/M[/versions/V]/infer``.  Raises ``TensorError`` with one line."""
+        """Read the body of a POST to ``/v2/models/M[/versions/V]/infer``.  Raises ``TensorError`` with one line."""
         coding = head.fields.get("content-encoding", "identity")
         if coding != "identity":
-            raise TensorError(f"a request in {one_line(coding, 40)}: send it as it is (Content-Encoding: identity)")
+            raise TensorError(f"a request in {one_line(coding, 40)}: send it uncompressed (Content-Encoding: identity)")
         named = route("POST", path).named
         json_size = head.inference_header_length
         if json_size is None:
             json_size = len(body)
         elif json_size > len(body):
-            raise TensorError(f"a body of {len(body)} bytes with {json_size} bytes of JSON ({_HEADER_LENGTH})")
+            raise TensorError(f"a body of {len(body)} bytes with {json_size} bytes of JSON ({INFERENCE_HEADER_LENGTH})")
         text = bytes(body[:json_size])
         layout, request_id = self._layouts.get(text), b""
         if layout is None and text.startswith(_ID):
@@ -92,17 +91,17 @@ class HttpInference:
             contents = data if first < 0 else body[json_size + first : json_size + last]
             inputs.append(RequestInput(name, datatype, shape, contents))
         try:
-            told_id = request_id.decode() if request_id else ""
+            id_text = request_id.decode() if request_id else ""
         except UnicodeDecodeError:
-            raise TensorError("the request's id is no text") from None
-        return InferRequest(model, version, told_id, parameters, inputs, outputs, binary)
+            raise TensorError("the request's id is not text") from None
+        return InferRequest(model, version, id_text, parameters, inputs, outputs, binary)
 
     def build_answer(self, answer: InferAnswer, request: InferRequest, *, closing: bool = False) -> bytes:
-        """A whole response, head and all: outputs as bytes or in the JSON, as the request asks.  ``closing``: the head
-        says that no more requests are taken.
+        """A whole response with its head.  Outputs are bytes or JSON, as requested; ``closing`` announces in the head
+        that the connection closes.
 
-        Raises ``TensorError`` for contents of another size than the shape tells, and for what JSON can not say (NaN,
-        infinities, BYTES that are no text, BF16): the client must ask for binary data.
+        Raises ``TensorError`` for contents that do not fit the shape, and for contents that JSON cannot express (NaN,
+        infinities, BYTES that are not text, BF16): the client must request binary data.
         """
         outputs = answer.outputs
         if not request.outputs:
@@ -120,9 +119,9 @@ class HttpInference:
                 pieces.append(one.data)
                 size += len(one.data)
         if answer.id:
-            told_id = b'{"id":%b,' % orjson.dumps(answer.id)
-            text = told_id + text[1:]
-            size += len(told_id) - 1
+            start = b'{"id":%b,' % orjson.dumps(answer.id)
+            text = start + text[1:]
+            size += len(start) - 1
         key = (len(text) if pieces else -1, size, closing)
         return b"".join((self._heads.get(key) or self._head(*key), text, *pieces))
 
@@ -136,7 +135,7 @@ class HttpInference:
             name, datatype, shape, data, region = outputs[0]
             key = (answer.model, answer.version, name, datatype, shape, region if data is None else len(data))
         else:
-            key = (answer.model, answer.version, *map(_form, outputs))
+            key = (answer.model, answer.version, *map(form_of, outputs))
         text = self._texts.get(key)
         if text is None:
             text = _text(answer, binary)
@@ -146,11 +145,11 @@ class HttpInference:
         return text
 
     def _head(self, json_size: int, size: int, closing: bool) -> bytes:
-        """``json_size``: -1 where nothing is behind the JSON."""
+        """``json_size``: -1 if nothing follows the JSON."""
         if json_size < 0:
             fields = [("Content-Type", "application/json")]
         else:
-            fields = [("Content-Type", "application/octet-stream"), (_HEADER_LENGTH, str(json_size))]
+            fields = [("Content-Type", "application/octet-stream"), (INFERENCE_HEADER_LENGTH, str(json_size))]
         if closing:
             fields.append(("Connection", "close"))
         head = build_response(200, fields, size)
@@ -163,7 +162,7 @@ class HttpInference:
         said = _load(text)
         request_id = said.get("id", "")
         if not isinstance(request_id, str):
-            raise TensorError("the request's id is no string")
+            raise TensorError("the request's id is not a string")
         parameters = _parameters(said, "the request")
         binary = parameters.pop("binary_data_output", False) is True
         inputs: list[RequestInput] = []
@@ -181,7 +180,7 @@ class HttpInference:
         if not inputs:
             raise TensorError("a request without inputs")
         if at != len(body):
-            raise TensorError(f"{len(body) - at} bytes behind the request's last tensor")
+            raise TensorError(f"{len(body) - at} bytes after the request's last tensor")
         outputs = [_output(one, binary) for one in _members(said, "outputs")]
         request = InferRequest(model, version, request_id, parameters, inputs, outputs, binary)
         if is_lasting:
@@ -193,38 +192,35 @@ class HttpInference:
         if request.id:
             end = text.find(b'"', len(_ID))
             if not text.startswith(_ID) or text[len(_ID) : end] != request.id.encode("utf-8", "surrogatepass"):
-                return  # it is somewhere else, or escaped
+                return  # the id is elsewhere in the JSON, or contains escapes
             key = _without_id(text, end)
         if len(self._layouts) >= _MOST_LAYOUTS:
             self._layouts.clear()
-        example = request._replace(
-            inputs=[one if isinstance(one.data, Region) else one._replace(data=b"") for one in request.inputs]
-        )
-        self._layouts[key] = _Layout(size, spans, example)
+        self._layouts[key] = _Layout(size, spans, request.without_contents())
 
 
 def _without_id(text: bytes, end: int) -> bytes:
-    """JSON that begins with an id which ends before ``end``; no JSON of its own is like that."""
+    """The key of JSON that begins with an id ending at ``end``; JSON itself never begins with a NUL."""
     return b"\0" + text[end:]
 
 
 def _load(text: bytes) -> dict[str, Any]:
     if len(text) > MOST_JSON:
-        raise TensorError(f"{len(text)} bytes of JSON where at most {MOST_JSON} are taken: send binary tensors")
+        raise TensorError(f"{len(text)} bytes of JSON; at most {MOST_JSON} are accepted: send binary tensors")
     try:
         said = orjson.loads(text)
     except ValueError as error:
         why = one_line(str(error), 100)
-        raise TensorError(f"a request that is no JSON: {why} (NaN and infinity go in binary tensors)") from None
+        raise TensorError(f"the request is not JSON: {why} (send NaN and infinity in binary tensors)") from None
     if not isinstance(said, dict):
-        raise TensorError("a request that is no JSON object")
+        raise TensorError("the request is not a JSON object")
     return said
 
 
 def _members(said: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     members = said.get(name, [])
     if not isinstance(members, list) or not all(isinstance(one, dict) for one in members):
-        raise TensorError(f"{name} is no list of objects")
+        raise TensorError(f"{name} is not a list of objects")
     return members
 
 
@@ -233,7 +229,7 @@ def _parameters(said: Mapping[str, Any], what: str) -> dict[str, Any]:
     if parameters is None:
         return {}
     if not isinstance(parameters, dict):
-        raise TensorError(f"{what} has parameters that are no object")
+        raise TensorError(f"{what} has parameters that are not an object")
     return dict(parameters)
 
 
@@ -245,26 +241,26 @@ def _name(one: Mapping[str, Any], what: str) -> str:
 
 
 def _input(one: Mapping[str, Any], body: Buffer, at: int) -> tuple[RequestInput, int | None]:
-    """An input, and how many bytes it takes of the body from ``at`` on; None where it is somewhere else."""
+    """An input, and how many bytes of ``body`` it takes from ``at`` on; None if its contents are elsewhere."""
     name = _name(one, "input")
-    what = called("input", name)
+    what = label("input", name)
     datatype, shape = one.get("datatype"), one.get("shape")
     if not isinstance(datatype, str):
         raise TensorError(f"{what} has no datatype")
     if not isinstance(shape, list) or not all(type(size) is int for size in shape):
-        raise TensorError(f"{what} has no shape of whole numbers")
+        raise TensorError(f"{what} has no shape of integers")
     parameters = _parameters(one, what)
     region, size = take_region(parameters, name), parameters.get("binary_data_size")
     if (region is not None) + (size is not None) + ("data" in one) != 1:
-        raise TensorError(f"{what} must have one of data, binary_data_size and {REGION[0]}")
+        raise TensorError(f"{what} must have one of data, binary_data_size and {REGION_NAME}")
     if region is not None:
         check_tensor(what, datatype, shape, None)
         return RequestInput(name, datatype, tuple(shape), region), None
     if size is not None:
         if type(size) is not int or size < 0:
-            raise TensorError(f"{what}: binary_data_size is no size in bytes")
+            raise TensorError(f"{what}: binary_data_size is not a size in bytes")
         if size > len(body) - at:
-            raise TensorError(f"{what} runs over the end of the request")
+            raise TensorError(f"{what} runs past the end of the request")
         data = body[at : at + size]
         check_tensor(what, datatype, shape, data)
         return RequestInput(name, datatype, tuple(shape), data), size
@@ -279,17 +275,12 @@ def _input(one: Mapping[str, Any], body: Buffer, at: int) -> tuple[RequestInput,
 
 def _output(one: Mapping[str, Any], binary: bool) -> RequestedOutput:
     name = _name(one, "output")
-    parameters = _parameters(one, called("output", name))
+    parameters = _parameters(one, label("output", name))
     refuse_classification(parameters, name)
     own = parameters.get("binary_data", binary)
     if not isinstance(own, bool):
-        raise TensorError(f"{called('output', name)}: binary_data is neither true nor false")
+        raise TensorError(f"{label('output', name)}: binary_data is neither true nor false")
     return RequestedOutput(name, take_region(parameters, name), own)
-
-
-def _form(output: AnswerOutput) -> tuple[object, ...]:
-    name, datatype, shape, data, region = output
-    return name, datatype, shape, region if data is None else len(data)
 
 
 def _text(answer: InferAnswer, binary: Sequence[bool]) -> bytes:
@@ -302,10 +293,10 @@ def _text(answer: InferAnswer, binary: Sequence[bool]) -> bytes:
 
 def _described(output: AnswerOutput, binary: bool) -> dict[str, Any]:
     name, datatype, shape, data, region = output
-    what = called("output", name)
+    what = label("output", name)
     said: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(shape)}
     if region is not None:
-        return said  # as Triton has it: perf_analyzer takes any parameters for those of binary contents
+        return said  # like Triton: perf_analyzer takes any parameters for those of binary contents
     if data is None:
         raise TensorError(f"{what} has no contents")
     if binary:

@@ -1,7 +1,7 @@
-"""Inference as a server sees it, whatever protocol carries it: what is asked for, and what is answered.
+"""Inference requests and answers as a server sees them, independent of the protocol.
 
-Knows models' names, tensors and regions of shared memory; must not know protocols, nor what a model does.
-``inference_grpc`` and ``inference_http`` make these of messages and back.
+Handles model names, tensors and shared memory regions.  Does not depend on a protocol or on what a model does;
+``grpc_server`` and ``http_server`` convert between these types and messages.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 from drumfire.sut.kserve.errors import one_line
-from drumfire.sut.kserve.messages.exchange import Buffer, Region
+from drumfire.sut.kserve.messages.exchange import REGION_NAME, REGION_OFFSET, REGION_SIZE, Buffer, Region
 from drumfire.sut.kserve.messages.tensors import Shape, TensorError
 
 Parameters: TypeAlias = Mapping[str, Any]
-"""Values are bool, int, float or str.  Those that say where a tensor lies are read already, and not among them."""
+"""Values are bool, int, float or str.  The parameters of shared memory are taken out already (see ``take_region``)."""
 
 
 class RequestInput(NamedTuple):
-    """One input: what the client says of it, and its contents or where they lie.
+    """One input as the client describes it, with its contents or their place in shared memory.
 
-    The contents have the size that datatype and shape tell (of BYTES, as many elements).  Whether the model has such
-    an input is not known here, and what a region holds is not either.
+    The contents have the size that datatype and shape require (for BYTES, the number of elements).  The model's own
+    declaration and the region's contents are not checked here.
     """
 
     name: str
@@ -33,32 +33,37 @@ class RequestInput(NamedTuple):
 
 
 class RequestedOutput(NamedTuple):
-    """One output that the client names."""
+    """One output that the request names."""
 
     name: str
     region: Region | None = None
-    """Where it shall be put; None: into the answer."""
+    """Where to put it; None: in the answer."""
     binary: bool = True
-    """Over HTTP: as bytes behind the JSON, not in it."""
+    """HTTP only: send it as bytes after the JSON, not in the JSON."""
 
 
 class InferRequest(NamedTuple):
-    """A request.  It is shared with others like it: nothing of it may be changed."""
+    """A request.  Requests that are alike share their parts: do not modify them."""
 
     model: str
     version: str
-    """Empty: whichever the server serves."""
+    """Empty: the server chooses."""
     id: str
     parameters: Parameters
     inputs: Sequence[RequestInput]
     outputs: Sequence[RequestedOutput]
-    """Empty: all that the model has, of the form that ``binary`` tells."""
+    """Empty: all of the model's outputs, in the form that ``binary`` selects."""
     binary: bool = True
-    """Over HTTP: outputs that are not named come as bytes behind the JSON, not in it."""
+    """HTTP only: send outputs that are not named as bytes after the JSON, not in the JSON."""
+
+    def without_contents(self) -> InferRequest:
+        """The same with empty inputs, except those in shared memory: an example for later requests like it."""
+        inputs = [tensor if isinstance(tensor.data, Region) else tensor._replace(data=b"") for tensor in self.inputs]
+        return self._replace(inputs=inputs)
 
 
 class AnswerOutput(NamedTuple):
-    """One output: contents, or the region that they were put in."""
+    """One output: its contents, or the region that holds them."""
 
     name: str
     datatype: str
@@ -68,7 +73,7 @@ class AnswerOutput(NamedTuple):
 
 
 class InferAnswer(NamedTuple):
-    """An answer.  ``version`` is the one that was used, ``id`` the request's."""
+    """An answer.  ``version`` is the version used, ``id`` the request's."""
 
     model: str
     version: str
@@ -77,34 +82,36 @@ class InferAnswer(NamedTuple):
     parameters: Parameters = MappingProxyType({})
 
 
-REGION = ("shared_memory_region", "shared_memory_offset", "shared_memory_byte_size")
-"""The parameters of a tensor that lies in shared memory."""
+def form_of(output: AnswerOutput) -> tuple[object, ...]:
+    """What must be equal for two outputs to have the same description: all but the contents."""
+    name, datatype, shape, data, region = output
+    return name, datatype, shape, region if data is None else len(data)
 
 
 @functools.lru_cache(maxsize=64)
-def called(what: str, name: str) -> str:
-    """A tensor, in an error's text; kept, as it is made ready with every tensor in JSON."""
+def label(what: str, name: str) -> str:
+    """A tensor in an error's text; cached, because every tensor in JSON needs it."""
     return f"{what} {one_line(name, 60)!r}"
 
 
 def take_region(parameters: dict[str, Any], name: str) -> Region | None:
-    """The region that a tensor's parameters name, if any; these parameters are taken out.  Raises ``TensorError``."""
-    region = parameters.pop(REGION[0], None)
-    offset, size = parameters.pop(REGION[1], None), parameters.pop(REGION[2], None)
+    """Remove the shared memory parameters of a tensor; returns its region, if any.  Raises ``TensorError``."""
+    region = parameters.pop(REGION_NAME, None)
+    offset, size = parameters.pop(REGION_OFFSET, None), parameters.pop(REGION_SIZE, None)
     if region is None:
         if offset is not None or size is not None:
-            raise TensorError(f"{called('tensor', name)} has a place in shared memory without {REGION[0]}")
+            raise TensorError(f"{label('tensor', name)} has a place in shared memory without {REGION_NAME}")
         return None
     if not isinstance(region, str) or not region:
-        raise TensorError(f"{called('tensor', name)}: {REGION[0]} is no name")
+        raise TensorError(f"{label('tensor', name)}: {REGION_NAME} is not a name")
     if type(size) is not int or size < 0:
-        raise TensorError(f"{called('tensor', name)}: {REGION[2]} is no size in bytes")
+        raise TensorError(f"{label('tensor', name)}: {REGION_SIZE} is not a size in bytes")
     if offset is not None and (type(offset) is not int or offset < 0):
-        raise TensorError(f"{called('tensor', name)}: {REGION[1]} is no offset in bytes")
+        raise TensorError(f"{label('tensor', name)}: {REGION_OFFSET} is not an offset in bytes")
     return Region(region, offset or 0, size)
 
 
 def refuse_classification(parameters: Mapping[str, Any], name: str) -> None:
-    """Raise ``TensorError`` where classes are asked for in an output's place."""
+    """Raise ``TensorError`` if the request wants classes instead of the output itself."""
     if parameters.get("classification"):
-        raise TensorError(f"{called('output', name)}: classification is not served: ask for the output itself")
+        raise TensorError(f"{label('output', name)}: classification is not served: request the output itself")

@@ -1,7 +1,7 @@
-"""What can be asked of a KServe v2 server, in both protocols' terms and from both ends, with one form of answer.
+"""The operations of a KServe v2 server, over gRPC and HTTP, for clients and servers.
 
-Knows names, paths and fields; must not know connections, nor the contents of inference.  Sources: KServe's "Open
-Inference Protocol (v2)" and Triton's model configuration, statistics, repository and shared memory extensions; the
+Handles names, paths and fields.  Does not depend on connections or on the contents of inference.  Sources: KServe's
+"Open Inference Protocol (v2)"; Triton's model configuration, statistics, repository and shared memory extensions; the
 "GRPC Health Checking Protocol".
 """
 
@@ -28,27 +28,27 @@ _LONGEST_REMEMBERED = 512
 
 @dataclass(frozen=True)
 class Operation:
-    """One call.  ``fields`` are gRPC's arguments; those that the path does not name go in the body."""
+    """One operation.  ``fields`` are gRPC's arguments; over HTTP, those that are not in the path go in the body."""
 
     method: str
     verb: str
-    """Empty: not over HTTP."""
+    """Empty: not available over HTTP."""
     path: str
-    """Where ``{model}`` and ``{name}`` stand for arguments; ``{model}`` is a model's path, with its version or not."""
+    """With ``{name}`` in place of that argument, and ``{model}`` for a model's path, with or without a version."""
     fields: Schema = field(default_factory=dict)
     answer: Schema = field(default_factory=dict)
     inside: str | None = None
-    """gRPC's answer is in this field, HTTP's is not."""
+    """gRPC wraps the answer in this field; HTTP does not."""
     listed: str | None = None
-    """HTTP's answer is the list that this field of gRPC's is, or of the values of the map that it is."""
+    """HTTP's answer is a list: this field of gRPC's answer, or its values if the field is a map."""
     status_only: bool = False
-    """HTTP's answer is the status alone."""
+    """HTTP's answer is only the status."""
     optional: bool = False
     """An extension that servers may lack."""
     path_of_all: str = ""
-    """The path where no name is given."""
+    """The path of a request without a name."""
     service: str = SERVICE
-    """What stands before the method in gRPC's path."""
+    """The part of gRPC's path before the method."""
 
     # The client's side.
 
@@ -79,35 +79,35 @@ class Operation:
         return answer[self.inside] or {} if self.inside is not None else answer
 
     def from_body(self, body: bytes) -> dict[str, Any]:
-        """The answer over HTTP.  Raises ``ValueError`` for what is no JSON object."""
+        """The answer over HTTP.  Raises ``ValueError`` unless it is a JSON object, or the list of ``listed``."""
         if not body:
             return {}
         try:
             answer = json.loads(body)
         except RecursionError:
-            raise ValueError("the answer is nested too deep") from None
+            raise ValueError("the answer is nested too deeply") from None
         if self.listed is not None and isinstance(answer, list):
             return {self.listed: answer}
         if not isinstance(answer, dict):
-            raise ValueError("the answer is no JSON object")
+            raise ValueError("the answer is not a JSON object")
         return answer
 
     # The server's side.
 
     def arguments(self, message: bytes | memoryview) -> dict[str, Any]:
-        """What a request over gRPC asks.  Raises ``ProtocolError``."""
+        """The arguments of a request over gRPC.  Raises ``ProtocolError``."""
         return self._checked(decode(message, self.fields))
 
     def arguments_over_http(self, named: Mapping[str, Any], body: bytes | memoryview) -> dict[str, Any]:
-        """What a request over HTTP asks, of which its path ``named`` a part.  Raises ``ProtocolError``."""
+        """The arguments of a request over HTTP; ``named`` are those in its path.  Raises ``ProtocolError``."""
         found = {name: default(kind) for name, kind in self.fields.values()}
         if body and self.verb == "POST":
             try:
                 said = json.loads(bytes(body))
             except (ValueError, RecursionError) as error:
-                raise ProtocolError(f"{self.method}: the body is no JSON: {one_line(str(error), 100)}") from None
+                raise ProtocolError(f"{self.method}: the body is not JSON: {one_line(str(error), 100)}") from None
             if not isinstance(said, dict):
-                raise ProtocolError(f"{self.method}: the body is no JSON object")
+                raise ProtocolError(f"{self.method}: the body is not a JSON object")
             found.update((name, said[name]) for name in found if name in said)
         found.update(named)
         return self._checked({name: _from_json(found[name], kind) for name, kind in self.fields.values()})
@@ -117,7 +117,7 @@ class Operation:
         return encode(self.answer, {self.inside: answer} if self.inside is not None else answer)
 
     def to_body(self, answer: Mapping[str, Any]) -> bytes:
-        """The answer over HTTP, as Triton writes it: numbers of 64 bits are numbers, defaults are not left out."""
+        """The answer over HTTP, as Triton writes it: 64-bit numbers as JSON numbers, default values included."""
         if self.status_only or not self.answer:
             return b""
         schema: Any = self.answer
@@ -133,13 +133,13 @@ class Operation:
         for name, kind in self.fields.values():
             value = arguments[name]
             if type(value) is not kind:
-                raise ProtocolError(f"{self.method}: {name} is no {_NOUNS[kind]}")
+                raise ProtocolError(f"{self.method}: {name} is not {_NOUNS[kind]}")
             if kind is int and not 0 <= value < 1 << 63:
-                raise ProtocolError(f"{self.method}: {name} is {value}: not a number of 0 to 2^63-1")
+                raise ProtocolError(f"{self.method}: {name} is {value}, not a number from 0 to 2^63-1")
         return arguments
 
 
-_NOUNS = {str: "text", int: "whole number", bool: "truth value", bytes: "bytes"}
+_NOUNS = {str: "text", int: "an integer", bool: "a boolean", bytes: "bytes"}
 
 
 def _from_json(value: Any, kind: Any) -> Any:
@@ -152,7 +152,7 @@ def _from_json(value: Any, kind: Any) -> Any:
 
 
 def _complete(kind: Any, value: Any) -> Any:
-    """An answer's value with all fields of its form, in the form's order; messages that are missing are left out."""
+    """A value with all fields of its schema, in the schema's order; messages that are missing are left out."""
     if isinstance(kind, Mapping):
         found = {}
         for name, inner in kind.values():
@@ -269,7 +269,7 @@ UNREGISTER_CUDA_MEMORY = Operation(
     path_of_all="/v2/cudasharedmemory/unregister",
 )
 MODEL_INFER = Operation("ModelInfer", "POST", "{model}/infer", _MODEL)
-"""Its contents are read by ``inference_grpc`` and ``inference_http``."""
+"""``grpc_server`` and ``http_server`` read its contents."""
 MODEL_STREAM_INFER = Operation("ModelStreamInfer", "", "")
 
 OPERATIONS = (
@@ -292,26 +292,26 @@ OPERATIONS = (
     UNREGISTER_CUDA_MEMORY,
 )
 BY_METHOD: Mapping[str, Operation] = MappingProxyType({one.method: one for one in OPERATIONS})
-"""By the name that ``grpc_calls.Call.method`` gives."""
+"""By ``grpc.server.Call.method``."""
 
 
 class NoRoute(ValueError):
-    """Nothing is served there.  The text is one line."""
+    """No operation has this path and verb.  The text is one line."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
-        """Of HTTP: 404, or 405 where another verb would do."""
+        """HTTP's status: 404, or 405 if the path has another verb."""
 
 
 class Route(NamedTuple):
     operation: Operation
     named: Mapping[str, str]
-    """The arguments that the path names."""
+    """The arguments in the path."""
 
 
 def route(verb: str, target: str) -> Route:
-    """What a request over HTTP is for.  Raises ``NoRoute``."""
+    """The operation of a request over HTTP.  Raises ``NoRoute``."""
     return (_route if len(target) <= _LONGEST_REMEMBERED else _route.__wrapped__)(verb, target)
 
 
@@ -332,12 +332,12 @@ def _route(verb: str, target: str) -> Route:
         verbs.append(operation.verb)
     shown = one_line(target, 100)
     if verbs:
-        raise NoRoute(405, f"{verb} {shown}: {verbs[0]} it")
-    raise NoRoute(404, f"{shown}: there is nothing")
+        raise NoRoute(405, f"{verb} {shown}: use {verbs[0]}")
+    raise NoRoute(404, f"{shown}: not found")
 
 
 def _patterns() -> Sequence[tuple[list[str], Operation]]:
-    """Those with fewer arguments first: what is named as such is not taken for an argument."""
+    """Paths with fewer arguments first, so that a literal step takes precedence over an argument."""
     models = ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
     found = [
         (path.replace("{model}", model).split("/"), operation)

@@ -1,7 +1,7 @@
-"""The protobuf wire format: fields of a message as bytes and back, by a table of its fields.
+"""The protobuf wire format: converts between a message's bytes and its fields, by a schema.
 
-Knows varints, lengths and nesting; must not know any message.  It stands in for the protobuf package, whose messages
-cost more than all the rest of a request.  Source: the "Encoding" page of the Protocol Buffers documentation.
+Handles varints, lengths and nesting.  Does not depend on any particular message.  It replaces the protobuf package,
+whose messages cost more than the rest of a request.  Source: the "Encoding" page of the Protocol Buffers documentation.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Buffer = bytes | memoryview
 
 
 def varint(value: int) -> bytes:
-    """A number of 0 to 2^64-1."""
+    """Encode a number from 0 to 2^64-1; raises ``ValueError`` for any other."""
     if not 0 <= value < 1 << 64:
-        raise ValueError(f"{value} is no unsigned number of 64 bits")
+        raise ValueError(f"{value} is not an unsigned number of 64 bits")
     parts = bytearray()
     while value > 0x7F:
         parts.append(value & 0x7F | 0x80)
@@ -34,16 +34,17 @@ def varint(value: int) -> bytes:
 
 
 def number_field(number: int, value: int) -> bytes:
-    """A field of an integer or bool; negative ones as two's complement of 64 bits."""
+    """A field of an integer or bool; negative numbers in two's complement of 64 bits."""
     return varint(number << 3 | VARINT) + varint(value & (1 << 64) - 1)
 
 
 def bytes_head(number: int, length: int) -> bytes:
-    """What stands before the ``length`` bytes of a string, bytes or message field."""
+    """The bytes before the value of a string, bytes or message field of ``length`` bytes."""
     return varint(number << 3 | LENGTH) + varint(length)
 
 
 def bytes_field(number: int, value: Buffer) -> bytes:
+    """A field of bytes or of an encoded message."""
     return bytes_head(number, len(value)) + value
 
 
@@ -53,6 +54,7 @@ def numbers_field(number: int, values: Iterable[int]) -> bytes:
 
 
 def text_field(number: int, value: str) -> bytes:
+    """A field of a string."""
     return bytes_field(number, value.encode())
 
 
@@ -65,19 +67,19 @@ class Field(NamedTuple):
     number: int
     wire_type: int
     value: int | Buffer
-    """A number, or the bytes of a field with a length (8 or 4 for the fixed ones)."""
+    """The number of a varint; otherwise the bytes (8 or 4 of a fixed field)."""
     first: int
-    """Where the value starts in the message."""
+    """Start of the value in the message."""
 
 
 def fields(message: Buffer, most: int = _MOST_FIELDS) -> Iterator[Field]:
-    """The fields in their order; bytes are views of ``message``.  Raises ``ProtocolError`` where it breaks off, or has
-    more than ``most`` of them: each takes its time."""
+    """The fields in order; bytes are views of ``message``.  Raises ``ProtocolError`` if the message is cut short, or
+    has more than ``most`` fields (each takes time)."""
     view, at, end = memoryview(message), 0, len(message)
     while at < end:
         most -= 1
         if most < 0:
-            raise ProtocolError("a protobuf message of too many fields")
+            raise ProtocolError("a protobuf message with too many fields")
         tag, at = _read_varint(view, at)
         number, wire_type = tag >> 3, tag & 7
         if not number:
@@ -122,7 +124,7 @@ list of one kind is a repeated field."""
 
 @dataclass(frozen=True)
 class MapOf:
-    """The kind of a map from texts to messages."""
+    """The kind of a map from strings to messages."""
 
     schema: Schema
 
@@ -130,11 +132,11 @@ class MapOf:
 def decode(message: Buffer, schema: Schema, depth: int = 0) -> dict[str, Any]:
     """A message as a dictionary.  Raises ``ProtocolError``.
 
-    Fields that did not come have protobuf's default, which is None for a message.  Of a field that is not repeated and
-    yet comes again the last counts.
+    Missing fields have protobuf's default, which is None for a message.  If a field that is not repeated occurs
+    several times, the last one counts.
     """
     if depth > _MOST_DEPTH:
-        raise ProtocolError("a protobuf message nested too deep")
+        raise ProtocolError("a protobuf message nested too deeply")
     found: dict[str, Any] = {name: default(kind) for name, kind in schema.values()}
     for field in fields(message):
         if field.number not in schema:
@@ -155,7 +157,7 @@ def decode(message: Buffer, schema: Schema, depth: int = 0) -> dict[str, Any]:
 def encode(schema: Schema, message: Mapping[str, Any]) -> bytes:
     """A dictionary as a message, its fields in the order of their numbers.  Raises ``ValueError``.
 
-    What is missing, None or protobuf's default is left out; a message that is there and empty is not.
+    Values that are missing, None or protobuf's default are left out; empty messages are not.
     """
     return b"".join(_encoded(number, *schema[number], message) for number in sorted(schema))
 
@@ -182,7 +184,7 @@ def _field(number: int, name: str, kind: Any, value: Any) -> bytes:
         return number_field(number, value)
     if isinstance(kind, tuple):
         if value not in kind:
-            raise ValueError(f"{name} is {value!r}, which is none of {', '.join(kind)}")
+            raise ValueError(f"{name} is {value!r}, not one of {', '.join(kind)}")
         return number_field(number, kind.index(value))
     if isinstance(kind, Mapping):
         return bytes_field(number, encode(kind, value))
@@ -196,7 +198,7 @@ def _is_negative_zero(value: Any) -> bool:
 
 
 def default(kind: Any) -> Any:
-    """What a field of this kind is where it did not come."""
+    """The value of a missing field of this kind."""
     if isinstance(kind, list):
         return []
     if isinstance(kind, tuple):
@@ -209,7 +211,7 @@ def default(kind: Any) -> Any:
 def _value(field: Field, name: str, kind: Any, depth: int) -> Any:
     if kind in (int, bool):
         if not isinstance(field.value, int):
-            raise ProtocolError(f"protobuf field {name} is no number")
+            raise ProtocolError(f"protobuf field {name} is not a number")
         return _signed(field.value, kind)
     if isinstance(kind, tuple):
         place = _value(field, name, int, depth)
@@ -227,7 +229,7 @@ def _value(field: Field, name: str, kind: Any, depth: int) -> Any:
     try:
         return bytes(content).decode()
     except UnicodeDecodeError:
-        raise ProtocolError(f"protobuf field {name} is no text") from None
+        raise ProtocolError(f"protobuf field {name} is not text") from None
 
 
 def _packed(field: Field, name: str, kind: Any) -> list[Any]:
@@ -242,7 +244,7 @@ def _packed(field: Field, name: str, kind: Any) -> list[Any]:
 
 
 def _signed(value: int, kind: Any) -> Any:
-    """Enough for int64 and bool; unsigned numbers above 2^63 do not occur in what is read here."""
+    """A number as int64 or bool.  The messages read here contain no unsigned numbers above 2^63."""
     return kind(value - (1 << 64) if value >> 63 else value)
 
 

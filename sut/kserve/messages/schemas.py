@@ -1,7 +1,6 @@
-"""What a server tells of a model, as tables of fields: its tensors, its configuration, its statistics.
+"""The fields of the messages that describe a model: its tensors, its configuration, its statistics.
 
-Knows names and numbers; must not know who asks.  Sources: Triton's model_config.proto and grpc_service.proto, whose
-JSON has the fields in the order that they have here.
+Sources: Triton's model_config.proto and grpc_service.proto, whose JSON has the fields in this order.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ CONFIG_TYPES = (
 
 
 def config_type(datatype: str) -> str:
-    """What a configuration calls a datatype of the protocol."""
+    """The name in a configuration of a datatype of the protocol."""
     return "TYPE_STRING" if datatype == "BYTES" else f"TYPE_{datatype}"
 
 

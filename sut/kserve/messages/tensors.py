@@ -1,6 +1,6 @@
-"""Tensors as the KServe v2 protocol names and lays them out, and what a model takes and gives.
+"""Tensors of the KServe v2 protocol: datatypes, shapes and raw contents, and the inputs and outputs of a model.
 
-Knows datatypes, shapes and raw contents; must not know how they travel.
+Does not depend on how tensors travel.
 Source: KServe's "Open Inference Protocol (v2)" and Triton's binary tensor extension.
 """
 
@@ -31,27 +31,26 @@ DATATYPES: Mapping[str, np.dtype[Any]] = {
     "FP16": np.dtype("<f2"),
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
-    "BF16": np.dtype("<u2"),  # numpy has no bfloat16: its bits
+    "BF16": np.dtype("<u2"),  # numpy has no bfloat16; these are its bits
 }
-"""Datatypes of a fixed size.  BYTES, whose elements are of any length, is the one besides."""
-
+"""Datatypes of a fixed size.  The only other datatype is BYTES, whose elements have any length."""
 
 MOST_DIMENSIONS = 32
 MOST_ELEMENTS_OF_BYTES = 1 << 20
-"""Of a BYTES tensor that is checked: finding its elements takes time for each."""
+"""The most elements of a BYTES tensor that is checked: finding them takes time for each."""
 _MOST_ELEMENTS = 1 << 60
 
 
 class TensorError(ValueError):
-    """A tensor that is not what it should be.  The text is one line and says what was expected."""
+    """A tensor is wrong.  The text is one line and says what was expected."""
 
 
 class Tensor(NamedTuple):
-    """One tensor's contents as they travel: row-major, little-endian; BYTES elements each behind a 4-byte length."""
+    """One tensor's contents as they travel: row-major, little-endian; each BYTES element follows a 4-byte length."""
 
     shape: Shape
     data: bytes | memoryview
-    """A view is one of single bytes."""
+    """A view has items of one byte."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class TensorSpec:
     name: str
     datatype: str
     shape: Shape
-    """Of one sample, without the batch; -1 where any size will do."""
+    """Of one sample, without the batch; -1 for any size."""
 
     def __post_init__(self) -> None:
         if self.datatype not in DATATYPES and self.datatype != "BYTES":
@@ -73,38 +72,38 @@ class TensorSpec:
     def fits(self, shape: Shape) -> bool:
         """Whether a sample may have this shape."""
         return len(shape) == len(self.shape) and all(
-            asked in (-1, size) for asked, size in zip(self.shape, shape, strict=True)
+            declared in (-1, size) for declared, size in zip(self.shape, shape, strict=True)
         )
 
 
 @dataclass(frozen=True)
 class ModelInterface:
-    """What a model on a server takes and gives."""
+    """The inputs and outputs of a model on a server."""
 
     name: str
     version: str
-    """Empty: whichever the server serves."""
+    """Empty: the server chooses."""
     platform: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int
-    """0 where the model does not batch: a request's tensors then have no batch dimension."""
+    """0: the model does not batch, and a request's tensors have no batch dimension."""
 
 
 def as_tensor(array: npt.NDArray[Any], spec: TensorSpec) -> Tensor:
-    """An array of one sample as contents for ``spec``.  Raises ``TensorError`` for another shape or datatype."""
+    """The contents of ``spec`` for one sample, from an array.  Raises ``TensorError`` for another shape or datatype."""
     if not spec.fits(array.shape):
-        raise TensorError(f"{spec} was given the shape [{','.join(map(str, array.shape))}]")
+        raise TensorError(f"{spec} received the shape [{','.join(map(str, array.shape))}]")
     if spec.datatype == "BYTES":
         return Tensor(array.shape, pack_bytes(array.reshape(-1).tolist()))
     wanted = DATATYPES[spec.datatype]
     if array.dtype != wanted:
-        raise TensorError(f"{spec} was given {array.dtype}: {wanted} is wanted")
+        raise TensorError(f"{spec} received {array.dtype}; it needs {wanted}")
     return Tensor(array.shape, np.ascontiguousarray(array).tobytes())
 
 
 def as_array(datatype: str, shape: Sequence[int], data: bytes | memoryview) -> npt.NDArray[Any]:
-    """Contents as an array of ``shape``; BYTES give an object array of ``bytes``.  Raises ``TensorError``."""
+    """Contents as an array of ``shape``; BYTES become an object array of ``bytes``.  Raises ``TensorError``."""
     check_size(datatype, shape, data)
     if datatype == "BYTES":
         array = np.empty(math.prod(shape), np.object_)
@@ -114,14 +113,14 @@ def as_array(datatype: str, shape: Sequence[int], data: bytes | memoryview) -> n
 
 
 def count_elements(shape: Sequence[int]) -> int:
-    """How many elements a shape has.  Raises ``TensorError`` for one that no tensor can have."""
+    """The number of elements of a shape.  Raises ``TensorError`` for an impossible shape."""
     if len(shape) > MOST_DIMENSIONS:
-        raise TensorError(f"a tensor of {len(shape)} dimensions where at most {MOST_DIMENSIONS} are taken")
+        raise TensorError(f"a tensor of {len(shape)} dimensions; at most {MOST_DIMENSIONS} are accepted")
     if min(shape, default=0) < 0:
         raise TensorError(f"a tensor of shape {str(list(shape))[:200]}")
     elements = math.prod(shape)
     if elements > _MOST_ELEMENTS:
-        raise TensorError(f"a tensor of shape {str(list(shape))[:200]}: no memory holds that")
+        raise TensorError(f"a tensor of shape {str(list(shape))[:200]}: more than memory can hold")
     return elements
 
 
@@ -130,47 +129,44 @@ def check_size(datatype: str, shape: Sequence[int], data: bytes | memoryview) ->
     elements = count_elements(shape)
     if datatype == "BYTES":
         if len(data) // 4 > MOST_ELEMENTS_OF_BYTES < elements:
-            raise TensorError(f"a BYTES tensor of {elements} elements where at most {MOST_ELEMENTS_OF_BYTES} are taken")
+            raise TensorError(f"a BYTES tensor of {elements} elements; at most {MOST_ELEMENTS_OF_BYTES} are accepted")
         found = _count_bytes(data, most=max(elements, MOST_ELEMENTS_OF_BYTES))
         if found != elements:
-            raise TensorError(f"{found} elements where a BYTES tensor of shape {list(shape)} has {elements}")
+            raise TensorError(f"{found} elements; a BYTES tensor of shape {list(shape)} has {elements}")
         return
     if datatype not in DATATYPES:
         raise TensorError(f"a tensor of the unknown datatype {datatype[:40]!r}")
     wanted = elements * DATATYPES[datatype].itemsize
     if len(data) != wanted:
-        raise TensorError(f"{len(data)} bytes where a {datatype} tensor of shape {list(shape)} has {wanted}")
+        raise TensorError(f"{len(data)} bytes; a {datatype} tensor of shape {list(shape)} has {wanted}")
 
 
 def pack_bytes(elements: Iterable[bytes | str]) -> bytes:
-    """The contents of a BYTES tensor: each element behind its length.  Raises ``TensorError`` for other elements."""
+    """The contents of a BYTES tensor: each element after its length.  Raises ``TensorError`` for other elements."""
     parts: list[bytes] = []
     for element in elements:
         try:
             raw = element.encode() if isinstance(element, str) else element
         except UnicodeEncodeError:
-            raise TensorError(f"an element that is no text: {element!r}") from None
+            raise TensorError(f"an element that is not text: {element!r}") from None
         if not isinstance(raw, bytes):
-            raise TensorError(f"a BYTES tensor has bytes or strings as elements, not {type(element).__name__}")
+            raise TensorError(f"a BYTES tensor needs bytes or strings as elements, not {type(element).__name__}")
         parts += (struct.pack("<I", len(raw)), raw)
     return b"".join(parts)
 
 
 def unpack_bytes(data: bytes | memoryview) -> list[bytes]:
-    """The elements of a BYTES tensor.  Raises ``TensorError`` where a length runs over the end."""
-    elements = []
-    for first, last in _elements_of_bytes(data):
-        elements.append(bytes(data[first:last]))
-    return elements
+    """The elements of a BYTES tensor.  Raises ``TensorError`` if a length runs past the end."""
+    return [bytes(data[first:last]) for first, last in _elements_of_bytes(data)]
 
 
 def _count_bytes(data: bytes | memoryview, most: int) -> int:
-    """How many elements of a BYTES tensor there are, up to one more than ``most``."""
+    """The number of elements of a BYTES tensor; counting stops at ``most`` + 1."""
     return sum(1 for _ in itertools.islice(_elements_of_bytes(data), most + 1))
 
 
 def _elements_of_bytes(data: bytes | memoryview) -> Iterator[tuple[int, int]]:
-    """Where each element starts and ends."""
+    """The start and end of each element."""
     at, end = 0, len(data)
     while at < end:
         if at + 4 > end:
@@ -184,7 +180,7 @@ def _elements_of_bytes(data: bytes | memoryview) -> Iterator[tuple[int, int]]:
 
 
 def check_tensor(what: str, datatype: str, shape: Sequence[int], data: bytes | memoryview | None) -> None:
-    """As ``check_size``; the error's text names ``what`` it is.  Without data: whether there can be such a tensor."""
+    """Like ``check_size``, with ``what`` in the error's text.  Without data, check only datatype and shape."""
     try:
         if data is not None:
             check_size(datatype, shape, data)
@@ -201,15 +197,15 @@ def from_json_values(values: Any, datatype: str) -> bytes:
     flat = _flat(values)
     if datatype == "BYTES":
         if not all(isinstance(value, str) for value in flat):
-            raise TensorError("a BYTES tensor has an element that is no string")
+            raise TensorError("a BYTES tensor has an element that is not a string")
         return pack_bytes(flat)
     kinds = set(map(type, flat))
     if datatype not in DATATYPES or not kinds <= {int, float, bool}:
-        raise TensorError(f"a tensor of {datatype} has an element that is no number")
+        raise TensorError(f"a tensor of {datatype} has an element that is not a number")
     if datatype == "BF16":
-        raise TensorError("a tensor of BF16 as a list of numbers: only its bits can be read")
+        raise TensorError("a tensor of BF16 cannot be a list of numbers: send its bits as binary data")
     if DATATYPES[datatype].kind not in "f" and float in kinds and any(value % 1 for value in flat):
-        raise TensorError(f"a tensor of {datatype} has an element that is no whole number")
+        raise TensorError(f"a tensor of {datatype} has an element that is not an integer")
     try:
         with np.errstate(over="raise", invalid="raise"):
             return np.array(flat, DATATYPES[datatype]).tobytes()
@@ -222,27 +218,27 @@ def from_json_values(values: Any, datatype: str) -> bytes:
 def to_json_values(
     datatype: str, shape: Sequence[int], data: bytes | memoryview
 ) -> npt.NDArray[np.generic] | list[str]:
-    """The elements as JSON has them, flat: numbers in an array, and of such a type that their text tells all of them.
+    """The elements for JSON, flat: an array of numbers, or strings.  Floats become doubles, so that no digit is lost.
 
-    Raises ``TensorError`` for what it can not say.
+    Raises ``TensorError`` for elements that JSON cannot express.
     """
     check_size(datatype, shape, data)
     if datatype == "BF16":
-        raise TensorError("BF16 can not be told in JSON: ask for binary data")
+        raise TensorError("BF16 cannot be sent in JSON: request binary data")
     if datatype == "BYTES":
         try:
             return [element.decode() for element in unpack_bytes(data)]
         except UnicodeDecodeError:
-            raise TensorError("an element that is no text can not be told in JSON: ask for binary data") from None
+            raise TensorError("an element that is not text cannot be sent in JSON: request binary data") from None
     values = np.frombuffer(data, DATATYPES[datatype])
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise TensorError("NaN and infinity can not be told in JSON: ask for binary data")
-    # As double: the least digits of a FP32 are enough for it, but not for who reads them as JSON's numbers are read.
+        raise TensorError("NaN and infinity cannot be sent in JSON: request binary data")
+    # The shortest digits of an FP32 identify it, but readers parse JSON numbers as doubles.
     return values.astype(np.float64) if values.dtype.kind == "f" else values
 
 
 def _flat(values: Any) -> list[Any]:
-    """The values of lists in lists, in their order."""
+    """The values of nested lists, in order."""
     flat: list[Any] = values if isinstance(values, list) else [values]
     while (kinds := set(map(type, flat))) == {list}:
         flat = list(itertools.chain.from_iterable(flat))

@@ -1,7 +1,7 @@
-"""Tensors that come as lists of typed numbers (InferTensorContents), made into raw contents.
+"""Converts tensors from lists of typed numbers (InferTensorContents) to raw contents.
 
-Knows which of the lists is which datatype's; must not know requests.  Raw contents are what fast clients send; these
-are what some others do.  Source: KServe's open_inference_grpc.proto.
+Handles the list of each datatype.  Does not depend on requests.  Fast clients send raw contents; some others send
+these lists.  Source: KServe's open_inference_grpc.proto.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _LONGEST_VARINT = 10
 
 
 def typed_contents(what: str, datatype: str, shape: Sequence[int], message: Buffer) -> bytes:
-    """Raw contents of an InferTensorContents.  ``what`` names the tensor in an error's text.
+    """The raw contents of an InferTensorContents.  ``what`` names the tensor in an error's text.
 
-    Raises ``TensorError`` unless it holds exactly the elements of ``shape``, in the list of the datatype, and
-    ``ProtocolError`` for what is no such message.
+    Raises ``TensorError`` unless ``message`` holds exactly the elements of ``shape``, in the list of the datatype, and
+    ``ProtocolError`` for any other message.
     """
     wanted = _FIELDS.get(datatype)
     if wanted is None:
@@ -78,18 +78,18 @@ def _as_buffer(value: int | Buffer) -> Buffer:
 
 def _reals(data: Buffer, dtype: str) -> npt.NDArray[Any]:
     if len(data) % np.dtype(dtype).itemsize:
-        raise ProtocolError("packed numbers that end within one")
+        raise ProtocolError("packed numbers end within a number")
     return np.frombuffer(data, dtype)
 
 
 def _varints(data: Buffer) -> npt.NDArray[np.uint64]:
-    """Packed varints: each is the sum of its bytes' lower 7 bits, shifted by 7 for each byte before."""
+    """Packed varints: each is the sum of its bytes' lower 7 bits, shifted by 7 more for each byte."""
     octets = np.frombuffer(data, np.uint8)
     if not len(octets):
         return np.empty(0, np.uint64)
     lasts = np.flatnonzero(octets < 0x80)
     if not len(lasts) or lasts[-1] != len(octets) - 1:
-        raise ProtocolError("packed numbers that end within one")
+        raise ProtocolError("packed numbers end within a number")
     firsts = np.concatenate(([0], lasts[:-1] + 1))
     lengths = lasts - firsts + 1
     if lengths.max() > _LONGEST_VARINT:
@@ -99,13 +99,13 @@ def _varints(data: Buffer) -> npt.NDArray[np.uint64]:
 
 
 def _narrowed(what: str, datatype: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The numbers as the datatype has them.  Raises ``TensorError`` where one does not fit."""
+    """The numbers in the datatype.  Raises ``TensorError`` if a number does not fit."""
     dtype = DATATYPES[datatype]
     if array.dtype == dtype:
         return array
     if dtype.kind in "ib":
-        array = array.astype(np.int64)  # negative ones are told in two's complement of 64 bits
+        array = array.astype(np.int64)  # negative numbers come as two's complement of 64 bits
     narrowed = array.astype(dtype)
     if (narrowed != array).any():
-        raise TensorError(f"{what}: a number that is none of {datatype}")
+        raise TensorError(f"{what}: a number that does not fit in {datatype}")
     return narrowed

@@ -14,7 +14,8 @@ from typing import Any
 from drumfire.sut.kserve.errors import ProtocolError, ServerError
 from drumfire.sut.kserve.http1.connection import Response, build_request
 from drumfire.sut.kserve.messages.exchange import Failure
-from drumfire.sut.kserve.messages.grpc_client import Answer, Calls, Status, framed
+from drumfire.sut.kserve.grpc.client import CallResult, Calls
+from drumfire.sut.kserve.grpc.framing import Status, framed
 from drumfire.sut.kserve.messages.http_client import HttpExchange, error_text
 from drumfire.sut.kserve.messages.operations import Operation
 from drumfire.sut.remote.endpoint import Endpoint, Security
@@ -108,7 +109,7 @@ class Client:
         return head, body
 
     def _read(self, operation: Operation, event: Any) -> dict[str, Any]:
-        if isinstance(event, Answer):
+        if isinstance(event, CallResult):
             if event.message is None:
                 reason = event.failure.reason if event.failure is not None else "no reply"
                 unsupported = operation.optional and event.status == Status.UNIMPLEMENTED

@@ -36,7 +36,8 @@ from drumfire.sut.kserve.http2.frames import (
 )
 from drumfire.sut.kserve.http2.intake import STREAM_WINDOW
 from drumfire.sut.kserve.messages.exchange import Failure, Part
-from drumfire.sut.kserve.messages.grpc_client import Calls, GrpcChannel, GrpcMessages
+from drumfire.sut.kserve.grpc.client import Calls
+from drumfire.sut.kserve.messages.grpc_client import GrpcChannel, GrpcMessages
 from drumfire.sut.kserve.messages.grpc_server import GrpcInference
 from drumfire.sut.kserve.messages.inference import AnswerOutput, InferAnswer
 from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorSpec
