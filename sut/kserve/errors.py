@@ -1,24 +1,24 @@
-"""What can go wrong between a client and a server.  Each text is one line."""
+"""Errors between a client and a server.  Each text is one line."""
 
 from __future__ import annotations
 
 
 class ProtocolError(ValueError):
-    """The peer broke the protocol: the connection can not go on."""
+    """The peer broke the protocol: the connection cannot be used any more."""
 
 
 class HeadTooLarge(ProtocolError):
-    """More bytes before a message's body than are taken."""
+    """A message's head exceeds the limit."""
 
 
 class BodyTooLarge(ProtocolError):
-    """A larger message than is taken."""
+    """A message's body exceeds the limit."""
 
 
 class ServerError(RuntimeError):
-    """The server can not be reached, or refuses what it was asked.  The text names the mend."""
+    """The server cannot be reached, or refuses a request.  The text names the fix."""
 
 
 def one_line(text: str, most: int = 500) -> str:
-    """What a peer said, fit for a report: one line, nothing that a terminal would obey, at most so many characters."""
-    return " ".join("".join(one if one.isprintable() else " " for one in text[: 2 * most]).split())[:most]
+    """A peer's text, safe to print: one line of printable characters, at most ``most`` of them."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text[: 2 * most]).split())[:most]

@@ -24,7 +24,7 @@ import h2.errors
 import h2.events
 import h2.settings
 
-from drumfire.sut.kserve.http2.client import frame
+from drumfire.sut.kserve.http2.frames import frame
 from drumfire.sut.kserve.messages.protobuf import bytes_field, fields, numbers_field, text_field
 
 GOAWAY, RST_STREAM = 7, 3

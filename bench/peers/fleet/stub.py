@@ -40,7 +40,7 @@ from drumfire.sut.kserve.http2.frames import (
     frame,
     settings,
 )
-from drumfire.sut.kserve.http2.server import header_block
+from drumfire.sut.kserve.http2.header_block import header_block
 from drumfire.sut.kserve.messages import operations
 from drumfire.sut.kserve.messages.grpc_server import GrpcInference
 from drumfire.sut.kserve.messages.inference import AnswerOutput, InferAnswer

@@ -1,1 +1,1 @@
-"""gRPC on HTTP/2 without I/O: calls and their framing."""
+"""gRPC on HTTP/2 without I/O, for both sides of a connection."""

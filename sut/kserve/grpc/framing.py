@@ -1,6 +1,6 @@
-"""What gRPC puts around the messages of a call: the service's path, a prefix, a status.
+"""The parts of gRPC around messages that both sides share: the service's path, the prefix, the status.
 
-Knows these words of gRPC, which both ends share; must not know calls or connections.
+Does not depend on calls or connections.
 Source: "gRPC over HTTP2" and "Status codes and their use in gRPC" of the gRPC documentation.
 """
 
@@ -12,7 +12,7 @@ from drumfire.sut.kserve.messages.exchange import Buffer
 
 SERVICE = "/inference.GRPCInferenceService/"
 PREFIX_BYTES = 5
-"""Before each message: whether it is compressed (1 byte) and its length (4 bytes)."""
+"""Each message follows a compression flag (1 byte) and its length (4 bytes, big-endian)."""
 
 
 class Status(enum.IntEnum):
@@ -38,10 +38,10 @@ class Status(enum.IntEnum):
 
 
 def prefix(size: int) -> bytes:
-    """What stands before a message of ``size`` bytes in a stream."""
+    """The prefix of an uncompressed message of ``size`` bytes."""
     return b"\0" + size.to_bytes(4, "big")
 
 
 def framed(message: Buffer) -> bytes:
-    """A message as it stands in a stream."""
+    """A message with its prefix."""
     return prefix(len(message)) + message

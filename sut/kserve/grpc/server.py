@@ -1,6 +1,6 @@
-"""gRPC calls on one HTTP/2 connection, seen from their server: bytes in, calls out, and answers back.
+"""gRPC calls on one HTTP/2 connection, seen from the server: bytes in, calls out, and answers back.
 
-Knows gRPC's framing, metadata, status and deadlines; must not know sockets, nor what messages mean.
+Handles gRPC's framing, metadata, status and deadlines.  Does not depend on sockets or on what the messages mean.
 Source: "gRPC over HTTP2" of the gRPC documentation.
 """
 
@@ -16,48 +16,49 @@ from typing import NamedTuple, TypeAlias, cast
 from drumfire.sut.kserve.errors import one_line
 from drumfire.sut.kserve.grpc.framing import PREFIX_BYTES, Status, prefix
 from drumfire.sut.kserve.http2.frames import DATA, HEADERS, REQUEST, RESET, Headers
-from drumfire.sut.kserve.http2.server import Envelope, ServerConnection, header_block
+from drumfire.sut.kserve.http2.header_block import Envelope, header_block
+from drumfire.sut.kserve.http2.server import ServerConnection
 from drumfire.sut.kserve.messages.exchange import MAX_MESSAGE_BYTES, Buffer
 from drumfire.sut.kserve.messages.operations import MODEL_STREAM_INFER, OPERATIONS
 
 
 @dataclass(frozen=True)
 class CallLimits:
-    """What one connection may take.  Of requests that are not whole it holds at most ``max_message`` bytes and
-    256 KiB for each of ``max_streams``."""
+    """Limits of one connection.  It holds at most ``max_message`` bytes of incomplete requests, plus 256 KiB for each
+    of ``max_streams``."""
 
     max_message: int = MAX_MESSAGE_BYTES
     """Bytes of one request."""
     max_streams: int = 256
-    """Calls at a time."""
+    """Concurrent calls."""
     max_waiting: int = 64 << 20
-    """While more bytes than these of answers wait for a client that does not read, its further calls are refused."""
+    """Bytes of answers that a slow client may leave unread before its further calls are refused."""
 
 
 class Call(NamedTuple):
-    """A message to be answered: a unary call's, or one of a stream's."""
+    """A message to answer: the only message of a unary call, or one message of a stream."""
 
     stream: int
-    """Names the call, on this connection."""
+    """Identifies the call on this connection."""
     method: str
-    """As in ``operations.BY_METHOD``: "ModelInfer", say."""
+    """As in ``operations.BY_METHOD``, for example "ModelInfer"."""
     message: Buffer
     metadata: Mapping[str, str]
-    """By lower-case name; the values of a repeated one are joined by ","."""
+    """By lower-case name; the values of a repeated name are joined by ","."""
     timeout_s: float | None
-    """What the client allows, counted from when it sent the call."""
+    """The client's timeout, counted from when it sent the call."""
     streaming: bool
-    """Answer with ``send``, and ``finish`` after the ``EndOfStream``; otherwise with ``respond``."""
+    """True: answer with ``send``, and ``finish`` after ``EndOfStream``.  False: answer with ``respond``."""
 
 
 class Cancelled(NamedTuple):
-    """The client gave the call up: what is said to it now is dropped.  It may be one of which nothing was told."""
+    """The client cancelled the call: its answers are dropped.  The call may never have been reported."""
 
     stream: int
 
 
 class EndOfStream(NamedTuple):
-    """The client will send no more messages on this stream; it awaits answers and ``finish``."""
+    """The client will send no more messages on this stream; it still expects answers and ``finish``."""
 
     stream: int
 
@@ -68,8 +69,8 @@ CallEvent: TypeAlias = Call | Cancelled | EndOfStream
 class ServedCalls:
     """The calls of one connection.
 
-    A call ends with ``respond``, ``finish`` or ``fail``; after that, or after ``Cancelled``, whatever is said to it
-    is dropped, so that nobody need ask whether it is still there.
+    A call ends with ``respond``, ``finish``, ``fail`` or ``Cancelled``; anything sent to it after that is dropped, so
+    the user need not check whether it is still open.
     """
 
     def __init__(self, limits: CallLimits | None = None) -> None:
@@ -80,24 +81,23 @@ class ServedCalls:
             largest_body=self._limits.max_message + PREFIX_BYTES,
         )
         self.out = self._connection.out
-        """What must be written, in this order; whoever writes it empties the list (and keeps the list itself)."""
+        """Bytes to write, in order; the writer empties the list (and keeps the list itself)."""
         self._open: dict[int, _Open] = {}
-        """The streams whose calls are known to the user, or have not come whole; but no call that came whole at once:
-        there are too many of those."""
+        """Streams and incomplete unary calls.  Unary calls that arrived whole are too many to be kept here."""
 
     @property
     def open_calls(self) -> int:
-        """Calls that have not ended, those included that have not come whole, or whose answers wait."""
+        """Calls that have not ended, including incomplete ones and those whose answers wait to be sent."""
         return self._connection.streams
 
     @property
     def buffered_out(self) -> int:
-        """Bytes of answers that wait in here: in ``out``, and for the client to read on."""
+        """Bytes of answers held here: in ``out``, and behind the client's windows."""
         return self._connection.waiting + sum(map(len, self.out))
 
     @property
     def buffered_in(self) -> int:
-        """Bytes held of requests that are not whole."""
+        """Bytes held of incomplete requests."""
         return self._connection.buffered + self._connection.held
 
     @property
@@ -106,82 +106,82 @@ class ServedCalls:
         return self._connection.closed and not self._connection.streams
 
     def receive(self, data: bytes) -> list[CallEvent]:
-        """Take what was read.  Raises ``ProtocolError``: write ``out`` and close the connection."""
-        happenings: list[CallEvent] = []
+        """Process what was read.  Raises ``ProtocolError``: write ``out`` and close the connection."""
+        events: list[CallEvent] = []
         max_message, connection = self._limits.max_message, self._connection
         for kind, stream, value, ended in connection.receive(data):
             if kind is REQUEST:
-                asked, body = cast(tuple[_Asked, Buffer], value)
+                head, body = cast(tuple[_CallHead, Buffer], value)
                 size = len(body) - PREFIX_BYTES
                 if (
-                    asked.is_unary
+                    head.is_unary
                     and 0 <= size <= max_message
-                    and int.from_bytes(body[:PREFIX_BYTES], "big") == size  # the byte before: not compressed
+                    and int.from_bytes(body[:PREFIX_BYTES], "big") == size  # with the compression flag: must be 0
                     and connection.waiting <= self._limits.max_waiting
                 ):
                     message = body[PREFIX_BYTES:]
-                    happenings.append(Call(stream, asked.method, message, asked.metadata, asked.timeout_s, False))
-                elif self._begin(stream, asked):
-                    self._take(stream, body, True, happenings)
+                    events.append(Call(stream, head.method, message, head.metadata, head.timeout_s, False))
+                elif self._begin(stream, head):
+                    self._take(stream, body, True, events)
             elif kind is HEADERS:
-                if self._begin(stream, cast(_Asked, value)) and ended:
-                    self._take(stream, b"", True, happenings)
+                if self._begin(stream, cast(_CallHead, value)) and ended:
+                    self._take(stream, b"", True, events)
             elif kind is DATA:
-                self._take(stream, cast(Buffer, value), ended, happenings)
+                self._take(stream, cast(Buffer, value), ended, events)
             elif kind is RESET:
                 known = self._open.pop(stream, None)
-                if known is None or known.told:
-                    happenings.append(Cancelled(stream))
-        return happenings
+                if known is None or known.reported:
+                    events.append(Cancelled(stream))
+        return events
 
     def respond(self, stream: int, message: Buffer) -> None:
-        """The answer of a unary call; it ends."""
+        """Answer a unary call, which ends it."""
         if stream in self._open:
             del self._open[stream]
-        self._connection.respond(stream, _WELL, prefix(len(message)), message)
+        self._connection.respond(stream, _GOOD, prefix(len(message)), message)
 
     def send(self, stream: int, message: Buffer) -> None:
-        """One message on a stream."""
+        """Send one message on a stream."""
         known = self._open.get(stream)
         if known is not None:
             if not known.begun:
                 known.begun = True
-                self._connection.begin(stream, _WELL.head)
+                self._connection.begin(stream, _GOOD.head)
             self._connection.send(stream, prefix(len(message)), message)
 
     def finish(self, stream: int, status: int = 0, text: str = "") -> None:
-        """End a call, after what was sent on it."""
+        """End a call, after the messages sent on it."""
         known = self._open.pop(stream, None)
         if known is not None and known.begun:
-            self._connection.end(stream, _WELL.tail if not status else header_block(_status(status, text)))
+            self._connection.end(stream, _GOOD.tail if not status else header_block(_status(status, text)))
         else:
             self._connection.end(stream, header_block(_GOOD_HEAD + _status(status, text)))
 
     def fail(self, stream: int, status: int, text: str) -> None:
-        """End any call with a status of ``grpc_framing.Status`` and one line that the client reads."""
+        """End any call with a ``Status`` and one line of text for the client."""
         self.finish(stream, status, text)
 
     def drain(self) -> None:
-        """Tell the client to send no more calls; those that it sends before it hears that are still taken."""
+        """Tell the client to send no more calls; those that cross this message are still accepted."""
         self._connection.drain()
 
     def close(self) -> None:
-        """Tell the client that calls after those known are not taken, without waiting for it to hear."""
+        """Tell the client that later calls are not processed, without waiting for its confirmation."""
         self._connection.close()
 
-    def _begin(self, stream: int, asked: _Asked) -> bool:
-        """A call of which more than headers is looked at; False where it is refused at once."""
-        if asked.refusal is not None:
-            self._connection.end(stream, header_block(asked.refusal))
+    def _begin(self, stream: int, head: _CallHead) -> bool:
+        """Open a call; False if it is refused at once."""
+        if head.refusal is not None:
+            self._connection.end(stream, header_block(head.refusal))
             return False
         if self._connection.waiting > self._limits.max_waiting:
-            self.fail(stream, Status.RESOURCE_EXHAUSTED, "the answers on this connection are not read: read them first")
+            self.fail(stream, Status.RESOURCE_EXHAUSTED, "too many unread answers on this connection: read them first")
             return False
-        self._open[stream] = _Open(asked)
+        self._open[stream] = _Open(head)
         return True
 
-    def _take(self, stream: int, piece: Buffer, ended: bool, happenings: list[CallEvent]) -> None:
-        """What came of a call's messages."""
+    def _take(self, stream: int, piece: Buffer, ended: bool, events: list[CallEvent]) -> None:
+        """Process the next piece of a call's messages."""
         known = self._open.get(stream)
         if known is None:  # it has failed
             return
@@ -203,86 +203,86 @@ class ServedCalls:
                 message = piece[first:last]
             elif last < size:
                 message = bytes(memoryview(pending)[first:last])
-            else:  # it is nobody else's any more
+            else:  # ``pending`` is replaced below, so the view is safe
                 message = memoryview(pending)[first:].toreadonly()
-            self._give(stream, known, message, happenings)
+            self._give(stream, known, message, events)
             at = last
         if at == size:
             known.pending = bytearray()
         elif at or not pending:
             known.pending = bytearray(memoryview(source)[at:])
         if ended:
-            self._end(stream, known, happenings)
+            self._end(stream, known, events)
 
     def _accepts(self, stream: int, known: _Open, compressed: int, length: int) -> bool:
-        """Whether a message that begins so is taken; the call fails if not."""
+        """Check the prefix of a message; fail the call if it is not acceptable."""
         if compressed:
-            self.fail(stream, Status.UNIMPLEMENTED, "compressed messages are not taken: send them as they are")
+            self.fail(stream, Status.UNIMPLEMENTED, "compressed messages are not supported: send them uncompressed")
         elif length > self._limits.max_message:
             most = self._limits.max_message
-            self.fail(stream, Status.RESOURCE_EXHAUSTED, f"a message of {length} bytes where at most {most} are taken")
+            self.fail(stream, Status.RESOURCE_EXHAUSTED, f"a message of {length} bytes; at most {most} are accepted")
         elif known.message is not None:
-            self.fail(stream, Status.INTERNAL, f"more than one message in a call of {known.asked.method}")
+            self.fail(stream, Status.INTERNAL, f"more than one message in a call of {known.head.method}")
         else:
             return True
         return False
 
-    def _give(self, stream: int, known: _Open, message: Buffer, happenings: list[CallEvent]) -> None:
-        asked = known.asked
-        if asked.is_unary:
+    def _give(self, stream: int, known: _Open, message: Buffer, events: list[CallEvent]) -> None:
+        head = known.head
+        if head.is_unary:
             known.message = message  # until the client has ended the call
         else:
-            known.told = True
+            known.reported = True
             self._connection.release(stream, PREFIX_BYTES + len(message))
-            happenings.append(Call(stream, asked.method, message, asked.metadata, asked.timeout_s, True))
+            events.append(Call(stream, head.method, message, head.metadata, head.timeout_s, True))
 
-    def _end(self, stream: int, known: _Open, happenings: list[CallEvent]) -> None:
-        """The client has said all."""
-        asked = known.asked
+    def _end(self, stream: int, known: _Open, events: list[CallEvent]) -> None:
+        """Process the end of the client's messages."""
+        head = known.head
         if known.pending:
             self.fail(stream, Status.INTERNAL, "the call ends within a message")
-        elif not asked.is_unary:
-            known.told = True
-            happenings.append(EndOfStream(stream))
+        elif not head.is_unary:
+            known.reported = True
+            events.append(EndOfStream(stream))
         elif known.message is None:
-            self.fail(stream, Status.INTERNAL, f"a call of {asked.method} without a message")
+            self.fail(stream, Status.INTERNAL, f"a call of {head.method} without a message")
         else:
             del self._open[stream]
             self._connection.release(stream, PREFIX_BYTES + len(known.message))
-            happenings.append(Call(stream, asked.method, known.message, asked.metadata, asked.timeout_s, False))
+            events.append(Call(stream, head.method, known.message, head.metadata, head.timeout_s, False))
 
 
-class _Asked(NamedTuple):
-    """What the headers of a call tell."""
+class _CallHead(NamedTuple):
+    """The parsed headers of a call."""
 
     method: str
     metadata: Mapping[str, str]
     timeout_s: float | None
     is_unary: bool
-    """A call that is taken, and has one message."""
+    """The call is accepted and has one message."""
     refusal: Headers | None
-    """What is answered at once."""
+    """The immediate answer to a call that is refused."""
 
 
 class _Open:
-    """A call that did not come whole at once."""
+    """A call that did not arrive whole in one read."""
 
-    __slots__ = ("asked", "begun", "message", "pending", "told")
+    __slots__ = ("begun", "head", "message", "pending", "reported")
 
-    def __init__(self, asked: _Asked) -> None:
-        self.asked = asked
+    def __init__(self, head: _CallHead) -> None:
+        self.head = head
         self.pending = bytearray()
-        """Of a message that is not whole."""
+        """The bytes of an incomplete message."""
         self.message: Buffer | None = None
-        """Of a unary call, until it has ended."""
-        self.told = False
-        """The user knows of it."""
+        """The message of a unary call, until the client ends the call."""
+        self.reported = False
+        """The user has seen an event of this call."""
         self.begun = False
-        """Something was sent."""
+        """The answer's headers were sent."""
 
 
 _GOOD_HEAD: Headers = ((":status", "200"), ("content-type", "application/grpc"))
-_WELL = Envelope(_GOOD_HEAD, (("grpc-status", "0"),))
+_GOOD = Envelope(_GOOD_HEAD, (("grpc-status", "0"),))
 
 _METHODS = {operation.service + operation.method: operation.method for operation in OPERATIONS}
 _TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
@@ -291,17 +291,17 @@ _MOST_TEXT = 1000
 
 
 def _status(status: int, text: str) -> Headers:
-    """Trailers.  The text is percent-encoded, as gRPC wants it."""
-    told: Headers = (("grpc-status", str(int(status))),)
+    """Trailers.  The text is percent-encoded, as gRPC requires."""
+    trailers: Headers = (("grpc-status", str(int(status))),)
     if text:
-        told += (("grpc-message", urllib.parse.quote(one_line(text, _MOST_TEXT), safe=_PLAIN)),)
-    return told
+        trailers += (("grpc-message", urllib.parse.quote(one_line(text, _MOST_TEXT), safe=_PLAIN)),)
+    return trailers
 
 
 _PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 
-def _read_headers(headers: Headers) -> _Asked:
+def _read_headers(headers: Headers) -> _CallHead:
     fields: dict[str, str] = {}
     for name, value in headers:
         fields[name] = f"{fields[name]},{value}" if name in fields else value
@@ -319,11 +319,11 @@ def _read_headers(headers: Headers) -> _Asked:
     elif not media_type.startswith("application/grpc") or media_type[16:17] not in ("", "+", ";"):
         refusal = ((":status", "415"),)
     elif path not in _METHODS:
-        refusal = _GOOD_HEAD + _status(Status.UNIMPLEMENTED, f"{one_line(path, 100)}: there is no such method")
+        refusal = _GOOD_HEAD + _status(Status.UNIMPLEMENTED, f"{one_line(path, 100)}: unknown method")
     elif timeout is not None and matched is None:
-        refusal = _GOOD_HEAD + _status(Status.INTERNAL, f"grpc-timeout {one_line(timeout, 20)!r} is no time")
+        refusal = _GOOD_HEAD + _status(Status.INTERNAL, f"grpc-timeout {one_line(timeout, 20)!r} is not a time")
     else:
         method = _METHODS[path]
         timeout_s = int(matched[1]) * _UNIT_S[matched[2]] if matched is not None else None
     is_unary = refusal is None and method != MODEL_STREAM_INFER.method
-    return _Asked(method, metadata, timeout_s, is_unary, refusal)
+    return _CallHead(method, metadata, timeout_s, is_unary, refusal)

@@ -1,7 +1,7 @@
 """HTTP/1.1 without I/O, both sides of a connection: bytes in, whole responses or requests out.
 
-Knows whose turn it is to speak; must not know sockets, nor what bodies mean.  Made for replies that all have the same
-head: one comparison of bytes finds a message like the last one; ``http1_message`` reads any other.
+Handles the order of messages.  Does not depend on sockets or on what bodies mean.  Optimised for messages that share
+a head: one comparison of bytes recognises a message like the last one; ``message`` reads any other.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from drumfire.sut.kserve.http1.head import (
 from drumfire.sut.kserve.http1.message import VIEW_FROM, Body, MessageReader
 
 MAX_HEAD = 64 << 10
-"""Bytes of a head with the empty line at its end."""
+"""Limit of a head in bytes, with the empty line at its end."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _OWN_FIELDS = frozenset({"host", "accept-encoding", "content-length", "transfer-encoding"})
@@ -43,15 +43,15 @@ class HttpRequest(NamedTuple):
 
 
 KNOWN: list[Response] = []
-"""Stands for one response: see ``ClientConnection.know``."""
+"""A marker for one response: see ``ClientConnection.know``."""
 
 
 class ClientConnection:
-    """One connection seen from its client, with one request in flight at most, GET or POST.
+    """The client's side of a connection, with at most one request in flight, GET or POST.
 
-    Holds what came of the one response awaited (``buffered``): at most ``max_head`` bytes of a head, or ``max_body`` of
-    a body beside one line of chunked coding.  Pieces must be ``bytes``: a large body is a view into its piece.
-    After a ``ProtocolError`` the connection is of no more use; it raises the same again.
+    Holds the part of the awaited response that has arrived (``buffered``): at most ``max_head`` bytes of a head, or
+    ``max_body`` of a body and one line of chunked coding.  Pieces must be ``bytes``: a large body is a view of its
+    piece.  After a ``ProtocolError`` the connection is useless and raises the same error again.
     """
 
     def __init__(self, *, max_head: int = MAX_HEAD, max_body: int) -> None:
@@ -61,32 +61,33 @@ class ClientConnection:
         """No further request may be sent."""
         self._reader = MessageReader(parse_response_head, "reply", max_head, max_body)
         self._failure = ""
-        self._at_start = False  # a response is awaited and nothing of it has come
-        self._last_raw, self._last_total = b"", -1  # the last head that may come again, and its message's size
+        self._at_start = False  # a response is awaited and none of it has arrived
+        self._last_raw, self._last_total = b"", -1  # the last head that may recur, and its message's size
         self._last_head: ResponseHead
         self._known, self._known_total = b"", -1
 
     @property
     def buffered(self) -> int:
-        """Bytes held of a response that is not whole."""
+        """Bytes held of an incomplete response."""
         return self._reader.buffered
 
     def request(self) -> None:
-        """A request is being sent: its response is awaited from now on."""
+        """Note that a request is being sent: its response is awaited from now on."""
         if self.closing or not self.idle:
             raise RuntimeError("a request on a connection that is closing or awaits a response")
         self.idle = False
         self._at_start = True
 
     def know(self, response: Response, start: bytes | memoryview) -> None:
-        """The last response, whose body begins with ``start``, may come again: it is told as ``KNOWN`` then."""
+        """Report later responses like the last one, whose body begins with ``start``, as ``KNOWN``."""
         if self._last_total >= 0 and self._last_head is response.head:
             self._known, self._known_total = self._last_raw + start, self._last_total
 
     def receive(self, data: bytes) -> list[Response]:
-        """What the piece completes: one final response at most; 1xx are skipped.  Raises ``ProtocolError``.
+        """The responses that the piece completes: at most one; 1xx are skipped.  Raises ``ProtocolError``.
 
-        ``KNOWN``, itself, is a response like the one that ``know`` told of but for the end of its body.
+        Returns the object ``KNOWN`` for a response that differs from the one given to ``know`` only in the rest of
+        its body.
         """
         size = len(data)
         if size == self._known_total and self._at_start and data.startswith(self._known):
@@ -107,7 +108,8 @@ class ClientConnection:
             raise
 
     def eof(self) -> list[Response]:
-        """The peer has closed: a body that lasts until then is whole.  Raises ``ProtocolError`` if it is cut short."""
+        """The peer has closed, which completes a body without a length.  Raises ``ProtocolError`` if it cuts a reply
+        short."""
         self.closing = True
         if self.idle:
             return []
@@ -116,7 +118,7 @@ class ClientConnection:
             self._reader.end()
             response = self._take()
             if response is None:
-                raise ProtocolError("the connection was closed before a reply came")
+                raise ProtocolError("the connection was closed before the reply arrived")
         except ProtocolError as error:
             self._fail(error)
             raise
@@ -131,18 +133,18 @@ class ClientConnection:
             at = self._reader.feed(data, at)
             response = self._take()
         if at < size:
-            raise ProtocolError(f"{size - at} bytes that no request asked for: {data[at : at + 40]!r}")
+            raise ProtocolError(f"{size - at} bytes that belong to no request: {data[at : at + 40]!r}")
         return [] if response is None else [response]
 
     def _take(self) -> Response | None:
-        """The final response, if it is whole."""
+        """The final response, if it is complete."""
         message = self._reader.take()
         if message is None:
             return None
         head, body = message
         if head.status < 200:
             if head.status == 101:
-                raise ProtocolError("the server switched protocols (101) although it was not asked to")
+                raise ProtocolError("the server switched protocols (101) without a request to do so")
             return None
         self.idle = True
         if not head.keeps_alive:
@@ -163,20 +165,19 @@ class ClientConnection:
 
 
 class ServerConnection:
-    """One connection seen from its server.  Requests may come one behind the other (pipelined), many in one piece.
+    """The server's side of a connection.  Requests may be pipelined, several in one piece.
 
-    Holds what came of one request that is not whole (``buffered``): at most ``max_head`` bytes of a head, or
-    ``max_body`` of a body beside one line of chunked coding.  Whole requests are handed over at once, never held: a
-    server bounds them by reading no more while it has enough.  Pieces must be ``bytes``: a large body is a view into
-    its piece.
-    After a ``ProtocolError`` (answer 400 and close) the connection is of no more use; it raises the same again.
+    Holds the part of an incomplete request that has arrived (``buffered``): at most ``max_head`` bytes of a head, or
+    ``max_body`` of a body and one line of chunked coding.  Whole requests are handed over at once, never held: a
+    server limits them by pausing its reads.  Pieces must be ``bytes``: a large body is a view of its piece.
+    After a ``ProtocolError`` (answer 400 and close) the connection is useless and raises the same error again.
     """
 
     def __init__(self, *, max_head: int = MAX_HEAD, max_body: int) -> None:
         self.closing = False
-        """The last request has come: its answer must say "Connection: close".  What follows is ignored."""
+        """The last request has arrived: its answer must say "Connection: close".  Later bytes are ignored."""
         self.wants_continue = False
-        """The client waits for ``CONTINUE`` before it sends a body.  Said once, after the piece with the head's end."""
+        """The client waits for ``CONTINUE`` before it sends a body.  Set only after the piece that ends the head."""
         self._reader = MessageReader(parse_request_head, "request", max_head, max_body)
         self._failure = ""
         self._at_start = True
@@ -185,16 +186,16 @@ class ServerConnection:
 
     @property
     def idle(self) -> bool:
-        """Nothing has come of a request that is not whole."""
+        """No incomplete request is held."""
         return not self._reader.begun
 
     @property
     def buffered(self) -> int:
-        """Bytes held of a request that is not whole."""
+        """Bytes held of an incomplete request."""
         return self._reader.buffered
 
     def receive(self, data: bytes) -> list[HttpRequest]:
-        """The requests that the piece completes.  Raises ``ProtocolError``, also after whole ones in the same piece."""
+        """The requests that the piece completes.  Raises ``ProtocolError``, even after whole requests in the piece."""
         size = len(data)
         if size == self._last_total and self._at_start and data.startswith(self._last_raw):
             head, start = self._last_head, len(self._last_raw)
@@ -234,7 +235,7 @@ class ServerConnection:
                     raw = reader.raw_head
                     self._last_raw, self._last_total, self._last_head = raw, len(raw) + head.body_length, head
             elif reader.head is not None:
-                # A client whose body has begun waits no more.
+                # A client that has started its body no longer waits.
                 self.wants_continue = not had_head and reader.head.expects_continue and not reader.buffered
         self._at_start = not reader.begun and not self.closing
         return requests
@@ -250,16 +251,16 @@ class ServerConnection:
 
 
 def build_request(method: str, target: str, host: str, fields: Iterable[tuple[str, str]], body_length: int) -> bytes:
-    """A request's head, for a body of ``body_length`` bytes.  Asks for a reply that is not compressed.
+    """A request's head, for a body of ``body_length`` bytes.  It requests an uncompressed reply.
 
-    Raises ``ValueError`` for what can not stand in a head, CR, LF and NUL first of all.
+    Raises ``ValueError`` for characters that a head cannot contain, such as CR, LF and NUL.
     """
     if method not in ("GET", "POST"):
         raise ValueError(f"the method must be GET or POST, not {method!r}")
     for what, text in (("target", target), ("host", host)):
         if not VISIBLE.fullmatch(text):
             raise ValueError(f"{what} {text!r}: a space or a character that is not visible ASCII")
-    # Triton compresses whatever it is allowed to, at 50 times the cost of the inference itself.
+    # Triton compresses whenever it may, at 50 times the cost of the inference itself.
     own = [("Host", host), ("Accept-Encoding", "identity")]
     if method == "POST" or body_length:
         own.append(("Content-Length", str(body_length)))
@@ -267,7 +268,7 @@ def build_request(method: str, target: str, host: str, fields: Iterable[tuple[st
 
 
 def build_response(status: int, fields: Iterable[tuple[str, str]], body_length: int) -> bytes:
-    """A response's head, for a body of ``body_length`` bytes.  Raises ``ValueError`` for what can not stand in one."""
+    """A response's head, for a body of ``body_length`` bytes.  Raises ``ValueError`` like ``build_request``."""
     bodiless = status < 200 or status in (204, 304)
     if bodiless and body_length:
         raise ValueError(f"a response of status {status} has no body")
@@ -281,8 +282,8 @@ def _build_head(first: str, own: list[tuple[str, str]], fields: Iterable[tuple[s
     lines = [first, *(f"{name}: {value}" for name, value in own)]
     for name, value in fields:
         if not TOKEN.fullmatch(name) or not VALUE.fullmatch(value):
-            raise ValueError(f"field {name!r}: {value!r}: a character that can not stand in a head")
+            raise ValueError(f"field {name!r}: {value!r}: a character that a head cannot contain")
         if name.lower() in _OWN_FIELDS:
-            raise ValueError(f"field {name}: is set by the builder")
+            raise ValueError(f"field {name} is set by the builder")
         lines.append(f"{name}: {value}")
     return "\r\n".join([*lines, "", ""]).encode("latin-1")

@@ -1,6 +1,6 @@
-"""Whole HTTP/1.1 messages out of pieces of any size: where a head ends, and where its body does.
+"""Assembles HTTP/1.1 messages from pieces of any size: finds the end of a head and of its body.
 
-Knows bytes; must not know whose turn it is to speak, nor sockets.  Source: RFC 9112, 6 and 7.
+Does not depend on sockets or on which side sent the message.  Source: RFC 9112, 6 and 7.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from drumfire.sut.kserve.errors import BodyTooLarge, HeadTooLarge, ProtocolError
 from drumfire.sut.kserve.http1.head import VALUE, Head, check_octets, parse_field
 
 Body = bytes | memoryview
-"""A view, read-only, where the body is too large to be copied for nothing (``VIEW_FROM`` bytes and more)."""
+"""From ``VIEW_FROM`` bytes on a read-only view, which saves a copy."""
 
 VIEW_FROM = 32 << 10
 MAX_CHUNK_LINE = 4096
-"""Bytes of a chunk's size with its extensions."""
+"""Limit in bytes of the line with a chunk's size and its extensions."""
 
 _CHUNK_LINE = re.compile(rf"([0-9A-Fa-f]{{1,16}})(?:[ \t]*;{VALUE.pattern})?")
 
@@ -26,38 +26,37 @@ AnyHead = TypeVar("AnyHead", bound=Head)
 
 
 class MessageReader(Generic[AnyHead]):
-    """Reads one message after another out of pieces of any size.
+    """Reads one message after another from pieces of any size, in time linear in the bytes.
 
-    Holds at most ``max_head`` bytes of a head that is not whole, or ``max_body`` bytes of a body that is not whole and
-    beside them one line of chunked coding: ``MAX_CHUNK_LINE`` bytes, or ``max_head`` of trailers, which are checked and
-    dropped line by line and may be no longer than that together.
-    Time is linear in the bytes.
+    Holds at most ``max_head`` bytes of an incomplete head, or ``max_body`` bytes of an incomplete body and one line of
+    chunked coding: ``MAX_CHUNK_LINE`` bytes of a size, or ``max_head`` of trailers.  Trailers are checked and dropped
+    line by line; together they may have ``max_head`` bytes.
     """
 
     def __init__(self, parse: Callable[[bytes], AnyHead], noun: str, max_head: int, max_body: int) -> None:
-        """``noun`` is what error texts call a message."""
+        """``noun`` names a message in error texts."""
         self._parse, self._noun = parse, noun
         self._max_head, self._max_body = max_head, max_body
         self._partial_head = bytearray()
         self._body: _BodyReader | None = None
         self.raw_head = b""
         self.head: AnyHead | None = None
-        """None until the head is whole."""
+        """None until the head is complete."""
 
     @property
     def buffered(self) -> int:
-        """Bytes held of a message that is not whole."""
+        """Bytes held of an incomplete message."""
         return len(self._partial_head) + (self._body.buffered if self._body is not None else 0)
 
     @property
     def begun(self) -> bool:
-        """Whether something of a message has come that is not whole, or not taken."""
+        """Whether a message is incomplete, or complete and not taken."""
         return self._body is not None or bool(self._partial_head)
 
     def feed(self, data: bytes, at: int) -> int:
-        """Read on from ``data[at:]``, at most to the message's end.  Returns how far it came.
+        """Read ``data[at:]``, at most to the message's end.  Returns where it stopped.
 
-        Raises ``ProtocolError``; there is no reading on after that.
+        Raises ``ProtocolError``; the reader cannot be used after that.
         """
         body = self._body
         if body is None:
@@ -68,7 +67,7 @@ class MessageReader(Generic[AnyHead]):
         return body.feed(data, at)
 
     def take(self) -> tuple[AnyHead, Body] | None:
-        """The message, once, if it is whole."""
+        """The message, once, if it is complete."""
         if self._body is None or self._body.content is None or self.head is None:
             return None
         message = self.head, self._body.content
@@ -76,18 +75,18 @@ class MessageReader(Generic[AnyHead]):
         return message
 
     def end(self) -> None:
-        """The peer has closed.  Raises ``ProtocolError`` where that cuts a message short."""
+        """The peer has closed.  Raises ``ProtocolError`` if that cuts a message short."""
         if isinstance(self._body, _BodyUntilEnd):
             self._body.end()
         elif self._body is not None:
-            raise ProtocolError(f"the connection was closed within a {self._noun}'s body: {self._body.progress} came")
+            raise ProtocolError(f"the connection was closed within a {self._noun}'s body, after {self._body.progress}")
         elif self._partial_head:
             raise ProtocolError(
                 f"the connection was closed within a {self._noun}'s head, after {len(self._partial_head)} bytes"
             )
 
     def _feed_head(self, data: bytes, at: int) -> tuple[int, bytes | None]:
-        """How far it came, and the head if it is whole."""
+        """Where reading stopped, and the head if it is complete."""
         kept = len(self._partial_head)
         if not kept:
             end = data.find(b"\r\n\r\n", at, at + self._max_head) + 4
@@ -99,11 +98,11 @@ class MessageReader(Generic[AnyHead]):
             raw = bytes(self._partial_head[:end])
             self._partial_head.clear()
             return at + end - kept, raw
-        # Refused as soon as it is seen: a peer that speaks something else may never send an empty line.
+        # Refuse bad bytes at once: a peer of another protocol may never send an empty line.
         check_octets(self._partial_head, max(0, kept - 1))
         if len(self._partial_head) == self._max_head:
             raise HeadTooLarge(
-                f"a {self._noun}'s head is over {self._max_head} bytes (max_head): {kept + len(data) - at} came so far"
+                f"a {self._noun}'s head is over {self._max_head} bytes (max_head): {kept + len(data) - at} received"
             )
         return len(data), None
 
@@ -120,7 +119,7 @@ class MessageReader(Generic[AnyHead]):
 
 class _BodyReader(Protocol):
     content: Body | None
-    """The body, once it is whole."""
+    """The body, once it is complete."""
 
     @property
     def buffered(self) -> int: ...
@@ -132,8 +131,8 @@ class _BodyReader(Protocol):
 
 
 class _SizedBody:
-    # A growing bytearray is faster than one join of the pieces (each piece's memory is at once used again for the next,
-    # while the processor still has it at hand), and unlike one made as large as the head says it holds only what came.
+    # A growing bytearray is faster than joining the pieces at the end (each piece's memory is reused for the next while
+    # it is still in the processor's cache), and unlike a preallocated one it holds only the bytes that have arrived.
 
     def __init__(self, size: int) -> None:
         self.content: Body | None = None
@@ -185,7 +184,7 @@ class _BodyUntilEnd:
 
 
 class _Line(Enum):
-    """What the next line of a chunked body is."""
+    """The kind of the next line of a chunked body."""
 
     SIZE = auto()
     CHUNK_END = auto()
@@ -208,7 +207,7 @@ class _ChunkedBody:
 
     @property
     def progress(self) -> str:
-        return f"{len(self._collected)} bytes, but no last chunk,"
+        return f"{len(self._collected)} bytes without a last chunk"
 
     def feed(self, data: bytes, at: int) -> int:
         size = len(data)
@@ -260,7 +259,7 @@ class _ChunkedBody:
 _TOO_LONG = {
     _Line.SIZE: f"the line of a chunk's size is over {MAX_CHUNK_LINE} bytes",
     _Line.CHUNK_END: "a chunk is longer than its size says",
-    _Line.TRAILER: "the trailers are longer than a head may be (max_head)",
+    _Line.TRAILER: "the trailers are over the limit of a head (max_head)",
 }
 
 
@@ -270,5 +269,5 @@ def _as_body(collected: bytearray) -> Body:
 
 def _check_size(noun: str, size: int, max_body: int) -> None:
     if size > max_body:
-        mend = ": raise --max-message-size" if noun == "reply" else ""
-        raise BodyTooLarge(f"a {noun} of {size} bytes or more where at most {max_body} are taken{mend}")
+        fix = ": raise --max-message-size" if noun == "reply" else ""
+        raise BodyTooLarge(f"a {noun} of {size} bytes or more; at most {max_body} are accepted{fix}")

@@ -1,10 +1,10 @@
-"""HTTP/2, seen from a client: bytes in, events out; what must be written gathers in ``out``.
+"""HTTP/2, seen from a client: bytes in, events out; bytes to write collect in ``out``.
 
-Knows requests and their replies on streams; must not know sockets, or what the streams carry.
+Handles requests and their replies on streams.  Does not depend on sockets or on what the streams carry.
 
-Made for many small requests: a request that fits the windows is one piece of bytes, and a whole reply that is like one
-before but for its stream and tensors is found by one regular expression.
-Stream windows are as wide as the protocol allows: the reader of the streams bounds what it gathers.
+Optimised for many small requests: a request that fits the windows is one piece of bytes, and a whole reply that
+differs from an earlier one only in its stream and tensors is recognised by one regular expression.
+Stream windows are as wide as the protocol allows: the user of the streams limits how much it collects.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from drumfire.sut.kserve.http2.frames import (
     F_DATA,
     F_HEADERS,
     FRAME,
-    GOAWAY,
     HEADERS,
     LARGEST_STREAM,
     LARGEST_WINDOW,
@@ -44,7 +43,6 @@ from drumfire.sut.kserve.http2.frames import (
     Code,
     Event,
     Headers,
-    code_name,
     credit,
     frame,
     go_away,
@@ -53,22 +51,6 @@ from drumfire.sut.kserve.http2.frames import (
 )
 from drumfire.sut.kserve.http2.known_replies import KnownReplies
 from drumfire.sut.kserve.http2.peer import MOST_HEADER_BYTES, SMALL, Outflow, Peer
-
-__all__ = [
-    "DATA",
-    "GOAWAY",
-    "HEADERS",
-    "LARGEST_STREAM",
-    "PREFACE",
-    "REPLY",
-    "RESET",
-    "ClientConnection",
-    "Code",
-    "Event",
-    "Headers",
-    "code_name",
-    "frame",
-]
 
 T = TypeVar("T")
 
@@ -88,7 +70,7 @@ class ClientConnection(Peer[T]):
             not_http2="the server does not speak HTTP/2: its first frame is not SETTINGS",
         )
         self.max_streams = LARGEST_WINDOW
-        """How many streams the peer lets us have open."""
+        """The number of streams that the peer lets us have open."""
         self.next_stream = 1
         self._encoder = hpack.Encoder()
         self._blocks: dict[Headers, bytes] = {}
@@ -103,18 +85,18 @@ class ClientConnection(Peer[T]):
         }
         self.out += (PREFACE, settings(ours), credit(0, LARGEST_WINDOW - DEFAULT_WINDOW))
 
-    # What the user of a connection does.
+    # For the user of a connection.
 
     def request(self, headers: Headers, body: Buffer) -> int:
-        """Open a stream with ``headers`` and all of its body, which must not be empty; returns the stream.
+        """Open a stream with ``headers`` and its whole body, which must not be empty; returns the stream.
 
-        The caller sees to ``max_streams`` and to ``LARGEST_STREAM``, and keeps the very ``headers`` for the next time.
+        The caller respects ``max_streams`` and ``LARGEST_STREAM``, and passes the same ``headers`` object every time.
         """
         stream = self.next_stream
         self.next_stream = stream + 2
         size = len(body)
         if size <= self._largest_frame and size <= self._window and size <= self._initial_window and not self._sending:
-            # The identity of the fields is enough to know them by: hashing them would cost as much as all the rest.
+            # The key is the object's id: hashing the fields would cost as much as the rest of this method.
             envelope = self._envelopes.get((id(headers), size)) or self._envelop(headers, size)
             if envelope is not None:
                 self._window -= size
@@ -132,16 +114,16 @@ class ClientConnection(Peer[T]):
         return stream
 
     def cancel(self, stream: int) -> None:
-        """End a stream whose answer nobody waits for any more."""
+        """Reset a stream whose reply is no longer wanted."""
         self._sending.pop(stream, None)
         self.out.append(reset(stream, Code.CANCEL))
 
     def close(self) -> None:
-        """Tell the peer that we go."""
+        """Put a GOAWAY into ``out``."""
         self.out.append(go_away(0, Code.NO_ERROR))
 
     def know(self, head: T, body: re.Pattern[bytes], size: int, trailers: T) -> None:
-        """A reply of these headers, such a body of ``size`` bytes in one frame and these trailers may come again."""
+        """Report later replies with these headers, such a body of ``size`` bytes and these trailers as ``REPLY``."""
         blocks = {id(value): block for block, value in self._memo.items()}
         if id(head) not in blocks or id(trailers) not in blocks:
             return
@@ -171,7 +153,7 @@ class ClientConnection(Peer[T]):
                 at = first - 9
                 break
             if self._plain and kind <= F_HEADERS and 0 < stream <= LARGEST_STREAM and not flags & UNUSUAL:
-                # The usual frames, without what they rarely have.
+                # The fast path: frames without padding or priority.
                 if kind == F_DATA:
                     if length:
                         if length <= SMALL:
@@ -197,7 +179,7 @@ class ClientConnection(Peer[T]):
             self._rest += data[at:]
         if self._sending:
             for _, stream, _, ended in events:
-                if ended and stream in self._sending:  # answered before it was asked: the rest is of no use
+                if ended and stream in self._sending:  # answered before its request was sent: drop the rest
                     self.cancel(stream)
 
     def _take_headers(self, stream: int, value: T, ended: bool, events: list[Event]) -> None:
@@ -236,15 +218,15 @@ class ClientConnection(Peer[T]):
 
     def _resize_table(self, size: int) -> None:
         if size == self._encoder.header_table_size:
-            return  # hpack would forget a change that is still to be told
+            return  # hpack would forget a change that is not announced yet
         self._encoder.header_table_size = size
-        told = self._encoder.table_size_changes
-        told[:] = [min(told), size]  # all that need be told: RFC 7541, 4.2
+        changes = self._encoder.table_size_changes
+        changes[:] = [min(changes), size]  # only these two must be announced: RFC 7541, 4.2
         self._blocks.clear()
         self._envelopes.clear()
 
     def _encode(self, headers: Headers) -> bytes:
-        """The header block; kept as long as sending it again changes nothing in the peer's table."""
+        """The header block; cached as long as sending it again leaves the peer's table unchanged."""
         before = tuple(self._encoder.header_table.dynamic_entries)
         block = bytes(self._encoder.encode(headers))
         if tuple(self._encoder.header_table.dynamic_entries) == before:
@@ -255,10 +237,10 @@ class ClientConnection(Peer[T]):
         return block
 
     def _envelop(self, headers: Headers, size: int) -> tuple[bytes, bytes, Headers] | None:
-        """What stands before the stream's number and between its two places in a request whose body is one frame.
+        """The bytes before and between the two stream numbers of a request whose body is one frame, and ``headers``.
 
-        Kept while the header block stays the same, with the fields themselves: their identity must remain theirs.
-        None where the block is too long for one frame.
+        Cached while the header block stays the same, together with ``headers``, which keeps their id unique.
+        None if the block is too long for one frame.
         """
         block = self._blocks.get(headers)
         is_lasting = block is not None

@@ -1,6 +1,6 @@
-"""HTTP/2's frames, settings and codes by their numbers, and the events that a connection makes of frames.
+"""HTTP/2's frames, settings and codes by number, and the events that connections report.
 
-Knows what one frame looks like; must not know connections, nor which end speaks.  Source: RFC 9113.
+Does not depend on connections or on which side sent a frame.  Source: RFC 9113.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ class Kind(enum.IntEnum):
     """Kinds of events."""
 
     HEADERS = 0
-    """Headers or trailers; the value is what the reader of headers made of them."""
+    """Headers or trailers; the value is the result of ``read_headers``."""
     DATA = 1
     """A piece of the body; the value is the bytes."""
     RESET = 2
     """The peer ended a stream; the value is the error code."""
     GOAWAY = 3
-    """The peer takes no streams above this one; the value is a phrase with code and text."""
+    """The peer processes no streams above this one; the value is a text with the code."""
     REPLY = 4
-    """Headers, body and trailers at once, such as a client's ``know`` told; the value is the body."""
+    """Headers, body and trailers at once, as announced to a client's ``know``; the value is the body."""
     REQUEST = 5
-    """Headers and body at once; the value is a pair of what the reader of headers made of them, and the body."""
+    """Headers and body at once; the value is a pair: the result of ``read_headers``, and the body."""
 
 
 HEADERS, DATA, RESET, GOAWAY, REPLY, REQUEST = Kind
 
 Event = tuple[Kind, int, object, bool]
-"""Kind, stream, value, and whether the stream's last was said."""
+"""Kind, stream, value, and whether the peer has ended the stream."""
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 LARGEST_STREAM = 2**31 - 1
@@ -50,11 +50,11 @@ S_HEADER_TABLE_SIZE, S_ENABLE_PUSH, S_MAX_STREAMS, S_WINDOW, S_MAX_FRAME, S_HEAD
 UNUSUAL = PADDED | PRIORITY
 
 FRAME = struct.Struct(">HBBBI")
-"""What stands before a payload: length (high 16 bits, low 8), type, flags, stream."""
+"""The head of a frame: length (high 16 bits, low 8), type, flags, stream."""
 
 
 class Code(enum.IntEnum):
-    """Why a stream or a connection ended (RFC 9113, 7)."""
+    """The reason why a stream or a connection ended (RFC 9113, 7)."""
 
     NO_ERROR = 0
     PROTOCOL_ERROR = 1
@@ -64,7 +64,7 @@ class Code(enum.IntEnum):
     STREAM_CLOSED = 5
     FRAME_SIZE_ERROR = 6
     REFUSED_STREAM = 7
-    """The server has not begun to work on the stream."""
+    """The server has not started on the stream."""
     CANCEL = 8
     COMPRESSION_ERROR = 9
     CONNECT_ERROR = 10
@@ -74,7 +74,7 @@ class Code(enum.IntEnum):
 
 
 class Broken(ProtocolError):
-    """A ``ProtocolError`` with the code that is told to the peer."""
+    """A ``ProtocolError`` with the code to send to the peer."""
 
     def __init__(self, text: str, code: Code = Code.PROTOCOL_ERROR) -> None:
         super().__init__(text)
@@ -95,7 +95,7 @@ def settings(values: dict[int, int]) -> bytes:
 
 
 def credit(stream: int, size: int) -> bytes:
-    """Let the peer send ``size`` bytes more, on a stream or (0) on the connection."""
+    """Let the peer send ``size`` more bytes on a stream, or on the connection (0)."""
     return frame(F_WINDOW_UPDATE, 0, stream, size.to_bytes(4, "big"))
 
 
@@ -111,7 +111,7 @@ def unpadded(payload: bytes, flags: int) -> bytes:
     if not flags & PADDED:
         return payload
     if not payload or payload[0] >= len(payload):
-        raise Broken("padding longer than its frame")
+        raise Broken("padding that is longer than its frame")
     return payload[1 : len(payload) - payload[0]]
 
 
@@ -120,6 +120,6 @@ def need_stream(stream: int, what: str) -> None:
         raise Broken(f"a {what} frame without a stream")
 
 
-def need_none(stream: int, what: str) -> None:
+def need_connection(stream: int, what: str) -> None:
     if stream:
         raise Broken(f"a {what} frame on a stream")

@@ -1,8 +1,8 @@
-"""How much the client of an HTTP/2 connection may send: windows of streams, and who may have more when.
+"""How much the client of an HTTP/2 connection may send: the windows of its streams.
 
-Knows bytes by their number; must not know frames' other contents.  A stream may send ``STREAM_WINDOW`` at once.  One
-with a larger body asks for the rest of it, all at once, and gets it in turn: so every body that is begun can be
-finished, whatever the others hold, and all together hold no more than ``most``.
+Handles numbers of bytes only.  Every stream may send ``STREAM_WINDOW`` bytes.  A stream with a larger body requests
+the whole rest at once and gets it in turn.  So every body can be completed, whatever the other streams hold, and all
+streams together hold at most ``most`` bytes.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from drumfire.sut.kserve.http2.frames import LARGEST_WINDOW, Broken, Buffer, Cod
 from drumfire.sut.kserve.http2.peer import Outflow
 
 STREAM_WINDOW = 256 << 10
+"""Bytes that any stream may send without a grant."""
 
 
 class Stream(Outflow):
-    """A stream of which more is known than that its request has come whole and its answer has not begun."""
+    """The windows of one stream, in both directions."""
 
     __slots__ = ("allowed", "granted", "held", "receiving", "wanted")
 
@@ -24,47 +25,48 @@ class Stream(Outflow):
         super().__init__(window)
         self.receiving = receiving
         self.allowed = STREAM_WINDOW
-        """How much the client may still send."""
+        """Bytes that the client may still send."""
         self.held = 0
-        """How much of what it sent has not been released."""
+        """Bytes received and not released."""
         self.wanted = 0
-        """How much more than that it waits to be allowed."""
+        """Bytes beyond ``allowed`` that wait for a grant."""
         self.granted = 0
-        """How much of what is allowed or held is beyond ``STREAM_WINDOW``."""
+        """The part of ``allowed`` and ``held`` that exceeds ``STREAM_WINDOW``."""
 
 
 class Intake:
-    """Of one connection.  What the client shall be told goes to ``out``."""
+    """The receive windows of one connection.  WINDOW_UPDATE frames go to ``out``."""
 
     def __init__(self, out: list[Buffer], *, max_streams: int, largest_body: int, slack: int) -> None:
-        """``slack``: bytes that are not held any more and that the client need not know of yet."""
+        """``slack``: bytes released that the client may not have been credited with yet."""
         self._out = out
         self.held = 0
         self.most = min(max_streams * STREAM_WINDOW + largest_body + slack, LARGEST_WINDOW)
-        """The connection's window."""
+        """The connection's window in bytes."""
         self._most_granted = largest_body
         self._granted = 0
         self._asking: deque[tuple[int, Stream]] = deque()
 
     def take(self, number: int, stream: Stream, size: int, padding: int) -> None:
-        """So many bytes came, and of padding, which nobody holds.  Raises ``Broken`` where they were not allowed."""
+        """Count ``size`` bytes, which are held, and ``padding``, which is not.  Raises ``Broken`` if they exceed the
+        stream's window."""
         stream.allowed -= size
         if stream.allowed < padding:
             raise Broken(f"more bytes than the window of stream {number}", Code.FLOW_CONTROL_ERROR)
-        if padding and stream.receiving:  # at once: nobody expected it, and the last of a body may wait for its room
+        if padding and stream.receiving:  # credit padding at once: the rest of a body may need its room
             self._out.append(credit(number, padding))
         stream.held += size
         self.held += size
 
     def expect(self, number: int, stream: Stream, size: int) -> None:
-        """So many more bytes are to come on the stream."""
+        """Allow the stream ``size`` more bytes, now or when other streams leave room."""
         if size > stream.allowed and not stream.wanted:
             stream.wanted = size - stream.allowed
             self._asking.append((number, stream))
             self._grant()
 
     def release(self, number: int, stream: Stream, size: int) -> None:
-        """So many bytes of the stream are not held any more."""
+        """Release ``size`` bytes of the stream."""
         stream.held -= size
         self.held -= size
         if stream.granted:
@@ -75,7 +77,7 @@ class Intake:
             self._out.append(credit(number, short))
 
     def forget(self, stream: Stream) -> None:
-        """The stream has ended, and with it whatever it held."""
+        """Release everything that an ended stream holds."""
         self.held -= stream.held
         stream.held = stream.wanted = 0
         stream.receiving = False
@@ -87,7 +89,7 @@ class Intake:
         self._grant()
 
     def _grant(self) -> None:
-        """Allow streams more: the first gets all that it wants before the next gets any."""
+        """Grant waiting streams their bytes, in order; each gets all of them at once."""
         while self._asking:
             number, stream = self._asking[0]
             if stream.wanted and self._granted and self._granted + stream.wanted > self._most_granted:

@@ -1,7 +1,7 @@
-"""Whole replies on an HTTP/2 connection that are like ones before: found by one regular expression.
+"""Recognises whole replies on an HTTP/2 connection that are like earlier ones, by one regular expression.
 
-Knows the three frames of a small unary reply (headers, body, trailers); must not know flow control, nor what the body
-means.  Finding one of several forms costs nearly what finding one does.
+Handles the three frames of a small unary reply (headers, body, trailers).  Does not depend on flow control or on what
+the body means.  Matching several forms costs little more than matching one.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ _END_HEADERS, _LAST = 0x4, 0x5
 
 
 class KnownReplies:
-    """``find`` matches a known reply at a place in what was read; None where none is known.
+    """``find`` matches a known reply at an offset; it is None while no reply is known.
 
-    The group ``lastindex`` of a match is the body, the one before it the stream's 4 bytes.
+    The group ``lastindex`` of a match is the body; the group before it is the stream's 4 bytes.
     """
 
     def __init__(self) -> None:
@@ -25,9 +25,9 @@ class KnownReplies:
         self._forms: dict[tuple[bytes, bytes, int, bytes], None] = {}
 
     def add(self, head: bytes, body: re.Pattern[bytes], size: int, trailers: bytes) -> None:
-        """Replies of these header blocks and a body of ``size`` bytes that ``body`` matches, in one frame.
+        """Add replies with these header blocks and a body of ``size`` bytes that ``body`` matches, in one frame.
 
-        The pattern has no groups.  Beyond some forms, the one that was added first is forgotten.
+        The pattern has no groups.  At most ``_MOST_FORMS`` are kept; the oldest is dropped first.
         """
         form = (head, body.pattern, size, trailers)
         if form in self._forms:

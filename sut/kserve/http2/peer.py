@@ -1,11 +1,11 @@
-"""What both ends of an HTTP/2 connection do alike: bytes in, events out; what must be written gathers in ``out``.
+"""The part of HTTP/2 that both ends of a connection share: bytes in, events out; bytes to write collect in ``out``.
 
-Knows frames in their order, settings, flow control and header blocks (RFC 9113, RFC 7541); must not know which end it
-is (``http2`` is the client's, ``http2_served`` the server's), sockets, or what the streams carry.
+Handles the order of frames, settings, flow control and header blocks (RFC 9113, RFC 7541).  Does not depend on the
+role (``client`` and ``server`` add it), on sockets or on what the streams carry.
 
-As we allow the peer no header table (SETTINGS_HEADER_TABLE_SIZE 0), a header block means the same wherever it comes
-once the peer has taken our settings: it is decoded once.  What bounds what: a header block ``MOST_HEADER_BYTES``,
-decoded or not; a frame our SETTINGS_MAX_FRAME_SIZE; frames that only ask for an answer ``MOST_IDLE_FRAMES`` in a row.
+We allow the peer no header table (SETTINGS_HEADER_TABLE_SIZE 0), so once it has acknowledged our settings, equal
+header blocks mean the same and each is decoded only once.  Limits: ``MOST_HEADER_BYTES`` of a header block, encoded
+and decoded; our SETTINGS_MAX_FRAME_SIZE of a frame; ``MOST_IDLE_FRAMES`` frames without content in a row.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from drumfire.sut.kserve.http2.frames import (
     credit,
     frame,
     go_away,
-    need_none,
+    need_connection,
     need_stream,
     unpadded,
 )
@@ -61,34 +61,34 @@ T = TypeVar("T")
 MOST_HEADER_BYTES = 1 << 16
 MOST_IDLE_FRAMES = 10_000
 SMALL = 4096
-"""Bodies up to here are copied out of what was read; larger ones are views of it."""
+"""Bytes up to which a body is copied from the data read; larger bodies are views of it."""
 _MOST_MEMOISED = 256
 _LARGEST_MEMOISED = 4096
 
 
 class Outflow:
-    """A body that the windows hold back."""
+    """A body that waits for the peer's windows."""
 
     __slots__ = ("pieces", "tail", "window")
 
     def __init__(self, window: int, tail: bytes | None = None) -> None:
         self.window = window
-        """How much the peer lets us send on this stream."""
+        """Bytes that the peer lets us send on this stream."""
         self.pieces: deque[memoryview] = deque()
         self.tail = tail
-        """Frames that end the stream behind the last piece; empty: that piece ends it; None: more may follow."""
+        """Frames after the last piece that end the stream; empty: that piece ends it; None: more may follow."""
 
 
 class Peer(ABC, Generic[T]):
-    """One end.  ``read_headers`` turns a decoded header list into the value of ``HEADERS`` events."""
+    """One end.  ``read_headers`` converts a decoded header list into the value of ``HEADERS`` events."""
 
     def __init__(
         self, read_headers: Callable[[Headers], T], *, largest_frame: int, credit_step: int, not_http2: str
     ) -> None:
-        """``largest_frame``: what we announce, in bytes; ``credit_step``: the connection's window is topped up when so
-        many bytes have come; ``not_http2``: what is said where the first frame is not SETTINGS."""
+        """``largest_frame``: the frame size that we announce, in bytes; ``credit_step``: bytes after which the
+        connection's window is topped up; ``not_http2``: the error's text if the first frame is not SETTINGS."""
         self.out: list[Buffer] = []
-        """What must be written, in this order; whoever writes it empties the list."""
+        """Bytes to write, in order; the writer empties the list."""
         self._read_headers = read_headers
         self._our_largest_frame, self._credit_step, self._not_http2 = largest_frame, credit_step, not_http2
         self._rest = bytearray()
@@ -98,37 +98,37 @@ class Peer(ABC, Generic[T]):
         self._settings_seen = False
         self._gathering: tuple[int, int, bytearray] | None = None
         self._plain = False
-        """The settings have come and no header block is open: any frame may follow."""
+        """The peer's SETTINGS have arrived and no header block is open: any frame may follow."""
         self._idle_frames = 0
         self._consumed = 0
-        """Bytes that came, are not held any more, and that the peer has not yet been credited with."""
+        """Bytes received and released that the peer has not been credited with yet."""
         self._window = DEFAULT_WINDOW
         self._initial_window = DEFAULT_WINDOW
         self._largest_frame = DEFAULT_FRAME
         self._sending: dict[int, Outflow] = {}
-        """By stream, what waits to be sent."""
+        """By stream, the bodies that wait to be sent."""
         self._wider = False
-        """A window has grown since anything was last sent."""
+        """A window has grown since the last send."""
         self._last_taken = 0
         """The highest stream that the peer opened."""
 
     @property
     def settled(self) -> bool:
-        """Whether the peer has told its settings."""
+        """Whether the peer's SETTINGS have arrived."""
         return self._settings_seen
 
     @property
     def stalled(self) -> bool:
-        """Whether the connection's window lets nothing through: what is sent now would only wait."""
+        """Whether the connection's window is used up: a new request would only wait."""
         return self._window <= 0
 
     @property
     def buffered(self) -> int:
-        """Bytes held of frames and header blocks that are not whole yet."""
+        """Bytes held of incomplete frames and header blocks."""
         return len(self._rest) + (len(self._gathering[2]) if self._gathering else 0)
 
     def receive(self, data: bytes) -> list[Event]:
-        """Take what was read.  Raises ``ProtocolError`` when the peer broke the protocol, with a GOAWAY in ``out``."""
+        """Process what was read.  Raises ``ProtocolError`` if the peer broke the protocol, with a GOAWAY in ``out``."""
         events: list[Event] = []
         try:
             at = self._complete_rest(data, events) if self._rest else 0
@@ -137,7 +137,7 @@ class Peer(ABC, Generic[T]):
             code = error.code if isinstance(error, Broken) else Code.PROTOCOL_ERROR
             self.out.append(go_away(self._last_taken, code, str(error)))
             raise
-        if self._wider:  # once for all that was read: a peer that widens by single bytes costs no more
+        if self._wider:  # once per read, so that a peer that widens by single bytes costs no more
             self._wider = False
             self._send()
         if self._consumed >= self._credit_step:
@@ -145,43 +145,43 @@ class Peer(ABC, Generic[T]):
             self._consumed = 0
         return events
 
-    # What differs.
+    # For each end to implement.
 
     @abstractmethod
     def _take_frames(self, data: bytes, at: int, events: list[Event]) -> None:
-        """All whole frames of ``data`` from ``at`` on; what is left is kept."""
+        """Process all whole frames of ``data`` from ``at`` on; keep the rest."""
 
     @abstractmethod
     def _take_headers(self, stream: int, value: T, ended: bool, events: list[Event]) -> None: ...
 
     @abstractmethod
     def _take_data(self, stream: int, body: Buffer, size: int, ended: bool, events: list[Event]) -> None:
-        """``size``: with the padding, as flow control counts it."""
+        """``size``: bytes with padding, as flow control counts them."""
 
     @abstractmethod
     def _take_reset(self, stream: int, code: int, events: list[Event]) -> None: ...
 
     @abstractmethod
     def _outflow(self, stream: int) -> Outflow | None:
-        """Of a stream whose window the peer widens; None where that is of no use any more.  Raises ``Broken``."""
+        """The outflow of a stream whose window the peer widens; None if the stream has ended.  Raises ``Broken``."""
 
     @abstractmethod
     def _outflows(self) -> Iterable[Outflow]:
-        """Of all streams."""
+        """The outflows of all streams."""
 
     def _take_setting(self, name: int, value: int) -> None:
-        """One that means something to one end only, or nothing."""
+        """Process a setting that concerns only one end; ignore unknown ones."""
 
     def _take_pong(self, payload: bytes) -> None:
-        """The answer to a PING."""
+        """Process the answer to a PING."""
 
     def _ended(self, stream: int) -> None:
-        """All was sent on this stream."""
+        """Everything on this stream was sent."""
 
     # Reading.
 
     def _complete_rest(self, data: bytes, events: list[Event]) -> int:
-        """Finish the frame that the last read broke off in; returns where the next one starts in ``data``."""
+        """Complete the frame that the last read cut off; returns the start of the next frame in ``data``."""
         rest = self._rest
         at = 0
         if len(rest) < 9:
@@ -204,18 +204,18 @@ class Peer(ABC, Generic[T]):
             if not self._settings_seen:
                 raise Broken(self._not_http2)
             raise Broken(
-                f"a frame of {length} bytes where at most {self._our_largest_frame} are allowed", Code.FRAME_SIZE_ERROR
+                f"a frame of {length} bytes; at most {self._our_largest_frame} are allowed", Code.FRAME_SIZE_ERROR
             )
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes, events: list[Event]) -> None:
-        """Any frame."""
+        """Process any frame."""
         if not self._settings_seen and kind != F_SETTINGS:
             raise Broken(self._not_http2)
         if self._gathering is not None and (kind != F_CONTINUATION or stream != self._gathering[0]):
             raise Broken("a header block was interrupted by another frame")
         self._idle_frames += 1
         if self._idle_frames > MOST_IDLE_FRAMES:
-            raise Broken("a flood of frames that carry nothing", Code.ENHANCE_YOUR_CALM)
+            raise Broken("a flood of frames without content", Code.ENHANCE_YOUR_CALM)
         if kind == F_DATA:
             need_stream(stream, "DATA")
             self._take_data(stream, unpadded(payload, flags), len(payload), bool(flags & END_STREAM), events)
@@ -236,9 +236,9 @@ class Peer(ABC, Generic[T]):
         elif kind == F_SETTINGS:
             self._take_settings(flags, stream, payload)
         elif kind == F_PING:
-            need_none(stream, "PING")
+            need_connection(stream, "PING")
             if len(payload) != 8:
-                raise Broken("a PING frame has 8 bytes", Code.FRAME_SIZE_ERROR)
+                raise Broken("a PING frame must have 8 bytes", Code.FRAME_SIZE_ERROR)
             if flags & ACK:
                 self._take_pong(payload)
             else:
@@ -248,25 +248,25 @@ class Peer(ABC, Generic[T]):
         elif kind == F_RESET:
             need_stream(stream, "RST_STREAM")
             if len(payload) != 4:
-                raise Broken("an RST_STREAM frame has 4 bytes", Code.FRAME_SIZE_ERROR)
+                raise Broken("an RST_STREAM frame must have 4 bytes", Code.FRAME_SIZE_ERROR)
             self._take_reset(stream, int.from_bytes(payload, "big"), events)
         elif kind == F_GOAWAY:
-            need_none(stream, "GOAWAY")
+            need_connection(stream, "GOAWAY")
             if len(payload) < 8:
-                raise Broken("a GOAWAY frame has 8 bytes or more", Code.FRAME_SIZE_ERROR)
+                raise Broken("a GOAWAY frame must have 8 bytes or more", Code.FRAME_SIZE_ERROR)
             last, code = struct.unpack_from(">II", payload)
             text = one_line(payload[8:].decode("utf-8", "replace"))
             events.append((GOAWAY, last & LARGEST_STREAM, f"{code_name(code)} {text}".strip(), False))
         elif kind == F_PUSH_PROMISE:
             raise Broken("a PUSH_PROMISE although push is off")
-        elif kind == F_PRIORITY:  # it means nothing to us
+        elif kind == F_PRIORITY:  # checked and ignored
             need_stream(stream, "PRIORITY")
             if len(payload) != 5:
-                raise Broken("a PRIORITY frame has 5 bytes", Code.FRAME_SIZE_ERROR)
-        # So do unknown types, whatever their form.
+                raise Broken("a PRIORITY frame must have 5 bytes", Code.FRAME_SIZE_ERROR)
+        # Unknown types are ignored.
 
     def _gather(self, stream: int, first_flags: int, block: bytearray, flags: int, events: list[Event]) -> None:
-        """A header block, or the next part of one."""
+        """Process a header block, or the next part of one."""
         if len(block) > MOST_HEADER_BYTES:
             raise Broken(f"a header block of more than {MOST_HEADER_BYTES} bytes", Code.ENHANCE_YOUR_CALM)
         if not flags & END_HEADERS:
@@ -283,26 +283,26 @@ class Peer(ABC, Generic[T]):
             headers: Headers = tuple((str(name), str(value)) for name, value in self._decoder.decode(block))
         except (hpack.HPACKError, UnicodeDecodeError) as error:
             text = one_line(str(error), 100)
-            raise Broken(f"a header block that can not be decoded: {text}", Code.COMPRESSION_ERROR) from None
+            raise Broken(f"a header block that cannot be decoded: {text}", Code.COMPRESSION_ERROR) from None
         value = self._read_headers(headers)
-        # With a table the same bytes may mean something else the next time.
+        # While the peer may use a table, the same bytes may mean something else the next time.
         if self._settings_acknowledged and len(block) <= _LARGEST_MEMOISED:
-            if len(self._memo) >= _MOST_MEMOISED:  # blocks with a date or the like, of no more use
+            if len(self._memo) >= _MOST_MEMOISED:  # filled by blocks with dates or the like, which never recur
                 self._memo.clear()
             self._memo[block] = value
         return value
 
     def _take_settings(self, flags: int, stream: int, payload: bytes) -> None:
-        need_none(stream, "SETTINGS")
+        need_connection(stream, "SETTINGS")
         if len(payload) % 6 or (flags & ACK and payload):
-            raise Broken("a SETTINGS frame of a wrong size", Code.FRAME_SIZE_ERROR)
+            raise Broken("a SETTINGS frame has the wrong size", Code.FRAME_SIZE_ERROR)
         if not self._settings_seen:
             if flags & ACK:
                 raise Broken(self._not_http2)
             self._settings_seen = self._plain = True
         if flags & ACK:
             self._settings_acknowledged = True
-            # Strictly, a block that tells so comes first; peers that never use the table leave it out.
+            # Strictly, the peer announces the new size in its next block; peers that never use the table do not.
             self._decoder.max_allowed_table_size = self._decoder.header_table_size = 0
             return
         initial_window = self._initial_window
@@ -329,7 +329,7 @@ class Peer(ABC, Generic[T]):
 
     def _take_window_update(self, stream: int, payload: bytes) -> None:
         if len(payload) != 4:
-            raise Broken("a WINDOW_UPDATE frame has 4 bytes", Code.FRAME_SIZE_ERROR)
+            raise Broken("a WINDOW_UPDATE frame must have 4 bytes", Code.FRAME_SIZE_ERROR)
         size = int.from_bytes(payload, "big") & LARGEST_WINDOW
         if not size:
             raise Broken("a WINDOW_UPDATE of 0")
@@ -349,7 +349,7 @@ class Peer(ABC, Generic[T]):
     # Writing.
 
     def _send(self) -> None:
-        """As much of the held back bodies as the windows let through, the oldest first."""
+        """Send as much of the waiting bodies as the windows allow, the oldest first."""
         done, window = [], self._window
         for stream, outflow in self._sending.items():
             pieces, is_last = outflow.pieces, outflow.tail == b""
@@ -368,7 +368,7 @@ class Peer(ABC, Generic[T]):
                 done.append(stream)
             if self._window <= 0:
                 break
-        if self._window < window:  # a slow reader's windows are no flood
+        if self._window < window:  # WINDOW_UPDATE frames that let us send are not a flood
             self._idle_frames = 0
         for stream in done:
             tail = self._sending.pop(stream).tail

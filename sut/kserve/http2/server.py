@@ -1,24 +1,21 @@
-"""HTTP/2, seen from a server: bytes in, requests out; what must be written gathers in ``out``.
+"""HTTP/2, seen from a server: bytes in, requests out; bytes to write collect in ``out``.
 
-Knows streams that a client opens, their requests and answers; must not know sockets, or what the streams carry.
+Handles the streams that a client opens, their requests and answers.  Does not depend on sockets or on what the streams
+carry.
 
-Made for many small requests: one whose headers are known by their bytes, and whose body is one frame, is one event
-and leaves its number behind, no more; its answer is one piece of bytes.
-What bounds what: bytes of requests that the user still holds (has not released) the windows, see ``http2_intake``;
-streams that end before they are answered, by the client or for its faults, ``_MOST_RESETS`` beyond those answered.
+Optimised for many small requests: a request with memoised headers and a body in one frame is one event, and only its
+stream number is kept; its answer is one piece of bytes.
+Limits: the windows of ``intake`` for the bytes of requests that the user has not released; ``_MOST_RESETS`` streams
+more that ended without an answer (reset by the client, or refused) than streams answered.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from typing import TypeVar
-
-import hpack
 
 from drumfire.sut.kserve.http2.frames import (
     DATA,
-    DEFAULT_FRAME,
     DEFAULT_WINDOW,
     END_HEADERS,
     END_STREAM,
@@ -49,6 +46,7 @@ from drumfire.sut.kserve.http2.frames import (
     reset,
     settings,
 )
+from drumfire.sut.kserve.http2.header_block import NO_TABLE, Envelope
 from drumfire.sut.kserve.http2.intake import STREAM_WINDOW, Intake, Stream
 from drumfire.sut.kserve.http2.peer import MOST_HEADER_BYTES, SMALL, Outflow, Peer
 
@@ -57,42 +55,15 @@ T = TypeVar("T")
 _CREDIT_STEP = 1 << 20
 _MOST_RESETS = 1000
 _LARGEST_JOINED = 16_384
-"""Bodies up to here are copied to stand in one piece with what is around them."""
+"""Bytes up to which a body is copied, to write it in one piece with the frames around it."""
 _FAREWELL = b"farewell"
-_END_HEADERS_FRAME = bytes((F_HEADERS, END_HEADERS))
-_END_STREAM_FRAME = bytes((F_HEADERS, END_HEADERS | END_STREAM))
 _DATA_FRAME = bytes((F_DATA, 0))
-
-_encoder = hpack.Encoder()
-_encoder.header_table_size = 0  # what it writes means the same on any connection
-_NO_TABLE = bytes(_encoder.encode(()))
-"""Begins the first header block on a connection: the client need keep no table for us."""
-
-
-@lru_cache(256)
-def header_block(headers: Headers) -> bytes:
-    """Headers as they travel, on any connection.  Raises ``ValueError`` where they are too long for one frame."""
-    block = bytes(_encoder.encode(headers))
-    if len(block) > DEFAULT_FRAME - len(_NO_TABLE):
-        raise ValueError(f"headers of {len(block)} bytes")
-    return block
-
-
-class Envelope:
-    """What stands around the body of answers that are alike: headers and trailers."""
-
-    __slots__ = ("before", "behind", "head", "tail")
-
-    def __init__(self, headers: Headers, trailers: Headers) -> None:
-        self.head, self.tail = header_block(headers), header_block(trailers)
-        self.before = len(self.head).to_bytes(3, "big") + _END_HEADERS_FRAME
-        self.behind = len(self.tail).to_bytes(3, "big") + _END_STREAM_FRAME
 
 
 class ServerConnection(Peer[T]):
-    """One connection.  ``read_headers`` turns a decoded header list into the value of ``HEADERS`` and ``REQUEST``.
+    """One connection.  ``read_headers`` converts a decoded header list into the value of ``HEADERS`` and ``REQUEST``.
 
-    Whatever is said on a stream that has ended is dropped, so that nobody need ask whether it is still there.
+    Anything sent on a stream that has ended is dropped, so the user need not check whether it is still open.
     """
 
     def __init__(self, read_headers: Callable[[Headers], T], *, max_streams: int, largest_body: int) -> None:
@@ -100,16 +71,16 @@ class ServerConnection(Peer[T]):
             read_headers,
             largest_frame=STREAM_WINDOW,
             credit_step=_CREDIT_STEP,
-            not_http2="the client does not speak HTTP/2: behind the preface comes no SETTINGS",
+            not_http2="the client does not speak HTTP/2: no SETTINGS after the preface",
         )
         self.waiting = 0
-        """Bytes of answers that the client's windows hold back."""
+        """Bytes of answers that wait for the client's windows."""
         self._max_streams = max_streams
         self._streams: dict[int, Stream | None] = {}
-        """Those open; None where a whole request has come, and nothing else either way."""
+        """The open streams; None for a whole request whose answer has not started."""
         self._greeting = bytearray()
         self._greeted = False
-        self._first = _NO_TABLE
+        self._first = NO_TABLE
         self._intake = Intake(self.out, max_streams=max_streams, largest_body=largest_body, slack=_CREDIT_STEP)
         self._resets = 0
         self._draining = self._closed = False
@@ -122,21 +93,21 @@ class ServerConnection(Peer[T]):
         }
         self.out += (settings(ours), credit(0, self._intake.most - DEFAULT_WINDOW))
 
-    # What the user of a connection does.
+    # For the user of a connection.
 
     @property
     def streams(self) -> int:
-        """How many are open."""
+        """The number of open streams."""
         return len(self._streams)
 
     @property
     def held(self) -> int:
-        """Bytes of ``DATA`` that were not released."""
+        """Bytes of ``DATA`` received and not released."""
         return self._intake.held
 
     @property
     def closed(self) -> bool:
-        """The client knows the last stream that is answered."""
+        """The client has been sent the last stream that is answered."""
         return self._closed
 
     def receive(self, data: bytes) -> list[Event]:
@@ -152,7 +123,7 @@ class ServerConnection(Peer[T]):
         return super().receive(data)
 
     def respond(self, stream: int, around: Envelope, start: bytes, body: Buffer) -> None:
-        """The whole answer, ``start`` and ``body`` as one."""
+        """Send a whole answer, whose body is ``start`` and ``body``."""
         streams = self._streams
         if stream not in streams:
             return
@@ -186,12 +157,12 @@ class ServerConnection(Peer[T]):
         self.end(stream, around.tail)
 
     def begin(self, stream: int, block: bytes) -> None:
-        """The headers of an answer that comes in parts."""
+        """Send the headers of an answer that comes in parts."""
         if self._known(stream) is not None:
             self._put_headers(stream, block)
 
     def send(self, stream: int, *pieces: Buffer) -> None:
-        """The next part of an answer's body."""
+        """Send the next part of an answer's body."""
         known = self._known(stream)
         if known is None:
             return
@@ -211,7 +182,7 @@ class ServerConnection(Peer[T]):
         self._send()
 
     def end(self, stream: int, block: bytes) -> None:
-        """The trailers, or headers where nothing else is said; the stream ends when all before has been sent."""
+        """Send the trailers (or headers, without a body); the stream ends when everything before has been sent."""
         known = self._known(stream)
         if known is None or known.tail is not None:
             return
@@ -222,33 +193,33 @@ class ServerConnection(Peer[T]):
             self._ended(stream)
 
     def reset(self, stream: int, code: Code) -> None:
-        """End a stream that can not be answered."""
+        """Reset a stream that cannot be answered."""
         if stream in self._streams:
             self._forget(stream)
             self.out.append(reset(stream, code))
             self._resets += 1
 
     def expect(self, stream: int, size: int) -> None:
-        """So many more bytes are to come on this stream: it is allowed them as soon as others leave the room."""
+        """Allow the stream ``size`` more bytes, now or when other streams leave room."""
         known = self._streams.get(stream)
         if known is not None:
             self._intake.expect(stream, known, size)
 
     def release(self, stream: int, size: int) -> None:
-        """So many bytes of the stream's ``DATA`` are not held any more by a message that is not whole."""
+        """Release ``size`` bytes of the stream's ``DATA``: the user has a whole message."""
         known = self._streams.get(stream)
         if known is not None:
             self._consumed += size
             self._intake.release(stream, known, size)
 
     def drain(self) -> None:
-        """Ask the client to open no more streams; those that it opens until it has heard are taken (RFC 9113, 6.8)."""
+        """Ask the client to open no more streams; those that cross this message are processed (RFC 9113, 6.8)."""
         if not self._draining:
             self._draining = True
             self.out += (go_away(LARGEST_STREAM, Code.NO_ERROR), frame(F_PING, 0, 0, _FAREWELL))
 
     def close(self) -> None:
-        """Tell the client the last stream that is answered."""
+        """Send the client the number of the last stream that is answered."""
         if not self._closed:
             self._draining = self._closed = True
             self.out.append(go_away(self._last_taken, Code.NO_ERROR))
@@ -311,8 +282,8 @@ class ServerConnection(Peer[T]):
     def _take_headers(self, stream: int, value: T, ended: bool, events: list[Event]) -> None:
         if stream > self._last_taken:
             if not stream & 1:
-                raise Broken(f"stream {stream}, which a client can not open")
-            if self._closed:  # the client has been told so
+                raise Broken(f"stream {stream}, which a client cannot open")
+            if self._closed:  # the client was informed by GOAWAY
                 return
             self._last_taken = stream
             if len(self._streams) >= self._max_streams:
@@ -325,20 +296,20 @@ class ServerConnection(Peer[T]):
             return
         if not ended:
             raise Broken(f"headers on stream {stream}, which is not new, that do not end it")
-        if stream not in self._streams:  # trailers may come when all was said already
+        if stream not in self._streams:  # trailers of a stream that was already answered
             return
         known = self._streams[stream]
         if known is None or not known.receiving:
             raise Broken(f"headers on stream {stream}, which the client has ended", Code.STREAM_CLOSED)
         self._idle_frames = 0
         known.receiving = False
-        events.append((DATA, stream, b"", True))  # nobody wants what trailers say
+        events.append((DATA, stream, b"", True))  # the trailers' contents are ignored
 
     def _take_data(self, stream: int, body: Buffer, size: int, ended: bool, events: list[Event]) -> None:
         if stream not in self._streams:
             if stream > self._last_taken and not self._closed:
                 raise Broken(f"DATA on stream {stream}, which was never opened")
-            self._consumed += size  # all was said already
+            self._consumed += size  # the stream was already answered
             return
         known = self._streams[stream]
         if known is None or not known.receiving:
@@ -374,10 +345,10 @@ class ServerConnection(Peer[T]):
     def _outflows(self) -> Iterable[Outflow]:
         return filter(None, self._streams.values())
 
-    # Streams and what they hold.
+    # Streams.
 
     def _known(self, stream: int) -> Stream | None:
-        """None where it is not open."""
+        """The stream; None if it is not open."""
         known = self._streams.get(stream)
         if known is None and stream in self._streams:
             known = self._streams[stream] = Stream(self._initial_window, receiving=False)
@@ -395,7 +366,7 @@ class ServerConnection(Peer[T]):
         known = self._streams[stream]
         was_receiving = known is not None and known.receiving
         self._forget(stream)
-        if was_receiving:  # what the client still sends is of no use
+        if was_receiving:  # the rest of the request is useless
             self.out.append(reset(stream, Code.NO_ERROR))
         if self._resets:
             self._resets -= 1

@@ -10,8 +10,7 @@ import pytest
 
 from drumfire.bench.peers.fleet import __main__ as program
 from drumfire.bench.peers.fleet.stub import Connection
-from drumfire.sut.kserve.http2.client import frame
-from drumfire.sut.kserve.http2.frames import F_PING
+from drumfire.sut.kserve.http2.frames import F_PING, frame
 from drumfire.sut.kserve.messages.exchange import Part
 from drumfire.sut.kserve.messages.grpc_client import GrpcChannel, GrpcMessages
 from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorSpec

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drumfire.sut.kserve.errors import ProtocolError
+from drumfire.sut.kserve.grpc.client import Calls
 from drumfire.sut.kserve.grpc.framing import SERVICE, Status, framed
 from drumfire.sut.kserve.grpc.server import Call, CallLimits, Cancelled, EndOfStream, ServedCalls
 from drumfire.sut.kserve.http2.frames import (
@@ -36,7 +37,6 @@ from drumfire.sut.kserve.http2.frames import (
 )
 from drumfire.sut.kserve.http2.intake import STREAM_WINDOW
 from drumfire.sut.kserve.messages.exchange import Failure, Part
-from drumfire.sut.kserve.grpc.client import Calls
 from drumfire.sut.kserve.messages.grpc_client import GrpcChannel, GrpcMessages
 from drumfire.sut.kserve.messages.grpc_server import GrpcInference
 from drumfire.sut.kserve.messages.inference import AnswerOutput, InferAnswer

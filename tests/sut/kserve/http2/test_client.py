@@ -18,17 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drumfire.sut.kserve.errors import ProtocolError
-from drumfire.sut.kserve.http2.client import (
-    DATA,
-    GOAWAY,
-    HEADERS,
-    PREFACE,
-    REPLY,
-    RESET,
-    ClientConnection,
-    Code,
-    frame,
-)
+from drumfire.sut.kserve.http2.client import ClientConnection
+from drumfire.sut.kserve.http2.frames import DATA, GOAWAY, HEADERS, PREFACE, REPLY, RESET, Code, frame
 from tests.support.frames import frames, literal, said
 
 (

@@ -50,8 +50,9 @@ from drumfire.sut.kserve.http2.frames import (
     frame,
     settings,
 )
+from drumfire.sut.kserve.http2.header_block import Envelope, header_block
 from drumfire.sut.kserve.http2.intake import STREAM_WINDOW
-from drumfire.sut.kserve.http2.server import Envelope, ServerConnection, header_block
+from drumfire.sut.kserve.http2.server import ServerConnection
 from tests.support.frames import frames, literal, said
 
 GREETING = PREFACE + settings({})

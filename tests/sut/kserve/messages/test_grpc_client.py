@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from drumfire.sut.kserve.errors import ProtocolError
-from drumfire.sut.kserve.http2.client import LARGEST_STREAM, PREFACE, frame
+from drumfire.sut.kserve.http2.frames import LARGEST_STREAM, PREFACE, frame
 from drumfire.sut.kserve.messages.exchange import Failure, Part, Region
 from drumfire.sut.kserve.messages.grpc_client import Answer, Calls, GrpcChannel, GrpcMessages, framed
 from drumfire.sut.kserve.messages.tensors import DATATYPES, ModelInterface, TensorSpec, pack_bytes

@@ -32,9 +32,9 @@ from drumfire.loadgen.installation import ROOT
 from drumfire.loadgen.record import Status
 from drumfire.sut.data.inputs import InputError, Inputs, generated, resolve
 from drumfire.sut.kserve.errors import ProtocolError, ServerError
+from drumfire.sut.kserve.grpc.framing import framed
 from drumfire.sut.kserve.messages import operations
 from drumfire.sut.kserve.messages.exchange import Channel, Outputs, Part, Region
-from drumfire.sut.kserve.grpc.framing import framed
 from drumfire.sut.kserve.messages.grpc_client import GrpcChannel, GrpcMessages
 from drumfire.sut.kserve.messages.http_client import HttpChannel, HttpMessages, model_path
 from drumfire.sut.kserve.messages.protobuf import bytes_field, numbers_field, text_field

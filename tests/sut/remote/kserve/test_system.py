@@ -27,7 +27,7 @@ from drumfire.loadgen.issue import End
 from drumfire.loadgen.record import Status
 from drumfire.sut.data.inputs import Inputs
 from drumfire.sut.kserve.errors import ServerError
-from drumfire.sut.kserve.http2 import client as http2
+from drumfire.sut.kserve.http2.frames import LARGEST_STREAM
 from drumfire.sut.kserve.messages.exchange import MAX_MESSAGE_BYTES, Channel
 from drumfire.sut.kserve.messages.grpc_client import GrpcChannel, GrpcMessages
 from drumfire.sut.kserve.messages.http_client import HttpChannel, HttpMessages, model_path
@@ -671,14 +671,14 @@ def test_the_limit_of_streams_is_kept_as_it_moves(loop: str) -> None:
 def test_stream_numbers_run_out(loop: str) -> None:
     def age(channel: Channel, ordinal: int) -> None:
         if ordinal == 0:
-            channel._connection.next_stream = http2.LARGEST_STREAM - 2 * 99
+            channel._connection.next_stream = LARGEST_STREAM - 2 * 99
 
     with Peer("grpc") as peer:
         run = Run([peer.url], count=300, prepare=age).drive(loop)
         run.is_whole()
         assert peer.answered == run.contents()
         assert Counter(call.talk.number for call in peer.calls)[0] == 100
-        assert max(call.stream for call in peer.calls) == http2.LARGEST_STREAM
+        assert max(call.stream for call in peer.calls) == LARGEST_STREAM
         assert run.system.happened == {"connections replaced": 1}
 
 
