@@ -211,7 +211,7 @@ class TestUnary:
         ("body", "status", "text"),
         [
             (b"\1\0\0\0\1x", Status.UNIMPLEMENTED, "compressed"),
-            (framed(bytes(1001)), Status.RESOURCE_EXHAUSTED, "1001 bytes where at most 1000"),
+            (framed(bytes(1001)), Status.RESOURCE_EXHAUSTED, "1001 bytes; at most 1000"),
             (b"\0\xff\xff\xff\xff", Status.RESOURCE_EXHAUSTED, "at most 1000"),
             (b"", Status.INTERNAL, "without a message"),
             (b"\0\0", Status.INTERNAL, "within a message"),
@@ -545,4 +545,4 @@ def test_any_bytes_are_taken_or_refused_and_nothing_is_left(wires: list[bytes], 
     for stream in told:
         calls.receive(credit(0, 1 << 20)) if stream == min(told) else None
         calls.fail(stream, Status.INTERNAL, "the test ends")
-    assert all(not known.told for known in calls._open.values())
+    assert all(not known.reported for known in calls._open.values())

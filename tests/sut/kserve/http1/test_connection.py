@@ -206,7 +206,7 @@ BROKEN_RESPONSES = [
     (OK + b"Transfer-Encoding:\r\n\r\n", "transfer coding other than chunked"),
     (OK + b"Transfer-Encoding: xchunked\r\n\r\n", "transfer coding other than chunked"),
     (b"HTTP/1.0 200 OK\r\n" + CHUNKED, "HTTP/1.0"),
-    (OK + b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello", "compressed reply although none was asked for"),
+    (OK + b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello", "compressed reply although none was requested"),
     (OK + b"Content-Length: 1001\r\n\r\n", r"of 1001 bytes .* at most 1000"),
     (OK + CHUNKED + b"3e9\r\n", r"of 1001 bytes .* at most 1000"),
     (OK + CHUNKED + b"3e8\r\n" + b"x" * 1000 + b"\r\n1\r\n", r"of 1001 bytes .* at most 1000"),
@@ -225,14 +225,14 @@ BROKEN_RESPONSES = [
     (OK + CHUNKED + b"1\r\nx\n", "LF without CR"),
     (OK + CHUNKED + b"0\r\nA : b\r\n", "not a field line"),
     (OK + CHUNKED + b"0\r\n a: b\r\n", "obs-fold"),
-    (OK + CHUNKED + b"0\r\n" + b"A: b\r\n" * 70, "trailers are longer"),
+    (OK + CHUNKED + b"0\r\n" + b"A: b\r\n" * 70, "trailers are over the limit"),
     (OK + CHUNKED + b"0\r\n\n", "LF without CR"),
     (OK + b"\r\n" + b"x" * 1001, r"of 1001 bytes .* at most 1000"),
-    (OK + b"A: " + b"b" * 400 + b"\r\n\r\n", r"head is over 400 bytes \(max_head\): 424 came"),
-    (OK + b"A: " + b"b" * 400, r"head is over 400 bytes \(max_head\): 420 came"),
-    (OK + b"Content-Length: 5\r\n\r\nhelloHTTP", "4 bytes that no request asked for: b'HTTP'"),
-    (OK + CHUNKED + b"0\r\n\r\nx", "1 bytes that no request asked for"),
-    (b"HTTP/1.1 204 No Content\r\nContent-Length: 1\r\n\r\nx", "1 bytes that no request asked for"),
+    (OK + b"A: " + b"b" * 400 + b"\r\n\r\n", r"head is over 400 bytes \(max_head\): 424 received"),
+    (OK + b"A: " + b"b" * 400, r"head is over 400 bytes \(max_head\): 420 received"),
+    (OK + b"Content-Length: 5\r\n\r\nhelloHTTP", "4 bytes that belong to no request: b'HTTP'"),
+    (OK + CHUNKED + b"0\r\n\r\nx", "1 bytes that belong to no request"),
+    (b"HTTP/1.1 204 No Content\r\nContent-Length: 1\r\n\r\nx", "1 bytes that belong to no request"),
 ]
 
 
@@ -259,12 +259,12 @@ def test_broken_responses(message: bytes, text: str) -> None:
 @pytest.mark.parametrize(
     ("came", "text"),
     [
-        (b"", "closed before a reply came"),
-        (b"HTTP/1.1 100 Continue\r\n\r\n", "closed before a reply came"),
+        (b"", "closed before the reply arrived"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", "closed before the reply arrived"),
         (b"HTTP/1.1 2", "within a reply's head, after 10 bytes"),
-        (OK + b"Content-Length: 5\r\n\r\n", "within a reply's body: 0 bytes of 5 came"),
-        (OK + b"Content-Length: 5\r\n\r\nhell", "within a reply's body: 4 bytes of 5 came"),
-        (OK + CHUNKED + b"5\r\nhello\r\n", "within a reply's body: 5 bytes"),
+        (OK + b"Content-Length: 5\r\n\r\n", "within a reply's body, after 0 bytes of 5"),
+        (OK + b"Content-Length: 5\r\n\r\nhell", "within a reply's body, after 4 bytes of 5"),
+        (OK + CHUNKED + b"5\r\nhello\r\n", "within a reply's body, after 5 bytes"),
         (OK + CHUNKED + b"5\r\nhello\r\n0\r\n", "within a reply's body"),
     ],
 )
@@ -293,14 +293,14 @@ def test_a_head_of_just_the_limit() -> None:
 def test_bytes_that_nobody_asked_for() -> None:
     connection = client()
     assert connection.receive(b"") == []
-    with pytest.raises(ProtocolError, match="no request asked for"):
+    with pytest.raises(ProtocolError, match="belong to no request"):
         connection.receive(OK + b"Content-Length: 0\r\n\r\n")
     assert connection.closing
     message = OK + b"Content-Length: 2\r\n\r\nok"
     connection = client()
     answer(connection, message)
     answer(connection, message)
-    with pytest.raises(ProtocolError, match="no request asked for"):
+    with pytest.raises(ProtocolError, match="belong to no request"):
         connection.receive(message)
 
 
@@ -476,8 +476,8 @@ def test_broken_requests(message: bytes, text: str) -> None:
     ("came", "text"),
     [
         (b"GE", "within a request's head, after 2 bytes"),
-        (POST + b"Content-Length: 5\r\n\r\nhell", "within a request's body: 4 bytes of 5 came"),
-        (POST + CHUNKED, "within a request's body: 0 bytes"),
+        (POST + b"Content-Length: 5\r\n\r\nhell", "within a request's body, after 4 bytes of 5"),
+        (POST + CHUNKED, "within a request's body, after 0 bytes"),
     ],
 )
 def test_a_request_cut_short(came: bytes, text: str) -> None:

@@ -271,7 +271,7 @@ class TestReplies:
             data = frame(F_HEADERS, END_HEADERS, stream, add) + frame(F_HEADERS, END_HEADERS, stream, b"\xbe")
             assert [event[2] for event in connection.receive(data)] == [(("k", value),)] * 2
         connection.receive(ACKNOWLEDGED)
-        with pytest.raises(ProtocolError, match="can not be decoded"):
+        with pytest.raises(ProtocolError, match="cannot be decoded"):
             connection.receive(frame(F_HEADERS, END_HEADERS, 5, b"\xbe"))
         assert frames(said(connection))[-1][3][4:8] == bytes((0, 0, 0, Code.COMPRESSION_ERROR))
 

@@ -12,9 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from drumfire.sut.kserve.errors import ProtocolError
+from drumfire.sut.kserve.grpc.client import CallResult, Calls
+from drumfire.sut.kserve.grpc.framing import framed
 from drumfire.sut.kserve.http2.frames import LARGEST_STREAM, PREFACE, frame
 from drumfire.sut.kserve.messages.exchange import Failure, Part, Region
-from drumfire.sut.kserve.messages.grpc_client import Answer, Calls, GrpcChannel, GrpcMessages, framed
+from drumfire.sut.kserve.messages.grpc_client import GrpcChannel, GrpcMessages
 from drumfire.sut.kserve.messages.tensors import DATATYPES, ModelInterface, TensorSpec, pack_bytes
 
 TABLE = {
@@ -230,8 +232,8 @@ class TestReplies:
             ([("OUT", "FP32", (2,), bytes(8))], r"came as FP32\[2\]"),
             ([("OUT", "FP32", (), bytes(8))], r"came as FP32\[\]"),
             ([("OUT", "FP32", (-1, 2), bytes(8))], r"came as FP32\[-1,2\]"),
-            ([("OUT", "FP32", (2, 2), bytes(8))], "8 bytes where"),
-            ([("OUT", "FP32", (1, 2), bytes(9))], "9 bytes where"),
+            ([("OUT", "FP32", (2, 2), bytes(8))], "8 bytes; "),
+            ([("OUT", "FP32", (1, 2), bytes(9))], "9 bytes; "),
             ([("TUO", "FP32", (1, 2), bytes(8))], "lacks the output OUT"),
             ([], "lacks the output OUT"),
         ],
@@ -350,7 +352,7 @@ def calls(count: int = 0, **how: Any) -> Calls:
     return made
 
 
-def failure(found: Answer) -> Failure:
+def failure(found: CallResult) -> Failure:
     assert found.message is None
     assert found.failure is not None
     assert "\n" not in found.failure.reason
@@ -394,7 +396,7 @@ class TestCalls:
     def test_answers_come_with_their_tickets(self) -> None:
         made = calls(3)
         found = made.receive(answer(5, MESSAGE) + answer(1, framed(b"")))
-        assert found == [Answer(12, MESSAGE, None, 0), Answer(10, framed(b""), None, 0)]
+        assert found == [CallResult(12, MESSAGE, None, 0), CallResult(10, framed(b""), None, 0)]
         assert made.under_way == 1
         assert made.oldest == 11
 
@@ -440,9 +442,9 @@ class TestCalls:
                 13,
             ),
             (headers(1, *HEAD, ("grpc-status", "77"), end=True), "status 77: ", 77),
-            (headers(1, *HEAD, ("grpc-status", "x"), end=True), "grpc-status is no number", None),
-            (headers(1, *HEAD, ("grpc-status", "9" * 5000), end=True), "grpc-status is no number", None),
-            (headers(1, *HEAD, ("grpc-status", "²"), end=True), "grpc-status is no number", None),
+            (headers(1, *HEAD, ("grpc-status", "x"), end=True), "grpc-status is not a number", None),
+            (headers(1, *HEAD, ("grpc-status", "9" * 5000), end=True), "grpc-status is not a number", None),
+            (headers(1, *HEAD, ("grpc-status", "²"), end=True), "grpc-status is not a number", None),
             (headers(1, (":status", "503"), end=True), "HTTP status 503", None),
             (
                 headers(1, (":status", "404"), ("content-type", "text/html")) + data(1, b"<html>", end=True),
@@ -480,13 +482,13 @@ class TestCalls:
         assert text in failure(one).reason
         assert not failure(one).unseen
         assert one.status == status
-        assert made.receive(answer(3, MESSAGE)) == [Answer(11, MESSAGE, None, 0)]
+        assert made.receive(answer(3, MESSAGE)) == [CallResult(11, MESSAGE, None, 0)]
         assert made.under_way == 0
 
     def test_headers_before_the_headers(self) -> None:
         made = calls(1)
         reply = headers(1, (":status", "103"), ("link", "x")) + answer(1, MESSAGE)
-        assert made.receive(reply) == [Answer(10, MESSAGE, None, 0)]
+        assert made.receive(reply) == [CallResult(10, MESSAGE, None, 0)]
 
     def test_a_refused_stream_was_not_seen(self) -> None:
         made = calls(2)
@@ -537,7 +539,7 @@ class TestCalls:
         assert b"".join(made.out) == frame(F_RESET, 0, 1, (8).to_bytes(4, "big"))
         assert made.under_way == 1
         rest = data(1, MESSAGE[5:]) + headers(1, *TRAILERS, end=True) + frame(F_RESET, 0, 1, bytes(4))
-        assert made.receive(rest + answer(3, MESSAGE)) == [Answer(11, MESSAGE, None, 0)]
+        assert made.receive(rest + answer(3, MESSAGE)) == [CallResult(11, MESSAGE, None, 0)]
         assert made.cancel(99)
 
     @pytest.mark.parametrize("stream", [2, 5, 4, 2**31 - 1])
@@ -549,7 +551,7 @@ class TestCalls:
     def test_messages_up_to_the_limit(self) -> None:
         made = calls(1, max_message_bytes=1000)
         message = framed(bytes(1000))
-        assert made.receive(answer(1, message)) == [Answer(10, message, None, 0)]
+        assert made.receive(answer(1, message)) == [CallResult(10, message, None, 0)]
         made = calls(1, max_message_bytes=1000)
         pieces = data(1, message[:3]) + data(1, message[3:500]) + data(1, message[500:])
         (one,) = made.receive(headers(1, *HEAD) + pieces + headers(1, *TRAILERS, end=True))
@@ -559,7 +561,7 @@ class TestCalls:
     def test_messages_over_the_limit_are_refused_as_soon_as_they_are_told(self, cut: int) -> None:
         made = calls(1, max_message_bytes=1000)
         message = framed(bytes(1001))
-        with pytest.raises(ProtocolError, match="at most 1000 are taken: raise --max-message-size"):
+        with pytest.raises(ProtocolError, match="at most 1000 are accepted: raise --max-message-size"):
             made.receive(headers(1, *HEAD) + data(1, message[:cut]) + data(1, message[cut:]))
 
     def test_a_lost_connection_ends_all_calls(self) -> None:
@@ -568,8 +570,8 @@ class TestCalls:
         assert made.eof() == []
         assert made.draining
         assert made.lost("gone") == [
-            Answer(10, None, Failure("gone"), None),
-            Answer(11, None, Failure("gone"), None),
+            CallResult(10, None, Failure("gone"), None),
+            CallResult(11, None, Failure("gone"), None),
         ]
         assert made.under_way == 0
         assert made.lost("gone") == []
@@ -731,7 +733,7 @@ def test_contents_of_a_wrong_size_are_refused_every_time(pb: Any) -> None:
     )
     wrong = reply_message(pb, [("y", "FP32", (2,), bytes(7))])
     for _ in range(2):
-        with pytest.raises(ProtocolError, match="7 bytes where"):
+        with pytest.raises(ProtocolError, match="7 bytes; "):
             messages.read(wrong)
 
 

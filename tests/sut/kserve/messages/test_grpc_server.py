@@ -210,15 +210,15 @@ def with_raw(*raw: bytes, **more: Any) -> Any:
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "too few bytes": (with_raw(bytes(7)), "7 bytes where a FP32 tensor of shape \\[2\\] has 8"),
+    "too few bytes": (with_raw(bytes(7)), "7 bytes; a FP32 tensor of shape \\[2\\] has 8"),
     "no contents": (with_raw(), "1 inputs with the raw contents of 0"),
     "too many contents": (with_raw(bytes(8), bytes(8)), "1 inputs with the raw contents of 2"),
     "a negative size": (with_raw(b"", shape=[-1]), "shape \\[-1\\]"),
-    "sizes whose product is beyond memory": (with_raw(b"", shape=[2**62, 2**62]), "no memory"),
-    "sizes whose product is beyond 64 bits": (with_raw(b"", shape=[2**32, 2**32]), "no memory"),
+    "sizes whose product is beyond memory": (with_raw(b"", shape=[2**62, 2**62]), "more than memory"),
+    "sizes whose product is beyond 64 bits": (with_raw(b"", shape=[2**32, 2**32]), "more than memory"),
     "too many dimensions": (with_raw(b"", shape=[1] * 100), "100 dimensions"),
     "an unknown datatype": (with_raw(bytes(8), datatype="FP8"), "unknown datatype 'FP8'"),
-    "elements missing of BYTES": (with_raw(pack_bytes([b"a"]), datatype="BYTES"), "1 elements where a BYTES"),
+    "elements missing of BYTES": (with_raw(pack_bytes([b"a"]), datatype="BYTES"), "1 elements; a BYTES"),
     "BYTES within a length": (with_raw(b"\1\0", datatype="BYTES"), "within a length"),
     "raw and typed": (
         pb.ModelInferRequest(inputs=typed("fp32_contents", [1, 2]).inputs, raw_input_contents=[b""]),
@@ -226,7 +226,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "typed of another datatype": (typed("fp64_contents", [1, 2]), "another datatype than FP32"),
     "typed too few": (typed("fp32_contents", [1]), "1 elements"),
-    "typed that do not fit": (typed("int_contents", [1, 128], "INT8"), "none of INT8"),
+    "typed that do not fit": (typed("int_contents", [1, 128], "INT8"), "does not fit in INT8"),
     "typed of FP16": (typed("fp32_contents", [1, 2], "FP16"), "FP16 has no typed contents"),
     "typed of an impossible shape": (typed("fp32_contents", [1], shape=[-1]), "shape"),
     "a region and contents": (
@@ -235,15 +235,15 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "a region without a size": (
         with_raw(parameters=told({"shared_memory_region": "r"})),
-        "no size in bytes",
+        "not a size in bytes",
     ),
     "a region before its start": (
         with_raw(parameters=in_region(Region("r", -1, 8))),
-        "no offset",
+        "not an offset",
     ),
     "a region whose name is a number": (
         with_raw(parameters=told({"shared_memory_region": 5, "shared_memory_byte_size": 5})),
-        "no name",
+        "not a name",
     ),
     "classification": (
         pb.ModelInferRequest(

@@ -159,16 +159,16 @@ class TestReplies:
             ([("OUT", "FP32", [2, 1], bytes(8))], r"came as FP32\[2,1\]"),
             ([("OUT", "FP32", [2], bytes(8))], r"came as FP32\[2\]"),
             ([("OUT", "FP32", [-1, 2], bytes(8))], r"came as FP32\[-1,2\]"),
-            ([("OUT", "FP32", [2, 2], bytes(8))], "8 bytes where"),
-            ([("OUT", "FP32", [1, 2], bytes(9))], "9 bytes where"),
+            ([("OUT", "FP32", [2, 2], bytes(8))], "8 bytes; "),
+            ([("OUT", "FP32", [1, 2], bytes(9))], "9 bytes; "),
             ([("TUO", "FP32", [1, 2], bytes(8))], "lacks the output OUT"),
             ([], "lacks the output OUT"),
-            ([("OUT", "FP32", [1, 2], [1, 2, 3])], "12 bytes where"),
-            ([("OUT", "FP32", [1, 2], ["1", "2"])], "no number"),
-            ([("OUT", "FP32", [1, 2.0], bytes(8))], "can not be read: TypeError"),
-            ([("OUT", "FP32", [1, "2"], bytes(8))], "can not be read: TypeError"),
-            ([("OUT", "FP32", [1, float("inf")], bytes(8))], "can not be read: TypeError"),
-            ([("OUT", "FP32", None, bytes(8))], "can not be read: TypeError"),
+            ([("OUT", "FP32", [1, 2], [1, 2, 3])], "12 bytes; "),
+            ([("OUT", "FP32", [1, 2], ["1", "2"])], "not a number"),
+            ([("OUT", "FP32", [1, 2.0], bytes(8))], "cannot be read: TypeError"),
+            ([("OUT", "FP32", [1, "2"], bytes(8))], "cannot be read: TypeError"),
+            ([("OUT", "FP32", [1, float("inf")], bytes(8))], "cannot be read: TypeError"),
+            ([("OUT", "FP32", None, bytes(8))], "cannot be read: TypeError"),
             ([({}, "FP32", [1, 2], bytes(8))], "lacks the output OUT"),
             ([("OUT", [], [1, 2], bytes(8))], "came as"),
         ],
@@ -193,15 +193,15 @@ class TestReplies:
     @pytest.mark.parametrize(
         ("body", "size", "text"),
         [
-            (b"", 0, "can not be read"),
+            (b"", 0, "cannot be read"),
             (b"{}", 3, "2 bytes with 3 bytes of JSON"),
-            (b"[]", 2, "can not be read"),
-            (b'{"outputs": 1}', 14, "can not be read"),
-            (b'{"outputs": ["x"]}', 18, "can not be read"),
-            (b"[" * 100_000, None, "can not be read: RecursionError"),
-            (b'{"outputs": ' + b"9" * 5000 + b"}", None, "can not be read"),
-            (b"\xff\xff", 2, "can not be read"),
-            (b'{"outputs":[]}x', 14, "1 bytes behind the reply's last tensor"),
+            (b"[]", 2, "cannot be read"),
+            (b'{"outputs": 1}', 14, "cannot be read"),
+            (b'{"outputs": ["x"]}', 18, "cannot be read"),
+            (b"[" * 100_000, None, "cannot be read: RecursionError"),
+            (b'{"outputs": ' + b"9" * 5000 + b"}", None, "cannot be read"),
+            (b"\xff\xff", 2, "cannot be read"),
+            (b'{"outputs":[]}x', 14, "1 bytes after the reply's last tensor"),
         ],
     )
     def test_what_is_no_reply_is_refused(self, body: bytes, size: int | None, text: str) -> None:
@@ -218,7 +218,7 @@ class TestReplies:
                 ]
             }
         ).encode()
-        with pytest.raises(ProtocolError, match=r"over the end|can not be read"):
+        with pytest.raises(ProtocolError, match=r"past the end|cannot be read"):
             HttpMessages(ONE).read(text + bytes(8), len(text))
 
     @pytest.mark.parametrize("is_known", [False, True])
@@ -352,9 +352,9 @@ class TestChannel:
             (response(b"[" * 100_000, status="500 Oops"), "HTTP 500: [[["),
             (response(b"\xff", status="500 Oops"), "HTTP 500: \ufffd"),
             (response(b"{}", status="204 No Content")[:-2], "HTTP 204"),
-            (response(b"{}", 2), "can not be read"),
+            (response(b"{}", 2), "cannot be read"),
             (response(GOOD, len(GOOD) + 1), "bytes of JSON"),
-            (response(GOOD), "can not be read"),
+            (response(GOOD), "cannot be read"),
         ],
     )
     def test_a_reply_that_is_not_good_fails_alone(self, data: bytes, text: str) -> None:
@@ -406,12 +406,12 @@ class TestChannel:
 
     def test_what_nobody_asked_for_is_refused(self) -> None:
         made = channel()
-        with pytest.raises(ProtocolError, match="no request asked for"):
+        with pytest.raises(ProtocolError, match="belong to no request"):
             made.receive(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
         assert made.draining
         made = channel()
         sent(made, 3)
-        with pytest.raises(ProtocolError, match="no request asked for"):
+        with pytest.raises(ProtocolError, match="belong to no request"):
             made.receive(response(GOOD, GOOD_SIZE) * 2)
         assert made.lost("gone") == [(3, Failure("gone"))]
 

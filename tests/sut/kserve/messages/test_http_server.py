@@ -169,31 +169,31 @@ class TestRequests:
 
 
 REFUSED: dict[str, tuple[Any, bytes, str]] = {
-    "no JSON": (b"{", b"", "no JSON"),
-    "bytes that are no text": (b'{"a":"\xff"}', b"", "no JSON"),
-    "a list": ([], b"", "no JSON object"),
-    "nested too deep": (b"[" * 100_000, b"", "no JSON"),
-    "NaN": (b'{"inputs":[{"name":"i","datatype":"FP32","shape":[1],"data":[NaN]}]}', b"", "no JSON: .*NaN"),
+    "no JSON": (b"{", b"", "not JSON"),
+    "bytes that are no text": (b'{"a":"\xff"}', b"", "not JSON"),
+    "a list": ([], b"", "not a JSON object"),
+    "nested too deep": (b"[" * 100_000, b"", "not JSON"),
+    "NaN": (b'{"inputs":[{"name":"i","datatype":"FP32","shape":[1],"data":[NaN]}]}', b"", "not JSON: .*NaN"),
     "no inputs": ({"outputs": []}, b"", "without inputs"),
-    "inputs that are none": ({"inputs": {"a": 1}}, b"", "no list of objects"),
-    "an input that is none": ({"inputs": [1]}, b"", "no list of objects"),
+    "inputs that are none": ({"inputs": {"a": 1}}, b"", "not a list of objects"),
+    "an input that is none": ({"inputs": [1]}, b"", "not a list of objects"),
     "an input without a name": ({"inputs": [{"datatype": "FP32", "shape": [1], "data": [1]}]}, b"", "without a name"),
     "an input without a datatype": ({"inputs": [{"name": "i", "shape": [1], "data": [1]}]}, b"", "no datatype"),
     "an input without a shape": ({"inputs": [{"name": "i", "datatype": "FP32", "data": [1]}]}, b"", "no shape"),
-    "a shape of fractions": ({"inputs": [listed([1], shape=[1.0])]}, b"", "no shape of whole numbers"),
-    "a shape of truth": ({"inputs": [listed([1], shape=[True])]}, b"", "no shape of whole numbers"),
+    "a shape of fractions": ({"inputs": [listed([1], shape=[1.0])]}, b"", "no shape of integers"),
+    "a shape of truth": ({"inputs": [listed([1], shape=[True])]}, b"", "no shape of integers"),
     "a negative size": ({"inputs": [listed([], shape=[-1])]}, b"", "shape \\[-1\\]"),
-    "sizes beyond memory": ({"inputs": [listed([], shape=[2**40, 2**40])]}, b"", "no memory"),
+    "sizes beyond memory": ({"inputs": [listed([], shape=[2**40, 2**40])]}, b"", "more than memory"),
     "sizes beyond anything": ({"inputs": [listed([], shape=[10**4000, 2])]}, b"", "number is infinity"),
     "too many dimensions": ({"inputs": [listed([1], shape=[1] * 100)]}, b"", "100 dimensions"),
     "an unknown datatype": ({"inputs": [listed([1], "FP8", [1])]}, b"", "unknown datatype"),
-    "too few values": ({"inputs": [listed([1])]}, b"", "4 bytes where a FP32 tensor of shape \\[2\\] has 8"),
-    "values of another kind": ({"inputs": [listed(["a", "b"])]}, b"", "no number"),
-    "objects as values": ({"inputs": [listed([{}, 1])]}, b"", "no number"),
+    "too few values": ({"inputs": [listed([1])]}, b"", "4 bytes; a FP32 tensor of shape \\[2\\] has 8"),
+    "values of another kind": ({"inputs": [listed(["a", "b"])]}, b"", "not a number"),
+    "objects as values": ({"inputs": [listed([{}, 1])]}, b"", "not a number"),
     "a number that does not fit": ({"inputs": [listed([1, 256], "UINT8")]}, b"", "UINT8"),
     "a number too large for FP32": ({"inputs": [listed([1, 1e300])]}, b"", "too large"),
     "a number too large for anything": ({"inputs": [listed([1, 10**400])]}, b"", "number is infinity"),
-    "a fraction": ({"inputs": [listed([1, 0.5], "INT8")]}, b"", "no whole number"),
+    "a fraction": ({"inputs": [listed([1, 0.5], "INT8")]}, b"", "not an integer"),
     "BF16 in JSON": ({"inputs": [listed([1, 2], "BF16")]}, b"", "BF16"),
     "half a surrogate": (
         b'{"inputs":[{"name":"i","datatype":"BYTES","shape":[1],"data":["\\ud800"]}]}',
@@ -202,17 +202,17 @@ REFUSED: dict[str, tuple[Any, bytes, str]] = {
     ),
     "no contents": ({"inputs": [{"name": "i", "datatype": "FP32", "shape": [2]}]}, b"", "must have one of"),
     "contents twice": ({"inputs": [{**binary(), "data": [1, 2]}]}, FLOATS, "must have one of"),
-    "too few bytes": ({"inputs": [binary(7)]}, FLOATS[:7], "7 bytes where"),
-    "more bytes than come": ({"inputs": [binary(9)]}, FLOATS, "runs over the end"),
-    "a size that is negative": ({"inputs": [binary(-1)]}, FLOATS, "no size"),
-    "a size that is none": ({"inputs": [binary("8")]}, FLOATS, "no size"),
+    "too few bytes": ({"inputs": [binary(7)]}, FLOATS[:7], "7 bytes; "),
+    "more bytes than come": ({"inputs": [binary(9)]}, FLOATS, "runs past the end"),
+    "a size that is negative": ({"inputs": [binary(-1)]}, FLOATS, "not a size"),
+    "a size that is none": ({"inputs": [binary("8")]}, FLOATS, "not a size"),
     "bytes behind": ({"inputs": [binary()]}, FLOATS + b"x", "1 bytes behind"),
-    "an id that is a number": ({"id": 5, "inputs": [binary()]}, FLOATS, "id is no string"),
-    "parameters that are none": ({"inputs": [binary()], "parameters": []}, FLOATS, "no object"),
+    "an id that is a number": ({"id": 5, "inputs": [binary()]}, FLOATS, "id is not a string"),
+    "parameters that are none": ({"inputs": [binary()], "parameters": []}, FLOATS, "not an object"),
     "a region without a size": (
         {"inputs": [{"name": "i", "datatype": "FP32", "shape": [2], "parameters": {"shared_memory_region": "r"}}]},
         b"",
-        "no size",
+        "not a size",
     ),
     "classification": (
         {"inputs": [binary()], "outputs": [{"name": "o", "parameters": {"classification": 2}}]},
@@ -277,7 +277,7 @@ def test_changed_or_cut_it_is_read_as_it_is_or_refused(changes: list[tuple[int, 
             found.append(repr(plain(reader.parse_request(head(json_size, len(body)), body, PATH))))
         except TensorError as error:
             found.append(str(error))
-    assert found[0] == found[1] or "id is no text" in found[0]
+    assert found[0] == found[1] or "id is not text" in found[0]
 
 
 def test_layouts_that_are_kept_are_bounded() -> None:
@@ -346,11 +346,11 @@ class TestAnswers:
     @pytest.mark.parametrize(
         ("datatype", "data", "text"),
         [
-            ("FP32", np.array([np.nan, 1], "<f4").tobytes(), "NaN and infinity can not be told in JSON"),
+            ("FP32", np.array([np.nan, 1], "<f4").tobytes(), "NaN and infinity cannot be sent in JSON"),
             ("FP16", np.array([np.inf, 1], "<f2").tobytes(), "NaN and infinity"),
-            ("BF16", bytes(4), "BF16 can not be told in JSON"),
+            ("BF16", bytes(4), "BF16 cannot be sent in JSON"),
             ("BYTES", pack_bytes([b"\xff", b""]), "no text"),
-            ("FP32", bytes(7), "7 bytes where"),
+            ("FP32", bytes(7), "7 bytes; "),
             ("FP32", None, "no contents"),
         ],
     )

@@ -293,17 +293,17 @@ class TestArguments:
     @pytest.mark.parametrize(
         ("operation", "body", "text"),
         [
-            (REGISTER_MEMORY, b"{", "no JSON"),
-            (REGISTER_MEMORY, b"[]", "no JSON object"),
-            (REGISTER_MEMORY, b"[" * 100_000, "no JSON"),
-            (REGISTER_MEMORY, b'{"key":5}', "key is no text"),
+            (REGISTER_MEMORY, b"{", "not JSON"),
+            (REGISTER_MEMORY, b"[]", "not a JSON object"),
+            (REGISTER_MEMORY, b"[" * 100_000, "not JSON"),
+            (REGISTER_MEMORY, b'{"key":5}', "key is not text"),
             (REGISTER_MEMORY, b'{"key":"k","offset":-1}', "offset is -1"),
-            (REGISTER_MEMORY, b'{"key":"k","byte_size":true}', "byte_size is no whole number"),
-            (REGISTER_MEMORY, b'{"key":"k","byte_size":1.5}', "byte_size is no whole number"),
+            (REGISTER_MEMORY, b'{"key":"k","byte_size":true}', "byte_size is not an integer"),
+            (REGISTER_MEMORY, b'{"key":"k","byte_size":1.5}', "byte_size is not an integer"),
             (REGISTER_MEMORY, b'{"key":"k","byte_size":9223372036854775808}', "not a number of"),
-            (REGISTER_CUDA_MEMORY, b'{"raw_handle":"x"}', "raw_handle is no bytes"),
-            (REGISTER_CUDA_MEMORY, b'{"raw_handle":{"b64":"?"}}', "raw_handle is no bytes"),
-            (REPOSITORY_INDEX, b'{"ready":1}', "ready is no truth value"),
+            (REGISTER_CUDA_MEMORY, b'{"raw_handle":"x"}', "raw_handle is not bytes"),
+            (REGISTER_CUDA_MEMORY, b'{"raw_handle":{"b64":"?"}}', "raw_handle is not bytes"),
+            (REPOSITORY_INDEX, b'{"ready":1}', "ready is not a boolean"),
         ],
     )
     def test_wrong_ones_are_refused(self, operation: Operation, body: bytes, text: str) -> None:
