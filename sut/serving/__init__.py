@@ -1,5 +1,5 @@
-"""An inference server: models that this process computes, behind the KServe v2 protocol over HTTP and gRPC.
+"""An inference server: models computed in this process, behind the KServe v2 protocol over HTTP and gRPC.
 
-Requests of all connections wait in one queue a model and are computed in batches.  Knows backends and models; must not
-know the load generator's runs, nor the client side.
+The requests of all connections wait in one queue per model and are computed in batches.  Depends on backends and
+models, not on the load generator's runs or the client side.
 """

@@ -1,6 +1,6 @@
-"""Who may use the server: bearer tokens out of a file, which may change while the server runs.
+"""Access to the server by bearer tokens from a file, which may change while the server runs.
 
-Knows tokens; must not know requests.  Tokens are never shown, also not in errors.
+Does not depend on requests.  Tokens are never shown, not even in errors.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ _MOST_BYTES = 1 << 16
 
 
 class TokenError(ValueError):
-    """A token file that can not be used.  The text is one line and names the mend."""
+    """The token file cannot be used.  The text is one line and names the fix."""
 
 
 class Access:
-    """One token a line; any of them will do, so that an old one may go on for a while beside a new one."""
+    """The file has one token per line.  Any of them is accepted, so an old token can stay valid beside a new one."""
 
     def __init__(self, token_file: Path | None) -> None:
-        """``None``: everybody may.  Raises ``TokenError``."""
+        """``None``: everybody has access.  Raises ``TokenError``."""
         self._file = token_file
         self._seen: tuple[int, int, int] | None = None
         self._tokens: list[bytes] = []
@@ -28,7 +28,7 @@ class Access:
             self._read()
 
     def allows(self, authorization: str | None) -> bool:
-        """Whether this ``Authorization`` field holds a token.  Takes as long for a wrong one as for a right one."""
+        """Whether this ``Authorization`` field has a valid token.  Takes the same time for a wrong token."""
         if self._file is None:
             return True
         if authorization is None or authorization[: len(_SCHEME)].lower() != _SCHEME:
@@ -38,8 +38,8 @@ class Access:
         return any(matches)
 
     def refresh(self, *, always: bool = False) -> bool:
-        """Read the file again where it has changed; whether it was.  Raises ``TokenError``: the tokens are as they
-        were."""
+        """Read the file again if it has changed; returns whether it was read.  Raises ``TokenError`` and keeps the old
+        tokens."""
         if self._file is None or (not always and self._stamp() in (self._seen, None)):
             return False
         self._read()
@@ -52,10 +52,10 @@ class Access:
             with open(self._file, "rb") as file:
                 lines = file.read(_MOST_BYTES).split(b"\n")
         except OSError as error:
-            raise TokenError(f"--token-file {self._file} can not be read: {error.strerror}") from None
+            raise TokenError(f"--token-file {self._file} cannot be read: {error.strerror}") from None
         tokens = [line.strip() for line in lines if line.strip()]
         if not tokens:
-            raise TokenError(f"--token-file {self._file} holds no token: write one a line")
+            raise TokenError(f"--token-file {self._file} has no token: write one per line")
         self._tokens, self._seen = tokens, stamp
 
     def _stamp(self) -> tuple[int, int, int] | None:

@@ -1,6 +1,6 @@
-"""A batch's input in one piece of memory, and its outputs cut up again into those of the requests.
+"""Joins the inputs of requests into a batch in one piece of memory, and splits its outputs among the requests.
 
-Knows arrays and requests; must not know what computes them, nor when.
+Does not depend on what computes the batch, or when.
 """
 
 from __future__ import annotations
@@ -12,43 +12,42 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.sut.kserve.grpc.framing import Status
 from drumfire.sut.kserve.messages.tensors import Shape
-from drumfire.sut.serving.refusal import Refusal
+from drumfire.sut.serving.refusal import invalid
 from drumfire.sut.serving.request import Request
 
 Array = npt.NDArray[Any]
 
 _SMALL = 1 << 16
-"""Outputs up to here are copied: that costs less than looking after views."""
+"""Bytes up to which outputs are copied: a copy costs less than handling a view."""
 
 
 class BatchLayout(NamedTuple):
-    """How a model wants its batches in memory."""
+    """The memory layout of a model's batches."""
 
     dtype: np.dtype[Any]
     channels_last: bool
-    """Samples come as (channels, height, width), and lie as (height, width, channels)."""
+    """Samples arrive as (channels, height, width) and the model takes (height, width, channels)."""
     fixed_batch_size: int | None
-    """The only number of samples that the model takes: a smaller batch is filled up, and cut off again."""
+    """The only batch size that the model accepts: smaller batches are padded, and the padding's outputs dropped."""
 
 
 class Gatherer:
-    """Puts the inputs of requests behind each other in memory that is made once; one for each thread.
+    """Joins the inputs of requests in memory that is allocated once; one object per thread.
 
-    What ``gather`` gave is overwritten by the next call.
+    The next call of ``gather`` overwrites the result of the last.
     """
 
     def __init__(self, layout: BatchLayout, most_samples: int, sample_shape: Sequence[int]) -> None:
-        """``sample_shape``: -1 where it is open; memory then grows with what comes."""
+        """``sample_shape``: -1 for any size; memory then grows with the requests."""
         self._layout = layout
         closed = min(sample_shape, default=0) >= 0
         size = most_samples * math.prod(sample_shape) * layout.dtype.itemsize if closed else 0
         self._reserve(size)
 
     def gather(self, requests: Sequence[Request]) -> Array:
-        """The inputs of all, shape (n, *sample_shape) as the model takes it.  A lone one is not copied if it need not
-        be."""
+        """All inputs as one array, shape (n, *sample_shape) in the model's layout.  A single input is a view of its
+        request if possible."""
         dtype, channels_last, fixed = self._layout
         first = requests[0]
         shape = first.sample_shape
@@ -66,8 +65,8 @@ class Gatherer:
             batch = flat.reshape(rows, *shape[1:], shape[0])
             at = 0
             for request in requests:
-                given = np.frombuffer(request.data, dtype).reshape(request.samples, *shape)
-                batch[at : at + request.samples] = np.moveaxis(given, 1, -1)
+                samples_first = np.frombuffer(request.data, dtype).reshape(request.samples, *shape)
+                batch[at : at + request.samples] = np.moveaxis(samples_first, 1, -1)
                 at += request.samples
             return batch
         place, at = self._bytes, 0
@@ -78,7 +77,7 @@ class Gatherer:
         return flat.reshape(rows, *shape)
 
     def shares(self, array: Array) -> bool:
-        """Whether the array may lie in the memory that will be overwritten."""
+        """Whether the array may share the memory that the next call overwrites."""
         return np.may_share_memory(array, self._flat)
 
     def _reserve(self, size: int) -> None:
@@ -87,17 +86,16 @@ class Gatherer:
 
 
 def split(outputs: Sequence[Array], requests: Sequence[Request], gatherer: Gatherer, rows: int) -> None:
-    """Give each request its rows of every output, in the order of the requests; put those in shared memory that belong
-    there.
+    """Give each request its rows of every output, and copy the outputs that belong in shared memory.
 
-    ``rows``: what was computed, filling included.  Raises ``ValueError`` where an output has another number of rows; a
-    request whose place in shared memory is too small is refused alone.
+    ``rows``: the size of the computed batch, with padding.  Raises ``ValueError`` if an output has another number of
+    rows; a request whose place in shared memory is too small is refused alone.
     """
     tails: list[Shape] = []
     wholes: list[tuple[bytes | memoryview, int]] = []
     for output in outputs:
         if output.ndim == 0 or len(output) != rows:
-            raise ValueError(f"the model gives an output of shape {list(output.shape)} for {rows} samples")
+            raise ValueError(f"the model returned an output of shape {list(output.shape)} for {rows} samples")
         tails.append(output.shape[1:])
         if output.nbytes <= _SMALL or gatherer.shares(output):
             whole: bytes | memoryview = output.tobytes()
@@ -125,10 +123,9 @@ def _place(request: Request) -> None:
             continue
         contents = request.contents[position]
         if len(contents) > len(place.memory):
-            request.refusal = Refusal(
-                Status.INVALID_ARGUMENT,
-                f"an output of {len(contents)} bytes does not fit in the {len(place.memory)} bytes of shared memory "
-                f"that region {place.region.name!r} has for it",
+            request.refusal = invalid(
+                f"an output of {len(contents)} bytes does not fit in its {len(place.memory)} bytes of shared memory in "
+                f"region {place.region.name!r}"
             )
             return
         place.memory[: len(contents)] = contents

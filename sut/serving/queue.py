@@ -1,6 +1,6 @@
-"""The requests that wait for a model: first in, first out within a priority, bounded, and taken off in batches.
+"""The queue of a model: first in, first out within a priority, bounded, and taken in batches.
 
-Knows the rule of batching and times that it is told; has no lock, no clock and no thread.
+Implements the rule of batching.  Has no lock, clock or thread of its own; the caller passes the time.
 """
 
 from __future__ import annotations
@@ -12,40 +12,40 @@ from drumfire.sut.local.batcher import BatchRule
 from drumfire.sut.serving.request import Request
 
 _FEW = 64
-"""Cancelled requests that may stand in the queue until their turn comes."""
+"""Cancelled requests that may always stay in the queue until their turn."""
 
 
 class Taken(NamedTuple):
-    """What can be done now."""
+    """The result of ``RequestQueue.take``."""
 
     batch: list[Request]
-    """To be computed together; empty where nothing should go yet."""
+    """To compute together; empty if nothing should start yet."""
     late: list[Request]
-    """Their time ran out while they waited."""
+    """Their deadline passed while they waited."""
     wait_ns: int | None
-    """How long the oldest may still be made to wait for a fuller batch; None where nothing waits."""
+    """How long the oldest request may still wait for a fuller batch; None if the queue is empty."""
 
 
 class RequestQueue:
-    """``most_requests`` and ``most_bytes`` (of inputs) bound what waits."""
+    """Holds at most ``most_requests`` requests with ``most_bytes`` of inputs."""
 
     def __init__(self, rule: BatchRule, *, most_requests: int, most_bytes: int) -> None:
         self.requests = 0
-        """How many wait; those cancelled are none of them."""
+        """Waiting requests, without cancelled ones."""
         self.samples = 0
         self.bytes = 0
         self.deadlines = 0
-        """How many of those that wait have a deadline."""
+        """Waiting requests with a deadline."""
         self._rule = rule
         self._most_requests, self._most_bytes = most_requests, most_bytes
         self._levels: dict[int, deque[Request]] = {}
         self._ordered: list[deque[Request]] = []
-        """The levels, the one to be served first before the others."""
+        """The levels by priority, the most urgent first."""
         self._cancelled = 0
-        """At most so many in the deques do not wait any more."""
+        """An upper bound of the requests in the deques that no longer wait."""
 
     def add(self, request: Request) -> bool:
-        """False, and nothing is done, where there is no room."""
+        """Queue a request; returns False if there is no room."""
         size = len(request.data)
         if self.requests >= self._most_requests or (self.requests and self.bytes + size > self._most_bytes):
             return False
@@ -63,7 +63,7 @@ class RequestQueue:
         return True
 
     def cancel(self, request: Request) -> bool:
-        """Whether it waited, and does not any more."""
+        """Remove a request; returns whether it was waiting."""
         if not request.waits:
             return False
         self._leave(request)
@@ -78,7 +78,7 @@ class RequestQueue:
         return True
 
     def take(self, now_ns: int, *, hurry: bool = False) -> Taken:
-        """The next batch, if there is one.  ``hurry``: nothing waits for a fuller one."""
+        """The next batch, if it should start now.  ``hurry``: do not wait for a fuller one."""
         late: list[Request] = []
         level = self._front(now_ns, late)
         if level is None:
@@ -94,7 +94,7 @@ class RequestQueue:
         batch, samples, shape = [first], first.samples, first.sample_shape
         most = self._rule.size(waiting)
         while samples < most and level is not None:
-            # Most often the next is in the same level, alive and in time.
+            # Usually the next request is in the same level, waits and has no deadline.
             following = level[0] if level else None
             if following is None or not following.waits or following.deadline_ns:
                 level = self._front(now_ns, late)
@@ -110,7 +110,7 @@ class RequestQueue:
         return Taken(batch, late, 0)
 
     def late(self, now_ns: int) -> list[Request]:
-        """Take out all whose time has run out."""
+        """Remove and return all requests whose deadline has passed."""
         if not self.deadlines:
             return []
         late = [one for level in self._ordered for one in level if one.waits and 0 < one.deadline_ns <= now_ns]
@@ -120,7 +120,7 @@ class RequestQueue:
         return late
 
     def clear(self) -> list[Request]:
-        """Take out all."""
+        """Remove and return all requests."""
         waited = [one for level in self._ordered for one in level if one.waits]
         for request in waited:
             self._leave(request)
@@ -130,7 +130,8 @@ class RequestQueue:
         return waited
 
     def _front(self, now_ns: int, late: list[Request]) -> deque[Request] | None:
-        """The level whose first request is next; those before it that are not to be computed are gone."""
+        """The level whose first request is next.  Drops cancelled requests before it, and moves late ones to
+        ``late``."""
         for level in self._ordered:
             while level:
                 request = level[0]
@@ -146,10 +147,9 @@ class RequestQueue:
         return None
 
     def _together(self, now_ns: int) -> tuple[int, bool, int]:
-        """Samples that could go together, from the front on; whether they can not become more by waiting; and when the
-        oldest of them came.
+        """The samples that could form the next batch; whether waiting cannot add more; and the arrival of the oldest.
 
-        Only where shapes differ they are less than what waits.
+        The samples are fewer than those waiting only if shapes differ, or if a batch is full.
         """
         samples, most = 0, self._rule.max_size
         shape, oldest_ns = None, now_ns

@@ -1,7 +1,4 @@
-"""Why a request is not answered with outputs: one status for both protocols, and one line of text.
-
-Knows gRPC's statuses and what each is over HTTP; must not know who is told.
-"""
+"""The error of a request that is not answered with outputs: one status for both protocols, and one line of text."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from collections.abc import Mapping
 from drumfire.sut.kserve.grpc.framing import Status
 
 HTTP_STATUS: Mapping[Status, int] = {
-    Status.CANCELLED: 499,  # nobody waits for it; nginx's number, as HTTP has none
+    Status.CANCELLED: 499,  # HTTP has no such status; this is nginx's
     Status.UNKNOWN: 500,
     Status.INVALID_ARGUMENT: 400,
     Status.DEADLINE_EXCEEDED: 504,
@@ -27,11 +24,11 @@ HTTP_STATUS: Mapping[Status, int] = {
     Status.DATA_LOSS: 500,
     Status.UNAUTHENTICATED: 401,
 }
-"""What each status is over HTTP.  ``RESOURCE_EXHAUSTED`` is only ever said of a message over the limit."""
+"""HTTP's status for each gRPC status.  ``RESOURCE_EXHAUSTED`` is only used for a message over the limit."""
 
 
 class Refusal(Exception):
-    """What a client is told in place of outputs.  The text is one line."""
+    """The answer to a client instead of outputs.  The text is one line."""
 
     def __init__(self, status: Status, text: str) -> None:
         super().__init__(text)
@@ -40,3 +37,8 @@ class Refusal(Exception):
     @property
     def http_status(self) -> int:
         return HTTP_STATUS[self.status]
+
+
+def invalid(text: str) -> Refusal:
+    """The refusal of a request that is wrong in itself."""
+    return Refusal(Status.INVALID_ARGUMENT, text)

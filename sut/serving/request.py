@@ -1,6 +1,6 @@
-"""One inference request on its way through the server: what is to be computed, and what came of it.
+"""One inference request on its way through the server: its input and its result.
 
-Knows contents and times; must not know the protocol that brought it, whose connection stands here as a mere object.
+Does not depend on the protocol of its connection, which is an opaque object here.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from drumfire.sut.serving.refusal import Refusal
 PRIORITIES = 16
 """1 is served first."""
 DEFAULT_PRIORITY = 8
-"""Of requests that name none (0), or one that there is not, as in Triton."""
+"""For requests without a priority (0) or with one out of range, as in Triton."""
 
 
 class SharedPlace(NamedTuple):
-    """Shared memory that an output goes to."""
+    """The shared memory for an output."""
 
     region: Region
     memory: memoryview
 
 
 class Wanted(NamedTuple):
-    """An output that is asked for."""
+    """A requested output."""
 
     position: int
     """Among the model's outputs."""
     place: SharedPlace | None
-    """None: it goes in the answer."""
+    """None: put it in the answer."""
 
 
 class Request:
-    """Owned by the event loop until it is submitted and after it is handed back; by the scheduler in between."""
+    """The event loop owns it before it is submitted and after it is handed back; the scheduler owns it in between."""
 
     __slots__ = (
         "connection",
@@ -73,21 +73,21 @@ class Request:
         """The input's raw contents, row-major."""
         self.samples = samples
         self.sample_shape = sample_shape
-        """As it came, without the batch.  Only requests of one shape go into one batch."""
+        """As received, without the batch.  All requests of a batch have the same sample shape."""
         self.received_ns = received_ns
         self.deadline_ns = deadline_ns
-        """When it is no longer worth computing; 0 is never."""
+        """0: no deadline.  Times are ns of ``service.now_ns``."""
         self.priority = priority
         self.wanted = wanted
         """Empty: all outputs, in the answer."""
         self.waits = False
-        """In the queue.  A request that is cancelled there is never computed."""
+        """It is in the queue.  A request that is cancelled there is never computed."""
         self.contents: list[Buffer] = []
-        """Of each of the model's outputs, this request's rows."""
+        """This request's rows of each of the model's outputs."""
         self.tails: list[Shape] = []
         """The outputs' shapes without the batch."""
         self.refusal: Refusal | None = None
         self.connection, self.ticket, self.head = connection, ticket, head
-        """Whom to answer, for the port that made the request."""
+        """For the port that created the request: where to send the answer."""
         self.scheduler = scheduler
-        """Whose queue it is in."""
+        """The scheduler with its queue."""

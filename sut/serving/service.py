@@ -198,23 +198,23 @@ class Service:
         (spec,) = model.interface.inputs
         if len(inputs) != 1 or inputs[0].name != spec.name:
             names = ", ".join(repr(given.name) for given in inputs[:8]) or "none"
-            raise _wrong(f"model {model.name!r} takes one input, {spec}, and was given {names}")
+            raise invalid(f"model {model.name!r} takes one input, {spec}, and was given {names}")
         _, datatype, shape, data = inputs[0]
         if datatype != spec.datatype:
-            raise _wrong(f"input {spec} of {model.name!r} was given {datatype}")
+            raise invalid(f"input {spec} of {model.name!r} was given {datatype}")
         sample = shape[1:]
         if not shape or (sample != spec.shape and not spec.fits(sample)) or min(shape) < 0:
-            raise _wrong(
+            raise invalid(
                 f"input {spec} of {model.name!r} was given the shape [{','.join(map(str, shape))}], which should be "
                 "the batch and the shape of a sample"
             )
         most = model.interface.max_batch_size
         if not 1 <= shape[0] <= most:
-            raise _wrong(f"{shape[0]} samples in a request: {model.name!r} takes 1 to {most}")
+            raise invalid(f"{shape[0]} samples in a request: {model.name!r} takes 1 to {most}")
         if isinstance(data, Region):
             size = math.prod(shape) * DATATYPES[datatype].itemsize
             if data.size != size:
-                raise _wrong(f"input {spec}: {data.size} bytes of shared memory where its shape has {size}")
+                raise invalid(f"input {spec}: {data.size} bytes of shared memory where its shape has {size}")
             data = self.regions.view(data)
         return data, shape[0], sample
 
@@ -227,7 +227,7 @@ class Service:
             position = positions.pop(one.name, None)
             if position is None:
                 have = ", ".join(map(str, specs))
-                raise _wrong(f"output {one.name[:80]!r}: {scheduler.model.name!r} gives, once each, {have}")
+                raise invalid(f"output {one.name[:80]!r}: {scheduler.model.name!r} gives, once each, {have}")
             wanted.append(
                 Wanted(position, None if one.region is None else SharedPlace(one.region, self.regions.view(one.region)))
             )
@@ -354,14 +354,14 @@ def _from_thread(loop: asyncio.AbstractEventLoop, hand_out: Any) -> Any:
     return hand_back
 
 
-def _wrong(text: str) -> Refusal:
+def invalid(text: str) -> Refusal:
     return Refusal(Status.INVALID_ARGUMENT, text)
 
 
 def _priority(parameters: Mapping[str, Any]) -> int:
     priority = parameters.get("priority", 0)
     if type(priority) is not int or priority < 0:
-        raise _wrong("the parameter priority is no number of 0 or more")
+        raise invalid("the parameter priority is no number of 0 or more")
     return priority if 1 <= priority <= PRIORITIES else DEFAULT_PRIORITY
 
 
@@ -369,7 +369,7 @@ def _deadline_ns(parameters: Mapping[str, Any], received_ns: int) -> int:
     """Triton's ``timeout`` is in microseconds; 0 is none."""
     timeout_us = parameters.get("timeout", 0)
     if type(timeout_us) is not int or timeout_us < 0:
-        raise _wrong("the parameter timeout is no number of microseconds")
+        raise invalid("the parameter timeout is no number of microseconds")
     return received_ns + timeout_us * 1000 if timeout_us else 0
 
 

@@ -1,7 +1,7 @@
-"""What a served model has done: Triton's counters, exact.
+"""The counters of a served model, as Triton defines them.
 
-Knows numbers; must not know requests, nor who asks.  Times are sums over requests, ns; those of a batch count once for
-each of its requests in the totals, and once in the batch sizes, as in Triton.
+Does not depend on requests.  Times are sums in ns; a batch's times count once per request in the totals, and once per
+batch by batch size.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any, NamedTuple
 
 
 class BatchTimes(NamedTuple):
-    """Moments of one batch, ns of the monotonic clock."""
+    """Times of one batch, ns of the monotonic clock."""
 
     taken: int
-    """From the queue: its requests wait no more."""
+    """Taken from the queue."""
     gathered: int
     computed: int
     ended: int
-    """The outputs are cut up, and on their way to the connections."""
+    """The outputs are split among the requests."""
 
 
 class Statistics:
-    """The counts of one version of a model.  Written and read from any thread."""
+    """The counters of one version of a model.  Any thread may write and read them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -36,15 +36,15 @@ class Statistics:
         self._samples = self._executions = 0
         self._last_ms = 0
         self._batches: dict[int, list[int]] = {}
-        """By size: how many, and their input, infer and output ns."""
+        """By batch size: the number of batches, and their input, infer and output ns."""
         self.failures: Counter[str] = Counter()
         """By Triton's reason: REJECTED, CANCELED, BACKEND or OTHER."""
         self.lost_workers = 0
 
     def batch(self, requests: int, samples: int, arrived_ns: int, times: BatchTimes, batch_size: int) -> None:
-        """A batch of ``batch_size`` was computed, of which ``requests`` with ``samples`` were answered well.
+        """Count a batch of ``batch_size``, in which ``requests`` with ``samples`` succeeded.
 
-        ``arrived_ns``: the sum of when these came.
+        ``arrived_ns``: the sum of the arrival times of these requests.
         """
         taken, gathered, computed, ended = times
         spent = (gathered - taken, computed - gathered, ended - computed)
@@ -67,7 +67,7 @@ class Statistics:
             size[3] += spent[2]
 
     def failed(self, reason: str, requests: int, ns: int) -> None:
-        """Requests that came to nothing; ``ns``: how long they were here, together."""
+        """Count failed requests; ``ns``: the sum of their times in the server."""
         with self._lock:
             self.failures[reason] += requests
             self._fail += requests

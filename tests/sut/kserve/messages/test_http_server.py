@@ -206,7 +206,7 @@ REFUSED: dict[str, tuple[Any, bytes, str]] = {
     "more bytes than come": ({"inputs": [binary(9)]}, FLOATS, "runs past the end"),
     "a size that is negative": ({"inputs": [binary(-1)]}, FLOATS, "not a size"),
     "a size that is none": ({"inputs": [binary("8")]}, FLOATS, "not a size"),
-    "bytes behind": ({"inputs": [binary()]}, FLOATS + b"x", "1 bytes behind"),
+    "bytes behind": ({"inputs": [binary()]}, FLOATS + b"x", "1 bytes after"),
     "an id that is a number": ({"id": 5, "inputs": [binary()]}, FLOATS, "id is not a string"),
     "parameters that are none": ({"inputs": [binary()], "parameters": []}, FLOATS, "not an object"),
     "a region without a size": (
@@ -349,7 +349,7 @@ class TestAnswers:
             ("FP32", np.array([np.nan, 1], "<f4").tobytes(), "NaN and infinity cannot be sent in JSON"),
             ("FP16", np.array([np.inf, 1], "<f2").tobytes(), "NaN and infinity"),
             ("BF16", bytes(4), "BF16 cannot be sent in JSON"),
-            ("BYTES", pack_bytes([b"\xff", b""]), "no text"),
+            ("BYTES", pack_bytes([b"\xff", b""]), "not text"),
             ("FP32", bytes(7), "7 bytes; "),
             ("FP32", None, "no contents"),
         ],

@@ -300,7 +300,7 @@ class TestArguments:
             (REGISTER_MEMORY, b'{"key":"k","offset":-1}', "offset is -1"),
             (REGISTER_MEMORY, b'{"key":"k","byte_size":true}', "byte_size is not an integer"),
             (REGISTER_MEMORY, b'{"key":"k","byte_size":1.5}', "byte_size is not an integer"),
-            (REGISTER_MEMORY, b'{"key":"k","byte_size":9223372036854775808}', "not a number of"),
+            (REGISTER_MEMORY, b'{"key":"k","byte_size":9223372036854775808}', "not a number from"),
             (REGISTER_CUDA_MEMORY, b'{"raw_handle":"x"}', "raw_handle is not bytes"),
             (REGISTER_CUDA_MEMORY, b'{"raw_handle":{"b64":"?"}}', "raw_handle is not bytes"),
             (REPOSITORY_INDEX, b'{"ready":1}', "ready is not a boolean"),

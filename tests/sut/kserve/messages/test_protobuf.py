@@ -208,7 +208,7 @@ def test_unknown_fields_are_passed_over() -> None:
         (b"\x08", "ends within a number"),
         (b"\x22\x05abcd", "ends within a field"),
         (b"\x29abcdefg", "ends within a field"),
-        (b"\x1a\x01\xff", "no text"),
+        (b"\x1a\x01\xff", "not text"),
         (b"\x18\x01", "text has the wire type 0"),
         (b"\x19abcdefgh", "text has the wire type 1"),
         (b"\x0a\x01\x01", "number is not a number"),
