@@ -1,7 +1,7 @@
-"""What the connections of all ports have in common: how much may be under way, and how long a peer may take.
+"""The connections of all ports: limits on requests under way and on the time that a peer may take.
 
-Knows asyncio's transports; must not know protocols.  One slow or hostile peer costs a bounded piece of memory and time
-and no other peer notices.
+Handles asyncio's transports.  Does not depend on protocols.  A slow or hostile peer costs bounded memory and time and
+does not affect other peers.
 """
 
 from __future__ import annotations
@@ -16,44 +16,44 @@ from typing import cast
 from drumfire.sut.kserve.messages.exchange import MAX_MESSAGE_BYTES, Buffer
 
 _SMALL = 65_536
-"""Pieces that are together below this are copied into one."""
+"""Bytes up to which pieces are joined before they are written."""
 _CHECKED_AT_ONCE = 100
 _HIGH, _LOW = 1 << 20, 1 << 18
-"""Bytes that wait for a peer: above the one nothing more is read from it, until they are below the other."""
+"""Bytes that wait for a peer: above ``_HIGH`` the server stops reading from it, until they are below ``_LOW``."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What peers may do."""
+    """Limits for peers."""
 
     most_connections: int = 16_384
     most_message_bytes: int = MAX_MESSAGE_BYTES
     most_under_way: int = 256
-    """Requests of one connection that are not answered."""
+    """Unanswered requests of one connection."""
     idle_s: float = 600.0
-    """A connection without a request is closed after so long."""
+    """The time after which a connection without requests is closed."""
     message_s: float = 60.0
-    """How long a request may take to come, from its first byte to its last."""
+    """The time that a request may take to arrive, from its first byte to its last."""
     reading_s: float = 60.0
-    """How long a peer may read nothing of what waits for it."""
+    """The time that a peer may read none of the bytes that wait for it."""
 
 
 class Connections:
-    """Those that are open, of all ports."""
+    """The open connections of all ports."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
         self.now_s = 0.0
-        """The loop's time, to a fraction of a second: cheap to look at for every read."""
+        """The loop's time, to a fraction of a second: cheap enough to use for every read."""
         self.open: set[PortConnection] = set()
         self.turned_away = 0
-        """How many were closed at once, as there were too many."""
+        """Connections closed at once because too many were open."""
         self._unchecked: list[PortConnection] = []
 
     def tick(self, now_s: float) -> None:
-        """To be called some times a second: ends the connections whose peers take too long.
+        """End the connections whose peers take too long.  Call this several times a second.
 
-        Looks at some of them at a time: ten thousand idle ones must not keep one that works waiting.
+        Each call checks only some of them: ten thousand idle connections must not delay a busy one.
         """
         self.now_s = now_s
         unchecked = self._unchecked = self._unchecked or list(self.open)
@@ -64,50 +64,51 @@ class Connections:
 
 
 class PortConnection(asyncio.Protocol, ABC):
-    """One connection.  Those that inherit say what travels."""
+    """One connection.  Subclasses add the protocol."""
 
     def __init__(self, connections: Connections) -> None:
         self.closed = False
         self._connections, self._bounds = connections, connections.bounds
         self._transport: asyncio.Transport
         self._under_way = 0
-        """Requests that are not answered."""
+        """Unanswered requests."""
         self._reading = True
         self._full_since: float | None = None
-        """When more waited to be written than should."""
+        """Since when the transport's write buffer has been over ``_HIGH``; None if it is not."""
         self._unsent = 0
-        """Of answers that are not with the transport, when they were last looked at."""
+        """``unsent`` at the last check."""
         self._moved_s = self._heard_s = self._begun_s = connections.now_s
-        """When something came last, and since when a message is not whole."""
+        """The last time that answers moved, the last time that bytes arrived, and the start of an incomplete
+        message."""
 
     @abstractmethod
     def drain(self) -> None:
-        """Tell the peer that no more requests are taken.  What was taken is answered; ``end`` comes after that."""
+        """Tell the peer to send no more requests.  Accepted requests are answered; then the server calls ``end``."""
 
     @abstractmethod
     def retire(self) -> None:
-        """Close a connection that nothing is asked on, in the protocol's order."""
+        """Close an idle connection, as the protocol requires."""
 
     @property
     @abstractmethod
     def unsent(self) -> int:
-        """Bytes of answers that are not with the transport yet."""
+        """Bytes of answers that the transport does not have yet."""
 
     @abstractmethod
     def flush(self) -> None:
-        """Write what there is to be written."""
+        """Write all bytes that are ready."""
 
     @property
     @abstractmethod
     def half_sent(self) -> bool:
-        """A message has begun to come and is not whole."""
+        """A message has arrived in part."""
 
     @abstractmethod
     def lost(self) -> None:
-        """The connection has ended: nobody waits for what is under way."""
+        """The connection has ended: cancel its requests under way."""
 
     def end(self) -> None:
-        """Close, when what was written is out."""
+        """Close after the written bytes are sent."""
         if not self.closed:
             self._transport.close()
 
@@ -134,7 +135,7 @@ class PortConnection(asyncio.Protocol, ABC):
                 self.retire()
 
     def too_slow(self) -> None:
-        """A message did not come within its time."""
+        """Handle a message that did not arrive within its time."""
         self.abort()
 
     def write(self, pieces: list[Buffer]) -> None:
@@ -148,7 +149,7 @@ class PortConnection(asyncio.Protocol, ABC):
             self._transport.writelines(pieces)
 
     def regulate(self) -> None:
-        """Read on, or not, by how much is under way."""
+        """Pause or resume reading, by the number of requests under way."""
         wanted = self._full_since is None and self._under_way < self._bounds.most_under_way
         if wanted is not self._reading and not self.closed:
             self._reading = wanted
@@ -158,10 +159,10 @@ class PortConnection(asyncio.Protocol, ABC):
             else:
                 self._transport.pause_reading()
 
-    # What the loop calls.
+    # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports do not inherit from it
         if len(self._connections.open) >= self._bounds.most_connections:
             self._connections.turned_away += 1
             self.closed = True

@@ -1,7 +1,7 @@
-"""How busy the GPUs are, as nvidia-smi tells, where there is one.
+"""Utilization, power and memory of the GPUs, from nvidia-smi.
 
-Knows its output; must not know the server.  One nvidia-smi goes on for as long as the server does and writes a line a
-GPU every two seconds, which a thread reads: none is started again and again.
+Handles its output.  Does not depend on the server.  One nvidia-smi runs as long as the server and writes a line per
+GPU every two seconds, which a thread reads; starting one for every reading would cost more.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 _PERIOD_S = 2
 _FIELDS = ("uuid", "utilization.gpu", "power.draw", "memory.used", "memory.total")
 _UNITS = {"utilization.gpu": 0.01, "power.draw": 1.0, "memory.used": 1 << 20, "memory.total": 1 << 20}
-"""What a figure is multiplied by: shares of 1, W and bytes."""
+"""Factors that convert nvidia-smi's figures to shares of 1, W and bytes."""
 _NAMES = {
     "utilization.gpu": "nv_gpu_utilization",
     "power.draw": "nv_gpu_power_usage",
@@ -24,12 +24,12 @@ _NAMES = {
 }
 
 
-class Gpus:
-    """Reads from ``start`` to ``close``; without nvidia-smi there are none."""
+class GpuReader:
+    """Reads from ``start`` to ``close``; without nvidia-smi there are no figures."""
 
     def __init__(self) -> None:
         self.figures: dict[str, Mapping[str, float]] = {}
-        """By UUID, under Triton's names for them; figures that are not told are missing."""
+        """By UUID, under Triton's names; figures that nvidia-smi does not give are missing."""
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
@@ -41,7 +41,7 @@ class Gpus:
             self._process = subprocess.Popen(
                 [found, query, "--format=csv,noheader,nounits", f"--loop={_PERIOD_S}"],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-                start_new_session=True,  # Ctrl-C is for the server: it ends this one
+                start_new_session=True,  # Ctrl-C must reach only the server, which ends this process
             )  # fmt: skip
             threading.Thread(target=self._read, name="gpus", daemon=True).start()
 
@@ -60,7 +60,7 @@ class Gpus:
 
 
 def parse(line: str) -> tuple[str, dict[str, float]]:
-    """UUID and figures of one line; an empty UUID for a line of another kind."""
+    """UUID and figures of one line; an empty UUID for any other line."""
     values = [value.strip() for value in line.split(",")]
     if len(values) != len(_FIELDS) or not values[0].startswith("GPU-"):
         return "", {}

@@ -1,6 +1,6 @@
-"""gRPC connections: any number of calls at a time, unary or streams of requests.
+"""gRPC connections: many concurrent calls, unary or streams of requests.
 
-Knows the protocol logic and what is asked over it; must not know how models compute.
+Connects the protocol logic to the service.  Does not depend on how models compute.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Turn:
 
 
 class KServeOverGrpc:
-    """What the connections of a port share."""
+    """The parts that the connections of a port share."""
 
     def __init__(self, service: Service, access: Access, limits: CallLimits) -> None:
         self.service, self.access, self.limits = service, access, limits
@@ -51,10 +51,10 @@ class GrpcConnection(PortConnection):
         self._inference = shared.inference
         self._logic = ServedCalls(shared.limits)
         self._calls: dict[int, Request] = {}
-        """Unary ones under way, by stream."""
+        """Unary calls under way, by stream."""
         self._streams: dict[int, deque[_Turn]] = {}
         self._ended: set[int] = set()
-        """Streams whose client sends no more."""
+        """Streams whose client has ended its side."""
         self._turns = 0
         self._draining = self._ending = False
 
@@ -64,27 +64,27 @@ class GrpcConnection(PortConnection):
         self._heard_s = self._connections.now_s
         logic = self._logic
         try:
-            happenings = logic.receive(data)
+            events = logic.receive(data)
         except ProtocolError:
             self._ending = True
             self.flush()
             self.end()
             return
-        for one in happenings:
-            if isinstance(one, Call):
-                if one.method == _INFER:
-                    self._infer(one)
-                elif one.streaming:
-                    self._infer_in_turn(one)
+        for event in events:
+            if isinstance(event, Call):
+                if event.method == _INFER:
+                    self._infer(event)
+                elif event.streaming:
+                    self._infer_in_turn(event)
                 else:
-                    self._perform(one)
-            elif isinstance(one, Cancelled):
-                self._cancel(one.stream)
-            elif one.stream in self._streams:
-                self._ended.add(one.stream)
-                self._send_turns(one.stream)
+                    self._perform(event)
+            elif isinstance(event, Cancelled):
+                self._cancel(event.stream)
+            elif event.stream in self._streams:
+                self._ended.add(event.stream)
+                self._send_turns(event.stream)
             else:
-                logic.finish(one.stream)
+                logic.finish(event.stream)
         self.flush()
 
     def eof_received(self) -> bool:
@@ -134,7 +134,7 @@ class GrpcConnection(PortConnection):
             self.flush()
 
     def retire(self) -> None:
-        if self._draining:  # it has been told, and does not react
+        if self._draining:  # the client was asked before and does not react
             self.end()
         else:
             self.drain()
@@ -166,7 +166,7 @@ class GrpcConnection(PortConnection):
             self._logic.fail(stream, Status.INVALID_ARGUMENT, str(error))
 
     def _perform(self, call: Call) -> None:
-        """Anything but inference."""
+        """Answer any operation but inference."""
         operation = operations.BY_METHOD.get(call.method.rpartition("/")[2])
         try:
             if operation is None:
@@ -182,7 +182,7 @@ class GrpcConnection(PortConnection):
 
     def _admit(self, call: Call) -> None:
         if not self._access.allows(call.metadata.get("authorization")):
-            raise Refusal(Status.UNAUTHENTICATED, "a bearer token is wanted: authorization: Bearer TOKEN")
+            raise Refusal(Status.UNAUTHENTICATED, "a bearer token is required: authorization: Bearer TOKEN")
 
     def _cancel(self, stream: int) -> None:
         request = self._calls.pop(stream, None)
@@ -196,7 +196,7 @@ class GrpcConnection(PortConnection):
                 if turn.request is not None:
                     self._service.cancel(turn.request)
 
-    # Streams of requests, which are answered in their order.
+    # Streams of requests, which are answered in order.
 
     def _infer_in_turn(self, call: Call) -> None:
         stream = call.stream

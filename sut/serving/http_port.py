@@ -1,7 +1,7 @@
-"""HTTP/1.1 connections: requests one behind the other, and answers in the same order.
+"""HTTP/1.1 connections: pipelined requests, and answers in the same order.
 
-Knows the protocol logic and what is asked over it; must not know how models compute.  ``HttpConnection`` keeps order
-and bounds; what it serves is an ``Answerer``: ``KServeOverHttp``, or ``Page`` for metrics.
+Connects the protocol logic to the service.  Does not depend on how models compute.  ``HttpConnection`` keeps the order
+and the limits; an ``Answerer`` provides the answers: ``KServeOverHttp``, or ``Page`` for metrics.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from drumfire.sut.serving.request import Request
 from drumfire.sut.serving.service import OPEN, Service, now_ns
 
 _MAX_HEAD = 16 << 10
-"""Bytes of a request's head; tokens are the longest that belongs there."""
-_MOST_BEHIND = 64
-"""Requests that one connection may have under way, one behind the other."""
+"""Limit of a request's head in bytes; tokens are its longest legitimate part."""
+_MOST_PIPELINED = 64
+"""Requests that one connection may have under way."""
 
 
 class Slot:
@@ -38,32 +38,32 @@ class Slot:
 
     def __init__(self, last: bool) -> None:
         self.last = last
-        """The client asked to close the connection after this answer."""
+        """The connection closes after this answer."""
         self.response: Buffer | None = None
-        """A whole one, once it is there."""
+        """The whole response, when it is ready."""
         self.request: Request | None = None
-        """What is being computed for it."""
+        """The inference under way for this slot."""
 
 
 class Answerer(Protocol):
-    """What a port serves."""
+    """The content of a port."""
 
     @property
     def draining(self) -> bool:
-        """Answers say that no more requests are taken."""
+        """Answers announce that the connection closes."""
 
-    def begin(self, connection: HttpConnection, slot: Slot, asked: HttpRequest) -> None:
-        """See that ``slot`` gets a response, now or later."""
+    def begin(self, connection: HttpConnection, slot: Slot, received: HttpRequest) -> None:
+        """Give ``slot`` a response, now or later."""
 
     def answer(self, slot: Slot, request: Request) -> None:
-        """Give ``slot`` the response to what was computed."""
+        """Give ``slot`` the response of a computed request."""
 
     def cancel(self, request: Request) -> None:
-        """Nobody waits for it any more."""
+        """The client no longer waits for the request."""
 
 
 class HttpConnection(PortConnection):
-    """Answers what ``answerer`` answers."""
+    """A connection whose requests ``answerer`` answers."""
 
     def __init__(self, connections: Connections, answerer: Answerer) -> None:
         super().__init__(connections)
@@ -72,7 +72,7 @@ class HttpConnection(PortConnection):
         self._slots: deque[Slot] = deque()
         self._owes_continue = False
         self._ending = False
-        """Nothing that still comes is looked at."""
+        """Bytes that still arrive are ignored."""
 
     def data_received(self, data: bytes) -> None:
         if self._ending:
@@ -80,23 +80,23 @@ class HttpConnection(PortConnection):
         self._heard_s = self._connections.now_s
         logic = self._logic
         try:
-            asked = logic.receive(data)
+            requests = logic.receive(data)
         except ProtocolError as error:
-            # It speaks no HTTP/1.1, or too much at once: told so behind the answers before.
+            # Not HTTP/1.1, or over a limit: refused after the answers to earlier requests.
             status = 413 if isinstance(error, BodyTooLarge) else 431 if isinstance(error, HeadTooLarge) else 400
             self._refuse(status, str(error))
             return
-        for one in asked:
-            slot = Slot(not one.head.keeps_alive)
+        for received in requests:
+            slot = Slot(not received.head.keeps_alive)
             self._slots.append(slot)
-            self._answerer.begin(self, slot, one)
-        if asked and not logic.idle:
+            self._answerer.begin(self, slot, received)
+        if requests and not logic.idle:
             self._begun_s = self._heard_s
         self._owes_continue = logic.wants_continue
         self.flush()
 
     def eof_received(self) -> bool:
-        """A client that has said all may still wait for answers."""
+        """Keep the connection open for answers that the client may still wait for."""
         try:
             self._logic.eof()
         except ProtocolError:
@@ -118,9 +118,9 @@ class HttpConnection(PortConnection):
 
     def flush(self) -> None:
         slots = self._slots
-        if slots and slots[0].response is None:  # nothing may be said before it
+        if slots and slots[0].response is None:  # later answers must wait for it
             self._under_way = len(slots)
-            if self._under_way >= _MOST_BEHIND:
+            if self._under_way >= _MOST_PIPELINED:
                 self.regulate()
             return
         pieces: list[Buffer] = []
@@ -139,12 +139,12 @@ class HttpConnection(PortConnection):
             self.end()
             return
         self._under_way = len(slots)
-        if self._under_way >= _MOST_BEHIND or not self._reading:
+        if self._under_way >= _MOST_PIPELINED or not self._reading:
             self.regulate()
 
     def regulate(self) -> None:
         under_way = self._under_way
-        if under_way >= _MOST_BEHIND:
+        if under_way >= _MOST_PIPELINED:
             self._under_way = self._bounds.most_under_way
         super().regulate()
         self._under_way = under_way
@@ -154,7 +154,7 @@ class HttpConnection(PortConnection):
         return 0
 
     def drain(self) -> None:
-        """The answers say so; a connection without requests may still ask whether the server is ready."""
+        """Let the next answer close the connection; an idle client may still ask whether the server is ready."""
         if self._slots:
             self._slots[-1].last = True
 
@@ -162,7 +162,7 @@ class HttpConnection(PortConnection):
         self.end()
 
     def too_slow(self) -> None:
-        self._refuse(408, f"the request did not come within {self._bounds.message_s:g} s")
+        self._refuse(408, f"the request did not arrive within {self._bounds.message_s:g} s")
 
     def lost(self) -> None:
         for slot in self._slots:
@@ -179,7 +179,7 @@ class HttpConnection(PortConnection):
 
 
 class KServeOverHttp:
-    """The service's requests and answers over HTTP; one serves all connections."""
+    """The service over HTTP.  One object serves all connections."""
 
     def __init__(self, service: Service, access: Access) -> None:
         self._service, self._access = service, access
@@ -189,23 +189,23 @@ class KServeOverHttp:
     def draining(self) -> bool:
         return self._service.draining
 
-    def begin(self, connection: HttpConnection, slot: Slot, asked: HttpRequest) -> None:
-        method, target, head, body = asked
+    def begin(self, connection: HttpConnection, slot: Slot, received: HttpRequest) -> None:
+        method, target, head, body = received
         closing = slot.last or self._service.draining
         slot.last = closing
         try:
             operation, named = operations.route(method, target)
             if operation.method not in OPEN and not self._access.allows(head.fields.get("authorization")):
-                raise Refusal(Status.UNAUTHENTICATED, "a bearer token is wanted: Authorization: Bearer TOKEN")
+                raise Refusal(Status.UNAUTHENTICATED, "a bearer token is required: Authorization: Bearer TOKEN")
             if head.fields.get("content-encoding", "identity") != "identity":
-                slot.response = error_response(415, "compressed requests are not taken", closing=closing)
+                slot.response = error_response(415, "compressed requests are not supported", closing=closing)
             elif operation is operations.MODEL_INFER:
                 request = self._inference.parse_request(head, body, target)
                 slot.request = self._service.take(request, connection, slot, now_ns())
             else:
                 slot.response = self._performed(operation, named, body, closing)
         except Refusal as refusal:
-            slot.response = refused(refusal, closing)
+            slot.response = refusal_response(refusal, closing)
         except NoRoute as error:
             slot.response = error_response(error.status, str(error), closing=closing)
         except (TensorError, ProtocolError) as error:
@@ -214,7 +214,7 @@ class KServeOverHttp:
     def answer(self, slot: Slot, request: Request) -> None:
         closing = slot.last = slot.last or self._service.draining
         if request.refusal is not None:
-            slot.response = refused(request.refusal, closing)
+            slot.response = refusal_response(request.refusal, closing)
             return
         try:
             answer = self._service.answer(request)
@@ -228,8 +228,8 @@ class KServeOverHttp:
     def _performed(self, operation: operations.Operation, named: Any, body: Buffer, closing: bool) -> bytes:
         answer = self._service.perform(operation, operation.arguments_over_http(named, body))
         if operation.status_only:
-            good = next(iter(answer.values()))
-            return response(200 if good else HTTP_STATUS[Status.UNAVAILABLE], b"", closing=closing)
+            is_good = next(iter(answer.values()))
+            return response(200 if is_good else HTTP_STATUS[Status.UNAVAILABLE], b"", closing=closing)
         return response(200, operation.to_body(answer), closing=closing)
 
 
@@ -241,10 +241,10 @@ class Page:
     def __init__(self, path: str, text: Callable[[], str]) -> None:
         self._path, self._text = path, text
 
-    def begin(self, connection: HttpConnection, slot: Slot, asked: HttpRequest) -> None:
-        if asked.target.partition("?")[0] != self._path:
-            slot.response = error_response(404, f"there is {self._path}, and nothing else", closing=slot.last)
-        elif asked.method != "GET":
+    def begin(self, connection: HttpConnection, slot: Slot, received: HttpRequest) -> None:
+        if received.target.partition("?")[0] != self._path:
+            slot.response = error_response(404, f"not found; only {self._path} is served here", closing=slot.last)
+        elif received.method != "GET":
             slot.response = error_response(405, f"GET {self._path}", closing=slot.last)
         else:
             kind = "text/plain; version=0.0.4; charset=utf-8"
@@ -268,9 +268,9 @@ def response(status: int, body: bytes, *, closing: bool, kind: str = "applicatio
 
 
 def error_response(status: int, text: str, *, closing: bool) -> bytes:
-    """A whole response in the form of the protocol's errors."""
+    """A whole response with an error in the protocol's form."""
     return response(status, json.dumps({"error": text}).encode(), closing=closing)
 
 
-def refused(refusal: Refusal, closing: bool) -> bytes:
+def refusal_response(refusal: Refusal, closing: bool) -> bytes:
     return error_response(refusal.http_status, refusal.text, closing=closing)

@@ -1,6 +1,6 @@
 """The server's figures as Prometheus text, under Triton's names.
 
-Knows statistics and names; must not know who reads.  Source: Triton's "Metrics" page, and what Triton 2.51 shows.
+Source: Triton's "Metrics" page, and the output of Triton 2.51.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ _COUNTERS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], float]], ...] = (
     (
         "nv_inference_request_success",
         "Number of successful inference requests, all batch sizes",
-        lambda told: told["inference_stats"]["success"]["count"],
+        lambda stats: stats["inference_stats"]["success"]["count"],
     ),
     ("nv_inference_count", "Number of inferences performed (does not include cached requests)",
-     lambda told: told["inference_count"]),
+     lambda stats: stats["inference_count"]),
     ("nv_inference_exec_count", "Number of model executions performed (does not include cached requests)",
-     lambda told: told["execution_count"]),
+     lambda stats: stats["execution_count"]),
     ("nv_inference_request_duration_us", "Cumulative inference request duration in microseconds",
-     lambda told: told["inference_stats"]["success"]["ns"] // 1000),
+     lambda stats: stats["inference_stats"]["success"]["ns"] // 1000),
     ("nv_inference_queue_duration_us", "Cumulative inference queuing duration in microseconds",
-     lambda told: told["inference_stats"]["queue"]["ns"] // 1000),
+     lambda stats: stats["inference_stats"]["queue"]["ns"] // 1000),
     ("nv_inference_compute_input_duration_us", "Cumulative compute input duration in microseconds",
-     lambda told: told["inference_stats"]["compute_input"]["ns"] // 1000),
+     lambda stats: stats["inference_stats"]["compute_input"]["ns"] // 1000),
     ("nv_inference_compute_infer_duration_us", "Cumulative compute inference duration in microseconds",
-     lambda told: told["inference_stats"]["compute_infer"]["ns"] // 1000),
+     lambda stats: stats["inference_stats"]["compute_infer"]["ns"] // 1000),
     ("nv_inference_compute_output_duration_us", "Cumulative inference compute output duration in microseconds",
-     lambda told: told["inference_stats"]["compute_output"]["ns"] // 1000),
+     lambda stats: stats["inference_stats"]["compute_output"]["ns"] // 1000),
 )  # fmt: skip
 _REASONS = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
 _GPU_HELP = {
@@ -42,7 +42,7 @@ _GPU_HELP = {
 
 
 class Metrics:
-    """The page's text, made when it is asked for."""
+    """The page's text, built for each request."""
 
     def __init__(self, schedulers: Iterable[Scheduler], gpus: Mapping[str, Mapping[str, float]]) -> None:
         self._schedulers, self._gpus = list(schedulers), gpus
@@ -51,10 +51,10 @@ class Metrics:
     def text(self) -> str:
         lines: list[str] = []
         models = [(one, _labels(one)) for one in self._schedulers]
-        told = [(one.statistics.model_stats("", ""), labels) for one, labels in models]
+        stats = [(one.statistics.model_stats("", ""), labels) for one, labels in models]
         for name, help_text, figure in _COUNTERS:
             _head(lines, name, "counter", help_text)
-            lines += [f"{name}{{{labels}}} {figure(one)}" for one, labels in told]
+            lines += [f"{name}{{{labels}}} {figure(one)}" for one, labels in stats]
         name = "nv_inference_request_failure"
         _head(lines, name, "counter", "Number of failed inference requests, all batch sizes")
         for one, labels in models:
@@ -92,29 +92,29 @@ class Metrics:
 
 
 class MachineCpu:
-    """The share of all processors' time that was used between two looks, as Linux tells it."""
+    """The share of all processors' time that was used between two readings, on Linux."""
 
     def __init__(self) -> None:
-        self._last = self._look()
+        self._last = self._read()
 
     def utilization(self) -> float | None:
-        """0 to 1 since the last call; None where it can not be told."""
-        before, self._last = self._last, self._look()
+        """0 to 1 since the last call; None if unknown."""
+        before, self._last = self._last, self._read()
         busy, total = self._last[0] - before[0], self._last[1] - before[1]
         return min(max(busy / total, 0.0), 1.0) if total > 0 else None
 
-    def _look(self) -> tuple[int, int]:
-        """Ticks busy and in all (proc_stat(5))."""
+    def _read(self) -> tuple[int, int]:
+        """Busy ticks and all ticks (proc_stat(5))."""
         try:
             ticks = [int(one) for one in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
         except (OSError, ValueError):
             return 0, 0
-        idle = ticks[3] + ticks[4]  # idle, and waiting for a disk
+        idle = ticks[3] + ticks[4]  # idle and iowait
         return sum(ticks) - idle, sum(ticks)
 
 
 def machine_memory() -> tuple[int, int]:
-    """Bytes in all and used; zeros where the system does not tell."""
+    """Total and used bytes; zeros if unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().split("\n")
         figures = {

@@ -1,6 +1,6 @@
-"""A served model: what it takes and gives, what computes it, and how its requests are put together.
+"""A served model: its inputs and outputs, the backends that compute it, and its batching.
 
-Knows backends and named models; must not know requests, threads or connections.
+Depends on backends and named models, not on requests, threads or connections.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _QUICK_S = 250e-6
 
 @dataclass(frozen=True)
 class Batching:
-    """What the user wants of it."""
+    """The user's settings of batching."""
 
     max_size: int = 32
     max_delay_ns: int = 0
@@ -46,14 +46,14 @@ class ServedModel:
     layout: BatchLayout
     device: str
     description: str
-    """What computes it."""
+    """The backend, in words."""
     instances: Sequence[Backend]
     reload: Callable[[], Backend]
-    """Another instance, in place of one that was lost.  Raises ``BackendError``."""
+    """Loads another instance in place of a lost one.  Raises ``BackendError``."""
     inline: bool = False
-    """It costs less than waking a thread: the event loop computes it by itself."""
+    """The model costs less than waking a thread: the event loop computes it."""
     sample_bytes: int = field(init=False)
-    """Of one sample's input; 0 where its size is open."""
+    """Bytes of one sample's input; 0 if samples may have any size."""
 
     def __post_init__(self) -> None:
         spec = self.interface.inputs[0]
@@ -69,7 +69,7 @@ class ServedModel:
         return self.interface.version
 
     def metadata(self, versions: Sequence[str]) -> dict[str, Any]:
-        """The answer to ModelMetadata; shapes have the batch."""
+        """The answer to ModelMetadata; shapes include the batch."""
         interface = self.interface
         return {
             "name": interface.name,
@@ -80,7 +80,7 @@ class ServedModel:
         }
 
     def configuration(self, versions: Sequence[str]) -> dict[str, Any]:
-        """The answer to ModelConfig, in Triton's terms; shapes are without the batch."""
+        """The answer to ModelConfig, in Triton's terms; shapes exclude the batch."""
         interface, rule = self.interface, self.rule
         kind = "KIND_GPU" if self.device == "gpu" else "KIND_CPU"
         return {
@@ -118,9 +118,9 @@ def _configured(spec: TensorSpec) -> dict[str, Any]:
 
 
 class Identity:
-    """Gives back what it gets, in rows of any length: what the server itself costs."""
+    """Returns its input, in rows of any length: measures the cost of the server itself."""
 
-    description = "gives back what it gets"
+    description = "returns its input"
     sample_shape: tuple[int | None, ...] = (None,)
     sample_dtype: npt.DTypeLike = np.float32
     fixed_batch_size: int | None = None
@@ -133,7 +133,7 @@ class Identity:
 
 
 def identity(name: str, version: str, batching: Batching) -> ServedModel:
-    """The built-in model: tensors as those of Triton's own identity models are called."""
+    """The built-in model; its tensors have the names of Triton's own identity models."""
     spec = TensorSpec("INPUT0", "FP32", (-1,))
     interface = ModelInterface(
         name, version, IDENTITY, (spec,), (TensorSpec("OUTPUT0", "FP32", (-1,)),), batching.max_size
@@ -147,54 +147,53 @@ def identity(name: str, version: str, batching: Batching) -> ServedModel:
 
 @dataclass(frozen=True)
 class Source:
-    """A model to be loaded."""
+    """A model to load."""
 
     name: str
-    """It is served as this."""
+    """The name on the server."""
     version: str
     weights: Path
     model: Model | None
-    """The named one whose weights these are; None for a bare file."""
+    """The named model that the weights belong to; None for a bare file."""
 
 
 def load(
     source: Source, backend: str, device: str, *, threads: int, instances: int, tuning: Tuning, batching: Batching
 ) -> ServedModel:
-    """Load it ``instances`` times, and run each once.  Raises ``BackendError`` for what can not be served."""
+    """Load ``instances`` of a model and run each once.  Raises ``BackendError`` if the model cannot be served."""
 
-    def one() -> Backend:
-        loaded = backends.load(backend, source.weights, device, threads, tuning)
-        _warm(loaded, batching)
-        return loaded
+    def load_one() -> Backend:
+        instance = backends.load(backend, source.weights, device, threads, tuning)
+        _warm(instance, batching)
+        return instance
 
-    loaded = [one()]
-    first = loaded[0]
-    found = signature(first, source.weights, source.model)
+    first = load_one()
+    tensors = signature(first, source.weights, source.model)
     layout = BatchLayout(np.dtype(first.sample_dtype), _is_channels_last(first, source), first.fixed_batch_size)
     max_size = first.fixed_batch_size or batching.max_size
-    loaded += [one() for _ in range(instances - 1)]
+    loaded = [first, *(load_one() for _ in range(instances - 1))]
     platform = f"{backend}_{source.weights.suffix.lstrip('.') or 'model'}"
     inline = device == "cpu" and instances == 1 and _is_quick(first, max_size)
     return ServedModel(
-        ModelInterface(source.name, source.version, platform, (found.input,), found.outputs, max_size),
+        ModelInterface(source.name, source.version, platform, (tensors.input,), tensors.outputs, max_size),
         _rule(batching, max_size),
         layout,
         device,
         first.description + (", on the connections' own thread" if inline else ""),
         loaded,
-        one,
+        load_one,
         inline,
     )
 
 
 def _rule(batching: Batching, max_size: int) -> BatchRule:
-    """Sizes that the model can not take are left out."""
+    """The rule of batching, without preferred sizes that the model cannot take."""
     preferred = tuple(size for size in batching.preferred if size <= max_size)
     return BatchRule(max_size, batching.max_delay_ns, preferred)
 
 
 def _warm(backend: Backend, batching: Batching) -> None:
-    """The largest batch is run before the first request needs it: libraries make ready for a size at its first use."""
+    """Run the largest batch once before the first request: libraries prepare for a size at its first use."""
     rows = backend.fixed_batch_size or batching.max_size
     batch = _zeros(backend, rows)
     if batch is None:
@@ -203,18 +202,18 @@ def _warm(backend: Backend, batching: Batching) -> None:
         backend.run(batch)
     except Exception as error:  # whatever a framework may raise
         text = backends.first_line(error)
-        raise BackendError(f"the model does not run a batch of {rows}: {text}; see --max-batchsize") from None
+        raise BackendError(f"the model cannot run a batch of {rows}: {text}; see --max-batchsize") from None
 
 
 def _is_quick(backend: Backend, rows: int) -> bool:
-    """Whether the largest batch takes so little time that another thread would cost more than it frees."""
+    """Whether the largest batch is so quick that a thread for it would cost more than it saves."""
     batch = _zeros(backend, rows)
-    # Once is enough of one that takes long: it may be seconds.
+    # A slow model, which may take seconds, runs only once.
     return batch is not None and min(service_times(lambda: backend.run(batch), 0.02, 1)) < _QUICK_S
 
 
 def _zeros(backend: Backend, rows: int) -> npt.NDArray[Any] | None:
-    """A batch to try the backend with; None where it takes samples of any size."""
+    """A batch to try the backend with; None if it takes samples of any size."""
     if None in backend.sample_shape:
         return None
     shape: Shape = tuple(size for size in backend.sample_shape if size is not None)
@@ -222,7 +221,7 @@ def _zeros(backend: Backend, rows: int) -> npt.NDArray[Any] | None:
 
 
 def _is_channels_last(backend: Backend, source: Source) -> bool:
-    """Whether samples are to be turned; a bare file takes them as its backend says.  Raises ``BackendError``."""
+    """Whether samples must be transposed for the backend; never for a bare file.  Raises ``BackendError``."""
     model, takes = source.model, backend.sample_shape
     if model is None:
         return False
@@ -237,6 +236,6 @@ def _is_channels_last(backend: Backend, source: Source) -> bool:
         if len(gives) == 3 and taken((*gives[1:], gives[0])):
             return True
     raise BackendError(
-        f"{source.weights} takes {np.dtype(backend.sample_dtype)} of shape {list(takes)}, and {model.name}'s data is "
+        f"{source.weights} takes {np.dtype(backend.sample_dtype)} of shape {list(takes)}, but {model.name}'s data is "
         f"{model.input_dtype} of shape {list(gives)}: serve the file under another name"
     )

@@ -1,6 +1,6 @@
-"""One model's requests, from the queue through its instances and back, in batches.
+"""Runs one model's requests in batches: from the queue through an instance and back to the event loop.
 
-Knows the queue, threads and clocks; must not know connections or protocols.  Answers go back a batch at a time: waking
+Handles threads and clocks.  Does not depend on connections or protocols.  Results go back one batch at a time: waking
 the event loop for each request would cost more than the request.
 """
 
@@ -22,11 +22,11 @@ from drumfire.sut.serving.request import Request
 from drumfire.sut.serving.statistics import BatchTimes, Statistics
 
 HandBack = Callable[[Sequence[Request]], None]
-"""Takes requests that are done with, each with its contents or its refusal.  From any thread."""
+"""Receives finished requests, each with its contents or its refusal.  Called from any thread."""
 
 
 class Loop(Protocol):
-    """What is needed of the event loop that computes inline models."""
+    """The part of the event loop that inline models need."""
 
     def call_soon(self, callback: Callable[[], object]) -> object: ...
 
@@ -34,9 +34,10 @@ class Loop(Protocol):
 
 
 class Scheduler:
-    """Submitting, cancelling and sweeping are the event loop's; a thread for each instance computes.
+    """The event loop submits, cancels and sweeps; one thread per instance computes.
 
-    An inline model is computed by the loop itself, at its next turn, so that what one turn read goes together.
+    The loop itself computes an inline model, at its next iteration, so that all requests read in one iteration form
+    one batch.
     """
 
     def __init__(
@@ -58,23 +59,23 @@ class Scheduler:
         self._changed = threading.Condition(self._lock)
         self._idle = 0
         self._computing = 0
-        """Requests in batches that are being computed."""
+        """Requests in the batches under way."""
         self._closed = False
         self._threads: set[threading.Thread] = set()
         self._hurry = False
-        """Nothing waits for a fuller batch any more."""
+        """Do not wait for fuller batches."""
         self._due_soon = self._due_later = False
-        """The loop will look at the queue of an inline model."""
+        """A callback that looks at the queue of an inline model is scheduled."""
         self._gatherer = self._new_gatherer()
 
     @property
     def pending(self) -> int:
-        """Requests that wait to be computed."""
+        """Requests in the queue."""
         return self._queue.requests
 
     @property
     def under_way(self) -> int:
-        """Requests that are not handed back yet."""
+        """Requests in the queue or being computed."""
         return self._queue.requests + self._computing
 
     @property
@@ -87,11 +88,11 @@ class Scheduler:
                 self._start_worker(instance, number)
 
     def submit(self, request: Request) -> None:
-        """Let it wait for its turn.  Raises ``Refusal`` where the queue is full."""
+        """Queue a request.  Raises ``Refusal`` if the queue is full or closed."""
         with self._lock:
             was_empty = not self._queue.requests
             added = not self._closed and self._queue.add(request)
-            # A worker that waits for a fuller batch need not hear of every request.
+            # A worker that waits for a fuller batch need not wake for every request.
             if (
                 self._idle
                 and added
@@ -110,7 +111,7 @@ class Scheduler:
             self._look_soon()
 
     def cancel(self, request: Request) -> bool:
-        """Nobody waits for it any more.  False: it is being computed, or is done, and handed back all the same."""
+        """Cancel a request.  False: it is being computed or is finished, and is handed back all the same."""
         with self._lock:
             waited = self._queue.cancel(request)
         if waited:
@@ -118,7 +119,7 @@ class Scheduler:
         return waited
 
     def sweep(self) -> None:
-        """Refuse what has waited beyond its time, also while all instances are busy."""
+        """Refuse requests whose deadline has passed, even while all instances are busy."""
         if not self._queue.deadlines:
             return
         with self._lock:
@@ -126,7 +127,7 @@ class Scheduler:
         self._refuse_late(late)
 
     def flush(self) -> None:
-        """From now on nothing waits for a fuller batch: the server is going down."""
+        """Stop waiting for fuller batches: the server is shutting down."""
         with self._changed:
             self._hurry = True
             self._changed.notify_all()
@@ -134,15 +135,15 @@ class Scheduler:
             self._look_soon()
 
     def close(self) -> None:
-        """Compute nothing more; what waits is refused.  Does not wait for what is being computed."""
+        """Start no more batches and refuse the waiting requests.  Does not wait for the batches under way."""
         with self._changed:
             self._closed = True
             left = self._queue.clear()
             self._changed.notify_all()
-        self._refuse(left, Refusal(Status.UNAVAILABLE, "the server is going down"), "REJECTED")
+        self._refuse(left, Refusal(Status.UNAVAILABLE, "the server is shutting down"), "REJECTED")
 
     def join(self, patience_s: float) -> bool:
-        """After ``close``: whether all threads have ended within the time."""
+        """After ``close``: wait for the threads; returns whether all have ended within ``patience_s``."""
         until = time.monotonic() + patience_s
         for thread in list(self._threads):
             thread.join(max(until - time.monotonic(), 0.0))
@@ -151,7 +152,7 @@ class Scheduler:
     # On the workers' threads.
 
     def _start_worker(self, instance: Backend, number: int) -> None:
-        # A daemon, so that a model that never returns can not keep the program from ending.
+        # A daemon, so that a model that never returns cannot keep the program alive.
         thread = threading.Thread(
             target=self._work, args=(instance, number), name=f"{self.model.name}-{number}", daemon=True
         )
@@ -164,7 +165,7 @@ class Scheduler:
         try:
             while (batch := self._take()) is not None:
                 self._compute(instance, gatherer, batch)
-        except BaseException:  # SystemExit and its like: this thread ends, and with it what it computed on
+        except BaseException:  # SystemExit and the like end this thread; its instance is not used again
             self.statistics.lost_workers += 1
             if not self._closed:
                 self._start_worker(self._fresh(instance), number)
@@ -172,14 +173,14 @@ class Scheduler:
             self._threads.discard(threading.current_thread())
 
     def _fresh(self, lost: Backend) -> Backend:
-        """Another instance; nobody knows what state the one is in that a worker was lost with."""
+        """A new instance: the state of one whose worker was lost is unknown."""
         try:
             return self.model.reload()
         except BackendError:
             return lost
 
     def _take(self) -> list[Request] | None:
-        """The next batch; waits for it.  None when the scheduler is closed."""
+        """Wait for the next batch.  None when the scheduler is closed."""
         while True:
             with self._lock:
                 if self._closed:
@@ -198,7 +199,7 @@ class Scheduler:
             if batch:
                 return batch
 
-    # On the loop, for inline models.
+    # On the event loop, for inline models.
 
     def _look_soon(self) -> None:
         if not self._due_soon:
@@ -217,17 +218,17 @@ class Scheduler:
             if late:
                 self._refuse_late(late)
             if not batch:
-                # One look is enough: what waits now for the longest time is due then, or something is that came later.
+                # One callback is enough: by then the oldest request is due, and it looks at later ones too.
                 if wait_ns and not self._due_later:
                     self._due_later = True
                     self._loop.call_later(wait_ns * 1e-9, self._look_later)
                 return
             try:
                 self._compute(self.model.instances[0], self._gatherer, batch)
-            except (SystemExit, GeneratorExit):  # a worker would be lost by it; the loop must not be
+            except (SystemExit, GeneratorExit):  # would end a worker's thread, but must not end the loop
                 self.statistics.lost_workers += 1
 
-    # Wherever it is computed.
+    # On either.
 
     def _compute(self, instance: Backend, gatherer: Gatherer, requests: list[Request]) -> None:
         clock = self._clock
@@ -267,7 +268,7 @@ class Scheduler:
             self._computing -= len(requests)
 
     def _refuse_late(self, late: Sequence[Request]) -> None:
-        text = "the request's time ran out before it was computed"
+        text = "the request's deadline passed before it was computed"
         self._refuse(late, Refusal(Status.DEADLINE_EXCEEDED, text), "REJECTED")
 
     def _refuse(self, requests: Sequence[Request], refusal: Refusal, reason: str) -> None:

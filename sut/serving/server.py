@@ -1,6 +1,6 @@
-"""The server whole: its ports, its clock and its end.
+"""The whole server: its ports, its periodic work and its shutdown.
 
-Knows the loop, sockets and TLS; must not know what is said on a connection, nor a screen.
+Handles the event loop, sockets and TLS.  Does not depend on the contents of connections or on a screen.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from drumfire.loadgen.environment import available_memory_bytes
 from drumfire.sut.kserve.grpc.server import CallLimits
 from drumfire.sut.serving.access import Access, TokenError
 from drumfire.sut.serving.connection import Bounds, Connections, PortConnection
-from drumfire.sut.serving.gpus import Gpus
+from drumfire.sut.serving.gpus import GpuReader
 from drumfire.sut.serving.grpc_port import GrpcConnection, KServeOverGrpc
 from drumfire.sut.serving.http_port import HttpConnection, KServeOverHttp, Page
 from drumfire.sut.serving.metrics import Metrics
@@ -30,23 +30,23 @@ from drumfire.sut.serving.service import Service
 _BACKLOG = 4096
 _HANDSHAKE_S = 10.0
 _SWEEP_S = 0.02
-"""How exactly the times of waiting requests are kept while no instance looks at the queue."""
+"""The precision of deadlines in the queue while all instances are busy."""
 _TICK_S = 0.1
 _TOKENS_S = 1.0
 _LOOK_S = 0.005
 _JOIN_S = 1.0
 _FEWEST_BYTES = 256 << 20
 _SHARE_OF_MEMORY = 4
-"""Inputs that wait may take one part in so many of the memory that is free at the start."""
+"""Waiting inputs may take this fraction (one part in 4) of the memory available at the start."""
 
 
 class ServeError(ValueError):
-    """The server can not be started so.  The text is one line and names the mend."""
+    """The server cannot start.  The text is one line and names the fix."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is asked of a server.  Port 0 is any that is free."""
+    """The settings of a server.  Port 0 takes any free port."""
 
     host: str = "127.0.0.1"
     http_port: int = 8000
@@ -56,7 +56,7 @@ class Settings:
     tls_key: Path | None = None
     token_file: Path | None = None
     most_waiting: int = 8192
-    """Requests that may wait for a model."""
+    """Requests that may wait for one model."""
     drain_s: float = 30.0
     bounds: Bounds = field(default_factory=Bounds)
 
@@ -71,10 +71,10 @@ class Addresses:
 
 
 class Server:
-    """``start``, then ``drain``; both on the loop.  ``say`` gets one line when something is to be known."""
+    """Call ``start``, then ``drain``, both on the event loop.  ``say`` receives notices, one line each."""
 
     def __init__(self, models: Sequence[ServedModel], settings: Settings, say: Callable[[str], None]) -> None:
-        """Raises ``ServeError`` for files that can not be used."""
+        """Raises ``ServeError`` for files that cannot be used."""
         self.settings = settings
         self._models, self._say = models, say
         try:
@@ -83,15 +83,15 @@ class Server:
             raise ServeError(str(error)) from None
         self._contexts = {protocol: _tls(settings, protocol) for protocol in ("http/1.1", "h2")}
         self.stopped = True
-        """After the end: no thread of ours is left within a model."""
+        """After ``close``: all workers have ended."""
         self.connections = Connections(settings.bounds)
-        self.gpus = Gpus()
+        self.gpus = GpuReader()
         self.service: Service
         self._listeners: list[asyncio.Server] = []
         self._ticking: asyncio.Task[None] | None = None
 
     async def start(self) -> Addresses:
-        """Serve.  Raises ``ServeError`` where a port can not be had."""
+        """Start to serve.  Raises ``ServeError`` if a port is not available."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._unexpected)
         self._raise_file_limit()
@@ -126,15 +126,15 @@ class Server:
         return Addresses(**addresses)
 
     def reload_tokens(self, *, always: bool = True) -> None:
-        """Read the token file again; one that can not be used leaves the tokens as they are."""
+        """Read the token file again; an unusable file leaves the tokens as they are."""
         try:
             if self._access.refresh(always=always):
                 self._say(f"read {self.settings.token_file} again")
         except TokenError as error:
-            self._say(f"{error}; the tokens from before go on being taken")
+            self._say(f"{error}; the earlier tokens stay valid")
 
     async def drain(self) -> bool:
-        """Answer what was taken and close; whether all of it was answered within ``Settings.drain_s``."""
+        """Answer all accepted requests and close; returns whether all were answered within ``Settings.drain_s``."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self.settings.drain_s
         self.service.drain()
@@ -152,7 +152,7 @@ class Server:
         return answered
 
     async def close(self) -> None:
-        """End at once: what is under way is not answered."""
+        """Close at once: requests under way are not answered."""
         if self._ticking is not None:
             self._ticking.cancel()
         self._stop_listening()
@@ -160,7 +160,7 @@ class Server:
         for connection in list(self.connections.open):
             connection.abort()
         self.gpus.close()
-        await asyncio.sleep(0)  # the transports end at the loop's next turn
+        await asyncio.sleep(0)  # the transports end at the loop's next iteration
         self.stopped = await asyncio.to_thread(self.service.join, _JOIN_S)
 
     def _unfinished(self) -> bool:
@@ -180,15 +180,15 @@ class Server:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise ServeError(
-                    f"port {port} of {host} is in use: give another with --{name}-port (0 takes a free one)"
+                    f"port {port} of {host} is in use: choose another with --{name}-port (0 takes any free port)"
                 ) from None
             what = os.strerror(error.errno) if error.errno else str(error)
             raise ServeError(f"--{name}-port {port} of --host {host}: {what.lower()}") from None
         except OverflowError:
             raise ServeError(f"--{name}-port {port}: a port is 0 to 65535") from None
         self._listeners.append(listener)
-        found, number = listener.sockets[0].getsockname()[:2]
-        return f"[{found}]:{number}" if ":" in found else f"{found}:{number}"
+        address, number = listener.sockets[0].getsockname()[:2]
+        return f"[{address}]:{number}" if ":" in address else f"{address}:{number}"
 
     def _stop_listening(self) -> None:
         for listener in self._listeners:
@@ -209,14 +209,14 @@ class Server:
             await asyncio.sleep(_SWEEP_S if self.service.has_deadlines else _TICK_S)
 
     def _unexpected(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """What no code of ours caught: a peer that broke TLS or went away is no news."""
+        """Report an exception that reached the loop, except for peers that broke TLS or went away."""
         error = context.get("exception")
         if isinstance(error, ConnectionError | ssl.SSLError | TimeoutError | BrokenPipeError):
             return
         self._say(f"unexpected: {context.get('message')}: {type(error).__name__}: {error}")
 
     def _raise_file_limit(self) -> None:
-        """A connection is a file; the usual soft limit is 1,024."""
+        """Raise the limit of open files: each connection is one, and the usual soft limit is 1,024."""
         with contextlib.suppress(ImportError, OSError, ValueError):
             import resource
 
@@ -233,13 +233,13 @@ def _tls(settings: Settings, protocol: str) -> ssl.SSLContext | None:
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:
-        raise ServeError("--tls-cert and --tls-key go together: give both, or neither")
+        raise ServeError("--tls-cert and --tls-key go together: set both, or neither")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
         what = error.strerror if isinstance(error, FileNotFoundError | PermissionError) else error
-        raise ServeError(f"--tls-cert {certificate} with --tls-key {key} can not be used: {what}") from None
+        raise ServeError(f"--tls-cert {certificate} with --tls-key {key} cannot be used: {what}") from None
     context.set_alpn_protocols([protocol])
     return context

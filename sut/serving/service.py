@@ -1,6 +1,6 @@
-"""What the server does, whatever protocol asks: takes requests for its models, and tells of them.
+"""The server's operations, independent of the protocol: inference, and information about models.
 
-Knows models, schedulers and shared memory; must not know bytes or sockets.  All of it belongs to the event loop.
+Handles models, schedulers and shared memory.  Does not depend on bytes or sockets.  Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from drumfire.sut.kserve.messages.inference import (
 from drumfire.sut.kserve.messages.operations import Operation
 from drumfire.sut.kserve.messages.tensors import DATATYPES, Shape
 from drumfire.sut.serving.model import ServedModel
-from drumfire.sut.serving.refusal import Refusal
+from drumfire.sut.serving.refusal import Refusal, invalid
 from drumfire.sut.serving.request import DEFAULT_PRIORITY, PRIORITIES, Request, SharedPlace, Wanted
 from drumfire.sut.serving.scheduler import Scheduler
 from drumfire.sut.serving.shared_memory import SystemRegions
 
 EXTENSIONS = ("model_configuration", "statistics", "model_repository", "system_shared_memory", "binary_tensor_data",
               "schedule_policy")  # fmt: skip
-"""Of Triton's, those that are served."""
+"""Triton's extensions that this server implements."""
 OPEN = frozenset(one.method for one in (operations.SERVER_LIVE, operations.SERVER_READY, operations.HEALTH_CHECK))
-"""The methods that may be asked without a token: load balancers have none."""
+"""The methods that need no token: load balancers have none."""
 
 
 class Connection(Protocol):
-    """Who made a request, and is told what came of it."""
+    """The sender of a request, who receives the answer."""
 
     def answer(self, request: Request) -> None:
-        """Make ready what is to be sent."""
+        """Prepare the answer to a finished request."""
 
     def flush(self) -> None:
-        """Send what was made ready."""
+        """Send the prepared answers."""
 
 
 class Service:
-    """The models by name and version."""
+    """The models by name and version, and the operations on them."""
 
     def __init__(
         self,
@@ -60,21 +60,21 @@ class Service:
         most_bytes: int,
     ) -> None:
         self.draining = False
-        """No new requests are taken; those taken are answered."""
+        """No new requests are accepted; accepted requests are answered."""
         self.open_requests = 0
-        """Taken, and not answered."""
+        """Accepted requests that are not answered."""
         self.regions = SystemRegions()
         self._models: dict[str, dict[str, Scheduler]] = {}
         for model in models:
             hand_back = self._hand_out if model.inline else _from_thread(loop, self._hand_out)
             scheduler = Scheduler(model, hand_back, loop, most_requests=most_requests, most_bytes=most_bytes)
             self._models.setdefault(model.name, {})[model.version] = scheduler
-        # Unless one is asked for: the newest.
+        # The version for requests that name none.
         self._newest = {name: max(versions, key=int) for name, versions in self._models.items()}
         self._by_name = {(name, ""): versions[self._newest[name]] for name, versions in self._models.items()}
         self._by_name |= {(one.model.name, one.model.version): one for one in self.schedulers}
         self._outputs: dict[Scheduler, tuple[Sequence[RequestedOutput], tuple[Wanted, ...]]] = {}
-        """By model, the last outputs that were asked for without shared memory."""
+        """By model, the outputs of the last request that named outputs without shared memory."""
 
     @property
     def schedulers(self) -> list[Scheduler]:
@@ -82,7 +82,7 @@ class Service:
 
     @property
     def has_deadlines(self) -> bool:
-        """Something that waits must be answered by a certain time."""
+        """Whether any waiting request has a deadline."""
         return any(scheduler.has_deadlines for scheduler in self.schedulers)
 
     def start(self) -> None:
@@ -90,26 +90,26 @@ class Service:
             scheduler.start()
 
     def sweep(self) -> None:
-        """To be called some times a second: refuses what has waited too long."""
+        """Refuse requests whose deadline has passed.  Call this several times a second."""
         for scheduler in self.schedulers:
             scheduler.sweep()
 
     def drain(self) -> None:
-        """Take no new requests; those taken are computed without waiting for fuller batches."""
+        """Accept no new requests; compute the accepted ones without waiting for fuller batches."""
         self.draining = True
         for scheduler in self.schedulers:
             scheduler.flush()
 
     def close(self) -> None:
-        """Compute nothing more; what still waits is refused."""
+        """Start no more batches and refuse the waiting requests."""
         self.draining = True
         for scheduler in self.schedulers:
             scheduler.close()
         self.regions.unregister()
 
     def join(self, patience_s: float) -> bool:
-        """After ``close``, from a thread of its own: whether all workers have ended within the time; then the models
-        are closed too."""
+        """After ``close``, on another thread: wait for the workers, then close the models.  Returns whether all workers
+        ended within ``patience_s`` each."""
         ended = all(scheduler.join(patience_s) for scheduler in self.schedulers)
         if ended:
             for scheduler in self.schedulers:
@@ -126,12 +126,12 @@ class Service:
         received_ns: int,
         timeout_s: float | None = None,
     ) -> Request:
-        """Let a request wait for its turn; ``connection`` gets it back.  Raises ``Refusal``: it gets nothing.
+        """Queue a request; ``connection`` gets it back when it is finished.  Raises ``Refusal``, and then it does not.
 
-        ``timeout_s``: the time that the client gives it, beside what the request itself may say.
+        ``timeout_s``: the client's timeout, in addition to a timeout in the request itself.
         """
         if self.draining:
-            raise Refusal(Status.UNAVAILABLE, "the server is going down: it takes no new requests")
+            raise Refusal(Status.UNAVAILABLE, "the server is shutting down: it accepts no new requests")
         scheduler = self._by_name.get((asked.model, asked.version))
         if scheduler is None:
             raise self._unknown(asked.model, asked.version)
@@ -159,12 +159,12 @@ class Service:
         return request
 
     def cancel(self, request: Request) -> None:
-        """The client has given it up, or is gone."""
+        """Cancel a request whose client no longer waits."""
         if request.scheduler.cancel(request):
             self.open_requests -= 1
 
     def answer(self, request: Request) -> InferAnswer:
-        """What is said to a request that was handed back without a refusal."""
+        """The answer to a finished request without a refusal."""
         interface = request.scheduler.model.interface
         samples, asked = request.samples, request.head
         contents, tails = request.contents, request.tails
@@ -194,19 +194,19 @@ class Service:
             connection.flush()
 
     def _input(self, model: ServedModel, inputs: Sequence[RequestInput]) -> tuple[Buffer, int, Shape]:
-        """Contents, samples and the shape of a sample.  Raises ``Refusal`` for what the model does not take."""
+        """Contents, samples and the shape of a sample.  Raises ``Refusal`` if they do not fit the model."""
         (spec,) = model.interface.inputs
         if len(inputs) != 1 or inputs[0].name != spec.name:
-            names = ", ".join(repr(given.name) for given in inputs[:8]) or "none"
-            raise invalid(f"model {model.name!r} takes one input, {spec}, and was given {names}")
+            names = ", ".join(repr(tensor.name) for tensor in inputs[:8]) or "none"
+            raise invalid(f"model {model.name!r} takes one input, {spec}; the request has {names}")
         _, datatype, shape, data = inputs[0]
         if datatype != spec.datatype:
-            raise invalid(f"input {spec} of {model.name!r} was given {datatype}")
+            raise invalid(f"input {spec} of {model.name!r} received {datatype}")
         sample = shape[1:]
         if not shape or (sample != spec.shape and not spec.fits(sample)) or min(shape) < 0:
             raise invalid(
-                f"input {spec} of {model.name!r} was given the shape [{','.join(map(str, shape))}], which should be "
-                "the batch and the shape of a sample"
+                f"input {spec} of {model.name!r} received the shape [{','.join(map(str, shape))}], which must be the "
+                "batch and the shape of a sample"
             )
         most = model.interface.max_batch_size
         if not 1 <= shape[0] <= most:
@@ -214,12 +214,12 @@ class Service:
         if isinstance(data, Region):
             size = math.prod(shape) * DATATYPES[datatype].itemsize
             if data.size != size:
-                raise invalid(f"input {spec}: {data.size} bytes of shared memory where its shape has {size}")
+                raise invalid(f"input {spec}: {data.size} bytes of shared memory; its shape has {size}")
             data = self.regions.view(data)
         return data, shape[0], sample
 
     def _wanted(self, scheduler: Scheduler, asked: Sequence[RequestedOutput]) -> tuple[Wanted, ...]:
-        """Raises ``Refusal`` for an output that there is not, or that is asked for twice."""
+        """The requested outputs.  Raises ``Refusal`` for an unknown output, or one that is requested twice."""
         specs = scheduler.model.interface.outputs
         positions = {spec.name: position for position, spec in enumerate(specs)}
         wanted: list[Wanted] = []
@@ -227,22 +227,22 @@ class Service:
             position = positions.pop(one.name, None)
             if position is None:
                 have = ", ".join(map(str, specs))
-                raise invalid(f"output {one.name[:80]!r}: {scheduler.model.name!r} gives, once each, {have}")
+                raise invalid(f"output {one.name[:80]!r}: request each output of {scheduler.model.name!r} once: {have}")
             wanted.append(
                 Wanted(position, None if one.region is None else SharedPlace(one.region, self.regions.view(one.region)))
             )
         if any(one.place is not None for one in wanted):
             return tuple(wanted)
         if [one.position for one in wanted] == list(range(len(specs))):
-            wanted = []  # as if none was named
+            wanted = []  # the same as naming no outputs
         self._outputs[scheduler] = (asked, tuple(wanted))
         return tuple(wanted)
 
-    # All else.
+    # Other operations.
 
     def perform(self, operation: Operation, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer to anything but inference.  Raises ``Refusal``."""
-        return _ACTS[operation.method](self, arguments)
+        """The answer to any operation but inference.  Raises ``Refusal``."""
+        return _HANDLERS[operation.method](self, arguments)
 
     def _live(self, _: Mapping[str, Any]) -> dict[str, Any]:
         return {"live": True}
@@ -304,10 +304,10 @@ class Service:
         return {"regions": {one["name"]: one for one in self.regions.status(asked["name"])}}
 
     def _register_cuda(self, _: Mapping[str, Any]) -> dict[str, Any]:
-        raise Refusal(Status.UNIMPLEMENTED, "CUDA shared memory is not served: use system shared memory")
+        raise Refusal(Status.UNIMPLEMENTED, "CUDA shared memory is not supported: use system shared memory")
 
     def _unregister_cuda(self, _: Mapping[str, Any]) -> dict[str, Any]:
-        return {}  # there are none, so none is left
+        return {}  # no region can be registered, so nothing is left to remove
 
     def _cuda_regions(self, _: Mapping[str, Any]) -> dict[str, Any]:
         return {"regions": {}}
@@ -321,11 +321,11 @@ class Service:
     def _unknown(self, name: str, version: str) -> Refusal:
         if name in self._models:
             have = ", ".join(self._models[name])
-            return Refusal(Status.NOT_FOUND, f"model {name!r} has no version {version[:80]!r}: there is {have}")
-        return Refusal(Status.NOT_FOUND, f"unknown model {name[:80]!r}: there is {', '.join(self._models)}")
+            return Refusal(Status.NOT_FOUND, f"model {name!r} has no version {version[:80]!r}; it has {have}")
+        return Refusal(Status.NOT_FOUND, f"unknown model {name[:80]!r}; the server has {', '.join(self._models)}")
 
 
-_ACTS = {
+_HANDLERS = {
     operations.SERVER_LIVE.method: Service._live,
     operations.SERVER_READY.method: Service._ready,
     operations.HEALTH_CHECK.method: Service._health,
@@ -345,34 +345,30 @@ _ACTS = {
 
 
 def _from_thread(loop: asyncio.AbstractEventLoop, hand_out: Any) -> Any:
-    """One call into the loop for all requests of a batch."""
+    """A ``HandBack`` that enters the loop once for all requests of a batch."""
 
     def hand_back(requests: Sequence[Request]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be answered
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and with it all connections
             loop.call_soon_threadsafe(hand_out, requests)
 
     return hand_back
 
 
-def invalid(text: str) -> Refusal:
-    return Refusal(Status.INVALID_ARGUMENT, text)
-
-
 def _priority(parameters: Mapping[str, Any]) -> int:
     priority = parameters.get("priority", 0)
     if type(priority) is not int or priority < 0:
-        raise invalid("the parameter priority is no number of 0 or more")
+        raise invalid("parameter priority must be an integer ≥ 0")
     return priority if 1 <= priority <= PRIORITIES else DEFAULT_PRIORITY
 
 
 def _deadline_ns(parameters: Mapping[str, Any], received_ns: int) -> int:
-    """Triton's ``timeout`` is in microseconds; 0 is none."""
+    """The deadline by Triton's parameter ``timeout``, in microseconds; 0: no deadline."""
     timeout_us = parameters.get("timeout", 0)
     if type(timeout_us) is not int or timeout_us < 0:
-        raise invalid("the parameter timeout is no number of microseconds")
+        raise invalid("parameter timeout must be an integer number of microseconds ≥ 0")
     return received_ns + timeout_us * 1000 if timeout_us else 0
 
 
 def now_ns() -> int:
-    """The clock of all times here."""
+    """The server's clock: monotonic, ns."""
     return time.monotonic_ns()

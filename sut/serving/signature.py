@@ -1,7 +1,6 @@
-"""What a model takes and gives on the wire: names, datatypes and shapes of its tensors.
+"""The inputs and outputs of a model on the wire: names, datatypes and shapes.
 
-Knows ONNX files' own names, what this project's exports are called, and how to ask a loaded model for the rest; must
-not know connections.
+Reads names from ONNX files or uses those of this project's exports, and runs the loaded model to find the rest.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ _NAMED: Schema = {1: ("name", str)}
 _ONNX: Schema = {
     7: ("graph", {5: ("initializer", [{8: ("name", str)}]), 11: ("input", [_NAMED]), 12: ("output", [_NAMED])})
 }
-"""Of onnx.proto's ModelProto, GraphProto, TensorProto and ValueInfoProto."""
+"""Source: onnx.proto's ModelProto, GraphProto, TensorProto and ValueInfoProto."""
 _OPEN_SIZE = 8
-"""What is given to a model for a size that it leaves open, to see what it answers."""
+"""The size to try a model with where it accepts any."""
 _BY_DTYPE = {dtype: name for name, dtype in DATATYPES.items() if name != "BF16"}
 
 
@@ -38,14 +37,15 @@ class Names(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """Of one sample, without the batch."""
+    """The tensors of one sample, without the batch."""
 
     input: TensorSpec
     outputs: tuple[TensorSpec, ...]
 
 
 def signature(backend: Backend, weights: Path, model: Model | None) -> Signature:
-    """Of a loaded model; ``model`` is the named one whose data it is to take, or None.  Raises ``BackendError``."""
+    """The signature of a loaded model; ``model`` is the named model, or None for a bare file.  Raises
+    ``BackendError``."""
     names = _names(weights, model)
     dtype = np.dtype(backend.sample_dtype)
     taken = tuple(-1 if size is None else size for size in backend.sample_shape)
@@ -61,9 +61,9 @@ def signature(backend: Backend, weights: Path, model: Model | None) -> Signature
 
 
 def probe(backend: Backend, sizes: Sequence[int]) -> list[tuple[np.dtype[Any], Shape]]:
-    """The outputs' types and shapes without the batch; -1 where a size differs.  Raises ``BackendError``.
+    """The outputs' types and shapes without the batch; -1 for a size that varies.  Raises ``BackendError``.
 
-    ``sizes``: of the batches that it is asked with.
+    ``sizes``: the batch sizes to run.
     """
     found: list[list[npt.NDArray[Any]]] = []
     for open_size in (_OPEN_SIZE, _OPEN_SIZE * 2) if None in backend.sample_shape else (_OPEN_SIZE,):
@@ -74,31 +74,31 @@ def probe(backend: Backend, sizes: Sequence[int]) -> list[tuple[np.dtype[Any], S
                 outputs = list(backend.run(np.zeros((rows, *shape), backend.sample_dtype)))
             except Exception as error:  # whatever a framework may raise
                 raise BackendError(
-                    f"the model does not run on zeros of shape {[rows, *shape]}: {first_line(error)}"
+                    f"the model cannot run on zeros of shape {[rows, *shape]}: {first_line(error)}"
                 ) from None
             for output in outputs:
                 if output.ndim == 0 or len(output) != rows:
                     raise BackendError(
-                        f"the model gives an output of shape {list(output.shape)} for {rows} samples: its first size "
-                        "must be the batch"
+                        f"the model returned an output of shape {list(output.shape)} for {rows} samples: its first "
+                        "size must be the batch"
                     )
             found.append(outputs)
     return [_together(list(one)) for one in zip(*found, strict=True)]
 
 
 def datatype(dtype: npt.DTypeLike) -> str:
-    """The protocol's name.  Raises ``BackendError`` for a type that it has none for."""
+    """The protocol's name of a type.  Raises ``BackendError`` if it has no name for it."""
     name = _BY_DTYPE.get(np.dtype(dtype).newbyteorder("<"))
     if name is None:
-        raise BackendError(f"the model has a tensor of {np.dtype(dtype)}, which can not be served")
+        raise BackendError(f"the model has a tensor of {np.dtype(dtype)}, which cannot be served")
     return name
 
 
 def _together(arrays: Sequence[npt.NDArray[Any]]) -> tuple[np.dtype[Any], Shape]:
-    """What the same output of several batches has in common."""
+    """The type and shape of one output, from several batches."""
     shapes = [array.shape[1:] for array in arrays]
     if len({len(shape) for shape in shapes}) != 1:
-        raise BackendError("the model gives outputs of changing dimensions, which can not be served")
+        raise BackendError("the model returns outputs with varying numbers of dimensions, which cannot be served")
     return arrays[0].dtype, tuple(sizes[0] if len(set(sizes)) == 1 else -1 for sizes in zip(*shapes, strict=True))
 
 
@@ -113,7 +113,7 @@ def _names(weights: Path, model: Model | None) -> Names:
 
 
 def onnx_names(path: Path) -> Names | None:
-    """The names in an ONNX file, read without its weights; None where it has not one input, or is no such file."""
+    """The names in an ONNX file, read without its weights; None unless it is such a file and has one input."""
     try:
         with (
             open(path, "rb") as file,
