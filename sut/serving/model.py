@@ -5,7 +5,6 @@ Depends on backends and named models, not on requests, threads or connections.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.sut.kserve.messages.schemas import config_type
-from drumfire.sut.kserve.messages.tensors import DATATYPES, ModelInterface, Shape, TensorSpec
+from drumfire.sut.kserve.messages.tensors import ModelInterface, Shape, TensorSpec
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends import Backend, BackendError, Tuning
 from drumfire.sut.local.batcher import BatchRule, service_times
@@ -52,13 +51,11 @@ class ServedModel:
     """Loads another instance in place of a lost one.  Raises ``BackendError``."""
     inline: bool = False
     """The model costs less than waking a thread: the event loop computes it."""
-    sample_bytes: int = field(init=False)
-    """Bytes of one sample's input; 0 if samples may have any size."""
+    input: TensorSpec = field(init=False)
+    """The only input."""
 
     def __post_init__(self) -> None:
-        spec = self.interface.inputs[0]
-        closed = -1 not in spec.shape
-        self.sample_bytes = math.prod(spec.shape) * DATATYPES[spec.datatype].itemsize if closed else 0
+        (self.input,) = self.interface.inputs
 
     @property
     def name(self) -> str:

@@ -281,7 +281,7 @@ class Scheduler:
         self._hand_back(requests)
 
     def _new_gatherer(self) -> Gatherer:
-        return Gatherer(self.model.layout, self.model.rule.max_size, self.model.interface.inputs[0].shape)
+        return Gatherer(self.model.layout, self.model.rule.max_size, self.model.input.shape)
 
 
 def _as_exception(error: BaseException) -> Exception:

@@ -180,7 +180,7 @@ class Server:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise ServeError(
-                    f"port {port} of {host} is in use: choose another with --{name}-port (0 takes any free port)"
+                    f"port {port} of {host} is in use: give another with --{name}-port (0 takes any free port)"
                 ) from None
             what = os.strerror(error.errno) if error.errno else str(error)
             raise ServeError(f"--{name}-port {port} of --host {host}: {what.lower()}") from None

@@ -195,7 +195,7 @@ class Service:
 
     def _input(self, model: ServedModel, inputs: Sequence[RequestInput]) -> tuple[Buffer, int, Shape]:
         """Contents, samples and the shape of a sample.  Raises ``Refusal`` if they do not fit the model."""
-        (spec,) = model.interface.inputs
+        spec = model.input
         if len(inputs) != 1 or inputs[0].name != spec.name:
             names = ", ".join(repr(tensor.name) for tensor in inputs[:8]) or "none"
             raise invalid(f"model {model.name!r} takes one input, {spec}; the request has {names}")

@@ -249,7 +249,7 @@ def test_the_metrics_agree_with_the_statistics(served: Served) -> None:
         (["null", "digits"], ["null serves identity alone"]),
         (["null", "identity", "--tls-cert", "x"], ["--tls-cert and --tls-key go together"]),
         (["null", "identity", "--tls-cert", "x", "--tls-key", "y"], ["No such file"]),
-        (["null", "identity", "--token-file", "x"], ["--token-file x can not be read"]),
+        (["null", "identity", "--token-file", "x"], ["--token-file x cannot be read"]),
         (["null", "identity", "--http-port", "70000"], ["a port is 0 to 65535"]),
         (["null", "identity", "--host", "999.1.1.1"], ["--host 999.1.1.1"]),
         (["null", "identity", "--host", "192.0.2.1"], ["--host 192.0.2.1"]),

@@ -61,18 +61,18 @@ def test_a_changed_file_is_read_again(file: Path) -> None:
 def test_a_file_that_can_not_be_used_leaves_the_tokens_as_they_are(file: Path) -> None:
     access = Access(file)
     file.write_text("\n")
-    with pytest.raises(TokenError, match="holds no token"):
+    with pytest.raises(TokenError, match="has no token"):
         access.refresh(always=True)
     file.unlink()
     assert not access.refresh()
-    with pytest.raises(TokenError, match="can not be read"):
+    with pytest.raises(TokenError, match="cannot be read"):
         access.refresh(always=True)
     assert access.allows("Bearer first")
 
 
 def test_a_start_needs_a_token(tmp_path: Path) -> None:
-    with pytest.raises(TokenError, match="can not be read: No such file"):
+    with pytest.raises(TokenError, match="cannot be read: No such file"):
         Access(tmp_path / "none")
     (tmp_path / "empty").write_text("")
-    with pytest.raises(TokenError, match="holds no token: write one a line"):
+    with pytest.raises(TokenError, match="has no token: write one per line"):
         Access(tmp_path / "empty")

@@ -46,7 +46,6 @@ def test_digits_are_served_as_the_triton_repository_has_them() -> None:
     assert served.interface.inputs == (TensorSpec("input", "FP32", (1, 8, 8)),)
     assert served.interface.outputs == (TensorSpec("logits", "FP32", (10,)),)
     assert served.interface.max_batch_size == 64
-    assert served.sample_bytes == 256
     config = served.configuration(["1"])
     assert config["input"] == [{"name": "input", "data_type": "TYPE_FP32", "dims": [1, 8, 8]}]
     assert config["output"] == [{"name": "logits", "data_type": "TYPE_FP32", "dims": [10]}]
@@ -108,7 +107,6 @@ def test_identity() -> None:
     assert served.inline
     assert served.interface.inputs == (TensorSpec("INPUT0", "FP32", (-1,)),)
     assert served.interface.outputs == (TensorSpec("OUTPUT0", "FP32", (-1,)),)
-    assert served.sample_bytes == 0
 
 
 class ChannelsLast:
@@ -137,10 +135,10 @@ def test_samples_are_turned_where_the_backend_wants_channels_last(monkeypatch: p
     monkeypatch.setattr(backends, "load", lambda *_: ChannelsLast())
     source = Source("pictures", "1", Path("w.pt2"), Pictures())  # type: ignore[arg-type]
     served = serving.load(source, "pytorch", "cpu", threads=1, instances=1, tuning=Tuning(), batching=Batching())
-    assert served.interface.inputs[0].shape == (3, 4, 5)
+    assert served.input.shape == (3, 4, 5)
     assert served.layout.channels_last
     sample = np.random.default_rng(1).random((2, 3, 4, 5), np.float32)
-    gatherer = Gatherer(served.layout, 4, served.interface.inputs[0].shape)
+    gatherer = Gatherer(served.layout, 4, served.input.shape)
     batch = gatherer.gather([Request(sample.tobytes(), 2, (3, 4, 5), 0)])
     (output,) = served.instances[0].run(batch)
     np.testing.assert_array_equal(output, sample[:, 1])
@@ -178,4 +176,4 @@ def test_a_fixed_batch_size_is_the_largest(monkeypatch: pytest.MonkeyPatch) -> N
     )
     assert served.interface.max_batch_size == served.rule.max_size == 4
     assert served.rule.preferred == (2,)
-    assert served.interface.inputs[0].shape == (4, 5, 3)
+    assert served.input.shape == (4, 5, 3)

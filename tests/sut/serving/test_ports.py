@@ -212,7 +212,7 @@ def test_half_sent_requests_end_after_their_time() -> None:
             slow.sendall(http_request(json_request(ROWS))[:-5])
             status, _, body = read_response(reader)
             assert status == 408
-            assert "did not come within 0.2 s" in json.loads(body)["error"]
+            assert "did not arrive within 0.2 s" in json.loads(body)["error"]
             assert reader.read() == b""
         works(server)
 
@@ -323,7 +323,7 @@ def test_a_timeout_is_told_while_the_model_is_busy() -> None:
         asked = json.loads(json_request(ROWS)) | {"parameters": {"timeout": 1000}}
         status, said = server.ask("POST", "/v2/models/double/infer", json.dumps(asked).encode())
         assert status == 504
-        assert "time ran out" in said["error"]
+        assert "deadline passed" in said["error"]
         gate.opened.release(5)
         assert first.result() == ANSWER
 
@@ -410,7 +410,7 @@ async def _call(act: Any) -> None:
     [
         ({"tls_cert": Path("x")}, "--tls-cert and --tls-key go together"),
         ({"tls_cert": Path("/nothere"), "tls_key": Path("/nothere")}, "No such file"),
-        ({"token_file": Path("/nothere")}, "--token-file /nothere can not be read"),
+        ({"token_file": Path("/nothere")}, "--token-file /nothere cannot be read"),
     ],
 )
 def test_files_that_can_not_be_used_are_told_at_once(changes: dict[str, Any], words: str) -> None:
@@ -444,7 +444,7 @@ def test_the_end_answers_what_was_taken_and_refuses_the_rest() -> None:
         assert server.ask("GET", "/v2/health/live")[0] == 200
         status, text = server.infer(ROWS)
         assert status == 503
-        assert "going down" in text
+        assert "shutting down" in text
         idle.request("GET", "/v2/health/ready")
         response = idle.getresponse()
         assert (response.status, response.headers["Connection"]) == (503, "close")

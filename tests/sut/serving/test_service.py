@@ -212,7 +212,7 @@ def test_tensors_in_shared_memory(bench: Bench, tmp_path: Path) -> None:
 def test_draining_takes_nothing_new_and_says_so(bench: Bench) -> None:
     taken = bench.take(ask())
     bench.service.drain()
-    with pytest.raises(Refusal, match="going down") as error:
+    with pytest.raises(Refusal, match="shutting down") as error:
         bench.take(ask())
     assert error.value.status is Status.UNAVAILABLE
     assert bench.service.perform(operations.SERVER_READY, {}) == {"ready": False}
@@ -248,9 +248,9 @@ def test_what_is_told_of_models(bench: Bench) -> None:
 
 def test_every_operation_is_served() -> None:
     inference = {operations.MODEL_INFER.method, operations.MODEL_STREAM_INFER.method}
-    from drumfire.sut.serving.service import _ACTS
+    from drumfire.sut.serving.service import _HANDLERS
 
-    assert _ACTS.keys() == operations.BY_METHOD.keys() - inference
+    assert _HANDLERS.keys() == operations.BY_METHOD.keys() - inference
 
 
 def test_every_status_has_its_own_meaning_over_http() -> None:

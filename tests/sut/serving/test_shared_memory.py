@@ -53,8 +53,8 @@ def test_status_and_unregistering(regions: SystemRegions, folder: Path) -> None:
     regions.unregister("a")
     assert len(os.listdir("/proc/self/fd")) == open_files - 1
     assert bytes(view) == bytes(range(4))  # a request under way goes on
-    refused(Status.NOT_FOUND, "no shared memory region 'a'", regions.status, "a")
-    refused(Status.INVALID_ARGUMENT, "no shared memory region 'a'", regions.view, Region("a", 0, 1))
+    refused(Status.NOT_FOUND, "shared memory region 'a' is not registered", regions.status, "a")
+    refused(Status.INVALID_ARGUMENT, "shared memory region 'a' is not registered", regions.view, Region("a", 0, 1))
     regions.unregister("a")
     regions.unregister()
     assert regions.status() == []
@@ -108,5 +108,5 @@ def test_a_name_is_taken_once_and_their_number_is_bounded(folder: Path) -> None:
 def test_memory_that_was_cut_short_is_refused_rather_than_touched(regions: SystemRegions, folder: Path) -> None:
     regions.register("r", "key", 0, 16384)
     os.truncate(folder / "key", 4096)
-    refused(Status.INVALID_ARGUMENT, "cut short", regions.view, Region("r", 4000, 200))
+    refused(Status.INVALID_ARGUMENT, "truncated", regions.view, Region("r", 4000, 200))
     assert len(regions.view(Region("r", 0, 4096))) == 4096
