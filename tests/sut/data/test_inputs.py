@@ -510,7 +510,7 @@ def test_elements_that_are_not_of_the_datatype(datatype: str, written: str) -> N
         ({"data": [{"x": {"b64": "AAA"}}]}, "its b64 is not Base64"),
         ({"data": [{"x": {"b64": "AAé="}}]}, "its b64 is not Base64"),
         ({"data": [{"x": {"b64": "A*AA="}}]}, "its b64 is not Base64"),
-        ({"data": [{"x": {"b64": "AAAA"}}]}, "data[0] x: 3 bytes where a INT8 tensor"),
+        ({"data": [{"x": {"b64": "AAAA"}}]}, "data[0] x: 3 bytes; a INT8 tensor"),
         ({"data": [{"x": [1, 2]}], "validation_data": []}, "data has 1 entries and validation_data 0"),
         ({"data": [{"x": [1, 2]}], "validation_data": [[]]}, "validation_data[0] is a list"),
         ({"data": [{"x": [1, 2]}], "validation_data": [{"x": [1, 2]}]}, "validation_data[0]: 'x' is none of y, z"),

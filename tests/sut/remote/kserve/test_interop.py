@@ -338,7 +338,7 @@ def test_a_failure_is_told_in_the_servers_words(triton: LocalTriton, protocol: s
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_outputs_other_than_declared_fail_the_row(server: RealServer, protocol: str) -> None:
     reason = failure(urls(server)[protocol], interface(width=5))
-    assert reason == "ProtocolError: output OUTPUT0 FP32[5] came as FP32[1,4], batch included"
+    assert reason == "ProtocolError: output OUTPUT0 FP32[5] came as FP32[1,4], with the batch"
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -277,7 +277,7 @@ def test_a_server_that_ignores_shared_memory_is_told(protocol: str) -> None:
         text = json.dumps({"outputs": [output]}).encode()
         reply = (text + bytes(4), len(text))
     for _ in range(2):
-        with pytest.raises(ProtocolError, match="does the server know"):
+        with pytest.raises(ProtocolError, match="does the server support"):
             messages.read(*reply)
 
 
