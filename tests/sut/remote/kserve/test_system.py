@@ -326,7 +326,7 @@ def grpc_reset_within_the_reply(talk: GrpcTalk, call: Call) -> None:
 @pytest.mark.parametrize(
     ("break_one", "words"),
     [
-        (grpc_compressed_head, "gzip although no compression was asked for"),
+        (grpc_compressed_head, "gzip although no compression was requested"),
         (grpc_compressed_flag, "a compressed reply although none was requested"),
         (grpc_short_message, "a reply without a whole message"),
         (grpc_no_message, "a reply without a whole message"),
