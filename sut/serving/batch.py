@@ -124,8 +124,8 @@ def _place(request: Request) -> None:
         contents = request.contents[position]
         if len(contents) > len(place.memory):
             request.refusal = invalid(
-                f"an output of {len(contents)} bytes does not fit in its {len(place.memory)} bytes of shared memory in "
-                f"region {place.region.name!r}"
+                f"an output of {len(contents)} bytes does not fit in the {len(place.memory)} bytes of shared memory "
+                f"at its place in region {place.region.name!r}"
             )
             return
         place.memory[: len(contents)] = contents
