@@ -120,7 +120,7 @@ class Service:
 
     def take(
         self,
-        asked: InferRequest,
+        received: InferRequest,
         connection: Connection,
         ticket: object,
         received_ns: int,
@@ -132,27 +132,27 @@ class Service:
         """
         if self.draining:
             raise Refusal(Status.UNAVAILABLE, "the server is shutting down: it accepts no new requests")
-        scheduler = self._by_name.get((asked.model, asked.version))
+        scheduler = self._by_name.get((received.model, received.version))
         if scheduler is None:
-            raise self._unknown(asked.model, asked.version)
-        data, samples, shape = self._input(scheduler.model, asked.inputs)
+            raise self._unknown(received.model, received.version)
+        data, samples, shape = self._input(scheduler.model, received.inputs)
         last = self._outputs.get(scheduler)
-        if not asked.outputs:
+        if not received.outputs:
             wanted: tuple[Wanted, ...] = ()
-        elif last is not None and last[0] is asked.outputs:
+        elif last is not None and last[0] is received.outputs:
             wanted = last[1]
         else:
-            wanted = self._wanted(scheduler, asked.outputs)
+            wanted = self._wanted(scheduler, received.outputs)
         priority, deadline_ns = DEFAULT_PRIORITY, 0
-        if asked.parameters:
-            priority = _priority(asked.parameters)
-            deadline_ns = _deadline_ns(asked.parameters, received_ns)
+        if received.parameters:
+            priority = _priority(received.parameters)
+            deadline_ns = _deadline_ns(received.parameters, received_ns)
         if timeout_s is not None:
             by_client_ns = received_ns + round(timeout_s * 1e9)
             deadline_ns = min(deadline_ns, by_client_ns) if deadline_ns else by_client_ns
         request = Request(
             data, samples, shape, received_ns, deadline_ns=deadline_ns, priority=priority, wanted=wanted,
-            connection=connection, ticket=ticket, head=asked, scheduler=scheduler,
+            connection=connection, ticket=ticket, head=received, scheduler=scheduler,
         )  # fmt: skip
         scheduler.submit(request)
         self.open_requests += 1
@@ -166,8 +166,7 @@ class Service:
     def answer(self, request: Request) -> InferAnswer:
         """The answer to a finished request without a refusal."""
         interface = request.scheduler.model.interface
-        samples, asked = request.samples, request.head
-        contents, tails = request.contents, request.tails
+        samples, contents, tails = request.samples, request.contents, request.tails
         if not request.wanted:
             outputs = [
                 AnswerOutput(spec.name, spec.datatype, (samples, *tail), one)
@@ -181,7 +180,7 @@ class Service:
                     outputs.append(AnswerOutput(spec.name, spec.datatype, shape, contents[position]))
                 else:
                     outputs.append(AnswerOutput(spec.name, spec.datatype, shape, None, place.region))
-        return InferAnswer(interface.name, interface.version, asked.id, outputs)
+        return InferAnswer(interface.name, interface.version, request.head.id, outputs)
 
     def _hand_out(self, requests: Sequence[Request]) -> None:
         self.open_requests -= len(requests)
@@ -218,12 +217,12 @@ class Service:
             data = self.regions.view(data)
         return data, shape[0], sample
 
-    def _wanted(self, scheduler: Scheduler, asked: Sequence[RequestedOutput]) -> tuple[Wanted, ...]:
+    def _wanted(self, scheduler: Scheduler, named: Sequence[RequestedOutput]) -> tuple[Wanted, ...]:
         """The requested outputs.  Raises ``Refusal`` for an unknown output, or one that is requested twice."""
         specs = scheduler.model.interface.outputs
         positions = {spec.name: position for position, spec in enumerate(specs)}
         wanted: list[Wanted] = []
-        for one in asked:
+        for one in named:
             position = positions.pop(one.name, None)
             if position is None:
                 have = ", ".join(map(str, specs))
@@ -235,7 +234,7 @@ class Service:
             return tuple(wanted)
         if [one.position for one in wanted] == list(range(len(specs))):
             wanted = []  # the same as naming no outputs
-        self._outputs[scheduler] = (asked, tuple(wanted))
+        self._outputs[scheduler] = (named, tuple(wanted))
         return tuple(wanted)
 
     # Other operations.
@@ -250,29 +249,29 @@ class Service:
     def _ready(self, _: Mapping[str, Any]) -> dict[str, Any]:
         return {"ready": not self.draining}
 
-    def _health(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        if asked["service"] not in ("", SERVICE.strip("/")):
-            raise Refusal(Status.NOT_FOUND, f"no service {asked['service'][:80]!r}")
+    def _health(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        if arguments["service"] not in ("", SERVICE.strip("/")):
+            raise Refusal(Status.NOT_FOUND, f"no service {arguments['service'][:80]!r}")
         return {"status": "NOT_SERVING" if self.draining else "SERVING"}
 
     def _server(self, _: Mapping[str, Any]) -> dict[str, Any]:
         return {"name": "drumfire", "version": VERSION, "extensions": list(EXTENSIONS)}
 
-    def _model_ready(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        return {"ready": (asked["name"], asked["version"]) in self._by_name and not self.draining}
+    def _model_ready(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        return {"ready": (arguments["name"], arguments["version"]) in self._by_name and not self.draining}
 
-    def _metadata(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        scheduler = self._scheduler(asked)
+    def _metadata(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        scheduler = self._scheduler(arguments)
         return scheduler.model.metadata(list(self._models[scheduler.model.name]))
 
-    def _configuration(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        scheduler = self._scheduler(asked)
+    def _configuration(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        scheduler = self._scheduler(arguments)
         return scheduler.model.configuration(list(self._models[scheduler.model.name]))
 
-    def _statistics(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        name, version = asked["name"], asked["version"]
+    def _statistics(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        name, version = arguments["name"], arguments["version"]
         if name or version:
-            self._scheduler(asked)
+            self._scheduler(arguments)
         return {
             "model_stats": [
                 one.statistics.model_stats(one.model.name, one.model.version)
@@ -281,9 +280,9 @@ class Service:
             ]
         }
 
-    def _index(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+    def _index(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         state = "UNAVAILABLE" if self.draining else "READY"
-        if asked["ready"] and self.draining:
+        if arguments["ready"] and self.draining:
             return {"models": []}
         return {
             "models": [
@@ -292,16 +291,16 @@ class Service:
             ]
         }
 
-    def _register(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        self.regions.register(asked["name"], asked["key"], asked["offset"], asked["byte_size"])
+    def _register(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        self.regions.register(arguments["name"], arguments["key"], arguments["offset"], arguments["byte_size"])
         return {}
 
-    def _unregister(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        self.regions.unregister(asked["name"])
+    def _unregister(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        self.regions.unregister(arguments["name"])
         return {}
 
-    def _regions(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        return {"regions": {one["name"]: one for one in self.regions.status(asked["name"])}}
+    def _regions(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        return {"regions": {one["name"]: one for one in self.regions.status(arguments["name"])}}
 
     def _register_cuda(self, _: Mapping[str, Any]) -> dict[str, Any]:
         raise Refusal(Status.UNIMPLEMENTED, "CUDA shared memory is not supported: use system shared memory")
@@ -312,10 +311,10 @@ class Service:
     def _cuda_regions(self, _: Mapping[str, Any]) -> dict[str, Any]:
         return {"regions": {}}
 
-    def _scheduler(self, asked: Mapping[str, Any]) -> Scheduler:
-        found = self._by_name.get((asked["name"], asked["version"]))
+    def _scheduler(self, arguments: Mapping[str, Any]) -> Scheduler:
+        found = self._by_name.get((arguments["name"], arguments["version"]))
         if found is None:
-            raise self._unknown(asked["name"], asked["version"])
+            raise self._unknown(arguments["name"], arguments["version"])
         return found
 
     def _unknown(self, name: str, version: str) -> Refusal:

@@ -13,16 +13,7 @@ from typing import NamedTuple
 from drumfire.sut.kserve.errors import ProtocolError, one_line
 from drumfire.sut.kserve.grpc.framing import PREFIX_BYTES, SERVICE, Status
 from drumfire.sut.kserve.http2.client import ClientConnection
-from drumfire.sut.kserve.http2.frames import (
-    DATA,
-    GOAWAY,
-    HEADERS,
-    LARGEST_STREAM,
-    Code,
-    Event,
-    Headers,
-    code_name,
-)
+from drumfire.sut.kserve.http2.frames import DATA, GOAWAY, HEADERS, LARGEST_STREAM, Code, Event, Headers, code_name
 from drumfire.sut.kserve.messages.exchange import MAX_MESSAGE_BYTES, Buffer, Failure
 
 _SMALL = 1024

@@ -6,9 +6,10 @@ Does not depend on sockets or on which side sent the message.  Source: RFC 9112,
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from drumfire.sut.kserve.errors import BodyTooLarge, HeadTooLarge, ProtocolError
 from drumfire.sut.kserve.http1.head import VALUE, Head, check_octets, parse_field
@@ -117,20 +118,24 @@ class MessageReader(Generic[AnyHead]):
         return _BodyUntilEnd(self._noun, self._max_body)
 
 
-class _BodyReader(Protocol):
+class _BodyReader(ABC):
     content: Body | None
     """The body, once it is complete."""
+    _collected: bytearray
 
     @property
-    def buffered(self) -> int: ...
+    def buffered(self) -> int:
+        return len(self._collected)
 
     @property
+    @abstractmethod
     def progress(self) -> str: ...
 
+    @abstractmethod
     def feed(self, data: bytes, at: int) -> int: ...
 
 
-class _SizedBody:
+class _SizedBody(_BodyReader):
     # A growing bytearray is faster than joining the pieces at the end (each piece's memory is reused for the next while
     # it is still in the processor's cache), and unlike a preallocated one it holds only the bytes that have arrived.
 
@@ -138,10 +143,6 @@ class _SizedBody:
         self.content: Body | None = None
         self._size = self._left = size
         self._collected = bytearray()
-
-    @property
-    def buffered(self) -> int:
-        return len(self._collected)
 
     @property
     def progress(self) -> str:
@@ -160,15 +161,11 @@ class _SizedBody:
         return end
 
 
-class _BodyUntilEnd:
+class _BodyUntilEnd(_BodyReader):
     def __init__(self, noun: str, max_body: int) -> None:
         self.content: Body | None = None
         self._noun, self._max_body = noun, max_body
         self._collected = bytearray()
-
-    @property
-    def buffered(self) -> int:
-        return len(self._collected)
 
     @property
     def progress(self) -> str:
@@ -191,7 +188,7 @@ class _Line(Enum):
     TRAILER = auto()
 
 
-class _ChunkedBody:
+class _ChunkedBody(_BodyReader):
     def __init__(self, noun: str, max_body: int, max_trailers: int) -> None:
         self.content: Body | None = None
         self._noun, self._max_body = noun, max_body

@@ -67,7 +67,7 @@ class GrpcMessages:
         key = (*(part if isinstance(part.data, Region) else part.shape for part in parts), *regions)
         head = self._heads.get(key)
         if head is None:
-            head = self._head(parts, regions)
+            head = self.input_side(parts) + self.output_side(regions)
             if len(self._heads) < 1 << 16:
                 self._heads[key] = head
         pieces: list[Buffer] = [head]
@@ -76,10 +76,6 @@ class GrpcMessages:
                 pieces += (bytes_head(7, len(part.data)), part.data)
         size = sum(map(len, pieces))
         return b"".join((b"\0", size.to_bytes(4, "big"), *pieces))
-
-    def _head(self, parts: Sequence[Part], regions: Sequence[Region]) -> bytes:
-        """A request without its raw contents."""
-        return self.input_side(parts) + self.output_side(regions)
 
     def input_side(self, parts: Sequence[Part]) -> bytes:
         model = self._interface

@@ -48,10 +48,10 @@ def model_path(name: str, version: str) -> str:
 def error_text(response: Response) -> str:
     """The reason in a server's reply to a request that it refused, as one line."""
     try:
-        said = json.loads(bytes(response.body))
+        document = json.loads(bytes(response.body))
     except (ValueError, RecursionError):
-        said = None
-    text = said.get("error") if isinstance(said, Mapping) else None
+        document = None
+    text = document.get("error") if isinstance(document, Mapping) else None
     text = text or bytes(response.body[:200]).decode("utf-8", "replace") or response.head.reason
     return f"HTTP {response.status}: {one_line(str(text))}"
 
@@ -81,15 +81,12 @@ class HttpMessages:
         key = (*(part if isinstance(part.data, Region) else (part.shape, len(part.data)) for part in parts), *regions)
         text = self._texts.get(key)
         if text is None:
-            text = self._text(parts, regions)
+            text = self.input_side(parts) + self.output_side(regions)
             if len(self._texts) < 1 << 16:
                 self._texts[key] = text
         return InferBody(
             len(text), b"".join((text, *(part.data for part in parts if not isinstance(part.data, Region))))
         )
-
-    def _text(self, parts: Sequence[Part], regions: Sequence[Region]) -> bytes:
-        return self.input_side(parts) + self.output_side(regions)
 
     def input_side(self, parts: Sequence[Part]) -> bytes:
         inputs = []
@@ -147,8 +144,8 @@ class HttpMessages:
             raise ProtocolError(f"a reply of {len(body)} bytes with {size} bytes of JSON")
         text = bytes(body[:size])
         try:
-            said = json.loads(text)
-            described = said["outputs"]
+            document = json.loads(text)
+            described = document["outputs"]
             found, plain, at = [], {}, size
             for one in described:
                 parameters = one.get("parameters") or {}
@@ -195,8 +192,8 @@ class HttpMessages:
         return arrays if self.wanted else None
 
 
-def _compact(said: Any) -> bytes:
-    return json.dumps(said, separators=(",", ":")).encode()
+def _compact(document: Any) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()
 
 
 class HttpExchange(Generic[T]):

@@ -159,17 +159,17 @@ class HttpInference:
         return head
 
     def _parse(self, text: bytes, body: Buffer, model: str, version: str) -> InferRequest:
-        said = _load(text)
-        request_id = said.get("id", "")
+        document = _load(text)
+        request_id = document.get("id", "")
         if not isinstance(request_id, str):
             raise TensorError("the request's id is not a string")
-        parameters = _parameters(said, "the request")
+        parameters = _parameters(document, "the request")
         binary = parameters.pop("binary_data_output", False) is True
         inputs: list[RequestInput] = []
         spans: list[tuple[int, int]] = []
         at = len(text)
         is_lasting = len(text) <= _LARGEST_LAYOUT
-        for one in _members(said, "inputs"):
+        for one in _members(document, "inputs"):
             given, size = _input(one, body, at)
             in_text = not isinstance(given.data, Region) and size is None
             is_lasting = is_lasting and not in_text and given.datatype != "BYTES"
@@ -181,7 +181,7 @@ class HttpInference:
             raise TensorError("a request without inputs")
         if at != len(body):
             raise TensorError(f"{len(body) - at} bytes after the request's last tensor")
-        outputs = [_output(one, binary) for one in _members(said, "outputs")]
+        outputs = [_output(one, binary) for one in _members(document, "outputs")]
         request = InferRequest(model, version, request_id, parameters, inputs, outputs, binary)
         if is_lasting:
             self._learn(text, request, spans, at - len(text))
@@ -208,24 +208,24 @@ def _load(text: bytes) -> dict[str, Any]:
     if len(text) > MOST_JSON:
         raise TensorError(f"{len(text)} bytes of JSON; at most {MOST_JSON} are accepted: send binary tensors")
     try:
-        said = orjson.loads(text)
+        document = orjson.loads(text)
     except ValueError as error:
         why = one_line(str(error), 100)
         raise TensorError(f"the request is not JSON: {why} (send NaN and infinity in binary tensors)") from None
-    if not isinstance(said, dict):
+    if not isinstance(document, dict):
         raise TensorError("the request is not a JSON object")
-    return said
+    return document
 
 
-def _members(said: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    members = said.get(name, [])
+def _members(document: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    members = document.get(name, [])
     if not isinstance(members, list) or not all(isinstance(one, dict) for one in members):
         raise TensorError(f"{name} is not a list of objects")
     return members
 
 
-def _parameters(said: Mapping[str, Any], what: str) -> dict[str, Any]:
-    parameters = said.get("parameters")
+def _parameters(document: Mapping[str, Any], what: str) -> dict[str, Any]:
+    parameters = document.get("parameters")
     if parameters is None:
         return {}
     if not isinstance(parameters, dict):
@@ -284,27 +284,27 @@ def _output(one: Mapping[str, Any], binary: bool) -> RequestedOutput:
 
 
 def _text(answer: InferAnswer, binary: Sequence[bool]) -> bytes:
-    said: dict[str, Any] = {"model_name": answer.model, "model_version": answer.version}
+    document: dict[str, Any] = {"model_name": answer.model, "model_version": answer.version}
     if answer.parameters:
-        said["parameters"] = dict(answer.parameters)
-    said["outputs"] = [_described(one, is_binary) for one, is_binary in zip(answer.outputs, binary, strict=True)]
-    return orjson.dumps(said, option=orjson.OPT_SERIALIZE_NUMPY)
+        document["parameters"] = dict(answer.parameters)
+    document["outputs"] = [_described(one, is_binary) for one, is_binary in zip(answer.outputs, binary, strict=True)]
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _described(output: AnswerOutput, binary: bool) -> dict[str, Any]:
     name, datatype, shape, data, region = output
     what = label("output", name)
-    said: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(shape)}
+    document: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(shape)}
     if region is not None:
-        return said  # like Triton: perf_analyzer takes any parameters for those of binary contents
+        return document  # like Triton: perf_analyzer takes any parameters for those of binary contents
     if data is None:
         raise TensorError(f"{what} has no contents")
     if binary:
         check_tensor(what, datatype, shape, data)
-        said["parameters"] = {"binary_data_size": len(data)}
+        document["parameters"] = {"binary_data_size": len(data)}
     else:
         try:
-            said["data"] = to_json_values(datatype, shape, data)
+            document["data"] = to_json_values(datatype, shape, data)
         except TensorError as error:
             raise TensorError(f"{what}: {error}") from None
-    return said
+    return document

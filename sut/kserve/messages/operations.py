@@ -103,12 +103,12 @@ class Operation:
         found = {name: default(kind) for name, kind in self.fields.values()}
         if body and self.verb == "POST":
             try:
-                said = json.loads(bytes(body))
+                document = json.loads(bytes(body))
             except (ValueError, RecursionError) as error:
                 raise ProtocolError(f"{self.method}: the body is not JSON: {one_line(str(error), 100)}") from None
-            if not isinstance(said, dict):
+            if not isinstance(document, dict):
                 raise ProtocolError(f"{self.method}: the body is not a JSON object")
-            found.update((name, said[name]) for name in found if name in said)
+            found.update((name, document[name]) for name in found if name in document)
         found.update(named)
         return self._checked({name: _from_json(found[name], kind) for name, kind in self.fields.values()})
 
@@ -123,11 +123,11 @@ class Operation:
         schema: Any = self.answer
         if self.inside is not None:
             schema = next(kind for name, kind in self.answer.values() if name == self.inside)
-        said: Any = _complete(schema, answer)
+        document: Any = _complete(schema, answer)
         if self.listed is not None:
-            said = said[self.listed]
-            said = list(said.values()) if isinstance(said, dict) else said
-        return json.dumps(said, separators=(",", ":")).encode()
+            document = document[self.listed]
+            document = list(document.values()) if isinstance(document, dict) else document
+        return json.dumps(document, separators=(",", ":")).encode()
 
     def _checked(self, arguments: dict[str, Any]) -> dict[str, Any]:
         for name, kind in self.fields.values():
