@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from drumfire.sut.kserve.errors import ProtocolError, ServerError
-from drumfire.sut.kserve.http1.connection import Response, build_request
-from drumfire.sut.kserve.messages.exchange import Failure
 from drumfire.sut.kserve.grpc.client import CallResult, Calls
 from drumfire.sut.kserve.grpc.framing import Status, framed
+from drumfire.sut.kserve.http1.connection import Response, build_request
+from drumfire.sut.kserve.messages.exchange import Failure
 from drumfire.sut.kserve.messages.http_client import HttpExchange, error_text
 from drumfire.sut.kserve.messages.operations import Operation
 from drumfire.sut.remote.endpoint import Endpoint, Security
