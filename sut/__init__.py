@@ -1,4 +1,4 @@
-"""What Drumfire measures: systems under test, the batcher, backends, models and data sets.
+"""What Drumfire measures and what it feeds it with: systems under test, backends, models, samples and protocols.
 
-Implements loadgen's two protocols.  Knows no command line and no screen.
+Implements loadgen's protocols ``SystemUnderTest`` and ``SampleLibrary``.  Does not depend on the command line.
 """

@@ -1,6 +1,6 @@
-"""Virtual environments for the programs of others, kept in the cache folder: made once, and never seen half made.
+"""Virtual environments for programs with their own requirements, made once in the cache folder.
 
-Knows venv, pip and how processes keep out of each other's way; must not know what the packages are for.
+An environment appears under its name only when it is complete.  Does not depend on what the packages are for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Say = Callable[[str], None]
 
 
 class EnvironmentFailed(RuntimeError):
-    """An environment can not be made.  The text is one line and names the mend."""
+    """An environment cannot be made.  The text is one line and names the fix."""
 
 
 def made(
@@ -29,10 +29,11 @@ def made(
     options: Sequence[str] = (),
     finish: Callable[[Path], None] = lambda folder: None,
 ) -> Path:
-    """The folder of an environment with these packages, made when it is missing; ``finish`` does what pip does not.
+    """Return the folder of an environment with these packages; make the environment if it is missing.
 
-    Several processes may ask at once: one makes it, the others wait.  Other requirements or another interpreter make
-    another one.  Raises ``EnvironmentFailed``, ``OSError`` and what ``finish`` raises.
+    ``finish`` does the work that pip does not.  When several processes call this at once, one makes the environment and
+    the others wait.  The folder's name depends on the requirements and on the interpreter.  Raises
+    ``EnvironmentFailed``, ``OSError`` and what ``finish`` raises.
     """
     identity = "\n".join([*requirements, sys.version, sys.base_prefix])
     folder = cache.absolute() / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
@@ -50,27 +51,21 @@ def made(
         if folder.is_dir():
             return folder
         unfinished = folder.with_name(f"{folder.name}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed; a living one has the lock
+        shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed: a living one holds the lock
         say(f"making the environment of {name}, once: {folder}")
         try:
             _run(
                 [sys.executable, "-m", "venv", str(unfinished)],
-                "can not make a virtual environment",
+                "cannot make a virtual environment",
                 "install venv (apt install python3-venv)",
             )
             say(f"installing {', '.join(requirements)}")
-            pip = [
-                str(unfinished / "bin" / "python"),
-                "-m",
-                "pip",
-                "--quiet",
-                "--no-input",
-                "--disable-pip-version-check",
-            ]
+            python = str(unfinished / "bin" / "python")
+            pip = [python, "-m", "pip", "--quiet", "--no-input", "--disable-pip-version-check"]
             _run(
                 [*pip, "install", *options, *requirements],
-                f"pip can not install {', '.join(requirements)}",
-                "mend the network or pip's settings",
+                f"pip cannot install {', '.join(requirements)}",
+                "check the network and pip's settings",
             )
             finish(unfinished)
             unfinished.rename(folder)
@@ -79,16 +74,16 @@ def made(
     return folder
 
 
-def _run(command: Sequence[str], what: str, mend: str) -> None:
-    # pip must see neither this process's modules nor, where this runs under a test, its options.
+def _run(command: Sequence[str], failure: str, fix: str) -> None:
+    # Variables such as PYTHONPATH would let pip see this process's modules.
     variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=variables, check=False)
     if done.returncode != 0:
-        raise EnvironmentFailed(f"{what}: {_reason(done.stderr, done.stdout)}; {mend} and try again")
+        raise EnvironmentFailed(f"{failure}: {_reason(done.stderr, done.stdout)}; {fix} and try again")
 
 
 def _reason(*outputs: str) -> str:
-    """The line that tells most: the last error, else the last line that is no warning."""
+    """The most useful line: the last error, else the last line that is not a warning."""
     lines = [line.strip() for output in outputs for line in output.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
     others = [line for line in lines if not line.startswith("WARNING:")]

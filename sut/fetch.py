@@ -1,7 +1,7 @@
-"""Fetching a file over HTTP: goes on where it stopped, and is in its place only when it is whole and is the right one.
+"""Downloads over HTTP: an interrupted transfer resumes, and the file appears only when it is complete and correct.
 
-The SHA-256 is written beside the file when it first comes, in the form of ``sha256sum``, and checked from then on.
-Knows no screen: progress goes to whoever asks for it.
+The first download writes the SHA-256 beside the file, in the form of ``sha256sum``; every later use checks it.
+Reports progress to a callback, not to a screen.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ _CHUNK = 1 << 20
 _TIMEOUT_S = 60
 
 Progress = Callable[[int, int | None], None]
-"""Is told the bytes that are there and the whole, None where the server does not say."""
+"""Called with the bytes received and the size of the file (None if the server does not state it)."""
 
 
 class FetchError(RuntimeError):
-    """A file that can not be had, or is not what it was.  The text is one line and names the mend."""
+    """A file cannot be fetched, or its SHA-256 has changed.  The text is one line and names the fix."""
 
 
 def fetch(url: str, path: Path, progress: Progress = lambda done, whole: None) -> str:
-    """Fetch ``url`` to ``path``; returns the SHA-256.  A file that is there is checked and kept.
+    """Fetch ``url`` to ``path`` and return the SHA-256; if the file exists, only check it.
 
-    What an earlier try left in ``path`` + ``.part`` is gone on with.  Raises ``FetchError``.
+    Resumes an earlier transfer from ``path`` + ``.part``.  Raises ``FetchError``.
     """
     if path.exists():
         return check(path)
@@ -40,29 +40,29 @@ def fetch(url: str, path: Path, progress: Progress = lambda done, whole: None) -
         recorded = _recorded(path)
         if recorded is not None and recorded != digest:
             partial.unlink()
-            raise FetchError(f"{url} came with SHA-256 {digest}, and {_record(path)} says {recorded}: {_MEND}")
+            raise FetchError(f"{url} has SHA-256 {digest}, but {_record(path)} says {recorded}: {_FIX}")
         if recorded is None:
             _record(path).write_text(f"{digest}  {path.name}\n")
         os.replace(partial, path)
     except (OSError, ValueError) as error:  # urllib's errors are OSErrors
         text = " ".join(str(error).split())
-        raise FetchError(f"cannot fetch {url}: {text}; the same command goes on where it was") from None
+        raise FetchError(f"cannot fetch {url}: {text}; run the same command again to resume") from None
     return digest
 
 
-_MEND = "if the file was changed on purpose, remove the record; else fetch it again"
+_FIX = "if the file was changed on purpose, remove the record; else fetch it again"
 
 
 def check(path: Path) -> str:
-    """The SHA-256 of ``path``; recorded where it was not yet.  Raises ``FetchError`` where it is another one."""
+    """Return the SHA-256 of ``path``, and record it if it has no record.  Raises ``FetchError`` if they differ."""
     try:
         digest, recorded = _sha256(path), _recorded(path)
         if recorded is None:
             _record(path).write_text(f"{digest}  {path.name}\n")
     except OSError as error:
-        raise FetchError(f"cannot check {path}: {error.strerror or error}; mend that, or set MODEL_DIR") from None
+        raise FetchError(f"cannot check {path}: {error.strerror or error}; fix that, or set MODEL_DIR") from None
     if recorded not in (None, digest):
-        raise FetchError(f"{path} has SHA-256 {digest}, and {_record(path)} says {recorded}: {_MEND}")
+        raise FetchError(f"{path} has SHA-256 {digest}, but {_record(path)} says {recorded}: {_FIX}")
     return digest
 
 
@@ -73,9 +73,9 @@ def _transfer(url: str, partial: Path, progress: Progress) -> None:
         response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
         if error.code == 416 and error.headers.get("Content-Range", "").endswith(f"/{have}"):
-            return  # all of it is there
+            return  # already complete
         if error.code == 416:
-            partial.unlink()  # another file: the next try starts anew
+            partial.unlink()  # the file on the server has changed: the next try starts from 0
         raise
     with response:
         if response.status != 206:
@@ -84,9 +84,7 @@ def _transfer(url: str, partial: Path, progress: Progress) -> None:
         whole = None if length is None else int(length) + have
         free = shutil.disk_usage(partial.parent).free
         if whole is not None and whole - have > free:
-            raise OSError(
-                f"{(whole - have) / 1e6:.0f} MB are to come and {partial.parent} has {free / 1e6:.0f} MB free"
-            )
+            raise OSError(f"{(whole - have) / 1e6:.0f} MB needed, but {partial.parent} has {free / 1e6:.0f} MB free")
         with partial.open("ab" if have else "wb") as file:
             while chunk := response.read(_CHUNK):
                 file.write(chunk)

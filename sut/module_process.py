@@ -1,6 +1,6 @@
-"""A module of this program as a process of its own, wherever the user stands: how it is started, guarded and ended.
+"""Runs a module of this program in a separate process: how it starts, ends and reports a failure.
 
-Knows processes and signals; must not know what the module does.
+Works from any folder and without an installed package.  Does not depend on what the module does.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from drumfire.loadgen.installation import ROOT
 
 
 def command(module: str) -> list[str]:
-    # -P: a folder of the same name where the user stands is not taken for ours.
+    # -P: Python does not search the current folder, which may hold another package of this name.
     return [sys.executable, "-P", "-m", module]
 
 
 def environment() -> dict[str, str]:
-    """This process's, with our code to be found also where it is not installed."""
+    """This process's variables, with PYTHONPATH extended so that our code is found if it is not installed."""
     search = os.environ.get("PYTHONPATH")
     return os.environ | {"PYTHONPATH": str(ROOT) + (os.pathsep + search if search else "")}
 
 
 def start(module: str, **options: Any) -> subprocess.Popen[bytes]:
-    """Start it with a pipe as its input, unbuffered; ``options`` are ``Popen``'s.  Raises ``OSError``.
+    """Start the module with an unbuffered pipe as its input; ``options`` go to ``Popen``.  Raises ``OSError``.
 
-    The terminal sends Ctrl-C to all processes: it is blocked in the new one, also while that is still starting up.
+    The terminal sends Ctrl-C to all its processes.  The new one starts with SIGINT blocked.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -40,7 +40,7 @@ def start(module: str, **options: Any) -> subprocess.Popen[bytes]:
 
 
 def end(process: subprocess.Popen[bytes], patience_s: float) -> None:
-    """Close its input, which ends it; one that does not is terminated, then killed, each after ``patience_s``."""
+    """Close the process's input, which should end it; terminate, then kill it if it lasts ``patience_s`` more each."""
     assert process.stdin is not None
     with contextlib.suppress(OSError):
         process.stdin.close()
@@ -53,11 +53,11 @@ def end(process: subprocess.Popen[bytes], patience_s: float) -> None:
 
 
 def run(main: Callable[[], None], name: str) -> None:
-    """The whole of a process that others go on without: whatever it ends by is one line, and status 1."""
+    """Run ``main`` as the whole process; an exception becomes one line on standard error and exit status 1."""
     try:
         main()
     except Exception as error:
         with contextlib.suppress(OSError):
             print(f"{name} ended: {type(error).__name__}: {error}", file=sys.stderr)
-        # Without the exit's flush, which would tell of a closed stream a second time.
+        # A normal exit would flush a closed stream and report it a second time.
         os._exit(1)

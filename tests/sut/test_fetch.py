@@ -84,7 +84,7 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path, server: Server) -> None:
     path = tmp_path / "weights.onnx"
     server.cut = 1_000_000
     with pytest.raises(
-        FetchError, match=r"the connection ended after 1000000 of 5120000 bytes; the same command goes on"
+        FetchError, match=r"the connection ended after 1000000 of 5120000 bytes; run the same command again to resume"
     ):
         fetch(server.url, path)
     assert not path.exists()
@@ -120,7 +120,7 @@ def test_another_content_than_before_is_refused(tmp_path: Path, server: Server) 
     fetch(server.url, path)
     path.unlink()
     server.content = CONTENT[::-1]
-    with pytest.raises(FetchError, match=f"came with SHA-256 [0-9a-f]+, and .*weights.onnx.sha256 says {DIGEST}"):
+    with pytest.raises(FetchError, match=f"has SHA-256 [0-9a-f]+, but .*weights.onnx.sha256 says {DIGEST}"):
         fetch(server.url, path)
     assert [one.name for one in tmp_path.iterdir()] == ["weights.onnx.sha256"]
 
@@ -139,12 +139,12 @@ def test_a_file_that_changed_is_refused(tmp_path: Path) -> None:
 
 def test_what_can_not_be_had(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "weights.onnx"
-    with pytest.raises(FetchError, match=r"^cannot fetch .*elsewhere: .*404.*goes on where it was$"):
+    with pytest.raises(FetchError, match=r"^cannot fetch .*elsewhere: .*404.*run the same command again to resume$"):
         fetch(server.url.replace("weights.onnx", "elsewhere"), path)
     with pytest.raises(FetchError, match=r"^cannot fetch no-url"):
         fetch("no-url", path)
     monkeypatch.setattr(fetching.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    with pytest.raises(FetchError, match=r"5 MB are to come and .* has 0 MB free"):
+    with pytest.raises(FetchError, match=r"5 MB needed, but .* has 0 MB free"):
         fetch(server.url, path)
 
 
@@ -152,5 +152,5 @@ def test_a_record_that_can_not_be_read_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "weights.onnx"
     path.write_bytes(b"first")
     path.with_name("weights.onnx.sha256").mkdir()
-    with pytest.raises(FetchError, match=r"^cannot check .*weights\.onnx: .*; mend that, or set MODEL_DIR$"):
+    with pytest.raises(FetchError, match=r"^cannot check .*weights\.onnx: .*; fix that, or set MODEL_DIR$"):
         check(path)

@@ -347,7 +347,7 @@ def test_pip_that_fails_is_one_line(triton: LocalTriton, monkeypatch: pytest.Mon
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     cache, said = tmp_path / "cache", []
     with pytest.raises(
-        LocalTritonError, match=r"pip can not install nvidia-pytriton.*: .*nvidia-pytriton==0\.7\.0"
+        LocalTritonError, match=r"pip cannot install nvidia-pytriton.*: .*nvidia-pytriton==0\.7\.0"
     ) as caught:
         LocalTriton(cache=cache, say=said.append).start()
     assert "\n" not in str(caught.value)
