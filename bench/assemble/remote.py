@@ -30,6 +30,10 @@ from drumfire.loadgen import (
 from drumfire.loadgen.system import IndexArray
 from drumfire.sut import models
 from drumfire.sut.data import inputs as samples
+from drumfire.sut.data.array_folder import ArrayFolder
+from drumfire.sut.data.data_set import DataSet
+from drumfire.sut.data.json_file import JsonFile
+from drumfire.sut.data.random_values import generated
 from drumfire.sut.kserve.messages.exchange import MAX_MESSAGE_BYTES, Channel, Outputs, Part
 from drumfire.sut.kserve.messages.grpc_client import GrpcChannel, GrpcMessages
 from drumfire.sut.kserve.messages.http_client import HttpChannel, HttpMessages, model_path
@@ -274,16 +278,16 @@ def _inputs(options: argparse.Namespace, model: Model | None, interface: ModelIn
             library = model.library(options.dataset_path, options.count, options.performance_sample_count)
         except ValueError as error:
             raise UsageError(str(error)) from None
-        return samples.from_library(library, interface)
+        return DataSet(library, interface)
     source = options.input_data or "random"
     if source in ("random", "zero"):
         kind: Literal["random", "zero"] = "random" if source == "random" else "zero"
-        return samples.generated(interface, kind=kind)
+        return generated(interface, kind=kind)
     path = Path(source)
     if path.is_dir():
-        return samples.from_npy(path, interface)
+        return ArrayFolder(path, interface)
     if path.is_file():
-        return samples.from_json(path, interface)
+        return JsonFile(path, interface)
     raise UsageError(
         f"--input-data {source}: no such file or folder; give random, zero, {', '.join(models.MODELS)}, "
         "a folder of .npy files or a JSON file"

@@ -1,13 +1,14 @@
-"""Pictures on disk: their layouts, how they become a model's input, and generated ones.
+"""Samples: several named tensors a sample, from files, folders, JSON or a random generator, and image data sets.
 
-Knows files and pixels; must not know a model or a backend.  Importing it costs no imaging library.
+Pictures have layouts on disk (``imagenet``, ``coco``), recipes that turn them into a model's input, and generated
+stand-ins (``fake``).  Does not depend on a model or a backend.  Importing the package loads no imaging library.
 """
 
 from __future__ import annotations
 
 
 class DataError(ValueError):
-    """A data folder or a picture that can not be used.  The text is one line and names the mend."""
+    """A data folder or a picture cannot be used.  The text is one line and names the fix."""
 
 
 EXTRA = "vision"

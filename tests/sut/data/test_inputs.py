@@ -15,17 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from drumfire.loadgen.system import IndexArray
-from drumfire.sut.data.inputs import (
-    InputError,
-    Inputs,
-    from_json,
-    from_library,
-    from_npy,
-    generated,
-    parse_shapes,
-    resolve,
-)
+from drumfire.sut.data.array_folder import ArrayFolder
+from drumfire.sut.data.data_set import DataSet
+from drumfire.sut.data.inputs import InputError, Inputs, parse_shapes, resolve
+from drumfire.sut.data.json_file import JsonFile
 from drumfire.sut.data.library import ArrayLibrary, NotLoadedError
+from drumfire.sut.data.random_values import generated
 from drumfire.sut.kserve.messages.tensors import (
     DATATYPES,
     ModelInterface,
@@ -99,7 +94,7 @@ def test_what_is_no_shape(option: str) -> None:
 
 
 def test_a_shape_that_is_given_twice() -> None:
-    with pytest.raises(InputError, match="'x' is there twice"):
+    with pytest.raises(InputError, match="'x' appears twice"):
         parse_shapes(["x:3", "x:4"])
 
 
@@ -114,9 +109,9 @@ def test_resolve_fills_what_is_open() -> None:
     ("shapes", "why"),
     [
         ({"w": (3,)}, "--input w:3: the model"),
-        ({"x": (3, 4, 4, 4)}, "without the batch"),
-        ({"x": ()}, "another number of sizes"),
-        ({"x": (4, 4, 4)}, "only the sizes shown as -1"),
+        ({"x": (3, 4, 4, 4)}, "leave the batch out"),
+        ({"x": ()}, "wrong number of sizes"),
+        ({"x": (4, 4, 4)}, "only sizes shown as -1"),
         ({"x": (3, 0, 4)}, "at least 1"),
         ({"x": (3, -1, 4)}, "at least 1"),
     ],
@@ -238,7 +233,7 @@ def test_npy_files_of_any_layout(data: st.DataObject, datatype: str, shape: tupl
     declared = TensorSpec("x", datatype, tuple(data.draw(st.sampled_from([size, -1])) for size in shape))
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder, "x.npy"), stored)
-        made = from_npy(Path(folder), interface(declared))
+        made = ArrayFolder(Path(folder), interface(declared))
         assert made.total_count == len(values)
         for index, row in enumerate(values):
             (tensor,) = made.sample(index)
@@ -258,7 +253,7 @@ def test_npy_files_of_text(data: st.DataObject, shape: tuple[int, ...], order: s
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder, "u.npy"), values)
         np.save(Path(folder, "s.npy"), encoded)
-        made = from_npy(Path(folder), model)
+        made = ArrayFolder(Path(folder), model)
         for index in range(2):
             text, raw = made.sample(index)
             assert text == raw
@@ -269,7 +264,7 @@ def test_npy_files_of_expectations(tmp_path: Path) -> None:
     model = interface(spec("a/x FP32[2]"), outputs=[spec("y:0 INT32[]"), spec("z FP32[1]")])
     np.save(tmp_path / "a%2Fx.npy", np.float32([[1, 2], [3, 4]]))
     np.save(tmp_path / "y:0.npy", np.int32([5, 6]))
-    made = from_npy(tmp_path, model)
+    made = ArrayFolder(tmp_path, model)
     assert made.sample(1) == (as_tensor(np.float32([3, 4]), model.inputs[0]),)
     assert made.expected(1) == {"y:0": Tensor((), b"\6\0\0\0")}
     assert (made.name, made.total_count, made.description) == (tmp_path.name, 2, f"2 files of {tmp_path}")
@@ -277,7 +272,7 @@ def test_npy_files_of_expectations(tmp_path: Path) -> None:
 
 def test_a_name_that_is_an_input_and_an_output(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.float32([1]))
-    made = from_npy(tmp_path, interface(spec("x FP32[]"), outputs=[spec("x INT8[4]")]))
+    made = ArrayFolder(tmp_path, interface(spec("x FP32[]"), outputs=[spec("x INT8[4]")]))
     assert made.expected(0) is None
 
 
@@ -285,25 +280,25 @@ def npy_error(folder: Path, model: ModelInterface, **arrays: np.ndarray) -> str:
     for name, values in arrays.items():
         np.save(folder / f"{name}.npy", values)
     with pytest.raises(InputError) as error:
-        from_npy(folder, model)
+        ArrayFolder(folder, model)
     return refused(error)
 
 
 def test_npy_files_that_do_not_fit(tmp_path: Path) -> None:
     model = interface(spec("x FP32[2]"), spec("y BF16[1]"), outputs=[spec("z BYTES[]")])
     x, y = np.zeros((3, 2), np.float32), np.zeros((3, 1), np.uint16)
-    assert "no .npy file: x.npy is missing" in npy_error(tmp_path, model)
-    assert "has x.npy: y.npy is missing, the samples of y BF16[1]" in npy_error(tmp_path, model, x=x)
+    assert "no .npy file, but lacks x.npy" in npy_error(tmp_path, model)
+    assert "has x.npy, but lacks y.npy, the samples of y BF16[1]" in npy_error(tmp_path, model, x=x)
     assert "3 in x.npy, 2 in y.npy" in npy_error(tmp_path, model, y=y[:2])
-    assert "FP32 is wanted, in numpy float32" in npy_error(tmp_path, model, x=x.astype(np.float64), y=y)
+    assert "FP32 needs numpy's float32" in npy_error(tmp_path, model, x=x.astype(np.float64), y=y)
     assert "has the shape [3,2,1]" in npy_error(tmp_path, model, x=x[:, :, None])
     assert "has the shape []" in npy_error(tmp_path, model, x=np.float32(1))
-    assert "BF16 is wanted, in numpy uint16, the upper halves" in npy_error(tmp_path, model, x=x, y=y.astype("<f4"))
+    assert "BF16 needs numpy's uint16, the upper halves" in npy_error(tmp_path, model, x=x, y=y.astype("<f4"))
     assert "a fixed-width S or U array" in npy_error(tmp_path, model, y=y, z=np.zeros(3, np.uint8))
     assert "z.npy is not an array" in npy_error(tmp_path, model, z=np.array(["a", "b", "c"], object))
     np.save(tmp_path / "z.npy", np.array(["a", "b", "c"]))
-    assert from_npy(tmp_path, model).total_count == 3
-    assert "has w.npy, but its files have to be of x.npy, y.npy, z.npy" in npy_error(tmp_path, model, w=x)
+    assert ArrayFolder(tmp_path, model).total_count == 3
+    assert "has w.npy, but may hold only x.npy, y.npy, z.npy" in npy_error(tmp_path, model, w=x)
 
 
 def test_npy_files_without_samples(tmp_path: Path) -> None:
@@ -313,8 +308,8 @@ def test_npy_files_without_samples(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="can not be read"):
-        from_npy(tmp_path / "none", interface(spec("x FP32[2]")))
+    with pytest.raises(InputError, match="cannot read"):
+        ArrayFolder(tmp_path / "none", interface(spec("x FP32[2]")))
 
 
 @settings(deadline=None)
@@ -327,7 +322,7 @@ def test_a_damaged_npy_file(at: int, value: bytes, length: int) -> None:
         raw[at : at + len(value)] = value
         path.write_bytes(raw[:length])
         try:
-            made = from_npy(Path(folder), interface(spec("x FP32[-1]")))
+            made = ArrayFolder(Path(folder), interface(spec("x FP32[-1]")))
         except InputError as error:
             refused(error)
         else:
@@ -339,14 +334,14 @@ def test_a_damaged_npy_file(at: int, value: bytes, length: int) -> None:
 def test_text_that_is_no_character(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array(["fine", "\ud800"]))
     np.save(tmp_path / "y.npy", np.array([97, 0x7FFFFFFF], "<u4").view("<U1"))
-    made = from_npy(tmp_path, interface(spec("x BYTES[]"), spec("y BYTES[]")))
+    made = ArrayFolder(tmp_path, interface(spec("x BYTES[]"), spec("y BYTES[]")))
     assert [unpack_bytes(tensor.data) for tensor in made.sample(0)] == [[b"fine"], [b"a"]]
     with pytest.raises(InputError, match=r"x.npy: sample 1") as error:
         made.sample(1)
     refused(error)
     (tmp_path / "x.npy").unlink()
     with pytest.raises(InputError, match=r"y.npy: sample 1"):
-        from_npy(tmp_path, interface(spec("y BYTES[]"))).sample(1)
+        ArrayFolder(tmp_path, interface(spec("y BYTES[]"))).sample(1)
 
 
 # JSON
@@ -357,7 +352,7 @@ def read(document: Any, model: ModelInterface) -> Inputs:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "inputs.json")
         path.write_bytes(raw)
-        return from_json(path, model)
+        return JsonFile(path, model)
 
 
 @st.composite
@@ -479,44 +474,44 @@ def test_elements_that_are_not_of_the_datatype(datatype: str, written: str) -> N
         read(document.encode(), interface(TensorSpec("x", datatype, (2,))))
     text = refused(error)
     assert "data[1] x: element 1 is " in text
-    assert text.endswith(f"which is no {datatype}")
+    assert text.endswith(f"which is not a valid {datatype}")
 
 
 @pytest.mark.parametrize(
     ("document", "why"),
     [
-        ([], "has to be an object"),
-        ({}, "has to be an object"),
+        ([], "must be an object with"),
+        ({}, "must be an object with"),
         ({"data": [{"x": [1, 2]}], "validation_dat": []}, "nothing else"),
-        ({"data": {}}, "data has to be a list"),
+        ({"data": {}}, "data must be a list"),
         ({"data": []}, "data has 0 entries"),
         ({"data": [[{"x": [1, 2]}]]}, "data[0] is a list, the steps of a sequence"),
-        ({"data": [{"x": [1, 2]}, 3]}, "data[1] has to be an object of tensors, not 3"),
-        ({"data": [{"x": [1, 2], "w": [1]}]}, "data[0]: 'w' is none of x"),
+        ({"data": [{"x": [1, 2]}, 3]}, "data[1] must be an object of tensors, not 3"),
+        ({"data": [{"x": [1, 2], "w": [1]}]}, "data[0]: 'w' is not one of x"),
         ({"data": [{"x": [1, 2]}, {}]}, "data[1] lacks x: the model m takes x INT8[2]"),
-        ({"data": [{"x": 1}]}, "data[0] x: a list of elements is wanted"),
-        ({"data": [{"x": [1, 2, 3]}]}, "the shape [3] is not one of x INT8[2]"),
-        ({"data": [{"x": [[1], [2]]}]}, "the shape [2, 1] is not one of x INT8[2]"),
-        ({"data": [{"x": [[1], 2]}]}, "not all of one length"),
-        ({"data": [{"x": {"content": [1], "shape": [2]}}]}, "1 elements where the shape [2] has 2"),
-        ({"data": [{"x": {"content": [[1], [2]], "shape": [2]}}]}, "nested as [2,1] where the shape is [2]"),
-        ({"data": [{"x": {"content": [1, 2], "shape": 2}}]}, "list of whole numbers"),
-        ({"data": [{"x": {"content": [1, 2], "shape": [2.0]}}]}, "list of whole numbers"),
-        ({"data": [{"x": {"content": [1, 2], "shape": [True, 2]}}]}, "list of whole numbers"),
+        ({"data": [{"x": 1}]}, "data[0] x: use a list of elements"),
+        ({"data": [{"x": [1, 2, 3]}]}, "the shape [3] does not fit x INT8[2]"),
+        ({"data": [{"x": [[1], [2]]}]}, "the shape [2, 1] does not fit x INT8[2]"),
+        ({"data": [{"x": [[1], 2]}]}, "nested lists differ in length"),
+        ({"data": [{"x": {"content": [1], "shape": [2]}}]}, "1 elements, but the shape [2] has 2"),
+        ({"data": [{"x": {"content": [[1], [2]], "shape": [2]}}]}, "nested as [2,1], but the shape is [2]"),
+        ({"data": [{"x": {"content": [1, 2], "shape": 2}}]}, "list of integers"),
+        ({"data": [{"x": {"content": [1, 2], "shape": [2.0]}}]}, "list of integers"),
+        ({"data": [{"x": {"content": [1, 2], "shape": [True, 2]}}]}, "list of integers"),
         ({"data": [{"x": {"shape": [2]}}]}, 'either "content" or "b64"'),
         ({"data": [{"x": {"content": [1, 2], "b64": "AAA="}}]}, 'either "content" or "b64"'),
         ({"data": [{"x": {"content": [1, 2], "parameters": {}}}]}, 'either "content" or "b64"'),
-        ({"data": [{"x": {"content": {"b64": 1}}}]}, "a list of elements is wanted"),
-        ({"data": [{"x": {"b64": "AAA"}}]}, "its b64 is not Base64"),
-        ({"data": [{"x": {"b64": "AAé="}}]}, "its b64 is not Base64"),
-        ({"data": [{"x": {"b64": "A*AA="}}]}, "its b64 is not Base64"),
+        ({"data": [{"x": {"content": {"b64": 1}}}]}, "use a list of elements"),
+        ({"data": [{"x": {"b64": "AAA"}}]}, "b64 is not Base64"),
+        ({"data": [{"x": {"b64": "AAé="}}]}, "b64 is not Base64"),
+        ({"data": [{"x": {"b64": "A*AA="}}]}, "b64 is not Base64"),
         ({"data": [{"x": {"b64": "AAAA"}}]}, "data[0] x: 3 bytes; a INT8 tensor"),
         ({"data": [{"x": [1, 2]}], "validation_data": []}, "data has 1 entries and validation_data 0"),
         ({"data": [{"x": [1, 2]}], "validation_data": [[]]}, "validation_data[0] is a list"),
-        ({"data": [{"x": [1, 2]}], "validation_data": [{"x": [1, 2]}]}, "validation_data[0]: 'x' is none of y, z"),
+        ({"data": [{"x": [1, 2]}], "validation_data": [{"x": [1, 2]}]}, "validation_data[0]: 'x' is not one of y, z"),
         (
             {"data": [{"x": [1, 2]}], "validation_data": [{"y": [1, 2]}]},
-            'y FP32[-1,2] leaves sizes open: write {"content"',
+            'y FP32[-1,2] has open sizes: write {"content"',
         ),
         ({"data": [{"x": [1, 2]}], "validation_data": [{"z": {"b64": "AQAAAA=="}}]}, "ends within an element"),
     ],
@@ -533,14 +528,14 @@ def test_documents_that_do_not_fit(document: Any, why: str) -> None:
 @pytest.mark.parametrize(
     ("contents", "why"),
     [
-        ([[1, 2], [3], [4, 5, 6]], "not all of one length"),
-        ([1, 2, 3, 4], "leaves sizes open"),
-        ({"b64": "AQI="}, "leaves sizes open"),
-        ([], "leaves sizes open"),
-        ([[], []], "the shape [2, 0] is not one of x INT8[-1,-1]"),
-        ({"content": [], "shape": [0, 3]}, "the shape [0, 3] is not one of x INT8[-1,-1]"),
-        ({"b64": "", "shape": [-1, 0]}, "the shape [-1, 0] is not one of x INT8[-1,-1]"),
-        ({"content": [1], "shape": [2**70, 1]}, "1 elements where the shape"),
+        ([[1, 2], [3], [4, 5, 6]], "nested lists differ in length"),
+        ([1, 2, 3, 4], "has open sizes"),
+        ({"b64": "AQI="}, "has open sizes"),
+        ([], "has open sizes"),
+        ([[], []], "the shape [2, 0] does not fit x INT8[-1,-1]"),
+        ({"content": [], "shape": [0, 3]}, "the shape [0, 3] does not fit x INT8[-1,-1]"),
+        ({"b64": "", "shape": [-1, 0]}, "the shape [-1, 0] does not fit x INT8[-1,-1]"),
+        ({"content": [1], "shape": [2**70, 1]}, "1 elements, but the shape"),
     ],
 )
 def test_contents_that_do_not_settle_an_open_shape(contents: Any, why: str) -> None:
@@ -572,8 +567,8 @@ def test_files_that_are_not_json(raw: bytes, why: str) -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="can not be read"):
-        from_json(tmp_path / "none.json", interface(spec("x INT8[2]")))
+    with pytest.raises(InputError, match="cannot read"):
+        JsonFile(tmp_path / "none.json", interface(spec("x INT8[2]")))
 
 
 json_values = st.recursive(
@@ -632,7 +627,7 @@ def digits(samples: np.ndarray = PIXELS) -> ArrayLibrary:
     ],
 )
 def test_samples_of_a_data_set(declared: str, max_batch_size: int, shape: tuple[int, ...]) -> None:
-    made = from_library(digits(), interface(spec(declared), max_batch_size=max_batch_size))
+    made = DataSet(digits(), interface(spec(declared), max_batch_size=max_batch_size))
     assert (made.name, made.total_count) == ("digits", 6)
     for index in (5, 0, 5):
         assert made.sample(index) == (Tensor(shape, PIXELS[index].tobytes()),)
@@ -640,13 +635,13 @@ def test_samples_of_a_data_set(declared: str, max_batch_size: int, shape: tuple[
 
 
 def test_samples_of_a_big_endian_data_set() -> None:
-    made = from_library(digits(PIXELS.astype(">f4")), interface(spec("x FP32[1,8,8]")))
+    made = DataSet(digits(PIXELS.astype(">f4")), interface(spec("x FP32[1,8,8]")))
     assert made.sample(2)[0].data == PIXELS[2].tobytes()
 
 
 def test_a_data_set_is_let_go_of() -> None:
     library = digits()
-    made = from_library(library, interface(spec("x FP32[1,8,8]")))
+    made = DataSet(library, interface(spec("x FP32[1,8,8]")))
     made.sample(3)
     with pytest.raises(NotLoadedError):
         library.batch(np.array([3]))
@@ -659,7 +654,7 @@ def test_only_the_samples_asked_for_are_read() -> None:
         seen.extend(indices.tolist())
         return PIXELS[indices]
 
-    made = from_library(ArrayLibrary("digits", reading, 6, 2), interface(spec("x FP32[1,8,8]")))
+    made = DataSet(ArrayLibrary("digits", reading, 6, 2), interface(spec("x FP32[1,8,8]")))
     made.sample(4)
     assert seen == [0, 4]
 
@@ -667,20 +662,20 @@ def test_only_the_samples_asked_for_are_read() -> None:
 @pytest.mark.parametrize(
     ("inputs", "max_batch_size", "why"),
     [
-        (["x FP32[3,224,224]"], 8, " and the server's model takes x FP32[3,224,224]"),
-        (["x FP32[1,1,8,8]"], 8, " and the server's model takes x FP32[1,1,8,8]"),
-        (["x FP64[1,8,8]"], 8, " and the server's model takes x FP64[1,8,8]"),
-        (["x BYTES[1,8,8]"], 8, " and the server's model takes x BYTES[1,8,8]"),
-        (["x FP32[1,8,8]", "y FP32[1]"], 8, ", which is one input: the model m takes x FP32[1,8,8], y FP32[1]"),
-        ([], 8, ", which is one input: the model m takes nothing"),
+        (["x FP32[3,224,224]"], 8, ", but the server's model takes x FP32[3,224,224]"),
+        (["x FP32[1,1,8,8]"], 8, ", but the server's model takes x FP32[1,1,8,8]"),
+        (["x FP64[1,8,8]"], 8, ", but the server's model takes x FP64[1,8,8]"),
+        (["x BYTES[1,8,8]"], 8, ", but the server's model takes x BYTES[1,8,8]"),
+        (["x FP32[1,8,8]", "y FP32[1]"], 8, ", which fit one input, but the model m takes x FP32[1,8,8], y FP32[1]"),
+        ([], 8, ", which fit one input, but the model m takes nothing"),
     ],
 )
 def test_a_data_set_that_does_not_fit(inputs: list[str], max_batch_size: int, why: str) -> None:
     with pytest.raises(InputError) as error:
-        from_library(digits(), interface(*map(spec, inputs), max_batch_size=max_batch_size))
+        DataSet(digits(), interface(*map(spec, inputs), max_batch_size=max_batch_size))
     assert refused(error) == "digits has samples of float32 [1,8,8]" + why
 
 
 def test_whole_numbers_are_no_bfloat16() -> None:
     with pytest.raises(InputError, match="BF16"):
-        from_library(digits(PIXELS.astype(np.uint16)), interface(spec("x BF16[1,8,8]")))
+        DataSet(digits(PIXELS.astype(np.uint16)), interface(spec("x BF16[1,8,8]")))

@@ -22,7 +22,7 @@ from drumfire.bench.assemble.local import Assembly, UsageError
 from drumfire.loadgen import Mode, Scenario, Test, TestSettings, installation, run_on_fast_loop
 from drumfire.loadgen.record import Status
 from drumfire.loadgen.system import as_bytes
-from drumfire.sut.data.inputs import generated
+from drumfire.sut.data.random_values import generated
 from drumfire.sut.kserve.errors import ServerError
 from drumfire.sut.kserve.messages.exchange import Part
 from drumfire.sut.kserve.messages.operations import (

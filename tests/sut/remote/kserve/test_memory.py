@@ -30,7 +30,8 @@ from drumfire.bench import cli
 from drumfire.loadgen import Mode, Scenario, Test, TestSettings, run_on_fast_loop
 from drumfire.loadgen.installation import ROOT
 from drumfire.loadgen.record import Status
-from drumfire.sut.data.inputs import InputError, Inputs, generated, resolve
+from drumfire.sut.data.inputs import InputError, Inputs, resolve
+from drumfire.sut.data.random_values import generated
 from drumfire.sut.kserve.errors import ProtocolError, ServerError
 from drumfire.sut.kserve.grpc.framing import framed
 from drumfire.sut.kserve.messages import operations
