@@ -1,7 +1,7 @@
-"""Annotated pictures in COCO's form: COCO 2017 and the OpenImages subset of MLPerf, read, checked and evaluated.
+"""Annotated pictures in COCO's format: reads, checks and evaluates COCO 2017 and MLPerf's subset of OpenImages.
 
-Detections are rows of seven float32, as MLPerf's accuracy logs hold them: the dataset index, then ymin, xmin, ymax,
-xmax as fractions of the picture, the score and the category's id.  Must not know a model.
+Detections are rows of seven float32, as in MLPerf's accuracy logs: the dataset index, then ymin, xmin, ymax, xmax as
+fractions of the picture, the score and the category's id.  Does not depend on a model.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ Detections = npt.NDArray[np.float32]
 
 _GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 COCO_CATEGORIES = tuple(number for number in range(1, 91) if number not in _GAPS)
-"""The ids of COCO's 80 categories, in order: label k of a network with contiguous labels 1..80 is the k-th."""
+"""The ids of COCO's 80 categories, in order; label k of a network with contiguous labels 1..80 is the k-th of them."""
 OPENIMAGES_CATEGORIES = tuple(range(264))
-"""The ids of MLPerf's subset of OpenImages; its networks' labels are these ids."""
+"""The ids of MLPerf's subset of OpenImages, which its networks use as labels."""
 
 
 class Layout(NamedTuple):
-    """Where a data set keeps its parts, below its folder."""
+    """The paths of a data set's parts below its folder."""
 
     name: str
     annotations: str
     pictures: str
     categories: Sequence[int]
     whole: int
-    """Pictures of the validation set, on which the published figures stand."""
+    """Number of pictures in the validation set, which the published figures refer to."""
 
 
 COCO = Layout("coco", "annotations/instances_val2017.json", "val2017", COCO_CATEGORIES, 5000)
@@ -49,30 +49,30 @@ OPENIMAGES = Layout(
 
 @dataclass(frozen=True)
 class AnnotatedPictures:
-    """The pictures of an annotation file, in its order."""
+    """Pictures of an annotation file, in its order."""
 
     files: Sequence[Path]
     images: Sequence[Mapping[str, Any]]
     """The file's entries for ``files``: id, width, height."""
     annotations: Sequence[Mapping[str, Any]]
-    """Those of ``images`` only."""
+    """Annotations of ``images`` only."""
     categories: Sequence[Mapping[str, Any]]
 
 
 class Precision(NamedTuple):
-    """How well boxes were found."""
+    """The precision of detected boxes."""
 
     mean: float
     """mAP, a fraction: the mean over classes and over the overlaps 0.50, 0.55, ... 0.95."""
     table: tuple[str, ...]
-    """COCO's twelve figures of merit, the lines that pycocotools prints."""
+    """COCO's twelve metrics, as the lines that pycocotools prints."""
 
 
 def read(folder: Path, layout: Layout, count: int | None = None) -> AnnotatedPictures:
-    """The data set in ``folder``, or its first ``count`` pictures.  Raises ``DataError`` with the first fault."""
+    """Read the data set in ``folder``, or its first ``count`` pictures.  Raises ``DataError`` for the first fault."""
     file = folder / layout.annotations
     try:
-        found = json.loads(file.read_bytes())
+        document = json.loads(file.read_bytes())
     except FileNotFoundError:
         raise DataError(
             f"{file} is missing: {folder} must hold {layout.annotations} and {layout.pictures}/, or generate pictures "
@@ -81,41 +81,43 @@ def read(folder: Path, layout: Layout, count: int | None = None) -> AnnotatedPic
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {file}: {error}; fetch it again") from None
     try:
-        return _checked(found, file, folder / layout.pictures, layout, count)
+        return _checked(document, file, folder / layout.pictures, layout, count)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise DataError(f"{file} is not of COCO's form: {what}") from None
+        raise DataError(f"{file} is not in COCO's format: {what}") from None
 
 
 def _checked(
-    found: Mapping[str, Any], file: Path, pictures: Path, layout: Layout, count: int | None
+    document: Mapping[str, Any], file: Path, pictures: Path, layout: Layout, count: int | None
 ) -> AnnotatedPictures:
-    images = found["images"]
+    images = document["images"]
     if not images:
-        raise DataError(f"{file} lists no picture")
+        raise DataError(f"{file} lists no pictures")
     known = {int(image["id"]) for image in images}
     if len(known) != len(images):
-        raise DataError(f"{file} has two pictures of one id")
-    categories = {int(category["id"]) for category in found["categories"]}
+        raise DataError(f"{file} has two pictures with the same id")
+    categories = {int(category["id"]) for category in document["categories"]}
     strange = sorted(categories - set(layout.categories))
     if strange:
-        raise DataError(f"{file} has the category {strange[0]}, which {layout.name} has not: is it another data set's?")
-    for annotation in found["annotations"]:
+        raise DataError(f"{file} has the category {strange[0]}, which {layout.name} lacks: is it another data set's?")
+    for annotation in document["annotations"]:
         if annotation["image_id"] not in known:
-            raise DataError(f"{file}: annotation {annotation['id']} is of picture {annotation['image_id']}, not listed")
+            raise DataError(
+                f"{file}: annotation {annotation['id']} names an unlisted picture, {annotation['image_id']}"
+            )
         if annotation["category_id"] not in categories:
             raise DataError(
-                f"{file}: annotation {annotation['id']} is of category {annotation['category_id']}, which is not listed"
+                f"{file}: annotation {annotation['id']} names an unlisted category, {annotation['category_id']}"
             )
-        annotation["area"], annotation["iscrowd"]  # which the evaluation needs
+        annotation["area"], annotation["iscrowd"]  # the evaluation needs them: KeyError if one is missing
         if len(annotation["bbox"]) != 4:
             raise DataError(f"{file}: annotation {annotation['id']} needs a bbox of four numbers")
     kept = images[:count]
     for image in kept:
         if not (int(image["width"]) > 0 and int(image["height"]) > 0):
-            raise DataError(f"{file}: picture {image['id']} is {image['width']}x{image['height']}")
+            raise DataError(f"{file}: picture {image['id']} has the size {image['width']}x{image['height']}")
     files = [_file(pictures, str(image["file_name"])) for image in kept]
     absent = [path for path in files if not path.is_file()]
     if absent:
@@ -124,17 +126,17 @@ def _checked(
             "put them there"
         )
     ids = {image["id"] for image in kept}
-    annotations = [annotation for annotation in found["annotations"] if annotation["image_id"] in ids]
-    return AnnotatedPictures(files, kept, annotations, found["categories"])
+    annotations = [annotation for annotation in document["annotations"] if annotation["image_id"] in ids]
+    return AnnotatedPictures(files, kept, annotations, document["categories"])
 
 
 def _file(pictures: Path, name: str) -> Path:
-    """Names come with or without the folder: the reference's own tools differ."""
+    """The picture's path; ``name`` may have a folder or not, as the reference's tools differ in this."""
     return pictures / Path(name).name
 
 
 def check_evaluator() -> None:
-    """Raises ``DataError`` where what ``evaluate`` needs is not installed."""
+    """Raise ``DataError`` if pycocotools, which ``evaluate`` needs, is not installed."""
     try:
         import pycocotools.cocoeval  # noqa: F401
     except ImportError as error:
@@ -144,7 +146,7 @@ def check_evaluator() -> None:
 def evaluate(truth: AnnotatedPictures, answered: npt.NDArray[np.integer[Any]], detections: Detections) -> Precision:
     """COCO's box precision over the pictures with the dataset indices ``answered``, by pycocotools.
 
-    No detection at all is a precision of 0.  Raises ``DataError`` where pycocotools is not installed.
+    The precision is 0 if there are no detections.  Raises ``DataError`` if pycocotools is not installed.
     """
     if not len(detections) or not len(answered):
         return Precision(0.0, ())
@@ -152,7 +154,7 @@ def evaluate(truth: AnnotatedPictures, answered: npt.NDArray[np.integer[Any]], d
     from pycocotools.coco import COCO as GroundTruth  # noqa: N811 (its class has the data set's name)
     from pycocotools.cocoeval import COCOeval
 
-    with contextlib.redirect_stdout(io.StringIO()):  # it tells its progress
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         ground = GroundTruth()
         ground.dataset = {
             "images": list(truth.images),
@@ -166,12 +168,12 @@ def evaluate(truth: AnnotatedPictures, answered: npt.NDArray[np.integer[Any]], d
         evaluation.accumulate()
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         evaluation.summarize()
-    mean = max(float(evaluation.stats[0]), 0.0)  # -1 where there is nothing to be found
+    mean = max(float(evaluation.stats[0]), 0.0)  # -1 if the pictures have no annotations
     return Precision(mean, tuple(line.strip() for line in printed.getvalue().splitlines()))
 
 
 def _in_pixels(truth: AnnotatedPictures, detections: Detections) -> npt.NDArray[np.float64]:
-    """As pycocotools takes them: picture id, x, y, width, height in pixels, score, category."""
+    """Detections in pycocotools' form, shape (n, 7): picture id, x, y, width, height in pixels, score, category."""
     index = detections[:, 0].astype(np.int64)
     sizes = np.array([(image["width"], image["height"]) for image in truth.images], np.float64)[index]
     ids = np.array([image["id"] for image in truth.images], np.float64)[index]

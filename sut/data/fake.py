@@ -1,8 +1,8 @@
-"""Generated data sets in the layouts of ImageNet, COCO and OpenImages: any number of pictures, no download.
+"""Generated data sets in the layouts of ImageNet, COCO and OpenImages: any number of pictures, without a download.
 
-Sizes as photos have them, odd and tiny ones, and some in grey.  Each ImageNet picture shows its class as ten light or
-dark fields, so that a label can be traced through the whole chain (``shown_class``).  The same count and seed give the
-same pixels.  Knows layouts and drawing; must not know models.
+Pictures have the sizes of photos, some odd or tiny, and some are grey.  Each ImageNet picture shows its class as ten
+light or dark fields, so that a test can follow a label through the whole chain (``shown_class``).  The same count and
+seed give the same pixels.  Does not depend on models.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from drumfire.sut.data import EXTRA, DataError, imagenet, scenes
 from drumfire.sut.data.coco import COCO, OPENIMAGES, Layout
 
 _SIZES = ((500, 375), (375, 500), (640, 480), (333, 501), (500, 333), (256, 256), (1024, 683), (481, 321), (37, 29))
-"""Width and height in pixels, taken in turn."""
+"""Width and height in pixels, used in turn."""
 _GREY_EVERY = 7
 _EMPTY_EVERY, _CROWD_EVERY = 11, 13
-"""Each so manieth annotated picture shows nothing, or has its first shape marked as a crowd."""
+"""Every 11th annotated picture shows nothing; every 13th has its first shape marked as a crowd."""
 _COLUMNS, _ROWS = 5, 2
 _FIELDS_SHARE = 0.8
-"""Of the shorter side: the square of fields lies within every crop."""
+"""The fields form a square of this share of the shorter side, so every crop contains it."""
 _QUALITY = 95
 
 _Write = Callable[[Path, int, int], Any]
 
 
 def generate(kind: str, folder: Path, count: int, seed: int = 1) -> None:
-    """Write ``count`` pictures of ``kind`` (a key of ``KINDS``) to ``folder``, which is there whole or not at all.
+    """Write ``count`` pictures of ``kind`` (a key of ``KINDS``) to ``folder``, which appears only when complete.
 
-    Raises ``DataError`` where the folder exists or can not be written.
+    Raises ``DataError`` if the folder exists and is not empty, or cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} is there already: remove it, or choose another place with --output")
+        raise DataError(f"{folder} exists already: remove it, or choose another place with --output")
     try:
         import cv2  # noqa: F401
     except ImportError as error:
@@ -51,7 +51,7 @@ def generate(kind: str, folder: Path, count: int, seed: int = 1) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        partial.chmod(0o755)  # others may read it, as they may any folder
+        partial.chmod(0o755)  # mkdtemp makes a folder that only its owner can read
         KINDS[kind](partial, count, seed)
         os.replace(partial, folder)
     except OSError as error:
@@ -62,7 +62,7 @@ def generate(kind: str, folder: Path, count: int, seed: int = 1) -> None:
 
 
 def shown_class(pixels: npt.NDArray[Any]) -> int:
-    """The class that a picture's ten fields show, from its centre crop of shape (side, side, 3), any linear scale."""
+    """The class that a picture's ten fields show, from its centre crop of shape (side, side, 3) in any linear scale."""
     side = len(pixels)
     brightness = pixels.astype(np.float64).mean(axis=2)
     span = side * _FIELDS_SHARE / 0.875  # the crop shows 87.5 % of the shorter side
@@ -70,7 +70,7 @@ def shown_class(pixels: npt.NDArray[Any]) -> int:
     means = []
     for row in range(_ROWS):
         for column in range(_COLUMNS):
-            # The middle half of the field, away from its blurred edges.
+            # Only the middle half of the field, as its edges are blurred.
             y = [round(start + span / _ROWS * (row + share)) for share in (0.25, 0.75)]
             x = [round(start + span / _COLUMNS * (column + share)) for share in (0.25, 0.75)]
             means.append(brightness[y[0] : y[1], x[0] : x[1]].mean())

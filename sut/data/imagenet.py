@@ -1,6 +1,6 @@
-"""ImageNet's layout: ``val_map.txt``, a picture's path and its class a line, with the pictures beside it.
+"""ImageNet's layout: the pictures, and ``val_map.txt`` with a picture's path and its class on each line.
 
-Knows the list and which files there are; must not know pixels.
+Checks the list against the files.  Does not read pixels.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from drumfire.sut.data import DataError
 LIST = "val_map.txt"
 CLASSES = 1000
 VALIDATION_COUNT = 50_000
-"""Pictures of the ILSVRC 2012 validation set, on which the published figures stand."""
+"""Number of pictures in the ILSVRC 2012 validation set, which the published figures refer to."""
 _ENDINGS = {".jpeg", ".jpg", ".png"}
 
 
 @dataclass(frozen=True)
 class LabelledPictures:
-    """The pictures of a list with their classes, in its order."""
+    """Pictures of a list with their classes, in its order."""
 
     files: Sequence[Path]
     labels: npt.NDArray[np.int64]
@@ -32,20 +32,20 @@ class LabelledPictures:
 
 
 def read(folder: Path, count: int | None = None) -> LabelledPictures:
-    """The list of ``folder``, or its first ``count`` lines.  Raises ``DataError`` with the first fault."""
+    """Read the list of ``folder``, or its first ``count`` lines.  Raises ``DataError`` for the first fault."""
     listing = folder / LIST
     try:
         lines = listing.read_text().splitlines()
     except FileNotFoundError:
         raise DataError(
-            f"{listing} is missing: a line 'path class' for each picture (the val.txt of caffe_ilsvrc12 will do), or "
-            f"generate pictures with 'drumfire prepare fake imagenet'"
+            f"{listing} is missing: write a line 'path class' for each picture (caffe_ilsvrc12's val.txt has them), or "
+            "generate pictures with 'drumfire prepare fake imagenet'"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {listing}: {error}") from None
     pairs = [_pair(line, f"{listing} line {number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not pairs:
-        raise DataError(f"{listing} lists no picture: a line 'path class' for each is needed")
+        raise DataError(f"{listing} lists no pictures: write a line 'path class' for each")
     files = [folder / name for name, _ in pairs]
     _check_files(files, listing)
     kept = slice(None, count)
@@ -55,14 +55,14 @@ def read(folder: Path, count: int | None = None) -> LabelledPictures:
 def _pair(line: str, where: str) -> tuple[str, int]:
     name, label = ["", *line.rsplit(maxsplit=1)][-2:]
     if not name or not label.isascii() or not label.isdigit():
-        raise DataError(f"{where} is {line.strip()[:60]!r}: 'path class' is needed")
+        raise DataError(f"{where} is {line.strip()[:60]!r}: it must be 'path class'")
     if int(label) >= CLASSES:
         raise DataError(f"{where} has the class {label}: classes are 0..{CLASSES - 1}, without a background class")
     return name.strip(), int(label)
 
 
 def _check_files(files: Sequence[Path], listing: Path) -> None:
-    """Each line has its picture, and each picture of the same folders has a line: a list cut short is not taken."""
+    """Raise ``DataError`` unless each line has a picture and each picture of these folders has exactly one line."""
     there = {
         folder / file.name
         for folder in sorted({file.parent for file in files})
@@ -82,6 +82,6 @@ def _check_files(files: Sequence[Path], listing: Path) -> None:
     unlisted = sorted(there - set(files))
     if unlisted:
         raise DataError(
-            f"{listing} has {len(files)} lines and {len(unlisted)} further pictures are there, first {unlisted[0]}: "
-            "give each a line or take them away (--count N uses the first N lines)"
+            f"{listing} has {len(files)} lines and lacks {len(unlisted)} pictures of its folders, first {unlisted[0]}: "
+            "add a line for each or remove them (--count N uses the first N lines)"
         )

@@ -1,6 +1,6 @@
 """A sample library over arrays: the loaded samples lie in one block, in load order.
 
-Knows how samples are brought into memory and handed out as batches; must not know what they show.
+Loads samples and returns them as batches.  Does not depend on what they show.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ Samples = npt.NDArray[Any]
 
 
 class NotLoadedError(LookupError):
-    """A batch was asked for that holds a sample which is not in memory."""
+    """A batch needs a sample that is not loaded."""
 
 
 class ArrayLibrary:
-    """A ``SampleLibrary`` whose samples all have one shape.
+    """A ``SampleLibrary`` whose samples all have the same shape.
 
-    One load is held at a time: a second one takes the place of the first.  ``batch`` is made to be fast, at some
-    microseconds: samples that lie in the block as they are asked for are a view of it, all others are gathered.
+    A second load replaces the first.  ``batch`` takes a few microseconds: it returns a view of the block if the samples
+    lie there in the wanted order, and otherwise a gathered copy.
     """
 
     def __init__(
         self, name: str, read: Callable[[IndexArray], Samples], total_count: int, performance_count: int
     ) -> None:
-        """``read`` gives the samples of some dataset indices, in their order: an array of shape (n, *sample_shape)."""
+        """``read`` returns the samples of n dataset indices, in their order: an array of shape (n, *sample_shape)."""
         self.name = name
         self.total_count = total_count
         self.performance_count = performance_count
         self._read = read
-        self._position = np.full(total_count, -1, np.int32)  # by dataset index: the row of the block; -1 is not loaded
+        self._position = np.full(total_count, -1, np.int32)  # dataset index -> row of the block; -1: not loaded
         self._block: Samples
-        self._order: npt.NDArray[np.int64]  # by row of the block: the dataset index; -1 is unloaded
+        self._order: npt.NDArray[np.int64]  # row of the block -> dataset index; -1: unloaded
         self._forget()
 
     def lay_channels_last(self) -> None:
-        """From the next load on, samples (channels, height, width) lie in memory as (height, width, channels)."""
+        """From the next load on, store samples of shape (channels, height, width) as (height, width, channels)."""
         read = self._read
         self._read = lambda indices: np.moveaxis(read(indices), 1, -1)
 
     def load(self, indices: IndexArray) -> None:
-        """Read these samples into the block.  Raises ``IndexError`` for one that the data set does not have.
+        """Read these samples into the block.  Raises ``IndexError`` for an index that the data set does not have.
 
-        A padded set, which repeats its first samples at its end, keeps the copies: a batch running over is a view too.
+        Keeps repeated samples: a set padded with its first samples then has views also for batches across its end.
         """
         if indices.size and not 0 <= indices.min() <= indices.max() < self.total_count:
             raise IndexError(f"{self.name} has the samples 0..{self.total_count - 1}")
@@ -56,19 +56,19 @@ class ArrayLibrary:
         self._block = np.ascontiguousarray(self._read(indices))
         self._order = indices.astype(np.int64)
         rows = np.arange(indices.size, dtype=np.int32)
-        self._position[indices[::-1]] = rows[::-1]  # backwards: of the copies of a sample, the first is written last
+        self._position[indices[::-1]] = rows[::-1]  # backwards, so that the first copy of a sample wins
 
     def unload(self, indices: IndexArray) -> None:
-        """Let go of these samples; the memory is free when none is left."""
+        """Unload these samples; the block is freed with the last of them."""
         self._position[indices] = -1
         self._order[np.isin(self._order, indices)] = -1
         if (self._order < 0).all():
             self._forget()
 
     def batch(self, indices: IndexArray) -> Samples:
-        """Loaded samples, shape (n, *sample_shape); not to be written to.  Raises ``NotLoadedError``."""
+        """Loaded samples of shape (n, *sample_shape), read-only for callers.  Raises ``NotLoadedError``."""
         first, count = int(indices[0]), len(indices)
-        # A single number is cheaper to read by a memoryview than by numpy, and bytes are cheaper to compare.
+        # A memoryview reads one number faster than numpy does, and bytes compare faster than arrays.
         start = self._position.data[first] if 0 <= first < self.total_count else -1
         if start >= 0:
             here = self._order[start : start + count]

@@ -1,7 +1,7 @@
-"""Pictures read from files into one block of inputs, in parallel, through a cache of what was resized once.
+"""Reads pictures from files into one block of inputs, in parallel, and caches the resized pictures.
 
-The cache's key is the recipe, the libraries that compute it and the content of the picture, so that nothing stale is
-ever used.  Knows files and recipes; must not know what the pictures show.
+The cache's key is the recipe, the libraries that compute it and the picture's content, so an entry is never stale.
+Handles files and recipes.  Does not depend on what the pictures show.
 """
 
 from __future__ import annotations
@@ -22,26 +22,25 @@ from drumfire.sut.data.recipes import Pixels, Recipe
 
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 _ROOM_LEFT_BYTES = 1 << 28
-"""The cache leaves this much of the disk to others."""
+"""Disk space that the cache leaves free."""
 
 
 class _Unreadable(Exception):
-    """What is wrong with one picture."""
+    """One picture cannot be read; the text says why."""
 
 
 class PictureReader:
-    """Reads pictures by one recipe.  What was resized is kept under ``cache``, each picture's in a file of its own."""
+    """Reads pictures by one recipe, and keeps each resized picture in a file under ``cache``."""
 
     def __init__(self, recipe: Recipe, cache: Path) -> None:
-        """Raises ``DataError`` where the imaging libraries are not installed."""
+        """Raises ``DataError`` if the imaging libraries are not installed."""
         self.recipe = recipe
         self._folder = cache / "preprocessed" / f"{recipe.name}-{_fingerprint()}"
 
     def read(self, files: Sequence[Path]) -> Pixels:
-        """The inputs of these pictures, shape (n, *recipe.shape), in their order.
+        """The inputs of these pictures, in their order: shape (n, *recipe.shape), dtype ``recipe.dtype``.
 
-        Raises ``DataError`` that counts the pictures that can not be read and names the first, or says that the disk
-        has no room.
+        Raises ``DataError`` if pictures cannot be read (with their number and the first of them) or the disk is full.
         """
         self._make_folder(len(files))
         block = np.empty((len(files), *self.recipe.shape), self.recipe.dtype)
@@ -59,8 +58,8 @@ class PictureReader:
         bad = {file: fault for file, fault in zip(files, faults, strict=True) if fault}
         if bad:
             file, fault = next(iter(bad.items()))
-            asked = len(set(files))
-            raise DataError(f"{len(bad)} of {asked} pictures can not be read, first {file} ({fault}): fetch again")
+            total = len(set(files))
+            raise DataError(f"cannot read {len(bad)} of {total} pictures, first {file} ({fault}): fetch them again")
         return block
 
     def _make_folder(self, count: int) -> None:
@@ -72,12 +71,12 @@ class PictureReader:
             raise DataError(f"cannot keep resized pictures in {self._folder}: {_why(error)}; set MODEL_DIR") from None
         if free < needed + _ROOM_LEFT_BYTES:
             raise DataError(
-                f"{self._folder} has {free / 1e9:.1f} GB free and {needed / 1e9:.1f} GB of resized pictures may be "
-                "kept there: make room, or set MODEL_DIR to another disk"
+                f"{self._folder} has {free / 1e9:.1f} GB free, but resized pictures may need {needed / 1e9:.1f} GB "
+                "there: make room, or set MODEL_DIR to another disk"
             )
 
     def _kept(self, file: Path) -> Pixels:
-        """The resized picture, from the cache or made now."""
+        """The resized picture, from the cache if it is there."""
         try:
             content = file.read_bytes()
         except OSError as error:
@@ -97,13 +96,13 @@ class PictureReader:
 
 
 def decoded(content: bytes) -> Pixels:
-    """The picture in a file's ``content``: uint8 of shape (height, width, 3), red first; grey becomes colour."""
+    """Decode a file's ``content``: uint8 of shape (height, width, 3) in the order RGB; grey pictures become RGB."""
     import cv2
 
     if not content:
         raise _Unreadable("the file is empty")
     if content.startswith(b"\xff\xd8") and content.rfind(_END_OF_IMAGE) < content.rfind(_START_OF_SCAN):
-        raise _Unreadable("the JPEG is cut off")  # OpenCV would fill the rest with grey
+        raise _Unreadable("the JPEG is truncated")  # OpenCV would fill the rest with grey
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
@@ -129,7 +128,7 @@ def _store(resized: Pixels, place: Path) -> None:
 
 
 def _fingerprint() -> str:
-    """Of the code and the libraries that resize."""
+    """A hash of the code and of the libraries' versions that resize pictures."""
     try:
         import cv2
         import PIL

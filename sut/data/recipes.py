@@ -1,7 +1,7 @@
-"""From a picture to a model's input, to the last bit as MLPerf's reference harness computes it.
+"""Recipes that turn a picture into a model's input, bit for bit as MLPerf's reference harness does.
 
-A recipe has two steps: the picture resized and cropped, which is what a cache keeps, and the numbers made of its
-pixels.  Knows arrays and OpenCV; must not know files, data sets or models.
+A recipe has two steps: it resizes and crops the picture (the result can be cached), then computes the input's numbers
+from the pixels.  Works on arrays; does not depend on files, data sets or models.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 Pixels = npt.NDArray[Any]
-"""A picture of shape (height, width, 3), in the order red, green, blue."""
+"""A picture of shape (height, width, 3), in the order RGB."""
 
 _SHARE_KEPT = 87.5
 """Percent of the shorter side that the centre crop keeps."""
@@ -25,16 +25,16 @@ _BYTE_MEAN = np.array([123.68, 116.78, 103.94], np.float32)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one kind of network wants its pictures."""
+    """The preprocessing for one kind of network."""
 
     name: str
     side: int
     """Width and height of the input in pixels."""
     resized: Callable[[Pixels, int], Pixels]
-    """From a uint8 picture of any size and ``side`` to (side, side, 3) of ``kept_dtype``."""
+    """Maps a uint8 picture of any size, and ``side``, to shape (side, side, 3) of ``kept_dtype``."""
     kept_dtype: np.dtype[Any]
     numbers: Callable[[Pixels], Pixels]
-    """From what ``resized`` gave to the input's numbers, of ``dtype``; the shape stays.  May change its argument."""
+    """Maps the output of ``resized`` to numbers of ``dtype`` in the same shape.  May change its argument."""
     dtype: np.dtype[Any]
     channels_first: bool = True
 
@@ -53,7 +53,7 @@ class Recipe:
 
 
 def _cropped(pixels: Pixels, side: int, interpolation: int) -> Pixels:
-    """The shorter side to ``side`` / 87.5 %, then the centre; lengths are cut to whole pixels as the reference does."""
+    """Scale the shorter side to ``side`` / 87.5 %, then crop the centre; truncates to whole pixels as the reference."""
     import cv2
 
     height, width = pixels.shape[:2]
@@ -78,7 +78,7 @@ def _cropped_bilinear(pixels: Pixels, side: int) -> Pixels:
 
 
 def _cropped_by_pillow(pixels: Pixels, side: int) -> Pixels:
-    """As torchvision's transforms do it on a Pillow image: another filter, and the crop's corner is rounded."""
+    """As torchvision's transforms do for a Pillow image: they use another filter and round the crop's corner."""
     from PIL import Image
 
     short = int(100.0 * side / _SHARE_KEPT)
@@ -90,7 +90,7 @@ def _cropped_by_pillow(pixels: Pixels, side: int) -> Pixels:
 
 
 def _stretched(pixels: Pixels, side: int) -> Pixels:
-    """Whatever the aspect ratio, in floating point: OpenCV rounds uint8 pictures differently."""
+    """Ignores the aspect ratio; in floating point, because OpenCV rounds uint8 pictures differently."""
     import cv2
 
     resized: Pixels = cv2.resize(pixels.astype(np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
@@ -98,7 +98,7 @@ def _stretched(pixels: Pixels, side: int) -> Pixels:
 
 
 def _stretched_to_bytes(pixels: Pixels, side: int) -> Pixels:
-    """Fractions are cut off, as the reference's cast does."""
+    """Truncates fractions, as the reference's cast does."""
     return _stretched(pixels, side).astype(np.uint8)
 
 
@@ -146,4 +146,4 @@ RECIPES = {
         Recipe("openimages-800-retinanet", 800, _stretched, _FLOATS, _zero_to_one, _FLOATS),
     )
 }
-"""By the names of the reference harness's data set bundles."""
+"""By the names of the data set bundles in the reference harness."""

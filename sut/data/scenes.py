@@ -1,6 +1,6 @@
-"""Drawn pictures of circles, boxes and triangles, by arithmetic alone: the same draws give the same pixels anywhere.
+"""Drawn pictures of circles, boxes and triangles, by numpy alone: the same seed gives the same pixels everywhere.
 
-Knows numpy; must not know files, layouts or models.
+Does not depend on files, layouts or models.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Pixels = npt.NDArray[np.uint8]
 KINDS = ("circle", "box", "triangle")
 _TRIES = 20
 _LEAST_CONTRAST = 70
-"""Between a shape's colour and the background's, in the channel where they differ most."""
+"""Least difference between a shape's colour and the background's, in the channel where they differ most (of 255)."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Scene:
 
 
 def draw(width: int, height: int, shapes: int, draws: np.random.Generator) -> Scene:
-    """A noisy background and up to ``shapes`` shapes that do not touch: fewer where there is no room."""
+    """Draw a noisy background and ``shapes`` shapes that do not touch, or fewer if they do not fit."""
     base = draws.integers(30, 226, 3)
     slope = draws.integers(-10, 11, (2, 3))
     y, x = np.linspace(-1, 1, height)[:, None, None], np.linspace(-1, 1, width)[None, :, None]
@@ -72,13 +72,13 @@ def _paint(
     colour: npt.NDArray[np.int64],
     draws: np.random.Generator,
 ) -> tuple[float, float, float, float]:
-    """Blend the shape into the canvas, with soft edges of a pixel; returns its box."""
+    """Blend the shape into the canvas, with soft edges of one pixel; returns its box (x1, y1, x2, y2) in pixels."""
     height, width = canvas.shape[:2]
     top, bottom = max(int(y - radius) - 1, 0), min(int(y + radius) + 3, height)
     left, right = max(int(x - radius) - 1, 0), min(int(x + radius) + 3, width)
     dy, dx = np.mgrid[top:bottom, left:right] + 0.5
     dy, dx = dy - y, dx - x
-    inside: npt.NDArray[Any]  # distance to the edge in pixels, positive within
+    inside: npt.NDArray[Any]  # distance to the edge in pixels, positive inside
     if KINDS[kind] == "circle":
         inside = radius - np.hypot(dx, dy)
         extent = (-radius, -radius, radius, radius)
@@ -89,7 +89,7 @@ def _paint(
     else:
         angles = float(draws.uniform(0, math.tau)) + math.tau / 3 * np.arange(3)
         corners_x, corners_y = radius * np.cos(angles), radius * np.sin(angles)
-        normals = angles + math.pi / 3  # outwards from the middle of each edge, half the radius away from the centre
+        normals = angles + math.pi / 3  # outward at the middle of each edge, which is radius / 2 from the centre
         inside = radius / 2 - np.max([dx * math.cos(n) + dy * math.sin(n) for n in normals], axis=0)
         extent = (corners_x.min(), corners_y.min(), corners_x.max(), corners_y.max())
     share = np.clip(inside + 0.5, 0, 1)[..., None]

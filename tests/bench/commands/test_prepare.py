@@ -152,7 +152,7 @@ class TestPictures:
         assert "the real set has" in checked.stdout
         next(folder.rglob("*.jpg")).unlink()
         one_line_error(here("prepare", "check", kind, "--dataset-path", folder), "1 of the 9 pictures", "missing")
-        one_line_error(here("prepare", "fake", kind), "is there already")
+        one_line_error(here("prepare", "fake", kind), "exists already")
         one_line_error(here("prepare", "check", kind), "set DATA_DIR")
 
     def test_a_run_from_nothing_tells_what_it_stands_on(self, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ class TestPictures:
         done = here(*run, "--dataset-path", "fake_imagenet")
         assert done.returncode == 2, done.stdout + done.stderr
         assert done.stderr.strip().split("\n")[-1].startswith("drumfire: 1 of 9 pictures can not be read")
-        assert "fake_00000003.jpg (the JPEG is cut off)" in done.stderr
+        assert "fake_00000003.jpg (the JPEG is truncated)" in done.stderr
 
     def test_a_file_of_another_layout(self, tmp_path: Path) -> None:
         run = ["run", "onnxruntime", "mobilenet", "cpu", "--scenario", "Offline", "--time", "1", "--no-dashboard"]

@@ -80,15 +80,15 @@ def test_openimages_names_with_and_without_the_folder(tmp_path: Path) -> None:
     ("change", "says"),
     [
         (lambda d: d.update(images=[]), "lists no picture"),
-        (lambda d: d["images"][1].update(id=10), "two pictures of one id"),
-        (lambda d: d["annotations"][0].update(image_id=7), "annotation 1 is of picture 7, not listed"),
-        (lambda d: d["annotations"][1].update(category_id=12), "annotation 2 is of category 12, which is not listed"),
-        (lambda d: d["categories"][0].update(id=12), "has the category 12, which coco has not"),
+        (lambda d: d["images"][1].update(id=10), "two pictures with the same id"),
+        (lambda d: d["annotations"][0].update(image_id=7), "annotation 1 names an unlisted picture, 7"),
+        (lambda d: d["annotations"][1].update(category_id=12), "annotation 2 names an unlisted category, 12"),
+        (lambda d: d["categories"][0].update(id=12), "has the category 12, which coco lacks"),
         (lambda d: d["annotations"][0].update(bbox=[1, 2, 3]), "annotation 1 needs a bbox of four numbers"),
-        (lambda d: d["images"][0].update(width=0), "picture 10 is 0x50"),
-        (lambda d: d.pop("annotations"), "is not of COCO's form: 'annotations' is missing"),
-        (lambda d: d["annotations"][2].pop("iscrowd"), "is not of COCO's form: 'iscrowd' is missing"),
-        (lambda d: d["images"].__setitem__(0, "x"), "is not of COCO's form"),
+        (lambda d: d["images"][0].update(width=0), "picture 10 has the size 0x50"),
+        (lambda d: d.pop("annotations"), "is not in COCO's format: 'annotations' is missing"),
+        (lambda d: d["annotations"][2].pop("iscrowd"), "is not in COCO's format: 'iscrowd' is missing"),
+        (lambda d: d["images"].__setitem__(0, "x"), "is not in COCO's format"),
     ],
 )
 def test_what_is_wrong_is_one_line(tmp_path: Path, change: Any, says: str) -> None:

@@ -59,7 +59,7 @@ def test_annotated_pictures(tmp_path: Path, layout: coco.Layout) -> None:
 
 def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("")
-    with pytest.raises(DataError, match="is there already: remove it"):
+    with pytest.raises(DataError, match="exists already: remove it"):
         fake.generate("coco", tmp_path, 3)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 

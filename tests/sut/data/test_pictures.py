@@ -84,7 +84,7 @@ def test_broken_pictures_are_counted_and_the_first_is_named(tmp_path: Path) -> N
     files[2].write_bytes(b"no picture")
     files[3].unlink()
     files[4].write_bytes(b"")
-    says = r"^4 of 5 pictures can not be read, first .*1\.jpg \(the JPEG is cut off\): fetch again$"
+    says = r"^cannot read 4 of 5 pictures, first .*1\.jpg \(the JPEG is truncated\): fetch them again$"
     with pytest.raises(DataError, match=says):
         PictureReader(RECIPE, tmp_path / "cache").read(files)
     with pytest.raises(DataError, match=r"3\.jpg \(No such file or directory\)"):
