@@ -200,7 +200,7 @@ class TestPictures:
         run = ["run", "onnxruntime", "mobilenet", "cpu", "--scenario", "Offline", "--time", "1", "--no-dashboard"]
         done = here(*run, "--dataset-path", "fake_imagenet")
         assert done.returncode == 2, done.stdout + done.stderr
-        assert done.stderr.strip().split("\n")[-1].startswith("drumfire: 1 of 9 pictures can not be read")
+        assert done.stderr.strip().split("\n")[-1].startswith("drumfire: cannot read 1 of 9 pictures")
         assert "fake_00000003.jpg (the JPEG is truncated)" in done.stderr
 
     def test_a_file_of_another_layout(self, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_a_disk_without_room_is_told_before_anything_is_read(tmp_path: Path, mon
     file = picture(tmp_path / "one.png", 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     with pytest.raises(
-        DataError, match=r"has 0\.0 GB free and 0\.0 GB of resized pictures may be kept there: make room"
+        DataError, match=r"has 0\.0 GB free, but resized pictures may need 0\.0 GB there: make room"
     ):
         PictureReader(RECIPE, tmp_path / "cache").read([file])
 
