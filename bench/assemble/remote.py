@@ -45,11 +45,11 @@ from drumfire.sut.remote.kserve.client import Client
 from drumfire.sut.remote.kserve.discovery import Description, describe
 from drumfire.sut.remote.kserve.memory import SharedMemory
 from drumfire.sut.remote.kserve.samples import RemoteLibrary
-from drumfire.sut.remote.kserve.shared_system import SharedLibrary, SharedMemorySystem, infer_once
+from drumfire.sut.remote.kserve.memory_system import SharedLibrary, SharedMemorySystem, infer_once
 from drumfire.sut.remote.kserve.statistics import ServerWatch
 from drumfire.sut.remote.kserve.system import RemoteSystem
 from drumfire.sut.remote.kserve.watch import WatchedSystem
-from drumfire.sut.remote.tritonclient import OfficialMessages, OfficialSystem
+from drumfire.sut.remote.tritonclient import TritonclientMessages, TritonclientSystem
 
 _PERFORMANCE_COUNT = 500
 """Samples in memory unless asked otherwise, where there are as many."""
@@ -94,9 +94,9 @@ def assemble(options: argparse.Namespace, drawn: TestSettings | None = None) -> 
             f"({', '.join(models.MODELS)}); what .npy or JSON data expects is compared in every run"
         )
     total = min(options.count or data.total_count, data.total_count)
-    messages: GrpcMessages | HttpMessages | OfficialMessages
+    messages: GrpcMessages | HttpMessages | TritonclientMessages
     if official:
-        messages = OfficialMessages(interface, "grpc" if endpoints[0].is_grpc else "http")
+        messages = TritonclientMessages(interface, "grpc" if endpoints[0].is_grpc else "http")
     else:
         messages = _messages(interface, endpoints[0], batch_size, shared=shares)
     performance = min(options.performance_sample_count or _PERFORMANCE_COUNT, total)
@@ -105,7 +105,7 @@ def assemble(options: argparse.Namespace, drawn: TestSettings | None = None) -> 
     connections = options.connections or _connections(endpoints, settings, batch_size, concurrency)
     memory: SharedMemory | None = None
     library: RemoteLibrary
-    if shares and not isinstance(messages, OfficialMessages):
+    if shares and not isinstance(messages, TritonclientMessages):
         loaded = min(settings.performance_sample_count_override or performance, total)
         memory = SharedMemory(
             options.shared_memory,
@@ -120,9 +120,9 @@ def assemble(options: argparse.Namespace, drawn: TestSettings | None = None) -> 
         library = RemoteLibrary(
             data, interface, messages, total_count=total, performance_count=performance, batch_size=batch_size
         )
-    system: RemoteSystem | OfficialSystem
-    if isinstance(messages, OfficialMessages):
-        system = OfficialSystem(
+    system: RemoteSystem | TritonclientSystem
+    if isinstance(messages, TritonclientMessages):
+        system = TritonclientSystem(
             f"triton {options.model} through tritonclient",
             library,
             messages,

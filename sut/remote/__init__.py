@@ -1,5 +1,5 @@
-"""Remote servers that speak the KServe v2 protocol, Triton first of all: the system under test over a network.
+"""Models on remote servers as systems under test, by protocol: ``kserve``, and ``tritonclient`` (NVIDIA's own client).
 
-``wire`` knows sockets and no protocol, ``sut.kserve`` the protocol and no socket; ``system`` puts the two together for
-the load generator.  ``local`` is a real Triton on this machine to try it with.
+``endpoint`` and ``wire`` (addresses and sockets) serve any protocol.  ``triton_local`` starts a real Triton on this
+machine.
 """

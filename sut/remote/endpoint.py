@@ -1,6 +1,6 @@
-"""Where a server is and how it is spoken to: URLs, TLS, tokens.
+"""A server's address and the security of its connections: URLs, TLS, tokens.
 
-Knows addresses and certificates; must not know what is said.
+Does not depend on the messages.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import NamedTuple
 from drumfire.sut.kserve.errors import ServerError
 
 _PORTS = {"grpc": 8001, "grpcs": 8001, "http": 8000, "https": 8000}
-"""Triton's own."""
+"""Triton's defaults."""
 
 
 class Endpoint(NamedTuple):
     """One port of one server."""
 
     scheme: str
-    """grpc, grpcs, http or https; those that end in s are over TLS."""
+    """grpc, grpcs, http or https; grpcs and https use TLS."""
     host: str
     port: int
 
@@ -44,8 +44,8 @@ class Endpoint(NamedTuple):
 
 
 def parse_url(url: str) -> Endpoint:
-    """``grpc://host:8001``, ``http://host:8000``, or their TLS forms.  Raises ``ServerError``."""
-    form = f"--url {url}: give grpc://HOST:PORT, grpcs://…, http://HOST:PORT or https://…"
+    """Parse ``grpc://host:8001``, ``http://host:8000`` or their TLS forms.  Raises ``ServerError``."""
+    form = f"--url {url}: use grpc://HOST:PORT, grpcs://…, http://HOST:PORT or https://…"
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port
@@ -54,24 +54,24 @@ def parse_url(url: str) -> Endpoint:
     if parts.scheme not in _PORTS or not parts.hostname:
         raise ServerError(form)
     if parts.username or parts.query or parts.fragment or parts.path not in ("", "/"):
-        raise ServerError(f"{form}, without a path; a token goes in --header 'authorization: Bearer …'")
+        raise ServerError(f"{form}, without a path; pass a token with --header 'authorization: Bearer …'")
     return Endpoint(parts.scheme, parts.hostname, port or _PORTS[parts.scheme])
 
 
 @dataclass(frozen=True)
 class Security:
-    """How a server's certificate is checked, and what we show ourselves."""
+    """How we check a server's certificate and identify ourselves."""
 
     ca: Path | None = None
-    """Certificates to trust; None: those that the system trusts."""
+    """Certificates to trust; None: the system's."""
     certificate: Path | None = None
-    """Ours, where the server asks for one, with its ``key``."""
+    """Our certificate with its ``key``, for servers that require one."""
     key: Path | None = None
     headers: Sequence[tuple[str, str]] = ()
-    """Sent with every request: tokens, tenants."""
+    """Sent with every request, such as tokens and tenants."""
 
     def context(self, endpoint: Endpoint) -> ssl.SSLContext | None:
-        """None where the endpoint is not over TLS.  Raises ``ServerError`` for files that can not be used."""
+        """The TLS context; None if the endpoint does not use TLS.  Raises ``ServerError`` for unusable files."""
         if not endpoint.tls:
             return None
         try:
@@ -87,10 +87,10 @@ class Security:
 
 
 def parse_header(text: str) -> tuple[str, str]:
-    """``name: value``.  Raises ``ServerError``."""
+    """Parse ``name: value``; the name becomes lower case.  Raises ``ServerError``."""
     name, colon, value = text.partition(":")
     name, value = name.strip().lower(), value.strip()
     token = name.replace("-", "").replace("_", "").replace(".", "")
     if not colon or not token.isascii() or not token.isalnum() or not value.isascii() or not value.isprintable():
-        raise ServerError(f"--header {text!r}: give 'name: value' in printable ASCII")
+        raise ServerError(f"--header {text!r}: use 'name: value' in printable ASCII")
     return name, value

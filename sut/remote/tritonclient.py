@@ -1,7 +1,7 @@
-"""A model on a server as a system under test, through NVIDIA's own ``tritonclient``: what ours is compared with.
+"""A model on a server as a system under test, through NVIDIA's own ``tritonclient``, for comparison with our client.
 
-Knows that library's asyncio clients, one of gRPC and one of HTTP.  What is sent and when, and how replies are judged,
-is as in ``system``, over the same library of samples; only the client differs.  Imports ``tritonclient`` when used.
+Uses that library's asyncio clients for gRPC and HTTP.  Requests, their times, the sample library and the checks of
+replies are the same as in ``kserve.system``; only the client differs.  Imports ``tritonclient`` only when used.
 """
 
 from __future__ import annotations
@@ -36,84 +36,82 @@ from drumfire.sut.remote.kserve.system import Respond
 _UNBOUNDED = 1 << 62
 
 
-class OfficialMessages:
-    """Requests and replies of one model as tritonclient's objects, made when samples are loaded.
+class TritonclientMessages:
+    """Requests and replies of one model as tritonclient's objects; requests are made when samples are loaded.
 
-    Raises ``ServerError`` where the package is not installed.
+    Construction raises ``ServerError`` if the package is not installed.
     """
 
     wanted = True
-    """The library has the outputs in hand anyway: they are all decoded, and so checked."""
+    """The library decodes every reply anyway, so all outputs are checked."""
 
     def __init__(self, interface: ModelInterface, protocol: str) -> None:
         self.interface = interface
         try:
             self.module = importlib.import_module(f"tritonclient.{protocol}.aio")
             self._dtype = importlib.import_module("tritonclient.utils").triton_to_np_dtype
-        except (ImportError, RuntimeError):  # the latter is its own word for a part that is missing
+        except (ImportError, RuntimeError):  # tritonclient raises RuntimeError if a part of it is missing
             raise ServerError(
-                "--client tritonclient: that package, or a part of it, is not installed: "
+                "--client tritonclient: the package or a part of it is not installed: "
                 f"{installation.command('tritonclient')}"
             ) from None
         self._is_grpc = protocol == "grpc"
 
     def request(self, parts: Sequence[Part], regions: Sequence[Region] = ()) -> list[Any]:
-        """The inputs as the library wants them."""
+        """The request's inputs as the library's ``InferInput`` objects."""
         inputs = []
         for spec, part in zip(self.interface.inputs, parts, strict=True):
-            assert not isinstance(part.data, Region), "this client hands nothing over in shared memory"
-            one = self.module.InferInput(spec.name, list(part.shape), spec.datatype)
+            assert not isinstance(part.data, Region), "this client does not use shared memory"
+            tensor = self.module.InferInput(spec.name, list(part.shape), spec.datatype)
             array = as_array(spec.datatype, part.shape, part.data)
-            # The same bits under the library's name for them, which BF16 alone needs.
-            one.set_data_from_numpy(array.view(self._dtype("BF16")) if spec.datatype == "BF16" else array)
-            inputs.append(one)
+            # The library has its own dtype for BF16, of the same bits.
+            tensor.set_data_from_numpy(array.view(self._dtype("BF16")) if spec.datatype == "BF16" else array)
+            inputs.append(tensor)
         return inputs
 
     def outputs(self, result: Any) -> Outputs:
-        """A reply's tensors in the model's order.  Raises ``ProtocolError``: the model declares others."""
+        """A reply's tensors in the model's order.  Raises ``ProtocolError`` if they differ from the declared ones."""
         described = check_outputs(self.interface, self._found(result.get_response()))
         return [self._contents(result, output) for output in described]
 
     def _found(self, response: Any) -> list[Found]:
         if self._is_grpc:
-            return [Found(one.name, one.datatype, tuple(one.shape), -1, -1) for one in response.outputs]
+            return [Found(output.name, output.datatype, tuple(output.shape), -1, -1) for output in response.outputs]
         try:
             return [Found(one["name"], one["datatype"], tuple(one["shape"]), -1, -1) for one in response["outputs"]]
         except (KeyError, TypeError) as error:
-            raise ProtocolError(
-                f"a reply that does not describe its outputs: {type(error).__name__}: {error}"
-            ) from None
+            raise ProtocolError(f"a reply does not describe its outputs: {type(error).__name__}: {error}") from None
 
     def _contents(self, result: Any, output: Found) -> npt.NDArray[Any]:
         try:
             array: npt.NDArray[Any] = result.as_numpy(output.name)
-        except Exception as error:  # whatever the library makes of contents that are not what the shape tells
+        except Exception as error:  # the library raises various errors for contents that do not fit the shape
             raise ProtocolError(f"output {output.name}: {error}") from None
         if output.datatype == "BF16":
             return array.view("<u2")
-        if output.datatype == "BYTES":  # strings where they came as JSON
-            texts = [one.encode() if isinstance(one, str) else one for one in array.reshape(-1).tolist()]
+        if output.datatype == "BYTES":  # elements from JSON are strings
+            texts = [text.encode() if isinstance(text, str) else text for text in array.reshape(-1).tolist()]
             array = np.empty(len(texts), np.object_)
             array[:] = texts
             return array.reshape(output.shape)
         return array
 
 
-class OfficialSystem(TaskSystem):
-    """Sends rows in their order, a task each request, at most ``concurrency`` at a time.
+class TritonclientSystem(TaskSystem):
+    """Sends rows in their order, with one task for each request, at most ``concurrency`` at a time.
 
-    ``connections`` is HTTP's; gRPC has one.  A request that fails fails its rows, also where the server is gone: the
-    library connects again by itself at the next.  Over HTTP it knows no largest reply.
+    ``connections`` applies to HTTP; gRPC has one.  A failed request fails its rows, even if the server is gone: the
+    library reconnects by itself for the next request.  Over HTTP the library does not limit the size of replies.
     """
 
     columns: Mapping[str, npt.DTypeLike] = {"sent": np.int64}
-    """When the row's request was handed to the library (ns)."""
+    """When the row's request was passed to the library (ns from the start)."""
 
     def __init__(
         self,
         name: str,
         library: RemoteLibrary,
-        messages: OfficialMessages,
+        messages: TritonclientMessages,
         endpoint: Endpoint,
         security: Security,
         *,
@@ -127,9 +125,9 @@ class OfficialSystem(TaskSystem):
     ) -> None:
         super().__init__(name, max_batch_size=batch_size, max_in_flight=concurrency or _UNBOUNDED)
         self.happened: Counter[str] = Counter()
-        """Nothing: the library does not tell when it connects again."""
+        """Always empty: the library does not report when it reconnects."""
         self.served = {endpoint: 0}
-        """Requests that the server answered with outputs."""
+        """Number of requests that the server answered with outputs."""
         self._library, self._messages = library, messages
         self._endpoint, self._security = endpoint, security
         self._respond, self._expects = respond, expects
@@ -137,9 +135,9 @@ class OfficialSystem(TaskSystem):
         self._max_message_bytes = max_message_bytes
         self._headers = dict(security.headers)
         if len(self._headers) < len(security.headers):
-            raise ServerError("--client tritonclient: a --header is named twice, and this client sends each name once")
+            raise ServerError("--client tritonclient: this client sends each --header name once, but one appears twice")
         if not endpoint.is_grpc:
-            self._headers["accept-encoding"] = "identity"  # it would ask for gzip, and the server would spend its time
+            self._headers["accept-encoding"] = "identity"  # by default aiohttp asks for gzip, which costs server time
         self._client: Any = None
 
     async def open(self, answers: Answers) -> None:
@@ -151,10 +149,10 @@ class OfficialSystem(TaskSystem):
             self._messages.module, self._endpoint, self._security, self._connections, self._max_message_bytes
         )
         try:
-            async with asyncio.timeout(SETTLE_PATIENCE_S):  # all connections are made before the clock runs
+            async with asyncio.timeout(SETTLE_PATIENCE_S):  # opens all connections before the clock runs
                 await asyncio.gather(*(self._client.is_server_live(self._headers) for _ in range(self._connections)))
-        except Exception as error:  # the library's own errors, aiohttp's and the time-out
-            reason = "says nothing" if isinstance(error, TimeoutError) else one_line(str(error))
+        except Exception as error:  # the library's errors, aiohttp's and the time-out
+            reason = "sends nothing" if isinstance(error, TimeoutError) else one_line(str(error))
             raise ServerError(f"{self._endpoint}: {reason}; does this port speak the URL's protocol?") from None
 
     async def respond(self, first: int, last: int) -> Responses | None:
@@ -186,16 +184,16 @@ class OfficialSystem(TaskSystem):
 
 
 def _client(module: Any, endpoint: Endpoint, security: Security, connections: int, max_message_bytes: int) -> Any:
-    """One of the library's clients; neither connects yet."""
+    """Make one of the library's clients; it does not connect yet."""
     if not endpoint.is_grpc:
         return module.InferenceServerClient(
             endpoint.authority,
             conn_limit=connections,
-            conn_timeout=None,  # its own bound would fail requests after a minute
+            conn_timeout=None,  # the default would fail requests after a minute
             ssl=endpoint.tls,
             ssl_context=security.context(endpoint),
         )
-    # gRPC brings a list of certificates of its own: where the user names none, the system's are meant.
+    # gRPC trusts a bundled list of certificates by default; we trust the system's unless the user names others.
     trusted = security.ca or ssl.get_default_verify_paths().cafile
     return module.InferenceServerClient(
         endpoint.authority,

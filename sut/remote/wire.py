@@ -1,7 +1,7 @@
-"""One connection: the thin protocol between a socket and the protocol logic.
+"""One connection: a thin asyncio protocol between a socket and the protocol logic.
 
-Knows sockets, TLS and the event loop; must not know what travels.  What is due is written to the socket in the call
-that makes it due, not when the loop next turns: a send that waits there would be lateness that nobody sees.
+Handles sockets, TLS and the event loop; does not depend on the messages.  A send writes to the socket at once, not when
+the loop next turns: waiting there would be lateness that no measurement shows.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from drumfire.sut.remote.endpoint import Endpoint, Security
 
 CONNECT_PATIENCE_S = 10.0
 _KEEPALIVE_S = 10
-"""After so long without traffic the kernel asks whether the peer is still there."""
+"""After this time without traffic the kernel probes the peer (TCP_KEEPIDLE and TCP_KEEPINTVL)."""
 _SILENT_PEER_S = 30
-"""A peer whose kernel acknowledges nothing for so long is gone.  One that merely computes is not."""
+"""The connection fails if the peer's kernel acknowledges nothing for this time (TCP_USER_TIMEOUT)."""
 _MOST_PIECES = 1000
-"""Below the kernel's limit of 1024 for one sendmsg."""
+"""Below Linux's limit of 1024 pieces for one sendmsg (IOV_MAX)."""
 _SMALL = 65_536
-"""Pieces that are together below this are copied into one."""
+"""Pieces of at most this many bytes together are copied into one before sending."""
 
 
 class Logic(Protocol):
-    """What a wire carries bytes for: see ``exchange.Channel``."""
+    """The protocol logic that a wire carries bytes for: see ``exchange.Channel``."""
 
     @property
     def out(self) -> list[bytes | memoryview]: ...
@@ -42,25 +42,25 @@ class Logic(Protocol):
 
 
 class Wire(asyncio.Protocol):
-    """``deliver`` gets what the logic makes of each read, an empty list when more may be written."""
+    """Calls ``deliver`` with the logic's events after each read, and with an empty list when more may be written."""
 
     def __init__(self, logic: Logic, deliver: Callable[[Sequence[Any]], None]) -> None:
         self.closed = False
         self.full = False
-        """More waits to be written than should: send nothing new."""
+        """The write buffer is above its high-water mark: send nothing new."""
         self._logic, self._deliver = logic, deliver
         self._transport: asyncio.Transport
         self._socket: socket.socket | None = None
         self._backlog = False
         self.why: str | None = None
-        """Why the connection has ended."""
+        """Why the connection ended; None while it is open."""
 
     def write_directly(self, to: socket.socket) -> None:
-        """The socket under the transport: plain connections write to it without the loop's help."""
+        """Let plain connections write to ``to``, the transport's socket, without the transport."""
         self._socket = to
 
     def flush(self) -> None:
-        """Write what the logic has put out."""
+        """Write the logic's output."""
         out = self._logic.out
         if not out:
             return
@@ -91,17 +91,17 @@ class Wire(asyncio.Protocol):
         except BlockingIOError:
             self._leave(pieces)
         except OSError:
-            pass  # the loop will tell that the connection is lost
+            pass  # the loop will call connection_lost
 
     def abort(self, reason: str) -> None:
-        """End the connection at once; what was under way fails for this reason."""
+        """End the connection at once; requests under way fail with this reason."""
         self.why = self.why or reason
         self.closed = True
         self._transport.abort()
-        self._deliver([])  # at once: what is sent before the loop tells of the end would be lost
+        self._deliver([])  # at once: a request sent before connection_lost would be lost
 
     async def close(self) -> None:
-        """End the connection in order.  Nothing is delivered any more: nobody waits for it."""
+        """Close the connection in order, without delivering further events."""
         self._deliver = _ignore
         self.why = self.why or "the connection was closed"
         if not self.closed:
@@ -111,7 +111,7 @@ class Wire(asyncio.Protocol):
     # What the loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's do not inherit from asyncio.Transport
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -148,7 +148,7 @@ class Wire(asyncio.Protocol):
         self._deliver([])
 
     def _leave(self, pieces: list[bytes | memoryview]) -> None:
-        """The loop writes the rest when the socket takes it."""
+        """Leave the rest to the loop, which writes it when the socket has room."""
         self._backlog = True
         self._transport.writelines(pieces)
 
@@ -158,7 +158,7 @@ def _ignore(_: Sequence[Any]) -> None:
 
 
 def _after(pieces: list[bytes | memoryview], sent: int) -> list[bytes | memoryview]:
-    """What is left of the pieces when the first ``sent`` bytes are gone."""
+    """The pieces without their first ``sent`` bytes."""
     for position, piece in enumerate(pieces):
         if sent < len(piece):
             return [memoryview(piece)[sent:], *pieces[position + 1 :]]
@@ -169,23 +169,23 @@ def _after(pieces: list[bytes | memoryview], sent: int) -> list[bytes | memoryvi
 async def connect(
     endpoint: Endpoint, security: Security, logic: Logic, deliver: Callable[[Sequence[Any]], None]
 ) -> Wire:
-    """Connect, and write what the logic says first.  Raises ``ServerError``, naming the mend."""
+    """Connect, and write the logic's first output.  Raises ``ServerError``, which names the fix."""
     loop = asyncio.get_running_loop()
     context = security.context(endpoint)
     missing = f"no connection to {endpoint} within {CONNECT_PATIENCE_S:g} s: is the address right?"
     try:
         async with asyncio.timeout(CONNECT_PATIENCE_S):
-            found = await _socket(endpoint)
+            connected = await _socket(endpoint)
             missing = f"no TLS connection to {endpoint} within {CONNECT_PATIENCE_S:g} s: does this port speak TLS?"
             try:
                 _, wire = await loop.create_connection(
                     lambda: Wire(logic, deliver),
-                    sock=found,
+                    sock=connected,
                     ssl=context,
                     server_hostname=endpoint.host if context is not None else None,
                 )
             except BaseException:
-                found.close()
+                connected.close()
                 raise
     except TimeoutError:
         raise ServerError(missing) from None
@@ -202,7 +202,7 @@ async def connect(
         raise ServerError(f"no connection to {endpoint}: {what.lower()}; is the server running there?") from None
     tls = wire._transport.get_extra_info("ssl_object")
     if tls is None:
-        wire.write_directly(found)
+        wire.write_directly(connected)
     elif endpoint.is_grpc and tls.selected_alpn_protocol() != "h2":
         wire.abort("not HTTP/2")
         raise ServerError(f"{endpoint} does not offer HTTP/2 over TLS: is this its gRPC port?")
@@ -211,25 +211,25 @@ async def connect(
 
 
 async def _socket(endpoint: Endpoint) -> socket.socket:
-    """A connected socket, to the first of the host's addresses that answers."""
+    """Connect a socket to the first of the host's addresses that answers."""
     loop = asyncio.get_running_loop()
     error: OSError = OSError("no address")
     for family, kind, number, _, address in await loop.getaddrinfo(
         endpoint.host, endpoint.port, type=socket.SOCK_STREAM
     ):
-        found = socket.socket(family, kind, number)
-        found.setblocking(False)
+        connected = socket.socket(family, kind, number)
+        connected.setblocking(False)
         try:
-            await loop.sock_connect(found, address)
+            await loop.sock_connect(connected, address)
         except OSError as failed:
-            found.close()
+            connected.close()
             error = failed
             continue
         except BaseException:
-            found.close()
+            connected.close()
             raise
-        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in (
             ("TCP_KEEPIDLE", _KEEPALIVE_S),
             ("TCP_KEEPINTVL", _KEEPALIVE_S),
@@ -237,6 +237,6 @@ async def _socket(endpoint: Endpoint) -> socket.socket:
         ):
             if hasattr(socket, name):
                 with contextlib.suppress(OSError):
-                    found.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-        return found
+                    connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        return connected
     raise error

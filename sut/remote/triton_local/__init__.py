@@ -1,1 +1,1 @@
-"""A real Triton server on this machine, for tests and first tries."""
+"""A real Triton server on this machine, for tests and first trials."""

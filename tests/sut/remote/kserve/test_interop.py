@@ -38,7 +38,7 @@ from drumfire.sut.remote.endpoint import Security, parse_url
 from drumfire.sut.remote.kserve.client import Client, Unsupported
 from drumfire.sut.remote.kserve.samples import RemoteLibrary
 from drumfire.sut.remote.triton_local.server import LocalTriton
-from drumfire.sut.remote.tritonclient import OfficialMessages, OfficialSystem
+from drumfire.sut.remote.tritonclient import TritonclientMessages, TritonclientSystem
 from tests.support.real_server import REAL_TRITON, RealServer, ServeProcess
 
 grpc_client = pytest.importorskip("tritonclient.grpc.aio", exc_type=Exception)
@@ -205,7 +205,7 @@ def test_requests_and_replies_of_all_datatypes(datatype: str, protocol: str) -> 
     """Contents go into tritonclient's objects and come out of them bit by bit."""
     spec = TensorSpec("x", datatype, (3, 2))
     echo = ModelInterface("echo", "", "", (spec,), (spec,), 8)
-    messages = OfficialMessages(echo, protocol)
+    messages = TritonclientMessages(echo, protocol)
     sample = generated(echo, kind="random", count=1).sample(0)[0]
     (sent,) = messages.request([Part((1, 3, 2), sample.data)])
     if protocol == "grpc":
@@ -307,12 +307,12 @@ def used(server: RealServer, model: str) -> None:
 def failure(url: str, interface: ModelInterface, *, headers: Sequence[tuple[str, str]] = (), **options: Any) -> str:
     """Why all rows of a run through tritonclient failed."""
     endpoint = parse_url(url)
-    messages = OfficialMessages(interface, "grpc" if endpoint.is_grpc else "http")
+    messages = TritonclientMessages(interface, "grpc" if endpoint.is_grpc else "http")
     data = generated(interface, kind="random")
     library = RemoteLibrary(data, interface, messages, total_count=8, performance_count=8)
     settings = TestSettings(scenario=Scenario.Offline, min_duration_ms=10, offline_expected_qps=10000)
     options = {"respond": lambda outputs: outputs[0], **options}
-    system = OfficialSystem("official", library, messages, endpoint, Security(headers=headers), **options)
+    system = TritonclientSystem("official", library, messages, endpoint, Security(headers=headers), **options)
     test = Test(system, library, settings)
     run_on_fast_loop(test.run())
     assert (test.record.status[: test.record.issued_rows] == Status.FAILED).all()
