@@ -44,8 +44,8 @@ from drumfire.sut.remote.kserve import memory as shared_memory
 from drumfire.sut.remote.kserve.client import Client
 from drumfire.sut.remote.kserve.discovery import Description, describe
 from drumfire.sut.remote.kserve.memory import SharedMemory
-from drumfire.sut.remote.kserve.samples import RemoteLibrary
 from drumfire.sut.remote.kserve.memory_system import SharedLibrary, SharedMemorySystem, infer_once
+from drumfire.sut.remote.kserve.samples import RemoteLibrary
 from drumfire.sut.remote.kserve.statistics import ServerWatch
 from drumfire.sut.remote.kserve.system import RemoteSystem
 from drumfire.sut.remote.kserve.watch import WatchedSystem

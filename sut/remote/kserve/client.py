@@ -1,7 +1,6 @@
-"""Asking a server things beside inference, on a connection of its own: is it there, what does the model take, how has
-it done.
+"""A client for a server's operations besides inference, such as metadata, statistics and shared memory.
 
-Knows operations and one connection; must not know the load generator.
+Uses one connection, separate from those of a run.  Does not depend on the load generator.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from drumfire.sut.remote.wire import Wire, connect
 
 ANSWER_PATIENCE_S = 20.0
 SETTLE_PATIENCE_S = 5.0
-"""How long a server that must speak first may be silent."""
+"""How long a gRPC server may take to send its first frame, which it must send unasked."""
 _ABSENT = (404, 405, 501)
 
 
 class Unsupported(ServerError):
-    """The server does not know the operation."""
+    """The server does not offer the operation."""
 
 
 class Client:
-    """One server, asked one thing at a time.  Use ``async with``; connecting raises ``ServerError``."""
+    """Calls one server, one operation at a time.  Use ``async with``; connecting raises ``ServerError``."""
 
     def __init__(self, endpoint: Endpoint, security: Security | None = None) -> None:
         self.endpoint = endpoint
@@ -55,7 +54,7 @@ class Client:
             await self._wire.close()
 
     async def ask(self, operation: Operation, **arguments: str | int | bytes) -> dict[str, Any]:
-        """The answer.  Raises ``Unsupported`` where an optional operation is not there, else ``ServerError``."""
+        """Return the answer.  Raises ``Unsupported`` if the server lacks an optional one, else ``ServerError``."""
         async with self._turn:
             if self._wire is None or self._wire.closed or self._logic.draining:
                 await self._connect()
@@ -89,10 +88,10 @@ class Client:
             self._logic = HttpExchange(lambda response: response)
         self._wire = await connect(endpoint, self._security, self._logic, self._deliver)
         until = time.monotonic() + SETTLE_PATIENCE_S
-        while not self._logic.free and not self._wire.closed:  # a gRPC server speaks first
+        while not self._logic.free and not self._wire.closed:  # a gRPC server sends first
             if time.monotonic() > until:
                 self._wire.abort("nothing came")
-                raise ServerError(f"{endpoint} says nothing: does this port speak the URL's protocol?")
+                raise ServerError(f"{endpoint} sends nothing: does this port speak the URL's protocol?")
             await asyncio.sleep(0.001)
         if self._wire.closed:
             raise ServerError(f"{endpoint}: {self._wire.why}; does this port speak the URL's protocol?")
@@ -124,4 +123,4 @@ class Client:
         try:
             return operation.from_body(bytes(response.body))
         except ValueError as error:
-            raise ServerError(f"{self.endpoint}: {operation.method} was answered with no JSON: {error}") from None
+            raise ServerError(f"{self.endpoint}: the answer to {operation.method} is not JSON: {error}") from None

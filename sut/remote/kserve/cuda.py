@@ -1,7 +1,7 @@
-"""Memory of an NVIDIA GPU that servers on the same host can open: as much of the CUDA runtime as that takes.
+"""GPU memory that servers on the same host can open, through the few functions of the CUDA runtime that this needs.
 
-Knows libcudart by ctypes; must not know what the memory is for.  It was written from the documentation of the CUDA
-Runtime API, and has never run on a GPU of ours.
+Calls libcudart by ctypes.  Does not depend on the use of the memory.  Written from the documentation of the CUDA
+Runtime API, and not yet tried on a real GPU.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class _Handle(ctypes.Structure):
 
 
 class CudaDriver:
-    """The CUDA runtime on GPU 0.  Raises ``ServerError`` where there is none."""
+    """The CUDA runtime on GPU 0.  Raises ``ServerError`` if there is no runtime or no GPU."""
 
     def __init__(self) -> None:
         for name in (ctypes.util.find_library("cudart"), "libcudart.so", "libcudart.so.13", "libcudart.so.12"):
@@ -38,14 +38,14 @@ class CudaDriver:
         else:
             raise ServerError(
                 "--shared-memory cuda: the CUDA runtime (libcudart) is not found: put it on LD_LIBRARY_PATH, "
-                "or take --shared-memory system"
+                "or use --shared-memory system"
             )
         self._library.cudaGetErrorString.restype = ctypes.c_char_p
         count = ctypes.c_int(0)
         status = self._library.cudaGetDeviceCount(ctypes.byref(count))
         if status or not count.value:
             why = f" ({self._text(status)})" if status else ""
-            raise ServerError(f"--shared-memory cuda: no NVIDIA GPU is found{why}: take --shared-memory system")
+            raise ServerError(f"--shared-memory cuda: no NVIDIA GPU is found{why}: use --shared-memory system")
         self.call("cudaSetDevice", ctypes.c_int(_DEVICE))
 
     def call(self, name: str, *arguments: Any) -> None:
@@ -60,7 +60,7 @@ class CudaDriver:
 
 
 class CudaSpace:
-    """A ``memory.Space`` on the GPU, all of it taken at once.  Raises ``ServerError``."""
+    """A ``memory.Space`` of ``size`` bytes on the GPU, allocated at once.  Raises ``ServerError``."""
 
     def __init__(self, size: int) -> None:
         self._driver, self._size = CudaDriver(), size
@@ -73,19 +73,19 @@ class CudaSpace:
         return {"raw_handle": bytes(handle), "device_id": _DEVICE, "byte_size": self._size}
 
     def hold(self, first: int, last: int) -> None:
-        pass  # it is all there
+        pass  # all of it is allocated
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         self._copy(self._at(offset), ctypes.c_char_p(bytes(data)), len(data), _TO_DEVICE)
 
     def read(self, offset: int, size: int) -> memoryview:
-        """A copy: the GPU's memory can not be looked at from here."""
+        """A copy, as the CPU cannot address the GPU's memory."""
         contents = ctypes.create_string_buffer(max(size, 1))
         self._copy(contents, self._at(offset), size, _TO_HOST)
         return memoryview(contents).cast("B")[:size]
 
     def hide(self) -> None:
-        pass  # only who was told its handle finds it
+        pass  # only a process that has the handle can open it
 
     def close(self) -> None:
         self._driver.call("cudaFree", self._start)

@@ -1,6 +1,6 @@
-"""What a model on a server takes and gives, and how the server runs it, from its metadata and configuration.
+"""Describes a model on a server: its inputs and outputs, and how the server runs it.
 
-Knows the answers of the metadata calls; must not know how they came.
+Reads the answers of the metadata and configuration calls; does not depend on their transport.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Description:
     server: str
     """Name and version of the server."""
     configuration: Mapping[str, Any] | None
-    """Triton's model configuration; None where the server tells none."""
+    """Triton's model configuration; None if the server does not offer it."""
 
     @property
     def dynamic_batching(self) -> bool | None:
-        """None where the server does not tell."""
+        """Whether the server forms batches; None if it does not offer the configuration."""
         return None if self.configuration is None else self.configuration.get("dynamic_batching") is not None
 
     @property
@@ -36,7 +36,7 @@ class Description:
 
 
 async def describe(client: Client, model: str, version: str = "") -> Description:
-    """Ask the server.  Raises ``ServerError``: no such model, or one that can not be benchmarked."""
+    """Ask the server about the model.  Raises ``ServerError`` if it has no such model or we cannot benchmark it."""
     names = {"name": model} | ({"version": version} if version else {})
     about = await client.ask(SERVER_METADATA)
     metadata = await client.ask(MODEL_METADATA, **names)
@@ -46,13 +46,13 @@ async def describe(client: Client, model: str, version: str = "") -> Description
         configuration = None
     if configuration is not None and (configuration.get("model_transaction_policy") or {}).get("decoupled"):
         raise ServerError(
-            f"model {model!r} is decoupled (any number of replies to a request): it can not be benchmarked"
+            f"model {model!r} is decoupled (any number of replies to a request), which cannot be benchmarked"
         )
     try:
         interface = _interface(metadata, configuration, model, version)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         text = str(error) if isinstance(error, TensorError) else f"{type(error).__name__}: {error}"
-        raise ServerError(f"{client.endpoint}: the metadata of {model!r} can not be used: {text}") from None
+        raise ServerError(f"{client.endpoint}: the metadata of {model!r} is not usable: {text}") from None
     return Description(interface, f"{about.get('name', '')} {about.get('version', '')}".strip(), configuration)
 
 
@@ -65,13 +65,13 @@ def _interface(
     if configuration is not None:
         max_batch_size = int(configuration.get("max_batch_size") or 0)
     else:
-        # Without a configuration only the shapes tell: where all first dimensions are open, that is the batch.
-        shapes = [_shape(one) for one in (*inputs, *outputs)]
+        # Without a configuration, infer it from the shapes: if all first dimensions are open, they are the batch.
+        shapes = [_shape(tensor) for tensor in (*inputs, *outputs)]
         max_batch_size = 1 << 16 if all(shape[:1] == (-1,) and len(shape) > 1 for shape in shapes) else 0
     skipped = 1 if max_batch_size else 0
 
     def specs(described: Any) -> tuple[TensorSpec, ...]:
-        return tuple(TensorSpec(str(one["name"]), str(one["datatype"]), _shape(one)[skipped:]) for one in described)
+        return tuple(TensorSpec(str(each["name"]), str(each["datatype"]), _shape(each)[skipped:]) for each in described)
 
     return ModelInterface(
         model, version, str(metadata.get("platform", "")), specs(inputs), specs(outputs), max_batch_size

@@ -1,7 +1,7 @@
-"""Memory that this process and the servers of a run share: one region for inputs, one of slots for outputs.
+"""Memory that this process shares with the servers of a run: a region for inputs, and one of slots for outputs.
 
-Knows regions, how servers are told of them and how they are told to let go; must not know rows or connections.
-``memory_guardian`` does the telling where this process can not any more.
+Makes the regions, registers them with the servers and unregisters them; ``memory_guardian`` unregisters them if this
+process no longer can.  Does not depend on rows or on a run's connections.
 """
 
 from __future__ import annotations
@@ -38,39 +38,39 @@ from drumfire.sut.remote.kserve.cuda import CudaDriver, CudaSpace
 FOLDER = Path("/dev/shm")
 """Where Linux keeps POSIX shared memory."""
 SPARE_SLOTS = 64
-"""How many slots of abandoned requests can be replaced."""
+"""Number of slots that can replace those of abandoned requests."""
 UNREGISTER_S = 3.0
-"""How long servers may take to let go of our regions before the guardian is left to it."""
+"""How long servers may take to release our regions before we leave that to the guardian."""
 _AGAIN_S = 0.05
 _ALIGNMENT = 64
 
 
 class SharedMemoryError(ServerError):
-    """Memory can not be shared with the servers.  The text is one line and names the mend."""
+    """Memory cannot be shared with the servers.  The text is one line and names the fix."""
 
 
 class Space(Protocol):
-    """A stretch of memory that servers can open as well."""
+    """A block of memory that servers can also open."""
 
     def registration(self) -> Mapping[str, str | int | bytes]:
-        """What servers are told of it, beside a name."""
+        """The arguments that register it with a server, besides the name."""
 
     def hold(self, first: int, last: int) -> None:
-        """Make sure that there is memory behind bytes [first, last).  Raises ``SharedMemoryError``."""
+        """Allocate memory for bytes [first, last).  Raises ``SharedMemoryError``."""
 
     def write(self, offset: int, data: bytes | memoryview) -> None: ...
 
     def read(self, offset: int, size: int) -> memoryview:
-        """These bytes, as they are until the next request that may write there."""
+        """These bytes, valid until the next request that may write there."""
 
     def hide(self) -> None:
-        """All servers have it: nobody else need find it any more."""
+        """Remove its name, once all servers have opened it."""
 
     def close(self) -> None: ...
 
 
 class _Kind(NamedTuple):
-    """How servers are spoken to about one kind of memory."""
+    """The operations for one kind of memory."""
 
     register: Operation
     unregister: Operation
@@ -83,7 +83,7 @@ _KINDS = {
 
 
 def check(kind: str) -> None:
-    """Raise ``SharedMemoryError`` where this machine has no memory of the kind (``system`` or ``cuda``)."""
+    """Raise ``ServerError`` if this machine has no memory of the kind (``system`` or ``cuda``)."""
     if kind == "cuda":
         CudaDriver()
     elif not FOLDER.is_dir():
@@ -91,12 +91,12 @@ def check(kind: str) -> None:
 
 
 def is_fixed(interface: ModelInterface) -> bool:
-    """Whether all samples have inputs of one size, which the model tells."""
+    """Whether the model fixes the size of every input."""
     return all(spec.datatype != "BYTES" and -1 not in spec.shape for spec in interface.inputs)
 
 
 def input_bytes(inputs: Inputs, interface: ModelInterface, total_count: int, loaded_count: int) -> int:
-    """Room for the inputs of any ``loaded_count`` samples.  Reads all samples where the model leaves sizes open."""
+    """Bytes for the inputs of any ``loaded_count`` samples.  Reads all samples if the model has open sizes."""
     if is_fixed(interface):
         return loaded_count * sum(_aligned(_size(spec.datatype, spec.shape)) for spec in interface.inputs)
     sizes = [sum(_aligned(len(tensor.data)) for tensor in inputs.sample(index)) for index in range(total_count)]
@@ -104,11 +104,11 @@ def input_bytes(inputs: Inputs, interface: ModelInterface, total_count: int, loa
 
 
 def output_bytes(interface: ModelInterface) -> list[int] | None:
-    """The size of each output of one sample; None where an open size decides it.  Raises ``InputError`` for BYTES."""
+    """Bytes of each output of one sample; None if the model has open sizes.  Raises ``InputError`` for BYTES."""
     for spec in interface.outputs:
         if spec.datatype == "BYTES":
             raise InputError(
-                f"output {spec}: no room in shared memory is sure to be enough for it: leave out --shared-memory"
+                f"output {spec} has no largest size to reserve in shared memory: leave out --shared-memory"
             )
     if any(-1 in spec.shape for spec in interface.outputs):
         return None
@@ -116,9 +116,10 @@ def output_bytes(interface: ModelInterface) -> list[int] | None:
 
 
 class SharedMemory:
-    """The regions of a run.  ``open`` before samples are put in; ``close`` whatever ``open`` came to.
+    """The regions of a run.  Call ``open`` before ``put``, and ``close`` even if ``open`` failed.
 
-    ``slots`` requests may be under way, each with room for outputs of ``output_bytes``.
+    It has ``input_bytes`` for inputs, and a slot for the outputs of each request under way.  ``output_bytes``: of each
+    output of one request.
     """
 
     def __init__(
@@ -143,7 +144,7 @@ class SharedMemory:
         self._filled = 0
 
     async def open(self) -> None:
-        """Make the regions and have every server open them.  Raises ``SharedMemoryError``."""
+        """Make the regions and register them with every server.  Raises ``ServerError``."""
         self._name = f"drumfire-{os.getpid()}-{secrets.token_hex(6)}"
         held = self.slots * self._slot_bytes
         if self._kind == "system":
@@ -156,11 +157,11 @@ class SharedMemory:
             self._spaces.append(CudaSpace(size) if self._kind == "cuda" else PosixSpace(name, size))
         self._spaces[0].hold(0, self._input_bytes)
         self._spaces[1].hold(0, held)
-        told = await asyncio.gather(*map(self._register, self._endpoints), return_exceptions=True)
-        for error in told:  # when none is still being told
+        results = await asyncio.gather(*map(self._register, self._endpoints), return_exceptions=True)
+        for error in results:  # only now, when no registration is under way any more
             if isinstance(error, BaseException):
                 raise error
-        # From here on nothing can be left behind under these names, whatever becomes of us and of the guardian.
+        # From here on the names are gone, so nothing stays in /dev/shm even if we and the guardian are killed.
         for space in self._spaces:
             space.hide()
 
@@ -181,24 +182,24 @@ class SharedMemory:
                 guardian.kill()
                 guardian.wait()
             assert guardian.stdin is not None
-            guardian.stdin.close()  # where a server did not answer, the guardian goes on, and nobody waits for it
+            guardian.stdin.close()  # if a server did not answer, the guardian goes on, and we do not wait for it
 
     # Inputs.
 
     def forget(self) -> None:
-        """What was put in may be written over."""
+        """Allow ``put`` to overwrite all inputs."""
         self._filled = 0
 
     def put(self, parts: Sequence[Part]) -> list[Part]:
-        """Copy inputs into the region: the same parts with where they lie.  Raises ``InputError`` when it is full."""
+        """Copy inputs into the region; returns the parts with their places.  Raises ``InputError`` if it is full."""
         placed = []
         for part in parts:
             assert not isinstance(part.data, Region)
             offset, size = self._filled, len(part.data)
             if offset + size > self._input_bytes:
                 raise InputError(
-                    f"the loaded samples need more than the {self._input_bytes} bytes of shared memory that were made "
-                    "for them: give --performance-sample-count the number that is loaded"
+                    f"the loaded samples need more than the {self._input_bytes} bytes of shared memory reserved for "
+                    "them: set --performance-sample-count to the number of samples that are loaded"
                 )
             self._spaces[0].write(offset, part.data)
             placed.append(Part(part.shape, Region(self._names[0], offset, size)))
@@ -208,14 +209,14 @@ class SharedMemory:
     # Outputs.
 
     def regions(self, slot: int) -> list[Region]:
-        """Where the outputs of a request in this slot go."""
+        """The places of the outputs of a request with this slot."""
         return [
             Region(self._names[1], slot * self._slot_bytes + offset, size)
             for offset, size in zip(self._offsets, self._output_bytes, strict=True)
         ]
 
     def add_slot(self, slot: int) -> bool:
-        """Whether there is memory for one slot more, ``slots`` and above."""
+        """Allocate spare slot ``slot`` (numbered from ``slots`` on); returns whether there is memory for it."""
         if slot >= self.slots + SPARE_SLOTS:
             return False
         try:
@@ -225,15 +226,15 @@ class SharedMemory:
         return True
 
     def outputs(self, slot: int, forms: Outputs) -> Outputs:
-        """What a server has written, as views of the memory.  Raises ``ValueError`` for what the slot can not hold."""
-        found = []
+        """A server's outputs in the slot, as views of the memory.  Raises ``ValueError`` if one exceeds its region."""
+        arrays = []
         for form, region in zip(forms, self.regions(slot), strict=True):
             if form.nbytes > region.size:
-                raise ValueError(f"an output of {form.nbytes} bytes in shared memory with room for {region.size}")
+                raise ValueError(f"an output has {form.nbytes} bytes, but shared memory has room for {region.size}")
             contents = self._spaces[1].read(region.offset, form.nbytes)
             array: npt.NDArray[Any] = np.frombuffer(contents, form.dtype).reshape(form.shape)
-            found.append(array)
-        return found
+            arrays.append(array)
+        return arrays
 
     # Servers.
 
@@ -247,24 +248,24 @@ class SharedMemory:
                 try:
                     await client.ask(_KINDS[self._kind].register, name=name, **space.registration())
                 except Unsupported:
-                    raise SharedMemoryError(f"{endpoint} knows no shared memory: leave out --shared-memory") from None
+                    raise SharedMemoryError(f"{endpoint} has no shared memory: leave out --shared-memory") from None
                 except ServerError as error:
-                    if "already" in str(error):  # nobody else has this name: the server has two addresses in the run
+                    if "already" in str(error):  # our name is unique, so this server has two addresses in the run
                         continue
                     raise SharedMemoryError(
-                        f"--shared-memory {self._kind} needs a server on this host that sees its memory, as the same "
-                        f"user and with --ipc=host if in a container: {error}"
+                        f"--shared-memory {self._kind} needs a server on this host that can open its memory: the same "
+                        f"user, and --ipc=host in a container: {error}"
                     ) from None
 
     def _guard(self) -> subprocess.Popen[bytes]:
-        """A process that waits for our end."""
+        """Start the guardian, which waits for our end."""
         guardian = subprocess.Popen(
             [sys.executable, "-m", "drumfire.sut.remote.kserve.memory_guardian"],
             cwd=ROOT,
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,  # whoever reads what we print does not wait for the guardian
+            stdout=subprocess.DEVNULL,  # a pipe from our output must not stay open as long as the guardian
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is not for it
+            start_new_session=True,  # keeps Ctrl-C from it
         )
         security = self._security
         paths = {"ca": security.ca, "certificate": security.certificate, "key": security.key}
@@ -284,34 +285,34 @@ class SharedMemory:
 async def unregister(
     kind: str, names: Sequence[str], endpoints: Sequence[Endpoint], security: Security, within_s: float
 ) -> bool:
-    """Have servers let go of regions; whether all have said so."""
+    """Make servers release regions; returns whether all confirmed it in time."""
 
-    async def ask(endpoint: Endpoint) -> None:
+    async def release(endpoint: Endpoint) -> None:
         async with Client(endpoint, security) as client:
             for name in names:
-                await _let_go(client, _KINDS[kind].unregister, name)
+                await _release(client, _KINDS[kind].unregister, name)
 
     try:
         async with asyncio.timeout(within_s):
-            answers = await asyncio.gather(*map(ask, endpoints), return_exceptions=True)
+            answers = await asyncio.gather(*map(release, endpoints), return_exceptions=True)
     except TimeoutError:
         return False
     return not any(isinstance(answer, BaseException) for answer in answers)
 
 
-async def _let_go(client: Client, operation: Operation, name: str) -> None:
+async def _release(client: Client, operation: Operation, name: str) -> None:
     while True:
         try:
             await client.ask(operation, name=name)
             return
         except ServerError as error:
-            if "in use" not in str(error):  # by requests that nobody waits for any more
+            if "in use" not in str(error):  # by abandoned requests
                 raise
         await asyncio.sleep(_AGAIN_S)
 
 
 def finish(task: Mapping[str, Any], within_s: float) -> None:
-    """What the guardian does of a task that was left: unlink, then tell the servers."""
+    """The guardian's work: unlink the regions, then unregister them with the servers."""
     for name in task["names"]:
         (FOLDER / name).unlink(missing_ok=True)
     security = Security(
@@ -322,7 +323,7 @@ def finish(task: Mapping[str, Any], within_s: float) -> None:
 
 
 class PosixSpace:
-    """A ``Space`` of POSIX shared memory.  It takes memory only as it is held; Linux."""
+    """A ``Space`` of ``size`` bytes of Linux's POSIX shared memory, which takes memory only for what is held."""
 
     def __init__(self, name: str, size: int) -> None:
         self._path, self._size = FOLDER / name, size
@@ -336,21 +337,21 @@ class PosixSpace:
                 os.close(self._descriptor)
                 self.hide()
             raise SharedMemoryError(
-                f"no shared memory can be made in {FOLDER} ({error.strerror}): leave out --shared-memory"
+                f"cannot make shared memory in {FOLDER} ({error.strerror}): leave out --shared-memory"
             ) from None
 
     def registration(self) -> Mapping[str, str | int | bytes]:
         return {"key": f"/{self._path.name}", "offset": 0, "byte_size": self._size}
 
     def hold(self, first: int, last: int) -> None:
-        # Without this, the first write beyond what there is would end the writer, server or us, by SIGBUS.
+        # Without this, a write when memory is exhausted would kill the writer, the server or us, by SIGBUS.
         try:
             if last > first:
                 os.posix_fallocate(self._descriptor, first, last - first)
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 _check_room(last - first)
-            raise SharedMemoryError(f"no shared memory can be had in {FOLDER}: {error.strerror}") from None
+            raise SharedMemoryError(f"cannot allocate shared memory in {FOLDER}: {error.strerror}") from None
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         self._map[offset : offset + len(data)] = data
@@ -363,14 +364,14 @@ class PosixSpace:
 
     def close(self) -> None:
         os.close(self._descriptor)
-        with contextlib.suppress(BufferError):  # outputs that are still looked at: it ends with them
+        with contextlib.suppress(BufferError):  # outputs still view the map: it is freed with them
             self._map.close()
 
 
 def _check_room(needed: int) -> None:
-    """Raise ``SharedMemoryError`` unless so many bytes can be had."""
-    found = os.statvfs(FOLDER)
-    room = found.f_bavail * found.f_frsize
+    """Raise ``SharedMemoryError`` unless ``needed`` bytes are available."""
+    status = os.statvfs(FOLDER)
+    room = status.f_bavail * status.f_frsize
     available = available_memory_bytes()
     if needed <= room and (available is None or needed <= available):
         return
@@ -378,7 +379,7 @@ def _check_room(needed: int) -> None:
     if needed <= room:
         limit = f"this machine has {(available or 0) / 1e6:.1f} MB of memory available"
     raise SharedMemoryError(
-        f"shared memory of {needed / 1e6:.1f} MB is needed and {limit}: lower --performance-sample-count or "
+        f"the run needs {needed / 1e6:.1f} MB of shared memory, but {limit}: lower --performance-sample-count or "
         "--concurrency"
     )
 
@@ -388,7 +389,7 @@ def _size(datatype: str, shape: Sequence[int]) -> int:
 
 
 def _aligned(size: int) -> int:
-    """Tensors begin at a cache line, and none has no place at all."""
+    """Bytes of a tensor's place: it begins at a cache line, and an empty tensor has a place too."""
     return -(-max(size, 1) // _ALIGNMENT) * _ALIGNMENT
 
 

@@ -1,6 +1,6 @@
-"""A remote system whose requests carry no tensors: inputs and outputs lie in memory that it shares with the servers.
+"""A remote system whose requests carry no tensors: inputs and outputs lie in memory shared with the servers.
 
-Knows slots and when one is free again; must not know how memory is shared.
+Assigns slots to requests and frees them.  Does not depend on how the memory is shared.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from drumfire.sut.remote.endpoint import Endpoint, Security
 from drumfire.sut.remote.kserve.client import ANSWER_PATIENCE_S
 from drumfire.sut.remote.kserve.memory import SharedMemory
 from drumfire.sut.remote.kserve.samples import RemoteLibrary
-from drumfire.sut.remote.kserve.system import RemoteSystem, Respond, _Link
+from drumfire.sut.remote.kserve.system import Link, RemoteSystem, Respond
 from drumfire.sut.remote.wire import connect
 
 _BURST = 2048
-"""Requests that should be sent without a look at what the socket takes: some 300 bytes each."""
+"""Number of requests, of some 300 bytes each, to send before checking that the socket has room."""
 _DEADLINE_SLACK_NS = 1_000_000
-"""Servers are told deadlines in whole milliseconds."""
+"""Requests state their deadlines in whole milliseconds."""
 
 
 class SharedLibrary(RemoteLibrary):
-    """A ``RemoteLibrary`` whose loaded samples lie in ``memory``; ``requests`` are the input sides of requests."""
+    """A ``RemoteLibrary`` whose loaded samples lie in ``memory``; ``requests`` holds the input sides of requests."""
 
     def __init__(
         self,
@@ -59,11 +59,10 @@ class SharedLibrary(RemoteLibrary):
 
 
 class SharedMemorySystem(RemoteSystem):
-    """Each request has a slot for its outputs from when it is sent until its reply has been read.
+    """Gives each request a slot for its outputs, from when it is sent until its reply has been read.
 
-    The slots bound the requests under way.  That of a request which was given up (its deadline passed, its connection
-    was lost) may still be written to by the server, nobody can tell until when: it is never used again, and a spare one
-    takes its place as long as there are any.
+    The slots bound the requests under way.  After an abandoned request (its deadline passed, or its connection was
+    lost) the server may still write to its slot at any time: a spare slot, while there is one, replaces it for good.
     """
 
     def __init__(
@@ -89,9 +88,9 @@ class SharedMemorySystem(RemoteSystem):
         await self._memory.open()
         self._limit, self._slots = self._most, self._memory.slots
         self._sides = [self._output_side(self._memory.regions(slot)) for slot in range(self._slots)]
-        self._free = deque(range(self._slots - 1, -1, -1))  # the last is taken first: it is the warmest
+        self._free = deque(range(self._slots - 1, -1, -1))  # takes the last first: it is warmest in the CPU's cache
         self._slot_of: dict[int, int] = {}
-        """By row, of the requests under way."""
+        """Row -> slot, of the requests under way."""
 
     async def close(self) -> None:
         try:
@@ -116,8 +115,8 @@ class SharedMemorySystem(RemoteSystem):
         self._in_flight += 1
         self._sent_view[first] = time.monotonic_ns() - self._answers.origin_ns
 
-    def _deliver(self, link: _Link, replies: Sequence[tuple[int, Reply]]) -> None:
-        # What is read in here is of no use any more when something is sent again, so slots are free at once.
+    def _deliver(self, link: Link, replies: Sequence[tuple[int, Reply]]) -> None:
+        # A slot is free at once: nothing uses its contents after this call.
         is_plain = True
         for row, reply in replies:
             if reply is None:
@@ -125,16 +124,16 @@ class SharedMemorySystem(RemoteSystem):
             else:
                 is_plain = False
         if not is_plain:
-            replies = [(row, None if reply is None else self._seen(link, row, reply)) for row, reply in replies]
+            replies = [(row, None if reply is None else self._with_outputs(link, row, reply)) for row, reply in replies]
         super()._deliver(link, replies)
         if replies and not self._limit and self._answers.aborted is None:
-            self._give_up("so many requests were given up that no shared memory is left which no server may write to")
+            self._give_up("servers may still write to all of the shared memory: too many requests were abandoned")
 
-    def _seen(self, link: _Link, row: int, reply: Outputs | Failure) -> Outputs | Failure:
-        """A reply with its outputs; its slot is free after that, or never again."""
+    def _with_outputs(self, link: Link, row: int, reply: Outputs | Failure) -> Outputs | Failure:
+        """The reply with its outputs read; frees the slot, or replaces it if the request was abandoned."""
         slot = self._slot_of.pop(row)
         if isinstance(reply, Failure):
-            if reply.unseen or not self._is_given_up(link, row):
+            if reply.unseen or not self._is_abandoned(link, row):
                 self._free.appendleft(slot)
             else:
                 self._replace()
@@ -145,8 +144,8 @@ class SharedMemorySystem(RemoteSystem):
         except ValueError as error:
             return Failure(str(error))
 
-    def _is_given_up(self, link: _Link, row: int) -> bool:
-        """Whether the server may still be at work on a request that failed."""
+    def _is_abandoned(self, link: Link, row: int) -> bool:
+        """Whether the server may still work on a request that failed."""
         if link.wire is None or link.wire.closed:
             return True
         if self._deadline_s is None:
@@ -164,7 +163,7 @@ class SharedMemorySystem(RemoteSystem):
 
 
 def _lasting(respond: Respond) -> Respond:
-    """Responses are kept, and must not change with the memory that they were read from."""
+    """Copy responses, as they must not change with the shared memory that they were read from."""
 
     def copied(outputs: Outputs) -> Responses:
         responses = respond(outputs)
@@ -174,7 +173,7 @@ def _lasting(respond: Respond) -> Respond:
 
 
 async def infer_once(endpoint: Endpoint, security: Security, channel: Channel, request: Any) -> Outputs:
-    """What a server answers to one request.  Raises ``ServerError``."""
+    """Send one request on a connection of its own and return the outputs.  Raises ``ServerError``."""
     answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
     def deliver(replies: Sequence[tuple[int, Reply]]) -> None:
@@ -192,11 +191,11 @@ async def infer_once(endpoint: Endpoint, security: Security, channel: Channel, r
             wire.flush()
             reply = await answered
     except TimeoutError:
-        raise ServerError(f"{endpoint} gave no answer within {ANSWER_PATIENCE_S:g} s") from None
+        raise ServerError(f"{endpoint} did not answer within {ANSWER_PATIENCE_S:g} s") from None
     finally:
         channel.close()
         await wire.close()
     if isinstance(reply, Failure):
-        raise ServerError(f"{endpoint} does not answer: {reply.reason}")
+        raise ServerError(f"{endpoint} failed the request: {reply.reason}")
     assert reply is not None
     return reply

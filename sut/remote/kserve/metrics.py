@@ -1,7 +1,7 @@
-"""A server's Prometheus metrics: its GPUs' use, power and memory, and what waits, sampled while a run goes.
+"""A server's Prometheus metrics: use, power and memory of its GPUs, and pending requests, sampled during a run.
 
-Knows the metrics' names and how they are fetched; must not know the run.  ``Sampler`` works in a process of its own:
-a thread of the measured one would at times keep the interpreter from whoever issues.
+Fetches and reads the metrics.  Does not depend on the run.  ``Sampler`` uses a separate process: a thread would share
+the interpreter with the issue loop, and delay it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from drumfire.sut.kserve.errors import ProtocolError, ServerError, one_line
 from drumfire.sut.kserve.http1.connection import ClientConnection, Response, build_request
 
 PORT = 8002
-"""Triton's own."""
+"""Triton's default."""
 PERIOD_S = 1.0
-"""Triton itself looks at its GPUs every 2 s unless started with another ``--metrics-interval-ms``."""
+"""Triton itself reads its GPUs every 2 s, unless ``--metrics-interval-ms`` changes that."""
 PATIENCE_S = 2.0
 _START_PATIENCE_S = 5.0
 _END_PATIENCE_S = 3.0
@@ -47,48 +47,48 @@ _OF_THE_SERVER = {
 
 
 class MetricsError(ServerError):
-    """There are no metrics, or none that can be read."""
+    """The metrics are missing or unreadable."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the metrics say at one moment; figures that the server does not tell are missing."""
+    """The metrics at one moment; figures that the server does not report are missing."""
 
     gpus: Mapping[str, Mapping[str, float]]
-    """By UUID: utilization (0 to 1), power_w, memory_used_bytes, memory_total_bytes, energy_j (since it started).
-    All of them, whoever uses them."""
+    """By UUID: utilization (0 to 1), power_w, memory_used_bytes, memory_total_bytes, energy_j (since the start).
+    Includes the machine's GPUs that the model does not use."""
     server: Mapping[str, float]
-    """cpu_utilization (0 to 1, of the machine), pending_requests (of the model, waiting to be executed)."""
+    """cpu_utilization (0 to 1, of the machine), pending_requests (of the model, not yet executing)."""
 
 
 def read(text: str, model: str, version: str = "") -> Reading:
-    """What is wanted of the metrics.  Raises ``MetricsError`` for text that is none.
+    """Read the figures from the metrics' text.  Raises ``MetricsError`` if it is not Prometheus' format.
 
-    Requests that wait are those of the model, of all its versions unless one is named.
+    Pending requests are those of the model: of ``version``, or of all versions if that is empty.
     """
-    # Here, because its import takes longer than all the rest of a start, and few processes read metrics.
+    # Imported here, as the import takes longer than the rest of a start, and few processes read metrics.
     from prometheus_client.parser import text_string_to_metric_families
 
     gpus: dict[str, dict[str, float]] = {}
     server: dict[str, float] = {}
     try:
-        for sample in (one for family in text_string_to_metric_families(text) for one in family.samples):
+        for sample in (each for family in text_string_to_metric_families(text) for each in family.samples):
             labels, value = sample.labels, float(sample.value)
             ours = labels.get("model", model) == model and version in ("", labels.get("version", version))
             if not math.isfinite(value) or not ours:
                 continue
-            # The parser gives counters the ending that newer formats ask for.
+            # The parser adds to counters the suffix that newer formats require.
             if (name := _OF_A_GPU.get(sample.name.removesuffix("_total"))) is not None:
                 gpus.setdefault(labels.get("gpu_uuid", ""), {})[name] = value
             elif (name := _OF_THE_SERVER.get(sample.name)) is not None:
                 server[name] = server.get(name, 0.0) + value
     except (ValueError, LookupError) as error:
-        raise MetricsError(f"no Prometheus metrics: {one_line(str(error), 200)}") from None
+        raise MetricsError(f"not Prometheus metrics: {one_line(str(error), 200)}") from None
     return Reading(gpus, server)
 
 
 def tells_of(text: str, model: str) -> bool:
-    """Whether these are the metrics of a server that has the model."""
+    """Whether the metrics come from a server that has the model."""
     quoted = model.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
     return f'model="{quoted}"' in text
 
@@ -98,7 +98,7 @@ def default_url(host: str) -> str:
 
 
 async def fetch(url: str, patience_s: float = PATIENCE_S) -> str:
-    """The metrics' text.  Raises ``MetricsError`` naming the mend, after ``patience_s`` at the latest."""
+    """Fetch the metrics' text within ``patience_s``.  Raises ``MetricsError``, which names the fix."""
     host, port, target = _parse(url)
     try:
         async with asyncio.timeout(patience_s):
@@ -106,9 +106,9 @@ async def fetch(url: str, patience_s: float = PATIENCE_S) -> str:
     except TimeoutError:
         raise MetricsError(f"{url} does not answer within {patience_s:g} s") from None
     except OSError as error:
-        raise MetricsError(f"{url} can not be reached: {error.strerror or error}") from None
-    except ValueError as error:  # a name that is none, or what is no HTTP
-        raise MetricsError(f"{url} can not be read: {error}") from None
+        raise MetricsError(f"cannot reach {url}: {error.strerror or error}") from None
+    except ValueError as error:  # an invalid host name, or an answer that is not HTTP
+        raise MetricsError(f"cannot read {url}: {error}") from None
     if response.status != 200:
         raise MetricsError(f"{url} answers with HTTP {response.status}: is this the server's --metrics-port?")
     return bytes(response.body).decode("utf-8", "replace")
@@ -121,7 +121,7 @@ def _parse(url: str) -> tuple[str, int, str]:
     except ValueError:
         parts, port = urllib.parse.urlsplit(""), 0
     if parts.scheme != "http" or not parts.hostname:
-        raise MetricsError(f"--metrics-url {url}: give http://HOST:{PORT}/metrics")
+        raise MetricsError(f"--metrics-url {url}: use http://HOST:{PORT}/metrics")
     path = parts.path if parts.path not in ("", "/") else "/metrics"
     target = f"{path}?{parts.query}" if parts.query else path
     return parts.hostname, port, urllib.parse.quote(target, safe="/?&=%+:,;@")
@@ -145,7 +145,7 @@ async def _get(host: str, port: int, target: str) -> Response:
 
 
 class Readings:
-    """Readings of a run: of gauges the mean and the highest value, of counters what they rose by."""
+    """Summarizes the readings of a run: mean and maximum of gauges, increase of counters."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -159,7 +159,7 @@ class Readings:
         _enter(self._server, reading.server)
 
     def summary(self) -> dict[str, Any]:
-        """JSON-ready.  Energy is from the first reading to the last, so it misses up to two periods of the server's."""
+        """JSON-ready.  Energy covers the first reading to the last, so it may miss two of the server's periods."""
         gpus = []
         for uuid, figures in sorted(self._gpus.items()):
             energy = figures.get("energy_j", [0.0])
@@ -177,9 +177,9 @@ class Readings:
         return {"samples": self.count, "gpus": gpus, **server}
 
 
-def _enter(found: dict[str, list[float]], figures: Mapping[str, float]) -> None:
+def _enter(series: dict[str, list[float]], figures: Mapping[str, float]) -> None:
     for name, value in figures.items():
-        found.setdefault(name, []).append(value)
+        series.setdefault(name, []).append(value)
 
 
 def _gauge(values: list[float] | None) -> dict[str, float] | None:
@@ -189,43 +189,43 @@ def _gauge(values: list[float] | None) -> dict[str, float] | None:
 class Sampler:
     """Reads the metrics once a second, in another process, from ``start`` to ``end``.
 
-    All but ``end`` block, for some seconds at most: not for an event loop.
+    ``start`` and ``collect`` block for some seconds at most, so do not call them on an event loop.
     """
 
     def __init__(self, url: str, model: str, version: str = "") -> None:
-        self._asked = {"url": url, "model": model, "version": version}
+        self._task = {"url": url, "model": model, "version": version}
         self._process: subprocess.Popen[bytes]
 
     def start(self) -> None:
-        """Returns after the first reading.  Raises ``MetricsError``."""
+        """Start the process; returns after the first reading.  Raises ``MetricsError``."""
         try:
             self._process = module_process.start(
                 "drumfire.sut.remote.kserve.metrics", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
             )
         except OSError as error:
-            raise MetricsError(f"no process to sample the metrics: {error}") from None
+            raise MetricsError(f"cannot start the process that samples the metrics: {error}") from None
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
-            self._process.stdin.write(json.dumps(self._asked).encode() + b"\n")
-        told = self._line(_START_PATIENCE_S)
-        if "error" in told:
+            self._process.stdin.write(json.dumps(self._task).encode() + b"\n")
+        answer = self._line(_START_PATIENCE_S)
+        if "error" in answer:
             self.end()
             self._reap()
-            raise MetricsError(told["error"])
+            raise MetricsError(answer["error"])
 
     def end(self) -> None:
-        """No more readings; does not wait."""
+        """End the readings, without waiting."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
 
     def collect(self) -> dict[str, Any]:
-        """After ``end``: ``Readings.summary``.  Raises ``MetricsError``."""
-        told = self._line(_END_PATIENCE_S)
+        """Return ``Readings.summary``, after ``end``.  Raises ``MetricsError``."""
+        answer = self._line(_END_PATIENCE_S)
         self._reap()
-        if "error" in told:
-            raise MetricsError(told["error"])
-        return told
+        if "error" in answer:
+            raise MetricsError(answer["error"])
+        return answer
 
     def _line(self, patience_s: float) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -233,10 +233,10 @@ class Sampler:
         if wait([self._process.stdout.fileno()], patience_s):
             line = self._process.stdout.readline()
         try:
-            told: dict[str, Any] = json.loads(line)
+            answer: dict[str, Any] = json.loads(line)
         except ValueError:
             return {"error": "the process that samples the metrics does not answer"}
-        return told
+        return answer
 
     def _reap(self) -> None:
         assert self._process.stdout is not None
@@ -249,22 +249,22 @@ class Sampler:
 
 
 def main() -> None:
-    """The sampler's process: what is wanted comes in as a line; the end of that input is the end."""
+    """The sampler's process: its input is one line of JSON, whose end ends the readings; it prints JSON lines."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(OSError):
         os.nice(19)
-    asked = json.loads(sys.stdin.buffer.readline())
+    task = json.loads(sys.stdin.buffer.readline())
     readings, runner = Readings(), asyncio.Runner()
 
-    def look() -> None:
-        readings.add(read(runner.run(fetch(asked["url"])), asked["model"], asked["version"]))
+    def take_reading() -> None:
+        readings.add(read(runner.run(fetch(task["url"])), task["model"], task["version"]))
 
     try:
-        look()
+        take_reading()
         print(json.dumps({"ready": True}), flush=True)
         while not wait([sys.stdin.fileno()], PERIOD_S):
-            with contextlib.suppress(MetricsError):  # a busy server may miss a second
-                look()
+            with contextlib.suppress(MetricsError):  # a busy server may miss a reading
+                take_reading()
     except (MetricsError, ImportError) as error:
         print(json.dumps({"error": str(error)}), flush=True)
     else:

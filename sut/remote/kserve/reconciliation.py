@@ -1,6 +1,6 @@
-"""Whether what the servers say they did agrees with what we saw, and where a request's time went.
+"""Compares the servers' reports with our own counts, and divides a request's time among its stages.
 
-Pure arithmetic; knows the reports of ``statistics`` and the columns of a run; must not know servers.
+Pure arithmetic on the reports of ``statistics`` and the columns of a run.  Does not talk to servers.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from drumfire.loadgen.record import Column, Status
 
 @dataclass(frozen=True)
 class ClientSide:
-    """What we saw of the same window, all phases together."""
+    """The client's figures for the same window, over all phases."""
 
     requests: int
-    """Answered with outputs."""
+    """Number answered with outputs."""
     failed_requests: int
     samples: int
-    """Answered with outputs."""
+    """Number answered with outputs."""
     latency_ns: float
-    """This and the next two: means over those samples.  From scheduled to completed."""
+    """Mean over those samples, as the next two: from scheduled to completed."""
     waiting_ns: float
-    """From scheduled to when the request was handed to the socket."""
+    """From scheduled to sent, when the socket took the request."""
     round_trip_ns: float
-    """From then to completed."""
+    """From sent to completed."""
     duration_s: float
     """From the start of a phase to its last completion, summed over the phases."""
     in_flight: float
-    """Samples between scheduled and completed, the mean over time: the integral of their number.  It has the failed
-    samples and, until the phase's end, those never answered."""
+    """Mean number over time of samples between scheduled and completed.  It includes failed samples and, until the end
+    of the phase, unanswered ones."""
 
     @classmethod
     def of(
         cls, columns: Mapping[str, Column], phases: Sequence[slice], *, requests: int, failed_requests: int
     ) -> ClientSide:
-        """From a run's columns (scheduled, sent, completed: ns; status), and the rows issued in each phase."""
+        """Compute the figures from a run's columns (scheduled, sent, completed in ns; status) and each phase's rows."""
         samples, latency, waiting, stay, duration = 0, 0.0, 0.0, 0.0, 0
         for rows in phases:
             status, scheduled, sent = columns["status"][rows], columns["scheduled"][rows], columns["sent"][rows]
@@ -54,7 +54,7 @@ class ClientSide:
             samples += int(np.count_nonzero(good))
             latency += _sum(completed[good] - scheduled[good])
             waiting += _sum(sent[good] - scheduled[good])
-            # The integral over time of a number of samples is the sum of the times that each was there.
+            # The integral over time of the number of samples is the sum of the time that each spent.
             ended = np.where((status == Status.OK) | (status == Status.FAILED), completed, last)
             stay += _sum(np.maximum(ended - scheduled, 0))
             duration += last
@@ -76,23 +76,22 @@ def _sum(values: npt.NDArray[np.int64]) -> float:
 
 
 def reconcile(reports: Sequence[Mapping[str, Any]], client: ClientSide) -> dict[str, Any] | None:
-    """Whether the servers' reports and the client's figures agree; None unless all servers told theirs.  JSON-ready.
+    """Compare the servers' reports with the client's figures; None unless all servers report counts.  JSON-ready.
 
-    * ``requests`` answered: as the client counts and as the servers do, and what the servers have more.  They may have
-      more where rows were given up by the client, or where others use the model; fewer where a server was restarted or
-      something in between answers.  Failures are told beside them and need not agree: a request that is wrong, or that
-      never arrived, fails at the client only.
-    * ``batch_sizes`` and ``mean_batch_size``: of all servers together.  ``cached_share``: of the requests answered,
-      those that came from a cache.
-    * ``mean_ns`` of a request: the client's ``latency`` is ``waiting`` (to be sent) and the ``round_trip``.  The
-      server's part of that is ``queue``, ``compute`` (inputs, model, outputs) and ``cache_hit``.  What is left of the
-      latency is ``network_and_client``: waiting, and the ``network``, which is both ways and whatever of the server is
-      in front of its scheduler, such as reading the request.  Means of the servers are over requests and those of the
-      client over samples, which is one where all requests hold equally many.  Cached replies are in the means with no
-      time of computing, and with their time of hashing in ``queue``: so the sum holds for any share of them.
-    * ``in_flight`` by Little's law: rate x mean latency of the samples answered (``by_rate``) beside the integral over
-      time (``by_time``), in samples; where they differ, samples failed or stayed unanswered.  ``in_server``: rate x
-      mean time of a request, as the servers count, in requests.
+    * ``requests``: the client's and the servers' numbers of answered requests, and their difference.  The servers count
+      more if the client abandoned requests or others use the model, and fewer if a server restarted or a proxy answers.
+      The numbers of failures need not agree: an invalid or lost request fails only at the client.
+    * ``batch_sizes`` and ``mean_batch_size``: of all servers together.  ``cached_share``: the share of answered
+      requests that came from a cache.
+    * ``mean_ns`` of a request: the client's ``latency`` is ``waiting`` (until sent) plus ``round_trip``.  The server
+      spends ``queue``, ``compute`` (inputs, model, outputs) and ``cache_hit`` of the round trip; the rest of it is
+      ``network``, which includes the server's work before its scheduler, such as reading the request.
+      ``network_and_client`` is ``network`` plus ``waiting``.  The servers' means are over requests and the client's
+      over samples, which is the same if all requests have equally many samples.  Cached replies count with a computing
+      time of 0 and with their hashing in ``queue``, so the sum holds for any share of them.
+    * ``in_flight``: by Little's law, rate x mean latency of the answered samples (``by_rate``), beside the integral
+      over time (``by_time``), both in samples; they differ if samples failed or stayed unanswered.  ``in_server``: rate
+      x the servers' mean time of a request, in requests.
     """
     if not reports or any(report["success"] is None for report in reports):
         return None
@@ -128,7 +127,7 @@ def reconcile(reports: Sequence[Mapping[str, Any]], client: ClientSide) -> dict[
 
 
 def _divide(sums: Mapping[str, float], success: int, client: ClientSide) -> dict[str, float]:
-    """The mean latency and its parts."""
+    """The mean latency and its parts (ns)."""
     compute = math.fsum(sums[name] for name in ("compute_input", "compute_infer", "compute_output")) / success
     queue, cache_hit = sums["queue"] / success, sums["cache_hit"] / success
     return {

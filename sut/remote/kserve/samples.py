@@ -1,6 +1,6 @@
-"""A sample library for a remote model: what is in memory are requests, ready to be sent.
+"""A sample library for a remote model: it keeps loaded samples as requests that are ready to send.
 
-Knows samples and the form of requests; must not know connections, or when a request is sent.
+Handles samples and the form of requests.  Does not depend on connections or on when requests are sent.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _BURST_BYTES = 1 << 20
 
 
 class UnexpectedOutput(ValueError):
-    """A reply whose outputs are not those that the data expects."""
+    """A reply's outputs differ from the expected ones."""
 
 
 class RemoteLibrary:
     """A ``SampleLibrary`` over ``Inputs``.
 
-    With one sample a request, each loaded sample is a whole request (``requests``, by dataset index; None where it is
-    not loaded).  With more, its tensors are kept, and ``batched`` puts them together.
+    With one sample a request, each loaded sample is a whole request (``requests``, by dataset index; None if it is not
+    loaded).  With more, the library keeps the samples' tensors, and ``batched`` joins them.
     """
 
     def __init__(
@@ -46,13 +46,13 @@ class RemoteLibrary:
         self.inputs = inputs
         self.requests: list[Any] = [None] * total_count
         self.burst = 1
-        """So many requests are about 1 MiB: more should not be sent without a look at what the socket takes."""
+        """Number of requests that are about 1 MiB together: send no more before checking that the socket has room."""
         self._interface, self._messages = interface, messages
         self._batch_size = batch_size
         self._samples: dict[int, Sample] = {}
 
     def load(self, indices: IndexArray) -> None:
-        """Read these samples and make their requests.  Raises ``InputError`` for one that can not be had."""
+        """Read these samples and make their requests.  Raises ``InputError`` for a sample that cannot be read."""
         largest = 1
         for index in np.unique(indices).tolist():
             sample = self.inputs.sample(index)
@@ -69,14 +69,14 @@ class RemoteLibrary:
             self._samples.pop(index, None)
 
     def batched(self, indices: Sequence[int]) -> Any:
-        """One request for several loaded samples.  Raises ``NotLoadedError``, and ``InputError`` for mixed shapes."""
+        """Make one request of loaded samples.  Raises ``NotLoadedError``, or ``InputError`` if their shapes differ."""
         try:
             return self._messages.request(self._parts([self._samples[index] for index in indices]))
         except KeyError as error:
             raise NotLoadedError(f"{self.name}: sample {error} is not loaded") from None
 
     def check_expected(self, indices: Sequence[int], outputs: Outputs) -> None:
-        """Raise ``UnexpectedOutput`` where a sample's outputs are not, to the last bit, what is expected of it."""
+        """Raise ``UnexpectedOutput`` unless each sample's outputs equal the expected ones bit for bit."""
         for position, index in enumerate(indices):
             expected = self.inputs.expected(index) or {}
             for spec, output in zip(self._interface.outputs, outputs, strict=True):
@@ -94,7 +94,7 @@ class RemoteLibrary:
                     )
 
     def batch(self, indices: IndexArray) -> npt.NDArray[Any]:
-        """The first input of these samples, as the protocol asks; read anew, as only their requests are kept."""
+        """The first input of these samples, for ``SampleLibrary``; reads them again, as only requests are kept."""
         spec = self._interface.inputs[0]
         tensors = [self.inputs.sample(index)[0] for index in indices.tolist()]
         return np.stack([as_array(spec.datatype, tensor.shape, tensor.data) for tensor in tensors])
@@ -105,7 +105,7 @@ class RemoteLibrary:
             shape = samples[0][position].shape
             data = [sample[position].data for sample in samples]
             if any(sample[position].shape != shape for sample in samples):
-                raise InputError(f"samples of different shapes for input {spec}: send them one by one")
+                raise InputError(f"samples have different shapes for input {spec}: send them one by one")
             batch = (len(samples),) if self._interface.max_batch_size else ()
             parts.append(Part((*batch, *shape), data[0] if len(data) == 1 else b"".join(data)))
         return parts

@@ -1,7 +1,7 @@
-"""What a server says it did over exactly the window that was measured.
+"""A server's own statistics over exactly the measured window.
 
-Knows Triton's statistics extension; must not know the run.  What each count includes was read in the extension's
-documentation and in Triton's source (infer_stats.cc, dynamic_batch_scheduler.cc), and seen on Triton 2.51.
+Uses Triton's statistics extension; does not depend on the run.  Sources for what each count includes: the extension's
+documentation, Triton's source (infer_stats.cc, dynamic_batch_scheduler.cc), and experiments with Triton 2.51.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from drumfire.sut.remote.kserve.client import Client, Unsupported
 PATIENCE_S = 5.0
 """How long a server may take for its statistics, before the run and after it."""
 _SETTLE_S = 1.0
-"""A success is counted shortly after its reply has left: how long the last ones are waited for."""
+"""How long we wait for the last successes: a server counts one shortly after it sends the reply."""
 _LOOK_S = 0.01
 _DEFAULT_METRICS_PATIENCE_S = 1.0
 
 
 @dataclass(frozen=True)
 class Total:
-    """How often something happened, and how long it took together."""
+    """Number of events and their total time."""
 
     count: int = 0
     ns: int = 0
@@ -43,78 +43,78 @@ _NONE = Total()
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The counts of one model, all its versions together: since its server started, or between two such moments."""
+    """The counts of one model, all its versions together, since its server started or between two snapshots."""
 
     success: Total = _NONE
-    """Requests answered, from the cache or not.  The time of a cache miss is in here twice (see ``request_ns``)."""
+    """Answered requests, with cache hits.  Counts the time of a cache miss twice (see ``request_ns``)."""
     fail: Total = _NONE
-    """Requests that the backend failed, that were cancelled, or that the queue refused; not those that were wrong."""
+    """Requests that the backend failed, the client cancelled or the queue refused; without invalid requests."""
     queue: Total = _NONE
-    """Of all requests answered.  For a model with a cache it includes hashing the inputs and looking them up."""
+    """Of all answered requests.  With a cache it includes hashing the inputs and looking them up."""
     compute_input: Total = _NONE
-    """This and the next two: of requests that were computed, so without cache hits."""
+    """This and the next two: of computed requests only, so without cache hits."""
     compute_infer: Total = _NONE
     compute_output: Total = _NONE
-    """With a cache: includes putting the outputs there."""
+    """With a cache, includes storing the outputs in it."""
     cache_hit: Total = _NONE
-    """Looking up, and copying the outputs."""
+    """Lookup, and copying the outputs."""
     cache_miss: Total = _NONE
-    """Looking up in vain and putting the outputs in: times that ``queue`` and ``compute_output`` include as well."""
+    """Lookup, and storing the outputs; ``queue`` and ``compute_output`` include these times too."""
     inference_count: int = 0
-    """Samples computed, without cache hits."""
+    """Number of computed samples, without cache hits."""
     execution_count: int = 0
-    """Batches computed."""
+    """Number of computed batches."""
     batches: Mapping[int, int] = field(default_factory=dict)
-    """Batches computed, by their size in samples."""
+    """Number of computed batches, by size in samples."""
 
     @classmethod
     def of(cls, answer: Mapping[str, Any], model: str, version: str = "") -> Snapshot:
-        """From the answer to ``MODEL_STATISTICS``.  Raises ``ServerError`` for one that can not be used."""
-        found = None
+        """Make one from the answer to ``MODEL_STATISTICS``.  Raises ``ServerError`` if the answer is not usable."""
+        total = None
         try:
-            for one in answer["model_stats"]:
-                if one["name"] == model and version in ("", one.get("version", version)):
-                    read = _read(one)
-                    found = read if found is None else found.plus(read)
+            for entry in answer["model_stats"]:
+                if entry["name"] == model and version in ("", entry.get("version", version)):
+                    snapshot = _read(entry)
+                    total = snapshot if total is None else total.plus(snapshot)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             text = one_line(f"{type(error).__name__}: {error}", 200)
-            raise ServerError(f"the statistics of {model!r} can not be used: {text}") from None
-        if found is None:
-            raise ServerError(f"the statistics do not tell of {model!r}")
-        return found
+            raise ServerError(f"the statistics of {model!r} are not usable: {text}") from None
+        if total is None:
+            raise ServerError(f"the statistics do not include {model!r}")
+        return total
 
     def since(self, before: Snapshot) -> Snapshot:
-        """What happened between two snapshots."""
+        """The counts between ``before`` and this snapshot."""
         return self._add(before, -1)
 
     def plus(self, other: Snapshot) -> Snapshot:
-        """Of two versions, or of two servers."""
+        """The sum of two versions or two servers."""
         return self._add(other, 1)
 
     @property
     def went_backwards(self) -> bool:
-        """Of a difference: the server is not the one that it was."""
+        """Whether a difference has negative counts, so that another server process answered."""
         counts = [getattr(self, name).count for name in _TOTALS]
         return any(count < 0 for count in (*counts, self.inference_count, self.execution_count, *self.batches.values()))
 
     @property
     def mean_batch_size(self) -> float | None:
-        """Samples to a batch; None where nothing was computed."""
+        """Mean number of samples in a batch; None if nothing was computed."""
         executions = sum(self.batches.values())
         return sum(size * n for size, n in self.batches.items()) / executions if executions else None
 
     @property
     def request_ns(self) -> int:
-        """Time of all requests in the server, from when they were read to when their replies were handed over.
+        """Total time of the requests in the server (ns), from reading a request to passing on its reply.
 
-        Triton adds the time of cache misses on top of a time that has it already; here it is taken off again.
+        Triton's ``success`` counts the time of cache misses twice; this subtracts it once.
         """
         return self.success.ns - self.cache_miss.ns
 
     def mean_ns(self) -> dict[str, float] | None:
-        """Of a request answered, its time in the server and the parts of it, which add up; None without any.
+        """Mean time of an answered request in the server, and its parts, which add up (ns); None without requests.
 
-        Means over all requests: where some came from the cache, those count with no time of computing.
+        The means are over all requests; those from the cache count with a computing time of 0.
         """
         count = self.success.count
         if count <= 0:
@@ -134,22 +134,22 @@ class Snapshot:
         )
 
 
-_TOTALS = tuple(one.name for one in dataclasses.fields(Snapshot) if isinstance(one.default, Total))
+_TOTALS = tuple(each.name for each in dataclasses.fields(Snapshot) if isinstance(each.default, Total))
 _PARTS = ("queue", "compute_input", "compute_infer", "compute_output", "cache_hit")
 
 
-def _read(one: Mapping[str, Any]) -> Snapshot:
-    """One version's."""
-    totals = one["inference_stats"]
-    # Servers older than the cache do not tell of it; int(): JSON that was made from protobuf has numbers as text.
+def _read(entry: Mapping[str, Any]) -> Snapshot:
+    """The counts of one version."""
+    totals = entry["inference_stats"]
+    # Old servers lack the cache's counts; int(), because JSON made from protobuf has 64-bit numbers as text.
     read = {name: Total(int(totals[name]["count"]), int(totals[name]["ns"])) for name in _TOTALS if totals.get(name)}
     sizes: Counter[int] = Counter()
-    for batch in one.get("batch_stats") or ():
+    for batch in entry.get("batch_stats") or ():
         sizes[int(batch["batch_size"])] += int(batch["compute_infer"]["count"])
     return Snapshot(
         **read,
-        inference_count=int(one.get("inference_count") or 0),
-        execution_count=int(one.get("execution_count") or 0),
+        inference_count=int(entry.get("inference_count") or 0),
+        execution_count=int(entry.get("execution_count") or 0),
         batches=dict(sizes),
     )
 
@@ -157,75 +157,70 @@ def _read(one: Mapping[str, Any]) -> Snapshot:
 class ServerWatch:
     """Asks one server before and after a run, and samples its metrics meanwhile: ``begin``, ``end``, ``report``.
 
-    Nothing of it happens on the loop while the run goes, and no connection is held.  What can not be had is told in
-    the report's note; none of it is an error.
+    Does nothing on the loop during the run, and holds no connection.  Missing statistics or metrics are a note in the
+    report, never an error.
     """
 
     def __init__(
         self, endpoint: Endpoint, security: Security, model: str, version: str = "", metrics_url: str | None = None
     ) -> None:
-        """``metrics_url``: None is port 8002 of the server's host, if the model's metrics are there."""
+        """``metrics_url``: None means port 8002 of the server's host, if the model's metrics are there."""
         self._endpoint, self._security = endpoint, security
         self._model, self._version = model, version
         self._metrics_url = metrics_url
         self._first: Snapshot | None = None
-        self._seen: Snapshot | None = None
-        """From begin to end."""
+        self._window: Snapshot | None = None
+        """The counts from ``begin`` to ``end``."""
         self._notes: list[str] = []
         self._sampler: metrics.Sampler | None = None
         self._metrics: dict[str, Any] | None = None
 
     async def begin(self) -> None:
-        """To be called when nothing of ours is under way any more and the run has not begun; takes some seconds at
-        most."""
+        """Call before the run, when no request of ours is under way; takes some seconds at most."""
         await asyncio.gather(self._take_first(), self._start_sampling())
 
     async def end(self, expected: int) -> None:
-        """To be called when the run is over: ``expected`` requests of it were answered by this server.
+        """Call after the run, of which this server answered ``expected`` requests.
 
-        Never raises, and takes some 5 s at most, also when the server is dead or stopped.
+        Never raises, and takes about 5 s at most, even if the server is dead or stopped.
         """
         if self._sampler is not None:
             self._sampler.end()
         await asyncio.gather(self._take_last(expected), self._stop_sampling())
 
     def report(self) -> dict[str, Any]:
-        """JSON-ready.  Counts and times are None where the server told none; times are means of a request, ns."""
-        seen = self._seen
-        told: dict[str, Any] = {"url": str(self._endpoint), "note": "; ".join(self._notes) or None}
-        if seen is None:
-            told |= dict.fromkeys(_FIGURES)
-        else:
-            told |= _figures(seen)
-        return told | {"metrics": self._metrics}
+        """JSON-ready.  Counts and times are None if the server reported none; times are means of a request (ns)."""
+        figures = dict.fromkeys(_FIGURES) if self._window is None else _figures(self._window)
+        note = "; ".join(self._notes) or None
+        return {"url": str(self._endpoint), "note": note, **figures, "metrics": self._metrics}
 
     async def _take_first(self) -> None:
         settled = True
         try:
             self._first, settled = await self._settled(0)
         except Unsupported:
-            self._notes.append("the server tells no statistics")
+            self._notes.append("the server does not report statistics")
         except Exception as error:
             self._notes.append(_without_statistics(error))
         if not settled:
-            self._notes.append("the model was in use before the run: its counts are not of this run alone")
+            self._notes.append("the model was in use before the run: its counts include other requests")
 
     async def _take_last(self, expected: int) -> None:
         if self._first is None:
             return
         try:
             last, _ = await self._settled(self._first.success.count + expected)
-        except Exception as error:  # whatever it is: it must not cost the run's result
+        except Exception as error:  # no fault here may cost the run's result
             self._notes.append(_without_statistics(error))
             return
-        seen = last.since(self._first)
-        if seen.went_backwards:
-            self._notes.append("the server's counts fell: it was restarted, or another answers at its address")
+        window = last.since(self._first)
+        if window.went_backwards:
+            self._notes.append("the server's counts fell: it restarted, or another server answers at its address")
         else:
-            self._seen = seen
+            self._window = window
 
     async def _settled(self, successes: int) -> tuple[Snapshot, bool]:
-        """A snapshot when at least so many successes are counted and no count moves any more, and whether that came."""
+        """Wait until the server counts ``successes`` and its counts stand still: the snapshot, and whether they did."""
         names = {"name": self._model} | ({"version": self._version} if self._version else {})
         before = None
         async with asyncio.timeout(PATIENCE_S):
@@ -245,7 +240,7 @@ class ServerWatch:
         url = self._metrics_url or metrics.default_url(self._endpoint.host)
         try:
             text = await metrics.fetch(url, metrics.PATIENCE_S if named else _DEFAULT_METRICS_PATIENCE_S)
-            # Behind a port that nobody named there may be another server.
+            # Another server may listen on the default port.
             if named or metrics.tells_of(text, self._model):
                 sampler = metrics.Sampler(url, self._model, self._version)
                 await asyncio.to_thread(sampler.start)
@@ -275,16 +270,16 @@ _FIGURES = (
 )  # fmt: skip
 
 
-def _figures(seen: Snapshot) -> dict[str, Any]:
+def _figures(window: Snapshot) -> dict[str, Any]:
     figures = (
-        seen.success.count,
-        seen.fail.count,
-        seen.inference_count,
-        seen.execution_count,
-        {str(size): count for size, count in sorted(seen.batches.items())},
-        seen.mean_batch_size,
-        seen.cache_hit.count,
-        seen.cache_miss.count,
-        seen.mean_ns(),
+        window.success.count,
+        window.fail.count,
+        window.inference_count,
+        window.execution_count,
+        {str(size): count for size, count in sorted(window.batches.items())},
+        window.mean_batch_size,
+        window.cache_hit.count,
+        window.cache_miss.count,
+        window.mean_ns(),
     )
     return dict(zip(_FIGURES, figures, strict=True))

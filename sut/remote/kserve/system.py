@@ -1,6 +1,6 @@
-"""A model on remote servers as a system under test: rows go out as requests, replies come back as answers.
+"""A model on remote servers as a system under test: it sends rows as requests and records replies as answers.
 
-Knows rows, connections and what to do when one is lost; must not know how requests and replies look.
+Handles rows, connections and their loss.  Does not depend on the form of requests and replies.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ from drumfire.sut.remote.kserve.samples import RemoteLibrary
 from drumfire.sut.remote.wire import Wire, connect
 
 RECONNECT_S = 5.0
-"""A server that can not be reached again for so long is given up."""
+"""We abandon a server after failing to reconnect for this time."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5
 _LOOK_S = 0.02
-"""How often requests are looked at for their deadline."""
+"""Interval between checks of the requests' deadlines."""
 _RECONNECTING = "reconnecting"
 
 Respond = Callable[[Outputs], Responses]
-"""From the outputs of a reply, the batch first, to a response for each sample."""
+"""Maps a reply's outputs, with the batch as first dimension, to a response for each sample."""
 NewChannel = Callable[[Endpoint], Channel]
 
 
-class _Link:
-    """A connection with what is said on it."""
+class Link:
+    """A connection with its protocol logic and its counts."""
 
     def __init__(self, endpoint: Endpoint, channel: Channel) -> None:
         self.endpoint, self.channel = endpoint, channel
         self.wire: Wire | None = None
         self.served = 0
-        """Requests answered with outputs."""
+        """Number of requests answered with outputs."""
         self.refused = self.lost = 0
-        """Requests that the server failed or was too slow for, and that the end of the connection failed."""
+        """Number of requests that the server failed or did not answer in time, and that the connection's end failed."""
         self.born_s = time.monotonic()
         self.useless_until_s: float | None = None
-        """When the server is given up unless this connection is of use; None after one that was."""
+        """When we abandon the server unless this connection is useful; None if the connection before it was useful."""
         self.listed = False
-        """Whether it is among those that take requests."""
+        """Whether it is in the list of connections that take requests."""
         self.replaced = False
-        """Whether another takes its place."""
+        """Whether another connection replaces it."""
 
     @property
     def is_useless(self) -> bool:
-        """It is lost at once, or by the first request: what listens there is not the server."""
+        """Whether it ended at once or at its first request: the program that listens there is not the server."""
         if self.served or self.refused:
             return False
         return self.lost > 0 or time.monotonic() - self.born_s < _LONGEST_PAUSE_S
@@ -69,13 +69,13 @@ class _Link:
 class RemoteSystem:
     """Sends rows in their order, at most ``concurrency`` requests at a time, over ``connections`` to each server.
 
-    Rows wait in one queue, as two integers, while no connection takes them.  A request whose connection is lost
-    fails; one that the server certainly did not begin (GOAWAY, REFUSED_STREAM) is sent again.  The run ends when no
-    server can be reached any more.
+    Rows wait in one queue, as two integers, while no connection takes them.  A request fails if its connection is lost;
+    it is sent again if the server certainly did not begin it (GOAWAY, REFUSED_STREAM).  The run ends when no server is
+    reachable any more.
     """
 
     columns: Mapping[str, npt.DTypeLike] = {"sent": np.int64}
-    """When the row's request was handed to the socket (ns)."""
+    """When the row's request was passed to the socket (ns from the start)."""
     answer: Answer | None = None
 
     def __init__(
@@ -97,7 +97,7 @@ class RemoteSystem:
     ) -> None:
         self.name = name
         self.happened: Counter[str] = Counter()
-        """Connections lost, replaced and so on, for the result."""
+        """Events such as replaced connections, with their counts, for the result."""
         self._library, self._messages, self._new_channel = library, messages, new_channel
         self._endpoints, self._security = endpoints, security
         self._respond, self._expects = respond, expects
@@ -113,9 +113,9 @@ class RemoteSystem:
         self._next_row = self._end_row = self._in_flight = 0
         self._again: deque[int] = deque()
         self._last_rows: dict[int, int] = {}
-        self._links: list[_Link] = []
+        self._links: list[Link] = []
         self._served: Counter[Endpoint] = Counter()
-        self._ready: deque[_Link] = deque()
+        self._ready: deque[Link] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._settled = asyncio.Event()
@@ -130,13 +130,13 @@ class RemoteSystem:
                     await self._settled.wait()
         except TimeoutError:
             silent = next(link.endpoint for link in self._links if not link.listed)
-            raise ServerError(f"{silent} says nothing: does this port speak the URL's protocol?") from None
+            raise ServerError(f"{silent} sends nothing: does this port speak the URL's protocol?") from None
         if self._deadline_s is not None:
             self._start(self._watch_deadlines(self._deadline_s))
 
     @property
     def served(self) -> Mapping[Endpoint, int]:
-        """Requests that each server answered with outputs."""
+        """Number of requests that each server answered with outputs."""
         served = Counter(self._served)
         for link in self._links:
             served[link.endpoint] += link.served
@@ -150,11 +150,11 @@ class RemoteSystem:
         self._pump()
 
     def flush(self) -> None:
-        pass  # nothing is ever held back for a fuller batch
+        pass  # never holds rows back for a fuller batch
 
     async def close(self) -> None:
         self._closing = True
-        for link in self._links:  # before anything else can run: what still comes is no answer any more
+        for link in self._links:  # before any await: replies that arrive from here on do not count
             if link.wire is not None:
                 link.channel.close()
                 await link.wire.close()
@@ -165,9 +165,9 @@ class RemoteSystem:
     # Sending.
 
     def _pump(self) -> None:
-        """Send what waits, as far as the limits let it through."""
+        """Send waiting rows as far as the limits allow."""
         ready, single, share = self._ready, self._batch_size == 1, self._limit
-        if len(ready) > 1:  # what may be sent now is shared out evenly
+        if len(ready) > 1:  # divide the requests evenly among the connections
             waiting = -(-(self._end_row - self._next_row) // self._batch_size)
             share = max(1, -(-min(waiting, self._limit - self._in_flight) // len(ready)))
         while (self._next_row < self._end_row or self._again) and ready and self._in_flight < self._limit:
@@ -191,7 +191,7 @@ class RemoteSystem:
             self._list(link)
 
     def _send_rows(self, channel: Channel, count: int) -> None:
-        """The next rows, at most ``count`` and as many as the socket should be given at once, a request each."""
+        """Send the next rows, one request each: at most ``count``, and at most a burst."""
         first = self._next_row
         self._next_row = last = min(first + count, first + self._library.burst, self._end_row)
         send, requests, index = channel.send, self._library.requests, self._index
@@ -206,13 +206,13 @@ class RemoteSystem:
         self._sent[first:last] = time.monotonic_ns() - self._answers.origin_ns
 
     def _send(self, channel: Channel, first: int, last: int) -> None:
-        """One request for rows [first, last)."""
+        """Send one request for rows [first, last)."""
         if self._batch_size == 1:
             request = self._library.requests[self._index[first]]
         else:
             try:
                 request = self._library.batched(self._index[first:last].tolist())
-            except Exception as error:  # whatever is wrong with the samples: these rows fail, and the run goes on
+            except Exception as error:  # a fault of these samples fails only these rows
                 self._answers.fail(first, last, error)
                 return
             self._last_rows[first] = last
@@ -220,8 +220,8 @@ class RemoteSystem:
         self._in_flight += 1
         self._sent[first:last] = time.monotonic_ns() - self._answers.origin_ns
 
-    def _pick(self) -> _Link:
-        """The next connection in turn, or the one with the least to do; it leaves the list."""
+    def _pick(self) -> Link:
+        """Take from the list the next connection in turn, or the one with the fewest requests under way."""
         ready = self._ready
         if self._least_in_flight and len(ready) > 1:
             link = min(ready, key=lambda link: link.channel.under_way)
@@ -231,16 +231,16 @@ class RemoteSystem:
         link.listed = False
         return link
 
-    def _list(self, link: _Link) -> None:
-        """Let a connection have requests, if it takes any."""
+    def _list(self, link: Link) -> None:
+        """Put the connection in the list if it takes requests."""
         if not link.listed and link.takes_requests:
             link.listed = True
             self._ready.append(link)
 
     # Replies.
 
-    def _deliver(self, link: _Link, replies: Sequence[tuple[int, Reply]]) -> None:
-        """What a connection has read, or that more can be written, or that it is lost."""
+    def _deliver(self, link: Link, replies: Sequence[tuple[int, Reply]]) -> None:
+        """Handle a connection's replies, or its news: more can be written, or it is lost."""
         if replies:
             self._in_flight -= len(replies)
             rows = [ticket for ticket, reply in replies if reply is None]
@@ -260,11 +260,11 @@ class RemoteSystem:
         if (
             replies
             and self._next_row < self._end_row
-            and len(self._ready) <= link.listed  # no other connection's turn
+            and len(self._ready) <= link.listed  # no other connection waits
             and self._batch_size == 1
             and not self._again
         ):
-            # The usual turn: where an answer came from, the next request goes to.
+            # The usual case: the connection of a reply takes the next request.
             count = min(link.channel.free, self._limit - self._in_flight)
             if count > 0 and not wire.full and not wire.closed:
                 self._send_rows(link.channel, count)
@@ -277,8 +277,8 @@ class RemoteSystem:
             self._settled.set()
         self._pump()
 
-    def _settle(self, link: _Link, first: int, reply: Reply) -> None:
-        """A reply that is more than "all is well"."""
+    def _settle(self, link: Link, first: int, reply: Reply) -> None:
+        """Record a failure, or a success with outputs."""
         if isinstance(reply, Failure):
             if reply.unseen and not self._closing:
                 self.happened["requests sent again"] += 1
@@ -299,7 +299,7 @@ class RemoteSystem:
             if self._expects:
                 self._library.check_expected(self._index[first:last].tolist(), reply)
             responses = self._respond(reply) if self._answers.keeping else None
-        except Exception as error:  # whatever the model's reading of an answer may raise: these rows failed
+        except Exception as error:  # the model's reading of an answer may raise anything: these rows fail
             self._answers.fail(first, last, error)
         else:
             self._answers.complete(first, last, responses)
@@ -313,7 +313,7 @@ class RemoteSystem:
                 while (row := link.channel.oldest) is not None and self._sent_view[row] < oldest_ns:
                     assert link.wire is not None
                     if not link.channel.cancel(row):
-                        link.refused += 1  # ended by us: that says nothing of what listens there
+                        link.refused += 1  # we end the connection, so it must not look useless
                         link.wire.abort(reason)
                         break
                     link.wire.flush()
@@ -322,7 +322,7 @@ class RemoteSystem:
     # Connections.
 
     async def _connect(self, endpoint: Endpoint, until_s: float | None = None) -> None:
-        link = _Link(endpoint, self._new_channel(endpoint))
+        link = Link(endpoint, self._new_channel(endpoint))
         link.useless_until_s = until_s
         link.wire = await connect(endpoint, self._security, link.channel, partial(self._deliver, link))
         if link.wire.closed:
@@ -331,8 +331,8 @@ class RemoteSystem:
         self._list(link)
         self._pump()
 
-    def _retire(self, link: _Link) -> None:
-        """A connection that takes no more requests: another takes its place, and it ends when all is answered."""
+    def _retire(self, link: Link) -> None:
+        """Replace a connection that takes no more requests, and close it when all its requests are answered."""
         assert link.wire is not None
         if link.listed:
             self._ready.remove(link)
@@ -348,7 +348,7 @@ class RemoteSystem:
             self.happened["connections replaced"] += 1
             self._start(self._reconnect(link), _RECONNECTING)
 
-    async def _reconnect(self, lost: _Link) -> None:
+    async def _reconnect(self, lost: Link) -> None:
         endpoint, reason = lost.endpoint, f"{lost.endpoint} drops every connection"
         until_s, pause_s = time.monotonic() + RECONNECT_S, _FIRST_PAUSE_S
         if lost.is_useless:
@@ -361,7 +361,7 @@ class RemoteSystem:
                     await self._connect(endpoint, until_s)
                 return
             except (ServerError, TimeoutError) as error:
-                reason = str(error) or f"{endpoint} can not be reached"
+                reason = str(error) or f"cannot reach {endpoint}"
             if time.monotonic() + pause_s > until_s:
                 break
             await asyncio.sleep(pause_s)
@@ -372,7 +372,7 @@ class RemoteSystem:
             self._give_up(reason)
 
     def _give_up(self, reason: str) -> None:
-        """No server is left."""
+        """Fail all waiting rows and end the run, as no server is left."""
         for row in self._again:
             self._answers.fail(row, self._last_rows.pop(row, row + 1), reason)
         self._again.clear()

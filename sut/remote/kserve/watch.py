@@ -1,6 +1,6 @@
-"""A remote system whose servers are asked, before and after each run, what they did in between.
+"""A remote system that asks its servers before and after each run what they did in between.
 
-Knows when to ask; must not know what the answers mean.
+Decides when to ask.  Does not interpret the answers.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from drumfire.sut.remote.kserve.statistics import ServerWatch
 
 
 class RemoteClient(SystemUnderTest, Protocol):
-    """A system under test that counts what its servers answered."""
+    """A system under test that counts its servers' answers."""
 
     @property
     def served(self) -> Mapping[Endpoint, int]:
-        """Requests that each server answered with outputs."""
+        """Number of requests that each server answered with outputs."""
 
     @property
     def happened(self) -> Mapping[str, int]:
-        """What happened to connections, and how often."""
+        """Events of connections, with their counts."""
 
 
 class WatchedSystem:
-    """``system`` with a watch on each of its servers; to be issued rows it costs nothing more."""
+    """``system`` with a watch on each of its servers; issuing rows costs no more."""
 
     columns: Mapping[str, npt.DTypeLike]
     answer: Answer | None = None
@@ -50,15 +50,15 @@ class WatchedSystem:
         self._opened = True
 
     async def close(self) -> None:
-        await self._system.close()  # first: what comes after the end of a run is no answer any more
+        await self._system.close()  # first: replies after the end of a run do not count
         if self._opened:
             served = self._system.served
             await asyncio.gather(*(watch.end(served[endpoint]) for endpoint, watch in self._watches.items()))
 
     def report(self, phases: list[slice]) -> dict[str, Any] | None:
-        """What the servers say, and whether it agrees with our columns over the rows issued in each phase.
+        """The servers' reports, and their reconciliation with our columns over the rows issued in each phase.
 
-        None where the run ended before it began.
+        None if the run ended before it began.
         """
         if not self._opened:
             return None

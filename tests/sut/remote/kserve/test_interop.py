@@ -430,7 +430,7 @@ def test_a_plain_server_is_benchmarked_with_a_note(
     remote_side = result["system"]["remote"]
     assert (remote_side["client"], remote_side["dynamic_batching"]) == (client, None)
     (server,) = result["system"]["server"]["servers"]
-    assert server["note"] == "the server tells no statistics"
+    assert server["note"] == "the server does not report statistics"
     assert "note: the server tells no model configuration" in said.err
 
 

@@ -43,8 +43,8 @@ from drumfire.sut.kserve.messages.tensors import ModelInterface, Tensor, TensorS
 from drumfire.sut.remote.endpoint import Endpoint, Security, parse_url
 from drumfire.sut.remote.kserve import cuda, memory
 from drumfire.sut.remote.kserve.memory import FOLDER, SPARE_SLOTS, SharedMemory, SharedMemoryError
-from drumfire.sut.remote.kserve.samples import RemoteLibrary
 from drumfire.sut.remote.kserve.memory_system import SharedLibrary, SharedMemorySystem
+from drumfire.sut.remote.kserve.samples import RemoteLibrary
 from drumfire.sut.remote.kserve.system import RemoteSystem
 from drumfire.sut.remote.triton_local.server import LocalTriton
 from tests.support.real_server import REAL_TRITON, RealServer
@@ -262,7 +262,7 @@ def test_a_run_ends_when_no_slot_is_left(
     monkeypatch.setattr(memory, "SPARE_SLOTS", 1)
     run = Run(url(server, protocol), 16 * MB, mode=Mode.PerformanceOnly, count=200, slots=2, deadline_s=0.0005).drive()
     assert run.test.answers.aborted is not None
-    assert "no shared memory is left" in run.test.answers.aborted
+    assert "too many requests were abandoned" in run.test.answers.aborted
     assert run.test.answers.answered == run.test.answers.issued
 
 

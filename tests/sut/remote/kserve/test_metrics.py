@@ -175,9 +175,9 @@ def test_fetch_reads_what_lasts_until_the_end() -> None:
     ("says", "reason"),
     [
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "HTTP 404: is this the server's --metrics-port"),
-        (b"SSH-2.0-OpenSSH\r\n", "can not be read"),
-        (b"", "can not be read"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", "can not be read"),
+        (b"SSH-2.0-OpenSSH\r\n", "cannot read"),
+        (b"", "cannot read"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", "cannot read"),
     ],
 )
 def test_a_peer_without_metrics_is_told_of(says: bytes, reason: str) -> None:
@@ -193,13 +193,13 @@ def test_a_silent_peer_is_not_waited_for() -> None:
 def test_nobody_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-    with pytest.raises(MetricsError, match="can not be reached"):
+    with pytest.raises(MetricsError, match="cannot reach"):
         asyncio.run(fetch(f"http://127.0.0.1:{port}"))
 
 
 @pytest.mark.parametrize("url", ["https://host/metrics", "http://", "http://host:port", "ftp://host", "http://[::1"])
 def test_a_url_that_is_none_names_the_mend(url: str) -> None:
-    with pytest.raises(MetricsError, match=r"--metrics-url .*: give http://HOST:8002/metrics"):
+    with pytest.raises(MetricsError, match=r"--metrics-url .*: use http://HOST:8002/metrics"):
         asyncio.run(fetch(url))
 
 
@@ -241,7 +241,7 @@ def test_a_sampler_in_a_process_with_many_open_files() -> None:
 def test_a_sampler_without_metrics_says_why_and_is_gone() -> None:
     with peer(ok("no metrics here")) as address:
         sampler = Sampler(address, "model")
-        with pytest.raises(MetricsError, match="no Prometheus metrics"):
+        with pytest.raises(MetricsError, match="not Prometheus metrics"):
             sampler.start()
     assert sampler._process.returncode is not None
 

@@ -267,7 +267,7 @@ def test_a_server_without_statistics_gives_a_note(status: int) -> None:
             return watching.report()
 
         report = asyncio.run(run())
-    assert report["note"] == "the server tells no statistics"
+    assert report["note"] == "the server does not report statistics"
     assert report["success"] is None
     assert report["mean_ns"] is None
     assert peer.asked == 1
@@ -311,7 +311,7 @@ def test_metrics_that_were_asked_for_and_are_not_there_give_a_note() -> None:
             return watching.report()
 
         report = asyncio.run(run())
-    assert "give http://HOST:8002/metrics" in report["note"]
+    assert "use http://HOST:8002/metrics" in report["note"]
     assert report["success"] == 0
     assert report["metrics"] is None
 
