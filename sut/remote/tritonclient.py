@@ -52,7 +52,7 @@ class TritonclientMessages:
             self._dtype = importlib.import_module("tritonclient.utils").triton_to_np_dtype
         except (ImportError, RuntimeError):  # tritonclient raises RuntimeError if a part of it is missing
             raise ServerError(
-                "--client tritonclient: the package or a part of it is not installed: "
+                "--client tritonclient: that package, or a part of it, is not installed: "
                 f"{installation.command('tritonclient')}"
             ) from None
         self._is_grpc = protocol == "grpc"

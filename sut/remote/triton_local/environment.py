@@ -1,6 +1,6 @@
-"""The environment of a local Triton: the server, its Python backend and what the models import; made once and kept.
+"""The environment of a local Triton, made once and kept: the server, its Python backend and the models' packages.
 
-Knows the layout of NVIDIA's wheel and what the platform must give; must not know how a server is started.
+Handles the layout of NVIDIA's wheel and the platform's requirements.  Does not start a server.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from pathlib import Path
 from drumfire.sut.environments import EnvironmentFailed, Say, made
 
 REQUIREMENTS = (
-    "nvidia-pytriton==0.7.0",  # for the server in it, Triton 2.51.0; what its Python part needs is left out
-    "numpy==1.26.4",  # with numpy 2 this Python backend gives empty tensors and no error
+    "nvidia-pytriton==0.7.0",  # for the server in it, Triton 2.51.0; without the dependencies of its Python part
+    "numpy==1.26.4",  # with numpy 2 this Python backend returns empty tensors without an error
     "onnxruntime==1.32.0",
 )
 PYTHONS = ((3, 11), (3, 12))
-"""Versions that this numpy and the wheel's backend have in common."""
+"""Versions that both this numpy and the wheel's backend support."""
 GLIBC = (2, 35)
 
 
 class LocalTritonError(RuntimeError):
-    """A local Triton can not be had.  The text is one line and names the mend."""
+    """A local Triton cannot run.  The text is one line and names the fix."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A made environment: a virtual environment and in its folder the backends as the server wants them."""
+    """A complete environment: a virtual environment, with the backends in the server's layout in its folder."""
 
     folder: Path
 
@@ -50,19 +50,19 @@ class Environment:
 
     @property
     def stubs(self) -> Path:
-        """A backend process for each version of Python, as the wheel brings them."""
+        """The wheel's backend programs, one for each version of Python."""
         return self._triton / "python_backend_stubs"
 
     @property
     def libraries(self) -> Path:
-        """Where the interpreter's shared library is linked."""
+        """The folder that links to the interpreter's shared library."""
         return self.folder / "lib"
 
     def variables(self) -> dict[str, str]:
-        """The process environment of the server: this one's, but for what would lead it to other libraries."""
+        """The server's environment variables: ours, changed so that it finds only its own libraries."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         return inherited | {
-            # The backend takes its interpreter's home from the first python3 here.
+            # The backend takes its interpreter's home from the first python3 on PATH.
             "PATH": f"{self.folder / 'bin'}:{os.environ.get('PATH', os.defpath)}",
             "LD_LIBRARY_PATH": f"{self._packages / 'nvidia_pytriton.libs'}:{self.libraries}",
         }
@@ -81,7 +81,7 @@ def check_platform() -> None:
     system, machine = platform.system(), platform.machine()
     if (system, machine) != ("Linux", "x86_64"):
         raise LocalTritonError(
-            f"a local Triton runs on Linux x86_64 only, not on {system} {machine}: name a server's URL"
+            f"a local Triton runs on Linux x86_64 only, not on {system} {machine}: use a server elsewhere"
         )
     name, version = platform.libc_ver()
     if name != "glibc" or tuple(map(int, version.split(".")[:2])) < GLIBC:
@@ -98,7 +98,7 @@ def check_platform() -> None:
 
 
 def environment(cache: Path, say: Say) -> Environment:
-    """The environment in ``cache``, made there when it is missing (330 MB, some 20 s).  Raises ``LocalTritonError``."""
+    """Return the environment in ``cache``; make it if missing (330 MB, some 20 s).  Raises ``LocalTritonError``."""
     check_platform()
     library = _shared_python()
     try:
@@ -114,7 +114,7 @@ def environment(cache: Path, say: Say) -> Environment:
         raise LocalTritonError(str(error)) from None
     except OSError as error:
         raise LocalTritonError(
-            f"can not make Triton's environment in {cache}: {error}; set MODEL_DIR to a folder with 400 MB to spare"
+            f"cannot make Triton's environment in {cache}: {error}; set MODEL_DIR to a folder with 400 MB free"
         ) from None
     return Environment(folder)
 
@@ -128,12 +128,12 @@ def _finish(unfinished: Environment, library: Path) -> None:
 
 
 def _shared_python() -> Path:
-    """The interpreter's shared library, which the backend process is linked to.  Raises ``LocalTritonError``."""
+    """The interpreter's shared library, which the backend process links to.  Raises ``LocalTritonError``."""
     name = f"libpython{_python()}.so.1.0"
     own = Path(sysconfig.get_config_var("LIBDIR") or "", name)
     if own.is_file():
         return own
-    # An interpreter without one: the system's library of the same minor version serves it.
+    # An interpreter without a shared library can use the system's, of the same minor version.
     if ctypes.util.find_library(f"python{_python()}") is not None:
         for folder in ("/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib"):
             if Path(folder, name).is_file():

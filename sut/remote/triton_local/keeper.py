@@ -1,6 +1,6 @@
-"""A process that keeps one local server: it starts it and, whatever becomes of the parent, ends it and tidies up.
+"""A process that starts one local server and, however the parent ends, ends the server and cleans up after it.
 
-Run as a script by ``local``, with the standard library alone; knows process ids and paths, and nothing of Triton.
+``server`` runs it as a script, so it uses only the standard library.  Does not depend on Triton.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 GRACE_S = 6.0
-"""How long the server may take to end when asked; then it is killed."""
+"""How long the server may take to end after SIGTERM; then we kill it."""
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
@@ -30,22 +30,22 @@ def sweep(folder: Path, prefix: str) -> None:
 
 
 def end(keeper: subprocess.Popen[bytes], folder: Path, prefix: str) -> None:
-    """From the parent: end a keeper with its server and wait for both, then tidy up as it may not have done."""
+    """In the parent: end a keeper and its server, wait for both, and clean up in case the keeper could not."""
     keeper.terminate()
     try:
         keeper.wait(2 * GRACE_S)
     except subprocess.TimeoutExpired:
-        keeper.kill()  # which kills the server
+        keeper.kill()  # the kernel then kills the server: PR_SET_PDEATHSIG
         keeper.wait()
     sweep(folder, prefix)
 
 
 def keep(parent: int, command: Sequence[str]) -> None:
-    """Start the command, print its process id, and return after it has ended with all that it started.
+    """Start the command, print its process id, and return when it and all processes that it started have ended.
 
-    It is ended when ``parent`` ends or when this process gets SIGTERM.
+    Ends the command when ``parent`` ends or this process receives SIGTERM.
     """
-    asked, wake = socket.socketpair()
+    terminated, wake = socket.socketpair()
     wake.setblocking(False)
     signal.set_wakeup_fd(wake.fileno())
     signal.signal(signal.SIGTERM, lambda *_: None)
@@ -56,7 +56,7 @@ def keep(parent: int, command: Sequence[str]) -> None:
     if os.getppid() != parent:
         return
     libc = ctypes.CDLL(None)
-    # What the server leaves behind becomes a child of this process, which can then wait for it.
+    # Processes that the server leaves behind become children of this process, which can then wait for them.
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     server = subprocess.Popen(
         command,
@@ -64,16 +64,16 @@ def keep(parent: int, command: Sequence[str]) -> None:
         stdout=sys.stderr,
         stderr=sys.stderr,
         start_new_session=True,
-        # Safe here, as this process has one thread: the server does not outlive it.
+        # The server must not outlive this process.  preexec_fn is safe here, as there is only one thread.
         preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
     )
     print(server.pid, flush=True)
     server_end = os.pidfd_open(server.pid)
-    _first_of([asked.fileno(), parent_end, server_end])
+    _first_of([terminated.fileno(), parent_end, server_end])
     server.terminate()
     _first_of([server_end], GRACE_S)
-    # Before the server is waited for, so that the group can not be another's by now.
-    with contextlib.suppress(ProcessLookupError):  # it has ended by itself, and nobody of its group is left
+    # Before the server is reaped, as its process group's number may be used again afterwards.
+    with contextlib.suppress(ProcessLookupError):  # the whole group has ended by itself
         os.killpg(server.pid, signal.SIGKILL)
     server.wait()
     while True:
@@ -84,7 +84,7 @@ def keep(parent: int, command: Sequence[str]) -> None:
 
 
 def _first_of(descriptors: Sequence[int], within_s: float | None = None) -> None:
-    """Wait until one of them is readable: a process id's is when the process has ended."""
+    """Wait until one of them is readable; a pidfd is readable when its process has ended."""
     waiting = select.poll()
     for descriptor in descriptors:
         waiting.register(descriptor, select.POLLIN)

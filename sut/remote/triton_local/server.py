@@ -1,7 +1,7 @@
 """A real Triton on this machine, for tests and for trying things: started on loopback, stopped cleanly.
 
-Knows the server's options, readiness and the models in ``repository``; the environment it runs in is
-``local_environment``'s matter, and that it never outlives this process is ``local_keeper``'s.
+Handles the server's options, its readiness and the models in ``repository``.  ``environment`` installs the server, and
+``keeper`` ensures that it does not outlive this process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import IO
 from drumfire.sut.cache import cache_folder
 from drumfire.sut.environments import Say
 from drumfire.sut.models import digits
-from drumfire.sut.remote.triton_local import keeper as local_keeper
+from drumfire.sut.remote.triton_local import keeper
 from drumfire.sut.remote.triton_local.environment import Environment, LocalTritonError, environment
 
 __all__ = ["MODELS", "LocalTriton", "LocalTritonError"]
@@ -37,13 +37,13 @@ USUAL_PORTS = (8001, 8000, 8002)
 _START_S = 60.0
 _POLL_S = 0.02
 _ATTEMPTS = 5
-"""Starts, when another program takes a free port before the server does."""
+"""Number of starts, in case another program takes a free port before the server does."""
 _EXIT_TIMEOUT_S = 3
-"""How long requests that are under way may hold up the end; idle HTTP connections hold it up as long."""
+"""How long the server waits at its end for requests under way, and as long for idle HTTP connections."""
 _CACHE_BYTES = 64 << 20
 _PORT_TAKEN = "already in use"
 _HARMLESS = "CudaDriverHelper has not been initialized"
-"""Logged as an error at each start without a GPU."""
+"""The server logs this error at every start without a GPU."""
 
 
 class LocalTriton:
@@ -73,7 +73,7 @@ class LocalTriton:
         self._output: IO[bytes] | None = None
         self._folder: Path
         self._mark: str
-        """How the names of the server's shared memory begin, and of no other server's."""
+        """The unique prefix of the names of the server's shared memory."""
 
     def __enter__(self) -> LocalTriton:
         self.start()
@@ -83,7 +83,7 @@ class LocalTriton:
         self.stop()
 
     def start(self) -> None:
-        """Returns when all models are ready and all three ports answer."""
+        """Start the server; returns when all models are ready and all three ports answer."""
         made = environment(self._cache, self._say)
         for left in reversed(range(_ATTEMPTS)):
             try:
@@ -98,16 +98,16 @@ class LocalTriton:
                 return
 
     def stop(self) -> None:
-        """End the server and wait for it: some 3 s, at most 6 and a little.  Does nothing when there is none."""
-        keeper, self._keeper = self._keeper, None
-        if keeper is None:
+        """End the server and wait for it: about 3 s, at most a little over 6 s.  Does nothing if it is not running."""
+        process, self._keeper = self._keeper, None
+        if process is None:
             return
-        local_keeper.end(keeper, self._folder, self._mark)
+        keeper.end(process, self._folder, self._mark)
         if self._output is not None:
             self._output.close()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait until the server has ended by itself; False when it has not within that time."""
+        """Wait until the server ends by itself; False if it does not within ``seconds``."""
         assert self._keeper is not None, "not started"
         try:
             self._keeper.wait(seconds)
@@ -116,10 +116,10 @@ class LocalTriton:
         return True
 
     def last_line(self) -> str:
-        """What the server said of its end: its last error, else its last line."""
+        """The last error in the server's log, else its last line."""
         lines = [line for line in self._log_end().splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("E") and _HARMLESS not in line]
-        return (errors or lines or ["it said nothing"])[-1].strip()
+        return (errors or lines or ["it logged nothing"])[-1].strip()
 
     def _launch(self, made: Environment) -> None:
         self._mark = f"drumfire-{secrets.token_hex(6)}-"
@@ -128,27 +128,27 @@ class LocalTriton:
             models = _repository(self._folder)
             self._output = _open_log(self._log_path)
             self.grpc, self.http, self.metrics = (f"{HOST}:{port}" for port in _free_ports(self._ports))
-            keep = [sys.executable, "-I", "-S", local_keeper.__file__, str(os.getpid()), str(self._folder), self._mark]
+            keep = [sys.executable, "-I", "-S", keeper.__file__, str(os.getpid()), str(self._folder), self._mark]
             self._keeper = subprocess.Popen(
                 [*keep, *self._command(made, models)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=self._output,
                 env=made.variables(),
-                start_new_session=True,  # Ctrl-C is for this process; it decides when the server ends
+                start_new_session=True,  # Ctrl-C goes only to this process, which decides when the server ends
             )
         except BaseException:
-            local_keeper.sweep(self._folder, self._mark)
+            keeper.sweep(self._folder, self._mark)
             raise
         assert self._keeper.stdout is not None
-        with self._keeper.stdout as told:
-            pid = told.readline()
+        with self._keeper.stdout as output:
+            pid = output.readline()
         if not pid:
-            raise LocalTritonError(f"Triton can not be started: {self.last_line()}")
+            raise LocalTritonError(f"cannot start Triton: {self.last_line()}")
         self.pid = int(pid)
 
     def _command(self, made: Environment, models: Path) -> list[str]:
-        # The server's own defaults would listen on all of the machine's addresses.
+        # By default the server listens on all addresses of the machine.
         listen = [
             f"--{service}-{what}={value}"
             for service, address in (("grpc", self.grpc), ("http", self.http), ("metrics", self.metrics))
@@ -163,7 +163,7 @@ class LocalTriton:
             f"--cache-config=local,size={_CACHE_BYTES}",
             f"--backend-config=python,shm-region-prefix-name={self._mark}",
             f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
-            "--disable-auto-complete-config",  # which would run each model once more before the start
+            "--disable-auto-complete-config",  # auto-completion would start each model an extra time
             "--allow-gpu-metrics=false",
         ]
 
@@ -171,15 +171,15 @@ class LocalTriton:
         deadline = time.monotonic() + _START_S
         while not self._ready():
             if self.wait(_POLL_S):
-                raise LocalTritonError(f"Triton ended while it started: {self.last_line()}")
+                raise LocalTritonError(f"Triton ended during its start: {self.last_line()}")
             if time.monotonic() > deadline:
                 raise LocalTritonError(
                     f"Triton is not ready after {_START_S:g} s (overloaded machine?): {self.last_line()}"
                 )
 
     def _ready(self) -> bool:
-        # The server's own word for its last service, as another program may answer on a port that it took first.  The
-        # server says it a moment too early, so the service is asked as well.
+        # The log must name the last service, as another program may answer on a port that it took first.  The server
+        # logs this a moment too early, so the service must also answer.
         return (
             f"Started Metrics Service at {self.metrics}" in self._log_end()
             and _answers(self.metrics, "/metrics")
@@ -190,13 +190,13 @@ class LocalTriton:
     def _log_end(self) -> str:
         if self._output is None or self._output.closed:
             return ""
-        # Not by seeking: the server writes at the position of this very file.
+        # pread, because seek would move the position at which the server writes.
         size = os.fstat(self._output.fileno()).st_size
         return os.pread(self._output.fileno(), 4096, max(0, size - 4096)).decode(errors="replace")
 
 
 def _repository(folder: Path) -> Path:
-    """The models as the server wants them: with the weights, and with the code that several share."""
+    """Make the server's model repository in ``folder``: the models, the weights, and the code that several share."""
     models = folder / "models"
     shutil.copytree(REPOSITORY, models, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(digits.WEIGHTS, models / "digits" / "1" / "model.onnx")
@@ -210,7 +210,7 @@ def _open_log(path: Path | None) -> IO[bytes]:
     try:
         return tempfile.TemporaryFile() if path is None else open(path, "w+b")
     except OSError as error:
-        raise LocalTritonError(f"can not write the server's log {path}: {error.strerror}") from None
+        raise LocalTritonError(f"cannot write the server's log {path}: {error.strerror}") from None
 
 
 def _free_ports(wanted: Sequence[int]) -> Iterator[int]:
@@ -228,7 +228,7 @@ def _free_ports(wanted: Sequence[int]) -> Iterator[int]:
 
 
 def _answers(address: str, path: str) -> bool:
-    # The connection is closed: an open one would hold up the server's end.
+    # "Connection: close", as an open connection would delay the server's end.
     with contextlib.closing(http.client.HTTPConnection(address, timeout=5)) as connection:
         try:
             connection.request("GET", path, headers={"Connection": "close"})

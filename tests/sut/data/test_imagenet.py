@@ -43,7 +43,7 @@ def test_any_name_and_label(name: str, label: int) -> None:
         (["val/a.jpg 1000"], ["val/a.jpg"], "has the class 1000: classes are 0..999, without a background class"),
         (["val/a.jpg 1", "val/b.jpg 2"], [], "2 of the 2 pictures that .*val_map.txt lists are missing, first .*a.jpg"),
         (["val/a.jpg 1", "val/a.jpg 2"], ["val/a.jpg"], "lists .*a.jpg more than once"),
-        (["val/a.jpg 1"], ["val/a.jpg", "val/b.jpg", "val/c.png"], "has 1 lines and lacks 2 pictures of its folders, fir"),
+        (["val/a.jpg 1"], ["val/a.jpg", "val/b.jpg", "val/c.png"], "has 1 lines and lacks 2 pictures of its folders, "),
     ],
 )
 def test_what_is_wrong_is_one_line(tmp_path: Path, lines: list[str], files: list[str], says: str) -> None:

@@ -332,7 +332,7 @@ def test_a_server_that_does_not_start_says_why(
 
     monkeypatch.setattr(local, "_repository", broken)
     log = tmp_path / "server.log"
-    with pytest.raises(LocalTritonError, match=r"Triton ended while it started: .+") as caught:
+    with pytest.raises(LocalTritonError, match=r"Triton ended during its start: .+") as caught:
         LocalTriton(log=log).start()
     assert "\n" not in str(caught.value)
     assert not made[0].exists()

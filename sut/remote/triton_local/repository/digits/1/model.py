@@ -1,6 +1,6 @@
-"""The digits network: all requests that the server gives at once become one batch of one session run.
+"""The digits network: one session run computes all requests of one call as one batch.
 
-Runs inside the server's environment, not this project's; the weights are put beside this file at the start.
+Runs in the server's environment, not this project's.  The start of the server puts the weights beside this file.
 """
 
 from pathlib import Path

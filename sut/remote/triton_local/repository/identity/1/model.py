@@ -1,6 +1,6 @@
-"""Output = input, whatever the datatype.  All identity models of this repository run this file.
+"""Returns its input, of any datatype.  All identity models of this repository run this file.
 
-Runs inside the server's environment, not this project's.
+Runs in the server's environment, not this project's.
 """
 
 import triton_python_backend_utils as triton
