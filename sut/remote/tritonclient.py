@@ -135,7 +135,7 @@ class TritonclientSystem(TaskSystem):
         self._max_message_bytes = max_message_bytes
         self._headers = dict(security.headers)
         if len(self._headers) < len(security.headers):
-            raise ServerError("--client tritonclient: this client sends each --header name once, but one appears twice")
+            raise ServerError("--client tritonclient: a --header is named twice, and this client sends each name once")
         if not endpoint.is_grpc:
             self._headers["accept-encoding"] = "identity"  # by default aiohttp asks for gzip, which costs server time
         self._client: Any = None
