@@ -78,7 +78,7 @@ class TritonclientMessages:
         if self._is_grpc:
             return [Found(output.name, output.datatype, tuple(output.shape), -1, -1) for output in response.outputs]
         try:
-            return [Found(one["name"], one["datatype"], tuple(one["shape"]), -1, -1) for one in response["outputs"]]
+            return [Found(each["name"], each["datatype"], tuple(each["shape"]), -1, -1) for each in response["outputs"]]
         except (KeyError, TypeError) as error:
             raise ProtocolError(f"a reply does not describe its outputs: {type(error).__name__}: {error}") from None
 

@@ -96,9 +96,7 @@ def test_broken_pictures_are_counted_and_the_first_is_named(tmp_path: Path) -> N
 def test_a_disk_without_room_is_told_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = picture(tmp_path / "one.png", 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    with pytest.raises(
-        DataError, match=r"has 0\.0 GB free, but resized pictures may need 0\.0 GB there: make room"
-    ):
+    with pytest.raises(DataError, match=r"has 0\.0 GB free, but resized pictures may need 0\.0 GB there: make room"):
         PictureReader(RECIPE, tmp_path / "cache").read([file])
 
 
