@@ -4,10 +4,10 @@ Knows no model, no framework, no server and no screen.  The names below are its 
 of its noun.
 """
 
-from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.answers import Answers, Responses
 from drumfire.loadgen.run import Test, run_on_fast_loop
 from drumfire.loadgen.settings import Mode, Scenario, SettingsError, TestSettings
-from drumfire.loadgen.system import Responses, SampleLibrary, SystemUnderTest
+from drumfire.loadgen.system import SampleLibrary, SystemUnderTest
 from drumfire.loadgen.version import VERSION
 
 __all__ = [

@@ -11,21 +11,34 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.draws import Int64Array
-from drumfire.loadgen.record import Column, Gauge, Record, Status
-from drumfire.loadgen.system import Responses, as_bytes
+from drumfire.loadgen.record import Column, Gauge, Record, RowArray, Status
 from drumfire.loadgen.traffic import Phase
 
-RowArray = Int64Array
+Responses: TypeAlias = npt.NDArray[Any] | Sequence[bytes]
+"""A system's answers, one item per row: ``responses[i]`` holds row i's bytes (the memory of an array row, or bytes)."""
 
 _clock = time.monotonic_ns
 _OK, _FAILED, _UNANSWERED = int(Status.OK), int(Status.FAILED), int(Status.UNANSWERED)
+
+
+def check_count(responses: Responses, rows: int) -> None:
+    """Raise ``ValueError`` unless a batch of ``rows`` rows has as many responses."""
+    if len(responses) != rows:
+        raise ValueError(f"{len(responses)} responses to a batch of {rows}")
+
+
+def as_bytes(responses: Responses) -> Iterator[bytes]:
+    """The bytes of each response."""
+    for response in responses:
+        yield response if isinstance(response, bytes) else np.asarray(response).tobytes()
 
 
 @dataclass

@@ -21,11 +21,10 @@ import numpy as np
 from drumfire.loadgen import histogram, logs, summary
 from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.issue import End
-from drumfire.loadgen.record import Record, bytes_per_row
+from drumfire.loadgen.record import Record, RowArray, bytes_per_row
 from drumfire.loadgen.results import PERCENTILES, Distribution, Measured, Results, distribution, latencies
 from drumfire.loadgen.run import PhaseReport, Test
 from drumfire.loadgen.settings import EffectiveSettings, Scenario
-from drumfire.loadgen.share import RowArray
 from drumfire.loadgen.version import VERSION
 
 RESULT = "result.json"

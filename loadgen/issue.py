@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.answers import Answers, Responses
 from drumfire.loadgen.pacer import LAST_SPIN_NS, Pacer
 from drumfire.loadgen.settings import EffectiveSettings, Scenario
-from drumfire.loadgen.system import Answer, Responses, SystemUnderTest
+from drumfire.loadgen.system import Answer, SystemUnderTest
 from drumfire.loadgen.traffic import Phase
 
 _HOLD_NS = 1_000_000

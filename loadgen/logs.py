@@ -22,11 +22,10 @@ from typing import Any
 import numpy as np
 
 from drumfire.loadgen import environment
-from drumfire.loadgen.answers import Kept
+from drumfire.loadgen.answers import Kept, as_bytes
 from drumfire.loadgen.record import Column
 from drumfire.loadgen.results import PERCENTILES, Distribution, Results
 from drumfire.loadgen.settings import LOGGED_IN_THIS_ORDER, EffectiveSettings, Scenario, TestSettings
-from drumfire.loadgen.system import as_bytes
 from drumfire.loadgen.traffic import Phase
 
 DETAIL, ACCURACY = "mlperf_log_detail.txt", "mlperf_log_accuracy.json"

@@ -20,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 Column = npt.NDArray[Any]
+RowArray = npt.NDArray[np.int64]
+"""Row numbers, shape (n,)."""
 
 
 class Status(enum.IntEnum):

@@ -25,10 +25,10 @@ from drumfire.loadgen.early_stopping import least_queries
 from drumfire.loadgen.issue import End, Limits, issue
 from drumfire.loadgen.overhead import GarbagePauses, Overhead, Reading
 from drumfire.loadgen.pacer import Pacer
-from drumfire.loadgen.record import Gauge, Record, Status, bytes_per_row
+from drumfire.loadgen.record import Gauge, Record, RowArray, Status, bytes_per_row
 from drumfire.loadgen.results import Measured, Results, evaluate
 from drumfire.loadgen.settings import Mode, Scenario, SettingsError, TestSettings, effective
-from drumfire.loadgen.share import RowArray, Share
+from drumfire.loadgen.share import Share
 from drumfire.loadgen.system import SampleLibrary, SystemUnderTest
 from drumfire.loadgen.traffic import Phase, draw, expected_rows
 from drumfire.loadgen.version import VERSION

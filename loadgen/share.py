@@ -13,12 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen.draws import Int64Array
-from drumfire.loadgen.record import Record
+from drumfire.loadgen.record import Record, RowArray
 from drumfire.loadgen.settings import EffectiveSettings, Scenario, SettingsError
 from drumfire.loadgen.traffic import Phase
-
-RowArray = Int64Array
 
 
 @dataclass(frozen=True)

@@ -1,37 +1,20 @@
-"""The two seams: what is measured, and what it is fed with.
+"""What the load generator needs of a system under test and of a sample library: two protocols.
 
-The load generator knows a system under test and a sample library only by these protocols.  Nothing
-here knows a model, a framework or a server.
+Independent of models, frameworks and servers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.answers import Answers, Responses
 
 IndexArray: TypeAlias = npt.NDArray[np.integer[Any]]
 """Sample indices into a library, shape (n,), any integer dtype."""
-
-Responses: TypeAlias = npt.NDArray[Any] | Sequence[bytes]
-"""What a system answered, one item a row: ``responses[i]`` gives row i's bytes (an array row's memory, or bytes)."""
-
-
-def check_count(responses: Responses, rows: int) -> None:
-    """Raise ``ValueError`` when a batch of ``rows`` rows got another number of responses."""
-    if len(responses) != rows:
-        raise ValueError(f"{len(responses)} responses to a batch of {rows}")
-
-
-def as_bytes(responses: Responses) -> Iterator[bytes]:
-    """The bytes of each response."""
-    for response in responses:
-        yield response if isinstance(response, bytes) else np.asarray(response).tobytes()
 
 
 @runtime_checkable

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from drumfire.loadgen.answers import Kept
-from drumfire.loadgen.share import RowArray
-from drumfire.loadgen.system import as_bytes
+from drumfire.loadgen.answers import Kept, as_bytes
+from drumfire.loadgen.record import RowArray
 
 
 def save(path: Path, kept: Sequence[Kept]) -> None:

@@ -28,10 +28,10 @@ from drumfire.loadgen import Scenario, SettingsError, Test
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.overhead import Overhead
 from drumfire.loadgen.pacer import Pacer
-from drumfire.loadgen.record import Status
+from drumfire.loadgen.record import RowArray, Status
 from drumfire.loadgen.results import Measured, distribution
 from drumfire.loadgen.run import PhaseReport
-from drumfire.loadgen.share import RowArray, Slice
+from drumfire.loadgen.share import Slice
 from drumfire.loadgen.system import IndexArray, SampleLibrary
 from drumfire.loadgen.traffic import Phase
 from drumfire.sut.remote.kserve.watch import WatchedSystem

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen import Answers, Responses, SampleLibrary
+from drumfire.loadgen.answers import as_bytes, check_count
 from drumfire.loadgen.pacer import precise_timers
 from drumfire.loadgen.record import Column
-from drumfire.loadgen.system import Answer, as_bytes, check_count
+from drumfire.loadgen.system import Answer
 
 RunBatch = Callable[[npt.NDArray[Any]], Responses]
 """From a batch of samples, shape (n, *sample_shape), to a response for each.  Called from one thread at a time."""

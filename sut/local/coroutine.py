@@ -9,7 +9,8 @@ from typing import Any
 import numpy.typing as npt
 
 from drumfire.loadgen import Answers, Responses, SampleLibrary
-from drumfire.loadgen.system import Answer, check_count
+from drumfire.loadgen.answers import check_count
+from drumfire.loadgen.system import Answer
 
 Infer = Callable[[npt.NDArray[Any]], Awaitable[Responses]]
 

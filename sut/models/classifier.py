@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen.system import IndexArray, Responses
+from drumfire.loadgen.answers import Responses
+from drumfire.loadgen.system import IndexArray
 from drumfire.sut.data.library import ArrayLibrary
 from drumfire.sut.models.model import Accuracy, Form
 

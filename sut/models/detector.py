@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen.system import IndexArray, Responses
+from drumfire.loadgen.answers import Responses
+from drumfire.loadgen.system import IndexArray
 from drumfire.sut.data import coco
 from drumfire.sut.data.coco import AnnotatedPictures, Detections
 from drumfire.sut.models.boxes import suppressed

@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen.system import IndexArray, Responses, SampleLibrary
+from drumfire.loadgen.answers import Responses
+from drumfire.loadgen.system import IndexArray, SampleLibrary
 from drumfire.sut.data.library import ArrayLibrary
 from drumfire.sut.local.backends import Backend, BackendError
 from drumfire.sut.models.model import Form

@@ -14,7 +14,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen.system import IndexArray, Responses, SampleLibrary
+from drumfire.loadgen.answers import Responses
+from drumfire.loadgen.system import IndexArray, SampleLibrary
 
 
 class UnknownModel(ValueError):

@@ -20,8 +20,8 @@ from drumfire.bench import cli
 from drumfire.bench.assemble import remote
 from drumfire.bench.assemble.local import Assembly, UsageError
 from drumfire.loadgen import Mode, Scenario, Test, TestSettings, installation, run_on_fast_loop
+from drumfire.loadgen.answers import as_bytes
 from drumfire.loadgen.record import Status
-from drumfire.loadgen.system import as_bytes
 from drumfire.sut.data.random_values import generated
 from drumfire.sut.kserve.errors import ServerError
 from drumfire.sut.kserve.messages.exchange import Part
