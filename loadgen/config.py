@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from drumfire.loadgen.rounds import DEFAULT_ROUND, built_in_values
+from drumfire.loadgen.mlperf_conf import built_in_values
+from drumfire.loadgen.rounds import DEFAULT_ROUND
 from drumfire.loadgen.settings import Mode, TestSettings
 
 _UINT64 = 1 << 64
@@ -188,8 +189,12 @@ class ConfigReader:
 
     USER, BUILT_IN, FILE = 1, 0, 2
 
-    def __init__(self, mlperf_round: str = DEFAULT_ROUND) -> None:
-        self.mlperf_round = mlperf_round
+    def __init__(self, mlperf_round: str = DEFAULT_ROUND, further: Mapping[str, float] | None = None) -> None:
+        """``further``: values to add to the built-in ones, by key (``model.scenario.field``), in the files' units."""
+        self._built_in = {
+            key: Value(int(number), float(number))
+            for key, number in {**built_in_values(mlperf_round), **(further or {})}.items()
+        }
         self.errors: list[str] = []
         """Errors for the next test's detail log."""
         self._user_files = 0
@@ -205,10 +210,7 @@ class ConfigReader:
                     "Multiple conf files are used. This is not valid for official submission to MLPerf inference."
                 )
         if conf_type == self.BUILT_IN or (conf_type == self.USER and self._user_files == 1):
-            values = {
-                key: Value(int(number), float(number)) for key, number in built_in_values(self.mlperf_round).items()
-            }
-            self.errors += apply(settings, values, model, scenario, built_in=True)
+            self.errors += apply(settings, self._built_in, model, scenario, built_in=True)
             if conf_type == self.BUILT_IN or path is None:
                 return 0
         assert path is not None

@@ -204,7 +204,7 @@ def _run_batch(backend: backends.Backend, model: Model) -> RunBatch:
 
 def read_settings(options: argparse.Namespace, model_name: str) -> tuple[TestSettings, tuple[str, ...]]:
     """The rules' values, then user.conf, then the command line: each overrides the one before."""
-    settings, reader = TestSettings(), ConfigReader(options.round)
+    settings, reader = TestSettings(), ConfigReader(options.round, models.TARGET_LATENCIES)
     if reader.from_config(settings, options.user_conf, model_name, options.scenario) != 0:
         raise UsageError(reader.errors[-1])
     settings.scenario = Scenario[options.scenario]

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from drumfire.loadgen import installation
 from drumfire.loadgen.environment import versions
-from drumfire.loadgen.rounds import built_in_values
+from drumfire.loadgen.mlperf_conf import built_in_values
 from drumfire.sut import models as known
 from drumfire.sut.local import backends
 from drumfire.sut.models.model import Form, Model
@@ -24,7 +24,7 @@ _SYNTHETIC = "synthetic only"
 
 def models() -> dict[str, Any]:
     """The models as a JSON-ready dictionary."""
-    bounds = built_in_values()
+    bounds = built_in_values() | known.TARGET_LATENCIES
     return {
         "models": [
             {

@@ -15,7 +15,7 @@ from drumfire.sut.models.shapes import Shapes
 from drumfire.sut.models.ssd_mobilenet import SsdMobileNet
 from drumfire.sut.models.ssd_resnet34 import SsdResNet34
 
-__all__ = ["MODELS", "Accuracy", "MissingExtra", "Model", "UnknownModel", "WeightsError", "get"]
+__all__ = ["MODELS", "TARGET_LATENCIES", "Accuracy", "MissingExtra", "Model", "UnknownModel", "WeightsError", "get"]
 
 MODELS: dict[str, Model] = {
     model.name: model
@@ -30,6 +30,13 @@ MODELS: dict[str, Model] = {
         SsdResNet34(),
     )
 }
+
+TARGET_LATENCIES: dict[str, float] = {
+    f"{model.name}.Server.target_latency": model.target_latency_ms
+    for model in MODELS.values()
+    if model.target_latency_ms is not None
+}
+"""Server bounds, ms, of the models that MLPerf has no rules for, by their key in a configuration file."""
 
 
 def get(name: str) -> Model:

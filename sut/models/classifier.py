@@ -63,6 +63,7 @@ class Classifier(LabelJudge):
     description: str
     licence: str
     extra: str | None
+    target_latency_ms: int | None
     input_shape: tuple[int, ...]
     total_count: int
     reservations: Sequence[str] = ()

@@ -48,6 +48,7 @@ class Digits(Classifier):
     extra: str | None = None
     input_shape: tuple[int, ...] = SHAPE
     quality_target = 0.98
+    target_latency_ms: int | None = 50
     total_count = 500
 
     @cached_property

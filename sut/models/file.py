@@ -30,6 +30,7 @@ class FileModel:
     licence = "the file's own"
     extra: str | None = None
     quality_target = 0.0
+    target_latency_ms: int | None = None
     total_count = _SAMPLES
     reservations: Sequence[str] = ("a bare model file on random samples: speed only",)
 

@@ -85,6 +85,8 @@ class Model(Protocol):
     input_dtype: np.dtype[Any]
     quality_target: float
     """A fraction, 0 to 1, of ``Accuracy.metric``."""
+    target_latency_ms: int | None
+    """The bound of a Server run; None where MLPerf's configuration has it."""
     total_count: int
     """Samples in the whole data set."""
 

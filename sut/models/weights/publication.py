@@ -43,6 +43,7 @@ class PublishedNetwork(ABC):
 
     name: str
     extra: str | None = "vision"
+    target_latency_ms: int | None = None
     published: Sequence[Published]
     """The first is what 'drumfire prepare weights' fetches unless told otherwise."""
     outputs: Sequence[str]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from drumfire.bench.assemble.local import _run_batch, _Service, fit, spare_cores
+from drumfire.bench.assemble.local import _run_batch, _Service, fit, read_settings, spare_cores
 from drumfire.sut import models
 from drumfire.sut.data.library import ArrayLibrary
 from drumfire.sut.local.backends import BackendError
@@ -105,3 +108,25 @@ def test_what_is_measured_before_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     service.query_seconds(4)
     service.samples_per_second(together=True)
     assert len(asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("conf", "max_latency_s", "bound_ms"),
+    [
+        ("", None, 50),
+        ("*.Server.target_latency = 44", None, 44),
+        ("digits.Server.target_latency = 33", None, 33),
+        ("digits.Server.target_latency = 33", 0.02, 20),
+    ],
+)
+def test_a_models_own_bound_counts_where_nobody_gives_another(
+    conf: str, max_latency_s: float | None, bound_ms: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "user.conf"
+    file.write_text(conf)
+    options = argparse.Namespace(
+        round="v6.1", user_conf=file, scenario="Server", accuracy=False, submission=False, time=None, count=None,
+        max_latency=max_latency_s, samples_per_query=None, qps=None,
+    )  # fmt: skip
+    settings, errors = read_settings(options, "digits")
+    assert (settings.server_target_latency_ns, errors) == (bound_ms * 1_000_000, ())
