@@ -22,7 +22,7 @@ from drumfire.loadgen import histogram, logs, summary
 from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.record import Record, RowArray, bytes_per_row
-from drumfire.loadgen.results import PERCENTILES, Distribution, Measured, Results, distribution, latencies
+from drumfire.loadgen.results import LATE_NS, PERCENTILES, Distribution, Measured, Results, distribution, latencies
 from drumfire.loadgen.run import PhaseReport, Test
 from drumfire.loadgen.settings import EffectiveSettings, Scenario
 from drumfire.loadgen.version import VERSION
@@ -31,7 +31,6 @@ RESULT = "result.json"
 _SLACK_BYTES = 4 << 20
 """Room for the files whose size does not follow the number of rows."""
 _LOG_BYTES_PER_ROW = 24
-_LATE_NS = 1_000_000
 _LATENESS_SHARE = 0.5
 """A p99 lateness above this share of the p50 latency is warned of: the generator then colours what it measures."""
 
@@ -246,7 +245,7 @@ def _lateness(test: Test, report: PhaseReport, measured: Measured) -> dict[str, 
         late = measured.issued - measured.scheduled
         meaning = "from a query's scheduled time to its issue"
     found = distribution(late, (0.5, 0.99), may_reorder=True)
-    share = float(np.count_nonzero(late > _LATE_NS)) / late.size if late.size else 0.0
+    share = float(np.count_nonzero(late > LATE_NS)) / late.size if late.size else 0.0
     return {
         "meaning": meaning,
         "p50": found.percentiles[0.5],

@@ -16,6 +16,8 @@ from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.settings import EffectiveSettings, Scenario
 
 PERCENTILES = (0.50, 0.90, 0.95, 0.97, 0.99, 0.999)
+LATE_NS = 1_000_000
+"""A query issued later than this after its scheduled time counts as late."""
 
 
 @dataclass(frozen=True)

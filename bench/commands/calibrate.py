@@ -22,6 +22,7 @@ from drumfire.bench.report import figures
 from drumfire.loadgen import VERSION, Mode, Scenario, Test, TestSettings, run_on_fast_loop
 from drumfire.loadgen.directory import document
 from drumfire.loadgen.environment import available_memory_bytes, describe
+from drumfire.loadgen.results import LATE_NS
 from drumfire.sut.local.null import NullSystem, null_library
 
 DONE, INTERRUPTED = 0, 130
@@ -45,8 +46,8 @@ _PROBE_LATENCY_NS = 100.0
 _CLOSED_MARGIN = 1.5
 """Queries drawn for a closed loop, over those that the probe's rate would take: what was measured while another
 program ran is too slow."""
-_LATE_RATE, _LATE_NS = 1e3, 1_000_000
-"""A p99 lateness above so much, at no more than this rate, is told with its mend."""
+_LATE_RATE = 1e3
+"""A p99 lateness above ``LATE_NS`` at this rate or less gets a note that says what to do."""
 
 Result = dict[str, Any]
 """A result document, as ``drumfire.loadgen.directory.document`` makes it."""
@@ -270,7 +271,7 @@ def _meaning(found: Calibration) -> Iterator[tuple[str, str]]:
         for row in found.rows
         if row["scenario"] == Scenario.Server.name
         and row["asked_qps"] <= _LATE_RATE
-        and row["lateness_p99_us"] * 1e3 > _LATE_NS
+        and row["lateness_p99_us"] * 1e3 > LATE_NS
     ]
     for row in late:
         yield (

@@ -29,12 +29,12 @@ from drumfire.bench.view.dashboard import Dashboard, next_line_s, step_back
 from drumfire.bench.view.screen import draw, plain_line
 from drumfire.bench.view.servers import ServerPoll, ServerView
 from drumfire.bench.view.watch import Plan, Snapshot, Spread
+from drumfire.loadgen.results import LATE_NS
 from drumfire.sut import module_process
 
 _FRAME_S = 0.33
 _FIRST_LINE_S = 2.0
 _STDIN = 0
-_LATE_NS = 1_000_000
 _NAME, _FIELD = 18, 12
 """Columns of a generator's name and of each figure."""
 _MOST_ROWS = 16
@@ -111,7 +111,7 @@ def draw_rows(rows: Sequence[Row]) -> Text:
         text.append(row.state.ljust(_FIELD), _STYLES.get(row.state, "green"))
         late = "" if row.late_p99_ns is None else figures.duration(row.late_p99_ns)
         text.append(("" if row.rate is None else figures.rate(row.rate)).ljust(_FIELD))
-        text.append(late.ljust(_FIELD), "yellow" if (row.late_p99_ns or 0) > _LATE_NS else "")
+        text.append(late.ljust(_FIELD), "yellow" if (row.late_p99_ns or 0) > LATE_NS else "")
         text.append(f"{row.in_flight:,}".ljust(_FIELD))
         text.append(f"{row.answered:,}".ljust(_FIELD))
         text.append(f"{figures.duration(row.silent_s * 1e9)} ago\n")

@@ -17,6 +17,7 @@ from drumfire.bench.view.servers import Gpus, ServerFigures
 from drumfire.bench.view.watch import Plan, Snapshot, Spread, rebin
 from drumfire.loadgen import Scenario
 from drumfire.loadgen.directory import percentile_name
+from drumfire.loadgen.results import LATE_NS
 
 _LEAST_WIDTH, _MOST_WIDTH = 60, 100
 _LABEL = 12
@@ -29,8 +30,6 @@ _ROWS = 4
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 _SIZE_CLASSES = 8
 """Batch sizes are shown one by one up to this many, and by powers of two beyond."""
-_LATE_NS = 1_000_000
-"""Lateness above this is marked."""
 _STALL_NS = 10_000_000
 
 
@@ -71,7 +70,7 @@ def draw(plan: Plan, snapshot: Snapshot, width: int, server: ServerFigures | Non
         if plan.target_latency_ns:
             _target(text, plan, latency)
     if (lateness := snapshot.lateness) is not None:
-        _spread(text, "lateness", lateness, width, limit_ns=_LATE_NS)
+        _spread(text, "lateness", lateness, width, limit_ns=LATE_NS)
     _counts(text, snapshot)
     _generator(text, snapshot, width)
     if snapshot.batches:
