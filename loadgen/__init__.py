@@ -5,7 +5,8 @@ of its noun.
 """
 
 from drumfire.loadgen.answers import Answers, Responses
-from drumfire.loadgen.run import Test, run_on_fast_loop
+from drumfire.loadgen.interpreter import run_on_fast_loop
+from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, SettingsError, TestSettings
 from drumfire.loadgen.system import SampleLibrary, SystemUnderTest
 from drumfire.loadgen.version import VERSION

@@ -157,7 +157,7 @@ class Tally:
 
     def __init__(self, record: Record, phase: Phase, settings: EffectiveSettings, bound_ns: int) -> None:
         self._record, self._phase, self._settings, self._bound_ns = record, phase, settings, bound_ns
-        self._by_tokens = settings.use_token_latencies and {"first_token", "n_tokens"} <= record.columns.keys()
+        self._by_tokens = settings.use_token_latencies and record.has_tokens
         self._queries = 0
         self._over = np.zeros(2 if self._by_tokens else 1, np.int64)
         self._due_ns = 0

@@ -132,6 +132,11 @@ class Record:
     def issued_rows(self) -> int:
         return self.gauges[Gauge.ISSUED]
 
+    @property
+    def has_tokens(self) -> bool:
+        """Whether the system under test fills the columns of token latencies."""
+        return {"first_token", "n_tokens"} <= self.columns.keys()
+
     def view(self, name: str) -> memoryview:
         """A column as a memoryview: cheaper than numpy to read and write one number at a time."""
         return self.columns[name].data

@@ -1,24 +1,20 @@
-"""One test from settings to results: draw the traffic, drive the system through every phase, judge what was measured.
+"""One test from settings to results: draw the traffic, drive the system through every phase, evaluate the table.
 
-The conductor: it calls the parts in order and keeps what they told.  It writes no file (see ``directory``) and shows
-nothing (the table in ``record`` can be watched meanwhile).
+Calls the parts in order and keeps what they return.  Writes no file (``directory`` does) and shows nothing (other
+processes can watch the table in ``record``).
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, TextIO, TypeVar
+from typing import TextIO
 
 import numpy as np
 
-from drumfire.loadgen import environment, logs
+from drumfire.loadgen import environment, interpreter, logs
 from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.confidence import StopRule, Tally
 from drumfire.loadgen.early_stopping import least_queries
@@ -34,26 +30,14 @@ from drumfire.loadgen.traffic import Phase, draw, expected_rows
 from drumfire.loadgen.version import VERSION
 
 DEFAULT_PATIENCE_S = 120.0
-"""How long a run waits without any answer before it gives the outstanding rows up."""
+"""How long a run waits without any answer before it gives up on the outstanding rows."""
 
-_TELL_S = 0.2
-_ASK_S = 0.1
-"""How often a rule that may end the run is asked."""
-
-T = TypeVar("T")
-
-
-def run_on_fast_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on uvloop, or on the standard loop where uvloop is absent."""
-    factory: Callable[[], asyncio.AbstractEventLoop] | None
-    try:
-        import uvloop
-
-        factory = uvloop.new_event_loop
-    except ImportError:
-        factory = None
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main)
+_PUBLISH_S = 0.2
+"""Between updates of the table's gauges."""
+_RULE_S = 0.1
+"""Between checks of the rule that may end the run."""
+_DRAWN_BYTES = 20
+"""Memory per row that drawing the traffic and evaluating the results need beside the table."""
 
 
 @dataclass(frozen=True)
@@ -70,18 +54,18 @@ class PhaseReport:
     pacer_window_ns: int
     pacer_spun_ns: int
     longest_stall_ns: int
-    """The longest that the loop's other work had to wait: for a burst of issuing, or for a late wake-up."""
+    """The longest wait of the loop's other work, for a burst of issuing or a late wake-up."""
     realtime_ns: int
     """How long the issuing thread ran with real-time priority."""
     exact_timer: bool
     start_late_ns: int = 0
-    """How long after its start it began, where that was agreed with other generators."""
+    """Delay of the start, where several generators agreed on one."""
 
 
 class Test:
-    """A test of ``system`` over ``library``.  Its traffic is drawn at once; ``run`` does it, once.
+    """A test of ``system`` over ``library``.  The constructor draws the traffic; call ``run`` once.
 
-    Raises ``SettingsError`` where the settings make no test.
+    Raises ``SettingsError`` for settings that no test can follow.
     """
 
     __test__ = False  # pytest takes classes called Test* for tests
@@ -100,9 +84,9 @@ class Test:
         log: logs.DetailLog | None = None,
         timestamps: TextIO | None = None,
     ) -> None:
-        """``rule`` may end the performance phase before its traffic is out.  ``share``: do this part of the test, and
-        others do the rest.  ``log``: go on with this log, whose head is written.  ``timestamps`` is where they go if
-        the settings ask for them (standard output as a default).
+        """``rule`` may end the performance phase before all of its traffic is issued.  ``share`` is this generator's
+        part of the test, if others do the rest.  ``log`` is an open log to continue.  ``timestamps`` is where the
+        timestamps of ``print_timestamps`` go; by default, standard output.
         """
         if library.performance_count < 1:
             raise SettingsError("the library's performance count must be at least 1")
@@ -114,9 +98,8 @@ class Test:
         self.log = logs.DetailLog() if log is None else log
         if log is None:
             self._put_head(config_warnings, config_errors)
-        _check_memory(
-            expected_rows(self.effective, library.total_count) * (bytes_per_row(system.columns) + _DRAWN_BYTES)
-        )
+        row_bytes = bytes_per_row(system.columns) + _DRAWN_BYTES
+        _check_memory(expected_rows(self.effective, library.total_count) * row_bytes)
         self.phases = draw(self.effective, library.total_count)
         if share is None:
             self.record = Record(sum(phase.rows for phase in self.phases), system.columns)
@@ -124,28 +107,28 @@ class Test:
             self.phases = share.slice.of(self.phases, self.effective.max_query_count)
             self.effective = share.slice.limits(self.effective)
             self.record = share.record
-        self.phases = [self._entered(phase) for phase in self.phases]
+        self.phases = [self._enter(phase) for phase in self.phases]
         closed = requested.scenario in (Scenario.SingleStream, Scenario.MultiStream)
         self.answers = Answers(self.record, closed_loop=closed)
         self.reports: list[PhaseReport] = []
         self.started: datetime | None = None
         self.interrupted: str | None = None
-        """Why the run was cut short, if it was."""
+        """Why the run was cut short."""
         self.decided: str | None = None
-        """Why the rule ended the issuing, if it did."""
+        """Why the rule ended the issuing."""
         self._task: asyncio.Task[None] | None = None
         self._results: Results | None = None
         self._pauses = GarbagePauses()
         self.announcements: tuple[list[str], list[str]] = ([], [])
-        """For the log: what to say of a peak search's trial, before its samples are loaded and after."""
+        """Messages of a peak search for the log, before the samples are loaded and after."""
 
     def _put_head(self, config_warnings: tuple[str, ...], config_errors: tuple[str, ...]) -> None:
         library = self.library
         logs.put_version(self.log, VERSION)
-        asked = time.monotonic_ns()
+        began_ns = time.monotonic_ns()
         name = self.system.name
-        asked = time.monotonic_ns() - asked
-        logs.put_test(self.log, name, library.name, library.total_count, library.performance_count, asked)
+        name_ns = time.monotonic_ns() - began_ns
+        logs.put_test(self.log, name, library.name, library.total_count, library.performance_count, name_ns)
         for text in config_warnings:
             self.log.warning(text)
         for text in config_errors:
@@ -155,8 +138,8 @@ class Test:
         logs.put_requested(self.log, self.requested)
         logs.put_effective(self.log, self.effective)
 
-    def _entered(self, phase: Phase) -> Phase:
-        """Enter a phase's traffic in the table; it then refers to the table, so that nothing is held twice."""
+    def _enter(self, phase: Phase) -> Phase:
+        """Copy a phase's traffic into the table; the returned phase refers to the table, so nothing is held twice."""
         rows = slice(phase.first_row, phase.first_row + phase.rows)
         self.record.sample_index[rows] = phase.sample_index
         if phase.scheduled is None:
@@ -165,7 +148,7 @@ class Test:
         return replace(phase, sample_index=self.record.sample_index[rows], scheduled=self.record.scheduled[rows])
 
     def foreseen(self) -> list[str]:
-        """Why this test can only end INVALID, told from its settings alone, each with its mend."""
+        """Why this test can only end INVALID, from its settings alone, each with what to do about it."""
         s = self.effective
         if s.mode == Mode.AccuracyOnly:
             return []
@@ -176,12 +159,12 @@ class Test:
         if s.scenario == Scenario.Server:
             least = least_queries(s.target_latency_percentile)
             if queries < least:
-                mend = f"raise --time to {least / s.target_qps:.0f} s or more, or --qps"
+                advice = f"raise --time to {least / s.target_qps:.0f} s or more, or --qps"
                 if s.max_query_count:
-                    mend = f"raise --count to {least} or more, or leave it out"
+                    advice = f"raise --count to {least} or more, or leave it out"
                 warnings.append(
                     f"this run can only be INVALID: {queries} queries are fewer than the {least} that early stopping "
-                    f"needs at least for p{s.target_latency_percentile * 100:g}; {mend}"
+                    f"needs for p{s.target_latency_percentile * 100:g}; {advice}"
                 )
             last_due = int(self.record.scheduled[self.phases[-1].first_row + queries - 1])
             if last_due < s.min_duration_ms * 1_000_000:
@@ -192,7 +175,7 @@ class Test:
         return warnings
 
     async def run(self) -> None:
-        """Open the system, drive it through every phase, close it.  An ``interrupt`` ends it early, all kept."""
+        """Open the system, drive it through every phase, close it.  After an ``interrupt``, all data so far is kept."""
         self.started = datetime.now(UTC)
         self._task = task = asyncio.current_task()
         assert task is not None
@@ -202,22 +185,23 @@ class Test:
             if self.interrupted is None:
                 opened = True
                 await self.system.open(self.answers)
-                with _quiet_interpreter(), self._pauses:
+                with interpreter.quiet(), self._pauses:
                     await self._run_phases()
         except asyncio.CancelledError:
             if self.interrupted is None and self.answers.aborted is None:
                 raise
-            task.uncancel()  # it was ours, and ends here
+            task.uncancel()  # this class cancelled the task, and handles it here
         finally:
             self._task = self.answers.on_abort = None
             self.record.gauges[Gauge.DONE] = 1
             self.answers.give_up()
             if opened:
                 await self.system.close()
-        for text, count in (*self.answers.faults.failed.items(), *self.answers.faults.refused.items()):
+        faults = self.answers.faults
+        for text, count in (*faults.failed.items(), *faults.refused.items()):
             self.log.error("error_runtime", f"{text} ({count} times)")
-        if self.answers.faults.unanswered:
-            self.log.error("error_runtime", f"{self.answers.faults.unanswered} samples were never answered")
+        if faults.unanswered:
+            self.log.error("error_runtime", f"{faults.unanswered} samples were never answered")
         for text, count in self._token_faults().items():
             self.log.error("error_runtime", f"{text} ({count} times)")
         for why in (self.interrupted, self.answers.aborted):
@@ -225,7 +209,7 @@ class Test:
                 self.log.error("error_runtime", why)
 
     def interrupt(self, reason: str) -> None:
-        """End the run soon; call it on the run's loop.  What was measured stays, and the result is INVALID."""
+        """End the run soon; call this on the run's loop.  All data so far is kept, and the result is INVALID."""
         self.interrupted = self.interrupted or reason
         if self._task is not None:
             self._task.cancel()
@@ -240,7 +224,7 @@ class Test:
             for text in self.announcements[0]:
                 self.log.message(text)
             self.library.load(phase.loaded)
-            # The loaded set is the first of what is told of the traffic; a trial's own text comes between.
+            # As in the reference, a trial's own text comes between the loaded set and the rest of the traffic.
             logs.put_loaded(self.log, phase)
             for text in self.announcements[1]:
                 self.log.message(text)
@@ -259,9 +243,9 @@ class Test:
             before = Reading.now(self._pauses)
             self.answers.begin(phase, start_ns)
             began, end = datetime.now(UTC), None
-            telling = [asyncio.ensure_future(self._tell(pacer, before))]
+            background = [asyncio.ensure_future(self._publish(pacer, before))]
             if self.rule is not None and not phase.accuracy:
-                telling.append(asyncio.ensure_future(self._apply(self.rule, phase)))
+                background.append(asyncio.ensure_future(self._apply(self.rule, phase)))
             timestamps = self.effective.print_timestamps and not phase.accuracy
             if timestamps:
                 self._print(f"Perf mode start. system_clock Timestamp = {time.time():.0f}")
@@ -269,7 +253,7 @@ class Test:
             try:
                 end = await self._issue(phase, pacer)
             finally:
-                for task in telling:
+                for task in background:
                     task.cancel()
                 overhead = before.until(Reading.now(self._pauses))
                 self.answers.give_up()
@@ -304,30 +288,30 @@ class Test:
         return end
 
     async def _agreed_start(self) -> int | None:
-        """When the next phase begins, ns of the monotonic clock; None: at once."""
+        """When the next phase starts, ns of the monotonic clock; None for at once."""
         return None if self.share is None else await self.share.start(len(self.reports))
 
     async def _issue(self, phase: Phase, pacer: Pacer) -> End:
-        """Have a phase's rows issued and answered."""
+        """Issue a phase's rows and wait for their answers."""
         limits = Limits.of(self.effective, phase)
         drain_s = None if self.rule is None else self.rule.drain_s
         return await issue(phase, limits, self.system, self.answers, pacer, self.patience_s, drain_s)
 
-    async def _tell(self, pacer: Pacer, began: Reading) -> None:
-        """Keep the table's gauges up to date for whoever watches: how far the run is, and what the generator costs."""
+    async def _publish(self, pacer: Pacer, began: Reading) -> None:
+        """Keep the table's gauges up to date: the run's progress and the generator's cost."""
         gauges = self.record.gauges
         while True:
             self.answers.publish()
             gauges[Gauge.BUSY] = time.thread_time_ns() - began.thread_ns
             gauges[Gauge.STALL] = pacer.longest_stall_ns
             gauges[Gauge.GC_PAUSE] = self._pauses.total_ns
-            await asyncio.sleep(_TELL_S)
+            await asyncio.sleep(_PUBLISH_S)
 
     async def _apply(self, rule: StopRule, phase: Phase) -> None:
-        """Ask the rule from time to time; when it is satisfied, nothing more is issued."""
+        """Check the rule repeatedly; once it gives a reason to stop, no more rows are issued."""
         tally = Tally(self.record, phase, self.effective, rule.bound_ns)
         while self.decided is None:
-            await asyncio.sleep(_ASK_S)
+            await asyncio.sleep(_RULE_S)
             self.decided = rule.reached(tally.look(self.answers.issued, self.answers.now()))
         self.answers.enough = True
 
@@ -335,15 +319,19 @@ class Test:
         print(f"Loadgen :: {text}", file=self._timestamps, flush=True)
 
     def _print_duration(self, run_ns: int, wall_ns: int) -> None:
-        self._print(f"Perf mode stop. systme_clock Timestamp = {time.time():.0f}")  # spelt as the reference does
+        self._print(f"Perf mode stop. systme_clock Timestamp = {time.time():.0f}")  # the reference's spelling
         self._print(f"PerfClock Perf duration = {run_ns // 1_000_000}ms")
         self._print(f"system_clock Perf duration = {wall_ns // 1_000_000}ms")
         self._print(f"PerfClock/system_clock ratio = {run_ns / max(wall_ns, 1):.4f}")
 
+    @property
+    def _by_tokens(self) -> bool:
+        return self.effective.use_token_latencies and self.record.has_tokens
+
     def _token_faults(self) -> dict[str, int]:
-        """Rows whose tokens make no sense, by what is wrong with them in the reference's words."""
+        """How many rows have impossible token figures, by the reference's words for the error."""
         columns, issued = self.record.columns, self.record.issued_rows
-        if not self.effective.use_token_latencies or not {"first_token", "n_tokens"} <= columns.keys():
+        if not self._by_tokens:
             return {}
         good = self.record.status[:issued] == Status.OK
         counts = {"Number of tokens need to be greater than 1": columns["n_tokens"][:issued] < 2}
@@ -354,7 +342,7 @@ class Test:
         return {text: count for text, count in found.items() if count}
 
     def spoiled(self) -> list[str]:
-        """What makes the run INVALID beyond the reference's rules, a line each."""
+        """What makes the run INVALID beyond the reference's rules, one line per reason."""
         faults, lines = self.answers.faults, []
         if self.interrupted is not None:
             lines.append(f"The run was cut short: {self.interrupted}.")
@@ -363,7 +351,7 @@ class Test:
         if any(report.end == End.NO_ANSWER for report in self.reports):
             lines.append(
                 f"The system stopped answering: no answer came for {self.patience_s:g} s "
-                "(raise the patience if it is only slow)."
+                "(raise --patience if it is only slow)."
             )
         if failed := faults.failed.total():
             reason, _ = faults.failed.most_common(1)[0]
@@ -379,19 +367,19 @@ class Test:
         return lines
 
     def results(self) -> Results | None:
-        """Figures and verdict of the performance phase; None for an accuracy run, or when no query was issued."""
+        """Figures and verdict of the performance phase; None without one, or when it issued no query."""
         report = next((r for r in self.reports if not r.phase.accuracy), None)
         if self._results is None and report is not None and report.issued_rows:
             self._results = evaluate(self.effective, self.measured(report), self.spoiled())
         return self._results
 
     def rows(self, report: PhaseReport) -> slice | RowArray:
-        """The rows that a phase issued, whole queries only."""
+        """The issued rows of a phase, whole queries only."""
         first, width = report.phase.first_row, report.phase.samples_per_query
         return slice(first, first + report.issued_rows // width * width)
 
     def streams(self, report: PhaseReport) -> list[slice | RowArray]:
-        """The same rows by whose queries followed each other: closed loops, of which there is one."""
+        """The same rows, split by closed loop: here, one."""
         return [self.rows(report)]
 
     def measured(self, report: PhaseReport) -> Measured:
@@ -399,8 +387,7 @@ class Test:
         return self._columns_of(self.rows(report), report.phase.samples_per_query)
 
     def _columns_of(self, rows: slice | RowArray, width: int) -> Measured:
-        record = self.record
-        tokens = self.effective.use_token_latencies and {"first_token", "n_tokens"} <= record.columns.keys()
+        record, tokens = self.record, self._by_tokens
         return Measured(
             record.scheduled[rows],
             record.issued[rows],
@@ -412,10 +399,6 @@ class Test:
         )
 
 
-_DRAWN_BYTES = 20
-"""Bytes a row that drawing the traffic and judging the results need beside the table."""
-
-
 def _check_memory(needed_bytes: int) -> None:
     available = environment.available_memory_bytes()
     if available is not None and needed_bytes > available:
@@ -423,26 +406,3 @@ def _check_memory(needed_bytes: int) -> None:
             f"this run's queries need about {needed_bytes / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are "
             "available: lower --qps or --time"
         )
-
-
-_SWITCH_INTERVAL_S = 2e-4
-"""How long a thread may keep the interpreter while another waits for it.  Python's own 5 ms would show as latency."""
-
-
-@contextmanager
-def _quiet_interpreter() -> Iterator[None]:
-    """No garbage collection in here (the hot paths make no cycles, and a collection would stall them), and threads
-    that take turns quickly.
-    """
-    was_enabled, interval_s = gc.isenabled(), sys.getswitchinterval()
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(interval_s)
-        gc.unfreeze()
-        if was_enabled:
-            gc.enable()

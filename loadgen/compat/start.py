@@ -24,8 +24,9 @@ from drumfire.loadgen.compat.find_peak import find_peak
 from drumfire.loadgen.compat.output import Output
 from drumfire.loadgen.compat.settings import LogSettings, TestSettings, config
 from drumfire.loadgen.compat.system import CallbackError, CallbackLibrary, CallbackSystem, Interpreter
+from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.issue import End
-from drumfire.loadgen.run import Test, run_on_fast_loop
+from drumfire.loadgen.run import Test
 from drumfire.loadgen.system import SystemUnderTest
 
 patience_s = 3600.0
