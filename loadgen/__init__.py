@@ -1,7 +1,6 @@
-"""Drumfire's load generator: MLPerf traffic as data, issued exactly, measured truly.
+"""Drumfire's load generator: MLPerf traffic as data, issued exactly and measured exactly.
 
-Knows no model, no framework, no server and no screen.  The names below are its public face; each lives in the file
-of its noun.
+Independent of models, frameworks, servers and screens.  The names below are what programs use.
 """
 
 from drumfire.loadgen.answers import Answers, Responses

@@ -1,7 +1,7 @@
 """Where answers arrive: the only writer of ``completed`` and ``status``, and the place where the run waits.
 
-Any thread may answer.  An answer is a range of rows (or an array of them); the moment it arrives is its completion.
-Answers to rows that are not waiting for one are refused, counted and make the run INVALID.
+Any thread may answer.  An answer is a range of rows (or an array of them), and is complete at the moment it arrives.
+Answers to rows that are not waiting for one are refused and counted, and make the run INVALID.
 """
 
 from __future__ import annotations
@@ -51,39 +51,39 @@ class Kept:
 
 @dataclass
 class Faults:
-    """What went wrong while answering."""
+    """What went wrong with the answers."""
 
     failed: Counter[str] = field(default_factory=Counter)
-    """Rows failed, by the reason that the system gave."""
+    """Failed rows, by the system's reason."""
     refused: Counter[str] = field(default_factory=Counter)
-    """Answers refused, by why."""
+    """Refused answers, by reason."""
     unanswered: int = 0
-    """Rows that had no answer when the run stopped waiting."""
+    """Rows without an answer when the run stopped waiting."""
 
 
 class Answers:
-    """The answering side of one run."""
+    """The answers of one run."""
 
     def __init__(self, record: Record, *, closed_loop: bool) -> None:
         self.record = record
         self.closed_loop = closed_loop
-        """Whether a query is issued only after the answers to the last one (SingleStream and MultiStream)."""
+        """Whether each query is issued after the last is answered (SingleStream and MultiStream)."""
         self.kept: list[Kept] = []
         self.faults = Faults()
         self.aborted: str | None = None
-        """Why no answers can come any more, if the system said so."""
+        """Why the system under test can answer nothing more, if it said so."""
         self.on_abort: Callable[[], object] | None = None
         self.on_booked: Callable[[], object] | None = None
-        """Called when a burst of queries is over that were answered as they were issued, before the loop goes on."""
+        """Called by ``book``, after a burst of queries that were answered as they were issued."""
         self.origin_ns = 0
         self.issued = 0
-        """Rows issued so far: rows [0, issued) of the table.  Set by whoever issues, before the system is asked."""
+        """Rows issued so far: rows [0, issued) of the table.  The issue loop sets it before it calls the system."""
         self.answered = 0
-        """Rows answered so far, failures included."""
+        """Rows answered so far, failed rows included."""
         self.enough = False
-        """Set on the event loop when nothing need be issued any more in this phase."""
+        """Whether this phase may stop issuing; set on the event loop."""
         self.first_tokens: dict[int, bytes] = {}
-        """First tokens of rows that the accuracy log wants, as the system gave them."""
+        """First tokens for the accuracy log, by row."""
         self._gauges = record.gauges
         self._completed, self._status = record.completed, record.status
         self._completed_view, self._status_view = record.view("completed"), record.view("status")
@@ -93,13 +93,13 @@ class Answers:
         self._keep_all = False
         self._logged: npt.NDArray[np.bool_] | None = None
         self.keeping = False
-        """Whether the current phase may keep responses; where not, none need be made."""
+        """Whether the current phase may keep responses; otherwise systems need not make any."""
         self._awaited = sys.maxsize
         self._waiter: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
 
-    # What a system under test uses.
+    # For the system under test.
 
     @property
     def sample_index(self) -> Column:
@@ -111,13 +111,13 @@ class Answers:
         return self.record.columns
 
     def now(self) -> int:
-        """ns since the phase started: the time of all columns."""
+        """ns since the phase started, as in all columns."""
         return time.monotonic_ns() - self.origin_ns
 
     def complete(self, first: int, last: int, responses: Responses | None = None) -> None:
-        """Rows [first, last) are answered, now.  ``responses[i]`` belongs to row first+i; it is kept, not copied."""
+        """Complete rows [first, last) now.  ``responses[i]`` belongs to row first+i; it is kept, not copied."""
         now = _clock() - self.origin_ns
-        # Taking the lock by hand costs half of what ``with`` does, and a single row has no other cost as high.
+        # Acquiring the lock by hand costs half as much as ``with``, and is the largest cost of a single row.
         self._acquire()
         try:
             if last - first == 1:
@@ -128,7 +128,7 @@ class Answers:
                 self._status_view[first] = _OK
             else:
                 in_range = self._first_row <= first < last <= self.issued
-                # Comparing bytes tells several times faster than numpy whether all are waiting.
+                # Comparing bytes is several times faster than numpy at checking that all are waiting.
                 if not in_range or self._status_view[first:last].tobytes() != bytes(last - first):
                     self._refuse_rows(np.arange(first, last))
                     return
@@ -143,15 +143,15 @@ class Answers:
             self._wake()
 
     def complete_rows(self, rows: RowArray, responses: Responses | None = None) -> None:
-        """As ``complete``, for rows that do not follow each other: shape (n,), each row once."""
+        """As ``complete``, for rows that are not consecutive: shape (n,), each row once."""
         self._settle(rows, responses=responses)
 
     def complete_each(
         self, rows: Sequence[int], responses: Sequence[bytes] | None = None, at_ns: int | None = None
     ) -> None:
-        """As ``complete``, for some single rows in any order that were answered together.
+        """As ``complete``, for a few rows in any order that were answered together.
 
-        ``at_ns``: when they were, where that was before this call; ns as of ``now``.
+        ``at_ns`` is their completion, if it was before this call; ns, on the clock of ``now``.
         """
         if len(rows) == 1 and at_ns is None:
             self.complete(rows[0], rows[0] + 1, responses)
@@ -175,9 +175,9 @@ class Answers:
             self._wake()
 
     def first_token(self, rows: RowArray, tokens: Responses | None = None) -> None:
-        """The first tokens of these rows are here, now: before the rows are completed, and once each.
+        """Record that the first tokens of these rows arrive now, once per row and before the row is completed.
 
-        For systems with the columns ``first_token`` and ``n_tokens``.  What comes at another moment is refused.
+        For systems with the columns ``first_token`` and ``n_tokens``.  First tokens at other moments are refused.
         """
         now = _clock() - self.origin_ns
         column = self.record.columns["first_token"]
@@ -198,7 +198,7 @@ class Answers:
                         self.first_tokens[row] = data
 
     def abort(self, reason: str) -> None:
-        """No row can be answered any more, and none need be issued: the run ends.  Called on the event loop."""
+        """End the run, as the system can answer nothing more.  Call this on the event loop."""
         self.aborted = self.aborted or reason
         if self.on_abort is not None:
             self.on_abort()
@@ -208,17 +208,17 @@ class Answers:
         return self._keep_all or (self._logged is not None and bool(self._logged[row - self._first_row]))
 
     def fail(self, first: int, last: int, reason: str | BaseException) -> None:
-        """Rows [first, last) can not be answered.  Each such row makes the run INVALID; ``reason`` is kept."""
+        """Record that the system cannot answer rows [first, last), and why.  Any failed row makes the run INVALID."""
         self.fail_rows(np.arange(first, last), reason)
 
     def fail_rows(self, rows: RowArray, reason: str | BaseException) -> None:
-        """As ``fail``, for rows that do not follow each other."""
+        """As ``fail``, for rows that are not consecutive."""
         self._settle(rows, reason=reason)
 
-    # What the run uses.
+    # For the run.
 
     def begin(self, phase: Phase, origin_ns: int | None = None) -> None:
-        """A phase starts now, on the running loop; or started at ``origin_ns`` of the monotonic clock."""
+        """Start a phase on the running loop: now, or at ``origin_ns`` of the monotonic clock."""
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self.enough = False
@@ -238,9 +238,9 @@ class Answers:
         kept: list[tuple[int, Responses]],
         failed: list[tuple[int, Exception]],
     ) -> None:
-        """Enter queries from row ``first`` on that were answered as they were issued: a time each, shape (queries,).
+        """Enter queries from row ``first`` that were answered as they were issued: times of shape (queries,).
 
-        ``kept`` and ``failed`` hold first rows of queries, with their responses or what went wrong.
+        ``kept`` and ``failed`` hold the first row of a query, and its responses or its error.
         """
         last = first + issued.size * samples_per_query
         record = self.record
@@ -260,11 +260,11 @@ class Answers:
             self.on_booked()
 
     async def wait(self, answered: int, patience_s: float) -> bool:
-        """Wait until ``answered`` rows in all are answered; False when nothing came for ``patience_s`` seconds."""
+        """Wait until ``answered`` rows in total are answered; False after ``patience_s`` seconds without an answer."""
         assert self._loop is not None
         seen = self.answered
         while True:
-            with self._lock:  # set before looking, so that the last answer can not slip between
+            with self._lock:  # set before looking, so that the last answer cannot slip between
                 self._waiter = waiter = self._loop.create_future()
                 self._awaited = answered
             if self.answered >= answered:
@@ -282,12 +282,12 @@ class Answers:
         return self.answered >= answered
 
     def publish(self) -> None:
-        """Let whoever watches the table see how far the run is; answered first, so that it is never above issued."""
+        """Update the table's gauges; answered first, so that it never exceeds issued."""
         self._gauges[Gauge.ANSWERED] = self.answered
         self._gauges[Gauge.ISSUED] = self.issued
 
     def give_up(self) -> None:
-        """Rows issued but not answered are marked so; answers to them from now on are refused."""
+        """Mark issued rows without an answer as unanswered, and refuse answers to them from now on."""
         with self._lock:
             status = self.record.status[self._first_row : self.issued]
             pending = status == Status.PENDING
@@ -302,7 +302,7 @@ class Answers:
     def _settle(
         self, rows: RowArray, *, responses: Responses | None = None, reason: str | BaseException | None = None
     ) -> None:
-        """Rows are answered, now, or failed for a ``reason``: all of them, or none if any was not waiting."""
+        """Complete rows now, or fail them with a ``reason``; refuse all of them if any row was not waiting."""
         now = time.monotonic_ns() - self.origin_ns
         with self._lock:
             if rows.size == 0 or rows.min() < self._first_row or rows.max() >= self.issued:
@@ -346,7 +346,7 @@ class Answers:
         self._refuse(why)
 
     def refuse(self, why: str) -> None:
-        """An answer was given that none was asked for; the run is INVALID, for this reason."""
+        """Count an answer that no row was waiting for, which makes the run INVALID."""
         with self._lock:
             self._refuse(why)
 

@@ -1,7 +1,7 @@
-"""audit.config: overrides that an auditor lays over a test's settings, read and applied as the reference does.
+"""audit.config: an auditor's overrides of a test's settings, read and applied as in the reference.
 
-Looked up for model ``*``, so that a model's own lines in it say nothing; a file that the grammar refuses changes
-nothing and is an error in the log.  Knows no test and judges nothing.
+Values are looked up for model ``*``, so lines for a single model have no effect.  A file that the grammar refuses
+changes nothing and is an error in the log.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from drumfire.loadgen.settings import Mode, TestSettings
 
 AUDIT_CONFIG = "audit.config"
 FOUND = "Found Audit Config file (audit.config). Overriding TestSettings from audit.config file."
-"""The reference's warning; it names the file so, whatever its name."""
+"""The reference's warning, whatever the file's name."""
 
 
 def audited(settings: TestSettings, path: Path | str | None) -> tuple[TestSettings, tuple[str, ...], tuple[str, ...]]:
-    """The settings after the audit file, where there is one, and after TEST05's seeds, where they are asked for.
+    """Apply the audit file, if it exists, and then TEST05's seeds, if ``test05`` is set.
 
-    Returns new settings, then warnings and errors for the log.
+    Returns new settings, and warnings and errors for the log.
     """
     settings = replace(settings)
     warnings: tuple[str, ...] = ()

@@ -1,8 +1,8 @@
-"""When a run may stop before all of its traffic is out: the early-stopping test asked again and again while it runs.
+"""When a run may stop before all of its traffic is issued: early stopping, tested repeatedly during the run.
 
-Counts in, a reason to stop out.  ``Tally`` makes the counts from the run's table; the rules are pure arithmetic.  The
-plain test, asked at every moment, would sooner or later accept anything, so the rule that extends a run uses one whose
-confidence holds over all the looks together.
+``Tally`` counts from the run's table; the rules, from counts to a reason to stop, are pure arithmetic.  The plain
+test, if repeated at every moment, would sooner or later accept anything, so the rule that extends a run uses a test
+whose confidence holds over all repetitions together.
 """
 
 from __future__ import annotations
@@ -19,41 +19,41 @@ from drumfire.loadgen.settings import EffectiveSettings
 from drumfire.loadgen.traffic import Phase
 
 _LOOK_QUERIES = 1 << 16
-"""Queries counted in one go, which bounds how long a look takes."""
+"""Queries to count at a time, which limits the memory of ``Tally.look``."""
 
 
 @dataclass(frozen=True)
 class Count:
-    """The queries of a run whose outcome is settled: the first ``queries`` of them, without a gap."""
+    """The run's settled queries: the first ``queries`` of them, without a gap."""
 
     queries: int
     over: int
-    """How many of them were over the bound (with token latencies: over the one that is missed more often)."""
+    """How many of them were over the bound (with two token bounds: over the one that is exceeded more often)."""
     due_ns: int
     """When the last of them was due, after the phase's start."""
 
 
 class StopRule(Protocol):
-    """Asked some times a second while a performance phase issues."""
+    """Checked several times a second while a performance phase issues."""
 
     @property
     def bound_ns(self) -> int:
-        """The latency that a query is judged by; with token latencies the settings' own bounds count instead."""
+        """The latency bound; with token latencies, the settings' own bounds apply instead."""
 
     @property
     def limit_ms(self) -> int | None:
-        """How long traffic is drawn for, where that is not the settings' own duration."""
+        """How much traffic to draw; None for the settings' own duration."""
 
     @property
     def drain_s(self) -> float | None:
-        """How long to wait for what is still out once nothing more is issued; None: as long as answers come."""
+        """How long to wait for outstanding answers after the last issue; None for as long as answers arrive."""
 
     def reached(self, count: Count) -> str | None:
-        """Why no more queries need be issued, or None."""
+        """Why to stop issuing, or None to continue."""
 
     @property
     def objection(self) -> str | None:
-        """After the run: why it cannot be VALID, whatever the other checks say."""
+        """After the run: why it is INVALID, whatever the other checks say, or None."""
 
 
 class Verdict(enum.Enum):
@@ -63,11 +63,11 @@ class Verdict(enum.Enum):
 
 
 class SequentialTest:
-    """Whether the share of queries over the bound is below ``1 - percentile`` or above it, asked as often as one likes.
+    """Whether the share of queries over the bound is below ``1 - percentile`` or above it; may be repeated at will.
 
-    Each side is the mean likelihood ratio of a set of shares on that side against the border; it is a martingale, so
-    the chance that it ever reaches 1/(1 - confidence) while the truth is the border, or beyond it, is at most
-    1 - confidence (Ville's inequality).  By Markov's inequality what passes here passes the plain test as well.
+    For each side, the statistic is the mean likelihood ratio of a set of shares on that side against the border.  It is
+    a martingale, so the chance that it ever reaches 1/(1 - confidence) while the truth is at the border, or beyond it,
+    is at most 1 - confidence (Ville's inequality).  By Markov's inequality, runs that pass here pass the plain test.
     """
 
     def __init__(self, percentile: float, confidence: float = CONFIDENCE) -> None:
@@ -90,7 +90,7 @@ class SequentialTest:
 
 
 class UntilConfident:
-    """Extends a Server run beyond its least duration until the test decides, ``limit_ms`` at most."""
+    """Extends a Server run beyond its minimum duration until the test decides, up to ``limit_ms``."""
 
     def __init__(self, settings: EffectiveSettings, limit_ms: int) -> None:
         self.bound_ns, self.limit_ms = settings.target_latency_ns, limit_ms
@@ -107,7 +107,7 @@ class UntilConfident:
         self.verdict = self._test.verdict(count.queries, count.over)
         if self.verdict == Verdict.OPEN:
             return None
-        return f"early stopping is decided: the run {self.verdict.value}, {_counted(count)}"
+        return f"early stopping is decided: the run {self.verdict.value}, {_over_text(count)}"
 
     @property
     def objection(self) -> str | None:
@@ -116,18 +116,18 @@ class UntilConfident:
         percentile = f"p{self._percentile * 100:g}"
         if self.verdict == Verdict.FAILS:
             return (
-                f"Early stopping is decided at {CONFIDENCE:.0%} confidence: {_counted(self.count)}, which is "
+                f"Early stopping is decided at {CONFIDENCE:.0%} confidence: {_over_text(self.count)}, which is "
                 f"too many for {percentile}; lower --qps."
             )
         return (
             f"Early stopping did not decide at {CONFIDENCE:.0%} confidence within {self.limit_ms / 1000:g} s: "
-            f"{_counted(self.count)}, too close to {percentile} to tell; raise --until-confident, or lower --qps "
+            f"{_over_text(self.count)}, too close to {percentile} to tell; raise --until-confident, or lower --qps "
             "a little."
         )
 
 
 class CutShort:
-    """Ends a run that is past hope: more queries are over the bound than ``allowed`` of those planned."""
+    """Ends a run that can no longer pass: more than ``allowed`` of the planned queries are over the bound."""
 
     limit_ms = None
 
@@ -142,18 +142,18 @@ class CutShort:
         if count.over <= self.allowed:
             return None
         self.objection = (
-            f"hopeless after {count.due_ns * 1e-9:.1f} s: {_counted(count)}, and more than "
-            f"{max(self.allowed, 0):,} of {self.planned:,} can not be made good"
+            f"hopeless after {count.due_ns * 1e-9:.1f} s: {_over_text(count)}, and a run of {self.planned:,} cannot "
+            f"pass with more than {max(self.allowed, 0):,}"
         )
         return self.objection
 
 
-def _counted(count: Count) -> str:
+def _over_text(count: Count) -> str:
     return f"{count.over:,} of {count.queries:,} queries were over latency"
 
 
 class Tally:
-    """Counts a phase's settled queries as they come, each once."""
+    """Counts a phase's settled queries as they arrive, each once."""
 
     def __init__(self, record: Record, phase: Phase, settings: EffectiveSettings, bound_ns: int) -> None:
         self._record, self._phase, self._settings, self._bound_ns = record, phase, settings, bound_ns
@@ -163,7 +163,7 @@ class Tally:
         self._due_ns = 0
 
     def look(self, issued_rows: int, now_ns: int) -> Count:
-        """Count what has settled by ``now_ns`` (after the phase's start) of the table's rows [0, issued_rows)."""
+        """Count the queries of rows [0, issued_rows) that are settled at ``now_ns``, ns after the phase's start."""
         width, first_row = self._phase.samples_per_query, self._phase.first_row
         while True:
             issued = max(issued_rows - first_row, 0) // width
@@ -178,12 +178,12 @@ class Tally:
                 return Count(self._queries, int(self._over.max()), self._due_ns)
 
     def _settled(self, rows: slice, width: int, now_ns: int) -> int:
-        """How many of these rows' queries are settled before the first that is not; adds those that are over."""
+        """How many of these queries come before the first unsettled query; adds those over the bound to the counts."""
         record = self._record
         status = record.status[rows].reshape(-1, width)
         due = record.scheduled[rows].reshape(-1, width)
         waiting = (status == Status.PENDING).any(axis=1)
-        # A query that waits for longer than the bound is over it, whenever its answer comes.
+        # A query that has waited longer than the bound is over it, whenever its answer arrives.
         overdue = waiting & (now_ns - due[:, 0] > self._bound_ns) if not self._by_tokens else np.zeros_like(waiting)
         pending = waiting & ~overdue
         settled = int(pending.argmax()) if pending.any() else pending.size

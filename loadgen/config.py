@@ -1,7 +1,7 @@
 """The reference's configuration files (mlperf.conf, user.conf, audit.config): their grammar and what their keys set.
 
-Text in, settings changed, errors told.  The odd corners are the reference's own and are kept on purpose: ``k=v`` is
-silently ignored, ``k= v`` and a trailing comment are errors, an integer ``1e3`` is 1, one error voids the whole file.
+The reference's oddities are kept on purpose: ``k=v`` is silently ignored, ``k= v`` and a trailing comment are errors,
+an integer ``1e3`` is 1, and one error voids the whole file.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ _DOUBLE = re.compile(
 
 
 class Value(NamedTuple):
-    """A value as both types that a key may want: an unsigned 64-bit integer (prefix) and a double."""
+    """A value as either type that a key may need: an unsigned 64-bit integer (from a prefix) and a double."""
 
     integer: int
     double: float
 
 
 class ConfigError(ValueError):
-    """A file that the grammar refuses.  The text names the line and the mend."""
+    """A file that the grammar refuses.  The text names the line and says what to write."""
 
 
 def parse(text: str) -> dict[str, Value]:
-    """Read a configuration file's text.  Raises ``ConfigError`` on the first line that the grammar refuses."""
+    """Parse a configuration file's text.  Raises ``ConfigError`` at the first line that the grammar refuses."""
     values: dict[str, Value] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         key, *rest = re.findall(r"[^ \t\r\v\f]+", line) or [""]
@@ -90,7 +90,7 @@ def _double(text: str) -> float:
 
 @dataclass
 class _Lookup:
-    """One file's values, seen for one model and scenario: ``m.s.f``, else ``*.s.f``, else ``m.*.f``, else ``*.*.f``."""
+    """Finds values for one model: by key ``m.s.f``, else ``*.s.f``, else ``m.*.f``, else ``*.*.f``."""
 
     values: Mapping[str, Value]
     model: str
@@ -106,10 +106,10 @@ class _Lookup:
 def apply(
     settings: TestSettings, values: Mapping[str, Value], model: str, scenario: str, *, built_in: bool = False
 ) -> list[str]:
-    """Write into ``settings`` what ``values`` say for this model and scenario; returns errors to be logged.
+    """Write the values for this model and scenario into ``settings``; returns errors for the log.
 
-    ``scenario`` is the name asked for; fields that belong to one scenario are read under that one's name whatever it
-    is.  Seeds and the accuracy-log probability count only in the ``built_in`` values.
+    Fields that belong to a single scenario are read under its name, whatever ``scenario`` is.  Seeds and the
+    accuracy-log probability only count in the ``built_in`` values.
     """
     lookup = _Lookup(values, model)
     errors: list[str] = []
@@ -183,8 +183,8 @@ def apply(
 class ConfigReader:
     """Applies configuration files in the reference's order of precedence.
 
-    The first user.conf that one reader applies brings the built-in values with it; a later one does not and is
-    logged as an error.  (In the reference that memory belongs to the process; here it belongs to this object.)
+    Before a reader's first user.conf, it applies the built-in values; any further user.conf is an error in the log.
+    (In the reference, the process remembers the first; here, this object does.)
     """
 
     USER, BUILT_IN, FILE = 1, 0, 2
@@ -202,7 +202,7 @@ class ConfigReader:
     def from_config(
         self, settings: TestSettings, path: str | Path | None, model: str, scenario: str, conf_type: int = USER
     ) -> int:
-        """Apply a file; returns 0, -2 (no such file) or -22 (refused: nothing of it applied), as the reference does."""
+        """Apply a file.  As in the reference, returns 0, -2 (no such file) or -22 (refused, and nothing applied)."""
         if conf_type == self.USER:
             self._user_files += 1
             if self._user_files > 1:

@@ -1,4 +1,4 @@
-"""The run directory: all that a run leaves behind.  Recorded once; every report reads from here.
+"""The run directory: everything that a run leaves behind, and every report's source.
 
 result.json (the figures and the verdict) · settings.json · environment.json · columns/*.npy (the table) ·
 histograms/*.hgrm, *.hlog (HdrHistogram) · mlperf_log_summary.txt, mlperf_log_detail.txt, mlperf_log_accuracy.json
@@ -29,28 +29,28 @@ from drumfire.loadgen.version import VERSION
 
 RESULT = "result.json"
 _SLACK_BYTES = 4 << 20
-"""Room for the files whose size does not follow the number of rows."""
+"""Room for the files whose size does not depend on the number of rows."""
 _LOG_BYTES_PER_ROW = 24
 _LATENESS_SHARE = 0.5
-"""A p99 lateness above this share of the p50 latency is warned of: the generator then colours what it measures."""
+"""A p99 lateness above this share of the p50 latency gets a warning: the generator then distorts the measurement."""
 
 
 class OutputError(OSError):
-    """The output folder can not take the run.  The text is one line and names the mend."""
+    """The run cannot be saved in the output folder.  The text is one line and says what to do."""
 
 
 def check_output(folder: Path) -> None:
-    """See that the folder can be a run's, and make nothing: before time is spent on what the run needs."""
+    """Check that a run can be saved in the folder, without creating it.  Raises ``OutputError``."""
     if (folder / RESULT).exists():
         raise OutputError(f"{folder} already holds a run: choose another --output, or remove it first")
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        why = os.strerror(errno.EACCES if there.is_dir() else errno.ENOTDIR)
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        why = os.strerror(errno.EACCES if existing.is_dir() else errno.ENOTDIR)
         raise OutputError(f"cannot write to {folder}: {why}; choose another --output")
 
 
 def prepare(folder: Path, rows: int, extra_columns: Mapping[str, Any]) -> None:
-    """Make the folder and see, before anything runs, that a run of ``rows`` rows can be saved there."""
+    """Make the folder, and check that it has room for a run of ``rows`` rows.  Raises ``OutputError``."""
     check_output(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,14 +69,14 @@ def prepare(folder: Path, rows: int, extra_columns: Mapping[str, Any]) -> None:
 
 
 def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
-    """The result as a JSON-ready dictionary.  ``sections`` are the caller's: what was measured, the environment, ..."""
+    """The result as a JSON-ready dictionary.  ``sections`` are the caller's: the system, the environment, ..."""
     results = test.results()
     report = test.reports[-1] if test.reports else None
     faults = test.answers.faults
     reasons = results.reasons if results is not None else test.spoiled()
     if results is None and not test.effective.mode.name.startswith("Accuracy"):
         reasons = reasons or ["No query was issued."]
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "tool": f"Drumfire {VERSION}",
         "note": "MLPerf-style, not an MLPerf result",
         "validity": "INVALID" if reasons or (results is not None and not results.valid) else "VALID",
@@ -88,7 +88,7 @@ def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> di
         "sut_name": test.system.name,
         "qsl_name": test.library.name,
         "metric": None if results is None else _metric(test.effective, results),
-        "asked": _asked(test),
+        "asked": _requested(test),
         "delivered": _delivered(test, results),
         "checks": None if results is None else _checks(test, results),
         "latency_ns": None,
@@ -110,38 +110,45 @@ def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> di
     if results is not None and report is not None:
         measured = test.measured(report)
         target = test.effective.target_latency_percentile
-        found["latency_ns"] = _figures(results.latency, target)
+        result["latency_ns"] = _figures(results.latency, target)
         if results.query_latency is not None:
-            found["query_latency_ns"] = _figures(results.query_latency, target)
-        found["lateness_ns"] = lateness = _lateness(test, report, measured)
+            result["query_latency_ns"] = _figures(results.query_latency, target)
+        result["lateness_ns"] = lateness = _lateness(test, report, measured)
         if lateness["p99"] > _LATENESS_SHARE * results.latency.percentiles[0.5] and lateness["p99"] > 10_000:
-            found["warnings"].append(
+            result["warnings"].append(
                 f"p99 lateness of {lateness['p99'] / 1e3:.0f} us is above {_LATENESS_SHARE:.0%} of the p50 latency: "
                 "free a core for the generator (fewer --threads), or lower --qps"
             )
-    return found | dict(sections)
+    return result | dict(sections)
 
 
-def save(test: Test, found: Mapping[str, Any], folder: Path) -> None:
-    """Write the whole directory; the table first, as it is what can not be made again."""
+def save(test: Test, result: Mapping[str, Any], folder: Path) -> None:
+    """Write the whole directory; the table first, as the rest can be derived from it."""
     test.record.save(folder / "columns")
     _write_json(folder / "settings.json", {"requested": _plain(test.requested), "effective": _plain(test.effective)})
-    _write_json(folder / "environment.json", found.get("environment"))
+    _write_json(folder / "environment.json", result.get("environment"))
+    if test.results() is not None:
+        _save_histograms(test, folder / "histograms")
+    write_logs(test, folder / summary.SUMMARY, folder / logs.DETAIL, folder / logs.ACCURACY)
+    _write_json(folder / RESULT, result)
+
+
+def write_logs(test: Test, summary_path: Path, detail_path: Path, accuracy_path: Path) -> str:
+    """Write the reference's log files, once per test, as this completes the detail log.  Returns the summary."""
     results = test.results()
     if results is not None:
         logs.put_results(test.log, test.effective, results)
-        _save_histograms(test, folder / "histograms")
-    test.log.write(folder / logs.DETAIL)
+    test.log.write(detail_path)
     text = summary.summary(
         test.system.name, test.effective, results, warnings=test.log.warnings, errors=test.log.errors
     )
-    (folder / summary.SUMMARY).write_text(text, encoding="utf-8", errors="backslashreplace")
+    summary_path.write_text(text, encoding="utf-8", errors="backslashreplace")
     token_counts = test.record.columns.get("n_tokens") if test.effective.use_token_latencies else None
     first_tokens = None if test.effective.scenario == Scenario.Offline else test.answers.first_tokens
     logs.write_accuracy(
-        folder / logs.ACCURACY, test.answers.kept, test.record.sample_index, test.phases, token_counts, first_tokens
+        accuracy_path, test.answers.kept, test.record.sample_index, test.phases, token_counts, first_tokens
     )
-    _write_json(folder / RESULT, found)
+    return text
 
 
 def _save_histograms(test: Test, folder: Path) -> None:
@@ -155,7 +162,7 @@ def _save_histograms(test: Test, folder: Path) -> None:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    """Whole or not at all: a reader never sees half a file."""
+    """Write the file in one step, so that a reader never sees half of it."""
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(partial, path)
@@ -165,10 +172,10 @@ def _plain(settings: Any) -> dict[str, Any]:
     return {name: getattr(value, "name", value) for name, value in asdict(settings).items()}
 
 
-def _figures(found: Distribution, target: float) -> dict[str, int]:
-    figures = {"count": found.count, "min": found.minimum, "mean": found.mean, "max": found.maximum}
-    figures |= {percentile_name(p): found.percentiles[p] for p in PERCENTILES}
-    return figures | {"target_percentile": found.percentiles[target]}
+def _figures(latency: Distribution, target: float) -> dict[str, int]:
+    figures = {"count": latency.count, "min": latency.minimum, "mean": latency.mean, "max": latency.maximum}
+    figures |= {percentile_name(p): latency.percentiles[p] for p in PERCENTILES}
+    return figures | {"target_percentile": latency.percentiles[target]}
 
 
 def percentile_name(percentile: float) -> str:
@@ -177,7 +184,7 @@ def percentile_name(percentile: float) -> str:
 
 
 def _metric(settings: EffectiveSettings, results: Results) -> dict[str, Any]:
-    """The scenario's one figure: name, value, unit."""
+    """The scenario's main figure: name, value, unit."""
     if settings.scenario == Scenario.Server:
         return {
             "name": "completed samples per second",
@@ -194,7 +201,7 @@ def _metric(settings: EffectiveSettings, results: Results) -> dict[str, Any]:
     }
 
 
-def _asked(test: Test) -> dict[str, Any]:
+def _requested(test: Test) -> dict[str, Any]:
     s = test.effective
     return {
         "qps": s.target_qps if s.scenario in (Scenario.Server, Scenario.Offline) else None,
@@ -236,7 +243,7 @@ def _checks(test: Test, results: Results) -> dict[str, bool | None]:
 
 
 def _lateness(test: Test, report: PhaseReport, measured: Measured) -> dict[str, Any]:
-    """How late the generator issued; in a closed loop, how long it took from an answer to the next issue."""
+    """How late the generator issued queries; in a closed loop, the time from an answer to the next issue."""
     late: Int64Array
     if test.effective.scenario in (Scenario.SingleStream, Scenario.MultiStream):
         late = np.concatenate([_pauses(test.record, rows, measured) for rows in test.streams(report)])
@@ -244,13 +251,13 @@ def _lateness(test: Test, report: PhaseReport, measured: Measured) -> dict[str, 
     else:
         late = measured.issued - measured.scheduled
         meaning = "from a query's scheduled time to its issue"
-    found = distribution(late, (0.5, 0.99), may_reorder=True)
+    spread = distribution(late, (0.5, 0.99), may_reorder=True)
     share = float(np.count_nonzero(late > LATE_NS)) / late.size if late.size else 0.0
     return {
         "meaning": meaning,
-        "p50": found.percentiles[0.5],
-        "p99": found.percentiles[0.99],
-        "max": found.maximum,
+        "p50": spread.percentiles[0.5],
+        "p99": spread.percentiles[0.99],
+        "max": spread.maximum,
         "share_over_1ms": share,
         "early": int(np.count_nonzero(late < 0)),
     }
@@ -264,7 +271,7 @@ def _pauses(record: Record, rows: slice | RowArray, measured: Measured) -> Int64
 
 
 def _overhead(reports: list[PhaseReport]) -> dict[str, Any]:
-    """Sums over the phases."""
+    """What the generator cost, over all phases."""
     parts = [report.overhead for report in reports]
 
     def total(name: str) -> Any:

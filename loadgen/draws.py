@@ -1,7 +1,7 @@
 """Random draws, bit for bit those of the reference: libstdc++ (GCC 11 and newer) over ``std::mt19937``.
 
-Pure arithmetic on one stream of 32-bit words.  Knows nothing of samples or schedules.  Every function takes from the
-stream exactly the words that its C++ counterpart consumes, so that draws may follow each other on one stream.
+Pure arithmetic on one stream of 32-bit words, independent of samples and schedules.  Every function consumes exactly
+the words that its C++ counterpart does, so draws may follow each other on one stream.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Words:
     """A ``std::mt19937`` stream: 32-bit words, in order.  Only the low 32 bits of ``seed`` count."""
 
     def __init__(self, seed: int) -> None:
-        # RandomState seeds as Knuth's init_genrand does, like std::mt19937; numpy's Generator seeding does not.
+        # RandomState seeds with Knuth's init_genrand, like std::mt19937; numpy's Generator does not.
         self._engine = np.random.MT19937()
         key = np.random.RandomState(seed % _WORD).get_state(legacy=False)["state"]["key"]
         self._engine.state = {"bit_generator": "MT19937", "state": {"key": key, "pos": 624}}
@@ -44,7 +44,7 @@ def below(words: Words, bound: int, count: int) -> Uint64Array:
     limit = np.uint64(_WORD % bound)
     drawn = np.empty(count, np.uint64)
     have = 0
-    while have < count:  # a rejected word is consumed, and one more is drawn in its place
+    while have < count:  # another word replaces each rejected word
         product = words.take(count - have)
         product *= np.uint64(bound)
         if limit:
@@ -61,7 +61,7 @@ def uniform(words: Words, count: int) -> Float64Array:
     drawn *= float(_WORD)
     drawn += pairs[0::2]
     drawn *= 2.0**-64
-    # The sum of two large words can round up to 1.0, which the library clamps.
+    # The sum of two large words can round up to 1.0, which libstdc++ clamps.
     return np.minimum(drawn, math.nextafter(1.0, 0.0), out=drawn)
 
 
@@ -73,8 +73,8 @@ def exponential_ns(words: Words, rate: float, count: int) -> Int64Array:
     seconds /= rate
     seconds *= 1e9
     drawn = seconds.astype(np.int64)
-    # numpy's log may differ from libm's by one unit in the last place.  That matters only where it could carry the
-    # value over a whole ns: those few are drawn again with libm.
+    # numpy's log may differ from libm's by one unit in the last place.  That matters only for values next to a whole
+    # ns: those few are computed again with libm.
     slack = seconds * 4e-15
     doubtful = np.flatnonzero((seconds - drawn <= slack) | (drawn + 1 - seconds <= slack))
     for i in doubtful:
@@ -89,16 +89,16 @@ def shuffle(words: Words, items: list[int]) -> None:
 
 
 def shuffle_partners(words: Words, size: int) -> list[int]:
-    """The positions that a shuffle of ``size`` items swaps positions 1 .. size-1 with; consumes its words."""
+    """The partners with which a shuffle of ``size`` items swaps positions 1 .. size-1; consumes its words."""
     if size < 2:
         return []
-    if (_WORD - 1) // size >= size:  # small enough to draw two positions from one word
+    if (_WORD - 1) // size >= size:  # small enough for two positions per word
         return _paired_partners(words, size)
     return _single_partners(words, size)
 
 
 def _paired_partners(words: Words, size: int) -> list[int]:
-    """Partners for size <= 65,535: at most 32,767 draws, each with its own bound, so a plain loop does."""
+    """Partners for size <= 65,535: at most 32,767 draws, each with its own bound, so a plain loop suffices."""
     partners: list[int] = []
     if size % 2 == 0:
         partners.append(int(below(words, 2, 1)[0]))
@@ -108,7 +108,7 @@ def _paired_partners(words: Words, size: int) -> list[int]:
         for word in words.take((size - i) // 2).tolist():
             bound = (i + 1) * (i + 2)
             product = word * bound
-            # The costly modulo is needed only where the low half is below the bound (as in Lemire's paper).
+            # The costly modulo is needed only if the low half is below the bound (as in Lemire's paper).
             low = product & mask
             if low < bound and low < _WORD % bound:
                 continue
@@ -120,7 +120,7 @@ def _paired_partners(words: Words, size: int) -> list[int]:
 
 
 def _single_partners(words: Words, size: int) -> list[int]:
-    """Partners for larger sizes: one word a position, and a rejection moves all later words one position down."""
+    """Partners for larger sizes: one word per position; a rejection moves all later words one position down."""
     bounds = np.arange(2, size + 1, dtype=np.uint64)
     limits = np.uint64(_WORD) % bounds
     pending = words.take(size - 1)

@@ -1,7 +1,7 @@
-"""The early-stopping test: how many queries in time outweigh those over latency, at 99 % confidence.
+"""The early-stopping test: how many queries within the bound outweigh those over it, at 99 % confidence.
 
-Pure arithmetic.  ``h(t)`` is the least number of queries within the bound that, beside ``t`` over it, shows with
-confidence c that the true share within is above the percentile p: the least h with
+Pure arithmetic.  ``h(t)`` is the least number of queries within the bound that, together with ``t`` queries over it,
+shows with confidence c that the true share within the bound exceeds the percentile p: the least h with
 P[Binomial(h + t, 1 - p) <= t] < 1 - c.  Source: the MLPerf inference rules, tolerance 0.
 """
 
@@ -14,7 +14,7 @@ CONFIDENCE = 0.99
 
 
 def least_passing(over: int, percentile: float) -> int:
-    """h(t): the least number of queries within latency that outweighs ``over`` queries beyond it."""
+    """h(t): the least number of queries within the bound that outweighs ``over`` queries over it."""
     doubt = 1.0 - CONFIDENCE
     low, high = 0, 64
     while _tail(high, over, percentile) >= doubt:
@@ -29,29 +29,29 @@ def least_passing(over: int, percentile: float) -> int:
 
 
 def least_queries(percentile: float) -> int:
-    """The fewest queries from which a Server run can pass: none may be over latency."""
+    """The fewest queries with which a Server run can pass, if all are within the bound."""
     return least_passing(0, percentile)
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Server: whether ``queries`` with ``over`` beyond the bound pass, and how many more would be needed if not."""
+class Judgement:
+    """Server: whether a run passes, and if not, how many more queries within the bound it would need."""
 
     met: bool
     queries_missing: int
 
 
-def judge(queries: int, over: int, percentile: float) -> Verdict:
+def judge(queries: int, over: int, percentile: float) -> Judgement:
     needed = least_passing(over, percentile) + over
-    return Verdict(queries >= needed, max(0, needed - queries))
+    return Judgement(queries >= needed, max(0, needed - queries))
 
 
 def allowed_over(queries: int, percentile: float) -> int:
-    """The most queries over the bound with which ``queries`` queries still pass; -1 when too few for any to pass."""
+    """The most of ``queries`` queries that may be over the bound; -1 if there are too few queries to pass at all."""
     if queries < least_queries(percentile):
         return -1
-    found = estimate(queries, percentile).discarded
-    return 0 if found is None else found + 1
+    discarded = estimate(queries, percentile).discarded
+    return 0 if discarded is None else discarded + 1
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,15 @@ class Estimate:
 
     queries_needed: int
     discarded: int | None
-    """None when the run has fewer queries than needed for any estimate."""
+    """None if the run has fewer than ``queries_needed`` queries."""
 
 
 def estimate(queries: int, percentile: float) -> Estimate:
-    """How many of the highest latencies may be discarded: the largest t - 1 with queries >= h(t) + t."""
+    """How many of the highest latencies to discard: the largest t - 1 with queries >= h(t) + t."""
     needed = least_passing(1, percentile) + 1
     if queries < needed:
         return Estimate(needed, None)
-    low, high = 1, queries  # h(t) + t grows with t, so halving finds what the reference finds by walking
+    low, high = 1, queries  # h(t) + t grows with t, so bisection finds what the reference finds step by step
     while high - low > 1:
         middle = (low + high) // 2
         if queries >= least_passing(middle, percentile) + middle:

@@ -1,4 +1,4 @@
-"""Where a run took place: machine, system, versions.  A figure that can not be read is None, never a guess."""
+"""The environment of a run: machine, system, versions.  A figure that cannot be read is None, never a guess."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from drumfire.loadgen.installation import ROOT, built_revision
 
 
 def describe(distributions: Iterable[str] = ()) -> dict[str, Any]:
-    """The environment as a JSON-ready dictionary; ``distributions`` are further packages whose versions matter."""
+    """The environment as a JSON-ready dictionary, with the versions of further ``distributions``."""
     return {
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -32,18 +32,18 @@ def describe(distributions: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def versions(distributions: Iterable[str]) -> dict[str, str | None]:
-    """Version of each distribution, None where it is not installed."""
-    found: dict[str, str | None] = {}
+    """The version of each distribution; None if it is not installed."""
+    installed: dict[str, str | None] = {}
     for name in distributions:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+            installed[name] = None
+    return installed
 
 
 def git_revision() -> str | None:
-    """The revision of the checkout that this code runs or was built from, with ``-dirty`` when it was changed.
+    """The revision of the checkout that this code runs or was built from, with ``-dirty`` after changes.
 
     None where it is not known.
     """
@@ -52,7 +52,7 @@ def git_revision() -> str | None:
 
 @functools.cache
 def git(*arguments: str) -> str | None:
-    """What git says of the checkout that this code runs from; None where there is none."""
+    """The output of git in the checkout that this code runs from; None outside of one, or on an error."""
     if not (ROOT / ".git").exists():
         return None
     return _output("git", "-C", str(ROOT), *arguments)
@@ -88,7 +88,7 @@ def _memory_bytes() -> int | None:
 
 
 def available_memory_bytes() -> int | None:
-    """Memory that can be taken without swapping."""
+    """Memory available without swapping; None if unknown."""
     for line in (_read("/proc/meminfo") or "").split("\n"):
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
@@ -96,7 +96,7 @@ def available_memory_bytes() -> int | None:
 
 
 def _gpus() -> list[str]:
-    """Name and driver of each NVIDIA GPU; empty where the driver's tool is not there or sees none."""
+    """Name and driver version of each NVIDIA GPU; empty without nvidia-smi."""
     if shutil.which("nvidia-smi") is None:
         return []
     listed = _output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")

@@ -1,6 +1,6 @@
-"""HDR histograms of ns values, fed from whole arrays, for display, export and merging.
+"""HDR histograms of ns values, filled from whole arrays, for display, export and merging.
 
-The figures of a result never come from here: those are exact (see ``results``).
+The figures of a result are exact, and come from ``results`` instead.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from hdrh.log import HistogramLogWriter
 from drumfire.loadgen.draws import Int64Array
 
 HIGHEST_NS = 3_600_000_000_000
-"""One hour; longer values count as this."""
-_CHUNK = 1 << 20  # values at a time: bounds the memory of the intermediate arrays
+"""One hour; higher values count as this."""
+_CHUNK = 1 << 20  # values at a time, to limit the memory of intermediate arrays
 
 
 def new() -> HdrHistogram:
-    """An empty histogram of 1 ns to one hour with three significant digits."""
+    """An empty histogram from 1 ns to one hour, with three significant digits."""
     return HdrHistogram(1, HIGHEST_NS, 3)
 
 
 def feed(histogram: HdrHistogram, values: Int64Array) -> None:
-    """Count all ``values`` (ns, any shape), as ``record_value`` would one by one."""
+    """Count all ``values`` (ns, any shape), with the result of ``record_value`` for each."""
     counts = np.frombuffer(histogram.counts, np.int64)
     flat = values.ravel()
     for start in range(0, flat.size, _CHUNK):
@@ -55,7 +55,7 @@ def save(histogram: HdrHistogram, stem: Path, start_s: float, end_s: float) -> N
 
 
 def _counts_index(histogram: HdrHistogram, values: Int64Array) -> Int64Array:
-    """Where each value is counted: HdrHistogram's bucket arithmetic, for arrays (values below 2**53)."""
+    """Index of each value's counter: HdrHistogram's bucket arithmetic, for arrays of values below 2**53."""
     half_magnitude = histogram.sub_bucket_half_count_magnitude
     _, exponent = np.frexp((values | histogram.sub_bucket_mask).astype(np.float64))
     bucket = exponent.astype(np.int64) - histogram.unit_magnitude - (half_magnitude + 1)

@@ -1,7 +1,7 @@
-"""The issue loops: hand the rows of a phase to the system under test, each at its time, in order, none dropped.
+"""The issue loops: pass every row of a phase to the system under test, in order, each at its time.
 
-The only writer of ``issued`` (and, where a query is due when it is issued, of ``scheduled``).  A burst of rows that
-are due together is one slice, one clock read and one call.
+The only writer of ``issued`` (and of ``scheduled``, for queries that are due when they are issued).  Rows that are due
+together make one slice, one clock read and one call.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from drumfire.loadgen.system import Answer, SystemUnderTest
 from drumfire.loadgen.traffic import Phase
 
 _HOLD_NS = 1_000_000
-"""How long a loop that never has to wait may keep the event loop from other work."""
+"""How long a loop that never waits may keep the event loop from other work."""
 _SEARCH_ROWS = 4096
-"""Rows looked at for what is due by now: a bound on a burst, and small enough to stay in the cache."""
+"""Rows to search for those due by now: limits a burst, and is small enough for the cache."""
 _BURST_QUERIES = 4096
-"""Queries of a closed loop that are booked together."""
+"""Queries of a closed loop to book together."""
 
 
 class End(enum.Enum):
@@ -54,7 +54,7 @@ class End(enum.Enum):
 
 @dataclass(frozen=True)
 class Limits:
-    """When a phase stops before all is issued.  0 is no limit."""
+    """When a phase stops before all rows are issued.  0 is no limit."""
 
     min_queries: int
     target_duration_ns: int = 0
@@ -64,7 +64,7 @@ class Limits:
 
     @classmethod
     def of(cls, settings: EffectiveSettings, phase: Phase) -> Limits:
-        if phase.accuracy:  # all of it, whatever the settings say
+        if phase.accuracy:  # no limit, whatever the settings say
             return cls(min_queries=sys.maxsize)
         return cls(
             settings.min_query_count,
@@ -75,7 +75,7 @@ class Limits:
         )
 
     def reached(self, queries: int, elapsed_ns: int) -> End | None:
-        """Closed loops: whether to end after ``queries`` queries, the last issued ``elapsed_ns`` after the start."""
+        """Closed loops: why to end after ``queries`` queries, the last issued ``elapsed_ns`` after the start."""
         if queries >= self.min_queries and elapsed_ns >= self.target_duration_ns:
             return End.MET
         if self.max_queries and queries >= self.max_queries:
@@ -96,8 +96,8 @@ async def issue(
 ) -> End:
     """Issue a phase's rows, flush, and wait for the last answer.
 
-    ``patience_s``: without any answer for so long, the run stops waiting and gives the outstanding rows up.
-    ``drain_s``: how long to wait in all where nothing more was to be learnt.
+    After ``patience_s`` without an answer, the run stops waiting and gives up on the outstanding rows.
+    ``drain_s`` is the longest total wait after the end ``DECIDED``.
     """
     if phase.scheduled is not None:
         end = await _issue_scheduled(phase, limits, system, answers, pacer)
@@ -121,7 +121,7 @@ async def issue(
 async def _issue_scheduled(
     phase: Phase, limits: Limits, system: SystemUnderTest, answers: Answers, pacer: Pacer
 ) -> End:
-    """Server: each query at its time.  What is late goes out at once, and the schedule stays where it is."""
+    """Server: issue each query at its time.  Late queries go out at once, and the schedule does not move."""
     record, clock, origin = answers.record, time.monotonic_ns, answers.origin_ns
     first_row = phase.first_row
     stop = first_row + (min(phase.rows, limits.max_queries) if limits.max_queries else phase.rows)
@@ -139,7 +139,7 @@ async def _issue_scheduled(
             due = origin + due_view[row]
             if due - now > LAST_SPIN_NS:
                 now = await pacer.until(due)
-                # Others come to say so only while this loop lets them, so that it need not be asked elsewhere.
+                # ``enough`` is only set while this coroutine awaits, so checking it here suffices.
                 if answers.enough:
                     return End.DECIDED
             elif now < due:
@@ -197,9 +197,9 @@ async def _issue_closed(
 
 
 async def _issue_inline(phase: Phase, limits: Limits, answer: Answer, answers: Answers, pacer: Pacer) -> End:
-    """As ``_issue_closed``, where the system answers in the call: only the two clock reads stand between the answers.
+    """As ``_issue_closed``, but the system answers in the call, and only two clock reads come between the answers.
 
-    Rows are booked in bursts of about ``_HOLD_NS``, so that the table costs next to nothing for each query.
+    Rows are booked in bursts of about ``_HOLD_NS``, so that the table costs each query next to nothing.
     """
     clock, origin, width = time.monotonic_ns, answers.origin_ns, phase.samples_per_query
     issued, completed = np.empty(_BURST_QUERIES, np.int64), np.empty(_BURST_QUERIES, np.int64)
@@ -214,7 +214,7 @@ async def _issue_inline(phase: Phase, limits: Limits, answer: Answer, answers: A
         most = min(_BURST_QUERIES, total - queries)
         if limits.max_queries:
             most = min(most, limits.max_queries - queries)
-        # A burst ends where a limit may be met, so that the rules hold query by query.
+        # A burst ends where a limit may be reached, so that the limits hold query by query.
         now = clock()
         hold_until = now + _HOLD_NS
         if now < target_ns:
@@ -234,7 +234,7 @@ async def _issue_inline(phase: Phase, limits: Limits, answer: Answer, answers: A
                 issued_view[done] = clock()
                 try:
                     responses = answer(first, first + width)
-                except Exception as error:  # whatever a model may raise: this query failed, and the run goes on
+                except Exception as error:  # any error of the model: this query fails, and the run continues
                     failed.append((first, error))
                     responses = None
                 now = clock()
@@ -248,7 +248,7 @@ async def _issue_inline(phase: Phase, limits: Limits, answer: Answer, answers: A
                 done += 1
                 if now >= hold_until:
                     break
-        finally:  # an interrupt must not take with it what was answered before
+        finally:  # an interrupt must not lose the answers before it
             answers.book(row, width, issued[:done] - origin, completed[:done] - origin, kept, failed)
         elapsed = issued_view[done - 1] - origin
         row, queries = row + done * width, queries + done
@@ -258,7 +258,7 @@ async def _issue_inline(phase: Phase, limits: Limits, answer: Answer, answers: A
 
 
 async def _issue_together(phase: Phase, limits: Limits, system: SystemUnderTest, answers: Answers) -> End:
-    """Offline: one query holds every sample, due at the start."""
+    """Offline: one query of all samples, due at the start."""
     first, last = phase.first_row, phase.first_row + phase.rows
     answers.record.issued[first:last] = answers.now()
     answers.issued = last

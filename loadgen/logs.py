@@ -1,7 +1,7 @@
-"""The reference's machine-read logs: mlperf_log_detail.txt and mlperf_log_accuracy.json.
+"""The reference's logs for other programs: mlperf_log_detail.txt and mlperf_log_accuracy.json.
 
-Same keys, types and order as the reference's, so that its readers read them; every detail line is strict
-JSON.  Entries are kept while the run goes and written in bulk after it.  Nothing here measures or judges.
+Keys, types and order are the reference's, so its parsers can read them; every detail line is strict JSON.
+Entries stay in memory during the run and are written after it.  Nothing here measures or evaluates.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from drumfire.loadgen.traffic import Phase
 
 DETAIL, ACCURACY = "mlperf_log_detail.txt", "mlperf_log_accuracy.json"
 
-# The reference's own logger statistics; its parsers expect the keys, and this log has no such retries.
+# Statistics of the reference's logger; its parsers expect the keys, and this log never retries.
 _LOGGER_COUNTS = (
     "logger_swap_request_slots_retry_count",
     "logger_swap_request_slots_retry_retry_count",
@@ -51,7 +51,7 @@ class DetailLog:
     _started_ns: int = field(default_factory=time.monotonic_ns)
 
     def put(self, key: str, value: Any, *, is_error: bool = False, is_warning: bool = False) -> None:
-        """Append an entry.  Floats are written as the reference prints doubles (6 digits), never as NaN or infinity."""
+        """Append an entry.  Floats have 6 digits, as the reference prints doubles; NaN and infinity become 0."""
         self.errors += is_error
         self.warnings += is_warning
         caller = sys._getframe(2 if is_error or is_warning else 1)
@@ -79,7 +79,7 @@ class DetailLog:
         self.put("generic_message", text)
 
     def write(self, path: Path) -> None:
-        # A lone surrogate, as in undecodable file names, has no UTF-8; its escape is JSON as well.
+        # A lone surrogate (from an undecodable file name) has no UTF-8; its escape is valid JSON.
         path.write_text("".join(self.entries), encoding="utf-8", errors="backslashreplace")
 
 
@@ -94,7 +94,7 @@ def _json(value: Any) -> str:
 
 
 def put_version(log: DetailLog, version: str) -> None:
-    """Which load generator wrote the log: this one, told under the reference's keys."""
+    """Which load generator wrote the log, under the reference's keys."""
     here = Path(__file__).parent
     built = datetime.fromtimestamp(max(file.stat().st_mtime for file in here.glob("*.py")))
     log.put("loadgen_version", f"{version} @ {environment.git_revision() or 'no git revision'} (Drumfire)")
@@ -107,13 +107,11 @@ def put_version(log: DetailLog, version: str) -> None:
     log.put("loadgen_file_sha1", digests)
 
 
-def put_test(
-    log: DetailLog, system: str, library: str, total_count: int, performance_count: int, asked_ns: int
-) -> None:
-    """``asked_ns``: how long it took to ask the system for its name."""
+def put_test(log: DetailLog, system: str, library: str, total_count: int, performance_count: int, name_ns: int) -> None:
+    """``name_ns``: how long the system took to return its name."""
     log.put("test_datetime", datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
     log.put("sut_name", system)
-    log.put("get_sut_name_duration_ns", asked_ns)
+    log.put("get_sut_name_duration_ns", name_ns)
     log.put("qsl_name", library)
     log.put("qsl_reported_total_count", total_count)
     log.put("qsl_reported_performance_count", performance_count)
@@ -195,7 +193,7 @@ def put_traffic(log: DetailLog, phase: Phase) -> None:
 
 
 def put_phase_end(log: DetailLog, began: datetime, lasted_ns: int) -> None:
-    """``began`` in UTC; ``lasted_ns`` from the phase's start to its last completion.  Power readers use the stamps."""
+    """``began`` in UTC; ``lasted_ns`` from the phase's start to its last completion.  Power tools read the stamps."""
     for name in _LOGGER_COUNTS:
         log.put(name, 0)
     log.put("power_begin", _power_stamp(began))
@@ -216,7 +214,7 @@ def result_values(settings: EffectiveSettings, results: Results) -> dict[str, An
     values["result_min_queries_met"] = r.queries_met
     values["early_stopping_met"] = r.stopping.met
     if not r.valid:
-        # The reference tells the first line of each here.
+        # As in the reference, the first line of each.
         reasons = [text.partition("\n")[0] for text in (*r.recommendations, *r.spoiled)]
         values["result_invalid_reason"] = "".join(f"{text} " for text in reasons)
     if r.token_stopping is None:
@@ -258,14 +256,10 @@ def result_values(settings: EffectiveSettings, results: Results) -> dict[str, An
     return values
 
 
-def _latencies(extreme_key: str, percentile_key: str, found: Distribution) -> dict[str, int]:
-    values = {
-        extreme_key.format("min"): found.minimum,
-        extreme_key.format("max"): found.maximum,
-        extreme_key.format("mean"): found.mean,
-    }
-    values.update({percentile_key.format(f"{p * 100:.2f}"): found.percentiles[p] for p in PERCENTILES})
-    return values
+def _latencies(extreme_key: str, percentile_key: str, latency: Distribution) -> dict[str, int]:
+    extremes = {"min": latency.minimum, "max": latency.maximum, "mean": latency.mean}
+    values = {extreme_key.format(name): ns for name, ns in extremes.items()}
+    return values | {percentile_key.format(f"{p * 100:.2f}"): latency.percentiles[p] for p in PERCENTILES}
 
 
 def put_results(log: DetailLog, settings: EffectiveSettings, results: Results) -> None:
@@ -282,9 +276,9 @@ def write_accuracy(
     token_counts: Column | None = None,
     first_tokens: Mapping[int, bytes] | None = None,
 ) -> None:
-    """The accuracy log: what was answered to each logged row, in order of completion, as hexadecimal bytes.
+    """Write the accuracy log: the response to each logged row in hexadecimal, in order of completion.
 
-    Where tokens count: with the number of each row's tokens, and but for Offline with its first token.
+    ``token_counts`` (one per row of the table) and ``first_tokens`` (by row) add these to each entry.
     """
 
     def tokens(row: int) -> str:
@@ -301,7 +295,7 @@ def write_accuracy(
 
 
 def logged_responses(kept: Sequence[Kept], phases: Sequence[Phase]) -> Iterable[tuple[int, bytes]]:
-    """Row and response bytes of each row that the accuracy log wants, in order of completion."""
+    """Row number and response bytes of each row in the accuracy log, in order of completion."""
     starts = np.array([phase.first_row for phase in phases])
     for batch in kept:
         for row, data in zip(batch.rows.tolist(), as_bytes(batch.responses), strict=True):

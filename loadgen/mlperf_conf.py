@@ -34,7 +34,7 @@ _GENERAL: dict[str, float] = {
 
 
 def _twins(*names: str) -> list[str]:
-    """Each model and its interactive variant, which shares its rules but for the token latencies."""
+    """Each model and its interactive variant, which differs only in its token latencies."""
     return [twin for name in names for twin in (name, f"{name}-interactive")]
 
 
@@ -85,7 +85,7 @@ _OFFLINE_QUERIES = {
 
 
 def built_in_values(mlperf_round: str = DEFAULT_ROUND) -> dict[str, float | int]:
-    """The built-in configuration, key (``model.scenario.field``) to number, in the units of the configuration files."""
+    """The built-in configuration: key (``model.scenario.field``) to number, in the configuration files' units."""
     seeds = SEEDS[mlperf_round]
     values: dict[str, float | int] = {
         "*.*.qsl_rng_seed": seeds.qsl,

@@ -1,6 +1,6 @@
-"""What the load generator itself cost, and what disturbed it, between two moments of a run.
+"""The load generator's own cost, and what disturbed it, between two moments of a run.
 
-Read from the operating system; a figure that this system does not tell is None.
+Figures come from the operating system; those that this system does not have are None.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ except ImportError:  # not on Windows
 
 @dataclass(frozen=True)
 class Overhead:
-    """Differences over the measured time."""
+    """Differences between two readings."""
 
     wall_s: float
     issuing_thread_cpu_s: float
-    """CPU of the thread that issues: the loop, and a system that computes inside ``issue``."""
+    """CPU time of the issuing thread: the loop, and systems that compute inside ``issue``."""
     process_cpu_s: float
     gc_collections: int
     gc_pause_s: float
     involuntary_switches: int | None
-    """Times the issuing thread was put aside for others."""
+    """How many times the issuing thread was preempted."""
     steal_s: float | None
-    """Time that the hypervisor gave to other machines, over all cores."""
+    """Time that the hypervisor gave to other machines, summed over the cores."""
 
 
 class GarbagePauses:
-    """Adds up the time of garbage collections, in any thread, while it is entered."""
+    """A context manager that adds up the time of garbage collections in all threads."""
 
     def __init__(self) -> None:
         self.total_ns = 0
@@ -56,7 +56,7 @@ class GarbagePauses:
 
 @dataclass(frozen=True)
 class Reading:
-    """The counters at one moment.  Take it in the issuing thread."""
+    """The counters at one moment, read in the issuing thread."""
 
     wall_ns: int
     thread_ns: int
@@ -103,7 +103,7 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 def steal_ticks() -> int | None:
-    """Ticks that the hypervisor gave to other machines since the start, over all cores."""
+    """Ticks that the hypervisor gave to other machines since boot, summed over the cores; None if unknown."""
     try:
         cpu = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()
     except OSError:

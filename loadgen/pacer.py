@@ -1,7 +1,7 @@
-"""Sleep until a moment of the monotonic clock: never early, and late by well under a microsecond where a core is free.
+"""Sleep until a moment of the monotonic clock: never early, and well under a microsecond late if a core is free.
 
-Event loop timers are whole milliseconds and may fire early.  So the loop sleeps on a timerfd to just before the
-deadline, then polls its I/O, and spins over the last microseconds.  Knows nothing of queries.
+Event loop timers are whole milliseconds and may fire early.  So the loop sleeps on a timerfd until just before the
+deadline, then polls its I/O, and spins for the last microseconds.  Independent of queries.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _TFD_TIMER_ABSTIME = 1
 _PR_SET_TIMERSLACK = 29
 
 LAST_SPIN_NS = 20_000
-"""The last stretch, in which the loop serves no I/O: longer than one turn of the loop takes."""
+"""The last part of a wait, without I/O: longer than one turn of the loop."""
 _LEAST_WINDOW_NS = 30_000
 _MOST_WINDOW_NS = 500_000
 _WINDOW_STEP_NS = 500
 
 
 def precise_timers() -> None:
-    """Let the calling thread's waits end on time instead of up to 50 us later (Linux; elsewhere does nothing)."""
+    """Let the calling thread's waits end on time instead of up to 50 us late (only on Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
 
@@ -42,10 +42,10 @@ class _Itimerspec(ctypes.Structure):
 
 
 class Pacer:
-    """Waits on the running event loop.  Use as a context manager, in the loop's thread, whose priority it sees to.
+    """Waits on the running event loop.  A context manager for the loop's thread, whose priority it manages.
 
-    ``exact_timer`` tells whether a timerfd is there; without one the loop's own timers serve, which wake up to 2 ms
-    early and so cost that much more polling.
+    ``exact_timer`` says whether there is a timerfd; the loop's own timers, which otherwise serve, need up to 2 ms more
+    of polling.
     """
 
     def __init__(self, *, use_timerfd: bool = True) -> None:
@@ -60,13 +60,13 @@ class Pacer:
         if not self.exact_timer:
             self._window_ns = 2_000_000
         self.spun_ns = 0
-        """CPU time spent polling and spinning so far, ns."""
+        """CPU time of polling and spinning so far, ns."""
         self.woke_late_ns = 0
-        """How late the last sleep ended, ns."""
+        """Delay of the last sleep's end, ns."""
         self.served_ns = time.monotonic_ns()
         """When the loop was last free for other work."""
         self.longest_stall_ns = 0
-        """The longest that the loop's other work had to wait, for a busy loop or for a late wake-up, ns."""
+        """The longest wait of the loop's other work, for a busy loop or a late wake-up, ns."""
         self.priority = Priority()
         self._due = _Itimerspec(0, 0, 0, 0)
         self._due_pointer = ctypes.byref(self._due)
@@ -85,11 +85,11 @@ class Pacer:
 
     @property
     def window_ns(self) -> int:
-        """How long before a deadline the sleep ends, following how late the sleeps have ended so far."""
+        """How long before a deadline the sleep ends; adapts to how late earlier sleeps ended."""
         return self._window_ns
 
     async def until(self, deadline_ns: int) -> int:
-        """Return at ``deadline_ns`` or later, with the time it is then (ns of ``time.monotonic_ns``)."""
+        """Wait until ``deadline_ns`` (of ``time.monotonic_ns``) or just after it; returns the time."""
         clock = time.monotonic_ns
         now = clock()
         if deadline_ns - now > self._window_ns + LAST_SPIN_NS:
@@ -101,22 +101,22 @@ class Pacer:
             if self.exact_timer:
                 self.woke_late_ns = now - wake_ns
                 self.longest_stall_ns = max(self.longest_stall_ns, self.woke_late_ns)
-                # A step up when a sleep ends too late and, nineteen times smaller, one down when it does not: this
-                # settles where one in twenty is too late.  A wider window would only be more polling.
+                # A large step up after a late sleep, and a step down, nineteen times smaller, after any other: this
+                # settles where one sleep in twenty is late.  A wider window would only poll more.
                 step = 19 * _WINDOW_STEP_NS if self.woke_late_ns > self._window_ns else -_WINDOW_STEP_NS
                 self._window_ns = min(max(self._window_ns + step, _LEAST_WINDOW_NS), _MOST_WINDOW_NS)
         busy_ns = time.thread_time_ns()
         while deadline_ns - now > LAST_SPIN_NS:
             await asyncio.sleep(0)
             self.served_ns = now = clock()
-        # The thread's own clock is slow to read, so not between here and the deadline.
+        # The thread's own clock is slow to read, so do not read it between here and the deadline.
         self.spun_ns += time.thread_time_ns() - busy_ns + max(deadline_ns - now, 0)
         while now < deadline_ns:
             now = clock()
         return now
 
     async def serve(self) -> int:
-        """Let the loop do its other work once; returns the time it is then."""
+        """Let the loop do its other work once; returns the time."""
         now = time.monotonic_ns()
         self.longest_stall_ns = max(self.longest_stall_ns, now - self.served_ns)
         self.priority.review(now)

@@ -1,8 +1,8 @@
-"""Real-time priority for the issuing thread, for as long as that leaves most of its core to others.
+"""Real-time priority for the issuing thread, while it is not busy most of the time.
 
-A thread that sleeps until a query is due is woken late, by milliseconds, when its core is busy; a real-time thread is
-woken at once.  But the kernel stops a real-time thread that will not leave its core (by default for 50 ms each
-second), so one that is busy most of the time is better off as an ordinary one.
+On a busy core, a thread that sleeps until a query is due wakes milliseconds late; a real-time thread wakes at once.
+But the kernel stops a real-time thread that never leaves its core (by default for 50 ms each second), so a busy
+thread does better with ordinary priority.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ import time
 _REVIEW_NS = 50_000_000
 _FIRST_REVIEW_NS = 5_000_000
 _RAISE_BELOW, _LOWER_ABOVE = 0.8, 0.9
-"""Shares of a core's time: apart, so that a thread in between does not go back and forth."""
+"""Shares of a core's time, apart so that a thread in between does not switch back and forth."""
 
 
 class Priority:
-    """The priority of the calling thread; all calls come from that one.  Does nothing where the system forbids it."""
+    """The priority of the calling thread, which must make all calls.  Does nothing where the system forbids it."""
 
     def __init__(self) -> None:
-        # On a lone core it would keep the system under test from answering.
+        # On a single core, the system under test could not answer.
         self.permitted = hasattr(os, "sched_setscheduler") and len(os.sched_getaffinity(0)) > 1
         self.raised = False
         self.raised_ns = 0
-        """How long it has been raised so far, ns."""
+        """Total time at raised priority, ns."""
         self._interval_ns = _FIRST_REVIEW_NS
         self._reviewed_ns = time.monotonic_ns()
         self._rested_ns = 0
 
     def review(self, now_ns: int, rested_ns: int = 0) -> None:
-        """Raise or lower by how busy the thread has been; cheap to call often, looks every 50 ms.
+        """Raise or lower the priority by how busy the thread is; cheap to call often, and acts every 50 ms.
 
-        ``now_ns``: the monotonic clock.  ``rested_ns``: how long the thread has slept on purpose since the last call.
-        (The processor time that it got would not do: a thread that is kept waiting gets little and wants much.)
+        ``now_ns``: the monotonic clock.  ``rested_ns``: how long the thread slept on purpose since the last call.
+        (CPU time would mislead: a thread that is kept waiting gets little of it.)
         """
         self._rested_ns += rested_ns
         passed_ns = now_ns - self._reviewed_ns
@@ -48,14 +48,14 @@ class Priority:
                 self.lower()
         elif share < _RAISE_BELOW:
             try:
-                # Threads and processes that this one starts are ordinary again.
+                # Threads and processes that this thread starts have ordinary priority.
                 os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
                 self.raised = True
             except PermissionError:
                 self.permitted = False
 
     def lower(self) -> None:
-        """An ordinary thread again."""
+        """Return to ordinary priority."""
         if self.raised:
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
             self.raised = False

@@ -1,7 +1,7 @@
-"""The run's table: one row a sample, one array a column, in memory that another process can watch.
+"""The run's table: one row per sample, one array per column, in memory that another process can watch.
 
-Row numbers are the sample sequence ids.  This file stores and shows; who writes which column when is told in
-``issue`` (scheduled, issued) and ``answers`` (completed, status).  Times are int64 ns after the row's phase started.
+Row numbers are the sample sequence ids.  Times are int64 ns after the start of the row's phase.  ``issue`` writes the
+columns scheduled and issued, ``answers`` the columns completed and status.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ RowArray = npt.NDArray[np.int64]
 
 
 class Status(enum.IntEnum):
-    """What became of a row."""
+    """The outcome of a row."""
 
     PENDING = 0
     OK = 1
     FAILED = 2
-    """The system said that it could not answer."""
+    """The system reported that it could not answer."""
     UNANSWERED = 3
     """The run ended before any answer came."""
     MISSING = 4
-    """Of a run that several generators did: this row's generator ended before it, or was lost with what it knew."""
+    """With several generators: the row's generator ended before it, or was lost together with its data."""
 
 
 class Gauge(enum.IntEnum):
-    """Running totals at the head of the table, for whoever watches the run."""
+    """Running totals at the head of the table, for other processes to watch."""
 
     ISSUED = 0
     """Rows issued so far: rows [0, ISSUED) of the table."""
     ANSWERED = 1
-    """Rows answered so far, failures included."""
+    """Rows answered so far, failed rows included."""
     FAILED = 2
     FIRST_ROW = 3
     """The current phase's first row and the row after its last."""
@@ -53,13 +53,13 @@ class Gauge(enum.IntEnum):
     DONE = 6
     """1 after the last phase."""
     REFUSED = 7
-    """Answers that were refused: to rows that were not waiting for one."""
+    """Refused answers: to rows that were not waiting for one."""
     BUSY = 8
     """CPU time of the issuing thread in this phase, ns."""
     STALL = 9
-    """The longest that the loop's other work had to wait in this phase, ns."""
+    """The longest wait of the loop's other work in this phase, ns."""
     GC_PAUSE = 10
-    """Time spent in garbage collections since the run began, ns."""
+    """Time in garbage collections since the run began, ns."""
 
 
 BASE_COLUMNS: Mapping[str, npt.DTypeLike] = {
@@ -70,15 +70,15 @@ BASE_COLUMNS: Mapping[str, npt.DTypeLike] = {
     "status": np.uint8,
 }
 
-_ALIGN = 64  # bytes; a column starts on a cache line of its own
+_ALIGN = 64  # bytes; every column starts on a new cache line
 _HEAD = _ALIGN * 2
 assert len(Gauge) * 8 <= _HEAD
 
 
 class Record:
-    """A table of ``rows`` rows in one block of shared memory, all zero at first.
+    """A table of ``rows`` rows in one block of shared memory, initially zero.
 
-    ``extra`` names the columns that the system under test adds, with their types.
+    ``extra`` has the system under test's further columns: name to dtype.
     """
 
     def __init__(self, rows: int, extra: Mapping[str, npt.DTypeLike] | None = None) -> None:
@@ -89,7 +89,7 @@ class Record:
 
     @classmethod
     def attach(cls, fd: int, layout: str) -> Record:
-        """The table that another process made: ``fd`` and ``layout`` are its ``Record.fd`` and ``Record.layout``."""
+        """Map another process's table, from its ``Record.fd`` and ``Record.layout``."""
         record = cls.__new__(cls)
         record._own(fd)
         described = json.loads(layout)
@@ -99,15 +99,15 @@ class Record:
     def _own(self, fd: int) -> None:
         self._fd = fd
         self._let_go = weakref.finalize(self, os.close, fd)
-        self._let_go.atexit = False  # the end of the process closes it, and a forked child's is not ours to close
+        self._let_go.atexit = False  # the end of the process closes it, and a forked child must not
 
     def _map(self, rows: int, dtypes: dict[str, np.dtype[Any]]) -> None:
         self.rows = rows
-        # Populated now, so that no page fault falls into the run.
+        # Populate the pages now, so that the run has no page faults.
         populate = getattr(mmap, "MAP_POPULATE", 0)
         memory = mmap.mmap(self._fd, 0, flags=mmap.MAP_SHARED | populate)
         self.gauges = memoryview(memory)[: len(Gauge) * 8].cast("q")
-        """``gauges[Gauge.X]``: a plain int to read and write, without numpy's cost for a single number."""
+        """``gauges[Gauge.X]`` is a plain int, cheaper to read and write than a numpy element."""
         self.columns: dict[str, Column] = {}
         offset = _HEAD
         for name, dtype in dtypes.items():
@@ -121,7 +121,7 @@ class Record:
 
     @property
     def fd(self) -> int:
-        """The file descriptor of the memory, to be handed to another process."""
+        """The memory's file descriptor, to pass to another process."""
         return self._fd
 
     @property
@@ -138,17 +138,17 @@ class Record:
         return {"first_token", "n_tokens"} <= self.columns.keys()
 
     def view(self, name: str) -> memoryview:
-        """A column as a memoryview: cheaper than numpy to read and write one number at a time."""
+        """A column as a memoryview, whose single elements are cheaper to read and write than numpy's."""
         return self.columns[name].data
 
     def save(self, folder: Path) -> None:
-        """Write the issued rows, a file ``<column>.npy`` each."""
+        """Write each column's issued rows to ``<column>.npy``."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, column in self.columns.items():
             np.save(folder / f"{name}.npy", column[: self.issued_rows])
 
     def close(self) -> None:
-        """Let go of the file descriptor, as the end of the table does; the arrays stay readable while they are held."""
+        """Close the file descriptor early; the arrays remain readable."""
         self._let_go()
 
 
@@ -157,7 +157,7 @@ def bytes_per_row(extra: Mapping[str, npt.DTypeLike] | None = None) -> int:
 
 
 def load_columns(folder: Path) -> dict[str, Column]:
-    """The columns that ``Record.save`` wrote, mapped from their files."""
+    """The columns saved by ``Record.save``, memory-mapped."""
     return {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
 
 
@@ -166,7 +166,7 @@ def _padded(size: int) -> int:
 
 
 def _shared_file(size: int) -> int:
-    """A nameless file of ``size`` bytes, in memory where the system can."""
+    """An anonymous file of ``size`` bytes, in memory where the system supports it."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("drumfire-record")
     else:

@@ -1,7 +1,7 @@
-"""What a run came to: statistics and validity, exactly as the reference computes them.
+"""The results of a run: statistics and validity, exactly as the reference computes them.
 
-Columns in, figures out.  Knows no clock, file or system.  The one rule beyond the reference's: what the caller names
-in ``spoiled`` (failed samples, an interruption, ...) makes the run INVALID.
+Pure functions from columns to figures.  There is one rule beyond the reference's: the faults that the caller lists
+in ``spoiled`` (failed samples, an interruption, ...) make the run INVALID.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ LATE_NS = 1_000_000
 
 @dataclass(frozen=True)
 class Measured:
-    """A performance phase's columns, for the rows that were issued: shape (n,), ns after the phase's start."""
+    """The columns of a performance phase's issued rows: shape (n,), ns after the phase's start."""
 
     scheduled: Int64Array
     issued: Int64Array
     completed: Int64Array
     answered: np.ndarray[tuple[int], np.dtype[np.bool_]]
-    """Which rows were answered well; the others have no completion."""
+    """Which rows were answered without error; the others have no completion."""
     samples_per_query: int
     first_token: Int64Array | None = None
     tokens: Int64Array | None = None
@@ -41,7 +41,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Distribution:
-    """Exact statistics of a set of ns values; percentiles by the reference's rule, the int(n*p)-th smallest from 0."""
+    """Exact statistics of ns values.  As in the reference, a percentile is the int(n*p)-th smallest, from 0."""
 
     count: int
     minimum: int
@@ -50,7 +50,7 @@ class Distribution:
     """Integer division of the sum."""
     percentiles: dict[float, int]
     ranked: dict[int, int]
-    """The value at each rank that was asked for, 0 for the smallest."""
+    """The value at each requested rank, 0 for the smallest."""
 
 
 def distribution(
@@ -60,13 +60,13 @@ def distribution(
     *,
     may_reorder: bool = False,
 ) -> Distribution:
-    """Statistics of ``values``, shape (n,); all are 0 for n = 0.  ``may_reorder`` saves a copy, at the order's cost."""
+    """Statistics of ``values``, shape (n,); all are 0 for n = 0.  ``may_reorder`` saves a copy: it reorders them."""
     n = values.size
     wanted = {p: int(n * p) for p in percentiles}
     if n == 0:
         return Distribution(0, 0, 0, 0, dict.fromkeys(wanted, 0), {})
     places = sorted({0, n - 1, *wanted.values(), *(rank for rank in ranks if 0 <= rank < n)})
-    # Only the asked-for ranks need to be in their place, which is far cheaper than a sort.
+    # Only the requested ranks need to be in place, which is far cheaper than a sort.
     placed = values if may_reorder else values.copy()
     placed.partition(places)
     at = {place: int(placed[place]) for place in places}
@@ -76,7 +76,7 @@ def distribution(
 
 
 def _total(values: Int64Array, maximum: int) -> int:
-    """The sum; where it may pass 2**63 ns (many long latencies), by halves of the numbers."""
+    """The sum; where it may exceed 2**63 ns (many long latencies), high and low halves are summed apart."""
     if values.size * maximum < 1 << 63:
         return int(values.sum())
     return (int((values >> 32).sum()) << 32) + int((values & 0xFFFFFFFF).sum())
@@ -86,13 +86,13 @@ def _total(values: Int64Array, maximum: int) -> int:
 class EarlyStopping:
     met: bool
     text: str
-    """As the summary prints it, lines separated by newlines; empty in Offline."""
+    """The summary's lines, separated by newlines; empty in Offline."""
     estimate_ns: int = 0
-    """Single- and MultiStream: the estimate of the target percentile; 0 when there is none."""
+    """Single- and MultiStream: the estimate of the target percentile; 0 with too few queries."""
     p99_estimate_ns: int = 0
-    """SingleStream: the estimate of the 99th percentile; 0 when there are too few queries."""
+    """SingleStream: the estimate of the 99th percentile; 0 with too few queries."""
     hint: str = ""
-    """When not met: what to do about it."""
+    """What to do where it is not met."""
 
 
 @dataclass(frozen=True)
@@ -101,17 +101,17 @@ class Results:
 
     queries: int
     samples: int
-    """Samples answered well."""
+    """Samples answered without error."""
     latency: Distribution
     query_latency: Distribution | None
-    """MultiStream: of whole queries."""
+    """MultiStream: the latency of whole queries."""
     over_latency: int
     """Server: samples over the target latency."""
     target_percentile_ns: int
     duration_ns: int
-    """What the minimum duration is held against."""
+    """The duration that the minimum duration is compared with."""
     rates: dict[str, float]
-    """By the log's key without ``result_``."""
+    """By the detail log's key without ``result_``."""
     first_token: Distribution | None
     time_per_output_token: Distribution | None
     performance_met: bool
@@ -119,14 +119,14 @@ class Results:
     queries_met: bool
     stopping: EarlyStopping
     token_stopping: tuple[EarlyStopping, EarlyStopping] | None
-    """Judged by tokens: time to first token, then time per output token."""
+    """With token latencies: time to first token, then time per output token."""
     recommendations: tuple[str, ...]
     spoiled: tuple[str, ...]
     valid: bool
 
     @property
     def reasons(self) -> list[str]:
-        """Why the run is INVALID, for people; empty when it is VALID."""
+        """Why the run is INVALID, for the user; empty when it is VALID."""
         hint = [self.stopping.hint] if not self.stopping.met else []
         return [*self.spoiled, *self.recommendations, *hint]
 
@@ -159,9 +159,9 @@ def evaluate(settings: EffectiveSettings, measured: Measured, spoiled: Sequence[
     elif offline:
         stopping = EarlyStopping(True, "")
     elif server:
-        stopping = _judged(s, m.queries, over)
+        stopping = _by_count(s, m.queries, over)
     else:
-        stopping = _estimated(s, m.queries, estimates, (query_latency or latency).ranked)
+        stopping = _by_estimate(s, m.queries, estimates, (query_latency or latency).ranked)
 
     if server and token_stopping is not None and first_token is not None and per_token is not None:
         p = s.target_latency_percentile
@@ -200,13 +200,13 @@ def evaluate(settings: EffectiveSettings, measured: Measured, spoiled: Sequence[
 
 
 def latencies(m: Measured) -> Int64Array:
-    """From scheduled to completed, ns, of the rows answered well; a new array."""
+    """Time from scheduled to completed, ns, of the rows answered without error; a new array."""
     values = m.completed - m.scheduled
     return values if m.answered.all() else values[m.answered]
 
 
 def _query_latencies(m: Measured) -> Int64Array:
-    """Latency of each query all of whose samples were answered: until its last sample."""
+    """Latency, until its last sample, of each query whose samples were all answered."""
     shape = (m.queries, m.samples_per_query)
     completed, answered = m.completed.reshape(shape), m.answered.reshape(shape)
     whole = answered.all(axis=1)
@@ -215,7 +215,7 @@ def _query_latencies(m: Measured) -> Int64Array:
 
 
 def _last_query(m: Measured) -> tuple[int, int, int]:
-    """When the last issued query was due, issued, and wholly answered (0 if it was not)."""
+    """When the last issued query was due, issued, and completely answered (0 if it was not)."""
     rows = slice(m.issued.size - m.samples_per_query, None)
     done = int(m.completed[rows].max()) if bool(m.answered[rows].all()) else 0
     return int(m.scheduled[rows][0]), int(m.issued[rows][0]), done
@@ -231,7 +231,7 @@ def _duration(s: EffectiveSettings, m: Measured, latency: Distribution) -> int:
 
 
 def _rates(s: EffectiveSettings, m: Measured, latency: Distribution) -> dict[str, float]:
-    """Rates per second; the reference counts from the first query to the last, so over n - 1 of them."""
+    """Rates per second; the reference counts from the first query to the last, so n - 1 of them."""
     n = latency.count
     tokens = int(m.tokens[m.answered].sum()) if m.tokens is not None else 0
     rates: dict[str, float] = {}
@@ -257,7 +257,7 @@ def _rates(s: EffectiveSettings, m: Measured, latency: Distribution) -> dict[str
     if m.tokens is not None and s.scenario != Scenario.Offline:
         rates["completed_tokens_per_second"] = _per_second(tokens, done)
         rates["token_throughput_with_loadgen_overhead"] = _per_second(tokens, issued)
-        # The reference prints this one per ns; the key's unit is kept.
+        # Per ns, as in the reference.
         rates["token_throughput"] = tokens / (latency.mean * n) if n and latency.mean else 0.0
     return rates
 
@@ -275,29 +275,29 @@ def _token_figures(
         return None, None, None
     good = m.answered
     ttft = (m.first_token - m.scheduled)[good]
-    # C++ integer division truncates; latencies after the first token are never negative in an honest run.
+    # C++ truncates where numpy floors; both agree, as no time after the first token is negative.
     tpot = (m.completed - m.first_token)[good] // np.maximum(m.tokens[good] - 1, 1)
     wanted = (*PERCENTILES, s.target_latency_percentile)
-    # The reference stops at the first that fails, and begins with the time per token.
+    # The reference checks the time per token first, and stops at the first failure.
     if s.scenario == Scenario.Server:
         first_token, per_token = distribution(ttft, wanted), distribution(tpot, wanted)
-        tpot_stop = _judged(s, m.queries, int(np.count_nonzero(tpot > s.tpot_latency)))
-        ttft_stop = _judged(s, m.queries, int(np.count_nonzero(ttft > s.ttft_latency)))
+        tpot_stop = _by_count(s, m.queries, int(np.count_nonzero(tpot > s.tpot_latency)))
+        ttft_stop = _by_count(s, m.queries, int(np.count_nonzero(ttft > s.ttft_latency)))
     else:
         ranks = [ttft.size - 1 - e.discarded for e in estimates if e.discarded is not None]
         first_token, per_token = distribution(ttft, wanted, ranks), distribution(tpot, wanted, ranks)
-        # For queries of several samples it estimates their latency in both places.
-        ttft_ranked, tpot_ranked = ((query_latency or one).ranked for one in (first_token, per_token))
-        tpot_stop = _estimated(s, m.queries, estimates, tpot_ranked)
-        ttft_stop = _estimated(s, m.queries, estimates, ttft_ranked)
+        # For queries of several samples, the reference estimates the query latency in both places.
+        ttft_ranked, tpot_ranked = ((query_latency or tokens).ranked for tokens in (first_token, per_token))
+        tpot_stop = _by_estimate(s, m.queries, estimates, tpot_ranked)
+        ttft_stop = _by_estimate(s, m.queries, estimates, ttft_ranked)
     return first_token, per_token, (ttft_stop if tpot_stop.met else EarlyStopping(True, ""), tpot_stop)
 
 
 def _worst(pair: tuple[EarlyStopping, EarlyStopping]) -> EarlyStopping:
-    return next((one for one in pair if not one.met), pair[0])
+    return next((stopping for stopping in pair if not stopping.met), pair[0])
 
 
-def _judged(s: EffectiveSettings, queries: int, over: int) -> EarlyStopping:
+def _by_count(s: EffectiveSettings, queries: int, over: int) -> EarlyStopping:
     verdict = early_stopping.judge(queries, over, s.target_latency_percentile)
     if verdict.met:
         return EarlyStopping(True, " * Run successful.")
@@ -319,7 +319,7 @@ def _judged(s: EffectiveSettings, queries: int, over: int) -> EarlyStopping:
     return EarlyStopping(False, text, hint=hint)
 
 
-def _estimated(
+def _by_estimate(
     s: EffectiveSettings, queries: int, estimates: list[early_stopping.Estimate], ranked: dict[int, int]
 ) -> EarlyStopping:
     first, *second = estimates
@@ -344,13 +344,13 @@ def _estimated(
         f" * Early stopping {percentile} percentile estimate: {value(first.discarded)}",
     ]
     p99_ns = 0
-    for also in second:
-        if also.discarded is None:
+    for p99 in second:
+        if p99.discarded is None:
             lines.append(" * Not enough queries processed for 99.0th percentile")
             lines.append(" early stopping estimate (would need to process at")
-            lines.append(f" least {also.queries_needed} total queries).")
+            lines.append(f" least {p99.queries_needed} total queries).")
         else:
-            p99_ns = value(also.discarded)
+            p99_ns = value(p99.discarded)
             lines.append(f" * Early stopping 99.0th percentile estimate: {p99_ns}")
     return EarlyStopping(True, "\n".join(lines), value(first.discarded), p99_ns)
 
@@ -365,7 +365,7 @@ def _recommendations(
     ttft_met: bool,
     tpot_met: bool,
 ) -> list[str]:
-    """The reference's advice, in its order and words (other tools match on them)."""
+    """The reference's advice, in its order and words, which other tools parse."""
     advice: list[str] = []
     if not performance:
         if tokens:
@@ -379,7 +379,7 @@ def _recommendations(
         advice.append(
             {
                 Scenario.Server: "Increase the target QPS so the loadgen pre-generates more queries.",
-                Scenario.Offline: ("Increase expected QPS so the loadgen pre-generates a larger (coalesced) query."),
+                Scenario.Offline: "Increase expected QPS so the loadgen pre-generates a larger (coalesced) query.",
             }.get(scenario, "Decrease the expected latency so the loadgen pre-generates more queries.")
         )
     if not queries:

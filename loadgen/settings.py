@@ -1,7 +1,7 @@
-"""What a test is asked to do, and what that comes to.
+"""The settings of a test: the requested ones, and the effective ones that follow from them.
 
-``TestSettings`` are the requested settings, with the names and defaults of the reference LoadGen's Python module;
-``EffectiveSettings`` are derived from them once, when the test starts.  Pure data and arithmetic.
+``TestSettings`` have the names and defaults of the reference LoadGen's Python module; ``EffectiveSettings`` are derived
+from them once, when the test starts.  Pure data and arithmetic.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 class SettingsError(ValueError):
-    """Settings from which no test can be made.  The text is one line and names the mend."""
+    """Settings that no test can follow.  The text is one line and says what to change."""
 
 
 class Scenario(enum.IntEnum):
@@ -83,7 +83,7 @@ class TestSettings:
 
 @dataclass(frozen=True)
 class EffectiveSettings:
-    """What the requested settings come to for one library.  Units as in ``TestSettings``."""
+    """The settings that a test over one library follows.  Units as in ``TestSettings``."""
 
     scenario: Scenario
     mode: Mode
@@ -93,7 +93,7 @@ class EffectiveSettings:
     target_latency_percentile: float
     max_async_queries: int
     target_duration_ms: int
-    """How long traffic is generated and issued for; ``min_duration_ms`` is what validity asks."""
+    """How long to generate and issue traffic; validity depends on ``min_duration_ms``."""
     min_duration_ms: int
     max_duration_ms: int
     min_query_count: int
@@ -118,7 +118,7 @@ class EffectiveSettings:
     infer_token_latencies: bool
     token_latency_scaling_factor: int
     errors: tuple[str, ...] = ()
-    """Settings that the reference logs as errors and goes on with."""
+    """Invalid settings, which the reference logs before it continues."""
 
 
 LOGGED_IN_THIS_ORDER = (
@@ -133,7 +133,7 @@ LOGGED_IN_THIS_ORDER = (
     "performance_issue_same",
     "performance_issue_same_index",
 )
-"""Settings that each of the reference's logs lists one after the other."""
+"""Settings that the reference's logs all list in this order."""
 
 
 def effective(requested: TestSettings, total_count: int, performance_count: int) -> EffectiveSettings:
@@ -179,7 +179,7 @@ def effective(requested: TestSettings, total_count: int, performance_count: int)
             f"count {performance_samples}"
         )
     if r.performance_issue_unique and r.performance_issue_same:
-        errors.append("performance_issue_unique and performance_issue_same can not both be true")
+        errors.append("performance_issue_unique and performance_issue_same cannot both be true")
 
     return EffectiveSettings(
         scenario=r.scenario,

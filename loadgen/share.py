@@ -1,7 +1,7 @@
-"""One generator's part of a test that several do together: every n-th query of the one seeded schedule.
+"""One generator's part of a test that several run together: every n-th query of the same seeded schedule.
 
-Whole traffic in, a part of it out, indices and times untouched; and the way back, from a row here to its row there.
-Knows neither processes nor hosts, nor why a phase begins when it does.
+Takes a part of the whole traffic, with indices and times unchanged, and maps the part's rows back to the whole's.
+Independent of processes and hosts.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from drumfire.loadgen.traffic import Phase
 
 @dataclass(frozen=True)
 class Slice:
-    """Queries ``part::parts`` of a whole, each ``width`` rows of its table: 1 but in MultiStream.
+    """Queries ``part::parts`` of the whole, each of ``width`` rows (1 except in MultiStream).
 
-    Offline's one query is divided by its samples.
+    Offline's single query is split by samples.
     """
 
     part: int
@@ -30,22 +30,22 @@ class Slice:
     width: int = 1
 
     def count(self, rows: int) -> int:
-        """How many of the first ``rows`` rows of the whole are here."""
+        """How many of the whole's first ``rows`` rows are in this part."""
         return max(0, -(-(rows // self.width - self.part) // self.parts)) * self.width
 
     def whole(self, rows: RowArray) -> RowArray:
-        """The whole's row of each row here, shape (n,)."""
+        """The whole's row number for each row number of this part, shape (n,)."""
         queries, within = np.divmod(rows, self.width)
         return (self.part + queries * self.parts) * self.width + within
 
     def of(self, phases: Sequence[Phase], max_queries: int = 0) -> list[Phase]:
-        """This part of the phases.  ``max_queries`` limits each performance phase of the whole; 0 is no limit."""
+        """This part of the phases.  ``max_queries`` limits the whole's performance phase; 0 is no limit."""
         return [self._of(phase, 0 if phase.accuracy else max_queries) for phase in phases]
 
     def limits(self, settings: EffectiveSettings) -> EffectiveSettings:
-        """The settings as this part's issuing follows them, whose phases are those that ``of`` gives.
+        """The settings for issuing the phases that ``of`` returns.
 
-        Raises ``SettingsError`` for a limit that only one who sees the whole run could keep.
+        Raises ``SettingsError`` for a limit that needs a view of the whole run.
         """
         if settings.scenario == Scenario.Server and settings.max_async_queries:
             raise SettingsError(
@@ -60,29 +60,29 @@ class Slice:
         if max_queries and not together:
             rows = min(rows, max_queries * self.width)
         first_row = self.count(phase.first_row)
-        # The whole's row of the first row here, told from the phase's first.
+        # The whole's row number of this part's first row, counted from the phase's first.
         offset = (self.part + first_row // self.width * self.parts) * self.width - phase.first_row
 
-        def mine(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        def pick(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
             return column[:rows].reshape(-1, self.width)[offset // self.width :: self.parts].ravel()
 
-        sample_index = mine(phase.sample_index)
+        sample_index = pick(phase.sample_index)
         return replace(
             phase,
             first_row=first_row,
             sample_index=sample_index,
-            scheduled=None if phase.scheduled is None else mine(phase.scheduled),
-            logged=None if phase.logged is None else mine(phase.logged),
+            scheduled=None if phase.scheduled is None else pick(phase.scheduled),
+            logged=None if phase.logged is None else pick(phase.logged),
             samples_per_query=max(sample_index.size, 1) if together else phase.samples_per_query,
         )
 
 
 @dataclass(frozen=True)
 class Share:
-    """What a test that does a part is given."""
+    """What a test needs to run one part."""
 
     slice: Slice
     record: Record
-    """The part's table, which others watch: as many rows as the slice has of the whole's."""
+    """The part's table, with one row per row of the slice."""
     start: Callable[[int], Awaitable[int]]
-    """Called before each phase with its number, from 0: when it begins, ns of the monotonic clock."""
+    """Called with the number of each phase, from 0; returns its start, ns of the monotonic clock."""

@@ -1,6 +1,6 @@
-"""The summary file: a run's verdict and figures as text, line for line as the reference lays it out.
+"""The summary file: a run's verdict and figures as text, line for line as in the reference.
 
-Other tools match on these lines, odd blanks included.  Figures come from ``results``; nothing is computed here.
+Other tools parse these lines, odd blanks included.  The figures come from ``results``; nothing is computed here.
 """
 
 from __future__ import annotations
@@ -12,23 +12,16 @@ SUMMARY = "mlperf_log_summary.txt"
 
 
 def summary(system: str, settings: EffectiveSettings, results: Results | None, *, warnings: int, errors: int) -> str:
-    """The summary file's text.  Accuracy runs have no results; they show the counts of warnings and errors alone."""
+    """The summary file's text.  Accuracy runs have no results, and show only the numbers of warnings and errors."""
     lines = [] if results is None else _result_lines(system, settings, results)
-    lines.append("")
-    if warnings == 0:
-        lines.append("No warnings encountered during test.")
-    elif warnings == 1:
-        lines.append("1 warning encountered. See detailed log.")
-    else:
-        lines.append(f"{warnings} warnings encountered. See detailed log.")
-    lines.append("")
-    if errors == 0:
-        lines.append("No errors encountered during test.")
-    elif errors == 1:
-        lines.append("1 ERROR encountered. See detailed log.")
-    else:
-        lines.append(f"{errors} ERRORS encountered. See detailed log.")
+    lines += ["", _encountered(warnings, "warning", "warnings"), "", _encountered(errors, "ERROR", "ERRORS")]
     return "\n".join(lines) + "\n"
+
+
+def _encountered(count: int, singular: str, plural: str) -> str:
+    if count == 0:
+        return f"No {plural.lower()} encountered during test."
+    return f"{count} {singular if count == 1 else plural} encountered. See detailed log."
 
 
 _RULE = "================================================"
@@ -114,14 +107,14 @@ def _stat_lines(s: EffectiveSettings, r: Results) -> list[str]:
     return lines
 
 
-def _distribution_lines(found: Distribution, extreme: str, percentile: str) -> list[str]:
+def _distribution_lines(latency: Distribution, extreme: str, percentile: str) -> list[str]:
     lines = [
         f"{word} {extreme} (ns)                : {ns}"
-        for word, ns in (("Min", found.minimum), ("Max", found.maximum), ("Mean", found.mean))
+        for word, ns in (("Min", latency.minimum), ("Max", latency.maximum), ("Mean", latency.mean))
     ]
-    # The reference pads "Mean" by one blank less.
+    # The reference pads "Mean" with one blank less.
     lines[2] = lines[2].replace("(ns)                :", "(ns)               :")
-    return lines + [f"{p * 100:.2f} percentile {percentile}: {found.percentiles[p]}" for p in PERCENTILES]
+    return lines + [f"{p * 100:.2f} percentile {percentile}: {latency.percentiles[p]}" for p in PERCENTILES]
 
 
 def _parameter_lines(s: EffectiveSettings) -> list[str]:
@@ -140,11 +133,7 @@ def _parameter_lines(s: EffectiveSettings) -> list[str]:
     }
     values |= {
         f"{name} ": getattr(s, name)
-        for name in (
-            *LOGGED_IN_THIS_ORDER,
-            "performance_sample_count",
-            "accuracy_sample_count",
-        )
+        for name in (*LOGGED_IN_THIS_ORDER, "performance_sample_count", "accuracy_sample_count")
     }
     lines = [
         f"{name}: {value:g}" if isinstance(value, float) else f"{name}: {int(value)}" for name, value in values.items()

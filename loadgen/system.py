@@ -19,59 +19,59 @@ IndexArray: TypeAlias = npt.NDArray[np.integer[Any]]
 
 @runtime_checkable
 class SampleLibrary(Protocol):
-    """The query sample library (QSL): the data set, of which some samples are in memory at a time."""
+    """The query sample library (QSL): a data set, with some of its samples in memory at a time."""
 
     name: str
     total_count: int
     """Samples in the data set: dataset indices are 0 .. total_count-1."""
     performance_count: int
-    """Samples that are sure to fit in memory together."""
+    """Samples that are guaranteed to fit in memory together."""
 
     def load(self, indices: IndexArray) -> None:
-        """Bring these samples into memory, untimed.  ``indices`` may hold an index more than once."""
+        """Load these samples into memory, untimed.  ``indices`` may contain an index more than once."""
 
     def unload(self, indices: IndexArray) -> None:
-        """Let go of what ``load`` brought in."""
+        """Release what ``load`` loaded."""
 
     def batch(self, indices: IndexArray) -> npt.NDArray[Any]:
-        """Loaded samples as one array of shape (len(indices), *sample_shape), zero-copy where they lie in a row.
+        """Loaded samples as one array of shape (len(indices), *sample_shape), without a copy if they are consecutive.
 
         Called on the hot path, from any thread.
         """
 
 
 Answer: TypeAlias = Callable[[int, int], Responses | int | None]
-"""Computes the answers to rows [first, last) and returns them; None for a system whose answers nobody will look at, or
-when they were there where that was before the call returned (ns of the monotonic clock).  Raising fails the rows."""
+"""Computes and returns the responses to rows [first, last).  May return None instead where nobody reads them, or the
+moment of completion (ns of the monotonic clock) if it was before the return.  An exception fails the rows."""
 
 
 @runtime_checkable
 class SystemUnderTest(Protocol):
-    """What is measured.  It is asked for rows of the run's table and answers by rows."""
+    """The system to measure.  It takes rows of the run's table, and answers by row number."""
 
     name: str
     columns: Mapping[str, npt.DTypeLike]
-    """Further columns that this system fills for each row, by name (``Answers.columns`` holds them)."""
+    """Further columns that this system fills for each row (``Answers.columns`` has them): name to dtype."""
 
     @property
     def answer(self) -> Answer | None:
-        """For closed loops, after ``open``: how to be answered in the caller's thread; None where that can not be.
+        """For closed loops, after ``open``: a function that answers in the caller's thread; None if there is none.
 
-        It is then called in place of ``issue``, and a query pays neither for a thread nor for telling that it is done.
+        The loop calls it instead of ``issue``, which saves a query the cost of a thread and of a notification.
         """
 
     async def open(self, answers: Answers) -> None:
-        """Get ready, untimed.  ``answers`` stays valid until ``close``: samples are read from it, answers go to it."""
+        """Get ready, untimed.  Until ``close``, the system reads sample indices from ``answers`` and answers there."""
 
     def issue(self, first: int, last: int) -> None:
-        """Take rows [first, last).  Called on the event loop, in row order, each row once.
+        """Take rows [first, last).  Called on the event loop, in row order, each row once.  Must return at once.
 
-        It returns at once.  The answers are given later (or here, where they cost no time) and from any thread,
-        through ``Answers.complete`` or ``Answers.fail``.
+        The system answers later (or here, if that takes no time), from any thread, through ``Answers.complete`` or
+        ``Answers.fail``.
         """
 
     def flush(self) -> None:
-        """No more rows come in this phase: hold none back for a fuller batch."""
+        """No more rows follow in this phase, so do not wait for fuller batches."""
 
     async def close(self) -> None:
         """Release everything.  Also called when the run failed or was interrupted."""

@@ -1,7 +1,7 @@
-"""The trace of a run for Perfetto and chrome://tracing, made from the table after the run: it costs the run nothing.
+"""The trace of a run for Perfetto and chrome://tracing, made from the table after the run, at no cost to the run.
 
-Event names are the reference's; unlike the reference's, the file is valid JSON.  Times are us from the first phase's
-start, with three decimals.
+Event names are the reference's; unlike the reference's file, this one is valid JSON.  Times are us after the first
+phase's start, with three decimals.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CHUNK_ROWS = 1 << 14
 
 
 def write(test: Test, path: Path) -> None:
-    """Write the trace of all phases.  Rows that were never answered have no end."""
+    """Write the trace of all phases.  Rows without an answer have no end."""
     pid = os.getpid()
     with open(path, "w", encoding="ascii") as file:
         file.write('{"traceEvents":[\n')
@@ -49,21 +49,21 @@ def _us(ns: int) -> float:
 
 
 def _events(test: Test, report: PhaseReport, offset_ns: int, pid: int) -> Iterator[str]:
-    """The samples of a phase, some thousand at a time; each piece begins with a comma."""
+    """The events of a phase, some thousand rows at a time; each piece begins with a comma."""
     columns = test.record.columns
     first, width = report.phase.first_row, report.phase.samples_per_query
     server = test.effective.scenario == Scenario.Server and not report.phase.accuracy
     tokens = columns.get("first_token")
-    known = np.arange(test.record.rows)[test.rows(report)]
-    for start in range(0, known.size, _CHUNK_ROWS):
-        rows = known[start : start + _CHUNK_ROWS]
-        named = ("sample_index", "scheduled", "issued", "completed", "status")
-        lists = [columns[name][rows].tolist() for name in named]
+    all_rows = np.arange(test.record.rows)[test.rows(report)]
+    for start in range(0, all_rows.size, _CHUNK_ROWS):
+        rows = all_rows[start : start + _CHUNK_ROWS]
+        names = ("sample_index", "scheduled", "issued", "completed", "status")
+        lists = [columns[name][rows].tolist() for name in names]
         firsts = tokens[rows].tolist() if tokens is not None else [0] * rows.size
         lines = []
         for row, index, due, issued, done, status, token in zip(rows.tolist(), *lists, firsts, strict=True):
             at = f'"pid":{pid},"ts":{(offset_ns + due) / 1000:.3f}'
-            sample = '"name":"Sample","cat":"default"'  # fields in the reference's order, which its readers match
+            sample = '"name":"Sample","cat":"default"'  # fields in the order that the reference's tools parse
             row_id = f'"pid":{pid},"id":{row}'
             answered = status in (Status.OK, Status.FAILED)
             complete = f',"complete_ns":{done - due}' if answered else ""

@@ -1,7 +1,7 @@
-"""Traffic as data: which samples are asked for, and when, exactly as the reference LoadGen draws it.
+"""Traffic as data: which samples to query, and when, exactly as the reference LoadGen draws them.
 
-Settings in, arrays out; drawn whole before a run starts.  No clock, no I/O.  The order of the draws below is the
-contract: unused shuffles are drawn as well, because in the reference they move the stream that the indices come from.
+From settings to arrays, all drawn before a run starts, without clock or I/O.  The order of the draws is the contract:
+unused shuffles are drawn as well, because in the reference they advance the stream of the sample indices.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from drumfire.loadgen.settings import EffectiveSettings, Mode, Scenario, Setting
 
 SampleArray = npt.NDArray[np.uint32]
 
-# Rows drawn at a time: bounds the memory of what a draw needs in between.
+# Rows to draw at a time, to limit the memory of intermediate arrays.
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One loadable set and the queries over it.  Its rows are [first_row, first_row + rows) of the run's table."""
+    """One loadable set and its queries, which are rows [first_row, first_row + rows) of the run's table."""
 
     accuracy: bool
     first_row: int
     loaded: SampleArray
-    """Dataset indices to load, in the order of the set, padding included (MultiStream repeats its first few)."""
+    """Dataset indices to load, in the order of the set, with padding (MultiStream repeats the first few)."""
     samples_per_query: int
     sample_index: SampleArray
-    """Dataset index asked for by each row; query q is rows q*samples_per_query and on."""
+    """Dataset index of each row; query q begins at row q*samples_per_query."""
     scheduled: Int64Array | None
-    """Server: when each query is due, ns after the phase's start.  Else queries follow each other or go at once."""
+    """Server: when each query is due, ns after the phase's start.  Else None: a closed loop, or all at once."""
     generated_duration_ns: int
     """One interval beyond the last generated query (the reference logs it)."""
     logged: npt.NDArray[np.bool_] | None
-    """Rows whose response goes to the accuracy log; None is all of them in accuracy phases, none in performance."""
+    """Rows whose response goes to the accuracy log; None for all rows of an accuracy phase, no rows of another."""
 
     @property
     def rows(self) -> int:
@@ -59,7 +59,7 @@ class Phase:
 
 
 def expected_rows(settings: EffectiveSettings, total_count: int) -> int:
-    """About how many rows ``draw`` will make, told without drawing."""
+    """An estimate of how many rows ``draw`` will make, without drawing."""
     accuracy = min(settings.accuracy_sample_count, total_count)
     if settings.mode == Mode.AccuracyOnly:
         return accuracy
@@ -73,11 +73,11 @@ def expected_rows(settings: EffectiveSettings, total_count: int) -> int:
 def draw(settings: EffectiveSettings, total_count: int) -> list[Phase]:
     """Draw all phases of a test over a library of ``total_count`` samples.
 
-    AccuracyOnly goes through every loadable set; PerformanceOnly asks of the first one; SubmissionRun does both.
-    Raises ``SettingsError`` where the settings leave nothing to ask for.
+    AccuracyOnly goes through every loadable set, PerformanceOnly queries the first, and SubmissionRun does both.
+    Raises ``SettingsError`` for settings that leave no query.
     """
     if settings.performance_sample_count < 1 or total_count < 1:
-        raise SettingsError("the library has no sample to ask for: its total and performance counts must be at least 1")
+        raise SettingsError("the library has no samples: its total and performance counts must be at least 1")
     modes = {
         Mode.AccuracyOnly: (True,),
         Mode.PerformanceOnly: (False,),
@@ -99,13 +99,13 @@ def draw(settings: EffectiveSettings, total_count: int) -> list[Phase]:
 @dataclass(frozen=True)
 class LoadableSet:
     indices: SampleArray
-    """Dataset indices, padding included."""
+    """Dataset indices, with padding."""
     end: int
-    """How many of them are the set itself."""
+    """How many of them belong to the set itself."""
 
 
 def loadable_sets(settings: EffectiveSettings, total_count: int, *, accuracy: bool) -> Iterator[LoadableSet]:
-    """Cut the shuffled data set into sets of the performance sample count (the last may be smaller)."""
+    """Split the shuffled data set into sets of the performance sample count (the last may be smaller)."""
     wanted = settings.accuracy_sample_count if accuracy else settings.performance_sample_count
     order = list(range(min(wanted, total_count)))
     shuffle(Words(settings.qsl_rng_seed), order)
@@ -156,7 +156,7 @@ def _draw_phase(
         queries = _closed_count(duration_ns, period_ns, min_queries, step)
         generated_ns, scheduled = queries * period_ns, None
     if queries == 0:
-        raise SettingsError("these settings ask for no query at all: raise the duration, the query count or the set")
+        raise SettingsError("these settings generate no query: raise the duration, the query count or the set")
 
     if scenario == Scenario.Offline:
         sample_index = _offline_samples(settings, words, loaded, samples_per_query)
@@ -198,7 +198,7 @@ def _permutation(words: Words, positions: range) -> list[int]:
 
 
 def _permutations(words: Words, size: int, rounds: int, *, keep: bool) -> Int64Array:
-    """``rounds`` shuffles in a row, each of the one before; where the order is not wanted only the words are drawn."""
+    """``rounds`` successive shuffles of one list; without ``keep``, only the words are drawn."""
     order = list(range(size))
     kept: list[list[int]] = []
     for _ in range(rounds):
@@ -215,7 +215,7 @@ def _round_up(count: int, unit: int) -> int:
 
 
 def _with_replacement(words: Words, size: int, queries: int) -> Iterator[Int64Array]:
-    """Positions below ``size``, drawn some at a time: the words are eight times as large as what is kept of them."""
+    """Positions below ``size``, in chunks: the words need eight times the memory of the kept positions."""
     for start in range(0, queries, _CHUNK):
         yield below(words, size, min(_CHUNK, queries - start)).view(np.int64)
 
@@ -223,16 +223,18 @@ def _with_replacement(words: Words, size: int, queries: int) -> Iterator[Int64Ar
 def _positions(order: list[int], queries: int) -> Int64Array:
     if queries > len(order):
         raise SettingsError(
-            f"{queries} unique queries asked of a set that holds {len(order)}: "
+            f"{queries} unique queries are more than the set's {len(order)}: "
             "turn off performance_issue_unique or sample_concatenate_permutation"
         )
     return np.array(order[:queries], np.int64)
 
 
 def _closed_count(duration_ns: int, period_ns: int, min_queries: int, step: int) -> int:
-    """Queries generated at a fixed period, until the duration and the count (which grows by ``step``) are reached."""
+    """Number of queries at a fixed period until the duration and the count (which grows by ``step``) are reached."""
     if period_ns < 1 and duration_ns > 0:
-        raise SettingsError("the expected rate is above 1e9 queries/s, so that no duration would ever be filled")
+        raise SettingsError(
+            "the expected rate is above 1e9 queries/s, which no number of queries turns into a duration"
+        )
     by_duration = 1 + -(-duration_ns // period_ns) if duration_ns > 0 else 0
     if step and by_duration > min_queries:
         return min_queries + _round_up(by_duration - min_queries, step)
@@ -240,10 +242,10 @@ def _closed_count(duration_ns: int, period_ns: int, min_queries: int, step: int)
 
 
 def _arrivals(settings: EffectiveSettings, duration_ns: int, min_queries: int, step: int) -> Int64Array:
-    """Poisson arrival times, ns, from 0; one more than there are queries (the end of the last interval)."""
+    """Poisson arrival times, ns, from 0; one more than there are queries, for the end of the last interval."""
     words = Words(settings.schedule_rng_seed)
     rate = settings.target_qps
-    # Enough for nearly every draw of the duration; what is missing is drawn in further chunks.
+    # Enough for nearly every draw; further chunks add what is missing.
     guess = max(min_queries, int(duration_ns * 1e-9 * rate * 1.001)) + 1024
     chunks = [np.zeros(1, np.int64)]
     total, reached = 0, 0
@@ -285,14 +287,14 @@ def _offline_samples(settings: EffectiveSettings, words: Words, loaded: SampleAr
 
 
 def _logged(settings: EffectiveSettings, rows: int, accuracy: bool, log_values: Words) -> npt.NDArray[np.bool_] | None:
-    """Which rows of a phase go to the accuracy log; moves the value stream on by ``rows`` draws."""
+    """Which rows of a phase go to the accuracy log; advances the value stream by ``rows`` draws."""
     probability = settings.accuracy_log_probability
     if settings.accuracy_log_sampling_target > 0:
         expected = int(settings.target_qps * settings.min_duration_ms / 1000)
         if settings.scenario != Scenario.Offline:
             expected *= settings.samples_per_query
         probability = settings.accuracy_log_sampling_target / max(expected, settings.min_sample_count)
-    if probability <= 0:  # as good as never
+    if probability <= 0:
         return None
     values = uniform(log_values, rows)
     if accuracy:

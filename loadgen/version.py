@@ -1,3 +1,3 @@
-"""The version of Drumfire, the one place where it stands."""
+"""The version of Drumfire, defined only here."""
 
 VERSION = "0.1.0"
