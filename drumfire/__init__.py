@@ -1,6 +1,6 @@
 """Drumfire: an MLPerf-style benchmark for inference and training.
 
-The names below are what programs use.  Each is imported when it is first used, so ``import drumfire`` costs nothing.
+The names below are what programs use.  Each is imported on first use, so ``import drumfire`` costs nothing.
 The code is in ``loadgen``, ``sut``, ``bench`` and ``training``: links in a checkout, real folders in a wheel.
 """
 

@@ -232,9 +232,7 @@ def _positions(order: list[int], queries: int) -> Int64Array:
 def _closed_count(duration_ns: int, period_ns: int, min_queries: int, step: int) -> int:
     """Number of queries at a fixed period until the duration and the count (which grows by ``step``) are reached."""
     if period_ns < 1 and duration_ns > 0:
-        raise SettingsError(
-            "the expected rate is above 1e9 queries/s, which no number of queries turns into a duration"
-        )
+        raise SettingsError("the expected rate must be at most 1e9 queries/s")
     by_duration = 1 + -(-duration_ns // period_ns) if duration_ns > 0 else 0
     if step and by_duration > min_queries:
         return min_queries + _round_up(by_duration - min_queries, step)

@@ -3,8 +3,8 @@
     python -m drumfire.loadgen.compat SCRIPT [ARGUMENTS ...]          # or, as the first lines of a script:
     import drumfire.loadgen.compat; drumfire.loadgen.compat.install()
 
-Same names, calls, settings, threads and log files.  Where the reference hangs or dies, these raise an error that
-names the mend.  Knows the engine; the engine knows nothing of this package.
+Names, calls, settings, threads and log files are the same.  Where the reference hangs or crashes, an error says what
+to do.  The engine does not depend on this package.
 """
 
 from __future__ import annotations
@@ -19,29 +19,27 @@ from drumfire.loadgen.installation import ROOT
 
 NAME = "mlperf_loadgen"
 _ALSO = "mlcommons_loadgen"
-"""The reference's distribution also installs a package of this name, whose import hides the module itself."""
+"""The reference's distribution also installs a package of this name; its import hides the module itself."""
 _IMPORTABLE = str(Path(__file__).resolve().parent / "importable")
 _ROOT = str(ROOT)
 
 
 def install(*, patience_s: float | None = None) -> None:
-    """Let ``import mlperf_loadgen`` find this engine, in this process and in those that it starts.
+    """Make ``import mlperf_loadgen`` import this engine, in this process and in processes that it starts.
 
-    ``patience_s``: how long a test waits without any answer before StartTest raises; an hour unless told.
-    Raises ``RuntimeError`` where the reference was imported already.
+    ``patience_s``: how long a test waits without any answer before StartTest raises; by default an hour.
+    Raises ``RuntimeError`` if the reference is already imported.
     """
     api = importlib.import_module("drumfire.loadgen.compat.api")
     if patience_s is not None:
         start.patience_s = patience_s
-    found = sys.modules.get(NAME)
-    if (
-        found is not None
-        and found is not api
-        and str(Path(getattr(found, "__file__", None) or "").parent) != _IMPORTABLE
-    ):
-        raise RuntimeError(f"{NAME} is already imported from {found.__file__}: call install() before importing it")
+    imported = sys.modules.get(NAME)
+    if imported is not None and imported is not api:
+        file = getattr(imported, "__file__", None)
+        if str(Path(file or "").parent) != _IMPORTABLE:
+            raise RuntimeError(f"{NAME} is already imported from {file}: call install() before importing it")
     sys.modules[NAME] = sys.modules[_ALSO] = api
-    # Processes that multiprocessing starts afresh take over the one, other Python processes the other.
+    # Processes that multiprocessing spawns inherit sys.path; other Python processes inherit PYTHONPATH.
     inherited = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     for paths in (sys.path, inherited):
         if _IMPORTABLE not in paths:

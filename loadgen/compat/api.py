@@ -1,6 +1,6 @@
 """MLPerf Inference load generator: the module ``mlperf_loadgen``, on Drumfire's engine.
 
-Its public names are those of the reference's Python module 6.0, and no others.
+Its public names are exactly those of the reference's Python module 6.0.
 """
 
 from drumfire.loadgen.compat.completion import FirstTokenComplete, QuerySamplesComplete

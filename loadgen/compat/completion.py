@@ -1,7 +1,7 @@
-"""Where a script's answers arrive, from any thread and within its own issue callback.
+"""Where a script's answers arrive, from any thread and from its own issue callback.
 
-Turns ids into rows of the run's table and hands them on.  An answer to nothing, which is where the reference dies,
-raises an error both here and from StartTest.
+Turns ids into rows of the run's table.  An answer with an unknown id, which crashes the reference, raises an error
+both here and from StartTest.
 """
 
 from __future__ import annotations
@@ -25,31 +25,32 @@ _BLOCK_S = 0.25
 
 
 class Exchange:
-    """A run's answers, by the ids that a script knows its samples by: ``base`` and the row."""
+    """A run's answers, by the script's sample ids: ``base`` plus the row."""
 
     def __init__(self, answers: Answers, base: int, *, tokens: bool) -> None:
         self.answers, self.base = answers, base
         self.tokens = tokens
         self.status = answers.record.view("status")
         self.awaited = sys.maxsize
-        """How many rows in all a blocked closed loop waits for."""
+        """How many answered rows, in total, a blocked closed loop waits for."""
         self.gate: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.pending: set[int] = set()
-        """SingleStream: the id of the query that is out, until it is answered."""
+        """SingleStream: the id of the issued query, until it is answered."""
         self.newest = 0
-        """SingleStream, where ``pending`` is used: the last id that was given out."""
+        """SingleStream, where ``pending`` is used: the last issued id."""
         self.done_at = 0
         """SingleStream: when the last query was answered, ns of the monotonic clock."""
         self.blocked = False
         self.broken: Exception | None = None
-        """What made it pointless to go on."""
+        """The error that ended the run."""
         self.on_broken: Callable[[str], object] | None = None
 
     def block(self, answered: int) -> None:
-        """Block until ``answered`` rows in all are answered, or for some time."""
+        """Block until ``answered`` rows in total are answered, or for a limited time."""
         self.awaited = answered
         try:
-            # Who answers looks at ``awaited`` after counting; so either this sees the count or the gate gets a token.
+            # The answering thread counts first and then reads ``awaited``, so either this loop sees the new count, or
+            # the gate gets a token.
             while self.answers.answered < answered and self.broken is None:
                 self.gate.get(timeout=_BLOCK_S)
         except queue.Empty:
@@ -58,11 +59,11 @@ class Exchange:
             self.awaited = sys.maxsize
 
     def block_for_one(self, patience_s: float) -> None:
-        """SingleStream: block until the query is answered.  Raises ``TimeoutError``, or what broke the run off."""
+        """SingleStream: block until the query is answered.  Raises ``TimeoutError``, or what ended the run."""
         deadline = time.monotonic() + patience_s
         self.blocked = True
         try:
-            # As above: who answers empties ``pending`` first, then looks whether this is blocked.
+            # As above: the answering thread first empties ``pending``, then reads ``blocked``.
             while self.pending:
                 if self.broken is not None:
                     raise self.broken
@@ -74,7 +75,7 @@ class Exchange:
             self.blocked = False
 
     def break_off(self, error: Exception) -> Exception:
-        """The run can not go on; returns ``error``, to be raised."""
+        """End the run because of ``error``; returns it for the caller to raise."""
         if self.broken is None:
             self.broken = error
             if self.on_broken is not None:
@@ -102,7 +103,7 @@ _exchange: Exchange | None = None
 
 
 def connect(exchange: Exchange | None) -> None:
-    """From now on answers go there; None: nowhere."""
+    """Send answers to this exchange from now on; None for no exchange."""
     global _exchange
     _exchange = exchange
 
@@ -110,16 +111,16 @@ def connect(exchange: Exchange | None) -> None:
 def no_answer(patience_s: float, samples: int) -> TimeoutError:
     return TimeoutError(
         f"no answer came for {patience_s:g} s while {samples} samples were waiting: answer each with "
-        "QuerySamplesComplete (or have it wait longer: install(patience_s=...))"
+        "QuerySamplesComplete, or raise the patience: install(patience_s=...)"
     )
 
 
 def QuerySamplesComplete(  # noqa: N802
     responses: Sequence[QuerySampleResponse], response_cb: Callable[[QuerySampleResponse], Any] | None = None
 ) -> None:
-    """Samples are answered, now.  ``response_cb`` is called for each response whose data will be logged.
+    """Complete samples now.  ``response_cb`` is called for each response whose data will be logged.
 
-    Raises ``ValueError`` for an id that no sample was issued with, ``RuntimeError`` when no test runs.
+    Raises ``ValueError`` for an id that no sample was issued with, ``RuntimeError`` when no test is running.
     """
     exchange = _exchange
     if exchange is None:
@@ -162,9 +163,9 @@ def QuerySamplesComplete(  # noqa: N802
 def FirstTokenComplete(  # noqa: N802
     responses: Sequence[QuerySampleResponse], response_cb: Callable[[QuerySampleResponse], Any] | None = None
 ) -> None:
-    """The first tokens of samples are there, now.  Without token latencies asked for, nobody looks at them.
+    """Record that the first tokens of samples arrive now.  Does nothing without ``use_token_latencies``.
 
-    ``response_cb`` is never called, as in the reference.
+    As in the reference, ``response_cb`` is never called.
     """
     exchange = _exchange
     if exchange is None:
@@ -175,7 +176,7 @@ def FirstTokenComplete(  # noqa: N802
     answers = exchange.answers
     rows = exchange.rows(responses)
     if rows:
-        # Read for rows that will be logged only: no other memory need be there.
+        # Read only for rows that will be logged: the memory of others need not exist.
         tokens = [
             _data(exchange, r) if answers.keeping and answers.wants(row) else b""
             for r, row in zip(responses, rows, strict=True)
@@ -184,7 +185,7 @@ def FirstTokenComplete(  # noqa: N802
 
 
 def _complete_singly(exchange: Exchange, responses: Sequence[QuerySampleResponse]) -> None:
-    """SingleStream, in other ways than by one answer in one call."""
+    """SingleStream, for calls with anything but one response to the issued query."""
     for response in responses:
         if type(response) is not QuerySampleResponse:
             raise _not_responses(responses)
@@ -195,7 +196,7 @@ def _complete_singly(exchange: Exchange, responses: Sequence[QuerySampleResponse
 
 
 def _refuse_second(exchange: Exchange, number: int) -> None:
-    """SingleStream: an answer to a query that is not out; of one that was never, ``ValueError`` is raised."""
+    """SingleStream: refuse a second answer to a query.  Raises ``ValueError`` for an id that was never issued."""
     if not exchange.base <= number <= exchange.newest:
         raise exchange.unknown(number)
     exchange.answers.refuse("a second answer to a row")
@@ -218,7 +219,7 @@ def _complete_with_data(
         data = b""
         if answers.wants(row):
             if response_cb is not None:
-                # The callback may say only now where the data is.
+                # The callback may set the data's address and size.
                 response = QuerySampleResponse(response.id, response.data, response.size, response.n_tokens)
                 response_cb(response)
             data = _data(exchange, response)
@@ -236,7 +237,7 @@ def _data(exchange: Exchange, response: QuerySampleResponse) -> bytes:
 
 
 def _not_responses(responses: Any) -> TypeError:
-    return TypeError(f"a list of QuerySampleResponse is asked for, not {responses!r}"[:300])
+    return TypeError(f"expected a list of QuerySampleResponse, not {responses!r}"[:300])
 
 
 def _no_test(responses: Sequence[QuerySampleResponse]) -> None:

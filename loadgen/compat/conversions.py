@@ -1,6 +1,6 @@
-"""What the reference's bindings make of a Python value that C++ wants as an int, a double, a bool or a string.
+"""Conversions of Python values to C++'s int, double, bool and string, as in the reference's bindings.
 
-Each takes the value and what it is for, and raises ``TypeError`` on what the reference refuses.
+Each takes the value and its purpose, and raises ``TypeError`` for values that the reference refuses.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ _UINT64 = 1 << 64
 
 
 def unsigned(value: Any, wanted_for: str) -> int:
-    """64 bits without a sign."""
+    """An unsigned int of 64 bits."""
     return _within(value, 0, _UINT64, "an int from 0 to 2**64 - 1", wanted_for)
 
 
 def signed(value: Any, wanted_for: str) -> int:
-    """64 bits."""
+    """A signed int of 64 bits."""
     return _within(value, -_UINT64 // 2, _UINT64 // 2, "an int of 64 bits", wanted_for)
 
 
 def signed_int(value: Any, wanted_for: str) -> int:
-    """32 bits."""
+    """A signed int of 32 bits."""
     return _within(value, -(1 << 31), 1 << 31, "an int of 32 bits", wanted_for)
 
 
 def _within(value: Any, least: int, beyond: int, what: str, wanted_for: str) -> int:
-    # A float is refused even when it is whole; other numbers, numpy's among them, are converted.
+    # Floats are refused, even whole ones; other numbers, such as numpy's, are converted.
     if not isinstance(value, float) and (hasattr(value, "__index__") or hasattr(value, "__int__")):
         number = operator.index(value) if hasattr(value, "__index__") else int(value)
         if least <= number < beyond:

@@ -1,6 +1,6 @@
-"""Enumerations that behave as those of pybind11 do, which are no ``int`` and compare equal to their own kind only.
+"""Enumerations like pybind11's, which are not ``int`` and compare equal only to their own type.
 
-A member that belongs to a settings object changes with it (``settings`` sets its number), as in the reference.
+As in the reference, a member that belongs to a settings object changes with it (``settings`` sets its number).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from drumfire.loadgen.settings import Mode, Scenario
 
 
 class Enumeration:
-    """A number with a name.  Any number can be had; one without a name is shown as ``???``."""
+    """A number with a name.  Any number is valid; numbers without a name are shown as ``???``."""
 
     __slots__ = ("_number",)
     __members__: ClassVar[dict[str, Any]] = {}
@@ -54,7 +54,7 @@ class Enumeration:
         self._number = state
 
     def take_over(self, other: Enumeration) -> None:
-        """Become equal to it."""
+        """Take the value of ``other``."""
         self._number = other._number
 
     def __copy__(self) -> Enumeration:
@@ -62,7 +62,7 @@ class Enumeration:
 
     @classmethod
     def define(cls, numbers: Mapping[str, int]) -> None:
-        """Make the named members."""
+        """Create the named members."""
         cls.__members__ = {name: cls(number) for name, number in numbers.items()}
         cls.__doc__ = "Members:\n\n" + "\n\n".join(f"  {name}" for name in numbers)
         for name, member in cls.__members__.items():
@@ -80,7 +80,7 @@ class TestMode(Enumeration):
 
 
 class LoggingMode(Enumeration):
-    """The reference knows only the first, whatever is asked for."""
+    """The reference always uses the first."""
 
     __slots__ = ()
 

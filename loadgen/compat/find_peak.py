@@ -1,7 +1,7 @@
 """The reference's own search for a Server peak (mode FindPeakPerformance): full-length runs, doubling, then halving.
 
-Kept for harnesses that were written for it; people are served better by ``bench.peak.search``.  It needs a start that
-passes, judges the latency bound alone, and has no upper limit.  ``trials`` is its arithmetic.
+Kept for harnesses that use it; ``drumfire.bench.peak.search`` is better for people.  This search needs a first rate
+that passes, checks only the latency bound, and has no upper limit.  ``trials`` is its arithmetic.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from drumfire.loadgen.system import SampleLibrary, SystemUnderTest
 
 @dataclass(frozen=True)
 class Trial:
-    """A rate to be tried, and what the log says of it before and after its samples are loaded."""
+    """A rate to try, and log messages from before and after its samples are loaded."""
 
     qps: float
     before: tuple[str, ...] = ()
@@ -26,8 +26,8 @@ class Trial:
 
 
 def trials(start_qps: float, step: float, decimals: int) -> Generator[Trial, bool, float | None]:
-    """Yields the rates to try and is sent whether each met the latency bound; returns the peak, or None if the first
-    did not.
+    """Yields the rates to try; send whether each met the latency bound.  Returns the peak, or None if the first did not
+    meet it.
     """
     low = start_qps
     if not (yield Trial(low, (f"FindPeakPerformance: Check validity of the base settings field: {low:f}",))):
@@ -37,16 +37,16 @@ def trials(start_qps: float, step: float, decimals: int) -> Generator[Trial, boo
         if not (yield Trial(high, (f"FindBoundaries: Checking fields [{low:f}, {high:f})",))):
             break
         low = high
-    found: tuple[str, ...] = (f"FindPeakPerformance: Found boundaries: [{low:f}, {high:f})",)
+    boundaries: tuple[str, ...] = (f"FindPeakPerformance: Found boundaries: [{low:f}, {high:f})",)
     scale = 10.0**decimals
     while math.floor(low * scale) + 1 < math.floor(high * scale):
         middle = low + (high - low) / 2.0
-        told = f"FindPeakPerformanceBinarySearch: Testing the mid value of bounds [{low:f}, {high:f}): {middle:f}"
-        if (yield Trial(middle, found, (told,))):
+        text = f"FindPeakPerformanceBinarySearch: Testing the mid value of bounds [{low:f}, {high:f}): {middle:f}"
+        if (yield Trial(middle, boundaries, (text,))):
             low = middle
         else:
             high = middle
-        found = ()
+        boundaries = ()
     return low
 
 
@@ -60,10 +60,10 @@ async def find_peak(
     patience_s: float = DEFAULT_PATIENCE_S,
     timestamps: TextIO | None = None,
 ) -> Test:
-    """Search; returns the run at the peak, whose log tells of the whole search.
+    """Search; returns the run at the peak, with the log of the whole search.
 
-    Where the first rate fails, its own run is returned, and elsewhere than in Server one that never ran; the log says
-    so.  The table and the accuracy log are those of the returned run alone.
+    If the first rate fails, returns its run, and outside of Server a test that never ran; the log has the error.  The
+    table and the accuracy log are those of the returned run only.
     """
     requested = replace(requested, mode=Mode.FindPeakPerformance)
     head = Test(

@@ -1,6 +1,6 @@
-"""The numbers that a script holds for its systems and libraries, and the callbacks behind them.
+"""A script's handles for its systems and libraries, and the callbacks behind them.
 
-In the reference they are addresses, and a wrong one is a crash; here it is a ``ValueError``.
+In the reference, handles are addresses, and a wrong handle is a crash; here it is a ``ValueError``.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from drumfire.loadgen.compat.conversions import text, unsigned
 
 @dataclass(frozen=True)
 class System:
-    """What a script gave to be measured."""
+    """A script's system under test."""
 
     kind: str
-    """Of system: what its functions are called after."""
+    """The kind in its functions' names: SUT, FastSUT or QDL."""
     issue: Callable[..., Any]
-    """Takes a list of QuerySample; of a fast system, a list of ids and one of indices."""
+    """Takes a list of QuerySample; for a FastSUT, a list of ids and a list of indices."""
     flush: Callable[[], Any]
     ask_name: Callable[[], Any]
 
@@ -35,7 +35,7 @@ class System:
 
 @dataclass(frozen=True)
 class Library:
-    """What a script gave to take samples from."""
+    """A script's sample library."""
 
     total_count: int
     performance_count: int
@@ -62,7 +62,7 @@ def ConstructFastSUT(issue_query: Any, flush_queries: Any) -> int:  # noqa: N802
 
 
 def ConstructQDL(issue_query: Any, flush_queries: Any, name: Any) -> int:  # noqa: N802
-    """A query dispatch library, which stands for systems on other hosts; ``name()`` tells their name."""
+    """A query dispatch library, for systems on other hosts; ``name()`` returns their name."""
     _check_callable("ConstructQDL", issue_query, flush_queries, name)
     return _hold(System("QDL", issue_query, flush_queries, name))
 
@@ -93,20 +93,20 @@ def DestroyQSL(qsl: int) -> None:  # noqa: N802
     _release(qsl, "QSL")
 
 
-def held(handle: int, kind: type[H]) -> H:
-    """What stands behind a handle.  Raises ``ValueError`` where it is none, or one of another kind."""
-    found = _held.get(unsigned(handle, f"a {kind.__name__.lower()}'s handle"))
-    if found is None:
-        raise ValueError(f"{handle} is no handle: it was never constructed, or was destroyed already")
-    if not isinstance(found, kind):
-        raise ValueError(f"{handle} is the handle of a {found.kind}, where a {kind.__name__.lower()}'s is asked for")
-    return found
+def resolve(handle: int, kind: type[H]) -> H:
+    """The object behind a handle.  Raises ``ValueError`` if there is none, or if it has another type."""
+    held = _held.get(unsigned(handle, f"a {kind.__name__.lower()}'s handle"))
+    if held is None:
+        raise ValueError(f"{handle} is not a handle: it was never constructed, or is already destroyed")
+    if not isinstance(held, kind):
+        raise ValueError(f"{handle} is the handle of a {held.kind}; a {kind.__name__.lower()}'s handle is needed")
+    return held
 
 
 def _check_callable(what: str, *callbacks: Any) -> None:
     for callback in callbacks:
         if not callable(callback):
-            raise TypeError(f"{what}: {callback!r} can not be called")
+            raise TypeError(f"{what}: {callback!r} is not callable")
 
 
 def _hold(what: System | Library) -> int:
@@ -116,9 +116,9 @@ def _hold(what: System | Library) -> int:
 
 
 def _release(handle: int, kind: str) -> None:
-    if unsigned(handle, f"Destroy{kind}") == 0:  # nothing, as in C++
+    if unsigned(handle, f"Destroy{kind}") == 0:  # does nothing, as in C++
         return
-    found: System | Library = held(handle, Library) if kind == "QSL" else held(handle, System)
-    if found.kind != kind:
-        raise ValueError(f"{handle} is the handle of a {found.kind}: call Destroy{found.kind}")
+    held: System | Library = resolve(handle, Library) if kind == "QSL" else resolve(handle, System)
+    if held.kind != kind:
+        raise ValueError(f"{handle} is the handle of a {held.kind}: call Destroy{held.kind}")
     del _held[handle]

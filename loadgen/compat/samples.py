@@ -1,7 +1,7 @@
-"""What a query holds and what it is answered with: samples, responses, and the vectors of both.
+"""Samples, responses, and vectors of both.
 
-Made once or twice for every sample of a run, so they are as bare as a Python object can be: types are checked when an
-object is made, and what else there is to check when it is used.
+A run makes one or two of these objects per sample, so they are minimal: types are checked when an object is made, and
+everything else when it is used.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from drumfire.loadgen.compat.conversions import signed, unsigned
 
 
 class QuerySample:
-    """A sample to be answered: ``id`` names it in the answer, ``index`` is its place in the data set."""
+    """A sample to answer: ``id`` identifies it in the answer, ``index`` is its dataset index."""
 
     __slots__ = ("id", "index")
 
     def __init__(self, number: int | None = None, index: int | None = None, /) -> None:
         if not (type(number) is type(index) is int and number >= 0 and index >= 0):
-            given = (0, 0) if number is index is None else (number, index)
-            number, index = (unsigned(value, "QuerySample(id: int, index: int)") for value in given)
+            values = (0, 0) if number is index is None else (number, index)
+            number, index = (unsigned(value, "QuerySample(id: int, index: int)") for value in values)
         self.id = number
         self.index = index
 
@@ -29,7 +29,7 @@ class QuerySample:
 
 
 class IssuedSample(QuerySample):
-    """As the engine makes them, of values that need no check: a quarter of what making one costs."""
+    """Made by the engine from values that need no check, at a quarter of the cost."""
 
     __slots__ = ()
 
@@ -42,7 +42,7 @@ IssuedSample.__name__ = IssuedSample.__qualname__ = QuerySample.__qualname__
 
 
 class QuerySampleResponse:
-    """An answer: ``size`` bytes in memory at address ``data``, which need only live through QuerySamplesComplete."""
+    """An answer: ``size`` bytes at address ``data``, which must only stay valid during QuerySamplesComplete."""
 
     __slots__ = ("data", "id", "n_tokens", "size")
 
@@ -51,8 +51,8 @@ class QuerySampleResponse:
     ) -> None:
         if not type(number) is type(data) is type(size) is int:
             wanted_for = "QuerySampleResponse(id: int, data: int, size: int, n_tokens: int)"
-            given = (0, 0, 0) if number is data is size is None else (number, data, size)
-            number, data, size = (unsigned(value, wanted_for) for value in given)
+            values = (0, 0, 0) if number is data is size is None else (number, data, size)
+            number, data, size = (unsigned(value, wanted_for) for value in values)
             n_tokens = signed(n_tokens, wanted_for)
         self.id = number
         self.data = data
@@ -67,7 +67,7 @@ T = TypeVar("T")
 
 
 class _Vector(Generic[T]):
-    """A list of one kind of thing, with the methods that a bound C++ vector has."""
+    """A list of items of one type, with the methods of a bound C++ vector."""
 
     __slots__ = ("_items",)
     _kind: ClassVar[type]
@@ -114,7 +114,7 @@ class _Vector(Generic[T]):
         if isinstance(at, slice):
             values = [self._checked(item) for item in value]
             if len(values) != len(self._items[at]):
-                raise RuntimeError("a slice can only be replaced by as many items as it has")
+                raise RuntimeError("a slice can only be replaced by the same number of items")
             self._items[at] = values
         else:
             self._items[at] = self._checked(value)

@@ -1,7 +1,7 @@
-"""The settings objects of a script: what a test is asked to do, and where its logs go.
+"""A script's settings objects: what a test does, and where its logs go.
 
-They check types as the reference's do, and hand out members and structs that live: ``mode = settings.mode`` changes
-when ``settings.mode`` is set, and ``log_settings.log_output.outdir = ...`` works in place.
+As in the reference, they check types and return live members: ``mode = settings.mode`` changes when ``settings.mode``
+is set, and ``log_settings.log_output.outdir = ...`` works in place.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from drumfire.loadgen.config import ConfigReader
 _Convert = Callable[[Any, str], Any]
 
 config = ConfigReader()
-"""One for the process: the reference, too, brings in its built-in values with the first user.conf only."""
+"""One reader per process, as the reference applies its built-in values only with the process's first user.conf."""
 
 
 class _Attribute:
@@ -38,7 +38,7 @@ class _Attribute:
 
 
 class _Part(_Attribute):
-    """An enumeration or a struct, which stays the same object and takes over what is set."""
+    """An enumeration or a struct, which stays the same object and takes the value that is set."""
 
     def __init__(self, name: str, kind: type[Enumeration] | type[Struct], initial: Any = None) -> None:
         self.name, self.kind, self._initial = name, kind, initial
@@ -54,7 +54,7 @@ class _Part(_Attribute):
 
 
 class Struct:
-    """An object with the attributes it was defined with, and no others."""
+    """An object with a fixed set of attributes."""
 
     __slots__ = ("_values",)
     _attributes: ClassVar[list[_Attribute]] = []
@@ -69,7 +69,7 @@ class Struct:
             setattr(cls, attribute.name, attribute)
 
     def take_over(self, other: Self) -> None:
-        """Become equal to it."""
+        """Take the values of ``other``."""
         self._values.update(other._values)
 
     def __reduce__(self) -> Any:
@@ -81,7 +81,7 @@ class TestSettings(Struct):
     __test__ = False  # pytest takes classes called Test* for tests
 
     def FromConfig(self, path: str, model: str, scenario: str, conf_type: int = 1) -> int:  # noqa: N802
-        """Apply a configuration file; 0, -2 (no such file) or -22 (refused: nothing of it was applied)."""
+        """Apply a configuration file; returns 0, -2 (no such file) or -22 (refused, and nothing applied)."""
         path, model, scenario = (text(word, "FromConfig(path, model, scenario)") for word in (path, model, scenario))
         changed = self.requested()
         status = config.from_config(changed, path, model, scenario, signed_int(conf_type, "FromConfig(conf_type)"))
@@ -93,11 +93,13 @@ class TestSettings(Struct):
         return status
 
     def requested(self) -> engine.TestSettings:
-        """The engine's settings.  Raises ``SettingsError`` on a scenario or mode that has no name."""
+        """The engine's settings.  Raises ``SettingsError`` for a scenario or mode without a name."""
         values = dict(self._values)
         for name, kind in (("scenario", engine.Scenario), ("mode", engine.Mode)):
             if int(values[name]) not in list(kind):
-                raise engine.SettingsError(f"{values[name]!r} is no {name}: take one of {', '.join(kind.__members__)}")
+                raise engine.SettingsError(
+                    f"{values[name]!r} is not a {name}: use one of {', '.join(kind.__members__)}"
+                )
             values[name] = kind(int(values[name]))
         return engine.TestSettings(**values)
 
@@ -114,7 +116,7 @@ class LogOutputSettings(Struct):
 
 
 class LogSettings(Struct):
-    """The engine keeps its log in memory and writes it after the run, whatever mode and interval are asked for."""
+    """The engine keeps its log in memory and writes it after the run, whatever the mode and the interval."""
 
     __slots__ = ()
 

@@ -1,7 +1,6 @@
 """StartTest: one test from a script's handles and settings to its log files, in the calling thread.
 
-Puts the engine's parts together; what goes wrong beyond the reference's rules is raised here, after the logs are
-written.
+Errors beyond the reference's rules are raised here, after the logs are written.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from drumfire.loadgen.run import Test
 from drumfire.loadgen.system import SystemUnderTest
 
 patience_s = 3600.0
-"""How long a test waits without any answer.  The reference waits for ever; a large batch may take long to answer."""
+"""How long a test waits without any answer; a large batch may take long.  The reference waits forever."""
 
 _turn = threading.Lock()
 T = TypeVar("T")
@@ -39,7 +38,7 @@ T = TypeVar("T")
 def StartTest(  # noqa: N802
     sut: int, qsl: int, test_settings: TestSettings, audit_config_filename: str = AUDIT_CONFIG
 ) -> None:
-    """Run a test with log files in the current folder; see ``StartTestWithLogSettings``."""
+    """Run a test and write its log files to the current folder; see ``StartTestWithLogSettings``."""
     StartTestWithLogSettings(sut, qsl, test_settings, LogSettings(), audit_config_filename)
 
 
@@ -50,18 +49,18 @@ def StartTestWithLogSettings(  # noqa: N802
     log_settings: LogSettings,
     audit_config_filename: str = AUDIT_CONFIG,
 ) -> None:
-    """Run a test and write its log files; returns when both are done.  What a callback raises comes out here.
+    """Run a test and write its log files.
 
-    Raises ``ValueError`` for handles and settings that make no test, ``OSError`` where the logs can not be written,
-    ``TimeoutError`` when the system stops answering, ``RuntimeError`` while another test runs.
+    Raises what a callback raises; ``ValueError`` for invalid handles and settings; ``OSError`` if the logs cannot be
+    written; ``TimeoutError`` if the system stops answering; ``RuntimeError`` while another test is running.
     """
     for value, kind in ((test_settings, TestSettings), (log_settings, LogSettings)):
         if type(value) is not kind:
             raise TypeError(f"StartTest: {value!r} is not a {kind.__name__}")
-    system, library = handles.held(sut, handles.System), handles.held(qsl, handles.Library)
+    system, library = handles.resolve(sut, handles.System), handles.resolve(qsl, handles.Library)
     audit = Path(text(audit_config_filename, "StartTest(audit_config_filename)"))
     if not _turn.acquire(blocking=False):
-        raise RuntimeError("a test is running already: wait until its StartTest returns")
+        raise RuntimeError("a test is already running: wait until its StartTest returns")
     try:
         _perform(system, library, test_settings.requested(), Output(log_settings), audit)
     finally:
@@ -73,14 +72,14 @@ def _perform(
 ) -> None:
     if requested.server_num_issue_query_threads:
         raise engine.SettingsError(
-            "server_num_issue_query_threads must be 0: no Python program can register the threads it asks for"
+            "server_num_issue_query_threads must be 0: Python programs cannot register issuing threads"
         )
-    tokens = requested.use_token_latencies  # the reference asks this before it reads the audit file
+    tokens = requested.use_token_latencies  # before the audit file is applied, as in the reference
     requested, warnings, errors = audited(requested, audit)
     called = CallbackSystem(system, requested, tokens, patience_s)
     errors, config.errors = (*config.errors, *errors), []
     output.create()
-    under_test = cast(SystemUnderTest, called)  # its name is asked for each time, its issue made when it is opened
+    under_test = cast(SystemUnderTest, called)  # its name is a property, and ``open`` sets its ``issue``
     interpreter = Interpreter()
     sampled = CallbackLibrary(library, interpreter)
     try:
@@ -117,7 +116,7 @@ def _in_this_thread(main: Coroutine[Any, Any, T]) -> T:
 
 @contextmanager
 def _unwrapped() -> Iterator[None]:
-    """What a callback raised, as it raised it."""
+    """Raise a callback's own error instead of ``CallbackError``."""
     try:
         yield
     except CallbackError as wrapped:
@@ -126,7 +125,7 @@ def _unwrapped() -> Iterator[None]:
 
 @contextmanager
 def _own_loop() -> Iterator[None]:
-    """StartTest blocks, so a script that calls it from a coroutine blocks its own loop; ours runs meanwhile."""
+    """Let the engine run a loop while StartTest blocks the script's own loop, if a coroutine calls it."""
     outer = asyncio._get_running_loop()
     asyncio._set_running_loop(None)
     try:
@@ -137,7 +136,7 @@ def _own_loop() -> Iterator[None]:
 
 @contextmanager
 def _plain_interrupt() -> Iterator[None]:
-    """Let Ctrl-C end a callback at once, where the engine's loop would first wait for it to return."""
+    """Let Ctrl-C interrupt a callback at once; the engine's loop would wait until it returns."""
     handler = signal.getsignal(signal.SIGINT)
     if handler is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
         yield
@@ -146,7 +145,7 @@ def _plain_interrupt() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         signal.default_int_handler(number, frame)
 
-    signal.signal(signal.SIGINT, interrupt)  # asyncio leaves any handler but Python's own as it is
+    signal.signal(signal.SIGINT, interrupt)  # asyncio only replaces Python's own handler
     try:
         yield
     finally:

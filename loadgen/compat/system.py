@@ -1,7 +1,7 @@
-"""A script's callbacks as a system under test and a sample library of the engine.
+"""A script's callbacks as the engine's system under test and sample library.
 
-All callbacks are called in the thread that called StartTest, as the reference does, with no event loop to be seen
-there: a callback may run one of its own.
+As in the reference, all callbacks run in the thread that called StartTest.  The engine's event loop is hidden from
+them, so a callback may run its own.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from drumfire.loadgen.system import Answer, IndexArray
 _Ask = Callable[[int, int], object]
 
 _COLLECT_EVERY = 50_000
-"""Objects made until young ones are looked through: lists of samples are many, and die at once."""
+"""New objects before a collection of the youngest: a run makes many short-lived lists of samples."""
 
 
 class CallbackError(BaseException):
-    """What a callback raised: ``error``, on its way to the script."""
+    """Carries a callback's ``error`` to the script."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
@@ -38,21 +38,22 @@ class CallbackError(BaseException):
 
 
 class Interpreter:
-    """How the script has its interpreter.  The engine changes it for a run, which suits systems of its own only:
-    a script may leave garbage behind, and its threads hand over to each other far slower at short turns.
+    """The script's interpreter settings, which suit its callbacks better than the engine's: a script may leave garbage
+    behind, and its threads switch far more slowly at short intervals.
     """
 
     def __init__(self) -> None:
         self._turn_s, self._collects, self._thresholds = sys.getswitchinterval(), gc.isenabled(), gc.get_threshold()
 
-    def give_back(self) -> None:
+    def reset(self) -> None:
+        """Return to the script's settings during a run, but collect less often."""
         sys.setswitchinterval(self._turn_s)
         gc.set_threshold(max(_COLLECT_EVERY, self._thresholds[0]), *self._thresholds[1:])
         if self._collects:
             gc.enable()
 
     def restore(self) -> None:
-        """What the engine does not put back itself."""
+        """Restore the settings that the engine does not restore itself."""
         gc.set_threshold(*self._thresholds)
 
 
@@ -64,21 +65,21 @@ class CallbackLibrary:
         self.total_count, self.performance_count = library.total_count, library.performance_count
 
     def load(self, indices: IndexArray) -> None:
-        self._interpreter.give_back()  # the first that is called in a run
+        self._interpreter.reset()  # here, as this is a run's first callback
         _out_of_loop(self._library.load, indices.tolist())
 
     def unload(self, indices: IndexArray) -> None:
         _out_of_loop(self._library.unload, indices.tolist())
 
     def batch(self, indices: IndexArray) -> npt.NDArray[Any]:
-        raise TypeError("the samples of a script's library are its own")
+        raise TypeError("only the script can read its library's samples")
 
 
 class CallbackSystem:
-    """Hands out queries: all that are due together in one call where they are coalesced or one query, else singly."""
+    """Issues queries one by one in Server without coalescing; otherwise, all queries due together in one call."""
 
     _next_id = 1
-    """Ids go on from test to test, so that a late answer to an earlier test is known as such.  None is 0."""
+    """Ids continue from test to test, so that late answers to earlier tests are recognised.  No id is 0."""
 
     def __init__(self, system: handles.System, requested: TestSettings, tokens: bool, patience_s: float) -> None:
         self._system, self._tokens, self._patience_s = system, tokens, patience_s
@@ -115,7 +116,7 @@ class CallbackSystem:
 
     @property
     def answer(self) -> Answer | None:
-        """SingleStream needs nothing but the moment of each answer, unless answers are logged or tokens count."""
+        """For SingleStream, which only needs the time of each answer, unless there are logged answers or tokens."""
         return self._answer if self._one_by_one and not self._exchange.answers.keeping else None
 
     def flush(self) -> None:
@@ -130,7 +131,7 @@ def _not_open(first: int, last: int) -> None:
     raise RuntimeError("the system is not open")
 
 
-# One call for each query of a run: so these are closures, whose names cost less than attributes.
+# Called once per query, so these are closures: their variables cost less than attributes.
 
 
 def _plain(callback: Callable[[list[QuerySample]], object], answers: Answers, base: int) -> _Ask:
@@ -171,7 +172,7 @@ def _together(ask: _Ask, loop: asyncio.AbstractEventLoop) -> _Ask:
 
 
 def _blocking(ask: _Ask, exchange: Exchange, loop: asyncio.AbstractEventLoop) -> _Ask:
-    """A closed loop has nothing to do until the answer is there, and blocking for it is the fastest way to wait."""
+    """A closed loop has nothing to do until the answer arrives, and blocking is the fastest way to wait for it."""
     hide, answers, block = asyncio._set_running_loop, exchange.answers, exchange.block
 
     def issue(first: int, last: int) -> None:
@@ -187,7 +188,7 @@ def _blocking(ask: _Ask, exchange: Exchange, loop: asyncio.AbstractEventLoop) ->
 
 
 class _Hidden:
-    """The loop out of sight for a burst of queries: for each of them, it would be a quarter of what a query costs."""
+    """Hides the loop once per burst of queries: hiding it per query would be a quarter of a query's cost."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop, self.hidden = loop, False
@@ -207,7 +208,7 @@ def _answering(
     loop: asyncio.AbstractEventLoop,
     patience_s: float,
 ) -> Answer:
-    """As ``_blocking``, for queries of one sample, telling when it was answered."""
+    """As ``_blocking``, for queries of one sample, returning the time of the answer."""
     base, pending, block = exchange.base, exchange.pending, exchange.block_for_one
     out_of_loop = _Hidden(loop)
     exchange.answers.on_booked = out_of_loop.end
@@ -222,7 +223,7 @@ def _answering(
             callback([IssuedSample(number, index_at[first])])
             if pending:
                 block(patience_s)
-        except Exception as error:  # must not be taken for a query that failed
+        except Exception as error:  # must not count as a failed query
             raise CallbackError(error) from error
         return exchange.done_at
 
@@ -235,7 +236,7 @@ def _answering_fast(
     loop: asyncio.AbstractEventLoop,
     patience_s: float,
 ) -> Answer:
-    """The same for a fast system: one call more, to share the two, would be a tenth of what a query costs."""
+    """The same for a fast system.  A call to share code with ``_answering`` would be a tenth of a query's cost."""
     base, pending, block = exchange.base, exchange.pending, exchange.block_for_one
     out_of_loop = _Hidden(loop)
     exchange.answers.on_booked = out_of_loop.end
@@ -258,7 +259,7 @@ def _answering_fast(
 
 
 def _singly(ask: _Ask, answers: Answers, loop: asyncio.AbstractEventLoop) -> _Ask:
-    """Queries that are due together go out one by one, each with a moment of issue of its own."""
+    """Issue queries that are due together one by one, each with its own issue time."""
     hide, clock = asyncio._set_running_loop, time.monotonic_ns
     issued_at = answers.record.view("issued")
 

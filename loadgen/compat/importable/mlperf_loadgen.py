@@ -1,4 +1,4 @@
-"""What ``import mlperf_loadgen`` finds where this folder leads the path: the module of ``drumfire.loadgen.compat``."""
+"""``import mlperf_loadgen`` imports this if its folder leads the path, and gets ``drumfire.loadgen.compat.api``."""
 
 import importlib
 import sys

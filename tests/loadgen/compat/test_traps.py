@@ -274,7 +274,7 @@ def test_handles() -> None:
     for wrong_type in (None, 2.0, -3, "1"):
         with pytest.raises(TypeError):
             lg.DestroySUT(wrong_type)
-    with pytest.raises(TypeError, match="can not be called"):
+    with pytest.raises(TypeError, match="is not callable"):
         lg.ConstructSUT(1, print)
     with pytest.raises(TypeError):
         lg.ConstructQSL(-1, 1, print, print)
