@@ -171,7 +171,7 @@ async def _issue_scheduled(
 async def _issue_closed(
     phase: Phase, limits: Limits, system: SystemUnderTest, answers: Answers, pacer: Pacer, patience_s: float
 ) -> End:
-    """SingleStream and MultiStream: a query is due when the one before it is answered."""
+    """SingleStream and MultiStream: a query is due when the previous query is answered."""
     record, clock, origin = answers.record, time.monotonic_ns, answers.origin_ns
     width = phase.samples_per_query
     take = system.issue

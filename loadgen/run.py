@@ -338,8 +338,7 @@ class Test:
         if self.effective.scenario != Scenario.Offline:
             late = columns["first_token"][:issued] == 0
             counts["Attempted to record a sample latency before it's first token latency"] = late
-        found = {text: int(np.count_nonzero(rows & good)) for text, rows in counts.items()}
-        return {text: count for text, count in found.items() if count}
+        return {text: int(count) for text, rows in counts.items() if (count := np.count_nonzero(rows & good))}
 
     def spoiled(self) -> list[str]:
         """What makes the run INVALID beyond the reference's rules, one line per reason."""

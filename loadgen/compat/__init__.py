@@ -19,7 +19,7 @@ from drumfire.loadgen.installation import ROOT
 
 NAME = "mlperf_loadgen"
 _ALSO = "mlcommons_loadgen"
-"""The reference's distribution also installs a package of this name; its import hides the module itself."""
+"""The reference's distribution also installs this package, whose import replaces ``mlperf_loadgen``."""
 _IMPORTABLE = str(Path(__file__).resolve().parent / "importable")
 _ROOT = str(ROOT)
 

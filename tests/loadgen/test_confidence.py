@@ -227,4 +227,4 @@ def test_a_hopeless_run_is_cut_short_with_the_figures(scenario: Scenario) -> Non
     asyncio.run(test.run())
     assert test.reports[0].end == End.DECIDED
     assert "hopeless after" in test.spoiled()[0]
-    assert "more than 1,764 of 180,000" in test.spoiled()[0]
+    assert "a run of 180,000 cannot pass with more than 1,764" in test.spoiled()[0]

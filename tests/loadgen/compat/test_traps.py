@@ -232,10 +232,10 @@ def test_data_at_no_address(tmp_path: Path) -> None:
     [
         (50, 20, {"server_num_issue_query_threads": 2}, "server_num_issue_query_threads must be 0"),
         (50, 0, {}, "at least 1"),
-        (50, 20, {"min_query_count": 0}, "no query at all"),
+        (50, 20, {"min_query_count": 0}, "generate no query"),
         (20, 20, {"scenario": lg.TestScenario.Server, "server_target_qps": 0}, "above 0"),
-        (50, 20, {"scenario": lg.TestScenario(9)}, "no scenario"),
-        (50, 20, {"mode": lg.TestMode(9)}, "no mode"),
+        (50, 20, {"scenario": lg.TestScenario(9)}, "not a scenario"),
+        (50, 20, {"mode": lg.TestMode(9)}, "not a mode"),
     ],
 )
 def test_settings_that_make_no_test(total: int, perf: int, settings: dict, told: str, tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_handles() -> None:
     lg.DestroySUT(0)
     lg.DestroySUT(sut)
     for use in (lambda: lg.DestroySUT(sut), lambda: lg.StartTest(sut, qsl, settings)):
-        with pytest.raises(ValueError, match="destroyed already"):
+        with pytest.raises(ValueError, match="already destroyed"):
             use()
     for wrong_type in (None, 2.0, -3, "1"):
         with pytest.raises(TypeError):
