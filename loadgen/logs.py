@@ -95,14 +95,14 @@ def _json(value: Any) -> str:
 
 def put_version(log: DetailLog, version: str) -> None:
     """Which load generator wrote the log, under the reference's keys."""
-    here = Path(__file__).parent
+    here = Path(__file__).resolve().parent
     built = datetime.fromtimestamp(max(file.stat().st_mtime for file in here.glob("*.py")))
     log.put("loadgen_version", f"{version} @ {environment.git_revision() or 'no git revision'} (Drumfire)")
     log.put("loadgen_build_date_local", built.isoformat())
     log.put("loadgen_build_date_utc", built.astimezone(UTC).replace(tzinfo=None).isoformat())
     log.put("loadgen_git_commit_date", environment.git("log", "-1", "--format=%cI") or "")
     log.put("loadgen_git_log_message", environment.git("log", "-1", "--format=%H %s") or "")
-    log.put("loadgen_git_status_message", environment.git("status", "--short", "--", "loadgen") or "")
+    log.put("loadgen_git_status_message", environment.git("status", "--short", "--", str(here)) or "")
     digests = {f"/{p.name}": hashlib.sha1(p.read_bytes()).hexdigest() for p in sorted(here.glob("*.py"))}
     log.put("loadgen_file_sha1", digests)
 

@@ -1,4 +1,4 @@
-"""``python -m drumfire.loadgen.compat`` and ``install()``: a script and its processes find the drop-in."""
+"""``python -m drumfire.loadgen.compat`` and ``install()``: scripts import the drop-in, and so do their processes."""
 
 import os
 import subprocess
@@ -68,10 +68,7 @@ def test_install_comes_first(tmp_path: Path) -> None:
     child = "import mlperf_loadgen, drumfire.loadgen.compat; drumfire.loadgen.compat.install()"
     done = run(sys.executable, "-c", child, PYTHONPATH=str(tmp_path))
     assert "call install() before importing it" in done.stderr
-    twice = (
-        "import drumfire.loadgen.compat as c; c.install(); import mlperf_loadgen; c.install(); "
-        "print(mlperf_loadgen.__name__)"
-    )
+    twice = "from drumfire.loadgen.compat import install as i; i(); import mlperf_loadgen as m; i(); print(m.__name__)"
     assert run(sys.executable, "-c", twice).stdout == "drumfire.loadgen.compat.api\n"
 
 
