@@ -18,7 +18,7 @@ from drumfire.loadgen.installation import ROOT, built_revision
 def describe(distributions: Iterable[str] = ()) -> dict[str, Any]:
     """The environment as a JSON-ready dictionary, with the versions of further ``distributions``."""
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": _memory_bytes(),
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
@@ -73,7 +73,7 @@ def _read(path: str) -> str | None:
         return None
 
 
-def _cpu_model() -> str | None:
+def cpu_model() -> str | None:
     for line in (_read("/proc/cpuinfo") or "").split("\n"):
         if line.startswith("model name"):
             return line.partition(":")[2].strip()

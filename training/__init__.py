@@ -1,1 +1,4 @@
-"""Time to train.  Stands alone: imports nothing of the other packages, and they import nothing of it."""
+"""Time to train a model to a quality target.
+
+Depends only on ``drumfire.loadgen.environment``, and no other package depends on it.
+"""

@@ -1,7 +1,7 @@
-"""``torchrun --nproc_per_node=N -m drumfire.training maskrcnn``: one run; errors are one line and a status.
+"""``torchrun --nproc_per_node=N -m drumfire.training TASK``: one run, from the command line to an exit status.
 
-Exit status on every rank: 0 the target was reached (or the asked steps were done), 1 it was not, 2 wrong usage or
-input, 130 interrupted or told to end.  Without torchrun it is one rank.
+Exit status on every rank: 0 the target was reached (or all of --steps were done), 1 it was not, 2 wrong usage or input,
+130 interrupted or terminated.  Without torchrun the run has one rank.
 """
 
 from __future__ import annotations
@@ -19,21 +19,20 @@ from typing import Any, NoReturn
 import torch
 
 from drumfire.training import checkpoint, coco, result
-from drumfire.training.faults import InputError, LostRank, one_line
+from drumfire.training.faults import INTERRUPTED, NOT_REACHED, REACHED, USAGE, InputError, LostRank, one_line
 from drumfire.training.learner import PRECISIONS
 from drumfire.training.mllog import Submission
 from drumfire.training.ranks import Place, Ranks, device_for, is_loss, joined
+from drumfire.training.task import Task
 from drumfire.training.tasks import TASKS
 from drumfire.training.train import CHECKPOINT, Plan, Run
 
-REACHED, NOT_REACHED, USAGE, INTERRUPTED = 0, 1, 2, 130
-DATA = Path("runs/data")
-"""Where the data sets are by default, each in a folder of its task's name."""
+_SEEDS = 2**31
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     place = Place(0, 1, 0)
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         place = Place.here()
         options = _options(arguments, place)
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with joined(place, device, options.backend) as ranks:
             return _run(options, ranks)
     except InputError as error:
-        # The ranks agree on what is wrong, and one tells it; but a rank may lack a device of its own.
+        # All ranks raise the same error and rank 0 prints it, unless only one rank has it (it lacks a device, say).
         return _end(place, USAGE, str(error) if place.rank == 0 or error.local else "")
     except LostRank as error:
         return _end(place, NOT_REACHED, f"rank {place.rank}: another rank is gone ({error}); start again with --resume")
@@ -54,19 +53,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _end(place, NOT_REACHED, f"rank {place.rank}: {gone} ({one_line(error)}); start again with --resume")
     except KeyboardInterrupt:
-        return _end(place, INTERRUPTED, f"rank {place.rank}: interrupted; --resume goes on from the last checkpoint")
+        return _end(place, INTERRUPTED, f"rank {place.rank}: interrupted; --resume continues from the last checkpoint")
 
 
 def _run(options: argparse.Namespace, ranks: Ranks) -> int:
-    ranks.agree(_unusable(options) if ranks.first else None)
-    ranks.agree(coco.missing(options.data_dir) and f"{coco.missing(options.data_dir)}: {_prepare(options.task)}")
-    state = ranks.from_first(_checkpoint(options) if ranks.first else None)
+    task = TASKS[options.task]
+    ranks.agree(_unusable_output(options) if ranks.first else None)
+    absent = coco.missing(options.data_dir)
+    prepare = f"run 'python -m drumfire.training.prepare {task.data}', or give --data-dir"
+    ranks.agree(f"{absent}: {prepare}" if absent else None)
+    state = ranks.broadcast(_checkpoint(options) if ranks.first else None)
     if isinstance(state, InputError):
         raise state
-    drawn = secrets.randbelow(2**31) if state is None else state["identity"]["seed"]
-    plan = _plan(options, ranks.from_first(drawn if options.seed is None else options.seed))
+    seed = options.seed
+    if seed is None:
+        seed = secrets.randbelow(_SEEDS) if state is None else state["identity"]["seed"]
+    plan = _plan(task, options, ranks.broadcast(seed))
     if state is not None and state["identity"] != plan.identity():
-        raise InputError(f"{options.output} holds a run of {_told(state['identity'])}, not of {_told(plan.identity())}")
+        raise InputError(
+            f"{options.output} holds a run of {_listed(state['identity'])}, not of {_listed(plan.identity())}"
+        )
     if options.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
     run = Run(plan, ranks, state)
@@ -76,40 +82,39 @@ def _run(options: argparse.Namespace, ranks: Ranks) -> int:
         run.close()
     fault = None
     if ranks.first:
-        found = result.document(plan, ranks, run.hyperparameters, outcome)
+        document = result.document(plan, ranks, run.hyperparameters, outcome)
         try:
-            result.save(found, plan.output / result.RESULT)
+            result.save(document, plan.output / result.RESULT)
         except OSError as error:
             fault = f"cannot write the result: {one_line(error)}; make room, then start again with --resume"
-        print(_summary(found, plan.output), flush=True)
+        print(_summary(document, plan), flush=True)
     ranks.agree(fault)
     return REACHED if outcome.finished else NOT_REACHED
 
 
-def _unusable(options: argparse.Namespace) -> str | None:
-    """What is wrong with the output folder, which only rank 0 writes to."""
+def _unusable_output(options: argparse.Namespace) -> str | None:
+    """Why the run cannot use its output folder; None if it can.  Only rank 0 writes there."""
     output: Path = options.output
     if (output / result.RESULT).exists():
         return f"{output} already holds a finished run: choose another --output"
     if (output / CHECKPOINT).exists() and not options.resume:
-        return f"{output} holds an unfinished run: give --resume to go on with it, or choose another --output"
+        return f"{output} holds an unfinished run: give --resume to continue it, or choose another --output"
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        return f"cannot make {output}: {one_line(error)}; choose another --output"
+        return f"cannot create {output}: {one_line(error)}; choose another --output"
     return None
 
 
 def _checkpoint(options: argparse.Namespace) -> dict[str, Any] | InputError | None:
-    """What to resume from, or why that can not be had: rank 0 reads it for all."""
+    """The checkpoint, or the error of reading it, which rank 0 sends to all; None without --resume."""
     try:
         return checkpoint.load(options.output / CHECKPOINT) if options.resume else None
     except InputError as error:
         return error
 
 
-def _plan(options: argparse.Namespace, seed: int) -> Plan:
-    task = TASKS[options.task]
+def _plan(task: Task, options: argparse.Namespace, seed: int) -> Plan:
     weights = options.weights or (options.data_dir / task.weights if task.weights else None)
     return Plan(
         task=task,
@@ -129,26 +134,29 @@ def _plan(options: argparse.Namespace, seed: int) -> Plan:
     )
 
 
-def _summary(found: dict[str, Any], output: Path) -> str:
-    last = found["evaluations"][-1] if found["evaluations"] else None
-    quality = f"box {last['box']:.3f}, mask {last['mask']:.3f} mAP" if last else "not evaluated"
-    verdict = "reached" if found["converged"] else "NOT reached"
+def _summary(document: dict[str, Any], plan: Plan) -> str:
+    quality = "not evaluated"
+    if document["evaluations"]:
+        last = document["evaluations"][-1]
+        quality = ", ".join(f"{name} {last[name]:.3f}" for name in document["target"]) + f" {plan.task.metric}"
+    verdict = "reached" if document["converged"] else "NOT reached"
     return "\n".join(
         (
-            f"target       {verdict}: {found['reason']} ({quality} after {found['epochs']} epochs)",
-            f"time         {found['official_s']:.1f} s from run_start to run_stop, {found['wall_s']:.1f} s wall",
-            f"of it        {found['training_s']:.1f} s training ({found['data_wait_s']:.1f} s waiting for data), "
-            f"{found['evaluation_s']:.1f} s evaluating, {found['lost_s']:.1f} s lost to {found['resumptions']} stops",
-            f"throughput   {found['images_per_s']:.2f} images/s, {found['images_per_s_per_rank']:.2f} on each of "
-            f"{found['ranks']} ranks",
-            f"seed         {found['seed']}",
-            f"in           {output}",
+            f"target       {verdict}: {document['reason']} ({quality} after {document['epochs']} epochs)",
+            f"time         {document['official_s']:.1f} s from run_start to run_stop, {document['wall_s']:.1f} s wall",
+            f"of it        {document['training_s']:.1f} s training ({document['data_wait_s']:.1f} s waiting for data), "
+            f"{document['evaluation_s']:.1f} s evaluating, {document['lost_s']:.1f} s lost to "
+            f"{document['resumptions']} stops",
+            f"throughput   {document['images_per_s']:.2f} images/s, {document['images_per_s_per_rank']:.2f} on each of "
+            f"{document['ranks']} ranks",
+            f"seed         {document['seed']}",
+            f"in           {plan.output}",
         )
     )
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser that raises its errors as ``InputError``."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see 'python -m drumfire.training --help')")
@@ -160,24 +168,30 @@ def _options(arguments: Sequence[str] | None, place: Place) -> argparse.Namespac
     option("task", choices=TASKS)
     option("--data-dir", type=Path, metavar="D", help="the data set (default: runs/data/TASK)")
     option("--output", type=Path, metavar="D", help="the run's folder (default: runs/training/TASK)")
-    option("--resume", action="store_true", help="go on from the checkpoint in --output")
-    option("--seed", type=int, metavar="N", help="0 to 2^31-1 (default: drawn)")
-    option("--batch-size", type=int, metavar="N", help="images of a step, over all ranks (default: 8)")
-    option("--accumulation", type=int, default=1, metavar="N", help="parts of a rank's images of a step (default: 1)")
+    option("--resume", action="store_true", help="continue from the checkpoint in --output")
+    option("--seed", type=int, metavar="N", help="0 to 2^31-1 (default: random)")
+    option("--batch-size", type=int, metavar="N", help="images per step, over all ranks (default: 8)")
     option(
-        "--eval-batch-size", type=int, default=4, metavar="N", help="images evaluated at a time, a rank (default: 4)"
+        "--accumulation",
+        type=int,
+        default=1,
+        metavar="N",
+        help="parts of a rank's images of a step (default: 1)",
     )
-    option("--epochs", type=int, metavar="N", help="give up after so many (default: 20)")
-    option("--steps", type=int, metavar="N", help="stop after so many steps, to try a machine")
-    option("--workers", type=int, metavar="N", help="processes that read images, a rank (default: 1, with a GPU 4)")
+    option(
+        "--eval-batch-size", type=int, default=4, metavar="N", help="images evaluated at a time per rank (default: 4)"
+    )
+    option("--epochs", type=int, metavar="N", help="stop after N epochs without the target (default: 20)")
+    option("--steps", type=int, metavar="N", help="stop after N steps, to try a machine")
+    option("--workers", type=int, metavar="N", help="processes per rank that read images (default: 1, with a GPU 4)")
     option("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    option("--backend", choices=("auto", "gloo", "nccl"), default="auto", help="what gradients travel over")
+    option("--backend", choices=("auto", "gloo", "nccl"), default="auto", help="library that sums gradients over ranks")
     option("--precision", choices=PRECISIONS, help="default: fp32 on the CPU, bf16 with a GPU")
-    option("--deterministic", action="store_true", help="only deterministic algorithms on a GPU: slower")
-    option("--weights", type=Path, metavar="F", help="the backbone's (default: R-50.pkl in --data-dir)")
-    option("--from-scratch", action="store_true", help="start from a random backbone, to try a machine")
-    option("--checkpoint-every", type=int, metavar="N", help="steps between checkpoints (default: an epoch's)")
-    option("--division", choices=("open", "closed"), default="open", help="what the log claims (default: open)")
+    option("--deterministic", action="store_true", help="use only deterministic algorithms on a GPU, which is slower")
+    option("--weights", type=Path, metavar="F", help="the backbone's weights (default: the task's file in --data-dir)")
+    option("--from-scratch", action="store_true", help="start with a random backbone, to try a machine")
+    option("--checkpoint-every", type=int, metavar="N", help="steps between checkpoints (default: one epoch)")
+    option("--division", choices=("open", "closed"), default="open", help="the division in the log (default: open)")
     option("--org", default="drumfire")
     option("--platform", default="local")
     option("--status", choices=("cloud", "onprem", "preview", "research"), default="research")
@@ -185,7 +199,7 @@ def _options(arguments: Sequence[str] | None, place: Place) -> argparse.Namespac
     task = TASKS[options.task]
     gpu = options.device != "cpu" and torch.cuda.is_available()
     defaults = {
-        "data_dir": DATA / task.name,
+        "data_dir": task.folder,
         "output": Path("runs/training") / task.name,
         "batch_size": task.batch_size,
         "epochs": task.epochs,
@@ -195,49 +209,42 @@ def _options(arguments: Sequence[str] | None, place: Place) -> argparse.Namespac
     for name, value in defaults.items():
         if getattr(options, name) is None:
             setattr(options, name, value)
-    _check(parser, options, place)
+    _check(parser, task, options, place)
     return options
 
 
-def _check(parser: argparse.ArgumentParser, options: argparse.Namespace, place: Place) -> None:
+def _check(parser: argparse.ArgumentParser, task: Task, options: argparse.Namespace, place: Place) -> None:
     for name in ("batch_size", "accumulation", "eval_batch_size", "epochs", "steps", "checkpoint_every"):
         value = getattr(options, name)
         if value is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1, not {value}")
     if options.workers < 0:
         parser.error(f"--workers must be at least 0, not {options.workers}")
-    if options.seed is not None and not 0 <= options.seed < 2**31:
+    if options.seed is not None and not 0 <= options.seed < _SEEDS:
         parser.error(f"--seed must be 0 to 2^31-1, not {options.seed}")
     at_once = place.world * options.accumulation
     if options.batch_size % at_once:
         parser.error(
-            f"--batch-size {options.batch_size} can not be divided by {place.world} ranks x --accumulation "
+            f"--batch-size {options.batch_size} cannot be divided by {place.world} ranks x --accumulation "
             f"{options.accumulation}: choose a multiple of {at_once}"
         )
-    if options.division == "closed" and (options.task != "maskrcnn" or options.from_scratch):
-        parser.error("the closed division knows only maskrcnn with the given weights: leave --division open")
+    if options.division == "closed" and (not task.closed or options.from_scratch):
+        accepted = ", ".join(name for name, each in TASKS.items() if each.closed)
+        parser.error(f"the closed division accepts only {accepted}, without --from-scratch: leave --division open")
 
 
-def _prepare(task: str) -> str:
-    return f"run 'python -m drumfire.training.prepare {'coco' if task == 'maskrcnn' else task}', or give --data-dir"
-
-
-def _told(identity: dict[str, Any]) -> str:
+def _listed(identity: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in identity.items())
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-def _end(place: Place, status: int, told: str) -> int:
-    """Tell, and see that the status is ours: torchrun sends SIGTERM to the others as soon as one rank has ended."""
+def _end(place: Place, status: int, message: str) -> int:
+    """Print the message and keep the exit status: torchrun sends SIGTERM to the others once one rank has ended."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if told:
-        print(f"training: {told}", file=sys.stderr, flush=True)
+    if message:
+        print(f"training: {message}", file=sys.stderr, flush=True)
     if place.world > 1:
-        # At once: taking down what is shared with other ranks may wait for one that is gone, without end.
+        # Exit at once: an orderly shutdown may wait forever for a rank that is gone.
         for reader in multiprocessing.active_children():
             reader.kill()
         sys.stdout.flush()

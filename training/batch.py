@@ -1,6 +1,6 @@
-"""Samples packed into few tensors, so that a batch crosses from a worker process, and to a device, in one piece.
+"""Packs samples into a few tensors, so that a batch moves as one from a worker process and to a device.
 
-Unpacking makes views, no copies.  Knows samples, not where they come from.
+Unpacking makes views, not copies.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from drumfire.training.coco import Sample, Unreadable
 
 @dataclass(frozen=True)
 class Batch:
-    """Images and what is to be found in them; or nothing, and the fault why there is nothing."""
+    """Images and their objects; or nothing but a fault, if an image could not be read."""
 
     pixels: Tensor
-    """uint8, flat: each image (3, height, width), one after the other"""
+    """uint8, flat: the images (3, height, width), one after the other"""
     masks: Tensor
-    """uint8, flat: each image's (n, height, width)"""
+    """uint8, flat: the images' masks (n, height, width), one after the other"""
     boxes: Tensor
     """float32, (sum of n, 4)"""
     labels: Tensor
@@ -55,7 +55,7 @@ class Batch:
         return Batch(nothing, nothing, nothing, nothing, [], [], [], fault)
 
     def pin_memory(self) -> Batch:
-        """What the loader calls on the way to a GPU."""
+        """A copy in pinned memory.  torch's loader calls this before a transfer to a GPU."""
         return replace(
             self,
             pixels=self.pixels.pin_memory(),
@@ -65,13 +65,13 @@ class Batch:
         )
 
     def images(self, device: torch.device) -> list[Tensor]:
-        """On the device, as the model takes them: float32, (3, height, width), in 0..1."""
+        """The images on the device as the model expects them: float32, (3, height, width), in 0..1."""
         pixels = self.pixels.to(device, non_blocking=True).float().div_(255)
         parts = pixels.split([3 * height * width for height, width, _ in self.sizes])
         return [part.view(3, height, width) for part, (height, width, _) in zip(parts, self.sizes, strict=True)]
 
     def targets(self, device: torch.device) -> list[dict[str, Tensor]]:
-        """On the device, as the model takes them."""
+        """Boxes, labels and masks of each image on the device, as the model expects them."""
         boxes, labels, masks = (part.to(device, non_blocking=True) for part in (self.boxes, self.labels, self.masks))
         counts = [count for _, _, count in self.sizes]
         areas = [height * width * count for height, width, count in self.sizes]

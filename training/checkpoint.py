@@ -1,6 +1,6 @@
-"""Checkpoints: whole or not there.  Written beside the old one, put in its place only when all is on the disk.
+"""Writes checkpoints as a whole or not at all: a new one replaces the old one only when it is on the disk.
 
-Knows files; what is in a checkpoint is the trainer's.
+Does not depend on the contents of a checkpoint.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from drumfire.training.faults import InputError, one_line
 
 
 def save(state: dict[str, Any], path: Path) -> None:
-    """Replace the checkpoint at ``path``.  ``InputError`` where it can not be written: the old one then stays."""
+    """Replace the checkpoint at ``path``.  ``InputError`` if it cannot be written: the old one then remains."""
     partial = path.with_suffix(".partial")
     try:
-        # Not to the file itself: of a full disk torch would tell only where in its archive it was.
+        # Through memory, because torch's own error for a full disk does not name the cause.
         packed = io.BytesIO()
         torch.save(state, packed)
         with partial.open("wb") as file:
@@ -42,11 +42,11 @@ def save(state: dict[str, Any], path: Path) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """``InputError`` where there is none, or it is not one."""
+    """Read the checkpoint at ``path``, tensors on the CPU.  ``InputError`` if it is missing or not readable."""
     try:
-        found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise InputError(f"there is no checkpoint {path} to resume from: start without --resume") from None
+        raise InputError(f"checkpoint {path} does not exist: start without --resume") from None
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise InputError(f"cannot read the checkpoint {path}: {one_line(error)}") from None
-    return found
+    return state

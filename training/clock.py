@@ -1,8 +1,8 @@
-"""The clocks of a run.  They go on while a run is stopped, and can be laid down in a checkpoint.
+"""The times of a run, which a checkpoint can hold.  They include the time while a run is stopped.
 
-Official: from run_start to run_stop, with every touch of the data and every evaluation.  Wall: from the start of the
-first process to the end, with building the model.  Both are times of day, as the rules' log has them; parts are
-measured with the monotonic clock.
+Official time: from run_start to run_stop, with all reading of data and all evaluations.  Wall time: from the start of
+the first process to the end, with building the model.  Both are times of day, as in the log that the rules require;
+their parts are measured with the monotonic clock.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ class Clock:
     run_start_ms: int = 0
     run_stop_ms: int = 0
     saved_ms: int = 0
-    """When the last checkpoint was made."""
+    """When the last checkpoint was saved."""
     train_s: float = 0.0
-    """In training steps, waiting for data included."""
+    """In training steps, with waiting for data."""
     data_wait_s: float = 0.0
-    """Of this rank's training time, how long the model waited for data."""
+    """The part of this rank's training time in which the model waited for data."""
     evaluation_s: float = 0.0
     lost_s: float = 0.0
-    """From checkpoints to the resumptions from them: done twice, or stopped."""
+    """From each checkpoint to its resumption: work that is done twice, and time while stopped."""
     resumptions: int = 0
     images: int = 0
-    """Trained on, by all ranks."""
+    """Images trained on, by all ranks."""
 
     @property
     def official_s(self) -> float:
@@ -44,22 +44,23 @@ class Clock:
         return (now_ms() - self.run_start_ms) / 1000
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint made now."""
+        """What a checkpoint saved now must hold."""
         self.saved_ms = now_ms()
         return asdict(self)
 
-    def go_on(self) -> None:
-        """From a checkpoint: what was done since it was made is lost."""
+    def resume(self) -> None:
+        """Continue from a checkpoint: the time since it was saved is lost."""
         self.resumptions += 1
         self.lost_s += (now_ms() - self.saved_ms) / 1000
 
 
 def now_ms() -> int:
+    """Milliseconds since 1970."""
     return time.time_ns() // 1_000_000
 
 
 def process_start_ms() -> int:
-    """When this process was started, before Python or torch was loaded.  To 10 ms; where /proc is not there, now."""
+    """When this process started, before it loaded Python and torch, to 10 ms.  Without /proc: the time now."""
     try:
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

@@ -1,7 +1,8 @@
-"""A data set in COCO's layout: the annotations read and checked, one image with its boxes and masks at a time.
+"""Reads a data set in COCO's layout: checks the annotations, and loads images with their boxes and masks.
 
-``FOLDER/train2017/*.jpg``, ``FOLDER/val2017/*.jpg``, ``FOLDER/annotations/instances_{train,val}2017.json``.  Knows no
-model.  Everything random about an image follows from the seed, the epoch and its index: no generator has a state.
+``FOLDER/train2017/*.jpg``, ``FOLDER/val2017/*.jpg``, ``FOLDER/annotations/instances_{train,val}2017.json``.  Does not
+depend on a model.  What is random about an image follows from the seed, the epoch and its index, so that no generator
+has a state to save.
 """
 
 from __future__ import annotations
@@ -25,31 +26,31 @@ from drumfire.training.faults import InputError, one_line
 
 TRAIN, VALIDATION = "train", "val"
 _SMALLEST_BOX = 1.0
-"""Pixels.  Images that have no box wider and higher than this are not trained on."""
+"""Pixels.  An image is trained on if it has a box that is wider and higher."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One image as the annotations have it."""
+    """One image as the annotations describe it."""
 
     id: int
     file: Path
     width: int
     height: int
     trainable: bool
-    """Whether there is anything to learn from, as the reference decides it."""
+    """Whether the image has anything to learn from, decided as in the reference."""
     packed: bytes
-    """Its annotations as JSON: COCO's millions of numbers as Python objects would fill the memory, worker by worker."""
+    """Its annotations as JSON: as Python objects COCO's millions of numbers would fill the memory of every worker."""
 
     @property
     def annotations(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(self.packed)
-        return found
+        annotations: list[dict[str, Any]] = json.loads(self.packed)
+        return annotations
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """One annotation file.  A category's label is its place in ``categories`` plus 1; 0 is the background."""
+    """One annotation file.  A category's label is its index in ``categories`` plus 1; 0 is the background."""
 
     file: Path
     pictures: tuple[Picture, ...]
@@ -61,24 +62,24 @@ class Annotations:
 
 @dataclass(frozen=True)
 class Sample:
-    """An image and what is to be found in it."""
+    """An image and its objects."""
 
     picture_id: int
     image: Tensor
     """uint8, (3, height, width)"""
     boxes: Tensor
-    """float32, (n, 4): x1, y1, x2, y2 in pixels; crowds are left out"""
+    """float32, (n, 4): x1, y1, x2, y2 in pixels, without crowds"""
     labels: Tensor
     """int64, (n,)"""
     masks: Tensor
     """uint8, (n, height, width)"""
     draw: int
-    """A number drawn for this image in this epoch, from which further draws may be seeded."""
+    """A random number for this image in this epoch, as the seed of further draws."""
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """What is handed on in place of a sample, so that one rank's trouble is told to all before anyone stops."""
+    """Stands in for a sample that could not be read, so that all ranks learn of the fault before any of them stops."""
 
     fault: str
 
@@ -92,14 +93,14 @@ def image_folder(folder: Path, part: str) -> Path:
 
 
 def missing(folder: Path) -> str | None:
-    """What of the layout is not there, in one line."""
+    """Which parts of the layout are missing, in one line; None if the layout is complete."""
     needed = [place(folder, part) for part in (TRAIN, VALIDATION) for place in (annotation_file, image_folder)]
     absent = [str(path) for path in needed if not path.exists()]
     return f"the data set lacks {', '.join(absent)}" if absent else None
 
 
 def drop_from_cache(folder: Path) -> bool:
-    """Ask the system to forget what it holds of the data in memory; True where it could be asked.  Reads nothing."""
+    """Drop the data from the system's page cache without reading it.  Returns whether the system supports that."""
     if not hasattr(os, "posix_fadvise"):
         return False
     for path in folder.rglob("*"):
@@ -116,26 +117,26 @@ def drop_from_cache(folder: Path) -> bool:
 
 
 def read(folder: Path, part: str) -> Annotations:
-    """Read and check an annotation file.  ``InputError`` with the first thing that is wrong."""
+    """Read and check an annotation file.  ``InputError`` names the first fault."""
     file = annotation_file(folder, part)
     try:
-        found = json.loads(file.read_bytes())
+        document = json.loads(file.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {file}: {one_line(error)}; fetch it again") from None
     try:
-        return _annotations(found, file, image_folder(folder, part))
+        return _annotations(document, file, image_folder(folder, part))
     except (KeyError, TypeError, ValueError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else one_line(error)
         raise InputError(f"{file} is not an annotation file of COCO's form: {what}") from None
 
 
-def _annotations(found: Mapping[str, Any], file: Path, images: Path) -> Annotations:
-    categories = tuple(sorted(int(category["id"]) for category in found["categories"]))
-    known = {int(image["id"]) for image in found["images"]}
-    if len(known) != len(found["images"]):
-        raise ValueError("two images have one id")
+def _annotations(document: Mapping[str, Any], file: Path, images: Path) -> Annotations:
+    categories = tuple(sorted(int(category["id"]) for category in document["categories"]))
+    known = {int(image["id"]) for image in document["images"]}
+    if len(known) != len(document["images"]):
+        raise ValueError("two images have the same id")
     of_image: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-    for annotation in found["annotations"]:
+    for annotation in document["annotations"]:
         image = annotation["image_id"]
         if image not in known:
             raise ValueError(f"annotation {annotation['id']} is of image {image}, which is not listed")
@@ -153,7 +154,7 @@ def _annotations(found: Mapping[str, Any], file: Path, images: Path) -> Annotati
             any(map(_has_size, of_image[image["id"]])),
             json.dumps(of_image[image["id"]]).encode(),
         )
-        for image in sorted(found["images"], key=lambda image: int(image["id"]))
+        for image in sorted(document["images"], key=lambda image: int(image["id"]))
     )
     if not pictures:
         raise ValueError("it lists no image")
@@ -161,11 +162,11 @@ def _annotations(found: Mapping[str, Any], file: Path, images: Path) -> Annotati
 
 
 Shown = tuple[int, int]
-"""The epoch in which a picture is shown, and its index."""
+"""The epoch in which a picture is shown, and the picture's index."""
 
 
 class Pictures(torch.utils.data.Dataset[Sample | Unreadable]):
-    """Loads pictures.  With a ``seed`` half are mirrored, others in each epoch; without they are as they are."""
+    """Loads pictures.  With a ``seed`` a random half of them is mirrored, another half in each epoch."""
 
     def __init__(self, pictures: Sequence[Picture], categories: Sequence[int], seed: int | None = None) -> None:
         self._pictures, self._seed = pictures, seed
@@ -184,15 +185,16 @@ class Pictures(torch.utils.data.Dataset[Sample | Unreadable]):
             return sample
         draws = np.random.default_rng([self._seed, epoch, index])
         draw = int(draws.integers(2**62))
-        return _seen(sample, draw, mirrored=bool(draws.random() < 0.5))
+        return _augmented(sample, draw, mirrored=bool(draws.random() < 0.5))
 
     def _load(self, picture: Picture) -> Sample:
         with Image.open(picture.file) as image:
             pixels = np.array(image.convert("RGB"))
         size = (picture.height, picture.width)
         if pixels.shape[:2] != size:
-            told, real = f"{picture.width}x{picture.height}", f"{pixels.shape[1]}x{pixels.shape[0]}"
-            raise InputError(f"it is {real} and the annotations say {told}")
+            raise InputError(
+                f"it is {pixels.shape[1]}x{pixels.shape[0]} and the annotations say {picture.width}x{picture.height}"
+            )
         things = [a for a in picture.annotations if not a["iscrowd"]]
         x, y, width, height = np.array([a["bbox"] for a in things], dtype=np.float32).reshape(-1, 4).T
         right, bottom = np.clip(x + width, 0, picture.width), np.clip(y + height, 0, picture.height)
@@ -210,8 +212,8 @@ class Pictures(torch.utils.data.Dataset[Sample | Unreadable]):
         )
 
 
-def _seen(sample: Sample, draw: int, *, mirrored: bool) -> Sample:
-    """The sample as it is shown in an epoch."""
+def _augmented(sample: Sample, draw: int, *, mirrored: bool) -> Sample:
+    """The sample as a rank sees it in an epoch."""
     if not mirrored:
         return Sample(sample.picture_id, sample.image, sample.boxes, sample.labels, sample.masks, draw)
     x1, y1, x2, y2 = sample.boxes.unbind(1)
@@ -221,17 +223,17 @@ def _seen(sample: Sample, draw: int, *, mirrored: bool) -> Sample:
 
 
 def _mask(segmentation: Any, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Polygons, or run lengths as numbers or as COCO's string, to a (height, width) mask."""
+    """The (height, width) mask of polygons, or of run lengths as numbers or in COCO's string form."""
     if isinstance(segmentation, list):
         runs = masks.merge(masks.frPyObjects(segmentation, *size))
     elif isinstance(segmentation["counts"], list):
         runs = masks.frPyObjects(segmentation, *size)
     else:
         runs = segmentation
-    found: npt.NDArray[np.uint8] = masks.decode(runs)
-    if found.shape != size:
-        raise ValueError(f"a mask of {found.shape[1]}x{found.shape[0]} pixels")
-    return found
+    mask: npt.NDArray[np.uint8] = masks.decode(runs)
+    if mask.shape != size:
+        raise ValueError(f"a mask of {mask.shape[1]}x{mask.shape[0]} pixels")
+    return mask
 
 
 def _has_size(annotation: Mapping[str, Any]) -> bool:

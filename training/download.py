@@ -1,4 +1,4 @@
-"""Fetching a file: goes on where it stopped, and is in its place only when its checksum is right."""
+"""Downloads a file: resumes after an interruption, and accepts it only with the right checksum."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ _TIMEOUT_S = 60
 
 
 def fetch(url: str, path: Path, md5: str | None, needed_bytes: int = 0) -> None:
-    """Fetch ``url`` to ``path``.  What an earlier try left in ``path`` + ``.part`` is kept and gone on with.
+    """Fetch ``url`` to ``path``, continuing the file that an interrupted call left as ``path`` + ``.part``.
 
-    ``InputError`` where it can not be had, there is no room, or the checksum is wrong: the part is then removed.
+    ``InputError`` if it cannot be fetched, the disk has less than ``needed_bytes`` free, or the checksum is wrong: only
+    then the part is removed.
     """
     partial = path.with_name(path.name + ".part")
     try:
@@ -30,12 +31,12 @@ def fetch(url: str, path: Path, md5: str | None, needed_bytes: int = 0) -> None:
         if free < needed_bytes:
             raise InputError(f"{path.parent} has {free / 1e9:.0f} GB free, {needed_bytes / 1e9:.0f} GB may be needed")
         _transfer(url, partial)
-        if md5 is not None and (found := _md5(partial)) != md5:
+        if md5 is not None and (actual := _md5(partial)) != md5:
             partial.unlink()
-            raise InputError(f"{url} came with MD5 {found}, not {md5}: start again")
+            raise InputError(f"{url} came with MD5 {actual}, not {md5}: start again")
         os.replace(partial, path)
     except (OSError, ValueError) as error:  # urllib's errors are OSErrors
-        raise InputError(f"cannot fetch {url}: {one_line(error)}; the same command goes on where it was") from None
+        raise InputError(f"cannot fetch {url}: {one_line(error)}; run the same command again to resume") from None
 
 
 def _transfer(url: str, partial: Path) -> None:
@@ -44,7 +45,7 @@ def _transfer(url: str, partial: Path) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing is left to send: the checksum decides
+        if error.code == 416 and have:  # nothing is left to send, and the checksum decides
             return
         raise
     with response:

@@ -1,6 +1,6 @@
-"""How good answers are: a model's outputs in COCO's form, and COCO's mean average precision of all ranks' together.
+"""Scores detections: converts a model's outputs to COCO's form, and computes COCO's mean average precision (mAP).
 
-A mean average precision is COCO's first figure: over IoU .50 to .95, all areas, 100 detections an image.
+The mAP is COCO's first figure: averaged over IoU 0.50 to 0.95, all areas, up to 100 detections per image.
 """
 
 from __future__ import annotations
@@ -16,28 +16,16 @@ from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval import mask as masks
 from torch import Tensor
 
-BOX_TARGET, MASK_TARGET = 0.377, 0.339
 _MASK_THRESHOLD = 0.5
+"""A pixel with a higher probability belongs to the mask."""
 
 Detection = dict[str, Any]
 """One detection in COCO's result form: image_id, category_id, score, bbox (x, y, width, height), segmentation."""
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """Mean average precision of boxes and of masks."""
-
-    box: float
-    mask: float
-
-    @property
-    def reached(self) -> bool:
-        return self.box >= BOX_TARGET and self.mask >= MASK_TARGET
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What one rank found, and in which images it looked."""
+class RankDetections:
+    """The images that one rank evaluated, and what it detected in them."""
 
     images: list[int]
     detections: list[Detection]
@@ -46,7 +34,7 @@ class Answers:
 def detections(
     picture_ids: Sequence[int], outputs: Sequence[Mapping[str, Tensor]], categories: Sequence[int]
 ) -> list[Detection]:
-    """What torchvision's model put out for pictures, in COCO's form.  ``categories``: by label, from 1."""
+    """The outputs of torchvision's model in COCO's form.  ``categories``: COCO's ids of the labels 1, 2, …"""
     return [
         detection
         for picture_id, output in zip(picture_ids, outputs, strict=True)
@@ -54,8 +42,8 @@ def detections(
     ]
 
 
-def score(annotations: Path | Mapping[str, Any], of_ranks: Sequence[Answers]) -> Accuracy:
-    """The accuracy of all ranks' answers together.  An image that several ranks looked at counts once."""
+def score(annotations: Path | Mapping[str, Any], of_ranks: Sequence[RankDetections]) -> dict[str, float]:
+    """The mAP of ``box`` and ``mask`` over all ranks' detections.  An image that two ranks evaluated counts once."""
     seen: set[int] = set()
     detections: list[Detection] = []
     for rank in of_ranks:
@@ -63,20 +51,22 @@ def score(annotations: Path | Mapping[str, Any], of_ranks: Sequence[Answers]) ->
         seen |= new
         detections.extend(detection for detection in rank.detections if detection["image_id"] in new)
     if not detections:
-        return Accuracy(0.0, 0.0)
+        return {"box": 0.0, "mask": 0.0}
     truth = COCO(annotations if isinstance(annotations, dict) else str(annotations))
-    found = truth.loadRes(detections)
-    box, mask = (_mean_average_precision(truth, found, kind) for kind in ("bbox", "segm"))
-    return Accuracy(box, mask)
+    detected = truth.loadRes(detections)
+    return {
+        "box": _mean_average_precision(truth, detected, "bbox"),
+        "mask": _mean_average_precision(truth, detected, "segm"),
+    }
 
 
-def _mean_average_precision(truth: Any, found: Any, kind: str) -> float:
-    evaluation = COCOeval_faster(truth, found, kind, print_function=_silently)
+def _mean_average_precision(truth: Any, detected: Any, kind: str) -> float:
+    evaluation = COCOeval_faster(truth, detected, kind, print_function=_print_nothing)
     evaluation.run()
     return float(evaluation.stats[0])
 
 
-def _silently(*_: object) -> None:
+def _print_nothing(*_: object) -> None:
     pass
 
 

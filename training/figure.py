@@ -1,4 +1,4 @@
-"""The figure of a benchmark: mean average precision against official time, a line for each run."""
+"""The figure of a benchmark: the qualities of each run against official time."""
 
 from __future__ import annotations
 
@@ -8,26 +8,32 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-_KINDS = (("box", "-"), ("mask", "--"))
+_STYLES = (("-", "solid"), ("--", "dashed"), (":", "dotted"))
 
 
-def save(results: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
+def save(results: Sequence[Mapping[str, Any]], title: str, metric: str, path: Path) -> None:
+    """Draw a colour for each run and a line style for each quality, with the targets in grey, as a PNG."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
+    targets: Mapping[str, float] = results[0]["target"]
+    styles = dict(zip(targets, _STYLES, strict=False))
     for number, result in enumerate(results):
-        for kind, style in _KINDS:
+        label: str | None = f"seed {result['seed']}"
+        for quality, (style, _) in styles.items():
             axes.plot(
-                [at["since_start_s"] for at in result["evaluations"]],
-                [at[kind] for at in result["evaluations"]],
+                [evaluation["since_start_s"] for evaluation in result["evaluations"]],
+                [evaluation[quality] for evaluation in result["evaluations"]],
                 style,
                 color=f"C{number}",
                 marker=".",
-                label=f"seed {result['seed']}" if kind == "box" else None,
+                label=label,
             )
-    for kind, style in _KINDS:
-        target = results[0]["target"][kind]
-        axes.axhline(target, linestyle=style, color="grey", linewidth=1, label=f"{kind} target {target}")
-    axes.set(title=f"{title} (solid: boxes, dashed: masks)", xlabel="seconds since run_start", ylabel="mAP")
+            label = None  # one entry in the legend for each run
+    for quality, (style, _) in styles.items():
+        target = targets[quality]
+        axes.axhline(target, linestyle=style, color="grey", linewidth=1, label=f"{quality} target {target}")
+    legend = ", ".join(f"{name}: {quality}" for quality, (_, name) in styles.items())
+    axes.set(title=f"{title} ({legend})", xlabel="seconds since run_start", ylabel=metric)
     axes.set_ylim(bottom=0)
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=120)

@@ -1,6 +1,6 @@
-"""The hyperparameters of Mask R-CNN by global batch size, and the learning rate of an iteration.
+"""The hyperparameters of Mask R-CNN by global batch size, and the learning rate of each iteration.
 
-Sizes with a reference convergence point have that point's values; others follow the rules that these follow.  Pure
+A batch size with a reference convergence point has that point's values; other sizes follow the same rules.  Pure
 arithmetic.  Sources: MLPerf Training rules 3.1, closed division; the reference's 1x schedule; rcps_maskrcnn.json.
 """
 
@@ -16,27 +16,27 @@ BIAS_RATE = 2.0
 """Biases learn at this multiple of the rate, without decay."""
 
 _UNIT = 0.02
-"""The learning rate of 16 images; rates are whole multiples of it, below 16 images whole fractions."""
+"""The learning rate of 16 images.  Larger batches have integer multiples of it, smaller ones integer fractions."""
 _UNIT_IMAGES = 16
 _DECAY_AT = (60_000, 80_000)
-"""Iterations of 16 images."""
+"""In iterations of 16 images."""
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """What a run is trained with.  Steps are iterations of ``global_batch_size`` images."""
+    """The hyperparameters of a run.  Steps are iterations of ``global_batch_size`` images."""
 
     global_batch_size: int
     base_learning_rate: float
     warmup_steps: int
     warmup_factor: float
-    """What the rate is short of the base for each step that is left of the warm-up."""
+    """The rate is lower than the base by this amount for each remaining step of the warm-up."""
     decay_steps: tuple[int, int]
     image_candidates: int
-    """Region proposals kept for the images of one rank together, in training."""
+    """Region proposals kept in training for all images of one rank together."""
 
     def learning_rate(self, iteration: int) -> float:
-        """The rate of an iteration, counted from 0; never below 0, where the table's warm-up would begin there."""
+        """The rate of an iteration, counted from 0.  At least 0, although some warm-ups of the table start below."""
         left = max(self.warmup_steps - iteration, 0)
         rate = max(self.base_learning_rate - left * self.warmup_factor, 0.0)
         return rate * DECAY_FACTOR ** sum(iteration >= step for step in self.decay_steps)
@@ -44,7 +44,7 @@ class Hyperparameters:
 
 @dataclass(frozen=True)
 class _Point:
-    """One known size.  ``stretch``: the K of the rules, decay steps are (1 + K / 10) times the 1x schedule's."""
+    """One known batch size.  ``stretch`` is the rules' K: the 1x schedule's decay steps times (1 + K / 10)."""
 
     rate: float
     stretch: int
@@ -71,7 +71,7 @@ REFERENCE_POINTS = (8, 48, 64, 96, 128, 256, 272)
 
 
 def of_batch(global_batch_size: int, images_per_rank: int) -> Hyperparameters:
-    """The hyperparameters of a global batch of which each rank sees ``images_per_rank`` at a time."""
+    """The hyperparameters of a global batch of which each rank processes ``images_per_rank`` at a time."""
     point = _POINTS.get(global_batch_size) or _derived(global_batch_size)
     return Hyperparameters(
         global_batch_size=global_batch_size,
@@ -84,7 +84,7 @@ def of_batch(global_batch_size: int, images_per_rank: int) -> Hyperparameters:
 
 
 def _derived(images: int) -> _Point:
-    """By linear scaling, down to what the rules allow; the rest from the next smaller known size."""
+    """The rate by linear scaling, rounded down to what the rules allow; the rest from the next smaller known size."""
     near = _POINTS[max((size for size in _POINTS if size <= images), default=min(_POINTS))]
     rate = _UNIT * (images // _UNIT_IMAGES) if images >= _UNIT_IMAGES else _UNIT / math.ceil(_UNIT_IMAGES / images)
     # Beyond the largest rate that is known to converge, scaling is no longer linear.

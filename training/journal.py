@@ -1,6 +1,6 @@
-"""A file that only grows, line by line, and can be cut back to where it was when a checkpoint was made.
+"""A file that grows line by line and can be cut back to its length at a checkpoint.
 
-Only rank 0 writes one.  A line that can not be written is remembered as a fault, to be told to the other ranks.
+Only rank 0 writes one.  A failed write is kept as a fault, which the run then sends to the other ranks.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from drumfire.training.faults import InputError, one_line
 
 
 class Journal:
-    """Lines of a file.  ``path`` None: nothing is written (every rank but the first)."""
+    """Lines of a file.  With ``path`` None nothing is written, as on every rank but the first."""
 
     def __init__(self, path: Path | None, keep: int = 0) -> None:
-        """Keep the first ``keep`` bytes of what is there."""
+        """Keep the first ``keep`` bytes of an existing file.  ``InputError`` if it cannot be written."""
         self._path = path
         self.fault: str | None = None
         self.size = keep
@@ -25,11 +25,12 @@ class Journal:
         if path is None:
             return
         try:
-            self._file = _begun(path, keep)
+            self._file = _open(path, keep)
         except OSError as error:
             raise InputError(f"cannot write {one_line(error)}; choose another --output") from None
 
     def line(self, text: str) -> None:
+        """Write a line, unless an earlier one failed."""
         if self._file is None or self.fault:
             return
         data = text.encode() + b"\n"
@@ -42,7 +43,7 @@ class Journal:
             self.fault = f"cannot write {self._path}: {error.strerror}; make room, then start again with --resume"
 
     def record(self, kind: str, **values: Any) -> None:
-        """A line of JSON."""
+        """Write an event as a line of JSON."""
         if self._file is not None:
             self.line(json.dumps({"kind": kind, **values}, separators=(",", ":")))
 
@@ -52,11 +53,11 @@ class Journal:
             self._file = None
 
 
-def _begun(path: Path, keep: int) -> int:
-    """A new file in the old one's place, with its first ``keep`` bytes: a reader of the old sees that it is gone."""
+def _open(path: Path, keep: int) -> int:
+    """Replace the file by a new one with its first ``keep`` bytes, so that its readers can see that it changed."""
     kept = path.read_bytes()[:keep] if keep else b""
     if len(kept) < keep:
-        raise InputError(f"{path} is shorter than the checkpoint says: start a new run in another --output")
+        raise InputError(f"{path} is shorter than its checkpoint says: start a new run in another --output")
     partial = path.with_suffix(".partial")
     partial.write_bytes(kept)
     os.replace(partial, path)

@@ -1,6 +1,6 @@
-"""The model with its optimizer: one step of a batch at a time, over all ranks.
+"""The model with its optimizer, which learns from one batch per step, over all ranks.
 
-Knows samples, the loss and the gradients; not epochs, clocks or files.
+Handles samples, the loss and the gradients.  Does not depend on epochs, clocks or files.
 """
 
 from __future__ import annotations
@@ -21,18 +21,17 @@ from drumfire.training.hyperparameters import BIAS_RATE, MOMENTUM, WEIGHT_DECAY
 from drumfire.training.losses import loss_of_rank, seed_draws
 from drumfire.training.ranks import Ranks
 from drumfire.training.sampler import Share
-from drumfire.training.tasks import Task
+from drumfire.training.task import Task
 
-_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PRECISIONS = tuple(_PRECISIONS)
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a step left on the device; reading it waits for the device."""
+    """A step's figures on the device.  Reading them waits for the device."""
 
     loss: Tensor
-    """This rank's part: the sum over the ranks is the loss."""
+    """This rank's part: the sum over ranks is the loss."""
     gradient_norm: Tensor
 
 
@@ -50,7 +49,7 @@ class Learner:
         weights: Path | None,
         initialised: Callable[[str], None],
     ) -> None:
-        """Build the model from the seed.  ``InputError`` on all ranks if the weights of any can not be read."""
+        """Build the model from the seed.  All ranks raise ``InputError`` if one cannot read the weights."""
         self._ranks, self._device = ranks, ranks.device
         torch.manual_seed(seed)
         fault = model = None
@@ -71,16 +70,16 @@ class Learner:
                 forward_sync_buffers=False,  # norms are frozen or have no statistics
                 gradient_as_bucket_view=True,
             )
-        self._dtype = _PRECISIONS[precision]
+        self._dtype = PRECISIONS[precision]
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=precision == "fp16")
         self._optimizer = _optimizer(self.model)
 
     def step(self, shares: Sequence[Share], batches: Iterator[Batch], rate: float, fault: str | None) -> Step:
         """Learn from one batch.  ``batches`` gives the images of each share.
 
-        ``InputError`` on all ranks if any has a ``fault``, or can not read its images.
+        All ranks raise ``InputError`` if one has a ``fault`` or cannot read its images.
         """
-        if not self.model.training:  # it goes through every module
+        if not self.model.training:  # because train() visits every module
             self.model.train()
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["rate_scale"]
@@ -88,12 +87,12 @@ class Learner:
         parts = []
         for share in shares:
             batch = next(batches)
-            # Before the model: parallel training waits in there for ranks that would not come.
+            # Before the forward pass, in which parallel training would wait for a rank that has stopped.
             self._ranks.totals((), batch.fault or fault)
-            more = share is not shares[-1]
-            with self._parallel.no_sync() if self._parallel and more else nullcontext():
+            last = share is shares[-1]
+            with self._parallel.no_sync() if self._parallel and not last else nullcontext():
                 loss = self._loss(batch, share)
-                # Parallel training takes the mean over ranks of what are parts of a sum.
+                # Parallel training averages gradients over ranks, but the ranks' losses are parts of a sum.
                 self._scaler.scale(loss * self._ranks.world).backward()
             parts.append(loss.detach())
         self._scaler.unscale_(self._optimizer)
@@ -120,7 +119,7 @@ class Learner:
 
     @torch.inference_mode()
     def detect(self, batch: Batch) -> list[dict[str, Tensor]]:
-        """torchvision's outputs for the images of a batch."""
+        """torchvision's outputs for the images of a batch.  ``InputError`` if the GPU's memory is full."""
         self.model.eval()
         try:
             with self._autocast():
@@ -148,7 +147,7 @@ class Learner:
 
 
 def _optimizer(model: nn.Module) -> torch.optim.Optimizer:
-    """The reference's: biases at twice the rate and without decay."""
+    """SGD as in the reference: biases at twice the rate and without decay."""
     learned = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = [
         {

@@ -1,6 +1,6 @@
-"""Batches read ahead by worker processes while the model computes, with the time that it waited all the same.
+"""Worker processes read batches ahead while the model computes.  Measures the time that the model still waits.
 
-Knows which pictures are wanted and in what order; not what they show.
+Does not depend on what the pictures show.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from drumfire.training.coco import Pictures, Shown
 
 
 class Loader:
-    """Gives the batches of ``wanted``, in order, each time it is iterated.  Its workers live as long as it does."""
+    """Iterating gives the batches of ``wanted`` in order.  The workers live as long as the loader."""
 
     def __init__(self, pictures: Pictures, wanted: Iterable[list[Shown]], workers: int, device: torch.device) -> None:
         self._loader = DataLoader(
@@ -29,10 +29,11 @@ class Loader:
             persistent_workers=workers > 0,
         )
         self.waited_s = 0.0
+        """In total, over all iterations."""
 
     def __iter__(self) -> Iterator[Batch]:
         batches = iter(self._loader)
-        # Taking a batch over from a worker takes a while even if it is ready: a thread does it a batch ahead.
+        # Receiving a batch from a worker takes time even if it is ready, so a thread receives one batch ahead.
         with ThreadPoolExecutor(1) as taking:
             coming = taking.submit(next, batches, None)
             while True:

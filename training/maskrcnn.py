@@ -1,7 +1,8 @@
-"""The benchmark's model: torchvision's Mask R-CNN with ResNet-50 and FPN, as the reference builds and starts it.
+"""MLPerf's maskrcnn: torchvision's Mask R-CNN with ResNet-50 and FPN, built and initialised as in the reference.
 
-The backbone strides in its 1x1 convolutions and its norms are frozen, as the given ImageNet weights want it.  Images
-come as RGB in 0..1; the weights' BGR in 0..255 is met by turning the first convolution and by the normalisation.
+The backbone strides in its 1x1 convolutions and its norms are frozen, because the ImageNet weights were trained that
+way.  Those weights expect BGR in 0..255 and images come as RGB in 0..1: reversing the first convolution's input
+channels and the normalisation make up for it.
 """
 
 from __future__ import annotations
@@ -17,16 +18,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from mlperf_logging.mllog import constants
 from torch import Tensor, nn
 
+from drumfire.training import hyperparameters
 from drumfire.training.faults import InputError, one_line
+from drumfire.training.hyperparameters import Hyperparameters
+from drumfire.training.task import Quality, Task
 from drumfire.training.vision import BackboneWithFPN, FrozenBatchNorm2d, MaskRCNN, resnet_fpn_backbone
 
 CLASSES = 80
 IMAGE_SIZES = (800, 1333)
-"""The short side, and the most of the long side, in pixels."""
+"""The short side, and the limit of the long side, in pixels."""
 WEIGHTS = "R-50.pkl"
 _BGR_MEAN = (102.9801, 115.9465, 122.7717)
+"""Mean of ImageNet's pixels in 0..255, from Detectron."""
 
 _kaiming_uniform = partial(nn.init.kaiming_uniform_, a=1)
 _kaiming_normal = partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu")
@@ -51,15 +57,15 @@ _STARTS: Mapping[str, tuple[str, Callable[[Tensor], Tensor]]] = (
         "ROI_MASK_PREDICTOR_fcn_logits": ("roi_heads.mask_predictor.mask_fcn_logits", _kaiming_normal),
     }
 )
-"""Where each tensor that the rules name is, and how it starts; its bias starts at 0."""
+"""By the rules' name of a tensor: its module in torchvision's model, and how its weight starts.  Biases start at 0."""
 
 
 def build(candidates_per_image: int, weights: Path | None, initialised: Callable[[str], None]) -> MaskRCNN:
-    """The model at its start.  ``weights`` None: a random backbone, good for trying the machine, not for the target.
+    """The model before the first step.  Without ``weights`` its backbone is random and does not reach the target.
 
-    ``initialised`` is told each tensor that the rules name.
+    Calls ``initialised`` with each tensor that the rules name.  ``InputError`` if the file of weights is not usable.
     """
-    norm = partial(FrozenBatchNorm2d, eps=0.0)  # the given weights have their statistics folded in
+    norm = partial(FrozenBatchNorm2d, eps=0.0)  # the ImageNet weights contain the statistics already
     backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=norm, trainable_layers=3)
     _stride_in_first_convolution(backbone)
     model = MaskRCNN(
@@ -72,7 +78,7 @@ def build(candidates_per_image: int, weights: Path | None, initialised: Callable
         rpn_post_nms_top_n_train=candidates_per_image,
     )
     if weights is None:
-        _tame(backbone)
+        _damp_norms(backbone)
     else:
         _load_backbone(backbone, weights)
     for name, (path, start) in _STARTS.items():
@@ -89,8 +95,43 @@ def _stride_in_first_convolution(backbone: BackboneWithFPN) -> None:
         layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
 
 
-def _tame(backbone: BackboneWithFPN) -> None:
-    """Frozen norms do not normalise: without weights made for them 16 blocks would double the features 16 times."""
+def logged_hyperparameters(used: Hyperparameters, image_sizes: tuple[int, int]) -> dict[str, Any]:
+    """By log key.  ``image_sizes``: the short side, and the limit of the long side, in pixels."""
+    return {
+        constants.OPT_NAME: constants.SGD,
+        constants.OPT_BASE_LR: used.base_learning_rate,
+        constants.OPT_LR_WARMUP_STEPS: used.warmup_steps,
+        constants.OPT_LR_WARMUP_FACTOR: used.warmup_factor,
+        constants.OPT_LR_DECAY_FACTOR: hyperparameters.DECAY_FACTOR,
+        constants.OPT_LR_DECAY_STEPS: list(used.decay_steps),
+        "opt_momentum": hyperparameters.MOMENTUM,
+        "opt_weight_decay": hyperparameters.WEIGHT_DECAY,
+        constants.NUM_IMAGE_CANDIDATES: used.image_candidates,
+        constants.MIN_IMAGE_SIZE: image_sizes[0],
+        constants.MAX_IMAGE_SIZE: image_sizes[1],
+    }
+
+
+TASK = Task(
+    name="maskrcnn",
+    benchmark="maskrcnn",
+    rulesets=("3.1.0", "2.1.0"),  # later ones have no files for maskrcnn
+    closed=True,
+    data="coco",
+    weights=WEIGHTS,
+    classes=CLASSES,
+    metric="mAP",
+    qualities=(Quality("box", 0.377, "BBOX"), Quality("mask", 0.339, "SEGM")),
+    batch_size=8,
+    epochs=20,
+    hyperparameters=hyperparameters.of_batch,
+    logged_hyperparameters=partial(logged_hyperparameters, image_sizes=IMAGE_SIZES),
+    build=build,
+)
+
+
+def _damp_norms(backbone: BackboneWithFPN) -> None:
+    """Scale the norms of a random backbone: frozen norms do not normalise, so each of 16 blocks would double them."""
     for name, module in backbone.body.named_modules():
         if name == "bn1":
             module.weight.fill_(1 / 255)
@@ -114,8 +155,8 @@ def _load_backbone(backbone: BackboneWithFPN, file: Path) -> None:
         backbone.body.load_state_dict(state)
     except FileNotFoundError:
         raise InputError(
-            f"there are no backbone weights {file}: python -m drumfire.training.prepare coco fetches them, "
-            "and --from-scratch does without (it does not reach the target)"
+            f"the backbone's weights {file} are missing: python -m drumfire.training.prepare coco fetches them, "
+            "and --from-scratch trains without them (but does not reach the target)"
         ) from None
     except (OSError, RuntimeError, KeyError, AttributeError, TypeError, EOFError, pickle.UnpicklingError) as error:
         raise InputError(
@@ -124,7 +165,7 @@ def _load_backbone(backbone: BackboneWithFPN, file: Path) -> None:
 
 
 def _is_kept(name: str) -> bool:
-    """Not the classifier, and not the optimizer's state that Detectron may have stored beside the weights."""
+    """False for the classifier, and for the optimizer's state that Detectron may have stored beside the weights."""
     return not name.startswith(("fc1000", "pred")) and not name.endswith("_momentum") and "_" in name and name != "lr"
 
 
@@ -134,18 +175,18 @@ _KINDS = {"w": (0, "weight"), "bn_s": (1, "weight"), "bn_b": (1, "bias")}
 
 
 def _torch_name(name: str) -> str:
-    """Detectron's name of a tensor to torchvision's: res3_0_branch2a_bn_s is layer2.0.bn1.weight."""
-    if found := re.fullmatch(r"(?:res_)?conv1_(w|bn_s|bn_b)", name):
-        at, kind = _KINDS[found[1]]
+    """torchvision's name of Detectron's tensor: layer2.0.bn1.weight for res3_0_branch2a_bn_s.  Raises ``KeyError``."""
+    if match := re.fullmatch(r"(?:res_)?conv1_(w|bn_s|bn_b)", name):
+        at, kind = _KINDS[match[1]]
         return f"{('conv1', 'bn1')[at]}.{kind}"
-    if found := re.fullmatch(r"res([2-5])_(\d+)_(branch\w+?)_(w|bn_s|bn_b)", name):
-        at, kind = _KINDS[found[4]]
-        return f"layer{int(found[1]) - 1}.{found[2]}.{_PARTS[found[3]][at]}.{kind}"
+    if match := re.fullmatch(r"res([2-5])_(\d+)_(branch\w+?)_(w|bn_s|bn_b)", name):
+        at, kind = _KINDS[match[4]]
+        return f"layer{int(match[1]) - 1}.{match[2]}.{_PARTS[match[3]][at]}.{kind}"
     raise KeyError(name)
 
 
 class _NumpyUnpickler(pickle.Unpickler):
-    """Reads arrays and plain values, and runs nothing else that a file may ask for."""
+    """Reads arrays and plain values only: a pickle can name any function, and loading would call it."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module.partition(".")[0] == "numpy" and name in ("ndarray", "dtype"):

@@ -1,29 +1,26 @@
-"""The log that a submission is judged by: every key that MLPerf Training asks of maskrcnn, through mlperf-logging.
+"""The log by which MLPerf judges a submission, written with mlperf-logging.
 
-Rank 0 writes it, to a journal.  Knows the keys and their values' form; not when anything happens.
+Rank 0 writes it to a journal.  Handles the keys and the form of their values; does not decide when they are written.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlperf_logging.mllog import constants
 from mlperf_logging.mllog.mllog import MLLogger
 
 from drumfire.loadgen.installation import ROOT
-from drumfire.training import hyperparameters
-from drumfire.training.evaluation import Accuracy
 from drumfire.training.hyperparameters import Hyperparameters
 from drumfire.training.journal import Journal
-
-BENCHMARK = "maskrcnn"
-"""The benchmark's name in every log, as the rules know only this one."""
+from drumfire.training.task import Task
 
 
 @dataclass(frozen=True)
 class Submission:
-    """Who submits what, as the rules name it."""
+    """Who submits what, in the words of the rules."""
 
     division: str = "open"
     org: str = "drumfire"
@@ -32,15 +29,16 @@ class Submission:
 
 
 class SubmissionLog:
-    """The lines of one run, in the order in which the methods stand here."""
+    """The lines of one run.  Call the methods in the order in which they stand here."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, task: Task) -> None:
+        self._task = task
         logger = logging.Logger("training")
         logger.addHandler(_ToJournal(journal))
         self._log = MLLogger(logger, root_dir=str(ROOT))
 
     def init_start(self, submission: Submission, *, caches_cleared: bool) -> None:
-        self._log.event(constants.SUBMISSION_BENCHMARK, BENCHMARK)
+        self._log.event(constants.SUBMISSION_BENCHMARK, self._task.benchmark)
         self._log.event(constants.SUBMISSION_DIVISION, submission.division)
         self._log.event(constants.SUBMISSION_ORG, submission.org)
         self._log.event(constants.SUBMISSION_PLATFORM, submission.platform)
@@ -48,23 +46,13 @@ class SubmissionLog:
         self._log.event(constants.CACHE_CLEAR, caches_cleared)
         self._log.start(constants.INIT_START)
 
-    def hyperparameters(self, found: Hyperparameters, accumulation: int, sizes: tuple[int, int], seed: int) -> None:
-        """``sizes``: the images' short side, and the most of the long side, in pixels."""
+    def hyperparameters(self, used: Hyperparameters, accumulation: int, seed: int) -> None:
         self._log.event(constants.SEED, seed)
-        # Before the rate: the checker reads the rate by the batch size.
-        self._log.event(constants.GLOBAL_BATCH_SIZE, found.global_batch_size)
+        # Before the rate, because the checker compares the rate with the batch size.
+        self._log.event(constants.GLOBAL_BATCH_SIZE, used.global_batch_size)
         self._log.event(constants.GRADIENT_ACCUMULATION_STEPS, accumulation)
-        self._log.event(constants.OPT_NAME, constants.SGD)
-        self._log.event(constants.OPT_BASE_LR, found.base_learning_rate)
-        self._log.event(constants.OPT_LR_WARMUP_STEPS, found.warmup_steps)
-        self._log.event(constants.OPT_LR_WARMUP_FACTOR, found.warmup_factor)
-        self._log.event(constants.OPT_LR_DECAY_FACTOR, hyperparameters.DECAY_FACTOR)
-        self._log.event(constants.OPT_LR_DECAY_STEPS, list(found.decay_steps))
-        self._log.event("opt_momentum", hyperparameters.MOMENTUM)
-        self._log.event("opt_weight_decay", hyperparameters.WEIGHT_DECAY)
-        self._log.event(constants.NUM_IMAGE_CANDIDATES, found.image_candidates)
-        self._log.event(constants.MIN_IMAGE_SIZE, sizes[0])
-        self._log.event(constants.MAX_IMAGE_SIZE, sizes[1])
+        for key, value in self._task.logged_hyperparameters(used).items():
+            self._log.event(key, value)
 
     def weights_initialization(self, tensor: str) -> None:
         self._log.event(constants.WEIGHTS_INITIALIZATION, metadata={"tensor": tensor})
@@ -88,8 +76,9 @@ class SubmissionLog:
     def eval_start(self, epoch: int) -> None:
         self._log.start(constants.EVAL_START, metadata={constants.EPOCH_NUM: epoch})
 
-    def eval_accuracy(self, epoch: int, accuracy: Accuracy) -> None:
-        value = {"BBOX": accuracy.box, "SEGM": accuracy.mask}
+    def eval_accuracy(self, epoch: int, accuracy: Mapping[str, float]) -> None:
+        """``accuracy``: by the names of the task's qualities."""
+        value = {quality.log_key: accuracy[quality.name] for quality in self._task.qualities}
         self._log.event(constants.EVAL_ACCURACY, value, metadata={constants.EPOCH_NUM: epoch})
 
     def eval_stop(self, epoch: int) -> None:

@@ -1,7 +1,7 @@
-"""torchvision's operators where its compiled ones do not load: nms and roi_align in plain torch.
+"""nms and roi_align in plain torch, for machines where torchvision's compiled operators do not load.
 
-The CUDA wheel of torchvision beside a CPU torch can not load its library, and then can not even be imported.  Import
-this module before torchvision.  Where the compiled operators load it does nothing.  Knows no model.
+The CUDA wheel of torchvision cannot load its library beside a CPU torch, and then cannot even be imported.  Import this
+module before torchvision.  It does nothing where the compiled operators load.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn import functional
 
 _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    # Never called, but torchvision registers a shape function for it when it is imported.
+    # Never called, but at its import torchvision registers a shape function for it.
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width, "
     "int sampling_ratio, bool aligned) -> Tensor",
@@ -27,7 +27,7 @@ _SCHEMAS = (
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     """Greedy non-maximum suppression.  ``boxes`` (n, 4) as x1, y1, x2, y2; ``scores`` (n,).
 
-    Returns the indices kept, by falling score; equal scores keep their order.
+    Returns the indices of the kept boxes by descending score; equal scores keep their order.
     """
     order = scores.argsort(descending=True, stable=True)
     x1, y1, x2, y2 = boxes[order].float().unbind(1)
@@ -52,11 +52,11 @@ def roi_align(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    """Mean of bilinear samples in each bin of each region.  Differentiable in ``features``.
+    """The mean of bilinear samples in each bin of each region.  Differentiable in ``features``.
 
-    ``features`` (n, c, h, w); ``rois`` (k, 5): the image's number, then x1, y1, x2, y2 before ``spatial_scale``.  With
-    a ``sampling_ratio`` of 0 or less a bin takes as many samples a side as it has pixels, rounded up.  Returns
-    (k, c, pooled_height, pooled_width) of the features' type.
+    ``features`` (n, c, h, w); ``rois`` (k, 5): the image's index, then x1, y1, x2, y2 before ``spatial_scale``.  With a
+    ``sampling_ratio`` of 0 or less, a bin has one sample per pixel and side, rounded up.  Returns (k, c, pooled_height,
+    pooled_width) with the dtype of ``features``.
     """
     pooled = (pooled_height, pooled_width)
     wide = features.float()
@@ -75,14 +75,14 @@ def roi_align(
         else:
             parts.append(_by_weights(wide[number], start[mine], extent[mine], pooled))
     if not parts:
-        # No region, yet a part of the graph: every rank must find gradients for the same parameters.
+        # Empty, but part of the graph: every rank must have gradients for the same parameters.
         return (wide.sum() * 0).to(features.dtype).expand(0, features.shape[1], *pooled)
     back = torch.cat(rows).argsort()
     return torch.cat(parts)[back].to(features.dtype)
 
 
 def _by_grid(features: Tensor, start: Tensor, extent: Tensor, pooled: tuple[int, int], ratio: int) -> Tensor:
-    """``ratio`` x ``ratio`` samples a bin.  ``features`` (c, h, w); ``start`` and ``extent`` (k, 2) as x, y."""
+    """Take ``ratio`` x ``ratio`` samples per bin.  ``features`` (c, h, w); ``start`` and ``extent`` (k, 2) as x, y."""
     height, width = features.shape[-2:]
     places, inside = [], []
     for axis, (bins, size) in enumerate(((pooled[1], width), (pooled[0], height))):
@@ -90,7 +90,7 @@ def _by_grid(features: Tensor, start: Tensor, extent: Tensor, pooled: tuple[int,
         pixels = (start[:, axis, None] + extent[:, axis, None] * steps).reshape(-1, bins, ratio).movedim(2, 0)
         inside.append((pixels >= -1.0) & (pixels <= size))
         places.append(pixels.clamp(0, size - 1) * (2 / max(size - 1, 1)) - 1)
-    # As (ratio y, ratio x, k, bins y, bins x): the mean of a bin's samples is then one of whole planes, which is fast.
+    # As (ratio y, ratio x, k, bins y, bins x): the mean over samples is then a mean of whole planes, which is fast.
     x = places[0][None, :, :, None, :].expand(ratio, -1, -1, pooled[0], -1)
     y = places[1][:, None, :, :, None].expand(-1, ratio, -1, -1, pooled[1])
     grid = torch.stack((x, y), dim=-1).reshape(1, -1, pooled[1], 2)
@@ -103,7 +103,7 @@ def _by_grid(features: Tensor, start: Tensor, extent: Tensor, pooled: tuple[int,
 
 
 def _by_weights(features: Tensor, start: Tensor, extent: Tensor, pooled: tuple[int, int]) -> Tensor:
-    """As many samples a bin as it has pixels.  Bilinear sampling is separable: two products with the bins' weights."""
+    """One sample per pixel of a bin.  Bilinear sampling is separable: two products with the bins' weights."""
     height, width = features.shape[-2:]
     across = _weights(start[:, 0], extent[:, 0], pooled[1], width)
     down = _weights(start[:, 1], extent[:, 1], pooled[0], height)
@@ -111,8 +111,8 @@ def _by_weights(features: Tensor, start: Tensor, extent: Tensor, pooled: tuple[i
 
 
 def _weights(start: Tensor, extent: Tensor, bins: int, size: int) -> Tensor:
-    """How much each pixel of one axis counts in each bin: (k, bins, size)."""
-    samples = (extent / bins).ceil()  # none where the region is empty
+    """The weight of each pixel of one axis in each bin: (k, bins, size)."""
+    samples = (extent / bins).ceil()  # 0 if the region is empty
     number = torch.arange(max(int(samples.max()), 1), device=start.device)
     taken = number < samples[:, None]
     samples = samples.clamp(min=1)
@@ -124,14 +124,14 @@ def _weights(start: Tensor, extent: Tensor, bins: int, size: int) -> Tensor:
     low = pixels.floor()
     share = pixels - low
     weight = counts / samples[:, None, None]
-    found = torch.zeros(len(start), bins, size, device=start.device)
-    found.scatter_add_(2, low.long(), weight * (1 - share))
-    found.scatter_add_(2, (low.long() + 1).clamp(max=size - 1), weight * share)
-    return found
+    weights = torch.zeros(len(start), bins, size, device=start.device)
+    weights.scatter_add_(2, low.long(), weight * (1 - share))
+    weights.scatter_add_(2, (low.long() + 1).clamp(max=size - 1), weight * share)
+    return weights
 
 
 def _compiled_load() -> bool:
-    """Whether torchvision's own library loads here; loading it twice does no harm."""
+    """Whether torchvision's own library loads.  Loading it twice does no harm."""
     found = importlib.util.find_spec("torchvision")
     if found is None or found.origin is None:
         raise ModuleNotFoundError(
@@ -147,7 +147,7 @@ def _compiled_load() -> bool:
 
 
 def _install() -> torch.library.Library:
-    """Register ours under torchvision's names, and tell torchvision that it has operators."""
+    """Register our operators under torchvision's names, and make torchvision believe that its own are loaded."""
     library = torch.library.Library("torchvision", "DEF")
     for schema in _SCHEMAS:
         library.define(schema)
@@ -156,7 +156,7 @@ def _install() -> torch.library.Library:
     import torchvision.extension
 
     torchvision.extension._has_ops = _yes
-    # This module took the function's name at its import, which is also the name of what it defines.
+    # This module holds its own reference to the function.  The package's attribute of the same name is an operator.
     sys.modules["torchvision.ops.roi_align"].__dict__["_has_ops"] = _yes
     return library
 
@@ -167,4 +167,4 @@ def _yes() -> bool:
 
 COMPILED = _compiled_load()
 """Whether torchvision uses its own operators."""
-_LIBRARY = None if COMPILED else _install()  # lives as long as the program: the registration ends with it
+_LIBRARY = None if COMPILED else _install()  # kept for the whole program, because the registration ends with it

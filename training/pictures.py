@@ -1,7 +1,7 @@
-"""Generated data sets in COCO's layout: shapes to learn from, and a few larger pictures to try COCO's path with.
+"""Generates data sets in COCO's layout: shapes to learn from, and a few larger pictures to try maskrcnn with.
 
-A flat, noisy background with circles, boxes and triangles that do not overlap, their polygons, and categories numbered
-with gaps.  The same seed draws the same pictures.
+A picture has a flat, noisy background and circles, boxes and triangles that do not overlap.  Its annotations have their
+polygons, and category numbers with gaps.  The same seed draws the same pictures.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is drawn.  Sizes are (width, height) in pixels, taken in turn."""
+    """What to draw.  The pictures take the ``sizes`` (width, height), in pixels, in turn."""
 
     sizes: tuple[tuple[int, int], ...]
     train: int
     validation: int
     categories: tuple[int, ...]
-    """A shape of any kind may be of any category beyond the first three, which are the kinds."""
+    """Three: one for each kind of shape.  More: each shape has a random one."""
     crowd_every: int = 0
-    """Each so manieth image has its first shape marked as a crowd."""
+    """Every n-th image has its first shape marked as a crowd; 0: none has."""
     empty_every: int = 0
-    """Each so manieth image shows nothing."""
+    """Every n-th image shows nothing; 0: all show shapes."""
 
 
 SHAPES = Recipe(sizes=((96, 96),), train=240, validation=60, categories=(1, 3, 7))
@@ -52,7 +52,7 @@ SAMPLE = Recipe(
 
 
 def generate(folder: Path, recipe: Recipe, seed: int = 2017) -> None:
-    """Draw both parts into ``folder``, which is then there whole or not at all."""
+    """Draw both parts into ``folder``, as a whole or not at all.  Raises ``OSError``."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -141,7 +141,7 @@ def _polygon(kind: str, x: float, y: float, radius: float, turn: float) -> list[
 
 
 def _measured(polygon: list[tuple[float, float]]) -> dict[str, Any]:
-    """The flat polygon, its box and its area, rounded as COCO's are."""
+    """The flat polygon, its box and its area, rounded as in COCO."""
     xs, ys = np.array(polygon).T
     area = abs(float(np.dot(xs, np.roll(ys, 1)) - np.dot(ys, np.roll(xs, 1)))) / 2
     box = [float(xs.min()), float(ys.min()), float(np.ptp(xs)), float(np.ptp(ys))]
@@ -153,7 +153,7 @@ def _measured(polygon: list[tuple[float, float]]) -> dict[str, Any]:
 
 
 def _run_lengths(polygon: list[float], width: int, height: int) -> dict[str, Any]:
-    """As COCO stores crowds: lengths of runs of 0 and 1, down the columns."""
+    """The form in which COCO stores crowds: lengths of runs of 0 and 1, down the columns."""
     canvas = Image.new("1", (width, height))
     ImageDraw.Draw(canvas).polygon(polygon, fill=1)
     pixels = np.asarray(canvas).T.reshape(-1).astype(np.int8)

@@ -1,6 +1,7 @@
-"""The loop that a person would write around the same torchvision model, on ready tensors: speed is held against it.
+"""The training loop that a person would write by hand, as a baseline for the speed of a run.
 
-``python -m ... shapes --steps 40`` prints one JSON object.  torchvision's samplers, no ranks, no records.
+``python -m drumfire.training.plain shapes --steps 40`` prints one JSON object.  The loop trains the same model on
+tensors that are ready in memory, with torchvision's samplers, without ranks and without records.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from drumfire.training import coco
 from drumfire.training.batch import Batch
 from drumfire.training.coco import Pictures
+from drumfire.training.hyperparameters import MOMENTUM, WEIGHT_DECAY
 from drumfire.training.learner import PRECISIONS
 from drumfire.training.sampler import epoch_batches
 from drumfire.training.tasks import TASKS
@@ -28,7 +30,7 @@ def main() -> int:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--warmup", type=int, default=5, help="steps before the clock (default: 5)")
+    parser.add_argument("--warmup", type=int, default=5, help="steps before the timed ones (default: 5)")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
@@ -42,11 +44,11 @@ def main() -> int:
     optimizer = torch.optim.SGD(
         [p for p in model.parameters() if p.requires_grad],
         lr=settings.base_learning_rate,
-        momentum=0.9,
-        weight_decay=1e-4,
+        momentum=MOMENTUM,
+        weight_decay=WEIGHT_DECAY,
     )
     ready = _ready(options.data_dir, size, options.seed, min(options.warmup + options.steps, 64), device)
-    dtype = getattr(torch, {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[options.precision])
+    dtype = PRECISIONS[options.precision]
     began = cpu_began = 0.0
     for step in range(options.warmup + options.steps):
         if step == options.warmup:
@@ -67,10 +69,10 @@ def main() -> int:
 def _ready(
     folder: Path, size: int, seed: int, count: int, device: torch.device
 ) -> list[tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]]:
-    """The first whole batches that a run of this seed sees, on the device."""
-    found = coco.read(folder, coco.TRAIN)
-    pictures = found.trainable()
-    shown = Pictures(pictures, found.categories, seed)
+    """The first ``count`` batches that a run with this seed sees, on the device."""
+    annotations = coco.read(folder, coco.TRAIN)
+    pictures = annotations.trainable()
+    shown = Pictures(pictures, annotations.categories, seed)
     tall = np.array([picture.height > picture.width for picture in pictures])
     batches: list[tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]] = []
     epoch = 0

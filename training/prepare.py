@@ -1,7 +1,7 @@
-"""``python -m drumfire.training.prepare``: the data sets, fetched with checksums or generated.
+"""``python -m drumfire.training.prepare``: fetches data sets with checksums, or generates them.
 
-coco: COCO 2017 and the backbone's weights, about 20 GB; what is there is checked and kept.  shapes: the small
-benchmark's.  sample: a few generated pictures of COCO's form, to try the maskrcnn path with.
+coco: COCO 2017 and the backbone's weights, about 20 GB; existing files are checked and kept.  shapes: the data set of
+the small benchmark, generated.  sample: a few generated pictures in COCO's form, to try maskrcnn with.
 """
 
 from __future__ import annotations
@@ -15,12 +15,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from drumfire.training import coco, pictures
+from drumfire.training import coco, maskrcnn, pictures
 from drumfire.training.download import fetch
-from drumfire.training.faults import InputError, one_line
+from drumfire.training.faults import INTERRUPTED, USAGE, InputError, one_line
+from drumfire.training.task import DATA
+from drumfire.training.tasks import TASKS
 
+RECIPES = {"shapes": pictures.SHAPES, "sample": pictures.SAMPLE}
+"""The data sets that are generated."""
+_FOLDERS = {task.data: task.folder for task in TASKS.values()} | {"sample": DATA / "sample"}
 _BYTES_NEEDED = 46 * 10**9
-"""Archives and what is in them."""
+"""Space for COCO's archives and their contents."""
 
 
 @dataclass(frozen=True)
@@ -40,62 +45,59 @@ _COCO = (
     _Archive("http://images.cocodataset.org/zips/train2017.zip", "cced6f7f71b7629ddf16f17bbcfab6b2", ("train2017",)),
 )
 _WEIGHTS = "https://dl.fbaipublicfiles.com/detectron/ImageNetPretrained/MSRA/R-50.pkl"
-_WEIGHTS_NAME = "R-50.pkl"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m drumfire.training.prepare", description=__doc__)
-    parser.add_argument("data", choices=("coco", "shapes", "sample"))
+    parser.add_argument("data", choices=_FOLDERS)
     parser.add_argument(
         "--data-dir", type=Path, metavar="D", help="where (default: runs/data/maskrcnn, shapes or sample)"
     )
-    parser.add_argument("--check", action="store_true", help="coco: fetch nothing, tell what is missing")
+    parser.add_argument("--check", action="store_true", help="coco: fetch nothing, only report what is missing")
     options = parser.parse_args(arguments)
-    name = "maskrcnn" if options.data == "coco" else options.data
-    folder = options.data_dir or Path("runs/data") / name
+    folder = options.data_dir or _FOLDERS[options.data]
     try:
-        if options.data == "coco":
+        if options.data in RECIPES:
+            generate(folder, RECIPES[options.data])
+        else:
             if not options.check:
                 _fetch_coco(folder)
             check(folder)
-        else:
-            generated(folder, pictures.SHAPES if options.data == "shapes" else pictures.SAMPLE)
     except InputError as error:
         print(f"prepare: {error}", file=sys.stderr)
-        return 2
+        return USAGE
     except KeyboardInterrupt:
-        print("prepare: interrupted; the same command goes on where it was", file=sys.stderr)
-        return 130
+        print("prepare: interrupted; run the same command again to resume", file=sys.stderr)
+        return INTERRUPTED
     print(f"{options.data} is ready in {folder}")
     return 0
 
 
-def generated(folder: Path, recipe: pictures.Recipe) -> None:
-    """Generate the data set unless it is there.  ``InputError`` where the folder holds something else."""
+def generate(folder: Path, recipe: pictures.Recipe) -> None:
+    """Generate the data set unless it exists.  ``InputError`` if the folder is incomplete or cannot be written."""
     if not folder.exists():
         try:
             pictures.generate(folder, recipe)
         except OSError as error:
             raise InputError(f"cannot write {folder}: {one_line(error)}; choose another --data-dir") from None
     elif (absent := coco.missing(folder)) is not None:
-        raise InputError(f"{folder} is there but {absent}: remove it, or choose another --data-dir")
+        raise InputError(f"{folder} exists but {absent}: remove it, or choose another --data-dir")
 
 
 def check(folder: Path) -> None:
-    """Read the annotations and see that every image is there.  ``InputError`` names the first that is not."""
+    """Check that the annotations are readable and no file is missing.  ``InputError`` names the first missing file."""
     if (absent := coco.missing(folder)) is not None:
         raise InputError(f"{absent}: run 'python -m drumfire.training.prepare coco --data-dir {folder}'")
-    if not (folder / _WEIGHTS_NAME).exists():
-        raise InputError(f"{folder / _WEIGHTS_NAME} is missing: fetch it from {_WEIGHTS}")
+    if not (folder / maskrcnn.WEIGHTS).exists():
+        raise InputError(f"{folder / maskrcnn.WEIGHTS} is missing: fetch it from {_WEIGHTS}")
     for part in (coco.TRAIN, coco.VALIDATION):
-        found = coco.read(folder, part)
-        there = {path.name for path in coco.image_folder(folder, part).iterdir()}
-        absent_files = [picture.file for picture in found.pictures if picture.file.name not in there]
+        annotations = coco.read(folder, part)
+        existing = {path.name for path in coco.image_folder(folder, part).iterdir()}
+        listed = annotations.pictures
+        absent_files = [picture.file for picture in listed if picture.file.name not in existing]
         if absent_files:
-            raise InputError(
-                f"{len(absent_files)} of {len(found.pictures)} images are missing, first {absent_files[0]}"
-            )
-        print(f"{part}: {len(found.pictures)} images, {len(found.trainable())} of them with something to learn from")
+            raise InputError(f"{len(absent_files)} of {len(listed)} images are missing, first {absent_files[0]}")
+        print(f"{part}: {len(listed)} images, {len(annotations.trainable())} of them with something to learn from")
 
 
 def _fetch_coco(folder: Path) -> None:
@@ -106,12 +108,12 @@ def _fetch_coco(folder: Path) -> None:
         fetch(archive.url, file, archive.md5, needed_bytes=_BYTES_NEEDED)
         _unpack(file, folder, archive.holds)
         file.unlink()
-    if not (folder / _WEIGHTS_NAME).exists():
-        fetch(_WEIGHTS, folder / _WEIGHTS_NAME, md5=None)
+    if not (folder / maskrcnn.WEIGHTS).exists():
+        fetch(_WEIGHTS, folder / maskrcnn.WEIGHTS, md5=None)
 
 
 def _unpack(file: Path, folder: Path, holds: Sequence[str]) -> None:
-    """Put what the archive ``holds`` into its place, each only when it is whole."""
+    """Unpack the archive, and move what it ``holds`` to its place once all is unpacked."""
     print(f"unpacking {file}", file=sys.stderr)
     try:
         with zipfile.ZipFile(file) as archive, tempfile.TemporaryDirectory(dir=folder) as partial:

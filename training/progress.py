@@ -1,6 +1,6 @@
-"""What a person sees while a benchmark runs: the events of the run at hand, made a picture of.
+"""Shows the progress of a benchmark from the events that the current run writes.
 
-Knows the events that a run writes; not how runs are started.
+Does not depend on how runs are started.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from drumfire.training.evaluation import BOX_TARGET, MASK_TARGET
+from drumfire.training.task import Task
 
 _BARS = "▁▂▃▄▅▆▇█"
 _RECENT = 30
-"""Steps that the shown loss and speed are a mean of."""
+"""Steps over which the shown loss and speed are averaged."""
 
 
 class Tail:
-    """The events that a run has written since the last look, whole lines only; from the start where it began anew."""
+    """Iterating gives the events written since the last time, whole lines only; all events if the file was replaced."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -35,8 +35,8 @@ class Tail:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         try:
-            found = self._path.stat()
-            if self._file is None or os.fstat(self._file.fileno()).st_ino != found.st_ino:
+            status = self._path.stat()
+            if self._file is None or os.fstat(self._file.fileno()).st_ino != status.st_ino:
                 self.close()
                 self._file, self._rest = self._path.open("rb"), b""
         except FileNotFoundError:
@@ -50,10 +50,10 @@ class Tail:
 
 
 class Progress:
-    """Where the run at hand is.  ``done``: the results of the runs before it."""
+    """The state of the current run.  ``done``: the results of the runs before it."""
 
-    def __init__(self, title: str, runs: int, done: Sequence[Mapping[str, Any]]) -> None:
-        self.title, self.runs, self.done = title, runs, done
+    def __init__(self, task: Task, title: str, runs: int, done: Sequence[Mapping[str, Any]]) -> None:
+        self.task, self.title, self.runs, self.done = task, title, runs, done
         self._begin(epochs=0)
 
     def _begin(self, epochs: int) -> None:
@@ -90,11 +90,11 @@ class Progress:
 
     @property
     def eta_s(self) -> float | None:
-        """Until the target, if the curve goes on as it did, else as in the runs before; None where neither tells."""
+        """Seconds to the target, extrapolated from this run's accuracy, else from earlier runs; None if unknown."""
         if not self.evaluations:
             return None
         last = self.evaluations[-1]
-        left = epochs_to_target(self.evaluations)
+        left = epochs_to_target(self.evaluations, self.task.targets)
         converged = [run["epochs"] for run in self.done if run["converged"]]
         if left is None and converged:
             left = max(sum(converged) / len(converged) - last["epoch"], 1.0)
@@ -104,11 +104,12 @@ class Progress:
         return max(math.ceil(left) - begun, 0.0) * float(last["since_start_s"]) / float(last["epoch"])
 
     def line(self) -> str:
-        """The last evaluation, for where there is no terminal."""
+        """The last evaluation on one line, for output that is not a terminal."""
         last = self.evaluations[-1]
+        accuracy = "  ".join(f"{name} {last[name]:.3f}" for name in self.task.targets)
         return (
             f"run {len(self.done) + 1}/{self.runs}  epoch {last['epoch']:>2}  {last['since_start_s']:6.1f} s  "
-            f"loss {self.loss:.3f}  {self.images_per_s:.1f} images/s  box {last['box']:.3f}  mask {last['mask']:.3f}"
+            f"loss {self.loss:.3f}  {self.images_per_s:.1f} images/s  {accuracy}"
         )
 
     def __rich__(self) -> RenderableType:
@@ -119,24 +120,24 @@ class Progress:
             grid.add_row(f"seed {run['seed']}", f"{verdict} in {run['epochs']} epochs, {run['official_s']:.1f} s")
         share = self.step / self.steps if self.steps else 0.0
         eta = self.eta_s
-        told = "evaluating" if self.evaluating else f"step {self.step} of {self.steps}"
-        grid.add_row("epoch", f"{self.epoch} of at most {self.epochs}, {told}")
+        activity = "evaluating" if self.evaluating else f"step {self.step} of {self.steps}"
+        grid.add_row("epoch", f"{self.epoch} of at most {self.epochs}, {activity}")
         grid.add_row("", ProgressBar(total=1.0, completed=share, width=50))
         grid.add_row("loss", f"{self.loss:.4f}    lr {self.rate:.5f}    {self.images_per_s:.1f} images/s")
         grid.add_row("target in", "-" if eta is None else f"about {eta:.0f} s")
-        for kind, target in (("box", BOX_TARGET), ("mask", MASK_TARGET)):
-            grid.add_row(f"{kind} mAP", curve([at[kind] for at in self.evaluations], target))
+        for name, target in self.task.targets.items():
+            grid.add_row(f"{name} {self.task.metric}", curve([at[name] for at in self.evaluations], target))
         return Group(Text(f"{self.title}: run {len(self.done) + 1} of {self.runs}", style="bold"), grid)
 
 
-def epochs_to_target(evaluations: Sequence[Mapping[str, Any]]) -> float | None:
-    """By the line through the last two evaluations; None where there are not two, or it does not rise."""
+def epochs_to_target(evaluations: Sequence[Mapping[str, Any]], targets: Mapping[str, float]) -> float | None:
+    """Extrapolate the line through the last two evaluations.  None with fewer than two, or if it does not rise."""
     if len(evaluations) < 2:
         return None
     before, last = evaluations[-2], evaluations[-1]
     left = 0.0
-    for kind, target in (("box", BOX_TARGET), ("mask", MASK_TARGET)):
-        missing, rise = target - last[kind], last[kind] - before[kind]
+    for name, target in targets.items():
+        missing, rise = target - last[name], last[name] - before[name]
         if missing <= 0:
             continue
         if rise <= 0:
@@ -146,7 +147,7 @@ def epochs_to_target(evaluations: Sequence[Mapping[str, Any]]) -> float | None:
 
 
 def curve(values: Sequence[float], target: float) -> Text:
-    """A bar an epoch, full at the target, then the last value beside the target."""
+    """One bar per epoch, full at the target, then the last value and the target."""
     text = Text()
     for value in values:
         reached = value >= target

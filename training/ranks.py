@@ -1,7 +1,7 @@
-"""The ranks of a run: who they are, and how they agree.  Started by torchrun, or one rank alone without it.
+"""The ranks of a run and their communication.  torchrun starts them; without it there is one rank.
 
-A fault of one rank becomes the same exception on all of them, at the next moment when they talk: so nobody waits for a
-rank that is gone.  Small talk goes over gloo and never waits for a GPU.  Knows nothing of training.
+A fault of one rank becomes the same exception on all of them at their next exchange, so that none waits for a rank that
+has stopped.  Exchanges go over gloo and never wait for a GPU.  Does not depend on training.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from torch import distributed
 from drumfire.training.faults import InputError, LostRank, one_line
 
 _PATIENCE = timedelta(minutes=10)
-"""A rank that is silent for so long is lost.  Rank 0 scores an evaluation meanwhile: half a minute for COCO."""
+"""A rank that is silent for longer is lost.  The others wait while rank 0 scores an evaluation: 30 s for COCO."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where this process stands, from torchrun's environment."""
+    """The position of this process, from torchrun's environment."""
 
     rank: int
     world: int
@@ -34,25 +34,22 @@ class Place:
     @staticmethod
     def here() -> Place:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-        given = [name for name in names if name in os.environ]
-        if not given:
+        if not any(name in os.environ for name in names):
             return Place(0, 1, 0)
         try:
             return Place(*(int(os.environ[name]) for name in names))
         except (KeyError, ValueError):
-            raise InputError(
-                f"{', '.join(names)} must be three whole numbers or all be unset: start with torchrun"
-            ) from None
+            raise InputError(f"{', '.join(names)} must all be integers or all be unset: start with torchrun") from None
 
 
 class Ranks:
-    """This rank and its way to the others."""
+    """This rank and its communication with the others."""
 
     def __init__(self, place: Place, device: torch.device) -> None:
         self.rank, self.world = place.rank, place.world
         self.first_on_host = place.local_rank == 0
         self.device = device
-        self.hosts: list[str] = self.everyones(socket.gethostname())
+        self.hosts: list[str] = self.all_gather(socket.gethostname())
         """By rank."""
 
     @property
@@ -60,61 +57,60 @@ class Ranks:
         return self.rank == 0
 
     def agree(self, fault: str | None) -> None:
-        """All ranks come here.  If any has a fault, all raise ``InputError`` with the first rank's."""
-        for of_rank in self.everyones(fault):
+        """Every rank must call this.  If any has a fault, all raise ``InputError`` with the lowest rank's."""
+        for of_rank in self.all_gather(fault):
             if of_rank is not None:
                 raise InputError(of_rank)
 
     def totals(self, values: Sequence[float], fault: str | None = None) -> list[float]:
-        """The sums over the ranks.  As ``agree`` if any has a fault."""
+        """The sums over the ranks.  Raises like ``agree`` if any has a fault."""
         if self.world == 1:
             self.agree(fault)
             return list(values)
         sums = torch.tensor([*values, float(fault is not None)], dtype=torch.float64)
-        with _noticing_loss():
+        with _raising_lost_rank():
             distributed.all_reduce(sums)
-        found: list[float] = sums.tolist()
-        faults = found.pop()
+        *totals, faults = sums.tolist()
         if faults:
             self.agree(fault)
-        return found
+        return totals
 
-    def everyones(self, value: Any) -> list[Any]:
-        """What each rank brought, by rank."""
+    def all_gather(self, value: Any) -> list[Any]:
+        """The value of each rank, by rank."""
         if self.world == 1:
             return [value]
-        found: list[Any] = [None] * self.world
-        with _noticing_loss():
-            distributed.all_gather_object(found, value)
-        return found
+        values: list[Any] = [None] * self.world
+        with _raising_lost_rank():
+            distributed.all_gather_object(values, value)
+        return values
 
-    def gathered(self, value: Any) -> list[Any]:
-        """What each rank brought, by rank; on the ranks other than 0 nothing."""
+    def gather(self, value: Any) -> list[Any]:
+        """On rank 0 the value of each rank, by rank; on the others nothing."""
         if self.world == 1:
             return [value]
-        found: list[Any] | None = [None] * self.world if self.first else None
-        with _noticing_loss():
-            distributed.gather_object(value, found)
-        return found or []
+        values: list[Any] | None = [None] * self.world if self.first else None
+        with _raising_lost_rank():
+            distributed.gather_object(value, values)
+        return values or []
 
-    def from_first(self, value: Any) -> Any:
-        """What rank 0 brought."""
+    def broadcast(self, value: Any) -> Any:
+        """The value of rank 0."""
         if self.world == 1:
             return value
         box = [value]
-        with _noticing_loss():
+        with _raising_lost_rank():
             distributed.broadcast_object_list(box, src=0)
         return box[0]
 
-    def meet(self) -> None:
-        """Return once every rank has come here and finished what it asked its device for."""
+    def barrier(self) -> None:
+        """Return once every rank has called this and its device has finished its work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.agree(None)
 
 
 def device_for(place: Place, name: str) -> torch.device:
-    """``auto``, ``cpu`` or ``cuda`` as this rank's device.  ``InputError`` where it has none."""
+    """This rank's device for ``auto``, ``cpu`` or ``cuda``.  ``InputError`` if it has none."""
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -129,9 +125,9 @@ def device_for(place: Place, name: str) -> torch.device:
 
 @contextlib.contextmanager
 def joined(place: Place, device: torch.device, backend: str) -> Iterator[Ranks]:
-    """Join the others, and leave at the end.  ``backend``: ``auto``, ``gloo`` or ``nccl``, for the gradients.
+    """Join the other ranks, and leave them at the end.  ``backend``: ``auto``, ``gloo`` or ``nccl``, for the gradients.
 
-    After an error nothing is left orderly, as that may wait for ranks that are gone: the process has to be ended.
+    After an error there is no orderly shutdown, because it may wait for ranks that are gone: the process must exit.
     """
     if backend == "nccl" and device.type != "cuda":
         raise InputError("nccl needs a GPU for every rank and this one trains on the CPU: give --backend gloo")
@@ -145,13 +141,13 @@ def joined(place: Place, device: torch.device, backend: str) -> Iterator[Ranks]:
     try:
         distributed.init_process_group("gloo" if device.type == "cpu" else backend, timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
-        raise InputError(f"rank {place.rank} can not meet the others: {one_line(error)}", local=True) from None
+        raise InputError(f"rank {place.rank} cannot join the others: {one_line(error)}", local=True) from None
     yield Ranks(place, device)
     distributed.destroy_process_group()
 
 
 @contextlib.contextmanager
-def _noticing_loss() -> Iterator[None]:
+def _raising_lost_rank() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
@@ -161,7 +157,7 @@ def _noticing_loss() -> Iterator[None]:
 
 
 def is_loss(error: RuntimeError) -> bool:
-    """Whether torch says by this that a collective could not be finished."""
+    """Whether torch's error means that an exchange with another rank failed."""
     if isinstance(error, (distributed.DistError, distributed.DistBackendError)):
         return True
     return any(word in str(error) for word in ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer"))

@@ -1,8 +1,8 @@
-"""Which images a step trains on, and which of them a rank sees.
+"""Decides which images a step trains on, and which of them a rank sees.
 
-An epoch is a list of global batches, the same on every rank and for any number of ranks: each image once, the pictures
-of a batch all wide or all tall, but for the last batches, which hold what is left.  It follows from the seed and the
-epoch's number, so a resumed run needs only its place.  Knows indices, not images.
+An epoch is a list of global batches, the same on every rank and for any number of ranks.  It has each image once, and
+the images of a batch are all wide or all tall, except in the last batches, which hold the rest.  It follows from the
+seed and the epoch's number, so a resumed run needs only its position.  Handles indices, not images.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Share:
-    """What one rank sees at a time of a batch."""
+    """The part of a batch that one rank sees at a time."""
 
     indices: Indices
     counted: bool
-    """False where it only stands in for nothing: the batch is smaller than the ranks are many."""
+    """False for a stand-in, which a rank has when there are more ranks than images."""
     fraction: float
-    """How much of the batch the ranks see at this time, together."""
+    """The fraction of the batch that all ranks together see at this time."""
 
 
 def epoch_batches(tall: npt.NDArray[np.bool_], batch_size: int, seed: int, epoch: int) -> list[Indices]:
-    """The global batches of an epoch, in order.  ``tall``: for each image whether it is higher than wide."""
+    """The global batches of an epoch, in order.  ``tall`` (n,): whether an image is higher than wide."""
     draws = np.random.default_rng([seed, epoch])
     order = draws.permutation(len(tall))
     whole: list[Indices] = []
@@ -44,19 +44,19 @@ def epoch_batches(tall: npt.NDArray[np.bool_], batch_size: int, seed: int, epoch
 
 
 def shares(batch: Indices, accumulation: int, rank: int, world: int) -> list[Share]:
-    """What a rank sees of a batch: one share for each of at most ``accumulation`` parts.
+    """A rank's shares of a batch, one for each of at most ``accumulation`` parts.
 
     The number of shares is the same on all ranks, and each has at least one image.
     """
     parts = [part for part in np.array_split(batch, accumulation) if len(part)]
-    found = []
+    result = []
     for part in parts:
         mine = np.array_split(part, world)[rank]
         fraction = len(part) / len(batch)
-        found.append(Share(mine, True, fraction) if len(mine) else Share(part[:1], False, fraction))
-    return found
+        result.append(Share(mine, True, fraction) if len(mine) else Share(part[:1], False, fraction))
+    return result
 
 
 def evaluation_share(count: int, rank: int, world: int) -> Sequence[int]:
-    """The images that a rank evaluates: none twice, none left out, shares differing by at most one."""
+    """The images that a rank evaluates.  Every image is in one rank's share, and shares differ by at most one image."""
     return range(rank, count, world)

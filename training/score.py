@@ -1,4 +1,4 @@
-"""The score of several runs, as MLPerf Training counts: the olympic mean.  Pure arithmetic."""
+"""The score of several runs by the rules of MLPerf Training: the olympic mean.  Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ LEAST_RUNS = 3
 
 @dataclass(frozen=True)
 class Score:
-    """``seconds`` is None where there is no valid score; ``reason`` tells why."""
+    """``seconds`` is None if the score is not valid, and ``reason`` says why."""
 
     seconds: float | None
     counted: tuple[int, ...]
-    """The runs that the mean is over, by number from 0: all but the fastest and the slowest."""
+    """The runs in the mean, by number from 0: all but the fastest and the slowest."""
     reason: str | None
 
 
 def olympic(times: Sequence[float | None]) -> Score:
-    """The mean without the fastest and the slowest.  None is a run that did not converge: the slowest there is."""
+    """The mean of the times in seconds without the fastest and the slowest run.  None: the run did not converge."""
     if len(times) < LEAST_RUNS:
         return Score(None, (), f"{len(times)} runs are too few to drop the fastest and the slowest of")
     order = sorted(range(len(times)), key=lambda run: _rank(times[run]))

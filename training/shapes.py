@@ -1,16 +1,19 @@
-"""The small benchmark's model: a Mask R-CNN of 0.76 M parameters that learns circles, boxes and triangles in a minute.
+"""The small benchmark: maskrcnn with a model of 0.76 M parameters that learns circles, boxes and triangles in a minute.
 
-The same torchvision Mask R-CNN around a backbone of four stages, with group norms, which do not depend on how a batch
-is divided over ranks.  Its data is in ``drumfire.training.pictures``.
+torchvision's Mask R-CNN around a backbone of four stages.  Its norms are group norms, which do not depend on how a
+batch is divided over ranks.  ``drumfire.training.pictures`` draws its data.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor, nn
 
+from drumfire.training import maskrcnn
 from drumfire.training.hyperparameters import Hyperparameters
 from drumfire.training.vision import (
     AnchorGenerator,
@@ -29,12 +32,13 @@ _STAGES = (16, 32, 64, 128)
 _FEATURES = 48
 _HIDDEN = 128
 _RATE, _IMAGES = 0.02, 8
+"""The learning rate of a batch of 8 images."""
 _CANDIDATES = 100
-"""Proposals of one image."""
+"""Region proposals per image."""
 
 
 def hyperparameters(global_batch_size: int, images_per_rank: int) -> Hyperparameters:
-    """What the data set converges with; the rate scales with the batch, and never decays in a run's length."""
+    """Values with which the data set converges: the rate scales with the batch and does not decay within a run."""
     rate = _RATE * global_batch_size / _IMAGES
     return Hyperparameters(
         global_batch_size=global_batch_size,
@@ -47,7 +51,7 @@ def hyperparameters(global_batch_size: int, images_per_rank: int) -> Hyperparame
 
 
 def build(candidates_per_image: int, weights: Path | None, initialised: Callable[[str], None]) -> MaskRCNN:
-    """The model at its start, from nothing; the rules name none of its tensors."""
+    """The model with random weights.  Ignores ``weights`` and ``initialised``: the rules do not name its tensors."""
     levels = ["0", "1", "2"]
     return MaskRCNN(
         _Backbone(),
@@ -71,6 +75,19 @@ def build(candidates_per_image: int, weights: Path | None, initialised: Callable
     )
 
 
+TASK = replace(
+    maskrcnn.TASK,
+    name="shapes",
+    closed=False,
+    data="shapes",
+    weights=None,
+    classes=CLASSES,
+    hyperparameters=hyperparameters,
+    logged_hyperparameters=partial(maskrcnn.logged_hyperparameters, image_sizes=IMAGE_SIZES),
+    build=build,
+)
+
+
 class _Backbone(nn.Module):
     """Features of 48 channels at strides 4, 8 and 16."""
 
@@ -88,13 +105,13 @@ class _Backbone(nn.Module):
         self.fpn = FeaturePyramidNetwork(list(_STAGES[1:]), _FEATURES)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
+        levels: dict[str, Tensor] = {}
         features = images
-        for at, stage in enumerate(self.stages):
+        for number, stage in enumerate(self.stages):
             features = stage(features)
-            if at:
-                found[str(at - 1)] = features
-        pyramid: dict[str, Tensor] = self.fpn(found)
+            if number:
+                levels[str(number - 1)] = features
+        pyramid: dict[str, Tensor] = self.fpn(levels)
         return pyramid
 
 

@@ -1,6 +1,6 @@
-"""A submission's folder, and MLPerf's own checker over a log.
+"""Writes a submission's folder, and runs MLPerf's compliance checker on a log.
 
-``ORG/systems/SYSTEM.json``, ``ORG/results/SYSTEM/maskrcnn/result_{0..}.txt``.  Knows the form, not how runs are made.
+``ORG/systems/SYSTEM.json``, ``ORG/results/SYSTEM/BENCHMARK/result_{0..}.txt``.
 """
 
 from __future__ import annotations
@@ -14,10 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from drumfire.training.mllog import BENCHMARK, Submission
-
-RULESETS = ("3.1.0", "2.1.0")
-"""Those with files for maskrcnn that a log is checked by here; later ones have none."""
+from drumfire.training.mllog import Submission
 
 _UNKNOWN = (
     "host_processor_frequency",
@@ -39,17 +36,22 @@ _UNKNOWN = (
     "cooling",
     "hw_notes",
 )
-"""What a system's description must have and this program can not know: left empty for a person to fill in."""
+"""Required in a system's description but unknown to this program: left empty for a person to fill in."""
 
 
-def write(folder: Path, logs: Sequence[Path], submission: Submission, results: Sequence[Mapping[str, Any]]) -> Path:
-    """Lay out the package under ``folder``; returns the organisation's folder, which the checkers take."""
+def write(
+    folder: Path, benchmark: str, logs: Sequence[Path], submission: Submission, result: Mapping[str, Any]
+) -> Path:
+    """Write the submission below ``folder``, with the system of ``result``.
+
+    Returns the organisation's folder, which MLPerf's checkers take as their argument.
+    """
     organisation = folder / submission.org
     system = organisation / "systems" / f"{submission.platform}.json"
-    runs = organisation / "results" / submission.platform / BENCHMARK
+    runs = organisation / "results" / submission.platform / benchmark
     for place in (system.parent, runs):
         place.mkdir(parents=True, exist_ok=True)
-    system.write_text(json.dumps(_system(submission, results[0]), indent=2) + "\n")
+    system.write_text(json.dumps(_system(submission, result), indent=2) + "\n")
     for number, log in enumerate(logs):
         shutil.copyfile(log, runs / f"result_{number}.txt")
     return organisation

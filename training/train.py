@@ -1,15 +1,15 @@
-"""One run: from its start or from a checkpoint, until the target is reached or the epochs are over.
+"""One run: from its start or a checkpoint until it reaches the target or the last epoch.
 
-Reads top to bottom as a run goes.  What a rank does follows from the seed, the epoch and the step alone, so a resumed
-run goes on as if it had never stopped.
+The methods stand in the order of a run.  Only the seed, the epoch and the step decide what a rank does, so a resumed
+run continues as if it had never stopped.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from drumfire.training import checkpoint, coco, evaluation
 from drumfire.training.clock import Clock, now_ms, process_start_ms
 from drumfire.training.coco import Annotations, Pictures, Shown
-from drumfire.training.evaluation import Accuracy, Answers
+from drumfire.training.evaluation import RankDetections
 from drumfire.training.faults import Diverged, InputError
 from drumfire.training.journal import Journal
 from drumfire.training.learner import Learner, Step
@@ -26,39 +26,39 @@ from drumfire.training.loader import Loader
 from drumfire.training.mllog import Submission, SubmissionLog
 from drumfire.training.ranks import Ranks
 from drumfire.training.sampler import Indices, Share, epoch_batches, evaluation_share, shares
-from drumfire.training.tasks import Task
+from drumfire.training.task import Task
 
 CHECKPOINT, EVENTS, MLLOG = "checkpoint.pt", "events.jsonl", "mlperf.log"
-"""What a run leaves in its folder, beside its result."""
+"""Files in a run's folder, beside its result."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked of a run."""
+    """The settings of a run."""
 
     task: Task
     data: Path
     output: Path
     seed: int
     batch_size: int
-    """Images of a step, over all ranks."""
+    """Images per step, over all ranks."""
     accumulation: int
-    """Parts in which a rank takes its images of a step, one after the other."""
+    """Parts in which a rank processes its images of a step, one after the other."""
     evaluation_batch: int
     """Images that a rank evaluates at a time."""
     epochs: int
     steps: int | None
-    """Stop after so many steps, whatever was reached."""
+    """Stop after this number of steps, even without the target."""
     workers: int
-    """Processes that read images, a rank."""
+    """Processes per rank that read images."""
     precision: str
     weights: Path | None
     checkpoint_every: int | None
-    """Steps between checkpoints within an epoch; there is always one at its end."""
+    """Steps between checkpoints within an epoch; an epoch always ends with one."""
     submission: Submission
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same where a run is resumed."""
+        """What must be the same when a run is resumed."""
         return {
             "task": self.task.name,
             "seed": self.seed,
@@ -74,37 +74,37 @@ class Outcome:
 
     converged: bool
     finished: bool
-    """Whether it did what was asked: reached the target, or the asked number of steps."""
+    """Whether it reached the target, or did all of ``Plan.steps``."""
     reason: str
     epochs: int
-    """Begun."""
+    """Epochs begun."""
     evaluations: list[dict[str, float]]
-    """epoch, since_start_s (official time), box, mask"""
+    """``epoch``, ``since_start_s`` (official time), and each quality of the task"""
     clock: Clock
 
 
 class Run:
-    """One run on this rank.  Building it is the rules' initialisation: the data is not touched."""
+    """One run on this rank.  The constructor is the rules' initialisation and does not touch the data."""
 
     def __init__(self, plan: Plan, ranks: Ranks, state: dict[str, Any] | None) -> None:
-        """``state``: the checkpoint to go on from."""
+        """``state``: the checkpoint to continue from."""
         self._plan, self._ranks = plan, ranks
         self._resumed = state is not None
         self._clock = Clock(process_start_ms()) if state is None else Clock(**state["clock"])
         position: tuple[int, int, int] = (1, 0, 0) if state is None else state["position"]
         self._epoch, self._step, self._iteration = position
         self._evaluations: list[dict[str, float]] = [] if state is None else state["evaluations"]
-        self._unsettled: _Unsettled | None = None
+        self._unrecorded: _Unrecorded | None = None
         kept = {EVENTS: 0, MLLOG: 0} if state is None else state["journals"]
         self._journals = {name: self._journal(name, size) for name, size in kept.items()}
         self._events = self._journals[EVENTS]
-        self._log = SubmissionLog(self._journals[MLLOG])
+        self._log = SubmissionLog(self._journals[MLLOG], plan.task)
         at_a_time = math.ceil(plan.batch_size / (ranks.world * plan.accumulation))
         self.hyperparameters = plan.task.hyperparameters(plan.batch_size, at_a_time)
-        if not self._resumed:  # a resumed run's clock is running: it initialises on it, and the log has these lines
+        if not self._resumed:  # the log of a resumed run has these lines already, and its clock is running
             cleared = not ranks.first_on_host or coco.drop_from_cache(plan.data)
-            self._log.init_start(plan.submission, caches_cleared=all(ranks.everyones(cleared)))
-            self._log.hyperparameters(self.hyperparameters, plan.accumulation, plan.task.image_sizes, plan.seed)
+            self._log.init_start(plan.submission, caches_cleared=all(ranks.all_gather(cleared)))
+            self._log.hyperparameters(self.hyperparameters, plan.accumulation, plan.seed)
         self._learner = Learner(
             plan.task,
             ranks,
@@ -112,33 +112,34 @@ class Run:
             precision=plan.precision,
             candidates_per_image=max(self.hyperparameters.image_candidates // at_a_time, 1),
             weights=plan.weights,
-            initialised=_nobody if self._resumed else self._log.weights_initialization,
+            initialised=_ignore if self._resumed else self._log.weights_initialization,
         )
         if state is not None:
             self._learner.restore(state)
-        ranks.meet()
+        ranks.barrier()
         if not self._resumed:
             self._log.init_stop()
 
     def train(self) -> Outcome:
-        """Go on to the target.  ``InputError`` on all ranks for a fault of any; ``LostRank`` where one is gone."""
+        """Train until the run ends.  All ranks raise ``InputError`` if one has a fault, ``LostRank`` if one is gone."""
         if self._resumed:
-            self._clock.go_on()
+            self._clock.resume()
             self._events.record("resumed", iteration=self._iteration, lost_s=self._clock.lost_s)
         else:
             self._start_clock()
         self._read_data()
-        while self._epoch <= self._plan.epochs:
+        plan = self._plan
+        while self._epoch <= plan.epochs:
             try:
                 whole = self._train_epoch()
             except Diverged as error:
                 return self._stop(str(error))
             if not whole:
                 return self._stop(f"stopped after {self._iteration} steps, as asked", finished=True)
-            if self._evaluate().reached:
+            if plan.task.reached(self._evaluate()):
                 return self._stop("the target was reached", converged=True, finished=True)
             self._epoch, self._step = self._epoch + 1, 0
-        return self._stop(f"the target was not reached in {self._plan.epochs} epochs")
+        return self._stop(f"the target was not reached in {plan.epochs} epochs")
 
     def close(self) -> None:
         for journal in self._journals.values():
@@ -148,7 +149,7 @@ class Run:
         self._clock.run_start_ms = now_ms()
         self._log.run_start(self._clock.run_start_ms)
         self._events.record("start", run=self._plan.identity(), world=self._ranks.world, epochs=self._plan.epochs)
-        self._save()  # so that the official clock is kept from here on, whatever comes
+        self._save()  # from here on a resumed run keeps the official start
 
     def _read_data(self) -> None:
         plan, fault = self._plan, None
@@ -161,11 +162,11 @@ class Run:
         self._ranks.agree(fault)
         self._tall = np.array([picture.height > picture.width for picture in self._pictures])
         shown = Pictures(self._pictures, self._train_set.categories, plan.seed)
-        self._loader = Loader(shown, self._wanted(), plan.workers, self._ranks.device)
-        self._coming = iter(self._loader)  # one for all epochs, so that it reads ahead over their ends
-        self._evaluated = Loader(
+        self._loader = Loader(shown, self._training_order(), plan.workers, self._ranks.device)
+        self._loaded = iter(self._loader)  # for all epochs, so that it reads ahead across their ends
+        self._evaluation_loader = Loader(
             Pictures(self._truth.pictures, self._truth.categories),
-            self._wanted_to_evaluate(),
+            self._evaluation_order(),
             plan.workers,
             self._ranks.device,
         )
@@ -173,10 +174,10 @@ class Run:
             self._log.samples(len(self._pictures), len(self._truth.pictures))
 
     def _train_epoch(self) -> bool:
-        """Train on what is left of the epoch.  False where the asked number of steps came before its end."""
+        """Train on the rest of the epoch.  False if ``Plan.steps`` ended it early."""
         plan, loader = self._plan, self._loader
         batches = self._batches(self._epoch)
-        if self._step == len(batches):  # resumed after its last step: only the evaluation is left
+        if self._step == len(batches):  # resumed after the last step: only the evaluation remains
             return True
         if plan.steps is not None and self._iteration >= plan.steps:
             return False
@@ -190,11 +191,11 @@ class Run:
         for batch in left:
             waited_s, cpu_s = loader.waited_s, time.process_time()
             rate = self.hyperparameters.learning_rate(self._iteration)
-            step = self._learner.step(self._shares(batch), self._coming, rate, self._fault())
-            self._settle()  # the step before: its figures are on the host by now, this one's need not be waited for
+            step = self._learner.step(self._shares(batch), self._loaded, rate, self._fault())
+            self._record_step()  # the step before: its figures have left the GPU, so reading them does not wait
             self._step, self._iteration = self._step + 1, self._iteration + 1
             ended = time.monotonic()
-            self._unsettled = _Unsettled(
+            self._unrecorded = _Unrecorded(
                 step, rate, len(batch), ended - began, loader.waited_s - waited_s, time.process_time() - cpu_s
             )
             due = plan.checkpoint_every and self._iteration % plan.checkpoint_every == 0
@@ -202,7 +203,7 @@ class Run:
                 self._save()
                 ended = time.monotonic()
             began = ended
-        self._settle()
+        self._record_step()
         if self._step < len(batches):
             return False
         self._log.epoch_stop(self._epoch)
@@ -215,8 +216,8 @@ class Run:
     def _shares(self, batch: Indices) -> list[Share]:
         return shares(batch, self._plan.accumulation, self._ranks.rank, self._ranks.world)
 
-    def _wanted(self) -> Iterator[list[Shown]]:
-        """What this rank loads from here to the last epoch, share by share."""
+    def _training_order(self) -> Iterator[list[Shown]]:
+        """The pictures that this rank loads from here to the last epoch, share by share."""
         first = self._step
         for epoch in range(self._epoch, self._plan.epochs + 1):
             for batch in self._batches(epoch)[first:]:
@@ -224,14 +225,14 @@ class Run:
                     yield [(epoch, index) for index in share.indices.tolist()]
             first = 0
 
-    def _wanted_to_evaluate(self) -> list[list[Shown]]:
+    def _evaluation_order(self) -> list[list[Shown]]:
         share = evaluation_share(len(self._truth.pictures), self._ranks.rank, self._ranks.world)
         size = self._plan.evaluation_batch
         return [[(0, index) for index in share[at : at + size]] for at in range(0, len(share), size)]
 
-    def _settle(self) -> None:
-        """Read and record the last step.  ``Diverged`` on all ranks if its figures are not finite."""
-        last, self._unsettled = self._unsettled, None
+    def _record_step(self) -> None:
+        """Read and record the last step, if any.  All ranks raise ``Diverged`` if its figures are not finite."""
+        last, self._unrecorded = self._unrecorded, None
         if last is None:
             return
         (loss,) = self._ranks.totals([float(last.step.loss)], self._fault())
@@ -253,33 +254,35 @@ class Run:
             cpu_s=last.cpu_s,
         )
 
-    def _evaluate(self) -> Accuracy:
-        """Each rank answers for its share of the images; rank 0 scores all answers, and all hear it."""
+    def _evaluate(self) -> Mapping[str, float]:
+        """Each rank detects in its share of the images; rank 0 scores all detections and sends the accuracy to all."""
         ranks = self._ranks
         began = time.monotonic()
         self._log.eval_start(self._epoch)
         self._events.record("evaluation", epoch=self._epoch)
-        found = Answers([], [])
+        detected = RankDetections([], [])
         fault = self._fault()
-        for batch in self._evaluated:
+        for batch in self._evaluation_loader:
             fault = fault or batch.fault
             if batch.fault is None:
-                found.images.extend(batch.picture_ids)
+                detected.images.extend(batch.picture_ids)
                 outputs = self._learner.detect(batch)
-                found.detections.extend(evaluation.detections(batch.picture_ids, outputs, self._truth.categories))
+                detected.detections.extend(evaluation.detections(batch.picture_ids, outputs, self._truth.categories))
         ranks.agree(fault)
-        of_ranks = ranks.gathered(found)
-        accuracy: Accuracy = ranks.from_first(evaluation.score(self._truth.file, of_ranks) if ranks.first else None)
+        of_ranks = ranks.gather(detected)
+        accuracy: Mapping[str, float] = ranks.broadcast(
+            evaluation.score(self._truth.file, of_ranks) if ranks.first else None
+        )
         self._clock.evaluation_s += time.monotonic() - began
-        told = {"epoch": self._epoch, "since_start_s": self._clock.since_start_s, **asdict(accuracy)}
-        self._evaluations.append(told)
+        record = {"epoch": self._epoch, "since_start_s": self._clock.since_start_s, **accuracy}
+        self._evaluations.append(record)
         self._log.eval_accuracy(self._epoch, accuracy)
         self._log.eval_stop(self._epoch)
-        self._events.record("accuracy", **told)
+        self._events.record("accuracy", **record)
         return accuracy
 
     def _stop(self, reason: str, *, converged: bool = False, finished: bool = False) -> Outcome:
-        self._ranks.meet()
+        self._ranks.barrier()
         self._clock.run_stop_ms = now_ms()
         self._log.run_stop(self._clock.run_stop_ms, success=converged)
         self._events.record("stop", reason=reason, converged=converged)
@@ -288,8 +291,8 @@ class Run:
         return Outcome(converged, finished, reason, begun, self._evaluations, self._clock)
 
     def _save(self) -> None:
-        """Lay down where the run is, on rank 0."""
-        self._settle()
+        """Write a checkpoint, on rank 0."""
+        self._record_step()
         fault = None
         if self._ranks.first:
             state = {
@@ -307,7 +310,7 @@ class Run:
         self._ranks.agree(fault or self._fault())
 
     def _journal(self, name: str, keep: int) -> Journal:
-        """This rank's journal: a file on rank 0."""
+        """This rank's journal, which is a file only on rank 0."""
         fault, journal = None, Journal(None)
         try:
             if self._ranks.first:
@@ -322,8 +325,8 @@ class Run:
 
 
 @dataclass(frozen=True)
-class _Unsettled:
-    """A step whose figures have not been read."""
+class _Unrecorded:
+    """A step whose figures are still on the device."""
 
     step: Step
     rate: float
@@ -331,11 +334,11 @@ class _Unsettled:
     took_s: float
     waited_s: float
     cpu_s: float
-    """Of this process, without those that read images."""
+    """CPU time of this process, without those that read images."""
 
 
 def _unfit(train: Annotations, validation: Annotations, trainable: int, plan: Plan) -> str | None:
-    """What speaks against training the task on this data."""
+    """Why the task cannot train on this data; None if it can."""
     for part in (train, validation):
         if len(part.categories) != plan.task.classes:
             return f"{part.file} has {len(part.categories)} categories, {plan.task.name} needs {plan.task.classes}"
@@ -346,5 +349,5 @@ def _unfit(train: Annotations, validation: Annotations, trainable: int, plan: Pl
     return None
 
 
-def _nobody(_: str) -> None:
+def _ignore(_: str) -> None:
     pass

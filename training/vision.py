@@ -1,4 +1,4 @@
-"""The parts of torchvision that are used here.  The only door to it, as its operators have to be there before it is."""
+"""The parts of torchvision that training uses.  Import them only from here: its operators must be loaded before it."""
 
 from __future__ import annotations
 

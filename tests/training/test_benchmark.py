@@ -19,7 +19,7 @@ pytest.importorskip("mlperf_logging", reason="needs the extra train")
 from rich.console import Console  # noqa: E402
 
 from drumfire.loadgen.installation import ROOT  # noqa: E402
-from drumfire.training import benchmark  # noqa: E402
+from drumfire.training import benchmark, shapes  # noqa: E402
 from drumfire.training.journal import Journal  # noqa: E402
 from drumfire.training.progress import Progress, Tail, curve, epochs_to_target  # noqa: E402
 
@@ -40,7 +40,7 @@ def test_interrupted_and_gone_on_with(data: Path, tmp_path: Path, capfd: pytest.
     first.send_signal(signal.SIGTERM)
     _, told = first.communicate(timeout=60)
     assert first.returncode == 130
-    assert b"the same command goes on" in told
+    assert b"run the same command again to resume" in told
     kept = (output / "run-0/result.json").stat().st_mtime_ns
     assert not (output / "run-1/result.json").exists()
 
@@ -75,15 +75,16 @@ def accuracy(epoch: int, box: float, mask: float) -> dict[str, Any]:
 
 
 def test_epochs_to_target() -> None:
-    assert epochs_to_target([accuracy(1, 0.1, 0.1)]) is None
-    assert epochs_to_target([accuracy(1, 0.1, 0.2), accuracy(2, 0.1, 0.3)]) is None, "it does not rise"
-    assert epochs_to_target([accuracy(1, 0.177, 0.1), accuracy(2, 0.277, 0.339)]) == pytest.approx(1.0)
-    assert epochs_to_target([accuracy(1, 0.4, 0.139), accuracy(3, 0.4, 0.239)]) == pytest.approx(2.0)
+    targets = shapes.TASK.targets
+    assert epochs_to_target([accuracy(1, 0.1, 0.1)], targets) is None
+    assert epochs_to_target([accuracy(1, 0.1, 0.2), accuracy(2, 0.1, 0.3)], targets) is None, "it does not rise"
+    assert epochs_to_target([accuracy(1, 0.177, 0.1), accuracy(2, 0.277, 0.339)], targets) == pytest.approx(1.0)
+    assert epochs_to_target([accuracy(1, 0.4, 0.139), accuracy(3, 0.4, 0.239)], targets) == pytest.approx(2.0)
 
 
 def test_the_progress_of_a_run() -> None:
     done = [{"seed": 4, "converged": True, "epochs": 4, "official_s": 40.0}]
-    progress = Progress("shapes, 1 ranks", 5, done)
+    progress = Progress(shapes.TASK, "shapes, 1 ranks", 5, done)
     progress.take({"kind": "start", "epochs": 20})
     for epoch in (1, 2):
         progress.take({"kind": "epoch", "epoch": epoch, "steps": 2})

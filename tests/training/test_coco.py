@@ -116,7 +116,7 @@ def test_an_image_that_is_not_as_the_annotations_say(sample: Path, tmp_path: Pat
     ("change", "told"),
     [
         (lambda d: d.pop("images"), "'images' is missing"),
-        (lambda d: d["images"].append(d["images"][0]), "two images have one id"),
+        (lambda d: d["images"].append(d["images"][0]), "two images have the same id"),
         (lambda d: d["annotations"][0].update(category_id=12), "of category 12"),
         (lambda d: d["annotations"][0].update(bbox=[1, 2, 3]), "bbox of 4 numbers"),
         (lambda d: d["annotations"][0].pop("iscrowd"), "iscrowd"),

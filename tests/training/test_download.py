@@ -73,7 +73,7 @@ def test_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:
     server.files["a"] = CONTENT
     server.end_after = 1_000_000
     path = tmp_path / "data" / "a"
-    with pytest.raises(InputError, match="goes on where it was"):
+    with pytest.raises(InputError, match="run the same command again to resume"):
         fetch(server.url("a"), path, MD5)
     assert not path.exists()
     server.end_after = None

@@ -17,8 +17,8 @@ pytest.importorskip("pycocotools")
 from pycocotools.coco import COCO  # noqa: E402
 from pycocotools.cocoeval import COCOeval  # noqa: E402
 
-from drumfire.training import coco, evaluation, pictures  # noqa: E402
-from drumfire.training.evaluation import Accuracy, Answers  # noqa: E402
+from drumfire.training import coco, evaluation, maskrcnn, pictures  # noqa: E402
+from drumfire.training.evaluation import RankDetections  # noqa: E402
 from drumfire.training.sampler import evaluation_share  # noqa: E402
 
 
@@ -84,21 +84,22 @@ def test_ranks_together_as_pycocotools(file: Path, world: int) -> None:
     of_ranks = []
     for rank in range(world):
         mine = [images[at] for at in evaluation_share(len(images), rank, world)]
-        of_ranks.append(Answers(mine, [detection for image in mine for detection in answers[image]]))
+        of_ranks.append(RankDetections(mine, [detection for image in mine for detection in answers[image]]))
     # An image that a second rank looked at too, as padding would make it.
-    of_ranks.append(Answers(images[:3], [detection for image in images[:3] for detection in answers[image]]))
+    of_ranks.append(RankDetections(images[:3], [detection for image in images[:3] for detection in answers[image]]))
     found = evaluation.score(file, of_ranks)
     gathered = [detection for image in images for detection in answers[image]]
-    assert found.box == pytest.approx(by_pycocotools(file, gathered, "bbox"), abs=5e-5)
-    assert found.mask == pytest.approx(by_pycocotools(file, gathered, "segm"), abs=5e-5)
-    assert 0.05 < found.mask < found.box + 0.5 < 1.5
+    assert found["box"] == pytest.approx(by_pycocotools(file, gathered, "bbox"), abs=5e-5)
+    assert found["mask"] == pytest.approx(by_pycocotools(file, gathered, "segm"), abs=5e-5)
+    assert 0.05 < found["mask"] < found["box"] + 0.5 < 1.5
 
 
 def test_no_answer_at_all(file: Path) -> None:
-    assert evaluation.score(file, [Answers([1, 2], [])]) == Accuracy(0.0, 0.0)
+    assert evaluation.score(file, [RankDetections([1, 2], [])]) == {"box": 0.0, "mask": 0.0}
 
 
 def test_both_targets_must_be_reached() -> None:
-    assert Accuracy(0.377, 0.339).reached
-    assert not Accuracy(0.3769, 0.5).reached
-    assert not Accuracy(0.5, 0.3389).reached
+    reached = maskrcnn.TASK.reached
+    assert reached({"box": 0.377, "mask": 0.339})
+    assert not reached({"box": 0.3769, "mask": 0.5})
+    assert not reached({"box": 0.5, "mask": 0.3389})

@@ -131,7 +131,7 @@ def test_told_to_end(start: Start, data: Path, tmp_path: Path) -> None:
     run.processes[0].terminate()
     (end,) = run.ended()
     assert end.status == 130
-    assert end.stderr.strip() == "training: rank 0: interrupted; --resume goes on from the last checkpoint"
+    assert end.stderr.strip() == "training: rank 0: interrupted; --resume continues from the last checkpoint"
 
 
 def no_annotations(folder: Path) -> str:
