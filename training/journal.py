@@ -57,7 +57,7 @@ def _open(path: Path, keep: int) -> int:
     """Replace the file by a new one with its first ``keep`` bytes, so that its readers can see that it changed."""
     kept = path.read_bytes()[:keep] if keep else b""
     if len(kept) < keep:
-        raise InputError(f"{path} is shorter than its checkpoint says: start a new run in another --output")
+        raise InputError(f"{path} is shorter than the checkpoint says: start a new run in another --output")
     partial = path.with_suffix(".partial")
     partial.write_bytes(kept)
     os.replace(partial, path)
