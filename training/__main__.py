@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with joined(place, device, options.backend) as ranks:
             return _run(options, ranks)
     except InputError as error:
-        # All ranks raise the same error and rank 0 prints it, unless only one rank has it (it lacks a device, say).
+        # Rank 0 prints the error that all ranks raise.  One rank alone may raise its own, such as a missing GPU.
         return _end(place, USAGE, str(error) if place.rank == 0 or error.local else "")
     except LostRank as error:
         return _end(place, NOT_REACHED, f"rank {place.rank}: another rank is gone ({error}); start again with --resume")
@@ -59,9 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, ranks: Ranks) -> int:
     task = TASKS[options.task]
     ranks.agree(_unusable_output(options) if ranks.first else None)
-    absent = coco.missing(options.data_dir)
-    prepare = f"run 'python -m drumfire.training.prepare {task.data}', or give --data-dir"
-    ranks.agree(f"{absent}: {prepare}" if absent else None)
+    if (absent := coco.missing(options.data_dir)) is not None:
+        absent += f": run 'python -m drumfire.training.prepare {task.data}', or give --data-dir"
+    ranks.agree(absent)
     state = ranks.broadcast(_checkpoint(options) if ranks.first else None)
     if isinstance(state, InputError):
         raise state
@@ -171,16 +171,8 @@ def _options(arguments: Sequence[str] | None, place: Place) -> argparse.Namespac
     option("--resume", action="store_true", help="continue from the checkpoint in --output")
     option("--seed", type=int, metavar="N", help="0 to 2^31-1 (default: random)")
     option("--batch-size", type=int, metavar="N", help="images per step, over all ranks (default: 8)")
-    option(
-        "--accumulation",
-        type=int,
-        default=1,
-        metavar="N",
-        help="parts of a rank's images of a step (default: 1)",
-    )
-    option(
-        "--eval-batch-size", type=int, default=4, metavar="N", help="images evaluated at a time per rank (default: 4)"
-    )
+    option("--accumulation", type=int, default=1, metavar="N", help="parts of a rank's images of a step (default: 1)")
+    option("--eval-batch-size", type=int, default=4, metavar="N", help="images a rank evaluates at once (default: 4)")
     option("--epochs", type=int, metavar="N", help="stop after N epochs without the target (default: 20)")
     option("--steps", type=int, metavar="N", help="stop after N steps, to try a machine")
     option("--workers", type=int, metavar="N", help="processes per rank that read images (default: 1, with a GPU 4)")

@@ -123,7 +123,7 @@ class _Run:
 
 
 def _drive(run: _Run, progress: Progress, console: Console) -> dict[str, Any]:
-    """Start one run and show it until it ends.  Returns its result; raises ``RunFailed`` if it has none."""
+    """Start one run and show it until it ends.  Returns its result; raises ``RunFailed`` if there is no result."""
     live = Live(progress, console=console, refresh_per_second=4, transient=True)
     events = Tail(run.folder / EVENTS)
     showing = live if console.is_terminal else contextlib.nullcontext()

@@ -61,13 +61,9 @@ def score(annotations: Path | Mapping[str, Any], of_ranks: Sequence[RankDetectio
 
 
 def _mean_average_precision(truth: Any, detected: Any, kind: str) -> float:
-    evaluation = COCOeval_faster(truth, detected, kind, print_function=_print_nothing)
+    evaluation = COCOeval_faster(truth, detected, kind, print_function=lambda *_: None)
     evaluation.run()
     return float(evaluation.stats[0])
-
-
-def _print_nothing(*_: object) -> None:
-    pass
 
 
 def _of_picture(image_id: int, output: Mapping[str, Tensor], categories: Sequence[int]) -> Iterable[Detection]:

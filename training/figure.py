@@ -18,17 +18,15 @@ def save(results: Sequence[Mapping[str, Any]], title: str, metric: str, path: Pa
     targets: Mapping[str, float] = results[0]["target"]
     styles = dict(zip(targets, _STYLES, strict=False))
     for number, result in enumerate(results):
-        label: str | None = f"seed {result['seed']}"
-        for quality, (style, _) in styles.items():
+        for place, (quality, (style, _)) in enumerate(styles.items()):
             axes.plot(
                 [evaluation["since_start_s"] for evaluation in result["evaluations"]],
                 [evaluation[quality] for evaluation in result["evaluations"]],
                 style,
                 color=f"C{number}",
                 marker=".",
-                label=label,
+                label=None if place else f"seed {result['seed']}",  # one entry in the legend per run
             )
-            label = None  # one entry in the legend for each run
     for quality, (style, _) in styles.items():
         target = targets[quality]
         axes.axhline(target, linestyle=style, color="grey", linewidth=1, label=f"{quality} target {target}")

@@ -67,8 +67,6 @@ _POINTS = {
     272: _Point(0.24, 5, 1800, 0.000133, 6000),
 }
 
-REFERENCE_POINTS = (8, 48, 64, 96, 128, 256, 272)
-
 
 def of_batch(global_batch_size: int, images_per_rank: int) -> Hyperparameters:
     """The hyperparameters of a global batch of which each rank processes ``images_per_rank`` at a time."""

@@ -52,13 +52,8 @@ class Learner:
         """Build the model from the seed.  All ranks raise ``InputError`` if one cannot read the weights."""
         self._ranks, self._device = ranks, ranks.device
         torch.manual_seed(seed)
-        fault = model = None
-        try:
+        with ranks.agreeing():
             model = task.build(candidates_per_image, weights, initialised)
-        except InputError as error:
-            fault = str(error)
-        ranks.agree(fault)
-        assert model is not None
         self._draws = seed_draws(model)
         layout = torch.channels_last if self._device.type == "cuda" else torch.contiguous_format
         self.model: nn.Module = model.to(self._device, memory_format=layout)

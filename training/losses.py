@@ -48,28 +48,39 @@ class Draws:
         return self.anchors, self.regions, self.positives
 
 
+@dataclass
 class AnchorSampler:
     """Replaces the sampler of the region proposal network."""
 
-    def __init__(self, draws: Draws, batch_size_per_image: int, positive_fraction: float) -> None:
-        self._draws, self._size, self._fraction = draws, batch_size_per_image, positive_fraction
+    draws: Draws
+    batch_size_per_image: int
+    positive_fraction: float
 
     def __call__(self, matched: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        positive, negative = _drawn(matched, self._draws.seeds, self._size, self._fraction)
-        self._draws.anchors = _count(positive) + _count(negative)
+        positive, negative = self._drawn(matched, self.draws.seeds)
+        self.draws.anchors = _count(positive) + _count(negative)
         return positive, negative
 
+    def _drawn(self, matched: Sequence[Tensor], seeds: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
+        """Positives and negatives of each image, as masks: as many and in the proportion that the model asks for."""
+        positives, negatives = [], []
+        for of_image, seed in zip(matched, seeds, strict=True):
+            generator = torch.Generator(of_image.device)
+            generator.manual_seed(seed)
+            positive = _subset(of_image >= 1, int(self.batch_size_per_image * self.positive_fraction), generator)
+            negative = _subset(of_image == 0, self.batch_size_per_image - int(positive.sum()), generator)
+            positives.append(positive)
+            negatives.append(negative)
+        return positives, negatives
 
-class RegionSampler:
+
+class RegionSampler(AnchorSampler):
     """Replaces the sampler of the heads."""
 
-    def __init__(self, draws: Draws, batch_size_per_image: int, positive_fraction: float) -> None:
-        self._draws, self._size, self._fraction = draws, batch_size_per_image, positive_fraction
-
     def __call__(self, matched: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        positive, negative = _drawn(matched, [seed + 1 for seed in self._draws.seeds], self._size, self._fraction)
-        self._draws.positives = _count(positive)
-        self._draws.regions = self._draws.positives + _count(negative)
+        positive, negative = self._drawn(matched, [seed + 1 for seed in self.draws.seeds])
+        self.draws.positives = _count(positive)
+        self.draws.regions = self.draws.positives + _count(negative)
         return positive, negative
 
 
@@ -90,21 +101,6 @@ def loss_of_rank(losses: Mapping[str, Tensor], counts: Sequence[int], totals: Se
 
 def _count(masks: Sequence[Tensor]) -> int:
     return sum(int(mask.sum()) for mask in masks)
-
-
-def _drawn(
-    matched: Sequence[Tensor], seeds: Sequence[int], size: int, fraction: float
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Draw positives and negatives for each image, as masks: at most ``size``, and at most ``fraction`` positive."""
-    positives, negatives = [], []
-    for of_image, seed in zip(matched, seeds, strict=True):
-        generator = torch.Generator(of_image.device)
-        generator.manual_seed(seed)
-        positive = _subset(of_image >= 1, int(size * fraction), generator)
-        negative = _subset(of_image == 0, size - int(positive.sum()), generator)
-        positives.append(positive)
-        negatives.append(negative)
-    return positives, negatives
 
 
 def _subset(candidates: Tensor, most: int, generator: torch.Generator) -> Tensor:

@@ -155,14 +155,10 @@ def _install() -> torch.library.Library:
     library.impl("roi_align", roi_align, "CompositeImplicitAutograd")
     import torchvision.extension
 
-    torchvision.extension._has_ops = _yes
+    torchvision.extension._has_ops = lambda: True
     # This module holds its own reference to the function.  The package's attribute of the same name is an operator.
-    sys.modules["torchvision.ops.roi_align"].__dict__["_has_ops"] = _yes
+    sys.modules["torchvision.ops.roi_align"].__dict__["_has_ops"] = lambda: True
     return library
-
-
-def _yes() -> bool:
-    return True
 
 
 COMPILED = _compiled_load()

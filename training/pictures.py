@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 from drumfire.training import coco
 
 _KINDS = ("circle", "box", "triangle")
+_CORNERS = ((-1, -1), (1, -1), (1, 1), (-1, 1))
 _COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 
 
@@ -34,9 +35,9 @@ class Recipe:
     categories: tuple[int, ...]
     """Three: one for each kind of shape.  More: each shape has a random one."""
     crowd_every: int = 0
-    """Every n-th image has its first shape marked as a crowd; 0: none has."""
+    """Every n-th image has its first shape marked as a crowd; 0: no image has."""
     empty_every: int = 0
-    """Every n-th image shows nothing; 0: all show shapes."""
+    """Every n-th image shows nothing; 0: every image shows shapes."""
 
 
 SHAPES = Recipe(sizes=((96, 96),), train=240, validation=60, categories=(1, 3, 7))
@@ -125,16 +126,9 @@ def _draw(
 
 def _polygon(kind: str, x: float, y: float, radius: float, turn: float) -> list[tuple[float, float]]:
     if kind == "box":
-        half_width, half_height = (
-            radius * (0.55 + 0.3 * math.cos(turn) ** 2),
-            radius * (0.55 + 0.3 * math.sin(turn) ** 2),
-        )
-        return [
-            (x - half_width, y - half_height),
-            (x + half_width, y - half_height),
-            (x + half_width, y + half_height),
-            (x - half_width, y + half_height),
-        ]
+        half_width = radius * (0.55 + 0.3 * math.cos(turn) ** 2)
+        half_height = radius * (0.55 + 0.3 * math.sin(turn) ** 2)
+        return [(x + at_x * half_width, y + at_y * half_height) for at_x, at_y in _CORNERS]
     corners = 24 if kind == "circle" else 3
     angles = [turn + math.tau * at / corners for at in range(corners)]
     return [(x + radius * math.cos(angle), y + radius * math.sin(angle)) for angle in angles]

@@ -23,6 +23,9 @@ from drumfire.training.learner import PRECISIONS
 from drumfire.training.sampler import epoch_batches
 from drumfire.training.tasks import TASKS
 
+_Ready = tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]
+"""A batch's images and targets, as the model expects them."""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m drumfire.training.plain", description=__doc__)
@@ -66,15 +69,13 @@ def main() -> int:
     return 0
 
 
-def _ready(
-    folder: Path, size: int, seed: int, count: int, device: torch.device
-) -> list[tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]]:
+def _ready(folder: Path, size: int, seed: int, count: int, device: torch.device) -> list[_Ready]:
     """The first ``count`` batches that a run with this seed sees, on the device."""
     annotations = coco.read(folder, coco.TRAIN)
     pictures = annotations.trainable()
     shown = Pictures(pictures, annotations.categories, seed)
     tall = np.array([picture.height > picture.width for picture in pictures])
-    batches: list[tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]] = []
+    batches: list[_Ready] = []
     epoch = 0
     while len(batches) < count:
         epoch += 1

@@ -1,6 +1,6 @@
 """The ranks of a run and their communication.  torchrun starts them; without it there is one rank.
 
-A fault of one rank becomes the same exception on all of them at their next exchange, so that none waits for a rank that
+A fault of one rank becomes the same exception on all of them at their next exchange, so that no rank waits for one that
 has stopped.  Exchanges go over gloo and never wait for a GPU.  Does not depend on training.
 """
 
@@ -62,6 +62,15 @@ class Ranks:
             if of_rank is not None:
                 raise InputError(of_rank)
 
+    @contextlib.contextmanager
+    def agreeing(self, fault: str | None = None) -> Iterator[None]:
+        """Every rank must run the block.  If it raises ``InputError`` on any, or any has a fault, all raise it."""
+        try:
+            yield
+        except InputError as error:
+            fault = str(error)
+        self.agree(fault)
+
     def totals(self, values: Sequence[float], fault: str | None = None) -> list[float]:
         """The sums over the ranks.  Raises like ``agree`` if any has a fault."""
         if self.world == 1:
@@ -110,7 +119,7 @@ class Ranks:
 
 
 def device_for(place: Place, name: str) -> torch.device:
-    """This rank's device for ``auto``, ``cpu`` or ``cuda``.  ``InputError`` if it has none."""
+    """This rank's device for ``auto``, ``cpu`` or ``cuda``.  ``InputError`` if it has no GPU."""
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0

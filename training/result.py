@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from drumfire.loadgen import environment
+from drumfire.training import operators
 from drumfire.training.clock import now_ms
 from drumfire.training.hyperparameters import Hyperparameters
 from drumfire.training.ranks import Ranks
 from drumfire.training.train import Outcome, Plan
-from drumfire.training.vision import COMPILED_OPERATORS
 
 RESULT = "result.json"
 NOTE = "MLPerf-style, not an MLPerf result"
@@ -73,5 +73,5 @@ def _environment(ranks: Ranks) -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "versions": environment.versions(_DISTRIBUTIONS),
-        "compiled_operators": COMPILED_OPERATORS,
+        "compiled_operators": operators.COMPILED,
     }

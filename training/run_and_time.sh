@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# One run of maskrcnn, timed, by the names that the reference's scripts take from the environment.  LOG_INTERVAL has no use
-# here: every step is recorded.  On several hosts, give torchrun's own options in LAUNCH_PARAMS.
+# One timed run of maskrcnn, set by the environment variables of the reference's scripts.  LOG_INTERVAL has no effect,
+# because every step is recorded.  On several hosts, put torchrun's own options into LAUNCH_PARAMS.
 set -euo pipefail
 : "${DGXNGPU:=1}"          # ranks on this host
-: "${BATCHSIZE:=8}"        # images of a step, a rank
+: "${BATCHSIZE:=8}"        # images per step and rank
 : "${EVALBATCHSIZE:=4}"    # images that a rank evaluates at a time
 : "${NUMEPOCHS:=20}"
 : "${DATASET_DIR:=runs/data/maskrcnn}"
-: "${TORCH_HOME:=}"        # the backbone's weights, if they are not with the data
+: "${TORCH_HOME:=}"        # the folder of the backbone's weights, if not the data folder
 : "${LOG_DIR:=runs/training/maskrcnn-$(date +%Y%m%d-%H%M%S)}"
 : "${LAUNCH_PARAMS:=--standalone}"
 : "${NNODES:=1}"
@@ -19,7 +19,7 @@ cd "$(dirname "$0")/.."
 [ -z "$TORCH_HOME" ] || EXTRA_PARAMS="--weights $TORCH_HOME/R-50.pkl $EXTRA_PARAMS"
 start=$(date +%s)
 status=0
-# Several words each, so not quoted.
+# Some variables hold several words, so they are not quoted.
 # shellcheck disable=SC2086
 "$PYTHON" -m torch.distributed.run $LAUNCH_PARAMS --nnodes="$NNODES" --nproc_per_node="$DGXNGPU" -m drumfire.training maskrcnn \
     --data-dir "$DATASET_DIR" --output "$LOG_DIR" --batch-size "$((BATCHSIZE * DGXNGPU * NNODES))" \

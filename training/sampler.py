@@ -49,12 +49,12 @@ def shares(batch: Indices, accumulation: int, rank: int, world: int) -> list[Sha
     The number of shares is the same on all ranks, and each has at least one image.
     """
     parts = [part for part in np.array_split(batch, accumulation) if len(part)]
-    result = []
+    found = []
     for part in parts:
         mine = np.array_split(part, world)[rank]
         fraction = len(part) / len(batch)
-        result.append(Share(mine, True, fraction) if len(mine) else Share(part[:1], False, fraction))
-    return result
+        found.append(Share(mine, True, fraction) if len(mine) else Share(part[:1], False, fraction))
+    return found
 
 
 def evaluation_share(count: int, rank: int, world: int) -> Sequence[int]:

@@ -23,15 +23,10 @@ def olympic(times: Sequence[float | None]) -> Score:
     """The mean of the times in seconds without the fastest and the slowest run.  None: the run did not converge."""
     if len(times) < LEAST_RUNS:
         return Score(None, (), f"{len(times)} runs are too few to drop the fastest and the slowest of")
-    order = sorted(range(len(times)), key=lambda run: _rank(times[run]))
-    counted = tuple(sorted(order[1:-1]))
-    kept = [times[run] for run in counted]
-    converged = [time for time in kept if time is not None]
-    if len(converged) < len(kept):
-        missed = sum(time is None for time in times)
+    seconds = [math.inf if time is None else time for time in times]
+    counted = tuple(sorted(sorted(range(len(seconds)), key=seconds.__getitem__)[1:-1]))
+    mean = sum(seconds[run] for run in counted) / len(counted)
+    if math.isinf(mean):
+        missed = seconds.count(math.inf)
         return Score(None, (), f"{missed} of {len(times)} runs did not reach the target, and one may")
-    return Score(sum(converged) / len(converged), counted, None)
-
-
-def _rank(seconds: float | None) -> float:
-    return math.inf if seconds is None else seconds
+    return Score(mean, counted, None)

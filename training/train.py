@@ -112,7 +112,7 @@ class Run:
             precision=plan.precision,
             candidates_per_image=max(self.hyperparameters.image_candidates // at_a_time, 1),
             weights=plan.weights,
-            initialised=_ignore if self._resumed else self._log.weights_initialization,
+            initialised=(lambda _: None) if self._resumed else self._log.weights_initialization,
         )
         if state is not None:
             self._learner.restore(state)
@@ -152,14 +152,11 @@ class Run:
         self._save()  # from here on a resumed run keeps the official start
 
     def _read_data(self) -> None:
-        plan, fault = self._plan, None
-        try:
+        plan = self._plan
+        with self._ranks.agreeing():
             self._train_set, self._truth = (coco.read(plan.data, part) for part in (coco.TRAIN, coco.VALIDATION))
             self._pictures = self._train_set.trainable()
-            fault = _unfit(self._train_set, self._truth, len(self._pictures), plan)
-        except InputError as error:
-            fault = str(error)
-        self._ranks.agree(fault)
+            _check(self._train_set, self._truth, len(self._pictures), plan)
         self._tall = np.array([picture.height > picture.width for picture in self._pictures])
         shown = Pictures(self._pictures, self._train_set.categories, plan.seed)
         self._loader = Loader(shown, self._training_order(), plan.workers, self._ranks.device)
@@ -293,32 +290,22 @@ class Run:
     def _save(self) -> None:
         """Write a checkpoint, on rank 0."""
         self._record_step()
-        fault = None
-        if self._ranks.first:
-            state = {
-                "identity": self._plan.identity(),
-                "clock": self._clock.state(),
-                "position": (self._epoch, self._step, self._iteration),
-                "evaluations": self._evaluations,
-                "journals": {name: journal.size for name, journal in self._journals.items()},
-                **self._learner.state(),
-            }
-            try:
+        with self._ranks.agreeing(self._fault()):
+            if self._ranks.first:
+                state = {
+                    "identity": self._plan.identity(),
+                    "clock": self._clock.state(),
+                    "position": (self._epoch, self._step, self._iteration),
+                    "evaluations": self._evaluations,
+                    "journals": {name: journal.size for name, journal in self._journals.items()},
+                    **self._learner.state(),
+                }
                 checkpoint.save(state, self._plan.output / CHECKPOINT)
-            except InputError as error:
-                fault = str(error)
-        self._ranks.agree(fault or self._fault())
 
     def _journal(self, name: str, keep: int) -> Journal:
         """This rank's journal, which is a file only on rank 0."""
-        fault, journal = None, Journal(None)
-        try:
-            if self._ranks.first:
-                journal = Journal(self._plan.output / name, keep)
-        except InputError as error:
-            fault = str(error)
-        self._ranks.agree(fault)
-        return journal
+        with self._ranks.agreeing():
+            return Journal(self._plan.output / name if self._ranks.first else None, keep)
 
     def _fault(self) -> str | None:
         return next((journal.fault for journal in self._journals.values() if journal.fault), None)
@@ -337,17 +324,13 @@ class _Unrecorded:
     """CPU time of this process, without those that read images."""
 
 
-def _unfit(train: Annotations, validation: Annotations, trainable: int, plan: Plan) -> str | None:
-    """Why the task cannot train on this data; None if it can."""
+def _check(train: Annotations, validation: Annotations, trainable: int, plan: Plan) -> None:
+    """``InputError`` if the task cannot train on this data."""
+    task = plan.task
     for part in (train, validation):
-        if len(part.categories) != plan.task.classes:
-            return f"{part.file} has {len(part.categories)} categories, {plan.task.name} needs {plan.task.classes}"
+        if len(part.categories) != task.classes:
+            raise InputError(f"{part.file} has {len(part.categories)} categories, {task.name} needs {task.classes}")
     if train.categories != validation.categories:
-        return f"{train.file} and {validation.file} list different categories"
+        raise InputError(f"{train.file} and {validation.file} list different categories")
     if trainable < plan.batch_size:
-        return f"{train.file} has {trainable} images to train on: lower --batch-size ({plan.batch_size})"
-    return None
-
-
-def _ignore(_: str) -> None:
-    pass
+        raise InputError(f"{train.file} has {trainable} images to train on: lower --batch-size ({plan.batch_size})")

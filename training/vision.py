@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drumfire.training import operators
+import drumfire.training.operators  # noqa: F401
 
 # isort: split
 from torchvision.models.detection import MaskRCNN
@@ -12,11 +12,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScaleRoIAlign
 
-COMPILED_OPERATORS = operators.COMPILED
-"""Whether torchvision uses its own operators."""
-
 __all__ = [
-    "COMPILED_OPERATORS",
     "AnchorGenerator",
     "BackboneWithFPN",
     "FastRCNNPredictor",
