@@ -100,7 +100,7 @@ def missing(folder: Path) -> str | None:
 
 
 def drop_from_cache(folder: Path) -> bool:
-    """Drop the data from the system's page cache without reading it.  Returns whether the system supports that."""
+    """Drop the data from the system's page cache without reading it.  False if that is not possible."""
     if not hasattr(os, "posix_fadvise"):
         return False
     for path in folder.rglob("*"):
