@@ -79,6 +79,7 @@ class Ranks:
         sums = torch.tensor([*values, float(fault is not None)], dtype=torch.float64)
         with _raising_lost_rank():
             distributed.all_reduce(sums)
+        totals: list[float]
         *totals, faults = sums.tolist()
         if faults:
             self.agree(fault)
