@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -63,13 +61,3 @@ def test_the_revision_of_an_installed_copy(tmp_path: Path, monkeypatch: pytest.M
     file.write_text("0123456789-dirty\n")
     monkeypatch.setattr(installation, "_REVISION", file)
     assert environment.git_revision() == "0123456789-dirty"
-
-
-@pytest.mark.slow
-def test_a_wheel_carries_its_revision(tmp_path: Path) -> None:
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path)]
-    subprocess.run([*pip, str(ROOT)], check=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as files:
-        told = files.read("loadgen/revision.txt").decode().strip()
-    assert told == environment.git_revision()
