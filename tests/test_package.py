@@ -64,22 +64,23 @@ def tracked() -> set[str]:
     return {f"drumfire/{file}" for file in listed.stdout.splitlines() if not file.startswith("bench/peers/")}
 
 
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a source archive, as a package index would have it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    tools = folder / "tools"
+    subprocess.run([sys.executable, "-m", "venv", tools], check=True)
+    pip = [tools / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "hatchling"], check=True)
+    subprocess.run([tools / "bin" / "hatchling", "build", "-t", "sdist", "-d", folder], check=True, cwd=ROOT)
+    (archive,) = folder.glob("*.tar.gz")
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, archive], check=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
 @pytest.mark.slow
 class TestWheel:
-    @pytest.fixture(scope="class")
-    def wheel(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """Built from a source archive, as a package index would have it."""
-        folder = tmp_path_factory.mktemp("wheel")
-        tools = folder / "tools"
-        subprocess.run([sys.executable, "-m", "venv", tools], check=True)
-        pip = [tools / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "install", "hatchling"], check=True)
-        subprocess.run([tools / "bin" / "hatchling", "build", "-t", "sdist", "-d", folder], check=True, cwd=ROOT)
-        (archive,) = folder.glob("*.tar.gz")
-        subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, archive], check=True)
-        (built,) = folder.glob("*.whl")
-        return built
-
     def test_it_has_every_file_but_the_comparisons(self, wheel: Path) -> None:
         if not (ROOT / ".git").exists():
             pytest.skip("only a git checkout knows which files it tracks")

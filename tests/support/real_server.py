@@ -1,49 +1,32 @@
-"""Servers in processes of their own on free ports of loopback: ``drumfire serve``, addressed as the real Triton is."""
+"""Servers that tests address alike: ``drumfire serve`` and the real Triton, each on free ports of loopback."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 
-from drumfire.loadgen.installation import ROOT
 from drumfire.sut.remote.triton_local.server import LocalTriton
+from tests.support.command import start
+from tests.support.served import PORTS, Served
 
 
 class ServeProcess:
-    """From entering to leaving.  ``grpc``, ``http`` and ``metrics`` are host:port."""
+    """``drumfire serve`` from entering to leaving.  ``grpc``, ``http`` and ``metrics`` are host:port."""
 
     def __init__(self, *words: str) -> None:
-        ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
-        self._command = [sys.executable, "-m", "drumfire", "serve", *words, *ports, "--json"]
+        self._words = words
 
     def __enter__(self) -> ServeProcess:
-        self._process = subprocess.Popen(
-            self._command,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
-        assert self._process.stdout is not None
-        ready = self._process.stdout.readline()
-        assert ready, self._process.communicate()[1]
-        said = json.loads(ready)
-        self.pid = self._process.pid
-        self.grpc, self.http, self.metrics = (
-            said[port].partition("://")[2].removesuffix("/metrics") for port in ("grpc", "http", "metrics")
-        )
+        self._served = Served(start("serve", *self._words, *PORTS, "--json"))
+        self.pid = self._served.process.pid
+        self.grpc, self.http = self._served.address("grpc"), self._served.address("http")
+        self.metrics = self._served.address("metrics").removesuffix("/metrics")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.terminate()
         try:
-            _, said = self._process.communicate(timeout=60)
+            self._served.end()
         finally:
-            self._process.kill()
-        assert self._process.returncode == 0, said
-        assert "Traceback" not in said
+            self._served.process.kill()
 
 
 RealServer = ServeProcess | LocalTriton
