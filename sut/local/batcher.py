@@ -1,7 +1,7 @@
 """The dynamic batcher: rows wait in one queue, workers take batches off its front.
 
 The queue is first in, first out over the rows of the run's table, so it is two integers: the next row to take and
-the row after the last that came in.  Knows the library and how to run a batch, not what computes it.
+the end of the rows issued.  Reads samples from the library; does not depend on what computes a batch.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from drumfire.loadgen.record import Column
 from drumfire.loadgen.system import Answer
 
 RunBatch = Callable[[npt.NDArray[Any]], Responses]
-"""From a batch of samples, shape (n, *sample_shape), to a response for each.  Called from one thread at a time."""
+"""Takes a batch of samples, shape (n, *sample_shape); returns n responses.  Called from one thread at a time."""
 
 MAX_BATCH_SIZE = np.iinfo(np.uint16).max
+"""The largest number that the column ``batch_size`` can hold."""
 
 
 class BatchRule:
-    """When a batch goes, and how large, whatever it is of: rows here, requests in a server's queue.
+    """Decides when a batch starts and how large it is, for rows here and for requests in a server's queue.
 
-    A batch goes when as many samples wait as a preferred size, which without any named is ``max_size``, or when the
-    oldest has waited for ``max_delay_ns``.  With a delay of 0 a free worker takes what is there.
+    A batch starts when a preferred number of samples waits (by default ``max_size``), or when the oldest has waited
+    for ``max_delay_ns``.  With a delay of 0 a free worker takes whatever waits.
     """
 
     def __init__(self, max_size: int, max_delay_ns: int = 0, preferred: Sequence[int] = ()) -> None:
@@ -40,14 +41,14 @@ class BatchRule:
         self.preferred = tuple(sorted(preferred))
         self._sizes = self.preferred[::-1] or (max_size,)
         self.least = self._sizes[-1]
-        """So many samples need not wait."""
+        """The number of waiting samples from which a batch starts at once."""
 
     def patience_ns(self, waiting: int) -> int:
-        """How long after its arrival the oldest of so many samples may still be made to wait."""
+        """How long after its arrival the oldest of ``waiting`` samples may be held back, ns."""
         return self.max_delay_ns if waiting < self.least else 0
 
     def size(self, waiting: int) -> int:
-        """Of so many samples that need not wait any more, how many go."""
+        """The batch size for ``waiting`` samples that are not held back any more."""
         for size in self._sizes:
             if size <= waiting:
                 return size
@@ -55,15 +56,15 @@ class BatchRule:
 
 
 class BatchedSystem:
-    """A system in this process: ``workers`` run batches, each in a thread of its own.
+    """A system in this process: each of ``workers`` runs batches in its own thread.
 
-    A batch goes when it has ``max_batch_size`` rows, or when its oldest row has waited ``max_queue_delay_s`` since it
-    was issued, whichever is first; with a delay of 0 a free worker takes what is there.  In closed-loop scenarios a
-    lone worker runs in the caller's thread: nobody else would use that thread meanwhile.
+    A batch starts when ``max_batch_size`` rows wait, or when the oldest row was issued ``max_queue_delay_s`` ago,
+    whichever is first; with a delay of 0 a free worker takes whatever waits.  In closed-loop scenarios a single worker
+    runs in the caller's thread, which would be idle meanwhile.
     """
 
     columns: Mapping[str, npt.DTypeLike] = {"begun": np.int64, "batch_size": np.uint16}
-    """When the row's batch began to be computed (ns), and how many rows the batch had."""
+    """When the computation of the row's batch began (ns), and how many rows the batch had."""
 
     def __init__(
         self,
@@ -96,13 +97,13 @@ class BatchedSystem:
         self._batch_size = answers.columns["batch_size"]
         self.answer = None
         if any(thread.is_alive() for thread in self._threads):
-            raise RuntimeError(f"{self.name} is still busy with a batch of the run before")
+            raise RuntimeError(f"{self.name} is still busy with a batch of the previous run")
         self._closed, self._next_row, self._end_row, self._idle, self._threads = False, 0, 0, 0, []
         if answers.closed_loop and len(self._workers) == 1:
             self.answer = self._answer
             return
         for number, run in enumerate(self._workers):
-            # A daemon, so that a model that never returns can not keep the program from ending.
+            # A daemon, so that a model that never returns cannot keep the program from ending.
             thread = threading.Thread(target=self._work, args=(run,), name=f"sut-{number}", daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -114,7 +115,7 @@ class BatchedSystem:
             if was_empty:
                 self._next_row = first
             self._flushing = False
-            # A worker that waits for a fuller batch need not hear of every row.
+            # A worker that waits for a fuller batch is not woken for every row.
             if self._idle and (was_empty or last - self._next_row >= self._max_batch_size):
                 self._changed.notify()
 
@@ -136,7 +137,7 @@ class BatchedSystem:
             self._run(run, *batch)
 
     def _take(self) -> tuple[int, int] | None:
-        """The next batch's rows; waits for them.  None when the system is closed."""
+        """Wait for the next batch and return its rows; None when the system is closed."""
         with self._lock:
             while True:
                 if self._closed:
@@ -158,7 +159,7 @@ class BatchedSystem:
                 return first, last
 
     def _wait(self, seconds: float | None) -> None:
-        """Until something changed; the lock is held before and after."""
+        """Wait for a change; the lock is held before and after."""
         self._idle += 1
         self._changed.wait(seconds)
         self._idle -= 1
@@ -180,20 +181,20 @@ class BatchedSystem:
     def _run(self, run: RunBatch, first: int, last: int) -> None:
         try:
             responses = self._compute(run, first, last)
-        except Exception as error:  # whatever a model may raise: these rows failed, and the run goes on
+        except Exception as error:  # models raise anything: these rows fail, and the run continues
             self._answers.fail(first, last, error)
         else:
             self._answers.complete(first, last, responses)
 
 
 def batch_sizes(batch_size: Column) -> dict[int, int]:
-    """How many batches there were of each size, from the column of that name."""
+    """The number of batches by batch size, from the column ``batch_size``."""
     rows = np.bincount(batch_size)
     return {size: int(count) // size for size, count in enumerate(rows) if size and count}
 
 
 def service_times(run: Callable[[], object], seconds: float = 0.2, least: int = 3) -> list[float]:
-    """Call ``run`` for about ``seconds``, and at least ``least`` times; how long each call took, s."""
+    """Call ``run`` for about ``seconds``, at least ``least`` times; returns how long each call took, s."""
     times: list[float] = []
     began = time.perf_counter()
     while len(times) < least or time.perf_counter() - began < seconds:

@@ -1,4 +1,4 @@
-"""Any coroutine over a batch as a system under test: ``async def infer(batch) -> responses`` is all that is needed."""
+"""Turns any coroutine over a batch, ``async def infer(batch) -> responses``, into a system under test."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Infer = Callable[[npt.NDArray[Any]], Awaitable[Responses]]
 
 
 class TaskSystem:
-    """Answers rows in tasks: ``respond`` is given up to ``max_batch_size`` of them, in issue order.
+    """Answers rows in tasks: each calls ``respond`` with up to ``max_batch_size`` rows, in issue order.
 
-    At most ``max_in_flight`` tasks run at a time; the rest of the rows waits.  One that raises fails its rows.
+    At most ``max_in_flight`` tasks run at a time; the other rows wait.  A task that raises fails its rows.
     """
 
     columns: Mapping[str, npt.DTypeLike] = {}
@@ -31,7 +31,7 @@ class TaskSystem:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def respond(self, first: int, last: int) -> Responses | None:
-        """Answer rows [first, last): their responses, or None where nobody will look at them."""
+        """Answer rows [first, last); returns their responses, or None where nobody reads them."""
         raise NotImplementedError
 
     async def open(self, answers: Answers) -> None:
@@ -46,7 +46,7 @@ class TaskSystem:
         self._start()
 
     def flush(self) -> None:
-        pass  # nothing is ever held back
+        pass  # no row is held back
 
     async def close(self) -> None:
         self._closed = True
@@ -72,8 +72,8 @@ class TaskSystem:
         except asyncio.CancelledError as error:
             if self._closed:
                 raise
-            self.answers.fail(first, last, error)  # cancelled by the coroutine's own doing, not by us
-        except Exception as error:  # whatever the coroutine may raise: these rows failed, and the run goes on
+            self.answers.fail(first, last, error)  # the coroutine was cancelled, but not by close()
+        except Exception as error:  # coroutines raise anything: these rows fail, and the run continues
             self.answers.fail(first, last, error)
         else:
             self.answers.complete(first, last, responses)

@@ -1,4 +1,4 @@
-"""The null system: answers everything at once, in the call that issues it.  Measures the load generator itself."""
+"""The null system answers every row in the call that issues it, which measures the load generator itself."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _ANSWER = np.zeros((1, 1), np.float32)
 
 
 def null_library(count: int = 1024) -> ArrayLibrary:
-    """A library of ``count`` samples of nothing, for a system that looks at none."""
+    """A library of ``count`` zeros, for a system that does not read its samples."""
     return ArrayLibrary("null", lambda indices: np.zeros((len(indices), 1), np.float32), count, count)
 
 
 class NullSystem:
-    """A system under test without a model.  Its answer to any sample is the label 0."""
+    """A system under test without a model; it answers every sample with the label 0."""
 
     name = "null"
     columns: Mapping[str, npt.DTypeLike] = {}
@@ -30,7 +30,7 @@ class NullSystem:
     async def open(self, answers: Answers) -> None:
         self._complete = answers.complete
         if not self._answers_matter:
-            # Answering is all there is to do, so being issued rows and completing them is one and the same call.
+            # Nobody reads the answers, so issuing rows completes them: the same call, with no frame between.
             self.issue = answers.complete  # type: ignore[method-assign]
 
     def issue(self, first: int, last: int) -> None:

@@ -1,7 +1,4 @@
-"""Keeps off the screen what native libraries print of themselves while they start.
-
-Knows file descriptors only; what goes wrong still comes as an exception.
-"""
+"""Hides what native libraries print while they start; their failures still arrive as exceptions."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Nothing written to standard error meanwhile is seen, by whatever thread or language it is written."""
+    """Discard what any thread, of Python or native code, writes to standard error meanwhile."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:

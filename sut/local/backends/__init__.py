@@ -1,6 +1,6 @@
-"""Backends: each loads a model for a device and runs batches.  One file each; found here by name.
+"""Backends: each loads a model for a device and runs batches.  One file each, found here by name.
 
-A backend refuses what it can not do: asked for a GPU it never falls back to the CPU in silence.
+A backend refuses what it cannot do: it never falls back silently from the GPU to the CPU.
 """
 
 from __future__ import annotations
@@ -25,21 +25,23 @@ BACKENDS = {
 DEVICES = ("cpu", "gpu")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 COMPILE_MODES = ("default", "max-autotune")
+MAX_BATCH_SIZE = 32
+"""The largest batch unless the user sets another size."""
 
 
 class BackendError(RuntimeError):
-    """A backend or model that can not be used.  The text is one line and names the mend."""
+    """A backend or model that cannot be used.  The text is one line and names the fix."""
 
 
 class Tuning(NamedTuple):
-    """How a backend is to compute."""
+    """How a backend computes."""
 
-    max_batch_size: int = 32
-    """The largest batch that will be asked for: backends with fixed sizes make ready up to it."""
+    max_batch_size: int = MAX_BATCH_SIZE
+    """The largest batch that ``run`` will receive: backends with fixed batch sizes prepare sizes up to it."""
     precision: str = "fp32"
-    """Of the computing; samples and outputs keep their types.  One of ``PRECISIONS``."""
+    """The precision of the computation; samples and outputs keep their types.  One of ``PRECISIONS``."""
     compile: str | None = None
-    """One of ``COMPILE_MODES``; None runs the network operation by operation, where a backend can do either."""
+    """One of ``COMPILE_MODES``; None runs the network operation by operation, where a backend offers both."""
 
 
 class Backend(Protocol):
@@ -47,14 +49,14 @@ class Backend(Protocol):
 
     @property
     def description(self) -> str:
-        """What really computes: library and provider, precision, and the sizes that batches are filled up to."""
+        """What actually computes: library and provider, precision, and the sizes that batches are padded to."""
 
     @property
     def sample_shape(self) -> tuple[int | None, ...]:
         """Shape of one sample, without the batch; None where the model takes any size.
 
-        (height, width, channels) where the model's data is (channels, height, width): the data is to be laid so in
-        memory.
+        A backend that runs channels last gives (height, width, channels) for a model whose data is (channels, height,
+        width); the library must then lay its samples channels last in memory.
         """
 
     @property
@@ -62,21 +64,21 @@ class Backend(Protocol):
 
     @property
     def fixed_batch_size(self) -> int | None:
-        """The only batch size that the model takes; None where it takes any."""
+        """The only batch size that the model takes; None for any."""
 
     def run(self, batch: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
-        """All outputs for a batch of shape (n, *sample_shape), each of shape (n, ...)."""
+        """Compute a batch of shape (n, *sample_shape); returns all outputs, each of shape (n, ...)."""
 
     def close(self) -> None: ...
 
 
 class _BackendModule(Protocol):
     DISTRIBUTIONS: Sequence[str]
-    """The packages whose versions belong in a result."""
+    """The packages whose versions a result records."""
     FORM: Form
-    """The form in which it takes a model."""
+    """The form of model files that it takes."""
     EXTRAS: Mapping[str, str]
-    """The devices that it runs on, and the pip extra that brings it for each."""
+    """The devices that it runs on, each with the pip extra that installs it for the device."""
     PRECISIONS: Sequence[str]
     COMPILE_MODES: Sequence[str]
 
@@ -93,53 +95,53 @@ def load(backend: str, model: Path, device: str, threads: int, tuning: Tuning | 
 
 
 def check(backend: str, device: str, tuning: Tuning) -> None:
-    """See that the backend has what is asked for.  Raises ``BackendError``."""
+    """Check that the backend offers the device and the tuning.  Raises ``BackendError``."""
     module = _module(backend)
     if device not in module.EXTRAS:
-        can = [name for name in BACKENDS if device in _module(name).EXTRAS]
+        others = [name for name in BACKENDS if device in _module(name).EXTRAS]
         raise BackendError(
-            f"{backend} runs on the {' or '.join(module.EXTRAS)} only here: leave {device} out, or run on "
-            f"{' or '.join(can)}"
+            f"{backend} runs on the {' or '.join(module.EXTRAS)} only: leave {device} out, or run on "
+            f"{' or '.join(others)}"
         )
     if tuning.precision not in module.PRECISIONS:
         raise BackendError(
             f"{backend} computes in {' or '.join(module.PRECISIONS)}, not in {tuning.precision}: leave --precision "
-            "out, or give a file of that precision with --weights"
+            "out, or pass a file of that precision with --weights"
         )
     if tuning.compile is not None and tuning.compile not in module.COMPILE_MODES:
-        can = [name for name in BACKENDS if _module(name).COMPILE_MODES]
-        raise BackendError(f"{backend} has no choice of compiling: leave --compile out, or run on {' or '.join(can)}")
+        others = [name for name in BACKENDS if _module(name).COMPILE_MODES]
+        raise BackendError(f"{backend} has no compile modes: leave --compile out, or run on {' or '.join(others)}")
     if tuning.precision == "tf32" and device == "cpu":
         raise BackendError("tf32 is a precision of GPUs: leave --precision out, or run on the gpu")
 
 
 def form(backend: str) -> Form:
-    """The form in which the backend takes a model.  Raises ``BackendError`` for an unknown one."""
+    """The form of model files that the backend takes.  Raises ``BackendError`` for an unknown backend."""
     return _module(backend).FORM
 
 
 def devices(backend: str) -> Sequence[str]:
-    """What the backend runs on: of ``DEVICES``."""
+    """Those of ``DEVICES`` that the backend runs on."""
     return tuple(_module(backend).EXTRAS)
 
 
 def extra(backend: str, device: str = "cpu") -> str:
-    """The pip extra that brings the backend for a device that it runs on."""
+    """The pip extra that installs the backend for a device that it runs on."""
     return _module(backend).EXTRAS[device]
 
 
 def precisions(backend: str) -> Sequence[str]:
-    """What the backend can compute in; the first is the default."""
+    """Those of ``PRECISIONS`` that the backend computes in; the first is the default."""
     return _module(backend).PRECISIONS
 
 
 def distributions(backend: str) -> Sequence[str]:
-    """The packages whose versions belong in a result of this backend."""
+    """The packages whose versions a result of this backend records."""
     return _module(backend).DISTRIBUTIONS
 
 
 def first_line(error: Exception) -> str:
-    """What a framework has to say, in one line: some add pages of advice."""
+    """A framework's error message without the pages of advice that some add."""
     return str(error).strip().split("\n", 1)[0][:300] or type(error).__name__
 
 

@@ -1,6 +1,6 @@
-"""Batches for backends that take only certain sizes: filled up to the next such size, the answers cut off again.
+"""Batches for backends that take only certain sizes: each is padded to the next such size.
 
-What fills a batch up is never seen outside: outputs have a row for each sample that was given, and no other.
+The padding's outputs are cut off again, so that outputs have one row for each sample of the batch.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+RunSized = Callable[[Array], Sequence[Array]]
+"""Takes a batch of one certain size; returns the outputs, with as many rows."""
 
 
 def ladder(largest: int, *, fine: bool) -> tuple[int, ...]:
-    """Batch sizes up to ``largest``: powers of two, and where ``fine`` also those times 1.5.
+    """Batch sizes up to ``largest``: powers of two, and with ``fine`` also their multiples by 1.5.
 
-    A batch is filled up to less than twice its samples, or less than 1.5 times where fine.
+    So a batch is padded to less than twice its size, or to less than 1.5 times with ``fine``.
     """
     sizes = {largest}
     size = 1
@@ -30,22 +32,22 @@ def ladder(largest: int, *, fine: bool) -> tuple[int, ...]:
 
 
 def fitting(sizes: Sequence[int], count: int) -> int:
-    """The smallest of the ascending ``sizes`` that holds ``count`` samples.  ``ValueError`` where none does."""
+    """The smallest of the ascending ``sizes`` that holds ``count`` samples.  Raises ``ValueError`` if all are less."""
     for size in sizes:
         if size >= count:
             return size
     raise ValueError(f"a batch of {count} samples: the model is loaded for {sizes[-1]} at most")
 
 
-def told(sizes: Sequence[int]) -> str:
-    """For a backend's description."""
+def description(sizes: Sequence[int]) -> str:
+    """Part of a backend's description, which results record."""
     return f"batches filled up to {', '.join(map(str, sizes))}"
 
 
 class Buckets:
-    """Runs a batch of any size up to the largest on functions that take one size each."""
+    """Runs batches of any size up to the largest on functions that take one batch size each."""
 
-    def __init__(self, runs: Mapping[int, Callable[[Array], Sequence[Array]]]) -> None:
+    def __init__(self, runs: Mapping[int, RunSized]) -> None:
         self.sizes = tuple(sorted(runs))
         self._runs = runs
         self._filled: dict[int, Array] = {}
@@ -55,7 +57,7 @@ class Buckets:
         count = len(batch)
         size = fitting(self.sizes, count)
         if count < size:
-            # Rows are computed by themselves, so what is left of the batch before serves as well as anything else.
+            # Rows do not influence each other, so the padding may be rows of an earlier batch.
             filled = self._filled.get(size)
             if filled is None:
                 filled = self._filled[size] = np.zeros((size, *batch.shape[1:]), batch.dtype)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from drumfire.loadgen import installation
 from drumfire.loadgen.environment import versions
-from drumfire.sut.local.backends import Backend, BackendError, Tuning, first_line
+from drumfire.sut.local.backends import Backend, BackendError, Tuning, first_line, interface
 from drumfire.sut.models.model import Form
 
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
@@ -32,7 +32,7 @@ _DTYPES: dict[str, npt.DTypeLike] = {
 
 
 def check_installation() -> None:
-    """Refuse to go on when both wheels are installed: they overwrite each other's files."""
+    """Raise ``BackendError`` unless exactly one of the two wheels is installed: they overwrite each other's files."""
     found = versions(DISTRIBUTIONS)
     if all(found.values()):
         raise BackendError(
@@ -57,7 +57,7 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
         onnxruntime.preload_dlls()
     try:
         session, whole = _session(model, provider, threads)
-    except Exception as error:  # onnxruntime raises many kinds, none of them its own base
+    except Exception as error:  # onnxruntime raises many kinds, which share no base class
         raise BackendError(f"onnxruntime cannot load {model} on the {device}: {first_line(error)}") from None
     if session.get_providers()[0] != provider:
         raise BackendError(
@@ -69,7 +69,7 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
 
 
 def _session(model: Path, provider: str, threads: int) -> tuple[Any, bool]:
-    """The model on the provider, and whether all of it is there."""
+    """The model's session, and whether all of its operators run on the provider."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -82,26 +82,24 @@ def _session(model: Path, provider: str, threads: int) -> tuple[Any, bool]:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:
             return onnxruntime.InferenceSession(str(model), options, providers=[provider]), True
-        except Exception:  # of many kinds; what else may be wrong shows once more below
+        except Exception:  # of many kinds; any other cause raises again below
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "0")
             return onnxruntime.InferenceSession(str(model), options, providers=[provider]), False
     return onnxruntime.InferenceSession(str(model), options, providers=[provider]), True
 
 
 class OnnxRuntime:
-    """A session whose first input is the batch."""
+    """A session of one input."""
 
     def __init__(self, session: Any, place: str, version: str) -> None:
         self._session = session
         self.description = f"onnxruntime {version} {place}"
-        inputs = session.get_inputs()
-        if len(inputs) != 1:
-            raise BackendError(f"the model has {len(inputs)} inputs; models of one input can be run")
-        self._input, self._outputs = inputs[0].name, [output.name for output in session.get_outputs()]
-        if inputs[0].type not in _DTYPES:
-            raise BackendError(f"the model's input is a {inputs[0].type}, which is not supported")
-        self.sample_dtype = _DTYPES[inputs[0].type]
-        batch, *sample = (size if isinstance(size, int) else None for size in inputs[0].shape)
+        found = interface.only(session.get_inputs())
+        self._input, self._outputs = found.name, [output.name for output in session.get_outputs()]
+        if found.type not in _DTYPES:
+            raise BackendError(f"the model's input is a {found.type}, which is not supported")
+        self.sample_dtype = _DTYPES[found.type]
+        batch, *sample = (size if isinstance(size, int) else None for size in found.shape)
         self.sample_shape = tuple(sample)
         self.fixed_batch_size = batch
 

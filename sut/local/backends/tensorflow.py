@@ -10,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 
 from drumfire.loadgen import installation
-from drumfire.sut.local.backends import Backend, BackendError, Tuning, first_line
+from drumfire.sut.local.backends import Backend, BackendError, Tuning, first_line, interface
 from drumfire.sut.local.silence import silenced
 from drumfire.sut.models.model import Form
 
@@ -44,7 +44,7 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
         tf.config.threading.set_inter_op_parallelism_threads(1)
     except RuntimeError:  # TensorFlow has started already, for another instance
         if tf.config.threading.get_intra_op_parallelism_threads() != threads:
-            raise BackendError("tensorflow takes its threads only once in a process") from None
+            raise BackendError("tensorflow cannot change its number of threads in a running process") from None
     tf.config.experimental.enable_tensor_float_32_execution(tuning.precision == "tf32")
     try:
         with silenced(), tf.device(_PLACES[device]):
@@ -65,7 +65,7 @@ def _function(model: Path) -> Any:
         signatures = list(loaded.signatures.values())
         if not signatures:
             raise BackendError(f"{model} has no signature to run: save the model with signatures=")
-        signatures[0].kept = loaded  # its variables live as long as this object
+        signatures[0].kept = loaded  # the variables live as long as this object
         return signatures[0]
     if model.suffix == ".pb":
         return _frozen(model)
@@ -79,19 +79,17 @@ def _function(model: Path) -> Any:
 
 
 def _frozen(model: Path) -> Any:
-    """From the graph's one placeholder to what nothing in it reads, in the order of the file."""
+    """The graph's function: from its placeholder to the nodes that no other node reads, in the order of the file."""
     import tensorflow as tf
 
     definition = tf.compat.v1.GraphDef()
     definition.ParseFromString(model.read_bytes())
-    inputs = [node.name for node in definition.node if node.op == "Placeholder"]
-    if len(inputs) != 1:
-        raise BackendError(f"{model} has {len(inputs)} inputs; models of one input can be run")
+    start = interface.only([node.name for node in definition.node if node.op == "Placeholder"])
     read = {name.lstrip("^").split(":")[0] for node in definition.node for name in node.input}
     ends = [n.name for n in definition.node if n.name not in read and n.op not in ("Const", "NoOp", "Placeholder")]
     wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(definition, name=""), [])
     element = wrapped.graph.as_graph_element
-    return wrapped.prune(element(f"{inputs[0]}:0"), [element(f"{name}:0") for name in ends])
+    return wrapped.prune(element(f"{start}:0"), [element(f"{name}:0") for name in ends])
 
 
 class TensorFlow:
@@ -100,16 +98,14 @@ class TensorFlow:
     def __init__(self, function: Any, device: str, precision: str) -> None:
         import tensorflow as tf
 
-        inputs = [one for one in function.inputs if one.dtype not in (tf.resource, tf.variant)]
-        if len(inputs) != 1:
-            raise BackendError(f"the model has {len(inputs)} inputs; models of one input can be run")
-        batch, *sample = inputs[0].shape.as_list()
+        takes = interface.only([tensor for tensor in function.inputs if tensor.dtype not in (tf.resource, tf.variant)])
+        batch, *sample = takes.shape.as_list()
         self.fixed_batch_size: int | None = batch
         self.sample_shape: tuple[int | None, ...] = tuple(sample)
-        self.sample_dtype: npt.DTypeLike = inputs[0].dtype.as_numpy_dtype
+        self.sample_dtype: npt.DTypeLike = takes.dtype.as_numpy_dtype
         self.description = f"tensorflow {tf.__version__} {_PLACES[device][1:]} {precision}"
         self._place = _PLACES[device]
-        # A SavedModel's function wants its input by name; that of a frozen graph has no names.
+        # The function of a SavedModel takes its input by name; that of a frozen graph has no names.
         signature = function.structured_input_signature
         name = next(iter(signature[1]), None) if signature else None
         self._call: Callable[[Any], Any] = (lambda batch: function(**{name: batch})) if name else function
@@ -118,10 +114,10 @@ class TensorFlow:
         import tensorflow as tf
 
         with tf.device(self._place):
-            given = self._call(tf.constant(batch))
-        if isinstance(given, dict):
-            given = [given[name] for name in sorted(given)]
-        return [output.numpy() for output in (given if isinstance(given, (list, tuple)) else [given])]
+            outputs = self._call(tf.constant(batch))
+        if isinstance(outputs, dict):
+            outputs = [outputs[name] for name in sorted(outputs)]
+        return [output.numpy() for output in (outputs if isinstance(outputs, (list, tuple)) else [outputs])]
 
     def close(self) -> None:
         self._call = lambda batch: []

@@ -1,7 +1,6 @@
-"""How TVM's loops run on a CPU: in parallel outside, in vectors inside, sums kept in registers.
+"""Schedules TVM's loops for a CPU: parallel outside, vectors inside, sums kept in registers.
 
-Knows TVM's schedules only.  Without it TVM runs each loop as it is written, some seven times slower for a small
-convolutional network.
+Without it TVM runs each loop as written, some seven times slower for a small convolutional network.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from tvm import s_tir, tirx
 from tvm.s_tir import dlight
 
 _LANES = 16
-"""Numbers of 32 bits in the widest registers."""
+"""Numbers of 32 bits in the widest vector registers."""
 _CHANNELS = (8, 4, 2, 1)
-"""Output channels that are summed together: each number read serves all of them."""
+"""Output channels that are summed together, so that each number is read once for all of them."""
 
 
 class CpuLoops(dlight.ScheduleRule):  # type: ignore[misc]
-    """For every function that it can handle; leaves others as they are."""
+    """Schedules every function that it can handle; leaves the others as they are."""
 
     def apply(self, func: Any, target: Any, tunable: bool) -> Any:
         """See ``dlight.ScheduleRule.apply``."""
@@ -37,7 +36,10 @@ class CpuLoops(dlight.ScheduleRule):  # type: ignore[misc]
 
 
 def _left_after_inlining(schedule: Any, blocks: list[Any]) -> list[Any]:
-    """Steps on every number by itself go into the next; padding stays, as its condition would be in the inner loop."""
+    """The blocks that remain after elementwise blocks are inlined into the next.
+
+    Padding stays, as its condition would otherwise be in the inner loop.
+    """
     left = []
     for block in blocks[:-1]:
         if block.is_injective() and not block.name.startswith("pad"):
@@ -72,9 +74,9 @@ def _schedule(schedule: Any, block: Any) -> None:
 
 
 def _sum_in_registers(schedule: Any, block: Any, places: list[Any], sums: list[Any], outer: Any, inner: Any) -> None:
-    """For (image, channel, row, column): some channels of a piece of a row at a time."""
+    """Schedule a sum over (image, channel, row, column): some channels of a piece of a row at a time."""
     image, channel, row, _ = places
-    apart = "group" in block.name or "depthwise" in block.name  # each channel reads another
+    apart = "group" in block.name or "depthwise" in block.name  # each output channel reads another input channel
     count = int(schedule.get(channel).extent)
     together = 1 if apart else next(size for size in _CHANNELS if count % size == 0)
     channels, one = schedule.split(channel, [None, together])
@@ -88,6 +90,6 @@ def _sum_in_registers(schedule: Any, block: Any, places: list[Any], sums: list[A
 
 
 def _lanes(extent: int) -> int:
-    """How many of a row's numbers are a vector: as many as fill most of a register, else of two."""
+    """The numbers of a row in one vector: a divisor that fills more than half a register, else the best for two."""
     most, more = (max(size for size in range(1, lanes + 1) if extent % size == 0) for lanes in (_LANES, 2 * _LANES))
     return most if most > _LANES // 2 else more

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from drumfire.loadgen import installation
-from drumfire.sut.local.backends import Backend, BackendError, Tuning, first_line, tvm_compiled
+from drumfire.sut.local.backends import Backend, BackendError, Tuning, first_line, interface, tvm_compiled
 from drumfire.sut.models.model import Form
 
 DISTRIBUTIONS = tvm_compiled.DISTRIBUTIONS
@@ -26,23 +26,17 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
         raise BackendError(f"tvm-onnx needs onnx, which is not installed: {installation.command('tvm')}") from None
 
     if model.suffix != Form.ONNX.value:
-        raise BackendError(f"tvm-onnx takes an .onnx file, not {model.name}: give one with --weights")
+        raise BackendError(f"tvm-onnx takes an .onnx file, not {model.name}: pass one with --weights")
     try:
-        graph = onnx.load(model)
+        network = onnx.load(model)
     except Exception as error:  # protobuf's errors have no common base
         raise BackendError(f"{model} is not an ONNX file: {first_line(error)}") from None
-    constants = {one.name for one in graph.graph.initializer}
-    inputs = [one for one in graph.graph.input if one.name not in constants]
-    if len(inputs) != 1:
-        raise BackendError(f"the model has {len(inputs)} inputs; models of one input can be run")
-    name, kind = inputs[0].name, inputs[0].type.tensor_type
-    batch, *sample = (size.dim_value or None for size in kind.shape.dim)
-    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+    takes = interface.of_graph(network.graph)
 
-    def module(size: int) -> Any:
+    def new_module(size: int) -> Any:
         from tvm.relax.frontend.onnx import from_onnx
 
-        shape = {name: [size, *sample]}
-        return from_onnx(graph, shape_dict=shape, dtype_dict={name: dtype.name}, keep_params_in_input=False)
+        shapes, dtypes = {takes.name: [size, *takes.sample_shape]}, {takes.name: np.dtype(takes.dtype).name}
+        return from_onnx(network, shape_dict=shapes, dtype_dict=dtypes, keep_params_in_input=False)
 
-    return tvm_compiled.load(model, tvm_compiled.Source(tuple(sample), dtype, batch, module), tuning)
+    return tvm_compiled.load(model, takes, new_module, tuning)

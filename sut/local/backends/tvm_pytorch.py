@@ -1,12 +1,14 @@
-"""TVM on a program that PyTorch exported, compiled for this CPU."""
+"""TVM on a program exported by PyTorch, compiled for this CPU."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from drumfire.loadgen import installation
-from drumfire.sut.local.backends import Backend, BackendError, Tuning, first_line, tvm_compiled
+from drumfire.sut.local.backends import Backend, BackendError, Tuning, interface, tvm_compiled
 from drumfire.sut.models.model import Form
 
 DISTRIBUTIONS = (*tvm_compiled.DISTRIBUTIONS, "torch")
@@ -25,32 +27,23 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
 
     if model.suffix != Form.TORCH.value:
         raise BackendError(f"tvm-pytorch takes an exported program (.pt2), not {model.name}: run it on tvm-onnx")
-    try:
-        program = torch.export.load(model)
-    except Exception as error:  # torch raises many kinds
-        raise BackendError(f"torch cannot load {model} as an exported program: {first_line(error)}") from None
-    names = program.graph_signature.user_inputs
-    inputs = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
-    if len(inputs) != 1:
-        raise BackendError(f"the model has {len(inputs)} inputs; models of one input can be run")
-    batch, *sample = (size if isinstance(size, int) else None for size in inputs[0].shape)
-    kind = inputs[0].dtype
+    program, takes = interface.of_program(model)
 
-    def module(size: int) -> Any:
+    def new_module(size: int) -> Any:
         from tvm.relax.frontend.torch import from_exported_program
 
         # With the batch size fixed, loops have known bounds.
         network = program.module(check_guards=False)
-        fixed = torch.export.export(network, (torch.zeros((size, *sample), dtype=kind),))
+        zeros = np.zeros((size, *interface.fixed(takes.sample_shape)), takes.dtype)
+        fixed = torch.export.export(network, (torch.from_numpy(zeros),))
         own = {"div.Tensor_mode": _division}
         return from_exported_program(fixed, unwrap_unit_return_tuple=True, custom_convert_map=own)
 
-    dtype = torch.empty(0, dtype=kind).numpy().dtype
-    return tvm_compiled.load(model, tvm_compiled.Source(tuple(sample), dtype, batch, module), tuning)
+    return tvm_compiled.load(model, takes, new_module, tuning)
 
 
 def _division(node: Any, importer: Any) -> Any:
-    """TVM's own gives a constant divisor its own type, and refuses to divide by it what has another."""
+    """Convert a floor division by a constant, which TVM's own converter refuses for a dividend of another type."""
     from tvm import relax
 
     dividend, divisor = importer.retrieve_args(node)[:2]

@@ -34,7 +34,7 @@ def test_known_ladders() -> None:
     assert buckets.ladder(32, fine=True) == (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
     assert buckets.ladder(20, fine=False) == (1, 2, 4, 8, 16, 20)
     assert buckets.ladder(1, fine=True) == (1,)
-    assert buckets.told((1, 2)) == "batches filled up to 1, 2"
+    assert buckets.description((1, 2)) == "batches filled up to 1, 2"
 
 
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=30), st.integers(0, 2**32 - 1))
