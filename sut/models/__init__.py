@@ -1,7 +1,4 @@
-"""The models by name.
-
-Knows which models there are; importing it costs no framework.
-"""
+"""The models by name.  Importing this package imports no framework."""
 
 from __future__ import annotations
 
@@ -40,7 +37,7 @@ TARGET_LATENCIES: dict[str, float] = {
 
 
 def get(name: str) -> Model:
-    """The model of this name.  Raises ``UnknownModel``, naming those there are."""
+    """The model of this name.  Raises ``UnknownModel``, which lists the names."""
     if name not in MODELS:
         raise UnknownModel(f"model {name!r} is not known; available: {', '.join(MODELS)}")
     return MODELS[name]

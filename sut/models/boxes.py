@@ -1,7 +1,4 @@
-"""Greedy non-maximum suppression on the host, for the few candidates that a network leaves.
-
-Knows arrays only.
-"""
+"""Greedy non-maximum suppression on the host, for the few candidates that a network outputs."""
 
 from __future__ import annotations
 
@@ -14,10 +11,10 @@ Array = npt.NDArray[Any]
 
 
 def suppressed(boxes: Array, scores: Array, labels: Array, overlap: float, most: int) -> Array:
-    """Indices of the boxes kept, best first, at most ``most``; among boxes of one label none overlaps a better one.
+    """Indices of the boxes kept, best first, at most ``most``; no box overlaps a better one of the same label.
 
     ``boxes`` (n, 4) as x1, y1, x2, y2; ``scores`` and ``labels`` (n,).  Overlap is intersection over union, and boxes
-    at ``overlap`` exactly are kept.  Of equal scores the first comes first.
+    at ``overlap`` exactly are kept.  Boxes of equal score keep their order.
     """
     order = np.argsort(-scores, kind="stable")
     x1, y1, x2, y2 = boxes[order].astype(np.float32).T
@@ -26,10 +23,10 @@ def suppressed(boxes: Array, scores: Array, labels: Array, overlap: float, most:
     left = np.arange(order.size)
     kept: list[int] = []
     while left.size and len(kept) < most:
-        one, left = left[0], left[1:]
-        kept.append(int(one))
-        width = np.minimum(x2[one], x2[left]) - np.maximum(x1[one], x1[left])
-        height = np.minimum(y2[one], y2[left]) - np.maximum(y1[one], y1[left])
+        best, left = left[0], left[1:]
+        kept.append(int(best))
+        width = np.minimum(x2[best], x2[left]) - np.maximum(x1[best], x1[left])
+        height = np.minimum(y2[best], y2[left]) - np.maximum(y1[best], y1[left])
         shared = np.maximum(width, 0) * np.maximum(height, 0)
-        left = left[(label[left] != label[one]) | (shared <= overlap * (area[one] + area[left] - shared))]
+        left = left[(label[left] != label[best]) | (shared <= overlap * (area[best] + area[left] - shared))]
     return order[kept]

@@ -1,6 +1,6 @@
-"""Image classification: what its models share, which is the payload of an answer and the judging by top-1.
+"""Image classification: what its models share, the payload of an answer and the top-1 accuracy.
 
-Knows labels and logits; must not know where the images come from.
+Does not depend on where the images come from.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import numpy.typing as npt
 from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.system import IndexArray
 from drumfire.sut.data.library import ArrayLibrary
-from drumfire.sut.models.model import Accuracy, Form
+from drumfire.sut.models.model import Accuracy, Form, bundled_count, first_answers
 
 Float32Array = npt.NDArray[np.float32]
 LabelArray = npt.NDArray[np.int64]
 
 PERFORMANCE_COUNT = 500
-"""Samples in memory unless asked otherwise, where the data set has as many."""
+"""Samples in memory unless the caller sets another number, or all of a smaller data set."""
 
 
 class LabelJudge(ABC):
-    """The judging side of a model whose answers are labels."""
+    """Judges the answers of a model that answers with labels."""
 
     name: str
     quality_target: float
@@ -39,26 +39,20 @@ class LabelJudge(ABC):
         """The class of every image, shape (n,)."""
 
     def logged(self, indices: IndexArray, responses: Responses) -> Responses:
-        """See ``Model.logged``: one float32 a sample, as it is."""
+        """See ``Model.logged``: one float32 a sample, unchanged."""
         return responses
 
     def accuracy(self, indices: IndexArray, responses: Responses) -> Accuracy:
         """See ``Model.accuracy``: top-1, over the samples that were answered."""
-        answered = np.asarray(indices)
         labels = self.labels()
-        if answered.size and not 0 <= answered.min() <= answered.max() < labels.size:
-            raise ValueError(f"an answer to a sample outside {self.name}'s 0..{labels.size - 1}")
-        given = _answered_labels(responses)
-        if given.size != answered.size:
-            raise ValueError(f"{given.size} responses for {answered.size} samples")
-        samples, first = np.unique(answered, return_index=True)  # of repeats, the index of the first
-        good = int(np.count_nonzero(given[first] == labels[samples]))
+        samples, first = first_answers(self.name, labels.size, indices, responses)
+        good = int(np.count_nonzero(_answered_labels(responses)[first] == labels[samples]))
         total = samples.size
         return Accuracy(self.metric, good / total if total else 0.0, good, total, self.quality_target)
 
 
 class Classifier(LabelJudge):
-    """A ``Model`` that brings its own weights and labelled images and gives one logit a class."""
+    """A ``Model`` with its own weights and labelled images, whose network gives one logit a class."""
 
     description: str
     licence: str
@@ -70,7 +64,7 @@ class Classifier(LabelJudge):
 
     @abstractmethod
     def own_weights(self, cache: Path, form: Form) -> Path:
-        """The file that comes with the model, or is made in ``cache``."""
+        """The model's own file, bundled or made in ``cache``."""
 
     @abstractmethod
     def inputs(self, indices: IndexArray) -> Float32Array:
@@ -83,15 +77,11 @@ class Classifier(LabelJudge):
     def library(
         self, dataset_path: Path | None = None, count: int | None = None, performance_count: int | None = None
     ) -> ArrayLibrary:
-        """See ``Model.library``.  ``performance_count`` is cut to the samples there are; None means at most 500."""
-        if dataset_path is not None:
-            raise ValueError(f"{self.name} carries its own data: leave --dataset-path {dataset_path} out")
-        total = self.total_count if count is None else count
-        if not 1 <= total <= self.total_count:
-            raise ValueError(f"{self.name} has {self.total_count} samples: a count of {total} can not be had")
+        """See ``Model.library``.  ``performance_count`` is cut to the samples available; None means at most 500."""
+        total = bundled_count(self.name, self.total_count, dataset_path, count)
         if performance_count is not None and performance_count < 1:
             raise ValueError(f"performance count {performance_count}: at least one sample must be in memory")
-        self.labels()  # a missing extra is to show here rather than in the run
+        self.labels()  # a missing extra raises here rather than in the run
         return ArrayLibrary(self.name, self.inputs, total, min(total, performance_count or PERFORMANCE_COUNT))
 
     def respond(self, outputs: Sequence[npt.NDArray[Any]]) -> Float32Array:

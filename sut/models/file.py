@@ -1,6 +1,6 @@
-"""A bare model file: whatever network it holds, fed with random samples of the shape it asks for.
+"""A bare model file with any network, run on random samples of the shape that the network takes.
 
-Measures speed only: there are no labels, so nothing can be said of accuracy.
+Measures speed only: without labels there is no accuracy.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.system import IndexArray, SampleLibrary
 from drumfire.sut.data.library import ArrayLibrary
-from drumfire.sut.local.backends import Backend, BackendError
+from drumfire.sut.local.backends import Backend, interface
 from drumfire.sut.models.model import Form
 
 _SAMPLES = 128
@@ -23,7 +23,7 @@ _SEED = 1
 
 
 class FileModel:
-    """A model named by its path.  Its shape is known when a backend has loaded it: see ``shape_from``."""
+    """A model named by its path.  Its shape is known once a backend has loaded it: see ``shape_from``."""
 
     task = "any"
     description = "a model file, fed with random samples"
@@ -41,11 +41,9 @@ class FileModel:
         self.input_dtype: np.dtype[Any] = np.dtype(np.float32)
 
     def shape_from(self, backend: Backend) -> None:
-        """Take shape and type from the loaded model.  Raises ``BackendError`` where a size is left open."""
-        sizes = [size for size in backend.sample_shape if size is not None]
-        if len(sizes) != len(backend.sample_shape):
-            raise BackendError(f"{self.path} leaves sizes open besides the batch: export it with fixed ones")
-        self.input_shape, self.input_dtype = tuple(sizes), np.dtype(backend.sample_dtype)
+        """Take shape and type from the loaded model.  Raises ``BackendError`` if it leaves a size open."""
+        self.input_shape = interface.fixed(backend.sample_shape, self.path)
+        self.input_dtype = np.dtype(backend.sample_dtype)
 
     def weights(self, cache: Path, given: Path | None = None, form: Form = Form.ONNX) -> Path:
         return given or self.path
@@ -55,7 +53,7 @@ class FileModel:
     ) -> SampleLibrary:
         """Random samples, the same in every run: normal values for floats, 0 to 127 for integers."""
         if dataset_path is not None:
-            raise ValueError("a bare model file is fed with random samples: leave --dataset-path out")
+            raise ValueError("a bare model file runs on random samples: leave --dataset-path out")
         total = min(count or _SAMPLES, _SAMPLES)
         generator = np.random.default_rng(_SEED)
         shape = (total, *self.input_shape)
@@ -72,4 +70,4 @@ class FileModel:
         return responses
 
     def accuracy(self, indices: IndexArray, responses: Responses) -> NoReturn:
-        raise ValueError("a bare model file has no labels to be judged by")
+        raise ValueError("a bare model file has no labels, so its accuracy is unknown")

@@ -1,7 +1,4 @@
-"""Classification of ImageNet's pictures: what ResNet-50 and MobileNet share.
-
-Knows the data set's labels, recipes and the forms of the published networks' outputs; must not know a backend.
-"""
+"""Classification of ImageNet's pictures: what ResNet-50 and MobileNet share."""
 
 from __future__ import annotations
 
@@ -12,66 +9,45 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.sut.cache import cache_folder
-from drumfire.sut.data import imagenet, location
+from drumfire.sut.data import imagenet
 from drumfire.sut.data.imagenet import CLASSES, LabelledPictures
-from drumfire.sut.data.library import ArrayLibrary
-from drumfire.sut.data.pictures import PictureReader
-from drumfire.sut.data.recipes import RECIPES
 from drumfire.sut.models.classifier import Float32Array, LabelArray, LabelJudge
-from drumfire.sut.models.weights.publication import PublishedNetwork
+from drumfire.sut.models.picture_model import PictureModel
 
 
-class ImageNetClassifier(PublishedNetwork, LabelJudge):
+class ImageNetClassifier(PictureModel, LabelJudge):
     """Dataset index i is the i-th line of val_map.txt.  Labels are 0..999, as there."""
 
-    licence = "the weights' and the pictures' own; nothing of either comes with Drumfire"
-    outputs = ("logits",)
-    total_count = imagenet.VALIDATION_COUNT
+    data_kind, data_name, total_count = "imagenet", "ILSVRC 2012", imagenet.VALIDATION_COUNT
     performance_count = 1024
-    recipe: str
+    outputs = ("logits",)
     state_dict_recipe: str
-    """For weights that come as torch's state dict, which were trained on other numbers."""
+    """The preprocessing for weights in torch's state dicts, which were trained on differently scaled samples."""
 
     def __init__(self) -> None:
         super().__init__()
         self._pictures: LabelledPictures | None = None
-        self._data_reservations: list[str] = []
 
     @property
-    def reservations(self) -> Sequence[str]:
-        """See ``Model.reservations``."""
-        return (*self.weights_reservations, *self._data_reservations)
+    def recipe_in_use(self) -> str:
+        """See ``PictureModel.recipe_in_use``."""
+        return self.state_dict_recipe if self.state_dict_given else self.recipe
 
-    def library(
-        self, dataset_path: Path | None = None, count: int | None = None, performance_count: int | None = None
-    ) -> ArrayLibrary:
-        """See ``Model.library``.  Raises ``DataError``, a ``ValueError``, for what is wrong with the data."""
-        recipe = RECIPES[self.state_dict_recipe if self.state_dict_given else self.recipe]
-        reader = PictureReader(recipe, cache_folder())
-        folder, told = location.folder("imagenet", dataset_path)
-        pictures = self._pictures = imagenet.read(folder, count)
-        total = len(pictures.files)
-        self._data_reservations = [told] if told else []
-        if not told and total != imagenet.VALIDATION_COUNT:
-            self._data_reservations = [f"{total} pictures, not the {imagenet.VALIDATION_COUNT} of ILSVRC 2012"]
-        return ArrayLibrary(
-            self.name,
-            lambda indices: reader.read([pictures.files[index] for index in indices]),
-            total,
-            min(total, performance_count or self.performance_count),
-        )
+    def read(self, folder: Path, count: int | None) -> Sequence[Path]:
+        """See ``PictureModel.read``."""
+        self._pictures = imagenet.read(folder, count)
+        return self._pictures.files
 
     def labels(self) -> LabelArray:
-        """Of the pictures that ``library`` gave last."""
+        """The classes of the pictures of the last call of ``library``, shape (n,)."""
         assert self._pictures is not None
         return self._pictures.labels
 
     def respond(self, outputs: Sequence[npt.NDArray[Any]]) -> Float32Array:
         """The class as float32 of shape (n, 1), from class numbers (n,) or from scores (n, 1000 or 1001).
 
-        Networks with 1001 classes, and those that give class numbers, count a background class first.  Raises
-        ``ValueError`` for anything else.
+        In networks with 1001 classes, and in those that give class numbers, class 0 is the background.  Raises
+        ``ValueError`` for other outputs.
         """
         for output in outputs:
             if output.ndim == 1 and np.issubdtype(output.dtype, np.integer):

@@ -1,4 +1,4 @@
-"""MobileNet v1 (1.0, 224) on ImageNet, as MLPerf had it in its first round."""
+"""MobileNet v1 (1.0, 224) on ImageNet, as in MLPerf's first round."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ class MobileNet(ImageNetClassifier):
     input_shape = RECIPES[recipe].shape
 
     def new_network(self) -> nn.Module:
-        from drumfire.sut.models.networks.mobilenet import MobileNet as Network
+        from drumfire.sut.models.networks import mobilenet
 
-        return Network()
+        return mobilenet.MobileNet()

@@ -1,6 +1,6 @@
 """What a model is to the benchmark: weights, data, and how its answers are judged.
 
-Knows arrays and the sample library protocol; must not know a framework, a backend or any one model.
+Does not depend on a framework, a backend or any particular model.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from drumfire.loadgen import installation
 from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.system import IndexArray, SampleLibrary
 
@@ -27,34 +28,34 @@ class MissingExtra(ImportError):
 
 
 class WeightsError(ValueError):
-    """Weights that can not be used.  The text is one line and names the mend."""
+    """Weights that cannot be used.  The text is one line and names the fix."""
 
 
 class Form(Enum):
-    """In what form a backend takes a network; each backend's module says which (``FORM``).  The value is the suffix."""
+    """The form of a model file; ``FORM`` of a backend's module is the form that it takes.  The value is the suffix."""
 
     ONNX = ".onnx"
     TORCH = ".pt2"
-    """What ``torch.export.save`` writes, for any number of samples: see ``torch_export``."""
+    """Written by ``torch.export.save``, for any batch size: see ``torch_export``."""
     TFLITE = ".tflite"
     """See ``tflite_export``."""
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How good the answers of a run were."""
+    """The accuracy of the answers of a run."""
 
     metric: str
     value: float
-    """A fraction, 0 to 1; 0 when nothing was answered."""
+    """A fraction, 0 to 1; 0 if no sample was answered."""
     good: int | None
-    """Samples answered right; None where the metric counts none, as mAP."""
+    """Samples answered correctly; None for metrics that do not count them, such as mAP."""
     total: int
     """Samples answered, each counted once."""
     target: float
     """The fraction that the model must reach."""
     table: tuple[str, ...] = ()
-    """The evaluator's own lines, where it has some."""
+    """The lines that the evaluator prints, if any."""
 
     @property
     def reached(self) -> bool:
@@ -62,7 +63,7 @@ class Accuracy:
 
     @property
     def lines(self) -> list[str]:
-        """As the reference's scripts print it; the last line is the score, which checkers of submissions look for."""
+        """The lines that the reference's scripts print; submission checkers read the score from the last."""
         percent = f"{self.value:.3%}"
         score = f"{self.metric}={percent}"
         if self.good is not None:
@@ -77,11 +78,11 @@ class Model(Protocol):
     task: str
     description: str
     licence: str
-    """Of the weights and of the data."""
+    """The licences of the weights and of the data."""
     extra: str | None
-    """The pip extra that must be installed for it."""
+    """The pip extra that the model needs."""
     input_shape: tuple[int, ...]
-    """Of one sample, without the batch."""
+    """The shape of one sample, without the batch."""
     input_dtype: np.dtype[Any]
     quality_target: float
     """A fraction, 0 to 1, of ``Accuracy.metric``."""
@@ -94,42 +95,75 @@ class Model(Protocol):
     def reservations(self) -> Sequence[str]:
         """What a result must say beside its figures, such as that the weights are random numbers.
 
-        Of the weights and the data that ``weights`` and ``library`` gave last.
+        Refers to the last results of ``weights`` and ``library``.
         """
 
     def weights(self, cache: Path, given: Path | None = None, form: Form = Form.ONNX) -> Path:
         """The file to run, in the form that the backend takes, made in the folder ``cache`` on first use.
 
-        The user's ``given`` file is returned as it is, whatever its form (the backend says what it can not take),
+        The user's file ``given`` is returned unchanged, whatever its form (the backend refuses what it cannot take),
         unless it is a state dict, which is exported.  Raises ``MissingExtra``, and ``WeightsError`` for a file that
-        does not fit and for a form that the model can not be had in.
+        does not fit or a form that cannot be made.
         """
 
     def library(
         self, dataset_path: Path | None = None, count: int | None = None, performance_count: int | None = None
     ) -> SampleLibrary:
-        """The data set, preprocessed: its first ``count`` samples (None: all), in memory at most ``performance_count``.
+        """The data set, preprocessed: its first ``count`` samples (None: all), at most ``performance_count`` in memory.
 
-        ``dataset_path`` is where the data lies, None for data that comes with the model.  Raises ``MissingExtra``, and
-        ``ValueError`` for a count or a path that can not be.
+        ``dataset_path`` is the folder of the data, None for data that comes with the model.  Raises ``MissingExtra``,
+        and ``ValueError`` for an impossible count or path.
         """
 
     def respond(self, outputs: Sequence[npt.NDArray[Any]]) -> Responses:
-        """The answers to one batch, one item a sample, from what the network gave, in the order of its outputs."""
+        """The answers to one batch, one item a sample, from the network's outputs in their order."""
 
     def logged(self, indices: IndexArray, responses: Responses) -> Responses:
         """The responses in the form of MLPerf's accuracy logs; ``responses[i]`` is for dataset index ``indices[i]``."""
 
     def accuracy(self, indices: IndexArray, responses: Responses) -> Accuracy:
-        """Judge ``responses[i]``, given for dataset index ``indices[i]``; the first answer to a sample counts.
+        """Judge ``responses[i]``, the answer to dataset index ``indices[i]``; the first answer to a sample counts.
 
-        Raises ``ValueError`` for an index outside the data set or a response that is not such as ``respond`` makes.
+        Raises ``ValueError`` for an index outside the data set or a response that ``respond`` cannot have made.
         """
 
 
 @runtime_checkable
 class Calibrated(Protocol):
-    """A model that has samples beside those that it is judged on."""
+    """A model that has further samples, on which it is not judged."""
 
     def calibration(self, count: int) -> npt.NDArray[Any]:
-        """Up to ``count`` of them, shape (n, *input_shape)."""
+        """Up to ``count`` of these samples, shape (n, *input_shape)."""
+
+
+def missing_extra(what: str, package: str | None, extra: str | None) -> MissingExtra:
+    """The error for a missing package: names the pip extra that installs it, usually ``extra``."""
+    if package and package.startswith("tensorflow"):
+        extra = "tflite-export"
+    command = installation.command(extra or "vision")
+    return MissingExtra(f"{what} needs {package or 'a package'}, which is not installed: {command}")
+
+
+def bundled_count(name: str, available: int, dataset_path: Path | None, count: int | None) -> int:
+    """How many samples a library over bundled data has: ``count``, or all.  Raises ``ValueError``, see ``library``."""
+    if dataset_path is not None:
+        raise ValueError(f"{name} has its own data: leave --dataset-path {dataset_path} out")
+    total = available if count is None else count
+    if not 1 <= total <= available:
+        raise ValueError(f"{name} has {available} samples: the count must be 1 to {available}, not {total}")
+    return total
+
+
+def first_answers(
+    name: str, available: int, indices: IndexArray, responses: Responses
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.intp]]:
+    """The dataset indices that were answered, ascending, and the position of the first answer to each.
+
+    Raises ``ValueError``, see ``Model.accuracy``.
+    """
+    answered = np.asarray(indices).astype(np.int64)
+    if len(responses) != answered.size:
+        raise ValueError(f"{len(responses)} responses for {answered.size} samples")
+    if answered.size and not 0 <= answered.min() <= answered.max() < available:
+        raise ValueError(f"an answer to a sample outside {name}'s 0..{available - 1}")
+    return np.unique(answered, return_index=True)  # of repeats, the index of the first

@@ -1,4 +1,4 @@
-"""ResNet-50 v1.5 on ImageNet, as MLPerf has it."""
+"""ResNet-50 v1.5 on ImageNet, as in MLPerf."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ResNet50(ImageNetClassifier):
-    """The published ONNX file gives class numbers with a background class; torchvision's state dict has none."""
+    """The published ONNX file gives class numbers with a background class; torchvision's network has no such class."""
 
     name = "resnet50"
     description = "ResNet-50 v1.5, 224x224 pixels, 1000 ImageNet classes: ILSVRC 2012 validation set"
@@ -34,6 +34,6 @@ class ResNet50(ImageNetClassifier):
     input_shape = RECIPES[recipe].shape
 
     def new_network(self) -> nn.Module:
-        from drumfire.sut.models.networks.resnet import ResNet50 as Network
+        from drumfire.sut.models.networks import resnet
 
-        return Network()
+        return resnet.ResNet50()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class RetinaNet(PhotoDetector):
-    """Boxes come in pixels of the 800; labels are the data set's category ids, 0 to 263."""
+    """Boxes are in pixels, 0 to 800; labels are the data set's category ids, 0 to 263."""
 
     name = "retinanet"
     description = "RetinaNet ResNeXt50-32x4d-FPN, 800x800 pixels, 264 classes: OpenImages, MLPerf's subset"
@@ -33,6 +33,6 @@ class RetinaNet(PhotoDetector):
     box_unit = 800.0
 
     def new_network(self) -> nn.Module:
-        from drumfire.sut.models.networks.retinanet import RetinaNet as Network
+        from drumfire.sut.models.networks import retinanet
 
-        return Network()
+        return retinanet.RetinaNet()

@@ -1,4 +1,4 @@
-"""SSD-MobileNet v1 at 300 pixels on COCO, as MLPerf had it until round v2.0."""
+"""SSD-MobileNet v1 at 300 pixels on COCO, as in MLPerf until round v2.0."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class SsdMobileNet(PhotoDetector):
-    """Takes bytes and scales them itself; its labels are COCO's category ids, 1 to 90 with gaps."""
+    """The network takes bytes and scales them; its labels are COCO's category ids, 1 to 90 with gaps."""
 
     name = "ssd-mobilenet"
     description = "SSD-MobileNet v1, 300x300 pixels, 90 classes: COCO 2017 validation set"
@@ -29,9 +29,9 @@ class SsdMobileNet(PhotoDetector):
     )
     recipe = "coco-300"
     input_shape, input_dtype = RECIPES[recipe].shape, RECIPES[recipe].dtype
-    score_threshold, overlap, most = 0.0, 0.6, 100  # as in the published graph, which does it itself
+    score_threshold, overlap, most = 0.0, 0.6, 100  # as in the published graph, which includes suppression
 
     def new_network(self) -> nn.Module:
-        from drumfire.sut.models.networks.ssd import SsdMobileNet as Network
+        from drumfire.sut.models.networks import ssd
 
-        return Network(classes=91)
+        return ssd.SsdMobileNet(classes=91)

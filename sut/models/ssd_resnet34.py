@@ -1,4 +1,4 @@
-"""SSD-ResNet34 at 1200 pixels on COCO, as MLPerf had it until round v2.0."""
+"""SSD-ResNet34 at 1200 pixels on COCO, as in MLPerf until round v2.0."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CATEGORY = np.array([0, *coco.COCO_CATEGORIES])
 
 
 class SsdResNet34(PhotoDetector):
-    """Its labels are 1 to 80 without gaps: they are turned into COCO's category ids before anything is logged."""
+    """The network's labels are 1 to 80 without gaps; answers hold COCO's category ids instead."""
 
     name = "ssd-resnet34"
     description = "SSD-ResNet34, 1200x1200 pixels, 80 classes: COCO 2017 validation set"
@@ -37,12 +37,12 @@ class SsdResNet34(PhotoDetector):
     score_threshold, overlap, most = 0.05, 0.5, 200
 
     def new_network(self) -> nn.Module:
-        from drumfire.sut.models.networks.ssd import SsdResNet34 as Network
+        from drumfire.sut.models.networks import ssd
 
-        return Network()
+        return ssd.SsdResNet34()
 
     def categories(self, labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Raises ``ValueError`` for a label that is none of 1..80."""
+        """See ``DetectionJudge.categories``.  Raises ``ValueError`` for a label outside 1..80."""
         if labels.size and not 1 <= labels.min() <= labels.max() < _CATEGORY.size:
             raise ValueError(f"a label outside 1..{_CATEGORY.size - 1}: are these {self.name}'s weights?")
         categories: npt.NDArray[Any] = _CATEGORY[labels]

@@ -1,5 +1,5 @@
 """Architectures in plain torch, so that each can be built without a download.
 
-Modules with forward passes and fixed shapes only: no weights' files, no data, no judging.  Importing this package costs
-nothing; importing one of its modules imports torch.
+Modules with forward passes and fixed shapes; they do not depend on files, data or accuracy.  Importing this package
+imports nothing; importing one of its modules imports torch.
 """

@@ -1,7 +1,7 @@
-"""What one-shot detectors share: prior boxes, and from a network's raw numbers to the candidates worth looking at.
+"""What one-shot detectors share: from offsets to boxes, and from all boxes to the best candidates.
 
-All shapes are fixed and no box is suppressed here, so that any runtime can take the graph, in batches; the suppression
-that follows is ``drumfire.sut.models.boxes``'s.
+All shapes are fixed and boxes are not suppressed here, so that any runtime can run the graph, in batches; see
+``drumfire.sut.models.boxes`` for the suppression that follows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Candidates = tuple[Tensor, Tensor, Tensor]
 
 
 def around_centres(offsets: Tensor, priors: Tensor, variances: tuple[float, float]) -> Tensor:
-    """SSD's boxes: ``offsets`` (n, a, 4) as x, y, width, height against ``priors`` (a, 4), centre and size."""
+    """SSD's boxes: ``offsets`` (n, a, 4) as x, y, width, height relative to ``priors`` (a, 4), centre and size."""
     centre = priors[:, :2] + offsets[..., :2] * variances[0] * priors[:, 2:]
     half = priors[:, 2:] * torch.exp(offsets[..., 2:] * variances[1]) / 2
     return torch.cat((centre - half, centre + half), dim=-1)

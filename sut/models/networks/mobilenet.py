@@ -1,4 +1,4 @@
-"""MobileNet v1, as TensorFlow pads it: where a stride leaves an odd row, the padding is at the bottom and the right."""
+"""MobileNet v1 with TensorFlow's padding: an odd row or column of padding is at the bottom or the right."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _EPSILON = 1e-3
 
 
 class Convolution(nn.Module):
-    """A convolution with a batch norm and ReLU6, its output of ceil(size / stride) pixels as TensorFlow's SAME."""
+    """A convolution with a batch norm and ReLU6; its output has ceil(size / stride) pixels, as TensorFlow's SAME."""
 
     def __init__(self, before: int, after: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Convolution(nn.Module):
         return functional.relu6(self.norm(self.conv(x)))
 
     def _padding(self, size: int) -> tuple[int, int]:
-        """Before and after, in pixels."""
+        """The padding before and after ``size`` pixels, in pixels."""
         whole = max((-(-size // self.stride) - 1) * self.stride + self.kernel - size, 0)
         return whole // 2, whole - whole // 2
 
@@ -51,7 +51,7 @@ def features(width: float = 1.0) -> nn.Sequential:
 
 
 class MobileNet(nn.Module):
-    """1.0, 224 pixels, 1001 classes of which the first is the background: 4,233,001 parameters.
+    """MobileNet 1.0 for 224 pixels and 1001 classes, the first of which is the background: 4,233,001 parameters.
 
     (n, 3, 224, 224) to logits (n, classes).
     """

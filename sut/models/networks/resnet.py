@@ -1,6 +1,6 @@
-"""Residual networks: ResNet-50 v1.5, and the trunks of ResNeXt-50 and ResNet-34 that detectors stand on.
+"""Residual networks: ResNet-50 v1.5, and what detectors use of ResNeXt-50 and ResNet-34.
 
-Parameters are named as torchvision names them, so that published state dicts fit.
+Parameters have torchvision's names, so that published state dicts fit.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 _BRANCH = 0.3
-"""The scale that a branch starts with: sums of random branches would otherwise grow with each block."""
+"""The initial scale of a branch: without it, sums of random branches would grow with each block."""
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions around which the input is added again."""
+    """Two 3x3 convolutions, to whose output the input is added."""
 
     expansion = 1
 
@@ -34,7 +34,7 @@ class Block(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1.  The stride is the 3x3's: that is what v1.5 means."""
+    """Convolutions of 1x1, 3x3 and 1x1.  The 3x3 has the stride: that is what v1.5 means."""
 
     expansion = 4
 
@@ -58,7 +58,7 @@ class Bottleneck(nn.Module):
 
 
 class Trunk(nn.Module):
-    """All but the classifier, of bottlenecks.  Gives the outputs of ``layer2``, ``layer3`` and ``layer4``."""
+    """A network of bottlenecks without its classifier.  Gives the outputs of ``layer2``, ``layer3`` and ``layer4``."""
 
     def __init__(self, depths: Sequence[int], groups: int = 1, group_width: int = 64) -> None:
         super().__init__()
@@ -77,15 +77,15 @@ class Trunk(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         out = self.maxpool(torch.relu(self.bn1(self.conv1(images))))
         out = self.layer1(out)
-        found = []
+        outputs = []
         for layer in (self.layer2, self.layer3, self.layer4):
             out = layer(out)
-            found.append(out)
-        return found
+            outputs.append(out)
+        return outputs
 
 
 class ResNet50(Trunk):
-    """v1.5 for 1000 classes: 25,557,032 parameters.  (n, 3, 224, 224) to logits (n, classes)."""
+    """ResNet-50 v1.5 for 1000 classes: 25,557,032 parameters.  (n, 3, 224, 224) to logits (n, classes)."""
 
     def __init__(self, classes: int = 1000) -> None:
         super().__init__((3, 4, 6, 3))

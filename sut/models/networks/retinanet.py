@@ -1,6 +1,6 @@
-"""RetinaNet on a ResNeXt-50 32x4d with a feature pyramid, as MLPerf's is: 800 pixels, 264 classes.
+"""MLPerf's RetinaNet, on a ResNeXt-50 32x4d with a feature pyramid: 800 pixels, 264 classes.
 
-Parameters are named as torchvision names them.  37,060,652 of them are trained: the trunk's batch norms are frozen.
+Parameters have torchvision's names.  37,060,652 of them are trained: the trunk's batch norms are frozen.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from drumfire.sut.models.networks.detection import Candidates, best
 from drumfire.sut.models.networks.resnet import Trunk
 
 _SIZES = tuple((size, int(size * 2 ** (1 / 3)), int(size * 2 ** (2 / 3))) for size in (32, 64, 128, 256, 512))
-"""Anchors of each level, pixels a side."""
+"""The anchors' sizes of each level, pixels a side."""
 _RATIOS = (0.5, 1.0, 2.0)
 """Height to width."""
 _PER_CELL = len(_SIZES[0]) * len(_RATIOS)
@@ -25,7 +25,7 @@ _BEST_OF_LEVEL = 1000
 
 
 class RetinaNet(nn.Module):
-    """(n, 3, side, side) of 0..1 to 1000 candidates of each of five levels; boxes in pixels, labels 0..classes-1."""
+    """(n, 3, side, side) of 0..1 to 1000 candidates from each of five levels; boxes in pixels, labels 0..classes-1."""
 
     mean: Tensor
     deviation: Tensor
@@ -42,7 +42,7 @@ class RetinaNet(nn.Module):
         )
         scores = self.head["classification_head"].cls_logits
         nn.init.constant_(scores.bias, -math.log(99))  # a score of 0.01
-        nn.init.normal_(scores.weight, std=0.16)  # random weights, too, are to find things in most pictures
+        nn.init.normal_(scores.weight, std=0.16)  # so that random weights, too, detect something in most pictures
         for name, values in (("mean", (0.485, 0.456, 0.406)), ("deviation", (0.229, 0.224, 0.225))):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
         cells = side // 8
@@ -121,7 +121,7 @@ def _rows(raw: Tensor, width: int) -> Tensor:
 
 
 def _anchors(side: int, cells: int, sizes: tuple[int, ...]) -> Tensor:
-    """x1, y1, x2, y2 in pixels, cell by cell; torchvision rounds the shapes, and the cell's size down."""
+    """x1, y1, x2, y2 in pixels, cell by cell.  As in torchvision, shapes are rounded and cells rounded down."""
     tall = torch.tensor(_RATIOS).sqrt()
     lengths = torch.tensor(sizes, dtype=torch.float32)
     widths, heights = ((1 / tall)[:, None] * lengths).reshape(-1), (tall[:, None] * lengths).reshape(-1)

@@ -1,4 +1,4 @@
-"""Single-shot detectors on a MobileNet and on a ResNet-34, as TensorFlow's and MLPerf's own models are laid out."""
+"""Single-shot detectors on a MobileNet and on a ResNet-34, laid out as TensorFlow's and MLPerf's own models."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ class SsdMobileNet(nn.Module):
     ) -> None:
         """``classes`` counts the background; ``width`` scales all channels.
 
-        Maps are ``taken`` after so many layers of the trunk, which ends with the last, and after each of ``extras``
-        further layers.  ``scales`` are the sizes of the first and the last map's priors, as fractions of the picture.
+        ``taken`` numbers the trunk's layers whose outputs are feature maps; the trunk ends with the last of them.  Each
+        of ``extras`` further layers gives another map.  ``scales`` are the sizes of the priors of the first and the
+        last map, as fractions of the picture.
         """
         super().__init__()
         self.classes, self.candidates = classes, candidates
@@ -76,8 +77,8 @@ class SsdMobileNet(nn.Module):
         for layers in (*self.trunk, *self.extras):
             x = layers(x)
             maps.append(x)
-        offsets = [_rows(head(one), 4) for head, one in zip(self.places, maps, strict=True)]
-        logits = [_rows(head(one), self.classes) for head, one in zip(self.kinds, maps, strict=True)]
+        offsets = [_rows(head(features), 4) for head, features in zip(self.places, maps, strict=True)]
+        logits = [_rows(head(features), self.classes) for head, features in zip(self.kinds, maps, strict=True)]
         return torch.cat(offsets, dim=1), torch.cat(logits, dim=1)
 
 
@@ -145,9 +146,9 @@ def _columns(raw: Tensor, width: int) -> Tensor:
 
 
 def _mobilenet_priors(cells: Sequence[int], smallest: float, largest: float) -> Tensor:
-    """Centre x, y, width and height of each prior, cell by cell, as fractions.  ``cells`` a side, of each map.
+    """Centre x, y, width and height of each prior, cell by cell, as fractions.  ``cells``: of each map, a side.
 
-    Scales go evenly from ``smallest`` to ``largest``; the first map has three priors of its own.
+    Scales rise evenly from ``smallest`` to ``largest``; the first map has three special priors.
     """
     steps = len(cells) - 1
     scales = [smallest + (largest - smallest) * at / steps for at in range(len(cells))] + [1.0]
@@ -166,7 +167,7 @@ def _mobilenet_priors(cells: Sequence[int], smallest: float, largest: float) -> 
 
 
 def _resnet34_priors(side: int, cells: Sequence[int]) -> Tensor:
-    """Centre x, y, width and height of each prior, as fractions cut to 0..1; within a map the prior's number first."""
+    """Centre x, y, width and height of each prior, as fractions cut to 0..1; within a map ordered by shape first."""
     scales = [int(scale * side / 300) / side for scale in (21, 45, 99, 153, 207, 261, 315)]
     ratios: tuple[Sequence[int], ...] = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
     priors = []

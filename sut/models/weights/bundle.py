@@ -1,6 +1,6 @@
-"""Weights that come with the package as our own ONNX file, in the other forms that backends take.
+"""Weights that come with the package as our own ONNX files, and their other forms, made when needed.
 
-Knows the cache and how the forms are made; must not know any one model.
+Does not depend on any particular model.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen import installation
-from drumfire.sut.models.model import Form, MissingExtra
+from drumfire.sut.models.model import Form, missing_extra
 
 if TYPE_CHECKING:
     from torch import nn
 
-_DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 
 def comes_as(name: str, form: Form) -> bool:
     """Whether the package holds the model's weights in this form."""
-    return (_DATA / name).with_suffix(form.value).exists()
+    return (DATA / name).with_suffix(form.value).exists()
 
 
 def in_form(
@@ -38,9 +37,10 @@ def in_form(
     outputs: Sequence[str] = ("logits",),
     dtype: npt.DTypeLike = np.float32,
 ) -> Path:
-    """The file ``weights`` itself for ONNX, else one that comes beside it, else one made of it in ``cache``, once.
+    """The weights in a form: the file of that form beside ``weights`` if bundled, else one made once in ``cache``.
 
-    ``network`` builds the architecture that ``weights`` was exported from.  Raises ``MissingExtra``.
+    ``weights`` is the bundled ONNX file; ``network`` builds the architecture that it was exported from.  Raises
+    ``MissingExtra``.
     """
     beside = weights.with_suffix(form.value)
     if beside.exists():
@@ -55,9 +55,5 @@ def in_form(
             onnx_state.fill(filled, weights)
             forms.export(filled, sample_shape, path, form, outputs=outputs, dtype=dtype)
     except (ImportError, PackageNotFoundError) as error:
-        needs = error.name or "a package"
-        extra = forms.extra_with(error.name, "vision")
-        raise MissingExtra(
-            f"{weights.stem} as {form.value} needs {needs}, which is not installed: {installation.command(extra)}"
-        ) from None
+        raise missing_extra(f"{weights.stem} as {form.value}", error.name, "vision") from None
     return path

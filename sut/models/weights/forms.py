@@ -1,6 +1,6 @@
-"""A PyTorch network written in the form that a backend takes.
+"""Writes a PyTorch network in the form that a backend takes: chooses the exporter.
 
-Knows which exporter makes which form; must not know any one model.
+Does not depend on any particular model.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _COPIES = 3
-"""Of the weights, that lie on the disk while they are exported, at most."""
+"""The largest number of copies of the weights on the disk during an export."""
 
 
 def export(
@@ -35,7 +35,8 @@ def export(
 ) -> None:
     """Write ``network`` (in eval mode), which takes (N, *sample_shape), in one step.
 
-    Raises ``ImportError`` for what lacks, ``WeightsError`` where the file can not be kept or the form not be had.
+    Raises ``ImportError`` for a missing package, and ``WeightsError`` if the file cannot be written or the form
+    cannot be made.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,8 +52,8 @@ def export(
 
 
 def _check_room(network: nn.Module, folder: Path) -> None:
-    """Before minutes of exporting: the exporters' own errors of a full disk are of any kind."""
-    needed = _COPIES * sum(one.numel() * one.element_size() for one in network.parameters())
+    """Raise ``WeightsError`` now if the disk is too full, as exporting takes minutes and then fails in various ways."""
+    needed = _COPIES * sum(weights.numel() * weights.element_size() for weights in network.parameters())
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise WeightsError(
@@ -62,15 +63,10 @@ def _check_room(network: nn.Module, folder: Path) -> None:
 
 
 def exporter(form: Form) -> str:
-    """What makes this form, with its version, for the names of files.  ``PackageNotFoundError`` where it lacks."""
+    """The exporter of this form with its version, for file names.  Raises ``PackageNotFoundError``."""
     torch = f"torch{version('torch')}"
     if form is Form.TORCH:
         return torch
     if form is Form.TFLITE:
         return f"{torch}-{tflite_export.exporter()}"
     return f"{torch}-opset{onnx_export.OPSET}"
-
-
-def extra_with(package: str | None, usual: str | None) -> str:
-    """The pip extra that brings a missing package; ``usual`` is the model's own."""
-    return "tflite-export" if package and package.startswith("tensorflow") else usual or "vision"

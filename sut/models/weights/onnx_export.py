@@ -1,7 +1,4 @@
-"""Turns a PyTorch network into the one ONNX file that the backends run.
-
-Knows torch's exporter and what it leaves behind; must not know any one model.
-"""
+"""Turns a PyTorch network into an ONNX file.  Does not depend on any particular model."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 OPSET = 18
-"""The lowest operator set that torch's exporter writes without converting: the widest choice of runtimes."""
+"""The lowest operator set that torch's exporter writes without converting, which most runtimes can read."""
 
 
 def export(
@@ -33,15 +30,15 @@ def export(
 ) -> None:
     """Write ``network`` (in eval mode) to ``path``, weights inside, replacing the file in one step.
 
-    The graph takes "input", of shape (N, *sample_shape) for any N, and gives ``outputs``, N first; batch norms are
-    folded into the convolutions before them.  Needs the packages onnx and onnxscript.
+    The graph takes "input", of shape (N, *sample_shape) for any N, and gives ``outputs``, of shapes (N, ...); batch
+    norms are folded into the convolutions before them.  Needs the packages onnx and onnxscript.
     """
     import torch
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of every package that it could but need not use
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of every missing optional package
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's, of torch's own code
+        warnings.simplefilter("ignore", FutureWarning)  # torch warns of its own code
         program = torch.onnx.export(
             network,
             (torch.from_numpy(np.zeros((2, *sample_shape), dtype)),),  # a batch of one would be taken for a fixed size

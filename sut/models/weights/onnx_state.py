@@ -1,6 +1,6 @@
-"""Puts the weights of our own ONNX files back into the PyTorch networks that they were exported from.
+"""Loads the weights of our own ONNX files into the PyTorch networks that they were exported from.
 
-Knows how torch's exporter names weights and folds batch norms; must not know any one model.
+Depends on how torch's exporter names weights and folds batch norms, but not on any particular model.
 """
 
 from __future__ import annotations
@@ -13,20 +13,22 @@ if TYPE_CHECKING:
 
 
 def fill(network: nn.Module, path: Path) -> None:
-    """Give ``network`` the weights in the ONNX file; a batch norm is left with what was not folded: its shift.
+    """Load the weights in the ONNX file into ``network``; a batch norm keeps only its shift, as its scale was folded.
 
-    Raises ``ValueError`` where the file is not of this network, ``ImportError`` without the package onnx.
+    Raises ``ValueError`` for the file of another network, and ``ImportError`` without the package onnx.
     """
     import onnx
     import torch
     from onnx.numpy_helper import to_array
 
-    found = {one.name: to_array(one) for one in onnx.load(path).graph.initializer}
+    weights = {tensor.name: to_array(tensor) for tensor in onnx.load(path).graph.initializer}
 
     def put(tensor: Any, name: str) -> None:
-        if name not in found or found[name].shape != tuple(tensor.shape):
-            raise ValueError(f"{path} does not hold {name} of shape {list(tensor.shape)}: it is of another network")
-        tensor.copy_(torch.tensor(found[name]))
+        if name not in weights or weights[name].shape != tuple(tensor.shape):
+            raise ValueError(
+                f"{path} does not hold {name} of shape {list(tensor.shape)}: it belongs to another network"
+            )
+        tensor.copy_(torch.tensor(weights[name]))
 
     folded = None
     with torch.no_grad():

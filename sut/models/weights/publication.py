@@ -1,7 +1,7 @@
-"""Networks whose weights are published but not shipped: where the weights come from, and what stands in for them.
+"""Networks whose weights are published but not bundled.
 
-A file given by the user, else one that 'drumfire prepare weights' has fetched, else random numbers, which are good for
-speed only.  Knows files and the exporter; must not know what a network computes.
+The weights are the user's file, else one that 'drumfire prepare weights' has fetched, else random numbers, which serve
+to measure speed only.  Does not depend on what a network computes.
 """
 
 from __future__ import annotations
@@ -16,22 +16,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from drumfire.loadgen import installation
 from drumfire.sut.fetch import check
-from drumfire.sut.models.model import Form, MissingExtra, WeightsError
+from drumfire.sut.models.model import Form, MissingExtra, WeightsError, missing_extra
 
 if TYPE_CHECKING:
     from torch import nn
 
 SYNTHETIC = "synthetic weights: speed only, accuracy not meaningful"
 SYNTHETIC_MARK = "synthetic"
-"""In the name of a file that is made of random weights, and of what is made of such a file."""
+"""Part of the name of a file of random weights, and of files made from it."""
 _SEED = 1
 _STATE_DICTS = {".pth", ".pt"}
 
 
 class Published(NamedTuple):
-    """A file of weights and where it is published."""
+    """A file of weights and its source."""
 
     file: str
     url: str
@@ -39,17 +38,17 @@ class Published(NamedTuple):
 
 
 class PublishedNetwork(ABC):
-    """The weights' side of a model: a class in ``networks`` and the files that fit it."""
+    """The weights' side of a ``Model``: a class in ``networks`` and the files that fit it."""
 
     name: str
     extra: str | None = "vision"
     target_latency_ms: int | None = None
     published: Sequence[Published]
-    """The first is what 'drumfire prepare weights' fetches unless told otherwise."""
+    """'drumfire prepare weights' fetches the first by default."""
     outputs: Sequence[str]
-    """Names of the outputs of our own export."""
+    """The output names of our own export."""
     input_shape: tuple[int, ...]
-    """Of one sample, as the recipe makes it."""
+    """The shape of one sample, as the recipe makes it."""
     input_dtype: np.dtype[Any]
 
     def __init__(self) -> None:
@@ -58,7 +57,7 @@ class PublishedNetwork(ABC):
 
     @abstractmethod
     def new_network(self) -> nn.Module:
-        """The architecture, initialised by torch's current random state."""
+        """The architecture, initialised from torch's current random state."""
 
     def weights(self, cache: Path, given: Path | None = None, form: Form = Form.ONNX) -> Path:
         """See ``Model.weights``."""
@@ -73,7 +72,7 @@ class PublishedNetwork(ABC):
         return path
 
     def _export(self, network: nn.Module, path: Path, form: Form) -> None:
-        """Write ``network`` in the form asked for; its name tells all that it was made from."""
+        """Write ``network`` to ``path`` in the form ``form``."""
         from drumfire.sut.models.weights import forms
 
         try:
@@ -82,8 +81,8 @@ class PublishedNetwork(ABC):
             raise self._missing(error.name) from None
 
     def published_in(self, form: Form) -> list[Published]:
-        """The published files that can be had in this form: a state dict can be in any."""
-        return [one for one in self.published if Path(one.file).suffix in (form.value, *_STATE_DICTS)]
+        """The published files that can be run in this form: those of the form, and state dicts, which are exported."""
+        return [file for file in self.published if Path(file.file).suffix in (form.value, *_STATE_DICTS)]
 
     @property
     def state_dict_given(self) -> bool:
@@ -115,11 +114,14 @@ class PublishedNetwork(ABC):
     def _load(self, network: nn.Module, source: Path) -> None:
         import torch
 
+        from drumfire.sut.local.backends import first_line
+
         try:
             state = torch.load(source, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many kinds, some with pages of advice
-            text = str(error).strip().split("\n", 1)[0][:150]
-            raise WeightsError(f"{source} is not a state dict of tensors ({text}): give one, or an ONNX file") from None
+        except Exception as error:  # torch raises many kinds
+            raise WeightsError(
+                f"{source} is not a state dict of tensors ({first_line(error)}): pass one, or an ONNX file"
+            ) from None
         if isinstance(state, dict) and isinstance(state.get("model"), dict):
             state = state["model"]  # a training's checkpoint
         try:
@@ -130,7 +132,7 @@ class PublishedNetwork(ABC):
             raise WeightsError(f"{source} holds the weights of another network than {self.name}: {text}") from None
 
     def _prepared(self, cache: Path, form: Form) -> Path | None:
-        """The first published file in the cache that can be had in this form, checked against its recorded SHA-256."""
+        """The first published file in the cache that can be run in this form, checked against its recorded SHA-256."""
         for published in self.published_in(form):
             path = cache / published.file
             if path.exists():
@@ -139,34 +141,35 @@ class PublishedNetwork(ABC):
         return None
 
     def _digest(self, source: Path | None, form: Form) -> str:
-        """Of all that the export is made from: weights, or the code and the seed that make them, and the exporter."""
+        """A hash of all that the export is made from: the exporter, our code, and the weights or their seed."""
         from drumfire.sut.models.weights import forms
 
         try:
-            found = hashlib.sha256(forms.exporter(form).encode())
+            digest = hashlib.sha256(forms.exporter(form).encode())
         except PackageNotFoundError as error:
             raise self._missing(error.name) from None
-        folder = Path(__file__).parent
-        own = (Path(__file__), Path(inspect.getfile(type(self))), *sorted(folder.glob("*_export.py")))
-        for code in (*own, *sorted((folder / "networks").glob("*.py"))):
-            found.update(code.read_bytes())
+        for code in self._code():
+            digest.update(code.read_bytes())
         if source is None:
-            return f"{SYNTHETIC_MARK}-{found.hexdigest()[:12]}"
+            return f"{SYNTHETIC_MARK}-{digest.hexdigest()[:12]}"
         try:
-            found.update(source.read_bytes())
+            digest.update(source.read_bytes())
         except OSError as error:
             raise WeightsError(f"cannot read {source}: {error.strerror or error}") from None
-        return found.hexdigest()[:12]
+        return digest.hexdigest()[:12]
+
+    def _code(self) -> list[Path]:
+        """The files of code that an export depends on."""
+        here, networks = Path(__file__), Path(__file__).parents[1] / "networks"
+        exporters = sorted(here.parent.glob("*_export.py"))
+        return [here, Path(inspect.getfile(type(self))), *exporters, *sorted(networks.glob("*.py"))]
 
     def _missing(self, package: str | None) -> MissingExtra:
-        from drumfire.sut.models.weights import forms
-
-        extra = forms.extra_with(package, self.extra)
-        return MissingExtra(f"{self.name} needs {package}, which is not installed: {installation.command(extra)}")
+        return missing_extra(self.name, package, self.extra)
 
 
 def _spread(network: nn.Module) -> None:
-    """Random weights that keep the signal's size from layer to layer; torch's own let it fade to a constant."""
+    """Draw weights that keep the signal's size from layer to layer; with torch's own it fades to a constant."""
     from torch import nn
 
     for module in network.modules():

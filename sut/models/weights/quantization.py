@@ -1,7 +1,7 @@
-"""An ONNX file in int8 for onnxruntime: weights by output channel, activations by what some samples make of them.
+"""Quantizes an ONNX file to int8 for onnxruntime: weights by output channel, activations by their range on samples.
 
-The last layers and all that follows them (boxes, the best scores) stay as they are, and so does what comes before the
-first.  Knows graphs and onnxruntime's quantizer; must not know any one model.
+The last layers and all that follows them (boxes, the best scores) keep their type, and so does what precedes the first
+layer.  Does not depend on any particular model.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen import installation
-from drumfire.sut.models.model import MissingExtra
+from drumfire.sut.local.backends import interface
+from drumfire.sut.models.model import missing_extra
 
 _WEIGHTED = {"Conv", "Gemm", "MatMul"}
 _BATCH_SIZE = 8
@@ -26,21 +26,20 @@ _OPSET_BY_CHANNEL = 13
 
 
 class QuantizeError(ValueError):
-    """A network that can not be made int8.  The text is one line and names the mend."""
+    """A network that cannot be quantized.  The text is one line and names the fix."""
 
 
 def quantize(source: Path, samples: npt.NDArray[Any], target: Path) -> None:
-    """Write the network in ``source`` in int8 to ``target``, replacing the file in one step.
+    """Quantize the network in ``source`` and write it to ``target``, replacing the file in one step.
 
-    ``samples``: (n, *sample_shape), as the network takes them.  Raises ``QuantizeError`` and ``MissingExtra``.
+    ``samples``, of shape (n, *sample_shape) as the network takes them, calibrate it.  Raises ``QuantizeError`` and
+    ``MissingExtra``.
     """
     try:
         import onnx
         from onnxruntime import quantization
     except ImportError as error:
-        raise MissingExtra(
-            f"quantizing needs {error.name}, which is not installed: {installation.command('onnx-cpu,quantize')}"
-        ) from None
+        raise missing_extra("quantizing", error.name, "onnx-cpu,quantize") from None
     logging.getLogger("onnxruntime").setLevel(logging.ERROR)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +52,7 @@ def quantize(source: Path, samples: npt.NDArray[Any], target: Path) -> None:
             inner = _inner_nodes(network.graph)
             if not inner:
                 raise QuantizeError(f"{source} has no two layers with weights one after the other: nothing is gained")
-            opset = max(one.version for one in network.opset_import if one.domain in ("", "ai.onnx"))
+            opset = max(imported.version for imported in network.opset_import if imported.domain in ("", "ai.onnx"))
             quantization.quantize_static(
                 network,
                 str(part),
@@ -76,32 +75,31 @@ def quantize(source: Path, samples: npt.NDArray[Any], target: Path) -> None:
 
 
 class _Calibration:
-    """The samples in batches, as onnxruntime's quantizer asks for them."""
+    """The samples in batches, in the interface of onnxruntime's ``CalibrationDataReader``."""
 
     def __init__(self, graph: Any, samples: npt.NDArray[Any]) -> None:
-        constants = {one.name for one in graph.initializer}
-        (given,) = (one for one in graph.input if one.name not in constants)
-        size = given.type.tensor_type.shape.dim[0].dim_value or _BATCH_SIZE
+        takes = interface.of_graph(graph)
+        size = takes.batch_size or _BATCH_SIZE
         whole = len(samples) // size * size or len(samples)
         batches = np.split(samples[:whole], range(size, whole, size))
-        self._batches: Iterator[dict[str, npt.NDArray[Any]]] = iter([{given.name: batch} for batch in batches])
+        self._batches: Iterator[dict[str, npt.NDArray[Any]]] = iter([{takes.name: batch} for batch in batches])
 
     def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
         return next(self._batches, None)
 
 
 def _inner_nodes(graph: Any) -> list[str]:
-    """The layers with weights and what lies between them, without the last on each way to an output."""
-    constants = {one.name for one in graph.initializer}
+    """The layers with weights and the nodes between them, without the last such layer on each path to an output."""
+    constants = {tensor.name for tensor in graph.initializer}
 
     def weighted(node: Any) -> bool:
         return node.op_type in _WEIGHTED and node.input[1] in constants
 
-    behind: set[str] = set()  # tensors that come from a layer with weights
+    behind: set[str] = set()  # tensors that depend on a layer with weights
     for node in graph.node:
         if weighted(node) or behind.intersection(node.input):
             behind.update(node.output)
-    before: set[str] = set()  # tensors that go to one
+    before: set[str] = set()  # tensors that a layer with weights depends on
     inner = []
     for node in reversed(graph.node):
         follows = bool(before.intersection(node.output))

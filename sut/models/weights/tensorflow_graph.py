@@ -1,6 +1,6 @@
-"""An ONNX graph as a TensorFlow function: one operation of the one for one of the other, images channels last.
+"""An ONNX graph as a TensorFlow function, operator by operator, with images channels last.
 
-Knows the operators that our networks are made of; a graph with another one is refused by its name.
+Supports the operators of our networks; refuses a graph with others and names them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ import onnx
 import tensorflow as tf
 from onnx import numpy_helper
 
-MOST_CHANNELS = 4
-"""An input (N, c, h, w) with no more channels is an image, and is taken as (N, h, w, c)."""
+from drumfire.sut.local.backends import interface
 
 
 class Value(NamedTuple):
-    """A tensor or a constant array on its way through the graph."""
+    """A tensor or a constant array in the graph."""
 
     data: Any
     channels_last: bool = False
@@ -27,20 +26,20 @@ class Value(NamedTuple):
 
     @property
     def plain(self) -> Any:
-        """As the ONNX graph has it."""
+        """The tensor in the layout of the ONNX graph."""
         return tf.transpose(self.data, (0, 3, 1, 2)) if self.channels_last else self.data
 
     @property
     def constant(self) -> Any:
-        """As an array, or ``ValueError`` where it depends on the samples."""
-        found = self.data if isinstance(self.data, np.ndarray) else tf.get_static_value(self.plain)
-        if found is None:
+        """The value as an array.  Raises ``ValueError`` if it depends on the samples."""
+        array = self.data if isinstance(self.data, np.ndarray) else tf.get_static_value(self.plain)
+        if array is None:
             raise ValueError("a shape or a position is computed from the samples, which is not supported")
-        return np.asarray(found)
+        return np.asarray(array)
 
 
 class TensorFlowGraph(tf.Module):  # type: ignore[misc]
-    """Raises ``ValueError`` where the file is no ONNX graph of one input, or has operators that are not known here."""
+    """Raises ``ValueError`` for a file that is not an ONNX graph of one input, or has unsupported operators."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -50,40 +49,33 @@ class TensorFlowGraph(tf.Module):  # type: ignore[misc]
             raise ValueError(f"{path} is not an ONNX file: {error}") from None
         unknown = sorted({node.op_type for node in self._graph.node} - set(_OPERATIONS))
         if unknown:
-            raise ValueError(f"{path.name} has operators that TensorFlow is not taught here: {', '.join(unknown)}")
-        self._constants = {one.name: Value(numpy_helper.to_array(one)) for one in self._graph.initializer}
-        inputs = [one for one in self._graph.input if one.name not in self._constants]
-        if len(inputs) != 1:
-            raise ValueError(f"the model has {len(inputs)} inputs; models of one input can be run")
-        self._input = inputs[0].name
-        kind = inputs[0].type.tensor_type
-        self._type = tf.as_dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
-        batch, *sample = (size.dim_value or None for size in kind.shape.dim)
-        self.fixed_batch_size: int | None = batch
-        self._image = len(sample) == 3 and sample[0] is not None and sample[0] <= MOST_CHANNELS
-        self.sample_shape = (*sample[1:], sample[0]) if self._image else tuple(sample)
+            raise ValueError(f"{path.name} has operators that have no TensorFlow form here: {', '.join(unknown)}")
+        self._constants = {tensor.name: Value(numpy_helper.to_array(tensor)) for tensor in self._graph.initializer}
+        self._input = interface.of_graph(self._graph)
 
-    def function(self, batch_size: int | None = None) -> Any:
-        """A concrete function from (batch_size, *sample_shape), None for any, to all outputs, in the graph's order."""
-        spec = tf.TensorSpec((batch_size or self.fixed_batch_size, *self.sample_shape), self._type, name="input")
+    def function(self) -> Any:
+        """A concrete function from a batch, an image's samples channels last, to all outputs in the graph's order."""
+        takes = self._input
+        spec = tf.TensorSpec((takes.batch_size, *takes.channels_last), tf.as_dtype(takes.dtype), name="input")
         return tf.function(self._run, autograph=False).get_concrete_function(spec)
 
     def _run(self, batch: Any) -> list[Any]:
         values = dict(self._constants)
-        values[self._input] = Value(batch, self._image)
+        values[self._input.name] = Value(batch, self._input.is_image)
         for node in self._graph.node:
-            attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+            attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
             given = [values[name] if name else None for name in node.input]
             made = _OPERATIONS[node.op_type](given, attributes)
             values.update(zip(node.output, made if isinstance(made, list) else [made], strict=False))
-        return [tf.identity(values[one.name].plain, name=f"output_{at}") for at, one in enumerate(self._graph.output)]
+        outputs = [values[output.name].plain for output in self._graph.output]
+        return [tf.identity(output, name=f"output_{at}") for at, output in enumerate(outputs)]
 
 
 _Operation = Callable[[list[Any], dict[str, Any]], Value | list[Value]]
 
 
 def _each(function: Callable[[Any], Any]) -> _Operation:
-    """An operation on every number by itself."""
+    """An elementwise operation on one tensor."""
     return lambda given, attributes: Value(function(given[0].data), given[0].channels_last)
 
 
@@ -95,7 +87,7 @@ def _pairs(function: Callable[[Any, Any], Any]) -> _Operation:
 
 
 def _paired(function: Callable[[Any, Any], Any], one: Value, other: Value) -> Value:
-    """Channels last where both sides can be."""
+    """An elementwise operation on two tensors, channels last if both sides can be."""
     sides = [one, other]
     last = any(side.channels_last for side in sides)
     for at, side in enumerate(sides):
@@ -122,7 +114,7 @@ def _clip(given: list[Value | None], attributes: dict[str, Any]) -> Value:
 
 
 def _windows(image: Any, kernel: Sequence[int], attributes: dict[str, Any], filler: float) -> tuple[Any, str]:
-    """The image (N, h, w, c), filled up where TensorFlow's own padding is another, and the name of that padding."""
+    """The image (N, h, w, c), padded unless TensorFlow's own padding does the same, and the name of that padding."""
     strides, pads = attributes.get("strides", (1, 1)), list(attributes.get("pads", (0, 0, 0, 0)))
     if attributes.get("ceil_mode"):
         raise ValueError("a pooling that rounds up is not supported")
@@ -141,7 +133,7 @@ def _windows(image: Any, kernel: Sequence[int], attributes: dict[str, Any], fill
 
 
 def _last(value: Value) -> Any:
-    """As (N, h, w, c)."""
+    """The tensor as (N, h, w, c)."""
     return value.data if value.channels_last else tf.transpose(value.data, (0, 2, 3, 1))
 
 
@@ -154,7 +146,7 @@ def _convolution(given: list[Any], attributes: dict[str, Any]) -> Value:
         filters = weights.transpose(2, 3, 0, 1)
         filters = filters.reshape(*filters.shape[:2], before, -1)
         made = tf.nn.depthwise_conv2d(image, filters, [1, *strides, 1], padding, dilations=gaps)
-    else:  # of the groups TensorFlow learns by the filters' channels
+    else:  # TensorFlow takes the number of groups from the filters' channels
         made = tf.nn.conv2d(image, weights.transpose(2, 3, 1, 0), strides, padding, dilations=gaps)
     if len(given) > 2:
         made = tf.nn.bias_add(made, given[2].constant)
@@ -283,7 +275,7 @@ def _gather(given: list[Any], attributes: dict[str, Any]) -> Value:
 
 
 def _gather_elements(given: list[Any], attributes: dict[str, Any]) -> Value:
-    """Along axis 1 of (n, a, k), where the places are the same for all k: what choosing whole rows is exported as."""
+    """Gather along axis 1 of (n, a, k) with the same places for all k: the exported form of a choice of whole rows."""
     source, places = given[0].plain, given[1].plain
     axis, rank = attributes.get("axis", 0), len(source.shape)
     if axis not in (1, 1 - rank) or rank > 3:
@@ -302,11 +294,11 @@ def _top(given: list[Any], attributes: dict[str, Any]) -> list[Value]:
 
 
 def _resize(given: list[Any], attributes: dict[str, Any]) -> Value:
-    """To a size that is given, each number from the one at its place rounded down: what nearest is exported as."""
+    """Resize to a constant size, with the nearest number at the place rounded down: the exported form of "nearest"."""
     how = {name: attributes.get(name, b"") for name in ("mode", "coordinate_transformation_mode", "nearest_mode")}
     if list(how.values()) != [b"nearest", b"asymmetric", b"floor"] or len(given) < 4 or given[3] is None:
-        told = ", ".join(word.decode() for word in how.values() if word)
-        raise ValueError(f"resizing other than to the nearest of a given size is not supported ({told})")
+        words = ", ".join(word.decode() for word in how.values() if word)
+        raise ValueError(f"resizing other than to the nearest of a given size is not supported ({words})")
     size = tf.fill(tf.cast(given[3].data, tf.int32), 0).shape[2:].as_list()
     if None in size:
         raise ValueError("resizing to a size that is computed from the samples is not supported")
@@ -323,7 +315,7 @@ def _argmax(given: list[Any], attributes: dict[str, Any]) -> Value:
 
 
 def _division(one: Any, other: Any) -> Any:
-    """Whole numbers divide to whole ones, towards zero."""
+    """Integers divide to integers, rounded down; ONNX rounds a negative quotient up."""
     return tf.truediv(one, other) if one.dtype.is_floating else tf.math.floordiv(one, tf.cast(other, one.dtype))
 
 

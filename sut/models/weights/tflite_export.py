@@ -1,6 +1,6 @@
-"""Turns a PyTorch network into a TFLite file, by way of ONNX and TensorFlow's own converter.
+"""Turns a PyTorch network into a TFLite file, through ONNX and TensorFlow's own converter.
 
-Knows TensorFlow's converter; must not know any one model.
+Does not depend on any particular model.
 """
 
 from __future__ import annotations
@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from drumfire.sut.local.backends import first_line
 from drumfire.sut.local.silence import silenced
 from drumfire.sut.models.model import WeightsError
 from drumfire.sut.models.weights import onnx_export
@@ -35,7 +36,7 @@ def export(
 ) -> None:
     """Write ``network`` (in eval mode) to ``path``, replacing the file in one step.
 
-    The graph takes images channels last; its batch size is one, and can be resized.  Needs onnx, onnxscript and
+    The graph takes images channels last; its batch size is 1 and can be resized.  Needs onnx, onnxscript and
     tensorflow.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +48,7 @@ def export(
 
 
 def converted(graph: Path) -> bytes:
-    """An ONNX file as a TFLite file.  Raises ``WeightsError`` for what has no counterpart."""
+    """The TFLite file of an ONNX file.  Raises ``WeightsError`` for an operator without a counterpart."""
     with silenced():
         import tensorflow as tf
 
@@ -63,15 +64,13 @@ def converted(graph: Path) -> bytes:
     try:
         with silenced():
             made: bytes = converter.convert()
-    except Exception as error:  # the converter raises many kinds, with pages of a graph
-        raise WeightsError(f"{graph} has no TFLite form: {str(error).strip().split(chr(10), 1)[0][:200]}") from None
+    except Exception as error:  # the converter raises many kinds
+        raise WeightsError(f"{graph} has no TFLite form: {first_line(error)}") from None
     return made
 
 
 def exporter() -> str:
-    """What converts, with its version, for the names of files.  ``PackageNotFoundError`` where it lacks."""
-    from importlib.metadata import PackageNotFoundError
-
+    """The converter with its version, for file names.  Raises ``PackageNotFoundError``."""
     for name in _TENSORFLOW:
         try:
             return f"tensorflow{version(name)}"

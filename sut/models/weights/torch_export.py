@@ -1,6 +1,6 @@
-"""Turns a PyTorch network into an exported program, which can be run without the code that made it.
+"""Turns a PyTorch network into an exported program, which runs without the code that made it.
 
-Knows torch's exporter; must not know any one model.
+Does not depend on any particular model.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ def export(network: nn.Module, sample_shape: tuple[int, ...], path: Path, *, dty
 
 
 def _folded(network: Any) -> Any:
-    """The graph module with each batch norm that follows a convolution, and is its only reader, made part of it."""
+    """The graph module, with each batch norm folded into the convolution before it that has no other reader."""
     import torch
     from torch.nn.utils.fusion import fuse_conv_bn_weights
 
     def value(node: Any) -> Any:
-        found = network
+        tensor = network
         for part in node.target.split("."):
-            found = getattr(found, part)
-        return found
+            tensor = getattr(tensor, part)
+        return tensor
 
     graph = network.graph
     for number, norm in enumerate(graph.find_nodes(op="call_function", target=torch.ops.aten.batch_norm.default)):
@@ -54,11 +54,11 @@ def _folded(network: Any) -> Any:
             continue
         image, weight, bias, *others = (*conv.args, None)[: max(3, len(conv.args))]
         scale, shift, mean, variance = map(value, parameters)
-        made = fuse_conv_bn_weights(
+        folded = fuse_conv_bn_weights(
             value(weight), None if bias is None else value(bias), mean, variance, norm.args[7], scale, shift
         )
         names = f"folded_{number}_weight", f"folded_{number}_bias"
-        for name, parameter in zip(names, made, strict=True):
+        for name, parameter in zip(names, folded, strict=True):
             network.register_parameter(name, parameter)
         with graph.inserting_before(conv):
             conv.args = (image, *map(graph.get_attr, names), *others)

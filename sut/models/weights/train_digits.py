@@ -1,7 +1,7 @@
 """Trains the digits network and writes digits.onnx: ``python -m drumfire.sut.models.weights.train_digits``.
 
-A tool for whoever changes the network; a run of the benchmark never imports it.  Needs torch, onnx and onnxscript,
-and scikit-learn only to make digits.npz anew (``--data-from-sklearn``).
+A tool for changing the network; a run of the benchmark never imports it.  Needs torch, onnx and onnxscript, and
+scikit-learn for ``--data-from-sklearn`` only, which makes digits.npz again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HELD_OUT = 500
 EPOCHS = 40
 BATCH = 64
 LEARNING_RATE = 1e-2
-"""Peak of a one-cycle schedule."""
+"""The peak of a one-cycle schedule."""
 
 
 def make_data() -> None:
@@ -41,32 +41,11 @@ def make_data() -> None:
     )
 
 
-def network() -> nn.Sequential:
-    """A small MobileNet: a convolution, then four depthwise-separable ones; 18,826 parameters."""
-    from torch import nn
-
-    def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-        layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-        return [layer, nn.BatchNorm2d(outputs), nn.ReLU6()]
-
-    def separable(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
-        return conv(inputs, inputs, 3, stride, groups=inputs) + conv(inputs, outputs, 1)
-
-    return nn.Sequential(
-        *conv(1, 16, 3),
-        *separable(16, 32),
-        *separable(32, 64, stride=2),
-        *separable(64, 64),
-        *separable(64, 128, stride=2),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(128, 10),
-    )
-
-
 def train(inputs: torch.Tensor, labels: torch.Tensor) -> nn.Sequential:
-    """Fit a new network to ``inputs`` (n, 1, 8, 8) for a fixed number of epochs; the last state is the result."""
+    """Fit a new network to ``inputs`` (n, 1, 8, 8) for a fixed number of epochs; returns its last state."""
     import torch
+
+    from drumfire.sut.models.networks.digits import network
 
     torch.manual_seed(SEED)
     model = network()
@@ -86,7 +65,7 @@ def train(inputs: torch.Tensor, labels: torch.Tensor) -> nn.Sequential:
 
 
 def _shifted(images: torch.Tensor) -> torch.Tensor:
-    """Each image moved by up to one pixel either way, blank moving in, then a little noise."""
+    """Move each image by up to one pixel in each direction, filling with blank, and add a little noise."""
     import torch
     from torch.nn.functional import pad
 
@@ -99,7 +78,7 @@ def _shifted(images: torch.Tensor) -> torch.Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-from-sklearn", action="store_true", help="first make digits.npz anew")
+    parser.add_argument("--data-from-sklearn", action="store_true", help="first make digits.npz again")
     if parser.parse_args().data_from_sklearn:
         make_data()
     import torch
@@ -111,7 +90,7 @@ def main() -> None:
     with torch.no_grad():
         predicted = model(torch.from_numpy(data.inputs)).argmax(1).numpy()
     good = int((predicted == data.labels).sum())
-    print(f"held out: {good} of {len(data.labels)} right, {good / len(data.labels):.2%}")
+    print(f"held out: {good} of {len(data.labels)} correct, {good / len(data.labels):.2%}")
     onnx_export.export(model, digits.SHAPE, digits.WEIGHTS)
     print(f"{digits.WEIGHTS}: {digits.WEIGHTS.stat().st_size} bytes")
 

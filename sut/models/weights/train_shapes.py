@@ -1,7 +1,7 @@
 """Trains the shapes network and writes shapes.onnx: ``python -m drumfire.sut.models.weights.train_shapes``.
 
-A tool for whoever changes the network; a run of the benchmark never imports it.  Needs torch, onnx and onnxscript, and
-pycocotools for the figure that it prints at its end.
+A tool for changing the network; a run of the benchmark never imports it.  Needs torch, onnx and onnxscript, and
+pycocotools for the mAP that it prints at the end.
 """
 
 from __future__ import annotations
@@ -25,29 +25,15 @@ PICTURES = 4000
 EPOCHS = 13
 BATCH = 32
 LEARNING_RATE = 6e-3
-"""Peak of a one-cycle schedule."""
+"""The peak of a one-cycle schedule."""
 _MATCHED = 0.4
-"""The overlap from which a prior is to find a shape."""
+"""The overlap (intersection over union) from which a prior is trained to detect a shape."""
 _NEGATIVES = 3
-"""Priors that show nothing and count all the same, the worst of them, for each that shows a shape."""
+"""Background priors in the loss, those of the highest loss, for each prior that matches a shape."""
 
 
-def network() -> SsdMobileNet:
-    from drumfire.sut.models.networks.ssd import SsdMobileNet
-
-    return SsdMobileNet(
-        shapes.CLASSES,
-        shapes.SIDE,
-        shapes.WIDTH,
-        shapes.TAKEN,
-        extras=0,
-        scales=shapes.SCALES,
-        candidates=shapes.CANDIDATES,
-    )
-
-
-def targets(data: shapes.Data, priors: Tensor) -> tuple[Tensor, Tensor]:
-    """What each prior is to say of each picture: offsets (n, priors, 4), and labels (n, priors) with 0 for nothing."""
+def targets(data: shapes.Drawings, priors: Tensor) -> tuple[Tensor, Tensor]:
+    """The wanted outputs for each prior: offsets (n, priors, 4), and labels (n, priors) with 0 for the background."""
     import torch
 
     corners = torch.cat((priors[:, :2] - priors[:, 2:] / 2, priors[:, :2] + priors[:, 2:] / 2), dim=1)
@@ -79,13 +65,13 @@ def _overlap(first: Tensor, second: Tensor) -> Tensor:
     return shared / (areas[0][:, None] + areas[1][None] - shared)
 
 
-def train(data: shapes.Data) -> SsdMobileNet:
-    """Fit a new network for a fixed number of epochs; the last state is the result."""
+def train(data: shapes.Drawings) -> SsdMobileNet:
+    """Fit a new network for a fixed number of epochs; returns its last state."""
     import torch
 
     torch.manual_seed(SEED)
     torch.set_num_threads(1)  # in layers this small, threads wait more than they compute
-    model = network()
+    model = shapes.Shapes().new_network()
     model.train()
     pixels = torch.from_numpy(data.pixels)
     offsets, labels = targets(data, model.priors)
@@ -108,7 +94,7 @@ def train(data: shapes.Data) -> SsdMobileNet:
 
 
 def _loss(offsets: Tensor, logits: Tensor, wanted_offsets: Tensor, labels: Tensor) -> Tensor:
-    """Smooth L1 where there is a shape; cross entropy there and at the priors that are most wrong about nothing."""
+    """Smooth L1 at priors that match a shape; cross entropy there and at the background priors of the highest loss."""
     import torch
     from torch.nn import functional
 

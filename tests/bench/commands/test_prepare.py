@@ -124,7 +124,7 @@ def test_what_can_not_be_quantized(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     one_line_error(here("prepare", "quantize", "digit"), "'digit' is not known")
     one_line_error(here("prepare", "quantize", "digits", "--weights", "a.pt2"), "a.pt2 is no ONNX file")
-    one_line_error(here("prepare", "quantize", "digits", "--count", "501"), "501 can not be had")
+    one_line_error(here("prepare", "quantize", "digits", "--count", "501"), "must be 1 to 500, not 501")
     (tmp_path / "text.onnx").write_text("no network")
     quantize = ["prepare", "quantize", "digits", "--output", "int8.onnx", "--weights"]
     one_line_error(here(*quantize, "text.onnx"), "cannot quantize text.onnx")

@@ -153,9 +153,9 @@ def test_nothing_answered_is_an_accuracy_of_nothing() -> None:
 
 
 def test_a_data_path_and_a_count_that_can_not_be() -> None:
-    with pytest.raises(ValueError, match="shapes draws its own data"):
+    with pytest.raises(ValueError, match="shapes has its own data"):
         Shapes().library(Path("elsewhere"))
-    with pytest.raises(ValueError, match="a count of 201 can not be had"):
+    with pytest.raises(ValueError, match="the count must be 1 to 200, not 201"):
         Shapes().library(count=201)
     library = Shapes().library(count=10, performance_count=4)
     assert (library.total_count, library.performance_count) == (10, 4)

@@ -13,6 +13,8 @@ import pytest
 from drumfire.loadgen import installation
 from drumfire.sut import models
 from drumfire.sut.models import Accuracy, Model, UnknownModel, digits
+from drumfire.sut.models.model import Form
+from drumfire.sut.models.weights import bundle
 from tests.support.packages import EFFICIENTNET, need
 
 
@@ -36,6 +38,11 @@ def test_digits_data() -> None:
     assert np.unique(data.labels).tolist() == np.unique(data.train_labels).tolist() == list(range(10))
     with np.load(digits.DATA) as file:
         assert np.unique(file["held_out"]).size == 500
+
+
+def test_the_forms_that_are_bundled() -> None:
+    bundled = [(name, form) for name in ("digits", "shapes") for form in Form if bundle.comes_as(name, form)]
+    assert bundled == [("digits", Form.ONNX), ("digits", Form.TFLITE), ("shapes", Form.ONNX)]
 
 
 def test_no_held_out_digit_was_trained_on() -> None:
@@ -85,7 +92,7 @@ def test_library_sizes() -> None:
     for count, performance_count in ((0, None), (501, None), (None, 0)):
         with pytest.raises(ValueError, match="count"):
             model.library(count=count, performance_count=performance_count)
-    with pytest.raises(ValueError, match="digits carries its own data"):
+    with pytest.raises(ValueError, match="digits has its own data"):
         model.library(Path("elsewhere"))
 
 

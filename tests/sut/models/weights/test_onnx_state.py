@@ -7,12 +7,13 @@ import pytest
 
 from drumfire.sut.models import digits
 from drumfire.sut.models.weights import onnx_state
-from drumfire.sut.models.weights.train_digits import network
 
 pytestmark = pytest.mark.extra
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
+
+from drumfire.sut.models.networks.digits import network  # noqa: E402
 
 
 def test_the_network_gives_what_its_file_gives() -> None:

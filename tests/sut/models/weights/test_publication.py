@@ -57,6 +57,12 @@ def test_a_missing_torch_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ResNet50().weights(tmp_path)
 
 
+def test_the_name_of_an_export_depends_on_the_code_that_makes_it() -> None:
+    code = {f"{path.parent.name}/{path.name}" for path in ResNet50()._code()}
+    exporters = {f"weights/{form}_export.py" for form in ("onnx", "tflite", "torch")}
+    assert code >= exporters | {"weights/publication.py", "models/resnet50.py", "networks/resnet.py"}
+
+
 @pytest.mark.extra
 class TestWithTorch:
     @pytest.fixture(autouse=True)
