@@ -13,7 +13,7 @@ import numpy as np
 
 from drumfire.loadgen.system import IndexArray
 from drumfire.sut.models.classifier import Classifier, Float32Array, LabelArray
-from drumfire.sut.models.model import Form
+from drumfire.sut.models.model import Form, Tensors
 from drumfire.sut.models.weights import bundle
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Digits(Classifier):
 
     def own_weights(self, cache: Path, form: Form) -> Path:
         """The file in the package; forms other than ONNX are made from it."""
-        return bundle.in_form(WEIGHTS, form, cache, self.new_network, self.input_shape)
+        return bundle.in_form(WEIGHTS, form, cache, self.new_network, Tensors(self.input_shape))
 
     def new_network(self) -> nn.Module:
         from drumfire.sut.models.networks import digits

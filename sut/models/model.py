@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,18 @@ class Form(Enum):
     """Written by ``torch.export.save``, for any batch size: see ``torch_export``."""
     TFLITE = ".tflite"
     """See ``tflite_export``."""
+
+
+class Tensors(NamedTuple):
+    """The input and the outputs of a network that we export: (N, *sample_shape) for any N, to shapes (N, ...)."""
+
+    sample_shape: tuple[int, ...]
+    outputs: Sequence[str] = ("logits",)
+    dtype: npt.DTypeLike = np.float32
+
+    def batch(self) -> npt.NDArray[Any]:
+        """Zeros to export with: two samples, as exporters take a batch of one for a fixed size."""
+        return np.zeros((2, *self.sample_shape), self.dtype)
 
 
 @dataclass(frozen=True)

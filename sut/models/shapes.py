@@ -17,7 +17,7 @@ from drumfire.sut.data import scenes
 from drumfire.sut.data.coco import AnnotatedPictures
 from drumfire.sut.data.library import ArrayLibrary
 from drumfire.sut.models.detector import OUTPUTS, DetectionJudge
-from drumfire.sut.models.model import Form, bundled_count
+from drumfire.sut.models.model import Form, Tensors, bundled_count
 from drumfire.sut.models.weights import bundle
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ WEIGHTS = bundle.DATA / "shapes.onnx"
 SIDE = 128
 CLASSES = len(scenes.KINDS) + 1
 """Includes the background."""
+TENSORS = Tensors((SIDE, SIDE, 3), OUTPUTS, np.uint8)
 _COUNT = 200
 _HELD_OUT_SEED, _TRAIN_SEED = 2, 1
 _MOST_SHAPES = 5
@@ -64,8 +65,7 @@ class Shapes(DetectionJudge):
     description = f"circles, boxes and triangles, {SIDE}x{SIDE} pixels: {_COUNT} drawn pictures, not trained on"
     licence = "weights Apache-2.0; the pictures are drawn when they are needed"
     extra: str | None = None
-    input_shape: tuple[int, ...] = (SIDE, SIDE, 3)
-    input_dtype: np.dtype[Any] = np.dtype(np.uint8)
+    input_shape, input_dtype = TENSORS.sample_shape, np.dtype(TENSORS.dtype)
     quality_target = 0.99 * 0.8737  # 99 % of the mAP of the bundled weights
     target_latency_ms: int | None = 50
     total_count = _COUNT
@@ -78,14 +78,13 @@ class Shapes(DetectionJudge):
 
     def weights(self, cache: Path, given: Path | None = None, form: Form = Form.ONNX) -> Path:
         """The file in the package; forms other than ONNX are made from it."""
-        return given or bundle.in_form(
-            WEIGHTS, form, cache, self.new_network, self.input_shape, outputs=OUTPUTS, dtype=self.input_dtype
-        )
+        return given or bundle.in_form(WEIGHTS, form, cache, self.new_network, TENSORS)
 
     def new_network(self) -> SsdMobileNet:
-        from drumfire.sut.models.networks import shapes
+        """A quarter-width SSD-MobileNet on the first 12 layers of its trunk."""
+        from drumfire.sut.models.networks import ssd
 
-        return shapes.network(CLASSES, SIDE)
+        return ssd.SsdMobileNet(CLASSES, SIDE, 0.25, taken=(6, 12), extras=0, scales=(0.2, 0.36), candidates=100)
 
     def library(
         self, dataset_path: Path | None = None, count: int | None = None, performance_count: int | None = None

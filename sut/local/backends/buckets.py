@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from drumfire.sut.local.backends.interface import Input
+
 Array = npt.NDArray[Any]
 RunSized = Callable[[Array], Sequence[Array]]
 """Takes a batch of one certain size; returns the outputs, with as many rows."""
@@ -68,3 +70,15 @@ class Buckets:
             if output.ndim == 0 or len(output) != size:
                 raise ValueError(f"the model gives an output of shape {list(output.shape)} for {size} samples")
         return [output[:count] for output in outputs]
+
+
+class PaddedModel(Buckets):
+    """A ``Backend`` over functions that take one batch size each."""
+
+    def __init__(self, runs: Mapping[int, RunSized], takes: Input, computes: str) -> None:
+        super().__init__(runs)
+        self.sample_shape, self.sample_dtype, self.fixed_batch_size = takes.sample_shape, takes.dtype, takes.batch_size
+        self.description = f"{computes}, {description(self.sizes)}"
+
+    def close(self) -> None:
+        self._runs = {}

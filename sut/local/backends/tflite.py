@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from drumfire.loadgen import installation
 from drumfire.loadgen.environment import versions
@@ -32,56 +31,32 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
         raise BackendError(f"tflite takes a .tflite file, not {model.name}: pass one with --weights")
     try:
         with silenced():
-            takes = interface.only(Interpreter(str(model)).get_input_details())
-            any_size = _takes_any_size(takes)
-            sizes = buckets.ladder(tuning.max_batch_size, fine=True) if any_size else (int(takes["shape"][0]),)
-            runs = {size: _Sized(Interpreter(str(model), num_threads=threads), size).run for size in sizes}
+            details = interface.only(Interpreter(str(model)).get_input_details())
+            fixed, *sample = map(int, details["shape"])
+            # Converters write a batch size of 1 also where it can be resized.
+            any_size = fixed == 1 or details["shape_signature"][0] == -1
+            sizes = buckets.ladder(tuning.max_batch_size, fine=True) if any_size else (fixed,)
+            runs = {size: _sized(Interpreter(str(model), num_threads=threads), size) for size in sizes}
     except (ValueError, RuntimeError) as error:
         raise BackendError(f"tflite cannot load {model}: {first_line(error)}") from None
-    return TfLite(runs, takes, None if any_size else sizes[0])
+    version = versions(DISTRIBUTIONS)[DISTRIBUTIONS[0]]
+    takes = interface.Input(details["name"], np.dtype(details["dtype"]), None if any_size else fixed, tuple(sample))
+    return buckets.PaddedModel(runs, takes, f"ai-edge-litert {version} XNNPACK")
 
 
-def _takes_any_size(details: dict[str, Any]) -> bool:
-    """Whether the batch can be resized: converters write a batch size of 1 also where it can."""
-    shape, signature = details["shape"], details["shape_signature"]
-    return len(shape) > 0 and (shape[0] == 1 or signature[0] == -1)
+def _sized(interpreter: Any, size: int) -> buckets.RunSized:
+    """Runs batches of one size."""
+    (details,) = interpreter.get_input_details()
+    interpreter.resize_tensor_input(details["index"], [size, *details["shape"][1:]])
+    interpreter.allocate_tensors()
+    outputs = _ordered(interpreter)
 
+    def run(batch: buckets.Array) -> Sequence[buckets.Array]:
+        interpreter.set_tensor(details["index"], batch)
+        interpreter.invoke()
+        return [interpreter.get_tensor(index) for index in outputs]
 
-class TfLite:
-    """Pads a batch to the next size that has an interpreter."""
-
-    def __init__(
-        self, runs: Mapping[int, buckets.RunSized], details: dict[str, Any], fixed_batch_size: int | None
-    ) -> None:
-        self.sample_shape = tuple(map(int, details["shape"][1:]))
-        self.sample_dtype: npt.DTypeLike = np.dtype(details["dtype"])
-        self._buckets = buckets.Buckets(runs)
-        self.fixed_batch_size = fixed_batch_size
-        version = versions(DISTRIBUTIONS)[DISTRIBUTIONS[0]]
-        self.description = f"ai-edge-litert {version} XNNPACK, {buckets.description(self._buckets.sizes)}"
-
-    def run(self, batch: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
-        return self._buckets.run(batch)
-
-    def close(self) -> None:
-        self._buckets = buckets.Buckets({})
-
-
-class _Sized:
-    """An interpreter for one batch size."""
-
-    def __init__(self, interpreter: Any, size: int) -> None:
-        self._interpreter = interpreter
-        (details,) = interpreter.get_input_details()
-        self._input = details["index"]
-        interpreter.resize_tensor_input(self._input, [size, *details["shape"][1:]])
-        interpreter.allocate_tensors()
-        self._outputs = _ordered(interpreter)
-
-    def run(self, batch: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
-        self._interpreter.set_tensor(self._input, batch)
-        self._interpreter.invoke()
-        return [self._interpreter.get_tensor(index) for index in self._outputs]
+    return run
 
 
 def _ordered(interpreter: Any) -> list[int]:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy.typing as npt
 
 from drumfire.loadgen import installation
 from drumfire.loadgen.environment import versions
@@ -42,45 +40,30 @@ def start(threads: int) -> None:
         raise BackendError(f"apache-tvm is not installed: {installation.command('tvm')}") from None
 
 
-def load(model: Path, takes: interface.Input, new_module: NewModule, tuning: Tuning) -> TvmModules:
+def load(model: Path, takes: interface.Input, new_module: NewModule, tuning: Tuning) -> buckets.PaddedModel:
     """Compile for each batch size, or load from the cache what was compiled before.  Raises ``BackendError``."""
     interface.fixed(takes.sample_shape, model)
     fixed = takes.batch_size
     sizes = (fixed,) if fixed else buckets.ladder(tuning.max_batch_size, fine=False)
+    version = versions(DISTRIBUTIONS)[DISTRIBUTIONS[0]]
     try:
-        return TvmModules({size: _Sized(_compiled(model, new_module, size)).run for size in sizes}, takes)
+        runs = {size: _sized(_compiled(model, new_module, size)) for size in sizes}
+        return buckets.PaddedModel(runs, takes, f"apache-tvm {version} {_target()['mcpu']}")
     except Exception as error:  # each of TVM's passes raises its own kinds
         raise BackendError(f"tvm cannot compile {model}: {first_line(error)}") from None
 
 
-class TvmModules:
-    """Has a compiled module for each batch size."""
+def _sized(compiled: Any) -> buckets.RunSized:
+    import tvm
+    from tvm import relax
 
-    def __init__(self, runs: Mapping[int, buckets.RunSized], takes: interface.Input) -> None:
-        self.sample_shape, self.sample_dtype = takes.sample_shape, takes.dtype
-        self.fixed_batch_size = takes.batch_size
-        self._buckets = buckets.Buckets(runs)
-        version = versions(DISTRIBUTIONS)[DISTRIBUTIONS[0]]
-        self.description = f"apache-tvm {version} {_target()['mcpu']}, {buckets.description(self._buckets.sizes)}"
+    tensor, main = tvm.runtime.tensor, relax.VirtualMachine(compiled, tvm.cpu())["main"]
 
-    def run(self, batch: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
-        return self._buckets.run(batch)
-
-    def close(self) -> None:
-        self._buckets = buckets.Buckets({})
-
-
-class _Sized:
-    def __init__(self, compiled: Any) -> None:
-        import tvm
-        from tvm import relax
-
-        self._tensor = tvm.runtime.tensor
-        self._main = relax.VirtualMachine(compiled, tvm.cpu())["main"]
-
-    def run(self, batch: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
-        outputs = self._main(self._tensor(batch))
+    def run(batch: buckets.Array) -> Sequence[buckets.Array]:
+        outputs = main(tensor(batch))
         return [output.numpy() for output in ([outputs] if hasattr(outputs, "numpy") else outputs)]
+
+    return run
 
 
 def _target() -> dict[str, Any]:

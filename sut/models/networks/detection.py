@@ -20,6 +20,11 @@ def around_centres(offsets: Tensor, priors: Tensor, variances: tuple[float, floa
     return torch.cat((centre - half, centre + half), dim=-1)
 
 
+def rows(raw: Tensor, width: int) -> Tensor:
+    """(n, boxes in a cell * width, h, w) to (n, h * w * boxes in a cell, width)."""
+    return raw.permute(0, 2, 3, 1).reshape(raw.shape[0], -1, width)
+
+
 def best(boxes: Tensor, scores: Tensor, count: int, first_label: int) -> Candidates:
     """The ``count`` best pairs of a box and a class.  ``boxes`` (n, a, 4); ``scores`` (n, a, classes)."""
     classes = scores.shape[-1]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from drumfire.sut.models.networks.detection import Candidates, best
+from drumfire.sut.models.networks.detection import Candidates, best, rows
 from drumfire.sut.models.networks.resnet import Trunk
 
 _SIZES = tuple((size, int(size * 2 ** (1 / 3)), int(size * 2 ** (2 / 3))) for size in (32, 64, 128, 256, 512))
@@ -54,8 +54,8 @@ class RetinaNet(nn.Module):
         levels = self.backbone((images - self.mean) / self.deviation)
         found = []
         for level, features in enumerate(levels):
-            scores = _rows(self.head["classification_head"](features), self.classes).sigmoid()
-            offsets = _rows(self.head["regression_head"](features), 4)
+            scores = rows(self.head["classification_head"](features), self.classes).sigmoid()
+            offsets = rows(self.head["regression_head"](features), 4)
             anchors: Tensor = getattr(self, f"anchors{level}")
             boxes = _moved(offsets, anchors).clamp(0, self.side)
             found.append(best(boxes, scores, min(_BEST_OF_LEVEL, scores.shape[1] * self.classes), 0))
@@ -113,11 +113,6 @@ class _Head(nn.Module):
 
 def _convolution(stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(_CHANNELS, _CHANNELS, 3, stride, padding=1)
-
-
-def _rows(raw: Tensor, width: int) -> Tensor:
-    """(n, anchors in a cell * width, h, w) to (n, h * w * anchors in a cell, width)."""
-    return raw.permute(0, 2, 3, 1).reshape(raw.shape[0], -1, width)
 
 
 def _anchors(side: int, cells: int, sizes: tuple[int, ...]) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from drumfire.sut.models.networks import mobilenet
-from drumfire.sut.models.networks.detection import Candidates, around_centres, best
+from drumfire.sut.models.networks.detection import Candidates, around_centres, best, rows
 from drumfire.sut.models.networks.resnet import Block
 
 _VARIANCES = 0.1, 0.2
@@ -77,8 +77,8 @@ class SsdMobileNet(nn.Module):
         for layers in (*self.trunk, *self.extras):
             x = layers(x)
             maps.append(x)
-        offsets = [_rows(head(features), 4) for head, features in zip(self.places, maps, strict=True)]
-        logits = [_rows(head(features), self.classes) for head, features in zip(self.kinds, maps, strict=True)]
+        offsets = [rows(head(features), 4) for head, features in zip(self.places, maps, strict=True)]
+        logits = [rows(head(features), self.classes) for head, features in zip(self.kinds, maps, strict=True)]
         return torch.cat(offsets, dim=1), torch.cat(logits, dim=1)
 
 
@@ -133,11 +133,6 @@ class SsdResNet34(nn.Module):
         scores = logits.softmax(dim=1)[:, 1:].transpose(1, 2)
         boxes = around_centres(offsets.transpose(1, 2), self.priors, _VARIANCES)
         return best(boxes, scores, self.candidates, 1)
-
-
-def _rows(raw: Tensor, width: int) -> Tensor:
-    """(n, priors in a cell * width, h, w) to (n, h * w * priors in a cell, width)."""
-    return raw.permute(0, 2, 3, 1).reshape(raw.shape[0], -1, width)
 
 
 def _columns(raw: Tensor, width: int) -> Tensor:

@@ -5,16 +5,11 @@ Does not depend on any particular model.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
-from drumfire.sut.models.model import Form, missing_extra
+from drumfire.sut.models.model import Form, Tensors
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,16 +22,7 @@ def comes_as(name: str, form: Form) -> bool:
     return (DATA / name).with_suffix(form.value).exists()
 
 
-def in_form(
-    weights: Path,
-    form: Form,
-    cache: Path,
-    network: Callable[[], nn.Module],
-    sample_shape: tuple[int, ...],
-    *,
-    outputs: Sequence[str] = ("logits",),
-    dtype: npt.DTypeLike = np.float32,
-) -> Path:
+def in_form(weights: Path, form: Form, cache: Path, network: Callable[[], nn.Module], tensors: Tensors) -> Path:
     """The weights in a form: the file of that form beside ``weights`` if bundled, else one made once in ``cache``.
 
     ``weights`` is the bundled ONNX file; ``network`` builds the architecture that it was exported from.  Raises
@@ -47,13 +33,9 @@ def in_form(
         return beside
     from drumfire.sut.models.weights import forms, onnx_state
 
-    try:
-        digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
-        path = cache / f"{weights.stem}-{digest}-{forms.exporter(form)}{form.value}"
-        if not path.exists():
-            filled = network().eval()
-            onnx_state.fill(filled, weights)
-            forms.export(filled, sample_shape, path, form, outputs=outputs, dtype=dtype)
-    except (ImportError, PackageNotFoundError) as error:
-        raise missing_extra(f"{weights.stem} as {form.value}", error.name, "vision") from None
-    return path
+    def filled() -> nn.Module:
+        empty = network().eval()
+        onnx_state.fill(empty, weights)
+        return empty
+
+    return forms.exported(weights, weights.stem, form, cache, filled, tensors, "vision")

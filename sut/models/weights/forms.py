@@ -5,16 +5,16 @@ Does not depend on any particular model.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
-from collections.abc import Sequence
-from importlib.metadata import version
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
-from drumfire.sut.models.model import Form, WeightsError
+from drumfire.sut.models.model import Form, Tensors, WeightsError, missing_extra
 from drumfire.sut.models.weights import onnx_export, tflite_export, torch_export
 
 if TYPE_CHECKING:
@@ -24,16 +24,8 @@ _COPIES = 3
 """The largest number of copies of the weights on the disk during an export."""
 
 
-def export(
-    network: nn.Module,
-    sample_shape: tuple[int, ...],
-    path: Path,
-    form: Form,
-    *,
-    outputs: Sequence[str] = ("logits",),
-    dtype: npt.DTypeLike = np.float32,
-) -> None:
-    """Write ``network`` (in eval mode), which takes (N, *sample_shape), in one step.
+def export(network: nn.Module, tensors: Tensors, path: Path, form: Form) -> None:
+    """Write ``network`` (in eval mode) to ``path``, replacing the file in one step.
 
     Raises ``ImportError`` for a missing package, and ``WeightsError`` if the file cannot be written or the form
     cannot be made.
@@ -41,14 +33,35 @@ def export(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _check_room(network, path.parent)
-        if form is Form.TORCH:
-            torch_export.export(network, sample_shape, path, dtype=dtype)
-        elif form is Form.TFLITE:
-            tflite_export.export(network, sample_shape, path, outputs=outputs, dtype=dtype)
-        else:
-            onnx_export.export(network, sample_shape, path, outputs=outputs, dtype=dtype)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+            part = Path(folder, path.name)
+            if form is Form.TORCH:
+                torch_export.export(network, tensors, part)
+            elif form is Form.TFLITE:
+                tflite_export.export(network, tensors, part)
+            else:
+                onnx_export.export(network, tensors, part)
+            os.replace(part, path)
     except OSError as error:
         raise WeightsError(f"cannot write {path}: {error.strerror or error}; make room, or set MODEL_DIR") from None
+
+
+def exported(
+    source: Path, name: str, form: Form, cache: Path, network: Callable[[], nn.Module], tensors: Tensors, extra: str
+) -> Path:
+    """The export of ``network``, which holds the weights of ``source``; made once in ``cache``.
+
+    Its file name holds the hash of ``source`` and the exporter.  Raises ``MissingExtra``, naming the pip extra
+    ``extra``, and as ``export`` does.
+    """
+    try:
+        digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
+        path = cache / f"{name}-{digest}-{exporter(form)}{form.value}"
+        if not path.exists():
+            export(network(), tensors, path, form)
+    except (ImportError, PackageNotFoundError) as error:
+        raise missing_extra(f"{name} as {form.value}", error.name, extra) from None
+    return path
 
 
 def _check_room(network: nn.Module, folder: Path) -> None:

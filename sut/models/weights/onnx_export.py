@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+from drumfire.sut.models.model import Tensors
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,18 +16,11 @@ OPSET = 18
 """The lowest operator set that torch's exporter writes without converting, which most runtimes can read."""
 
 
-def export(
-    network: nn.Module,
-    sample_shape: tuple[int, ...],
-    path: Path,
-    *,
-    outputs: Sequence[str] = ("logits",),
-    dtype: npt.DTypeLike = np.float32,
-) -> None:
-    """Write ``network`` (in eval mode) to ``path``, weights inside, replacing the file in one step.
+def export(network: nn.Module, tensors: Tensors, path: Path) -> None:
+    """Write ``network`` (in eval mode) to ``path``, weights inside.
 
-    The graph takes "input", of shape (N, *sample_shape) for any N, and gives ``outputs``, of shapes (N, ...); batch
-    norms are folded into the convolutions before them.  Needs the packages onnx and onnxscript.
+    The graph's input is "input"; batch norms are folded into the convolutions before them.  Needs the packages onnx
+    and onnxscript.
     """
     import torch
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
@@ -41,17 +30,13 @@ def export(
         warnings.simplefilter("ignore", FutureWarning)  # torch warns of its own code
         program = torch.onnx.export(
             network,
-            (torch.from_numpy(np.zeros((2, *sample_shape), dtype)),),  # a batch of one would be taken for a fixed size
+            (torch.from_numpy(tensors.batch()),),
             input_names=["input"],
-            output_names=list(outputs),
+            output_names=list(tensors.outputs),
             dynamic_shapes=({0: torch.export.Dim("N")},),
             opset_version=OPSET,
             verbose=False,
         )
     assert program is not None
     ClearMetadataAndDocStringPass()(program.model)  # stack traces: a fifth of a small file, with this machine's paths
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        part = Path(folder, path.name)
-        program.save(part, external_data=False)
-        os.replace(part, path)
+    program.save(path, external_data=False)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from drumfire.sut.fetch import check
-from drumfire.sut.models.model import Form, MissingExtra, WeightsError, missing_extra
+from drumfire.sut.models.model import Form, MissingExtra, Tensors, WeightsError, missing_extra
 
 if TYPE_CHECKING:
     from torch import nn
@@ -76,7 +76,7 @@ class PublishedNetwork(ABC):
         from drumfire.sut.models.weights import forms
 
         try:
-            forms.export(network, self.input_shape, path, form, outputs=self.outputs, dtype=self.input_dtype)
+            forms.export(network, Tensors(self.input_shape, self.outputs, self.input_dtype), path, form)
         except ImportError as error:
             raise self._missing(error.name) from None
 

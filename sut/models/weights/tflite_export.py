@@ -5,19 +5,14 @@ Does not depend on any particular model.
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from drumfire.sut.local.backends import first_line
 from drumfire.sut.local.silence import silenced
-from drumfire.sut.models.model import WeightsError
+from drumfire.sut.models.model import Tensors, WeightsError
 from drumfire.sut.models.weights import onnx_export
 
 if TYPE_CHECKING:
@@ -26,25 +21,16 @@ if TYPE_CHECKING:
 _TENSORFLOW = ("tensorflow", "tensorflow-cpu")
 
 
-def export(
-    network: nn.Module,
-    sample_shape: tuple[int, ...],
-    path: Path,
-    *,
-    outputs: Sequence[str] = ("logits",),
-    dtype: npt.DTypeLike = np.float32,
-) -> None:
-    """Write ``network`` (in eval mode) to ``path``, replacing the file in one step.
+def export(network: nn.Module, tensors: Tensors, path: Path) -> None:
+    """Write ``network`` (in eval mode) to ``path``.
 
     The graph takes images channels last; its batch size is 1 and can be resized.  Needs onnx, onnxscript and
     tensorflow.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        graph, part = Path(folder, "graph.onnx"), Path(folder, path.name)
-        onnx_export.export(network, sample_shape, graph, outputs=outputs, dtype=dtype)
-        part.write_bytes(converted(graph))
-        os.replace(part, path)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        graph = Path(folder, "graph.onnx")
+        onnx_export.export(network, tensors, graph)
+        path.write_bytes(converted(graph))
 
 
 def converted(graph: Path) -> bytes:

@@ -5,35 +5,23 @@ Does not depend on any particular model.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
+from drumfire.sut.models.model import Tensors
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def export(network: nn.Module, sample_shape: tuple[int, ...], path: Path, *, dtype: npt.DTypeLike = np.float32) -> None:
-    """Write ``network`` (in eval mode) to ``path``, replacing the file in one step.
-
-    The program takes one tensor of shape (N, *sample_shape), for any N; batch norms are folded into the convolutions
-    before them.
-    """
+def export(network: nn.Module, tensors: Tensors, path: Path) -> None:
+    """Write ``network`` (in eval mode) to ``path``, with batch norms folded into the convolutions before them."""
     import torch
 
-    batch = torch.from_numpy(np.zeros((2, *sample_shape), dtype))  # a batch of one would be taken for a fixed size
+    batch = torch.from_numpy(tensors.batch())
     shapes = ({0: torch.export.Dim("N")},)
     unfolded = torch.export.export(network, (batch,), dynamic_shapes=shapes).module(check_guards=False)
-    program = torch.export.export(_folded(unfolded), (batch,), dynamic_shapes=shapes)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        part = Path(folder, path.name)
-        torch.export.save(program, part)
-        os.replace(part, path)
+    torch.export.save(torch.export.export(_folded(unfolded), (batch,), dynamic_shapes=shapes), path)
 
 
 def _folded(network: Any) -> Any:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from drumfire.sut.models import shapes
-from drumfire.sut.models.detector import OUTPUTS
-from drumfire.sut.models.weights import onnx_export
+from drumfire.sut.models.model import Form
+from drumfire.sut.models.weights import forms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,7 +120,7 @@ def main() -> None:
     everything = np.arange(judge.total_count)
     found = judge.accuracy(everything, judge.logged(everything, judge.respond(outputs)))
     print(f"held out: mAP {found.value:.4f} on {found.total} pictures")
-    onnx_export.export(model, judge.input_shape, shapes.WEIGHTS, outputs=OUTPUTS, dtype=judge.input_dtype)
+    forms.export(model, shapes.TENSORS, shapes.WEIGHTS, Form.ONNX)
     print(f"{shapes.WEIGHTS}: {shapes.WEIGHTS.stat().st_size} bytes")
 
 

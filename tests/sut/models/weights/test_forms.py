@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from drumfire.sut.models import WeightsError
-from drumfire.sut.models.model import Form
+from drumfire.sut.models.model import Form, Tensors
 from drumfire.sut.models.weights import forms
 
 
@@ -30,7 +30,7 @@ class Network:
 
 def export(path: Path, form: Form) -> None:
     network: Any = Network()
-    forms.export(network, (3, 8, 8), path, form)
+    forms.export(network, Tensors((3, 8, 8)), path, form)
 
 
 @pytest.mark.parametrize("form", Form)
