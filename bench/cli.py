@@ -1,7 +1,7 @@
-"""The command line: words to options, errors to one line and an exit status.  Does nothing itself.
+"""The command line: turns words into options, and errors into one line and an exit status (see ``statuses``).
 
-Exit status: 0 the run is VALID (or the task succeeded), 1 it ran and is INVALID, 2 wrong usage or input, 130
-interrupted, after saving what was measured.
+Imports only the standard library at first, so that ``drumfire --help`` is quick: a command's options, which name
+backends and models, and its module are imported when it is chosen.
 """
 
 from __future__ import annotations
@@ -13,54 +13,38 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from rich.console import Console
-
-from drumfire.bench import interrupts
-from drumfire.bench.assemble.local import UsageError
-from drumfire.loadgen import VERSION, Scenario, SettingsError
-from drumfire.loadgen.directory import OutputError
-from drumfire.loadgen.rounds import DEFAULT_ROUND, SEEDS
-from drumfire.loadgen.run import DEFAULT_PATIENCE_S
-from drumfire.sut import models
-from drumfire.sut.data import DataError
-from drumfire.sut.data.inputs import InputError
-from drumfire.sut.fetch import FetchError
-from drumfire.sut.kserve.errors import ServerError
-from drumfire.sut.local import backends
-from drumfire.sut.local.backends import BackendError
-from drumfire.sut.models.weights.quantization import QuantizeError
-from drumfire.sut.remote.triton_local.environment import LocalTritonError
-
-USAGE, INTERRUPTED = 2, 130
-
-EXPECTED_ERRORS = (
-    UsageError,
-    SettingsError,
-    OutputError,
-    BackendError,
-    ServerError,
-    InputError,
-    LocalTritonError,
-    models.UnknownModel,
-    models.MissingExtra,
-    models.WeightsError,
-    QuantizeError,
-    DataError,
-    FetchError,
-)
+from drumfire.bench import errors, interrupts, statuses
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser whose errors are one line, and which gets its options when it is first used."""
+
+    add_options: Callable[[_Parser], None] | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        add_options, self.add_options = self.add_options, None
+        if add_options is not None:
+            add_options(self)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{self.prog}: {message} (see '{self.prog} --help')\n")
+        self.exit(statuses.USAGE, f"{self.prog}: {message} (see '{self.prog} --help')\n")
+
+
+class _Version(argparse.Action):
+    """Prints the version, and ends."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from drumfire.loadgen.version import VERSION
+
+        print(f"drumfire {VERSION}")
+        parser.exit()
 
 
 def program() -> NoReturn:
-    """The process ``drumfire``, whose exit status is ``main``'s."""
+    """Run the process ``drumfire``: ``main``, and end with its exit status."""
     interrupts.install()
     status = main()
     interrupts.leave()
@@ -68,25 +52,27 @@ def program() -> NoReturn:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command, by default that of this process; returns the exit status.
+    """Run a command, by default this process's own, and return the exit status.
 
-    Its words travel with the options, as a result names the command that it comes from.
+    ``options.words`` are the arguments, because a result names the command that it comes from.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
-    options = _parser().parse_args(words, argparse.Namespace(words=words))
     try:
+        options = _parser().parse_args(words, argparse.Namespace(words=words))
         status: int = options.command(options)
         sys.stdout.flush()
-    except EXPECTED_ERRORS as error:
-        print(f"drumfire: {error}", file=sys.stderr)
-        return USAGE
     except KeyboardInterrupt:
         print("drumfire: interrupted before anything was measured", file=sys.stderr)
-        return INTERRUPTED
+        return statuses.INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output went away; nobody is left to tell.
+        # The reader of our output has gone, so an error message would reach nobody.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return USAGE
+        return statuses.USAGE
+    except Exception as error:
+        if not isinstance(error, errors.expected()):
+            raise
+        print(f"drumfire: {error}", file=sys.stderr)
+        return statuses.USAGE
     return status
 
 
@@ -96,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
         description="An MLPerf-style benchmark: exact traffic, honest latency, any model.",
         epilog="Exit status: 0 VALID, 1 INVALID, 2 wrong usage or input, 130 interrupted (what was measured is saved).",
     )
-    parser.add_argument("--version", action="version", version=f"drumfire {VERSION}")
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="show program's version number and exit"
+    )
     commands = parser.add_subparsers(title="commands", required=True, parser_class=_Parser, metavar="COMMAND")
     _add_run(commands)
     _add_audit(commands)
@@ -125,24 +113,34 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         epilog="A first look: drumfire run onnxruntime digits cpu --scenario Server --qps 500 --time 10",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_run_options(run)
+    run.add_options = _add_run_options
     run.set_defaults(command=_run)
 
 
 def _add_audit(commands: argparse._SubParsersAction[_Parser]) -> None:
     audit = commands.add_parser(
         "audit",
-        help="do a run and the same run under an audit's rules, and judge whether they agree",
+        help="do a run and the same run under an audit's rules, and check that they agree",
         description="Audit a system: TEST01 compares the answers of a performance run with those of an accuracy run, "
-        "TEST04 asks for one sample over and over, which must not be faster, TEST05 uses other seeds.",
+        "TEST04 sends one sample over and over, which must not be faster, TEST05 uses other seeds.",
         epilog="For example: drumfire audit TEST04 onnxruntime digits cpu --scenario Offline --time 60",
     )
-    audit.add_argument("test", choices=("TEST01", "TEST04", "TEST05"), metavar="TEST", help="TEST01, TEST04 or TEST05")
-    _add_run_options(audit)
+    audit.add_options = _add_audit_options
     audit.set_defaults(command=_audit)
 
 
+def _add_audit_options(audit: _Parser) -> None:
+    audit.add_argument("test", choices=("TEST01", "TEST04", "TEST05"), metavar="TEST", help="TEST01, TEST04 or TEST05")
+    _add_run_options(audit)
+
+
 def _add_run_options(run: _Parser) -> None:
+    from drumfire.loadgen import Scenario
+    from drumfire.loadgen.rounds import DEFAULT_ROUND, SEEDS
+    from drumfire.loadgen.run import DEFAULT_PATIENCE_S
+    from drumfire.sut import models
+    from drumfire.sut.local import backends
+
     run.add_argument(
         "backend", metavar="BACKEND", help=f"what computes: {', '.join((*backends.BACKENDS, 'triton', 'null'))}"
     )
@@ -162,22 +160,22 @@ def _add_run_options(run: _Parser) -> None:
         metavar="NAME",
         help="SingleStream (default), MultiStream, Server or Offline",
     )
-    traffic.add_argument("--accuracy", action="store_true", help="ask every sample once and judge the answers instead")
+    traffic.add_argument("--accuracy", action="store_true", help="send every sample once and judge the answers instead")
     traffic.add_argument(
         "--submission", action="store_true", help="the accuracy run and then the performance run, in one set of logs"
     )
     traffic.add_argument(
         "--find-peak-performance", action="store_true",
         help="search for the highest load that is VALID: queries a second in Server, samples a query in MultiStream "
-        "(with --max-latency); broken off, it goes on when told the same --output again",
+        "(with --max-latency); to resume a search that was interrupted, give its --output again",
     )  # fmt: skip
     traffic.add_argument(
         "--until-confident", type=_positive(float), nargs="?", const=0.0, metavar="S",
-        help="Server: go on beyond --time until early stopping is decided, for S seconds at most (default: 4 x --time)",
+        help="Server: continue beyond --time until early stopping is decided, S seconds at most (default: 4 x --time)",
     )  # fmt: skip
     traffic.add_argument(
-        "--qps", type=_positive(float), metavar="F", help="Server: queries a second to send; Offline: samples a second "
-        "that are expected, which sizes the one query (default: from a short measurement before the run)",
+        "--qps", type=_positive(float), metavar="F", help="Server: queries a second to send; Offline: expected samples "
+        "a second, which sizes the one query (default: from a short measurement before the run)",
     )  # fmt: skip
     traffic.add_argument(
         "--time", type=_positive(float), metavar="S",
@@ -185,24 +183,24 @@ def _add_run_options(run: _Parser) -> None:
     )  # fmt: skip
     traffic.add_argument(
         "--count", type=_positive(int), metavar="N",
-        help="issue N queries, no more, and use the first N samples of the data set",
+        help="issue exactly N queries, and use only the first N samples of the data set",
     )  # fmt: skip
     traffic.add_argument(
-        "--max-latency", type=_positive(float), metavar="S", help="Server: the latency bound of a query in seconds"
+        "--max-latency", type=_positive(float), metavar="S", help="Server: latency bound of a query in seconds"
     )
     traffic.add_argument(
         "--samples-per-query", type=_positive(int), metavar="N", help="MultiStream: samples in a query (default: 8)"
     )
     traffic.add_argument(
         "--performance-sample-count", type=_positive(int), metavar="N",
-        help="samples that are kept in memory and asked for in a performance run",
+        help="samples that a performance run keeps in memory and sends",
     )  # fmt: skip
     traffic.add_argument("--user-conf", type=Path, metavar="F", help="a user.conf file, as the reference reads it")
     traffic.add_argument(
-        "--audit-conf", type=Path, metavar="F", help="an audit.config file, laid over all other settings"
+        "--audit-conf", type=Path, metavar="F", help="an audit.config file, which overrides all other settings"
     )
     traffic.add_argument(
-        "--round", default=DEFAULT_ROUND, choices=list(SEEDS), help=f"whose seeds to use (default: {DEFAULT_ROUND})"
+        "--round", default=DEFAULT_ROUND, choices=list(SEEDS), help=f"round of the seeds (default: {DEFAULT_ROUND})"
     )
     system = run.add_argument_group("system under test")
     system.add_argument(
@@ -211,11 +209,11 @@ def _add_run_options(run: _Parser) -> None:
     )  # fmt: skip
     system.add_argument(
         "--max-queue-delay", type=_at_least_zero, default=0.0, metavar="MS",
-        help="how long a row may wait for a fuller batch, ms (default: 0, a free worker takes what is there)",
+        help="how long a sample may wait for a fuller batch, ms (default: 0: a free worker takes what is waiting)",
     )  # fmt: skip
     system.add_argument(
         "--threads", type=_positive(int), metavar="N",
-        help="threads that the model computes with (default: all cores but one, which the generator uses)",
+        help="threads of the model (default: all cores but one, which the generator uses)",
     )  # fmt: skip
     system.add_argument(
         "--instances", type=_positive(int), default=1, metavar="N", help="copies of the model that work side by side"
@@ -227,80 +225,82 @@ def _add_run_options(run: _Parser) -> None:
     )  # fmt: skip
     system.add_argument(
         "--compile", choices=backends.COMPILE_MODES, metavar="MODE",
-        help="pytorch: compile the network before the run, default or max-autotune (else operation by operation)",
+        help="pytorch: compile the network before the run, default or max-autotune (default: no compilation)",
     )  # fmt: skip
-    system.add_argument("--dataset-path", type=Path, metavar="D", help="where the model's data set lies")
+    system.add_argument("--dataset-path", type=Path, metavar="D", help="folder of the model's data set")
     system.add_argument("--weights", type=Path, metavar="F", help="a local file of weights instead of the model's own")
     _add_remote(run)
     result = run.add_argument_group("result")
     result.add_argument("--output", type=Path, metavar="D", help="folder of the run (default: a new one in ./runs)")
-    result.add_argument("--json", action="store_true", help="print the result as one JSON object, and nothing else")
+    result.add_argument("--json", action="store_true", help="print only the result, as one JSON object")
     result.add_argument("--trace", action="store_true", help="write mlperf_log_trace.json too, for Perfetto or Chrome")
     result.add_argument("--no-dashboard", action="store_true", help="show no live view")
     result.add_argument(
         "--patience", type=_positive(float), default=DEFAULT_PATIENCE_S, metavar="S",
-        help=f"give up after S seconds without any answer (default: {DEFAULT_PATIENCE_S:g})",
+        help=f"end the run after S seconds without any answer (default: {DEFAULT_PATIENCE_S:g})",
     )  # fmt: skip
     _add_fleet(run)
 
 
 def _add_remote(run: _Parser) -> None:
+    from drumfire.sut import models
+
     remote = run.add_argument_group("remote servers (BACKEND triton)")
     remote.add_argument(
         "--url", action="append", metavar="URL",
-        help="grpc://HOST:8001, http://HOST:8000, or grpcs:// and https:// over TLS; several times for several servers",
+        help="grpc://HOST:8001, http://HOST:8000, or grpcs:// and https:// over TLS; repeat it for several servers",
     )  # fmt: skip
     remote.add_argument(
         "--client", choices=("drumfire", "tritonclient"), default="drumfire", metavar="NAME",
-        help="what speaks to the server: drumfire (default), or Triton's own client library, tritonclient, to compare",
+        help="client to use: drumfire (default), or for comparison Triton's own client library, tritonclient",
     )  # fmt: skip
     remote.add_argument(
         "--concurrency", type=_positive(int), metavar="N",
-        help="requests under way at most (default: Offline 64, and Server 64 through tritonclient; else no bound but "
+        help="most requests under way (default: Offline 64, and Server 64 through tritonclient; else no bound but "
         "--connections)",
     )  # fmt: skip
     remote.add_argument(
         "--connections", type=_positive(int), metavar="N",
         help="connections to each server (default: gRPC 1; HTTP, where each carries one request at a time, 1 in "
-        "SingleStream, one a sample in MultiStream, else 64 or --concurrency)",
+        "SingleStream, 1 for each sample in MultiStream, else 64 or --concurrency)",
     )  # fmt: skip
     remote.add_argument(
         "--balance", choices=("round-robin", "least-in-flight"), default="round-robin", metavar="HOW",
         help="which connection takes the next request: round-robin (default) or least-in-flight",
     )  # fmt: skip
-    remote.add_argument("--model-version", default="", metavar="V", help="(default: the one that the server chooses)")
+    remote.add_argument("--model-version", default="", metavar="V", help="(default: the server chooses)")
     remote.add_argument(
         "--input", action="append", default=[], metavar="NAME:SHAPE",
-        help="sizes of an input that the model leaves open, without the batch, such as INPUT0:3,224,224",
+        help="shape of an input whose sizes the model leaves open, without the batch, such as INPUT0:3,224,224",
     )  # fmt: skip
     remote.add_argument(
         "--input-data", metavar="WHAT",
         help=f"random (default), zero, a named data set ({', '.join(models.MODELS)}), a folder with INPUT.npy for each "
-        "input, or a JSON file as perf_analyzer reads it; outputs given there are compared with the replies",
+        "input, or a JSON file as perf_analyzer reads it; outputs in that file are compared with the replies",
     )  # fmt: skip
     remote.add_argument(
         "--shared-memory", choices=("none", "system", "cuda"), default="none", metavar="KIND",
         help="hand tensors over in shared memory, one sample a request, to a server on this host: none (default), "
-        "system or cuda; 64 requests are under way at most unless --concurrency tells",
+        "system or cuda; at most 64 requests are under way, unless --concurrency says otherwise",
     )  # fmt: skip
     remote.add_argument(
         "--request-timeout", type=_positive(float), metavar="S",
-        help="a request without a reply for S seconds is given up and fails (default: none; see --patience)",
+        help="a request without a reply after S seconds fails (default: no timeout; see --patience)",
     )  # fmt: skip
     remote.add_argument(
         "--max-message-size", type=_positive(int), default=64, metavar="MB",
-        help="the largest reply that is taken, MiB (default: 64)",
+        help="largest reply to accept, MiB (default: 64)",
     )  # fmt: skip
     remote.add_argument(
         "--header", action="append", default=[], metavar="'NAME: VALUE'",
         help="sent with every request, such as 'authorization: Bearer TOKEN'",
     )  # fmt: skip
     remote.add_argument("--tls-ca", type=Path, metavar="F", help="certificates to trust (default: the system's)")
-    remote.add_argument("--tls-cert", type=Path, metavar="F", help="our certificate, where the server asks for one")
+    remote.add_argument("--tls-cert", type=Path, metavar="F", help="client certificate, if the server requires one")
     remote.add_argument("--tls-key", type=Path, metavar="F", help="the key of --tls-cert")
     remote.add_argument(
         "--metrics-url", action="append", metavar="URL",
-        help="the server's Prometheus metrics, one for each --url (default: port 8002 of its host, if there)",
+        help="the server's Prometheus metrics, one for each --url (default: port 8002 of its host, if it answers)",
     )  # fmt: skip
 
 
@@ -308,41 +308,41 @@ def _add_fleet(run: _Parser) -> None:
     fleet = run.add_argument_group("many generators, one schedule (BACKEND triton)")
     fleet.add_argument(
         "--workers", type=_positive(int), metavar="N",
-        help="send from N processes, each every N-th query; with --hosts: from N on each host; connections are each "
-        "one's own, and --concurrency is shared out",
+        help="send from N processes, each sending every N-th query; with --hosts: N on each host; each process has its "
+        "own connections and a share of --concurrency",
     )  # fmt: skip
     fleet.add_argument(
         "--hosts", type=_positive(int), metavar="N", help="send from N hosts of a Ray cluster (see drumfire cluster)"
     )
     fleet.add_argument(
-        "--ray-address", metavar="HOST:PORT", help="the cluster's head (default: the one that this host belongs to)"
+        "--ray-address", metavar="HOST:PORT", help="the cluster's head (default: that of this host's cluster)"
     )
     fleet.add_argument(
         "--on-host-loss", choices=("continue", "abort"), default="continue", metavar="HOW",
-        help="when a generator is lost, which makes the run INVALID: continue (default) with the others, or abort",
+        help="if a generator is lost, which makes the run INVALID: continue (default) with the others, or abort",
     )  # fmt: skip
     fleet.add_argument(
         "--independent-streams", action="store_true",
-        help="SingleStream and MultiStream: let each generator be a stream of its own, and say so in the result",
+        help="SingleStream and MultiStream: each generator is a stream by itself; the result says so",
     )  # fmt: skip
 
 
 def _add_cluster(commands: argparse._SubParsersAction[_Parser]) -> None:
-    cluster = commands.add_parser("cluster", help="the hosts that drumfire run --hosts sends from (a Ray cluster)")
+    cluster = commands.add_parser(
+        "cluster", help="manage the hosts that drumfire run --hosts sends from (a Ray cluster)"
+    )
     tasks = cluster.add_subparsers(title="what", required=True, parser_class=_Parser, metavar="WHAT")
     up = tasks.add_parser("up", help="start the cluster's head on this host")
     up.add_argument("--port", type=_positive(int), default=6379, metavar="N", help="(default: 6379)")
     up.add_argument("--load-on-head", action="store_true", help="let the head's host send load as well")
-    join = tasks.add_parser("join", help="let this host send load; what it needs is the head's token")
+    join = tasks.add_parser("join", help="let this host send load; it needs the head's token")
     join.add_argument("address", metavar="ADDRESS", help="the head's HOST:PORT")
-    down = tasks.add_parser("down", help="end what up and join have started on this host, and nothing else")
-    status = tasks.add_parser("status", help="tell what runs here and which hosts the cluster has")
-    status.add_argument("address", metavar="ADDRESS", nargs="?", help="a head's HOST:PORT (default: that of this host)")
+    down = tasks.add_parser("down", help="end only what up and join started on this host")
+    status = tasks.add_parser("status", help="show what runs here and the cluster's hosts")
+    status.add_argument("address", metavar="ADDRESS", nargs="?", help="a head's HOST:PORT (default: this host's)")
     status.add_argument("--json", action="store_true", help="print one JSON object")
-    whose = {up: "this host's address for the others (default: 127.0.0.1, for trying it out on one host)"}
-    whose |= {join: "this host's address for the others (default: the one that reaches the head)"}
-    for parser, text in whose.items():
-        parser.add_argument("--host", metavar="IP", help=text)
+    for parser, default in ((up, "127.0.0.1, to try it out on one host"), (join, "the one that reaches the head")):
+        parser.add_argument("--host", metavar="IP", help=f"this host's address for the others (default: {default})")
     for name, parser in (("up", up), ("join", join), ("down", down), ("status", status)):
         parser.set_defaults(command=_cluster(name))
 
@@ -363,54 +363,64 @@ def _add_calibrate(commands: argparse._SubParsersAction[_Parser]) -> None:
         description="Measure how fast and how late this machine issues by itself, with a system that answers at once: "
         "Server at 1,000 to 1,000,000 queries a second and up to its ceiling, then the other scenarios.",
     )
+    calibrate.add_options = _add_calibrate_options
+    calibrate.set_defaults(command=_calibrate)
+
+
+def _add_calibrate_options(calibrate: _Parser) -> None:
+    from drumfire.loadgen import Scenario
+
     calibrate.add_argument(
         "--scenario", choices=[scenario.name for scenario in Scenario], metavar="NAME", help="this scenario only"
     )
     calibrate.add_argument(
         "--qps", type=_positive(float), metavar="F", help="Server at this one rate, without the search for the "
-        "ceiling; with --scenario Offline: samples a second that are expected, which sizes the one query",
+        "ceiling; with --scenario Offline: expected samples a second, which sizes the one query",
     )  # fmt: skip
     calibrate.add_argument(
         "--time", type=_positive(float), default=1.0, metavar="S",
-        help="seconds a row of the table (default: 1); less at rates whose queries would fill the memory",
+        help="seconds for each row of the table (default: 1); less where the queries would fill the memory",
     )  # fmt: skip
     calibrate.add_argument("--json", action="store_true", help="print one JSON object")
-    calibrate.set_defaults(command=_calibrate)
 
 
 def _add_prepare(commands: argparse._SubParsersAction[_Parser]) -> None:
-    prepare = commands.add_parser("prepare", help="data and weights: fetched with checksums, generated, or checked")
+    prepare = commands.add_parser("prepare", help="fetch, generate or check data and weights")
     tasks = prepare.add_subparsers(title="what", required=True, parser_class=_Parser, metavar="WHAT")
     kinds = ("imagenet", "coco", "openimages")
-    fake = tasks.add_parser("fake", help="draw a data set in the layout of a real one, labels and annotations included")
+    fake = tasks.add_parser("fake", help="generate a data set in a real one's layout, with labels and annotations")
     fake.add_argument("kind", metavar="KIND", choices=kinds, help=", ".join(kinds))
     fake.add_argument("--count", type=_positive(int), default=500, metavar="N", help="pictures (default: 500)")
     fake.add_argument("--output", type=Path, metavar="D", help="where (default: ./fake_KIND)")
     fake.set_defaults(command=_prepare("fake_data"))
-    check = tasks.add_parser("check", help="see that a data folder is whole, and what is missing")
+    check = tasks.add_parser("check", help="check that a data folder is complete, and show what is missing")
     check.add_argument("kind", metavar="KIND", choices=kinds, help=", ".join(kinds))
     check.add_argument("--dataset-path", type=Path, metavar="D", help="the folder (default: $DATA_DIR)")
     check.set_defaults(command=_prepare("check_data"))
-    weights = tasks.add_parser("weights", help="fetch the published weights of a model; goes on where it stopped")
+    weights = tasks.add_parser("weights", help="fetch the published weights of a model; resumes where it stopped")
     weights.add_argument("model", metavar="MODEL")
-    weights.add_argument("--file", metavar="NAME", help="which of its published files (default: the ONNX file)")
-    weights.add_argument("--url", metavar="URL", help="another place to fetch it from, such as a mirror")
+    weights.add_argument("--file", metavar="NAME", help="published file to fetch (default: the ONNX file)")
+    weights.add_argument("--url", metavar="URL", help="fetch it from here instead, such as a mirror")
     weights.set_defaults(command=_prepare("weights"))
-    quantize = tasks.add_parser(
-        "quantize", help="make an int8 ONNX file of a model for onnxruntime, and compare the two"
-    )
+    quantize = tasks.add_parser("quantize", help="make a model's int8 ONNX file for onnxruntime, and compare the two")
+    quantize.add_options = _add_quantize_options
+    quantize.set_defaults(command=_prepare("quantize"))
+
+
+def _add_quantize_options(quantize: _Parser) -> None:
+    from drumfire.sut import models
+
     quantize.add_argument("model", metavar="MODEL", help=", ".join(models.MODELS))
     quantize.add_argument("--weights", type=Path, metavar="F", help="the ONNX file (default: the model's own)")
-    quantize.add_argument("--dataset-path", type=Path, metavar="D", help="where the model's data set lies")
+    quantize.add_argument("--dataset-path", type=Path, metavar="D", help="folder of the model's data set")
     quantize.add_argument(
         "--count", type=_positive(int), metavar="N", help="judge both on the first N samples (default: all)"
     )
     quantize.add_argument(
         "--calibration-count", type=_positive(int), default=100, metavar="N",
-        help="samples that the ranges of the activations are taken from (default: 100)",
+        help="samples to take the activations' ranges from (default: 100)",
     )  # fmt: skip
     quantize.add_argument("--output", type=Path, metavar="F", help="the file to write (default: one in the cache)")
-    quantize.set_defaults(command=_prepare("quantize"))
 
 
 def _add_serve(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -418,19 +428,27 @@ def _add_serve(commands: argparse._SubParsersAction[_Parser]) -> None:
         "serve",
         help="serve models over HTTP and gRPC, as Triton's clients and 'drumfire run triton' speak them",
         description="Serve models of this process by the KServe v2 protocol over HTTP and gRPC, with dynamic batching "
-        "over all connections, until Ctrl-C or SIGTERM: what was taken is then answered first.",
+        "over all connections, until Ctrl-C or SIGTERM: then requests under way are answered first.",
         epilog="A first look: drumfire serve onnxruntime digits",
     )
+    serve.add_options = _add_serve_options
+    serve.set_defaults(command=_serve)
+
+
+def _add_serve_options(serve: _Parser) -> None:
+    from drumfire.sut import models
+    from drumfire.sut.local import backends
+
     serve.add_argument("backend", metavar="BACKEND", help=f"what computes: {', '.join((*backends.BACKENDS, 'null'))}")
     serve.add_argument(
         "models", metavar="MODEL", nargs="+",
         help=f"{', '.join(models.MODELS)}, identity (built in, needs no backend: null identity), a file, or NAME=FILE; "
-        "a name that comes again is its next version",
+        "repeat a name for its next version",
     )  # fmt: skip
-    # After any number of models argparse could not find it by itself.
+    # argparse cannot find an optional word after any number of models.
     serve.add_argument_group("DEVICE", "cpu (default) or gpu, as the last word after the models")
     serve.set_defaults(device="cpu")
-    ports = serve.add_argument_group("ports (0 takes a free one)")
+    ports = serve.add_argument_group("ports (0: any free port)")
     ports.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (default: 127.0.0.1)")
     ports.add_argument("--http-port", type=_port, default=8000, metavar="N", help="(default: 8000)")
     ports.add_argument("--grpc-port", type=_port, default=8001, metavar="N", help="(default: 8001)")
@@ -439,7 +457,7 @@ def _add_serve(commands: argparse._SubParsersAction[_Parser]) -> None:
     ports.add_argument("--tls-key", type=Path, metavar="F", help="the key of --tls-cert")
     ports.add_argument(
         "--token-file", type=Path, metavar="F",
-        help="bearer tokens, one a line, one of which every request but health must bring; read again when it changes, "
+        help="bearer tokens, one on each line: every request but health needs one; read again when it changes, "
         "or on SIGHUP",
     )  # fmt: skip
     batching = serve.add_argument_group("batching")
@@ -451,14 +469,14 @@ def _add_serve(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     batching.add_argument(
         "--max-queue-delay", type=_at_least_zero, default=0.0, metavar="MS",
-        help="how long a request may wait for a fuller batch, ms (default: 0, a free worker takes what is there)",
+        help="how long a request may wait for a fuller batch, ms (default: 0: a free worker takes what is waiting)",
     )  # fmt: skip
     batching.add_argument(
-        "--preferred-batchsize", type=_whole_numbers, metavar="N,N", help="batches of these sizes go at once"
+        "--preferred-batchsize", type=_whole_numbers, metavar="N,N", help="batches of these sizes do not wait"
     )
     batching.add_argument(
         "--max-queue", type=_positive(int), default=8192, metavar="N",
-        help="requests that may wait for a model; more are refused (default: 8192)",
+        help="most requests that may wait for a model; more are refused (default: 8192)",
     )  # fmt: skip
     system = serve.add_argument_group("models")
     system.add_argument(
@@ -466,17 +484,16 @@ def _add_serve(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     system.add_argument(
         "--threads", type=_positive(int), metavar="N",
-        help="threads that a model computes with (default: all cores but one, which the connections use)",
+        help="threads of a model (default: all cores but one, which the connections use)",
     )  # fmt: skip
     system.add_argument("--precision", choices=backends.PRECISIONS, metavar="KIND", help="as in 'drumfire run'")
     system.add_argument("--compile", choices=backends.COMPILE_MODES, metavar="MODE", help="as in 'drumfire run'")
     serve.add_argument(
         "--drain-timeout", type=_at_least_zero, default=30.0, metavar="S",
-        help="how long the end may take for what is under way, s (default: 30)",
+        help="how long to wait at the end for requests under way, s (default: 30)",
     )  # fmt: skip
     serve.add_argument("--json", action="store_true", help="print one JSON object when it is ready")
     serve.add_argument("--no-dashboard", action="store_true", help="show no status view")
-    serve.set_defaults(command=_serve)
 
 
 def _prepare(task: str) -> Callable[[argparse.Namespace], int]:
@@ -515,11 +532,11 @@ def _port(text: str) -> int:
 
 def _whole_numbers(text: str) -> list[int]:
     try:
-        values = [int(one) for one in text.split(",")]
+        values = [int(number) for number in text.split(",")]
     except ValueError:
         values = [0]
     if min(values) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: whole numbers of at least 1 are wanted, such as 4,8")
+        raise argparse.ArgumentTypeError(f"{text!r}: must be whole numbers of at least 1, such as 4,8")
     return values
 
 
@@ -571,16 +588,20 @@ def _models(options: argparse.Namespace) -> int:
     elif options.table:
         print(listing.table())
     else:
+        from rich.console import Console
+
         listing.show_models(listing.models(), Console())
-    return 0
+    return statuses.DONE
 
 
 def _doctor(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
     from drumfire.bench.commands import doctor
 
-    found = doctor.diagnose()
+    findings = doctor.diagnose()
     if options.json:
-        print(json.dumps(found))
+        print(json.dumps(findings))
     else:
-        doctor.show(found, Console())
-    return doctor.exit_status(found)
+        doctor.show(findings, Console())
+    return doctor.exit_status(findings)

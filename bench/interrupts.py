@@ -1,7 +1,7 @@
-"""What Ctrl-C and SIGTERM do to a command, from its process's start to its end.
+"""What Ctrl-C and SIGTERM do to a command, from the start of its process to the end.
 
-One handler stays in place throughout and only its target changes, so that there is no moment at which a signal finds
-an earlier step's habit, or Python's own.  Knows nothing of what is interrupted.
+One handler stays installed and only its target changes: at no moment does a signal reach an outdated handler, or
+Python's own.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ def _abandon(reason: str) -> None:
 
 _target: Callable[[str], object] | None = _abandon
 _came = False
-"""Whether a signal came while they were ignored."""
+"""Whether a signal came while signals were ignored."""
 
 
 def install() -> None:
-    """Hear of both signals from here on, for the main thread of a process; at first they abandon what is being done."""
+    """Install the handler of both signals in the main thread; at first they raise ``KeyboardInterrupt``."""
     for number in _SIGNALS:
         signal.signal(number, _on_signal)
 
 
 def abandon() -> None:
-    """From here on a signal raises ``KeyboardInterrupt``, as does one that came while they were ignored."""
+    """Let signals raise ``KeyboardInterrupt``; raise it now if one came while signals were ignored."""
     global _target, _came
     _target, came, _came = _abandon, _came, False
     if came:
@@ -36,19 +36,19 @@ def abandon() -> None:
 
 
 def tell(target: Callable[[str], object]) -> None:
-    """From here on a signal calls ``target`` with a reason, between any two steps of the main thread."""
+    """Let signals call ``target`` with a reason, between any two steps of the main thread."""
     global _target
     _target = target
 
 
 def ignore() -> None:
-    """From here on a signal waits for the next ``abandon``: what was measured is saved and told whole."""
+    """Let a signal wait for the next ``abandon``, so that results are saved and shown in full."""
     global _target
     _target = None
 
 
 def leave() -> None:
-    """The process is about to end, and no signal counts any more, not even while Python takes itself down."""
+    """Ignore signals from now on, also while Python shuts down."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

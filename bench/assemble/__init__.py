@@ -1,1 +1,1 @@
-"""From options to a system, a library and settings, ready to run."""
+"""Builds a run from options: a system, a library and settings."""

@@ -1,6 +1,6 @@
-"""Assembling a run: from the command's options to a system, a library and settings.
+"""Assembles a run of a model in this process: from options to a system, a library and settings.
 
-The one place that knows backends, models and scenarios together; ``remote`` does the same for servers.
+Here backends, models and scenarios meet.  ``remote`` does the same for servers.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from drumfire.bench.assemble.sizing import Service, size_traffic
+from drumfire.bench.errors import UsageError
 from drumfire.bench.view.servers import ServerView
 from drumfire.loadgen import Mode, Responses, SampleLibrary, Scenario, SystemUnderTest, TestSettings
 from drumfire.loadgen.config import ConfigReader
@@ -34,14 +35,8 @@ from drumfire.sut.models.model import Accuracy, Form, Model
 from drumfire.sut.remote.endpoint import Endpoint
 from drumfire.sut.remote.kserve.statistics import ServerWatch
 
-_MAX_BATCH_SIZE = 32
-"""The largest batch of a model in this process unless the user says otherwise."""
 _LONGEST_BATCH_S = 4.0
-"""Of what is measured before a run."""
-
-
-class UsageError(ValueError):
-    """Options that can not be.  The text is one line and names the mend."""
+"""Batches that are measured before a run take at most this long."""
 
 
 @dataclass
@@ -61,17 +56,17 @@ class Assembly:
     config_errors: tuple[str, ...] = ()
     config_warnings: tuple[str, ...] = ()
     servers: ServerView | None = None
-    """The servers that the live view asks, where the system is remote."""
-    told: Callable[[list[slice]], dict[str, Any] | None] = lambda phases: None
-    """What the servers say they did, for the result: from the rows that each phase issued."""
+    """Remote servers for the live view to query."""
+    server_report: Callable[[list[slice]], dict[str, Any] | None] = lambda phases: None
+    """The result's ``server`` section, from the rows that each phase issued; None for a local system."""
     watches: Mapping[Endpoint, ServerWatch] = field(default_factory=dict)
-    """What asks the servers that."""
+    """Read the servers' statistics for ``server_report``."""
     counted: Callable[[], tuple[Mapping[Endpoint, int], Mapping[str, int]]] = lambda: ({}, {})
-    """Requests that each server answered with outputs, and what happened to connections."""
+    """Requests that each server answered with outputs, and counts of connection events."""
     digests: Callable[[], dict[str, str]] = dict
-    """Hashes of the model as the servers describe it and of the data, to compare with those of another process."""
+    """Hashes of the model's description and of the data, to compare between processes."""
     notes: list[str] = field(default_factory=list)
-    """What the user should know before the run."""
+    """Shown to the user before the run."""
     _loaded: list[backends.Backend] = field(default_factory=list)
 
     def close(self) -> None:
@@ -80,17 +75,14 @@ class Assembly:
 
 
 def assemble(options: argparse.Namespace) -> Assembly:
-    """Load what the options name.  Raises ``UsageError`` and the errors of the parts, each one clear line."""
-    max_batch_size = options.max_batchsize or _MAX_BATCH_SIZE
-    if max_batch_size > MAX_BATCH_SIZE:
-        raise UsageError(f"--max-batchsize must be at most {MAX_BATCH_SIZE}, not {max_batch_size}")
+    """Load the backend, model and data that the options name.  Raises the errors in ``errors.expected``."""
+    max_batch_size = largest_batch(options)
     threads = options.threads or spare_cores(options.instances)
-
     model = _model(options)
     loaded: list[backends.Backend] = []
     if options.backend != "null":
         tuning = backends.Tuning(max_batch_size, options.precision or "fp32", options.compile)
-        # What can be told before any weights are made is told first.
+        # Report errors that need no weights before making weights, which takes long.
         backends.check(options.backend, options.device, tuning)
         weights = model.weights(cache_folder(), options.weights, backends.form(options.backend))
         for _ in range(options.instances):
@@ -98,10 +90,10 @@ def assemble(options: argparse.Namespace) -> Assembly:
         if isinstance(model, FileModel):
             model.shape_from(loaded[0])
     if (options.accuracy or options.submission) and isinstance(model, FileModel):
-        given = "--accuracy" if options.accuracy else "--submission"
-        raise UsageError(f"{model.name} is a bare file without labels: run it without {given}")
+        option = "--accuracy" if options.accuracy else "--submission"
+        raise UsageError(f"{model.name} is a bare file without labels: run it without {option}")
     if (options.accuracy or options.submission) and isinstance(model, DetectionJudge):
-        coco.check_evaluator()  # rather than after the run
+        coco.check_evaluator()  # now rather than after the run
     try:
         library = model.library(options.dataset_path, options.count, options.performance_sample_count)
     except ValueError as error:
@@ -156,8 +148,16 @@ def assemble(options: argparse.Namespace) -> Assembly:
     return assembly
 
 
+def largest_batch(options: argparse.Namespace) -> int:
+    """The largest batch that a model gets, from --max-batchsize.  Raises ``UsageError``."""
+    size: int = options.max_batchsize or backends.MAX_BATCH_SIZE
+    if size > MAX_BATCH_SIZE:
+        raise UsageError(f"--max-batchsize must be at most {MAX_BATCH_SIZE}, not {size}")
+    return size
+
+
 def spare_cores(instances: int = 1) -> int:
-    """For each of so many copies of a model: the machine's cores but one, which the generator uses."""
+    """Cores for each of ``instances`` copies of a model; one core is left for the generator."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, (cores - 1) // instances)
 
@@ -174,19 +174,18 @@ def _model(options: argparse.Namespace) -> Model:
 
 
 def fit(library: SampleLibrary, backend: backends.Backend, model: Model) -> None:
-    """See that the backend takes what the model's data is, before anything is computed, and lay the data out for it.
-
-    Raises ``BackendError``.
-    """
+    """Check that the backend takes the model's data, and arrange the data as it wants it.  Raises ``BackendError``."""
     takes, gives = backend.sample_shape, model.input_shape
 
-    def taken(shape: tuple[int, ...]) -> bool:
-        return len(takes) == len(shape) and all(one in (None, other) for one, other in zip(takes, shape, strict=True))
+    def fits(shape: tuple[int, ...]) -> bool:
+        return len(takes) == len(shape) and all(
+            wanted in (None, size) for wanted, size in zip(takes, shape, strict=True)
+        )
 
     if np.dtype(backend.sample_dtype) == model.input_dtype:
-        if taken(gives):
+        if fits(gives):
             return
-        if isinstance(library, ArrayLibrary) and len(gives) == 3 and taken((*gives[1:], gives[0])):
+        if isinstance(library, ArrayLibrary) and len(gives) == 3 and fits((*gives[1:], gives[0])):
             library.lay_channels_last()
             return
     raise backends.BackendError(
@@ -203,7 +202,10 @@ def _run_batch(backend: backends.Backend, model: Model) -> RunBatch:
 
 
 def read_settings(options: argparse.Namespace, model_name: str) -> tuple[TestSettings, tuple[str, ...]]:
-    """The rules' values, then user.conf, then the command line: each overrides the one before."""
+    """The settings, and the errors in user.conf; raises ``UsageError`` for one that stops the run.
+
+    The rules' values come first, then user.conf, then the command line; later ones override earlier ones.
+    """
     settings, reader = TestSettings(), ConfigReader(options.round, models.TARGET_LATENCIES)
     if reader.from_config(settings, options.user_conf, model_name, options.scenario) != 0:
         raise UsageError(reader.errors[-1])
@@ -225,9 +227,9 @@ def read_settings(options: argparse.Namespace, model_name: str) -> tuple[TestSet
 
 
 class _Service:
-    """How fast the model answers, measured before the run on real samples; it warms the model up as well.
+    """How fast the model answers, measured before the run on real samples; this also warms the model up.
 
-    The best times count where they say how much traffic is to be drawn, so that it lasts for the run.
+    Where the result sizes the traffic, the best times count, so that the traffic lasts for the run.
     """
 
     def __init__(self, run: RunBatch, library: SampleLibrary, max_batch_size: int, instances: int) -> None:
@@ -236,7 +238,7 @@ class _Service:
         self._known: dict[int, list[float]] = {}
 
     def _times(self, batch_size: int) -> list[float]:
-        """Of some batches of this size, s.  Raises ``BackendError`` when the model refuses it."""
+        """Seconds that batches of this size took.  Raises ``BackendError`` if the model refuses the data."""
         if batch_size not in self._known:
             self._known[batch_size] = self._measured(batch_size)
         return self._known[batch_size]
@@ -257,7 +259,7 @@ class _Service:
         self._times(1)
 
     def query_seconds(self, samples: int) -> float:
-        """Run batch after batch."""
+        """Seconds for a query of ``samples``, run batch after batch."""
         size = self._affordable(samples)
         return samples / size * min(self._times(size))
 
@@ -268,5 +270,5 @@ class _Service:
         return self._instances / statistics.median(self._times(1))
 
     def _affordable(self, samples: int) -> int:
-        """The largest batch for so many samples that does not take longer to measure than anybody wants to wait."""
+        """The largest batch for ``samples`` samples that is quick enough to measure."""
         return max(1, min(samples, self._max_batch_size, int(_LONGEST_BATCH_S / min(self._times(1)))))

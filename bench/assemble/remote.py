@@ -1,7 +1,7 @@
-"""Assembling a run against remote servers: from the command's options to a system, a library and settings.
+"""Assembles a run against remote servers: from options to a system, a library and settings.
 
-As ``assembly`` does for models in this process.  What is asked of the servers here (what the model takes, how fast it
-answers) is asked before the run.
+``local`` does the same for models in this process.  All queries to the servers here (the model's interface, its speed)
+happen before the run.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any, Literal, NoReturn
 
 import numpy as np
 
-from drumfire.bench.assemble.local import Assembly, UsageError, read_settings
+from drumfire.bench.assemble.local import Assembly, read_settings
 from drumfire.bench.assemble.sizing import size_traffic
+from drumfire.bench.errors import UsageError
 from drumfire.bench.view.servers import ServerView
 from drumfire.loadgen import (
     Mode,
@@ -52,19 +53,20 @@ from drumfire.sut.remote.kserve.watch import WatchedSystem
 from drumfire.sut.remote.tritonclient import TritonclientMessages, TritonclientSystem
 
 _PERFORMANCE_COUNT = 500
-"""Samples in memory unless asked otherwise, where there are as many."""
+"""Samples in memory, if there are that many and the user does not say otherwise."""
 _IN_FLIGHT = 64
-"""Requests at a time where neither the scenario nor the user bounds them: Offline, Server through tritonclient, whose
-requests are tasks, and the connections of a Server run over HTTP, which carry one request each."""
+"""Most requests under way where neither the scenario nor the user sets a bound: in Offline, in Server through
+tritonclient, whose requests are tasks, and in Server over HTTP, where each request needs a connection."""
 _PROBE_S = 0.3
 _PATIENCE_S = 20.0
+"""How long a measurement before the run waits for an answer."""
 
 
 def assemble(options: argparse.Namespace, drawn: TestSettings | None = None) -> Assembly:
-    """Ask the servers what the options name.  Raises ``UsageError`` and the errors of the parts, each one line.
+    """Connect what the options name.  Raises the errors in ``errors.expected``.
 
-    ``drawn`` are the settings of a run of which this process does a part: nothing is measured to find them, and the
-    servers are asked what they did by whoever sees the whole.
+    ``drawn`` are the settings of a run of which this process sends a part: then nothing is measured to size the
+    traffic, and the process in charge of the whole run reads the servers' statistics.
     """
     endpoints = _endpoints(options)
     official = options.client == "tritonclient"
@@ -76,8 +78,8 @@ def assemble(options: argparse.Namespace, drawn: TestSettings | None = None) -> 
             raise UsageError("--max-batchsize: a request in shared memory holds one sample: leave one of the two out")
         shared_memory.check(options.shared_memory)
     security = Security(options.tls_ca, options.tls_cert, options.tls_key, tuple(map(parse_header, options.header)))
-    found = run_on_fast_loop(_describe(endpoints, security, options.model, options.model_version))
-    interface = samples.resolve(found.interface, samples.parse_shapes(options.input))
+    served = run_on_fast_loop(_describe(endpoints, security, options.model, options.model_version))
+    interface = samples.resolve(served.interface, samples.parse_shapes(options.input))
     batch_size = options.max_batchsize or 1
     if batch_size > max(interface.max_batch_size, 1):
         most = f"at most {interface.max_batch_size}" if interface.max_batch_size else "no batches"
@@ -88,10 +90,10 @@ def assemble(options: argparse.Namespace, drawn: TestSettings | None = None) -> 
     settings, errors = read_settings(options, model.name if model is not None else options.model)
     settings = drawn or settings
     if model is None and settings.mode in (Mode.AccuracyOnly, Mode.SubmissionRun):
-        asked = "--accuracy" if settings.mode == Mode.AccuracyOnly else "--submission"
+        option = "--accuracy" if settings.mode == Mode.AccuracyOnly else "--submission"
         raise UsageError(
-            f"{asked} needs labels: name a data set with --input-data "
-            f"({', '.join(models.MODELS)}); what .npy or JSON data expects is compared in every run"
+            f"{option} needs labels: name a data set with --input-data "
+            f"({', '.join(models.MODELS)}); expected outputs in .npy or JSON data are compared in every run"
         )
     total = min(options.count or data.total_count, data.total_count)
     messages: GrpcMessages | HttpMessages | TritonclientMessages
@@ -172,7 +174,7 @@ def assemble(options: argparse.Namespace, drawn: TestSettings | None = None) -> 
             "backend": "triton",
             "model": options.model,
             "device": None,
-            "description": f"{found.server}, {found.interface.platform or 'platform not told'}",
+            "description": f"{served.server}, {served.interface.platform or 'unknown platform'}",
             "threads": None,
             "instances": None,
             "max_batch_size": batch_size,
@@ -186,8 +188,8 @@ def assemble(options: argparse.Namespace, drawn: TestSettings | None = None) -> 
                 "concurrency": concurrency,
                 "input_data": data.description,
                 "shared_memory": options.shared_memory,
-                "dynamic_batching": found.dynamic_batching,
-                "response_cache": found.response_cache,
+                "dynamic_batching": served.dynamic_batching,
+                "response_cache": served.response_cache,
             },
         },
         config_errors=errors,
@@ -198,13 +200,13 @@ def assemble(options: argparse.Namespace, drawn: TestSettings | None = None) -> 
             options.model_version,
             options.metrics_url,
         ),
-        told=watched.report,
+        server_report=watched.report,
         watches=watches,
         counted=lambda: (system.served, system.happened),
         digests=lambda: _digests(interface, data, total, performance),
     )
-    if found.configuration is None:
-        assembly.notes.append("the server tells no model configuration: batching is judged from the shapes")
+    if served.configuration is None:
+        assembly.notes.append("the server gives no model configuration: whether it batches is inferred from the shapes")
     service = _Service(system, library)
     name = model.name if model is not None else options.model
     if drawn is not None:
@@ -215,7 +217,7 @@ def assemble(options: argparse.Namespace, drawn: TestSettings | None = None) -> 
 
 
 def _digests(interface: ModelInterface, data: samples.Inputs, total: int, performance: int) -> dict[str, str]:
-    """Of what the model takes and gives, and of the samples that fit in memory together."""
+    """Hashes of the model's inputs and outputs, and of the performance samples."""
     digest = hashlib.sha256(f"{data.name} {total} {performance}".encode())
     for index in range(performance):
         for tensor in data.sample(index):
@@ -232,14 +234,14 @@ def _endpoints(options: argparse.Namespace) -> list[Endpoint]:
         )
     endpoints = [parse_url(url) for url in urls]
     if len({endpoint.scheme for endpoint in endpoints}) > 1:
-        raise UsageError("--url: the servers of a run are all spoken to in one protocol")
+        raise UsageError("--url: all servers of a run must use the same protocol")
     if len(set(endpoints)) < len(endpoints):
-        raise UsageError("--url: a server is named twice; for more connections to it there is --connections")
+        raise UsageError("--url: a server is named twice; use --connections for more connections to it")
     return endpoints
 
 
 def _check_official(options: argparse.Namespace, endpoints: Sequence[Endpoint]) -> None:
-    """Refuse what tritonclient can not do."""
+    """Raise ``UsageError`` for options that tritonclient does not support."""
     cannot = {
         "more than one --url": len(endpoints) > 1,
         "--balance least-in-flight": options.balance != "round-robin",
@@ -248,25 +250,25 @@ def _check_official(options: argparse.Namespace, endpoints: Sequence[Endpoint]) 
         "--max-message-size over HTTP": not endpoints[0].is_grpc
         and options.max_message_size << 20 != MAX_MESSAGE_BYTES,
     }
-    for what, asked in cannot.items():
-        if asked:
+    for what, wanted in cannot.items():
+        if wanted:
             raise UsageError(f"{what} is not possible with --client tritonclient: leave it out, or leave out --client")
 
 
 async def _describe(endpoints: Sequence[Endpoint], security: Security, model: str, version: str) -> Description:
-    """What the model takes; the servers must agree."""
-    found: list[Description] = []
+    """The model as the servers describe it.  Raises ``UsageError`` if they differ."""
+    descriptions: list[Description] = []
     for endpoint in endpoints:
         async with Client(endpoint, security) as client:
-            found.append(await describe(client, model, version))
-    for endpoint, one in zip(endpoints, found, strict=True):
-        if one.interface != found[0].interface:
+            descriptions.append(await describe(client, model, version))
+    for endpoint, description in zip(endpoints, descriptions, strict=True):
+        if description.interface != descriptions[0].interface:
             raise UsageError(f"{endpoint} and {endpoints[0]} serve different models as {model!r}")
-    return found[0]
+    return descriptions[0]
 
 
 def _model(options: argparse.Namespace) -> Model | None:
-    """The named model whose data are sent, and by whose rules answers are read."""
+    """The named model whose data set is sent and whose rules judge the answers; None for other data."""
     if options.input_data in models.MODELS:
         return models.get(options.input_data)
     return models.get(options.model) if options.input_data is None and options.model in models.MODELS else None
@@ -297,14 +299,14 @@ def _inputs(options: argparse.Namespace, model: Model | None, interface: ModelIn
 def _connections(
     endpoints: Sequence[Endpoint], settings: TestSettings, batch_size: int, concurrency: int | None
 ) -> int:
-    """To each server: one over gRPC, which carries any number of requests; over HTTP one for each request at a time."""
+    """Connections to each server: gRPC carries any number of requests on one, HTTP one request at a time on each."""
     if endpoints[0].is_grpc:
         return 1
     return math.ceil(_at_a_time(settings, batch_size, concurrency) / len(endpoints))
 
 
 def _at_a_time(settings: TestSettings, batch_size: int, concurrency: int | None) -> int:
-    """Requests under way at most, where each takes something that there is not any number of."""
+    """Most requests under way, where each occupies an HTTP connection or a slot of shared memory."""
     at_a_time = concurrency or _IN_FLIGHT
     if settings.scenario == Scenario.SingleStream:
         return 1
@@ -322,13 +324,13 @@ def _messages(
 def _output_bytes(
     data: samples.Inputs, interface: ModelInterface, endpoint: Endpoint, security: Security, options: argparse.Namespace
 ) -> list[int]:
-    """The size of each output of a sample, which a model that leaves sizes open tells by an answer only."""
+    """Bytes of each output of a sample; a model that leaves sizes open is sent one sample to find out."""
     known = shared_memory.output_bytes(interface)
     if known is not None:
         return known
     messages = _messages(interface, endpoint, 1, shared=False)
     messages.wanted = True
-    # Where samples differ in size, the largest is the one to ask.
+    # Where samples differ in size, the largest gives the bound.
     count = 1 if shared_memory.is_fixed(interface) else min(options.count or data.total_count, data.total_count)
     largest = max(map(data.sample, range(count)), key=lambda sample: sum(len(tensor.data) for tensor in sample))
     batch = (1,) if interface.max_batch_size else ()
@@ -340,7 +342,7 @@ def _output_bytes(
 def _channels(
     messages: GrpcMessages | HttpMessages, interface: ModelInterface, security: Security, options: argparse.Namespace
 ) -> Any:
-    """Makes the protocol logic of a connection."""
+    """A function that makes the protocol logic of a connection to an endpoint."""
     most = options.max_message_size << 20
 
     def grpc(endpoint: Endpoint) -> Channel:
@@ -363,7 +365,7 @@ def _channels(
 
 
 def _respond(model: Model | None, interface: ModelInterface) -> Any:
-    """From a reply's outputs to a response for each sample."""
+    """A function from a reply's outputs to the response of each sample."""
 
     def respond(outputs: Outputs) -> Responses:
         if not interface.max_batch_size:
@@ -372,17 +374,17 @@ def _respond(model: Model | None, interface: ModelInterface) -> Any:
             return model.respond(outputs)
         return [
             b"".join(
-                pack_bytes(output[at].reshape(-1).tolist()) if output.dtype == np.object_ else output[at].tobytes()
+                pack_bytes(output[row].reshape(-1).tolist()) if output.dtype == np.object_ else output[row].tobytes()
                 for output in outputs
             )
-            for at in range(len(outputs[0]))
+            for row in range(len(outputs[0]))
         ]
 
     return respond
 
 
 def _no_accuracy(indices: IndexArray, responses: Responses) -> NoReturn:
-    raise ValueError("there are no labels to judge by")
+    raise ValueError("this data has no labels to judge by")
 
 
 class _Service:
@@ -403,14 +405,13 @@ class _Service:
         test = self._run(settings)
         results = test.results()
         assert results is not None
-        found = results.query_latency or results.latency
-        return found.percentiles[0.5] * 1e-9
+        return (results.query_latency or results.latency).percentiles[0.5] * 1e-9
 
     def samples_per_second(self, *, together: bool) -> float:
         if not together:
             return 1.0 / self.query_seconds(1)
         rate = 1.0 / self.query_seconds(1)
-        for _ in range(2):  # the first only tells how many samples the second is to have
+        for _ in range(2):  # the first run only sizes the second
             settings = TestSettings(scenario=Scenario.Offline, offline_expected_qps=max(rate, 4 / _PROBE_S))
             results = self._run(settings).results()
             assert results is not None
@@ -427,5 +428,5 @@ class _Service:
         if faults.failed:
             raise UsageError(f"the server does not answer: {faults.failed.most_common(1)[0][0]}")
         if faults.unanswered:
-            raise UsageError(f"the server gave no answer within {_PATIENCE_S:g} s")
+            raise UsageError(f"the server did not answer within {_PATIENCE_S:g} s")
         return test

@@ -1,7 +1,6 @@
-"""``drumfire calibrate``: how fast and how late this machine issues by itself, with a system that answers at once.
+"""``drumfire calibrate``: measures how fast and how late this machine issues, with a system that answers at once.
 
-Drives the null system through rows of tiny tests and shows what the result documents say.  Measures nothing itself;
-knows no model and saves no run.
+Runs short tests of the null system and shows a row from each result document.  Saves no run.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from drumfire.bench.assemble.local import UsageError
+from drumfire.bench import statuses
+from drumfire.bench.errors import UsageError
 from drumfire.bench.report import figures
 from drumfire.loadgen import VERSION, Mode, Scenario, Test, TestSettings, run_on_fast_loop
 from drumfire.loadgen.directory import document
@@ -25,29 +25,26 @@ from drumfire.loadgen.environment import available_memory_bytes, describe
 from drumfire.loadgen.results import LATE_NS
 from drumfire.sut.local.null import NullSystem, null_library
 
-DONE, INTERRUPTED = 0, 130
-
 _SERVER_RATES = (1e3, 1e4, 1e5, 1e6)
 _OFFLINE_RATE = 1e6
 _CEILING_LATENESS_NS = 100_000
 _CEILING_SHARE = 0.99
-"""At the ceiling, so much of the schedule's own rate is delivered at least."""
+"""A rate is kept up with if at least this share of the scheduled rate is delivered."""
 _BISECTIONS = 4
 _SEARCH_ROWS = 16_000_000
-"""The search ends at the rate that would need more rows than this for a whole step: to draw them takes seconds."""
+"""The search stops at the rate whose test needs more rows than this: drawing them takes seconds."""
 _MOST_ROWS = 32_000_000
-"""Any test ends after so many rows, or sooner where memory is short."""
+"""The most rows of a test; fewer if memory is short."""
 _ROW_BYTES = 64
-"""Bytes of memory that a row takes while it is drawn, measured and judged; a little more than it needs."""
+"""Memory for a row while it is drawn, measured and judged, rounded up, bytes."""
 _MEMORY_SHARE = 0.25
 _PROBE_S = 0.05
 _PROBE_LATENCY_NS = 100.0
-"""Shorter than a query of the null system takes, so that the probe's queries last."""
+"""Shorter than a query of the null system, so that the probe does not run out of queries, ns."""
 _CLOSED_MARGIN = 1.5
-"""Queries drawn for a closed loop, over those that the probe's rate would take: what was measured while another
-program ran is too slow."""
+"""Queries drawn for a closed loop, as a multiple of the probe's rate, which another program may have slowed down."""
 _LATE_RATE = 1e3
-"""A p99 lateness above ``LATE_NS`` at this rate or less gets a note that says what to do."""
+"""A p99 lateness above ``LATE_NS`` at up to this rate is reported, with what to do about it."""
 
 Result = dict[str, Any]
 """A result document, as ``drumfire.loadgen.directory.document`` makes it."""
@@ -56,14 +53,14 @@ Row = dict[str, Any]
 
 @dataclass
 class Calibration:
-    """What was measured so far."""
+    """The measurements so far."""
 
     rows: list[Row] = field(default_factory=list)
     """As in calibration.schema.json."""
     ceiling_qps: float | None = None
+    """None if there was no search, or it has not ended."""
     ceiling_is_lower_bound: bool = False
-    """Whether the search ended for want of memory, with every rate kept up with."""
-    """None where it was not searched, or not found yet."""
+    """Whether the search ended at the memory's limit, with every rate kept up with."""
     interrupted: bool = False
 
 
@@ -74,63 +71,64 @@ def calibrate(options: argparse.Namespace) -> int:
     """
     scenarios = _scenarios(options)
     environment = describe()
-    found = Calibration()
+    calibration = Calibration()
     try:
-        _measure(found, scenarios, options.qps, options.time)
+        _measure(calibration, scenarios, options.qps, options.time)
     except KeyboardInterrupt:
-        found.interrupted = True
+        calibration.interrupted = True
     if options.json:
         result = {
             "tool": f"Drumfire {VERSION}",
             "environment": environment,
             "time_s": options.time,
-            "rows": found.rows,
-            "ceiling_qps": found.ceiling_qps,
-            "ceiling_is_lower_bound": found.ceiling_is_lower_bound,
-            "interrupted": found.interrupted,
+            "rows": calibration.rows,
+            "ceiling_qps": calibration.ceiling_qps,
+            "ceiling_is_lower_bound": calibration.ceiling_is_lower_bound,
+            "interrupted": calibration.interrupted,
         }
         print(json.dumps(result, allow_nan=False))
     else:
-        show(found, Console(highlight=False))
-    return INTERRUPTED if found.interrupted else DONE
+        show(calibration, Console(highlight=False))
+    return statuses.INTERRUPTED if calibration.interrupted else statuses.DONE
 
 
 def _scenarios(options: argparse.Namespace) -> list[Scenario]:
-    """The scenarios to go through.  Raises ``UsageError`` where a rate is given to a closed loop."""
+    """The scenarios to measure.  Raises ``UsageError`` if a rate is given for a closed loop."""
+    if options.scenario is None and options.qps:
+        return [Scenario.Server]
     if options.scenario is None:
-        all_of_them = [Scenario.Server, Scenario.SingleStream, Scenario.MultiStream, Scenario.Offline]
-        return [Scenario.Server] if options.qps else all_of_them
+        return [Scenario.Server, Scenario.SingleStream, Scenario.MultiStream, Scenario.Offline]
     scenario = Scenario[options.scenario]
     if options.qps and scenario not in (Scenario.Server, Scenario.Offline):
         raise UsageError(
-            f"--qps can not be set for {scenario.name}, where a query follows when the last is answered: leave it out"
+            f"--qps cannot be set for {scenario.name}, where a query follows when the last is answered: leave it out"
         )
     return [scenario]
 
 
-def _measure(found: Calibration, scenarios: Iterable[Scenario], qps: float | None, time_s: float) -> None:
-    """Add row after row to ``found``, so that what an interrupt leaves is there."""
+def _measure(calibration: Calibration, scenarios: Iterable[Scenario], qps: float | None, time_s: float) -> None:
+    """Add row after row to ``calibration``, which keeps them when an interrupt comes."""
     for scenario in scenarios:
         if scenario == Scenario.Server:
             kept_up = 0.0
             for rate in _SERVER_RATES if qps is None else (qps,):
-                # What was asked for by its rate is done whole, or refused before it starts.
+                # A rate that the user gives is measured for the whole time, or refused before the start.
                 result = _server(rate, min(time_s, _most_rows() / rate) if qps is None else time_s)
-                found.rows.append(_row(result))
+                calibration.rows.append(_row(result))
                 kept_up = rate if _keeps_up(result) else kept_up
             if qps is None and kept_up:
-                _search(found, kept_up, time_s)
+                _search(calibration, kept_up, time_s)
         elif scenario == Scenario.Offline:
             rate = qps or _OFFLINE_RATE
-            _tell(f"Offline, {figures.rate(rate)}")
-            found.rows.append(_row(_drive(time_s, scenario=scenario, offline_expected_qps=rate)))
+            _announce(f"Offline, {figures.rate(rate)}")
+            calibration.rows.append(_row(_drive(time_s, scenario=scenario, offline_expected_qps=rate)))
         else:
-            _tell(scenario.name)
-            found.rows.append(_row(_closed_loop(scenario, time_s)))
+            _announce(scenario.name)
+            calibration.rows.append(_row(_closed_loop(scenario, time_s)))
 
 
-def _search(found: Calibration, low: float, time_s: float) -> None:
-    """The highest rate that is kept up with: ``low`` is, and is doubled until one is not; then halves between them."""
+def _search(calibration: Calibration, low: float, time_s: float) -> None:
+    """Find the highest rate that is kept up with: double ``low``, which is, until one is not, then bisect."""
     best: Row | None = None
 
     def keeps_up(rate: float) -> bool:
@@ -151,13 +149,13 @@ def _search(found: Calibration, low: float, time_s: float) -> None:
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
             low, high = (middle, high) if keeps_up(middle) else (low, middle)
-    found.ceiling_qps, found.ceiling_is_lower_bound = low, failed is None
+    calibration.ceiling_qps, calibration.ceiling_is_lower_bound = low, failed is None
     if best is not None:
-        found.rows.append(best)
+        calibration.rows.append(best)
 
 
 def _server(rate: float, time_s: float, why: str = "") -> Result:
-    _tell(f"Server, {why}{figures.rate(rate)}")
+    _announce(f"Server, {why}{figures.rate(rate)}")
     return _drive(time_s, scenario=Scenario.Server, server_target_qps=rate)
 
 
@@ -168,7 +166,7 @@ def _keeps_up(server: Result) -> bool:
 
 
 def _closed_loop(scenario: Scenario, time_s: float) -> Result:
-    """A closed loop for ``time_s``, or for as long as its queries fit into memory; a probe tells how many it takes."""
+    """Run a closed loop for ``time_s``, or while its queries fit in memory; a probe measures the rate to draw for."""
     name = "single_stream" if scenario == Scenario.SingleStream else "multi_stream"
     expected = f"{name}_expected_latency_ns"
     probe = _row(_drive(_PROBE_S, scenario=scenario, **{expected: _PROBE_LATENCY_NS}))
@@ -179,7 +177,7 @@ def _closed_loop(scenario: Scenario, time_s: float) -> Result:
 
 
 def _most_rows() -> float:
-    """How many rows a test may have here."""
+    """The most rows of a test on this machine."""
     available = available_memory_bytes()
     return _MOST_ROWS if available is None else min(_MOST_ROWS, _MEMORY_SHARE * available / _ROW_BYTES)
 
@@ -197,7 +195,7 @@ def _drive(time_s: float, **settings: Any) -> Result:
 
 
 def _row(result: Result) -> Row:
-    """What a result document says, a query: in Offline, whose one query holds every sample, a sample."""
+    """A row from a result document, by query; in Offline, whose one query holds all samples, by sample."""
     lateness, overhead = result["lateness_ns"], result["overhead"]
     samples = result["asked"]["samples_per_query"]
     counted = 1 if result["scenario"] == Scenario.Offline.name else samples
@@ -215,21 +213,21 @@ def _row(result: Result) -> Row:
     }
 
 
-def _tell(what: str) -> None:
-    """A line before each row, where somebody watches.  No spinner: its thread would be measured as well."""
+def _announce(what: str) -> None:
+    """Print a line before each row, on a terminal.  No spinner: its thread would disturb the measurement."""
     if sys.stderr.isatty():
         print(f"measuring {what}", file=sys.stderr, flush=True)
 
 
-def show(found: Calibration, console: Console) -> None:
-    """Print the rows, and under them what they mean."""
+def show(calibration: Calibration, console: Console) -> None:
+    """Print the rows, and what they mean."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("\nscenario", no_wrap=True)
     for heading in (
         "asked\n/s", "delivered\n/s", "lateness\np50", "\np99", "\nmax", "\nearly", "CPU a\nquery", "spin\nshare",
     ):  # fmt: skip
         table.add_column(heading, justify="right", overflow="fold")
-    for row in found.rows:
+    for row in calibration.rows:
         table.add_row(
             row["scenario"],
             "-" if row["asked_qps"] is None else _number(row["asked_qps"]),
@@ -241,34 +239,34 @@ def show(found: Calibration, console: Console) -> None:
         )
     console.print(table)
     console.print()
-    for text, style in _meaning(found):
+    for text, style in _meaning(calibration):
         console.print(Text(text, style))
 
 
 def _number(per_second: float) -> str:
-    """At most nine letters wide: ``98,304``, ``1,000,000``, ``33.6 M``, ``659 M``."""
+    """At most nine characters: ``98,304``, ``1,000,000``, ``33.6 M``, ``659 M``."""
     return figures.digits(per_second) if per_second < 1e7 else f"{figures.digits(per_second / 1e6)} M"
 
 
-def _meaning(found: Calibration) -> Iterator[tuple[str, str]]:
-    """Sentences and their styles."""
-    if found.ceiling_qps is not None:
-        least = "at least " if found.ceiling_is_lower_bound else ""
+def _meaning(calibration: Calibration) -> Iterator[tuple[str, str]]:
+    """Sentences about the figures, and their styles."""
+    if calibration.ceiling_qps is not None:
+        least = "at least " if calibration.ceiling_is_lower_bound else ""
         yield (
-            f"Ceiling: {least}{figures.rate(found.ceiling_qps)} in Server, the highest rate whose p50 lateness stays "
+            f"Ceiling: {least}{figures.rate(calibration.ceiling_qps)} in Server, the highest rate whose p50 lateness stays "
             f"below {figures.duration(_CEILING_LATENESS_NS)} and {_CEILING_SHARE:.0%} of the schedule is delivered "
-            "(what is due together goes out in one burst).",
+            "(queries due at the same time are sent in one burst).",
             "bold",
         )
-    scheduled = any(row["asked_qps"] is not None for row in found.rows)
-    closed = any(row["asked_qps"] is None for row in found.rows)
+    scheduled = any(row["asked_qps"] is not None for row in calibration.rows)
+    closed = any(row["asked_qps"] is None for row in calibration.rows)
     if scheduled:
-        yield "Lateness is what this machine adds to each latency that is measured at these rates.", ""
+        yield "Lateness is what this machine adds to each latency measured at these rates.", ""
     if closed:
         yield "In SingleStream and MultiStream it is the time from an answer to the next query.", ""
     late = [
         row
-        for row in found.rows
+        for row in calibration.rows
         if row["scenario"] == Scenario.Server.name
         and row["asked_qps"] <= _LATE_RATE
         and row["lateness_p99_us"] * 1e3 > LATE_NS
@@ -280,5 +278,5 @@ def _meaning(found: Calibration) -> Iterator[tuple[str, str]]:
             "frequency-set -g performance).",
             "yellow",
         )
-    if found.interrupted:
-        yield "Interrupted: this is what was measured so far.", "yellow"
+    if calibration.interrupted:
+        yield "Interrupted: these are the measurements so far.", "yellow"

@@ -1,6 +1,6 @@
-"""Is this machine fit to measure?  Each finding says how things stand and, where they are not well, the mend.
+"""``drumfire doctor``: checks that this machine can measure well, and says how to fix what is wrong.
 
-Looks at packages, processor, clocks, timers and limits; changes nothing and runs no model.
+Looks at packages, processor, clocks, timers and limits.  Changes nothing and runs no model.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from drumfire.bench import statuses
 from drumfire.bench.report import figures
 from drumfire.loadgen import VERSION, installation, run_on_fast_loop
 from drumfire.loadgen.environment import describe, versions
@@ -34,23 +35,24 @@ OK, NOTE, PROBLEM = "ok", "note", "problem"
 
 _STYLES = {OK: "green", NOTE: "yellow", PROBLEM: "bold red"}
 _DEVELOPMENT_EXTRAS = ("test", "lint")
-# Those that are read without a call into the kernel.
 _FAST_CLOCKS = ("tsc", "kvm-clock", "hyperv_clocksource_tsc_page", "arch_sys_counter")
+"""Clock sources that are read without a system call."""
 _SLOW_CLOCK_NS = 500
 _LATE_WAKE_NS = 1_000_000
 _SLEEPS = 200
 _SLEEP_NS = 2_000_000
-"""Longer than the pacer's largest window, so that each sleep is one."""
+"""Longer than the pacer's largest polling window, so that the pacer really sleeps."""
 _LEAST_FILES = 1024
 
 Found = dict[str, Any]
+"""A finding: ``name``, ``value`` (text), ``status`` and ``mend`` (how to fix it; None if ok)."""
 
 
 def diagnose() -> Found:
     """All findings as a JSON-ready dictionary.  Takes about half a second, most of it for the timers.
 
-    ``findings`` are dictionaries of ``name``, ``value`` (text), ``status`` (ok, note or problem) and ``mend`` (None
-    when ok); ``measured`` are the timers' figures, ns; ``environment`` is as in a run's result.
+    ``status`` is the worst of the findings'; ``measured`` are the timers' figures, ns; ``environment`` is as in a run's
+    result.
     """
     environment = describe(DISTRIBUTIONS)
     measured = {"clock_read_ns": _clock_read_ns()} | run_on_fast_loop(_measure_timers())
@@ -70,12 +72,12 @@ def diagnose() -> Found:
 
 
 def exit_status(found: Found) -> int:
-    """0 when nothing is a problem, else 1."""
-    return 1 if found["status"] == PROBLEM else 0
+    """FAILED if there is a problem, else DONE."""
+    return statuses.FAILED if found["status"] == PROBLEM else statuses.DONE
 
 
 def show(found: Found, console: Console) -> None:
-    """Print the findings, each with its mend under it."""
+    """Print the findings, each with its fix."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, style="dim")
@@ -97,7 +99,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _finding(name: str, value: str, mend: str | None = None, status: str | None = None) -> Found:
-    """Well when there is no mend; a note, unless said otherwise, when there is."""
+    """A finding that is ok if there is nothing to fix, else a note, or what ``status`` says."""
     return {"name": name, "value": value, "status": status or (NOTE if mend else OK), "mend": mend}
 
 
@@ -109,27 +111,27 @@ def _python() -> Found:
 
 
 def _packages(environment: Found) -> Iterator[Found]:
-    found = dict(environment["versions"])
+    installed = environment["versions"]
     yield _finding("drumfire", VERSION)
     for name in ("numpy", "hdrhistogram"):
-        yield _finding(name, found[name] or "no package data")
+        yield _finding(name, installed[name] or "no package data")
     if importlib.util.find_spec("uvloop") is not None:
-        yield _finding("uvloop", found["uvloop"] or "no package data")
+        yield _finding("uvloop", installed["uvloop"] or "no package data")
     else:
         mend = f"{installation.pip()} install uvloop: the standard loop serves fewer queries per second"
         yield _finding("uvloop", "not installed", None if sys.platform == "win32" else mend)
 
 
 def _extras() -> Iterator[Found]:
-    """What each optional extra would add, as the installed package says."""
+    """The packages of each optional extra, from the installed package's metadata."""
     try:
         requirements = importlib.metadata.requires("drumfire") or []
         names = importlib.metadata.metadata("drumfire").get_all("Provides-Extra") or []
     except importlib.metadata.PackageNotFoundError:
         mend = f"{installation.pip()} install -e . in the checkout, so that its extras are known"
-        yield _finding("extras", "unknown: this is a checkout that is not installed", mend)
+        yield _finding("extras", "unknown: this checkout is not installed", mend)
         return
-    yield _finding("extras", f"each is added by: {installation.command('EXTRA')}")
+    yield _finding("extras", f"to install one: {installation.command('EXTRA')}")
     for extra in names:
         if extra in _DEVELOPMENT_EXTRAS:
             continue
@@ -137,19 +139,19 @@ def _extras() -> Iterator[Found]:
         if not packages:
             continue
         shown = ", ".join(f"{name} {version or 'missing'}" for name, version in packages.items())
-        # An extra that is not there is a choice, no fault.
+        # A missing extra is a choice, not a fault.
         yield _finding(f"[{extra}]", shown)
 
 
 def packages_of(extra: str, requirements: list[str]) -> list[str]:
-    """The distributions that an extra asks for, from the metadata's requirement lines."""
-    found = []
+    """The distributions that an extra requires, from the metadata's requirement lines."""
+    packages = []
     for line in requirements:
         requirement, _, marker = line.partition(";")
         name = re.match(r"\s*([A-Za-z0-9._-]+)", requirement)
         if name and re.search(rf"""extra\s*==\s*["']{re.escape(extra)}["']""", marker):
-            found.append(name[1])
-    return found
+            packages.append(name[1])
+    return packages
 
 
 def _onnxruntime(environment: Found) -> Found:
@@ -170,7 +172,7 @@ def _local_triton() -> Found:
     try:
         check_platform()
     except LocalTritonError as error:
-        # A server elsewhere is the usual case.
+        # Not a fault: servers usually run elsewhere.
         return _finding("triton-local", f"not on this machine: {error}")
     return _finding("triton-local", "can be started")
 
@@ -178,27 +180,27 @@ def _local_triton() -> Found:
 def _machine(environment: Found) -> Iterator[Found]:
     yield _finding("CPU", environment["cpu"] or "unknown")
     cores = environment["cores"]
-    one = "the generator and the model share one core, so that each delays the other: give this machine two or more"
+    one = "the generator and the model share one core and delay each other: give this machine two or more"
     yield _finding("cores", f"{cores} usable", one if cores == 1 else None)
     governor = environment["governor"]
-    slow = "the clock rate follows the load, and latencies with it: sudo cpupower frequency-set -g performance"
-    yield _finding("governor", governor or "none is shown", slow if governor == "powersave" else None)
+    slow = "the clock rate follows the load, and so do latencies: sudo cpupower frequency-set -g performance"
+    yield _finding("governor", governor or "not shown", slow if governor == "powersave" else None)
     load = os.getloadavg()[0]
-    busy = "other programs are running: end them, or their work is measured as well"
+    busy = "other programs are running: end them, or they distort the measurement"
     yield _finding("load average", f"{load:.2f} over a minute", busy if load > max(cores / 4, 0.5) else None)
-    yield _finding("GPUs", "; ".join(environment["gpus"]) or "none is seen")
+    yield _finding("GPUs", "; ".join(environment["gpus"]) or "not seen")
 
 
 def _timing(environment: Found, measured: Found) -> Iterator[Found]:
     clock = environment["clock_source"]
     switch = f"a slow clock: boot with clocksource=tsc, or use a machine with one of {', '.join(_FAST_CLOCKS[:2])}"
-    yield _finding("clock source", clock or "none is shown", switch if clock and clock not in _FAST_CLOCKS else None)
+    yield _finding("clock source", clock or "not shown", switch if clock and clock not in _FAST_CLOCKS else None)
     read = measured["clock_read_ns"]
-    slow = "reading the clock is slow here and each query does it: choose a faster clock source"
+    slow = "each query reads the clock, which is slow here: choose a faster clock source"
     yield _finding("clock read", f"{read:.0f} ns", slow if read > _SLOW_CLOCK_NS else None)
     loop = "uvloop" if importlib.util.find_spec("uvloop") is not None else "the standard loop"
     if not measured["exact_timer"]:
-        mend = "no timerfd here: pacing costs up to 2 ms of polling a query; run on Linux"
+        mend = "no timerfd: pacing costs up to 2 ms of polling a query; run on Linux"
         yield _finding("timer", f"the loop's own, on {loop}", mend)
     else:
         yield _finding("timer", f"timerfd, on {loop}")
@@ -207,17 +209,17 @@ def _timing(environment: Found, measured: Found) -> Iterator[Found]:
     )
     permitted = measured["realtime"]
     yield _finding(
-        "real-time", "permitted" if permitted else "not permitted, or one core alone", None if permitted else forbidden
+        "real-time", "permitted" if permitted else "not permitted, or only one core", None if permitted else forbidden
     )
     wake = f"p50 {figures.duration(measured['wake_p50_ns'])}, p99 {figures.duration(measured['wake_p99_ns'])}"
-    late = "sleeps end late: free a core, or leave power saving (deep idle states) off"
+    late = "sleeps end late: free a core, or turn off deep idle states (power saving)"
     yield _finding("wake-up lateness", wake, late if measured["wake_p99_ns"] > _LATE_WAKE_NS else None)
     issue = f"p50 {figures.duration(measured['issue_p50_ns'])}, p99 {figures.duration(measured['issue_p99_ns'])}"
     yield _finding("issue lateness", issue)
 
 
 def _clock_read_ns() -> float:
-    """What one read of the clock costs: the best of some rounds, as others only ever add to it."""
+    """The cost of one clock read: the best of several rounds, because disturbances only add to it."""
     reads, best = 20_000, float("inf")
     clock = time.monotonic_ns
     for _ in range(5):
@@ -229,7 +231,7 @@ def _clock_read_ns() -> float:
 
 
 async def _measure_timers() -> Found:
-    """How late sleeps end, and how late a query would go out after the pacer has polled over the rest; ns."""
+    """How late sleeps end, and how late a query would go out after the pacer's polling, ns."""
     woke, issued = [], []
     with Pacer() as pacer:
         for _ in range(_SLEEPS):
@@ -255,11 +257,11 @@ def _percentile(values: list[int], fraction: float) -> int:
 def _limits() -> Iterator[Found]:
     memfd = hasattr(os, "memfd_create") and _works(lambda: os.close(os.memfd_create("drumfire-doctor")))
     folder = tempfile.gettempdir()
-    yield _finding("memfd", "there" if memfd else f"not there: the run's table lies in {folder}", None)
+    yield _finding("memfd", "available" if memfd else f"not available: a run's table is a file in {folder}", None)
     shared = Path("/dev/shm")
     if sys.platform == "linux":
         usable = shared.is_dir() and _works(lambda: tempfile.TemporaryFile(dir=shared).close())
-        mend = "mount a tmpfs at /dev/shm (docker: --shm-size), which shared memory between processes needs"
+        mend = "mount a tmpfs at /dev/shm (docker: --shm-size), which processes need to share memory"
         yield _finding("/dev/shm", _free(shared) if usable else "not usable", None if usable else mend)
     try:
         import resource

@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
-from drumfire.bench.assemble.local import UsageError, fit, spare_cores
+from drumfire.bench.assemble.local import fit, spare_cores
+from drumfire.bench.errors import UsageError
 from drumfire.loadgen import SampleLibrary
 from drumfire.loadgen.environment import versions
 from drumfire.sut import models

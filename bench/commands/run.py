@@ -1,4 +1,4 @@
-"""``drumfire run``: assemble, drive, judge, save, show.  Reads top to bottom as a run goes."""
+"""``drumfire run``: assemble, drive, judge, save and show a run, in this order."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from typing import Any, Literal, cast
 import numpy as np
 from rich.console import Console
 
-from drumfire.bench import interrupts
+from drumfire.bench import interrupts, statuses
 from drumfire.bench.assemble import local, remote
-from drumfire.bench.assemble.local import Assembly, UsageError
+from drumfire.bench.assemble.local import Assembly
+from drumfire.bench.errors import UsageError
 from drumfire.bench.fleet import run as fleet
 from drumfire.bench.fleet.run import FleetTest
 from drumfire.bench.peak import probing
@@ -38,11 +39,10 @@ from drumfire.loadgen.settings import effective
 from drumfire.sut.local import backends
 from drumfire.sut.local.batcher import batch_sizes
 
-VALID, INVALID, INTERRUPTED = 0, 1, 130
 SCORE = "accuracy.txt"
-"""In a run's directory: how good its answers were, under the name and with the line that submissions want."""
+"""The accuracy in a run's folder: the file and the line that submissions need."""
 _CONFIDENT_SHARE = 4
-"""How many times its least duration a run may take to be confident, unless told."""
+"""By default, --until-confident may take this many times the run's least duration."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -62,13 +62,13 @@ def run(options: argparse.Namespace) -> int:
     else:
         terminal.show(result, Console(highlight=False))
     if test.interrupted is not None:
-        return INTERRUPTED
-    return VALID if result["validity"] == "VALID" else INVALID
+        return statuses.INTERRUPTED
+    return statuses.VALID if result["validity"] == "VALID" else statuses.INVALID
 
 
 @contextlib.contextmanager
 def assembled(options: argparse.Namespace) -> Iterator[Assembly]:
-    """What the options name, ready to be driven."""
+    """The assembled run that the options name; it is closed at the end."""
     fleet.check(options)
     assembly = _assemble(options)
     try:
@@ -80,9 +80,9 @@ def assembled(options: argparse.Namespace) -> Iterator[Assembly]:
 def perform(
     assembly: Assembly, options: argparse.Namespace, folder: Path, messages: Console, rule: StopRule | None = None
 ) -> tuple[Test, dict[str, Any]]:
-    """One run from its settings to its saved result, which is returned with it.
+    """Do one run and save its result; returns both.
 
-    ``interrupts`` are ignored from its end on: what follows is to tell what was measured.
+    When the run has ended, ``interrupts`` are ignored, so that the result is saved and shown.
     """
     interrupts.abandon()
     timestamps = sys.stderr if options.json else None
@@ -125,7 +125,7 @@ def _document(
         kept.responses = assembly.logged(test.record.sample_index[kept.rows], kept.responses)
     sections = {
         "command": shlex.join(["drumfire", *options.words]),
-        "system": assembly.description | _batching(test) | {"server": _told(test, assembly)},
+        "system": assembly.description | _batching(test) | {"server": _server(test, assembly)},
         "accuracy": _accuracy(test, assembly),
         "environment": environment,
         "directory": str(folder),
@@ -151,7 +151,7 @@ def _save(test: Test, result: dict[str, Any], folder: Path, options: argparse.Na
 def _check(options: argparse.Namespace) -> None:
     """Refuse options that contradict each other, before anything is loaded."""
     if options.accuracy and options.submission:
-        raise UsageError("--submission holds an accuracy run: leave --accuracy out")
+        raise UsageError("--submission includes an accuracy run: leave --accuracy out")
     if options.audit_conf is not None and not options.audit_conf.is_file():
         raise UsageError(f"--audit-conf: no such file: {options.audit_conf}")
     if options.find_peak_performance:
@@ -162,7 +162,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _audit(assembly: Assembly, options: argparse.Namespace) -> None:
-    """Lay the audit file over the settings."""
+    """Apply the audit file to the settings."""
     if options.audit_conf is None:
         return
     assembly.settings, warnings, errors = audited(assembly.settings, options.audit_conf)
@@ -195,7 +195,7 @@ def _confidence(rule: UntilConfident) -> dict[str, Any]:
 def _search(
     assembly: Assembly, options: argparse.Namespace, folder: Path, messages: Console
 ) -> tuple[Test, dict[str, Any]]:
-    """Search for the peak: the full run there is what is saved, and the search is told with it."""
+    """Search for the peak; the full run at the peak is saved, with the search in its result."""
     prepare(folder, 0, assembly.system.columns)
     for text in assembly.notes:
         messages.print(f"note: {text}", style="dim", markup=False)
@@ -207,23 +207,23 @@ def _search(
         _drive(test, assembly, options, title, probes)
 
     try:
-        found = probing.find(assembly, options, folder, drive, lambda line: messages.print(line, markup=False))
+        search = probing.find(assembly, options, folder, drive, lambda line: messages.print(line, markup=False))
     except KeyboardInterrupt:
-        messages.print(f"to go on with this search: {_again(options, folder)}", markup=False)
+        messages.print(f"to resume this search: {_again(options, folder)}", markup=False)
         raise
-    result = _document(found.test, assembly, options, folder, environment, [])
-    result["search"] = found.section
-    if found.reasons:
-        result |= {"validity": "INVALID", "reasons": found.reasons + result["reasons"]}
-    if found.interrupted:
-        messages.print(f"to go on with this search: {_again(options, folder)}", markup=False)
+    result = _document(search.test, assembly, options, folder, environment, [])
+    result["search"] = search.section
+    if search.reasons:
+        result |= {"validity": "INVALID", "reasons": search.reasons + result["reasons"]}
+    if search.interrupted:
+        messages.print(f"to resume this search: {_again(options, folder)}", markup=False)
     else:
-        _save(found.test, result, folder, options)
-    return found.test, result
+        _save(search.test, result, folder, options)
+    return search.test, result
 
 
 def _again(options: argparse.Namespace, folder: Path) -> str:
-    """The command of this run with its folder."""
+    """This run's command, with its folder as --output."""
     return shlex.join(["drumfire", *options.words, *([] if options.output else ["--output", str(folder)])])
 
 
@@ -243,7 +243,7 @@ def _distributions(options: argparse.Namespace) -> Sequence[str]:
 
 
 def new_folder(options: argparse.Namespace, kind: str = "") -> Path:
-    """Where a run goes that was not told where."""
+    """A new folder in ./runs for a run without --output; its name says what was run."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     model = Path(options.model).stem
     where = urllib.parse.urlsplit(options.url[0]).scheme if options.url else options.device
@@ -253,7 +253,7 @@ def new_folder(options: argparse.Namespace, kind: str = "") -> Path:
         "-submission": options.submission,
         "-peak": options.find_peak_performance,
     }
-    name += kind + "".join(kind for kind, asked in kinds.items() if asked)
+    name += kind + "".join(suffix for suffix, wanted in kinds.items() if wanted)
     folder = Path("runs") / name
     number = 1
     while folder.exists():
@@ -269,10 +269,10 @@ def _drive(
     title: str | None = None,
     probes: Sequence[tuple[float, bool]] = (),
 ) -> None:
-    """Run the test on the fast loop under the live view; Ctrl-C and SIGTERM end it early, all kept.
+    """Run the test on the fast loop with the live view; Ctrl-C and SIGTERM end it early, and nothing measured is lost.
 
-    ``interrupts`` are ignored from its end on.  ``title`` and ``probes`` (load, and whether it passed) are those of a
-    search, of which the test is a part.
+    When the test has ended, ``interrupts`` are ignored.  In a search, ``title`` and ``probes`` (load, and whether it
+    passed) are shown.
     """
 
     async def main() -> None:
@@ -282,7 +282,7 @@ def _drive(
             await test.run()
         finally:
             interrupts.ignore()
-            await asyncio.sleep(0)  # in which the test hears of a signal that came before
+            await asyncio.sleep(0)  # deliver a signal that came just before
 
     plain = options.json or not sys.stdout.isatty()
     stream: Literal["stdout", "stderr"] = "stderr" if options.json else "stdout"
@@ -298,7 +298,7 @@ def _drive(
 
 
 def _batching(test: Test) -> dict[str, Any]:
-    """How the batcher worked, from the columns it wrote: batches by size, waiting and computing times in ns."""
+    """How the batcher worked, from its columns: batches by size, queueing and computing times in ns."""
     columns = test.record.columns
     if "batch_size" not in columns:
         return {"batch_sizes": None, "queue_ns": None, "service_ns": None}
@@ -308,8 +308,8 @@ def _batching(test: Test) -> dict[str, Any]:
     percentiles = (0.5, 0.99)
 
     def figures(values: Any) -> dict[str, int]:
-        found = distribution(values, percentiles)
-        return {percentile_name(p): found.percentiles[p] for p in percentiles}
+        measured = distribution(values, percentiles)
+        return {percentile_name(p): measured.percentiles[p] for p in percentiles}
 
     return {
         "batch_sizes": {str(size): n for size, n in batch_sizes(columns["batch_size"][issued][good]).items()},
@@ -318,10 +318,10 @@ def _batching(test: Test) -> dict[str, Any]:
     }
 
 
-def _told(test: Test, assembly: Assembly) -> dict[str, Any] | None:
-    """What remote servers say of the run."""
-    # Where generators were lost these are row numbers, which index a column as a slice does.
-    return assembly.told([cast(slice, test.rows(terminal)) for terminal in test.reports])
+def _server(test: Test, assembly: Assembly) -> dict[str, Any] | None:
+    """What remote servers report of the run."""
+    # If generators were lost, these are row numbers, which index a column as a slice does.
+    return assembly.server_report([cast(slice, test.rows(report)) for report in test.reports])
 
 
 def _accuracy(test: Test, assembly: Assembly) -> dict[str, Any] | None:
@@ -332,21 +332,21 @@ def _accuracy(test: Test, assembly: Assembly) -> dict[str, Any] | None:
     if not answers:
         return None
     logged = np.array([row for row, _ in answers])
-    found = assembly.accuracy(test.record.sample_index[logged], [data for _, data in answers])
+    accuracy = assembly.accuracy(test.record.sample_index[logged], [data for _, data in answers])
     return {
-        "metric": found.metric,
-        "value": found.value,
-        "good": found.good,
-        "total": found.total,
+        "metric": accuracy.metric,
+        "value": accuracy.value,
+        "good": accuracy.good,
+        "total": accuracy.total,
         "expected": assembly.library.total_count,
-        "target": found.target,
-        "met": found.reached,
-        "lines": found.lines,
+        "target": accuracy.target,
+        "met": accuracy.reached,
+        "lines": accuracy.lines,
     }
 
 
 def _judge_accuracy(result: dict[str, Any]) -> None:
-    """An accuracy run that misses the model's target, or answered nothing, is INVALID."""
+    """Make an accuracy run INVALID if it misses the model's target or a sample was not answered."""
     if result["mode"] not in (Mode.AccuracyOnly.name, Mode.SubmissionRun.name):
         return
     accuracy = result["accuracy"]
@@ -356,7 +356,7 @@ def _judge_accuracy(result: dict[str, Any]) -> None:
         return
     if accuracy["total"] < accuracy["expected"]:
         result["reasons"].append(
-            f"Only {accuracy['total']} of {accuracy['expected']} samples were answered: the accuracy is that of a part."
+            f"Only {accuracy['total']} of {accuracy['expected']} samples were answered: the accuracy covers only these."
         )
     if not accuracy["met"]:
         result["reasons"].append(

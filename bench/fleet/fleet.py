@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy.typing as npt
 
-from drumfire.bench.assemble.local import UsageError
+from drumfire.bench.errors import UsageError
 from drumfire.bench.fleet.child import Part, Sighting
 from drumfire.bench.fleet.crew import Crew
 from drumfire.bench.fleet.facts import Facts, differences

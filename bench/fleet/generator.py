@@ -14,9 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from drumfire.bench import errors
 from drumfire.bench.assemble import remote
 from drumfire.bench.assemble.local import Assembly
-from drumfire.bench.cli import EXPECTED_ERRORS
 from drumfire.bench.fleet import responses
 from drumfire.bench.fleet.facts import facts, machine
 from drumfire.bench.fleet.line import Line
@@ -127,7 +127,7 @@ def main() -> int:
             run_on_fast_loop(generator.run())
         finally:
             assembly.close()
-    except EXPECTED_ERRORS as error:
+    except errors.expected() as error:
         line.say({"failed": str(error)})
         return 1
     return 0

@@ -14,9 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from drumfire.bench.assemble.local import UsageError
-from drumfire.bench.commands import cluster
-from drumfire.bench.fleet import clock
+from drumfire.bench.errors import UsageError
+from drumfire.bench.fleet import clock, head
 from drumfire.bench.fleet.child import Part, Sighting
 from drumfire.bench.fleet.plan import Plan
 from drumfire.bench.fleet.supervisor import Supervisor
@@ -149,14 +148,14 @@ def _connect(address: str | None) -> Any:
 
     Ray itself may wait for minutes, or for ever where only one side speaks TLS.
     """
-    address = address or cluster.head_of_this_host()
-    cluster.prepare_driver(address)
+    address = address or head.head_of_this_host()
+    head.prepare_driver(address)
     try:
         ray = importlib.import_module("ray")
     except ImportError:
         raise UsageError(f"--hosts needs Ray, which is not installed: {installation.command('multihost')}") from None
     if address is not None:
-        cluster.check_there(address)
+        head.check_there(address)
 
     # What the cluster says of its hosts would be printed amid our output, by a thread that no option keeps from it.
     vars(importlib.import_module("ray._private.worker"))["print_to_stdstream"] = lambda *_, **__: None
@@ -209,7 +208,7 @@ def _why_not(error: Exception, address: str | None) -> str:
     if "ersion mismatch" in text:
         return f"the cluster at {where} has other versions than this process: {text}"
     if address is not None and isinstance(error, ConnectionError):  # somebody is there, which was seen before
-        return f"the cluster at {where} does not let us in: its token is wanted in {cluster.token_path()}"
+        return f"the cluster at {where} does not let us in: its token is wanted in {head.token_path()}"
     return f"can not join a Ray cluster at {where}: {text} (drumfire cluster up starts one)"
 
 

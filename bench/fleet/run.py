@@ -15,7 +15,8 @@ from typing import Any, NoReturn, TextIO
 
 import numpy as np
 
-from drumfire.bench.assemble.local import Assembly, UsageError
+from drumfire.bench.assemble.local import Assembly
+from drumfire.bench.errors import UsageError
 from drumfire.bench.fleet import merge
 from drumfire.bench.fleet.child import Part
 from drumfire.bench.fleet.clock import dispersion_ns
@@ -74,7 +75,7 @@ class FleetTest(Test):
         self._told: dict[int, Mapping[str, Any]] = {}
         self.fleet = self._fleet()
         watched = WatchedSystem(self.fleet, assembly.watches)
-        assembly.told = watched.report
+        assembly.server_report = watched.report
         assembly.logged = lambda indices, responses: responses  # the generators have done it
         self.system = watched
 

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from drumfire.bench.assemble.local import UsageError
+from drumfire.bench.errors import UsageError
 from drumfire.bench.peak.search import Ask, Outcome, Probe
 
 JOURNAL = "search.jsonl"

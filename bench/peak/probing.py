@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from drumfire.bench.assemble.local import Assembly, UsageError
+from drumfire.bench.assemble.local import Assembly
+from drumfire.bench.errors import UsageError
 from drumfire.bench.peak.journal import JOURNAL, Journal
 from drumfire.bench.peak.search import Ask, Goal, Outcome, Peak, Probe, bracket, evidence, next_step
 from drumfire.bench.report import figures

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drumfire.bench.assemble.local import UsageError
+from drumfire.bench.errors import UsageError
 from drumfire.bench.peak.journal import Journal
 from drumfire.bench.peak.search import (
     PRECISION,

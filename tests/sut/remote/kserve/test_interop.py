@@ -18,7 +18,8 @@ import pytest
 
 from drumfire.bench import cli
 from drumfire.bench.assemble import remote
-from drumfire.bench.assemble.local import Assembly, UsageError
+from drumfire.bench.assemble.local import Assembly
+from drumfire.bench.errors import UsageError
 from drumfire.loadgen import Mode, Scenario, Test, TestSettings, installation, run_on_fast_loop
 from drumfire.loadgen.answers import as_bytes
 from drumfire.loadgen.record import Status
