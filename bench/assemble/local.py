@@ -202,7 +202,7 @@ def _run_batch(backend: backends.Backend, model: Model) -> RunBatch:
 
 
 def read_settings(options: argparse.Namespace, model_name: str) -> tuple[TestSettings, tuple[str, ...]]:
-    """The settings, and the errors in user.conf; raises ``UsageError`` for one that stops the run.
+    """The settings, and the errors in user.conf that do not stop the run.  Raises ``UsageError`` for those that do.
 
     The rules' values come first, then user.conf, then the command line; later ones override earlier ones.
     """

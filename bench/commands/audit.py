@@ -159,8 +159,8 @@ def judge_performance(test_name: str, usual: Document, tested: Document) -> list
 def judge_answers(known: Answered, logged: Answered, accuracy: Callable[..., Accuracy]) -> list[Check]:
     """Check that each response logged in the performance run equals the accuracy run's.
 
-    Floating-point sums may differ with the batch, so it is enough if the logged responses are as accurate as the accuracy
-    run's responses to the same samples.
+    Floating-point sums may differ with the batch, so it is enough if the logged responses are as accurate as the
+    accuracy run's responses to the same samples.
     """
     if not logged:
         return [Check("answers", False, "the audited run logged no response: check that its log samples accuracy")]

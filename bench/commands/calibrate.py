@@ -253,8 +253,8 @@ def _meaning(calibration: Calibration) -> Iterator[tuple[str, str]]:
     if calibration.ceiling_qps is not None:
         least = "at least " if calibration.ceiling_is_lower_bound else ""
         yield (
-            f"Ceiling: {least}{figures.rate(calibration.ceiling_qps)} in Server, the highest rate whose p50 lateness stays "
-            f"below {figures.duration(_CEILING_LATENESS_NS)} and {_CEILING_SHARE:.0%} of the schedule is delivered "
+            f"Ceiling: {least}{figures.rate(calibration.ceiling_qps)} in Server, the highest rate whose p50 lateness "
+            f"stays below {figures.duration(_CEILING_LATENESS_NS)} with {_CEILING_SHARE:.0%} of the schedule delivered "
             "(queries due at the same time are sent in one burst).",
             "bold",
         )

@@ -1,4 +1,4 @@
-"""``drumfire models``: the models that can be run, on which backends, and what each needs."""
+"""``drumfire models``: lists the models and backends, and what each needs."""
 
 from __future__ import annotations
 
@@ -56,21 +56,21 @@ def models() -> dict[str, Any]:
 
 
 def extras(backend: str, model: str, device: str) -> list[str]:
-    """The pip extras that a run of a backend on a model, named or a file, needs.  Raises ``BackendError``."""
+    """The pip extras that a run of a backend and a model (a name or a file) needs.  Raises ``BackendError``."""
     backends.check(backend, device, backends.Tuning())
-    found = [backends.extra(backend, device)]
+    needed = [backends.extra(backend, device)]
     named, form = known.MODELS.get(model), backends.form(backend)
     if named is None:
-        return found
+        return needed
     if named.extra is not None:
-        found.append(named.extra)
+        needed.append(named.extra)
     if form is Form.TFLITE and not bundle.comes_as(named.name, form):
-        found.append("tflite-export")
-    return found
+        needed.append("tflite-export")
+    return needed
 
 
 def weights_for(backend: str, model: Model) -> str:
-    """On which weights the backend runs the model: its own, a published file, or random numbers only."""
+    """Weights on which the backend runs the model: its own, a published file's suffix, or random numbers only."""
     if not isinstance(model, PublishedNetwork):
         return _OWN
     files = model.published_in(backends.form(backend))
@@ -78,7 +78,7 @@ def weights_for(backend: str, model: Model) -> str:
 
 
 def table() -> str:
-    """Which backend takes which model, on which weights and devices, and why not: Markdown, for the README."""
+    """A table of backends by models, with weights and devices, as Markdown for the README."""
     models = list(known.MODELS.values())
     headings = ["backend", "devices", *(model.name for model in models)]
     lines = [headings, ["---"] * len(headings)]
@@ -99,11 +99,12 @@ refused. *synthetic only*: on random weights, as MLPerf's file is in another for
 {why}."""
 
 
-def show_models(found: dict[str, Any], console: Console) -> None:
+def show_models(listing: dict[str, Any], console: Console) -> None:
+    """Print what ``models`` returns."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("model", "samples", "target", "Server bound", "needs"):
         table.add_column(heading, no_wrap=True)
-    for model in found["models"]:
+    for model in listing["models"]:
         table.add_row(
             model["name"],
             str(model["samples"]),
@@ -112,21 +113,21 @@ def show_models(found: dict[str, Any], console: Console) -> None:
             Text(f"[{model['extra']}]" if model["extra"] else "nothing more"),
         )
     console.print(table)
-    for model in found["models"]:
+    for model in listing["models"]:
         console.print(Text.assemble("\n", (model["name"], "bold"), f": {model['description']}"))
         console.print(Text(model["licence"], "dim"))
     console.print()
-    _show_backends(found["backends"], console)
+    _show_backends(listing["backends"], console)
     console.print()
     console.print("or give the path of a file in the form that the backend takes", style="dim")
-    console.print(Text(f"what is needed is installed by: {installation.command('EXTRA')}"), soft_wrap=True)
+    console.print(Text(f"to install what a model or backend needs: {installation.command('EXTRA')}"), soft_wrap=True)
 
 
-def _show_backends(found: list[dict[str, Any]], console: Console) -> None:
+def _show_backends(listing: list[dict[str, Any]], console: Console) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("backend", "takes", "on", "computes in", "here", "needs"):
         table.add_column(heading, no_wrap=heading != "here")
-    for backend in found:
+    for backend in listing:
         here = ", ".join(f"{name} {version}" for name, version in backend["versions"].items() if version)
         table.add_row(
             backend["name"],

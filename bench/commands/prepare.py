@@ -1,7 +1,7 @@
-"""``drumfire prepare``: what a run needs besides the program, fetched with checksums or generated.
+"""``drumfire prepare``: fetches, generates or checks the data and weights of runs.
 
-fake draws a data set; check looks whether a data folder is whole; weights fetches a published file; quantize makes int8
-of a network's ONNX file, and judges and times both.
+``fake`` generates a data set; ``check`` checks that a data folder is complete; ``weights`` fetches a published file;
+``quantize`` makes an int8 file of a network's ONNX file, and judges and times both.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
+from drumfire.bench import statuses
 from drumfire.bench.assemble.local import fit, spare_cores
 from drumfire.bench.errors import UsageError
 from drumfire.loadgen import SampleLibrary
@@ -38,21 +39,22 @@ from drumfire.sut.models.weights import quantization
 from drumfire.sut.models.weights.publication import SYNTHETIC, SYNTHETIC_MARK, Published, PublishedNetwork
 
 _QUANTIZED_FOR = "onnxruntime"
-_BATCH_SIZES = 1, 32
+_BATCH_SIZES = 1, backends.MAX_BATCH_SIZE
 _TURNS = 5
 _READ_TOGETHER = 8 * _BATCH_SIZES[-1]
 """Samples in memory while a network is judged."""
 
 
 def fake_data(options: argparse.Namespace) -> int:
+    """Generate a data set in the layout of a real one."""
     folder = options.output or Path(f"fake_{options.kind}")
     fake.generate(options.kind, folder, options.count)
     _console().print(f"{options.count} pictures are in {folder}: export DATA_DIR={folder.resolve()}")
-    return 0
+    return statuses.DONE
 
 
 def check_data(options: argparse.Namespace) -> int:
-    """Read the lists and see that every picture is there."""
+    """Read a data set's lists and check that every picture exists.  Raises ``DataError`` if one is missing."""
     folder = options.dataset_path or Path(os.environ.get("DATA_DIR", ""))
     if folder == Path():
         raise UsageError("no data folder: give --dataset-path, or set DATA_DIR")
@@ -60,19 +62,18 @@ def check_data(options: argparse.Namespace) -> int:
         labelled = imagenet.read(folder)
         classes = len(set(labelled.labels.tolist()))
         text = f"{len(labelled.files):,} pictures of {classes} classes"
-        whole = imagenet.VALIDATION_COUNT
-        found = len(labelled.files)
+        complete, count = imagenet.VALIDATION_COUNT, len(labelled.files)
     else:
         layout = {layout.name: layout for layout in (coco.COCO, coco.OPENIMAGES)}[options.kind]
         annotated = coco.read(folder, layout)
-        found, whole = len(annotated.files), layout.whole
-        text = f"{found:,} pictures with {len(annotated.annotations):,} annotations"
-    _console().print(f"{folder} holds {text}" + ("" if found == whole else f" (the real set has {whole:,})"))
-    return 0
+        complete, count = layout.whole, len(annotated.files)
+        text = f"{count:,} pictures with {len(annotated.annotations):,} annotations"
+    _console().print(f"{folder} holds {text}" + ("" if count == complete else f" (the real set has {complete:,})"))
+    return statuses.DONE
 
 
 def weights(options: argparse.Namespace) -> int:
-    """Fetch a published file of weights to where runs look for it."""
+    """Fetch a published file of weights into the cache, where runs look for it."""
     published = _published(options)
     path = cache_folder() / published.file
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
@@ -84,16 +85,16 @@ def weights(options: argparse.Namespace) -> int:
             lambda done, whole: progress.update(shown, completed=done, total=whole),
         )
     _console().print(f"{path}: SHA-256 {digest}")
-    return 0
+    return statuses.DONE
 
 
 def quantize(options: argparse.Namespace) -> int:
-    """Write the model's network in int8, then show what became of its accuracy and of its speed."""
+    """Write the model's network in int8, then show the accuracy and speed of both."""
     model, console = models.get(options.model), _console()
     source = model.weights(cache_folder(), options.weights, Form.ONNX)
     _check_source(model, source, options.output)
     if isinstance(model, DetectionJudge):
-        coco.check_evaluator()  # rather than when all else is done
+        coco.check_evaluator()  # now rather than at the end
     try:
         library = model.library(options.dataset_path, options.count)
     except ValueError as error:
@@ -103,7 +104,7 @@ def quantize(options: argparse.Namespace) -> int:
         samples = model.calibration(options.calibration_count)
     else:
         shown = min(options.calibration_count, library.total_count)
-        notes.append(f"calibrated on {shown} of the samples that it is judged on: {model.name} has no others here")
+        notes.append(f"calibrated on {shown} of the samples that judge it: {model.name} has no other samples here")
         samples = _loaded(library, np.arange(shown))
     for note in notes:
         console.print(f"note: {note}", style="dim", markup=False)
@@ -112,29 +113,31 @@ def quantize(options: argparse.Namespace) -> int:
         quantization.quantize(source, samples, target)
     _compare(model, library, (source, target), console)
     console.print(f"to run it: drumfire run {_QUANTIZED_FOR} {model.name} cpu --weights {target}", markup=False)
-    return 0
+    return statuses.DONE
 
 
 def _check_source(model: Model, source: Path, output: Path | None) -> None:
     if source.suffix != Form.ONNX.value:
-        raise UsageError(f"{source} is no ONNX file: give one with --weights")
+        raise UsageError(f"{source} is not an ONNX file: give one with --weights")
     if not source.is_file():
         raise UsageError(f"no such file: {source}")
     if isinstance(model, ImageNetClassifier) and model.state_dict_given and model.recipe != model.state_dict_recipe:
         raise UsageError(
-            f"{model.name}'s state dict wants its pictures prepared otherwise than ONNX files do, and int8 is such a "
-            "file: give the published ONNX file with --weights"
+            f"{model.name}'s state dict needs other preprocessing than its ONNX files, and int8 files are ONNX files: "
+            "give the published ONNX file with --weights"
         )
     if output is not None and SYNTHETIC in model.reservations and SYNTHETIC_MARK not in output.stem:
-        raise UsageError(f"--output {output}: put '{SYNTHETIC_MARK}' into the name, as the weights are random numbers")
+        raise UsageError(
+            f"--output {output}: put '{SYNTHETIC_MARK}' in the name, because its weights are random numbers"
+        )
 
 
 def _int8_name(source: Path, samples: npt.NDArray[Any]) -> str:
-    """By all that the file is made from."""
-    found = hashlib.sha256(source.read_bytes() + Path(quantization.__file__).read_bytes())
-    found.update(np.ascontiguousarray(samples).data)
-    found.update(str(versions(backends.distributions(_QUANTIZED_FOR))).encode())
-    return f"{source.stem}-int8-{found.hexdigest()[:12]}{Form.ONNX.value}"
+    """The file's name, with a hash of everything that the file is made from."""
+    digest = hashlib.sha256(source.read_bytes() + Path(quantization.__file__).read_bytes())
+    digest.update(np.ascontiguousarray(samples).data)
+    digest.update(str(versions(backends.distributions(_QUANTIZED_FOR))).encode())
+    return f"{source.stem}-int8-{digest.hexdigest()[:12]}{Form.ONNX.value}"
 
 
 def _loaded(library: SampleLibrary, indices: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
@@ -143,7 +146,7 @@ def _loaded(library: SampleLibrary, indices: npt.NDArray[np.int64]) -> npt.NDArr
 
 
 def _compare(model: Model, library: SampleLibrary, files: tuple[Path, Path], console: Console) -> None:
-    """Judge every sample on both and time the bare networks, then show it side by side."""
+    """Judge both networks on every sample and time them, then show them side by side."""
     networks = [backends.load(_QUANTIZED_FOR, file, "cpu", spare_cores()) for file in files]
     fit(library, networks[0], model)
     sizes = (networks[0].fixed_batch_size,) if networks[0].fixed_batch_size else _BATCH_SIZES
@@ -156,8 +159,8 @@ def _compare(model: Model, library: SampleLibrary, files: tuple[Path, Path], con
     for size in sizes:
         batch = _loaded(library, np.arange(size) % library.total_count)
         rates = [size / seconds for seconds in _batch_seconds(networks, batch)]
-        told = (f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}" for rate in rates)
-        table.add_row(f"samples/s, batches of {size}", *told)
+        shown = (f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}" for rate in rates)
+        table.add_row(f"samples/s, batches of {size}", *shown)
     console.print(table)
     if not after.reached:
         console.print(f"note: int8 is below the target of {after.target:.2%}", style="yellow")
@@ -172,13 +175,13 @@ def _judged(
         library.load(part)
         for indices in np.split(part, range(batch_size, part.size, batch_size)):
             batch = library.batch(indices)
-            for network, given in zip(networks, responses, strict=True):
-                given += [bytes(one) for one in model.respond(network.run(batch))]
-    return [model.accuracy(everything, model.logged(everything, given)) for given in responses]
+            for network, answers in zip(networks, responses, strict=True):
+                answers += [bytes(response) for response in model.respond(network.run(batch))]
+    return [model.accuracy(everything, model.logged(everything, answers)) for answers in responses]
 
 
 def _batch_seconds(networks: Sequence[backends.Backend], batch: npt.NDArray[Any]) -> list[float]:
-    """The median time of each; in turns, as the machine's own speed changes."""
+    """Each network's median time, s; measured in turns, because the machine's speed changes."""
     times: list[list[float]] = [[] for _ in networks]
     for _ in range(_TURNS):
         for network, of_network in zip(networks, times, strict=True):
@@ -189,7 +192,7 @@ def _batch_seconds(networks: Sequence[backends.Backend], batch: npt.NDArray[Any]
 def _published(options: argparse.Namespace) -> Published:
     model = models.get(options.model)
     if not isinstance(model, PublishedNetwork):
-        raise UsageError(f"{model.name} comes with its weights: nothing to fetch")
+        raise UsageError(f"{model.name} comes with its weights: there is nothing to fetch")
     files = {published.file: published for published in model.published}
     if options.file is None:
         return model.published[0]

@@ -1,6 +1,6 @@
-"""``run_local.sh``: a run by the words of MLPerf's reference harness, in any order, and then its options.
+"""``run_local.sh``: starts a run from the words of MLPerf's reference harness, in any order, and then options.
 
-Knows which word is what and how what lacks is installed; the run itself is the command line's.
+Sorts the words and installs missing extras; the command line does the run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import NoReturn
 
-from drumfire.bench.cli import USAGE
+from drumfire.bench import statuses
 from drumfire.bench.commands.models import extras
 from drumfire.loadgen.installation import ROOT
 from drumfire.sut import models
@@ -26,15 +26,15 @@ _USAGE = "usage: ./run_local.sh BACKEND MODEL [DEVICE] [OPTIONS], the words in a
 
 
 def main(words: Sequence[str]) -> NoReturn:
-    """Become the run that the words tell; where that can not be, end with one line."""
+    """Replace this process by the run that the words describe, or end with one line on stderr."""
     try:
-        backend, model, device, options = understood(words)
+        backend, model, device, options = parsed(words)
         needed = [] if backend not in backends.BACKENDS else extras(backend, model, device)
     except (ValueError, backends.BackendError) as error:
         _refuse(str(error))
     if isinstance(models.MODELS.get(model), DetectionJudge) and _MODE_OPTIONS.intersection(options):
         needed.append("coco")
-    lacking = [extra for extra in needed if missing(extra) and not _stands_in(backend, extra)]
+    lacking = [extra for extra in needed if missing(extra) and not _replaced(backend, extra)]
     if lacking:
         _install(lacking)
     if "OUTPUT_DIR" in os.environ and "--output" not in options:
@@ -43,23 +43,23 @@ def main(words: Sequence[str]) -> NoReturn:
     os.execv(sys.executable, command)
 
 
-def understood(words: Sequence[str]) -> tuple[str, str, str, list[str]]:
-    """Backend, model, device and options: whichever comes first among the words before the first option.
+def parsed(words: Sequence[str]) -> tuple[str, str, str, list[str]]:
+    """Backend, model, device and options; the words before the first option come in any order.
 
-    Raises ``ValueError`` for a word too many or too few.
+    Raises ``ValueError`` if a word is missing or there are two of a kind.
     """
     first = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
     leading, options = list(words[:first]), list(words[first:])
-    found: dict[str, str] = {}
+    by_kind: dict[str, str] = {}
     for word in leading:
         kind = "backend" if word in _BACKENDS else "device" if word in backends.DEVICES else "model"
-        if kind in found:
-            raise ValueError(f"two words for the {kind}, {found[kind]} and {word}; {_USAGE}")
-        found[kind] = word
+        if kind in by_kind:
+            raise ValueError(f"two words for the {kind}, {by_kind[kind]} and {word}; {_USAGE}")
+        by_kind[kind] = word
     for kind, known in (("backend", _BACKENDS), ("model", models.MODELS)):
-        if kind not in found:
-            raise ValueError(f"no {kind} among the words: one of {', '.join(known)}; {_USAGE}")
-    return found["backend"], found["model"], found.get("device", "cpu"), options
+        if kind not in by_kind:
+            raise ValueError(f"no {kind} among the words: give one of {', '.join(known)}; {_USAGE}")
+    return by_kind["backend"], by_kind["model"], by_kind.get("device", "cpu"), options
 
 
 def missing(extra: str) -> list[str]:
@@ -69,8 +69,8 @@ def missing(extra: str) -> list[str]:
     return [package for package in packages if not _installed(package)]
 
 
-def _stands_in(backend: str, extra: str) -> bool:
-    """Whether what another device's extra brought is there: both would write the same files."""
+def _replaced(backend: str, extra: str) -> bool:
+    """Whether another device's extra is installed in its place: both would write the same files."""
     own = {backends.extra(backend, device) for device in backends.devices(backend)}
     return extra in own and len(own) > 1 and any(map(_installed, backends.distributions(backend)))
 
@@ -84,18 +84,18 @@ def _installed(package: str) -> bool:
 
 
 def _install(lacking: Sequence[str]) -> None:
-    """Into this environment, at the versions that were tested together."""
+    """Install extras into this environment, at the versions that were tested together."""
     what = f"{ROOT}[{','.join(lacking)}]"
     print(f"installing the extras {', '.join(lacking)} (once; some are large)", file=sys.stderr, flush=True)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     done = subprocess.run([*pip, "--constraint", str(ROOT / "constraints.txt"), "--editable", what], check=False)
     if done.returncode:
-        _refuse(f"pip can not install {what}: mend the network or pip's settings")
+        _refuse(f"pip cannot install {what}: check the network and pip's settings")
 
 
 def _refuse(why: str) -> NoReturn:
     print(f"run_local.sh: {why}", file=sys.stderr)
-    sys.exit(USAGE)
+    sys.exit(statuses.USAGE)
 
 
 if __name__ == "__main__":

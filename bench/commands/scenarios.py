@@ -1,8 +1,8 @@
-"""``make run``: one system through several scenarios, each a ``drumfire run`` of its own, and a table of them all.
+"""``make run``: runs one system in several scenarios, each by ``drumfire run``, and shows a table of them all.
 
     python -m drumfire.bench.commands.scenarios [--scenarios "Server Offline"] BACKEND MODEL ... (as ``drumfire run``)
 
-Measures nothing: what it tells of a run is read from the run's folder.
+Measures nothing: the table is read from the runs' folders.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from drumfire.bench import statuses
 from drumfire.bench.report import figures
 from drumfire.loadgen import Scenario, installation
 from drumfire.loadgen.directory import RESULT
 
-_VALID, _INVALID, _INTERRUPTED = 0, 1, 130
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when all runs are VALID, 1 when one is INVALID; any other status of a run is returned and ends the rest."""
+    """Do the runs, and return VALID or INVALID; if a run ends with another status, stop and return that."""
     parser = argparse.ArgumentParser(prog="drumfire.bench.commands.scenarios", allow_abbrev=False)
     names = [scenario.name for scenario in Scenario]
     parser.add_argument("--scenarios", default=" ".join(names), metavar="'NAME ...'", help="default: all")
@@ -38,22 +37,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False, soft_wrap=True)
     folder = Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-scenarios"
     status = _run_all(scenarios, words, folder, console)
-    found = [(name, json.loads((folder / name / RESULT).read_bytes())) for name in _saved(scenarios, folder)]
-    if found:
+    results = [(name, json.loads((folder / name / RESULT).read_bytes())) for name in _saved(scenarios, folder)]
+    if results:
         console.print()
-        console.print(table(found), soft_wrap=False)
-        console.print(f"\nsaved in {folder}/SCENARIO; runs of your own: {installation.program('drumfire')} run --help")
+        console.print(table(results), soft_wrap=False)
+        console.print(f"\nsaved in {folder}/SCENARIO; for your own runs: {installation.program('drumfire')} run --help")
     return status
 
 
-def table(found: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
-    """A row for each scenario and its result document."""
+def table(results: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
+    """A table with a row for each scenario and its result document."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("scenario", "result", "metric", "", "p99 latency"):
         shown.add_column(heading, no_wrap=heading != "")
-    for name, result in found:
+    for name, result in results:
         validity, metric = result["validity"], result["metric"]
-        latency = result["query_latency_ns"] or result["latency_ns"]  # as the scenario is judged
+        latency = result["query_latency_ns"] or result["latency_ns"]  # the one that the scenario is judged by
         value = ""
         if metric is not None:
             duration = metric["unit"] == "ns"
@@ -69,20 +68,20 @@ def table(found: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
 
 
 def _run_all(scenarios: Sequence[str], words: Sequence[str], folder: Path, console: Console) -> int:
-    worst = _VALID
+    worst = statuses.VALID
     stop = _Stop()
     for number, name in enumerate(scenarios, 1):
         console.print(Text(f"\n{number} of {len(scenarios)}: {name}\n", "bold"))
         own = ["--scenario", name, "--output", str(folder / name)]
         status = stop.run([sys.executable, "-P", "-m", "drumfire", "run", *words, *own])
-        if status not in (_VALID, _INVALID):
+        if status not in (statuses.VALID, statuses.INVALID):
             return status
         worst = max(worst, status)
     return worst
 
 
 class _Stop:
-    """Runs processes one after the other until Ctrl-C or SIGTERM, which end the one that runs as well."""
+    """Runs processes one after another until Ctrl-C or SIGTERM, which also ends the process that runs."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -91,19 +90,19 @@ class _Stop:
             signal.signal(number, self._on_signal)
 
     def run(self, command: Sequence[str]) -> int:
-        """The status of the process."""
+        """Run a process and return its exit status."""
         if not self._came:
             self._process = subprocess.Popen(command)
             self._pass_on()
             status = self._process.wait()
-        return _INTERRUPTED if self._came else status
+        return statuses.INTERRUPTED if self._came else status
 
     def _on_signal(self, number: int, frame: object) -> None:
         self._came.add(number)
         self._pass_on()
 
     def _pass_on(self) -> None:
-        # Only SIGTERM, which make sends to its own children alone: a terminal's Ctrl-C has reached the run already.
+        # Only SIGTERM, which make sends only to its own children: a terminal's Ctrl-C has already reached the run.
         if signal.SIGTERM in self._came and self._process is not None:
             self._process.terminate()
 

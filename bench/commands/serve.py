@@ -211,11 +211,11 @@ def look(server: Server, note: str) -> Look:
         "gpus": dict(server.gpus.figures),
         "models": [
             {
-                "told": one.statistics.model_stats(one.model.name, one.model.version),
-                "waiting": one.pending,
-                "under_way": one.under_way,
+                "told": scheduler.statistics.model_stats(scheduler.model.name, scheduler.model.version),
+                "waiting": scheduler.pending,
+                "under_way": scheduler.under_way,
             }
-            for one in server.service.schedulers
+            for scheduler in server.service.schedulers
         ],
     }
 

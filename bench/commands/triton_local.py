@@ -1,6 +1,6 @@
-"""``drumfire triton-local``: a real Triton on this machine until Ctrl-C, to try remote runs without a server at hand.
+"""``drumfire triton-local``: runs a real Triton on this machine until Ctrl-C, to try remote runs.
 
-Knows the screen; starting and ending the server is ``drumfire.sut.remote.triton_local.server``'s.
+Handles the screen; ``drumfire.sut.remote.triton_local.server`` starts and ends the server.
 """
 
 from __future__ import annotations
@@ -11,21 +11,25 @@ import sys
 
 from rich.console import Console
 
+from drumfire.bench import statuses
 from drumfire.loadgen import installation
 from drumfire.sut.remote.triton_local.server import MODELS, USUAL_PORTS, LocalTriton
 
 
 def triton_local(options: argparse.Namespace) -> int:
-    """0 after Ctrl-C or SIGTERM, 1 when the server ended by itself.  Raises ``LocalTritonError``."""
+    """Run the server, and return DONE after Ctrl-C or SIGTERM, FAILED if it ended by itself.
+
+    Raises ``LocalTritonError``.
+    """
     console = Console(stderr=options.json, highlight=False, markup=False, soft_wrap=True)
     with LocalTriton(say=console.print, ports=USUAL_PORTS) as triton:
         try:
             _announce(triton, console, as_json=options.json)
             triton.wait()
             print(f"drumfire: Triton ended by itself: {triton.last_line()}", file=sys.stderr)
-            return 1
+            return statuses.FAILED
         except KeyboardInterrupt:
-            return 0
+            return statuses.DONE
 
 
 def _announce(triton: LocalTriton, console: Console, *, as_json: bool) -> None:
@@ -44,7 +48,7 @@ def _announce(triton: LocalTriton, console: Console, *, as_json: bool) -> None:
 
 
 def _other_ports(triton: LocalTriton) -> str:
-    """Which of Triton's usual ports were another program's."""
-    found = [int(address.rpartition(":")[2]) for address in (triton.grpc, triton.http, triton.metrics)]
-    taken = [str(usual) for usual, own in zip(USUAL_PORTS, found, strict=True) if own != usual]
-    return f"; on other ports, as a program has {', '.join(taken)}" if taken else ""
+    """A note on Triton's usual ports that another program uses."""
+    ports = [int(address.rpartition(":")[2]) for address in (triton.grpc, triton.http, triton.metrics)]
+    taken = [str(usual) for usual, own in zip(USUAL_PORTS, ports, strict=True) if own != usual]
+    return f"; on other ports, because another program uses {', '.join(taken)}" if taken else ""

@@ -1,6 +1,6 @@
-"""The journal of a search: every probe that was finished, a line each, on the disk before the next one starts.
+"""The journal of a search: a line for each finished probe, on the disk before the next probe starts.
 
-A search that was broken off, however rudely, goes on from here.  Knows files and nothing of probing.
+An interrupted or killed search resumes from it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ JOURNAL = "search.jsonl"
 
 
 class Journal:
-    """A file of lines: what is searched for, then each probe.  A half-written last line is as good as none."""
+    """A file with a line for the search's subject, then one for each probe; an incomplete last line is dropped."""
 
     def __init__(self, path: Path, subject: Mapping[str, Any]) -> None:
-        """Open or begin it.  Raises ``UsageError`` where the file is of a search for something else."""
+        """Open or create the file.  Raises ``UsageError`` if it belongs to a search of another subject."""
         self._path = path
         self.probes: list[Probe] = []
         lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-        whole = lines[:-1]  # what follows the last line feed was not finished
+        whole = lines[:-1]  # text after the last line feed is incomplete
         if not whole:
             self._write("w", {"search": dict(subject)})
             return
@@ -41,7 +41,7 @@ class Journal:
         if differs:
             raise UsageError(
                 f"{path} is of another search (it differs in {', '.join(sorted(differs))}): give the options of that "
-                "search to go on with it, or choose another --output"
+                "search to resume it, or choose another --output"
             )
         if lines[-1]:
             os.truncate(path, sum(len(line.encode()) + 1 for line in whole))

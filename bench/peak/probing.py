@@ -1,7 +1,6 @@
-"""``drumfire run --find-peak-performance``: the probes that ``search`` asks for, made with a real system.
+"""``drumfire run --find-peak-performance``: makes the probes that ``search`` asks for, with a real system.
 
-Knows how to make a probe of a load, and the journal; what to probe next is ``search``'s, driving and showing a run the
-caller's.
+Turns an ``Ask`` into a test and keeps the journal.  ``search`` chooses the probes; the caller drives and shows runs.
 """
 
 from __future__ import annotations
@@ -25,10 +24,11 @@ from drumfire.loadgen.record import bytes_per_row
 from drumfire.loadgen.results import Results
 
 _REPLICA_STEP = 0x9E3779B97F4A7C15
-"""Between the seeds of two replicas; its low 32 bits, which alone count, are odd."""
+"""Difference between the seeds of two replicas; only its low 32 bits matter, and they are odd."""
 _MEMORY_SHARE = 0.4
-"""Of the free memory: what the table of a full run may take."""
+"""The most of the free memory that the table of a full run may take."""
 _DRAWING_BYTES = 32
+"""Memory for a row while it is drawn, beside the table."""
 
 
 @dataclass
@@ -44,17 +44,18 @@ class Found:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Refuse what has no peak.  Raises ``UsageError``."""
+    """Raise ``UsageError`` for options that have no peak to search for."""
     if options.scenario not in (Scenario.Server.name, Scenario.MultiStream.name):
         raise UsageError(f"--find-peak-performance: {options.scenario} has no load to vary; use Server or MultiStream")
     if options.scenario == Scenario.MultiStream.name and options.max_latency is None:
         raise UsageError("--find-peak-performance in MultiStream needs --max-latency S, the bound of a query's latency")
-    for name, given in {"--accuracy": options.accuracy, "--submission": options.submission}.items():
-        if given:
+    for name, is_set in {"--accuracy": options.accuracy, "--submission": options.submission}.items():
+        if is_set:
             raise UsageError(f"--find-peak-performance and {name} are two runs: leave one out")
 
 
 def goal_of(settings: TestSettings, options: argparse.Namespace, assembly: Assembly) -> Goal:
+    """What to search for: from the settings, and the free memory, which bounds the load."""
     streams = settings.scenario == Scenario.MultiStream
     if streams:
         percentile, bound_ns = settings.multi_stream_target_latency_percentile, round(options.max_latency * 1e9)
@@ -72,7 +73,7 @@ def goal_of(settings: TestSettings, options: argparse.Namespace, assembly: Assem
         full_s=full_s,
         full_queries=max(settings.min_query_count, least),
         start=settings.multi_stream_samples_per_query if streams else settings.server_target_qps,
-        # Rounded, so that a search that goes on finds the same goal.
+        # Rounded, so that a resumed search has the same goal.
         most=4096 if streams else float(f"{rows / max(full_s, 1.0):.1g}"),
         whole=streams,
     )
@@ -85,9 +86,9 @@ def find(
     drive: Callable[[Test, str, list[tuple[float, bool]]], None],
     tell: Callable[[str], None],
 ) -> Found:
-    """Search, with what the folder's journal already knows.
+    """Search for the peak; probes in the folder's journal are not repeated.  Raises ``UsageError``.
 
-    ``drive`` does a run under a title, with the probes to be drawn (load, and whether it passed); ``tell`` says a line.
+    ``drive`` does a run and shows a title and the probes (load, and whether it passed); ``tell`` prints a line.
     """
     settings = replace(assembly.settings, mode=Mode.PerformanceOnly, max_query_count=0)
     goal = goal_of(settings, options, assembly)
@@ -99,29 +100,29 @@ def find(
     journal = Journal(folder / JOURNAL, subject)
     history = journal.probes
     if history:
-        tell(f"going on with the search in {folder}: {len(history)} probes are done")
+        tell(f"resuming the search in {folder}: {len(history)} probes are done")
     if history and history[-1].ask.purpose == "confirm" and history[-1].outcome.valid:
-        history.pop()  # its columns were lost with the process that made it
+        history.pop()  # repeat it: its columns were lost with its process
     test: Test | None = None
     while isinstance(step := next_step(goal, history), Ask):
         test = _test(step, goal, settings, assembly, options, history)
         low, high = bracket(evidence(goal, history))
         where = "" if low is None and high is None else f", between {_bounds(goal, low, high)}"
         title = f"{assembly.title}: probe {len(history) + 1}{where}"
-        marks = [(one.load, one.passes) for one in evidence(goal, history)]
+        marks = [(known.load, known.passes) for known in evidence(goal, history)]
         drive(test, title, marks)
         if test.interrupted is not None:
             break
         journal.add(Probe(step, _outcome(step, goal, test)))
         tell(f"probe {len(history):3}  {describe(goal, history[-1])}")
     if test is None:
-        raise UsageError(f"the search in {folder} is over and found nothing: {getattr(step, 'reason', '')}")
+        raise UsageError(f"the search in {folder} has ended without a peak: {getattr(step, 'reason', '')}")
     peak = step if isinstance(step, Peak) else Peak(None, None)
     return Found(test, _section(goal, peak, history), _reasons(peak, test), test.interrupted is not None)
 
 
 def describe(goal: Goal, probe: Probe) -> str:
-    """A finished probe in a line."""
+    """A line about a finished probe."""
     ask, outcome = probe.ask, probe.outcome
     share = outcome.over / outcome.queries if outcome.queries else 1.0
     verdict = "VALID" if outcome.valid else "INVALID" if ask.purpose == "confirm" else figures.share(share) + " over"
@@ -133,7 +134,7 @@ def describe(goal: Goal, probe: Probe) -> str:
 
 
 def _fixed(settings: TestSettings) -> dict[str, Any]:
-    """The settings that every probe shares."""
+    """The settings that all probes share."""
     varied = ("server_target_qps", "multi_stream_samples_per_query", "multi_stream_expected_latency_ns")
     return {name: value for name, value in asdict(settings).items() if name not in varied}
 
@@ -223,4 +224,4 @@ def _load(goal: Goal, load: float) -> str:
 
 
 def _bounds(goal: Goal, low: float | None, high: float | None) -> str:
-    return " and ".join("?" if one is None else _load(goal, one) for one in (low, high))
+    return " and ".join("?" if load is None else _load(goal, load) for load in (low, high))

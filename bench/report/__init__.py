@@ -1,1 +1,1 @@
-"""What people read after a run."""
+"""Shows the results of runs to people."""

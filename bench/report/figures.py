@@ -1,6 +1,6 @@
-"""How figures are written for people: units that fit, three or four digits, thousands set apart.
+"""Formats figures for people: fitting units, three or four digits, separated thousands.
 
-Text from numbers and nothing else; knows no run and no screen.
+Turns numbers into text; depends on nothing else here.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ _UNITS = (("ns", 1), ("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000))
 
 
 def duration(ns: float) -> str:
-    """A length of time, ns: ``812 ns``, ``4.12 us``, ``41.2 ms``, ``1834 s``."""
-    unit, size = next((one for one in _UNITS if abs(ns) < 999.5 * one[1]), _UNITS[-1])
+    """A duration in ns: ``812 ns``, ``4.12 us``, ``41.2 ms``, ``1834 s``."""
+    unit, size = next((unit for unit in _UNITS if abs(ns) < 999.5 * unit[1]), _UNITS[-1])
     return f"{digits(ns / size)} {unit}" if size > 1 else f"{ns:.0f} {unit}"
 
 
@@ -21,19 +21,19 @@ def digits(value: float) -> str:
 
 
 def rate(per_second: float) -> str:
-    """``998.4/s``, ``41,234/s``."""
+    """A rate: ``998.4/s``, ``41,234/s``."""
     return f"{per_second:.1f}/s" if 99.95 <= per_second < 999.95 else f"{digits(per_second)}/s"
 
 
 def share(fraction: float) -> str:
-    """A share from 0 to 1 as ``0%``, ``0.013%``, ``4.2%``, ``97%``; what is not nothing never reads as 0%."""
+    """A share from 0 to 1 as ``0%``, ``0.013%``, ``4.2%``, ``97%``; only 0 itself reads ``0%``."""
     if fraction <= 0:
         return "0%"
     return "<0.001%" if fraction < 1e-5 else f"{fraction * 100:.2g}%" if fraction < 0.995 else f"{fraction * 100:.3g}%"
 
 
 def clock(seconds: float) -> str:
-    """``0:07``, ``12:34``, ``1:02:03``."""
+    """A duration in s: ``0:07``, ``12:34``, ``1:02:03``."""
     minutes, left = divmod(round(max(seconds, 0.0)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"

@@ -1,6 +1,6 @@
-"""The last screen of a run, from its result document alone: the verdict, why, what to do, then the figures.
+"""Shows a run's result document on the terminal: the verdict, its reasons, what to do, then the figures.
 
-Computes nothing: every figure stands in the document, so a saved run reads exactly as it did when it ended.
+Computes nothing: all figures are in the document, so a saved run looks exactly as it did when it ended.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from drumfire.loadgen.directory import percentile_name
 
 _PERCENTILES = ("p50", "p90", "p95", "p97", "p99", "p99.9")
 _LABEL = 13
-"""Columns of the names at the left."""
+"""Width of the column of names."""
 _LEAST_WIDTH = 40
 
 Row = tuple[str, str]
@@ -30,14 +30,14 @@ def show(document: Document, console: Console) -> None:
     console.print(Text(f"Result is : {document['validity']}", "bold green" if valid else "bold red"))
     _list(console, document["reasons"], "red")
     _list(console, [f"warning: {text}" for text in document["warnings"]], "yellow")
-    for rows in (_subject, _found, _rates, _latencies, _quality, _batches, _server, _hosts, _overhead, _origin):
+    for rows in (_subject, _search, _rates, _latencies, _quality, _batches, _server, _hosts, _overhead, _origin):
         shown = list(rows(document))
         if shown:
             console.print()
         for name, value in shown:
             _print(console, Text(name.ljust(_LABEL), "dim"), value)
     if document.get("directory"):
-        # In one piece, however long, so that it can be copied.
+        # Not wrapped, so that it can be copied.
         console.print(Text.assemble(("saved in".ljust(_LABEL), "dim"), document["directory"]), soft_wrap=True)
 
 
@@ -47,7 +47,7 @@ def _list(console: Console, lines: list[str], style: str) -> None:
 
 
 def _print(console: Console, head: Text, value: str, style: str = "") -> None:
-    """``value`` after ``head``, its further lines under its first; no line ends in spaces."""
+    """Print ``value`` after ``head``, with a hanging indent; no line ends in spaces."""
     width = max(console.width - len(head), _LEAST_WIDTH)
     lines = textwrap.wrap(value, width, break_on_hyphens=False)
     console.print(head + Text(("\n" + " " * len(head)).join(lines), style), soft_wrap=True)
@@ -79,18 +79,18 @@ def _subject(document: Document) -> Iterator[Row]:
     yield "scenario", f"{document['scenario']}, {document['mode']}"
 
 
-def _found(document: Document) -> Iterator[Row]:
-    """What a search came to, and when a run that lasts until it is confident was."""
-    found = document.get("search")
-    if found is not None:
-        unit = found["unit"]
-        none = "none found" if found["fails_at"] is not None else "not found yet"
-        yield "peak", none if found["peak"] is None else f"{figures.digits(found['peak'])} {unit}"
-        if found["fails_at"] is not None:
-            yield "", f"fails at {figures.digits(found['fails_at'])} {unit}"
-        elif found["peak"] is not None:
-            yield "", "nothing that could be asked for failed: the system may be faster"
-        yield "", f"{len(found['probes'])} probes, {figures.duration(found['query_time_s'] * 1e9)} of queries"
+def _search(document: Document) -> Iterator[Row]:
+    """The outcome of a search for the peak, and of a run until confident."""
+    search = document.get("search")
+    if search is not None:
+        unit = search["unit"]
+        none = "none found" if search["fails_at"] is not None else "not found yet"
+        yield "peak", none if search["peak"] is None else f"{figures.digits(search['peak'])} {unit}"
+        if search["fails_at"] is not None:
+            yield "", f"fails at {figures.digits(search['fails_at'])} {unit}"
+        elif search["peak"] is not None:
+            yield "", "no load that was tried failed: the system may be faster"
+        yield "", f"{len(search['probes'])} probes, {figures.duration(search['query_time_s'] * 1e9)} of queries"
     sure = document.get("confidence")
     if sure is not None:
         yield "confidence", f"{sure['verdict']}: {sure['over']:,} of {sure['queries']:,} queries over latency"
@@ -99,11 +99,8 @@ def _found(document: Document) -> Iterator[Row]:
 def _rates(document: Document) -> Iterator[Row]:
     metric, asked, delivered = document["metric"], document["asked"], document["delivered"]
     if metric is not None:
-        value = metric["value"]
-        yield (
-            "metric",
-            f"{figures.duration(value) if metric['unit'] == 'ns' else figures.rate(value)}  {metric['name']}",
-        )
+        value = figures.duration(metric["value"]) if metric["unit"] == "ns" else figures.rate(metric["value"])
+        yield "metric", f"{value}  {metric['name']}"
     source = (document.get("system") or {}).get("qps_source")
     least = f"at least {asked['min_duration_s']:g} s and {asked['min_query_count']:,} queries"
     if asked["max_query_count"]:
@@ -111,10 +108,7 @@ def _rates(document: Document) -> Iterator[Row]:
     if asked["samples_per_query"] > 1:
         least += f", of {asked['samples_per_query']:,} samples each"
     rate = "" if asked["qps"] is None else figures.rate(asked["qps"]) + (f" ({source})" if source else "") + ", "
-    yield (
-        "asked",
-        rate + (least if document["mode"] != "AccuracyOnly" else f"{asked['generated_queries']:,} queries"),
-    )
+    yield "asked", rate + (least if document["mode"] != "AccuracyOnly" else f"{asked['generated_queries']:,} queries")
     yield (
         "delivered",
         f"{figures.rate(delivered['samples_per_second'])}: {delivered['samples']:,} samples, "
@@ -126,15 +120,15 @@ def _latencies(document: Document) -> Iterator[Row]:
     asked = document["asked"]
     target = percentile_name(asked["target_latency_percentile"])
     for key, name in (("latency_ns", "latency"), ("query_latency_ns", "per query")):
-        found = document[key]
-        if found is None:
+        latency = document[key]
+        if latency is None:
             continue
-        shown = [f"{p} {figures.duration(found[p])}" for p in _PERCENTILES if p in found]
-        if target not in found:
-            shown.append(f"{target} {figures.duration(found['target_percentile'])}")
+        shown = [f"{p} {figures.duration(latency[p])}" for p in _PERCENTILES if p in latency]
+        if target not in latency:
+            shown.append(f"{target} {figures.duration(latency['target_percentile'])}")
         yield name, _aligned(shown[:3])
         yield "", _aligned(shown[3:])
-        yield "", _aligned([f"{name} {figures.duration(found[name])}" for name in ("mean", "min", "max")])
+        yield "", _aligned([f"{name} {figures.duration(latency[name])}" for name in ("mean", "min", "max")])
     if asked["target_latency_ns"] and document["latency_ns"] is not None:
         reached = document["latency_ns"]["target_percentile"]
         bound = figures.duration(asked["target_latency_ns"])
@@ -170,22 +164,22 @@ def _batches(document: Document) -> Iterator[Row]:
 
 def _sizes(sizes: Mapping[str, int]) -> str:
     """The most frequent batch sizes with their counts."""
-    most = sorted(sizes.items(), key=lambda one: one[1], reverse=True)[:8]
-    shown = [f"{size}: {count:,}" for size, count in sorted(most, key=lambda one: int(one[0]))]
-    return "  ".join(shown) + (f"  and {len(sizes) - 8} sizes more" if len(sizes) > 8 else "")
+    most = sorted(sizes.items(), key=lambda size: size[1], reverse=True)[:8]
+    shown = [f"{size}: {count:,}" for size, count in sorted(most, key=lambda size: int(size[0]))]
+    return "  ".join(shown) + (f"  and {len(sizes) - 8} more sizes" if len(sizes) > 8 else "")
 
 
 def _server(document: Document) -> Iterator[Row]:
-    """What the servers say they did, and whether it agrees with what was measured."""
-    found = (document.get("system") or {}).get("server")
-    if found is None:
+    """What the servers report of the run, and whether it agrees with the measurement."""
+    server = (document.get("system") or {}).get("server")
+    if server is None:
         return
-    agreed = found["reconciliation"]
+    agreed = server["reconciliation"]
     if agreed is not None:
         yield "server", _counts(agreed["requests"])
-    for report in found["servers"]:
+    for report in server["servers"]:
         parts = []
-        if report["success"] is not None and len(found["servers"]) > 1:
+        if report["success"] is not None and len(server["servers"]) > 1:
             parts.append(f"{report['success']:,} requests")
         if report["note"]:
             parts.append(report["note"])
@@ -193,9 +187,9 @@ def _server(document: Document) -> Iterator[Row]:
             yield "" if agreed is not None else "server", f"{report['url']}: {', '.join(parts)}"
     if agreed is not None:
         yield from _agreed(agreed)
-    for text, count in found["events"].items():
+    for text, count in server["events"].items():
         yield "", f"{text} ({count:,} times)"
-    for report in found["servers"]:
+    for report in server["servers"]:
         for gpu in (report["metrics"] or {}).get("gpus", ()):
             yield "server GPU", _gpu(gpu)
 
@@ -218,25 +212,19 @@ def _agreed(agreed: Mapping[str, Any]) -> Iterator[Row]:
         share = f" ({figures.share(agreed['cached_share'])} from the cache)" if agreed["cached_share"] else ""
         yield (
             "",
-            (
-                f"a request, on average: queue {figures.duration(mean['queue'])}, "
-                f"compute {figures.duration(mean['compute'])}{cached}{share}"
-            ),
+            f"a request, on average: queue {figures.duration(mean['queue'])}, "
+            f"compute {figures.duration(mean['compute'])}{cached}{share}",
         )
         yield (
             "",
-            (
-                f"network and server's reading {figures.duration(mean['network'])}, "
-                f"{figures.duration(mean['waiting'])} before it was sent: latency {figures.duration(mean['latency'])}"
-            ),
+            f"network and server's reading {figures.duration(mean['network'])}, "
+            f"{figures.duration(mean['waiting'])} before it was sent: latency {figures.duration(mean['latency'])}",
         )
     held = agreed["in_flight"]
     yield (
         "",
-        (
-            f"in flight {figures.digits(held['by_time'])} samples (rate x latency {figures.digits(held['by_rate'])}), "
-            f"{figures.digits(held['in_server'])} requests in the server"
-        ),
+        f"in flight {figures.digits(held['by_time'])} samples (rate x latency {figures.digits(held['by_rate'])}), "
+        f"{figures.digits(held['in_server'])} requests in the server",
     )
 
 
@@ -258,65 +246,65 @@ def _gpu(gpu: Mapping[str, Any]) -> str:
 
 
 def _hosts(document: Document) -> Iterator[Row]:
-    """Who did the run, where several generators did."""
-    found = document.get("hosts")
-    if found is None:
+    """The generators, where several sent the traffic."""
+    hosts = document.get("hosts")
+    if hosts is None:
         return
-    kind, generators = found["kind"], found["generators"]
-    partial = "" if found["status"] == "complete" else ", PARTIAL"
+    kind, generators = hosts["kind"], hosts["generators"]
+    partial = "" if hosts["status"] == "complete" else ", PARTIAL"
     yield kind, f"{len(generators)} generators{partial}"
-    if found["start_dispersion_ns"] is not None:
-        bound = f", clocks within {figures.duration(found['clock_bound_ns'])}" if kind == "hosts" else ""
-        yield "", f"started within {figures.duration(found['start_dispersion_ns'])}{bound}"
-    for one in generators:
-        parts = [f"{one['answered']:,} of {one['samples']:,} samples answered"]
+    if hosts["start_dispersion_ns"] is not None:
+        bound = f", clocks within {figures.duration(hosts['clock_bound_ns'])}" if kind == "hosts" else ""
+        yield "", f"started within {figures.duration(hosts['start_dispersion_ns'])}{bound}"
+    for each in generators:
+        parts = [f"{each['answered']:,} of {each['samples']:,} samples answered"]
         for key, name in (("lateness_ns", "late"), ("latency_ns", "latency")):
-            if one[key] is not None:
-                parts.append(f"{name} p50 {figures.duration(one[key]['p50'])}, p99 {figures.duration(one[key]['p99'])}")
-        where = f" ({one['machine']['host']})" if kind == "hosts" and one["machine"].get("host") else ""
-        slowest = ", the slowest" if one["name"] == found["slowest"] and len(generators) > 1 else ""
-        lost = f", LOST: {one['lost']['reason']}" if one["lost"] is not None else ""
-        yield "", f"{one['name']}{where}: {'; '.join(parts)}{slowest}{lost}"
+            if (ns := each[key]) is not None:
+                parts.append(f"{name} p50 {figures.duration(ns['p50'])}, p99 {figures.duration(ns['p99'])}")
+        where = f" ({each['machine']['host']})" if kind == "hosts" and each["machine"].get("host") else ""
+        slowest = ", the slowest" if each["name"] == hosts["slowest"] and len(generators) > 1 else ""
+        lost = f", LOST: {each['lost']['reason']}" if each["lost"] is not None else ""
+        yield "", f"{each['name']}{where}: {'; '.join(parts)}{slowest}{lost}"
 
 
 def _overhead(document: Document) -> Iterator[Row]:
-    found = document["overhead"]
-    if found is None:
+    overhead = document["overhead"]
+    if overhead is None:
         return
     yield (
         "generator",
-        f"{figures.duration(found['issuing_cpu_us_per_sample'] * 1e3)} CPU per sample on the issuing thread, "
-        f"{figures.duration(found['pacer_spin_s'] * 1e9)} of spin",
+        f"{figures.duration(overhead['issuing_cpu_us_per_sample'] * 1e3)} CPU per sample on the issuing thread, "
+        f"{figures.duration(overhead['pacer_spin_s'] * 1e9)} of spin",
     )
     parts = [
-        f"process CPU {figures.duration(found['process_cpu_s'] * 1e9)}",
-        f"longest stall {figures.duration(found['longest_stall_us'] * 1e3)}",
-        f"GC {figures.duration(found['gc_pause_s'] * 1e9)}",
+        f"process CPU {figures.duration(overhead['process_cpu_s'] * 1e9)}",
+        f"longest stall {figures.duration(overhead['longest_stall_us'] * 1e3)}",
+        f"GC {figures.duration(overhead['gc_pause_s'] * 1e9)}",
     ]
-    if found["steal_s"] is not None:
-        parts.append(f"steal {figures.duration(found['steal_s'] * 1e9)}")
-    if found["involuntary_switches"] is not None:
-        parts.append(f"put aside {found['involuntary_switches']:,} times")
-    if found["realtime_s"]:
-        parts.append(f"real-time {figures.duration(found['realtime_s'] * 1e9)}")
-    if not found["exact_timer"]:
+    if overhead["steal_s"] is not None:
+        parts.append(f"steal {figures.duration(overhead['steal_s'] * 1e9)}")
+    if overhead["involuntary_switches"] is not None:
+        parts.append(f"preempted {overhead['involuntary_switches']:,} times")
+    if overhead["realtime_s"]:
+        parts.append(f"real-time {figures.duration(overhead['realtime_s'] * 1e9)}")
+    if not overhead["exact_timer"]:
         parts.append("no timerfd")
     yield "", ", ".join(parts)
 
 
 def _origin(document: Document) -> Iterator[Row]:
-    """Seeds and environment: what it takes to do the run again."""
+    """Seeds and environment, which are needed to repeat the run."""
     yield "seeds", ", ".join(f"{name} {seed}" for name, seed in document["seeds"].items())
-    found = document.get("environment")
-    if found:
-        cores = f"{found['cores']} cores" + (f", governor {found['governor']}" if found["governor"] else "")
-        yield "machine", f"{found['cpu'] or 'unknown CPU'}, {cores}"
-        for gpu in found["gpus"]:
+    machine = document.get("environment")
+    if machine:
+        cores = f"{machine['cores']} cores" + (f", governor {machine['governor']}" if machine["governor"] else "")
+        yield "machine", f"{machine['cpu'] or 'unknown CPU'}, {cores}"
+        for gpu in machine["gpus"]:
             yield "GPU", gpu
-        versions = [f"{name} {version}" for name, version in found["versions"].items() if version]
-        yield "software", ", ".join([f"Python {found['python']}", *versions])
-        if found["git_revision"]:
-            yield "revision", found["git_revision"]
+        versions = [f"{name} {version}" for name, version in machine["versions"].items() if version]
+        yield "software", ", ".join([f"Python {machine['python']}", *versions])
+        if machine["git_revision"]:
+            yield "revision", machine["git_revision"]
     yield "", f"{document['tool']}: {document['note']}"
 
 
