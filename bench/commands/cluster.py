@@ -96,18 +96,18 @@ def status(options: argparse.Namespace) -> int:
     """Show what runs here and the cluster's hosts, and return the exit status.  Raises ``UsageError``."""
     here = head.running()
     address = options.address or head.head_of_this_host()
-    found: dict[str, Any] = {"here": [asdict(node) for node in here], "hosts": []}
+    cluster: dict[str, Any] = {"here": [asdict(node) for node in here], "hosts": []}
     if address is not None:
-        found["hosts"] = hosts_of(address)
+        cluster["hosts"] = hosts_of(address)
     if options.json:
-        print(json.dumps(found))
+        print(json.dumps(cluster))
         return statuses.DONE
     say = Console(highlight=False, soft_wrap=True).print
     for node in here:
         say(f"here: the {node.role} of {node.address}, process {node.pid}")
     if not here:
         say("nothing that was started here is running")
-    for host in found["hosts"]:
+    for host in cluster["hosts"]:
         say(f"{host['address']:<16}{host['name']:<20}{host['cores']:g} cores, {'up' if host['alive'] else 'DOWN'}")
     return statuses.DONE
 

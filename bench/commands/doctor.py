@@ -44,11 +44,11 @@ _SLEEP_NS = 2_000_000
 """Longer than the pacer's largest polling window, so that the pacer really sleeps."""
 _LEAST_FILES = 1024
 
-Found = dict[str, Any]
-"""A finding: ``name``, ``value`` (text), ``status`` and ``mend`` (how to fix it; None if ok)."""
+Finding = dict[str, Any]
+"""``name``, ``value`` (text), ``status`` and ``mend`` (how to fix it; None if ok)."""
 
 
-def diagnose() -> Found:
+def diagnose() -> dict[str, Any]:
     """All findings as a JSON-ready dictionary.  Takes about half a second, most of it for the timers.
 
     ``status`` is the worst of the findings'; ``measured`` are the timers' figures, ns; ``environment`` is as in a run's
@@ -66,51 +66,51 @@ def diagnose() -> Found:
         *_timing(environment, measured),
         *_limits(),
     ]
-    statuses = [finding["status"] for finding in findings]
-    worst = PROBLEM if PROBLEM in statuses else NOTE if NOTE in statuses else OK
+    levels = {finding["status"] for finding in findings}
+    worst = next(level for level in (PROBLEM, NOTE, OK) if level in levels)
     return {"status": worst, "findings": findings, "measured": measured, "environment": environment}
 
 
-def exit_status(found: Found) -> int:
+def exit_status(diagnosis: dict[str, Any]) -> int:
     """FAILED if there is a problem, else DONE."""
-    return statuses.FAILED if found["status"] == PROBLEM else statuses.DONE
+    return statuses.FAILED if diagnosis["status"] == PROBLEM else statuses.DONE
 
 
-def show(found: Found, console: Console) -> None:
+def show(diagnosis: dict[str, Any], console: Console) -> None:
     """Print the findings, each with its fix."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
-    for finding in found["findings"]:
+    for finding in diagnosis["findings"]:
         status = finding["status"]
         value = Text(finding["value"])
         if finding["mend"]:
             value.append(f"\n{finding['mend']}", _STYLES[status])
         table.add_row(Text(status, _STYLES[status]), Text(finding["name"]), value)
     console.print(table)
-    statuses = [finding["status"] for finding in found["findings"]]
-    problems, notes = statuses.count(PROBLEM), statuses.count(NOTE)
-    console.print(Text(f"\n{_count(problems, 'problem')}, {_count(notes, 'note')}", _STYLES[found["status"]]))
+    levels = [finding["status"] for finding in diagnosis["findings"]]
+    problems, notes = levels.count(PROBLEM), levels.count(NOTE)
+    console.print(Text(f"\n{_count(problems, 'problem')}, {_count(notes, 'note')}", _STYLES[diagnosis["status"]]))
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
 
 
-def _finding(name: str, value: str, mend: str | None = None, status: str | None = None) -> Found:
+def _finding(name: str, value: str, fix: str | None = None, status: str | None = None) -> Finding:
     """A finding that is ok if there is nothing to fix, else a note, or what ``status`` says."""
-    return {"name": name, "value": value, "status": status or (NOTE if mend else OK), "mend": mend}
+    return {"name": name, "value": value, "status": status or (NOTE if fix else OK), "mend": fix}
 
 
-def _python() -> Found:
+def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info < (3, 11):  # noqa: UP036 - a checkout can be run where pip would have refused
         return _finding("Python", version, "install Python 3.11 or newer", PROBLEM)
     return _finding("Python", version)
 
 
-def _packages(environment: Found) -> Iterator[Found]:
+def _packages(environment: dict[str, Any]) -> Iterator[Finding]:
     installed = environment["versions"]
     yield _finding("drumfire", VERSION)
     for name in ("numpy", "hdrhistogram"):
@@ -118,18 +118,18 @@ def _packages(environment: Found) -> Iterator[Found]:
     if importlib.util.find_spec("uvloop") is not None:
         yield _finding("uvloop", installed["uvloop"] or "no package data")
     else:
-        mend = f"{installation.pip()} install uvloop: the standard loop serves fewer queries per second"
-        yield _finding("uvloop", "not installed", None if sys.platform == "win32" else mend)
+        fix = f"{installation.pip()} install uvloop: the standard loop serves fewer queries per second"
+        yield _finding("uvloop", "not installed", None if sys.platform == "win32" else fix)
 
 
-def _extras() -> Iterator[Found]:
+def _extras() -> Iterator[Finding]:
     """The packages of each optional extra, from the installed package's metadata."""
     try:
         requirements = importlib.metadata.requires("drumfire") or []
         names = importlib.metadata.metadata("drumfire").get_all("Provides-Extra") or []
     except importlib.metadata.PackageNotFoundError:
-        mend = f"{installation.pip()} install -e . in the checkout, so that its extras are known"
-        yield _finding("extras", "unknown: this checkout is not installed", mend)
+        fix = f"{installation.pip()} install -e . in the checkout, so that its extras are known"
+        yield _finding("extras", "unknown: this checkout is not installed", fix)
         return
     yield _finding("extras", f"to install one: {installation.command('EXTRA')}")
     for extra in names:
@@ -154,7 +154,7 @@ def packages_of(extra: str, requirements: list[str]) -> list[str]:
     return packages
 
 
-def _onnxruntime(environment: Found) -> Found:
+def _onnxruntime(environment: dict[str, Any]) -> Finding:
     installed = {name: environment["versions"][name] for name in DISTRIBUTIONS}
     shown = ", ".join(f"{name} {version}" for name, version in installed.items() if version)
     try:
@@ -162,12 +162,12 @@ def _onnxruntime(environment: Found) -> Found:
     except BackendError as error:
         return _finding("ONNX Runtime", shown or "not installed", str(error), PROBLEM if shown else NOTE)
     if environment["gpus"] and not installed["onnxruntime-gpu"]:
-        mend = f"to use the GPU: {installation.pip()} uninstall onnxruntime, then {installation.command('onnx-gpu')}"
-        return _finding("ONNX Runtime", shown, mend)
+        fix = f"to use the GPU: {installation.pip()} uninstall onnxruntime, then {installation.command('onnx-gpu')}"
+        return _finding("ONNX Runtime", shown, fix)
     return _finding("ONNX Runtime", shown)
 
 
-def _local_triton() -> Found:
+def _local_triton() -> Finding:
     """Whether ``triton-local`` can start a server here."""
     try:
         check_platform()
@@ -177,7 +177,7 @@ def _local_triton() -> Found:
     return _finding("triton-local", "can be started")
 
 
-def _machine(environment: Found) -> Iterator[Found]:
+def _machine(environment: dict[str, Any]) -> Iterator[Finding]:
     yield _finding("CPU", environment["cpu"] or "unknown")
     cores = environment["cores"]
     one = "the generator and the model share one core and delay each other: give this machine two or more"
@@ -191,7 +191,7 @@ def _machine(environment: Found) -> Iterator[Found]:
     yield _finding("GPUs", "; ".join(environment["gpus"]) or "not seen")
 
 
-def _timing(environment: Found, measured: Found) -> Iterator[Found]:
+def _timing(environment: dict[str, Any], measured: dict[str, Any]) -> Iterator[Finding]:
     clock = environment["clock_source"]
     switch = f"a slow clock: boot with clocksource=tsc, or use a machine with one of {', '.join(_FAST_CLOCKS[:2])}"
     yield _finding("clock source", clock or "not shown", switch if clock and clock not in _FAST_CLOCKS else None)
@@ -200,8 +200,8 @@ def _timing(environment: Found, measured: Found) -> Iterator[Found]:
     yield _finding("clock read", f"{read:.0f} ns", slow if read > _SLOW_CLOCK_NS else None)
     loop = "uvloop" if importlib.util.find_spec("uvloop") is not None else "the standard loop"
     if not measured["exact_timer"]:
-        mend = "no timerfd: pacing costs up to 2 ms of polling a query; run on Linux"
-        yield _finding("timer", f"the loop's own, on {loop}", mend)
+        fix = "no timerfd: pacing costs up to 2 ms of polling a query; run on Linux"
+        yield _finding("timer", f"the loop's own, on {loop}", fix)
     else:
         yield _finding("timer", f"timerfd, on {loop}")
     forbidden = (
@@ -230,7 +230,7 @@ def _clock_read_ns() -> float:
     return best
 
 
-async def _measure_timers() -> Found:
+async def _measure_timers() -> dict[str, Any]:
     """How late sleeps end, and how late a query would go out after the pacer's polling, ns."""
     woke, issued = [], []
     with Pacer() as pacer:
@@ -254,15 +254,15 @@ def _percentile(values: list[int], fraction: float) -> int:
     return int(np.sort(values)[int(len(values) * fraction)])
 
 
-def _limits() -> Iterator[Found]:
+def _limits() -> Iterator[Finding]:
     memfd = hasattr(os, "memfd_create") and _works(lambda: os.close(os.memfd_create("drumfire-doctor")))
     folder = tempfile.gettempdir()
     yield _finding("memfd", "available" if memfd else f"not available: a run's table is a file in {folder}", None)
     shared = Path("/dev/shm")
     if sys.platform == "linux":
         usable = shared.is_dir() and _works(lambda: tempfile.TemporaryFile(dir=shared).close())
-        mend = "mount a tmpfs at /dev/shm (docker: --shm-size), which processes need to share memory"
-        yield _finding("/dev/shm", _free(shared) if usable else "not usable", None if usable else mend)
+        fix = "mount a tmpfs at /dev/shm (docker: --shm-size), which processes need to share memory"
+        yield _finding("/dev/shm", _free(shared) if usable else "not usable", None if usable else fix)
     try:
         import resource
     except ImportError:  # not on Windows

@@ -26,7 +26,7 @@ _SHORTEST_SHARE = 1 / 60
 """The shortest probe, as a share of a full run's duration."""
 _SHORTEST_S = 0.5
 _CONTRAST = 4.0
-"""Queries over the bound that a probe at the boundary expects if the bracket is as wide as its load; more if narrower."""
+"""Queries over the bound in a probe at the boundary if the bracket is as wide as its load; more if it is narrower."""
 _LONGEST_SHARE = 1 / 6
 """The longest probe, as a share of a full run's queries."""
 _BEYOND = 1.0 + 2 * PRECISION
