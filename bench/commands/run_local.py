@@ -58,7 +58,7 @@ def parsed(words: Sequence[str]) -> tuple[str, str, str, list[str]]:
         by_kind[kind] = word
     for kind, known in (("backend", _BACKENDS), ("model", models.MODELS)):
         if kind not in by_kind:
-            raise ValueError(f"no {kind} among the words: give one of {', '.join(known)}; {_USAGE}")
+            raise ValueError(f"no {kind} among the words: one of {', '.join(known)}; {_USAGE}")
     return by_kind["backend"], by_kind["model"], by_kind.get("device", "cpu"), options
 
 

@@ -24,7 +24,7 @@ def test_whole_and_good() -> None:
     ("accuracy", "says"),
     [
         (None, "No sample was answered"),
-        (WHOLE | {"total": 9}, "Only 9 of 10 samples were answered: the accuracy is that of a part"),
+        (WHOLE | {"total": 9}, "Only 9 of 10 samples were answered: the accuracy covers only these"),
         (WHOLE | {"met": False}, r"Accuracy 80.000% is below the target of 75.000%"),
     ],
 )

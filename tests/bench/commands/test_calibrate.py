@@ -112,7 +112,7 @@ def test_one_scenario() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--scenario", "SingleStream", "--qps", "10"], "--qps can not be set for SingleStream"),
+        (["--scenario", "SingleStream", "--qps", "10"], "--qps cannot be set for SingleStream"),
         (["--scenario", "MultiStream", "--qps", "10"], "leave it out"),
         (["--scenario", "Nowhere"], "Nowhere"),
         (["--qps", "-1"], "--qps"),

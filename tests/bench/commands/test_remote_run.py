@@ -191,7 +191,7 @@ def test_urls_that_can_not_be(tmp_path: Path) -> None:
     for given, words in (
         ([], ["--url", "triton-local"]),
         (["--url", "ftp://here"], ["grpc://HOST:PORT"]),
-        (["--url", "grpc://127.0.0.1:1", "--url", "http://127.0.0.1:2"], ["one protocol"]),
+        (["--url", "grpc://127.0.0.1:1", "--url", "http://127.0.0.1:2"], ["the same protocol"]),
         (["--url", "grpc://127.0.0.1:1,grpc://127.0.0.1:1"], ["twice"]),
         (["--url", "grpc://127.0.0.1:1", "--header", "nonsense"], ["--header"]),
         (["--url", "grpcs://127.0.0.1:1", "--tls-ca", "/no/such.pem"], ["/no/such.pem"]),
@@ -212,7 +212,7 @@ def test_a_server_without_configuration_and_with_the_users_headers(protocol: str
     with Peer(protocol) as peer:
         done = here(*ECHO, "--url", peer.url, *headers, "--output", tmp_path / "out")
         result = result_of(done, 0)
-        assert "note: the server tells no model configuration" in done.stderr
+        assert "note: the server gives no model configuration" in done.stderr
         assert len(peer.calls) >= result["delivered"]["samples"]
         for call in peer.calls:
             assert call.headers["authorization"] == "Bearer abc"

@@ -14,7 +14,7 @@ import pytest
 
 from drumfire.bench.commands import run_local
 from drumfire.bench.commands.models import extras
-from drumfire.bench.commands.run_local import missing, understood
+from drumfire.bench.commands.run_local import missing, parsed
 from drumfire.loadgen.installation import ROOT
 from drumfire.sut import models
 from drumfire.sut.local import backends
@@ -26,12 +26,12 @@ WORDS = ["onnxruntime", "resnet50", "gpu"]
 @pytest.mark.parametrize("words", list(itertools.permutations(WORDS)))
 def test_words_in_any_order(words: tuple[str, ...]) -> None:
     more = ["--scenario", "Offline", "--output", "cpu"]
-    assert understood([*words, *more]) == ("onnxruntime", "resnet50", "gpu", more)
+    assert parsed([*words, *more]) == ("onnxruntime", "resnet50", "gpu", more)
 
 
 def test_the_cpu_unless_told_and_models_of_any_name() -> None:
-    assert understood(["digits", "tf"]) == ("tf", "digits", "cpu", [])
-    assert understood(["a/model.onnx", "onnxruntime"]) == ("onnxruntime", "a/model.onnx", "cpu", [])
+    assert parsed(["digits", "tf"]) == ("tf", "digits", "cpu", [])
+    assert parsed(["a/model.onnx", "onnxruntime"]) == ("onnxruntime", "a/model.onnx", "cpu", [])
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_the_cpu_unless_told_and_models_of_any_name() -> None:
 )
 def test_a_word_too_many_or_too_few(words: list[str], says: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(says)}.*usage: ./run_local.sh BACKEND MODEL"):
-        understood(words)
+        parsed(words)
 
 
 def test_extras_are_those_of_the_project() -> None:
@@ -74,9 +74,9 @@ def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_wheel_is_laid_over_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_local, "_installed", lambda package: package == "onnxruntime")
-    assert run_local._stands_in("onnxruntime", "onnx-gpu")
-    assert not run_local._stands_in("onnxruntime", "vision")
-    assert not run_local._stands_in("pytorch", "pytorch")
+    assert run_local._replaced("onnxruntime", "onnx-gpu")
+    assert not run_local._replaced("onnxruntime", "vision")
+    assert not run_local._replaced("pytorch", "pytorch")
 
 
 def test_what_lacks_is_installed_and_the_run_is_begun(
@@ -107,7 +107,7 @@ def test_what_lacks_is_installed_and_the_run_is_begun(
     with pytest.raises(SystemExit) as ended:  # pip fails
         run_local.main(["mobilenet", "onnxruntime"])
     assert ended.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("run_local.sh: pip can not install")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("run_local.sh: pip cannot install")
     assert len(begun) == 1
 
 

@@ -56,8 +56,8 @@ def test_a_search_that_is_killed_and_interrupted_goes_on(tmp_path: Path) -> None
         os.kill(process.pid, signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
         assert process.returncode == 130, stderr
-        assert f"going on with the search in {folder}" in stderr
-        assert "to go on with this search: drumfire run" in stderr
+        assert f"resuming the search in {folder}" in stderr
+        assert "to resume this search: drumfire run" in stderr
         assert "Traceback" not in stderr
         if stdout:  # in the middle of a probe
             jsonschema.validate(json.loads(stdout), SCHEMA)
@@ -110,7 +110,7 @@ def test_an_interrupted_search_keeps_its_journal_which_other_options_may_not_use
     finally:
         done = finished(process, 60)
     assert done.returncode == 130, done.stderr
-    assert "to go on with this search: drumfire run onnxruntime digits" in done.stderr
+    assert "to resume this search: drumfire run onnxruntime digits" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(lines(folder)) >= 2
     assert not (folder / "result.json").exists()

@@ -145,7 +145,7 @@ def test_valid_run_figure_by_figure() -> None:
         "queueing p50 1.50 us p99 22.2 us",
         "computing p50 333 us p99 1.01 ms",
         "5.67 us CPU per sample on the issuing thread, 1.23 s of spin",
-        "process CPU 6.54 s, longest stall 12.5 us, GC 0 ns, steal 30.0 ms, put aside 12 times, real-time 500 ms",
+        "process CPU 6.54 s, longest stall 12.5 us, GC 0 ns, steal 30.0 ms, preempted 12 times, real-time 500 ms",
         "seeds qsl 11, sample_index 22, schedule 33, accuracy_log 0",
         "Some CPU, 8 cores, governor performance",
         "GPU Some GPU, 550.1",
@@ -218,7 +218,7 @@ def test_a_server_that_tells_nothing_and_one_that_tells_half() -> None:
 
 @pytest.mark.parametrize("told", [True, False])
 def test_what_the_server_says_is_in_the_schema(told: bool) -> None:
-    schema = json.loads((Path(report.__file__).parent / "result.schema.json").read_text())
+    schema = json.loads((Path(report.__file__).parents[1] / "result.schema.json").read_text())
     server = server_side()
     if not told:
         server["servers"] = [dict.fromkeys(server["servers"][0]) | {"url": "http://other:8000"}]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from drumfire.bench import cli
+from drumfire.bench import cli, statuses
 from drumfire.bench.assemble import remote
 from drumfire.bench.assemble.local import Assembly
 from drumfire.bench.errors import UsageError
@@ -368,7 +368,7 @@ def test_what_it_can_not_do_is_refused(
     serve: ServeProcess, capsys: pytest.CaptureFixture[str], protocol: str, options: list[str], told: str
 ) -> None:
     words = ["run", "triton", "digits", "--url", urls(serve)[protocol], "--client", "tritonclient", *options]
-    assert cli.main(words) == cli.USAGE
+    assert cli.main(words) == statuses.USAGE
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert told in error
@@ -381,7 +381,7 @@ def test_a_package_that_is_missing_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, f"tritonclient.{protocol}.aio", None)
     words = ["run", "triton", "digits", "--url", urls(serve)[protocol], "--client", "tritonclient"]
-    assert cli.main(words) == cli.USAGE
+    assert cli.main(words) == statuses.USAGE
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert installation.command("tritonclient") in error

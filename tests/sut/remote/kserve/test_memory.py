@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from drumfire.bench import cli
+from drumfire.bench import cli, statuses
 from drumfire.loadgen import Mode, Scenario, Test, TestSettings, run_on_fast_loop
 from drumfire.loadgen.installation import ROOT
 from drumfire.loadgen.record import Status
@@ -332,7 +332,7 @@ def test_an_ended_run_leaves_nothing(server: RealServer, tmp_path: Path, number:
         out, err = run.communicate(timeout=60)
     finally:
         run.kill()
-    assert run.returncode == (-9 if number == signal.SIGKILL else cli.INTERRUPTED), err
+    assert run.returncode == (-9 if number == signal.SIGKILL else statuses.INTERRUPTED), err
     until(lambda: not registered(server, run.pid), "the server lets go")
     assert files(run.pid) == []
     if number == signal.SIGINT:
@@ -395,7 +395,7 @@ def refusal(server: RealServer, capsys: pytest.CaptureFixture[str], tmp_path: Pa
     asked = {"model": "identity", "protocol": "grpc", "kind": "system", **more}
     command = ["run", "triton", asked["model"], "--url", url(server, asked["protocol"]), "--no-dashboard"]
     shared = ["--shared-memory", asked["kind"], "--output", str(tmp_path / "o"), "--time", "0.1"]
-    assert cli.main([*command, *shared, *words]) == cli.USAGE
+    assert cli.main([*command, *shared, *words]) == statuses.USAGE
     error = capsys.readouterr().err
     assert error.count("\n") == 1, error
     return error
