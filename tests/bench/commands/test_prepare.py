@@ -123,7 +123,7 @@ def test_int8_beside_fp32(tmp_path: Path) -> None:
 def test_what_can_not_be_quantized(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     one_line_error(here("prepare", "quantize", "digit"), "'digit' is not known")
-    one_line_error(here("prepare", "quantize", "digits", "--weights", "a.pt2"), "a.pt2 is no ONNX file")
+    one_line_error(here("prepare", "quantize", "digits", "--weights", "a.pt2"), "a.pt2 is not an ONNX file")
     one_line_error(here("prepare", "quantize", "digits", "--count", "501"), "must be 1 to 500, not 501")
     (tmp_path / "text.onnx").write_text("no network")
     quantize = ["prepare", "quantize", "digits", "--output", "int8.onnx", "--weights"]

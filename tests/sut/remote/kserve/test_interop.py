@@ -432,7 +432,7 @@ def test_a_plain_server_is_benchmarked_with_a_note(
     assert (remote_side["client"], remote_side["dynamic_batching"]) == (client, None)
     (server,) = result["system"]["server"]["servers"]
     assert server["note"] == "the server does not report statistics"
-    assert "note: the server tells no model configuration" in said.err
+    assert "note: the server gives no model configuration" in said.err
 
 
 @pytest.mark.parametrize("client", CLIENTS)
