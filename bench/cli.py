@@ -7,7 +7,7 @@ backends and models, and its module are imported when it is chosen.
 from __future__ import annotations
 
 import argparse
-import json
+import importlib
 import math
 import os
 import sys
@@ -95,13 +95,13 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("models", help="list the models and what each needs")
     listing.add_argument("--json", action="store_true", help="print one JSON object")
     listing.add_argument("--table", action="store_true", help="print which backend takes which model, as Markdown")
-    listing.set_defaults(command=_models)
+    listing.set_defaults(command=_command("models", "show"))
     doctor = commands.add_parser("doctor", help="check this machine: packages, clocks, timers, GPUs")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
-    doctor.set_defaults(command=_doctor)
+    doctor.set_defaults(command=_command("doctor"))
     local = commands.add_parser("triton-local", help="start a real Triton server on this machine, to try remote runs")
     local.add_argument("--json", action="store_true", help="print one JSON object when it is ready")
-    local.set_defaults(command=_triton_local)
+    local.set_defaults(command=_command("triton_local"))
     return parser
 
 
@@ -114,7 +114,7 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     run.add_options = _add_run_options
-    run.set_defaults(command=_run)
+    run.set_defaults(command=_command("run"))
 
 
 def _add_audit(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -126,7 +126,7 @@ def _add_audit(commands: argparse._SubParsersAction[_Parser]) -> None:
         epilog="For example: drumfire audit TEST04 onnxruntime digits cpu --scenario Offline --time 60",
     )
     audit.add_options = _add_audit_options
-    audit.set_defaults(command=_audit)
+    audit.set_defaults(command=_command("audit"))
 
 
 def _add_audit_options(audit: _Parser) -> None:
@@ -344,16 +344,7 @@ def _add_cluster(commands: argparse._SubParsersAction[_Parser]) -> None:
     for parser, default in ((up, "127.0.0.1, to try it out on one host"), (join, "the one that reaches the head")):
         parser.add_argument("--host", metavar="IP", help=f"this host's address for the others (default: {default})")
     for name, parser in (("up", up), ("join", join), ("down", down), ("status", status)):
-        parser.set_defaults(command=_cluster(name))
-
-
-def _cluster(task: str) -> Callable[[argparse.Namespace], int]:
-    def run(options: argparse.Namespace) -> int:
-        from drumfire.bench.commands import cluster
-
-        return cluster.commands()[task](options)
-
-    return run
+        parser.set_defaults(command=_command("cluster", name))
 
 
 def _add_calibrate(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -364,7 +355,7 @@ def _add_calibrate(commands: argparse._SubParsersAction[_Parser]) -> None:
         "Server at 1,000 to 1,000,000 queries a second and up to its ceiling, then the other scenarios.",
     )
     calibrate.add_options = _add_calibrate_options
-    calibrate.set_defaults(command=_calibrate)
+    calibrate.set_defaults(command=_command("calibrate"))
 
 
 def _add_calibrate_options(calibrate: _Parser) -> None:
@@ -392,19 +383,19 @@ def _add_prepare(commands: argparse._SubParsersAction[_Parser]) -> None:
     fake.add_argument("kind", metavar="KIND", choices=kinds, help=", ".join(kinds))
     fake.add_argument("--count", type=_positive(int), default=500, metavar="N", help="pictures (default: 500)")
     fake.add_argument("--output", type=Path, metavar="D", help="where (default: ./fake_KIND)")
-    fake.set_defaults(command=_prepare("fake_data"))
+    fake.set_defaults(command=_command("prepare", "fake_data"))
     check = tasks.add_parser("check", help="check that a data folder is complete, and show what is missing")
     check.add_argument("kind", metavar="KIND", choices=kinds, help=", ".join(kinds))
     check.add_argument("--dataset-path", type=Path, metavar="D", help="the folder (default: $DATA_DIR)")
-    check.set_defaults(command=_prepare("check_data"))
+    check.set_defaults(command=_command("prepare", "check_data"))
     weights = tasks.add_parser("weights", help="fetch the published weights of a model; resumes where it stopped")
     weights.add_argument("model", metavar="MODEL")
     weights.add_argument("--file", metavar="NAME", help="published file to fetch (default: the ONNX file)")
     weights.add_argument("--url", metavar="URL", help="fetch it from here instead, such as a mirror")
-    weights.set_defaults(command=_prepare("weights"))
+    weights.set_defaults(command=_command("prepare", "weights"))
     quantize = tasks.add_parser("quantize", help="make a model's int8 ONNX file for onnxruntime, and compare the two")
     quantize.add_options = _add_quantize_options
-    quantize.set_defaults(command=_prepare("quantize"))
+    quantize.set_defaults(command=_command("prepare", "quantize"))
 
 
 def _add_quantize_options(quantize: _Parser) -> None:
@@ -432,7 +423,7 @@ def _add_serve(commands: argparse._SubParsersAction[_Parser]) -> None:
         epilog="A first look: drumfire serve onnxruntime digits",
     )
     serve.add_options = _add_serve_options
-    serve.set_defaults(command=_serve)
+    serve.set_defaults(command=_command("serve"))
 
 
 def _add_serve_options(serve: _Parser) -> None:
@@ -496,14 +487,15 @@ def _add_serve_options(serve: _Parser) -> None:
     serve.add_argument("--no-dashboard", action="store_true", help="show no status view")
 
 
-def _prepare(task: str) -> Callable[[argparse.Namespace], int]:
-    def prepare(options: argparse.Namespace) -> int:
-        from drumfire.bench.commands import prepare as tasks
+def _command(module: str, function: str | None = None) -> Callable[[argparse.Namespace], int]:
+    """A command's function, by default named as its module, which is imported when the command runs."""
 
-        status: int = getattr(tasks, task)(options)
+    def run(options: argparse.Namespace) -> int:
+        commands = importlib.import_module(f"drumfire.bench.commands.{module}")
+        status: int = getattr(commands, function or module)(options)
         return status
 
-    return prepare
+    return run
 
 
 def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
@@ -548,60 +540,3 @@ def _at_least_zero(text: str) -> float:
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"must be 0 or more, not {text}")
     return value
-
-
-def _run(options: argparse.Namespace) -> int:
-    from drumfire.bench.commands.run import run
-
-    return run(options)
-
-
-def _audit(options: argparse.Namespace) -> int:
-    from drumfire.bench.commands.audit import audit
-
-    return audit(options)
-
-
-def _calibrate(options: argparse.Namespace) -> int:
-    from drumfire.bench.commands.calibrate import calibrate
-
-    return calibrate(options)
-
-
-def _serve(options: argparse.Namespace) -> int:
-    from drumfire.bench.commands.serve import serve
-
-    return serve(options)
-
-
-def _triton_local(options: argparse.Namespace) -> int:
-    from drumfire.bench.commands.triton_local import triton_local
-
-    return triton_local(options)
-
-
-def _models(options: argparse.Namespace) -> int:
-    from drumfire.bench.commands import models as listing
-
-    if options.json:
-        print(json.dumps(listing.models()))
-    elif options.table:
-        print(listing.table())
-    else:
-        from rich.console import Console
-
-        listing.show_models(listing.models(), Console())
-    return statuses.DONE
-
-
-def _doctor(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from drumfire.bench.commands import doctor
-
-    findings = doctor.diagnose()
-    if options.json:
-        print(json.dumps(findings))
-    else:
-        doctor.show(findings, Console())
-    return doctor.exit_status(findings)

@@ -16,7 +16,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -216,8 +215,3 @@ def _own_address(host: str, port: int) -> str:
         raise UsageError(
             f"no route to {host}: {error.strerror or error}; give this host's own address with --host"
         ) from None
-
-
-def commands() -> Mapping[str, Callable[[argparse.Namespace], int]]:
-    """The tasks by their names on the command line."""
-    return {"up": up, "join": join, "down": down, "status": status}

@@ -5,9 +5,11 @@ Looks at packages, processor, clocks, timers and limits.  Changes nothing and ru
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import importlib.metadata
 import importlib.util
+import json
 import os
 import re
 import sys
@@ -46,6 +48,16 @@ _LEAST_FILES = 1024
 
 Finding = dict[str, Any]
 """``name``, ``value`` (text), ``status`` and ``mend`` (how to fix it; None if ok)."""
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Print the findings as text or a JSON object, and return FAILED if there is a problem, else DONE."""
+    diagnosis = diagnose()
+    if options.json:
+        print(json.dumps(diagnosis))
+    else:
+        show(diagnosis, Console())
+    return exit_status(diagnosis)
 
 
 def diagnose() -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from drumfire.bench import statuses
 from drumfire.loadgen import installation
 from drumfire.loadgen.environment import versions
 from drumfire.loadgen.mlperf_conf import built_in_values
@@ -20,6 +23,17 @@ from drumfire.sut.models.weights.publication import PublishedNetwork
 
 _OWN = "yes"
 _SYNTHETIC = "synthetic only"
+
+
+def show(options: argparse.Namespace) -> int:
+    """Print the models and backends as text, a JSON object or a Markdown table, and return the exit status."""
+    if options.json:
+        print(json.dumps(models()))
+    elif options.table:
+        print(table())
+    else:
+        _show_models(models(), Console())
+    return statuses.DONE
 
 
 def models() -> dict[str, Any]:
@@ -99,7 +113,7 @@ refused. *synthetic only*: on random weights, as MLPerf's file is in another for
 {why}."""
 
 
-def show_models(listing: dict[str, Any], console: Console) -> None:
+def _show_models(listing: dict[str, Any], console: Console) -> None:
     """Print what ``models`` returns."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("model", "samples", "target", "Server bound", "needs"):

@@ -42,7 +42,7 @@ def test_an_expected_error_is_one_line(kind: type[Exception], monkeypatch: pytes
     def fail(options: object) -> int:
         raise kind("what to fix")
 
-    monkeypatch.setattr("drumfire.bench.cli._models", fail)
+    monkeypatch.setattr("drumfire.bench.commands.models.show", fail)
     done = here("models")
     assert (done.returncode, done.stderr) == (statuses.USAGE, "drumfire: what to fix\n")
 
@@ -51,6 +51,6 @@ def test_another_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(options: object) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("drumfire.bench.cli._models", fail)
+    monkeypatch.setattr("drumfire.bench.commands.models.show", fail)
     with pytest.raises(ZeroDivisionError):
         here("models")
