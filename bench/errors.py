@@ -21,17 +21,6 @@ def expected() -> tuple[type[Exception], ...]:
     from drumfire.sut.remote.triton_local.environment import LocalTritonError
 
     return (
-        UsageError,
-        SettingsError,
-        OutputError,
-        BackendError,
-        ServerError,
-        InputError,
-        LocalTritonError,
-        models.UnknownModel,
-        models.MissingExtra,
-        models.WeightsError,
-        QuantizeError,
-        DataError,
-        FetchError,
-    )
+        UsageError, SettingsError, OutputError, BackendError, ServerError, InputError, LocalTritonError, QuantizeError,
+        models.UnknownModel, models.MissingExtra, models.WeightsError, DataError, FetchError,
+    )  # fmt: skip

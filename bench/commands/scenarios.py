@@ -12,7 +12,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False, soft_wrap=True)
     folder = Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-scenarios"
     status = _run_all(scenarios, words, folder, console)
-    results = [(name, json.loads((folder / name / RESULT).read_bytes())) for name in _saved(scenarios, folder)]
+    saved = [name for name in scenarios if (folder / name / RESULT).is_file()]
+    results = [(name, json.loads((folder / name / RESULT).read_bytes())) for name in saved]
     if results:
         console.print()
         console.print(table(results), soft_wrap=False)
@@ -105,10 +106,6 @@ class _Stop:
         # Only SIGTERM, which make sends only to its own children: a terminal's Ctrl-C has already reached the run.
         if signal.SIGTERM in self._came and self._process is not None:
             self._process.terminate()
-
-
-def _saved(scenarios: Sequence[str], folder: Path) -> Iterator[str]:
-    return (name for name in scenarios if (folder / name / RESULT).is_file())
 
 
 if __name__ == "__main__":

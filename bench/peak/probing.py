@@ -118,7 +118,9 @@ def find(
     if test is None:
         raise UsageError(f"the search in {folder} has ended without a peak: {getattr(step, 'reason', '')}")
     peak = step if isinstance(step, Peak) else Peak(None, None)
-    return Found(test, _section(goal, peak, history), _reasons(peak, test), test.interrupted is not None)
+    interrupted = test.interrupted is not None
+    reasons = [] if interrupted or peak.load is not None else [f"No peak was found: {peak.reason}."]
+    return Found(test, _section(goal, peak, history), reasons, interrupted)
 
 
 def describe(goal: Goal, probe: Probe) -> str:
@@ -197,12 +199,6 @@ def _outcome(ask: Ask, goal: Goal, test: Test) -> Outcome:
 
 def _valid(goal: Goal, results: Results) -> bool:
     return results.valid and (not goal.whole or results.stopping.estimate_ns <= goal.bound_s * 1e9)
-
-
-def _reasons(peak: Peak, test: Test) -> list[str]:
-    if test.interrupted is not None or peak.load is not None:
-        return []
-    return [f"No peak was found: {peak.reason}."]
 
 
 def _section(goal: Goal, peak: Peak, history: list[Probe]) -> dict[str, Any]:

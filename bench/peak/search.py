@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from drumfire.loadgen.early_stopping import allowed_over, estimate, least_queries
@@ -119,21 +119,6 @@ class Evidence:
     query_s: float
     """Mean latency of a query, s."""
     passes: bool
-
-
-def search(
-    goal: Goal,
-    probe: Callable[[Ask], Outcome],
-    history: Sequence[Probe] = (),
-    done: Callable[[Probe], None] | None = None,
-) -> tuple[Peak, list[Probe]]:
-    """Probe until the peak is found; returns it and all probes.  ``done`` is called with each new probe."""
-    probes = list(history)
-    while isinstance(step := next_step(goal, probes), Ask):
-        probes.append(Probe(step, probe(step)))
-        if done is not None:
-            done(probes[-1])
-    return step, probes
 
 
 def next_step(goal: Goal, history: Sequence[Probe]) -> Ask | Peak:

@@ -10,12 +10,13 @@ import math
 import os
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from drumfire.bench.peak.journal import Journal
-from drumfire.bench.peak.search import Ask, Goal, Outcome, search
+from drumfire.bench.peak.search import Ask, Goal, Outcome, Peak, Probe, next_step
 from drumfire.loadgen.early_stopping import judge
 
 PERCENTILE = 0.99
@@ -49,6 +50,21 @@ class SimulatedServer:
 
     def goal(self, start: float, full_s: float) -> Goal:
         return Goal(PERCENTILE, self.bound_s, full_s, 100, start, 1e6)
+
+
+def search(
+    goal: Goal,
+    probe: Callable[[Ask], Outcome],
+    history: Sequence[Probe] = (),
+    done: Callable[[Probe], None] | None = None,
+) -> tuple[Peak, list[Probe]]:
+    """Probe until the peak is found; returns it and all probes.  ``done`` is called with each new probe."""
+    probes = list(history)
+    while isinstance(step := next_step(goal, probes), Ask):
+        probes.append(Probe(step, probe(step)))
+        if done is not None:
+            done(probes[-1])
+    return step, probes
 
 
 def main() -> None:

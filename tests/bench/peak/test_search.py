@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -26,14 +25,13 @@ from drumfire.bench.peak.search import (
     bracket,
     evidence,
     next_step,
-    search,
 )
 from drumfire.loadgen.compat.find_peak import trials
 from drumfire.loadgen.early_stopping import estimate
 from drumfire.loadgen.installation import ROOT
+from tests.bench.peak.simulated_server import SimulatedServer, search
 
 SIMULATED = Path(__file__).with_name("simulated_server.py")
-SimulatedServer = runpy.run_path(str(SIMULATED))["SimulatedServer"]
 FULL_S = 600.0
 STARTS = (1.0, 50.0, 5000.0, 900.0, 1e6)
 
