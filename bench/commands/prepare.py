@@ -104,7 +104,7 @@ def quantize(options: argparse.Namespace) -> int:
         samples = model.calibration(options.calibration_count)
     else:
         shown = min(options.calibration_count, library.total_count)
-        notes.append(f"calibrated on {shown} of the samples that judge it: {model.name} has no other samples here")
+        notes.append(f"calibrated on {shown} of the samples that will judge it: {model.name} has no other samples here")
         samples = _loaded(library, np.arange(shown))
     for note in notes:
         console.print(f"note: {note}", style="dim", markup=False)
