@@ -177,7 +177,7 @@ class TestPictures:
         done = here(*quantize)
         assert done.returncode == 0, done.stderr
         assert "note: synthetic weights: speed only, accuracy not meaningful" in done.stdout
-        assert "note: calibrated on 8 of the samples that it is judged on" in done.stdout
+        assert "note: calibrated on 8 of the samples that will judge it" in done.stdout
         (made,) = (tmp_path / "cache").glob("mobilenet-synthetic-*-int8-*.onnx")
         assert f"drumfire run onnxruntime mobilenet cpu --weights {made}" in done.stdout
         run = ["run", "onnxruntime", "mobilenet", "--scenario", "Offline", "--count", "8", "--time", "1", "--json"]
