@@ -173,7 +173,7 @@ class TestPictures:
 
     def test_int8_of_random_weights_says_so(self, tmp_path: Path) -> None:
         quantize = ["prepare", "quantize", "mobilenet", "--count", "8", "--calibration-count", "8"]
-        one_line_error(here(*quantize, "--output", "int8.onnx"), "put 'synthetic' into the name")
+        one_line_error(here(*quantize, "--output", "int8.onnx"), "put 'synthetic' in the name")
         done = here(*quantize)
         assert done.returncode == 0, done.stderr
         assert "note: synthetic weights: speed only, accuracy not meaningful" in done.stdout
@@ -191,7 +191,7 @@ class TestPictures:
 
         torch.save(ResNet50().network(None).state_dict(), tmp_path / "resnet50.pth")
         done = here("prepare", "quantize", "resnet50", "--weights", "resnet50.pth")
-        one_line_error(done, "resnet50's state dict wants its pictures prepared otherwise")
+        one_line_error(done, "resnet50's state dict needs other preprocessing")
 
     def test_broken_pictures_stop_the_run(self, tmp_path: Path) -> None:
         here("prepare", "fake", "imagenet", "--count", "9")
