@@ -36,7 +36,7 @@ def worker(module: str, case: Mapping[str, Any]) -> dict[str, float]:
 
 
 def ours(settings: Mapping[str, Any], seconds: float, kind: str = "phase") -> dict[str, float]:
-    return worker("drumfire", {"kind": kind, "settings": {**settings, "min_duration_ms": round(seconds * 1000)}})
+    return worker("ours", {"kind": kind, "settings": {**settings, "min_duration_ms": round(seconds * 1000)}})
 
 
 def theirs(
@@ -360,12 +360,12 @@ MEASURES: tuple[Measure, ...] = (
             Figure("the session in a bare loop", "bare_samples_per_s", "1/s", more_is_better=True),
             Figure("Offline beside the bare loop", "share", "", more_is_better=True, goal=0.97),
         ),
-        lambda seconds: worker("drumfire", {"kind": "digits-offline", "seconds": 3 * seconds}),
+        lambda seconds: worker("ours", {"kind": "digits-offline", "seconds": 3 * seconds}),
     ),
     Measure(
         "digits-server",
         (*_parts("batched", "60 % of the Offline rate"), *_parts("gentle", "60 % of the rate one by one")),
-        lambda seconds: worker("drumfire", {"kind": "digits-server", "seconds": 2 * seconds}),
+        lambda seconds: worker("ours", {"kind": "digits-server", "seconds": 2 * seconds}),
         note=_parts_note,
     ),
     Measure(

@@ -47,8 +47,9 @@ def _ours(case: _Case, seconds: float) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "run"
         _module(
-            *("training", case.task, "--data-dir", _prepared(case, folder), "--output", str(output), "--seed", _SEED),
-            *("--batch-size", str(case.batch_size), "--steps", str(case.steps(seconds)), *case.options),
+            *("drumfire.training", case.task, "--data-dir", _prepared(case, folder), "--output", str(output)),
+            *("--seed", _SEED, "--batch-size", str(case.batch_size)),
+            *("--steps", str(case.steps(seconds)), *case.options),
         )
         events = [json.loads(line) for line in (output / "events.jsonl").read_text().splitlines()]
     steps = [event for event in events if event["kind"] == "step"][case.warmup :]

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from drumfire.bench.peers.goal import Figure, both
 from drumfire.bench.peers.rounds import Measure
-from drumfire.bench.peers.triton import client, environments, perf_analyzer
-from drumfire.bench.peers.triton import ours as drumfire
+from drumfire.bench.peers.triton import client, environments, ours, perf_analyzer
 from drumfire.bench.peers.triton.case import Case, Server
 from drumfire.sut.environments import Say
 
@@ -46,12 +45,12 @@ def measures(server: Server, found: Tools) -> list[Measure]:
 
 
 def _measure(name: str, case: Case, server: Server, found: Tools) -> Measure:
-    ours = partial(drumfire.measure, server, case)
+    measured = partial(ours.measure, server, case)
     sides = {PERF_ANALYZER: partial(perf_analyzer.measure, *found.perf_analyzer, server, case)}
     if case.rate is not None:
-        return Measure(name, _open_loop(case), ours, sides)
+        return Measure(name, _open_loop(case), measured, sides)
     sides[CLIENT] = partial(client.measure, found.client_python, server, case)
-    return Measure(name, _closed_loop(case), ours, sides)
+    return Measure(name, _closed_loop(case), measured, sides)
 
 
 def _closed_loop(case: Case) -> tuple[Figure, ...]:

@@ -241,7 +241,7 @@ def test_our_side_tells_of_what_follows_a_run() -> None:
 
 def test_a_case_that_fails_is_told() -> None:
     with pytest.raises(MeasurementError, match="unheard-of"):
-        worker("drumfire", {"kind": "unheard-of"})
+        worker("ours", {"kind": "unheard-of"})
 
 
 @needs_reference
