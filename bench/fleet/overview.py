@@ -1,6 +1,6 @@
-"""Many generators at one moment as one: the merged snapshot, and a line for each.
+"""All generators at a moment: their merged snapshot, and a row for each.
 
-Pure arithmetic over sightings; knows no screen.
+Only computes with sightings.  Does not depend on a screen.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from drumfire.bench.view.watch import Plan, Snapshot, Spread, progress
 
 @dataclass(frozen=True)
 class Row:
-    """One generator, as it is shown."""
+    """What the view shows of a generator."""
 
     name: str
     state: str
     rate: float | None
     late_p99_ns: int | None
-    """Server."""
+    """None outside Server."""
     in_flight: int
     answered: int
     silent_s: float
@@ -46,7 +46,7 @@ def rows_of(
 
 
 def merged(plan: Plan, snapshots: Sequence[Snapshot]) -> Snapshot:
-    """As one generator would be seen that had done it all.  At least one snapshot."""
+    """The snapshot of a single generator that had done all of this.  Needs at least one snapshot."""
     elapsed_s = max(one.elapsed_s for one in snapshots)
     answered, failed = (sum(getattr(one, name) for one in snapshots) for name in ("answered", "failed"))
     rate_mean = max(answered - failed, 0) / elapsed_s if elapsed_s else None
@@ -78,14 +78,11 @@ def merged(plan: Plan, snapshots: Sequence[Snapshot]) -> Snapshot:
 
 
 def together(spreads: Sequence[Spread | None], target: float) -> Spread | None:
-    """Histograms added: the same as one of all values.  Percentiles by the results' rule, the int(n*p)-th from 0."""
-    found = [spread for spread in spreads if spread is not None]
-    if not found:
+    """The sum of the histograms, equal to a histogram of all values; ``target`` is a percentile, 0 to 1."""
+    some = [spread for spread in spreads if spread is not None]
+    if not some:
         return None
-    values, place = np.unique(np.concatenate([spread.values for spread in found]), return_inverse=True)
+    values, place = np.unique(np.concatenate([spread.values for spread in some]), return_inverse=True)
     counts = np.zeros(values.size, np.int64)
-    np.add.at(counts, place, np.concatenate([spread.counts for spread in found]))
-    total = sum(spread.count for spread in found)
-    ranks = [int(total * p) for p in (0.5, 0.9, 0.99, target)]
-    p50, p90, p99, at_target = values[np.searchsorted(np.cumsum(counts), ranks, "right")].tolist()
-    return Spread(total, p50, p90, p99, at_target, max(spread.maximum for spread in found), values, counts)
+    np.add.at(counts, place, np.concatenate([spread.counts for spread in some]))
+    return Spread.of(values, counts, max(spread.maximum for spread in some), target)

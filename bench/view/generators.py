@@ -1,6 +1,6 @@
-"""The live view of several generators, a process of its own like ``dashboard``: frames in, a screen out.
+"""The live view of several generators, in a process of its own as in ``dashboard``: frames in, a screen out.
 
-``FleetView`` is the run's side, which sends a frame now and then; ``python -m`` is the view's, which draws the newest.
+``FleetView`` is the run's side, which sends frames; ``python -m`` runs the view's side, which draws the newest frame.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ import contextlib
 import json
 import os
 import select
-import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,22 +16,20 @@ from typing import Any, Literal, TextIO
 
 import numpy as np
 from rich.console import Console
-from rich.live import Live
 from rich.text import Text
 
 from drumfire.bench.fleet.child import Sighting
 from drumfire.bench.fleet.overview import Row, merged, rows_of
 from drumfire.bench.fleet.run import FleetTest
 from drumfire.bench.report import figures
-from drumfire.bench.view.dashboard import Dashboard, next_line_s, step_back
+from drumfire.bench.view import process
+from drumfire.bench.view.dashboard import FIRST_LINE_S, REFRESH_S, Dashboard, next_line_s, stream_of
 from drumfire.bench.view.screen import draw, plain_line
-from drumfire.bench.view.servers import ServerPoll, ServerView
+from drumfire.bench.view.servers import ReadFigures, ServerView, start_poll
 from drumfire.bench.view.watch import Plan, Snapshot, Spread
 from drumfire.loadgen.results import LATE_NS
 from drumfire.sut import module_process
 
-_FRAME_S = 0.33
-_FIRST_LINE_S = 2.0
 _STDIN = 0
 _NAME, _FIELD = 18, 12
 """Columns of a generator's name and of each figure."""
@@ -42,7 +38,7 @@ _STYLES = {"lost": "bold red", "stale": "yellow", "starting": "dim", "done": "di
 
 
 class FleetView(Dashboard):
-    """Shows ``test``, whose generators tell how they are: ``with FleetView(...): run``."""
+    """Shows ``test`` and each of its generators: ``with FleetView(...): run``."""
 
     module = "drumfire.bench.view.generators"
 
@@ -62,9 +58,9 @@ class FleetView(Dashboard):
         test.fleet.on_look = self.show
 
     def show(self, sightings: Sequence[Sighting]) -> None:
-        """Send a frame if it is time for one; never waits for the view."""
+        """Send a frame if the last one was ``REFRESH_S`` ago; never waits for the view."""
         now_s = time.monotonic()
-        if now_s - self._sent_s < _FRAME_S or self._process is None:
+        if now_s - self._sent_s < REFRESH_S or self._process is None:
             return
         self._sent_s = now_s
         if not self._unsent:
@@ -79,26 +75,26 @@ class FleetView(Dashboard):
 
 
 def _plain(snapshot: Snapshot) -> dict[str, Any]:
-    """As JSON takes it: histograms with only what occurred."""
+    """A snapshot as JSON; arrays become lists."""
 
     def spread(one: Spread | None) -> dict[str, Any] | None:
         return None if one is None else asdict(one) | {"values": one.values.tolist(), "counts": one.counts.tolist()}
 
-    found = {name: getattr(snapshot, name) for name in snapshot.__dataclass_fields__}
-    return found | {"latency": spread(snapshot.latency), "lateness": spread(snapshot.lateness)}
+    fields = {name: getattr(snapshot, name) for name in snapshot.__dataclass_fields__}
+    return fields | {"latency": spread(snapshot.latency), "lateness": spread(snapshot.lateness)}
 
 
-def _snapshot(told: Mapping[str, Any]) -> Snapshot:
+def _snapshot(plain: Mapping[str, Any]) -> Snapshot:
     def spread(one: Mapping[str, Any] | None) -> Spread | None:
         if one is None:
             return None
         return Spread(**{**one, "values": np.array(one["values"]), "counts": np.array(one["counts"])})
 
-    return Snapshot(**{**told, "latency": spread(told["latency"]), "lateness": spread(told["lateness"])})
+    return Snapshot(**{**plain, "latency": spread(plain["latency"]), "lateness": spread(plain["lateness"])})
 
 
 def draw_rows(rows: Sequence[Row]) -> Text:
-    """A line for each generator; where they are many, those that need a look first."""
+    """A line for each generator; of more than 16, those that are lost, stale or late."""
     text = Text(no_wrap=True, overflow="crop")
     heads = ("state", "rate", "p99 late", "in flight", "done", "heard")
     text.append("\n" + "".ljust(_NAME) + "".join(head.ljust(_FIELD) for head in heads).rstrip() + "\n", "dim")
@@ -121,38 +117,28 @@ def draw_rows(rows: Sequence[Row]) -> Text:
 
 
 def line_of_rows(rows: Sequence[Row]) -> str:
-    """What a plain line adds: who is not as they should be."""
-    odd = [f"{row.name} {row.state}" for row in rows if row.state in ("lost", "stale")]
-    return "".join(f", {one}" for one in odd)
+    """What a plain line adds: the generators that are lost or stale."""
+    return "".join(f", {row.name} {row.state}" for row in rows if row.state in ("lost", "stale"))
 
 
 def main() -> None:
     frames = _Frames()
-    told = frames.wait(None)
-    assert told is not None
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # by way of the exits that put the cursor back
-    step_back()
-    stream = sys.stderr if told["stream"] == "stderr" else sys.stdout
-    plan = Plan(**told["plan"])
-    poll = None
-    if told["server"] is not None:
-        poll = ServerPoll(ServerView(**told["server"]))
-        poll.start()
-    with contextlib.suppress(BrokenPipeError):  # the run was ended meanwhile, as the end of its frames will tell
-        os.write(told["ready"], b"r")
-    os.close(told["ready"])
-    (_show_lines if told["plain"] else _show_screen)(plan, frames, poll, stream)
+    view = frames.wait(None)
+    assert view is not None
+    process.settle(idle=True)
+    servers = start_poll(view["server"])
+    process.say_ready(view["ready"])
+    (_show_lines if view["plain"] else _show_screen)(Plan(**view["plan"]), frames, servers, stream_of(view))
 
 
 class _Frames:
     """Lines of JSON from standard input, of which only the newest matters."""
 
     def __init__(self) -> None:
-        self._heard = b""
+        self._rest = b""
 
     def wait(self, seconds: float | None) -> Mapping[str, Any] | None:
-        """The newest that came, at the latest after ``seconds``; None for none.  Raises ``EOFError`` at the end."""
+        """The newest line within ``seconds``; None without a new line.  Raises ``EOFError`` at the end."""
         until_s = None if seconds is None else time.monotonic() + seconds
         while True:
             left_s = None if until_s is None else max(until_s - time.monotonic(), 0.0)
@@ -161,36 +147,33 @@ class _Frames:
             data = os.read(_STDIN, 1 << 18)
             if not data:
                 raise EOFError
-            *lines, self._heard = (self._heard + data).split(b"\n")
+            *lines, self._rest = (self._rest + data).split(b"\n")
             if lines:
                 frame: Mapping[str, Any] = json.loads(lines[-1])
                 return frame
 
 
-def _show_screen(plan: Plan, frames: _Frames, poll: ServerPoll | None, stream: TextIO) -> None:
+def _show_screen(plan: Plan, frames: _Frames, servers: ReadFigures, stream: TextIO) -> None:
     console = Console(file=stream, highlight=False)
-    with (
-        Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False) as live,
-        contextlib.suppress(EOFError),
-    ):
+    with process.screen(console) as live, contextlib.suppress(EOFError):
         while True:
             frame = frames.wait(None)
             if frame is None:
                 continue
-            text = draw(plan, _snapshot(frame["snapshot"]), console.width, None if poll is None else poll.figures)
+            text = draw(plan, _snapshot(frame["snapshot"]), console.width, servers())
             live.update(text + draw_rows([Row(**row) for row in frame["rows"]]), refresh=True)
 
 
-def _show_lines(plan: Plan, frames: _Frames, poll: ServerPoll | None, stream: TextIO) -> None:
+def _show_lines(plan: Plan, frames: _Frames, servers: ReadFigures, stream: TextIO) -> None:
     began_s = time.monotonic()
-    line_s = _FIRST_LINE_S
+    line_s = FIRST_LINE_S
     newest: Mapping[str, Any] | None = None
     with contextlib.suppress(EOFError):
         while True:
-            newest = frames.wait(_FRAME_S) or newest
+            newest = frames.wait(REFRESH_S) or newest
             elapsed_s = time.monotonic() - began_s
             if elapsed_s >= line_s and newest is not None:
-                line = plain_line(plan, _snapshot(newest["snapshot"]), None if poll is None else poll.figures)
+                line = plain_line(plan, _snapshot(newest["snapshot"]), servers())
                 print(line + line_of_rows([Row(**row) for row in newest["rows"]]), file=stream, flush=True)
                 line_s = next_line_s(elapsed_s)
 

@@ -1,7 +1,7 @@
 """The live view of a run as text: a ``Snapshot`` in, the lines of a screen or one plain line out.
 
-Pure drawing; knows no process, no clock and no table.  One ``Text`` with fixed places rather than tables and panels:
-those cost several times as much to lay out.
+Only draws: does not depend on a process, a clock or the run's table.  It uses one ``Text`` with fixed places rather
+than rich's tables and panels, which take several times as long to lay out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LABEL = 12
 """Columns of the names at the left."""
 _FIELD = 16
 _FOUR_FIGURES = _LABEL + 4 * _FIELD
-"""Columns from which on a line has room for four figures; a narrower one shows three."""
+"""A line has room for four figures from this many columns; a narrower line shows three."""
 _ROWS = 4
 """Height of the latency histogram."""
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
@@ -34,7 +34,7 @@ _STALL_NS = 10_000_000
 
 
 def plain_line(plan: Plan, snapshot: Snapshot, server: ServerFigures | None = None) -> str:
-    """A run's state in one line without escape codes."""
+    """The state of a run in one line without escape codes."""
     s = snapshot
     if not s.started:
         return "warming up"
@@ -54,9 +54,8 @@ def plain_line(plan: Plan, snapshot: Snapshot, server: ServerFigures | None = No
 
 
 def draw(plan: Plan, snapshot: Snapshot, width: int, server: ServerFigures | None = None) -> Text:
-    """The screen, lines of at most ``width`` columns (60 to 100 are used).  ``server``: where servers are asked."""
-    width = min(max(width, _LEAST_WIDTH), _MOST_WIDTH) - 1
-    text = Text(no_wrap=True, overflow="crop")
+    """The screen of a run; ``width`` as in ``page``.  ``server``: what the servers say, where the view asks any."""
+    text, width = page(width)
     _title(text, plan, width)
     _progress(text, plan, snapshot, width)
     if plan.probes:
@@ -81,6 +80,11 @@ def draw(plan: Plan, snapshot: Snapshot, width: int, server: ServerFigures | Non
         text.append("\n")
         _histogram(text, plan, latency, width)
     return text
+
+
+def page(width: int) -> tuple[Text, int]:
+    """An empty screen for a terminal of ``width`` columns, and the columns that it uses: 60 to 100, less one."""
+    return Text(no_wrap=True, overflow="crop"), min(max(width, _LEAST_WIDTH), _MOST_WIDTH) - 1
 
 
 def _title(text: Text, plan: Plan, width: int) -> None:
@@ -110,7 +114,7 @@ def _progress(text: Text, plan: Plan, snapshot: Snapshot, width: int) -> None:
 
 
 def _probes(text: Text, plan: Plan, width: int) -> None:
-    """A search's loads along a line, by their ratios: those that passed, those that failed, and the one that runs."""
+    """The loads of a search on a logarithmic line: those that passed, those that failed, and the current load."""
     loads = [load for load, _ in plan.probes] + [plan.load]
     low, high = min(loads), max(loads)
     cells = width - _LABEL - 1
@@ -166,7 +170,7 @@ def _counts(text: Text, snapshot: Snapshot) -> None:
 
 
 def _generator(text: Text, snapshot: Snapshot, width: int) -> None:
-    """What the load generator costs, and what disturbs it."""
+    """What the load generator costs, and what delays it."""
     s = snapshot
     shown = {} if s.busy is None else {"CPU": (figures.share(s.busy), "")}
     shown["stall"] = (figures.duration(s.stall_ns), "yellow" if s.stall_ns > _STALL_NS else "")
@@ -179,7 +183,7 @@ def _generator(text: Text, snapshot: Snapshot, width: int) -> None:
 
 
 def _batches(text: Text, snapshot: Snapshot, width: int) -> None:
-    """One bar a size, or a class of sizes, each by its share of the batches."""
+    """A bar for each size, or class of sizes, as high as its share of the batches."""
     classes = _size_classes(snapshot.batches)
     highest = max(classes.values())
     _name(text, "batch size")
@@ -195,12 +199,12 @@ def _batches(text: Text, snapshot: Snapshot, width: int) -> None:
 
 
 def _server(text: Text, server: ServerFigures, width: int) -> None:
-    """What the servers count themselves."""
+    """What the servers count."""
     _name(text, "server")
     if server.note is not None:
-        said = f"no statistics ({server.note})"
+        note = f"no statistics ({server.note})"
         room = width - _LABEL
-        text.append((said if len(said) <= room else said[: room - 1] + "…") + "\n", "yellow")
+        text.append((note if len(note) <= room else note[: room - 1] + "…") + "\n", "yellow")
     elif server.rate is None:
         text.append("\n")
     else:
@@ -231,7 +235,7 @@ def _gpus(text: Text, gpus: Gpus, width: int) -> None:
 
 
 def _size_classes(batches: dict[int, float]) -> dict[str, float]:
-    """Shares by size, or by classes 1, 2, 3-4, 5-8, ... where the sizes are many."""
+    """Shares by size, or by classes 1, 2, 3-4, 5-8, ... where a size is above 8."""
     if max(batches) <= _SIZE_CLASSES:
         return {str(size): share for size, share in batches.items()}
     classes: dict[str, float] = {}
@@ -244,7 +248,7 @@ def _size_classes(batches: dict[int, float]) -> dict[str, float]:
 
 
 def _histogram(text: Text, plan: Plan, latency: Spread, width: int) -> None:
-    """Bars over equal ratios of latency, their bounds on round figures, so that the picture stays where it is."""
+    """Bars over equal ratios of latency, between round figures so that the picture does not move."""
     columns = width - _LABEL
     low = _round_below(max(int(latency.values[0]), 1))
     high = _round_above(latency.maximum, low)
@@ -265,7 +269,7 @@ def _histogram(text: Text, plan: Plan, latency: Spread, width: int) -> None:
 
 
 def _axis(low: int, high: int, columns: int) -> str:
-    """Round latencies under the places where they are."""
+    """Round latencies, each under its column."""
     line = ""
     tick = low
     while tick <= high:
@@ -285,13 +289,13 @@ def _place(ns: int, low: int, high: int, columns: int) -> int | None:
 
 
 def _round_below(ns: int) -> int:
-    """The next 1, 2 or 5 times a power of ten at or below."""
+    """The highest 1, 2 or 5 times a power of ten that is not above ``ns``."""
     power: int = 10 ** (len(str(ns)) - 1)
     return next(step * power for step in (5, 2, 1) if step * power <= ns)
 
 
 def _round_above(ns: int, low: int) -> int:
-    """The next 1, 2 or 5 times a power of ten at or above, and well above ``low``."""
+    """The lowest 1, 2 or 5 times a power of ten that is not below ``ns``, but at least 2 * ``low``."""
     power: int = 10 ** (len(str(ns)) - 1)
     return max(next(step * power for step in (1, 2, 5, 10) if step * power >= ns), 2 * low)
 
@@ -301,7 +305,7 @@ def _name(text: Text, name: str) -> None:
 
 
 def _figures(text: Text, shown: Mapping[str, tuple[str, str]]) -> None:
-    """The end of a line: each name with its value (as text, and its style) in a field of its own."""
+    """The end of a line: each name with its value (text and style), at a distance of ``_FIELD`` columns."""
     gap = 0
     for name, (value, style) in shown.items():
         text.append(" " * gap + f"{name} ", "dim")

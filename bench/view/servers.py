@@ -1,6 +1,6 @@
-"""What a run's servers say while it goes, for the live view: asked once a second, in a thread of the view's process.
+"""What the servers of a run say while it goes, for the live view: a thread of the view's process asks once a second.
 
-Knows servers' addresses, statistics and metrics; must not know the run's table, nor a screen.
+Handles addresses, statistics and metrics of servers.  Does not depend on the run's table or on a screen.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from drumfire.bench.view.window import begin_of_window
 from drumfire.sut.kserve.errors import ServerError, one_line
 from drumfire.sut.kserve.messages.operations import MODEL_STATISTICS
 from drumfire.sut.remote.endpoint import Endpoint, Security, parse_url
@@ -22,13 +24,11 @@ from drumfire.sut.remote.kserve.statistics import Snapshot
 
 _PERIOD_S = 1.0
 _PATIENCE_S = 3.0
-_WINDOW_NS = 2_000_000_000
-"""Figures are of the last seconds, or since the first look where that is less."""
 
 
 @dataclass(frozen=True)
 class ServerView:
-    """Which servers to ask, and as whom.  Plain data, so that it travels to another process as JSON."""
+    """Which servers to ask, and with which credentials.  Plain data, which goes to another process as JSON."""
 
     urls: Sequence[str]
     model: str
@@ -38,7 +38,7 @@ class ServerView:
     key: str | None = None
     headers: Sequence[Sequence[str]] = ()
     metrics_urls: Sequence[str] | None = None
-    """One a server, or None: port 8002 of the servers' hosts, where the model's metrics are there."""
+    """A URL for each server; None: port 8002 of the servers' hosts, where that has the model's metrics."""
 
     @classmethod
     def of(
@@ -68,11 +68,11 @@ class ServerView:
 
 @dataclass(frozen=True)
 class Gpus:
-    """All GPUs that the servers tell of."""
+    """All GPUs that the servers report."""
 
     count: int
     utilization: float | None
-    """Their mean, 0 to 1; the other figures are sums."""
+    """Mean over the GPUs, 0 to 1; the other figures are sums."""
     power_w: float | None
     memory_used_bytes: float | None
     memory_total_bytes: float | None
@@ -80,13 +80,13 @@ class Gpus:
 
 @dataclass(frozen=True)
 class ServerFigures:
-    """What the servers did in the last seconds, all together."""
+    """What all servers together did in the last seconds."""
 
     rate: float | None = None
     """Requests answered per second."""
     mean_batch_size: float | None = None
     queue_ns: float | None = None
-    """This and the next: means of the requests answered."""
+    """Mean over the answered requests, as is ``compute_ns``."""
     compute_ns: float | None = None
     cached_share: float | None = None
     gpus: Gpus | None = None
@@ -95,8 +95,10 @@ class ServerFigures:
 
 
 class ServerPoll:
-    """Asks the servers of ``view`` once a second, from ``start`` until this process ends.  Reading ``figures`` never
-    waits, and nothing that goes wrong with a server does more than change them."""
+    """Asks the servers of ``view`` once a second, from ``start`` until this process ends.
+
+    Reading ``figures`` never waits.  A failing server only changes the figures.
+    """
 
     def __init__(self, view: ServerView) -> None:
         self.figures = ServerFigures()
@@ -110,7 +112,7 @@ class ServerPoll:
     def _run(self) -> None:
         try:
             asyncio.run(self._poll())
-        except Exception as error:  # whatever it is: the view goes on without these figures
+        except Exception as error:  # the view continues without these figures
             self.figures = ServerFigures(note=_reason(error))
 
     async def _poll(self) -> None:
@@ -119,14 +121,14 @@ class ServerPoll:
         clients = [Client(parse_url(url), security) for url in urls]
         if not self._metrics_urls:
             defaults = [metrics.default_url(client.endpoint.host) for client in clients]
-            self._metrics_urls = list(await asyncio.gather(*map(self._found, dict.fromkeys(defaults))))
+            self._metrics_urls = list(await asyncio.gather(*map(self._if_served, dict.fromkeys(defaults))))
         while True:
             began = time.monotonic()
             snapshots, gpus = await asyncio.gather(
                 asyncio.gather(*(self._ask(client) for client in clients), return_exceptions=True),
                 self._gpus(),
             )
-            self._tell(time.monotonic_ns(), snapshots, gpus)
+            self._update(time.monotonic_ns(), snapshots, gpus)
             await asyncio.sleep(max(_PERIOD_S - (time.monotonic() - began), _PERIOD_S / 2))
 
     async def _ask(self, client: Client) -> Snapshot:
@@ -135,11 +137,12 @@ class ServerPoll:
             async with asyncio.timeout(_PATIENCE_S):
                 answer = await client.ask(MODEL_STATISTICS, **names)
         except TimeoutError:
-            await client.close()  # what is still to come is not the next question's answer
+            await client.close()  # a late answer must not be read as the answer to the next question
             raise ServerError(f"no answer within {_PATIENCE_S:g} s") from None
         return Snapshot.of(answer, self._view.model, self._view.version)
 
-    async def _found(self, url: str) -> str | None:
+    async def _if_served(self, url: str) -> str | None:
+        """The URL itself where it serves the model's metrics."""
         try:
             return url if metrics.tells_of(await metrics.fetch(url), self._view.model) else None
         except ServerError:
@@ -152,12 +155,12 @@ class ServerPoll:
             except (ServerError, ImportError):
                 return {}
 
-        found: dict[str, Mapping[str, float]] = {}
+        by_uuid: dict[str, Mapping[str, float]] = {}
         for gpus in await asyncio.gather(*(look(url) for url in self._metrics_urls if url is not None)):
-            found |= gpus
-        return together(list(found.values()))
+            by_uuid |= gpus
+        return together(list(by_uuid.values()))
 
-    def _tell(self, now_ns: int, snapshots: Sequence[Snapshot | BaseException], gpus: Gpus | None) -> None:
+    def _update(self, now_ns: int, snapshots: Sequence[Snapshot | BaseException], gpus: Gpus | None) -> None:
         total = Snapshot()
         for one in snapshots:
             if isinstance(one, BaseException):
@@ -167,15 +170,25 @@ class ServerPoll:
             total = total.plus(one)
         if self._history and total.since(self._history[-1][1]).went_backwards:
             self._history.clear()
-        self._history.append((now_ns, total))
-        while len(self._history) > 2 and self._history[1][0] <= now_ns - _WINDOW_NS:
-            self._history.popleft()
-        then_ns, before = self._history[0]
+        then_ns, before = begin_of_window(self._history, now_ns, total)
         self.figures = figures_of(total.since(before), now_ns - then_ns, gpus)
 
 
+ReadFigures = Callable[[], ServerFigures | None]
+"""Reads the newest figures; None where the view asks no servers."""
+
+
+def start_poll(view: Mapping[str, Any] | None) -> ReadFigures:
+    """Start to ask the servers of a ``ServerView`` that came as JSON."""
+    if view is None:
+        return lambda: None
+    poll = ServerPoll(ServerView(**view))
+    poll.start()
+    return lambda: poll.figures
+
+
 def figures_of(done: Snapshot, took_ns: int, gpus: Gpus | None) -> ServerFigures:
-    """From what was counted in ``took_ns``."""
+    """Figures of the requests that were counted in ``took_ns``."""
     if took_ns <= 0:
         return ServerFigures(gpus=gpus)
     mean, count = done.mean_ns(), done.success.count
@@ -192,15 +205,15 @@ def figures_of(done: Snapshot, took_ns: int, gpus: Gpus | None) -> ServerFigures
 
 
 def together(gpus: Sequence[Mapping[str, float]]) -> Gpus | None:
-    """From ``metrics.Reading.gpus``' values; None without any."""
+    """All GPUs as one, from the values of ``metrics.Reading.gpus``; None for an empty sequence."""
     if not gpus:
         return None
-    told = {name: [gpu[name] for gpu in gpus if name in gpu] for name in Gpus.__dataclass_fields__}
-    sums = {name: sum(values) if values else None for name, values in told.items()}
+    reported = {name: [gpu[name] for gpu in gpus if name in gpu] for name in Gpus.__dataclass_fields__}
+    sums = {name: sum(values) if values else None for name, values in reported.items()}
     used = sums["utilization"]
     return Gpus(
         len(gpus),
-        None if used is None else used / len(told["utilization"]),
+        None if used is None else used / len(reported["utilization"]),
         sums["power_w"],
         sums["memory_used_bytes"],
         sums["memory_total_bytes"],
@@ -213,5 +226,5 @@ def _text(path: Path | None) -> str | None:
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, Unsupported):
-        return "the server tells none"
+        return "the server reports none"
     return one_line(str(error) or type(error).__name__, 200)

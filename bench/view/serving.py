@@ -1,15 +1,12 @@
-"""What a server did in the last seconds, as a screen or a line: looks at its counters in, text out.
+"""What a server did in the last seconds, as a screen or a line: its counters in, text out.
 
-``python -m`` draws looks that come as JSON lines, in a process of its own: drawing in the server's
-would hold up its requests twice a second.  Knows counters and a screen; must not know the server.
+``python -m`` draws counters that come as JSON lines, in a process of its own: drawing in the server's process would
+delay requests twice a second.  Does not depend on the server.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -17,17 +14,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.live import Live
 from rich.text import Text
 
 from drumfire.bench.report import figures
+from drumfire.bench.view import process
+from drumfire.bench.view.screen import page
 from drumfire.bench.view.servers import Gpus, ServerFigures, figures_of, together
+from drumfire.bench.view.window import begin_of_window
 from drumfire.sut import module_process
 from drumfire.sut.remote.kserve.statistics import Snapshot
 
-_WINDOW_NS = 2_000_000_000
-"""Figures are of the last seconds."""
-_LEAST_WIDTH, _MOST_WIDTH = 60, 100
 _NAME = 24
 _SHORT_GPU_NAMES = {
     "nv_gpu_utilization": "utilization",
@@ -62,18 +58,14 @@ class View:
 
 
 class Watch:
-    """From one look after another to what happened in between."""
+    """Turns looks, one after another, into what happened between them."""
 
     def __init__(self) -> None:
-        self._looks: deque[Look] = deque()
+        self._looks: deque[tuple[int, Look]] = deque()
 
     def see(self, look: Look) -> View:
-        looks = self._looks
-        looks.append(look)
-        while len(looks) > 2 and looks[1]["at_ns"] <= look["at_ns"] - _WINDOW_NS:
-            looks.popleft()
-        before = looks[0]
-        took_ns = look["at_ns"] - before["at_ns"]
+        then_ns, before = begin_of_window(self._looks, look["at_ns"], look)
+        took_ns = look["at_ns"] - then_ns
         models = []
         for now, then in zip(look["models"], before["models"], strict=True):
             name = f"{now['told']['name']} {now['told']['version']}"
@@ -103,8 +95,7 @@ def plain_line(view: View) -> str:
 
 def draw(view: View, width: int) -> Text:
     """The screen, lines of at most ``width`` columns."""
-    width = min(max(width, _LEAST_WIDTH), _MOST_WIDTH) - 1
-    text = Text(no_wrap=True, overflow="crop")
+    text, width = page(width)
     columns = ("now", "batch", "queue", "compute", "in flight", "answered", "failed")
     field = max((width - _NAME) // len(columns), 9)
     text.append("model".ljust(_NAME) + "".join(column.rjust(field) for column in columns) + "\n", "dim")
@@ -142,20 +133,15 @@ def _gpus(gpus: Gpus) -> str:
 
 
 def _snapshot(model: Mapping[str, Any]) -> Snapshot:
-    told = model["told"]
-    return Snapshot.of({"model_stats": [told]}, told["name"], told["version"])
+    statistics = model["told"]
+    return Snapshot.of({"model_stats": [statistics]}, statistics["name"], statistics["version"])
 
 
 def main() -> None:
     """Draws until the input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # by way of the exits that put the cursor back
-    with contextlib.suppress(OSError):
-        os.nice(10)
+    process.settle(idle=False)
     watch, console = Watch(), Console(highlight=False)
-    with Live(
-        console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
-    ) as live:
+    with process.screen(console) as live:
         for line in sys.stdin:
             live.update(draw(watch.see(json.loads(line)), console.width), refresh=True)
 

@@ -1,7 +1,7 @@
-"""Watching a run through its table: what has come of it so far, in one ``Snapshot`` after the other.
+"""Watches a run through its table: what it has done so far, in one ``Snapshot`` after the other.
 
-Reads the table and writes nothing.  Looks only at rows that are new since the last time, and at a bounded number of
-them, so that watching stays cheap at any rate.  Knows no clock and no screen; the result is judged elsewhere.
+Reads the table and writes nothing.  Looks only at the rows since the last look, and at a bounded number of them, so
+watching stays cheap at any rate.  Does not depend on a clock or a screen; the run is judged elsewhere.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from drumfire.bench.view.window import begin_of_window
 from drumfire.loadgen import Mode, Scenario, Test, histogram
 from drumfire.loadgen.overhead import TICKS_PER_S, steal_ticks
 from drumfire.loadgen.record import Column, Gauge, Record, Status
@@ -21,38 +22,38 @@ from drumfire.loadgen.record import Column, Gauge, Record, Status
 IntArray = npt.NDArray[np.int64]
 
 LOOK_ROWS = 40_000
-"""Rows looked at in one go; when more are new, every n-th of them is."""
+"""Rows read in one look; of more new rows, every n-th is read."""
 _REACH_ROWS = 16_384
-"""How far beyond the expected row answers out of order are looked for."""
+"""How far beyond the expected row the watch looks for answers that came out of order."""
 _WAITING_ROWS = 65_536
-"""Rows passed over because their answer was still to come, and looked at again; the oldest are forgotten beyond."""
-_RATE_WINDOW_NS = 2_000_000_000
+"""How many rows without an answer are remembered to be read again; beyond, the oldest are forgotten."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known of a test before it starts.  Plain data, so that it travels to another process as JSON."""
+    """What is known of a test before it starts.  Plain data, which goes to another process as JSON."""
 
     title: str
     scenario: str
     accuracy: bool
     asked_qps: float | None
-    """Server and Offline; the other scenarios ask for no rate."""
+    """None in SingleStream and MultiStream, which have no target rate."""
     rows: int
     samples_per_query: int
     last_due_ns: int
-    """Server: when the last query is due, after the start."""
+    """Server: when the last query is due, from the start."""
     min_duration_ns: int
     min_queries: int
     max_duration_ns: int
-    """This and ``max_queries``: 0 is no limit."""
+    """0: no limit, as in ``max_queries``."""
     max_queries: int
     target_latency_ns: int
     """0 where the scenario has no target."""
     target_percentile: float
     load: float = 0.0
-    """Of a search: what this probe asks for, beside the loads so far and whether each passed."""
+    """In a search: the load of this probe."""
     probes: Sequence[tuple[float, bool]] = ()
+    """In a search: the earlier loads, and whether each passed."""
 
     @classmethod
     def of(cls, test: Test, title: str, probes: Sequence[tuple[float, bool]] = ()) -> Plan:
@@ -87,7 +88,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Spread:
-    """Times of the rows looked at, ns, to three significant digits; ``maximum`` is exact."""
+    """Times of the rows that were read, ns, to three significant digits; ``maximum`` is exact."""
 
     count: int
     p50: int
@@ -97,22 +98,31 @@ class Spread:
     """At the plan's target percentile."""
     maximum: int
     values: IntArray
-    """The values that occurred, rising, shape (k,), and how often each did."""
+    """The values that occurred, rising, shape (k,)."""
     counts: IntArray
+    """How often each value occurred, shape (k,)."""
+
+    @classmethod
+    def of(cls, values: IntArray, counts: IntArray, maximum: int, target: float) -> Spread:
+        total = int(counts.sum())
+        # The rank of a percentile as in the results: the int(n*p)-th smallest, from 0.
+        ranks = [int(total * p) for p in (0.5, 0.9, 0.99, target)]
+        p50, p90, p99, at_target = values[np.searchsorted(np.cumsum(counts), ranks, "right")].tolist()
+        return cls(total, p50, p90, p99, at_target, maximum, values, counts)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run at one moment.  Rates are samples per second."""
+    """A run at a moment.  Rates are samples per second."""
 
     started: bool
-    """False as long as the system warms up."""
+    """False while the system warms up."""
     done: bool
     elapsed_s: float
     fraction: float
     """How much of the run is over, 0 to 1."""
     eta_s: float | None
-    """None while it cannot be told."""
+    """None while it is unknown."""
     answered: int
     in_flight: int
     rate_now: float | None
@@ -122,17 +132,17 @@ class Snapshot:
     lateness: Spread | None
     """Server: from scheduled to issued."""
     batches: dict[int, float]
-    """Of the batches seen, the share that had each size; empty where the system tells no batch sizes."""
+    """The share of the batches that had each size; empty where the system records no batch sizes."""
     mean_batch_size: float | None
     failed: int
     refused: int
     busy: float | None
-    """Share of a core that the issuing thread took in the current phase; more than 1 is never."""
+    """Share of a core that the issuing thread took in the current phase, 0 to 1."""
     stall_ns: int
-    """The longest that the generator's loop kept other work waiting."""
+    """The longest time for which the generator's loop kept other work waiting."""
     gc_pause_ns: int
     steal_s: float | None
-    """Time that the hypervisor gave to other machines since the first look; None where the system does not tell."""
+    """Time that the hypervisor gave to other machines since the first look; None where it is not known."""
 
 
 class Watch:
@@ -154,7 +164,7 @@ class Watch:
     def look(self, now_ns: int) -> Snapshot:
         """The run at ``now_ns`` of the monotonic clock."""
         gauges = self._record.gauges
-        # Answered is read before issued: a row is issued first, so that what is in flight is never below 0.
+        # Read answered before issued: a row is issued first, so the difference is never below 0.
         answered, failed = gauges[Gauge.ANSWERED], gauges[Gauge.FAILED]
         issued, origin_ns = gauges[Gauge.ISSUED], gauges[Gauge.ORIGIN]
         self._first_origin_ns = self._first_origin_ns or origin_ns
@@ -195,7 +205,7 @@ class Watch:
         return (ticks - self._steal_ticks) / TICKS_PER_S
 
     def _look_at_answers(self, issued: int) -> None:
-        """Count the rows answered since the last look: rows passed over before, then the rows from the next on."""
+        """Count the rows answered since the last look: those that were still waiting then, and those after."""
         expected = self._record.gauges[Gauge.ANSWERED] + self._waiting.size - self._next_answer
         stop = min(issued, self._next_answer + max(expected, 0) + _REACH_ROWS)
         rows = np.concatenate([self._waiting, _some(self._next_answer, stop)])
@@ -221,30 +231,26 @@ class Watch:
         self._batch_rows = rows
 
     def _batches(self) -> tuple[dict[int, float], float | None]:
-        sizes = np.flatnonzero(self._batch_rows[1:]) + 1  # 0: failed before it came into a batch
+        sizes = np.flatnonzero(self._batch_rows[1:]) + 1  # 0: failed before it was put in a batch
         if not sizes.size:
             return {}, None
-        # Each row tells the size of its batch, so k rows that say k are one batch.
+        # Each row has the size of its batch, so k rows of size k are one batch.
         batches = self._batch_rows[sizes] / sizes
         total = float(batches.sum())
         shares = (batches / total).tolist()
         return dict(zip(sizes.tolist(), shares, strict=True)), float(self._batch_rows[sizes].sum()) / total
 
     def _rate(self, now_ns: int, good: int) -> float | None:
-        """Over the last seconds, or since the first look where that is less."""
-        history = self._history
-        history.append((now_ns, good))
-        while len(history) > 2 and history[1][0] <= now_ns - _RATE_WINDOW_NS:
-            history.popleft()
-        then_ns, before = history[0]
+        """Samples per second over the last seconds, or since the first look where that is less."""
+        then_ns, before = begin_of_window(self._history, now_ns, good)
         return (good - before) * 1e9 / (now_ns - then_ns) if now_ns > then_ns else None
 
 
 def progress(plan: Plan, elapsed_ns: int, answered: int, rate: float | None) -> tuple[float, float | None]:
-    """How much of a run is over (0 to 1) and how long it still takes, s.
+    """How much of a run is over (0 to 1), and how many seconds are left.
 
-    ``answered`` counts samples, ``rate`` is their mean rate per second.  A Server run follows its schedule, a closed
-    loop its time and its query count, whichever is further away; all others follow the samples answered.
+    ``answered`` counts samples; ``rate`` is their mean rate per second.  A Server run is measured by its schedule, a
+    closed loop by its time or its query count, whichever takes longer, and any other run by the samples answered.
     """
 
     def left(samples: int) -> float | None:
@@ -253,7 +259,7 @@ def progress(plan: Plan, elapsed_ns: int, answered: int, rate: float | None) -> 
     if not plan.accuracy and plan.scenario == Scenario.Server.name:
         if elapsed_ns < plan.last_due_ns:
             return elapsed_ns / plan.last_due_ns, (plan.last_due_ns - elapsed_ns) * 1e-9
-        return 1.0, None  # all is issued, or should be: what is left is told by the rows in flight
+        return 1.0, None  # all rows should be issued: the rows in flight show what is left
     if not plan.accuracy and plan.scenario in (Scenario.SingleStream.name, Scenario.MultiStream.name):
         return _closed_progress(plan, elapsed_ns, answered // plan.samples_per_query, left)
     return min(answered / plan.rows, 1.0), left(plan.rows - answered)
@@ -268,7 +274,7 @@ def _closed_progress(
     eta_s = left((plan.min_queries - queries) * plan.samples_per_query)
     if eta_s is not None:
         eta_s = max(eta_s, (plan.min_duration_ns - elapsed_ns) * 1e-9, 0.0)
-    # A limit ends the run, whatever else is still to come; and so does the last row.
+    # A limit ends the run before its minimum is reached, and so does the last row.
     limit_queries = min(plan.max_queries or plan.rows, plan.rows // plan.samples_per_query)
     fraction = max(fraction, queries / limit_queries)
     if plan.max_duration_ns:
@@ -282,9 +288,9 @@ def _closed_progress(
 
 
 def rebin(spread: Spread, low_ns: float, high_ns: float, bins: int) -> IntArray:
-    """How many of a spread's values fall into each of ``bins`` equal ratios between two bounds, shape (bins,).
+    """Counts of a spread's values in ``bins`` equal ratios between two bounds, shape (bins,).
 
-    Values outside fall into the outermost bins.
+    The outermost bins also count the values outside.
     """
     place = np.log(np.maximum(spread.values, 1) / low_ns) * (bins / np.log(high_ns / low_ns))
     bin_of = np.clip(place.astype(np.int64), 0, bins - 1)
@@ -304,24 +310,19 @@ class _Tally:
             histogram.feed(self._histogram, values)
 
     def spread(self) -> Spread | None:
-        total = int(self._histogram.total_count)
-        if not total:
-            return None
         used = np.flatnonzero(self._counts)
-        values, counts = _values()[used], self._counts[used]
-        # The rank of a percentile as in the results: the int(n*p)-th smallest, from 0.
-        ranks = [int(total * p) for p in (0.5, 0.9, 0.99, self._target)]
-        p50, p90, p99, target = values[np.searchsorted(np.cumsum(counts), ranks, "right")].tolist()
-        return Spread(total, p50, p90, p99, target, int(self._histogram.max_value), values, counts)
+        if not used.size:
+            return None
+        return Spread.of(_values()[used], self._counts[used], int(self._histogram.max_value), self._target)
 
 
 @functools.cache
 def _values() -> IntArray:
-    """The value that each place of a histogram counts."""
-    one = histogram.new()
-    return np.array([one.get_value_from_index(i) for i in range(one.counts_len)], np.int64)
+    """The value of each bucket of a histogram."""
+    empty = histogram.new()
+    return np.array([empty.get_value_from_index(i) for i in range(empty.counts_len)], np.int64)
 
 
 def _some(first: int, last: int) -> IntArray:
-    """The rows [first, last), or every n-th of them where that would be too many to look at."""
+    """The rows [first, last); every n-th where they are more than ``LOOK_ROWS``."""
     return np.arange(first, last, max(1, -(-(last - first) // LOOK_ROWS)))

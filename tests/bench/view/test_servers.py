@@ -107,9 +107,9 @@ def test_addresses_that_are_none_are_told_of() -> None:
 def test_counts_that_fell_begin_anew() -> None:
     poll = ServerPoll(ServerView([], "m"))
     for at, count in ((1, 100), (2, 200), (3, 7)):
-        poll._tell(at * S, [Snapshot(success=Total(count, 0))], None)
+        poll._update(at * S, [Snapshot(success=Total(count, 0))], None)
     assert poll.figures == ServerFigures()
-    poll._tell(4 * S, [Snapshot(success=Total(17, 0))], None)
+    poll._update(4 * S, [Snapshot(success=Total(17, 0))], None)
     assert poll.figures.rate == 10.0
-    poll._tell(5 * S, [Snapshot(), asyncio.CancelledError()], None)
+    poll._update(5 * S, [Snapshot(), asyncio.CancelledError()], None)
     assert poll.figures.note == "CancelledError"
