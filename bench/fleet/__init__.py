@@ -1,1 +1,1 @@
-"""One run by several load generators: processes on this host, or on many, and the merged run they come to."""
+"""A run by several load generators, as processes on this host or on several hosts, merged into a single result."""

@@ -1,7 +1,7 @@
-"""A generator's process as its supervisor sees it: started, watched through its table, told when to begin and to end.
+"""The supervisor's side of a generator's process: starts it, watches its table, tells it when to begin and to end.
 
-Knows one child on this host.  What it looked like at a moment is a ``Sighting``, what it has of a phase a ``Part``;
-both are plain data that travel between hosts.
+Handles a single child on this host.  A ``Sighting`` is its state at a moment, a ``Part`` what it did in a phase; both
+are plain data, which other hosts can receive.
 """
 
 from __future__ import annotations
@@ -23,60 +23,60 @@ import numpy as np
 
 from drumfire.bench.fleet import responses
 from drumfire.bench.fleet.plan import Plan
-from drumfire.bench.view.watch import Plan as ViewPlan
-from drumfire.bench.view.watch import Snapshot, Watch
+from drumfire.bench.view import watch
 from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.record import BASE_COLUMNS, Column, Gauge, Record, Status
 from drumfire.sut import module_process
 
 _END_S = 2.0
 SNAPSHOT_NS = 240_000_000
-"""Looking at the table costs more than asking after a process: four times a second is enough."""
+"""Reading the table costs more than asking whether a process lives: four times a second is enough."""
 
 
 @dataclass(frozen=True)
 class Sighting:
-    """A generator at one moment."""
+    """A generator at a moment."""
 
     part: int
     pid: int
     ready: int
-    """The phase, from 0, that it is ready for or is in; -1 before."""
+    """The phase that it is ready for or is in, from 0; -1 before the first."""
     ended: int
-    """The last phase that it has told the end of; -1 before."""
+    """The last phase whose end it has reported; -1 before the first."""
     silent_s: float
-    """How long ago it was last heard."""
+    """Time since its last message."""
     gone: str | None
-    """Why it will not be heard again, if so."""
-    snapshot: Snapshot
+    """Why it will send nothing more; None while it may."""
+    snapshot: watch.Snapshot
     facts: Mapping[str, str] | None = None
     machine: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a generator has of one phase."""
+    """What a generator did in a phase."""
 
     part: int
     rows: Int64Array
-    """Its own numbers of the rows that it issued, rising, shape (n,)."""
+    """The rows that it issued, by its own numbers, rising, shape (n,)."""
     columns: Mapping[str, Column]
-    """Of these rows."""
+    """The columns of these rows."""
     told: Mapping[str, Any] | None
-    """What it said at the phase's end (see ``generator``); None where it was lost."""
+    """Its message at the end of the phase (see ``generator``); None where it was lost."""
     kept_rows: Int64Array
-    """Its own numbers of the rows with responses for the accuracy log, and the responses."""
+    """The rows with responses for the accuracy log, by its own numbers."""
     kept: list[bytes]
+    """The responses of these rows."""
 
 
 class Child:
-    """One generator.  ``close`` ends it, whatever it does."""
+    """A generator.  ``close`` always ends its process."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         extra = {name: dtype for name, dtype in plan.columns.items() if name not in BASE_COLUMNS}
         self.record = Record(plan.rows, extra)
-        self._watch = Watch(self.record, ViewPlan(**plan.view))
+        self._watch = watch.Watch(self.record, watch.Plan(**plan.view))
         self._looked_ns = time.monotonic_ns()
         self._snapshot = self._watch.look(self._looked_ns)
         self._folder = tempfile.TemporaryDirectory(prefix="drumfire-generator-")
@@ -98,7 +98,7 @@ class Child:
             start_new_session=True,
             bufsize=0,
         )
-        # Not as an argument: the list of processes shows those to everybody, and there may be tokens in it.
+        # Not as an argument: every user can list the arguments of processes, and headers may hold tokens.
         self._lock = threading.Lock()
         self._say(plan.to_json(fd=self.record.fd, layout=self.record.layout, folder=self._folder.name))
         self._listener = threading.Thread(target=self._listen, name=f"generator {plan.part}", daemon=True)
@@ -109,7 +109,7 @@ class Child:
         return self._process.pid
 
     def look(self) -> Sighting:
-        """It as it is now; its snapshot may be ``SNAPSHOT_NS`` old."""
+        """Its state now; the snapshot may be ``SNAPSHOT_NS`` old."""
         now_ns = time.monotonic_ns()
         if now_ns - self._looked_ns > SNAPSHOT_NS:
             self._looked_ns, self._snapshot = now_ns, self._watch.look(now_ns)
@@ -126,11 +126,11 @@ class Child:
         )
 
     def begin(self, at_ns: int) -> None:
-        """The phase that it is ready for begins at ``at_ns`` of the monotonic clock."""
+        """Begin the phase that it is ready for at ``at_ns`` of the monotonic clock."""
         self._say(json.dumps({"start": at_ns}))
 
     def beat(self) -> None:
-        """A sign of life."""
+        """Send a sign of life."""
         self._say('{"beat":0}')
 
     def stop(self, reason: str) -> None:
@@ -146,7 +146,7 @@ class Child:
             self._process.kill()
 
     def collect(self, number: int, first: int, last: int) -> Part:
-        """What it has of phase ``number``, whose rows here are [first, last); also when it was killed meanwhile."""
+        """What it did in phase ``number``, whose rows are [first, last) here; works also after it was killed."""
         told, record = self._told.get(number), self.record
         if told is not None:
             report = told["report"]
@@ -168,7 +168,7 @@ class Child:
         )
 
     def hang_up(self) -> None:
-        """It ends by itself, soon."""
+        """Close its input, after which it ends by itself."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
@@ -189,7 +189,7 @@ class Child:
 
     def _say(self, line: str) -> None:
         assert self._process.stdin is not None
-        with self._lock, contextlib.suppress(OSError, ValueError):  # it is gone, which is told elsewhere
+        with self._lock, contextlib.suppress(OSError, ValueError):  # it has ended, which ``look`` reports
             data = memoryview(line.encode() + b"\n")
             while data:
                 data = data[self._process.stdin.write(data) :]
@@ -197,9 +197,9 @@ class Child:
     def _listen(self) -> None:
         stdout = self._process.stdout
         assert stdout is not None
-        heard = b""
+        rest = b""
         while data := os.read(stdout.fileno(), 1 << 16):
-            *lines, heard = (heard + data).split(b"\n")
+            *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 self._hear(json.loads(line))
             self._heard_ns = time.monotonic_ns()
@@ -219,7 +219,7 @@ class Child:
         if self._failed is not None:
             return self._failed
         status = self._process.poll()
-        if status is None or self._listener.is_alive():  # what it said last is still to be read
+        if status is None or self._listener.is_alive():  # its last message may still be unread
             return None
         if status < 0:
             return f"ended by {signal.Signals(-status).name}"
@@ -233,7 +233,10 @@ class Child:
 
 
 def _issued_end(record: Record, first: int, last: int) -> int:
-    """The row after the last issued one of [first, last): the gauge runs behind, and is all that tells of others."""
+    """The row after the last issued row of [first, last).
+
+    The gauge of issued rows lags behind, so rows after it that were written to count too.
+    """
     end = min(max(record.gauges[Gauge.ISSUED], first), last)
     later = np.flatnonzero((record.issued[end:last] != 0) | (record.status[end:last] != Status.PENDING))
     return end + int(later[-1]) + 1 if later.size else end

@@ -1,6 +1,7 @@
-"""How far a host's clock is from ours, from questions and answers; pure arithmetic over times in ns.
+"""The offset of another host's clock, from round trips; only computes with times in ns.
 
-Of many round trips the shortest tells most: the answer was given somewhere within it, so half of it bounds the error.
+The shortest round trip is the best measurement: the other clock was read at some moment within it, so half of the
+round trip bounds the error.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ PINGS = 100
 
 
 class Ping(NamedTuple):
-    """When we asked, what the other clock said, when we had the answer."""
+    """A round trip."""
 
-    asked_ns: int
-    told_ns: int
-    heard_ns: int
+    sent_ns: int
+    """By our clock, as is ``received_ns``."""
+    answer_ns: int
+    """What the other clock showed."""
+    received_ns: int
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Another clock beside ours: it reads ours plus ``offset_ns``, give or take ``bound_ns``."""
+    """Another clock beside ours: it shows our time plus ``offset_ns``, give or take ``bound_ns``."""
 
     offset_ns: int
     bound_ns: int
@@ -30,19 +33,19 @@ class Clock:
     @classmethod
     def of(cls, pings: Sequence[Ping]) -> Clock:
         """From at least one ping."""
-        best = min(pings, key=lambda ping: ping.heard_ns - ping.asked_ns)
-        trip_ns = best.heard_ns - best.asked_ns
-        return cls(best.told_ns - best.asked_ns - trip_ns // 2, trip_ns - trip_ns // 2)
+        best = min(pings, key=lambda ping: ping.received_ns - ping.sent_ns)
+        trip_ns = best.received_ns - best.sent_ns
+        return cls(best.answer_ns - best.sent_ns - trip_ns // 2, trip_ns - trip_ns // 2)
 
 
 OURS = Clock(0, 0)
 
 
-def ask(now: Callable[[], int], told: Callable[[], int], count: int = PINGS) -> Clock:
-    """Compare with the clock that ``told`` reads; ``now`` is ours."""
-    return Clock.of([Ping(now(), told(), now()) for _ in range(count)])
+def compare(ours: Callable[[], int], other: Callable[[], int], count: int = PINGS) -> Clock:
+    """Read both clocks ``count`` times; each callable returns ns."""
+    return Clock.of([Ping(ours(), other(), ours()) for _ in range(count)])
 
 
 def dispersion_ns(moments_ns: Sequence[int]) -> int:
-    """From the first to the last of moments that should be one; 0 for fewer than two."""
+    """The time from the first to the last of moments that should be the same; 0 for fewer than two."""
     return max(moments_ns) - min(moments_ns) if moments_ns else 0

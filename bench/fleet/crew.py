@@ -1,6 +1,6 @@
-"""The generators of one host, and what a driver asks of any host, this one or another.
+"""The generators of a host, as a driver uses them: ``Crew`` for any host, ``LocalCrew`` for this host.
 
-Knows children and this host's clock; must not know other hosts, nor how a driver reaches this one.
+Does not depend on other hosts, or on how a driver reaches this host.
 """
 
 from __future__ import annotations
@@ -16,43 +16,43 @@ from drumfire.bench.fleet.plan import Plan
 
 
 class Crew(Protocol):
-    """All generators of a host.  Nothing here waits for long but ``launch``, ``collect`` and ``close``."""
+    """All generators of a host.  Only ``launch``, ``collect`` and ``close`` may wait for long."""
 
     name: str
     plans: Sequence[Plan]
     clock: Clock
-    """The host's wall clock beside the driver's."""
+    """The host's wall clock relative to the driver's."""
 
     def launch(self) -> None:
-        """Start the generators.  They get ready by themselves."""
+        """Start the generators, which then get ready by themselves."""
 
     def look(self) -> list[Sighting]:
-        """Each generator as it was last seen."""
+        """The last known state of each generator."""
 
     def begin(self, unix_ns: int) -> None:
-        """The phase that all are ready for begins at this time of the driver's wall clock."""
+        """Begin the phase that all are ready for at this time of the driver's wall clock, ns."""
 
     def beat(self) -> None:
-        """A sign of life, to be passed on to the generators."""
+        """Pass a sign of life on to the generators."""
 
     def stop(self, reason: str) -> None:
-        """End the run in good order."""
+        """Have the generators end the run in order."""
 
     def kill(self, part: int) -> None:
-        """End one generator, at once."""
+        """End a generator at once."""
 
     def collect(self, number: int) -> list[Part]:
-        """What each generator has of a phase.  Left out is who can not be asked any more."""
+        """What each generator did in a phase; those that can no longer be asked are left out."""
 
     def close(self) -> None:
-        """End what still runs."""
+        """End the generators that still run."""
 
 
 class LocalCrew:
     """The generators of this host."""
 
     def __init__(self, name: str, plans: Sequence[Plan], phase_rows: Sequence[int]) -> None:
-        """``phase_rows``: the whole run's first row of each phase, and the row after its last."""
+        """``phase_rows``: the first row of each phase of the whole run, and the row after the last phase."""
         self.name, self.plans, self.clock = name, plans, OURS
         self._phase_rows = phase_rows
         self._children: list[Child] = []
@@ -65,7 +65,7 @@ class LocalCrew:
         return [child.look() for child in self._children]
 
     def begin(self, unix_ns: int) -> None:
-        # Affinity is set now, when all threads that do not issue have been started.
+        # Only now: threads that were started before, which do not issue, keep all cores.
         cores = cores_for(len(self._children), sorted(os.sched_getaffinity(0)))
         for child, core in zip(self._children, cores, strict=False):
             child.pin(core)
@@ -101,5 +101,5 @@ class LocalCrew:
 
 
 def cores_for(generators: int, cores: Sequence[int]) -> list[int]:
-    """A core for each generator where one is left for everything else; else none, and the system shares them out."""
+    """A core for each generator where at least one more is left; else none, and the system schedules them."""
     return list(cores[1 : generators + 1]) if len(cores) > generators else []

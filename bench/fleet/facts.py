@@ -1,6 +1,6 @@
-"""What must be the same in all processes of a run, and how to tell in which it is not.
+"""What must be the same in all processes of a run, and a table of the differences.
 
-Facts are text by name, so that they travel and compare; nothing here knows processes.
+Facts are texts by name, which can be sent and compared.  Does not depend on processes.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Facts = Mapping[str, str]
 _PACKAGES = ("loadgen", "sut", "bench")
 _DISTRIBUTIONS = ("numpy", "uvloop", "hdrhistogram", "hpack")
 _SHOWN = 22
-"""Columns of a value in a table of differences; digests are longer and need not be read whole."""
+"""Columns of a value in the table of differences; longer values, such as digests, are cut."""
 
 
 def facts(digests: Mapping[str, str]) -> dict[str, str]:
-    """Of this process; ``digests`` are the model's and the data's."""
+    """The facts of this process; ``digests`` are those of the model and the data."""
     installed = {name: version or "none" for name, version in versions(_DISTRIBUTIONS).items()}
     return {
         "drumfire": VERSION,
@@ -41,12 +41,12 @@ def facts(digests: Mapping[str, str]) -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """What may differ and is told in the result: host name, kernel, cores."""
+    """What may differ and stands in the result: host name, kernel, cores."""
     return {"host": platform.node(), "kernel": platform.release(), "cores": len(os.sched_getaffinity(0))}
 
 
 def differences(ours: Facts, others: Mapping[str, Facts]) -> list[str]:
-    """A table, a line each, of the facts that are not the same in ``others`` (by name); empty where all agree."""
+    """The lines of a table of the facts that differ in ``others``, by process name; empty where all agree."""
     differing = {who: facts for who, facts in others.items() if facts != ours}
     if not differing:
         return []
@@ -61,7 +61,7 @@ def differences(ours: Facts, others: Mapping[str, Facts]) -> list[str]:
 
 @functools.cache
 def _source() -> str:
-    """Of the code itself: what a revision does not tell of a checkout that was changed."""
+    """A digest of the code: a revision does not show uncommitted changes."""
     digest = hashlib.sha256()
     for package in _PACKAGES:
         folder = Path(drumfire.__file__).parent / package

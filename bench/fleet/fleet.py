@@ -1,7 +1,7 @@
-"""All generators of a run as one: got ready, compared, started together, followed, ended.
+"""All generators of a run together: gets them ready, compares them, starts and follows them, and ends them.
 
-To the run it is a system under test, whose rows others issue.  Knows crews, and by what they are found lost; must not
-know what a row is, nor a screen.
+To the run it is a system under test whose rows others issue.  Handles crews and decides which generators are lost.
+Does not depend on rows or on a screen.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from drumfire.loadgen.system import Answer
 from drumfire.sut.remote.endpoint import Endpoint, parse_url
 
 STALE_S, LOST_S = 1.0, 3.0
-"""A generator in a run that is not heard for so long is shown as stale, and then taken for lost."""
+"""After this long without a message in a run, a generator is shown as stale, and then judged lost."""
 READY_S = 120.0
-"""How long generators may take to be ready, which includes reading their samples."""
+"""How long generators may take to get ready, which includes reading their samples."""
 _BEAT_S = 1.0
 _LOOK_S = 0.05
 _BLIND_S = 0.5
-"""When we have not looked for so long ourselves, silence says nothing."""
+"""If we have not looked for this long ourselves, silence proves nothing."""
 _HALT_S = 10.0
 
 OnLoss = Literal["continue", "abort"]
@@ -41,13 +41,13 @@ OnLoss = Literal["continue", "abort"]
 
 @dataclass(frozen=True)
 class Loss:
-    """A generator that was lost."""
+    """A lost generator."""
 
     name: str
     reason: str
     at: datetime
     after_s: float
-    """Since the phase's start."""
+    """Time from the phase's start to its last message."""
     last: Sighting
 
 
@@ -66,15 +66,15 @@ class Fleet:
         on_loss: OnLoss,
         lead_ns: int,
     ) -> None:
-        """``facts`` are ours.  ``lead_ns``: how long before a phase its start is told."""
+        """``facts``: of this process.  ``lead_ns``: how long before a phase its start is announced."""
         self.name, self.columns, self.crews = name, columns, crews
         self.lost: dict[int, Loss] = {}
         self.aborted: str | None = None
-        """Why a loss ended the run, if it did."""
+        """Why a loss ended the run; None where it did not."""
         self.planned_ns = 0
-        """When the current phase was to begin: ns of our wall clock."""
+        """When the current phase should begin: ns of our wall clock."""
         self.on_look: Callable[[Sequence[Sighting]], object] = lambda sightings: None
-        """Called with each look at the generators in a phase."""
+        """Called after each look at the generators in a phase."""
         self.names = {plan.part: plan.name for crew in crews for plan in crew.plans}
         self.last_seen: dict[int, Sighting] = {}
         self._facts, self._on_loss, self._lead_ns = facts, on_loss, lead_ns
@@ -86,8 +86,9 @@ class Fleet:
     # As a system under test.
 
     async def open(self, answers: Answers) -> None:
-        """Start all generators and wait until they are ready.  Raises ``UsageError`` where one can not be had, or is
-        not like the others.
+        """Start all generators and wait until they are ready.
+
+        Raises ``UsageError`` where a generator cannot start or differs from this process.
         """
         self._beats.start()
         await self._each(lambda crew: crew.launch())
@@ -120,7 +121,7 @@ class Fleet:
 
     @property
     def served(self) -> Mapping[Endpoint, int]:
-        """Requests that each server answered with outputs, as far as the generators could tell."""
+        """Requests that each server answered with outputs, by the generators' reports."""
         served: Counter[Endpoint] = Counter()
         for told in self._told.values():
             counts = told["served"]
@@ -140,13 +141,13 @@ class Fleet:
     # For the run.
 
     def look(self) -> list[Sighting]:
-        """Every generator that can be seen, by part."""
+        """The last known state of each generator, by part."""
         sightings = sorted((one for crew in self.crews for one in crew.look()), key=lambda one: one.part)
         self.last_seen |= {one.part: one for one in sightings}
         return sightings
 
     async def begin(self, number: int) -> int:
-        """Wait until all are ready for a phase and tell them when it begins; returns when, by our monotonic clock."""
+        """Wait until all are ready for a phase and announce its start; returns the start, ns of our monotonic clock."""
         self._looked_s = time.monotonic()
         while not all(one.ready >= number or one.part in self.lost for one in self._judged()):
             await asyncio.sleep(_LOOK_S)
@@ -157,7 +158,7 @@ class Fleet:
         return time.monotonic_ns() + self.planned_ns - now_ns
 
     async def follow(self, number: int) -> None:
-        """Until every generator has ended the phase, or is lost."""
+        """Wait until every generator has ended the phase or is lost."""
         while True:
             sightings = self._judged(number)
             self.on_look(sightings)
@@ -171,7 +172,7 @@ class Fleet:
             await asyncio.sleep(_LOOK_S)
 
     async def halt(self, number: int, reason: str) -> None:
-        """Have all end the phase early; wait for them, but not for long."""
+        """Have all end the phase early; wait for at most ``_HALT_S``."""
         for crew in self.crews:
             crew.stop(reason)
         until_s = time.monotonic() + _HALT_S
@@ -181,13 +182,13 @@ class Fleet:
             await asyncio.sleep(_LOOK_S)
 
     async def collect(self, number: int) -> list[Part]:
-        """What the generators have of a phase, by part; those that can not tell are left out."""
+        """What the generators did in a phase, by part; those that can no longer be asked are left out."""
         parts = [part for parts in await self._each(lambda crew: crew.collect(number)) for part in parts]
         self._told |= {part.part: part.told for part in parts if part.told is not None}
         return sorted(parts, key=lambda part: part.part)
 
     def state(self, sighting: Sighting) -> str:
-        """In a word."""
+        """Its state as the view shows it: lost, done, starting, stale or running."""
         if sighting.part in self.lost:
             return "lost"
         if sighting.ended >= sighting.ready >= 0:
@@ -197,7 +198,7 @@ class Fleet:
         return "stale" if sighting.silent_s > STALE_S else "running"
 
     def _judged(self, number: int | None = None) -> list[Sighting]:
-        """A look, after which ``lost`` tells who is."""
+        """Look at all generators and update ``lost``."""
         sightings = self.look()
         now_s = time.monotonic()
         blind = now_s - self._looked_s > _BLIND_S
@@ -230,13 +231,13 @@ class Fleet:
             raise UsageError(f"the generators differ from this process; make them the same:\n  {lines}")
 
     async def _each(self, what: Callable[[Crew], object]) -> list[list[Part]]:
-        """Do something that takes its time with all crews at once."""
+        """Call ``what`` for all crews at once, each in a thread."""
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(len(self.crews)) as pool:
             return list(await asyncio.gather(*(loop.run_in_executor(pool, what, crew) for crew in self.crews)))  # type: ignore[arg-type]
 
     def _beat(self) -> None:
-        """In a thread, so that a signal or a slow screen does not keep the generators waiting."""
+        """Runs in a thread, so that a signal or a slow screen does not delay the beats."""
         while not self._over.wait(_BEAT_S):
             for crew in self.crews:
                 crew.beat()

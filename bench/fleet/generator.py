@@ -1,7 +1,7 @@
-"""A load generator as a child process: the single-machine run over its part of the rows.  ``python -m`` runs it.
+"""A load generator as a child process: an ordinary run over its part of the rows.  ``python -m`` starts it.
 
-It is told its plan on standard input and speaks to its supervisor by the lines of ``line``.  It knows no other
-generator and nothing of how many hosts there are; its table lies in memory that the supervisor watches.
+It reads its plan from standard input and talks to its supervisor through ``line``.  Its table is in memory that the
+supervisor watches.  Does not depend on other generators or hosts.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _BEAT_S = 0.25
 
 
 class Generator:
-    """The run, and what is told of it."""
+    """The run, and its reports to the supervisor."""
 
     def __init__(self, line: Line, assembly: Assembly, plan: Plan, record: Record, folder: Path) -> None:
         self._line, self._assembly, self._folder = line, assembly, folder
-        self._told_responses = 0
+        self._sent_responses = 0
         share = Share(plan.slice, record, self._start)
-        # What a rate's settings would print of the run's beginning and end is the driver's to print.
+        # The driver prints the timestamps of the run's beginning and end.
         silence = open(os.devnull, "w", encoding="ascii")  # noqa: SIM115
         self.test = Test(
             assembly.system,
@@ -47,33 +47,33 @@ class Generator:
         )
 
     async def run(self) -> None:
-        """The whole run.  What ends it early is told by ``line``."""
+        """The whole run.  ``line`` may end it early."""
         self._line.attend(self.test.interrupt)
         beats = asyncio.ensure_future(self._beat())
         try:
             await self.test.run()
-            await asyncio.to_thread(self._tell_end, max(len(self.test.reports) - 1, 0))
+            await asyncio.to_thread(self._report_end, max(len(self.test.reports) - 1, 0))
         finally:
             beats.cancel()
             await asyncio.sleep(0)
 
     async def _start(self, number: int) -> int:
         if number:
-            await asyncio.to_thread(self._tell_end, number - 1)
+            await asyncio.to_thread(self._report_end, number - 1)
         return await self._line.start(number)
 
     async def _beat(self) -> None:
-        """Said on the run's own loop, as a sign that it turns."""
+        """Runs on the run's own loop, to show that the loop is not blocked."""
         while True:
             self._line.beat()
             await asyncio.sleep(_BEAT_S)
 
-    def _tell_end(self, number: int) -> None:
-        """What a phase came to.  Faults and counts are those of the run so far."""
+    def _report_end(self, number: int) -> None:
+        """Report the end of a phase.  Faults and counts are those of the run so far."""
         test, faults = self.test, self.test.answers.faults
         report = test.reports[number] if number < len(test.reports) else None
-        kept = test.answers.kept[self._told_responses :]
-        self._told_responses += len(kept)
+        kept = test.answers.kept[self._sent_responses :]
+        self._sent_responses += len(kept)
         for one in kept:
             one.responses = self._assembly.logged(test.record.sample_index[one.rows], one.responses)
         file = self._folder / f"responses-{number}.npz"
@@ -97,7 +97,7 @@ class Generator:
 
 
 def _plain(report: Any) -> dict[str, Any]:
-    """A ``PhaseReport`` without what the supervisor knows."""
+    """A ``PhaseReport`` as JSON, without what the supervisor knows."""
     return {
         "end": report.end.name,
         "issued_rows": report.issued_rows,
@@ -113,17 +113,17 @@ def _plain(report: Any) -> dict[str, Any]:
 
 
 def main() -> int:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's, who tells us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C and tells us
     line = Line()
-    told = line.plan
-    plan = Plan.from_json(told)
+    message = line.plan
+    plan = Plan.from_json(message)
     try:
         assembly = remote.assemble(options_from_plain(plan.options), settings_from_plain(plan.settings))
         try:
             line.say({"facts": facts(assembly.digests()), "machine": machine()})
             line.limit(plan.limit_s)
-            record = Record.attach(told["fd"], told["layout"])
-            generator = Generator(line, assembly, plan, record, Path(told["folder"]))
+            record = Record.attach(message["fd"], message["layout"])
+            generator = Generator(line, assembly, plan, record, Path(message["folder"]))
             run_on_fast_loop(generator.run())
         finally:
             assembly.close()

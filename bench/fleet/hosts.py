@@ -1,6 +1,6 @@
-"""Crews on other hosts, by way of Ray: found, reached, asked; each call with a time limit of our own.
+"""Crews on other hosts, through Ray; each call has a time limit of our own.
 
-The one place that knows Ray, which is imported when it is used.  Nothing of it is in a generator.
+Only this module uses Ray, and imports it when needed.  A generator never imports Ray.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from drumfire.sut.local.silence import silenced
 
 _CONNECT_S = 30.0
 _READY_S = 30.0
-"""How long the cluster may take to have a supervisor on each host."""
+"""How long the cluster may take to start a supervisor on each host."""
 _ASK_S = 10.0
 _COLLECT_S = 120.0
 _CLOSE_S = 8.0
@@ -33,9 +33,9 @@ _NAMESPACE = "drumfire"
 
 
 def reach(groups: Sequence[Sequence[Plan]], phase_rows: Sequence[int], address: str | None) -> list[RayCrew]:
-    """A crew on a host of its own for each group of plans.
+    """A crew for each group of plans, each on another host.
 
-    Raises ``UsageError`` where Ray is missing, the cluster can not be joined, or has fewer hosts.
+    Raises ``UsageError`` where Ray is missing, or the cluster cannot be joined or has too few hosts.
     """
     ray = _connect(address)
     try:
@@ -74,7 +74,7 @@ class RayCrew:
         phase_rows: Sequence[int],
         done: Callable[[], None],
     ) -> None:
-        """``done`` is called when this crew needs the cluster no more."""
+        """``done`` is called when this crew no longer needs the cluster."""
         self.name, self.plans, self.clock = name, plans, clock.OURS
         self._ray, self._actor, self._phase_rows, self._done = ray, actor, phase_rows, done
         self._seen: list[Sighting] = []
@@ -82,13 +82,13 @@ class RayCrew:
         self._gone: str | None = None
 
     def launch(self) -> None:
-        self.clock = clock.ask(time.time_ns, lambda: int(self._ask(self._actor.now.remote())))
+        self.clock = clock.compare(time.time_ns, lambda: int(self._ask(self._actor.now.remote())))
         self._ask(self._actor.launch.remote(self.name, list(self.plans), list(self._phase_rows)))
         self._seen_s = time.monotonic()
         threading.Thread(target=self._watch, name=f"watch {self.name}", daemon=True).start()
 
     def look(self) -> list[Sighting]:
-        """What was streamed last.  Its age counts from when it came, so that a cut cable shows as silence."""
+        """The state that the host sent last.  Its age grows from its arrival, so a cut cable shows as silence."""
         age_s = time.monotonic() - self._seen_s
         return [replace(one, silent_s=one.silent_s + age_s, gone=one.gone or self._gone) for one in self._seen]
 
@@ -106,7 +106,7 @@ class RayCrew:
         self._actor.kill.remote(part)
 
     def collect(self, number: int) -> list[Part]:
-        """Empty where the host can not be asked any more."""
+        """Empty where the host can no longer be asked."""
         if not self._is_heard:
             return []
         try:
@@ -125,7 +125,7 @@ class RayCrew:
 
     @property
     def _is_heard(self) -> bool:
-        """Whether it is worth while to wait for an answer."""
+        """Whether an answer can be expected."""
         return self._gone is None and time.monotonic() - self._seen_s < _HEARD_S
 
     def _ask(self, reference: Any) -> Any:
@@ -144,9 +144,9 @@ class RayCrew:
 
 
 def _connect(address: str | None) -> Any:
-    """Join the cluster as a driver; returns the module.
+    """Join the cluster as a driver; returns Ray's module.
 
-    Ray itself may wait for minutes, or for ever where only one side speaks TLS.
+    Ray itself may wait for minutes, or forever where only one side uses TLS.
     """
     address = address or head.head_of_this_host()
     head.prepare_driver(address)
@@ -157,7 +157,7 @@ def _connect(address: str | None) -> Any:
     if address is not None:
         head.check_there(address)
 
-    # What the cluster says of its hosts would be printed amid our output, by a thread that no option keeps from it.
+    # A thread of Ray's would print messages about hosts between our lines; no option turns that off.
     vars(importlib.import_module("ray._private.worker"))["print_to_stdstream"] = lambda *_, **__: None
 
     def init() -> None:
@@ -180,13 +180,16 @@ def _connect(address: str | None) -> Any:
             )
     except UsageError:
         raise
-    except Exception as error:  # Ray has many: whatever it is, nothing was begun
+    except Exception as error:  # Ray raises many kinds; nothing has begun yet
         raise UsageError(_why_not(error, address)) from None
     return ray
 
 
 def _within(seconds: float, call: Callable[[], object]) -> bool:
-    """Call it, and wait for so long; whether it came back.  What it raises is raised; one that hangs is left behind."""
+    """Run ``call`` in a thread; returns whether it ended in time.
+
+    Raises what it raises.  A call that hangs is left to its thread.
+    """
     raised: list[Exception] = []
 
     def run() -> None:
@@ -207,9 +210,9 @@ def _why_not(error: Exception, address: str | None) -> str:
     text, where = _one_line(error), address or "this host"
     if "ersion mismatch" in text:
         return f"the cluster at {where} has other versions than this process: {text}"
-    if address is not None and isinstance(error, ConnectionError):  # somebody is there, which was seen before
-        return f"the cluster at {where} does not let us in: its token is wanted in {head.token_path()}"
-    return f"can not join a Ray cluster at {where}: {text} (drumfire cluster up starts one)"
+    if address is not None and isinstance(error, ConnectionError):  # something listens there, as was checked before
+        return f"the cluster at {where} refuses this host: copy its token to {head.token_path()}"
+    return f"cannot join a Ray cluster at {where}: {text} (drumfire cluster up starts one)"
 
 
 def _place(ray: Any, groups: Sequence[Sequence[Plan]], phase_rows: Sequence[int]) -> list[RayCrew]:
@@ -219,13 +222,13 @@ def _place(ray: Any, groups: Sequence[Sequence[Plan]], phase_rows: Sequence[int]
     alive = [node for node in ray.nodes() if node["Alive"]]
     fit = sum(node["Resources"].get("CPU", 0) >= cores for node in alive)
     group = placement.placement_group([{"CPU": cores}] * len(groups), strategy="STRICT_SPREAD")
-    # What is too little by count is not waited for; what is taken by others may soon be free.
+    # Cores that others use may soon be free, so wait for those; hosts that do not exist are not worth a wait.
     if fit < len(groups) or not group.wait(_READY_S):
         placement.remove_placement_group(group)
         free = "free " if fit >= len(groups) else ""
         raise UsageError(
-            f"--hosts {len(groups)}: the cluster has {fit} of {cores} {free}cores each ({len(alive)} hosts in all, of "
-            "which a head sends load only with --load-on-head): lower --hosts, or join more"
+            f"--hosts {len(groups)}: the cluster has {fit} hosts of {cores} {free}cores each ({len(alive)} in all; "
+            "a head sends load only with --load-on-head): lower --hosts, or join more hosts"
         )
     left = len(groups)
     lock = threading.Lock()
@@ -236,7 +239,7 @@ def _place(ray: Any, groups: Sequence[Sequence[Plan]], phase_rows: Sequence[int]
             left -= 1
             last = left == 0
         if last:
-            with contextlib.suppress(Exception):  # the run is over, whatever becomes of the cluster
+            with contextlib.suppress(Exception):  # the run is over; a failing cluster no longer matters
                 placement.remove_placement_group(group)
             _disconnect(ray)
 
@@ -252,7 +255,7 @@ def _place(ray: Any, groups: Sequence[Sequence[Plan]], phase_rows: Sequence[int]
 
 
 def _disconnect(ray: Any) -> None:
-    """Leave the cluster; not for longer than a moment, as its head may be gone."""
+    """Leave the cluster; waits for at most ``_CLOSE_S``, as its head may be gone."""
     with silenced():
         _within(_CLOSE_S, ray.shutdown)
 

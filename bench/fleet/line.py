@@ -1,7 +1,7 @@
-"""A generator's line to its supervisor: lines of JSON, in by standard input, out by what was standard output.
+"""A generator's line to its supervisor: lines of JSON, in on standard input, out on what was standard output.
 
-Here is the dead-man's switch.  A generator ends when the line does, when nothing is heard for a while, and at its
-limit whatever is heard: first in good order, and if that does not help, at once.
+It is also the dead-man's switch.  A generator ends when the line closes, when nothing comes for a while, and in any
+case at its time limit: first in order and, if that does not help, at once.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 SILENCE_S = 5.0
-"""A supervisor that says nothing for so long is gone."""
+"""After this long without a message, the supervisor is judged gone."""
 _GRACE_S = 3.0
-"""How long a run may take to end in good order."""
+"""How long a run may take to end in order."""
 _LOOK_S = 0.5
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
 
 class Line:
-    """Reads the plan when it is made, and then listens in a thread of its own."""
+    """Reads the plan at construction, and then listens in its own thread."""
 
     def __init__(self) -> None:
-        # What anything prints goes to standard error: this line is ours alone.
+        # Whatever this process prints goes to standard error, so that only messages are on the line.
         self._out = os.dup(_STDOUT)
         os.dup2(_STDERR, _STDOUT)
-        self._heard = b""
+        self._rest = b""
         self.plan: Mapping[str, Any] = json.loads(self._first())
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -46,7 +46,7 @@ class Line:
         threading.Thread(target=self._listen, name="line", daemon=True).start()
 
     def say(self, message: Mapping[str, Any]) -> None:
-        """Send a message, whole; waits where the supervisor does not read."""
+        """Send a whole message; waits while the supervisor does not read."""
         data = memoryview(json.dumps(message).encode() + b"\n")
         with self._lock:
             while data:
@@ -56,29 +56,29 @@ class Line:
                     select.select([], [self._out], [])
 
     def beat(self) -> None:
-        """Send a sign of life, if that can be done at once."""
+        """Send a sign of life if that is possible without waiting."""
         self._beats += 1
         if self._lock.acquire(blocking=False):
             try:
                 os.set_blocking(self._out, False)
                 os.write(self._out, b'{"beat":%d}\n' % self._beats)
             except OSError:
-                pass  # nobody reads: the silence from there is dealt with elsewhere
+                pass  # nobody reads; ``_listen`` handles a supervisor that is silent
             finally:
                 self._lock.release()
 
     def limit(self, seconds: float) -> None:
-        """The run ends so long after its first start."""
+        """End the run this long after its first start."""
         self._limit_s = seconds
 
     def attend(self, interrupt: Callable[[str], None]) -> None:
-        """To be called on the run's loop before it runs: how it is ended early."""
+        """Call ``interrupt`` on this loop to end the run early.  To be called on the loop before the run."""
         self._loop, self._interrupt = asyncio.get_running_loop(), interrupt
         if self._stopped is not None:
             interrupt(self._stopped)
 
     async def start(self, number: int) -> int:
-        """Say that a phase can begin; returns when it is to, ns of the monotonic clock."""
+        """Report that a phase can begin; returns its start, ns of the monotonic clock."""
         self._awaited = asyncio.get_running_loop().create_future()
         self.say({"ready": number})
         at_ns = await self._awaited
@@ -87,12 +87,12 @@ class Line:
         return at_ns
 
     def _first(self) -> bytes:
-        while b"\n" not in self._heard:
+        while b"\n" not in self._rest:
             data = os.read(_STDIN, 1 << 16)
             if not data:
                 sys.exit("no plan came: this program is started by drumfire run --workers or --hosts")
-            self._heard += data
-        line, self._heard = self._heard.split(b"\n", 1)
+            self._rest += data
+        line, self._rest = self._rest.split(b"\n", 1)
         return line
 
     def _listen(self) -> None:
@@ -104,7 +104,7 @@ class Line:
                 data = os.read(_STDIN, 1 << 16)
                 if not data:
                     self._end("the supervisor of this generator is gone")
-                *lines, self._heard = (self._heard + data).split(b"\n")
+                *lines, self._rest = (self._rest + data).split(b"\n")
                 heard_s = now_s
                 for line in lines:
                     self._hear(json.loads(line))
@@ -114,7 +114,7 @@ class Line:
                 self._end("this generator has reached its time limit")
 
     def _hear(self, message: Mapping[str, Any]) -> None:
-        """``start``: when the awaited phase begins; ``stop``: why to end.  What else comes is a sign of life."""
+        """``start``: when the awaited phase begins; ``stop``: why to end.  Any other message is a sign of life."""
         if "start" in message and self._loop is not None:
             self._loop.call_soon_threadsafe(self._begin, message["start"])
         if "stop" in message:
@@ -131,8 +131,8 @@ class Line:
                 self._loop.call_soon_threadsafe(self._interrupt, reason)
 
     def _end(self, reason: str) -> None:
-        """Nobody will want the result any more."""
-        shutil.rmtree(self.plan["folder"], ignore_errors=True)  # which was the supervisor's to remove
+        """End this process; nobody reads its result any more."""
+        shutil.rmtree(self.plan["folder"], ignore_errors=True)  # the supervisor can no longer remove it
         if self._loop is not None:
             self._stop(reason)
             time.sleep(_GRACE_S)

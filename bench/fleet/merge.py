@@ -1,6 +1,6 @@
-"""Parts put back by row: what n generators measured becomes what one would have.
+"""Puts the generators' parts back by row, into the table that a single generator would have written.
 
-Pure work on columns; knows neither processes nor hosts.
+Only handles columns.  Does not depend on processes or hosts.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from drumfire.loadgen.traffic import Phase
 
 FAILED_UNTOLD = "failed, and the generator that knew why was lost"
 _ENDS = (End.NO_ANSWER, End.SYSTEM_GONE, End.INTERRUPTED, End.MAX_DURATION, End.RAN_OUT, End.MAX_QUERIES)
-"""Of the ends of several generators the first of these is the whole's."""
+"""In order: the first of these with which any generator ended is the end of the phase."""
 
 
 class OtherTraffic(RuntimeError):
-    """A generator has drawn other traffic than we have."""
+    """A generator drew other traffic than this process."""
 
 
 def put_back(record: Record, phase: Phase, slices: Mapping[int, Slice], parts: Sequence[Part]) -> int:
-    """Enter a phase's parts into the whole's table; returns the row after the last issued one.
+    """Enter a phase's parts into the whole table; returns the row after the last issued row.
 
-    Rows before it that no part has are MISSING.
+    Earlier rows that no part has become MISSING.  Raises ``OtherTraffic``.
     """
     last = phase.first_row + phase.rows
     status = record.status
@@ -54,13 +54,13 @@ def put_back(record: Record, phase: Phase, slices: Mapping[int, Slice], parts: S
 
 def _check(part: Part, name: str, ours: Column) -> None:
     if not np.array_equal(part.columns[name], ours):
-        raise OtherTraffic(f"generator {part.part} has another {name} than was drawn here")
+        raise OtherTraffic(f"generator {part.part} has another {name} than this process has drawn")
 
 
 def put_answers(
     answers: Answers, slices: Mapping[int, Slice], told: Mapping[int, Mapping[str, Any]], parts: Iterable[Part]
 ) -> None:
-    """Faults of the run so far, by what each generator ``told`` last, and this phase's responses."""
+    """Enter the faults of the run so far, from each generator's last message, and this phase's responses."""
     faults = answers.faults
     untold = faults.failed[FAILED_UNTOLD]
     faults.failed, faults.refused = +Counter({FAILED_UNTOLD: untold}), Counter()
@@ -79,14 +79,14 @@ def put_answers(
             rows.append(slices[part.part].whole(part.kept_rows))
             responses += part.kept
     if rows:
-        # In the log they stand in the order of completion.
+        # The accuracy log has them in the order of completion.
         kept = np.concatenate(rows)
         order = np.argsort(answers.record.completed[kept], kind="stable")
         answers.kept.append(Kept(kept[order], [responses[at] for at in order.tolist()]))
 
 
 def end_of(ends: Sequence[End], *, lost: bool, all_issued: bool, limited: bool) -> End:
-    """How a phase of the whole ended.  ``limited``: all of its rows were fewer than were drawn."""
+    """How a phase of the whole run ended.  ``limited``: max_query_count bounds it."""
     if lost:
         return End.GENERATOR_LOST
     for end in _ENDS:
@@ -98,7 +98,7 @@ def end_of(ends: Sequence[End], *, lost: bool, all_issued: bool, limited: bool) 
 
 
 def overhead_of(parts: Sequence[Overhead], host_of: Sequence[str]) -> Overhead:
-    """All generators' together: sums, but for the time (the longest) and the stolen time (once for a host)."""
+    """The sum over the generators, but the longest wall time, and the stolen time once for each host."""
     stolen: dict[str, float] = {}
     for part, host in zip(parts, host_of, strict=True):
         if part.steal_s is not None:

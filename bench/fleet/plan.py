@@ -1,6 +1,6 @@
-"""What a generator is told before it starts: plain data, one line of JSON from its supervisor.
+"""A generator's part of a run, as a line of JSON from its supervisor.
 
-Knows how options and settings are written down; must not know processes or hosts.
+Turns options and settings into plain data and back.  Does not depend on processes or hosts.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from drumfire.loadgen import Mode, Scenario, TestSettings
 from drumfire.loadgen.share import Slice
 
 _DRIVERS_OWN = ("command", "words", "user_conf", "audit_conf", "output", "ray_address")
-"""Options that the driver has dealt with: settings come from it, and files of its own host need not be elsewhere."""
+"""Options that only the driver uses: it sends settings, and its files need not exist on other hosts."""
 _PATH = "path:"
-"""Begins the text of an option that is a path."""
+"""Marks the text of an option that is a path."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Plan:
     width: int
     """See ``drumfire.loadgen.share.Slice``."""
     rows: int
-    """Of this part."""
+    """Rows of this part."""
     columns: Mapping[str, str]
-    """What the system adds to the table: each column's dtype."""
+    """The dtype of each column of the table."""
     view: Mapping[str, Any]
-    """A ``drumfire.bench.view.watch.Plan``, by which the part's table is watched."""
+    """The ``drumfire.bench.view.watch.Plan`` with which the supervisor watches the part's table."""
     limit_s: float
-    """However it goes, the generator ends so long after its first start."""
+    """The generator always ends this long after its first start."""
 
     @property
     def slice(self) -> Slice:
@@ -49,12 +49,12 @@ class Plan:
         return json.dumps(asdict(self) | more)
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> Plan:
-        return cls(**{name: told[name] for name in cls.__dataclass_fields__})
+    def from_json(cls, message: Mapping[str, Any]) -> Plan:
+        return cls(**{name: message[name] for name in cls.__dataclass_fields__})
 
 
 def options_to_plain(options: argparse.Namespace) -> dict[str, Any]:
-    """The command's options as JSON-ready data, paths made absolute."""
+    """The options as JSON-ready data, with absolute paths."""
     values = {name: None if name in _DRIVERS_OWN else value for name, value in vars(options).items()}
     return {name: f"{_PATH}{value.resolve()}" if isinstance(value, Path) else value for name, value in values.items()}
 

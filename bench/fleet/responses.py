@@ -1,4 +1,4 @@
-"""Responses that the accuracy log wants, as a file: from a generator's process to whoever merges."""
+"""Responses for the accuracy log, in a file between a generator's process and its supervisor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from drumfire.loadgen.record import RowArray
 
 
 def save(path: Path, kept: Sequence[Kept]) -> None:
-    """Write rows, the end of each response in all the bytes, and the bytes."""
+    """Write the rows, where each response ends in the bytes of all, and these bytes."""
     rows = np.concatenate([one.rows for one in kept])
     data = [response for one in kept for response in as_bytes(one.responses)]
     ends = np.cumsum([len(response) for response in data], dtype=np.int64)

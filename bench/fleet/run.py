@@ -1,7 +1,7 @@
-"""The whole run of several generators: drawn, logged and judged as one generator's, issued by them.
+"""A run by several generators: they issue it; it is drawn, logged and judged as the run of a single generator.
 
-Everything but the issuing is ``loadgen.run``'s.  Knows how a run is divided and put together; must not know how hosts
-are reached, nor a screen.
+Only the issuing differs from ``drumfire.loadgen.run``.  Handles how a run is divided and merged.  Does not depend on
+how hosts are reached or on a screen.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from drumfire.bench.fleet.crew import Crew, LocalCrew
 from drumfire.bench.fleet.facts import facts
 from drumfire.bench.fleet.fleet import Fleet
 from drumfire.bench.fleet.plan import Plan, options_to_plain, settings_to_plain
-from drumfire.bench.view.watch import Plan as ViewPlan
+from drumfire.bench.view import watch
 from drumfire.loadgen import Scenario, SettingsError, Test
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.overhead import Overhead
@@ -39,10 +39,10 @@ from drumfire.sut.remote.kserve.watch import WatchedSystem
 
 _LEAD_NS = 300_000_000
 _LEAD_TO_HOSTS_NS = 2_000_000_000
-"""How long before it the start is told: to processes here, and to other hosts."""
+"""How long before a phase its start is announced, to processes here and to other hosts."""
 _LIMIT_TIMES = 10
 _LIMIT_S = 60.0
-"""A generator ends after so many times the time that its traffic should take, and this and its patience more."""
+"""A generator ends after ``_LIMIT_TIMES`` the time that its traffic should take, plus ``_LIMIT_S`` and --patience."""
 _CLOSED = (Scenario.SingleStream, Scenario.MultiStream)
 
 
@@ -69,14 +69,14 @@ class FleetTest(Test):
         width = self.effective.samples_per_query if self.effective.scenario == Scenario.MultiStream else 1
         self._slices = {part: Slice(part, self._parts, width) for part in range(self._parts)}
         self._ends: dict[int, slice] = {}
-        """The rows of each phase up to its last issued one."""
+        """The rows of each phase up to the last issued row."""
         self._starts: dict[int, int | None] = {}
-        """Of each part that told it: how late it began the last phase, ns."""
+        """How late each part began the last phase, ns; parts without a report are left out."""
         self._told: dict[int, Mapping[str, Any]] = {}
         self.fleet = self._fleet()
         watched = WatchedSystem(self.fleet, assembly.watches)
         assembly.server_report = watched.report
-        assembly.logged = lambda indices, responses: responses  # the generators have done it
+        assembly.logged = lambda indices, responses: responses  # the generators did this
         self.system = watched
 
     def rows(self, report: PhaseReport) -> slice | RowArray:
@@ -86,7 +86,7 @@ class FleetTest(Test):
 
     def measured(self, report: PhaseReport) -> Measured:
         width = report.phase.samples_per_query
-        # Of Offline's one query there may be a part: it is judged as what it is, and is INVALID.
+        # Only a part of Offline's query may have been issued: the run is judged by that part, and is INVALID.
         return self._columns_of(self.rows(report), min(width, max(report.issued_rows, 1)))
 
     def streams(self, report: PhaseReport) -> list[slice | RowArray]:
@@ -106,7 +106,7 @@ class FleetTest(Test):
         return lines + super().spoiled()
 
     def interrupt(self, reason: str) -> None:
-        if self.interrupted is None:  # once: what was measured is being put together from then on
+        if self.interrupted is None:  # only once: after that the run merges what was measured
             super().interrupt(reason)
 
     async def _agreed_start(self) -> int | None:
@@ -152,7 +152,7 @@ class FleetTest(Test):
         merge.put_answers(self.answers, self._slices, self._told, parts)
 
     def _as_told(self, report: PhaseReport) -> PhaseReport:
-        """A phase's report with what its generators told of themselves, rather than of this process."""
+        """The report of a phase with the figures of its generators instead of this process's."""
         span = self._ends.get(report.phase.first_row)
         if span is None:
             return report
@@ -175,7 +175,7 @@ class FleetTest(Test):
         )
 
     def _missing(self, part: int) -> str:
-        """What is not known of a lost generator's rows."""
+        """How much is known of a lost generator's rows."""
         share = self._slices[part].count(self.record.rows)
         rows = self._slices[part].whole(np.arange(share))
         status = self.record.status[rows]
@@ -185,7 +185,7 @@ class FleetTest(Test):
     def _fleet(self) -> Fleet:
         options = self._options
         plain, settings = options_to_plain(options), settings_to_plain(self.requested)
-        view = asdict(ViewPlan.of(self, self._assembly.title))
+        view = asdict(watch.Plan.of(self, self._assembly.title))
         columns = {name: column.dtype.str for name, column in self.record.columns.items()}
         plans = []
         for part, share in self._slices.items():
@@ -229,7 +229,7 @@ class FleetTest(Test):
         return f"host {part // a_host}" + (f" worker {part % a_host}" if a_host > 1 else "")
 
     def _concurrency(self, part: int) -> int | None:
-        """A generator's part of the requests that may be under way."""
+        """A generator's part of --concurrency."""
         whole = self._assembly.description["remote"]["concurrency"]
         return None if whole is None else max(whole // self._parts + (part < whole % self._parts), 1)
 
@@ -241,17 +241,17 @@ class FleetTest(Test):
             expected_s = max(expected_s, self.record.rows / s.target_qps)
         return _LIMIT_TIMES * expected_s + self.patience_s + _LIMIT_S
 
-    # What is told of the hosts.
+    # The result's part about the generators.
 
     def warnings(self) -> list[str]:
-        """What the result must say of a run by several."""
-        found = []
+        """The warnings of a run by several generators."""
+        lines = []
         if self.effective.scenario in _CLOSED:
-            found.append(
+            lines.append(
                 f"{self._parts} independent streams side by side, each of every {self._parts}-th query: not the "
-                f"reference's {self.effective.scenario.name}, which is one"
+                f"reference's {self.effective.scenario.name}, which is a single stream"
             )
-        return found
+        return lines
 
     def section(self) -> dict[str, Any]:
         """The result's ``hosts`` section."""
@@ -329,7 +329,7 @@ class FleetTest(Test):
 
 
 class _Catalogue:
-    """A library of which only the counts are wanted: the samples are read where they are sent from."""
+    """The counts of a library; only the generators read its samples."""
 
     def __init__(self, library: SampleLibrary) -> None:
         self.name, self.total_count = library.name, library.total_count
@@ -351,34 +351,34 @@ def asked(options: argparse.Namespace) -> bool:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Refuse what can not be divided, before anything is asked of a server."""
+    """Refuse what cannot be divided, before any server is asked.  Raises ``UsageError``."""
     if not asked(options):
-        given = "--ray-address" if options.ray_address else "--independent-streams"
+        name = "--ray-address" if options.ray_address else "--independent-streams"
         if options.ray_address or options.independent_streams:
-            raise UsageError(f"{given} is for several generators: give --workers or --hosts, or leave it out")
+            raise UsageError(f"{name} is for several generators: give --workers or --hosts, or leave it out")
         return
     if options.ray_address and options.hosts is None:
-        raise UsageError("--ray-address is where --hosts are found: give --hosts N, or leave it out")
+        raise UsageError("--ray-address is the cluster of --hosts: give --hosts N, or leave it out")
     which = "--hosts" if options.hosts is not None else "--workers"
     if options.backend != "triton":
         raise UsageError(
-            f"{which} is for remote systems: {options.backend} computes in this process; leave {which} out"
+            f"{which} is for remote systems, but {options.backend} computes in this process: leave {which} out"
         )
     refused = {
         "--find-peak-performance": options.find_peak_performance,
         "--until-confident": options.until_confident is not None,
     }
-    for other, given in refused.items():
-        if given:
-            raise UsageError(f"{other} follows one generator's run: leave {which} out")
+    for other, is_set in refused.items():
+        if is_set:
+            raise UsageError(f"{other} works with a single generator only: leave {which} out")
     if options.hosts is not None and options.shared_memory != "none":
-        raise UsageError("--shared-memory is for a server on the same host: leave --hosts out, or it")
+        raise UsageError("--shared-memory is for a server on the same host: leave out --hosts or --shared-memory")
     parts = (options.hosts or 1) * (options.workers or 1)
     scenario = Scenario[options.scenario]
     if scenario in _CLOSED and not options.independent_streams:
         raise UsageError(
-            f"{scenario.name} is one stream, whose next query waits for the last answer, so that {parts} generators "
-            f"would be {parts} streams: leave {which} out, or say --independent-streams to run them"
+            f"{scenario.name} is a single stream, whose next query waits for the last answer, so {parts} generators "
+            f"would be {parts} streams: leave {which} out, or give --independent-streams to run them"
         )
     if scenario not in _CLOSED and options.independent_streams:
         raise UsageError(
@@ -394,8 +394,8 @@ def check(options: argparse.Namespace) -> None:
 def _figures(values: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, int] | None:
     if not values.size:
         return None
-    found = distribution(values, (0.5, 0.99))
-    return {"p50": found.percentiles[0.5], "p99": found.percentiles[0.99], "max": found.maximum}
+    spread = distribution(values, (0.5, 0.99))
+    return {"p50": spread.percentiles[0.5], "p99": spread.percentiles[0.99], "max": spread.maximum}
 
 
 def _spread(spread: Any) -> dict[str, int] | None:
@@ -403,7 +403,7 @@ def _spread(spread: Any) -> dict[str, int] | None:
 
 
 def _slowest(generators: Sequence[Mapping[str, Any]]) -> str | None:
-    """Whose p99 lateness is the highest; in Offline, and where nothing is scheduled, who was done last."""
+    """The generator with the highest p99 lateness; in Offline, and where nothing is scheduled, the last to end."""
     late = {one["name"]: one["lateness_ns"]["p99"] for one in generators if one["lateness_ns"]}
     if not late or max(late.values()) == min(late.values()):
         late = {one["name"]: one["last_completed_ns"] for one in generators if one["last_completed_ns"] is not None}

@@ -1,6 +1,6 @@
-"""A host's supervisor: the crew of that host, as an actor of Ray that a driver elsewhere speaks to.
+"""A host's supervisor: the crew of that host, as a Ray actor that a driver on another host calls.
 
-A plain class without anything of Ray's in it, and nothing of it stands between a generator and the server.
+A plain class that does not import Ray; no request from a generator to the server passes through it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SNAPSHOT_S = 0.25
 
 
 class Supervisor:
-    """One a host.  Its methods are called from several threads: ``watch`` goes on while others come and go."""
+    """A single instance on each host, called from several threads: ``watch`` runs while other methods are called."""
 
     def __init__(self) -> None:
         self._crew: LocalCrew | None = None
@@ -32,12 +32,12 @@ class Supervisor:
         self._crew.launch()
 
     def watch(self) -> Iterator[list[Sighting]]:
-        """The generators as they are, four times a second, until ``close``."""
+        """The state of the generators, four times a second, until ``close``."""
         while not self._over.wait(_SNAPSHOT_S):
             yield self._of_here.look()
 
     def begin(self, unix_ns: int) -> None:
-        """A phase begins, at this time of this host's wall clock."""
+        """Begin a phase at this time of this host's wall clock, ns."""
         self._of_here.begin(unix_ns)
 
     def beat(self) -> None:
@@ -60,5 +60,5 @@ class Supervisor:
 
     @property
     def _of_here(self) -> LocalCrew:
-        assert self._crew is not None, "nothing was launched"
+        assert self._crew is not None, "call launch first"
         return self._crew

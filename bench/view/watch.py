@@ -104,6 +104,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: IntArray, counts: IntArray, maximum: int, target: float) -> Spread:
+        """From values, rising, and their counts; ``target`` is a percentile, 0 to 1."""
         total = int(counts.sum())
         # The rank of a percentile as in the results: the int(n*p)-th smallest, from 0.
         ranks = [int(total * p) for p in (0.5, 0.9, 0.99, target)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drumfire.bench.fleet.clock import Clock, Ping, ask, dispersion_ns
+from drumfire.bench.fleet.clock import Clock, Ping, compare, dispersion_ns
 
 DELAYS = st.lists(st.tuples(st.integers(0, 10**7), st.integers(0, 10**7)), min_size=1, max_size=40)
 
@@ -28,7 +28,7 @@ def test_asking() -> None:
         now_ns[0] += 10
         return now_ns[0]
 
-    found = ask(tick, lambda: tick() + 5_000, 7)
+    found = compare(tick, lambda: tick() + 5_000, 7)
     assert (found.offset_ns, found.bound_ns) == (5_000, 10)
 
 

@@ -221,7 +221,7 @@ def test_both_phases_of_a_submission(digits: str, tmp_path: Path) -> None:
 def test_streams_that_are_independent_say_so(scenario: str, tmp_path: Path) -> None:
     with Peer("grpc") as peer:
         asked = ["--scenario", scenario, "--time", "0.5", "--workers", 2, *JSON]
-        one_line_error(here(*arguments(peer, tmp_path / "no", *asked)), "one stream", "--independent-streams")
+        one_line_error(here(*arguments(peer, tmp_path / "no", *asked)), "a single stream", "--independent-streams")
         done = here(*arguments(peer, tmp_path / "out", *asked, "--independent-streams"))
     assert done.returncode in (0, 1), done.stdout + done.stderr
     result = result_of(done, done.returncode)
