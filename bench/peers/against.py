@@ -17,15 +17,15 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from drumfire.bench.peers import results
 from drumfire.bench.peers.goal import Figure, Round, number, times_better
-from drumfire.bench.peers.process import PROGRAM, MeasurementError
+from drumfire.bench.peers.process import PROGRAM, MeasurementError, say
+from drumfire.bench.peers.program import Program
 from drumfire.bench.peers.rounds import Measure, run_rounds
 from drumfire.loadgen.installation import ROOT
 from drumfire.sut.cache import cache_folder
@@ -53,9 +53,6 @@ _OWN = {"drumfire", "pip", "setuptools"}
 _SLOWER, _FASTER, _NOT_MEASURED = "slower", "faster", "not measured"
 _INTERRUPTED = 130
 
-Program = Sequence[str]
-"""The words that start a revision's command line."""
-
 
 @dataclass(frozen=True)
 class Case:
@@ -68,29 +65,6 @@ class Case:
 
     def measure(self, older: Program) -> Measure:
         return Measure(self.name, self.figures, partial(self.run, PROGRAM), {BEFORE: partial(self.run, older)})
-
-
-def run_figures(result: Mapping[str, Any]) -> dict[str, float]:
-    """Figures of a run's JSON.
-
-    CPU is that of the generator's process without the pacer's spin, which fills idle time.  The spin is recorded as
-    wall time: where the system took the core away during much of it nothing is left, and that run tells no CPU.
-    """
-    try:
-        delivered, overhead = result["delivered"], result["overhead"]
-        cpu_s = overhead["process_cpu_s"] - overhead["pacer_spin_s"]
-        return {
-            "rate_per_s": delivered["samples_per_second"],
-            "wall_ns_per_sample": 1e9 / delivered["samples_per_second"],
-            **({"cpu_ns_per_sample": cpu_s / delivered["samples"] * 1e9} if cpu_s > 0 else {}),
-            **{
-                f"{p}_{what}_ns": float(result[f"{what}_ns"][p])
-                for what in ("lateness", "latency")
-                for p in ("p50", "p99")
-            },
-        }
-    except (KeyError, TypeError) as error:
-        raise MeasurementError(f"the result does not hold {error}") from None
 
 
 # Judging.
@@ -215,11 +189,11 @@ def environment(revision: str) -> Path:
     try:
         if not _is_checkout(tree, revision):
             shutil.rmtree(tree, ignore_errors=True)
-            _say(f"checking out {revision[:12]} into {tree}")
+            say(f"checking out {revision[:12]} into {tree}")
             _git(ROOT, "worktree", "add", "--quiet", "--force", "--detach", str(tree), revision)
         constraints = tree / "constraints.txt"
         options = ["--constraint", str(constraints)] if constraints.exists() else []
-        return made(cache, tree.name, [str(tree)], _say, options=[*options, "--editable"])
+        return made(cache, tree.name, [str(tree)], say, options=[*options, "--editable"])
     except (EnvironmentFailed, OSError) as error:
         raise MeasurementError(str(error)) from None
 
@@ -245,7 +219,3 @@ def _git(folder: Path, *words: str) -> str:
     if done.returncode:
         raise MeasurementError(done.stderr.strip().rpartition("\n")[2])
     return done.stdout.strip()
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -9,13 +9,14 @@ import argparse
 import os
 import shlex
 import statistics
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from drumfire.bench.peers import against, results
 from drumfire.bench.peers.goal import Figure, Round, Row, number
-from drumfire.bench.peers.rounds import OURS, Measure, Rounds, run_rounds
+from drumfire.bench.peers.rounds import OURS, Measure, Rounds, family, run_rounds
 
 _OUTPUT = Path(__file__).resolve().parent / "RESULTS.md"
 
@@ -41,8 +42,13 @@ class Comparison:
     def module(self) -> str:
         return f"drumfire.bench.peers.{self.name}"
 
-    def options(self, words: Sequence[str], names: Sequence[str]) -> argparse.Namespace:
-        """``names``: what ``--only`` takes."""
+    def options(self, arguments: Sequence[str] | None, measures: Iterable[str]) -> argparse.Namespace:
+        """The parsed options, of the process where ``arguments`` is None.
+
+        ``measures``: their names, which ``--only`` takes, as it takes the names of their families.
+        """
+        words = sys.argv[1:] if arguments is None else arguments
+        names = {part for name in measures for part in (name, family(name))}
         parser = argparse.ArgumentParser(
             prog=f"python -m {self.module}",
             description=f"Measure {OURS} beside {' and '.join(self.tools)}, or beside an older revision, in turns.",
@@ -64,7 +70,7 @@ class Comparison:
         )  # fmt: skip
         parser.add_argument(
             "--only", nargs="+", metavar="NAME",
-            help=f"these measures only: {', '.join(sorted(set(names)))}; with --against {', '.join(self.revisions)}",
+            help=f"these measures only: {', '.join(sorted(names))}; with --against {', '.join(self.revisions)}",
         )  # fmt: skip
         parser.add_argument(
             "--output", type=Path, metavar="F",
@@ -78,7 +84,7 @@ class Comparison:
         options.time = seconds if options.time is None else options.time
         if options.rounds < 1 or not options.time > 0:
             parser.error("--rounds and --time must be above 0")
-        known = set(names if options.against is None else self.revisions)
+        known = names if options.against is None else set(self.revisions)
         if unknown := sorted(set(options.only or ()) - known):
             parser.error(f"--only: unknown {', '.join(unknown)} (choose from {', '.join(sorted(known))})")
         options.command = shlex.join(["python", "-m", self.module, *words])
@@ -87,7 +93,7 @@ class Comparison:
     def carry_out(self, options: argparse.Namespace, measures: Sequence[Measure]) -> None:
         """Measure what ``options`` name, and put it into the files."""
         load = os.getloadavg()
-        chosen = [m for m in measures if not options.only or {m.name, m.family} & set(options.only)]
+        chosen = [m for m in measures if not options.only or {m.name, family(m.name)} & set(options.only)]
         rounds = run_rounds(chosen, options.rounds, options.time)
         machine = results.machine(self.distributions, load)
         section = self.section(chosen, rounds, options.command, machine)

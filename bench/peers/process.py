@@ -44,6 +44,11 @@ class Finished:
         return found
 
 
+def say(text: str) -> None:
+    """Report progress on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def run(
     command: Sequence[str],
     given: str = "",

@@ -37,10 +37,10 @@ class Measure:
     note: Callable[[Figures], str] | None = None
     """A line under the table, from our medians."""
 
-    @property
-    def family(self) -> str:
-        """Measures that differ in a rate only are asked for together."""
-        return self.name.partition("@")[0]
+
+def family(name: str) -> str:
+    """What stands before the @ of a measure's name: the measures of a family are chosen together."""
+    return name.partition("@")[0]
 
 
 def run_rounds(

@@ -16,6 +16,7 @@ import numpy as np
 
 from drumfire.bench.assemble.local import fit, spare_cores
 from drumfire.bench.peers.backends.bare import LOOPS, Call
+from drumfire.bench.peers.program import p50_and_p99
 from drumfire.loadgen import Scenario, Test, TestSettings, run_on_fast_loop
 from drumfire.loadgen.mlperf_conf import built_in_values
 from drumfire.sut import models
@@ -28,7 +29,6 @@ _IN_MEMORY = 64
 _TURN_S = 2.0
 _SHARES = (0.98, 0.95, 0.92, 0.9, 0.87, 0.85, 0.8, 0.7, 0.5, 0.3)
 """Of Offline's rate: what Server runs ask for, until one keeps within the bound."""
-_PERCENTILE = 99
 _LONE_TIMES = 20
 """A second bound, in times that a sample alone takes: the models' own are meant for other machines."""
 
@@ -136,16 +136,15 @@ def server(case: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def _served(loaded: _Loaded, rate: float, seconds: float) -> dict[str, float]:
-    """A Server run: completed samples a second, the latency at the percentile and the mean batch."""
+    """A Server run: completed samples a second, the p99 latency and the mean batch."""
     settings = TestSettings(scenario=Scenario.Server, min_duration_ms=round(seconds * 1000))
     settings.server_target_qps = rate
     columns = loaded.test(settings).record.columns
     latency = columns["completed"] - columns["scheduled"]
-    at = -(-latency.size * _PERCENTILE // 100) - 1
     sizes = batch_sizes(columns["batch_size"])
     return {
         "samples_per_s": (latency.size - 1) / (int(columns["completed"].max()) * 1e-9),
-        "latency_s": int(np.partition(latency, at)[at]) * 1e-9,
+        "latency_s": p50_and_p99(latency)[1] * 1e-9,
         "mean_batch": latency.size / sum(sizes.values()),
     }
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from drumfire.bench.peers.comparison import Comparison
 from drumfire.bench.peers.fleet.measures import MEASURES, ONE
-from drumfire.bench.peers.process import MeasurementError, run
+from drumfire.bench.peers.process import PROGRAM, MeasurementError, run, say
 from drumfire.loadgen import installation
 
 COMPARISON = Comparison(
@@ -25,13 +25,12 @@ COMPARISON = Comparison(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    words = sys.argv[1:] if arguments is None else arguments
-    options = COMPARISON.options(words, [name for m in MEASURES for name in (m.name, m.family)])
+    options = COMPARISON.options(arguments, (m.name for m in MEASURES))
     try:
         with _cluster():
             COMPARISON.carry_out(options, MEASURES)
     except MeasurementError as error:
-        print(f"{COMPARISON.module}: {error}", file=sys.stderr)
+        say(f"{COMPARISON.module}: {error}")
         return 2
     return 0
 
@@ -41,15 +40,14 @@ def _cluster() -> Iterator[None]:
     """This host as a cluster, where Ray is installed."""
     if importlib.util.find_spec("ray") is None:
         how = installation.command("multihost")
-        print(f"Ray is not installed: a Ray host is not measured ({how})", file=sys.stderr)
+        say(f"Ray is not installed: a Ray host is not measured ({how})")
         yield
         return
-    command = [sys.executable, "-m", "drumfire", "cluster"]
-    run([*command, "up", "--load-on-head"])
+    run([*PROGRAM, "cluster", "up", "--load-on-head"])
     try:
         yield
     finally:
-        run([*command, "down"])
+        run([*PROGRAM, "cluster", "down"])
 
 
 if __name__ == "__main__":

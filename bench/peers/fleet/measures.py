@@ -11,12 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
-
 from drumfire.bench.peers.goal import Figure, Figures, both, number
 from drumfire.bench.peers.process import MeasurementError
+from drumfire.bench.peers.program import carry_out, one_input, p50_and_p99
 from drumfire.bench.peers.rounds import Measure, Side
-from drumfire.bench.peers.serving.client import carry_out, one_input
 from drumfire.sut import module_process
 
 ONE = "one generator"
@@ -63,14 +61,13 @@ def _run(words: Sequence[str], seconds: float) -> dict[str, float]:
     requests = result["delivered"]["samples"]
     if server.answered < requests:
         raise MeasurementError(f"the run counts {requests} answers, the server {server.answered}")
-    lateness = columns["issued"][:requests] - columns["scheduled"][:requests]
-    p50, p99 = np.percentile(lateness, (50, 99), method="inverted_cdf")
+    p50, p99 = p50_and_p99(columns["issued"][:requests] - columns["scheduled"][:requests])
     return {
         "rate_per_s": result["delivered"]["samples_per_second"],
         "cpu_ns_per_request": result["overhead"]["process_cpu_s"] / requests * 1e9,
         "server_cpu_ns_per_request": server.cpu_s / server.answered * 1e9,
-        "p50_lateness_ns": float(p50),
-        "p99_lateness_ns": float(p99),
+        "p50_lateness_ns": p50,
+        "p99_lateness_ns": p99,
         "requests": float(requests),
     }
 

@@ -22,8 +22,7 @@ COMPARISON = Comparison(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    words = sys.argv[1:] if arguments is None else arguments
-    options = COMPARISON.options(words, [name for m in MEASURES for name in (m.name, m.family)])
+    options = COMPARISON.options(arguments, (m.name for m in MEASURES))
     if options.against is not None:
         return against.compare(COMPARISON.name, options, CASES)
     COMPARISON.carry_out(options, MEASURES)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from drumfire.bench.peers.goal import Figure, Figures, number
-from drumfire.bench.peers.process import MeasurementError, run
+from drumfire.bench.peers.process import PROGRAM, MeasurementError, run
 from drumfire.bench.peers.rounds import Measure, Side
 from drumfire.loadgen.installation import ROOT
 
@@ -195,7 +195,7 @@ def _dashboard(*options: str) -> Side:
     """A run of the command line on a terminal, which shows the live view unless ``options`` say otherwise."""
 
     def measure(seconds: float) -> dict[str, float]:
-        command = [sys.executable, "-m", "drumfire", "run", "null", "digits", "--scenario", "Server", "--qps", "10000"]
+        command = [*PROGRAM, "run", "null", "digits", "--scenario", "Server", "--qps", "10000"]
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made) / "run"
             command += ["--time", str(5 * seconds), "--output", str(folder), *options]

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from drumfire.bench.peers.program import p50_and_p99
 from drumfire.loadgen import Mode, Scenario, SystemUnderTest, Test, TestSettings, run_on_fast_loop
 from drumfire.loadgen.directory import document, prepare, save
 from drumfire.loadgen.environment import describe
@@ -65,7 +66,7 @@ def phase(case: dict[str, Any]) -> dict[str, float]:
         late = record.issued[:rows] - record.scheduled[:rows]
         figures["asked_per_s"] = (rows - 1) / max(int(record.scheduled[rows - 1]), 1) * 1e9
         figures["answered_per_s"] = (rows - 1) / max(int(record.completed[:rows].max()), 1) * 1e9
-        figures["p50_lateness_ns"], figures["p99_lateness_ns"] = _percentiles(late)
+        figures["p50_lateness_ns"], figures["p99_lateness_ns"] = p50_and_p99(late)
         figures["early"] = float(np.count_nonzero(late < 0))
     return figures
 
@@ -181,17 +182,10 @@ def digits_server(case: dict[str, Any]) -> dict[str, float]:
         slowest = latency >= np.percentile(latency, 99)
         figures[f"{name}_per_s"] = rate
         for part, values in {"latency": latency, **parts}.items():
-            figures[f"{name}_{part}_p50_ns"], figures[f"{name}_{part}_p99_ns"] = _percentiles(values)
+            figures[f"{name}_{part}_p50_ns"], figures[f"{name}_{part}_p99_ns"] = p50_and_p99(values)
             # Percentiles do not add up; the means over the slowest rows do.
             figures[f"{name}_{part}_slowest_ns"] = float(values[slowest].mean())
     return figures
-
-
-def _percentiles(values: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """p50 and p99, nearest rank."""
-    at = [-(-values.size * p // 100) - 1 for p in (50, 99)]
-    ordered = np.partition(values, at)
-    return float(ordered[at[0]]), float(ordered[at[1]])
 
 
 def _resident_bytes() -> int:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from drumfire.bench.peers import against
 from drumfire.bench.peers.comparison import Comparison
-from drumfire.bench.peers.process import MeasurementError
+from drumfire.bench.peers.process import MeasurementError, say
 from drumfire.bench.peers.serving.environments import REQUIREMENTS
 from drumfire.bench.peers.serving.measures import ANOTHER, NAMES, chosen, measures, others
 from drumfire.bench.peers.serving.revisions import CASES
@@ -37,25 +37,20 @@ COMPARISON = Comparison(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0, or 2 where the platform has no local Triton."""
-    words = sys.argv[1:] if arguments is None else arguments
-    options = COMPARISON.options(words, [name for one in NAMES for name in (one, one.partition("@")[0])])
+    options = COMPARISON.options(arguments, NAMES)
     if options.against is not None:
         return against.compare(COMPARISON.name, options, CASES)
     try:
         check_platform()
-        identities, missing = others(chosen(options.only), _say)
+        identities, missing = others(chosen(options.only), say)
         for line in missing:
-            _say(line)
-        told = dataclasses.replace(COMPARISON, method="\n".join((COMPARISON.method, *(f"{line}." for line in missing))))
-        told.carry_out(options, measures(identities, _say))
+            say(line)
+        method = "\n".join((COMPARISON.method, *(f"{line}." for line in missing)))
+        dataclasses.replace(COMPARISON, method=method).carry_out(options, measures(identities, say))
     except (MeasurementError, LocalTritonError) as error:
-        print(f"{COMPARISON.module}: {error}", file=sys.stderr)
+        say(f"{COMPARISON.module}: {error}")
         return 2
     return 0
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 if __name__ == "__main__":

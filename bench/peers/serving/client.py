@@ -8,22 +8,14 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from drumfire.bench.peers.process import PROGRAM, MeasurementError, run
+from drumfire.bench.peers.process import MeasurementError, run
+from drumfire.bench.peers.program import carry_out, one_input, p50_and_p99
 from drumfire.bench.peers.serving.servers import IDENTITY, Running, Start, watched
 from drumfire.bench.peers.triton.server import Served
-
-JUDGED = (0, 1)
-"""A run that is INVALID, as its latency bound was missed, has been measured all the same."""
-Columns = Mapping[str, npt.NDArray[np.int64]]
 
 _IDENTITY_ELEMENTS = 4
 
@@ -54,47 +46,19 @@ def in_process(words: Sequence[str], seconds: float) -> dict[str, float]:
     return {"rate_per_s": rate, "all_cpu_ns_per_request": _cpu_ns(result), "requests": result["delivered"]["samples"]}
 
 
-def carry_out(words: Sequence[str], program: Sequence[str] = PROGRAM) -> tuple[Mapping[str, Any], Columns]:
-    """A run of the command line that ``program`` starts: its result and columns.
-
-    Raises ``MeasurementError``, also where it has errors.
-    """
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made) / "run"
-        command = [*program, *words, "--json", "--no-dashboard", "--output", str(folder)]
-        result = run(command, fine=JUDGED).document
-        columns = {path.stem: np.load(path) for path in (folder / "columns").glob("*.npy")}
-    return without_errors(result), columns
-
-
-def without_errors(result: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The result itself.  Raises ``MeasurementError`` where a request failed."""
-    errors = {name: result["errors"][name] for name in ("failed", "unanswered", "refused") if result["errors"][name]}
-    if errors:
-        raise MeasurementError(f"Drumfire's run has errors: {errors}, {result['errors']['messages']}")
-    return result
-
-
-def one_input() -> list[str]:
-    """The words of a run that sends one input of the identity model again and again."""
-    return ["--input", f"INPUT0:{_IDENTITY_ELEMENTS}", "--input-data", "random", "--performance-sample-count", "1"]
-
-
 def _ask(server: Running, load: Load, seconds: float) -> dict[str, float]:
-    address = server.grpc if load.protocol == "grpc" else server.http
-    words = ["run", "triton", load.model, "--url", f"{load.protocol}://{address}", "--scenario", "Offline"]
-    inputs = one_input() if load.model == IDENTITY else ()
+    words = ["run", "triton", load.model, "--url", server.url(load.protocol), "--scenario", "Offline"]
+    inputs = one_input(_IDENTITY_ELEMENTS) if load.model == IDENTITY else ()
     result, columns = carry_out([*words, "--concurrency", str(load.in_flight), "--time", f"{seconds:g}", *inputs])
     requests = result["delivered"]["samples"]
-    latency = columns["completed"][:requests] - columns["sent"][:requests]
-    p50, p99 = np.percentile(latency, (50, 99), method="inverted_cdf")
-    told = (result["system"]["server"] or {}).get("servers") or [{}]
-    batch = told[0].get("mean_batch_size")
+    p50, p99 = p50_and_p99(columns["completed"][:requests] - columns["sent"][:requests])
+    reported = (result["system"]["server"] or {}).get("servers") or [{}]
+    batch = reported[0].get("mean_batch_size")
     return {
         "rate_per_s": result["delivered"]["samples_per_second"],
         "cpu_ns_per_request": _cpu_ns(result),
-        "p50_latency_ns": float(p50),
-        "p99_latency_ns": float(p99),
+        "p50_latency_ns": p50,
+        "p99_latency_ns": p99,
         "requests": float(requests),
         **({} if batch is None else {"mean_batch": batch}),
     }

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from drumfire.bench.peers.program import p50_and_p99
 from drumfire.loadgen import run_on_fast_loop
 from drumfire.sut.kserve.http1.connection import Response, build_request
 from drumfire.sut.kserve.messages.exchange import Failure
@@ -110,12 +111,12 @@ async def measure(case: dict[str, Any]) -> dict[str, float]:
     for lane in lanes:
         await lane.wire.close()
     count = len(loop.latencies)
-    p50, p99 = np.percentile(loop.latencies, (50, 99), method="inverted_cdf")
+    p50, p99 = p50_and_p99(loop.latencies)
     return {
         "rate_per_s": count / lasted_s,
         "cpu_ns_per_request": cpu_s / count * 1e9,
-        "p50_latency_ns": float(p50),
-        "p99_latency_ns": float(p99),
+        "p50_latency_ns": p50,
+        "p99_latency_ns": p99,
         "requests": float(count),
         "sent": float(count + warm),
     }

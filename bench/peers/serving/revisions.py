@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from functools import partial
 
-from drumfire.bench.peers.against import Case, Program, run_figures
+from drumfire.bench.peers.against import Case
 from drumfire.bench.peers.goal import both
+from drumfire.bench.peers.process import PROGRAM
+from drumfire.bench.peers.program import Program, one_input, timed
 from drumfire.bench.peers.serving import servers
-from drumfire.bench.peers.serving.client import Load, carry_out, closed_loop, one_input
+from drumfire.bench.peers.serving.client import Load, closed_loop
 from drumfire.bench.peers.serving.servers import IDENTITY
+from drumfire.bench.peers.triton.case import PROTOCOLS
 
-_PROTOCOLS = {"grpc": "gRPC", "http": "HTTP"}
 _AT_ONCE = 16
 _RATE = 2000
 
@@ -25,14 +27,13 @@ def _saturated(protocol: str, program: Program, seconds: float) -> dict[str, flo
 
 def _paced(protocol: str, program: Program, seconds: float) -> dict[str, float]:
     with servers.drumfire("null", IDENTITY, program=program) as server:
-        address = server.grpc if protocol == "grpc" else server.http
-        ask = ["run", "triton", IDENTITY, "--url", f"{protocol}://{address}", *one_input()]
-        return run_figures(carry_out([*ask, "--scenario", "Server", "--qps", str(_RATE), "--time", f"{seconds:g}"])[0])
+        words = ["run", "triton", IDENTITY, "--url", server.url(protocol), *one_input()]
+        return timed([*words, "--scenario", "Server", "--qps", str(_RATE)], PROGRAM, seconds)
 
 
 CASES = tuple(
     case
-    for protocol, label in _PROTOCOLS.items()
+    for protocol, label in PROTOCOLS.items()
     for case in (
         Case(
             protocol,

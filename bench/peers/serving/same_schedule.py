@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from drumfire.bench.peers.process import MeasurementError
+from drumfire.bench.peers.program import Columns, carry_out
 from drumfire.bench.peers.rounds import Side
-from drumfire.bench.peers.serving.client import Columns, carry_out
 from drumfire.bench.peers.serving.servers import Start
 
 SERVED, IN_PROCESS = "served", "in process"

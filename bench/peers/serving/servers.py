@@ -54,6 +54,10 @@ class Running:
     answered: Callable[[], int]
     """Requests answered with success since the start, by the server's own count.  Raises ``MeasurementError``."""
 
+    def url(self, protocol: str) -> str:
+        """``protocol``: grpc or http."""
+        return f"{protocol}://{self.grpc if protocol == 'grpc' else self.http}"
+
 
 Start = Callable[[], AbstractContextManager[Running]]
 """Raises ``MeasurementError`` where the server can not be had."""

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drumfire.bench.peers.goal import number
-from drumfire.bench.peers.process import MeasurementError, run
+from drumfire.bench.peers.process import PROGRAM, MeasurementError, run, say
+from drumfire.bench.peers.program import JUDGED, one_input, without_errors
 from drumfire.bench.peers.results import table
 from drumfire.bench.peers.serving import servers
-from drumfire.bench.peers.serving.client import JUDGED, one_input, without_errors
 from drumfire.bench.peers.serving.servers import IDENTITY, Running
 
 _IN_FLIGHT = 16
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows, after = [], []
     try:
         with servers.drumfire("null", IDENTITY) as server:
-            print(f"before: {_told(held(server.pid))}", file=sys.stderr)
+            say(f"before: {_told(held(server.pid))}")
             for at in range(options.slices):
                 count = options.requests * (at + 1) // options.slices - options.requests * at // options.slices
                 protocol = _PROTOCOLS[at % len(_PROTOCOLS)]
@@ -97,9 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 time.sleep(_SETTLE_S)
                 after.append(held(server.pid))
                 rows.append((str(at + 1), protocol, f"{answered:,}", f"{answered / lasted_s:,.0f}", *_cells(after[-1])))
-                print(f"slice {at + 1}/{options.slices} {protocol}: {_told(after[-1])}", file=sys.stderr, flush=True)
+                say(f"slice {at + 1}/{options.slices} {protocol}: {_told(after[-1])}")
     except MeasurementError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        say(f"{parser.prog}: {error}")
         return 2
     print(table(("slice", "protocol", "requests", "1/s", "memory MB", "file descriptors", "threads"), rows))
     found = grew(after)
@@ -110,12 +110,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _slice(server: Running, protocol: str, count: int) -> None:
     """Exactly so many requests beside those that size the traffic.  Raises ``MeasurementError`` where one failed."""
-    address = server.grpc if protocol == "grpc" else server.http
     with tempfile.TemporaryDirectory() as made:
         configuration = Path(made) / "user.conf"
         configuration.write_text(f"*.Offline.min_query_count = {count}\n", encoding="utf-8")
         command = [
-            *(sys.executable, "-m", "drumfire", "run", "triton", IDENTITY, "--url", f"{protocol}://{address}"),
+            *(*PROGRAM, "run", "triton", IDENTITY, "--url", server.url(protocol)),
             *("--scenario", "Offline", "--qps", "1", "--time", "0.001", "--user-conf", str(configuration)),
             *("--concurrency", str(_IN_FLIGHT), *one_input(), "--json", "--no-dashboard"),
             *("--output", str(Path(made) / "run")),

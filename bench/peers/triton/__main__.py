@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from drumfire.bench.peers import against
 from drumfire.bench.peers.comparison import Comparison
-from drumfire.bench.peers.process import MeasurementError
+from drumfire.bench.peers.process import MeasurementError, say
 from drumfire.bench.peers.serving import servers
 from drumfire.bench.peers.triton import revisions
 from drumfire.bench.peers.triton.environments import CLIENT, PERF_ANALYZER
@@ -34,23 +34,18 @@ COMPARISON = Comparison(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0, or 2 where a tool or the server can not be had."""
-    words = sys.argv[1:] if arguments is None else arguments
-    options = COMPARISON.options(words, [name for case in CASES for name in (case, case.partition("@")[0])])
+    options = COMPARISON.options(arguments, CASES)
     try:
         if options.against is not None:
             with servers.drumfire(*revisions.SERVED) as identity:
                 return against.compare(COMPARISON.name, options, revisions.cases(identity))
-        found = tools(_say)
-        with LocalTriton(say=_say) as server:
-            COMPARISON.carry_out(options, measures(server, found))
+        others = tools(say)
+        with LocalTriton(say=say) as server:
+            COMPARISON.carry_out(options, measures(server, others))
     except (MeasurementError, LocalTritonError) as error:
-        print(f"{COMPARISON.module}: {error}", file=sys.stderr)
+        say(f"{COMPARISON.module}: {error}")
         return 2
     return 0
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 if __name__ == "__main__":

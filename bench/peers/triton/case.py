@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 INPUT, OUTPUT = "INPUT0", "OUTPUT0"
+PROTOCOLS = {"grpc": "gRPC", "http": "HTTP"}
+"""What a label calls each protocol."""
 
 
 class Server(Protocol):

@@ -10,19 +10,18 @@ from pathlib import Path
 from drumfire.bench.peers.goal import Figure, both
 from drumfire.bench.peers.rounds import Measure
 from drumfire.bench.peers.triton import client, environments, ours, perf_analyzer
-from drumfire.bench.peers.triton.case import Case, Server
+from drumfire.bench.peers.triton.case import PROTOCOLS, Case, Server
 from drumfire.sut.environments import Say
 
 PERF_ANALYZER, CLIENT = TOOLS = ("perf_analyzer", "tritonclient")
 _SMALL, _LARGE = 16, 3 * 224 * 224
 """FP32 elements: 64 bytes, and 602 kB, a picture's size."""
-_PROTOCOLS = {"grpc": "gRPC", "http": "HTTP"}
 _PERCENTILES = ("p50", "p99")
 
 CASES: dict[str, Case] = {
-    **{f"{p}@{c}": Case("identity_cached", p, _SMALL, concurrency=c) for p in _PROTOCOLS for c in (16, 64)},
-    **{f"{p}-large": Case("identity", p, _LARGE, concurrency=4) for p in _PROTOCOLS},
-    **{f"{p}-poisson@{r}": Case("identity_cached", p, _SMALL, rate=r) for p in _PROTOCOLS for r in (1000, 5000)},
+    **{f"{p}@{c}": Case("identity_cached", p, _SMALL, concurrency=c) for p in PROTOCOLS for c in (16, 64)},
+    **{f"{p}-large": Case("identity", p, _LARGE, concurrency=4) for p in PROTOCOLS},
+    **{f"{p}-poisson@{r}": Case("identity_cached", p, _SMALL, rate=r) for p in PROTOCOLS for r in (1000, 5000)},
 }
 """By the measure's name."""
 
@@ -55,7 +54,7 @@ def _measure(name: str, case: Case, server: Server, found: Tools) -> Measure:
 
 def _closed_loop(case: Case) -> tuple[Figure, ...]:
     large = case.elements == _LARGE
-    at = f"{_PROTOCOLS[case.protocol]}, {case.concurrency} at a time" + (", 602 kB in and out" if large else "")
+    at = f"{PROTOCOLS[case.protocol]}, {case.concurrency} at a time" + (", 602 kB in and out" if large else "")
     top = case.concurrency == max(one.concurrency or 0 for one in CASES.values())
     return (
         _cpu(at, goal_ratio=1 / 0.6 if large else 4),
@@ -66,7 +65,7 @@ def _closed_loop(case: Case) -> tuple[Figure, ...]:
 
 
 def _open_loop(case: Case) -> tuple[Figure, ...]:
-    at = f"{_PROTOCOLS[case.protocol]} at {case.rate:,.0f}/s"
+    at = f"{PROTOCOLS[case.protocol]} at {case.rate:,.0f}/s"
     return (
         Figure(f"queries of the schedule that were not delivered, {at}", "undelivered", "", goal=0),
         Figure(f"lateness p50, {at}", "p50_lateness_ns", "us", 1e3, goal=50),

@@ -6,21 +6,17 @@ of a Python program is none of a request's cost; that of the whole process stand
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from drumfire.bench.peers.process import MeasurementError, run
-from drumfire.bench.peers.triton.case import INPUT, Case, Server
+from drumfire.bench.peers.process import PROGRAM, MeasurementError, run
+from drumfire.bench.peers.program import JUDGED, Columns, one_input, p50_and_p99, without_errors
+from drumfire.bench.peers.triton.case import Case, Server
 from drumfire.bench.peers.triton.server import watched
-
-_JUDGED = (0, 1)
-"""A run that is INVALID, as its latency bound was missed, has been measured all the same."""
 
 
 def measure(server: Server, case: Case, seconds: float) -> dict[str, float]:
@@ -28,7 +24,7 @@ def measure(server: Server, case: Case, seconds: float) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made) / "run"
         with watched(server, case.model) as served:
-            done = run(command(f"{case.protocol}://{case.address(server)}", case, seconds, folder), fine=_JUDGED)
+            done = run(command(f"{case.protocol}://{case.address(server)}", case, seconds, folder), fine=JUDGED)
         columns = {name: np.load(folder / "columns" / f"{name}.npy") for name in ("scheduled", "sent", "completed")}
     figures = read_result(done.document, columns)
     if figures["requests"] > served.requests:
@@ -47,28 +43,24 @@ def command(url: str, case: Case, seconds: float, folder: Path) -> list[str]:
     else:
         load = ["--scenario", "Server", "--qps", f"{case.rate:g}"]
     return [
-        *(sys.executable, "-m", "drumfire", "run", "triton", case.model, "--url", url, *load, "--time", f"{seconds:g}"),
-        # One input, sent again and again, as perf_analyzer does.
-        *("--input", f"{INPUT}:{case.elements}", "--input-data", "random", "--performance-sample-count", "1"),
+        *(*PROGRAM, "run", "triton", case.model, "--url", url, *load, "--time", f"{seconds:g}"),
+        *one_input(case.elements),  # as perf_analyzer sends
         *("--json", "--no-dashboard", "--output", str(folder)),
     ]
 
 
-def read_result(result: Mapping[str, Any], columns: Mapping[str, npt.NDArray[np.int64]]) -> dict[str, float]:
-    """``columns``: of the run, a row a request.
+def read_result(result: Mapping[str, Any], columns: Columns) -> dict[str, float]:
+    """The figures of a run; ``columns`` have a row for each request.
 
     Raises ``MeasurementError`` where a request failed, or the server counted others in the measured window.
     """
-    errors, delivered, overhead = result["errors"], result["delivered"], result["overhead"]
-    bad = {name: errors[name] for name in ("failed", "unanswered", "refused") if errors[name]}
-    if bad:
-        raise MeasurementError(f"Drumfire's run has errors: {bad}, {errors['messages']}")
+    delivered, overhead = without_errors(result)["delivered"], result["overhead"]
     agreed = (result["system"]["server"] or {}).get("reconciliation")
     if agreed is None or not agreed["requests"]["equal"]:
         raise MeasurementError(f"Drumfire and the server count differently: {agreed and agreed['requests']}")
     requests = delivered["samples"]
     scheduled, sent, completed = (columns[name][:requests] for name in ("scheduled", "sent", "completed"))
-    since_sent, since_scheduled = _percentiles(completed - sent), _percentiles(completed - scheduled)
+    since_sent, since_scheduled = p50_and_p99(completed - sent), p50_and_p99(completed - scheduled)
     figures = {
         "rate_per_s": delivered["samples_per_second"],
         "cpu_ns_per_request": overhead["process_cpu_s"] / requests * 1e9,
@@ -86,8 +78,3 @@ def read_result(result: Mapping[str, Any], columns: Mapping[str, npt.NDArray[np.
             "p99_scheduled_latency_ns": since_scheduled[1],
         }
     return figures
-
-
-def _percentiles(values: npt.NDArray[np.int64]) -> tuple[float, float]:
-    p50, p99 = np.percentile(values, (50, 99), method="inverted_cdf")
-    return float(p50), float(p99)

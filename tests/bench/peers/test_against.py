@@ -14,12 +14,13 @@ import pytest
 
 from drumfire.bench import cli
 from drumfire.bench.peers import against
-from drumfire.bench.peers.against import BEFORE, Case, Program, interval, row, run_figures, verdict
+from drumfire.bench.peers.against import BEFORE, Case, interval, row, verdict
 from drumfire.bench.peers.backends.__main__ import main as backends
 from drumfire.bench.peers.goal import Round, both
 from drumfire.bench.peers.loadgen import revisions
 from drumfire.bench.peers.loadgen.__main__ import main as loadgen
 from drumfire.bench.peers.process import PROGRAM, MeasurementError, run
+from drumfire.bench.peers.program import Program, run_figures
 from drumfire.bench.peers.serving.revisions import CASES as SERVING
 from drumfire.bench.peers.serving.servers import Running
 from drumfire.bench.peers.triton.revisions import NAMES, cases
@@ -185,7 +186,7 @@ def test_every_command_is_one_that_the_command_line_takes(monkeypatch: pytest.Mo
         asked.append(command)
         raise Ran
 
-    monkeypatch.setattr("drumfire.bench.peers.serving.client.run", record)
+    monkeypatch.setattr("drumfire.bench.peers.program.run", record)
     made = [*revisions.CASES, *cases(Running("h:1", "h:2", 1, lambda: 0))]
     for case in made:
         with pytest.raises(Ran):

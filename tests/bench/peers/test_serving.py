@@ -25,9 +25,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drumfire.bench.peers.process import MeasurementError
+from drumfire.bench.peers.program import without_errors
 from drumfire.bench.peers.serving import __main__ as command
 from drumfire.bench.peers.serving import (
-    client,
     json_worker,
     measures,
     perf_analyzer,
@@ -340,7 +340,7 @@ def test_whoever_is_asked_first_goes_first_and_both_are_of_one_time(monkeypatch:
 def test_a_run_with_failed_requests_has_no_figures() -> None:
     result = {"errors": {"failed": 2, "unanswered": 0, "refused": 0, "messages": {"queue full": 2}}}
     with pytest.raises(MeasurementError, match="queue full"):
-        client.without_errors(result)
+        without_errors(result)
 
 
 # The soak.
