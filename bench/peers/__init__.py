@@ -1,1 +1,1 @@
-"""Drumfire beside other tools: both on one machine in one run, several rounds, medians and ratios."""
+"""Drumfire beside other tools: both on the same machine in the same run, several rounds, medians and ratios."""

@@ -1,10 +1,10 @@
-"""This checkout beside an older revision of it, both measured in turns in one run: was anything made slower?
+"""This checkout beside an older revision, measured in turns in the same run: has anything become slower?
 
-Both are driven by what is stable between revisions, the command line and its JSON; no module of the older one is
-imported, so the two may differ in layout.  The older one lies in a git worktree with an environment of its own, in the
-cache folder.  A pair is one measurement of each, one right after the other; the one that goes first changes from pair
-to pair (ABBA), so neither a machine that slows down steadily nor the place within a pair favours a side.  ``RULE`` says
-how the pairs are judged.
+Only what is stable between revisions is used, the command line and its JSON, and no module of the older revision is
+imported, so the two may differ in layout.  The older revision gets a git worktree and an environment in the cache
+folder.  A pair is a measurement of each, right after each other.  The order changes from pair to pair (ABBA), so
+neither a machine that slows down steadily nor the place within a pair favours a side.  ``RULE`` says how the pairs are
+judged.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from drumfire.sut.cache import cache_folder
 from drumfire.sut.environments import EnvironmentFailed, made
 
 ROUNDS = 8
-"""The fewest that ``interval`` can judge."""
+"""The fewest pairs that ``interval`` can judge."""
 SECONDS = 2.0
 BEFORE = "before"
 RULE = (
     "Each pair gives a ratio, turned so that above 1 is better now. The spread is an interval of pair ratios around\n"
-    "their median, by rank, that holds the true median in at least 99 % of cases (the sign test turned round; with 8\n"
+    "their median, by rank, that holds the true median in at least 99 % of cases (the sign test inverted; with 8\n"
     "to 11 pairs it is the least to the greatest). A measure is *slower* where the whole spread is below 1 and the\n"
-    "median is more than 2 % below it, *faster* likewise above. *Within spread* says no more than that:\n"
+    "median is more than 2 % below it, *faster* likewise above. *Within spread* means no more than that:\n"
     "a difference as large as the spread can hide in it."
 )
 STATUSES = (
-    "0 nothing is slower, 1 a measure is slower, 2 the older revision cannot be had or a measure has no pair, as one\n"
+    "0 nothing is slower, 1 a measure is slower, 2 the older revision cannot be made or a measure has no pair, as one\n"
     "of its sides always failed, 130 interrupted: what was measured until then is printed"
 )
 _DOUBT = 0.01
 _NOTICEABLE = 0.02
-"""Less comes from where code and data happen to lie in memory, which differs between two folders."""
+"""Smaller differences come from where code and data lie in memory, which differs between two folders."""
 _OWN = {"drumfire", "pip", "setuptools"}
 _SLOWER, _FASTER, _NOT_MEASURED = "slower", "faster", "not measured"
 _INTERRUPTED = 130
@@ -56,12 +56,12 @@ _INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured of either revision in the same way."""
+    """A measurement that is the same for both revisions."""
 
     name: str
     figures: tuple[Figure, ...]
     run: Callable[[Program, float], dict[str, float]]
-    """From the revision and the length in seconds to figures.  Raises ``MeasurementError``."""
+    """Turns a revision's program and a length in seconds into figures.  Raises ``MeasurementError``."""
 
     def measure(self, older: Program) -> Measure:
         return Measure(self.name, self.figures, partial(self.run, PROGRAM), {BEFORE: partial(self.run, older)})
@@ -71,7 +71,7 @@ class Case:
 
 
 def interval(ratios: Sequence[float]) -> tuple[float, float] | None:
-    """The spread as ``RULE`` defines it; None where the pairs are too few for any.
+    """The spread as ``RULE`` defines it; None for too few pairs.
 
     The median lies outside ranks k + 1 and n - k of n with probability 2 P(X <= k), X binomial (n, 1/2): Conover,
     Practical Nonparametric Statistics, 3rd ed., 3.2.  k is the greatest that keeps this within 1 %.
@@ -95,7 +95,7 @@ def verdict(ratios: Sequence[float]) -> str:
 
 
 def row(figure: Figure, rounds: Iterable[Round]) -> tuple[str, ...]:
-    """The cells of a figure, the verdict last.  A round that one side failed is no pair."""
+    """The cells of a figure, the verdict last.  A round in which a side failed is not a pair."""
     name = figure.ours
     pairs = [(r.ours[name], r.theirs[BEFORE][name]) for r in rounds if name in r.ours and name in r.theirs[BEFORE]]
     if not pairs:
@@ -109,15 +109,15 @@ def row(figure: Figure, rounds: Iterable[Round]) -> tuple[str, ...]:
 
 
 def _digits(ratio: float) -> str:
-    """One more than elsewhere near 1, where the verdict falls."""
+    """A ratio with one digit more than elsewhere near 1, as the verdict depends on it."""
     return f"{ratio:.3f}" if 0.1 <= ratio < 10 else number(ratio)
 
 
-# Carrying out.
+# Measuring.
 
 
 def compare(name: str, options: argparse.Namespace, cases: Sequence[Case]) -> int:
-    """Measure, then print the table.  Returns the exit status, by ``STATUSES``."""
+    """Measure, then print the table.  Returns the exit status (see ``STATUSES``)."""
     chosen = [case for case in cases if not options.only or case.name in options.only]
     load, rounds, interrupted = os.getloadavg(), dict[str, list[Round]](), False
     try:
@@ -183,7 +183,7 @@ def commit(revision: str) -> str:
 
 
 def environment(revision: str) -> Path:
-    """The folder of an environment with that commit alone, made on first use.  Raises ``MeasurementError``."""
+    """The folder of an environment with only that commit, made on first use.  Raises ``MeasurementError``."""
     cache = cache_folder().absolute() / "against"
     tree = cache / revision[:12]
     try:
@@ -199,12 +199,12 @@ def environment(revision: str) -> Path:
 
 
 def drumfire(environment: Path) -> Program:
-    """The console script of an environment; isolated (-I), so that PYTHONPATH does not put this checkout before it."""
+    """The console script of an environment; isolated (-I), so that PYTHONPATH cannot put this checkout first."""
     return [str(environment / "bin" / "python"), "-I", str(environment / "bin" / "drumfire")]
 
 
 def _is_checkout(tree: Path, revision: str) -> bool:
-    """Whether the folder holds exactly that commit."""
+    """Whether the folder holds exactly that commit, unchanged."""
     try:
         return _git(tree, "rev-parse", "HEAD") == revision and not _git(tree, "status", "--porcelain")
     except MeasurementError:

@@ -1,6 +1,6 @@
 """A comparison as a command: its options, its rounds, then its section of RESULTS.md and the raw rounds in its folder.
 
-Knows how a comparison is told; must not know what is measured.
+Does not depend on what is measured.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ class Comparison:
     """Drumfire beside other tools."""
 
     name: str
-    """Of its module in ``drumfire.bench.peers``, its folder and its markers."""
+    """The name of its module in ``drumfire.bench.peers``, its folder and its markers."""
     tools: tuple[str, ...]
     """The other tools.  Ratios that have a goal are to the first."""
     distributions: tuple[str, ...]
-    """The packages of this environment whose versions matter."""
+    """Packages whose versions in this environment are reported."""
     method: str
     """How it is measured: Markdown, after the machine."""
     seconds: float
-    """The length of a plain run unless the user says otherwise."""
+    """The default length of a plain run, s."""
     revisions: tuple[str, ...] = ()
-    """What ``--against`` measures; where empty, it is refused."""
+    """The measures of ``--against``, which is refused where there are none."""
 
     @property
     def module(self) -> str:
@@ -91,7 +91,7 @@ class Comparison:
         return options
 
     def carry_out(self, options: argparse.Namespace, measures: Sequence[Measure]) -> None:
-        """Measure what ``options`` name, and put it into the files."""
+        """Run the measures that ``options`` name and write the files."""
         load = os.getloadavg()
         chosen = [m for m in measures if not options.only or {m.name, family(m.name)} & set(options.only)]
         rounds = run_rounds(chosen, options.rounds, options.time)
@@ -142,16 +142,16 @@ def _goal(figure: Figure) -> str:
 
 
 def _noise(row: Row) -> str:
-    """How far the rounds lie apart: a difference within that says little."""
+    """The spread of the rounds: a difference within it proves little."""
     first = row.beside[0]
     if not (row.ours_spread or first.spread):
         return ""
-    told = f" The rounds spread over {row.ours_spread:.0%} of the median"
+    text = f" The rounds spread over {row.ours_spread:.0%} of the median"
     if first.value is not None:
-        told += f", the other side's over {first.spread:.0%}"
-    return f"{told}."
+        text += f", the other side's over {first.spread:.0%}"
+    return f"{text}."
 
 
 def _medians(of_measure: Sequence[Round]) -> dict[str, float]:
-    told = [r.ours for r in of_measure if r.ours]
-    return {name: statistics.median(figures[name] for figures in told) for name in told[0]}
+    measured = [r.ours for r in of_measure if r.ours]
+    return {name: statistics.median(figures[name] for figures in measured) for name in measured[0]}

@@ -1,6 +1,6 @@
-"""What is compared and what is aimed at: a figure over several rounds, its medians, its ratios and the verdict.
+"""Figures and their goals: medians and ratios over several rounds, and whether each goal is met.
 
-Pure arithmetic.  A ratio always says how many times better Drumfire is: above 1 is better, whichever way the unit goes.
+Only arithmetic.  A ratio always says how many times better Drumfire is: above 1 is better, also where less is better.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 Figures = Mapping[str, float]
-"""What a side told of one run, by name."""
+"""What a side measured in a run, by name."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """One round of a measure.  ``theirs``: by the other tool's name; empty where Drumfire is measured alone."""
+    """A round of a measure.  ``theirs``: by the other tool's name; empty where Drumfire is measured alone."""
 
     ours: Figures
     theirs: Mapping[str, Figures] = field(default_factory=dict)
@@ -24,29 +24,30 @@ class Round:
 
 @dataclass(frozen=True)
 class Figure:
-    """One row of the table: which figure, how it is shown, and its goals."""
+    """A row of the table: which figure, how it is shown, and its goals."""
 
     label: str
     ours: str
-    """The name under which the sides tell it."""
+    """Its name in Drumfire's figures."""
     unit: str
     per_unit: float = 1.0
-    """What one unit is in what the sides tell: 1e6 where they tell bytes and MB are shown."""
+    """The size of the shown unit in the measured unit: 1e6 for MB where bytes are measured."""
     theirs: str | None = None
+    """Its name in the other tools' figures; None where they have none."""
     more_is_better: bool = False
     goal: float | None = None
-    """In units: at least this where more is better, else at most."""
+    """In the shown unit: at least this where more is better, else at most this."""
     goal_ratio: float | None = None
-    """Times better than the first of the other tools, at least."""
+    """The least ratio to the first of the other tools."""
 
     def row(self, rounds: Sequence[Round], tools: Sequence[str]) -> Row:
-        """The medians over the rounds that told this figure; ``tools``: the other tools, in the table's order."""
+        """The medians over the rounds that have this figure; ``tools``: the other tools, in the table's order."""
         ours = [r.ours[self.ours] / self.per_unit for r in rounds if self.ours in r.ours]
         beside = tuple(self._beside([(r.ours, r.theirs.get(tool, {})) for r in rounds]) for tool in tools)
         return Row(self, _median(ours), _spread(ours), beside)
 
     def _beside(self, pairs: Sequence[tuple[Figures, Figures]]) -> Beside:
-        named = self.theirs or ""  # no side tells a figure without a name
+        named = self.theirs or ""  # no figure has an empty name
         values = [theirs[named] / self.per_unit for _, theirs in pairs if named in theirs]
         ratios = [
             times_better(ours[self.ours], theirs[named], more_is_better=self.more_is_better)
@@ -65,13 +66,13 @@ def both(
     more_is_better: bool = False,
     goal_ratio: float | None = None,
 ) -> Figure:
-    """A figure that all sides tell by the same name."""
+    """A figure that has the same name on all sides."""
     return Figure(label, name, unit, per_unit, name, more_is_better=more_is_better, goal_ratio=goal_ratio)
 
 
 @dataclass(frozen=True)
 class Beside:
-    """Another tool's part of a row.  None where no round told it."""
+    """Another tool's part of a row.  None where no round has the figure."""
 
     value: float | None
     ratio: float | None
@@ -82,7 +83,7 @@ class Beside:
 
 @dataclass(frozen=True)
 class Row:
-    """A figure with its values.  None where no round told it."""
+    """A figure with its values.  None where no round has it."""
 
     figure: Figure
     ours: float | None
@@ -92,13 +93,13 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """None where there is no goal."""
+        """Whether all goals are met; None without a goal."""
         if self.figure.goal is None and self.figure.goal_ratio is None:
             return None
         return not self.missed()
 
     def missed(self) -> list[str]:
-        """Each goal that was missed, with by how much."""
+        """Each goal that was missed, and by how much."""
         figure, lines = self.figure, []
         if figure.goal is not None:
             bound = "least" if figure.more_is_better else "most"
@@ -120,7 +121,7 @@ class Row:
 
 
 def times_better(ours: float, theirs: float, *, more_is_better: bool) -> float:
-    """The ratio of the two, turned so that above 1 is better for us; two zeros are equal."""
+    """The ratio of the two, turned so that above 1 is better for Drumfire; 1 for two zeros."""
     above, below = (ours, theirs) if more_is_better else (theirs, ours)
     if below == 0:
         return 1.0 if above == 0 else math.inf

@@ -1,6 +1,6 @@
-"""A measurement in a process of its own: started, given its case, waited for, and what it cost.
+"""A measurement in its own process: start it, send it its case, wait for it, and read what it cost.
 
-Knows processes; must not know what they measure.
+Does not depend on what is measured.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PATIENCE_S = 300
 
 
 class MeasurementError(RuntimeError):
-    """A measurement that gave no figures; the text is the end of what its process said."""
+    """A measurement failed; the text is the end of its process's output."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Finished:
     output: str
     errors: str
     cpu_s: float
-    """User and system time of all its threads, and of those of its children that it waited for."""
+    """User and system time of all its threads, and of the children that it waited for."""
 
     @property
     def document(self) -> dict[str, Any]:
         """The JSON object in the last line of the output."""
-        found: dict[str, Any] = json.loads(self.output.strip().rsplit("\n", 1)[-1])
-        return found
+        document: dict[str, Any] = json.loads(self.output.strip().rsplit("\n", 1)[-1])
+        return document
 
 
 def say(text: str) -> None:
@@ -51,7 +51,7 @@ def say(text: str) -> None:
 
 def run(
     command: Sequence[str],
-    given: str = "",
+    text: str = "",
     *,
     variables: Mapping[str, str] | None = None,
     fine: Sequence[int] = (0,),
@@ -59,27 +59,27 @@ def run(
 ) -> Finished:
     """Run a command in the project's root.
 
-    ``given``: its standard input.  ``variables``: its environment, this process's where None.  ``fine``: the exit
-    statuses that come with figures.  Raises ``MeasurementError``.
+    ``text``: its standard input.  ``variables``: its environment; None: that of this process.  ``fine``: the exit
+    statuses of a successful measurement.  Raises ``MeasurementError``.
     """
-    # Files, not pipes: nothing has to be read while it measures, which would cost CPU beside it.
-    with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        told.write(given.encode())
-        told.seek(0)
-        process = subprocess.Popen(command, stdin=told, stdout=output, stderr=errors, cwd=ROOT, env=variables)
+    # Files, not pipes: reading while it measures would cost CPU on the same machine.
+    with tempfile.TemporaryFile() as case, tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        case.write(text.encode())
+        case.seek(0)
+        process = subprocess.Popen(command, stdin=case, stdout=output, stderr=errors, cwd=ROOT, env=variables)
         cpu_s = _await(process, patience_s)
         status = process.returncode
-        said = [_text(file) for file in (output, errors)]
+        texts = [_text(file) for file in (output, errors)]
     if cpu_s is None:
         raise MeasurementError(f"{_name(command)} did not end within {patience_s:g} s")
     if status not in fine:
-        last = (said[1].strip() or said[0].strip())[-500:]
+        last = (texts[1].strip() or texts[0].strip())[-500:]
         raise MeasurementError(f"{_name(command)} ended with {status}: {last}")
-    return Finished(status, said[0], said[1], cpu_s)
+    return Finished(status, texts[0], texts[1], cpu_s)
 
 
 def _await(process: subprocess.Popen[bytes], patience_s: float) -> float | None:
-    """The CPU seconds of a process when it has ended; None where it had to be killed."""
+    """Wait for a process; returns its CPU time, s, or None where it had to be killed."""
     ended = os.pidfd_open(process.pid)
     late = True
     try:
@@ -88,7 +88,7 @@ def _await(process: subprocess.Popen[bytes], patience_s: float) -> float | None:
         if late:
             process.kill()
         _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)  # Popen need not wait for it any more
+        process.returncode = os.waitstatus_to_exitcode(status)  # so that Popen does not wait again
         os.close(ended)
     return None if late else usage.ru_utime + usage.ru_stime
 
@@ -100,5 +100,5 @@ def _text(file: Any) -> str:
 
 
 def _name(command: Sequence[str]) -> str:
-    """What to call it: the module or the program."""
+    """What a message calls it: the module or the program."""
     return command[command.index("-m") + 1] if "-m" in command[:3] else Path(command[0]).name

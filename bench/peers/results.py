@@ -1,6 +1,6 @@
-"""RESULTS.md: a section for each tool that Drumfire is measured beside, between markers of the tool's name.
+"""RESULTS.md: a section for each comparison, between markers with its name.
 
-Knows Markdown and the machine's description; must not know what was measured.
+Handles Markdown and the machine's description.  Does not depend on what was measured.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _TITLE = "# Drumfire beside other tools\n"
 
 
 def put(path: Path, name: str, section: str, rounds: Rounds) -> None:
-    """The section into its Markdown file, and the raw rounds into a folder of the section's name beside it."""
+    """Write the section into its Markdown file, and the raw rounds into a folder of the section's name beside it."""
     put_section(path, name, section)
     raw = path.parent / name / "rounds.json"
     raw.parent.mkdir(parents=True, exist_ok=True)
@@ -25,7 +25,7 @@ def put(path: Path, name: str, section: str, rounds: Rounds) -> None:
 
 
 def put_section(path: Path, name: str, section: str) -> None:
-    """Put a section in the place of the one of that name, or at the end; all other text stays."""
+    """Replace the section of that name, or add it at the end; all other text stays."""
     text = path.read_text(encoding="utf-8") if path.exists() else _TITLE
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
@@ -34,14 +34,14 @@ def put_section(path: Path, name: str, section: str) -> None:
 
 
 def with_section(text: str, name: str, section: str) -> str:
-    """``text`` with the named section replaced or added.  Raises ``ValueError`` where only one marker is there."""
+    """``text`` with the named section replaced or added.  Raises ``ValueError`` where a marker is missing."""
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     marked = f"{begin}\n{section.strip()}\n{end}"
     if begin not in text and end not in text:
         return f"{text.rstrip()}\n\n{marked}\n".lstrip()
-    before, found, rest = text.partition(begin)
+    before, opened, rest = text.partition(begin)
     _, closed, after = rest.partition(end)
-    if not found or not closed:
+    if not opened or not closed:
         raise ValueError(f"the markers {begin} and {end} must both be there, in this order")
     return f"{before}{marked}{after}"
 

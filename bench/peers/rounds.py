@@ -1,6 +1,6 @@
-"""Rounds: every measure of Drumfire and of the tools beside it, in turns, each side told as figures.
+"""Rounds: every measure of Drumfire and of the tools beside it, in turns.
 
-Progress goes to standard error.  A measurement that fails is told there and its side of the round is left empty.
+Progress goes to standard error.  So does the reason of a failed measurement, whose side of the round stays empty.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from drumfire.bench.peers.process import MeasurementError
 OURS = "Drumfire"
 
 Side = Callable[[float], dict[str, float]]
-"""From the length of a run in seconds to its figures.  Raises ``MeasurementError``."""
+"""Takes the length of a run in seconds and returns its figures.  Raises ``MeasurementError``."""
 
 Rounds = Mapping[str, Sequence[Round]]
 """By the measure's name."""
@@ -25,7 +25,7 @@ Rounds = Mapping[str, Sequence[Round]]
 
 @dataclass(frozen=True)
 class Measure:
-    """A measurement of Drumfire, and of other tools where there are any, with the rows that are made of it."""
+    """A measurement of Drumfire, and of other tools where there are any, with its rows of the table."""
 
     name: str
     figures: tuple[Figure, ...]
@@ -33,9 +33,9 @@ class Measure:
     theirs: Mapping[str, Side] = field(default_factory=dict)
     """By the tool's name."""
     once: bool = False
-    """One round is enough."""
+    """Measure in the first round only."""
     note: Callable[[Figures], str] | None = None
-    """A line under the table, from our medians."""
+    """Makes a line under the table from Drumfire's medians."""
 
 
 def family(name: str) -> str:
@@ -51,9 +51,9 @@ def run_rounds(
     ours: str = OURS,
     rounds: dict[str, list[Round]] | None = None,
 ) -> Rounds:
-    """All measures round by round; the side that goes first changes with the round.
+    """Run all measures round by round; the side that goes first changes with the round.
 
-    ``rounds``: where they go, so that a caller that is interrupted has those that ended.
+    ``ours``: what messages call Drumfire's side.  ``rounds``: filled on the way, for a caller that is interrupted.
     """
     rounds = {} if rounds is None else rounds
     for at in range(count):
@@ -62,16 +62,16 @@ def run_rounds(
                 continue
             sides = [(ours, one.ours), *one.theirs.items()]
             first = at % len(sides)
-            told = {
+            figures = {
                 name: _measure(f"round {at + 1}/{count} {one.name} {name}", side, seconds)
                 for name, side in sides[first:] + sides[:first]
             }
-            rounds.setdefault(one.name, []).append(Round(told.pop(ours), told))
+            rounds.setdefault(one.name, []).append(Round(figures.pop(ours), figures))
     return rounds
 
 
 def compact(rounds: Rounds) -> str:
-    """The raw rounds as JSON, a line a round."""
+    """The raw rounds as JSON, a line for each round."""
     lines = [
         json.dumps({"measure": name, "round": at, "ours": r.ours, "theirs": r.theirs}, separators=(",", ":"))
         for name, of_measure in rounds.items()
@@ -88,6 +88,6 @@ def _measure(what: str, side: Side, seconds: float) -> dict[str, float]:
     except MeasurementError as error:
         print(f"failed: {error}", file=sys.stderr)
         return {}
-    told = ", ".join(f"{name} {number(value)}" for name, value in list(figures.items())[:8])
-    print(f"{told}  ({time.monotonic() - began:.1f} s)", file=sys.stderr)
+    shown = ", ".join(f"{name} {number(value)}" for name, value in list(figures.items())[:8])
+    print(f"{shown}  ({time.monotonic() - began:.1f} s)", file=sys.stderr)
     return figures

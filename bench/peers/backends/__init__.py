@@ -1,1 +1,1 @@
-"""Drumfire beside the loop over a backend that one would write: what the benchmark itself takes of a model's rate."""
+"""Drumfire beside a hand-written loop over a backend: what the benchmark itself costs of a model's rate."""

@@ -12,7 +12,7 @@ COMPARISON = Comparison(
     "backends",
     (BARE,),
     ("onnxruntime", "ai-edge-litert", "torch"),
-    "Medians over the rounds; the two sides of a row in turns of about two seconds within one process, with the same\n"
+    "Medians over the rounds; the two sides of a row in turns of about two seconds within a process, with the same\n"
     "file, data, batches of 8 and threads (all cores but one). The bare loop calls the framework on ready arrays and\n"
     "leaves the outputs; Drumfire draws traffic, gathers batches, makes answers of the outputs and records them.\n"
     "Server: the highest rate tried whose p99 from the scheduled time keeps within the bound, under dynamic batching.",

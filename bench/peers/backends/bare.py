@@ -1,6 +1,6 @@
-"""The bare loops: each backend called as one would call it without Drumfire, on ready batches of one size.
+"""The bare loops: each framework called directly, on ready batches of the same size.
 
-Knows the frameworks' own interfaces; must not know Drumfire's backends.
+Does not depend on Drumfire's backends.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 Batch = npt.NDArray[Any]
 Call = Callable[[Batch], object]
-"""Computes a batch, of the one size and laid out as the file takes it, and leaves the outputs in memory."""
+"""Computes a batch, of the fixed size and in the file's layout, and leaves the outputs in memory."""
 
 
 def _onnxruntime(model: Path, batch: Batch, threads: int) -> Call:
@@ -61,4 +61,4 @@ LOOPS: dict[str, Callable[[Path, Batch, int], Call]] = {
     "tflite": _tflite,
     "pytorch": _pytorch,
 }
-"""By the backend's name: from a file, a batch of the size to come, and a number of threads."""
+"""By the backend's name: made from a file, an example batch, and a number of threads."""

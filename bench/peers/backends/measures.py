@@ -1,6 +1,6 @@
-"""What is measured of the backends: Offline beside the bare loop, and Server beside Offline, with what is aimed at.
+"""The measures of the backends and their goals: Offline beside the bare loop, and Server beside Offline.
 
-Knows the worker by its cases and figures; each measurement is a process of its own.
+Each measurement is a process of ``turns``.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ _MODELS = ("mobilenet", "efficientnet-lite0")
 
 
 class _Case:
-    """A worker's case.  Its sides are measured in one process: whoever is asked first has it run for both."""
+    """A case of ``turns``.  Both sides are measured in the same process, when the first side is called."""
 
     def __init__(self, kind: str, backend: str, model: str) -> None:
         self._case = {"kind": kind, "backend": backend, "model": model, "batch_size": _BATCH_SIZE}
-        self._told: dict[str, dict[str, float]] = {}
+        self._figures: dict[str, dict[str, float]] = {}
 
     def side(self, name: str) -> Side:
         """``ours`` or ``bare``.  Raises ``MeasurementError``."""
 
-        def told(seconds: float) -> dict[str, float]:
-            if name not in self._told:
+        def measure(seconds: float) -> dict[str, float]:
+            if name not in self._figures:
                 command = [sys.executable, "-m", "drumfire.bench.peers.backends.turns"]
-                self._told = run(command, json.dumps(self._case | {"seconds": seconds}), patience_s=1800).document
-            return self._told.pop(name)
+                self._figures = run(command, json.dumps(self._case | {"seconds": seconds}), patience_s=1800).document
+            return self._figures.pop(name)
 
-        return told
+        return measure
 
 
 def _offline(backend: str, model: str) -> Measure:
@@ -66,17 +66,17 @@ def _server(backend: str, model: str) -> Measure:
 
 
 def _bounds(medians: Figures) -> str:
-    told = [
+    texts = [
         f"a lone sample takes {number(medians['lone_s'] * 1e3)} ms, Offline is {number(medians['offline_per_s'])}/s"
     ]
     for name in ("own", "wide"):
         bound = f"within {number(medians[f'{name}_bound_s'] * 1e3)} ms"
         if medians[f"{name}_share"]:
             p99, size = number(medians[f"{name}_latency_s"] * 1e3), number(medians[f"{name}_mean_batch"])
-            told.append(f"{bound}: p99 {p99} ms at {number(medians[f'{name}_samples_per_s'])}/s, batches of {size}")
+            texts.append(f"{bound}: p99 {p99} ms at {number(medians[f'{name}_samples_per_s'])}/s, batches of {size}")
         else:
-            told.append(f"{bound}: not even at the lowest share that was tried")
-    return "; ".join(told)
+            texts.append(f"{bound}: not even at the lowest share that was tried")
+    return "; ".join(texts)
 
 
 MEASURES: Sequence[Measure] = (

@@ -1,7 +1,7 @@
-"""One model on one backend in a fresh process: Drumfire and the bare loop in turns.  A case in, figures out.
+"""A model on a backend in a fresh process: Drumfire and the bare loop in turns.
 
-Run as a module of its own: the case is JSON on standard input, the figures are JSON on standard output.  In turns of
-two seconds or so, as the machine's own speed changes within minutes.
+Runs as a program: the case is JSON on standard input, the figures are JSON on standard output.  A turn takes about two
+seconds, as the machine's own speed changes within minutes.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from drumfire.sut.local.batcher import BatchedSystem, batch_sizes, service_times
 _IN_MEMORY = 64
 _TURN_S = 2.0
 _SHARES = (0.98, 0.95, 0.92, 0.9, 0.87, 0.85, 0.8, 0.7, 0.5, 0.3)
-"""Of Offline's rate: what Server runs ask for, until one keeps within the bound."""
+"""Shares of Offline's rate, tried in this order until a Server run keeps within the bound."""
 _LONE_TIMES = 20
-"""A second bound, in times that a sample alone takes: the models' own are meant for other machines."""
+"""A second bound, in multiples of a lone sample's time: the models' own bounds are meant for other machines."""
 
 
 @dataclass
 class _Spent:
-    """What a side did so far."""
+    """The work and cost of a side so far."""
 
     samples: int = 0
     wall_s: float = 0.0
@@ -73,7 +73,7 @@ class _Loaded:
         return test
 
     def offline(self, samples: int, spent: _Spent) -> None:
-        """An Offline run of so many samples, by what it recorded."""
+        """Add an Offline run of ``samples`` by its own report."""
         settings = TestSettings(scenario=Scenario.Offline, min_duration_ms=1)
         settings.min_query_count, settings.offline_expected_qps = samples, 1.0
         report = self.test(settings).reports[0]
@@ -82,7 +82,7 @@ class _Loaded:
         spent.wall_s += report.lasted_ns * 1e-9
 
     def loop(self, samples: int, spent: _Spent) -> None:
-        """The bare loop over ready batches."""
+        """Add the bare loop over ready batches."""
         began, cpu = time.perf_counter(), time.process_time()
         for at in range(samples // self.batch_size):
             self.bare(self.batches[at % len(self.batches)])
@@ -91,7 +91,7 @@ class _Loaded:
         spent.samples += samples // self.batch_size * self.batch_size
 
     def turn(self) -> int:
-        """Samples that take about ``_TURN_S``; finding out warms both sides."""
+        """The samples that take about ``_TURN_S``; measuring this warms both sides up."""
         lasted = min(
             *service_times(lambda: self.run(self.batches[0])), *service_times(lambda: self.bare(self.batches[0]))
         )
@@ -99,7 +99,7 @@ class _Loaded:
 
 
 def offline(case: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Offline and the bare loop, a turn each, the loop at both ends."""
+    """Offline and the bare loop in turns, the loop first and last."""
     loaded = _Loaded(case["backend"], case["model"], case["batch_size"])
     samples, ours, bare = loaded.turn(), _Spent(), _Spent()
     loaded.loop(samples // 2, bare)
@@ -110,7 +110,7 @@ def offline(case: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def server(case: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """The highest share of Offline's rate whose Server run keeps within a bound: the model's own, and ours."""
+    """The highest share of Offline's rate with which a Server run keeps within the model's bound, and within ours."""
     loaded = _Loaded(case["backend"], case["model"], case["batch_size"])
     whole = _Spent()
     samples = loaded.turn()
@@ -125,11 +125,11 @@ def server(case: dict[str, Any]) -> dict[str, dict[str, float]]:
         figures |= {f"{name}_bound_s": bound, f"{name}_share": 0.0}
         figures |= dict.fromkeys((f"{name}_samples_per_s", f"{name}_latency_s", f"{name}_mean_batch"), 0.0)
     for share in _SHARES:
-        found = _served(loaded, rate * share, 2 * case["seconds"])
-        for name in [name for name, bound in left.items() if found["latency_s"] <= bound]:
+        served = _served(loaded, rate * share, 2 * case["seconds"])
+        for name in [name for name, bound in left.items() if served["latency_s"] <= bound]:
             del left[name]
-            figures |= {f"{name}_{figure}": value for figure, value in found.items()}
-            figures[f"{name}_share"] = found["samples_per_s"] / rate
+            figures |= {f"{name}_{figure}": value for figure, value in served.items()}
+            figures[f"{name}_share"] = served["samples_per_s"] / rate
         if not left:
             break
     return {"ours": figures}
@@ -153,5 +153,5 @@ KINDS = {"offline": offline, "server": server}
 
 
 if __name__ == "__main__":
-    asked = json.load(sys.stdin)
-    print(json.dumps(KINDS[asked["kind"]](asked)))
+    case = json.load(sys.stdin)
+    print(json.dumps(KINDS[case["kind"]](case)))

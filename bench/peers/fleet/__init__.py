@@ -1,1 +1,1 @@
-"""Several generators beside one."""
+"""Several generators beside a single generator."""

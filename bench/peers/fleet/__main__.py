@@ -1,4 +1,4 @@
-"""``python -m drumfire.bench.peers.fleet``: several generators beside one, then the section of RESULTS.md."""
+"""``python -m drumfire.bench.peers.fleet``: several generators beside a single one, then the section of RESULTS.md."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _cluster() -> Iterator[None]:
-    """This host as a cluster, where Ray is installed."""
+    """Make this host a cluster where Ray is installed."""
     if importlib.util.find_spec("ray") is None:
         how = installation.command("multihost")
         say(f"Ray is not installed: a Ray host is not measured ({how})")

@@ -1,6 +1,6 @@
-"""What is measured of several generators: what two carry beside one, and what a generator elsewhere costs.
+"""The measures of several generators: the load of two beside one, and the cost of a generator in another process.
 
-Knows runs of the command line by their results and columns.
+Depends only on the results and columns of runs of the command line.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from drumfire.sut import module_process
 
 ONE = "one generator"
 _IN_FLIGHT = 256
-"""Of each generator."""
+"""Requests of each generator."""
 _RATE = 5000
 ADDRESS = "127.0.0.1:6379"
-"""Of the cluster that this host is."""
+"""The cluster that ``__main__`` starts on this host."""
 _END_S = 10.0
 
 
 @dataclass
 class _Stub:
-    """The stub server; what it did is known at its end."""
+    """The stub server; its counts are filled in at its end."""
 
     grpc: str
     answered: int = 0
@@ -54,10 +54,10 @@ def _stub() -> Iterator[_Stub]:
 
 
 def _run(words: Sequence[str], seconds: float) -> dict[str, float]:
-    """A run against a fresh stub, told as figures."""
+    """The figures of a run against a fresh stub."""
     with _stub() as server:
-        asked = ["run", "triton", "identity", "--url", f"grpc://{server.grpc}", *one_input(), *words]
-        result, columns = carry_out([*asked, "--time", f"{seconds:g}"])
+        run = ["run", "triton", "identity", "--url", f"grpc://{server.grpc}", *one_input(), *words]
+        result, columns = carry_out([*run, "--time", f"{seconds:g}"])
     requests = result["delivered"]["samples"]
     if server.answered < requests:
         raise MeasurementError(f"the run counts {requests} answers, the server {server.answered}")

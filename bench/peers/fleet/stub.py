@@ -1,11 +1,11 @@
-"""A server that costs next to nothing: KServe v2 over gRPC that repeats what it answered before, many requests at once.
+"""A server that costs next to nothing: KServe v2 over gRPC that repeats its answer to many equal requests at once.
 
-``python -m`` runs it: it serves ``identity`` on loopback until its input ends, and prints its address and,
-at its end, what it answered and spent, each in a line of JSON.  The first request is read and answered as any server
-would; those of the same frames get the same answer, as the rows of one array, in some tenths of a microsecond each.
-So the generators are the limit, and not the server that shares their cores.
+``python -m`` starts it: it serves ``identity`` on loopback until its input ends.  It prints its address and, at its
+end, its count of answers and its CPU time, each as a line of JSON.  It reads and answers the first request like any
+server; later requests with the same frames get the same answer, as rows of an array, in some tenths of a microsecond
+each.  So the generators are the limit, not the server that shares their cores.
 
-Serves Drumfire's own client with one input: nothing else is known, and windows are taken to be without end.
+Serves only Drumfire's own client, with a single input, and treats windows as unlimited.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ _ANSWERS: dict[str, tuple[operations.Operation, dict[str, Any]]] = {
 
 
 class _Known:
-    """The form of a request, and its answer but for the stream."""
+    """The frames of a request and its answer, except the stream's number."""
 
     def __init__(self, request: bytes, split: int, answer: bytes, streams: list[int]) -> None:
-        """``split``: where the request's second frame begins.  ``streams``: where the answer's frames do."""
+        """``split``: where the request's second frame begins.  ``streams``: where the answer's frames begin."""
         self.size = len(request)
         self._heads = [(slice(at, at + 5), np.frombuffer(request, np.uint8, 5, at)) for at in (0, split)]
         self._again = slice(split + 5, split + 9)
@@ -78,7 +78,7 @@ class _Known:
         self._streams = [slice(at + 5, at + 9) for at in streams]
 
     def answers(self, data: bytes, at: int) -> tuple[int, bytes]:
-        """How many requests from ``at`` on are like this one, and the answers to them."""
+        """The number of equal requests from ``at`` on, and the answers to them."""
         count = min((len(data) - at) // self.size, _MOST)
         rows = np.frombuffer(data, np.uint8, count * self.size, at).reshape(count, self.size)
         streams = rows[:, 5:9]
@@ -87,14 +87,14 @@ class _Known:
             alike &= (rows[:, place] == head).all(axis=1)
         if not alike.all():
             count = int(alike.argmin())
-        found = self._answers[:count]
+        answers = self._answers[:count]
         for place in self._streams:
-            found[:, place] = streams[:count]
-        return count, found.tobytes()
+            answers[:, place] = streams[:count]
+        return count, answers.tobytes()
 
 
 class Connection(asyncio.Protocol):
-    """One client."""
+    """The connection of a client."""
 
     answered = 0
 
@@ -103,11 +103,11 @@ class Connection(asyncio.Protocol):
         self._decoder = hpack.Decoder()
         self._inference = GrpcInference()
         self._methods: dict[int, str] = {}
-        """By stream, of requests whose body is to come."""
+        """By stream: the methods of requests whose body has not come yet."""
         self._known: _Known | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
         ours = {S_HEADER_TABLE_SIZE: 0, S_MAX_STREAMS: LARGEST_WINDOW, S_WINDOW: LARGEST_WINDOW}
         self._transport.write(settings(ours) + credit(0, LARGEST_WINDOW - DEFAULT_WINDOW))
         self._take = self._greet
@@ -123,7 +123,7 @@ class Connection(asyncio.Protocol):
 
     def _frames(self, data: bytes) -> None:
         at, known, out = 0, self._known, []
-        opened, begun = 0, 0  # the last stream whose headers came, and where
+        opened, begun = 0, 0  # the last stream whose headers came, and where they began
         while at + 9 <= len(data):
             if known is not None and at + known.size <= len(data):
                 count, answers = known.answers(data, at)
@@ -160,23 +160,23 @@ class Connection(asyncio.Protocol):
             self._transport.write(b"".join(out))
 
     def _answer(self, method: str, message: bytes, stream: int) -> list[bytes]:
-        """Three frames: headers, the message, how it ended."""
-        status, told = Status.OK, b""
+        """Three frames: the headers, the message, the trailers."""
+        status, answer = Status.OK, b""
         if method == operations.MODEL_INFER.method:
             request = self._inference.parse_request(message)
-            (given,) = request.inputs
-            assert isinstance(given.data, bytes | memoryview)
-            output = AnswerOutput("OUTPUT0", given.datatype, given.shape, given.data)
-            told = self._inference.build_answer(InferAnswer(request.model, "1", request.id, [output]))
+            (tensor,) = request.inputs
+            assert isinstance(tensor.data, bytes | memoryview)
+            output = AnswerOutput("OUTPUT0", tensor.datatype, tensor.shape, tensor.data)
+            answer = self._inference.build_answer(InferAnswer(request.model, "1", request.id, [output]))
         elif method in _ANSWERS:
-            operation, answer = _ANSWERS[method]
-            told = operation.to_message(answer)
+            operation, fields = _ANSWERS[method]
+            answer = operation.to_message(fields)
         else:
             status = Status.UNIMPLEMENTED
         trailers = header_block((("grpc-status", str(int(status))),))
         return [
             frame(F_HEADERS, END_HEADERS, stream, _HEADERS),
-            frame(F_DATA, 0, stream, framed(told)) if status == Status.OK else b"",
+            frame(F_DATA, 0, stream, framed(answer)) if status == Status.OK else b"",
             frame(F_HEADERS, END_HEADERS | END_STREAM, stream, trailers),
         ]
 

@@ -1,7 +1,7 @@
-"""What one query costs the issuing thread, step by step: ``python -m drumfire.bench.peers.loadgen.costs``.
+"""What a query costs the issuing thread, step by step: ``python -m drumfire.bench.peers.loadgen.costs``.
 
-The profile behind the CPU figures: each step alone, in a loop, the loop itself taken off.  Best of several rounds, as
-others only ever add to it.
+The profile behind the CPU figures: each step alone in a loop, less the cost of the loop.  It takes the best of several
+rounds, as other processes can only add to it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _test() -> Test:
 
 
 def _best(loop: Callable[[], object]) -> float:
-    """ns for each of ``_TIMES`` turns."""
+    """The least ns for a turn of a loop of ``_TIMES``."""
     took = []
     for _ in range(_ROUNDS):
         began = time.monotonic_ns()

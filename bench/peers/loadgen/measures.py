@@ -1,6 +1,6 @@
-"""What is measured beside the reference, with which cases, and what is aimed at.
+"""The measures beside the reference, with their cases and goals.
 
-Knows the two sides' workers by their cases and figures; each measurement is a process of its own.
+Each measurement is a process of ``ours`` or ``reference``.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _SEARCH_STEPS = 4
 _LATE_NS = 100_000
 _ANSWERED_SHARE = 0.99
 _HIGHEST_RATE = 24e6
-"""No higher rate is tried: the table of a second would take more than two GB."""
+"""The search stops here: beyond, the table of a second would take more than 2 GB."""
 
 
 def worker(module: str, case: Mapping[str, Any]) -> dict[str, float]:
-    """Run one case in a fresh process.  Raises ``MeasurementError``."""
+    """Run a case in a fresh process.  Raises ``MeasurementError``."""
     return run([sys.executable, "-m", f"drumfire.bench.peers.loadgen.{module}"], json.dumps(case)).document
 
 
@@ -48,9 +48,9 @@ def theirs(
     objects: bool = False,
     drop_in: bool = False,
 ) -> dict[str, float]:
-    """``pool``: how many responses are made before the run; ``objects``: none, and samples are objects too.
+    """``pool``: how many responses are made before the run.  ``objects``: instead make a response for each sample.
 
-    ``drop_in``: the same program with our module in the place of theirs.
+    ``drop_in``: the same program with our module instead of theirs.
     """
     settings = {**settings, "min_duration_ms": round(seconds * 1000)}
     case = {"settings": settings, "trace": trace, "pool": pool, "objects": objects, "drop_in": drop_in}
@@ -62,7 +62,10 @@ def server(rate: float) -> dict[str, Any]:
 
 
 def highest(probe: Callable[[float], dict[str, float] | None], start: float) -> dict[str, float]:
-    """The figures at the highest rate that ``probe`` sustains (None: not), to a sixteenth of a doubling."""
+    """The figures at the highest rate that ``probe`` sustains, to a sixteenth of a doubling.
+
+    ``probe`` returns None for a rate that is not sustained.
+    """
     low, best = start, probe(start)
     while best is None:
         low /= 2
@@ -71,21 +74,21 @@ def highest(probe: Callable[[float], dict[str, float] | None], start: float) -> 
         best = probe(low)
     high = low * 2
     if low == start:
-        while (found := probe(high)) is not None:
-            low, best, high = high, found, high * 2
+        while (figures := probe(high)) is not None:
+            low, best, high = high, figures, high * 2
     for _ in range(_SEARCH_STEPS):
         middle = (low + high) / 2
-        if (found := probe(middle)) is not None:
-            low, best = middle, found
+        if (figures := probe(middle)) is not None:
+            low, best = middle, figures
         else:
             high = middle
     return best
 
 
-def sustained(found: dict[str, float], late: str) -> dict[str, float] | None:
-    """The figures, where the run kept up: half the queries less than 100 us late, and answered as fast as asked."""
-    kept_up = found[late] < _LATE_NS and found["answered_per_s"] >= _ANSWERED_SHARE * found["asked_per_s"]
-    return found if kept_up else None
+def sustained(figures: dict[str, float], late: str) -> dict[str, float] | None:
+    """The figures of a run that kept up: half the queries less than 100 us late, and answered as fast as asked."""
+    kept_up = figures[late] < _LATE_NS and figures["answered_per_s"] >= _ANSWERED_SHARE * figures["asked_per_s"]
+    return figures if kept_up else None
 
 
 def _our_ceiling(seconds: float) -> dict[str, float]:
@@ -96,12 +99,12 @@ def _our_ceiling(seconds: float) -> dict[str, float]:
 
 
 def _their_ceiling(seconds: float) -> dict[str, float]:
-    # Its latency counts from the schedule, and costs no trace.
+    # Its latency counts from the schedule, and needs no trace.
     return highest(lambda rate: sustained(theirs(server(rate), seconds), "p50_latency_ns"), 1e5)
 
 
 def _one_by_one(rate: float) -> dict[str, Any]:
-    """As ``server``, every query for itself, which is the reference's way of being on time."""
+    """As ``server``, but each query alone, with which the reference is on time."""
     return {**server(rate), "server_coalesce_queries": False}
 
 
@@ -120,7 +123,7 @@ def _lateness(rate: int) -> Measure:
 
 
 def _closed(scenario: str, width: int, goal_us: float, our_guess_ns: float, their_guess_ns: float) -> Measure:
-    """A closed loop.  The guesses are below what is found, so that the queries last for the run."""
+    """A closed loop.  The guesses are below the measured latencies, so that there are enough queries for the run."""
     guess = f"{'single' if width == 1 else 'multi'}_stream_expected_latency_ns"
     return Measure(
         scenario.lower(),
@@ -136,7 +139,7 @@ def _closed(scenario: str, width: int, goal_us: float, our_guess_ns: float, thei
 
 
 def _compat(what: str, objects: bool) -> tuple[Measure, ...]:
-    """One and the same program with their module and with ours; ``what`` describes it."""
+    """The same program with their module and with ours; ``what`` describes it."""
 
     def server_side(coalesce: bool, drop_in: bool) -> Side:
         def ceiling(seconds: float) -> dict[str, float]:
@@ -187,12 +190,12 @@ def _compat(what: str, objects: bool) -> tuple[Measure, ...]:
 
 
 def _offline(samples: int) -> dict[str, Any]:
-    """One query of about so many samples, for a duration of 1 s."""
+    """A query of about ``samples`` samples, for a duration of 1 s."""
     return {"scenario": "Offline", "offline_expected_qps": samples / 1.1, "min_query_count": samples}
 
 
 def _dashboard(*options: str) -> Side:
-    """A run of the command line on a terminal, which shows the live view unless ``options`` say otherwise."""
+    """A run of the command line on a terminal, with the live view unless ``options`` turn it off."""
 
     def measure(seconds: float) -> dict[str, float]:
         command = [*PROGRAM, "run", "null", "digits", "--scenario", "Server", "--qps", "10000"]
@@ -214,7 +217,7 @@ def _dashboard(*options: str) -> Side:
 
 
 def _on_terminal(command: Sequence[str]) -> tuple[int, bytes]:
-    """Run a command on a terminal of its own; its status, and all that it showed."""
+    """Run a command on a new terminal; returns its status and its output."""
     ours_end, its_end = pty.openpty()
     environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"}
     shown = bytearray()
@@ -223,7 +226,7 @@ def _on_terminal(command: Sequence[str]) -> tuple[int, bytes]:
         while True:
             try:
                 part = os.read(ours_end, 1 << 16)
-            except OSError:  # nobody has the other end any more
+            except OSError:  # the other end is closed
                 return
             shown.extend(part)
 
@@ -270,8 +273,8 @@ def _parts_note(medians: Figures) -> str:
     for name in ("batched", "gentle"):
         parts = {part: medians[f"{name}_{part}_slowest_ns"] for part in ("lateness", "queue", "service")}
         whole = medians[f"{name}_latency_slowest_ns"]
-        told = ", ".join(f"{part} {number(ns / 1e3)} us ({ns / whole:.0%})" for part, ns in parts.items())
-        lines.append(f"at {medians[f'{name}_per_s']:,.0f}/s the slowest 1 % take {number(whole / 1e3)} us: {told}")
+        shares = ", ".join(f"{part} {number(ns / 1e3)} us ({ns / whole:.0%})" for part, ns in parts.items())
+        lines.append(f"at {medians[f'{name}_per_s']:,.0f}/s the slowest 1 % take {number(whole / 1e3)} us: {shares}")
     return f"digits-server: {'; '.join(lines)}."
 
 

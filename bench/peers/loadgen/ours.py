@@ -1,7 +1,7 @@
-"""Drumfire's side: one case in a fresh process, told as figures.  A case in, figures out.
+"""Drumfire's side: measures a case in a fresh process.
 
-Run as a module of its own: the case is JSON on standard input (``kind``, and ``settings``: attributes of
-TestSettings, the scenario by name), the figures are JSON on standard output.  Times are ns or s, as the names say.
+Runs as a program: the case is JSON on standard input (``kind``, and ``settings``: attributes of TestSettings, the
+scenario by name), the figures are JSON on standard output.  Times are ns or s, as the names say.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from drumfire.sut.local.null import NullSystem, null_library
 SAMPLES = 1024
 _BATCH_SIZE = 32
 _SHARE = 0.6
-"""Of what the model can, the part that Server runs ask for."""
+"""The rate of Server runs as a share of what the model can do."""
 
 
 def settings_of(values: dict[str, Any]) -> TestSettings:
@@ -80,7 +80,7 @@ def drawing(case: dict[str, Any]) -> dict[str, float]:
 
 
 def afterwards(case: dict[str, Any]) -> dict[str, float]:
-    """From the last answer until the results and all files are there; and what memory it all took."""
+    """The time from the last answer until all files are written, and the memory of the whole run."""
     before = _resident_bytes()
     test = null_test(case)
     with tempfile.TemporaryDirectory() as made:
@@ -89,9 +89,9 @@ def afterwards(case: dict[str, Any]) -> dict[str, float]:
         environment = describe()
         run_on_fast_loop(test.run())
         last_ns = test.answers.origin_ns + int(test.record.completed.max())
-        found = document(test, {"environment": environment}, [])
+        result = document(test, {"environment": environment}, [])
         documented_ns = time.monotonic_ns()
-        save(test, found, folder)
+        save(test, result, folder)
         saved_ns = time.monotonic_ns()
         on_disk = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     gc.collect()
@@ -109,7 +109,7 @@ def afterwards(case: dict[str, Any]) -> dict[str, float]:
 
 
 class _Digits:
-    """The digits model on ONNX Runtime, one thread, put together as a run of the command line is."""
+    """The digits model on ONNX Runtime with one thread, assembled as for a run of the command line."""
 
     def __init__(self) -> None:
         self.model = models.get("digits")
@@ -137,7 +137,7 @@ class _Digits:
         return report.issued_rows / report.lasted_ns * 1e9
 
     def bare(self, batch_size: int, seconds: float) -> float:
-        """Samples a second of a loop over ready arrays that does nothing but call the session."""
+        """Samples a second of a loop over ready arrays that only calls the session."""
         full = len(self.inputs) - batch_size + 1
         batches = [self.inputs[row : row + batch_size] for row in range(0, full, batch_size)]
         run, clock, done = self.backend.run, time.perf_counter, 0
@@ -167,7 +167,7 @@ def digits_offline(case: dict[str, Any]) -> dict[str, float]:
 
 
 def digits_server(case: dict[str, Any]) -> dict[str, float]:
-    """Latency and its parts at a share of the Offline rate, and of the rate of one by one."""
+    """Latency and its parts at a share of the Offline rate, and at a share of the rate of single samples."""
     digits, seconds = _Digits(), case["seconds"]
     ceiling = digits.offline(digits.bare(_BATCH_SIZE, seconds / 5), seconds / 2)
     lone = 1 / float(np.median(service_times(lambda: digits.run(digits.inputs[:1]), seconds / 5)))
@@ -202,5 +202,5 @@ KINDS: dict[str, Callable[[dict[str, Any]], dict[str, float]]] = {
 
 
 if __name__ == "__main__":
-    asked = json.load(sys.stdin)
-    print(json.dumps(KINDS[asked["kind"]](asked)))
+    case = json.load(sys.stdin)
+    print(json.dumps(KINDS[case["kind"]](case)))

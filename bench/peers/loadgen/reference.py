@@ -1,10 +1,10 @@
-"""The reference's side: one test of mlcommons-loadgen with a null system, told as figures.  A case in, figures out.
+"""The reference's side: a test of mlcommons-loadgen with a null system.
 
-Run as a module of its own, since the reference wants a fresh process for every test: the case is JSON on standard
-input (``settings``: attributes of TestSettings, the scenario by name; ``trace``; ``pool``), the figures are JSON on
-standard output.  The system is the fastest that the Python API has: issue() gets bare lists, and answers with one call;
-with ``objects`` it is what most harnesses have: issue() gets samples, and makes a response for each.  With ``drop_in``
-the same program runs on Drumfire's own module of that name.
+Runs as a program, as the reference needs a fresh process for every test: the case is JSON on standard input
+(``settings``: attributes of TestSettings, the scenario by name; ``trace``; ``pool``), the figures are JSON on standard
+output.  The system is the fastest that the Python API allows: issue() gets plain lists and answers with a single call.
+With ``objects`` it is what most harnesses have: issue() gets samples and makes a response for each.  With ``drop_in``
+the same program runs on Drumfire's module of that name.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def measure(case: dict[str, Any], folder: Path) -> dict[str, float]:
     logs.enable_trace = case["trace"]
 
     complete = lg.QuerySamplesComplete
-    # Made before; an answer then only needs its sample's id.
+    # Made before the test, so that an answer only needs its sample's id.
     pool = [lg.QuerySampleResponse(0, 0, 0) for _ in range(case["pool"])]
     lone = [lg.QuerySampleResponse(0, 0, 0)]
     first = lone[0]
@@ -59,7 +59,7 @@ def measure(case: dict[str, Any], folder: Path) -> dict[str, float]:
             response.id = number
         complete(responses)
 
-    # Flushing follows the last issue, and each query is answered by then.
+    # The reference flushes after the last issue, when each query is answered.
     def flush() -> None:
         ended.append((time.perf_counter(), time.process_time()))
 

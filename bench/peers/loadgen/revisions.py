@@ -1,4 +1,4 @@
-"""What two revisions of the load generator are compared by: runs of the null backend, which answers at once."""
+"""The measures that compare two revisions of the load generator: runs of the null backend, which answers at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from drumfire.bench.peers.program import timed
 
 _NULL = ("run", "null", "digits", "--scenario")
 _OFFLINE_QPS = 2_000_000
-"""Sizes the one query: 4.4 million samples at 2 s, whose table takes some 130 MB."""
+"""Sizes the query: 4.4 million samples at 2 s, whose table takes some 130 MB."""
 _RATE = 10_000
 
 

@@ -1,1 +1,1 @@
-"""Drumfire's server beside other servers, one client for all of them: ``python -m drumfire.bench.peers.serving``."""
+"""Drumfire's server beside other servers, with the same client: ``python -m drumfire.bench.peers.serving``."""

@@ -25,8 +25,8 @@ COMPARISON = Comparison(
     + " and ".join(f"`{' '.join(words)}`" for words in REQUIREMENTS.values())
     + ",\n"
     "in environments of their own, without a line of log for each request; mlserver computes in its own process\n"
-    "(`parallel_workers` 0). kserve has no option for its address and is led to loopback by changing what it binds.\n"
-    "`identity` gives back the 4 FP32 that it gets. The models that compute are one ONNX file on ONNX Runtime, with\n"
+    "(`parallel_workers` 0). kserve has no option for its address: the calls that bind are patched to use loopback.\n"
+    "`identity` returns the 4 FP32 that it gets. The models that compute are one ONNX file on ONNX Runtime, with\n"
     "one thread and the same largest batch on all sides; *in process* is `drumfire run onnxruntime`, Offline, and for\n"
     "the added latency Server on the same seeded schedule, from whose times latency counts. Server CPU is that of all\n"
     "its processes, by its own count of requests.",

@@ -1,7 +1,7 @@
-"""The one client of all servers: a run of the command line against a fresh server, told as figures.
+"""The client of all servers: a run of the command line against a fresh server, and its figures.
 
-CPU of the server is all that its processes spent from before the client's first request to after its last, by the
-server's own count of requests.  Where a body has to be JSON, which a run does not send, ``json_worker`` asks.
+The server's CPU is what its processes used from before the client's first request to after its last, divided by the
+server's own count of requests.  A run cannot send JSON bodies; ``json_worker`` does.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Load:
 
 
 def closed_loop(start: Start, load: Load, seconds: float) -> dict[str, float]:
-    """Start the server, ask it, end it.  Raises ``MeasurementError``, also where a request failed."""
+    """Start the server, measure it, end it.  Raises ``MeasurementError``, also where a request failed."""
     with start() as server:
         ask = _ask_json if load.protocol == "json" else _ask
         with watched(server) as served:
@@ -40,7 +40,7 @@ def closed_loop(start: Start, load: Load, seconds: float) -> dict[str, float]:
 
 
 def in_process(words: Sequence[str], seconds: float) -> dict[str, float]:
-    """Offline in this project's own process: samples and CPU of a sample, the load generator's with it."""
+    """Offline in the load generator's process: samples a second, and the CPU of both for a sample."""
     result, _ = carry_out(["run", *words, "--scenario", "Offline", "--time", f"{seconds:g}"])
     rate = result["delivered"]["samples_per_second"]
     return {"rate_per_s": rate, "all_cpu_ns_per_request": _cpu_ns(result), "requests": result["delivered"]["samples"]}
@@ -65,7 +65,7 @@ def _ask(server: Running, load: Load, seconds: float) -> dict[str, float]:
 
 
 def _ask_json(server: Running, load: Load, seconds: float) -> dict[str, float]:
-    asked = {
+    case = {
         "address": server.http,
         "model": load.model,
         "in_flight": load.in_flight,
@@ -73,13 +73,13 @@ def _ask_json(server: Running, load: Load, seconds: float) -> dict[str, float]:
         "seconds": seconds,
     }
     figures: dict[str, float] = run(
-        [sys.executable, "-m", "drumfire.bench.peers.serving.json_worker"], json.dumps(asked)
+        [sys.executable, "-m", "drumfire.bench.peers.serving.json_worker"], json.dumps(case)
     ).document
     return figures
 
 
 def _of_server(figures: Mapping[str, float], served: Served) -> dict[str, float]:
-    # The server's count has the requests that sized the traffic, or warmed it up, as well.
+    # The server also counts the requests that sized the traffic or warmed it up.
     if figures["requests"] > served.requests:
         raise MeasurementError(f"the client counts {figures['requests']:.0f} replies, the server {served.requests}")
     return {

@@ -1,6 +1,6 @@
-"""The environments of the other servers: made in the cache folder on first use, so that theirs and ours never mix.
+"""The environments of the other servers, made in the cache folder on first use, apart from this environment.
 
-Knows their packages; must not know how the servers are started.
+Does not depend on how the servers are started.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ REQUIREMENTS: Mapping[str, tuple[str, ...]] = {KSERVE: ("kserve==0.21.0",), MLSE
 
 
 def python(server: str, say: Say) -> Path:
-    """An interpreter that has the server (some 450 MB and a minute).  Raises ``MeasurementError``."""
+    """An interpreter that has the server; making it takes some 450 MB and a minute.  Raises ``MeasurementError``."""
     try:
         return made(cache_folder(), server, REQUIREMENTS[server], say) / "bin" / "python"
     except (EnvironmentFailed, OSError) as error:

@@ -1,7 +1,7 @@
-"""A closed loop of JSON inference requests over HTTP, told as figures: for servers that have no binary tensors.
+"""A closed loop of JSON inference requests over HTTP, for servers without binary tensors.
 
-Run as a module of its own: the case is JSON on standard input, the figures are JSON on standard output.  The sockets
-and the HTTP are those of a run; of every reply the status and the output's values are checked.
+Runs as a program: the case is JSON on standard input, the figures are JSON on standard output.  It uses the sockets
+and the HTTP of a run, and checks the status and the output's values of every reply.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _WARM_S = 0.3
 
 
 class _Loop:
-    """All connections, each with one request at a time."""
+    """All connections, each with a single request at a time."""
 
     def __init__(self, case: dict[str, Any], endpoint: Endpoint) -> None:
         self.values = np.random.default_rng(1).random(case["elements"], np.float32).tolist()
         tensor = {"name": "INPUT0", "shape": [1, case["elements"]], "datatype": "FP32", "data": self.values}
-        # With an id, which kserve does not answer without.
+        # kserve only answers requests that have an id.
         self.body = json.dumps({"id": "1", "inputs": [tensor]}).encode()
         target, fields = f"{model_path(case['model'], '')}/infer", [("Content-Type", "application/json")]
         self.head = build_request("POST", target, endpoint.authority, fields, len(self.body))
@@ -44,7 +44,7 @@ class _Loop:
         self.idle = asyncio.Event()
 
     def check(self, response: Response | Failure) -> str | None:
-        """What is wrong with a reply."""
+        """What is wrong with a reply; None where it is right."""
         if isinstance(response, Failure):
             return response.reason
         if response.status != 200:
@@ -56,7 +56,7 @@ class _Loop:
 
 
 class _Lane:
-    """One connection."""
+    """A connection."""
 
     def __init__(self, loop: _Loop) -> None:
         self._loop = loop

@@ -1,7 +1,7 @@
-"""kserve's side: its server with an identity model.  Run as a script in an environment of its own.
+"""kserve's side: its server with an identity model.  Runs as a script in kserve's environment.
 
-kserve has no option for the address that it binds, and would listen on all of the machine's: both of its servers are
-led to loopback here.  What it logs of each request is turned off, which makes it faster.
+kserve has no option for its address and would listen on all addresses of the machine, so both of its servers are
+patched to use loopback.  Its log line for each request is off, which makes it faster.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _HOST = "127.0.0.1"
 
 
 def on_loopback() -> None:
-    """What kserve is about to bind, it binds on loopback."""
+    """Patch the calls by which kserve binds ports, so that they use loopback."""
     uvicorn, grpc_server = (importlib.import_module(name) for name in ("uvicorn", "kserve.protocol.grpc.server"))
     configure, new_server = uvicorn.Config.__init__, grpc_server.aio.server
 
@@ -33,7 +33,7 @@ def on_loopback() -> None:
 
 
 def identity(name: str) -> Any:
-    """The model: as those of a Triton repository are written, an array in and an array out."""
+    """The model, written like those of the Triton repository: an array in and an array out."""
     kserve = importlib.import_module("kserve")
 
     class Identity(kserve.Model):  # type: ignore[misc, name-defined]
@@ -60,11 +60,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--http_port", type=int)
     parser.add_argument("--grpc_port", type=int)
-    asked, _ = parser.parse_known_args()
+    options, _ = parser.parse_known_args()
     kserve = importlib.import_module("kserve")
     on_loopback()
     logging.disable(logging.INFO)
-    server = kserve.ModelServer(http_port=asked.http_port, grpc_port=asked.grpc_port, enable_latency_logging=False)
+    server = kserve.ModelServer(http_port=options.http_port, grpc_port=options.grpc_port, enable_latency_logging=False)
     server.start([identity("identity")])
 
 

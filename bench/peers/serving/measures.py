@@ -1,6 +1,6 @@
-"""What is measured of the servers, with which cases, and what is aimed at.
+"""The measures of the servers, with their cases and goals.
 
-Each measure is Drumfire's server and one other side, in turns: what they are compared in differs from server to server.
+Each measure has Drumfire's server and one other side in turns, as the figures differ from server to server.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from drumfire.bench.peers.goal import Figure, Figures, both, number
 from drumfire.bench.peers.process import MeasurementError
-from drumfire.bench.peers.rounds import Measure
+from drumfire.bench.peers.rounds import Measure, family
 from drumfire.bench.peers.serving import environments, servers
 from drumfire.bench.peers.serving.client import Load, closed_loop, in_process
 from drumfire.bench.peers.serving.environments import KSERVE, MLSERVER
@@ -22,7 +22,7 @@ from drumfire.bench.peers.serving.servers import IDENTITY, Running, Start
 from drumfire.sut.environments import Say
 
 ANOTHER = "the other"
-"""Side of a measure, whose label says which."""
+"""The other side of any measure; the label names it."""
 TRITON, PROCESS = "triton", "process"
 _NAMES = {TRITON: "Triton's Python backend", KSERVE: "kserve", MLSERVER: "mlserver", PROCESS: "the same in process"}
 _PROTOCOLS = {"grpc": "gRPC", "http": "HTTP", "json": "HTTP with JSON"}
@@ -30,23 +30,23 @@ _IDENTITY_AT_ONCE = 16
 _IDENTITY_GOALS = {TRITON: 1.5, KSERVE: 5.0, MLSERVER: 5.0}
 _WITHOUT_BINARY = {MLSERVER}
 _THREADS = "1"
-"""Of a model, on all sides; Triton's digits has them in its code."""
+"""Threads of a model, on all sides; the code of Triton's digits sets the same."""
 
 
 @dataclass(frozen=True)
 class _Computed:
-    """A model that computes, the same file on all sides."""
+    """A model that computes, from the same file on all sides."""
 
     name: str
     batch: int
-    """The largest, on all sides."""
+    """The largest batch, on all sides."""
     outputs: int
     rate: float
-    """Of its Server run."""
+    """Queries a second of its Server run."""
     times_longer: float
-    """The Server run lasts so many times as long as others, for the percentiles' sake."""
+    """How many times longer its Server run lasts than other runs, for the sake of the percentiles."""
     in_process_goal: float | None
-    """None where a sample costs less than any request."""
+    """None where a sample costs less than a request."""
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -56,7 +56,7 @@ class _Computed:
         return lambda: servers.drumfire(*self.words)
 
     def triton(self, say: Say) -> Start:
-        if self.name == "digits":  # one of its own
+        if self.name == "digits":  # which Triton has
             return lambda: servers.triton(self.name, None, say)
 
         @contextmanager
@@ -84,17 +84,17 @@ NAMES: tuple[str, ...] = (
     *(f"{one.name}-{count}@{peer}" for one in _COMPUTED for count in _IN_FLIGHT for peer in (PROCESS, TRITON)),
     *(f"added@{one.name}" for one in _COMPUTED),
 )
-"""Of all measures, in the order of the table."""
+"""The names of all measures, in the order of the table."""
 
 
 def chosen(only: Sequence[str] | None) -> list[str]:
-    """The measures that are named, by themselves or by their family; all where None."""
-    return [name for name in NAMES if not only or {name, name.partition("@")[0]} & set(only)]
+    """The measures named in ``only``, directly or by family; None: all."""
+    return [name for name in NAMES if not only or {name, family(name)} & set(only)]
 
 
 def others(names: Sequence[str], say: Say) -> tuple[Mapping[str, Start], Sequence[str]]:
-    """Other servers of the identity model that these measures need, and of each that can not be had, why."""
-    found: dict[str, Start] = {TRITON: lambda: servers.triton(IDENTITY, None, say)}
+    """The other servers of the identity model that these measures need, and why any of them is missing."""
+    available: dict[str, Start] = {TRITON: lambda: servers.triton(IDENTITY, None, say)}
     missing = []
     starts: Mapping[str, Callable[[Path], Start]] = {
         KSERVE: lambda python: lambda: servers.kserve(python),
@@ -104,10 +104,10 @@ def others(names: Sequence[str], say: Say) -> tuple[Mapping[str, Start], Sequenc
     for name, start in starts.items():
         if name in needed:
             try:
-                found[name] = start(environments.python(name, say))
+                available[name] = start(environments.python(name, say))
             except MeasurementError as error:
                 missing.append(f"{name} is left out: {error}")
-    return found, missing
+    return available, missing
 
 
 def measures(identities: Mapping[str, Start], say: Say) -> list[Measure]:
@@ -182,10 +182,10 @@ def _added(one: _Computed, schedule: SameSchedule) -> Measure:
         schedule.side(SERVED),
         {ANOTHER: schedule.side(IN_PROCESS)},
         note=lambda medians: (
-            f"{one.name}: serving on loopback adds {_told(medians)} ({medians['requests']:.0f} queries)"
+            f"{one.name}: serving on loopback adds {_added_times(medians)} ({medians['requests']:.0f} queries)"
         ),
     )
 
 
-def _told(medians: Figures) -> str:
+def _added_times(medians: Figures) -> str:
     return ", ".join(f"{number(medians[f'added_{p}_ns'] / 1e3)} us at {p}" for p in PERCENTILES)

@@ -1,4 +1,4 @@
-"""mlserver's side: an identity model, as its server loads it.  Runs in mlserver's environment, not this project's."""
+"""mlserver's side: an identity model, which its server loads.  Runs in mlserver's environment."""
 
 from __future__ import annotations
 

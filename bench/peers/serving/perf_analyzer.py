@@ -1,6 +1,6 @@
-"""perf_analyzer against a server: each way that it sends must end well and without a warning.
+"""perf_analyzer against a server: each of its ways to send must succeed without a warning.
 
-Knows its options and what its warnings look like; must not know the server.
+Does not depend on the server.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ WAYS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 """Protocol and options, by name."""
 _WINDOW_MS, _WINDOWS = 300, 3
 _ANY_DEVIATION = 999
-"""Percent between windows: without this slack a busy machine gets no figure at all."""
+"""Allowed percent between windows: with less, a busy machine gets no figure."""
 _WARNING = re.compile(r"warning|error|fail|unable", re.IGNORECASE)
 _ABOUT_ITSELF = ("was not able to keep up with the desired request rate",)
-"""It says so of its own threads, whatever the server does."""
+"""Warnings about its own threads, whatever the server does."""
 _RATE = re.compile(r"Throughput: ([\d.]+) infer/sec")
 _PATIENCE_S = 120.0
 
@@ -39,9 +39,9 @@ _PATIENCE_S = 120.0
 def check(
     program: Path, variables: Mapping[str, str], way: str, *, model: str, grpc: str, http: str, options: tuple[str, ...]
 ) -> float:
-    """The rate that it tells.  ``options``: of the model, such as ``--shape``.
+    """The rate that it reports, 1/s.  ``options``: for the model, such as ``--shape``.
 
-    Raises ``MeasurementError`` where it ended badly, warned, or told no rate.
+    Raises ``MeasurementError`` where it failed, warned, or reported no rate.
     """
     protocol, words = WAYS[way]
     command = [
@@ -54,11 +54,11 @@ def check(
         raise MeasurementError(f"perf_analyzer ({way}, {model}) warns: {'; '.join(warned)}")
     rate = _RATE.search(done.output)
     if rate is None or not float(rate[1]):
-        raise MeasurementError(f"perf_analyzer ({way}, {model}) tells no rate: {done.output[-300:]}")
+        raise MeasurementError(f"perf_analyzer ({way}, {model}) reports no rate: {done.output[-300:]}")
     return float(rate[1])
 
 
 def warnings(text: str) -> list[str]:
-    """The lines that say that something is not as it should be."""
+    """The lines that report a problem."""
     lines = [line.strip() for line in text.splitlines()]
     return [line for line in lines if _WARNING.search(line) and not any(known in line for known in _ABOUT_ITSELF)]

@@ -1,6 +1,6 @@
-"""What two revisions of the server are compared by: the identity model over gRPC and HTTP, one client for both.
+"""The measures that compare two revisions of the server: the identity model over gRPC and HTTP.
 
-The client is this checkout's; each measurement has a fresh server.
+This checkout's client measures both; each measurement starts a fresh server.
 """
 
 from __future__ import annotations

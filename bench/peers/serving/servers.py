@@ -1,6 +1,6 @@
-"""The servers that are compared: each a fresh process on loopback, started, ready, and ended with all that it started.
+"""The compared servers: each is a fresh process on loopback, and ends with all processes that it started.
 
-Knows how each is started and where it counts what it answered; must not know who asks them.
+Handles how each server starts and where it counts its answers.  Does not depend on the clients.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from drumfire.sut import models
 from drumfire.sut.cache import cache_folder
 from drumfire.sut.environments import Say
 from drumfire.sut.models.model import Form
-from drumfire.sut.remote.triton_local import keeper as local_keeper
+from drumfire.sut.remote.triton_local import keeper
 from drumfire.sut.remote.triton_local.environment import Environment
 from drumfire.sut.remote.triton_local.server import REPOSITORY, LocalTriton, LocalTritonError
 from drumfire.sut.serving.signature import onnx_names
@@ -60,12 +60,15 @@ class Running:
 
 
 Start = Callable[[], AbstractContextManager[Running]]
-"""Raises ``MeasurementError`` where the server can not be had."""
+"""Starts a server.  Raises ``MeasurementError`` where that fails."""
 
 
 @contextmanager
 def watched(server: Running) -> Iterator[Served]:
-    """What the server did meanwhile, filled in at the end.  Raises ``MeasurementError`` where it answered nothing."""
+    """What the server did within the block, filled in at its end.
+
+    Raises ``MeasurementError`` where the server answered nothing.
+    """
     served = Served()
     answered, cpu_s = server.answered(), cpu_seconds(server.pid)
     yield served
@@ -80,18 +83,18 @@ def watched(server: Running) -> Iterator[Served]:
 
 @contextmanager
 def drumfire(backend: str, model: str, *options: str, program: Sequence[str] = PROGRAM) -> Iterator[Running]:
-    """``drumfire serve`` with one model, of this checkout unless another ``program`` is named."""
+    """``drumfire serve`` with a model, of this checkout unless ``program`` is another."""
     ports = [word for name in ("http", "grpc", "metrics") for word in (f"--{name}-port", "0")]
     words = [*program, "serve", backend, model, *options, *ports, "--json", "--no-dashboard"]
     with _started(words) as process:
-        told = json.loads(process.wait_for(process.json_line))
-        grpc, http = (told[name].partition("://")[2] for name in ("grpc", "http"))
+        addresses = json.loads(process.wait_for(process.json_line))
+        grpc, http = (addresses[name].partition("://")[2] for name in ("grpc", "http"))
         yield Running(grpc, http, process.pid, lambda: _answered_as_triton(http, model))
 
 
 @contextmanager
 def triton(model: str, repository: Path | None, say: Say) -> Iterator[Running]:
-    """The real Triton with its Python backend; ``model`` is one of its own, or in ``repository``."""
+    """The real Triton with its Python backend; ``model`` is in its own repository, or in ``repository``."""
     try:
         with _Triton(repository, say) as server:
             http = server.http
@@ -112,7 +115,7 @@ def kserve(python: Path) -> Iterator[Running]:
 
 @contextmanager
 def mlserver(python: Path) -> Iterator[Running]:
-    """mlserver with the identity model, in its own process as its parallel workers cost more than they bring here."""
+    """mlserver with the identity model, without parallel workers, which make it slower here."""
     http_port, grpc_port, metrics_port = ports = _free_ports(3)
     with tempfile.TemporaryDirectory(prefix="drumfire-mlserver-") as made:
         folder = Path(made) / IDENTITY
@@ -134,7 +137,7 @@ def mlserver(python: Path) -> Iterator[Running]:
         about = {"name": IDENTITY, "implementation": f"{_MLSERVER.stem}.Identity", **tensors}
         (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
         (folder / "model-settings.json").write_text(json.dumps(about), encoding="utf-8")
-        # Its own script names the folder that the environment was made in, before it was moved to its place.
+        # Its script has the path in which the environment was made, before the environment was moved.
         words = [str(python), "-I", "-c", "from mlserver.cli.main import main; main()", "start", str(folder)]
         with _listening(words, *ports) as (pid, http, grpc):
             metrics = f"{HOST}:{metrics_port}"
@@ -144,12 +147,12 @@ def mlserver(python: Path) -> Iterator[Running]:
 
 @contextmanager
 def onnx_repository(name: str, outputs: int, max_batch_size: int) -> Iterator[Path]:
-    """A Triton repository with a named model's ONNX file in the Python backend, run as its digits are, one thread."""
+    """A Triton repository with a named model's ONNX file, which the code of Triton's digits runs with one thread."""
     model = models.get(name)
     weights = model.weights(cache_folder(), None, Form.ONNX)
     names = onnx_names(weights)
     if names is None:
-        raise MeasurementError(f"{weights} has not one input: remove it and try again")
+        raise MeasurementError(f"{weights} does not have a single input: remove it and try again")
     dims = ", ".join(map(str, model.input_shape))
     with tempfile.TemporaryDirectory(prefix="drumfire-repository-") as made:
         version = Path(made) / name / "1"
@@ -167,7 +170,7 @@ def onnx_repository(name: str, outputs: int, max_batch_size: int) -> Iterator[Pa
 
 
 class _Triton(LocalTriton):
-    """With a second repository."""
+    """A local Triton with a second repository."""
 
     def __init__(self, repository: Path | None, say: Say) -> None:
         super().__init__(say=say)
@@ -178,29 +181,29 @@ class _Triton(LocalTriton):
         return [*super()._command(made, models), *second]
 
 
-# What they count.
+# Their counts.
 
 
 def _answered_as_triton(address: str, model: str) -> int:
     try:
         good, bad = counts(address, model)
     except (OSError, http.client.HTTPException, LookupError, ValueError) as error:
-        raise MeasurementError(f"the server does not tell its statistics: {error!r}") from None
+        raise MeasurementError(f"the server's statistics cannot be read: {error!r}") from None
     if bad:
         raise MeasurementError(f"the server failed {bad} requests")
     return good
 
 
 def _counted(address: str, counter: str, labels: Mapping[str, str]) -> int:
-    """The sum of a Prometheus counter over all else than these labels; 0 while it is not there yet."""
+    """The sum of a Prometheus counter over all other labels; 0 before it exists."""
     status, text = _get(address, "/metrics")
     if status != 200:
-        raise MeasurementError(f"the server does not tell its metrics: HTTP {status}")
+        raise MeasurementError(f"the server's metrics cannot be read: HTTP {status}")
     return read_counter(text, counter, labels)
 
 
 def read_counter(text: str, counter: str, labels: Mapping[str, str]) -> int:
-    """As above, from Prometheus' text."""
+    """As ``_counted``, from Prometheus text."""
     samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
     return round(sum(one.value for one in samples if one.name == counter and labels.items() <= one.labels.items()))
 
@@ -209,68 +212,71 @@ def read_counter(text: str, counter: str, labels: Mapping[str, str]) -> int:
 
 
 class _Process:
-    """A server under a keeper, which ends it whatever becomes of this process, with what it says."""
+    """A server and its output, under a keeper that ends it even if this process dies."""
 
-    def __init__(self, keeper: subprocess.Popen[bytes], output: IO[bytes]) -> None:
-        self._keeper, self._output = keeper, output
-        assert keeper.stdout is not None
-        with keeper.stdout as told:
-            pid = told.readline()
+    def __init__(self, process: subprocess.Popen[bytes], output: IO[bytes]) -> None:
+        self._keeper, self._output = process, output
+        assert process.stdout is not None
+        with process.stdout as stdout:
+            pid = stdout.readline()
         if not pid:
-            raise MeasurementError(f"the server can not be started: {self._last_line()}")
+            raise MeasurementError(f"the server cannot be started: {self._last_line()}")
         self.pid = int(pid)
 
     def wait_for(self, look: Callable[[], str | None]) -> str:
-        """What ``look`` finds when it finds something.  Raises ``MeasurementError`` when the server has ended."""
+        """The first result of ``look`` that is not None.
+
+        Raises ``MeasurementError`` when the server has ended, or after ``_START_S``.
+        """
         until = time.monotonic() + _START_S
-        while (found := look()) is None:
+        while (result := look()) is None:
             if self._keeper.poll() is not None:
                 raise MeasurementError(f"the server ended while it started: {self._last_line()}")
             if time.monotonic() > until:
                 raise MeasurementError(f"the server is not ready after {_START_S:g} s: {self._last_line()}")
             time.sleep(_POLL_S)
-        return found
+        return result
 
     def json_line(self) -> str | None:
         """The first whole line that is a JSON object."""
-        lines = self._said().splitlines(keepends=True)
+        lines = self._text().splitlines(keepends=True)
         return next((line for line in lines if line.startswith("{") and line.endswith("\n")), None)
 
-    def _said(self) -> str:
-        # Not by seeking: the server writes at the position of this very file.
+    def _text(self) -> str:
+        # Without seeking: the server writes at the position of the same open file.
         size = os.fstat(self._output.fileno()).st_size
         return os.pread(self._output.fileno(), size, 0).decode(errors="replace")
 
     def _last_line(self) -> str:
-        # Behind the server's words the keeper tells that it found no process left to end.
-        said, _, behind = self._said().rpartition("Traceback (most recent call last):")
-        said = said if local_keeper.__file__ in behind else self._said()
-        return (said.strip() or "it said nothing").splitlines()[-1].strip()
+        # After the server's output there may be a traceback of the keeper, which had no process left to end.
+        text, _, behind = self._text().rpartition("Traceback (most recent call last):")
+        text = text if keeper.__file__ in behind else self._text()
+        return (text.strip() or "it said nothing").splitlines()[-1].strip()
 
 
 @contextmanager
 def _started(command: Sequence[str]) -> Iterator[_Process]:
     mark = f"drumfire-{secrets.token_hex(6)}-"
     folder = tempfile.mkdtemp(prefix="drumfire-serving-")
-    keep = [sys.executable, "-I", "-S", local_keeper.__file__, str(os.getpid()), folder, mark]
+    keep = [sys.executable, "-I", "-S", keeper.__file__, str(os.getpid()), folder, mark]
     with tempfile.TemporaryFile() as output:
-        keeper = subprocess.Popen(
+        process = subprocess.Popen(
             [*keep, *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=output,
             cwd=ROOT,
-            start_new_session=True,  # Ctrl-C is for this process; it decides when the server ends
+            start_new_session=True,  # only this process handles Ctrl-C, and ends the server
         )
         try:
-            yield _Process(keeper, output)
+            yield _Process(process, output)
         finally:
-            local_keeper.end(keeper, Path(folder), mark)
+            keeper.end(process, Path(folder), mark)
 
 
 @contextmanager
 def _listening(command: Sequence[str], http_port: int, grpc_port: int, *_: int) -> Iterator[tuple[int, str, str]]:
-    """A server that is given its ports: its process, and its addresses for HTTP and gRPC."""
+    """Start a server on these ports; yields its process and its addresses for HTTP and gRPC."""
     over_http, over_grpc = f"{HOST}:{http_port}", f"{HOST}:{grpc_port}"
 
     def ready() -> str | None:
@@ -286,7 +292,7 @@ def _listening(command: Sequence[str], http_port: int, grpc_port: int, *_: int) 
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different."""
+    """Different ports that were free a moment ago."""
     with contextlib.ExitStack() as held:
         taken = [held.enter_context(socket.socket()) for _ in range(count)]
         for one in taken:

@@ -1,7 +1,7 @@
 """``python -m drumfire.bench.peers.serving.soak``: many requests in slices, and whether the server grows.
 
 After each slice, when its connections are closed, the server's memory, file descriptors and threads are read from
-/proc.  Slices go over gRPC and HTTP in turns.  Exit status: 0 nothing grew, 1 something did, 2 it can not be measured.
+/proc.  Slices go over gRPC and HTTP in turns.  Exit status: 0 nothing grew, 1 something grew, 2 it cannot be measured.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from drumfire.bench.peers.serving.servers import IDENTITY, Running
 _IN_FLIGHT = 16
 _PROTOCOLS = ("grpc", "http")
 _SETTLE_S = 0.5
-"""Closed connections are told to the server at its loop's next turns."""
+"""The server's loop needs some turns to see that connections are closed."""
 _PATIENCE_S = 3600.0
 _MEMORY_SLACK = 1 << 20
-"""Bytes between the halves that are the allocator's; a leak of a byte a request is ten times that in 20 million."""
+"""Bytes that the allocator may add between the halves; a leak of a byte a request is ten times that in 20 million."""
 _STATUS = {"VmRSS:": "memory", "Threads:": "threads"}  # proc_pid_status(5)
 
 
 @dataclass(frozen=True)
 class Held:
-    """What the server's process holds."""
+    """The resources of the server's process."""
 
     memory: int
     """Resident, bytes."""
@@ -43,18 +43,18 @@ class Held:
 
 def held(pid: int) -> Held:
     process = Path("/proc", str(pid))
-    found = {"memory": 0, "threads": 0}
+    values = {"memory": 0, "threads": 0}
     for line in (process / "status").read_text(encoding="utf-8").splitlines():
         name, _, value = line.partition("\t")
         if name in _STATUS:
-            found[_STATUS[name]] = int(value.split()[0])
-    return Held(found["memory"] << 10, len(list((process / "fd").iterdir())), found["threads"])
+            values[_STATUS[name]] = int(value.split()[0])
+    return Held(values["memory"] << 10, len(list((process / "fd").iterdir())), values["threads"])
 
 
 def grew(after_slices: Sequence[Held]) -> list[str]:
-    """What grew, a line each; nothing of fewer than 4 slices.
+    """A line for each resource that grew; empty for fewer than 4 slices.
 
-    What goes on growing has its highest value in the second half.  The first slice is left out: it warms the server up.
+    A resource that keeps growing is highest in the second half.  The first slice is left out: it warms the server up.
     """
     settled = after_slices[1:]
     first, second = settled[: len(settled) // 2], settled[len(settled) // 2 :]
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows, after = [], []
     try:
         with servers.drumfire("null", IDENTITY) as server:
-            say(f"before: {_told(held(server.pid))}")
+            say(f"before: {_shown(held(server.pid))}")
             for at in range(options.slices):
                 count = options.requests * (at + 1) // options.slices - options.requests * at // options.slices
                 protocol = _PROTOCOLS[at % len(_PROTOCOLS)]
@@ -97,19 +97,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 time.sleep(_SETTLE_S)
                 after.append(held(server.pid))
                 rows.append((str(at + 1), protocol, f"{answered:,}", f"{answered / lasted_s:,.0f}", *_cells(after[-1])))
-                say(f"slice {at + 1}/{options.slices} {protocol}: {_told(after[-1])}")
+                say(f"slice {at + 1}/{options.slices} {protocol}: {_shown(after[-1])}")
     except MeasurementError as error:
         say(f"{parser.prog}: {error}")
         return 2
     print(table(("slice", "protocol", "requests", "1/s", "memory MB", "file descriptors", "threads"), rows))
-    found = grew(after)
+    growth = grew(after)
     few = len(after) < 4
-    print("\n".join(found) or ("too few slices to judge: give 4 or more" if few else "nothing grew"))
-    return 1 if found else 0
+    print("\n".join(growth) or ("too few slices to judge: give 4 or more" if few else "nothing grew"))
+    return 1 if growth else 0
 
 
 def _slice(server: Running, protocol: str, count: int) -> None:
-    """Exactly so many requests beside those that size the traffic.  Raises ``MeasurementError`` where one failed."""
+    """Send ``count`` requests, besides those that size the traffic.  Raises ``MeasurementError`` where one failed."""
     with tempfile.TemporaryDirectory() as made:
         configuration = Path(made) / "user.conf"
         configuration.write_text(f"*.Offline.min_query_count = {count}\n", encoding="utf-8")
@@ -121,10 +121,10 @@ def _slice(server: Running, protocol: str, count: int) -> None:
         ]
         result = without_errors(run(command, fine=JUDGED, patience_s=_PATIENCE_S).document)
     if result["delivered"]["samples"] != count:
-        raise MeasurementError(f"{result['delivered']['samples']} requests were sent where {count} were to be")
+        raise MeasurementError(f"{result['delivered']['samples']} requests were sent instead of {count}")
 
 
-def _told(one: Held) -> str:
+def _shown(one: Held) -> str:
     return f"{number(one.memory / 1e6)} MB, {one.files} file descriptors, {one.threads} threads"
 
 

@@ -13,8 +13,8 @@ COMPARISON = Comparison(
     (PLAIN,),
     ("torch", "torchvision"),
     "Medians over the rounds; both sides in turns, in fresh processes, one rank with one thread, on the same\n"
-    "torchvision model, images and batches; the first steps are not counted. The plain loop is what one would write,\n"
-    "with its tensors ready in memory; Drumfire reads the images meanwhile, draws by image, checks and records.",
+    "torchvision model, images and batches; the first steps are not counted. The plain loop is written by\n"
+    "hand, with its tensors ready in memory; Drumfire also reads the images, draws by image, checks and records.",
     seconds=15,
 )
 

@@ -1,6 +1,6 @@
-"""What is measured of training: images a second of a run and of the plain loop.
+"""The measures of training: images a second of a run and of the plain loop.
 
-Both are run as programs: nothing of training is imported.
+Both run as programs; does not import training.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ class _Case:
 
     task: str
     data: str
-    """What ``drumfire.training.prepare`` makes."""
+    """What ``drumfire.training.prepare`` is to make."""
     batch_size: int
     step_s: float
-    """What a step takes, about: a run's length is asked for in seconds."""
+    """About how long a step takes, as the length of a run is set in seconds."""
     warmup: int
     """Steps that are not counted."""
     options: tuple[str, ...] = ()
 
     def steps(self, seconds: float) -> int:
-        """All steps of a run whose counted steps last about so long."""
+        """All steps of a run whose counted steps last about ``seconds``."""
         return self.warmup + max(round(seconds / self.step_s), _LEAST_STEPS)
 
 
 def _ours(case: _Case, seconds: float) -> dict[str, float]:
-    """By the steps that a run recorded."""
+    """Figures from the steps that a run recorded."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "run"
         _module(

@@ -1,1 +1,1 @@
-"""Drumfire beside perf_analyzer and tritonclient on one local Triton: ``python -m drumfire.bench.peers.triton``."""
+"""Drumfire beside perf_analyzer and tritonclient on a local Triton: ``python -m drumfire.bench.peers.triton``."""

@@ -18,10 +18,10 @@ COMPARISON = Comparison(
     "triton",
     TOOLS,
     ("uvloop", "hpack"),
-    "Medians over the rounds; all sides in turns against one local Triton on the same cores, each in a fresh process:\n"
-    f"perf_analyzer out of `{PERF_ANALYZER[0]}`, and a closed loop of tritonclient's aio clients\n"
+    "Medians over the rounds; all sides in turns against a local Triton on the same cores, each in a fresh process:\n"
+    f"perf_analyzer from `{PERF_ANALYZER[0]}`, and a closed loop of tritonclient's aio clients\n"
     f"(`{' '.join(CLIENT)}`; over HTTP without gzip).\n"
-    "All send one input again and again; `identity_cached` answers from the server's cache, `identity` copies in\n"
+    "All send the same input again and again; `identity_cached` answers from the server's cache, `identity` copies in\n"
     "Python. Drumfire checks the status and the output tensor of every reply, perf_analyzer the status; the loop of\n"
     "tritonclient decodes the output and checks its shape and type. CPU is that of the whole process for\n"
     "perf_analyzer, by the server's count of requests, and that of the measured phase for the two in Python. Latency\n"
@@ -33,7 +33,7 @@ COMPARISON = Comparison(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0, or 2 where a tool or the server can not be had."""
+    """Exit status 2 where a tool or the server is missing."""
     options = COMPARISON.options(arguments, CASES)
     try:
         if options.against is not None:

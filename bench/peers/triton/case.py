@@ -1,6 +1,6 @@
-"""A case: what all sides ask of the server in the same way, and what each tells of it.
+"""A case: the load that all sides put on the server in the same way.
 
-Data alone; knows no side.
+Only data; does not depend on any side.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PROTOCOLS = {"grpc": "gRPC", "http": "HTTP"}
 
 
 class Server(Protocol):
-    """The local Triton, as far as a side needs it: addresses as host:port, and its process."""
+    """What a side needs of the local Triton: addresses as host:port, and its process."""
 
     grpc: str
     http: str
@@ -23,7 +23,7 @@ class Server(Protocol):
 
 @dataclass(frozen=True)
 class Case:
-    """One input of FP32 ``elements``, sent again and again: ``concurrency`` requests at a time, or at ``rate``."""
+    """An input of FP32 ``elements``, sent again and again: ``concurrency`` requests at a time, or at ``rate``."""
 
     model: str
     protocol: str

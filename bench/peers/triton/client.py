@@ -1,4 +1,4 @@
-"""tritonclient's side: its worker run in its own environment, and the server's view of it."""
+"""tritonclient's side: runs its worker in its own environment, and checks it against the server's counts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from drumfire.bench.peers.triton.server import watched
 
 def measure(python: Path, server: Server, case: Case, seconds: float) -> dict[str, float]:
     """A closed loop.  Raises ``MeasurementError``."""
-    asked = {
+    work = {
         "model": case.model,
         "protocol": case.protocol,
         "address": case.address(server),
@@ -24,7 +24,7 @@ def measure(python: Path, server: Server, case: Case, seconds: float) -> dict[st
         "output": OUTPUT,
     }
     with watched(server, case.model) as served:
-        done = run([str(python), "-I", client_worker.__file__], json.dumps(asked))
+        done = run([str(python), "-I", client_worker.__file__], json.dumps(work))
     figures: dict[str, float] = done.document
     if figures["sent"] != served.requests:
         raise MeasurementError(f"tritonclient counts {figures['sent']:.0f} replies, the server {served.requests}")

@@ -1,8 +1,8 @@
-"""tritonclient's side: a closed loop of requests, told as figures.  A case in, figures out.
+"""tritonclient's side: a closed loop of requests.
 
-Run as a script in an environment of its own: the case is JSON on standard input, the figures are JSON on standard
-output.  Of every reply the output is decoded and its shape and type are compared with what must come; its values only
-of the first, as Drumfire does without expectations.
+Runs as a script in tritonclient's environment: the case is JSON on standard input, the figures are JSON on standard
+output.  It decodes the output of every reply and checks shape and type, but the values of the first reply only, as
+Drumfire does without expectations.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 _WARM_S = 0.3
-# aiohttp asks for gzip by itself, and the server's compressing costs 20 times the rest of a large reply.
+# aiohttp asks for gzip by default, and compression costs the server 20 times the rest of a large reply.
 _HEADERS = {"Accept-Encoding": "identity"}
 
 
@@ -38,10 +38,10 @@ async def measure(case: dict[str, Any]) -> dict[str, float]:
 
     async def ask() -> np.ndarray[Any, Any]:
         reply = await client.infer(case["model"], inputs, outputs=outputs, **options)
-        found: np.ndarray[Any, Any] = reply.as_numpy(case["output"])
-        if found.shape != data.shape or found.dtype != data.dtype:
-            raise ValueError(f"a reply has {found.dtype} {found.shape}")
-        return found
+        output: np.ndarray[Any, Any] = reply.as_numpy(case["output"])
+        if output.shape != data.shape or output.dtype != data.dtype:
+            raise ValueError(f"a reply has {output.dtype} {output.shape}")
+        return output
 
     async def loop(until: int) -> None:
         while (sent := clock()) < until:

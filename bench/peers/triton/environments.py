@@ -1,6 +1,6 @@
-"""The environments of the other tools: made in the cache folder on first use, so that theirs and ours never mix.
+"""The environments of the other tools, made in the cache folder on first use, apart from this environment.
 
-Knows apt and the layout of the packages; must not know how the tools are run.
+Does not depend on how the tools are run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from drumfire.sut.environments import EnvironmentFailed, Say, made
 from drumfire.sut.remote.triton_local.environment import environment
 
 PERF_ANALYZER = ("tritonclient==2.51.0",)
-"""The newest of its wheels whose perf_analyzer runs on glibc 2.36; what its Python part needs is left out."""
+"""The newest wheel whose perf_analyzer runs on glibc 2.36, without the dependencies of its Python part."""
 CLIENT = ("tritonclient[grpc,http]==2.73.0", "aiohttp==3.14.5", "grpcio==1.85.1", "uvloop==0.23.0")
 _LIBRARY, _LIBRARY_PACKAGE = "libb64.so.0d", "libb64-0d"
 _CUDA_LIBRARY = "libcudart.so.12"
@@ -33,7 +33,7 @@ def perf_analyzer(say: Say) -> tuple[Path, Mapping[str, str]]:
         libraries.mkdir()
         if ctypes.util.find_library("b64") != _LIBRARY:
             _fetch_library(libraries)
-        # The program is linked to CUDA's runtime, also where no GPU is; the server's wheel brings one.
+        # The program needs CUDA's runtime even without a GPU; the server's wheel contains it.
         shipped = sorted(triton.glob(f"lib/python*/site-packages/nvidia_pytriton.libs/libcudart-*{_CUDA_LIBRARY[9:]}*"))
         if not shipped:
             raise MeasurementError(f"the server's environment has no {_CUDA_LIBRARY}: remove {triton} and try again")
@@ -62,7 +62,7 @@ def _environment(
 
 
 def _fetch_library(folder: Path) -> None:
-    """The library that perf_analyzer needs and no wheel brings, out of Debian's package; nothing is installed."""
+    """Take the library that perf_analyzer needs from Debian's package, as no wheel has it; installs nothing."""
     unpacked = folder / "package"
     try:
         subprocess.run(["apt-get", "download", _LIBRARY_PACKAGE], cwd=folder, check=True, capture_output=True)
@@ -72,5 +72,5 @@ def _fetch_library(folder: Path) -> None:
         shutil.copy(library, folder / _LIBRARY)
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
         raise MeasurementError(
-            f"perf_analyzer needs {_LIBRARY}, which can not be had ({error}): apt install {_LIBRARY_PACKAGE}"
+            f"perf_analyzer needs {_LIBRARY}, which cannot be fetched ({error}): apt install {_LIBRARY_PACKAGE}"
         ) from None

@@ -1,4 +1,4 @@
-"""What is measured beside perf_analyzer and tritonclient, with which cases, and what is aimed at."""
+"""The measures beside perf_analyzer and tritonclient, with their cases and goals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from drumfire.sut.environments import Say
 
 PERF_ANALYZER, CLIENT = TOOLS = ("perf_analyzer", "tritonclient")
 _SMALL, _LARGE = 16, 3 * 224 * 224
-"""FP32 elements: 64 bytes, and 602 kB, a picture's size."""
+"""FP32 elements: 64 bytes, and 602 kB, the size of an image."""
 _PERCENTILES = ("p50", "p99")
 
 CASES: dict[str, Case] = {
@@ -71,7 +71,7 @@ def _open_loop(case: Case) -> tuple[Figure, ...]:
         Figure(f"lateness p50, {at}", "p50_lateness_ns", "us", 1e3, goal=50),
         Figure(f"lateness p99, {at}", "p99_lateness_ns", "us", 1e3),
         Figure(f"sent more than 1 ms late, {at}", "late_share", "%", 0.01),
-        # Only perf_analyzer tells this: behind its schedule by any time when a request's turn came.
+        # Only perf_analyzer has this figure: requests sent any time after their schedule.
         both(f"what perf_analyzer calls delayed, {at}", "delayed_share", "%", 0.01),
         both(f"rate, {at}", "rate_per_s", "1/s", more_is_better=True),
         *_latencies(at),

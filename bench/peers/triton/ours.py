@@ -1,7 +1,7 @@
-"""Drumfire's side: one run of the command line, as a person would do it, told as figures.
+"""Drumfire's side: a run of the command line, as a person would start it, and its figures.
 
-Its figures are read from the run's result and columns; the CPU of a request is that of the measured phase, as the start
-of a Python program is none of a request's cost; that of the whole process stands beside it.
+Figures come from the run's result and columns.  The CPU of a request is that of the measured phase, as the start of a
+Python program is not part of a request's cost; that of the whole process is a second figure.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def measure(server: Server, case: Case, seconds: float) -> dict[str, float]:
     if figures["requests"] > served.requests:
         raise MeasurementError(f"Drumfire counts {figures['requests']:.0f} replies, the server {served.requests}")
     return figures | {
-        # The server's count has the requests that sized the traffic as well.
+        # The server also counts the requests that sized the traffic.
         "whole_cpu_ns_per_request": done.cpu_s / served.requests * 1e9,
         "server_cpu_ns_per_request": served.cpu_ns_per_request,
         "served": float(served.requests),

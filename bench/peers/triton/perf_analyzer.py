@@ -1,7 +1,7 @@
-"""perf_analyzer's side: its command for a case, and what it tells, as figures.
+"""perf_analyzer's side: its command for a case, and its figures.
 
-Its rate and latencies are read from its report; the CPU of a request is all that the process cost, by the server's
-count of what it sent.
+Rate and latencies come from its report.  The CPU of a request is that of the whole process, divided by the server's
+count of requests.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from drumfire.bench.peers.triton.case import INPUT, Case, Server
 from drumfire.bench.peers.triton.server import watched
 
 _WINDOWS = 3
-"""The fewest that it takes."""
+"""The fewest that it accepts."""
 _ANY_DEVIATION = 999
-"""Percent between windows: without this slack a busy machine gets no figure at all."""
-# Only the terminal tells this, and only where there is something to tell.
+"""Allowed percent between windows: with less, a busy machine gets no figure."""
+# Only in its terminal output, and only where requests were delayed.
 _DELAYED = re.compile(r"([\d.]+)% of the requests were delayed")
 
 
@@ -44,8 +44,8 @@ def measure(
 
 
 def command(program: Path, address: str, case: Case, seconds: float, report: Path) -> list[str]:
-    # A closed loop is cheapest, and fastest, with a thread a request, its default.  With a rate to keep, its four
-    # threads would bound the requests at a time, and most of them would go out late.
+    # A closed loop is cheapest and fastest with a thread for each request, the default.  With a rate to keep, its four
+    # threads would bound the requests in flight, and most would be sent late.
     if case.rate is None:
         load = ["--concurrency-range", str(case.concurrency)]
     else:
@@ -69,10 +69,10 @@ def read_report(text: str) -> dict[str, float]:
             "p99_latency_ns": float(row["p99 latency"]) * 1e3,
         }
     except (ValueError, KeyError, TypeError):
-        raise MeasurementError(f"perf_analyzer's report is none: {text[:200]!r}") from None
+        raise MeasurementError(f"perf_analyzer's report cannot be read: {text[:200]!r}") from None
 
 
 def read_delayed(output: str) -> float:
-    """The part of the requests that went out late, as it says itself."""
-    found = _DELAYED.search(output)
-    return float(found[1]) / 100 if found else 0.0
+    """The share of the requests that it reports as sent late, 0 to 1."""
+    match = _DELAYED.search(output)
+    return float(match[1]) / 100 if match else 0.0

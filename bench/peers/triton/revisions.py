@@ -1,4 +1,4 @@
-"""What two revisions of the remote client are compared by: runs over gRPC and HTTP against one server for both."""
+"""The measures that compare two revisions of the remote client: runs over gRPC and HTTP against the same server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from drumfire.bench.peers.serving.servers import IDENTITY, Running
 from drumfire.bench.peers.triton.case import PROTOCOLS
 
 SERVED = ("null", IDENTITY)
-"""By this checkout's ``drumfire serve``."""
+"""Backend and model of the server, this checkout's ``drumfire serve``."""
 _RATE = 2000
 NAMES = tuple(f"{protocol}{load}" for protocol in PROTOCOLS for load in ("", f"@{_RATE}"))
 

@@ -1,6 +1,6 @@
-"""The server's own view of a measurement: what it counted and what CPU it spent meanwhile.
+"""The server's own view of a measurement: its count of requests and its CPU time.
 
-Asked over plain HTTP and /proc, by none of the clients that are compared.
+Read over plain HTTP and from /proc, without the clients that are compared.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Served:
     """What the server did between two moments."""
 
     requests: int = 0
-    """Answered with success, from the cache or by the model."""
+    """Requests answered with success, from the cache or by the model."""
     cpu_s: float = 0.0
-    """Of the server and the processes that run its models, to 10 ms."""
+    """CPU time of the server and the processes that run its models, to 10 ms."""
 
     @property
     def cpu_ns_per_request(self) -> float:
@@ -35,7 +35,10 @@ class Served:
 
 @contextmanager
 def watched(server: Server, model: str) -> Iterator[Served]:
-    """Filled in at the end.  Raises ``MeasurementError`` where the server failed requests, or answered none."""
+    """What the server did within the block, filled in at its end.
+
+    Raises ``MeasurementError`` where the server failed requests or answered none.
+    """
     served = Served()
     good, bad = counts(server.http, model)
     cpu_s = cpu_seconds(server.pid)
@@ -51,23 +54,23 @@ def watched(server: Server, model: str) -> Iterator[Served]:
 
 def counts(address: str, model: str) -> tuple[int, int]:
     """Requests that succeeded and that failed since the server's start.  A cache hit is a success like any other."""
-    # The connection is closed: an open one would hold up the server's end.
+    # Close the connection: an open connection would delay the server's end.
     with closing(http.client.HTTPConnection(address, timeout=10)) as connection:
         connection.request("GET", f"/v2/models/{model}/stats", headers={"Connection": "close"})
-        told = json.loads(connection.getresponse().read())
-    found = told["model_stats"][0]["inference_stats"]
-    return found["success"]["count"], found["fail"]["count"]
+        answer = json.loads(connection.getresponse().read())
+    statistics = answer["model_stats"][0]["inference_stats"]
+    return statistics["success"]["count"], statistics["fail"]["count"]
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process and of all that descend from it, living ones, since their start."""
+    """User and system time of a process and its living descendants since their start, s."""
     parents: dict[int, int] = {}
     ticks: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 text = (entry / "stat").read_text(encoding="utf-8", errors="replace")
-            except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            except (FileNotFoundError, ProcessLookupError):  # it has just ended
                 continue
             parents[int(entry.name)], ticks[int(entry.name)] = parent_and_ticks(text)
     family, seen = {pid}, 0
@@ -78,7 +81,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def parent_and_ticks(stat: str) -> tuple[int, int]:
-    """Of a line of /proc/PID/stat (proc_pid_stat(5)): ppid, and utime + stime in clock ticks."""
-    # The name, in brackets, may itself have blanks and brackets; the third field is the first after it.
+    """ppid, and utime + stime in clock ticks, from the text of /proc/PID/stat (proc_pid_stat(5))."""
+    # The name, in brackets, may itself contain blanks and brackets; the third field is the first after it.
     fields = stat.rpartition(")")[2].split()
     return int(fields[1]), int(fields[11]) + int(fields[12])

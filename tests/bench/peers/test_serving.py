@@ -403,7 +403,7 @@ def test_a_soak_whose_server_ends_is_told(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr(servers, "drumfire", started)
     monkeypatch.setattr(soak, "held", lambda pid: Held(0, 0, 0))
     assert soak.main(["--requests", "100", "--slices", "1"]) == 2
-    assert "does not tell its statistics" in capsys.readouterr().err
+    assert "the server's statistics cannot be read" in capsys.readouterr().err
 
 
 def running_listens(running: Running) -> bool:
