@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import numpy.typing as npt
 
@@ -78,7 +78,7 @@ class Fleet:
         self.names = {plan.part: plan.name for crew in crews for plan in crew.plans}
         self.last_seen: dict[int, Sighting] = {}
         self._facts, self._on_loss, self._lead_ns = facts, on_loss, lead_ns
-        self._told: dict[int, Mapping[str, object]] = {}
+        self._messages: dict[int, Mapping[str, Any]] = {}
         self._looked_s = 0.0
         self._over = threading.Event()
         self._beats = threading.Thread(target=self._beat, name="beats", daemon=True)
@@ -122,21 +122,11 @@ class Fleet:
     @property
     def served(self) -> Mapping[Endpoint, int]:
         """Requests that each server answered with outputs, by the generators' reports."""
-        served: Counter[Endpoint] = Counter()
-        for told in self._told.values():
-            counts = told["served"]
-            assert isinstance(counts, Mapping)
-            served.update({parse_url(url): count for url, count in counts.items()})
-        return served
+        return {parse_url(url): count for url, count in self._sum("served").items()}
 
     @property
     def happened(self) -> Mapping[str, int]:
-        happened: Counter[str] = Counter()
-        for told in self._told.values():
-            counts = told["happened"]
-            assert isinstance(counts, Mapping)
-            happened.update(counts)
-        return happened
+        return self._sum("happened")
 
     # For the run.
 
@@ -184,7 +174,7 @@ class Fleet:
     async def collect(self, number: int) -> list[Part]:
         """What the generators did in a phase, by part; those that can no longer be asked are left out."""
         parts = [part for parts in await self._each(lambda crew: crew.collect(number)) for part in parts]
-        self._told |= {part.part: part.told for part in parts if part.told is not None}
+        self._messages |= {part.part: part.told for part in parts if part.told is not None}
         return sorted(parts, key=lambda part: part.part)
 
     def state(self, sighting: Sighting) -> str:
@@ -229,6 +219,13 @@ class Fleet:
         if table:
             lines = "\n  ".join(table)
             raise UsageError(f"the generators differ from this process; make them the same:\n  {lines}")
+
+    def _sum(self, name: str) -> Counter[str]:
+        """The sum of these counts over the last messages of the generators."""
+        counts: Counter[str] = Counter()
+        for message in self._messages.values():
+            counts.update(message[name])
+        return counts
 
     async def _each(self, what: Callable[[Crew], object]) -> list[list[Part]]:
         """Call ``what`` for all crews at once, each in a thread."""

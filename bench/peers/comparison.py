@@ -90,6 +90,11 @@ class Comparison:
         options.command = shlex.join(["python", "-m", self.module, *words])
         return options
 
+    def main(self, arguments: Sequence[str] | None, measures: Sequence[Measure]) -> int:
+        """The whole command of a comparison without revisions; returns the exit status."""
+        self.carry_out(self.options(arguments, (one.name for one in measures)), measures)
+        return 0
+
     def carry_out(self, options: argparse.Namespace, measures: Sequence[Measure]) -> None:
         """Run the measures that ``options`` name and write the files."""
         load = os.getloadavg()

@@ -66,22 +66,17 @@ class FleetView(Dashboard):
         if not self._unsent:
             snapshot = merged(self._plan, [one.snapshot for one in sightings])
             rows = rows_of(sightings, lambda one: self._fleet.names[one.part], self._fleet.state)
-            frame = {"snapshot": _plain(snapshot), "rows": [asdict(row) for row in rows]}
-            self._unsent = json.dumps(frame).encode() + b"\n"
+            self._unsent = _frame(snapshot, rows)
         assert self._process.stdin is not None
         with contextlib.suppress(OSError, ValueError):
             os.set_blocking(self._process.stdin.fileno(), False)
             self._unsent = self._unsent[os.write(self._process.stdin.fileno(), self._unsent) :]
 
 
-def _plain(snapshot: Snapshot) -> dict[str, Any]:
-    """A snapshot as JSON; arrays become lists."""
-
-    def spread(one: Spread | None) -> dict[str, Any] | None:
-        return None if one is None else asdict(one) | {"values": one.values.tolist(), "counts": one.counts.tolist()}
-
-    fields = {name: getattr(snapshot, name) for name in snapshot.__dataclass_fields__}
-    return fields | {"latency": spread(snapshot.latency), "lateness": spread(snapshot.lateness)}
+def _frame(snapshot: Snapshot, rows: Sequence[Row]) -> bytes:
+    """A line of JSON; arrays become lists."""
+    frame = {"snapshot": asdict(snapshot), "rows": [asdict(row) for row in rows]}
+    return json.dumps(frame, default=np.ndarray.tolist).encode() + b"\n"
 
 
 def _snapshot(plain: Mapping[str, Any]) -> Snapshot:

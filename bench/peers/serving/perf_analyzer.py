@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from drumfire.bench.peers.process import MeasurementError, run
+from drumfire.bench.peers.triton.perf_analyzer import ANY_DEVIATION, LEAST_WINDOWS
 
 _AT_ONCE = ("--concurrency-range", "4")
 _POISSON = ("--request-rate-range", "200", "--request-distribution", "poisson", "--async")
@@ -26,9 +27,7 @@ WAYS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "HTTP, Poisson": ("http", _POISSON),
 }
 """Protocol and options, by name."""
-_WINDOW_MS, _WINDOWS = 300, 3
-_ANY_DEVIATION = 999
-"""Allowed percent between windows: with less, a busy machine gets no figure."""
+_WINDOW_MS = 300
 _WARNING = re.compile(r"warning|error|fail|unable", re.IGNORECASE)
 _ABOUT_ITSELF = ("was not able to keep up with the desired request rate",)
 """Warnings about its own threads, whatever the server does."""
@@ -46,7 +45,7 @@ def check(
     protocol, words = WAYS[way]
     command = [
         *(str(program), "-m", model, "-u", grpc if protocol == "grpc" else http, "-i", protocol, *words, *options),
-        *("-p", str(_WINDOW_MS), "-s", str(_ANY_DEVIATION), "-r", str(_WINDOWS)),
+        *("-p", str(_WINDOW_MS), "-s", str(ANY_DEVIATION), "-r", str(LEAST_WINDOWS)),
     ]
     done = run(command, variables=variables, patience_s=_PATIENCE_S)
     warned = warnings(done.output + done.errors)

@@ -20,9 +20,7 @@ COMPARISON = Comparison(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = COMPARISON.options(arguments, (m.name for m in MEASURES))
-    COMPARISON.carry_out(options, MEASURES)
-    return 0
+    return COMPARISON.main(arguments, MEASURES)
 
 
 if __name__ == "__main__":

@@ -39,22 +39,23 @@ def perf_analyzer(say: Say) -> tuple[Path, Mapping[str, str]]:
             raise MeasurementError(f"the server's environment has no {_CUDA_LIBRARY}: remove {triton} and try again")
         (libraries / _CUDA_LIBRARY).symlink_to(shipped[0])
 
-    folder = _environment("perf-analyzer", PERF_ANALYZER, say, ["--no-deps"], finish)
+    folder = environment_of("perf-analyzer", PERF_ANALYZER, say, ["--no-deps"], finish)
     return folder / "bin" / "perf_analyzer", os.environ | {"LD_LIBRARY_PATH": str(folder / "libraries")}
 
 
 def client_python(say: Say) -> Path:
     """An interpreter that has tritonclient.  Raises ``MeasurementError``."""
-    return _environment("tritonclient", CLIENT, say) / "bin" / "python"
+    return environment_of("tritonclient", CLIENT, say) / "bin" / "python"
 
 
-def _environment(
+def environment_of(
     name: str,
     requirements: Sequence[str],
     say: Say,
     options: Sequence[str] = (),
     finish: Callable[[Path], None] = lambda folder: None,
 ) -> Path:
+    """As ``drumfire.sut.environments.made``, in the cache folder.  Raises ``MeasurementError``."""
     try:
         return made(cache_folder(), name, requirements, say, options=options, finish=finish)
     except (EnvironmentFailed, OSError) as error:

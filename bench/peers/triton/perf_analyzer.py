@@ -16,9 +16,9 @@ from drumfire.bench.peers.process import MeasurementError, run
 from drumfire.bench.peers.triton.case import INPUT, Case, Server
 from drumfire.bench.peers.triton.server import watched
 
-_WINDOWS = 3
+LEAST_WINDOWS = 3
 """The fewest that it accepts."""
-_ANY_DEVIATION = 999
+ANY_DEVIATION = 999
 """Allowed percent between windows: with less, a busy machine gets no figure."""
 # Only in its terminal output, and only where requests were delayed.
 _DELAYED = re.compile(r"([\d.]+)% of the requests were delayed")
@@ -53,7 +53,7 @@ def command(program: Path, address: str, case: Case, seconds: float, report: Pat
     return [
         *(str(program), "-m", case.model, "-u", address, "-i", case.protocol),
         *("--shape", f"{INPUT}:{case.elements}", "--input-data", "random", *load),
-        *("-p", str(round(seconds * 1000 / _WINDOWS)), "-s", str(_ANY_DEVIATION), "-r", str(_WINDOWS)),
+        *("-p", str(round(seconds * 1000 / LEAST_WINDOWS)), "-s", str(ANY_DEVIATION), "-r", str(LEAST_WINDOWS)),
         *("-f", str(report)),
     ]
 

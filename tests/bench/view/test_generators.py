@@ -9,7 +9,7 @@ import numpy as np
 
 from drumfire.bench.fleet.child import Sighting
 from drumfire.bench.fleet.overview import Row, merged, rows_of
-from drumfire.bench.view.generators import _plain, _snapshot, draw_rows, line_of_rows
+from drumfire.bench.view.generators import _frame, _snapshot, draw_rows, line_of_rows
 from drumfire.bench.view.watch import Plan, Snapshot, Spread
 
 PLAN = Plan("triton m", "Server", False, 100.0, 1000, 1, 10**10, 10**10, 100, 0, 0, 10**8, 0.99)
@@ -36,9 +36,11 @@ def test_many_as_one() -> None:
 
 
 def test_a_frame_travels() -> None:
-    there = snapshot(100, 1000)
-    back = _snapshot(json.loads(json.dumps(_plain(there))))
-    assert _plain(back) == _plain(there)
+    frame = _frame(snapshot(100, 1000), [])
+    back = _snapshot(json.loads(frame)["snapshot"])
+    assert back.latency is not None
+    assert back.latency.values.tolist() == [1000]
+    assert _frame(back, []) == frame
 
 
 def test_a_line_for_each() -> None:
