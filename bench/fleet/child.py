@@ -61,7 +61,7 @@ class Part:
     """The rows that it issued, by its own numbers, rising, shape (n,)."""
     columns: Mapping[str, Column]
     """The columns of these rows."""
-    told: Mapping[str, Any] | None
+    message: Mapping[str, Any] | None
     """Its message at the end of the phase (see ``generator``); None where it was lost."""
     kept_rows: Int64Array
     """The rows with responses for the accuracy log, by its own numbers."""
@@ -81,22 +81,18 @@ class Child:
         self._snapshot = self._watch.look(self._looked_ns)
         self._folder = tempfile.TemporaryDirectory(prefix="drumfire-generator-")
         self._ready = self._last_ended = -1
-        self._told: dict[int, Mapping[str, Any]] = {}
+        self._messages: dict[int, Mapping[str, Any]] = {}
         self._facts: Mapping[str, str] | None = None
         self._machine: Mapping[str, Any] = {}
         self._failed: str | None = None
         self._heard_ns = time.monotonic_ns()
         self._log = open(Path(self._folder.name) / "stderr", "w+b")  # noqa: SIM115
-        self._process = subprocess.Popen(
-            module_process.command("drumfire.bench.fleet.generator"),
-            stdin=subprocess.PIPE,
+        self._process = module_process.start(
+            "drumfire.bench.fleet.generator",
             stdout=subprocess.PIPE,
             stderr=self._log,
             pass_fds=[self.record.fd],
-            env=module_process.environment(),
-            # Ctrl-C is for the driver alone.
-            start_new_session=True,
-            bufsize=0,
+            start_new_session=True,  # only the driver handles Ctrl-C
         )
         # Not as an argument: every user can list the arguments of processes, and headers may hold tokens.
         self._lock = threading.Lock()
@@ -147,22 +143,22 @@ class Child:
 
     def collect(self, number: int, first: int, last: int) -> Part:
         """What it did in phase ``number``, whose rows are [first, last) here; works also after it was killed."""
-        told, record = self._told.get(number), self.record
-        if told is not None:
-            report = told["report"]
+        message, record = self._messages.get(number), self.record
+        if message is not None:
+            report = message["report"]
             end = first + (report["issued_rows"] if report is not None else 0)
         else:
             end = _issued_end(record, first, last)
         rows = np.arange(first, end)
         kept_rows: Int64Array = np.empty(0, np.int64)
         kept: list[bytes] = []
-        if told is not None and told["responses"] is not None:
-            kept_rows, kept = responses.load(Path(told["responses"]))
+        if message is not None and message["responses"] is not None:
+            kept_rows, kept = responses.load(Path(message["responses"]))
         return Part(
             self.plan.part,
             rows,
             {name: column[first:end] for name, column in record.columns.items()},
-            told,
+            message,
             kept_rows,
             kept,
         )
@@ -210,7 +206,7 @@ class Child:
         elif "ready" in message:
             self._ready = message["ready"]
         elif "ended" in message:
-            self._told[message["ended"]] = message
+            self._messages[message["ended"]] = message
             self._last_ended = message["ended"]
         elif "failed" in message:
             self._failed = message["failed"]

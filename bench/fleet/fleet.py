@@ -174,7 +174,7 @@ class Fleet:
     async def collect(self, number: int) -> list[Part]:
         """What the generators did in a phase, by part; those that can no longer be asked are left out."""
         parts = [part for parts in await self._each(lambda crew: crew.collect(number)) for part in parts]
-        self._messages |= {part.part: part.told for part in parts if part.told is not None}
+        self._messages |= {part.part: part.message for part in parts if part.message is not None}
         return sorted(parts, key=lambda part: part.part)
 
     def state(self, sighting: Sighting) -> str:

@@ -58,22 +58,22 @@ def _check(part: Part, name: str, ours: Column) -> None:
 
 
 def put_answers(
-    answers: Answers, slices: Mapping[int, Slice], told: Mapping[int, Mapping[str, Any]], parts: Iterable[Part]
+    answers: Answers, slices: Mapping[int, Slice], messages: Mapping[int, Mapping[str, Any]], parts: Iterable[Part]
 ) -> None:
     """Enter the faults of the run so far, from each generator's last message, and this phase's responses."""
     faults = answers.faults
     untold = faults.failed[FAILED_UNTOLD]
     faults.failed, faults.refused = +Counter({FAILED_UNTOLD: untold}), Counter()
-    for one in told.values():
+    for one in messages.values():
         faults.failed.update(one["failed"])
         faults.refused.update(one["refused"])
-    answers.aborted = next((one["aborted"] for one in told.values() if one["aborted"] is not None), answers.aborted)
+    answers.aborted = next((one["aborted"] for one in messages.values() if one["aborted"] is not None), answers.aborted)
     rows: list[Int64Array] = []
     responses: list[bytes] = []
     for part in parts:
         status = part.columns["status"]
         faults.unanswered += int(np.count_nonzero(status == Status.UNANSWERED))
-        if part.told is None and (failed := int(np.count_nonzero(status == Status.FAILED))):
+        if part.message is None and (failed := int(np.count_nonzero(status == Status.FAILED))):
             faults.failed[FAILED_UNTOLD] += failed
         if part.kept:
             rows.append(slices[part.part].whole(part.kept_rows))

@@ -72,7 +72,7 @@ class FleetTest(Test):
         """The rows of each phase up to the last issued row."""
         self._starts: dict[int, int | None] = {}
         """How late each part began the last phase, ns; parts without a report are left out."""
-        self._told: dict[int, Mapping[str, Any]] = {}
+        self._messages: dict[int, Mapping[str, Any]] = {}
         self.fleet = self._fleet()
         watched = WatchedSystem(self.fleet, assembly.watches)
         assembly.server_report = watched.report
@@ -117,7 +117,7 @@ class FleetTest(Test):
             end = await super()._run_phase(phase)
         finally:
             if self.reports and self.reports[-1].phase is phase:
-                self.reports[-1] = self._as_told(self.reports[-1])
+                self.reports[-1] = self._as_reported(self.reports[-1])
         return end
 
     async def _issue(self, phase: Phase, pacer: Pacer) -> End:
@@ -130,7 +130,7 @@ class FleetTest(Test):
         finally:
             parts = await self.fleet.collect(number)
             self._put_back(phase, parts)
-        ends = [End[part.told["report"]["end"]] for part in parts if part.told and part.told["report"]]
+        ends = [End[part.message["report"]["end"]] for part in parts if part.message and part.message["report"]]
         whole = min(phase.query_count, self.effective.max_query_count or phase.query_count)
         return merge.end_of(
             ends,
@@ -142,30 +142,32 @@ class FleetTest(Test):
     def _put_back(self, phase: Phase, parts: Sequence[Part]) -> None:
         end = merge.put_back(self.record, phase, self._slices, parts)
         self._ends[phase.first_row] = slice(phase.first_row, end)
-        self._told |= {part.part: part.told for part in parts if part.told is not None}
+        self._messages |= {part.part: part.message for part in parts if part.message is not None}
         self._starts = {
-            part.part: part.told["report"]["start_late_ns"] for part in parts if part.told and part.told["report"]
+            part.part: part.message["report"]["start_late_ns"]
+            for part in parts
+            if part.message and part.message["report"]
         }
         self.answers.issued = end
         answered = self.record.status[:end]
         self.answers.answered = int(np.count_nonzero((answered != Status.PENDING) & (answered != Status.MISSING)))
-        merge.put_answers(self.answers, self._slices, self._told, parts)
+        merge.put_answers(self.answers, self._slices, self._messages, parts)
 
-    def _as_told(self, report: PhaseReport) -> PhaseReport:
+    def _as_reported(self, report: PhaseReport) -> PhaseReport:
         """The report of a phase with the figures of its generators instead of this process's."""
         span = self._ends.get(report.phase.first_row)
         if span is None:
             return report
-        told = {part: one["report"] for part, one in self._told.items() if one["report"] is not None}
+        by_part = {part: one["report"] for part, one in self._messages.items() if one["report"] is not None}
         known = int(np.count_nonzero(self.record.status[span] != Status.MISSING))
-        if not told:
+        if not by_part:
             return replace(report, issued_rows=known)
-        reports = list(told.values())
+        reports = list(by_part.values())
         host_of = {plan.part: crew.name for crew in self.fleet.crews for plan in crew.plans}
         return replace(
             report,
             issued_rows=known,
-            overhead=merge.overhead_of([Overhead(**one["overhead"]) for one in reports], [host_of[p] for p in told]),
+            overhead=merge.overhead_of([Overhead(**one["overhead"]) for one in reports], [host_of[p] for p in by_part]),
             pacer_window_ns=max(one["pacer_window_ns"] for one in reports),
             pacer_spun_ns=sum(one["pacer_spun_ns"] for one in reports),
             longest_stall_ns=max(one["longest_stall_ns"] for one in reports),
@@ -275,8 +277,8 @@ class FleetTest(Test):
     def _generator(self, crew: Crew, plan: Plan) -> dict[str, Any]:
         loss, seen = self.fleet.lost.get(plan.part), self.fleet.last_seen.get(plan.part)
         late_ns = self._starts.get(plan.part)
-        told = self._told.get(plan.part)
-        report = None if told is None else told["report"]
+        message = self._messages.get(plan.part)
+        report = None if message is None else message["report"]
         share = self._slices[plan.part]
         rows = share.whole(np.arange(plan.rows))
         status = self.record.status[rows]

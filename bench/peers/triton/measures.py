@@ -39,16 +39,16 @@ def tools(say: Say) -> Tools:
     return Tools(environments.perf_analyzer(say), environments.client_python(say))
 
 
-def measures(server: Server, found: Tools) -> list[Measure]:
-    return [_measure(name, case, server, found) for name, case in CASES.items()]
+def measures(server: Server, others: Tools) -> list[Measure]:
+    return [_measure(name, case, server, others) for name, case in CASES.items()]
 
 
-def _measure(name: str, case: Case, server: Server, found: Tools) -> Measure:
+def _measure(name: str, case: Case, server: Server, others: Tools) -> Measure:
     measured = partial(ours.measure, server, case)
-    sides = {PERF_ANALYZER: partial(perf_analyzer.measure, *found.perf_analyzer, server, case)}
+    sides = {PERF_ANALYZER: partial(perf_analyzer.measure, *others.perf_analyzer, server, case)}
     if case.rate is not None:
         return Measure(name, _open_loop(case), measured, sides)
-    sides[CLIENT] = partial(client.measure, found.client_python, server, case)
+    sides[CLIENT] = partial(client.measure, others.client_python, server, case)
     return Measure(name, _closed_loop(case), measured, sides)
 
 

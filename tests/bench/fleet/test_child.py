@@ -53,11 +53,11 @@ def test_it_does_its_part_until_it_is_stopped(plan: Plan) -> None:
         child.stop("enough")
         until(lambda: child.look().ended == 0, "its end")
         part = child.collect(0, 0, plan.rows)
-        assert part.told is not None
-        assert part.told["interrupted"] == "enough"
-        assert part.told["report"]["start_late_ns"] >= 0
-        assert part.told["served"]
-        assert 50 < part.rows.size == part.told["report"]["issued_rows"] < plan.rows
+        assert part.message is not None
+        assert part.message["interrupted"] == "enough"
+        assert part.message["report"]["start_late_ns"] >= 0
+        assert part.message["served"]
+        assert 50 < part.rows.size == part.message["report"]["issued_rows"] < plan.rows
         assert part.columns["scheduled"][0] > 0  # not the whole's first row, which is due at once
         assert (np.diff(part.columns["scheduled"]) > 0).all()
         assert set(part.columns["status"].tolist()) <= {Status.OK, Status.UNANSWERED}
