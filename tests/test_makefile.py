@@ -5,6 +5,7 @@ Python is a stand-in that runs the Makefile's own checks as another version, and
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +35,8 @@ def make(
     python.write_text(STAND_IN.format(python=sys.executable, before=before, middle=middle))
     python.chmod(0o755)
     command = ["make", "--silent", target, f"PYTHON={python}"]
-    return subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    outer = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
+    return subprocess.run(command, cwd=project, env=outer, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(

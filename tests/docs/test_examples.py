@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -76,8 +77,8 @@ def test_a_library_of_your_own_is_judged_and_timed() -> None:
     ],
 )
 def test_a_harness_runs_on_both(launcher: list[str], tmp_path: Path) -> None:
-    if not launcher:
-        pytest.importorskip("mlcommons_loadgen")
+    if not launcher and find_spec("mlperf_loadgen") is None:
+        pytest.skip("the reference is not installed")
     status, text = run(*launcher, EXAMPLES / "harness.py", tmp_path, "0.5")
     assert status == 0
     assert "Result is : VALID" in text

@@ -97,7 +97,7 @@ def _start(words: Sequence[str]) -> None:
         case ["drumfire", *rest]:
             cli.main(rest)
         case ["./run_local.sh", *rest]:
-            backend, model, device, options = run_local.understood(rest)
+            backend, model, device, options = run_local.parsed(rest)
             cli.main(["run", backend, model, device, *options])
         case ["python", "-m", "drumfire.training.benchmark", *rest]:
             _training()

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from rich.console import Console
 from drumfire.bench.commands.calibrate import Calibration, show
 from drumfire.bench.report import figures
 from tests.support.command import ROOT, here, one_line_error
+from tests.support.terminal import open_terminal
 
 SCHEMA = json.loads((ROOT / "bench" / "calibration.schema.json").read_text())
 
@@ -125,7 +125,7 @@ def test_wrong_usage_is_one_line(arguments: list[str], words: str) -> None:
 
 @pytest.mark.parametrize("output", [["--json"], []])
 def test_ctrl_c_keeps_the_rows_measured_so_far(output: list[str]) -> None:
-    reader, terminal = pty.openpty()
+    reader, terminal = open_terminal()
     process = subprocess.Popen(
         [sys.executable, "-m", "drumfire", "calibrate", "--time", "0.5", *output],
         stdout=subprocess.PIPE, stderr=terminal, text=True, cwd=ROOT, start_new_session=True,

@@ -13,18 +13,12 @@ from drumfire.sut import models
 from drumfire.sut.local import backends
 from drumfire.sut.models.weights.publication import PublishedNetwork
 
-README = Path(__file__).parents[3] / "README.md"
-
 
 def cells() -> dict[str, dict[str, str]]:
     """The table by backend and heading."""
     rows = [line.strip("| ").split(" | ") for line in listing.table().splitlines() if line.startswith("|")]
     headings, _, *lines = rows
     return {line[0].strip("`"): dict(zip(headings, line, strict=True)) for line in lines}
-
-
-def test_the_readme_has_the_table() -> None:
-    assert listing.table() in README.read_text(), "put the output of 'drumfire models --table' into the README"
 
 
 def test_the_table_tells_every_backend_and_model() -> None:

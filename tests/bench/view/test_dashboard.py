@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import json
 import os
-import pty
 import re
 import signal
 import socket
@@ -30,6 +29,7 @@ from drumfire.bench.view.servers import Gpus, ServerFigures
 from drumfire.bench.view.watch import LOOK_ROWS, Plan, Snapshot, Watch, progress, rebin
 from drumfire.loadgen.installation import ROOT
 from drumfire.loadgen.record import Gauge, Record, Status
+from tests.support.terminal import open_terminal
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -363,7 +363,7 @@ def test_plain_view_of_a_real_run() -> None:
 
 
 def test_screen_of_a_real_run_leaves_nothing_behind() -> None:
-    main_end, terminal = pty.openpty()
+    main_end, terminal = open_terminal()
     process = start("1.5", "screen", stdout=terminal)
     os.close(terminal)
     output = b""

@@ -316,7 +316,7 @@ def test_the_command_says_which_of_the_usual_ports_it_has_not(metrics: int, told
     triton_local._announce(server, console, as_json=False)
     said = console.file.getvalue()
     assert "grpc://127.0.0.1:8001 --scenario Server" in said
-    assert ("on other ports, as a program has 8002" in said) == told
+    assert ("on other ports, because another program uses 8002" in said) == told
 
 
 def test_a_server_that_does_not_start_says_why(
