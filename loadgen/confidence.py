@@ -66,11 +66,11 @@ class SequentialTest:
     """Whether the share of queries over the bound is below ``1 - percentile`` or above it; may be repeated at will.
 
     For each side, the statistic is the mean likelihood ratio of a set of shares on that side against the border.  It is
-    a martingale, so the chance that it ever reaches 1/(1 - confidence) while the truth is at the border, or beyond it,
-    is at most 1 - confidence (Ville's inequality).  By Markov's inequality, runs that pass here pass the plain test.
+    a martingale, so the chance that it ever reaches 1/(1 - CONFIDENCE) while the truth is at the border, or beyond it,
+    is at most 1 - CONFIDENCE (Ville's inequality).  By Markov's inequality, runs that pass here pass the plain test.
     """
 
-    def __init__(self, percentile: float, confidence: float = CONFIDENCE) -> None:
+    def __init__(self, percentile: float) -> None:
         border = 1.0 - percentile
         distances = np.geomspace(0.02, 6.0, 24)
         self._sides = {}
@@ -78,7 +78,7 @@ class SequentialTest:
             odds = border / percentile * np.exp(sign * distances)
             share = odds / (1.0 + odds)
             self._sides[verdict] = (np.log(share / border), np.log((1.0 - share) / percentile))
-        self._enough = -float(np.log(1.0 - confidence))
+        self._enough = -float(np.log(1.0 - CONFIDENCE))
 
     def verdict(self, queries: int, over: int) -> Verdict:
         for verdict, (each_over, each_within) in self._sides.items():

@@ -20,7 +20,6 @@ from drumfire.sut.serving.request import Request
 from drumfire.sut.serving.service import OPEN, Service, now_ns
 
 _INFER = operations.MODEL_INFER.method
-_STREAM = operations.MODEL_STREAM_INFER.method
 
 
 class _Turn:
