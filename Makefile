@@ -1,6 +1,6 @@
 # make run: install what the main job needs and do it.  make train, make test, make lint: likewise.  All lives in .venv.
 # make test-all runs the slow tests too: every reference case, a real Triton, ranks, hosts, the peers.
-# An INVALID run does not keep the other scenarios from theirs; it is told at the end.
+# make run goes through all scenarios even if one is INVALID; its status says so at the end.
 
 PYTHON ?= python3
 VENV := .venv

@@ -35,7 +35,7 @@ def abandon() -> None:
         raise KeyboardInterrupt
 
 
-def tell(target: Callable[[str], object]) -> None:
+def notify(target: Callable[[str], object]) -> None:
     """Let signals call ``target`` with a reason, between any two steps of the main thread."""
     global _target
     _target = target

@@ -16,7 +16,7 @@ OK = 1  # the status of a sample that was answered well
 
 folder = Path(sys.argv[1])
 result = json.loads((folder / "result.json").read_text())
-# One array a file, one element a sample; times are ns from the start of the run.
+# One array a file, one element a sample; times are ns from the start of the phase.
 columns = {path.stem: np.load(path, mmap_mode="r") for path in sorted((folder / "columns").glob("*.npy"))}
 for name, column in columns.items():
     print(f"{name:14} {column.dtype!s:8} {len(column):,} samples")

@@ -87,7 +87,7 @@ def perform(
     interrupts.abandon()
     timestamps = sys.stderr if options.json else None
     test: Test
-    if fleet.asked(options):
+    if fleet.several(options):
         test = FleetTest(assembly, options, timestamps)
     else:
         test = Test(
@@ -277,7 +277,7 @@ def _drive(
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        interrupts.tell(lambda reason: loop.call_soon_threadsafe(test.interrupt, reason))
+        interrupts.notify(lambda reason: loop.call_soon_threadsafe(test.interrupt, reason))
         try:
             await test.run()
         finally:

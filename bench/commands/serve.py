@@ -211,7 +211,7 @@ def look(server: Server, note: str) -> Look:
         "gpus": dict(server.gpus.figures),
         "models": [
             {
-                "told": scheduler.statistics.model_stats(scheduler.model.name, scheduler.model.version),
+                "statistics": scheduler.statistics.model_stats(scheduler.model.name, scheduler.model.version),
                 "waiting": scheduler.pending,
                 "under_way": scheduler.under_way,
             }

@@ -20,7 +20,7 @@ from drumfire.loadgen.record import Column, Record, Status
 from drumfire.loadgen.share import Slice
 from drumfire.loadgen.traffic import Phase
 
-FAILED_UNTOLD = "failed, and the generator that knew why was lost"
+FAILED_REASON_LOST = "failed, and the generator that knew why was lost"
 _ENDS = (End.NO_ANSWER, End.SYSTEM_GONE, End.INTERRUPTED, End.MAX_DURATION, End.RAN_OUT, End.MAX_QUERIES)
 """In order: the first of these with which any generator ended is the end of the phase."""
 
@@ -62,8 +62,8 @@ def put_answers(
 ) -> None:
     """Enter the faults of the run so far, from each generator's last message, and this phase's responses."""
     faults = answers.faults
-    untold = faults.failed[FAILED_UNTOLD]
-    faults.failed, faults.refused = +Counter({FAILED_UNTOLD: untold}), Counter()
+    reason_lost = faults.failed[FAILED_REASON_LOST]
+    faults.failed, faults.refused = +Counter({FAILED_REASON_LOST: reason_lost}), Counter()
     for one in messages.values():
         faults.failed.update(one["failed"])
         faults.refused.update(one["refused"])
@@ -74,7 +74,7 @@ def put_answers(
         status = part.columns["status"]
         faults.unanswered += int(np.count_nonzero(status == Status.UNANSWERED))
         if part.message is None and (failed := int(np.count_nonzero(status == Status.FAILED))):
-            faults.failed[FAILED_UNTOLD] += failed
+            faults.failed[FAILED_REASON_LOST] += failed
         if part.kept:
             rows.append(slices[part.part].whole(part.kept_rows))
             responses += part.kept

@@ -347,14 +347,14 @@ class _Catalogue:
         raise NotImplementedError("samples are with the generators")
 
 
-def asked(options: argparse.Namespace) -> bool:
+def several(options: argparse.Namespace) -> bool:
     """Whether the options ask for several generators."""
     return options.workers is not None or options.hosts is not None
 
 
 def check(options: argparse.Namespace) -> None:
     """Refuse what cannot be divided, before any server is asked.  Raises ``UsageError``."""
-    if not asked(options):
+    if not several(options):
         name = "--ray-address" if options.ray_address else "--independent-streams"
         if options.ray_address or options.independent_streams:
             raise UsageError(f"{name} is for several generators: give --workers or --hosts, or leave it out")

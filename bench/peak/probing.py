@@ -84,11 +84,11 @@ def find(
     options: argparse.Namespace,
     folder: Path,
     drive: Callable[[Test, str, list[tuple[float, bool]]], None],
-    tell: Callable[[str], None],
+    say: Callable[[str], None],
 ) -> Found:
     """Search for the peak; probes in the folder's journal are not repeated.  Raises ``UsageError``.
 
-    ``drive`` does a run and shows a title and the probes (load, and whether it passed); ``tell`` prints a line.
+    ``drive`` does a run and shows a title and the probes (load, and whether it passed); ``say`` prints a line.
     """
     settings = replace(assembly.settings, mode=Mode.PerformanceOnly, max_query_count=0)
     goal = goal_of(settings, options, assembly)
@@ -100,7 +100,7 @@ def find(
     journal = Journal(folder / JOURNAL, subject)
     history = journal.probes
     if history:
-        tell(f"resuming the search in {folder}: {len(history)} probes are done")
+        say(f"resuming the search in {folder}: {len(history)} probes are done")
     if history and history[-1].ask.purpose == "confirm" and history[-1].outcome.valid:
         history.pop()  # repeat it: its columns were lost with its process
     test: Test | None = None
@@ -114,7 +114,7 @@ def find(
         if test.interrupted is not None:
             break
         journal.add(Probe(step, _outcome(step, goal, test)))
-        tell(f"probe {len(history):3}  {describe(goal, history[-1])}")
+        say(f"probe {len(history):3}  {describe(goal, history[-1])}")
     if test is None:
         raise UsageError(f"the search in {folder} has ended without a peak: {getattr(step, 'reason', '')}")
     peak = step if isinstance(step, Peak) else Peak(None, None)

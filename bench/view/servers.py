@@ -226,5 +226,5 @@ def _text(path: Path | None) -> str | None:
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, Unsupported):
-        return "the server tells none"
+        return "the server reports none"
     return one_line(str(error) or type(error).__name__, 200)

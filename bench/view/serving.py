@@ -34,7 +34,7 @@ _SHORT_GPU_NAMES = {
 
 Look = Mapping[str, Any]
 """JSON-ready: ``at_ns``, ``connections``, ``note``, ``gpus`` (figures under the metrics' names, by UUID) and
-``models``, a list of ``told`` (an entry of Triton's model_stats), ``waiting`` and ``under_way`` (requests)."""
+``models``, a list of ``statistics`` (an entry of Triton's model_stats), ``waiting`` and ``under_way`` (requests)."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Watch:
         took_ns = look["at_ns"] - then_ns
         models = []
         for now, then in zip(look["models"], before["models"], strict=True):
-            name = f"{now['told']['name']} {now['told']['version']}"
+            name = f"{now['statistics']['name']} {now['statistics']['version']}"
             total = _snapshot(now)
             recent = figures_of(total.since(_snapshot(then)), took_ns, None)
             models.append(
@@ -133,7 +133,7 @@ def _gpus(gpus: Gpus) -> str:
 
 
 def _snapshot(model: Mapping[str, Any]) -> Snapshot:
-    statistics = model["told"]
+    statistics = model["statistics"]
     return Snapshot.of({"model_stats": [statistics]}, statistics["name"], statistics["version"])
 
 

@@ -81,7 +81,7 @@ async def _measure() -> dict[str, float]:
         "take and release a lock": take_lock,
         "write a number of a column": write_number,
         "read a number of a column": read_number,
-        "Answers.complete of one row, all told": complete,
+        "Answers.complete of one row, in all": complete,
         "read the thread's CPU clock": read_thread_clock,
     }
     costs = {name: _best(step) - idle for name, step in steps.items()}

@@ -335,7 +335,7 @@ def test_a_second_signal_ends_at_once() -> None:
 def look(at_s: float, statistics: Statistics) -> dict[str, Any]:
     told = statistics.model_stats("digits", "1")
     gpus = {"GPU-1": {"nv_gpu_utilization": 0.5, "nv_gpu_power_usage": 300.0, "nv_gpu_memory_used_bytes": 2.0**31}}
-    model = {"told": told, "waiting": 3, "under_way": 7}
+    model = {"statistics": told, "waiting": 3, "under_way": 7}
     return {"at_ns": round(at_s * 1e9), "connections": 4, "note": "read it again", "gpus": gpus, "models": [model]}
 
 

@@ -135,7 +135,7 @@ def test_faults_add_up() -> None:
     lost = Part(lost.part, lost.rows, lost.columns, None, np.empty(0, np.int64), [])
     answers = Answers(one, closed_loop=False)
     merge.put_answers(answers, slices, told, [part_of(one, slices[0], told=told[0]), lost])
-    assert answers.faults.failed == Counter({"full": 1, merge.FAILED_UNTOLD: 1})
+    assert answers.faults.failed == Counter({"full": 1, merge.FAILED_REASON_LOST: 1})
     assert answers.faults.refused == Counter({"twice": 2})
     assert answers.faults.unanswered == 1
     assert answers.aborted == "gone"

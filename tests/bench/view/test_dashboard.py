@@ -274,7 +274,7 @@ SERVED = ServerFigures(
         ),
         (replace(SERVED, cached_share=0.98, gpus=None), ["server now 5,123/s queue 45.2 us compute 312 us cached 98%"]),
         (ServerFigures(rate=0.0, gpus=Gpus(1, None, None, 1e9, None)), ["server now 0.00/s", "GPU memory 1.00 GB"]),
-        (ServerFigures(note="the server tells none"), ["server no statistics (the server tells none)"]),
+        (ServerFigures(note="the server reports none"), ["server no statistics (the server reports none)"]),
         (ServerFigures(note="word " * 60), ["server no statistics (word word"]),
         (ServerFigures(), ["server"]),
     ],
