@@ -1,7 +1,7 @@
 """What a row costs, in counts that know no clock: calls, allocations and system calls on each way of a row.
 
 ``python -m tests.guards.counts`` measures this revision and prints a table; ``--write`` makes its figures the bounds
-that ``test_counts`` keeps, ``--why N`` tells the N functions, callers or system calls that most of a figure is.
+that ``test_counts`` keeps, ``--why N`` names the N functions, callers or system calls that add most to each figure.
 
 Each measured program is a process of its own (``metered``), which does the same work in two lengths after a shorter
 one that warms it up.  A figure is the difference between the two by the difference in rows, so that what is done once
@@ -40,15 +40,15 @@ Calls come out to a few tenths, as some work is by time; a call more for each ro
 system calls that only wait, for sockets or locks: a reply that comes early saves one, so they vary by one.
 """
 _SHARE = 0.05
-"""At least by so much for allocations, which libraries make by their own rules, and for rows that go together, as the
-work for each depends on how many do.
+"""The least slack as a share of the figure, for allocations, which libraries make by their own rules, and for rows that
+go together, as the work for each depends on how many do.
 """
 FIGURES = tuple(SLACK)
 _WAITS = {"epoll_wait", "epoll_pwait", "epoll_pwait2", "futex", "poll", "ppoll", "restart_syscall", "select"}
 _ALONE = ["--scenario", "SingleStream", "--time", "0.001"]
 """One row at a time, each waiting for the answer to the one before: the most that a row can cost."""
 _TOGETHER = ["--scenario", "Server", "--qps", "1e9", "--time", "1e-6"]
-"""All rows due at the start, so that as many travel together as the system lets."""
+"""All rows due at the start, so that as many travel together as the system allows."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ Found = dict[str, Counter[str]]
 
 
 def missing(meter: str) -> str | None:
-    """Why a meter can not be used here, in a sentence; None where it can."""
+    """Why a meter cannot be used here, in a sentence; None if it can."""
     if meter == "calls":
         return None
     if sys.platform != "linux":
@@ -128,7 +128,7 @@ def missing(meter: str) -> str | None:
 
 
 def measure(way: Way, meter: str) -> tuple[Found, int]:
-    """By figure of the meter, how much more often what was called in the longer run; and how many more rows it had."""
+    """What the longer run called more often, by figure of the meter, and how many more rows it had."""
     with tempfile.TemporaryDirectory(prefix="drumfire-counts-") as name:
         folder = Path(name)
         if way.who == "served":
@@ -170,12 +170,12 @@ def _run_metered(way: Way, meter: str, folder: Path, addresses: Mapping[str, str
 
 
 def _environment() -> dict[str, str]:
-    # The order of sets and dictionaries of strings is the same in every process.
+    # A fixed hash seed: sets of strings have the same order in every process.
     return os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
 
 
 class _Server:
-    """A server in a process of its own, as a meter of what happens there."""
+    """A server in its own process, as a meter of what happens there."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -196,7 +196,7 @@ class _Server:
 
 @contextlib.contextmanager
 def _server(meter: str, folder: Path) -> Iterator[tuple[dict[str, str], _Server]]:
-    """Its URLs by protocol, and itself."""
+    """Start a server; gives its URLs by protocol, and the server."""
     with (folder / "server").open("w+") as errors:
         process = subprocess.Popen(
             metered.command(meter, folder, "served", json.dumps(_SERVER)),
@@ -212,7 +212,7 @@ def _server(meter: str, folder: Path) -> Iterator[tuple[dict[str, str], _Server]
             ready = json.loads(line)
             yield ready, _Server(process)
         finally:
-            # Not to strace, which may be what was started.
+            # To the server itself: the process that we started may be strace.
             os.kill(ready["pid"] if ready else process.pid, signal.SIGTERM)
             process.stdin.close()
             process.stdout.read()
@@ -247,7 +247,7 @@ def _marked(folder: Path) -> Iterator[tuple[int, Found, int]]:
                     names = Counter()
                 else:
                     windows[int(mark["number"])] = names.copy(), int(mark["rows"])
-            # A call during which another thread's is told has a second line, which begins otherwise.
+            # A call that another thread's interrupts in the log has a second line, which begins differently.
             elif call := _CALL.match(line):
                 names[call["name"]] += 1
         for number, (names, rows) in windows.items():
@@ -266,19 +266,19 @@ def _difference(windows: Mapping[int, tuple[Found, int]]) -> tuple[Found, int]:
 
 
 def bound(way: Way, figure: str, measured: float) -> float:
-    """The most that a figure may be where so much was measured."""
+    """The highest value of a figure that passes, from the measured one."""
     share = _SHARE if figure == "allocations" or not way.is_alone else 0.0
     return measured + max(share * measured, SLACK[figure])
 
 
 def bounds() -> tuple[str, dict[str, dict[str, float]]]:
-    """The version of Python that they were measured with; what was measured, by way and figure."""
+    """The version of Python they were measured with, and the measured figures, by way and name."""
     said = tomllib.loads(BOUNDS.read_text())
     return said["python"], said["measured"]
 
 
 def write_bounds(measured: Mapping[str, Mapping[str, float]]) -> None:
-    """These figures are the bounds from here on; those of the same Python that were not measured stay."""
+    """Make these figures the bounds; keep those of the same Python that were not measured."""
     version, before = bounds() if BOUNDS.exists() else ("", {})
     lines = [
         "# What a row costs on each way: written by python -m tests.guards.counts --write, kept by test_counts.",
@@ -290,8 +290,8 @@ def write_bounds(measured: Mapping[str, Mapping[str, float]]) -> None:
     for way in WAYS:
         known = before.get(way.name, {}) if version == python_version() else {}
         figures = known | dict(measured.get(way.name, {}))
-        told = ", ".join(f"{name} = {figures[name]:.2f}" for name in FIGURES if name in figures)
-        lines.append(f'"{way.name}" = {{ {told} }}')
+        listed = ", ".join(f"{name} = {figures[name]:.2f}" for name in FIGURES if name in figures)
+        lines.append(f'"{way.name}" = {{ {listed} }}')
     BOUNDS.write_text("\n".join(lines) + "\n")
 
 
@@ -303,7 +303,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.guards.counts", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--way", default="", metavar="TEXT", help="only ways whose names hold this")
     parser.add_argument("--meter", choices=METERS, action="append", help="only what this counts (default: all)")
-    parser.add_argument("--why", type=int, metavar="N", help="tell the N largest parts of each figure")
+    parser.add_argument("--why", type=int, metavar="N", help="print the N largest parts of each figure")
     parser.add_argument("--rounds", type=int, default=1, metavar="N", help="measure N times and take the medians")
     parser.add_argument("--write", action="store_true", help="make the figures the bounds")
     options = parser.parse_args()

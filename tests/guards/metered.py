@@ -2,7 +2,7 @@
 
 ``python -m tests.guards.metered METER FOLDER ROLE JSON``, where ROLE is a function's name here, or ``runs_here`` for
 runs without a server, and the JSON its last argument.  A run's window is its phase, from ``Answers.begin`` to
-``Answers.give_up``; a server's is told to it on its input.  Each leaves ``NUMBER-PROCESS.json`` in the folder, or,
+``Answers.give_up``; a server reads its window from its input.  Each leaves ``NUMBER-PROCESS.json`` in the folder, or,
 of system calls, marks in strace's log, where ``counts`` finds it.
 """
 
@@ -27,8 +27,8 @@ from typing import Any, Protocol
 from unittest.mock import patch
 
 if sys.argv[3:4] == ["runs_here"]:
-    # Some of what a run in this process does comes once a millisecond.  With a clock that goes on by a step whenever it
-    # is read, it comes once so many reads.  It is C, so that reading it is no call of Python; our modules take it as
+    # Some of what a run in this process does comes once a millisecond.  A clock that advances a step at each read
+    # makes that once per fixed number of reads.  It is C, so reading it is not a Python call; our modules bind it when
     # they are imported.
     time.monotonic_ns = itertools.count(time.monotonic_ns(), 10_000).__next__
 
@@ -53,7 +53,7 @@ class Meter(Protocol):
 class Calls:
     """Calls of Python functions (a coroutine's each step is one) and of C functions, by name, of all threads.
 
-    A thread that begins later is counted from its start; the one that calls ``begin``, until it calls ``end``.
+    A thread that starts later is counted from its start; the one that calls ``begin`` until it calls ``end``.
     """
 
     def __init__(self) -> None:
@@ -130,7 +130,7 @@ class SystemCalls:
 
 
 class Nothing:
-    """For the other end of what is measured."""
+    """Counts nothing: for the other end of what is measured."""
 
     def begin(self, window: Path) -> None:
         pass
@@ -170,9 +170,9 @@ def _tracer() -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def phases_metered(meter: Meter, window: Callable[[], Path]) -> Iterator[None]:
-    """Have each phase that is run in here measured, as ``window()``: where several have one name, the last counts.
+    """Measure each phase that runs within, as ``window()``; if several have the same name, the last counts.
 
-    (A remote run has the server answer for a moment, to see that it does and how fast, before it begins.)
+    (A remote run begins with a short probe of the server.)
     """
     begin, give_up = Answers.begin, Answers.give_up
     opened: list[Answers] = []
@@ -195,7 +195,7 @@ def phases_metered(meter: Meter, window: Callable[[], Path]) -> Iterator[None]:
 
 
 def run(words: list[str]) -> None:
-    """One run of the command line.  What it prints is seen only where it fails."""
+    """One run of the command line.  Its output is shown only if it fails."""
     text = io.StringIO()
     # The files of a result would take longer than all the rest, and so would a probe of the server's speed.
     with contextlib.ExitStack() as changed:
@@ -204,7 +204,7 @@ def run(words: list[str]) -> None:
         changed.enter_context(contextlib.redirect_stdout(text))
         changed.enter_context(contextlib.redirect_stderr(text))
         status = main(words)
-    if status not in (0, 1):  # INVALID is all that so short a run can be
+    if status not in (0, 1):  # a run this short is INVALID
         raise RuntimeError(text.getvalue())
 
 
@@ -215,7 +215,7 @@ def runs(meter: Meter, folder: Path, commands: list[list[str]]) -> None:
 
 
 def runs_of_workers(folder: Path, meter: str, commands: list[list[str]]) -> None:
-    """Each worker is a process with the meter on it; this one has none."""
+    """Each worker is a metered process; this process is not metered."""
     for number, words in enumerate(commands):
         with patch.object(module_process, "command", lambda _, at=number: command(meter, folder, "worker", str(at))):
             run(words)

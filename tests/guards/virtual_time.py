@@ -1,7 +1,7 @@
 """Virtual time for a whole process: clocks stand still, except where a wait or a computation moves them.
 
 ``start`` must be called before the modules that read clocks are imported, since some of them bind a clock's function
-as they are imported.  For that reason no module of a test session may call it: use a process of its own.
+as they are imported.  For that reason no module of a test session may call it: use its own process.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Clock:
         return self.now_ns
 
     def turn(self) -> None:
-        """The event loop turned: whoever reads the clock now does not spin on it."""
+        """The event loop turned: the next read of the clock is not a spin."""
         self._place: tuple[CodeType, int] | None = None
         self._reads = 0
 

@@ -1,4 +1,4 @@
-"""``drumfire`` as tests call it: in this process, which costs no start, or in one of its own, as a user starts it.
+"""``drumfire`` as tests call it: in this process, which costs no start, or in a new one, as a user starts it.
 
 Both ways give status and output alike, for the same checks.  What only a process can show stays with those that start
 one: signals, the live view, what is left behind, and a stdout that holds one JSON object and nothing else.
@@ -39,7 +39,7 @@ def here(*words: object) -> Done:
 
 
 def start(*words: object, fault: str | None = None, **options: Any) -> subprocess.Popen[str]:
-    """A process of its own, with the fault of ``faulty_run`` in it, if any."""
+    """A new process, with the fault of ``faulty_run`` in it, if any."""
     program = ["-m", "drumfire"] if fault is None else [str(Path(__file__).with_name("faulty_run.py")), fault]
     return subprocess.Popen(
         [sys.executable, *program, *map(str, words)],
@@ -49,7 +49,7 @@ def start(*words: object, fault: str | None = None, **options: Any) -> subproces
 
 
 def drumfire(*words: object, **options: Any) -> Done:
-    """A process of its own, to its end."""
+    """Run a new process to its end."""
     return finished(start(*words, **options))
 
 

@@ -42,7 +42,7 @@ def run(case: dict, folder: Path) -> dict:
     server = case["settings"]["scenario"] == "Server"
     logs = lg.LogSettings()
     logs.log_output.outdir = str(folder)
-    logs.enable_trace = server  # only there does it tell something: when each query was due
+    logs.enable_trace = server  # only there is it useful: it says when each query was due
     sut = lg.ConstructSUT(issue, lambda: None)
     qsl = lg.ConstructQSL(case["total"], case["perf"], lambda indices: loaded.append(list(indices)), lambda _: None)
     lg.StartTestWithLogSettings(sut, qsl, settings_of(case["settings"]), logs, str(folder / "no_audit.config"))

@@ -1,4 +1,4 @@
-"""``drumfire serve`` in a process of its own, as a server for tests."""
+"""``drumfire serve`` in its own process, as a server for tests."""
 
 from __future__ import annotations
 

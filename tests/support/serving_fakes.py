@@ -1,4 +1,4 @@
-"""Stand-ins for the server's parts: a model that can be told what to do, a loop and a clock that only tests move."""
+"""Stand-ins for the server's parts: a model that does what a test says, a loop and a clock that only tests move."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from drumfire.sut.serving.model import ServedModel
 
 
 class Doubler:
-    """A backend that gives twice its input, and its negative; does before what it is told to do."""
+    """A backend that gives twice its input, and its negative; calls ``before`` first."""
 
     description = "doubles"
     sample_dtype = np.float32
@@ -86,7 +86,7 @@ class Clock:
 
 
 class Loop:
-    """Calls what is due when it is told to turn."""
+    """Calls what is due, on ``turn``."""
 
     def __init__(self) -> None:
         self.soon: list[Callable[[], object]] = []
@@ -105,7 +105,7 @@ class Loop:
 
 
 class Handed:
-    """Collects what is handed back; ``wait`` until there are so many."""
+    """Collects what is handed back; ``wait`` waits for a number of requests."""
 
     def __init__(self) -> None:
         self.requests: list[Any] = []

@@ -1,6 +1,6 @@
-"""Cases of traffic, the reference LoadGen's runs of them, and what our traffic and a run of the reference disagree in.
+"""Cases of traffic, the reference LoadGen's runs of them, and where our traffic and a run of the reference differ.
 
-Each run is one of ``reference_run.py`` in a process of its own.
+Each run is a process of ``reference_run.py``.
 """
 
 import functools
@@ -85,7 +85,7 @@ def cases() -> dict[str, Case]:
             "total": total, "perf": perf, "settings": {"scenario": scenario, "mode": mode, **seeds, **short, **settings}
         }  # fmt: skip
 
-    # Around 65,536 the reference changes how it shuffles; a padded set may cross over where the set itself does not.
+    # Around 65,536 the reference changes how it shuffles; a padded set may cross that where the set itself does not.
     for size in (65_535, 65_536, 70_001):
         add(f"large-{size}-SingleStream", size, size, "SingleStream")
         add(f"large-{size}-Offline-equal", size, size, "Offline", sample_concatenate_permutation=True)
@@ -118,7 +118,7 @@ def cases() -> dict[str, Case]:
 
 
 def fresh_cases() -> dict[str, Case]:
-    """Other ones in every run.  Whoever compares names the case, so that a failure can be had again."""
+    """New ones in every run.  A comparison prints its case, so that a failure can be repeated."""
     return {
         f"fresh-{scenario}-{mode}": random_case(scenario, mode, random.Random(secrets.randbits(64)))
         for scenario in ("SingleStream", "MultiStream", "Server", "Offline")
@@ -159,7 +159,7 @@ def reference_process(case: Case, timeout_s: float = 120) -> subprocess.Complete
 
 @functools.cache
 def reference_of(name: str) -> dict:
-    """What the reference did of a case; run once."""
+    """What the reference did in a case; it runs once."""
     case = ALL[name]
     done = reference_process(case)
     assert done.returncode == 0, f"the reference ended with {done.returncode} on {case}: {done.stderr[-2000:]}"
@@ -177,7 +177,7 @@ def our_traffic(case: Case) -> list[Phase]:
 
 
 def differences(phases: list[Phase], reference: dict) -> set[str]:
-    """What our phases and the reference's run disagree in."""
+    """Where our phases and the reference's run differ."""
     wrong = set()
     if [p.loaded.tolist() for p in phases] != reference["loaded"]:
         wrong.add("loaded")
