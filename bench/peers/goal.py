@@ -64,10 +64,11 @@ def both(
     per_unit: float = 1.0,
     *,
     more_is_better: bool = False,
+    goal: float | None = None,
     goal_ratio: float | None = None,
 ) -> Figure:
     """A figure that has the same name on all sides."""
-    return Figure(label, name, unit, per_unit, name, more_is_better=more_is_better, goal_ratio=goal_ratio)
+    return Figure(label, name, unit, per_unit, name, more_is_better, goal, goal_ratio)
 
 
 @dataclass(frozen=True)

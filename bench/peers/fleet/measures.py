@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from drumfire.bench.peers.goal import Figure, Figures, both, number
+from drumfire.bench.peers.goal import Figures, both, number
 from drumfire.bench.peers.process import MeasurementError
 from drumfire.bench.peers.program import carry_out, one_input, p50_and_p99
 from drumfire.bench.peers.rounds import Measure, Side
@@ -109,10 +109,7 @@ MEASURES: Sequence[Measure] = (
     Measure(
         "workers",
         (
-            Figure(
-                "two workers, Offline: requests answered", "rate_per_s", "/s", theirs="rate_per_s", more_is_better=True,
-                goal_ratio=1.8,
-            ),
+            both("two workers, Offline: requests answered", "rate_per_s", "/s", more_is_better=True, goal_ratio=1.8),
             both("two workers, Offline: CPU a request", "cpu_ns_per_request", "us", 1e3),
             both("two workers, Offline: the server's CPU a request", "server_cpu_ns_per_request", "us", 1e3),
         ),
@@ -122,4 +119,4 @@ MEASURES: Sequence[Measure] = (
     ),
     _costs("worker", "a worker", "--workers", "1"),
     _costs("host", "a Ray host", "--hosts", "1", "--ray-address", ADDRESS),
-)  # fmt: skip
+)

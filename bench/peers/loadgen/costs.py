@@ -86,16 +86,12 @@ async def _measure() -> dict[str, float]:
     }
     costs = {name: _best(step) - idle for name, step in steps.items()}
     with Pacer() as pacer:
-        polls, began, spun = 2000, time.thread_time_ns(), pacer.spun_ns
-        for _ in range(polls):
-            await pacer.until(clock() + LAST_SPIN_NS * 3 // 2)
-        busy = time.thread_time_ns() - began - (pacer.spun_ns - spun)
-        costs["a wait of 30 us, without its polling"] = busy / polls
-        sleeps, began, spun = 300, time.thread_time_ns(), pacer.spun_ns
-        for _ in range(sleeps):
-            await pacer.until(clock() + 1_000_000)
-        busy = time.thread_time_ns() - began - (pacer.spun_ns - spun)
-        costs["a wait of 1 ms, without its polling"] = busy / sleeps
+        for wait, ns, times in (("30 us", LAST_SPIN_NS * 3 // 2, 2000), ("1 ms", 1_000_000, 300)):
+            began, spun = time.thread_time_ns(), pacer.spun_ns
+            for _ in range(times):
+                await pacer.until(clock() + ns)
+            busy = time.thread_time_ns() - began - (pacer.spun_ns - spun)
+            costs[f"a wait of {wait}, without its polling"] = busy / times
         await asyncio.sleep(0)
     return costs
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from drumfire.bench.peers.goal import Figure, Figures, number
+from drumfire.bench.peers.goal import Figure, Figures, both, number
 from drumfire.bench.peers.process import PROGRAM, MeasurementError, run
 from drumfire.bench.peers.rounds import Measure, Side
 from drumfire.loadgen.installation import ROOT
@@ -113,8 +113,8 @@ def _lateness(rate: int) -> Measure:
     return Measure(
         f"server-lateness@{rate}",
         (
-            Figure(f"lateness p50 {at}", "p50_lateness_ns", "us", 1e3, "p50_lateness_ns", goal=0.2),
-            Figure(f"lateness p99 {at}", "p99_lateness_ns", "us", 1e3, "p99_lateness_ns", goal_ratio=2),
+            both(f"lateness p50 {at}", "p50_lateness_ns", "us", 1e3, goal=0.2),
+            both(f"lateness p99 {at}", "p99_lateness_ns", "us", 1e3, goal_ratio=2),
             Figure(f"issued early {at}", "early", "queries", goal=0),
         ),
         lambda seconds: ours(server(rate), 2 * seconds),
@@ -128,9 +128,9 @@ def _closed(scenario: str, width: int, goal_us: float, our_guess_ns: float, thei
     return Measure(
         scenario.lower(),
         (
-            Figure(
-                f"{scenario}: wall time of a query of {width}", "wall_ns_per_query", "us", 1e3, "wall_ns_per_query",
-                goal=goal_us, goal_ratio=4,
+            both(
+                f"{scenario}: wall time of a query of {width}", "wall_ns_per_query", "us", 1e3, goal=goal_us,
+                goal_ratio=4,
             ),
         ),
         lambda seconds: ours({"scenario": scenario, guess: our_guess_ns}, seconds),
@@ -159,9 +159,9 @@ def _compat(what: str, objects: bool) -> tuple[Measure, ...]:
         return Measure(
             f"compat@{'together' if coalesce else 'singly'}-{what}",
             (
-                Figure(
+                both(
                     f"drop-in, {what}: highest sustained Server rate, {label}", "answered_per_s", "M/s", 1e6,
-                    "answered_per_s", more_is_better=True, goal_ratio=goal_ratio,
+                    more_is_better=True, goal_ratio=goal_ratio,
                 ),
             ),
             server_side(coalesce, drop_in=True),
@@ -174,14 +174,11 @@ def _compat(what: str, objects: bool) -> tuple[Measure, ...]:
         Measure(
             f"compat@singlestream-{what}",
             (
-                Figure(
+                both(
                     f"drop-in, {what}: SingleStream, wall time of a query", "wall_ns_per_query", "us", 1e3,
-                    "wall_ns_per_query", goal_ratio=1 / 0.7,
+                    goal_ratio=1 / 0.7,
                 ),
-                Figure(
-                    f"drop-in, {what}: SingleStream, CPU of a query", "cpu_ns_per_query", "us", 1e3,
-                    "cpu_ns_per_query",
-                ),
+                both(f"drop-in, {what}: SingleStream, CPU of a query", "cpu_ns_per_query", "us", 1e3),
             ),
             single_side(drop_in=True),
             {REFERENCE: single_side(drop_in=False)},
@@ -293,9 +290,9 @@ MEASURES: tuple[Measure, ...] = (
     Measure(
         "server-ceiling",
         (
-            Figure(
-                "highest sustained Server rate", "answered_per_s", "M/s", 1e6, "answered_per_s",
-                more_is_better=True, goal=8, goal_ratio=30,
+            both(
+                "highest sustained Server rate", "answered_per_s", "M/s", 1e6, more_is_better=True, goal=8,
+                goal_ratio=30,
             ),
         ),
         _our_ceiling,
@@ -306,9 +303,9 @@ MEASURES: tuple[Measure, ...] = (
     Measure(
         "server-cpu",
         (
-            Figure(
-                "issuing CPU a query at 100,000/s, without the pacer's spin", "cpu_ns_per_query", "us", 1e3,
-                "cpu_ns_per_query", goal=1, goal_ratio=10,
+            both(
+                "issuing CPU a query at 100,000/s, without the pacer's spin", "cpu_ns_per_query", "us", 1e3, goal=1,
+                goal_ratio=10,
             ),
             Figure(
                 "CPU of the whole process a query, spin included; theirs with StartTest's preparation and logs",
@@ -324,12 +321,7 @@ MEASURES: tuple[Measure, ...] = (
     *_compat("objects", objects=True),
     Measure(
         "offline",
-        (
-            Figure(
-                "Offline samples", "samples_per_s", "M/s", 1e6, "samples_per_s",
-                more_is_better=True, goal=50, goal_ratio=50,
-            ),
-        ),
+        (both("Offline samples", "samples_per_s", "M/s", 1e6, more_is_better=True, goal=50, goal_ratio=50),),
         lambda seconds: ours(_offline(round(20e6 * seconds)), seconds),
         {REFERENCE: lambda seconds: theirs(_offline(round(1e6 * seconds)), seconds, pool=round(1e6 * seconds))},
     ),
@@ -374,14 +366,11 @@ MEASURES: tuple[Measure, ...] = (
     Measure(
         "dashboard",
         (
-            Figure(
-                "delivered with the live view (theirs: without)", "delivered_per_s", "1/s", 1, "delivered_per_s",
-                more_is_better=True, goal_ratio=0.99,
-            ),
-            Figure(
-                "latency p99 with the live view (theirs: without)", "p99_latency_ns", "us", 1e3, "p99_latency_ns",
+            both(
+                "delivered with the live view (theirs: without)", "delivered_per_s", "1/s", 1, more_is_better=True,
                 goal_ratio=0.99,
             ),
+            both("latency p99 with the live view (theirs: without)", "p99_latency_ns", "us", 1e3, goal_ratio=0.99),
         ),
         _dashboard(),
         {REFERENCE: _dashboard("--no-dashboard")},

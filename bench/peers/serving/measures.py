@@ -19,13 +19,14 @@ from drumfire.bench.peers.serving.client import Load, closed_loop, in_process
 from drumfire.bench.peers.serving.environments import KSERVE, MLSERVER
 from drumfire.bench.peers.serving.same_schedule import IN_PROCESS, PERCENTILES, SERVED, SameSchedule
 from drumfire.bench.peers.serving.servers import IDENTITY, Running, Start
+from drumfire.bench.peers.triton.case import PROTOCOLS
 from drumfire.sut.environments import Say
 
 ANOTHER = "the other"
 """The other side of any measure; the label names it."""
 TRITON, PROCESS = "triton", "process"
 _NAMES = {TRITON: "Triton's Python backend", KSERVE: "kserve", MLSERVER: "mlserver", PROCESS: "the same in process"}
-_PROTOCOLS = {"grpc": "gRPC", "http": "HTTP", "json": "HTTP with JSON"}
+_PROTOCOLS = PROTOCOLS | {"json": "HTTP with JSON"}
 _IDENTITY_AT_ONCE = 16
 _IDENTITY_GOALS = {TRITON: 1.5, KSERVE: 5.0, MLSERVER: 5.0}
 _WITHOUT_BINARY = {MLSERVER}

@@ -20,9 +20,10 @@ from drumfire.bench.peers.program import JUDGED, one_input, without_errors
 from drumfire.bench.peers.results import table
 from drumfire.bench.peers.serving import servers
 from drumfire.bench.peers.serving.servers import IDENTITY, Running
+from drumfire.bench.peers.triton.case import PROTOCOLS
 
 _IN_FLIGHT = 16
-_PROTOCOLS = ("grpc", "http")
+_PROTOCOLS = tuple(PROTOCOLS)
 _SETTLE_S = 0.5
 """The server's loop needs some turns to see that connections are closed."""
 _PATIENCE_S = 3600.0

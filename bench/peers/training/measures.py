@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from drumfire.bench.peers.goal import Figure
+from drumfire.bench.peers.goal import Figure, both
 from drumfire.bench.peers.process import Finished, run
 from drumfire.bench.peers.rounds import Measure
 
@@ -83,16 +83,10 @@ def _module(*arguments: str) -> Finished:
 
 
 def _measure(label: str, case: _Case, *, once: bool = False) -> Measure:
+    a_cpu_second = f"{label}: a CPU second of the computing process"
     figures = (
-        Figure(label, "images_per_s", "images/s", theirs="images_per_s", more_is_better=True, goal_ratio=0.95),
-        Figure(
-            f"{label}: a CPU second of the computing process",
-            "images_per_cpu_s",
-            "images",
-            theirs="images_per_cpu_s",
-            more_is_better=True,
-            goal_ratio=0.95,
-        ),
+        both(label, "images_per_s", "images/s", more_is_better=True, goal_ratio=0.95),
+        both(a_cpu_second, "images_per_cpu_s", "images", more_is_better=True, goal_ratio=0.95),
         Figure(f"{label}: share of time waiting for data", "waiting", "%", per_unit=0.01),
     )
     return Measure(case.task, figures, partial(_ours, case), {PLAIN: partial(_plain, case)}, once)
