@@ -27,6 +27,7 @@ from drumfire.sut.data import coco
 from drumfire.sut.data.library import ArrayLibrary
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends.buckets import Buckets
+from drumfire.sut.local.backends.interface import takes_channels_last
 from drumfire.sut.local.batcher import MAX_BATCH_SIZE, BatchedSystem, RunBatch, service_times
 from drumfire.sut.local.null import NullSystem
 from drumfire.sut.models.detector import DetectionJudge
@@ -175,23 +176,14 @@ def _model(options: argparse.Namespace) -> Model:
 
 def fit(library: SampleLibrary, backend: backends.Backend, model: Model) -> None:
     """Check that the backend takes the model's data, and arrange the data as it wants it.  Raises ``BackendError``."""
-    takes, gives = backend.sample_shape, model.input_shape
-
-    def fits(shape: tuple[int, ...]) -> bool:
-        return len(takes) == len(shape) and all(
-            wanted in (None, size) for wanted, size in zip(takes, shape, strict=True)
+    channels_last = takes_channels_last(backend, model.input_shape, model.input_dtype)
+    if channels_last and isinstance(library, ArrayLibrary):
+        library.lay_channels_last()
+    elif channels_last is not False:
+        raise backends.BackendError(
+            f"the file takes {np.dtype(backend.sample_dtype)} of shape {list(backend.sample_shape)}, and {model.name}'s "
+            f"data is {model.input_dtype} of shape {list(model.input_shape)}: give another file with --weights"
         )
-
-    if np.dtype(backend.sample_dtype) == model.input_dtype:
-        if fits(gives):
-            return
-        if isinstance(library, ArrayLibrary) and len(gives) == 3 and fits((*gives[1:], gives[0])):
-            library.lay_channels_last()
-            return
-    raise backends.BackendError(
-        f"the file takes {np.dtype(backend.sample_dtype)} of shape {list(takes)}, and {model.name}'s data is "
-        f"{model.input_dtype} of shape {list(gives)}: give another file with --weights"
-    )
 
 
 def _run_batch(backend: backends.Backend, model: Model) -> RunBatch:

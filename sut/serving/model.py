@@ -17,6 +17,7 @@ from drumfire.sut.kserve.messages.schemas import config_type
 from drumfire.sut.kserve.messages.tensors import ModelInterface, Shape, TensorSpec
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends import Backend, BackendError, Tuning
+from drumfire.sut.local.backends.interface import takes_channels_last
 from drumfire.sut.local.batcher import BatchRule, service_times
 from drumfire.sut.models.model import Model
 from drumfire.sut.serving.batch import BatchLayout
@@ -219,20 +220,14 @@ def _zeros(backend: Backend, rows: int) -> npt.NDArray[Any] | None:
 
 def _is_channels_last(backend: Backend, source: Source) -> bool:
     """Whether samples must be transposed for the backend; never for a bare file.  Raises ``BackendError``."""
-    model, takes = source.model, backend.sample_shape
+    model = source.model
     if model is None:
         return False
-
-    def taken(shape: Shape) -> bool:
-        return len(takes) == len(shape) and all(one in (None, other) for one, other in zip(takes, shape, strict=True))
-
-    gives = model.input_shape
-    if np.dtype(backend.sample_dtype) == model.input_dtype:
-        if taken(gives):
-            return False
-        if len(gives) == 3 and taken((*gives[1:], gives[0])):
-            return True
-    raise BackendError(
-        f"{source.weights} takes {np.dtype(backend.sample_dtype)} of shape {list(takes)}, but {model.name}'s data is "
-        f"{model.input_dtype} of shape {list(gives)}: serve the file under another name"
-    )
+    channels_last = takes_channels_last(backend, model.input_shape, model.input_dtype)
+    if channels_last is None:
+        raise BackendError(
+            f"{source.weights} takes {np.dtype(backend.sample_dtype)} of shape {list(backend.sample_shape)}, but "
+            f"{model.name}'s data is {model.input_dtype} of shape {list(model.input_shape)}: serve the file under "
+            "another name"
+        )
+    return channels_last

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.sut.local.backends import BackendError, first_line
+from drumfire.sut.local.backends import Backend, BackendError, first_line
 
 T = TypeVar("T")
 
@@ -59,6 +59,21 @@ def fixed(shape: Sequence[int | None], model: Path | str = "the model") -> tuple
     if len(sizes) != len(shape):
         raise BackendError(f"{model} leaves sizes other than the batch's open: export it with fixed ones")
     return sizes
+
+
+def takes_channels_last(backend: Backend, shape: Sequence[int], dtype: npt.DTypeLike) -> bool | None:
+    """Whether the backend takes samples of this shape channels last; None if it takes them neither so nor as they are."""
+
+    def fits(sizes: Sequence[int]) -> bool:
+        takes = backend.sample_shape
+        return len(takes) == len(sizes) and all(one in (None, size) for one, size in zip(takes, sizes, strict=True))
+
+    if np.dtype(backend.sample_dtype) == dtype:
+        if fits(shape):
+            return False
+        if len(shape) == 3 and fits((*shape[1:], shape[0])):
+            return True
+    return None
 
 
 def of_graph(graph: Any) -> Input:
