@@ -181,8 +181,9 @@ def fit(library: SampleLibrary, backend: backends.Backend, model: Model) -> None
         library.lay_channels_last()
     elif channels_last is not False:
         raise backends.BackendError(
-            f"the file takes {np.dtype(backend.sample_dtype)} of shape {list(backend.sample_shape)}, and {model.name}'s "
-            f"data is {model.input_dtype} of shape {list(model.input_shape)}: give another file with --weights"
+            f"the file takes {np.dtype(backend.sample_dtype)} of shape {list(backend.sample_shape)}, and "
+            f"{model.name}'s data is {model.input_dtype} of shape {list(model.input_shape)}: give another file with "
+            "--weights"
         )
 
 

@@ -11,7 +11,6 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import re
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from drumfire.bench import statuses
+from drumfire.bench.commands.models import packages_of
 from drumfire.bench.report import figures
 from drumfire.loadgen import VERSION, installation, run_on_fast_loop
 from drumfire.loadgen.environment import describe, versions
@@ -153,17 +153,6 @@ def _extras() -> Iterator[Finding]:
         shown = ", ".join(f"{name} {version or 'missing'}" for name, version in packages.items())
         # A missing extra is a choice, not a fault.
         yield _finding(f"[{extra}]", shown)
-
-
-def packages_of(extra: str, requirements: list[str]) -> list[str]:
-    """The distributions that an extra requires, from the metadata's requirement lines."""
-    packages = []
-    for line in requirements:
-        requirement, _, marker = line.partition(";")
-        name = re.match(r"\s*([A-Za-z0-9._-]+)", requirement)
-        if name and re.search(rf"""extra\s*==\s*["']{re.escape(extra)}["']""", marker):
-            packages.append(name[1])
-    return packages
 
 
 def _onnxruntime(environment: dict[str, Any]) -> Finding:

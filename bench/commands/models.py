@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,17 @@ def extras(backend: str, model: str, device: str) -> list[str]:
     return needed
 
 
+def packages_of(extra: str, requirements: list[str]) -> list[str]:
+    """The distributions that an extra requires, from the metadata's requirement lines."""
+    packages = []
+    for line in requirements:
+        requirement, _, marker = line.partition(";")
+        name = re.match(r"\s*([A-Za-z0-9._-]+)", requirement)
+        if name and re.search(rf"""extra\s*==\s*["']{re.escape(extra)}["']""", marker):
+            packages.append(name[1])
+    return packages
+
+
 def weights_for(backend: str, model: Model) -> str:
     """Weights on which the backend runs the model: its own, a published file's suffix, or random numbers only."""
     if not isinstance(model, PublishedNetwork):
@@ -92,7 +104,7 @@ def weights_for(backend: str, model: Model) -> str:
 
 
 def table() -> str:
-    """A table of backends by models, with weights and devices, as Markdown for the README."""
+    """A table of backends by models, with weights and devices, as Markdown for ``docs/models.md``."""
     models = list(known.MODELS.values())
     headings = ["backend", "devices", *(model.name for model in models)]
     lines = [headings, ["---"] * len(headings)]

@@ -6,7 +6,6 @@ Sorts the words and installs missing extras; the command line does the run.
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from typing import NoReturn
 
 from drumfire.bench import statuses
-from drumfire.bench.commands.models import extras
+from drumfire.bench.commands.models import extras, packages_of
 from drumfire.loadgen.installation import ROOT
 from drumfire.sut import models
 from drumfire.sut.local import backends
@@ -64,9 +63,7 @@ def parsed(words: Sequence[str]) -> tuple[str, str, str, list[str]]:
 
 def missing(extra: str) -> list[str]:
     """The packages of an extra that are not installed."""
-    wanted = re.compile(rf"""([\w.-]+).*;.*extra == ["']{re.escape(extra)}["']""")
-    packages = [match[1] for line in requires("drumfire") or () if (match := wanted.match(line))]
-    return [package for package in packages if not _installed(package)]
+    return [package for package in packages_of(extra, requires("drumfire") or []) if not _installed(package)]
 
 
 def _replaced(backend: str, extra: str) -> bool:

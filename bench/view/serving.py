@@ -22,15 +22,10 @@ from drumfire.bench.view.screen import page
 from drumfire.bench.view.servers import Gpus, ServerFigures, figures_of, together
 from drumfire.bench.view.window import begin_of_window
 from drumfire.sut import module_process
+from drumfire.sut.remote.kserve.metrics import GPU_FIGURES
 from drumfire.sut.remote.kserve.statistics import Snapshot
 
 _NAME = 24
-_SHORT_GPU_NAMES = {
-    "nv_gpu_utilization": "utilization",
-    "nv_gpu_power_usage": "power_w",
-    "nv_gpu_memory_used_bytes": "memory_used_bytes",
-    "nv_gpu_memory_total_bytes": "memory_total_bytes",
-}
 
 Look = Mapping[str, Any]
 """JSON-ready: ``at_ns``, ``connections``, ``note``, ``gpus`` (figures under the metrics' names, by UUID) and
@@ -74,7 +69,7 @@ class Watch:
             models.append(
                 ModelView(name, recent, total.success.count, total.fail.count, now["waiting"], now["under_way"])
             )
-        gpus = [{_SHORT_GPU_NAMES[name]: value for name, value in one.items()} for one in look["gpus"].values()]
+        gpus = [{GPU_FIGURES[name]: value for name, value in one.items()} for one in look["gpus"].values()]
         return View(models, look["connections"], together(gpus), look["note"])
 
 

@@ -62,7 +62,7 @@ def fixed(shape: Sequence[int | None], model: Path | str = "the model") -> tuple
 
 
 def takes_channels_last(backend: Backend, shape: Sequence[int], dtype: npt.DTypeLike) -> bool | None:
-    """Whether the backend takes samples of this shape channels last; None if it takes them neither so nor as they are."""
+    """Whether the backend takes these samples channels last rather than as they are; None if it takes neither."""
 
     def fits(sizes: Sequence[int]) -> bool:
         takes = backend.sample_shape

@@ -33,13 +33,14 @@ _START_PATIENCE_S = 5.0
 _END_PATIENCE_S = 3.0
 _MOST_BYTES = 8 << 20
 
-_OF_A_GPU = {
+GPU_FIGURES = {
     "nv_gpu_utilization": "utilization",
     "nv_gpu_power_usage": "power_w",
     "nv_gpu_memory_used_bytes": "memory_used_bytes",
     "nv_gpu_memory_total_bytes": "memory_total_bytes",
     "nv_energy_consumption": "energy_j",
 }
+"""Our names of a GPU's figures, by the metrics'."""
 _OF_THE_SERVER = {
     "nv_cpu_utilization": "cpu_utilization",
     "nv_inference_pending_request_count": "pending_requests",
@@ -78,7 +79,7 @@ def read(text: str, model: str, version: str = "") -> Reading:
             if not math.isfinite(value) or not ours:
                 continue
             # The parser adds to counters the suffix that newer formats require.
-            if (name := _OF_A_GPU.get(sample.name.removesuffix("_total"))) is not None:
+            if (name := GPU_FIGURES.get(sample.name.removesuffix("_total"))) is not None:
                 gpus.setdefault(labels.get("gpu_uuid", ""), {})[name] = value
             elif (name := _OF_THE_SERVER.get(sample.name)) is not None:
                 server[name] = server.get(name, 0.0) + value
