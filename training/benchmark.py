@@ -251,12 +251,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="default: 5, as the rules require")
     parser.add_argument("--nproc-per-node", type=int, default=1, metavar="N", help="ranks per run (default: 1)")
-    parser.add_argument(
-        "--seed",
-        type=int,
-        metavar="N",
-        help="of the first run; the others count up (default: random)",
-    )
+    parser.add_argument("--seed", type=int, metavar="N", help="of the first run; the others count up (default: random)")
     parser.add_argument("--output", type=Path, metavar="D", help="default: runs/training/TASK-RANKS, then -2, -3, ...")
     return parser
 

@@ -150,10 +150,6 @@ def _optimizer(model: nn.Module) -> torch.optim.Optimizer:
             "weight_decay": WEIGHT_DECAY,
             "rate_scale": 1.0,
         },
-        {
-            "params": [p for name, p in learned if name.endswith("bias")],
-            "weight_decay": 0.0,
-            "rate_scale": BIAS_RATE,
-        },
+        {"params": [p for name, p in learned if name.endswith("bias")], "weight_decay": 0.0, "rate_scale": BIAS_RATE},
     ]
     return torch.optim.SGD(groups, lr=0.0, momentum=MOMENTUM, fused=True)

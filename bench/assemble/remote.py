@@ -19,15 +19,7 @@ from drumfire.bench.assemble.local import Assembly, read_settings
 from drumfire.bench.assemble.sizing import size_traffic
 from drumfire.bench.errors import UsageError
 from drumfire.bench.view.servers import ServerView
-from drumfire.loadgen import (
-    Mode,
-    Responses,
-    Scenario,
-    SystemUnderTest,
-    Test,
-    TestSettings,
-    run_on_fast_loop,
-)
+from drumfire.loadgen import Mode, Responses, Scenario, SystemUnderTest, Test, TestSettings, run_on_fast_loop
 from drumfire.loadgen.system import IndexArray
 from drumfire.sut import models
 from drumfire.sut.data import inputs as samples
@@ -193,13 +185,7 @@ def assemble(options: argparse.Namespace, drawn: TestSettings | None = None) -> 
             },
         },
         config_errors=errors,
-        servers=ServerView.of(
-            endpoints,
-            security,
-            options.model,
-            options.model_version,
-            options.metrics_url,
-        ),
+        servers=ServerView.of(endpoints, security, options.model, options.model_version, options.metrics_url),
         server_report=watched.report,
         watches=watches,
         counted=lambda: (system.served, system.happened),

@@ -37,11 +37,7 @@ class Service(Protocol):
 
 
 def size_traffic(
-    settings: TestSettings,
-    model_name: str,
-    options: argparse.Namespace,
-    service: Service | None,
-    notes: list[str],
+    settings: TestSettings, model_name: str, options: argparse.Namespace, service: Service | None, notes: list[str]
 ) -> str:
     """Set the scenario's rate if the user did not, add to the run's notes, and return the rate's source.
 

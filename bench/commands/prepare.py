@@ -80,9 +80,7 @@ def weights(options: argparse.Namespace) -> int:
     with Progress(*columns, TimeRemainingColumn(), console=_console()) as progress:
         shown = progress.add_task(published.file, total=None)
         digest = fetch(
-            options.url or published.url,
-            path,
-            lambda done, whole: progress.update(shown, completed=done, total=whole),
+            options.url or published.url, path, lambda done, whole: progress.update(shown, completed=done, total=whole)
         )
     _console().print(f"{path}: SHA-256 {digest}")
     return statuses.DONE

@@ -248,11 +248,7 @@ def new_folder(options: argparse.Namespace, kind: str = "") -> Path:
     model = Path(options.model).stem
     where = urllib.parse.urlsplit(options.url[0]).scheme if options.url else options.device
     name = f"{stamp}-{options.backend}-{model}-{where}-{options.scenario}"
-    kinds = {
-        "-accuracy": options.accuracy,
-        "-submission": options.submission,
-        "-peak": options.find_peak_performance,
-    }
+    kinds = {"-accuracy": options.accuracy, "-submission": options.submission, "-peak": options.find_peak_performance}
     name += kind + "".join(suffix for suffix, wanted in kinds.items() if wanted)
     folder = Path("runs") / name
     number = 1

@@ -125,8 +125,7 @@ class ServerPoll:
         while True:
             began = time.monotonic()
             snapshots, gpus = await asyncio.gather(
-                asyncio.gather(*(self._ask(client) for client in clients), return_exceptions=True),
-                self._gpus(),
+                asyncio.gather(*(self._ask(client) for client in clients), return_exceptions=True), self._gpus()
             )
             self._update(time.monotonic_ns(), snapshots, gpus)
             await asyncio.sleep(max(_PERIOD_S - (time.monotonic() - began), _PERIOD_S / 2))

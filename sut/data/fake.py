@@ -150,11 +150,7 @@ def _annotated(layout: Layout) -> Callable[[Path, int, int], None]:
     return generated
 
 
-KINDS: dict[str, _Write] = {
-    "imagenet": _imagenet,
-    COCO.name: _annotated(COCO),
-    OPENIMAGES.name: _annotated(OPENIMAGES),
-}
+KINDS: dict[str, _Write] = {"imagenet": _imagenet, COCO.name: _annotated(COCO), OPENIMAGES.name: _annotated(OPENIMAGES)}
 
 
 def _is_grey(number: int) -> bool:

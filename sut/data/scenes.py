@@ -57,9 +57,7 @@ def draw(width: int, height: int, shapes: int, draws: np.random.Generator) -> Sc
         kinds.append(kind)
     noisy = canvas + draws.integers(-12, 13, canvas.shape)
     return Scene(
-        np.clip(noisy, 0, 255).astype(np.uint8),
-        np.array(boxes, np.float32).reshape(-1, 4),
-        np.array(kinds, np.int64),
+        np.clip(noisy, 0, 255).astype(np.uint8), np.array(boxes, np.float32).reshape(-1, 4), np.array(kinds, np.int64)
     )
 
 

@@ -18,14 +18,7 @@ import numpy.typing as npt
 
 from drumfire.loadgen import Answers, Responses, installation
 from drumfire.sut.kserve.errors import ProtocolError, ServerError, one_line
-from drumfire.sut.kserve.messages.exchange import (
-    MAX_MESSAGE_BYTES,
-    Found,
-    Outputs,
-    Part,
-    Region,
-    check_outputs,
-)
+from drumfire.sut.kserve.messages.exchange import MAX_MESSAGE_BYTES, Found, Outputs, Part, Region, check_outputs
 from drumfire.sut.kserve.messages.tensors import ModelInterface, as_array
 from drumfire.sut.local.coroutine import TaskSystem
 from drumfire.sut.remote.endpoint import Endpoint, Security

@@ -52,12 +52,7 @@ class Service:
     """The models by name and version, and the operations on them."""
 
     def __init__(
-        self,
-        models: Sequence[ServedModel],
-        loop: asyncio.AbstractEventLoop,
-        *,
-        most_requests: int,
-        most_bytes: int,
+        self, models: Sequence[ServedModel], loop: asyncio.AbstractEventLoop, *, most_requests: int, most_bytes: int
     ) -> None:
         self.draining = False
         """No new requests are accepted; accepted requests are answered."""

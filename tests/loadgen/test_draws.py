@@ -11,15 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drumfire.loadgen.draws import (
-    DEFAULT_SEED,
-    Words,
-    below,
-    exponential_ns,
-    shuffle,
-    shuffle_partners,
-    uniform,
-)
+from drumfire.loadgen.draws import DEFAULT_SEED, Words, below, exponential_ns, shuffle, shuffle_partners, uniform
 
 VECTORS = json.loads((Path(__file__).parents[1] / "golden" / "rng_vectors.json").read_text())
 SHUFFLE_SEED = 2747215439041700203

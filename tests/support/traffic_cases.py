@@ -138,10 +138,7 @@ QUICK = (
     "submission-with-selection",
 )
 """In the fast tier, beside the fresh ones."""
-PARAMETERS = [
-    *FRESH,
-    *(pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CASES),
-]
+PARAMETERS = [*FRESH, *(pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CASES)]
 ALL = CASES | FRESH
 
 

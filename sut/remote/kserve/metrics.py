@@ -41,10 +41,7 @@ GPU_FIGURES = {
     "nv_energy_consumption": "energy_j",
 }
 """Our names of a GPU's figures, by the metrics'."""
-_OF_THE_SERVER = {
-    "nv_cpu_utilization": "cpu_utilization",
-    "nv_inference_pending_request_count": "pending_requests",
-}
+_OF_THE_SERVER = {"nv_cpu_utilization": "cpu_utilization", "nv_inference_pending_request_count": "pending_requests"}
 
 
 class MetricsError(ServerError):

@@ -69,8 +69,4 @@ class WatchedSystem:
             requests=sum(self._system.served.values()),
             failed_requests=self._answers.faults.failed.total(),
         )
-        return {
-            "servers": reports,
-            "reconciliation": reconcile(reports, client),
-            "events": dict(self._system.happened),
-        }
+        return {"servers": reports, "reconciliation": reconcile(reports, client), "events": dict(self._system.happened)}

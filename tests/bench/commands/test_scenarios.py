@@ -63,8 +63,7 @@ class Runs:
 
 
 @pytest.mark.parametrize(
-    ("statuses", "ends", "rows"),
-    [((0, 0), 0, 2), ((1, 0), 1, 2), ((0, 130), 130, 2), ((130,), 130, 1), ((2,), 2, 0)],
+    ("statuses", "ends", "rows"), [((0, 0), 0, 2), ((1, 0), 1, 2), ((0, 130), 130, 2), ((130,), 130, 1), ((2,), 2, 0)]
 )
 def test_the_status_is_the_worst_and_only_invalid_runs_are_followed_by_others(
     monkeypatch: pytest.MonkeyPatch,

@@ -28,12 +28,7 @@ QUANTITY = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi)?$"}
 
 def only(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
     properties = {**required, **optional}
-    return {
-        "type": "object",
-        "additionalProperties": False,
-        "required": list(required),
-        "properties": properties,
-    }
+    return {"type": "object", "additionalProperties": False, "required": list(required), "properties": properties}
 
 
 def list_of(what: dict[str, Any]) -> dict[str, Any]:

@@ -15,17 +15,7 @@ from hypothesis import strategies as st
 
 from drumfire.bench.errors import UsageError
 from drumfire.bench.peak.journal import Journal
-from drumfire.bench.peak.search import (
-    PRECISION,
-    REPLICAS,
-    Ask,
-    Goal,
-    Outcome,
-    Probe,
-    bracket,
-    evidence,
-    next_step,
-)
+from drumfire.bench.peak.search import PRECISION, REPLICAS, Ask, Goal, Outcome, Probe, bracket, evidence, next_step
 from drumfire.loadgen.compat.find_peak import trials
 from drumfire.loadgen.early_stopping import estimate
 from drumfire.loadgen.installation import ROOT

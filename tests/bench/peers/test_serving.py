@@ -27,14 +27,7 @@ from hypothesis import strategies as st
 from drumfire.bench.peers.process import MeasurementError
 from drumfire.bench.peers.program import without_errors
 from drumfire.bench.peers.serving import __main__ as command
-from drumfire.bench.peers.serving import (
-    json_worker,
-    measures,
-    perf_analyzer,
-    same_schedule,
-    servers,
-    soak,
-)
+from drumfire.bench.peers.serving import json_worker, measures, perf_analyzer, same_schedule, servers, soak
 from drumfire.bench.peers.serving.client import Load, closed_loop
 from drumfire.bench.peers.serving.environments import KSERVE, MLSERVER
 from drumfire.bench.peers.serving.same_schedule import IN_PROCESS, SERVED, SameSchedule

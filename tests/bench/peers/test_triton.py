@@ -188,11 +188,7 @@ def test_the_server_is_watched_for_what_happens_meanwhile() -> None:
 
 @pytest.mark.parametrize(("good", "bad", "why"), [(5, 1, "failed 1 requests"), (0, 0, "answered no request")])
 def test_failed_requests_and_none_at_all_are_told(good: int, bad: int, why: str) -> None:
-    with (
-        counting_server() as server,
-        pytest.raises(MeasurementError, match=why),
-        watched(server, "identity_cached"),
-    ):
+    with counting_server() as server, pytest.raises(MeasurementError, match=why), watched(server, "identity_cached"):
         server.good, server.bad = good, bad
 
 

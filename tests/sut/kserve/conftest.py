@@ -7,16 +7,7 @@ from typing import Any
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-_KIND = {
-    "double": 1,
-    "float": 2,
-    "int64": 3,
-    "uint64": 4,
-    "int32": 5,
-    "bool": 8,
-    "string": 9,
-    "bytes": 12,
-}
+_KIND = {"double": 1, "float": 2, "int64": 3, "uint64": 4, "int32": 5, "bool": 8, "string": 9, "bytes": 12}
 _MESSAGE = 11
 
 Table = Mapping[str, Mapping[str, tuple[int, str]]]

@@ -436,11 +436,7 @@ class TestCalls:
                 "NOT_FOUND: no model ä%%zz\ufffd",
                 5,
             ),
-            (
-                headers(1, *HEAD) + data(1, MESSAGE) + headers(1, ("grpc-status", "13"), end=True),
-                "INTERNAL: ",
-                13,
-            ),
+            (headers(1, *HEAD) + data(1, MESSAGE) + headers(1, ("grpc-status", "13"), end=True), "INTERNAL: ", 13),
             (headers(1, *HEAD, ("grpc-status", "77"), end=True), "status 77: ", 77),
             (headers(1, *HEAD, ("grpc-status", "x"), end=True), "grpc-status is not a number", None),
             (headers(1, *HEAD, ("grpc-status", "9" * 5000), end=True), "grpc-status is not a number", None),

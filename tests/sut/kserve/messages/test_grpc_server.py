@@ -19,13 +19,7 @@ from drumfire.sut.kserve.messages.inference import (
     RequestedOutput,
     RequestInput,
 )
-from drumfire.sut.kserve.messages.tensors import (
-    DATATYPES,
-    ModelInterface,
-    TensorError,
-    TensorSpec,
-    pack_bytes,
-)
+from drumfire.sut.kserve.messages.tensors import DATATYPES, ModelInterface, TensorError, TensorSpec, pack_bytes
 
 pb = pytest.importorskip("tritonclient.grpc.service_pb2", exc_type=Exception)
 
@@ -233,14 +227,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
         pb.ModelInferRequest(inputs=[tensor(parameters=in_region(Region("r", 0, 8)))], raw_input_contents=[bytes(8)]),
         "names shared memory",
     ),
-    "a region without a size": (
-        with_raw(parameters=told({"shared_memory_region": "r"})),
-        "not a size in bytes",
-    ),
-    "a region before its start": (
-        with_raw(parameters=in_region(Region("r", -1, 8))),
-        "not an offset",
-    ),
+    "a region without a size": (with_raw(parameters=told({"shared_memory_region": "r"})), "not a size in bytes"),
+    "a region before its start": (with_raw(parameters=in_region(Region("r", -1, 8))), "not an offset"),
     "a region whose name is a number": (
         with_raw(parameters=told({"shared_memory_region": 5, "shared_memory_byte_size": 5})),
         "not a name",

@@ -55,10 +55,7 @@ class TestRequests:
         for batch, elements, in_region in requests:
             numbers, strings = bytes(batch * 2), pack_bytes(elements)
             region, outputs = Region("r/1", 0, batch * 2), [Region("o", 64, 8), Region("o", 1 << 40, 2)]
-            parts = [
-                Part((batch, 1, 2), region if in_region else memoryview(numbers)),
-                Part((len(elements),), strings),
-            ]
+            parts = [Part((batch, 1, 2), region if in_region else memoryview(numbers)), Part((len(elements),), strings)]
             size, body = messages.request(parts, outputs if in_region else ())
             said = json.loads(body[:size])
             assert [one["shape"] for one in said["inputs"]] == [[batch, 1, 2], [len(elements)]]

@@ -9,12 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drumfire.sut.kserve.http1.connection import (
-    ClientConnection,
-    Response,
-    ServerConnection,
-    build_request,
-)
+from drumfire.sut.kserve.http1.connection import ClientConnection, Response, ServerConnection, build_request
 from drumfire.sut.kserve.http1.head import RequestHead, parse_request_head
 from drumfire.sut.kserve.messages.exchange import Part, Region
 from drumfire.sut.kserve.messages.http_client import HttpChannel, HttpMessages
@@ -26,13 +21,7 @@ from drumfire.sut.kserve.messages.inference import (
     RequestedOutput,
     RequestInput,
 )
-from drumfire.sut.kserve.messages.tensors import (
-    DATATYPES,
-    ModelInterface,
-    TensorError,
-    TensorSpec,
-    pack_bytes,
-)
+from drumfire.sut.kserve.messages.tensors import DATATYPES, ModelInterface, TensorError, TensorSpec, pack_bytes
 
 PATH = "/v2/models/m/infer"
 SPEC = TensorSpec("IN", "FP32", (-1,))

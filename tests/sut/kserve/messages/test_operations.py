@@ -207,12 +207,7 @@ def test_requests(
 ) -> None:
     second = "key" if operation is REGISTER_MEMORY else "version"
     table = {
-        "Request": {
-            "name": (1, "string"),
-            second: (2, "string"),
-            "offset": (3, "uint64"),
-            "byte_size": (4, "uint64"),
-        }
+        "Request": {"name": (1, "string"), second: (2, "string"), "offset": (3, "uint64"), "byte_size": (4, "uint64")}
     }
     request = google.messages(table).Request(**fields)
     assert operation.message(arguments) == request.SerializeToString()

@@ -16,15 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drumfire.sut.remote.kserve.metrics import (
-    MetricsError,
-    Reading,
-    Readings,
-    Sampler,
-    fetch,
-    read,
-    tells_of,
-)
+from drumfire.sut.remote.kserve.metrics import MetricsError, Reading, Readings, Sampler, fetch, read, tells_of
 
 GPU_A = {"utilization": 0.5, "power_w": 250.0, "memory_used_bytes": 1e9, "memory_total_bytes": 8e9, "energy_j": 1e6}
 NAMES = {
