@@ -29,7 +29,7 @@ from drumfire.loadgen import Scenario, SettingsError, Test
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.overhead import Overhead
 from drumfire.loadgen.pacer import Pacer
-from drumfire.loadgen.record import RowArray, Status
+from drumfire.loadgen.record import Column, RowArray, Status
 from drumfire.loadgen.results import Measured, distribution
 from drumfire.loadgen.run import PhaseReport
 from drumfire.loadgen.share import Slice
@@ -149,8 +149,7 @@ class FleetTest(Test):
             if part.message and part.message["report"]
         }
         self.answers.issued = end
-        answered = self.record.status[:end]
-        self.answers.answered = int(np.count_nonzero((answered != Status.PENDING) & (answered != Status.MISSING)))
+        self.answers.answered = int(np.count_nonzero(_is_known(self.record.status[:end])))
         merge.put_answers(self.answers, self._slices, self._messages, parts)
 
     def _as_reported(self, report: PhaseReport) -> PhaseReport:
@@ -180,8 +179,7 @@ class FleetTest(Test):
         """How much is known of a lost generator's rows."""
         share = self._slices[part].count(self.record.rows)
         rows = self._slices[part].whole(np.arange(share))
-        status = self.record.status[rows]
-        known = int(np.count_nonzero((status != Status.MISSING) & (status != Status.PENDING)))
+        known = int(np.count_nonzero(_is_known(self.record.status[rows])))
         return f"of its {share:,} samples {known:,} are known"
 
     def _fleet(self) -> Fleet:
@@ -282,7 +280,8 @@ class FleetTest(Test):
         share = self._slices[plan.part]
         rows = share.whole(np.arange(plan.rows))
         status = self.record.status[rows]
-        issued = rows[(status != Status.PENDING) & (status != Status.MISSING)]
+        known = _is_known(status)
+        issued = rows[known]
         good = issued[self.record.status[issued] == Status.OK]
         if self.reports:  # latencies of the phase that is judged
             first = self.reports[-1].phase.first_row
@@ -310,7 +309,7 @@ class FleetTest(Test):
                 },
             },
             "samples": plan.rows,
-            "known": int(np.count_nonzero((status != Status.PENDING) & (status != Status.MISSING))),
+            "known": int(np.count_nonzero(known)),
             "answered": int(np.count_nonzero(status == Status.OK)),
             "start_ns": None if late_ns is None else self.fleet.planned_ns + late_ns,
             "start_late_ns": late_ns,
@@ -391,6 +390,11 @@ def check(options: argparse.Namespace) -> None:
         raise UsageError(
             f"--concurrency {concurrency} leaves nothing for some of {parts} generators: give {parts} or more"
         )
+
+
+def _is_known(status: Column) -> Column:
+    """Which rows have an outcome, as a mask: neither pending nor lost with their generator."""
+    return (status != Status.PENDING) & (status != Status.MISSING)
 
 
 def _figures(values: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, int] | None:

@@ -13,7 +13,6 @@ import secrets
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -257,11 +256,10 @@ class _Process:
 @contextmanager
 def _started(command: Sequence[str]) -> Iterator[_Process]:
     mark = f"drumfire-{secrets.token_hex(6)}-"
-    folder = tempfile.mkdtemp(prefix="drumfire-serving-")
-    keep = [sys.executable, "-I", "-S", keeper.__file__, str(os.getpid()), folder, mark]
+    folder = Path(tempfile.mkdtemp(prefix="drumfire-serving-"))
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
-            [*keep, *command],
+            [*keeper.command(folder, mark), *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=output,
@@ -271,7 +269,7 @@ def _started(command: Sequence[str]) -> Iterator[_Process]:
         try:
             yield _Process(process, output)
         finally:
-            keeper.end(process, Path(folder), mark)
+            keeper.end(process, folder, mark)
 
 
 @contextmanager

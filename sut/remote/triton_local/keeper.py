@@ -29,6 +29,11 @@ def sweep(folder: Path, prefix: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def command(folder: Path, prefix: str) -> list[str]:
+    """In the parent: the words that start a keeper, before those that start its server."""
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(folder), prefix]
+
+
 def end(keeper: subprocess.Popen[bytes], folder: Path, prefix: str) -> None:
     """In the parent: end a keeper and its server, wait for both, and clean up in case the keeper could not."""
     keeper.terminate()

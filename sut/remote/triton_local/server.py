@@ -13,7 +13,6 @@ import secrets
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -128,9 +127,8 @@ class LocalTriton:
             models = _repository(self._folder)
             self._output = _open_log(self._log_path)
             self.grpc, self.http, self.metrics = (f"{HOST}:{port}" for port in _free_ports(self._ports))
-            keep = [sys.executable, "-I", "-S", keeper.__file__, str(os.getpid()), str(self._folder), self._mark]
             self._keeper = subprocess.Popen(
-                [*keep, *self._command(made, models)],
+                [*keeper.command(self._folder, self._mark), *self._command(made, models)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=self._output,
