@@ -17,10 +17,10 @@ class RevisionHook(BuildHookInterface):
         if version == "editable" or not (root / ".git").exists():
             return
         try:
-            told = subprocess.run(_DESCRIBE, cwd=root, capture_output=True, text=True, timeout=10, check=True)
+            described = subprocess.run(_DESCRIBE, cwd=root, capture_output=True, text=True, timeout=10, check=True)
         except (OSError, subprocess.SubprocessError):
             return
         self._folder = tempfile.TemporaryDirectory()
         file = Path(self._folder.name, "revision.txt")
-        file.write_text(told.stdout, encoding="ascii")
+        file.write_text(described.stdout, encoding="ascii")
         build_data["force_include"][str(file)] = "drumfire/loadgen/revision.txt"
