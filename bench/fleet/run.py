@@ -394,7 +394,8 @@ def check(options: argparse.Namespace) -> None:
 
 def _is_known(status: Column) -> Column:
     """Which rows have an outcome, as a mask: neither pending nor lost with their generator."""
-    return (status != Status.PENDING) & (status != Status.MISSING)
+    known: Column = (status != Status.PENDING) & (status != Status.MISSING)
+    return known
 
 
 def _figures(values: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, int] | None:

@@ -178,7 +178,8 @@ OUTPUTS: list[tuple[str, list[object]]] = [
 @pytest.mark.parametrize(
     ("server", "model", "options"),
     [
-        *(("serve", model, options) for model, options in OUTPUTS if model != "identity_bytes"),
+        *(("serve", *OUTPUTS[case]) for case in (0, 2)),
+        *(pytest.param("serve", *OUTPUTS[case], marks=pytest.mark.slow) for case in (1, 3)),
         *(pytest.param("triton", *case, marks=REAL_TRITON) for case in OUTPUTS),
     ],
     indirect=["server"],
