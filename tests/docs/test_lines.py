@@ -1,6 +1,6 @@
 """What the README and the pages say to type can be typed.
 
-A ``sh`` block is run, in a folder of its own and with shorter times, unless ``<!-- needs: ... -->`` stands above it.
+A ``sh`` block is run, in a folder of its own and with shorter times, unless ``*Needs: ...*`` stands above it.
 The words of every line go through the parser of the command that they name.  A ``python`` block is part of an example.
 """
 
@@ -26,7 +26,7 @@ from drumfire.sut.local import backends
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"(?:^<!-- needs: (?P<needs>[^\n]+) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"(?:^\*Needs: (?P<needs>[^\n]+)\.\*\n\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 COMMANDS = (
     *("run", "audit", "calibrate", "serve", "models", "doctor", "triton-local"),
     *(f"prepare {task}" for task in ("fake", "check", "weights", "quantize")),
@@ -134,7 +134,7 @@ def test_the_pages_have_blocks() -> None:
     found = [block for page in PAGES for block in _blocks(page)]
     assert fences == 2 * len(found)
     assert {block.kind for block in found} <= {"sh", "python", "text"}
-    marks = sum(page.read_text().count("<!-- needs:") for page in PAGES)
+    marks = sum(page.read_text().count("*Needs: ") for page in PAGES)
     assert marks == sum(block.needs is not None for block in found)
 
 
