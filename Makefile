@@ -53,10 +53,10 @@ clean:
 
 # venv writes activate last: an environment without it was broken off, and is made anew.
 %/bin/activate:
-	@$(PYTHON) -c '' 2>/dev/null || { echo '$(PYTHON) does not run here: $(NEEDED)' >&2; exit 2; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is Python %d.%d: $(NEEDED)" % sys.version_info[:2])'
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo '$(PYTHON) has no venv: install it (Debian, Ubuntu: apt install python3-venv)' >&2; exit 2; }
-	$(PYTHON) -m venv --clear $*
+	@"$(PYTHON)" -c '' 2>/dev/null || { echo '$(PYTHON) does not run here: $(NEEDED)' >&2; exit 2; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is Python %d.%d: $(NEEDED)" % sys.version_info[:2])'
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo '$(PYTHON) has no venv: install it (Debian, Ubuntu: apt install python3-venv)' >&2; exit 2; }
+	"$(PYTHON)" -m venv --clear $*
 
 $(VENV)/.base: $(BIN)/activate pyproject.toml constraints.txt
 	$(BIN)/$(INSTALL) .

@@ -1,4 +1,7 @@
-"""Build hook: the git revision goes into the wheel, so that a run of an installed copy can name it."""
+"""Build hook: an editable install has the links in ``drumfire/``, and a wheel has the git revision.
+
+Archives and some checkouts lose links.  The revision is there so that a run of an installed copy can name it.
+"""
 
 import subprocess
 import tempfile
@@ -10,11 +13,16 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 _DESCRIBE = ["git", "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
 
 
-class RevisionHook(BuildHookInterface):
+class Hook(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         root = Path(self.root)
-        # An editable install asks git itself; a source archive has no .git, and the revision is not known.
-        if version == "editable" or not (root / ".git").exists():
+        if version == "editable":  # which asks git for the revision itself
+            for name in ("bench", "loadgen", "sut", "training"):
+                link = root / "drumfire" / name
+                if not link.exists():
+                    link.symlink_to(f"../{name}")
+            return
+        if not (root / ".git").exists():  # a source archive, whose revision is not known
             return
         try:
             described = subprocess.run(_DESCRIBE, cwd=root, capture_output=True, text=True, timeout=10, check=True)

@@ -89,6 +89,17 @@ class TestWheel:
         face = {f"drumfire/{name}" for name in ("__init__.py", "__main__.py", "py.typed")}
         assert names == tracked() | face
 
+    def test_the_archive_can_be_installed_editable(self, wheel: Path, tmp_path: Path) -> None:
+        (archive,) = wheel.parent.glob("*.tar.gz")
+        subprocess.run(["tar", "-xzf", archive, "-C", tmp_path], check=True)
+        (unpacked,) = tmp_path.iterdir()
+        python = wheel.parent / "tools" / "bin" / "python"
+        pip = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+        subprocess.run([*pip, "--editable", unpacked], check=True)
+        found = "import drumfire.bench.cli; print(drumfire.bench.cli.__file__)"
+        done = subprocess.run([python, "-c", found], cwd=wheel.parent, check=True, capture_output=True, text=True)
+        assert Path(done.stdout.strip()).is_relative_to(unpacked)
+
     def test_a_wheel_of_a_checkout_carries_its_revision(self, tmp_path: Path) -> None:
         pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path)]
         subprocess.run([*pip, str(ROOT)], check=True)

@@ -35,10 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, words = parser.parse_known_args(arguments)
     scenarios = options.scenarios.split()
     console = Console(highlight=False, soft_wrap=True)
-    folder = Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-scenarios"
-    status = _run_all(scenarios, words, folder, console)
-    saved = [name for name in scenarios if (folder / name / RESULT).is_file()]
-    results = [(name, json.loads((folder / name / RESULT).read_bytes())) for name in saved]
+    folder = _new_folder()
+    # A scenario may be named twice.
+    runs = [(name, folder / (f"{name}-{at}" if name in scenarios[:at] else name)) for at, name in enumerate(scenarios)]
+    status = _run_all(runs, words, console)
+    results = [(name, json.loads((own / RESULT).read_bytes())) for name, own in runs if (own / RESULT).is_file()]
     if results:
         console.print()
         console.print(table(results), soft_wrap=False)
@@ -68,12 +69,25 @@ def table(results: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
     return shown
 
 
-def _run_all(scenarios: Sequence[str], words: Sequence[str], folder: Path, console: Console) -> int:
+def _new_folder() -> Path:
+    """Make the folder of these runs, which no other process takes."""
+    stamp, number = f"{datetime.now():%Y%m%d-%H%M%S}-scenarios", 1
+    while True:
+        folder = Path("runs") / (stamp if number == 1 else f"{stamp}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+def _run_all(runs: Sequence[tuple[str, Path]], words: Sequence[str], console: Console) -> int:
+    """``runs``: each scenario with the folder of its run."""
     worst = statuses.VALID
     stop = _Stop()
-    for number, name in enumerate(scenarios, 1):
-        console.print(Text(f"\n{number} of {len(scenarios)}: {name}\n", "bold"))
-        own = ["--scenario", name, "--output", str(folder / name)]
+    for number, (name, folder) in enumerate(runs, 1):
+        console.print(Text(f"\n{number} of {len(runs)}: {name}\n", "bold"))
+        own = ["--scenario", name, "--output", str(folder)]
         status = stop.run([sys.executable, "-P", "-m", "drumfire", "run", *words, *own])
         if status not in (statuses.VALID, statuses.INVALID):
             return status

@@ -110,3 +110,14 @@ def test_a_signal_ends_all(tmp_path: Path, number: signal.Signals) -> None:
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "2 of 4" not in out
+
+
+def test_a_scenario_named_twice_is_run_twice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    runs = Runs(monkeypatch, tmp_path, 0, 0, 0, 0)
+    for _ in range(2):  # perhaps in the same second
+        assert scenarios.main(["--scenarios", "Server Server", "null", "digits"]) == 0
+    folders = {command[command.index("--output") + 1] for command in runs.commands}
+    assert len(folders) == 4
+    assert sum(line.startswith("Server ") for line in capsys.readouterr().out.splitlines()) == 4
