@@ -121,8 +121,8 @@ class Fleet:
 
     @property
     def served(self) -> Mapping[Endpoint, int]:
-        """Requests that each server answered with outputs, by the generators' reports."""
-        return {parse_url(url): count for url, count in self._sum("served").items()}
+        """Requests that each server answered with outputs, by the generators' reports; 0 where there is no report."""
+        return Counter({parse_url(url): count for url, count in self._sum("served").items()})
 
     @property
     def happened(self) -> Mapping[str, int]:

@@ -224,8 +224,9 @@ def test_ctrl_c(cluster: Cluster, tmp_path: Path) -> None:
 def test_a_host_has_another_version(cluster: Cluster, tmp_path: Path) -> None:
     cluster.start(1)
     other = tmp_path / "other"
-    for package in ("bench", "loadgen", "sut"):
-        shutil.copytree(netns.ROOT / package, other / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for package in ("bench", "drumfire", "loadgen", "sut", "training"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(netns.ROOT / package, other / package, symlinks=True, ignore=ignored)
     shutil.copy(netns.ROOT / "constraints.txt", other)
     version = other / "loadgen" / "version.py"
     version.write_text(version.read_text().replace('VERSION = "', 'VERSION = "99.'))
