@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from drumfire.bench import statuses
 from drumfire.bench.peers import results
 from drumfire.bench.peers.goal import Figure, Round, number, times_better
 from drumfire.bench.peers.process import PROGRAM, MeasurementError, say
@@ -51,7 +52,6 @@ _NOTICEABLE = 0.02
 """Smaller differences come from where code and data lie in memory, which differs between two folders."""
 _OWN = {"drumfire", "pip", "setuptools"}
 _SLOWER, _FASTER, _NOT_MEASURED = "slower", "faster", "not measured"
-_INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def compare(name: str, options: argparse.Namespace, cases: Sequence[Case]) -> in
         return 2
     except KeyboardInterrupt:
         print(f"drumfire.bench.peers.{name}: interrupted before anything was measured", file=sys.stderr)
-        return _INTERRUPTED
+        return statuses.INTERRUPTED
     try:
         run_rounds(measures, options.rounds, options.time, ours="now", rounds=rounds)
     except KeyboardInterrupt:
@@ -149,7 +149,7 @@ def compare(name: str, options: argparse.Namespace, cases: Sequence[Case]) -> in
     if options.output is not None:
         results.put(options.output, f"{name}-against", section, rounds)
     if interrupted:
-        return _INTERRUPTED
+        return statuses.INTERRUPTED
     verdicts = {cells[-1] for cells in table}
     return 2 if _NOT_MEASURED in verdicts else int(_SLOWER in verdicts)
 

@@ -32,7 +32,7 @@ _QUICK_S = 250e-6
 class Batching:
     """The user's settings of batching."""
 
-    max_size: int = 32
+    max_size: int = backends.MAX_BATCH_SIZE
     max_delay_ns: int = 0
     preferred: tuple[int, ...] = ()
 
