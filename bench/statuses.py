@@ -1,13 +1,29 @@
-"""Exit statuses of the commands; other programs rely on them.
+"""Exit statuses of the commands; other programs rely on them."""
 
-Where several hold, the most severe wins: INTERRUPTED, USAGE, INVALID, VALID.
-"""
+from __future__ import annotations
 
 VALID = DONE = 0
-"""The run is VALID, or the task succeeded."""
 INVALID = FAILED = 1
-"""The run is INVALID, or the task failed."""
 USAGE = 2
-"""Wrong usage or input: one line on stderr names the fix."""
+UNMET = 3
+UNDECIDED = 4
+CRASH = 70
+UNSAVED = 74
 INTERRUPTED = 130
-"""Interrupted; what was measured is saved."""
+
+MEANINGS = {
+    INTERRUPTED: "interrupted (what was measured is saved)",
+    CRASH: "a fault of drumfire itself",
+    UNSAVED: "measured and shown, but not saved",
+    USAGE: "wrong usage or input",
+    INVALID: "INVALID, or the task failed",
+    UNMET: "an expectation is not met, or B is slower",
+    UNDECIDED: "cannot tell",
+    VALID: "VALID, or the task succeeded",
+}
+"""The most severe first: where several hold, the first of them is the status."""
+
+
+def worst(*held: int) -> int:
+    """The status of a command for which all of these hold."""
+    return min(held, key=list(MEANINGS).index)

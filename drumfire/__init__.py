@@ -10,49 +10,42 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from drumfire.loadgen import (
-        Mode,
-        Responses,
-        SampleLibrary,
-        Scenario,
-        SettingsError,
-        SystemUnderTest,
-        Test,
-        TestSettings,
-        run_on_fast_loop,
-    )
+    from drumfire.loadgen.answers import Responses as Responses
+    from drumfire.loadgen.interpreter import run_on_fast_loop as run_on_fast_loop
+    from drumfire.loadgen.run import Test as Test
+    from drumfire.loadgen.settings import Mode as Mode
+    from drumfire.loadgen.settings import Scenario as Scenario
+    from drumfire.loadgen.settings import SettingsError as SettingsError
+    from drumfire.loadgen.settings import TestSettings as TestSettings
+    from drumfire.loadgen.system import SampleLibrary as SampleLibrary
+    from drumfire.loadgen.system import SystemUnderTest as SystemUnderTest
     from drumfire.loadgen.version import VERSION as __version__  # noqa: N811
-    from drumfire.sut.data.library import ArrayLibrary
-    from drumfire.sut.local.coroutine import CoroutineSystem
+    from drumfire.sut.data.library import ArrayLibrary as ArrayLibrary
+    from drumfire.sut.local.coroutine import CoroutineSystem as CoroutineSystem
 
-__all__ = [
-    "ArrayLibrary",
-    "CoroutineSystem",
-    "Mode",
-    "Responses",
-    "SampleLibrary",
-    "Scenario",
-    "SettingsError",
-    "SystemUnderTest",
-    "Test",
-    "TestSettings",
-    "__version__",
-    "run_on_fast_loop",
-]
-
-_ELSEWHERE = {
-    "ArrayLibrary": ("drumfire.sut.data.library", "ArrayLibrary"),
-    "CoroutineSystem": ("drumfire.sut.local.coroutine", "CoroutineSystem"),
-    "__version__": ("drumfire.loadgen.version", "VERSION"),
+_HOMES = {
+    "ArrayLibrary": "sut.data.library",
+    "CoroutineSystem": "sut.local.coroutine",
+    "Mode": "loadgen.settings",
+    "Responses": "loadgen.answers",
+    "SampleLibrary": "loadgen.system",
+    "Scenario": "loadgen.settings",
+    "SettingsError": "loadgen.settings",
+    "SystemUnderTest": "loadgen.system",
+    "Test": "loadgen.run",
+    "TestSettings": "loadgen.settings",
+    "run_on_fast_loop": "loadgen.interpreter",
 }
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name == "__version__":
+        return importlib.import_module("drumfire.loadgen.version").VERSION
+    if name not in _HOMES:
         raise AttributeError(f"module 'drumfire' has no attribute {name!r}")
-    module, attribute = _ELSEWHERE.get(name, ("drumfire.loadgen", name))
-    return getattr(importlib.import_module(module), attribute)
+    return getattr(importlib.import_module(f"drumfire.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return [*globals(), *_HOMES]

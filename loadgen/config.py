@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.mlperf_conf import built_in_values
 from drumfire.loadgen.rounds import DEFAULT_ROUND
 from drumfire.loadgen.settings import Mode, TestSettings
@@ -38,7 +39,7 @@ class Value(NamedTuple):
     double: float
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A file that the grammar refuses.  The text names the line and says what to write."""
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from drumfire.loadgen import histogram, logs, summary
 from drumfire.loadgen.draws import Int64Array
+from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.record import Record, RowArray, bytes_per_row
 from drumfire.loadgen.results import LATE_NS, PERCENTILES, Distribution, Measured, Results, distribution, latencies
@@ -35,7 +36,7 @@ _LATENESS_SHARE = 0.5
 """A p99 lateness above this share of the p50 latency gets a warning: the generator then distorts the measurement."""
 
 
-class OutputError(OSError):
+class OutputError(UserError, OSError):
     """The run cannot be saved in the output folder.  The text is one line and says what to do."""
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from drumfire.loadgen.errors import UserError
 
-class SettingsError(ValueError):
+
+class SettingsError(UserError, ValueError):
     """Settings that no test can follow.  The text is one line and says what to change."""
 
 

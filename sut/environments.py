@@ -13,10 +13,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from drumfire.loadgen.errors import UserError
+
 Say = Callable[[str], None]
 
 
-class EnvironmentFailed(RuntimeError):
+class EnvironmentFailed(UserError, RuntimeError):
     """An environment cannot be made.  The text is one line and names the fix."""
 
 

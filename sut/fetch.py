@@ -14,6 +14,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from drumfire.loadgen.errors import UserError
+
 _CHUNK = 1 << 20
 _TIMEOUT_S = 60
 
@@ -21,7 +23,7 @@ Progress = Callable[[int, int | None], None]
 """Called with the bytes received and the size of the file (None if the server does not state it)."""
 
 
-class FetchError(RuntimeError):
+class FetchError(UserError, RuntimeError):
     """A file cannot be fetched, or its SHA-256 has changed.  The text is one line and names the fix."""
 
 

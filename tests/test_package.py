@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 import drumfire
-from drumfire import loadgen
-from drumfire.loadgen import environment
+from drumfire.loadgen import environment, run
 from drumfire.loadgen.installation import ROOT
 
 FOLDERS = ("bench", "loadgen", "sut", "training")
@@ -38,7 +37,7 @@ print(json.dumps({"names": names, "skipped": skipped}))
 
 def test_the_face() -> None:
     assert all(getattr(drumfire, name) is not None for name in drumfire.__all__)
-    assert drumfire.Test is loadgen.Test
+    assert drumfire.Test is run.Test
     assert set(drumfire.__all__) <= set(dir(drumfire))
     with pytest.raises(AttributeError, match="nothing"):
         drumfire.nothing  # noqa: B018

@@ -5,30 +5,34 @@ Here backends, models and scenarios meet.  ``remote`` does the same for servers.
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from drumfire.bench.assemble.options import RunOptions, TrafficOptions
 from drumfire.bench.assemble.sizing import Service, size_traffic
-from drumfire.bench.errors import UsageError
 from drumfire.bench.view.servers import ServerView
-from drumfire.loadgen import Mode, Responses, SampleLibrary, Scenario, SystemUnderTest, TestSettings
+from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.config import ConfigReader
-from drumfire.loadgen.system import IndexArray
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.options import choice, option
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings
+from drumfire.loadgen.system import IndexArray, SampleLibrary, SystemUnderTest
 from drumfire.sut import models
 from drumfire.sut.cache import cache_folder
 from drumfire.sut.data import coco
 from drumfire.sut.data.library import ArrayLibrary
 from drumfire.sut.local import backends
+from drumfire.sut.local.backends import MAX_BATCH_SIZE
 from drumfire.sut.local.backends.buckets import Buckets
 from drumfire.sut.local.backends.interface import takes_channels_last
-from drumfire.sut.local.batcher import MAX_BATCH_SIZE, BatchedSystem, RunBatch, service_times
+from drumfire.sut.local.batcher import MAX_BATCH_SIZE as LARGEST_BATCH_SIZE
+from drumfire.sut.local.batcher import BatchedSystem, RunBatch, service_times
 from drumfire.sut.local.null import NullSystem
 from drumfire.sut.models.detector import DetectionJudge
 from drumfire.sut.models.file import FileModel
@@ -75,36 +79,62 @@ class Assembly:
             backend.close()
 
 
-def assemble(options: argparse.Namespace) -> Assembly:
-    """Load the backend, model and data that the options name.  Raises the errors in ``errors.expected``."""
-    max_batch_size = largest_batch(options)
-    threads = options.threads or spare_cores(options.instances)
-    model = _model(options)
+@dataclass(frozen=True)
+class BatchingOptions:
+    """How samples become batches."""
+
+    TITLE: ClassVar = "batching"
+
+    max_batchsize: int = option(MAX_BATCH_SIZE, metavar="N", least=1, most=LARGEST_BATCH_SIZE, help="largest batch")
+    max_queue_delay: float = option(
+        0.0,
+        metavar="MS",
+        least=0,
+        most=1e6,
+        help="how long a sample may wait for a fuller batch, ms (default: 0: a free worker takes what is waiting)",
+    )
+
+
+@dataclass(frozen=True)
+class LocalOptions:
+    """The options of a model in this process."""
+
+    TITLE: ClassVar = "model on this machine"
+
+    weights: Path | None = option(None, metavar="F", help="a local file of weights instead of the model's own")
+    backend: Any = choice("backend", backends.kinds)
+    batching: BatchingOptions = field(default_factory=BatchingOptions)
+
+
+def assemble(options: RunOptions) -> Assembly:
+    """Load the backend, model and data that the options name.  Raises ``UserError``."""
+    traffic, model = options.traffic, _model(options)
+    max_batch_size, threads, instances = MAX_BATCH_SIZE, 1, 1
     loaded: list[backends.Backend] = []
     if options.backend != "null":
-        tuning = backends.Tuning(max_batch_size, options.precision or "fp32", options.compile)
+        batching, own = options.system.batching, options.system.backend
+        max_batch_size, instances = batching.max_batchsize, own.instances
+        threads = own.threads or spare_cores(instances)
+        own = replace(own, max_batch_size=max_batch_size)
         # Report errors that need no weights before making weights, which takes long.
-        backends.check(options.backend, options.device, tuning)
-        weights = model.weights(cache_folder(), options.weights, backends.form(options.backend))
-        for _ in range(options.instances):
-            loaded.append(backends.load(options.backend, weights, options.device, threads, tuning))
+        backends.check(options.backend, options.device, own)
+        weights = model.weights(cache_folder(), options.system.weights, backends.form(options.backend))
+        for _ in range(instances):
+            loaded.append(backends.load(options.backend, weights, options.device, threads, own))
         if isinstance(model, FileModel):
             model.shape_from(loaded[0])
-    if (options.accuracy or options.submission) and isinstance(model, FileModel):
-        option = "--accuracy" if options.accuracy else "--submission"
-        raise UsageError(f"{model.name} is a bare file without labels: run it without {option}")
-    if (options.accuracy or options.submission) and isinstance(model, DetectionJudge):
+    if (traffic.accuracy or traffic.submission) and isinstance(model, FileModel):
+        mode = "--accuracy" if traffic.accuracy else "--submission"
+        raise UserError(f"{model.name} is a bare file without labels: run it without {mode}")
+    if (traffic.accuracy or traffic.submission) and isinstance(model, DetectionJudge):
         coco.check_evaluator()  # now rather than after the run
-    try:
-        library = model.library(options.dataset_path, options.count, options.performance_sample_count)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    library = model.library(traffic.dataset_path, traffic.count, traffic.performance_sample_count)
     for backend in loaded[:1]:
         fit(library, backend, model)
     if loaded and loaded[0].fixed_batch_size is not None:
         max_batch_size = loaded[0].fixed_batch_size
 
-    settings, errors = read_settings(options, model.name)
+    settings, errors = read_settings(traffic, model.name)
     system: SystemUnderTest
     service: Service | None
     if options.backend == "null":
@@ -119,7 +149,7 @@ def assemble(options: argparse.Namespace) -> Assembly:
             runs,
             library,
             max_batch_size=max_batch_size,
-            max_queue_delay_s=options.max_queue_delay / 1e3,
+            max_queue_delay_s=batching.max_queue_delay / 1e3,
         )
         computes = loaded[0].description
     assembly = Assembly(
@@ -134,9 +164,9 @@ def assemble(options: argparse.Namespace) -> Assembly:
             "device": options.device,
             "description": computes,
             "threads": threads if loaded else None,
-            "instances": options.instances if loaded else None,
+            "instances": instances if loaded else None,
             "max_batch_size": max_batch_size if loaded else None,
-            "max_queue_delay_ms": options.max_queue_delay if loaded else None,
+            "max_queue_delay_ms": batching.max_queue_delay if loaded else None,
             "weights": str(weights) if loaded else None,
             "reservations": list(model.reservations),
         },
@@ -145,16 +175,8 @@ def assemble(options: argparse.Namespace) -> Assembly:
         notes=list(model.reservations),
         _loaded=loaded,
     )
-    assembly.description["qps_source"] = size_traffic(settings, model.name, options, service, assembly.notes)
+    assembly.description["qps_source"] = size_traffic(settings, model.name, traffic, service, assembly.notes)
     return assembly
-
-
-def largest_batch(options: argparse.Namespace) -> int:
-    """The largest batch that a model gets, from --max-batchsize.  Raises ``UsageError``."""
-    size: int = options.max_batchsize or backends.MAX_BATCH_SIZE
-    if size > MAX_BATCH_SIZE:
-        raise UsageError(f"--max-batchsize must be at most {MAX_BATCH_SIZE}, not {size}")
-    return size
 
 
 def spare_cores(instances: int = 1) -> int:
@@ -163,13 +185,13 @@ def spare_cores(instances: int = 1) -> int:
     return max(1, (cores - 1) // instances)
 
 
-def _model(options: argparse.Namespace) -> Model:
+def _model(options: RunOptions) -> Model:
     suffixes = tuple(form.value for form in Form)
     if options.model not in models.MODELS and (options.model.endswith(suffixes) or os.sep in options.model):
         if options.backend == "null":
-            raise UsageError("the null backend needs a named model for its data: drumfire run null digits")
+            raise UserError("the null backend needs a named model for its data: drumfire run null digits")
         if not Path(options.model).exists():
-            raise UsageError(f"no such model file: {options.model}")
+            raise UserError(f"no such model file: {options.model}")
         return FileModel(Path(options.model))
     return models.get(options.model)
 
@@ -194,14 +216,14 @@ def _run_batch(backend: backends.Backend, model: Model) -> RunBatch:
     return lambda batch: model.respond(run(batch))
 
 
-def read_settings(options: argparse.Namespace, model_name: str) -> tuple[TestSettings, tuple[str, ...]]:
-    """The settings, and the errors in user.conf that do not stop the run.  Raises ``UsageError`` for those that do.
+def read_settings(options: TrafficOptions, model_name: str) -> tuple[TestSettings, tuple[str, ...]]:
+    """The settings, and the errors in user.conf that do not stop the run.  Raises ``UserError`` for those that do.
 
     The rules' values come first, then user.conf, then the command line; later ones override earlier ones.
     """
     settings, reader = TestSettings(), ConfigReader(options.round, models.TARGET_LATENCIES)
     if reader.from_config(settings, options.user_conf, model_name, options.scenario) != 0:
-        raise UsageError(reader.errors[-1])
+        raise UserError(reader.errors[-1])
     settings.scenario = Scenario[options.scenario]
     settings.mode = Mode.AccuracyOnly if options.accuracy else Mode.PerformanceOnly
     if options.submission:

@@ -6,22 +6,28 @@ happen before the run.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import numpy as np
 
 from drumfire.bench.assemble.local import Assembly, read_settings
+from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.assemble.sizing import size_traffic
-from drumfire.bench.errors import UsageError
+from drumfire.bench.fleet.options import FleetOptions
 from drumfire.bench.view.servers import ServerView
-from drumfire.loadgen import Mode, Responses, Scenario, SystemUnderTest, Test, TestSettings, run_on_fast_loop
-from drumfire.loadgen.system import IndexArray
-from drumfire.sut import models
+from drumfire.loadgen.answers import Responses
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.interpreter import run_on_fast_loop
+from drumfire.loadgen.options import choice
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings
+from drumfire.loadgen.system import IndexArray, SystemUnderTest
+from drumfire.sut import models, remote
 from drumfire.sut.data import inputs as samples
 from drumfire.sut.data.array_folder import ArrayFolder
 from drumfire.sut.data.data_set import DataSet
@@ -41,6 +47,7 @@ from drumfire.sut.remote.kserve.memory_system import SharedLibrary, SharedMemory
 from drumfire.sut.remote.kserve.samples import RemoteLibrary
 from drumfire.sut.remote.kserve.statistics import ServerWatch
 from drumfire.sut.remote.kserve.system import RemoteSystem
+from drumfire.sut.remote.kserve.target import TritonOptions
 from drumfire.sut.remote.kserve.watch import WatchedSystem
 from drumfire.sut.remote.tritonclient import TritonclientMessages, TritonclientSystem
 
@@ -54,55 +61,66 @@ _PATIENCE_S = 20.0
 """How long a measurement before the run waits for an answer."""
 
 
-def assemble(options: argparse.Namespace, drawn: TestSettings | None = None) -> Assembly:
-    """Connect what the options name.  Raises the errors in ``errors.expected``.
+@dataclass(frozen=True)
+class RemoteOptions:
+    """The options of a model on servers."""
+
+    target: Any = choice("backend", remote.kinds)
+    fleet: FleetOptions = field(default_factory=FleetOptions)
+
+
+def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly:
+    """Connect what the options name.  Raises ``UserError``.
 
     ``drawn`` are the settings of a run of which this process sends a part: then nothing is measured to size the
     traffic, and the process in charge of the whole run reads the servers' statistics.
     """
-    endpoints = _endpoints(options)
-    official = options.client == "tritonclient"
+    traffic, target = options.traffic, options.system.target
+    if "device" in options.given:
+        raise UserError(f"{options.backend} has no DEVICE, as the server chooses it: leave {options.device} out")
+    endpoints = _endpoints(target)
+    official = target.client == "tritonclient"
     if official:
-        _check_official(options, endpoints)
-    shares = options.shared_memory != "none"
+        _check_official(target, endpoints)
+    shares = target.shared_memory != "none"
     if shares:
-        if (options.max_batchsize or 1) > 1:
-            raise UsageError("--max-batchsize: a request in shared memory holds one sample: leave one of the two out")
-        shared_memory.check(options.shared_memory)
-    security = Security(options.tls_ca, options.tls_cert, options.tls_key, tuple(map(parse_header, options.header)))
-    served = run_on_fast_loop(_describe(endpoints, security, options.model, options.model_version))
-    interface = samples.resolve(served.interface, samples.parse_shapes(options.input))
-    batch_size = options.max_batchsize or 1
+        if target.max_batchsize > 1:
+            raise UserError("--max-batchsize: a request in shared memory holds one sample: leave one of the two out")
+        shared_memory.check(target.shared_memory)
+    security = Security(target.tls_ca, target.tls_cert, target.tls_key, tuple(map(parse_header, target.header)))
+    served = run_on_fast_loop(_describe(endpoints, security, options.model, target.model_version))
+    interface = samples.resolve(served.interface, samples.parse_shapes(target.input))
+    batch_size = target.max_batchsize
     if batch_size > max(interface.max_batch_size, 1):
         most = f"at most {interface.max_batch_size}" if interface.max_batch_size else "no batches"
-        raise UsageError(f"--max-batchsize {batch_size}: the server's {options.model} takes {most} in a request")
+        raise UserError(f"--max-batchsize {batch_size}: the server's {options.model} takes {most} in a request")
 
     model = _model(options)
     data = _inputs(options, model, interface)
-    settings, errors = read_settings(options, model.name if model is not None else options.model)
+    settings, errors = read_settings(traffic, model.name if model is not None else options.model)
     settings = drawn or settings
     if model is None and settings.mode in (Mode.AccuracyOnly, Mode.SubmissionRun):
         option = "--accuracy" if settings.mode == Mode.AccuracyOnly else "--submission"
-        raise UsageError(
+        raise UserError(
             f"{option} needs labels: name a data set with --input-data "
             f"({', '.join(models.MODELS)}); expected outputs in .npy or JSON data are compared in every run"
         )
-    total = min(options.count or data.total_count, data.total_count)
+    total = min(traffic.count or data.total_count, data.total_count)
     messages: GrpcMessages | HttpMessages | TritonclientMessages
     if official:
         messages = TritonclientMessages(interface, "grpc" if endpoints[0].is_grpc else "http")
     else:
         messages = _messages(interface, endpoints[0], batch_size, shared=shares)
-    performance = min(options.performance_sample_count or _PERFORMANCE_COUNT, total)
+    performance = min(traffic.performance_sample_count or _PERFORMANCE_COUNT, total)
     unbounded = (Scenario.Server, Scenario.Offline) if official else (Scenario.Offline,)
-    concurrency = options.concurrency or (_IN_FLIGHT if settings.scenario in unbounded else None)
-    connections = options.connections or _connections(endpoints, settings, batch_size, concurrency)
+    concurrency = target.concurrency or (_IN_FLIGHT if settings.scenario in unbounded else None)
+    connections = target.connections or _connections(endpoints, settings, batch_size, concurrency)
     memory: SharedMemory | None = None
     library: RemoteLibrary
     if shares and not isinstance(messages, TritonclientMessages):
         loaded = min(settings.performance_sample_count_override or performance, total)
         memory = SharedMemory(
-            options.shared_memory,
+            target.shared_memory,
             endpoints,
             security,
             input_bytes=shared_memory.input_bytes(data, interface, total, loaded),
@@ -126,18 +144,18 @@ def assemble(options: argparse.Namespace, drawn: TestSettings | None = None) -> 
             connections=connections,
             concurrency=concurrency,
             batch_size=batch_size,
-            deadline_s=options.request_timeout,
+            deadline_s=target.request_timeout,
             expects=data.expected(0) is not None,
-            max_message_bytes=options.max_message_size << 20,
+            max_message_bytes=target.max_message_size << 20,
         )
     else:
-        connecting = (_channels(messages, interface, security, options), endpoints, security)
+        connecting = (_channels(messages, interface, security, target), endpoints, security)
         details: dict[str, Any] = {
             "respond": _respond(model, interface),
             "connections": connections,
             "concurrency": concurrency,
-            "deadline_s": options.request_timeout,
-            "least_in_flight": options.balance == "least-in-flight",
+            "deadline_s": target.request_timeout,
+            "least_in_flight": target.balance == "least-in-flight",
             "expects": data.expected(0) is not None,
         }
         name = f"triton {options.model}"
@@ -146,13 +164,13 @@ def assemble(options: argparse.Namespace, drawn: TestSettings | None = None) -> 
             system = SharedMemorySystem(name, library, messages, *connecting, memory=memory, **details)
         else:
             system = RemoteSystem(name, library, messages, *connecting, batch_size=batch_size, **details)
-    if options.metrics_url and len(options.metrics_url) != len(endpoints):
-        raise UsageError(f"--metrics-url: give one for each of the {len(endpoints)} servers, or none")
+    if target.metrics_url and len(target.metrics_url) != len(endpoints):
+        raise UserError(f"--metrics-url: give one for each of the {len(endpoints)} servers, or none")
     watches = {}
     if drawn is None:
         watches = {
-            endpoint: ServerWatch(endpoint, security, options.model, options.model_version, metrics_url)
-            for endpoint, metrics_url in zip(endpoints, options.metrics_url or [None] * len(endpoints), strict=True)
+            endpoint: ServerWatch(endpoint, security, options.model, target.model_version, metrics_url)
+            for endpoint, metrics_url in zip(endpoints, target.metrics_url or [None] * len(endpoints), strict=True)
         }
     watched = WatchedSystem(system, watches)
     assembly = Assembly(
@@ -175,17 +193,17 @@ def assemble(options: argparse.Namespace, drawn: TestSettings | None = None) -> 
             "reservations": list(model.reservations) if model is not None else [],
             "remote": {
                 "urls": list(map(str, endpoints)),
-                "client": options.client,
+                "client": target.client,
                 "connections": connections * len(endpoints),
                 "concurrency": concurrency,
                 "input_data": data.description,
-                "shared_memory": options.shared_memory,
+                "shared_memory": target.shared_memory,
                 "dynamic_batching": served.dynamic_batching,
                 "response_cache": served.response_cache,
             },
         },
         config_errors=errors,
-        servers=ServerView.of(endpoints, security, options.model, options.model_version, options.metrics_url),
+        servers=ServerView.of(endpoints, security, options.model, target.model_version, target.metrics_url),
         server_report=watched.report,
         watches=watches,
         counted=lambda: (system.served, system.happened),
@@ -198,7 +216,7 @@ def assemble(options: argparse.Namespace, drawn: TestSettings | None = None) -> 
     if drawn is not None:
         service.check()
         return assembly
-    assembly.description["qps_source"] = size_traffic(settings, name, options, service, assembly.notes)
+    assembly.description["qps_source"] = size_traffic(settings, name, traffic, service, assembly.notes)
     return assembly
 
 
@@ -212,62 +230,60 @@ def _digests(interface: ModelInterface, data: samples.Inputs, total: int, perfor
     return {"model": hashlib.sha256(repr(interface).encode()).hexdigest(), "data": digest.hexdigest()}
 
 
-def _endpoints(options: argparse.Namespace) -> list[Endpoint]:
-    urls = [url for option in options.url or () for url in option.split(",")]
+def _endpoints(target: TritonOptions) -> list[Endpoint]:
+    urls = [url for option in target.url for url in option.split(",")]
     if not urls:
-        raise UsageError(
+        raise UserError(
             "triton needs --url grpc://HOST:8001 or http://HOST:8000 (a server to try: drumfire triton-local)"
         )
     endpoints = [parse_url(url) for url in urls]
     if len({endpoint.scheme for endpoint in endpoints}) > 1:
-        raise UsageError("--url: all servers of a run must use the same protocol")
+        raise UserError("--url: all servers of a run must use the same protocol")
     if len(set(endpoints)) < len(endpoints):
-        raise UsageError("--url: a server is named twice; use --connections for more connections to it")
+        raise UserError("--url: a server is named twice; use --connections for more connections to it")
     return endpoints
 
 
-def _check_official(options: argparse.Namespace, endpoints: Sequence[Endpoint]) -> None:
-    """Raise ``UsageError`` for options that tritonclient does not support."""
+def _check_official(target: TritonOptions, endpoints: Sequence[Endpoint]) -> None:
+    """Raise ``UserError`` for options that tritonclient does not support."""
     cannot = {
         "more than one --url": len(endpoints) > 1,
-        "--balance least-in-flight": options.balance != "round-robin",
-        f"--shared-memory {options.shared_memory}": options.shared_memory != "none",
-        "--connections over gRPC": endpoints[0].is_grpc and (options.connections or 1) > 1,
-        "--max-message-size over HTTP": not endpoints[0].is_grpc
-        and options.max_message_size << 20 != MAX_MESSAGE_BYTES,
+        "--balance least-in-flight": target.balance != "round-robin",
+        f"--shared-memory {target.shared_memory}": target.shared_memory != "none",
+        "--connections over gRPC": endpoints[0].is_grpc and (target.connections or 1) > 1,
+        "--max-message-size over HTTP": not endpoints[0].is_grpc and target.max_message_size << 20 != MAX_MESSAGE_BYTES,
     }
     for what, wanted in cannot.items():
         if wanted:
-            raise UsageError(f"{what} is not possible with --client tritonclient: leave it out, or leave out --client")
+            raise UserError(f"{what} is not possible with --client tritonclient: leave it out, or leave out --client")
 
 
 async def _describe(endpoints: Sequence[Endpoint], security: Security, model: str, version: str) -> Description:
-    """The model as the servers describe it.  Raises ``UsageError`` if they differ."""
+    """The model as the servers describe it.  Raises ``UserError`` if they differ."""
     descriptions: list[Description] = []
     for endpoint in endpoints:
         async with Client(endpoint, security) as client:
             descriptions.append(await describe(client, model, version))
     for endpoint, description in zip(endpoints, descriptions, strict=True):
         if description.interface != descriptions[0].interface:
-            raise UsageError(f"{endpoint} and {endpoints[0]} serve different models as {model!r}")
+            raise UserError(f"{endpoint} and {endpoints[0]} serve different models as {model!r}")
     return descriptions[0]
 
 
-def _model(options: argparse.Namespace) -> Model | None:
+def _model(options: RunOptions) -> Model | None:
     """The named model whose data set is sent and whose rules judge the answers; None for other data."""
-    if options.input_data in models.MODELS:
-        return models.get(options.input_data)
-    return models.get(options.model) if options.input_data is None and options.model in models.MODELS else None
+    target = options.system.target
+    if target.input_data in models.MODELS:
+        return models.get(target.input_data)
+    return models.get(options.model) if target.input_data is None and options.model in models.MODELS else None
 
 
-def _inputs(options: argparse.Namespace, model: Model | None, interface: ModelInterface) -> samples.Inputs:
+def _inputs(options: RunOptions, model: Model | None, interface: ModelInterface) -> samples.Inputs:
+    traffic, target = options.traffic, options.system.target
     if model is not None:
-        try:
-            library = model.library(options.dataset_path, options.count, options.performance_sample_count)
-        except ValueError as error:
-            raise UsageError(str(error)) from None
+        library = model.library(traffic.dataset_path, traffic.count, traffic.performance_sample_count)
         return DataSet(library, interface)
-    source = options.input_data or "random"
+    source = target.input_data or "random"
     if source in ("random", "zero"):
         kind: Literal["random", "zero"] = "random" if source == "random" else "zero"
         return generated(interface, kind=kind)
@@ -276,7 +292,7 @@ def _inputs(options: argparse.Namespace, model: Model | None, interface: ModelIn
         return ArrayFolder(path, interface)
     if path.is_file():
         return JsonFile(path, interface)
-    raise UsageError(
+    raise UserError(
         f"--input-data {source}: no such file or folder; give random, zero, {', '.join(models.MODELS)}, "
         "a folder of .npy files or a JSON file"
     )
@@ -308,7 +324,7 @@ def _messages(
 
 
 def _output_bytes(
-    data: samples.Inputs, interface: ModelInterface, endpoint: Endpoint, security: Security, options: argparse.Namespace
+    data: samples.Inputs, interface: ModelInterface, endpoint: Endpoint, security: Security, options: RunOptions
 ) -> list[int]:
     """Bytes of each output of a sample; a model that leaves sizes open is sent one sample to find out."""
     known = shared_memory.output_bytes(interface)
@@ -317,19 +333,19 @@ def _output_bytes(
     messages = _messages(interface, endpoint, 1, shared=False)
     messages.wanted = True
     # Where samples differ in size, the largest gives the bound.
-    count = 1 if shared_memory.is_fixed(interface) else min(options.count or data.total_count, data.total_count)
+    count = 1 if shared_memory.is_fixed(interface) else min(options.traffic.count or data.total_count, data.total_count)
     largest = max(map(data.sample, range(count)), key=lambda sample: sum(len(tensor.data) for tensor in sample))
     batch = (1,) if interface.max_batch_size else ()
     request = messages.request([Part((*batch, *tensor.shape), tensor.data) for tensor in largest])
-    channel = _channels(messages, interface, security, options)(endpoint)
+    channel = _channels(messages, interface, security, options.system.target)(endpoint)
     return [output.nbytes for output in run_on_fast_loop(infer_once(endpoint, security, channel, request))]
 
 
 def _channels(
-    messages: GrpcMessages | HttpMessages, interface: ModelInterface, security: Security, options: argparse.Namespace
+    messages: GrpcMessages | HttpMessages, interface: ModelInterface, security: Security, target: TritonOptions
 ) -> Any:
     """A function that makes the protocol logic of a connection to an endpoint."""
-    most = options.max_message_size << 20
+    most = target.max_message_size << 20
 
     def grpc(endpoint: Endpoint) -> Channel:
         assert isinstance(messages, GrpcMessages)
@@ -339,7 +355,7 @@ def _channels(
             tls=endpoint.tls,
             metadata=security.headers,
             max_message_bytes=most,
-            deadline_s=options.request_timeout,
+            deadline_s=target.request_timeout,
         )
 
     def http(endpoint: Endpoint) -> Channel:
@@ -412,7 +428,7 @@ class _Service:
         run_on_fast_loop(test.run())
         faults = test.answers.faults
         if faults.failed:
-            raise UsageError(f"the server does not answer: {faults.failed.most_common(1)[0][0]}")
+            raise UserError(f"the server does not answer: {faults.failed.most_common(1)[0][0]}")
         if faults.unanswered:
-            raise UsageError(f"the server did not answer within {_PATIENCE_S:g} s")
+            raise UserError(f"the server did not answer within {_PATIENCE_S:g} s")
         return test

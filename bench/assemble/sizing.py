@@ -5,11 +5,11 @@ No figure of a result comes from this measurement.
 
 from __future__ import annotations
 
-import argparse
 from typing import Protocol
 
-from drumfire.loadgen import Scenario, TestSettings
+from drumfire.bench.assemble.options import TrafficOptions
 from drumfire.loadgen.config import ConfigReader
+from drumfire.loadgen.settings import Scenario, TestSettings
 
 _NULL_RATE = 1000.0
 """Queries a second of the null system, which is not measured, unless the user gives a rate."""
@@ -27,7 +27,7 @@ class Service(Protocol):
     """How fast a system answers, measured before the run on real samples; measuring also warms it up."""
 
     def check(self) -> None:
-        """Check that the system takes the data.  Raises one of ``errors.expected``."""
+        """Check that the system takes the data.  Raises ``UserError``."""
 
     def query_seconds(self, samples: int) -> float:
         """Seconds that one query of a closed loop takes."""
@@ -37,7 +37,7 @@ class Service(Protocol):
 
 
 def size_traffic(
-    settings: TestSettings, model_name: str, options: argparse.Namespace, service: Service | None, notes: list[str]
+    settings: TestSettings, model_name: str, options: TrafficOptions, service: Service | None, notes: list[str]
 ) -> str:
     """Set the scenario's rate if the user did not, add to the run's notes, and return the rate's source.
 
@@ -52,8 +52,6 @@ def size_traffic(
     if service is not None:
         service.check()  # even if nothing is to be measured
     if scenario in (Scenario.SingleStream, Scenario.MultiStream):
-        if options.qps is not None:
-            notes.append(f"--qps has no effect in {scenario.name}: the next query follows when the last is answered")
         single = scenario == Scenario.SingleStream
         name = "single_stream_expected_latency_ns" if single else "multi_stream_expected_latency_ns"
         if is_set(name):

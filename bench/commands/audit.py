@@ -6,11 +6,10 @@ Our own implementation of the rules that MLCommons publishes for its compliance 
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,16 @@ from rich.console import Console
 
 from drumfire.bench import statuses
 from drumfire.bench.assemble.local import Assembly
+from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.commands import run
-from drumfire.bench.errors import UsageError
+from drumfire.bench.options.parser import Command
 from drumfire.bench.report import figures
-from drumfire.loadgen import Mode, Test, TestSettings
 from drumfire.loadgen.audit_config import AUDIT_CONFIG, audited
+from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.logs import ACCURACY, logged_responses
+from drumfire.loadgen.options import option
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Mode, TestSettings
 from drumfire.sut.models.model import Accuracy
 
 TESTS = ("TEST01", "TEST04", "TEST05")
@@ -61,30 +64,48 @@ Perform = Callable[[TestSettings, Path, tuple[str, ...]], tuple[Test, dict[str, 
 """Does one run with these settings, into a folder, with these warnings in its log; returns it and its document."""
 
 
-def audit(options: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class Options:
+    """The options of ``drumfire audit``."""
+
+    test: str = option(metavar="TEST", position=True, choices=TESTS, help=", ".join(TESTS))
+    run: RunOptions = field(kw_only=True)
+
+
+def audit(asked: Options) -> int:
     """Do the runs, judge them, write the verification files, and return the exit status."""
+    options, test = asked.run, asked.test
     for name in ("accuracy", "submission", "find_peak_performance", "audit_conf", "until_confident"):
-        if getattr(options, name):
-            raise UsageError(
+        if getattr(options.traffic, name):
+            raise UserError(
                 f"--{name.replace('_', '-')} cannot be used in an audit, which sets the mode of its runs: leave it out"
             )
-    messages = Console(stderr=options.json, highlight=False, soft_wrap=True)
+    messages = Console(stderr=options.result.json, highlight=False, soft_wrap=True)
     with run.assembled(options) as assembly:
-        folder = options.output or run.new_folder(options, f"-{options.test}")
+        folder = options.result.output or run.new_folder(options, f"-{test}")
 
         def perform(settings: TestSettings, where: Path, warnings: tuple[str, ...]) -> tuple[Test, dict[str, Any]]:
-            messages.print(f"{options.test}: {settings.mode.name} run in {where}", markup=False)
+            messages.print(f"{test}: {settings.mode.name} run in {where}", markup=False)
             part = replace(assembly, settings=settings, config_warnings=warnings, notes=[])
             return run.perform(part, options, where, messages)
 
-        outcome = run_audit(options.test, assembly, perform, folder)
-    if options.json:
+        outcome = run_audit(test, assembly, perform, folder)
+    if options.result.json:
         print(json.dumps(outcome, allow_nan=False))
     elif not outcome["interrupted"]:
         show(outcome, Console(highlight=False))
     if outcome["interrupted"]:
         return statuses.INTERRUPTED
     return statuses.VALID if outcome["passed"] else statuses.INVALID
+
+
+COMMAND = Command(
+    Options,
+    audit,
+    "Audit a system: TEST01 compares the answers of a performance run with those of an accuracy run, TEST04 sends one "
+    "sample over and over, which must not be faster, TEST05 uses other seeds.",
+    "drumfire audit TEST04 onnxruntime digits cpu --scenario Offline --time 60",
+)
 
 
 def run_audit(test_name: str, assembly: Assembly, perform: Perform, folder: Path) -> dict[str, Any]:

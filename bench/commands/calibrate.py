@@ -5,7 +5,6 @@ Runs short tests of the null system and shows a row from each result document.  
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -17,12 +16,17 @@ from rich.table import Table
 from rich.text import Text
 
 from drumfire.bench import statuses
-from drumfire.bench.errors import UsageError
+from drumfire.bench.options.parser import Command
 from drumfire.bench.report import figures
-from drumfire.loadgen import VERSION, Mode, Scenario, Test, TestSettings, run_on_fast_loop
 from drumfire.loadgen.directory import document
 from drumfire.loadgen.environment import available_memory_bytes, describe
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.interpreter import run_on_fast_loop
+from drumfire.loadgen.options import option
 from drumfire.loadgen.results import LATE_NS
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings
+from drumfire.loadgen.version import VERSION
 from drumfire.sut.local.null import NullSystem, null_library
 
 _SERVER_RATES = (1e3, 1e4, 1e5, 1e6)
@@ -64,11 +68,29 @@ class Calibration:
     interrupted: bool = False
 
 
-def calibrate(options: argparse.Namespace) -> int:
-    """Measure what the options name, print it, and return the exit status.
+@dataclass(frozen=True)
+class Options:
+    """The options of ``drumfire calibrate``."""
 
-    ``options`` has ``scenario`` (a name or None for all), ``qps`` (1/s or None), ``time`` (s a row) and ``json``.
-    """
+    scenario: str | None = option(None, metavar="NAME", choices=tuple(Scenario.__members__), help="this scenario only")
+    qps: float | None = option(
+        None,
+        metavar="F",
+        above=0,
+        help="Server at this one rate, without the search for the ceiling; with --scenario Offline: expected samples "
+        "a second, which sizes the one query",
+    )
+    time: float = option(
+        1.0,
+        metavar="S",
+        above=0,
+        help="seconds for each row of the table; less where the queries would fill the memory",
+    )
+    json: bool = option(False, help="print one JSON object")
+
+
+def calibrate(options: Options) -> int:
+    """Measure what the options name, print it, and return the exit status."""
     scenarios = _scenarios(options)
     environment = describe()
     calibration = Calibration()
@@ -92,15 +114,23 @@ def calibrate(options: argparse.Namespace) -> int:
     return statuses.INTERRUPTED if calibration.interrupted else statuses.DONE
 
 
-def _scenarios(options: argparse.Namespace) -> list[Scenario]:
-    """The scenarios to measure.  Raises ``UsageError`` if a rate is given for a closed loop."""
+COMMAND = Command(
+    Options,
+    calibrate,
+    "Measure how fast and how late this machine issues by itself, with a system that answers at once: Server at 1,000 "
+    "to 1,000,000 queries a second and up to its ceiling, then the other scenarios.",
+)
+
+
+def _scenarios(options: Options) -> list[Scenario]:
+    """The scenarios to measure.  Raises ``UserError`` if a rate is given for a closed loop."""
     if options.scenario is None and options.qps:
         return [Scenario.Server]
     if options.scenario is None:
         return [Scenario.Server, Scenario.SingleStream, Scenario.MultiStream, Scenario.Offline]
     scenario = Scenario[options.scenario]
     if options.qps and scenario not in (Scenario.Server, Scenario.Offline):
-        raise UsageError(
+        raise UserError(
             f"--qps cannot be set for {scenario.name}, where a query follows when the last is answered: leave it out"
         )
     return [scenario]

@@ -5,7 +5,6 @@ Starts Ray's own processes on this host, and ends only those that it started.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib.util
 import json
@@ -16,17 +15,19 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from drumfire.bench import statuses
-from drumfire.bench.errors import UsageError
 from drumfire.bench.fleet import head
 from drumfire.bench.fleet.hosts import hosts_of
+from drumfire.bench.options.parser import Command
 from drumfire.loadgen import installation
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.options import option
 
 _MODULE = "ray.scripts.scripts"
 _STARTED = "Ray runtime started"
@@ -37,10 +38,46 @@ _OBJECT_STORE_BYTES = 200_000_000
 """A result takes tens of MB; Ray's default is 30% of the memory."""
 
 
-def up(options: argparse.Namespace) -> int:
-    """Start a head on this host, and return the exit status.  Raises ``UsageError``."""
+@dataclass(frozen=True)
+class Up:
+    """The options of ``drumfire cluster up``."""
+
+    port: int = option(6379, metavar="N", least=1, most=65535, help="the head's port")
+    load_on_head: bool = option(False, help="let the head's host send load as well")
+    host: str = option(
+        "127.0.0.1", metavar="IP", help="this host's address for the others (default: 127.0.0.1, to try it out here)"
+    )
+
+
+@dataclass(frozen=True)
+class Join:
+    """The options of ``drumfire cluster join``."""
+
+    address: str = option(metavar="ADDRESS", position=True, help="the head's HOST:PORT")
+    host: str | None = option(
+        None, metavar="IP", help="this host's address for the others (default: the one that reaches the head)"
+    )
+
+
+@dataclass(frozen=True)
+class Down:
+    """``drumfire cluster down`` has no options."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """The options of ``drumfire cluster status``."""
+
+    address: str | None = option(
+        None, metavar="ADDRESS", position=True, help="a head's HOST:PORT (default: this host's)"
+    )
+    json: bool = option(False, help="print one JSON object")
+
+
+def up(options: Up) -> int:
+    """Start a head on this host, and return the exit status.  Raises ``UserError``."""
     _check_ray()
-    host, port = options.host or "127.0.0.1", options.port
+    host, port = options.host, options.port
     _check_free(host, port)
     _make_token()
     cores = os.cpu_count() if options.load_on_head else 0
@@ -61,14 +98,14 @@ def up(options: argparse.Namespace) -> int:
     return statuses.DONE
 
 
-def join(options: argparse.Namespace) -> int:
-    """Add this host to the cluster whose head is at an address, and return the exit status.  Raises ``UsageError``."""
+def join(options: Join) -> int:
+    """Add this host to the cluster whose head is at an address, and return the exit status.  Raises ``UserError``."""
     _check_ray()
     host, port = head.split(options.address)
     head.check_there(options.address)
     token = head.token_path()
     if "RAY_AUTH_TOKEN_PATH" not in os.environ and not token.exists():
-        raise UsageError(f"there is no token in {token}: copy the head's there, or set RAY_AUTH_TOKEN_PATH")
+        raise UserError(f"there is no token in {token}: copy the head's there, or set RAY_AUTH_TOKEN_PATH")
     ours = options.host or _own_address(host, port)
     cores = os.cpu_count()
     _start("host", options.address, f"--address={options.address}", f"--node-ip-address={ours}", f"--num-cpus={cores}")
@@ -76,7 +113,7 @@ def join(options: argparse.Namespace) -> int:
     return statuses.DONE
 
 
-def down(options: argparse.Namespace) -> int:
+def down(options: Down) -> int:
     """End what ``up`` and ``join`` started on this host, and return the exit status."""
     say = Console(highlight=False, soft_wrap=True).print
     ended = 0
@@ -91,8 +128,8 @@ def down(options: argparse.Namespace) -> int:
     return statuses.DONE
 
 
-def status(options: argparse.Namespace) -> int:
-    """Show what runs here and the cluster's hosts, and return the exit status.  Raises ``UsageError``."""
+def status(options: Status) -> int:
+    """Show what runs here and the cluster's hosts, and return the exit status.  Raises ``UserError``."""
     here = head.running()
     address = options.address or head.head_of_this_host()
     cluster: dict[str, Any] = {"here": [asdict(node) for node in here], "hosts": []}
@@ -111,9 +148,17 @@ def status(options: argparse.Namespace) -> int:
     return statuses.DONE
 
 
+COMMANDS = {
+    "up": Command(Up, up, "Start the cluster's head on this host."),
+    "join": Command(Join, join, "Let this host send load; it needs the head's token."),
+    "down": Command(Down, down, "End only what up and join started on this host."),
+    "status": Command(Status, status, "Show what runs here and the cluster's hosts."),
+}
+
+
 def _check_ray() -> None:
     if importlib.util.find_spec("ray") is None:
-        raise UsageError(f"drumfire cluster needs Ray, which is not installed: {installation.command('multihost')}")
+        raise UserError(f"drumfire cluster needs Ray, which is not installed: {installation.command('multihost')}")
 
 
 def _check_free(host: str, port: int) -> None:
@@ -123,7 +168,7 @@ def _check_free(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise UsageError(
+            raise UserError(
                 f"cannot listen at {host}:{port}: {error.strerror}; give another --port or --host"
             ) from None
 
@@ -144,7 +189,7 @@ def _make_token() -> None:
 
 
 def _start(role: str, address: str, *arguments: str) -> None:
-    """Start Ray here and wait until it says that it runs.  Raises ``UsageError`` with Ray's reason if it does not."""
+    """Start Ray here and wait until it says that it runs.  Raises ``UserError`` with Ray's reason if it does not."""
     folder = head.state_folder()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     log = folder / f"ray-{role}.log"
@@ -162,10 +207,10 @@ def _start(role: str, address: str, *arguments: str) -> None:
     until_s = time.monotonic() + _START_S
     while _STARTED not in (said := log.read_text(errors="replace")):
         if process.poll() is not None:
-            raise UsageError(f"Ray did not start: {_reason(said)} (its whole output is in {log})")
+            raise UserError(f"Ray did not start: {_reason(said)} (its whole output is in {log})")
         if time.monotonic() > until_s:
             _end(process.pid)
-            raise UsageError(f"Ray did not start within {_START_S:g} s: its output is in {log}")
+            raise UserError(f"Ray did not start within {_START_S:g} s: its output is in {log}")
         time.sleep(_LOOK_S)
     node = head.Node(process.pid, head.born(process.pid) or "", role, address)
     (folder / f"node-{process.pid}.json").write_text(json.dumps(asdict(node)), encoding="ascii")
@@ -205,13 +250,13 @@ def _session(leader: int) -> list[int]:
 
 
 def _own_address(host: str, port: int) -> str:
-    """This host's own address on the way to another host.  Raises ``UsageError``."""
+    """This host's own address on the way to another host.  Raises ``UserError``."""
     try:
         family, kind, _, _, there = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, kind) as probe:
             probe.connect(there)
             return str(probe.getsockname()[0])
     except OSError as error:
-        raise UsageError(
+        raise UserError(
             f"no route to {host}: {error.strerror or error}; give this host's own address with --host"
         ) from None

@@ -5,7 +5,6 @@ Looks at packages, processor, clocks, timers and limits.  Changes nothing and ru
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import importlib.metadata
 import importlib.util
@@ -15,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,14 @@ from rich.text import Text
 
 from drumfire.bench import statuses
 from drumfire.bench.commands.models import packages_of
+from drumfire.bench.options.parser import Command
 from drumfire.bench.report import figures
-from drumfire.loadgen import VERSION, installation, run_on_fast_loop
+from drumfire.loadgen import installation
 from drumfire.loadgen.environment import describe, versions
+from drumfire.loadgen.interpreter import run_on_fast_loop
+from drumfire.loadgen.options import option
 from drumfire.loadgen.pacer import Pacer
+from drumfire.loadgen.version import VERSION
 from drumfire.sut.local.backends import BackendError
 from drumfire.sut.local.backends.onnxruntime import DISTRIBUTIONS, check_installation
 from drumfire.sut.remote.triton_local.environment import LocalTritonError, check_platform
@@ -50,7 +54,14 @@ Finding = dict[str, Any]
 """``name``, ``value`` (text), ``status`` and ``mend`` (how to fix it; None if ok)."""
 
 
-def doctor(options: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class Options:
+    """The options of ``drumfire doctor``."""
+
+    json: bool = option(False, help="print one JSON object")
+
+
+def doctor(options: Options) -> int:
     """Print the findings as text or a JSON object, and return FAILED if there is a problem, else DONE."""
     diagnosis = diagnose()
     if options.json:
@@ -58,6 +69,9 @@ def doctor(options: argparse.Namespace) -> int:
     else:
         show(diagnosis, Console())
     return exit_status(diagnosis)
+
+
+COMMAND = Command(Options, doctor, "Check that this machine can measure well, and say how to fix what is wrong.")
 
 
 def diagnose() -> dict[str, Any]:

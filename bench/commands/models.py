@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from drumfire.bench import statuses
+from drumfire.bench.options.parser import Command
 from drumfire.loadgen import installation
 from drumfire.loadgen.environment import versions
 from drumfire.loadgen.mlperf_conf import built_in_values
+from drumfire.loadgen.options import option
 from drumfire.sut import models as known
 from drumfire.sut.local import backends
 from drumfire.sut.models.model import Form, Model
@@ -26,7 +28,15 @@ _OWN = "yes"
 _SYNTHETIC = "synthetic only"
 
 
-def show(options: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class Options:
+    """The options of ``drumfire models``."""
+
+    json: bool = option(False, help="print one JSON object")
+    table: bool = option(False, help="print which backend takes which model, as Markdown")
+
+
+def show(options: Options) -> int:
     """Print the models and backends as text, a JSON object or a Markdown table, and return the exit status."""
     if options.json:
         print(json.dumps(models()))
@@ -35,6 +45,9 @@ def show(options: argparse.Namespace) -> int:
     else:
         _show_models(models(), Console())
     return statuses.DONE
+
+
+COMMAND = Command(Options, show, "List the models and the backends, and what each needs.")
 
 
 def models() -> dict[str, Any]:
@@ -72,7 +85,7 @@ def models() -> dict[str, Any]:
 
 def extras(backend: str, model: str, device: str) -> list[str]:
     """The pip extras that a run of a backend and a model (a name or a file) needs.  Raises ``BackendError``."""
-    backends.check(backend, device, backends.Tuning())
+    backends.check(backend, device, backends.BackendOptions())
     needed = [backends.extra(backend, device)]
     named, form = known.MODELS.get(model), backends.form(backend)
     if named is None:

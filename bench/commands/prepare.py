@@ -6,11 +6,11 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ from rich.table import Table
 
 from drumfire.bench import statuses
 from drumfire.bench.assemble.local import fit, spare_cores
-from drumfire.bench.errors import UsageError
-from drumfire.loadgen import SampleLibrary
+from drumfire.bench.options.parser import Command
 from drumfire.loadgen.environment import versions
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.options import option
+from drumfire.loadgen.system import SampleLibrary
 from drumfire.sut import models
 from drumfire.sut.cache import cache_folder
 from drumfire.sut.data import coco, fake, imagenet
@@ -38,6 +40,7 @@ from drumfire.sut.models.model import Accuracy, Calibrated, Form, Model
 from drumfire.sut.models.weights import quantization
 from drumfire.sut.models.weights.publication import SYNTHETIC, SYNTHETIC_MARK, Published, PublishedNetwork
 
+_KINDS = ("imagenet", "coco", "openimages")
 _QUANTIZED_FOR = "onnxruntime"
 _BATCH_SIZES = 1, backends.MAX_BATCH_SIZE
 _TURNS = 5
@@ -45,7 +48,45 @@ _READ_TOGETHER = 8 * _BATCH_SIZES[-1]
 """Samples in memory while a network is judged."""
 
 
-def fake_data(options: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class Fake:
+    """The options of ``drumfire prepare fake``."""
+
+    kind: str = option(metavar="KIND", position=True, choices=_KINDS, help=", ".join(_KINDS))
+    count: int = option(500, metavar="N", least=1, help="pictures")
+    output: Path | None = option(None, metavar="D", help="where (default: ./fake_KIND)")
+
+
+@dataclass(frozen=True)
+class Check:
+    """The options of ``drumfire prepare check``."""
+
+    kind: str = option(metavar="KIND", position=True, choices=_KINDS, help=", ".join(_KINDS))
+    dataset_path: Path | None = option(None, metavar="D", help="the folder (default: $DATA_DIR)")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The options of ``drumfire prepare weights``."""
+
+    model: str = option(metavar="MODEL", position=True, help=", ".join(models.MODELS))
+    file: str | None = option(None, metavar="NAME", help="published file to fetch (default: the ONNX file)")
+    url: str | None = option(None, metavar="URL", help="fetch it from here instead, such as a mirror")
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """The options of ``drumfire prepare quantize``."""
+
+    model: str = option(metavar="MODEL", position=True, help=", ".join(models.MODELS))
+    weights: Path | None = option(None, metavar="F", help="the ONNX file (default: the model's own)")
+    dataset_path: Path | None = option(None, metavar="D", help="folder of the model's data set")
+    count: int | None = option(None, metavar="N", least=1, help="judge both on the first N samples (default: all)")
+    calibration_count: int = option(100, metavar="N", least=1, help="samples to take the activations' ranges from")
+    output: Path | None = option(None, metavar="F", help="the file to write (default: one in the cache)")
+
+
+def fake_data(options: Fake) -> int:
     """Generate a data set in the layout of a real one."""
     folder = options.output or Path(f"fake_{options.kind}")
     fake.generate(options.kind, folder, options.count)
@@ -53,11 +94,11 @@ def fake_data(options: argparse.Namespace) -> int:
     return statuses.DONE
 
 
-def check_data(options: argparse.Namespace) -> int:
+def check_data(options: Check) -> int:
     """Read a data set's lists and check that every picture exists.  Raises ``DataError`` if one is missing."""
     folder = options.dataset_path or Path(os.environ.get("DATA_DIR", ""))
     if folder == Path():
-        raise UsageError("no data folder: give --dataset-path, or set DATA_DIR")
+        raise UserError("no data folder: give --dataset-path, or set DATA_DIR")
     if options.kind == "imagenet":
         labelled = imagenet.read(folder)
         classes = len(set(labelled.labels.tolist()))
@@ -72,7 +113,7 @@ def check_data(options: argparse.Namespace) -> int:
     return statuses.DONE
 
 
-def weights(options: argparse.Namespace) -> int:
+def weights(options: Weights) -> int:
     """Fetch a published file of weights into the cache, where runs look for it."""
     published = _published(options)
     path = cache_folder() / published.file
@@ -86,17 +127,14 @@ def weights(options: argparse.Namespace) -> int:
     return statuses.DONE
 
 
-def quantize(options: argparse.Namespace) -> int:
+def quantize(options: Quantize) -> int:
     """Write the model's network in int8, then show the accuracy and speed of both."""
     model, console = models.get(options.model), _console()
     source = model.weights(cache_folder(), options.weights, Form.ONNX)
     _check_source(model, source, options.output)
     if isinstance(model, DetectionJudge):
         coco.check_evaluator()  # now rather than at the end
-    try:
-        library = model.library(options.dataset_path, options.count)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    library = model.library(options.dataset_path, options.count)
     notes, samples = list(model.reservations), None
     if isinstance(model, Calibrated):
         samples = model.calibration(options.calibration_count)
@@ -114,18 +152,28 @@ def quantize(options: argparse.Namespace) -> int:
     return statuses.DONE
 
 
+COMMANDS = {
+    "fake": Command(Fake, fake_data, "Generate a data set in a real one's layout, with labels and annotations."),
+    "check": Command(Check, check_data, "Check that a data folder is complete, and show what is missing."),
+    "weights": Command(Weights, weights, "Fetch the published weights of a model; resumes where it stopped."),
+    "quantize": Command(
+        Quantize, quantize, f"Make a model's int8 ONNX file for {_QUANTIZED_FOR}, and compare the two."
+    ),
+}
+
+
 def _check_source(model: Model, source: Path, output: Path | None) -> None:
     if source.suffix != Form.ONNX.value:
-        raise UsageError(f"{source} is not an ONNX file: give one with --weights")
+        raise UserError(f"{source} is not an ONNX file: give one with --weights")
     if not source.is_file():
-        raise UsageError(f"no such file: {source}")
+        raise UserError(f"no such file: {source}")
     if isinstance(model, ImageNetClassifier) and model.state_dict_given and model.recipe != model.state_dict_recipe:
-        raise UsageError(
+        raise UserError(
             f"{model.name}'s state dict needs other preprocessing than its ONNX files, and int8 files are ONNX files: "
             "give the published ONNX file with --weights"
         )
     if output is not None and SYNTHETIC in model.reservations and SYNTHETIC_MARK not in output.stem:
-        raise UsageError(
+        raise UserError(
             f"--output {output}: put '{SYNTHETIC_MARK}' in the name, because its weights are random numbers"
         )
 
@@ -187,15 +235,15 @@ def _batch_seconds(networks: Sequence[backends.Backend], batch: npt.NDArray[Any]
     return [statistics.median(of_network) for of_network in times]
 
 
-def _published(options: argparse.Namespace) -> Published:
+def _published(options: Weights) -> Published:
     model = models.get(options.model)
     if not isinstance(model, PublishedNetwork):
-        raise UsageError(f"{model.name} comes with its weights: there is nothing to fetch")
+        raise UserError(f"{model.name} comes with its weights: there is nothing to fetch")
     files = {published.file: published for published in model.published}
     if options.file is None:
         return model.published[0]
     if options.file not in files:
-        raise UsageError(f"{model.name} has no published file {options.file!r}; available: {', '.join(files)}")
+        raise UserError(f"{model.name} has no published file {options.file!r}; available: {', '.join(files)}")
     return files[options.file]
 
 

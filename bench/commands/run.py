@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -20,22 +19,28 @@ from rich.console import Console
 from drumfire.bench import interrupts, statuses
 from drumfire.bench.assemble import local, remote
 from drumfire.bench.assemble.local import Assembly
-from drumfire.bench.errors import UsageError
+from drumfire.bench.assemble.options import RunOptions
+from drumfire.bench.assemble.remote import RemoteOptions
 from drumfire.bench.fleet import run as fleet
 from drumfire.bench.fleet.run import FleetTest
+from drumfire.bench.options.parser import Command
+from drumfire.bench.options.values import ineffective
 from drumfire.bench.peak import probing
 from drumfire.bench.report import terminal
 from drumfire.bench.view.dashboard import Dashboard
 from drumfire.bench.view.generators import FleetView
-from drumfire.loadgen import Mode, Scenario, Test, run_on_fast_loop, trace
+from drumfire.loadgen import trace
 from drumfire.loadgen.audit_config import audited
 from drumfire.loadgen.confidence import StopRule, UntilConfident
 from drumfire.loadgen.directory import check_output, document, percentile_name, prepare, save
 from drumfire.loadgen.environment import describe
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.logs import logged_responses
 from drumfire.loadgen.record import Status
 from drumfire.loadgen.results import distribution
-from drumfire.loadgen.settings import effective
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Mode, Scenario, effective
 from drumfire.sut.local import backends
 from drumfire.sut.local.batcher import batch_sizes
 
@@ -45,19 +50,19 @@ _CONFIDENT_SHARE = 4
 """By default, --until-confident may take this many times the run's least duration."""
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: RunOptions) -> int:
     """Do one run and return the exit status."""
-    messages = Console(stderr=options.json, highlight=False, soft_wrap=True)
+    messages = Console(stderr=options.result.json, highlight=False, soft_wrap=True)
     _check(options)
-    folder = options.output or new_folder(options)
+    folder = options.result.output or new_folder(options)
     check_output(folder)
     with assembled(options) as assembly:
         _audit(assembly, options)
-        if options.find_peak_performance:
+        if options.traffic.find_peak_performance:
             test, result = _search(assembly, options, folder, messages)
         else:
             test, result = perform(assembly, options, folder, messages, _rule(assembly, options))
-    if options.json:
+    if options.result.json:
         print(json.dumps(result, allow_nan=False))
     else:
         terminal.show(result, Console(highlight=False))
@@ -66,11 +71,20 @@ def run(options: argparse.Namespace) -> int:
     return statuses.VALID if result["validity"] == "VALID" else statuses.INVALID
 
 
+COMMAND = Command(
+    RunOptions,
+    run,
+    "Drive a system under test through one MLPerf scenario and judge the result.",
+    "drumfire run onnxruntime digits cpu --scenario Server --qps 500 --time 10",
+)
+
+
 @contextlib.contextmanager
-def assembled(options: argparse.Namespace) -> Iterator[Assembly]:
+def assembled(options: RunOptions) -> Iterator[Assembly]:
     """The assembled run that the options name; it is closed at the end."""
     fleet.check(options)
     assembly = _assemble(options)
+    assembly.notes += ineffective(options)
     try:
         yield assembly
     finally:
@@ -78,14 +92,14 @@ def assembled(options: argparse.Namespace) -> Iterator[Assembly]:
 
 
 def perform(
-    assembly: Assembly, options: argparse.Namespace, folder: Path, messages: Console, rule: StopRule | None = None
+    assembly: Assembly, options: RunOptions, folder: Path, messages: Console, rule: StopRule | None = None
 ) -> tuple[Test, dict[str, Any]]:
     """Do one run and save its result; returns both.
 
     When the run has ended, ``interrupts`` are ignored, so that the result is saved and shown.
     """
     interrupts.abandon()
-    timestamps = sys.stderr if options.json else None
+    timestamps = sys.stderr if options.result.json else None
     test: Test
     if fleet.several(options):
         test = FleetTest(assembly, options, timestamps)
@@ -96,7 +110,7 @@ def perform(
             assembly.settings,
             config_warnings=assembly.config_warnings,
             config_errors=assembly.config_errors,
-            patience_s=options.patience,
+            patience_s=options.result.patience,
             rule=rule,
             timestamps=timestamps,
         )
@@ -116,7 +130,7 @@ def perform(
 def _document(
     test: Test,
     assembly: Assembly,
-    options: argparse.Namespace,
+    options: RunOptions,
     folder: Path,
     environment: dict[str, Any],
     warnings: list[str],
@@ -140,46 +154,52 @@ def _document(
     return result
 
 
-def _save(test: Test, result: dict[str, Any], folder: Path, options: argparse.Namespace) -> None:
-    if options.trace:
+def _save(test: Test, result: dict[str, Any], folder: Path, options: RunOptions) -> None:
+    if options.result.trace:
         trace.write(test, folder / trace.TRACE)
     save(test, result, folder)
     if result["accuracy"] is not None:
         (folder / SCORE).write_text("\n".join(result["accuracy"]["lines"]) + "\n", encoding="utf-8")
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check(options: RunOptions) -> None:
     """Refuse options that contradict each other, before anything is loaded."""
-    if options.accuracy and options.submission:
-        raise UsageError("--submission includes an accuracy run: leave --accuracy out")
-    if options.audit_conf is not None and not options.audit_conf.is_file():
-        raise UsageError(f"--audit-conf: no such file: {options.audit_conf}")
-    if options.find_peak_performance:
+    if options.traffic.accuracy and options.traffic.submission:
+        raise UserError("--submission includes an accuracy run: leave --accuracy out")
+    if options.traffic.audit_conf is not None and not options.traffic.audit_conf.is_file():
+        raise UserError(f"--audit-conf: no such file: {options.traffic.audit_conf}")
+    if options.traffic.find_peak_performance:
         probing.check(options)
-    other = options.scenario != Scenario.Server.name or options.accuracy or options.find_peak_performance
-    if options.until_confident is not None and other:
-        raise UsageError("--until-confident is for a performance run of the Server scenario: leave it out")
+    other = (
+        options.traffic.scenario != Scenario.Server.name
+        or options.traffic.accuracy
+        or options.traffic.find_peak_performance
+    )
+    if options.traffic.until_confident is not None and other:
+        raise UserError("--until-confident is for a performance run of the Server scenario: leave it out")
 
 
-def _audit(assembly: Assembly, options: argparse.Namespace) -> None:
+def _audit(assembly: Assembly, options: RunOptions) -> None:
     """Apply the audit file to the settings."""
-    if options.audit_conf is None:
+    if options.traffic.audit_conf is None:
         return
-    assembly.settings, warnings, errors = audited(assembly.settings, options.audit_conf)
+    assembly.settings, warnings, errors = audited(assembly.settings, options.traffic.audit_conf)
     if errors:
-        raise UsageError(errors[0])
+        raise UserError(errors[0])
     assembly.config_warnings += warnings
 
 
-def _rule(assembly: Assembly, options: argparse.Namespace) -> UntilConfident | None:
-    if options.until_confident is None:
+def _rule(assembly: Assembly, options: RunOptions) -> UntilConfident | None:
+    if options.traffic.until_confident is None:
         return None
     library = assembly.library
     settings = effective(assembly.settings, library.total_count, library.performance_count)
-    limit_ms = round(options.until_confident * 1000) or _CONFIDENT_SHARE * settings.min_duration_ms
+    limit_ms = round(options.traffic.until_confident * 1000) or _CONFIDENT_SHARE * settings.min_duration_ms
     if limit_ms < settings.min_duration_ms:
         least_s = settings.min_duration_ms / 1000
-        raise UsageError(f"--until-confident {options.until_confident:g} is less than the run's {least_s:g} s (--time)")
+        raise UserError(
+            f"--until-confident {options.traffic.until_confident:g} is less than the run's {least_s:g} s (--time)"
+        )
     return UntilConfident(settings, limit_ms)
 
 
@@ -192,9 +212,7 @@ def _confidence(rule: UntilConfident) -> dict[str, Any]:
     }
 
 
-def _search(
-    assembly: Assembly, options: argparse.Namespace, folder: Path, messages: Console
-) -> tuple[Test, dict[str, Any]]:
+def _search(assembly: Assembly, options: RunOptions, folder: Path, messages: Console) -> tuple[Test, dict[str, Any]]:
     """Search for the peak; the full run at the peak is saved, with the search in its result."""
     prepare(folder, 0, assembly.system.columns)
     for text in assembly.notes:
@@ -222,33 +240,34 @@ def _search(
     return search.test, result
 
 
-def _again(options: argparse.Namespace, folder: Path) -> str:
+def _again(options: RunOptions, folder: Path) -> str:
     """This run's command, with its folder as --output."""
-    return shlex.join(["drumfire", *options.words, *([] if options.output else ["--output", str(folder)])])
+    return shlex.join(["drumfire", *options.words, *([] if options.result.output else ["--output", str(folder)])])
 
 
-def _assemble(options: argparse.Namespace) -> Assembly:
-    if options.backend == "triton":
-        return remote.assemble(options)
-    if options.url:
-        raise UsageError(f"--url is for servers: drumfire run triton {options.model} --url {options.url[0]}")
-    return local.assemble(options)
+def _assemble(options: RunOptions) -> Assembly:
+    return remote.assemble(options) if isinstance(options.system, RemoteOptions) else local.assemble(options)
 
 
-def _distributions(options: argparse.Namespace) -> Sequence[str]:
+def _distributions(options: RunOptions) -> Sequence[str]:
     """The packages whose versions belong in the result."""
-    if options.backend == "triton":
-        return ("hpack",) if options.client == "drumfire" else ("tritonclient", "grpcio")
+    if isinstance(options.system, RemoteOptions):
+        return ("hpack",) if options.system.target.client == "drumfire" else ("tritonclient", "grpcio")
     return () if options.backend == "null" else backends.distributions(options.backend)
 
 
-def new_folder(options: argparse.Namespace, kind: str = "") -> Path:
+def new_folder(options: RunOptions, kind: str = "") -> Path:
     """A new folder in ./runs for a run without --output; its name says what was run."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     model = Path(options.model).stem
-    where = urllib.parse.urlsplit(options.url[0]).scheme if options.url else options.device
-    name = f"{stamp}-{options.backend}-{model}-{where}-{options.scenario}"
-    kinds = {"-accuracy": options.accuracy, "-submission": options.submission, "-peak": options.find_peak_performance}
+    urls = options.system.target.url if isinstance(options.system, RemoteOptions) else ()
+    where = urllib.parse.urlsplit(urls[0]).scheme if urls else options.device
+    name = f"{stamp}-{options.backend}-{model}-{where}-{options.traffic.scenario}"
+    kinds = {
+        "-accuracy": options.traffic.accuracy,
+        "-submission": options.traffic.submission,
+        "-peak": options.traffic.find_peak_performance,
+    }
     name += kind + "".join(suffix for suffix, wanted in kinds.items() if wanted)
     folder = Path("runs") / name
     number = 1
@@ -261,7 +280,7 @@ def new_folder(options: argparse.Namespace, kind: str = "") -> Path:
 def _drive(
     test: Test,
     assembly: Assembly,
-    options: argparse.Namespace,
+    options: RunOptions,
     title: str | None = None,
     probes: Sequence[tuple[float, bool]] = (),
 ) -> None:
@@ -280,8 +299,8 @@ def _drive(
             interrupts.ignore()
             await asyncio.sleep(0)  # deliver a signal that came just before
 
-    plain = options.json or not sys.stdout.isatty()
-    stream: Literal["stdout", "stderr"] = "stderr" if options.json else "stdout"
+    plain = options.result.json or not sys.stdout.isatty()
+    stream: Literal["stdout", "stderr"] = "stderr" if options.result.json else "stdout"
     live: Dashboard
     if isinstance(test, FleetTest):
         live = FleetView(test, assembly.title, plain=plain, stream=stream, server=assembly.servers)
@@ -289,7 +308,7 @@ def _drive(
         live = Dashboard(
             test, title or assembly.title, plain=plain, stream=stream, server=assembly.servers, probes=probes
         )
-    with contextlib.nullcontext() if options.no_dashboard else live:
+    with contextlib.nullcontext() if options.result.no_dashboard else live:
         run_on_fast_loop(main())
 
 

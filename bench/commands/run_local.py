@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from drumfire.bench import statuses
 from drumfire.bench.commands.models import extras, packages_of
+from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.installation import ROOT
 from drumfire.sut import models
 from drumfire.sut.local import backends
@@ -28,8 +29,8 @@ def main(words: Sequence[str]) -> NoReturn:
     """Replace this process by the run that the words describe, or end with one line on stderr."""
     try:
         backend, model, device, options = parsed(words)
-        needed = [] if backend not in backends.BACKENDS else extras(backend, model, device)
-    except (ValueError, backends.BackendError) as error:
+        needed = [] if backend not in backends.BACKENDS else extras(backend, model, device or "cpu")
+    except (ValueError, UserError) as error:
         _refuse(str(error))
     if isinstance(models.MODELS.get(model), DetectionJudge) and _MODE_OPTIONS.intersection(options):
         needed.append("coco")
@@ -38,12 +39,12 @@ def main(words: Sequence[str]) -> NoReturn:
         _install(lacking)
     if "OUTPUT_DIR" in os.environ and "--output" not in options:
         options += ["--output", os.environ["OUTPUT_DIR"]]
-    command = [sys.executable, "-P", "-m", "drumfire", "run", backend, model, device, *options]
+    command = [sys.executable, "-P", "-m", "drumfire", "run", backend, model, *filter(None, [device]), *options]
     os.execv(sys.executable, command)
 
 
 def parsed(words: Sequence[str]) -> tuple[str, str, str, list[str]]:
-    """Backend, model, device and options; the words before the first option come in any order.
+    """Backend, model, device ("" where none is named) and options; the words before the first option come in any order.
 
     Raises ``ValueError`` if a word is missing or there are two of a kind.
     """
@@ -58,7 +59,7 @@ def parsed(words: Sequence[str]) -> tuple[str, str, str, list[str]]:
     for kind, known in (("backend", _BACKENDS), ("model", models.MODELS)):
         if kind not in by_kind:
             raise ValueError(f"no {kind} among the words: one of {', '.join(known)}; {_USAGE}")
-    return by_kind["backend"], by_kind["model"], by_kind.get("device", "cpu"), options
+    return by_kind["backend"], by_kind["model"], by_kind.get("device", ""), options
 
 
 def missing(extra: str) -> list[str]:

@@ -7,7 +7,6 @@ Measures nothing: the table is read from the runs' folders.
 
 from __future__ import annotations
 
-import argparse
 import json
 import signal
 import subprocess
@@ -23,17 +22,17 @@ from rich.text import Text
 
 from drumfire.bench import statuses
 from drumfire.bench.report import figures
-from drumfire.loadgen import Scenario, installation
+from drumfire.loadgen import installation
 from drumfire.loadgen.directory import RESULT
+from drumfire.loadgen.settings import Scenario
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do the runs, and return VALID or INVALID; if a run ends with another status, stop and return that."""
-    parser = argparse.ArgumentParser(prog="drumfire.bench.commands.scenarios", allow_abbrev=False)
-    names = [scenario.name for scenario in Scenario]
-    parser.add_argument("--scenarios", default=" ".join(names), metavar="'NAME ...'", help="default: all")
-    options, words = parser.parse_known_args(arguments)
-    scenarios = options.scenarios.split()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    scenarios = list(Scenario.__members__)
+    if words and words[0] == "--scenarios":
+        scenarios, words = " ".join(words[1:2]).split(), words[2:]
     console = Console(highlight=False, soft_wrap=True)
     folder = _new_folder()
     # A scenario may be named twice.

@@ -5,7 +5,6 @@ Handles options, signals and the screen; ``drumfire.sut.serving`` does the servi
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import gc
@@ -17,22 +16,27 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 from rich.console import Console
 
 from drumfire.bench import statuses
-from drumfire.bench.assemble.local import largest_batch, spare_cores
-from drumfire.bench.errors import UsageError
+from drumfire.bench.assemble.local import BatchingOptions, spare_cores
+from drumfire.bench.options.parser import Command
 from drumfire.bench.view.serving import Look, Watch, plain_line
-from drumfire.loadgen import run_on_fast_loop
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.interpreter import run_on_fast_loop
+from drumfire.loadgen.options import choice, option
 from drumfire.sut import models, module_process
 from drumfire.sut.cache import cache_folder
 from drumfire.sut.local import backends
+from drumfire.sut.local.null import NullOptions
 from drumfire.sut.models.model import Form, Model
 from drumfire.sut.serving import model as serving
 from drumfire.sut.serving.model import IDENTITY, Batching, ServedModel, Source
-from drumfire.sut.serving.server import Addresses, ServeError, Server, Settings
+from drumfire.sut.serving.server import Addresses, Server, Settings
 
 _LOOK_S = 0.5
 """Between two updates of the status view."""
@@ -41,8 +45,68 @@ _END_PATIENCE_S = 2.0
 _SUFFIXES = tuple(form.value for form in Form)
 
 
-def serve(options: argparse.Namespace) -> int:
-    """Serve until a signal, and return the exit status.  Raises the errors in ``errors.expected``.
+@dataclass(frozen=True)
+class PortOptions:
+    """Where the server listens, and who may use it."""
+
+    TITLE: ClassVar = "ports (0: any free port)"
+
+    host: str = option("127.0.0.1", metavar="H", help="address to listen on")
+    http_port: int = option(8000, metavar="N", least=0, most=65535, help="KServe v2 over HTTP")
+    grpc_port: int = option(8001, metavar="N", least=0, most=65535, help="KServe v2 over gRPC")
+    metrics_port: int = option(8002, metavar="N", least=0, most=65535, help="Prometheus metrics")
+    tls_cert: Path | None = option(None, metavar="F", help="serve over TLS with this certificate")
+    tls_key: Path | None = option(None, metavar="F", help="the key of --tls-cert")
+    token_file: Path | None = option(
+        None,
+        metavar="F",
+        help="bearer tokens, one on each line: every request but health needs one; read again when it changes, or on "
+        "SIGHUP",
+    )
+
+
+@dataclass(frozen=True)
+class QueueOptions(BatchingOptions):
+    """How requests become batches."""
+
+    TITLE: ClassVar = "batching"
+
+    preferred_batchsize: tuple[int, ...] = option(
+        (), metavar="N,N", least=1, separator=",", help="batches of these sizes do not wait"
+    )
+    max_queue: int = option(
+        8192, metavar="N", least=1, help="most requests that may wait for a model; more are refused"
+    )
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of ``drumfire serve``."""
+
+    backend: str = option(
+        metavar="BACKEND",
+        position=True,
+        choices=(*backends.BACKENDS, "null"),
+        help=f"what computes: {', '.join((*backends.BACKENDS, 'null'))}",
+    )
+    models: tuple[str, ...] = option(
+        metavar="MODEL",
+        position=True,
+        help=f"{', '.join(models.MODELS)}, identity (built in, needs no backend: null identity), a file, or NAME=FILE; "
+        "repeat a name for its next version; as the last word, the device: cpu (default) or gpu",
+    )
+    ports: PortOptions = field(default_factory=PortOptions)
+    batching: QueueOptions = field(default_factory=QueueOptions)
+    system: Any = choice("backend", lambda: {**backends.kinds(), "null": NullOptions})
+    drain_timeout: float = option(
+        30.0, metavar="S", least=0, help="how long to wait at the end for requests under way, s"
+    )
+    json: bool = option(False, help="print one JSON object when it is ready")
+    no_dashboard: bool = option(False, help="show no status view")
+
+
+def serve(options: Options) -> int:
+    """Serve until a signal, and return the exit status.  Raises ``UserError``.
 
     The status is DONE if all accepted requests were answered, FAILED if not, INTERRUPTED after a second signal.
     """
@@ -50,24 +114,21 @@ def serve(options: argparse.Namespace) -> int:
     # The contents of requests are read-only arrays, and torch warns about each.
     warnings.filterwarnings("ignore", message=".*not writable.*")
     settings = Settings(
-        host=options.host,
-        http_port=options.http_port,
-        grpc_port=options.grpc_port,
-        metrics_port=options.metrics_port,
-        tls_cert=options.tls_cert,
-        tls_key=options.tls_key,
-        token_file=options.token_file,
-        most_waiting=options.max_queue,
+        host=options.ports.host,
+        http_port=options.ports.http_port,
+        grpc_port=options.ports.grpc_port,
+        metrics_port=options.ports.metrics_port,
+        tls_cert=options.ports.tls_cert,
+        tls_key=options.ports.tls_key,
+        token_file=options.ports.token_file,
+        most_waiting=options.batching.max_queue,
         drain_s=options.drain_timeout,
     )
-    wanted = _wanted(options)
+    wanted, device = _wanted(options)
     reporter = _Reporter(console)
-    try:
-        Server([], settings, reporter.say)  # checks the settings before any model is loaded
-        server = Server(load(options, wanted, console), settings, reporter.say)
-        status = run_on_fast_loop(_run(server, options, reporter))
-    except ServeError as error:
-        raise UsageError(str(error)) from None
+    Server([], settings, reporter.say)  # checks the settings before any model is loaded
+    server = Server(load(options, wanted, device, console), settings, reporter.say)
+    status = run_on_fast_loop(_run(server, options, reporter))
     sys.stdout.flush()
     sys.stderr.flush()
     if not server.stopped:
@@ -76,49 +137,56 @@ def serve(options: argparse.Namespace) -> int:
     return status
 
 
+COMMAND = Command(
+    Options,
+    serve,
+    "Serve models of this process by the KServe v2 protocol over HTTP and gRPC, with dynamic batching over all "
+    "connections, until Ctrl-C or SIGTERM: then requests under way are answered first.",
+    "drumfire serve onnxruntime digits",
+)
+
+
 # Models.
 
 
-def _wanted(options: argparse.Namespace) -> list[tuple[str, str]]:
-    """Name and file of each model; a named model's file is empty.  Raises ``UsageError``.
-
-    If the last name is a device, it is moved to ``options.device``.
-    """
-    names = list(options.models)
-    if len(names) > 1 and names[-1] in backends.DEVICES:
-        options.device = names.pop()
-    if options.backend != "null" and options.backend not in backends.BACKENDS:
-        raise UsageError(f"unknown backend {options.backend!r}; available: {', '.join(backends.BACKENDS)}, null")
+def _wanted(options: Options) -> tuple[list[tuple[str, str]], str]:
+    """Name and file of each model, and the device; a named model's file is empty.  Raises ``UserError``."""
+    names, device = list(options.models), "cpu"
+    last = {"cuda": "gpu"}.get(names[-1].casefold(), names[-1].casefold())
+    if len(names) > 1 and last in backends.DEVICES:
+        device = last
+        names.pop()
     wanted = []
     for word in names:
         name, separator, file = word.partition("=")
         if separator and not (name and file):
-            raise UsageError(f"{word!r}: give NAME=FILE")
+            raise UserError(f"{word!r}: give NAME=FILE")
         if not separator and name not in (*models.MODELS, IDENTITY):
             if not name.endswith(_SUFFIXES) and os.sep not in name:
-                raise UsageError(
+                raise UserError(
                     f"unknown model {name!r}: give one of {', '.join((*models.MODELS, IDENTITY))}, a file, or NAME=FILE"
                 )
             name, file = Path(name).stem, name
         if file and not Path(file).exists():
-            raise UsageError(f"no such model file: {file}")
+            raise UserError(f"no such model file: {file}")
         if options.backend == "null" and (name != IDENTITY or file):
-            raise UsageError(f"the backend null serves only {IDENTITY}, not {word}: name a backend that computes it")
+            raise UserError(f"the backend null serves only {IDENTITY}, not {word}: name a backend that computes it")
         wanted.append((name, file))
-    return wanted
+    return wanted, device
 
 
-def load(options: argparse.Namespace, wanted: Sequence[tuple[str, str]], console: Console) -> list[ServedModel]:
-    """The models; a repeated name gets versions 1, 2, ….  Raises the errors in ``errors.expected``."""
-    max_size = largest_batch(options)
-    preferred = tuple(sorted(options.preferred_batchsize or ()))
+def load(options: Options, wanted: Sequence[tuple[str, str]], device: str, console: Console) -> list[ServedModel]:
+    """The models; a repeated name gets versions 1, 2, ….  Raises ``UserError``."""
+    max_size = options.batching.max_batchsize
+    preferred = tuple(sorted(options.batching.preferred_batchsize))
     if preferred and preferred[-1] > max_size:
-        raise UsageError(f"--preferred-batchsize {preferred[-1]} is above --max-batchsize {max_size}")
-    batching = Batching(max_size, round(options.max_queue_delay * 1e6), preferred)
-    threads = options.threads or spare_cores(options.instances)
-    tuning = backends.Tuning(max_size, options.precision or "fp32", options.compile)
+        raise UserError(f"--preferred-batchsize {preferred[-1]} is above --max-batchsize {max_size}")
+    batching = Batching(max_size, round(options.batching.max_queue_delay * 1e6), preferred)
+    own, threads = options.system, 1
     if options.backend != "null":
-        backends.check(options.backend, options.device, tuning)
+        own = replace(own, max_batch_size=max_size)
+        threads = own.threads or spare_cores(own.instances)
+        backends.check(options.backend, device, own)
     served: list[ServedModel] = []
     versions: Counter[str] = Counter()
     for name, file in wanted:
@@ -134,19 +202,14 @@ def load(options: argparse.Namespace, wanted: Sequence[tuple[str, str]], console
         if model is not None:
             weights = model.weights(cache_folder(), weights if file else None, backends.form(options.backend))
         source = Source(name, version, weights, model)
-        served.append(
-            serving.load(
-                source, options.backend, options.device, threads=threads, instances=options.instances, tuning=tuning,
-                batching=batching,
-            )
-        )  # fmt: skip
+        served.append(serving.load(source, options.backend, device, threads=threads, options=own, batching=batching))
     return served
 
 
 # Serving.
 
 
-async def _run(server: Server, options: argparse.Namespace, reporter: _Reporter) -> int:
+async def _run(server: Server, options: Options, reporter: _Reporter) -> int:
     loop = asyncio.get_running_loop()
     stop, hurry = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -183,8 +246,8 @@ async def _run(server: Server, options: argparse.Namespace, reporter: _Reporter)
     return statuses.DONE if answered else statuses.FAILED
 
 
-def _announce(server: Server, addresses: Addresses, options: argparse.Namespace) -> None:
-    secure = "s" if options.tls_cert else ""
+def _announce(server: Server, addresses: Addresses, options: Options) -> None:
+    secure = "s" if options.ports.tls_cert else ""
     ready = {
         "http": f"http{secure}://{addresses.http}",
         "grpc": f"grpc{secure}://{addresses.grpc}",

@@ -5,18 +5,27 @@ Handles the screen; ``drumfire.sut.remote.triton_local.server`` starts and ends 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
+from dataclasses import dataclass
 
 from rich.console import Console
 
 from drumfire.bench import statuses
+from drumfire.bench.options.parser import Command
 from drumfire.loadgen import installation
+from drumfire.loadgen.options import option
 from drumfire.sut.remote.triton_local.server import MODELS, USUAL_PORTS, LocalTriton
 
 
-def triton_local(options: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class Options:
+    """The options of ``drumfire triton-local``."""
+
+    json: bool = option(False, help="print one JSON object when it is ready")
+
+
+def triton_local(options: Options) -> int:
     """Run the server, and return DONE after Ctrl-C or SIGTERM, FAILED if it ended by itself.
 
     Raises ``LocalTritonError``.
@@ -30,6 +39,9 @@ def triton_local(options: argparse.Namespace) -> int:
             return statuses.FAILED
         except KeyboardInterrupt:
             return statuses.DONE
+
+
+COMMAND = Command(Options, triton_local, "Start a real Triton server on this machine, to try remote runs.")
 
 
 def _announce(triton: LocalTriton, console: Console, *, as_json: bool) -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import drumfire
-from drumfire.loadgen import VERSION
 from drumfire.loadgen.environment import git_revision, versions
 from drumfire.loadgen.installation import ROOT
+from drumfire.loadgen.version import VERSION
 
 Facts = Mapping[str, str]
 

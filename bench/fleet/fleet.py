@@ -18,11 +18,11 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 
-from drumfire.bench.errors import UsageError
 from drumfire.bench.fleet.child import Part, Sighting
 from drumfire.bench.fleet.crew import Crew
 from drumfire.bench.fleet.facts import Facts, differences
-from drumfire.loadgen import Answers
+from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.system import Answer
 from drumfire.sut.remote.endpoint import Endpoint, parse_url
 
@@ -88,7 +88,7 @@ class Fleet:
     async def open(self, answers: Answers) -> None:
         """Start all generators and wait until they are ready.
 
-        Raises ``UsageError`` where a generator cannot start or differs from this process.
+        Raises ``UserError`` where a generator cannot start or differs from this process.
         """
         self._beats.start()
         await self._each(lambda crew: crew.launch())
@@ -98,7 +98,7 @@ class Fleet:
             sightings = self.look()
             for one in sightings:
                 if one.gone is not None:
-                    raise UsageError(f"{self.names[one.part]} could not start: {one.gone}")
+                    raise UserError(f"{self.names[one.part]} could not start: {one.gone}")
             if not compared and len(sightings) == len(self.names) and all(one.facts for one in sightings):
                 self._compare(sightings)
                 compared = True
@@ -106,7 +106,7 @@ class Fleet:
                 return
             if time.monotonic() > until_s:
                 late = ", ".join(name for part, name in self.names.items() if self._is_late(part))
-                raise UsageError(f"not ready within {READY_S:g} s: {late}")
+                raise UserError(f"not ready within {READY_S:g} s: {late}")
             await asyncio.sleep(_LOOK_S)
 
     def issue(self, first: int, last: int) -> None:
@@ -218,7 +218,7 @@ class Fleet:
         table = differences(self._facts, {self.names[one.part]: one.facts or {} for one in sightings})
         if table:
             lines = "\n  ".join(table)
-            raise UsageError(f"the generators differ from this process; make them the same:\n  {lines}")
+            raise UserError(f"the generators differ from this process; make them the same:\n  {lines}")
 
     def _sum(self, name: str) -> Counter[str]:
         """The sum of these counts over the last messages of the generators."""

@@ -14,15 +14,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from drumfire.bench import errors
 from drumfire.bench.assemble import remote
 from drumfire.bench.assemble.local import Assembly
 from drumfire.bench.fleet import responses
 from drumfire.bench.fleet.facts import facts, machine
 from drumfire.bench.fleet.line import Line
 from drumfire.bench.fleet.plan import Plan, options_from_plain, settings_from_plain
-from drumfire.loadgen import Test, run_on_fast_loop
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.record import Record
+from drumfire.loadgen.run import Test
 from drumfire.loadgen.share import Share
 
 _BEAT_S = 0.25
@@ -31,7 +32,9 @@ _BEAT_S = 0.25
 class Generator:
     """The run, and its reports to the supervisor."""
 
-    def __init__(self, line: Line, assembly: Assembly, plan: Plan, record: Record, folder: Path) -> None:
+    def __init__(
+        self, line: Line, assembly: Assembly, plan: Plan, record: Record, folder: Path, patience_s: float
+    ) -> None:
         self._line, self._assembly, self._folder = line, assembly, folder
         self._sent_responses = 0
         share = Share(plan.slice, record, self._start)
@@ -41,7 +44,7 @@ class Generator:
             assembly.system,
             assembly.library,
             assembly.settings,
-            patience_s=plan.options["patience"],
+            patience_s=patience_s,
             share=share,
             timestamps=silence,
         )
@@ -118,16 +121,17 @@ def main() -> int:
     message = line.plan
     plan = Plan.from_json(message)
     try:
-        assembly = remote.assemble(options_from_plain(plan.options), settings_from_plain(plan.settings))
+        options = options_from_plain(plan.options)
+        assembly = remote.assemble(options, settings_from_plain(plan.settings))
         try:
             line.say({"facts": facts(assembly.digests()), "machine": machine()})
             line.limit(plan.limit_s)
             record = Record.attach(message["fd"], message["layout"])
-            generator = Generator(line, assembly, plan, record, Path(message["folder"]))
+            generator = Generator(line, assembly, plan, record, Path(message["folder"]), options.result.patience)
             run_on_fast_loop(generator.run())
         finally:
             assembly.close()
-    except errors.expected() as error:
+    except UserError as error:
         line.say({"failed": str(error)})
         return 1
     return 0

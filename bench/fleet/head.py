@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from drumfire.bench.errors import UsageError
+from drumfire.loadgen.errors import UserError
 
 LOOPBACK = "127."
 _ANSWER_S = 5.0
@@ -96,20 +96,20 @@ def prepare_driver(address: str | None) -> None:
 
 
 def check_there(address: str) -> None:
-    """Raise ``UsageError`` if nothing listens at a head's address."""
+    """Raise ``UserError`` if nothing listens at a head's address."""
     host, port = split(address)
     try:
         socket.create_connection((host, port), _ANSWER_S).close()
     except OSError as error:
         why = error.strerror or str(error) or "no answer"
-        raise UsageError(f"no Ray cluster at {address}: {why} (drumfire cluster up starts one)") from None
+        raise UserError(f"no Ray cluster at {address}: {why} (drumfire cluster up starts one)") from None
 
 
 def split(address: str) -> tuple[str, int]:
-    """Host and port of a head's address.  Raises ``UsageError``."""
+    """Host and port of a head's address.  Raises ``UserError``."""
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdigit():
-        raise UsageError(f"{address}: give the head's HOST:PORT")
+        raise UserError(f"{address}: give the head's HOST:PORT")
     return host.strip("[]"), int(port)
 
 

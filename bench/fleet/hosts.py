@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from drumfire.bench.errors import UsageError
 from drumfire.bench.fleet import clock, head
 from drumfire.bench.fleet.child import Part, Sighting
 from drumfire.bench.fleet.plan import Plan
 from drumfire.bench.fleet.supervisor import Supervisor
 from drumfire.loadgen import installation
+from drumfire.loadgen.errors import UserError
 from drumfire.sut.local.silence import silenced
 
 _CONNECT_S = 30.0
@@ -35,7 +35,7 @@ _NAMESPACE = "drumfire"
 def reach(groups: Sequence[Sequence[Plan]], phase_rows: Sequence[int], address: str | None) -> list[RayCrew]:
     """A crew for each group of plans, each on another host.
 
-    Raises ``UsageError`` where Ray is missing, or the cluster cannot be joined or has too few hosts.
+    Raises ``UserError`` where Ray is missing, or the cluster cannot be joined or has too few hosts.
     """
     ray = _connect(address)
     try:
@@ -46,7 +46,7 @@ def reach(groups: Sequence[Sequence[Plan]], phase_rows: Sequence[int], address: 
 
 
 def hosts_of(address: str | None) -> list[dict[str, Any]]:
-    """The hosts of a cluster: address, name, cores, alive.  Raises ``UsageError``."""
+    """The hosts of a cluster: address, name, cores, alive.  Raises ``UserError``."""
     ray = _connect(address)
     try:
         return [
@@ -132,7 +132,7 @@ class RayCrew:
         try:
             return self._ray.get(reference, timeout=_ASK_S)
         except self._ray.exceptions.RayError as error:
-            raise UsageError(f"{self.name} does not answer: {_one_line(error)}") from None
+            raise UserError(f"{self.name} does not answer: {_one_line(error)}") from None
 
     def _watch(self) -> None:
         try:
@@ -153,7 +153,7 @@ def _connect(address: str | None) -> Any:
     try:
         ray = importlib.import_module("ray")
     except ImportError:
-        raise UsageError(f"--hosts needs Ray, which is not installed: {installation.command('multihost')}") from None
+        raise UserError(f"--hosts needs Ray, which is not installed: {installation.command('multihost')}") from None
     if address is not None:
         head.check_there(address)
 
@@ -174,14 +174,14 @@ def _connect(address: str | None) -> Any:
         with silenced():
             connected = _within(_CONNECT_S, init)
         if not connected:
-            raise UsageError(
+            raise UserError(
                 f"no answer from the Ray cluster at {address or 'this host'} within {_CONNECT_S:g} s: is "
                 "--ray-address right, and do both sides use TLS, or neither?"
             )
-    except UsageError:
+    except UserError:
         raise
     except Exception as error:  # Ray raises many kinds; nothing has begun yet
-        raise UsageError(_why_not(error, address)) from None
+        raise UserError(_why_not(error, address)) from None
     return ray
 
 
@@ -226,7 +226,7 @@ def _place(ray: Any, groups: Sequence[Sequence[Plan]], phase_rows: Sequence[int]
     if fit < len(groups) or not group.wait(_READY_S):
         placement.remove_placement_group(group)
         free = "free " if fit >= len(groups) else ""
-        raise UsageError(
+        raise UserError(
             f"--hosts {len(groups)}: the cluster has {fit} hosts of {cores} {free}cores each ({len(alive)} in all; "
             "a head sends load only with --load-on-head): lower --hosts, or join more hosts"
         )

@@ -5,20 +5,18 @@ Turns options and settings into plain data and back.  Does not depend on process
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from drumfire.loadgen import Mode, Scenario, TestSettings
+from drumfire.bench.assemble.options import RunOptions
+from drumfire.bench.options import values
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.loadgen.share import Slice
 
-_DRIVERS_OWN = ("command", "words", "user_conf", "audit_conf", "output", "ray_address")
+_DRIVERS_OWN = ("device", "user_conf", "audit_conf", "output", "ray_address")
 """Options that only the driver uses: it sends settings, and its files need not exist on other hosts."""
-_PATH = "path:"
-"""Marks the text of an option that is a path."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +51,13 @@ class Plan:
         return cls(**{name: message[name] for name in cls.__dataclass_fields__})
 
 
-def options_to_plain(options: argparse.Namespace) -> dict[str, Any]:
+def options_to_plain(options: RunOptions) -> dict[str, Any]:
     """The options as JSON-ready data, with absolute paths."""
-    values = {name: None if name in _DRIVERS_OWN else value for name, value in vars(options).items()}
-    return {name: f"{_PATH}{value.resolve()}" if isinstance(value, Path) else value for name, value in values.items()}
+    return {name: value for name, value in values.plain(options).items() if name not in _DRIVERS_OWN}
 
 
-def options_from_plain(values: Mapping[str, Any]) -> argparse.Namespace:
-    paths = {
-        name: Path(value.removeprefix(_PATH))
-        for name, value in values.items()
-        if isinstance(value, str) and value.startswith(_PATH)
-    }
-    return argparse.Namespace(**{**values, **paths})
+def options_from_plain(plain: Mapping[str, Any]) -> RunOptions:
+    return values.build(RunOptions, plain)
 
 
 def settings_to_plain(settings: TestSettings) -> dict[str, Any]:

@@ -6,7 +6,6 @@ how hosts are reached or on a screen.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -16,22 +15,25 @@ from typing import Any, NoReturn, TextIO
 import numpy as np
 
 from drumfire.bench.assemble.local import Assembly
-from drumfire.bench.errors import UsageError
+from drumfire.bench.assemble.options import RunOptions
+from drumfire.bench.assemble.remote import RemoteOptions
 from drumfire.bench.fleet import merge
 from drumfire.bench.fleet.child import Part
 from drumfire.bench.fleet.clock import dispersion_ns
 from drumfire.bench.fleet.crew import Crew, LocalCrew
 from drumfire.bench.fleet.facts import facts
 from drumfire.bench.fleet.fleet import Fleet
+from drumfire.bench.fleet.options import CLOSED
 from drumfire.bench.fleet.plan import Plan, options_to_plain, settings_to_plain
 from drumfire.bench.view import watch
-from drumfire.loadgen import Scenario, SettingsError, Test
+from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.overhead import Overhead
 from drumfire.loadgen.pacer import Pacer
 from drumfire.loadgen.record import Column, RowArray, Status
 from drumfire.loadgen.results import Measured, distribution
-from drumfire.loadgen.run import PhaseReport
+from drumfire.loadgen.run import PhaseReport, Test
+from drumfire.loadgen.settings import Scenario, SettingsError
 from drumfire.loadgen.share import Slice
 from drumfire.loadgen.system import IndexArray, SampleLibrary
 from drumfire.loadgen.traffic import Phase
@@ -43,14 +45,13 @@ _LEAD_TO_HOSTS_NS = 2_000_000_000
 _LIMIT_TIMES = 10
 _LIMIT_S = 60.0
 """A generator ends after ``_LIMIT_TIMES`` the time that its traffic should take, plus ``_LIMIT_S`` and --patience."""
-_CLOSED = (Scenario.SingleStream, Scenario.MultiStream)
 
 
 class FleetTest(Test):
     """A test whose rows are issued by the generators of a ``Fleet``."""
 
-    def __init__(self, assembly: Assembly, options: argparse.Namespace, timestamps: TextIO | None) -> None:
-        self._assembly, self._options = assembly, options
+    def __init__(self, assembly: Assembly, options: RunOptions, timestamps: TextIO | None) -> None:
+        self._assembly, self._options, self._wanted = assembly, options, options.system.fleet
         self._names_only = _Catalogue(assembly.library)
         super().__init__(
             assembly.system,
@@ -58,14 +59,14 @@ class FleetTest(Test):
             assembly.settings,
             config_warnings=assembly.config_warnings,
             config_errors=assembly.config_errors,
-            patience_s=options.patience,
+            patience_s=options.result.patience,
             timestamps=timestamps,
         )
         if self.effective.scenario == Scenario.Server and self.effective.max_async_queries:
             raise SettingsError(
                 "server_max_async_queries bounds the queries of one generator: leave it out of user.conf with several"
             )
-        self._parts = (options.hosts or 1) * (options.workers or 1)
+        self._parts = self._wanted.parts
         width = self.effective.samples_per_query if self.effective.scenario == Scenario.MultiStream else 1
         self._slices = {part: Slice(part, self._parts, width) for part in range(self._parts)}
         self._ends: dict[int, slice] = {}
@@ -183,8 +184,8 @@ class FleetTest(Test):
         return f"of its {share:,} samples {known:,} are known"
 
     def _fleet(self) -> Fleet:
-        options = self._options
-        plain, settings = options_to_plain(options), settings_to_plain(self.requested)
+        options = self._wanted
+        plain, settings = options_to_plain(self._options), settings_to_plain(self.requested)
         view = asdict(watch.Plan.of(self, self._assembly.title))
         columns = {name: column.dtype.str for name, column in self.record.columns.items()}
         plans = []
@@ -223,8 +224,8 @@ class FleetTest(Test):
         )
 
     def _name(self, part: int) -> str:
-        a_host = self._options.workers or 1
-        if self._options.hosts is None:
+        a_host = self._wanted.workers or 1
+        if self._wanted.hosts is None:
             return f"worker {part}"
         return f"host {part // a_host}" + (f" worker {part % a_host}" if a_host > 1 else "")
 
@@ -246,7 +247,7 @@ class FleetTest(Test):
     def warnings(self) -> list[str]:
         """The warnings of a run by several generators."""
         lines = []
-        if self.effective.scenario in _CLOSED:
+        if self.effective.scenario in CLOSED:
             lines.append(
                 f"{self._parts} independent streams side by side, each of every {self._parts}-th query: not the "
                 f"reference's {self.effective.scenario.name}, which is a single stream"
@@ -259,10 +260,10 @@ class FleetTest(Test):
         starts = [one["start_ns"] for one in generators if one["start_ns"] is not None]
         partial = bool(self.fleet.lost)
         return {
-            "kind": "workers" if self._options.hosts is None else "hosts",
+            "kind": "workers" if self._wanted.hosts is None else "hosts",
             "status": "partial" if partial else "complete",
-            "on_host_loss": self._options.on_host_loss,
-            "independent_streams": self.effective.scenario in _CLOSED,
+            "on_host_loss": self._wanted.on_host_loss,
+            "independent_streams": self.effective.scenario in CLOSED,
             "planned_start": None
             if not self.fleet.planned_ns
             else datetime.fromtimestamp(self.fleet.planned_ns * 1e-9, UTC).isoformat(),
@@ -317,7 +318,7 @@ class FleetTest(Test):
             "clock_bound_ns": crew.clock.bound_ns,
             "latency_ns": _figures(record.completed[good] - record.scheduled[good]),
             "lateness_ns": None
-            if self.effective.scenario in _CLOSED
+            if self.effective.scenario in CLOSED
             else _figures(record.issued[issued] - record.scheduled[issued]),
             "last_completed_ns": int(record.completed[issued].max()) if issued.size else None,
             "issuing_cpu_us_per_sample": None
@@ -346,49 +347,42 @@ class _Catalogue:
         raise NotImplementedError("samples are with the generators")
 
 
-def several(options: argparse.Namespace) -> bool:
-    """Whether the options ask for several generators."""
-    return options.workers is not None or options.hosts is not None
+def several(options: RunOptions) -> bool:
+    """Whether the options ask for generators in processes of their own."""
+    return isinstance(options.system, RemoteOptions) and options.system.fleet.several
 
 
-def check(options: argparse.Namespace) -> None:
-    """Refuse what cannot be divided, before any server is asked.  Raises ``UsageError``."""
-    if not several(options):
-        name = "--ray-address" if options.ray_address else "--independent-streams"
-        if options.ray_address or options.independent_streams:
-            raise UsageError(f"{name} is for several generators: give --workers or --hosts, or leave it out")
+def check(options: RunOptions) -> None:
+    """Raise ``UserError`` for options that several generators cannot follow, or that only several can."""
+    if not isinstance(options.system, RemoteOptions):
         return
-    if options.ray_address and options.hosts is None:
-        raise UsageError("--ray-address is the cluster of --hosts: give --hosts N, or leave it out")
-    which = "--hosts" if options.hosts is not None else "--workers"
-    if options.backend != "triton":
-        raise UsageError(
-            f"{which} is for remote systems, but {options.backend} computes in this process: leave {which} out"
-        )
+    fleet, traffic, target = options.system.fleet, options.traffic, options.system.target
+    if not fleet.several:
+        name = "--ray-address" if fleet.ray_address else "--independent-streams"
+        if fleet.ray_address or fleet.independent_streams:
+            raise UserError(f"{name} is for several generators: give --workers or --hosts, or leave it out")
+        return
+    if fleet.ray_address and fleet.hosts is None:
+        raise UserError("--ray-address is the cluster of --hosts: give --hosts N, or leave it out")
+    which = "--hosts" if fleet.hosts is not None else "--workers"
     refused = {
-        "--find-peak-performance": options.find_peak_performance,
-        "--until-confident": options.until_confident is not None,
+        "--find-peak-performance": traffic.find_peak_performance,
+        "--until-confident": traffic.until_confident is not None,
     }
     for other, is_set in refused.items():
         if is_set:
-            raise UsageError(f"{other} works with a single generator only: leave {which} out")
-    if options.hosts is not None and options.shared_memory != "none":
-        raise UsageError("--shared-memory is for a server on the same host: leave out --hosts or --shared-memory")
-    parts = (options.hosts or 1) * (options.workers or 1)
-    scenario = Scenario[options.scenario]
-    if scenario in _CLOSED and not options.independent_streams:
-        raise UsageError(
+            raise UserError(f"{other} works with a single generator only: leave {which} out")
+    if fleet.hosts is not None and target.shared_memory != "none":
+        raise UserError("--shared-memory is for a server on the same host: leave out --hosts or --shared-memory")
+    parts, scenario = fleet.parts, Scenario[traffic.scenario]
+    if scenario in CLOSED and not fleet.independent_streams:
+        raise UserError(
             f"{scenario.name} is a single stream, whose next query waits for the last answer, so {parts} generators "
             f"would be {parts} streams: leave {which} out, or give --independent-streams to run them"
         )
-    if scenario not in _CLOSED and options.independent_streams:
-        raise UsageError(
-            f"--independent-streams is for SingleStream and MultiStream, not {scenario.name}: leave it out"
-        )
-    if options.concurrency is not None and options.concurrency < parts:
-        concurrency = options.concurrency
-        raise UsageError(
-            f"--concurrency {concurrency} leaves nothing for some of {parts} generators: give {parts} or more"
+    if target.concurrency is not None and target.concurrency < parts:
+        raise UserError(
+            f"--concurrency {target.concurrency} leaves nothing for some of {parts} generators: give {parts} or more"
         )
 
 

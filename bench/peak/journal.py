@@ -12,8 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from drumfire.bench.errors import UsageError
 from drumfire.bench.peak.search import Ask, Outcome, Probe
+from drumfire.loadgen.errors import UserError
 
 JOURNAL = "search.jsonl"
 
@@ -22,7 +22,7 @@ class Journal:
     """A file with a line for the search's subject, then one for each probe; an incomplete last line is dropped."""
 
     def __init__(self, path: Path, subject: Mapping[str, Any]) -> None:
-        """Open or create the file.  Raises ``UsageError`` if it belongs to a search of another subject."""
+        """Open or create the file.  Raises ``UserError`` if it belongs to a search of another subject."""
         self._path = path
         self.probes: list[Probe] = []
         lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
@@ -34,12 +34,12 @@ class Journal:
             before = json.loads(whole[0])["search"]
             self.probes = [_probe(json.loads(line)) for line in whole[1:]]
         except (ValueError, KeyError, TypeError):
-            raise UsageError(f"{path} is not the journal of a search: choose another --output, or remove it") from None
+            raise UserError(f"{path} is not the journal of a search: choose another --output, or remove it") from None
         differs = [
             name for name in {**before, **subject} if before.get(name) != json.loads(json.dumps(subject)).get(name)
         ]
         if differs:
-            raise UsageError(
+            raise UserError(
                 f"{path} is of another search (it differs in {', '.join(sorted(differs))}): give the options of that "
                 "search to resume it, or choose another --output"
             )

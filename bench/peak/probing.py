@@ -5,23 +5,24 @@ Turns an ``Ask`` into a test and keeps the journal.  ``search`` chooses the prob
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from drumfire.bench.assemble.local import Assembly
-from drumfire.bench.errors import UsageError
+from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.peak.journal import JOURNAL, Journal
 from drumfire.bench.peak.search import Ask, Goal, Outcome, Peak, Probe, bracket, evidence, next_step
 from drumfire.bench.report import figures
-from drumfire.loadgen import Mode, Scenario, Test, TestSettings
 from drumfire.loadgen.confidence import CutShort, Tally
 from drumfire.loadgen.early_stopping import allowed_over, estimate, least_queries
 from drumfire.loadgen.environment import available_memory_bytes
+from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.record import bytes_per_row
 from drumfire.loadgen.results import Results
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 
 _REPLICA_STEP = 0x9E3779B97F4A7C15
 """Difference between the seeds of two replicas; only its low 32 bits matter, and they are odd."""
@@ -43,22 +44,25 @@ class Found:
     interrupted: bool
 
 
-def check(options: argparse.Namespace) -> None:
-    """Raise ``UsageError`` for options that have no peak to search for."""
-    if options.scenario not in (Scenario.Server.name, Scenario.MultiStream.name):
-        raise UsageError(f"--find-peak-performance: {options.scenario} has no load to vary; use Server or MultiStream")
-    if options.scenario == Scenario.MultiStream.name and options.max_latency is None:
-        raise UsageError("--find-peak-performance in MultiStream needs --max-latency S, the bound of a query's latency")
-    for name, is_set in {"--accuracy": options.accuracy, "--submission": options.submission}.items():
+def check(options: RunOptions) -> None:
+    """Raise ``UserError`` for options that have no peak to search for."""
+    if options.traffic.scenario not in (Scenario.Server.name, Scenario.MultiStream.name):
+        raise UserError(
+            f"--find-peak-performance: {options.traffic.scenario} has no load to vary; use Server or MultiStream"
+        )
+    if options.traffic.scenario == Scenario.MultiStream.name and options.traffic.max_latency is None:
+        raise UserError("--find-peak-performance in MultiStream needs --max-latency S, the bound of a query's latency")
+    for name, is_set in {"--accuracy": options.traffic.accuracy, "--submission": options.traffic.submission}.items():
         if is_set:
-            raise UsageError(f"--find-peak-performance and {name} are two runs: leave one out")
+            raise UserError(f"--find-peak-performance and {name} are two runs: leave one out")
 
 
-def goal_of(settings: TestSettings, options: argparse.Namespace, assembly: Assembly) -> Goal:
+def goal_of(settings: TestSettings, options: RunOptions, assembly: Assembly) -> Goal:
     """What to search for: from the settings, and the free memory, which bounds the load."""
     streams = settings.scenario == Scenario.MultiStream
     if streams:
-        percentile, bound_ns = settings.multi_stream_target_latency_percentile, round(options.max_latency * 1e9)
+        percentile = settings.multi_stream_target_latency_percentile
+        bound_ns = round((options.traffic.max_latency or 0) * 1e9)
     else:
         percentile, bound_ns = settings.server_target_latency_percentile, settings.server_target_latency_ns
         if settings.use_token_latencies:
@@ -81,12 +85,12 @@ def goal_of(settings: TestSettings, options: argparse.Namespace, assembly: Assem
 
 def find(
     assembly: Assembly,
-    options: argparse.Namespace,
+    options: RunOptions,
     folder: Path,
     drive: Callable[[Test, str, list[tuple[float, bool]]], None],
     say: Callable[[str], None],
 ) -> Found:
-    """Search for the peak; probes in the folder's journal are not repeated.  Raises ``UsageError``.
+    """Search for the peak; probes in the folder's journal are not repeated.  Raises ``UserError``.
 
     ``drive`` does a run and shows a title and the probes (load, and whether it passed); ``say`` prints a line.
     """
@@ -116,7 +120,7 @@ def find(
         journal.add(Probe(step, _outcome(step, goal, test)))
         say(f"probe {len(history):3}  {describe(goal, history[-1])}")
     if test is None:
-        raise UsageError(f"the search in {folder} has ended without a peak: {getattr(step, 'reason', '')}")
+        raise UserError(f"the search in {folder} has ended without a peak: {getattr(step, 'reason', '')}")
     peak = step if isinstance(step, Peak) else Peak(None, None)
     interrupted = test.interrupted is not None
     reasons = [] if interrupted or peak.load is not None else [f"No peak was found: {peak.reason}."]
@@ -142,7 +146,7 @@ def _fixed(settings: TestSettings) -> dict[str, Any]:
 
 
 def _test(
-    ask: Ask, goal: Goal, settings: TestSettings, assembly: Assembly, options: argparse.Namespace, history: list[Probe]
+    ask: Ask, goal: Goal, settings: TestSettings, assembly: Assembly, options: RunOptions, history: list[Probe]
 ) -> Test:
     confirming = ask.purpose == "confirm"
     settings = replace(settings, min_query_count=goal.full_queries if confirming else ask.queries)
@@ -165,7 +169,7 @@ def _test(
         settings,
         config_warnings=assembly.config_warnings,
         config_errors=assembly.config_errors,
-        patience_s=options.patience,
+        patience_s=options.result.patience,
     )
     planned = test.phases[-1].query_count
     allowed = ask.allowed

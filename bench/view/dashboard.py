@@ -24,8 +24,8 @@ from drumfire.bench.view import process
 from drumfire.bench.view.screen import draw, plain_line
 from drumfire.bench.view.servers import ReadFigures, ServerView, start_poll
 from drumfire.bench.view.watch import Plan, Watch
-from drumfire.loadgen import Test
 from drumfire.loadgen.record import Record
+from drumfire.loadgen.run import Test
 from drumfire.sut import module_process
 
 REFRESH_S = 0.33

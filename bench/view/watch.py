@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.bench.view.window import begin_of_window
-from drumfire.loadgen import Mode, Scenario, Test, histogram
+from drumfire.loadgen import histogram
 from drumfire.loadgen.overhead import TICKS_PER_S, steal_ticks
 from drumfire.loadgen.record import Column, Gauge, Record, Status
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Mode, Scenario
 
 IntArray = npt.NDArray[np.int64]
 

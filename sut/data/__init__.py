@@ -6,8 +6,10 @@ stand-ins (``fake``).  Does not depend on a model or a backend.  Importing the p
 
 from __future__ import annotations
 
+from drumfire.loadgen.errors import UserError
 
-class DataError(ValueError):
+
+class DataError(UserError, ValueError):
     """A data folder or a picture cannot be used.  The text is one line and names the fix."""
 
 

@@ -14,6 +14,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from drumfire.loadgen.errors import UserError
 from drumfire.sut.kserve.messages.tensors import ModelInterface, Shape, Tensor
 
 Sample: TypeAlias = tuple[Tensor, ...]
@@ -23,7 +24,7 @@ FLOATING = ("FP16", "FP32", "FP64", "BF16")
 """The datatypes of floating-point numbers."""
 
 
-class InputError(ValueError):
+class InputError(UserError, ValueError):
     """Samples cannot be read, or do not fit the model.  The text is one line and names the fix."""
 
 

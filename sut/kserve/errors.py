@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from drumfire.loadgen.errors import UserError
+
 
 class ProtocolError(ValueError):
     """The peer broke the protocol: the connection cannot be used any more."""
@@ -15,7 +17,7 @@ class BodyTooLarge(ProtocolError):
     """A message's body exceeds the limit."""
 
 
-class ServerError(RuntimeError):
+class ServerError(UserError, RuntimeError):
     """The server cannot be reached, or refuses a request.  The text names the fix."""
 
 

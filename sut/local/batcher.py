@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen import Answers, Responses, SampleLibrary
-from drumfire.loadgen.answers import as_bytes, check_count
+from drumfire.loadgen.answers import Answers, Responses, as_bytes, check_count
 from drumfire.loadgen.pacer import precise_timers
 from drumfire.loadgen.record import Column
-from drumfire.loadgen.system import Answer
+from drumfire.loadgen.system import Answer, SampleLibrary
 
 RunBatch = Callable[[npt.NDArray[Any]], Responses]
 """Takes a batch of samples, shape (n, *sample_shape); returns n responses.  Called from one thread at a time."""

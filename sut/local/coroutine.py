@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from drumfire.loadgen import Answers, Responses, SampleLibrary
-from drumfire.loadgen.answers import check_count
-from drumfire.loadgen.system import Answer
+from drumfire.loadgen.answers import Answers, Responses, check_count
+from drumfire.loadgen.system import Answer, SampleLibrary
 
 Infer = Callable[[npt.NDArray[Any]], Awaitable[Responses]]
 

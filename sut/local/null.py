@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen import Answers, Mode, Responses
+from drumfire.loadgen.answers import Answers, Responses
+from drumfire.loadgen.settings import Mode
 from drumfire.sut.data.library import ArrayLibrary
 
 _ANSWER = np.zeros((1, 1), np.float32)
@@ -16,6 +18,11 @@ _ANSWER = np.zeros((1, 1), np.float32)
 def null_library(count: int = 1024) -> ArrayLibrary:
     """A library of ``count`` zeros, for a system that does not read its samples."""
     return ArrayLibrary("null", lambda indices: np.zeros((len(indices), 1), np.float32), count, count)
+
+
+@dataclass(frozen=True)
+class NullOptions:
+    """The null system has no options."""
 
 
 class NullSystem:

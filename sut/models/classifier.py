@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.system import IndexArray
+from drumfire.sut.data import DataError
 from drumfire.sut.data.library import ArrayLibrary
 from drumfire.sut.models.model import Accuracy, Form, bundled_count, first_answers
 
@@ -80,7 +81,7 @@ class Classifier(LabelJudge):
         """See ``Model.library``.  ``performance_count`` is cut to the samples available; None means at most 500."""
         total = bundled_count(self.name, self.total_count, dataset_path, count)
         if performance_count is not None and performance_count < 1:
-            raise ValueError(f"performance count {performance_count}: at least one sample must be in memory")
+            raise DataError(f"performance count {performance_count}: at least one sample must be in memory")
         self.labels()  # a missing extra raises here rather than in the run
         return ArrayLibrary(self.name, self.inputs, total, min(total, performance_count or PERFORMANCE_COUNT))
 

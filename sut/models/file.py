@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.system import IndexArray, SampleLibrary
+from drumfire.sut.data import DataError
 from drumfire.sut.data.library import ArrayLibrary
 from drumfire.sut.local.backends import Backend, interface
 from drumfire.sut.models.model import Form
@@ -53,7 +54,7 @@ class FileModel:
     ) -> SampleLibrary:
         """Random samples, the same in every run: normal values for floats, 0 to 127 for integers."""
         if dataset_path is not None:
-            raise ValueError("a bare model file runs on random samples: leave --dataset-path out")
+            raise DataError("a bare model file runs on random samples: leave --dataset-path out")
         total = min(count or _SAMPLES, _SAMPLES)
         generator = np.random.default_rng(_SEED)
         shape = (total, *self.input_shape)

@@ -16,18 +16,20 @@ import numpy.typing as npt
 
 from drumfire.loadgen import installation
 from drumfire.loadgen.answers import Responses
+from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.system import IndexArray, SampleLibrary
+from drumfire.sut.data import DataError
 
 
-class UnknownModel(ValueError):
+class UnknownModel(UserError, ValueError):
     """No model has this name."""
 
 
-class MissingExtra(ImportError):
+class MissingExtra(UserError, ImportError):
     """A package of an optional extra is not installed."""
 
 
-class WeightsError(ValueError):
+class WeightsError(UserError, ValueError):
     """Weights that cannot be used.  The text is one line and names the fix."""
 
 
@@ -159,10 +161,10 @@ def missing_extra(what: str, package: str | None, extra: str | None) -> MissingE
 def bundled_count(name: str, available: int, dataset_path: Path | None, count: int | None) -> int:
     """How many samples a library over bundled data has: ``count``, or all.  Raises ``ValueError``, see ``library``."""
     if dataset_path is not None:
-        raise ValueError(f"{name} has its own data: leave --dataset-path {dataset_path} out")
+        raise DataError(f"{name} has its own data: leave --dataset-path {dataset_path} out")
     total = available if count is None else count
     if not 1 <= total <= available:
-        raise ValueError(f"{name} has {available} samples: the count must be 1 to {available}, not {total}")
+        raise DataError(f"{name} has {available} samples: the count must be 1 to {available}, not {total}")
     return total
 
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen import Answers, Responses, installation
+from drumfire.loadgen import installation
+from drumfire.loadgen.answers import Answers, Responses
 from drumfire.sut.kserve.errors import ProtocolError, ServerError, one_line
 from drumfire.sut.kserve.messages.exchange import MAX_MESSAGE_BYTES, Found, Outputs, Part, Region, check_outputs
 from drumfire.sut.kserve.messages.tensors import ModelInterface, as_array

@@ -8,11 +8,13 @@ from __future__ import annotations
 import hmac
 from pathlib import Path
 
+from drumfire.loadgen.errors import UserError
+
 _SCHEME = "bearer "
 _MOST_BYTES = 1 << 16
 
 
-class TokenError(ValueError):
+class TokenError(UserError, ValueError):
     """The token file cannot be used.  The text is one line and names the fix."""
 
 

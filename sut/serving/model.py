@@ -16,7 +16,7 @@ import numpy.typing as npt
 from drumfire.sut.kserve.messages.schemas import config_type
 from drumfire.sut.kserve.messages.tensors import ModelInterface, Shape, TensorSpec
 from drumfire.sut.local import backends
-from drumfire.sut.local.backends import Backend, BackendError, Tuning
+from drumfire.sut.local.backends import Backend, BackendError, BackendOptions
 from drumfire.sut.local.backends.interface import takes_channels_last
 from drumfire.sut.local.batcher import BatchRule, service_times
 from drumfire.sut.models.model import Model
@@ -156,12 +156,12 @@ class Source:
 
 
 def load(
-    source: Source, backend: str, device: str, *, threads: int, instances: int, tuning: Tuning, batching: Batching
+    source: Source, backend: str, device: str, *, threads: int, options: BackendOptions, batching: Batching
 ) -> ServedModel:
-    """Load ``instances`` of a model and run each once.  Raises ``BackendError`` if the model cannot be served."""
+    """Load the instances of a model and run each once.  Raises ``BackendError`` if the model cannot be served."""
 
     def load_one() -> Backend:
-        instance = backends.load(backend, source.weights, device, threads, tuning)
+        instance = backends.load(backend, source.weights, device, threads, options)
         _warm(instance, batching)
         return instance
 
@@ -169,9 +169,9 @@ def load(
     tensors = signature(first, source.weights, source.model)
     layout = BatchLayout(np.dtype(first.sample_dtype), _is_channels_last(first, source), first.fixed_batch_size)
     max_size = first.fixed_batch_size or batching.max_size
-    loaded = [first, *(load_one() for _ in range(instances - 1))]
+    loaded = [first, *(load_one() for _ in range(options.instances - 1))]
     platform = f"{backend}_{source.weights.suffix.lstrip('.') or 'model'}"
-    inline = device == "cpu" and instances == 1 and _is_quick(first, max_size)
+    inline = device == "cpu" and options.instances == 1 and _is_quick(first, max_size)
     return ServedModel(
         ModelInterface(source.name, source.version, platform, (tensors.input,), tensors.outputs, max_size),
         _rule(batching, max_size),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from drumfire.loadgen.environment import available_memory_bytes
+from drumfire.loadgen.errors import UserError
 from drumfire.sut.kserve.grpc.server import CallLimits
 from drumfire.sut.serving.access import Access, TokenError
 from drumfire.sut.serving.connection import Bounds, Connections, PortConnection
@@ -40,7 +41,7 @@ _SHARE_OF_MEMORY = 4
 """Waiting inputs may take this fraction (one part in 4) of the memory available at the start."""
 
 
-class ServeError(ValueError):
+class ServeError(UserError, ValueError):
     """The server cannot start.  The text is one line and names the fix."""
 
 

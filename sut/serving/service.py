@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from drumfire.loadgen import VERSION
+from drumfire.loadgen.version import VERSION
 from drumfire.sut.kserve.grpc.framing import SERVICE, Status
 from drumfire.sut.kserve.messages import operations
 from drumfire.sut.kserve.messages.exchange import Buffer, Region

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from drumfire.bench import errors, statuses
-from drumfire.loadgen import VERSION
+from drumfire.loadgen.version import VERSION
 from tests.support.command import ROOT, here
 
 HEAVY = ("asyncio", "multiprocessing", "numpy", "rich", "ssl", "uvloop", "drumfire.loadgen", "drumfire.sut")

@@ -54,7 +54,8 @@ from typing import Any  # noqa: E402
 import numpy as np  # noqa: E402
 from hdrh.histogram import HdrHistogram  # noqa: E402
 
-from drumfire.loadgen import Answers, Mode, Scenario, Test, TestSettings, directory, logs, trace  # noqa: E402
+from drumfire.loadgen import directory, logs, trace  # noqa: E402
+from drumfire.loadgen.answers import Answers  # noqa: E402
 from drumfire.loadgen.audit_config import audited  # noqa: E402
 from drumfire.loadgen.compat.find_peak import find_peak  # noqa: E402
 from drumfire.loadgen.confidence import CutShort, UntilConfident  # noqa: E402
@@ -62,6 +63,8 @@ from drumfire.loadgen.config import ConfigReader  # noqa: E402
 from drumfire.loadgen.pacer import Pacer  # noqa: E402
 from drumfire.loadgen.record import Record, load_columns  # noqa: E402
 from drumfire.loadgen.results import Results  # noqa: E402
+from drumfire.loadgen.run import Test  # noqa: E402
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings  # noqa: E402
 from drumfire.loadgen.share import Share, Slice  # noqa: E402
 from tests.guards.virtual_time import CLOCK, Loop, S  # noqa: E402
 

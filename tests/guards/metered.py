@@ -36,7 +36,7 @@ from drumfire.bench.assemble import remote
 from drumfire.bench.cli import main
 from drumfire.bench.commands import run as one_run
 from drumfire.bench.fleet import generator
-from drumfire.loadgen import Answers
+from drumfire.loadgen.answers import Answers
 from drumfire.sut import module_process
 
 ALLOCATION_ENVIRONMENT = {"LD_PRELOAD": "libc_malloc_debug.so.0", "PYTHONMALLOC": "malloc"}

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from drumfire.loadgen import Mode, Scenario, Test, TestSettings
 from drumfire.loadgen.audit_config import FOUND, audited
 from drumfire.loadgen.config import ConfigReader
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 
 TEST01 = "*.*.mode = 2\n*.*.accuracy_log_rng_seed = 720381539243781796\n*.*.accuracy_log_sampling_target = 8\n"
 

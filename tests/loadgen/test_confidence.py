@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drumfire.loadgen import Scenario, Test, TestSettings
 from drumfire.loadgen.confidence import Count, CutShort, SequentialTest, Tally, UntilConfident, Verdict
 from drumfire.loadgen.early_stopping import CONFIDENCE, allowed_over, judge
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.record import Record, Status
-from drumfire.loadgen.settings import effective
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Scenario, TestSettings, effective
 from drumfire.loadgen.traffic import draw
 
 MS = 1_000_000

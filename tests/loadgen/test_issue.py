@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drumfire.loadgen import Mode, Scenario, SettingsError, Test, TestSettings
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.pacer import Pacer
 from drumfire.loadgen.record import Gauge, Status
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Mode, Scenario, SettingsError, TestSettings
 
 try:
     import uvloop

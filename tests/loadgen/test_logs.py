@@ -19,8 +19,10 @@ from hdrh.log import HistogramLogReader
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drumfire.loadgen import Mode, Scenario, Test, TestSettings, directory, histogram, logs
+from drumfire.loadgen import directory, histogram, logs
 from drumfire.loadgen.record import load_columns
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.loadgen.summary import SUMMARY
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -6,9 +6,11 @@ import threading
 
 import pytest
 
-from drumfire.loadgen import Mode, Scenario, Test, TestSettings, run_on_fast_loop
+from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.overhead import GarbagePauses
 from drumfire.loadgen.priority import Priority
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.sut.local.null import NullSystem
 from drumfire.sut.models import get
 

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drumfire.loadgen import Mode, Scenario, Test, TestSettings, directory, logs, trace
+from drumfire.loadgen import directory, logs, trace
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 
 MS = 1_000_000
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from drumfire.loadgen import Scenario, SettingsError, Test
-from drumfire.loadgen.settings import effective
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Scenario, SettingsError, effective
 from tests.support.traffic_cases import (
     ALL,
     CASES,

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drumfire.loadgen import Mode, Scenario, TestSettings
-from drumfire.loadgen.settings import effective
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings, effective
 from drumfire.loadgen.traffic import Phase, draw
 
 SCRIPT = Path(__file__).with_name("reference_run.py")

@@ -17,8 +17,10 @@ import numpy as np
 from drumfire.bench.assemble.local import fit, spare_cores
 from drumfire.bench.peers.backends.bare import LOOPS, Call
 from drumfire.bench.peers.program import p50_and_p99
-from drumfire.loadgen import Scenario, Test, TestSettings, run_on_fast_loop
+from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.mlperf_conf import built_in_values
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Scenario, TestSettings
 from drumfire.sut import models
 from drumfire.sut.cache import cache_folder
 from drumfire.sut.data.library import ArrayLibrary
@@ -53,7 +55,9 @@ class _Loaded:
         self.model, self.batch_size = models.get(model), batch_size
         self.threads, form = spare_cores(), backends.form(backend)
         self.file = self.model.weights(cache_folder(), None, form)
-        self.backend = backends.load(backend, self.file, "cpu", self.threads, backends.Tuning(batch_size))
+        self.backend = backends.load(
+            backend, self.file, "cpu", self.threads, backends.kinds()[backend](max_batch_size=batch_size)
+        )
         library = self.model.library(performance_count=_IN_MEMORY)
         assert isinstance(library, ArrayLibrary)
         self.library = library

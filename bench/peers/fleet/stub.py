@@ -19,7 +19,7 @@ from typing import Any, cast
 import hpack
 import numpy as np
 
-from drumfire.loadgen import run_on_fast_loop
+from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.sut.kserve.grpc.framing import PREFIX_BYTES, Status, framed
 from drumfire.sut.kserve.http2.frames import (
     ACK,

@@ -11,8 +11,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from drumfire.loadgen import Mode, Scenario, Test, TestSettings, run_on_fast_loop
+from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.pacer import LAST_SPIN_NS, Pacer
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.sut.local.null import NullSystem, null_library
 
 _ROUNDS = 5

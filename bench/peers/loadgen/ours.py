@@ -20,12 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.bench.peers.program import p50_and_p99
-from drumfire.loadgen import Mode, Scenario, SystemUnderTest, Test, TestSettings, run_on_fast_loop
 from drumfire.loadgen.directory import document, prepare, save
 from drumfire.loadgen.environment import describe
+from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.issue import End
-from drumfire.loadgen.settings import effective
-from drumfire.loadgen.system import SampleLibrary
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings, effective
+from drumfire.loadgen.system import SampleLibrary, SystemUnderTest
 from drumfire.loadgen.traffic import draw
 from drumfire.sut import models
 from drumfire.sut.local import backends

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from drumfire.bench.peers.program import p50_and_p99
-from drumfire.loadgen import run_on_fast_loop
+from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.sut.kserve.http1.connection import Response, build_request
 from drumfire.sut.kserve.messages.exchange import Failure
 from drumfire.sut.kserve.messages.http_client import HttpExchange, error_text, model_path

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import numpy.typing as npt
 
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.options import option
 from drumfire.sut.models.model import Form
 
 BACKENDS = {
@@ -24,24 +27,39 @@ BACKENDS = {
 }
 DEVICES = ("cpu", "gpu")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
-COMPILE_MODES = ("default", "max-autotune")
 MAX_BATCH_SIZE = 32
 """The largest batch unless the user sets another size."""
 
 
-class BackendError(RuntimeError):
+class BackendError(UserError, RuntimeError):
     """A backend or model that cannot be used.  The text is one line and names the fix."""
 
 
-class Tuning(NamedTuple):
-    """How a backend computes."""
+@dataclass(frozen=True)
+class BackendOptions:
+    """The options of every backend; one that has more declares them in its own file."""
 
+    TITLE: ClassVar = "model on this machine"
+
+    threads: int | None = option(
+        None, metavar="N", least=1, most=4096, help="threads of the model (default: all cores but one)"
+    )
+    instances: int = option(1, metavar="N", least=1, most=1024, help="copies of the model that work side by side")
     max_batch_size: int = MAX_BATCH_SIZE
     """The largest batch that ``run`` will receive: backends with fixed batch sizes prepare sizes up to it."""
-    precision: str = "fp32"
-    """The precision of the computation; samples and outputs keep their types.  One of ``PRECISIONS``."""
-    compile: str | None = None
-    """One of ``COMPILE_MODES``; None runs the network operation by operation, where a backend offers both."""
+
+
+@dataclass(frozen=True)
+class PrecisionOptions(BackendOptions):
+    """The options of a backend that computes in more than one precision."""
+
+    precision: str = option(
+        "fp32",
+        metavar="KIND",
+        choices=PRECISIONS,
+        help="what it computes in; samples and outputs keep their types: fp32 (default), tf32 (on GPUs), bf16 and fp16 "
+        "(pytorch)",
+    )
 
 
 class Backend(Protocol):
@@ -80,22 +98,32 @@ class _BackendModule(Protocol):
     EXTRAS: Mapping[str, str]
     """The devices that it runs on, each with the pip extra that installs it for the device."""
     PRECISIONS: Sequence[str]
-    COMPILE_MODES: Sequence[str]
+    OPTIONS: type[BackendOptions]
 
-    def load(self, model: Path, device: str, threads: int, tuning: Tuning) -> Backend: ...
+    def load(self, model: Path, device: str, threads: int, options: Any) -> Backend:
+        """``options`` is an instance of ``OPTIONS``."""
 
 
-def load(backend: str, model: Path, device: str, threads: int, tuning: Tuning | None = None) -> Backend:
-    """Load the model file on ``device`` (cpu or gpu) with ``threads`` threads.  Raises ``BackendError``."""
-    module, tuning = _module(backend), tuning or Tuning()
-    check(backend, device, tuning)
+def load(backend: str, model: Path, device: str, threads: int, options: BackendOptions | None = None) -> Backend:
+    """Load the model file on ``device`` (cpu or gpu) with ``threads`` threads.  Raises ``BackendError``.
+
+    ``options``: of the backend's own class (see ``kinds``); its ``threads`` do not count.
+    """
+    module = _module(backend)
+    options = options or module.OPTIONS()
+    check(backend, device, options)
     if not model.exists():
         raise BackendError(f"no such model file: {model}")
-    return module.load(model, device, threads, tuning)
+    return module.load(model, device, threads, options)
 
 
-def check(backend: str, device: str, tuning: Tuning) -> None:
-    """Check that the backend offers the device and the tuning.  Raises ``BackendError``."""
+def kinds() -> Mapping[str, type]:
+    """The class of each backend's options."""
+    return {name: _module(name).OPTIONS for name in BACKENDS}
+
+
+def check(backend: str, device: str, options: BackendOptions) -> None:
+    """Check that the backend offers the device and the precision.  Raises ``BackendError``."""
     module = _module(backend)
     if device not in module.EXTRAS:
         others = [name for name in BACKENDS if device in _module(name).EXTRAS]
@@ -103,15 +131,13 @@ def check(backend: str, device: str, tuning: Tuning) -> None:
             f"{backend} runs on the {' or '.join(module.EXTRAS)} only: leave {device} out, or run on "
             f"{' or '.join(others)}"
         )
-    if tuning.precision not in module.PRECISIONS:
+    precision = getattr(options, "precision", module.PRECISIONS[0])
+    if precision not in module.PRECISIONS:
         raise BackendError(
-            f"{backend} computes in {' or '.join(module.PRECISIONS)}, not in {tuning.precision}: leave --precision "
-            "out, or pass a file of that precision with --weights"
+            f"{backend} computes in {' or '.join(module.PRECISIONS)}, not in {precision}: leave --precision out, or "
+            "pass a file of that precision with --weights"
         )
-    if tuning.compile is not None and tuning.compile not in module.COMPILE_MODES:
-        others = [name for name in BACKENDS if _module(name).COMPILE_MODES]
-        raise BackendError(f"{backend} has no compile modes: leave --compile out, or run on {' or '.join(others)}")
-    if tuning.precision == "tf32" and device == "cpu":
+    if precision == "tf32" and device == "cpu":
         raise BackendError("tf32 is a precision of GPUs: leave --precision out, or run on the gpu")
 
 

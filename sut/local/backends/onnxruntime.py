@@ -11,14 +11,14 @@ import numpy.typing as npt
 
 from drumfire.loadgen import installation
 from drumfire.loadgen.environment import versions
-from drumfire.sut.local.backends import Backend, BackendError, Tuning, first_line, interface
+from drumfire.sut.local.backends import Backend, BackendError, BackendOptions, first_line, interface
 from drumfire.sut.models.model import Form
 
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 FORM = Form.ONNX
 EXTRAS = {"cpu": "onnx-cpu", "gpu": "onnx-gpu"}
 PRECISIONS = ("fp32",)
-COMPILE_MODES: tuple[str, ...] = ()
+OPTIONS = BackendOptions
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
 _DTYPES: dict[str, npt.DTypeLike] = {
     "tensor(float)": np.float32,
@@ -43,7 +43,7 @@ def check_installation() -> None:
         raise BackendError(f"onnxruntime is not installed: {installation.command('onnx-cpu')} (or [onnx-gpu])")
 
 
-def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
+def load(model: Path, device: str, threads: int, options: BackendOptions) -> Backend:
     check_installation()
     import onnxruntime
 

@@ -7,6 +7,7 @@ CUDA graph, so that a batch costs one launch.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen import installation
-from drumfire.sut.local.backends import Backend, BackendError, Tuning, buckets, first_line, interface
+from drumfire.loadgen.options import option
+from drumfire.sut.local.backends import Backend, BackendError, PrecisionOptions, buckets, first_line, interface
 from drumfire.sut.models.model import Form
 
 if TYPE_CHECKING:
@@ -24,7 +26,6 @@ DISTRIBUTIONS = ("torch",)
 FORM = Form.TORCH
 EXTRAS = {"cpu": "pytorch", "gpu": "pytorch"}
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
-COMPILE_MODES = ("default", "max-autotune")
 
 _MOST_SIZES = 64
 """Programs that torch may compile from one network before it stops: more than there are powers of two."""
@@ -32,7 +33,22 @@ _MOST_SIZES = 64
 _Network = Callable[["torch.Tensor"], Any]
 
 
-def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
+@dataclass(frozen=True)
+class PyTorchOptions(PrecisionOptions):
+    """The options of this backend."""
+
+    compile: str | None = option(
+        None,
+        metavar="MODE",
+        choices=("default", "max-autotune"),
+        help="compile the network before the run: default or max-autotune (default: no compilation)",
+    )
+
+
+OPTIONS = PyTorchOptions
+
+
+def load(model: Path, device: str, threads: int, options: PyTorchOptions) -> Backend:
     try:
         import torch
     except ImportError:
@@ -49,14 +65,14 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
     program, takes = interface.of_program(model)
     torch.set_num_threads(threads)
     if device == "gpu":
-        return _OnGpu(program, takes, tuning)
-    return _OnCpu(program, takes, tuning)
+        return _OnGpu(program, takes, options)
+    return _OnCpu(program, takes, options)
 
 
 class _PyTorch:
     """What both devices share: the network in its precision and layout, and its input."""
 
-    def __init__(self, program: Any, takes: interface.Input, tuning: Tuning, device: str) -> None:
+    def __init__(self, program: Any, takes: interface.Input, options: PyTorchOptions, device: str) -> None:
         import torch
 
         self.fixed_batch_size, self.sample_dtype = takes.batch_size, takes.dtype
@@ -65,13 +81,13 @@ class _PyTorch:
         network = program.module(check_guards=False).to(device)
         if self._image:
             network = network.to(memory_format=torch.channels_last)
-        self._computed = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(tuning.precision)
+        self._computed = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(options.precision)
         if self._computed is not None:
             network = network.to(self._computed)
-        self._ways = [tuning.precision, "channels last" if self._image else "", "eager"]
+        self._ways = [options.precision, "channels last" if self._image else "", "eager"]
         self._network: _Network = network
-        if tuning.compile is not None:
-            self._compile(tuning.compile)
+        if options.compile is not None:
+            self._compile(options.compile)
 
     @property
     def description(self) -> str:
@@ -91,12 +107,12 @@ class _PyTorch:
         self._network = torch.compile(self._network, mode=chosen, dynamic=False)
         self._ways[-1] = f"compiled ({mode})"
 
-    def _sizes_of(self, tuning: Tuning, *, fine: bool) -> tuple[int, ...]:
+    def _sizes_of(self, options: PyTorchOptions, *, fine: bool) -> tuple[int, ...]:
         """The batch sizes to prepare."""
         interface.fixed(self.sample_shape)
         if self.fixed_batch_size is not None:
             return (self.fixed_batch_size,)
-        return buckets.ladder(tuning.max_batch_size, fine=fine)
+        return buckets.ladder(options.max_batch_size, fine=fine)
 
     def _outputs(self, batch: torch.Tensor) -> list[torch.Tensor]:
         """All outputs in the program's own types, for a batch in the layout of ``sample_shape``."""
@@ -119,12 +135,12 @@ class _PyTorch:
 class _OnCpu(_PyTorch):
     """Takes batches of any size; a compiled network has one program for each size, and batches are padded."""
 
-    def __init__(self, program: Any, takes: interface.Input, tuning: Tuning) -> None:
-        super().__init__(program, takes, tuning, "cpu")
+    def __init__(self, program: Any, takes: interface.Input, options: PyTorchOptions) -> None:
+        super().__init__(program, takes, options, "cpu")
         self._run: Callable[[npt.NDArray[Any]], Sequence[npt.NDArray[Any]]] = self._computed_on
-        if tuning.compile is None:
+        if options.compile is None:
             return
-        sizes = self._sizes_of(tuning, fine=False)
+        sizes = self._sizes_of(options, fine=False)
         self._run = buckets.Buckets(dict.fromkeys(sizes, self._computed_on)).run
         self._ways.append(buckets.description(sizes))
         for size in sizes:  # now, rather than in the run
@@ -149,13 +165,13 @@ class _OnCpu(_PyTorch):
 class _OnGpu(_PyTorch):
     """Has a CUDA graph for each batch size; batches are padded to the next size."""
 
-    def __init__(self, program: Any, takes: interface.Input, tuning: Tuning) -> None:
+    def __init__(self, program: Any, takes: interface.Input, options: PyTorchOptions) -> None:
         import torch
 
-        kind = "tf32" if tuning.precision == "tf32" else "ieee"
+        kind = "tf32" if options.precision == "tf32" else "ieee"
         torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = kind
-        super().__init__(program, takes, tuning, "cuda")
-        sizes = self._sizes = self._sizes_of(tuning, fine=tuning.compile is None)
+        super().__init__(program, takes, options, "cuda")
+        sizes = self._sizes = self._sizes_of(options, fine=options.compile is None)
         self._stream = torch.cuda.Stream()
         shape, kind = (sizes[-1], *self.sample_shape), torch.from_numpy(np.empty(0, takes.dtype)).dtype
         self._staged = torch.zeros(shape, dtype=kind, pin_memory=True)  # type: ignore[arg-type]

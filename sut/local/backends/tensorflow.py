@@ -10,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 
 from drumfire.loadgen import installation
-from drumfire.sut.local.backends import Backend, BackendError, Tuning, first_line, interface
+from drumfire.sut.local.backends import Backend, BackendError, PrecisionOptions, first_line, interface
 from drumfire.sut.local.silence import silenced
 from drumfire.sut.models.model import Form
 
@@ -18,12 +18,12 @@ DISTRIBUTIONS = ("tensorflow", "tensorflow-cpu")
 FORM = Form.ONNX
 EXTRAS = {"cpu": "tf", "gpu": "tf"}
 PRECISIONS = ("fp32", "tf32")
-COMPILE_MODES: tuple[str, ...] = ()
+OPTIONS = PrecisionOptions
 
 _PLACES = {"cpu": "/CPU:0", "gpu": "/GPU:0"}
 
 
-def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
+def load(model: Path, device: str, threads: int, options: PrecisionOptions) -> Backend:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with silenced():
@@ -45,7 +45,7 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
     except RuntimeError:  # TensorFlow has started already, for another instance
         if tf.config.threading.get_intra_op_parallelism_threads() != threads:
             raise BackendError("tensorflow cannot change its number of threads in a running process") from None
-    tf.config.experimental.enable_tensor_float_32_execution(tuning.precision == "tf32")
+    tf.config.experimental.enable_tensor_float_32_execution(options.precision == "tf32")
     try:
         with silenced(), tf.device(_PLACES[device]):
             function = _function(model)
@@ -53,7 +53,7 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
         raise
     except Exception as error:  # TensorFlow raises many kinds
         raise BackendError(f"tensorflow cannot load {model}: {first_line(error)}") from None
-    return TensorFlow(function, device, tuning.precision)
+    return TensorFlow(function, device, options.precision)
 
 
 def _function(model: Path) -> Any:

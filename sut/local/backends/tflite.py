@@ -10,7 +10,7 @@ import numpy as np
 
 from drumfire.loadgen import installation
 from drumfire.loadgen.environment import versions
-from drumfire.sut.local.backends import Backend, BackendError, Tuning, buckets, first_line, interface
+from drumfire.sut.local.backends import Backend, BackendError, BackendOptions, buckets, first_line, interface
 from drumfire.sut.local.silence import silenced
 from drumfire.sut.models.model import Form
 
@@ -18,10 +18,10 @@ DISTRIBUTIONS = ("ai-edge-litert",)
 FORM = Form.TFLITE
 EXTRAS = {"cpu": "tflite"}
 PRECISIONS = ("fp32",)
-COMPILE_MODES: tuple[str, ...] = ()
+OPTIONS = BackendOptions
 
 
-def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
+def load(model: Path, device: str, threads: int, options: BackendOptions) -> Backend:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
@@ -35,7 +35,7 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
             fixed, *sample = map(int, details["shape"])
             # Converters write a batch size of 1 also where it can be resized.
             any_size = fixed == 1 or details["shape_signature"][0] == -1
-            sizes = buckets.ladder(tuning.max_batch_size, fine=True) if any_size else (fixed,)
+            sizes = buckets.ladder(options.max_batch_size, fine=True) if any_size else (fixed,)
             runs = {size: _sized(Interpreter(str(model), num_threads=threads), size) for size in sizes}
     except (ValueError, RuntimeError) as error:
         raise BackendError(f"tflite cannot load {model}: {first_line(error)}") from None

@@ -16,7 +16,7 @@ from typing import Any
 from drumfire.loadgen import installation
 from drumfire.loadgen.environment import versions
 from drumfire.sut.cache import cache_folder
-from drumfire.sut.local.backends import BackendError, Tuning, buckets, first_line, interface
+from drumfire.sut.local.backends import BackendError, BackendOptions, buckets, first_line, interface
 from drumfire.sut.local.silence import silenced
 
 DISTRIBUTIONS = ("apache-tvm", "apache-tvm-ffi")
@@ -40,11 +40,11 @@ def start(threads: int) -> None:
         raise BackendError(f"apache-tvm is not installed: {installation.command('tvm')}") from None
 
 
-def load(model: Path, takes: interface.Input, new_module: NewModule, tuning: Tuning) -> buckets.PaddedModel:
+def load(model: Path, takes: interface.Input, new_module: NewModule, options: BackendOptions) -> buckets.PaddedModel:
     """Compile for each batch size, or load from the cache what was compiled before.  Raises ``BackendError``."""
     interface.fixed(takes.sample_shape, model)
     fixed = takes.batch_size
-    sizes = (fixed,) if fixed else buckets.ladder(tuning.max_batch_size, fine=False)
+    sizes = (fixed,) if fixed else buckets.ladder(options.max_batch_size, fine=False)
     version = versions(DISTRIBUTIONS)[DISTRIBUTIONS[0]]
     try:
         runs = {size: _sized(_compiled(model, new_module, size)) for size in sizes}

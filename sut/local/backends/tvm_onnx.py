@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 
 from drumfire.loadgen import installation
-from drumfire.sut.local.backends import Backend, BackendError, Tuning, first_line, interface, tvm_compiled
+from drumfire.sut.local.backends import Backend, BackendError, BackendOptions, first_line, interface, tvm_compiled
 from drumfire.sut.models.model import Form
 
 DISTRIBUTIONS = tvm_compiled.DISTRIBUTIONS
 FORM = Form.ONNX
 EXTRAS = {"cpu": "tvm"}
 PRECISIONS = ("fp32",)
-COMPILE_MODES: tuple[str, ...] = ()
+OPTIONS = BackendOptions
 
 
-def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
+def load(model: Path, device: str, threads: int, options: BackendOptions) -> Backend:
     tvm_compiled.start(threads)
     try:
         import onnx
@@ -39,4 +39,4 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
         shapes, dtypes = {takes.name: [size, *takes.sample_shape]}, {takes.name: np.dtype(takes.dtype).name}
         return from_onnx(network, shape_dict=shapes, dtype_dict=dtypes, keep_params_in_input=False)
 
-    return tvm_compiled.load(model, takes, new_module, tuning)
+    return tvm_compiled.load(model, takes, new_module, options)

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 
 from drumfire.loadgen import installation
-from drumfire.sut.local.backends import Backend, BackendError, Tuning, interface, tvm_compiled
+from drumfire.sut.local.backends import Backend, BackendError, BackendOptions, interface, tvm_compiled
 from drumfire.sut.models.model import Form
 
 DISTRIBUTIONS = (*tvm_compiled.DISTRIBUTIONS, "torch")
 FORM = Form.TORCH
 EXTRAS = {"cpu": "tvm-pytorch"}
 PRECISIONS = ("fp32",)
-COMPILE_MODES: tuple[str, ...] = ()
+OPTIONS = BackendOptions
 
 
-def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
+def load(model: Path, device: str, threads: int, options: BackendOptions) -> Backend:
     tvm_compiled.start(threads)
     try:
         import torch
@@ -39,7 +39,7 @@ def load(model: Path, device: str, threads: int, tuning: Tuning) -> Backend:
         own = {"div.Tensor_mode": _division}
         return from_exported_program(fixed, unwrap_unit_return_tuple=True, custom_convert_map=own)
 
-    return tvm_compiled.load(model, takes, new_module, tuning)
+    return tvm_compiled.load(model, takes, new_module, options)
 
 
 def _division(node: Any, importer: Any) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from drumfire.loadgen.errors import UserError
 from drumfire.sut.local.backends import interface
 from drumfire.sut.models.model import missing_extra
 
@@ -25,7 +26,7 @@ _OPSET_BY_CHANNEL = 13
 """The first operator set whose scales may differ by channel."""
 
 
-class QuantizeError(ValueError):
+class QuantizeError(UserError, ValueError):
     """A network that cannot be quantized.  The text is one line and names the fix."""
 
 

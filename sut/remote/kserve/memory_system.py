@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from drumfire.loadgen import Answers, Responses
+from drumfire.loadgen.answers import Answers, Responses
 from drumfire.loadgen.system import IndexArray
 from drumfire.sut.data.inputs import Inputs
 from drumfire.sut.kserve.errors import ServerError

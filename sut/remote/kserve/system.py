@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen import Answers, Responses
+from drumfire.loadgen.answers import Answers, Responses
 from drumfire.loadgen.system import Answer
 from drumfire.sut.kserve.errors import ProtocolError, ServerError
 from drumfire.sut.kserve.messages.exchange import Channel, Failure, Messages, Outputs, Reply

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from drumfire.loadgen import Answers, SystemUnderTest
-from drumfire.loadgen.system import Answer
+from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.system import Answer, SystemUnderTest
 from drumfire.sut.remote.endpoint import Endpoint
 from drumfire.sut.remote.kserve.reconciliation import ClientSide, reconcile
 from drumfire.sut.remote.kserve.statistics import ServerWatch

@@ -14,7 +14,8 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-from drumfire.sut.environments import EnvironmentFailed, Say, made
+from drumfire.loadgen.errors import UserError
+from drumfire.sut.environments import Say, made
 
 REQUIREMENTS = (
     "nvidia-pytriton==0.7.0",  # for the server in it, Triton 2.51.0; without the dependencies of its Python part
@@ -26,7 +27,7 @@ PYTHONS = ((3, 11), (3, 12))
 GLIBC = (2, 35)
 
 
-class LocalTritonError(RuntimeError):
+class LocalTritonError(UserError, RuntimeError):
     """A local Triton cannot run.  The text is one line and names the fix."""
 
 
@@ -110,8 +111,6 @@ def environment(cache: Path, say: Say) -> Environment:
             options=["--no-deps"],
             finish=lambda unfinished: _finish(Environment(unfinished), library),
         )
-    except EnvironmentFailed as error:
-        raise LocalTritonError(str(error)) from None
     except OSError as error:
         raise LocalTritonError(
             f"cannot make Triton's environment in {cache}: {error}; set MODEL_DIR to a folder with 400 MB free"

@@ -14,8 +14,10 @@ import pytest
 
 from drumfire.bench.assemble.local import Assembly
 from drumfire.bench.commands.audit import TESTS, judge_answers, run_audit
-from drumfire.loadgen import Scenario, Test, TestSettings, directory
+from drumfire.loadgen import directory
 from drumfire.loadgen.config import ConfigReader
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Scenario, TestSettings
 from drumfire.sut.models.model import Accuracy
 
 MS = 1_000_000

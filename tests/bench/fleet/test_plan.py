@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from drumfire.bench.cli import _parser
 from drumfire.bench.fleet.crew import cores_for
 from drumfire.bench.fleet.plan import Plan, options_from_plain, options_to_plain, settings_from_plain, settings_to_plain
-from drumfire.loadgen import Mode, Scenario, TestSettings
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 
 
 def test_options_travel() -> None:

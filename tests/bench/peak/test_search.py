@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drumfire.bench.errors import UsageError
 from drumfire.bench.peak.journal import Journal
 from drumfire.bench.peak.search import PRECISION, REPLICAS, Ask, Goal, Outcome, Probe, bracket, evidence, next_step
 from drumfire.loadgen.compat.find_peak import trials
 from drumfire.loadgen.early_stopping import estimate
+from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.installation import ROOT
 from tests.bench.peak.simulated_server import SimulatedServer, search
 
@@ -208,8 +208,8 @@ def test_a_journal_cut_anywhere_keeps_its_whole_lines(tmp_path_factory: pytest.T
 def test_a_journal_of_another_search_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "search.jsonl"
     Journal(path, {"bound": 1, "of": "this"})
-    with pytest.raises(UsageError, match="differs in bound"):
+    with pytest.raises(UserError, match="differs in bound"):
         Journal(path, {"bound": 2, "of": "this"})
     path.write_text("not a journal\n")
-    with pytest.raises(UsageError, match="not the journal"):
+    with pytest.raises(UserError, match="not the journal"):
         Journal(path, {"bound": 2, "of": "this"})

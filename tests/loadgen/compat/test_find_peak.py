@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from drumfire.loadgen import Mode, Scenario, TestSettings
 from drumfire.loadgen.compat.find_peak import find_peak, trials
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 
 MS = 1_000_000
 

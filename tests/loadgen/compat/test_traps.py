@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from drumfire.loadgen import SettingsError
 from drumfire.loadgen.compat import api as lg
 from drumfire.loadgen.compat import settings as compat_settings
 from drumfire.loadgen.compat import start
 from drumfire.loadgen.directory import OutputError
+from drumfire.loadgen.settings import SettingsError
 
 SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
 

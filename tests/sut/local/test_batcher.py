@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drumfire.loadgen import Answers, Mode, Scenario, Test, TestSettings
+from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.record import Record, Status
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.loadgen.traffic import Phase
 from drumfire.sut.local.batcher import MAX_BATCH_SIZE, BatchedSystem, batch_sizes, service_times
 

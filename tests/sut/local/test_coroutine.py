@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drumfire.loadgen import Mode, Scenario, Test, TestSettings
 from drumfire.loadgen.record import Status
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.sut.local.coroutine import CoroutineSystem
 
 try:

@@ -20,7 +20,7 @@ import h2.settings
 import numpy as np
 import pytest
 
-from drumfire.loadgen import run_on_fast_loop
+from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.sut.kserve.errors import ServerError
 from drumfire.sut.kserve.messages import operations
 from drumfire.sut.kserve.messages.exchange import Part

@@ -19,10 +19,13 @@ import pytest
 from drumfire.bench import cli, statuses
 from drumfire.bench.assemble import remote
 from drumfire.bench.assemble.local import Assembly
-from drumfire.bench.errors import UsageError
-from drumfire.loadgen import Mode, Scenario, Test, TestSettings, installation, run_on_fast_loop
+from drumfire.loadgen import installation
 from drumfire.loadgen.answers import as_bytes
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.record import Status
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.sut.data.random_values import generated
 from drumfire.sut.kserve.errors import ServerError
 from drumfire.sut.kserve.messages.exchange import Part
@@ -449,7 +452,7 @@ def test_what_a_plain_server_answers_is_compared(
     np.save(tmp_path / "y.npy", wanted)
     options = ["--scenario", "Offline", "--qps", 100000, "--input-data", tmp_path]
     driven(assembled("double", plain[protocol], client, *options, "--max-batchsize", 3, "--count", 19))
-    with pytest.raises(UsageError, match="output y of a sample differs from what is expected, first at element 2"):
+    with pytest.raises(UserError, match="output y of a sample differs from what is expected, first at element 2"):
         assembled("double", plain[protocol], client, *options)
 
 

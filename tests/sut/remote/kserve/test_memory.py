@@ -27,9 +27,11 @@ import numpy as np
 import pytest
 
 from drumfire.bench import cli, statuses
-from drumfire.loadgen import Mode, Scenario, Test, TestSettings, run_on_fast_loop
 from drumfire.loadgen.installation import ROOT
+from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.record import Status
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.sut.data.inputs import InputError, Inputs, resolve
 from drumfire.sut.data.random_values import generated
 from drumfire.sut.kserve.errors import ProtocolError, ServerError

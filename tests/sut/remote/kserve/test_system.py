@@ -22,9 +22,10 @@ import h2.settings
 import numpy as np
 import pytest
 
-from drumfire.loadgen import Mode, Scenario, Test, TestSettings
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.record import Status
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.sut.data.inputs import Inputs
 from drumfire.sut.kserve.errors import ServerError
 from drumfire.sut.kserve.http2.frames import LARGEST_STREAM

@@ -1,0 +1,142 @@
+"""The options of a run: its traffic, its system, and what becomes of its result.
+
+Those of a kind of system stand with the kind; here they are put together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from drumfire.loadgen.options import choice, option
+from drumfire.loadgen.rounds import DEFAULT_ROUND, SEEDS
+from drumfire.loadgen.run import DEFAULT_PATIENCE_S
+from drumfire.loadgen.settings import Scenario
+from drumfire.sut import models, remote
+from drumfire.sut.local import backends
+
+_SINGLE, _MULTI, _SERVER, _OFFLINE = Scenario.__members__
+
+
+@dataclass(frozen=True)
+class TrafficOptions:
+    """What is sent, and for how long."""
+
+    TITLE: ClassVar = "traffic"
+
+    scenario: str = option(
+        _SINGLE,
+        metavar="NAME",
+        choices=tuple(Scenario.__members__),
+        help="SingleStream (default), MultiStream, Server or Offline",
+    )
+    accuracy: bool = option(False, help="send every sample once and judge the answers instead")
+    submission: bool = option(False, help="the accuracy run and then the performance run, in one set of logs")
+    find_peak_performance: bool = option(
+        False,
+        help="search for the highest load that is VALID: queries a second in Server, samples a query in MultiStream "
+        "(with --max-latency); to resume a search that was interrupted, give its --output again",
+    )
+    until_confident: float | None = option(
+        None,
+        metavar="S",
+        above=0,
+        alone=0.0,
+        help="Server: continue beyond --time until early stopping is decided, S seconds at most (default: 4 x --time)",
+    )
+    qps: float | None = option(
+        None,
+        metavar="F",
+        above=0,
+        scenarios=(_SERVER, _OFFLINE),
+        help="Server: queries a second to send; Offline: expected samples a second, which sizes the one query "
+        "(default: from a short measurement before the run)",
+    )
+    time: float | None = option(
+        None,
+        metavar="S",
+        above=0,
+        help="least duration of the run in seconds (default: 600, as the MLPerf rules ask)",
+    )
+    count: int | None = option(
+        None,
+        metavar="N",
+        least=1,
+        help="issue exactly N queries, and use only the first N samples of the data set",
+    )
+    max_latency: float | None = option(
+        None,
+        metavar="S",
+        above=0,
+        scenarios=(_SERVER, _MULTI),
+        help="Server: latency bound of a query in seconds; MultiStream: that of --find-peak-performance",
+    )
+    samples_per_query: int | None = option(
+        None, metavar="N", least=1, scenarios=(_MULTI,), help="MultiStream: samples in a query (default: 8)"
+    )
+    performance_sample_count: int | None = option(
+        None, metavar="N", least=1, help="samples that a performance run keeps in memory and sends"
+    )
+    dataset_path: Path | None = option(None, metavar="D", help="folder of the model's data set")
+    user_conf: Path | None = option(None, metavar="F", help="a user.conf file, as the reference reads it")
+    audit_conf: Path | None = option(None, metavar="F", help="an audit.config file, which overrides all other settings")
+    round: str = option(DEFAULT_ROUND, metavar="NAME", choices=tuple(SEEDS), help="round of the seeds")
+
+
+@dataclass(frozen=True)
+class ResultOptions:
+    """How a run is watched and shown, and where its result goes."""
+
+    TITLE: ClassVar = "result"
+
+    output: Path | None = option(None, metavar="D", help="folder of the run (default: a new one in ./runs)")
+    json: bool = option(False, help="print only the result, as one JSON object")
+    trace: bool = option(False, help="write mlperf_log_trace.json too, for Perfetto or Chrome")
+    no_dashboard: bool = option(False, help="show no live view")
+    patience: float = option(
+        DEFAULT_PATIENCE_S, metavar="S", above=0, help="end the run after S seconds without any answer"
+    )
+
+
+def systems() -> Mapping[str, type]:
+    """The options of each kind of system, by its word on the command line."""
+    from drumfire.bench.assemble.local import LocalOptions
+    from drumfire.bench.assemble.remote import RemoteOptions
+    from drumfire.sut.local.null import NullOptions
+
+    of_backends = dict.fromkeys(backends.BACKENDS, LocalOptions)
+    return {**of_backends, "null": NullOptions, **dict.fromkeys(remote.TARGETS, RemoteOptions)}
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """All options of a run."""
+
+    backend: str = option(
+        metavar="BACKEND",
+        position=True,
+        choices=(*backends.BACKENDS, "null", *remote.TARGETS),
+        help=f"what computes: {', '.join((*backends.BACKENDS, *remote.TARGETS, 'null'))}",
+    )
+    model: str = option(
+        metavar="MODEL",
+        position=True,
+        help=f"what is computed: {', '.join(models.MODELS)}, a model's file, or a name on the server",
+    )
+    device: str = option(
+        "cpu",
+        metavar="DEVICE",
+        position=True,
+        choices=backends.DEVICES,
+        aliases={"cuda": "gpu"},
+        help="cpu (default) or gpu; a server has none",
+    )
+    traffic: TrafficOptions = field(default_factory=TrafficOptions)
+    system: Any = choice("backend", systems)
+    result: ResultOptions = field(default_factory=ResultOptions)
+    given: frozenset[str] = frozenset()
+    """The names of the options that were given."""
+    words: tuple[str, ...] = ()
+    """The command line, which a result names."""

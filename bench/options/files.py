@@ -1,0 +1,46 @@
+"""TOML files of options, with the names of the command line."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING
+from pathlib import Path
+from typing import Any
+
+from drumfire.bench.options.values import declared, kinds, plain
+from drumfire.loadgen.errors import UserError
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The values by the option's name.  Raises ``UserError``."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"--config {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise UserError(f"--config {path} is not TOML: {error}") from None
+    return {name.replace("-", "_"): value for name, value in values.items()}
+
+
+def text(options: Any, given: Mapping[str, Any]) -> str:
+    """The options as TOML: those given, and as comments all others with their defaults."""
+    values, dependent = plain(options), kinds(type(options))
+    kind = None if dependent is None else values[dependent[0]]
+    lines = []
+    for one in declared(type(options), kind):
+        name = one.name.replace("_", "-")
+        lines.append(f"# {one.option.help}")
+        if one.name in given:
+            lines.append(f"{name} = {_toml(values[one.name])}\n")
+        elif one.default in (MISSING, None):
+            lines.append(f"# {name} =\n")
+        else:
+            lines.append(f"# {name} = {_toml(values[one.name])}\n")
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    """A value of ``plain``.  TOML writes these as JSON does, but for the character DEL in text."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,12 @@
+"""Errors that the user can fix, which the command line shows as one line, without a traceback."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something that is the user's to fix: usage, input or surroundings.  The text is one line and names the fix."""
+
+
+def one_line(error: BaseException) -> str:
+    """The text of another library's error without line breaks; its type where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,67 @@
+"""Options as data: what a kind of thing (a command, a backend, a server's protocol) lets its user choose.
+
+A kind declares its options as a frozen dataclass in its own file, each field by ``option``.  ``drumfire.bench.options``
+makes command lines, TOML files and help of them, and checks values.  Here they are only declared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass
+from typing import Any
+
+_KEY = "option"
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is known of an option beside the name, type and default of its field.
+
+    The type says how it is written: ``bool`` is a flag, a tuple takes several values, any other type takes one.
+    """
+
+    help: str
+    metavar: str = ""
+    above: float | None = None
+    """The value is above this, in the unit that ``help`` names, and so for the next two."""
+    least: float | None = None
+    most: float | None = None
+    choices: Sequence[str] | Callable[[], Sequence[str]] = ()
+    """Written in any case.  A function is called only when they are needed: some take long to import."""
+    aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Other words for a choice."""
+    scenarios: Sequence[str] = ()
+    """The scenarios in which it has an effect; none stands for all."""
+    alone: Any = None
+    """Its value when its name is written without one; None: it must have one."""
+    separator: str = ""
+    """Separates the values of a tuple within a word; without it, the option is repeated."""
+    position: bool = False
+    """It is written as a word of its own, without its name."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Options that depend on the value of another option, such as those of a backend."""
+
+    by: str
+    """The name of the other option."""
+    kinds: Callable[[], Mapping[str, type]]
+    """The dataclass of options for each of its values."""
+
+
+def option(default: Any = MISSING, *, help: str, **details: Any) -> Any:  # noqa: A002
+    """The field of an option, which must be given if it has no ``default``.  ``details``: see ``Option``."""
+    return dataclasses.field(default=default, metadata={_KEY: Option(help, **details)})
+
+
+def choice(by: str, kinds: Callable[[], Mapping[str, type]]) -> Any:
+    """The field of options that depend on another option: see ``Choice``."""
+    return dataclasses.field(default=None, metadata={_KEY: Choice(by, kinds)})
+
+
+def declaration(field: dataclasses.Field[Any]) -> Option | Choice | None:
+    """What a field declares; None for other fields."""
+    found: Option | Choice | None = field.metadata.get(_KEY)
+    return found
