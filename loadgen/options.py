@@ -23,9 +23,9 @@ class Option:
 
     help: str
     metavar: str = ""
-    above: float | None = None
-    """The value is above this, in the unit that ``help`` names, and so for the next two."""
+    """By default ``N`` for whole numbers, ``F`` for other numbers and for paths, ``NAME`` for text."""
     least: float | None = None
+    """A number is at least this, in the unit that ``help`` names; by default it is above 0."""
     most: float | None = None
     choices: Sequence[str] | Callable[[], Sequence[str]] = ()
     """Written in any case.  A function is called only when they are needed: some take long to import."""

@@ -85,7 +85,7 @@ class BatchingOptions:
 
     TITLE: ClassVar = "batching"
 
-    max_batchsize: int = option(MAX_BATCH_SIZE, metavar="N", least=1, most=LARGEST_BATCH_SIZE, help="largest batch")
+    max_batchsize: int = option(MAX_BATCH_SIZE, most=LARGEST_BATCH_SIZE, help="largest batch")
     max_queue_delay: float = option(
         0.0,
         metavar="MS",
@@ -101,7 +101,7 @@ class LocalOptions:
 
     TITLE: ClassVar = "model on this machine"
 
-    weights: Path | None = option(None, metavar="F", help="a local file of weights instead of the model's own")
+    weights: Path | None = option(None, help="a local file of weights instead of the model's own")
     backend: Any = choice("backend", backends.kinds)
     batching: BatchingOptions = field(default_factory=BatchingOptions)
 

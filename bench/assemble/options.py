@@ -27,10 +27,7 @@ class TrafficOptions:
     TITLE: ClassVar = "traffic"
 
     scenario: str = option(
-        _SINGLE,
-        metavar="NAME",
-        choices=tuple(Scenario.__members__),
-        help="SingleStream (default), MultiStream, Server or Offline",
+        _SINGLE, choices=tuple(Scenario.__members__), help="SingleStream (default), MultiStream, Server or Offline"
     )
     accuracy: bool = option(False, help="send every sample once and judge the answers instead")
     submission: bool = option(False, help="the accuracy run and then the performance run, in one set of logs")
@@ -42,47 +39,33 @@ class TrafficOptions:
     until_confident: float | None = option(
         None,
         metavar="S",
-        above=0,
         alone=0.0,
         help="Server: continue beyond --time until early stopping is decided, S seconds at most (default: 4 x --time)",
     )
     qps: float | None = option(
         None,
-        metavar="F",
-        above=0,
         scenarios=(_SERVER, _OFFLINE),
         help="Server: queries a second to send; Offline: expected samples a second, which sizes the one query "
         "(default: from a short measurement before the run)",
     )
     time: float | None = option(
-        None,
-        metavar="S",
-        above=0,
-        help="least duration of the run in seconds (default: 600, as the MLPerf rules ask)",
+        None, metavar="S", help="least duration of the run in seconds (default: 600, as the MLPerf rules ask)"
     )
-    count: int | None = option(
-        None,
-        metavar="N",
-        least=1,
-        help="issue exactly N queries, and use only the first N samples of the data set",
-    )
+    count: int | None = option(None, help="issue exactly N queries, and use only the first N samples of the data set")
     max_latency: float | None = option(
         None,
         metavar="S",
-        above=0,
         scenarios=(_SERVER, _MULTI),
         help="Server: latency bound of a query in seconds; MultiStream: that of --find-peak-performance",
     )
     samples_per_query: int | None = option(
-        None, metavar="N", least=1, scenarios=(_MULTI,), help="MultiStream: samples in a query (default: 8)"
+        None, scenarios=(_MULTI,), help="MultiStream: samples in a query (default: 8)"
     )
-    performance_sample_count: int | None = option(
-        None, metavar="N", least=1, help="samples that a performance run keeps in memory and sends"
-    )
+    performance_sample_count: int | None = option(None, help="samples that a performance run keeps in memory and sends")
     dataset_path: Path | None = option(None, metavar="D", help="folder of the model's data set")
-    user_conf: Path | None = option(None, metavar="F", help="a user.conf file, as the reference reads it")
-    audit_conf: Path | None = option(None, metavar="F", help="an audit.config file, which overrides all other settings")
-    round: str = option(DEFAULT_ROUND, metavar="NAME", choices=tuple(SEEDS), help="round of the seeds")
+    user_conf: Path | None = option(None, help="a user.conf file, as the reference reads it")
+    audit_conf: Path | None = option(None, help="an audit.config file, which overrides all other settings")
+    round: str = option(DEFAULT_ROUND, choices=tuple(SEEDS), help="round of the seeds")
 
 
 @dataclass(frozen=True)
@@ -95,9 +78,7 @@ class ResultOptions:
     json: bool = option(False, help="print only the result, as one JSON object")
     trace: bool = option(False, help="write mlperf_log_trace.json too, for Perfetto or Chrome")
     no_dashboard: bool = option(False, help="show no live view")
-    patience: float = option(
-        DEFAULT_PATIENCE_S, metavar="S", above=0, help="end the run after S seconds without any answer"
-    )
+    patience: float = option(DEFAULT_PATIENCE_S, metavar="S", help="end the run after S seconds without any answer")
 
 
 def systems() -> Mapping[str, type]:

@@ -72,19 +72,14 @@ class Calibration:
 class Options:
     """The options of ``drumfire calibrate``."""
 
-    scenario: str | None = option(None, metavar="NAME", choices=tuple(Scenario.__members__), help="this scenario only")
+    scenario: str | None = option(None, choices=tuple(Scenario.__members__), help="this scenario only")
     qps: float | None = option(
         None,
-        metavar="F",
-        above=0,
         help="Server at this one rate, without the search for the ceiling; with --scenario Offline: expected samples "
         "a second, which sizes the one query",
     )
     time: float = option(
-        1.0,
-        metavar="S",
-        above=0,
-        help="seconds for each row of the table; less where the queries would fill the memory",
+        1.0, metavar="S", help="seconds for each row of the table; less where the queries would fill the memory"
     )
     json: bool = option(False, help="print one JSON object")
 

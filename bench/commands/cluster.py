@@ -42,7 +42,7 @@ _OBJECT_STORE_BYTES = 200_000_000
 class Up:
     """The options of ``drumfire cluster up``."""
 
-    port: int = option(6379, metavar="N", least=1, most=65535, help="the head's port")
+    port: int = option(6379, most=65535, help="the head's port")
     load_on_head: bool = option(False, help="let the head's host send load as well")
     host: str = option(
         "127.0.0.1", metavar="IP", help="this host's address for the others (default: 127.0.0.1, to try it out here)"

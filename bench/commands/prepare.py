@@ -53,7 +53,7 @@ class Fake:
     """The options of ``drumfire prepare fake``."""
 
     kind: str = option(metavar="KIND", position=True, choices=_KINDS, help=", ".join(_KINDS))
-    count: int = option(500, metavar="N", least=1, help="pictures")
+    count: int = option(500, help="pictures")
     output: Path | None = option(None, metavar="D", help="where (default: ./fake_KIND)")
 
 
@@ -70,7 +70,7 @@ class Weights:
     """The options of ``drumfire prepare weights``."""
 
     model: str = option(metavar="MODEL", position=True, help=", ".join(models.MODELS))
-    file: str | None = option(None, metavar="NAME", help="published file to fetch (default: the ONNX file)")
+    file: str | None = option(None, help="published file to fetch (default: the ONNX file)")
     url: str | None = option(None, metavar="URL", help="fetch it from here instead, such as a mirror")
 
 
@@ -79,11 +79,11 @@ class Quantize:
     """The options of ``drumfire prepare quantize``."""
 
     model: str = option(metavar="MODEL", position=True, help=", ".join(models.MODELS))
-    weights: Path | None = option(None, metavar="F", help="the ONNX file (default: the model's own)")
+    weights: Path | None = option(None, help="the ONNX file (default: the model's own)")
     dataset_path: Path | None = option(None, metavar="D", help="folder of the model's data set")
-    count: int | None = option(None, metavar="N", least=1, help="judge both on the first N samples (default: all)")
-    calibration_count: int = option(100, metavar="N", least=1, help="samples to take the activations' ranges from")
-    output: Path | None = option(None, metavar="F", help="the file to write (default: one in the cache)")
+    count: int | None = option(None, help="judge both on the first N samples (default: all)")
+    calibration_count: int = option(100, help="samples to take the activations' ranges from")
+    output: Path | None = option(None, help="the file to write (default: one in the cache)")
 
 
 def fake_data(options: Fake) -> int:

@@ -52,14 +52,13 @@ class PortOptions:
     TITLE: ClassVar = "ports (0: any free port)"
 
     host: str = option("127.0.0.1", metavar="H", help="address to listen on")
-    http_port: int = option(8000, metavar="N", least=0, most=65535, help="KServe v2 over HTTP")
-    grpc_port: int = option(8001, metavar="N", least=0, most=65535, help="KServe v2 over gRPC")
-    metrics_port: int = option(8002, metavar="N", least=0, most=65535, help="Prometheus metrics")
-    tls_cert: Path | None = option(None, metavar="F", help="serve over TLS with this certificate")
-    tls_key: Path | None = option(None, metavar="F", help="the key of --tls-cert")
+    http_port: int = option(8000, least=0, most=65535, help="KServe v2 over HTTP")
+    grpc_port: int = option(8001, least=0, most=65535, help="KServe v2 over gRPC")
+    metrics_port: int = option(8002, least=0, most=65535, help="Prometheus metrics")
+    tls_cert: Path | None = option(None, help="serve over TLS with this certificate")
+    tls_key: Path | None = option(None, help="the key of --tls-cert")
     token_file: Path | None = option(
         None,
-        metavar="F",
         help="bearer tokens, one on each line: every request but health needs one; read again when it changes, or on "
         "SIGHUP",
     )
@@ -72,11 +71,9 @@ class QueueOptions(BatchingOptions):
     TITLE: ClassVar = "batching"
 
     preferred_batchsize: tuple[int, ...] = option(
-        (), metavar="N,N", least=1, separator=",", help="batches of these sizes do not wait"
+        (), metavar="N,N", separator=",", help="batches of these sizes do not wait"
     )
-    max_queue: int = option(
-        8192, metavar="N", least=1, help="most requests that may wait for a model; more are refused"
-    )
+    max_queue: int = option(8192, help="most requests that may wait for a model; more are refused")
 
 
 @dataclass(frozen=True)

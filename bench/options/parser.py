@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from drumfire.bench.options.values import Declared, declared, flag, groups, kinds, nearest
@@ -36,6 +37,9 @@ class Parsed:
     """The TOML file that holds further options."""
     print_config: bool
     help: bool
+
+
+_METAVARS = {int: "N", float: "F", Path: "F", str: "NAME"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -147,7 +151,7 @@ def _add(group: argparse._ArgumentGroup, one: Declared) -> None:
     if one.kind is bool:
         details["action"] = "store_true"
     else:
-        details["metavar"] = one.option.metavar or "X"
+        details["metavar"] = one.option.metavar or _METAVARS[one.kind]
         if one.several and not one.option.separator:
             details["action"] = "append"
         elif one.option.alone is not None:

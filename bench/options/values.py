@@ -178,7 +178,7 @@ def _not_known(
 
 
 def _value(one: Declared, value: Any) -> Any:
-    if value is one.default:
+    if value is one.default or (one.option.alone is not None and value == one.option.alone):
         return value
     if not one.several:
         return _single(one, value)
@@ -219,7 +219,7 @@ def _number(one: Declared, value: Any) -> int | float:
     bounds = [
         f"{words} {bound:g}"
         for words, bound, kept in (
-            ("above", about.above, about.above is None or number > about.above),
+            ("above", 0, about.least is not None or number > 0),
             ("at least", about.least, about.least is None or number >= about.least),
             ("at most", about.most, about.most is None or number <= about.most),
         )

@@ -23,15 +23,11 @@ class TargetOptions:
     )
     concurrency: int | None = option(
         None,
-        metavar="N",
-        least=1,
         help="most requests under way (default: Offline 64, and Server 64 through tritonclient; else no bound but "
         "--connections)",
     )
     connections: int | None = option(
         None,
-        metavar="N",
-        least=1,
         help="connections to each server (default: gRPC 1; HTTP, where each carries one request at a time, 1 in "
         "SingleStream, 1 for each sample in MultiStream, else 64 or --concurrency)",
     )
@@ -42,15 +38,12 @@ class TargetOptions:
         help="which connection takes the next request: round-robin or least-in-flight",
     )
     request_timeout: float | None = option(
-        None,
-        metavar="S",
-        above=0,
-        help="a request without a reply after S seconds fails (default: no timeout; see --patience)",
+        None, metavar="S", help="a request without a reply after S seconds fails (default: no timeout; see --patience)"
     )
-    max_message_size: int = option(64, metavar="MB", least=1, help="largest reply to accept, MiB")
+    max_message_size: int = option(64, metavar="MB", help="largest reply to accept, MiB")
     header: tuple[str, ...] = option(
         (), metavar="'NAME: VALUE'", help="sent with every request, such as 'authorization: Bearer TOKEN'"
     )
-    tls_ca: Path | None = option(None, metavar="F", help="certificates to trust (default: the system's)")
-    tls_cert: Path | None = option(None, metavar="F", help="client certificate, if the server requires one")
-    tls_key: Path | None = option(None, metavar="F", help="the key of --tls-cert")
+    tls_ca: Path | None = option(None, help="certificates to trust (default: the system's)")
+    tls_cert: Path | None = option(None, help="client certificate, if the server requires one")
+    tls_key: Path | None = option(None, help="the key of --tls-cert")

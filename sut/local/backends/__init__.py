@@ -41,10 +41,8 @@ class BackendOptions:
 
     TITLE: ClassVar = "model on this machine"
 
-    threads: int | None = option(
-        None, metavar="N", least=1, most=4096, help="threads of the model (default: all cores but one)"
-    )
-    instances: int = option(1, metavar="N", least=1, most=1024, help="copies of the model that work side by side")
+    threads: int | None = option(None, most=4096, help="threads of the model (default: all cores but one)")
+    instances: int = option(1, most=1024, help="copies of the model that work side by side")
     max_batch_size: int = MAX_BATCH_SIZE
     """The largest batch that ``run`` will receive: backends with fixed batch sizes prepare sizes up to it."""
 

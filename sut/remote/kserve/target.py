@@ -18,11 +18,10 @@ class TritonOptions(TargetOptions):
 
     client: str = option(
         "drumfire",
-        metavar="NAME",
         choices=("drumfire", "tritonclient"),
         help="client to use: drumfire (default), or for comparison Triton's own client library, tritonclient",
     )
-    max_batchsize: int = option(1, metavar="N", least=1, help="samples in a request; with 1, the server batches")
+    max_batchsize: int = option(1, help="samples in a request; with 1, the server batches")
     model_version: str = option("", metavar="V", help="(default: the server chooses)")
     input: tuple[str, ...] = option(
         (),
