@@ -10,15 +10,22 @@ import os
 import shlex
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from drumfire.bench.peers import against, results
 from drumfire.bench.peers.goal import Figure, Round, Row, number
+from drumfire.bench.peers.process import say
 from drumfire.bench.peers.rounds import OURS, Measure, Rounds, family, run_rounds
+from drumfire.loadgen.errors import UserError
 
 _OUTPUT = Path(__file__).resolve().parent / "RESULTS.md"
+
+
+Ready = tuple[Sequence[Measure], Sequence[str]]
+"""Measures that can be run, and notes on what is left out."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +97,31 @@ class Comparison:
         options.command = shlex.join(["python", "-m", self.module, *words])
         return options
 
-    def main(self, arguments: Sequence[str] | None, measures: Sequence[Measure]) -> int:
-        """The whole command of a comparison without revisions; returns the exit status."""
-        self.carry_out(self.options(arguments, (one.name for one in measures)), measures)
+    def main(
+        self,
+        arguments: Sequence[str] | None,
+        names: Iterable[str],
+        ready: Callable[[Sequence[str]], AbstractContextManager[Ready]],
+        cases: Callable[[], AbstractContextManager[Sequence[against.Case]]] = lambda: nullcontext(()),
+    ) -> int:
+        """The whole command; returns the exit status, 2 where a tool or a server is missing.
+
+        ``names``: of all measures.  ``ready``: takes the names of ``--only`` (all if it is empty) and gives what is
+        measured, while its servers run.  ``cases``: those of ``--against``.
+        """
+        options = self.options(arguments, names)
+        try:
+            if options.against is not None:
+                with cases() as of_revisions:
+                    return against.compare(self.name, options, of_revisions)
+            with ready(options.only or ()) as (measures, notes):
+                for line in notes:
+                    say(line)
+                method = "\n".join((self.method, *(f"{line}." for line in notes)))
+                replace(self, method=method).carry_out(options, measures)
+        except UserError as error:
+            say(f"{self.module}: {error}")
+            return 2
         return 0
 
     def carry_out(self, options: argparse.Namespace, measures: Sequence[Measure]) -> None:

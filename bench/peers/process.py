@@ -16,6 +16,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.installation import ROOT
 
 PROGRAM = (sys.executable, "-m", "drumfire")
@@ -23,7 +24,7 @@ PROGRAM = (sys.executable, "-m", "drumfire")
 _PATIENCE_S = 300
 
 
-class MeasurementError(RuntimeError):
+class MeasurementError(UserError):
     """A measurement failed; the text is the end of its process's output."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,17 +24,23 @@ Columns = Mapping[str, npt.NDArray[np.int64]]
 """Columns of a run by name, each of shape (rows,)."""
 
 
-def carry_out(words: Sequence[str], program: Program = PROGRAM) -> tuple[Mapping[str, Any], Columns]:
-    """Run ``program`` with these words; returns the result and the columns.
+class Done(NamedTuple):
+    """A finished run."""
 
-    Raises ``MeasurementError``, also where a request failed.
-    """
+    result: Mapping[str, Any]
+    columns: Columns
+    cpu_s: float
+    """Of the whole process."""
+
+
+def carry_out(words: Sequence[str], program: Program = PROGRAM) -> Done:
+    """Run ``program`` with these words.  Raises ``MeasurementError``, also where a request failed."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made) / "run"
         command = [*program, *words, "--json", "--no-dashboard", "--output", str(folder)]
-        result = run(command, fine=JUDGED).document
+        done = run(command, fine=JUDGED)
         columns = {path.stem: np.load(path) for path in (folder / "columns").glob("*.npy")}
-    return without_errors(result), columns
+    return Done(without_errors(done.document), columns, done.cpu_s)
 
 
 def without_errors(result: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -47,7 +53,7 @@ def without_errors(result: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def timed(words: Sequence[str], program: Program, seconds: float) -> dict[str, float]:
     """The figures of a run of this length.  Raises ``MeasurementError``."""
-    return run_figures(carry_out([*words, "--time", f"{seconds:g}"], program)[0])
+    return run_figures(carry_out([*words, "--time", f"{seconds:g}"], program).result)
 
 
 def run_figures(result: Mapping[str, Any]) -> dict[str, float]:

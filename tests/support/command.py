@@ -20,7 +20,9 @@ from typing import Any
 import jsonschema
 import numpy as np
 
+from drumfire.bench import commands
 from drumfire.bench.cli import main
+from drumfire.bench.options import parser, values
 from drumfire.loadgen.installation import ROOT
 
 SCHEMA = json.loads((ROOT / "bench" / "result.schema.json").read_text())
@@ -31,11 +33,19 @@ def here(*words: object) -> Done:
     """In this process.  Give runs ``--no-dashboard``: the live view would be a process, and write past us."""
     stdout, stderr = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-        try:
-            status = main([str(word) for word in words])
-        except SystemExit as ended:  # the argument parser's way out
-            status = int(ended.code or 0)
+        status = main([str(word) for word in words])
     return subprocess.CompletedProcess(words, status, stdout.getvalue(), stderr.getvalue())
+
+
+def options(*words: object) -> Any:
+    """The options that the command in ``words`` receives.  Raises ``UserError``."""
+    left, path, below = list(map(str, words)), [], commands.COMMANDS
+    while below is not None:
+        path.append(left.pop(0))
+        entry = below[path[-1]]
+        below = None if isinstance(entry, str) else entry[1]
+    command = commands.load(path)
+    return values.build(command.options, parser.parse(command, left).values, list(map(str, words)))
 
 
 def start(*words: object, fault: str | None = None, **options: Any) -> subprocess.Popen[str]:

@@ -7,9 +7,9 @@ import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
 
-from drumfire.bench.peers.comparison import Comparison
+from drumfire.bench.peers.comparison import Comparison, Ready
 from drumfire.bench.peers.fleet.measures import MEASURES, ONE
-from drumfire.bench.peers.process import PROGRAM, MeasurementError, run, say
+from drumfire.bench.peers.process import PROGRAM, run
 from drumfire.loadgen import installation
 
 COMPARISON = Comparison(
@@ -25,27 +25,19 @@ COMPARISON = Comparison(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = COMPARISON.options(arguments, (m.name for m in MEASURES))
-    try:
-        with _cluster():
-            COMPARISON.carry_out(options, MEASURES)
-    except MeasurementError as error:
-        say(f"{COMPARISON.module}: {error}")
-        return 2
-    return 0
+    return COMPARISON.main(arguments, (m.name for m in MEASURES), lambda only: _cluster())
 
 
 @contextlib.contextmanager
-def _cluster() -> Iterator[None]:
-    """Make this host a cluster where Ray is installed."""
+def _cluster() -> Iterator[Ready]:
+    """The measures, while this host is a cluster where Ray is installed."""
     if importlib.util.find_spec("ray") is None:
         how = installation.command("multihost")
-        say(f"Ray is not installed: a Ray host is not measured ({how})")
-        yield
+        yield MEASURES, [f"Ray is not installed: a Ray host is not measured ({how})"]
         return
     run([*PROGRAM, "cluster", "up", "--load-on-head"])
     try:
-        yield
+        yield MEASURES, ()
     finally:
         run([*PROGRAM, "cluster", "down"])
 

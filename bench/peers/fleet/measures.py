@@ -57,7 +57,7 @@ def _run(words: Sequence[str], seconds: float) -> dict[str, float]:
     """The figures of a run against a fresh stub."""
     with _stub() as server:
         run = ["run", "triton", "identity", "--url", f"grpc://{server.grpc}", *one_input(), *words]
-        result, columns = carry_out([*run, "--time", f"{seconds:g}"])
+        result, columns, _ = carry_out([*run, "--time", f"{seconds:g}"])
     requests = result["delivered"]["samples"]
     if server.answered < requests:
         raise MeasurementError(f"the run counts {requests} answers, the server {server.answered}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
-from drumfire.bench.peers import against
 from drumfire.bench.peers.comparison import Comparison
 from drumfire.bench.peers.loadgen.measures import MEASURES, REFERENCE
 from drumfire.bench.peers.loadgen.revisions import CASES
@@ -22,11 +22,9 @@ COMPARISON = Comparison(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = COMPARISON.options(arguments, (m.name for m in MEASURES))
-    if options.against is not None:
-        return against.compare(COMPARISON.name, options, CASES)
-    COMPARISON.carry_out(options, MEASURES)
-    return 0
+    return COMPARISON.main(
+        arguments, (m.name for m in MEASURES), lambda only: nullcontext((MEASURES, ())), lambda: nullcontext(CASES)
+    )
 
 
 if __name__ == "__main__":

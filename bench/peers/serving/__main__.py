@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
-from drumfire.bench.peers import against
-from drumfire.bench.peers.comparison import Comparison
-from drumfire.bench.peers.process import MeasurementError, say
+from drumfire.bench.peers.comparison import Comparison, Ready
+from drumfire.bench.peers.process import say
 from drumfire.bench.peers.serving.environments import REQUIREMENTS
 from drumfire.bench.peers.serving.measures import ANOTHER, NAMES, chosen, measures, others
 from drumfire.bench.peers.serving.revisions import CASES
-from drumfire.sut.remote.triton_local.environment import LocalTritonError, check_platform
+from drumfire.sut.remote.triton_local.environment import check_platform
 
 COMPARISON = Comparison(
     "serving",
@@ -35,22 +34,14 @@ COMPARISON = Comparison(
 )
 
 
+def _ready(only: Sequence[str]) -> AbstractContextManager[Ready]:
+    check_platform()
+    identities, missing = others(chosen(only), say)
+    return nullcontext((measures(identities, say), missing))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0, or 2 where the platform has no local Triton."""
-    options = COMPARISON.options(arguments, NAMES)
-    if options.against is not None:
-        return against.compare(COMPARISON.name, options, CASES)
-    try:
-        check_platform()
-        identities, missing = others(chosen(options.only), say)
-        for line in missing:
-            say(line)
-        method = "\n".join((COMPARISON.method, *(f"{line}." for line in missing)))
-        dataclasses.replace(COMPARISON, method=method).carry_out(options, measures(identities, say))
-    except (MeasurementError, LocalTritonError) as error:
-        say(f"{COMPARISON.module}: {error}")
-        return 2
-    return 0
+    return COMPARISON.main(arguments, NAMES, _ready, lambda: nullcontext(CASES))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from typing import Any
 
 from drumfire.bench.peers.process import MeasurementError, run
 from drumfire.bench.peers.program import carry_out, one_input, p50_and_p99
-from drumfire.bench.peers.serving.servers import IDENTITY, Running, Start, watched
-from drumfire.bench.peers.triton.server import Served
+from drumfire.bench.peers.server import Running, Served, watched
+from drumfire.bench.peers.serving.servers import IDENTITY, Start
 
 _IDENTITY_ELEMENTS = 4
 
@@ -34,14 +34,14 @@ def closed_loop(start: Start, load: Load, seconds: float) -> dict[str, float]:
     """Start the server, measure it, end it.  Raises ``MeasurementError``, also where a request failed."""
     with start() as server:
         ask = _ask_json if load.protocol == "json" else _ask
-        with watched(server) as served:
+        with watched(server, load.model) as served:
             figures = ask(server, load, seconds)
         return figures | _of_server(figures, served)
 
 
 def in_process(words: Sequence[str], seconds: float) -> dict[str, float]:
     """Offline in the load generator's process: samples a second, and the CPU of both for a sample."""
-    result, _ = carry_out(["run", *words, "--scenario", "Offline", "--time", f"{seconds:g}"])
+    result = carry_out(["run", *words, "--scenario", "Offline", "--time", f"{seconds:g}"]).result
     rate = result["delivered"]["samples_per_second"]
     return {"rate_per_s": rate, "all_cpu_ns_per_request": _cpu_ns(result), "requests": result["delivered"]["samples"]}
 
@@ -49,7 +49,7 @@ def in_process(words: Sequence[str], seconds: float) -> dict[str, float]:
 def _ask(server: Running, load: Load, seconds: float) -> dict[str, float]:
     words = ["run", "triton", load.model, "--url", server.url(load.protocol), "--scenario", "Offline"]
     inputs = one_input(_IDENTITY_ELEMENTS) if load.model == IDENTITY else ()
-    result, columns = carry_out([*words, "--concurrency", str(load.in_flight), "--time", f"{seconds:g}", *inputs])
+    result, columns, _ = carry_out([*words, "--concurrency", str(load.in_flight), "--time", f"{seconds:g}", *inputs])
     requests = result["delivered"]["samples"]
     p50, p99 = p50_and_p99(columns["completed"][:requests] - columns["sent"][:requests])
     reported = (result["system"]["server"] or {}).get("servers") or [{}]

@@ -14,11 +14,12 @@ from pathlib import Path
 from drumfire.bench.peers.goal import Figure, Figures, both, number
 from drumfire.bench.peers.process import MeasurementError
 from drumfire.bench.peers.rounds import Measure, family
+from drumfire.bench.peers.server import Running
 from drumfire.bench.peers.serving import environments, servers
 from drumfire.bench.peers.serving.client import Load, closed_loop, in_process
 from drumfire.bench.peers.serving.environments import KSERVE, MLSERVER
 from drumfire.bench.peers.serving.same_schedule import IN_PROCESS, PERCENTILES, SERVED, SameSchedule
-from drumfire.bench.peers.serving.servers import IDENTITY, Running, Start
+from drumfire.bench.peers.serving.servers import IDENTITY, Start
 from drumfire.bench.peers.triton.case import PROTOCOLS
 from drumfire.sut.environments import Say
 
@@ -58,13 +59,13 @@ class _Computed:
 
     def triton(self, say: Say) -> Start:
         if self.name == "digits":  # which Triton has
-            return lambda: servers.triton(self.name, None, say)
+            return lambda: servers.triton(None, say)
 
         @contextmanager
         def started() -> Iterator[Running]:
             with (
                 servers.onnx_repository(self.name, self.outputs, self.batch) as repository,
-                servers.triton(self.name, repository, say) as running,
+                servers.triton(repository, say) as running,
             ):
                 yield running
 
@@ -95,7 +96,7 @@ def chosen(only: Sequence[str] | None) -> list[str]:
 
 def others(names: Sequence[str], say: Say) -> tuple[Mapping[str, Start], Sequence[str]]:
     """The other servers of the identity model that these measures need, and why any of them is missing."""
-    available: dict[str, Start] = {TRITON: lambda: servers.triton(IDENTITY, None, say)}
+    available: dict[str, Start] = {TRITON: lambda: servers.triton(None, say)}
     missing = []
     starts: Mapping[str, Callable[[Path], Start]] = {
         KSERVE: lambda python: lambda: servers.kserve(python),

@@ -44,9 +44,9 @@ class SameSchedule:
     def _run(self, name: str, seconds: float) -> Columns:
         load = ["--scenario", "Server", "--qps", f"{self._rate:g}", "--time", f"{seconds:g}"]
         if name == IN_PROCESS:
-            return carry_out(["run", *self._backend, *load])[1]
+            return carry_out(["run", *self._backend, *load]).columns
         with self._start() as server:
-            return carry_out(["run", "triton", self._model, "--url", f"grpc://{server.grpc}", *load])[1]
+            return carry_out(["run", "triton", self._model, "--url", f"grpc://{server.grpc}", *load]).columns
 
 
 def compare(served: Columns, in_process: Columns) -> dict[str, dict[str, float]]:

@@ -16,15 +16,15 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from drumfire.bench.peers.process import PROGRAM, MeasurementError
-from drumfire.bench.peers.triton.server import Served, counts, cpu_seconds
+from drumfire.bench.peers.server import ANSWER_S, Running, get, statistics_counts
 from drumfire.loadgen.installation import ROOT
 from drumfire.sut import models
 from drumfire.sut.cache import cache_folder
@@ -40,41 +40,10 @@ IDENTITY = "identity"
 _KSERVE, _MLSERVER = (Path(__file__).with_name(f"{name}_identity.py") for name in ("kserve", "mlserver"))
 _START_S = 60.0
 _POLL_S = 0.02
-_ANSWER_S = 10.0
-
-
-@dataclass(frozen=True)
-class Running:
-    """A server that is ready: addresses as host:port, and its process."""
-
-    grpc: str
-    http: str
-    pid: int
-    answered: Callable[[], int]
-    """Requests answered with success since the start, by the server's own count.  Raises ``MeasurementError``."""
-
-    def url(self, protocol: str) -> str:
-        """``protocol``: grpc or http."""
-        return f"{protocol}://{self.grpc if protocol == 'grpc' else self.http}"
 
 
 Start = Callable[[], AbstractContextManager[Running]]
 """Starts a server.  Raises ``MeasurementError`` where that fails."""
-
-
-@contextmanager
-def watched(server: Running) -> Iterator[Served]:
-    """What the server did within the block, filled in at its end.
-
-    Raises ``MeasurementError`` where the server answered nothing.
-    """
-    served = Served()
-    answered, cpu_s = server.answered(), cpu_seconds(server.pid)
-    yield served
-    served.cpu_s = cpu_seconds(server.pid) - cpu_s
-    served.requests = server.answered() - answered
-    if served.requests <= 0:
-        raise MeasurementError("the server counted no request")
 
 
 # Each server.
@@ -88,16 +57,16 @@ def drumfire(backend: str, model: str, *options: str, program: Sequence[str] = P
     with _started(words) as process:
         addresses = json.loads(process.wait_for(process.json_line))
         grpc, http = (addresses[name].partition("://")[2] for name in ("grpc", "http"))
-        yield Running(grpc, http, process.pid, lambda: _answered_as_triton(http, model))
+        yield Running(grpc, http, process.pid, partial(statistics_counts, http))
 
 
 @contextmanager
-def triton(model: str, repository: Path | None, say: Say) -> Iterator[Running]:
-    """The real Triton with its Python backend; ``model`` is in its own repository, or in ``repository``."""
+def triton(repository: Path | None, say: Say) -> Iterator[Running]:
+    """The real Triton with its Python backend, with its own repository and ``repository``."""
     try:
         with _Triton(repository, say) as server:
             http = server.http
-            yield Running(server.grpc, http, server.pid, lambda: _answered_as_triton(http, model))
+            yield Running(server.grpc, http, server.pid, partial(statistics_counts, http))
     except LocalTritonError as error:
         raise MeasurementError(str(error)) from None
 
@@ -109,7 +78,7 @@ def kserve(python: Path) -> Iterator[Running]:
     words = [str(python), "-I", str(_KSERVE), "--http_port", str(ports[0]), "--grpc_port", str(ports[1])]
     with _listening(words, *ports) as (pid, http, grpc):
         counter = ("request_predict_seconds_count", {"model_name": IDENTITY})
-        yield Running(grpc, http, pid, lambda: _counted(http, *counter))
+        yield Running(grpc, http, pid, lambda model: (_counted(http, *counter), 0))
 
 
 @contextmanager
@@ -141,7 +110,7 @@ def mlserver(python: Path) -> Iterator[Running]:
         with _listening(words, *ports) as (pid, http, grpc):
             metrics = f"{HOST}:{metrics_port}"
             counter = ("model_infer_request_success_total", {"model": IDENTITY})
-            yield Running(grpc, http, pid, lambda: _counted(metrics, *counter))
+            yield Running(grpc, http, pid, lambda model: (_counted(metrics, *counter), 0))
 
 
 @contextmanager
@@ -183,19 +152,9 @@ class _Triton(LocalTriton):
 # Their counts.
 
 
-def _answered_as_triton(address: str, model: str) -> int:
-    try:
-        good, bad = counts(address, model)
-    except (OSError, http.client.HTTPException, LookupError, ValueError) as error:
-        raise MeasurementError(f"the server's statistics cannot be read: {error!r}") from None
-    if bad:
-        raise MeasurementError(f"the server failed {bad} requests")
-    return good
-
-
 def _counted(address: str, counter: str, labels: Mapping[str, str]) -> int:
     """The sum of a Prometheus counter over all other labels; 0 before it exists."""
-    status, text = _get(address, "/metrics")
+    status, text = get(address, "/metrics")
     if status != 200:
         raise MeasurementError(f"the server's metrics cannot be read: HTTP {status}")
     return read_counter(text, counter, labels)
@@ -279,8 +238,8 @@ def _listening(command: Sequence[str], http_port: int, grpc_port: int, *_: int) 
 
     def ready() -> str | None:
         with contextlib.suppress(OSError, http.client.HTTPException):
-            if _get(over_http, "/v2/health/ready")[0] == 200:
-                socket.create_connection((HOST, grpc_port), _ANSWER_S).close()
+            if get(over_http, "/v2/health/ready")[0] == 200:
+                socket.create_connection((HOST, grpc_port), ANSWER_S).close()
                 return over_http
         return None
 
@@ -296,10 +255,3 @@ def _free_ports(count: int) -> list[int]:
         for one in taken:
             one.bind((HOST, 0))
         return [one.getsockname()[1] for one in taken]
-
-
-def _get(address: str, path: str) -> tuple[int, str]:
-    with closing(http.client.HTTPConnection(address, timeout=_ANSWER_S)) as connection:
-        connection.request("GET", path, headers={"Connection": "close"})
-        response = connection.getresponse()
-        return response.status, response.read().decode()

@@ -18,8 +18,9 @@ from drumfire.bench.peers.goal import number
 from drumfire.bench.peers.process import PROGRAM, MeasurementError, run, say
 from drumfire.bench.peers.program import JUDGED, one_input, without_errors
 from drumfire.bench.peers.results import table
+from drumfire.bench.peers.server import Running
 from drumfire.bench.peers.serving import servers
-from drumfire.bench.peers.serving.servers import IDENTITY, Running
+from drumfire.bench.peers.serving.servers import IDENTITY
 from drumfire.bench.peers.triton.case import PROTOCOLS
 
 _IN_FLIGHT = 16
@@ -90,9 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for at in range(options.slices):
                 count = options.requests * (at + 1) // options.slices - options.requests * at // options.slices
                 protocol = _PROTOCOLS[at % len(_PROTOCOLS)]
-                answered, began = server.answered(), time.monotonic()
+                answered, began = server.counts(IDENTITY)[0], time.monotonic()
                 _slice(server, protocol, count)
-                lasted_s, answered = time.monotonic() - began, server.answered() - answered
+                lasted_s, answered = time.monotonic() - began, server.counts(IDENTITY)[0] - answered
                 if answered < count:
                     raise MeasurementError(f"the server counts {answered} requests of a slice of {count}")
                 time.sleep(_SETTLE_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from drumfire.bench.peers.comparison import Comparison
 from drumfire.bench.peers.training.measures import MEASURES, PLAIN
@@ -20,7 +21,7 @@ COMPARISON = Comparison(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return COMPARISON.main(arguments, MEASURES)
+    return COMPARISON.main(arguments, (m.name for m in MEASURES), lambda only: nullcontext((MEASURES, ())))
 
 
 if __name__ == "__main__":

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from drumfire.bench.peers import against
-from drumfire.bench.peers.comparison import Comparison
-from drumfire.bench.peers.process import MeasurementError, say
+from drumfire.bench.peers.comparison import Comparison, Ready
+from drumfire.bench.peers.process import say
 from drumfire.bench.peers.serving import servers
 from drumfire.bench.peers.triton import revisions
 from drumfire.bench.peers.triton.environments import CLIENT, PERF_ANALYZER
 from drumfire.bench.peers.triton.measures import CASES, TOOLS, measures, tools
-from drumfire.sut.remote.triton_local.server import LocalTriton, LocalTritonError
 
 COMPARISON = Comparison(
     "triton",
@@ -32,20 +32,21 @@ COMPARISON = Comparison(
 )
 
 
+@contextmanager
+def _ready() -> Iterator[Ready]:
+    others = tools(say)
+    with servers.triton(None, say) as server:
+        yield measures(server, others), ()
+
+
+@contextmanager
+def _cases() -> Iterator[Sequence[against.Case]]:
+    with servers.drumfire(*revisions.SERVED) as identity:
+        yield revisions.cases(identity)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 2 where a tool or the server is missing."""
-    options = COMPARISON.options(arguments, CASES)
-    try:
-        if options.against is not None:
-            with servers.drumfire(*revisions.SERVED) as identity:
-                return against.compare(COMPARISON.name, options, revisions.cases(identity))
-        others = tools(say)
-        with LocalTriton(say=say) as server:
-            COMPARISON.carry_out(options, measures(server, others))
-    except (MeasurementError, LocalTritonError) as error:
-        say(f"{COMPARISON.module}: {error}")
-        return 2
-    return 0
+    return COMPARISON.main(arguments, CASES, lambda only: _ready(), _cases)
 
 
 if __name__ == "__main__":

@@ -6,19 +6,10 @@ Only data; does not depend on any side.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 INPUT, OUTPUT = "INPUT0", "OUTPUT0"
 PROTOCOLS = {"grpc": "gRPC", "http": "HTTP"}
 """What a label calls each protocol."""
-
-
-class Server(Protocol):
-    """What a side needs of the local Triton: addresses as host:port, and its process."""
-
-    grpc: str
-    http: str
-    pid: int
 
 
 @dataclass(frozen=True)
@@ -32,6 +23,3 @@ class Case:
     concurrency: int | None = None
     rate: float | None = None
     """Requests a second, Poisson."""
-
-    def address(self, server: Server) -> str:
-        return server.grpc if self.protocol == "grpc" else server.http

@@ -6,17 +6,17 @@ import json
 from pathlib import Path
 
 from drumfire.bench.peers.process import MeasurementError, run
+from drumfire.bench.peers.server import Running, watched
 from drumfire.bench.peers.triton import client_worker
-from drumfire.bench.peers.triton.case import INPUT, OUTPUT, Case, Server
-from drumfire.bench.peers.triton.server import watched
+from drumfire.bench.peers.triton.case import INPUT, OUTPUT, Case
 
 
-def measure(python: Path, server: Server, case: Case, seconds: float) -> dict[str, float]:
+def measure(python: Path, server: Running, case: Case, seconds: float) -> dict[str, float]:
     """A closed loop.  Raises ``MeasurementError``."""
     work = {
         "model": case.model,
         "protocol": case.protocol,
-        "address": case.address(server),
+        "address": server.address(case.protocol),
         "elements": case.elements,
         "concurrency": case.concurrency,
         "seconds": seconds,

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from drumfire.bench.peers.goal import Figure, both
 from drumfire.bench.peers.rounds import Measure
+from drumfire.bench.peers.server import Running
 from drumfire.bench.peers.triton import client, environments, ours, perf_analyzer
-from drumfire.bench.peers.triton.case import PROTOCOLS, Case, Server
+from drumfire.bench.peers.triton.case import PROTOCOLS, Case
 from drumfire.sut.environments import Say
 
 PERF_ANALYZER, CLIENT = TOOLS = ("perf_analyzer", "tritonclient")
@@ -39,11 +40,11 @@ def tools(say: Say) -> Tools:
     return Tools(environments.perf_analyzer(say), environments.client_python(say))
 
 
-def measures(server: Server, others: Tools) -> list[Measure]:
+def measures(server: Running, others: Tools) -> list[Measure]:
     return [_measure(name, case, server, others) for name, case in CASES.items()]
 
 
-def _measure(name: str, case: Case, server: Server, others: Tools) -> Measure:
+def _measure(name: str, case: Case, server: Running, others: Tools) -> Measure:
     measured = partial(ours.measure, server, case)
     sides = {PERF_ANALYZER: partial(perf_analyzer.measure, *others.perf_analyzer, server, case)}
     if case.rate is not None:

@@ -6,27 +6,20 @@ Python program is not part of a request's cost; that of the whole process is a s
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from drumfire.bench.peers.process import PROGRAM, MeasurementError, run
-from drumfire.bench.peers.program import JUDGED, Columns, one_input, p50_and_p99, without_errors
-from drumfire.bench.peers.triton.case import Case, Server
-from drumfire.bench.peers.triton.server import watched
+from drumfire.bench.peers.process import MeasurementError
+from drumfire.bench.peers.program import Columns, carry_out, one_input, p50_and_p99
+from drumfire.bench.peers.server import Running, watched
+from drumfire.bench.peers.triton.case import Case
 
 
-def measure(server: Server, case: Case, seconds: float) -> dict[str, float]:
+def measure(server: Running, case: Case, seconds: float) -> dict[str, float]:
     """Raises ``MeasurementError``, also where a sample failed or was not answered."""
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made) / "run"
-        with watched(server, case.model) as served:
-            done = run(command(f"{case.protocol}://{case.address(server)}", case, seconds, folder), fine=JUDGED)
-        columns = {name: np.load(folder / "columns" / f"{name}.npy") for name in ("scheduled", "sent", "completed")}
-    figures = read_result(done.document, columns)
+    with watched(server, case.model) as served:
+        done = carry_out(words(server.url(case.protocol), case, seconds))
+    figures = read_result(done.result, done.columns)
     if figures["requests"] > served.requests:
         raise MeasurementError(f"Drumfire counts {figures['requests']:.0f} replies, the server {served.requests}")
     return figures | {
@@ -37,24 +30,24 @@ def measure(server: Server, case: Case, seconds: float) -> dict[str, float]:
     }
 
 
-def command(url: str, case: Case, seconds: float, folder: Path) -> list[str]:
+def words(url: str, case: Case, seconds: float) -> list[str]:
+    """The command line, without what every run here has."""
     if case.rate is None:
         load = ["--scenario", "Offline", "--concurrency", str(case.concurrency)]
     else:
         load = ["--scenario", "Server", "--qps", f"{case.rate:g}"]
     return [
-        *(*PROGRAM, "run", "triton", case.model, "--url", url, *load, "--time", f"{seconds:g}"),
+        *("run", "triton", case.model, "--url", url, *load, "--time", f"{seconds:g}"),
         *one_input(case.elements),  # as perf_analyzer sends
-        *("--json", "--no-dashboard", "--output", str(folder)),
     ]
 
 
 def read_result(result: Mapping[str, Any], columns: Columns) -> dict[str, float]:
     """The figures of a run; ``columns`` have a row for each request.
 
-    Raises ``MeasurementError`` where a request failed, or the server counted others in the measured window.
+    Raises ``MeasurementError`` where the server counted other requests in the measured window.
     """
-    delivered, overhead = without_errors(result)["delivered"], result["overhead"]
+    delivered, overhead = result["delivered"], result["overhead"]
     agreed = (result["system"]["server"] or {}).get("reconciliation")
     if agreed is None or not agreed["requests"]["equal"]:
         raise MeasurementError(f"Drumfire and the server count differently: {agreed and agreed['requests']}")

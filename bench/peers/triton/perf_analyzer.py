@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from drumfire.bench.peers.process import MeasurementError, run
-from drumfire.bench.peers.triton.case import INPUT, Case, Server
-from drumfire.bench.peers.triton.server import watched
+from drumfire.bench.peers.server import Running, watched
+from drumfire.bench.peers.triton.case import INPUT, Case
 
 LEAST_WINDOWS = 3
 """The fewest that it accepts."""
@@ -25,13 +25,13 @@ _DELAYED = re.compile(r"([\d.]+)% of the requests were delayed")
 
 
 def measure(
-    program: Path, variables: Mapping[str, str], server: Server, case: Case, seconds: float
+    program: Path, variables: Mapping[str, str], server: Running, case: Case, seconds: float
 ) -> dict[str, float]:
     """Raises ``MeasurementError``."""
     with tempfile.TemporaryDirectory() as made:
         report = Path(made) / "report.csv"
         with watched(server, case.model) as served:
-            done = run(command(program, case.address(server), case, seconds, report), variables=variables)
+            done = run(command(program, server.address(case.protocol), case, seconds, report), variables=variables)
         figures = read_report(report.read_text(encoding="utf-8") if report.exists() else "")
     if case.rate is not None:
         figures["delayed_share"] = read_delayed(done.output)

@@ -7,7 +7,8 @@ from functools import partial
 from drumfire.bench.peers.against import Case
 from drumfire.bench.peers.goal import both
 from drumfire.bench.peers.program import one_input, timed
-from drumfire.bench.peers.serving.servers import IDENTITY, Running
+from drumfire.bench.peers.server import Running
+from drumfire.bench.peers.serving.servers import IDENTITY
 from drumfire.bench.peers.triton.case import PROTOCOLS
 
 SERVED = ("null", IDENTITY)

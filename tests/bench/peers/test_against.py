@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from drumfire.bench import cli
 from drumfire.bench.peers import against
 from drumfire.bench.peers.against import BEFORE, Case, interval, row, verdict
 from drumfire.bench.peers.backends.__main__ import main as backends
@@ -21,11 +20,12 @@ from drumfire.bench.peers.loadgen import revisions
 from drumfire.bench.peers.loadgen.__main__ import main as loadgen
 from drumfire.bench.peers.process import PROGRAM, MeasurementError, run
 from drumfire.bench.peers.program import Program, run_figures
+from drumfire.bench.peers.server import Running
 from drumfire.bench.peers.serving.revisions import CASES as SERVING
-from drumfire.bench.peers.serving.servers import Running
 from drumfire.bench.peers.triton.revisions import NAMES, cases
 from drumfire.loadgen.installation import ROOT
 from drumfire.sut.environments import EnvironmentFailed
+from tests.support import command
 
 COST = both("cost", "c", "us", 1e3)
 RATE = both("rate", "r", "1/s", more_is_better=True)
@@ -187,15 +187,15 @@ def test_every_command_is_one_that_the_command_line_takes(monkeypatch: pytest.Mo
         raise Ran
 
     monkeypatch.setattr("drumfire.bench.peers.program.run", record)
-    made = [*revisions.CASES, *cases(Running("h:1", "h:2", 1, lambda: 0))]
+    made = [*revisions.CASES, *cases(Running("h:1", "h:2", 1, lambda model: (0, 0)))]
     for case in made:
         with pytest.raises(Ran):
             case.run(OLDER, 1.5)
     assert [case.name for case in made[3:]] == list(NAMES)
     for words in asked:
         assert words[0] == "older"
-        parsed = cli._parser().parse_args(words[1:])
-        assert (parsed.time, parsed.json, parsed.no_dashboard) == (1.5, True, True)
+        parsed = command.options(*words[1:])
+        assert (parsed.traffic.time, parsed.result.json, parsed.result.no_dashboard) == (1.5, True, True)
 
 
 def test_a_run_becomes_figures() -> None:

@@ -25,13 +25,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drumfire.bench.peers.process import MeasurementError
-from drumfire.bench.peers.program import without_errors
+from drumfire.bench.peers.program import Done, without_errors
+from drumfire.bench.peers.server import Running, watched
 from drumfire.bench.peers.serving import __main__ as command
 from drumfire.bench.peers.serving import json_worker, measures, perf_analyzer, same_schedule, servers, soak
 from drumfire.bench.peers.serving.client import Load, closed_loop
 from drumfire.bench.peers.serving.environments import KSERVE, MLSERVER
 from drumfire.bench.peers.serving.same_schedule import IN_PROCESS, SERVED, SameSchedule
-from drumfire.bench.peers.serving.servers import Running, read_counter, watched
+from drumfire.bench.peers.serving.servers import read_counter
 from drumfire.bench.peers.serving.soak import Held, grew, held
 from drumfire.bench.peers.triton.environments import perf_analyzer as made_perf_analyzer
 from drumfire.sut.remote.triton_local.environment import LocalTritonError, check_platform
@@ -93,7 +94,7 @@ def test_a_server_that_never_becomes_ready_is_given_up_and_ended(monkeypatch: py
 
 
 def test_what_the_server_counts_must_cover_what_the_client_counts(identity: Running) -> None:
-    forgetful = Running(identity.grpc, identity.http, identity.pid, lambda: next(counts))
+    forgetful = Running(identity.grpc, identity.http, identity.pid, lambda model: (next(counts), 0))
     counts = iter((5, 6))
 
     @contextmanager
@@ -107,7 +108,7 @@ def test_what_the_server_counts_must_cover_what_the_client_counts(identity: Runn
 def test_a_server_that_counts_nothing_is_refused(identity: Running) -> None:
     with (
         pytest.raises(MeasurementError, match="counted no request"),
-        watched(Running(identity.grpc, identity.http, identity.pid, lambda: 7)),
+        watched(Running(identity.grpc, identity.http, identity.pid, lambda model: (7, 0)), "identity"),
     ):
         pass
 
@@ -314,14 +315,14 @@ def test_runs_of_different_traffic_are_not_compared(name: str) -> None:
 def test_whoever_is_asked_first_goes_first_and_both_are_of_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
 
-    def carried_out(words: list[str]) -> tuple[Any, Any]:
+    def carried_out(words: list[str]) -> Done:
         ran.append(words[1])
         assert words[-6:] == ["--scenario", "Server", "--qps", "500", "--time", "4"]
-        return {}, columns([5] if words[1] == "triton" else [2])
+        return Done({}, columns([5] if words[1] == "triton" else [2]), 0.0)
 
     @contextmanager
     def started() -> Iterator[Running]:
-        yield Running("h:1", "h:2", 0, lambda: 0)
+        yield Running("h:1", "h:2", 0, lambda model: (0, 0))
 
     monkeypatch.setattr(same_schedule, "carry_out", carried_out)
     both = SameSchedule("digits", 500, started, ("onnxruntime", "digits"), times_longer=2)
@@ -401,7 +402,7 @@ def test_a_soak_whose_server_ends_is_told(monkeypatch: pytest.MonkeyPatch, capsy
 
 def running_listens(running: Running) -> bool:
     try:
-        running.answered()
+        running.counts(servers.IDENTITY)
     except MeasurementError:
         return False
     return True

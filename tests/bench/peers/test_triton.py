@@ -15,6 +15,7 @@ import time
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drumfire.bench import cli
 from drumfire.bench.peers.process import MeasurementError
+from drumfire.bench.peers.program import without_errors
+from drumfire.bench.peers.server import Running, cpu_seconds, parent_and_ticks, statistics_counts, watched
 from drumfire.bench.peers.triton import client_worker, ours, perf_analyzer
 from drumfire.bench.peers.triton.case import Case
 from drumfire.bench.peers.triton.measures import CASES, TOOLS, Tools, measures
-from drumfire.bench.peers.triton.server import cpu_seconds, parent_and_ticks, watched
+from tests.support.command import options
 
 CLOSED = Case("identity_cached", "grpc", 16, concurrency=64)
 OPEN = Case("identity_cached", "http", 16, rate=5000)
@@ -122,7 +124,7 @@ def test_its_cpu_is_shared_out_over_what_the_server_counted(tmp_path: Path) -> N
     program.write_text(PERF_ANALYZER.format(python=sys.executable, report=OPEN_REPORT, output=OPEN_OUTPUT))
     program.chmod(0o755)
     with counting_server() as server:
-        told = perf_analyzer.measure(program, os.environ, server, OPEN, 3)
+        told = perf_analyzer.measure(program, os.environ, server.running, OPEN, 3)
     assert told["served"] == 5
     assert told["cpu_ns_per_request"] >= 0.2e9 / 5
     assert told["delayed_share"] == 0.0535
@@ -138,8 +140,8 @@ class CountingServer(HTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.good = self.bad = 0
-        self.grpc = self.http = f"127.0.0.1:{self.server_address[1]}"
-        self.pid = os.getpid()
+        address = f"127.0.0.1:{self.server_address[1]}"
+        self.running = Running(address, address, os.getpid(), partial(statistics_counts, address))
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -177,7 +179,7 @@ def counting_server() -> Iterator[CountingServer]:
 def test_the_server_is_watched_for_what_happens_meanwhile() -> None:
     with counting_server() as server:
         server.good, server.bad = 100, 3
-        with watched(server, "identity_cached") as served:
+        with watched(server.running, "identity_cached") as served:
             server.good += 7
             began = time.process_time()
             while time.process_time() - began < 0.1:
@@ -186,9 +188,13 @@ def test_the_server_is_watched_for_what_happens_meanwhile() -> None:
     assert served.cpu_ns_per_request >= 0.08e9 / 7  # to a tick of 10 ms at either end
 
 
-@pytest.mark.parametrize(("good", "bad", "why"), [(5, 1, "failed 1 requests"), (0, 0, "answered no request")])
+@pytest.mark.parametrize(("good", "bad", "why"), [(5, 1, "failed 1 requests"), (0, 0, "counted no request")])
 def test_failed_requests_and_none_at_all_are_told(good: int, bad: int, why: str) -> None:
-    with counting_server() as server, pytest.raises(MeasurementError, match=why), watched(server, "identity_cached"):
+    with (
+        counting_server() as server,
+        pytest.raises(MeasurementError, match=why),
+        watched(server.running, "identity_cached"),
+    ):
         server.good, server.bad = good, bad
 
 
@@ -324,7 +330,7 @@ def test_a_run_becomes_figures() -> None:
 def test_a_run_with_errors_or_another_count_than_the_servers_has_no_figures() -> None:
     errors = RESULT["errors"] | {"failed": 1, "messages": {"reset by peer": 1}}
     with pytest.raises(MeasurementError, match="reset by peer"):
-        ours.read_result(RESULT | {"errors": errors}, COLUMNS)
+        without_errors(RESULT | {"errors": errors})
     for told in (None, {"reconciliation": None}, {"reconciliation": {"requests": {"server": 5, "equal": False}}}):
         with pytest.raises(MeasurementError, match="count differently"):
             ours.read_result(RESULT | {"system": {"server": told}}, COLUMNS)
@@ -332,13 +338,11 @@ def test_a_run_with_errors_or_another_count_than_the_servers_has_no_figures() ->
 
 @pytest.mark.parametrize("case", CASES.values())
 def test_our_command_is_one_that_the_command_line_takes(case: Case) -> None:
-    words = ours.command("grpc://h:1", case, 2.5, Path("out"))
-    options = cli._parser().parse_args(words[words.index("drumfire") + 1 :])
-    assert (options.backend, options.model, options.url, options.time) == ("triton", case.model, ["grpc://h:1"], 2.5)
-    assert options.input == [f"INPUT0:{case.elements}"]
-    assert (options.concurrency, options.qps) == (case.concurrency, case.rate)
-    assert options.json
-    assert options.no_dashboard
+    run = options(*ours.words("grpc://h:1", case, 2.5))
+    target = run.system.target
+    assert (run.backend, run.model, target.url, run.traffic.time) == ("triton", case.model, ("grpc://h:1",), 2.5)
+    assert target.input == (f"INPUT0:{case.elements}",)
+    assert (target.concurrency, run.traffic.qps) == (case.concurrency, case.rate)
 
 
 # All together.

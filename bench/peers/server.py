@@ -1,6 +1,6 @@
-"""The server's own view of a measurement: its count of requests and its CPU time.
+"""A server that is measured, and its own view of a measurement: its count of requests and its CPU time.
 
-Read over plain HTTP and from /proc, without the clients that are compared.
+Both are read over plain HTTP and from /proc, without the clients that are compared.
 """
 
 from __future__ import annotations
@@ -8,15 +8,36 @@ from __future__ import annotations
 import http.client
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from drumfire.bench.peers.process import MeasurementError
-from drumfire.bench.peers.triton.case import Server
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+ANSWER_S = 10.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that is ready: addresses as host:port, and its process."""
+
+    grpc: str
+    http: str
+    pid: int
+    counts: Callable[[str], tuple[int, int]]
+    """Requests of a model that succeeded and that failed since the start, by the server itself.
+
+    Raises ``MeasurementError``.
+    """
+
+    def address(self, protocol: str) -> str:
+        """``protocol``: grpc or http."""
+        return self.grpc if protocol == "grpc" else self.http
+
+    def url(self, protocol: str) -> str:
+        return f"{protocol}://{self.address(protocol)}"
 
 
 @dataclass
@@ -34,32 +55,39 @@ class Served:
 
 
 @contextmanager
-def watched(server: Server, model: str) -> Iterator[Served]:
+def watched(server: Running, model: str) -> Iterator[Served]:
     """What the server did within the block, filled in at its end.
 
     Raises ``MeasurementError`` where the server failed requests or answered none.
     """
     served = Served()
-    good, bad = counts(server.http, model)
-    cpu_s = cpu_seconds(server.pid)
+    (good, bad), cpu_s = server.counts(model), cpu_seconds(server.pid)
     yield served
     served.cpu_s = cpu_seconds(server.pid) - cpu_s
-    good_after, bad_after = counts(server.http, model)
+    good_after, bad_after = server.counts(model)
     served.requests = good_after - good
     if bad_after > bad:
         raise MeasurementError(f"the server failed {bad_after - bad} requests")
-    if not served.requests:
-        raise MeasurementError("the server answered no request")
+    if served.requests <= 0:
+        raise MeasurementError("the server counted no request")
 
 
-def counts(address: str, model: str) -> tuple[int, int]:
-    """Requests that succeeded and that failed since the server's start.  A cache hit is a success like any other."""
+def statistics_counts(address: str, model: str) -> tuple[int, int]:
+    """As ``Running.counts``, from KServe v2 statistics.  A cache hit is a success like any other."""
+    try:
+        statistics = json.loads(get(address, f"/v2/models/{model}/stats")[1])["model_stats"][0]["inference_stats"]
+        return statistics["success"]["count"], statistics["fail"]["count"]
+    except (OSError, http.client.HTTPException, LookupError, ValueError) as error:
+        raise MeasurementError(f"the server's statistics cannot be read: {error!r}") from None
+
+
+def get(address: str, path: str) -> tuple[int, str]:
+    """Status and body of an HTTP answer."""
     # Close the connection: an open connection would delay the server's end.
-    with closing(http.client.HTTPConnection(address, timeout=10)) as connection:
-        connection.request("GET", f"/v2/models/{model}/stats", headers={"Connection": "close"})
-        answer = json.loads(connection.getresponse().read())
-    statistics = answer["model_stats"][0]["inference_stats"]
-    return statistics["success"]["count"], statistics["fail"]["count"]
+    with closing(http.client.HTTPConnection(address, timeout=ANSWER_S)) as connection:
+        connection.request("GET", path, headers={"Connection": "close"})
+        response = connection.getresponse()
+        return response.status, response.read().decode()
 
 
 def cpu_seconds(pid: int) -> float:
