@@ -94,8 +94,7 @@ def _run(path: Sequence[str], words: list[str]) -> int:
         parsed = parser.parse(command, words[len(path) :])
         given = (files.read(Path(parsed.config)) if parsed.config is not None else {}) | parsed.values
         if parsed.help:
-            dependent = values.kinds(command.options)
-            kind = None if dependent is None else given.get(dependent[0])
+            kind = values.kind_of(command.options, given)
             print(parser.help_page(" ".join([PROGRAM, *path]), command, kind), end="")
             return statuses.DONE
         options: Any = values.build(command.options, given, words)
@@ -115,7 +114,7 @@ def _overview(path: Sequence[str], below: commands.Lines) -> str:
         entry = commands.COMMANDS[path[0]]
         assert isinstance(entry, tuple)
         return parser.overview(" ".join([PROGRAM, *path]), entry[0], lines)
-    held = ", ".join(f"{status} {meaning}" for status, meaning in reversed(statuses.MEANINGS.items()))
+    held = ", ".join(f"{status} {meaning}" for status, meaning in sorted(statuses.MEANINGS.items()))
     about = "An MLPerf-style benchmark: exact traffic, honest latency, any model."
     return parser.overview(PROGRAM, about, lines, f"Exit status: {held}.")
 

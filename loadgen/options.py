@@ -26,13 +26,15 @@ class Option:
     """By default ``N`` for whole numbers, ``F`` for other numbers and for paths, ``NAME`` for text."""
     least: float | None = None
     """A number is at least this, in the unit that ``help`` names; by default it is above 0."""
-    most: float | None = None
+    most: float = 1e9
     choices: Sequence[str] | Callable[[], Sequence[str]] = ()
     """Written in any case.  A function is called only when they are needed: some take long to import."""
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Other words for a choice."""
     scenarios: Sequence[str] = ()
     """The scenarios in which it has an effect; none stands for all."""
+    needs: Sequence[str] = ()
+    """The names of options, without all of which it has no effect; none stands for always."""
     alone: Any = None
     """Its value when its name is written without one; None: it must have one."""
     separator: str = ""

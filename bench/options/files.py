@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
-from drumfire.bench.options.values import declared, kinds, plain
+from drumfire.bench.options.values import declared, kind_of, plain
 from drumfire.loadgen.errors import UserError
 
 
@@ -26,18 +25,14 @@ def read(path: Path) -> dict[str, Any]:
 
 def text(options: Any, given: Mapping[str, Any]) -> str:
     """The options as TOML: those given, and as comments all others with their defaults."""
-    values, dependent = plain(options), kinds(type(options))
-    kind = None if dependent is None else values[dependent[0]]
-    lines = []
-    for one in declared(type(options), kind):
+    values, lines = plain(options), []
+    for one in declared(type(options), kind_of(type(options), values)):
         name = one.name.replace("_", "-")
         lines.append(f"# {one.option.help}")
         if one.name in given:
             lines.append(f"{name} = {_toml(values[one.name])}\n")
-        elif one.default in (MISSING, None):
-            lines.append(f"# {name} =\n")
         else:
-            lines.append(f"# {name} = {_toml(values[one.name])}\n")
+            lines.append(f"# {name} = {_toml(values[one.name]) if one.name in values else ''}".rstrip() + "\n")
     return "\n".join(lines)
 
 

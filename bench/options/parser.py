@@ -6,12 +6,12 @@ argparse only takes the words apart; ``values`` checks them, as it does those of
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from drumfire.bench.options.values import Declared, declared, flag, groups, kinds, nearest
+from drumfire.bench.options.values import Declared, declared, flag, nearest, of_all_kinds
 from drumfire.loadgen.errors import UserError
 
 
@@ -49,24 +49,20 @@ class _Parser(argparse.ArgumentParser):
 
 def parse(command: Command, words: Sequence[str]) -> Parsed:
     """Raises ``UserError`` for words that the command does not have."""
-    parser = _parser("", command, pages=False)
-    namespace, rest = parser.parse_known_args(list(words))
+    namespace, rest = _parser("", command, pages=False).parse_known_args(list(words))
     values = vars(namespace)
-    unknown = [word for word in rest if word.startswith("-") and word not in ("-", "--")]
-    if unknown:
-        name = unknown[0].partition("=")[0]
-        known = [flag(one.name) for _, options in _titled(command.options, None) for one in options]
-        raise UserError(f"unknown option {name}{nearest(name, known)}")
+    for word in rest:
+        if word.startswith("-") and word not in ("-", "--"):
+            name = word.partition("=")[0]
+            known = [flag(one.name) for options in titled(command.options).values() for one in options]
+            raise UserError(f"unknown option {name}{nearest(name, known)}")
     general = {name: values.pop(name, None) for name in ("config", "print_config", "help")}
-    values |= _placed([word for word in rest if word != "--"], _positions(command.options))
+    values |= _placed([word for word in rest if word != "--"], positions(command.options))
     return Parsed(values, general["config"], bool(general["print_config"]), bool(general["help"]))
 
 
-def help_page(program: str, command: Command, kind: Any) -> str:
-    """``kind``: the value on which options depend, where it is known; else the options for all of its values."""
-    dependent = kinds(command.options)
-    if dependent is None or kind not in dependent[1]:
-        kind = None
+def help_page(program: str, command: Command, kind: str | None) -> str:
+    """``kind``: the value on which options depend; None for the options of all its values."""
     return _parser(program, command, kind).format_help()
 
 
@@ -82,42 +78,75 @@ def overview(program: str, description: str, commands: Mapping[str, str], epilog
 def tree(program: str, commands: Mapping[str, tuple[str, Command | Mapping[str, Any]]]) -> argparse.ArgumentParser:
     """A parser of all commands, for what reads parsers.  ``commands``: the line of each, and it or those below it."""
     parser = argparse.ArgumentParser(program)
-    _add_commands(parser, program, commands)
+    _add_commands(parser, commands)
     return parser
 
 
-def _add_commands(parser: argparse.ArgumentParser, program: str, commands: Mapping[str, Any]) -> None:
+def titled(options: type, kind: str | None = None) -> dict[str, list[Declared]]:
+    """The options that have flags, by the title of their group; without ``kind``, those of all kinds."""
+    every = of_all_kinds(options) if kind is None else [(one, ()) for one in declared(options, kind)]
+    groups: dict[str, list[Declared]] = {}
+    for one, its_kinds in every:
+        if not one.option.position:
+            title = f"{one.group} ({', '.join(its_kinds)})" if its_kinds else one.group
+            groups.setdefault(title, []).append(one)
+    return groups
+
+
+def positions(options: type) -> list[Declared]:
+    """The options that are words of their own, in their order."""
+    return [one for one in declared(options) if one.option.position]
+
+
+def usage(program: str, options: type) -> str:
+    """How the command is written."""
+    return " ".join((program, *map(_place, positions(options)), "[OPTIONS]"))
+
+
+def metavar(one: Declared) -> str:
+    """What stands for the option's value; empty for a flag."""
+    return "" if one.kind is bool else one.option.metavar or _METAVARS[one.kind]
+
+
+def help_text(one: Declared) -> str:
+    """What the option is for, and its default."""
+    text, default = one.option.help, one.default
+    if default in (MISSING, None, False, (), "") or "(default" in text:
+        return text
+    return f"{text} (default: {f'{default:g}' if isinstance(default, float) else default})"
+
+
+def _add_commands(parser: argparse.ArgumentParser, commands: Mapping[str, Any]) -> None:
     listed = parser.add_subparsers(metavar="COMMAND")
     for name, (line, command) in commands.items():
-        title = f"{program} {name}"
         if isinstance(command, Command):
-            whole = _parser(title, command)
-            listed.add_parser(name, help=line, parents=[whole], add_help=False)
+            listed.add_parser(name, help=line, parents=[_parser(name, command)], add_help=False)
         else:
-            _add_commands(listed.add_parser(name, help=line), title, command)
+            _add_commands(listed.add_parser(name, help=line), command)
 
 
 def _parser(program: str, command: Command, kind: str | None = None, *, pages: bool = True) -> _Parser:
-    """``kind``: None for the options of all kinds.  ``pages``: with what only help pages show."""
-    positions = _positions(command.options)
+    """``kind``: None for the options of all kinds.  ``pages``: with what is shown but not parsed: words, choices."""
     parser = _Parser(
         program,
-        usage=" ".join((program, *(_place(one) for one in positions), "[OPTIONS]")),
+        usage=usage(program, command.options),
         description=command.description,
         epilog=command.example and f"For example: {command.example}",
         add_help=False,
         argument_default=argparse.SUPPRESS,
     )
-    words = parser.add_argument_group("words")
-    for one in positions if pages else ():
-        words.add_argument(one.name, metavar=one.written, help=_help(one), nargs="*")
+    if pages and positions(command.options):
+        words = parser.add_argument_group("arguments")
+        for one in positions(command.options):
+            nargs = "*" if one.several else None if one.default is MISSING else "?"
+            words.add_argument(one.name, metavar=one.written, nargs=nargs, help=_escaped(one), **_choices(one))
     added: set[str] = set()
-    for title, options in _titled(command.options, kind):
+    for title, options in titled(command.options, kind).items():
         group = parser.add_argument_group(title)
         for one in options:
             if one.name not in added:  # several kinds may have an option of this name
                 added.add(one.name)
-                _add(group, one)
+                group.add_argument(flag(one.name), dest=one.name, **_details(one), **(_choices(one) if pages else {}))
     general = parser.add_argument_group("general")
     general.add_argument("--config", metavar="F", help="a TOML file of options; those of the command line win")
     general.add_argument("--print-config", action="store_true", help="print such a file with these options, and end")
@@ -125,50 +154,24 @@ def _parser(program: str, command: Command, kind: str | None = None, *, pages: b
     return parser
 
 
-def _titled(options: type, kind: str | None) -> Iterable[tuple[str, list[Declared]]]:
-    """The groups of a help page."""
-    own = list(groups(options, kind))
-    dependent = kinds(options)
-    if dependent is not None and kind is None:
-        of_kinds: dict[type, tuple[list[Declared], list[str]]] = {}
-        for name, its_options in dependent[1].items():
-            for home, ones in groups(its_options, name):
-                of_kinds.setdefault(home, (ones, []))[1].append(name)
-        own += [(home, ones) for home, (ones, _) in of_kinds.items()]
-    else:
-        of_kinds = {}
-    for home, ones in own:
-        title = getattr(home, "TITLE", "options")
-        if home in of_kinds:
-            title += f" ({', '.join(of_kinds[home][1])})"
-        flags = [one for one in ones if not one.option.position]
-        if flags:
-            yield title, flags
-
-
-def _add(group: argparse._ArgumentGroup, one: Declared) -> None:
-    details: dict[str, Any] = {"help": _help(one)}
+def _details(one: Declared) -> dict[str, Any]:
+    """How argparse takes the option, and what it shows of it."""
     if one.kind is bool:
-        details["action"] = "store_true"
-    else:
-        details["metavar"] = one.option.metavar or _METAVARS[one.kind]
-        if one.several and not one.option.separator:
-            details["action"] = "append"
-        elif one.option.alone is not None:
-            details |= {"nargs": "?", "const": one.option.alone}
-    group.add_argument(flag(one.name), dest=one.name, **details)
+        return {"help": _escaped(one), "action": "store_true"}
+    details: dict[str, Any] = {"help": _escaped(one), "metavar": metavar(one)}
+    if one.several and not one.option.separator:
+        details["action"] = "append"
+    elif one.option.alone is not None:
+        details |= {"nargs": "?", "const": one.option.alone}
+    return details
 
 
-def _help(one: Declared) -> str:
-    text = one.option.help
-    default = None if one.default in (MISSING, None, False, ()) or "(default" in text else one.default
-    if default is not None:
-        text += f" (default: {default:g})" if isinstance(default, float) else f" (default: {default})"
-    return text.replace("%", "%%")
+def _choices(one: Declared) -> dict[str, Any]:
+    return {"choices": one.choices} if one.choices else {}
 
 
-def _positions(options: type) -> list[Declared]:
-    return [one for one in declared(options) if one.option.position]
+def _escaped(one: Declared) -> str:
+    return help_text(one).replace("%", "%%")
 
 
 def _place(one: Declared) -> str:

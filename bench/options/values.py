@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import errno
 import inspect
-import math
+import os
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from types import NoneType
@@ -33,8 +34,8 @@ class Declared:
     default: Any
     """``MISSING`` where it must be given."""
     option: Option
-    home: type
-    """The class that declares it, whose options are a group of the help page."""
+    group: str
+    """The title of its group on a help page."""
 
     @property
     def written(self) -> str:
@@ -57,31 +58,44 @@ def declared(options: type, kind: str | None = None) -> list[Declared]:
 
     ``kind``: the value on which further options depend; None leaves them out.
     """
-    types, homes = typing.get_type_hints(options), _homes(options)
     found: list[Declared] = []
-    for field in dataclasses.fields(options):
-        about = declaration(field)
-        if isinstance(about, Option):
-            found.append(
-                Declared(field.name, *_taken_apart(types[field.name]), field.default, about, homes[field.name])
-            )
-        elif isinstance(about, Choice):
-            found += declared(about.kinds()[kind], kind) if kind is not None else []
-        elif dataclasses.is_dataclass(types[field.name]):
-            found += declared(types[field.name], kind)
+    for field, about, inner in _fields(options, kind):
+        if inner is not None:
+            found += declared(inner, kind)
+        elif isinstance(about, Option):
+            home = next(one for one in options.__mro__ if field.name in inspect.get_annotations(one))
+            kind_of_value, several = _taken_apart(typing.get_type_hints(options)[field.name])
+            title = getattr(home, "TITLE", "options")
+            found.append(Declared(field.name, kind_of_value, several, field.default, about, title))
     return found
 
 
-def kinds(options: type) -> tuple[str, Mapping[str, type]] | None:
-    """The option on which further options depend, and their dataclass for each of its values."""
-    types = typing.get_type_hints(options)
-    for field in dataclasses.fields(options):
-        about = declaration(field)
-        if isinstance(about, Choice):
-            return about.by, about.kinds()
-        if about is None and dataclasses.is_dataclass(types[field.name]) and (found := kinds(types[field.name])):
-            return found
-    return None
+def of_all_kinds(options: type) -> list[tuple[Declared, Sequence[str]]]:
+    """All options, with those of every kind; each with the kinds that have it, of which none stands for all."""
+    own = declared(options)
+    known, found = {one.name for one in own}, [(one, list[str]()) for one in own]
+    of_kinds: dict[tuple[str, str], tuple[Declared, list[str]]] = {}
+    for kind in kinds(options):
+        for one in declared(options, kind):
+            if one.name not in known:
+                of_kinds.setdefault((one.name, one.group), (one, []))[1].append(kind)
+    return [*found, *of_kinds.values()]
+
+
+def kinds(options: type) -> Sequence[str]:
+    """The values of the option on which further options depend."""
+    dependent = _dependent(options)
+    return () if dependent is None else tuple(dependent.kinds())
+
+
+def kind_of(options: type, given: Mapping[str, Any]) -> str | None:
+    """That option's value; None where it is not given, or nothing depends on one.  Raises ``UserError``."""
+    dependent = _dependent(options)
+    if dependent is None:
+        return None
+    by = next(one for one in declared(options) if one.name == dependent.by)
+    value = given.get(by.name, by.default)
+    return None if value is MISSING else _value(by, value)
 
 
 def build(options: type[T], given: Mapping[str, Any], words: Sequence[str] = ()) -> T:
@@ -90,18 +104,19 @@ def build(options: type[T], given: Mapping[str, Any], words: Sequence[str] = ())
     Fields that are no options get, where they are called so, ``words`` and ``given``: the names, so that
     ``ineffective`` can tell given values from defaults.
     """
-    dependent, kind = kinds(options), None
-    if dependent is not None:
-        by = next(one for one in declared(options) if one.name == dependent[0])
-        kind = _value(by, given.get(by.name, by.default))
+    kind = kind_of(options, given)
     known = {one.name: one for one in declared(options, kind)}
     for name in given:
         if name not in known:
-            raise UserError(_not_known(name, known.values(), kind, dependent))
+            raise UserError(_not_known(name, options, kind))
     values = {name: _value(known[name], value) for name, value in given.items()}
     lacking = [one.written for one in known.values() if one.default is MISSING and one.name not in values]
     if lacking:
         raise UserError(f"{' and '.join(lacking)} must be given")
+    for name, value in values.items():
+        needs = known[name].option.needs
+        if needs and value != known[name].default and not values.keys() & set(needs):
+            raise UserError(f"{flag(name)} has no effect without {' or '.join(map(flag, needs))}: leave it out")
     return _made(options, values, kind, {"given": frozenset(values), "words": tuple(words)})
 
 
@@ -109,82 +124,90 @@ def plain(options: Any) -> dict[str, Any]:
     """The values by name, as JSON or TOML can hold them; ``build`` makes equal options of them.  Paths are absolute."""
     found: dict[str, Any] = {}
     for field in dataclasses.fields(options):
-        value, about = getattr(options, field.name), declaration(field)
-        if isinstance(about, Option):
-            found[field.name] = _plain(value)
-        elif dataclasses.is_dataclass(value):
+        value = getattr(options, field.name)
+        if dataclasses.is_dataclass(value):
             found |= plain(value)
-    return {name: value for name, value in found.items() if value is not None}
+        elif value is not None and declaration(field) is not None:
+            found[field.name] = _plain(value)
+    return found
 
 
 def ineffective(options: Any) -> list[str]:
     """A line for each given option that has no effect in the chosen scenario."""
-    values, dependent = plain(options), kinds(type(options))
-    kind = None if dependent is None else values[dependent[0]]
+    values = plain(options)
     scenario = values["scenario"]
     return [
         f"{one.written} has no effect in {scenario}, only in {' and '.join(one.option.scenarios)}"
-        for one in declared(type(options), kind)
+        for one in declared(type(options), kind_of(type(options), values))
         if one.name in options.given and one.option.scenarios and scenario not in one.option.scenarios
     ]
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """`` (did you mean …?)`` with the most similar of the words; empty where none is."""
-    found = difflib.get_close_matches(word, words, 1)
-    return f" (did you mean {found[0]}?)" if found else ""
+    by_any_case = {one.casefold(): one for one in words}
+    found = difflib.get_close_matches(word.casefold(), by_any_case, 1)
+    return f" (did you mean {by_any_case[found[0]]}?)" if found else ""
 
 
-def _homes(options: type) -> dict[str, type]:
-    return {name: one for one in reversed(options.__mro__) for name in inspect.get_annotations(one)}
+Field = tuple["dataclasses.Field[Any]", "Option | Choice | None", "type | None"]
+
+
+def _fields(options: type, kind: str | None) -> Iterable[Field]:
+    """The fields, each with what it declares, and the dataclass that is nested in it, if any."""
+    types = typing.get_type_hints(options)
+    for field in dataclasses.fields(options):
+        about = declaration(field)
+        if isinstance(about, Choice):
+            yield field, about, None if kind is None else about.kinds()[kind]
+        else:
+            nested = about is None and dataclasses.is_dataclass(types[field.name])
+            yield field, about, types[field.name] if nested else None
+
+
+def _dependent(options: type) -> Choice | None:
+    """The first field of options that depend on another option."""
+    for _, about, inner in _fields(options, None):
+        found = about if isinstance(about, Choice) else _dependent(inner) if inner is not None else None
+        if found is not None:
+            return found
+    return None
 
 
 def _taken_apart(annotation: Any) -> tuple[type, bool]:
     """The type of a value, and whether there are several: of ``X``, ``X | None`` and ``tuple[X, ...]``."""
-    parts = [part for part in typing.get_args(annotation) or (annotation,) if part not in (NoneType, Ellipsis)]
-    if typing.get_origin(annotation) is tuple:
-        return parts[0], True
-    return _taken_apart(parts[0]) if parts[0] is not annotation else (annotation, False)
+    parts = [part for part in typing.get_args(annotation) if part not in (NoneType, Ellipsis)]
+    return parts[0] if parts else annotation, typing.get_origin(annotation) is tuple
 
 
 def _made(options: type[T], values: Mapping[str, Any], kind: str | None, context: Mapping[str, Any]) -> T:
-    types = typing.get_type_hints(options)
     arguments: dict[str, Any] = {}
-    for field in dataclasses.fields(options):  # type: ignore[arg-type]
-        about = declaration(field)
-        if isinstance(about, Choice):
-            arguments[field.name] = _made(about.kinds()[str(kind)], values, kind, context)
-        elif isinstance(about, Option):
-            if field.name in values:
-                arguments[field.name] = values[field.name]
-        elif dataclasses.is_dataclass(types[field.name]):
-            arguments[field.name] = _made(types[field.name], values, kind, context)
-        elif field.name in context:
+    for field, about, inner in _fields(options, kind):
+        if inner is not None:
+            arguments[field.name] = _made(inner, values, kind, context)
+        elif about is None and field.name in context:
             arguments[field.name] = context[field.name]
+        elif about is not None and field.name in values:
+            arguments[field.name] = values[field.name]
     return options(**arguments)
 
 
-def _not_known(
-    name: str, known: Iterable[Declared], kind: str | None, dependent: tuple[str, Mapping[str, type]] | None
-) -> str:
-    if dependent is not None:
-        others = [
-            other for other, options in dependent[1].items() if name in {one.name for one in declared(options, other)}
-        ]
-        if others:
-            return f"{flag(name)} has no effect with {kind}, only with {', '.join(others)}: leave it out"
-    flags = [one.written for one in known if not one.option.position]
+def _not_known(name: str, options: type, kind: str | None) -> str:
+    others = [other for one, its_kinds in of_all_kinds(options) for other in its_kinds if one.name == name]
+    if others:
+        return f"{flag(name)} has no effect with {kind}, only with {', '.join(others)}: leave it out"
+    flags = [flag(one.name) for one in declared(options, kind) if not one.option.position]
     return f"unknown option {flag(name)}{nearest(flag(name), flags)}"
 
 
 def _value(one: Declared, value: Any) -> Any:
-    if value is one.default or (one.option.alone is not None and value == one.option.alone):
+    if any(type(value) is type(known) and value == known for known in (one.default, one.option.alone)):
         return value
     if not one.several:
         return _single(one, value)
     if isinstance(value, str) and one.option.separator:
         value = value.split(one.option.separator)
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    if not isinstance(value, list | tuple):
         raise UserError(f"{one.written}: must be a list, not {value!r}")
     return tuple(_single(one, part) for part in value)
 
@@ -198,13 +221,11 @@ def _single(one: Declared, value: Any) -> Any:
         raise UserError(f"{one.written}: must be true or false, not {value!r}")
     if one.kind is int or one.kind is float:
         return _number(one, value)
-    if isinstance(value, one.kind):
-        return value
-    if not isinstance(value, str):
+    if not isinstance(value, (str, one.kind)):
         raise UserError(f"{one.written}: must be text, not {value!r}")
-    if not value:
+    if not str(value):
         raise UserError(f"{one.written}: must not be empty")
-    return one.kind(value)
+    return _path(one, str(value)) if one.kind is Path else value
 
 
 def _number(one: Declared, value: Any) -> int | float:
@@ -213,21 +234,27 @@ def _number(one: Declared, value: Any) -> int | float:
         if isinstance(value, bool) or (one.kind is int and isinstance(value, float)):
             raise ValueError
         number: int | float = one.kind(value)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise UserError(f"{one.written}: {value!r} is not {what}") from None
-    about = one.option
-    bounds = [
-        f"{words} {bound:g}"
-        for words, bound, kept in (
-            ("above", 0, about.least is not None or number > 0),
-            ("at least", about.least, about.least is None or number >= about.least),
-            ("at most", about.most, about.most is None or number <= about.most),
-        )
-        if not kept
-    ]
-    if bounds or not math.isfinite(number):
-        raise UserError(f"{one.written}: must be {' and '.join(bounds) or 'a finite number'}, not {value}")
+    least, most = one.option.least, one.option.most
+    if least is None and not number > 0:
+        raise UserError(f"{one.written}: must be above 0, not {value}")
+    if least is not None and not number >= least:
+        raise UserError(f"{one.written}: must be at least {least:,g}, not {value}")
+    if number > most:
+        raise UserError(f"{one.written}: must be at most {most:,g}, not {value}")
     return number
+
+
+def _path(one: Declared, value: str) -> Path:
+    try:
+        os.lstat(value)
+    except ValueError:
+        raise UserError(f"{one.written}: {value!r} cannot be a path") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"{one.written}: the name is too long for a file: {value}") from None
+    return Path(value)
 
 
 def _chosen(one: Declared, value: Any) -> str:
@@ -235,22 +262,12 @@ def _chosen(one: Declared, value: Any) -> str:
     by_any_case |= {alias.casefold(): choice for alias, choice in one.option.aliases.items()}
     found = by_any_case.get(str(value).casefold())
     if found is None:
-        near = nearest(str(value).casefold(), by_any_case)
-        raise UserError(f"{one.written}: unknown {value!r}{near}; choose from {', '.join(one.choices)}")
+        near = nearest(str(value), one.choices)
+        raise UserError(f"{one.written}: unknown {value!r}{near}; choose one of {', '.join(one.choices)}")
     return found
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value.absolute())
-    if isinstance(value, tuple):
-        return [_plain(part) for part in value]
-    return value
-
-
-def groups(options: type, kind: str | None = None) -> Iterator[tuple[type, list[Declared]]]:
-    """The options by the class that declares them."""
-    of: dict[type, list[Declared]] = {}
-    for one in declared(options, kind):
-        of.setdefault(one.home, []).append(one)
-    yield from of.items()
+    return [_plain(part) for part in value] if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""The command line starts quickly: it imports nothing heavy before a command is chosen, and its errors are one line."""
+"""The program starts quickly: it imports nothing heavy before a command is chosen.  Its errors are one line."""
 
 from __future__ import annotations
 
@@ -7,19 +7,29 @@ import sys
 
 import pytest
 
-from drumfire.bench import errors, statuses
+from drumfire.bench import commands, statuses
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.settings import SettingsError
 from drumfire.loadgen.version import VERSION
-from tests.support.command import ROOT, here
+from drumfire.sut.kserve.errors import ServerError
+from drumfire.sut.local.backends import BackendError
+from tests.support.command import ROOT, drumfire, here, one_line_error
 
-HEAVY = ("asyncio", "multiprocessing", "numpy", "rich", "ssl", "uvloop", "drumfire.loadgen", "drumfire.sut")
+HEAVY = ("asyncio", "multiprocessing", "numpy", "rich", "ssl", "uvloop", "drumfire.loadgen.settings", "drumfire.sut")
 """Each takes more than a millisecond to import, with what it imports."""
 PROGRAM = """\
 import sys
 from drumfire.bench.cli import main
-try:
-    main(sys.argv[1:])
-except SystemExit:
-    print(*sys.modules, file=sys.stderr)
+main(sys.argv[1:])
+print(*sys.modules, file=sys.stderr)
+"""
+FAIL = """\
+import sys
+from drumfire.bench import cli
+def fail(*_):
+    raise ZeroDivisionError("of\\nours")
+cli._run = fail
+sys.exit(cli.main(["models"]))
 """
 
 
@@ -37,20 +47,97 @@ def test_version() -> None:
     assert (done.returncode, done.stdout) == (statuses.DONE, f"drumfire {VERSION}\n")
 
 
-@pytest.mark.parametrize("kind", errors.expected(), ids=lambda kind: kind.__name__)
-def test_an_expected_error_is_one_line(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(options: object) -> int:
+def test_no_word_at_all_prints_help() -> None:
+    done = here()
+    assert (done.returncode, done.stdout) == (statuses.DONE, here("--help").stdout)
+    assert all(name in done.stdout for name in commands.COMMANDS)
+
+
+def test_a_command_with_commands_lists_them() -> None:
+    done = here("cluster")
+    assert (done.returncode, done.stdout) == (statuses.DONE, here("cluster", "-h").stdout)
+    assert all(name in done.stdout for name in ("up", "join", "down", "status"))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["rnu"], "drumfire: unknown command 'rnu' (did you mean run?) (see 'drumfire --help')"),
+        (["Run"], "drumfire: unknown command 'Run' (did you mean run?)"),
+        (["cluster", "jion"], "drumfire cluster: unknown command 'jion' (did you mean join?) (see 'drumfire cluster"),
+        (["--json"], "drumfire: unknown command '--json'"),
+        (["models", "--jsn"], "drumfire models: unknown option --jsn (did you mean --json?) (see 'drumfire models"),
+    ],
+)
+def test_an_unknown_word_suggests_the_nearest(words: list[str], says: str) -> None:
+    done = here(*words)
+    one_line_error(done)
+    assert done.stderr.startswith(says)
+
+
+@pytest.mark.parametrize("kind", [UserError, SettingsError, ServerError, BackendError])
+def test_what_the_user_can_fix_is_one_line(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
         raise kind("what to fix")
 
-    monkeypatch.setattr("drumfire.bench.commands.models.show", fail)
+    monkeypatch.setattr("drumfire.bench.cli._run", fail)
     done = here("models")
     assert (done.returncode, done.stderr) == (statuses.USAGE, "drumfire: what to fix\n")
 
 
-def test_another_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(options: object) -> int:
-        raise ZeroDivisionError
+def test_a_crash_is_one_line_and_its_own_status() -> None:
+    command = [sys.executable, "-c", FAIL]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == statuses.CRASH == 70
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line == "drumfire: a fault of drumfire: ZeroDivisionError: of ours (DRUMFIRE_TRACEBACK=1 shows where)"
 
-    monkeypatch.setattr("drumfire.bench.commands.models.show", fail)
-    with pytest.raises(ZeroDivisionError):
-        here("models")
+
+@pytest.mark.parametrize("arguments", [["rnu"], ["run", "null", "digits", "--qps", "0"]])
+def test_the_traceback_is_shown_on_request(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRUMFIRE_TRACEBACK", "1")
+    done = here(*arguments)
+    assert done.returncode == statuses.USAGE
+    assert done.stderr.startswith("Traceback (most recent call last):\n")
+    assert done.stderr.splitlines()[-1].startswith("drumfire")
+
+
+def test_a_crash_shows_its_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRUMFIRE_TRACEBACK", "1")
+    monkeypatch.setattr("drumfire.bench.cli._run", lambda *_: 1 // 0)
+    done = here("models")
+    assert done.returncode == statuses.CRASH
+    assert "ZeroDivisionError: integer division" in done.stderr
+    assert 'cli.py", line' in done.stderr
+
+
+def test_the_statuses_are_those_that_scripts_rely_on() -> None:
+    """In order of precedence, the most severe first."""
+    assert list(statuses.MEANINGS) == [130, 70, 74, 2, 1, 3, 4, 0]
+    assert (statuses.INTERRUPTED, statuses.CRASH, statuses.UNSAVED, statuses.USAGE) == (130, 70, 74, 2)
+    assert (statuses.INVALID, statuses.UNMET, statuses.UNDECIDED, statuses.VALID) == (1, 3, 4, 0)
+    assert statuses.worst(statuses.UNMET, statuses.INVALID, statuses.UNDECIDED) == statuses.INVALID
+    assert statuses.worst(statuses.UNSAVED, statuses.INTERRUPTED) == statuses.INTERRUPTED
+    assert statuses.worst(statuses.VALID) == statuses.VALID
+
+
+def test_help_names_every_status() -> None:
+    text = " ".join(here("--help").stdout.split())
+    for status, meaning in statuses.MEANINGS.items():
+        assert f"{status} {meaning}" in text
+
+
+def test_a_reader_that_has_gone_is_no_fault() -> None:
+    script = f"{sys.executable} -m drumfire run --help | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.returncode in (statuses.DONE, statuses.USAGE)
+
+
+def test_completion_is_a_script_for_the_shell() -> None:
+    script = drumfire("completion", "bash").stdout
+    done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    for word in ("triton-local", "--until-confident", "SingleStream", "onnxruntime"):
+        assert word in script

@@ -5,9 +5,7 @@ The words of every line go through the parser of the command that they name.  A 
 """
 
 import argparse
-import contextlib
 import importlib
-import io
 import re
 import shlex
 import signal
@@ -22,16 +20,11 @@ import pytest
 
 from drumfire.bench import cli
 from drumfire.bench.commands import run_local
-from drumfire.sut.local import backends
+from tests.support import command
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:^\*Needs: (?P<needs>[^\n]+)\.\*\n\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
-COMMANDS = (
-    *("run", "audit", "calibrate", "serve", "models", "doctor", "triton-local"),
-    *(f"prepare {task}" for task in ("fake", "check", "weights", "quantize")),
-    *(f"cluster {task}" for task in ("up", "join", "down", "status")),
-)
 NOT_OURS = {"--ipc", "--resume"}
 """Options in the text that are docker's, and the training harness's."""
 
@@ -71,7 +64,7 @@ class Parsed(BaseException):
 
 @pytest.fixture
 def understand(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Has the command itself parse its words, and nothing more."""
+    """Has the command take its words, and nothing more."""
     real = argparse.ArgumentParser.parse_args
 
     def parse_args(self: argparse.ArgumentParser, *arguments: Any) -> None:
@@ -82,23 +75,31 @@ def understand(monkeypatch: pytest.MonkeyPatch) -> Any:
             patch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
             patch.setattr(signal, "signal", lambda *_: None)
             patch.setattr(sys, "argv", list(words))
-            with pytest.raises(Parsed) as caught:
-                _start(words)
-        backend = getattr(caught.value.args[0], "backend", None)
-        if words[0] == "drumfire":
-            assert backend in (None, "null", "triton", *backends.BACKENDS)
+            match words:
+                case ["drumfire", *rest]:
+                    _understood(rest)
+                case ["./run_local.sh", *rest]:
+                    backend, model, device, options = run_local.parsed(rest)
+                    command.options("run", backend, model, *filter(None, [device]), *options)
+                case _:
+                    with pytest.raises(Parsed):
+                        _start(words)
 
     return check
 
 
+def _understood(words: Sequence[str]) -> None:
+    """Take the words of a command of ours; what other words mean is asked of the program."""
+    if any(word in words for word in ("--help", "--print-config", "--config")):
+        done = command.here(*words)
+        assert done.returncode == 0, done.stderr
+    else:
+        command.options(*words)
+
+
 def _start(words: Sequence[str]) -> None:
-    """Start a command of ours in this process."""
+    """Start a program of ours in this process."""
     match words:
-        case ["drumfire", *rest]:
-            cli.main(rest)
-        case ["./run_local.sh", *rest]:
-            backend, model, device, options = run_local.parsed(rest)
-            cli.main(["run", backend, model, device, *options])
         case ["python", "-m", "drumfire.training.benchmark", *rest]:
             _training()
             own, others = importlib.import_module("drumfire.training.benchmark")._parser().parse_known_args(rest)
@@ -220,11 +221,8 @@ def _bare(text: str) -> str:
 @pytest.fixture(scope="module")
 def options() -> set[str]:
     """Every option of the command line, from its help."""
-    text = io.StringIO()
-    for command in COMMANDS:
-        with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-            cli.main([*command.split(), "--help"])
-    return set(re.findall(r"--[a-z][a-z-]*", text.getvalue()))
+    pages = (command.here(*path, "--help").stdout for path in command.paths())
+    return set(re.findall(r"--[a-z][a-z-]*", "".join(pages)))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

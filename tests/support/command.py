@@ -37,15 +37,18 @@ def here(*words: object) -> Done:
     return subprocess.CompletedProcess(words, status, stdout.getvalue(), stderr.getvalue())
 
 
+def paths() -> list[list[str]]:
+    """The words of every command."""
+    below = {name: [] if isinstance(entry, str) else list(entry[1]) for name, entry in commands.COMMANDS.items()}
+    return [[name, *task] for name, tasks in below.items() for task in ([[one] for one in tasks] or [[]])]
+
+
 def options(*words: object) -> Any:
     """The options that the command in ``words`` receives.  Raises ``UserError``."""
-    left, path, below = list(map(str, words)), [], commands.COMMANDS
-    while below is not None:
-        path.append(left.pop(0))
-        entry = below[path[-1]]
-        below = None if isinstance(entry, str) else entry[1]
+    line = list(map(str, words))
+    path = next(path for path in paths() if path == line[: len(path)])
     command = commands.load(path)
-    return values.build(command.options, parser.parse(command, left).values, list(map(str, words)))
+    return values.build(command.options, parser.parse(command, line[len(path) :]).values, line)
 
 
 def start(*words: object, fault: str | None = None, **options: Any) -> subprocess.Popen[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from drumfire.bench.assemble.local import _run_batch, _Service, fit, read_settings, spare_cores
+from drumfire.bench.assemble.options import TrafficOptions
 from drumfire.sut import models
 from drumfire.sut.data.library import ArrayLibrary
 from drumfire.sut.local.backends import BackendError
@@ -124,9 +124,6 @@ def test_a_models_own_bound_counts_where_nobody_gives_another(
 ) -> None:
     file = tmp_path / "user.conf"
     file.write_text(conf)
-    options = argparse.Namespace(
-        round="v6.1", user_conf=file, scenario="Server", accuracy=False, submission=False, time=None, count=None,
-        max_latency=max_latency_s, samples_per_query=None, qps=None,
-    )  # fmt: skip
+    options = TrafficOptions(scenario="Server", user_conf=file, max_latency=max_latency_s)
     settings, errors = read_settings(options, "digits")
     assert (settings.server_target_latency_ns, errors) == (bound_ms * 1_000_000, ())

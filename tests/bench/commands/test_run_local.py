@@ -29,9 +29,9 @@ def test_words_in_any_order(words: tuple[str, ...]) -> None:
     assert parsed([*words, *more]) == ("onnxruntime", "resnet50", "gpu", more)
 
 
-def test_the_cpu_unless_told_and_models_of_any_name() -> None:
-    assert parsed(["digits", "tf"]) == ("tf", "digits", "cpu", [])
-    assert parsed(["a/model.onnx", "onnxruntime"]) == ("onnxruntime", "a/model.onnx", "cpu", [])
+def test_no_device_unless_one_is_named_and_models_of_any_name() -> None:
+    assert parsed(["digits", "tf"]) == ("tf", "digits", "", [])
+    assert parsed(["a/model.onnx", "onnxruntime"]) == ("onnxruntime", "a/model.onnx", "", [])
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_what_lacks_is_installed_and_the_run_is_begun(
     assert ended.value.code == 0
     assert commands[0][-1] == f"{ROOT}[vision,coco]"
     assert capsys.readouterr().err == "installing the extras vision, coco (once; some are large)\n"
-    words = ["-P", "-m", "drumfire", "run", "onnxruntime", "retinanet", "cpu", "--accuracy", "--output", "out"]
+    words = ["-P", "-m", "drumfire", "run", "onnxruntime", "retinanet", "--accuracy", "--output", "out"]
     assert begun == [[sys.executable, *words]]
     with pytest.raises(SystemExit) as ended:  # pip fails
         run_local.main(["mobilenet", "onnxruntime"])

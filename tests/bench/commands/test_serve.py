@@ -241,7 +241,7 @@ def test_the_metrics_agree_with_the_statistics(served: Served) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nothing", "digits"], ["unknown backend 'nothing'", "onnxruntime"]),
+        (["nothing", "digits"], ["BACKEND: unknown 'nothing'", "onnxruntime"]),
         (["onnxruntime", "nothing"], ["unknown model 'nothing'", "digits", "identity"]),
         (["onnxruntime", "x/nothing.onnx"], ["no such model file: x/nothing.onnx"]),
         (["onnxruntime", "a=nothing.onnx"], ["no such model file: nothing.onnx"]),
@@ -250,13 +250,13 @@ def test_the_metrics_agree_with_the_statistics(served: Served) -> None:
         (["null", "identity", "--tls-cert", "x"], ["--tls-cert and --tls-key go together"]),
         (["null", "identity", "--tls-cert", "x", "--tls-key", "y"], ["No such file"]),
         (["null", "identity", "--token-file", "x"], ["--token-file x cannot be read"]),
-        (["null", "identity", "--http-port", "70000"], ["a port is 0 to 65535"]),
+        (["null", "identity", "--http-port", "70000"], ["--http-port: must be at most 65,535"]),
         (["null", "identity", "--host", "999.1.1.1"], ["--host 999.1.1.1"]),
         (["null", "identity", "--host", "192.0.2.1"], ["--host 192.0.2.1"]),
-        (["null", "identity", "--preferred-batchsize", "4,x"], ["whole numbers"]),
+        (["null", "identity", "--preferred-batchsize", "4,x"], ["--preferred-batchsize: 'x' is not a whole number"]),
         (["null", "identity", "--preferred-batchsize", "64"], ["above --max-batchsize 32"]),
-        (["null", "identity", "--max-batchsize", "1000000"], ["at most 65535"]),
-        (["onnxruntime", "digits", "--precision", "bf16"], ["computes in fp32"]),
+        (["null", "identity", "--max-batchsize", "1000000"], ["at most 65,535"]),
+        (["onnxruntime", "digits", "--precision", "bf16"], ["no effect with onnxruntime, only with pytorch, tf"]),
     ],
 )
 def test_what_can_not_be_is_told_in_one_line(arguments: list[str], words: list[str]) -> None:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from drumfire.bench.assemble import remote
-from drumfire.bench.cli import _parser
 from drumfire.bench.fleet.child import Child
 from drumfire.bench.fleet.plan import Plan
 from drumfire.bench.fleet.run import FleetTest
 from drumfire.loadgen.record import Status
+from tests.support.command import options
 from tests.support.scripted_peer import Peer, until
 
 
@@ -25,8 +25,8 @@ def plan(tmp_path: Path) -> Iterator[Plan]:
     with Peer("grpc") as peer:
         words = ["run", "triton", "echo", "--url", peer.url, "--workers", "2", "--output", str(tmp_path / "out")]
         words += ["--scenario", "Server", "--qps", "200", "--time", "60"]
-        options = _parser().parse_args(words)
-        whole = FleetTest(remote.assemble(options), options, None)
+        run = options(*words)
+        whole = FleetTest(remote.assemble(run), run, None)
         yield whole.fleet.crews[0].plans[1]
 
 

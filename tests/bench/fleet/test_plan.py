@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drumfire.bench.cli import _parser
 from drumfire.bench.fleet.crew import cores_for
 from drumfire.bench.fleet.plan import Plan, options_from_plain, options_to_plain, settings_from_plain, settings_to_plain
+from drumfire.bench.options import values
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
+from tests.support.command import options
 
 
 def test_options_travel() -> None:
-    words = ["run", "triton", "m", "--url", "grpc://a:1", "--tls-ca", "ca.pem", "--qps", "12.5", "--header", "a: b"]
+    words = ["run", "triton", "m", "--url", "grpcs://a:1", "--tls-ca", "ca.pem", "--qps", "12.5", "--header", "a: b"]
     words += ["--input", "x:1", "--input", "y:2", "--workers", "3", "--output", "here", "--user-conf", "u"]
-    options = _parser().parse_args(words)
-    there = options_from_plain(json.loads(json.dumps(options_to_plain(options))))
-    assert there.tls_ca == Path("ca.pem").resolve()
-    assert there.command is there.output is there.user_conf is None  # the driver's own
-    left_out = {"tls_ca", "command", "output", "user_conf"}
-    assert {name: value for name, value in vars(there).items() if name not in left_out} == {
-        name: value for name, value in vars(options).items() if name not in left_out
-    }
+    run = options(*words)
+    there = options_from_plain(json.loads(json.dumps(options_to_plain(run))))
+    assert there.system.target.tls_ca == Path("ca.pem").absolute()
+    assert there.result.output is there.traffic.user_conf is None  # the driver's own
+    left_out = {"output", "user_conf"}
+    assert values.plain(there) == {name: value for name, value in values.plain(run).items() if name not in left_out}
 
 
 @given(
@@ -41,8 +39,8 @@ def test_settings_travel_to_the_last_bit(scenario: Scenario, mode: Mode, qps: fl
 
 
 def test_plans_travel() -> None:
-    options = options_to_plain(argparse.Namespace(backend="triton", patience=3.0))
-    plan = Plan("worker 1", options, settings_to_plain(TestSettings()), 1, 3, 1, 10, {"sent": "<i8"}, {"rows": 30}, 9.5)
+    run = options_to_plain(options("run", "triton", "m", "--url", "grpc://a:1", "--patience", "3"))
+    plan = Plan("worker 1", run, settings_to_plain(TestSettings()), 1, 3, 1, 10, {"sent": "<i8"}, {"rows": 30}, 9.5)
     told = json.loads(plan.to_json(fd=7))
     assert told["fd"] == 7
     assert Plan.from_json(told) == plan

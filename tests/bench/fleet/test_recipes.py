@@ -17,7 +17,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from drumfire.bench.cli import _parser
+from tests.support.command import options
 
 FOLDER = Path(__file__).parents[3] / "docker" / "multihost"
 TEXT = {"type": "string"}
@@ -94,8 +94,8 @@ def test_the_manifest_holds_together(manifest: dict[str, Any]) -> None:
     cluster = spec["rayClusterSpec"]
     assert cluster["authOptions"] == {"mode": "token"}
     (group,) = cluster["workerGroupSpecs"]
-    options = _parser().parse_args(shlex.split(spec["entrypoint"])[1:])
-    assert options.hosts == group["replicas"] == group["minReplicas"] == group["maxReplicas"]
+    run = options(*shlex.split(spec["entrypoint"])[1:])
+    assert run.system.fleet.hosts == group["replicas"] == group["minReplicas"] == group["maxReplicas"]
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     assert spec["backoffLimit"] == 0
     for one in (cluster["headGroupSpec"], group):
@@ -136,4 +136,4 @@ def test_the_commands_in_the_recipes_are_ours() -> None:
         words = [word for word in words if word not in ("||", "&&", "done", "&")]
         if words[0] == "run":
             continue  # the script's has the user's words in it, and the page's is in the manifest
-        _parser().parse_args(words)
+        options(*words)

@@ -12,7 +12,7 @@ import pytest
 from drumfire.sut import models
 from drumfire.sut.kserve.messages.tensors import TensorSpec
 from drumfire.sut.local import backends
-from drumfire.sut.local.backends import BackendError, Tuning
+from drumfire.sut.local.backends import BackendError, BackendOptions
 from drumfire.sut.models.digits import WEIGHTS
 from drumfire.sut.models.shapes import WEIGHTS as SHAPES_WEIGHTS
 from drumfire.sut.serving import model as serving
@@ -24,9 +24,8 @@ from drumfire.sut.serving.signature import Names, Signature, onnx_names, probe
 
 def load(source: Source, **batching: Any) -> ServedModel:
     pytest.importorskip("onnxruntime")
-    return serving.load(
-        source, "onnxruntime", "cpu", threads=1, instances=2, tuning=Tuning(), batching=Batching(**batching)
-    )
+    options = BackendOptions(instances=2)
+    return serving.load(source, "onnxruntime", "cpu", threads=1, options=options, batching=Batching(**batching))
 
 
 def test_names_are_read_from_the_file() -> None:
@@ -78,9 +77,8 @@ def test_a_quick_model_needs_no_thread(batch_s: float, inline: bool, monkeypatch
     monkeypatch.setattr(serving, "service_times", lambda *_: [batch_s * 3, batch_s])
     source = Source("digits", "1", WEIGHTS, models.get("digits"))
     for instances in (1, 2):  # who wants two wants threads
-        served = serving.load(
-            source, "onnxruntime", "cpu", threads=1, instances=instances, tuning=Tuning(), batching=Batching()
-        )
+        options = BackendOptions(instances=instances)
+        served = serving.load(source, "onnxruntime", "cpu", threads=1, options=options, batching=Batching())
         assert served.inline is (inline and instances == 1)
 
 
@@ -97,7 +95,7 @@ def test_a_slow_model_is_tried_once_more_than_it_is_warmed(monkeypatch: pytest.M
     monkeypatch.setattr(backends, "load", lambda *_: Slow())
     monkeypatch.setattr(serving, "signature", lambda *_: Signature(TensorSpec("x", "FP32", (3, 4, 5)), ()))
     source = Source("pictures", "1", Path("w.pt2"), Pictures())  # type: ignore[arg-type]
-    served = serving.load(source, "pytorch", "cpu", threads=1, instances=1, tuning=Tuning(), batching=Batching(8))
+    served = serving.load(source, "pytorch", "cpu", threads=1, options=BackendOptions(), batching=Batching(8))
     assert not served.inline
     assert runs == [8, 8]
 
@@ -134,7 +132,7 @@ class Pictures:
 def test_samples_are_turned_where_the_backend_wants_channels_last(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "load", lambda *_: ChannelsLast())
     source = Source("pictures", "1", Path("w.pt2"), Pictures())  # type: ignore[arg-type]
-    served = serving.load(source, "pytorch", "cpu", threads=1, instances=1, tuning=Tuning(), batching=Batching())
+    served = serving.load(source, "pytorch", "cpu", threads=1, options=BackendOptions(), batching=Batching())
     assert served.input.shape == (3, 4, 5)
     assert served.layout.channels_last
     sample = np.random.default_rng(1).random((2, 3, 4, 5), np.float32)
@@ -172,7 +170,7 @@ def test_a_fixed_batch_size_is_the_largest(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(backends, "load", lambda *_: Fixed())
     source = Source("file", "1", Path("w.pt2"), None)
     served = serving.load(
-        source, "pytorch", "cpu", threads=1, instances=1, tuning=Tuning(), batching=Batching(32, 0, (2, 8))
+        source, "pytorch", "cpu", threads=1, options=BackendOptions(), batching=Batching(32, 0, (2, 8))
     )
     assert served.interface.max_batch_size == served.rule.max_size == 4
     assert served.rule.preferred == (2,)

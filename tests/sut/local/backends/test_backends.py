@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ import pytest
 from drumfire.loadgen import installation
 from drumfire.sut import models
 from drumfire.sut.local import backends
-from drumfire.sut.local.backends import BACKENDS, Backend, BackendError, Tuning
+from drumfire.sut.local.backends import BACKENDS, Backend, BackendError, BackendOptions, PrecisionOptions
+from drumfire.sut.local.backends.pytorch import PyTorchOptions
 from drumfire.sut.models.model import Accuracy, Form, Model
 from tests.support.packages import EFFICIENTNET, PACKAGES, need
 
-SMALL = Tuning(max_batch_size=4)
+SMALL = 4
+"""The largest batch that most tests need."""
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +30,9 @@ def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODEL_DIR", str(cache))
 
 
-def loaded(name: str, model: Model, cache: Path, tuning: Tuning = SMALL) -> Backend:
-    return backends.load(name, model.weights(cache, None, backends.form(name)), "cpu", 1, tuning)
+def loaded(name: str, model: Model, cache: Path, **options: Any) -> Backend:
+    own = backends.kinds()[name](**{"max_batch_size": SMALL} | options)
+    return backends.load(name, model.weights(cache, None, backends.form(name)), "cpu", 1, own)
 
 
 def accuracy(backend: Backend, model: Model, sizes: list[int]) -> Accuracy:
@@ -59,7 +63,7 @@ def test_digits_on_every_backend(name: str, cache: Path) -> None:
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.extra) for name in BACKENDS])
 def test_efficientnet_on_every_backend(name: str, cache: Path) -> None:
     need(*PACKAGES[name], *EFFICIENTNET, *(("tensorflow",) if name == "tflite" else ()))
-    backend = loaded(name, models.get("efficientnet-lite0"), cache, Tuning(max_batch_size=2))
+    backend = loaded(name, models.get("efficientnet-lite0"), cache, max_batch_size=2)
     found = accuracy(backend, models.get("efficientnet-lite0"), [1, 2])
     assert (found.good, found.total) == (18, 20)
 
@@ -83,7 +87,9 @@ def test_outputs_of_a_sample_do_not_depend_on_its_batch(name: str, cache: Path) 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_lower_precisions_of_pytorch_read_digits_as_well(precision: str, cache: Path) -> None:
     need(*PACKAGES["pytorch"])
-    backend = loaded("pytorch", models.get("digits"), cache, Tuning(precision=precision))
+    backend = loaded(
+        "pytorch", models.get("digits"), cache, precision=precision, max_batch_size=backends.MAX_BATCH_SIZE
+    )
     assert precision in backend.description
     found = accuracy(backend, models.get("digits"), [100])
     assert found.good is not None
@@ -95,7 +101,7 @@ def test_lower_precisions_of_pytorch_read_digits_as_well(precision: str, cache: 
 @pytest.mark.extra
 def test_pytorch_compiles(cache: Path) -> None:
     need(*PACKAGES["pytorch"])
-    backend = loaded("pytorch", models.get("digits"), cache, Tuning(max_batch_size=2, compile="default"))
+    backend = loaded("pytorch", models.get("digits"), cache, max_batch_size=2, compile="default")
     assert "compiled (default), batches filled up to 1, 2" in backend.description
     assert accuracy(backend, models.get("digits"), [2, 1]).good == 498
 
@@ -119,7 +125,7 @@ def test_tvm_convolves_rows_of_every_width(width: int, tmp_path: Path) -> None:
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
     batch = draws.standard_normal((1, 3, 5, width), np.float32)
     found, expected = (
-        backends.load(name, path, "cpu", 1, Tuning(max_batch_size=1)).run(batch)[0]
+        backends.load(name, path, "cpu", 1, BackendOptions(max_batch_size=1)).run(batch)[0]
         for name in ("tvm-onnx", "onnxruntime")
     )
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
@@ -131,13 +137,13 @@ def test_tvm_takes_what_it_compiled_from_the_cache(cache: Path, monkeypatch: pyt
     import tvm
 
     digits = models.get("digits")
-    loaded("tvm-onnx", digits, cache, Tuning(max_batch_size=1))
+    loaded("tvm-onnx", digits, cache, max_batch_size=1)
 
     def compiled_again(*_: object, **__: object) -> None:
         raise AssertionError("compiled again")
 
     monkeypatch.setattr(tvm, "compile", compiled_again)
-    backend = loaded("tvm-onnx", digits, cache, Tuning(max_batch_size=1))
+    backend = loaded("tvm-onnx", digits, cache, max_batch_size=1)
     assert accuracy(backend, digits, [1]).good == 498
 
 
@@ -178,11 +184,11 @@ def test_pytorch_on_a_gpu_gives_what_the_cpu_gives(cache: Path) -> None:
         pytest.skip("no GPU")
     digits = models.get("digits")
     program = digits.weights(cache, None, Form.TORCH)
-    on_gpu = backends.load("pytorch", program, "gpu", 1, Tuning(max_batch_size=4))
+    on_gpu = backends.load("pytorch", program, "gpu", 1, PyTorchOptions(max_batch_size=4))
     assert "CUDA graphs" in on_gpu.description
     assert accuracy(on_gpu, digits, [1, 3, 4, 2]).good == 498
     for precision in ("tf32", "bf16", "fp16"):
-        other = backends.load("pytorch", program, "gpu", 1, Tuning(max_batch_size=4, precision=precision))
+        other = backends.load("pytorch", program, "gpu", 1, PyTorchOptions(max_batch_size=4, precision=precision))
         found = accuracy(other, digits, [3]).good
         assert found is not None
         assert found >= 495
@@ -249,13 +255,10 @@ def test_a_file_that_is_not_there_is_refused(name: str, tmp_path: Path) -> None:
 def test_what_a_backend_does_not_have_is_refused(tmp_path: Path) -> None:
     model = tmp_path / "model.onnx"
     model.write_bytes(b"")
-    error = refused(lambda: backends.load("tflite", model, "cpu", 1, Tuning(precision="fp16")))
+    error = refused(lambda: backends.load("tf", model, "cpu", 1, PrecisionOptions(precision="fp16")))
     assert "--precision" in error
     assert "fp32" in error
-    error = refused(lambda: backends.load("onnxruntime", model, "cpu", 1, Tuning(compile="default")))
-    assert "--compile" in error
-    assert "pytorch" in error
-    assert "GPU" in refused(lambda: backends.load("pytorch", model, "cpu", 1, Tuning(precision="tf32")))
+    assert "GPU" in refused(lambda: backends.load("pytorch", model, "cpu", 1, PyTorchOptions(precision="tf32")))
     assert "available" in refused(lambda: backends.load("pytoch", model, "cpu", 1))
 
 

@@ -43,6 +43,7 @@ from drumfire.sut.remote.kserve.client import Client, Unsupported
 from drumfire.sut.remote.kserve.samples import RemoteLibrary
 from drumfire.sut.remote.triton_local.server import LocalTriton
 from drumfire.sut.remote.tritonclient import TritonclientMessages, TritonclientSystem
+from tests.support.command import options
 from tests.support.real_server import REAL_TRITON, RealServer, ServeProcess
 
 grpc_client = pytest.importorskip("tritonclient.grpc.aio", exc_type=Exception)
@@ -89,7 +90,7 @@ def urls(server: RealServer) -> dict[str, str]:
 
 def assembled(model: str, url: str, client: str, *arguments: object) -> Assembly:
     words = ["run", "triton", model, "--url", url, "--client", client, "--time", "0.01", *map(str, arguments)]
-    return remote.assemble(cli._parser().parse_args(words))
+    return remote.assemble(options(*words))
 
 
 def driven(assembly: Assembly, server: RealServer | None = None) -> Run:
