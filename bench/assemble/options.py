@@ -44,6 +44,7 @@ class TrafficOptions:
     )
     qps: float | None = option(
         None,
+        least=1e-6,
         scenarios=(_SERVER, _OFFLINE),
         help="Server: queries a second to send; Offline: expected samples a second, which sizes the one query "
         "(default: from a short measurement before the run)",

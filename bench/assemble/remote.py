@@ -283,6 +283,8 @@ def _inputs(options: RunOptions, model: Model | None, interface: ModelInterface)
     if model is not None:
         library = model.library(traffic.dataset_path, traffic.count, traffic.performance_sample_count)
         return DataSet(library, interface)
+    if traffic.dataset_path is not None:
+        raise UserError("--dataset-path has no effect without a named data set: give --input-data, or leave it out")
     source = target.input_data or "random"
     if source in ("random", "zero"):
         kind: Literal["random", "zero"] = "random" if source == "random" else "zero"

@@ -75,6 +75,7 @@ class Options:
     scenario: str | None = option(None, choices=tuple(Scenario.__members__), help="this scenario only")
     qps: float | None = option(
         None,
+        least=1e-6,
         help="Server at this one rate, without the search for the ceiling; with --scenario Offline: expected samples "
         "a second, which sizes the one query",
     )

@@ -31,6 +31,7 @@ class FleetOptions:
         "continue",
         metavar="HOW",
         choices=("continue", "abort"),
+        needs=("workers", "hosts"),
         help="if a generator is lost, which makes the run INVALID: continue with the others, or abort",
     )
     independent_streams: bool = option(

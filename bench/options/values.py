@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import errno
+import functools
 import inspect
 import os
 import typing
@@ -64,7 +65,7 @@ def declared(options: type, kind: str | None = None) -> list[Declared]:
             found += declared(inner, kind)
         elif isinstance(about, Option):
             home = next(one for one in options.__mro__ if field.name in inspect.get_annotations(one))
-            kind_of_value, several = _taken_apart(typing.get_type_hints(options)[field.name])
+            kind_of_value, several = _taken_apart(_types(options)[field.name])
             title = getattr(home, "TITLE", "options")
             found.append(Declared(field.name, kind_of_value, several, field.default, about, title))
     return found
@@ -153,9 +154,13 @@ def nearest(word: str, words: Iterable[str]) -> str:
 Field = tuple["dataclasses.Field[Any]", "Option | Choice | None", "type | None"]
 
 
+_types = functools.cache(typing.get_type_hints)
+"""The types of a class's fields, by name."""
+
+
 def _fields(options: type, kind: str | None) -> Iterable[Field]:
     """The fields, each with what it declares, and the dataclass that is nested in it, if any."""
-    types = typing.get_type_hints(options)
+    types = _types(options)
     for field in dataclasses.fields(options):
         about = declaration(field)
         if isinstance(about, Choice):
@@ -201,7 +206,8 @@ def _not_known(name: str, options: type, kind: str | None) -> str:
 
 
 def _value(one: Declared, value: Any) -> Any:
-    if any(type(value) is type(known) and value == known for known in (one.default, one.option.alone)):
+    known = [known for known in (one.default, one.option.alone) if known is not None]
+    if value is one.default or any(type(value) is type(each) and value == each for each in known):
         return value
     if not one.several:
         return _single(one, value)
@@ -240,9 +246,9 @@ def _number(one: Declared, value: Any) -> int | float:
     if least is None and not number > 0:
         raise UserError(f"{one.written}: must be above 0, not {value}")
     if least is not None and not number >= least:
-        raise UserError(f"{one.written}: must be at least {least:,g}, not {value}")
+        raise UserError(f"{one.written}: must be at least {least:,.12g}, not {value}")
     if number > most:
-        raise UserError(f"{one.written}: must be at most {most:,g}, not {value}")
+        raise UserError(f"{one.written}: must be at most {most:,.12g}, not {value}")
     return number
 
 

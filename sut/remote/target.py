@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.options import option
 
 
@@ -46,4 +47,11 @@ class TargetOptions:
     )
     tls_ca: Path | None = option(None, help="certificates to trust (default: the system's)")
     tls_cert: Path | None = option(None, help="client certificate, if the server requires one")
-    tls_key: Path | None = option(None, help="the key of --tls-cert")
+    tls_key: Path | None = option(None, needs=("tls_cert",), help="the key of --tls-cert")
+
+    def __post_init__(self) -> None:
+        """Raises ``UserError`` for options of TLS on connections without TLS."""
+        clear = all(url.partition(":")[0].lower() in ("grpc", "http") for url in self.url)
+        for name, value in (("--tls-ca", self.tls_ca), ("--tls-cert", self.tls_cert)):
+            if self.url and clear and value is not None:
+                raise UserError(f"{name} has no effect on {self.url[0]}: give grpcs:// or https://, or leave it out")

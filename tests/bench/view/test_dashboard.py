@@ -309,7 +309,7 @@ RUN = """
     import numpy as np
     from drumfire.bench.view.dashboard import Dashboard
     from drumfire.bench.view.servers import ServerView
-    from drumfire.loadgen import Mode, Scenario, Test, TestSettings, run_on_fast_loop
+    from drumfire import Mode, Scenario, Test, TestSettings, run_on_fast_loop
     from drumfire.sut.local.null import NullSystem
 
     class Library:

@@ -343,7 +343,7 @@ def test_an_ended_run_leaves_nothing(server: RealServer, tmp_path: Path, number:
 
 OPENS = """
 import sys
-from drumfire.loadgen import run_on_fast_loop
+from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.sut.remote.endpoint import Security, parse_url
 from drumfire.sut.remote.kserve.memory import SharedMemory
 shared = SharedMemory("system", [parse_url(sys.argv[1])], Security(), input_bytes=9, output_bytes=[9], slots=2)
