@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -38,7 +38,7 @@ from drumfire.sut.models.detector import DetectionJudge
 from drumfire.sut.models.file import FileModel
 from drumfire.sut.models.model import Accuracy, Form, Model
 from drumfire.sut.remote.endpoint import Endpoint
-from drumfire.sut.remote.kserve.statistics import ServerWatch
+from drumfire.sut.remote.watch import Watch
 
 _LONGEST_BATCH_S = 4.0
 """Batches that are measured before a run take at most this long."""
@@ -58,14 +58,16 @@ class Assembly:
     """The result's ``system`` section."""
     logged: Callable[[IndexArray, Responses], Responses] = lambda indices, responses: responses
     """Puts responses in the form of MLPerf's accuracy logs."""
+    distributions: Sequence[str] = ()
+    """The packages whose versions belong in the result."""
     config_errors: tuple[str, ...] = ()
     config_warnings: tuple[str, ...] = ()
     servers: ServerView | None = None
     """Remote servers for the live view to query."""
     server_report: Callable[[list[slice]], dict[str, Any] | None] = lambda phases: None
     """The result's ``server`` section, from the rows that each phase issued; None for a local system."""
-    watches: Mapping[Endpoint, ServerWatch] = field(default_factory=dict)
-    """Read the servers' statistics for ``server_report``."""
+    watch: Watch | None = None
+    """Reads the servers' statistics for ``server_report``."""
     counted: Callable[[], tuple[Mapping[Endpoint, int], Mapping[str, int]]] = lambda: ({}, {})
     """Requests that each server answered with outputs, and counts of connection events."""
     digests: Callable[[], dict[str, str]] = dict
@@ -171,6 +173,7 @@ def assemble(options: RunOptions) -> Assembly:
             "reservations": list(model.reservations),
         },
         logged=model.logged,
+        distributions=() if options.backend == "null" else backends.distributions(options.backend),
         config_errors=errors,
         notes=list(model.reservations),
         _loaded=loaded,

@@ -99,7 +99,7 @@ class RunOptions:
     backend: str = option(
         metavar="BACKEND",
         position=True,
-        choices=(*backends.BACKENDS, "null", *remote.TARGETS),
+        choices=lambda: (*backends.BACKENDS, "null", *remote.TARGETS),
         help=f"what computes: {', '.join((*backends.BACKENDS, *remote.TARGETS, 'null'))}",
     )
     model: str = option(

@@ -41,7 +41,6 @@ from drumfire.loadgen.record import Status
 from drumfire.loadgen.results import distribution
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, effective
-from drumfire.sut.local import backends
 from drumfire.sut.local.batcher import batch_sizes
 
 SCORE = "accuracy.txt"
@@ -120,7 +119,7 @@ def perform(
         messages.print(f"warning: {text}", style="yellow", markup=False)
     for text in assembly.notes:
         messages.print(f"note: {text}", style="dim", markup=False)
-    environment = describe(_distributions(options))
+    environment = describe(assembly.distributions)
     _drive(test, assembly, options)
     result = _document(test, assembly, options, folder, environment, warnings)
     _save(test, result, folder, options)
@@ -218,7 +217,7 @@ def _search(assembly: Assembly, options: RunOptions, folder: Path, messages: Con
     for text in assembly.notes:
         messages.print(f"note: {text}", style="dim", markup=False)
     assembly.description["qps_source"] = "search"
-    environment = describe(_distributions(options))
+    environment = describe(assembly.distributions)
 
     def drive(test: Test, title: str, probes: list[tuple[float, bool]]) -> None:
         interrupts.abandon()
@@ -247,13 +246,6 @@ def _again(options: RunOptions, folder: Path) -> str:
 
 def _assemble(options: RunOptions) -> Assembly:
     return remote.assemble(options) if isinstance(options.system, RemoteOptions) else local.assemble(options)
-
-
-def _distributions(options: RunOptions) -> Sequence[str]:
-    """The packages whose versions belong in the result."""
-    if isinstance(options.system, RemoteOptions):
-        return ("hpack",) if options.system.target.client == "drumfire" else ("tritonclient", "grpcio")
-    return () if options.backend == "null" else backends.distributions(options.backend)
 
 
 def new_folder(options: RunOptions, kind: str = "") -> Path:

@@ -16,11 +16,11 @@ from drumfire.bench import statuses
 from drumfire.bench.commands.models import extras, packages_of
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.installation import ROOT
-from drumfire.sut import models
+from drumfire.sut import models, remote
 from drumfire.sut.local import backends
 from drumfire.sut.models.detector import DetectionJudge
 
-_BACKENDS = (*backends.BACKENDS, "triton", "null")
+_BACKENDS = (*backends.BACKENDS, *remote.TARGETS, "null")
 _MODE_OPTIONS = {"--accuracy", "--submission"}
 _USAGE = "usage: ./run_local.sh BACKEND MODEL [DEVICE] [OPTIONS], the words in any order"
 

@@ -37,7 +37,7 @@ from drumfire.loadgen.settings import Scenario, SettingsError
 from drumfire.loadgen.share import Slice
 from drumfire.loadgen.system import IndexArray, SampleLibrary
 from drumfire.loadgen.traffic import Phase
-from drumfire.sut.remote.kserve.watch import WatchedSystem
+from drumfire.sut.remote.watch import WatchedSystem
 
 _LEAD_NS = 300_000_000
 _LEAD_TO_HOSTS_NS = 2_000_000_000
@@ -75,7 +75,7 @@ class FleetTest(Test):
         """How late each part began the last phase, ns; parts without a report are left out."""
         self._messages: dict[int, Mapping[str, Any]] = {}
         self.fleet = self._fleet()
-        watched = WatchedSystem(self.fleet, assembly.watches)
+        watched = WatchedSystem(self.fleet, assembly.watch)
         assembly.server_report = watched.report
         assembly.logged = lambda indices, responses: responses  # the generators did this
         self.system = watched
@@ -372,8 +372,9 @@ def check(options: RunOptions) -> None:
     for other, is_set in refused.items():
         if is_set:
             raise UserError(f"{other} works with a single generator only: leave {which} out")
-    if fleet.hosts is not None and target.shared_memory != "none":
-        raise UserError("--shared-memory is for a server on the same host: leave out --hosts or --shared-memory")
+    if fleet.hosts is not None and target.needs_same_host:
+        option = target.needs_same_host
+        raise UserError(f"{option} is for a server on the same host: leave out --hosts or {option}")
     parts, scenario = fleet.parts, Scenario[traffic.scenario]
     if scenario in CLOSED and not fleet.independent_streams:
         raise UserError(

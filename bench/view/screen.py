@@ -13,11 +13,11 @@ import numpy as np
 from rich.text import Text
 
 from drumfire.bench.report import figures
-from drumfire.bench.view.servers import Gpus, ServerFigures
 from drumfire.bench.view.watch import Plan, Snapshot, Spread, rebin
 from drumfire.loadgen.directory import percentile_name
 from drumfire.loadgen.results import LATE_NS
 from drumfire.loadgen.settings import Scenario
+from drumfire.sut.remote.figures import Gpus, ServerFigures
 
 _LEAST_WIDTH, _MOST_WIDTH = 60, 100
 _LABEL = 12

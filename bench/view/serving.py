@@ -19,11 +19,12 @@ from rich.text import Text
 from drumfire.bench.report import figures
 from drumfire.bench.view import process
 from drumfire.bench.view.screen import page
-from drumfire.bench.view.servers import Gpus, ServerFigures, figures_of, together
-from drumfire.bench.view.window import begin_of_window
 from drumfire.sut import module_process
+from drumfire.sut.remote.figures import Gpus, ServerFigures
 from drumfire.sut.remote.kserve.metrics import GPU_FIGURES
+from drumfire.sut.remote.kserve.poll import figures_of, together
 from drumfire.sut.remote.kserve.statistics import Snapshot
+from drumfire.sut.window import begin_of_window
 
 _NAME = 24
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.bench.view.window import begin_of_window
 from drumfire.loadgen import histogram
 from drumfire.loadgen.overhead import TICKS_PER_S, steal_ticks
 from drumfire.loadgen.record import Column, Gauge, Record, Status
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario
+from drumfire.sut.window import begin_of_window
 
 IntArray = npt.NDArray[np.int64]
 

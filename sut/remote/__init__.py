@@ -1,17 +1,34 @@
 """Models on remote servers as systems under test, by protocol: one file or folder each, found here by name.
 
-``endpoint`` and ``wire`` (addresses and sockets) serve any protocol.  ``triton_local`` starts a real Triton on this
-machine.
+``endpoint`` and ``wire`` (addresses and sockets), ``system`` and ``samples`` (rows and requests) serve any protocol.
+``triton_local`` starts a real Triton on this machine.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 
-TARGETS = {"triton": "drumfire.sut.remote.kserve.target"}
+from drumfire.loadgen.errors import UserError
+from drumfire.sut.plugins import Registry
+
+TARGETS = Registry(
+    "drumfire.targets",
+    {
+        "triton": "drumfire.sut.remote.kserve.target:TritonTarget",
+        "http": "drumfire.sut.remote.http.target:HttpTarget",
+    },
+)
+"""The ``target.Target`` of each word on the command line."""
 
 
 def kinds() -> Mapping[str, type]:
-    """The class of each target's options."""
-    return {name: importlib.import_module(module).OPTIONS for name, module in TARGETS.items()}
+    """The class of each target's options; a target that cannot be imported has those of all."""
+    from drumfire.sut.remote.target import TargetOptions
+
+    found: dict[str, type] = {}
+    for name in TARGETS:
+        try:
+            found[name] = TARGETS[name].OPTIONS
+        except UserError:
+            found[name] = TargetOptions  # choosing it raises the error
+    return found

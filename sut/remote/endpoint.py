@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import ssl
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from drumfire.sut.kserve.errors import ServerError
+from drumfire.sut.kserve.http1.connection import OWN_FIELDS
 
 _PORTS = {"grpc": 8001, "grpcs": 8001, "http": 8000, "https": 8000}
 """Triton's defaults."""
@@ -43,6 +44,27 @@ class Endpoint(NamedTuple):
         return f"{self.scheme}://{self.authority}"
 
 
+def parse_http_url(url: str) -> tuple[Endpoint, str]:
+    """The endpoint and the target (path and query) of an ``http`` or ``https`` URL.  Raises ``ServerError``.
+
+    Without a port, it is HTTP's own: 80, or 443 over TLS.
+    """
+    form = f"--url {url}: use http://HOST:PORT/PATH or https://…"
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ServerError(form) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ServerError(form)
+    if parts.username or parts.fragment:
+        raise ServerError(f"{form}, without user or fragment; pass a token with --header 'authorization: Bearer …'")
+    target = urllib.parse.quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
+    if parts.query:
+        target += "?" + urllib.parse.quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
+    return Endpoint(parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)), target
+
+
 def parse_url(url: str) -> Endpoint:
     """Parse ``grpc://host:8001``, ``http://host:8000`` or their TLS forms.  Raises ``ServerError``."""
     form = f"--url {url}: use grpc://HOST:PORT, grpcs://…, http://HOST:PORT or https://…"
@@ -69,6 +91,43 @@ class Security:
     key: Path | None = None
     headers: Sequence[tuple[str, str]] = ()
     """Sent with every request, such as tokens and tenants."""
+    host: str | None = None
+    """The name of the service in place of its address, as proxies that serve several need it."""
+
+    @classmethod
+    def of(cls, ca: Path | None, certificate: Path | None, key: Path | None, headers: Sequence[str]) -> Security:
+        """From options.  Raises ``ServerError``."""
+        parsed = [parse_header(text) for text in headers]
+        for name, _ in parsed:
+            if name in OWN_FIELDS - {"host"}:
+                raise ServerError(f"--header {name}: Drumfire sets this field itself: leave it out")
+        hosts = [value for name, value in parsed if name == "host"]
+        if len(hosts) > 1 or not all(hosts):
+            raise ServerError("--header host: give one name")
+        rest = tuple(field for field in parsed if field[0] != "host")
+        return cls(ca, certificate, key, rest, hosts[0] if hosts else None)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Security:
+        ca, certificate, key = (path and Path(path) for path in map(plain.get, ("ca", "certificate", "key")))
+        headers = tuple((name, value) for name, value in plain.get("headers", ()))
+        return cls(ca, certificate, key, headers, plain.get("host"))
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON can hold it, for another process; paths are absolute."""
+        paths = {"ca": self.ca, "certificate": self.certificate, "key": self.key}
+        return {name: path and str(path.absolute()) for name, path in paths.items()} | {
+            "headers": [list(field) for field in self.headers],
+            "host": self.host,
+        }
+
+    def authority(self, endpoint: Endpoint) -> str:
+        """The Host field (HTTP/2: ``:authority``) of requests to an endpoint."""
+        return self.host or endpoint.authority
+
+    def server_name(self, endpoint: Endpoint) -> str:
+        """The name in the server's certificate."""
+        return endpoint.host if self.host is None else urllib.parse.urlsplit(f"//{self.host}").hostname or self.host
 
     def context(self, endpoint: Endpoint) -> ssl.SSLContext | None:
         """The TLS context; None if the endpoint does not use TLS.  Raises ``ServerError`` for unusable files."""

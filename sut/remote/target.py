@@ -1,13 +1,33 @@
-"""What all targets have: a model on servers, reached by some protocol over TCP."""
+"""What all targets have: a model on servers, reached by some protocol over TCP.
+
+A target says all that is particular to its protocol: its options, how the model is described, what is sent, what the
+servers report.  Those who use it do not know which target it is.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.options import option
+from drumfire.loadgen.settings import Scenario, TestSettings
+from drumfire.sut.data.inputs import Inputs
+from drumfire.sut.models.model import Model
+from drumfire.sut.remote.endpoint import Endpoint, Security, parse_url
+from drumfire.sut.remote.figures import ServerFigures
+from drumfire.sut.remote.samples import RemoteLibrary
+from drumfire.sut.remote.watch import RemoteClient, Watch
+
+_PERFORMANCE_COUNT = 500
+"""Samples in memory, if there are that many and the user does not say otherwise."""
+_IN_FLIGHT = 64
+"""Most requests under way where neither the scenario nor the user sets a bound."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +69,146 @@ class TargetOptions:
     tls_cert: Path | None = option(None, help="client certificate, if the server requires one")
     tls_key: Path | None = option(None, needs=("tls_cert",), help="the key of --tls-cert")
 
-    def __post_init__(self) -> None:
-        """Raises ``UserError`` for options of TLS on connections without TLS."""
-        clear = all(url.partition(":")[0].lower() in ("grpc", "http") for url in self.url)
-        for name, value in (("--tls-ca", self.tls_ca), ("--tls-cert", self.tls_cert)):
-            if self.url and clear and value is not None:
-                raise UserError(f"{name} has no effect on {self.url[0]}: give grpcs:// or https://, or leave it out")
+    @property
+    def needs_same_host(self) -> str:
+        """The name of an option that was given and works only with a server on this host; empty if there is none."""
+        return ""
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """What a user says of the samples of any target."""
+
+    dataset_path: Path | None = None
+    count: int | None = None
+    """Use only the first samples of the data set."""
+    performance_sample_count: int | None = None
+
+
+class Poll(Protocol):
+    """Asks servers once a second, in a thread of the live view's process."""
+
+    @property
+    def figures(self) -> ServerFigures:
+        """The newest.  Never waits."""
+
+    def start(self) -> None:
+        """Ask until the process ends; a server that fails only changes the figures."""
+
+
+AnyOptions = TypeVar("AnyOptions", bound=TargetOptions)
+
+
+class Target(ABC, Generic[AnyOptions]):
+    """A model on servers: describes the model, builds its library and makes its system, in this order, once each.
+
+    What a user has to fix raises ``UserError``, in the construction if it can be seen without asking the servers.
+    """
+
+    OPTIONS: ClassVar[type[TargetOptions]]
+    URL_HELP: ClassVar[str]
+    """How to write ``--url``, for whoever left it out."""
+
+    unbounded: Sequence[Scenario] = (Scenario.Offline,)
+    """The scenarios in which only ``--concurrency``, or a default, bounds the requests under way."""
+    batch_size = 1
+    """Most samples in a request."""
+    distributions: Sequence[str] = ()
+    """The packages whose versions belong in the result."""
+    judge: Model | None = None
+    """The named model whose rules judge the answers; None if they are not judged."""
+    unjudged = "this target has no labels: leave it out"
+    """What to do about an accuracy run without ``judge``."""
+
+    def __init__(self, backend: str, model: str, options: AnyOptions, amounts: Amounts) -> None:
+        """``backend`` and ``model``: the first words of the command line."""
+        self.name, self.model, self.options, self.amounts = f"{backend} {model}", model, options, amounts
+        self.notes: list[str] = []
+        """Shown to the user before the run."""
+        urls = [url for option in options.url for url in self.urls_of(option)]
+        if not urls:
+            raise UserError(f"{backend} needs --url {self.URL_HELP}")
+        self.urls: Sequence[str] = urls
+        """One for each of ``endpoints``, for people."""
+        self.endpoints = list(map(self.endpoint, urls))
+        if len({endpoint.scheme for endpoint in self.endpoints}) > 1:
+            raise UserError("--url: all servers of a run must use the same protocol")
+        if len(set(self.endpoints)) < len(self.endpoints):
+            raise UserError("--url: a server is named twice; use --connections for more connections to it")
+        tls = {"--tls-ca": options.tls_ca, "--tls-cert": options.tls_cert, "--tls-key": options.tls_key}
+        given = [name for name, path in tls.items() if path is not None]
+        if given and not self.endpoints[0].tls:
+            raise UserError(f"{given[0]} has no effect on {urls[0]}: give grpcs:// or https://, or leave it out")
+        self.security = Security.of(options.tls_ca, options.tls_cert, options.tls_key, options.header)
+
+    def urls_of(self, option: str) -> Sequence[str]:
+        """The URLs in one ``--url``."""
+        return option.split(",")
+
+    def endpoint(self, url: str) -> Endpoint:
+        return parse_url(url)
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Ask the servers about the model; returns what computes, as a phrase for the result."""
+
+    @abstractmethod
+    def library(self, settings: TestSettings) -> RemoteLibrary:
+        """The samples, as requests that are ready to send once they are loaded."""
+
+    @abstractmethod
+    def system(self, settings: TestSettings, library: RemoteLibrary) -> RemoteClient:
+        """Sends the library's requests."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """Further entries of the result's section on how servers were spoken to."""
+
+    @abstractmethod
+    def digests(self) -> dict[str, str]:
+        """Hashes that must be the same in all processes of a run, such as of the model and of the data."""
+
+    def watch(self) -> Watch | None:
+        """Asks the servers before and after a run what they did in it; None if they cannot be asked."""
+        return None
+
+    def view(self) -> Mapping[str, Any] | None:
+        """What ``poll`` needs, as JSON can hold it; None if there is nothing to ask while a run goes."""
+        return None
+
+    @classmethod
+    def poll(cls, view: Mapping[str, Any]) -> Poll:
+        """Called in the live view's process."""
+        raise NotImplementedError(f"{cls.__name__} has no view")
+
+    def concurrency(self, settings: TestSettings) -> int | None:
+        """Most requests under way; None if only the scenario or the connections bound them."""
+        return self.options.concurrency or (_IN_FLIGHT if settings.scenario in self.unbounded else None)
+
+    def connections(self, settings: TestSettings) -> int:
+        """Connections to each server; by default each carries one request at a time."""
+        return self.options.connections or math.ceil(self.at_a_time(settings) / len(self.endpoints))
+
+    def at_a_time(self, settings: TestSettings) -> int:
+        """Most requests under way, where each occupies something, such as a connection."""
+        at_a_time = self.concurrency(settings) or _IN_FLIGHT
+        if settings.scenario == Scenario.SingleStream:
+            return 1
+        if settings.scenario == Scenario.MultiStream:
+            return min(at_a_time, math.ceil(settings.multi_stream_samples_per_query / self.batch_size))
+        return at_a_time
+
+    def sizes(self, data: Inputs) -> tuple[int, int]:
+        """How many samples there are, and how many of them a performance run keeps in memory."""
+        total = min(self.amounts.count or data.total_count, data.total_count)
+        return total, min(self.amounts.performance_sample_count or _PERFORMANCE_COUNT, total)
+
+    def digest(self, data: Inputs) -> str:
+        """A hash of the samples that a performance run keeps in memory."""
+        total, performance = self.sizes(data)
+        digest = hashlib.sha256(f"{data.name} {total} {performance}".encode())
+        for index in range(performance):
+            for tensor in data.sample(index):
+                digest.update(f"{tensor.shape}".encode())
+                digest.update(tensor.data)
+        return digest.hexdigest()

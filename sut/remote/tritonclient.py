@@ -1,7 +1,7 @@
 """A model on a server as a system under test, through NVIDIA's own ``tritonclient``, for comparison with our client.
 
 Uses that library's asyncio clients for gRPC and HTTP.  Requests, their times, the sample library and the checks of
-replies are the same as in ``kserve.system``; only the client differs.  Imports ``tritonclient`` only when used.
+replies are the same as in ``remote.system``; only the client differs.  Imports ``tritonclient`` only when used.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from drumfire.sut.kserve.messages.exchange import MAX_MESSAGE_BYTES, Found, Outp
 from drumfire.sut.kserve.messages.tensors import ModelInterface, as_array
 from drumfire.sut.local.coroutine import TaskSystem
 from drumfire.sut.remote.endpoint import Endpoint, Security
-from drumfire.sut.remote.kserve.client import SETTLE_PATIENCE_S
-from drumfire.sut.remote.kserve.samples import RemoteLibrary
-from drumfire.sut.remote.kserve.system import Respond
+from drumfire.sut.remote.samples import RemoteLibrary
+from drumfire.sut.remote.system import Respond
+from drumfire.sut.remote.wire import SETTLE_PATIENCE_S
 
 _UNBOUNDED = 1 << 62
 

@@ -18,6 +18,10 @@ from drumfire.sut.kserve.errors import ProtocolError, ServerError
 from drumfire.sut.remote.endpoint import Endpoint, Security
 
 CONNECT_PATIENCE_S = 10.0
+SETTLE_PATIENCE_S = 5.0
+"""How long a gRPC server may take to send its first frame, which it must send unasked."""
+ANSWER_PATIENCE_S = 20.0
+"""How long a server may take for an answer outside of a run."""
 _KEEPALIVE_S = 10
 """After this time without traffic the kernel probes the peer (TCP_KEEPIDLE and TCP_KEEPINTVL)."""
 _SILENT_PEER_S = 30
@@ -182,7 +186,7 @@ async def connect(
                     lambda: Wire(logic, deliver),
                     sock=connected,
                     ssl=context,
-                    server_hostname=endpoint.host if context is not None else None,
+                    server_hostname=security.server_name(endpoint) if context is not None else None,
                 )
             except BaseException:
                 connected.close()

@@ -25,8 +25,12 @@ from drumfire.sut.kserve.http1.message import VIEW_FROM, Body, MessageReader
 MAX_HEAD = 64 << 10
 """Limit of a head in bytes, with the empty line at its end."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-_OWN_FIELDS = frozenset({"host", "accept-encoding", "content-length", "transfer-encoding"})
+METHODS = ("GET", "POST", "PUT", "PATCH")
+"""Of requests that are built here."""
+OWN_FIELDS = frozenset({"host", "accept-encoding", "content-length", "transfer-encoding"})
+"""Fields that ``build_request`` and ``build_response`` set."""
+_MOST_INTERIM = 100
+"""1xx responses to one request."""
 
 
 class Response(NamedTuple):
@@ -47,7 +51,7 @@ KNOWN: list[Response] = []
 
 
 class ClientConnection:
-    """The client's side of a connection, with at most one request in flight, GET or POST.
+    """The client's side of a connection, with at most one request in flight, by one of ``METHODS``.
 
     Holds the part of the awaited response that has arrived (``buffered``): at most ``max_head`` bytes of a head, or
     ``max_body`` of a body and one line of chunked coding.  Pieces must be ``bytes``: a large body is a view of its
@@ -62,6 +66,7 @@ class ClientConnection:
         self._reader = MessageReader(parse_response_head, "reply", max_head, max_body)
         self._failure = ""
         self._at_start = False  # a response is awaited and none of it has arrived
+        self._interim = 0
         self._last_raw, self._last_total = b"", -1  # the last head that may recur, and its message's size
         self._last_head: ResponseHead
         self._known, self._known_total = b"", -1
@@ -145,7 +150,11 @@ class ClientConnection:
         if head.status < 200:
             if head.status == 101:
                 raise ProtocolError("the server switched protocols (101) without a request to do so")
+            self._interim += 1
+            if self._interim > _MOST_INTERIM:
+                raise ProtocolError(f"more than {_MOST_INTERIM} interim responses (1xx) to one request")
             return None
+        self._interim = 0
         self.idle = True
         if not head.keeps_alive:
             self.closing = True
@@ -255,14 +264,14 @@ def build_request(method: str, target: str, host: str, fields: Iterable[tuple[st
 
     Raises ``ValueError`` for characters that a head cannot contain, such as CR, LF and NUL.
     """
-    if method not in ("GET", "POST"):
-        raise ValueError(f"the method must be GET or POST, not {method!r}")
+    if method not in METHODS:
+        raise ValueError(f"the method must be one of {', '.join(METHODS)}, not {method!r}")
     for what, text in (("target", target), ("host", host)):
         if not VISIBLE.fullmatch(text):
             raise ValueError(f"{what} {text!r}: a space or a character that is not visible ASCII")
     # Triton compresses whenever it may, at 50 times the cost of the inference itself.
     own = [("Host", host), ("Accept-Encoding", "identity")]
-    if method == "POST" or body_length:
+    if method != "GET" or body_length:
         own.append(("Content-Length", str(body_length)))
     return _build_head(f"{method} {target} HTTP/1.1", own, fields, body_length)
 
@@ -283,7 +292,7 @@ def _build_head(first: str, own: list[tuple[str, str]], fields: Iterable[tuple[s
     for name, value in fields:
         if not TOKEN.fullmatch(name) or not VALUE.fullmatch(value):
             raise ValueError(f"field {name!r}: {value!r}: a character that a head cannot contain")
-        if name.lower() in _OWN_FIELDS:
+        if name.lower() in OWN_FIELDS:
             raise ValueError(f"field {name} is set by the builder")
         lines.append(f"{name}: {value}")
     return "\r\n".join([*lines, "", ""]).encode("latin-1")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote
 
 from drumfire.sut.kserve.errors import ProtocolError, one_line
@@ -35,7 +35,7 @@ from drumfire.sut.kserve.messages.tensors import ModelInterface, Tensor, from_js
 T = TypeVar("T")
 
 _NONE = -1
-_SMALL = 16_384
+SMALL = 16_384
 """Bytes up to which a body is copied behind its head, to write both in one piece."""
 
 
@@ -217,7 +217,7 @@ class HttpExchange(Generic[T]):
         """Send a request.  The caller has checked that the connection is ``free``."""
         self._connection.request()
         self._ticket = ticket
-        if len(body) <= _SMALL:
+        if len(body) <= SMALL:
             self.out.append(head + body)
         else:
             self.out += (head, body)
@@ -243,26 +243,25 @@ class HttpExchange(Generic[T]):
         return [(ticket, self._read(response))]
 
 
-class HttpChannel(HttpExchange[Reply]):
-    """A ``Channel`` of inference requests for one model."""
+class ReplyReader(Protocol):
+    """Reads the replies of a channel."""
 
-    def __init__(
-        self,
-        messages: HttpMessages,
-        target: str,
-        authority: str,
-        headers: Sequence[tuple[str, str]] = (),
-        max_message_bytes: int = MAX_MESSAGE_BYTES,
-    ) -> None:
+    def reply(self, response: Response) -> Reply:
+        """Read a response; a wrong one becomes a ``Failure``."""
+
+    def start(self, response: Response) -> Buffer | None:
+        """How the body of later replies with the same head must begin for ``again``; None for a wrong response."""
+
+    def again(self, data: bytes, body_size: int) -> Reply:
+        """Like ``reply``, for ``data`` that ends with a body of ``body_size`` bytes which began so."""
+
+
+class ReplyChannel(HttpExchange[Reply]):
+    """A ``Channel`` without its ``send``."""
+
+    def __init__(self, messages: ReplyReader, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
         super().__init__(messages.reply, max_message_bytes)
         self._messages, self._known_size = messages, 0
-        self._target, self._authority, self._headers = target, authority, tuple(headers)
-        self._heads: dict[tuple[int, int], bytes] = {}
-
-    def send(self, ticket: int, request: InferBody) -> None:
-        json_size, body = request
-        head = self._heads.get((json_size, len(body))) or self._head(json_size, len(body))
-        self.put(ticket, head, body)
 
     def receive(self, data: bytes) -> list[tuple[int, Reply]]:
         responses = self._connection.receive(data)
@@ -288,6 +287,27 @@ class HttpChannel(HttpExchange[Reply]):
     @property
     def oldest(self) -> int | None:
         return None if self._ticket == _NONE else self._ticket
+
+
+class HttpChannel(ReplyChannel):
+    """A ``Channel`` of inference requests for one model."""
+
+    def __init__(
+        self,
+        messages: HttpMessages,
+        target: str,
+        authority: str,
+        headers: Sequence[tuple[str, str]] = (),
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+    ) -> None:
+        super().__init__(messages, max_message_bytes)
+        self._target, self._authority, self._headers = target, authority, tuple(headers)
+        self._heads: dict[tuple[int, int], bytes] = {}
+
+    def send(self, ticket: int, request: InferBody) -> None:
+        json_size, body = request
+        head = self._heads.get((json_size, len(body))) or self._head(json_size, len(body))
+        self.put(ticket, head, body)
 
     def _head(self, json_size: int, size: int) -> bytes:
         fields = [

@@ -18,11 +18,8 @@ from drumfire.sut.kserve.messages.exchange import Failure
 from drumfire.sut.kserve.messages.http_client import HttpExchange, error_text
 from drumfire.sut.kserve.messages.operations import Operation
 from drumfire.sut.remote.endpoint import Endpoint, Security
-from drumfire.sut.remote.wire import Wire, connect
+from drumfire.sut.remote.wire import ANSWER_PATIENCE_S, SETTLE_PATIENCE_S, Wire, connect
 
-ANSWER_PATIENCE_S = 20.0
-SETTLE_PATIENCE_S = 5.0
-"""How long a gRPC server may take to send its first frame, which it must send unasked."""
 _ABSENT = (404, 405, 501)
 
 
@@ -83,7 +80,7 @@ class Client:
     async def _connect(self) -> None:
         endpoint = self.endpoint
         if endpoint.is_grpc:
-            self._logic = Calls(endpoint.authority, tls=endpoint.tls, metadata=self._security.headers)
+            self._logic = Calls(self._security.authority(endpoint), tls=endpoint.tls, metadata=self._security.headers)
         else:
             self._logic = HttpExchange(lambda response: response)
         self._wire = await connect(endpoint, self._security, self._logic, self._deliver)
@@ -103,8 +100,9 @@ class Client:
 
     def _request(self, operation: Operation, arguments: dict[str, Any]) -> tuple[bytes, bytes]:
         body = operation.body(arguments)
+        host = self._security.authority(self.endpoint)
         fields = [("Content-Type", "application/json"), *self._security.headers]
-        head = build_request(operation.verb, operation.target(arguments), self.endpoint.authority, fields, len(body))
+        head = build_request(operation.verb, operation.target(arguments), host, fields, len(body))
         return head, body
 
     def _read(self, operation: Operation, event: Any) -> dict[str, Any]:

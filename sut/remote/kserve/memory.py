@@ -267,14 +267,11 @@ class SharedMemory:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # keeps Ctrl-C from it
         )
-        security = self._security
-        paths = {"ca": security.ca, "certificate": security.certificate, "key": security.key}
         task = {
             "kind": self._kind,
             "names": self._names,
             "urls": list(map(str, self._endpoints)),
-            "paths": {name: path and str(path.absolute()) for name, path in paths.items()},
-            "headers": [list(header) for header in security.headers],
+            "security": self._security.plain(),
         }
         assert guardian.stdin is not None
         guardian.stdin.write(json.dumps(task).encode() + b"\n")  # not as arguments: headers hold tokens
@@ -315,10 +312,7 @@ def finish(task: Mapping[str, Any], within_s: float) -> None:
     """The guardian's work: unlink the regions, then unregister them with the servers."""
     for name in task["names"]:
         (FOLDER / name).unlink(missing_ok=True)
-    security = Security(
-        **{name: path and Path(path) for name, path in task["paths"].items()},
-        headers=tuple((name, value) for name, value in task["headers"]),
-    )
+    security = Security.from_plain(task["security"])
     asyncio.run(unregister(task["kind"], task["names"], list(map(parse_url, task["urls"])), security, within_s))
 
 

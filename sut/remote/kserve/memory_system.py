@@ -5,7 +5,6 @@ Assigns slots to requests and frees them.  Does not depend on how the memory is 
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -16,15 +15,11 @@ import numpy as np
 from drumfire.loadgen.answers import Answers, Responses
 from drumfire.loadgen.system import IndexArray
 from drumfire.sut.data.inputs import Inputs
-from drumfire.sut.kserve.errors import ServerError
 from drumfire.sut.kserve.messages.exchange import Channel, Failure, Outputs, Reply, SharedMessages
 from drumfire.sut.kserve.messages.tensors import ModelInterface
-from drumfire.sut.remote.endpoint import Endpoint, Security
-from drumfire.sut.remote.kserve.client import ANSWER_PATIENCE_S
 from drumfire.sut.remote.kserve.memory import SharedMemory
-from drumfire.sut.remote.kserve.samples import RemoteLibrary
-from drumfire.sut.remote.kserve.system import Link, RemoteSystem, Respond
-from drumfire.sut.remote.wire import connect
+from drumfire.sut.remote.samples import RemoteLibrary
+from drumfire.sut.remote.system import Link, RemoteSystem, Respond
 
 _BURST = 2048
 """Number of requests, of some 300 bytes each, to send before checking that the socket has room."""
@@ -170,32 +165,3 @@ def _lasting(respond: Respond) -> Respond:
         return responses.copy() if isinstance(responses, np.ndarray) else responses
 
     return copied
-
-
-async def infer_once(endpoint: Endpoint, security: Security, channel: Channel, request: Any) -> Outputs:
-    """Send one request on a connection of its own and return the outputs.  Raises ``ServerError``."""
-    answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-
-    def deliver(replies: Sequence[tuple[int, Reply]]) -> None:
-        if replies and not answered.done():
-            answered.set_result(replies[0][1])
-
-    wire = await connect(endpoint, security, channel, deliver)
-    try:
-        async with asyncio.timeout(ANSWER_PATIENCE_S):
-            while not channel.free and not wire.closed:
-                await asyncio.sleep(0.001)
-            if wire.closed:
-                raise ServerError(f"{endpoint}: {wire.why}")
-            channel.send(0, request)
-            wire.flush()
-            reply = await answered
-    except TimeoutError:
-        raise ServerError(f"{endpoint} did not answer within {ANSWER_PATIENCE_S:g} s") from None
-    finally:
-        channel.close()
-        await wire.close()
-    if isinstance(reply, Failure):
-        raise ServerError(f"{endpoint} failed the request: {reply.reason}")
-    assert reply is not None
-    return reply

@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from drumfire.loadgen.record import Column
 from drumfire.sut.kserve.errors import ServerError, one_line
 from drumfire.sut.kserve.messages.operations import MODEL_STATISTICS
 from drumfire.sut.remote.endpoint import Endpoint, Security
 from drumfire.sut.remote.kserve import metrics
 from drumfire.sut.remote.kserve.client import Client, Unsupported
+from drumfire.sut.remote.kserve.reconciliation import ClientSide, reconcile
 
 PATIENCE_S = 5.0
 """How long a server may take for its statistics, before the run and after it."""
@@ -283,3 +285,23 @@ def _figures(window: Snapshot) -> dict[str, Any]:
         window.mean_ns(),
     )
     return dict(zip(_FIGURES, figures, strict=True))
+
+
+class ServerWatches:
+    """A ``ServerWatch`` on each server of a run."""
+
+    def __init__(self, watches: Mapping[Endpoint, ServerWatch]) -> None:
+        self._watches = watches
+
+    async def begin(self) -> None:
+        await asyncio.gather(*(watch.begin() for watch in self._watches.values()))
+
+    async def end(self, served: Mapping[Endpoint, int]) -> None:
+        await asyncio.gather(*(watch.end(served[endpoint]) for endpoint, watch in self._watches.items()))
+
+    def report(
+        self, columns: Mapping[str, Column], phases: Sequence[slice], *, requests: int, failed_requests: int
+    ) -> dict[str, Any]:
+        reports = [watch.report() for watch in self._watches.values()]
+        client = ClientSide.of(columns, phases, requests=requests, failed_requests=failed_requests)
+        return {"servers": reports, "reconciliation": reconcile(reports, client)}

@@ -1,13 +1,49 @@
-"""The options of a model on servers that speak KServe v2, such as Triton's."""
+"""A model on servers that speak KServe v2, such as Triton's: from options to a library and a system.
+
+All that is asked of the servers here comes before the run.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
+import numpy as np
+
+from drumfire.loadgen.answers import Responses
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.options import option
+from drumfire.loadgen.settings import Scenario, TestSettings
 from drumfire.sut import models
-from drumfire.sut.remote.target import TargetOptions
+from drumfire.sut.data import inputs as samples
+from drumfire.sut.data.array_folder import ArrayFolder
+from drumfire.sut.data.data_set import DataSet
+from drumfire.sut.data.json_file import JsonFile
+from drumfire.sut.data.random_values import generated
+from drumfire.sut.kserve.errors import ServerError
+from drumfire.sut.kserve.messages.exchange import MAX_MESSAGE_BYTES, Channel, Failure, Outputs, Part
+from drumfire.sut.kserve.messages.grpc_client import GrpcChannel, GrpcMessages
+from drumfire.sut.kserve.messages.http_client import HttpChannel, HttpMessages, model_path
+from drumfire.sut.kserve.messages.tensors import pack_bytes
+from drumfire.sut.models.model import Model
+from drumfire.sut.remote.call import call
+from drumfire.sut.remote.endpoint import Endpoint
+from drumfire.sut.remote.kserve import memory as shared_memory
+from drumfire.sut.remote.kserve.client import Client
+from drumfire.sut.remote.kserve.discovery import Description, describe
+from drumfire.sut.remote.kserve.memory import SharedMemory
+from drumfire.sut.remote.kserve.memory_system import SharedLibrary, SharedMemorySystem
+from drumfire.sut.remote.kserve.poll import PolledServers, ServerPoll
+from drumfire.sut.remote.kserve.statistics import ServerWatch, ServerWatches
+from drumfire.sut.remote.samples import RemoteLibrary
+from drumfire.sut.remote.system import NewChannel, RemoteSystem
+from drumfire.sut.remote.target import Amounts, Target, TargetOptions
+from drumfire.sut.remote.tritonclient import TritonclientMessages, TritonclientSystem
+from drumfire.sut.remote.watch import RemoteClient
 
 
 @dataclass(frozen=True)
@@ -47,5 +83,250 @@ class TritonOptions(TargetOptions):
         help="the server's Prometheus metrics, one for each --url (default: port 8002 of its host, if it answers)",
     )
 
+    @property
+    def needs_same_host(self) -> str:
+        return "" if self.shared_memory == "none" else "--shared-memory"
 
-OPTIONS = TritonOptions
+
+class TritonTarget(Target[TritonOptions]):
+    """The model that the servers describe, with the data of the options."""
+
+    OPTIONS = TritonOptions
+    URL_HELP = "grpc://HOST:8001 or http://HOST:8000 (a server to try: drumfire triton-local)"
+    unjudged = (
+        f"name a data set with --input-data ({', '.join(models.MODELS)}); expected outputs in .npy or JSON data are "
+        "compared in every run"
+    )
+
+    def __init__(self, backend: str, model: str, options: TritonOptions, amounts: Amounts) -> None:
+        super().__init__(backend, model, options, amounts)
+        self.batch_size = options.max_batchsize
+        self._is_grpc = self.endpoints[0].is_grpc
+        self._official = options.client == "tritonclient"
+        self.distributions = ("tritonclient", "grpcio") if self._official else ("hpack",)
+        if self._official:
+            self._check_official()
+            # Its requests are tasks, whose number nothing else bounds.
+            self.unbounded = (Scenario.Server, Scenario.Offline)
+        self._shares = options.shared_memory != "none"
+        if self._shares:
+            if self.batch_size > 1:
+                raise UserError(
+                    "--max-batchsize: a request in shared memory holds one sample: leave one of the two out"
+                )
+            shared_memory.check(options.shared_memory)
+        if options.metrics_url and len(options.metrics_url) != len(self.endpoints):
+            raise UserError(f"--metrics-url: give one for each of the {len(self.endpoints)} servers, or none")
+        self.judge = _judge(model, options.input_data)
+        if self.judge is None and amounts.dataset_path is not None:
+            raise UserError("--dataset-path has no effect without a named data set: give --input-data, or leave it out")
+
+    def describe(self) -> str:
+        served = self._served = run_on_fast_loop(self._describe())
+        interface = samples.resolve(served.interface, samples.parse_shapes(self.options.input))
+        if self.batch_size > max(interface.max_batch_size, 1):
+            most = f"at most {interface.max_batch_size}" if interface.max_batch_size else "no batches"
+            raise UserError(f"--max-batchsize {self.batch_size}: the server's {self.model} takes {most} in a request")
+        self._interface = interface
+        self._data = self._inputs()
+        if served.configuration is None:
+            self.notes.append("the server gives no model configuration: whether it batches is inferred from the shapes")
+        return f"{served.server}, {served.interface.platform or 'unknown platform'}"
+
+    def library(self, settings: TestSettings) -> RemoteLibrary:
+        data, interface = self._data, self._interface
+        total, performance = self.sizes(data)
+        counts = {"total_count": total, "performance_count": performance}
+        self._messages: GrpcMessages | HttpMessages | TritonclientMessages
+        if self._official:
+            self._messages = TritonclientMessages(interface, "grpc" if self._is_grpc else "http")
+        else:
+            self._messages = messages = self._native(self.batch_size, shared=self._shares)
+            if self._shares:
+                loaded = min(settings.performance_sample_count_override or performance, total)
+                self._memory = SharedMemory(
+                    self.options.shared_memory,
+                    self.endpoints,
+                    self.security,
+                    input_bytes=shared_memory.input_bytes(data, interface, total, loaded),
+                    output_bytes=self._output_bytes(),
+                    slots=self.at_a_time(settings),
+                )
+                return SharedLibrary(data, interface, messages, self._memory, **counts)
+        return RemoteLibrary(data, interface, self._messages, batch_size=self.batch_size, **counts)
+
+    def system(self, settings: TestSettings, library: RemoteLibrary) -> RemoteClient:
+        messages, options = self._messages, self.options
+        details: dict[str, Any] = {
+            "respond": self._respond,
+            "connections": self.connections(settings),
+            "concurrency": self.concurrency(settings),
+            "deadline_s": options.request_timeout,
+            "expects": self._data.expected(0) is not None,
+        }
+        if isinstance(messages, TritonclientMessages):
+            return TritonclientSystem(
+                f"{self.name} through tritonclient",
+                library,
+                messages,
+                self.endpoints[0],
+                self.security,
+                batch_size=self.batch_size,
+                max_message_bytes=options.max_message_size << 20,
+                **details,
+            )
+        connecting = (self._channels(messages), self.endpoints, self.security)
+        details["least_in_flight"] = options.balance == "least-in-flight"
+        if isinstance(library, SharedLibrary):
+            return SharedMemorySystem(self.name, library, messages, *connecting, memory=self._memory, **details)
+        return RemoteSystem(self.name, library, messages, *connecting, batch_size=self.batch_size, **details)
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "client": self.options.client,
+            "input_data": self._data.description,
+            "shared_memory": self.options.shared_memory,
+            "dynamic_batching": self._served.dynamic_batching,
+            "response_cache": self._served.response_cache,
+        }
+
+    def digests(self) -> dict[str, str]:
+        return {
+            "model": hashlib.sha256(repr(self._interface).encode()).hexdigest(),
+            "data": self.digest(self._data),
+        }
+
+    def watch(self) -> ServerWatches:
+        urls: Sequence[str | None] = self.options.metrics_url or [None] * len(self.endpoints)
+        return ServerWatches(
+            {
+                endpoint: ServerWatch(endpoint, self.security, self.model, self.options.model_version, metrics_url)
+                for endpoint, metrics_url in zip(self.endpoints, urls, strict=True)
+            }
+        )
+
+    def view(self) -> Mapping[str, Any]:
+        options = self.options
+        security = self.security.plain()
+        return asdict(PolledServers(self.urls, self.model, options.model_version, security, options.metrics_url))
+
+    @classmethod
+    def poll(cls, view: Mapping[str, Any]) -> ServerPoll:
+        return ServerPoll(PolledServers(**view))
+
+    def connections(self, settings: TestSettings) -> int:
+        """gRPC carries any number of requests on one, HTTP one request at a time on each."""
+        return self.options.connections or (1 if self._is_grpc else super().connections(settings))
+
+    def _check_official(self) -> None:
+        """Raise ``UserError`` for options that tritonclient does not support."""
+        options = self.options
+        cannot = {
+            "more than one --url": len(self.endpoints) > 1,
+            "--header host": self.security.host is not None,
+            "--balance least-in-flight": options.balance != "round-robin",
+            f"--shared-memory {options.shared_memory}": options.shared_memory != "none",
+            "--connections over gRPC": self._is_grpc and (options.connections or 1) > 1,
+            "--max-message-size over HTTP": not self._is_grpc and options.max_message_size << 20 != MAX_MESSAGE_BYTES,
+        }
+        for what, wanted in cannot.items():
+            if wanted:
+                raise UserError(
+                    f"{what} is not possible with --client tritonclient: leave it out, or leave out --client"
+                )
+
+    async def _describe(self) -> Description:
+        """The model as the servers describe it.  Raises ``UserError`` if they differ."""
+        descriptions: list[Description] = []
+        for endpoint in self.endpoints:
+            async with Client(endpoint, self.security) as client:
+                descriptions.append(await describe(client, self.model, self.options.model_version))
+        for endpoint, description in zip(self.endpoints, descriptions, strict=True):
+            if description.interface != descriptions[0].interface:
+                raise UserError(f"{endpoint} and {self.endpoints[0]} serve different models as {self.model!r}")
+        return descriptions[0]
+
+    def _inputs(self) -> samples.Inputs:
+        interface, amounts = self._interface, self.amounts
+        if self.judge is not None:
+            library = self.judge.library(amounts.dataset_path, amounts.count, amounts.performance_sample_count)
+            return DataSet(library, interface)
+        source = self.options.input_data or "random"
+        if source in ("random", "zero"):
+            kind: Literal["random", "zero"] = "random" if source == "random" else "zero"
+            return generated(interface, kind=kind)
+        path = Path(source)
+        if path.is_dir():
+            return ArrayFolder(path, interface)
+        if path.is_file():
+            return JsonFile(path, interface)
+        raise UserError(
+            f"--input-data {source}: no such file or folder; give random, zero, {', '.join(models.MODELS)}, "
+            "a folder of .npy files or a JSON file"
+        )
+
+    def _native(self, batch_size: int, *, shared: bool) -> GrpcMessages | HttpMessages:
+        return (GrpcMessages if self._is_grpc else HttpMessages)(self._interface, batch_size=batch_size, shared=shared)
+
+    def _output_bytes(self) -> list[int]:
+        """Bytes of each output of a sample; a model that leaves sizes open is sent one sample to find out."""
+        data, interface = self._data, self._interface
+        known = shared_memory.output_bytes(interface)
+        if known is not None:
+            return known
+        messages = self._native(1, shared=False)
+        messages.wanted = True
+        # Where samples differ in size, the largest gives the bound.
+        count = 1 if shared_memory.is_fixed(interface) else self.sizes(data)[0]
+        largest = max(map(data.sample, range(count)), key=lambda sample: sum(len(tensor.data) for tensor in sample))
+        batch = (1,) if interface.max_batch_size else ()
+        request = messages.request([Part((*batch, *tensor.shape), tensor.data) for tensor in largest])
+        endpoint = self.endpoints[0]
+        reply = run_on_fast_loop(call(endpoint, self.security, self._channels(messages)(endpoint), request))
+        if isinstance(reply, Failure):
+            raise ServerError(f"{endpoint} failed the request: {reply.reason}")
+        assert reply is not None
+        return [output.nbytes for output in reply]
+
+    def _channels(self, messages: GrpcMessages | HttpMessages) -> NewChannel:
+        """A function that makes the protocol logic of a connection to an endpoint."""
+        most, headers = self.options.max_message_size << 20, self.security.headers
+
+        def grpc(endpoint: Endpoint) -> Channel:
+            assert isinstance(messages, GrpcMessages)
+            return GrpcChannel(
+                messages,
+                self.security.authority(endpoint),
+                tls=endpoint.tls,
+                metadata=headers,
+                max_message_bytes=most,
+                deadline_s=self.options.request_timeout,
+            )
+
+        def http(endpoint: Endpoint) -> Channel:
+            assert isinstance(messages, HttpMessages)
+            path = model_path(self._interface.name, self._interface.version)
+            return HttpChannel(messages, f"{path}/infer", self.security.authority(endpoint), headers, most)
+
+        return grpc if self._is_grpc else http
+
+    def _respond(self, outputs: Outputs) -> Responses:
+        """The response of each sample, from a reply's outputs."""
+        if not self._interface.max_batch_size:
+            outputs = [output[None] for output in outputs]
+        if self.judge is not None:
+            return self.judge.respond(outputs)
+        return [
+            b"".join(
+                pack_bytes(output[row].reshape(-1).tolist()) if output.dtype == np.object_ else output[row].tobytes()
+                for output in outputs
+            )
+            for row in range(len(outputs[0]))
+        ]
+
+
+def _judge(model: str, input_data: str | None) -> Model | None:
+    """The named model whose data set is sent and whose rules judge the answers; None for other data."""
+    if input_data in models.MODELS:
+        return models.get(input_data)
+    return models.get(model) if input_data is None and model in models.MODELS else None

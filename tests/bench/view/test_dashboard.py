@@ -25,10 +25,10 @@ from hypothesis import strategies as st
 
 from drumfire.bench.view.dashboard import next_line_s
 from drumfire.bench.view.screen import draw, plain_line
-from drumfire.bench.view.servers import Gpus, ServerFigures
 from drumfire.bench.view.watch import LOOK_ROWS, Plan, Snapshot, Watch, progress, rebin
 from drumfire.loadgen.installation import ROOT
 from drumfire.loadgen.record import Gauge, Record, Status
+from drumfire.sut.remote.figures import Gpus, ServerFigures
 from tests.support.terminal import open_terminal
 
 MS = 1_000_000
@@ -321,7 +321,8 @@ RUN = """
     seconds, plain = float(sys.argv[1]), sys.argv[2] == "plain"
     settings = TestSettings(Scenario.Server, server_target_qps=200.0, min_duration_ms=int(seconds * 1000))
     test = Test(NullSystem(Mode.PerformanceOnly), Library(), settings)
-    server = ServerView([sys.argv[3]], "m", headers=[["authorization", "a secret"]]) if sys.argv[3:] else None
+    asked = {"urls": sys.argv[3:], "model": "m", "security": {"headers": [["authorization", "a secret"]]}}
+    server = ServerView("triton", asked) if sys.argv[3:] else None
     with Dashboard(test, "a title", plain=plain, stream="stdout", server=server) as view:
         print("view", view._process.pid, flush=True)
         run_on_fast_loop(test.run())

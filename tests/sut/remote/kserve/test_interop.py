@@ -40,7 +40,7 @@ from drumfire.sut.kserve.messages.operations import (
 from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorSpec, as_array
 from drumfire.sut.remote.endpoint import Security, parse_url
 from drumfire.sut.remote.kserve.client import Client, Unsupported
-from drumfire.sut.remote.kserve.samples import RemoteLibrary
+from drumfire.sut.remote.samples import RemoteLibrary
 from drumfire.sut.remote.triton_local.server import LocalTriton
 from drumfire.sut.remote.tritonclient import TritonclientMessages, TritonclientSystem
 from tests.support.command import options

@@ -46,8 +46,8 @@ from drumfire.sut.remote.endpoint import Endpoint, Security, parse_url
 from drumfire.sut.remote.kserve import cuda, memory
 from drumfire.sut.remote.kserve.memory import FOLDER, SPARE_SLOTS, SharedMemory, SharedMemoryError
 from drumfire.sut.remote.kserve.memory_system import SharedLibrary, SharedMemorySystem
-from drumfire.sut.remote.kserve.samples import RemoteLibrary
-from drumfire.sut.remote.kserve.system import RemoteSystem
+from drumfire.sut.remote.samples import RemoteLibrary
+from drumfire.sut.remote.system import RemoteSystem
 from drumfire.sut.remote.triton_local.server import LocalTriton
 from tests.support.real_server import REAL_TRITON, RealServer
 

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from drumfire.bench.view.servers import Gpus, ServerFigures, ServerPoll, ServerView, figures_of, together
-from drumfire.sut.remote.endpoint import Security, parse_url
+from drumfire.sut.remote.figures import Gpus, ServerFigures
+from drumfire.sut.remote.kserve.poll import PolledServers, ServerPoll, figures_of, together
 from drumfire.sut.remote.kserve.statistics import Snapshot, Total
 from tests.support.served import serving
 
 S = 1_000_000_000
-
-
-def test_a_view_travels_as_json() -> None:
-    security = Security(Path("/ca.pem"), Path("/own.pem"), Path("/own.key"), (("authorization", "Bearer x"),))
-    view = ServerView.of([parse_url("grpcs://host:1"), parse_url("grpcs://[::1]")], security, "m", "2", ["http://h:3"])
-    arrived = ServerView(**json.loads(json.dumps(asdict(view))))
-    assert arrived == view
-    assert arrived.urls == ["grpcs://host:1", "grpcs://[::1]:8001"]
-    assert arrived.security == Security(security.ca, security.certificate, security.key, [*security.headers])
-    plain = ServerView.of([parse_url("http://host")], Security(), "m")
-    assert plain.security == Security(headers=[])
 
 
 def test_figures_of_some_seconds() -> None:
@@ -80,7 +66,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Asked]:
 @pytest.mark.parametrize("protocol", ["grpc", pytest.param("http", marks=pytest.mark.slow)])
 def test_a_real_server_that_is_stopped_and_goes_on(server: Asked, protocol: str) -> None:
     url = server.grpc if protocol == "grpc" else server.http
-    poll = ServerPoll(ServerView([url], "identity", metrics_urls=[server.metrics]))
+    poll = ServerPoll(PolledServers([url], "identity", metrics_urls=[server.metrics]))
     poll.start()
     assert await_figures(poll, lambda figures: figures.rate is not None).gpus is None
     os.kill(server.pid, signal.SIGSTOP)
@@ -92,20 +78,20 @@ def test_a_real_server_that_is_stopped_and_goes_on(server: Asked, protocol: str)
 
 
 def test_a_server_that_knows_no_such_model_is_told_of(server: Asked) -> None:
-    poll = ServerPoll(ServerView([server.grpc], "nothing"))
+    poll = ServerPoll(PolledServers([server.grpc], "nothing"))
     poll.start()
     assert "nothing" in str(await_figures(poll, lambda figures: figures.note is not None).note)
 
 
 def test_addresses_that_are_none_are_told_of() -> None:
-    poll = ServerPoll(ServerView(["telnet://host"], "m"))
+    poll = ServerPoll(PolledServers(["telnet://host"], "m"))
     poll._run()
     assert poll.figures.note is not None
     assert "grpc://HOST:PORT" in poll.figures.note
 
 
 def test_counts_that_fell_begin_anew() -> None:
-    poll = ServerPoll(ServerView([], "m"))
+    poll = ServerPoll(PolledServers([], "m"))
     for at, count in ((1, 100), (2, 200), (3, 7)):
         poll._update(at * S, [Snapshot(success=Total(count, 0))], None)
     assert poll.figures == ServerFigures()

@@ -1,4 +1,4 @@
-"""The last seconds of what is looked at again and again: rates and means in a view are of these.
+"""The last seconds of what is looked at again and again, for rates and means in a view.
 
 Does not depend on what is looked at.
 """

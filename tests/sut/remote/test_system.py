@@ -33,10 +33,10 @@ from drumfire.sut.kserve.messages.exchange import MAX_MESSAGE_BYTES, Channel
 from drumfire.sut.kserve.messages.grpc_client import GrpcChannel, GrpcMessages
 from drumfire.sut.kserve.messages.http_client import HttpChannel, HttpMessages, model_path
 from drumfire.sut.kserve.messages.tensors import ModelInterface, Tensor, TensorSpec
+from drumfire.sut.remote import system
 from drumfire.sut.remote.endpoint import Endpoint, Security, parse_url
-from drumfire.sut.remote.kserve import system
-from drumfire.sut.remote.kserve.samples import RemoteLibrary
-from drumfire.sut.remote.kserve.system import RemoteSystem
+from drumfire.sut.remote.samples import RemoteLibrary
+from drumfire.sut.remote.system import RemoteSystem
 from drumfire.sut.remote.triton_local.server import LocalTriton
 from tests.support.real_server import RealServer
 from tests.support.scripted_peer import HUGE_WINDOW, Call, GrpcTalk, HttpTalk, Peer, Talk, until

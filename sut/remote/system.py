@@ -20,9 +20,8 @@ from drumfire.loadgen.system import Answer
 from drumfire.sut.kserve.errors import ProtocolError, ServerError
 from drumfire.sut.kserve.messages.exchange import Channel, Failure, Messages, Outputs, Reply
 from drumfire.sut.remote.endpoint import Endpoint, Security
-from drumfire.sut.remote.kserve.client import SETTLE_PATIENCE_S
-from drumfire.sut.remote.kserve.samples import RemoteLibrary
-from drumfire.sut.remote.wire import Wire, connect
+from drumfire.sut.remote.samples import RemoteLibrary
+from drumfire.sut.remote.wire import SETTLE_PATIENCE_S, Wire, connect
 
 RECONNECT_S = 5.0
 """We abandon a server after failing to reconnect for this time."""

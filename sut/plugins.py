@@ -1,0 +1,62 @@
+"""Kinds of things by name: those of this project, and those that installed packages add by entry points.
+
+An entry point names a kind as a registry here does, by ``MODULE`` or ``MODULE:ATTRIBUTE``.  A kind is imported only
+when it is looked up: some take long to import, and a broken package must not stop what does not use it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from importlib.metadata import entry_points
+from typing import Any
+
+from drumfire.loadgen.errors import UserError, one_line
+
+
+class Registry(Mapping[str, Any]):
+    """The kinds of a group.  Looking up a kind of another package that cannot be imported raises ``UserError``."""
+
+    def __init__(self, group: str, own: Mapping[str, str]) -> None:
+        """``group``: of entry points, such as ``drumfire.targets``.  ``own``: kinds whose names no package can take."""
+        self._group, self._own = group, own
+        self._loaded: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._loaded:
+            self._loaded[name] = _imported(self._own[name]) if name in self._own else self._of_package(name)
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._own, **self._others})
+
+    def __len__(self) -> int:
+        return len({**self._own, **self._others})
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._own or name in self._others
+
+    @cached_property
+    def _others(self) -> Mapping[str, tuple[str, str]]:
+        """By name, the place of each kind and the package that adds it."""
+        return {
+            found.name: (found.value, "an unknown package" if found.dist is None else found.dist.name)
+            for found in entry_points(group=self._group)
+        }
+
+    def _of_package(self, name: str) -> Any:
+        place, package = self._others[name]
+        try:
+            return _imported(place)
+        except Exception as error:
+            text = f"{type(error).__name__}: {one_line(error)}"
+            raise UserError(
+                f"{name} comes from {package}, which cannot be imported ({text}): fix or remove that package"
+            ) from None
+
+
+def _imported(place: str) -> Any:
+    module, _, attribute = place.partition(":")
+    found = importlib.import_module(module)
+    return getattr(found, attribute) if attribute else found

@@ -1,0 +1,86 @@
+"""A remote system that asks its servers before and after each run what they did in between.
+
+Decides when to ask.  Does not depend on what is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.record import Column
+from drumfire.loadgen.system import Answer, SystemUnderTest
+from drumfire.sut.remote.endpoint import Endpoint
+
+
+class RemoteClient(SystemUnderTest, Protocol):
+    """A system under test that counts its servers' answers."""
+
+    @property
+    def served(self) -> Mapping[Endpoint, int]:
+        """Number of requests that each server answered with outputs."""
+
+    @property
+    def happened(self) -> Mapping[str, int]:
+        """Events of connections, with their counts."""
+
+
+class Watch(Protocol):
+    """Asks the servers of a run."""
+
+    async def begin(self) -> None:
+        """Called before the run, when no request of ours is under way."""
+
+    async def end(self, served: Mapping[Endpoint, int]) -> None:
+        """Called after the run, in which each server answered that many requests.  Never raises."""
+
+    def report(
+        self, columns: Mapping[str, Column], phases: Sequence[slice], *, requests: int, failed_requests: int
+    ) -> dict[str, Any]:
+        """``servers`` (a report of each) and ``reconciliation`` (with ours, over the rows issued in each phase).
+
+        JSON-ready.  ``requests``: the number answered with outputs.
+        """
+
+
+class WatchedSystem:
+    """``system`` with a watch on its servers, if they can be asked; issuing rows costs no more."""
+
+    columns: Mapping[str, npt.DTypeLike]
+    answer: Answer | None = None
+
+    def __init__(self, system: RemoteClient, watch: Watch | None) -> None:
+        self.name, self.columns = system.name, system.columns
+        self.issue, self.flush = system.issue, system.flush
+        self._system, self._watch = system, watch
+        self._answers: Answers
+        self._opened = False
+
+    async def open(self, answers: Answers) -> None:
+        self._answers = answers
+        await self._system.open(answers)
+        if self._watch is not None:
+            await self._watch.begin()
+        self._opened = True
+
+    async def close(self) -> None:
+        await self._system.close()  # first: replies after the end of a run do not count
+        if self._opened and self._watch is not None:
+            await self._watch.end(self._system.served)
+
+    def report(self, phases: list[slice]) -> dict[str, Any] | None:
+        """The watch's report and the events of connections; None if the run ended before it began."""
+        if not self._opened:
+            return None
+        report: dict[str, Any] = {"servers": [], "reconciliation": None}
+        if self._watch is not None:
+            report = self._watch.report(
+                self._answers.columns,
+                phases,
+                requests=sum(self._system.served.values()),
+                failed_requests=self._answers.faults.failed.total(),
+            )
+        return report | {"events": dict(self._system.happened)}

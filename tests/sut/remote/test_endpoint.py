@@ -1,0 +1,53 @@
+"""Addresses and what is sent with every request."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from drumfire.loadgen.errors import UserError
+from drumfire.sut.remote.endpoint import Endpoint, Security, parse_http_url
+
+
+def test_security_travels_as_json() -> None:
+    security = Security(Path("/ca.pem"), Path("/own.pem"), Path("/own.key"), (("authorization", "Bearer x"),), "a.b")
+    assert Security.from_plain(json.loads(json.dumps(security.plain()))) == security
+    assert Security.from_plain(json.loads(json.dumps(Security().plain()))) == Security()
+
+
+@pytest.mark.parametrize(
+    ("url", "endpoint", "target"),
+    [
+        ("http://host", Endpoint("http", "host", 80), "/"),
+        ("https://host/a/b", Endpoint("https", "host", 443), "/a/b"),
+        ("http://[::1]:8/p?x=1&y=%20", Endpoint("http", "::1", 8), "/p?x=1&y=%20"),
+        ("http://host:1/a b/ä,b", Endpoint("http", "host", 1), "/a%20b/%C3%A4,b"),
+        ("http://host?q", Endpoint("http", "host", 80), "/?q"),
+    ],
+)
+def test_urls_with_paths(url: str, endpoint: Endpoint, target: str) -> None:
+    assert parse_http_url(url) == (endpoint, target)
+
+
+@pytest.mark.parametrize("url", ["grpc://h:1/x", "http://", "http://h:x/", "http://u:p@h/", "http://h/#f", "h:80/p"])
+def test_urls_that_no_http_service_has(url: str) -> None:
+    with pytest.raises(UserError, match="http://HOST:PORT/PATH"):
+        parse_http_url(url)
+
+
+def test_the_host_field_replaces_the_address() -> None:
+    security = Security.of(None, None, None, ["Host: model.example.com:81", "a: b"])
+    endpoint = Endpoint("https", "10.0.0.1", 8443)
+    assert security.headers == (("a", "b"),)
+    assert security.authority(endpoint) == "model.example.com:81"
+    assert security.server_name(endpoint) == "model.example.com"
+    assert Security().authority(endpoint) == "10.0.0.1:8443"
+    assert Security().server_name(endpoint) == "10.0.0.1"
+
+
+@pytest.mark.parametrize("field", ["Content-Length: 5", "transfer-encoding: chunked", "Accept-Encoding: x", "host: "])
+def test_fields_that_a_user_cannot_set(field: str) -> None:
+    with pytest.raises(UserError, match=field.partition(":")[0].lower()):
+        Security.of(None, None, None, [field])
