@@ -148,7 +148,7 @@ class _Service:
         run_on_fast_loop(test.run())
         faults = test.answers.faults
         if faults.failed:
-            raise UserError(f"the server does not answer: {faults.failed.most_common(1)[0][0]}")
+            raise UserError(f"the check before the run failed: {faults.failed.most_common(1)[0][0]}")
         if faults.unanswered:
             raise UserError(f"the server did not answer within {_PATIENCE_S:g} s")
         return test

@@ -376,6 +376,8 @@ class HttpTalk(Talk):
             (described,) = json.loads(body[:size])["inputs"]
             assert described["parameters"]["binary_data_size"] == len(body) - size
             return self.peer.note(Call(self, 0, headers, body[size:], 0))
+        if method != "GET":  # of any other service
+            return self.peer.note(Call(self, 0, {**headers, ":method": method, ":path": target}, body, 0))
         tensor = {"datatype": "FP32", "shape": [-1, self.peer.width]}
         known = {
             "/v2": {"name": "scripted", "version": "1", "extensions": []},

@@ -90,7 +90,7 @@ class PostMessages:
         self.wanted = False
         self._method, self._targets, self._fields, self._expected = method, targets, fields, expected
         self._heads: dict[int, Mapping[str, bytes]] = {}
-        self._good = b""
+        self._good: bytes | None = None
         """The last body that was as expected."""
 
     def request(self, parts: Sequence[Part], regions: Sequence[Region] = ()) -> Mapping[str, Sequence[Buffer]]:
