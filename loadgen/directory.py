@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,16 @@ from drumfire.loadgen import histogram, logs, summary
 from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.issue import End
-from drumfire.loadgen.record import Record, RowArray, bytes_per_row
-from drumfire.loadgen.results import LATE_NS, PERCENTILES, Distribution, Measured, Results, distribution, latencies
+from drumfire.loadgen.record import Column, RowArray, bytes_per_row
+from drumfire.loadgen.results import (
+    LATE_NS,
+    SHOWN_PERCENTILES,
+    Distribution,
+    Measured,
+    Results,
+    distribution,
+    latencies,
+)
 from drumfire.loadgen.run import PhaseReport, Test
 from drumfire.loadgen.settings import EffectiveSettings, Scenario
 from drumfire.loadgen.version import VERSION
@@ -88,7 +96,7 @@ def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> di
         "started": test.started.isoformat() if test.started else None,
         "sut_name": test.system.name,
         "qsl_name": test.library.name,
-        "metric": None if results is None else _metric(test.effective, results),
+        "metric": None,
         "asked": _requested(test),
         "delivered": _delivered(test, results),
         "checks": None if results is None else _checks(test, results),
@@ -109,18 +117,34 @@ def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> di
         "results": {} if results is None else logs.result_values(test.effective, results),
     }
     if results is not None and report is not None:
-        measured = test.measured(report)
-        target = test.effective.target_latency_percentile
-        result["latency_ns"] = _figures(results.latency, target)
-        if results.query_latency is not None:
-            result["query_latency_ns"] = _figures(results.query_latency, target)
-        result["lateness_ns"] = lateness = _lateness(test, report, measured)
+        result |= figures(test.effective, results, test.measured(report), test.record.columns, test.streams(report))
+        lateness = result["lateness_ns"]
         if lateness["p99"] > _LATENESS_SHARE * results.latency.percentiles[0.5] and lateness["p99"] > 10_000:
             result["warnings"].append(
                 f"p99 lateness of {lateness['p99'] / 1e3:.0f} us is above {_LATENESS_SHARE:.0%} of the p50 latency: "
                 "free a core for the generator (fewer --threads), or lower --qps"
             )
     return result | dict(sections)
+
+
+def figures(
+    settings: EffectiveSettings,
+    results: Results,
+    measured: Measured,
+    columns: Mapping[str, Column],
+    streams: Sequence[slice | RowArray],
+) -> dict[str, Any]:
+    """The figures of a document that follow from the columns alone, of a run that measures or of a saved one.
+
+    ``streams``: the rows of each closed loop; in Server and Offline they are not used.
+    """
+    target, whole = settings.target_latency_percentile, results.query_latency
+    return {
+        "metric": _metric(settings, results),
+        "latency_ns": _figures(results.latency, target),
+        "query_latency_ns": None if whole is None else _figures(whole, target),
+        "lateness_ns": _lateness(settings, measured, columns, streams),
+    }
 
 
 def save(test: Test, result: Mapping[str, Any], folder: Path) -> None:
@@ -175,7 +199,7 @@ def _plain(settings: Any) -> dict[str, Any]:
 
 def _figures(latency: Distribution, target: float) -> dict[str, int]:
     figures = {"count": latency.count, "min": latency.minimum, "mean": latency.mean, "max": latency.maximum}
-    figures |= {percentile_name(p): latency.percentiles[p] for p in PERCENTILES}
+    figures |= {percentile_name(p): latency.percentiles[p] for p in SHOWN_PERCENTILES}
     return figures | {"target_percentile": latency.percentiles[target]}
 
 
@@ -243,11 +267,17 @@ def _checks(test: Test, results: Results) -> dict[str, bool | None]:
     }
 
 
-def _lateness(test: Test, report: PhaseReport, measured: Measured) -> dict[str, Any]:
+def _lateness(
+    settings: EffectiveSettings,
+    measured: Measured,
+    columns: Mapping[str, Column],
+    streams: Sequence[slice | RowArray],
+) -> dict[str, Any]:
     """How late the generator issued queries; in a closed loop, the time from an answer to the next issue."""
     late: Int64Array
-    if test.effective.scenario in (Scenario.SingleStream, Scenario.MultiStream):
-        late = np.concatenate([_pauses(test.record, rows, measured) for rows in test.streams(report)])
+    if settings.scenario in (Scenario.SingleStream, Scenario.MultiStream):
+        width = measured.samples_per_query
+        late = np.concatenate([_pauses(columns["issued"][rows], columns["completed"][rows], width) for rows in streams])
         meaning = "from an answer to the next query's issue"
     else:
         late = measured.issued - measured.scheduled
@@ -264,10 +294,9 @@ def _lateness(test: Test, report: PhaseReport, measured: Measured) -> dict[str, 
     }
 
 
-def _pauses(record: Record, rows: slice | RowArray, measured: Measured) -> Int64Array:
-    width = measured.samples_per_query
-    answered = record.completed[rows].reshape(-1, width).max(axis=1)
-    pauses: Int64Array = np.maximum(record.issued[rows][::width][1:] - answered[:-1], 0)
+def _pauses(issued: Column, completed: Column, width: int) -> Int64Array:
+    answered = completed.reshape(-1, width).max(axis=1)
+    pauses: Int64Array = np.maximum(issued[::width][1:] - answered[:-1], 0)
     return pauses
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from drumfire.loadgen import environment
 from drumfire.loadgen.answers import Kept, as_bytes
 from drumfire.loadgen.record import Column
-from drumfire.loadgen.results import PERCENTILES, Distribution, Results
+from drumfire.loadgen.results import LOGGED_PERCENTILES, Distribution, Results
 from drumfire.loadgen.settings import LOGGED_IN_THIS_ORDER, EffectiveSettings, Scenario, TestSettings
 from drumfire.loadgen.traffic import Phase
 
@@ -259,7 +259,7 @@ def result_values(settings: EffectiveSettings, results: Results) -> dict[str, An
 def _latencies(extreme_key: str, percentile_key: str, latency: Distribution) -> dict[str, int]:
     extremes = {"min": latency.minimum, "max": latency.maximum, "mean": latency.mean}
     values = {extreme_key.format(name): ns for name, ns in extremes.items()}
-    return values | {percentile_key.format(f"{p * 100:.2f}"): latency.percentiles[p] for p in PERCENTILES}
+    return values | {percentile_key.format(f"{p * 100:.2f}"): latency.percentiles[p] for p in LOGGED_PERCENTILES}
 
 
 def put_results(log: DetailLog, settings: EffectiveSettings, results: Results) -> None:

@@ -15,7 +15,10 @@ from drumfire.loadgen import early_stopping
 from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.settings import EffectiveSettings, Scenario
 
-PERCENTILES = (0.50, 0.90, 0.95, 0.97, 0.99, 0.999)
+LOGGED_PERCENTILES = (0.50, 0.90, 0.95, 0.97, 0.99, 0.999)
+"""Those of the logs, which other tools read: the reference's."""
+SHOWN_PERCENTILES = (0.50, 0.90, 0.95, 0.97, 0.99, 0.999)
+"""Those of a result document, and so of what people read."""
 LATE_NS = 1_000_000
 """A query issued later than this after its scheduled time counts as late."""
 
@@ -55,7 +58,7 @@ class Distribution:
 
 def distribution(
     values: Int64Array,
-    percentiles: Iterable[float] = PERCENTILES,
+    percentiles: Iterable[float] = SHOWN_PERCENTILES,
     ranks: Iterable[int] = (),
     *,
     may_reorder: bool = False,
@@ -147,7 +150,7 @@ def evaluate(settings: EffectiveSettings, measured: Measured, spoiled: Sequence[
         estimates = [early_stopping.estimate(m.queries, p) for p in percentiles]
     ranks = [judged.size - 1 - e.discarded for e in estimates if e.discarded is not None]
 
-    wanted = (*PERCENTILES, s.target_latency_percentile)
+    wanted = _wanted(s)
     latency = distribution(latency_values, wanted, ranks if query_values is None else (), may_reorder=True)
     query_latency = None if query_values is None else distribution(query_values, wanted, ranks, may_reorder=True)
     over = int(np.count_nonzero(latency_values > s.target_latency_ns)) if server else 0
@@ -197,6 +200,10 @@ def evaluate(settings: EffectiveSettings, measured: Measured, spoiled: Sequence[
         spoiled=tuple(spoiled),
         valid=performance_met and duration_met and queries_met and stopping.met and not spoiled,
     )
+
+
+def _wanted(settings: EffectiveSettings) -> tuple[float, ...]:
+    return (*LOGGED_PERCENTILES, *SHOWN_PERCENTILES, settings.target_latency_percentile)
 
 
 def latencies(m: Measured) -> Int64Array:
@@ -277,7 +284,7 @@ def _token_figures(
     ttft = (m.first_token - m.scheduled)[good]
     # C++ truncates where numpy floors; both agree, as no time after the first token is negative.
     tpot = (m.completed - m.first_token)[good] // np.maximum(m.tokens[good] - 1, 1)
-    wanted = (*PERCENTILES, s.target_latency_percentile)
+    wanted = _wanted(s)
     # The reference checks the time per token first, and stops at the first failure.
     if s.scenario == Scenario.Server:
         first_token, per_token = distribution(ttft, wanted), distribution(tpot, wanted)

@@ -5,7 +5,7 @@ Other tools parse these lines, odd blanks included.  The figures come from ``res
 
 from __future__ import annotations
 
-from drumfire.loadgen.results import PERCENTILES, Distribution, EarlyStopping, Results
+from drumfire.loadgen.results import LOGGED_PERCENTILES, Distribution, EarlyStopping, Results
 from drumfire.loadgen.settings import LOGGED_IN_THIS_ORDER, EffectiveSettings, Scenario
 
 SUMMARY = "mlperf_log_summary.txt"
@@ -114,7 +114,7 @@ def _distribution_lines(latency: Distribution, extreme: str, percentile: str) ->
     ]
     # The reference pads "Mean" with one blank less.
     lines[2] = lines[2].replace("(ns)                :", "(ns)               :")
-    return lines + [f"{p * 100:.2f} percentile {percentile}: {latency.percentiles[p]}" for p in PERCENTILES]
+    return lines + [f"{p * 100:.2f} percentile {percentile}: {latency.percentiles[p]}" for p in LOGGED_PERCENTILES]
 
 
 def _parameter_lines(s: EffectiveSettings) -> list[str]:
