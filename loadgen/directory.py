@@ -36,7 +36,9 @@ from drumfire.loadgen.run import PhaseReport, Test
 from drumfire.loadgen.settings import EffectiveSettings, Scenario
 from drumfire.loadgen.version import VERSION
 
-RESULT = "result.json"
+RESULT, SETTINGS, ENVIRONMENT, COLUMNS = "result.json", "settings.json", "environment.json", "columns"
+REPORT = "report.txt"
+"""Written by what shows a run to people."""
 _SLACK_BYTES = 4 << 20
 """Room for the files whose size does not depend on the number of rows."""
 _LOG_BYTES_PER_ROW = 24
@@ -149,9 +151,9 @@ def figures(
 
 def save(test: Test, result: Mapping[str, Any], folder: Path) -> None:
     """Write the whole directory; the table first, as the rest can be derived from it."""
-    test.record.save(folder / "columns")
-    _write_json(folder / "settings.json", {"requested": _plain(test.requested), "effective": _plain(test.effective)})
-    _write_json(folder / "environment.json", result.get("environment"))
+    test.record.save(folder / COLUMNS)
+    _write_json(folder / SETTINGS, {"requested": _plain(test.requested), "effective": _plain(test.effective)})
+    _write_json(folder / ENVIRONMENT, result.get("environment"))
     if test.results() is not None:
         _save_histograms(test, folder / "histograms")
     write_logs(test, folder / summary.SUMMARY, folder / logs.DETAIL, folder / logs.ACCURACY)

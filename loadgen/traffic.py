@@ -115,6 +115,14 @@ def loadable_sets(settings: EffectiveSettings, total_count: int, *, accuracy: bo
         yield LoadableSet(np.concatenate([run, np.resize(run, padding)]), run.size)
 
 
+def accuracy_rows(settings: EffectiveSettings, total_count: int) -> int:
+    """How many rows the accuracy phases of a test have: whole queries over each set."""
+    offline = settings.scenario == Scenario.Offline
+    sets = loadable_sets(settings, total_count, accuracy=True)
+    sizes = [(one.indices.size, one.end if offline else settings.samples_per_query) for one in sets]
+    return sum(size // width * width for size, width in sizes)
+
+
 def _draw_phase(
     settings: EffectiveSettings, loadable: LoadableSet, accuracy: bool, first_row: int, log_values: Words
 ) -> Phase:
