@@ -167,7 +167,8 @@ def judge_performance(test_name: str, usual: Document, tested: Document) -> list
     if usual["metric"]["unit"] == "ns" and usual["metric"]["value"] <= _SHORT_NS.get(usual["scenario"], 0):
         margin = _SHORT_MARGIN
     ratio = _score(tested) / _score(usual) if _score(usual) else 0.0
-    text = f"{_shown(usual)} usually, {_shown(tested)} under audit: {ratio:.1%} of the usual score"
+    before, after = figures.metric_value(usual["metric"]), figures.metric_value(tested["metric"])
+    text = f"{before} usually, {after} under audit: {ratio:.1%} of the usual score"
     if test_name == "TEST04":
         same = ratio < 1.0 + margin
         text += f" with one sample over and over; must be below {1.0 + margin:.0%}"
@@ -218,11 +219,6 @@ def _score(run: Document) -> float:
     metric = run["metric"]
     value = float(metric["value"])
     return (1e9 / value if value else 0.0) if metric["unit"] == "ns" else value
-
-
-def _shown(run: Document) -> str:
-    metric = run["metric"]
-    return figures.duration(metric["value"]) if metric["unit"] == "ns" else figures.rate(metric["value"])
 
 
 def _why(run: Document) -> str:

@@ -27,6 +27,7 @@ from drumfire.bench.options.parser import Command
 from drumfire.bench.options.values import ineffective
 from drumfire.bench.peak import probing
 from drumfire.bench.report import terminal
+from drumfire.bench.report.rows import sections
 from drumfire.bench.view.dashboard import Dashboard
 from drumfire.bench.view.generators import FleetView
 from drumfire.loadgen import trace
@@ -64,7 +65,7 @@ def run(options: RunOptions) -> int:
     if options.result.json:
         print(json.dumps(result, allow_nan=False))
     else:
-        terminal.show(result, Console(highlight=False))
+        terminal.put(sections(result))
     if test.interrupted is not None:
         return statuses.INTERRUPTED
     return statuses.VALID if result["validity"] == "VALID" else statuses.INVALID

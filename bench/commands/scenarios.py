@@ -54,14 +54,10 @@ def table(results: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
     for name, result in results:
         validity, metric = result["validity"], result["metric"]
         latency = result["query_latency_ns"] or result["latency_ns"]  # the one that the scenario is judged by
-        value = ""
-        if metric is not None:
-            duration = metric["unit"] == "ns"
-            value = figures.duration(metric["value"]) if duration else figures.rate(metric["value"])
         shown.add_row(
             name,
             Text(validity, "green" if validity == "VALID" else "bold red"),
-            value,
+            figures.metric_value(metric) if metric is not None else "",
             metric["name"] if metric is not None else "",
             figures.duration(latency["p99"]) if latency is not None else "",
         )

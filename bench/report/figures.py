@@ -5,6 +5,9 @@ Turns numbers into text; depends on nothing else here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 _UNITS = (("ns", 1), ("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000))
 
 
@@ -12,6 +15,16 @@ def duration(ns: float) -> str:
     """A duration in ns: ``812 ns``, ``4.12 us``, ``41.2 ms``, ``1834 s``."""
     unit, size = next((unit for unit in _UNITS if abs(ns) < 999.5 * unit[1]), _UNITS[-1])
     return f"{digits(ns / size)} {unit}" if size > 1 else f"{ns:.0f} {unit}"
+
+
+def seconds(duration_s: float) -> str:
+    """A duration in s, written as ``duration`` writes it."""
+    return duration(duration_s * 1e9)
+
+
+def metric_value(metric: Mapping[str, Any]) -> str:
+    """The value of a result's ``metric``, in ns or 1/s."""
+    return duration(metric["value"]) if metric["unit"] == "ns" else rate(metric["value"])
 
 
 def digits(value: float) -> str:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from drumfire.bench.report import figures
 from drumfire.bench.report import terminal as report
+from drumfire.bench.report.rows import sections
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def document(**changes: Any) -> dict[str, Any]:
 
 def shown(found: dict[str, Any], width: int = 80, *, terminal: bool = False) -> str:
     out = io.StringIO()
-    report.show(found, Console(file=out, width=width, highlight=False, force_terminal=terminal))
+    report.show(sections(found), Console(file=out, width=width, highlight=False, force_terminal=terminal))
     return out.getvalue()
 
 
