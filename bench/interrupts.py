@@ -6,8 +6,10 @@ Python's own.
 
 from __future__ import annotations
 
+import contextlib
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -17,8 +19,10 @@ def _abandon(reason: str) -> None:
 
 
 _target: Callable[[str], object] | None = _abandon
-_came = False
-"""Whether a signal came while signals were ignored."""
+_waiting: str | None = None
+"""The reason of a signal that came while signals were ignored."""
+_last: int | None = None
+"""The last signal that came."""
 
 
 def install() -> None:
@@ -27,18 +31,46 @@ def install() -> None:
         signal.signal(number, _on_signal)
 
 
+@contextlib.contextmanager
+def installed() -> Iterator[None]:
+    """Handle both signals within, and then leave them to the program's own handlers, also one that has come.
+
+    Does nothing in other threads than the main one, as signals are only handled there.
+    """
+    global _target, _waiting, _last
+    if not _in_main_thread():
+        yield
+        return
+    _target, _waiting, _last = _abandon, None, None
+    before = {number: signal.signal(number, _on_signal) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if _last is not None:
+            signal.raise_signal(_last)
+
+
 def abandon() -> None:
-    """Let signals raise ``KeyboardInterrupt``; raise it now if one came while signals were ignored."""
-    global _target, _came
-    _target, came, _came = _abandon, _came, False
-    if came:
+    """Let signals raise ``KeyboardInterrupt``; raise it now if one came while signals were ignored.
+
+    In other threads than the main one, in which signals cannot raise, they are ignored until ``notify`` or the next
+    ``abandon``.
+    """
+    global _target, _waiting
+    _target, waiting, _waiting = _abandon if _in_main_thread() else None, _waiting, None
+    if waiting is not None:
         raise KeyboardInterrupt
 
 
 def notify(target: Callable[[str], object]) -> None:
-    """Let signals call ``target`` with a reason, between any two steps of the main thread."""
-    global _target
+    """Let signals call ``target`` with a reason, between any two steps of the main thread; also one that came."""
+    global _target, _waiting
     _target = target
+    if _waiting is not None:
+        waiting, _waiting = _waiting, None
+        target(waiting)
 
 
 def ignore() -> None:
@@ -53,9 +85,14 @@ def leave() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
 def _on_signal(number: int, frame: object) -> None:
-    global _came
+    global _waiting, _last
+    _last, reason = number, f"interrupted by {signal.Signals(number).name}"
     if _target is None:
-        _came = True
+        _waiting = reason
     else:
-        _target(f"interrupted by {signal.Signals(number).name}")
+        _target(reason)

@@ -10,9 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from drumfire.bench.interface import run as run
+    from drumfire.bench.interface import save as save
     from drumfire.loadgen.answers import Responses as Responses
+    from drumfire.loadgen.errors import UserError as UserError
     from drumfire.loadgen.interpreter import run_on_fast_loop as run_on_fast_loop
     from drumfire.loadgen.run import Test as Test
+    from drumfire.loadgen.saved import SavedRun as SavedRun
+    from drumfire.loadgen.saved import load as load
     from drumfire.loadgen.settings import Mode as Mode
     from drumfire.loadgen.settings import Scenario as Scenario
     from drumfire.loadgen.settings import SettingsError as SettingsError
@@ -29,12 +34,17 @@ _HOMES = {
     "Mode": "loadgen.settings",
     "Responses": "loadgen.answers",
     "SampleLibrary": "loadgen.system",
+    "SavedRun": "loadgen.saved",
     "Scenario": "loadgen.settings",
     "SettingsError": "loadgen.settings",
     "SystemUnderTest": "loadgen.system",
     "Test": "loadgen.run",
     "TestSettings": "loadgen.settings",
+    "UserError": "loadgen.errors",
+    "load": "loadgen.saved",
+    "run": "bench.interface",
     "run_on_fast_loop": "loadgen.interpreter",
+    "save": "bench.interface",
 }
 __all__ = ["__version__", *_HOMES]
 

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ from drumfire.loadgen.version import VERSION
 RESULT, SETTINGS, ENVIRONMENT, COLUMNS = "result.json", "settings.json", "environment.json", "columns"
 REPORT = "report.txt"
 """Written by what shows a run to people."""
+RUNS = Path("runs")
+"""Where runs are saved by default, in the working directory."""
 _SLACK_BYTES = 4 << 20
 """Room for the files whose size does not depend on the number of rows."""
 _LOG_BYTES_PER_ROW = 24
@@ -58,6 +61,23 @@ def check_output(folder: Path) -> None:
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         why = os.strerror(errno.EACCES if existing.is_dir() else errno.ENOTDIR)
         raise OutputError(f"cannot write to {folder}: {why}; choose another --output")
+
+
+def claim(name: str) -> Path:
+    """Make a new folder in ``RUNS``, which no other process takes; its name begins with the time.
+
+    Raises ``OutputError``.
+    """
+    named, number = f"{datetime.now():%Y%m%d-%H%M%S}-{name}", 1
+    while True:
+        folder = RUNS / (named if number == 1 else f"{named}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise OutputError(f"cannot write to {RUNS}: {error.strerror}; choose another --output") from None
 
 
 def prepare(folder: Path, rows: int, extra_columns: Mapping[str, Any]) -> None:

@@ -50,7 +50,9 @@ class SavedRun:
         """The result document, whose schema is ``bench/result.schema.json``."""
         if self.unfinished:
             raise UserError(f"{self.folder} is unfinished, it has no {RESULT}: do the run again")
-        found: dict[str, Any] = self._json(RESULT)
+        found = self._json(RESULT)
+        if not isinstance(found, dict) or "validity" not in found:
+            raise UserError(f"{self.folder / RESULT} does not hold a run's result")
         return found
 
     @property
@@ -159,8 +161,11 @@ class SavedRun:
 
     def _settings(self, part: str, kind: type[S]) -> S:
         """Those of an older or newer version too, as long as nothing is missing that has no default."""
-        saved = self._json(SETTINGS)[part]
-        saved |= {"scenario": Scenario[saved["scenario"]], "mode": Mode[saved["mode"]]}
+        try:
+            saved = dict(self._json(SETTINGS)[part])
+            saved |= {"scenario": Scenario[saved["scenario"]], "mode": Mode[saved["mode"]]}
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"{self.folder / SETTINGS} does not hold a run's settings") from None
         known = {field.name: field for field in fields(kind)}
         values = {name: tuple(v) if isinstance(v, list) else v for name, v in saved.items() if name in known}
         lacking = [name for name, field in known.items() if field.default is MISSING and name not in values]
@@ -201,7 +206,7 @@ def load(folder: str | os.PathLike[str]) -> SavedRun:
         raise UserError(f"{path} is no folder: name the folder of a run")
     if not any((path / name).exists() for name in (RESULT, SETTINGS, COLUMNS)):
         raise UserError(f"{path} is not the folder of a run: it has no {RESULT}, {SETTINGS} or {COLUMNS}/")
-    return SavedRun(path)
+    return SavedRun(path.absolute())
 
 
 def _number(value: float) -> str:

@@ -13,6 +13,7 @@ Lines = Mapping[str, "str | tuple[str, Mapping[str, str]]"]
 
 COMMANDS: Lines = {
     "run": "drive a model with MLPerf traffic and judge the result",
+    "show": "print the report of a saved run",
     "audit": "do a run and the same run under an audit's rules, and check that they agree",
     "calibrate": "measure this machine's own ceiling and lateness, with a system that answers at once",
     "prepare": (

@@ -9,7 +9,6 @@ import shlex
 import sys
 import urllib.parse
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -27,18 +26,18 @@ from drumfire.bench.options.parser import Command
 from drumfire.bench.options.values import ineffective
 from drumfire.bench.peak import probing
 from drumfire.bench.report import terminal
-from drumfire.bench.report.rows import sections
+from drumfire.bench.report.rows import report
 from drumfire.bench.view.dashboard import Dashboard
 from drumfire.bench.view.generators import FleetView
 from drumfire.loadgen import trace
 from drumfire.loadgen.audit_config import audited
 from drumfire.loadgen.confidence import StopRule, UntilConfident
-from drumfire.loadgen.directory import check_output, document, percentile_name, prepare, save
+from drumfire.loadgen.directory import RUNS, check_output, claim, document, percentile_name, prepare, save
 from drumfire.loadgen.environment import describe
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.logs import logged_responses
-from drumfire.loadgen.record import Status
+from drumfire.loadgen.record import Record, Status
 from drumfire.loadgen.results import distribution
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, effective
@@ -51,24 +50,26 @@ _CONFIDENT_SHARE = 4
 
 
 def run(options: RunOptions) -> int:
-    """Do one run and return the exit status."""
-    messages = Console(stderr=options.result.json, highlight=False, soft_wrap=True)
-    _check(options)
-    folder = options.result.output or new_folder(options)
-    check_output(folder)
-    with assembled(options) as assembly:
-        _audit(assembly, options)
-        if options.traffic.find_peak_performance:
-            test, result = _search(assembly, options, folder, messages)
-        else:
-            test, result = perform(assembly, options, folder, messages, _rule(assembly, options))
+    """Do one run, show it, and return the exit status."""
+    test, result = measure(options, Console(stderr=options.result.json, highlight=False, soft_wrap=True))
     if options.result.json:
         print(json.dumps(result, allow_nan=False))
     else:
-        terminal.put(sections(result))
+        terminal.put(report(result))
     if test.interrupted is not None:
         return statuses.INTERRUPTED
     return statuses.VALID if result["validity"] == "VALID" else statuses.INVALID
+
+
+def measure(options: RunOptions, messages: Console) -> tuple[Test, dict[str, Any]]:
+    """Do one run, or a search for the peak, and save its result; returns both.  Raises ``UserError``."""
+    _check(options)
+    check_output(options.result.output or RUNS)
+    with assembled(options) as assembly:
+        _audit(assembly, options)
+        if options.traffic.find_peak_performance:
+            return _search(assembly, options, messages)
+        return perform(assembly, options, options.result.output, messages, _rule(assembly, options))
 
 
 COMMAND = Command(
@@ -92,9 +93,9 @@ def assembled(options: RunOptions) -> Iterator[Assembly]:
 
 
 def perform(
-    assembly: Assembly, options: RunOptions, folder: Path, messages: Console, rule: StopRule | None = None
+    assembly: Assembly, options: RunOptions, output: Path | None, messages: Console, rule: StopRule | None = None
 ) -> tuple[Test, dict[str, Any]]:
-    """Do one run and save its result; returns both.
+    """Do one run and save its result, by default in a new folder; returns both.
 
     When the run has ended, ``interrupts`` are ignored, so that the result is saved and shown.
     """
@@ -114,6 +115,7 @@ def perform(
             rule=rule,
             timestamps=timestamps,
         )
+    folder = output or new_folder(options)
     prepare(folder, test.record.rows, assembly.system.columns)
     warnings = test.foreseen()
     for text in warnings:
@@ -139,7 +141,7 @@ def _document(
         kept.responses = assembly.logged(test.record.sample_index[kept.rows], kept.responses)
     sections = {
         "command": shlex.join(["drumfire", *options.words]),
-        "system": assembly.description | _batching(test) | {"server": _server(test, assembly)},
+        "system": assembly.description | batching(test.record) | {"server": _server(test, assembly)},
         "accuracy": _accuracy(test, assembly),
         "environment": environment,
         "directory": str(folder),
@@ -158,6 +160,7 @@ def _save(test: Test, result: dict[str, Any], folder: Path, options: RunOptions)
     if options.result.trace:
         trace.write(test, folder / trace.TRACE)
     save(test, result, folder)
+    terminal.keep(result, folder)
     if result["accuracy"] is not None:
         (folder / SCORE).write_text("\n".join(result["accuracy"]["lines"]) + "\n", encoding="utf-8")
 
@@ -212,8 +215,9 @@ def _confidence(rule: UntilConfident) -> dict[str, Any]:
     }
 
 
-def _search(assembly: Assembly, options: RunOptions, folder: Path, messages: Console) -> tuple[Test, dict[str, Any]]:
+def _search(assembly: Assembly, options: RunOptions, messages: Console) -> tuple[Test, dict[str, Any]]:
     """Search for the peak; the full run at the peak is saved, with the search in its result."""
+    folder = options.result.output or new_folder(options)
     prepare(folder, 0, assembly.system.columns)
     for text in assembly.notes:
         messages.print(f"note: {text}", style="dim", markup=False)
@@ -250,24 +254,17 @@ def _assemble(options: RunOptions) -> Assembly:
 
 
 def new_folder(options: RunOptions, kind: str = "") -> Path:
-    """A new folder in ./runs for a run without --output; its name says what was run."""
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    """Make the folder of a run without --output; its name says what is run."""
     model = Path(options.model).stem
     urls = options.system.target.url if isinstance(options.system, RemoteOptions) else ()
     where = urllib.parse.urlsplit(urls[0]).scheme if urls else options.device
-    name = f"{stamp}-{options.backend}-{model}-{where}-{options.traffic.scenario}"
+    name = f"{options.backend}-{model}-{where}-{options.traffic.scenario}"
     kinds = {
         "-accuracy": options.traffic.accuracy,
         "-submission": options.traffic.submission,
         "-peak": options.traffic.find_peak_performance,
     }
-    name += kind + "".join(suffix for suffix, wanted in kinds.items() if wanted)
-    folder = Path("runs") / name
-    number = 1
-    while folder.exists():
-        number += 1
-        folder = folder.with_name(f"{name}-{number}")
-    return folder
+    return claim(name + kind + "".join(suffix for suffix, wanted in kinds.items() if wanted))
 
 
 def _drive(
@@ -305,12 +302,12 @@ def _drive(
         run_on_fast_loop(main())
 
 
-def _batching(test: Test) -> dict[str, Any]:
+def batching(record: Record) -> dict[str, Any]:
     """How the batcher worked, from its columns: batches by size, queueing and computing times in ns."""
-    columns = test.record.columns
+    columns = record.columns
     if "batch_size" not in columns:
         return {"batch_sizes": None, "queue_ns": None, "service_ns": None}
-    issued = slice(0, test.record.issued_rows)
+    issued = slice(0, record.issued_rows)
     good = columns["status"][issued] == Status.OK
     begun = columns["begun"][issued][good]
     percentiles = (0.5, 0.99)

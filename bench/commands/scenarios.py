@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from rich.text import Text
 from drumfire.bench import statuses
 from drumfire.bench.report import figures
 from drumfire.loadgen import installation
-from drumfire.loadgen.directory import RESULT
+from drumfire.loadgen.directory import RESULT, claim
 from drumfire.loadgen.settings import Scenario
 
 
@@ -34,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words and words[0] == "--scenarios":
         scenarios, words = " ".join(words[1:2]).split(), words[2:]
     console = Console(highlight=False, soft_wrap=True)
-    folder = _new_folder()
+    folder = claim("scenarios")
     # A scenario may be named twice.
     runs = [(name, folder / (f"{name}-{at}" if name in scenarios[:at] else name)) for at, name in enumerate(scenarios)]
     status = _run_all(runs, words, console)
@@ -62,18 +61,6 @@ def table(results: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
             figures.duration(latency["p99"]) if latency is not None else "",
         )
     return shown
-
-
-def _new_folder() -> Path:
-    """Make the folder of these runs, which no other process takes."""
-    stamp, number = f"{datetime.now():%Y%m%d-%H%M%S}-scenarios", 1
-    while True:
-        folder = Path("runs") / (stamp if number == 1 else f"{stamp}-{number}")
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            number += 1
 
 
 def _run_all(runs: Sequence[tuple[str, Path]], words: Sequence[str], console: Console) -> int:

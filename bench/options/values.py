@@ -133,6 +133,24 @@ def plain(options: Any) -> dict[str, Any]:
     return found
 
 
+def words(options: Any) -> list[str]:
+    """The words of a command line with the given options."""
+    values, dependent = plain(options), kinds(type(options))
+    kind = None if dependent is None else values[dependent[0]]
+    found: list[str] = []
+    for one in declared(type(options), kind):
+        value = values.get(one.name)
+        if one.name not in options.given or value is None or value is False:
+            continue
+        if one.option.position or one.kind is bool:
+            found += [flag(one.name)] if one.kind is bool else [str(value)]
+            continue
+        each = map(str, value) if one.several else [str(value)]
+        for text in [one.option.separator.join(each)] if one.option.separator else each:
+            found += [flag(one.name), text]
+    return found
+
+
 def ineffective(options: Any) -> list[str]:
     """A line for each given option that has no effect in the chosen scenario."""
     values = plain(options)

@@ -23,7 +23,8 @@ class Style(enum.Enum):
 
     VALID = enum.auto()
     INVALID = enum.auto()
-    """The verdict."""
+    UNFINISHED = enum.auto()
+    """These three are verdicts."""
     REASON = enum.auto()
     WARNING = enum.auto()
     FIGURES = enum.auto()
@@ -47,8 +48,8 @@ Rows = Iterator[tuple[str, ...]]
 """Labels with the cells that follow them."""
 
 
-def sections(document: Document) -> Iterator[Section]:
-    """The rows that belong together, in their order."""
+def report(document: Document) -> Iterator[Section]:
+    """The report, by rows that belong together."""
     validity = document["validity"]
     yield [
         Row("Result is", [validity], Style[validity]),
@@ -187,17 +188,17 @@ def _server(document: Document) -> Rows:
     agreed = server["reconciliation"]
     if agreed is not None:
         yield "server", _counts(agreed["requests"])
-    for report in server["servers"]:
-        counted = report["success"] is not None and len(server["servers"]) > 1
-        parts = [f"{report['success']:,} requests" if counted else "", report["note"]]
+    for one in server["servers"]:
+        counted = one["success"] is not None and len(server["servers"]) > 1
+        parts = [f"{one['success']:,} requests" if counted else "", one["note"]]
         if any(parts):
-            yield "" if agreed is not None else "server", f"{report['url']}: {', '.join(filter(None, parts))}"
+            yield "" if agreed is not None else "server", f"{one['url']}: {', '.join(filter(None, parts))}"
     if agreed is not None:
         yield from _agreed(agreed)
     for text, count in server["events"].items():
         yield "", f"{text} ({count:,} times)"
-    for report in server["servers"]:
-        for gpu in (report["metrics"] or {}).get("gpus", ()):
+    for one in server["servers"]:
+        for gpu in (one["metrics"] or {}).get("gpus", ()):
             yield "server GPU", _gpu(gpu)
 
 

@@ -6,11 +6,13 @@ import io
 import sys
 import textwrap
 from collections.abc import Iterable
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from drumfire.bench.report.rows import Row, Section, Style
+from drumfire.bench.report.rows import Document, Row, Section, Style, report
+from drumfire.loadgen.directory import REPORT
 
 _TEXT_WIDTH = 80
 _LABEL = 13
@@ -18,7 +20,8 @@ _LABEL = 13
 _CELL = 16
 """Width of a cell where a row has several."""
 _LEAST_WIDTH = 40
-_COLOURS = {Style.VALID: "bold green", Style.INVALID: "bold red", Style.REASON: "red", Style.WARNING: "yellow"}
+_VERDICTS = {Style.VALID: "bold green", Style.INVALID: "bold red", Style.UNFINISHED: "bold yellow"}
+_COLOURS = {**_VERDICTS, Style.REASON: "red", Style.WARNING: "yellow"}
 
 
 def put(sections: Iterable[Section]) -> None:
@@ -39,6 +42,11 @@ def encoded(sections: Iterable[Section]) -> bytes:
     return out.getvalue().encode("utf-8", "backslashreplace")
 
 
+def keep(document: Document, folder: Path) -> None:
+    """Write a result document's report into its run's folder."""
+    (folder / REPORT).write_bytes(encoded(report(document)))
+
+
 def show(sections: Iterable[Section], console: Console) -> None:
     for number, rows in enumerate(sections):
         if number:
@@ -50,7 +58,7 @@ def show(sections: Iterable[Section], console: Console) -> None:
 def _print(row: Row, console: Console) -> None:
     """Print with a hanging indent; no line ends in spaces."""
     value = "".join(cell.ljust(_CELL) for cell in row.cells).rstrip() if len(row.cells) > 1 else row.cells[0]
-    if row.style in (Style.VALID, Style.INVALID):
+    if row.style in _VERDICTS:
         head, value = "", f"{row.label} : {value}"
     elif row.style in (Style.REASON, Style.WARNING):
         head = "  - "

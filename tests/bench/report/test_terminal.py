@@ -12,9 +12,8 @@ import jsonschema
 import pytest
 from rich.console import Console
 
-from drumfire.bench.report import figures
-from drumfire.bench.report import terminal as report
-from drumfire.bench.report.rows import sections
+from drumfire.bench.report import figures, terminal
+from drumfire.bench.report.rows import report
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -73,9 +72,9 @@ def document(**changes: Any) -> dict[str, Any]:
     } | changes  # fmt: skip
 
 
-def shown(found: dict[str, Any], width: int = 80, *, terminal: bool = False) -> str:
+def shown(found: dict[str, Any], width: int = 80, *, colour: bool = False) -> str:
     out = io.StringIO()
-    report.show(sections(found), Console(file=out, width=width, highlight=False, force_terminal=terminal))
+    terminal.show(report(found), Console(file=out, width=width, highlight=False, force_terminal=colour))
     return out.getvalue()
 
 
@@ -219,7 +218,7 @@ def test_a_server_that_tells_nothing_and_one_that_tells_half() -> None:
 
 @pytest.mark.parametrize("told", [True, False])
 def test_what_the_server_says_is_in_the_schema(told: bool) -> None:
-    schema = json.loads((Path(report.__file__).parents[1] / "result.schema.json").read_text())
+    schema = json.loads((Path(terminal.__file__).parents[1] / "result.schema.json").read_text())
     server = server_side()
     if not told:
         server["servers"] = [dict.fromkeys(server["servers"][0]) | {"url": "http://other:8000"}]
@@ -260,7 +259,7 @@ def test_a_target_percentile_of_its_own_and_the_metric_of_a_closed_loop() -> Non
 
 
 def test_the_verdict_is_coloured_on_a_terminal_only() -> None:
-    assert re.match(r"\x1b\[[\d;]+mResult is : VALID\x1b\[0m\n", shown(document(), terminal=True))
+    assert re.match(r"\x1b\[[\d;]+mResult is : VALID\x1b\[0m\n", shown(document(), colour=True))
     assert "\x1b" not in shown(document())
 
 
