@@ -24,6 +24,7 @@ from drumfire.bench.fleet.child import Child
 from drumfire.loadgen import histogram
 from drumfire.loadgen.record import Status
 from drumfire.loadgen.results import distribution
+from drumfire.loadgen.saved import load
 from drumfire.sut.remote.triton_local.server import LocalTriton
 from tests.support.command import (
     await_answers,
@@ -36,6 +37,7 @@ from tests.support.command import (
     result_of,
     start,
 )
+from tests.support.saved_figures import differences
 from tests.support.scripted_peer import Peer, Talk, until
 from tests.support.served import serving
 from tests.support.triton import statistics, url
@@ -133,6 +135,7 @@ def test_the_traffic_of_one_process(scenario: str, workers: int, tmp_path: Path,
     latencies = np.concatenate([(found["completed"] - found["scheduled"])[part::workers] for part in range(workers)])
     exact = distribution(latencies)
     assert {p: result["latency_ns"][f"p{p * 100:g}"] for p in exact.percentiles} == exact.percentiles
+    assert differences(load(tmp_path / "out")) == {}
 
 
 def test_the_run_directory_is_one_generators(tmp_path: Path, alone: dict[str, Path]) -> None:
@@ -210,6 +213,7 @@ def test_both_phases_of_a_submission(digits: str, tmp_path: Path) -> None:
         result = result_of(here("run", "triton", "digits", *there, *words, *JSON), 0)
         assert result["accuracy"]["total"] == 500
         assert result["system"]["server"]["reconciliation"]["requests"]["equal"]
+        assert differences(load(tmp_path / folder)) == {}
         tables.append(columns(tmp_path / folder))
         told.append((result["accuracy"], log_of(tmp_path / folder)))
     assert told[0] == told[1]
@@ -232,6 +236,7 @@ def test_streams_that_are_independent_say_so(scenario: str, tmp_path: Path) -> N
     assert set(found["status"].tolist()) <= {Status.OK, Status.MISSING}
     assert known.sum() == result["delivered"]["samples"] > 100
     assert result["lateness_ns"]["early"] == 0
+    assert differences(load(tmp_path / "out")) == {}
 
 
 def test_what_can_not_be_divided(tmp_path: Path) -> None:
@@ -292,6 +297,7 @@ def test_a_worker_is_lost(policy: str, how: signal.Signals, tmp_path: Path) -> N
         assert any("--on-host-loss is abort" in reason for reason in result["reasons"])
         assert all(one["known"] < one["samples"] for one in hosts["generators"])
     assert "INVALID" in (tmp_path / "out" / "mlperf_log_summary.txt").read_text()
+    assert differences(load(tmp_path / "out")) == {}
     assert not any(map(alive, workers))
 
 
