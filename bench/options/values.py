@@ -142,12 +142,14 @@ def words(options: Any) -> list[str]:
         value = values.get(one.name)
         if one.name not in options.given or value is None or value is False:
             continue
-        if one.option.position or one.kind is bool:
-            found += [flag(one.name)] if one.kind is bool else [str(value)]
-            continue
-        each = map(str, value) if one.several else [str(value)]
-        for text in [one.option.separator.join(each)] if one.option.separator else each:
-            found += [flag(one.name), text]
+        texts = [str(part) for part in value] if one.several else [str(value)]
+        if one.option.position:
+            found += texts
+        elif value is True or value == one.option.alone:
+            found.append(flag(one.name))
+        else:
+            for text in [one.option.separator.join(texts)] if one.option.separator else texts:
+                found += [flag(one.name), text]
     return found
 
 

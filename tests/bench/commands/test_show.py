@@ -1,0 +1,124 @@
+"""``drumfire show``: the report of a saved run, byte for byte, on a terminal and as JSON; old and unfinished runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from drumfire.loadgen.installation import ROOT
+from tests.support.command import drumfire, here, one_line_error
+
+OLD = sorted((ROOT / "tests" / "loadgen" / "old_runs").iterdir())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("show") / "run"
+    words = ["--scenario", "Server", "--qps", "1500", "--max-latency", "2", "--time", "0.4", "--no-dashboard"]
+    assert here("run", "onnxruntime", "digits", *words, "--output", found).returncode == 0
+    return found
+
+
+def on_terminal(*words: object, columns: int) -> str:
+    """What the command prints on a terminal of this width, which understands colours."""
+    main, terminal = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": str(columns), "TERM": "xterm-256color"}
+    environment.pop("NO_COLOR", None)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "drumfire", *map(str, words)], stdout=terminal, stdin=terminal, env=environment
+    )
+    os.close(terminal)
+    shown = b""
+    try:
+        while part := os.read(main, 1 << 16):
+            shown += part
+    except OSError:  # the other end has been closed
+        pass
+    finally:
+        os.close(main)
+    assert process.wait(60) == 0
+    return shown.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("environment", [{}, {"COLUMNS": "200", "FORCE_COLOR": "1"}, {"PYTHONIOENCODING": "ascii"}])
+def test_redirected_it_is_the_kept_report(folder: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+    path = tmp_path / "shown"
+    with path.open("wb") as file:
+        command = [sys.executable, "-m", "drumfire", "show", folder]
+        done = subprocess.run(
+            command, stdout=file, stderr=subprocess.PIPE, check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert path.read_bytes() == (folder / "report.txt").read_bytes()
+    lines = path.read_text().splitlines()
+    assert lines[0] == "Result is : VALID"
+    assert all(len(line) <= 80 for line in lines[:-1])
+
+
+def test_a_run_prints_what_it_keeps(tmp_path: Path) -> None:
+    words = ["--scenario", "Offline", "--qps", "1000", "--time", "0.1", "--no-dashboard"]
+    done = here("run", "null", "digits", *words, "--output", tmp_path / "run")
+    assert done.stdout.endswith((tmp_path / "run" / "report.txt").read_text())
+
+
+def test_a_terminal_gets_colour_and_its_width(folder: Path) -> None:
+    narrow, wide = (on_terminal("show", folder, columns=columns) for columns in (60, 200))
+    assert narrow.startswith("\x1b[1;32mResult is : VALID\x1b[0m\n")
+    assert wide.count("\n") < narrow.count("\n")
+
+
+def test_letters_that_the_text_has_no_form_for(folder: Path, tmp_path: Path) -> None:
+    """Such as of a file's name in another encoding."""
+    result = json.loads((folder / "result.json").read_text())
+    result["system"]["model"] = "caf\udce9 \u2713"
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    done = drumfire("show", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "onnxruntime caf\\udce9 \u2713 cpu" in done.stdout
+
+
+def test_json_is_the_result(folder: Path) -> None:
+    done = drumfire("show", folder, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == json.loads((folder / "result.json").read_text())
+
+
+@pytest.mark.parametrize("old", OLD, ids=lambda path: path.name)
+def test_old_runs_have_a_report(old: Path) -> None:
+    done = here("show", old)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.startswith("Result is : INVALID\n  - ")
+    assert f"\nscenario     {old.name.partition('-')[2]}, PerformanceOnly\n" in done.stdout
+    assert done.stdout.endswith(f"saved in     old/{old.name.partition('-')[2]}\n")
+
+
+def test_an_unfinished_run_says_so(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_bytes((folder / "settings.json").read_bytes())
+    (tmp_path / "columns").symlink_to(folder / "columns")
+    done = here("show", tmp_path)
+    assert (done.returncode, done.stderr) == (4, "")
+    verdict, *lines = done.stdout.splitlines()
+    assert verdict == "Result is : unfinished"
+    rows = json.loads((folder / "result.json").read_text())["delivered"]["queries"]
+    assert "scenario     Server, PerformanceOnly" in lines
+    assert f"samples      {rows:,} issued, {rows:,} answered" in lines
+    assert "there        columns, settings.json" in lines
+    (tmp_path / "settings.json").unlink()
+    assert here("show", tmp_path).returncode == 4
+    done = here("show", tmp_path, "--json")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr.count("\n") == 1
+    assert "unfinished" in done.stderr
+
+
+def test_what_is_no_run(tmp_path: Path) -> None:
+    one_line_error(here("show", tmp_path), str(tmp_path), "not the folder of a run")
+    one_line_error(here("show", tmp_path / "nowhere"), "nowhere", "no folder")
+    one_line_error(here("show"), "RUN")

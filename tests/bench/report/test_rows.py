@@ -1,0 +1,79 @@
+"""A report as rows: what a further way to show them relies on, and what a further percentile touches."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from rich.console import Console
+
+from drumfire.bench.report import rows, terminal
+from drumfire.bench.report.rows import Style
+from drumfire.loadgen import directory, logs, results, summary
+from drumfire.loadgen.installation import ROOT
+from drumfire.loadgen.saved import load
+
+RUNS = sorted((ROOT / "tests" / "loadgen" / "old_runs").iterdir())
+SCHEMA = json.loads((ROOT / "bench" / "result.schema.json").read_text())
+
+
+@pytest.fixture(params=RUNS, ids=lambda path: path.name)
+def document(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return load(request.param).result
+
+
+def test_rows_are_labels_and_cells(document: dict[str, Any]) -> None:
+    first, *others = rows.report(document)
+    assert (first[0].label, list(first[0].cells), first[0].style) == ("Result is", ["INVALID"], Style.INVALID)
+    reasons = [row.cells[0] for row in first if row.style is Style.REASON]
+    assert reasons == [" ".join(reason.split()) for reason in document["reasons"]]
+    assert all(row.style in (Style.FIGURES, Style.FOLDER) for section in others for row in section)
+    assert all(section and section[0].label for section in others)
+    labels = [row.label for section in others for row in section if row.label]
+    assert len(labels) == len(set(labels))
+    assert {"system", "scenario", "metric", "latency", "lateness", "errors", "seeds", "saved in"} <= set(labels)
+    assert all(cell and "\n" not in cell for section in others for row in section for cell in row.cells)
+
+
+def test_every_cell_is_shown(document: dict[str, Any]) -> None:
+    out = io.StringIO()
+    terminal.show(rows.report(document), Console(file=out, width=10_000, highlight=False))
+    shown = out.getvalue()
+    for section in rows.report(document):
+        for row in section:
+            assert row.label in shown
+            assert all(cell in shown for cell in row.cells)
+
+
+def test_percentiles_are_spread_over_rows_that_fit(document: dict[str, Any]) -> None:
+    latency = document["latency_ns"]
+    for extra in range(6):
+        latency |= {f"p{50 + at}.5": 123_456_789 for at in range(extra)}
+        sections = [[row for row in section if len(row.cells) > 1] for section in rows.report(document)]
+        cells = [cell for section in sections for row in section for cell in row.cells]
+        assert {cell.partition(" ")[0] for cell in cells} >= {name for name in latency if name.startswith("p")}
+        assert all(len(row.cells) <= 4 for section in sections for row in section)
+    assert all(len(line) <= 80 for line in terminal.encoded(rows.report(document)).decode().splitlines()[:-1])
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda path: path.name)
+def test_a_percentile_more_is_one_line_and_not_in_the_logs(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def logged() -> tuple[Any, str]:
+        saved = load(run)
+        assert saved.results is not None
+        text = summary.summary("any", saved.effective, saved.results, warnings=0, errors=0)
+        return json.dumps(logs.result_values(saved.effective, saved.results)), text
+
+    before = logged()
+    more = (*results.SHOWN_PERCENTILES[:1], 0.75, *results.SHOWN_PERCENTILES[1:])
+    for module in (results, directory):  # both names stand for the one line
+        monkeypatch.setattr(module, "SHOWN_PERCENTILES", more)
+    assert logged() == before
+    found = load(run).result | load(run).figures
+    jsonschema.validate(found, SCHEMA)
+    assert list(found["latency_ns"])[4:6] == ["p50", "p75"]
+    assert b" p75 " in terminal.encoded(rows.report(found))
