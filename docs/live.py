@@ -20,7 +20,7 @@ from drumfire.bench import cli
 from drumfire.bench.commands import run
 from drumfire.bench.view.dashboard import Dashboard
 from drumfire.bench.view.screen import draw
-from drumfire.bench.view.watch import Plan, Watch
+from drumfire.bench.watch import Plan, Watch
 from drumfire.loadgen.record import Record
 
 PICTURE = Path(__file__).parent / "images" / "live.svg"

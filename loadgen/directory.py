@@ -23,6 +23,7 @@ from drumfire.loadgen import histogram, logs, summary
 from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.issue import End
+from drumfire.loadgen.issuer import PhaseReport
 from drumfire.loadgen.record import Column, RowArray, bytes_per_row
 from drumfire.loadgen.results import (
     LATE_NS,
@@ -33,7 +34,7 @@ from drumfire.loadgen.results import (
     distribution,
     latencies,
 )
-from drumfire.loadgen.run import PhaseReport, Test
+from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import EffectiveSettings, Scenario
 from drumfire.loadgen.version import VERSION
 
@@ -112,7 +113,9 @@ def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> di
         "note": "MLPerf-style, not an MLPerf result",
         "validity": "INVALID" if reasons or (results is not None and not results.valid) else "VALID",
         "reasons": reasons,
-        "warnings": warnings + [r.end.value for r in test.reports if r.end.is_error and r.end != End.INTERRUPTED],
+        "warnings": warnings
+        + test.issuer.warnings()
+        + [r.end.value for r in test.reports if r.end.is_error and r.end != End.INTERRUPTED],
         "scenario": test.effective.scenario.name,
         "mode": test.effective.mode.name,
         "started": test.started.isoformat() if test.started else None,
@@ -146,7 +149,7 @@ def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> di
                 f"p99 lateness of {lateness['p99'] / 1e3:.0f} us is above {_LATENESS_SHARE:.0%} of the p50 latency: "
                 "free a core for the generator (fewer --threads), or lower --qps"
             )
-    return result | dict(sections)
+    return result | dict(sections) | test.issuer.sections()
 
 
 def figures(
@@ -331,7 +334,7 @@ def _overhead(reports: list[PhaseReport]) -> dict[str, Any]:
         return None if None in values else sum(values)
 
     issued = sum(report.issued_rows for report in reports)
-    spun_s = sum(report.pacer_spun_ns for report in reports) * 1e-9
+    spun_s = sum(report.pacing.spun_ns for report in reports) * 1e-9
     issuing_s = max(total("issuing_thread_cpu_s") - spun_s, 0.0)
     return {
         "wall_s": total("wall_s"),
@@ -339,10 +342,10 @@ def _overhead(reports: list[PhaseReport]) -> dict[str, Any]:
         "issuing_thread_cpu_s": total("issuing_thread_cpu_s"),
         "pacer_spin_s": spun_s,
         "issuing_cpu_us_per_sample": issuing_s * 1e6 / issued if issued else 0.0,
-        "pacer_window_us": max(report.pacer_window_ns for report in reports) / 1e3,
-        "exact_timer": all(report.exact_timer for report in reports),
-        "longest_stall_us": max(report.longest_stall_ns for report in reports) / 1e3,
-        "realtime_s": sum(report.realtime_ns for report in reports) * 1e-9,
+        "pacer_window_us": max(report.pacing.window_ns for report in reports) / 1e3,
+        "exact_timer": all(report.pacing.exact_timer for report in reports),
+        "longest_stall_us": max(report.pacing.longest_stall_ns for report in reports) / 1e3,
+        "realtime_s": sum(report.pacing.realtime_ns for report in reports) * 1e-9,
         "gc_collections": total("gc_collections"),
         "gc_pause_s": total("gc_pause_s"),
         "involuntary_switches": total("involuntary_switches"),

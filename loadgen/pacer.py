@@ -12,6 +12,7 @@ import ctypes
 import os
 import sys
 import time
+from dataclasses import dataclass
 
 from drumfire.loadgen.priority import Priority
 
@@ -39,6 +40,22 @@ class _Itimerspec(ctypes.Structure):
         ("value_s", ctypes.c_long),
         ("value_ns", ctypes.c_long),
     ]
+
+
+@dataclass(frozen=True)
+class Pacing:
+    """What pacing took, and how well it went."""
+
+    window_ns: int
+    """How long before a deadline the loop was woken."""
+    spun_ns: int
+    """CPU time of polling and spinning."""
+    longest_stall_ns: int
+    """The longest wait of the loop's other work, for a burst of issuing or a late wake-up."""
+    realtime_ns: int
+    """How long the issuing thread ran with real-time priority."""
+    exact_timer: bool
+    """Whether there was a timerfd."""
 
 
 class Pacer:
@@ -87,6 +104,11 @@ class Pacer:
     def window_ns(self) -> int:
         """How long before a deadline the sleep ends; adapts to how late earlier sleeps ended."""
         return self._window_ns
+
+    @property
+    def pacing(self) -> Pacing:
+        """The figures so far."""
+        return Pacing(self._window_ns, self.spun_ns, self.longest_stall_ns, self.priority.raised_ns, self.exact_timer)
 
     async def until(self, deadline_ns: int) -> int:
         """Wait until ``deadline_ns`` (of ``time.monotonic_ns``) or just after it; returns the time."""

@@ -1,14 +1,14 @@
-"""One test from settings to results: draw the traffic, drive the system through every phase, evaluate the table.
+"""One test from settings to results: draw the traffic, have an issuer drive every phase, evaluate the table.
 
-Calls the parts in order and keeps what they return.  Writes no file (``directory`` does) and shows nothing (other
-processes can watch the table in ``record``).
+Calls the parts in order and keeps what they return; does not know who issues.  Writes no file (``directory`` does) and
+shows nothing (other processes can watch the table in ``record``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -16,11 +16,10 @@ import numpy as np
 
 from drumfire.loadgen import environment, interpreter, logs
 from drumfire.loadgen.answers import Answers
-from drumfire.loadgen.confidence import StopRule, Tally
+from drumfire.loadgen.confidence import StopRule
 from drumfire.loadgen.early_stopping import least_queries
-from drumfire.loadgen.issue import End, Limits, issue
-from drumfire.loadgen.overhead import GarbagePauses, Overhead, Reading
-from drumfire.loadgen.pacer import Pacer
+from drumfire.loadgen.issue import End
+from drumfire.loadgen.issuer import Issuer, LocalIssuer, PhaseReport, Plan
 from drumfire.loadgen.record import Gauge, Record, RowArray, Status, bytes_per_row
 from drumfire.loadgen.results import Measured, Results, evaluate
 from drumfire.loadgen.settings import Mode, Scenario, SettingsError, TestSettings, effective
@@ -32,34 +31,8 @@ from drumfire.loadgen.version import VERSION
 DEFAULT_PATIENCE_S = 120.0
 """How long a run waits without any answer before it gives up on the outstanding rows."""
 
-_PUBLISH_S = 0.2
-"""Between updates of the table's gauges."""
-_RULE_S = 0.1
-"""Between checks of the rule that may end the run."""
 _DRAWN_BYTES = 20
 """Memory per row that drawing the traffic and evaluating the results need beside the table."""
-
-
-@dataclass(frozen=True)
-class PhaseReport:
-    """How one phase went."""
-
-    phase: Phase
-    began: datetime
-    end: End
-    issued_rows: int
-    lasted_ns: int
-    """From the phase's start to its last completion."""
-    overhead: Overhead
-    pacer_window_ns: int
-    pacer_spun_ns: int
-    longest_stall_ns: int
-    """The longest wait of the loop's other work, for a burst of issuing or a late wake-up."""
-    realtime_ns: int
-    """How long the issuing thread ran with real-time priority."""
-    exact_timer: bool
-    start_late_ns: int = 0
-    """Delay of the start, where several generators agreed on one."""
 
 
 class Test:
@@ -81,44 +54,49 @@ class Test:
         patience_s: float = DEFAULT_PATIENCE_S,
         rule: StopRule | None = None,
         share: Share | None = None,
+        issuer: Issuer | None = None,
         log: logs.DetailLog | None = None,
         timestamps: TextIO | None = None,
     ) -> None:
         """``rule`` may end the performance phase before all of its traffic is issued.  ``share`` is this generator's
-        part of the test, if others do the rest.  ``log`` is an open log to continue.  ``timestamps`` is where the
-        timestamps of ``print_timestamps`` go; by default, standard output.
+        part of the test, if others do the rest.  ``issuer`` drives the test; by default, this process does.  ``log`` is
+        an open log to continue.  ``timestamps`` is where the timestamps of ``print_timestamps`` go; by default,
+        standard output.
         """
         if library.performance_count < 1:
             raise SettingsError("the library's performance count must be at least 1")
         self.system, self.library, self.requested = system, library, requested
-        self.patience_s, self.rule, self.share, self._timestamps = patience_s, rule, share, timestamps
+        self.patience_s, self._timestamps = patience_s, timestamps
         self.effective = effective(requested, library.total_count, library.performance_count)
         if rule is not None and rule.limit_ms is not None:
             self.effective = replace(self.effective, target_duration_ms=rule.limit_ms)
         self.log = logs.DetailLog() if log is None else log
         if log is None:
             self._put_head(config_warnings, config_errors)
-        row_bytes = bytes_per_row(system.columns) + _DRAWN_BYTES
-        _check_memory(expected_rows(self.effective, library.total_count) * row_bytes)
-        self.phases = draw(self.effective, library.total_count)
         if share is None:
-            self.record = Record(sum(phase.rows for phase in self.phases), system.columns)
+            row_bytes = bytes_per_row(system.columns) + _DRAWN_BYTES
+            _check_memory(expected_rows(self.effective, library.total_count) * row_bytes)
+            drawn = draw(self.effective, library.total_count)
+            self.record = Record(sum(phase.rows for phase in drawn), system.columns)
+            self.phases = [phase.entered(self.record) for phase in drawn]
         else:
-            self.phases = share.slice.of(self.phases, self.effective.max_query_count)
             self.effective = share.slice.limits(self.effective)
-            self.record = share.record
-        self.phases = [self._enter(phase) for phase in self.phases]
+            self.record, self.phases = share.record, list(share.phases)
         closed = requested.scenario in (Scenario.SingleStream, Scenario.MultiStream)
         self.answers = Answers(self.record, closed_loop=closed)
-        self.reports: list[PhaseReport] = []
+        self.plan = Plan(self.effective, self.phases, self.record, self.answers, rule, on_begin=self._on_begin)
+        self.reports = self.plan.reports
+        if issuer is None:
+            issuer = LocalIssuer(system, library, patience_s, None if share is None else share.start)
+        self.issuer = issuer
+        issuer.take(self.plan)
         self.started: datetime | None = None
         self.interrupted: str | None = None
         """Why the run was cut short."""
-        self.decided: str | None = None
-        """Why the rule ended the issuing."""
         self._task: asyncio.Task[None] | None = None
         self._results: Results | None = None
-        self._pauses = GarbagePauses()
+        self._wall_ns = 0
+        """When the current phase began, by the wall clock."""
         self.announcements: tuple[list[str], list[str]] = ([], [])
         """Messages of a peak search for the log, before the samples are loaded and after."""
 
@@ -137,15 +115,6 @@ class Test:
             self.log.error("error_invalid_test_settings", text)
         logs.put_requested(self.log, self.requested)
         logs.put_effective(self.log, self.effective)
-
-    def _enter(self, phase: Phase) -> Phase:
-        """Copy a phase's traffic into the table; the returned phase refers to the table, so nothing is held twice."""
-        rows = slice(phase.first_row, phase.first_row + phase.rows)
-        self.record.sample_index[rows] = phase.sample_index
-        if phase.scheduled is None:
-            return replace(phase, sample_index=self.record.sample_index[rows])
-        self.record.scheduled[rows] = phase.scheduled
-        return replace(phase, sample_index=self.record.sample_index[rows], scheduled=self.record.scheduled[rows])
 
     def foreseen(self) -> list[str]:
         """Why this test can only end INVALID, from its settings alone, each with what to do about it."""
@@ -184,8 +153,8 @@ class Test:
         try:
             if self.interrupted is None:
                 opened = True
-                await self.system.open(self.answers)
-                with interpreter.quiet(), self._pauses:
+                await self.issuer.open()
+                with interpreter.quiet(), self.plan.pauses:
                     await self._run_phases()
         except asyncio.CancelledError:
             if self.interrupted is None and self.answers.aborted is None:
@@ -196,7 +165,7 @@ class Test:
             self.record.gauges[Gauge.DONE] = 1
             self.answers.give_up()
             if opened:
-                await self.system.close()
+                await self.issuer.close()
         faults = self.answers.faults
         for text, count in (*faults.failed.items(), *faults.refused.items()):
             self.log.error("error_runtime", f"{text} ({count} times)")
@@ -210,9 +179,10 @@ class Test:
 
     def interrupt(self, reason: str) -> None:
         """End the run soon; call this on the run's loop.  All data so far is kept, and the result is INVALID."""
-        self.interrupted = self.interrupted or reason
-        if self._task is not None:
-            self._task.cancel()
+        if self.interrupted is None:  # only once: what follows the first must not be cut short
+            self.interrupted = reason
+            if self._task is not None:
+                self._task.cancel()
 
     async def _run_phases(self) -> None:
         announced = None
@@ -223,97 +193,40 @@ class Test:
                     self.log.message(f"Starting {'accuracy' if phase.accuracy else 'performance'} mode")
             for text in self.announcements[0]:
                 self.log.message(text)
-            self.library.load(phase.loaded)
+            self.issuer.load(phase)
             # As in the reference, a trial's own text comes between the loaded set and the rest of the traffic.
             logs.put_loaded(self.log, phase)
             for text in self.announcements[1]:
                 self.log.message(text)
             logs.put_traffic(self.log, phase)
             try:
-                end = await self._run_phase(phase)
+                report = await self._run_phase(phase)
             finally:
-                self.library.unload(phase.loaded)
-            if end == End.NO_ANSWER:
+                self.issuer.unload(phase)
+            if report.end == End.NO_ANSWER:
                 break
 
-    async def _run_phase(self, phase: Phase) -> End:
-        with Pacer() as pacer:
-            start_ns = await self._agreed_start()
-            late_ns = 0 if start_ns is None else await pacer.until(start_ns) - start_ns
-            before = Reading.now(self._pauses)
-            self.answers.begin(phase, start_ns)
-            began, end = datetime.now(UTC), None
-            background = [asyncio.ensure_future(self._publish(pacer, before))]
-            if self.rule is not None and not phase.accuracy:
-                background.append(asyncio.ensure_future(self._apply(self.rule, phase)))
-            timestamps = self.effective.print_timestamps and not phase.accuracy
-            if timestamps:
-                self._print(f"Perf mode start. system_clock Timestamp = {time.time():.0f}")
-            wall_ns = time.time_ns()
-            try:
-                end = await self._issue(phase, pacer)
-            finally:
-                for task in background:
-                    task.cancel()
-                overhead = before.until(Reading.now(self._pauses))
-                self.answers.give_up()
-                issued = self.answers.issued - phase.first_row
-                rows = slice(phase.first_row, phase.first_row + issued)
-                lasted_ns = int(self.record.completed[rows].max()) if issued else 0
-                self.reports.append(
-                    PhaseReport(
-                        phase,
-                        began,
-                        end or (End.INTERRUPTED if self.answers.aborted is None else End.SYSTEM_GONE),
-                        issued,
-                        lasted_ns,
-                        overhead,
-                        pacer.window_ns,
-                        pacer.spun_ns,
-                        pacer.longest_stall_ns,
-                        pacer.priority.raised_ns,
-                        pacer.exact_timer,
-                        late_ns,
-                    )
-                )
-        if timestamps:
-            self._print_duration(int(overhead.wall_s * 1e9), time.time_ns() - wall_ns)
-        if end.is_error:
-            self.log.error("error_runtime", end.value)
-        elif end == End.DECIDED:
-            self.log.message(f"{end.value} {self.decided}.")
+    async def _run_phase(self, phase: Phase) -> PhaseReport:
+        await self.issuer.issue(phase)
+        report = self.reports[-1]
+        if self._prints(phase):
+            self._print_duration(int(report.overhead.wall_s * 1e9), time.time_ns() - self._wall_ns)
+        if report.end.is_error:
+            self.log.error("error_runtime", report.end.value)
+        elif report.end == End.DECIDED:
+            self.log.message(f"{report.end.value} {report.decided}.")
         elif self.effective.scenario != Scenario.Server and not phase.accuracy:
-            self.log.message(end.value)
-        logs.put_phase_end(self.log, began, lasted_ns)
-        return end
+            self.log.message(report.end.value)
+        logs.put_phase_end(self.log, report.began, report.lasted_ns)
+        return report
 
-    async def _agreed_start(self) -> int | None:
-        """When the next phase starts, ns of the monotonic clock; None for at once."""
-        return None if self.share is None else await self.share.start(len(self.reports))
+    def _on_begin(self, phase: Phase) -> None:
+        if self._prints(phase):
+            self._print(f"Perf mode start. system_clock Timestamp = {time.time():.0f}")
+        self._wall_ns = time.time_ns()
 
-    async def _issue(self, phase: Phase, pacer: Pacer) -> End:
-        """Issue a phase's rows and wait for their answers."""
-        limits = Limits.of(self.effective, phase)
-        drain_s = None if self.rule is None else self.rule.drain_s
-        return await issue(phase, limits, self.system, self.answers, pacer, self.patience_s, drain_s)
-
-    async def _publish(self, pacer: Pacer, began: Reading) -> None:
-        """Keep the table's gauges up to date: the run's progress and the generator's cost."""
-        gauges = self.record.gauges
-        while True:
-            self.answers.publish()
-            gauges[Gauge.BUSY] = time.thread_time_ns() - began.thread_ns
-            gauges[Gauge.STALL] = pacer.longest_stall_ns
-            gauges[Gauge.GC_PAUSE] = self._pauses.total_ns
-            await asyncio.sleep(_PUBLISH_S)
-
-    async def _apply(self, rule: StopRule, phase: Phase) -> None:
-        """Check the rule repeatedly; once it gives a reason to stop, no more rows are issued."""
-        tally = Tally(self.record, phase, self.effective, rule.bound_ns)
-        while self.decided is None:
-            await asyncio.sleep(_RULE_S)
-            self.decided = rule.reached(tally.look(self.answers.issued, self.answers.now()))
-        self.answers.enough = True
+    def _prints(self, phase: Phase) -> bool:
+        return self.effective.print_timestamps and not phase.accuracy
 
     def _print(self, text: str) -> None:
         print(f"Loadgen :: {text}", file=self._timestamps, flush=True)
@@ -342,7 +255,7 @@ class Test:
 
     def spoiled(self) -> list[str]:
         """What makes the run INVALID beyond the reference's rules, one line per reason."""
-        faults, lines = self.answers.faults, []
+        faults, lines = self.answers.faults, self.issuer.reasons()
         if self.interrupted is not None:
             lines.append(f"The run was cut short: {self.interrupted}.")
         if self.answers.aborted is not None:
@@ -361,8 +274,8 @@ class Test:
             lines.append(f"The system gave {why} ({count} times).")
         for text, count in self._token_faults().items():
             lines.append(f"{text} ({count} of {self.record.issued_rows} samples).")
-        if self.rule is not None and self.rule.objection is not None:
-            lines.append(self.rule.objection)
+        if self.plan.rule is not None and self.plan.rule.objection is not None:
+            lines.append(self.plan.rule.objection)
         return lines
 
     def results(self) -> Results | None:
@@ -372,30 +285,27 @@ class Test:
             self._results = evaluate(self.effective, self.measured(report), self.spoiled())
         return self._results
 
-    def rows(self, report: PhaseReport) -> slice | RowArray:
-        """The issued rows of a phase, whole queries only."""
-        first, width = report.phase.first_row, report.phase.samples_per_query
-        return slice(first, first + report.issued_rows // width * width)
-
-    def streams(self, report: PhaseReport) -> list[slice | RowArray]:
-        """The same rows, split by closed loop: here, one."""
-        return [self.rows(report)]
-
     def measured(self, report: PhaseReport) -> Measured:
         """The columns of a phase, whole queries only."""
-        return self._columns_of(self.rows(report), report.phase.samples_per_query)
-
-    def _columns_of(self, rows: slice | RowArray, width: int) -> Measured:
-        record, tokens = self.record, self._by_tokens
+        record, rows, tokens = self.record, report.rows, self._by_tokens
         return Measured(
             record.scheduled[rows],
             record.issued[rows],
             record.completed[rows],
             np.equal(record.status[rows], Status.OK),
-            width,
+            # Only a part of Offline's query may have been issued: the run is judged by that part, and is INVALID.
+            min(report.phase.samples_per_query, max(report.issued_rows, 1)),
             record.columns["first_token"][rows] if tokens else None,
             record.columns["n_tokens"][rows] if tokens else None,
         )
+
+    def streams(self, report: PhaseReport) -> list[slice | RowArray]:
+        """The rows of a phase, by independent closed loop."""
+        if report.streams == 1:
+            return [report.rows]
+        rows = np.arange(self.record.rows)[report.rows]
+        loop = rows // report.phase.samples_per_query % report.streams
+        return [rows[loop == one] for one in range(report.streams)]
 
 
 def _check_memory(needed_bytes: int) -> None:

@@ -82,6 +82,8 @@ class Share:
     """What a test needs to run one part."""
 
     slice: Slice
+    phases: Sequence[Phase]
+    """The part's phases, as ``Slice.of`` returns them, and entered into the table."""
     record: Record
     """The part's table, with one row per row of the slice."""
     start: Callable[[int], Awaitable[int]]

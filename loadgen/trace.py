@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from drumfire.loadgen.issuer import PhaseReport
 from drumfire.loadgen.record import Status
-from drumfire.loadgen.run import PhaseReport, Test
+from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Scenario
 
 TRACE = "mlperf_log_trace.json"
@@ -54,7 +55,7 @@ def _events(test: Test, report: PhaseReport, offset_ns: int, pid: int) -> Iterat
     first, width = report.phase.first_row, report.phase.samples_per_query
     server = test.effective.scenario == Scenario.Server and not report.phase.accuracy
     tokens = columns.get("first_token")
-    all_rows = np.arange(test.record.rows)[test.rows(report)]
+    all_rows = np.arange(test.record.rows)[report.rows]
     for start in range(0, all_rows.size, _CHUNK_ROWS):
         rows = all_rows[start : start + _CHUNK_ROWS]
         names = ("sample_index", "scheduled", "issued", "completed", "status")

@@ -7,7 +7,7 @@ unused shuffles are drawn as well, because in the reference they advance the str
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -23,6 +23,7 @@ from drumfire.loadgen.draws import (
     shuffle_partners,
     uniform,
 )
+from drumfire.loadgen.record import Record
 from drumfire.loadgen.settings import EffectiveSettings, Mode, Scenario, SettingsError
 
 SampleArray = npt.NDArray[np.uint32]
@@ -48,6 +49,15 @@ class Phase:
     """One interval beyond the last generated query (the reference logs it)."""
     logged: npt.NDArray[np.bool_] | None
     """Rows whose response goes to the accuracy log; None for all rows of an accuracy phase, no rows of another."""
+
+    def entered(self, record: Record) -> Phase:
+        """Copy the traffic into the table; the returned phase refers to the table, so nothing is held twice."""
+        rows = slice(self.first_row, self.first_row + self.rows)
+        record.sample_index[rows] = self.sample_index
+        if self.scheduled is not None:
+            record.scheduled[rows] = self.scheduled
+        scheduled = None if self.scheduled is None else record.scheduled[rows]
+        return replace(self, sample_index=record.sample_index[rows], scheduled=scheduled)
 
     @property
     def rows(self) -> int:

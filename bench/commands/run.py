@@ -20,8 +20,9 @@ from drumfire.bench.assemble import local, remote
 from drumfire.bench.assemble.local import Assembly
 from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.assemble.remote import RemoteOptions
-from drumfire.bench.fleet import run as fleet
-from drumfire.bench.fleet.run import FleetTest
+from drumfire.bench.fleet import refusals
+from drumfire.bench.fleet.fleet import Fleet
+from drumfire.bench.fleet.issuer import FleetIssuer
 from drumfire.bench.options.parser import Command
 from drumfire.bench.options.values import ineffective
 from drumfire.bench.peak import probing
@@ -83,7 +84,7 @@ COMMAND = Command(
 @contextlib.contextmanager
 def assembled(options: RunOptions) -> Iterator[Assembly]:
     """The assembled run that the options name; it is closed at the end."""
-    fleet.check(options)
+    refusals.check(options)
     assembly = _assemble(options)
     assembly.notes += ineffective(options)
     try:
@@ -101,20 +102,18 @@ def perform(
     """
     interrupts.abandon()
     timestamps = sys.stderr if options.result.json else None
-    test: Test
-    if fleet.several(options):
-        test = FleetTest(assembly, options, timestamps)
-    else:
-        test = Test(
-            assembly.system,
-            assembly.library,
-            assembly.settings,
-            config_warnings=assembly.config_warnings,
-            config_errors=assembly.config_errors,
-            patience_s=options.result.patience,
-            rule=rule,
-            timestamps=timestamps,
-        )
+    generators = FleetIssuer(assembly, options) if refusals.several(options) else None
+    test = Test(
+        assembly.system,
+        assembly.library,
+        assembly.settings,
+        config_warnings=assembly.config_warnings,
+        config_errors=assembly.config_errors,
+        patience_s=options.result.patience,
+        rule=rule,
+        issuer=generators,
+        timestamps=timestamps,
+    )
     folder = output or new_folder(options)
     prepare(folder, test.record.rows, assembly.system.columns)
     warnings = test.foreseen()
@@ -123,7 +122,7 @@ def perform(
     for text in assembly.notes:
         messages.print(f"note: {text}", style="dim", markup=False)
     environment = describe(assembly.distributions)
-    _drive(test, assembly, options)
+    _drive(test, assembly, options, fleet=None if generators is None else generators.fleet)
     result = _document(test, assembly, options, folder, environment, warnings)
     _save(test, result, folder, options)
     return test, result
@@ -146,11 +145,8 @@ def _document(
         "environment": environment,
         "directory": str(folder),
     }
-    if isinstance(test, FleetTest):
-        sections["hosts"] = test.section()
-        warnings = warnings + test.warnings()
-    if isinstance(test.rule, UntilConfident):
-        sections["confidence"] = _confidence(test.rule)
+    if isinstance(test.plan.rule, UntilConfident):
+        sections["confidence"] = _confidence(test.plan.rule)
     result = document(test, sections, warnings)
     _judge_accuracy(result)
     return result
@@ -273,6 +269,7 @@ def _drive(
     options: RunOptions,
     title: str | None = None,
     probes: Sequence[tuple[float, bool]] = (),
+    fleet: Fleet | None = None,
 ) -> None:
     """Run the test on the fast loop with the live view; Ctrl-C and SIGTERM end it early, and nothing measured is lost.
 
@@ -292,8 +289,8 @@ def _drive(
     plain = options.result.json or not sys.stdout.isatty()
     stream: Literal["stdout", "stderr"] = "stderr" if options.result.json else "stdout"
     live: Dashboard
-    if isinstance(test, FleetTest):
-        live = FleetView(test, assembly.title, plain=plain, stream=stream, server=assembly.servers)
+    if fleet is not None:
+        live = FleetView(test, fleet, assembly.title, plain=plain, stream=stream, server=assembly.servers)
     else:
         live = Dashboard(
             test, title or assembly.title, plain=plain, stream=stream, server=assembly.servers, probes=probes
@@ -326,7 +323,7 @@ def batching(record: Record) -> dict[str, Any]:
 def _server(test: Test, assembly: Assembly) -> dict[str, Any] | None:
     """What remote servers report of the run."""
     # If generators were lost, these are row numbers, which index a column as a slice does.
-    return assembly.server_report([cast(slice, test.rows(report)) for report in test.reports])
+    return assembly.server_report([cast(slice, report.rows) for report in test.reports])
 
 
 def _accuracy(test: Test, assembly: Assembly) -> dict[str, Any] | None:

@@ -14,18 +14,19 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from drumfire.bench.fleet import responses
+from drumfire.bench import watch
+from drumfire.bench.fleet import responses, traffic
 from drumfire.bench.fleet.plan import Plan
-from drumfire.bench.view import watch
 from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.record import BASE_COLUMNS, Column, Gauge, Record, Status
+from drumfire.loadgen.traffic import Phase
 from drumfire.sut import module_process
 
 _END_S = 2.0
@@ -72,7 +73,8 @@ class Part:
 class Child:
     """A generator.  ``close`` always ends its process."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, phases: Sequence[Phase]) -> None:
+        """``phases``: the traffic of its part."""
         self.plan = plan
         extra = {name: dtype for name, dtype in plan.columns.items() if name not in BASE_COLUMNS}
         self.record = Record(plan.rows, extra)
@@ -80,6 +82,8 @@ class Child:
         self._looked_ns = time.monotonic_ns()
         self._snapshot = self._watch.look(self._looked_ns)
         self._folder = tempfile.TemporaryDirectory(prefix="drumfire-generator-")
+        traffic.write(Path(self._folder.name) / traffic.FILE, phases, self.record)
+        self._bounds = [(phase.first_row, phase.first_row + phase.rows) for phase in phases]
         self._ready = self._last_ended = -1
         self._messages: dict[int, Mapping[str, Any]] = {}
         self._facts: Mapping[str, str] | None = None
@@ -141,9 +145,10 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
-    def collect(self, number: int, first: int, last: int) -> Part:
-        """What it did in phase ``number``, whose rows are [first, last) here; works also after it was killed."""
+    def collect(self, number: int) -> Part:
+        """What it did in phase ``number``; works also after it was killed."""
         message, record = self._messages.get(number), self.record
+        first, last = self._bounds[number]
         if message is not None:
             report = message["report"]
             end = first + (report["issued_rows"] if report is not None else 0)

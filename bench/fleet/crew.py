@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from drumfire.bench.fleet.child import Child, Part, Sighting
 from drumfire.bench.fleet.clock import OURS, Clock
 from drumfire.bench.fleet.plan import Plan
+from drumfire.loadgen.traffic import Phase
 
 
 class Crew(Protocol):
@@ -51,15 +52,15 @@ class Crew(Protocol):
 class LocalCrew:
     """The generators of this host."""
 
-    def __init__(self, name: str, plans: Sequence[Plan], phase_rows: Sequence[int]) -> None:
-        """``phase_rows``: the first row of each phase of the whole run, and the row after the last phase."""
+    def __init__(self, name: str, plans: Sequence[Plan], traffic: Iterable[Sequence[Phase]]) -> None:
+        """``traffic``: the phases of each plan's part, each asked for when its generator starts."""
         self.name, self.plans, self.clock = name, plans, OURS
-        self._phase_rows = phase_rows
+        self._traffic = traffic
         self._children: list[Child] = []
 
     def launch(self) -> None:
-        for plan in self.plans:
-            self._children.append(Child(plan))
+        for plan, phases in zip(self.plans, self._traffic, strict=True):
+            self._children.append(Child(plan, phases))
 
     def look(self) -> list[Sighting]:
         return [child.look() for child in self._children]
@@ -87,11 +88,7 @@ class LocalCrew:
                 child.kill()
 
     def collect(self, number: int) -> list[Part]:
-        first, last = self._phase_rows[number : number + 2]
-        return [
-            child.collect(number, child.plan.slice.count(first), child.plan.slice.count(last))
-            for child in self._children
-        ]
+        return [child.collect(number) for child in self._children]
 
     def close(self) -> None:
         for child in self._children:

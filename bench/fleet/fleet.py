@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 import numpy.typing as npt
 
@@ -35,8 +35,6 @@ _LOOK_S = 0.05
 _BLIND_S = 0.5
 """If we have not looked for this long ourselves, silence proves nothing."""
 _HALT_S = 10.0
-
-OnLoss = Literal["continue", "abort"]
 
 
 @dataclass(frozen=True)
@@ -63,10 +61,12 @@ class Fleet:
         crews: Sequence[Crew],
         facts: Facts,
         *,
-        on_loss: OnLoss,
+        on_loss: str,
         lead_ns: int,
     ) -> None:
-        """``facts``: of this process.  ``lead_ns``: how long before a phase its start is announced."""
+        """``facts``: of this process.  ``on_loss``: see --on-host-loss.  ``lead_ns``: how long before a phase its start
+        is announced.
+        """
         self.name, self.columns, self.crews = name, columns, crews
         self.lost: dict[int, Loss] = {}
         self.aborted: str | None = None

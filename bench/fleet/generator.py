@@ -16,12 +16,13 @@ from typing import Any
 
 from drumfire.bench.assemble import remote
 from drumfire.bench.assemble.local import Assembly
-from drumfire.bench.fleet import responses
+from drumfire.bench.fleet import responses, traffic
 from drumfire.bench.fleet.facts import facts, machine
 from drumfire.bench.fleet.line import Line
 from drumfire.bench.fleet.plan import Plan, options_from_plain, settings_from_plain
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.interpreter import run_on_fast_loop
+from drumfire.loadgen.issuer import PhaseReport
 from drumfire.loadgen.record import Record
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.share import Share
@@ -37,7 +38,7 @@ class Generator:
     ) -> None:
         self._line, self._assembly, self._folder = line, assembly, folder
         self._sent_responses = 0
-        share = Share(plan.slice, record, self._start)
+        share = Share(plan.slice, traffic.read(folder / traffic.FILE, record), record, self._start)
         # The driver prints the timestamps of the run's beginning and end.
         silence = open(os.devnull, "w", encoding="ascii")  # noqa: SIM115
         self.test = Test(
@@ -99,18 +100,14 @@ class Generator:
         )
 
 
-def _plain(report: Any) -> dict[str, Any]:
-    """A ``PhaseReport`` as JSON, without what the supervisor knows."""
+def _plain(report: PhaseReport) -> dict[str, Any]:
+    """A report as JSON, without what the supervisor knows."""
     return {
         "end": report.end.name,
         "issued_rows": report.issued_rows,
         "lasted_ns": report.lasted_ns,
         "overhead": asdict(report.overhead),
-        "pacer_window_ns": report.pacer_window_ns,
-        "pacer_spun_ns": report.pacer_spun_ns,
-        "longest_stall_ns": report.longest_stall_ns,
-        "realtime_ns": report.realtime_ns,
-        "exact_timer": report.exact_timer,
+        "pacing": asdict(report.pacing),
         "start_late_ns": report.start_late_ns,
     }
 

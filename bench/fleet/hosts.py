@@ -20,6 +20,7 @@ from drumfire.bench.fleet.plan import Plan
 from drumfire.bench.fleet.supervisor import Supervisor
 from drumfire.loadgen import installation
 from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.traffic import Phase
 from drumfire.sut.local.silence import silenced
 
 _CONNECT_S = 30.0
@@ -31,15 +32,18 @@ _CLOSE_S = 8.0
 _HEARD_S = 2.0
 _NAMESPACE = "drumfire"
 
+Traffic = Callable[[Plan], Sequence[Phase]]
+"""The phases of a plan's part."""
 
-def reach(groups: Sequence[Sequence[Plan]], phase_rows: Sequence[int], address: str | None) -> list[RayCrew]:
-    """A crew for each group of plans, each on another host.
+
+def reach(groups: Sequence[Sequence[Plan]], traffic: Traffic, address: str | None) -> list[RayCrew]:
+    """A crew for each group of plans, each on another host, which is sent its part of the ``traffic``.
 
     Raises ``UserError`` where Ray is missing, or the cluster cannot be joined or has too few hosts.
     """
     ray = _connect(address)
     try:
-        return _place(ray, groups, phase_rows)
+        return _place(ray, groups, traffic)
     except BaseException:
         _disconnect(ray)
         raise
@@ -71,19 +75,20 @@ class RayCrew:
         actor: Any,
         name: str,
         plans: Sequence[Plan],
-        phase_rows: Sequence[int],
+        traffic: Traffic,
         done: Callable[[], None],
     ) -> None:
         """``done`` is called when this crew no longer needs the cluster."""
         self.name, self.plans, self.clock = name, plans, clock.OURS
-        self._ray, self._actor, self._phase_rows, self._done = ray, actor, phase_rows, done
+        self._ray, self._actor, self._traffic, self._done = ray, actor, traffic, done
         self._seen: list[Sighting] = []
         self._seen_s = time.monotonic()
         self._gone: str | None = None
 
     def launch(self) -> None:
         self.clock = clock.compare(time.time_ns, lambda: int(self._ask(self._actor.now.remote())))
-        self._ask(self._actor.launch.remote(self.name, list(self.plans), list(self._phase_rows)))
+        parts = [list(self._traffic(plan)) for plan in self.plans]
+        self._ask(self._actor.launch.remote(self.name, list(self.plans), parts))
         self._seen_s = time.monotonic()
         threading.Thread(target=self._watch, name=f"watch {self.name}", daemon=True).start()
 
@@ -215,7 +220,7 @@ def _why_not(error: Exception, address: str | None) -> str:
     return f"cannot join a Ray cluster at {where}: {text} (drumfire cluster up starts one)"
 
 
-def _place(ray: Any, groups: Sequence[Sequence[Plan]], phase_rows: Sequence[int]) -> list[RayCrew]:
+def _place(ray: Any, groups: Sequence[Sequence[Plan]], traffic: Traffic) -> list[RayCrew]:
     placement = importlib.import_module("ray.util.placement_group")
     strategies = importlib.import_module("ray.util.scheduling_strategies")
     cores = max(len(group) for group in groups)
@@ -250,7 +255,7 @@ def _place(ray: Any, groups: Sequence[Sequence[Plan]], phase_rows: Sequence[int]
         actor = made.options(
             num_cpus=cores, max_restarts=0, max_task_retries=0, max_concurrency=8, scheduling_strategy=strategy
         ).remote()
-        crews.append(RayCrew(ray, actor, f"host {at}", plans, phase_rows, done))
+        crews.append(RayCrew(ray, actor, f"host {at}", plans, traffic, done))
     return crews
 
 

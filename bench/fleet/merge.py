@@ -16,6 +16,7 @@ from drumfire.loadgen.answers import Answers, Kept
 from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.overhead import Overhead
+from drumfire.loadgen.pacer import Pacing
 from drumfire.loadgen.record import Column, Record, Status
 from drumfire.loadgen.share import Slice
 from drumfire.loadgen.traffic import Phase
@@ -25,14 +26,10 @@ _ENDS = (End.NO_ANSWER, End.SYSTEM_GONE, End.INTERRUPTED, End.MAX_DURATION, End.
 """In order: the first of these with which any generator ended is the end of the phase."""
 
 
-class OtherTraffic(RuntimeError):
-    """A generator drew other traffic than this process."""
-
-
 def put_back(record: Record, phase: Phase, slices: Mapping[int, Slice], parts: Sequence[Part]) -> int:
     """Enter a phase's parts into the whole table; returns the row after the last issued row.
 
-    Earlier rows that no part has become MISSING.  Raises ``OtherTraffic``.
+    Earlier rows that no part has become MISSING.
     """
     last = phase.first_row + phase.rows
     status = record.status
@@ -42,9 +39,6 @@ def put_back(record: Record, phase: Phase, slices: Mapping[int, Slice], parts: S
         if not part.rows.size:
             continue
         rows = slices[part.part].whole(part.rows)
-        _check(part, "sample_index", record.sample_index[rows])
-        if phase.scheduled is not None:
-            _check(part, "scheduled", record.scheduled[rows])
         for name, column in part.columns.items():
             record.columns[name][rows] = column
         end = max(end, int(rows[-1]) + 1)
@@ -52,9 +46,10 @@ def put_back(record: Record, phase: Phase, slices: Mapping[int, Slice], parts: S
     return end
 
 
-def _check(part: Part, name: str, ours: Column) -> None:
-    if not np.array_equal(part.columns[name], ours):
-        raise OtherTraffic(f"generator {part.part} has another {name} than this process has drawn")
+def is_known(status: Column) -> Column:
+    """Which rows have an outcome, as a mask: neither pending nor lost with their generator."""
+    known: Column = (status != Status.PENDING) & (status != Status.MISSING)
+    return known
 
 
 def put_answers(
@@ -112,4 +107,15 @@ def overhead_of(parts: Sequence[Overhead], host_of: Sequence[str]) -> Overhead:
         sum(part.gc_pause_s for part in parts),
         sum(switches) if switches else None,
         sum(stolen.values()) if stolen else None,
+    )
+
+
+def pacing_of(parts: Sequence[Pacing]) -> Pacing:
+    """The sum of the times over the generators, but the longest window and stall, and the worst timer."""
+    return Pacing(
+        window_ns=max(part.window_ns for part in parts),
+        spun_ns=sum(part.spun_ns for part in parts),
+        longest_stall_ns=max(part.longest_stall_ns for part in parts),
+        realtime_ns=sum(part.realtime_ns for part in parts),
+        exact_timer=all(part.exact_timer for part in parts),
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from drumfire.bench.fleet.child import Sighting
-from drumfire.bench.view.watch import Plan, Snapshot, Spread, progress
+from drumfire.bench.watch import Plan, Snapshot, Spread, progress
 
 
 @dataclass(frozen=True)

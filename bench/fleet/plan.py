@@ -35,7 +35,7 @@ class Plan:
     columns: Mapping[str, str]
     """The dtype of each column of the table."""
     view: Mapping[str, Any]
-    """The ``drumfire.bench.view.watch.Plan`` with which the supervisor watches the part's table."""
+    """The ``drumfire.bench.watch.Plan`` with which the supervisor watches the part's table."""
     limit_s: float
     """The generator always ends this long after its first start."""
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from drumfire.bench.fleet.child import Part, Sighting
 from drumfire.bench.fleet.crew import LocalCrew
 from drumfire.bench.fleet.plan import Plan
+from drumfire.loadgen.traffic import Phase
 
 _SNAPSHOT_S = 0.25
 
@@ -27,8 +28,8 @@ class Supervisor:
         """This host's wall clock, ns."""
         return time.time_ns()
 
-    def launch(self, name: str, plans: Sequence[Plan], phase_rows: Sequence[int]) -> None:
-        self._crew = LocalCrew(name, plans, phase_rows)
+    def launch(self, name: str, plans: Sequence[Plan], traffic: Sequence[Sequence[Phase]]) -> None:
+        self._crew = LocalCrew(name, plans, traffic)
         self._crew.launch()
 
     def watch(self) -> Iterator[list[Sighting]]:

@@ -175,12 +175,12 @@ def _test(
     allowed = ask.allowed
     if confirming:
         allowed = planned if goal.whole else allowed_over(planned, goal.percentile)
-    test.rule = CutShort(round(goal.bound_s * 1e9), planned, allowed)
+    test.plan.rule = CutShort(round(goal.bound_s * 1e9), planned, allowed)
     return test
 
 
 def _outcome(ask: Ask, goal: Goal, test: Test) -> Outcome:
-    rule, results = test.rule, test.results()
+    rule, results = test.plan.rule, test.results()
     assert isinstance(rule, CutShort)
     lasted_s = sum(report.lasted_ns for report in test.reports) * 1e-9
     count = rule.count

@@ -23,7 +23,7 @@ from rich.console import Console
 from drumfire.bench.view import process
 from drumfire.bench.view.screen import draw, plain_line
 from drumfire.bench.view.servers import ReadFigures, ServerView, start_poll
-from drumfire.bench.view.watch import Plan, Watch
+from drumfire.bench.watch import Plan, Watch
 from drumfire.loadgen.record import Record
 from drumfire.loadgen.run import Test
 from drumfire.sut import module_process
@@ -57,7 +57,7 @@ class Dashboard:
         probes: Sequence[tuple[float, bool]] = (),
     ) -> None:
         self._fd = test.record.fd
-        self._view = {"layout": test.record.layout, "plan": asdict(Plan.of(test, title, probes)), "fd": self._fd}
+        self._view = {"layout": test.record.layout, "plan": asdict(Plan.of(test.plan, title, probes)), "fd": self._fd}
         self._view |= {"plain": plain, "stream": stream, "server": None if server is None else asdict(server)}
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -19,15 +19,16 @@ from rich.console import Console
 from rich.text import Text
 
 from drumfire.bench.fleet.child import Sighting
+from drumfire.bench.fleet.fleet import Fleet
 from drumfire.bench.fleet.overview import Row, merged, rows_of
-from drumfire.bench.fleet.run import FleetTest
 from drumfire.bench.report import figures
 from drumfire.bench.view import process
 from drumfire.bench.view.dashboard import FIRST_LINE_S, REFRESH_S, Dashboard, next_line_s, stream_of
 from drumfire.bench.view.screen import draw, plain_line
 from drumfire.bench.view.servers import ReadFigures, ServerView, start_poll
-from drumfire.bench.view.watch import Plan, Snapshot, Spread
+from drumfire.bench.watch import Plan, Snapshot, Spread
 from drumfire.loadgen.results import LATE_NS
+from drumfire.loadgen.run import Test
 from drumfire.sut import module_process
 
 _STDIN = 0
@@ -38,13 +39,14 @@ _STYLES = {"lost": "bold red", "stale": "yellow", "starting": "dim", "done": "di
 
 
 class FleetView(Dashboard):
-    """Shows ``test`` and each of its generators: ``with FleetView(...): run``."""
+    """Shows ``test`` and each generator of the ``fleet`` that drives it: ``with FleetView(...): run``."""
 
     module = "drumfire.bench.view.generators"
 
     def __init__(
         self,
-        test: FleetTest,
+        test: Test,
+        fleet: Fleet,
         title: str,
         *,
         plain: bool,
@@ -52,10 +54,10 @@ class FleetView(Dashboard):
         server: ServerView | None = None,
     ) -> None:
         super().__init__(test, title, plain=plain, stream=stream, server=server)
-        self._plan, self._fleet = Plan.of(test, title), test.fleet
+        self._plan, self._fleet = Plan.of(test.plan, title), fleet
         self._sent_s = 0.0
         self._unsent = b""
-        test.fleet.on_look = self.show
+        fleet.on_look = self.show
 
     def show(self, sightings: Sequence[Sighting]) -> None:
         """Send a frame if the last one was ``REFRESH_S`` ago; never waits for the view."""

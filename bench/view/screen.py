@@ -13,7 +13,7 @@ import numpy as np
 from rich.text import Text
 
 from drumfire.bench.report import figures
-from drumfire.bench.view.watch import Plan, Snapshot, Spread, rebin
+from drumfire.bench.watch import Plan, Snapshot, Spread, rebin
 from drumfire.loadgen.directory import percentile_name
 from drumfire.loadgen.results import LATE_NS
 from drumfire.loadgen.settings import Scenario

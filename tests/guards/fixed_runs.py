@@ -436,7 +436,7 @@ def performed(run: Run, folder: Path) -> dict[str, bytes]:
     return contents(folder, results) | {
         "calls": lines(calls),
         "phases": lines(
-            (r.phase.accuracy, r.end.name, r.issued_rows, r.lasted_ns, r.longest_stall_ns, r.start_late_ns)
+            (r.phase.accuracy, r.end.name, r.issued_rows, r.lasted_ns, r.pacing.longest_stall_ns, r.start_late_ns)
             for r in test.reports
         ),
         "timestamps": stamps.getvalue().encode(),
@@ -460,7 +460,9 @@ def share_of(run: Run, whole: Test) -> Share:
     async def start(number: int) -> int:
         return CLOCK.now_ns + 30 * MS + number
 
-    return Share(part, Record(part.count(whole.record.rows)), start)
+    record = Record(part.count(whole.record.rows))
+    phases = [phase.entered(record) for phase in part.of(whole.phases, whole.effective.max_query_count)]
+    return Share(part, phases, record, start)
 
 
 def lines(values: Any) -> bytes:

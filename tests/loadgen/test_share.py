@@ -122,7 +122,9 @@ def test_parts_run_from_the_agreed_start(scenario: Scenario) -> None:
             return starts[-1]
 
         table = Record(share.count(alone.record.rows))
-        test = Test(NullSystem(Mode.PerformanceOnly), null_library(), replace(asked), share=Share(share, table, start))
+        phases = [phase.entered(table) for phase in share.of(alone.phases)]
+        shared = Share(share, phases, table, start)
+        test = Test(NullSystem(Mode.PerformanceOnly), null_library(), replace(asked), share=shared)
         asyncio.run(test.run())
         assert numbers == [0]
         assert test.answers.origin_ns == starts[-1]
@@ -144,7 +146,7 @@ def test_a_start_that_is_over_is_told_and_not_moved() -> None:
         return time.monotonic_ns() - 20_000_000
 
     alone = Test(NullSystem(Mode.PerformanceOnly), null_library(), replace(asked))
-    share = Share(Slice(0, 1), Record(alone.record.rows), start)
+    share = Share(Slice(0, 1), alone.phases, alone.record, start)
     test = Test(NullSystem(Mode.PerformanceOnly), null_library(), replace(asked), share=share)
     asyncio.run(test.run())
     assert test.reports[0].start_late_ns >= 20_000_000

@@ -60,7 +60,7 @@ def phase(case: dict[str, Any]) -> dict[str, float]:
         "ran_out": float(report.end == End.RAN_OUT),
         "samples_per_s": rows / report.lasted_ns * 1e9,
         "wall_ns_per_query": report.lasted_ns / queries,
-        "cpu_ns_per_query": (overhead.issuing_thread_cpu_s * 1e9 - report.pacer_spun_ns) / queries,
+        "cpu_ns_per_query": (overhead.issuing_thread_cpu_s * 1e9 - report.pacing.spun_ns) / queries,
         "cpu_and_spin_ns_per_query": overhead.process_cpu_s * 1e9 / queries,
     }
     if test.effective.scenario == Scenario.Server:

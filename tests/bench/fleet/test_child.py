@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +12,47 @@ import pytest
 
 from drumfire.bench.assemble import remote
 from drumfire.bench.fleet.child import Child
+from drumfire.bench.fleet.issuer import FleetIssuer
 from drumfire.bench.fleet.plan import Plan
-from drumfire.bench.fleet.run import FleetTest
 from drumfire.loadgen.record import Status
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.traffic import Phase
 from tests.support.command import options
 from tests.support.scripted_peer import Peer, until
 
 
+@dataclass(frozen=True)
+class Own:
+    """A generator's part of a run."""
+
+    plan: Plan
+    phases: Sequence[Phase]
+
+
 @pytest.fixture
-def plan(tmp_path: Path) -> Iterator[Plan]:
+def own(tmp_path: Path) -> Iterator[Own]:
     """The second of two parts of a minute's run."""
     with Peer("grpc") as peer:
         words = ["run", "triton", "echo", "--url", peer.url, "--workers", "2", "--output", str(tmp_path / "out")]
         words += ["--scenario", "Server", "--qps", "200", "--time", "60"]
         run = options(*words)
-        whole = FleetTest(remote.assemble(run), run, None)
-        yield whole.fleet.crews[0].plans[1]
+        assembly = remote.assemble(run)
+        issuer = FleetIssuer(assembly, run)
+        whole = Test(assembly.system, assembly.library, assembly.settings, issuer=issuer)
+        plan = issuer.fleet.crews[0].plans[1]
+        yield Own(plan, plan.slice.of(whole.phases))
+
+
+def test_the_driver_draws_and_the_child_has_its_rows_before_it_starts(own: Own) -> None:
+    child = Child(own.plan, own.phases)
+    try:
+        (phase,) = own.phases
+        assert phase.scheduled is not None
+        assert child.record.sample_index.tobytes() == phase.sample_index.tobytes()
+        assert child.record.scheduled.tobytes() == phase.scheduled.tobytes()
+        assert child.record.scheduled.flags.c_contiguous
+    finally:
+        child.close()
 
 
 def begun(child: Child) -> int:
@@ -45,19 +70,19 @@ def spoken_to(child: Child):  # type: ignore[no-untyped-def]
     return seen
 
 
-def test_it_does_its_part_until_it_is_stopped(plan: Plan) -> None:
-    child = Child(plan)
+def test_it_does_its_part_until_it_is_stopped(own: Own) -> None:
+    child = Child(own.plan, own.phases)
     try:
         begun(child)
         until(lambda: spoken_to(child).snapshot.answered > 50, "answers")
         child.stop("enough")
         until(lambda: child.look().ended == 0, "its end")
-        part = child.collect(0, 0, plan.rows)
+        part = child.collect(0)
         assert part.message is not None
         assert part.message["interrupted"] == "enough"
         assert part.message["report"]["start_late_ns"] >= 0
         assert part.message["served"]
-        assert 50 < part.rows.size == part.message["report"]["issued_rows"] < plan.rows
+        assert 50 < part.rows.size == part.message["report"]["issued_rows"] < own.plan.rows
         assert part.columns["scheduled"][0] > 0  # not the whole's first row, which is due at once
         assert (np.diff(part.columns["scheduled"]) > 0).all()
         assert set(part.columns["status"].tolist()) <= {Status.OK, Status.UNANSWERED}
@@ -67,8 +92,8 @@ def test_it_does_its_part_until_it_is_stopped(plan: Plan) -> None:
 
 
 @pytest.mark.slow
-def test_it_ends_at_its_limit(plan: Plan) -> None:
-    child = Child(replace(plan, limit_s=1.0))
+def test_it_ends_at_its_limit(own: Own) -> None:
+    child = Child(replace(own.plan, limit_s=1.0), own.phases)
     try:
         begun(child)
 
@@ -77,20 +102,20 @@ def test_it_ends_at_its_limit(plan: Plan) -> None:
             return child.look().gone is not None
 
         until(gone, "its end")
-        assert 50 < _issued(child) < plan.rows
+        assert 50 < _issued(child) < own.plan.rows
     finally:
         child.close()
 
 
-def test_it_ends_when_nobody_speaks_to_it(plan: Plan) -> None:
-    child = Child(plan)
+def test_it_ends_when_nobody_speaks_to_it(own: Own) -> None:
+    child = Child(own.plan, own.phases)
     try:
         begun(child)
         until(lambda: child.look().gone is not None, "its end", seconds=20)
-        assert _issued(child) < plan.rows
+        assert _issued(child) < own.plan.rows
     finally:
         child.close()
 
 
 def _issued(child: Child) -> int:
-    return child.collect(0, 0, child.plan.rows).rows.size
+    return child.collect(0).rows.size

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from drumfire.bench.fleet import merge
 from drumfire.bench.fleet.child import Part
 from drumfire.bench.fleet.overview import together
-from drumfire.bench.view.watch import Spread, _Tally
+from drumfire.bench.watch import Spread, _Tally
 from drumfire.loadgen import histogram
 from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.overhead import Overhead
+from drumfire.loadgen.pacer import Pacing
 from drumfire.loadgen.record import Record, Status
 from drumfire.loadgen.results import distribution
 from drumfire.loadgen.share import Slice
@@ -114,17 +115,6 @@ def test_rows_of_a_lost_part_are_missing() -> None:
     assert whole.status.tolist() == [ok, missing, ok, ok, missing, ok, ok, 0, 0, 0]
 
 
-def test_other_traffic_is_found() -> None:
-    phase = phase_of(6)
-    one = table(phase, [1] * 6)
-    whole = Record(6)
-    whole.sample_index[:], whole.scheduled[:] = phase.sample_index, phase.scheduled
-    one.scheduled[4] += 1
-    slices = {part: Slice(part, 2) for part in range(2)}
-    with pytest.raises(merge.OtherTraffic, match="generator 0 has another scheduled"):
-        merge.put_back(whole, phase, slices, [part_of(one, share) for share in slices.values()])
-
-
 def test_faults_add_up() -> None:
     phase = phase_of(8)
     one = table(phase, [1] * 8)
@@ -158,3 +148,9 @@ def test_costs_add_up() -> None:
     one, two = Overhead(3.0, 1.0, 1.5, 2, 0.1, 7, 0.2), Overhead(4.0, 2.0, 2.5, 0, 0.0, None, 0.3)
     found = merge.overhead_of([one, two, two], ["a", "a", "b"])
     assert found == Overhead(4.0, 5.0, 6.5, 2, 0.1, 7, pytest.approx(0.6))
+
+
+def test_pacing_adds_up() -> None:
+    one, two = Pacing(30_000, 5, 700, 10, True), Pacing(40_000, 6, 300, 0, False)
+    assert merge.pacing_of([one, two]) == Pacing(40_000, 11, 700, 10, False)
+    assert merge.pacing_of([one]) == one

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from drumfire.bench.view.dashboard import next_line_s
 from drumfire.bench.view.screen import draw, plain_line
-from drumfire.bench.view.watch import LOOK_ROWS, Plan, Snapshot, Watch, progress, rebin
+from drumfire.bench.watch import LOOK_ROWS, Plan, Snapshot, Watch, progress, rebin
 from drumfire.loadgen.installation import ROOT
 from drumfire.loadgen.record import Gauge, Record, Status
 from drumfire.sut.remote.figures import Gpus, ServerFigures

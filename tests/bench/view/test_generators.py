@@ -10,7 +10,7 @@ import numpy as np
 from drumfire.bench.fleet.child import Sighting
 from drumfire.bench.fleet.overview import Row, merged, rows_of
 from drumfire.bench.view.generators import _frame, _snapshot, draw_rows, line_of_rows
-from drumfire.bench.view.watch import Plan, Snapshot, Spread
+from drumfire.bench.watch import Plan, Snapshot, Spread
 
 PLAN = Plan("triton m", "Server", False, 100.0, 1000, 1, 10**10, 10**10, 100, 0, 0, 10**8, 0.99)
 

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen import histogram
+from drumfire.loadgen import histogram, issuer
 from drumfire.loadgen.overhead import TICKS_PER_S, steal_ticks
 from drumfire.loadgen.record import Column, Gauge, Record, Status
-from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario
 from drumfire.sut.window import begin_of_window
 
@@ -58,8 +57,8 @@ class Plan:
     """In a search: the earlier loads, and whether each passed."""
 
     @classmethod
-    def of(cls, test: Test, title: str, probes: Sequence[tuple[float, bool]] = ()) -> Plan:
-        s, last = test.effective, test.phases[-1]
+    def of(cls, plan: issuer.Plan, title: str, probes: Sequence[tuple[float, bool]] = ()) -> Plan:
+        s, last = plan.settings, plan.phases[-1]
         accuracy = s.mode == Mode.AccuracyOnly
         max_queries = 0 if accuracy else s.max_query_count
         max_duration_ns = 0 if accuracy else s.max_duration_ms * 1_000_000
@@ -74,7 +73,7 @@ class Plan:
             scenario=s.scenario.name,
             accuracy=accuracy,
             asked_qps=s.target_qps if s.scenario in (Scenario.Server, Scenario.Offline) else None,
-            rows=test.record.rows,
+            rows=plan.record.rows,
             samples_per_query=last.samples_per_query,
             last_due_ns=last_due_ns,
             min_duration_ns=s.target_duration_ms * 1_000_000,

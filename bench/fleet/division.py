@@ -1,0 +1,104 @@
+"""Divides a run over generators: each one's part of the rows, of --concurrency and of the options, and the crews.
+
+Does not start anything; only a cluster of other hosts is joined here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from drumfire.bench import watch
+from drumfire.bench.assemble.local import Assembly
+from drumfire.bench.assemble.options import RunOptions
+from drumfire.bench.fleet.crew import Crew, LocalCrew
+from drumfire.bench.fleet.facts import facts
+from drumfire.bench.fleet.fleet import Fleet
+from drumfire.bench.fleet.options import FleetOptions
+from drumfire.bench.fleet.plan import Plan, options_to_plain, settings_to_plain
+from drumfire.loadgen import issuer
+from drumfire.loadgen.settings import Scenario
+from drumfire.loadgen.share import Slice
+
+_LEAD_NS = 300_000_000
+_LEAD_TO_HOSTS_NS = 2_000_000_000
+"""How long before a phase its start is announced, to processes here and to other hosts."""
+_LIMIT_TIMES = 10
+_LIMIT_S = 60.0
+"""A generator ends after ``_LIMIT_TIMES`` the time that its traffic should take, plus ``_LIMIT_S`` and --patience."""
+
+
+def slices(plan: issuer.Plan, parts: int) -> dict[int, Slice]:
+    """The rows of each part, by its number."""
+    width = plan.settings.samples_per_query if plan.settings.scenario == Scenario.MultiStream else 1
+    return {part: Slice(part, parts, width) for part in range(parts)}
+
+
+def fleet(plan: issuer.Plan, shares: Sequence[Slice], assembly: Assembly, options: RunOptions) -> Fleet:
+    """The generators of these shares, not started yet.  Raises ``UserError`` where other hosts cannot be reached."""
+    wanted: FleetOptions = options.system.fleet
+    plans = _plans(plan, shares, assembly, options)
+    most_queries = plan.settings.max_query_count
+    crews: list[Crew]
+    if wanted.hosts is None:
+        # A generator expression: each part is taken from the whole when its process starts.
+        parts = (share.of(plan.phases, most_queries) for share in shares)
+        crews, lead_ns = [LocalCrew("here", plans, parts)], _LEAD_NS
+    else:
+        from drumfire.bench.fleet import hosts
+
+        a_host = wanted.workers or 1
+        groups = [plans[at : at + a_host] for at in range(0, len(plans), a_host)]
+        crews = list(hosts.reach(groups, lambda one: one.slice.of(plan.phases, most_queries), wanted.ray_address))
+        lead_ns = _LEAD_TO_HOSTS_NS
+    return Fleet(
+        assembly.system.name,
+        assembly.system.columns,
+        crews,
+        facts(assembly.digests()),
+        on_loss=wanted.on_host_loss,
+        lead_ns=lead_ns,
+    )
+
+
+def _plans(plan: issuer.Plan, shares: Sequence[Slice], assembly: Assembly, options: RunOptions) -> list[Plan]:
+    plain, settings = options_to_plain(options), settings_to_plain(assembly.settings)
+    view = asdict(watch.Plan.of(plan, assembly.title))
+    columns = {name: column.dtype.str for name, column in plan.record.columns.items()}
+    concurrency = assembly.description["remote"]["concurrency"]
+    return [
+        Plan(
+            name=_name(options.system.fleet, share.part),
+            options=plain | {"concurrency": _concurrency(concurrency, share)},
+            settings=settings,
+            part=share.part,
+            parts=share.parts,
+            width=share.width,
+            rows=share.count(plan.record.rows),
+            columns=columns,
+            view=view,
+            limit_s=_limit_s(plan, options.result.patience),
+        )
+        for share in shares
+    ]
+
+
+def _name(wanted: FleetOptions, part: int) -> str:
+    a_host = wanted.workers or 1
+    if wanted.hosts is None:
+        return f"worker {part}"
+    return f"host {part // a_host}" + (f" worker {part % a_host}" if a_host > 1 else "")
+
+
+def _concurrency(whole: int | None, share: Slice) -> int | None:
+    """A generator's part of --concurrency."""
+    return None if whole is None else max(whole // share.parts + (share.part < whole % share.parts), 1)
+
+
+def _limit_s(plan: issuer.Plan, patience_s: float) -> float:
+    s, rows = plan.settings, plan.record.rows
+    expected_s = max(s.target_duration_ms, s.min_duration_ms) / 1000
+    expected_s = max(expected_s, rows / s.samples_per_query / s.target_qps)
+    if s.scenario == Scenario.Offline:
+        expected_s = max(expected_s, rows / s.target_qps)
+    return _LIMIT_TIMES * expected_s + patience_s + _LIMIT_S

@@ -1,0 +1,182 @@
+"""Drives a plan by several generators: they issue it; it is drawn, logged and judged as the run of a single generator.
+
+Handles the phases and puts the generators' parts together.  Does not depend on how hosts are reached or on a screen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from drumfire.bench.assemble.local import Assembly
+from drumfire.bench.assemble.options import RunOptions
+from drumfire.bench.fleet import division, merge
+from drumfire.bench.fleet.child import Part
+from drumfire.bench.fleet.fleet import Fleet
+from drumfire.bench.fleet.merge import is_known
+from drumfire.bench.fleet.options import CLOSED
+from drumfire.bench.fleet.section import section
+from drumfire.loadgen.issue import End
+from drumfire.loadgen.issuer import PhaseReport, Plan
+from drumfire.loadgen.overhead import Overhead, Reading
+from drumfire.loadgen.pacer import Pacer, Pacing
+from drumfire.loadgen.record import RowArray, Status
+from drumfire.loadgen.settings import Scenario, SettingsError
+from drumfire.loadgen.traffic import Phase
+from drumfire.sut.remote.watch import WatchedSystem
+
+
+class FleetIssuer:
+    """The generators that ``options`` ask for.  Samples are loaded by them, not here."""
+
+    def __init__(self, assembly: Assembly, options: RunOptions) -> None:
+        self._assembly, self._options, self._wanted = assembly, options, options.system.fleet
+        self._messages: dict[int, Mapping[str, Any]] = {}
+        """The last message of each generator, by part."""
+        self._plan: Plan
+        self.fleet: Fleet
+        """After ``take``."""
+
+    def take(self, plan: Plan) -> None:
+        """Raises ``SettingsError`` for a limit that needs a view of the whole run."""
+        if plan.settings.scenario == Scenario.Server and plan.settings.max_async_queries:
+            raise SettingsError(
+                "server_max_async_queries bounds the queries of one generator: leave it out of user.conf with several"
+            )
+        self._plan = plan
+        self._slices = division.slices(plan, self._wanted.parts)
+        self.fleet = division.fleet(plan, list(self._slices.values()), self._assembly, self._options)
+        self._watched = WatchedSystem(self.fleet, self._assembly.watch)
+        self._assembly.server_report = self._watched.report
+        self._assembly.logged = lambda indices, responses: responses  # the generators did this
+
+    async def open(self) -> None:
+        await self._watched.open(self._plan.answers)
+
+    def load(self, phase: Phase) -> None:
+        pass
+
+    async def issue(self, phase: Phase) -> None:
+        plan, answers, number = self._plan, self._plan.answers, len(self._plan.reports)
+        with Pacer() as pacer:
+            start_ns = await self.fleet.begin(number)
+            late_ns = await pacer.until(start_ns) - start_ns
+            before = Reading.now(plan.pauses)
+            answers.begin(phase, start_ns)
+            began, end = datetime.now(UTC), None
+            plan.on_begin(phase)
+            issued = _Issued(slice(phase.first_row, phase.first_row), [])
+            try:
+                try:
+                    await self.fleet.follow(number)
+                except asyncio.CancelledError:
+                    await self.fleet.halt(number, "the run was ended")
+                    raise
+                finally:
+                    issued = self._put_back(phase, await self.fleet.collect(number))
+                end = self._end(phase, issued)
+            finally:
+                overhead = before.until(Reading.now(plan.pauses))
+                answers.give_up()
+                known = plan.record.status[issued.span] != Status.MISSING
+                rows: slice | RowArray = issued.span
+                if not known.all():
+                    rows = issued.span.start + np.flatnonzero(known)
+                report = PhaseReport(
+                    phase=phase,
+                    began=began,
+                    end=end or (End.INTERRUPTED if answers.aborted is None else End.SYSTEM_GONE),
+                    issued_rows=int(np.count_nonzero(known)),
+                    rows=rows,
+                    lasted_ns=plan.lasted_ns(phase),
+                    overhead=overhead,
+                    pacing=pacer.pacing,
+                    start_late_ns=late_ns,
+                    streams=self._wanted.parts,
+                )
+                plan.reports.append(self._with_costs(report))
+
+    def unload(self, phase: Phase) -> None:
+        pass
+
+    async def close(self) -> None:
+        await self._watched.close()
+
+    def reasons(self) -> list[str]:
+        lines = [
+            f"PARTIAL: {loss.name} was lost {loss.after_s:.1f} s after the start ({loss.reason}); "
+            f"{self._missing(loss.last.part)}"
+            for loss in self.fleet.lost.values()
+        ]
+        if self.fleet.aborted is not None:
+            lines.append(f"The run was cut short: {self.fleet.aborted}.")
+        return lines
+
+    def warnings(self) -> list[str]:
+        scenario, parts = self._plan.settings.scenario, self._wanted.parts
+        if scenario not in CLOSED:
+            return []
+        return [
+            f"{parts} independent streams side by side, each of every {parts}-th query: not the reference's "
+            f"{scenario.name}, which is a single stream"
+        ]
+
+    def sections(self) -> dict[str, Any]:
+        return {"hosts": section(self._plan, self.fleet, self._wanted, self._messages)}
+
+    def _put_back(self, phase: Phase, parts: Sequence[Part]) -> _Issued:
+        """Enter what the generators did into the whole table and its answers."""
+        record, answers = self._plan.record, self._plan.answers
+        end = merge.put_back(record, phase, self._slices, parts)
+        self._messages |= {part.part: part.message for part in parts if part.message is not None}
+        answers.issued = end
+        answers.answered = int(np.count_nonzero(is_known(record.status[:end])))
+        merge.put_answers(answers, self._slices, self._messages, parts)
+        ends = [End[part.message["report"]["end"]] for part in parts if part.message and part.message["report"]]
+        return _Issued(slice(phase.first_row, end), ends)
+
+    def _end(self, phase: Phase, issued: _Issued) -> End:
+        most = self._plan.settings.max_query_count
+        whole = min(phase.query_count, most or phase.query_count)
+        return merge.end_of(
+            issued.ends,
+            lost=bool(self.fleet.lost),
+            all_issued=issued.span.stop - phase.first_row >= whole * phase.samples_per_query,
+            limited=bool(most) and not phase.accuracy,
+        )
+
+    def _with_costs(self, report: PhaseReport) -> PhaseReport:
+        """The report with the figures of the generators, where any has reported, instead of this process's."""
+        by_part = {part: one["report"] for part, one in self._messages.items() if one["report"] is not None}
+        if not by_part:
+            return report
+        reports = list(by_part.values())
+        host_of = {plan.part: crew.name for crew in self.fleet.crews for plan in crew.plans}
+        return replace(
+            report,
+            overhead=merge.overhead_of([Overhead(**one["overhead"]) for one in reports], [host_of[p] for p in by_part]),
+            pacing=merge.pacing_of([Pacing(**one["pacing"]) for one in reports]),
+            start_late_ns=max(one["start_late_ns"] for one in reports),
+        )
+
+    def _missing(self, part: int) -> str:
+        """How much is known of a lost generator's rows."""
+        record, own = self._plan.record, self._slices[part]
+        share = own.count(record.rows)
+        known = int(np.count_nonzero(is_known(record.status[own.whole(np.arange(share))])))
+        return f"of its {share:,} samples {known:,} are known"
+
+
+@dataclass(frozen=True)
+class _Issued:
+    """What the generators issued of a phase."""
+
+    span: slice
+    """The phase's rows up to the last issued row."""
+    ends: Sequence[End]
+    """How it ended for each generator that reported."""
