@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from drumfire.bench import commands, interrupts, statuses
-from drumfire.loadgen.errors import UserError, one_line
+from drumfire.loadgen.errors import UnsavedError, UserError, one_line
 
 PROGRAM = "drumfire"
 _TRACEBACK = "DRUMFIRE_TRACEBACK"
@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(f"{error} (see '{' '.join([PROGRAM, *path])} --help')", path, statuses.USAGE)
     except UserError as error:
         return _failed(str(error), [], statuses.USAGE)
+    except UnsavedError as error:
+        return _failed(str(error), [], statuses.UNSAVED)
     except Exception as error:
         text = f"a fault of drumfire: {type(error).__name__}: {one_line(error)} ({_TRACEBACK}=1 shows where)"
         return _failed(text, [], statuses.CRASH)

@@ -7,6 +7,10 @@ class UserError(Exception):
     """Something that is the user's to fix: usage, input or surroundings.  The text is one line and names the fix."""
 
 
+class UnsavedError(Exception):
+    """Results were measured and could not be saved.  The text is one line and says why."""
+
+
 def one_line(error: BaseException) -> str:
     """The text of another library's error without line breaks; its type where it has none."""
     return " ".join(str(error).split()) or type(error).__name__

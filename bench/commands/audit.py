@@ -23,7 +23,7 @@ from drumfire.bench.commands import run
 from drumfire.bench.options.parser import Command
 from drumfire.bench.report import figures
 from drumfire.loadgen.audit_config import AUDIT_CONFIG, audited
-from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.errors import UnsavedError, UserError
 from drumfire.loadgen.logs import ACCURACY, logged_responses
 from drumfire.loadgen.options import option
 from drumfire.loadgen.run import Test
@@ -87,7 +87,10 @@ def audit(asked: Options) -> int:
         def perform(settings: TestSettings, where: Path, warnings: tuple[str, ...]) -> tuple[Test, dict[str, Any]]:
             messages.print(f"{test}: {settings.mode.name} run in {where}", markup=False)
             part = replace(assembly, settings=settings, config_warnings=warnings, notes=[])
-            return run.perform(part, options, where, messages)
+            performed, result = run.perform(part, options, where, messages)
+            if "unsaved" in result:
+                raise UnsavedError(result["unsaved"])
+            return performed, result
 
         outcome = run_audit(test, assembly, perform, folder)
     if options.result.json:

@@ -35,7 +35,7 @@ from drumfire.loadgen.audit_config import audited
 from drumfire.loadgen.confidence import StopRule, UntilConfident
 from drumfire.loadgen.directory import RUNS, check_output, claim, document, percentile_name, prepare, save
 from drumfire.loadgen.environment import describe
-from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.errors import UserError, one_line
 from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.logs import logged_responses
 from drumfire.loadgen.record import Record, Status
@@ -57,9 +57,13 @@ def run(options: RunOptions) -> int:
         print(json.dumps(result, allow_nan=False))
     else:
         terminal.put(report(result))
+    held = [statuses.VALID if result["validity"] == "VALID" else statuses.INVALID]
     if test.interrupted is not None:
-        return statuses.INTERRUPTED
-    return statuses.VALID if result["validity"] == "VALID" else statuses.INVALID
+        held.append(statuses.INTERRUPTED)
+    if "unsaved" in result:
+        print(f"drumfire: {result['unsaved']}", file=sys.stderr)
+        held.append(statuses.UNSAVED)
+    return statuses.worst(*held)
 
 
 def measure(options: RunOptions, messages: Console) -> tuple[Test, dict[str, Any]]:
@@ -153,12 +157,16 @@ def _document(
 
 
 def _save(test: Test, result: dict[str, Any], folder: Path, options: RunOptions) -> None:
-    if options.result.trace:
-        trace.write(test, folder / trace.TRACE)
-    save(test, result, folder)
-    terminal.keep(result, folder)
-    if result["accuracy"] is not None:
-        (folder / SCORE).write_text("\n".join(result["accuracy"]["lines"]) + "\n", encoding="utf-8")
+    """Save the run in its folder; if that fails, the result says so."""
+    try:
+        if options.result.trace:
+            trace.write(test, folder / trace.TRACE)
+        save(test, result, folder)
+        terminal.keep(result, folder)
+        if result["accuracy"] is not None:
+            (folder / SCORE).write_text("\n".join(result["accuracy"]["lines"]) + "\n", encoding="utf-8")
+    except OSError as error:
+        result |= {"directory": None, "unsaved": f"the run could not be saved in {folder}: {one_line(error)}"}
 
 
 def _check(options: RunOptions) -> None:

@@ -266,10 +266,14 @@ def _number(one: Declared, value: Any) -> int | float:
     if least is None and not number > 0:
         raise UserError(f"{one.written}: must be above 0, not {value}")
     if least is not None and not number >= least:
-        raise UserError(f"{one.written}: must be at least {least:,.12g}, not {value}")
+        raise UserError(f"{one.written}: must be at least {_digits(least)}, not {value}")
     if number > most:
-        raise UserError(f"{one.written}: must be at most {most:,.12g}, not {value}")
+        raise UserError(f"{one.written}: must be at most {_digits(most)}, not {value}")
     return number
+
+
+def _digits(bound: float) -> str:
+    return f"{bound:,f}".rstrip("0").rstrip(".")
 
 
 def _path(one: Declared, value: str) -> Path:

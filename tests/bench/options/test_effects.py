@@ -114,7 +114,7 @@ def test_an_option_of_the_scenario_is_not_noted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "says"),
     [
-        ("--qps", "1e-12", "must be at least 1e-06"),
+        ("--qps", "1e-12", "must be at least 0.000001"),
         ("--qps", "1e300", "must be at most 1,000,000,000"),
         ("--time", "1e300", "must be at most 1,000,000,000"),
         ("--time", "inf", "must be at most 1,000,000,000"),
