@@ -116,7 +116,7 @@ def _overview(path: Sequence[str], below: commands.Lines) -> str:
         entry = commands.COMMANDS[path[0]]
         assert isinstance(entry, tuple)
         return parser.overview(" ".join([PROGRAM, *path]), entry[0], lines)
-    held = ", ".join(f"{status} {meaning}" for status, meaning in sorted(statuses.MEANINGS.items()))
+    held = "; ".join(f"{status} {meaning}" for status, meaning in sorted(statuses.MEANINGS.items()))
     about = "An MLPerf-style benchmark: exact traffic, honest latency, any model."
     return parser.overview(PROGRAM, about, lines, f"Exit status: {held}.")
 

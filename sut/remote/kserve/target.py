@@ -58,7 +58,7 @@ class TritonOptions(TargetOptions):
         help="client to use: drumfire (default), or for comparison Triton's own client library, tritonclient",
     )
     max_batchsize: int = option(1, help="samples in a request; with 1, the server batches")
-    model_version: str = option("", metavar="V", help="(default: the server chooses)")
+    model_version: str = option("", metavar="V", help="version of the model (default: the server chooses)")
     input: tuple[str, ...] = option(
         (),
         metavar="NAME:SHAPE",

@@ -1,0 +1,22 @@
+"""The page of options is what the program writes that reads them from the code."""
+
+from __future__ import annotations
+
+from docs import options
+from drumfire.bench import commands
+from drumfire.bench.options.values import flag, of_all_kinds
+from tests.support.command import paths
+
+
+def test_the_page_is_the_programs() -> None:
+    assert options.PAGE.read_text(encoding="utf-8") == options.page(), "run: python docs/options.py"
+
+
+def test_the_page_has_every_option() -> None:
+    text = options.PAGE.read_text(encoding="utf-8")
+    for path in paths():
+        section = text.partition(f"## drumfire {' '.join(path)}\n")[2].partition("\n## ")[0]
+        assert section
+        for one, _ in of_all_kinds(commands.load(path).options):
+            assert f"`{one.written}" in section or "As with [`drumfire run`]" in section
+            assert one.option.position or f"`{flag(one.name)}" in text
