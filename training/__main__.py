@@ -6,28 +6,56 @@ Exit status on every rank: 0 the target was reached (or all of --steps were done
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import os
 import secrets
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
+from drumfire.loadgen.options import option
 from drumfire.training import checkpoint, coco, result
 from drumfire.training.faults import INTERRUPTED, NOT_REACHED, REACHED, USAGE, InputError, LostRank, one_line
 from drumfire.training.learner import PRECISIONS
 from drumfire.training.mllog import Submission
+from drumfire.training.options import MOST_SEED, parse
 from drumfire.training.ranks import Place, Ranks, device_for, is_loss, joined
 from drumfire.training.task import Task
 from drumfire.training.tasks import TASKS
 from drumfire.training.train import CHECKPOINT, Plan, Run
 
-_SEEDS = 2**31
+_PROGRAM = "drumfire.training"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Submission):
+    """The options of a run.  Those without a default here have one that depends on the task and on the machine."""
+
+    task: str = option(position=True, choices=tuple(TASKS), help="the benchmark")
+    data_dir: Path = option(metavar="D", help="the data set (default: runs/data/TASK)")
+    output: Path = option(metavar="D", help="the run's folder (default: runs/training/TASK)")
+    resume: bool = option(False, help="continue from the checkpoint in --output")
+    seed: int | None = option(None, least=0, most=MOST_SEED, help="0 to 2^31-1 (default: random)")
+    batch_size: int = option(help="images per step, over all ranks (default: 8)")
+    accumulation: int = option(1, help="parts of a rank's images of a step (default: 1)")
+    eval_batch_size: int = option(4, help="images a rank evaluates at once (default: 4)")
+    epochs: int = option(help="stop after N epochs without the target (default: 20)")
+    steps: int | None = option(None, help="stop after N steps, to try a machine")
+    workers: int = option(least=0, help="processes per rank that read images (default: 1, with a GPU 4)")
+    device: str = option("auto", choices=("auto", "cpu", "cuda"), help="what computes (default: a GPU if there is one)")
+    backend: str = option("auto", choices=("auto", "gloo", "nccl"), help="library that sums gradients over ranks")
+    precision: str = option(choices=tuple(PRECISIONS), help="default: fp32 on the CPU, bf16 with a GPU")
+    deterministic: bool = option(False, help="use only deterministic algorithms on a GPU, which is slower")
+    weights: Path | None = option(
+        None, metavar="F", help="the backbone's weights (default: the task's file in --data-dir)"
+    )
+    from_scratch: bool = option(False, help="start with a random backbone, to try a machine")
+    checkpoint_every: int | None = option(None, help="steps between checkpoints (default: one epoch)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _end(place, INTERRUPTED, f"rank {place.rank}: interrupted; --resume continues from the last checkpoint")
 
 
-def _run(options: argparse.Namespace, ranks: Ranks) -> int:
+def _run(options: Options, ranks: Ranks) -> int:
     task = TASKS[options.task]
     ranks.agree(_unusable_output(options) if ranks.first else None)
     if (absent := coco.missing(options.data_dir)) is not None:
@@ -67,7 +95,7 @@ def _run(options: argparse.Namespace, ranks: Ranks) -> int:
         raise state
     seed = options.seed
     if seed is None:
-        seed = secrets.randbelow(_SEEDS) if state is None else state["identity"]["seed"]
+        seed = secrets.randbelow(MOST_SEED + 1) if state is None else state["identity"]["seed"]
     plan = _plan(task, options, ranks.broadcast(seed))
     if state is not None and state["identity"] != plan.identity():
         raise InputError(
@@ -92,9 +120,9 @@ def _run(options: argparse.Namespace, ranks: Ranks) -> int:
     return REACHED if outcome.finished else NOT_REACHED
 
 
-def _unusable_output(options: argparse.Namespace) -> str | None:
+def _unusable_output(options: Options) -> str | None:
     """Why the run cannot use its output folder; None if it can.  Only rank 0 writes there."""
-    output: Path = options.output
+    output = options.output
     if (output / result.RESULT).exists():
         return f"{output} already holds a finished run: choose another --output"
     if (output / CHECKPOINT).exists() and not options.resume:
@@ -106,7 +134,7 @@ def _unusable_output(options: argparse.Namespace) -> str | None:
     return None
 
 
-def _checkpoint(options: argparse.Namespace) -> dict[str, Any] | InputError | None:
+def _checkpoint(options: Options) -> dict[str, Any] | InputError | None:
     """The checkpoint, or the error of reading it, which rank 0 sends to all; None without --resume."""
     try:
         return checkpoint.load(options.output / CHECKPOINT) if options.resume else None
@@ -114,7 +142,7 @@ def _checkpoint(options: argparse.Namespace) -> dict[str, Any] | InputError | No
         return error
 
 
-def _plan(task: Task, options: argparse.Namespace, seed: int) -> Plan:
+def _plan(task: Task, options: Options, seed: int) -> Plan:
     weights = options.weights or (options.data_dir / task.weights if task.weights else None)
     return Plan(
         task=task,
@@ -130,7 +158,7 @@ def _plan(task: Task, options: argparse.Namespace, seed: int) -> Plan:
         precision=options.precision,
         weights=None if options.from_scratch else weights,
         checkpoint_every=options.checkpoint_every,
-        submission=Submission(options.division, options.org, options.platform, options.status),
+        submission=options,
     )
 
 
@@ -155,42 +183,25 @@ def _summary(document: dict[str, Any], plan: Plan) -> str:
     )
 
 
-class _Parser(argparse.ArgumentParser):
-    """An argument parser that raises its errors as ``InputError``."""
+def _options(arguments: Sequence[str] | None, place: Place) -> Options:
+    options = parse(_PROGRAM, __doc__, Options, arguments, _defaults)
+    at_once = place.world * options.accumulation
+    if options.batch_size % at_once:
+        raise _wrong(
+            f"--batch-size {options.batch_size} cannot be divided by {place.world} ranks x --accumulation "
+            f"{options.accumulation}: choose a multiple of {at_once}"
+        )
+    if options.division == "closed" and (not TASKS[options.task].closed or options.from_scratch):
+        accepted = ", ".join(name for name, each in TASKS.items() if each.closed)
+        raise _wrong(f"the closed division accepts only {accepted}, without --from-scratch: leave --division open")
+    return options
 
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (see 'python -m drumfire.training --help')")
 
-
-def _options(arguments: Sequence[str] | None, place: Place) -> argparse.Namespace:
-    parser = _Parser(prog="python -m drumfire.training", description=__doc__)
-    option = parser.add_argument
-    option("task", choices=TASKS)
-    option("--data-dir", type=Path, metavar="D", help="the data set (default: runs/data/TASK)")
-    option("--output", type=Path, metavar="D", help="the run's folder (default: runs/training/TASK)")
-    option("--resume", action="store_true", help="continue from the checkpoint in --output")
-    option("--seed", type=int, metavar="N", help="0 to 2^31-1 (default: random)")
-    option("--batch-size", type=int, metavar="N", help="images per step, over all ranks (default: 8)")
-    option("--accumulation", type=int, default=1, metavar="N", help="parts of a rank's images of a step (default: 1)")
-    option("--eval-batch-size", type=int, default=4, metavar="N", help="images a rank evaluates at once (default: 4)")
-    option("--epochs", type=int, metavar="N", help="stop after N epochs without the target (default: 20)")
-    option("--steps", type=int, metavar="N", help="stop after N steps, to try a machine")
-    option("--workers", type=int, metavar="N", help="processes per rank that read images (default: 1, with a GPU 4)")
-    option("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    option("--backend", choices=("auto", "gloo", "nccl"), default="auto", help="library that sums gradients over ranks")
-    option("--precision", choices=PRECISIONS, help="default: fp32 on the CPU, bf16 with a GPU")
-    option("--deterministic", action="store_true", help="use only deterministic algorithms on a GPU, which is slower")
-    option("--weights", type=Path, metavar="F", help="the backbone's weights (default: the task's file in --data-dir)")
-    option("--from-scratch", action="store_true", help="start with a random backbone, to try a machine")
-    option("--checkpoint-every", type=int, metavar="N", help="steps between checkpoints (default: one epoch)")
-    option("--division", choices=("open", "closed"), default="open", help="the division in the log (default: open)")
-    option("--org", default="drumfire")
-    option("--platform", default="local")
-    option("--status", choices=("cloud", "onprem", "preview", "research"), default="research")
-    options = parser.parse_args(arguments)
-    task = TASKS[options.task]
-    gpu = options.device != "cpu" and torch.cuda.is_available()
-    defaults = {
+def _defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that depend on the task and on the machine."""
+    task = TASKS[values["task"]]
+    gpu = values["device"] != "cpu" and torch.cuda.is_available()
+    return {
         "data_dir": task.folder,
         "output": Path("runs/training") / task.name,
         "batch_size": task.batch_size,
@@ -198,31 +209,10 @@ def _options(arguments: Sequence[str] | None, place: Place) -> argparse.Namespac
         "workers": 4 if gpu else 1,
         "precision": "bf16" if gpu else "fp32",
     }
-    for name, value in defaults.items():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
-    _check(parser, task, options, place)
-    return options
 
 
-def _check(parser: argparse.ArgumentParser, task: Task, options: argparse.Namespace, place: Place) -> None:
-    for name in ("batch_size", "accumulation", "eval_batch_size", "epochs", "steps", "checkpoint_every"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1, not {value}")
-    if options.workers < 0:
-        parser.error(f"--workers must be at least 0, not {options.workers}")
-    if options.seed is not None and not 0 <= options.seed < _SEEDS:
-        parser.error(f"--seed must be 0 to 2^31-1, not {options.seed}")
-    at_once = place.world * options.accumulation
-    if options.batch_size % at_once:
-        parser.error(
-            f"--batch-size {options.batch_size} cannot be divided by {place.world} ranks x --accumulation "
-            f"{options.accumulation}: choose a multiple of {at_once}"
-        )
-    if options.division == "closed" and (not task.closed or options.from_scratch):
-        accepted = ", ".join(name for name, each in TASKS.items() if each.closed)
-        parser.error(f"the closed division accepts only {accepted}, without --from-scratch: leave --division open")
+def _wrong(text: str) -> InputError:
+    return InputError(f"{text} (see 'python -m {_PROGRAM} --help')")
 
 
 def _listed(identity: dict[str, Any]) -> str:

@@ -6,7 +6,6 @@ checkpoint.  Options that are not listed here go to every run (see ``python -m d
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -17,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from drumfire.loadgen.options import option
 from drumfire.training import figure, prepare, submission
 from drumfire.training.faults import INTERRUPTED, NOT_REACHED, REACHED, USAGE, InputError, one_line
 from drumfire.training.mllog import Submission
+from drumfire.training.options import MOST_SEED, parse_some
 from drumfire.training.progress import Progress, Tail
 from drumfire.training.result import NOTE, RESULT, save
 from drumfire.training.score import Score, olympic
@@ -35,6 +37,19 @@ from drumfire.training.train import CHECKPOINT, EVENTS, MLLOG
 
 _COMMAND, _OUTPUT = "benchmark.json", "output.log"
 _POLL_S = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of several runs; others are each run's own."""
+
+    task: str = option(position=True, choices=tuple(TASKS), help="the benchmark")
+    runs: int = option(5, help="default: 5, as the rules require")
+    nproc_per_node: int = option(1, help="ranks per run (default: 1)")
+    seed: int | None = option(
+        None, least=0, most=MOST_SEED, help="of the first run; the others count up (default: random)"
+    )
+    output: Path | None = option(None, metavar="D", help="default: runs/training/TASK-RANKS, then -2, -3, ...")
 
 
 class RunFailed(Exception):
@@ -46,10 +61,10 @@ class RunFailed(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options, rest = _parser().parse_known_args(arguments)
     console = Console(highlight=False, soft_wrap=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        options, rest = parse_some("drumfire.training.benchmark", __doc__, Options, arguments)
         task = TASKS[options.task]
         folder = options.output or _new_folder(f"{task.name}-{options.nproc_per_node}")
         if task.data in prepare.RECIPES and not any(option.startswith("--data-dir") for option in rest):
@@ -80,7 +95,7 @@ def _new_folder(name: str) -> Path:
     return folder
 
 
-def _title(options: argparse.Namespace) -> str:
+def _title(options: Options) -> str:
     return f"{options.task}, {options.nproc_per_node} ranks"
 
 
@@ -143,7 +158,7 @@ def _drive(run: _Run, progress: Progress, console: Console) -> dict[str, Any]:
     return result
 
 
-def _seeds(folder: Path, options: argparse.Namespace, rest: Sequence[str]) -> list[int]:
+def _seeds(folder: Path, options: Options, rest: Sequence[str]) -> list[int]:
     """The seeds of the runs: those of an earlier start in this folder, or new ones, which are saved there."""
     command = {"task": options.task, "runs": options.runs, "ranks": options.nproc_per_node, "options": list(rest)}
     path = folder / _COMMAND
@@ -153,7 +168,7 @@ def _seeds(folder: Path, options: argparse.Namespace, rest: Sequence[str]) -> li
         if saved["asked"] != command or options.seed not in (None, seeds[0]):
             raise InputError(f"{folder} holds another benchmark: repeat its command, or choose another --output")
         return seeds
-    first = options.seed if options.seed is not None else secrets.randbelow(2**31 - options.runs)
+    first = options.seed if options.seed is not None else secrets.randbelow(MOST_SEED + 1 - options.runs)
     seeds = list(range(first, first + options.runs))
     folder.mkdir(parents=True, exist_ok=True)
     save({"asked": command, "seeds": seeds}, path)
@@ -161,7 +176,7 @@ def _seeds(folder: Path, options: argparse.Namespace, rest: Sequence[str]) -> li
 
 
 def _report(
-    folder: Path, options: argparse.Namespace, rest: Sequence[str], results: list[dict[str, Any]], console: Console
+    folder: Path, options: Options, rest: Sequence[str], results: list[dict[str, Any]], console: Console
 ) -> int:
     """Score the runs, write the result, the figure and a submission's folder, and print the figures."""
     task = TASKS[options.task]
@@ -169,7 +184,8 @@ def _report(
     counted = [results[run] for run in score.counted]
     wall_s = sum(result["wall_s"] for result in counted) / len(counted) if counted else None
     logs = [folder / f"run-{number}" / MLLOG for number in range(len(results))]
-    organisation = submission.write(folder / "package", task.benchmark, logs, _submission(rest), results[0])
+    submitted, _ = parse_some("drumfire.training", None, Submission, rest)
+    organisation = submission.write(folder / "package", task.benchmark, logs, submitted, results[0])
     checked = {rules: sum(submission.accepts(log, rules) for log in logs) for rules in task.rulesets}
     document = {
         "note": NOTE,
@@ -233,27 +249,6 @@ def _show(document: Mapping[str, Any], score: Score, folder: Path, console: Cons
     accepted = [f"{count} of {len(results)} by ruleset {rules}" for rules, count in document["accepted_logs"].items()]
     console.print(f"[bold]logs accepted[/]  {', '.join(accepted)}")
     console.print(f"[bold]in[/]             {folder}: {RESULT}, map.png, package/")
-
-
-def _submission(rest: Sequence[str]) -> Submission:
-    """What the runs log, from their options."""
-    parser = argparse.ArgumentParser(add_help=False)
-    for name, default in vars(Submission()).items():
-        parser.add_argument(f"--{name}", default=default)
-    return Submission(**vars(parser.parse_known_args(rest)[0]))
-
-
-def _parser() -> argparse.ArgumentParser:
-    # Without abbreviations: a prefix of an option here may be a whole option of a run.
-    parser = argparse.ArgumentParser(
-        prog="python -m drumfire.training.benchmark", description=__doc__, allow_abbrev=False
-    )
-    parser.add_argument("task", choices=TASKS)
-    parser.add_argument("--runs", type=int, default=5, metavar="N", help="default: 5, as the rules require")
-    parser.add_argument("--nproc-per-node", type=int, default=1, metavar="N", help="ranks per run (default: 1)")
-    parser.add_argument("--seed", type=int, metavar="N", help="of the first run; the others count up (default: random)")
-    parser.add_argument("--output", type=Path, metavar="D", help="default: runs/training/TASK-RANKS, then -2, -3, ...")
-    return parser
 
 
 if __name__ == "__main__":

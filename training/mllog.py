@@ -13,6 +13,7 @@ from mlperf_logging.mllog import constants
 from mlperf_logging.mllog.mllog import MLLogger
 
 from drumfire.loadgen.installation import ROOT
+from drumfire.loadgen.options import option
 from drumfire.training.hyperparameters import Hyperparameters
 from drumfire.training.journal import Journal
 from drumfire.training.task import Task
@@ -22,10 +23,12 @@ from drumfire.training.task import Task
 class Submission:
     """Who submits what, in the words of the rules."""
 
-    division: str = "open"
-    org: str = "drumfire"
-    platform: str = "local"
-    status: str = "research"
+    division: str = option("open", choices=("open", "closed"), help="the division in the log (default: open)")
+    org: str = option("drumfire", help="the submitter in the log (default: drumfire)")
+    platform: str = option("local", help="the system's name in the log (default: local)")
+    status: str = option(
+        "research", choices=("cloud", "onprem", "preview", "research"), help="the system's status (default: research)"
+    )
 
 
 class SubmissionLog:

@@ -6,20 +6,24 @@ tensors that are ready in memory, with torchvision's samplers, without ranks and
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from drumfire.loadgen.options import option
 from drumfire.training import coco
 from drumfire.training.batch import Batch
 from drumfire.training.coco import Pictures
+from drumfire.training.faults import USAGE, InputError
 from drumfire.training.hyperparameters import MOMENTUM, WEIGHT_DECAY
 from drumfire.training.learner import PRECISIONS
+from drumfire.training.options import MOST_SEED, parse
 from drumfire.training.sampler import epoch_batches
 from drumfire.training.tasks import TASKS
 
@@ -27,16 +31,25 @@ _Ready = tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]
 """A batch's images and targets, as the model expects them."""
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m drumfire.training.plain", description=__doc__)
-    parser.add_argument("task", choices=TASKS)
-    parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--warmup", type=int, default=5, help="steps before the timed ones (default: 5)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of this program."""
+
+    task: str = option(position=True, choices=tuple(TASKS), help="the benchmark")
+    data_dir: Path = option(metavar="D", help="the data set")
+    batch_size: int = option(8, help="images per step (default: 8)")
+    steps: int = option(40, help="timed steps (default: 40)")
+    warmup: int = option(5, least=0, help="steps before the timed ones (default: 5)")
+    precision: str = option("fp32", choices=tuple(PRECISIONS), help="default: fp32")
+    seed: int = option(1, least=0, most=MOST_SEED, help="default: 1")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    try:
+        options = parse("drumfire.training.plain", __doc__, Options, arguments)
+    except InputError as error:
+        print(f"plain: {error}", file=sys.stderr)
+        return USAGE
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     task, size = TASKS[options.task], options.batch_size
     settings = task.hyperparameters(size, size)

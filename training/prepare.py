@@ -6,7 +6,6 @@ the small benchmark, generated.  sample: a few generated pictures in COCO's form
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
@@ -15,9 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from drumfire.loadgen.options import option
 from drumfire.training import coco, maskrcnn, pictures
 from drumfire.training.download import fetch
 from drumfire.training.faults import INTERRUPTED, USAGE, InputError, one_line
+from drumfire.training.options import parse
 from drumfire.training.task import DATA
 from drumfire.training.tasks import TASKS
 
@@ -47,16 +48,19 @@ _COCO = (
 _WEIGHTS = "https://dl.fbaipublicfiles.com/detectron/ImageNetPretrained/MSRA/R-50.pkl"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of this program."""
+
+    data: str = option(position=True, choices=tuple(_FOLDERS), help="the data set")
+    data_dir: Path | None = option(None, metavar="D", help="where (default: runs/data/maskrcnn, shapes or sample)")
+    check: bool = option(False, help="coco: fetch nothing, only report what is missing")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m drumfire.training.prepare", description=__doc__)
-    parser.add_argument("data", choices=_FOLDERS)
-    parser.add_argument(
-        "--data-dir", type=Path, metavar="D", help="where (default: runs/data/maskrcnn, shapes or sample)"
-    )
-    parser.add_argument("--check", action="store_true", help="coco: fetch nothing, only report what is missing")
-    options = parser.parse_args(arguments)
-    folder = options.data_dir or _FOLDERS[options.data]
     try:
+        options = parse("drumfire.training.prepare", __doc__, Options, arguments)
+        folder = options.data_dir or _FOLDERS[options.data]
         if options.data in RECIPES:
             generate(folder, RECIPES[options.data])
         else:

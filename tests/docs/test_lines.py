@@ -102,7 +102,8 @@ def _start(words: Sequence[str]) -> None:
     match words:
         case ["python", "-m", "drumfire.training.benchmark", *rest]:
             _training()
-            own, others = importlib.import_module("drumfire.training.benchmark")._parser().parse_known_args(rest)
+            benchmark = importlib.import_module("drumfire.training.benchmark")
+            own, others = benchmark.parse_some("drumfire.training.benchmark", None, benchmark.Options, rest)
             importlib.import_module("drumfire.training.__main__").main([own.task, *others])
         case ["python", "-m", "drumfire.loadgen.compat", *rest]:
             sys.argv[1:] = rest

@@ -212,7 +212,7 @@ USAGES = [
     (["--batch-size", "7"], "multiple of 2"),
     (["--output", "/proc/none"], "choose another --output"),
     (["--resume"], "start without --resume"),
-    (["--epochs", "0"], "--epochs must be at least 1"),
+    (["--epochs", "0"], "--epochs: must be at least 1, not 0"),
     (["--division", "closed"], "leave --division open"),
     (["--speed", "9"], "--speed"),
 ]

@@ -1,12 +1,12 @@
 """Trains the digits network and writes digits.onnx: ``python -m drumfire.sut.models.weights.train_digits``.
 
 A tool for changing the network; a run of the benchmark never imports it.  Needs torch, onnx and onnxscript, and
-scikit-learn for ``--data-from-sklearn`` only, which makes digits.npz again.
+scikit-learn for its only option, ``--data-from-sklearn``, which first makes digits.npz again.
 """
 
 from __future__ import annotations
 
-import argparse
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -78,10 +78,13 @@ def _shifted(images: torch.Tensor) -> torch.Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-from-sklearn", action="store_true", help="first make digits.npz again")
-    if parser.parse_args().data_from_sklearn:
-        make_data()
+    match sys.argv[1:]:
+        case []:
+            pass
+        case ["--data-from-sklearn"]:
+            make_data()
+        case _:
+            sys.exit(__doc__)
     import torch
 
     data = digits.read()
