@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -65,12 +65,11 @@ def _failed(text: str, path: Sequence[str], status: int) -> int:
 
 
 def _main(words: list[str], path: list[str]) -> int:
-    """``path`` becomes the chosen command's names."""
-    below: commands.Lines | None = commands.COMMANDS
-    while below is not None:
+    """``path`` becomes the words of the chosen command's name."""
+    while below := commands.below(path):
         word = words[len(path)] if len(words) > len(path) else "--help"
         if word in ("-h", "--help"):
-            print(_overview(path, below), end="")
+            print(_overview(path), end="")
             return statuses.DONE
         if word == "--version" and not path:
             from drumfire.loadgen.version import VERSION
@@ -81,9 +80,7 @@ def _main(words: list[str], path: list[str]) -> int:
             from drumfire.bench.options.values import nearest
 
             raise _Misused(f"unknown command {word!r}{nearest(word, below)}")
-        entry = below[word]
         path.append(word)
-        below = None if isinstance(entry, str) else entry[1]
     return _run(path, words)
 
 
@@ -91,7 +88,7 @@ def _run(path: Sequence[str], words: list[str]) -> int:
     """Run the command at ``path`` with the words after it."""
     from drumfire.bench.options import files, parser, values
 
-    command = commands.load(path)
+    command = commands.load(" ".join(path))
     try:
         parsed = parser.parse(command, words[len(path) :])
         given = (files.read(Path(parsed.config)) if parsed.config is not None else {}) | parsed.values
@@ -108,25 +105,14 @@ def _run(path: Sequence[str], words: list[str]) -> int:
     return command.run(options)
 
 
-def _overview(path: Sequence[str], below: commands.Lines) -> str:
+def _overview(path: Sequence[str]) -> str:
+    """The help page of commands."""
     from drumfire.bench.options import parser
 
-    lines = {name: entry if isinstance(entry, str) else entry[0] for name, entry in below.items()}
+    about, epilog = "An MLPerf-style benchmark: exact traffic, honest latency, any model.", ""
     if path:
-        entry = commands.COMMANDS[path[0]]
-        assert isinstance(entry, tuple)
-        return parser.overview(" ".join([PROGRAM, *path]), entry[0], lines)
-    held = "; ".join(f"{status} {meaning}" for status, meaning in sorted(statuses.MEANINGS.items()))
-    about = "An MLPerf-style benchmark: exact traffic, honest latency, any model."
-    return parser.overview(PROGRAM, about, lines, f"Exit status: {held}.")
-
-
-def everything() -> Mapping[str, tuple[str, Any]]:
-    """All commands with their lines, or the commands below them, for completion and the reference of options."""
-    found: dict[str, tuple[str, Any]] = {}
-    for name, entry in commands.COMMANDS.items():
-        if isinstance(entry, str):
-            found[name] = entry, commands.load([name])
-        else:
-            found[name] = entry[0], {task: (line, commands.load([name, task])) for task, line in entry[1].items()}
-    return found
+        about = commands.COMMANDS[" ".join(path)]
+    else:
+        held = "; ".join(f"{status} {meaning}" for status, meaning in sorted(statuses.MEANINGS.items()))
+        epilog = f"Exit status: {held}."
+    return parser.overview(" ".join([PROGRAM, *path]), about, commands.below(path), epilog)

@@ -4,11 +4,10 @@ python docs/options.py
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from drumfire.bench import cli, statuses
+from drumfire.bench import cli, commands, statuses
 from drumfire.bench.options.parser import Command, help_text, metavar, positions, titled, usage
 from drumfire.bench.options.values import Declared, flag
 
@@ -53,16 +52,9 @@ def page() -> str:
     """The whole page."""
     meanings = "".join(f"| {status} | {meaning} |\n" for status, meaning in statuses.MEANINGS.items())
     written: dict[str, tuple[str, Sequence[Declared]]] = {}
-    sections = [_section(name, command, written) for name, command in _commands(cli.PROGRAM, cli.everything())]
+    everything = commands.everything().items()
+    sections = [_section(f"{cli.PROGRAM} {name}", command, written) for name, command in everything]
     return "\n".join([HEAD + meanings, *sections])
-
-
-def _commands(program: str, commands: Mapping[str, Any]) -> Iterator[tuple[str, Command]]:
-    for name, (_, command) in commands.items():
-        if isinstance(command, Command):
-            yield f"{program} {name}", command
-        else:
-            yield from _commands(f"{program} {name}", command)
 
 
 def _section(name: str, command: Command, written: dict[str, tuple[str, Sequence[Declared]]]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import shtab
 
-from drumfire.bench import cli, statuses
+from drumfire.bench import cli, commands, statuses
 from drumfire.bench.options.parser import Command, tree
 from drumfire.loadgen.options import option
 
@@ -20,7 +20,7 @@ class Options:
 
 def completion(options: Options) -> int:
     """Print the script, and return the exit status."""
-    print(shtab.complete(tree(cli.PROGRAM, cli.everything()), options.shell))
+    print(shtab.complete(tree(cli.PROGRAM, commands.COMMANDS, commands.everything()), options.shell))
     return statuses.DONE
 
 

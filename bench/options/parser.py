@@ -75,11 +75,16 @@ def overview(program: str, description: str, commands: Mapping[str, str], epilog
     return parser.format_help()
 
 
-def tree(program: str, commands: Mapping[str, tuple[str, Command | Mapping[str, Any]]]) -> argparse.ArgumentParser:
-    """A parser of all commands, for what reads parsers.  ``commands``: the line of each, and it or those below it."""
-    parser = argparse.ArgumentParser(program)
-    _add_commands(parser, commands)
-    return parser
+def tree(program: str, lines: Mapping[str, str], commands: Mapping[str, Command]) -> argparse.ArgumentParser:
+    """A parser of all commands, for what reads parsers.  ``lines``: by name, those of groups before their commands."""
+    parsers, listed = {"": argparse.ArgumentParser(program)}, {}
+    for name, line in lines.items():
+        group, _, own = name.rpartition(" ")
+        if group not in listed:
+            listed[group] = parsers[group].add_subparsers(metavar="COMMAND")
+        parents = [_parser(name, commands[name])] if name in commands else []
+        parsers[name] = listed[group].add_parser(own, help=line, parents=parents, add_help=not parents)
+    return parsers[""]
 
 
 def titled(options: type, kind: str | None = None) -> dict[str, list[Declared]]:
@@ -114,15 +119,6 @@ def help_text(one: Declared) -> str:
     if default in (MISSING, None, False, (), "") or "(default" in text:
         return text
     return f"{text} (default: {f'{default:g}' if isinstance(default, float) else default})"
-
-
-def _add_commands(parser: argparse.ArgumentParser, commands: Mapping[str, Any]) -> None:
-    listed = parser.add_subparsers(metavar="COMMAND")
-    for name, (line, command) in commands.items():
-        if isinstance(command, Command):
-            listed.add_parser(name, help=line, parents=[_parser(name, command)], add_help=False)
-        else:
-            _add_commands(listed.add_parser(name, help=line), command)
 
 
 def _parser(program: str, command: Command, kind: str | None = None, *, pages: bool = True) -> _Parser:

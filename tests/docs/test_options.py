@@ -5,7 +5,6 @@ from __future__ import annotations
 from docs import options
 from drumfire.bench import commands
 from drumfire.bench.options.values import flag, of_all_kinds
-from tests.support.command import paths
 
 
 def test_the_page_is_the_programs() -> None:
@@ -14,9 +13,9 @@ def test_the_page_is_the_programs() -> None:
 
 def test_the_page_has_every_option() -> None:
     text = options.PAGE.read_text(encoding="utf-8")
-    for path in paths():
-        section = text.partition(f"## drumfire {' '.join(path)}\n")[2].partition("\n## ")[0]
+    for name, command in commands.everything().items():
+        section = text.partition(f"## drumfire {name}\n")[2].partition("\n## ")[0]
         assert section
-        for one, _ in of_all_kinds(commands.load(path).options):
+        for one, _ in of_all_kinds(command.options):
             assert f"`{one.written}" in section or "As with [`drumfire run`]" in section
             assert one.option.position or f"`{flag(one.name)}" in text

@@ -38,16 +38,15 @@ def here(*words: object) -> Done:
 
 
 def paths() -> list[list[str]]:
-    """The words of every command."""
-    below = {name: [] if isinstance(entry, str) else list(entry[1]) for name, entry in commands.COMMANDS.items()}
-    return [[name, *task] for name, tasks in below.items() for task in ([[one] for one in tasks] or [[]])]
+    """The words of every command's name."""
+    return [name.split() for name in commands.everything()]
 
 
 def options(*words: object) -> Any:
     """The options that the command in ``words`` receives.  Raises ``UserError``."""
     line = list(map(str, words))
     path = next(path for path in paths() if path == line[: len(path)])
-    command = commands.load(path)
+    command = commands.load(" ".join(path))
     return values.build(command.options, parser.parse(command, line[len(path) :]).values, line)
 
 

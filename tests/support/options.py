@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from drumfire.bench import commands
 from drumfire.bench.options.parser import Command
 from drumfire.bench.options.values import Declared, declared, flag, kinds
-from tests.support.command import paths
 
 _TEXTS = {"url": "grpcs://h:1"}
 """Where not any text will do."""
@@ -38,8 +37,8 @@ class Case(NamedTuple):
 
 def cases() -> list[Case]:
     """Every command with every kind of its options."""
-    loaded = [(path, commands.load(path)) for path in paths()]
-    return [Case(path, command, kind) for path, command in loaded for kind in kinds(command.options) or [None]]
+    everything = commands.everything().items()
+    return [Case(name.split(), one, kind) for name, one in everything for kind in kinds(one.options) or [None]]
 
 
 def different_cases() -> list[Case]:
