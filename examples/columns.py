@@ -1,23 +1,22 @@
-"""Read a run's folder with numpy: every query's times, and where the time of the slowest ones went.
+"""Open a run's folder: every query's times as numpy arrays, and where the time of the slowest ones went.
 
-The folder is what ``drumfire run`` leaves behind.
+The folder is what ``drumfire run`` leaves behind; ``drumfire.load`` reads of it only what is used.
 
     drumfire run onnxruntime digits cpu --scenario Server --qps 500 --time 10 --output runs/mine
     python examples/columns.py runs/mine
 """
 
-import json
 import sys
-from pathlib import Path
 
 import numpy as np
 
+import drumfire
+
 OK = 1  # the status of a sample that was answered well
 
-folder = Path(sys.argv[1])
-result = json.loads((folder / "result.json").read_text())
-# One array a file, one element a sample; times are ns from the start of the phase.
-columns = {path.stem: np.load(path, mmap_mode="r") for path in sorted((folder / "columns").glob("*.npy"))}
+run = drumfire.load(sys.argv[1])
+# One array a column, one element a sample; times are ns from the start of the phase.
+columns = run.columns
 for name, column in columns.items():
     print(f"{name:14} {column.dtype!s:8} {len(column):,} samples")
 
@@ -27,7 +26,8 @@ latency = completed - scheduled
 
 # The percentile rule of MLPerf's LoadGen: of n values in order, the one at position int(n * p), from 0.
 p99 = int(np.sort(latency)[int(latency.size * 0.99)])
-print(f"\n{result['validity']}: p99 {p99 / 1e6:.3f} ms, in result.json {result['latency_ns']['p99'] / 1e6:.3f} ms")
+print(f"\n{run}")
+print(f"\np99 {p99 / 1e6:.3f} ms, in result.json {run.result['latency_ns']['p99'] / 1e6:.3f} ms")
 
 slowest = np.argsort(latency)[-5:][::-1]
 print("\n  sample     due at   latency  lateness     queue   compute   (ms)")

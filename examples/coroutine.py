@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 
-from drumfire import ArrayLibrary, CoroutineSystem, Scenario, Test, TestSettings, run_on_fast_loop
+from drumfire import ArrayLibrary, CoroutineSystem, Scenario, Test, TestSettings, run_on_fast_loop, save
 
 SAMPLES = np.random.default_rng(0).random((500, 64), np.float32)
 SAMPLE_BYTES = SAMPLES[0].nbytes
@@ -56,19 +56,9 @@ async def main(seconds: float) -> bool:
     for _, writer in idle:
         writer.close()
     server.close()
-    return report(test)
-
-
-def report(test: Test) -> bool:
-    """Print the verdict with its reasons, such as an exception in ``infer``, and then the latencies."""
-    results = test.results()
-    print("Result is :", "VALID" if results.valid else "INVALID")
-    for reason in results.reasons:
-        print("  -", reason)
-    if results.samples:
-        for share, latency_ns in results.latency.percentiles.items():
-            print(f"latency p{share * 100:g}: {latency_ns / 1e6:.3f} ms")
-    return results.valid
+    run = save(test)  # in a new folder in ./runs, which drumfire.load and drumfire show open again
+    print(run.report)  # the verdict with its reasons, such as an exception in infer, and then the figures
+    return run.valid
 
 
 if __name__ == "__main__":

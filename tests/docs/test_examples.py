@@ -10,10 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import drumfire
 from drumfire.bench import cli
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some leave runs in the working directory."""
+    monkeypatch.chdir(tmp_path)
 
 
 def run(*words: str | Path) -> tuple[int, str]:
@@ -30,7 +37,10 @@ def run(*words: str | Path) -> tuple[int, str]:
 def test_a_coroutine_is_measured() -> None:
     status, text = run(EXAMPLES / "coroutine.py", "0.8")
     assert (status, text.splitlines()[0]) == (0, "Result is : VALID")
-    assert text.count("latency p") == 6
+    (folder,) = Path("runs").iterdir()
+    saved = drumfire.load(folder)
+    assert saved.report in text
+    assert saved.figures["latency_ns"] == saved.result["latency_ns"]
 
 
 def test_an_error_in_the_coroutine_is_shown(tmp_path: Path) -> None:
@@ -40,22 +50,33 @@ def test_an_error_in_the_coroutine_is_shown(tmp_path: Path) -> None:
     faulty.write_text(source.replace("batch.tobytes()", "bathc.tobytes()"))
     status, text = run(faulty, "0.3")
     assert status == 1
-    verdict, reason = text.splitlines()[:2]
+    verdict, reason, rest = text.splitlines()[:3]
     assert verdict == "Result is : INVALID"
-    assert "latency" not in text
-    assert "NameError: name 'bathc' is not defined" in reason
+    assert "NameError: name 'bathc' is not defined" in f"{reason} {rest.strip()}"
 
 
-def test_a_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_rates_are_compared() -> None:
+    status, text = run(EXAMPLES / "rates.py", "0.4")
+    assert status in (0, 1)  # on a machine that is busy, a short run is INVALID
+    lines = text.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["250/s", "500/s", "1000/s"]
+    runs = sorted((drumfire.load(folder) for folder in Path("runs").iterdir()), key=lambda r: r.result["asked"]["qps"])
+    assert [saved.result["asked"]["qps"] for saved in runs] == [250, 500, 1000]
+    assert lines[4] == repr(runs[-1])
+    assert runs[-1].report in text
+
+
+def test_a_folder_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = "run onnxruntime digits --scenario Server --qps 500 --time 0.3 --no-dashboard --output here"
     cli.main(shlex.split(words))
     capsys.readouterr()
     status, text = run(EXAMPLES / "columns.py", tmp_path / "here")
     assert status == 0
-    ours, theirs = (part.split()[-2] for part in text.split("\n\n")[1].split(", "))
+    parts = text.split("\n\n")
+    assert parts[1] == repr(drumfire.load("here"))
+    ours, theirs = (part.split()[-2] for part in parts[2].split(", "))
     assert ours == theirs
-    rows = [line.split() for line in text.split("\n\n")[2].splitlines()]
+    rows = [line.split() for line in parts[3].splitlines()]
     assert rows[0][:2] == ["sample", "due"]
     figures = np.array(rows[1:], float)
     assert figures.shape == (5, 6)
