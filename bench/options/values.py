@@ -135,10 +135,9 @@ def plain(options: Any) -> dict[str, Any]:
 
 def words(options: Any) -> list[str]:
     """The words of a command line with the given options."""
-    values, dependent = plain(options), kinds(type(options))
-    kind = None if dependent is None else values[dependent[0]]
+    values = plain(options)
     found: list[str] = []
-    for one in declared(type(options), kind):
+    for one in declared(type(options), kind_of(type(options), values)):
         value = values.get(one.name)
         if one.name not in options.given or value is None or value is False:
             continue
