@@ -7,7 +7,6 @@ Measures nothing: the table is read from the runs' folders.
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from drumfire.bench import statuses
 from drumfire.bench.report import figures
 from drumfire.loadgen import installation
 from drumfire.loadgen.directory import RESULT, claim
+from drumfire.loadgen.saved import load
 from drumfire.loadgen.settings import Scenario
 
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A scenario may be named twice.
     runs = [(name, folder / (f"{name}-{at}" if name in scenarios[:at] else name)) for at, name in enumerate(scenarios)]
     status = _run_all(runs, words, console)
-    results = [(name, json.loads((own / RESULT).read_bytes())) for name, own in runs if (own / RESULT).is_file()]
+    results = [(name, load(own).result) for name, own in runs if (own / RESULT).is_file()]
     if results:
         console.print()
         console.print(table(results), soft_wrap=False)
