@@ -24,7 +24,7 @@ from drumfire.bench.fleet.facts import Facts, differences
 from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.system import Answer
-from drumfire.sut.remote.endpoint import Endpoint, parse_url
+from drumfire.sut.remote.endpoint import Endpoint
 
 STALE_S, LOST_S = 1.0, 3.0
 """After this long without a message in a run, a generator is shown as stale, and then judged lost."""
@@ -122,7 +122,7 @@ class Fleet:
     @property
     def served(self) -> Mapping[Endpoint, int]:
         """Requests that each server answered with outputs, by the generators' reports; 0 where there is no report."""
-        return Counter({parse_url(url): count for url, count in self._sum("served").items()})
+        return Counter({Endpoint.of(url): count for url, count in self._sum("served").items()})
 
     @property
     def happened(self) -> Mapping[str, int]:

@@ -23,7 +23,7 @@ class Endpoint(NamedTuple):
     """One port of one server."""
 
     scheme: str
-    """grpc, grpcs, http or https; grpcs and https use TLS."""
+    """Such as grpc, grpcs, http or https; one that ends in s uses TLS."""
     host: str
     port: int
 
@@ -42,6 +42,13 @@ class Endpoint(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}"
+
+    @classmethod
+    def of(cls, text: str) -> Endpoint:
+        """The inverse of ``str``."""
+        scheme, _, authority = text.partition("://")
+        host, _, port = authority.rpartition(":")
+        return cls(scheme, host.strip("[]"), int(port))
 
 
 def parse_http_url(url: str) -> tuple[Endpoint, str]:

@@ -1,21 +1,23 @@
 """The client of all servers: a run of the command line against a fresh server, and its figures.
 
 The server's CPU is what its processes used from before the client's first request to after its last, divided by the
-server's own count of requests.  A run cannot send JSON bodies; ``json_worker`` does.
+server's own count of requests.  JSON without binary tensors is sent by the target ``http``.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from drumfire.bench.peers.process import MeasurementError, run
+import numpy as np
+
+from drumfire.bench.peers.process import MeasurementError
 from drumfire.bench.peers.program import carry_out, one_input, p50_and_p99
 from drumfire.bench.peers.server import Running, Served, watched
 from drumfire.bench.peers.serving.servers import IDENTITY, Start
+from drumfire.sut.kserve.messages.http_client import model_path
 
 _IDENTITY_ELEMENTS = 4
 
@@ -33,9 +35,8 @@ class Load:
 def closed_loop(start: Start, load: Load, seconds: float) -> dict[str, float]:
     """Start the server, measure it, end it.  Raises ``MeasurementError``, also where a request failed."""
     with start() as server:
-        ask = _ask_json if load.protocol == "json" else _ask
         with watched(server, load.model) as served:
-            figures = ask(server, load, seconds)
+            figures = _ask(server, load, seconds)
         return figures | _of_server(figures, served)
 
 
@@ -47,9 +48,8 @@ def in_process(words: Sequence[str], seconds: float) -> dict[str, float]:
 
 
 def _ask(server: Running, load: Load, seconds: float) -> dict[str, float]:
-    words = ["run", "triton", load.model, "--url", server.url(load.protocol), "--scenario", "Offline"]
-    inputs = one_input(_IDENTITY_ELEMENTS) if load.model == IDENTITY else ()
-    result, columns, _ = carry_out([*words, "--concurrency", str(load.in_flight), "--time", f"{seconds:g}", *inputs])
+    traffic = ["--scenario", "Offline", "--concurrency", str(load.in_flight), "--time", f"{seconds:g}"]
+    result, columns, _ = carry_out([*_words(server, load), *traffic])
     requests = result["delivered"]["samples"]
     p50, p99 = p50_and_p99(columns["completed"][:requests] - columns["sent"][:requests])
     reported = (result["system"]["server"] or {}).get("servers") or [{}]
@@ -64,18 +64,17 @@ def _ask(server: Running, load: Load, seconds: float) -> dict[str, float]:
     }
 
 
-def _ask_json(server: Running, load: Load, seconds: float) -> dict[str, float]:
-    case = {
-        "address": server.http,
-        "model": load.model,
-        "in_flight": load.in_flight,
-        "elements": _IDENTITY_ELEMENTS,
-        "seconds": seconds,
-    }
-    figures: dict[str, float] = run(
-        [sys.executable, "-m", "drumfire.bench.peers.serving.json_worker"], json.dumps(case)
-    ).document
-    return figures
+def _words(server: Running, load: Load) -> list[str]:
+    if load.protocol != "json":
+        inputs = one_input(_IDENTITY_ELEMENTS) if load.model == IDENTITY else ()
+        return ["run", "triton", load.model, "--url", server.url(load.protocol), *inputs]
+    values = np.random.default_rng(1).random(_IDENTITY_ELEMENTS, np.float32).tolist()
+    tensor = {"name": "INPUT0", "shape": [1, _IDENTITY_ELEMENTS], "datatype": "FP32", "data": values}
+    # kserve only answers requests that have an id.
+    body = json.dumps({"id": "1", "inputs": [tensor]})
+    url = f"http://{server.http}{model_path(load.model, '')}/infer"
+    expected = ("outputs[0].name=OUTPUT0", f"outputs[0].data={json.dumps(values)}")
+    return ["run", "http", load.model, "--url", url, "--body", body, *(f"--expect-json={one}" for one in expected)]
 
 
 def _of_server(figures: Mapping[str, float], served: Served) -> dict[str, float]:

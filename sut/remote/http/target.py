@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.environment import available_memory_bytes
@@ -135,15 +135,6 @@ class HttpTarget(Target[HttpOptions]):
             deadline_s=self.options.request_timeout,
             least_in_flight=self.options.balance == "least-in-flight",
         )
-
-    def facts(self) -> dict[str, Any]:
-        return {
-            "client": "drumfire",
-            "input_data": self._data.description,
-            "shared_memory": "none",
-            "dynamic_batching": None,
-            "response_cache": False,
-        }
 
     def digests(self) -> dict[str, str]:
         request = (self.options.method, list(self._targets.values()), self.content_type, self._expected)

@@ -184,7 +184,6 @@ class TritonTarget(Target[TritonOptions]):
     def facts(self) -> dict[str, Any]:
         return {
             "client": self.options.client,
-            "input_data": self._data.description,
             "shared_memory": self.options.shared_memory,
             "dynamic_batching": self._served.dynamic_batching,
             "response_cache": self._served.response_cache,

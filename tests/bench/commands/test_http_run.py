@@ -27,7 +27,7 @@ SMALL = {
     "SingleStream": ["--time", "1"],
     "MultiStream": ["--time", "1"],
     "Server": ["--qps", "600", "--time", "1", "--max-latency", "5"],
-    "Offline": ["--qps", "2000", "--time", "0.1"],
+    "Offline": ["--qps", "20000", "--time", "0.1"],
 }
 
 

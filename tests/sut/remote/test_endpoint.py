@@ -31,6 +31,11 @@ def test_urls_with_paths(url: str, endpoint: Endpoint, target: str) -> None:
     assert parse_http_url(url) == (endpoint, target)
 
 
+def test_text_and_back() -> None:
+    for endpoint in (Endpoint("http", "host", 80), Endpoint("grpcs", "::1", 8001), Endpoint("line", "127.0.0.1", 1)):
+        assert Endpoint.of(str(endpoint)) == endpoint
+
+
 @pytest.mark.parametrize("url", ["grpc://h:1/x", "http://", "http://h:x/", "http://u:p@h/", "http://h/#f", "h:80/p"])
 def test_urls_that_no_http_service_has(url: str) -> None:
     with pytest.raises(UserError, match="http://HOST:PORT/PATH"):

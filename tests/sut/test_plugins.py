@@ -1,0 +1,121 @@
+"""Kinds that other packages add: a remote target by an entry point, and packages that cannot be imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import socketserver
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.installation import ROOT
+from drumfire.sut import remote
+from drumfire.sut.plugins import Registry
+from tests.support.command import columns, drumfire, one_line_error, result_of
+
+SERVER = ["--scenario", "Server", "--qps", "600", "--time", "1", "--max-latency", "5", "--no-dashboard", "--json"]
+
+
+def install(folder: Path, package: str, **targets: str) -> None:
+    """What installing a package with these entry points leaves behind."""
+    made = folder / f"{package}-1.0.dist-info"
+    made.mkdir(parents=True)
+    (made / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    lines = "".join(f"{name} = {place}\n" for name, place in targets.items())
+    (made / "entry_points.txt").write_text(f"[drumfire.targets]\n{lines}")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> dict[str, str]:
+    """The environment of processes that have another package beside Drumfire."""
+    folder = tmp_path / "packages"
+    install(folder, "line-target", line="tests.support.line_target:LineTarget", http="os:getcwd")
+    install(folder, "broken", broken="no_such_module:Target")
+    return os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
+
+
+@pytest.fixture
+def service() -> Iterator[tuple[str, Counter[bytes]]]:
+    seen: Counter[bytes] = Counter()
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            for line in self.rfile:
+                seen[line] += 1
+                self.wfile.write(b"OK\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"line://127.0.0.1:{server.server_address[1]}", seen
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("more", [[], ["--workers", "2"]])
+def test_a_target_of_another_package_is_measured_like_any(
+    more: list[str], path: dict[str, str], service: tuple[str, Counter[bytes]], tmp_path: Path
+) -> None:
+    url, seen = service
+    what = ["--url", url, "--word", "one", "--word", "two", *more]
+    result = result_of(drumfire("run", "line", "echo", *what, *SERVER, "--output", tmp_path / "out", env=path), 0)
+    assert result["validity"] == "VALID"
+    assert result["system"]["backend"] == "line"
+    assert result["system"]["description"] == "a service of lines"
+    assert result["system"]["remote"]["urls"] == [url]
+    found = columns(tmp_path / "out")
+    assert set(found["status"]) == {1}
+    assert (found["sent"] >= found["issued"]).all()
+    assert set(seen) == {b"one\n", b"two\n"}
+    assert seen.total() >= len(found["status"])
+
+
+def test_its_report(path: dict[str, str], service: tuple[str, Counter[bytes]], tmp_path: Path) -> None:
+    words = [word for word in SERVER if word != "--json"]
+    done = drumfire("run", "line", "echo", "--url", service[0], *words, "--output", tmp_path / "out", env=path)
+    assert done.returncode == 0, done.stderr
+    assert "VALID" in done.stdout
+    assert f"{service[0]} by drumfire, input data: 1 words" in done.stdout
+
+
+def test_its_options_are_on_the_help_page_and_checked(path: dict[str, str]) -> None:
+    assert "--word" in drumfire("run", "line", "--help", env=path).stdout
+    one_line_error(drumfire("run", "line", "echo", "--word", "x", env=path), "line needs --url line://HOST:PORT")
+    one_line_error(drumfire("run", "null", "digits", "--word", "x", env=path), "--word", "null", "line")
+
+
+def test_a_broken_package_stops_only_what_uses_it(path: dict[str, str], tmp_path: Path) -> None:
+    one_line_error(drumfire("run", "broken", "x", "--url", "http://h", env=path), "broken", "no_such_module", "remove")
+    run = ["run", "null", "digits", "--scenario", "SingleStream", "--time", "0.01", "--json", "--no-dashboard"]
+    assert result_of(drumfire(*run, "--output", tmp_path / "out", env=path), 0)["validity"] == "VALID"
+
+
+def test_no_package_takes_the_name_of_a_kind_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "thief", triton="os:getcwd", other="json:dumps")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry = Registry("drumfire.targets", {"triton": "drumfire.sut.remote.kserve.target:TritonTarget"})
+    assert next(iter(registry)) == "triton"
+    assert set(registry) == {"triton", "other"}
+    assert "other" in registry
+    assert "nothing" not in registry
+    assert registry["triton"] is remote.TARGETS["triton"]
+    assert registry["other"] is json.dumps
+    with pytest.raises(KeyError):
+        registry["nothing"]
+
+
+def test_a_kind_that_cannot_be_imported_names_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "broken", broken="no_such_module:Target", lacking="json:nothing")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry = Registry("drumfire.targets", {})
+    for name, why in (("broken", "no_such_module"), ("lacking", "nothing")):
+        with pytest.raises(UserError, match=f"{name} comes from broken.*{why}"):
+            registry[name]
