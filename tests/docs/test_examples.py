@@ -104,3 +104,12 @@ def test_a_harness_runs_on_both(launcher: list[str], tmp_path: Path) -> None:
     assert status == 0
     assert "Result is : VALID" in text
     assert (tmp_path / "mlperf_log_summary.txt").read_text() in text
+
+
+def test_an_http_service_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, text = run(EXAMPLES / "http_service.py", "0.3")
+    assert status in (0, 1)  # a run this short has too few queries
+    assert "http doubler" in text
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert set(np.load(folder / "columns" / "status.npy")) == {1}

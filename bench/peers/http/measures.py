@@ -57,7 +57,7 @@ def _ours(words: Sequence[str]) -> Side:
     def side(seconds: float) -> dict[str, float]:
         with _stub() as stub:
             what = ["run", "http", "stub", "--url", stub.url, "--body", _BODY]
-            result, columns = carry_out([*what, *words, "--time", f"{seconds:g}"])
+            result, columns, _ = carry_out([*what, *words, "--time", f"{seconds:g}"])
         requests = result["delivered"]["samples"]
         if stub.answered < requests:
             raise MeasurementError(f"the run counts {requests} answers, the service {stub.answered}")
