@@ -26,6 +26,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from drumfire.loadgen.installation import ROOT
@@ -59,7 +60,7 @@ class Way:
     who: str
     """Whose work is counted: a role of ``metered``."""
     words: Sequence[str]
-    """Of the command line; ``grpc`` and ``http`` stand for the server's URLs."""
+    """Of the command line; after ``--url``, ``grpc``, ``http`` and ``infer`` stand for the server's URLs."""
     lengths: tuple[int, int, int]
     """Rows of a run that warms up, and of the two that are compared."""
     needs: str = ""
@@ -73,6 +74,9 @@ class Way:
 
 _SHORT, _LONG = (50, 100, 400), (128, 256, 1024)
 _REMOTE = ["run", "triton", "identity", "--input", "INPUT0:16", "--url"]
+_TENSOR = {"name": "INPUT0", "shape": [1, 16], "datatype": "FP32", "data": [0.5] * 16}
+_BODY = ["--body", json.dumps({"inputs": [_TENSOR]}), "--expect-json", "outputs[0].data[15]=0.5"]
+_HTTP = ["run", "http", "identity", *_BODY, "--url", "infer"]
 _WORKERS = ["--workers", "2", "--independent-streams"]
 """One at a time alone: how many rows of two workers travel together changes with who comes first to the server."""
 _IN_FLIGHT = ["--concurrency", "64"]
@@ -91,6 +95,8 @@ WAYS = [
     Way("remote gRPC, together", "runs", [*_REMOTE, "grpc", *_TOGETHER, *_IN_FLIGHT], _LONG),
     Way("remote HTTP, one at a time", "runs", [*_REMOTE, "http", *_ALONE], _SHORT),
     Way("remote HTTP, together", "runs", [*_REMOTE, "http", *_TOGETHER, *_IN_FLIGHT], _LONG),
+    Way("any HTTP service, one at a time", "runs", [*_HTTP, *_ALONE], _SHORT),
+    Way("any HTTP service, together", "runs", [*_HTTP, *_TOGETHER, *_IN_FLIGHT], _LONG),
     Way("served gRPC, one at a time", "served", [*_REMOTE, "grpc", *_ALONE], _SHORT),
     Way("served gRPC, together", "served", [*_REMOTE, "grpc", *_TOGETHER, *_IN_FLIGHT], _LONG),
     Way("served HTTP, one at a time", "served", [*_REMOTE, "http", *_ALONE], _SHORT),
@@ -147,11 +153,12 @@ def per_row(counters: Found, rows: int) -> dict[str, float]:
 
 
 def _is_remote(way: Way) -> bool:
-    return not {"grpc", "http"}.isdisjoint(way.words)
+    return "--url" in way.words
 
 
 def _commands(way: Way, folder: Path, addresses: Mapping[str, str]) -> list[list[str]]:
-    words = [addresses.get(word, word) for word in way.words]
+    named = {**addresses, "infer": f"{addresses.get('http')}/v2/models/identity/infer"}
+    words = [named[word] if before == "--url" else word for before, word in pairwise(["", *way.words])]
     return [
         [*words, "--count", str(rows), "--no-dashboard", "--output", str(folder / f"run-{number}")]
         for number, rows in enumerate(way.lengths)
