@@ -17,7 +17,7 @@ import numpy.typing as npt
 from drumfire.loadgen import histogram, issuer
 from drumfire.loadgen.overhead import TICKS_PER_S, steal_ticks
 from drumfire.loadgen.record import Column, Gauge, Record, Status
-from drumfire.loadgen.settings import Mode, Scenario
+from drumfire.loadgen.settings import Loop, Mode, Scenario
 from drumfire.sut.window import begin_of_window
 
 IntArray = npt.NDArray[np.int64]
@@ -36,9 +36,11 @@ class Plan:
 
     title: str
     scenario: str
+    closed: bool
+    """Whether a query waits for the answer to the one before."""
     accuracy: bool
     asked_qps: float | None
-    """None in SingleStream and MultiStream, which have no target rate."""
+    """None in a closed loop, which has no target rate."""
     rows: int
     samples_per_query: int
     last_due_ns: int
@@ -71,8 +73,9 @@ class Plan:
         return cls(
             title=title,
             scenario=s.scenario.name,
+            closed=s.loop is Loop.CLOSED,
             accuracy=accuracy,
-            asked_qps=s.target_qps if s.scenario in (Scenario.Server, Scenario.Offline) else None,
+            asked_qps=s.target_qps if s.loop is Loop.OPEN else None,
             rows=plan.record.rows,
             samples_per_query=last.samples_per_query,
             last_due_ns=last_due_ns,
@@ -262,7 +265,7 @@ def progress(plan: Plan, elapsed_ns: int, answered: int, rate: float | None) -> 
         if elapsed_ns < plan.last_due_ns:
             return elapsed_ns / plan.last_due_ns, (plan.last_due_ns - elapsed_ns) * 1e-9
         return 1.0, None  # all rows should be issued: the rows in flight show what is left
-    if not plan.accuracy and plan.scenario in (Scenario.SingleStream.name, Scenario.MultiStream.name):
+    if not plan.accuracy and plan.closed:
         return _closed_progress(plan, elapsed_ns, answered // plan.samples_per_query, left)
     return min(answered / plan.rows, 1.0), left(plan.rows - answered)
 

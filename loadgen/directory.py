@@ -35,7 +35,7 @@ from drumfire.loadgen.results import (
     latencies,
 )
 from drumfire.loadgen.run import Test
-from drumfire.loadgen.settings import EffectiveSettings, Scenario
+from drumfire.loadgen.settings import EffectiveSettings, Loop, Scenario
 from drumfire.loadgen.version import VERSION
 
 RESULT, SETTINGS, ENVIRONMENT, COLUMNS = "result.json", "settings.json", "environment.json", "columns"
@@ -104,16 +104,17 @@ def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> di
     """The result as a JSON-ready dictionary.  ``sections`` are the caller's: the system, the environment, ..."""
     results = test.results()
     report = test.reports[-1] if test.reports else None
-    faults = test.answers.faults
+    faults, departures = test.answers.faults, test.departures()
     reasons = results.reasons if results is not None else test.spoiled()
     if results is None and not test.effective.mode.name.startswith("Accuracy"):
         reasons = reasons or ["No query was issued."]
     result: dict[str, Any] = {
         "tool": f"Drumfire {VERSION}",
-        "note": "MLPerf-style, not an MLPerf result",
+        "note": "not MLPerf's traffic" if departures else "MLPerf-style, not an MLPerf result",
         "validity": "INVALID" if reasons or (results is not None and not results.valid) else "VALID",
         "reasons": reasons,
         "warnings": warnings
+        + departures
         + test.issuer.warnings()
         + [r.end.value for r in test.reports if r.end.is_error and r.end != End.INTERRUPTED],
         "scenario": test.effective.scenario.name,
@@ -149,6 +150,8 @@ def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> di
                 f"p99 lateness of {lateness['p99'] / 1e3:.0f} us is above {_LATENESS_SHARE:.0%} of the p50 latency: "
                 "free a core for the generator (fewer --threads), or lower --qps"
             )
+    if departures:
+        result["schedule"] = {"name": test.schedule.name, "mlperf": False}
     return result | dict(sections) | test.issuer.sections()
 
 
@@ -254,7 +257,7 @@ def _metric(settings: EffectiveSettings, results: Results) -> dict[str, Any]:
 def _requested(test: Test) -> dict[str, Any]:
     s = test.effective
     return {
-        "qps": s.target_qps if s.scenario in (Scenario.Server, Scenario.Offline) else None,
+        "qps": s.target_qps if s.loop is Loop.OPEN else None,
         "min_duration_s": s.min_duration_ms / 1000,
         "min_query_count": s.min_query_count,
         "max_query_count": s.max_query_count,
@@ -300,7 +303,7 @@ def _lateness(
 ) -> dict[str, Any]:
     """How late the generator issued queries; in a closed loop, the time from an answer to the next issue."""
     late: Int64Array
-    if settings.scenario in (Scenario.SingleStream, Scenario.MultiStream):
+    if settings.loop is Loop.CLOSED:
         width = measured.samples_per_query
         late = np.concatenate([_pauses(columns["issued"][rows], columns["completed"][rows], width) for rows in streams])
         meaning = "from an answer to the next query's issue"

@@ -13,7 +13,7 @@ import numpy as np
 
 from drumfire.loadgen import early_stopping
 from drumfire.loadgen.draws import Int64Array
-from drumfire.loadgen.settings import EffectiveSettings, Scenario
+from drumfire.loadgen.settings import EffectiveSettings, Loop, Scenario
 
 LOGGED_PERCENTILES = (0.50, 0.90, 0.95, 0.97, 0.99, 0.999)
 """Those of the logs, which other tools read: the reference's."""
@@ -143,7 +143,7 @@ def evaluate(settings: EffectiveSettings, measured: Measured, spoiled: Sequence[
     judged = latency_values if query_values is None else query_values
 
     estimates: list[early_stopping.Estimate] = []
-    if s.scenario in (Scenario.SingleStream, Scenario.MultiStream):
+    if s.loop is Loop.CLOSED:
         percentiles = [s.target_latency_percentile]
         if s.scenario == Scenario.SingleStream:
             percentiles.append(0.99)

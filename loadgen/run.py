@@ -14,7 +14,7 @@ from typing import TextIO
 
 import numpy as np
 
-from drumfire.loadgen import environment, interpreter, logs
+from drumfire.loadgen import environment, interpreter, logs, schedules
 from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.confidence import StopRule
 from drumfire.loadgen.early_stopping import least_queries
@@ -22,7 +22,8 @@ from drumfire.loadgen.issue import End
 from drumfire.loadgen.issuer import Issuer, LocalIssuer, PhaseReport, Plan
 from drumfire.loadgen.record import Gauge, Record, RowArray, Status, bytes_per_row
 from drumfire.loadgen.results import Measured, Results, evaluate
-from drumfire.loadgen.settings import Mode, Scenario, SettingsError, TestSettings, effective
+from drumfire.loadgen.schedules import Schedule
+from drumfire.loadgen.settings import Loop, Mode, Scenario, SettingsError, TestSettings, effective
 from drumfire.loadgen.share import Share
 from drumfire.loadgen.system import SampleLibrary, SystemUnderTest
 from drumfire.loadgen.traffic import Phase, draw, expected_rows
@@ -53,20 +54,22 @@ class Test:
         config_errors: tuple[str, ...] = (),
         patience_s: float = DEFAULT_PATIENCE_S,
         rule: StopRule | None = None,
+        schedule: Schedule | None = None,
         share: Share | None = None,
         issuer: Issuer | None = None,
         log: logs.DetailLog | None = None,
         timestamps: TextIO | None = None,
     ) -> None:
-        """``rule`` may end the performance phase before all of its traffic is issued.  ``share`` is this generator's
-        part of the test, if others do the rest.  ``issuer`` drives the test; by default, this process does.  ``log`` is
-        an open log to continue.  ``timestamps`` is where the timestamps of ``print_timestamps`` go; by default,
-        standard output.
+        """``rule`` may end the performance phase before all of its traffic is issued.  ``schedule`` is the arrival
+        process of Server; by default, MLPerf's.  ``share`` is this generator's part of the test, if others do the rest.
+        ``issuer`` drives the test; by default, this process does.  ``log`` is an open log to continue.  ``timestamps``
+        is where the timestamps of ``print_timestamps`` go; by default, standard output.
         """
         if library.performance_count < 1:
             raise SettingsError("the library's performance count must be at least 1")
         self.system, self.library, self.requested = system, library, requested
         self.patience_s, self._timestamps = patience_s, timestamps
+        self.schedule = schedules.get(schedules.DEFAULT) if schedule is None else schedule
         self.effective = effective(requested, library.total_count, library.performance_count)
         if rule is not None and rule.limit_ms is not None:
             self.effective = replace(self.effective, target_duration_ms=rule.limit_ms)
@@ -76,14 +79,13 @@ class Test:
         if share is None:
             row_bytes = bytes_per_row(system.columns) + _DRAWN_BYTES
             _check_memory(expected_rows(self.effective, library.total_count) * row_bytes)
-            drawn = draw(self.effective, library.total_count)
+            drawn = draw(self.effective, library.total_count, self.schedule)
             self.record = Record(sum(phase.rows for phase in drawn), system.columns)
             self.phases = [phase.entered(self.record) for phase in drawn]
         else:
             self.effective = share.slice.limits(self.effective)
             self.record, self.phases = share.record, list(share.phases)
-        closed = requested.scenario in (Scenario.SingleStream, Scenario.MultiStream)
-        self.answers = Answers(self.record, closed_loop=closed)
+        self.answers = Answers(self.record, closed_loop=self.effective.loop is Loop.CLOSED)
         self.plan = Plan(self.effective, self.phases, self.record, self.answers, rule, on_begin=self._on_begin)
         self.reports = self.plan.reports
         if issuer is None:
@@ -107,7 +109,7 @@ class Test:
         name = self.system.name
         name_ns = time.monotonic_ns() - began_ns
         logs.put_test(self.log, name, library.name, library.total_count, library.performance_count, name_ns)
-        for text in config_warnings:
+        for text in (*config_warnings, *self.departures()):
             self.log.warning(text)
         for text in config_errors:
             self.log.error("error_invalid_config", text)
@@ -115,6 +117,12 @@ class Test:
             self.log.error("error_invalid_test_settings", text)
         logs.put_requested(self.log, self.requested)
         logs.put_effective(self.log, self.effective)
+
+    def departures(self) -> list[str]:
+        """How this test's traffic differs from that of any MLPerf scenario; a line each."""
+        if self.effective.scenario != Scenario.Server or self.schedule.mlperf:
+            return []
+        return [f"{self.schedule.name} arrivals: MLPerf's Server has others, so compare with runs of this kind only"]
 
     def foreseen(self) -> list[str]:
         """Why this test can only end INVALID, from its settings alone, each with what to do about it."""

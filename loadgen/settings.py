@@ -16,11 +16,24 @@ class SettingsError(UserError, ValueError):
     """Settings that no test can follow.  The text is one line and says what to change."""
 
 
+class Loop(enum.Enum):
+    """What makes a row due."""
+
+    OPEN = "open"
+    """A schedule, drawn before the run; in Offline all rows are due at the start."""
+    CLOSED = "closed"
+    """The answer to the query before."""
+
+
 class Scenario(enum.IntEnum):
     SingleStream = 0
     MultiStream = 1
     Server = 2
     Offline = 3
+
+    @property
+    def loop(self) -> Loop:
+        return Loop.CLOSED if self in (Scenario.SingleStream, Scenario.MultiStream) else Loop.OPEN
 
 
 class Mode(enum.IntEnum):
@@ -121,6 +134,10 @@ class EffectiveSettings:
     token_latency_scaling_factor: int
     errors: tuple[str, ...] = ()
     """Invalid settings, which the reference logs before it continues."""
+
+    @property
+    def loop(self) -> Loop:
+        return self.scenario.loop
 
 
 LOGGED_IN_THIS_ORDER = (

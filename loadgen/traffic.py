@@ -13,17 +13,18 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
+from drumfire.loadgen import schedules
 from drumfire.loadgen.draws import (
     DEFAULT_SEED,
     Int64Array,
     Words,
     below,
-    exponential_ns,
     shuffle,
     shuffle_partners,
     uniform,
 )
 from drumfire.loadgen.record import Record
+from drumfire.loadgen.schedules import Schedule
 from drumfire.loadgen.settings import EffectiveSettings, Mode, Scenario, SettingsError
 
 SampleArray = npt.NDArray[np.uint32]
@@ -80,8 +81,8 @@ def expected_rows(settings: EffectiveSettings, total_count: int) -> int:
     return queries * settings.samples_per_query + (accuracy if settings.mode == Mode.SubmissionRun else 0)
 
 
-def draw(settings: EffectiveSettings, total_count: int) -> list[Phase]:
-    """Draw all phases of a test over a library of ``total_count`` samples.
+def draw(settings: EffectiveSettings, total_count: int, schedule: Schedule | None = None) -> list[Phase]:
+    """Draw all phases of a test over a library of ``total_count`` samples.  ``schedule``: by default, Poisson's.
 
     AccuracyOnly goes through every loadable set, PerformanceOnly queries the first, and SubmissionRun does both.
     Raises ``SettingsError`` for settings that leave no query.
@@ -94,13 +95,14 @@ def draw(settings: EffectiveSettings, total_count: int) -> list[Phase]:
         Mode.SubmissionRun: (True, False),
         Mode.FindPeakPerformance: (False,),
     }[settings.mode]
+    schedule = schedules.get(schedules.DEFAULT) if schedule is None else schedule
     log_values = Words(DEFAULT_SEED)  # one stream over all phases of a test; the reference never re-seeds it
     phases: list[Phase] = []
     first_row = 0
     for accuracy in modes:
         sets = loadable_sets(settings, total_count, accuracy=accuracy)
         for loadable in sets if accuracy else islice(sets, 1):
-            phase = _draw_phase(settings, loadable, accuracy, first_row, log_values)
+            phase = _draw_phase(settings, schedule, loadable, accuracy, first_row, log_values)
             phases.append(phase)
             first_row += phase.rows
     return phases
@@ -134,7 +136,12 @@ def accuracy_rows(settings: EffectiveSettings, total_count: int) -> int:
 
 
 def _draw_phase(
-    settings: EffectiveSettings, loadable: LoadableSet, accuracy: bool, first_row: int, log_values: Words
+    settings: EffectiveSettings,
+    schedule: Schedule,
+    loadable: LoadableSet,
+    accuracy: bool,
+    first_row: int,
+    log_values: Words,
 ) -> Phase:
     scenario, loaded, end = settings.scenario, loadable.indices, loadable.end
     samples_per_query = end if accuracy and scenario == Scenario.Offline else settings.samples_per_query
@@ -167,7 +174,7 @@ def _draw_phase(
 
     scheduled: Int64Array | None
     if scenario == Scenario.Server:
-        due = _arrivals(settings, duration_ns, min_queries, step)
+        due = _arrivals(settings, schedule, duration_ns, min_queries, step)
         queries, generated_ns, scheduled = due.size - 1, int(due[-1]), due[:-1]
     else:
         period_ns = int((1.0 / settings.target_qps) * 1e9)
@@ -257,34 +264,26 @@ def _closed_count(duration_ns: int, period_ns: int, min_queries: int, step: int)
     return max(min_queries, by_duration)
 
 
-def _arrivals(settings: EffectiveSettings, duration_ns: int, min_queries: int, step: int) -> Int64Array:
-    """Poisson arrival times, ns, from 0; one more than there are queries, for the end of the last interval."""
-    words = Words(settings.schedule_rng_seed)
-    rate = settings.target_qps
-    # Enough for nearly every draw; further chunks add what is missing.
-    guess = max(min_queries, int(duration_ns * 1e-9 * rate * 1.001)) + 1024
+def _arrivals(
+    settings: EffectiveSettings, schedule: Schedule, duration_ns: int, min_queries: int, step: int
+) -> Int64Array:
+    """When queries are due, ns, from 0; one more than there are queries, for the end of the last interval."""
+    # Enough for nearly every draw; a further chunk adds what is missing.
+    guess = max(min_queries, int(duration_ns * 1e-9 * settings.target_qps * 1.001)) + 1024
+    arrivals = schedule.arrivals(settings, Words(settings.schedule_rng_seed), -(-guess // -(-guess // _CHUNK)))
     chunks = [np.zeros(1, np.int64)]
     total, reached = 0, 0
-    while True:
-        intervals = exponential_ns(words, rate, min(guess, _CHUNK))
-        intervals[0] += reached
-        due = np.cumsum(intervals, out=intervals)
-        chunks.append(due)
-        total += due.size
-        reached = int(due[-1])
-        guess = max(guess - due.size, 1024)
-        if reached >= duration_ns and total > min_queries + step:
-            break
+    while reached < duration_ns or total <= min_queries + step:
+        chunks.append(next(arrivals))
+        total, reached = total + chunks[-1].size, int(chunks[-1][-1])
     due = np.concatenate(chunks)
     # The last query is the first that is due at the end of the duration or later.
     count = int(np.searchsorted(due, duration_ns)) + 1 if duration_ns > 0 else 0
     if step and count > min_queries:
         count = min_queries + _round_up(count - min_queries, step)
     count = max(count, min_queries)
-    if count + 1 > due.size:
-        more = exponential_ns(words, rate, count + 1 - due.size)
-        more[0] += due[-1]
-        due = np.concatenate([due, np.cumsum(more)])
+    while count + 1 > due.size:
+        due = np.concatenate([due, next(arrivals)])
     return due[: count + 1]
 
 

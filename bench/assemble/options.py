@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from drumfire.loadgen import schedules
 from drumfire.loadgen.options import choice, option
 from drumfire.loadgen.rounds import DEFAULT_ROUND, SEEDS
 from drumfire.loadgen.run import DEFAULT_PATIENCE_S
@@ -48,6 +49,12 @@ class TrafficOptions:
         scenarios=(_SERVER, _OFFLINE),
         help="Server: queries a second to send; Offline: expected samples a second, which sizes the one query "
         "(default: from a short measurement before the run)",
+    )
+    schedule: str = option(
+        schedules.DEFAULT,
+        choices=lambda: tuple(schedules.SCHEDULES),
+        scenarios=(_SERVER,),
+        help="Server: the arrival process (default: poisson, which is MLPerf's)",
     )
     time: float | None = option(
         None, metavar="S", help="least duration of the run in seconds (default: 600, as the MLPerf rules ask)"

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from drumfire.bench.assemble.options import TrafficOptions
 from drumfire.loadgen.config import ConfigReader
-from drumfire.loadgen.settings import Scenario, TestSettings
+from drumfire.loadgen.settings import Loop, Scenario, TestSettings
 
 _NULL_RATE = 1000.0
 """Queries a second of the null system, which is not measured, unless the user gives a rate."""
@@ -51,7 +51,7 @@ def size_traffic(
 
     if service is not None:
         service.check()  # even if nothing is to be measured
-    if scenario in (Scenario.SingleStream, Scenario.MultiStream):
+    if scenario.loop is Loop.CLOSED:
         single = scenario == Scenario.SingleStream
         name = "single_stream_expected_latency_ns" if single else "multi_stream_expected_latency_ns"
         if is_set(name):

@@ -30,7 +30,7 @@ from drumfire.bench.report import terminal
 from drumfire.bench.report.rows import report
 from drumfire.bench.view.dashboard import Dashboard
 from drumfire.bench.view.generators import FleetView
-from drumfire.loadgen import trace
+from drumfire.loadgen import schedules, trace
 from drumfire.loadgen.audit_config import audited
 from drumfire.loadgen.confidence import StopRule, UntilConfident
 from drumfire.loadgen.directory import RUNS, check_output, claim, document, percentile_name, prepare, save
@@ -115,6 +115,7 @@ def perform(
         config_errors=assembly.config_errors,
         patience_s=options.result.patience,
         rule=rule,
+        schedule=schedules.get(options.traffic.schedule),
         issuer=generators,
         timestamps=timestamps,
     )

@@ -19,14 +19,13 @@ from drumfire.bench.fleet import division, merge
 from drumfire.bench.fleet.child import Part
 from drumfire.bench.fleet.fleet import Fleet
 from drumfire.bench.fleet.merge import is_known
-from drumfire.bench.fleet.options import CLOSED
 from drumfire.bench.fleet.section import section
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.issuer import PhaseReport, Plan
 from drumfire.loadgen.overhead import Overhead, Reading
 from drumfire.loadgen.pacer import Pacer, Pacing
 from drumfire.loadgen.record import RowArray, Status
-from drumfire.loadgen.settings import Scenario, SettingsError
+from drumfire.loadgen.settings import Loop, Scenario, SettingsError
 from drumfire.loadgen.traffic import Phase
 from drumfire.sut.remote.watch import WatchedSystem
 
@@ -119,7 +118,7 @@ class FleetIssuer:
 
     def warnings(self) -> list[str]:
         scenario, parts = self._plan.settings.scenario, self._wanted.parts
-        if scenario not in CLOSED:
+        if scenario.loop is Loop.OPEN:
             return []
         return [
             f"{parts} independent streams side by side, each of every {parts}-th query: not the reference's "

@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from drumfire.loadgen.options import option
-from drumfire.loadgen.settings import Scenario
-
-CLOSED = (Scenario.SingleStream, Scenario.MultiStream)
-"""The scenarios in which several generators are several streams."""
+from drumfire.loadgen.settings import Loop, Scenario
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class FleetOptions:
     )
     independent_streams: bool = option(
         False,
-        scenarios=tuple(scenario.name for scenario in CLOSED),
+        scenarios=tuple(scenario.name for scenario in Scenario if scenario.loop is Loop.CLOSED),
         help="SingleStream and MultiStream: each generator is a stream by itself; the result says so",
     )
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.assemble.remote import RemoteOptions
-from drumfire.bench.fleet.options import CLOSED
 from drumfire.loadgen.errors import UserError
-from drumfire.loadgen.settings import Scenario
+from drumfire.loadgen.settings import Loop, Scenario
 
 
 def several(options: RunOptions) -> bool:
@@ -41,7 +40,7 @@ def check(options: RunOptions) -> None:
         option = target.needs_same_host
         raise UserError(f"{option} is for a server on the same host: leave out --hosts or {option}")
     parts, scenario = fleet.parts, Scenario[traffic.scenario]
-    if scenario in CLOSED and not fleet.independent_streams:
+    if scenario.loop is Loop.CLOSED and not fleet.independent_streams:
         raise UserError(
             f"{scenario.name} is a single stream, whose next query waits for the last answer, so {parts} generators "
             f"would be {parts} streams: leave {which} out, or give --independent-streams to run them"

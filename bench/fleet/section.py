@@ -15,11 +15,12 @@ from drumfire.bench.fleet.clock import dispersion_ns
 from drumfire.bench.fleet.crew import Crew
 from drumfire.bench.fleet.fleet import Fleet, Loss
 from drumfire.bench.fleet.merge import is_known
-from drumfire.bench.fleet.options import CLOSED, FleetOptions
+from drumfire.bench.fleet.options import FleetOptions
 from drumfire.bench.fleet.plan import Plan
 from drumfire.loadgen import issuer
 from drumfire.loadgen.record import Status
 from drumfire.loadgen.results import distribution
+from drumfire.loadgen.settings import Loop
 
 
 def section(
@@ -32,7 +33,7 @@ def section(
         "kind": "workers" if wanted.hosts is None else "hosts",
         "status": "partial" if fleet.lost else "complete",
         "on_host_loss": wanted.on_host_loss,
-        "independent_streams": plan.settings.scenario in CLOSED,
+        "independent_streams": plan.settings.loop is Loop.CLOSED,
         "planned_start": None
         if not fleet.planned_ns
         else datetime.fromtimestamp(fleet.planned_ns * 1e-9, UTC).isoformat(),
@@ -76,7 +77,7 @@ def _generator(
         "clock_bound_ns": crew.clock.bound_ns,
         "latency_ns": _figures(record.completed[good] - record.scheduled[good]),
         "lateness_ns": None
-        if plan.settings.scenario in CLOSED
+        if plan.settings.loop is Loop.CLOSED
         else _figures(record.issued[issued] - record.scheduled[issued]),
         "last_completed_ns": int(record.completed[issued].max()) if issued.size else None,
         "issuing_cpu_us_per_sample": None if report is None or not report["issued_rows"] else _cpu_us(report),

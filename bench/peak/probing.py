@@ -15,6 +15,7 @@ from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.peak.journal import JOURNAL, Journal
 from drumfire.bench.peak.search import Ask, Goal, Outcome, Peak, Probe, bracket, evidence, next_step
 from drumfire.bench.report import figures
+from drumfire.loadgen import schedules
 from drumfire.loadgen.confidence import CutShort, Tally
 from drumfire.loadgen.early_stopping import allowed_over, estimate, least_queries
 from drumfire.loadgen.environment import available_memory_bytes
@@ -101,6 +102,8 @@ def find(
         "goal": asdict(replace(goal, start=0.0, most=0.0)),
         "settings": _fixed(settings),
     }
+    if options.traffic.schedule != schedules.DEFAULT:
+        subject["schedule"] = options.traffic.schedule
     journal = Journal(folder / JOURNAL, subject)
     history = journal.probes
     if history:
@@ -170,6 +173,7 @@ def _test(
         config_warnings=assembly.config_warnings,
         config_errors=assembly.config_errors,
         patience_s=options.result.patience,
+        schedule=schedules.get(options.traffic.schedule),
     )
     planned = test.phases[-1].query_count
     allowed = ask.allowed

@@ -37,6 +37,7 @@ S = 1_000_000_000
 SERVER = Plan(
     title="digits onnxruntime cpu",
     scenario="Server",
+    closed=False,
     accuracy=False,
     asked_qps=1000.0,
     rows=100,
@@ -50,7 +51,9 @@ SERVER = Plan(
     target_percentile=0.99,
 )
 OFFLINE = replace(SERVER, scenario="Offline", last_due_ns=0, min_duration_ns=0, min_queries=1, target_latency_ns=0)
-SINGLE = replace(SERVER, scenario="SingleStream", asked_qps=None, last_due_ns=0, rows=1000, target_latency_ns=0)
+SINGLE = replace(
+    SERVER, scenario="SingleStream", closed=True, asked_qps=None, last_due_ns=0, rows=1000, target_latency_ns=0
+)
 
 
 SEARCHING = replace(SERVER, load=400.0, probes=((100.0, True), (1600.0, False), (200.0, True)))

@@ -12,7 +12,7 @@ from drumfire.bench.fleet.overview import Row, merged, rows_of
 from drumfire.bench.view.generators import _frame, _snapshot, draw_rows, line_of_rows
 from drumfire.bench.watch import Plan, Snapshot, Spread
 
-PLAN = Plan("triton m", "Server", False, 100.0, 1000, 1, 10**10, 10**10, 100, 0, 0, 10**8, 0.99)
+PLAN = Plan("triton m", "Server", False, False, 100.0, 1000, 1, 10**10, 10**10, 100, 0, 0, 10**8, 0.99)
 
 
 def snapshot(answered: int, value: int, **more: object) -> Snapshot:
