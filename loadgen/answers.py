@@ -219,15 +219,33 @@ class Answers:
 
     def begin(self, phase: Phase, origin_ns: int | None = None) -> None:
         """Start a phase on the running loop: now, or at ``origin_ns`` of the monotonic clock."""
+        self._enter(phase, origin_ns)
+        self._gauges[Gauge.FIRST_ROW] = phase.first_row
+        self._gauges[Gauge.LAST_ROW] = phase.first_row + phase.rows
+        self._gauges[Gauge.ORIGIN] = self.origin_ns
+
+    def begin_warm_up(self, phase: Phase) -> None:
+        """As ``begin``, for rows beyond the run's: other processes see a run that has not begun."""
+        self._enter(phase, None)
+        self.issued = self.answered = phase.first_row
+
+    def end_warm_up(self) -> int:
+        """Forget what ``begin_warm_up`` began; returns how many of its rows failed."""
+        with self._lock:
+            failed = self.faults.failed.total()
+            self.faults.failed.clear()
+            self._gauges[Gauge.FAILED] = 0
+            self.issued = self.answered = self._first_row = 0
+        return failed
+
+    def _enter(self, phase: Phase, origin_ns: int | None) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self.enough = False
         self._keep_all, self._logged = phase.accuracy, phase.logged
         self.keeping = phase.accuracy or phase.logged is not None
-        self._gauges[Gauge.FIRST_ROW] = self._first_row = phase.first_row
-        self._gauges[Gauge.LAST_ROW] = phase.first_row + phase.rows
+        self._first_row = phase.first_row
         self.origin_ns = time.monotonic_ns() if origin_ns is None else origin_ns
-        self._gauges[Gauge.ORIGIN] = self.origin_ns
 
     def book(
         self,
@@ -335,6 +353,9 @@ class Answers:
         return self._keep_all or (self._logged is not None and bool(self._logged[rows - self._first_row].any()))
 
     def _refuse_rows(self, rows: RowArray) -> None:
+        spare = self.record.rows
+        if rows.size and spare <= rows.min() and rows.max() < spare + self.record.spare and self._first_row < spare:
+            return  # late for the warm-up, and no row of the run
         if rows.size == 0:
             why = "an answer to no row"
         elif rows.min() < 0 or rows.max() >= self.issued:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -19,8 +19,9 @@ from drumfire.loadgen.overhead import GarbagePauses, Overhead, Reading
 from drumfire.loadgen.pacer import Pacer, Pacing
 from drumfire.loadgen.record import Gauge, Record, RowArray
 from drumfire.loadgen.settings import EffectiveSettings
-from drumfire.loadgen.system import SampleLibrary, SystemUnderTest
+from drumfire.loadgen.system import SampleLibrary, SelfMeasured, SystemUnderTest
 from drumfire.loadgen.traffic import Phase
+from drumfire.loadgen.warm_up import Warmed, WarmUp, warm_up
 
 _PUBLISH_S = 0.2
 """Between updates of the table's gauges."""
@@ -60,6 +61,8 @@ class Plan:
     record: Record
     """The table; the columns sample_index and, where rows have a schedule, scheduled are filled."""
     answers: Answers
+    warm_up: WarmUp | None = None
+    """Unmeasured queries before the first phase begins; the table has spare rows for them."""
     rule: StopRule | None = None
     """May end the performance phase before all of its rows are issued."""
     pauses: GarbagePauses = field(default_factory=GarbagePauses)
@@ -122,18 +125,26 @@ class LocalIssuer:
         self._system, self._library, self._patience_s, self._start = system, library, patience_s, start
         self._plan: Plan
         self._decided: str | None = None
+        self.warmed: Warmed | None = None
+        """What the warm-up has done so far; None before it, or without one."""
 
     def take(self, plan: Plan) -> None:
         self._plan = plan
 
     async def open(self) -> None:
         await self._system.open(self._plan.answers)
+        if self._plan.warm_up is None:
+            await self._begin_measuring()
 
     def load(self, phase: Phase) -> None:
         self._library.load(phase.loaded)
 
     async def issue(self, phase: Phase) -> None:
         plan, answers = self._plan, self._plan.answers
+        if plan.warm_up is not None and self.warmed is None:
+            self.warmed = Warmed()
+            await warm_up(plan.warm_up, phase, answers, self._system, self._patience_s, self.warmed)
+            await self._begin_measuring()
         with Pacer() as pacer:
             start_ns = None if self._start is None else await self._start(len(plan.reports))
             late_ns = 0 if start_ns is None else await pacer.until(start_ns) - start_ns
@@ -180,10 +191,14 @@ class LocalIssuer:
         return []
 
     def warnings(self) -> list[str]:
-        return []
+        return [] if self.warmed is None else self.warmed.warnings
 
     def sections(self) -> dict[str, Any]:
-        return {}
+        return {} if self.warmed is None else {"warmup": asdict(self.warmed)}
+
+    async def _begin_measuring(self) -> None:
+        if isinstance(self._system, SelfMeasured):
+            await self._system.begin_measuring()
 
     async def _publish(self, pacer: Pacer, began: Reading) -> None:
         """Keep the table's gauges up to date: the run's progress and the generator's cost."""

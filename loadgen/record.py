@@ -78,14 +78,15 @@ assert len(Gauge) * 8 <= _HEAD
 class Record:
     """A table of ``rows`` rows in one block of shared memory, initially zero.
 
-    ``extra`` has the system under test's further columns: name to dtype.
+    ``extra`` has the system under test's further columns: name to dtype.  Behind the run's rows there are ``spare``
+    ones, for a warm-up: never saved or counted.
     """
 
-    def __init__(self, rows: int, extra: Mapping[str, npt.DTypeLike] | None = None) -> None:
+    def __init__(self, rows: int, extra: Mapping[str, npt.DTypeLike] | None = None, spare: int = 0) -> None:
         dtypes = {name: np.dtype(dtype) for name, dtype in {**BASE_COLUMNS, **(extra or {})}.items()}
-        size = _HEAD + sum(_padded(rows * dtype.itemsize) for dtype in dtypes.values())
+        size = _HEAD + sum(_padded((rows + spare) * dtype.itemsize) for dtype in dtypes.values())
         self._own(_shared_file(size))
-        self._map(rows, dtypes)
+        self._map(rows, spare, dtypes)
 
     @classmethod
     def attach(cls, fd: int, layout: str) -> Record:
@@ -93,7 +94,8 @@ class Record:
         record = cls.__new__(cls)
         record._own(fd)
         described = json.loads(layout)
-        record._map(described["rows"], {name: np.dtype(dtype) for name, dtype in described["columns"].items()})
+        dtypes = {name: np.dtype(dtype) for name, dtype in described["columns"].items()}
+        record._map(described["rows"], described["spare"], dtypes)
         return record
 
     def _own(self, fd: int) -> None:
@@ -101,8 +103,8 @@ class Record:
         self._let_go = weakref.finalize(self, os.close, fd)
         self._let_go.atexit = False  # the end of the process closes it, and a forked child must not
 
-    def _map(self, rows: int, dtypes: dict[str, np.dtype[Any]]) -> None:
-        self.rows = rows
+    def _map(self, rows: int, spare: int, dtypes: dict[str, np.dtype[Any]]) -> None:
+        self.rows, self.spare = rows, spare
         # Populate the pages now, so that the run has no page faults.
         populate = getattr(mmap, "MAP_POPULATE", 0)
         memory = mmap.mmap(self._fd, 0, flags=mmap.MAP_SHARED | populate)
@@ -111,8 +113,8 @@ class Record:
         self.columns: dict[str, Column] = {}
         offset = _HEAD
         for name, dtype in dtypes.items():
-            self.columns[name] = np.frombuffer(memory, dtype, rows, offset)
-            offset += _padded(rows * dtype.itemsize)
+            self.columns[name] = np.frombuffer(memory, dtype, rows + spare, offset)
+            offset += _padded((rows + spare) * dtype.itemsize)
         self.sample_index = self.columns["sample_index"]
         self.scheduled = self.columns["scheduled"]
         self.issued = self.columns["issued"]
@@ -126,7 +128,8 @@ class Record:
 
     @property
     def layout(self) -> str:
-        return json.dumps({"rows": self.rows, "columns": {name: c.dtype.str for name, c in self.columns.items()}})
+        dtypes = {name: column.dtype.str for name, column in self.columns.items()}
+        return json.dumps({"rows": self.rows, "spare": self.spare, "columns": dtypes})
 
     @property
     def issued_rows(self) -> int:

@@ -28,6 +28,7 @@ from drumfire.loadgen.share import Share
 from drumfire.loadgen.system import SampleLibrary, SystemUnderTest
 from drumfire.loadgen.traffic import Phase, draw, expected_rows
 from drumfire.loadgen.version import VERSION
+from drumfire.loadgen.warm_up import WarmUp
 
 DEFAULT_PATIENCE_S = 120.0
 """How long a run waits without any answer before it gives up on the outstanding rows."""
@@ -55,15 +56,17 @@ class Test:
         patience_s: float = DEFAULT_PATIENCE_S,
         rule: StopRule | None = None,
         schedule: Schedule | None = None,
+        warm_up: WarmUp | None = None,
         share: Share | None = None,
         issuer: Issuer | None = None,
         log: logs.DetailLog | None = None,
         timestamps: TextIO | None = None,
     ) -> None:
         """``rule`` may end the performance phase before all of its traffic is issued.  ``schedule`` is the arrival
-        process of Server; by default, MLPerf's.  ``share`` is this generator's part of the test, if others do the rest.
-        ``issuer`` drives the test; by default, this process does.  ``log`` is an open log to continue.  ``timestamps``
-        is where the timestamps of ``print_timestamps`` go; by default, standard output.
+        process of Server; by default, MLPerf's.  ``warm_up`` comes before the first phase.  ``share`` is this
+        generator's part of the test, if others do the rest.  ``issuer`` drives the test; by default, this process does.
+        ``log`` is an open log to continue.  ``timestamps`` is where the timestamps of ``print_timestamps`` go; by
+        default, standard output.
         """
         if library.performance_count < 1:
             raise SettingsError("the library's performance count must be at least 1")
@@ -80,13 +83,14 @@ class Test:
             row_bytes = bytes_per_row(system.columns) + _DRAWN_BYTES
             _check_memory(expected_rows(self.effective, library.total_count) * row_bytes)
             drawn = draw(self.effective, library.total_count, self.schedule)
-            self.record = Record(sum(phase.rows for phase in drawn), system.columns)
+            spare = 0 if warm_up is None else warm_up.rows(self.effective.query_width)
+            self.record = Record(sum(phase.rows for phase in drawn), system.columns, spare)
             self.phases = [phase.entered(self.record) for phase in drawn]
         else:
             self.effective = share.slice.limits(self.effective)
             self.record, self.phases = share.record, list(share.phases)
         self.answers = Answers(self.record, closed_loop=self.effective.loop is Loop.CLOSED)
-        self.plan = Plan(self.effective, self.phases, self.record, self.answers, rule, on_begin=self._on_begin)
+        self.plan = Plan(self.effective, self.phases, self.record, self.answers, warm_up, rule, on_begin=self._on_begin)
         self.reports = self.plan.reports
         if issuer is None:
             issuer = LocalIssuer(system, library, patience_s, None if share is None else share.start)

@@ -139,6 +139,11 @@ class EffectiveSettings:
     def loop(self) -> Loop:
         return self.scenario.loop
 
+    @property
+    def query_width(self) -> int:
+        """Samples that belong together: those of a query, but Offline's single query is divided by samples."""
+        return self.samples_per_query if self.scenario == Scenario.MultiStream else 1
+
 
 LOGGED_IN_THIS_ORDER = (
     "qsl_rng_seed",

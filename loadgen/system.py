@@ -75,3 +75,11 @@ class SystemUnderTest(Protocol):
 
     async def close(self) -> None:
         """Release everything.  Also called when the run failed or was interrupted."""
+
+
+@runtime_checkable
+class SelfMeasured(Protocol):
+    """What a system under test may have too, to measure itself during the run."""
+
+    async def begin_measuring(self) -> None:
+        """The run begins: what came before, such as a warm-up, does not count.  Called once, between two rows."""

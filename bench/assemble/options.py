@@ -56,6 +56,12 @@ class TrafficOptions:
         scenarios=(_SERVER,),
         help="Server: the arrival process (default: poisson, which is MLPerf's)",
     )
+    warmup: str = option(
+        "0",
+        metavar="N|Ss",
+        help="unmeasured queries before the run, through the same system: their number, such as 200 (in Offline: "
+        "samples), or their time in seconds, such as 5s (default: 0)",
+    )
     time: float | None = option(
         None, metavar="S", help="least duration of the run in seconds (default: 600, as the MLPerf rules ask)"
     )

@@ -42,6 +42,7 @@ from drumfire.loadgen.record import Record, Status
 from drumfire.loadgen.results import distribution
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, effective
+from drumfire.loadgen.warm_up import WarmUp
 from drumfire.sut.local.batcher import batch_sizes
 
 SCORE = "accuracy.txt"
@@ -116,6 +117,7 @@ def perform(
         patience_s=options.result.patience,
         rule=rule,
         schedule=schedules.get(options.traffic.schedule),
+        warm_up=WarmUp.of(options.traffic.warmup),
         issuer=generators,
         timestamps=timestamps,
     )
@@ -176,6 +178,7 @@ def _check(options: RunOptions) -> None:
         raise UserError("--submission includes an accuracy run: leave --accuracy out")
     if options.traffic.audit_conf is not None and not options.traffic.audit_conf.is_file():
         raise UserError(f"--audit-conf: no such file: {options.traffic.audit_conf}")
+    WarmUp.of(options.traffic.warmup)
     if options.traffic.find_peak_performance:
         probing.check(options)
     other = (

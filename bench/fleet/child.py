@@ -77,7 +77,7 @@ class Child:
         """``phases``: the traffic of its part."""
         self.plan = plan
         extra = {name: dtype for name, dtype in plan.columns.items() if name not in BASE_COLUMNS}
-        self.record = Record(plan.rows, extra)
+        self.record = Record(plan.rows, extra, plan.spare)
         self._watch = watch.Watch(self.record, watch.Plan(**plan.view))
         self._looked_ns = time.monotonic_ns()
         self._snapshot = self._watch.look(self._looked_ns)

@@ -13,7 +13,7 @@ from drumfire.bench.assemble.local import Assembly
 from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.fleet.crew import Crew, LocalCrew
 from drumfire.bench.fleet.facts import facts
-from drumfire.bench.fleet.fleet import Fleet
+from drumfire.bench.fleet.fleet import READY_S, Fleet
 from drumfire.bench.fleet.options import FleetOptions
 from drumfire.bench.fleet.plan import Plan, options_to_plain, settings_to_plain
 from drumfire.loadgen import issuer
@@ -30,8 +30,7 @@ _LIMIT_S = 60.0
 
 def slices(plan: issuer.Plan, parts: int) -> dict[int, Slice]:
     """The rows of each part, by its number."""
-    width = plan.settings.samples_per_query if plan.settings.scenario == Scenario.MultiStream else 1
-    return {part: Slice(part, parts, width) for part in range(parts)}
+    return {part: Slice(part, parts, plan.settings.query_width) for part in range(parts)}
 
 
 def fleet(plan: issuer.Plan, shares: Sequence[Slice], assembly: Assembly, options: RunOptions) -> Fleet:
@@ -58,6 +57,7 @@ def fleet(plan: issuer.Plan, shares: Sequence[Slice], assembly: Assembly, option
         facts(assembly.digests()),
         on_loss=wanted.on_host_loss,
         lead_ns=lead_ns,
+        ready_s=READY_S + (plan.warm_up.longest_s(plan.settings.target_qps) if plan.warm_up is not None else 0.0),
     )
 
 
@@ -78,6 +78,7 @@ def _plans(plan: issuer.Plan, shares: Sequence[Slice], assembly: Assembly, optio
             columns=columns,
             view=view,
             limit_s=_limit_s(plan, options.result.patience),
+            spare=0 if plan.warm_up is None else plan.warm_up.part(share.parts).rows(share.width),
         )
         for share in shares
     ]

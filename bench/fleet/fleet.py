@@ -29,7 +29,7 @@ from drumfire.sut.remote.endpoint import Endpoint
 STALE_S, LOST_S = 1.0, 3.0
 """After this long without a message in a run, a generator is shown as stale, and then judged lost."""
 READY_S = 120.0
-"""How long generators may take to get ready, which includes reading their samples."""
+"""How long generators may take to get ready, which includes reading their samples; beside a warm-up."""
 _BEAT_S = 1.0
 _LOOK_S = 0.05
 _BLIND_S = 0.5
@@ -63,9 +63,10 @@ class Fleet:
         *,
         on_loss: str,
         lead_ns: int,
+        ready_s: float = READY_S,
     ) -> None:
         """``facts``: of this process.  ``on_loss``: see --on-host-loss.  ``lead_ns``: how long before a phase its start
-        is announced.
+        is announced.  ``ready_s``: how long generators may take to get ready.
         """
         self.name, self.columns, self.crews = name, columns, crews
         self.lost: dict[int, Loss] = {}
@@ -77,7 +78,7 @@ class Fleet:
         """Called after each look at the generators in a phase."""
         self.names = {plan.part: plan.name for crew in crews for plan in crew.plans}
         self.last_seen: dict[int, Sighting] = {}
-        self._facts, self._on_loss, self._lead_ns = facts, on_loss, lead_ns
+        self._facts, self._on_loss, self._lead_ns, self._ready_s = facts, on_loss, lead_ns, ready_s
         self._messages: dict[int, Mapping[str, Any]] = {}
         self._looked_s = 0.0
         self._over = threading.Event()
@@ -92,7 +93,7 @@ class Fleet:
         """
         self._beats.start()
         await self._each(lambda crew: crew.launch())
-        until_s = time.monotonic() + READY_S
+        until_s = time.monotonic() + self._ready_s
         compared = False
         while True:
             sightings = self.look()
@@ -106,7 +107,7 @@ class Fleet:
                 return
             if time.monotonic() > until_s:
                 late = ", ".join(name for part, name in self.names.items() if self._is_late(part))
-                raise UserError(f"not ready within {READY_S:g} s: {late}")
+                raise UserError(f"not ready within {self._ready_s:g} s: {late}")
             await asyncio.sleep(_LOOK_S)
 
     def issue(self, first: int, last: int) -> None:

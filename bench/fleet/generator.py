@@ -10,12 +10,14 @@ import asyncio
 import os
 import signal
 import sys
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from drumfire.bench.assemble import remote
 from drumfire.bench.assemble.local import Assembly
+from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.fleet import responses, traffic
 from drumfire.bench.fleet.facts import facts, machine
 from drumfire.bench.fleet.line import Line
@@ -26,6 +28,8 @@ from drumfire.loadgen.issuer import PhaseReport
 from drumfire.loadgen.record import Record
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.share import Share
+from drumfire.loadgen.warm_up import WarmUp
+from drumfire.sut.remote.endpoint import Endpoint
 
 _BEAT_S = 0.25
 
@@ -34,10 +38,13 @@ class Generator:
     """The run, and its reports to the supervisor."""
 
     def __init__(
-        self, line: Line, assembly: Assembly, plan: Plan, record: Record, folder: Path, patience_s: float
+        self, line: Line, assembly: Assembly, plan: Plan, record: Record, folder: Path, options: RunOptions
     ) -> None:
         self._line, self._assembly, self._folder = line, assembly, folder
         self._sent_responses = 0
+        self._served_before: Counter[Endpoint] = Counter()
+        """Requests of the warm-up, which do not count."""
+        asked = WarmUp.of(options.traffic.warmup)
         share = Share(plan.slice, traffic.read(folder / traffic.FILE, record), record, self._start)
         # The driver prints the timestamps of the run's beginning and end.
         silence = open(os.devnull, "w", encoding="ascii")  # noqa: SIM115
@@ -45,7 +52,8 @@ class Generator:
             assembly.system,
             assembly.library,
             assembly.settings,
-            patience_s=patience_s,
+            patience_s=options.result.patience,
+            warm_up=None if asked is None else asked.part(plan.parts),
             share=share,
             timestamps=silence,
         )
@@ -56,6 +64,8 @@ class Generator:
         beats = asyncio.ensure_future(self._beat())
         try:
             await self.test.run()
+            if not self.test.reports and self.test.answers.aborted is not None:
+                raise UserError(self.test.answers.aborted)
             await asyncio.to_thread(self._report_end, max(len(self.test.reports) - 1, 0))
         finally:
             beats.cancel()
@@ -64,6 +74,9 @@ class Generator:
     async def _start(self, number: int) -> int:
         if number:
             await asyncio.to_thread(self._report_end, number - 1)
+        else:
+            served, _ = self._assembly.counted()
+            self._served_before = Counter(served)
         return await self._line.start(number)
 
     async def _beat(self) -> None:
@@ -93,9 +106,10 @@ class Generator:
                 "unanswered": faults.unanswered,
                 "aborted": test.answers.aborted,
                 "interrupted": test.interrupted,
-                "served": {str(endpoint): count for endpoint, count in served.items()},
+                "served": {str(to): count - self._served_before[to] for to, count in served.items()},
                 "happened": dict(happened),
                 "responses": str(file) if kept else None,
+                "warmup": test.issuer.sections().get("warmup"),
             }
         )
 
@@ -124,7 +138,7 @@ def main() -> int:
             line.say({"facts": facts(assembly.digests()), "machine": machine()})
             line.limit(plan.limit_s)
             record = Record.attach(message["fd"], message["layout"])
-            generator = Generator(line, assembly, plan, record, Path(message["folder"]), options.result.patience)
+            generator = Generator(line, assembly, plan, record, Path(message["folder"]), options)
             run_on_fast_loop(generator.run())
         finally:
             assembly.close()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,6 +27,7 @@ from drumfire.loadgen.pacer import Pacer, Pacing
 from drumfire.loadgen.record import RowArray, Status
 from drumfire.loadgen.settings import Loop, Scenario, SettingsError
 from drumfire.loadgen.traffic import Phase
+from drumfire.loadgen.warm_up import Warmed
 from drumfire.sut.remote.watch import WatchedSystem
 
 
@@ -56,6 +57,7 @@ class FleetIssuer:
 
     async def open(self) -> None:
         await self._watched.open(self._plan.answers)
+        await self._watched.begin_measuring()  # generators that are ready have warmed up
 
     def load(self, phase: Phase) -> None:
         pass
@@ -118,15 +120,24 @@ class FleetIssuer:
 
     def warnings(self) -> list[str]:
         scenario, parts = self._plan.settings.scenario, self._wanted.parts
+        lines = [] if self._warmed is None else self._warmed.warnings
         if scenario.loop is Loop.OPEN:
-            return []
+            return lines
         return [
+            *lines,
             f"{parts} independent streams side by side, each of every {parts}-th query: not the reference's "
-            f"{scenario.name}, which is a single stream"
+            f"{scenario.name}, which is a single stream",
         ]
 
     def sections(self) -> dict[str, Any]:
-        return {"hosts": section(self._plan, self.fleet, self._wanted, self._messages)}
+        sections = {"hosts": section(self._plan, self.fleet, self._wanted, self._messages)}
+        return sections if self._warmed is None else sections | {"warmup": asdict(self._warmed)}
+
+    @property
+    def _warmed(self) -> Warmed | None:
+        """The warm-ups of all generators that have reported; they go on side by side."""
+        parts = [Warmed(**one["warmup"]) for one in self._messages.values() if one["warmup"] is not None]
+        return merge.warmed_of(parts) if self._plan.warm_up is not None else None
 
     def _put_back(self, phase: Phase, parts: Sequence[Part]) -> _Issued:
         """Enter what the generators did into the whole table and its answers."""

@@ -20,6 +20,7 @@ from drumfire.loadgen.pacer import Pacing
 from drumfire.loadgen.record import Column, Record, Status
 from drumfire.loadgen.share import Slice
 from drumfire.loadgen.traffic import Phase
+from drumfire.loadgen.warm_up import Warmed
 
 FAILED_REASON_LOST = "failed, and the generator that knew why was lost"
 _ENDS = (End.NO_ANSWER, End.SYSTEM_GONE, End.INTERRUPTED, End.MAX_DURATION, End.RAN_OUT, End.MAX_QUERIES)
@@ -118,4 +119,13 @@ def pacing_of(parts: Sequence[Pacing]) -> Pacing:
         longest_stall_ns=max(part.longest_stall_ns for part in parts),
         realtime_ns=sum(part.realtime_ns for part in parts),
         exact_timer=all(part.exact_timer for part in parts),
+    )
+
+
+def warmed_of(parts: Sequence[Warmed]) -> Warmed:
+    """All warm-ups, which go on side by side."""
+    return Warmed(
+        sum(part.queries for part in parts),
+        max((part.seconds for part in parts), default=0.0),
+        sum(part.failed for part in parts),
     )

@@ -38,6 +38,8 @@ class Plan:
     """The ``drumfire.bench.watch.Plan`` with which the supervisor watches the part's table."""
     limit_s: float
     """The generator always ends this long after its first start."""
+    spare: int = 0
+    """Rows for a warm-up, beside those of the part."""
 
     @property
     def slice(self) -> Slice:

@@ -24,6 +24,7 @@ from drumfire.loadgen.record import bytes_per_row
 from drumfire.loadgen.results import Results
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
+from drumfire.loadgen.warm_up import WarmUp
 
 _REPLICA_STEP = 0x9E3779B97F4A7C15
 """Difference between the seeds of two replicas; only its low 32 bits matter, and they are odd."""
@@ -174,6 +175,7 @@ def _test(
         config_errors=assembly.config_errors,
         patience_s=options.result.patience,
         schedule=schedules.get(options.traffic.schedule),
+        warm_up=WarmUp.of(options.traffic.warmup),
     )
     planned = test.phases[-1].query_count
     allowed = ask.allowed

@@ -121,6 +121,9 @@ def _rates(document: Document) -> Rows:
     if asked["samples_per_query"] > 1:
         least += f", of {asked['samples_per_query']:,} samples each"
     qps = "" if asked["qps"] is None else rate(asked["qps"]) + (f" ({source})" if source else "") + ", "
+    if (warm_up := document.get("warmup")) is not None:
+        failed = f", {warm_up['failed']:,} samples failed" if warm_up["failed"] else ""
+        yield "warm-up", f"{warm_up['queries']:,} queries in {seconds(warm_up['seconds'])}, unmeasured{failed}"
     yield "asked", qps + (least if document["mode"] != "AccuracyOnly" else f"{asked['generated_queries']:,} queries")
     samples, queries = f"{delivered['samples']:,} samples", f"{delivered['queries']:,} queries"
     yield (

@@ -1,10 +1,11 @@
-"""A remote system that asks its servers before and after each run what they did in between.
+"""A remote system that asks its servers before and after each run, warm-up aside, what they did in between.
 
 Decides when to ask.  Does not depend on what is asked.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -58,10 +59,15 @@ class WatchedSystem:
         self._system, self._watch = system, watch
         self._answers: Answers
         self._opened = False
+        self._before: Counter[Endpoint] = Counter()
+        """Requests that each server answered in a warm-up."""
 
     async def open(self, answers: Answers) -> None:
         self._answers = answers
         await self._system.open(answers)
+
+    async def begin_measuring(self) -> None:
+        self._before = Counter(self._system.served)
         if self._watch is not None:
             await self._watch.begin()
         self._opened = True
@@ -69,7 +75,13 @@ class WatchedSystem:
     async def close(self) -> None:
         await self._system.close()  # first: replies after the end of a run do not count
         if self._opened and self._watch is not None:
-            await self._watch.end(self._system.served)
+            await self._watch.end(self._served)
+
+    @property
+    def _served(self) -> Counter[Endpoint]:
+        served = Counter(self._system.served)
+        served.subtract(self._before)
+        return served
 
     def report(self, phases: list[slice]) -> dict[str, Any] | None:
         """The watch's report and the events of connections; None if the run ended before it began."""
@@ -80,7 +92,7 @@ class WatchedSystem:
             report = self._watch.report(
                 self._answers.columns,
                 phases,
-                requests=sum(self._system.served.values()),
+                requests=sum(self._served.values()),
                 failed_requests=self._answers.faults.failed.total(),
             )
         return report | {"events": dict(self._system.happened)}

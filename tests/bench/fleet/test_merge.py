@@ -23,6 +23,7 @@ from drumfire.loadgen.record import Record, Status
 from drumfire.loadgen.results import distribution
 from drumfire.loadgen.share import Slice
 from drumfire.loadgen.traffic import Phase
+from drumfire.loadgen.warm_up import Warmed
 
 LATENCIES = st.lists(st.integers(0, 10**11), min_size=1, max_size=300)
 
@@ -154,3 +155,8 @@ def test_pacing_adds_up() -> None:
     one, two = Pacing(30_000, 5, 700, 10, True), Pacing(40_000, 6, 300, 0, False)
     assert merge.pacing_of([one, two]) == Pacing(40_000, 11, 700, 10, False)
     assert merge.pacing_of([one]) == one
+
+
+def test_warm_ups_go_on_side_by_side() -> None:
+    assert merge.warmed_of([Warmed(20, 1.5, 1), Warmed(21, 1.25, 2)]) == Warmed(41, 1.5, 3)
+    assert merge.warmed_of([]) == Warmed()
