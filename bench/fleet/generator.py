@@ -42,8 +42,8 @@ class Generator:
     ) -> None:
         self._line, self._assembly, self._folder = line, assembly, folder
         self._sent_responses = 0
-        self._served_before: Counter[Endpoint] = Counter()
-        """Requests of the warm-up, which do not count."""
+        self._served_before: Counter[Endpoint] | None = None
+        """Requests of the warm-up, which do not count; None until it is over."""
         asked = WarmUp.of(options.traffic.warmup)
         share = Share(plan.slice, traffic.read(folder / traffic.FILE, record), record, self._start)
         # The driver prints the timestamps of the run's beginning and end.
@@ -64,7 +64,7 @@ class Generator:
         beats = asyncio.ensure_future(self._beat())
         try:
             await self.test.run()
-            if not self.test.reports and self.test.answers.aborted is not None:
+            if self._served_before is None and self.test.answers.aborted is not None:
                 raise UserError(self.test.answers.aborted)
             await asyncio.to_thread(self._report_end, max(len(self.test.reports) - 1, 0))
         finally:
@@ -97,6 +97,7 @@ class Generator:
         if kept:
             responses.save(file, kept)
         served, happened = self._assembly.counted()
+        before: Counter[Endpoint] = self._served_before or Counter()
         self._line.say(
             {
                 "ended": number,
@@ -106,7 +107,7 @@ class Generator:
                 "unanswered": faults.unanswered,
                 "aborted": test.answers.aborted,
                 "interrupted": test.interrupted,
-                "served": {str(to): count - self._served_before[to] for to, count in served.items()},
+                "served": {str(to): count - before[to] for to, count in served.items()},
                 "happened": dict(happened),
                 "responses": str(file) if kept else None,
                 "warmup": test.issuer.sections().get("warmup"),
