@@ -15,6 +15,8 @@ from drumfire.loadgen.answers import Answers, Responses
 
 IndexArray: TypeAlias = npt.NDArray[np.integer[Any]]
 """Sample indices into a library, shape (n,), any integer dtype."""
+Batch: TypeAlias = dict[str, npt.NDArray[Any]]
+"""Samples by the name of a model's input: arrays of shape (n, *sample_shape), all with the same n."""
 
 
 @runtime_checkable
@@ -33,10 +35,10 @@ class SampleLibrary(Protocol):
     def unload(self, indices: IndexArray) -> None:
         """Release what ``load`` loaded."""
 
-    def batch(self, indices: IndexArray) -> npt.NDArray[Any]:
-        """Loaded samples as one array of shape (len(indices), *sample_shape), without a copy if they are consecutive.
+    def batch(self, indices: IndexArray) -> Batch | npt.NDArray[Any]:
+        """Loaded samples: for each input an array of shape (len(indices), *sample_shape), no copy if consecutive.
 
-        Called on the hot path, from any thread.
+        A library of one input may return the bare array.  Called on the hot path, from any thread.
         """
 
 

@@ -26,17 +26,17 @@ from drumfire.loadgen.system import IndexArray, SampleLibrary, SystemUnderTest
 from drumfire.sut import models
 from drumfire.sut.cache import cache_folder
 from drumfire.sut.data import coco
-from drumfire.sut.data.library import ArrayLibrary
+from drumfire.sut.data.library import ArrayLibrary, NamedLibrary, with_names
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends import MAX_BATCH_SIZE
 from drumfire.sut.local.backends.buckets import Buckets
-from drumfire.sut.local.backends.interface import takes_channels_last
 from drumfire.sut.local.batcher import MAX_BATCH_SIZE as LARGEST_BATCH_SIZE
 from drumfire.sut.local.batcher import BatchedSystem, RunBatch, service_times
 from drumfire.sut.local.null import NullSystem
 from drumfire.sut.models.detector import DetectionJudge
 from drumfire.sut.models.file import FileModel
 from drumfire.sut.models.model import Accuracy, Form, Model
+from drumfire.sut.models.tensors import arrangement
 from drumfire.sut.remote.endpoint import Endpoint
 from drumfire.sut.remote.watch import Watch
 
@@ -124,7 +124,7 @@ def assemble(options: RunOptions) -> Assembly:
         for _ in range(instances):
             loaded.append(backends.load(options.backend, weights, options.device, threads, own))
         if isinstance(model, FileModel):
-            model.shape_from(loaded[0])
+            model.tensors_from(loaded[0])
     if (traffic.accuracy or traffic.submission) and isinstance(model, FileModel):
         mode = "--accuracy" if traffic.accuracy else "--submission"
         raise UserError(f"{model.name} is a bare file without labels: run it without {mode}")
@@ -132,9 +132,8 @@ def assemble(options: RunOptions) -> Assembly:
         coco.check_evaluator()  # now rather than after the run
     library = model.library(traffic.dataset_path, traffic.count, traffic.performance_sample_count)
     for backend in loaded[:1]:
-        fit(library, backend, model)
-    if loaded and loaded[0].fixed_batch_size is not None:
-        max_batch_size = loaded[0].fixed_batch_size
+        library = fit(library, backend, model)
+        max_batch_size = backend.tensors.batch_size or max_batch_size
 
     settings, errors = read_settings(traffic, model.name)
     system: SystemUnderTest
@@ -199,21 +198,22 @@ def _model(options: RunOptions) -> Model:
     return models.get(options.model)
 
 
-def fit(library: SampleLibrary, backend: backends.Backend, model: Model) -> None:
-    """Check that the backend takes the model's data, and arrange the data as it wants it.  Raises ``BackendError``."""
-    channels_last = takes_channels_last(backend, model.input_shape, model.input_dtype)
-    if channels_last and isinstance(library, ArrayLibrary):
-        library.lay_channels_last()
-    elif channels_last is not False:
+def fit(library: SampleLibrary, backend: backends.Backend, model: Model) -> ArrayLibrary | NamedLibrary:
+    """Check that the backend takes the model's data; returns the data as it wants it.  Raises ``BackendError``.
+
+    An ``ArrayLibrary`` is changed itself, from its next load on.
+    """
+    feeds = backend.tensors.feeds(model.tensors)
+    if feeds is None:
         raise backends.BackendError(
-            f"the file takes {np.dtype(backend.sample_dtype)} of shape {list(backend.sample_shape)}, and "
-            f"{model.name}'s data is {model.input_dtype} of shape {list(model.input_shape)}: give another file with "
+            f"the file takes {backend.tensors}, and {model.name}'s data is {model.tensors}: give another file with "
             "--weights"
         )
+    return with_names(library, arrangement(feeds))
 
 
 def _run_batch(backend: backends.Backend, model: Model) -> RunBatch:
-    size, run = backend.fixed_batch_size, backend.run
+    size, run = backend.tensors.batch_size, backend.run
     if size is not None:
         run = Buckets({size: run}).run
     return lambda batch: model.respond(run(batch))
@@ -251,7 +251,7 @@ class _Service:
     """
 
     def __init__(self, run: RunBatch, library: SampleLibrary, max_batch_size: int, instances: int) -> None:
-        self._run, self._library = run, library
+        self._run, self._library = run, with_names(library)
         self._max_batch_size, self._instances = max_batch_size, instances
         self._known: dict[int, list[float]] = {}
 

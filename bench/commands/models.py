@@ -60,7 +60,7 @@ def models() -> dict[str, Any]:
                 "task": model.task,
                 "description": model.description,
                 "samples": model.total_count,
-                "input_shape": list(model.input_shape),
+                "input_shape": list(model.tensors.inputs[0].sample_shape),
                 "quality_target": model.quality_target,
                 "server_latency_ms": bounds.get(f"{model.name}.Server.target_latency"),
                 "extra": model.extra,

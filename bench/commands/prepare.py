@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +26,11 @@ from drumfire.bench.options.parser import Command
 from drumfire.loadgen.environment import versions
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.options import option
-from drumfire.loadgen.system import SampleLibrary
+from drumfire.loadgen.system import Batch, SampleLibrary
 from drumfire.sut import models
 from drumfire.sut.cache import cache_folder
 from drumfire.sut.data import coco, fake, imagenet
+from drumfire.sut.data.library import ArrayLibrary, NamedLibrary, named, with_names
 from drumfire.sut.fetch import fetch
 from drumfire.sut.local import backends
 from drumfire.sut.local.batcher import service_times
@@ -46,6 +46,7 @@ _BATCH_SIZES = 1, backends.MAX_BATCH_SIZE
 _TURNS = 5
 _READ_TOGETHER = 8 * _BATCH_SIZES[-1]
 """Samples in memory while a network is judged."""
+_Library = ArrayLibrary | NamedLibrary
 
 
 @dataclass(frozen=True)
@@ -135,13 +136,13 @@ def quantize(options: Quantize) -> int:
     if isinstance(model, DetectionJudge):
         coco.check_evaluator()  # now rather than at the end
     library = model.library(options.dataset_path, options.count)
-    notes, samples = list(model.reservations), None
+    notes = list(model.reservations)
     if isinstance(model, Calibrated):
-        samples = model.calibration(options.calibration_count)
+        samples = named(model.calibration(options.calibration_count))
     else:
         shown = min(options.calibration_count, library.total_count)
         notes.append(f"calibrated on {shown} of the samples that will judge it: {model.name} has no other samples here")
-        samples = _loaded(library, np.arange(shown))
+        samples = _loaded(with_names(library), np.arange(shown))
     for note in notes:
         console.print(f"note: {note}", style="dim", markup=False)
     target = options.output or cache_folder() / _int8_name(source, samples)
@@ -178,24 +179,25 @@ def _check_source(model: Model, source: Path, output: Path | None) -> None:
         )
 
 
-def _int8_name(source: Path, samples: npt.NDArray[Any]) -> str:
+def _int8_name(source: Path, samples: Batch) -> str:
     """The file's name, with a hash of everything that the file is made from."""
     digest = hashlib.sha256(source.read_bytes() + Path(quantization.__file__).read_bytes())
-    digest.update(np.ascontiguousarray(samples).data)
+    for array in samples.values():
+        digest.update(np.ascontiguousarray(array).data)
     digest.update(str(versions(backends.distributions(_QUANTIZED_FOR))).encode())
     return f"{source.stem}-int8-{digest.hexdigest()[:12]}{Form.ONNX.value}"
 
 
-def _loaded(library: SampleLibrary, indices: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+def _loaded(library: _Library, indices: npt.NDArray[np.int64]) -> Batch:
     library.load(indices)
-    return np.array(library.batch(indices))
+    return {name: np.array(array) for name, array in library.batch(indices).items()}
 
 
-def _compare(model: Model, library: SampleLibrary, files: tuple[Path, Path], console: Console) -> None:
+def _compare(model: Model, data: SampleLibrary, files: tuple[Path, Path], console: Console) -> None:
     """Judge both networks on every sample and time them, then show them side by side."""
     networks = [backends.load(_QUANTIZED_FOR, file, "cpu", spare_cores()) for file in files]
-    fit(library, networks[0], model)
-    sizes = (networks[0].fixed_batch_size,) if networks[0].fixed_batch_size else _BATCH_SIZES
+    library, only = fit(data, networks[0], model), networks[0].tensors.batch_size
+    sizes = (only,) if only else _BATCH_SIZES
     before, after = _judged(model, library, networks, sizes[-1])
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in (model.name, "fp32", "int8"):
@@ -212,9 +214,7 @@ def _compare(model: Model, library: SampleLibrary, files: tuple[Path, Path], con
         console.print(f"note: int8 is below the target of {after.target:.2%}", style="yellow")
 
 
-def _judged(
-    model: Model, library: SampleLibrary, networks: Sequence[backends.Backend], batch_size: int
-) -> list[Accuracy]:
+def _judged(model: Model, library: _Library, networks: Sequence[backends.Backend], batch_size: int) -> list[Accuracy]:
     everything = np.arange(library.total_count)
     responses: list[list[bytes]] = [[] for _ in networks]
     for part in np.split(everything, range(_READ_TOGETHER, everything.size, _READ_TOGETHER)):
@@ -226,7 +226,7 @@ def _judged(
     return [model.accuracy(everything, model.logged(everything, answers)) for answers in responses]
 
 
-def _batch_seconds(networks: Sequence[backends.Backend], batch: npt.NDArray[Any]) -> list[float]:
+def _batch_seconds(networks: Sequence[backends.Backend], batch: Batch) -> list[float]:
     """Each network's median time, s; measured in turns, because the machine's speed changes."""
     times: list[list[float]] = [[] for _ in networks]
     for _ in range(_TURNS):

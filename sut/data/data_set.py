@@ -1,19 +1,17 @@
-"""Samples from a data set's library, for a model of one input."""
+"""Samples from a data set's library."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-from drumfire.loadgen.system import SampleLibrary
+from drumfire.loadgen.system import Batch, SampleLibrary
 from drumfire.sut.data.inputs import InputError, Inputs, Sample, inputs_text, shape_text
-from drumfire.sut.kserve.messages.tensors import DATATYPES, ModelInterface, as_tensor
+from drumfire.sut.data.library import Array, paired, with_names
+from drumfire.sut.kserve.messages.tensors import DATATYPES, ModelInterface, Shape, TensorSpec, as_tensor
 
 
 class DataSet(Inputs):
-    """The samples of ``library``, for a model of one input of any name.
+    """The samples of ``library``, for a model whose inputs have the same names; a single input may have any name.
 
     Loads each sample when it is read and unloads it, so nothing else may use the library meanwhile.
     """
@@ -21,28 +19,50 @@ class DataSet(Inputs):
     def __init__(self, library: SampleLibrary, interface: ModelInterface) -> None:
         """Raises ``InputError`` if the samples do not fit the model."""
         self.name, self.total_count, self.description = library.name, library.total_count, f"data set {library.name}"
-        self._library = library
-        row = self._row(0)
-        samples = f"{library.name} has samples of {row.dtype} {shape_text(row.shape)}"
-        if len(interface.inputs) != 1:
-            raise InputError(f"{samples}, which fit one input, but {inputs_text(interface)}")
-        self._spec = spec = interface.inputs[0]
-        self._shape = row.shape
-        if interface.max_batch_size == 0 and spec.fits((1, *row.shape)):
-            # A model that the server does not batch may still have a batch dimension.
-            self._shape = (1, *row.shape)
-        # BF16 is uint16 in numpy, but 16-bit pixels are not floats.
-        right_type = spec.datatype != "BF16" and row.dtype.newbyteorder("<") == DATATYPES.get(spec.datatype)
-        if not right_type or not spec.fits(self._shape):
-            raise InputError(f"{samples}, but the server's model takes {spec}")
+        self._library = with_names(library)
+        rows = self._rows(0)
+        samples = f"{library.name} has samples of {_text(rows)}"
+        specs = {spec.name: spec for spec in interface.inputs}
+        names = paired(specs, rows)
+        if names is None:
+            raise InputError(f"{samples}, which fit {_inputs(rows)}, but {inputs_text(interface)}")
+        self._taken: list[tuple[TensorSpec, str, Shape]] = []
+        """Each input's array in the library, and the shape of a sample."""
+        for name, spec in specs.items():
+            row = rows[names[name]]
+            shape = row.shape
+            if interface.max_batch_size == 0 and spec.fits((1, *shape)):
+                # A model that the server does not batch may still have a batch dimension.
+                shape = (1, *shape)
+            # BF16 is uint16 in numpy, but 16-bit pixels are not floats.
+            right_type = spec.datatype != "BF16" and row.dtype.newbyteorder("<") == DATATYPES.get(spec.datatype)
+            if not right_type or not spec.fits(shape):
+                raise InputError(f"{samples}, but the server's model takes {spec}")
+            self._taken.append((spec, names[name], shape))
 
     def sample(self, index: int) -> Sample:
-        row = np.asarray(self._row(index), DATATYPES[self._spec.datatype])
-        return (as_tensor(row.reshape(self._shape), self._spec),)
+        rows = self._rows(index)
+        return tuple(
+            as_tensor(np.asarray(rows[name], DATATYPES[spec.datatype]).reshape(shape), spec)
+            for spec, name, shape in self._taken
+        )
 
-    def _row(self, index: int) -> npt.NDArray[Any]:
+    def _rows(self, index: int) -> Batch:
         indices = np.array([index])
         self._library.load(indices)
-        row: npt.NDArray[Any] = np.array(self._library.batch(indices)[0])
+        rows: Batch = {name: np.array(array[0]) for name, array in self._library.batch(indices).items()}
         self._library.unload(indices)
-        return row
+        return rows
+
+
+def _text(rows: Batch) -> str:
+    def text(row: Array) -> str:
+        return f"{row.dtype} {shape_text(row.shape)}"
+
+    if len(rows) == 1:
+        return text(*rows.values())
+    return ", ".join(f"{name} {text(row)}" for name, row in rows.items())
+
+
+def _inputs(rows: Batch) -> str:
+    return "one input" if len(rows) == 1 else f"inputs of these {len(rows)} names"

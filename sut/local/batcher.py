@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +16,14 @@ import numpy.typing as npt
 from drumfire.loadgen.answers import Answers, Responses, as_bytes, check_count
 from drumfire.loadgen.pacer import precise_timers
 from drumfire.loadgen.record import Column
-from drumfire.loadgen.system import Answer, SampleLibrary
+from drumfire.loadgen.system import Answer, Batch, SampleLibrary
+from drumfire.sut.data.library import with_names
 
-RunBatch = Callable[[npt.NDArray[Any]], Responses]
-"""Takes a batch of samples, shape (n, *sample_shape); returns n responses.  Called from one thread at a time."""
+RunBatch = Callable[[Batch], Responses]
+"""Takes n samples: for each input an array of shape (n, *sample_shape).  Returns n responses.
+
+Called from one thread at a time.
+"""
 
 MAX_BATCH_SIZE = np.iinfo(np.uint16).max
 """The largest number that the column ``batch_size`` can hold."""
@@ -77,7 +80,7 @@ class BatchedSystem:
         self._rule = BatchRule(max_batch_size, round(max_queue_delay_s * 1e9))
         self.name = name
         self.answer: Answer | None = None
-        self._workers, self._library = workers, library
+        self._workers, self._library = workers, with_names(library)
         self._max_batch_size = max_batch_size
         self._next_row = 0
         self._end_row = 0

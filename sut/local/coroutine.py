@@ -11,7 +11,9 @@ import numpy.typing as npt
 from drumfire.loadgen.answers import Answers, Responses, check_count
 from drumfire.loadgen.system import Answer, SampleLibrary
 
-Infer = Callable[[npt.NDArray[Any]], Awaitable[Responses]]
+Infer = Callable[[Any], Awaitable[Responses]]
+"""Takes n samples, an array of shape (n, *sample_shape); with several inputs, a mapping of their names to such arrays.
+Returns n responses."""
 
 
 class TaskSystem:
@@ -79,7 +81,10 @@ class TaskSystem:
 
 
 class CoroutineSystem(TaskSystem):
-    """Calls ``infer`` with batches of samples, shape (n, *sample_shape), n <= ``max_batch_size``."""
+    """Calls ``infer`` with batches of n samples, n <= ``max_batch_size``, as the library has them.
+
+    That is an array of shape (n, *sample_shape), or a mapping of input names to such arrays if there are several.
+    """
 
     def __init__(
         self, name: str, infer: Infer, library: SampleLibrary, *, max_batch_size: int = 1, max_in_flight: int = 64
@@ -88,6 +93,9 @@ class CoroutineSystem(TaskSystem):
         self._infer, self._library = infer, library
 
     async def respond(self, first: int, last: int) -> Responses:
-        responses = await self._infer(self._library.batch(self.answers.sample_index[first:last]))
+        batch = self._library.batch(self.answers.sample_index[first:last])
+        if isinstance(batch, dict) and len(batch) == 1:
+            (batch,) = batch.values()
+        responses = await self._infer(batch)
         check_count(responses, last - first)
         return responses

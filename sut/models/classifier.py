@@ -18,6 +18,7 @@ from drumfire.loadgen.system import IndexArray
 from drumfire.sut.data import DataError
 from drumfire.sut.data.library import ArrayLibrary
 from drumfire.sut.models.model import Accuracy, Form, bundled_count, first_answers
+from drumfire.sut.models.tensors import Tensors
 
 Float32Array = npt.NDArray[np.float32]
 LabelArray = npt.NDArray[np.int64]
@@ -32,7 +33,6 @@ class LabelJudge(ABC):
     name: str
     quality_target: float
     task = "image classification"
-    input_dtype: np.dtype[Any] = np.dtype(np.float32)
     metric: ClassVar[str] = "top-1"
 
     @abstractmethod
@@ -59,7 +59,8 @@ class Classifier(LabelJudge):
     licence: str
     extra: str | None
     target_latency_ms: int | None
-    input_shape: tuple[int, ...]
+    tensors: Tensors
+    """Of one input."""
     total_count: int
     reservations: Sequence[str] = ()
 
@@ -69,7 +70,7 @@ class Classifier(LabelJudge):
 
     @abstractmethod
     def inputs(self, indices: IndexArray) -> Float32Array:
-        """The preprocessed images of these dataset indices: a new array of shape (n, *input_shape)."""
+        """The preprocessed images of these dataset indices: a new array of shape (n, *sample_shape)."""
 
     def weights(self, cache: Path, given: Path | None = None, form: Form = Form.ONNX) -> Path:
         """See ``Model.weights``."""

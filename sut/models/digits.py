@@ -13,7 +13,8 @@ import numpy as np
 
 from drumfire.loadgen.system import IndexArray
 from drumfire.sut.models.classifier import Classifier, Float32Array, LabelArray
-from drumfire.sut.models.model import Form, Tensors
+from drumfire.sut.models.model import Form
+from drumfire.sut.models.tensors import Tensors
 from drumfire.sut.models.weights import bundle
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Digits(Classifier):
     description = "handwritten digits, 8x8 pixels, 10 classes: 500 images that the network has not seen"
     licence = "weights Apache-2.0; data CC BY 4.0 (UCI, Alpaydin & Kaynak 1998)"
     extra: str | None = None
-    input_shape: tuple[int, ...] = SHAPE
+    tensors = Tensors.of_one(SHAPE)
     quality_target = 0.98
     target_latency_ms: int | None = 50
     total_count = 500
@@ -60,7 +61,7 @@ class Digits(Classifier):
 
     def own_weights(self, cache: Path, form: Form) -> Path:
         """The file in the package; forms other than ONNX are made from it."""
-        return bundle.in_form(WEIGHTS, form, cache, self.new_network, Tensors(self.input_shape))
+        return bundle.in_form(WEIGHTS, form, cache, self.new_network, self.tensors)
 
     def new_network(self) -> nn.Module:
         from drumfire.sut.models.networks import digits

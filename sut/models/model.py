@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,9 @@ import numpy.typing as npt
 from drumfire.loadgen import installation
 from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.errors import UserError
-from drumfire.loadgen.system import IndexArray, SampleLibrary
+from drumfire.loadgen.system import Batch, IndexArray, SampleLibrary
 from drumfire.sut.data import DataError
+from drumfire.sut.models.tensors import Tensors
 
 
 class UnknownModel(UserError, ValueError):
@@ -41,18 +42,6 @@ class Form(Enum):
     """Written by ``torch.export.save``, for any batch size: see ``torch_export``."""
     TFLITE = ".tflite"
     """See ``tflite_export``."""
-
-
-class Tensors(NamedTuple):
-    """The input and the outputs of a network that we export: (N, *sample_shape) for any N, to shapes (N, ...)."""
-
-    sample_shape: tuple[int, ...]
-    outputs: Sequence[str] = ("logits",)
-    dtype: npt.DTypeLike = np.float32
-
-    def batch(self) -> npt.NDArray[Any]:
-        """Zeros to export with: two samples, as exporters take a batch of one for a fixed size."""
-        return np.zeros((2, *self.sample_shape), self.dtype)
 
 
 @dataclass(frozen=True)
@@ -95,15 +84,16 @@ class Model(Protocol):
     """The licences of the weights and of the data."""
     extra: str | None
     """The pip extra that the model needs."""
-    input_shape: tuple[int, ...]
-    """The shape of one sample, without the batch."""
-    input_dtype: np.dtype[Any]
     quality_target: float
     """A fraction, 0 to 1, of ``Accuracy.metric``."""
     target_latency_ms: int | None
     """The bound of a Server run; None where MLPerf's configuration has it."""
     total_count: int
     """Samples in the whole data set."""
+
+    @property
+    def tensors(self) -> Tensors:
+        """The names, shapes and types of the data's samples; our own exports take these, and give these outputs."""
 
     @property
     def reservations(self) -> Sequence[str]:
@@ -146,8 +136,8 @@ class Model(Protocol):
 class Calibrated(Protocol):
     """A model that has further samples, on which it is not judged."""
 
-    def calibration(self, count: int) -> npt.NDArray[Any]:
-        """Up to ``count`` of these samples, shape (n, *input_shape)."""
+    def calibration(self, count: int) -> Batch | npt.NDArray[Any]:
+        """Up to ``count`` of these samples, as ``SampleLibrary.batch`` returns them."""
 
 
 def missing_extra(what: str, package: str | None, extra: str | None) -> MissingExtra:

@@ -14,6 +14,7 @@ from drumfire.sut.data import location
 from drumfire.sut.data.library import ArrayLibrary
 from drumfire.sut.data.pictures import PictureReader
 from drumfire.sut.data.recipes import RECIPES
+from drumfire.sut.models.tensors import Tensors
 from drumfire.sut.models.weights.publication import PublishedNetwork
 
 
@@ -30,6 +31,8 @@ class PictureModel(PublishedNetwork):
     """Samples in memory unless the caller sets another number."""
     recipe: str
     """The preprocessing, one of ``RECIPES``."""
+    outputs: Sequence[str]
+    """The names of the outputs of our own export."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,6 +44,12 @@ class PictureModel(PublishedNetwork):
 
         Raises ``DataError``.
         """
+
+    @property
+    def tensors(self) -> Tensors:
+        """See ``Model.tensors``: samples as the recipe makes them."""
+        recipe = RECIPES[self.recipe]
+        return Tensors.of_one(recipe.shape, self.outputs, recipe.dtype)
 
     @property
     def reservations(self) -> Sequence[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from drumfire.sut.data.recipes import RECIPES
 from drumfire.sut.models.imagenet import ImageNetClassifier
 from drumfire.sut.models.weights.publication import Published
 
@@ -31,7 +30,6 @@ class ResNet50(ImageNetClassifier):
         ),
     )
     recipe, state_dict_recipe = "imagenet", "imagenet_pytorch"
-    input_shape = RECIPES[recipe].shape
 
     def new_network(self) -> nn.Module:
         from drumfire.sut.models.networks import resnet

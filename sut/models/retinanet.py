@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from drumfire.sut.data import coco
-from drumfire.sut.data.recipes import RECIPES
 from drumfire.sut.models.photo_detector import PhotoDetector
 from drumfire.sut.models.weights.publication import Published
 
@@ -28,7 +27,6 @@ class RetinaNet(PhotoDetector):
         ),
     )
     recipe = "openimages-800-retinanet"
-    input_shape, input_dtype = RECIPES[recipe].shape, RECIPES[recipe].dtype
     score_threshold, overlap, most = 0.05, 0.5, 300
     box_unit = 800.0
 

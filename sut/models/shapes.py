@@ -17,7 +17,8 @@ from drumfire.sut.data import scenes
 from drumfire.sut.data.coco import AnnotatedPictures
 from drumfire.sut.data.library import ArrayLibrary
 from drumfire.sut.models.detector import OUTPUTS, DetectionJudge
-from drumfire.sut.models.model import Form, Tensors, bundled_count
+from drumfire.sut.models.model import Form, bundled_count
+from drumfire.sut.models.tensors import Tensors
 from drumfire.sut.models.weights import bundle
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ WEIGHTS = bundle.DATA / "shapes.onnx"
 SIDE = 128
 CLASSES = len(scenes.KINDS) + 1
 """Includes the background."""
-TENSORS = Tensors((SIDE, SIDE, 3), OUTPUTS, np.uint8)
+TENSORS = Tensors.of_one((SIDE, SIDE, 3), OUTPUTS, np.uint8)
 _COUNT = 200
 _HELD_OUT_SEED, _TRAIN_SEED = 2, 1
 _MOST_SHAPES = 5
@@ -65,7 +66,7 @@ class Shapes(DetectionJudge):
     description = f"circles, boxes and triangles, {SIDE}x{SIDE} pixels: {_COUNT} drawn pictures, not trained on"
     licence = "weights Apache-2.0; the pictures are drawn when they are needed"
     extra: str | None = None
-    input_shape, input_dtype = TENSORS.sample_shape, np.dtype(TENSORS.dtype)
+    tensors = TENSORS
     quality_target = 0.99 * 0.8737  # 99 % of the mAP of the bundled weights
     target_latency_ms: int | None = 50
     total_count = _COUNT

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from drumfire.sut.data import coco
-from drumfire.sut.data.recipes import RECIPES
 from drumfire.sut.models.photo_detector import PhotoDetector
 from drumfire.sut.models.weights.publication import Published
 
@@ -28,7 +27,6 @@ class SsdMobileNet(PhotoDetector):
         ),
     )
     recipe = "coco-300"
-    input_shape, input_dtype = RECIPES[recipe].shape, RECIPES[recipe].dtype
     score_threshold, overlap, most = 0.0, 0.6, 100  # as in the published graph, which includes suppression
 
     def new_network(self) -> nn.Module:

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.sut.data import coco
-from drumfire.sut.data.recipes import RECIPES
 from drumfire.sut.models.photo_detector import PhotoDetector
 from drumfire.sut.models.weights.publication import Published
 
@@ -33,7 +32,6 @@ class SsdResNet34(PhotoDetector):
         ),
     )
     recipe = "coco-1200"
-    input_shape, input_dtype = RECIPES[recipe].shape, RECIPES[recipe].dtype
     score_threshold, overlap, most = 0.05, 0.5, 200
 
     def new_network(self) -> nn.Module:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.sut.kserve.messages.tensors import Shape
+from drumfire.sut.models.tensors import Input
 from drumfire.sut.serving.refusal import invalid
 from drumfire.sut.serving.request import Request
 
@@ -25,11 +26,10 @@ _SMALL = 1 << 16
 class BatchLayout(NamedTuple):
     """The memory layout of a model's batches."""
 
-    dtype: np.dtype[Any]
+    takes: Input
+    """The backend's.  Batches smaller than its ``batch_size`` are padded, and the padding's outputs dropped."""
     channels_last: bool
     """Samples arrive as (channels, height, width) and the model takes (height, width, channels)."""
-    fixed_batch_size: int | None
-    """The only batch size that the model accepts: smaller batches are padded, and the padding's outputs dropped."""
 
 
 class Gatherer:
@@ -40,15 +40,17 @@ class Gatherer:
 
     def __init__(self, layout: BatchLayout, most_samples: int, sample_shape: Sequence[int]) -> None:
         """``sample_shape``: -1 for any size; memory then grows with the requests."""
-        self._layout = layout
+        takes, self._channels_last = layout
+        self.name = takes.name
+        self._dtype, self._fixed = takes.dtype, takes.batch_size
         closed = min(sample_shape, default=0) >= 0
-        size = most_samples * math.prod(sample_shape) * layout.dtype.itemsize if closed else 0
+        size = most_samples * math.prod(sample_shape) * takes.dtype.itemsize if closed else 0
         self._reserve(size)
 
     def gather(self, requests: Sequence[Request]) -> Array:
         """All inputs as one array, shape (n, *sample_shape) in the model's layout.  A single input is a view of its
         request if possible."""
-        dtype, channels_last, fixed = self._layout
+        dtype, channels_last, fixed = self._dtype, self._channels_last, self._fixed
         first = requests[0]
         shape = first.sample_shape
         if len(requests) == 1 and not channels_last and fixed in (None, first.samples):

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from drumfire.loadgen.system import Batch
 from drumfire.sut.kserve.messages.schemas import config_type
-from drumfire.sut.kserve.messages.tensors import ModelInterface, Shape, TensorSpec
+from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorSpec
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends import Backend, BackendError, BackendOptions
-from drumfire.sut.local.backends.interface import takes_channels_last
 from drumfire.sut.local.batcher import BatchRule, service_times
-from drumfire.sut.models.model import Model
+from drumfire.sut.models.model import Form, Model
+from drumfire.sut.models.tensors import Feed, Input, Tensors
 from drumfire.sut.serving.batch import BatchLayout
 from drumfire.sut.serving.request import DEFAULT_PRIORITY, PRIORITIES
 from drumfire.sut.serving.signature import signature
@@ -119,12 +120,10 @@ class Identity:
     """Returns its input, in rows of any length: measures the cost of the server itself."""
 
     description = "returns its input"
-    sample_shape: tuple[int | None, ...] = (None,)
-    sample_dtype: npt.DTypeLike = np.float32
-    fixed_batch_size: int | None = None
+    tensors = Tensors((Input("INPUT0", (None,), np.dtype(np.float32)),), ("OUTPUT0",))
 
-    def run(self, batch: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
-        return [batch]
+    def run(self, batch: Batch) -> Sequence[npt.NDArray[Any]]:
+        return [batch["INPUT0"]]
 
     def close(self) -> None:
         pass
@@ -132,11 +131,9 @@ class Identity:
 
 def identity(name: str, version: str, batching: Batching) -> ServedModel:
     """The built-in model; its tensors have the names of Triton's own identity models."""
-    spec = TensorSpec("INPUT0", "FP32", (-1,))
-    interface = ModelInterface(
-        name, version, IDENTITY, (spec,), (TensorSpec("OUTPUT0", "FP32", (-1,)),), batching.max_size
-    )
-    layout = BatchLayout(np.dtype(np.float32), channels_last=False, fixed_batch_size=None)
+    takes, gives = (TensorSpec(one, "FP32", (-1,)) for one in ("INPUT0", "OUTPUT0"))
+    interface = ModelInterface(name, version, IDENTITY, (takes,), (gives,), batching.max_size)
+    layout = BatchLayout(Identity.tensors.inputs[0], channels_last=False)
     return ServedModel(
         interface, _rule(batching, batching.max_size), layout, "cpu", Identity.description, [Identity()], Identity,
         inline=True,
@@ -166,14 +163,15 @@ def load(
         return instance
 
     first = load_one()
-    tensors = signature(first, source.weights, source.model)
-    layout = BatchLayout(np.dtype(first.sample_dtype), _is_channels_last(first, source), first.fixed_batch_size)
-    max_size = first.fixed_batch_size or batching.max_size
+    tensors, feeds = _on_the_wire(first, source)
+    (takes,) = first.tensors.inputs
+    layout = BatchLayout(takes, feeds[takes.name].channels_last)
+    max_size = takes.batch_size or batching.max_size
     loaded = [first, *(load_one() for _ in range(options.instances - 1))]
     platform = f"{backend}_{source.weights.suffix.lstrip('.') or 'model'}"
     inline = device == "cpu" and options.instances == 1 and _is_quick(first, max_size)
     return ServedModel(
-        ModelInterface(source.name, source.version, platform, (tensors.input,), tensors.outputs, max_size),
+        ModelInterface(source.name, source.version, platform, *signature(first, tensors), max_size),
         _rule(batching, max_size),
         layout,
         device,
@@ -192,12 +190,12 @@ def _rule(batching: Batching, max_size: int) -> BatchRule:
 
 def _warm(backend: Backend, batching: Batching) -> None:
     """Run the largest batch once before the first request: libraries prepare for a size at its first use."""
-    rows = backend.fixed_batch_size or batching.max_size
-    batch = _zeros(backend, rows)
-    if batch is None:
+    tensors = backend.tensors
+    rows = tensors.batch_size or batching.max_size
+    if tensors.has_open_sizes:
         return
     try:
-        backend.run(batch)
+        backend.run(tensors.zeros(rows))
     except Exception as error:  # whatever a framework may raise
         text = backends.first_line(error)
         raise BackendError(f"the model cannot run a batch of {rows}: {text}; see --max-batchsize") from None
@@ -205,29 +203,28 @@ def _warm(backend: Backend, batching: Batching) -> None:
 
 def _is_quick(backend: Backend, rows: int) -> bool:
     """Whether the largest batch is so quick that a thread for it would cost more than it saves."""
-    batch = _zeros(backend, rows)
+    batch = backend.tensors.zeros(rows)
     # A slow model, which may take seconds, runs only once.
-    return batch is not None and min(service_times(lambda: backend.run(batch), 0.02, 1)) < _QUICK_S
+    return not backend.tensors.has_open_sizes and min(service_times(lambda: backend.run(batch), 0.02, 1)) < _QUICK_S
 
 
-def _zeros(backend: Backend, rows: int) -> npt.NDArray[Any] | None:
-    """A batch to try the backend with; None if it takes samples of any size."""
-    if None in backend.sample_shape:
-        return None
-    shape: Shape = tuple(size for size in backend.sample_shape if size is not None)
-    return np.zeros((rows, *shape), backend.sample_dtype)
+def _on_the_wire(backend: Backend, source: Source) -> tuple[Tensors, dict[str, Feed]]:
+    """The tensors of requests and answers, and how each of the backend's inputs gets its samples from a request.
 
-
-def _is_channels_last(backend: Backend, source: Source) -> bool:
-    """Whether samples must be transposed for the backend; never for a bare file.  Raises ``BackendError``."""
-    model = source.model
+    Raises ``BackendError`` for a file that does not fit the named model's data.
+    """
+    file, model = backend.tensors, source.model
     if model is None:
-        return False
-    channels_last = takes_channels_last(backend, model.input_shape, model.input_dtype)
-    if channels_last is None:
+        return file, {one.name: Feed(one.name, channels_last=False) for one in file.inputs}
+    feeds = file.feeds(model.tensors)
+    if feeds is None:
         raise BackendError(
-            f"{source.weights} takes {np.dtype(backend.sample_dtype)} of shape {list(backend.sample_shape)}, but "
-            f"{model.name}'s data is {model.input_dtype} of shape {list(model.input_shape)}: serve the file under "
-            "another name"
+            f"{source.weights} takes {file}, but {model.name}'s data is {model.tensors}: serve the file under another "
+            "name"
         )
-    return channels_last
+    if source.weights.suffix != Form.ONNX.value:
+        return model.tensors, feeds
+    # An ONNX file has names of its own, and shapes that may be open where the model's are not.
+    shown = {one.name: one for one in model.tensors.inputs}
+    inputs = tuple(shown[feeds[one.name].name]._replace(name=one.name) for one in file.inputs)
+    return Tensors(inputs, file.outputs), {name: feed._replace(name=name) for name, feed in feeds.items()}

@@ -236,7 +236,7 @@ class Scheduler:
         try:
             array = gatherer.gather(requests)
             gathered = clock()
-            outputs = instance.run(array)
+            outputs = instance.run({gatherer.name: array})
             computed = clock()
             split(outputs, requests, gatherer, len(array))
         except BaseException as error:

@@ -1,62 +1,46 @@
 """The inputs and outputs of a model on the wire: names, datatypes and shapes.
 
-Reads names from ONNX files or uses those of this project's exports, and runs the loaded model to find the rest.
+The names are those of a bare file or of a named model, and the loaded model is run to find the rest.
 """
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.sut.kserve.errors import ProtocolError
-from drumfire.sut.kserve.messages.protobuf import Schema, decode
 from drumfire.sut.kserve.messages.tensors import DATATYPES, Shape, TensorSpec
 from drumfire.sut.local.backends import Backend, BackendError, first_line
-from drumfire.sut.models.detector import OUTPUTS as DETECTOR_OUTPUTS
-from drumfire.sut.models.detector import DetectionJudge
-from drumfire.sut.models.model import Form, Model
+from drumfire.sut.local.backends.interface import numbered
+from drumfire.sut.models.tensors import Tensors
 
-_NAMED: Schema = {1: ("name", str)}
-_ONNX: Schema = {
-    7: ("graph", {5: ("initializer", [{8: ("name", str)}]), 11: ("input", [_NAMED]), 12: ("output", [_NAMED])})
-}
-"""Source: onnx.proto's ModelProto, GraphProto, TensorProto and ValueInfoProto."""
 _OPEN_SIZE = 8
 """The size to try a model with where it accepts any."""
 _BY_DTYPE = {dtype: name for name, dtype in DATATYPES.items() if name != "BF16"}
 
 
-class Names(NamedTuple):
-    input: str
-    outputs: Sequence[str]
-
-
 class Signature(NamedTuple):
     """The tensors of one sample, without the batch."""
 
-    input: TensorSpec
+    inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
 
-def signature(backend: Backend, weights: Path, model: Model | None) -> Signature:
-    """The signature of a loaded model; ``model`` is the named model, or None for a bare file.  Raises
-    ``BackendError``."""
-    names = _names(weights, model)
-    dtype = np.dtype(backend.sample_dtype)
-    taken = tuple(-1 if size is None else size for size in backend.sample_shape)
-    outputs = probe(backend, [1] if backend.fixed_batch_size else [1, 2])
-    if len(names.outputs) != len(outputs):
-        names = names._replace(outputs=[f"OUTPUT__{position}" for position in range(len(outputs))])
+def signature(backend: Backend, tensors: Tensors) -> Signature:
+    """The signature of a loaded model with these tensors on the wire.  Raises ``BackendError``.
+
+    The outputs are numbered if ``tensors`` does not have as many names.
+    """
+    outputs = probe(backend, [1] if backend.tensors.batch_size else [1, 2])
+    names = tensors.outputs if len(tensors.outputs) == len(outputs) else numbered(len(outputs))
     return Signature(
-        TensorSpec(names.input, datatype(dtype), taken if model is None else model.input_shape),
         tuple(
-            TensorSpec(name, datatype(kind), shape) for name, (kind, shape) in zip(names.outputs, outputs, strict=True)
+            TensorSpec(one.name, datatype(one.dtype), tuple(-1 if size is None else size for size in one.sample_shape))
+            for one in tensors.inputs
         ),
+        tuple(TensorSpec(name, datatype(kind), shape) for name, (kind, shape) in zip(names, outputs, strict=True)),
     )
 
 
@@ -65,17 +49,17 @@ def probe(backend: Backend, sizes: Sequence[int]) -> list[tuple[np.dtype[Any], S
 
     ``sizes``: the batch sizes to run.
     """
+    tensors = backend.tensors
     found: list[list[npt.NDArray[Any]]] = []
-    for open_size in (_OPEN_SIZE, _OPEN_SIZE * 2) if None in backend.sample_shape else (_OPEN_SIZE,):
-        shape = [open_size if size is None else size for size in backend.sample_shape]
+    for open_size in (_OPEN_SIZE, _OPEN_SIZE * 2) if tensors.has_open_sizes else (_OPEN_SIZE,):
         for rows in sizes:
-            rows = backend.fixed_batch_size or rows
+            rows = tensors.batch_size or rows
+            batch = tensors.zeros(rows, open_size)
             try:
-                outputs = list(backend.run(np.zeros((rows, *shape), backend.sample_dtype)))
+                outputs = list(backend.run(batch))
             except Exception as error:  # whatever a framework may raise
-                raise BackendError(
-                    f"the model cannot run on zeros of shape {[rows, *shape]}: {first_line(error)}"
-                ) from None
+                shapes = ", ".join(str(list(array.shape)) for array in batch.values())
+                raise BackendError(f"the model cannot run on zeros of shape {shapes}: {first_line(error)}") from None
             for output in outputs:
                 if output.ndim == 0 or len(output) != rows:
                     raise BackendError(
@@ -100,31 +84,3 @@ def _together(arrays: Sequence[npt.NDArray[Any]]) -> tuple[np.dtype[Any], Shape]
     if len({len(shape) for shape in shapes}) != 1:
         raise BackendError("the model returns outputs with varying numbers of dimensions, which cannot be served")
     return arrays[0].dtype, tuple(sizes[0] if len(set(sizes)) == 1 else -1 for sizes in zip(*shapes, strict=True))
-
-
-def _names(weights: Path, model: Model | None) -> Names:
-    if weights.suffix == Form.ONNX.value:
-        names = onnx_names(weights)
-        if names is not None:
-            return names
-    if model is None:
-        return Names("INPUT__0", ())
-    return Names("input", DETECTOR_OUTPUTS if isinstance(model, DetectionJudge) else ("logits",))
-
-
-def onnx_names(path: Path) -> Names | None:
-    """The names in an ONNX file, read without its weights; None unless it is such a file and has one input."""
-    try:
-        with (
-            open(path, "rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-            memoryview(mapped) as view,
-        ):
-            graph = decode(view, _ONNX)["graph"]
-    except (OSError, ValueError, BufferError, ProtocolError):
-        return None
-    if graph is None:
-        return None
-    weights = {one["name"] for one in graph["initializer"]}
-    inputs = [one["name"] for one in graph["input"] if one["name"] not in weights]
-    return Names(inputs[0], [one["name"] for one in graph["output"]]) if len(inputs) == 1 else None

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from drumfire.loadgen.system import Batch
 from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorSpec
 from drumfire.sut.local.batcher import BatchRule
+from drumfire.sut.models.tensors import Input, Tensors
 from drumfire.sut.serving.batch import BatchLayout
 from drumfire.sut.serving.model import ServedModel
 
@@ -18,22 +20,21 @@ class Doubler:
     """A backend that gives twice its input, and its negative; calls ``before`` first."""
 
     description = "doubles"
-    sample_dtype = np.float32
-    fixed_batch_size: int | None = None
 
     def __init__(
         self, shape: tuple[int | None, ...] = (2,), before: Callable[[np.ndarray], object] | None = None
     ) -> None:
-        self.sample_shape = shape
+        self.tensors = Tensors((Input("x", shape, np.dtype(np.float32)),), ("twice", "minus"))
         self.before = before
         self.batches: list[np.ndarray] = []
         self.closed = False
 
-    def run(self, batch: np.ndarray) -> Sequence[np.ndarray]:
-        self.batches.append(batch.copy())
+    def run(self, batch: Batch) -> Sequence[np.ndarray]:
+        (samples,) = (batch[one.name] for one in self.tensors.inputs)
+        self.batches.append(samples.copy())
         if self.before is not None:
-            self.before(batch)
-        return [batch * 2, -batch]
+            self.before(samples)
+        return [samples * 2, -samples]
 
     def close(self) -> None:
         self.closed = True
@@ -54,7 +55,7 @@ def served(
     return ServedModel(
         ModelInterface(name, version, "test", (specs[0],), tuple(specs[1:]), rule.max_size),
         rule,
-        layout or BatchLayout(np.dtype(np.float32), False, None),
+        layout or BatchLayout(Input("x", shape, np.dtype(np.float32)), channels_last=False),
         "cpu",
         "doubles",
         backends,

@@ -21,9 +21,9 @@ from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.mlperf_conf import built_in_values
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Scenario, TestSettings
+from drumfire.loadgen.system import Batch
 from drumfire.sut import models
 from drumfire.sut.cache import cache_folder
-from drumfire.sut.data.library import ArrayLibrary
 from drumfire.sut.local import backends
 from drumfire.sut.local.batcher import BatchedSystem, batch_sizes, service_times
 
@@ -58,16 +58,15 @@ class _Loaded:
         self.backend = backends.load(
             backend, self.file, "cpu", self.threads, backends.kinds()[backend](max_batch_size=batch_size)
         )
-        library = self.model.library(performance_count=_IN_MEMORY)
-        assert isinstance(library, ArrayLibrary)
-        self.library = library
-        fit(library, self.backend, self.model)
+        self.library = library = fit(self.model.library(performance_count=_IN_MEMORY), self.backend, self.model)
         count = min(library.performance_count, library.total_count) // batch_size * batch_size
         library.load(np.arange(count))
-        self.batches = np.split(library.batch(np.arange(count)).copy(), count // batch_size)
-        self.bare: Call = LOOPS[backend](self.file, self.batches[0], self.threads)
+        ((name, samples),) = library.batch(np.arange(count)).items()
+        bare = np.split(samples.copy(), count // batch_size)
+        self.batches, self.bare_batches = [{name: batch} for batch in bare], bare
+        self.bare: Call = LOOPS[backend](self.file, bare[0], self.threads)
 
-    def run(self, batch: Any) -> Any:
+    def run(self, batch: Batch) -> Any:
         return self.model.respond(self.backend.run(batch))
 
     def test(self, settings: TestSettings) -> Test:
@@ -89,7 +88,7 @@ class _Loaded:
         """Add the bare loop over ready batches."""
         began, cpu = time.perf_counter(), time.process_time()
         for at in range(samples // self.batch_size):
-            self.bare(self.batches[at % len(self.batches)])
+            self.bare(self.bare_batches[at % len(self.bare_batches)])
         spent.wall_s += time.perf_counter() - began
         spent.cpu_s += time.process_time() - cpu
         spent.samples += samples // self.batch_size * self.batch_size
@@ -97,7 +96,7 @@ class _Loaded:
     def turn(self) -> int:
         """The samples that take about ``_TURN_S``; measuring this warms both sides up."""
         lasted = min(
-            *service_times(lambda: self.run(self.batches[0])), *service_times(lambda: self.bare(self.batches[0]))
+            *service_times(lambda: self.run(self.batches[0])), *service_times(lambda: self.bare(self.bare_batches[0]))
         )
         return max(round(_TURN_S / lasted), 2) * self.batch_size
 
@@ -121,7 +120,8 @@ def server(case: dict[str, Any]) -> dict[str, dict[str, float]]:
     while whole.wall_s < case["seconds"]:
         loaded.offline(samples, whole)
     rate = whole.figures["samples_per_s"]
-    lone_s = float(np.median(service_times(lambda: loaded.run(loaded.batches[0][:1]), _TURN_S)))
+    lone = {name: samples[:1] for name, samples in loaded.batches[0].items()}
+    lone_s = float(np.median(service_times(lambda: loaded.run(lone), _TURN_S)))
     own_s = (built_in_values() | models.TARGET_LATENCIES)[f"{case['model']}.Server.target_latency"] * 1e-3
     figures = {"offline_per_s": rate, "lone_s": lone_s}
     left = {"own": own_s, "wide": _LONE_TIMES * lone_s}

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from drumfire.bench.assemble.local import fit
 from drumfire.bench.peers.program import p50_and_p99
 from drumfire.loadgen.directory import document, prepare, save
 from drumfire.loadgen.environment import describe
@@ -26,7 +26,7 @@ from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings, effective
-from drumfire.loadgen.system import SampleLibrary, SystemUnderTest
+from drumfire.loadgen.system import Batch, SystemUnderTest
 from drumfire.loadgen.traffic import draw
 from drumfire.sut import models
 from drumfire.sut.local import backends
@@ -115,13 +115,18 @@ class _Digits:
     def __init__(self) -> None:
         self.model = models.get("digits")
         self.backend = backends.load("onnxruntime", self.model.weights(Path()), "cpu", 1)
-        self.library: SampleLibrary = self.model.library()
-        every = np.arange(self.library.performance_count)
+        self.library = fit(self.model.library(), self.backend, self.model)
+        self.count = self.library.performance_count
+        every = np.arange(self.count)
         self.library.load(every)
-        self.inputs = self.library.batch(every).copy()
+        self.inputs = {name: array.copy() for name, array in self.library.batch(every).items()}
         self.library.unload(every)
 
-    def run(self, batch: npt.NDArray[Any]) -> Any:
+    def rows(self, first: int, count: int) -> Batch:
+        """Ready samples in one piece."""
+        return {name: array[first : first + count] for name, array in self.inputs.items()}
+
+    def run(self, batch: Batch) -> Any:
         return self.model.respond(self.backend.run(batch))
 
     def test(self, settings: TestSettings) -> Test:
@@ -139,8 +144,7 @@ class _Digits:
 
     def bare(self, batch_size: int, seconds: float) -> float:
         """Samples a second of a loop over ready arrays that only calls the session."""
-        full = len(self.inputs) - batch_size + 1
-        batches = [self.inputs[row : row + batch_size] for row in range(0, full, batch_size)]
+        batches = [self.rows(row, batch_size) for row in range(0, self.count - batch_size + 1, batch_size)]
         run, clock, done = self.backend.run, time.perf_counter, 0
         began = clock()
         while (lasted := clock() - began) < seconds:
@@ -171,7 +175,7 @@ def digits_server(case: dict[str, Any]) -> dict[str, float]:
     """Latency and its parts at a share of the Offline rate, and at a share of the rate of single samples."""
     digits, seconds = _Digits(), case["seconds"]
     ceiling = digits.offline(digits.bare(_BATCH_SIZE, seconds / 5), seconds / 2)
-    lone = 1 / float(np.median(service_times(lambda: digits.run(digits.inputs[:1]), seconds / 5)))
+    lone = 1 / float(np.median(service_times(lambda: digits.run(digits.rows(0, 1)), seconds / 5)))
     figures: dict[str, float] = {"ceiling_per_s": ceiling, "lone_per_s": lone}
     for name, rate in (("batched", ceiling * _SHARE), ("gentle", lone * _SHARE)):
         settings = TestSettings(scenario=Scenario.Server, min_duration_ms=round(seconds * 1000))

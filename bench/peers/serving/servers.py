@@ -29,11 +29,11 @@ from drumfire.loadgen.installation import ROOT
 from drumfire.sut import models
 from drumfire.sut.cache import cache_folder
 from drumfire.sut.environments import Say
+from drumfire.sut.local import backends
 from drumfire.sut.models.model import Form
 from drumfire.sut.remote.triton_local import keeper
 from drumfire.sut.remote.triton_local.environment import Environment
 from drumfire.sut.remote.triton_local.server import REPOSITORY, LocalTriton, LocalTritonError
-from drumfire.sut.serving.signature import onnx_names
 
 HOST = "127.0.0.1"
 IDENTITY = "identity"
@@ -118,17 +118,16 @@ def onnx_repository(name: str, outputs: int, max_batch_size: int) -> Iterator[Pa
     """A Triton repository with a named model's ONNX file, which the code of Triton's digits runs with one thread."""
     model = models.get(name)
     weights = model.weights(cache_folder(), None, Form.ONNX)
-    names = onnx_names(weights)
-    if names is None:
-        raise MeasurementError(f"{weights} does not have a single input: remove it and try again")
-    dims = ", ".join(map(str, model.input_shape))
+    tensors = backends.load("onnxruntime", weights, "cpu", 1).tensors
+    (takes,) = tensors.inputs
+    dims = ", ".join(map(str, takes.sample_shape))
     with tempfile.TemporaryDirectory(prefix="drumfire-repository-") as made:
         version = Path(made) / name / "1"
         version.mkdir(parents=True)
         (version.parent / "config.pbtxt").write_text(
             f'name: "{name}"\nbackend: "python"\nmax_batch_size: {max_batch_size}\n'
-            f'input [ {{ name: "{names.input}", data_type: TYPE_FP32, dims: [ {dims} ] }} ]\n'
-            f'output [ {{ name: "{names.outputs[0]}", data_type: TYPE_FP32, dims: [ {outputs} ] }} ]\n'
+            f'input [ {{ name: "{takes.name}", data_type: TYPE_FP32, dims: [ {dims} ] }} ]\n'
+            f'output [ {{ name: "{tensors.outputs[0]}", data_type: TYPE_FP32, dims: [ {outputs} ] }} ]\n'
             "dynamic_batching { }\ninstance_group [ { kind: KIND_CPU, count: 1 } ]\n",
             encoding="utf-8",
         )

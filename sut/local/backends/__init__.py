@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.options import option
+from drumfire.loadgen.system import Batch
 from drumfire.sut.models.model import Form
+from drumfire.sut.models.tensors import Tensors
 
 BACKENDS = {
     "onnxruntime": "drumfire.sut.local.backends.onnxruntime",
@@ -68,22 +70,18 @@ class Backend(Protocol):
         """What actually computes: library and provider, precision, and the sizes that batches are padded to."""
 
     @property
-    def sample_shape(self) -> tuple[int | None, ...]:
-        """Shape of one sample, without the batch; None where the model takes any size.
+    def tensors(self) -> Tensors:
+        """What the model takes and gives, by name.
 
-        A backend that runs channels last gives (height, width, channels) for a model whose data is (channels, height,
+        A backend that runs channels last gives (height, width, channels) for an input whose data is (channels, height,
         width); the library must then lay its samples channels last in memory.
         """
 
-    @property
-    def sample_dtype(self) -> npt.DTypeLike: ...
+    def run(self, batch: Batch) -> Sequence[npt.NDArray[Any]]:
+        """Compute a batch: for each input an array of shape (n, *sample_shape).
 
-    @property
-    def fixed_batch_size(self) -> int | None:
-        """The only batch size that the model takes; None for any."""
-
-    def run(self, batch: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
-        """Compute a batch of shape (n, *sample_shape); returns all outputs, each of shape (n, ...)."""
+        Returns the outputs in the order of ``tensors.outputs``, each of shape (n, ...).
+        """
 
     def close(self) -> None: ...
 

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.sut.local.backends.interface import Input
+from drumfire.loadgen.system import Batch
+from drumfire.sut.models.tensors import Tensors
 
 Array = npt.NDArray[Any]
-RunSized = Callable[[Array], Sequence[Array]]
+RunSized = Callable[[Batch], Sequence[Array]]
 """Takes a batch of one certain size; returns the outputs, with as many rows."""
 
 
@@ -41,6 +42,11 @@ def fitting(sizes: Sequence[int], count: int) -> int:
     raise ValueError(f"a batch of {count} samples: the model is loaded for {sizes[-1]} at most")
 
 
+def count_of(batch: Batch) -> int:
+    """The number of samples."""
+    return len(next(iter(batch.values())))
+
+
 def description(sizes: Sequence[int]) -> str:
     """Part of a backend's description, which results record."""
     return f"batches filled up to {', '.join(map(str, sizes))}"
@@ -52,18 +58,20 @@ class Buckets:
     def __init__(self, runs: Mapping[int, RunSized]) -> None:
         self.sizes = tuple(sorted(runs))
         self._runs = runs
-        self._filled: dict[int, Array] = {}
+        self._filled: dict[int, Batch] = {}
 
-    def run(self, batch: Array) -> list[Array]:
-        """Outputs of shape (n, ...) for a batch of shape (n, ...).  Raises ``ValueError`` for too large a batch."""
-        count = len(batch)
+    def run(self, batch: Batch) -> list[Array]:
+        """Outputs of shape (n, ...) for inputs of shape (n, ...).  Raises ``ValueError`` for too large a batch."""
+        count = count_of(batch)
         size = fitting(self.sizes, count)
         if count < size:
             # Rows do not influence each other, so the padding may be rows of an earlier batch.
             filled = self._filled.get(size)
             if filled is None:
-                filled = self._filled[size] = np.zeros((size, *batch.shape[1:]), batch.dtype)
-            filled[:count] = batch
+                filled = {name: np.zeros((size, *one.shape[1:]), one.dtype) for name, one in batch.items()}
+                self._filled[size] = filled
+            for name, samples in batch.items():
+                filled[name][:count] = samples
             batch = filled
         outputs = self._runs[size](batch)
         for output in outputs:
@@ -75,9 +83,9 @@ class Buckets:
 class PaddedModel(Buckets):
     """A ``Backend`` over functions that take one batch size each."""
 
-    def __init__(self, runs: Mapping[int, RunSized], takes: Input, computes: str) -> None:
+    def __init__(self, runs: Mapping[int, RunSized], tensors: Tensors, computes: str) -> None:
         super().__init__(runs)
-        self.sample_shape, self.sample_dtype, self.fixed_batch_size = takes.sample_shape, takes.dtype, takes.batch_size
+        self.tensors = tensors
         self.description = f"{computes}, {description(self.sizes)}"
 
     def close(self) -> None:

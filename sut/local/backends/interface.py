@@ -1,94 +1,75 @@
-"""What a network takes: its single input, read from an ONNX graph or from a program exported by PyTorch.
+"""What a network takes and gives, read from an ONNX graph or from a program exported by PyTorch.
 
 Models of several inputs are refused here and nowhere else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.sut.local.backends import Backend, BackendError, first_line
+from drumfire.sut.local.backends import BackendError, first_line
+from drumfire.sut.models.tensors import Input, Tensors
 
-T = TypeVar("T")
-
-_MOST_CHANNELS = 4
-"""A sample of three dimensions whose first is at most this is an image, and that dimension holds its channels."""
+_MOST_INPUTS = 1
 
 
 class InputCountError(BackendError, ValueError):
-    """A model that has no input, or several."""
+    """A model that has no input, or too many."""
 
 
-class Input(NamedTuple):
-    """The input of a network."""
-
-    name: str
-    dtype: npt.DTypeLike
-    batch_size: int | None
-    """None for any."""
-    sample_shape: tuple[int | None, ...]
-    """Without the batch; None where the network takes any size."""
-
-    @property
-    def is_image(self) -> bool:
-        """Whether a sample is (channels, height, width)."""
-        shape = self.sample_shape
-        return len(shape) == 3 and shape[0] is not None and shape[0] <= _MOST_CHANNELS
-
-    @property
-    def channels_last(self) -> tuple[int | None, ...]:
-        """The sample's shape, an image's as (height, width, channels)."""
-        return (*self.sample_shape[1:], self.sample_shape[0]) if self.is_image else self.sample_shape
+def check_inputs(names: Sequence[str]) -> None:
+    """Check that a model with these inputs can be loaded.  Raises ``InputCountError``."""
+    if not names:
+        raise InputCountError("the model has no input, so it cannot be fed with samples")
+    if len(names) > _MOST_INPUTS:
+        raise InputCountError(
+            f"the model has {len(names)} inputs ({', '.join(names)}), and only models of one can be loaded: measure it "
+            "on a Triton server ('drumfire run triton'), or call it from a coroutine (drumfire.CoroutineSystem)"
+        )
 
 
-def only(inputs: Sequence[T]) -> T:
-    """The single input.  Raises ``InputCountError``."""
-    if len(inputs) != 1:
-        raise InputCountError(f"the model has {len(inputs)} inputs; models of one input can be run")
-    return inputs[0]
-
-
-def fixed(shape: Sequence[int | None], model: Path | str = "the model") -> tuple[int, ...]:
-    """The sample's shape, all of whose sizes must be fixed.  Raises ``BackendError``."""
-    sizes = tuple(size for size in shape if size is not None)
-    if len(sizes) != len(shape):
+def fixed(tensors: Tensors, model: Path | str = "the model") -> Tensors:
+    """The same tensors, all of whose samples must have fixed sizes.  Raises ``BackendError``."""
+    if tensors.has_open_sizes:
         raise BackendError(f"{model} leaves sizes other than the batch's open: export it with fixed ones")
-    return sizes
+    return tensors
 
 
-def takes_channels_last(backend: Backend, shape: Sequence[int], dtype: npt.DTypeLike) -> bool | None:
-    """Whether the backend takes these samples channels last rather than as they are; None if it takes neither."""
-
-    def fits(sizes: Sequence[int]) -> bool:
-        takes = backend.sample_shape
-        return len(takes) == len(sizes) and all(one in (None, size) for one, size in zip(takes, sizes, strict=True))
-
-    if np.dtype(backend.sample_dtype) == dtype:
-        if fits(shape):
-            return False
-        if len(shape) == 3 and fits((*shape[1:], shape[0])):
-            return True
-    return None
+def as_input(name: str, sizes: Iterable[object], dtype: npt.DTypeLike) -> Input:
+    """An input of this shape, batch included; a size that is no integer is open.  Raises ``BackendError``."""
+    shape = [size if isinstance(size, int) else None for size in sizes]
+    if not shape:
+        raise BackendError(f"the model's input {name!r} is a single number: export it with a batch as its first size")
+    return Input(name, tuple(shape[1:]), np.dtype(dtype), shape[0])
 
 
-def of_graph(graph: Any) -> Input:
-    """The input of an ``onnx.GraphProto``.  Raises ``InputCountError``."""
+def numbered(count: int) -> tuple[str, ...]:
+    """Names for outputs that have none."""
+    return tuple(f"OUTPUT__{position}" for position in range(count))
+
+
+def of_graph(graph: Any) -> Tensors:
+    """The tensors of an ``onnx.GraphProto``.  Raises ``BackendError``."""
     from onnx.helper import tensor_dtype_to_np_dtype
 
     constants = {constant.name for constant in graph.initializer}
-    found = only([value for value in graph.input if value.name not in constants])
-    kind = found.type.tensor_type
-    batch, *sample = (size.dim_value or None for size in kind.shape.dim)
-    return Input(found.name, np.dtype(tensor_dtype_to_np_dtype(kind.elem_type)), batch, tuple(sample))
+    takes = [value for value in graph.input if value.name not in constants]
+    check_inputs([value.name for value in takes])
+    inputs = []
+    for value in takes:
+        kind = value.type.tensor_type
+        sizes = [size.dim_value or None for size in kind.shape.dim]
+        inputs.append(as_input(value.name, sizes, tensor_dtype_to_np_dtype(kind.elem_type)))
+    return Tensors(tuple(inputs), tuple(output.name for output in graph.output))
 
 
-def of_program(model: Path) -> tuple[Any, Input]:
-    """The ``torch.export.ExportedProgram`` in a file, and its input.  Raises ``BackendError``."""
+def of_program(model: Path) -> tuple[Any, Tensors]:
+    """The ``torch.export.ExportedProgram`` in a file, and its tensors.  Raises ``BackendError``."""
     import torch
 
     try:
@@ -96,7 +77,13 @@ def of_program(model: Path) -> tuple[Any, Input]:
     except Exception as error:  # torch raises many kinds
         raise BackendError(f"torch cannot load {model} as an exported program: {first_line(error)}") from None
     names = program.graph_signature.user_inputs
-    node = only([node for node in program.graph.nodes if node.op == "placeholder" and node.name in names])
-    tensor = node.meta["val"]
-    batch, *sample = (size if isinstance(size, int) else None for size in tensor.shape)
-    return program, Input(node.name, torch.empty(0, dtype=tensor.dtype).numpy().dtype, batch, tuple(sample))
+    check_inputs(names)
+    values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
+    inputs = [
+        as_input(name, values[name].shape, torch.empty(0, dtype=values[name].dtype).numpy().dtype) for name in names
+    ]
+    outputs = numbered(len(program.graph_signature.user_outputs))
+    returned = program.call_spec.out_spec
+    if returned is not None and returned.type is dict and len(returned.context) == len(outputs):
+        outputs = tuple(map(str, returned.context))
+    return program, Tensors(tuple(inputs), outputs)

@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from drumfire.loadgen import installation
 from drumfire.loadgen.environment import versions
+from drumfire.loadgen.system import Batch
 from drumfire.sut.local.backends import Backend, BackendError, BackendOptions, first_line, interface
 from drumfire.sut.models.model import Form
+from drumfire.sut.models.tensors import Input, Tensors
 
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 FORM = Form.ONNX
@@ -89,23 +91,24 @@ def _session(model: Path, provider: str, threads: int) -> tuple[Any, bool]:
 
 
 class OnnxRuntime:
-    """A session of one input."""
+    """A session."""
 
     def __init__(self, session: Any, place: str, version: str) -> None:
         self._session = session
         self.description = f"onnxruntime {version} {place}"
-        found = interface.only(session.get_inputs())
-        self._input, self._outputs = found.name, [output.name for output in session.get_outputs()]
-        if found.type not in _DTYPES:
-            raise BackendError(f"the model's input is a {found.type}, which is not supported")
-        self.sample_dtype = _DTYPES[found.type]
-        batch, *sample = (size if isinstance(size, int) else None for size in found.shape)
-        self.sample_shape = tuple(sample)
-        self.fixed_batch_size = batch
+        takes, self._outputs = session.get_inputs(), [output.name for output in session.get_outputs()]
+        interface.check_inputs([one.name for one in takes])
+        self.tensors = Tensors(tuple(map(_input, takes)), tuple(self._outputs))
 
-    def run(self, batch: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
-        outputs: Sequence[npt.NDArray[Any]] = self._session.run(self._outputs, {self._input: batch})
+    def run(self, batch: Batch) -> Sequence[npt.NDArray[Any]]:
+        outputs: Sequence[npt.NDArray[Any]] = self._session.run(self._outputs, batch)
         return outputs
 
     def close(self) -> None:
         self._session = None
+
+
+def _input(takes: Any) -> Input:
+    if takes.type not in _DTYPES:
+        raise BackendError(f"the model's input is a {takes.type}, which is not supported")
+    return interface.as_input(takes.name, takes.shape, _DTYPES[takes.type])

@@ -7,17 +7,18 @@ CUDA graph, so that a batch costs one launch.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen import installation
 from drumfire.loadgen.options import option
+from drumfire.loadgen.system import Batch
 from drumfire.sut.local.backends import Backend, BackendError, PrecisionOptions, buckets, first_line, interface
 from drumfire.sut.models.model import Form
+from drumfire.sut.models.tensors import Tensors
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +31,8 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 _MOST_SIZES = 64
 """Programs that torch may compile from one network before it stops: more than there are powers of two."""
 
-_Network = Callable[["torch.Tensor"], Any]
+_Network = Callable[..., Any]
+"""Takes the inputs in the program's order."""
 
 
 @dataclass(frozen=True)
@@ -62,29 +64,30 @@ def load(model: Path, device: str, threads: int, options: PyTorchOptions) -> Bac
     if device == "gpu" and not torch.cuda.is_available():
         built = "sees no GPU" if torch.version.cuda else "is built for the CPU only"
         raise BackendError(f"this torch {torch.__version__} {built}: install one with CUDA, or run on the cpu")
-    program, takes = interface.of_program(model)
+    program, tensors = interface.of_program(model)
     torch.set_num_threads(threads)
     if device == "gpu":
-        return _OnGpu(program, takes, options)
-    return _OnCpu(program, takes, options)
+        return _OnGpu(program, tensors, options)
+    return _OnCpu(program, tensors, options)
 
 
 class _PyTorch:
-    """What both devices share: the network in its precision and layout, and its input."""
+    """What both devices share: the network in its precision and layout, and its tensors."""
 
-    def __init__(self, program: Any, takes: interface.Input, options: PyTorchOptions, device: str) -> None:
+    def __init__(self, program: Any, tensors: Tensors, options: PyTorchOptions, device: str) -> None:
         import torch
 
-        self.fixed_batch_size, self.sample_dtype = takes.batch_size, takes.dtype
-        self.sample_shape, self._image = takes.channels_last, takes.is_image
+        self._device, self._are_images = device, [one.is_image for one in tensors.inputs]
+        self.tensors = replace(tensors, inputs=tuple(one.channels_last for one in tensors.inputs))
         # The guards would only repeat what is checked before a run.
         network = program.module(check_guards=False).to(device)
-        if self._image:
+        has_images = any(self._are_images)
+        if has_images:
             network = network.to(memory_format=torch.channels_last)
         self._computed = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(options.precision)
         if self._computed is not None:
             network = network.to(self._computed)
-        self._ways = [options.precision, "channels last" if self._image else "", "eager"]
+        self._ways = [options.precision, "channels last" if has_images else "", "eager"]
         self._network: _Network = network
         if options.compile is not None:
             self._compile(options.compile)
@@ -109,22 +112,25 @@ class _PyTorch:
 
     def _sizes_of(self, options: PyTorchOptions, *, fine: bool) -> tuple[int, ...]:
         """The batch sizes to prepare."""
-        interface.fixed(self.sample_shape)
-        if self.fixed_batch_size is not None:
-            return (self.fixed_batch_size,)
+        interface.fixed(self.tensors)
+        if self.tensors.batch_size is not None:
+            return (self.tensors.batch_size,)
         return buckets.ladder(options.max_batch_size, fine=fine)
 
-    def _outputs(self, batch: torch.Tensor) -> list[torch.Tensor]:
-        """All outputs in the program's own types, for a batch in the layout of ``sample_shape``."""
+    def _outputs(self, batch: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """All outputs in the program's own types, for inputs in the order and the layouts of ``tensors``."""
         import torch
 
-        if self._image:
-            batch = batch.permute(0, 3, 1, 2)
-        if self._computed is not None and batch.is_floating_point():
-            batch = batch.to(self._computed)
+        inputs = []
+        for samples, is_image in zip(batch, self._are_images, strict=True):
+            if is_image:
+                samples = samples.permute(0, 3, 1, 2)
+            if self._computed is not None and samples.is_floating_point():
+                samples = samples.to(self._computed)
+            inputs.append(samples)
         # Some operations in the program fix their own type: autocast reconciles it with the type of the weights.
-        with torch.autocast(batch.device.type, self._computed, enabled=self._computed is not None):
-            outputs = self._network(batch)
+        with torch.autocast(self._device, self._computed, enabled=self._computed is not None):
+            outputs = self._network(*inputs)
         if isinstance(outputs, torch.Tensor):
             outputs = [outputs]
         elif isinstance(outputs, dict):
@@ -135,9 +141,9 @@ class _PyTorch:
 class _OnCpu(_PyTorch):
     """Takes batches of any size; a compiled network has one program for each size, and batches are padded."""
 
-    def __init__(self, program: Any, takes: interface.Input, options: PyTorchOptions) -> None:
-        super().__init__(program, takes, options, "cpu")
-        self._run: Callable[[npt.NDArray[Any]], Sequence[npt.NDArray[Any]]] = self._computed_on
+    def __init__(self, program: Any, tensors: Tensors, options: PyTorchOptions) -> None:
+        super().__init__(program, tensors, options, "cpu")
+        self._run: Callable[[Batch], Sequence[npt.NDArray[Any]]] = self._computed_on
         if options.compile is None:
             return
         sizes = self._sizes_of(options, fine=False)
@@ -145,17 +151,18 @@ class _OnCpu(_PyTorch):
         self._ways.append(buckets.description(sizes))
         for size in sizes:  # now, rather than in the run
             try:
-                self.run(np.zeros((size, *self.sample_shape), self.sample_dtype))  # type: ignore[arg-type]
+                self.run(self.tensors.zeros(size))
             except Exception as error:  # torch calls other compilers, which raise anything
                 raise BackendError(f"torch cannot compile the model: {first_line(error)}") from None
 
-    def _computed_on(self, batch: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
+    def _computed_on(self, batch: Batch) -> Sequence[npt.NDArray[Any]]:
         import torch
 
         with torch.inference_mode():
-            return [output.numpy() for output in self._outputs(torch.from_numpy(batch))]
+            inputs = [torch.from_numpy(batch[one.name]) for one in self.tensors.inputs]
+            return [output.numpy() for output in self._outputs(inputs)]
 
-    def run(self, batch: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
+    def run(self, batch: Batch) -> Sequence[npt.NDArray[Any]]:
         return self._run(batch)
 
     def close(self) -> None:
@@ -165,17 +172,17 @@ class _OnCpu(_PyTorch):
 class _OnGpu(_PyTorch):
     """Has a CUDA graph for each batch size; batches are padded to the next size."""
 
-    def __init__(self, program: Any, takes: interface.Input, options: PyTorchOptions) -> None:
+    def __init__(self, program: Any, tensors: Tensors, options: PyTorchOptions) -> None:
         import torch
 
         kind = "tf32" if options.precision == "tf32" else "ieee"
         torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = kind
-        super().__init__(program, takes, options, "cuda")
+        super().__init__(program, tensors, options, "cuda")
         sizes = self._sizes = self._sizes_of(options, fine=options.compile is None)
         self._stream = torch.cuda.Stream()
-        shape, kind = (sizes[-1], *self.sample_shape), torch.from_numpy(np.empty(0, takes.dtype)).dtype
-        self._staged = torch.zeros(shape, dtype=kind, pin_memory=True)  # type: ignore[arg-type]
-        self._input = torch.zeros(shape, dtype=kind, device="cuda")  # type: ignore[arg-type]
+        largest = {name: torch.from_numpy(zeros) for name, zeros in self.tensors.zeros(sizes[-1]).items()}
+        self._staged = {name: zeros.pin_memory() for name, zeros in largest.items()}
+        self._inputs = {name: zeros.to("cuda") for name, zeros in largest.items()}
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, list[torch.Tensor]]] = {}
         try:
             # The largest first: the others reuse its memory.
@@ -188,7 +195,7 @@ class _OnGpu(_PyTorch):
     def _captured(self, size: int) -> tuple[torch.cuda.CUDAGraph, list[torch.Tensor]]:
         import torch
 
-        batch = self._input[:size]
+        batch = [samples[:size] for samples in self._inputs.values()]
         pool = next(iter(self._graphs.values()))[0].pool() if self._graphs else None
         with torch.inference_mode(), torch.cuda.stream(self._stream):
             for _ in range(3):  # libraries choose their kernels and allocate their workspace outside the graph
@@ -199,16 +206,18 @@ class _OnGpu(_PyTorch):
                 outputs = self._outputs(batch)
         return graph, outputs
 
-    def run(self, batch: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
+    def run(self, batch: Batch) -> Sequence[npt.NDArray[Any]]:
         import torch
 
-        count = len(batch)
+        count = buckets.count_of(batch)
         size = buckets.fitting(self._sizes, count)
         graph, outputs = self._graphs[size]
         # The GPU copies from pinned memory without the CPU.
-        self._staged[:count].numpy()[...] = batch
+        for name, staged in self._staged.items():
+            staged[:count].numpy()[...] = batch[name]
         with torch.inference_mode(), torch.cuda.stream(self._stream):
-            self._input[:count].copy_(self._staged[:count], non_blocking=True)
+            for name, staged in self._staged.items():
+                self._inputs[name][:count].copy_(staged[:count], non_blocking=True)
             graph.replay()
             return [output[:count].cpu().numpy() for output in outputs]
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
 from drumfire.loadgen import installation
+from drumfire.loadgen.system import Batch
 from drumfire.sut.local.backends import Backend, BackendError, PrecisionOptions, first_line, interface
 from drumfire.sut.local.silence import silenced
 from drumfire.sut.models.model import Form
+from drumfire.sut.models.tensors import Input, Tensors
 
 DISTRIBUTIONS = ("tensorflow", "tensorflow-cpu")
 FORM = Form.ONNX
@@ -21,6 +24,9 @@ PRECISIONS = ("fp32", "tf32")
 OPTIONS = PrecisionOptions
 
 _PLACES = {"cpu": "/CPU:0", "gpu": "/GPU:0"}
+
+_Function = Callable[[Mapping[str, Any]], Sequence[Any]]
+"""From TensorFlow's tensors by input, in the inputs' order, to the outputs."""
 
 
 def load(model: Path, device: str, threads: int, options: PrecisionOptions) -> Backend:
@@ -48,25 +54,17 @@ def load(model: Path, device: str, threads: int, options: PrecisionOptions) -> B
     tf.config.experimental.enable_tensor_float_32_execution(options.precision == "tf32")
     try:
         with silenced(), tf.device(_PLACES[device]):
-            function = _function(model)
+            function, tensors = _function(model)
     except BackendError:
         raise
     except Exception as error:  # TensorFlow raises many kinds
         raise BackendError(f"tensorflow cannot load {model}: {first_line(error)}") from None
-    return TensorFlow(function, device, options.precision)
+    return TensorFlow(function, tensors, device, options.precision)
 
 
-def _function(model: Path) -> Any:
-    """A concrete function of one tensor."""
-    import tensorflow as tf
-
+def _function(model: Path) -> tuple[_Function, Tensors]:
     if model.is_dir():
-        loaded = tf.saved_model.load(str(model))
-        signatures = list(loaded.signatures.values())
-        if not signatures:
-            raise BackendError(f"{model} has no signature to run: save the model with signatures=")
-        signatures[0].kept = loaded  # the variables live as long as this object
-        return signatures[0]
+        return _saved(model)
     if model.suffix == ".pb":
         return _frozen(model)
     if model.suffix != Form.ONNX.value:
@@ -75,49 +73,71 @@ def _function(model: Path) -> Any:
         from drumfire.sut.models.weights.tensorflow_graph import TensorFlowGraph
     except ImportError as error:
         raise BackendError(f"tf needs {error.name} to read .onnx files: {installation.command('tf')}") from None
-    return TensorFlowGraph(model).function()
+    graph = TensorFlowGraph(model)
+    function = graph.function()
+    tensors = replace(graph.tensors, inputs=tuple(one.channels_last for one in graph.tensors.inputs))
+    return lambda given: function(*given.values()), tensors
 
 
-def _frozen(model: Path) -> Any:
-    """The graph's function: from its placeholder to the nodes that no other node reads, in the order of the file."""
+def _saved(model: Path) -> tuple[_Function, Tensors]:
+    """The first signature of a SavedModel, with its outputs ordered by name."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(model))
+    signatures = list(loaded.signatures.values())
+    if not signatures:
+        raise BackendError(f"{model} has no signature to run: save the model with signatures=")
+    function = signatures[0]
+    function.kept = loaded  # the variables live as long as this object
+    takes, gives = function.structured_input_signature[1], sorted(function.structured_outputs)
+    tensors = Tensors(_inputs(takes), tuple(gives))
+
+    def call(given: Mapping[str, Any]) -> Sequence[Any]:
+        outputs = function(**given)
+        return [outputs[name] for name in gives]
+
+    return call, tensors
+
+
+def _frozen(model: Path) -> tuple[_Function, Tensors]:
+    """A graph from its placeholders to the nodes that no other node reads, in the order of the file."""
     import tensorflow as tf
 
     definition = tf.compat.v1.GraphDef()
     definition.ParseFromString(model.read_bytes())
-    start = interface.only([node.name for node in definition.node if node.op == "Placeholder"])
+    starts = [node.name for node in definition.node if node.op == "Placeholder"]
     read = {name.lstrip("^").split(":")[0] for node in definition.node for name in node.input}
     ends = [n.name for n in definition.node if n.name not in read and n.op not in ("Const", "NoOp", "Placeholder")]
     wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(definition, name=""), [])
     element = wrapped.graph.as_graph_element
-    return wrapped.prune(element(f"{start}:0"), [element(f"{name}:0") for name in ends])
+    takes = {name: element(f"{name}:0") for name in starts}
+    tensors = Tensors(_inputs(takes), tuple(ends))
+    function = wrapped.prune(list(takes.values()), [element(f"{name}:0") for name in ends])
+    return lambda given: function(*given.values()), tensors
+
+
+def _inputs(takes: Mapping[str, Any]) -> tuple[Input, ...]:
+    """From TensorFlow's tensors or their specifications, by name."""
+    interface.check_inputs(list(takes))
+    return tuple(interface.as_input(name, one.shape.as_list(), one.dtype.as_numpy_dtype) for name, one in takes.items())
 
 
 class TensorFlow:
     """Takes batches of any size."""
 
-    def __init__(self, function: Any, device: str, precision: str) -> None:
+    def __init__(self, function: _Function, tensors: Tensors, device: str, precision: str) -> None:
         import tensorflow as tf
 
-        takes = interface.only([tensor for tensor in function.inputs if tensor.dtype not in (tf.resource, tf.variant)])
-        batch, *sample = takes.shape.as_list()
-        self.fixed_batch_size: int | None = batch
-        self.sample_shape: tuple[int | None, ...] = tuple(sample)
-        self.sample_dtype: npt.DTypeLike = takes.dtype.as_numpy_dtype
+        self.tensors = tensors
         self.description = f"tensorflow {tf.__version__} {_PLACES[device][1:]} {precision}"
-        self._place = _PLACES[device]
-        # The function of a SavedModel takes its input by name; that of a frozen graph has no names.
-        signature = function.structured_input_signature
-        name = next(iter(signature[1]), None) if signature else None
-        self._call: Callable[[Any], Any] = (lambda batch: function(**{name: batch})) if name else function
+        self._place, self._function = _PLACES[device], function
 
-    def run(self, batch: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
+    def run(self, batch: Batch) -> Sequence[npt.NDArray[Any]]:
         import tensorflow as tf
 
         with tf.device(self._place):
-            outputs = self._call(tf.constant(batch))
-        if isinstance(outputs, dict):
-            outputs = [outputs[name] for name in sorted(outputs)]
-        return [output.numpy() for output in (outputs if isinstance(outputs, (list, tuple)) else [outputs])]
+            outputs = self._function({one.name: tf.constant(batch[one.name]) for one in self.tensors.inputs})
+        return [output.numpy() for output in outputs]
 
     def close(self) -> None:
-        self._call = lambda batch: []
+        self._function = lambda given: []

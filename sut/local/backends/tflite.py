@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from drumfire.loadgen import installation
 from drumfire.loadgen.environment import versions
+from drumfire.loadgen.system import Batch
 from drumfire.sut.local.backends import Backend, BackendError, BackendOptions, buckets, first_line, interface
 from drumfire.sut.local.silence import silenced
 from drumfire.sut.models.model import Form
+from drumfire.sut.models.tensors import Tensors
 
 DISTRIBUTIONS = ("ai-edge-litert",)
 FORM = Form.TFLITE
@@ -31,39 +31,53 @@ def load(model: Path, device: str, threads: int, options: BackendOptions) -> Bac
         raise BackendError(f"tflite takes a .tflite file, not {model.name}: pass one with --weights")
     try:
         with silenced():
-            details = interface.only(Interpreter(str(model)).get_input_details())
-            fixed, *sample = map(int, details["shape"])
-            # Converters write a batch size of 1 also where it can be resized.
-            any_size = fixed == 1 or details["shape_signature"][0] == -1
-            sizes = buckets.ladder(options.max_batch_size, fine=True) if any_size else (fixed,)
+            takes, gives = _named(Interpreter(str(model)))
+            interface.check_inputs(list(takes))
+            inputs = []
+            for name, details in takes.items():
+                fixed, *sample = map(int, details["shape"])
+                # Converters write a batch size of 1 also where it can be resized.
+                any_size = fixed == 1 or details["shape_signature"][0] == -1
+                inputs.append(interface.as_input(name, (None if any_size else fixed, *sample), details["dtype"]))
+            tensors = Tensors(tuple(inputs), tuple(gives))
+            only = tensors.batch_size
+            sizes = (only,) if only else buckets.ladder(options.max_batch_size, fine=True)
             runs = {size: _sized(Interpreter(str(model), num_threads=threads), size) for size in sizes}
+    except BackendError:
+        raise
     except (ValueError, RuntimeError) as error:
         raise BackendError(f"tflite cannot load {model}: {first_line(error)}") from None
     version = versions(DISTRIBUTIONS)[DISTRIBUTIONS[0]]
-    takes = interface.Input(details["name"], np.dtype(details["dtype"]), None if any_size else fixed, tuple(sample))
-    return buckets.PaddedModel(runs, takes, f"ai-edge-litert {version} XNNPACK")
+    return buckets.PaddedModel(runs, tensors, f"ai-edge-litert {version} XNNPACK")
 
 
 def _sized(interpreter: Any, size: int) -> buckets.RunSized:
     """Runs batches of one size."""
-    (details,) = interpreter.get_input_details()
-    interpreter.resize_tensor_input(details["index"], [size, *details["shape"][1:]])
+    takes, gives = _named(interpreter)
+    for details in takes.values():
+        interpreter.resize_tensor_input(details["index"], [size, *details["shape"][1:]])
     interpreter.allocate_tensors()
-    outputs = _ordered(interpreter)
 
-    def run(batch: buckets.Array) -> Sequence[buckets.Array]:
-        interpreter.set_tensor(details["index"], batch)
+    def run(batch: Batch) -> Sequence[buckets.Array]:
+        for name, details in takes.items():
+            interpreter.set_tensor(details["index"], batch[name])
         interpreter.invoke()
-        return [interpreter.get_tensor(index) for index in outputs]
+        return [interpreter.get_tensor(details["index"]) for details in gives.values()]
 
     return run
 
 
-def _ordered(interpreter: Any) -> list[int]:
-    """The indices of the outputs, ordered by their names in the signature: the file may hold them in any order."""
+def _named(interpreter: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The details of the inputs and of the outputs, by their names in the signature, or else in the file.
+
+    The outputs are ordered by name: a file with a signature may hold them in any order.
+    """
     signatures = interpreter.get_signature_list()
     if len(signatures) != 1:
-        return [output["index"] for output in interpreter.get_output_details()]
+        takes, gives = interpreter.get_input_details(), interpreter.get_output_details()
+        return {one["name"]: one for one in takes}, {one["name"]: one for one in gives}
     ((key, names),) = signatures.items()
-    details = interpreter.get_signature_runner(key).get_output_details()
-    return [details[name]["index"] for name in sorted(names["outputs"], key=lambda name: (len(name), name))]
+    runner = interpreter.get_signature_runner(key)
+    takes, gives = runner.get_input_details(), runner.get_output_details()
+    ordered = sorted(names["outputs"], key=lambda name: (len(name), name))
+    return {name: takes[name] for name in names["inputs"]}, {name: gives[name] for name in ordered}

@@ -15,9 +15,11 @@ from typing import Any
 
 from drumfire.loadgen import installation
 from drumfire.loadgen.environment import versions
+from drumfire.loadgen.system import Batch
 from drumfire.sut.cache import cache_folder
 from drumfire.sut.local.backends import BackendError, BackendOptions, buckets, first_line, interface
 from drumfire.sut.local.silence import silenced
+from drumfire.sut.models.tensors import Tensors
 
 DISTRIBUTIONS = ("apache-tvm", "apache-tvm-ffi")
 
@@ -40,27 +42,26 @@ def start(threads: int) -> None:
         raise BackendError(f"apache-tvm is not installed: {installation.command('tvm')}") from None
 
 
-def load(model: Path, takes: interface.Input, new_module: NewModule, options: BackendOptions) -> buckets.PaddedModel:
+def load(model: Path, tensors: Tensors, new_module: NewModule, options: BackendOptions) -> buckets.PaddedModel:
     """Compile for each batch size, or load from the cache what was compiled before.  Raises ``BackendError``."""
-    interface.fixed(takes.sample_shape, model)
-    fixed = takes.batch_size
+    fixed = interface.fixed(tensors, model).batch_size
     sizes = (fixed,) if fixed else buckets.ladder(options.max_batch_size, fine=False)
     version = versions(DISTRIBUTIONS)[DISTRIBUTIONS[0]]
     try:
-        runs = {size: _sized(_compiled(model, new_module, size)) for size in sizes}
-        return buckets.PaddedModel(runs, takes, f"apache-tvm {version} {_target()['mcpu']}")
+        runs = {size: _sized(_compiled(model, new_module, size), tensors) for size in sizes}
+        return buckets.PaddedModel(runs, tensors, f"apache-tvm {version} {_target()['mcpu']}")
     except Exception as error:  # each of TVM's passes raises its own kinds
         raise BackendError(f"tvm cannot compile {model}: {first_line(error)}") from None
 
 
-def _sized(compiled: Any) -> buckets.RunSized:
+def _sized(compiled: Any, tensors: Tensors) -> buckets.RunSized:
     import tvm
     from tvm import relax
 
     tensor, main = tvm.runtime.tensor, relax.VirtualMachine(compiled, tvm.cpu())["main"]
 
-    def run(batch: buckets.Array) -> Sequence[buckets.Array]:
-        outputs = main(tensor(batch))
+    def run(batch: Batch) -> Sequence[buckets.Array]:
+        outputs = main(*[tensor(batch[one.name]) for one in tensors.inputs])
         return [output.numpy() for output in ([outputs] if hasattr(outputs, "numpy") else outputs)]
 
     return run

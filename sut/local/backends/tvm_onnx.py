@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from drumfire.loadgen import installation
 from drumfire.sut.local.backends import Backend, BackendError, BackendOptions, first_line, interface, tvm_compiled
 from drumfire.sut.models.model import Form
@@ -31,12 +29,13 @@ def load(model: Path, device: str, threads: int, options: BackendOptions) -> Bac
         network = onnx.load(model)
     except Exception as error:  # protobuf's errors have no common base
         raise BackendError(f"{model} is not an ONNX file: {first_line(error)}") from None
-    takes = interface.of_graph(network.graph)
+    tensors = interface.of_graph(network.graph)
 
     def new_module(size: int) -> Any:
         from tvm.relax.frontend.onnx import from_onnx
 
-        shapes, dtypes = {takes.name: [size, *takes.sample_shape]}, {takes.name: np.dtype(takes.dtype).name}
+        shapes = {one.name: [size, *one.sample_shape] for one in tensors.inputs}
+        dtypes = {one.name: one.dtype.name for one in tensors.inputs}
         return from_onnx(network, shape_dict=shapes, dtype_dict=dtypes, keep_params_in_input=False)
 
-    return tvm_compiled.load(model, takes, new_module, options)
+    return tvm_compiled.load(model, tensors, new_module, options)

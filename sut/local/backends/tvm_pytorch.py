@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from drumfire.loadgen import installation
 from drumfire.sut.local.backends import Backend, BackendError, BackendOptions, interface, tvm_compiled
 from drumfire.sut.models.model import Form
@@ -27,19 +25,19 @@ def load(model: Path, device: str, threads: int, options: BackendOptions) -> Bac
 
     if model.suffix != Form.TORCH.value:
         raise BackendError(f"tvm-pytorch takes an exported program (.pt2), not {model.name}: run it on tvm-onnx")
-    program, takes = interface.of_program(model)
+    program, tensors = interface.of_program(model)
 
     def new_module(size: int) -> Any:
         from tvm.relax.frontend.torch import from_exported_program
 
         # With the batch size fixed, loops have known bounds.
         network = program.module(check_guards=False)
-        zeros = np.zeros((size, *interface.fixed(takes.sample_shape)), takes.dtype)
-        fixed = torch.export.export(network, (torch.from_numpy(zeros),))
+        zeros = tuple(map(torch.from_numpy, interface.fixed(tensors).zeros(size).values()))
+        fixed = torch.export.export(network, zeros)
         own = {"div.Tensor_mode": _division}
         return from_exported_program(fixed, unwrap_unit_return_tuple=True, custom_convert_map=own)
 
-    return tvm_compiled.load(model, takes, new_module, options)
+    return tvm_compiled.load(model, tensors, new_module, options)
 
 
 def _division(node: Any, importer: Any) -> Any:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drumfire.sut.models.model import Form, Tensors
+from drumfire.sut.models.model import Form
+from drumfire.sut.models.tensors import Tensors
 
 if TYPE_CHECKING:
     from torch import nn

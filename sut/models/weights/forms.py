@@ -14,7 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drumfire.sut.models.model import Form, Tensors, WeightsError, missing_extra
+from drumfire.sut.models.model import Form, WeightsError, missing_extra
+from drumfire.sut.models.tensors import Tensors
 from drumfire.sut.models.weights import onnx_export, tflite_export, torch_export
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drumfire.sut.models.model import Tensors
+from drumfire.sut.models.tensors import Tensors
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,21 +19,22 @@ OPSET = 18
 def export(network: nn.Module, tensors: Tensors, path: Path) -> None:
     """Write ``network`` (in eval mode) to ``path``, weights inside.
 
-    The graph's input is "input"; batch norms are folded into the convolutions before them.  Needs the packages onnx
-    and onnxscript.
+    The graph's tensors have the names in ``tensors``; batch norms are folded into the convolutions before them.  Needs
+    the packages onnx and onnxscript.
     """
     import torch
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of every missing optional package
+    batch, size = tensors.example(), torch.export.Dim("N")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch warns of its own code
         program = torch.onnx.export(
             network,
-            (torch.from_numpy(tensors.batch()),),
-            input_names=["input"],
+            tuple(map(torch.from_numpy, batch.values())),
+            input_names=list(batch),
             output_names=list(tensors.outputs),
-            dynamic_shapes=({0: torch.export.Dim("N")},),
+            dynamic_shapes=tuple({0: size} for _ in batch),
             opset_version=OPSET,
             verbose=False,
         )

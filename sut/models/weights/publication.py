@@ -12,12 +12,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, NamedTuple
 
 from drumfire.sut.fetch import check
-from drumfire.sut.models.model import Form, MissingExtra, Tensors, WeightsError, missing_extra
+from drumfire.sut.models.model import Form, MissingExtra, WeightsError, missing_extra
+from drumfire.sut.models.tensors import Tensors
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,15 +44,15 @@ class PublishedNetwork(ABC):
     target_latency_ms: int | None = None
     published: Sequence[Published]
     """'drumfire prepare weights' fetches the first by default."""
-    outputs: Sequence[str]
-    """The output names of our own export."""
-    input_shape: tuple[int, ...]
-    """The shape of one sample, as the recipe makes it."""
-    input_dtype: np.dtype[Any]
 
     def __init__(self) -> None:
         self._synthetic = False
         self._source: Path | None = None
+
+    @property
+    @abstractmethod
+    def tensors(self) -> Tensors:
+        """See ``Model.tensors``."""
 
     @abstractmethod
     def new_network(self) -> nn.Module:
@@ -76,7 +75,7 @@ class PublishedNetwork(ABC):
         from drumfire.sut.models.weights import forms
 
         try:
-            forms.export(network, Tensors(self.input_shape, self.outputs, self.input_dtype), path, form)
+            forms.export(network, self.tensors, path, form)
         except ImportError as error:
             raise self._missing(error.name) from None
 

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.system import Batch
+from drumfire.sut.data.library import named, paired
 from drumfire.sut.local.backends import interface
 from drumfire.sut.models.model import missing_extra
 
@@ -30,11 +31,11 @@ class QuantizeError(UserError, ValueError):
     """A network that cannot be quantized.  The text is one line and names the fix."""
 
 
-def quantize(source: Path, samples: npt.NDArray[Any], target: Path) -> None:
+def quantize(source: Path, samples: Batch | npt.NDArray[Any], target: Path) -> None:
     """Quantize the network in ``source`` and write it to ``target``, replacing the file in one step.
 
-    ``samples``, of shape (n, *sample_shape) as the network takes them, calibrate it.  Raises ``QuantizeError`` and
-    ``MissingExtra``.
+    ``samples`` calibrate it: arrays of shape (n, *sample_shape), as the network takes them.  Raises ``QuantizeError``,
+    ``BackendError`` for a network that could not be loaded, and ``MissingExtra``.
     """
     try:
         import onnx
@@ -57,14 +58,14 @@ def quantize(source: Path, samples: npt.NDArray[Any], target: Path) -> None:
             quantization.quantize_static(
                 network,
                 str(part),
-                _Calibration(network.graph, samples),
+                _Calibration(source, network.graph, named(samples)),
                 per_channel=opset >= _OPSET_BY_CHANNEL,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
                 nodes_to_quantize=inner,
             )
             os.replace(part, target)
-    except QuantizeError:
+    except UserError:
         raise
     except OSError as error:
         raise QuantizeError(f"cannot write {target}: {error.strerror or error}; choose another --output") from None
@@ -78,14 +79,21 @@ def quantize(source: Path, samples: npt.NDArray[Any], target: Path) -> None:
 class _Calibration:
     """The samples in batches, in the interface of onnxruntime's ``CalibrationDataReader``."""
 
-    def __init__(self, graph: Any, samples: npt.NDArray[Any]) -> None:
-        takes = interface.of_graph(graph)
-        size = takes.batch_size or _BATCH_SIZE
-        whole = len(samples) // size * size or len(samples)
-        batches = np.split(samples[:whole], range(size, whole, size))
-        self._batches: Iterator[dict[str, npt.NDArray[Any]]] = iter([{takes.name: batch} for batch in batches])
+    def __init__(self, source: Path, graph: Any, samples: Batch) -> None:
+        tensors = interface.of_graph(graph)
+        names = paired([one.name for one in tensors.inputs], samples)
+        if names is None:
+            raise QuantizeError(f"{source} takes {tensors}, and the samples are {', '.join(samples)}")
+        size, count = tensors.batch_size or _BATCH_SIZE, len(next(iter(samples.values())))
+        whole = count // size * size or count
+        self._batches: Iterator[Batch] = iter(
+            [
+                {name: samples[data][at : min(at + size, whole)] for name, data in names.items()}
+                for at in range(0, whole, size)
+            ]
+        )
 
-    def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
+    def get_next(self) -> Batch | None:
         return next(self._batches, None)
 
 

@@ -14,6 +14,7 @@ import onnx
 import tensorflow as tf
 from onnx import numpy_helper
 
+from drumfire.sut.data.library import INPUT
 from drumfire.sut.local.backends import interface
 
 
@@ -39,7 +40,7 @@ class Value(NamedTuple):
 
 
 class TensorFlowGraph(tf.Module):  # type: ignore[misc]
-    """Raises ``ValueError`` for a file that is not an ONNX graph of one input, or has unsupported operators."""
+    """Raises ``ValueError`` for a file that is not an ONNX graph, or has unsupported operators or too many inputs."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -51,17 +52,24 @@ class TensorFlowGraph(tf.Module):  # type: ignore[misc]
         if unknown:
             raise ValueError(f"{path.name} has operators that have no TensorFlow form here: {', '.join(unknown)}")
         self._constants = {tensor.name: Value(numpy_helper.to_array(tensor)) for tensor in self._graph.initializer}
-        self._input = interface.of_graph(self._graph)
+        self.tensors = interface.of_graph(self._graph)
+        """Of the ONNX graph."""
 
     def function(self) -> Any:
-        """A concrete function from a batch, an image's samples channels last, to all outputs in the graph's order."""
-        takes = self._input
-        spec = tf.TensorSpec((takes.batch_size, *takes.channels_last), tf.as_dtype(takes.dtype), name="input")
-        return tf.function(self._run, autograph=False).get_concrete_function(spec)
+        """A concrete function from the inputs, images channels last, to all outputs, both in the graph's order."""
+        inputs = self.tensors.inputs
+        # TensorFlow's names may not hold all that those of the graph may.
+        names = [INPUT] if len(inputs) == 1 else [f"{INPUT}_{position}" for position in range(len(inputs))]
+        specs = [
+            tf.TensorSpec((takes.batch_size, *takes.channels_last.sample_shape), tf.as_dtype(takes.dtype), name=name)
+            for name, takes in zip(names, inputs, strict=True)
+        ]
+        return tf.function(self._run, autograph=False).get_concrete_function(*specs)
 
-    def _run(self, batch: Any) -> list[Any]:
+    def _run(self, *batch: Any) -> list[Any]:
         values = dict(self._constants)
-        values[self._input.name] = Value(batch, self._input.is_image)
+        for takes, samples in zip(self.tensors.inputs, batch, strict=True):
+            values[takes.name] = Value(samples, takes.is_image)
         for node in self._graph.node:
             attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
             given = [values[name] if name else None for name in node.input]

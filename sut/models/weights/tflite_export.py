@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from drumfire.sut.local.backends import first_line
 from drumfire.sut.local.silence import silenced
-from drumfire.sut.models.model import Tensors, WeightsError
+from drumfire.sut.models.model import WeightsError
+from drumfire.sut.models.tensors import Tensors
 from drumfire.sut.models.weights import onnx_export
 
 if TYPE_CHECKING:

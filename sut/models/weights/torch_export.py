@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drumfire.sut.models.model import Tensors
+from drumfire.sut.models.tensors import Tensors
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,10 +18,11 @@ def export(network: nn.Module, tensors: Tensors, path: Path) -> None:
     """Write ``network`` (in eval mode) to ``path``, with batch norms folded into the convolutions before them."""
     import torch
 
-    batch = torch.from_numpy(tensors.batch())
-    shapes = ({0: torch.export.Dim("N")},)
-    unfolded = torch.export.export(network, (batch,), dynamic_shapes=shapes).module(check_guards=False)
-    torch.export.save(torch.export.export(_folded(unfolded), (batch,), dynamic_shapes=shapes), path)
+    batch = tuple(map(torch.from_numpy, tensors.example().values()))
+    size = torch.export.Dim("N")
+    shapes = tuple({0: size} for _ in batch)
+    unfolded = torch.export.export(network, batch, dynamic_shapes=shapes).module(check_guards=False)
+    torch.export.save(torch.export.export(_folded(unfolded), batch, dynamic_shapes=shapes), path)
 
 
 def _folded(network: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from drumfire.sut.models import digits
-from drumfire.sut.models.model import Form, Tensors
+from drumfire.sut.models.model import Form
 from drumfire.sut.models.weights import forms
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def main() -> None:
         predicted = model(torch.from_numpy(data.inputs)).argmax(1).numpy()
     good = int((predicted == data.labels).sum())
     print(f"held out: {good} of {len(data.labels)} correct, {good / len(data.labels):.2%}")
-    forms.export(model, Tensors(digits.SHAPE), digits.WEIGHTS, Form.ONNX)
+    forms.export(model, digits.Digits.tensors, digits.WEIGHTS, Form.ONNX)
     print(f"{digits.WEIGHTS}: {digits.WEIGHTS.stat().st_size} bytes")
 
 

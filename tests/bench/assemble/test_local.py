@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 
 from drumfire.bench.assemble.local import _run_batch, _Service, fit, read_settings, spare_cores
 from drumfire.bench.assemble.options import TrafficOptions
+from drumfire.loadgen.system import Batch, SampleLibrary
 from drumfire.sut import models
 from drumfire.sut.data.library import ArrayLibrary
 from drumfire.sut.local.backends import BackendError
+from drumfire.sut.models.tensors import Input, Tensors
 
 PICTURES = np.random.default_rng(1).random((4, 3, 224, 224), np.float32)
 
@@ -20,24 +23,25 @@ class Takes:
     """A backend of which only the input matters."""
 
     description = ""
-    fixed_batch_size = None
 
-    def __init__(self, shape: tuple[int | None, ...], dtype: type = np.float32) -> None:
-        self.sample_shape, self.sample_dtype = shape, dtype
+    def __init__(self, shape: tuple[int | None, ...], dtype: type = np.float32, batch_size: int | None = None) -> None:
+        self.tensors = Tensors((Input("image_tensor:0", shape, np.dtype(dtype), batch_size),), ("scores",))
 
-    def run(self, batch: np.ndarray) -> list[np.ndarray]:
+    def run(self, batch: Batch) -> list[np.ndarray]:
         return []
 
     def close(self) -> None:
         pass
 
 
-def fitted(backend: Takes) -> np.ndarray:
-    """What the backend would be given."""
-    library = ArrayLibrary("pictures", PICTURES.__getitem__, 4, 4)
-    fit(library, backend, models.get("resnet50"))
+def fitted(backend: Takes, library: SampleLibrary | None = None) -> np.ndarray:
+    """What the backend would be given, of the name that the file has."""
+    library = library or ArrayLibrary("pictures", PICTURES.__getitem__, 4, 4)
+    library = fit(library, backend, models.get("resnet50"))
     library.load(np.arange(4))
-    return library.batch(np.arange(4))
+    ((name, batch),) = library.batch(np.arange(4)).items()
+    assert name == "image_tensor:0"
+    return batch
 
 
 @pytest.mark.parametrize("shape", [(3, 224, 224), (3, None, None), (None, 224, 224)])
@@ -50,6 +54,56 @@ def test_channels_are_laid_last_for_a_file_that_wants_them_so(shape: tuple[int |
     given = fitted(Takes(shape))
     assert given.flags.c_contiguous
     np.testing.assert_array_equal(given, PICTURES.transpose(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("shape", [(3, 224, 224), (224, 224, 3)])
+def test_a_library_that_returns_bare_arrays_is_arranged_too(shape: tuple[int, ...]) -> None:
+    class Own:
+        name, total_count, performance_count = "own", 4, 4
+
+        def load(self, indices: np.ndarray) -> None:
+            pass
+
+        def unload(self, indices: np.ndarray) -> None:
+            pass
+
+        def batch(self, indices: np.ndarray) -> np.ndarray:
+            return PICTURES[indices]
+
+    given = fitted(Takes(shape), Own())
+    assert given.flags.c_contiguous
+    np.testing.assert_array_equal(given, PICTURES.reshape(4, *shape) if shape[0] == 3 else np.moveaxis(PICTURES, 1, -1))
+
+
+class TwoInputs:
+    """A model of a picture and a number, on a backend that wants the picture channels last."""
+
+    name = "two"
+    tensors = Tensors((Input("picture", (3, 4, 5), np.dtype(np.float32)), Input("length", (), np.dtype(np.int64))))
+
+    def respond(self, outputs: list[np.ndarray]) -> np.ndarray:
+        return outputs[0]
+
+
+def test_inputs_are_matched_by_name_and_laid_out_each() -> None:
+    pictures, lengths = PICTURES[:, :, :4, :5], np.arange(4)
+    read = {"length": lengths, "picture": pictures}
+    library = ArrayLibrary("two", lambda indices: {name: array[indices] for name, array in read.items()}, 4, 4)
+    backend, model = Takes(()), TwoInputs()
+    backend.tensors = replace(model.tensors, inputs=tuple(one.channels_last for one in model.tensors.inputs))
+    library = fit(library, backend, model)  # type: ignore[arg-type]
+    library.load(np.arange(4))
+    batch = library.batch(np.array([2, 0]))
+    assert list(batch) == ["picture", "length"]
+    np.testing.assert_array_equal(batch["picture"], pictures[[2, 0]].transpose(0, 2, 3, 1))
+    np.testing.assert_array_equal(batch["length"], [2, 0])
+    backend.tensors = Tensors((*backend.tensors.inputs, Input("mask", (), np.dtype(np.int64))))
+    says = (
+        r"^the file takes picture float32 of shape \[4, 5, 3\], length int64 of shape \[\], mask int64 of shape \[\], "
+        r"and two's data is picture float32 of shape \[3, 4, 5\], length int64 of shape \[\]: give another file"
+    )
+    with pytest.raises(BackendError, match=says):
+        fit(library, backend, model)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -69,22 +123,21 @@ def test_a_core_is_left_to_the_generator(monkeypatch: pytest.MonkeyPatch) -> Non
 class Slow(Takes):
     """A file for four samples at a time; remembers the sizes that it was given."""
 
-    fixed_batch_size = 4
-
     def __init__(self) -> None:
-        super().__init__((3, 224, 224))
+        super().__init__((3, 224, 224), batch_size=4)
         self.sizes: list[int] = []
 
-    def run(self, batch: np.ndarray) -> list[np.ndarray]:
-        self.sizes.append(len(batch))
-        return [batch.reshape(len(batch), -1)[:, :1000]]
+    def run(self, batch: Batch) -> list[np.ndarray]:
+        samples = batch["image_tensor:0"]
+        self.sizes.append(len(samples))
+        return [samples.reshape(len(samples), -1)[:, :1000]]
 
 
 @pytest.mark.parametrize("count", [1, 3, 4])
 def test_a_file_for_one_batch_size_is_always_given_that(count: int) -> None:
     backend, model = Slow(), models.get("resnet50")
-    given = _run_batch(backend, model)(PICTURES[:count])
-    expected = model.respond(backend.run(PICTURES))
+    given = _run_batch(backend, model)({"image_tensor:0": PICTURES[:count]})
+    expected = model.respond(backend.run({"image_tensor:0": PICTURES}))
     assert backend.sizes == [4, 4]
     np.testing.assert_array_equal(given, np.asarray(expected)[:count])
 
@@ -94,7 +147,7 @@ def test_what_is_measured_before_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def times(run: object, *, least: int) -> list[float]:
-        asked.append(library.batch(np.arange(1)).shape)
+        asked.append(library.batch(np.arange(1)))
         return [0.9, 0.5, 0.7]
 
     library = ArrayLibrary("pictures", PICTURES.__getitem__, 4, 4)

@@ -639,6 +639,52 @@ def test_samples_of_a_big_endian_data_set() -> None:
     assert made.sample(2)[0].data == PIXELS[2].tobytes()
 
 
+LENGTHS = np.arange(6)
+
+
+def pixels_and_lengths() -> ArrayLibrary:
+    return ArrayLibrary("two", lambda indices: {"pixels": PIXELS[indices], "length": LENGTHS[indices]}, 6, 2)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_samples_of_several_arrays_go_to_the_inputs_of_their_names(order: int) -> None:
+    made = DataSet(pixels_and_lengths(), interface(*map(spec, ["length INT64[]", "pixels FP32[1,8,8]"][::order])))
+    tensors = [Tensor((), LENGTHS[4].tobytes()), Tensor((1, 8, 8), PIXELS[4].tobytes())]
+    assert made.sample(4) == tuple(tensors[::order])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "why"),
+    [
+        (["pixels FP32[1,8,8]"], ", which fit inputs of these 2 names, but the model m takes pixels FP32[1,8,8]"),
+        (["pixels FP32[1,8,8]", "size INT64[]"], ", which fit inputs of these 2 names, but the model m takes "
+         "pixels FP32[1,8,8], size INT64[]"),
+        (["pixels FP32[1,8,8]", "length INT32[]"], ", but the server's model takes length INT32[]"),
+    ],
+)  # fmt: skip
+def test_several_arrays_that_do_not_fit(inputs: list[str], why: str) -> None:
+    with pytest.raises(InputError) as error:
+        DataSet(pixels_and_lengths(), interface(*map(spec, inputs)))
+    assert refused(error) == "two has samples of pixels float32 [1,8,8], length int64 []" + why
+
+
+def test_a_data_set_whose_library_returns_bare_arrays() -> None:
+    class Own:
+        name, total_count, performance_count = "own", 6, 2
+
+        def load(self, indices: np.ndarray) -> None:
+            pass
+
+        def unload(self, indices: np.ndarray) -> None:
+            pass
+
+        def batch(self, indices: np.ndarray) -> np.ndarray:
+            return PIXELS[indices]
+
+    made = DataSet(Own(), interface(spec("anything FP32[1,8,8]")))
+    assert made.sample(3) == (Tensor((1, 8, 8), PIXELS[3].tobytes()),)
+
+
 def test_a_data_set_is_let_go_of() -> None:
     library = digits()
     made = DataSet(library, interface(spec("x FP32[1,8,8]")))

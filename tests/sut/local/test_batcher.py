@@ -14,7 +14,9 @@ from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.record import Record, Status
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
+from drumfire.loadgen.system import Batch
 from drumfire.loadgen.traffic import Phase
+from drumfire.sut.data.library import ArrayLibrary, NotLoadedError
 from drumfire.sut.local.batcher import MAX_BATCH_SIZE, BatchedSystem, batch_sizes, service_times
 
 try:
@@ -46,6 +48,17 @@ class Library:
         return indices
 
 
+def on_numbers(work: Callable[[np.ndarray], np.ndarray]) -> Callable[[Batch], np.ndarray]:
+    """A worker on the library's samples, which arrive by name though the library returns bare arrays."""
+
+    def run(batch: Batch) -> np.ndarray:
+        ((name, numbers),) = batch.items()
+        assert name == "input"
+        return work(numbers)
+
+    return run
+
+
 def on(loop: str, coroutine: Coroutine[Any, Any, Any]) -> Any:
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
         return runner.run(coroutine)
@@ -55,7 +68,7 @@ class Bench:
     """A batcher whose rows are issued by hand; a row's sample is its own number."""
 
     def __init__(self, rows: int, workers: list[Any], **options: Any) -> None:
-        self.system = BatchedSystem("bench", workers, Library(rows), **options)
+        self.system = BatchedSystem("bench", [*map(on_numbers, workers)], Library(rows), **options)
         self.record = Record(rows, self.system.columns)
         self.record.sample_index[:] = np.arange(rows)
         self.answers = Answers(self.record, closed_loop=False)
@@ -364,7 +377,7 @@ def test_every_scenario(mode: Mode, workers: int, scenario: Scenario, loop: str)
         return echo(batch)
 
     library = Library(300)
-    system = BatchedSystem("batched", [work] * workers, library, max_batch_size=4, max_queue_delay_s=0.0005)
+    system = BatchedSystem("batched", [on_numbers(work)] * workers, library, max_batch_size=4, max_queue_delay_s=0.0005)
     test = Test(system, library, settings(scenario, mode=mode))
     on(loop, test.run())
     issued = test.record.issued_rows
@@ -406,7 +419,7 @@ def test_a_failure_in_a_closed_loop(workers: int, loop: str) -> None:
         return echo(batch)
 
     library = Library(300)
-    system = BatchedSystem("fragile", [fragile] * workers, library, max_batch_size=4)
+    system = BatchedSystem("fragile", [on_numbers(fragile)] * workers, library, max_batch_size=4)
     test = Test(system, library, settings(Scenario.SingleStream))
     on(loop, test.run())
     assert np.flatnonzero(test.record.status == Status.FAILED).tolist() == [2]
@@ -422,7 +435,7 @@ def test_an_interrupt_does_not_wait_for_the_queue(loop: str) -> None:
 
     library = Library(5000)
     test = Test(
-        BatchedSystem("slow", [slow], library, max_batch_size=1), library,
+        BatchedSystem("slow", [on_numbers(slow)], library, max_batch_size=1), library,
         settings(Scenario.Offline, min_query_count=5000),
     )  # fmt: skip
 
@@ -441,6 +454,38 @@ def test_an_interrupt_does_not_wait_for_the_queue(loop: str) -> None:
 
 
 # The figures.
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("scenario", Scenario)
+def test_several_inputs_arrive_together(scenario: Scenario, workers: int) -> None:
+    """The performance set is loaded and unloaded; its rows stay side by side in every batch."""
+    names, lengths = np.arange(300).astype(np.int32), np.random.default_rng(1).integers(1, 99, 300)
+
+    def read(indices: np.ndarray) -> Batch:
+        return {"name": names[indices], "length": lengths[indices]}
+
+    def work(batch: Batch) -> np.ndarray:
+        np.testing.assert_array_equal(batch["length"], lengths[batch["name"]])
+        return (batch["name"] * 100 + batch["length"]).reshape(-1, 1)
+
+    library = ArrayLibrary("two", read, 300, 40)
+    system = BatchedSystem("two", [work] * workers, library, max_batch_size=4)
+    requested = TestSettings(
+        scenario=scenario, mode=Mode.SubmissionRun, min_duration_ms=0, min_query_count=200,
+        server_target_qps=8000.0, multi_stream_samples_per_query=6,
+    )  # fmt: skip
+    test = Test(system, library, requested)
+    asyncio.run(test.run())
+    issued = test.record.issued_rows
+    assert test.spoiled() == []
+    assert (test.record.status[:issued] == Status.OK).all()
+    for kept in test.answers.kept:
+        indices = test.record.sample_index[kept.rows]
+        answers = np.frombuffer(b"".join(map(bytes, kept.responses)), np.int64)
+        np.testing.assert_array_equal(answers, indices * 100 + lengths[indices])
+    with pytest.raises(NotLoadedError):
+        library.batch(np.array([0]))
 
 
 def test_batch_sizes_counts_batches() -> None:

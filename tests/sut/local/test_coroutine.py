@@ -10,6 +10,8 @@ import pytest
 from drumfire.loadgen.record import Status
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
+from drumfire.loadgen.system import Batch
+from drumfire.sut.data.library import ArrayLibrary
 from drumfire.sut.local.coroutine import CoroutineSystem
 
 try:
@@ -107,6 +109,49 @@ def test_every_scenario(options: dict, mode: Mode, scenario: Scenario, loop: str
             for row, response in zip(batch.rows.tolist(), batch.responses, strict=True)
         }
         assert kept == dict(enumerate(test.record.sample_index.tolist()))
+
+
+def read_two(indices: np.ndarray) -> Batch:
+    return {"number": indices.astype(np.int64), "square": np.stack([indices, indices], 1).astype(np.float32) ** 2}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("scenario", Scenario)
+def test_several_inputs_come_by_name(scenario: Scenario, loop: str) -> None:
+    """Of a performance set that is smaller than the data; its rows are together whether views or gathered."""
+    library, sizes = ArrayLibrary("two", read_two, 300, 64), []
+
+    async def infer(batch: Batch) -> np.ndarray:
+        assert list(batch) == ["number", "square"]
+        numbers, squares = batch["number"], batch["square"]
+        assert squares.shape == (len(numbers), 2)
+        sizes.append(len(numbers))
+        await asyncio.sleep(0)
+        return (squares[:, 1] - numbers).reshape(-1, 1)
+
+    requested = settings(scenario, mode=Mode.SubmissionRun)
+    test = Test(CoroutineSystem("two", infer, library, max_batch_size=4), library, requested)
+    on(loop, test.run())
+    issued = test.record.issued_rows
+    assert test.spoiled() == []
+    assert (test.record.status[:issued] == Status.OK).all()
+    assert sum(sizes) == issued
+    for kept in test.answers.kept:
+        numbers = test.record.sample_index[kept.rows].astype(np.float32)
+        np.testing.assert_array_equal(np.asarray(kept.responses)[:, 0], numbers**2 - numbers)
+
+
+@pytest.mark.parametrize("name", ["input", "image_tensor:0"])
+def test_a_single_input_comes_as_a_bare_array_whatever_its_name(name: str) -> None:
+    library, found = ArrayLibrary("one", lambda indices: {name: indices * 2}, 300, 300), []
+
+    async def infer(batch: np.ndarray) -> np.ndarray:
+        found.append(batch)
+        return batch.reshape(-1, 1)
+
+    test = Test(CoroutineSystem("one", infer, library, max_batch_size=4), library, settings(Scenario.Offline))
+    asyncio.run(test.run())
+    assert np.concatenate(found).tolist() == (test.record.sample_index * 2).tolist()
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -53,7 +53,7 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def seen(model: ImageNetClassifier, library: models.model.SampleLibrary, indices: np.ndarray) -> np.ndarray:
     """What a perfect network would answer: the class that each loaded picture shows."""
     library.load(indices)
-    shown = [fake.shown_class(one.transpose(1, 2, 0)) for one in library.batch(indices)]
+    shown = [fake.shown_class(one.transpose(1, 2, 0)) for one in library.batch(indices)["input"]]
     return np.asarray(model.respond([scores(shown, 1000)]))
 
 
@@ -112,8 +112,9 @@ def test_annotated_pictures_are_had_in_the_same_way(tmp_path: Path, monkeypatch:
         indices = np.array([1, 0])
         library.load(indices)
         batch = library.batch(indices)
-        assert batch.shape == (2, *shape) == (2, *model.input_shape)
-        assert batch.dtype == model.input_dtype
+        found = {name: (array.shape, array.dtype) for name, array in batch.items()}
+        assert found == {one.name: ((2, *one.sample_shape), one.dtype) for one in model.tensors.inputs}
+        assert found["input"][0] == (2, *shape)
         assert "6 generated pictures" in model.reservations[0]
         annotated = json.loads(next((tmp_path / "cache").glob("fake-*/annotations/*.json")).read_text())
         assert len(annotated["images"]) == 6

@@ -25,7 +25,7 @@ def measured(model: Model, cache: Path, batch_size: int) -> Accuracy:
     library.load(everything)
     session = onnxruntime.InferenceSession(model.weights(cache), providers=["CPUExecutionProvider"])
     batches = np.split(everything, range(batch_size, everything.size, batch_size))
-    responses = [model.respond(session.run(None, {"input": library.batch(batch)})) for batch in batches]
+    responses = [model.respond(session.run(None, library.batch(batch))) for batch in batches]
     return model.accuracy(everything, np.concatenate(responses))
 
 

@@ -19,7 +19,7 @@ def answers() -> list[bytes]:
     library.load(everything)
     session = onnxruntime.InferenceSession(model.weights(Path()), providers=["CPUExecutionProvider"])
     batches = everything.reshape(-1, 8)
-    return [one for batch in batches for one in model.respond(session.run(None, {"input": library.batch(batch)}))]
+    return [one for batch in batches for one in model.respond(session.run(None, library.batch(batch)))]
 
 
 def test_no_held_out_picture_was_trained_on() -> None:

@@ -9,10 +9,15 @@ from hypothesis import given, settings
 
 from drumfire.sut.kserve.grpc.framing import Status
 from drumfire.sut.kserve.messages.exchange import Region
+from drumfire.sut.models.tensors import Input
 from drumfire.sut.serving.batch import BatchLayout, Gatherer, split
 from drumfire.sut.serving.request import Request, SharedPlace, Wanted
 
 F4 = np.dtype(np.float32)
+
+
+def layout(kind: type = np.float32, *, channels_last: bool = False, fixed: int | None = None) -> BatchLayout:
+    return BatchLayout(Input("x", (), np.dtype(kind), fixed), channels_last)
 
 
 def requests_of(arrays: list[np.ndarray]) -> list[Request]:
@@ -33,9 +38,8 @@ def test_gathered_is_concatenated(
     channels_last = channels_last and len(shape) == 3
     rng = np.random.default_rng(len(sizes))
     arrays = [rng.integers(0, 100, (size, *shape)).astype(kind) for size in sizes]
-    gatherer = Gatherer(
-        BatchLayout(np.dtype(kind), channels_last, None), sum(sizes), [-1] * len(shape) if is_open else shape
-    )
+    gatherer = Gatherer(layout(kind, channels_last=channels_last), sum(sizes), [-1] * len(shape) if is_open else shape)
+    assert gatherer.name == "x"
     for _ in range(2):  # the memory is used again
         batch = gatherer.gather(requests_of(arrays))
         wanted = np.concatenate(arrays)
@@ -45,7 +49,7 @@ def test_gathered_is_concatenated(
 
 
 def test_a_lone_aligned_request_is_not_copied_and_others_are() -> None:
-    gatherer = Gatherer(BatchLayout(F4, False, None), 4, (2,))
+    gatherer = Gatherer(layout(), 4, (2,))
     data = bytes(range(16))
     alone = gatherer.gather([Request(data, 2, (2,), 0)])
     assert np.shares_memory(alone, np.frombuffer(data, np.uint8))
@@ -58,8 +62,7 @@ def test_a_lone_aligned_request_is_not_copied_and_others_are() -> None:
 
 @pytest.mark.parametrize("shape", [(2,), (1, 2, 2)])
 def test_a_fixed_size_is_filled_up_and_cut_off_again(shape: tuple[int, ...]) -> None:
-    layout = BatchLayout(F4, len(shape) == 3, 4)
-    gatherer = Gatherer(layout, 4, shape)
+    gatherer = Gatherer(layout(channels_last=len(shape) == 3, fixed=4), 4, shape)
     arrays = [np.full((1, *shape), 7, np.float32), np.full((2, *shape), 8, np.float32)]
     requests = requests_of(arrays)
     batch = gatherer.gather(requests)
@@ -76,7 +79,7 @@ def test_a_fixed_size_is_filled_up_and_cut_off_again(shape: tuple[int, ...]) -> 
 @pytest.mark.parametrize("width", [4, 50_000])
 def test_outputs_stay_as_they_are_when_the_memory_is_used_again(width: int) -> None:
     """A model may give back its input, as identity does."""
-    gatherer = Gatherer(BatchLayout(F4, False, None), 2, (-1,))
+    gatherer = Gatherer(layout(), 2, (-1,))
     first = requests_of([np.full((1, width), n, np.float32) for n in (1, 2)])
     split([gatherer.gather(first)], first, gatherer, 2)
     second = requests_of([np.full((1, width), n, np.float32) for n in (3, 4)])
@@ -86,7 +89,7 @@ def test_outputs_stay_as_they_are_when_the_memory_is_used_again(width: int) -> N
 
 
 def test_large_outputs_are_views() -> None:
-    gatherer = Gatherer(BatchLayout(F4, False, None), 2, (1,))
+    gatherer = Gatherer(layout(), 2, (1,))
     output = np.arange(40_000, dtype=np.float32).reshape(2, -1)
     requests = requests_of([np.zeros((1, 1), np.float32)] * 2)
     split([output], requests, gatherer, 2)
@@ -99,12 +102,12 @@ def test_large_outputs_are_views() -> None:
 def test_outputs_of_another_number_of_rows_are_refused(output: np.ndarray) -> None:
     requests = requests_of([np.zeros((2, 1), np.float32)])
     with pytest.raises(ValueError, match="for 2 samples"):
-        split([np.asarray(output)], requests, Gatherer(BatchLayout(F4, False, None), 2, (1,)), 2)
+        split([np.asarray(output)], requests, Gatherer(layout(), 2, (1,)), 2)
 
 
 def test_outputs_without_elements() -> None:
     requests = requests_of([np.zeros((1, 1), np.float32)] * 2)
-    split([np.zeros((2, 0, 4), np.float32)], requests, Gatherer(BatchLayout(F4, False, None), 2, (1,)), 2)
+    split([np.zeros((2, 0, 4), np.float32)], requests, Gatherer(layout(), 2, (1,)), 2)
     assert [bytes(one.contents[0]) for one in requests] == [b"", b""]
     assert requests[0].tails == [(0, 4)]
 
@@ -120,7 +123,7 @@ def test_outputs_go_to_shared_memory_or_refuse_one_request_alone() -> None:
     for request, place in zip(requests, places, strict=True):
         request.wanted = (Wanted(0, place),)
     output = np.arange(6, dtype=np.float32).reshape(3, 2)
-    split([output], requests, Gatherer(BatchLayout(F4, False, None), 4, (1,)), 3)
+    split([output], requests, Gatherer(layout(), 4, (1,)), 3)
     assert memory[:8] == output[0].tobytes()
     assert memory[8:16] == bytes(8)
     assert memory[16:24] == output[2].tobytes()

@@ -9,35 +9,27 @@ from typing import Any
 import numpy as np
 import pytest
 
+from drumfire.loadgen.system import Batch
 from drumfire.sut import models
 from drumfire.sut.kserve.messages.tensors import TensorSpec
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends import BackendError, BackendOptions
 from drumfire.sut.models.digits import WEIGHTS
 from drumfire.sut.models.shapes import WEIGHTS as SHAPES_WEIGHTS
+from drumfire.sut.models.tensors import Input, Tensors
 from drumfire.sut.serving import model as serving
-from drumfire.sut.serving.batch import Gatherer
+from drumfire.sut.serving.batch import BatchLayout, Gatherer
 from drumfire.sut.serving.model import Batching, ServedModel, Source
 from drumfire.sut.serving.request import Request
-from drumfire.sut.serving.signature import Names, Signature, onnx_names, probe
+from drumfire.sut.serving.signature import Signature, probe
+
+F4 = np.dtype(np.float32)
 
 
 def load(source: Source, **batching: Any) -> ServedModel:
     pytest.importorskip("onnxruntime")
     options = BackendOptions(instances=2)
     return serving.load(source, "onnxruntime", "cpu", threads=1, options=options, batching=Batching(**batching))
-
-
-def test_names_are_read_from_the_file() -> None:
-    assert onnx_names(WEIGHTS) == Names("input", ["logits"])
-    assert onnx_names(SHAPES_WEIGHTS) == Names("input", ["boxes", "scores", "labels"])
-
-
-@pytest.mark.parametrize("content", [b"", b"no such file", bytes(range(256)), b"\x3a\x02\x08\x01"])
-def test_what_is_no_onnx_file_has_no_names(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "m.onnx").write_bytes(content)
-    assert onnx_names(tmp_path / "m.onnx") is None
-    assert onnx_names(tmp_path / "none.onnx") is None
 
 
 def test_digits_are_served_as_the_triton_repository_has_them() -> None:
@@ -87,13 +79,13 @@ def test_a_slow_model_is_tried_once_more_than_it_is_warmed(monkeypatch: pytest.M
     runs = []
 
     class Slow(ChannelsLast):
-        def run(self, batch: np.ndarray) -> list[np.ndarray]:
-            runs.append(len(batch))
+        def run(self, batch: Batch) -> list[np.ndarray]:
+            runs.append(len(batch["x"]))
             time.sleep(0.03)
             return super().run(batch)
 
     monkeypatch.setattr(backends, "load", lambda *_: Slow())
-    monkeypatch.setattr(serving, "signature", lambda *_: Signature(TensorSpec("x", "FP32", (3, 4, 5)), ()))
+    monkeypatch.setattr(serving, "signature", lambda *_: Signature((TensorSpec("x", "FP32", (3, 4, 5)),), ()))
     source = Source("pictures", "1", Path("w.pt2"), Pictures())  # type: ignore[arg-type]
     served = serving.load(source, "pytorch", "cpu", threads=1, options=BackendOptions(), batching=Batching(8))
     assert not served.inline
@@ -111,13 +103,11 @@ class ChannelsLast:
     """Takes pictures as pytorch does: (height, width, channels) in memory."""
 
     description = "last"
-    sample_shape = (4, 5, 3)
-    sample_dtype = np.float32
-    fixed_batch_size: int | None = None
+    tensors = Tensors((Input("x", (4, 5, 3), F4),), ("y",))
 
-    def run(self, batch: np.ndarray) -> list[np.ndarray]:
-        assert batch.shape[1:] == (4, 5, 3)
-        return [batch[:, :, :, 1].copy()]
+    def run(self, batch: Batch) -> list[np.ndarray]:
+        assert batch["x"].shape[1:] == (4, 5, 3)
+        return [batch["x"][:, :, :, 1].copy()]
 
     def close(self) -> None:
         pass
@@ -125,8 +115,36 @@ class ChannelsLast:
 
 class Pictures:
     name = "pictures"
-    input_shape = (3, 4, 5)
-    input_dtype = np.dtype(np.float32)
+    tensors = Tensors.of_one((3, 4, 5), ("green",))
+
+
+@pytest.mark.parametrize(
+    ("file", "model", "takes", "gives"),
+    [
+        ("w.pt2", Pictures(), "input FP32[3,4,5]", "green FP32[4,5]"),  # a named model's own, whatever its file says
+        ("w.onnx", Pictures(), "x FP32[3,4,5]", "y FP32[4,5]"),  # but a published file's, which others serve too
+        ("w.pt2", None, "x FP32[4,5,3]", "y FP32[4,5]"),
+    ],
+)
+def test_names_on_the_wire(
+    file: str, model: Pictures | None, takes: str, gives: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backends, "load", lambda *_: ChannelsLast())
+    source = Source("pictures", "1", Path(file), model)  # type: ignore[arg-type]
+    served = serving.load(source, "pytorch", "cpu", threads=1, options=BackendOptions(), batching=Batching())
+    assert [*map(str, served.interface.inputs), *map(str, served.interface.outputs)] == [takes, gives]
+    assert served.layout == BatchLayout(ChannelsLast.tensors.inputs[0], channels_last=model is not None)
+
+
+def test_outputs_are_numbered_where_the_names_are_not_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Two(ChannelsLast):
+        def run(self, batch: Batch) -> list[np.ndarray]:
+            return super().run(batch) * 2
+
+    monkeypatch.setattr(backends, "load", lambda *_: Two())
+    source = Source("pictures", "1", Path("w.pt2"), Pictures())  # type: ignore[arg-type]
+    served = serving.load(source, "pytorch", "cpu", threads=1, options=BackendOptions(), batching=Batching())
+    assert [one.name for one in served.interface.outputs] == ["OUTPUT__0", "OUTPUT__1"]
 
 
 def test_samples_are_turned_where_the_backend_wants_channels_last(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,21 +156,21 @@ def test_samples_are_turned_where_the_backend_wants_channels_last(monkeypatch: p
     sample = np.random.default_rng(1).random((2, 3, 4, 5), np.float32)
     gatherer = Gatherer(served.layout, 4, served.input.shape)
     batch = gatherer.gather([Request(sample.tobytes(), 2, (3, 4, 5), 0)])
-    (output,) = served.instances[0].run(batch)
+    (output,) = served.instances[0].run({gatherer.name: batch})
     np.testing.assert_array_equal(output, sample[:, 1])
 
 
 def test_a_probe_tells_sizes_that_differ_as_open() -> None:
     class Open(ChannelsLast):
-        sample_shape = (None, 2)  # type: ignore[assignment]
+        tensors = Tensors((Input("x", (None, 2), F4),), ("y", "z"))
 
-        def run(self, batch: np.ndarray) -> list[np.ndarray]:
-            return [batch.astype(np.int64), batch.sum(axis=1)]
+        def run(self, batch: Batch) -> list[np.ndarray]:
+            return [batch["x"].astype(np.int64), batch["x"].sum(axis=1)]
 
     assert probe(Open(), [1, 2]) == [(np.dtype(np.int64), (-1, 2)), (np.dtype(np.float32), (2,))]
 
     class Lost(ChannelsLast):
-        def run(self, batch: np.ndarray) -> list[np.ndarray]:
+        def run(self, batch: Batch) -> list[np.ndarray]:
             return [np.zeros(())]
 
     with pytest.raises(BackendError, match="first size must be the batch"):
@@ -161,11 +179,11 @@ def test_a_probe_tells_sizes_that_differ_as_open() -> None:
 
 def test_a_fixed_batch_size_is_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
     class Fixed(ChannelsLast):
-        fixed_batch_size = 4
+        tensors = Tensors((Input("x", (4, 5, 3), F4, 4),), ("y",))
 
-        def run(self, batch: np.ndarray) -> list[np.ndarray]:
-            assert len(batch) == 4
-            return [batch]
+        def run(self, batch: Batch) -> list[np.ndarray]:
+            assert len(batch["x"]) == 4
+            return [batch["x"]]
 
     monkeypatch.setattr(backends, "load", lambda *_: Fixed())
     source = Source("file", "1", Path("w.pt2"), None)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from drumfire.loadgen.system import Batch
 from drumfire.sut.kserve.grpc.framing import Status
 from drumfire.sut.local.batcher import BatchRule
 from drumfire.sut.serving.refusal import Refusal
@@ -156,8 +157,8 @@ def test_a_model_that_raises_fails_its_batch_and_nobody_else() -> None:
 
 def test_outputs_of_another_count_fail_the_batch() -> None:
     class Short(Doubler):
-        def run(self, batch: np.ndarray) -> Any:
-            return [batch[:-1], batch]
+        def run(self, batch: Batch) -> Any:
+            return [batch["x"][:-1], batch["x"]]
 
     with Bench(served(Short())) as bench:
         one = ask((1, 1), (2, 2))

@@ -9,15 +9,21 @@ import numpy as np
 import pytest
 
 from drumfire.loadgen import installation
+from drumfire.loadgen.system import Batch
 from drumfire.sut import models
+from drumfire.sut.data.library import with_names
 from drumfire.sut.local import backends
-from drumfire.sut.local.backends import BACKENDS, Backend, BackendError, BackendOptions, PrecisionOptions
+from drumfire.sut.local.backends import BACKENDS, Backend, BackendError, BackendOptions, PrecisionOptions, interface
 from drumfire.sut.local.backends.pytorch import PyTorchOptions
 from drumfire.sut.models.model import Accuracy, Form, Model
+from drumfire.sut.models.tensors import Input, Tensors, arrangement
+from drumfire.sut.models.weights import forms
 from tests.support.packages import EFFICIENTNET, PACKAGES, need
 
 SMALL = 4
 """The largest batch that most tests need."""
+F4 = np.dtype(np.float32)
+DRAWS = np.random.default_rng(2)
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +43,9 @@ def loaded(name: str, model: Model, cache: Path, **options: Any) -> Backend:
 
 def accuracy(backend: Backend, model: Model, sizes: list[int]) -> Accuracy:
     """Over the whole data set, in batches of these sizes in turn."""
-    library = model.library()
-    if backend.sample_shape != model.input_shape:
-        library.lay_channels_last()
+    feeds = backend.tensors.feeds(model.tensors)
+    assert feeds is not None
+    library = with_names(model.library(), arrangement(feeds))
     everything = np.arange(model.total_count)
     library.load(everything)
     responses, at = [], 0
@@ -49,6 +55,12 @@ def accuracy(backend: Backend, model: Model, sizes: list[int]) -> Accuracy:
         responses.append(model.respond(backend.run(library.batch(batch))))
         at += size
     return model.accuracy(everything, np.concatenate(responses))
+
+
+def laid(backend: Backend, samples: np.ndarray) -> Batch:
+    """A batch for a backend of one input, of images with one channel: its place makes no difference in memory."""
+    (takes,) = backend.tensors.inputs
+    return {takes.name: samples.reshape(len(samples), *takes.sample_shape)}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.extra) for name in BACKENDS])
@@ -76,9 +88,8 @@ def test_outputs_of_a_sample_do_not_depend_on_its_batch(name: str, cache: Path) 
     backend, reference = loaded(name, digits, cache), loaded("onnxruntime", digits, cache)
     draws = np.random.default_rng(0)
     for count in (4, 1, 3, 2, 3):
-        samples = draws.random((count, *digits.input_shape), np.float32)
-        laid = samples.reshape(count, *backend.sample_shape)  # one channel: its place makes no difference in memory
-        (given,), (expected,) = backend.run(laid), reference.run(samples)
+        samples = draws.random((count, 1, 8, 8), np.float32)
+        (given,), (expected,) = backend.run(laid(backend, samples)), reference.run(laid(reference, samples))
         assert given.shape == expected.shape
         np.testing.assert_allclose(given, expected, atol=2e-5)
 
@@ -94,7 +105,7 @@ def test_lower_precisions_of_pytorch_read_digits_as_well(precision: str, cache: 
     found = accuracy(backend, models.get("digits"), [100])
     assert found.good is not None
     assert found.good >= 495
-    (output,) = backend.run(np.zeros((1, *backend.sample_shape), np.float32))
+    (output,) = backend.run(backend.tensors.zeros(1))
     assert output.dtype == np.float32
 
 
@@ -125,7 +136,7 @@ def test_tvm_convolves_rows_of_every_width(width: int, tmp_path: Path) -> None:
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
     batch = draws.standard_normal((1, 3, 5, width), np.float32)
     found, expected = (
-        backends.load(name, path, "cpu", 1, BackendOptions(max_batch_size=1)).run(batch)[0]
+        backends.load(name, path, "cpu", 1, BackendOptions(max_batch_size=1)).run({"x": batch})[0]
         for name in ("tvm-onnx", "onnxruntime")
     )
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
@@ -169,10 +180,88 @@ def test_tf_runs_saved_models_and_frozen_graphs(tmp_path: Path) -> None:
     samples = np.arange(6, dtype=np.float32).reshape(2, 3)
     for path in (tmp_path / "saved", tmp_path / "frozen.pb"):
         backend = backends.load("tf", path, "cpu", 1)
-        assert backend.sample_shape == (3,)
-        assert backend.fixed_batch_size is None
-        (output,) = backend.run(samples)
+        ((name, shape, kind, batch_size),) = backend.tensors.inputs
+        assert (name, shape, kind, batch_size) == ("x", (3,), np.float32, None)
+        assert len(backend.tensors.outputs) == 1
+        (output,) = backend.run({name: samples})
         np.testing.assert_array_equal(output, samples * 2)
+
+
+@pytest.fixture
+def two_inputs(tmp_path: Path) -> Callable[[Form], Path]:
+    """A network of a picture and a vector, exported: it doubles one and squares the other."""
+    need("torch", "onnxscript")
+    import torch
+    from torch import nn
+
+    class Network(nn.Module):
+        def forward(self, picture: torch.Tensor, vector: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return picture + picture, vector * vector
+
+    inputs = Input("picture", (3, 4, 5), F4), Input("vector", (2,), F4)
+
+    def made(form: Form) -> Path:
+        path = tmp_path / f"two{form.value}"
+        forms.export(Network().eval(), Tensors(inputs, ("doubled", "squared")), path, form)
+        return path
+
+    return made
+
+
+NAMES = {
+    Form.ONNX: (["picture", "vector"], ("doubled", "squared")),
+    Form.TORCH: (["picture", "vector"], ("OUTPUT__0", "OUTPUT__1")),  # a program has no names for its outputs
+    Form.TFLITE: (["input_0", "input_1"], ("output_0", "output_1")),
+}
+
+
+@pytest.mark.extra
+@pytest.mark.parametrize("name", BACKENDS)
+def test_several_inputs_are_refused_by_one_sentence(
+    name: str, two_inputs: Callable[[Form], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing else stands against them: without the refusal every backend takes them by name."""
+    need(*PACKAGES[name], *(("tensorflow", "onnx") if name == "tflite" else ()))
+    own = backends.kinds()[name](max_batch_size=2)
+    with monkeypatch.context() as lifted:
+        lifted.setattr(interface, "_MOST_INPUTS", 2)
+        model = two_inputs(backends.form(name))
+        backend = backends.load(name, model, "cpu", 1, own)
+    by_rank = {len(one.sample_shape): one for one in backend.tensors.inputs}
+    names = [one.name for one in backend.tensors.inputs]
+    assert (names, backend.tensors.outputs) == NAMES[backends.form(name)]
+    assert by_rank[1].sample_shape == (2,)
+    assert backend.tensors.batch_size is None
+    for count in (1, 2):
+        picture, vector = (DRAWS.random((count, *shape), np.float32) for shape in ((3, 4, 5), (2,)))
+        last = by_rank[3].sample_shape == (4, 5, 3)
+        given = np.ascontiguousarray(picture.transpose(0, 2, 3, 1)) if last else picture
+        doubled, squared = backend.run({by_rank[1].name: vector, by_rank[3].name: given})
+        np.testing.assert_allclose(doubled, picture * 2, rtol=1e-6)
+        np.testing.assert_allclose(squared, vector * vector, rtol=1e-6)
+    assert refused(lambda: backends.load(name, model, "cpu", 1, own)) == (
+        f"the model has 2 inputs ({', '.join(names)}), and only models of one can be loaded: measure it on a Triton "
+        "server ('drumfire run triton'), or call it from a coroutine (drumfire.CoroutineSystem)"
+    )
+
+
+@pytest.mark.extra
+def test_a_program_that_returns_names_keeps_them(tmp_path: Path) -> None:
+    need("torch")
+    import torch
+    from torch import nn
+
+    class Network(nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"twice": x * 2, "minus": -x}
+
+    program = torch.export.export(Network(), (torch.zeros(2, 3),), dynamic_shapes=({0: torch.export.Dim("N")},))
+    torch.export.save(program, tmp_path / "named.pt2")
+    backend = backends.load("pytorch", tmp_path / "named.pt2", "cpu", 1)
+    assert backend.tensors == Tensors((Input("x", (3,), F4),), ("twice", "minus"))
+    twice, minus = backend.run({"x": np.ones((4, 3), np.float32)})
+    assert (twice == 2).all()
+    assert (minus == -1).all()
 
 
 @pytest.mark.gpu

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drumfire.loadgen.system import Batch
 from drumfire.sut.local.backends import buckets
 from drumfire.sut.local.backends.buckets import Buckets
 
@@ -42,29 +43,30 @@ def test_outputs_are_those_of_the_samples_alone(counts: list[int], seed: int) ->
     asked: list[int] = []
 
     def of(size: int):
-        def run(batch: np.ndarray) -> list[np.ndarray]:
-            assert batch.shape == (size, 3)
+        def run(batch: Batch) -> list[np.ndarray]:
+            assert {name: one.shape for name, one in batch.items()} == {"rows": (size, 3), "numbers": (size,)}
             asked.append(size)
-            return [batch.sum(axis=1), batch * 2]
+            return [batch["rows"].sum(axis=1), batch["numbers"] * 2]
 
         return run
 
     run = Buckets({size: of(size) for size in (1, 2, 4, 7)}).run
     draws = np.random.default_rng(seed)
     for count in counts:
-        batch = draws.standard_normal((count, 3)).astype(np.float32)
-        sums, doubles = run(batch)
-        np.testing.assert_array_equal(sums, batch.sum(axis=1))
-        np.testing.assert_array_equal(doubles, batch * 2)
+        rows, numbers = draws.standard_normal((count, 3)).astype(np.float32), draws.integers(0, 9, count)
+        sums, doubles = run({"rows": rows, "numbers": numbers})
+        np.testing.assert_array_equal(sums, rows.sum(axis=1))
+        np.testing.assert_array_equal(doubles, numbers * 2)
+        assert doubles.dtype == numbers.dtype
     assert asked == [buckets.fitting((1, 2, 4, 7), count) for count in counts]
 
 
 def test_a_batch_that_is_too_large_is_refused() -> None:
     with pytest.raises(ValueError, match="4 at most"):
-        Buckets({4: lambda batch: [batch]}).run(np.zeros((5, 1)))
+        Buckets({4: lambda batch: [batch["x"]]}).run({"x": np.zeros((5, 1))})
 
 
 @pytest.mark.parametrize("output", [np.zeros(()), np.zeros((2, 3))])
 def test_outputs_without_a_row_for_each_sample_are_refused(output: np.ndarray) -> None:
     with pytest.raises(ValueError, match="for 4 samples"):
-        Buckets({4: lambda batch: [output]}).run(np.zeros((3, 1)))
+        Buckets({4: lambda batch: [output]}).run({"x": np.zeros((3, 1))})

@@ -11,6 +11,7 @@ import pytest
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends import BackendError
 from drumfire.sut.local.backends import onnxruntime as backend
+from drumfire.sut.models.tensors import Input, Tensors
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -124,11 +125,14 @@ def network(path: Path, inputs: dict[str, int], operator: str = "Sum") -> Path:
 def test_any_input_name(name: str, tmp_path: Path) -> None:
     loaded = backends.load("onnxruntime", network(tmp_path / "model.onnx", {name: 1}), "cpu", 1)
     batch = np.arange(6, dtype=np.float32).reshape(3, 2)
-    np.testing.assert_array_equal(loaded.run(batch)[0], batch)
+    assert loaded.tensors == Tensors((Input(name, (2,), np.dtype(np.float32)),), ("out",))
+    np.testing.assert_array_equal(loaded.run({name: batch})[0], batch)
 
 
 def test_inputs_that_can_not_be_fed(tmp_path: Path) -> None:
-    with pytest.raises(BackendError, match="the model has 2 inputs; models of one input can be run"):
+    with pytest.raises(
+        BackendError, match=r"^the model has 2 inputs \(a, b\), and only models of one can be loaded: measure it on a "
+    ):
         backends.load("onnxruntime", network(tmp_path / "two.onnx", {"a": 1, "b": 1}), "cpu", 1)
     with pytest.raises(BackendError, match=r"the model's input is a tensor\(string\), which is not supported"):
         backends.load("onnxruntime", network(tmp_path / "text.onnx", {"a": 8}, "Identity"), "cpu", 1)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from drumfire.sut.models import WeightsError
-from drumfire.sut.models.model import Form, Tensors
+from drumfire.sut.models.model import Form
+from drumfire.sut.models.tensors import Tensors
 from drumfire.sut.models.weights import forms
 
 
@@ -30,7 +31,7 @@ class Network:
 
 def export(path: Path, form: Form) -> None:
     network: Any = Network()
-    forms.export(network, Tensors((3, 8, 8)), path, form)
+    forms.export(network, Tensors.of_one((3, 8, 8)), path, form)
 
 
 @pytest.mark.parametrize("form", Form)

@@ -135,4 +135,4 @@ class TestWithTorch:
     def _first(model: ResNet50) -> np.ndarray:
         library = model.library()
         library.load(np.array([0]))
-        return library.batch(np.array([0]))
+        return library.batch(np.array([0]))["input"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from drumfire.sut.models.model import Tensors
+from drumfire.sut.models.tensors import Tensors
 from drumfire.sut.models.weights import torch_export
 
 pytestmark = pytest.mark.extra
@@ -35,7 +35,7 @@ def test_the_program_gives_what_the_network_gives(tmp_path: Path) -> None:
     for _ in range(3):  # so that the running figures are no longer 0 and 1
         network(torch.randn(8, 3, 9, 9) * 2 + 1)
     network.eval()
-    torch_export.export(network, Tensors((3, 9, 9)), tmp_path / "network.pt2")
+    torch_export.export(network, Tensors.of_one((3, 9, 9)), tmp_path / "network.pt2")
     program = torch.export.load(tmp_path / "network.pt2")
     left = [node for node in program.graph.nodes if "batch_norm" in str(node.target)]
     assert len(left) == 2
