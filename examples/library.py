@@ -19,7 +19,7 @@ TOTAL, IN_MEMORY = 2000, 256
 class Points:
     """A sample library: it says how many samples there are and how many fit in memory, loads some and hands them out.
 
-    Where the samples are arrays of one shape, ``drumfire.ArrayLibrary`` does all of this, and faster.
+    Where the samples are arrays of one shape each, ``drumfire.ArrayLibrary`` does all of this, and faster.
     """
 
     name = "points"
@@ -40,7 +40,7 @@ class Points:
             self._loaded.pop(index, None)  # an index may come twice
 
     def batch(self, indices: np.ndarray) -> np.ndarray:
-        """Called while the clock runs: loaded samples, shape (len(indices), 2)."""
+        """Called while the clock runs: loaded samples, shape (len(indices), 2); or several such arrays by name."""
         return np.stack([self._loaded[index] for index in indices.tolist()])
 
 

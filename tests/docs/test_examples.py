@@ -90,6 +90,12 @@ def test_a_library_of_your_own_is_judged_and_timed() -> None:
     assert text.splitlines()[:2] == ["accuracy: 2000 of 2000", "Result is : VALID"]
 
 
+def test_a_system_of_several_inputs_is_measured() -> None:
+    status, text = run(EXAMPLES / "inputs.py", "0.5")
+    assert (status, text.splitlines()[0]) == (0, "Result is : VALID")
+    assert text.splitlines()[1].endswith(" sentences a second")
+
+
 @pytest.mark.parametrize(
     "launcher",
     [

@@ -20,6 +20,7 @@ from drumfire.loadgen.system import Batch
 from drumfire.sut.data.library import named, paired
 from drumfire.sut.local.backends import interface
 from drumfire.sut.models.model import missing_extra
+from drumfire.sut.models.tensors import Tensors
 
 _WEIGHTED = {"Conv", "Gemm", "MatMul"}
 _BATCH_SIZE = 8
@@ -49,6 +50,7 @@ def quantize(source: Path, samples: Batch | npt.NDArray[Any], target: Path) -> N
             ready, part = Path(folder, "ready.onnx"), Path(folder, target.name)
             quantization.quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
             network = onnx.load(ready)
+            tensors = interface.of_graph(network.graph)
             for number, node in enumerate(network.graph.node):
                 node.name = node.name or f"node_{number}"
             inner = _inner_nodes(network.graph)
@@ -58,7 +60,7 @@ def quantize(source: Path, samples: Batch | npt.NDArray[Any], target: Path) -> N
             quantization.quantize_static(
                 network,
                 str(part),
-                _Calibration(source, network.graph, named(samples)),
+                _Calibration(source, tensors, named(samples)),
                 per_channel=opset >= _OPSET_BY_CHANNEL,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
@@ -79,8 +81,7 @@ def quantize(source: Path, samples: Batch | npt.NDArray[Any], target: Path) -> N
 class _Calibration:
     """The samples in batches, in the interface of onnxruntime's ``CalibrationDataReader``."""
 
-    def __init__(self, source: Path, graph: Any, samples: Batch) -> None:
-        tensors = interface.of_graph(graph)
+    def __init__(self, source: Path, tensors: Tensors, samples: Batch) -> None:
         names = paired([one.name for one in tensors.inputs], samples)
         if names is None:
             raise QuantizeError(f"{source} takes {tensors}, and the samples are {', '.join(samples)}")

@@ -48,12 +48,12 @@ class TensorFlowGraph(tf.Module):  # type: ignore[misc]
             self._graph = onnx.load(path).graph
         except Exception as error:  # protobuf's errors have no common base
             raise ValueError(f"{path} is not an ONNX file: {error}") from None
+        self.tensors = interface.of_graph(self._graph)
+        """Of the ONNX graph."""
         unknown = sorted({node.op_type for node in self._graph.node} - set(_OPERATIONS))
         if unknown:
             raise ValueError(f"{path.name} has operators that have no TensorFlow form here: {', '.join(unknown)}")
         self._constants = {tensor.name: Value(numpy_helper.to_array(tensor)) for tensor in self._graph.initializer}
-        self.tensors = interface.of_graph(self._graph)
-        """Of the ONNX graph."""
 
     def function(self) -> Any:
         """A concrete function from the inputs, images channels last, to all outputs, both in the graph's order."""
