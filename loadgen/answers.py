@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.draws import Int64Array
+from drumfire.loadgen.flat_columns import FlatColumn
 from drumfire.loadgen.record import Column, Gauge, Record, RowArray, Status
 from drumfire.loadgen.traffic import Phase
 
@@ -109,6 +110,11 @@ class Answers:
     @property
     def columns(self) -> dict[str, Column]:
         return self.record.columns
+
+    @property
+    def flat_columns(self) -> dict[str, FlatColumn]:
+        """The columns of several values a row, for this system to write until it answers the row."""
+        return self.record.flat_columns
 
     def now(self) -> int:
         """ns since the phase started, as in all columns."""

@@ -1,6 +1,7 @@
 """The run directory: everything that a run leaves behind, and every report's source.
 
-result.json (the figures and the verdict) · settings.json · environment.json · columns/*.npy (the table) ·
+result.json (the figures and the verdict) · settings.json · environment.json · columns/*.npy (the table; flat columns
+with *.offsets.npy) ·
 histograms/*.hgrm, *.hlog (HdrHistogram) · mlperf_log_summary.txt, mlperf_log_detail.txt, mlperf_log_accuracy.json
 """
 
@@ -142,6 +143,11 @@ def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> di
         },
         "results": {} if results is None else logs.result_values(test.effective, results),
     }
+    for name, flat in test.record.flat_columns.items():
+        if flat.overflow:
+            result["warnings"].append(
+                f"{flat.overflow} values of {name} had no room in their row of {flat.width}: each replaced the last one"
+            )
     if results is not None and report is not None:
         result |= figures(test.effective, results, test.measured(report), test.record.columns, test.streams(report))
         lateness = result["lateness_ns"]

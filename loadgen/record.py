@@ -1,5 +1,6 @@
 """The run's table: one row per sample, one array per column, in memory that another process can watch.
 
+A flat column (see ``flat_columns``) has several values a row.
 Row numbers are the sample sequence ids.  Times are int64 ns after the start of the row's phase.  ``issue`` writes the
 columns scheduled and issued, ``answers`` the columns completed and status.
 """
@@ -18,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from drumfire.loadgen.flat_columns import COUNT_DTYPE, Flat, FlatColumn, is_flat
 
 Column = npt.NDArray[Any]
 RowArray = npt.NDArray[np.int64]
@@ -78,15 +81,14 @@ assert len(Gauge) * 8 <= _HEAD
 class Record:
     """A table of ``rows`` rows in one block of shared memory, initially zero.
 
-    ``extra`` has the system under test's further columns: name to dtype.  Behind the run's rows there are ``spare``
-    ones, for a warm-up: never saved or counted.
+    ``extra`` has the system under test's further columns: name to type, as in ``described``.  Behind the run's rows there
+    are ``spare`` ones, for a warm-up: never saved or counted.
     """
 
-    def __init__(self, rows: int, extra: Mapping[str, npt.DTypeLike] | None = None, spare: int = 0) -> None:
-        dtypes = {name: np.dtype(dtype) for name, dtype in {**BASE_COLUMNS, **(extra or {})}.items()}
-        size = _HEAD + sum(_padded((rows + spare) * dtype.itemsize) for dtype in dtypes.values())
-        self._own(_shared_file(size))
-        self._map(rows, spare, dtypes)
+    def __init__(self, rows: int, extra: Mapping[str, Any] | None = None, spare: int = 0) -> None:
+        types = _types({**BASE_COLUMNS, **(extra or {})})
+        self._own(_shared_file(_HEAD + sum(_size(kind, rows + spare) for kind in types.values())))
+        self._map(rows, spare, types)
 
     @classmethod
     def attach(cls, fd: int, layout: str) -> Record:
@@ -94,8 +96,7 @@ class Record:
         record = cls.__new__(cls)
         record._own(fd)
         described = json.loads(layout)
-        dtypes = {name: np.dtype(dtype) for name, dtype in described["columns"].items()}
-        record._map(described["rows"], described["spare"], dtypes)
+        record._map(described["rows"], described["spare"], _types(described["columns"]))
         return record
 
     def _own(self, fd: int) -> None:
@@ -103,18 +104,30 @@ class Record:
         self._let_go = weakref.finalize(self, os.close, fd)
         self._let_go.atexit = False  # the end of the process closes it, and a forked child must not
 
-    def _map(self, rows: int, spare: int, dtypes: dict[str, np.dtype[Any]]) -> None:
+    def _map(self, rows: int, spare: int, types: Mapping[str, np.dtype[Any] | Flat]) -> None:
         self.rows, self.spare = rows, spare
+        rows += spare
         # Populate the pages now, so that the run has no page faults.
         populate = getattr(mmap, "MAP_POPULATE", 0)
         memory = mmap.mmap(self._fd, 0, flags=mmap.MAP_SHARED | populate)
         self.gauges = memoryview(memory)[: len(Gauge) * 8].cast("q")
         """``gauges[Gauge.X]`` is a plain int, cheaper to read and write than a numpy element."""
         self.columns: dict[str, Column] = {}
+        self.flat_columns: dict[str, FlatColumn] = {}
         offset = _HEAD
-        for name, dtype in dtypes.items():
-            self.columns[name] = np.frombuffer(memory, dtype, rows + spare, offset)
-            offset += _padded((rows + spare) * dtype.itemsize)
+
+        def take(dtype: npt.DTypeLike, count: int) -> Column:
+            nonlocal offset
+            array = np.frombuffer(memory, dtype, count, offset)
+            offset += _padded(array.nbytes)
+            return array
+
+        for name, kind in types.items():
+            if isinstance(kind, Flat):
+                counts = take(COUNT_DTYPE, rows)
+                self.flat_columns[name] = FlatColumn(take(kind.dtype, rows * kind.width), counts, kind.width)
+            else:
+                self.columns[name] = take(kind, rows)
         self.sample_index = self.columns["sample_index"]
         self.scheduled = self.columns["scheduled"]
         self.issued = self.columns["issued"]
@@ -127,9 +140,14 @@ class Record:
         return self._fd
 
     @property
+    def described(self) -> dict[str, Any]:
+        """The type of each column, JSON-ready: a dtype, or dtype and width of a flat column."""
+        described: dict[str, Any] = {name: column.dtype.str for name, column in self.columns.items()}
+        return described | {name: [flat.dtype.str, flat.width] for name, flat in self.flat_columns.items()}
+
+    @property
     def layout(self) -> str:
-        dtypes = {name: column.dtype.str for name, column in self.columns.items()}
-        return json.dumps({"rows": self.rows, "spare": self.spare, "columns": dtypes})
+        return json.dumps({"rows": self.rows, "spare": self.spare, "columns": self.described})
 
     @property
     def issued_rows(self) -> int:
@@ -145,10 +163,12 @@ class Record:
         return self.columns[name].data
 
     def save(self, folder: Path) -> None:
-        """Write each column's issued rows to ``<column>.npy``."""
+        """Write each column's issued rows to ``<column>.npy``, and the offsets of a flat one beside it."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, column in self.columns.items():
             np.save(folder / f"{name}.npy", column[: self.issued_rows])
+        for name, flat in self.flat_columns.items():
+            flat.save(folder, name, self.issued_rows)
 
     def close(self) -> None:
         """Close the file descriptor early; the arrays remain readable."""
@@ -156,12 +176,24 @@ class Record:
 
 
 def bytes_per_row(extra: Mapping[str, npt.DTypeLike] | None = None) -> int:
-    return sum(np.dtype(dtype).itemsize for dtype in {**BASE_COLUMNS, **(extra or {})}.values())
+    types = {**BASE_COLUMNS, **(extra or {})}.values()
+    return sum(kind.bytes_per_row if isinstance(kind, Flat) else np.dtype(kind).itemsize for kind in types)
 
 
 def load_columns(folder: Path) -> dict[str, Column]:
-    """The columns saved by ``Record.save``, memory-mapped."""
-    return {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
+    """The columns saved by ``Record.save`` with a value a row, memory-mapped; ``load_flat_columns`` has the others."""
+    return {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy")) if not is_flat(path)}
+
+
+def _types(types: Mapping[str, Any]) -> dict[str, np.dtype[Any] | Flat]:
+    return {name: Flat(*kind) if isinstance(kind, (Flat, list)) else np.dtype(kind) for name, kind in types.items()}
+
+
+def _size(kind: np.dtype[Any] | Flat, rows: int) -> int:
+    """Bytes in the table."""
+    if isinstance(kind, Flat):
+        return _padded(rows * COUNT_DTYPE.itemsize) + _padded(rows * kind.width * np.dtype(kind.dtype).itemsize)
+    return _padded(rows * kind.itemsize)
 
 
 def _padded(size: int) -> int:

@@ -19,6 +19,7 @@ import numpy as np
 from drumfire.loadgen import logs, summary, trace
 from drumfire.loadgen.directory import COLUMNS, ENVIRONMENT, REPORT, RESULT, SETTINGS, figures
 from drumfire.loadgen.errors import UserError, one_line
+from drumfire.loadgen.flat_columns import Ragged, load_flat_columns
 from drumfire.loadgen.record import Column, RowArray, Status, load_columns
 from drumfire.loadgen.results import Measured, Results, evaluate
 from drumfire.loadgen.settings import EffectiveSettings, Mode, Scenario, TestSettings
@@ -78,6 +79,14 @@ class SavedRun:
         """The table by column: issued rows, mapped read-only; empty where it was not saved."""
         try:
             return load_columns(self.folder / COLUMNS)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.folder / COLUMNS} cannot be read: {error}") from None
+
+    @cached_property
+    def flat_columns(self) -> dict[str, Ragged]:
+        """The columns of several values a row, mapped read-only."""
+        try:
+            return load_flat_columns(self.folder / COLUMNS)
         except (OSError, ValueError) as error:
             raise UserError(f"{self.folder / COLUMNS} cannot be read: {error}") from None
 

@@ -53,7 +53,10 @@ class SystemUnderTest(Protocol):
 
     name: str
     columns: Mapping[str, npt.DTypeLike]
-    """Further columns that this system fills for each row (``Answers.columns`` has them): name to dtype."""
+    """Further columns that this system fills for each row (``Answers.columns`` has them): name to dtype.
+
+    A ``Flat`` in the place of the dtype declares several values a row, which ``Answers.flat_columns`` takes.
+    """
 
     @property
     def answer(self) -> Answer | None:

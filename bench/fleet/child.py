@@ -25,6 +25,7 @@ from drumfire.bench import watch
 from drumfire.bench.fleet import responses, traffic
 from drumfire.bench.fleet.plan import Plan
 from drumfire.loadgen.draws import Int64Array
+from drumfire.loadgen.flat_columns import FlatPart
 from drumfire.loadgen.record import BASE_COLUMNS, Column, Gauge, Record, Status
 from drumfire.loadgen.traffic import Phase
 from drumfire.sut import module_process
@@ -62,6 +63,8 @@ class Part:
     """The rows that it issued, by its own numbers, rising, shape (n,)."""
     columns: Mapping[str, Column]
     """The columns of these rows."""
+    flat: Mapping[str, FlatPart]
+    """Their flat columns."""
     message: Mapping[str, Any] | None
     """Its message at the end of the phase (see ``generator``); None where it was lost."""
     kept_rows: Int64Array
@@ -163,6 +166,7 @@ class Child:
             self.plan.part,
             rows,
             {name: column[first:end] for name, column in record.columns.items()},
+            {name: flat.part(first, end) for name, flat in record.flat_columns.items()},
             message,
             kept_rows,
             kept,

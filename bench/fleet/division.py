@@ -64,7 +64,6 @@ def fleet(plan: issuer.Plan, shares: Sequence[Slice], assembly: Assembly, option
 def _plans(plan: issuer.Plan, shares: Sequence[Slice], assembly: Assembly, options: RunOptions) -> list[Plan]:
     plain, settings = options_to_plain(options), settings_to_plain(assembly.settings)
     view = asdict(watch.Plan.of(plan, assembly.title))
-    columns = {name: column.dtype.str for name, column in plan.record.columns.items()}
     concurrency = assembly.description["remote"]["concurrency"]
     return [
         Plan(
@@ -75,7 +74,7 @@ def _plans(plan: issuer.Plan, shares: Sequence[Slice], assembly: Assembly, optio
             parts=share.parts,
             width=share.width,
             rows=share.count(plan.record.rows),
-            columns=columns,
+            columns=plan.record.described,
             view=view,
             limit_s=_limit_s(plan, options.result.patience),
             spare=0 if plan.warm_up is None else plan.warm_up.part(share.parts).rows(share.width),

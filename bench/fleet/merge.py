@@ -42,6 +42,8 @@ def put_back(record: Record, phase: Phase, slices: Mapping[int, Slice], parts: S
         rows = slices[part.part].whole(part.rows)
         for name, column in part.columns.items():
             record.columns[name][rows] = column
+        for name, flat in part.flat.items():
+            record.flat_columns[name].put(rows, flat)
         end = max(end, int(rows[-1]) + 1)
     status[end:last] = Status.PENDING
     return end

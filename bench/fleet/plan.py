@@ -32,8 +32,8 @@ class Plan:
     """See ``drumfire.loadgen.share.Slice``."""
     rows: int
     """Rows of this part."""
-    columns: Mapping[str, str]
-    """The dtype of each column of the table."""
+    columns: Mapping[str, Any]
+    """The table's columns: see ``Record.described``."""
     view: Mapping[str, Any]
     """The ``drumfire.bench.watch.Plan`` with which the supervisor watches the part's table."""
     limit_s: float

@@ -50,9 +50,11 @@ def options(*words: object) -> Any:
     return values.build(command.options, parser.parse(command, line[len(path) :]).values, line)
 
 
-def start(*words: object, fault: str | None = None, **options: Any) -> subprocess.Popen[str]:
-    """A new process, with the fault of ``faulty_run`` in it, if any."""
+def start(*words: object, fault: str | None = None, script: str | None = None, **options: Any) -> subprocess.Popen[str]:
+    """A new process, with the fault of ``faulty_run`` in it, if any; ``script`` is a file here to run in its place."""
     program = ["-m", "drumfire"] if fault is None else [str(Path(__file__).with_name("faulty_run.py")), fault]
+    if script is not None:
+        program = [str(Path(__file__).with_name(script))]
     return subprocess.Popen(
         [sys.executable, *program, *map(str, words)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,

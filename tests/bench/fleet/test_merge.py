@@ -49,7 +49,7 @@ def part_of(record: Record, share: Slice, issued: int | None = None, told: dict 
     there = share.whole(rows)
     told = told or {"failed": {}, "refused": {}, "aborted": None}
     kept = [bytes([row % 256]) for row in there.tolist()]
-    return Part(share.part, rows, {n: c[there] for n, c in record.columns.items()}, told, rows, kept)
+    return Part(share.part, rows, {n: c[there] for n, c in record.columns.items()}, {}, told, rows, kept)
 
 
 @examples(deadline=None)
@@ -123,7 +123,7 @@ def test_faults_add_up() -> None:
     slices = {part: Slice(part, 2) for part in range(2)}
     told = {0: {"failed": {"full": 1}, "refused": {"twice": 2}, "aborted": "gone"}}
     lost = part_of(one, slices[1])
-    lost = Part(lost.part, lost.rows, lost.columns, None, np.empty(0, np.int64), [])
+    lost = Part(lost.part, lost.rows, lost.columns, {}, None, np.empty(0, np.int64), [])
     answers = Answers(one, closed_loop=False)
     merge.put_answers(answers, slices, told, [part_of(one, slices[0], told=told[0]), lost])
     assert answers.faults.failed == Counter({"full": 1, merge.FAILED_REASON_LOST: 1})
