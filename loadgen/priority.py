@@ -1,4 +1,4 @@
-"""Real-time priority for the issuing thread, while it is not busy most of the time.
+"""Priorities: real-time for the issuing thread, while it is not busy most of the time, and low for what looks on.
 
 On a busy core, a thread that sleeps until a query is due wakes milliseconds late; a real-time thread wakes at once.
 But the kernel stops a real-time thread that never leaves its core (by default for 50 ms each second), so a busy
@@ -7,6 +7,7 @@ thread does better with ordinary priority.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 
@@ -14,6 +15,18 @@ _REVIEW_NS = 50_000_000
 _FIRST_REVIEW_NS = 5_000_000
 _RAISE_BELOW, _LOWER_ABOVE = 0.8, 0.9
 """Shares of a core's time, apart so that a thread in between does not switch back and forth."""
+
+
+def yield_to_others(*, idle: bool = True) -> None:
+    """Run this process at low priority.
+
+    ``idle``: it takes only processor time that nobody else wants, where the system has such a class.
+    """
+    with contextlib.suppress(OSError):
+        os.nice(10)
+    if idle and hasattr(os, "sched_setscheduler"):
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 class Priority:

@@ -87,7 +87,7 @@ class Record:
 
     def __init__(self, rows: int, extra: Mapping[str, Any] | None = None, spare: int = 0) -> None:
         types = _types({**BASE_COLUMNS, **(extra or {})})
-        self._own(_shared_file(_HEAD + sum(_size(kind, rows + spare) for kind in types.values())))
+        self._own(shared_file(_HEAD + sum(_size(kind, rows + spare) for kind in types.values())))
         self._map(rows, spare, types)
 
     @classmethod
@@ -200,7 +200,7 @@ def _padded(size: int) -> int:
     return -(-size // _ALIGN) * _ALIGN
 
 
-def _shared_file(size: int) -> int:
+def shared_file(size: int) -> int:
     """An anonymous file of ``size`` bytes, in memory where the system supports it."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("drumfire-record")

@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from drumfire.loadgen import logs, summary, trace
+from drumfire.loadgen import logs, series, summary, trace
 from drumfire.loadgen.directory import COLUMNS, ENVIRONMENT, REPORT, RESULT, SETTINGS, figures
 from drumfire.loadgen.errors import UserError, one_line
 from drumfire.loadgen.flat_columns import Ragged, load_flat_columns
 from drumfire.loadgen.record import Column, RowArray, Status, load_columns
 from drumfire.loadgen.results import Measured, Results, evaluate
+from drumfire.loadgen.series import Series
 from drumfire.loadgen.settings import EffectiveSettings, Mode, Scenario, TestSettings
 from drumfire.loadgen.traffic import accuracy_rows
 
@@ -89,6 +90,14 @@ class SavedRun:
             return load_flat_columns(self.folder / COLUMNS)
         except (OSError, ValueError) as error:
             raise UserError(f"{self.folder / COLUMNS} cannot be read: {error}") from None
+
+    @cached_property
+    def series(self) -> dict[str, Series]:
+        """Figures with a clock of their own, by name, mapped read-only."""
+        try:
+            return series.load(self.folder)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{self.folder / series.FOLDER} cannot be read: {error}") from None
 
     @cached_property
     def logs(self) -> dict[str, Path]:

@@ -16,11 +16,11 @@ import numpy as np
 
 from drumfire.bench.assemble.options import RunOptions, TrafficOptions
 from drumfire.bench.assemble.sizing import Service, size_traffic
-from drumfire.bench.view.servers import ServerView
 from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.config import ConfigReader
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.options import choice, option
+from drumfire.loadgen.series import Series
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.loadgen.system import IndexArray, SampleLibrary, SystemUnderTest
 from drumfire.sut import models
@@ -39,6 +39,7 @@ from drumfire.sut.models.model import Accuracy, Form, Model
 from drumfire.sut.models.tensors import arrangement
 from drumfire.sut.remote.endpoint import Endpoint
 from drumfire.sut.remote.watch import Watch
+from drumfire.sut.sampler import MeterPlan, Sampler
 
 _LONGEST_BATCH_S = 4.0
 """Batches that are measured before a run take at most this long."""
@@ -62,10 +63,13 @@ class Assembly:
     """The packages whose versions belong in the result."""
     config_errors: tuple[str, ...] = ()
     config_warnings: tuple[str, ...] = ()
-    servers: ServerView | None = None
-    """Remote servers for the live view to query."""
-    server_report: Callable[[list[slice]], dict[str, Any] | None] = lambda phases: None
-    """The result's ``server`` section, from the rows that each phase issued; None for a local system."""
+    meters: Sequence[MeterPlan] = ()
+    """What is read again and again while the run goes."""
+    sampler: Sampler | None = None
+    """Of the last run; it reads the meters."""
+    server_report: Callable[[list[slice], Sequence[Series], Sequence[str]], dict[str, Any] | None] = lambda *_: None
+    """The result's ``server`` section, from the rows that each phase issued, the series, and the notes on these; None
+    for a local system."""
     watch: Watch | None = None
     """Reads the servers' statistics for ``server_report``."""
     counted: Callable[[], tuple[Mapping[Endpoint, int], Mapping[str, int]]] = lambda: ({}, {})

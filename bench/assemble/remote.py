@@ -13,7 +13,6 @@ from drumfire.bench.assemble.local import Assembly, read_settings
 from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.assemble.sizing import size_traffic
 from drumfire.bench.fleet.options import FleetOptions
-from drumfire.bench.view.servers import ServerView
 from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.interpreter import run_on_fast_loop
@@ -60,7 +59,7 @@ def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly
     computes = target.describe()
     library = target.library(settings)
     system = target.system(settings, library)
-    watch, view = target.watch() if drawn is None else None, target.view()
+    watch = target.watch() if drawn is None else None
     watched = WatchedSystem(system, watch)
     assembly = Assembly(
         watched,
@@ -93,7 +92,7 @@ def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly
         accuracy=_no_accuracy,
         distributions=target.distributions,
         config_errors=errors,
-        servers=None if view is None else ServerView(options.backend, view),
+        meters=target.meters(),
         server_report=watched.report,
         watch=watch,
         counted=lambda: (system.served, system.happened),

@@ -30,7 +30,7 @@ from drumfire.bench.report import terminal
 from drumfire.bench.report.rows import report
 from drumfire.bench.view.dashboard import Dashboard
 from drumfire.bench.view.generators import FleetView
-from drumfire.loadgen import schedules, trace
+from drumfire.loadgen import schedules, series, trace
 from drumfire.loadgen.audit_config import audited
 from drumfire.loadgen.confidence import StopRule, UntilConfident
 from drumfire.loadgen.directory import RUNS, check_output, claim, document, percentile_name, prepare, save
@@ -41,9 +41,11 @@ from drumfire.loadgen.logs import logged_responses
 from drumfire.loadgen.record import Record, Status
 from drumfire.loadgen.results import distribution
 from drumfire.loadgen.run import Test
+from drumfire.loadgen.series import Series
 from drumfire.loadgen.settings import Mode, Scenario, effective
 from drumfire.loadgen.warm_up import WarmUp
 from drumfire.sut.local.batcher import batch_sizes
+from drumfire.sut.sampler import Sampler
 
 SCORE = "accuracy.txt"
 """The accuracy in a run's folder: the file and the line that submissions need."""
@@ -131,7 +133,7 @@ def perform(
     environment = describe(assembly.distributions)
     _drive(test, assembly, options, fleet=None if generators is None else generators.fleet)
     result = _document(test, assembly, options, folder, environment, warnings)
-    _save(test, result, folder, options)
+    _save(test, assembly, result, folder, options)
     return test, result
 
 
@@ -145,13 +147,17 @@ def _document(
 ) -> dict[str, Any]:
     for kept in test.answers.kept:
         kept.responses = assembly.logged(test.record.sample_index[kept.rows], kept.responses)
+    measured = _series(test, assembly)
+    notes = [] if assembly.sampler is None else assembly.sampler.notes
     sections = {
         "command": shlex.join(["drumfire", *options.words]),
-        "system": assembly.description | batching(test.record) | {"server": _server(test, assembly)},
+        "system": assembly.description | batching(test.record) | {"server": _server(test, assembly, measured, notes)},
         "accuracy": _accuracy(test, assembly),
         "environment": environment,
         "directory": str(folder),
     }
+    if assembly.meters:
+        sections["series"] = {"kept": [one.summary() for one in measured], "notes": notes}
     if isinstance(test.plan.rule, UntilConfident):
         sections["confidence"] = _confidence(test.plan.rule)
     result = document(test, sections, warnings)
@@ -159,11 +165,12 @@ def _document(
     return result
 
 
-def _save(test: Test, result: dict[str, Any], folder: Path, options: RunOptions) -> None:
+def _save(test: Test, assembly: Assembly, result: dict[str, Any], folder: Path, options: RunOptions) -> None:
     """Save the run in its folder; if that fails, the result says so."""
     try:
         if options.result.trace:
             trace.write(test, folder / trace.TRACE)
+        series.save(_series(test, assembly), folder)
         save(test, result, folder)
         terminal.keep(result, folder)
         if result["accuracy"] is not None:
@@ -248,7 +255,7 @@ def _search(assembly: Assembly, options: RunOptions, messages: Console) -> tuple
     if search.interrupted:
         messages.print(f"to resume this search: {_again(options, folder)}", markup=False)
     else:
-        _save(search.test, result, folder, options)
+        _save(search.test, assembly, result, folder, options)
     return search.test, result
 
 
@@ -300,15 +307,17 @@ def _drive(
 
     plain = options.result.json or not sys.stdout.isatty()
     stream: Literal["stdout", "stderr"] = "stderr" if options.result.json else "stdout"
-    live: Dashboard
-    if fleet is not None:
-        live = FleetView(test, fleet, assembly.title, plain=plain, stream=stream, server=assembly.servers)
-    else:
-        live = Dashboard(
-            test, title or assembly.title, plain=plain, stream=stream, server=assembly.servers, probes=probes
-        )
-    with contextlib.nullcontext() if options.result.no_dashboard else live:
-        run_on_fast_loop(main())
+    with Sampler(assembly.meters) as assembly.sampler:
+        live: Dashboard
+        readings = assembly.sampler.fd if assembly.meters else None
+        if fleet is not None:
+            live = FleetView(test, fleet, assembly.title, plain=plain, stream=stream, readings=readings)
+        else:
+            live = Dashboard(
+                test, title or assembly.title, plain=plain, stream=stream, readings=readings, probes=probes
+            )
+        with contextlib.nullcontext() if options.result.no_dashboard else live:
+            run_on_fast_loop(main())
 
 
 def batching(record: Record) -> dict[str, Any]:
@@ -332,10 +341,20 @@ def batching(record: Record) -> dict[str, Any]:
     }
 
 
-def _server(test: Test, assembly: Assembly) -> dict[str, Any] | None:
+def _series(test: Test, assembly: Assembly) -> list[Series]:
+    """What was read while the test ran, by the time since the start of its first phase."""
+    if assembly.sampler is None or not test.reports:
+        return []
+    first, last = test.reports[0], test.reports[-1]
+    earlier_ns = round((last.began - first.began).total_seconds() * 1e9)
+    return assembly.sampler.series(test.answers.origin_ns - earlier_ns)
+
+
+def _server(test: Test, assembly: Assembly, measured: Sequence[Series], notes: Sequence[str]) -> dict[str, Any] | None:
     """What remote servers report of the run."""
     # If generators were lost, these are row numbers, which index a column as a slice does.
-    return assembly.server_report([cast(slice, report.rows) for report in test.reports])
+    phases = [cast(slice, report.rows) for report in test.reports]
+    return assembly.server_report(phases, measured, notes)
 
 
 def _accuracy(test: Test, assembly: Assembly) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from drumfire.bench.view import process
 from drumfire.bench.view.screen import draw, plain_line
-from drumfire.bench.view.servers import ReadFigures, ServerView, start_poll
+from drumfire.bench.view.servers import ReadFigures, follow
 from drumfire.bench.watch import Plan, Watch
 from drumfire.loadgen.record import Record
 from drumfire.loadgen.run import Test
@@ -38,9 +38,9 @@ _STDIN = 0
 class Dashboard:
     """Shows ``test`` while it runs: ``with Dashboard(...): run``.  A view that fails never hurts the run.
 
-    ``plain``: print a line from time to time, without escape codes, in place of a screen.  ``server``: the servers
-    that the view asks itself, so that the run need not.  ``probes``: the loads that a search has tried, and whether
-    each passed.
+    ``plain``: print a line from time to time, without escape codes, in place of a screen.  ``readings``: the
+    descriptor of a sampler's readings, where the run has one.  ``probes``: the loads that a search has tried, and
+    whether each passed.
     """
 
     module = "drumfire.bench.view.dashboard"
@@ -53,12 +53,13 @@ class Dashboard:
         *,
         plain: bool,
         stream: Literal["stdout", "stderr"],
-        server: ServerView | None = None,
+        readings: int | None = None,
         probes: Sequence[tuple[float, bool]] = (),
     ) -> None:
         self._fd = test.record.fd
         self._view = {"layout": test.record.layout, "plan": asdict(Plan.of(test.plan, title, probes)), "fd": self._fd}
-        self._view |= {"plain": plain, "stream": stream, "server": None if server is None else asdict(server)}
+        self._view |= {"plain": plain, "stream": stream, "readings": readings}
+        self._readings = [] if readings is None else [readings]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Dashboard:
@@ -80,7 +81,7 @@ class Dashboard:
             module_process.end(self._process, _END_PATIENCE_S)
 
     def _start(self, ready: int) -> subprocess.Popen[bytes]:
-        started = module_process.start(self.module, pass_fds=[self._fd, ready])
+        started = module_process.start(self.module, pass_fds=[self._fd, ready, *self._readings])
         # Not as an argument: every user can list the arguments of processes, and headers may hold tokens.
         assert started.stdin is not None
         with contextlib.suppress(OSError):  # it has ended, and has printed why
@@ -94,7 +95,7 @@ def main() -> None:
     plan = Plan(**view["plan"])
     watch = Watch(Record.attach(view["fd"], view["layout"]), plan)
     show = _show_lines if view["plain"] else _show_screen
-    show(plan, watch, start_poll(view["server"]), stream_of(view), view["ready"])
+    show(plan, watch, follow(view["readings"]), stream_of(view), view["ready"])
 
 
 def stream_of(view: Mapping[str, Any]) -> TextIO:

@@ -25,7 +25,7 @@ from drumfire.bench.report import figures
 from drumfire.bench.view import process
 from drumfire.bench.view.dashboard import FIRST_LINE_S, REFRESH_S, Dashboard, next_line_s, stream_of
 from drumfire.bench.view.screen import draw, plain_line
-from drumfire.bench.view.servers import ReadFigures, ServerView, start_poll
+from drumfire.bench.view.servers import ReadFigures, follow
 from drumfire.bench.watch import Plan, Snapshot, Spread
 from drumfire.loadgen.results import LATE_NS
 from drumfire.loadgen.run import Test
@@ -51,9 +51,9 @@ class FleetView(Dashboard):
         *,
         plain: bool,
         stream: Literal["stdout", "stderr"],
-        server: ServerView | None = None,
+        readings: int | None = None,
     ) -> None:
-        super().__init__(test, title, plain=plain, stream=stream, server=server)
+        super().__init__(test, title, plain=plain, stream=stream, readings=readings)
         self._plan, self._fleet = Plan.of(test.plan, title), fleet
         self._sent_s = 0.0
         self._unsent = b""
@@ -123,7 +123,7 @@ def main() -> None:
     view = frames.wait(None)
     assert view is not None
     process.settle(idle=True)
-    servers = start_poll(view["server"])
+    servers = follow(view["readings"])
     process.say_ready(view["ready"])
     (_show_lines if view["plain"] else _show_screen)(Plan(**view["plan"]), frames, servers, stream_of(view))
 

@@ -13,19 +13,14 @@ import sys
 from rich.console import Console
 from rich.live import Live
 
+from drumfire.loadgen import priority
+
 
 def settle(*, idle: bool) -> None:
-    """Leave Ctrl-C to the process that is watched, end in order on SIGTERM, and run at low priority.
-
-    ``idle``: take only processor time that nobody else wants, where the system has such a class.
-    """
+    """Leave Ctrl-C to the process that is watched, end in order on SIGTERM, and run at low priority."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # through the exits that put the cursor back
-    with contextlib.suppress(OSError):
-        os.nice(10)
-    if idle and hasattr(os, "sched_setscheduler"):
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    priority.yield_to_others(idle=idle)
 
 
 def say_ready(ready: int) -> int:

@@ -1,34 +1,103 @@
-"""What the servers of a run say while it goes: the live view's process asks them, in the way of the run's target."""
+"""What the servers of a run did in the last seconds, for the live view: from the readings of the run's sampler.
+
+Asks no server itself.  Does not depend on the run's table or on a screen.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from drumfire.sut import remote
-from drumfire.sut.remote.figures import ServerFigures
-
-
-@dataclass(frozen=True)
-class ServerView:
-    """Which servers to ask.  Plain data, which goes to another process as JSON."""
-
-    target: str
-    """The word of the command line."""
-    asked: Mapping[str, Any]
-    """For the target's ``poll``."""
-
+from drumfire.sut.remote.figures import NO_STATISTICS, Gpus, ServerFigures
+from drumfire.sut.sampler import Feed, Reading
+from drumfire.sut.window import WINDOW_NS
 
 ReadFigures = Callable[[], ServerFigures | None]
-"""Reads the newest figures; None where the view asks no servers."""
+"""Reads the newest figures; None where the run has no servers."""
 
 
-def start_poll(view: Mapping[str, Any] | None) -> ReadFigures:
-    """Start to ask the servers of a ``ServerView`` that came as JSON."""
-    if view is None:
+def follow(fd: int | None) -> ReadFigures:
+    """Follow the readings in a sampler's memory; ``fd`` is None without a sampler."""
+    if fd is None:
         return lambda: None
-    wanted = ServerView(**view)
-    poll = remote.TARGETS[wanted.target].poll(wanted.asked)
-    poll.start()
-    return lambda: poll.figures
+    feed, latest = Feed(fd), Latest()
+
+    def figures() -> ServerFigures:
+        latest.add(feed.new())
+        return latest.figures
+
+    return figures
+
+
+class Latest:
+    """The readings of the last seconds, by meter."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, deque[Reading]] = {}
+
+    def add(self, readings: Iterable[Reading]) -> None:
+        for reading in readings:
+            of_meter = self._of.setdefault(reading.meter, deque())
+            of_meter.append(reading)
+            while of_meter[0].time_ns <= reading.time_ns - WINDOW_NS:
+                of_meter.popleft()
+
+    @property
+    def figures(self) -> ServerFigures:
+        newest = [readings[-1] for readings in self._of.values()]
+        gpus = together(_gpus(newest))
+        for reading in newest:
+            for note in reading.notes:
+                if note.startswith(NO_STATISTICS):
+                    return ServerFigures(gpus=gpus, note=note.removeprefix(NO_STATISTICS))
+        return figures_of([[one.values for one in readings] for readings in self._of.values()], gpus)
+
+
+def figures_of(servers: Sequence[Iterable[Mapping[str, float]]], gpus: Gpus | None = None) -> ServerFigures:
+    """Figures of all servers together, from each one's readings, which cover about as long as each other."""
+    rates = [[values for values in readings if "requests_per_s" in values] for readings in servers]
+    if not all(rates) or not rates:
+        return ServerFigures(gpus=gpus)
+    values = [one for of_meter in rates for one in of_meter]
+    return ServerFigures(
+        sum(sum(one["requests_per_s"] for one in of_meter) / len(of_meter) for of_meter in rates),
+        _mean(values, "batch_size", "batches_per_s"),
+        _mean(values, "queue_ns", "requests_per_s"),
+        _mean(values, "compute_ns", "requests_per_s"),
+        _mean(values, "cached_share", "requests_per_s"),
+        gpus,
+    )
+
+
+def together(gpus: Sequence[Mapping[str, float]]) -> Gpus | None:
+    """All GPUs as one, from the figures of each; None for an empty sequence."""
+    if not gpus:
+        return None
+    reported = {name: [gpu[name] for gpu in gpus if name in gpu] for name in Gpus.__dataclass_fields__}
+    sums = {name: sum(values) if values else None for name, values in reported.items()}
+    used = sums["utilization"]
+    return Gpus(
+        len(gpus),
+        None if used is None else used / len(reported["utilization"]),
+        sums["power_w"],
+        sums["memory_used_bytes"],
+        sums["memory_total_bytes"],
+    )
+
+
+def _gpus(readings: Iterable[Reading]) -> list[dict[str, float]]:
+    """The figures of each GPU; servers on one host report the same ones."""
+    by_uuid: dict[str, dict[str, float]] = {}
+    for reading in readings:
+        for name, value in reading.values.items():
+            uuid, _, figure = name.rpartition(".")
+            if uuid:
+                by_uuid.setdefault(uuid, {})[figure] = value
+    return list(by_uuid.values())
+
+
+def _mean(values: Sequence[Mapping[str, float]], name: str, weight: str) -> float | None:
+    """The mean of a figure over readings of different weight; None where no reading has it."""
+    having = [one for one in values if name in one]
+    total = sum(one[weight] for one in having)
+    return sum(one[name] * one[weight] for one in having) / total if total else None

@@ -19,10 +19,11 @@ from rich.text import Text
 from drumfire.bench.report import figures
 from drumfire.bench.view import process
 from drumfire.bench.view.screen import page
+from drumfire.bench.view.servers import figures_of, together
 from drumfire.sut import module_process
 from drumfire.sut.remote.figures import Gpus, ServerFigures
+from drumfire.sut.remote.kserve import meter
 from drumfire.sut.remote.kserve.metrics import GPU_FIGURES
-from drumfire.sut.remote.kserve.poll import figures_of, together
 from drumfire.sut.remote.kserve.statistics import Snapshot
 from drumfire.sut.window import begin_of_window
 
@@ -66,7 +67,7 @@ class Watch:
         for now, then in zip(look["models"], before["models"], strict=True):
             name = f"{now['statistics']['name']} {now['statistics']['version']}"
             total = _snapshot(now)
-            recent = figures_of(total.since(_snapshot(then)), took_ns, None)
+            recent = figures_of([[meter.figures_of(total.since(_snapshot(then)), took_ns)]])
             models.append(
                 ModelView(name, recent, total.success.count, total.fail.count, now["waiting"], now["under_way"])
             )

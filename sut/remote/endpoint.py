@@ -5,6 +5,7 @@ Does not depend on the messages.
 
 from __future__ import annotations
 
+import re
 import ssl
 import urllib.parse
 from collections.abc import Mapping, Sequence
@@ -70,6 +71,13 @@ def parse_http_url(url: str) -> tuple[Endpoint, str]:
     if parts.query:
         target += "?" + urllib.parse.quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
     return Endpoint(parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)), target
+
+
+def names(endpoints: Sequence[Endpoint]) -> list[str]:
+    """What to call each server of a run in the names of files; those of several servers carry their hosts."""
+    if len(endpoints) == 1:
+        return ["server"]
+    return [re.sub(r"[^A-Za-z0-9-]", "_", f"{endpoint.host}-{endpoint.port}") for endpoint in endpoints]
 
 
 def parse_url(url: str) -> Endpoint:

@@ -1,8 +1,11 @@
-"""What servers say while a run goes, in the form that the live view shows; any target fills in what it knows."""
+"""What servers did in the last seconds, in the form that a live view shows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+NO_STATISTICS = "no statistics: "
+"""How a meter's note begins that is shown in place of the figures."""
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.options import option
@@ -20,9 +20,9 @@ from drumfire.loadgen.settings import Scenario, TestSettings
 from drumfire.sut.data.inputs import Inputs
 from drumfire.sut.models.model import Model
 from drumfire.sut.remote.endpoint import Endpoint, Security, parse_url
-from drumfire.sut.remote.figures import ServerFigures
 from drumfire.sut.remote.samples import RemoteLibrary
 from drumfire.sut.remote.watch import RemoteClient, Watch
+from drumfire.sut.sampler import MeterPlan
 
 _PERFORMANCE_COUNT = 500
 """Samples in memory, if there are that many and the user does not say otherwise."""
@@ -83,17 +83,6 @@ class Amounts:
     count: int | None = None
     """Use only the first samples of the data set."""
     performance_sample_count: int | None = None
-
-
-class Poll(Protocol):
-    """Asks servers once a second, in a thread of the live view's process."""
-
-    @property
-    def figures(self) -> ServerFigures:
-        """The newest.  Never waits."""
-
-    def start(self) -> None:
-        """Ask until the process ends; a server that fails only changes the figures."""
 
 
 AnyOptions = TypeVar("AnyOptions", bound=TargetOptions)
@@ -172,14 +161,9 @@ class Target(ABC, Generic[AnyOptions]):
         """Asks the servers before and after a run what they did in it; None if they cannot be asked."""
         return None
 
-    def view(self) -> Mapping[str, Any] | None:
-        """What ``poll`` needs, as JSON can hold it; None if there is nothing to ask while a run goes."""
-        return None
-
-    @classmethod
-    def poll(cls, view: Mapping[str, Any]) -> Poll:
-        """Called in the live view's process."""
-        raise NotImplementedError(f"{cls.__name__} has no view")
+    def meters(self) -> Sequence[MeterPlan]:
+        """What can be read of the servers again and again while a run goes."""
+        return ()
 
     def concurrency(self, settings: TestSettings) -> int | None:
         """Most requests under way; None if only the scenario or the connections bound them."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.record import Column
+from drumfire.loadgen.series import Series
 from drumfire.loadgen.system import Answer, SystemUnderTest
 from drumfire.sut.remote.endpoint import Endpoint
 
@@ -39,11 +40,19 @@ class Watch(Protocol):
         """Called after the run, in which each server answered that many requests.  Never raises."""
 
     def report(
-        self, columns: Mapping[str, Column], phases: Sequence[slice], *, requests: int, failed_requests: int
+        self,
+        columns: Mapping[str, Column],
+        phases: Sequence[slice],
+        series: Sequence[Series],
+        notes: Sequence[str],
+        *,
+        requests: int,
+        failed_requests: int,
     ) -> dict[str, Any]:
         """``servers`` (a report of each) and ``reconciliation`` (with ours, over the rows issued in each phase).
 
-        JSON-ready.  ``requests``: the number answered with outputs.
+        JSON-ready.  ``series``: of the run's meters, with the sampler's ``notes``.  ``requests``: the number answered
+        with outputs.
         """
 
 
@@ -83,7 +92,9 @@ class WatchedSystem:
         served.subtract(self._before)
         return served
 
-    def report(self, phases: list[slice]) -> dict[str, Any] | None:
+    def report(
+        self, phases: list[slice], series: Sequence[Series] = (), notes: Sequence[str] = ()
+    ) -> dict[str, Any] | None:
         """The watch's report and the events of connections; None if the run ended before it began."""
         if not self._opened:
             return None
@@ -92,6 +103,8 @@ class WatchedSystem:
             report = self._watch.report(
                 self._answers.columns,
                 phases,
+                series,
+                notes,
                 requests=sum(self._served.values()),
                 failed_requests=self._answers.faults.failed.total(),
             )

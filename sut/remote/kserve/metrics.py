@@ -1,36 +1,24 @@
-"""A server's Prometheus metrics: use, power and memory of its GPUs, and pending requests, sampled during a run.
+"""A server's Prometheus metrics: use, power and memory of its GPUs, and pending requests.
 
-Fetches and reads the metrics.  Does not depend on the run.  ``Sampler`` uses a separate process: a thread would share
-the interpreter with the issue loop, and delay it.
+Fetches and reads the metrics.  Does not depend on the run.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import math
-import os
-import signal
-import subprocess
-import sys
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from typing import Any
 
-from drumfire.sut import module_process
+from drumfire.loadgen.series import Series
 from drumfire.sut.kserve.errors import ProtocolError, ServerError, one_line
 from drumfire.sut.kserve.http1.connection import ClientConnection, Response, build_request
 
 PORT = 8002
 """Triton's default."""
-PERIOD_S = 1.0
-"""Triton itself reads its GPUs every 2 s, unless ``--metrics-interval-ms`` changes that."""
 PATIENCE_S = 2.0
-_START_PATIENCE_S = 5.0
-_END_PATIENCE_S = 3.0
 _MOST_BYTES = 8 << 20
 
 GPU_FIGURES = {
@@ -41,7 +29,22 @@ GPU_FIGURES = {
     "nv_energy_consumption": "energy_j",
 }
 """Our names of a GPU's figures, by the metrics'."""
-_OF_THE_SERVER = {"nv_cpu_utilization": "cpu_utilization", "nv_inference_pending_request_count": "pending_requests"}
+OF_THE_SERVER = {"nv_cpu_utilization": "cpu_utilization", "nv_inference_pending_request_count": "pending_requests"}
+
+UNITS = {
+    "utilization": "share",
+    "power_w": "W",
+    "memory_used_bytes": "bytes",
+    "memory_total_bytes": "bytes",
+    "energy_j": "J",
+    "cpu_utilization": "share",
+    "pending_requests": "requests",
+}
+"""The unit of each figure."""
+
+
+MISSING = "no metrics: "
+"""How notes on missing metrics begin."""
 
 
 class MetricsError(ServerError):
@@ -78,7 +81,7 @@ def read(text: str, model: str, version: str = "") -> Reading:
             # The parser adds to counters the suffix that newer formats require.
             if (name := GPU_FIGURES.get(sample.name.removesuffix("_total"))) is not None:
                 gpus.setdefault(labels.get("gpu_uuid", ""), {})[name] = value
-            elif (name := _OF_THE_SERVER.get(sample.name)) is not None:
+            elif (name := OF_THE_SERVER.get(sample.name)) is not None:
                 server[name] = server.get(name, 0.0) + value
     except (ValueError, LookupError) as error:
         raise MetricsError(f"not Prometheus metrics: {one_line(str(error), 200)}") from None
@@ -142,133 +145,35 @@ async def _get(host: str, port: int, target: str) -> Response:
         writer.close()
 
 
-class Readings:
-    """Summarizes the readings of a run: mean and maximum of gauges, increase of counters."""
+def section(name: str, series: Sequence[Series]) -> dict[str, Any] | None:
+    """A result's summary of a server's metrics, from the series of the servers meter ``name``; None without metrics.
 
-    def __init__(self) -> None:
-        self.count = 0
-        self._gpus: dict[str, dict[str, list[float]]] = {}
-        self._server: dict[str, list[float]] = {}
-
-    def add(self, reading: Reading) -> None:
-        self.count += 1
-        for uuid, figures in reading.gpus.items():
-            _enter(self._gpus.setdefault(uuid, {}), figures)
-        _enter(self._server, reading.server)
-
-    def summary(self) -> dict[str, Any]:
-        """JSON-ready.  Energy covers the first reading to the last, so it may miss two of the server's periods."""
-        gpus = []
-        for uuid, figures in sorted(self._gpus.items()):
-            energy = figures.get("energy_j", [0.0])
-            gpus.append(
-                {
-                    "uuid": uuid,
-                    "utilization": _gauge(figures.get("utilization")),
-                    "power_w": _gauge(figures.get("power_w")),
-                    "memory_used_bytes": _gauge(figures.get("memory_used_bytes")),
-                    "memory_total_bytes": max(figures.get("memory_total_bytes", [0.0])) or None,
-                    "energy_j": energy[-1] - energy[0] if len(energy) > 1 and energy[-1] >= energy[0] else None,
-                }
-            )
-        server = {name: _gauge(self._server.get(name)) for name in _OF_THE_SERVER.values()}
-        return {"samples": self.count, "gpus": gpus, **server}
-
-
-def _enter(series: dict[str, list[float]], figures: Mapping[str, float]) -> None:
-    for name, value in figures.items():
-        series.setdefault(name, []).append(value)
-
-
-def _gauge(values: list[float] | None) -> dict[str, float] | None:
-    return {"mean": math.fsum(values) / len(values), "max": max(values)} if values else None
-
-
-class Sampler:
-    """Reads the metrics once a second, in another process, from ``start`` to ``end``.
-
-    ``start`` and ``collect`` block for some seconds at most, so do not call them on an event loop.
+    Energy covers the first reading to the last, so it may miss two of the server's periods.
     """
-
-    def __init__(self, url: str, model: str, version: str = "") -> None:
-        self._task = {"url": url, "model": model, "version": version}
-        self._process: subprocess.Popen[bytes]
-
-    def start(self) -> None:
-        """Start the process; returns after the first reading.  Raises ``MetricsError``."""
-        try:
-            self._process = module_process.start(
-                "drumfire.sut.remote.kserve.metrics", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-            )
-        except OSError as error:
-            raise MetricsError(f"cannot start the process that samples the metrics: {error}") from None
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):
-            self._process.stdin.write(json.dumps(self._task).encode() + b"\n")
-        answer = self._line(_START_PATIENCE_S)
-        if "error" in answer:
-            self.end()
-            self._reap()
-            raise MetricsError(answer["error"])
-
-    def end(self) -> None:
-        """End the readings, without waiting."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
-
-    def collect(self) -> dict[str, Any]:
-        """Return ``Readings.summary``, after ``end``.  Raises ``MetricsError``."""
-        answer = self._line(_END_PATIENCE_S)
-        self._reap()
-        if "error" in answer:
-            raise MetricsError(answer["error"])
-        return answer
-
-    def _line(self, patience_s: float) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = b""
-        if wait([self._process.stdout.fileno()], patience_s):
-            line = self._process.stdout.readline()
-        try:
-            answer: dict[str, Any] = json.loads(line)
-        except ValueError:
-            return {"error": "the process that samples the metrics does not answer"}
-        return answer
-
-    def _reap(self) -> None:
-        assert self._process.stdout is not None
-        try:
-            self._process.wait(_END_PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
+    of_gpus: dict[str, dict[str, Series]] = {}
+    of_server: dict[str, Series] = {}
+    for one in series:
+        *gpu, figure = one.name.removeprefix(f"{name}.").split(".")
+        if one.name.startswith(f"{name}.") and figure in UNITS:
+            (of_gpus.setdefault(gpu[0], {}) if gpu else of_server)[figure] = one
+    everything = [*of_server.values(), *(one for figures in of_gpus.values() for one in figures.values())]
+    if not everything:
+        return None
+    gpus = []
+    for uuid, figures in sorted(of_gpus.items()):
+        energy = figures["energy_j"].points["value"].tolist() if "energy_j" in figures else [0.0]
+        total = figures.get("memory_total_bytes")
+        gpus.append(
+            {
+                "uuid": uuid,
+                **{name: _gauge(figures.get(name)) for name in ("utilization", "power_w", "memory_used_bytes")},
+                "memory_total_bytes": (total.summary()["max"] or None) if total is not None else None,
+                "energy_j": energy[-1] - energy[0] if len(energy) > 1 and energy[-1] >= energy[0] else None,
+            }
+        )
+    server = {name: _gauge(of_server.get(name)) for name in OF_THE_SERVER.values()}
+    return {"samples": max(one.points.size for one in everything), "gpus": gpus, **server}
 
 
-def main() -> None:
-    """The sampler's process: its input is one line of JSON, whose end ends the readings; it prints JSON lines."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(OSError):
-        os.nice(19)
-    task = json.loads(sys.stdin.buffer.readline())
-    readings, runner = Readings(), asyncio.Runner()
-
-    def take_reading() -> None:
-        readings.add(read(runner.run(fetch(task["url"])), task["model"], task["version"]))
-
-    try:
-        take_reading()
-        print(json.dumps({"ready": True}), flush=True)
-        while not wait([sys.stdin.fileno()], PERIOD_S):
-            with contextlib.suppress(MetricsError):  # a busy server may miss a reading
-                take_reading()
-    except (MetricsError, ImportError) as error:
-        print(json.dumps({"error": str(error)}), flush=True)
-    else:
-        with contextlib.suppress(BrokenPipeError):
-            print(json.dumps(readings.summary(), allow_nan=False), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def _gauge(series: Series | None) -> dict[str, float] | None:
+    return None if series is None else {name: series.summary()[name] for name in ("mean", "max")}

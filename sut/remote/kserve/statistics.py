@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from drumfire.loadgen.record import Column
+from drumfire.loadgen.series import Series
 from drumfire.sut.kserve.errors import ServerError, one_line
 from drumfire.sut.kserve.messages.operations import MODEL_STATISTICS
-from drumfire.sut.remote.endpoint import Endpoint, Security
+from drumfire.sut.remote.endpoint import Endpoint, Security, names
 from drumfire.sut.remote.kserve import metrics
 from drumfire.sut.remote.kserve.client import Client, Unsupported
 from drumfire.sut.remote.kserve.reconciliation import ClientSide, reconcile
@@ -26,7 +27,6 @@ PATIENCE_S = 5.0
 _SETTLE_S = 1.0
 """How long we wait for the last successes: a server counts one shortly after it sends the reply."""
 _LOOK_S = 0.01
-_DEFAULT_METRICS_PATIENCE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -157,46 +157,21 @@ def _read(entry: Mapping[str, Any]) -> Snapshot:
 
 
 class ServerWatch:
-    """Asks one server before and after a run, and samples its metrics meanwhile: ``begin``, ``end``, ``report``.
+    """Asks one server before and after a run: ``begin``, ``end``, ``report``.
 
-    Does nothing on the loop during the run, and holds no connection.  Missing statistics or metrics are a note in the
-    report, never an error.
+    Does nothing during the run, and holds no connection.  Missing statistics are a note in the report, never an error.
     """
 
-    def __init__(
-        self, endpoint: Endpoint, security: Security, model: str, version: str = "", metrics_url: str | None = None
-    ) -> None:
-        """``metrics_url``: None means port 8002 of the server's host, if the model's metrics are there."""
+    def __init__(self, endpoint: Endpoint, security: Security, model: str, version: str = "") -> None:
         self._endpoint, self._security = endpoint, security
         self._model, self._version = model, version
-        self._metrics_url = metrics_url
         self._first: Snapshot | None = None
         self._window: Snapshot | None = None
         """The counts from ``begin`` to ``end``."""
         self._notes: list[str] = []
-        self._sampler: metrics.Sampler | None = None
-        self._metrics: dict[str, Any] | None = None
 
     async def begin(self) -> None:
         """Call before the run, when no request of ours is under way; takes some seconds at most."""
-        await asyncio.gather(self._take_first(), self._start_sampling())
-
-    async def end(self, expected: int) -> None:
-        """Call after the run, of which this server answered ``expected`` requests.
-
-        Never raises, and takes about 5 s at most, even if the server is dead or stopped.
-        """
-        if self._sampler is not None:
-            self._sampler.end()
-        await asyncio.gather(self._take_last(expected), self._stop_sampling())
-
-    def report(self) -> dict[str, Any]:
-        """JSON-ready.  Counts and times are None if the server reported none; times are means of a request (ns)."""
-        figures = dict.fromkeys(_FIGURES) if self._window is None else _figures(self._window)
-        note = "; ".join(self._notes) or None
-        return {"url": str(self._endpoint), "note": note, **figures, "metrics": self._metrics}
-
-    async def _take_first(self) -> None:
         settled = True
         try:
             self._first, settled = await self._settled(0)
@@ -207,7 +182,11 @@ class ServerWatch:
         if not settled:
             self._notes.append("the model was in use before the run: its counts include other requests")
 
-    async def _take_last(self, expected: int) -> None:
+    async def end(self, expected: int) -> None:
+        """Call after the run, of which this server answered ``expected`` requests.
+
+        Never raises, and takes about 5 s at most, even if the server is dead or stopped.
+        """
         if self._first is None:
             return
         try:
@@ -220,6 +199,12 @@ class ServerWatch:
             self._notes.append("the server's counts fell: it restarted, or another server answers at its address")
         else:
             self._window = window
+
+    def report(self) -> dict[str, Any]:
+        """JSON-ready.  Counts and times are None if the server reported none; times are means of a request (ns)."""
+        figures = dict.fromkeys(_FIGURES) if self._window is None else _figures(self._window)
+        note = "; ".join(self._notes) or None
+        return {"url": str(self._endpoint), "note": note, **figures}
 
     async def _settled(self, successes: int) -> tuple[Snapshot, bool]:
         """Wait until the server counts ``successes`` and its counts stand still: the snapshot, and whether they did."""
@@ -236,29 +221,6 @@ class ServerWatch:
                         return now, settled
                     before = now
                     await asyncio.sleep(_LOOK_S)
-
-    async def _start_sampling(self) -> None:
-        named = self._metrics_url is not None
-        url = self._metrics_url or metrics.default_url(self._endpoint.host)
-        try:
-            text = await metrics.fetch(url, metrics.PATIENCE_S if named else _DEFAULT_METRICS_PATIENCE_S)
-            # Another server may listen on the default port.
-            if named or metrics.tells_of(text, self._model):
-                sampler = metrics.Sampler(url, self._model, self._version)
-                await asyncio.to_thread(sampler.start)
-                self._sampler = sampler
-        except ServerError as error:
-            if named:
-                self._notes.append(str(error))
-
-    async def _stop_sampling(self) -> None:
-        if self._sampler is None:
-            return
-        sampler, self._sampler = self._sampler, None
-        try:
-            self._metrics = await asyncio.to_thread(sampler.collect)
-        except Exception as error:  # as above
-            self._notes.append(one_line(str(error) or type(error).__name__))
 
 
 def _without_statistics(error: Exception) -> str:
@@ -300,8 +262,20 @@ class ServerWatches:
         await asyncio.gather(*(watch.end(served[endpoint]) for endpoint, watch in self._watches.items()))
 
     def report(
-        self, columns: Mapping[str, Column], phases: Sequence[slice], *, requests: int, failed_requests: int
+        self,
+        columns: Mapping[str, Column],
+        phases: Sequence[slice],
+        series: Sequence[Series],
+        notes: Sequence[str],
+        *,
+        requests: int,
+        failed_requests: int,
     ) -> dict[str, Any]:
         reports = [watch.report() for watch in self._watches.values()]
+        for report, name in zip(reports, names(list(self._watches)), strict=True):
+            report["metrics"] = metrics.section(name, series)
+            start = f"{name}: {metrics.MISSING}"
+            missing = [note.removeprefix(start) for note in notes if note.startswith(start)]
+            report["note"] = "; ".join([report["note"], *missing] if report["note"] else missing) or None
         client = ClientSide.of(columns, phases, requests=requests, failed_requests=failed_requests)
         return {"servers": reports, "reconciliation": reconcile(reports, client)}

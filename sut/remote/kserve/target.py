@@ -6,8 +6,8 @@ All that is asked of the servers here comes before the run.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -33,17 +33,18 @@ from drumfire.sut.models.model import Model
 from drumfire.sut.remote.call import call
 from drumfire.sut.remote.endpoint import Endpoint
 from drumfire.sut.remote.kserve import memory as shared_memory
+from drumfire.sut.remote.kserve import meter
 from drumfire.sut.remote.kserve.client import Client
 from drumfire.sut.remote.kserve.discovery import Description, describe
 from drumfire.sut.remote.kserve.memory import SharedMemory
 from drumfire.sut.remote.kserve.memory_system import SharedLibrary, SharedMemorySystem
-from drumfire.sut.remote.kserve.poll import PolledServers, ServerPoll
 from drumfire.sut.remote.kserve.statistics import ServerWatch, ServerWatches
 from drumfire.sut.remote.samples import RemoteLibrary
 from drumfire.sut.remote.system import NewChannel, RemoteSystem
 from drumfire.sut.remote.target import Amounts, Target, TargetOptions
 from drumfire.sut.remote.tritonclient import TritonclientMessages, TritonclientSystem
 from drumfire.sut.remote.watch import RemoteClient
+from drumfire.sut.sampler import MeterPlan
 
 
 @dataclass(frozen=True)
@@ -196,22 +197,14 @@ class TritonTarget(Target[TritonOptions]):
         }
 
     def watch(self) -> ServerWatches:
-        urls: Sequence[str | None] = self.options.metrics_url or [None] * len(self.endpoints)
+        version = self.options.model_version
         return ServerWatches(
-            {
-                endpoint: ServerWatch(endpoint, self.security, self.model, self.options.model_version, metrics_url)
-                for endpoint, metrics_url in zip(self.endpoints, urls, strict=True)
-            }
+            {endpoint: ServerWatch(endpoint, self.security, self.model, version) for endpoint in self.endpoints}
         )
 
-    def view(self) -> Mapping[str, Any]:
+    def meters(self) -> Sequence[MeterPlan]:
         options = self.options
-        security = self.security.plain()
-        return asdict(PolledServers(self.urls, self.model, options.model_version, security, options.metrics_url))
-
-    @classmethod
-    def poll(cls, view: Mapping[str, Any]) -> ServerPoll:
-        return ServerPoll(PolledServers(**view))
+        return meter.plans(self.endpoints, self.security, self.model, options.model_version, options.metrics_url)
 
     def connections(self, settings: TestSettings) -> int:
         """gRPC carries any number of requests on one, HTTP one request at a time on each."""

@@ -311,9 +311,11 @@ RUN = """
     import sys
     import numpy as np
     from drumfire.bench.view.dashboard import Dashboard
-    from drumfire.bench.view.servers import ServerView
     from drumfire import Mode, Scenario, Test, TestSettings, run_on_fast_loop
     from drumfire.sut.local.null import NullSystem
+    from drumfire.sut.remote.endpoint import Security, parse_url
+    from drumfire.sut.remote.kserve.meter import plans
+    from drumfire.sut.sampler import Sampler
 
     class Library:
         name, total_count, performance_count = "none", 16, 16
@@ -324,11 +326,12 @@ RUN = """
     seconds, plain = float(sys.argv[1]), sys.argv[2] == "plain"
     settings = TestSettings(Scenario.Server, server_target_qps=200.0, min_duration_ms=int(seconds * 1000))
     test = Test(NullSystem(Mode.PerformanceOnly), Library(), settings)
-    asked = {"urls": sys.argv[3:], "model": "m", "security": {"headers": [["authorization", "a secret"]]}}
-    server = ServerView("triton", asked) if sys.argv[3:] else None
-    with Dashboard(test, "a title", plain=plain, stream="stdout", server=server) as view:
-        print("view", view._process.pid, flush=True)
-        run_on_fast_loop(test.run())
+    security = Security(headers=[("authorization", "a secret")])
+    with Sampler(plans([parse_url(url) for url in sys.argv[3:]], security, "m")) as sampler:
+        readings = sampler.fd if sampler.plans else None
+        with Dashboard(test, "a title", plain=plain, stream="stdout", readings=readings) as view:
+            print("view", view._process.pid, flush=True)
+            run_on_fast_loop(test.run())
     print("end", view._process.returncode, flush=True)
 """
 
@@ -437,7 +440,7 @@ def statistics() -> Iterator[tuple[str, list[str | None]]]:
         server.shutdown()
 
 
-def test_the_view_asks_the_server_itself_and_shows_tokens_to_nobody_else(
+def test_the_view_shows_the_servers_figures_and_tokens_to_nobody_else(
     statistics: tuple[str, list[str | None]],
 ) -> None:
     url, tokens = statistics

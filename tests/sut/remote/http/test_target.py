@@ -369,5 +369,5 @@ def test_it_says_what_several_processes_compare() -> None:
 
 def test_it_has_nothing_to_ask_while_a_run_goes() -> None:
     target = HttpTarget("http", "m", HttpOptions(url=("http://h/p",), body="{}"), Amounts())
-    assert target.view() is None
+    assert target.meters() == ()
     assert target.watch() is None

@@ -1,12 +1,9 @@
-"""Reading, fetching and sampling Prometheus metrics."""
+"""Reading and fetching Prometheus metrics."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
-import os
-import resource
 import socket
 import threading
 from collections.abc import Iterator
@@ -16,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drumfire.sut.remote.kserve.metrics import MetricsError, Reading, Readings, Sampler, fetch, read, tells_of
+from drumfire.sut.remote.kserve.metrics import MetricsError, Reading, fetch, read, tells_of
 
 GPU_A = {"utilization": 0.5, "power_w": 250.0, "memory_used_bytes": 1e9, "memory_total_bytes": 8e9, "energy_j": 1e6}
 NAMES = {
@@ -96,31 +93,13 @@ def test_a_figure_that_is_no_number_is_left_out() -> None:
     assert read(text, "model") == Reading({"a": {"utilization": 1.0}}, {})
 
 
-@given(st.lists(st.lists(st.floats(0, 1e6), min_size=2, max_size=2), min_size=1, max_size=20))
-def test_summary_of_gauges_and_counters(values: list[list[float]]) -> None:
-    readings = Readings()
-    for power, energy in values:
-        readings.add(Reading({"a": {"power_w": power, "energy_j": energy}}, {"pending_requests": power}))
-    summary = readings.summary()
-    assert summary["samples"] == len(values)
-    (gpu,) = summary["gpus"]
-    power = [power for power, _ in values]
-    assert gpu["power_w"] == summary["pending_requests"]
-    assert gpu["power_w"]["max"] == max(power)
-    assert gpu["power_w"]["mean"] == pytest.approx(sum(power) / len(power))
-    rose = values[-1][1] - values[0][1]
-    assert gpu["energy_j"] == (rose if len(values) > 1 and rose >= 0 else None)  # a server that was restarted
-    assert gpu["utilization"] is None
-    assert summary["cpu_utilization"] is None
-
-
 # Fetching: a peer that says what it is told to.
 
 
 @contextmanager
-def peer(*says: bytes, hold: bool = False, told: threading.Event | None = None) -> Iterator[str]:
+def peer(*says: bytes, hold: bool = False) -> Iterator[str]:
     """Its address.  Each connection gets the next of ``says`` after its request, the last one again and again;
-    ``hold``: and is then left open.  ``told`` is set when all have been said."""
+    ``hold``: and is then left open."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         held = []
 
@@ -134,8 +113,6 @@ def peer(*says: bytes, hold: bool = False, told: threading.Event | None = None) 
                 connection.recv(65_536)
                 connection.sendall(says[min(number, len(says) - 1)])
                 number += 1
-                if told is not None and number == len(says):
-                    told.set()
                 held.append(connection) if hold else connection.close()
 
         thread = threading.Thread(target=serve, daemon=True)
@@ -193,56 +170,3 @@ def test_nobody_there() -> None:
 def test_a_url_that_is_none_names_the_mend(url: str) -> None:
     with pytest.raises(MetricsError, match=r"--metrics-url .*: use http://HOST:8002/metrics"):
         asyncio.run(fetch(url))
-
-
-# Sampling: a process of its own.
-
-
-def test_the_sampler_reads_until_it_is_told_to_end() -> None:
-    second = ok(written({"gpu": GPU_A | {"utilization": 1.0, "energy_j": 1e6 + 50}}))
-    read_twice = threading.Event()
-    with peer(ok(written({"gpu": GPU_A})), second, told=read_twice) as address:
-        sampler = Sampler(f"http://{address}", "model")
-        sampler.start()
-        assert read_twice.wait(60)
-        sampler.end()
-        summary = sampler.collect()
-    assert summary["samples"] >= 2
-    (gpu,) = summary["gpus"]
-    assert gpu["uuid"] == "gpu"
-    assert gpu["utilization"]["max"] == 1.0
-    assert gpu["power_w"] == {"mean": 250.0, "max": 250.0}
-    assert gpu["energy_j"] == 50.0
-    assert sampler._process.returncode == 0
-
-
-def test_a_sampler_in_a_process_with_many_open_files() -> None:
-    """``select`` ends at 1,024; a client with thousands of connections does not."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 2048), hard), hard))
-    with contextlib.ExitStack() as files, peer(ok(written({}))) as address:
-        files.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        while files.enter_context(open(os.devnull)).fileno() < 1024:
-            pass
-        sampler = Sampler(address, "model")
-        sampler.start()
-        sampler.end()
-        assert sampler.collect()["samples"] >= 1
-
-
-def test_a_sampler_without_metrics_says_why_and_is_gone() -> None:
-    with peer(ok("no metrics here")) as address:
-        sampler = Sampler(address, "model")
-        with pytest.raises(MetricsError, match="not Prometheus metrics"):
-            sampler.start()
-    assert sampler._process.returncode is not None
-
-
-def test_a_sampler_that_died_is_no_disaster() -> None:
-    with peer(ok(written({}))) as address:
-        sampler = Sampler(address, "model")
-        sampler.start()
-        sampler._process.kill()
-        sampler.end()
-        with pytest.raises(MetricsError, match="does not answer"):
-            sampler.collect()

@@ -178,8 +178,8 @@ def done(requests: int, **more: Any) -> Snapshot:
     return Snapshot(success=Total(requests, requests * 100), **more)
 
 
-def watch(peer: Peer, **more: Any) -> ServerWatch:
-    return ServerWatch(parse_url(peer.url), Security(), "m", **more)
+def watch(peer: Peer) -> ServerWatch:
+    return ServerWatch(parse_url(peer.url), Security(), "m")
 
 
 def test_the_window_is_the_difference_of_two_snapshots() -> None:
@@ -301,21 +301,6 @@ def test_a_server_that_is_gone_gives_a_note() -> None:
     assert report["success"] is None
 
 
-def test_metrics_that_were_asked_for_and_are_not_there_give_a_note() -> None:
-    with Peer(done(10)) as peer:
-
-        async def run() -> dict[str, Any]:
-            watching = watch(peer, metrics_url="https://127.0.0.1/metrics")
-            await watching.begin()
-            await watching.end(0)
-            return watching.report()
-
-        report = asyncio.run(run())
-    assert "use http://HOST:8002/metrics" in report["note"]
-    assert report["success"] == 0
-    assert report["metrics"] is None
-
-
 # A real server.
 
 
@@ -344,12 +329,7 @@ def parts(mean: Mapping[str, float]) -> float:
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_requests_batches_and_samples_of_a_real_server(server: RealServer, protocol: str) -> None:
     async def run() -> dict[str, Any]:
-        watching = ServerWatch(
-            parse_url(f"{protocol}://{getattr(server, protocol)}"),
-            Security(),
-            "identity",
-            metrics_url=f"http://{server.metrics}",
-        )
+        watching = ServerWatch(parse_url(f"{protocol}://{getattr(server, protocol)}"), Security(), "identity")
         with sender(server) as send:
             send("identity", np.ones((7, 4), np.float32))  # not of the run
             await watching.begin()
@@ -366,9 +346,6 @@ def test_requests_batches_and_samples_of_a_real_server(server: RealServer, proto
     assert report["batch_sizes"] == {"1": 2, "3": 3}
     assert report["mean_batch_size"] == 2.2
     assert 0 < parts(report["mean_ns"]) <= round(report["mean_ns"]["request"])
-    assert report["metrics"]["samples"] >= 1
-    assert report["metrics"]["gpus"] == []
-    assert report["metrics"]["pending_requests"] is not None
 
 
 def test_dynamic_batches_of_a_real_server(server: RealServer) -> None:
@@ -420,12 +397,7 @@ def test_a_real_server_that_was_stopped_is_not_waited_for(
     server: RealServer, protocol: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def run() -> dict[str, Any]:
-        watching = ServerWatch(
-            parse_url(f"{protocol}://{getattr(server, protocol)}"),
-            Security(),
-            "identity",
-            metrics_url=f"http://{server.metrics}",
-        )
+        watching = ServerWatch(parse_url(f"{protocol}://{getattr(server, protocol)}"), Security(), "identity")
         await watching.begin()
         monkeypatch.setattr(statistics, "PATIENCE_S", 0.5)
         os.kill(server.pid, signal.SIGSTOP)
@@ -438,4 +410,3 @@ def test_a_real_server_that_was_stopped_is_not_waited_for(
     report = asyncio.run(run())
     assert report["note"] == "no statistics: no answer within 0.5 s"
     assert report["success"] is None
-    assert report["metrics"] is not None  # what was read while it still ran

@@ -1,0 +1,225 @@
+"""Reads meters again and again while a run goes, in a process of its own, which takes little time and no turn of ours.
+
+A meter is a small class that knows one kind of source; it stands with its kind.  The readings are in memory that the
+run and its live view share.  A sampler that fails leaves a note, and never hurts the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import wait
+from typing import Any, Protocol
+
+from drumfire.loadgen import priority
+from drumfire.loadgen.record import shared_file
+from drumfire.loadgen.series import Series
+from drumfire.sut import module_process
+
+PERIOD_S = 1.0
+_START_PATIENCE_S = 5.0
+_END_PATIENCE_S = 3.0
+_LAST_READING_S = 1.5
+"""How long the last reading of each meter may take, after the run."""
+_STDIN = 0
+
+
+class Meter(Protocol):
+    """Reads the figures of one source.  Made and read in the sampler's process, always by the same thread."""
+
+    source: str
+    """Where the figures are from, such as a URL."""
+    units: Mapping[str, str]
+    """The unit of each figure, by the part of its name after the last dot."""
+    notes: Sequence[str]
+    """What was wrong in the last reading."""
+
+    def read(self) -> Mapping[str, float]:
+        """The figures at this moment; those that are not known are missing.  May take long, and may raise."""
+
+
+@dataclass(frozen=True)
+class MeterPlan:
+    """A meter to be made in another process: plain data, which travels as JSON."""
+
+    name: str
+    """Series are named ``NAME.FIGURE``."""
+    kind: str
+    """The meter's class, as MODULE:CLASS."""
+    arguments: Mapping[str, Any]
+    """Of its constructor."""
+
+
+@dataclass
+class Reading:
+    """What one meter said at a moment."""
+
+    meter: str
+    time_ns: int
+    """Monotonic clock, in the middle of the reading."""
+    values: Mapping[str, float] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    source: str = ""
+    units: Mapping[str, str] = field(default_factory=dict)
+
+
+class Feed:
+    """The readings as they come: each ``new`` returns those since the last."""
+
+    def __init__(self, fd: int) -> None:
+        """``fd``: of a ``Sampler``, in this process or in another that it was passed to."""
+        self._fd, self._at, self._rest = fd, 0, b""
+
+    def new(self) -> list[Reading]:
+        found: list[Reading] = []
+        while data := os.pread(self._fd, 1 << 16, self._at):
+            self._at += len(data)
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            found += [Reading(**json.loads(line)) for line in lines]
+        return found
+
+
+class Sampler:
+    """Reads meters once a second: ``with Sampler(plans): run``.  Without plans it does nothing."""
+
+    def __init__(self, plans: Sequence[MeterPlan]) -> None:
+        self.plans = plans
+        self.fd = shared_file(0)
+        """The memory of the readings, for ``Feed``."""
+        self.readings: list[Reading] = []
+        """All of them, after the end."""
+        self.notes: list[str] = []
+        """What was wrong, after the end."""
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Sampler:
+        """Start the process, and wait for the first readings, so that its start does not disturb the run."""
+        if not self.plans:
+            return self
+        ready, ready_end = os.pipe()
+        try:
+            self._process = module_process.start(
+                "drumfire.sut.sampler", pass_fds=[self.fd, ready_end], stderr=subprocess.DEVNULL
+            )
+        except OSError as error:
+            self.notes.append(f"no series: the sampler could not start: {error}")
+        finally:
+            os.close(ready_end)
+        if self._process is not None:
+            # Not as an argument: every user can list the arguments of processes, and headers may hold tokens.
+            task = {"fd": self.fd, "ready": ready_end, "plans": [asdict(plan) for plan in self.plans]}
+            assert self._process.stdin is not None
+            with contextlib.suppress(OSError):
+                self._process.stdin.write(json.dumps(task).encode() + b"\n")
+            wait([ready], _START_PATIENCE_S)  # readable after the first readings, or when the process has ended
+        os.close(ready)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process, which does a last reading.  Takes some seconds at most, whatever the meters do."""
+        if self._process is not None:
+            if (status := self._process.poll()) is not None:
+                self.notes.append(f"the sampler ended during the run, with status {status}")
+            module_process.end(self._process, _END_PATIENCE_S)
+        self.readings = Feed(self.fd).new()
+        os.close(self.fd)
+        for reading in self.readings:
+            self.notes += [note for one in reading.notes if (note := f"{reading.meter}: {one}") not in self.notes]
+
+    def series(self, origin_ns: int) -> list[Series]:
+        """The series of the run that began at ``origin_ns`` of the monotonic clock."""
+        points: dict[str, tuple[Reading, list[int], list[float]]] = {}
+        for reading in self.readings:
+            for figure, value in reading.values.items():
+                _, times, values = points.setdefault(f"{reading.meter}.{figure}", (reading, [], []))
+                times.append(reading.time_ns - origin_ns)
+                values.append(value)
+        return [
+            Series.of(name, first.units.get(name.rpartition(".")[2], ""), first.source, times, values)
+            for name, (first, times, values) in sorted(points.items())
+        ]
+
+
+def main() -> None:
+    """The process: its input is one line of JSON; the end of the input ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    priority.yield_to_others()
+    task = json.loads(sys.stdin.buffer.readline())
+    over = threading.Event()
+    readers = [_Reader(MeterPlan(**plan), task["fd"], over) for plan in task["plans"]]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.has_read.wait(_START_PATIENCE_S)
+    os.close(task["ready"])
+    wait([_STDIN])
+    over.set()
+    until_s = time.monotonic() + _LAST_READING_S
+    for reader in readers:
+        reader.join(max(until_s - time.monotonic(), 0.0))
+    os._exit(0)  # whatever a meter is waiting for
+
+
+class _Reader(threading.Thread):
+    """Reads one meter; a slow one delays no other."""
+
+    def __init__(self, plan: MeterPlan, fd: int, over: threading.Event) -> None:
+        super().__init__(daemon=True)
+        self._plan, self._fd, self._over = plan, fd, over
+        self.has_read = threading.Event()
+
+    def run(self) -> None:
+        try:
+            module, _, name = self._plan.kind.partition(":")
+            meter: Meter = getattr(importlib.import_module(module), name)(**self._plan.arguments)
+        except Exception as error:
+            self._write(Reading(self._plan.name, time.monotonic_ns(), notes=[_text(error)]))
+            self.has_read.set()
+            return
+        due_s = time.monotonic()
+        while True:
+            last = self._over.is_set()
+            self._read(meter)
+            self.has_read.set()
+            if last:
+                return
+            due_s = max(due_s + PERIOD_S, time.monotonic())  # a slow meter leaves readings out
+            self._over.wait(due_s - time.monotonic())
+
+    def _read(self, meter: Meter) -> None:
+        began_ns = time.monotonic_ns()
+        values, notes = {}, []
+        try:
+            values = {_name(name): value for name, value in meter.read().items() if math.isfinite(value)}
+            notes = list(meter.notes)
+        except Exception as error:
+            notes = [_text(error)]
+        at_ns = (began_ns + time.monotonic_ns()) // 2
+        self._write(Reading(self._plan.name, at_ns, values, notes, meter.source, meter.units))
+
+    def _write(self, reading: Reading) -> None:
+        os.write(self._fd, json.dumps(asdict(reading)).encode() + b"\n")
+
+
+def _name(figure: str) -> str:
+    """A figure's name as a part of a file's: sources may name things as they like."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", figure)[:100]
+
+
+def _text(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+if __name__ == "__main__":
+    main()
