@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from drumfire.loadgen import schedules
+from drumfire.loadgen import loggers, schedules
 from drumfire.loadgen.options import choice, option
 from drumfire.loadgen.rounds import DEFAULT_ROUND, SEEDS
 from drumfire.loadgen.run import DEFAULT_PATIENCE_S
@@ -92,6 +92,12 @@ class ResultOptions:
     json: bool = option(False, help="print only the result, as one JSON object")
     trace: bool = option(False, help="write mlperf_log_trace.json too, for Perfetto or Chrome")
     no_dashboard: bool = option(False, help="show no live view")
+    log_level: str | None = option(
+        None,
+        metavar="LEVEL",
+        choices=loggers.LEVELS,
+        help="show on stderr what happens beside the measuring, such as reconnects: debug, info, warning or error",
+    )
     patience: float = option(DEFAULT_PATIENCE_S, metavar="S", help="end the run after S seconds without any answer")
 
 

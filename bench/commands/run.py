@@ -30,7 +30,7 @@ from drumfire.bench.report import terminal
 from drumfire.bench.report.rows import report
 from drumfire.bench.view.dashboard import Dashboard
 from drumfire.bench.view.generators import FleetView
-from drumfire.loadgen import schedules, series, trace
+from drumfire.loadgen import loggers, schedules, series, trace
 from drumfire.loadgen.audit_config import audited
 from drumfire.loadgen.confidence import StopRule, UntilConfident
 from drumfire.loadgen.directory import RUNS, check_output, claim, document, percentile_name, prepare, save
@@ -91,6 +91,7 @@ COMMAND = Command(
 @contextlib.contextmanager
 def assembled(options: RunOptions) -> Iterator[Assembly]:
     """The assembled run that the options name; it is closed at the end."""
+    loggers.show(options.result.log_level)
     refusals.check(options)
     assembly = _assemble(options)
     assembly.notes += ineffective(options)

@@ -26,6 +26,7 @@ from drumfire.bench import statuses
 from drumfire.bench.assemble.local import BatchingOptions, spare_cores
 from drumfire.bench.options.parser import Command
 from drumfire.bench.view.serving import Look, Watch, plain_line
+from drumfire.loadgen import loggers
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.options import choice, option
@@ -100,6 +101,13 @@ class Options:
     )
     json: bool = option(False, help="print one JSON object when it is ready")
     no_dashboard: bool = option(False, help="show no status view")
+    log_level: str | None = option(
+        None,
+        metavar="LEVEL",
+        choices=loggers.LEVELS,
+        help="show on stderr connections that are turned away, broken protocols and what is loaded: debug, info, "
+        "warning or error",
+    )
 
 
 def serve(options: Options) -> int:
@@ -107,6 +115,7 @@ def serve(options: Options) -> int:
 
     The status is DONE if all accepted requests were answered, FAILED if not, INTERRUPTED after a second signal.
     """
+    loggers.show(options.log_level)
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     # The contents of requests are read-only arrays, and torch warns about each.
     warnings.filterwarnings("ignore", message=".*not writable.*")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -219,6 +220,9 @@ class Child:
             self._last_ended = message["ended"]
         elif "failed" in message:
             self._failed = message["failed"]
+        elif "log" in message:
+            logger, level, text = message["log"]
+            logging.getLogger(logger).log(level, "%s: %s", self.plan.name, text)
 
     def _gone(self) -> str | None:
         if self._failed is not None:

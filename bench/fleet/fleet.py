@@ -23,6 +23,7 @@ from drumfire.bench.fleet.crew import Crew
 from drumfire.bench.fleet.facts import Facts, differences
 from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.loggers import FLEET
 from drumfire.loadgen.system import Answer
 from drumfire.sut.remote.endpoint import Endpoint
 
@@ -104,6 +105,7 @@ class Fleet:
                 self._compare(sightings)
                 compared = True
             if compared and all(one.ready >= 0 for one in sightings):
+                FLEET.info("%d generators are ready", len(sightings))
                 return
             if time.monotonic() > until_s:
                 late = ", ".join(name for part, name in self.names.items() if self._is_late(part))
@@ -144,6 +146,7 @@ class Fleet:
             await asyncio.sleep(_LOOK_S)
         now_ns = time.time_ns()
         self.planned_ns = now_ns + self._lead_ns
+        FLEET.debug("phase %d begins in %.3f s", number, self._lead_ns * 1e-9)
         for crew in self.crews:
             crew.begin(self.planned_ns)
         return time.monotonic_ns() + self.planned_ns - now_ns
@@ -164,6 +167,7 @@ class Fleet:
 
     async def halt(self, number: int, reason: str) -> None:
         """Have all end the phase early; wait for at most ``_HALT_S``."""
+        FLEET.info("all generators are to end: %s", reason)
         for crew in self.crews:
             crew.stop(reason)
         until_s = time.monotonic() + _HALT_S
@@ -205,6 +209,7 @@ class Fleet:
                 self.lost[one.part] = Loss(
                     self.names[one.part], reason, datetime.now().astimezone(), after_s - min(one.silent_s, after_s), one
                 )
+                FLEET.error("%s is lost: %s", self.names[one.part], reason)
                 self._crew_of(one.part).kill(one.part)
         return sightings
 

@@ -20,8 +20,9 @@ from drumfire.bench.assemble.local import Assembly
 from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.fleet import responses, traffic
 from drumfire.bench.fleet.facts import facts, machine
-from drumfire.bench.fleet.line import Line
+from drumfire.bench.fleet.line import Line, LogHandler
 from drumfire.bench.fleet.plan import Plan, options_from_plain, settings_from_plain
+from drumfire.loadgen import loggers
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.issuer import PhaseReport
@@ -134,6 +135,8 @@ def main() -> int:
     plan = Plan.from_json(message)
     try:
         options = options_from_plain(plan.options)
+        if options.result.log_level is not None:
+            loggers.send_to(LogHandler(line), options.result.log_level)
         assembly = remote.assemble(options, settings_from_plain(plan.settings))
         try:
             line.say({"facts": facts(assembly.digests()), "machine": machine()})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import select
 import shutil
@@ -24,6 +25,17 @@ _GRACE_S = 3.0
 """How long a run may take to end in order."""
 _LOOK_S = 0.5
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
+
+
+class LogHandler(logging.Handler):
+    """Passes log messages to the supervisor."""
+
+    def __init__(self, line: Line) -> None:
+        super().__init__()
+        self._line = line
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._line.say({"log": [record.name, record.levelno, record.getMessage()]})
 
 
 class Line:

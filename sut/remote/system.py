@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.answers import Answers, Responses
+from drumfire.loadgen.loggers import REMOTE
 from drumfire.loadgen.system import Answer
 from drumfire.sut.kserve.errors import ProtocolError, ServerError
 from drumfire.sut.kserve.messages.exchange import Channel, Failure, Messages, Outputs, Reply
@@ -345,6 +346,10 @@ class RemoteSystem:
         if not link.replaced and not self._closing:
             link.replaced = True
             self.happened["connections replaced"] += 1
+            if link.wire.closed:
+                REMOTE.warning("%s: connection lost after %d answers: %s", link.endpoint, link.served, link.wire.why)
+            else:
+                REMOTE.info("%s: takes no more requests on a connection; opening another", link.endpoint)
             self._start(self._reconnect(link), _RECONNECTING)
 
     async def _reconnect(self, lost: Link) -> None:
@@ -358,14 +363,17 @@ class RemoteSystem:
             try:
                 async with asyncio.timeout(max(until_s - time.monotonic(), 0.1)):
                     await self._connect(endpoint, until_s)
+                REMOTE.info("%s: connected again", endpoint)
                 return
             except (ServerError, TimeoutError) as error:
                 reason = str(error) or f"cannot reach {endpoint}"
+                REMOTE.info("%s", reason)
             if time.monotonic() + pause_s > until_s:
                 break
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         self.happened[f"given up after {RECONNECT_S:g} s: {reason}"] += 1
+        REMOTE.error("given up after %g s: %s", RECONNECT_S, reason)
         reconnecting = sum(not task.done() for task in self._tasks if task.get_name() == _RECONNECTING)
         if not self._links and reconnecting <= 1:
             self._give_up(reason)

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import cast
 
+from drumfire.loadgen.loggers import SERVING
 from drumfire.sut.kserve.messages.exchange import MAX_MESSAGE_BYTES, Buffer
 
 _SMALL = 65_536
@@ -107,6 +108,11 @@ class PortConnection(asyncio.Protocol, ABC):
     def lost(self) -> None:
         """The connection has ended: cancel its requests under way."""
 
+    @property
+    def peer(self) -> str:
+        """Who is at the other end, for messages."""
+        return str(self._transport.get_extra_info("peername"))
+
     def end(self) -> None:
         """Close after the written bytes are sent."""
         if not self.closed:
@@ -165,6 +171,7 @@ class PortConnection(asyncio.Protocol, ABC):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports do not inherit from it
         if len(self._connections.open) >= self._bounds.most_connections:
             self._connections.turned_away += 1
+            SERVING.warning("%s is turned away: %d connections are open", self.peer, self._bounds.most_connections)
             self.closed = True
             self._transport.abort()
             return

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from drumfire.loadgen.loggers import SERVING
 from drumfire.sut.kserve.errors import ProtocolError
 from drumfire.sut.kserve.grpc.framing import Status
 from drumfire.sut.kserve.grpc.server import Call, CallLimits, Cancelled, ServedCalls
@@ -64,7 +65,8 @@ class GrpcConnection(PortConnection):
         logic = self._logic
         try:
             events = logic.receive(data)
-        except ProtocolError:
+        except ProtocolError as error:
+            SERVING.warning("%s breaks gRPC: %s", self.peer, error)
             self._ending = True
             self.flush()
             self.end()

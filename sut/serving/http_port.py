@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from drumfire.loadgen.loggers import SERVING
 from drumfire.sut.kserve.errors import BodyTooLarge, HeadTooLarge, ProtocolError
 from drumfire.sut.kserve.grpc.framing import Status
 from drumfire.sut.kserve.http1.connection import CONTINUE, HttpRequest, ServerConnection, build_response
@@ -83,6 +84,7 @@ class HttpConnection(PortConnection):
             requests = logic.receive(data)
         except ProtocolError as error:
             # Not HTTP/1.1, or over a limit: refused after the answers to earlier requests.
+            SERVING.warning("%s breaks HTTP/1.1 or a limit: %s", self.peer, error)
             status = 413 if isinstance(error, BodyTooLarge) else 431 if isinstance(error, HeadTooLarge) else 400
             self._refuse(status, str(error))
             return

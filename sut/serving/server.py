@@ -18,6 +18,7 @@ from typing import Any
 
 from drumfire.loadgen.environment import available_memory_bytes
 from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.loggers import SERVING
 from drumfire.sut.kserve.grpc.server import CallLimits
 from drumfire.sut.serving.access import Access, TokenError
 from drumfire.sut.serving.connection import Bounds, Connections, PortConnection
@@ -122,6 +123,8 @@ class Server:
             self._stop_listening()
             raise
         self.service.start()
+        for model in self._models:
+            SERVING.info("serves %s version %s: %s", model.name, model.version, model.description)
         self.gpus.start()
         self._ticking = loop.create_task(self._tick())
         return Addresses(**addresses)
@@ -131,8 +134,10 @@ class Server:
         try:
             if self._access.refresh(always=always):
                 self._say(f"read {self.settings.token_file} again")
+                SERVING.info("tokens read again from %s", self.settings.token_file)
         except TokenError as error:
             self._say(f"{error}; the earlier tokens stay valid")
+            SERVING.error("tokens not read again: %s", error)
 
     async def drain(self) -> bool:
         """Answer all accepted requests and close; returns whether all were answered within ``Settings.drain_s``."""
@@ -215,6 +220,7 @@ class Server:
         if isinstance(error, ConnectionError | ssl.SSLError | TimeoutError | BrokenPipeError):
             return
         self._say(f"unexpected: {context.get('message')}: {type(error).__name__}: {error}")
+        SERVING.error("unexpected: %s", context.get("message"), exc_info=error)
 
     def _raise_file_limit(self) -> None:
         """Raise the limit of open files: each connection is one, and the usual soft limit is 1,024."""
