@@ -37,6 +37,25 @@ class Registry(Mapping[str, Any]):
     def __contains__(self, name: object) -> bool:
         return name in self._own or name in self._others
 
+    def working(self) -> list[str]:
+        """The names of the kinds that can be imported; imports all."""
+        broken = self.broken()
+        return [name for name in self if name not in broken]
+
+    def broken(self) -> dict[str, str]:
+        """The kinds of other packages that cannot be imported, each with the reason; imports all of them."""
+        found = {}
+        for name in self.packages():
+            try:
+                self[name]
+            except UserError as error:
+                found[name] = str(error)
+        return found
+
+    def packages(self) -> dict[str, str]:
+        """The kinds of other packages, each with its package."""
+        return {name: package for name, (_, package) in self._others.items() if name not in self._own}
+
     @cached_property
     def _others(self) -> Mapping[str, tuple[str, str]]:
         """By name, the place of each kind and the package that adds it."""

@@ -228,7 +228,7 @@ def read_settings(options: TrafficOptions, model_name: str) -> tuple[TestSetting
 
     The rules' values come first, then user.conf, then the command line; later ones override earlier ones.
     """
-    settings, reader = TestSettings(), ConfigReader(options.round, models.TARGET_LATENCIES)
+    settings, reader = TestSettings(), ConfigReader(options.round, models.target_latencies(model_name))
     if reader.from_config(settings, options.user_conf, model_name, options.scenario) != 0:
         raise UserError(reader.errors[-1])
     settings.scenario = Scenario[options.scenario]

@@ -33,8 +33,10 @@ from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.options import option
 from drumfire.loadgen.pacer import Pacer
 from drumfire.loadgen.version import VERSION
-from drumfire.sut.local.backends import BackendError
+from drumfire.sut.local.backends import BACKENDS, BackendError
 from drumfire.sut.local.backends.onnxruntime import DISTRIBUTIONS, check_installation
+from drumfire.sut.models import MODELS
+from drumfire.sut.remote import TARGETS
 from drumfire.sut.remote.triton_local.environment import LocalTritonError, check_platform
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
@@ -86,6 +88,7 @@ def diagnose() -> dict[str, Any]:
         _python(),
         *_packages(environment),
         *_extras(),
+        *_plugins(),
         _onnxruntime(environment),
         _local_triton(),
         *_machine(environment),
@@ -167,6 +170,15 @@ def _extras() -> Iterator[Finding]:
         shown = ", ".join(f"{name} {version or 'missing'}" for name, version in packages.items())
         # A missing extra is a choice, not a fault.
         yield _finding(f"[{extra}]", shown)
+
+
+def _plugins() -> Iterator[Finding]:
+    """The kinds that other packages add."""
+    for what, registry in (("backend", BACKENDS), ("model", MODELS), ("target", TARGETS)):
+        broken = registry.broken()
+        for name, package in registry.packages().items():
+            fix = f"fix or remove {package}: {broken[name]}" if name in broken else None
+            yield _finding(f"{what} {name}", f"from {package}", fix)
 
 
 def _onnxruntime(environment: dict[str, Any]) -> Finding:

@@ -52,7 +52,8 @@ COMMAND = Command(Options, show, "List the models and the backends, and what eac
 
 def models() -> dict[str, Any]:
     """The models as a JSON-ready dictionary."""
-    bounds = built_in_values() | known.TARGET_LATENCIES
+    names = known.MODELS.working()
+    bounds = built_in_values() | known.target_latencies(*names)
     return {
         "models": [
             {
@@ -66,20 +67,22 @@ def models() -> dict[str, Any]:
                 "extra": model.extra,
                 "licence": model.licence,
             }
-            for model in known.MODELS.values()
+            for model in map(known.get, names)
         ],
         "backends": [
             {
                 "name": name,
                 "takes": backends.form(name).value,
                 "devices": list(backends.devices(name)),
-                "weights": {model.name: weights_for(name, model) for model in known.MODELS.values()},
+                "weights": {model.name: weights_for(name, model) for model in map(known.get, names)},
                 "precisions": list(backends.precisions(name)),
                 "extra": backends.extra(name),
                 "versions": versions(backends.distributions(name)),
             }
-            for name in backends.BACKENDS
+            for name in backends.BACKENDS.working()
         ],
+        "packages": {**known.MODELS.packages(), **backends.BACKENDS.packages()},
+        "broken": {**known.MODELS.broken(), **backends.BACKENDS.broken()},
     }
 
 
@@ -118,11 +121,11 @@ def weights_for(backend: str, model: Model) -> str:
 
 def table() -> str:
     """A table of backends by models, with weights and devices, as Markdown for ``docs/models.md``."""
-    models = list(known.MODELS.values())
+    models = list(map(known.get, known.MODELS.working()))
     headings = ["backend", "devices", *(model.name for model in models)]
     lines = [headings, ["---"] * len(headings)]
     why = []
-    for name in backends.BACKENDS:
+    for name in backends.BACKENDS.working():
         weights = [weights_for(name, model) for model in models]
         lines.append([f"`{name}`", ", ".join(backends.devices(name)), *weights])
         if _SYNTHETIC in weights:
@@ -149,24 +152,31 @@ def _show_models(listing: dict[str, Any], console: Console) -> None:
             str(model["samples"]),
             f"{model['quality_target']:.4g}",
             f"{model['server_latency_ms']:g} ms",
-            Text(f"[{model['extra']}]" if model["extra"] else "nothing more"),
+            _needs(model["name"], model["extra"], listing),
         )
     console.print(table)
     for model in listing["models"]:
         console.print(Text.assemble("\n", (model["name"], "bold"), f": {model['description']}"))
         console.print(Text(model["licence"], "dim"))
     console.print()
-    _show_backends(listing["backends"], console)
+    _show_backends(listing, console)
     console.print()
     console.print("or give the path of a file in the form that the backend takes", style="dim")
     console.print(Text(f"to install what a model or backend needs: {installation.command('EXTRA')}"), soft_wrap=True)
 
 
-def _show_backends(listing: list[dict[str, Any]], console: Console) -> None:
+def _needs(name: str, extra: str | None, listing: dict[str, Any]) -> Text:
+    """What must be installed for a model or a backend."""
+    if name in listing["packages"]:
+        return Text(listing["packages"][name])
+    return Text(f"[{extra}]" if extra else "nothing more")
+
+
+def _show_backends(listing: dict[str, Any], console: Console) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("backend", "takes", "on", "computes in", "here", "needs"):
         table.add_column(heading, no_wrap=heading != "here")
-    for backend in listing:
+    for backend in listing["backends"]:
         here = ", ".join(f"{name} {version}" for name, version in backend["versions"].items() if version)
         table.add_row(
             backend["name"],
@@ -174,6 +184,8 @@ def _show_backends(listing: list[dict[str, Any]], console: Console) -> None:
             " ".join(backend["devices"]),
             " ".join(backend["precisions"]),
             here or "not installed",
-            Text(f"[{backend['extra']}]"),
+            _needs(backend["name"], backend["extra"], listing),
         )
     console.print(table)
+    for text in listing["broken"].values():
+        console.print(Text(text, "yellow"), soft_wrap=True)

@@ -1,39 +1,43 @@
-"""The models by name.  Importing this package imports no framework."""
+"""The models by name: those of this project, and those of packages that add some.  Imports no framework."""
 
 from __future__ import annotations
 
-from drumfire.sut.models.digits import Digits
-from drumfire.sut.models.efficientnet_lite0 import EfficientNetLite0
-from drumfire.sut.models.mobilenet import MobileNet
 from drumfire.sut.models.model import Accuracy, MissingExtra, Model, UnknownModel, WeightsError
-from drumfire.sut.models.resnet50 import ResNet50
-from drumfire.sut.models.retinanet import RetinaNet
-from drumfire.sut.models.shapes import Shapes
-from drumfire.sut.models.ssd_mobilenet import SsdMobileNet
-from drumfire.sut.models.ssd_resnet34 import SsdResNet34
+from drumfire.sut.plugins import Registry
 
-__all__ = ["MODELS", "TARGET_LATENCIES", "Accuracy", "MissingExtra", "Model", "UnknownModel", "WeightsError", "get"]
+__all__ = ["MODELS", "Accuracy", "MissingExtra", "Model", "UnknownModel", "WeightsError", "get", "target_latencies"]
 
-MODELS: dict[str, Model] = {
-    model.name: model
-    for model in (
-        Digits(),
-        Shapes(),
-        EfficientNetLite0(),
-        ResNet50(),
-        MobileNet(),
-        RetinaNet(),
-        SsdMobileNet(),
-        SsdResNet34(),
-    )
-}
 
-TARGET_LATENCIES: dict[str, float] = {
-    f"{model.name}.Server.target_latency": model.target_latency_ms
-    for model in MODELS.values()
-    if model.target_latency_ms is not None
-}
-"""Server bounds, ms, of the models that MLPerf has no rules for, by their key in a configuration file."""
+class _Models(Registry):
+    """Entry points and ours name a model's class; a model is made when it is first looked up."""
+
+    def __getitem__(self, name: str) -> Model:
+        found = super().__getitem__(name)
+        if isinstance(found, type):
+            found = self._loaded[name] = found()
+        model: Model = found
+        return model
+
+
+MODELS = _Models(
+    "drumfire.models",
+    {
+        "digits": "drumfire.sut.models.digits:Digits",
+        "shapes": "drumfire.sut.models.shapes:Shapes",
+        "efficientnet-lite0": "drumfire.sut.models.efficientnet_lite0:EfficientNetLite0",
+        "resnet50": "drumfire.sut.models.resnet50:ResNet50",
+        "mobilenet": "drumfire.sut.models.mobilenet:MobileNet",
+        "retinanet": "drumfire.sut.models.retinanet:RetinaNet",
+        "ssd-mobilenet": "drumfire.sut.models.ssd_mobilenet:SsdMobileNet",
+        "ssd-resnet34": "drumfire.sut.models.ssd_resnet34:SsdResNet34",
+    },
+)
+
+
+def target_latencies(*names: str) -> dict[str, float]:
+    """Server bounds, ms, of the models here that MLPerf has no rules for, by their key in a configuration file."""
+    bounds = {name: MODELS[name].target_latency_ms for name in names if name in MODELS}
+    return {f"{name}.Server.target_latency": bound for name, bound in bounds.items() if bound is not None}
 
 
 def get(name: str) -> Model:

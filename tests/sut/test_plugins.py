@@ -1,4 +1,4 @@
-"""Kinds that other packages add: a remote target by an entry point, and packages that cannot be imported."""
+"""Kinds that other packages add by entry points: a target, a backend, a model; and packages that cannot be imported."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,18 +17,20 @@ from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.installation import ROOT
 from drumfire.sut import remote
 from drumfire.sut.plugins import Registry
-from tests.support.command import columns, drumfire, one_line_error, result_of
+from tests.support.command import Done, columns, drumfire, one_line_error, result_of
+from tests.support.packages import need
 
 SERVER = ["--scenario", "Server", "--qps", "600", "--time", "1", "--max-latency", "5", "--no-dashboard", "--json"]
 
 
-def install(folder: Path, package: str, **targets: str) -> None:
+def install(folder: Path, package: str, group: str = "targets", **kinds: str) -> None:
     """What installing a package with these entry points leaves behind."""
     made = folder / f"{package}-1.0.dist-info"
-    made.mkdir(parents=True)
+    made.mkdir(parents=True, exist_ok=True)
     (made / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-    lines = "".join(f"{name} = {place}\n" for name, place in targets.items())
-    (made / "entry_points.txt").write_text(f"[drumfire.targets]\n{lines}")
+    lines = "".join(f"{name} = {place}\n" for name, place in kinds.items())
+    with (made / "entry_points.txt").open("a") as file:
+        file.write(f"[drumfire.{group}]\n{lines}")
 
 
 @pytest.fixture
@@ -119,3 +122,68 @@ def test_a_kind_that_cannot_be_imported_names_its_package(tmp_path: Path, monkey
     for name, why in (("broken", "no_such_module"), ("lacking", "nothing")):
         with pytest.raises(UserError, match=f"{name} comes from broken.*{why}"):
             registry[name]
+
+
+# Backends and models.
+
+
+@pytest.fixture
+def others(tmp_path: Path) -> dict[str, str]:
+    """The environment of processes that have a package with a backend and a model, and one that is broken."""
+    need("onnxruntime")
+    folder = tmp_path / "packages"
+    where = "tests.support.patient_plugin"
+    install(folder, "patience", "backends", patient=where)
+    install(folder, "patience", "models", **{"few-digits": f"{where}:FewDigits"})
+    install(folder, "ruin", "backends", ruined="no_such_module")
+    install(folder, "ruin", "models", rubble="no_such_module:Model")
+    return os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
+
+
+ONE = ["--scenario", "SingleStream", "--time", "0.2", "--no-dashboard", "--json"]
+
+
+def measured(done: Done) -> dict[str, Any]:
+    """A run that is so short that its queries may be too few."""
+    assert done.returncode in (0, 1), done.stderr
+    return result_of(done, done.returncode)
+
+
+def test_a_backend_and_a_model_of_another_package(others: dict[str, str], tmp_path: Path) -> None:
+    run = ["run", "patient", "few-digits", "--pause", "5"]
+    result = measured(drumfire(*run, *ONE, "--output", tmp_path / "out", env=others))
+    assert result["system"]["description"].startswith("5 ms of patience, then ")
+    assert result["qsl_name"] == "few-digits"
+    assert result["latency_ns"]["min"] >= 5_000_000
+    accuracy = [*run, "--accuracy", "--no-dashboard", "--json", "--output", tmp_path / "accuracy"]
+    judged = result_of(drumfire(*accuracy, env=others), 0)["accuracy"]
+    assert (judged["total"], judged["met"]) == (100, True)
+
+
+def test_they_are_combined_with_ours(others: dict[str, str], tmp_path: Path) -> None:
+    for at, words in enumerate((["onnxruntime", "few-digits"], ["patient", "digits"])):
+        result = measured(drumfire("run", *words, *ONE, "--output", tmp_path / str(at), env=others))
+        assert result["errors"]["failed"] == 0
+        assert result["delivered"]["samples"] > 0
+
+
+def test_models_and_doctor_list_them(others: dict[str, str]) -> None:
+    listing = json.loads(drumfire("models", "--json", env=others).stdout)
+    assert listing["packages"] == {"patient": "patience", "few-digits": "patience", "ruined": "ruin", "rubble": "ruin"}
+    assert listing["broken"].keys() == {"ruined", "rubble"}
+    assert listing["models"][-1]["name"] == "few-digits"
+    assert listing["models"][-1]["server_latency_ms"] == 70
+    assert listing["backends"][-1]["name"] == "patient"
+    shown = drumfire("models", env=others)
+    assert shown.returncode == 0, shown.stderr
+    assert "ruined comes from ruin, which cannot be imported" in shown.stdout
+    found = {one["name"]: one for one in json.loads(drumfire("doctor", "--json", env=others).stdout)["findings"]}
+    assert (found["backend patient"]["status"], found["model few-digits"]["value"]) == ("ok", "from patience")
+    assert "ruin" in found["model rubble"]["mend"]
+    assert found["backend ruined"]["status"] == "note"
+
+
+def test_a_broken_one_is_one_line_and_stops_no_other(others: dict[str, str], tmp_path: Path) -> None:
+    one_line_error(drumfire("run", "ruined", "digits", env=others), "ruined comes from ruin", "no_such_module")
+    one_line_error(drumfire("run", "onnxruntime", "rubble", env=others), "rubble comes from ruin", "no_such_module")
+    measured(drumfire("run", "onnxruntime", "digits", *ONE, "--output", tmp_path / "out", env=others))

@@ -122,7 +122,8 @@ def server(case: dict[str, Any]) -> dict[str, dict[str, float]]:
     rate = whole.figures["samples_per_s"]
     lone = {name: samples[:1] for name, samples in loaded.batches[0].items()}
     lone_s = float(np.median(service_times(lambda: loaded.run(lone), _TURN_S)))
-    own_s = (built_in_values() | models.TARGET_LATENCIES)[f"{case['model']}.Server.target_latency"] * 1e-3
+    bounds = built_in_values() | models.target_latencies(case["model"])
+    own_s = bounds[f"{case['model']}.Server.target_latency"] * 1e-3
     figures = {"offline_per_s": rate, "lone_s": lone_s}
     left = {"own": own_s, "wide": _LONE_TIMES * lone_s}
     for name, bound in left.items():

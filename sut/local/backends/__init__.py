@@ -5,7 +5,6 @@ A backend refuses what it cannot do: it never falls back silently from the GPU t
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +17,20 @@ from drumfire.loadgen.options import option
 from drumfire.loadgen.system import Batch
 from drumfire.sut.models.model import Form
 from drumfire.sut.models.tensors import Tensors
+from drumfire.sut.plugins import Registry
 
-BACKENDS = {
-    "onnxruntime": "drumfire.sut.local.backends.onnxruntime",
-    "pytorch": "drumfire.sut.local.backends.pytorch",
-    "tf": "drumfire.sut.local.backends.tensorflow",
-    "tflite": "drumfire.sut.local.backends.tflite",
-    "tvm-onnx": "drumfire.sut.local.backends.tvm_onnx",
-    "tvm-pytorch": "drumfire.sut.local.backends.tvm_pytorch",
-}
+BACKENDS = Registry(
+    "drumfire.backends",
+    {
+        "onnxruntime": "drumfire.sut.local.backends.onnxruntime",
+        "pytorch": "drumfire.sut.local.backends.pytorch",
+        "tf": "drumfire.sut.local.backends.tensorflow",
+        "tflite": "drumfire.sut.local.backends.tflite",
+        "tvm-onnx": "drumfire.sut.local.backends.tvm_onnx",
+        "tvm-pytorch": "drumfire.sut.local.backends.tvm_pytorch",
+    },
+)
+"""The module of each backend, with what ``BackendModule`` names."""
 DEVICES = ("cpu", "gpu")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 MAX_BATCH_SIZE = 32
@@ -86,7 +90,9 @@ class Backend(Protocol):
     def close(self) -> None: ...
 
 
-class _BackendModule(Protocol):
+class BackendModule(Protocol):
+    """What a backend's file has."""
+
     DISTRIBUTIONS: Sequence[str]
     """The packages whose versions a result records."""
     FORM: Form
@@ -115,14 +121,15 @@ def load(backend: str, model: Path, device: str, threads: int, options: BackendO
 
 def kinds() -> Mapping[str, type]:
     """The class of each backend's options."""
-    return {name: _module(name).OPTIONS for name in BACKENDS}
+    broken = BACKENDS.broken()  # to choose one raises the error
+    return {name: BackendOptions if name in broken else _module(name).OPTIONS for name in BACKENDS}
 
 
 def check(backend: str, device: str, options: BackendOptions) -> None:
     """Check that the backend offers the device and the precision.  Raises ``BackendError``."""
     module = _module(backend)
     if device not in module.EXTRAS:
-        others = [name for name in BACKENDS if device in _module(name).EXTRAS]
+        others = [name for name in BACKENDS.working() if device in _module(name).EXTRAS]
         raise BackendError(
             f"{backend} runs on the {' or '.join(module.EXTRAS)} only: leave {device} out, or run on "
             f"{' or '.join(others)}"
@@ -167,7 +174,7 @@ def first_line(error: Exception) -> str:
     return str(error).strip().split("\n", 1)[0][:300] or type(error).__name__
 
 
-def _module(backend: str) -> _BackendModule:
+def _module(backend: str) -> BackendModule:
     if backend not in BACKENDS:
         raise BackendError(f"unknown backend {backend!r}; available: {', '.join(BACKENDS)}, null")
-    return cast(_BackendModule, importlib.import_module(BACKENDS[backend]))
+    return cast(BackendModule, BACKENDS[backend])

@@ -319,6 +319,5 @@ class TritonTarget(Target[TritonOptions]):
 
 def _judge(model: str, input_data: str | None) -> Model | None:
     """The named model whose data set is sent and whose rules judge the answers; None for other data."""
-    if input_data in models.MODELS:
-        return models.get(input_data)
-    return models.get(model) if input_data is None and model in models.MODELS else None
+    name = model if input_data is None else input_data
+    return models.get(name) if name in models.MODELS else None
