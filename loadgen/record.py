@@ -81,8 +81,8 @@ assert len(Gauge) * 8 <= _HEAD
 class Record:
     """A table of ``rows`` rows in one block of shared memory, initially zero.
 
-    ``extra`` has the system under test's further columns: name to type, as in ``described``.  Behind the run's rows there
-    are ``spare`` ones, for a warm-up: never saved or counted.
+    ``extra`` has the system under test's further columns: name to type, as in ``described``.  Behind the run's rows
+    there are ``spare`` ones, for a warm-up: never saved or counted.
     """
 
     def __init__(self, rows: int, extra: Mapping[str, Any] | None = None, spare: int = 0) -> None:

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from drumfire.bench.assemble.sizing import Service, size_traffic
 from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.config import ConfigReader
 from drumfire.loadgen.errors import UserError
-from drumfire.loadgen.options import choice, option
 from drumfire.loadgen.series import Series
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.loadgen.system import IndexArray, SampleLibrary, SystemUnderTest
@@ -30,7 +29,6 @@ from drumfire.sut.data.library import ArrayLibrary, NamedLibrary, with_names
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends import MAX_BATCH_SIZE
 from drumfire.sut.local.backends.buckets import Buckets
-from drumfire.sut.local.batcher import MAX_BATCH_SIZE as LARGEST_BATCH_SIZE
 from drumfire.sut.local.batcher import BatchedSystem, RunBatch, service_times
 from drumfire.sut.local.null import NullSystem
 from drumfire.sut.models.detector import DetectionJudge
@@ -83,33 +81,6 @@ class Assembly:
     def close(self) -> None:
         for backend in self._loaded:
             backend.close()
-
-
-@dataclass(frozen=True)
-class BatchingOptions:
-    """How samples become batches."""
-
-    TITLE: ClassVar = "batching"
-
-    max_batchsize: int = option(MAX_BATCH_SIZE, most=LARGEST_BATCH_SIZE, help="largest batch")
-    max_queue_delay: float = option(
-        0.0,
-        metavar="MS",
-        least=0,
-        most=1e6,
-        help="how long a sample may wait for a fuller batch, ms (default: 0: a free worker takes what is waiting)",
-    )
-
-
-@dataclass(frozen=True)
-class LocalOptions:
-    """The options of a model in this process."""
-
-    TITLE: ClassVar = "model on this machine"
-
-    weights: Path | None = option(None, help="a local file of weights instead of the model's own")
-    backend: Any = choice("backend", backends.kinds)
-    batching: BatchingOptions = field(default_factory=BatchingOptions)
 
 
 def assemble(options: RunOptions) -> Assembly:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from drumfire.bench.fleet.options import FleetOptions
 from drumfire.loadgen import loggers, schedules
 from drumfire.loadgen.options import choice, option
 from drumfire.loadgen.rounds import DEFAULT_ROUND, SEEDS
@@ -17,6 +18,9 @@ from drumfire.loadgen.run import DEFAULT_PATIENCE_S
 from drumfire.loadgen.settings import Scenario
 from drumfire.sut import models, remote
 from drumfire.sut.local import backends
+from drumfire.sut.local.backends import MAX_BATCH_SIZE
+from drumfire.sut.local.batcher import MAX_BATCH_SIZE as LARGEST_BATCH_SIZE
+from drumfire.sut.local.null import NullOptions
 
 _SINGLE, _MULTI, _SERVER, _OFFLINE = Scenario.__members__
 
@@ -101,12 +105,43 @@ class ResultOptions:
     patience: float = option(DEFAULT_PATIENCE_S, metavar="S", help="end the run after S seconds without any answer")
 
 
+@dataclass(frozen=True)
+class BatchingOptions:
+    """How samples become batches."""
+
+    TITLE: ClassVar = "batching"
+
+    max_batchsize: int = option(MAX_BATCH_SIZE, most=LARGEST_BATCH_SIZE, help="largest batch")
+    max_queue_delay: float = option(
+        0.0,
+        metavar="MS",
+        least=0,
+        most=1e6,
+        help="how long a sample may wait for a fuller batch, ms (default: 0: a free worker takes what is waiting)",
+    )
+
+
+@dataclass(frozen=True)
+class LocalOptions:
+    """The options of a model in this process."""
+
+    TITLE: ClassVar = "model on this machine"
+
+    weights: Path | None = option(None, help="a local file of weights instead of the model's own")
+    backend: Any = choice("backend", backends.kinds)
+    batching: BatchingOptions = field(default_factory=BatchingOptions)
+
+
+@dataclass(frozen=True)
+class RemoteOptions:
+    """The options of a model on servers."""
+
+    target: Any = choice("backend", remote.kinds)
+    fleet: FleetOptions = field(default_factory=FleetOptions)
+
+
 def systems() -> Mapping[str, type]:
     """The options of each kind of system, by its word on the command line."""
-    from drumfire.bench.assemble.local import LocalOptions
-    from drumfire.bench.assemble.remote import RemoteOptions
-    from drumfire.sut.local.null import NullOptions
-
     of_backends = dict.fromkeys(backends.BACKENDS, LocalOptions)
     return {**of_backends, "null": NullOptions, **dict.fromkeys(remote.TARGETS, RemoteOptions)}
 

@@ -6,17 +6,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from drumfire.bench.assemble.local import Assembly, read_settings
 from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.assemble.sizing import size_traffic
-from drumfire.bench.fleet.options import FleetOptions
 from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.interpreter import run_on_fast_loop
-from drumfire.loadgen.options import choice
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.loadgen.system import IndexArray, SampleLibrary, SystemUnderTest
@@ -27,14 +24,6 @@ from drumfire.sut.remote.watch import WatchedSystem
 _PROBE_S = 0.3
 _PATIENCE_S = 20.0
 """How long a measurement before the run waits for an answer."""
-
-
-@dataclass(frozen=True)
-class RemoteOptions:
-    """The options of a model on servers."""
-
-    target: Any = choice("backend", remote.kinds)
-    fleet: FleetOptions = field(default_factory=FleetOptions)
 
 
 def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly:

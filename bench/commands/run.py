@@ -18,8 +18,7 @@ from rich.console import Console
 from drumfire.bench import interrupts, statuses
 from drumfire.bench.assemble import local, remote
 from drumfire.bench.assemble.local import Assembly
-from drumfire.bench.assemble.options import RunOptions
-from drumfire.bench.assemble.remote import RemoteOptions
+from drumfire.bench.assemble.options import RemoteOptions, RunOptions
 from drumfire.bench.fleet import refusals
 from drumfire.bench.fleet.fleet import Fleet
 from drumfire.bench.fleet.issuer import FleetIssuer

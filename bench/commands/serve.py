@@ -23,7 +23,8 @@ from typing import Any, ClassVar
 from rich.console import Console
 
 from drumfire.bench import statuses
-from drumfire.bench.assemble.local import BatchingOptions, spare_cores
+from drumfire.bench.assemble.local import spare_cores
+from drumfire.bench.assemble.options import BatchingOptions
 from drumfire.bench.options.parser import Command
 from drumfire.bench.view.serving import Look, Watch, plain_line
 from drumfire.loadgen import loggers

@@ -5,8 +5,7 @@ Only looks at options; does not depend on processes or hosts.
 
 from __future__ import annotations
 
-from drumfire.bench.assemble.options import RunOptions
-from drumfire.bench.assemble.remote import RemoteOptions
+from drumfire.bench.assemble.options import RemoteOptions, RunOptions
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.settings import Loop, Scenario
 
