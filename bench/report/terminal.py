@@ -38,7 +38,11 @@ def put(sections: Iterable[Section]) -> None:
 def encoded(sections: Iterable[Section]) -> bytes:
     """The report as text of 80 columns without colour, in UTF-8."""
     out = io.StringIO()
-    show(sections, Console(file=out, width=_TEXT_WIDTH, highlight=False, force_terminal=False, no_color=True))
+    # Text also where rich would write colours, or show it in a notebook.
+    console = Console(
+        file=out, width=_TEXT_WIDTH, highlight=False, no_color=True, force_terminal=False, force_jupyter=False
+    )
+    show(sections, console)
     return out.getvalue().encode("utf-8", "backslashreplace")
 
 

@@ -263,6 +263,16 @@ def test_the_verdict_is_coloured_on_a_terminal_only() -> None:
     assert "\x1b" not in shown(document())
 
 
+@pytest.mark.parametrize("variables", [{"FORCE_COLOR": "1"}, {"COLUMNS": "40", "LINES": "5"}, {"TERM": "dumb"}])
+def test_as_text_it_is_the_same_everywhere(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    before = terminal.encoded(report(document()))
+    assert before.decode() == shown(document())
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)  # there, rich would show it instead
+    assert terminal.encoded(report(document())) == before
+
+
 @pytest.mark.parametrize(
     ("ns", "text"),
     [(0, "0 ns"), (999, "999 ns"), (999.6, "1.00 us"), (1_234, "1.23 us"), (999_600, "1.00 ms"),
