@@ -79,7 +79,7 @@ def test_options_as_words_are_the_same_options(given: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ({"qps": -1}, "--qps: must be at least 1e-06, not -1"),
+        ({"qps": -1}, "--qps: must be at least 0.000001, not -1"),
         ({"pqs": 1}, "unknown option --pqs (did you mean --qps?)"),
         ({"scenario": "Sever"}, "did you mean Server?"),
         ({"threads": 2}, "--threads has no effect with null"),
