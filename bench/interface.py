@@ -25,7 +25,7 @@ from drumfire.bench.report import terminal
 from drumfire.bench.report.rows import report
 from drumfire.loadgen import directory
 from drumfire.loadgen.environment import describe
-from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.errors import UnsavedError, UserError
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.saved import SavedRun, load
 
@@ -44,7 +44,8 @@ def run(backend: str, model: str, device: str = "cpu", *, quiet: bool = True, **
     ``quiet=False`` shows what the command shows.  It blocks until the run has ended, and can be called while an event
     loop runs, as in a notebook: the run then has its own, in a thread.
 
-    Raises ``UserError`` for wrong usage.  Ctrl-C ends the run early; what was measured is saved first.
+    Raises ``UserError`` for wrong usage, ``UnsavedError`` where the run could not be saved.  Ctrl-C ends the run early;
+    what was measured is saved first.
     """
     if "json" in options:
         raise UserError("json is for the command line: take .result of the run that is returned")
@@ -59,6 +60,8 @@ def run(backend: str, model: str, device: str = "cpu", *, quiet: bool = True, **
         _, result = _beside_loops(lambda: measure(built, Console(quiet=quiet, highlight=False, soft_wrap=True)))
     if not quiet:
         terminal.put(report(result))
+    if "unsaved" in result:
+        raise UnsavedError(result["unsaved"])
     return load(result["directory"])
 
 

@@ -6,13 +6,14 @@ in ``spoiled`` (failed samples, an interruption, ...) make the run INVALID.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from drumfire.loadgen import early_stopping
 from drumfire.loadgen.draws import Int64Array
+from drumfire.loadgen.record import Column, RowArray, Status
 from drumfire.loadgen.settings import EffectiveSettings, Loop, Scenario
 
 LOGGED_PERCENTILES = (0.50, 0.90, 0.95, 0.97, 0.99, 0.999)
@@ -36,6 +37,13 @@ class Measured:
     first_token: Int64Array | None = None
     tokens: Int64Array | None = None
     """Output tokens of each row, 2 or more."""
+
+    @classmethod
+    def of(cls, columns: Mapping[str, Column], rows: slice | RowArray, width: int, *, tokens: bool) -> Measured:
+        """These rows of a table, with its columns of tokens if ``tokens``.  ``width``: samples per query."""
+        names = ("scheduled", "issued", "completed", "status", *(("first_token", "n_tokens") if tokens else ()))
+        scheduled, issued, completed, status, *of_tokens = (columns[name][rows] for name in names)
+        return cls(scheduled, issued, completed, np.equal(status, Status.OK), width, *of_tokens)
 
     @property
     def queries(self) -> int:
@@ -150,7 +158,7 @@ def evaluate(settings: EffectiveSettings, measured: Measured, spoiled: Sequence[
         estimates = [early_stopping.estimate(m.queries, p) for p in percentiles]
     ranks = [judged.size - 1 - e.discarded for e in estimates if e.discarded is not None]
 
-    wanted = _wanted(s)
+    wanted = (*LOGGED_PERCENTILES, *SHOWN_PERCENTILES, s.target_latency_percentile)
     latency = distribution(latency_values, wanted, ranks if query_values is None else (), may_reorder=True)
     query_latency = None if query_values is None else distribution(query_values, wanted, ranks, may_reorder=True)
     over = int(np.count_nonzero(latency_values > s.target_latency_ns)) if server else 0
@@ -202,10 +210,6 @@ def evaluate(settings: EffectiveSettings, measured: Measured, spoiled: Sequence[
     )
 
 
-def _wanted(settings: EffectiveSettings) -> tuple[float, ...]:
-    return (*LOGGED_PERCENTILES, *SHOWN_PERCENTILES, settings.target_latency_percentile)
-
-
 def latencies(m: Measured) -> Int64Array:
     """Time from scheduled to completed, ns, of the rows answered without error; a new array."""
     values = m.completed - m.scheduled
@@ -242,10 +246,7 @@ def _rates(s: EffectiveSettings, m: Measured, latency: Distribution) -> dict[str
     n = latency.count
     tokens = int(m.tokens[m.answered].sum()) if m.tokens is not None else 0
     rates: dict[str, float] = {}
-    if m.queries == 0:
-        due = issued = done = 0
-    else:
-        due, issued, done = _last_query(m)
+    due, issued, done = _last_query(m) if m.queries else (0, 0, 0)
     if s.scenario == Scenario.Server:
         rates["scheduled_samples_per_sec"] = _per_second(n - 1, due)
         rates["completed_samples_per_sec"] = _per_second(n - 1, done)
@@ -284,7 +285,7 @@ def _token_figures(
     ttft = (m.first_token - m.scheduled)[good]
     # C++ truncates where numpy floors; both agree, as no time after the first token is negative.
     tpot = (m.completed - m.first_token)[good] // np.maximum(m.tokens[good] - 1, 1)
-    wanted = _wanted(s)
+    wanted = (*LOGGED_PERCENTILES, *SHOWN_PERCENTILES, s.target_latency_percentile)
     # The reference checks the time per token first, and stops at the first failure.
     if s.scenario == Scenario.Server:
         first_token, per_token = distribution(ttft, wanted), distribution(tpot, wanted)

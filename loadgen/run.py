@@ -299,17 +299,9 @@ class Test:
 
     def measured(self, report: PhaseReport) -> Measured:
         """The columns of a phase, whole queries only."""
-        record, rows, tokens = self.record, report.rows, self._by_tokens
-        return Measured(
-            record.scheduled[rows],
-            record.issued[rows],
-            record.completed[rows],
-            np.equal(record.status[rows], Status.OK),
-            # Only a part of Offline's query may have been issued: the run is judged by that part, and is INVALID.
-            min(report.phase.samples_per_query, max(report.issued_rows, 1)),
-            record.columns["first_token"][rows] if tokens else None,
-            record.columns["n_tokens"][rows] if tokens else None,
-        )
+        # Only a part of Offline's query may have been issued: the run is judged by that part, and is INVALID.
+        width = min(report.phase.samples_per_query, max(report.issued_rows, 1))
+        return Measured.of(self.record.columns, report.rows, width, tokens=self._by_tokens)
 
     def streams(self, report: PhaseReport) -> list[slice | RowArray]:
         """The rows of a phase, by independent closed loop."""

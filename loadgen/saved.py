@@ -115,17 +115,8 @@ class SavedRun:
         rows, width = self._performance
         if width == 0:
             return None
-        columns = self.columns
-        tokens = self.effective.use_token_latencies and {"first_token", "n_tokens"} <= columns.keys()
-        return Measured(
-            columns["scheduled"][rows],
-            columns["issued"][rows],
-            columns["completed"][rows],
-            np.equal(columns["status"][rows], Status.OK),
-            width,
-            columns["first_token"][rows] if tokens else None,
-            columns["n_tokens"][rows] if tokens else None,
-        )
+        tokens = self.effective.use_token_latencies and {"first_token", "n_tokens"} <= self.columns.keys()
+        return Measured.of(self.columns, rows, width, tokens=tokens)
 
     @cached_property
     def results(self) -> Results | None:

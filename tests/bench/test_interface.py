@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import errno
 import inspect
 import json
 import os
@@ -25,6 +26,7 @@ from drumfire.bench.cli import main
 from drumfire.bench.commands import run as command
 from drumfire.bench.options.parser import parse
 from drumfire.bench.options.values import build, plain, words
+from drumfire.loadgen.errors import UnsavedError
 from drumfire.loadgen.installation import ROOT
 from tests.support.command import SCHEMA
 from tests.support.saved_figures import differences
@@ -94,6 +96,15 @@ def test_wrong_usage_is_an_error_of_one_line(given: dict[str, Any], text: str, t
     assert text in str(caught.value)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_cannot_be_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    def save(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(command, "save", save)
+    with pytest.raises(UnsavedError, match=r"could not be saved in runs/.*No space left"):
+        drumfire.run("null", "digits", **QUICK)
 
 
 def test_a_run_that_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
