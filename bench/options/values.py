@@ -12,7 +12,7 @@ import functools
 import inspect
 import os
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from types import NoneType
@@ -170,14 +170,13 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return f" (did you mean {by_any_case[found[0]]}?)" if found else ""
 
 
-Field = tuple["dataclasses.Field[Any]", "Option | Choice | None", "type | None"]
-
-
 _types = functools.cache(typing.get_type_hints)
 """The types of a class's fields, by name."""
 
 
-def _fields(options: type, kind: str | None) -> Iterable[Field]:
+def _fields(
+    options: type, kind: str | None
+) -> Iterator[tuple[dataclasses.Field[Any], Option | Choice | None, type | None]]:
     """The fields, each with what it declares, and the dataclass that is nested in it, if any."""
     types = _types(options)
     for field in dataclasses.fields(options):
