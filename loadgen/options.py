@@ -34,7 +34,7 @@ class Option:
     scenarios: Sequence[str] = ()
     """The scenarios in which it has an effect; none stands for all."""
     needs: Sequence[str] = ()
-    """The names of options, without all of which it has no effect; none stands for always."""
+    """The names of other options: it has an effect only where one of them is given; none stands for always."""
     alone: Any = None
     """Its value when its name is written without one; None: it must have one."""
     separator: str = ""
