@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from drumfire.bench.options.values import flag, kinds, of_all_kinds
+from drumfire.bench.options.values import flag, ineffective, kinds, of_all_kinds
 from drumfire.loadgen.errors import UserError
 from tests.support.command import here, one_line_error, options, result_of
 from tests.support.options import Case, cases, words
@@ -103,6 +103,13 @@ def test_an_option_of_another_scenario_is_noted(
     done = here(*line)
     result_of(done, done.returncode)
     assert f"note: {option} has no effect in {scenario}, only in {only}\n" in done.stderr
+
+
+def test_streams_are_of_closed_loops() -> None:
+    line = [*TRITON, "--workers", 2, "--independent-streams", "--scenario"]
+    says = "--independent-streams has no effect in Server, only in SingleStream and MultiStream"
+    assert ineffective(options(*line, "Server")) == [says]
+    assert ineffective(options(*line, "SingleStream")) == []
 
 
 def test_an_option_of_the_scenario_is_not_noted(tmp_path: Path) -> None:
