@@ -13,12 +13,12 @@ from drumfire.sut.kserve.grpc.framing import Status
 from drumfire.sut.kserve.grpc.server import Call, CallLimits, Cancelled, ServedCalls
 from drumfire.sut.kserve.messages import operations
 from drumfire.sut.kserve.messages.grpc_server import GrpcInference, stream_answer, stream_error
+from drumfire.sut.kserve.messages.inference import InferAnswer
 from drumfire.sut.kserve.messages.tensors import TensorError
 from drumfire.sut.serving.access import Access
 from drumfire.sut.serving.connection import Connections, PortConnection
 from drumfire.sut.serving.refusal import Refusal
-from drumfire.sut.serving.request import Request
-from drumfire.sut.serving.service import OPEN, Service, now_ns
+from drumfire.sut.serving.service import OPEN, Accepted, Service, now_ns
 
 _INFER = operations.MODEL_INFER.method
 
@@ -26,12 +26,14 @@ _INFER = operations.MODEL_INFER.method
 class _Turn:
     """One request's place in the order of a stream's answers."""
 
-    __slots__ = ("message", "request", "stream")
+    __slots__ = ("id", "message", "request", "stream")
 
     def __init__(self, stream: int) -> None:
         self.stream = stream
+        self.id = ""
+        """The client's own, for messages of errors."""
         self.message: bytes | None = None
-        self.request: Request | None = None
+        self.request: Accepted | None = None
 
 
 class KServeOverGrpc:
@@ -50,7 +52,7 @@ class GrpcConnection(PortConnection):
         self._service, self._access = shared.service, shared.access
         self._inference = shared.inference
         self._logic = ServedCalls(shared.limits)
-        self._calls: dict[int, Request] = {}
+        self._calls: dict[int, Accepted] = {}
         """Unary calls under way, by stream."""
         self._streams: dict[int, deque[_Turn]] = {}
         self._ended: set[int] = set()
@@ -95,21 +97,27 @@ class GrpcConnection(PortConnection):
     def half_sent(self) -> bool:
         return self._logic.buffered_in > 0
 
-    def answer(self, request: Request) -> None:
-        """See ``service.Connection``."""
-        ticket = request.ticket
+    def answer(self, ticket: int | _Turn, answer: InferAnswer) -> None:
+        """See ``service.Connection``: the ticket is a unary call's stream, or a turn."""
         if isinstance(ticket, _Turn):
-            self._answer_turn(ticket, request)
-        elif self._calls.pop(ticket, None) is not None:
-            if request.refusal is not None:
-                self._logic.fail(ticket, request.refusal.status, request.refusal.text)
-                return
             try:
-                message = self._inference.build_answer(self._service.answer(request))
+                self._end_turn(ticket, stream_answer(self._inference.build_answer(answer)))
+            except TensorError as error:
+                self._end_turn(ticket, stream_error(str(error), ticket.id))
+        elif self._calls.pop(ticket, None) is not None:
+            try:
+                message = self._inference.build_answer(answer)
             except TensorError as error:
                 self._logic.fail(ticket, Status.INTERNAL, str(error))
             else:
                 self._logic.respond(ticket, message)
+
+    def refuse(self, ticket: int | _Turn, refusal: Refusal) -> None:
+        """See ``service.Connection``."""
+        if isinstance(ticket, _Turn):
+            self._end_turn(ticket, stream_error(refusal.text, ticket.id))
+        elif self._calls.pop(ticket, None) is not None:
+            self._logic.fail(ticket, refusal.status, refusal.text)
 
     def flush(self) -> None:
         out = self._logic.out
@@ -210,27 +218,18 @@ class GrpcConnection(PortConnection):
         turn = _Turn(stream)
         self._streams.setdefault(stream, deque()).append(turn)
         self._turns += 1
-        identity = ""
         try:
             request = self._inference.parse_request(call.message)
-            identity = request.id
+            turn.id = request.id
             turn.request = self._service.take(request, self, turn, now_ns(), call.timeout_s)
         except (Refusal, TensorError, ProtocolError) as error:
-            turn.message = stream_error(str(error), identity)
+            turn.message = stream_error(str(error), turn.id)
             self._send_turns(stream)
 
-    def _answer_turn(self, turn: _Turn, request: Request) -> None:
-        if turn.stream not in self._streams:
-            return
-        turn.request = None
-        if request.refusal is not None:
-            turn.message = stream_error(request.refusal.text, request.head.id)
-        else:
-            try:
-                turn.message = stream_answer(self._inference.build_answer(self._service.answer(request)))
-            except TensorError as error:
-                turn.message = stream_error(str(error), request.head.id)
-        self._send_turns(turn.stream)
+    def _end_turn(self, turn: _Turn, message: bytes) -> None:
+        if turn.stream in self._streams:
+            turn.request, turn.message = None, message
+            self._send_turns(turn.stream)
 
     def _send_turns(self, stream: int) -> None:
         turns = self._streams[stream]

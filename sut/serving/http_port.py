@@ -18,13 +18,13 @@ from drumfire.sut.kserve.http1.connection import CONTINUE, HttpRequest, ServerCo
 from drumfire.sut.kserve.messages import operations
 from drumfire.sut.kserve.messages.exchange import Buffer
 from drumfire.sut.kserve.messages.http_server import HttpInference
+from drumfire.sut.kserve.messages.inference import InferAnswer, InferRequest
 from drumfire.sut.kserve.messages.operations import NoRoute
 from drumfire.sut.kserve.messages.tensors import TensorError
 from drumfire.sut.serving.access import Access
 from drumfire.sut.serving.connection import Connections, PortConnection
 from drumfire.sut.serving.refusal import HTTP_STATUS, Refusal
-from drumfire.sut.serving.request import Request
-from drumfire.sut.serving.service import OPEN, Service, now_ns
+from drumfire.sut.serving.service import OPEN, Accepted, Service, now_ns
 
 _MAX_HEAD = 16 << 10
 """Limit of a request's head in bytes; tokens are its longest legitimate part."""
@@ -35,15 +35,17 @@ _MOST_PIPELINED = 64
 class Slot:
     """One request's place in the order of answers."""
 
-    __slots__ = ("last", "request", "response")
+    __slots__ = ("head", "last", "request", "response")
 
     def __init__(self, last: bool) -> None:
         self.last = last
         """The connection closes after this answer."""
         self.response: Buffer | None = None
         """The whole response, when it is ready."""
-        self.request: Request | None = None
+        self.request: Accepted | None = None
         """The inference under way for this slot."""
+        self.head: InferRequest
+        """What the inference asks for, which decides the answer's form."""
 
 
 class Answerer(Protocol):
@@ -56,10 +58,13 @@ class Answerer(Protocol):
     def begin(self, connection: HttpConnection, slot: Slot, received: HttpRequest) -> None:
         """Give ``slot`` a response, now or later."""
 
-    def answer(self, slot: Slot, request: Request) -> None:
+    def answer(self, slot: Slot, answer: InferAnswer) -> None:
         """Give ``slot`` the response of a computed request."""
 
-    def cancel(self, request: Request) -> None:
+    def refuse(self, slot: Slot, refusal: Refusal) -> None:
+        """Give ``slot`` the response of a refused request."""
+
+    def cancel(self, request: Accepted) -> None:
         """The client no longer waits for the request."""
 
 
@@ -112,11 +117,17 @@ class HttpConnection(PortConnection):
     def half_sent(self) -> bool:
         return not self._logic.idle
 
-    def answer(self, request: Request) -> None:
+    def answer(self, slot: Slot, answer: InferAnswer) -> None:
         """See ``service.Connection``."""
         if not self.closed:
-            request.ticket.request = None
-            self._answerer.answer(request.ticket, request)
+            slot.request = None
+            self._answerer.answer(slot, answer)
+
+    def refuse(self, slot: Slot, refusal: Refusal) -> None:
+        """See ``service.Connection``."""
+        if not self.closed:
+            slot.request = None
+            self._answerer.refuse(slot, refusal)
 
     def flush(self) -> None:
         slots = self._slots
@@ -203,6 +214,7 @@ class KServeOverHttp:
                 slot.response = error_response(415, "compressed requests are not supported", closing=closing)
             elif operation is operations.MODEL_INFER:
                 request = self._inference.parse_request(head, body, target)
+                slot.head = request
                 slot.request = self._service.take(request, connection, slot, now_ns())
             else:
                 slot.response = self._performed(operation, named, body, closing)
@@ -213,18 +225,18 @@ class KServeOverHttp:
         except (TensorError, ProtocolError) as error:
             slot.response = error_response(400, str(error), closing=closing)
 
-    def answer(self, slot: Slot, request: Request) -> None:
+    def answer(self, slot: Slot, answer: InferAnswer) -> None:
         closing = slot.last = slot.last or self._service.draining
-        if request.refusal is not None:
-            slot.response = refusal_response(request.refusal, closing)
-            return
         try:
-            answer = self._service.answer(request)
-            slot.response = self._inference.build_answer(answer, request.head, closing=closing)
+            slot.response = self._inference.build_answer(answer, slot.head, closing=closing)
         except TensorError as error:
             slot.response = error_response(400, str(error), closing=closing)
 
-    def cancel(self, request: Request) -> None:
+    def refuse(self, slot: Slot, refusal: Refusal) -> None:
+        closing = slot.last = slot.last or self._service.draining
+        slot.response = refusal_response(refusal, closing)
+
+    def cancel(self, request: Accepted) -> None:
         self._service.cancel(request)
 
     def _performed(self, operation: operations.Operation, named: Any, body: Buffer, closing: bool) -> bytes:
@@ -252,10 +264,13 @@ class Page:
             kind = "text/plain; version=0.0.4; charset=utf-8"
             slot.response = response(200, self._text().encode(), closing=slot.last, kind=kind)
 
-    def answer(self, slot: Slot, request: Request) -> None:
+    def answer(self, slot: Slot, answer: InferAnswer) -> None:
         raise AssertionError("a page computes nothing")
 
-    def cancel(self, request: Request) -> None:
+    def refuse(self, slot: Slot, refusal: Refusal) -> None:
+        raise AssertionError("a page computes nothing")
+
+    def cancel(self, request: Accepted) -> None:
         raise AssertionError("a page computes nothing")
 
 

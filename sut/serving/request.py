@@ -1,11 +1,11 @@
-"""One inference request on its way through the server: its input and its result.
+"""One inference request on its way through a model's queue: its input and its result.
 
-Does not depend on the protocol of its connection, which is an opaque object here.
+Does not depend on connections: the service knows whose request it is.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from drumfire.sut.kserve.messages.exchange import Buffer, Region
 from drumfire.sut.kserve.messages.tensors import Shape
@@ -37,19 +37,15 @@ class Request:
     """The event loop owns it before it is submitted and after it is handed back; the scheduler owns it in between."""
 
     __slots__ = (
-        "connection",
         "contents",
         "data",
         "deadline_ns",
-        "head",
         "priority",
         "received_ns",
         "refusal",
         "sample_shape",
         "samples",
-        "scheduler",
         "tails",
-        "ticket",
         "waits",
         "wanted",
     )
@@ -64,10 +60,6 @@ class Request:
         deadline_ns: int = 0,
         priority: int = DEFAULT_PRIORITY,
         wanted: tuple[Wanted, ...] = (),
-        connection: Any = None,
-        ticket: Any = None,
-        head: Any = None,
-        scheduler: Any = None,
     ) -> None:
         self.data = data
         """The input's raw contents, row-major."""
@@ -87,7 +79,3 @@ class Request:
         self.tails: list[Shape] = []
         """The outputs' shapes without the batch."""
         self.refusal: Refusal | None = None
-        self.connection, self.ticket, self.head = connection, ticket, head
-        """For the port that created the request: where to send the answer."""
-        self.scheduler = scheduler
-        """The scheduler with its queue."""

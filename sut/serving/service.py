@@ -39,13 +39,28 @@ OPEN = frozenset(one.method for one in (operations.SERVER_LIVE, operations.SERVE
 
 
 class Connection(Protocol):
-    """The sender of a request, who receives the answer."""
+    """The sender of requests, who receives an answer or a refusal for each, with the request's own ticket."""
 
-    def answer(self, request: Request) -> None:
-        """Prepare the answer to a finished request."""
+    def answer(self, ticket: Any, answer: InferAnswer) -> None:
+        """Prepare the answer to a request."""
+
+    def refuse(self, ticket: Any, refusal: Refusal) -> None:
+        """Prepare the refusal of a request that was accepted before."""
 
     def flush(self) -> None:
-        """Send the prepared answers."""
+        """Send what was prepared."""
+
+
+class Accepted(Request):
+    """A request of a connection.  To the connection, it is something to ``cancel``."""
+
+    __slots__ = ("connection", "id", "scheduler", "ticket")
+
+    connection: Connection
+    id: str
+    scheduler: Scheduler
+    """The scheduler with its queue."""
+    ticket: object
 
 
 class Service:
@@ -120,8 +135,8 @@ class Service:
         ticket: object,
         received_ns: int,
         timeout_s: float | None = None,
-    ) -> Request:
-        """Queue a request; ``connection`` gets it back when it is finished.  Raises ``Refusal``, and then it does not.
+    ) -> Accepted:
+        """Queue a request; ``connection`` gets the answer with ``ticket``.  Raises ``Refusal``, and then it gets none.
 
         ``timeout_s``: the client's timeout, in addition to a timeout in the request itself.
         """
@@ -145,45 +160,47 @@ class Service:
         if timeout_s is not None:
             by_client_ns = received_ns + round(timeout_s * 1e9)
             deadline_ns = min(deadline_ns, by_client_ns) if deadline_ns else by_client_ns
-        request = Request(
-            data, samples, shape, received_ns, deadline_ns=deadline_ns, priority=priority, wanted=wanted,
-            connection=connection, ticket=ticket, head=received, scheduler=scheduler,
+        request = Accepted(
+            data, samples, shape, received_ns, deadline_ns=deadline_ns, priority=priority, wanted=wanted
         )  # fmt: skip
+        request.connection = connection
+        request.ticket = ticket
+        request.id = received.id
+        request.scheduler = scheduler
         scheduler.submit(request)
         self.open_requests += 1
         return request
 
-    def cancel(self, request: Request) -> None:
+    def cancel(self, request: Accepted) -> None:
         """Cancel a request whose client no longer waits."""
         if request.scheduler.cancel(request):
             self.open_requests -= 1
 
-    def answer(self, request: Request) -> InferAnswer:
-        """The answer to a finished request without a refusal."""
-        interface = request.scheduler.model.interface
-        samples, contents, tails = request.samples, request.contents, request.tails
-        if not request.wanted:
-            outputs = [
-                AnswerOutput(spec.name, spec.datatype, (samples, *tail), one)
-                for spec, tail, one in zip(interface.outputs, tails, contents, strict=True)
-            ]
-        else:
-            outputs = []
-            for position, place in request.wanted:
-                spec, shape = interface.outputs[position], (samples, *tails[position])
-                if place is None:
-                    outputs.append(AnswerOutput(spec.name, spec.datatype, shape, contents[position]))
-                else:
-                    outputs.append(AnswerOutput(spec.name, spec.datatype, shape, None, place.region))
-        return InferAnswer(interface.name, interface.version, request.head.id, outputs)
-
-    def _hand_out(self, requests: Sequence[Request]) -> None:
+    def _hand_out(self, requests: Sequence[Any]) -> None:
+        """Give each ``Accepted`` request's answer or refusal to its connection."""
         self.open_requests -= len(requests)
         touched: dict[Connection, None] = {}
         for request in requests:
             connection = request.connection
-            connection.answer(request)
             touched[connection] = None
+            if request.refusal is not None:
+                connection.refuse(request.ticket, request.refusal)
+                continue
+            interface, samples = request.scheduler.model.interface, request.samples
+            if not request.wanted:
+                outputs = [
+                    AnswerOutput(spec.name, spec.datatype, (samples, *tail), one)
+                    for spec, tail, one in zip(interface.outputs, request.tails, request.contents, strict=True)
+                ]
+            else:
+                outputs = []
+                for position, place in request.wanted:
+                    spec, shape = interface.outputs[position], (samples, *request.tails[position])
+                    if place is None:
+                        outputs.append(AnswerOutput(spec.name, spec.datatype, shape, request.contents[position]))
+                    else:
+                        outputs.append(AnswerOutput(spec.name, spec.datatype, shape, None, place.region))
+            connection.answer(request.ticket, InferAnswer(interface.name, interface.version, request.id, outputs))
         for connection in touched:
             connection.flush()
 

@@ -13,11 +13,10 @@ import pytest
 from drumfire.sut.kserve.grpc.framing import Status
 from drumfire.sut.kserve.messages import operations
 from drumfire.sut.kserve.messages.exchange import Region
-from drumfire.sut.kserve.messages.inference import InferRequest, RequestedOutput, RequestInput
+from drumfire.sut.kserve.messages.inference import InferAnswer, InferRequest, RequestedOutput, RequestInput
 from drumfire.sut.kserve.messages.operations import Operation
 from drumfire.sut.serving.refusal import HTTP_STATUS, Refusal
-from drumfire.sut.serving.request import Request
-from drumfire.sut.serving.service import Service, now_ns
+from drumfire.sut.serving.service import Accepted, Service, now_ns
 from drumfire.sut.serving.shared_memory import SystemRegions
 from tests.support.serving_fakes import Doubler, served
 
@@ -28,11 +27,21 @@ class Peer:
     """A connection that keeps what it is told."""
 
     def __init__(self) -> None:
-        self.answered: list[Request] = []
+        self.answered: list[tuple[object, InferAnswer | Refusal]] = []
         self.flushes = 0
 
-    def answer(self, request: Request) -> None:
-        self.answered.append(request)
+    def answer(self, ticket: object, answer: InferAnswer) -> None:
+        self.answered.append((ticket, answer))
+
+    def refuse(self, ticket: object, refusal: Refusal) -> None:
+        self.answered.append((ticket, refusal))
+
+    @property
+    def last(self) -> InferAnswer:
+        """The last answer."""
+        _, answer = self.answered[-1]
+        assert isinstance(answer, InferAnswer)
+        return answer
 
     def flush(self) -> None:
         self.flushes += 1
@@ -49,7 +58,7 @@ class Bench:
         ]
         self.service = Service(models, self.loop, **({"most_requests": 9, "most_bytes": 1 << 20} | options))
 
-    def take(self, asked: InferRequest, **options: Any) -> Request:
+    def take(self, asked: InferRequest, **options: Any) -> Accepted:
         return self.service.take(asked, self.peer, "ticket", now_ns(), **options)
 
     def turn(self) -> None:
@@ -80,12 +89,13 @@ def ask(data: Any = None, **changes: Any) -> InferRequest:
 
 
 def test_an_answer_has_all_outputs_of_the_newest_version(bench: Bench) -> None:
-    request = bench.take(ask())
+    bench.take(ask())
     assert bench.service.open_requests == 1
     bench.turn()
-    assert bench.peer.answered == [request]
+    ((ticket, answer),) = bench.peer.answered
+    assert ticket == "ticket"
+    assert answer is bench.peer.last
     assert bench.peer.flushes == 1
-    answer = bench.service.answer(request)
     assert (answer.model, answer.version, answer.id) == ("double", "10", "7")
     assert [(one.name, one.datatype, one.shape) for one in answer.outputs] == [
         ("twice", "FP32", (2, 2)), ("minus", "FP32", (2, 2)),
@@ -95,9 +105,9 @@ def test_an_answer_has_all_outputs_of_the_newest_version(bench: Bench) -> None:
 
 
 def test_a_version_can_be_named(bench: Bench) -> None:
-    request = bench.take(ask(version="1"))
+    bench.take(ask(version="1"))
     bench.turn()
-    assert bench.service.answer(request).version == "1"
+    assert bench.peer.last.version == "1"
 
 
 def test_several_requests_of_a_peer_are_told_at_once(bench: Bench) -> None:
@@ -111,17 +121,17 @@ def test_several_requests_of_a_peer_are_told_at_once(bench: Bench) -> None:
 def test_outputs_are_those_asked_for_in_that_order(bench: Bench, names: list[str]) -> None:
     asked = ask(outputs=tuple(RequestedOutput(name) for name in names))
     for _ in range(2):  # a request like the last one is not looked at again
-        request = bench.take(asked)
+        bench.take(asked)
         bench.turn()
-        assert [one.name for one in bench.service.answer(request).outputs] == names
+        assert [one.name for one in bench.peer.last.outputs] == names
 
 
 def test_requests_of_any_shape_where_the_model_leaves_it_open(bench: Bench) -> None:
     for width in (1, 5):
         data = np.zeros((1, width), np.float32)
-        request = bench.take(ask(data.tobytes(), shape=(1, width), model="open"))
+        bench.take(ask(data.tobytes(), shape=(1, width), model="open"))
         bench.turn()
-        assert bench.service.answer(request).outputs[0].shape == (1, width)
+        assert bench.peer.last.outputs[0].shape == (1, width)
 
 
 @pytest.mark.parametrize(
@@ -173,10 +183,11 @@ def test_cancelled_and_late_requests_are_closed_once(bench: Bench) -> None:
     assert bench.service.open_requests == 0
     late = bench.take(ask(), timeout_s=0.0)
     bench.service.sweep()
-    assert bench.peer.answered == [late]
+    assert bench.peer.answered == [("ticket", late.refusal)]
+    assert late.refusal is not None
     assert bench.service.open_requests == 0
     bench.turn()
-    assert bench.peer.answered == [late]
+    assert len(bench.peer.answered) == 1
 
 
 def test_a_full_queue_is_refused_and_counted() -> None:
@@ -195,11 +206,11 @@ def test_tensors_in_shared_memory(bench: Bench, tmp_path: Path) -> None:
     bench.service.perform(
         operations.REGISTER_MEMORY, {"name": "r", "key": "/key", "offset": 0, "byte_size": 64}
     )  # fmt: skip
-    request = bench.take(
+    bench.take(
         ask(Region("r", 0, 16), outputs=(RequestedOutput("minus", Region("r", 32, 16)), RequestedOutput("twice")))
     )
     bench.turn()
-    minus, twice = bench.service.answer(request).outputs
+    minus, twice = bench.peer.last.outputs
     assert minus == ("minus", "FP32", (2, 2), None, Region("r", 32, 16))
     assert bytes(twice.data or b"") == (2 * X).tobytes()
     assert (tmp_path / "key").read_bytes()[32:48] == (-X).tobytes()
@@ -210,7 +221,7 @@ def test_tensors_in_shared_memory(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_draining_takes_nothing_new_and_says_so(bench: Bench) -> None:
-    taken = bench.take(ask())
+    bench.take(ask())
     bench.service.drain()
     with pytest.raises(Refusal, match="shutting down") as error:
         bench.take(ask())
@@ -220,7 +231,8 @@ def test_draining_takes_nothing_new_and_says_so(bench: Bench) -> None:
     assert bench.service.perform(operations.HEALTH_CHECK, {"service": ""}) == {"status": "NOT_SERVING"}
     assert not bench.service.perform(operations.MODEL_READY, {"name": "double", "version": ""})["ready"]
     bench.turn()
-    assert bench.peer.answered == [taken]
+    assert [ticket for ticket, _ in bench.peer.answered] == ["ticket"]
+    assert bench.peer.last.id == "7"
 
 
 def test_what_is_told_of_models(bench: Bench) -> None:
