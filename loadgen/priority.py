@@ -17,13 +17,13 @@ _RAISE_BELOW, _LOWER_ABOVE = 0.8, 0.9
 """Shares of a core's time, apart so that a thread in between does not switch back and forth."""
 
 
-def yield_to_others(*, idle: bool = True) -> None:
-    """Run this process at low priority.
+def yield_to_others(*, idle: bool, niceness: int = 10) -> None:
+    """Run this thread, and those that it starts, at low priority.
 
     ``idle``: it takes only processor time that nobody else wants, where the system has such a class.
     """
     with contextlib.suppress(OSError):
-        os.nice(10)
+        os.nice(niceness)
     if idle and hasattr(os, "sched_setscheduler"):
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

@@ -133,6 +133,11 @@ class Sampler:
                 self.notes.append(f"the sampler ended during the run, with status {status}")
             module_process.end(self._process, _END_PATIENCE_S)
         self.readings = Feed(self.fd).new()
+        silent = {plan.name for plan in self.plans} - {reading.meter for reading in self.readings}
+        if self._process is not None:
+            self.notes += [
+                f"{name}: not read, as no answer or no time of the machine was left" for name in sorted(silent)
+            ]
         os.close(self.fd)
         for reading in self.readings:
             self.notes += [note for one in reading.notes if (note := f"{reading.meter}: {one}") not in self.notes]
@@ -154,7 +159,6 @@ class Sampler:
 def main() -> None:
     """The process: its input is one line of JSON; the end of the input ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    priority.yield_to_others()
     task = json.loads(sys.stdin.buffer.readline())
     over = threading.Event()
     readers = [_Reader(MeterPlan(**plan), task["fd"], over) for plan in task["plans"]]
@@ -191,7 +195,10 @@ class _Reader(threading.Thread):
         while True:
             last = self._over.is_set()
             self._read(meter)
-            self.has_read.set()
+            if not self.has_read.is_set():
+                # From the run's start on.  Not idle: on a busy machine, it would read nothing.
+                priority.yield_to_others(idle=False, niceness=19)
+                self.has_read.set()
             if last:
                 return
             due_s = max(due_s + PERIOD_S, time.monotonic())  # a slow meter leaves readings out

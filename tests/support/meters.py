@@ -36,6 +36,14 @@ class Slow(Clock):
         return found
 
 
+class Mute(Clock):
+    """Never answers."""
+
+    def read(self) -> Mapping[str, float]:
+        time.sleep(3600)
+        return {}
+
+
 class Failing(Clock):
     def read(self) -> Mapping[str, float]:
         raise OSError("the device\nis gone")

@@ -17,7 +17,7 @@ import pytest
 from drumfire.loadgen.installation import ROOT
 from drumfire.sut import sampler as sampling
 from drumfire.sut.sampler import Feed, Reading, Sampler
-from tests.support.meters import Clock, Failing, Fatal, Missing, Slow, plan
+from tests.support.meters import Clock, Failing, Fatal, Missing, Mute, Slow, plan
 
 
 def await_readings(sampler: Sampler, wanted: Callable[[list[Reading]], bool]) -> list[Reading]:
@@ -43,7 +43,7 @@ def test_readings_become_series() -> None:
     assert values(sampler, "Clock.count")[:3] == [1.0, 2.0, 3.0]  # the last is read at the end
     assert set(values(sampler, "Clock.pid")) == {float(sampler._process.pid)}  # type: ignore[union-attr]
     assert values(sampler, "Clock.pid")[0] != os.getpid()
-    assert min(values(sampler, "Clock.nice")) > os.getpriority(os.PRIO_PROCESS, 0)
+    assert min(values(sampler, "Clock.nice")[1:]) == 19  # after the first, which comes before the run
     names = {one.name: one for one in sampler.series(origin_ns)}
     assert names.keys() == {"Clock.count", "Clock.pid", "Clock.nice", "Clock._etc_a"}
     assert (names["Clock.count"].unit, names["Clock.count"].source) == ("readings", "a clock")
@@ -142,3 +142,12 @@ def test_it_ends_with_its_run() -> None:
             return
         time.sleep(0.05)
     raise AssertionError("the sampler lives on")
+
+
+def test_a_meter_that_never_answered_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "_START_PATIENCE_S", 0.2)
+    with Sampler([plan(Mute)]) as sampler:
+        pass
+    (note,) = sampler.notes
+    assert note.startswith("Mute: not read")
+    assert sampler.series(0) == []
