@@ -59,7 +59,7 @@ class Noting(CoroutineSystem):
 
 
 def batched() -> BatchedSystem:
-    return BatchedSystem("batched", [lambda batch: batch], LIBRARY, max_batch_size=4)
+    return BatchedSystem("batched", [lambda batch: next(iter(batch.values()))], LIBRARY, max_batch_size=4)
 
 
 def test_of(system: SystemUnderTest, scenario: Scenario, text: str, **more: Any) -> Test:

@@ -34,8 +34,8 @@ def test_a_result_that_cannot_be_saved_is_shown(
     folder = tmp_path / "run"
     drive = run._drive
 
-    def drive_and_spoil(*arguments: Any) -> None:
-        drive(*arguments)
+    def drive_and_spoil(*arguments: Any, **further: Any) -> None:
+        drive(*arguments, **further)
         spoil(folder)
 
     monkeypatch.setattr(run, "_drive", drive_and_spoil)
@@ -59,8 +59,8 @@ def test_an_interruption_is_more_than_a_result_that_is_not_saved(
     folder = tmp_path / "run"
     drive = run._drive
 
-    def drive_interrupt_and_spoil(test: Any, *arguments: Any) -> None:
-        drive(test, *arguments)
+    def drive_interrupt_and_spoil(test: Any, *arguments: Any, **further: Any) -> None:
+        drive(test, *arguments, **further)
         test.interrupt("Ctrl-C")
         replace_by_a_file(folder)
 
@@ -75,8 +75,8 @@ def test_an_audit_ends_where_a_run_is_not_saved(tmp_path: Path, monkeypatch: pyt
     folder = tmp_path / "audit"
     drive = run._drive
 
-    def drive_and_spoil(*arguments: Any) -> None:
-        drive(*arguments)
+    def drive_and_spoil(*arguments: Any, **further: Any) -> None:
+        drive(*arguments, **further)
         replace_by_a_file(folder / "performance" / "run_1")
 
     monkeypatch.setattr(run, "_drive", drive_and_spoil)

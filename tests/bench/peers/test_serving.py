@@ -264,7 +264,7 @@ def test_a_wrong_reply_to_json_fails_the_measurement(reply: Any, why: str) -> No
     def started() -> Iterator[Running]:
         counts = iter((0, 10**6))
         with http_server(reply) as address:
-            yield Running("", address, os.getpid(), lambda: next(counts))
+            yield Running("", address, os.getpid(), lambda model: (next(counts), 0))
 
     with pytest.raises(MeasurementError, match=why):
         closed_loop(started, Load("identity", "json", 2), 0.05)
