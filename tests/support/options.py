@@ -61,7 +61,9 @@ def words(case: Case) -> list[str]:
 def _example(one: Declared) -> str:
     if one.choices:
         return one.choices[-1]
-    return {int: "3", float: "2.5", Path: "/some/where"}.get(one.kind, _TEXTS.get(one.name, "some: 'text'"))
+    if one.kind is int:
+        return str(max(3, int(one.option.least or 0)))
+    return {float: "2.5", Path: "/some/where"}.get(one.kind, _TEXTS.get(one.name, "some: 'text'"))
 
 
 @st.composite

@@ -97,8 +97,8 @@ def test_its_options_are_on_the_help_page_and_checked(path: dict[str, str]) -> N
 
 def test_a_broken_package_stops_only_what_uses_it(path: dict[str, str], tmp_path: Path) -> None:
     one_line_error(drumfire("run", "broken", "x", "--url", "http://h", env=path), "broken", "no_such_module", "remove")
-    run = ["run", "null", "digits", "--scenario", "SingleStream", "--time", "0.01", "--json", "--no-dashboard"]
-    assert result_of(drumfire(*run, "--output", tmp_path / "out", env=path), 0)["validity"] == "VALID"
+    result = measured(drumfire("run", "null", "digits", *ONE, "--output", tmp_path / "out", env=path))
+    assert result["delivered"]["samples"] > 0
 
 
 def test_no_package_takes_the_name_of_a_kind_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

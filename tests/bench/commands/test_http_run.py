@@ -200,7 +200,7 @@ def test_two_workers(service: Service, tmp_path: Path) -> None:
         (["--url", "URL/predict", "--body", "1", "--content-type", "a\nb"], ["--content-type"]),
         (["--url", "URL/predict", "--body", "1", "--header", "content-type: x"], ["--content-type"]),
         (["--url", "URL/predict", "--body", "1", "--header", "content-length: 1"], ["content-length"]),
-        (["--url", "URL/predict", "--body", "1", "--tls-ca", "x"], ["--tls-ca", "TLS"]),
+        (["--url", "URL/predict", "--body", "1", "--tls-ca", "x"], ["--tls-ca", "https://"]),
         (["--url", "URL/predict", "--body", "1", "--accuracy"], ["--accuracy", "labels", "--expect-json"]),
         (["--url", "URL/predict", "--body", "1", "--submission"], ["--submission", "labels"]),
         (["--url", "URL/predict", "--body", "1", "--dataset-path", "x"], ["--dataset-path"]),

@@ -94,7 +94,7 @@ def test_a_mark_of_byte_order_is_skipped(tmp_path: Path) -> None:
         ("words = ['a']", "unknown option --words"),
         ("[traffic]\nqps = 3", "unknown option --traffic"),
         ("config = 'other.toml'", "unknown option --config"),
-        ("url = ['grpc://h:1']", "--url has no effect with null, only with triton: leave it out"),
+        ("url = ['grpc://h:1']", "--url has no effect with null, only with triton, http: leave it out"),
     ],
 )
 def test_a_file_that_is_wrong_gets_one_line(content: str | bytes, says: str, tmp_path: Path) -> None:
