@@ -76,7 +76,8 @@ def _section(name: str, command: Command, written: dict[str, tuple[str, Sequence
 
 
 def _table(what: str, rows: Sequence[tuple[str, str]]) -> str:
-    lines = (f"| `{name}` | {text} |\n" for name, text in rows)
+    # A | in code: GitHub would begin a cell there, and the site's renderer would show the backslash of \|.
+    lines = (f"| `{name.replace('|', '`&#124;`')}` | {text} |\n" for name, text in rows)
     return f"| {what} | what it is |\n|---|---|\n{''.join(lines)}"
 
 

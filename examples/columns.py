@@ -1,4 +1,4 @@
-"""Open a run's folder: every query's times as numpy arrays, and where the time of the slowest ones went.
+"""Open a run's folder: every query's times as numpy arrays, where the time of the slowest ones went, and the series.
 
 The folder is what ``drumfire run`` leaves behind; ``drumfire.load`` reads of it only what is used.
 
@@ -37,3 +37,7 @@ for at in slowest:
         begun = columns["begun"][good[at]]
         times += [begun - issued[at], completed[at] - begun]
     print(f"{columns['sample_index'][good[at]]:8}" + "".join(f"{ns / 1e6:10.3f}" for ns in times))
+
+# What the servers said of themselves; a run without servers has none.
+for name, one in run.series.items():
+    print(f"{name:30} {one.unit:8} at most {one.points['value'].max():,.1f}")

@@ -135,7 +135,7 @@ def test_the_pages_have_blocks() -> None:
     fences = sum(len(re.findall(r"^ *```\w*$", page.read_text(), re.M)) for page in PAGES)
     found = [block for page in PAGES for block in _blocks(page)]
     assert fences == 2 * len(found)
-    assert {block.kind for block in found} <= {"sh", "python", "text"}
+    assert {block.kind for block in found} <= {"sh", "python", "text", "toml"}
     marks = sum(page.read_text().count("*Needs: ") for page in PAGES)
     assert marks == sum(block.needs is not None for block in found)
 
@@ -213,6 +213,12 @@ def test_python_is_part_of_an_example(block: Block) -> None:
     """But for its indentation and empty lines."""
     part = _bare(block.text)
     assert any(part in _bare(example.read_text()) for example in (ROOT / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("block", blocks("toml"))
+def test_toml_names_entry_points_that_are_read(block: Block) -> None:
+    groups = tomllib.loads(block.text)["project"]["entry-points"]
+    assert groups.keys() <= {"drumfire.backends", "drumfire.models", "drumfire.targets"}
 
 
 def _bare(text: str) -> str:
