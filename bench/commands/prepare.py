@@ -40,7 +40,7 @@ from drumfire.sut.models.model import Accuracy, Calibrated, Form, Model
 from drumfire.sut.models.weights import quantization
 from drumfire.sut.models.weights.publication import SYNTHETIC, SYNTHETIC_MARK, Published, PublishedNetwork
 
-_KINDS = ("imagenet", "coco", "openimages")
+_KINDS = tuple(fake.KINDS)
 _QUANTIZED_FOR = "onnxruntime"
 _BATCH_SIZES = 1, backends.MAX_BATCH_SIZE
 _TURNS = 5
