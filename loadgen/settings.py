@@ -140,6 +140,11 @@ class EffectiveSettings:
         return self.scenario.loop
 
     @property
+    def expected_s(self) -> float:
+        """How long the test takes at least, as far as the settings' durations tell."""
+        return max(self.target_duration_ms, self.min_duration_ms) / 1000
+
+    @property
     def query_width(self) -> int:
         """Samples that belong together: those of a query, but Offline's single query is divided by samples."""
         return self.samples_per_query if self.scenario == Scenario.MultiStream else 1

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import wait
 from typing import Any, Protocol
@@ -30,8 +30,8 @@ from drumfire.sut import module_process
 PERIOD_S = 1.0
 _START_PATIENCE_S = 5.0
 _END_PATIENCE_S = 3.0
-_LAST_READING_S = 1.5
-"""How long the last reading of each meter may take, after the run."""
+_READING_S = 0.3
+"""How long a run may wait for its meters' first readings, when they are made, and for their last ones."""
 _STDIN = 0
 
 
@@ -91,20 +91,28 @@ class Feed:
 
 
 class Sampler:
-    """Reads meters once a second: ``with Sampler(plans): run``.  Without plans it does nothing."""
+    """Reads meters once a second: ``with Sampler(plans): run``.  Without plans it does nothing.
 
-    def __init__(self, plans: Sequence[MeterPlan]) -> None:
-        self.plans = plans
+    ``expected_s``: of the run.  One shorter than a period has no series: two readings are not worth a process.
+    """
+
+    def __init__(self, plans: Sequence[MeterPlan], expected_s: float = math.inf) -> None:
+        self.plans = plans if expected_s >= PERIOD_S else ()
         self.fd = shared_file(0)
         """The memory of the readings, for ``Feed``."""
         self.readings: list[Reading] = []
         """All of them, after the end."""
         self.notes: list[str] = []
         """What was wrong, after the end."""
+        if len(self.plans) < len(plans):
+            self.notes.append(f"no series: the run's least duration is below {PERIOD_S:g} s")
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Sampler:
-        """Start the process, and wait for the first readings, so that its start does not disturb the run."""
+        """Start the process and wait for the first readings, so that its start does not disturb the run.
+
+        A meter that has not answered after 0.3 s is not waited for.
+        """
         if not self.plans:
             return self
         ready, ready_end = os.pipe()
@@ -122,12 +130,12 @@ class Sampler:
             assert self._process.stdin is not None
             with contextlib.suppress(OSError):
                 self._process.stdin.write(json.dumps(task).encode() + b"\n")
-            wait([ready], _START_PATIENCE_S)  # readable after the first readings, or when the process has ended
+            wait([ready], _START_PATIENCE_S)  # readable when the process closes its end, or has ended
         os.close(ready)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the process, which does a last reading.  Takes some seconds at most, whatever the meters do."""
+        """End the process, which does a last reading.  Takes little time, unless the process is stopped."""
         if self._process is not None:
             if (status := self._process.poll()) is not None:
                 self.notes.append(f"the sampler ended during the run, with status {status}")
@@ -165,14 +173,20 @@ def main() -> None:
     for reader in readers:
         reader.start()
     for reader in readers:
-        reader.has_read.wait(_START_PATIENCE_S)
+        reader.is_made.wait(_START_PATIENCE_S)
+    _await([reader.has_read.wait for reader in readers])
     os.close(task["ready"])
     wait([_STDIN])
     over.set()
-    until_s = time.monotonic() + _LAST_READING_S
-    for reader in readers:
-        reader.join(max(until_s - time.monotonic(), 0.0))
+    _await([reader.join for reader in readers if reader.has_read.is_set()])
     os._exit(0)  # whatever a meter is waiting for
+
+
+def _await(waits: Iterable[Callable[[float], object]]) -> None:
+    """Call each with what is left of ``_READING_S``."""
+    until_s = time.monotonic() + _READING_S
+    for one in waits:
+        one(max(until_s - time.monotonic(), 0.0))
 
 
 class _Reader(threading.Thread):
@@ -181,7 +195,7 @@ class _Reader(threading.Thread):
     def __init__(self, plan: MeterPlan, fd: int, over: threading.Event) -> None:
         super().__init__(daemon=True)
         self._plan, self._fd, self._over = plan, fd, over
-        self.has_read = threading.Event()
+        self.is_made, self.has_read = threading.Event(), threading.Event()
 
     def run(self) -> None:
         try:
@@ -191,6 +205,8 @@ class _Reader(threading.Thread):
             self._write(Reading(self._plan.name, time.monotonic_ns(), notes=[_text(error)]))
             self.has_read.set()
             return
+        finally:
+            self.is_made.set()
         due_s = time.monotonic()
         while True:
             last = self._over.is_set()

@@ -307,7 +307,7 @@ def _drive(
 
     plain = options.result.json or not sys.stdout.isatty()
     stream: Literal["stdout", "stderr"] = "stderr" if options.result.json else "stdout"
-    with Sampler(assembly.meters) as assembly.sampler:
+    with Sampler(assembly.meters, test.effective.expected_s) as assembly.sampler:
         live: Dashboard
         readings = assembly.sampler.fd if assembly.meters else None
         if fleet is not None:

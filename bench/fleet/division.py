@@ -97,8 +97,7 @@ def _concurrency(whole: int | None, share: Slice) -> int | None:
 
 def _limit_s(plan: issuer.Plan, patience_s: float) -> float:
     s, rows = plan.settings, plan.record.rows
-    expected_s = max(s.target_duration_ms, s.min_duration_ms) / 1000
-    expected_s = max(expected_s, rows / s.samples_per_query / s.target_qps)
+    expected_s = max(s.expected_s, rows / s.samples_per_query / s.target_qps)
     if s.scenario == Scenario.Offline:
         expected_s = max(expected_s, rows / s.target_qps)
     return _LIMIT_TIMES * expected_s + patience_s + _LIMIT_S

@@ -67,14 +67,17 @@ def test_an_interrupted_run_keeps_them(served: Served, tmp_path: Path) -> None:
     assert len(result["series"]["kept"]) == len(found)
 
 
-def test_a_server_that_says_nothing_of_itself_is_a_note(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("time_s", "reason"), [(1, "server: no statistics: "), (0.3, "no series: the run's least duration is below 1 s")]
+)
+def test_why_there_is_no_series_is_a_note(tmp_path: Path, time_s: float, reason: str) -> None:
     with Peer("grpc") as peer:
         words = ["run", "triton", "echo", "--url", peer.url, "--output", tmp_path / "out"]
-        done = here(*words, *SERVER, "--time", "0.3", "--no-dashboard")
+        done = here(*words, *SERVER, "--time", time_s, "--no-dashboard")
     result = result_of(done, done.returncode)
     assert result["series"]["kept"] == []
     (note,) = result["series"]["notes"]
-    assert note.startswith("server: no statistics: ")
+    assert note.startswith(reason)
     assert not (tmp_path / "out" / "series").exists()
 
 
