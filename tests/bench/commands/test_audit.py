@@ -125,8 +125,14 @@ def outcome(test_name: str, system: Honest, scenario: Scenario, folder: Path) ->
 @pytest.mark.parametrize(
     ("test_name", "scenario"),
     [
-        # A latency and a rate are judged; all else is the same for each scenario.
-        pytest.param(test, scenario, marks=() if scenario != Scenario.MultiStream else pytest.mark.slow)
+        # A latency and a rate are judged; all else is the same for each test and scenario.
+        pytest.param(
+            test,
+            scenario,
+            marks=()
+            if scenario == Scenario.Offline or (test == "TEST01" and scenario == Scenario.SingleStream)
+            else pytest.mark.slow,
+        )
         for test in TESTS
         for scenario in SCENARIOS
     ],

@@ -70,7 +70,9 @@ def samples(tmp_path: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize("scenario", list(SMALL))
+@pytest.mark.parametrize(
+    "scenario", [pytest.param(one, marks=() if one in ("Server", "Offline") else pytest.mark.slow) for one in SMALL]
+)
 def test_every_request_of_a_run_is_one_that_the_service_counted(
     scenario: str, service: Service, samples: Path, tmp_path: Path, at_begin: list[Any]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import shutil
 import subprocess
@@ -129,8 +130,13 @@ def successes(server: RealServer, assembly: Assembly) -> int:
     return asyncio.run(ask())
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("scenario", TRAFFIC)
+@pytest.mark.parametrize(
+    ("scenario", "protocol"),
+    [
+        pytest.param(*one, marks=() if one in (("Server", "grpc"), ("SingleStream", "http")) else pytest.mark.slow)
+        for one in itertools.product(TRAFFIC, PROTOCOLS)
+    ],
+)
 def test_the_same_run_through_both_clients(server: RealServer, scenario: str, protocol: str) -> None:
     runs = []
     for client in CLIENTS:
