@@ -33,7 +33,7 @@ def _cluster() -> Iterator[Ready]:
     """The measures, while this host is a cluster where Ray is installed."""
     if importlib.util.find_spec("ray") is None:
         how = installation.command("multihost")
-        yield MEASURES, [f"Ray is not installed: a Ray host is not measured ({how})"]
+        yield MEASURES, [f"a Ray host is left out: Ray is not installed ({how})"]
         return
     run([*PROGRAM, "cluster", "up", "--load-on-head"])
     try:

@@ -489,11 +489,11 @@ def test_perf_analyzer_drives_our_server(
     request: pytest.FixtureRequest, program: tuple[Path, Any], model: str, options: tuple[str, ...], way: str
 ) -> None:
     server: Running = request.getfixturevalue(model)
-    answered = server.answered()
+    answered = server.counts(model)[0]
     before = set(Path("/dev/shm").iterdir())
     rate = perf_analyzer.check(*program, way, model=model, grpc=server.grpc, http=server.http, options=options)
     assert rate > 0
-    assert server.answered() > answered
+    assert server.counts(model)[0] > answered
     assert {
         one.name for one in set(Path("/dev/shm").iterdir()) - before if one.name.startswith(("INPUT", "OUT"))
     } == set()

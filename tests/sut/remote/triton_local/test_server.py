@@ -21,6 +21,7 @@ import pytest
 from rich.console import Console
 
 from drumfire.bench.commands import triton_local
+from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.installation import ROOT
 from drumfire.sut.models import digits
 from drumfire.sut.remote.triton_local import environment as local_environment
@@ -346,9 +347,7 @@ def test_pip_that_fails_is_one_line(triton: LocalTriton, monkeypatch: pytest.Mon
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     cache, said = tmp_path / "cache", []
-    with pytest.raises(
-        LocalTritonError, match=r"pip cannot install nvidia-pytriton.*: .*nvidia-pytriton==0\.7\.0"
-    ) as caught:
+    with pytest.raises(UserError, match=r"pip cannot install nvidia-pytriton.*: .*nvidia-pytriton==0\.7\.0") as caught:
         LocalTriton(cache=cache, say=said.append).start()
     assert "\n" not in str(caught.value)
     assert "WARNING" not in str(caught.value)
