@@ -21,7 +21,7 @@ from drumfire.sut.remote.triton_local.server import LocalTriton, LocalTritonErro
 from tests.support.real_server import REAL_TRITON, RealServer, ServeProcess  # noqa: E402
 
 # Neighbours on the same cores make any example slow now and then.  --hypothesis-profile chooses the other one.
-settings.register_profile("fast", deadline=None)
+settings.register_profile("fast", deadline=None, max_examples=50)
 settings.register_profile("thorough", deadline=None, max_examples=500)
 settings.load_profile("fast")
 

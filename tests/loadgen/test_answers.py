@@ -23,6 +23,9 @@ except ImportError:
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.SelectorEventLoop}
 if uvloop is not None:
     LOOPS["uvloop"] = uvloop.new_event_loop
+on_both_loops = pytest.mark.parametrize(
+    "loop", [pytest.param(name, marks=() if name == [*LOOPS][-1] else pytest.mark.slow) for name in LOOPS]
+)
 
 ROWS = 12
 
@@ -228,7 +231,7 @@ def test_a_refused_answer_is_not_kept() -> None:
 # The wait.
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 def test_wait_ends_at_once_when_all_is_answered(loop: str) -> None:
     async def main() -> bool:
         answers = await begun()
@@ -238,7 +241,7 @@ def test_wait_ends_at_once_when_all_is_answered(loop: str) -> None:
     assert on(loop, main()) is True
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 def test_wait_is_bounded(loop: str) -> None:
     async def main() -> tuple[bool, float]:
         answers = await begun()
@@ -251,7 +254,7 @@ def test_wait_is_bounded(loop: str) -> None:
     assert took_s >= 0.09
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 def test_patience_starts_anew_with_each_answer(loop: str) -> None:
     """Slow is not silent: all come, over a time longer than the patience."""
 
@@ -271,7 +274,7 @@ def test_patience_starts_anew_with_each_answer(loop: str) -> None:
     assert on(loop, main()) is True
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 def test_no_wake_up_is_lost_in_a_closed_loop(loop: str) -> None:
     """Each wait races with an answer from another thread; one that is missed would use up the patience."""
     rounds = 3000
@@ -301,7 +304,7 @@ def test_no_wake_up_is_lost_in_a_closed_loop(loop: str) -> None:
     assert on(loop, main()) == 0
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 def test_no_wake_up_is_lost_among_many_threads(loop: str) -> None:
     rows, threads = 20_000, 6
 

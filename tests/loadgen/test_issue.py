@@ -28,6 +28,9 @@ except ImportError:
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.SelectorEventLoop}
 if uvloop is not None:
     LOOPS["uvloop"] = uvloop.new_event_loop
+on_both_loops = pytest.mark.parametrize(
+    "loop", [pytest.param(name, marks=() if name == [*LOOPS][-1] else pytest.mark.slow) for name in LOOPS]
+)
 MS = 1_000_000  # ns
 CLOSED = (Scenario.SingleStream, Scenario.MultiStream)
 
@@ -208,7 +211,7 @@ def pairs(kinds: Iterable[str], scenarios: Iterable[Scenario]) -> list[tuple[str
     return [(kind, scenario) for kind in kinds for scenario in scenarios if kind != "inline" or scenario in CLOSED]
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 @pytest.mark.parametrize(("kind", "scenario"), pairs(SYSTEMS, Scenario))
 def test_every_row_once_in_order_and_never_early(kind: str, scenario: Scenario, loop: str) -> None:
     asked = settings(scenario, min_duration_ms=100 if scenario in (Scenario.Server, Scenario.Offline) else 0)
@@ -224,7 +227,7 @@ def test_every_row_once_in_order_and_never_early(kind: str, scenario: Scenario, 
     assert test.log.errors == 0
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 def test_overload_drops_nothing_and_counts_from_the_schedule(loop: str) -> None:
     """Twice 100 ms of work a 100 ms: what is late goes out at once, in bursts, and the schedule stays as drawn."""
     test = ran(loop, Slow(), settings(Scenario.Server, min_duration_ms=100, server_target_qps=20_000.0))
@@ -249,7 +252,7 @@ def test_overload_drops_nothing_and_counts_from_the_schedule(loop: str) -> None:
     assert results.latency.maximum == int((record.completed - record.scheduled).max())
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 @pytest.mark.parametrize("scenario", CLOSED)
 @pytest.mark.parametrize("kind", ["threads", "inline", "at-once"])
 def test_closed_loop_issues_only_after_the_answer(kind: str, scenario: Scenario, loop: str) -> None:
@@ -262,7 +265,7 @@ def test_closed_loop_issues_only_after_the_answer(kind: str, scenario: Scenario,
     assert all(last - first == width for first, last in test.system.calls)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 @pytest.mark.parametrize("kind", ["at-once", "threads"])
 def test_offline_is_one_slice(kind: str, loop: str) -> None:
     test = ran(loop, SYSTEMS[kind](), settings(Scenario.Offline, min_query_count=3000))
@@ -271,7 +274,7 @@ def test_offline_is_one_slice(kind: str, loop: str) -> None:
     assert not test.record.scheduled.any()
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 def test_threads_may_answer_out_of_order(loop: str) -> None:
     test = ran(loop, Threaded(6, pause_s=0.002), settings(Scenario.Offline, min_query_count=600))
     assert (np.diff(test.record.completed) < 0).any()
@@ -280,7 +283,7 @@ def test_threads_may_answer_out_of_order(loop: str) -> None:
     assert test.results().samples == 600
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 @pytest.mark.parametrize(("kind", "scenario"), pairs(["at-once", "inline"], Scenario))
 def test_accuracy_goes_through_every_set_whatever_the_limits(kind: str, scenario: Scenario, loop: str) -> None:
     asked = settings(scenario, mode=Mode.AccuracyOnly, max_query_count=3, max_duration_ms=1, server_max_async_queries=1)
@@ -300,7 +303,7 @@ def last_issue_of_queries(test: Test) -> np.ndarray:
     return test.record.issued[: issued_of(test) : test.phases[0].samples_per_query]
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 @pytest.mark.parametrize(
     ("kind", "scenario"),
     pairs(["at-once", "inline", "threads"], [Scenario.SingleStream, Scenario.MultiStream, Scenario.Server]),
@@ -314,7 +317,7 @@ def test_max_query_count_ends_the_run(kind: str, scenario: Scenario, loop: str) 
     assert not test.results().valid, "37 of 200 queries"
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 @pytest.mark.parametrize(
     ("kind", "scenario"),
     pairs(["at-once", "inline", "threads"], [Scenario.SingleStream, Scenario.MultiStream, Scenario.Server]),
@@ -329,7 +332,7 @@ def test_max_duration_ends_the_run(kind: str, scenario: Scenario, loop: str) -> 
     assert not test.results().valid
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 @pytest.mark.parametrize("scenario", CLOSED)
 @pytest.mark.parametrize("kind", ["at-once", "inline", "threads"])
 @pytest.mark.parametrize("rule", ["duration last", "count last"])
@@ -346,7 +349,7 @@ def test_closed_loop_ends_with_the_query_that_meets_both_minima(
         assert issued[-1] >= 30 * MS > issued[-2]
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 @pytest.mark.parametrize("kind", ["at-once", "inline"])
 def test_closed_loop_may_run_out_of_queries(kind: str, loop: str) -> None:
     asked = settings(
@@ -370,7 +373,7 @@ class Withheld(System):
         self.answers.complete(0, self.calls[-1][1])
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 def test_max_async_queries_ends_the_run(loop: str) -> None:
     test = ran(loop, Withheld(), settings(Scenario.Server, min_duration_ms=200, server_max_async_queries=20))
     assert test.reports[0].end == End.MAX_ASYNC
@@ -382,7 +385,7 @@ def test_max_async_queries_ends_the_run(loop: str) -> None:
 # What systems do wrong.
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 @pytest.mark.parametrize("scenario", Scenario)
 def test_a_system_that_stops_answering_is_given_up(scenario: Scenario, loop: str) -> None:
     class Silent(System):
@@ -404,7 +407,7 @@ def test_a_system_that_stops_answering_is_given_up(scenario: Scenario, loop: str
         assert issued < test.phases[0].rows, "a closed loop stops at the query that is not answered"
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 @pytest.mark.parametrize("scenario", Scenario)
 def test_failed_rows_are_told_and_invalid(scenario: Scenario, loop: str) -> None:
     class Flaky(System):
@@ -424,7 +427,7 @@ def test_failed_rows_are_told_and_invalid(scenario: Scenario, loop: str) -> None
     assert "ValueError: bad sample" in results.reasons[0]
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 @pytest.mark.parametrize("scenario", CLOSED)
 def test_a_failure_inline_fails_its_query_alone(scenario: Scenario, loop: str) -> None:
     width = 5 if scenario == Scenario.MultiStream else 1
@@ -437,7 +440,7 @@ def test_a_failure_inline_fails_its_query_alone(scenario: Scenario, loop: str) -
     assert not test.results().valid
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 def test_a_second_answer_is_told_and_invalid(loop: str) -> None:
     class Twice(System):
         def take(self, first: int, last: int) -> None:
@@ -452,7 +455,7 @@ def test_a_second_answer_is_told_and_invalid(loop: str) -> None:
     assert "a second answer to a row" in test.results().reasons[0]
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 def test_an_answer_ahead_of_its_row_is_told_and_invalid(loop: str) -> None:
     class Ahead(System):
         def take(self, first: int, last: int) -> None:
@@ -465,7 +468,7 @@ def test_an_answer_ahead_of_its_row_is_told_and_invalid(loop: str) -> None:
     assert test.record.completed[1] >= test.record.issued[1]
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 def test_an_answer_after_giving_up_is_told(loop: str) -> None:
     class Late(System):
         def take(self, first: int, last: int) -> None:
@@ -481,7 +484,7 @@ def test_an_answer_after_giving_up_is_told(loop: str) -> None:
     assert not test.results().valid
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 @pytest.mark.parametrize("scenario", Scenario)
 def test_a_system_that_raises_is_closed(scenario: Scenario, loop: str) -> None:
     class Broken(System):
@@ -514,7 +517,7 @@ async def interrupted_at(test: Test, answered: int) -> None:
     watching.cancel()
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 @pytest.mark.parametrize(
     ("kind", "scenario"),
     pairs(["at-once", "slow", "threads", "inline"], [Scenario.SingleStream, Scenario.MultiStream, Scenario.Server]),
@@ -542,7 +545,7 @@ def test_an_interrupted_run_keeps_what_was_measured(kind: str, scenario: Scenari
     assert not test.library.held
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 def test_an_interrupt_while_waiting_for_answers(loop: str) -> None:
     class Silent(System):
         def take(self, first: int, last: int) -> None:
@@ -555,7 +558,7 @@ def test_an_interrupt_while_waiting_for_answers(loop: str) -> None:
     assert not test.results().valid
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 def test_an_interrupt_before_the_start(loop: str) -> None:
     system = System()
     test = Test(system, Library(), settings(Scenario.Offline))
@@ -566,7 +569,7 @@ def test_an_interrupt_before_the_start(loop: str) -> None:
     assert test.spoiled() == ["The run was cut short: stopped by hand."]
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 @pytest.mark.parametrize("rate", [5e5, 1e6])
 def test_a_rate_beyond_reach_does_not_starve_the_loop(rate: float, loop: str) -> None:
     """However busy the issuing is, the loop comes to its other work: here, to the interrupt."""
@@ -579,7 +582,7 @@ def test_a_rate_beyond_reach_does_not_starve_the_loop(rate: float, loop: str) ->
 
 
 @pytest.mark.parametrize("kind", ["at-once", "inline"])
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 def test_a_closed_loop_that_never_waits_does_not_starve_the_loop(loop: str, kind: str) -> None:
     asked = settings(Scenario.SingleStream, min_duration_ms=2000, single_stream_expected_latency_ns=2e3)
     test = Test(System() if kind == "at-once" else Inline(), Library(), asked)
@@ -602,7 +605,7 @@ def test_a_percentile_that_is_no_fraction_is_refused_before_the_run(scenario: Sc
 
 
 @pytest.mark.parametrize("use_timerfd", [True, False])
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 def test_pacer_is_never_early(loop: str, use_timerfd: bool) -> None:
     rng = random.Random(3)
 
@@ -625,7 +628,7 @@ def test_pacer_is_never_early(loop: str, use_timerfd: bool) -> None:
 
 
 @pytest.mark.parametrize("use_timerfd", [True, False])
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 def test_the_loop_is_free_while_the_pacer_sleeps(loop: str, use_timerfd: bool) -> None:
     async def main() -> int:
         turns = 0
@@ -645,7 +648,7 @@ def test_the_loop_is_free_while_the_pacer_sleeps(loop: str, use_timerfd: bool) -
     assert on(loop, main()) >= 1
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@on_both_loops
 def test_a_cancelled_wait_leaves_the_pacer_usable(loop: str) -> None:
     async def main() -> bool:
         with Pacer() as pacer:

@@ -63,6 +63,7 @@ def service() -> Iterator[tuple[str, Counter[bytes]]]:
             thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["--workers", "2"]])
 def test_a_target_of_another_package_is_measured_like_any(
     more: list[str], path: dict[str, str], service: tuple[str, Counter[bytes]], tmp_path: Path

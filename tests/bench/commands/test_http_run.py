@@ -100,6 +100,7 @@ def test_every_request_of_a_run_is_one_that_the_service_counted(
     assert result["system"]["server"] == {"servers": [], "reconciliation": None, "events": {}}
 
 
+@pytest.mark.slow
 def test_the_traffic_is_that_of_a_run_in_process(service: Service, tmp_path: Path, at_begin: list[Any]) -> None:
     settings = ["--scenario", "Server", *SMALL["Server"], "--json", *QUIET]
     what = ["--url", f"{service.url}/predict", "--body", '{"x": $input}', "--performance-sample-count", "100"]
@@ -126,6 +127,7 @@ def test_a_service_that_begins_to_refuse_in_the_run(service: Service, tmp_path: 
     assert "HTTP 500 instead of 200: out of order" in json.dumps(result["errors"])
 
 
+@pytest.mark.slow
 def test_bytes_by_put_with_a_prefix_and_a_query(tmp_path: Path, at_begin: list[Any]) -> None:
     rows = np.arange(12, dtype=np.uint8).reshape(4, 3)
     np.save(tmp_path / "rows.npy", rows)
@@ -155,6 +157,7 @@ def test_ipv6(tmp_path: Path, at_begin: list[Any]) -> None:
         assert set(service.hosts) == {service.authority}
 
 
+@pytest.mark.slow
 def test_tls_with_a_name_of_its_own(tmp_path: Path, at_begin: list[Any]) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("makes certificates with the openssl command")
@@ -170,6 +173,7 @@ def test_tls_with_a_name_of_its_own(tmp_path: Path, at_begin: list[Any]) -> None
         assert set(service.hosts) == {"elsewhere.example"}
 
 
+@pytest.mark.slow
 def test_two_workers(service: Service, tmp_path: Path) -> None:
     settings = ["--scenario", "Server", *SMALL["Server"], "--json", *QUIET]
     what = ["--url", f"{service.url}/predict", "--body", '{"x": $input}', "--workers", "2"]

@@ -60,10 +60,12 @@ def test_reconnects_are_shown(tmp_path: Path) -> None:
     assert all("connection lost after" in text and "broke the protocol" in text for text in lost)
 
 
+@pytest.mark.slow
 def test_a_higher_level_shows_less(tmp_path: Path) -> None:
     assert {level for level, _, _ in lines(run(tmp_path / "out", "--log-level", "WARNING"))} == {"WARNING"}
 
 
+@pytest.mark.slow
 def test_generators_say_who_they_are(tmp_path: Path) -> None:
     found = lines(run(tmp_path / "out", "--log-level", "info", "--workers", "2", checks=2))
     assert ("INFO", "drumfire.fleet", "2 generators are ready") in found

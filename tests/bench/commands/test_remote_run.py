@@ -206,6 +206,7 @@ def test_a_port_that_speaks_the_other_protocol(spoken: str, asked: str, triton: 
     one_line_error(here(*ECHO, "--url", there, "--output", tmp_path / "out"), there)
 
 
+@pytest.mark.slow
 @over_both
 def test_a_server_without_configuration_and_with_the_users_headers(protocol: str, tmp_path: Path) -> None:
     headers = ["--header", "authorization: Bearer abc", "--header", "X-Tenant: seven"]
@@ -325,6 +326,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
+@pytest.mark.slow
 @over_both
 def test_a_trusted_certificate(protocol: str, certificates: Certificates, tmp_path: Path) -> None:
     with Peer(protocol, tls=certificates.server("server", protocol)) as peer:

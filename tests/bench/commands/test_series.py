@@ -56,6 +56,7 @@ def test_the_servers_figures_are_kept(served: Served, tmp_path: Path, workers: t
     assert result["system"]["server"]["servers"][0]["metrics"]["samples"] == kept["server.pending_requests"]["count"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_keeps_them(served: Served, tmp_path: Path) -> None:
     process = start(*words(served, tmp_path / "out", "--time", "60"))
     await_answers(process)
@@ -67,6 +68,7 @@ def test_an_interrupted_run_keeps_them(served: Served, tmp_path: Path) -> None:
     assert len(result["series"]["kept"]) == len(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("time_s", "reason"), [(1, "server: no statistics: "), (0.3, "no series: the run's least duration is below 1 s")]
 )

@@ -41,6 +41,7 @@ def served() -> Iterator[Served]:
         one.end()
 
 
+@pytest.mark.slow
 @over_both
 @pytest.mark.parametrize("scenario", SMALL)
 def test_drumfire_drives_it_in_every_scenario(served: Served, protocol: str, scenario: str, tmp_path: Path) -> None:

@@ -154,6 +154,7 @@ def test_the_run_directory_is_one_generators(tmp_path: Path, alone: dict[str, Pa
     assert f"Total count    = {whole.total_count:12d}" in saved or str(whole.total_count) in saved
 
 
+@pytest.mark.slow
 def test_the_report_names_the_workers(tmp_path: Path) -> None:
     with Peer("http") as peer:
         done = drumfire(*arguments(peer, tmp_path / "out", *TRAFFIC["Server"], "--workers", 2))
@@ -204,6 +205,7 @@ def test_accuracy_is_that_of_one_process(triton: LocalTriton, tmp_path: Path) ->
     assert len(told[0][1]) == told[0][0]["total"]
 
 
+@pytest.mark.slow
 def test_both_phases_of_a_submission(digits: str, tmp_path: Path) -> None:
     """The second phase has a start of its own, and its rows go on where the first one's end."""
     tables, told = [], []
@@ -341,6 +343,7 @@ def test_a_worker_that_can_not_start(tmp_path: Path) -> None:
     assert "no more of you" in error
 
 
+@pytest.mark.slow
 def test_the_system_fails_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From when all generators have warmed up."""
     begun = threading.Event()

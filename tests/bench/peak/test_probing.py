@@ -91,6 +91,7 @@ def judge_search(done: Done, folder: Path, most: float) -> None:
     assert (folder / "mlperf_log_summary.txt").read_text().count("Result is : VALID") == 1
 
 
+@pytest.mark.slow
 def test_a_search_ends_with_a_full_run_at_the_peak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(self: BatchedSystem, run: Any, first: int, last: int) -> None:
         time.sleep(0.0005 * (last - first))

@@ -192,6 +192,7 @@ MLSERVER_PROGRAM = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "program"),
     [(servers.kserve, KSERVE_PROGRAM), (servers.mlserver, MLSERVER_PROGRAM)],

@@ -49,13 +49,15 @@ except ImportError:
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.SelectorEventLoop}
 if uvloop is not None:
     LOOPS["uvloop"] = uvloop.new_event_loop
-on_both_loops = pytest.mark.parametrize("loop", LOOPS)
 over_both = pytest.mark.parametrize("protocol", ["grpc", "http"])
 MAX_STREAMS, INITIAL_WINDOW = (
     h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS,
     h2.settings.SettingCodes.INITIAL_WINDOW_SIZE,
 )
 FAST = next(reversed(LOOPS))
+on_both_loops = pytest.mark.parametrize(
+    "loop", [pytest.param(name, marks=() if name == FAST else pytest.mark.slow) for name in LOOPS]
+)
 S = 1_000_000_000  # ns
 
 

@@ -426,6 +426,7 @@ def test_a_plain_server_lacks_what_is_said(plain: dict[str, str], protocol: str)
         asyncio.run(ask(operation))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_plain_server_is_benchmarked_with_a_note(
@@ -446,6 +447,7 @@ def test_a_plain_server_is_benchmarked_with_a_note(
     assert "note: the server gives no model configuration" in said.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_what_a_plain_server_answers_is_compared(
@@ -471,6 +473,7 @@ def test_headers_are_sent(plain: dict[str, str], protocol: str) -> None:
     assert "this token opens nothing" in reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_tls(tmp_path: Path, protocol: str) -> None:
     """A certificate that the user names is trusted, and no other."""

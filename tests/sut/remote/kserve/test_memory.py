@@ -172,6 +172,7 @@ class Run:
 # All is well.
 
 
+@pytest.mark.slow
 @over_both
 @pytest.mark.parametrize("shared", [False, True], ids=["plain", "shared"])
 @pytest.mark.parametrize("size", [4, 1024, 602_112, 16 * MB])
