@@ -82,6 +82,7 @@ def test_a_target_of_another_package_is_measured_like_any(
     assert seen.total() >= len(found["status"])
 
 
+@pytest.mark.slow
 def test_its_report(path: dict[str, str], service: tuple[str, Counter[bytes]], tmp_path: Path) -> None:
     words = [word for word in SERVER if word != "--json"]
     done = drumfire("run", "line", "echo", "--url", service[0], *words, "--output", tmp_path / "out", env=path)

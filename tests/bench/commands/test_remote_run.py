@@ -253,6 +253,7 @@ def test_a_server_that_refuses_from_the_start(tmp_path: Path) -> None:
         one_line_error(here(*ECHO, "--url", peer.url, "--output", tmp_path / "out"), "model is not ready")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "protocol"),
     [

@@ -214,6 +214,7 @@ def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
     one_line_error(here(*DIGITS, "--output", tmp_path), "already holds a run", "--output")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "key", "says"),
     [

@@ -18,6 +18,7 @@ from tests.support.served import serving
 SERVER = ["--scenario", "Server", "--qps", "400", "--time", "0.5", "--max-latency", "5", "--no-dashboard"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("protocol", "workers"), [("grpc", 1), ("grpc", 2), pytest.param("http", 1, marks=pytest.mark.slow)]
 )

@@ -54,6 +54,7 @@ def test_rows_keep_their_values_failed_ones_too(tmp_path: Path, workers: tuple[o
     assert any(f"{lost} values of marks had no room" in text for text in result["warnings"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "workers", [pytest.param((), marks=pytest.mark.slow), ("--workers", 2)], ids=["alone", "two generators"]
 )

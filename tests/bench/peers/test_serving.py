@@ -63,6 +63,7 @@ def test_it_is_started_asked_and_ended() -> None:
     assert not Path("/proc", str(pid)).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["http", "json"])
 def test_each_protocol_is_asked(identity: Running, protocol: str) -> None:
     @contextmanager
@@ -92,6 +93,7 @@ def test_a_server_that_never_becomes_ready_is_given_up_and_ended(monkeypatch: py
     assert not Path("/proc", str(made.pid)).exists()
 
 
+@pytest.mark.slow
 def test_what_the_server_counts_must_cover_what_the_client_counts(identity: Running) -> None:
     forgetful = Running(identity.grpc, identity.http, identity.pid, lambda model: (next(counts), 0))
     counts = iter((5, 6))

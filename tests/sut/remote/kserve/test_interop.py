@@ -156,6 +156,7 @@ def test_the_same_run_through_both_clients(server: RealServer, scenario: str, pr
         assert (run.sent <= completed).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize(
     "scenario", ["Offline", *(pytest.param(name, marks=pytest.mark.slow) for name in TRAFFIC if name != "Offline")]
@@ -185,6 +186,7 @@ OUTPUTS: list[tuple[str, list[object]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("server", "model", "options"),
     [

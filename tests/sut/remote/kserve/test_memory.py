@@ -380,6 +380,7 @@ def test_a_server_that_is_killed_costs_rows_and_leaves_nothing(tmp_path: Path, t
     assert files(run.pid) == []
 
 
+@pytest.mark.slow
 def test_two_runs_at_once(server: RealServer, tmp_path: Path) -> None:
     words = ("--scenario", "Offline", "--count", "2000", "--qps", "1000", "--time", "0.1", "--concurrency", "4")
     runs = [start(server, tmp_path, *words, protocol=protocol, name=f"{at}") for at, protocol in enumerate(PROTOCOLS)]
