@@ -5,7 +5,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,18 +14,7 @@ import pytest
 from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.record import Gauge, Record, Status
 from drumfire.loadgen.traffic import Phase
-
-try:
-    import uvloop
-except ImportError:
-    uvloop = None
-
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.SelectorEventLoop}
-if uvloop is not None:
-    LOOPS["uvloop"] = uvloop.new_event_loop
-on_both_loops = pytest.mark.parametrize(
-    "loop", [pytest.param(name, marks=() if name == [*LOOPS][-1] else pytest.mark.slow) for name in LOOPS]
-)
+from tests.support.loops import on, on_both_loops
 
 ROWS = 12
 
@@ -49,11 +38,6 @@ async def begun(rows: int = ROWS, issued: int | None = None, **phase: Any) -> An
     answers.begin(phase_of(rows, **phase))
     answers.issued = rows if issued is None else issued
     return answers
-
-
-def on(loop: str, coroutine: Coroutine[Any, Any, Any]) -> Any:
-    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
-        return runner.run(coroutine)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,25 +19,10 @@ from drumfire.loadgen.pacer import Pacer
 from drumfire.loadgen.record import Gauge, Status
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, SettingsError, TestSettings
+from tests.support.loops import on, on_both_loops
 
-try:
-    import uvloop
-except ImportError:
-    uvloop = None
-
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.SelectorEventLoop}
-if uvloop is not None:
-    LOOPS["uvloop"] = uvloop.new_event_loop
-on_both_loops = pytest.mark.parametrize(
-    "loop", [pytest.param(name, marks=() if name == [*LOOPS][-1] else pytest.mark.slow) for name in LOOPS]
-)
 MS = 1_000_000  # ns
 CLOSED = (Scenario.SingleStream, Scenario.MultiStream)
-
-
-def on(loop: str, coroutine: Coroutine[Any, Any, Any]) -> Any:
-    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
-        return runner.run(coroutine)
 
 
 class Library:

@@ -259,8 +259,8 @@ def test_a_server_that_refuses_from_the_start(tmp_path: Path) -> None:
     [
         ("--request-timeout", "grpc"),
         ("--patience", "http"),
-        pytest.param("--request-timeout", "http", marks=pytest.mark.slow),
-        pytest.param("--patience", "grpc", marks=pytest.mark.slow),
+        ("--request-timeout", "http"),
+        ("--patience", "grpc"),
     ],
 )
 def test_a_reply_that_never_comes(given: str, protocol: str, tmp_path: Path) -> None:

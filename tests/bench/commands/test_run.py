@@ -226,7 +226,7 @@ def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
         ("answer_what_was_never_issued", "refused", "never issued"),
     ],
 )
-@pytest.mark.parametrize("scenario", ["Server", pytest.param("Offline", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("scenario", ["Server", "Offline"])
 def test_faults_make_the_run_invalid(
     fault: str, key: str, says: str, scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

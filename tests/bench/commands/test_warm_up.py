@@ -19,9 +19,7 @@ SERVER = ["--scenario", "Server", "--qps", "400", "--time", "0.5", "--max-latenc
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("protocol", "workers"), [("grpc", 1), ("grpc", 2), pytest.param("http", 1, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("protocol", "workers"), [("grpc", 1), ("grpc", 2), ("http", 1)])
 def test_over_the_wire(protocol: str, workers: int, tmp_path: Path) -> None:
     """The server gets these queries too, and no figure of the run has them: not even the server's own."""
     several = ["--workers", workers] if workers > 1 else []

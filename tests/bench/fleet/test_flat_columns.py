@@ -55,9 +55,7 @@ def test_rows_keep_their_values_failed_ones_too(tmp_path: Path, workers: tuple[o
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "workers", [pytest.param((), marks=pytest.mark.slow), ("--workers", 2)], ids=["alone", "two generators"]
-)
+@pytest.mark.parametrize("workers", [(), ("--workers", 2)], ids=["alone", "two generators"])
 def test_an_interrupted_run_keeps_what_was_recorded(tmp_path: Path, workers: tuple[object, ...]) -> None:
     with Peer("grpc") as peer:
         process = run(peer, tmp_path / "out", "--qps", 300, "--time", 60, *workers)

@@ -4,7 +4,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,15 +18,8 @@ from drumfire.loadgen.system import Batch
 from drumfire.loadgen.traffic import Phase
 from drumfire.sut.data.library import ArrayLibrary, NotLoadedError
 from drumfire.sut.local.batcher import MAX_BATCH_SIZE, BatchedSystem, batch_sizes, service_times
+from tests.support.loops import LOOPS, on
 
-try:
-    import uvloop
-except ImportError:
-    uvloop = None
-
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.SelectorEventLoop}
-if uvloop is not None:
-    LOOPS["uvloop"] = uvloop.new_event_loop
 LONG_S = 3600.0
 
 
@@ -57,11 +50,6 @@ def on_numbers(work: Callable[[np.ndarray], np.ndarray]) -> Callable[[Batch], np
         return work(numbers)
 
     return run
-
-
-def on(loop: str, coroutine: Coroutine[Any, Any, Any]) -> Any:
-    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
-        return runner.run(coroutine)
 
 
 class Bench:

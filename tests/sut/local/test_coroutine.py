@@ -1,7 +1,6 @@
 """A coroutine as a system: batches in issue order, bounded concurrency, failures of their rows alone, a clean end."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import numpy as np
@@ -13,15 +12,7 @@ from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.loadgen.system import Batch
 from drumfire.sut.data.library import ArrayLibrary
 from drumfire.sut.local.coroutine import CoroutineSystem
-
-try:
-    import uvloop
-except ImportError:
-    uvloop = None
-
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.SelectorEventLoop}
-if uvloop is not None:
-    LOOPS["uvloop"] = uvloop.new_event_loop
+from tests.support.loops import LOOPS, on
 
 
 class Library:
@@ -63,11 +54,6 @@ class Service:
 
     async def respond(self, batch: np.ndarray) -> Any:
         return batch.reshape(-1, 1)
-
-
-def on(loop: str, coroutine: Coroutine[Any, Any, Any]) -> Any:
-    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
-        return runner.run(coroutine)
 
 
 def settings(scenario: Scenario, **values: Any) -> TestSettings:

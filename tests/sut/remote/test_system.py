@@ -14,7 +14,7 @@ import threading
 import time
 import tracemalloc
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import h2.errors
@@ -38,32 +38,16 @@ from drumfire.sut.remote.endpoint import Endpoint, Security, parse_url
 from drumfire.sut.remote.samples import RemoteLibrary
 from drumfire.sut.remote.system import RemoteSystem
 from drumfire.sut.remote.triton_local.server import LocalTriton
+from tests.support.loops import FAST, on, on_both_loops
 from tests.support.real_server import RealServer
 from tests.support.scripted_peer import HUGE_WINDOW, Call, GrpcTalk, HttpTalk, Peer, Talk, until
 
-try:
-    import uvloop
-except ImportError:
-    uvloop = None
-
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.SelectorEventLoop}
-if uvloop is not None:
-    LOOPS["uvloop"] = uvloop.new_event_loop
 over_both = pytest.mark.parametrize("protocol", ["grpc", "http"])
 MAX_STREAMS, INITIAL_WINDOW = (
     h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS,
     h2.settings.SettingCodes.INITIAL_WINDOW_SIZE,
 )
-FAST = next(reversed(LOOPS))
-on_both_loops = pytest.mark.parametrize(
-    "loop", [pytest.param(name, marks=() if name == FAST else pytest.mark.slow) for name in LOOPS]
-)
 S = 1_000_000_000  # ns
-
-
-def on(loop: str, coroutine: Coroutine[Any, Any, Any]) -> Any:
-    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
-        return runner.run(coroutine)
 
 
 class Numbers(Inputs):

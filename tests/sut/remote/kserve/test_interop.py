@@ -158,9 +158,7 @@ def test_the_same_run_through_both_clients(server: RealServer, scenario: str, pr
 
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize(
-    "scenario", ["Offline", *(pytest.param(name, marks=pytest.mark.slow) for name in TRAFFIC if name != "Offline")]
-)
+@pytest.mark.parametrize("scenario", TRAFFIC)
 def test_the_same_accuracy(server: RealServer, scenario: str, protocol: str) -> None:
     found = []
     for client in CLIENTS:
@@ -190,8 +188,7 @@ OUTPUTS: list[tuple[str, list[object]]] = [
 @pytest.mark.parametrize(
     ("server", "model", "options"),
     [
-        *(("serve", *OUTPUTS[case]) for case in (0, 2)),
-        *(pytest.param("serve", *OUTPUTS[case], marks=pytest.mark.slow) for case in (1, 3)),
+        *(("serve", *case) for case in OUTPUTS[:4]),
         *(pytest.param("triton", *case, marks=REAL_TRITON) for case in OUTPUTS),
     ],
     indirect=["server"],
