@@ -11,6 +11,6 @@ class UnsavedError(Exception):
     """Results were measured and could not be saved.  The text is one line and says why."""
 
 
-def one_line(error: BaseException) -> str:
-    """The text of another library's error without line breaks; its type where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+def one_line(error: BaseException, most: int | None = None) -> str:
+    """The text of another library's error without line breaks, at most that many characters; its type without one."""
+    return " ".join(str(error).split())[:most] or type(error).__name__

@@ -63,6 +63,11 @@ def choice(by: str, kinds: Callable[[], Mapping[str, type]]) -> Any:
     return dataclasses.field(default=None, metadata={_KEY: Choice(by, kinds)})
 
 
+def flag(name: str) -> str:
+    """The option's name on a command line."""
+    return "--" + name.replace("_", "-")
+
+
 def declaration(field: dataclasses.Field[Any]) -> Option | Choice | None:
     """What a field declares; None for other fields."""
     found: Option | Choice | None = field.metadata.get(_KEY)

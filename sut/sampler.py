@@ -23,6 +23,7 @@ from multiprocessing.connection import wait
 from typing import Any, Protocol
 
 from drumfire.loadgen import priority
+from drumfire.loadgen.errors import one_line
 from drumfire.loadgen.record import shared_file
 from drumfire.loadgen.series import Series
 from drumfire.sut import module_process
@@ -202,7 +203,7 @@ class _Reader(threading.Thread):
             module, _, name = self._plan.kind.partition(":")
             meter: Meter = getattr(importlib.import_module(module), name)(**self._plan.arguments)
         except Exception as error:
-            self._write(Reading(self._plan.name, time.monotonic_ns(), notes=[_text(error)]))
+            self._write(Reading(self._plan.name, time.monotonic_ns(), notes=[one_line(error, 200)]))
             self.has_read.set()
             return
         finally:
@@ -227,7 +228,7 @@ class _Reader(threading.Thread):
             values = {_name(name): value for name, value in meter.read().items() if math.isfinite(value)}
             notes = list(meter.notes)
         except Exception as error:
-            notes = [_text(error)]
+            notes = [one_line(error, 200)]
         at_ns = (began_ns + time.monotonic_ns()) // 2
         self._write(Reading(self._plan.name, at_ns, values, notes, meter.source, meter.units))
 
@@ -238,10 +239,6 @@ class _Reader(threading.Thread):
 def _name(figure: str) -> str:
     """A figure's name as a part of a file's: sources may name things as they like."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", figure)[:100]
-
-
-def _text(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from dataclasses import MISSING, fields
 from types import NoneType
 from typing import Any, NoReturn, TypeVar
 
-from drumfire.loadgen.options import Option, declaration
+from drumfire.loadgen.options import Option, declaration, flag
 from drumfire.training.faults import InputError
 
 T = TypeVar("T")
@@ -68,14 +68,10 @@ def _parser(program: str, about: str | None, options: type, *, required: bool = 
         if option.position:
             parser.add_argument(field.name, **details)
         elif field.default is MISSING:
-            parser.add_argument(_flag(field.name), required=required, **details)
+            parser.add_argument(flag(field.name), required=required, **details)
         else:
-            parser.add_argument(_flag(field.name), default=field.default, **details)
+            parser.add_argument(flag(field.name), default=field.default, **details)
     return parser
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _number(option: Option) -> Callable[[str], int]:

@@ -166,7 +166,7 @@ class RunOptions:
         metavar="DEVICE",
         position=True,
         choices=backends.DEVICES,
-        aliases={"cuda": "gpu"},
+        aliases=backends.DEVICE_ALIASES,
         help="cpu (default) or gpu; a server has none",
     )
     traffic: TrafficOptions = field(default_factory=TrafficOptions)

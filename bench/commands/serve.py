@@ -159,7 +159,8 @@ COMMAND = Command(
 def _wanted(options: Options) -> tuple[list[tuple[str, str]], str]:
     """Name and file of each model, and the device; a named model's file is empty.  Raises ``UserError``."""
     names, device = list(options.models), "cpu"
-    last = {"cuda": "gpu"}.get(names[-1].casefold(), names[-1].casefold())
+    last = names[-1].casefold()
+    last = backends.DEVICE_ALIASES.get(last, last)
     if len(names) > 1 and last in backends.DEVICES:
         device = last
         names.pop()

@@ -19,7 +19,7 @@ from drumfire.bench.fleet.child import Part, Sighting
 from drumfire.bench.fleet.plan import Plan
 from drumfire.bench.fleet.supervisor import Supervisor
 from drumfire.loadgen import installation
-from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.errors import UserError, one_line
 from drumfire.loadgen.traffic import Phase
 from drumfire.sut.local.silence import silenced
 
@@ -137,7 +137,7 @@ class RayCrew:
         try:
             return self._ray.get(reference, timeout=_ASK_S)
         except self._ray.exceptions.RayError as error:
-            raise UserError(f"{self.name} does not answer: {_one_line(error)}") from None
+            raise UserError(f"{self.name} does not answer: {one_line(error, 300)}") from None
 
     def _watch(self) -> None:
         try:
@@ -212,7 +212,7 @@ def _within(seconds: float, call: Callable[[], object]) -> bool:
 
 
 def _why_not(error: Exception, address: str | None) -> str:
-    text, where = _one_line(error), address or "this host"
+    text, where = one_line(error, 300), address or "this host"
     if "ersion mismatch" in text:
         return f"the cluster at {where} has other versions than this process: {text}"
     if address is not None and isinstance(error, ConnectionError):  # something listens there, as was checked before
@@ -263,7 +263,3 @@ def _disconnect(ray: Any) -> None:
     """Leave the cluster; waits for at most ``_CLOSE_S``, as its head may be gone."""
     with silenced():
         _within(_CLOSE_S, ray.shutdown)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

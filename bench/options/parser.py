@@ -11,8 +11,9 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from drumfire.bench.options.values import Declared, declared, flag, nearest, of_all_kinds
+from drumfire.bench.options.values import Declared, declared, nearest, of_all_kinds
 from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.options import flag
 
 
 @dataclass(frozen=True)

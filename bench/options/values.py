@@ -19,7 +19,7 @@ from types import NoneType
 from typing import Any, TypeVar
 
 from drumfire.loadgen.errors import UserError
-from drumfire.loadgen.options import Choice, Option, declaration
+from drumfire.loadgen.options import Choice, Option, declaration, flag
 
 T = TypeVar("T")
 
@@ -47,11 +47,6 @@ class Declared:
     def choices(self) -> Sequence[str]:
         choices = self.option.choices
         return choices() if callable(choices) else choices
-
-
-def flag(name: str) -> str:
-    """The option's name on a command line."""
-    return "--" + name.replace("_", "-")
 
 
 def declared(options: type, kind: str | None = None) -> list[Declared]:

@@ -58,19 +58,13 @@ def parse_http_url(url: str) -> tuple[Endpoint, str]:
     Without a port, it is HTTP's own: 80, or 443 over TLS.
     """
     form = f"--url {url}: use http://HOST:PORT/PATH or https://…"
-    try:
-        parts = urllib.parse.urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise ServerError(form) from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ServerError(form)
+    parts, endpoint = _split(url, {"http": 80, "https": 443}, form)
     if parts.username or parts.fragment:
         raise ServerError(f"{form}, without user or fragment; pass a token with --header 'authorization: Bearer …'")
     target = urllib.parse.quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
     if parts.query:
         target += "?" + urllib.parse.quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
-    return Endpoint(parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)), target
+    return endpoint, target
 
 
 def names(endpoints: Sequence[Endpoint]) -> list[str]:
@@ -83,16 +77,22 @@ def names(endpoints: Sequence[Endpoint]) -> list[str]:
 def parse_url(url: str) -> Endpoint:
     """Parse ``grpc://host:8001``, ``http://host:8000`` or their TLS forms.  Raises ``ServerError``."""
     form = f"--url {url}: use grpc://HOST:PORT, grpcs://…, http://HOST:PORT or https://…"
+    parts, endpoint = _split(url, _PORTS, form)
+    if parts.username or parts.query or parts.fragment or parts.path not in ("", "/"):
+        raise ServerError(f"{form}, without a path; pass a token with --header 'authorization: Bearer …'")
+    return endpoint
+
+
+def _split(url: str, ports: Mapping[str, int], form: str) -> tuple[urllib.parse.SplitResult, Endpoint]:
+    """``ports``: the default port of each scheme that the URL may have.  ``form``: how to write it."""
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port
     except ValueError:
         raise ServerError(form) from None
-    if parts.scheme not in _PORTS or not parts.hostname:
+    if parts.scheme not in ports or not parts.hostname:
         raise ServerError(form)
-    if parts.username or parts.query or parts.fragment or parts.path not in ("", "/"):
-        raise ServerError(f"{form}, without a path; pass a token with --header 'authorization: Bearer …'")
-    return Endpoint(parts.scheme, parts.hostname, port or _PORTS[parts.scheme])
+    return parts, Endpoint(parts.scheme, parts.hostname, port or ports[parts.scheme])
 
 
 @dataclass(frozen=True)

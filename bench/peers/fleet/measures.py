@@ -5,17 +5,13 @@ Depends only on the results and columns of runs of the command line.
 
 from __future__ import annotations
 
-import json
-import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from drumfire.bench.peers.goal import Figures, both, number
 from drumfire.bench.peers.process import MeasurementError
 from drumfire.bench.peers.program import carry_out, one_input, p50_and_p99
 from drumfire.bench.peers.rounds import Measure, Side
-from drumfire.sut import module_process
+from drumfire.bench.peers.stub import started
 
 ONE = "one generator"
 _IN_FLIGHT = 256
@@ -23,40 +19,12 @@ _IN_FLIGHT = 256
 _RATE = 5000
 ADDRESS = "127.0.0.1:6379"
 """The cluster that ``__main__`` starts on this host."""
-_END_S = 10.0
-
-
-@dataclass
-class _Stub:
-    """The stub server; its counts are filled in at its end."""
-
-    grpc: str
-    answered: int = 0
-    cpu_s: float = 0.0
-
-
-@contextmanager
-def _stub() -> Iterator[_Stub]:
-    process = module_process.start("drumfire.bench.peers.fleet.stub", stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        assert process.stdin is not None
-        line = process.stdout.readline()
-        if not line:
-            raise MeasurementError("the stub server did not start")
-        server = _Stub(**json.loads(line))
-        yield server
-        process.stdin.close()
-        for name, value in json.loads(process.stdout.readline()).items():
-            setattr(server, name, value)
-    finally:
-        module_process.end(process, _END_S)
 
 
 def _run(words: Sequence[str], seconds: float) -> dict[str, float]:
     """The figures of a run against a fresh stub."""
-    with _stub() as server:
-        run = ["run", "triton", "identity", "--url", f"grpc://{server.grpc}", *one_input(), *words]
+    with started("drumfire.bench.peers.fleet.stub") as server:
+        run = ["run", "triton", "identity", "--url", f"grpc://{server.address}", *one_input(), *words]
         result, columns, _ = carry_out([*run, "--time", f"{seconds:g}"])
     requests = result["delivered"]["samples"]
     if server.answered < requests:

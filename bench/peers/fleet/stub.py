@@ -11,15 +11,12 @@ Serves only Drumfire's own client, with a single input, and treats windows as un
 from __future__ import annotations
 
 import asyncio
-import json
-import resource
-import sys
 from typing import Any, cast
 
 import hpack
 import numpy as np
 
-from drumfire.loadgen.interpreter import run_on_fast_loop
+from drumfire.bench.peers import stub
 from drumfire.sut.kserve.grpc.framing import PREFIX_BYTES, Status, framed
 from drumfire.sut.kserve.http2.frames import (
     ACK,
@@ -181,16 +178,5 @@ class Connection(asyncio.Protocol):
         ]
 
 
-async def _serve() -> None:
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(Connection, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
-    print(json.dumps({"grpc": f"{host}:{port}"}), flush=True)
-    await loop.run_in_executor(None, sys.stdin.read)
-    server.close()
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    print(json.dumps({"answered": Connection.answered, "cpu_s": used.ru_utime + used.ru_stime}), flush=True)
-
-
 if __name__ == "__main__":
-    run_on_fast_loop(_serve())
+    stub.serve(Connection)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
-from drumfire.bench.peers.comparison import Comparison
+from drumfire.bench.peers.comparison import Comparison, Ready
 from drumfire.bench.peers.http.measures import AIOHTTP, MEASURES
-from drumfire.bench.peers.process import say
+from drumfire.bench.peers.process import MeasurementError
 from drumfire.loadgen import installation
 
 COMPARISON = Comparison(
@@ -23,13 +24,14 @@ COMPARISON = Comparison(
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = COMPARISON.options(arguments, (m.name for m in MEASURES))
+def _ready(only: Sequence[str]) -> AbstractContextManager[Ready]:
     if importlib.util.find_spec("aiohttp") is None:
-        say(f"{COMPARISON.module}: aiohttp is not installed: {installation.command('tritonclient')}")
-        return 2
-    COMPARISON.carry_out(options, MEASURES)
-    return 0
+        raise MeasurementError(f"aiohttp is not installed: {installation.command('tritonclient')}")
+    return nullcontext((MEASURES, ()))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return COMPARISON.main(arguments, (m.name for m in MEASURES), _ready)
 
 
 if __name__ == "__main__":

@@ -3,60 +3,34 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 from drumfire.bench.peers.goal import Figure, both
 from drumfire.bench.peers.process import MeasurementError, run
 from drumfire.bench.peers.program import carry_out, p50_and_p99
 from drumfire.bench.peers.rounds import Measure, Side
-from drumfire.sut import module_process
+from drumfire.bench.peers.stub import Stub, started
 
 AIOHTTP = "aiohttp"
 IN_FLIGHT = (16, 64)
 _RATE = 1000
 _BODY = json.dumps({"x": [0.125] * 16})
-_END_S = 10.0
 
 
-@dataclass
-class _Stub:
-    """The service; its counts are filled in at its end."""
-
-    address: str
-    answered: int = 0
-    cpu_s: float = 0.0
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.address}/predict"
+def _stub() -> AbstractContextManager[Stub]:
+    return started("drumfire.bench.peers.http.stub")
 
 
-@contextmanager
-def _stub() -> Iterator[_Stub]:
-    process = module_process.start("drumfire.bench.peers.http.stub", stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        assert process.stdin is not None
-        line = process.stdout.readline()
-        if not line:
-            raise MeasurementError("the stub service did not start")
-        stub = _Stub(**json.loads(line))
-        yield stub
-        process.stdin.close()
-        for name, value in json.loads(process.stdout.readline()).items():
-            setattr(stub, name, value)
-    finally:
-        module_process.end(process, _END_S)
+def _url(stub: Stub) -> str:
+    return f"http://{stub.address}/predict"
 
 
 def _ours(words: Sequence[str]) -> Side:
     def side(seconds: float) -> dict[str, float]:
         with _stub() as stub:
-            what = ["run", "http", "stub", "--url", stub.url, "--body", _BODY]
+            what = ["run", "http", "stub", "--url", _url(stub), "--body", _BODY]
             result, columns, _ = carry_out([*what, *words, "--time", f"{seconds:g}"])
         requests = result["delivered"]["samples"]
         if stub.answered < requests:
@@ -79,7 +53,7 @@ def _ours(words: Sequence[str]) -> Side:
 def _theirs(in_flight: int) -> Side:
     def side(seconds: float) -> dict[str, float]:
         with _stub() as stub:
-            case = {"url": stub.url, "body": _BODY, "in_flight": in_flight, "seconds": seconds}
+            case = {"url": _url(stub), "body": _BODY, "in_flight": in_flight, "seconds": seconds}
             command = [sys.executable, "-m", "drumfire.bench.peers.http.aiohttp_loop"]
             figures: dict[str, float] = run(command, json.dumps(case)).document
         if figures["sent"] != stub.answered:

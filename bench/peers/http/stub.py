@@ -7,13 +7,10 @@ of answers and its CPU time, each as a line of JSON.  Finds the ends of requests
 from __future__ import annotations
 
 import asyncio
-import json
 import re
-import resource
-import sys
 from typing import cast
 
-from drumfire.loadgen.interpreter import run_on_fast_loop
+from drumfire.bench.peers import stub
 from drumfire.sut.kserve.http1.connection import build_response
 
 REPLY = b'{"label":"cat","score":0.5}'
@@ -45,16 +42,5 @@ class Connection(asyncio.Protocol):
         self._rest = data
 
 
-async def _serve() -> None:
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(Connection, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
-    print(json.dumps({"address": f"{host}:{port}"}), flush=True)
-    await loop.run_in_executor(None, sys.stdin.read)
-    server.close()
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    print(json.dumps({"answered": Connection.answered, "cpu_s": used.ru_utime + used.ru_stime}), flush=True)
-
-
 if __name__ == "__main__":
-    run_on_fast_loop(_serve())
+    stub.serve(Connection)

@@ -32,6 +32,8 @@ BACKENDS = Registry(
 )
 """The module of each backend, with what ``BackendModule`` names."""
 DEVICES = ("cpu", "gpu")
+DEVICE_ALIASES = {"cuda": "gpu"}
+"""Other words for a device."""
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 MAX_BATCH_SIZE = 32
 """The largest batch unless the user sets another size."""

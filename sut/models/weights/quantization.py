@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.errors import UserError, one_line
 from drumfire.loadgen.system import Batch
 from drumfire.sut.data.library import named, paired
 from drumfire.sut.local.backends import interface
@@ -72,9 +72,8 @@ def quantize(source: Path, samples: Batch | npt.NDArray[Any], target: Path) -> N
     except OSError as error:
         raise QuantizeError(f"cannot write {target}: {error.strerror or error}; choose another --output") from None
     except Exception as error:  # onnx and onnxruntime raise many kinds
-        text = " ".join(str(error).split())[:200] or type(error).__name__
         raise QuantizeError(
-            f"onnxruntime cannot quantize {source} ({text}): is it an ONNX file of this model?"
+            f"onnxruntime cannot quantize {source} ({one_line(error, 200)}): is it an ONNX file of this model?"
         ) from None
 
 
