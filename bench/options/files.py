@@ -20,7 +20,13 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(f"--config {path} cannot be read: {error.strerror}") from None
     except ValueError as error:  # not TOML, or not UTF-8
         raise UserError(f"--config {path} is not TOML: {error}") from None
-    return {name.replace("-", "_"): value for name, value in values.items()}
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        plain_name = name.replace("-", "_")
+        if plain_name in found:
+            raise UserError(f"--config {path}: {name} is there twice, with - and with _: leave one out")
+        found[plain_name] = value
+    return found
 
 
 def text(options: Any, given: Mapping[str, Any]) -> str:

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from drumfire.loadgen.system import IndexArray
+from drumfire.loadgen.system import Batch, IndexArray
 from drumfire.sut.data.inputs import InputError, Inputs, Sample
 from drumfire.sut.data.library import NotLoadedError
 from drumfire.sut.kserve.messages.exchange import Messages, Outputs, Part
@@ -93,11 +92,13 @@ class RemoteLibrary:
                         f"output {spec.name} of a sample differs from what is expected, first at element {where}"
                     )
 
-    def batch(self, indices: IndexArray) -> npt.NDArray[Any]:
-        """The first input of these samples, for ``SampleLibrary``; reads them again, as only requests are kept."""
-        spec = self._interface.inputs[0]
-        tensors = [self.inputs.sample(index)[0] for index in indices.tolist()]
-        return np.stack([as_array(spec.datatype, tensor.shape, tensor.data) for tensor in tensors])
+    def batch(self, indices: IndexArray) -> Batch:
+        """The inputs of these samples by name, for ``SampleLibrary``; reads them again, as only requests are kept."""
+        samples = [self.inputs.sample(index) for index in indices.tolist()]
+        return {
+            spec.name: np.stack([as_array(spec.datatype, tensor.shape, tensor.data) for tensor in tensors])
+            for spec, tensors in zip(self._interface.inputs, zip(*samples, strict=True), strict=True)
+        }
 
     def _parts(self, samples: Sequence[Sample]) -> list[Part]:
         parts = []

@@ -127,7 +127,8 @@ class Target(ABC, Generic[AnyOptions]):
         tls = {"--tls-ca": options.tls_ca, "--tls-cert": options.tls_cert, "--tls-key": options.tls_key}
         given = [name for name, path in tls.items() if path is not None]
         if given and not self.endpoints[0].tls:
-            raise UserError(f"{given[0]} has no effect on {urls[0]}: give grpcs:// or https://, or leave it out")
+            secure = f"{self.endpoints[0].scheme}s://"
+            raise UserError(f"{given[0]} has no effect on {urls[0]}: give {secure}, or leave it out")
         self.security = Security.of(options.tls_ca, options.tls_cert, options.tls_key, options.header)
 
     def urls_of(self, option: str) -> Sequence[str]:

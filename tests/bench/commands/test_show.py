@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from drumfire.loadgen.installation import ROOT
 from tests.support.command import drumfire, here, one_line_error
+from tests.support.terminal import open_terminal
 
 OLD = sorted((ROOT / "tests" / "loadgen" / "old_runs").iterdir())
 
@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def on_terminal(*words: object, columns: int) -> str:
     """What the command prints on a terminal of this width, which understands colours."""
-    main, terminal = pty.openpty()
+    main, terminal = open_terminal()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": str(columns), "TERM": "xterm-256color"}
     environment.pop("NO_COLOR", None)
     process = subprocess.Popen(

@@ -61,10 +61,10 @@ def test_a_models_options_are_refused_with_a_server(option: str, value: object) 
 
 
 @pytest.mark.parametrize("option", ["--tls-ca", "--tls-cert"])
-@pytest.mark.parametrize("url", ["grpc://h:1", "HTTP://h:1"])
-def test_options_of_tls_are_refused_without_tls(option: str, url: str) -> None:
+@pytest.mark.parametrize(("url", "secure"), [("grpc://h:1", "grpcs://"), ("HTTP://h:1", "https://")])
+def test_options_of_tls_are_refused_without_tls(option: str, url: str, secure: str) -> None:
     done = here("run", "triton", "m", "--url", url, option, "/nonexistent")
-    one_line_error(done, f"{option} has no effect on {url}: give grpcs:// or https://, or leave it out")
+    one_line_error(done, f"{option} has no effect on {url}: give {secure}, or leave it out")
     assert options("run", "triton", "m", "--url", url, "--url", "https://h", option, "x").system.target.url
 
 

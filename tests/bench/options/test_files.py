@@ -80,6 +80,7 @@ def test_a_mark_of_byte_order_is_skipped(tmp_path: Path) -> None:
         ("qps = ", "is not TOML: Invalid value (at end of document)"),
         ("qps = 3\nqps = 4", "is not TOML: Cannot overwrite a value"),
         (b"model = '\xff'", "is not TOML: 'utf-8' codec"),
+        ("max-latency = 3\nmax_latency = 3", "max_latency is there twice, with - and with _: leave one out"),
         ("qps = true", "--qps: True is not a number"),
         ("qps = '3 a second'", "--qps: '3 a second' is not a number"),
         ("qps = 1e-12", "--qps: must be at least 0.000001"),
