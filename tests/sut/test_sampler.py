@@ -109,7 +109,7 @@ def test_a_run_shorter_than_a_period_starts_no_process() -> None:
     with Sampler([plan(Clock)], sampling.PERIOD_S / 2) as sampler:
         assert sampler._process is None
     assert (sampler.readings, sampler.series(0)) == ([], [])
-    assert sampler.notes == ["no series: the run's least duration is below 1 s"]
+    assert sampler.notes == ["no series: the run's least duration is below 2 s"]
 
 
 def test_a_sampler_in_a_process_with_many_open_files() -> None:

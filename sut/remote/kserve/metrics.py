@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ GPU_FIGURES = {
 }
 """Our names of a GPU's figures, by the metrics'."""
 OF_THE_SERVER = {"nv_cpu_utilization": "cpu_utilization", "nv_inference_pending_request_count": "pending_requests"}
+
+_OUR_LINES = re.compile(rf"^(?:# [A-Z]+ )?(?:{'|'.join([*GPU_FIGURES, *OF_THE_SERVER])})\b.*$", re.MULTILINE)
 
 UNITS = {
     "utilization": "share",
@@ -72,8 +75,9 @@ def read(text: str, model: str, version: str = "") -> Reading:
 
     gpus: dict[str, dict[str, float]] = {}
     server: dict[str, float] = {}
+    ours_only = "\n".join(_OUR_LINES.findall(text))  # a server has many more, and parsing them would disturb the run
     try:
-        for sample in (each for family in text_string_to_metric_families(text) for each in family.samples):
+        for sample in (each for family in text_string_to_metric_families(ours_only) for each in family.samples):
             labels, value = sample.labels, float(sample.value)
             ours = labels.get("model", model) == model and version in ("", labels.get("version", version))
             if not math.isfinite(value) or not ours:

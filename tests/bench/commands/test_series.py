@@ -70,7 +70,7 @@ def test_an_interrupted_run_keeps_them(served: Served, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("time_s", "reason"), [(1, "server: no statistics: "), (0.3, "no series: the run's least duration is below 1 s")]
+    ("time_s", "reason"), [(2, "server: no statistics: "), (0.3, "no series: the run's least duration is below 2 s")]
 )
 def test_why_there_is_no_series_is_a_note(tmp_path: Path, time_s: float, reason: str) -> None:
     with Peer("grpc") as peer:
