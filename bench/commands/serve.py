@@ -37,6 +37,7 @@ from drumfire.sut.local import backends
 from drumfire.sut.local.null import NullOptions
 from drumfire.sut.models.model import Form, Model
 from drumfire.sut.serving import model as serving
+from drumfire.sut.serving.connection import Bounds
 from drumfire.sut.serving.model import IDENTITY, Batching, ServedModel, Source
 from drumfire.sut.serving.server import Addresses, Server, Settings
 
@@ -57,12 +58,15 @@ class PortOptions:
     http_port: int = option(8000, least=0, most=65535, help="KServe v2 over HTTP")
     grpc_port: int = option(8001, least=0, most=65535, help="KServe v2 over gRPC")
     metrics_port: int = option(8002, least=0, most=65535, help="Prometheus metrics")
-    tls_cert: Path | None = option(None, help="serve over TLS with this certificate")
+    max_json_size: int = option(
+        1, metavar="MB", most=64, help="largest JSON of a request, MiB; while one is read, all others wait"
+    )
+    tls_cert: Path | None = option(None, help="serve over TLS, on all ports, with this certificate")
     tls_key: Path | None = option(None, help="the key of --tls-cert")
     token_file: Path | None = option(
         None,
-        help="bearer tokens, one on each line: every request but health needs one; read again when it changes, or on "
-        "SIGHUP",
+        help="bearer tokens, one on each line: every request but health needs one, metrics too; read again when it "
+        "changes, or on SIGHUP",
     )
 
 
@@ -130,6 +134,7 @@ def serve(options: Options) -> int:
         token_file=options.ports.token_file,
         most_waiting=options.batching.max_queue,
         drain_s=options.drain_timeout,
+        bounds=Bounds(most_json_bytes=options.ports.max_json_size << 20),
     )
     wanted, device = _wanted(options)
     reporter = _Reporter(console)

@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from drumfire.sut.kserve.messages.exchange import Buffer
 from drumfire.sut.kserve.messages.tensors import Shape
 from drumfire.sut.models.tensors import Input
-from drumfire.sut.serving.refusal import invalid
+from drumfire.sut.serving.refusal import Refusal
 from drumfire.sut.serving.request import Request
+from drumfire.sut.serving.shared_memory import SharedBytes
 
 Array = npt.NDArray[Any]
 
@@ -49,11 +51,11 @@ class Gatherer:
 
     def gather(self, requests: Sequence[Request]) -> Array:
         """All inputs as one array, shape (n, *sample_shape) in the model's layout.  A single input is a view of its
-        request if possible."""
+        request if possible.  A request whose shared memory cannot be read is refused alone."""
         dtype, channels_last, fixed = self._dtype, self._channels_last, self._fixed
         first = requests[0]
         shape = first.sample_shape
-        if len(requests) == 1 and not channels_last and fixed in (None, first.samples):
+        if len(requests) == 1 and not channels_last and fixed in (None, first.samples) and first.place is None:
             array = np.frombuffer(first.data, dtype)
             if array.flags.aligned:
                 return array.reshape(first.samples, *shape)
@@ -67,15 +69,19 @@ class Gatherer:
             batch = flat.reshape(rows, *shape[1:], shape[0])
             at = 0
             for request in requests:
-                samples_first = np.frombuffer(request.data, dtype).reshape(request.samples, *shape)
+                samples_first = np.frombuffer(_contents(request), dtype).reshape(request.samples, *shape)
                 batch[at : at + request.samples] = np.moveaxis(samples_first, 1, -1)
                 at += request.samples
             return batch
-        place, at = self._bytes, 0
+        joined, at = self._bytes, 0
         for request in requests:
-            data = request.data
-            place[at : at + len(data)] = data
-            at += len(data)
+            if request.place is None:
+                data = request.data
+                joined[at : at + len(data)] = data
+                at += len(data)
+            else:
+                first_byte, at = at, at + len(request.place)
+                _read(request, request.place, joined[first_byte:at])
         return flat.reshape(rows, *shape)
 
     def shares(self, array: Array) -> bool:
@@ -91,7 +97,7 @@ def split(outputs: Sequence[Array], requests: Sequence[Request], gatherer: Gathe
     """Give each request its rows of every output, and copy the outputs that belong in shared memory.
 
     ``rows``: the size of the computed batch, with padding.  Raises ``ValueError`` if an output has another number of
-    rows; a request whose place in shared memory is too small is refused alone.
+    rows; a request whose place in shared memory cannot be written is refused alone.
     """
     tails: list[Shape] = []
     wholes: list[tuple[bytes | memoryview, int]] = []
@@ -115,19 +121,32 @@ def split(outputs: Sequence[Array], requests: Sequence[Request], gatherer: Gathe
             request.tails = tails
             first = last
     for request in requests:
-        if request.wanted:
-            _place(request)
+        if request.wanted and request.refusal is None:
+            _write(request)
 
 
-def _place(request: Request) -> None:
-    for position, place in request.wanted:
-        if place is None:
-            continue
-        contents = request.contents[position]
-        if len(contents) > len(place.memory):
-            request.refusal = invalid(
-                f"an output of {len(contents)} bytes does not fit in the {len(place.memory)} bytes of shared memory "
-                f"at its place in region {place.region.name!r}"
-            )
-            return
-        place.memory[: len(contents)] = contents
+def _contents(request: Request) -> Buffer | bytearray:
+    """A request's input, copied where it is in shared memory."""
+    if request.place is None:
+        return request.data
+    copy = bytearray(len(request.place))
+    _read(request, request.place, memoryview(copy))
+    return copy
+
+
+def _read(request: Request, source: SharedBytes, target: memoryview) -> None:
+    """Read an input in shared memory; if that fails, refuse its request, whose rows hold anything then."""
+    try:
+        source.read_into(target)
+    except Refusal as refusal:
+        request.refusal = refusal
+
+
+def _write(request: Request) -> None:
+    """Write the outputs that belong in shared memory."""
+    try:
+        for position, place in request.wanted:
+            if place is not None:
+                place.write(request.contents[position])
+    except Refusal as refusal:
+        request.refusal = refusal

@@ -1,7 +1,8 @@
-"""The connections of all ports: limits on requests under way and on the time that a peer may take.
+"""The connections of all ports: limits on requests under way, and on the time and memory that a peer may take.
 
 Handles asyncio's transports.  Does not depend on protocols.  A slow or hostile peer costs bounded memory and time and
-does not affect other peers.
+does not affect other peers: one read does a bounded amount of work, and those connections that have more to do wait
+for their turn, of which there is one in each iteration of the event loop.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import asyncio
 import contextlib
 import socket
 from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -29,6 +32,10 @@ class Bounds:
 
     most_connections: int = 16_384
     most_message_bytes: int = MAX_MESSAGE_BYTES
+    most_json_bytes: int = 1 << 20
+    """Of a request's JSON, or of numbers in a form that takes as long to read."""
+    most_partial_bytes: int = 128 << 20
+    """Of requests that have arrived in part, over all connections; two of the largest messages always fit."""
     most_under_way: int = 256
     """Unanswered requests of one connection."""
     idle_s: float = 600.0
@@ -42,14 +49,52 @@ class Bounds:
 class Connections:
     """The open connections of all ports."""
 
-    def __init__(self, bounds: Bounds) -> None:
-        self.bounds = bounds
+    def __init__(self, bounds: Bounds, call_soon: Callable[[Callable[[], None]], object]) -> None:
+        """``call_soon``: the event loop's."""
+        self.bounds, self._call_soon = bounds, call_soon
         self.now_s = 0.0
         """The loop's time, to a fraction of a second: cheap enough to use for every read."""
         self.open: set[PortConnection] = set()
         self.turned_away = 0
         """Connections closed at once because too many were open."""
         self._unchecked: list[PortConnection] = []
+        self._waiting: deque[PortConnection] = deque()
+        """For a turn."""
+        self._turn_is_due = False
+        self._partial: dict[PortConnection, int] = {}
+        """Bytes of requests that have arrived in part; the connection that has completed none for longest is first."""
+        self._partial_bytes = 0
+        self._most_partial = max(bounds.most_partial_bytes, 2 * bounds.most_message_bytes)
+
+    def want_turn(self, connection: PortConnection) -> None:
+        """Have ``take_turn`` called, in an iteration of the loop of its own."""
+        self._waiting.append(connection)
+        self._plan_turn()
+
+    def _plan_turn(self) -> None:
+        if self._waiting and not self._turn_is_due:
+            self._turn_is_due = True
+            self._call_soon(self._give_turn)
+
+    def _give_turn(self) -> None:
+        self._turn_is_due = False
+        self._waiting.popleft().take_turn()
+        self._plan_turn()
+
+    def hold(self, connection: PortConnection, size: int, *, progress: bool) -> None:
+        """Count ``size`` bytes of its requests that have arrived in part.  Where all are too many, the connection that
+        has made no progress for longest is closed."""
+        before = self._partial.get(connection, 0)
+        self._partial_bytes += size - before
+        if progress or not size:
+            self._partial.pop(connection, None)
+        if size:
+            self._partial[connection] = size
+        while self._partial_bytes > self._most_partial:
+            oldest = next(iter(self._partial))
+            self._partial_bytes -= self._partial.pop(oldest)
+            SERVING.warning("%s is closed: all connections hold too much of requests that are not whole", oldest.peer)
+            oldest.too_much()
 
     def tick(self, now_s: float) -> None:
         """End the connections whose peers take too long.  Call this several times a second.
@@ -74,6 +119,8 @@ class PortConnection(asyncio.Protocol, ABC):
         self._under_way = 0
         """Unanswered requests."""
         self._reading = True
+        self._behind = self._queued = False
+        """Some of what was read waits for a turn; it waits for one now."""
         self._full_since: float | None = None
         """Since when the transport's write buffer has been over ``_HIGH``; None if it is not."""
         self._unsent = 0
@@ -81,6 +128,13 @@ class PortConnection(asyncio.Protocol, ABC):
         self._moved_s = self._heard_s = self._begun_s = connections.now_s
         """The last time that answers moved, the last time that bytes arrived, and the start of an incomplete
         message."""
+
+    @abstractmethod
+    def data_received(self, data: bytes) -> None:
+        """Process what was read, after what was read before, as far as there is time.
+
+        Sets ``_behind``, and calls ``regulate`` where that changes it.
+        """
 
     @abstractmethod
     def drain(self) -> None:
@@ -144,6 +198,17 @@ class PortConnection(asyncio.Protocol, ABC):
         """Handle a message that did not arrive within its time."""
         self.abort()
 
+    def too_much(self) -> None:
+        """Handle messages in part that all connections together have no room for."""
+        self.abort()
+
+    def take_turn(self) -> None:
+        """Go on with what was read before."""
+        self._queued = False
+        if not self.closed:
+            self.data_received(b"")
+            self.regulate()
+
     def write(self, pieces: list[Buffer]) -> None:
         if self.closed or not pieces:
             return
@@ -155,8 +220,13 @@ class PortConnection(asyncio.Protocol, ABC):
             self._transport.writelines(pieces)
 
     def regulate(self) -> None:
-        """Pause or resume reading, by the number of requests under way."""
+        """Pause or resume reading, by the number of requests under way and by what is unread."""
         wanted = self._full_since is None and self._under_way < self._bounds.most_under_way
+        if self._behind and wanted:
+            wanted = False
+            if not self._queued and not self.closed:
+                self._queued = True
+                self._connections.want_turn(self)
         if wanted is not self._reading and not self.closed:
             self._reading = wanted
             if wanted:
@@ -186,6 +256,7 @@ class PortConnection(asyncio.Protocol, ABC):
         if self in self._connections.open:
             self._connections.open.discard(self)
             self.closed = True
+            self._connections.hold(self, 0, progress=True)
             self.lost()
 
     def pause_writing(self) -> None:

@@ -6,6 +6,7 @@ Connects the protocol logic to the service.  Does not depend on how models compu
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 
 from drumfire.loadgen.loggers import SERVING
 from drumfire.sut.kserve.errors import ProtocolError
@@ -39,9 +40,10 @@ class _Turn:
 class KServeOverGrpc:
     """The parts that the connections of a port share."""
 
-    def __init__(self, service: Service, access: Access, limits: CallLimits) -> None:
+    def __init__(self, service: Service, access: Access, limits: CallLimits, most_typed: int) -> None:
+        """``most_typed``: bytes of typed contents that take time to read."""
         self.service, self.access, self.limits = service, access, limits
-        self.inference = GrpcInference()
+        self.inference = GrpcInference(most_typed)
 
 
 class GrpcConnection(PortConnection):
@@ -51,7 +53,9 @@ class GrpcConnection(PortConnection):
         super().__init__(connections)
         self._service, self._access = shared.service, shared.access
         self._inference = shared.inference
-        self._logic = ServedCalls(shared.limits)
+        self._logic = ServedCalls(shared.limits, self._admits)
+        self._holds = False
+        """Requests that have arrived in part are counted with those of all connections."""
         self._calls: dict[int, Accepted] = {}
         """Unary calls under way, by stream."""
         self._streams: dict[int, deque[_Turn]] = {}
@@ -62,6 +66,7 @@ class GrpcConnection(PortConnection):
 
     def data_received(self, data: bytes) -> None:
         if self._ending:
+            self._behind = False
             return
         self._heard_s = self._connections.now_s
         logic = self._logic
@@ -88,7 +93,13 @@ class GrpcConnection(PortConnection):
                 self._send_turns(event.stream)
             else:
                 logic.finish(event.stream)
+        if logic.partial or self._holds:
+            self._holds = logic.partial
+            self._connections.hold(self, logic.buffered_in, progress=bool(events))
         self.flush()
+        if logic.was_long is not self._behind:
+            self._behind = logic.was_long
+            self.regulate()
 
     def eof_received(self) -> bool:
         return False
@@ -166,7 +177,6 @@ class GrpcConnection(PortConnection):
     def _infer(self, call: Call) -> None:
         stream = call.stream
         try:
-            self._admit(call)
             request = self._inference.parse_request(call.message)
             self._calls[stream] = self._service.take(request, self, stream, now_ns(), call.timeout_s)
         except Refusal as refusal:
@@ -180,8 +190,6 @@ class GrpcConnection(PortConnection):
         try:
             if operation is None:
                 raise Refusal(Status.UNIMPLEMENTED, f"{call.method[:80]} is not served")
-            if operation.method not in OPEN:
-                self._admit(call)
             answer = self._service.perform(operation, operation.arguments(call.message))
             self._logic.respond(call.stream, operation.to_message(answer))
         except Refusal as refusal:
@@ -189,9 +197,8 @@ class GrpcConnection(PortConnection):
         except ProtocolError as error:
             self._logic.fail(call.stream, Status.INVALID_ARGUMENT, str(error))
 
-    def _admit(self, call: Call) -> None:
-        if not self._access.allows(call.metadata.get("authorization")):
-            raise Refusal(Status.UNAUTHENTICATED, "a bearer token is required: authorization: Bearer TOKEN")
+    def _admits(self, method: str, metadata: Mapping[str, str]) -> bool:
+        return method in OPEN or self._access.allows(metadata.get("authorization"))
 
     def _cancel(self, stream: int) -> None:
         request = self._calls.pop(stream, None)
@@ -209,12 +216,6 @@ class GrpcConnection(PortConnection):
 
     def _infer_in_turn(self, call: Call) -> None:
         stream = call.stream
-        if stream not in self._streams:
-            try:
-                self._admit(call)
-            except Refusal as refusal:
-                self._logic.fail(stream, refusal.status, refusal.text)
-                return
         turn = _Turn(stream)
         self._streams.setdefault(stream, deque()).append(turn)
         self._turns += 1

@@ -15,9 +15,10 @@ from drumfire.loadgen.loggers import SERVING
 from drumfire.sut.kserve.errors import BodyTooLarge, HeadTooLarge, ProtocolError
 from drumfire.sut.kserve.grpc.framing import Status
 from drumfire.sut.kserve.http1.connection import CONTINUE, HttpRequest, ServerConnection, build_response
+from drumfire.sut.kserve.http1.head import RequestHead
 from drumfire.sut.kserve.messages import operations
 from drumfire.sut.kserve.messages.exchange import Buffer
-from drumfire.sut.kserve.messages.http_server import HttpInference
+from drumfire.sut.kserve.messages.http_server import HttpInference, too_much_json
 from drumfire.sut.kserve.messages.inference import InferAnswer, InferRequest
 from drumfire.sut.kserve.messages.operations import NoRoute
 from drumfire.sut.kserve.messages.tensors import TensorError
@@ -30,6 +31,7 @@ _MAX_HEAD = 16 << 10
 """Limit of a request's head in bytes; tokens are its longest legitimate part."""
 _MOST_PIPELINED = 64
 """Requests that one connection may have under way."""
+_NO_TOKEN = Refusal(Status.UNAUTHENTICATED, "a bearer token is required: Authorization: Bearer TOKEN")
 
 
 class Slot:
@@ -58,6 +60,9 @@ class Answerer(Protocol):
     def begin(self, connection: HttpConnection, slot: Slot, received: HttpRequest) -> None:
         """Give ``slot`` a response, now or later."""
 
+    def refusal(self, head: RequestHead) -> bytes | None:
+        """The response that ends a connection whose request need not arrive whole; None if it must."""
+
     def answer(self, slot: Slot, answer: InferAnswer) -> None:
         """Give ``slot`` the response of a computed request."""
 
@@ -77,11 +82,16 @@ class HttpConnection(PortConnection):
         self._logic = ServerConnection(max_head=_MAX_HEAD, max_body=self._bounds.most_message_bytes)
         self._slots: deque[Slot] = deque()
         self._owes_continue = False
+        self._seen: RequestHead | None = None
+        """The last head that was looked at before its body arrived."""
+        self._holds = False
+        """A request that has arrived in part is counted with those of all connections."""
         self._ending = False
         """Bytes that still arrive are ignored."""
 
     def data_received(self, data: bytes) -> None:
         if self._ending:
+            self._behind = False
             return
         self._heard_s = self._connections.now_s
         logic = self._logic
@@ -97,10 +107,26 @@ class HttpConnection(PortConnection):
             slot = Slot(not received.head.keeps_alive)
             self._slots.append(slot)
             self._answerer.begin(self, slot, received)
-        if requests and not logic.idle:
-            self._begun_s = self._heard_s
+        if logic.partial or self._holds:
+            self._holds = logic.partial
+            if self._holds:
+                if requests:
+                    self._begun_s = self._heard_s
+                self._look_at_head()
+            self._connections.hold(self, logic.buffered, progress=bool(requests))
         self._owes_continue = logic.wants_continue
         self.flush()
+        if logic.was_long is not self._behind:
+            self._behind = logic.was_long
+            self.regulate()
+
+    def _look_at_head(self) -> None:
+        head = self._logic.head
+        if head is not None and head is not self._seen:
+            self._seen = head
+            response = self._answerer.refusal(head)
+            if response is not None:
+                self._end_with(response)
 
     def eof_received(self) -> bool:
         """Keep the connection open for answers that the client may still wait for."""
@@ -115,7 +141,7 @@ class HttpConnection(PortConnection):
 
     @property
     def half_sent(self) -> bool:
-        return not self._logic.idle
+        return self._logic.partial
 
     def answer(self, slot: Slot, answer: InferAnswer) -> None:
         """See ``service.Connection``."""
@@ -177,6 +203,9 @@ class HttpConnection(PortConnection):
     def too_slow(self) -> None:
         self._refuse(408, f"the request did not arrive within {self._bounds.message_s:g} s")
 
+    def too_much(self) -> None:
+        self._refuse(503, "the server holds too much of requests that have not arrived whole: send it again")
+
     def lost(self) -> None:
         for slot in self._slots:
             if slot.request is not None:
@@ -184,32 +213,35 @@ class HttpConnection(PortConnection):
         self._slots.clear()
 
     def _refuse(self, status: int, text: str) -> None:
+        self._end_with(error_response(status, text, closing=True))
+        self.flush()
+
+    def _end_with(self, response: bytes) -> None:
+        """Close after this response, which follows those to earlier requests."""
         self._ending = True
         slot = Slot(last=True)
-        slot.response = error_response(status, text, closing=True)
+        slot.response = response
         self._slots.append(slot)
-        self.flush()
 
 
 class KServeOverHttp:
     """The service over HTTP.  One object serves all connections."""
 
-    def __init__(self, service: Service, access: Access) -> None:
-        self._service, self._access = service, access
-        self._inference = HttpInference()
+    def __init__(self, service: Service, access: Access, most_json: int) -> None:
+        """``most_json``: bytes of a request's JSON."""
+        self._service, self._access, self._most_json = service, access, most_json
+        self._inference = HttpInference(most_json)
 
     @property
     def draining(self) -> bool:
         return self._service.draining
 
     def begin(self, connection: HttpConnection, slot: Slot, received: HttpRequest) -> None:
-        method, target, head, body = received
+        _, target, head, body = received
         closing = slot.last or self._service.draining
         slot.last = closing
         try:
-            operation, named = operations.route(method, target)
-            if operation.method not in OPEN and not self._access.allows(head.fields.get("authorization")):
-                raise Refusal(Status.UNAUTHENTICATED, "a bearer token is required: Authorization: Bearer TOKEN")
+            operation, named = self._admitted(head)
             if head.fields.get("content-encoding", "identity") != "identity":
                 slot.response = error_response(415, "compressed requests are not supported", closing=closing)
             elif operation is operations.MODEL_INFER:
@@ -224,6 +256,24 @@ class KServeOverHttp:
             slot.response = error_response(error.status, str(error), closing=closing)
         except (TensorError, ProtocolError) as error:
             slot.response = error_response(400, str(error), closing=closing)
+
+    def refusal(self, head: RequestHead) -> bytes | None:
+        try:
+            self._admitted(head)
+        except Refusal as refusal:
+            return refusal_response(refusal, True)
+        except NoRoute as error:
+            return error_response(error.status, str(error), closing=True)
+        if head.inference_header_length is None and (head.content_length or 0) > self._most_json:
+            return error_response(413, too_much_json(head.content_length or 0, "bytes", self._most_json), closing=True)
+        return None
+
+    def _admitted(self, head: RequestHead) -> operations.Route:
+        """What the request asks for.  Raises ``Refusal`` without a token where one is needed, and ``NoRoute``."""
+        routed = operations.route(head.method, head.target)
+        if routed.operation.method not in OPEN and not self._access.allows(head.fields.get("authorization")):
+            raise _NO_TOKEN
+        return routed
 
     def answer(self, slot: Slot, answer: InferAnswer) -> None:
         closing = slot.last = slot.last or self._service.draining
@@ -252,12 +302,17 @@ class Page:
 
     draining = False
 
-    def __init__(self, path: str, text: Callable[[], str]) -> None:
-        self._path, self._text = path, text
+    def __init__(self, path: str, text: Callable[[], str], access: Access) -> None:
+        self._path, self._text, self._access = path, text, access
+
+    def refusal(self, head: RequestHead) -> bytes | None:
+        return error_response(413, f"GET {self._path} has no body", closing=True)
 
     def begin(self, connection: HttpConnection, slot: Slot, received: HttpRequest) -> None:
         if received.target.partition("?")[0] != self._path:
             slot.response = error_response(404, f"not found; only {self._path} is served here", closing=slot.last)
+        elif not self._access.allows(received.head.fields.get("authorization")):
+            slot.response = refusal_response(_NO_TOKEN, slot.last)
         elif received.method != "GET":
             slot.response = error_response(405, f"GET {self._path}", closing=slot.last)
         else:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from drumfire.sut.kserve.messages.exchange import Buffer, Region
+from drumfire.sut.kserve.messages.exchange import Buffer
 from drumfire.sut.kserve.messages.tensors import Shape
 from drumfire.sut.serving.refusal import Refusal
+from drumfire.sut.serving.shared_memory import SharedBytes
 
 PRIORITIES = 16
 """1 is served first."""
@@ -17,19 +18,12 @@ DEFAULT_PRIORITY = 8
 """For requests without a priority (0) or with one out of range, as in Triton."""
 
 
-class SharedPlace(NamedTuple):
-    """The shared memory for an output."""
-
-    region: Region
-    memory: memoryview
-
-
 class Wanted(NamedTuple):
     """A requested output."""
 
     position: int
     """Among the model's outputs."""
-    place: SharedPlace | None
+    place: SharedBytes | None
     """None: put it in the answer."""
 
 
@@ -40,6 +34,7 @@ class Request:
         "contents",
         "data",
         "deadline_ns",
+        "place",
         "priority",
         "received_ns",
         "refusal",
@@ -60,9 +55,12 @@ class Request:
         deadline_ns: int = 0,
         priority: int = DEFAULT_PRIORITY,
         wanted: tuple[Wanted, ...] = (),
+        place: SharedBytes | None = None,
     ) -> None:
         self.data = data
-        """The input's raw contents, row-major."""
+        """The input's raw contents, row-major; empty where they are in shared memory."""
+        self.place = place
+        """Of the input in shared memory."""
         self.samples = samples
         self.sample_shape = sample_shape
         """As received, without the batch.  All requests of a batch have the same sample shape."""

@@ -86,7 +86,7 @@ class Server:
         self._contexts = {protocol: _tls(settings, protocol) for protocol in ("http/1.1", "h2")}
         self.stopped = True
         """After ``close``: all workers have ended."""
-        self.connections = Connections(settings.bounds)
+        self.connections: Connections
         self.gpus = GpuReader()
         self.service: Service
         self._listeners: list[asyncio.Server] = []
@@ -100,20 +100,17 @@ class Server:
         settings, bounds = self.settings, self.settings.bounds
         waiting = max((available_memory_bytes() or 0) // _SHARE_OF_MEMORY, _FEWEST_BYTES)
         self.service = Service(self._models, loop, most_requests=settings.most_waiting, most_bytes=waiting)
+        self.connections = Connections(bounds, loop.call_soon)
         self.connections.now_s = loop.time()
-        over_http = KServeOverHttp(self.service, self._access)
+        over_http = KServeOverHttp(self.service, self._access, bounds.most_json_bytes)
         limits = CallLimits(max_message=bounds.most_message_bytes, max_streams=bounds.most_under_way)
-        over_grpc = KServeOverGrpc(self.service, self._access, limits)
-        page = Page("/metrics", Metrics(self.service.schedulers, self.gpus.figures).text)
+        over_grpc = KServeOverGrpc(self.service, self._access, limits, bounds.most_json_bytes)
+        page = Page("/metrics", Metrics(self.service.schedulers, self.gpus.figures).text, self._access)
+        http1, http2 = (self._contexts[protocol] for protocol in ("http/1.1", "h2"))
         wanted: list[tuple[str, int, Callable[[], PortConnection], ssl.SSLContext | None]] = [
-            (
-                "http",
-                settings.http_port,
-                lambda: HttpConnection(self.connections, over_http),
-                self._contexts["http/1.1"],
-            ),
-            ("grpc", settings.grpc_port, lambda: GrpcConnection(self.connections, over_grpc), self._contexts["h2"]),
-            ("metrics", settings.metrics_port, lambda: HttpConnection(self.connections, page), None),
+            ("http", settings.http_port, lambda: HttpConnection(self.connections, over_http), http1),
+            ("grpc", settings.grpc_port, lambda: GrpcConnection(self.connections, over_grpc), http2),
+            ("metrics", settings.metrics_port, lambda: HttpConnection(self.connections, page), http1),
         ]
         addresses = {}
         try:

@@ -27,9 +27,9 @@ from drumfire.sut.kserve.messages.operations import Operation
 from drumfire.sut.kserve.messages.tensors import DATATYPES, Shape
 from drumfire.sut.serving.model import ServedModel
 from drumfire.sut.serving.refusal import Refusal, invalid
-from drumfire.sut.serving.request import DEFAULT_PRIORITY, PRIORITIES, Request, SharedPlace, Wanted
+from drumfire.sut.serving.request import DEFAULT_PRIORITY, PRIORITIES, Request, Wanted
 from drumfire.sut.serving.scheduler import Scheduler
-from drumfire.sut.serving.shared_memory import SystemRegions
+from drumfire.sut.serving.shared_memory import SharedBytes, SystemRegions
 
 EXTENSIONS = ("model_configuration", "statistics", "model_repository", "system_shared_memory", "binary_tensor_data",
               "schedule_policy")  # fmt: skip
@@ -145,7 +145,7 @@ class Service:
         scheduler = self._by_name.get((received.model, received.version))
         if scheduler is None:
             raise self._unknown(received.model, received.version)
-        data, samples, shape = self._input(scheduler.model, received.inputs)
+        data, place, samples, shape = self._input(scheduler.model, received.inputs)
         last = self._outputs.get(scheduler)
         if not received.outputs:
             wanted: tuple[Wanted, ...] = ()
@@ -161,7 +161,7 @@ class Service:
             by_client_ns = received_ns + round(timeout_s * 1e9)
             deadline_ns = min(deadline_ns, by_client_ns) if deadline_ns else by_client_ns
         request = Accepted(
-            data, samples, shape, received_ns, deadline_ns=deadline_ns, priority=priority, wanted=wanted
+            data, samples, shape, received_ns, deadline_ns=deadline_ns, priority=priority, wanted=wanted, place=place
         )  # fmt: skip
         request.connection = connection
         request.ticket = ticket
@@ -204,8 +204,13 @@ class Service:
         for connection in touched:
             connection.flush()
 
-    def _input(self, model: ServedModel, inputs: Sequence[RequestInput]) -> tuple[Buffer, int, Shape]:
-        """Contents, samples and the shape of a sample.  Raises ``Refusal`` if they do not fit the model."""
+    def _input(
+        self, model: ServedModel, inputs: Sequence[RequestInput]
+    ) -> tuple[Buffer, SharedBytes | None, int, Shape]:
+        """Contents, or their place in shared memory; samples; and the shape of a sample.
+
+        Raises ``Refusal`` if they do not fit the model.
+        """
         spec = model.input
         if len(inputs) != 1 or inputs[0].name != spec.name:
             names = ", ".join(repr(tensor.name) for tensor in inputs[:8]) or "none"
@@ -226,8 +231,8 @@ class Service:
             size = math.prod(shape) * DATATYPES[datatype].itemsize
             if data.size != size:
                 raise invalid(f"input {spec}: {data.size} bytes of shared memory; its shape has {size}")
-            data = self.regions.view(data)
-        return data, shape[0], sample
+            return b"", self.regions.place(data), shape[0], sample
+        return data, None, shape[0], sample
 
     def _wanted(self, scheduler: Scheduler, named: Sequence[RequestedOutput]) -> tuple[Wanted, ...]:
         """The requested outputs.  Raises ``Refusal`` for an unknown output, or one that is requested twice."""
@@ -239,9 +244,7 @@ class Service:
             if position is None:
                 have = ", ".join(map(str, specs))
                 raise invalid(f"output {one.name[:80]!r}: request each output of {scheduler.model.name!r} once: {have}")
-            wanted.append(
-                Wanted(position, None if one.region is None else SharedPlace(one.region, self.regions.view(one.region)))
-            )
+            wanted.append(Wanted(position, None if one.region is None else self.regions.place(one.region)))
         if any(one.place is not None for one in wanted):
             return tuple(wanted)
         if [one.position for one in wanted] == list(range(len(specs))):

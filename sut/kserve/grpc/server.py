@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias, cast
@@ -33,6 +33,8 @@ class CallLimits:
     """Concurrent calls."""
     max_waiting: int = 64 << 20
     """Bytes of answers that a slow client may leave unread before its further calls are refused."""
+    max_work: int = 500
+    """The work of one ``ServedCalls.receive``, in units of about 4 us."""
 
 
 class Call(NamedTuple):
@@ -64,6 +66,7 @@ class EndOfStream(NamedTuple):
 
 
 CallEvent: TypeAlias = Call | Cancelled | EndOfStream
+Admission: TypeAlias = Callable[[str, Mapping[str, str]], bool]
 
 
 class ServedCalls:
@@ -73,15 +76,21 @@ class ServedCalls:
     the user need not check whether it is still open.
     """
 
-    def __init__(self, limits: CallLimits | None = None) -> None:
-        self._limits = limits or CallLimits()
+    def __init__(self, limits: CallLimits | None = None, admits: Admission = lambda *_: True) -> None:
+        """``admits``: whether a call may be made, by its method and metadata; asked before its messages arrive."""
+        self._limits, self._admits = limits or CallLimits(), admits
         self._connection = ServerConnection(
             _read_headers,
             max_streams=self._limits.max_streams,
             largest_body=self._limits.max_message + PREFIX_BYTES,
+            most_work=self._limits.max_work,
         )
         self.out = self._connection.out
         """Bytes to write, in order; the writer empties the list (and keeps the list itself)."""
+        self.was_long = False
+        """The last ``receive`` took long, and may not have processed all: others come first, then call it again."""
+        self.partial = False
+        """A message or a frame has arrived in part."""
         self._open: dict[int, _Open] = {}
         """Streams and incomplete unary calls.  Unary calls that arrived whole are too many to be kept here."""
 
@@ -106,7 +115,8 @@ class ServedCalls:
         return self._connection.closed and not self._connection.streams
 
     def receive(self, data: bytes) -> list[CallEvent]:
-        """Process what was read.  Raises ``ProtocolError``: write ``out`` and close the connection."""
+        """Process what was read, and what was read before.  Raises ``ProtocolError``: write ``out`` and close the
+        connection."""
         events: list[CallEvent] = []
         max_message, connection = self._limits.max_message, self._connection
         for kind, stream, value, ended in connection.receive(data):
@@ -118,6 +128,7 @@ class ServedCalls:
                     and 0 <= size <= max_message
                     and int.from_bytes(body[:PREFIX_BYTES], "big") == size  # with the compression flag: must be 0
                     and connection.waiting <= self._limits.max_waiting
+                    and self._admits(head.method, head.metadata)
                 ):
                     message = body[PREFIX_BYTES:]
                     events.append(Call(stream, head.method, message, head.metadata, head.timeout_s, False))
@@ -132,6 +143,8 @@ class ServedCalls:
                 known = self._open.pop(stream, None)
                 if known is None or known.reported:
                     events.append(Cancelled(stream))
+        self.was_long = connection.was_long
+        self.partial = connection.partial and self.buffered_in > 0
         return events
 
     def respond(self, stream: int, message: Buffer) -> None:
@@ -176,6 +189,9 @@ class ServedCalls:
             return False
         if self._connection.waiting > self._limits.max_waiting:
             self.fail(stream, Status.RESOURCE_EXHAUSTED, "too many unread answers on this connection: read them first")
+            return False
+        if not self._admits(head.method, head.metadata):
+            self.fail(stream, Status.UNAUTHENTICATED, "a bearer token is required: authorization: Bearer TOKEN")
             return False
         self._open[stream] = _Open(head)
         return True

@@ -30,6 +30,9 @@ METHODS = ("GET", "POST", "PUT", "PATCH")
 OWN_FIELDS = frozenset({"host", "accept-encoding", "content-length", "transfer-encoding"})
 """Fields that ``build_request`` and ``build_response`` set."""
 _MOST_INTERIM = 100
+_MOST_AT_ONCE = 64
+"""Requests, or pieces of one, that one read processes; 8 fields of a head count as another."""
+_MANY = 16
 """1xx responses to one request."""
 
 
@@ -177,8 +180,8 @@ class ServerConnection:
     """The server's side of a connection.  Requests may be pipelined, several in one piece.
 
     Holds the part of an incomplete request that has arrived (``buffered``): at most ``max_head`` bytes of a head, or
-    ``max_body`` of a body and one line of chunked coding.  Whole requests are handed over at once, never held: a
-    server limits them by pausing its reads.  Pieces must be ``bytes``: a large body is a view of its piece.
+    ``max_body`` of a body and one line of chunked coding.  One call of ``receive`` takes little time, whatever was
+    read: the rest is ``unread`` until the next.  Pieces must be ``bytes``: a large body is a view of its piece.
     After a ``ProtocolError`` (answer 400 and close) the connection is useless and raises the same error again.
     """
 
@@ -187,6 +190,13 @@ class ServerConnection:
         """The last request has arrived: its answer must say "Connection: close".  Later bytes are ignored."""
         self.wants_continue = False
         """The client waits for ``CONTINUE`` before it sends a body.  Set only after the piece that ends the head."""
+        self.unread = False
+        """Some of what was read is not processed yet: call ``receive`` again before the next read."""
+        self.was_long = False
+        """The last ``receive`` took long, and may have left something unread: others come first, then call it again."""
+        self.partial = False
+        """A request has arrived in part."""
+        self._rest, self._done = b"", 0  # what is unread, and how many of its bytes are done
         self._reader = MessageReader(parse_request_head, "request", max_head, max_body)
         self._failure = ""
         self._at_start = True
@@ -194,17 +204,18 @@ class ServerConnection:
         self._last_head: RequestHead
 
     @property
-    def idle(self) -> bool:
-        """No incomplete request is held."""
-        return not self._reader.begun
-
-    @property
     def buffered(self) -> int:
         """Bytes held of an incomplete request."""
         return self._reader.buffered
 
+    @property
+    def head(self) -> RequestHead | None:
+        """The head of a request whose body has not arrived."""
+        return self._reader.head
+
     def receive(self, data: bytes) -> list[HttpRequest]:
-        """The requests that the piece completes.  Raises ``ProtocolError``, even after whole requests in the piece."""
+        """The requests that the piece completes, after what is ``unread``.  Raises ``ProtocolError``, even after whole
+        requests in the piece."""
         size = len(data)
         if size == self._last_total and self._at_start and data.startswith(self._last_raw):
             head, start = self._last_head, len(self._last_raw)
@@ -230,14 +241,18 @@ class ServerConnection:
 
     def _read(self, data: bytes) -> list[HttpRequest]:
         self._check()
-        reader, requests = self._reader, []
-        at, size = 0, len(data)
-        while at < size and not self.closing:
+        reader, requests, at = self._reader, [], 0
+        if self.unread:
+            data, at = (self._rest[self._done :] + data, 0) if data else (self._rest, self._done)
+        size, left = len(data), _MOST_AT_ONCE
+        while at < size and left > 0 and not self.closing:
+            left -= 1
             had_head = reader.head is not None
             at = reader.feed(data, at)
             message = reader.take()
             if message is not None:
                 head, body = message
+                left -= len(head.fields) >> 3
                 requests.append(HttpRequest(head.method, head.target, head, body))
                 self.closing = not head.keeps_alive
                 if head.body_length is not None:
@@ -246,7 +261,11 @@ class ServerConnection:
             elif reader.head is not None:
                 # A client that has started its body no longer waits.
                 self.wants_continue = not had_head and reader.head.expects_continue and not reader.buffered
-        self._at_start = not reader.begun and not self.closing
+        self.unread = at < size and not self.closing
+        self._rest, self._done = (data, at) if self.unread else (b"", 0)
+        self.was_long = left <= _MOST_AT_ONCE - _MANY
+        self.partial = reader.begun
+        self._at_start = not self.partial and not self.closing and not self.unread
         return requests
 
     def _check(self) -> None:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 
-from drumfire.sut.kserve.errors import ProtocolError
+from drumfire.sut.kserve.errors import HeadTooLarge, ProtocolError
 
 MEMOISED_HEADS = 64
 """Parsed heads kept of each kind, shared by all connections; each is at most ``max_head`` bytes."""
+MOST_FIELDS = 128
 INFERENCE_HEADER_LENGTH = "Inference-Header-Content-Length"
 """The field with the size of the JSON before binary tensors.  Source: Triton's binary tensor data extension."""
 
@@ -128,6 +129,8 @@ def _parse_lines(raw: bytes, grammar: re.Pattern[str], what: str) -> tuple[re.Ma
     matched = grammar.fullmatch(first)
     if matched is None:
         raise ProtocolError(f"not a {what} of HTTP/1.1: {first[:60]!r}")
+    if len(lines) > MOST_FIELDS:
+        raise HeadTooLarge(f"a head of {len(lines)} fields; at most {MOST_FIELDS} are accepted")
     values: dict[str, list[str]] = {}
     for line in lines:
         name, value = parse_field(line)

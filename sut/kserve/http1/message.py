@@ -20,6 +20,8 @@ Body = bytes | memoryview
 VIEW_FROM = 32 << 10
 MAX_CHUNK_LINE = 4096
 """Limit in bytes of the line with a chunk's size and its extensions."""
+_LINES_AT_ONCE = 16
+"""Lines of chunked coding that one call of ``feed`` reads."""
 
 _CHUNK_LINE = re.compile(rf"([0-9A-Fa-f]{{1,16}})(?:[ \t]*;{VALUE.pattern})?")
 
@@ -55,7 +57,8 @@ class MessageReader(Generic[AnyHead]):
         return self._body is not None or bool(self._partial_head)
 
     def feed(self, data: bytes, at: int) -> int:
-        """Read ``data[at:]``, at most to the message's end.  Returns where it stopped.
+        """Read ``data[at:]``, at most to the message's end.  Returns where it stopped: a call takes little time, but
+        for a large body.
 
         Raises ``ProtocolError``; the reader cannot be used after that.
         """
@@ -207,8 +210,8 @@ class _ChunkedBody(_BodyReader):
         return f"{len(self._collected)} bytes without a last chunk"
 
     def feed(self, data: bytes, at: int) -> int:
-        size = len(data)
-        while at < size and self.content is None:
+        size, lines = len(data), 0
+        while at < size and self.content is None and lines < _LINES_AT_ONCE:
             if self._chunk_left:
                 end = min(size, at + self._chunk_left)
                 self._collected += memoryview(data)[at:end]
@@ -216,6 +219,7 @@ class _ChunkedBody(_BodyReader):
                 at = end
             else:
                 at = self._feed_line(data, at)
+                lines += 1
         return at
 
     def _feed_line(self, data: bytes, at: int) -> int:

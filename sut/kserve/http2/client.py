@@ -176,7 +176,7 @@ class ClientConnection(Peer[T]):
             self._take(kind, flags, stream & LARGEST_STREAM, data[first:at], events)
             known = self._known.find if self._gathering is None else None
         if at < end:
-            self._rest += data[at:]
+            self._keep(data, at)
         if self._sending:
             for _, stream, _, ended in events:
                 if ended and stream in self._sending:  # answered before its request was sent: drop the rest

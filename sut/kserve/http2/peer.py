@@ -6,11 +6,15 @@ role (``client`` and ``server`` add it), on sockets or on what the streams carry
 We allow the peer no header table (SETTINGS_HEADER_TABLE_SIZE 0), so once it has acknowledged our settings, equal
 header blocks mean the same and each is decoded only once.  Limits: ``MOST_HEADER_BYTES`` of a header block, encoded
 and decoded; our SETTINGS_MAX_FRAME_SIZE of a frame; ``MOST_IDLE_FRAMES`` frames without content in a row.
+
+What one read costs is bounded too, where the user wants it: frames count by what they cost, and those beyond
+``most_work`` stay ``unread`` until the next call of ``receive``.
 """
 
 from __future__ import annotations
 
 import struct
+import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -58,12 +62,24 @@ from drumfire.sut.kserve.http2.frames import (
 
 T = TypeVar("T")
 
-MOST_HEADER_BYTES = 1 << 16
+MOST_HEADER_BYTES = 1 << 14
+"""Each byte may be a header, which takes 2 us to decode."""
 MOST_IDLE_FRAMES = 10_000
+MOST_SETTINGS = 64
+"""Settings in one frame; there are 6."""
+UNBOUNDED = sys.maxsize
 SMALL = 4096
 """Bytes up to which a body is copied from the data read; larger bodies are views of it."""
 _MOST_MEMOISED = 256
 _LARGEST_MEMOISED = 4096
+_MOST_TEXT = 200
+# What frames cost, in units of about 4 us.
+WORK_OF_REQUEST = 6
+_WORK_OF_RESET = 4
+_WORK_OF_GOAWAY = 4
+_WORK_OF_SETTINGS = 16
+_BYTES_OF_BLOCK = 2
+"""Bytes of a header block that cost one unit to decode."""
 
 
 class Outflow:
@@ -83,14 +99,30 @@ class Peer(ABC, Generic[T]):
     """One end.  ``read_headers`` converts a decoded header list into the value of ``HEADERS`` events."""
 
     def __init__(
-        self, read_headers: Callable[[Headers], T], *, largest_frame: int, credit_step: int, not_http2: str
+        self,
+        read_headers: Callable[[Headers], T],
+        *,
+        largest_frame: int,
+        credit_step: int,
+        not_http2: str,
+        most_work: int = UNBOUNDED,
     ) -> None:
         """``largest_frame``: the frame size that we announce, in bytes; ``credit_step``: bytes after which the
-        connection's window is topped up; ``not_http2``: the error's text if the first frame is not SETTINGS."""
+        connection's window is topped up; ``not_http2``: the error's text if the first frame is not SETTINGS;
+        ``most_work``: the work of one ``receive``, in units of about 4 us."""
         self.out: list[Buffer] = []
         """Bytes to write, in order; the writer empties the list."""
         self._read_headers = read_headers
+        self.unread: tuple[bytes, int] | None = None
+        """What was read and not processed, for the lack of time: the bytes, and how many of them are done."""
+        self.was_long = False
+        """The last ``receive`` took a fifth of the time that it may take, or all of it."""
+        self.partial = False
+        """After ``receive``: a frame, a header block or a body may have arrived in part."""
         self._our_largest_frame, self._credit_step, self._not_http2 = largest_frame, credit_step, not_http2
+        self._most_work = most_work
+        self._work = 0
+        """Of the last ``receive``, in units of about 4 us."""
         self._rest = bytearray()
         self._decoder = hpack.Decoder(MOST_HEADER_BYTES)
         self._memo: dict[bytes, T] = {}
@@ -128,15 +160,25 @@ class Peer(ABC, Generic[T]):
         return len(self._rest) + (len(self._gathering[2]) if self._gathering else 0)
 
     def receive(self, data: bytes) -> list[Event]:
-        """Process what was read.  Raises ``ProtocolError`` if the peer broke the protocol, with a GOAWAY in ``out``."""
+        """Process what was read, after what is ``unread``.  Raises ``ProtocolError`` if the peer broke the protocol,
+        with a GOAWAY in ``out``."""
         events: list[Event] = []
+        self._work = 0
         try:
-            at = self._complete_rest(data, events) if self._rest else 0
+            if self.unread is not None:
+                (earlier, at), self.unread = self.unread, None
+                if data:
+                    data, at = earlier[at:] + data, 0
+                else:
+                    data = earlier
+            else:
+                at = self._complete_rest(data, events) if self._rest else 0
             self._take_frames(data, at, events)
         except ProtocolError as error:
             code = error.code if isinstance(error, Broken) else Code.PROTOCOL_ERROR
             self.out.append(go_away(self._last_taken, code, str(error)))
             raise
+        self.was_long = self._work * 5 >= self._most_work
         if self._wider:  # once per read, so that a peer that widens by single bytes costs no more
             self._wider = False
             self._send()
@@ -149,7 +191,7 @@ class Peer(ABC, Generic[T]):
 
     @abstractmethod
     def _take_frames(self, data: bytes, at: int, events: list[Event]) -> None:
-        """Process all whole frames of ``data`` from ``at`` on; keep the rest."""
+        """Process the whole frames of ``data`` from ``at`` on; keep the rest, with ``_keep``."""
 
     @abstractmethod
     def _take_headers(self, stream: int, value: T, ended: bool, events: list[Event]) -> None: ...
@@ -199,6 +241,13 @@ class Peer(ABC, Generic[T]):
             self._take_frames(whole, 0, events)
         return at
 
+    def _keep(self, data: bytes, at: int) -> None:
+        """Keep ``data[at:]``: the start of a frame, or what there was no time for."""
+        if self._work >= self._most_work:
+            self.unread = (data, at)
+        else:
+            self._rest += data[at:]
+
     def _check_length(self, length: int) -> None:
         if length > self._our_largest_frame:
             if not self._settings_seen:
@@ -213,6 +262,7 @@ class Peer(ABC, Generic[T]):
             raise Broken(self._not_http2)
         if self._gathering is not None and (kind != F_CONTINUATION or stream != self._gathering[0]):
             raise Broken("a header block was interrupted by another frame")
+        self._work += 1
         self._idle_frames += 1
         if self._idle_frames > MOST_IDLE_FRAMES:
             raise Broken("a flood of frames without content", Code.ENHANCE_YOUR_CALM)
@@ -249,13 +299,15 @@ class Peer(ABC, Generic[T]):
             need_stream(stream, "RST_STREAM")
             if len(payload) != 4:
                 raise Broken("an RST_STREAM frame must have 4 bytes", Code.FRAME_SIZE_ERROR)
+            self._work += _WORK_OF_RESET
             self._take_reset(stream, int.from_bytes(payload, "big"), events)
         elif kind == F_GOAWAY:
             need_connection(stream, "GOAWAY")
             if len(payload) < 8:
                 raise Broken("a GOAWAY frame must have 8 bytes or more", Code.FRAME_SIZE_ERROR)
+            self._work += _WORK_OF_GOAWAY
             last, code = struct.unpack_from(">II", payload)
-            text = one_line(payload[8:].decode("utf-8", "replace"))
+            text = one_line(payload[8 : 8 + _MOST_TEXT].decode("utf-8", "replace"))
             events.append((GOAWAY, last & LARGEST_STREAM, f"{code_name(code)} {text}".strip(), False))
         elif kind == F_PUSH_PROMISE:
             raise Broken("a PUSH_PROMISE although push is off")
@@ -279,6 +331,7 @@ class Peer(ABC, Generic[T]):
         known = self._memo.get(block)
         if known is not None:
             return known
+        self._work += len(block) // _BYTES_OF_BLOCK
         try:
             headers: Headers = tuple((str(name), str(value)) for name, value in self._decoder.decode(block))
         except (hpack.HPACKError, UnicodeDecodeError) as error:
@@ -305,6 +358,9 @@ class Peer(ABC, Generic[T]):
             # Strictly, the peer announces the new size in its next block; peers that never use the table do not.
             self._decoder.max_allowed_table_size = self._decoder.header_table_size = 0
             return
+        if len(payload) > 6 * MOST_SETTINGS:
+            raise Broken(f"a SETTINGS frame of more than {MOST_SETTINGS} settings", Code.ENHANCE_YOUR_CALM)
+        self._work += _WORK_OF_SETTINGS
         initial_window = self._initial_window
         for at in range(0, len(payload), 6):
             name, value = struct.unpack_from(">HI", payload, at)

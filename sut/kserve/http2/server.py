@@ -48,7 +48,7 @@ from drumfire.sut.kserve.http2.frames import (
 )
 from drumfire.sut.kserve.http2.header_block import NO_TABLE, Envelope
 from drumfire.sut.kserve.http2.intake import STREAM_WINDOW, Intake, Stream
-from drumfire.sut.kserve.http2.peer import MOST_HEADER_BYTES, SMALL, Outflow, Peer
+from drumfire.sut.kserve.http2.peer import MOST_HEADER_BYTES, SMALL, UNBOUNDED, WORK_OF_REQUEST, Outflow, Peer
 
 T = TypeVar("T")
 
@@ -66,12 +66,20 @@ class ServerConnection(Peer[T]):
     Anything sent on a stream that has ended is dropped, so the user need not check whether it is still open.
     """
 
-    def __init__(self, read_headers: Callable[[Headers], T], *, max_streams: int, largest_body: int) -> None:
+    def __init__(
+        self,
+        read_headers: Callable[[Headers], T],
+        *,
+        max_streams: int,
+        largest_body: int,
+        most_work: int = UNBOUNDED,
+    ) -> None:
         super().__init__(
             read_headers,
             largest_frame=STREAM_WINDOW,
             credit_step=_CREDIT_STEP,
             not_http2="the client does not speak HTTP/2: no SETTINGS after the preface",
+            most_work=most_work,
         )
         self.waiting = 0
         """Bytes of answers that wait for the client's windows."""
@@ -249,6 +257,7 @@ class ServerConnection(Peer[T]):
             ):
                 value = memo.get(data[first:at])
                 if value is not None:
+                    self._work += WORK_OF_REQUEST
                     self._last_taken = stream
                     self._idle_frames = 0
                     if at + 9 <= end:
@@ -262,18 +271,26 @@ class ServerConnection(Peer[T]):
                             streams[stream] = None
                             at = last
                             events.append((REQUEST, stream, (value, body), True))
+                            if self._work >= self._most_work:
+                                break
                             continue
                     streams[stream] = Stream(self._initial_window, receiving=True)
                     events.append((HEADERS, stream, value, False))
+                    if self._work >= self._most_work:
+                        break
                     continue
             self._check_length(length)
             if kind == F_DATA and self._plain and stream in streams and not flags & PADDED and (length or flags):
                 body = data[first:at] if length <= SMALL else memoryview(data)[first:at]
+                self._work += 1
                 self._take_data(stream, body, length, bool(flags & END_STREAM), events)
             else:
                 self._take(kind, flags, stream & LARGEST_STREAM, data[first:at], events)
+            if self._work >= self._most_work:
+                break
         if at < end:
-            self._rest += data[at:]
+            self._keep(data, at)
+        self.partial = True if self._rest or self._gathering is not None or self._intake.held else False  # noqa: SIM210
         if self._consumed + self._intake.held > self._intake.most:
             raise Broken("more bytes than the connection's window", Code.FLOW_CONTROL_ERROR)
         if self._resets > _MOST_RESETS:
@@ -287,10 +304,12 @@ class ServerConnection(Peer[T]):
                 return
             self._last_taken = stream
             if len(self._streams) >= self._max_streams:
+                self._work += WORK_OF_REQUEST
                 self.out.append(reset(stream, Code.REFUSED_STREAM))
                 self._resets += 1
                 return
             self._idle_frames = 0
+            self._work += WORK_OF_REQUEST
             self._streams[stream] = None if ended else Stream(self._initial_window, receiving=True)
             events.append((HEADERS, stream, value, ended))
             return

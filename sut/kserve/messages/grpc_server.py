@@ -38,6 +38,7 @@ from drumfire.sut.kserve.messages.protobuf import (
 from drumfire.sut.kserve.messages.tensors import TensorError, check_tensor
 from drumfire.sut.kserve.messages.typed_contents import typed_contents
 
+MOST_TYPED = 1 << 20
 _MOST_LAYOUTS = 512
 _MOST_ALIKE = 8
 """Layouts kept for requests of one length."""
@@ -69,7 +70,9 @@ class _Layout(NamedTuple):
 class GrpcInference:
     """Reads requests and writes answers.  One object serves all connections."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_typed: int = MOST_TYPED) -> None:
+        """``most_typed``: bytes of an input's typed contents that take time to read."""
+        self._most_typed = most_typed
         self._layouts: dict[int, list[_Layout]] = {}
         self._kept = 0
         self._heads: dict[tuple[object, ...], tuple[bytes, bytes, Sequence[bytes]]] = {}
@@ -129,7 +132,7 @@ class GrpcInference:
             else:
                 first, last = spans[place]
                 if typed is not None:
-                    data = typed_contents(label("input", name), datatype, shape, typed)
+                    data = typed_contents(label("input", name), datatype, shape, typed, self._most_typed)
                 elif first < 0:
                     raise TensorError(f"{label('input', name)} has no contents")
                 else:

@@ -36,8 +36,10 @@ from drumfire.sut.kserve.messages.tensors import (
     to_json_values,
 )
 
-MOST_JSON = 8 << 20
-"""Limit of a request's JSON in bytes: parsing takes time for each number."""
+MOST_JSON = 1 << 20
+"""Limit of a request's JSON in bytes: parsing takes time for each number, and nothing else is done meanwhile."""
+_BYTES_OF_VALUE = 8
+"""Such JSON may have a number, list or member for this many bytes: short ones take as long as others."""
 _MOST_LAYOUTS = 1024
 _LARGEST_LAYOUT = 8192
 _MOST_TEXTS = 4096
@@ -57,7 +59,9 @@ class _Layout(NamedTuple):
 class HttpInference:
     """Reads requests and writes answers.  One object serves all connections."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_json: int = MOST_JSON) -> None:
+        """``most_json``: bytes of a request's JSON."""
+        self._most_json = most_json
         self._layouts: dict[bytes, _Layout] = {}
         self._texts: dict[tuple[object, ...], bytes] = {}
         self._heads: dict[tuple[int, int, bool], bytes] = {}
@@ -159,7 +163,7 @@ class HttpInference:
         return head
 
     def _parse(self, text: bytes, body: Buffer, model: str, version: str) -> InferRequest:
-        document = _load(text)
+        document = _load(text, self._most_json)
         request_id = document.get("id", "")
         if not isinstance(request_id, str):
             raise TensorError("the request's id is not a string")
@@ -204,9 +208,18 @@ def _without_id(text: bytes, end: int) -> bytes:
     return b"\0" + text[end:]
 
 
-def _load(text: bytes) -> dict[str, Any]:
-    if len(text) > MOST_JSON:
-        raise TensorError(f"{len(text)} bytes of JSON; at most {MOST_JSON} are accepted: send binary tensors")
+def too_much_json(size: int, what: str, most: int) -> str:
+    """What a client reads that sent JSON of ``size`` bytes or values."""
+    fix = "send binary tensors, or raise the server's --max-json-size"
+    return f"JSON of {size} {what}; at most {most} are accepted: {fix}"
+
+
+def _load(text: bytes, most: int) -> dict[str, Any]:
+    if len(text) > most:
+        raise TensorError(too_much_json(len(text), "bytes", most))
+    values, most_values = sum(map(text.count, (b",", b":", b"[", b"{"))), most // _BYTES_OF_VALUE
+    if values > most_values:
+        raise TensorError(too_much_json(values, "values", most_values))
     try:
         document = orjson.loads(text)
     except ValueError as error:

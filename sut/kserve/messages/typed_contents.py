@@ -33,10 +33,12 @@ _FIELDS: Mapping[str, int] = {
 }
 _REAL = {6: (FIXED32, "<f4"), 7: (FIXED64, "<f8")}
 _LONGEST_VARINT = 10
+_MOST_PIECES = 4096
 
 
-def typed_contents(what: str, datatype: str, shape: Sequence[int], message: Buffer) -> bytes:
-    """The raw contents of an InferTensorContents.  ``what`` names the tensor in an error's text.
+def typed_contents(what: str, datatype: str, shape: Sequence[int], message: Buffer, most: int | None = None) -> bytes:
+    """The raw contents of an InferTensorContents.  ``what`` names the tensor in an error's text; ``most``: bytes of
+    numbers that take time to read, where that is bounded.
 
     Raises ``TensorError`` unless ``message`` holds exactly the elements of ``shape``, in the list of the datatype, and
     ``ProtocolError`` for any other message.
@@ -48,8 +50,12 @@ def typed_contents(what: str, datatype: str, shape: Sequence[int], message: Buff
         elements = count_elements(shape)
     except TensorError as error:
         raise TensorError(f"{what}: {error}") from None
+    if most is not None and wanted not in _REAL and len(message) > most:
+        raise TensorError(
+            f"{what}: {len(message)} bytes of typed contents; at most {most} are accepted: send raw contents"
+        )
     pieces: list[Any] = []
-    for field in fields(message):
+    for field in fields(message) if most is None else fields(message, _MOST_PIECES):
         if field.number != wanted:
             raise TensorError(f"{what}: contents of another datatype than {datatype}")
         if wanted == 8 and field.wire_type == LENGTH:

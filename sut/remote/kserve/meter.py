@@ -67,11 +67,14 @@ class ServerMeter:
         self.source, self.notes = url, list[str]()
         self._model, self._version = model, version
         endpoint = parse_url(url)
-        self._client = Client(endpoint, Security.from_plain(security or {}))
+        given = Security.from_plain(security or {})
+        self._client = Client(endpoint, given)
         self._runner = asyncio.Runner()
         self._before: tuple[int, Snapshot] | None = None
         self._metrics_are_named = metrics_url is not None
         self._metrics_url: str | None = metrics_url or metrics.default_url(endpoint.host)
+        # A token goes only where the user says: another server may listen at the default port.
+        self._metrics_security = given if self._metrics_are_named else Security()
         self._is_checked = self._metrics_are_named
 
     def read(self) -> Mapping[str, float]:
@@ -108,7 +111,7 @@ class ServerMeter:
         if self._metrics_url is None:
             return {}
         try:
-            text = await metrics.fetch(self._metrics_url)
+            text = await metrics.fetch(self._metrics_url, security=self._metrics_security)
             if not self._is_checked and not metrics.tells_of(text, self._model):  # another server may listen there
                 self._metrics_url = None
                 return {}

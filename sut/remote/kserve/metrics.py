@@ -16,6 +16,7 @@ from typing import Any
 from drumfire.loadgen.series import Series
 from drumfire.sut.kserve.errors import ProtocolError, ServerError, one_line
 from drumfire.sut.kserve.http1.connection import ClientConnection, Response, build_request
+from drumfire.sut.remote.endpoint import Endpoint, Security
 
 PORT = 8002
 """Triton's default."""
@@ -102,43 +103,48 @@ def default_url(host: str) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{PORT}/metrics"
 
 
-async def fetch(url: str, patience_s: float = PATIENCE_S) -> str:
+async def fetch(url: str, patience_s: float = PATIENCE_S, security: Security = Security()) -> str:  # noqa: B008
     """Fetch the metrics' text within ``patience_s``.  Raises ``MetricsError``, which names the fix."""
-    host, port, target = _parse(url)
+    endpoint, target = _parse(url)
     try:
         async with asyncio.timeout(patience_s):
-            response = await _get(host, port, target)
+            response = await _get(endpoint, target, security)
     except TimeoutError:
         raise MetricsError(f"{url} does not answer within {patience_s:g} s") from None
     except OSError as error:
         raise MetricsError(f"cannot reach {url}: {error.strerror or error}") from None
     except ValueError as error:  # an invalid host name, or an answer that is not HTTP
         raise MetricsError(f"cannot read {url}: {error}") from None
+    if response.status == 401:
+        raise MetricsError(f"{url} needs a token: --header 'authorization: Bearer TOKEN'")
     if response.status != 200:
         raise MetricsError(f"{url} answers with HTTP {response.status}: is this the server's --metrics-port?")
     return bytes(response.body).decode("utf-8", "replace")
 
 
-def _parse(url: str) -> tuple[str, int, str]:
+def _parse(url: str) -> tuple[Endpoint, str]:
+    """The endpoint and the path."""
     try:
         parts = urllib.parse.urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port or PORT
     except ValueError:
         parts, port = urllib.parse.urlsplit(""), 0
-    if parts.scheme != "http" or not parts.hostname:
-        raise MetricsError(f"--metrics-url {url}: use http://HOST:{PORT}/metrics")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise MetricsError(f"--metrics-url {url}: use http://HOST:{PORT}/metrics or https://…")
     path = parts.path if parts.path not in ("", "/") else "/metrics"
     target = f"{path}?{parts.query}" if parts.query else path
-    return parts.hostname, port, urllib.parse.quote(target, safe="/?&=%+:,;@")
+    return Endpoint(parts.scheme, parts.hostname, port), urllib.parse.quote(target, safe="/?&=%+:,;@")
 
 
-async def _get(host: str, port: int, target: str) -> Response:
-    reader, writer = await asyncio.open_connection(host, port)
+async def _get(endpoint: Endpoint, target: str, security: Security) -> Response:
+    context = security.context(endpoint)
+    name = security.server_name(endpoint) if context is not None else None
+    reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port, ssl=context, server_hostname=name)
     try:
         connection = ClientConnection(max_body=_MOST_BYTES)
         connection.request()
-        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        writer.write(build_request("GET", target, authority, [("Connection", "close")], 0))
+        fields = [("Connection", "close"), *security.headers]
+        writer.write(build_request("GET", target, security.authority(endpoint), fields, 0))
         while True:
             data = await reader.read(65_536)
             if responses := connection.receive(data) if data else connection.eof():

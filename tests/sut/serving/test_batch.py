@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from pathlib import Path
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -11,7 +15,8 @@ from drumfire.sut.kserve.grpc.framing import Status
 from drumfire.sut.kserve.messages.exchange import Region
 from drumfire.sut.models.tensors import Input
 from drumfire.sut.serving.batch import BatchLayout, Gatherer, split
-from drumfire.sut.serving.request import Request, SharedPlace, Wanted
+from drumfire.sut.serving.request import Request, Wanted
+from drumfire.sut.serving.shared_memory import SharedBytes, SystemRegions
 
 F4 = np.dtype(np.float32)
 
@@ -112,18 +117,22 @@ def test_outputs_without_elements() -> None:
     assert requests[0].tails == [(0, 4)]
 
 
-def test_outputs_go_to_shared_memory_or_refuse_one_request_alone() -> None:
-    memory = bytearray(64)
+def shared(folder: Path, content: bytes) -> Callable[[int, int], SharedBytes]:
+    """Memory that the places returned are in."""
+    (folder / "key").write_bytes(content)
+    regions = SystemRegions(folder)
+    regions.register("r", "key", 0, len(content))
+    return lambda offset, size: regions.place(Region("r", offset, size))
+
+
+def test_outputs_go_to_shared_memory_or_refuse_one_request_alone(tmp_path: Path) -> None:
+    place = shared(tmp_path, bytes(64))
     requests = requests_of([np.zeros((1, 1), np.float32)] * 3)
-    places = [
-        SharedPlace(Region("r", 0, 8), memoryview(memory)[:8]),
-        SharedPlace(Region("r", 8, 4), memoryview(memory)[8:12]),
-        SharedPlace(Region("r", 16, 32), memoryview(memory)[16:48]),
-    ]
-    for request, place in zip(requests, places, strict=True):
-        request.wanted = (Wanted(0, place),)
+    for request, (offset, size) in zip(requests, [(0, 8), (8, 4), (16, 32)], strict=True):
+        request.wanted = (Wanted(0, place(offset, size)),)
     output = np.arange(6, dtype=np.float32).reshape(3, 2)
     split([output], requests, Gatherer(layout(), 4, (1,)), 3)
+    memory = (tmp_path / "key").read_bytes()
     assert memory[:8] == output[0].tobytes()
     assert memory[8:16] == bytes(8)
     assert memory[16:24] == output[2].tobytes()
@@ -131,3 +140,26 @@ def test_outputs_go_to_shared_memory_or_refuse_one_request_alone() -> None:
     assert requests[1].refusal.status is Status.INVALID_ARGUMENT
     assert requests[0].refusal is None
     assert requests[2].refusal is None
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_inputs_come_from_shared_memory_or_refuse_one_request_alone(tmp_path: Path, channels_last: bool) -> None:
+    """The memory of the second is truncated after the request was accepted."""
+    values = np.arange(36, dtype=np.float32).reshape(3, 3, 2, 2)
+    place = shared(tmp_path, values.tobytes())
+    requests = [Request(b"", 1, (3, 2, 2), 0, place=place(48 * row, 48)) for row in (0, 2)]
+    requests.insert(1, Request(values[1].tobytes(), 1, (3, 2, 2), 0))
+    gatherer = Gatherer(layout(channels_last=channels_last), 4, (3, 2, 2))
+    right = values[[0, 1, 2]]
+    np.testing.assert_array_equal(gatherer.gather(requests), np.moveaxis(right, 1, -1) if channels_last else right)
+    np.testing.assert_array_equal(
+        gatherer.gather(requests[:1]), np.moveaxis(right[:1], 1, -1) if channels_last else right[:1]
+    )
+    assert not any(request.refusal for request in requests)
+    os.truncate(tmp_path / "key", 50)
+    found = gatherer.gather(requests)
+    np.testing.assert_array_equal(found[:2], np.moveaxis(right[:2], 1, -1) if channels_last else right[:2])
+    assert [request.refusal is not None for request in requests] == [False, False, True]
+    requests[2].wanted = (Wanted(0, place(0, 4)),)
+    split([np.ones((3, 1), np.float32)], requests, gatherer, 3)  # a refused request's memory is left alone
+    assert (tmp_path / "key").read_bytes() == values.tobytes()[:50]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import h2.connection
+import h2.events
 import h2.settings
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ from drumfire.sut.kserve.messages.grpc_client import GrpcMessages
 from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorSpec
 from drumfire.sut.local.batcher import BatchRule
 from drumfire.sut.remote.endpoint import Security, parse_url
+from drumfire.sut.remote.kserve import metrics
 from drumfire.sut.remote.kserve.client import Client
 from drumfire.sut.serving import model as serving
 from drumfire.sut.serving.connection import Bounds
@@ -399,6 +402,91 @@ def test_tokens_are_asked_for_and_can_be_changed(tmp_path: Path) -> None:
         file.write_text("third\n")
         server.begin(_call(server.server.reload_tokens)).result(20)  # as SIGHUP does
         assert [status("second"), status("third")] == [401, 200]
+
+
+def test_without_a_token_no_body_is_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("right\n")
+    with Running(served(Doubler()), token_file=file) as server:
+        for token, status in (("wrong", 401), ("right", 100)):
+            with server.connect() as peer, peer.makefile("rb") as reader:
+                extra = (
+                    f"Expect: 100-continue\r\nAuthorization: Bearer {token}\r\nInference-Header-Content-Length: 100\r\n"
+                )
+                whole = http_request(bytes(50_000_000), extra=extra)
+                peer.sendall(whole[: whole.index(b"\r\n\r\n") + 4])
+                assert int(reader.readline().split()[1]) == status
+        client = h2.connection.H2Connection()
+        client.initiate_connection()
+        client.send_headers(
+            1,
+            [
+                (":method", "POST"), (":scheme", "http"), (":authority", "here"),
+                (":path", "/inference.GRPCInferenceService/ModelInfer"),
+                ("te", "trailers"), ("content-type", "application/grpc"),
+            ],
+        )  # fmt: skip
+        with server.connect("grpc") as peer:
+            peer.sendall(client.data_to_send())
+            ended: list[Any] = []
+            while not ended:
+                events = client.receive_data(peer.recv(65_536))
+                ended = [dict(event.headers) for event in events if isinstance(event, h2.events.ResponseReceived)]
+        assert ended[0][b"grpc-status"] == b"16"  # UNAUTHENTICATED
+
+
+def test_json_that_takes_long_to_read_is_refused(tmp_path: Path) -> None:
+    with Running(served(Doubler()), bounds=Bounds(most_json_bytes=100_000)) as server:
+        with server.connect() as peer, peer.makefile("rb") as reader:
+            peer.sendall(http_request(bytes(100_001))[:200])
+            status, _, body = read_response(reader)  # before the body has come
+            assert status == 413
+            assert "JSON of 100001 bytes; at most 100000 are accepted" in json.loads(body)["error"]
+        nested = json_request(ROWS).replace(b"[[1.0, 2.0]]", b"[" * 13_000)
+        status, said = server.ask("POST", "/v2/models/double/infer", nested)
+        assert status == 400
+        assert "values; at most 12500 are accepted" in said["error"]
+        works(server)
+
+
+def test_metrics_need_the_token_and_tls_too(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("right\n")
+    ca, key = certificate(tmp_path)
+    with Running(served(Doubler()), token_file=file, tls_cert=ca, tls_key=key) as server:
+        url = f"https://localhost:{server.addresses.metrics.rpartition(':')[2]}/metrics"
+
+        def fetched(token: str) -> str:
+            security = Security(ca=ca, headers=(("authorization", f"Bearer {token}"),))
+            return asyncio.run(metrics.fetch(url, security=security))
+
+        assert "nv_inference_count" in fetched("right")
+        with pytest.raises(metrics.MetricsError, match="needs a token: --header"):
+            fetched("wrong")
+
+
+def test_bodies_that_do_not_become_whole_take_bounded_memory() -> None:
+    """Those that have arrived in part are too many for the server: the oldest is ended."""
+    bounds = Bounds(most_partial_bytes=1 << 20, most_message_bytes=1 << 19)
+    body = bytes(400_000)
+    head = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 100_000],
+                                   "parameters": {"binary_data_size": 400_000}}]}).encode()  # fmt: skip
+    whole = http_request(head + body, extra=f"Inference-Header-Content-Length: {len(head)}\r\n")
+    with Running(served(Doubler()), bounds=bounds) as server:
+        peers = [server.connect() for _ in range(4)]
+        for peer in peers[:3]:
+            peer.sendall(whole[:-1000])
+        with peers[0].makefile("rb") as reader:
+            status, _, said = read_response(reader)
+            assert status == 503
+            assert "not arrived whole" in json.loads(said)["error"]
+        works(server)
+        for peer in peers[1:3]:  # these were not ended
+            peer.sendall(whole[-1000:])
+            with peer.makefile("rb") as reader:
+                assert read_response(reader)[0] == 400  # of another shape than the model's
+        for peer in peers:
+            peer.close()
 
 
 async def _call(act: Any) -> None:

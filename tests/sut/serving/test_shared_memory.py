@@ -10,7 +10,7 @@ import pytest
 from drumfire.sut.kserve.grpc.framing import Status
 from drumfire.sut.kserve.messages.exchange import Region
 from drumfire.sut.serving.refusal import Refusal
-from drumfire.sut.serving.shared_memory import SystemRegions
+from drumfire.sut.serving.shared_memory import SharedBytes, SystemRegions
 
 
 @pytest.fixture
@@ -33,14 +33,20 @@ def refused(status: Status, words: str, act: object, *arguments: object) -> None
     assert "\n" not in str(error.value)
 
 
+def read(place: SharedBytes) -> bytes:
+    found = bytearray(len(place))
+    place.read_into(memoryview(found))
+    return bytes(found)
+
+
 @pytest.mark.parametrize("offset", [0, 10, 4096, 5000])
 def test_what_is_written_is_seen_by_both_sides(regions: SystemRegions, folder: Path, offset: int) -> None:
     regions.register("r", "/key", offset, 100)
-    view = regions.view(Region("r", 10, 20))
+    place = regions.place(Region("r", 10, 20))
     content = (folder / "key").read_bytes()
-    assert view == content[offset + 10 : offset + 30]
-    view[:2] = b"ab"
-    assert (folder / "key").read_bytes()[offset + 10 : offset + 12] == b"ab"
+    assert read(place) == content[offset + 10 : offset + 30]
+    place.write(b"ab")
+    assert (folder / "key").read_bytes() == content[: offset + 10] + b"ab" + content[offset + 12 :]
 
 
 def test_status_and_unregistering(regions: SystemRegions, folder: Path) -> None:
@@ -48,13 +54,14 @@ def test_status_and_unregistering(regions: SystemRegions, folder: Path) -> None:
     regions.register("b", "key", 16, 20)
     assert [one["name"] for one in regions.status()] == ["a", "b"]
     assert regions.status("b") == [{"name": "b", "key": "key", "offset": 16, "byte_size": 20}]
-    view = regions.view(Region("a", 0, 4))
+    place = regions.place(Region("a", 0, 4))
     open_files = len(os.listdir("/proc/self/fd"))
     regions.unregister("a")
+    assert read(place) == bytes(range(4))  # a request under way goes on
+    del place
     assert len(os.listdir("/proc/self/fd")) == open_files - 1
-    assert bytes(view) == bytes(range(4))  # a request under way goes on
     refused(Status.NOT_FOUND, "shared memory region 'a' is not registered", regions.status, "a")
-    refused(Status.INVALID_ARGUMENT, "shared memory region 'a' is not registered", regions.view, Region("a", 0, 1))
+    refused(Status.INVALID_ARGUMENT, "shared memory region 'a' is not registered", regions.place, Region("a", 0, 1))
     regions.unregister("a")
     regions.unregister()
     assert regions.status() == []
@@ -91,9 +98,9 @@ def test_a_region_must_lie_within_the_memory(regions: SystemRegions, offset: int
 @pytest.mark.parametrize(("offset", "size"), [(0, 101), (100, 1), (90, 11), (1 << 62, 1), (-1, 5), (0, -1)])
 def test_a_tensor_must_lie_within_the_region(regions: SystemRegions, offset: int, size: int) -> None:
     regions.register("r", "key", 0, 100)
-    refused(Status.INVALID_ARGUMENT, "has 100 bytes", regions.view, Region("r", offset, size))
-    assert len(regions.view(Region("r", 0, 100))) == 100
-    assert len(regions.view(Region("r", 100, 0))) == 0
+    refused(Status.INVALID_ARGUMENT, "has 100 bytes", regions.place, Region("r", offset, size))
+    assert len(regions.place(Region("r", 0, 100))) == 100
+    assert len(regions.place(Region("r", 100, 0))) == 0
 
 
 def test_a_name_is_taken_once_and_their_number_is_bounded(folder: Path) -> None:
@@ -105,8 +112,18 @@ def test_a_name_is_taken_once_and_their_number_is_bounded(folder: Path) -> None:
     refused(Status.UNAVAILABLE, "2 regions", regions.register, "c", "key", 0, 10)
 
 
-def test_memory_that_was_cut_short_is_refused_rather_than_touched(regions: SystemRegions, folder: Path) -> None:
+def test_memory_that_was_cut_short_is_an_error_of_whoever_uses_it(regions: SystemRegions, folder: Path) -> None:
     regions.register("r", "key", 0, 16384)
+    whole, tail = regions.place(Region("r", 0, 4096)), regions.place(Region("r", 4000, 200))
     os.truncate(folder / "key", 4096)
-    refused(Status.INVALID_ARGUMENT, "truncated", regions.view, Region("r", 4000, 200))
-    assert len(regions.view(Region("r", 0, 4096))) == 4096
+    assert len(read(whole)) == 4096
+    refused(Status.INVALID_ARGUMENT, "truncated", read, tail)
+    refused(Status.INVALID_ARGUMENT, "truncated", tail.write, bytes(200))
+    assert (folder / "key").stat().st_size == 4096
+
+
+def test_an_output_must_fit_its_place(regions: SystemRegions) -> None:
+    regions.register("r", "key", 0, 100)
+    refused(
+        Status.INVALID_ARGUMENT, "11 bytes does not fit in the 10", regions.place(Region("r", 0, 10)).write, bytes(11)
+    )

@@ -38,6 +38,14 @@ def server(max_head: int = MAX_HEAD, max_body: int = MAX_BODY) -> ServerConnecti
     return ServerConnection(max_head=max_head, max_body=max_body)
 
 
+def received(connection: ServerConnection, piece: bytes) -> list[HttpRequest]:
+    """The requests that a piece completes, in as many turns as they take."""
+    found = connection.receive(piece)
+    while connection.unread:
+        found += connection.receive(b"")
+    return found
+
+
 def answer(connection: ClientConnection, *pieces: bytes, eof: bool = False) -> Response:
     """The response to one request, which must come with the last piece and not before."""
     connection.request()
@@ -427,7 +435,7 @@ def test_requests(message: bytes, method: str, target: str, body: bytes, keeps_a
             (request,) = last
             assert (request.method, request.target, request.body) == (method, target, body)
             assert request.head.keeps_alive == keeps_alive
-            assert connection.idle
+            assert not connection.partial
         assert connection.closing == (not keeps_alive)
         connection.eof()
         assert connection.closing
@@ -483,7 +491,7 @@ def test_broken_requests(message: bytes, text: str) -> None:
 def test_a_request_cut_short(came: bytes, text: str) -> None:
     connection = server()
     assert connection.receive(came) == []
-    assert not connection.idle
+    assert connection.partial
     with pytest.raises(ProtocolError, match=text):
         connection.eof()
 
@@ -500,6 +508,32 @@ def test_requests_one_behind_the_other_until_the_last() -> None:
     assert connection.receive(message + b"g") == []
     assert connection.receive(close) == []
     assert connection.buffered == 0
+
+
+def test_a_read_does_bounded_work_and_the_rest_comes_later() -> None:
+    connection = server()
+    message = POST + b"Content-Length: 1\r\n\r\n"
+    found = connection.receive(b"".join(message + b"%d" % (number % 10) for number in range(150)) + message)
+    assert (len(found), connection.unread) == (64, True)
+    found += connection.receive(b"7" + message[:30])  # before the rest is done: behind it
+    found += received(connection, b"")
+    assert [request.body for request in found] == [b"%d" % (number % 10) for number in range(150)] + [b"7"]
+    assert (connection.unread, connection.partial) == (False, True)
+
+
+def test_a_body_of_many_small_chunks_is_read_in_turns() -> None:
+    connection = server()
+    chunks = b"1\r\nx\r\n" * 900
+    assert connection.receive(POST + CHUNKED + chunks + b"0\r\n\r\n") == []
+    assert connection.unread
+    (request,) = received(connection, b"")
+    assert request.body == b"x" * 900
+
+
+def test_a_head_of_many_fields_is_refused() -> None:
+    fields = b"".join(b"a%d: b\r\n" % number for number in range(128))
+    with pytest.raises(ProtocolError, match="a head of 129 fields; at most 128"):
+        server(max_head=10_000).receive(POST + fields + b"\r\n")
 
 
 def test_a_client_that_waits_for_a_100_is_told_once() -> None:
@@ -692,9 +726,9 @@ def test_requests_are_the_same_in_any_pieces(
     wanted = [messages[number % len(messages)] for number in [0, *order]]
     connection = server(max_head=10_000)
     raw = b"".join(blank + message for message, _, _ in wanted)
-    found = [request for piece in cut(raw, places) for request in connection.receive(piece)]
+    found = [request for piece in cut(raw, places) for request in received(connection, piece)]
     assert [(plain(request.head.fields), request.body) for request in found] == [(f, b) for _, f, b in wanted]
-    assert connection.idle
+    assert not connection.partial
     connection.eof()
 
 

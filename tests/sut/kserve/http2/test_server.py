@@ -68,19 +68,21 @@ BLOCK = literal(*ASK)
 FIRST_BLOCK = NO_TABLE + BLOCK
 
 
-def fresh(max_streams: int = MAX_STREAMS) -> ServerConnection[Any]:
-    return ServerConnection(lambda headers: headers, max_streams=max_streams, largest_body=LARGEST_BODY)
+def fresh(max_streams: int = MAX_STREAMS, **bounds: int) -> ServerConnection[Any]:
+    return ServerConnection(lambda headers: headers, max_streams=max_streams, largest_body=LARGEST_BODY, **bounds)
 
 
-def new(window: int | None = None, max_streams: int = MAX_STREAMS, opened: int = 0) -> ServerConnection[Any]:
+def new(
+    window: int | None = None, max_streams: int = MAX_STREAMS, opened: int = 0, **bounds: int
+) -> ServerConnection[Any]:
     """A connection whose client has told its settings and taken ours, and has seen a first answer on stream 1.
 
     Of those ``opened`` after that, bodies are to come.
     """
-    connection = fresh(max_streams)
+    connection = fresh(max_streams, **bounds)
     told = {} if window is None else {S_WINDOW: window}
-    connection.receive(PREFACE + settings(told) + ACKNOWLEDGED)
-    connection.receive(frame(F_HEADERS, END_HEADERS | END_STREAM, 1, FIRST_BLOCK))
+    for start in (PREFACE + settings(told), ACKNOWLEDGED, frame(F_HEADERS, END_HEADERS | END_STREAM, 1, FIRST_BLOCK)):
+        connection.receive(start)
     connection.end(1, AROUND.head)
     for number in range(opened):
         connection.receive(frame(F_HEADERS, END_HEADERS, 3 + 2 * number, BLOCK))
@@ -130,7 +132,7 @@ class TestGreeting:
             S_MAX_STREAMS: MAX_STREAMS,
             S_WINDOW: STREAM_WINDOW,
             S_MAX_FRAME: STREAM_WINDOW,
-            S_HEADER_LIST: 1 << 16,
+            S_HEADER_LIST: 1 << 14,
         }
         most = MAX_STREAMS * STREAM_WINDOW + LARGEST_BODY + (1 << 20)
         assert update == (F_WINDOW_UPDATE, 0, 0, (most - 65_535).to_bytes(4, "big"))
@@ -599,10 +601,60 @@ def test_how_it_comes_in_pieces_makes_no_difference(parts: list[bytes], places: 
     assert pieced.buffered <= 9 + STREAM_WINDOW + (1 << 17)
     if not whole[1]:
         assert found == whole
+    thrifty = new(most_work=1)
+    by_turns = outcome(thrifty, [bytes(wire), *[b""] * len(wire)])
+    assert by_turns[1] == whole[1]
+    if not whole[1]:
+        assert (by_turns[0], thrifty.unread) == (whole[0], None)
     single = outcome(new(), [bytes((byte,)) for byte in wire])
     assert single[1] == whole[1]
     if not whole[1]:
         assert single[0] == whole[0]
+
+
+FLOODS = {
+    "pings": frame(F_PING, 0, 0, bytes(8)) * 300,
+    "settings": settings({S_WINDOW: 70_000}) * 30,
+    "farewells": frame(F_GOAWAY, 0, 0, bytes(1000)) * 300,
+    "unknown frames": frame(0x55, 0, 1, b"?" * 1000) * 300,
+    "headers": b"".join(
+        frame(F_HEADERS, END_HEADERS | END_STREAM, stream, literal(("x", f"{stream:099}")))
+        for stream in range(3, 63, 2)
+    ),
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_a_read_does_bounded_work_and_the_rest_comes_later(flood: str) -> None:
+    """However much is read, each ``receive`` says little; whole requests between the frames are found in the end."""
+    connection = new(max_streams=1000, most_work=100)
+    last = 1001
+    behind = frame(F_HEADERS, END_HEADERS, last, BLOCK) + frame(F_DATA, END_STREAM, last, b"x")
+    events = connection.receive(FLOODS[flood] + behind)
+    rounds = 1
+    while connection.unread is not None:
+        assert not any(event[0] is REQUEST for event in events)
+        events = connection.receive(b"")
+        rounds += 1
+    assert rounds >= 2
+    assert plain(events)[-2:] == [(HEADERS, last, ASK, False), (DATA, last, b"x", True)]
+
+
+def test_what_is_read_before_the_rest_is_done_comes_behind_it() -> None:
+    connection = new(most_work=1)
+    connection.receive(frame(F_PING, 0, 0, b"11111111") + frame(F_PING, 0, 0, b"22222222"))
+    connection.receive(frame(F_PING, 0, 0, b"33333333")[:12])
+    connection.receive(frame(F_PING, 0, 0, b"33333333")[12:])
+    while connection.unread is not None:
+        connection.receive(b"")
+    pongs = [payload[:1] for kind, flags, _, payload in frames(said(connection)) if kind == F_PING and flags & ACK]
+    assert pongs == [b"1", b"2", b"3"]
+
+
+def test_more_settings_than_there_are_is_a_flood() -> None:
+    assert (
+        refused(new(), frame(F_SETTINGS, 0, 0, struct.pack(">HI", S_WINDOW, 65_535) * 65))[0] is Code.ENHANCE_YOUR_CALM
+    )
 
 
 class Client:

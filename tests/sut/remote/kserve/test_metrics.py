@@ -166,7 +166,7 @@ def test_nobody_there() -> None:
         asyncio.run(fetch(f"http://127.0.0.1:{port}"))
 
 
-@pytest.mark.parametrize("url", ["https://host/metrics", "http://", "http://host:port", "ftp://host", "http://[::1"])
+@pytest.mark.parametrize("url", ["grpc://host/metrics", "http://", "http://host:port", "ftp://host", "http://[::1"])
 def test_a_url_that_is_none_names_the_mend(url: str) -> None:
     with pytest.raises(MetricsError, match=r"--metrics-url .*: use http://HOST:8002/metrics"):
         asyncio.run(fetch(url))
