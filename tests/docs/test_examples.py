@@ -112,6 +112,7 @@ def test_a_harness_runs_on_both(launcher: list[str], tmp_path: Path) -> None:
     assert (tmp_path / "mlperf_log_summary.txt").read_text() in text
 
 
+@pytest.mark.slow  # the page on HTTP services has the same line, which runs in every test
 def test_an_http_service_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     status, text = run(EXAMPLES / "http_service.py", "0.3")

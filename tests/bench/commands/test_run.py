@@ -1,5 +1,6 @@
 """``drumfire run`` as a user types it, with the embedded model, and everything that may go wrong."""
 
+import itertools
 import json
 import os
 import shutil
@@ -265,9 +266,11 @@ def test_faults_make_the_run_invalid(
     ("scenario", "number"),
     [
         ("Server", signal.SIGINT),
-        ("SingleStream", signal.SIGTERM),
-        pytest.param("Server", signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param("SingleStream", signal.SIGINT, marks=pytest.mark.slow),
+        *(
+            pytest.param(*one, marks=pytest.mark.slow)
+            for one in itertools.product(("Server", "SingleStream"), (signal.SIGINT, signal.SIGTERM))
+            if one != ("Server", signal.SIGINT)
+        ),
     ],
 )
 def test_interrupted_run_is_saved_and_invalid(scenario: str, number: signal.Signals, tmp_path: Path) -> None:

@@ -29,7 +29,10 @@ def words(served: Served, folder: Path, *more: object) -> list[object]:
     return ["run", "triton", "identity", *urls, "--input", "INPUT0:4", "--output", folder, *SERVER, *more]
 
 
-@pytest.mark.parametrize("workers", [(), ("--workers", 2)], ids=["alone", "two generators"])
+@pytest.mark.parametrize(
+    "workers",
+    [pytest.param((), id="alone"), pytest.param(("--workers", 2), id="two generators", marks=pytest.mark.slow)],
+)
 def test_the_servers_figures_are_kept(served: Served, tmp_path: Path, workers: tuple[object, ...]) -> None:
     done = here(*words(served, tmp_path / "out", "--time", "2.5", "--no-dashboard", *workers))
     result = result_of(done, done.returncode)

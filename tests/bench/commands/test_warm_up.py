@@ -81,7 +81,7 @@ def test_a_server_that_is_silent_ends_it(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_ctrl_c_during_it_ends_in_order(workers: int, tmp_path: Path) -> None:
     several = ["--workers", 2] if workers > 1 else []
     with Peer("grpc") as peer:

@@ -107,6 +107,7 @@ def test_it_ends_at_its_limit(own: Own) -> None:
         child.close()
 
 
+@pytest.mark.slow
 def test_it_ends_when_nobody_speaks_to_it(own: Own) -> None:
     child = Child(own.plan, own.phases)
     try:
