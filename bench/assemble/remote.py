@@ -84,7 +84,7 @@ def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly
         meters=target.meters(),
         server_report=watched.report,
         watch=watch,
-        counted=lambda: (system.served, system.happened),
+        counted=lambda: (watched.served, system.happened),
         digests=target.digests,
         notes=target.notes,
     )

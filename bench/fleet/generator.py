@@ -10,7 +10,6 @@ import asyncio
 import os
 import signal
 import sys
-from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ from drumfire.loadgen.record import Record
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.share import Share
 from drumfire.loadgen.warm_up import WarmUp
-from drumfire.sut.remote.endpoint import Endpoint
 
 _BEAT_S = 0.25
 
@@ -43,8 +41,8 @@ class Generator:
     ) -> None:
         self._line, self._assembly, self._folder = line, assembly, folder
         self._sent_responses = 0
-        self._served_before: Counter[Endpoint] | None = None
-        """Requests of the warm-up, which do not count; None until it is over."""
+        self._has_begun = False
+        """Whether a phase has; the warm-up is over then."""
         asked = WarmUp.of(options.traffic.warmup)
         share = Share(plan.slice, traffic.read(folder / traffic.FILE, record), record, self._start)
         # The driver prints the timestamps of the run's beginning and end.
@@ -65,7 +63,7 @@ class Generator:
         beats = asyncio.ensure_future(self._beat())
         try:
             await self.test.run()
-            if self._served_before is None and self.test.answers.aborted is not None:
+            if not self._has_begun and self.test.answers.aborted is not None:
                 raise UserError(self.test.answers.aborted)
             await asyncio.to_thread(self._report_end, max(len(self.test.reports) - 1, 0))
         finally:
@@ -75,9 +73,7 @@ class Generator:
     async def _start(self, number: int) -> int:
         if number:
             await asyncio.to_thread(self._report_end, number - 1)
-        else:
-            served, _ = self._assembly.counted()
-            self._served_before = Counter(served)
+        self._has_begun = True
         return await self._line.start(number)
 
     async def _beat(self) -> None:
@@ -98,7 +94,6 @@ class Generator:
         if kept:
             responses.save(file, kept)
         served, happened = self._assembly.counted()
-        before: Counter[Endpoint] = self._served_before or Counter()
         self._line.say(
             {
                 "ended": number,
@@ -108,7 +103,7 @@ class Generator:
                 "unanswered": faults.unanswered,
                 "aborted": test.answers.aborted,
                 "interrupted": test.interrupted,
-                "served": {str(to): count - before[to] for to, count in served.items()},
+                "served": {str(to): count for to, count in served.items()},
                 "happened": dict(happened),
                 "responses": str(file) if kept else None,
                 "warmup": test.issuer.sections().get("warmup"),

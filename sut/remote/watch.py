@@ -84,10 +84,11 @@ class WatchedSystem:
     async def close(self) -> None:
         await self._system.close()  # first: replies after the end of a run do not count
         if self._opened and self._watch is not None:
-            await self._watch.end(self._served)
+            await self._watch.end(self.served)
 
     @property
-    def _served(self) -> Counter[Endpoint]:
+    def served(self) -> Counter[Endpoint]:
+        """Number of requests that each server answered with outputs, without those of a warm-up."""
         served = Counter(self._system.served)
         served.subtract(self._before)
         return served
@@ -105,7 +106,7 @@ class WatchedSystem:
                 phases,
                 series,
                 notes,
-                requests=sum(self._served.values()),
+                requests=sum(self.served.values()),
                 failed_requests=self._answers.faults.failed.total(),
             )
         return report | {"events": dict(self._system.happened)}
