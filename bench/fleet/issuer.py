@@ -25,7 +25,7 @@ from drumfire.loadgen.issuer import PhaseReport, Plan
 from drumfire.loadgen.overhead import Overhead, Reading
 from drumfire.loadgen.pacer import Pacer, Pacing
 from drumfire.loadgen.record import RowArray, Status
-from drumfire.loadgen.settings import Loop, Scenario, SettingsError
+from drumfire.loadgen.settings import Loop
 from drumfire.loadgen.traffic import Phase
 from drumfire.loadgen.warm_up import Warmed
 from drumfire.sut.remote.watch import WatchedSystem
@@ -44,12 +44,9 @@ class FleetIssuer:
 
     def take(self, plan: Plan) -> None:
         """Raises ``SettingsError`` for a limit that needs a view of the whole run."""
-        if plan.settings.scenario == Scenario.Server and plan.settings.max_async_queries:
-            raise SettingsError(
-                "server_max_async_queries bounds the queries of one generator: leave it out of user.conf with several"
-            )
         self._plan = plan
         self._slices = division.slices(plan, self._wanted.parts)
+        self._slices[0].limits(plan.settings)  # raises it here rather than in each generator
         self.fleet = division.fleet(plan, list(self._slices.values()), self._assembly, self._options)
         self._watched = WatchedSystem(self.fleet, self._assembly.watch)
         self._assembly.server_report = self._watched.report
