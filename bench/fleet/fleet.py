@@ -79,8 +79,9 @@ class Fleet:
         """Called after each look at the generators in a phase."""
         self.names = {plan.part: plan.name for crew in crews for plan in crew.plans}
         self.last_seen: dict[int, Sighting] = {}
+        self.messages: dict[int, Mapping[str, Any]] = {}
+        """The last message of each generator at the end of a phase, by part."""
         self._facts, self._on_loss, self._lead_ns, self._ready_s = facts, on_loss, lead_ns, ready_s
-        self._messages: dict[int, Mapping[str, Any]] = {}
         self._looked_s = 0.0
         self._over = threading.Event()
         self._beats = threading.Thread(target=self._beat, name="beats", daemon=True)
@@ -179,7 +180,7 @@ class Fleet:
     async def collect(self, number: int) -> list[Part]:
         """What the generators did in a phase, by part; those that can no longer be asked are left out."""
         parts = [part for parts in await self._each(lambda crew: crew.collect(number)) for part in parts]
-        self._messages |= {part.part: part.message for part in parts if part.message is not None}
+        self.messages |= {part.part: part.message for part in parts if part.message is not None}
         return sorted(parts, key=lambda part: part.part)
 
     def state(self, sighting: Sighting) -> str:
@@ -229,7 +230,7 @@ class Fleet:
     def _sum(self, name: str) -> Counter[str]:
         """The sum of these counts over the last messages of the generators."""
         counts: Counter[str] = Counter()
-        for message in self._messages.values():
+        for message in self.messages.values():
             counts.update(message[name])
         return counts
 

@@ -6,7 +6,7 @@ Handles the phases and puts the generators' parts together.  Does not depend on 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -36,8 +36,6 @@ class FleetIssuer:
 
     def __init__(self, assembly: Assembly, options: RunOptions) -> None:
         self._assembly, self._options, self._wanted = assembly, options, options.system.fleet
-        self._messages: dict[int, Mapping[str, Any]] = {}
-        """The last message of each generator, by part."""
         self._plan: Plan
         self.fleet: Fleet
         """After ``take``."""
@@ -127,23 +125,22 @@ class FleetIssuer:
         ]
 
     def sections(self) -> dict[str, Any]:
-        sections = {"hosts": section(self._plan, self.fleet, self._wanted, self._messages)}
+        sections = {"hosts": section(self._plan, self.fleet, self._wanted)}
         return sections if self._warmed is None else sections | {"warmup": asdict(self._warmed)}
 
     @property
     def _warmed(self) -> Warmed | None:
         """The warm-ups of all generators that have reported; they go on side by side."""
-        parts = [Warmed(**one["warmup"]) for one in self._messages.values() if one["warmup"] is not None]
+        parts = [Warmed(**one["warmup"]) for one in self.fleet.messages.values() if one["warmup"] is not None]
         return merge.warmed_of(parts) if self._plan.warm_up is not None else None
 
     def _put_back(self, phase: Phase, parts: Sequence[Part]) -> _Issued:
         """Enter what the generators did into the whole table and its answers."""
         record, answers = self._plan.record, self._plan.answers
         end = merge.put_back(record, phase, self._slices, parts)
-        self._messages |= {part.part: part.message for part in parts if part.message is not None}
         answers.issued = end
         answers.answered = int(np.count_nonzero(is_known(record.status[:end])))
-        merge.put_answers(answers, self._slices, self._messages, parts)
+        merge.put_answers(answers, self._slices, self.fleet.messages, parts)
         ends = [End[part.message["report"]["end"]] for part in parts if part.message and part.message["report"]]
         return _Issued(slice(phase.first_row, end), ends)
 
@@ -159,7 +156,7 @@ class FleetIssuer:
 
     def _with_costs(self, report: PhaseReport) -> PhaseReport:
         """The report with the figures of the generators, where any has reported, instead of this process's."""
-        by_part = {part: one["report"] for part, one in self._messages.items() if one["report"] is not None}
+        by_part = {part: one["report"] for part, one in self.fleet.messages.items() if one["report"] is not None}
         if not by_part:
             return report
         reports = list(by_part.values())

@@ -23,11 +23,9 @@ from drumfire.loadgen.results import distribution
 from drumfire.loadgen.settings import Loop
 
 
-def section(
-    plan: issuer.Plan, fleet: Fleet, wanted: FleetOptions, messages: Mapping[int, Mapping[str, Any]]
-) -> dict[str, Any]:
-    """The ``hosts`` section, from each generator's last message, by part."""
-    generators = [_generator(plan, fleet, crew, one, messages) for crew in fleet.crews for one in crew.plans]
+def section(plan: issuer.Plan, fleet: Fleet, wanted: FleetOptions) -> dict[str, Any]:
+    """The ``hosts`` section."""
+    generators = [_generator(plan, fleet, crew, one) for crew in fleet.crews for one in crew.plans]
     starts = [one["start_ns"] for one in generators if one["start_ns"] is not None]
     return {
         "kind": "workers" if wanted.hosts is None else "hosts",
@@ -44,10 +42,8 @@ def section(
     }
 
 
-def _generator(
-    plan: issuer.Plan, fleet: Fleet, crew: Crew, own: Plan, messages: Mapping[int, Mapping[str, Any]]
-) -> dict[str, Any]:
-    loss, seen, message = fleet.lost.get(own.part), fleet.last_seen.get(own.part), messages.get(own.part)
+def _generator(plan: issuer.Plan, fleet: Fleet, crew: Crew, own: Plan) -> dict[str, Any]:
+    loss, seen, message = fleet.lost.get(own.part), fleet.last_seen.get(own.part), fleet.messages.get(own.part)
     report = None if message is None else message["report"]
     # Of the last phase; a generator that did not come to its end has none.
     is_last = message is not None and message["ended"] == len(plan.reports) - 1

@@ -9,7 +9,7 @@ from drumfire.sut.remote.endpoint import parse_url
 def test_a_server_that_no_generator_reported_answered_nothing() -> None:
     """As when all generators are lost at once: the run still ends with what is known."""
     fleet = object.__new__(Fleet)
-    fleet._messages = {}
+    fleet.messages = {}
     assert fleet.served[parse_url("grpc://127.0.0.1:8001")] == 0
-    fleet._messages = {0: {"served": {"grpc://127.0.0.1:8001": 3}}, 1: {"served": {"grpc://127.0.0.1:8001": 4}}}
+    fleet.messages = {0: {"served": {"grpc://127.0.0.1:8001": 3}}, 1: {"served": {"grpc://127.0.0.1:8001": 4}}}
     assert fleet.served[parse_url("grpc://127.0.0.1:8001")] == 7
