@@ -19,7 +19,6 @@ from drumfire.bench.assemble.sizing import Service, size_traffic
 from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.config import ConfigReader
 from drumfire.loadgen.errors import UserError
-from drumfire.loadgen.series import Series
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.loadgen.system import IndexArray, SampleLibrary, SystemUnderTest
 from drumfire.sut import models
@@ -36,7 +35,7 @@ from drumfire.sut.models.file import FileModel
 from drumfire.sut.models.model import Accuracy, Form, Model
 from drumfire.sut.models.tensors import arrangement
 from drumfire.sut.remote.endpoint import Endpoint
-from drumfire.sut.remote.watch import Watch
+from drumfire.sut.remote.watch import MeasuredWindow
 from drumfire.sut.sampler import MeterPlan, Sampler
 
 _LONGEST_BATCH_S = 4.0
@@ -65,11 +64,8 @@ class Assembly:
     """What is read again and again while the run goes."""
     sampler: Sampler | None = None
     """Of the last run; it reads the meters."""
-    server_report: Callable[[list[slice], Sequence[Series], Sequence[str]], dict[str, Any] | None] = lambda *_: None
-    """The result's ``server`` section, from the rows that each phase issued, the series, and the notes on these; None
-    for a local system."""
-    watch: Watch | None = None
-    """Reads the servers' statistics for ``server_report``."""
+    window: MeasuredWindow = field(default_factory=MeasuredWindow)
+    """Reports the result's ``server`` section; a local system's never begins."""
     counted: Callable[[], tuple[Mapping[Endpoint, int], Mapping[str, int]]] = lambda: ({}, {})
     """Requests that each server answered with outputs, and counts of connection events."""
     digests: Callable[[], dict[str, str]] = dict

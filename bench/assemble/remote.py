@@ -19,7 +19,7 @@ from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.loadgen.system import IndexArray, SampleLibrary, SystemUnderTest
 from drumfire.sut import remote
 from drumfire.sut.remote.target import Amounts, Target
-from drumfire.sut.remote.watch import WatchedSystem
+from drumfire.sut.remote.watch import MeasuredWindow, WatchedSystem
 
 _PROBE_S = 0.3
 _PATIENCE_S = 20.0
@@ -48,10 +48,9 @@ def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly
     computes = target.describe()
     library = target.library(settings)
     system = target.system(settings, library)
-    watch = target.watch() if drawn is None else None
-    watched = WatchedSystem(system, watch)
+    window = MeasuredWindow(target.watch() if drawn is None else None)
     assembly = Assembly(
-        watched,
+        WatchedSystem(system, window),
         library,
         settings,
         title=f"{target.name} {', '.join(target.urls)}",
@@ -82,9 +81,8 @@ def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly
         distributions=target.distributions,
         config_errors=errors,
         meters=target.meters(),
-        server_report=watched.report,
-        watch=watch,
-        counted=lambda: (watched.served, system.happened),
+        window=window,
+        counted=lambda: (window.served, system.happened),
         digests=target.digests,
         notes=target.notes,
     )

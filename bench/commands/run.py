@@ -354,7 +354,7 @@ def _server(test: Test, assembly: Assembly, measured: Sequence[Series], notes: S
     """What remote servers report of the run."""
     # If generators were lost, these are row numbers, which index a column as a slice does.
     phases = [cast(slice, report.rows) for report in test.reports]
-    return assembly.server_report(phases, measured, notes)
+    return assembly.window.report(phases, measured, notes)
 
 
 def _accuracy(test: Test, assembly: Assembly) -> dict[str, Any] | None:

@@ -51,8 +51,6 @@ def fleet(plan: issuer.Plan, shares: Sequence[Slice], assembly: Assembly, option
         crews = list(hosts.reach(groups, lambda one: one.slice.of(plan.phases, most_queries), wanted.ray_address))
         lead_ns = _LEAD_TO_HOSTS_NS
     return Fleet(
-        assembly.system.name,
-        assembly.system.columns,
         crews,
         facts(assembly.digests()),
         on_loss=wanted.on_host_loss,

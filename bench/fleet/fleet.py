@@ -1,7 +1,6 @@
 """All generators of a run together: gets them ready, compares them, starts and follows them, and ends them.
 
-To the run it is a system under test whose rows others issue.  Handles crews and decides which generators are lost.
-Does not depend on rows or on a screen.
+Handles crews and decides which generators are lost.  Does not depend on rows or on a screen.
 """
 
 from __future__ import annotations
@@ -16,15 +15,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import numpy.typing as npt
-
 from drumfire.bench.fleet.child import Part, Sighting
 from drumfire.bench.fleet.crew import Crew
 from drumfire.bench.fleet.facts import Facts, differences
-from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.loggers import FLEET
-from drumfire.loadgen.system import Answer
 from drumfire.sut.remote.endpoint import Endpoint
 
 STALE_S, LOST_S = 1.0, 3.0
@@ -53,12 +48,8 @@ class Loss:
 class Fleet:
     """Crews and their generators, by part."""
 
-    answer: Answer | None = None
-
     def __init__(
         self,
-        name: str,
-        columns: Mapping[str, npt.DTypeLike],
         crews: Sequence[Crew],
         facts: Facts,
         *,
@@ -69,7 +60,7 @@ class Fleet:
         """``facts``: of this process.  ``on_loss``: see --on-host-loss.  ``lead_ns``: how long before a phase its start
         is announced.  ``ready_s``: how long generators may take to get ready.
         """
-        self.name, self.columns, self.crews = name, columns, crews
+        self.crews = crews
         self.lost: dict[int, Loss] = {}
         self.aborted: str | None = None
         """Why a loss ended the run; None where it did not."""
@@ -86,9 +77,7 @@ class Fleet:
         self._over = threading.Event()
         self._beats = threading.Thread(target=self._beat, name="beats", daemon=True)
 
-    # As a system under test.
-
-    async def open(self, answers: Answers) -> None:
+    async def open(self) -> None:
         """Start all generators and wait until they are ready.
 
         Raises ``UserError`` where a generator cannot start or differs from this process.
@@ -113,12 +102,6 @@ class Fleet:
                 raise UserError(f"not ready within {self._ready_s:g} s: {late}")
             await asyncio.sleep(_LOOK_S)
 
-    def issue(self, first: int, last: int) -> None:
-        raise NotImplementedError("the rows of a fleet are issued by its generators")
-
-    def flush(self) -> None:
-        pass
-
     async def close(self) -> None:
         self._over.set()
         await self._each(lambda crew: crew.close())
@@ -131,8 +114,6 @@ class Fleet:
     @property
     def happened(self) -> Mapping[str, int]:
         return self._sum("happened")
-
-    # For the run.
 
     def look(self) -> list[Sighting]:
         """The last known state of each generator, by part."""

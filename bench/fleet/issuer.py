@@ -28,7 +28,6 @@ from drumfire.loadgen.record import RowArray, Status
 from drumfire.loadgen.settings import Loop
 from drumfire.loadgen.traffic import Phase
 from drumfire.loadgen.warm_up import Warmed
-from drumfire.sut.remote.watch import WatchedSystem
 
 
 class FleetIssuer:
@@ -46,13 +45,11 @@ class FleetIssuer:
         self._slices = division.slices(plan, self._wanted.parts)
         self._slices[0].limits(plan.settings)  # raises it here rather than in each generator
         self.fleet = division.fleet(plan, list(self._slices.values()), self._assembly, self._options)
-        self._watched = WatchedSystem(self.fleet, self._assembly.watch)
-        self._assembly.server_report = self._watched.report
         self._assembly.logged = lambda indices, responses: responses  # the generators did this
 
     async def open(self) -> None:
-        await self._watched.open(self._plan.answers)
-        await self._watched.begin_measuring()  # generators that are ready have warmed up
+        await self.fleet.open()
+        await self._assembly.window.begin(self.fleet, self._plan.answers)  # generators that are ready have warmed up
 
     def load(self, phase: Phase) -> None:
         pass
@@ -101,7 +98,8 @@ class FleetIssuer:
         pass
 
     async def close(self) -> None:
-        await self._watched.close()
+        await self.fleet.close()
+        await self._assembly.window.end()
 
     def reasons(self) -> list[str]:
         lines = [

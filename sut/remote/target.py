@@ -21,7 +21,7 @@ from drumfire.sut.data.inputs import Inputs
 from drumfire.sut.models.model import Model
 from drumfire.sut.remote.endpoint import Endpoint, Security, parse_url
 from drumfire.sut.remote.samples import RemoteLibrary
-from drumfire.sut.remote.watch import RemoteClient, Watch
+from drumfire.sut.remote.watch import RemoteClient, RunWatch
 from drumfire.sut.sampler import MeterPlan
 
 _PERFORMANCE_COUNT = 500
@@ -158,7 +158,7 @@ class Target(ABC, Generic[AnyOptions]):
     def digests(self) -> dict[str, str]:
         """Hashes that must be the same in all processes of a run, such as of the model and of the data."""
 
-    def watch(self) -> Watch | None:
+    def watch(self) -> RunWatch | None:
         """Asks the servers before and after a run what they did in it; None if they cannot be asked."""
         return None
 

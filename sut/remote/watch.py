@@ -1,4 +1,4 @@
-"""A remote system that asks its servers before and after each run, warm-up aside, what they did in between.
+"""Asks a run's servers before and after it, warm-up aside, what they did in between.
 
 Decides when to ask.  Does not depend on what is asked.
 """
@@ -18,8 +18,8 @@ from drumfire.loadgen.system import Answer, SystemUnderTest
 from drumfire.sut.remote.endpoint import Endpoint
 
 
-class RemoteClient(SystemUnderTest, Protocol):
-    """A system under test that counts its servers' answers."""
+class Counting(Protocol):
+    """Counts the answers of servers."""
 
     @property
     def served(self) -> Mapping[Endpoint, int]:
@@ -30,7 +30,11 @@ class RemoteClient(SystemUnderTest, Protocol):
         """Events of connections, with their counts."""
 
 
-class Watch(Protocol):
+class RemoteClient(SystemUnderTest, Counting, Protocol):
+    """A system under test that counts its servers' answers."""
+
+
+class RunWatch(Protocol):
     """Asks the servers of a run."""
 
     async def begin(self) -> None:
@@ -56,40 +60,34 @@ class Watch(Protocol):
         """
 
 
-class WatchedSystem:
-    """``system`` with a watch on its servers, if they can be asked; issuing rows costs no more."""
+class MeasuredWindow:
+    """The measured part of a run, and what its servers say of it, if they can be asked."""
 
-    columns: Mapping[str, npt.DTypeLike]
-    answer: Answer | None = None
-
-    def __init__(self, system: RemoteClient, watch: Watch | None) -> None:
-        self.name, self.columns = system.name, system.columns
-        self.issue, self.flush = system.issue, system.flush
-        self._system, self._watch = system, watch
+    def __init__(self, watch: RunWatch | None = None) -> None:
+        self._watch = watch
+        self._client: Counting | None = None
+        """Once the window has begun."""
         self._answers: Answers
-        self._opened = False
         self._before: Counter[Endpoint] = Counter()
-        """Requests that each server answered in a warm-up."""
+        """Requests that each server answered in the warm-up."""
 
-    async def open(self, answers: Answers) -> None:
-        self._answers = answers
-        await self._system.open(answers)
-
-    async def begin_measuring(self) -> None:
-        self._before = Counter(self._system.served)
+    async def begin(self, client: Counting, answers: Answers) -> None:
+        """``client`` has warmed up and sends the run's requests, whose answers are in ``answers``."""
+        self._answers, self._before = answers, Counter(client.served)
         if self._watch is not None:
             await self._watch.begin()
-        self._opened = True
+        self._client = client
 
-    async def close(self) -> None:
-        await self._system.close()  # first: replies after the end of a run do not count
-        if self._opened and self._watch is not None:
+    async def end(self) -> None:
+        if self._client is not None and self._watch is not None:
             await self._watch.end(self.served)
 
     @property
     def served(self) -> Counter[Endpoint]:
-        """Number of requests that each server answered with outputs, without those of a warm-up."""
-        served = Counter(self._system.served)
+        """Number of requests that each server answered with outputs, without those of the warm-up."""
+        if self._client is None:
+            return Counter()
+        served = Counter(self._client.served)
         served.subtract(self._before)
         return served
 
@@ -97,7 +95,7 @@ class WatchedSystem:
         self, phases: list[slice], series: Sequence[Series] = (), notes: Sequence[str] = ()
     ) -> dict[str, Any] | None:
         """The watch's report and the events of connections; None if the run ended before it began."""
-        if not self._opened:
+        if self._client is None:
             return None
         report: dict[str, Any] = {"servers": [], "reconciliation": None}
         if self._watch is not None:
@@ -109,4 +107,28 @@ class WatchedSystem:
                 requests=sum(self.served.values()),
                 failed_requests=self._answers.faults.failed.total(),
             )
-        return report | {"events": dict(self._system.happened)}
+        return report | {"events": dict(self._client.happened)}
+
+
+class WatchedSystem:
+    """``system`` with its measured window; issuing rows costs no more."""
+
+    columns: Mapping[str, npt.DTypeLike]
+    answer: Answer | None = None
+
+    def __init__(self, system: RemoteClient, window: MeasuredWindow) -> None:
+        self.name, self.columns = system.name, system.columns
+        self.issue, self.flush = system.issue, system.flush
+        self._system, self._window = system, window
+        self._answers: Answers
+
+    async def open(self, answers: Answers) -> None:
+        self._answers = answers
+        await self._system.open(answers)
+
+    async def begin_measuring(self) -> None:
+        await self._window.begin(self._system, self._answers)
+
+    async def close(self) -> None:
+        await self._system.close()  # first: replies after the end of a run do not count
+        await self._window.end()
