@@ -27,7 +27,7 @@ from drumfire.bench.fleet import responses, traffic
 from drumfire.bench.fleet.plan import Plan
 from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.flat_columns import FlatPart
-from drumfire.loadgen.record import BASE_COLUMNS, Column, Gauge, Record, Status
+from drumfire.loadgen.record import Column, Gauge, Record, Status
 from drumfire.loadgen.traffic import Phase
 from drumfire.sut import module_process
 
@@ -80,8 +80,7 @@ class Child:
     def __init__(self, plan: Plan, phases: Sequence[Phase]) -> None:
         """``phases``: the traffic of its part."""
         self.plan = plan
-        extra = {name: dtype for name, dtype in plan.columns.items() if name not in BASE_COLUMNS}
-        self.record = Record(plan.rows, extra, plan.spare)
+        self.record = Record(plan.rows, plan.columns, plan.spare)
         self._watch = watch.Watch(self.record, watch.Plan(**plan.view))
         self._looked_ns = time.monotonic_ns()
         self._snapshot = self._watch.look(self._looked_ns)
@@ -105,7 +104,7 @@ class Child:
         # Not as an argument: every user can list the arguments of processes, and headers may hold tokens.
         self._lock = threading.Lock()
         self._say(plan.to_json(fd=self.record.fd, layout=self.record.layout, folder=self._folder.name))
-        self._listener = threading.Thread(target=self._listen, name=f"generator {plan.part}", daemon=True)
+        self._listener = threading.Thread(target=self._listen, name=f"generator {plan.slice.part}", daemon=True)
         self._listener.start()
 
     @property
@@ -118,7 +117,7 @@ class Child:
         if now_ns - self._looked_ns > SNAPSHOT_NS:
             self._looked_ns, self._snapshot = now_ns, self._watch.look(now_ns)
         return Sighting(
-            self.plan.part,
+            self.plan.slice.part,
             self.pid,
             self._ready,
             self._last_ended,
@@ -164,7 +163,7 @@ class Child:
         if message is not None and message["responses"] is not None:
             kept_rows, kept = responses.load(Path(message["responses"]))
         return Part(
-            self.plan.part,
+            self.plan.slice.part,
             rows,
             {name: column[first:end] for name, column in record.columns.items()},
             {name: flat.part(first, end) for name, flat in record.flat_columns.items()},

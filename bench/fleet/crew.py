@@ -84,7 +84,7 @@ class LocalCrew:
 
     def kill(self, part: int) -> None:
         for child in self._children:
-            if child.plan.part == part:
+            if child.plan.slice.part == part:
                 child.kill()
 
     def collect(self, number: int) -> list[Part]:

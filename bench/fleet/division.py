@@ -13,7 +13,7 @@ from drumfire.bench.assemble.local import Assembly
 from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.fleet.crew import Crew, LocalCrew
 from drumfire.bench.fleet.facts import facts
-from drumfire.bench.fleet.fleet import READY_S, Fleet
+from drumfire.bench.fleet.fleet import Fleet
 from drumfire.bench.fleet.options import FleetOptions
 from drumfire.bench.fleet.plan import Plan, options_to_plain, settings_to_plain
 from drumfire.loadgen import issuer
@@ -55,7 +55,7 @@ def fleet(plan: issuer.Plan, shares: Sequence[Slice], assembly: Assembly, option
         facts(assembly.digests()),
         on_loss=wanted.on_host_loss,
         lead_ns=lead_ns,
-        ready_s=READY_S + (plan.warm_up.longest_s(plan.settings.target_qps) if plan.warm_up is not None else 0.0),
+        warm_up_s=0.0 if plan.warm_up is None else plan.warm_up.longest_s(plan.settings.target_qps),
     )
 
 
@@ -68,9 +68,7 @@ def _plans(plan: issuer.Plan, shares: Sequence[Slice], assembly: Assembly, optio
             name=_name(options.system.fleet, share.part),
             options=plain | {"concurrency": _concurrency(concurrency, share)},
             settings=settings,
-            part=share.part,
-            parts=share.parts,
-            width=share.width,
+            slice=share,
             rows=share.count(plan.record.rows),
             columns=plan.record.described,
             view=view,

@@ -24,7 +24,7 @@ from drumfire.sut.remote.endpoint import Endpoint
 
 STALE_S, LOST_S = 1.0, 3.0
 """After this long without a message in a run, a generator is shown as stale, and then judged lost."""
-READY_S = 120.0
+_READY_S = 120.0
 """How long generators may take to get ready, which includes reading their samples; beside a warm-up."""
 _BEAT_S = 1.0
 _LOOK_S = 0.05
@@ -55,10 +55,10 @@ class Fleet:
         *,
         on_loss: str,
         lead_ns: int,
-        ready_s: float = READY_S,
+        warm_up_s: float = 0.0,
     ) -> None:
         """``facts``: of this process.  ``on_loss``: see --on-host-loss.  ``lead_ns``: how long before a phase its start
-        is announced.  ``ready_s``: how long generators may take to get ready.
+        is announced.  ``warm_up_s``: how long a warm-up may take.
         """
         self.crews = crews
         self.lost: dict[int, Loss] = {}
@@ -68,11 +68,11 @@ class Fleet:
         """When the current phase should begin: ns of our wall clock."""
         self.on_look: Callable[[Sequence[Sighting]], object] = lambda sightings: None
         """Called after each look at the generators in a phase."""
-        self.names = {plan.part: plan.name for crew in crews for plan in crew.plans}
+        self.names = {plan.slice.part: plan.name for crew in crews for plan in crew.plans}
         self.last_seen: dict[int, Sighting] = {}
         self.messages: dict[int, Mapping[str, Any]] = {}
         """The last message of each generator at the end of a phase, by part."""
-        self._facts, self._on_loss, self._lead_ns, self._ready_s = facts, on_loss, lead_ns, ready_s
+        self._facts, self._on_loss, self._lead_ns, self._ready_s = facts, on_loss, lead_ns, _READY_S + warm_up_s
         self._looked_s = 0.0
         self._over = threading.Event()
         self._beats = threading.Thread(target=self._beat, name="beats", daemon=True)
@@ -196,7 +196,7 @@ class Fleet:
         return sightings
 
     def _crew_of(self, part: int) -> Crew:
-        return next(crew for crew in self.crews if any(plan.part == part for plan in crew.plans))
+        return next(crew for crew in self.crews if any(plan.slice.part == part for plan in crew.plans))
 
     def _is_late(self, part: int) -> bool:
         seen = self.last_seen.get(part)

@@ -52,7 +52,7 @@ class Generator:
             assembly.library,
             assembly.settings,
             patience_s=options.result.patience,
-            warm_up=None if asked is None else asked.part(plan.parts),
+            warm_up=None if asked is None else asked.part(plan.slice.parts),
             share=share,
             timestamps=silence,
         )

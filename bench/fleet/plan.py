@@ -26,12 +26,9 @@ class Plan:
     name: str
     options: Mapping[str, Any]
     settings: Mapping[str, Any]
-    part: int
-    parts: int
-    width: int
-    """See ``drumfire.loadgen.share.Slice``."""
+    slice: Slice
     rows: int
-    """Rows of this part."""
+    """Rows of the slice."""
     columns: Mapping[str, Any]
     """The table's columns: see ``Record.described``."""
     view: Mapping[str, Any]
@@ -41,16 +38,13 @@ class Plan:
     spare: int = 0
     """Rows for a warm-up, beside those of the part."""
 
-    @property
-    def slice(self) -> Slice:
-        return Slice(self.part, self.parts, self.width)
-
     def to_json(self, **more: Any) -> str:
         return json.dumps(asdict(self) | more)
 
     @classmethod
     def from_json(cls, message: Mapping[str, Any]) -> Plan:
-        return cls(**{name: message[name] for name in cls.__dataclass_fields__})
+        known = {name: message[name] for name in cls.__dataclass_fields__}
+        return cls(**known | {"slice": Slice(**message["slice"])})
 
 
 def options_to_plain(options: RunOptions) -> dict[str, Any]:

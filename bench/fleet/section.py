@@ -43,7 +43,8 @@ def section(plan: issuer.Plan, fleet: Fleet, wanted: FleetOptions) -> dict[str, 
 
 
 def _generator(plan: issuer.Plan, fleet: Fleet, crew: Crew, own: Plan) -> dict[str, Any]:
-    loss, seen, message = fleet.lost.get(own.part), fleet.last_seen.get(own.part), fleet.messages.get(own.part)
+    part = own.slice.part
+    loss, seen, message = fleet.lost.get(part), fleet.last_seen.get(part), fleet.messages.get(part)
     report = None if message is None else message["report"]
     # Of the last phase; a generator that did not come to its end has none.
     is_last = message is not None and message["ended"] == len(plan.reports) - 1
@@ -59,7 +60,7 @@ def _generator(plan: issuer.Plan, fleet: Fleet, crew: Crew, own: Plan) -> dict[s
         issued, good = issued[issued >= first], good[good >= first]
     return {
         "name": own.name,
-        "part": own.part,
+        "part": part,
         "host": crew.name,
         "machine": {} if seen is None else dict(seen.machine),
         "state": "lost" if loss is not None else "done" if report is not None else "stopped",

@@ -12,6 +12,7 @@ from drumfire.bench.fleet.crew import cores_for
 from drumfire.bench.fleet.plan import Plan, options_from_plain, options_to_plain, settings_from_plain, settings_to_plain
 from drumfire.bench.options import values
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
+from drumfire.loadgen.share import Slice
 from tests.support.command import options
 
 
@@ -40,7 +41,9 @@ def test_settings_travel_to_the_last_bit(scenario: Scenario, mode: Mode, qps: fl
 
 def test_plans_travel() -> None:
     run = options_to_plain(options("run", "triton", "m", "--url", "grpc://a:1", "--patience", "3"))
-    plan = Plan("worker 1", run, settings_to_plain(TestSettings()), 1, 3, 1, 10, {"sent": "<i8"}, {"rows": 30}, 9.5)
+    plan = Plan(
+        "worker 1", run, settings_to_plain(TestSettings()), Slice(1, 3, 1), 10, {"sent": "<i8"}, {"rows": 30}, 9.5
+    )
     told = json.loads(plan.to_json(fd=7))
     assert told["fd"] == 7
     assert Plan.from_json(told) == plan
