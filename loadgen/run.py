@@ -26,15 +26,12 @@ from drumfire.loadgen.schedules import Schedule
 from drumfire.loadgen.settings import Loop, Mode, Scenario, SettingsError, TestSettings, effective
 from drumfire.loadgen.share import Share
 from drumfire.loadgen.system import SampleLibrary, SystemUnderTest
-from drumfire.loadgen.traffic import Phase, draw, expected_rows
+from drumfire.loadgen.traffic import DRAWN_BYTES, Phase, draw, expected_rows
 from drumfire.loadgen.version import VERSION
 from drumfire.loadgen.warm_up import WarmUp
 
 DEFAULT_PATIENCE_S = 120.0
 """How long a run waits without any answer before it gives up on the outstanding rows."""
-
-_DRAWN_BYTES = 20
-"""Memory per row that drawing the traffic and evaluating the results need beside the table."""
 
 
 class Test:
@@ -80,7 +77,7 @@ class Test:
         if log is None:
             self._put_head(config_warnings, config_errors)
         if share is None:
-            row_bytes = bytes_per_row(system.columns) + _DRAWN_BYTES
+            row_bytes = bytes_per_row(system.columns) + DRAWN_BYTES
             _check_memory(expected_rows(self.effective, library.total_count) * row_bytes)
             drawn = draw(self.effective, library.total_count, self.schedule)
             spare = 0 if warm_up is None else warm_up.rows(self.effective.query_width)

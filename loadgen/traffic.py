@@ -29,6 +29,9 @@ from drumfire.loadgen.settings import EffectiveSettings, Mode, Scenario, Setting
 
 SampleArray = npt.NDArray[np.uint32]
 
+DRAWN_BYTES = 20
+"""Memory per row that drawing the traffic and evaluating the results need beside the table."""
+
 # Rows to draw at a time, to limit the memory of intermediate arrays.
 _CHUNK = 1 << 20
 

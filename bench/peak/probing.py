@@ -24,14 +24,13 @@ from drumfire.loadgen.record import bytes_per_row
 from drumfire.loadgen.results import Results
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
+from drumfire.loadgen.traffic import DRAWN_BYTES
 from drumfire.loadgen.warm_up import WarmUp
 
 _REPLICA_STEP = 0x9E3779B97F4A7C15
 """Difference between the seeds of two replicas; only its low 32 bits matter, and they are odd."""
 _MEMORY_SHARE = 0.4
 """The most of the free memory that the table of a full run may take."""
-_DRAWING_BYTES = 32
-"""Memory for a row while it is drawn, beside the table."""
 
 
 @dataclass
@@ -72,7 +71,7 @@ def goal_of(settings: TestSettings, options: RunOptions, assembly: Assembly) -> 
     full_s = settings.min_duration_ms / 1000
     least = estimate(0, percentile).queries_needed if streams else least_queries(percentile)
     rows = (available_memory_bytes() or 1 << 33) * _MEMORY_SHARE
-    rows /= bytes_per_row(assembly.system.columns) + _DRAWING_BYTES
+    rows /= bytes_per_row(assembly.system.columns) + DRAWN_BYTES
     return Goal(
         percentile=percentile,
         bound_s=bound_ns * 1e-9,
