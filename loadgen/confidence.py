@@ -15,6 +15,7 @@ import numpy as np
 
 from drumfire.loadgen.early_stopping import CONFIDENCE
 from drumfire.loadgen.record import Record, Status
+from drumfire.loadgen.results import percentile_name
 from drumfire.loadgen.settings import EffectiveSettings
 from drumfire.loadgen.traffic import Phase
 
@@ -113,7 +114,7 @@ class UntilConfident:
     def objection(self) -> str | None:
         if self.verdict == Verdict.PASSES:
             return None
-        percentile = f"p{self._percentile * 100:g}"
+        percentile = percentile_name(self._percentile)
         if self.verdict == Verdict.FAILS:
             return (
                 f"Early stopping is decided at {CONFIDENCE:.0%} confidence: {_over_text(self.count)}, which is "

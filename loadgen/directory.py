@@ -34,6 +34,7 @@ from drumfire.loadgen.results import (
     Results,
     distribution,
     latencies,
+    percentile_name,
 )
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import EffectiveSettings, Loop, Scenario
@@ -235,11 +236,6 @@ def _figures(latency: Distribution, target: float) -> dict[str, int]:
     figures = {"count": latency.count, "min": latency.minimum, "mean": latency.mean, "max": latency.maximum}
     figures |= {percentile_name(p): latency.percentiles[p] for p in SHOWN_PERCENTILES}
     return figures | {"target_percentile": latency.percentiles[target]}
-
-
-def percentile_name(percentile: float) -> str:
-    """0.5 is ``p50``, 0.999 is ``p99.9``."""
-    return f"p{percentile * 100:g}"
 
 
 def _metric(settings: EffectiveSettings, results: Results) -> dict[str, Any]:

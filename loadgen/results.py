@@ -24,6 +24,11 @@ LATE_NS = 1_000_000
 """A query issued later than this after its scheduled time counts as late."""
 
 
+def percentile_name(percentile: float) -> str:
+    """0.5 is ``p50``, 0.999 is ``p99.9``."""
+    return f"p{percentile * 100:g}"
+
+
 @dataclass(frozen=True)
 class Measured:
     """The columns of a performance phase's issued rows: shape (n,), ns after the phase's start."""
@@ -315,7 +320,7 @@ def _by_count(s: EffectiveSettings, queries: int, over: int) -> EarlyStopping:
         f" * Would need to run at least {missing} more queries,\n"
         " with the run being successful if every additional\n query were under latency."
     )
-    percentile = f"p{s.target_latency_percentile * 100:g}"
+    percentile = percentile_name(s.target_latency_percentile)
     if over:
         hint = f"Early stopping: {over} of {queries} queries were over latency, too many for {percentile}: lower --qps."
     else:

@@ -21,7 +21,7 @@ from drumfire.loadgen.early_stopping import least_queries
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.issuer import Issuer, LocalIssuer, PhaseReport, Plan
 from drumfire.loadgen.record import Gauge, Record, RowArray, Status, bytes_per_row
-from drumfire.loadgen.results import Measured, Results, evaluate
+from drumfire.loadgen.results import Measured, Results, evaluate, percentile_name
 from drumfire.loadgen.schedules import Schedule
 from drumfire.loadgen.settings import Loop, Mode, Scenario, SettingsError, TestSettings, effective
 from drumfire.loadgen.share import Share
@@ -142,7 +142,7 @@ class Test:
                     advice = f"raise --count to {least} or more, or leave it out"
                 warnings.append(
                     f"this run can only be INVALID: {queries} queries are fewer than the {least} that early stopping "
-                    f"needs for p{s.target_latency_percentile * 100:g}; {advice}"
+                    f"needs for {percentile_name(s.target_latency_percentile)}; {advice}"
                 )
             last_due = int(self.record.scheduled[self.phases[-1].first_row + queries - 1])
             if last_due < s.min_duration_ms * 1_000_000:

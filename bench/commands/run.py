@@ -32,13 +32,13 @@ from drumfire.bench.view.generators import FleetView
 from drumfire.loadgen import loggers, schedules, series, trace
 from drumfire.loadgen.audit_config import audited
 from drumfire.loadgen.confidence import StopRule, UntilConfident
-from drumfire.loadgen.directory import RUNS, check_output, claim, document, percentile_name, prepare, save
+from drumfire.loadgen.directory import RUNS, check_output, claim, document, prepare, save
 from drumfire.loadgen.environment import describe
 from drumfire.loadgen.errors import UserError, one_line
 from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.logs import logged_responses
 from drumfire.loadgen.record import Record, Status
-from drumfire.loadgen.results import distribution
+from drumfire.loadgen.results import distribution, percentile_name
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.series import Series
 from drumfire.loadgen.settings import Mode, Scenario, effective

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from drumfire.bench.report.figures import digits, duration, metric_value, rate, seconds, share
-from drumfire.loadgen.directory import percentile_name
+from drumfire.loadgen.results import percentile_name
 
 _MOST_CELLS = 4
 """The most cells of a row: more do not fit in 80 columns."""

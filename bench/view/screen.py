@@ -14,8 +14,7 @@ from rich.text import Text
 
 from drumfire.bench.report import figures
 from drumfire.bench.watch import Plan, Snapshot, Spread, rebin
-from drumfire.loadgen.directory import percentile_name
-from drumfire.loadgen.results import LATE_NS
+from drumfire.loadgen.results import LATE_NS, percentile_name
 from drumfire.loadgen.settings import Scenario
 from drumfire.sut.remote.figures import Gpus, ServerFigures
 
