@@ -25,6 +25,7 @@ from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.issuer import PhaseReport
+from drumfire.loadgen.overhead import issuing_cpu_us
 from drumfire.loadgen.record import Column, RowArray, bytes_per_row
 from drumfire.loadgen.results import (
     LATE_NS,
@@ -340,13 +341,12 @@ def _overhead(reports: list[PhaseReport]) -> dict[str, Any]:
 
     issued = sum(report.issued_rows for report in reports)
     spun_s = sum(report.pacing.spun_ns for report in reports) * 1e-9
-    issuing_s = max(total("issuing_thread_cpu_s") - spun_s, 0.0)
     return {
         "wall_s": total("wall_s"),
         "process_cpu_s": total("process_cpu_s"),
         "issuing_thread_cpu_s": total("issuing_thread_cpu_s"),
         "pacer_spin_s": spun_s,
-        "issuing_cpu_us_per_sample": issuing_s * 1e6 / issued if issued else 0.0,
+        "issuing_cpu_us_per_sample": issuing_cpu_us(total("issuing_thread_cpu_s"), spun_s, issued),
         "pacer_window_us": max(report.pacing.window_ns for report in reports) / 1e3,
         "exact_timer": all(report.pacing.exact_timer for report in reports),
         "longest_stall_us": max(report.pacing.longest_stall_ns for report in reports) / 1e3,

@@ -33,6 +33,11 @@ class Overhead:
     """Time that the hypervisor gave to other machines, summed over the cores."""
 
 
+def issuing_cpu_us(cpu_s: float, spun_s: float, rows: int) -> float:
+    """CPU of the issuing thread per row, us, without what the pacer spun; 0 without rows."""
+    return max(cpu_s - spun_s, 0.0) * 1e6 / rows if rows else 0.0
+
+
 class GarbagePauses:
     """A context manager that adds up the time of garbage collections in all threads."""
 

@@ -18,6 +18,7 @@ from drumfire.bench.fleet.merge import is_known
 from drumfire.bench.fleet.options import FleetOptions
 from drumfire.bench.fleet.plan import Plan
 from drumfire.loadgen import issuer
+from drumfire.loadgen.overhead import issuing_cpu_us
 from drumfire.loadgen.record import Status
 from drumfire.loadgen.results import distribution
 from drumfire.loadgen.settings import Loop
@@ -83,9 +84,8 @@ def _generator(plan: issuer.Plan, fleet: Fleet, crew: Crew, own: Plan) -> dict[s
 
 
 def _cpu_us(report: Mapping[str, Any]) -> float:
-    """CPU of a generator's issuing thread per sample, us; without what the pacer spun."""
-    issuing_s: float = report["overhead"]["issuing_thread_cpu_s"] - report["pacing"]["spun_ns"] * 1e-9
-    return max(issuing_s, 0.0) * 1e6 / int(report["issued_rows"])
+    spun_s = report["pacing"]["spun_ns"] * 1e-9
+    return issuing_cpu_us(report["overhead"]["issuing_thread_cpu_s"], spun_s, report["issued_rows"])
 
 
 def _lost(loss: Loss) -> dict[str, Any]:
