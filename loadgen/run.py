@@ -52,7 +52,7 @@ class Test:
         config_errors: tuple[str, ...] = (),
         patience_s: float = DEFAULT_PATIENCE_S,
         rule: StopRule | None = None,
-        schedule: Schedule | None = None,
+        schedule: Schedule = schedules.DEFAULT,
         warm_up: WarmUp | None = None,
         share: Share | None = None,
         issuer: Issuer | None = None,
@@ -69,7 +69,7 @@ class Test:
             raise SettingsError("the library's performance count must be at least 1")
         self.system, self.library, self.requested = system, library, requested
         self.patience_s, self._timestamps = patience_s, timestamps
-        self.schedule = schedules.get(schedules.DEFAULT) if schedule is None else schedule
+        self.schedule = schedule
         self.effective = effective(requested, library.total_count, library.performance_count)
         if rule is not None and rule.limit_ms is not None:
             self.effective = replace(self.effective, target_duration_ms=rule.limit_ms)

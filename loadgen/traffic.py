@@ -84,8 +84,8 @@ def expected_rows(settings: EffectiveSettings, total_count: int) -> int:
     return queries * settings.samples_per_query + (accuracy if settings.mode == Mode.SubmissionRun else 0)
 
 
-def draw(settings: EffectiveSettings, total_count: int, schedule: Schedule | None = None) -> list[Phase]:
-    """Draw all phases of a test over a library of ``total_count`` samples.  ``schedule``: by default, Poisson's.
+def draw(settings: EffectiveSettings, total_count: int, schedule: Schedule = schedules.DEFAULT) -> list[Phase]:
+    """Draw all phases of a test over a library of ``total_count`` samples.
 
     AccuracyOnly goes through every loadable set, PerformanceOnly queries the first, and SubmissionRun does both.
     Raises ``SettingsError`` for settings that leave no query.
@@ -98,7 +98,6 @@ def draw(settings: EffectiveSettings, total_count: int, schedule: Schedule | Non
         Mode.SubmissionRun: (True, False),
         Mode.FindPeakPerformance: (False,),
     }[settings.mode]
-    schedule = schedules.get(schedules.DEFAULT) if schedule is None else schedule
     log_values = Words(DEFAULT_SEED)  # one stream over all phases of a test; the reference never re-seeds it
     phases: list[Phase] = []
     first_row = 0

@@ -55,7 +55,7 @@ class TrafficOptions:
         "(default: from a short measurement before the run)",
     )
     schedule: str = option(
-        schedules.DEFAULT,
+        schedules.DEFAULT.name,
         choices=lambda: tuple(schedules.SCHEDULES),
         scenarios=(_SERVER,),
         help="Server: the arrival process (default: poisson, which is MLPerf's)",

@@ -102,7 +102,7 @@ def find(
         "goal": asdict(replace(goal, start=0.0, most=0.0)),
         "settings": _fixed(settings),
     }
-    if options.traffic.schedule != schedules.DEFAULT:
+    if options.traffic.schedule != schedules.DEFAULT.name:
         subject["schedule"] = options.traffic.schedule
     journal = Journal(folder / JOURNAL, subject)
     history = journal.probes

@@ -33,9 +33,9 @@ class Schedule(Protocol):
         """
 
 
-SCHEDULES: dict[str, Callable[[], Schedule]] = {"poisson": Poisson}
+SCHEDULES: dict[str, Callable[[], Schedule]] = {kind.name: kind for kind in (Poisson,)}
 
-DEFAULT = "poisson"
+DEFAULT: Schedule = Poisson()
 
 
 def get(name: str) -> Schedule:
