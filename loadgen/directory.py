@@ -38,7 +38,7 @@ from drumfire.loadgen.results import (
     percentile_name,
 )
 from drumfire.loadgen.run import Test
-from drumfire.loadgen.settings import EffectiveSettings, Loop, Scenario
+from drumfire.loadgen.settings import EffectiveSettings, Loop, Mode, Scenario
 from drumfire.loadgen.version import VERSION
 
 RESULT, SETTINGS, ENVIRONMENT, COLUMNS = "result.json", "settings.json", "environment.json", "columns"
@@ -109,7 +109,7 @@ def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> di
     report = test.reports[-1] if test.reports else None
     faults, departures = test.answers.faults, test.departures()
     reasons = results.reasons if results is not None else test.spoiled()
-    if results is None and not test.effective.mode.name.startswith("Accuracy"):
+    if results is None and test.effective.mode != Mode.AccuracyOnly:
         reasons = reasons or ["No query was issued."]
     result: dict[str, Any] = {
         "tool": f"Drumfire {VERSION}",

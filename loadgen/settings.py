@@ -42,6 +42,11 @@ class Mode(enum.IntEnum):
     PerformanceOnly = 2
     FindPeakPerformance = 3
 
+    @property
+    def has_accuracy(self) -> bool:
+        """Whether a phase of the run is judged by its answers."""
+        return self in (Mode.AccuracyOnly, Mode.SubmissionRun)
+
 
 @dataclass
 class TestSettings:

@@ -42,7 +42,7 @@ def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly
     name = options.model if target.judge is None else target.judge.name
     settings, errors = read_settings(traffic, name)
     settings = drawn or settings
-    if target.judge is None and settings.mode in (Mode.AccuracyOnly, Mode.SubmissionRun):
+    if target.judge is None and settings.mode.has_accuracy:
         option = "--accuracy" if settings.mode == Mode.AccuracyOnly else "--submission"
         raise UserError(f"{option} needs labels: {target.unjudged}")
     computes = target.describe()

@@ -358,7 +358,7 @@ def _server(test: Test, assembly: Assembly, measured: Sequence[Series], notes: S
 
 
 def _accuracy(test: Test, assembly: Assembly) -> dict[str, Any] | None:
-    if test.effective.mode not in (Mode.AccuracyOnly, Mode.SubmissionRun):
+    if not test.effective.mode.has_accuracy:
         return None
     rows = sum(phase.rows for phase in test.phases if phase.accuracy)  # they come first
     answers = [(row, data) for row, data in logged_responses(test.answers.kept, test.phases) if row < rows]
@@ -380,7 +380,7 @@ def _accuracy(test: Test, assembly: Assembly) -> dict[str, Any] | None:
 
 def _judge_accuracy(result: dict[str, Any]) -> None:
     """Make an accuracy run INVALID if it misses the model's target or a sample was not answered."""
-    if result["mode"] not in (Mode.AccuracyOnly.name, Mode.SubmissionRun.name):
+    if not Mode[result["mode"]].has_accuracy:
         return
     accuracy = result["accuracy"]
     if accuracy is None:
