@@ -86,9 +86,8 @@ def distribution(
     placed = values if may_reorder else values.copy()
     placed.partition(places)
     at = {place: int(placed[place]) for place in places}
-    return Distribution(
-        n, at[0], at[n - 1], _total(placed, at[n - 1]) // n, {p: at[place] for p, place in wanted.items()}, at
-    )
+    shown = {p: at[place] for p, place in wanted.items()}
+    return Distribution(n, at[0], at[n - 1], _total(placed, at[n - 1]) // n, shown, at)
 
 
 def _total(values: Int64Array, maximum: int) -> int:
@@ -225,9 +224,8 @@ def _query_latencies(m: Measured) -> Int64Array:
     """Latency, until its last sample, of each query whose samples were all answered."""
     shape = (m.queries, m.samples_per_query)
     completed, answered = m.completed.reshape(shape), m.answered.reshape(shape)
-    whole = answered.all(axis=1)
     latencies: Int64Array = completed.max(axis=1) - m.scheduled.reshape(shape)[:, 0]
-    return latencies[whole]
+    return latencies[answered.all(axis=1)]
 
 
 def _last_query(m: Measured) -> tuple[int, int, int]:
@@ -286,10 +284,9 @@ def _token_figures(
         return None, None, (EarlyStopping(True, ""), EarlyStopping(True, ""))
     if not s.use_token_latencies or m.first_token is None or m.tokens is None:
         return None, None, None
-    good = m.answered
-    ttft = (m.first_token - m.scheduled)[good]
+    ttft = (m.first_token - m.scheduled)[m.answered]
     # C++ truncates where numpy floors; both agree, as no time after the first token is negative.
-    tpot = (m.completed - m.first_token)[good] // np.maximum(m.tokens[good] - 1, 1)
+    tpot = (m.completed - m.first_token)[m.answered] // np.maximum(m.tokens[m.answered] - 1, 1)
     wanted = (*LOGGED_PERCENTILES, *SHOWN_PERCENTILES, s.target_latency_percentile)
     # The reference checks the time per token first, and stops at the first failure.
     if s.scenario == Scenario.Server:
@@ -314,10 +311,9 @@ def _by_count(s: EffectiveSettings, queries: int, over: int) -> EarlyStopping:
     verdict = early_stopping.judge(queries, over, s.target_latency_percentile)
     if verdict.met:
         return EarlyStopping(True, " * Run successful.")
-    missing = verdict.queries_missing
     text = (
         f" * Run unsuccessful.\n * Processed {queries} queries.\n"
-        f" * Would need to run at least {missing} more queries,\n"
+        f" * Would need to run at least {verdict.queries_missing} more queries,\n"
         " with the run being successful if every additional\n query were under latency."
     )
     percentile = percentile_name(s.target_latency_percentile)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from drumfire.loadgen.record import Record, Status
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, SettingsError, TestSettings, effective
-from drumfire.loadgen.share import Share, Slice
+from drumfire.loadgen.share import Share, Slice, by_stream
 from drumfire.loadgen.traffic import Phase, draw
 from drumfire.sut.local.null import NullSystem, null_library
 
@@ -152,3 +152,11 @@ def test_a_start_that_is_over_is_told_and_not_moved() -> None:
     assert test.reports[0].start_late_ns >= 20_000_000
     assert test.record.issued[0] >= 20_000_000  # late, and known to be
     assert test.record.scheduled[0] == 0
+
+
+@given(st.integers(0, 30), st.integers(1, 4), st.integers(1, 5))
+def test_each_stream_has_the_rows_of_one_generator(queries: int, width: int, streams: int) -> None:
+    rows = queries * width
+    for part, found in enumerate(by_stream(slice(0, rows), rows, width, streams)):
+        share = Slice(part, streams, width)
+        np.testing.assert_array_equal(np.arange(rows)[found], share.whole(np.arange(share.count(rows))))
