@@ -164,15 +164,13 @@ class LocalIssuer:
                     task.cancel()
                 overhead = before.until(Reading.now(plan.pauses))
                 answers.give_up()
-                first, width = phase.first_row, phase.samples_per_query
-                issued = answers.issued - first
                 plan.reports.append(
                     PhaseReport(
                         phase=phase,
                         began=began,
                         end=end or (End.INTERRUPTED if answers.aborted is None else End.SYSTEM_GONE),
-                        issued_rows=issued,
-                        rows=slice(first, first + issued // width * width),
+                        issued_rows=answers.issued - phase.first_row,
+                        rows=slice(phase.first_row, answers.issued),
                         lasted_ns=plan.lasted_ns(phase),
                         overhead=overhead,
                         pacing=pacer.pacing,
