@@ -121,10 +121,8 @@ class _Service:
         return (results.query_latency or results.latency).percentiles[0.5] * 1e-9
 
     def samples_per_second(self, *, together: bool) -> float:
-        if not together:
-            return 1.0 / self.query_seconds(1)
         rate = 1.0 / self.query_seconds(1)
-        for _ in range(2):  # the first run only sizes the second
+        for _ in range(2 if together else 0):  # the first run only sizes the second
             settings = TestSettings(scenario=Scenario.Offline, offline_expected_qps=max(rate, 4 / _PROBE_S))
             results = self._run(settings).results()
             assert results is not None
