@@ -94,33 +94,30 @@ async def warm_up(
         width = 1
     total = phase.rows // width
     began_s = time.monotonic()
-    try:
-        with Pacer() as pacer:
-            while total and not _is_enough(asked, done):
-                left_ns = round((asked.seconds - done.seconds) * 1e9) if asked.seconds else 0
-                first = done.queries % total
-                count = min(record.spare // width, total - first)
-                if asked.queries:
-                    count = min(count, asked.queries - done.queries)
-                queries = _entered(phase, record, first * width, count * width, left_ns)
-                answers.begin_warm_up(queries)
-                limits = Limits(
-                    min_queries=0 if asked.seconds else sys.maxsize,
-                    target_duration_ns=left_ns,
-                    max_duration_ns=left_ns if phase.scheduled is not None else 0,
+    with Pacer() as pacer:
+        while total and not _is_enough(asked, done):
+            left_ns = round((asked.seconds - done.seconds) * 1e9) if asked.seconds else 0
+            first = done.queries % total
+            count = min(record.spare // width, total - first)
+            if asked.queries:
+                count = min(count, asked.queries - done.queries)
+            queries = _entered(phase, record, first * width, count * width, left_ns)
+            answers.begin_warm_up(queries)
+            limits = Limits(
+                min_queries=0 if asked.seconds else sys.maxsize,
+                target_duration_ns=left_ns,
+                max_duration_ns=left_ns if phase.scheduled is not None else 0,
+            )
+            try:
+                end = await issue(queries, limits, system, answers, pacer, patience_s)
+            finally:
+                done.queries += (answers.issued - queries.first_row) // width
+                done.failed += answers.end_warm_up()
+                done.seconds = time.monotonic() - began_s
+            if end == End.NO_ANSWER:
+                raise WarmUpError(
+                    f"the warm-up got no answer for {patience_s:g} s (raise --patience if the system is only slow)"
                 )
-                try:
-                    end = await issue(queries, limits, system, answers, pacer, patience_s)
-                finally:
-                    done.queries += (answers.issued - queries.first_row) // width
-                    done.failed += answers.end_warm_up()
-                    done.seconds = time.monotonic() - began_s
-                if end == End.NO_ANSWER:
-                    raise WarmUpError(
-                        f"the warm-up got no answer for {patience_s:g} s (raise --patience if the system is only slow)"
-                    )
-    finally:
-        done.seconds = time.monotonic() - began_s
 
 
 def _is_enough(asked: WarmUp, done: Warmed) -> bool:
