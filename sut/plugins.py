@@ -25,7 +25,7 @@ class Registry(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._loaded:
-            self._loaded[name] = _imported(self._own[name]) if name in self._own else self._of_package(name)
+            self._loaded[name] = imported(self._own[name]) if name in self._own else self._of_package(name)
         return self._loaded[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -67,7 +67,7 @@ class Registry(Mapping[str, Any]):
     def _of_package(self, name: str) -> Any:
         place, package = self._others[name]
         try:
-            return _imported(place)
+            return imported(place)
         except Exception as error:
             text = f"{type(error).__name__}: {one_line(error)}"
             raise UserError(
@@ -75,7 +75,8 @@ class Registry(Mapping[str, Any]):
             ) from None
 
 
-def _imported(place: str) -> Any:
+def imported(place: str) -> Any:
+    """The object at ``MODULE:ATTRIBUTE``, or the module."""
     module, _, attribute = place.partition(":")
     found = importlib.import_module(module)
     return getattr(found, attribute) if attribute else found

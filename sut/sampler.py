@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib
 import json
 import math
 import os
@@ -28,6 +27,7 @@ from drumfire.loadgen.errors import one_line
 from drumfire.loadgen.record import shared_file
 from drumfire.loadgen.series import Series
 from drumfire.sut import module_process
+from drumfire.sut.plugins import imported
 
 PERIOD_S = 2.0
 """That of servers' own figures.  A reading takes some 5 ms of a core, so one a second would be seen in the p99 of a run
@@ -205,8 +205,7 @@ class _Reader(threading.Thread):
 
     def run(self) -> None:
         try:
-            module, _, name = self._plan.kind.partition(":")
-            meter: Meter = getattr(importlib.import_module(module), name)(**self._plan.arguments)
+            meter: Meter = imported(self._plan.kind)(**self._plan.arguments)
         except Exception as error:
             self._write(Reading(self._plan.name, time.monotonic_ns(), notes=[one_line(error, 200)]))
             self.has_read.set()
