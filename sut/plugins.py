@@ -52,6 +52,11 @@ class Registry(Mapping[str, Any]):
                 found[name] = str(error)
         return found
 
+    def options(self, default: type) -> dict[str, type]:
+        """The class of each kind's options; ``default`` for a kind that cannot be imported: to choose it raises why."""
+        broken = self.broken()
+        return {name: default if name in broken else self[name].OPTIONS for name in self}
+
     def packages(self) -> dict[str, str]:
         """The kinds of other packages, each with its package."""
         return {name: package for name, (_, package) in self._others.items() if name not in self._own}

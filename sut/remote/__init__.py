@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from drumfire.loadgen.errors import UserError
 from drumfire.sut.plugins import Registry
 
 TARGETS = Registry(
@@ -22,13 +21,7 @@ TARGETS = Registry(
 
 
 def kinds() -> Mapping[str, type]:
-    """The class of each target's options; a target that cannot be imported has those of all."""
+    """The class of each target's options."""
     from drumfire.sut.remote.target import TargetOptions
 
-    found: dict[str, type] = {}
-    for name in TARGETS:
-        try:
-            found[name] = TARGETS[name].OPTIONS
-        except UserError:
-            found[name] = TargetOptions  # choosing it raises the error
-    return found
+    return TARGETS.options(TargetOptions)

@@ -123,8 +123,7 @@ def load(backend: str, model: Path, device: str, threads: int, options: BackendO
 
 def kinds() -> Mapping[str, type]:
     """The class of each backend's options."""
-    broken = BACKENDS.broken()  # to choose one raises the error
-    return {name: BackendOptions if name in broken else _module(name).OPTIONS for name in BACKENDS}
+    return BACKENDS.options(BackendOptions)
 
 
 def check(backend: str, device: str, options: BackendOptions) -> None:
