@@ -12,12 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from drumfire.sut.kserve.errors import ServerError, one_line
-from drumfire.sut.kserve.messages.operations import MODEL_STATISTICS
 from drumfire.sut.remote.endpoint import Endpoint, Security, names, parse_url
 from drumfire.sut.remote.figures import NO_STATISTICS
 from drumfire.sut.remote.kserve import metrics
 from drumfire.sut.remote.kserve.client import Client, Unsupported
-from drumfire.sut.remote.kserve.statistics import Snapshot
+from drumfire.sut.remote.kserve.statistics import Snapshot, ask
 from drumfire.sut.sampler import MeterPlan
 
 KIND = f"{__name__}:ServerMeter"
@@ -98,14 +97,12 @@ class ServerMeter:
         return {} if before is None else figures_of(snapshot.since(before[1]), now_ns - before[0])
 
     async def _ask(self) -> Snapshot:
-        names = {"name": self._model} | ({"version": self._version} if self._version else {})
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                answer = await self._client.ask(MODEL_STATISTICS, **names)
+                return await ask(self._client, self._model, self._version)
         except TimeoutError:
             await self._client.close()  # a late answer must not be read as the answer to the next question
             raise ServerError(f"no answer within {_PATIENCE_S:g} s") from None
-        return Snapshot.of(answer, self._model, self._version)
 
     async def _metrics(self) -> Mapping[str, float]:
         if self._metrics_url is None:

@@ -18,6 +18,7 @@ from drumfire.loadgen.series import Series
 from drumfire.sut.kserve.errors import ServerError, one_line
 from drumfire.sut.kserve.messages.operations import MODEL_STATISTICS
 from drumfire.sut.remote.endpoint import Endpoint, Security, names
+from drumfire.sut.remote.figures import NO_STATISTICS
 from drumfire.sut.remote.kserve import metrics
 from drumfire.sut.remote.kserve.client import Client, Unsupported
 from drumfire.sut.remote.kserve.reconciliation import ClientSide, reconcile
@@ -156,6 +157,12 @@ def _read(entry: Mapping[str, Any]) -> Snapshot:
     )
 
 
+async def ask(client: Client, model: str, version: str = "") -> Snapshot:
+    """The model's counts now.  Raises ``ServerError``, or ``Unsupported`` where the server keeps none."""
+    named = {"name": model} | ({"version": version} if version else {})
+    return Snapshot.of(await client.ask(MODEL_STATISTICS, **named), model, version)
+
+
 class ServerWatch:
     """Asks one server before and after a run: ``begin``, ``end``, ``report``.
 
@@ -208,14 +215,12 @@ class ServerWatch:
 
     async def _settled(self, successes: int) -> tuple[Snapshot, bool]:
         """Wait until the server counts ``successes`` and its counts stand still: the snapshot, and whether they did."""
-        names = {"name": self._model} | ({"version": self._version} if self._version else {})
         before = None
         async with asyncio.timeout(PATIENCE_S):
             async with Client(self._endpoint, self._security) as client:
                 until = asyncio.get_running_loop().time() + _SETTLE_S
                 while True:
-                    answer = await client.ask(MODEL_STATISTICS, **names)
-                    now = Snapshot.of(answer, self._model, self._version)
+                    now = await ask(client, self._model, self._version)
                     settled = now == before and now.success.count >= successes
                     if settled or asyncio.get_running_loop().time() > until:
                         return now, settled
@@ -225,7 +230,7 @@ class ServerWatch:
 
 def _without_statistics(error: Exception) -> str:
     reason = f"no answer within {PATIENCE_S:g} s" if isinstance(error, TimeoutError) else one_line(str(error))
-    return f"no statistics: {reason or type(error).__name__}"
+    return f"{NO_STATISTICS}{reason or type(error).__name__}"
 
 
 _FIGURES = (
