@@ -5,12 +5,10 @@ Asks no server itself.  Does not depend on the run's table or on a screen.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from drumfire.sut.remote.figures import NO_STATISTICS, Gpus, ServerFigures
 from drumfire.sut.sampler import Feed, Reading
-from drumfire.sut.window import WINDOW_NS
 
 ReadFigures = Callable[[], ServerFigures | None]
 """Reads the newest figures; None where the run has no servers."""
@@ -30,41 +28,35 @@ def follow(fd: int | None) -> ReadFigures:
 
 
 class Latest:
-    """The readings of the last seconds, by meter."""
+    """The newest reading of each meter; one covers the time since the one before, a sampler's period."""
 
     def __init__(self) -> None:
-        self._of: dict[str, deque[Reading]] = {}
+        self._newest: dict[str, Reading] = {}
 
     def add(self, readings: Iterable[Reading]) -> None:
-        for reading in readings:
-            of_meter = self._of.setdefault(reading.meter, deque())
-            of_meter.append(reading)
-            while of_meter[0].time_ns <= reading.time_ns - WINDOW_NS:
-                of_meter.popleft()
+        self._newest |= {reading.meter: reading for reading in readings}
 
     @property
     def figures(self) -> ServerFigures:
-        newest = [readings[-1] for readings in self._of.values()]
+        newest = list(self._newest.values())
         gpus = together(_gpus(newest))
         for reading in newest:
             for note in reading.notes:
                 if note.startswith(NO_STATISTICS):
                     return ServerFigures(gpus=gpus, note=note.removeprefix(NO_STATISTICS))
-        return figures_of([[one.values for one in readings] for readings in self._of.values()], gpus)
+        return figures_of([reading.values for reading in newest], gpus)
 
 
-def figures_of(servers: Sequence[Iterable[Mapping[str, float]]], gpus: Gpus | None = None) -> ServerFigures:
-    """Figures of all servers together, from each one's readings, which cover about as long as each other."""
-    rates = [[values for values in readings if "requests_per_s" in values] for readings in servers]
-    if not all(rates) or not rates:
+def figures_of(servers: Sequence[Mapping[str, float]], gpus: Gpus | None = None) -> ServerFigures:
+    """Figures of all servers together, from a reading of each."""
+    if not servers or any("requests_per_s" not in one for one in servers):
         return ServerFigures(gpus=gpus)
-    values = [one for of_meter in rates for one in of_meter]
     return ServerFigures(
-        sum(sum(one["requests_per_s"] for one in of_meter) / len(of_meter) for of_meter in rates),
-        _mean(values, "batch_size", "batches_per_s"),
-        _mean(values, "queue_ns", "requests_per_s"),
-        _mean(values, "compute_ns", "requests_per_s"),
-        _mean(values, "cached_share", "requests_per_s"),
+        sum(one["requests_per_s"] for one in servers),
+        _mean(servers, "batch_size", "batches_per_s"),
+        _mean(servers, "queue_ns", "requests_per_s"),
+        _mean(servers, "compute_ns", "requests_per_s"),
+        _mean(servers, "cached_share", "requests_per_s"),
         gpus,
     )
 

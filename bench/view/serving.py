@@ -67,7 +67,7 @@ class Watch:
         for now, then in zip(look["models"], before["models"], strict=True):
             name = f"{now['statistics']['name']} {now['statistics']['version']}"
             total = _snapshot(now)
-            recent = figures_of([[meter.figures_of(total.since(_snapshot(then)), took_ns)]])
+            recent = figures_of([meter.figures_of(total.since(_snapshot(then)), took_ns)])
             models.append(
                 ModelView(name, recent, total.success.count, total.fail.count, now["waiting"], now["under_way"])
             )

@@ -18,13 +18,12 @@ IDLE = {"requests_per_s": 0.0, "batches_per_s": 0.0}
 
 
 def test_means_are_over_requests_and_batches() -> None:
-    assert figures_of([[BUSY, SLOW]]) == ServerFigures(20.0, 2.0, 7.0, 5.0)
-    assert figures_of([[BUSY, IDLE]]) == ServerFigures(15.0, 3.0, 8.0, 4.0)
-    assert figures_of([[BUSY], [SLOW]]) == ServerFigures(40.0, 2.0, 7.0, 5.0)  # two servers
-    assert figures_of([[IDLE]]) == ServerFigures(0.0)
-    assert figures_of([[BUSY], [{}]]) == ServerFigures()  # one of them has said nothing yet
+    assert figures_of([BUSY, SLOW]) == ServerFigures(40.0, 2.0, 7.0, 5.0)
+    assert figures_of([BUSY, IDLE]) == ServerFigures(30.0, 3.0, 8.0, 4.0)
+    assert figures_of([IDLE]) == ServerFigures(0.0)
+    assert figures_of([BUSY, {}]) == ServerFigures()  # one of them has said nothing yet
     assert figures_of([]) == ServerFigures()
-    assert figures_of([[BUSY | {"cached_share": 0.5}]]).cached_share == 0.5
+    assert figures_of([BUSY | {"cached_share": 0.5}]).cached_share == 0.5
 
 
 def test_gpus_together() -> None:
@@ -34,15 +33,13 @@ def test_gpus_together() -> None:
     assert together([]) is None
 
 
-def test_only_the_last_seconds_count() -> None:
+def test_only_the_newest_reading_counts() -> None:
     latest = Latest()
     assert latest.figures == ServerFigures()
     latest.add([Reading("server", 0, {})])
     assert latest.figures == ServerFigures()
     latest.add([Reading("server", S, SLOW)])
     assert latest.figures.rate == 10.0
-    latest.add([Reading("server", 2 * S, BUSY)])
-    assert latest.figures.rate == 20.0
     latest.add([Reading("server", 3 * S, BUSY)])
     assert latest.figures.rate == 30.0
 
