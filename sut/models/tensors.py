@@ -36,7 +36,7 @@ class Input(NamedTuple):
         return len(shape) == 3 and shape[0] is not None and shape[0] <= _MOST_CHANNELS
 
     @property
-    def channels_last(self) -> Input:
+    def as_channels_last(self) -> Input:
         """The input with samples of (height, width, channels), if it is an image."""
         shape = self.sample_shape
         return self._replace(sample_shape=(*shape[1:], shape[0])) if self.is_image else self
@@ -52,13 +52,13 @@ class Feed(NamedTuple):
 
     name: str
     """Of the data's array."""
-    channels_last: bool
+    moves_channels: bool
     """The array's samples are (channels, height, width), and the input takes (height, width, channels)."""
 
     def of(self, batch: Batch) -> Array:
         """The input's samples."""
         samples = batch[self.name]
-        return np.ascontiguousarray(np.moveaxis(samples, 1, -1)) if self.channels_last else samples
+        return np.ascontiguousarray(np.moveaxis(samples, 1, -1)) if self.moves_channels else samples
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,10 @@ class Tensors:
         for one in self.inputs:
             shown = by_name[names[one.name]]
             sizes = shown.sample_shape
-            last = not one.fits(sizes)
-            if one.dtype != shown.dtype or (last and not (len(sizes) == 3 and one.fits((*sizes[1:], sizes[0])))):
+            moved = not one.fits(sizes)
+            if one.dtype != shown.dtype or (moved and not (len(sizes) == 3 and one.fits((*sizes[1:], sizes[0])))):
                 return None
-            feeds[one.name] = Feed(shown.name, last)
+            feeds[one.name] = Feed(shown.name, moved)
         return feeds
 
 

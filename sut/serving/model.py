@@ -165,7 +165,7 @@ def load(
     first = load_one()
     tensors, feeds = _on_the_wire(first, source)
     (takes,) = first.tensors.inputs
-    layout = BatchLayout(takes, feeds[takes.name].channels_last)
+    layout = BatchLayout(takes, feeds[takes.name].moves_channels)
     max_size = takes.batch_size or batching.max_size
     loaded = [first, *(load_one() for _ in range(options.instances - 1))]
     platform = f"{backend}_{source.weights.suffix.lstrip('.') or 'model'}"
@@ -215,7 +215,7 @@ def _on_the_wire(backend: Backend, source: Source) -> tuple[Tensors, dict[str, F
     """
     file, model = backend.tensors, source.model
     if model is None:
-        return file, {one.name: Feed(one.name, channels_last=False) for one in file.inputs}
+        return file, {one.name: Feed(one.name, moves_channels=False) for one in file.inputs}
     feeds = file.feeds(model.tensors)
     if feeds is None:
         raise BackendError(

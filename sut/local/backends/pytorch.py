@@ -78,7 +78,7 @@ class _PyTorch:
         import torch
 
         self._device, self._are_images = device, [one.is_image for one in tensors.inputs]
-        self.tensors = replace(tensors, inputs=tuple(one.channels_last for one in tensors.inputs))
+        self.tensors = replace(tensors, inputs=tuple(one.as_channels_last for one in tensors.inputs))
         # The guards would only repeat what is checked before a run.
         network = program.module(check_guards=False).to(device)
         has_images = any(self._are_images)

@@ -75,7 +75,7 @@ def _function(model: Path) -> tuple[_Function, Tensors]:
         raise BackendError(f"tf needs {error.name} to read .onnx files: {installation.command('tf')}") from None
     graph = TensorFlowGraph(model)
     function = graph.function()
-    tensors = replace(graph.tensors, inputs=tuple(one.channels_last for one in graph.tensors.inputs))
+    tensors = replace(graph.tensors, inputs=tuple(one.as_channels_last for one in graph.tensors.inputs))
     return lambda given: function(*given.values()), tensors
 
 

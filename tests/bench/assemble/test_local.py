@@ -90,7 +90,7 @@ def test_inputs_are_matched_by_name_and_laid_out_each() -> None:
     read = {"length": lengths, "picture": pictures}
     library = ArrayLibrary("two", lambda indices: {name: array[indices] for name, array in read.items()}, 4, 4)
     backend, model = Takes(()), TwoInputs()
-    backend.tensors = replace(model.tensors, inputs=tuple(one.channels_last for one in model.tensors.inputs))
+    backend.tensors = replace(model.tensors, inputs=tuple(one.as_channels_last for one in model.tensors.inputs))
     library = fit(library, backend, model)  # type: ignore[arg-type]
     library.load(np.arange(4))
     batch = library.batch(np.array([2, 0]))

@@ -24,7 +24,7 @@ IDS, MASK = Input("ids", (None,), I8), Input("mask", (None,), I8)
     ],
 )
 def test_images_are_turned_and_nothing_else(shape: tuple[int | None, ...], last: tuple[int | None, ...]) -> None:
-    turned = Input("x", shape, F4, 7).channels_last
+    turned = Input("x", shape, F4, 7).as_channels_last
     assert turned == Input("x", last, F4, 7)
 
 
@@ -53,8 +53,8 @@ def test_the_text_names_inputs_where_there_are_several() -> None:
 
 def test_a_lone_input_is_fed_whatever_its_name() -> None:
     file = Tensors((Input("image_tensor:0", (4, 5, 3), F4),))
-    assert file.feeds(Tensors.of_one((3, 4, 5))) == {"image_tensor:0": Feed("input", channels_last=True)}
-    assert file.feeds(Tensors.of_one((4, 5, 3))) == {"image_tensor:0": Feed("input", channels_last=False)}
+    assert file.feeds(Tensors.of_one((3, 4, 5))) == {"image_tensor:0": Feed("input", moves_channels=True)}
+    assert file.feeds(Tensors.of_one((4, 5, 3))) == {"image_tensor:0": Feed("input", moves_channels=False)}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_several_inputs_are_fed_by_name_each_in_its_layout() -> None:
     file = Tensors((Input("picture", (4, 5, 3), F4), IDS))
     data = Tensors((Input("ids", (16,), I8), Input("picture", (3, 4, 5), F4)))
     feeds = file.feeds(data)
-    assert feeds == {"picture": Feed("picture", channels_last=True), "ids": Feed("ids", channels_last=False)}
+    assert feeds == {"picture": Feed("picture", moves_channels=True), "ids": Feed("ids", moves_channels=False)}
     read = {"ids": np.arange(32).reshape(2, 16), "picture": np.random.default_rng(0).random((2, 3, 4, 5), np.float32)}
     batch = arrangement(feeds)(read)
     assert list(batch) == ["picture", "ids"]
