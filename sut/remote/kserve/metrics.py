@@ -100,7 +100,7 @@ def tells_of(text: str, model: str) -> bool:
 
 
 def default_url(host: str) -> str:
-    return f"http://{f'[{host}]' if ':' in host else host}:{PORT}/metrics"
+    return f"{Endpoint('http', host, PORT)}/metrics"
 
 
 async def fetch(url: str, patience_s: float = PATIENCE_S, security: Security = Security()) -> str:  # noqa: B008
