@@ -25,7 +25,7 @@ from drumfire.bench.report import figures
 from drumfire.loadgen.audit_config import AUDIT_CONFIG, audited
 from drumfire.loadgen.errors import UnsavedError, UserError
 from drumfire.loadgen.logs import ACCURACY, logged_responses
-from drumfire.loadgen.options import option
+from drumfire.loadgen.options import flag, option
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, TestSettings
 from drumfire.sut.models.model import Accuracy
@@ -77,9 +77,7 @@ def audit(asked: Options) -> int:
     options, test = asked.run, asked.test
     for name in ("accuracy", "submission", "find_peak_performance", "audit_conf", "until_confident"):
         if getattr(options.traffic, name):
-            raise UserError(
-                f"--{name.replace('_', '-')} cannot be used in an audit, which sets the mode of its runs: leave it out"
-            )
+            raise UserError(f"{flag(name)} cannot be used in an audit, which sets the mode of its runs: leave it out")
     messages = Console(stderr=options.result.json, highlight=False, soft_wrap=True)
     with run.assembled(options) as assembly:
         folder = options.result.output or run.new_folder(options, f"-{test}")
