@@ -153,7 +153,7 @@ class RunOptions:
     backend: str = option(
         metavar="BACKEND",
         position=True,
-        choices=lambda: (*backends.BACKENDS, "null", *remote.TARGETS),
+        choices=lambda: tuple(systems()),
         help=f"what computes: {', '.join((*backends.BACKENDS, *remote.TARGETS, 'null'))}",
     )
     model: str = option(
