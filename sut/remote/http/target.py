@@ -96,9 +96,9 @@ class HttpTarget(Target[HttpOptions]):
         self._messages = PostMessages(options.method, self._targets, fields, self._expected)
         try:
             self._first = self._messages.request([Part(*self._data.sample(0)[0])])
+        except UserError:
+            raise
         except ValueError as error:  # a character that a head cannot hold
-            if isinstance(error, UserError):
-                raise
             raise UserError(f"the request cannot be written: {error}") from None
 
     def urls_of(self, option: str) -> Sequence[str]:
