@@ -31,7 +31,7 @@ _WAITING_ROWS = 65_536
 
 
 @dataclass(frozen=True)
-class Plan:
+class ViewPlan:
     """What is known of a test before it starts.  Plain data, which goes to another process as JSON."""
 
     title: str
@@ -59,7 +59,7 @@ class Plan:
     """In a search: the earlier loads, and whether each passed."""
 
     @classmethod
-    def of(cls, plan: issuer.Plan, title: str, probes: Sequence[tuple[float, bool]] = ()) -> Plan:
+    def of(cls, plan: issuer.Plan, title: str, probes: Sequence[tuple[float, bool]] = ()) -> ViewPlan:
         s, last = plan.settings, plan.phases[-1]
         accuracy = s.mode == Mode.AccuracyOnly
         max_queries = 0 if accuracy else s.max_query_count
@@ -153,7 +153,7 @@ class Snapshot:
 class Watch:
     """Looks at one run, from time to time."""
 
-    def __init__(self, record: Record, plan: Plan) -> None:
+    def __init__(self, record: Record, plan: ViewPlan) -> None:
         self._record, self._plan = record, plan
         self._first_origin_ns = 0
         self._history: deque[tuple[int, int]] = deque()
@@ -251,7 +251,7 @@ class Watch:
         return (good - before) * 1e9 / (now_ns - then_ns) if now_ns > then_ns else None
 
 
-def progress(plan: Plan, elapsed_ns: int, answered: int, rate: float | None) -> tuple[float, float | None]:
+def progress(plan: ViewPlan, elapsed_ns: int, answered: int, rate: float | None) -> tuple[float, float | None]:
     """How much of a run is over (0 to 1), and how many seconds are left.
 
     ``answered`` counts samples; ``rate`` is their mean rate per second.  A Server run is measured by its schedule, a
@@ -271,7 +271,7 @@ def progress(plan: Plan, elapsed_ns: int, answered: int, rate: float | None) -> 
 
 
 def _closed_progress(
-    plan: Plan, elapsed_ns: int, queries: int, left: Callable[[int], float | None]
+    plan: ViewPlan, elapsed_ns: int, queries: int, left: Callable[[int], float | None]
 ) -> tuple[float, float | None]:
     by_time = elapsed_ns / plan.min_duration_ns if plan.min_duration_ns else 1.0
     by_count = queries / plan.min_queries if plan.min_queries else 1.0

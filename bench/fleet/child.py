@@ -81,7 +81,7 @@ class Child:
         """``phases``: the traffic of its part."""
         self.plan = plan
         self.record = Record(plan.rows, plan.columns, plan.spare)
-        self._watch = watch.Watch(self.record, watch.Plan(**plan.view))
+        self._watch = watch.Watch(self.record, watch.ViewPlan(**plan.view))
         self._looked_ns = time.monotonic_ns()
         self._snapshot = self._watch.look(self._looked_ns)
         self._folder = tempfile.TemporaryDirectory(prefix="drumfire-generator-")

@@ -61,7 +61,7 @@ def fleet(plan: issuer.Plan, shares: Sequence[Slice], assembly: Assembly, option
 
 def _plans(plan: issuer.Plan, shares: Sequence[Slice], assembly: Assembly, options: RunOptions) -> list[Plan]:
     plain, settings = options_to_plain(options), settings_to_plain(assembly.settings)
-    view = asdict(watch.Plan.of(plan, assembly.title))
+    view = asdict(watch.ViewPlan.of(plan, assembly.title))
     concurrency = assembly.description["remote"]["concurrency"]
     return [
         Plan(

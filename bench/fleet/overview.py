@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from drumfire.bench.fleet.child import Sighting
-from drumfire.bench.watch import Plan, Snapshot, Spread, progress
+from drumfire.bench.watch import Snapshot, Spread, ViewPlan, progress
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def rows_of(
     ]
 
 
-def merged(plan: Plan, snapshots: Sequence[Snapshot]) -> Snapshot:
+def merged(plan: ViewPlan, snapshots: Sequence[Snapshot]) -> Snapshot:
     """The snapshot of a single generator that had done all of this.  Needs at least one snapshot."""
     elapsed_s = max(one.elapsed_s for one in snapshots)
     answered, failed = (sum(getattr(one, name) for one in snapshots) for name in ("answered", "failed"))

@@ -32,7 +32,7 @@ class Plan:
     columns: Mapping[str, Any]
     """The table's columns: see ``Record.described``."""
     view: Mapping[str, Any]
-    """The ``drumfire.bench.watch.Plan`` with which the supervisor watches the part's table."""
+    """The ``drumfire.bench.watch.ViewPlan`` with which the supervisor watches the part's table."""
     limit_s: float
     """The generator always ends this long after its first start."""
     spare: int = 0

@@ -23,7 +23,7 @@ from rich.console import Console
 from drumfire.bench.view import process
 from drumfire.bench.view.screen import draw, plain_line
 from drumfire.bench.view.servers import ReadFigures, follow
-from drumfire.bench.watch import Plan, Watch
+from drumfire.bench.watch import ViewPlan, Watch
 from drumfire.loadgen.record import Record
 from drumfire.loadgen.run import Test
 from drumfire.sut import module_process
@@ -57,7 +57,11 @@ class Dashboard:
         probes: Sequence[tuple[float, bool]] = (),
     ) -> None:
         self._fd = test.record.fd
-        self._view = {"layout": test.record.layout, "plan": asdict(Plan.of(test.plan, title, probes)), "fd": self._fd}
+        self._view = {
+            "layout": test.record.layout,
+            "plan": asdict(ViewPlan.of(test.plan, title, probes)),
+            "fd": self._fd,
+        }
         self._view |= {"plain": plain, "stream": stream, "readings": readings}
         self._readings = [] if readings is None else [readings]
         self._process: subprocess.Popen[bytes] | None = None
@@ -92,7 +96,7 @@ class Dashboard:
 def main() -> None:
     view = json.loads(sys.stdin.buffer.readline())
     process.settle(idle=True)
-    plan = Plan(**view["plan"])
+    plan = ViewPlan(**view["plan"])
     watch = Watch(Record.attach(view["fd"], view["layout"]), plan)
     show = _show_lines if view["plain"] else _show_screen
     show(plan, watch, follow(view["readings"]), stream_of(view), view["ready"])
@@ -106,7 +110,7 @@ def stream_of(view: Mapping[str, Any]) -> TextIO:
     return stream
 
 
-def _show_screen(plan: Plan, watch: Watch, figures: ReadFigures, stream: TextIO, ready: int) -> None:
+def _show_screen(plan: ViewPlan, watch: Watch, figures: ReadFigures, stream: TextIO, ready: int) -> None:
     console = Console(file=stream, highlight=False)
     with process.screen(console) as live:
         while not (snapshot := watch.look(time.monotonic_ns())).done:
@@ -116,7 +120,7 @@ def _show_screen(plan: Plan, watch: Watch, figures: ReadFigures, stream: TextIO,
                 return
 
 
-def _show_lines(plan: Plan, watch: Watch, figures: ReadFigures, stream: TextIO, ready: int) -> None:
+def _show_lines(plan: ViewPlan, watch: Watch, figures: ReadFigures, stream: TextIO, ready: int) -> None:
     began_ns = time.monotonic_ns()
     line_s = FIRST_LINE_S
     watch.look(began_ns)

@@ -26,7 +26,7 @@ from drumfire.bench.view import process
 from drumfire.bench.view.dashboard import FIRST_LINE_S, REFRESH_S, Dashboard, next_line_s, stream_of
 from drumfire.bench.view.screen import draw, plain_line
 from drumfire.bench.view.servers import ReadFigures, follow
-from drumfire.bench.watch import Plan, Snapshot, Spread
+from drumfire.bench.watch import Snapshot, Spread, ViewPlan
 from drumfire.loadgen.results import LATE_NS
 from drumfire.loadgen.run import Test
 from drumfire.sut import module_process
@@ -54,7 +54,7 @@ class FleetView(Dashboard):
         readings: int | None = None,
     ) -> None:
         super().__init__(test, title, plain=plain, stream=stream, readings=readings)
-        self._plan, self._fleet = Plan.of(test.plan, title), fleet
+        self._plan, self._fleet = ViewPlan.of(test.plan, title), fleet
         self._sent_s = 0.0
         self._unsent = b""
         fleet.on_look = self.show
@@ -125,7 +125,7 @@ def main() -> None:
     process.settle(idle=True)
     servers = follow(view["readings"])
     process.say_ready(view["ready"])
-    (_show_lines if view["plain"] else _show_screen)(Plan(**view["plan"]), frames, servers, stream_of(view))
+    (_show_lines if view["plain"] else _show_screen)(ViewPlan(**view["plan"]), frames, servers, stream_of(view))
 
 
 class _Frames:
@@ -150,7 +150,7 @@ class _Frames:
                 return frame
 
 
-def _show_screen(plan: Plan, frames: _Frames, servers: ReadFigures, stream: TextIO) -> None:
+def _show_screen(plan: ViewPlan, frames: _Frames, servers: ReadFigures, stream: TextIO) -> None:
     console = Console(file=stream, highlight=False)
     with process.screen(console) as live, contextlib.suppress(EOFError):
         while True:
@@ -161,7 +161,7 @@ def _show_screen(plan: Plan, frames: _Frames, servers: ReadFigures, stream: Text
             live.update(text + draw_rows([Row(**row) for row in frame["rows"]]), refresh=True)
 
 
-def _show_lines(plan: Plan, frames: _Frames, servers: ReadFigures, stream: TextIO) -> None:
+def _show_lines(plan: ViewPlan, frames: _Frames, servers: ReadFigures, stream: TextIO) -> None:
     began_s = time.monotonic()
     line_s = FIRST_LINE_S
     newest: Mapping[str, Any] | None = None

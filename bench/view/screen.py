@@ -13,7 +13,7 @@ import numpy as np
 from rich.text import Text
 
 from drumfire.bench.report import figures
-from drumfire.bench.watch import Plan, Snapshot, Spread, rebin
+from drumfire.bench.watch import Snapshot, Spread, ViewPlan, rebin
 from drumfire.loadgen.results import LATE_NS, percentile_name
 from drumfire.loadgen.settings import Scenario
 from drumfire.sut.remote.figures import Gpus, ServerFigures
@@ -32,7 +32,7 @@ _SIZE_CLASSES = 8
 _STALL_NS = 10_000_000
 
 
-def plain_line(plan: Plan, snapshot: Snapshot, server: ServerFigures | None = None) -> str:
+def plain_line(plan: ViewPlan, snapshot: Snapshot, server: ServerFigures | None = None) -> str:
     """The state of a run in one line without escape codes."""
     s = snapshot
     if not s.started:
@@ -52,7 +52,7 @@ def plain_line(plan: Plan, snapshot: Snapshot, server: ServerFigures | None = No
     return ", ".join(parts)
 
 
-def draw(plan: Plan, snapshot: Snapshot, width: int, server: ServerFigures | None = None) -> Text:
+def draw(plan: ViewPlan, snapshot: Snapshot, width: int, server: ServerFigures | None = None) -> Text:
     """The screen of a run; ``width`` as in ``page``.  ``server``: what the servers say, where the view asks any."""
     text, width = page(width)
     _title(text, plan, width)
@@ -86,7 +86,7 @@ def page(width: int) -> tuple[Text, int]:
     return Text(no_wrap=True, overflow="crop"), min(max(width, _LEAST_WIDTH), _MOST_WIDTH) - 1
 
 
-def _title(text: Text, plan: Plan, width: int) -> None:
+def _title(text: Text, plan: ViewPlan, width: int) -> None:
     mode = f"{plan.scenario} {'accuracy' if plan.accuracy else 'performance'}"
     room = width - len(mode) - 2
     title = plan.title if len(plan.title) <= room else plan.title[: room - 1] + "…"
@@ -94,7 +94,7 @@ def _title(text: Text, plan: Plan, width: int) -> None:
     text.append(f"  {mode}\n", "cyan")
 
 
-def _progress(text: Text, plan: Plan, snapshot: Snapshot, width: int) -> None:
+def _progress(text: Text, plan: ViewPlan, snapshot: Snapshot, width: int) -> None:
     if not snapshot.started:
         text.append("warming up\n", "dim")
         return
@@ -112,7 +112,7 @@ def _progress(text: Text, plan: Plan, snapshot: Snapshot, width: int) -> None:
     text.append(f"{end}\n")
 
 
-def _probes(text: Text, plan: Plan, width: int) -> None:
+def _probes(text: Text, plan: ViewPlan, width: int) -> None:
     """The loads of a search on a logarithmic line: those that passed, those that failed, and the current load."""
     loads = [load for load, _ in plan.probes] + [plan.load]
     low, high = min(loads), max(loads)
@@ -133,7 +133,7 @@ def _probes(text: Text, plan: Plan, width: int) -> None:
     text.append(ends[0].ljust(cells + 1 - len(ends[1])) + ends[1] + "\n", "dim")
 
 
-def _rates(text: Text, plan: Plan, snapshot: Snapshot, width: int) -> None:
+def _rates(text: Text, plan: ViewPlan, snapshot: Snapshot, width: int) -> None:
     rates = {"asked": plan.asked_qps, "now": snapshot.rate_now, "mean": snapshot.rate_mean}
     shown = {name: (figures.rate(value), "") for name, value in rates.items() if value is not None}
     if width >= _FOUR_FIGURES:
@@ -151,7 +151,7 @@ def _spread(text: Text, name: str, spread: Spread, width: int, limit_ns: int = 0
     _figures(text, {name: (figures.duration(ns), marked[name]) for name, ns in shown.items()})
 
 
-def _target(text: Text, plan: Plan, latency: Spread) -> None:
+def _target(text: Text, plan: ViewPlan, latency: Spread) -> None:
     met = latency.target <= plan.target_latency_ns
     _name(text, "target")
     percentile = percentile_name(plan.target_percentile)
@@ -246,7 +246,7 @@ def _size_classes(batches: dict[int, float]) -> dict[str, float]:
     return classes
 
 
-def _histogram(text: Text, plan: Plan, latency: Spread, width: int) -> None:
+def _histogram(text: Text, plan: ViewPlan, latency: Spread, width: int) -> None:
     """Bars over equal ratios of latency, between round figures so that the picture does not move."""
     columns = width - _LABEL
     low = _round_below(max(int(latency.values[0]), 1))

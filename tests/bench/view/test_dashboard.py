@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from drumfire.bench.view.dashboard import next_line_s
 from drumfire.bench.view.screen import draw, plain_line
-from drumfire.bench.watch import LOOK_ROWS, Plan, Snapshot, Watch, progress, rebin
+from drumfire.bench.watch import LOOK_ROWS, Snapshot, ViewPlan, Watch, progress, rebin
 from drumfire.loadgen.installation import ROOT
 from drumfire.loadgen.record import Gauge, Record, Status
 from drumfire.sut.remote.figures import Gpus, ServerFigures
@@ -34,7 +34,7 @@ from tests.support.terminal import open_terminal
 MS = 1_000_000
 S = 1_000_000_000
 
-SERVER = Plan(
+SERVER = ViewPlan(
     title="digits onnxruntime cpu",
     scenario="Server",
     closed=False,
@@ -224,7 +224,7 @@ def test_every_answer_is_counted_once_whatever_the_order_and_the_looks(data: st.
     ],
 )
 def test_progress(
-    plan: Plan, elapsed_s: float, answered: int, rate: float, fraction: float, eta_s: float | None
+    plan: ViewPlan, elapsed_s: float, answered: int, rate: float, fraction: float, eta_s: float | None
 ) -> None:
     found, left_s = progress(plan, int(elapsed_s * S), answered, rate)
     assert found == pytest.approx(fraction)
@@ -476,7 +476,7 @@ def test_a_server_that_is_not_there_does_not_hurt_the_view(mode: str) -> None:
 # The probes of a search.
 
 
-def hand_made_snapshot(plan: Plan) -> Snapshot:
+def hand_made_snapshot(plan: ViewPlan) -> Snapshot:
     return Watch(HandMade(plan.rows).record, plan).look(0)
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from drumfire.bench.fleet.child import Sighting
 from drumfire.bench.fleet.overview import Row, merged, rows_of
 from drumfire.bench.view.generators import _frame, _snapshot, draw_rows, line_of_rows
-from drumfire.bench.watch import Plan, Snapshot, Spread
+from drumfire.bench.watch import Snapshot, Spread, ViewPlan
 
-PLAN = Plan("triton m", "Server", False, False, 100.0, 1000, 1, 10**10, 10**10, 100, 0, 0, 10**8, 0.99)
+PLAN = ViewPlan("triton m", "Server", False, False, 100.0, 1000, 1, 10**10, 10**10, 100, 0, 0, 10**8, 0.99)
 
 
 def snapshot(answered: int, value: int, **more: object) -> Snapshot:
