@@ -24,7 +24,7 @@ import numpy as np
 
 from drumfire.bench import watch
 from drumfire.bench.fleet import responses, traffic
-from drumfire.bench.fleet.plan import Plan
+from drumfire.bench.fleet.assignment import Assignment
 from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.flat_columns import FlatPart
 from drumfire.loadgen.record import Column, Gauge, Record, Status
@@ -77,11 +77,11 @@ class Part:
 class Child:
     """A generator.  ``close`` always ends its process."""
 
-    def __init__(self, plan: Plan, phases: Sequence[Phase]) -> None:
+    def __init__(self, assignment: Assignment, phases: Sequence[Phase]) -> None:
         """``phases``: the traffic of its part."""
-        self.plan = plan
-        self.record = Record(plan.rows, plan.columns, plan.spare)
-        self._watch = watch.Watch(self.record, watch.ViewPlan(**plan.view))
+        self.assignment = assignment
+        self.record = Record(assignment.rows, assignment.columns, assignment.spare)
+        self._watch = watch.Watch(self.record, watch.ViewPlan(**assignment.view))
         self._looked_ns = time.monotonic_ns()
         self._snapshot = self._watch.look(self._looked_ns)
         self._folder = tempfile.TemporaryDirectory(prefix="drumfire-generator-")
@@ -103,8 +103,8 @@ class Child:
         )
         # Not as an argument: every user can list the arguments of processes, and headers may hold tokens.
         self._lock = threading.Lock()
-        self._say(plan.to_json(fd=self.record.fd, layout=self.record.layout, folder=self._folder.name))
-        self._listener = threading.Thread(target=self._listen, name=f"generator {plan.slice.part}", daemon=True)
+        self._say(assignment.to_json(fd=self.record.fd, layout=self.record.layout, folder=self._folder.name))
+        self._listener = threading.Thread(target=self._listen, name=f"generator {assignment.slice.part}", daemon=True)
         self._listener.start()
 
     @property
@@ -117,7 +117,7 @@ class Child:
         if now_ns - self._looked_ns > SNAPSHOT_NS:
             self._looked_ns, self._snapshot = now_ns, self._watch.look(now_ns)
         return Sighting(
-            self.plan.slice.part,
+            self.assignment.slice.part,
             self.pid,
             self._ready,
             self._last_ended,
@@ -163,7 +163,7 @@ class Child:
         if message is not None and message["responses"] is not None:
             kept_rows, kept = responses.load(Path(message["responses"]))
         return Part(
-            self.plan.slice.part,
+            self.assignment.slice.part,
             rows,
             {name: column[first:end] for name, column in record.columns.items()},
             {name: flat.part(first, end) for name, flat in record.flat_columns.items()},
@@ -221,7 +221,7 @@ class Child:
             self._failed = message["failed"]
         elif "log" in message:
             logger, level, text = message["log"]
-            logging.getLogger(logger).log(level, "%s: %s", self.plan.name, text)
+            logging.getLogger(logger).log(level, "%s: %s", self.assignment.name, text)
 
     def _gone(self) -> str | None:
         if self._failed is not None:

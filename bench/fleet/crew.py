@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from drumfire.bench.fleet.assignment import Assignment
 from drumfire.bench.fleet.child import Child, Part, Sighting
 from drumfire.bench.fleet.clock import OURS, Clock
-from drumfire.bench.fleet.plan import Plan
 from drumfire.loadgen.traffic import Phase
 
 
@@ -20,7 +20,7 @@ class Crew(Protocol):
     """All generators of a host.  Only ``launch``, ``collect`` and ``close`` may wait for long."""
 
     name: str
-    plans: Sequence[Plan]
+    assignments: Sequence[Assignment]
     clock: Clock
     """The host's wall clock relative to the driver's."""
 
@@ -52,15 +52,15 @@ class Crew(Protocol):
 class LocalCrew:
     """The generators of this host."""
 
-    def __init__(self, name: str, plans: Sequence[Plan], traffic: Iterable[Sequence[Phase]]) -> None:
-        """``traffic``: the phases of each plan's part, each asked for when its generator starts."""
-        self.name, self.plans, self.clock = name, plans, OURS
+    def __init__(self, name: str, assignments: Sequence[Assignment], traffic: Iterable[Sequence[Phase]]) -> None:
+        """``traffic``: the phases of each assignment's part, each asked for when its generator starts."""
+        self.name, self.assignments, self.clock = name, assignments, OURS
         self._traffic = traffic
         self._children: list[Child] = []
 
     def launch(self) -> None:
-        for plan, phases in zip(self.plans, self._traffic, strict=True):
-            self._children.append(Child(plan, phases))
+        for assignment, phases in zip(self.assignments, self._traffic, strict=True):
+            self._children.append(Child(assignment, phases))
 
     def look(self) -> list[Sighting]:
         return [child.look() for child in self._children]
@@ -84,7 +84,7 @@ class LocalCrew:
 
     def kill(self, part: int) -> None:
         for child in self._children:
-            if child.plan.slice.part == part:
+            if child.assignment.slice.part == part:
                 child.kill()
 
     def collect(self, number: int) -> list[Part]:

@@ -11,11 +11,11 @@ from dataclasses import asdict
 from drumfire.bench import watch
 from drumfire.bench.assemble.local import Assembly
 from drumfire.bench.assemble.options import RunOptions
+from drumfire.bench.fleet.assignment import Assignment, options_to_plain, settings_to_plain
 from drumfire.bench.fleet.crew import Crew, LocalCrew
 from drumfire.bench.fleet.facts import facts
 from drumfire.bench.fleet.fleet import Fleet
 from drumfire.bench.fleet.options import FleetOptions
-from drumfire.bench.fleet.plan import Plan, options_to_plain, settings_to_plain
 from drumfire.loadgen import issuer
 from drumfire.loadgen.settings import Scenario
 from drumfire.loadgen.share import Slice
@@ -36,18 +36,18 @@ def slices(plan: issuer.Plan, parts: int) -> dict[int, Slice]:
 def fleet(plan: issuer.Plan, shares: Sequence[Slice], assembly: Assembly, options: RunOptions) -> Fleet:
     """The generators of these shares, not started yet.  Raises ``UserError`` where other hosts cannot be reached."""
     wanted: FleetOptions = options.system.fleet
-    plans = _plans(plan, shares, assembly, options)
+    assignments = _assignments(plan, shares, assembly, options)
     most_queries = plan.settings.max_query_count
     crews: list[Crew]
     if wanted.hosts is None:
         # A generator expression: each part is taken from the whole when its process starts.
         parts = (share.of(plan.phases, most_queries) for share in shares)
-        crews, lead_ns = [LocalCrew("here", plans, parts)], _LEAD_NS
+        crews, lead_ns = [LocalCrew("here", assignments, parts)], _LEAD_NS
     else:
         from drumfire.bench.fleet import hosts
 
         a_host = wanted.workers or 1
-        groups = [plans[at : at + a_host] for at in range(0, len(plans), a_host)]
+        groups = [assignments[at : at + a_host] for at in range(0, len(assignments), a_host)]
         crews = list(hosts.reach(groups, lambda one: one.slice.of(plan.phases, most_queries), wanted.ray_address))
         lead_ns = _LEAD_TO_HOSTS_NS
     return Fleet(
@@ -59,12 +59,14 @@ def fleet(plan: issuer.Plan, shares: Sequence[Slice], assembly: Assembly, option
     )
 
 
-def _plans(plan: issuer.Plan, shares: Sequence[Slice], assembly: Assembly, options: RunOptions) -> list[Plan]:
+def _assignments(
+    plan: issuer.Plan, shares: Sequence[Slice], assembly: Assembly, options: RunOptions
+) -> list[Assignment]:
     plain, settings = options_to_plain(options), settings_to_plain(assembly.settings)
     view = asdict(watch.ViewPlan.of(plan, assembly.title))
     concurrency = assembly.description["remote"]["concurrency"]
     return [
-        Plan(
+        Assignment(
             name=_name(options.system.fleet, share.part),
             options=plain | {"concurrency": _concurrency(concurrency, share)},
             settings=settings,

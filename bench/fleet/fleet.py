@@ -68,7 +68,7 @@ class Fleet:
         """When the current phase should begin: ns of our wall clock."""
         self.on_look: Callable[[Sequence[Sighting]], object] = lambda sightings: None
         """Called after each look at the generators in a phase."""
-        self.names = {plan.slice.part: plan.name for crew in crews for plan in crew.plans}
+        self.names = {one.slice.part: one.name for crew in crews for one in crew.assignments}
         self.last_seen: dict[int, Sighting] = {}
         self.messages: dict[int, Mapping[str, Any]] = {}
         """The last message of each generator at the end of a phase, by part."""
@@ -196,7 +196,7 @@ class Fleet:
         return sightings
 
     def _crew_of(self, part: int) -> Crew:
-        return next(crew for crew in self.crews if any(plan.slice.part == part for plan in crew.plans))
+        return next(crew for crew in self.crews if any(one.slice.part == part for one in crew.assignments))
 
     def _is_late(self, part: int) -> bool:
         seen = self.last_seen.get(part)

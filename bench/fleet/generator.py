@@ -1,7 +1,7 @@
 """A load generator as a child process: an ordinary run over its part of the rows.  ``python -m`` starts it.
 
-It reads its plan from standard input and talks to its supervisor through ``line``.  Its table is in memory that the
-supervisor watches.  Does not depend on other generators or hosts.
+It reads its assignment from standard input and talks to its supervisor through ``line``.  Its table is in memory that
+the supervisor watches.  Does not depend on other generators or hosts.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from drumfire.bench.assemble import remote
 from drumfire.bench.assemble.local import Assembly
 from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.fleet import responses, traffic
+from drumfire.bench.fleet.assignment import Assignment, options_from_plain, settings_from_plain
 from drumfire.bench.fleet.facts import facts, machine
 from drumfire.bench.fleet.line import Line, LogHandler
-from drumfire.bench.fleet.plan import Plan, options_from_plain, settings_from_plain
 from drumfire.loadgen import loggers
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.interpreter import run_on_fast_loop
@@ -37,20 +37,20 @@ class Generator:
     """The run, and its reports to the supervisor."""
 
     def __init__(
-        self, line: Line, assembly: Assembly, plan: Plan, record: Record, folder: Path, options: RunOptions
+        self, line: Line, assembly: Assembly, assignment: Assignment, record: Record, folder: Path, options: RunOptions
     ) -> None:
         self._line, self._assembly, self._folder = line, assembly, folder
         self._sent_responses = 0
         self._has_begun = False
         """Whether a phase has; the warm-up is over then."""
         asked = WarmUp.of(options.traffic.warmup)
-        share = Share(plan.slice, traffic.read(folder / traffic.FILE, record), record, self._start)
+        share = Share(assignment.slice, traffic.read(folder / traffic.FILE, record), record, self._start)
         self.test = Test(
             assembly.system,
             assembly.library,
             assembly.settings,
             patience_s=options.result.patience,
-            warm_up=None if asked is None else asked.part(plan.slice.parts),
+            warm_up=None if asked is None else asked.part(assignment.slice.parts),
             share=share,
             timestamps=io.StringIO(),  # the driver prints them
         )
@@ -124,18 +124,18 @@ def _plain(report: PhaseReport) -> dict[str, Any]:
 def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C and tells us
     line = Line()
-    message = line.plan
-    plan = Plan.from_json(message)
+    message = line.assignment
+    assignment = Assignment.from_json(message)
     try:
-        options = options_from_plain(plan.options)
+        options = options_from_plain(assignment.options)
         if options.result.log_level is not None:
             loggers.send_to(LogHandler(line), options.result.log_level)
-        assembly = remote.assemble(options, settings_from_plain(plan.settings))
+        assembly = remote.assemble(options, settings_from_plain(assignment.settings))
         try:
             line.say({"facts": facts(assembly.digests()), "machine": machine()})
-            line.limit(plan.limit_s)
+            line.limit(assignment.limit_s)
             record = Record.attach(message["fd"], message["layout"])
-            generator = Generator(line, assembly, plan, record, Path(message["folder"]), options)
+            generator = Generator(line, assembly, assignment, record, Path(message["folder"]), options)
             run_on_fast_loop(generator.run())
         finally:
             assembly.close()

@@ -15,8 +15,8 @@ from dataclasses import replace
 from typing import Any
 
 from drumfire.bench.fleet import clock, head
+from drumfire.bench.fleet.assignment import Assignment
 from drumfire.bench.fleet.child import Part, Sighting
-from drumfire.bench.fleet.plan import Plan
 from drumfire.bench.fleet.supervisor import Supervisor
 from drumfire.loadgen import installation
 from drumfire.loadgen.errors import UserError, one_line
@@ -32,12 +32,12 @@ _CLOSE_S = 8.0
 _HEARD_S = 2.0
 _NAMESPACE = "drumfire"
 
-Traffic = Callable[[Plan], Sequence[Phase]]
-"""The phases of a plan's part."""
+Traffic = Callable[[Assignment], Sequence[Phase]]
+"""The phases of an assignment's part."""
 
 
-def reach(groups: Sequence[Sequence[Plan]], traffic: Traffic, address: str | None) -> list[RayCrew]:
-    """A crew for each group of plans, each on another host, which is sent its part of the ``traffic``.
+def reach(groups: Sequence[Sequence[Assignment]], traffic: Traffic, address: str | None) -> list[RayCrew]:
+    """A crew for each group of assignments, each on another host, which is sent its part of the ``traffic``.
 
     Raises ``UserError`` where Ray is missing, or the cluster cannot be joined or has too few hosts.
     """
@@ -74,12 +74,12 @@ class RayCrew:
         ray: Any,
         actor: Any,
         name: str,
-        plans: Sequence[Plan],
+        assignments: Sequence[Assignment],
         traffic: Traffic,
         done: Callable[[], None],
     ) -> None:
         """``done`` is called when this crew no longer needs the cluster."""
-        self.name, self.plans, self.clock = name, plans, clock.OURS
+        self.name, self.assignments, self.clock = name, assignments, clock.OURS
         self._ray, self._actor, self._traffic, self._done = ray, actor, traffic, done
         self._seen: list[Sighting] = []
         self._seen_s = time.monotonic()
@@ -87,8 +87,8 @@ class RayCrew:
 
     def launch(self) -> None:
         self.clock = clock.compare(time.time_ns, lambda: int(self._ask(self._actor.now.remote())))
-        parts = [list(self._traffic(plan)) for plan in self.plans]
-        self._ask(self._actor.launch.remote(self.name, list(self.plans), parts))
+        parts = [list(self._traffic(assignment)) for assignment in self.assignments]
+        self._ask(self._actor.launch.remote(self.name, list(self.assignments), parts))
         self._seen_s = time.monotonic()
         threading.Thread(target=self._watch, name=f"watch {self.name}", daemon=True).start()
 
@@ -220,7 +220,7 @@ def _why_not(error: Exception, address: str | None) -> str:
     return f"cannot join a Ray cluster at {where}: {text} (drumfire cluster up starts one)"
 
 
-def _place(ray: Any, groups: Sequence[Sequence[Plan]], traffic: Traffic) -> list[RayCrew]:
+def _place(ray: Any, groups: Sequence[Sequence[Assignment]], traffic: Traffic) -> list[RayCrew]:
     placement = importlib.import_module("ray.util.placement_group")
     strategies = importlib.import_module("ray.util.scheduling_strategies")
     cores = max(len(group) for group in groups)
@@ -250,12 +250,12 @@ def _place(ray: Any, groups: Sequence[Sequence[Plan]], traffic: Traffic) -> list
 
     made = ray.remote(Supervisor)
     crews = []
-    for at, plans in enumerate(groups):
+    for at, assignments in enumerate(groups):
         strategy = strategies.PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=at)
         actor = made.options(
             num_cpus=cores, max_restarts=0, max_task_retries=0, max_concurrency=8, scheduling_strategy=strategy
         ).remote()
-        crews.append(RayCrew(ray, actor, f"host {at}", plans, traffic, done))
+        crews.append(RayCrew(ray, actor, f"host {at}", assignments, traffic, done))
     return crews
 
 

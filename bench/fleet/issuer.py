@@ -158,7 +158,7 @@ class FleetIssuer:
         if not by_part:
             return report
         reports = list(by_part.values())
-        host_of = {plan.slice.part: crew.name for crew in self.fleet.crews for plan in crew.plans}
+        host_of = {one.slice.part: crew.name for crew in self.fleet.crews for one in crew.assignments}
         return replace(
             report,
             overhead=merge.overhead_of([Overhead(**one["overhead"]) for one in reports], [host_of[p] for p in by_part]),

@@ -39,14 +39,14 @@ class LogHandler(logging.Handler):
 
 
 class Line:
-    """Reads the plan at construction, and then listens in its own thread."""
+    """Reads the assignment at construction, and then listens in its own thread."""
 
     def __init__(self) -> None:
         # Whatever this process prints goes to standard error, so that only messages are on the line.
         self._out = os.dup(_STDOUT)
         os.dup2(_STDERR, _STDOUT)
         self._rest = b""
-        self.plan: Mapping[str, Any] = json.loads(self._first())
+        self.assignment: Mapping[str, Any] = json.loads(self._first())
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._interrupt: Callable[[str], None] | None = None
@@ -144,7 +144,7 @@ class Line:
 
     def _end(self, reason: str) -> None:
         """End this process; nobody reads its result any more."""
-        shutil.rmtree(self.plan["folder"], ignore_errors=True)  # the supervisor can no longer remove it
+        shutil.rmtree(self.assignment["folder"], ignore_errors=True)  # the supervisor can no longer remove it
         if self._loop is not None:
             self._stop(reason)
             time.sleep(_GRACE_S)

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from drumfire.bench.fleet.assignment import Assignment
 from drumfire.bench.fleet.clock import dispersion_ns
 from drumfire.bench.fleet.crew import Crew
 from drumfire.bench.fleet.fleet import Fleet, Loss
 from drumfire.bench.fleet.merge import is_known
 from drumfire.bench.fleet.options import FleetOptions
-from drumfire.bench.fleet.plan import Plan
 from drumfire.loadgen import issuer
 from drumfire.loadgen.overhead import issuing_cpu_us
 from drumfire.loadgen.record import Status
@@ -26,7 +26,7 @@ from drumfire.loadgen.settings import Loop
 
 def section(plan: issuer.Plan, fleet: Fleet, wanted: FleetOptions) -> dict[str, Any]:
     """The ``hosts`` section."""
-    generators = [_generator(plan, fleet, crew, one) for crew in fleet.crews for one in crew.plans]
+    generators = [_generator(plan, fleet, crew, one) for crew in fleet.crews for one in crew.assignments]
     starts = [one["start_ns"] for one in generators if one["start_ns"] is not None]
     return {
         "kind": "workers" if wanted.hosts is None else "hosts",
@@ -43,7 +43,7 @@ def section(plan: issuer.Plan, fleet: Fleet, wanted: FleetOptions) -> dict[str, 
     }
 
 
-def _generator(plan: issuer.Plan, fleet: Fleet, crew: Crew, own: Plan) -> dict[str, Any]:
+def _generator(plan: issuer.Plan, fleet: Fleet, crew: Crew, own: Assignment) -> dict[str, Any]:
     part = own.slice.part
     loss, seen, message = fleet.lost.get(part), fleet.last_seen.get(part), fleet.messages.get(part)
     report = None if message is None else message["report"]

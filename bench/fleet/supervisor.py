@@ -9,9 +9,9 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
+from drumfire.bench.fleet.assignment import Assignment
 from drumfire.bench.fleet.child import Part, Sighting
 from drumfire.bench.fleet.crew import LocalCrew
-from drumfire.bench.fleet.plan import Plan
 from drumfire.loadgen.traffic import Phase
 
 _SNAPSHOT_S = 0.25
@@ -28,8 +28,8 @@ class Supervisor:
         """This host's wall clock, ns."""
         return time.time_ns()
 
-    def launch(self, name: str, plans: Sequence[Plan], traffic: Sequence[Sequence[Phase]]) -> None:
-        self._crew = LocalCrew(name, plans, traffic)
+    def launch(self, name: str, assignments: Sequence[Assignment], traffic: Sequence[Sequence[Phase]]) -> None:
+        self._crew = LocalCrew(name, assignments, traffic)
         self._crew.launch()
 
     def watch(self) -> Iterator[list[Sighting]]:

@@ -57,12 +57,8 @@ class Dashboard:
         probes: Sequence[tuple[float, bool]] = (),
     ) -> None:
         self._fd = test.record.fd
-        self._view = {
-            "layout": test.record.layout,
-            "plan": asdict(ViewPlan.of(test.plan, title, probes)),
-            "fd": self._fd,
-        }
-        self._view |= {"plain": plain, "stream": stream, "readings": readings}
+        self._view = {"layout": test.record.layout, "fd": self._fd, "plain": plain, "stream": stream}
+        self._view |= {"readings": readings, "plan": asdict(ViewPlan.of(test.plan, title, probes))}
         self._readings = [] if readings is None else [readings]
         self._process: subprocess.Popen[bytes] | None = None
 

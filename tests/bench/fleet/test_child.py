@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from drumfire.bench.assemble import remote
+from drumfire.bench.fleet.assignment import Assignment
 from drumfire.bench.fleet.child import Child
 from drumfire.bench.fleet.issuer import FleetIssuer
-from drumfire.bench.fleet.plan import Plan
 from drumfire.loadgen.record import Status
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.traffic import Phase
@@ -25,7 +25,7 @@ from tests.support.scripted_peer import Peer, until
 class Own:
     """A generator's part of a run."""
 
-    plan: Plan
+    assignment: Assignment
     phases: Sequence[Phase]
 
 
@@ -39,12 +39,12 @@ def own(tmp_path: Path) -> Iterator[Own]:
         assembly = remote.assemble(run)
         issuer = FleetIssuer(assembly, run)
         whole = Test(assembly.system, assembly.library, assembly.settings, issuer=issuer)
-        plan = issuer.fleet.crews[0].plans[1]
-        yield Own(plan, plan.slice.of(whole.phases))
+        assignment = issuer.fleet.crews[0].assignments[1]
+        yield Own(assignment, assignment.slice.of(whole.phases))
 
 
 def test_the_driver_draws_and_the_child_has_its_rows_before_it_starts(own: Own) -> None:
-    child = Child(own.plan, own.phases)
+    child = Child(own.assignment, own.phases)
     try:
         (phase,) = own.phases
         assert phase.scheduled is not None
@@ -71,7 +71,7 @@ def spoken_to(child: Child):  # type: ignore[no-untyped-def]
 
 
 def test_it_does_its_part_until_it_is_stopped(own: Own) -> None:
-    child = Child(own.plan, own.phases)
+    child = Child(own.assignment, own.phases)
     try:
         begun(child)
         until(lambda: spoken_to(child).snapshot.answered > 50, "answers")
@@ -82,7 +82,7 @@ def test_it_does_its_part_until_it_is_stopped(own: Own) -> None:
         assert part.message["interrupted"] == "enough"
         assert part.message["report"]["start_late_ns"] >= 0
         assert part.message["served"]
-        assert 50 < part.rows.size == part.message["report"]["issued_rows"] < own.plan.rows
+        assert 50 < part.rows.size == part.message["report"]["issued_rows"] < own.assignment.rows
         assert part.columns["scheduled"][0] > 0  # not the whole's first row, which is due at once
         assert (np.diff(part.columns["scheduled"]) > 0).all()
         assert set(part.columns["status"].tolist()) <= {Status.OK, Status.UNANSWERED}
@@ -93,7 +93,7 @@ def test_it_does_its_part_until_it_is_stopped(own: Own) -> None:
 
 @pytest.mark.slow
 def test_it_ends_at_its_limit(own: Own) -> None:
-    child = Child(replace(own.plan, limit_s=1.0), own.phases)
+    child = Child(replace(own.assignment, limit_s=1.0), own.phases)
     try:
         begun(child)
 
@@ -102,18 +102,18 @@ def test_it_ends_at_its_limit(own: Own) -> None:
             return child.look().gone is not None
 
         until(gone, "its end")
-        assert 50 < _issued(child) < own.plan.rows
+        assert 50 < _issued(child) < own.assignment.rows
     finally:
         child.close()
 
 
 @pytest.mark.slow
 def test_it_ends_when_nobody_speaks_to_it(own: Own) -> None:
-    child = Child(own.plan, own.phases)
+    child = Child(own.assignment, own.phases)
     try:
         begun(child)
         until(lambda: child.look().gone is not None, "its end", seconds=20)
-        assert _issued(child) < own.plan.rows
+        assert _issued(child) < own.assignment.rows
     finally:
         child.close()
 

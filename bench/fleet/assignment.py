@@ -20,7 +20,7 @@ _DRIVERS_OWN = ("device", "user_conf", "audit_conf", "output", "ray_address")
 
 
 @dataclass(frozen=True)
-class Plan:
+class Assignment:
     """A generator's part of a run."""
 
     name: str
@@ -42,7 +42,7 @@ class Plan:
         return json.dumps(asdict(self) | more)
 
     @classmethod
-    def from_json(cls, message: Mapping[str, Any]) -> Plan:
+    def from_json(cls, message: Mapping[str, Any]) -> Assignment:
         known = {name: message[name] for name in cls.__dataclass_fields__}
         return cls(**known | {"slice": Slice(**message["slice"])})
 

@@ -8,8 +8,14 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drumfire.bench.fleet.assignment import (
+    Assignment,
+    options_from_plain,
+    options_to_plain,
+    settings_from_plain,
+    settings_to_plain,
+)
 from drumfire.bench.fleet.crew import cores_for
-from drumfire.bench.fleet.plan import Plan, options_from_plain, options_to_plain, settings_from_plain, settings_to_plain
 from drumfire.bench.options import values
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.loadgen.share import Slice
@@ -41,12 +47,12 @@ def test_settings_travel_to_the_last_bit(scenario: Scenario, mode: Mode, qps: fl
 
 def test_plans_travel() -> None:
     run = options_to_plain(options("run", "triton", "m", "--url", "grpc://a:1", "--patience", "3"))
-    plan = Plan(
+    assignment = Assignment(
         "worker 1", run, settings_to_plain(TestSettings()), Slice(1, 3, 1), 10, {"sent": "<i8"}, {"rows": 30}, 9.5
     )
-    told = json.loads(plan.to_json(fd=7))
+    told = json.loads(assignment.to_json(fd=7))
     assert told["fd"] == 7
-    assert Plan.from_json(told) == plan
+    assert Assignment.from_json(told) == assignment
 
 
 @given(st.integers(1, 20), st.lists(st.integers(0, 200), unique=True, max_size=30))
