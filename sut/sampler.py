@@ -78,7 +78,7 @@ class Reading:
     units: Mapping[str, str] = field(default_factory=dict)
 
 
-class Feed:
+class ReadingFeed:
     """The readings as they come: each ``new`` returns those since the last."""
 
     def __init__(self, fd: int) -> None:
@@ -103,7 +103,7 @@ class Sampler:
     def __init__(self, plans: Sequence[MeterPlan], expected_s: float = math.inf) -> None:
         self.plans = plans if expected_s >= PERIOD_S else ()
         self.fd = shared_file(0)
-        """The memory of the readings, for ``Feed``."""
+        """The memory of the readings, for ``ReadingFeed``."""
         self.readings: list[Reading] = []
         """All of them, after the end."""
         self.notes: list[str] = []
@@ -144,7 +144,7 @@ class Sampler:
             if (status := self._process.poll()) is not None:
                 self.notes.append(f"the sampler ended during the run, with status {status}")
             module_process.end(self._process, _END_PATIENCE_S)
-        self.readings = Feed(self.fd).new()
+        self.readings = ReadingFeed(self.fd).new()
         silent = {plan.name for plan in self.plans} - {reading.meter for reading in self.readings}
         if self._process is not None:
             self.notes += [

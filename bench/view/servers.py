@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from drumfire.sut.remote.figures import NO_STATISTICS, Gpus, ServerFigures
-from drumfire.sut.sampler import Feed, Reading
+from drumfire.sut.sampler import Reading, ReadingFeed
 
 ReadFigures = Callable[[], ServerFigures | None]
 """Reads the newest figures; None where the run has no servers."""
@@ -18,7 +18,7 @@ def follow(fd: int | None) -> ReadFigures:
     """Follow the readings in a sampler's memory; ``fd`` is None without a sampler."""
     if fd is None:
         return lambda: None
-    feed, latest = Feed(fd), Latest()
+    feed, latest = ReadingFeed(fd), Latest()
 
     def figures() -> ServerFigures:
         latest.add(feed.new())

@@ -16,12 +16,12 @@ import pytest
 
 from drumfire.loadgen.installation import ROOT
 from drumfire.sut import sampler as sampling
-from drumfire.sut.sampler import Feed, Reading, Sampler
+from drumfire.sut.sampler import Reading, ReadingFeed, Sampler
 from tests.support.meters import Clock, Failing, Fatal, Missing, Mute, Slow, plan
 
 
 def await_readings(sampler: Sampler, wanted: Callable[[list[Reading]], bool]) -> list[Reading]:
-    feed, found = Feed(sampler.fd), list[Reading]()
+    feed, found = ReadingFeed(sampler.fd), list[Reading]()
     for _ in range(1200):
         found += feed.new()
         if wanted(found):
