@@ -1,4 +1,4 @@
-"""Reads meters again and again while a run goes, in a process of its own, which takes little time and no turn of ours.
+"""Reads meters repeatedly during a run, in a separate process, so that the event loop is not delayed.
 
 A meter is a small class that knows one kind of source; it stands with its kind.  The readings are in memory that the
 run and its live view share.  A sampler that fails leaves a note, and never hurts the run.
@@ -30,12 +30,14 @@ from drumfire.sut import module_process
 from drumfire.sut.plugins import imported
 
 PERIOD_S = 2.0
-"""That of servers' own figures.  A reading takes some 5 ms of a core, so one a second would be seen in the p99 of a run
-that shares its cores with the server."""
+"""Servers update their figures this often.  A reading costs about 5 ms of a core, so one a second would be seen in the
+p99 of a run that shares its cores with the server."""
 _START_PATIENCE_S = 5.0
+"""How long a run may wait until its meters are made."""
 _END_PATIENCE_S = 3.0
+"""How long the process may take to end."""
 _READING_S = 0.3
-"""How long a run may wait for its meters' first readings, when they are made, and for their last ones."""
+"""How long a run may wait for its meters' first readings, and again for their last ones."""
 _STDIN = 0
 
 
