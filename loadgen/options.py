@@ -16,7 +16,7 @@ _KEY = "option"
 
 @dataclass(frozen=True)
 class Option:
-    """What is known of an option beside the name, type and default of its field.
+    """What a field declares besides name, type and default.
 
     The type says how it is written: ``bool`` is a flag, a tuple takes several values, any other type takes one.
     """

@@ -97,8 +97,8 @@ def kind_of(options: type, given: Mapping[str, Any]) -> str | None:
 def build(options: type[T], given: Mapping[str, Any], words: Sequence[str] = ()) -> T:
     """The dataclass from named values.  Raises ``UserError`` for values that it cannot have.
 
-    Fields that are no options get, where they are called so, ``words`` and ``given``: the names, so that
-    ``ineffective`` can tell given values from defaults.
+    Fields named ``given`` and ``words`` receive the option names, by which ``ineffective`` tells given values from
+    defaults, and the command line.
     """
     kind = kind_of(options, given)
     known = {one.name: one for one in declared(options, kind)}

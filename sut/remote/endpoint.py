@@ -68,7 +68,7 @@ def parse_http_url(url: str) -> tuple[Endpoint, str]:
 
 
 def names(endpoints: Sequence[Endpoint]) -> list[str]:
-    """What to call each server of a run in the names of files; those of several servers carry their hosts."""
+    """File-name part for each server: ``server``, or host and port if there are several."""
     if len(endpoints) == 1:
         return ["server"]
     return [re.sub(r"[^A-Za-z0-9-]", "_", f"{endpoint.host}-{endpoint.port}") for endpoint in endpoints]
