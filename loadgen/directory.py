@@ -1,8 +1,9 @@
 """The run directory: everything that a run leaves behind, and every report's source.
 
-result.json (the figures and the verdict) · settings.json · environment.json · columns/*.npy (the table; flat columns
-with *.offsets.npy) ·
-histograms/*.hgrm, *.hlog (HdrHistogram) · mlperf_log_summary.txt, mlperf_log_detail.txt, mlperf_log_accuracy.json
+result.json (the figures and the verdict) · report.txt · accuracy.txt · settings.json · environment.json ·
+columns/*.npy (the table; flat columns with *.offsets.npy) · series/ (figures with a clock of their own) ·
+histograms/*.hgrm, *.hlog (HdrHistogram) · mlperf_log_summary.txt, mlperf_log_detail.txt, mlperf_log_accuracy.json,
+mlperf_log_trace.json
 """
 
 from __future__ import annotations
