@@ -21,7 +21,7 @@ from drumfire.loadgen.record import Gauge, Record, RowArray
 from drumfire.loadgen.settings import EffectiveSettings
 from drumfire.loadgen.system import SampleLibrary, SelfMeasured, SystemUnderTest
 from drumfire.loadgen.traffic import Phase
-from drumfire.loadgen.warm_up import Warmed, WarmUp, warm_up
+from drumfire.loadgen.warm_up import WarmUp, WarmUpReport, warm_up
 
 _PUBLISH_S = 0.2
 """Between updates of the table's gauges."""
@@ -125,7 +125,7 @@ class LocalIssuer:
         self._system, self._library, self._patience_s, self._start = system, library, patience_s, start
         self._plan: Plan
         self._decided: str | None = None
-        self.warmed: Warmed | None = None
+        self.warmed: WarmUpReport | None = None
         """What the warm-up has done so far; None before it, or without one."""
 
     def take(self, plan: Plan) -> None:
@@ -142,7 +142,7 @@ class LocalIssuer:
     async def issue(self, phase: Phase) -> None:
         plan, answers = self._plan, self._plan.answers
         if plan.warm_up is not None and self.warmed is None:
-            self.warmed = Warmed()
+            self.warmed = WarmUpReport()
             await warm_up(plan.warm_up, phase, answers, self._system, self._patience_s, self.warmed)
             await self._begin_measuring()
         with Pacer() as pacer:

@@ -64,7 +64,7 @@ class WarmUp:
 
 
 @dataclass
-class Warmed:
+class WarmUpReport:
     """What a warm-up did."""
 
     queries: int = 0
@@ -78,14 +78,14 @@ class Warmed:
 
 
 async def warm_up(
-    asked: WarmUp,
+    length: WarmUp,
     phase: Phase,
     answers: Answers,
     system: SystemUnderTest,
     patience_s: float,
-    done: Warmed,
+    report: WarmUpReport,
 ) -> None:
-    """Issue unmeasured queries of ``phase``; ``done`` is kept up to date, also where this is cancelled.
+    """Issue unmeasured queries of ``phase``; ``report`` is kept up to date, also where this is cancelled.
 
     Raises ``WarmUpError`` after ``patience_s`` without an answer.
     """
@@ -95,36 +95,36 @@ async def warm_up(
     total = phase.rows // width
     began_s = time.monotonic()
     with Pacer() as pacer:
-        while total and not _is_enough(asked, done):
-            left_ns = round((asked.seconds - done.seconds) * 1e9) if asked.seconds else 0
-            first = done.queries % total
+        while total and not _is_enough(length, report):
+            left_ns = round((length.seconds - report.seconds) * 1e9) if length.seconds else 0
+            first = report.queries % total
             count = min(record.spare // width, total - first)
-            if asked.queries:
-                count = min(count, asked.queries - done.queries)
-            queries = _entered(phase, record, first * width, count * width, left_ns)
+            if length.queries:
+                count = min(count, length.queries - report.queries)
+            queries = _spare_phase(phase, record, first * width, count * width, left_ns)
             answers.begin_warm_up(queries)
             limits = Limits(
-                min_queries=0 if asked.seconds else sys.maxsize,
+                min_queries=0 if length.seconds else sys.maxsize,
                 target_duration_ns=left_ns,
                 max_duration_ns=left_ns if phase.scheduled is not None else 0,
             )
             try:
                 end = await issue(queries, limits, system, answers, pacer, patience_s)
             finally:
-                done.queries += (answers.issued - queries.first_row) // width
-                done.failed += answers.end_warm_up()
-                done.seconds = time.monotonic() - began_s
+                report.queries += (answers.issued - queries.first_row) // width
+                report.failed += answers.end_warm_up()
+                report.seconds = time.monotonic() - began_s
             if end == End.NO_ANSWER:
                 raise WarmUpError(
                     f"the warm-up got no answer for {patience_s:g} s (raise --patience if the system is only slow)"
                 )
 
 
-def _is_enough(asked: WarmUp, done: Warmed) -> bool:
-    return done.seconds >= asked.seconds if asked.seconds else done.queries >= asked.queries
+def _is_enough(length: WarmUp, report: WarmUpReport) -> bool:
+    return report.seconds >= length.seconds if length.seconds else report.queries >= length.queries
 
 
-def _entered(phase: Phase, record: Record, first: int, count: int, left_ns: int) -> Phase:
+def _spare_phase(phase: Phase, record: Record, first: int, count: int, left_ns: int) -> Phase:
     """``count`` rows of the phase from its row ``first`` on, as a phase in the table's spare rows.
 
     Where they have a schedule and there is a time, at least one, and those due within it.

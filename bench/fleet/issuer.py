@@ -27,7 +27,7 @@ from drumfire.loadgen.pacer import Pacer, Pacing
 from drumfire.loadgen.record import RowArray, Status
 from drumfire.loadgen.settings import Loop
 from drumfire.loadgen.traffic import Phase
-from drumfire.loadgen.warm_up import Warmed
+from drumfire.loadgen.warm_up import WarmUpReport
 
 
 class FleetIssuer:
@@ -127,9 +127,9 @@ class FleetIssuer:
         return sections if self._warmed is None else sections | {"warmup": asdict(self._warmed)}
 
     @property
-    def _warmed(self) -> Warmed | None:
+    def _warmed(self) -> WarmUpReport | None:
         """The warm-ups of all generators that have reported; they go on side by side."""
-        parts = [Warmed(**one["warmup"]) for one in self.fleet.messages.values() if one["warmup"] is not None]
+        parts = [WarmUpReport(**one["warmup"]) for one in self.fleet.messages.values() if one["warmup"] is not None]
         return merge.warmed_of(parts) if self._plan.warm_up is not None else None
 
     def _put_back(self, phase: Phase, parts: Sequence[Part]) -> _Issued:

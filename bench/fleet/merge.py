@@ -20,7 +20,7 @@ from drumfire.loadgen.pacer import Pacing
 from drumfire.loadgen.record import Column, Record, Status
 from drumfire.loadgen.share import Slice
 from drumfire.loadgen.traffic import Phase
-from drumfire.loadgen.warm_up import Warmed
+from drumfire.loadgen.warm_up import WarmUpReport
 
 FAILED_REASON_LOST = "failed, and the generator that knew why was lost"
 _ENDS = (End.NO_ANSWER, End.SYSTEM_GONE, End.INTERRUPTED, End.MAX_DURATION, End.RAN_OUT, End.MAX_QUERIES)
@@ -124,9 +124,9 @@ def pacing_of(parts: Sequence[Pacing]) -> Pacing:
     )
 
 
-def warmed_of(parts: Sequence[Warmed]) -> Warmed:
+def warmed_of(parts: Sequence[WarmUpReport]) -> WarmUpReport:
     """All warm-ups, which go on side by side."""
-    return Warmed(
+    return WarmUpReport(
         sum(part.queries for part in parts),
         max((part.seconds for part in parts), default=0.0),
         sum(part.failed for part in parts),

@@ -23,7 +23,7 @@ from drumfire.loadgen.record import Record, Status
 from drumfire.loadgen.results import distribution
 from drumfire.loadgen.share import Slice
 from drumfire.loadgen.traffic import Phase
-from drumfire.loadgen.warm_up import Warmed
+from drumfire.loadgen.warm_up import WarmUpReport
 
 LATENCIES = st.lists(st.integers(0, 10**11), min_size=1, max_size=300)
 
@@ -158,5 +158,5 @@ def test_pacing_adds_up() -> None:
 
 
 def test_warm_ups_go_on_side_by_side() -> None:
-    assert merge.warmed_of([Warmed(20, 1.5, 1), Warmed(21, 1.25, 2)]) == Warmed(41, 1.5, 3)
-    assert merge.warmed_of([]) == Warmed()
+    assert merge.warmed_of([WarmUpReport(20, 1.5, 1), WarmUpReport(21, 1.25, 2)]) == WarmUpReport(41, 1.5, 3)
+    assert merge.warmed_of([]) == WarmUpReport()
