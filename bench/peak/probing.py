@@ -34,7 +34,7 @@ _MEMORY_SHARE = 0.4
 
 
 @dataclass
-class Found:
+class SearchResult:
     """The end of a search."""
 
     test: Test
@@ -90,7 +90,7 @@ def find(
     folder: Path,
     drive: Callable[[Test, str, list[tuple[float, bool]]], None],
     say: Callable[[str], None],
-) -> Found:
+) -> SearchResult:
     """Search for the peak; probes in the folder's journal are not repeated.  Raises ``UserError``.
 
     ``drive`` does a run and shows a title and the probes (load, and whether it passed); ``say`` prints a line.
@@ -127,7 +127,7 @@ def find(
     peak = step if isinstance(step, Peak) else Peak(None, None)
     interrupted = test.interrupted is not None
     reasons = [] if interrupted or peak.load is not None else [f"No peak was found: {peak.reason}."]
-    return Found(test, _section(goal, peak, history), reasons, interrupted)
+    return SearchResult(test, _section(goal, peak, history), reasons, interrupted)
 
 
 def describe(goal: Goal, probe: Probe) -> str:
