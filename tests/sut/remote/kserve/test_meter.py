@@ -85,7 +85,7 @@ def test_a_server_without_the_model(server: RealServer) -> None:
 
 
 def test_metrics_that_were_named_and_are_missing_leave_a_note(server: RealServer) -> None:
-    made = ServerMeter(f"grpc://{server.grpc}", "identity", metrics_url="https://127.0.0.1/metrics")
+    made = ServerMeter(f"grpc://{server.grpc}", "identity", metrics_url="grpc://127.0.0.1/metrics")
     made.read()
     (note,) = made.notes
     assert note.startswith("no metrics: ")
