@@ -72,6 +72,8 @@ def save(test: Test, output: str | os.PathLike[str] | None = None) -> SavedRun:
     """
     if test.started is None:
         raise UserError("the test has not run yet: await its run() before it is saved")
+    if test.running:
+        raise UserError("the test is still running: save it when its run() has ended")
     folder = Path(output) if output is not None else directory.claim(f"own-{test.effective.scenario.name}")
     directory.prepare(folder, test.record.rows, test.system.columns)
     sections = {

@@ -13,4 +13,14 @@ class UnsavedError(Exception):
 
 def one_line(error: BaseException, most: int | None = None) -> str:
     """The text of another library's error without line breaks, at most that many characters; its type without one."""
-    return " ".join(str(error).split())[:most] or type(error).__name__
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # an error's own text may fail in any way
+        text = ""
+    return text[:most] or type(error).__name__
+
+
+def described(error: BaseException) -> str:
+    """An error as the last line of a traceback names it, without line breaks: its type and its text."""
+    name, text = type(error).__name__, one_line(error)
+    return name if text == name else f"{name}: {text}"

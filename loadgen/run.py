@@ -18,6 +18,7 @@ from drumfire.loadgen import environment, interpreter, logs, schedules
 from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.confidence import StopRule
 from drumfire.loadgen.early_stopping import least_queries
+from drumfire.loadgen.errors import UserError, described
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.issuer import Issuer, LocalIssuer, PhaseReport, Plan
 from drumfire.loadgen.record import Gauge, Record, RowArray, Status, bytes_per_row
@@ -97,6 +98,7 @@ class Test:
         self.interrupted: str | None = None
         """Why the run was cut short."""
         self._task: asyncio.Task[None] | None = None
+        self._ended = False
         self._results: Results | None = None
         self._wall_ns = 0
         """When the current phase began, by the wall clock."""
@@ -152,8 +154,18 @@ class Test:
                 )
         return warnings
 
+    @property
+    def running(self) -> bool:
+        """Whether ``run`` has begun and has not ended."""
+        return self.started is not None and not self._ended
+
     async def run(self) -> None:
-        """Open the system, drive it through every phase, close it.  After an ``interrupt``, all data so far is kept."""
+        """Open the system, drive it through every phase, close it: once, else ``UserError``.
+
+        All data so far is kept after an ``interrupt``, and where this is cancelled or raises.
+        """
+        if self.started is not None:
+            raise UserError("a test runs once, and this one has begun already: make another Test")
         self.started = datetime.now(UTC)
         self._task = task = asyncio.current_task()
         assert task is not None
@@ -167,14 +179,24 @@ class Test:
                     await self._run_phases()
         except asyncio.CancelledError:
             if self.interrupted is None and self.answers.aborted is None:
+                self.interrupted = "its task was cancelled"
                 raise
             task.uncancel()  # this class cancelled the task, and handles it here
+        except Exception as error:
+            self.interrupted = self.interrupted or described(error)
+            raise
         finally:
             self._task = self.answers.on_abort = None
             self.record.gauges[Gauge.DONE] = 1
             self.answers.give_up()
-            if opened:
-                await self.issuer.close()
+            try:
+                if opened:
+                    await self.issuer.close()
+            finally:
+                self._ended = True
+                self._log_faults()
+
+    def _log_faults(self) -> None:
         faults = self.answers.faults
         for text, count in (*faults.failed.items(), *faults.refused.items()):
             self.log.error("error_runtime", f"{text} ({count} times)")
