@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.draws import Int64Array
+from drumfire.loadgen.errors import described
 from drumfire.loadgen.flat_columns import FlatColumn
 from drumfire.loadgen.record import Column, Gauge, Record, RowArray, Status
 from drumfire.loadgen.traffic import Phase
@@ -31,7 +32,17 @@ _OK, _FAILED, _UNANSWERED = int(Status.OK), int(Status.FAILED), int(Status.UNANS
 
 
 def check_count(responses: Responses, rows: int) -> None:
-    """Raise ``ValueError`` unless a batch of ``rows`` rows has as many responses."""
+    """Raise ``TypeError`` for what is no responses, and ``ValueError`` unless a batch of ``rows`` rows has as many."""
+    if isinstance(responses, np.ndarray):
+        wrong = responses.dtype.hasobject or responses.ndim == 0
+    elif isinstance(responses, list):  # its items are alike, so one tells enough
+        wrong = bool(responses) and responses[0] is None
+    else:
+        sequence = hasattr(responses, "__getitem__") and hasattr(responses, "__len__")
+        wrong = not sequence or isinstance(responses, str | bytes | bytearray | Mapping)
+    if wrong:
+        kind = type(responses).__name__ + (" of objects" if isinstance(responses, list | np.ndarray) else "")
+        raise TypeError(f"{kind} in place of responses: return an array or a list of bytes, an item for each sample")
     if len(responses) != rows:
         raise ValueError(f"{len(responses)} responses to a batch of {rows}")
 
@@ -346,7 +357,7 @@ class Answers:
             self._wake()
 
     def _count_failed(self, rows: int, reason: str | BaseException) -> None:
-        text = reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"
+        text = reason if isinstance(reason, str) else described(reason)
         self.faults.failed[" ".join(text.split())[:300]] += rows
         self._gauges[Gauge.FAILED] += rows
 

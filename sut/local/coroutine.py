@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import numbers
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import numpy.typing as npt
 
 from drumfire.loadgen.answers import Answers, Responses, check_count
+from drumfire.loadgen.settings import SettingsError
 from drumfire.loadgen.system import Answer, SampleLibrary
 
 Infer = Callable[[Any], Awaitable[Responses]]
@@ -20,12 +23,16 @@ class TaskSystem:
     """Answers rows in tasks: each calls ``respond`` with up to ``max_batch_size`` rows, in issue order.
 
     At most ``max_in_flight`` tasks run at a time; the other rows wait.  A task that raises fails its rows.
+    Both are at least 1, else ``SettingsError``.
     """
 
     columns: Mapping[str, npt.DTypeLike] = {}
     answer: Answer | None = None
 
     def __init__(self, name: str, *, max_batch_size: int = 1, max_in_flight: int = 64) -> None:
+        for option, value in (("max_batch_size", max_batch_size), ("max_in_flight", max_in_flight)):
+            if not isinstance(value, numbers.Integral) or value < 1:
+                raise SettingsError(f"{option} must be a whole number of at least 1, not {value!r}")
         self.name = name
         self.answers: Answers
         self._max_batch_size, self._max_in_flight = max_batch_size, max_in_flight
@@ -96,6 +103,13 @@ class CoroutineSystem(TaskSystem):
         batch = self._library.batch(self.answers.sample_index[first:last])
         if isinstance(batch, dict) and len(batch) == 1:
             (batch,) = batch.values()
-        responses = await self._infer(batch)
+        called = self._infer(batch)
+        try:
+            responses = await called
+        except TypeError:
+            if not inspect.isawaitable(called):
+                kind = type(called).__name__
+                raise TypeError(f"infer must be an async def: it returned {kind}, which nobody can await") from None
+            raise
         check_count(responses, last - first)
         return responses

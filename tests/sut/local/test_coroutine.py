@@ -8,7 +8,7 @@ import pytest
 
 from drumfire.loadgen.record import Status
 from drumfire.loadgen.run import Test
-from drumfire.loadgen.settings import Mode, Scenario, TestSettings
+from drumfire.loadgen.settings import Mode, Scenario, SettingsError, TestSettings
 from drumfire.loadgen.system import Batch
 from drumfire.sut.data.library import ArrayLibrary
 from drumfire.sut.local.coroutine import CoroutineSystem
@@ -229,3 +229,29 @@ def test_nothing_runs_on_after_an_interrupt(stubborn: bool, loop: str) -> None:
     assert not test.results().valid
     if not stubborn:
         assert test.answers.faults.refused == {}, "being stopped is nothing that the system did wrong"
+
+
+# Wrong use.
+
+
+@pytest.mark.parametrize("option", ["max_batch_size", "max_in_flight"])
+@pytest.mark.parametrize("value", [0, -1, None, 1.5, "4"])
+def test_bounds_are_at_least_one(option: str, value: Any) -> None:
+    with pytest.raises(SettingsError, match=f"{option} must be a whole number of at least 1, not"):
+        CoroutineSystem("service", Service(), Library(), **{option: value})
+
+
+def test_an_infer_that_is_no_coroutine() -> None:
+    test = ran("asyncio", lambda batch: [b""] * len(batch), settings(Scenario.Offline))  # type: ignore[arg-type]
+    assert test.answers.faults.failed == {
+        "TypeError: infer must be an async def: it returned list, which nobody can await": 300
+    }
+
+
+def test_a_type_error_within_infer_is_its_own() -> None:
+    class Wrong(Service):
+        async def respond(self, batch: np.ndarray) -> Any:
+            raise TypeError("of the service")
+
+    test = ran("asyncio", Wrong(), settings(Scenario.Offline))
+    assert test.answers.faults.failed == {"TypeError: of the service": 300}
