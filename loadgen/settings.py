@@ -7,7 +7,10 @@ from them once, when the test starts.  Pure data and arithmetic.
 from __future__ import annotations
 
 import enum
+import math
+import numbers
 from dataclasses import dataclass
+from typing import Any, Self
 
 from drumfire.loadgen.errors import UserError
 
@@ -25,7 +28,19 @@ class Loop(enum.Enum):
     """The answer to the query before."""
 
 
-class Scenario(enum.IntEnum):
+class _Named(enum.IntEnum):
+    """Also found by a member's name, in any case.  Raises ``SettingsError`` for others."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self:
+        found = [one for one in cls if isinstance(value, str) and one.name.casefold() == value.casefold()]
+        if not found:
+            known = ", ".join(cls.__members__)
+            raise SettingsError(f"unknown {cls.__name__.lower()} {value!r}: choose one of {known}")
+        return found[0]
+
+
+class Scenario(_Named):
     SingleStream = 0
     MultiStream = 1
     Server = 2
@@ -36,7 +51,7 @@ class Scenario(enum.IntEnum):
         return Loop.CLOSED if self in (Scenario.SingleStream, Scenario.MultiStream) else Loop.OPEN
 
 
-class Mode(enum.IntEnum):
+class Mode(_Named):
     SubmissionRun = 0
     AccuracyOnly = 1
     PerformanceOnly = 2
@@ -52,7 +67,8 @@ class Mode(enum.IntEnum):
 class TestSettings:
     """The requested settings.  Latencies in ns, durations in ms, rates per second, percentiles as fractions.
 
-    Names, types and defaults are those of ``mlperf_loadgen.TestSettings`` 6.0.
+    Names, types and defaults are those of ``mlperf_loadgen.TestSettings`` 6.0.  ``scenario`` and ``mode`` may be given
+    by their names.
     """
 
     __test__ = False  # pytest takes classes called Test* for tests
@@ -99,6 +115,14 @@ class TestSettings:
     tpot_latency: int = 100_000_000
     infer_token_latencies: bool = False
     token_latency_scaling_factor: int = 0
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        default = getattr(type(self), name, None)
+        if isinstance(default, _Named):
+            value = type(default)(value)
+        elif type(default) is int and isinstance(value, float) and value.is_integer():
+            value = int(value)
+        super().__setattr__(name, value)
 
 
 @dataclass(frozen=True)
@@ -174,8 +198,10 @@ def effective(requested: TestSettings, total_count: int, performance_count: int)
     """Derive the effective settings for a library of ``total_count`` samples, ``performance_count`` fitting in memory.
 
     Source: the reference's TestSettingsInternal; products are taken left to right in doubles and truncated.
+    Raises ``SettingsError``, which the reference does not: it replaces some values that no test can follow.
     """
     r = requested
+    _check_numbers(r)
     errors: list[str] = []
     duration_s = r.min_duration_ms / 1000.0
     performance_samples = r.performance_sample_count_override or performance_count
@@ -193,11 +219,11 @@ def effective(requested: TestSettings, total_count: int, performance_count: int)
         max_async, percentile = 1, r.multi_stream_target_latency_percentile
         samples_per_query = r.multi_stream_samples_per_query
     elif r.scenario == Scenario.Server:
-        target_qps = _rate(r.server_target_qps, errors)
+        target_qps = _rate(r.server_target_qps)
         max_async, percentile = r.server_max_async_queries, r.server_target_latency_percentile
         target_latency = r.server_target_latency_ns
     else:
-        target_qps = _rate(r.offline_expected_qps, errors)
+        target_qps = _rate(r.offline_expected_qps)
         max_async = 1
         if r.performance_issue_unique:
             samples_per_query = performance_samples
@@ -251,16 +277,26 @@ def effective(requested: TestSettings, total_count: int, performance_count: int)
     )
 
 
+def _check_numbers(requested: TestSettings) -> None:
+    for name, value in vars(requested).items():
+        kind = type(getattr(TestSettings, name))
+        if name == "server_find_peak_qps_decimals_of_precision":  # -2 rounds to hundreds
+            continue
+        if kind is int and not (isinstance(value, numbers.Integral) and int(value) >= 0):
+            raise SettingsError(f"{name} must be a whole number of at least 0, not {value!r}")
+        if kind is float and not (isinstance(value, numbers.Real) and 0 <= float(value) < math.inf):
+            raise SettingsError(f"{name} must be a finite number of at least 0, not {value!r}")
+    if requested.multi_stream_samples_per_query < 1:
+        raise SettingsError("multi_stream_samples_per_query must be at least 1, not 0")
+
+
 def _rate_of_latency(expected_latency_ns: float) -> float:
     if not expected_latency_ns > 0:
         raise SettingsError(f"the expected latency must be above 0 ns, not {expected_latency_ns:g}")
     return 1e9 / expected_latency_ns
 
 
-def _rate(target_qps: float, errors: list[str]) -> float:
-    if target_qps < 0:
-        errors.append(f"Invalid value for target_qps requested: {target_qps:g} is below 0, so 1 is used instead")
-        return 1.0
-    if not 0 < target_qps < float("inf"):
-        raise SettingsError(f"the target rate must be a finite number above 0 queries/s, not {target_qps:g}")
+def _rate(target_qps: float) -> float:
+    if not target_qps > 0:
+        raise SettingsError(f"the target rate must be above 0 queries/s, not {target_qps:g}")
     return target_qps
