@@ -24,6 +24,8 @@ from drumfire.loadgen.traffic import Phase
 
 _ROUND_QUERIES = 1024
 """Queries to issue before the answers to all of them are awaited; bounds the rows that a warm-up needs."""
+_MOST = 1_000_000_000
+"""Of queries or seconds, as of other options."""
 _FORM = re.compile(r"(?P<queries>\d+)|(?P<seconds>\d+(\.\d+)?|\.\d+)s")
 
 
@@ -44,6 +46,8 @@ class WarmUp:
         found = _FORM.fullmatch(text.strip())
         if found is None:
             raise UserError(f"--warmup: {text!r} is neither a number of queries, such as 200, nor a time, such as 5s")
+        if float(found["queries"] or found["seconds"]) > _MOST:
+            raise UserError(f"--warmup: must be at most {_MOST:,} queries or seconds")
         asked = cls(int(found["queries"] or 0), float(found["seconds"] or 0))
         return asked if asked.queries or asked.seconds else None
 

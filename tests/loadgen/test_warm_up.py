@@ -81,6 +81,13 @@ def test_one_spelling_for_each(text: str, expected: WarmUp | None) -> None:
     assert WarmUp.of(text) == expected
 
 
+@pytest.mark.parametrize("text", ["9" * 23, "9" * 23 + "s", "9" * 400 + "s", "9" * 5000, "1000000001", "1000000000.5s"])
+def test_no_warm_up_without_end(text: str) -> None:
+    with pytest.raises(UserError, match="--warmup: must be at most 1,000,000,000 queries or seconds"):
+        WarmUp.of(text)
+    assert WarmUp.of("1000000000") == WarmUp(10**9)
+
+
 @pytest.mark.parametrize("text", ["", "5 s", "-1", "1.5", "5m", "s", "1e3", "nans", "infs"])
 def test_other_spellings_are_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"--warmup: .*200.*5s"):
