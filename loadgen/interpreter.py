@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from drumfire.loadgen.errors import UserError
+
 _SWITCH_INTERVAL_S = 2e-4
 """How long a thread may hold the interpreter while another waits for it.  Python's own 5 ms would show as latency."""
 
@@ -16,7 +18,13 @@ T = TypeVar("T")
 
 
 def run_on_fast_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on uvloop, or on the standard loop where uvloop is not installed."""
+    """Run a coroutine on uvloop, or on the standard loop where uvloop is not installed.
+
+    Raises ``UserError`` where a loop runs already.
+    """
+    if asyncio._get_running_loop() is not None:
+        main.close()  # else Python warns that nobody awaited it
+        raise UserError("a loop runs here already: await the coroutine instead of calling run_on_fast_loop")
     factory: Callable[[], asyncio.AbstractEventLoop] | None
     try:
         import uvloop

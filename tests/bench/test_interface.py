@@ -267,3 +267,75 @@ def test_a_test_is_saved_where_it_is_asked_to(tmp_path: Path) -> None:
     assert drumfire.save(test, tmp_path / "out").folder == tmp_path / "out"
     with pytest.raises(drumfire.UserError, match="already holds a run"):
         drumfire.save(test, tmp_path / "out")
+
+
+def test_a_test_that_still_runs_is_not_saved(tmp_path: Path) -> None:
+    test = own_test()
+
+    async def program() -> None:
+        running = asyncio.ensure_future(test.run())
+        while not test.answers.answered:
+            await asyncio.sleep(0.001)
+        with pytest.raises(drumfire.UserError, match="still running: save it when"):
+            drumfire.save(test, tmp_path / "out")
+        await running
+
+    asyncio.run(program())
+    assert drumfire.save(test, tmp_path / "out").valid
+
+
+def test_a_test_runs_once() -> None:
+    test = own_test()
+
+    async def twice() -> list[BaseException | None]:
+        return await asyncio.gather(test.run(), test.run(), return_exceptions=True)
+
+    first, second = asyncio.run(twice())
+    assert first is None
+    assert isinstance(second, drumfire.UserError)
+    assert "make another Test" in str(second)
+    with pytest.raises(drumfire.UserError, match="make another Test"):
+        asyncio.run(test.run())
+    assert test.results().valid
+
+
+def test_a_test_whose_task_is_cancelled_is_cut_short(tmp_path: Path) -> None:
+    test = own_test()
+
+    async def program() -> None:
+        running = asyncio.ensure_future(test.run())
+        while not test.answers.answered:
+            await asyncio.sleep(0.001)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(program())
+    run = drumfire.save(test, tmp_path / "out")
+    assert run.result["reasons"][0] == "The run was cut short: its task was cancelled."
+    assert run.result["delivered"]["samples"] > 0
+
+
+def test_a_test_that_raises_is_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    test, calls = own_test(), iter(range(9))
+    issue = test.system.issue
+
+    def failing(first: int, last: int) -> None:
+        if next(calls) == 5:
+            raise ValueError("out of\nservice")
+        issue(first, last)
+
+    monkeypatch.setattr(test.system, "issue", failing)
+    with pytest.raises(ValueError, match="out of"):
+        asyncio.run(test.run())
+    run = drumfire.save(test, tmp_path / "out")
+    assert run.result["reasons"][0] == "The run was cut short: ValueError: out of service."
+    assert "ValueError: out of service" in (run.folder / "mlperf_log_detail.txt").read_text()
+
+
+def test_a_fast_loop_within_a_loop() -> None:
+    async def cell() -> None:
+        drumfire.run_on_fast_loop(own_test().run())
+
+    with pytest.raises(drumfire.UserError, match="a loop runs here already: await the coroutine"):
+        asyncio.run(cell())
