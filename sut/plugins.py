@@ -7,20 +7,24 @@ when it is looked up: some take long to import, and a broken package must not st
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+import typing
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from importlib.metadata import entry_points
 from typing import Any
 
-from drumfire.loadgen.errors import UserError, one_line
+from drumfire.loadgen.errors import UserError, described
 
 
 class Registry(Mapping[str, Any]):
-    """The kinds of a group.  Looking up a kind of another package that cannot be imported raises ``UserError``."""
+    """The kinds of a group.  Looking up a kind of another package that cannot be used raises ``UserError``."""
 
-    def __init__(self, group: str, own: Mapping[str, str]) -> None:
-        """``group``: of entry points, such as ``drumfire.targets``.  ``own``: kinds whose names no package can take."""
-        self._group, self._own = group, own
+    def __init__(self, group: str, own: Mapping[str, str], admit: Callable[[Any], Any] = lambda found: found) -> None:
+        """``group``: of entry points, such as ``drumfire.targets``.  ``own``: kinds whose names no package can take.
+
+        ``admit`` takes what another package's entry point names, and returns the kind; it raises for what is none.
+        """
+        self._group, self._own, self._admit = group, own, admit
         self._loaded: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
@@ -38,12 +42,12 @@ class Registry(Mapping[str, Any]):
         return name in self._own or name in self._others
 
     def working(self) -> list[str]:
-        """The names of the kinds that can be imported; imports all."""
+        """The names of the kinds that can be used; imports all."""
         broken = self.broken()
         return [name for name in self if name not in broken]
 
     def broken(self) -> dict[str, str]:
-        """The kinds of other packages that cannot be imported, each with the reason; imports all of them."""
+        """The kinds of other packages that cannot be used, each with the reason; imports all of them."""
         found = {}
         for name in self.packages():
             try:
@@ -71,12 +75,14 @@ class Registry(Mapping[str, Any]):
 
     def _of_package(self, name: str) -> Any:
         place, package = self._others[name]
+        fault = "imported"
         try:
-            return imported(place)
-        except Exception as error:
-            text = f"{type(error).__name__}: {one_line(error)}"
+            found = imported(place)
+            fault = "used"
+            return self._admit(found)
+        except (Exception, SystemExit) as error:  # a package may raise anything, and end the program
             raise UserError(
-                f"{name} comes from {package}, which cannot be imported ({text}): fix or remove that package"
+                f"{name} comes from {package}, which cannot be {fault} ({described(error)}): fix or remove that package"
             ) from None
 
 
@@ -85,3 +91,18 @@ def imported(place: str) -> Any:
     module, _, attribute = place.partition(":")
     found = importlib.import_module(module)
     return getattr(found, attribute) if attribute else found
+
+
+def must_have(found: Any, protocol: type) -> None:
+    """Raise ``TypeError`` unless ``found`` has all that a protocol names."""
+    there = dir(found)  # looks at no property, which may not be ready
+    for name in (*protocol.__annotations__, *vars(protocol)):
+        if not name.startswith("_") and name not in there:
+            raise TypeError(f"{found!r:.60} has no {name}")
+
+
+def must_be_options(found: Any, base: type) -> None:
+    """Raise ``TypeError``, or what its annotations raise, unless ``found`` is a class of options derived from one."""
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise TypeError(f"OPTIONS is not derived from {base.__name__}")
+    typing.get_type_hints(found)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from drumfire.sut.models.model import Accuracy, MissingExtra, Model, UnknownModel, WeightsError
-from drumfire.sut.plugins import Registry
+from drumfire.sut.plugins import Registry, must_have
 
 __all__ = ["MODELS", "Accuracy", "MissingExtra", "Model", "UnknownModel", "WeightsError", "get", "target_latencies"]
 
@@ -19,6 +21,12 @@ class _Models(Registry):
         return model
 
 
+def _admitted(found: Any) -> Model:
+    model: Model = found() if isinstance(found, type) else found
+    must_have(model, Model)
+    return model
+
+
 MODELS = _Models(
     "drumfire.models",
     {
@@ -31,6 +39,7 @@ MODELS = _Models(
         "ssd-mobilenet": "drumfire.sut.models.ssd_mobilenet:SsdMobileNet",
         "ssd-resnet34": "drumfire.sut.models.ssd_resnet34:SsdResNet34",
     },
+    _admitted,
 )
 
 

@@ -15,9 +15,10 @@ import pytest
 
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.installation import ROOT
-from drumfire.sut import remote
+from drumfire.sut import models, remote
+from drumfire.sut.local import backends
 from drumfire.sut.plugins import Registry
-from tests.support.command import Done, columns, drumfire, one_line_error, result_of
+from tests.support.command import Done, columns, drumfire, here, one_line_error, result_of
 from tests.support.packages import need
 
 SERVER = ["--scenario", "Server", "--qps", "600", "--time", "1", "--max-latency", "5", "--no-dashboard", "--json"]
@@ -124,6 +125,86 @@ def test_a_kind_that_cannot_be_imported_names_its_package(tmp_path: Path, monkey
     for name, why in (("broken", "no_such_module"), ("lacking", "nothing")):
         with pytest.raises(UserError, match=f"{name} comes from broken.*{why}"):
             registry[name]
+
+
+# What a package's entry point names, and is no kind.
+
+
+WRONG = """
+from dataclasses import dataclass
+from drumfire.sut.local.backends import onnxruntime
+from drumfire.sut.models.digits import Digits
+from drumfire.sut.remote.target import Target, TargetOptions
+
+number = 5
+
+class Half:
+    DISTRIBUTIONS, FORM, EXTRAS, PRECISIONS, OPTIONS, load = (), None, {}, (), int, None
+
+class NoOptions(Target):
+    pass
+
+class OtherOptions(Target):
+    OPTIONS = int
+
+@dataclass(frozen=True)
+class Unknown(TargetOptions):
+    x: "NoSuchType" = None
+
+class UnknownOptions(Target):
+    OPTIONS = Unknown
+
+class Raising(Digits):
+    def __init__(self):
+        raise LookupError("no weights")
+"""
+PLACES = {
+    "targets": {
+        "number": "is not derived from Target", "NoOptions": "OPTIONS", "OtherOptions": "derived from TargetOptions",
+        "UnknownOptions": "NoSuchType",
+    },
+    "backends": {"number": "5 has no DISTRIBUTIONS", "Half": "derived from BackendOptions"},
+    "models": {"number": "5 has no name", "Raising": "LookupError: no weights", "": "has no name"},
+}  # fmt: skip
+REGISTRIES = {"targets": remote.TARGETS, "backends": backends.BACKENDS, "models": models.MODELS}
+
+
+@pytest.fixture
+def ruin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package that names what is no kind, and one that ends the program; both are seen by this process."""
+    (tmp_path / "wrong_kinds.py").write_text(WRONG)
+    (tmp_path / "ending.py").write_text("raise SystemExit(5)")
+    for group, places in PLACES.items():
+        named = {f"bad-{group}-{at}": f"wrong_kinds:{place}".rstrip(":") for at, place in enumerate(places)}
+        install(tmp_path, "wrong", group, **named)
+        install(tmp_path, "ending", group, **{f"end-{group}": "ending"})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for registry in REGISTRIES.values():
+        registry.__dict__.pop("_others", None)
+    yield tmp_path
+    for registry in REGISTRIES.values():
+        registry.__dict__.pop("_others", None)
+
+
+@pytest.mark.parametrize("group", PLACES)
+def test_what_is_no_kind_is_named_where_it_is_used(group: str, ruin: Path) -> None:
+    registry = REGISTRIES[group]
+    for at, text in enumerate(PLACES[group].values()):
+        with pytest.raises(UserError, match=f"bad-{group}-{at} comes from wrong, which cannot be used .*{text}"):
+            registry[f"bad-{group}-{at}"]
+    with pytest.raises(UserError, match=f"end-{group} comes from ending, which cannot be imported .SystemExit: 5.*"):
+        registry[f"end-{group}"]
+    assert registry.broken().keys() == registry.packages().keys()
+
+
+def test_what_is_no_kind_breaks_no_other_command(ruin: Path, tmp_path: Path) -> None:
+    run = measured(here("run", "null", "digits", *ONE, "--output", tmp_path / "out"))
+    assert run["delivered"]["samples"] > 0
+    assert json.loads(here("models", "--json").stdout)["broken"].keys() >= {"bad-models-0", "end-backends"}
+    assert here("run", "--help").returncode == 0
+    one_line_error(here("run", "bad-targets-0", "x", "--url", "http://h"), "bad-targets-0 comes from wrong", "remove")
+    one_line_error(here("run", "end-backends", "digits"), "end-backends comes from ending", "SystemExit: 5")
+    one_line_error(here("run", "onnxruntime", "bad-models-1"), "bad-models-1 comes from wrong", "no weights")
 
 
 # Backends and models.

@@ -17,7 +17,7 @@ from drumfire.loadgen.options import option
 from drumfire.loadgen.system import Batch
 from drumfire.sut.models.model import Form
 from drumfire.sut.models.tensors import Tensors
-from drumfire.sut.plugins import Registry
+from drumfire.sut.plugins import Registry, must_be_options, must_have
 
 BACKENDS = Registry(
     "drumfire.backends",
@@ -29,6 +29,7 @@ BACKENDS = Registry(
         "tvm-onnx": "drumfire.sut.local.backends.tvm_onnx",
         "tvm-pytorch": "drumfire.sut.local.backends.tvm_pytorch",
     },
+    lambda found: _admitted(found),
 )
 """The module of each backend, with what ``BackendModule`` names."""
 DEVICES = ("cpu", "gpu")
@@ -106,6 +107,14 @@ class BackendModule(Protocol):
 
     def load(self, model: Path, device: str, threads: int, options: Any) -> Backend:
         """``options`` is an instance of ``OPTIONS``."""
+
+
+def _admitted(found: Any) -> Any:
+    must_have(found, BackendModule)
+    must_be_options(found.OPTIONS, BackendOptions)
+    if not (isinstance(found.FORM, Form) and isinstance(found.EXTRAS, Mapping) and found.EXTRAS and found.PRECISIONS):
+        raise TypeError("FORM, EXTRAS or PRECISIONS is not as BackendModule has it")
+    return found
 
 
 def load(backend: str, model: Path, device: str, threads: int, options: BackendOptions | None = None) -> Backend:
