@@ -39,6 +39,8 @@ class Option:
     """Its value when its name is written without one; None: it must have one."""
     separator: str = ""
     """Separates the values of a tuple within a word; without it, the option is repeated."""
+    check: Callable[[str], object] | None = None
+    """Raises ``UserError`` for text that the option cannot have; such text may also be given as a whole number."""
     position: bool = False
     """It is written as a word of its own, without its name."""
 

@@ -16,6 +16,7 @@ from drumfire.loadgen.options import choice, option
 from drumfire.loadgen.rounds import DEFAULT_ROUND, SEEDS
 from drumfire.loadgen.run import DEFAULT_PATIENCE_S
 from drumfire.loadgen.settings import Scenario
+from drumfire.loadgen.warm_up import WarmUp
 from drumfire.sut import models, remote
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends import MAX_BATCH_SIZE
@@ -63,6 +64,7 @@ class TrafficOptions:
     warmup: str = option(
         "0",
         metavar="N|Ss",
+        check=WarmUp.of,
         help="unmeasured queries before the run, through the same system: their number, such as 200 (in Offline: "
         "samples), or their time in seconds, such as 5s (default: 0)",
     )

@@ -185,7 +185,6 @@ def _check(options: RunOptions) -> None:
         raise UserError("--submission includes an accuracy run: leave --accuracy out")
     if options.traffic.audit_conf is not None and not options.traffic.audit_conf.is_file():
         raise UserError(f"--audit-conf: no such file: {options.traffic.audit_conf}")
-    WarmUp.of(options.traffic.warmup)
     if options.traffic.find_peak_performance:
         probing.check(options)
     other = (

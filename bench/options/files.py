@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from drumfire.bench.options.values import declared, kind_of, plain
+from drumfire.bench.options.values import Declared, declared, kind_of, plain
 from drumfire.loadgen.errors import UserError
 
 
@@ -18,6 +18,8 @@ def read(path: Path) -> dict[str, Any]:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"--config {path} cannot be read: {error.strerror}") from None
+    except RecursionError:
+        raise UserError(f"--config {path} is nested too deep") from None
     except ValueError as error:  # not TOML, or not UTF-8
         raise UserError(f"--config {path} is not TOML: {error}") from None
     found: dict[str, Any] = {}
@@ -30,16 +32,27 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def text(options: Any, given: Mapping[str, Any]) -> str:
-    """The options as TOML: those given, and as comments all others with their defaults."""
+    """The options as TOML: those given, and as comments all others with their defaults.
+
+    Raises ``UserError`` for a path that is not UTF-8, which no TOML file can hold.
+    """
     values, lines = plain(options), []
     for one in declared(type(options), kind_of(type(options), values)):
         name = one.name.replace("_", "-")
         lines.append(f"# {one.option.help}")
         if one.name in given:
+            _check_utf8(one, values[one.name])
             lines.append(f"{name} = {_toml(values[one.name])}\n")
         else:
             lines.append(f"# {name} = {_toml(values[one.name]) if one.name in values else ''}".rstrip() + "\n")
     return "\n".join(lines)
+
+
+def _check_utf8(one: Declared, value: Any) -> None:
+    try:
+        _toml(value).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{one.written}: {value!r} is not UTF-8, as a TOML file must be: give it without one") from None
 
 
 def _toml(value: Any) -> str:

@@ -58,8 +58,11 @@ def parse(command: Command, words: Sequence[str]) -> Parsed:
             known = [flag(one.name) for options in titled(command.options).values() for one in options]
             raise UserError(f"unknown option {name}{nearest(name, known)}")
     general = {name: values.pop(name, None) for name in ("config", "print_config", "help")}
+    config = general["config"] or [None]
+    if len(config) > 1:
+        raise UserError("--config is given twice: put all options into one file")
     values |= _placed([word for word in rest if word != "--"], positions(command.options))
-    return Parsed(values, general["config"], bool(general["print_config"]), bool(general["help"]))
+    return Parsed(values, config[0], bool(general["print_config"]), bool(general["help"]))
 
 
 def help_page(program: str, command: Command, kind: str | None) -> str:
@@ -145,7 +148,9 @@ def _parser(program: str, command: Command, kind: str | None = None, *, pages: b
                 added.add(one.name)
                 group.add_argument(flag(one.name), dest=one.name, **_details(one), **(_choices(one) if pages else {}))
     general = parser.add_argument_group("general")
-    general.add_argument("--config", metavar="F", help="a TOML file of options; those of the command line win")
+    general.add_argument(
+        "--config", metavar="F", action="append", help="a TOML file of options; those of the command line win"
+    )
     general.add_argument("--print-config", action="store_true", help="print such a file with these options, and end")
     general.add_argument("-h", "--help", action="store_true", help="show this page, and end")
     return parser

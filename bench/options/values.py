@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import enum
 import errno
 import functools
 import inspect
@@ -226,9 +227,7 @@ def _value(one: Declared, value: Any) -> Any:
         return _single(one, value)
     if isinstance(value, str) and one.option.separator:
         value = value.split(one.option.separator)
-    if not isinstance(value, list | tuple):
-        raise UserError(f"{one.written}: must be a list, not {value!r}")
-    return tuple(_single(one, part) for part in value)
+    return tuple(_single(one, part) for part in (value if isinstance(value, list | tuple) else [value]))
 
 
 def _single(one: Declared, value: Any) -> Any:
@@ -240,11 +239,13 @@ def _single(one: Declared, value: Any) -> Any:
         raise UserError(f"{one.written}: must be true or false, not {value!r}")
     if one.kind is int or one.kind is float:
         return _number(one, value)
+    if type(value) is int and one.option.check is not None:
+        value = str(value)
     if not isinstance(value, (str, one.kind)):
         raise UserError(f"{one.written}: must be text, not {value!r}")
     if not str(value):
         raise UserError(f"{one.written}: must not be empty")
-    return _path(one, str(value)) if one.kind is Path else value
+    return _path(one, str(value)) if one.kind is Path else _text(one, str(value))
 
 
 def _number(one: Declared, value: Any) -> int | float:
@@ -269,6 +270,16 @@ def _digits(bound: float) -> str:
     return f"{bound:,f}".rstrip("0").rstrip(".")
 
 
+def _text(one: Declared, value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{one.written}: {value!r} is not UTF-8") from None
+    if one.option.check is not None:
+        one.option.check(value)
+    return value
+
+
 def _path(one: Declared, value: str) -> Path:
     try:
         os.lstat(value)
@@ -281,6 +292,7 @@ def _path(one: Declared, value: str) -> Path:
 
 
 def _chosen(one: Declared, value: Any) -> str:
+    value = value.name if isinstance(value, enum.Enum) else value
     by_any_case = {choice.casefold(): choice for choice in one.choices}
     by_any_case |= {alias.casefold(): choice for alias, choice in one.option.aliases.items()}
     found = by_any_case.get(str(value).casefold())

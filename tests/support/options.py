@@ -11,7 +11,7 @@ from drumfire.bench import commands
 from drumfire.bench.options.parser import Command
 from drumfire.bench.options.values import Declared, declared, flag, kinds
 
-_TEXTS = {"url": "grpcs://h:1"}
+_TEXTS = {"url": "grpcs://h:1", "warmup": "5s"}
 """Where not any text will do."""
 
 

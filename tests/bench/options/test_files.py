@@ -77,6 +77,8 @@ def test_a_mark_of_byte_order_is_skipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
+        ("x = " + "[" * 100_000, "is nested too deep"),
+        ("warmup = '5 s'", "--warmup: '5 s' is neither a number of queries"),
         ("qps = ", "is not TOML: Invalid value (at end of document)"),
         ("qps = 3\nqps = 4", "is not TOML: Cannot overwrite a value"),
         (b"model = '\xff'", "is not TOML: 'utf-8' codec"),
@@ -102,9 +104,30 @@ def test_a_file_that_is_wrong_gets_one_line(content: str | bytes, says: str, tmp
     one_line_error(printed(tmp_path, content, "null", *(() if "model" in str(content) else ("digits",))), says)
 
 
-def test_a_list_is_not_a_text(tmp_path: Path) -> None:
+def test_a_single_text_is_a_list_of_one(tmp_path: Path) -> None:
     done = printed(tmp_path, "url = 'grpc://h:1'", "triton", "m")
-    one_line_error(done, "--url: must be a list, not 'grpc://h:1'")
+    assert 'url = ["grpc://h:1"]' in done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("option", ["output", "dataset-path", "user-conf"])
+def test_a_path_that_no_file_can_hold_is_refused(option: str) -> None:
+    done = here("run", "null", "digits", f"--{option}", "a\udcff", "--print-config")
+    one_line_error(done, f"--{option}: ", "is not UTF-8, as a TOML file must be")
+
+
+@pytest.mark.parametrize(
+    ("option", "text"), [("header", "a: \udcff"), ("input-data", "\udcff"), ("warmup", "\udcff"), ("warmup", "5 s")]
+)
+def test_a_text_that_is_wrong_is_refused_before_it_is_printed(option: str, text: str) -> None:
+    done = here("run", "http", "x", "--url", "http://h", f"--{option}", text, "--print-config")
+    one_line_error(done, f"drumfire run: --{option}: ", "(see 'drumfire run --help')")
+
+
+def test_a_second_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text("qps = 3")
+    done = here("run", "null", "digits", "--config", file, "--config", file)
+    one_line_error(done, "--config is given twice: put all options into one file")
 
 
 @pytest.mark.parametrize("name", ["none.toml", ".", "none/x.toml"])

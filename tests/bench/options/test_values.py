@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.options.values import build, declared, kind_of, nearest, of_all_kinds, plain
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.options import choice, option
+from drumfire.loadgen.settings import Scenario
 from tests.support import options
 from tests.support.options import Case
 
@@ -35,6 +37,15 @@ class Slow:
     patience: float | None = option(None, metavar="S", alone=0.0, help="only of the slow")
 
 
+def known_code(text: str) -> None:
+    if not text.isdigit():
+        raise UserError("--code: no such code")
+
+
+class Pace(enum.IntEnum):
+    Fast = 7
+
+
 @dataclass(frozen=True)
 class Outer:
     pace: str = option(
@@ -43,6 +54,7 @@ class Outer:
     count: int = option(3, help="how many")
     sizes: tuple[int, ...] = option((), separator=",", help="sizes")
     file: Path | None = option(None, help="a file")
+    code: str = option("1", check=known_code, help="a code")
     hurry: bool = option(False, needs=("count", "sizes"), help="be quick")
     own: Any = choice("pace", lambda: {"Fast": Fast, "Slow": Slow})
     inner: Inner = field(default_factory=Inner)
@@ -63,7 +75,7 @@ def test_what_is_not_given_has_its_default() -> None:
     built = build(Outer, {"pace": "slow"})
     assert built == Outer("Slow", own=Slow())
     assert plain(built) == {
-        "pace": "Slow", "count": 3, "sizes": [], "hurry": False, "share": 0.5, "names": [],
+        "pace": "Slow", "count": 3, "sizes": [], "code": "1", "hurry": False, "share": 0.5, "names": [],
     }  # fmt: skip
 
 
@@ -107,8 +119,11 @@ def test_scenarios_in_any_case(scenario: str) -> None:
         ({"share": 10**400}, f"--share: {10**400} is not a number"),
         ({"share": [1]}, "--share: [1] is not a number"),
         ({"sizes": "4,x"}, "--sizes: 'x' is not a whole number"),
-        ({"sizes": 4}, "--sizes: must be a list, not 4"),
-        ({"names": "one"}, "--names: must be a list, not 'one'"),
+        ({"sizes": {4}}, "--sizes: {4} is not a whole number"),
+        ({"names": "a\udcff"}, "--names: 'a\\udcff' is not UTF-8"),
+        ({"code": "none"}, "--code: no such code"),
+        ({"code": 1.5}, "--code: must be text, not 1.5"),
+        ({"code": True}, "--code: must be text, not True"),
         ({"names": [""]}, "--names: must not be empty"),
         ({"names": [4]}, "--names: must be text, not 4"),
         ({"hurry": "yes"}, "--hurry: must be true or false, not 'yes'"),
@@ -126,6 +141,22 @@ def test_a_value_that_cannot_be_is_refused_in_one_line(values: dict[str, Any], s
     with pytest.raises(UserError) as refused:
         build(Outer, ({"pace": "Fast"} if values else {}) | values)
     assert str(refused.value) == says
+
+
+def test_a_single_value_is_a_list_of_one() -> None:
+    built = build(Outer, {"pace": "Fast", "sizes": 4, "names": "one"})
+    assert (built.sizes, built.inner.names) == ((4,), ("one",))
+
+
+def test_a_member_of_an_enumeration_is_its_name() -> None:
+    assert build(Outer, {"pace": Pace.Fast}).pace == "Fast"
+    assert build(RunOptions, {"backend": "null", "model": "m", "scenario": Scenario.Server}) == build(
+        RunOptions, {"backend": "null", "model": "m", "scenario": "server"}
+    )
+
+
+def test_a_text_that_is_checked_may_be_a_number() -> None:
+    assert build(Outer, {"pace": "Fast", "code": 50}).code == "50"
 
 
 def test_bounds_are_values_too() -> None:
