@@ -92,7 +92,16 @@ def _split(url: str, ports: Mapping[str, int], form: str) -> tuple[urllib.parse.
         raise ServerError(form) from None
     if parts.scheme not in ports or not parts.hostname:
         raise ServerError(form)
+    if not _is_host(parts.hostname):
+        raise ServerError(f"--url {url}: {parts.hostname!r} cannot be the name of a host")
     return parts, Endpoint(parts.scheme, parts.hostname, port or ports[parts.scheme])
+
+
+def _is_host(name: str) -> bool:
+    try:
+        return name.isprintable() and bool(name.encode("idna"))
+    except UnicodeError:  # an empty label, or one above 63 characters
+        return False
 
 
 @dataclass(frozen=True)
@@ -119,6 +128,13 @@ class Security:
         hosts = [value for name, value in parsed if name == "host"]
         if len(hosts) > 1 or not all(hosts):
             raise ServerError("--header host: give one name")
+        for host in hosts:
+            try:
+                known = urllib.parse.urlsplit(f"//{host}").hostname
+            except ValueError:
+                known = None
+            if not _is_host(known or ""):
+                raise ServerError(f"--header host: {host!r} cannot be the name of a host")
         rest = tuple(field for field in parsed if field[0] != "host")
         return cls(ca, certificate, key, rest, hosts[0] if hosts else None)
 

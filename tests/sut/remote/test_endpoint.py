@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from drumfire.loadgen.errors import UserError
-from drumfire.sut.remote.endpoint import Endpoint, Security, parse_http_url
+from drumfire.sut.remote.endpoint import Endpoint, Security, parse_http_url, parse_url
 
 
 def test_security_travels_as_json() -> None:
@@ -40,6 +41,27 @@ def test_text_and_back() -> None:
 def test_urls_that_no_http_service_has(url: str) -> None:
     with pytest.raises(UserError, match="http://HOST:PORT/PATH"):
         parse_http_url(url)
+
+
+LABEL = "a" * 64
+
+
+@pytest.mark.parametrize("host", ["a..b", f"{LABEL}.b", LABEL, "a\x7fb"])
+@pytest.mark.parametrize("parse", [parse_http_url, parse_url])
+def test_names_that_no_host_has(host: str, parse: Any) -> None:
+    with pytest.raises(UserError, match=r"^--url http://.* cannot be the name of a host$"):
+        parse(f"http://{host}:8000/")
+
+
+@pytest.mark.parametrize("host", ["a..b", LABEL, "[", ":80"])
+def test_host_fields_that_no_host_has(host: str) -> None:
+    with pytest.raises(UserError, match=r"^--header host: .* cannot be the name of a host$"):
+        Security.of(None, None, None, [f"host: {host}"])
+
+
+@pytest.mark.parametrize("host", ["a.b.", "ä.example", "my_host", "[fe80::1]", "127.0.0.1", LABEL[1:]])
+def test_names_that_hosts_have(host: str) -> None:
+    assert parse_url(f"http://{host}:8000").host == host.strip("[]")
 
 
 def test_the_host_field_replaces_the_address() -> None:
