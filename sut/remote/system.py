@@ -353,7 +353,9 @@ class RemoteSystem:
             self._start(self._reconnect(link), _RECONNECTING)
 
     async def _reconnect(self, lost: Link) -> None:
-        endpoint, reason = lost.endpoint, f"{lost.endpoint} drops every connection"
+        endpoint, reason = lost.endpoint, f"no connection to {lost.endpoint} lasts"
+        if lost.wire is not None and lost.wire.why is not None:
+            reason += f": {lost.wire.why}"
         until_s, pause_s = time.monotonic() + RECONNECT_S, _FIRST_PAUSE_S
         if lost.is_useless:
             until_s = until_s if lost.useless_until_s is None else lost.useless_until_s

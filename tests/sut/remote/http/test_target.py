@@ -16,6 +16,7 @@ from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.record import Status
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
+from drumfire.sut.remote import system
 from drumfire.sut.remote.endpoint import parse_url
 from drumfire.sut.remote.http.target import HttpOptions, HttpTarget
 from drumfire.sut.remote.system import RemoteSystem
@@ -231,6 +232,19 @@ def test_a_broken_reply_fails_its_sample_and_the_connection_is_replaced(
     assert run.system.happened["connections replaced"] == wrong
     for word in words:
         assert all(word in reason for reason in run.faults.failed), run.faults.failed
+
+
+@pytest.mark.parametrize(("bad", "why"), [(oversize, "--max-message-size"), (endless_interim, "interim")])
+def test_a_server_that_we_leave_again_and_again_is_told_why(
+    bad: Callable[[Any, Call], object], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system, "RECONNECT_S", 0.2)
+    with Peer("http", answers(bad)) as peer:
+        run = Run(peer.url, max_message_size=1, count=2000)
+    gone = run.test.answers.aborted
+    assert gone is not None
+    assert gone.startswith(f"no connection to {peer.url.rstrip('/')}")
+    assert why in gone
 
 
 def test_a_reply_that_does_not_come_in_time_fails() -> None:
