@@ -11,6 +11,8 @@ import numpy.typing as npt
 from drumfire.sut.data.inputs import FLOATING, InputError, Inputs, Sample, bfloat16
 from drumfire.sut.kserve.messages.tensors import DATATYPES, ModelInterface, TensorSpec, as_tensor
 
+_MOST_SIZES = 32
+"""Numpy has no arrays of many more."""
 _LARGEST_BYTES = 2**31  # what one protobuf message can hold
 
 
@@ -29,6 +31,8 @@ def generated(interface: ModelInterface, *, kind: Literal["random", "zero"], cou
                 f"input {spec} has open sizes: set them with --input NAME:SHAPE, such as {spec.name}:{example}"
             )
         size = math.prod(spec.shape) * (12 if spec.datatype == "BYTES" else DATATYPES[spec.datatype].itemsize)
+        if len(spec.shape) > _MOST_SIZES:
+            raise InputError(f"input {spec.name} has {len(spec.shape)} sizes: give at most {_MOST_SIZES}")
         if size > _LARGEST_BYTES:
             raise InputError(f"input {spec} has {size / 2**30:.1f} GiB a sample: set smaller sizes with --input")
     return _Random(interface, count, seed) if kind == "random" else _Zero(interface, count)

@@ -182,7 +182,14 @@ def _source(path: Path, count: int, what: str, content_type: str, read: Callable
     if not count:
         raise InputError(f"{path} has no samples")
     name = path.resolve().name if path.is_dir() else path.stem
-    return Source(name, count, f"{count} {what}{'s' * (count > 1)} of {path}", content_type, read)
+
+    def checked(index: int) -> bytes:
+        try:
+            return read(index)
+        except UnicodeEncodeError:
+            raise InputError(f"{path}: {what} {index} holds half of a surrogate pair, which is no text") from None
+
+    return Source(name, count, f"{count} {what}{'s' * (count > 1)} of {path}", content_type, checked)
 
 
 def _dumped(value: Any) -> bytes:

@@ -48,6 +48,8 @@ class JsonValue:
         if equals:
             try:
                 wanted = json.loads(value)
+            except RecursionError:
+                raise UserError(f"--expect-json {text[:60]!r}…: the value is nested too deep") from None
             except ValueError:
                 wanted = value  # text may be written without quotes
         return cls(text, steps, wanted)

@@ -95,11 +95,18 @@ def test_files_of_a_folder(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_sent(tmp_path: Path) -> None:
-    for name, text in {"bad.json": b"{", "lines.json": b"1\n2\n", "bad.jsonl": b"1\n{\n", "empty.json": b"[]"}.items():
+    for name, text in {
+        "bad.json": b"{",
+        "lines.json": b"1\n2\n",
+        "bad.jsonl": b"1\n{\n",
+        "empty.json": b"[]",
+        "half.json": b'["\\ud800"]',
+    }.items():
         (tmp_path / name).write_bytes(text)
     (tmp_path / "bad.npy").write_bytes(b"\x93NUMPY")
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
     np.save(tmp_path / "number.npy", np.array(3.0))
+    np.save(tmp_path / "half.npy", np.array(["\ud800"]))
     (tmp_path / "folder").mkdir()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a.jpg").write_bytes(b"A")
@@ -120,13 +127,16 @@ def test_what_cannot_be_sent(tmp_path: Path) -> None:
         ("bad.jsonl", (), None, ["line 2"]),
         ("empty.json", (), None, ["no samples"]),
         ("folder", (), None, ["no samples"]),
+        ("half.json", (), None, ["half.json: sample 0", "surrogate"]),
+        ("half.npy", (), X, ["half.npy: row 0", "surrogate"]),
+        (None, (",".join(["1"] * 68),), None, ["68 sizes: give at most 32"]),
         ("full", (), X, ["leave the body out"]),
         ("bad.npy", (), None, ["bad.npy"]),
         ("objects.npy", (), None, ["objects.npy"]),
         ("number.npy", (), None, ["a row a sample"]),
     ):
         with pytest.raises(UserError) as caught:
-            open_source(data and str(tmp_path / data), drawn, template)
+            open_source(data and str(tmp_path / data), drawn, template).read(0)
         assert "\n" not in str(caught.value)
         for word in words:
             assert word in str(caught.value), (data, drawn, template)

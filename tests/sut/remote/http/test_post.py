@@ -153,3 +153,9 @@ def test_interim_responses_are_skipped_but_not_for_ever() -> None:
     assert replies(messages(), interim * 50 + response(b"1"), interim * 60 + response(b"1")) == [None, None]
     with pytest.raises(ProtocolError, match="interim"):
         replies(messages(), interim * 101)
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000, "[" * 100_000 + "]" * 100_000])
+def test_a_value_that_is_nested_too_deep(value: str) -> None:
+    with pytest.raises(UserError, match=r"--expect-json 'a=.*nested too deep"):
+        JsonValue.parse(f"a={value}")
