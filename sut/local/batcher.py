@@ -183,7 +183,7 @@ class BatchedSystem:
     def _run(self, run: RunBatch, first: int, last: int) -> None:
         try:
             responses = self._compute(run, first, last)
-        except Exception as error:  # models raise anything: these rows fail, and the run continues
+        except BaseException as error:  # models raise anything: these rows fail, and the run continues
             self._answers.fail(first, last, error)
         else:
             self._answers.complete(first, last, responses)

@@ -81,7 +81,9 @@ class TaskSystem:
             if self._closed:
                 raise
             self.answers.fail(first, last, error)  # the coroutine was cancelled, but not by close()
-        except Exception as error:  # coroutines raise anything: these rows fail, and the run continues
+        except (KeyboardInterrupt, SystemExit):  # which end the program
+            raise
+        except BaseException as error:  # coroutines raise anything: these rows fail, and the run continues
             self.answers.fail(first, last, error)
         else:
             self.answers.complete(first, last, responses)

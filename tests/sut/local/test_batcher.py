@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -413,6 +414,24 @@ def test_a_failure_in_a_closed_loop(workers: int, loop: str) -> None:
     assert np.flatnonzero(test.record.status == Status.FAILED).tolist() == [2]
     assert test.answers.faults.failed == {"RuntimeError: once": 1}
     assert not test.results().valid
+
+
+def test_a_model_that_ends_the_program_fails_its_rows_and_keeps_its_thread() -> None:
+    calls = iter(range(1000))
+
+    def fragile(batch: np.ndarray) -> np.ndarray:
+        if next(calls) == 3:
+            sys.exit(5)
+        return echo(batch)
+
+    library = Library(300)
+    system = BatchedSystem("fragile", [on_numbers(fragile)], library, max_batch_size=4)
+    test = Test(system, library, settings(Scenario.Offline), patience_s=0.5)
+    asyncio.run(test.run())
+    ((reason, count),) = test.answers.faults.failed.items()
+    assert reason == "SystemExit: 5"
+    assert 1 <= count <= 4
+    assert test.answers.faults.unanswered == 0
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -248,6 +248,18 @@ def test_an_infer_that_is_no_coroutine() -> None:
     }
 
 
+def test_any_exception_fails_its_rows() -> None:
+    class Odd(BaseException):
+        pass
+
+    class Fragile(Service):
+        async def respond(self, batch: np.ndarray) -> Any:
+            raise Odd("end")
+
+    test = ran("asyncio", Fragile(), settings(Scenario.Offline), patience_s=0.3)
+    assert test.answers.faults.failed == {"Odd: end": 300}
+
+
 def test_a_type_error_within_infer_is_its_own() -> None:
     class Wrong(Service):
         async def respond(self, batch: np.ndarray) -> Any:
