@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from drumfire.bench import commands, interrupts, statuses
-from drumfire.loadgen.errors import UnsavedError, UserError, one_line
+from drumfire.loadgen.errors import UnsavedError, UserError, one_line, printable
 
 PROGRAM = "drumfire"
 _TRACEBACK = "DRUMFIRE_TRACEBACK"
@@ -60,7 +60,7 @@ class _Misused(Exception):
 def _failed(text: str, path: Sequence[str], status: int) -> int:
     if os.environ.get(_TRACEBACK) == "1":
         traceback.print_exc()
-    print(f"{' '.join([PROGRAM, *path])}: {text}", file=sys.stderr)
+    print(printable(f"{' '.join([PROGRAM, *path])}: {text}"), file=sys.stderr)
     return status
 
 

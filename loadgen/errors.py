@@ -24,3 +24,10 @@ def described(error: BaseException) -> str:
     """An error as the last line of a traceback names it, without line breaks: its type and its text."""
     name, text = type(error).__name__, one_line(error)
     return name if text == name else f"{name}: {text}"
+
+
+def printable(text: str) -> str:
+    """``text`` for a terminal: white space is spaces, and what else has no form of its own is escaped, as ``\\x1b``."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c.isspace() else c.encode("unicode_escape").decode() for c in text)

@@ -14,6 +14,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.files import read_array
+
 Values: TypeAlias = npt.NDArray[Any]
 Counts: TypeAlias = npt.NDArray[np.uint32]
 """How many values each row recorded, shape (n,); with those that its room could not hold."""
@@ -133,11 +136,17 @@ class Ragged:
 
 
 def load_flat_columns(folder: Path) -> dict[str, Ragged]:
-    """The flat columns among a run's saved columns, memory-mapped."""
+    """The flat columns among a run's saved columns, memory-mapped.
+
+    Raises ``UserError`` for one that cannot be read, or whose offsets are not those of its values.
+    """
     found = {}
     for path in sorted(folder.glob(f"*{_OFFSETS}")):
         name = path.name.removesuffix(_OFFSETS)
-        found[name] = Ragged(np.load(folder / f"{name}.npy", mmap_mode="r"), np.load(path, mmap_mode="r"))
+        values, offsets = read_array(folder / f"{name}.npy"), read_array(path, np.int64)
+        if offsets.size == 0 or offsets[0] != 0 or offsets[-1] != values.size:
+            raise UserError(f"{path} does not fit the {values.size} values of {name}.npy")
+        found[name] = Ragged(values, offsets)
     return found
 
 

@@ -13,13 +13,16 @@ import mmap
 import os
 import tempfile
 import weakref
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.files import read_array
 from drumfire.loadgen.flat_columns import COUNT_DTYPE, Flat, FlatColumn, is_flat
 
 Column = npt.NDArray[Any]
@@ -49,8 +52,9 @@ class Gauge(enum.IntEnum):
     """Rows answered so far, failed rows included."""
     FAILED = 2
     FIRST_ROW = 3
-    """The current phase's first row and the row after its last."""
+    """The current phase's first row."""
     LAST_ROW = 4
+    """The row after the current phase's last."""
     ORIGIN = 5
     """When the current phase started, ns of the monotonic clock; 0 before the first."""
     DONE = 6
@@ -72,6 +76,9 @@ BASE_COLUMNS: Mapping[str, npt.DTypeLike] = {
     "completed": np.int64,
     "status": np.uint8,
 }
+
+TOKEN_COLUMNS = ("first_token", "n_tokens")
+"""Whole numbers, of a system that reports tokens: when a row's first was there, and how many it had."""
 
 _ALIGN = 64  # bytes; every column starts on a new cache line
 _HEAD = _ALIGN * 2
@@ -156,7 +163,7 @@ class Record:
     @property
     def has_tokens(self) -> bool:
         """Whether the system under test fills the columns of token latencies."""
-        return {"first_token", "n_tokens"} <= self.columns.keys()
+        return has_tokens(self.columns)
 
     def view(self, name: str) -> memoryview:
         """A column as a memoryview, whose single elements are cheaper to read and write than numpy's."""
@@ -175,14 +182,47 @@ class Record:
         self._let_go()
 
 
+def has_tokens(names: Collection[str]) -> bool:
+    """Whether these columns have token latencies."""
+    return all(name in names for name in TOKEN_COLUMNS)
+
+
+def by_stream(rows: slice | RowArray, count: int, width: int, streams: int) -> list[slice | RowArray]:
+    """``rows`` of a table of ``count`` rows by closed loop: of n loops, loop k has the queries k, k + n, k + 2n, ...
+
+    ``width``: samples of a query.
+    """
+    if streams <= 1:
+        return [rows]
+    numbers = np.arange(count)[rows]
+    loop = numbers // width % streams
+    return [numbers[loop == one] for one in range(streams)]
+
+
 def bytes_per_row(extra: Mapping[str, npt.DTypeLike] | None = None) -> int:
+    """Bytes that a row takes in the table, with a system's ``extra`` columns, and a flat one's saved offset."""
     types = {**BASE_COLUMNS, **(extra or {})}.values()
     return sum(kind.bytes_per_row if isinstance(kind, Flat) else np.dtype(kind).itemsize for kind in types)
 
 
 def load_columns(folder: Path) -> dict[str, Column]:
-    """The columns saved by ``Record.save`` with a value a row, memory-mapped; ``load_flat_columns`` has the others."""
-    return {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy")) if not is_flat(path)}
+    """The columns saved by ``Record.save`` with a value a row, memory-mapped; ``load_flat_columns`` has the others.
+
+    Raises ``UserError`` for a column that cannot be read, is not of its type, or has not as many rows as the others.
+    """
+    kinds = {**BASE_COLUMNS, **dict.fromkeys(TOKEN_COLUMNS, np.integer)}
+    paths = [path for path in sorted(folder.glob("*.npy")) if not is_flat(path)]
+    columns = {path.stem: read_array(path, kinds.get(path.stem)) for path in paths}
+    check_rows(folder, {name: column.size for name, column in columns.items()})
+    return columns
+
+
+def check_rows(folder: Path, rows: Mapping[str, int]) -> None:
+    """Raise ``UserError`` for a saved column with another number of rows than most have."""
+    most = Counter(rows.values()).most_common(1)
+    for name, count in rows.items():
+        if count != most[0][0]:
+            raise UserError(f"{folder / name}.npy has {count} rows, and other columns have {most[0][0]}")
 
 
 def _types(types: Mapping[str, Any]) -> dict[str, np.dtype[Any] | Flat]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from drumfire.loadgen import early_stopping
 from drumfire.loadgen.draws import Int64Array
-from drumfire.loadgen.record import Column, RowArray, Status
+from drumfire.loadgen.record import TOKEN_COLUMNS, Column, RowArray, Status
 from drumfire.loadgen.settings import EffectiveSettings, Loop, Scenario
 
 LOGGED_PERCENTILES = (0.50, 0.90, 0.95, 0.97, 0.99, 0.999)
@@ -46,7 +46,7 @@ class Measured:
     @classmethod
     def of(cls, columns: Mapping[str, Column], rows: slice | RowArray, width: int, *, tokens: bool) -> Measured:
         """These rows of a table, with its columns of tokens if ``tokens``.  ``width``: samples per query."""
-        names = ("scheduled", "issued", "completed", "status", *(("first_token", "n_tokens") if tokens else ()))
+        names = ("scheduled", "issued", "completed", "status", *(TOKEN_COLUMNS if tokens else ()))
         scheduled, issued, completed, status, *of_tokens = (columns[name][rows] for name in names)
         return cls(scheduled, issued, completed, np.equal(status, Status.OK), width, *of_tokens)
 

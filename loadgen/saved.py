@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,9 +18,19 @@ import numpy as np
 
 from drumfire.loadgen import logs, series, summary, trace
 from drumfire.loadgen.directory import COLUMNS, ENVIRONMENT, REPORT, RESULT, SETTINGS, figures
-from drumfire.loadgen.errors import UserError, one_line
+from drumfire.loadgen.errors import UserError, printable
+from drumfire.loadgen.files import read_json, read_text
 from drumfire.loadgen.flat_columns import Ragged, load_flat_columns
-from drumfire.loadgen.record import Column, RowArray, Status, load_columns
+from drumfire.loadgen.record import (
+    BASE_COLUMNS,
+    Column,
+    RowArray,
+    Status,
+    by_stream,
+    check_rows,
+    has_tokens,
+    load_columns,
+)
 from drumfire.loadgen.results import Measured, Results, evaluate
 from drumfire.loadgen.series import Series
 from drumfire.loadgen.settings import EffectiveSettings, Mode, Scenario, TestSettings
@@ -28,6 +38,25 @@ from drumfire.loadgen.traffic import accuracy_rows
 
 _LOGS = (summary.SUMMARY, logs.DETAIL, logs.ACCURACY, trace.TRACE)
 S = TypeVar("S", TestSettings, EffectiveSettings)
+_NUMBER, _WORD = {"type": ["number", "boolean"]}, {"type": "string"}
+_TYPES: Mapping[str, Any] = {
+    "Scenario": _WORD,
+    "Mode": _WORD,
+    "int": _NUMBER,  # as the user wrote it, such as 1e6
+    "float": _NUMBER,
+    "bool": _NUMBER,
+    "tuple[str, ...]": {"type": "array", "items": _WORD},
+}
+"""What a setting is in JSON, by its type."""
+_SETTINGS = {
+    "type": "object",
+    "properties": {
+        name: {"type": "object", "properties": {field.name: _TYPES[str(field.type)] for field in fields(kind)}}
+        for name, kind in (("requested", TestSettings), ("effective", EffectiveSettings))
+    },
+}
+_LEAST = {"samples_per_query": 1, "performance_sample_count": 1, "accuracy_sample_count": 0}
+"""Effective settings by which rows are counted, so that they are whole numbers, and the least of each."""
 
 
 class SavedRun:
@@ -40,21 +69,26 @@ class SavedRun:
         self.folder = folder
 
     def __repr__(self) -> str:
-        return f"<SavedRun {self.folder}: {self._in_short()}>"
+        return printable(f"<SavedRun {self.folder}: {self._in_short()}>")
 
     @property
     def unfinished(self) -> bool:
         """Whether the run ended before all of it was saved: there is no result, but other parts may be there."""
-        return not (self.folder / RESULT).is_file()
+        return not os.path.isfile(self.folder / RESULT)
 
     @cached_property
     def result(self) -> dict[str, Any]:
-        """The result document, whose schema is ``bench/result.schema.json``."""
+        """The result document, whose schema is ``bench/result.schema.json``.
+
+        What there is has the schema's types; other versions may have had fewer keys, or more.
+        """
         if self.unfinished:
             raise UserError(f"{self.folder} is unfinished, it has no {RESULT}: do the run again")
-        found = self._json(RESULT)
-        if not isinstance(found, dict) or "validity" not in found:
-            raise UserError(f"{self.folder / RESULT} does not hold a run's result")
+        found: dict[str, Any] = read_json(self.folder / RESULT, _result_schema())
+        if found.get("validity") not in ("VALID", "INVALID"):
+            raise UserError(
+                f"{self.folder / RESULT} does not hold a run's result: its validity is not VALID or INVALID"
+            )
         return found
 
     @property
@@ -67,37 +101,39 @@ class SavedRun:
 
     @cached_property
     def effective(self) -> EffectiveSettings:
-        return self._settings("effective", EffectiveSettings)
+        found = self._settings("effective", EffectiveSettings)
+        counts = {name: (getattr(found, name), least) for name, least in _LEAST.items()}
+        wrong = [name for name, (count, least) in counts.items() if not isinstance(count, int) or count < least]
+        if not 0 < found.target_latency_percentile < 1:
+            wrong.append("target_latency_percentile")
+        if wrong:
+            raise self._no_settings(f"effective.{wrong[0]} is {getattr(found, wrong[0])}")
+        return found
 
     @cached_property
     def environment(self) -> dict[str, Any] | None:
         """The machine and the versions; None where the program that saved the run did not say."""
-        found: dict[str, Any] | None = self._json(ENVIRONMENT)
+        declared = _result_schema()["properties"]["environment"]
+        found: dict[str, Any] | None = read_json(self.folder / ENVIRONMENT, declared | {"type": ["object", "null"]})
         return found
 
     @cached_property
     def columns(self) -> dict[str, Column]:
         """The table by column: issued rows, mapped read-only; empty where it was not saved."""
-        try:
-            return load_columns(self.folder / COLUMNS)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.folder / COLUMNS} cannot be read: {error}") from None
+        return load_columns(self.folder / COLUMNS)
 
     @cached_property
     def flat_columns(self) -> dict[str, Ragged]:
         """The columns of several values a row, mapped read-only."""
-        try:
-            return load_flat_columns(self.folder / COLUMNS)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.folder / COLUMNS} cannot be read: {error}") from None
+        flat = load_flat_columns(self.folder / COLUMNS)
+        rows = {name: column.size for name, column in self.columns.items()}
+        check_rows(self.folder / COLUMNS, rows | {name: len(column) for name, column in flat.items()})
+        return flat
 
     @cached_property
     def series(self) -> dict[str, Series]:
         """Figures with a clock of their own, by name, mapped read-only."""
-        try:
-            return series.load(self.folder)
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{self.folder / series.FOLDER} cannot be read: {error}") from None
+        return series.load(self.folder)
 
     @cached_property
     def logs(self) -> dict[str, Path]:
@@ -107,7 +143,7 @@ class SavedRun:
     @property
     def report(self) -> str:
         """The report as the run printed it, in 80 columns."""
-        return self._text(REPORT)
+        return read_text(self.folder / REPORT)
 
     @cached_property
     def measured(self) -> Measured | None:
@@ -115,8 +151,8 @@ class SavedRun:
         rows, width = self._performance
         if width == 0:
             return None
-        tokens = self.effective.use_token_latencies and {"first_token", "n_tokens"} <= self.columns.keys()
-        return Measured.of(self.columns, rows, width, tokens=tokens)
+        tokens = self.effective.use_token_latencies and has_tokens(self.columns)
+        return Measured.of(self.columns, rows, width, tokens=bool(tokens))
 
     @cached_property
     def results(self) -> Results | None:
@@ -126,8 +162,8 @@ class SavedRun:
         found = evaluate(self.effective, self.measured)
         spoiled = ["The run is unfinished."]
         if not self.unfinished:
-            checks = self.result["checks"]
-            spoiled = [] if checks["no_errors"] else [r for r in self.result["reasons"] if r not in found.reasons]
+            unspoiled = (self.result.get("checks") or {}).get("no_errors")
+            spoiled = [] if unspoiled else [r for r in self.result.get("reasons", ()) if r not in found.reasons]
         return evaluate(self.effective, self.measured, spoiled) if spoiled else found
 
     @cached_property
@@ -143,38 +179,45 @@ class SavedRun:
     def _performance(self) -> tuple[slice | RowArray, int]:
         """The performance phase's rows, whole queries only, and the samples of a query; 0 where it issued none."""
         settings = self.effective
-        status = self.columns.get("status")
-        if status is None:
+        if not self.columns:
             raise UserError(f"{self.folder} has no columns, so its figures are only in {RESULT}")
-        first = 0
-        if settings.mode == Mode.SubmissionRun:
-            first = accuracy_rows(settings, settings.accuracy_sample_count)
-        elif settings.mode == Mode.AccuracyOnly:
-            first = status.size
+        if lacking := [f"{name}.npy" for name in BASE_COLUMNS if name not in self.columns]:
+            raise UserError(f"{self.folder / COLUMNS} lacks {', '.join(lacking)}")
+        status = self.columns["status"]
+        first = self._accuracy_rows(status.size)
+        offline = settings.scenario == Scenario.Offline  # which has a single query
         known = status[first:] != Status.MISSING  # with several generators, some may have been lost
         issued = int(np.count_nonzero(known))
-        # Offline has a single query.
-        width = issued if settings.scenario == Scenario.Offline else min(settings.samples_per_query, issued)
-        if issued == known.size:
-            return slice(first, first + (issued // width * width if width else 0)), width
-        return first + np.flatnonzero(known), width
+        width = issued if offline else min(settings.samples_per_query, issued)
+        if width > 1 and not offline:
+            known = np.repeat(known[: known.size // width * width].reshape(-1, width).all(axis=1), width)
+        if not known.any():
+            return slice(first, first), 0
+        return slice(first, first + known.size) if known.all() else first + np.flatnonzero(known), width
+
+    def _accuracy_rows(self, rows: int) -> int:
+        """How many of the run's ``rows`` rows are of its accuracy phases, which come first."""
+        settings = self.effective
+        if settings.mode not in (Mode.SubmissionRun, Mode.AccuracyOnly):
+            return 0
+        if settings.mode == Mode.AccuracyOnly or max(settings.accuracy_sample_count, settings.query_width) >= rows:
+            return rows
+        return accuracy_rows(settings, settings.accuracy_sample_count)
 
     def _streams(self) -> list[slice | RowArray]:
         """The same rows, split by closed loop: each generator may have had its own."""
-        rows, width = self._performance
-        hosts = None if self.unfinished else self.result.get("hosts")
-        if hosts is None or not hosts["independent_streams"]:
-            return [rows]
-        numbers, parts = np.arange(self.columns["status"].size)[rows], len(hosts["generators"])
-        return [numbers[numbers // width % parts == part] for part in range(parts)]
+        rows, _ = self._performance
+        hosts = {} if self.unfinished else self.result.get("hosts", {})
+        streams = len(hosts.get("generators", ())) if hosts.get("independent_streams") else 1
+        return by_stream(rows, self.columns["status"].size, self.effective.samples_per_query, streams)
 
     def _settings(self, part: str, kind: type[S]) -> S:
         """Those of an older or newer version too, as long as nothing is missing that has no default."""
-        try:
-            saved = dict(self._json(SETTINGS)[part])
-            saved |= {"scenario": Scenario[saved["scenario"]], "mode": Mode[saved["mode"]]}
-        except (KeyError, TypeError, ValueError):
-            raise UserError(f"{self.folder / SETTINGS} does not hold a run's settings") from None
+        saved = read_json(self.folder / SETTINGS, _SETTINGS).get(part, {})
+        for name, names in (("scenario", Scenario.__members__), ("mode", Mode.__members__)):
+            if saved.get(name) not in names:
+                raise self._no_settings(f"{part}.{name} is {saved.get(name)!r}")
+            saved[name] = names[saved[name]]
         known = {field.name: field for field in fields(kind)}
         values = {name: tuple(v) if isinstance(v, list) else v for name, v in saved.items() if name in known}
         lacking = [name for name, field in known.items() if field.default is MISSING and name not in values]
@@ -183,18 +226,8 @@ class SavedRun:
         make: Callable[..., S] = kind
         return make(**values)
 
-    def _text(self, name: str) -> str:
-        try:
-            return (self.folder / name).read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.folder / name} cannot be read: {one_line(error)}") from None
-
-    def _json(self, name: str) -> Any:
-        text = self._text(name)
-        try:
-            return json.loads(text)
-        except ValueError as error:
-            raise UserError(f"{self.folder / name} is not JSON: {error}") from None
+    def _no_settings(self, why: str) -> UserError:
+        return UserError(f"{self.folder / SETTINGS} does not hold a run's settings: {why}")
 
     def _in_short(self) -> str:
         if self.unfinished:
@@ -203,19 +236,29 @@ class SavedRun:
             result = self.result
         except UserError as error:
             return str(error)
-        metric = result["metric"]
-        value = "" if metric is None else f", {_number(metric['value'])} {metric['unit']} ({metric['name']})"
-        return f"{result['validity']}, {result['sut_name']}, {result['scenario']} {result['mode']}{value}"
+        kind = " ".join(result[name] for name in ("scenario", "mode") if name in result)
+        metric = result.get("metric") or {}
+        value = ""
+        if {"value", "unit", "name"} <= metric.keys():
+            value = f"{_number(metric['value'])} {metric['unit']} ({metric['name']})"
+        return ", ".join(filter(None, (result["validity"], result.get("sut_name"), kind, value)))
 
 
 def load(folder: str | os.PathLike[str]) -> SavedRun:
     """Open a run's folder, also one that an older version saved, or that is unfinished.  Raises ``UserError``."""
     path = Path(folder)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise UserError(f"{path} is no folder: name the folder of a run")
-    if not any((path / name).exists() for name in (RESULT, SETTINGS, COLUMNS)):
+    if not any(os.path.exists(path / name) for name in (RESULT, SETTINGS, COLUMNS)):
         raise UserError(f"{path} is not the folder of a run: it has no {RESULT}, {SETTINGS} or {COLUMNS}/")
     return SavedRun(path.absolute())
+
+
+@cache
+def _result_schema() -> Mapping[str, Any]:
+    text = (Path(__file__).parents[1] / "bench" / "result.schema.json").read_text(encoding="utf-8")
+    schema: Mapping[str, Any] = json.loads(text)
+    return schema
 
 
 def _number(value: float) -> str:

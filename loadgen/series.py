@@ -7,7 +7,8 @@ who reads the values, or how.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.files import read_array, read_json
+
 FOLDER = "series"
 _LIST = "series.json"
+_DESCRIBED = {
+    "type": "object",
+    "additionalProperties": {
+        "type": "object",
+        "properties": {"unit": {"type": "string"}, "source": {"type": "string"}},
+    },
+}
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _POINT = np.dtype([("time", np.int64), ("value", np.float64)])
 
 
@@ -34,12 +46,18 @@ class Series:
 
     @classmethod
     def of(cls, name: str, unit: str, source: str, times: Sequence[int], values: Sequence[float]) -> Series:
+        """A series of one value a time: ``times`` in ns after the run's start, ``values`` in ``unit``.
+
+        Raises ``ValueError`` where there are not as many of the one as of the other.
+        """
+        if len(times) != len(values):
+            raise ValueError(f"{len(times)} times and {len(values)} values")
         points = np.empty(len(times), _POINT)
         points["time"], points["value"] = times, values
         return cls(name, unit, source, points)
 
     def summary(self) -> dict[str, Any]:
-        """JSON-ready, for a result."""
+        """JSON-ready, for a result.  Raises ``ValueError`` where there are no points."""
         values = self.points["value"]
         return {
             "name": self.name,
@@ -65,12 +83,17 @@ def save(series: Sequence[Series], folder: Path) -> None:
 
 
 def load(folder: Path) -> dict[str, Series]:
-    """The series of a run's folder by name, memory-mapped; empty where the run has none."""
+    """The series of a run's folder by name, memory-mapped; empty where the run has none.
+
+    Raises ``UserError`` for what cannot be read or is no series.
+    """
     path = folder / FOLDER / _LIST
     if not path.exists():
         return {}
-    described: Mapping[str, Mapping[str, str]] = json.loads(path.read_text(encoding="utf-8"))
-    return {
-        name: Series(name, one["unit"], one["source"], np.load(folder / FOLDER / f"{name}.npy", mmap_mode="r"))
-        for name, one in described.items()
-    }
+    found = {}
+    for name, one in read_json(path, _DESCRIBED).items():
+        if not _NAME.fullmatch(name):
+            raise UserError(f"{path} does not hold what a run saves: {name[:40]!r} is no name of a series")
+        points = read_array(folder / FOLDER / f"{name}.npy", _POINT)
+        found[name] = Series(name, one.get("unit", ""), one.get("source", ""), points)
+    return found

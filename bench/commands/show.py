@@ -15,7 +15,7 @@ from drumfire.bench import statuses
 from drumfire.bench.options.parser import Command
 from drumfire.bench.report import terminal
 from drumfire.bench.report.rows import Row, Section, Style, report
-from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.errors import UserError, printable
 from drumfire.loadgen.options import option
 from drumfire.loadgen.record import Status
 from drumfire.loadgen.saved import SavedRun, load
@@ -34,7 +34,7 @@ def show(options: Options) -> int:
     saved = load(options.run)
     if saved.unfinished:
         if options.json:
-            print(f"drumfire show: {saved.folder} is unfinished: there is no result", file=sys.stderr)
+            print(printable(f"drumfire show: {saved.folder} is unfinished: there is no result"), file=sys.stderr)
         else:
             terminal.put(_unfinished(saved))
         return statuses.UNDECIDED

@@ -45,6 +45,13 @@ def share(fraction: float) -> str:
     return "<0.001%" if fraction < 1e-5 else f"{fraction * 100:.2g}%" if fraction < 0.995 else f"{fraction * 100:.3g}%"
 
 
+def batch_sizes(sizes: Mapping[str, int]) -> str:
+    """The most frequent batch sizes with their counts."""
+    most = sorted(sizes.items(), key=lambda size: size[1], reverse=True)[:8]
+    shown = [f"{size}: {count:,}" for size, count in sorted(most, key=lambda size: (len(size[0]), size[0]))]
+    return "  ".join(shown) + (f"  and {len(sizes) - 8} more sizes" if len(sizes) > 8 else "")
+
+
 def clock(seconds: float) -> str:
     """A duration in s: ``0:07``, ``12:34``, ``1:02:03``."""
     minutes, left = divmod(round(max(seconds, 0.0)), 60)

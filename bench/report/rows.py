@@ -1,21 +1,26 @@
 """The report of a run as rows, made from its result document: the verdict, its reasons, what to do, then the figures.
 
-Computes nothing: all figures are in the document, so a saved run looks exactly as it did when it ended.  Does not know
-where rows are shown.
+Computes nothing: all figures are in the document, so a saved run looks exactly as it did when it ended.  A document of
+another version may lack some: a row that needs one of them is left out (``_rows``).  Does not know where rows are
+shown.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from drumfire.bench.report.figures import digits, duration, metric_value, rate, seconds, share
+from drumfire.bench.report import servers
+from drumfire.bench.report.figures import batch_sizes, digits, duration, metric_value, rate, seconds, share
 from drumfire.loadgen.results import percentile_name
 
 _MOST_CELLS = 4
 """The most cells of a row: more do not fit in 80 columns."""
+_PERCENTILE = re.compile(r"p[0-9.]+")
 
 
 class Style(enum.Enum):
@@ -46,28 +51,54 @@ Document = Mapping[str, Any]
 """A result document (``drumfire.loadgen.directory.document`` with the sections of a run)."""
 Rows = Iterator[tuple[str, ...]]
 """Labels with the cells that follow them."""
+Part = Callable[[Document], Rows]
+"""A labelled row and those that continue it; a figure that the document lacks raises ``LookupError``."""
 
 
 def report(document: Document) -> Iterator[Section]:
-    """The report, by rows that belong together."""
+    """The report, by rows that belong together.
+
+    ``document`` has a ``validity``, and what else there is has the types of ``bench/result.schema.json``.
+    """
     validity = document["validity"]
     yield [
         Row("Result is", [validity], Style[validity]),
-        *_list(document["reasons"], Style.REASON),
-        *_list([f"warning: {text}" for text in document["warnings"]], Style.WARNING),
+        *_rows(_reasons, document, Style.REASON),
+        *_rows(_warnings, document, Style.WARNING),
     ]
-    for part in (_subject, _search, _rates, _latencies, _quality, _batches, _server, _hosts, _overhead):
-        if rows := [Row(label, cells) for label, *cells in part(document)]:
+    for section in _SECTIONS:
+        if rows := [row for part in section for row in _rows(part, document)]:
             yield rows
-    folder = [Row("saved in", [document["directory"]], Style.FOLDER)] if document.get("directory") else []
-    yield [Row(label, cells) for label, *cells in _origin(document)] + folder
+    yield [row for part in _ORIGIN for row in _rows(part, document)] + _rows(_folder, document, Style.FOLDER)
 
 
-def _list(lines: Iterable[str], style: Style) -> list[Row]:
-    return [Row("", [" ".join(line.split())], style) for line in lines]
+def _rows(part: Part, document: Document, style: Style = Style.FIGURES) -> list[Row]:
+    """The rows of a part, up to one with a figure that the document lacks: no other place knows of missing figures."""
+    rows = []
+    try:
+        for label, *cells in part(document):
+            rows.append(Row(label, cells, style))
+    except LookupError:
+        pass
+    return rows
 
 
-def _subject(document: Document) -> Rows:
+def _reasons(document: Document) -> Rows:
+    for text in document["reasons"]:
+        yield "", " ".join(text.split())
+
+
+def _warnings(document: Document) -> Rows:
+    for text in document["warnings"]:
+        yield "", " ".join(f"warning: {text}".split())
+
+
+def _folder(document: Document) -> Rows:
+    if document.get("directory"):
+        yield "saved in", document["directory"]
+
+
+def _system(document: Document) -> Rows:
     system = document.get("system") or {}
     what = " ".join(str(system[part]) for part in ("backend", "model", "device") if system.get(part))
     yield "system", what or document["sut_name"]
@@ -79,22 +110,32 @@ def _subject(document: Document) -> Rows:
         settings.append(f"max queue delay {system['max_queue_delay_ms']:g} ms")
     if settings:
         yield "", ", ".join(settings)
-    remote = system.get("remote")
+
+
+def _remote(document: Document) -> Rows:
+    remote = (document.get("system") or {}).get("remote")
     if remote:
         bound = "" if remote["concurrency"] is None else f", at most {remote['concurrency']:,} requests under way"
         yield "", f"{', '.join(remote['urls'])} by {remote['client']}, input data: {remote['input_data']}"
         yield "", f"connections {remote['connections']}{bound}"
         if remote["shared_memory"] != "none":
             yield "", f"tensors in {remote['shared_memory']} shared memory"
+
+
+def _weights(document: Document) -> Rows:
+    system = document.get("system") or {}
     if system.get("weights"):
         yield "weights", str(system["weights"])
     for text in system.get("reservations", ()):
         yield "NOTE", text
+
+
+def _scenario(document: Document) -> Rows:
     yield "scenario", f"{document['scenario']}, {document['mode']}"
 
 
 def _search(document: Document) -> Rows:
-    """The outcome of a search for the peak, and of a run until confident."""
+    """The outcome of a search for the peak."""
     search = document.get("search")
     if search is not None:
         unit = search["unit"]
@@ -105,15 +146,29 @@ def _search(document: Document) -> Rows:
         elif search["peak"] is not None:
             yield "", "no load that was tried failed: the system may be faster"
         yield "", f"{len(search['probes'])} probes, {seconds(search['query_time_s'])} of queries"
+
+
+def _confidence(document: Document) -> Rows:
+    """The outcome of a run until confident."""
     sure = document.get("confidence")
     if sure is not None:
         yield "confidence", f"{sure['verdict']}: {sure['over']:,} of {sure['queries']:,} queries over latency"
 
 
-def _rates(document: Document) -> Rows:
-    metric, asked, delivered = document["metric"], document["asked"], document["delivered"]
+def _metric(document: Document) -> Rows:
+    metric = document["metric"]
     if metric is not None:
         yield "metric", f"{metric_value(metric)}  {metric['name']}"
+
+
+def _warm_up(document: Document) -> Rows:
+    if (warm_up := document.get("warmup")) is not None:
+        failed = f", {warm_up['failed']:,} samples failed" if warm_up["failed"] else ""
+        yield "warm-up", f"{warm_up['queries']:,} queries in {seconds(warm_up['seconds'])}, unmeasured{failed}"
+
+
+def _asked(document: Document) -> Rows:
+    asked = document["asked"]
     source = (document.get("system") or {}).get("qps_source")
     least = f"at least {asked['min_duration_s']:g} s and {asked['min_query_count']:,} queries"
     if asked["max_query_count"]:
@@ -121,10 +176,11 @@ def _rates(document: Document) -> Rows:
     if asked["samples_per_query"] > 1:
         least += f", of {asked['samples_per_query']:,} samples each"
     qps = "" if asked["qps"] is None else rate(asked["qps"]) + (f" ({source})" if source else "") + ", "
-    if (warm_up := document.get("warmup")) is not None:
-        failed = f", {warm_up['failed']:,} samples failed" if warm_up["failed"] else ""
-        yield "warm-up", f"{warm_up['queries']:,} queries in {seconds(warm_up['seconds'])}, unmeasured{failed}"
     yield "asked", qps + (least if document["mode"] != "AccuracyOnly" else f"{asked['generated_queries']:,} queries")
+
+
+def _delivered(document: Document) -> Rows:
+    delivered = document["delivered"]
     samples, queries = f"{delivered['samples']:,} samples", f"{delivered['queries']:,} queries"
     yield (
         "delivered",
@@ -132,21 +188,24 @@ def _rates(document: Document) -> Rows:
     )
 
 
-def _latencies(document: Document) -> Rows:
-    asked = document["asked"]
-    target = percentile_name(asked["target_latency_percentile"])
-    for key, name in (("latency_ns", "latency"), ("query_latency_ns", "per query")):
-        latency = document[key]
-        if latency is None:
-            continue
-        shown = {p: ns for p, ns in latency.items() if p.startswith("p")}
-        shown.setdefault(target, latency["target_percentile"])
+def _latency(key: str, name: str, document: Document) -> Rows:
+    latency = document[key]
+    if latency is not None:
+        shown = {p: ns for p, ns in latency.items() if _PERCENTILE.fullmatch(p)}
+        shown.setdefault(percentile_name(document["asked"]["target_latency_percentile"]), latency["target_percentile"])
         yield from _in_columns(name, _durations(shown, shown))
         yield "", *_durations(latency, ("mean", "min", "max"))
+
+
+def _target(document: Document) -> Rows:
+    asked = document["asked"]
     if asked["target_latency_ns"] and document["latency_ns"] is not None:
         reached = document["latency_ns"]["target_percentile"]
-        bound = duration(asked["target_latency_ns"])
+        bound, target = duration(asked["target_latency_ns"]), percentile_name(asked["target_latency_percentile"])
         yield "target", f"{target} within {bound}: {duration(reached)}"
+
+
+def _lateness(document: Document) -> Rows:
     late = document["lateness_ns"]
     if late is not None:
         yield "lateness", *_durations(late, ("p50", "p99", "max"))
@@ -154,11 +213,14 @@ def _latencies(document: Document) -> Rows:
         yield "", f"{share(late['share_over_1ms'])} over 1 ms{early} ({late['meaning']})"
 
 
-def _quality(document: Document) -> Rows:
+def _accuracy(document: Document) -> Rows:
     accuracy = document.get("accuracy")
     if accuracy is not None:
         judged = "" if accuracy["good"] is not None else f", {accuracy['total']:,} samples"
         yield "accuracy", f"{accuracy['lines'][-1]} (target {accuracy['target'] * 100:.6g}%{judged})"
+
+
+def _errors(document: Document) -> Rows:
     errors = document["errors"]
     counts = {name: errors[name] for name in ("failed", "unanswered", "refused")}
     yield "errors", ", ".join(f"{n:,} {name}" for name, n in counts.items()) if any(counts.values()) else "none"
@@ -167,84 +229,15 @@ def _quality(document: Document) -> Rows:
 
 
 def _batches(document: Document) -> Rows:
-    system = document.get("system") or {}
-    sizes = system.get("batch_sizes")
+    sizes = (document.get("system") or {}).get("batch_sizes")
     if sizes:
-        yield "batch sizes", _sizes(sizes)
-    for key, name in (("queue_ns", "queueing"), ("service_ns", "computing")):
-        if system.get(key):
-            yield name, *_durations(system[key], system[key])
+        yield "batch sizes", batch_sizes(sizes)
 
 
-def _sizes(sizes: Mapping[str, int]) -> str:
-    """The most frequent batch sizes with their counts."""
-    most = sorted(sizes.items(), key=lambda size: size[1], reverse=True)[:8]
-    shown = [f"{size}: {count:,}" for size, count in sorted(most, key=lambda size: int(size[0]))]
-    return "  ".join(shown) + (f"  and {len(sizes) - 8} more sizes" if len(sizes) > 8 else "")
-
-
-def _server(document: Document) -> Rows:
-    """What the servers report of the run, and whether it agrees with the measurement."""
-    server = (document.get("system") or {}).get("server")
-    if server is None:
-        return
-    agreed = server["reconciliation"]
-    if agreed is not None:
-        yield "server", _counts(agreed["requests"])
-    for one in server["servers"]:
-        counted = one["success"] is not None and len(server["servers"]) > 1
-        parts = [f"{one['success']:,} requests" if counted else "", one["note"]]
-        if any(parts):
-            yield "" if agreed is not None else "server", f"{one['url']}: {', '.join(filter(None, parts))}"
-    if agreed is not None:
-        yield from _agreed(agreed)
-    for text, count in server["events"].items():
-        yield "", f"{text} ({count:,} times)"
-    for one in server["servers"]:
-        for gpu in (one["metrics"] or {}).get("gpus", ()):
-            yield "server GPU", _gpu(gpu)
-
-
-def _counts(requests: Mapping[str, Any]) -> str:
-    difference = requests["difference"]
-    agrees = "as many as were answered"
-    if not requests["equal"]:
-        agrees = f"{abs(difference):,} {'more' if difference > 0 else 'fewer'} than were answered here"
-    failed = f", {requests['server_failed']:,} failed" if requests["server_failed"] else ""
-    return f"{requests['server']:,} requests counted, {agrees}{failed}"
-
-
-def _agreed(agreed: Mapping[str, Any]) -> Rows:
-    if agreed["batch_sizes"]:
-        yield "", f"batches of {agreed['mean_batch_size']:.2f} samples on average: {_sizes(agreed['batch_sizes'])}"
-    mean = agreed["mean_ns"]
-    if mean is not None:
-        cached = ""
-        if agreed["cached_share"]:
-            cached = f", cache {duration(mean['cache_hit'])} ({share(agreed['cached_share'])} from the cache)"
-        queue, compute = duration(mean["queue"]), duration(mean["compute"])
-        yield "", f"a request, on average: queue {queue}, compute {compute}{cached}"
-        network, waiting, latency = (duration(mean[name]) for name in ("network", "waiting", "latency"))
-        yield "", f"network and server's reading {network}, {waiting} before it was sent: latency {latency}"
-    by_time, by_rate, served = (digits(agreed["in_flight"][name]) for name in ("by_time", "by_rate", "in_server"))
-    yield "", f"in flight {by_time} samples (rate x latency {by_rate}), {served} requests in the server"
-
-
-def _gpu(gpu: Mapping[str, Any]) -> str:
-    def spread(gauge: Mapping[str, float], text: Any) -> str:
-        return f"{text(gauge['mean'])} (max {text(gauge['max'])})"
-
-    parts = []
-    if gpu["utilization"]:
-        parts.append(f"use {spread(gpu['utilization'], share)}")
-    if gpu["power_w"]:
-        parts.append(f"power {spread(gpu['power_w'], lambda watts: f'{watts:,.0f} W')}")
-    if gpu["memory_used_bytes"]:
-        total = f" of {gpu['memory_total_bytes'] / 1e9:,.0f}" if gpu["memory_total_bytes"] else ""
-        parts.append(f"memory {digits(gpu['memory_used_bytes']['max'] / 1e9)}{total} GB")
-    if gpu["energy_j"]:
-        parts.append(f"{gpu['energy_j']:,.0f} J")
-    return f"{gpu['uuid']}: {', '.join(parts) or 'no figures'}"
+def _batcher(key: str, name: str, document: Document) -> Rows:
+    values = (document.get("system") or {}).get(key)
+    if values:
+        yield name, *_durations(values, ("p50", "p99"))
 
 
 def _hosts(document: Document) -> Rows:
@@ -288,19 +281,29 @@ def _overhead(document: Document) -> Rows:
     yield "", ", ".join(filter(None, parts))
 
 
-def _origin(document: Document) -> Rows:
-    """Seeds and environment, which are needed to repeat the run."""
+def _seeds(document: Document) -> Rows:
     yield "seeds", ", ".join(f"{name} {seed}" for name, seed in document["seeds"].items())
+
+
+def _machine(document: Document) -> Rows:
     machine = document.get("environment")
     if machine:
         cores = f"{machine['cores']} cores" + (f", governor {machine['governor']}" if machine["governor"] else "")
         yield "machine", f"{machine['cpu'] or 'unknown CPU'}, {cores}"
         for gpu in machine["gpus"]:
             yield "GPU", gpu
+
+
+def _software(document: Document) -> Rows:
+    machine = document.get("environment")
+    if machine:
         versions = [f"{name} {version}" for name, version in machine["versions"].items() if version]
         yield "software", ", ".join([f"Python {machine['python']}", *versions])
         if machine["git_revision"]:
             yield "revision", machine["git_revision"]
+
+
+def _tool(document: Document) -> Rows:
     yield "", f"{document['tool']}: {document['note']}"
 
 
@@ -314,3 +317,24 @@ def _in_columns(label: str, cells: Sequence[str]) -> Rows:
     rows = -(-len(cells) // _MOST_CELLS)
     for row in range(rows):
         yield label if row == 0 else "", *cells[len(cells) * row // rows : len(cells) * (row + 1) // rows]
+
+
+_SECTIONS: Sequence[Sequence[Part]] = (
+    (_system, _remote, _weights, _scenario),
+    (_search, _confidence),
+    (_metric, _warm_up, _asked, _delivered),
+    (
+        partial(_latency, "latency_ns", "latency"),
+        partial(_latency, "query_latency_ns", "per query"),
+        _target,
+        _lateness,
+    ),
+    (_accuracy, _errors),
+    (_batches, partial(_batcher, "queue_ns", "queueing"), partial(_batcher, "service_ns", "computing")),
+    (servers.rows,),
+    (_hosts,),
+    (_overhead,),
+)
+"""The report after the verdict, by rows that belong together."""
+_ORIGIN: Sequence[Part] = (_seeds, _machine, _software, _tool)
+"""What is needed to repeat the run."""

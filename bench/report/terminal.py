@@ -1,4 +1,7 @@
-"""Shows rows on a terminal, and as plain text.  Knows nothing of what they say."""
+"""Shows rows on a terminal, and as plain text.  Knows nothing of what they say.
+
+What they say may come from elsewhere, such as a server: no control character of theirs is written.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from rich.text import Text
 
 from drumfire.bench.report.rows import Document, Row, Section, Style, report
 from drumfire.loadgen.directory import REPORT
+from drumfire.loadgen.errors import printable
 
 _TEXT_WIDTH = 80
 _LABEL = 13
@@ -61,7 +65,8 @@ def show(sections: Iterable[Section], console: Console) -> None:
 
 def _print(row: Row, console: Console) -> None:
     """Print with a hanging indent; no line ends in spaces."""
-    value = "".join(cell.ljust(_CELL) for cell in row.cells).rstrip() if len(row.cells) > 1 else row.cells[0]
+    cells = [printable(cell) for cell in row.cells]
+    value = "".join(cell.ljust(_CELL) for cell in cells).rstrip() if len(cells) > 1 else cells[0]
     if row.style in _VERDICTS:
         head, value = "", f"{row.label} : {value}"
     elif row.style in (Style.REASON, Style.WARNING):

@@ -167,7 +167,7 @@ def test_settings_of_another_version(folder: Path) -> None:
     with pytest.raises(UserError, match="lacks target_qps"):
         load(folder).effective  # noqa: B018
     path.write_text("[]")
-    with pytest.raises(UserError, match="does not hold a run's settings"):
+    with pytest.raises(UserError, match=r"settings\.json does not hold what a run saves: it is array, not object"):
         load(folder).effective  # noqa: B018
 
 

@@ -1,0 +1,88 @@
+"""Reads the files of a saved run, which may be damaged, or another's: all that is read has the declared type.
+
+Every function raises ``UserError``, whose text names the file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from drumfire.loadgen.errors import UserError, one_line
+from drumfire.loadgen.schema import Schema, fault
+
+_MOST_DIGITS = 300
+"""A longer whole number is no figure, and has no floating-point form."""
+_MOST_TEXT = 200
+
+
+def read_text(path: Path) -> str:
+    _check_file(path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {one_line(error, _MOST_TEXT)}") from None
+
+
+def read_json(path: Path, schema: Schema, root: Schema | None = None) -> Any:
+    """A value of the types in ``schema`` (see ``drumfire.loadgen.schema``); all its numbers are finite."""
+    text = read_text(path)
+    try:
+        value = json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_finite)
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {one_line(error, _MOST_TEXT)}") from None
+    except RecursionError:
+        raise UserError(f"{path} is not JSON of a run: it is nested too deeply") from None
+    if (wrong := fault(value, schema, root)) is not None:
+        raise UserError(f"{path} does not hold what a run saves: {wrong[-_MOST_TEXT:]}")
+    return value
+
+
+def read_array(path: Path, kind: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
+    """An array of one axis and the type ``kind`` (or below it, as of ``np.integer``), mapped read-only."""
+    _check_file(path)
+    try:
+        array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # what a damaged header makes numpy raise can be nearly anything
+        raise UserError(f"{path} cannot be read: {one_line(error, _MOST_TEXT)}") from None
+    if array.ndim != 1:
+        raise UserError(f"{path} is not a column of a run: its shape is {array.shape}, not (n,)")
+    if kind is not None and not _is(array.dtype, kind):
+        raise UserError(f"{path} is not that column of a run: its type is {array.dtype}, not {_name(kind)}")
+    return array
+
+
+def _is(found: np.dtype[Any], kind: npt.DTypeLike) -> bool:
+    if isinstance(kind, np.dtype):
+        return found == kind
+    return np.issubdtype(found, kind)
+
+
+def _name(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) else str(kind)
+
+
+def _check_file(path: Path) -> None:
+    """So that nobody waits for a pipe or a device that has a file's name."""
+    if not path.is_file():
+        why = "it is not a file" if path.exists() else "there is no such file"
+        raise UserError(f"{path} cannot be read: {why}")
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    """Also of ``NaN`` and ``Infinity``, which only Python takes for JSON."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:20]}")
+    return value
