@@ -29,7 +29,7 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} cannot be read: {one_line(error, _MOST_TEXT)}") from None
 
 
-def read_json(path: Path, schema: Schema, root: Schema | None = None) -> Any:
+def read_json(path: Path, schema: Schema) -> Any:
     """A value of the types in ``schema`` (see ``drumfire.loadgen.schema``); all its numbers are finite."""
     text = read_text(path)
     try:
@@ -38,7 +38,7 @@ def read_json(path: Path, schema: Schema, root: Schema | None = None) -> Any:
         raise UserError(f"{path} is not JSON: {one_line(error, _MOST_TEXT)}") from None
     except RecursionError:
         raise UserError(f"{path} is not JSON of a run: it is nested too deeply") from None
-    if (wrong := fault(value, schema, root)) is not None:
+    if (wrong := fault(value, schema)) is not None:
         raise UserError(f"{path} does not hold what a run saves: {wrong[-_MOST_TEXT:]}")
     return value
 

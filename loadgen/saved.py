@@ -7,6 +7,7 @@ the function that made it when the run ended.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
@@ -55,7 +56,12 @@ _SETTINGS = {
         for name, kind in (("requested", TestSettings), ("effective", EffectiveSettings))
     },
 }
-_LEAST = {"samples_per_query": 1, "performance_sample_count": 1, "accuracy_sample_count": 0}
+_LEAST: Mapping[str, float] = {
+    "samples_per_query": 1,
+    "performance_sample_count": 1,
+    "accuracy_sample_count": 0,
+    "qsl_rng_seed": -math.inf,
+}
 """Effective settings by which rows are counted, so that they are whole numbers, and the least of each."""
 
 
@@ -103,7 +109,7 @@ class SavedRun:
     def effective(self) -> EffectiveSettings:
         found = self._settings("effective", EffectiveSettings)
         counts = {name: (getattr(found, name), least) for name, least in _LEAST.items()}
-        wrong = [name for name, (count, least) in counts.items() if not isinstance(count, int) or count < least]
+        wrong = [name for name, (count, least) in counts.items() if type(count) is not int or count < least]
         if not 0 < found.target_latency_percentile < 1:
             wrong.append("target_latency_percentile")
         if wrong:

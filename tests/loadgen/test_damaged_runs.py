@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import json
+import os
 import shutil
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -21,7 +23,7 @@ from drumfire.loadgen import series
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.flat_columns import Flat
 from drumfire.loadgen.installation import ROOT
-from drumfire.loadgen.record import Gauge, Record
+from drumfire.loadgen.record import Gauge, Record, Status
 from drumfire.loadgen.saved import SavedRun, load
 from drumfire.loadgen.schema import fault
 from drumfire.loadgen.series import Series
@@ -119,7 +121,6 @@ def changed(document: Any, place: tuple[Any, ...], value: Any) -> Any:
 
 
 FILLED = filled()
-SETTINGS = {name: json.loads((path / "settings.json").read_text()) for name, path in OLD.items()}
 
 
 @pytest.fixture
@@ -192,29 +193,38 @@ def test_a_whole_run_is_read_whole(old: str, tmp_path: Path) -> None:
     assert set(check(shutil.copytree(OLD[old], tmp_path / "run"))) == {"report"}
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from(list(places(FILLED))), st.sampled_from((..., *VALUES))), min_size=1, max_size=3)
-)
-def test_another_result(whole: Path, changes: list[tuple[Any, Any]]) -> None:
-    folder, document = fresh(whole), FILLED
-    for place, value in changes:
-        try:
-            document = changed(document, place, value)
-        except (LookupError, TypeError):  # a change before it has taken the place away
-            continue
+def changes(document: Any) -> st.SearchStrategy[Any]:
+    """The document with up to three values changed or gone."""
+
+    def apply(chosen: list[tuple[tuple[Any, ...], Any]]) -> Any:
+        found = document
+        for place, value in chosen:
+            with contextlib.suppress(LookupError, TypeError):  # a change before it has taken the place away
+                found = changed(found, place, value)
+        return found
+
+    one = st.tuples(st.sampled_from(list(places(document))), st.sampled_from((..., *VALUES)))
+    return st.lists(one, min_size=1, max_size=3).map(apply)
+
+
+@given(changes(FILLED))
+def test_another_result(whole: Path, document: Any) -> None:
+    folder = fresh(whole)
     (folder / "result.json").write_text(json.dumps(document))
     check(folder)
 
 
 @given(st.data())
 def test_other_settings(whole: Path, data: st.DataObject) -> None:
-    folder, mode = fresh(whole), data.draw(st.sampled_from(("PerformanceOnly", "SubmissionRun", "AccuracyOnly")))
+    folder = fresh(whole)
     document = json.loads((folder / "settings.json").read_text())
-    document["effective"] |= {"mode": mode, "scenario": data.draw(st.sampled_from((*OLD, "SingleStream", "Offline")))}
-    for _ in range(data.draw(st.integers(1, 3))):
-        place = data.draw(st.sampled_from(list(places(document))))
-        document = changed(document, place, data.draw(st.sampled_from((..., *VALUES))))
-    (folder / "settings.json").write_text(json.dumps(document))
+    document["effective"] |= {
+        "mode": data.draw(st.sampled_from(("PerformanceOnly", "SubmissionRun", "AccuracyOnly"))),
+        "scenario": data.draw(st.sampled_from((*OLD, "SingleStream", "Offline"))),
+        "performance_sample_count": 7,
+        "accuracy_sample_count": 24,
+    }
+    (folder / "settings.json").write_text(json.dumps(data.draw(changes(document))))
     check(folder)
 
 
@@ -272,3 +282,136 @@ def test_another_column(whole: Path, data: st.DataObject) -> None:
         else:
             np.save(path, change(np.load(path)))
     check(folder)
+
+
+LINES = {
+    "result.json": {
+        DEEP: "nested too deeply",
+        '{"validity": "VALID", "a": NaN}': "NaN",
+        '{"validity": "VALID", "a": 1e999}': "1e999",
+        '{"validity": "VALID", "a": ' + "1" * 5000 + "}": "5000 digits",
+        '{"validity": "VALID", "asked": {"qps": "many"}}': "asked.qps is string, not number or null",
+        '{"validity": "VALID", "reasons": [1]}': r"reasons\[0\] is integer, not string",
+        '{"validity": "x"}': "validity is not VALID or INVALID",
+        '{"validity": ["VALID"]}': "validity is array, not string",
+        "[]": "it is array, not object",
+    },
+    "settings.json": {
+        DEEP: "nested too deeply",
+        '{"requested": 1}': "requested is integer, not object",
+        '{"requested": {}, "effective": {"scenario": "x"}}': "effective.scenario is 'x'",
+    },
+    "environment.json": {DEEP: "nested too deeply", "[]": "it is array", '{"gpus": [1]}': r"gpus\[0\] is integer"},
+    "series/series.json": {"[]": "it is array", '{"../a": {}}': "'../a' is no name", '{"a": {}}': "no such file"},
+}
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in LINES.items() for text in texts])
+def test_the_line_names_the_file_and_what_is_wrong(name: str, text: str, folder: Path) -> None:
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+    part = {"settings": "effective"}.get(Path(name).stem, Path(name).stem)
+    with pytest.raises(UserError, match=LINES[name][text]) as caught:
+        getattr(load(folder), part)
+    assert str(folder / name.partition("/")[0]) in str(caught.value)
+    check(folder)
+
+
+def setting(folder: Path, name: str, value: Any) -> None:
+    path = folder / "settings.json"
+    path.write_text(json.dumps(changed(json.loads(path.read_text()), ("effective", name), value)))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("samples_per_query", None), ("samples_per_query", "x"), ("samples_per_query", -1), ("samples_per_query", True),
+     ("target_latency_percentile", 1e308), ("target_latency_percentile", 0), ("min_query_count", "x"),
+     ("performance_sample_count", 0), ("qsl_rng_seed", 0.5), ("mode", "x"), ("errors", [1])],
+)  # fmt: skip
+def test_settings_that_no_run_has(name: str, value: Any, folder: Path) -> None:
+    setting(folder, name, value)
+    with pytest.raises(UserError, match=rf"settings\.json .*effective\.{name}"):
+        load(folder).results  # noqa: B018
+
+
+def test_settings_as_a_program_may_write_them(folder: Path) -> None:
+    figures = load(folder).figures
+    setting(folder, "target_latency_ns", 2e9)
+    setting(folder, "print_timestamps", 0)
+    assert load(folder).figures == figures
+
+
+COLUMNS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "structured": (structured, "its type is"),
+    "text": (lambda array: np.full(array.size, "x"), "its type is <U1"),
+    "NaN": (lambda array: np.full(array.size, np.nan), "its type is float64"),
+    "two axes": (lambda array: np.stack([array, array], 1), "its shape is"),
+    "no axis": (lambda array: np.array(array[0]), "its shape is"),
+    "shorter": (lambda array: array[:-1], r"has \d+ rows, and other columns have \d+"),
+}
+
+
+@pytest.mark.parametrize("change", COLUMNS)
+@pytest.mark.parametrize("name", ["status", "completed", "issued", "scheduled"])
+def test_a_column_of_another_kind(name: str, change: str, folder: Path) -> None:
+    path = folder / "columns" / f"{name}.npy"
+    np.save(path, COLUMNS[change][0](np.load(path)))
+    with pytest.raises(UserError, match=rf"{name}\.npy .*{COLUMNS[change][1]}"):
+        load(folder).columns  # noqa: B018
+    assert check(folder).keys() == {"report", "columns", "flat_columns", *FIGURES}
+
+
+@pytest.mark.parametrize("content", [b"", b"damaged", zipped()])
+def test_a_column_that_is_no_array(content: bytes, folder: Path) -> None:
+    (folder / "columns" / "status.npy").write_bytes(content)
+    (folder / "result.json").unlink()
+    done = here("show", folder)
+    one_line_error(done, "status.npy cannot be read")
+
+
+def test_a_column_that_is_gone(folder: Path) -> None:
+    (folder / "columns" / "issued.npy").unlink()
+    assert "issued" not in load(folder).columns
+    for part in FIGURES:
+        with pytest.raises(UserError, match=r"columns lacks issued\.npy"):
+            getattr(load(folder), part)
+
+
+def test_a_pipe_under_a_files_name(folder: Path) -> None:
+    (folder / "settings.json").unlink()
+    os.mkfifo(folder / "settings.json")
+    with pytest.raises(UserError, match=r"settings\.json cannot be read: it is not a file"):
+        load(folder).effective  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a" * 5000])
+def test_names_that_no_folder_has(name: str) -> None:
+    with pytest.raises(UserError, match="is no folder"):
+        load(name)
+
+
+def test_flat_columns_that_do_not_fit(whole: Path) -> None:
+    for change in ([], [0, 1], [1, 2, 3]):
+        folder = fresh(whole)
+        np.save(folder / "columns" / "marks.offsets.npy", np.array(change, np.int64))
+        with pytest.raises(UserError, match=r"marks\.offsets\.npy does not fit the \d+ values of marks\.npy"):
+            load(folder).flat_columns  # noqa: B018
+    folder = fresh(whole)
+    np.save(folder / "columns" / "marks.npy", np.arange(3))
+    np.save(folder / "columns" / "marks.offsets.npy", np.arange(4))
+    with pytest.raises(UserError, match=r"marks\.npy has 3 rows"):
+        load(folder).flat_columns  # noqa: B018
+
+
+def test_only_whole_queries_are_measured(tmp_path: Path) -> None:
+    """Of a query that is known in part, nothing is."""
+    folder = shutil.copytree(OLD["MultiStream"], tmp_path / "run")
+    saved = load(folder)
+    assert saved.measured is not None
+    queries, path = saved.measured.queries, folder / "columns" / "status.npy"
+    status = np.load(path)
+    status[3] = Status.MISSING
+    np.save(path, status)
+    saved = load(folder)
+    assert saved.measured is not None
+    assert saved.measured.queries == queries - 1

@@ -77,3 +77,30 @@ def test_a_percentile_more_is_one_line_and_not_in_the_logs(run: Path, monkeypatc
     jsonschema.validate(found, SCHEMA)
     assert list(found["latency_ns"])[4:6] == ["p50", "p75"]
     assert b" p75 " in terminal.encoded(rows.report(found))
+
+
+def lines(document: dict[str, Any]) -> list[str]:
+    return terminal.encoded(rows.report(document)).decode().splitlines()
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["asked.qps", "lateness_ns.early", "overhead.gc_pause_s", "environment.governor", "tool", "reasons", "metric",
+     "latency_ns.p50", "seeds", "system", "delivered.samples"],
+)  # fmt: skip
+def test_a_row_whose_figures_are_missing_is_left_out(document: dict[str, Any], place: str) -> None:
+    whole, inner = lines(document), document
+    *parts, name = place.split(".")
+    for part in parts:
+        inner = inner[part]
+    del inner[name]
+    shown = lines(document)
+    assert shown[0] == whole[0]
+    assert whole[-1] in shown
+    assert len(whole) - len(shown) < 8
+    if place not in ("system", "latency_ns.p50"):  # these two are shown with what they have
+        assert set(shown) < set(whole)
+
+
+def test_a_document_of_nothing_but_a_verdict() -> None:
+    assert lines({"validity": "VALID"})[0] == "Result is : VALID"

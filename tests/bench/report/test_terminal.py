@@ -14,6 +14,7 @@ from rich.console import Console
 
 from drumfire.bench.report import figures, terminal
 from drumfire.bench.report.rows import report
+from drumfire.loadgen.errors import printable
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -290,3 +291,18 @@ def test_rates_shares_and_clocks() -> None:
         "0%", "<0.001%", "0.013%", "4.2%", "97%", "99.9%", "100%",
     ]  # fmt: skip
     assert [figures.clock(s) for s in (-1, 7.4, 754, 3723)] == ["0:00", "0:07", "12:34", "1:02:03"]
+
+
+@pytest.mark.parametrize("text", ["\x1b[31mred", "a\x07b", "\x9b31m", "\u202egnp", "\x7f"])
+def test_no_control_character_is_written(text: str) -> None:
+    found = document(tool=text, note=text, reasons=[text], warnings=[text], scenario=text, mode=text, directory=text)
+    found["system"] |= {"model": text, "description": text, "reservations": [text]}
+    found["errors"]["messages"] = {text: 1}
+    assert all(c == "\n" or c.isprintable() for c in shown(found))
+    assert printable(text) in shown(found)
+
+
+def test_what_is_printable_stays() -> None:
+    assert printable("café \u2713 x") == "café \u2713 x"
+    assert printable("a\nb\tc") == "a b c"
+    assert printable("\x1b\udce9\x00") == "\\x1b\\udce9\\x00"
