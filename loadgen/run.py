@@ -21,7 +21,7 @@ from drumfire.loadgen.early_stopping import least_queries
 from drumfire.loadgen.errors import UserError, described
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.issuer import Issuer, LocalIssuer, PhaseReport, Plan
-from drumfire.loadgen.record import Gauge, Record, RowArray, Status, bytes_per_row
+from drumfire.loadgen.record import Gauge, Record, RowArray, Status, by_stream, bytes_per_row
 from drumfire.loadgen.results import Measured, Results, evaluate, percentile_name
 from drumfire.loadgen.schedules import Schedule
 from drumfire.loadgen.settings import Loop, Mode, Scenario, SettingsError, TestSettings, effective
@@ -324,11 +324,7 @@ class Test:
 
     def streams(self, report: PhaseReport) -> list[slice | RowArray]:
         """The rows of a phase, by independent closed loop."""
-        if report.streams == 1:
-            return [report.rows]
-        rows = np.arange(self.record.rows)[report.rows]
-        loop = rows // report.phase.samples_per_query % report.streams
-        return [rows[loop == one] for one in range(report.streams)]
+        return by_stream(report.rows, self.record.rows, report.phase.samples_per_query, report.streams)
 
 
 def _check_memory(needed_bytes: int) -> None:

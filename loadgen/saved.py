@@ -84,7 +84,7 @@ class SavedRun:
 
     @cached_property
     def result(self) -> dict[str, Any]:
-        """The result document, whose schema is ``bench/result.schema.json``.
+        """The result document, whose schema is ``loadgen/result.schema.json``.
 
         What there is has the schema's types; other versions may have had fewer keys, or more.
         """
@@ -262,7 +262,7 @@ def load(folder: str | os.PathLike[str]) -> SavedRun:
 
 @cache
 def _result_schema() -> Mapping[str, Any]:
-    text = (Path(__file__).parents[1] / "bench" / "result.schema.json").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("result.schema.json").read_text(encoding="utf-8")
     schema: Mapping[str, Any] = json.loads(text)
     return schema
 

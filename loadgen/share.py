@@ -88,15 +88,3 @@ class Share:
     """The part's table, with one row per row of the slice."""
     start: Callable[[int], Awaitable[int]]
     """Called with the number of each phase, from 0; returns its start, ns of the monotonic clock."""
-
-
-def by_stream(rows: slice | RowArray, size: int, width: int, streams: int) -> list[slice | RowArray]:
-    """These rows of a table of ``size`` rows, by independent closed loop.
-
-    ``streams`` loops take the queries, of ``width`` rows each, in turn.
-    """
-    if streams == 1:
-        return [rows]
-    numbers = np.arange(size)[rows]
-    loop = numbers // width % streams
-    return [numbers[loop == one] for one in range(streams)]

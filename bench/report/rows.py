@@ -58,7 +58,7 @@ Part = Callable[[Document], Rows]
 def report(document: Document) -> Iterator[Section]:
     """The report, by rows that belong together.
 
-    ``document`` has a ``validity``, and what else there is has the types of ``bench/result.schema.json``.
+    ``document`` has a ``validity``, and what else there is has the types of ``loadgen/result.schema.json``.
     """
     validity = document["validity"]
     yield [

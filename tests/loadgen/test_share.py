@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drumfire.loadgen.record import Record, Status
+from drumfire.loadgen.record import Record, Status, by_stream
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, SettingsError, TestSettings, effective
-from drumfire.loadgen.share import Share, Slice, by_stream
+from drumfire.loadgen.share import Share, Slice
 from drumfire.loadgen.traffic import Phase, draw
 from drumfire.sut.local.null import NullSystem, null_library
 

@@ -25,7 +25,7 @@ from drumfire.bench.cli import main
 from drumfire.bench.options import parser, values
 from drumfire.loadgen.installation import ROOT
 
-SCHEMA = json.loads((ROOT / "bench" / "result.schema.json").read_text())
+SCHEMA = json.loads((ROOT / "loadgen" / "result.schema.json").read_text())
 Done = subprocess.CompletedProcess[str]
 
 

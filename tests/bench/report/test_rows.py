@@ -18,7 +18,7 @@ from drumfire.loadgen.installation import ROOT
 from drumfire.loadgen.saved import load
 
 RUNS = sorted((ROOT / "tests" / "loadgen" / "old_runs").iterdir())
-SCHEMA = json.loads((ROOT / "bench" / "result.schema.json").read_text())
+SCHEMA = json.loads((ROOT / "loadgen" / "result.schema.json").read_text())
 
 
 @pytest.fixture(params=RUNS, ids=lambda path: path.name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -15,6 +14,7 @@ from rich.console import Console
 from drumfire.bench.report import figures, terminal
 from drumfire.bench.report.rows import report
 from drumfire.loadgen.errors import printable
+from drumfire.loadgen.installation import ROOT
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def test_a_server_that_tells_nothing_and_one_that_tells_half() -> None:
 
 @pytest.mark.parametrize("told", [True, False])
 def test_what_the_server_says_is_in_the_schema(told: bool) -> None:
-    schema = json.loads((Path(terminal.__file__).parents[1] / "result.schema.json").read_text())
+    schema = json.loads((ROOT / "loadgen" / "result.schema.json").read_text())
     server = server_side()
     if not told:
         server["servers"] = [dict.fromkeys(server["servers"][0]) | {"url": "http://other:8000"}]
