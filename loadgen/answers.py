@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -29,23 +29,6 @@ Responses: TypeAlias = npt.NDArray[Any] | Sequence[bytes]
 
 _clock = time.monotonic_ns
 _OK, _FAILED, _UNANSWERED = int(Status.OK), int(Status.FAILED), int(Status.UNANSWERED)
-
-
-def check_count(responses: Any, rows: int) -> None:
-    """Raise ``TypeError`` for what is no responses, and ``ValueError`` unless a batch of ``rows`` rows has as many."""
-    kind = type(responses)  # quicker than ``isinstance``: this is done for each batch
-    if kind is np.ndarray:
-        wrong = responses.dtype.hasobject or responses.ndim == 0
-    elif kind is list:  # its items are alike, so one tells enough
-        wrong = bool(responses) and responses[0] is None
-    else:
-        sequence = hasattr(responses, "__getitem__") and hasattr(responses, "__len__")
-        wrong = not sequence or isinstance(responses, str | bytes | bytearray | Mapping)
-    if wrong:
-        name = kind.__name__ + (" of objects" if kind in (list, np.ndarray) else "")
-        raise TypeError(f"{name} in place of responses: return an array or a list of bytes, an item for each sample")
-    if len(responses) != rows:
-        raise ValueError(f"{len(responses)} responses to a batch of {rows}")
 
 
 def as_bytes(responses: Responses) -> Iterator[bytes]:

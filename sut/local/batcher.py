@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen.answers import Answers, Responses, as_bytes, check_count
+from drumfire.loadgen.answers import Answers, Responses, as_bytes
 from drumfire.loadgen.pacer import precise_timers
 from drumfire.loadgen.record import Column
 from drumfire.loadgen.system import Answer, Batch, SampleLibrary
 from drumfire.sut.data.library import with_names
+from drumfire.sut.local.responses import check_count
 
 RunBatch = Callable[[Batch], Responses]
 """Takes n samples: for each input an array of shape (n, *sample_shape).  Returns n responses.

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy.typing as npt
 
-from drumfire.loadgen.answers import Answers, Responses, check_count
+from drumfire.loadgen.answers import Answers, Responses
 from drumfire.loadgen.settings import SettingsError
 from drumfire.loadgen.system import Answer, SampleLibrary
+from drumfire.sut.local.responses import check_count
 
 Infer = Callable[[Any], Awaitable[Responses]]
 """Takes n samples, an array of shape (n, *sample_shape); with several inputs, a mapping of their names to such arrays.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drumfire.loadgen.answers import Answers, check_count
+from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.record import Gauge, Record, Status
 from drumfire.loadgen.traffic import Phase
 from tests.support.loops import on, on_both_loops
@@ -381,24 +381,7 @@ def test_random_answers_equal_a_plain_model(seed: int) -> None:
     assert (answers.record.completed[answers.record.status > 0] > 0).all()
 
 
-# What systems return.
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [None, "ab", b"ab", bytearray(2), {"a": 1, "b": 2}, {1, 2}, 7, iter([b"a", b"b"]), [None, None],
-     np.array([None, {}]), np.float32(3), np.array(3)],
-)  # fmt: skip
-def test_what_is_no_responses(wrong: Any) -> None:
-    with pytest.raises(TypeError, match="in place of responses: return an array or a list of bytes"):
-        check_count(wrong, 2)
-
-
-@pytest.mark.parametrize("good", [[b"a", b""], (b"a", b"b"), np.zeros((2, 0)), np.array(["a", "b"]), [np.zeros(3)] * 2])
-def test_what_is_responses(good: Any) -> None:
-    check_count(good, 2)
-    with pytest.raises(ValueError, match="2 responses to a batch of 3"):
-        check_count(good, 3)
+# An error that a system gives.
 
 
 class Unspeakable(Exception):
