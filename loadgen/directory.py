@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from drumfire.loadgen import histogram, logs, summary
+from drumfire.loadgen.advice import on_lateness
 from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.issue import End
@@ -157,7 +158,7 @@ def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> di
         if lateness["p99"] > _LATENESS_SHARE * results.latency.percentiles[0.5] and lateness["p99"] > 10_000:
             result["warnings"].append(
                 f"p99 lateness of {lateness['p99'] / 1e3:.0f} us is above {_LATENESS_SHARE:.0%} of the p50 latency: "
-                "free a core for the generator (fewer --threads), or lower --qps"
+                + on_lateness(test.effective, test.knobs)
             )
     if departures:
         result["schedule"] = {"name": test.schedule.name, "mlperf": False}

@@ -7,11 +7,12 @@ in ``spoiled`` (failed samples, an interruption, ...) make the run INVALID.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from drumfire.loadgen import early_stopping
+from drumfire.loadgen.advice import Knobs, advice, of_settings
 from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.record import TOKEN_COLUMNS, Column, RowArray, Status
 from drumfire.loadgen.settings import EffectiveSettings, Loop, Scenario
@@ -106,8 +107,8 @@ class EarlyStopping:
     """Single- and MultiStream: the estimate of the target percentile; 0 with too few queries."""
     p99_estimate_ns: int = 0
     """SingleStream: the estimate of the 99th percentile; 0 with too few queries."""
-    hint: str = ""
-    """What to do where it is not met."""
+    over: int = 0
+    """Server: queries over the bound."""
 
 
 @dataclass(frozen=True)
@@ -136,18 +137,22 @@ class Results:
     token_stopping: tuple[EarlyStopping, EarlyStopping] | None
     """With token latencies: time to first token, then time per output token."""
     recommendations: tuple[str, ...]
+    """The reference's words, for the logs."""
     spoiled: tuple[str, ...]
     valid: bool
+    advice: tuple[str, ...] = ()
+    """What to change, for people."""
 
     @property
     def reasons(self) -> list[str]:
         """Why the run is INVALID, for the user; empty when it is VALID."""
-        hint = [self.stopping.hint] if not self.stopping.met else []
-        return [*self.spoiled, *self.recommendations, *hint]
+        return [*self.spoiled, *self.advice]
 
 
-def evaluate(settings: EffectiveSettings, measured: Measured, spoiled: Sequence[str] = ()) -> Results:
-    """Statistics and verdict of a performance phase."""
+def evaluate(
+    settings: EffectiveSettings, measured: Measured, spoiled: Sequence[str] = (), knobs: Knobs | None = None
+) -> Results:
+    """Statistics and verdict of a performance phase.  ``knobs``: what advice names; by default, the settings."""
     s, m = settings, measured
     server, offline = s.scenario == Scenario.Server, s.scenario == Scenario.Offline
     latency_values = latencies(m)
@@ -192,7 +197,7 @@ def evaluate(settings: EffectiveSettings, measured: Measured, spoiled: Sequence[
         s.scenario, performance_met, duration_met, queries_met, tokens=token_stopping is not None, ttft_met=ttft_met,
         tpot_met=tpot_met,
     )  # fmt: skip
-    return Results(
+    found = Results(
         queries=m.queries,
         samples=latency.count,
         latency=latency,
@@ -212,6 +217,7 @@ def evaluate(settings: EffectiveSettings, measured: Measured, spoiled: Sequence[
         spoiled=tuple(spoiled),
         valid=performance_met and duration_met and queries_met and stopping.met and not spoiled,
     )
+    return replace(found, advice=tuple(advice(s, found, knobs or of_settings(s.scenario))))
 
 
 def latencies(m: Measured) -> Int64Array:
@@ -316,16 +322,7 @@ def _by_count(s: EffectiveSettings, queries: int, over: int) -> EarlyStopping:
         f" * Would need to run at least {verdict.queries_missing} more queries,\n"
         " with the run being successful if every additional\n query were under latency."
     )
-    percentile = percentile_name(s.target_latency_percentile)
-    if over:
-        hint = f"Early stopping: {over} of {queries} queries were over latency, too many for {percentile}: lower --qps."
-    else:
-        least = early_stopping.least_queries(s.target_latency_percentile)
-        hint = (
-            f"Early stopping: {queries} queries are too few for {percentile}, which needs at least {least}: "
-            "raise --time, --qps or --count."
-        )
-    return EarlyStopping(False, text, hint=hint)
+    return EarlyStopping(False, text, over=over)
 
 
 def _by_estimate(
@@ -338,11 +335,7 @@ def _by_estimate(
             f" * Only processed {queries} queries.\n"
             f" * Need to process at least {first.queries_needed} queries for early stopping."
         )
-        hint = (
-            f"Early stopping: {queries} queries are too few for the {percentile} percentile, which needs at least "
-            f"{first.queries_needed}: raise --time or --count."
-        )
-        return EarlyStopping(False, text, hint=hint)
+        return EarlyStopping(False, text)
 
     def value(discarded: int) -> int:
         return ranked.get(max(ranked) - discarded, 0) if ranked else 0

@@ -15,14 +15,14 @@ from typing import TextIO
 import numpy as np
 
 from drumfire.loadgen import environment, interpreter, logs, schedules
+from drumfire.loadgen.advice import Knobs, foreseen, of_settings, on_memory
 from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.confidence import StopRule
-from drumfire.loadgen.early_stopping import least_queries
 from drumfire.loadgen.errors import UserError, described
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.issuer import Issuer, LocalIssuer, PhaseReport, Plan
 from drumfire.loadgen.record import Gauge, Record, RowArray, Status, by_stream, bytes_per_row
-from drumfire.loadgen.results import Measured, Results, evaluate, percentile_name
+from drumfire.loadgen.results import Measured, Results, evaluate
 from drumfire.loadgen.schedules import Schedule
 from drumfire.loadgen.settings import Loop, Mode, Scenario, SettingsError, TestSettings, effective
 from drumfire.loadgen.share import Share
@@ -59,16 +59,18 @@ class Test:
         issuer: Issuer | None = None,
         log: logs.DetailLog | None = None,
         timestamps: TextIO | None = None,
+        knobs: Knobs | None = None,
     ) -> None:
         """``rule`` may end the performance phase before all of its traffic is issued.  ``schedule`` is the arrival
         process of Server; by default, MLPerf's.  ``warm_up`` comes before the first phase.  ``share`` is this
         generator's part of the test, if others do the rest.  ``issuer`` drives the test; by default, this process does.
         ``log`` is an open log to continue.  ``timestamps`` is where the timestamps of ``print_timestamps`` go; by
-        default, standard output.
+        default, standard output.  ``knobs`` are what the user sets, which advice names; by default, the settings.
         """
         if library.performance_count < 1:
             raise SettingsError("the library's performance count must be at least 1")
         self.system, self.library, self.requested = system, library, requested
+        self.knobs = of_settings(requested.scenario) if knobs is None else knobs
         self.patience_s, self._timestamps = patience_s, timestamps
         self.schedule = schedule
         self.effective = effective(requested, library.total_count, library.performance_count)
@@ -79,7 +81,7 @@ class Test:
             self._put_head(config_warnings, config_errors)
         if share is None:
             row_bytes = bytes_per_row(system.columns) + DRAWN_BYTES
-            _check_memory(expected_rows(self.effective, library.total_count) * row_bytes)
+            self._check_memory(expected_rows(self.effective, library.total_count) * row_bytes)
             drawn = draw(self.effective, library.total_count, self.schedule)
             spare = 0 if warm_up is None else warm_up.rows(self.effective.query_width)
             self.record = Record(sum(phase.rows for phase in drawn), system.columns, spare)
@@ -121,6 +123,14 @@ class Test:
         logs.put_requested(self.log, self.requested)
         logs.put_effective(self.log, self.effective)
 
+    def _check_memory(self, needed_bytes: int) -> None:
+        available = environment.available_memory_bytes()
+        if available is not None and needed_bytes > available:
+            raise SettingsError(
+                f"this run's queries need about {needed_bytes / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are "
+                f"available: {on_memory(self.effective, self.knobs)}"
+            )
+
     def departures(self) -> list[str]:
         """How this test's traffic differs from that of any MLPerf scenario; a line each."""
         if self.effective.scenario != Scenario.Server or self.schedule.mlperf:
@@ -130,29 +140,13 @@ class Test:
     def foreseen(self) -> list[str]:
         """Why this test can only end INVALID, from its settings alone, each with what to do about it."""
         s = self.effective
-        if s.mode == Mode.AccuracyOnly:
+        if s.mode == Mode.AccuracyOnly or s.scenario != Scenario.Server:
             return []
-        warnings = []
         queries = self.phases[-1].query_count
         if s.max_query_count:
             queries = min(queries, s.max_query_count)
-        if s.scenario == Scenario.Server:
-            least = least_queries(s.target_latency_percentile)
-            if queries < least:
-                advice = f"raise --time to {least / s.target_qps:.0f} s or more, or --qps"
-                if s.max_query_count:
-                    advice = f"raise --count to {least} or more, or leave it out"
-                warnings.append(
-                    f"this run can only be INVALID: {queries} queries are fewer than the {least} that early stopping "
-                    f"needs for {percentile_name(s.target_latency_percentile)}; {advice}"
-                )
-            last_due = int(self.record.scheduled[self.phases[-1].first_row + queries - 1])
-            if last_due < s.min_duration_ms * 1_000_000:
-                warnings.append(
-                    f"this run can only be INVALID: its {queries} queries are all due within {last_due * 1e-9:.2f} s, "
-                    f"before the minimum duration of {s.min_duration_ms / 1000:g} s; leave --count out, or lower --time"
-                )
-        return warnings
+        last_due_ns = int(self.record.scheduled[self.phases[-1].first_row + queries - 1])
+        return list(foreseen(s, queries, last_due_ns, self.knobs))
 
     @property
     def running(self) -> bool:
@@ -294,7 +288,7 @@ class Test:
         if any(report.end == End.NO_ANSWER for report in self.reports):
             lines.append(
                 f"The system stopped answering: no answer came for {self.patience_s:g} s "
-                "(raise --patience if it is only slow)."
+                f"(raise {self.knobs.patience} if it is only slow)."
             )
         if failed := faults.failed.total():
             reason, _ = faults.failed.most_common(1)[0]
@@ -313,7 +307,7 @@ class Test:
         """Figures and verdict of the performance phase; None without one, or when it issued no query."""
         report = next((r for r in self.reports if not r.phase.accuracy), None)
         if self._results is None and report is not None and report.issued_rows:
-            self._results = evaluate(self.effective, self.measured(report), self.spoiled())
+            self._results = evaluate(self.effective, self.measured(report), self.spoiled(), self.knobs)
         return self._results
 
     def measured(self, report: PhaseReport) -> Measured:
@@ -325,12 +319,3 @@ class Test:
     def streams(self, report: PhaseReport) -> list[slice | RowArray]:
         """The rows of a phase, by independent closed loop."""
         return by_stream(report.rows, self.record.rows, report.phase.samples_per_query, report.streams)
-
-
-def _check_memory(needed_bytes: int) -> None:
-    available = environment.available_memory_bytes()
-    if available is not None and needed_bytes > available:
-        raise SettingsError(
-            f"this run's queries need about {needed_bytes / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are "
-            "available: lower --qps or --time"
-        )

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from drumfire.loadgen import logs, series, summary, trace
+from drumfire.loadgen.advice import OPTIONS
 from drumfire.loadgen.directory import COLUMNS, ENVIRONMENT, REPORT, RESULT, SETTINGS, figures
 from drumfire.loadgen.errors import UserError, printable
 from drumfire.loadgen.files import read_json, read_text
@@ -165,12 +166,17 @@ class SavedRun:
         """Statistics and verdict, computed again from the columns; None without a performance phase."""
         if self.measured is None:
             return None
-        found = evaluate(self.effective, self.measured)
+        knobs = None
+        if not self.unfinished and (self.result.get("system") or {}).get("backend"):
+            knobs = OPTIONS  # the command's, and not a program's own
+        found = evaluate(self.effective, self.measured, knobs=knobs)
         spoiled = ["The run is unfinished."]
         if not self.unfinished:
-            unspoiled = (self.result.get("checks") or {}).get("no_errors")
-            spoiled = [] if unspoiled else [r for r in self.result.get("reasons", ()) if r not in found.reasons]
-        return evaluate(self.effective, self.measured, spoiled) if spoiled else found
+            known = {*found.reasons, *found.recommendations}  # earlier versions gave these, and a hint
+            reasons = self.result.get("reasons", ())
+            given = [r for r in reasons if r not in known and not r.startswith("Early stopping: ")]
+            spoiled = [] if (self.result.get("checks") or {}).get("no_errors") else given
+        return evaluate(self.effective, self.measured, spoiled, knobs) if spoiled else found
 
     @cached_property
     def figures(self) -> dict[str, Any]:

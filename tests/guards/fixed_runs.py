@@ -488,8 +488,9 @@ def lines(values: Any) -> bytes:
 def contents(folder: Path, results: Results | None) -> dict[str, bytes]:
     """The folder's files by name, ``results`` and ``words``."""
     found: dict[str, bytes] = {}
-    texts = {"results": lines([None if results is None else asdict(results)]).decode()}
-    words: list[str] = []
+    texts = {"results": lines([None if results is None else figures_of(results)]).decode()}
+    words: list[str] = [] if results is None else list(results.spoiled)
+    advice: list[str] = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_dir() or path.suffix == ".npy":
@@ -498,7 +499,7 @@ def contents(folder: Path, results: Results | None) -> dict[str, bytes]:
         if name == logs.DETAIL:
             text = detail(text, words)
         elif name == directory.RESULT:
-            text = result(text, words)
+            text = result(text, words, advice)
         elif name == trace.TRACE:
             text = re.sub(r'"(pid|tid)": ?\d+', r'"\1":0', text)
         elif path.suffix == ".hlog":
@@ -513,7 +514,7 @@ def contents(folder: Path, results: Results | None) -> dict[str, bytes]:
     for name, column in load_columns(folder / "columns").items():
         head = f"{column.dtype.str} {column.shape}\n".encode()
         found[f"column {name}"] = head + np.ascontiguousarray(column).tobytes()
-    found["words"] = lines(words)
+    found["words"] = lines(words + advice)
     return found | {name: text.encode() for name, text in texts.items()}
 
 
@@ -530,8 +531,19 @@ def detail(text: str, words: list[str]) -> str:
     return VARYING.sub(r"\1...\2", WRITER.sub("}", text))
 
 
-def result(text: str, words: list[str]) -> str:
+def figures_of(results: Results) -> dict[str, Any]:
+    """The results without what is only said of them."""
+    found = asdict(results)
+    del found["advice"]
+    for stopping in (found["stopping"], *(found["token_stopping"] or ())):
+        del stopping["over"]
+    return found
+
+
+def result(text: str, words: list[str], advice: list[str]) -> str:
+    """``advice``: reasons that are in no other file."""
     found = json.loads(text)
+    advice += [reason for reason in found.pop("reasons") if reason not in words]
     for name in ("tool", "note"):
         del found[name]
     overhead = found["overhead"] or {}
@@ -539,7 +551,7 @@ def result(text: str, words: list[str]) -> str:
         overhead.pop(name, None)
     for name, value in overhead.items():
         overhead[name] = float(f"{value:.9g}")  # Python 3.12 and newer add floats more exactly
-    words += found["reasons"] + found["warnings"] + list(found["errors"]["messages"])
+    words += found["warnings"] + list(found["errors"]["messages"])
     if found["metric"] is not None:
         words.append(found["metric"]["name"])
     if found["lateness_ns"] is not None:
