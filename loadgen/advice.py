@@ -182,8 +182,10 @@ def _on_duration(s: EffectiveSettings, r: Results, knobs: Knobs) -> str:
         return f"{told}: raise {knobs.rate.at_least(r.samples / lasted_s)}."
     told = f"All {r.queries:,} queries were sent within {short}"
     if _limited(s, r):
-        enough = f" to {math.ceil(1.05 * r.queries * least_s / lasted_s):,}".replace(",", "") if lasted_s else ""
-        return f"{told}: raise {knobs.count.name}{enough}, or lower {knobs.time.name}."
+        if not lasted_s:
+            return f"{told}: raise {knobs.count.name}."
+        enough = math.ceil(1.05 * r.queries * least_s / lasted_s)
+        return f"{told}: raise {knobs.count.name} to {enough} or more, or lower {knobs.time.at_most(lasted_s)}."
     if s.max_duration_ms and s.max_duration_ms < s.min_duration_ms:
         return f"{told}: raise {knobs.max_duration}, or lower {knobs.time.name}."
     if s.loop is Loop.CLOSED:

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from drumfire.bench.assemble.options import RunOptions, TrafficOptions
+from drumfire.bench.assemble.probe import Probe
 from drumfire.bench.assemble.sizing import Service, size_traffic
+from drumfire.loadgen.advice import OPTIONS, Knobs
 from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.config import ConfigReader
 from drumfire.loadgen.errors import UserError
@@ -40,6 +42,8 @@ from drumfire.sut.sampler import MeterPlan, Sampler
 
 _LONGEST_BATCH_S = 4.0
 """Batches that are measured before a run take at most this long."""
+_PROBED_SAMPLES = 256
+"""A measurement of a whole run loads at most so many samples, as loading pictures takes long."""
 
 
 @dataclass
@@ -58,6 +62,8 @@ class Assembly:
     """Puts responses in the form of MLPerf's accuracy logs."""
     distributions: Sequence[str] = ()
     """The packages whose versions belong in the result."""
+    knobs: Knobs = OPTIONS
+    """What the user can set, which advice names."""
     config_errors: tuple[str, ...] = ()
     config_warnings: tuple[str, ...] = ()
     meters: Sequence[MeterPlan] = ()
@@ -108,14 +114,13 @@ def assemble(options: RunOptions) -> Assembly:
 
     settings, errors = read_settings(traffic, model.name)
     system: SystemUnderTest
-    service: Service | None
+    service: Service
     if options.backend == "null":
         system = NullSystem(settings.mode)
-        service = None
+        service = Probe(system, library)
         computes = "answers at once, computes nothing"
     else:
         runs = [_run_batch(backend, model) for backend in loaded]
-        service = _Service(runs[0], library, max_batch_size, len(runs))
         system = BatchedSystem(
             f"{options.backend} {model.name} {options.device}",
             runs,
@@ -123,6 +128,8 @@ def assemble(options: RunOptions) -> Assembly:
             max_batch_size=max_batch_size,
             max_queue_delay_s=batching.max_queue_delay / 1e3,
         )
+        probe = Probe(system, library, samples=_PROBED_SAMPLES)
+        service = _Service(runs[0], library, max_batch_size, len(runs), probe)
         computes = loaded[0].description
     assembly = Assembly(
         system,
@@ -143,12 +150,15 @@ def assemble(options: RunOptions) -> Assembly:
             "reservations": list(model.reservations),
         },
         logged=model.logged,
+        knobs=replace(OPTIONS, threads="--threads" if threads > 1 else "--instances" if instances > 1 else ""),
         distributions=() if options.backend == "null" else backends.distributions(options.backend),
         config_errors=errors,
         notes=list(model.reservations),
         _loaded=loaded,
     )
-    assembly.description["qps_source"] = size_traffic(settings, model.name, traffic, service, assembly.notes)
+    assembly.description["qps_source"] = size_traffic(
+        settings, model.name, traffic, service, assembly.notes, null=not loaded
+    )
     return assembly
 
 
@@ -221,8 +231,10 @@ class _Service:
     Where the result sizes the traffic, the best times count, so that the traffic lasts for the run.
     """
 
-    def __init__(self, run: RunBatch, library: SampleLibrary, max_batch_size: int, instances: int) -> None:
-        self._run, self._library = run, with_names(library)
+    def __init__(
+        self, run: RunBatch, library: SampleLibrary, max_batch_size: int, instances: int, probe: Probe
+    ) -> None:
+        self._run, self._library, self._probe = run, with_names(library), probe
         self._max_batch_size, self._instances = max_batch_size, instances
         self._known: dict[int, list[float]] = {}
 
@@ -254,8 +266,7 @@ class _Service:
 
     def samples_per_second(self, *, together: bool) -> float:
         if together:
-            size = self._affordable(self._max_batch_size)
-            return self._instances * size / min(self._times(size))
+            return self._probe.offline_rate(self._instances / min(self._times(1)))
         return self._instances / statistics.median(self._times(1))
 
     def _affordable(self, samples: int) -> int:

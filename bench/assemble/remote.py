@@ -6,24 +6,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from drumfire.bench.assemble.local import Assembly, read_settings
 from drumfire.bench.assemble.options import RunOptions
+from drumfire.bench.assemble.probe import Probe
 from drumfire.bench.assemble.sizing import size_traffic
+from drumfire.loadgen.advice import OPTIONS
 from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.errors import UserError
-from drumfire.loadgen.interpreter import run_on_fast_loop
-from drumfire.loadgen.run import Test
-from drumfire.loadgen.settings import Mode, Scenario, TestSettings
-from drumfire.loadgen.system import IndexArray, SampleLibrary, SystemUnderTest
+from drumfire.loadgen.settings import Mode, TestSettings
+from drumfire.loadgen.system import IndexArray
 from drumfire.sut import remote
 from drumfire.sut.remote.target import Amounts, Target
 from drumfire.sut.remote.watch import MeasuredWindow, WatchedSystem
-
-_PROBE_S = 0.3
-_PATIENCE_S = 20.0
-"""How long a measurement before the run waits for an answer."""
 
 
 def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly:
@@ -78,6 +75,7 @@ def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly
             },
         },
         accuracy=_no_accuracy,
+        knobs=replace(OPTIONS, workers="--workers"),
         distributions=target.distributions,
         config_errors=errors,
         meters=target.meters(),
@@ -88,56 +86,13 @@ def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly
     )
     if target.judge is not None:
         assembly.accuracy, assembly.logged = target.judge.accuracy, target.judge.logged
-    service = _Service(system, library)
+    service = Probe(system, library, f"{', '.join(target.urls)} ({computes})")
     if drawn is not None:
         service.check()
     else:
-        assembly.description["qps_source"] = size_traffic(settings, name, traffic, service, assembly.notes)
+        assembly.description["qps_source"] = size_traffic(settings, name, traffic, service, assembly.notes, null=False)
     return assembly
 
 
 def _no_accuracy(indices: IndexArray, responses: Responses) -> NoReturn:
     raise ValueError("this data has no labels to judge by")
-
-
-class _Service:
-    """How fast the servers answer, from short runs of the same system over the same library."""
-
-    def __init__(self, system: SystemUnderTest, library: SampleLibrary) -> None:
-        self._system, self._library = system, library
-
-    def check(self) -> None:
-        self.query_seconds(1)
-
-    def query_seconds(self, samples: int) -> float:
-        settings = TestSettings(
-            scenario=Scenario.MultiStream,
-            multi_stream_samples_per_query=samples,
-            multi_stream_expected_latency_ns=50_000,
-        )
-        test = self._run(settings)
-        results = test.results()
-        assert results is not None
-        return (results.query_latency or results.latency).percentiles[0.5] * 1e-9
-
-    def samples_per_second(self, *, together: bool) -> float:
-        rate = 1.0 / self.query_seconds(1)
-        for _ in range(2 if together else 0):  # the first run only sizes the second
-            settings = TestSettings(scenario=Scenario.Offline, offline_expected_qps=max(rate, 4 / _PROBE_S))
-            results = self._run(settings).results()
-            assert results is not None
-            rate = results.rates["samples_per_second"]
-        return rate
-
-    def _run(self, settings: TestSettings) -> Test:
-        settings.mode = Mode.PerformanceOnly
-        settings.min_duration_ms = round(_PROBE_S * 1000)
-        settings.min_query_count = 1
-        test = Test(self._system, self._library, settings, patience_s=_PATIENCE_S)
-        run_on_fast_loop(test.run())
-        faults = test.answers.faults
-        if faults.failed:
-            raise UserError(f"the check before the run failed: {faults.failed.most_common(1)[0][0]}")
-        if faults.unanswered:
-            raise UserError(f"the server did not answer within {_PATIENCE_S:g} s")
-        return test

@@ -9,18 +9,20 @@ from typing import Protocol
 
 from drumfire.bench.assemble.options import TrafficOptions
 from drumfire.loadgen.config import ConfigReader
-from drumfire.loadgen.settings import Loop, Scenario, TestSettings
+from drumfire.loadgen.settings import Loop, Mode, Scenario, TestSettings
 
 _NULL_RATE = 1000.0
-"""Queries a second of the null system, which is not measured, unless the user gives a rate."""
+"""Queries a second of a Server run of the null system, whose own rate says nothing."""
 _SERVER_SHARE = 0.25
 """The default rate of a Server run, as a share of the model's rate one by one: far from saturation, because the issuing
 thread and the machine's other work need CPU time too."""
-_OFFLINE_MARGIN = 1.3
-_OFFLINE_SPARE_S = 2.0
-"""Traffic beyond the margin: a machine that was disturbed during the measurement may be twice as fast for seconds."""
+_OFFLINE_MARGIN = 1.1
+"""Beside the LoadGen's own tenth: a machine is not equally fast at all times."""
 _CLOSED_LOOP_MARGIN = 0.7
 """Assume shorter latencies than measured, so that the queries drawn before the run last for it."""
+_LEAST_LATENCY_NS = 50.0
+_LONGER = 1.5
+"""A run that takes so many times its least duration gets a note."""
 
 
 class Service(Protocol):
@@ -37,11 +39,12 @@ class Service(Protocol):
 
 
 def size_traffic(
-    settings: TestSettings, model_name: str, options: TrafficOptions, service: Service | None, notes: list[str]
-) -> str:
+    settings: TestSettings, model_name: str, options: TrafficOptions, service: Service, notes: list[str], *, null: bool
+) -> str | None:
     """Set the scenario's rate if the user did not, add to the run's notes, and return the rate's source.
 
-    The source is ``--qps``, ``user.conf`` or ``measured``.
+    The source is ``--qps``, ``user.conf`` or ``measured``; None where no measurement is behind it.  ``null``: the
+    system is the null system.
     """
     built_in, scenario = TestSettings(), settings.scenario
     ConfigReader(options.round).from_config(built_in, None, model_name, scenario.name)
@@ -49,32 +52,67 @@ def size_traffic(
     def is_set(name: str) -> bool:
         return bool(getattr(settings, name) != getattr(built_in, name))
 
-    if service is not None:
-        service.check()  # even if nothing is to be measured
+    service.check()  # even if nothing is to be measured
     if scenario.loop is Loop.CLOSED:
         single = scenario == Scenario.SingleStream
         name = "single_stream_expected_latency_ns" if single else "multi_stream_expected_latency_ns"
         if is_set(name):
             return "user.conf"
-        samples = 1 if single else settings.multi_stream_samples_per_query
-        seconds = service.query_seconds(samples) if service is not None else 1e-6
-        setattr(settings, name, max(seconds * _CLOSED_LOOP_MARGIN * 1e9, 500.0))
+        if settings.mode == Mode.AccuracyOnly:  # sends every sample once, however long it takes
+            return None
+        seconds = service.query_seconds(1 if single else settings.multi_stream_samples_per_query)
+        latency_ns = max(seconds * _CLOSED_LOOP_MARGIN * 1e9, _LEAST_LATENCY_NS)
+        if options.count is not None:  # no more queries are drawn than are sent
+            latency_ns = max(latency_ns, 2e6 * settings.min_duration_ms / max(options.count - 1, 1))
+        setattr(settings, name, latency_ns)
+        _note_length(settings, settings.min_query_count * seconds, f"a query takes about {seconds:.2g} s", notes)
         return "measured"
     offline = scenario == Scenario.Offline
     name = "offline_expected_qps" if offline else "server_target_qps"
-    capacity = service.samples_per_second(together=offline) if service is not None else _NULL_RATE
-    if options.qps is not None or is_set(name):
-        if offline and settings.offline_expected_qps * 2 < capacity:
+    source: str | None = "user.conf" if options.qps is None else "--qps"
+    if options.qps is None and not is_set(name):
+        if offline and settings.mode == Mode.AccuracyOnly:
+            return None
+        source = "measured"
+        if offline:
+            capacity = service.samples_per_second(together=True)
+            settings.offline_expected_qps = _rounded(capacity * _OFFLINE_MARGIN)
+            samples = offline_samples(settings)
             notes.append(
-                f"--qps {settings.offline_expected_qps:g} sizes the one query of Offline, and {capacity:.0f} samples a "
-                "second were measured: the run may end before its least duration; raise --qps"
+                f"no --qps given: {_rounded(capacity):,.0f} samples a second were measured, so the one query has "
+                f"{samples:,} samples, which take about {samples / capacity:.2g} s"
             )
-        return "user.conf" if options.qps is None else "--qps"
-    spare = _OFFLINE_SPARE_S / (settings.min_duration_ms / 1e3) if settings.min_duration_ms else 0.0
-    rate = _rounded(capacity * (_OFFLINE_MARGIN + spare if offline else _SERVER_SHARE))
-    setattr(settings, name, rate)
-    notes.append(f"no --qps given: sending {rate:g} a second, from a measurement of {_rounded(capacity):g} a second")
-    return "measured"
+        elif null:
+            settings.server_target_qps, source = _NULL_RATE, None
+            notes.append(
+                f"no --qps given: sending {_NULL_RATE:g} queries a second, as the null system answers any rate"
+            )
+        else:
+            capacity = service.samples_per_second(together=False)
+            settings.server_target_qps = _rounded(capacity * _SERVER_SHARE)
+            notes.append(
+                f"no --qps given: sending {settings.server_target_qps:g} queries a second, a quarter of the "
+                f"{_rounded(capacity):g} that were measured one after another"
+            )
+    if not offline and settings.mode != Mode.AccuracyOnly:
+        qps, least = settings.server_target_qps, settings.min_query_count
+        _note_length(settings, least / qps if qps > 0 else 0.0, f"{qps:g} queries are sent a second", notes)
+    return source
+
+
+def offline_samples(settings: TestSettings) -> int:
+    """Samples of Offline's one query, as the reference counts them."""
+    return max(settings.min_query_count, int(1.1 * (settings.min_duration_ms / 1000.0) * settings.offline_expected_qps))
+
+
+def _note_length(settings: TestSettings, seconds: float, why: str, notes: list[str]) -> None:
+    """Say so where a run's least number of queries makes it much longer than its least duration."""
+    if seconds > _LONGER * settings.min_duration_ms / 1000:
+        notes.append(
+            f"this run takes about {seconds:.2g} s, longer than its least duration of "
+            f"{settings.min_duration_ms / 1000:g} s (--time): {why}, and it has at least "
+            f"{settings.min_query_count} queries"
+        )
 
 
 def _rounded(rate: float) -> float:

@@ -44,6 +44,7 @@ from drumfire.loadgen.series import Series
 from drumfire.loadgen.settings import Mode, Scenario, effective
 from drumfire.loadgen.warm_up import WarmUp
 from drumfire.sut.local.batcher import batch_sizes
+from drumfire.sut.remote.kserve.metrics import MISSING
 from drumfire.sut.sampler import Sampler
 
 SCORE = "accuracy.txt"
@@ -122,6 +123,7 @@ def perform(
         warm_up=WarmUp.of(options.traffic.warmup),
         issuer=generators,
         timestamps=timestamps,
+        knobs=assembly.knobs,
     )
     folder = output or new_folder(options)
     prepare(folder, test.record.rows, assembly.system.columns)
@@ -160,9 +162,12 @@ def _document(
         sections["series"] = {"kept": [one.summary() for one in measured], "notes": notes}
     if isinstance(test.plan.rule, UntilConfident):
         sections["confidence"] = _confidence(test.plan.rule)
-    result = document(test, sections, warnings)
-    _judge_accuracy(result)
-    return result
+    return _judge_accuracy(document(test, sections, warnings + missed(options, notes)))
+
+
+def missed(options: RunOptions, notes: Sequence[str]) -> list[str]:
+    """The notes on metrics that were asked for by their address; others are read where they are found."""
+    return [note for note in notes if MISSING in note] if "metrics_url" in options.given else []
 
 
 def _save(test: Test, assembly: Assembly, result: dict[str, Any], folder: Path, options: RunOptions) -> None:
@@ -187,23 +192,19 @@ def _check(options: RunOptions) -> None:
         raise UserError(f"--audit-conf: no such file: {options.traffic.audit_conf}")
     if options.traffic.find_peak_performance:
         probing.check(options)
-    other = (
-        options.traffic.scenario != Scenario.Server.name
-        or options.traffic.accuracy
-        or options.traffic.find_peak_performance
-    )
-    if options.traffic.until_confident is not None and other:
+    traffic = options.traffic
+    other = traffic.scenario != Scenario.Server.name or traffic.accuracy or traffic.find_peak_performance
+    if traffic.until_confident is not None and other:
         raise UserError("--until-confident is for a performance run of the Server scenario: leave it out")
 
 
 def _audit(assembly: Assembly, options: RunOptions) -> None:
     """Apply the audit file to the settings."""
-    if options.traffic.audit_conf is None:
-        return
-    assembly.settings, warnings, errors = audited(assembly.settings, options.traffic.audit_conf)
-    if errors:
-        raise UserError(errors[0])
-    assembly.config_warnings += warnings
+    if options.traffic.audit_conf is not None:
+        assembly.settings, warnings, errors = audited(assembly.settings, options.traffic.audit_conf)
+        if errors:
+            raise UserError(errors[0])
+        assembly.config_warnings += warnings
 
 
 def _rule(assembly: Assembly, options: RunOptions) -> UntilConfident | None:
@@ -213,10 +214,8 @@ def _rule(assembly: Assembly, options: RunOptions) -> UntilConfident | None:
     settings = effective(assembly.settings, library.total_count, library.performance_count)
     limit_ms = round(options.traffic.until_confident * 1000) or _CONFIDENT_SHARE * settings.min_duration_ms
     if limit_ms < settings.min_duration_ms:
-        least_s = settings.min_duration_ms / 1000
-        raise UserError(
-            f"--until-confident {options.traffic.until_confident:g} is less than the run's {least_s:g} s (--time)"
-        )
+        wanted, least = options.traffic.until_confident, settings.min_duration_ms / 1000
+        raise UserError(f"--until-confident {wanted:g} is less than the run's {least:g} s (--time)")
     return UntilConfident(settings, limit_ms)
 
 
@@ -259,7 +258,6 @@ def _search(assembly: Assembly, options: RunOptions, messages: Console) -> tuple
 
 
 def _again(options: RunOptions, folder: Path) -> str:
-    """This run's command, with its folder as --output."""
     return shlex.join(["drumfire", *options.words, *([] if options.result.output else ["--output", str(folder)])])
 
 
@@ -377,15 +375,15 @@ def _accuracy(test: Test, assembly: Assembly) -> dict[str, Any] | None:
     }
 
 
-def _judge_accuracy(result: dict[str, Any]) -> None:
+def _judge_accuracy(result: dict[str, Any]) -> dict[str, Any]:
     """Make an accuracy run INVALID if it misses the model's target or a sample was not answered."""
     if not Mode[result["mode"]].has_accuracy:
-        return
+        return result
     accuracy = result["accuracy"]
     if accuracy is None:
         result["reasons"].append("No sample was answered.")
         result["validity"] = "INVALID"
-        return
+        return result
     if accuracy["total"] < accuracy["expected"]:
         result["reasons"].append(
             f"Only {accuracy['total']} of {accuracy['expected']} samples were answered: the accuracy covers only these."
@@ -397,3 +395,4 @@ def _judge_accuracy(result: dict[str, Any]) -> None:
         )
     if result["reasons"]:
         result["validity"] = "INVALID"
+    return result

@@ -175,6 +175,7 @@ def _test(
         patience_s=options.result.patience,
         schedule=schedules.get(options.traffic.schedule),
         warm_up=WarmUp.of(options.traffic.warmup),
+        knobs=assembly.knobs,
     )
     planned = test.phases[-1].query_count
     allowed = ask.allowed

@@ -65,7 +65,7 @@ def test_200_a_second_need_more_than_2_s() -> None:
 def test_a_count_that_ends_a_run_early(scenario: Scenario) -> None:
     s = settings(scenario, max_query_count=100, min_query_count=100, min_duration_ms=600_000)
     first = told(s, measured(scenario, 100))[0]
-    count = int(re.search(r"raise --count to (\d+), or lower --time", first).group(1))  # type: ignore[union-attr]
+    count = int(re.search(r"raise --count to (\d+) or more, or lower --time to 0.19 s or less", first).group(1))  # type: ignore[union-attr]
     assert count * 2 * MS >= 600_000 * MS
     assert "latency" not in first
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -152,15 +153,18 @@ def test_what_is_measured_before_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
     library = ArrayLibrary("pictures", PICTURES.__getitem__, 4, 4)
     monkeypatch.setattr("drumfire.bench.assemble.local.service_times", times)
-    service = _Service(lambda batch: [], library, 32, 2)
+    guesses: list[float] = []
+    probe = SimpleNamespace(offline_rate=lambda guess: guesses.append(guess) or 1234.0)
+    service = _Service(lambda batch: [], library, 32, 2, probe)  # type: ignore[arg-type]
     service.check()
     assert service.samples_per_second(together=False) == 2 / 0.7
-    assert service.samples_per_second(together=True) == 2 * 8 / 0.5  # 4 s / 0.5 s
+    assert service.samples_per_second(together=True) == 1234.0
+    assert guesses == [2 / 0.5]
     assert service.query_seconds(4) == 0.5
-    assert len(asked) == 3
+    assert len(asked) == 2
     service.query_seconds(4)
-    service.samples_per_second(together=True)
-    assert len(asked) == 3
+    assert len(asked) == 2
+    assert service.query_seconds(40) == 40 / 8 * 0.5  # 4 s / 0.5 s
 
 
 @pytest.mark.parametrize(

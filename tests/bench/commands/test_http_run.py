@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the extra test")
 pytest.importorskip("uvicorn", reason="needs the extra test")
 
-from drumfire.bench.assemble import remote
+from drumfire.bench.assemble import probe
 from drumfire.loadgen.answers import Answers
 from tests.support.certificates import Certificates
 from tests.support.command import columns, here, one_line_error, result_of
@@ -41,7 +41,7 @@ def service() -> Iterator[Service]:
 def at_begin(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
     """Functions to call when a run begins; what the probes before it did is then over."""
     functions: list[Callable[[], object]] = []
-    begin, run = Answers.begin, remote._Service._run
+    begin, run = Answers.begin, probe.Probe._run
     probing: list[object] = []
 
     def probed(self: Any, *arguments: Any) -> Any:
@@ -57,8 +57,8 @@ def at_begin(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
                 function()
         begin(self, *arguments)
 
-    monkeypatch.setattr(remote, "_PROBE_S", 0.02)
-    monkeypatch.setattr(remote._Service, "_run", probed)
+    monkeypatch.setattr(probe, "_PROBE_S", 0.02)
+    monkeypatch.setattr(probe.Probe, "_run", probed)
     monkeypatch.setattr(Answers, "begin", begun)
     return functions
 

@@ -1,0 +1,78 @@
+"""Measures a system before a run, by short runs of the same system over the same library."""
+
+from __future__ import annotations
+
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.interpreter import run_on_fast_loop
+from drumfire.loadgen.results import Results
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings
+from drumfire.loadgen.system import SampleLibrary, SystemUnderTest
+
+_PROBE_S = 0.3
+_PATIENCE_S = 20.0
+"""How long a measurement waits for an answer."""
+_MOST_ROWS = 2e6
+"""Of a probe; bounds its memory."""
+_MOST_PROBES = 5
+_LONG_S = 1.0
+"""A probe that took so long is not repeated."""
+_PERIOD_SHARE = 0.7
+"""Of the mean time from a query to the next, which a disturbance makes longer."""
+
+
+class Probe:
+    """How fast a system answers."""
+
+    def __init__(self, system: SystemUnderTest, library: SampleLibrary, what: str = "", samples: int = 0) -> None:
+        """``what`` was sent and where, for errors.  ``samples``: load at most so many; 0 for as many as a run does."""
+        self._system, self._library, self._what, self._samples = system, library, what, samples
+
+    def check(self) -> None:
+        """Check that the system answers.  Raises ``UserError``."""
+        self.query_seconds(1)
+
+    def query_seconds(self, samples: int) -> float:
+        """Seconds from a query of ``samples`` to the next in a closed loop."""
+        settings = TestSettings(
+            scenario=Scenario.MultiStream,
+            multi_stream_samples_per_query=samples,
+            multi_stream_expected_latency_ns=50_000,
+        )
+        results = self._run(settings, _PROBE_S)
+        latency = (results.query_latency or results.latency).percentiles[0.5]
+        return max(latency, _PERIOD_SHARE * results.duration_ns / results.queries, 1.0) * 1e-9
+
+    def samples_per_second(self, *, together: bool) -> float:
+        """The rate when samples are sent one by one, or as Offline sends them: all together."""
+        rate = 1.0 / self.query_seconds(1)
+        return self.offline_rate(rate) if together else rate
+
+    def offline_rate(self, guess: float) -> float:
+        """Samples a second of Offline, whose runs here begin at the rate ``guess``."""
+        rate, known = max(guess, 4 / _PROBE_S), list[float]()
+        while len(known) < _MOST_PROBES:  # each run sizes the next, until one is long enough
+            seconds = min(_PROBE_S, _MOST_ROWS / rate)
+            results = self._run(TestSettings(scenario=Scenario.Offline, offline_expected_qps=rate), seconds)
+            rate = results.rates["samples_per_second"]
+            known.append(rate)
+            lasted_s = results.latency.maximum * 1e-9
+            if lasted_s > _LONG_S or (len(known) > 1 and lasted_s > seconds / 2):
+                break
+        return max(known[-2:])
+
+    def _run(self, settings: TestSettings, seconds: float) -> Results:
+        settings.mode = Mode.PerformanceOnly
+        settings.min_duration_ms = max(round(seconds * 1000), 1)
+        settings.min_query_count = 1
+        settings.performance_sample_count_override = min(self._samples, self._library.performance_count)
+        test = Test(self._system, self._library, settings, patience_s=_PATIENCE_S)
+        run_on_fast_loop(test.run())
+        faults = test.answers.faults
+        what = f"{self._what}: " if self._what else ""
+        if faults.failed:
+            raise UserError(f"the check before the run failed: {what}{faults.failed.most_common(1)[0][0]}")
+        results = test.results()
+        if faults.unanswered or results is None:
+            raise UserError(f"the check before the run failed: {what}no answer within {_PATIENCE_S:g} s")
+        return results
