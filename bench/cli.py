@@ -67,11 +67,13 @@ def _failed(text: str, path: Sequence[str], status: int) -> int:
 def _main(words: list[str], path: list[str]) -> int:
     """``path`` becomes the words of the chosen command's name."""
     while below := commands.below(path):
+        if words[len(path) :][:1] == ["help"]:
+            words[len(path) :] = [*words[len(path) + 1 :], "--help"]
         word = words[len(path)] if len(words) > len(path) else "--help"
         if word in ("-h", "--help"):
             print(_overview(path), end="")
             return statuses.DONE
-        if word == "--version" and not path:
+        if words[-1:] == ["--version"] and len(words) <= 2:
             from drumfire.loadgen.version import VERSION
 
             print(f"{PROGRAM} {VERSION}")

@@ -33,7 +33,8 @@ drumfire run --config run.toml --time 60
 
 ## Completion
 
-`drumfire completion bash`, `zsh` or `tcsh` prints a script by which the shell completes commands, options and choices:
+`drumfire completion bash` prints a script by which the shell completes commands, options, choices, models and files. It
+has scripts for `zsh`, `tcsh`, `fish` and `powershell` too:
 
 ```text
 drumfire completion bash >> ~/.bash_completion

@@ -14,7 +14,13 @@ import drumfire
 
 OK = 1  # the status of a sample that was answered well
 
-run = drumfire.load(sys.argv[1])
+if len(sys.argv) != 2:
+    sys.exit("usage: python examples/columns.py RUN, the folder of a run")
+try:
+    run = drumfire.load(sys.argv[1])
+    run.result["latency_ns"]  # opened when it is first used
+except drumfire.UserError as error:
+    sys.exit(str(error))
 # One array a column, one element a sample; times are ns from the start of the phase.
 columns = run.columns
 for name, column in columns.items():

@@ -17,6 +17,7 @@ import numpy as np
 from drumfire.bench.assemble.options import RunOptions, TrafficOptions
 from drumfire.bench.assemble.probe import Probe
 from drumfire.bench.assemble.sizing import Service, size_traffic
+from drumfire.bench.options.values import nearest
 from drumfire.loadgen.advice import OPTIONS, Knobs
 from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.config import ConfigReader
@@ -88,6 +89,8 @@ class Assembly:
 def assemble(options: RunOptions) -> Assembly:
     """Load the backend, model and data that the options name.  Raises ``UserError``."""
     traffic, model = options.traffic, _model(options)
+    if options.backend == "null" and options.device != "cpu":
+        raise UserError(f"null has no DEVICE, as it computes nothing: leave {options.device} out")
     max_batch_size, threads, instances = MAX_BATCH_SIZE, 1, 1
     loaded: list[backends.Backend] = []
     if options.backend != "null":
@@ -176,7 +179,10 @@ def _model(options: RunOptions) -> Model:
         if not Path(options.model).exists():
             raise UserError(f"no such model file: {options.model}")
         return FileModel(Path(options.model))
-    return models.get(options.model)
+    try:
+        return models.get(options.model)
+    except models.UnknownModel as error:
+        raise UserError(f"{error}{nearest(options.model, models.MODELS)}") from None
 
 
 def fit(library: SampleLibrary, backend: backends.Backend, model: Model) -> ArrayLibrary | NamedLibrary:

@@ -71,12 +71,17 @@ class TrafficOptions:
     time: float | None = option(
         None, metavar="S", help="least duration of the run in seconds (default: 600, as the MLPerf rules ask)"
     )
-    count: int | None = option(None, help="issue exactly N queries, and use only the first N samples of the data set")
+    count: int | None = option(
+        None,
+        help="issue exactly N queries (Offline: one query, as ever, of N samples or more), and use only the first N "
+        "samples of the data set",
+    )
     max_latency: float | None = option(
         None,
         metavar="S",
         scenarios=(_SERVER, _MULTI),
-        help="Server: latency bound of a query in seconds; MultiStream: that of --find-peak-performance",
+        help="Server: latency bound of a query in seconds (default: the rules' for the model, 0.01 where they have "
+        "none); MultiStream: that of --find-peak-performance",
     )
     samples_per_query: int | None = option(
         None, scenarios=(_MULTI,), help="MultiStream: samples in a query (default: 8)"
@@ -161,6 +166,7 @@ class RunOptions:
     model: str = option(
         metavar="MODEL",
         position=True,
+        known=lambda: tuple(models.MODELS),
         help=f"what is computed: {', '.join(models.MODELS)}, a model's file, or a name on the server",
     )
     device: str = option(
@@ -169,7 +175,7 @@ class RunOptions:
         position=True,
         choices=backends.DEVICES,
         aliases=backends.DEVICE_ALIASES,
-        help="cpu (default) or gpu; a server has none",
+        help="cpu (default) or gpu, which may be called cuda; servers and null have none",
     )
     traffic: TrafficOptions = field(default_factory=TrafficOptions)
     system: Any = choice("backend", systems)

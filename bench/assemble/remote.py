@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from drumfire.bench.assemble.local import Assembly, read_settings
-from drumfire.bench.assemble.options import RunOptions
+from drumfire.bench.assemble.options import RunOptions, TrafficOptions
 from drumfire.bench.assemble.probe import Probe
 from drumfire.bench.assemble.sizing import size_traffic
 from drumfire.loadgen.advice import OPTIONS
@@ -32,16 +32,16 @@ def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly
     traffic = options.traffic
     if "device" in options.given:
         raise UserError(f"{options.backend} has no DEVICE, as the server chooses it: leave {options.device} out")
+    kind = remote.TARGETS[options.backend]
+    if kind.never_judges and (traffic.accuracy or traffic.submission):
+        raise _unjudged(kind, traffic)
     amounts = Amounts(traffic.dataset_path, traffic.count, traffic.performance_sample_count)
-    target: Target[Any] = remote.TARGETS[options.backend](
-        options.backend, options.model, options.system.target, amounts
-    )
+    target: Target[Any] = kind(options.backend, options.model, options.system.target, amounts)
     name = options.model if target.judge is None else target.judge.name
     settings, errors = read_settings(traffic, name)
     settings = drawn or settings
     if target.judge is None and settings.mode.has_accuracy:
-        option = "--accuracy" if settings.mode == Mode.AccuracyOnly else "--submission"
-        raise UserError(f"{option} needs labels: {target.unjudged}")
+        raise _unjudged(target, traffic)
     computes = target.describe()
     library = target.library(settings)
     system = target.system(settings, library)
@@ -92,6 +92,10 @@ def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly
     else:
         assembly.description["qps_source"] = size_traffic(settings, name, traffic, service, assembly.notes, null=False)
     return assembly
+
+
+def _unjudged(target: Target[Any] | type[Target[Any]], traffic: TrafficOptions) -> UserError:
+    return UserError(f"{'--accuracy' if traffic.accuracy else '--submission'} needs labels: {target.unjudged}")
 
 
 def _no_accuracy(indices: IndexArray, responses: Responses) -> NoReturn:

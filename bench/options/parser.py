@@ -147,6 +147,9 @@ def _parser(program: str, command: Command, kind: str | None = None, *, pages: b
             if one.name not in added:  # several kinds may have an option of this name
                 added.add(one.name)
                 group.add_argument(flag(one.name), dest=one.name, **_details(one), **(_choices(one) if pages else {}))
+            elif pages:  # it is only shown: argparse takes no name twice
+                namesake = argparse.ArgumentParser(add_help=False)
+                group._group_actions.append(namesake.add_argument(flag(one.name), dest=one.name, **_details(one)))
     general = parser.add_argument_group("general")
     general.add_argument(
         "--config", metavar="F", action="append", help="a TOML file of options; those of the command line win"

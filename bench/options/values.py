@@ -92,6 +92,10 @@ def kind_of(options: type, given: Mapping[str, Any]) -> str | None:
         return None
     by = next(one for one in declared(options) if one.name == dependent.by)
     value = given.get(by.name, by.default)
+    for one in declared(options):
+        other = given.get(one.name)
+        if one.option.known and other in by.choices and value in one.option.known():
+            raise UserError(f"{by.written} comes before {one.written}: {other} {value}")
     return None if value is MISSING else _value(by, value)
 
 

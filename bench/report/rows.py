@@ -17,6 +17,7 @@ from typing import Any
 from drumfire.bench.report import servers
 from drumfire.bench.report.figures import batch_sizes, digits, duration, metric_value, rate, seconds, share
 from drumfire.loadgen.results import percentile_name
+from drumfire.loadgen.settings import Scenario
 
 _MOST_CELLS = 4
 """The most cells of a row: more do not fit in 80 columns."""
@@ -164,7 +165,8 @@ def _metric(document: Document) -> Rows:
 def _warm_up(document: Document) -> Rows:
     if (warm_up := document.get("warmup")) is not None:
         failed = f", {warm_up['failed']:,} samples failed" if warm_up["failed"] else ""
-        yield "warm-up", f"{warm_up['queries']:,} queries in {seconds(warm_up['seconds'])}, unmeasured{failed}"
+        what = "samples" if document["scenario"] == Scenario.Offline.name else "queries"
+        yield "warm-up", f"{warm_up['queries']:,} {what} in {seconds(warm_up['seconds'])}, unmeasured{failed}"
 
 
 def _asked(document: Document) -> Rows:
@@ -173,9 +175,13 @@ def _asked(document: Document) -> Rows:
     least = f"at least {asked['min_duration_s']:g} s and {asked['min_query_count']:,} queries"
     if asked["max_query_count"]:
         least += f", at most {asked['max_query_count']:,} queries"
-    if asked["samples_per_query"] > 1:
+    offline = document["scenario"] == Scenario.Offline.name
+    if offline:
+        least = f"one query of {asked['samples_per_query']:,} samples, at least {asked['min_duration_s']:g} s"
+    elif asked["samples_per_query"] > 1:
         least += f", of {asked['samples_per_query']:,} samples each"
-    qps = "" if asked["qps"] is None else rate(asked["qps"]) + (f" ({source})" if source else "") + ", "
+    # In Offline, the rate is only how the query came to its size.
+    qps = "" if asked["qps"] is None or offline else rate(asked["qps"]) + (f" ({source})" if source else "") + ", "
     yield "asked", qps + (least if document["mode"] != "AccuracyOnly" else f"{asked['generated_queries']:,} queries")
 
 
@@ -190,7 +196,9 @@ def _delivered(document: Document) -> Rows:
 
 def _latency(key: str, name: str, document: Document) -> Rows:
     latency = document[key]
-    if latency is not None:
+    # Where the samples of a query are answered together, the latencies are the same twice.
+    same = key == "query_latency_ns" and latency == document["latency_ns"] | {"count": (latency or {}).get("count")}
+    if latency is not None and not same:
         shown = {p: ns for p, ns in latency.items() if _PERCENTILE.fullmatch(p)}
         shown.setdefault(percentile_name(document["asked"]["target_latency_percentile"]), latency["target_percentile"])
         yield from _in_columns(name, _durations(shown, shown))

@@ -106,6 +106,8 @@ class Target(ABC, Generic[AnyOptions]):
     """The packages whose versions belong in the result."""
     judge: Model | None = None
     """The named model whose rules judge the answers; None if they are not judged."""
+    never_judges: ClassVar[bool] = False
+    """Whether ``judge`` is None whatever the options."""
     unjudged = "this target has no labels: leave it out"
     """What to do about an accuracy run without ``judge``."""
 
@@ -122,6 +124,8 @@ class Target(ABC, Generic[AnyOptions]):
         self.endpoints = list(map(self.endpoint, urls))
         if len({endpoint.scheme for endpoint in self.endpoints}) > 1:
             raise UserError("--url: all servers of a run must use the same protocol")
+        if len(set(self.endpoints)) < len(set(urls)):
+            raise UserError("--url: a run takes one path of each server: measure several paths in a run each")
         if len(set(self.endpoints)) < len(self.endpoints):
             raise UserError("--url: a server is named twice; use --connections for more connections to it")
         tls = {"--tls-ca": options.tls_ca, "--tls-cert": options.tls_cert, "--tls-key": options.tls_key}

@@ -122,7 +122,8 @@ class Wire(asyncio.Protocol):
             events = self._logic.receive(data)
         except ProtocolError as error:
             self.flush()
-            self.abort(f"the server broke the protocol: {error}")
+            hint = "; does this port speak the URL's protocol?" if "not HTTP/1.1" in str(error) else ""
+            self.abort(f"the server broke the protocol: {error}{hint}")
             return
         if self._logic.out:
             self.flush()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import shtab
 
 from drumfire.bench import commands, statuses
 from drumfire.loadgen.errors import UserError
@@ -133,6 +135,72 @@ def test_a_reader_that_has_gone_is_no_fault() -> None:
     done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert done.returncode in (statuses.DONE, statuses.USAGE)
+
+
+COMPLETE = """\
+source ./drumfire.sh
+COMP_WORDS=("$@")
+COMP_CWORD=$(($# - 1))
+_shtab_drumfire 2> errors
+echo "${COMPREPLY[*]}"
+"""
+
+
+def test_completion_has_files_and_models(tmp_path: Path) -> None:
+    (tmp_path / "drumfire.sh").write_text(here("completion", "bash").stdout)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    for name in ("run.toml", "digits.onnx"):
+        (tmp_path / name).touch()
+    for line, wanted in {
+        "show runs/m": "runs/mine",
+        "run --config run.": "run.toml",
+        "run onnxruntime digits.": "digits.onnx",
+        "run onnxruntime resn": "resnet50",
+        "run onnxruntime digits --scenario Se": "Server",
+        "run onnxruntime digits --outp": "--output",
+    }.items():
+        command = ["bash", "-c", COMPLETE, "bash", "drumfire", *line.split()]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == [wanted], line
+
+
+@pytest.mark.parametrize("shell", shtab.SUPPORTED_SHELLS)
+def test_every_shell_that_is_offered_has_a_script(shell: str) -> None:
+    assert shell in commands.load("completion").options.__dataclass_fields__["shell"].metadata["option"].help
+    assert "resnet50" in here("completion", shell).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["run", "digits", "onnxruntime"], "drumfire run: BACKEND comes before MODEL: onnxruntime digits"),
+        (["run", "onnxruntime", "digit"], "(did you mean digits?)"),
+        (["run", "null", "digits", "gpu"], "null has no DEVICE"),
+        (["run", "http", "x", "--url", "http://127.0.0.1:1/x", "--accuracy"], "--accuracy needs labels"),
+        (["run", "http", "x", "--url", "http://127.0.0.1:1/x", "--submission"], "--submission needs labels"),
+        (
+            ["run", "http", "x", "--body", "1", "--url", "http://127.0.0.1:1/x", "--url", "http://127.0.0.1:1/y"],
+            "--url: a run takes one path of each server",
+        ),
+    ],
+)
+def test_what_is_wrong_comes_first(words: list[str], says: str) -> None:
+    one_line_error(here(*words), says)
+
+
+def test_words_that_people_try() -> None:
+    assert here("help").stdout == here("--help").stdout
+    assert here("help", "run").stdout == here("run", "--help").stdout
+    assert here("run", "--version").stdout == here("--version").stdout
+
+
+def test_help_of_all_systems_shows_an_option_with_each_meaning() -> None:
+    page = here("run", "--help").stdout
+    kserve, _, http = page.partition("HTTP services (http)")
+    assert kserve.count("--max-batchsize N") == 2
+    assert "--input NAME:SHAPE" in kserve
+    assert "--input SHAPE/KIND" in http
+    assert "--input-data WHAT" in http
 
 
 def test_completion_is_a_script_for_the_shell() -> None:

@@ -66,6 +66,15 @@ def test_rates_are_compared() -> None:
     assert runs[-1].report in text
 
 
+@pytest.mark.parametrize("words", [[], ["there"], ["a", "b"]])
+def test_a_folder_that_is_not_there_is_a_line(words: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, EXAMPLES / "columns.py", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
 def test_a_folder_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = "run onnxruntime digits --scenario Server --qps 500 --time 0.3 --no-dashboard --output here"
     cli.main(shlex.split(words))

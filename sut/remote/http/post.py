@@ -64,7 +64,10 @@ class JsonValue:
                 return f"the reply has no {self.written.partition('=')[0]} (--expect-json)"
         if self.value is _ABSENT or (found == self.value and isinstance(found, bool) == isinstance(self.value, bool)):
             return None
-        return f"the reply has {one_line(reprlib.repr(found), _SHOWN)}, expected {self.written} (--expect-json)"
+        # As JSON writes it, which is how it has to be expected.
+        short = found[:_SHOWN] if isinstance(found, str) else found
+        text = reprlib.repr(found) if isinstance(found, list | dict) else json.dumps(short, ensure_ascii=False)
+        return f"the reply has {one_line(text, _SHOWN)}, expected {self.written} (--expect-json)"
 
 
 @dataclass(frozen=True)

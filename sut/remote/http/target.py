@@ -63,8 +63,8 @@ class HttpOptions(TargetOptions):
     input_data: str | None = option(
         None,
         metavar="WHAT",
-        help="random (default), a JSON file (each element of a list is a sample), a file of JSON lines (.jsonl), a "
-        ".npy file (each row is a sample) or a folder of files, whose bytes are sent",
+        help="random (default with --body or --input), a JSON file (each element of a list is a sample), a file of "
+        "JSON lines (.jsonl), a .npy file (each row is a sample) or a folder of files, whose bytes are sent",
     )
 
 
@@ -73,6 +73,7 @@ class HttpTarget(Target[HttpOptions]):
 
     OPTIONS = HttpOptions
     URL_HELP = "http://HOST:PORT/PATH"
+    never_judges = True
     unjudged = "an HTTP service has none; check its replies with --expect-json, and leave this option out"
 
     def __init__(self, backend: str, model: str, options: HttpOptions, amounts: Amounts) -> None:

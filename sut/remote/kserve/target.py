@@ -68,6 +68,7 @@ class TritonOptions(TargetOptions):
     input_data: str | None = option(
         None,
         metavar="WHAT",
+        known=lambda: ("random", "zero", *models.MODELS),
         help=f"random (default), zero, a named data set ({', '.join(models.MODELS)}), a folder with INPUT.npy for each "
         "input, or a JSON file as perf_analyzer reads it; outputs in that file are compared with the replies",
     )

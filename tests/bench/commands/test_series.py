@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from drumfire.bench.commands.run import missed
 from drumfire.loadgen import series
-from tests.support.command import await_answers, finished, here, result_of, start
+from tests.support.command import await_answers, finished, here, options, result_of, start
 from tests.support.scripted_peer import Peer
 from tests.support.served import Served, serving
 
@@ -90,3 +91,11 @@ def test_a_run_without_meters_has_no_series(tmp_path: Path) -> None:
     done = here("run", "null", "digits", "--output", tmp_path / "out", "--time", "0.1", "--json", "--no-dashboard")
     assert "series" not in result_of(done, done.returncode)
     assert not (tmp_path / "out" / "series").exists()
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_metrics_that_are_missing_at_an_address_by_hand_are_a_warning(given: bool) -> None:
+    words = ["--metrics-url", "http://127.0.0.1:1/metrics"] if given else []
+    asked = options("run", "triton", "digits", "--url", "http://127.0.0.1:1", *words)
+    notes = ["server: no metrics: refused", "server: no statistics: refused"]
+    assert missed(asked, notes) == notes[:given]

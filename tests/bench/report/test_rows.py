@@ -104,3 +104,24 @@ def test_a_row_whose_figures_are_missing_is_left_out(document: dict[str, Any], p
 
 def test_a_document_of_nothing_but_a_verdict() -> None:
     assert lines({"validity": "VALID"})[0] == "Result is : VALID"
+
+
+def _cells(document: dict[str, Any], label: str) -> list[str]:
+    return [" ".join(row.cells) for section in rows.report(document) for row in section if row.label == label]
+
+
+def test_latencies_that_are_the_same_are_shown_once(document: dict[str, Any]) -> None:
+    if document["query_latency_ns"] is None:
+        return
+    same = document | {"query_latency_ns": document["latency_ns"] | {"count": 1}}
+    other = document | {"query_latency_ns": document["latency_ns"] | {"max": 1 << 40}}
+    assert (len(_cells(same, "per query")), len(_cells(other, "per query"))) == (0, 1)
+    assert len(_cells(same, "latency")) == 1
+
+
+def test_offline_asks_for_samples_and_warms_up_with_them(document: dict[str, Any]) -> None:
+    warm_up = {"queries": 200, "seconds": 0.1, "failed": 0}
+    asked = document["asked"] | {"samples_per_query": 4840, "min_duration_s": 2.0, "qps": 2000.0}
+    offline = document | {"scenario": "Offline", "mode": "PerformanceOnly", "asked": asked, "warmup": warm_up}
+    assert _cells(offline, "asked") == ["one query of 4,840 samples, at least 2 s"]
+    assert _cells(offline, "warm-up")[0].startswith("200 samples in")

@@ -157,7 +157,7 @@ def test_a_reply_that_ends_the_connection_is_good_and_another_connection_follows
     [
         (lambda talk, call: say(talk, b"no", 503), ["HTTP 503 instead of 200: no"]),
         (lambda talk, call: say(talk, b"no", 404), ["HTTP 404"]),
-        (lambda talk, call: say(talk, b'{"ok": false}'), ["has False, expected ok=true"]),
+        (lambda talk, call: say(talk, b'{"ok": false}'), ["has false, expected ok=true"]),
         (lambda talk, call: say(talk, b"<html>"), ["not JSON", "<html>"]),
     ],
 )
