@@ -16,7 +16,7 @@ from drumfire.bench.assemble.sizing import size_traffic
 from drumfire.loadgen.advice import OPTIONS
 from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.errors import UserError
-from drumfire.loadgen.settings import Mode, TestSettings
+from drumfire.loadgen.settings import TestSettings
 from drumfire.loadgen.system import IndexArray
 from drumfire.sut import remote
 from drumfire.sut.remote.target import Amounts, Target

@@ -197,8 +197,8 @@ def _delivered(document: Document) -> Rows:
 def _latency(key: str, name: str, document: Document) -> Rows:
     latency = document[key]
     # Where the samples of a query are answered together, the latencies are the same twice.
-    same = key == "query_latency_ns" and latency == document["latency_ns"] | {"count": (latency or {}).get("count")}
-    if latency is not None and not same:
+    others = document.get("latency_ns") or {}
+    if latency is not None and (key == "latency_ns" or latency != others | {"count": latency["count"]}):
         shown = {p: ns for p, ns in latency.items() if _PERCENTILE.fullmatch(p)}
         shown.setdefault(percentile_name(document["asked"]["target_latency_percentile"]), latency["target_percentile"])
         yield from _in_columns(name, _durations(shown, shown))
