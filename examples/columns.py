@@ -7,6 +7,7 @@ The folder is what ``drumfire run`` leaves behind; ``drumfire.load`` reads of it
 """
 
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -14,13 +15,10 @@ import drumfire
 
 OK = 1  # the status of a sample that was answered well
 
-if len(sys.argv) != 2:
-    sys.exit("usage: python examples/columns.py RUN, the folder of a run")
-try:
-    run = drumfire.load(sys.argv[1])
-    run.result["latency_ns"]  # opened when it is first used
-except drumfire.UserError as error:
-    sys.exit(str(error))
+if len(sys.argv) != 2 or not Path(sys.argv[1], "result.json").is_file():
+    sys.exit("usage: python columns.py RUN, the folder of a run that has ended")
+
+run = drumfire.load(sys.argv[1])
 # One array a column, one element a sample; times are ns from the start of the phase.
 columns = run.columns
 for name, column in columns.items():

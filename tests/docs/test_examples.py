@@ -68,8 +68,11 @@ def test_rates_are_compared() -> None:
 
 @pytest.mark.parametrize("words", [[], ["there"], ["a", "b"]])
 def test_a_folder_that_is_not_there_is_a_line(words: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, EXAMPLES / "columns.py", *words]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "columns.py", *words], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "Traceback" not in done.stderr
