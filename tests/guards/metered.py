@@ -32,7 +32,7 @@ if sys.argv[3:4] == ["runs_here"]:
     # they are imported.
     time.monotonic_ns = itertools.count(time.monotonic_ns(), 10_000).__next__
 
-from drumfire.bench.assemble import remote
+from drumfire.bench.assemble import probe
 from drumfire.bench.cli import main
 from drumfire.bench.commands import run as one_run
 from drumfire.bench.fleet import generator
@@ -200,7 +200,7 @@ def run(words: list[str]) -> None:
     # The files of a result would take longer than all the rest, and so would a probe of the server's speed.
     with contextlib.ExitStack() as changed:
         changed.enter_context(patch.object(one_run, "save"))
-        changed.enter_context(patch.object(remote, "_PROBE_S", 0.01))
+        changed.enter_context(patch.object(probe, "_PROBE_S", 0.01))
         changed.enter_context(contextlib.redirect_stdout(text))
         changed.enter_context(contextlib.redirect_stderr(text))
         status = main(words)
@@ -222,7 +222,7 @@ def runs_of_workers(folder: Path, meter: str, commands: list[list[str]]) -> None
 
 
 def worker(meter: Meter, folder: Path, number: int) -> None:
-    with patch.object(remote, "_PROBE_S", 0.01), phases_metered(meter, partial(_window, folder, number)):
+    with patch.object(probe, "_PROBE_S", 0.01), phases_metered(meter, partial(_window, folder, number)):
         generator.main()
 
 
