@@ -13,7 +13,8 @@ TIME ?= 10
 NPROC ?= 1
 RUNS ?= 5
 TESTS ?= tests
-WORKERS ?= 2
+# One more than the cores of a small machine: tests also wait.
+WORKERS ?= 3
 PYTEST := $(BIN)/python -m pytest --durations=15
 # Each call runs whatever the other found.  Status 5: it had no test to run, as with a TESTS that names one file.
 tests = $(PYTEST) $(1) $(TESTS) || [ $$? -eq 5 ] || status=1

@@ -194,7 +194,7 @@ def test_two_workers(service: Service, tmp_path: Path) -> None:
         (["--url", "URL/predict", "--body", '{"x": 1}', "--expect-status", "201"], ["HTTP 200 instead of 201"]),
         (["--url", "http://127.0.0.1:1/p", "--body", "1"], ["http://127.0.0.1:1", "refused"]),
         (["--url", "grpc://127.0.0.1:1", "--body", "1"], ["http://HOST:PORT/PATH"]),
-        (["--url", "URL/p", "--url", "URL/q", "--body", "1"], ["twice"]),
+        (["--url", "URL/p", "--url", "URL/q", "--body", "1"], ["one path of each server"]),
         (["--body", "1"], ["--url"]),
         (["--url", "URL/predict"], ["say what to send"]),
         (["--url", "URL/predict", "--body", "1", "--body-file", "x"], ["--body-file"]),

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from drumfire.bench import cli, statuses
-from drumfire.bench.assemble import remote
+from drumfire.bench.assemble import probe, remote
 from drumfire.bench.assemble.local import Assembly
 from drumfire.loadgen import installation
 from drumfire.loadgen.answers import as_bytes
@@ -65,7 +65,7 @@ QUERIES = {"SingleStream": 100, "MultiStream": 700}
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is measured before each run is not this machine's speed."""
-    monkeypatch.setattr(remote, "_PROBE_S", 0.01)
+    monkeypatch.setattr(probe, "_PROBE_S", 0.01)
 
 
 class Run(NamedTuple):
