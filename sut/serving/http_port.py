@@ -305,19 +305,21 @@ class Page:
     def __init__(self, path: str, text: Callable[[], str], access: Access) -> None:
         self._path, self._text, self._access = path, text, access
 
-    def refusal(self, head: RequestHead) -> bytes | None:
-        return error_response(413, f"GET {self._path} has no body", closing=True)
-
     def begin(self, connection: HttpConnection, slot: Slot, received: HttpRequest) -> None:
-        if received.target.partition("?")[0] != self._path:
-            slot.response = error_response(404, f"not found; only {self._path} is served here", closing=slot.last)
-        elif not self._access.allows(received.head.fields.get("authorization")):
-            slot.response = refusal_response(_NO_TOKEN, slot.last)
-        elif received.method != "GET":
-            slot.response = error_response(405, f"GET {self._path}", closing=slot.last)
-        else:
+        slot.response = self._refused(received.head, slot.last)
+        if slot.response is None:
             kind = "text/plain; version=0.0.4; charset=utf-8"
             slot.response = response(200, self._text().encode(), closing=slot.last, kind=kind)
+
+    def refusal(self, head: RequestHead) -> bytes | None:
+        return self._refused(head, True) or error_response(413, f"GET {self._path} has no body", closing=True)
+
+    def _refused(self, head: RequestHead, closing: bool) -> bytes | None:
+        if head.target.partition("?")[0] != self._path:
+            return error_response(404, f"not found; only {self._path} is served here", closing=closing)
+        if not self._access.allows(head.fields.get("authorization")):
+            return refusal_response(_NO_TOKEN, closing)
+        return None if head.method == "GET" else error_response(405, f"GET {self._path}", closing=closing)
 
     def answer(self, slot: Slot, answer: InferAnswer) -> None:
         raise AssertionError("a page computes nothing")
