@@ -176,37 +176,37 @@ def _on_duration(s: EffectiveSettings, r: Results, knobs: Knobs) -> str:
     lasted_s, least_s = r.duration_ns * 1e-9, s.min_duration_ms / 1000
     short = f"{_time(r.duration_ns)}, and a run takes at least {least_s:g} s"
     if s.scenario == Scenario.Offline:
-        told = f"The one query of {r.samples:,} samples took {short}"
+        fact = f"The one query of {r.samples:,} samples took {short}"
         if s.performance_issue_unique or not lasted_s:
-            return f"{told}: lower {knobs.time.name}."
-        return f"{told}: raise {knobs.rate.at_least(r.samples / lasted_s)}."
-    told = f"All {r.queries:,} queries were sent within {short}"
+            return f"{fact}: lower {knobs.time.name}."
+        return f"{fact}: raise {knobs.rate.at_least(r.samples / lasted_s)}."
+    fact = f"All {r.queries:,} queries were sent within {short}"
     if _limited(s, r):
         if not lasted_s:
-            return f"{told}: raise {knobs.count.name}."
+            return f"{fact}: raise {knobs.count.name}."
         enough = math.ceil(1.05 * r.queries * least_s / lasted_s)
-        return f"{told}: raise {knobs.count.name} to {enough} or more, or lower {knobs.time.at_most(lasted_s)}."
+        return f"{fact}: raise {knobs.count.name} to {enough} or more, or lower {knobs.time.at_most(lasted_s)}."
     if s.max_duration_ms and s.max_duration_ms < s.min_duration_ms:
-        return f"{told}: raise {knobs.max_duration}, or lower {knobs.time.name}."
+        return f"{fact}: raise {knobs.max_duration}, or lower {knobs.time.name}."
     if s.loop is Loop.CLOSED:
         answer_s = lasted_s / max(r.queries, 1)
         return (
-            f"{told}: more were not prepared, as the system answers faster than expected; run again, or lower "
+            f"{fact}: more were not prepared, as the system answers faster than expected; run again, or lower "
             f"{knobs.expected_latency.at_most(max(answer_s, 1e-9))}."
         )
-    return f"{told}: too many were waiting for an answer; lower {knobs.rate.name}."
+    return f"{fact}: too many were waiting for an answer; lower {knobs.rate.name}."
 
 
 def _on_count(s: EffectiveSettings, r: Results, knobs: Knobs) -> str:
     least = s.min_query_count
     if r.queries >= least:
         return f"{r.samples:,} samples were answered, and at least {s.min_sample_count:,} are needed."
-    told = f"{r.queries:,} queries were sent, and at least {least:,} are needed"
+    fact = f"{r.queries:,} queries were sent, and at least {least:,} are needed"
     if _limited(s, r):
-        return f"{told}: raise {knobs.count.name} to {least} or more, or leave it out."
+        return f"{fact}: raise {knobs.count.name} to {least} or more, or leave it out."
     if s.max_duration_ms:
-        return f"{told}: raise {knobs.max_duration}, or leave it out."
-    return f"{told}: the detailed log says why the run ended."
+        return f"{fact}: raise {knobs.max_duration}, or leave it out."
+    return f"{fact}: the detailed log says why the run ended."
 
 
 def _on_stopping(s: EffectiveSettings, r: Results, knobs: Knobs) -> str:

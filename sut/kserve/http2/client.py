@@ -50,7 +50,8 @@ from drumfire.sut.kserve.http2.frames import (
     settings,
 )
 from drumfire.sut.kserve.http2.known_replies import KnownReplies
-from drumfire.sut.kserve.http2.peer import MOST_HEADER_BYTES, SMALL, Outflow, Peer
+from drumfire.sut.kserve.http2.outflow import Outflow
+from drumfire.sut.kserve.http2.peer import MOST_HEADER_BYTES, SMALL, Peer
 
 T = TypeVar("T")
 

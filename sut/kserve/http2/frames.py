@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import enum
 import struct
+from collections.abc import Iterator
 
-from drumfire.sut.kserve.errors import ProtocolError
+from drumfire.sut.kserve.errors import ProtocolError, one_line
 
 Buffer = bytes | memoryview
 Headers = tuple[tuple[str, str], ...]
@@ -48,6 +49,9 @@ END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
 S_HEADER_TABLE_SIZE, S_ENABLE_PUSH, S_MAX_STREAMS, S_WINDOW, S_MAX_FRAME, S_HEADER_LIST = 1, 2, 3, 4, 5, 6
 
 UNUSUAL = PADDED | PRIORITY
+MOST_SETTINGS = 64
+"""Settings in one frame; there are 6."""
+_MOST_TEXT = 200
 
 FRAME = struct.Struct(">HBBBI")
 """The head of a frame: length (high 16 bits, low 8), type, flags, stream."""
@@ -123,3 +127,40 @@ def need_stream(stream: int, what: str) -> None:
 def need_connection(stream: int, what: str) -> None:
     if stream:
         raise Broken(f"a {what} frame on a stream")
+
+
+def need_size(payload: bytes, size: int, what: str) -> None:
+    if len(payload) != size:
+        raise Broken(f"{what} frame must have {size} bytes", Code.FRAME_SIZE_ERROR)
+
+
+def read_settings(payload: bytes) -> Iterator[tuple[int, int]]:
+    """The settings of a SETTINGS frame, as name and value.  Raises ``Broken``."""
+    if len(payload) % 6:
+        raise Broken("a SETTINGS frame has the wrong size", Code.FRAME_SIZE_ERROR)
+    if len(payload) > 6 * MOST_SETTINGS:
+        raise Broken(f"a SETTINGS frame of more than {MOST_SETTINGS} settings", Code.ENHANCE_YOUR_CALM)
+    for name, value in struct.iter_unpack(">HI", payload):
+        if name == S_MAX_FRAME and not DEFAULT_FRAME <= value < 1 << 24:
+            raise Broken(f"SETTINGS_MAX_FRAME_SIZE {value}")
+        if name == S_WINDOW and value > LARGEST_WINDOW:
+            raise Broken(f"SETTINGS_INITIAL_WINDOW_SIZE {value}", Code.FLOW_CONTROL_ERROR)
+        yield name, value
+
+
+def read_go_away(payload: bytes) -> tuple[int, str]:
+    """The last stream of a GOAWAY frame that is answered, and the code with the text.  Raises ``Broken``."""
+    if len(payload) < 8:
+        raise Broken("a GOAWAY frame must have 8 bytes or more", Code.FRAME_SIZE_ERROR)
+    last, code = struct.unpack_from(">II", payload)
+    text = one_line(payload[8 : 8 + _MOST_TEXT].decode("utf-8", "replace"))
+    return last & LARGEST_STREAM, f"{code_name(code)} {text}".strip()
+
+
+def read_increment(payload: bytes) -> int:
+    """The size in a WINDOW_UPDATE frame, in bytes.  Raises ``Broken``."""
+    need_size(payload, 4, "a WINDOW_UPDATE")
+    size = int.from_bytes(payload, "big") & LARGEST_WINDOW
+    if not size:
+        raise Broken("a WINDOW_UPDATE of 0")
+    return size

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 from drumfire.sut.kserve.http2.frames import LARGEST_WINDOW, Broken, Buffer, Code, credit
-from drumfire.sut.kserve.http2.peer import Outflow
+from drumfire.sut.kserve.http2.outflow import Outflow
 
 STREAM_WINDOW = 256 << 10
 """Bytes that any stream may send without a grant."""

@@ -13,10 +13,8 @@ What one read costs is bounded too, where the user wants it: frames count by wha
 
 from __future__ import annotations
 
-import struct
 import sys
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
@@ -41,7 +39,6 @@ from drumfire.sut.kserve.http2.frames import (
     F_WINDOW_UPDATE,
     FRAME,
     GOAWAY,
-    LARGEST_STREAM,
     LARGEST_WINDOW,
     PRIORITY,
     S_MAX_FRAME,
@@ -51,28 +48,28 @@ from drumfire.sut.kserve.http2.frames import (
     Code,
     Event,
     Headers,
-    code_name,
     credit,
     frame,
     go_away,
     need_connection,
+    need_size,
     need_stream,
+    read_go_away,
+    read_increment,
+    read_settings,
     unpadded,
 )
+from drumfire.sut.kserve.http2.outflow import Outflow
 
 T = TypeVar("T")
 
 MOST_HEADER_BYTES = 1 << 14
 """Each byte may be a header, which takes 2 us to decode."""
 MOST_IDLE_FRAMES = 10_000
-MOST_SETTINGS = 64
-"""Settings in one frame; there are 6."""
-UNBOUNDED = sys.maxsize
 SMALL = 4096
 """Bytes up to which a body is copied from the data read; larger bodies are views of it."""
 _MOST_MEMOISED = 256
 _LARGEST_MEMOISED = 4096
-_MOST_TEXT = 200
 # What frames cost, in units of about 4 us.
 WORK_OF_REQUEST = 6
 _WORK_OF_RESET = 4
@@ -80,19 +77,6 @@ _WORK_OF_GOAWAY = 4
 _WORK_OF_SETTINGS = 16
 _BYTES_OF_BLOCK = 2
 """Bytes of a header block that cost one unit to decode."""
-
-
-class Outflow:
-    """A body that waits for the peer's windows."""
-
-    __slots__ = ("pieces", "tail", "window")
-
-    def __init__(self, window: int, tail: bytes | None = None) -> None:
-        self.window = window
-        """Bytes that the peer lets us send on this stream."""
-        self.pieces: deque[memoryview] = deque()
-        self.tail = tail
-        """Frames after the last piece that end the stream; empty: that piece ends it; None: more may follow."""
 
 
 class Peer(ABC, Generic[T]):
@@ -105,7 +89,7 @@ class Peer(ABC, Generic[T]):
         largest_frame: int,
         credit_step: int,
         not_http2: str,
-        most_work: int = UNBOUNDED,
+        most_work: int = sys.maxsize,
     ) -> None:
         """``largest_frame``: the frame size that we announce, in bytes; ``credit_step``: bytes after which the
         connection's window is topped up; ``not_http2``: the error's text if the first frame is not SETTINGS;
@@ -287,8 +271,7 @@ class Peer(ABC, Generic[T]):
             self._take_settings(flags, stream, payload)
         elif kind == F_PING:
             need_connection(stream, "PING")
-            if len(payload) != 8:
-                raise Broken("a PING frame must have 8 bytes", Code.FRAME_SIZE_ERROR)
+            need_size(payload, 8, "a PING")
             if flags & ACK:
                 self._take_pong(payload)
             else:
@@ -297,24 +280,18 @@ class Peer(ABC, Generic[T]):
             self._take_window_update(stream, payload)
         elif kind == F_RESET:
             need_stream(stream, "RST_STREAM")
-            if len(payload) != 4:
-                raise Broken("an RST_STREAM frame must have 4 bytes", Code.FRAME_SIZE_ERROR)
+            need_size(payload, 4, "an RST_STREAM")
             self._work += _WORK_OF_RESET
             self._take_reset(stream, int.from_bytes(payload, "big"), events)
         elif kind == F_GOAWAY:
             need_connection(stream, "GOAWAY")
-            if len(payload) < 8:
-                raise Broken("a GOAWAY frame must have 8 bytes or more", Code.FRAME_SIZE_ERROR)
             self._work += _WORK_OF_GOAWAY
-            last, code = struct.unpack_from(">II", payload)
-            text = one_line(payload[8 : 8 + _MOST_TEXT].decode("utf-8", "replace"))
-            events.append((GOAWAY, last & LARGEST_STREAM, f"{code_name(code)} {text}".strip(), False))
+            events.append((GOAWAY, *read_go_away(payload), False))
         elif kind == F_PUSH_PROMISE:
             raise Broken("a PUSH_PROMISE although push is off")
         elif kind == F_PRIORITY:  # checked and ignored
             need_stream(stream, "PRIORITY")
-            if len(payload) != 5:
-                raise Broken("a PRIORITY frame must have 5 bytes", Code.FRAME_SIZE_ERROR)
+            need_size(payload, 5, "a PRIORITY")
         # Unknown types are ignored.
 
     def _gather(self, stream: int, first_flags: int, block: bytearray, flags: int, events: list[Event]) -> None:
@@ -347,8 +324,8 @@ class Peer(ABC, Generic[T]):
 
     def _take_settings(self, flags: int, stream: int, payload: bytes) -> None:
         need_connection(stream, "SETTINGS")
-        if len(payload) % 6 or (flags & ACK and payload):
-            raise Broken("a SETTINGS frame has the wrong size", Code.FRAME_SIZE_ERROR)
+        if flags & ACK:
+            need_size(payload, 0, "an acknowledging SETTINGS")
         if not self._settings_seen:
             if flags & ACK:
                 raise Broken(self._not_http2)
@@ -358,19 +335,12 @@ class Peer(ABC, Generic[T]):
             # Strictly, the peer announces the new size in its next block; peers that never use the table do not.
             self._decoder.max_allowed_table_size = self._decoder.header_table_size = 0
             return
-        if len(payload) > 6 * MOST_SETTINGS:
-            raise Broken(f"a SETTINGS frame of more than {MOST_SETTINGS} settings", Code.ENHANCE_YOUR_CALM)
         self._work += _WORK_OF_SETTINGS
         initial_window = self._initial_window
-        for at in range(0, len(payload), 6):
-            name, value = struct.unpack_from(">HI", payload, at)
+        for name, value in read_settings(payload):
             if name == S_MAX_FRAME:
-                if not DEFAULT_FRAME <= value < 1 << 24:
-                    raise Broken(f"SETTINGS_MAX_FRAME_SIZE {value}")
                 self._largest_frame = value
             elif name == S_WINDOW:
-                if value > LARGEST_WINDOW:
-                    raise Broken(f"SETTINGS_INITIAL_WINDOW_SIZE {value}", Code.FLOW_CONTROL_ERROR)
                 initial_window = value
             else:
                 self._take_setting(name, value)
@@ -384,11 +354,7 @@ class Peer(ABC, Generic[T]):
         self._wider = True
 
     def _take_window_update(self, stream: int, payload: bytes) -> None:
-        if len(payload) != 4:
-            raise Broken("a WINDOW_UPDATE frame must have 4 bytes", Code.FRAME_SIZE_ERROR)
-        size = int.from_bytes(payload, "big") & LARGEST_WINDOW
-        if not size:
-            raise Broken("a WINDOW_UPDATE of 0")
+        size = read_increment(payload)
         if stream == 0:
             self._window += size
             grown = self._window

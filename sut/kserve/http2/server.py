@@ -11,6 +11,7 @@ more that ended without an answer (reset by the client, or refused) than streams
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -48,7 +49,8 @@ from drumfire.sut.kserve.http2.frames import (
 )
 from drumfire.sut.kserve.http2.header_block import NO_TABLE, Envelope
 from drumfire.sut.kserve.http2.intake import STREAM_WINDOW, Intake, Stream
-from drumfire.sut.kserve.http2.peer import MOST_HEADER_BYTES, SMALL, UNBOUNDED, WORK_OF_REQUEST, Outflow, Peer
+from drumfire.sut.kserve.http2.outflow import Outflow
+from drumfire.sut.kserve.http2.peer import MOST_HEADER_BYTES, SMALL, WORK_OF_REQUEST, Peer
 
 T = TypeVar("T")
 
@@ -72,7 +74,7 @@ class ServerConnection(Peer[T]):
         *,
         max_streams: int,
         largest_body: int,
-        most_work: int = UNBOUNDED,
+        most_work: int = sys.maxsize,
     ) -> None:
         super().__init__(
             read_headers,
@@ -237,7 +239,7 @@ class ServerConnection(Peer[T]):
     def _take_frames(self, data: bytes, at: int, events: list[Event]) -> None:
         unpack, memo, streams, end = FRAME.unpack_from, self._memo, self._streams, len(data)
         body: Buffer
-        while at + 9 <= end:
+        while at + 9 <= end and self._work < self._most_work:
             high, low, kind, flags, stream = unpack(data, at)
             length = high << 8 | low
             first = at + 9
@@ -271,13 +273,9 @@ class ServerConnection(Peer[T]):
                             streams[stream] = None
                             at = last
                             events.append((REQUEST, stream, (value, body), True))
-                            if self._work >= self._most_work:
-                                break
                             continue
                     streams[stream] = Stream(self._initial_window, receiving=True)
                     events.append((HEADERS, stream, value, False))
-                    if self._work >= self._most_work:
-                        break
                     continue
             self._check_length(length)
             if kind == F_DATA and self._plain and stream in streams and not flags & PADDED and (length or flags):
@@ -286,8 +284,6 @@ class ServerConnection(Peer[T]):
                 self._take_data(stream, body, length, bool(flags & END_STREAM), events)
             else:
                 self._take(kind, flags, stream & LARGEST_STREAM, data[first:at], events)
-            if self._work >= self._most_work:
-                break
         if at < end:
             self._keep(data, at)
         self.partial = True if self._rest or self._gathering is not None or self._intake.held else False  # noqa: SIM210
