@@ -19,7 +19,7 @@ from rich.console import Console
 
 from drumfire.bench import interrupts
 from drumfire.bench.assemble.options import RunOptions
-from drumfire.bench.commands.run import batching, measure
+from drumfire.bench.commands.run import measure
 from drumfire.bench.options.values import build, words
 from drumfire.bench.report import terminal
 from drumfire.bench.report.rows import report
@@ -28,6 +28,7 @@ from drumfire.loadgen.environment import describe
 from drumfire.loadgen.errors import UnsavedError, UserError
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.saved import SavedRun, load
+from drumfire.sut.local.batcher import batching
 
 _UNKNOWN = (
     *("backend", "model", "device", "description", "threads", "instances", "max_batch_size", "max_queue_delay_ms"),

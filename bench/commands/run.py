@@ -10,7 +10,7 @@ import sys
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
@@ -37,13 +37,11 @@ from drumfire.loadgen.environment import describe
 from drumfire.loadgen.errors import UserError, one_line
 from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.logs import logged_responses
-from drumfire.loadgen.record import Record, Status
-from drumfire.loadgen.results import distribution, percentile_name
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.series import Series
 from drumfire.loadgen.settings import Mode, Scenario, effective
 from drumfire.loadgen.warm_up import WarmUp
-from drumfire.sut.local.batcher import batch_sizes
+from drumfire.sut.local.batcher import batching
 from drumfire.sut.remote.kserve.metrics import MISSING
 from drumfire.sut.sampler import Sampler
 
@@ -317,27 +315,6 @@ def _drive(
             run_on_fast_loop(main())
 
 
-def batching(record: Record) -> dict[str, Any]:
-    """How the batcher worked, from its columns: batches by size, queueing and computing times in ns."""
-    columns = record.columns
-    if "batch_size" not in columns:
-        return {"batch_sizes": None, "queue_ns": None, "service_ns": None}
-    issued = slice(0, record.issued_rows)
-    good = columns["status"][issued] == Status.OK
-    begun = columns["begun"][issued][good]
-    percentiles = (0.5, 0.99)
-
-    def figures(values: Any) -> dict[str, int]:
-        measured = distribution(values, percentiles)
-        return {percentile_name(p): measured.percentiles[p] for p in percentiles}
-
-    return {
-        "batch_sizes": {str(size): n for size, n in batch_sizes(columns["batch_size"][issued][good]).items()},
-        "queue_ns": figures(begun - columns["issued"][issued][good]),
-        "service_ns": figures(columns["completed"][issued][good] - begun),
-    }
-
-
 def _series(test: Test, assembly: Assembly) -> list[Series]:
     """What was read while the test ran, by the time since the start of its first phase."""
     if assembly.sampler is None or not test.reports:
@@ -349,9 +326,7 @@ def _series(test: Test, assembly: Assembly) -> list[Series]:
 
 def _server(test: Test, assembly: Assembly, measured: Sequence[Series], notes: Sequence[str]) -> dict[str, Any] | None:
     """What remote servers report of the run."""
-    # If generators were lost, these are row numbers, which index a column as a slice does.
-    phases = [cast(slice, report.rows) for report in test.reports]
-    return assembly.window.report(phases, measured, notes)
+    return assembly.window.report([report.rows for report in test.reports], measured, notes)
 
 
 def _accuracy(test: Test, assembly: Assembly) -> dict[str, Any] | None:

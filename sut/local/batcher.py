@@ -9,13 +9,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.answers import Answers, Responses, as_bytes
 from drumfire.loadgen.pacer import precise_timers
-from drumfire.loadgen.record import Column
+from drumfire.loadgen.record import Column, Record, Status
+from drumfire.loadgen.results import distribution, percentile_name
 from drumfire.loadgen.system import Answer, Batch, SampleLibrary
 from drumfire.sut.data.library import with_names
 from drumfire.sut.local.responses import check_count
@@ -194,6 +196,27 @@ def batch_sizes(batch_size: Column) -> dict[int, int]:
     """The number of batches by batch size, from the column ``batch_size``."""
     rows = np.bincount(batch_size)
     return {size: int(count) // size for size, count in enumerate(rows) if size and count}
+
+
+def batching(record: Record) -> dict[str, Any]:
+    """How the batcher worked, from its columns: batches by size, queueing and computing times in ns."""
+    columns = record.columns
+    if "batch_size" not in columns:
+        return {"batch_sizes": None, "queue_ns": None, "service_ns": None}
+    issued = slice(0, record.issued_rows)
+    good = columns["status"][issued] == Status.OK
+    begun = columns["begun"][issued][good]
+    percentiles = (0.5, 0.99)
+
+    def figures(values: Any) -> dict[str, int]:
+        measured = distribution(values, percentiles)
+        return {percentile_name(p): measured.percentiles[p] for p in percentiles}
+
+    return {
+        "batch_sizes": {str(size): n for size, n in batch_sizes(columns["batch_size"][issued][good]).items()},
+        "queue_ns": figures(begun - columns["issued"][issued][good]),
+        "service_ns": figures(columns["completed"][issued][good] - begun),
+    }
 
 
 def service_times(run: Callable[[], object], seconds: float = 0.2, least: int = 3) -> list[float]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from drumfire.loadgen.answers import Answers
-from drumfire.loadgen.record import Column
+from drumfire.loadgen.record import Column, RowArray
 from drumfire.loadgen.series import Series
 from drumfire.loadgen.system import Answer, SystemUnderTest
 from drumfire.sut.remote.endpoint import Endpoint
@@ -46,7 +46,7 @@ class RunWatch(Protocol):
     def report(
         self,
         columns: Mapping[str, Column],
-        phases: Sequence[slice],
+        phases: Sequence[slice | RowArray],
         series: Sequence[Series],
         notes: Sequence[str],
         *,
@@ -92,7 +92,7 @@ class MeasuredWindow:
         return served
 
     def report(
-        self, phases: list[slice], series: Sequence[Series] = (), notes: Sequence[str] = ()
+        self, phases: Sequence[slice | RowArray], series: Sequence[Series] = (), notes: Sequence[str] = ()
     ) -> dict[str, Any] | None:
         """The watch's report and the events of connections; None if the run ended before it began."""
         if self._client is None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen.record import Column, Status
+from drumfire.loadgen.record import Column, RowArray, Status
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ClientSide:
 
     @classmethod
     def of(
-        cls, columns: Mapping[str, Column], phases: Sequence[slice], *, requests: int, failed_requests: int
+        cls, columns: Mapping[str, Column], phases: Sequence[slice | RowArray], *, requests: int, failed_requests: int
     ) -> ClientSide:
         """Compute the figures from a run's columns (scheduled, sent, completed in ns; status) and each phase's rows."""
         samples, latency, waiting, stay, duration = 0, 0.0, 0.0, 0.0, 0

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from drumfire.loadgen.record import Column
+from drumfire.loadgen.record import Column, RowArray
 from drumfire.loadgen.series import Series
 from drumfire.sut.kserve.errors import ServerError, one_line
 from drumfire.sut.kserve.messages.operations import MODEL_STATISTICS
@@ -269,7 +269,7 @@ class ServerWatches:
     def report(
         self,
         columns: Mapping[str, Column],
-        phases: Sequence[slice],
+        phases: Sequence[slice | RowArray],
         series: Sequence[Series],
         notes: Sequence[str],
         *,
