@@ -65,14 +65,14 @@ def show(sections: Iterable[Section], console: Console) -> None:
 
 def _print(row: Row, console: Console) -> None:
     """Print with a hanging indent; no line ends in spaces."""
-    cells = [printable(cell) for cell in row.cells]
+    label, cells = printable(row.label), [printable(cell) for cell in row.cells]
     value = "".join(cell.ljust(_CELL) for cell in cells).rstrip() if len(cells) > 1 else cells[0]
     if row.style in _VERDICTS:
-        head, value = "", f"{row.label} : {value}"
+        head, value = "", f"{label} : {value}"
     elif row.style in (Style.REASON, Style.WARNING):
         head = "  - "
     else:
-        head = row.label.ljust(_LABEL)
+        head = label.ljust(_LABEL)
     if row.style != Style.FOLDER:
         lines = textwrap.wrap(value, max(console.width - len(head), _LEAST_WIDTH), break_on_hyphens=False)
         value = ("\n" + " " * len(head)).join(lines)

@@ -239,7 +239,7 @@ def test_no_room_for_the_checkpoint(start: Start, data: Path, tmp_path: Path) ->
     """A limit on the size of files stands in for a full disk."""
     limited = (
         "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)); "
-        "sys.argv[0] = 'training'; runpy.run_module('drumfire.training', run_name='__main__')"
+        "sys.argv[0] = 'training'; runpy.run_module('drumfire.training', run_name='__main__', alter_sys=True)"
     )
     ends = start("shapes", "--data-dir", str(data), "--output", "run", ranks=2, program=["-c", limited]).ended(
         within_s=60
