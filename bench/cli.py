@@ -60,7 +60,8 @@ class _Misused(Exception):
 def _failed(text: str, path: Sequence[str], status: int) -> int:
     if os.environ.get(_TRACEBACK) == "1":
         traceback.print_exc()
-    print(printable(f"{' '.join([PROGRAM, *path])}: {text}"), file=sys.stderr)
+    lines = f"{' '.join([PROGRAM, *path])}: {text}".split("\n")  # more than one where generators differ: a table
+    print("\n".join(map(printable, lines)), file=sys.stderr)
     return status
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import shtab
 
-from drumfire.bench import commands, statuses
+from drumfire.bench import cli, commands, statuses
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.settings import SettingsError
 from drumfire.loadgen.version import VERSION
@@ -209,3 +209,8 @@ def test_completion_is_a_script_for_the_shell() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     for word in ("triton-local", "--until-confident", "SingleStream", "onnxruntime"):
         assert word in script
+
+
+def test_a_table_in_an_error_keeps_its_lines_and_nothing_moves_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli._failed("the generators differ\n  numpy  1\x1b[2J | 2", ["run"], 2) == 2
+    assert capsys.readouterr().err == "drumfire run: the generators differ\n  numpy  1\\x1b[2J | 2\n"
