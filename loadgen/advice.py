@@ -12,7 +12,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import TYPE_CHECKING
 
 from drumfire.loadgen import early_stopping
-from drumfire.loadgen.settings import EffectiveSettings, Loop, Mode, Scenario
+from drumfire.loadgen.settings import EffectiveSettings, Loop, Mode, Scenario, percentile_name
 
 if TYPE_CHECKING:
     from drumfire.loadgen.results import Results
@@ -102,7 +102,8 @@ def advice(s: EffectiveSettings, r: Results, knobs: Knobs) -> Iterator[str]:
 
 def foreseen(s: EffectiveSettings, queries: int, last_due_ns: int, knobs: Knobs) -> Iterator[str]:
     """Why a Server test can only end INVALID, from its traffic: its ``queries``, the last due at ``last_due_ns``."""
-    least, percentile = early_stopping.least_queries(s.target_latency_percentile), _percentile(s)
+    least = early_stopping.least_queries(s.target_latency_percentile)
+    percentile = percentile_name(s.target_latency_percentile)
     if queries < least:
         cure = f"raise {knobs.count.name} to {least} or more, or leave it out"
         if not s.max_query_count:
@@ -138,7 +139,7 @@ def on_memory(s: EffectiveSettings, knobs: Knobs) -> str:
 
 
 def _on_latency(s: EffectiveSettings, r: Results, knobs: Knobs) -> Iterator[str]:
-    percentile, at = _percentile(s), s.target_latency_percentile
+    percentile, at = percentile_name(s.target_latency_percentile), s.target_latency_percentile
     if r.token_stopping is not None and r.first_token is not None and r.time_per_output_token is not None:
         parts = (("time to first token", r.first_token, s.ttft_latency, r.token_stopping[0]),
                  ("time per output token", r.time_per_output_token, s.tpot_latency, r.token_stopping[1]))  # fmt: skip
@@ -223,12 +224,13 @@ def _on_stopping(s: EffectiveSettings, r: Results, knobs: Knobs) -> str:
     else:
         cure = _longer(s, least, knobs)
     return (
-        f"Early stopping: {r.queries:,} queries are too few for {_percentile(s)}, which needs at least {least}: {cure}."
+        f"Early stopping: {r.queries:,} queries are too few for {percentile_name(at)}, which needs at least {least}: "
+        f"{cure}."
     )
 
 
 def _longer(s: EffectiveSettings, least: int, knobs: Knobs) -> str:
-    """How Server comes to send ``least`` queries; the arrivals are random, so somewhat more are asked for."""
+    """How Server comes to send ``least`` queries; as arrivals are random, the advice is for somewhat more."""
     enough = least + 3 * math.sqrt(least)
     cure = f"raise {knobs.time.at_least(enough / s.target_qps)}"
     return f"{cure}, or {knobs.rate.at_least(enough / s.expected_s)}" if s.expected_s else cure
@@ -237,10 +239,6 @@ def _longer(s: EffectiveSettings, least: int, knobs: Knobs) -> str:
 def _limited(s: EffectiveSettings, r: Results) -> bool:
     """Whether the run sent the most queries that it may."""
     return 0 < s.max_query_count <= r.queries
-
-
-def _percentile(s: EffectiveSettings) -> str:
-    return f"p{s.target_latency_percentile * 100:g}"
 
 
 def _time(ns: float) -> str:

@@ -15,8 +15,7 @@ import numpy as np
 
 from drumfire.loadgen.early_stopping import CONFIDENCE
 from drumfire.loadgen.record import Record, Status
-from drumfire.loadgen.results import percentile_name
-from drumfire.loadgen.settings import EffectiveSettings
+from drumfire.loadgen.settings import EffectiveSettings, percentile_name
 from drumfire.loadgen.traffic import Phase
 
 _LOOK_QUERIES = 1 << 16

@@ -37,10 +37,9 @@ from drumfire.loadgen.results import (
     Results,
     distribution,
     latencies,
-    percentile_name,
 )
 from drumfire.loadgen.run import Test
-from drumfire.loadgen.settings import EffectiveSettings, Loop, Mode, Scenario
+from drumfire.loadgen.settings import EffectiveSettings, Loop, Mode, Scenario, percentile_name
 from drumfire.loadgen.version import VERSION
 
 RESULT, SETTINGS, ENVIRONMENT, COLUMNS = "result.json", "settings.json", "environment.json", "columns"

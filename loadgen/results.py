@@ -25,11 +25,6 @@ LATE_NS = 1_000_000
 """A query issued later than this after its scheduled time counts as late."""
 
 
-def percentile_name(percentile: float) -> str:
-    """0.5 is ``p50``, 0.999 is ``p99.9``."""
-    return f"p{percentile * 100:g}"
-
-
 @dataclass(frozen=True)
 class Measured:
     """The columns of a performance phase's issued rows: shape (n,), ns after the phase's start."""

@@ -63,6 +63,11 @@ class Mode(_Named):
         return self in (Mode.AccuracyOnly, Mode.SubmissionRun)
 
 
+def percentile_name(percentile: float) -> str:
+    """0.5 is ``p50``, 0.999 is ``p99.9``."""
+    return f"p{percentile * 100:g}"
+
+
 @dataclass
 class TestSettings:
     """The requested settings.  Latencies in ns, durations in ms, rates per second, percentiles as fractions.

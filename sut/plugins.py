@@ -57,7 +57,7 @@ class Registry(Mapping[str, Any]):
         return found
 
     def options(self, default: type) -> dict[str, type]:
-        """The class of each kind's options; ``default`` for a kind that cannot be imported: to choose it raises why."""
+        """The class of each kind's options; ``default`` for a kind that cannot be used: choosing it raises why."""
         broken = self.broken()
         return {name: default if name in broken else self[name].OPTIONS for name in self}
 

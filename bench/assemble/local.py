@@ -44,7 +44,7 @@ from drumfire.sut.sampler import MeterPlan, Sampler
 _LONGEST_BATCH_S = 4.0
 """Batches that are measured before a run take at most this long."""
 _PROBED_SAMPLES = 256
-"""A measurement of a whole run loads at most so many samples, as loading pictures takes long."""
+"""A measurement of a whole run loads at most this many samples, as loading pictures takes long."""
 
 
 @dataclass

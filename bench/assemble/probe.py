@@ -25,7 +25,7 @@ class Probe:
     """How fast a system answers."""
 
     def __init__(self, system: SystemUnderTest, library: SampleLibrary, what: str = "", samples: int = 0) -> None:
-        """``what`` was sent and where, for errors.  ``samples``: load at most so many; 0 for as many as a run does."""
+        """``what`` was sent and where, for errors.  ``samples``: the most to load; 0 for as many as a run does."""
         self._system, self._library, self._what, self._samples = system, library, what, samples
 
     def check(self) -> None:

@@ -22,7 +22,7 @@ _CLOSED_LOOP_MARGIN = 0.7
 """Assume shorter latencies than measured, so that the queries drawn before the run last for it."""
 _LEAST_LATENCY_NS = 50.0
 _LONGER = 1.5
-"""A run that takes so many times its least duration gets a note."""
+"""A run that takes this many times its least duration gets a note."""
 
 
 class Service(Protocol):

@@ -164,7 +164,7 @@ def _document(
 
 
 def missed(options: RunOptions, notes: Sequence[str]) -> list[str]:
-    """The notes on metrics that were asked for by their address; others are read where they are found."""
+    """The notes on metrics whose address the user gave; others are read where they are found."""
     return [note for note in notes if MISSING in note] if "metrics_url" in options.given else []
 
 

@@ -53,7 +53,7 @@ class LocalCrew:
     """The generators of this host."""
 
     def __init__(self, name: str, assignments: Sequence[Assignment], traffic: Iterable[Sequence[Phase]]) -> None:
-        """``traffic``: the phases of each assignment's part, each asked for when its generator starts."""
+        """``traffic``: the phases of each assignment's part, each taken when its generator starts."""
         self.name, self.assignments, self.clock = name, assignments, OURS
         self._traffic = traffic
         self._children: list[Child] = []

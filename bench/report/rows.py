@@ -16,8 +16,7 @@ from typing import Any
 
 from drumfire.bench.report import servers
 from drumfire.bench.report.figures import batch_sizes, digits, duration, metric_value, rate, seconds, share
-from drumfire.loadgen.results import percentile_name
-from drumfire.loadgen.settings import Scenario
+from drumfire.loadgen.settings import Scenario, percentile_name
 
 _MOST_CELLS = 4
 """The most cells of a row: more do not fit in 80 columns."""

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from drumfire.bench.report import figures
 from drumfire.bench.watch import Snapshot, Spread, ViewPlan, rebin
-from drumfire.loadgen.results import LATE_NS, percentile_name
-from drumfire.loadgen.settings import Scenario
+from drumfire.loadgen.results import LATE_NS
+from drumfire.loadgen.settings import Scenario, percentile_name
 from drumfire.sut.remote.figures import Gpus, ServerFigures
 
 _LEAST_WIDTH, _MOST_WIDTH = 60, 100

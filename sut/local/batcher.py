@@ -17,7 +17,8 @@ import numpy.typing as npt
 from drumfire.loadgen.answers import Answers, Responses, as_bytes
 from drumfire.loadgen.pacer import precise_timers
 from drumfire.loadgen.record import Column, Record, Status
-from drumfire.loadgen.results import distribution, percentile_name
+from drumfire.loadgen.results import distribution
+from drumfire.loadgen.settings import percentile_name
 from drumfire.loadgen.system import Answer, Batch, SampleLibrary
 from drumfire.sut.data.library import with_names
 from drumfire.sut.local.responses import check_count

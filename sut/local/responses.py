@@ -9,7 +9,7 @@ import numpy as np
 
 
 def check_count(responses: Any, rows: int) -> None:
-    """Raise ``TypeError`` for what is no responses, and ``ValueError`` unless a batch of ``rows`` rows has as many."""
+    """Raise ``TypeError`` for what cannot be responses, and ``ValueError`` unless ``rows`` rows have as many."""
     kind = type(responses)  # quicker than ``isinstance``: this is done for each batch
     if kind is np.ndarray:
         wrong = responses.dtype.hasobject or responses.ndim == 0

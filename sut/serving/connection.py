@@ -18,6 +18,7 @@ from typing import cast
 
 from drumfire.loadgen.loggers import SERVING
 from drumfire.sut.kserve.messages.exchange import MAX_MESSAGE_BYTES, Buffer
+from drumfire.sut.kserve.messages.inference import MOST_JSON
 
 _SMALL = 65_536
 """Bytes up to which pieces are joined before they are written."""
@@ -32,7 +33,7 @@ class Bounds:
 
     most_connections: int = 16_384
     most_message_bytes: int = MAX_MESSAGE_BYTES
-    most_json_bytes: int = 1 << 20
+    most_json_bytes: int = MOST_JSON
     """Of a request's JSON, or of numbers in a form that takes as long to read."""
     most_partial_bytes: int = 128 << 20
     """Of requests that have arrived in part, over all connections; two of the largest messages always fit."""

@@ -269,13 +269,19 @@ def test_a_test_is_saved_where_it_is_asked_to(tmp_path: Path) -> None:
         drumfire.save(test, tmp_path / "out")
 
 
+async def under_way(test: drumfire.Test) -> asyncio.Future[None]:
+    """Its run, which has answered something."""
+    running = asyncio.ensure_future(test.run())
+    while not test.answers.answered:
+        await asyncio.sleep(0.001)
+    return running
+
+
 def test_a_test_that_still_runs_is_not_saved(tmp_path: Path) -> None:
     test = own_test()
 
     async def program() -> None:
-        running = asyncio.ensure_future(test.run())
-        while not test.answers.answered:
-            await asyncio.sleep(0.001)
+        running = await under_way(test)
         with pytest.raises(drumfire.UserError, match="still running: save it when"):
             drumfire.save(test, tmp_path / "out")
         await running
@@ -303,9 +309,7 @@ def test_a_test_whose_task_is_cancelled_is_cut_short(tmp_path: Path) -> None:
     test = own_test()
 
     async def program() -> None:
-        running = asyncio.ensure_future(test.run())
-        while not test.answers.answered:
-            await asyncio.sleep(0.001)
+        running = await under_way(test)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running

@@ -30,10 +30,11 @@ METHODS = ("GET", "POST", "PUT", "PATCH")
 OWN_FIELDS = frozenset({"host", "accept-encoding", "content-length", "transfer-encoding"})
 """Fields that ``build_request`` and ``build_response`` set."""
 _MOST_INTERIM = 100
+"""1xx responses to one request."""
 _MOST_AT_ONCE = 64
 """Requests, or pieces of one, that one read processes; 8 fields of a head count as another."""
 _MANY = 16
-"""1xx responses to one request."""
+"""Of these, from which on a read was long."""
 
 
 class Response(NamedTuple):

@@ -101,8 +101,6 @@ class Peer(ABC, Generic[T]):
         """What was read and not processed, for the lack of time: the bytes, and how many of them are done."""
         self.was_long = False
         """The last ``receive`` took a fifth of the time that it may take, or all of it."""
-        self.partial = False
-        """After ``receive``: a frame, a header block or a body may have arrived in part."""
         self._our_largest_frame, self._credit_step, self._not_http2 = largest_frame, credit_step, not_http2
         self._most_work = most_work
         self._work = 0

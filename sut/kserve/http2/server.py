@@ -83,6 +83,8 @@ class ServerConnection(Peer[T]):
             not_http2="the client does not speak HTTP/2: no SETTINGS after the preface",
             most_work=most_work,
         )
+        self.partial = False
+        """After ``receive``: a frame, a header block or a body may have arrived in part."""
         self.waiting = 0
         """Bytes of answers that wait for the client's windows."""
         self._max_streams = max_streams

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from drumfire.sut.kserve.errors import ProtocolError
 from drumfire.sut.kserve.messages.exchange import REGION_NAME, Buffer, Region
 from drumfire.sut.kserve.messages.inference import (
+    MOST_JSON,
     InferAnswer,
     InferRequest,
     RequestedOutput,
@@ -38,7 +39,6 @@ from drumfire.sut.kserve.messages.protobuf import (
 from drumfire.sut.kserve.messages.tensors import TensorError, check_tensor
 from drumfire.sut.kserve.messages.typed_contents import typed_contents
 
-MOST_TYPED = 1 << 20
 _MOST_LAYOUTS = 512
 _MOST_ALIKE = 8
 """Layouts kept for requests of one length."""
@@ -70,7 +70,7 @@ class _Layout(NamedTuple):
 class GrpcInference:
     """Reads requests and writes answers.  One object serves all connections."""
 
-    def __init__(self, most_typed: int = MOST_TYPED) -> None:
+    def __init__(self, most_typed: int = MOST_JSON) -> None:
         """``most_typed``: bytes of an input's typed contents that take time to read."""
         self._most_typed = most_typed
         self._layouts: dict[int, list[_Layout]] = {}

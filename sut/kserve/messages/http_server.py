@@ -18,6 +18,7 @@ from drumfire.sut.kserve.http1.connection import build_response
 from drumfire.sut.kserve.http1.head import INFERENCE_HEADER_LENGTH, RequestHead
 from drumfire.sut.kserve.messages.exchange import REGION_NAME, Buffer, Region
 from drumfire.sut.kserve.messages.inference import (
+    MOST_JSON,
     AnswerOutput,
     InferAnswer,
     InferRequest,
@@ -36,8 +37,6 @@ from drumfire.sut.kserve.messages.tensors import (
     to_json_values,
 )
 
-MOST_JSON = 1 << 20
-"""Limit of a request's JSON in bytes: parsing takes time for each number, and nothing else is done meanwhile."""
 _BYTES_OF_VALUE = 8
 """Such JSON may have a number, list or member for this many bytes: short ones take as long as others."""
 _MOST_LAYOUTS = 1024

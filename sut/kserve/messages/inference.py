@@ -18,6 +18,9 @@ from drumfire.sut.kserve.messages.tensors import Shape, TensorError
 Parameters: TypeAlias = Mapping[str, Any]
 """Values are bool, int, float or str.  The parameters of shared memory are taken out already (see ``take_region``)."""
 
+MOST_JSON = 1 << 20
+"""Limit of a request's JSON in bytes, and of numbers that take as long to read: nothing else is done meanwhile."""
+
 
 class RequestInput(NamedTuple):
     """One input as the client describes it, with its contents or their place in shared memory.
