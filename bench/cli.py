@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from drumfire.bench import commands, interrupts, statuses
+from drumfire.bench import commands, interrupts, statuses, streams
 from drumfire.loadgen.errors import UnsavedError, UserError, one_line, printable
 
 PROGRAM = "drumfire"
@@ -23,6 +23,7 @@ _TRACEBACK = "DRUMFIRE_TRACEBACK"
 def program() -> NoReturn:
     """Run the process ``drumfire``: ``main``, and end with its exit status."""
     interrupts.install()
+    streams.install()
     status = main()
     interrupts.leave()
     sys.exit(status)
@@ -34,13 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path: list[str] = []
     try:
         status = _main(words, path)
-        sys.stdout.flush()
+        if streams.complain():
+            status = statuses.worst(status, statuses.UNSAVED)
     except KeyboardInterrupt:
         return _failed("interrupted before anything was measured", [], statuses.INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our output has gone, so an error message would reach nobody.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return statuses.USAGE
     except _Misused as error:
         return _failed(f"{error} (see '{' '.join([PROGRAM, *path])} --help')", path, statuses.USAGE)
     except UserError as error:
@@ -105,7 +103,10 @@ def _run(path: Sequence[str], words: list[str]) -> int:
     if parsed.print_config:
         print(files.text(options, given), end="")
         return statuses.DONE
-    return command.run(options)
+    status = command.run(options)
+    if command.kept:
+        streams.complain()
+    return status
 
 
 def _overview(path: Sequence[str]) -> str:

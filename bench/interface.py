@@ -17,13 +17,13 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from drumfire.bench import interrupts
+from drumfire.bench import interrupts, outcome
 from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.commands.run import measure
 from drumfire.bench.options.values import build, words
-from drumfire.bench.report import terminal
-from drumfire.bench.report.rows import report
+from drumfire.bench.outcome import Silent, Teller
 from drumfire.loadgen import directory
+from drumfire.loadgen.claim import Claim
 from drumfire.loadgen.environment import describe
 from drumfire.loadgen.errors import UnsavedError, UserError
 from drumfire.loadgen.run import Test
@@ -58,36 +58,36 @@ def run(backend: str, model: str, device: str = "cpu", *, quiet: bool = True, **
     built = build(RunOptions, given)
     built = replace(built, words=("run", *words(built)))
     with interrupts.installed():
-        _, result = _beside_loops(lambda: measure(built, Console(quiet=quiet, highlight=False, soft_wrap=True)))
-    if not quiet:
-        terminal.put(report(result))
-    if "unsaved" in result:
-        raise UnsavedError(result["unsaved"])
-    return load(result["directory"])
+        messages, teller = Console(quiet=quiet, highlight=False, soft_wrap=True), Silent() if quiet else Teller()
+        ended = _beside_loops(lambda: measure(built, messages, teller))
+    if ended.unsaved is not None:
+        raise UnsavedError(ended.unsaved)
+    return load(ended.result["directory"])
 
 
 def save(test: Test, output: str | os.PathLike[str] | None = None) -> SavedRun:
     """Save a test of your own that has run, by default in a new folder in ./runs, and return it.
 
-    Raises ``OutputError``, a ``UserError``, where it cannot be saved in the folder ``output``.
+    Raises ``OutputError``, a ``UserError``, where the folder ``output`` cannot take it, and ``UnsavedError`` that names
+    what could not be saved.
     """
     if test.started is None:
         raise UserError("the test has not run yet: await its run() before it is saved")
     if test.running:
         raise UserError("the test is still running: save it when its run() has ended")
-    folder = Path(output) if output is not None else directory.claim(f"own-{test.effective.scenario.name}")
-    directory.prepare(folder, test.record.rows, test.system.columns)
-    sections = {
-        "command": shlex.join(sys.argv),
-        "system": dict.fromkeys(_UNKNOWN) | {"reservations": []} | batching(test.record),
-        "accuracy": None,
-        "environment": describe(),
-        "directory": str(folder),
-    }
-    result = directory.document(test, sections, test.foreseen())
-    directory.save(test, result, folder)
-    terminal.keep(result, folder)
-    return load(folder)
+    environment = describe()
+    kind = f"own-{test.effective.scenario.name}"
+    with Claim.take(Path(output)) if output is not None else Claim.new(kind) as claimed:
+        claimed.begin(test, environment)
+        sections = {
+            "command": shlex.join(sys.argv),
+            "system": dict.fromkeys(_UNKNOWN) | {"reservations": []} | batching(test.record),
+            "accuracy": None,
+            "environment": environment,
+            "directory": str(claimed.folder),
+        }
+        outcome.save(test, directory.document(test, sections, test.foreseen()), claimed.folder)
+    return load(claimed.folder)
 
 
 def _beside_loops(do: Callable[[], T]) -> T:

@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM do to a command, from the start of its process to the end.
+"""What Ctrl-C, SIGTERM and SIGHUP do to a command, from the start of its process to the end.
 
 One handler stays installed and only its target changes: at no moment does a signal reach an outdated handler, or
 Python's own.
@@ -11,7 +11,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+def signals() -> tuple[signal.Signals, ...]:
+    """Those that end a command.  SIGHUP, of a terminal that closes, is not one where it is ignored, as by nohup."""
+    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    return ending if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else ending[:2]
 
 
 def _abandon(reason: str) -> None:
@@ -26,14 +30,14 @@ _last: int | None = None
 
 
 def install() -> None:
-    """Install the handler of both signals in the main thread; at first they raise ``KeyboardInterrupt``."""
-    for number in _SIGNALS:
+    """Install the handler of the signals in the main thread; at first they raise ``KeyboardInterrupt``."""
+    for number in signals():
         signal.signal(number, _on_signal)
 
 
 @contextlib.contextmanager
 def installed() -> Iterator[None]:
-    """Handle both signals within, and then leave them to the program's own handlers, also one that has come.
+    """Handle the signals within, and then leave them to the program's own handlers, also one that has come.
 
     Does nothing in other threads than the main one, as signals are only handled there.
     """
@@ -42,7 +46,7 @@ def installed() -> Iterator[None]:
         yield
         return
     _target, _waiting, _last = _abandon, None, None
-    before = {number: signal.signal(number, _on_signal) for number in _SIGNALS}
+    before = {number: signal.signal(number, _on_signal) for number in signals()}
     try:
         yield
     finally:
@@ -81,7 +85,7 @@ def ignore() -> None:
 
 def leave() -> None:
     """Ignore signals from now on, also while Python shuts down."""
-    for number in _SIGNALS:
+    for number in signals():
         signal.signal(number, signal.SIG_IGN)
 
 

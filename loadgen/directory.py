@@ -1,21 +1,18 @@
 """The run directory: everything that a run leaves behind, and every report's source.
 
 result.json (the figures and the verdict) · report.txt · accuracy.txt · settings.json · environment.json ·
-columns/*.npy (the table; flat columns with *.offsets.npy) · series/ (figures with a clock of their own) ·
-histograms/*.hgrm, *.hlog (HdrHistogram) · mlperf_log_summary.txt, mlperf_log_detail.txt, mlperf_log_accuracy.json,
-mlperf_log_trace.json
+columns/*.npy (the table; flat columns with *.offsets.npy), layout.json (how it lay in memory) ·
+series/ (figures with a clock of their own) · histograms/*.hgrm, *.hlog (HdrHistogram) ·
+mlperf_log_summary.txt, mlperf_log_detail.txt, mlperf_log_accuracy.json, mlperf_log_trace.json
 """
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +21,11 @@ import numpy as np
 from drumfire.loadgen import histogram, logs, summary
 from drumfire.loadgen.advice import on_lateness
 from drumfire.loadgen.draws import Int64Array
-from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.errors import UnsavedError, UserError, one_line
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.issuer import PhaseReport
 from drumfire.loadgen.overhead import issuing_cpu_us
-from drumfire.loadgen.record import Column, RowArray, bytes_per_row
+from drumfire.loadgen.record import Column, RowArray
 from drumfire.loadgen.results import (
     LATE_NS,
     SHOWN_PERCENTILES,
@@ -43,65 +40,18 @@ from drumfire.loadgen.settings import EffectiveSettings, Loop, Mode, Scenario, p
 from drumfire.loadgen.version import VERSION
 
 RESULT, SETTINGS, ENVIRONMENT, COLUMNS = "result.json", "settings.json", "environment.json", "columns"
+LAYOUT = "layout.json"
+"""Among the columns: ``Record.layout``, which says how the table lay in memory."""
 REPORT = "report.txt"
 """Written by what shows a run to people."""
-RUNS = Path("runs")
-"""Where runs are saved by default, in the working directory."""
-_SLACK_BYTES = 4 << 20
-"""Room for the files whose size does not depend on the number of rows."""
-_LOG_BYTES_PER_ROW = 24
+Write = Callable[[Path], object]
+"""Writes one part of a run's folder, to this path.  Raises ``OSError`` where it cannot."""
 _LATENESS_SHARE = 0.5
 """A p99 lateness above this share of the p50 latency gets a warning: the generator then distorts the measurement."""
 
 
 class OutputError(UserError, OSError):
     """The run cannot be saved in the output folder.  The text is one line and says what to do."""
-
-
-def check_output(folder: Path) -> None:
-    """Check that a run can be saved in the folder, without creating it.  Raises ``OutputError``."""
-    if (folder / RESULT).exists():
-        raise OutputError(f"{folder} already holds a run: choose another --output, or remove it first")
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        why = os.strerror(errno.EACCES if existing.is_dir() else errno.ENOTDIR)
-        raise OutputError(f"cannot write to {folder}: {why}; choose another --output")
-
-
-def claim(name: str) -> Path:
-    """Make a new folder in ``RUNS``, which no other process takes; its name begins with the time.
-
-    Raises ``OutputError``.
-    """
-    named, number = f"{datetime.now():%Y%m%d-%H%M%S}-{name}", 1
-    while True:
-        folder = RUNS / (named if number == 1 else f"{named}-{number}")
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            number += 1
-        except OSError as error:
-            raise OutputError(f"cannot write to {RUNS}: {error.strerror}; choose another --output") from None
-
-
-def prepare(folder: Path, rows: int, extra_columns: Mapping[str, Any]) -> None:
-    """Make the folder, and check that it has room for a run of ``rows`` rows.  Raises ``OutputError``."""
-    check_output(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(b"drumfire")
-            probe.flush()
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error.strerror}; choose another --output") from None
-    needed = rows * (bytes_per_row(extra_columns) + _LOG_BYTES_PER_ROW) + _SLACK_BYTES
-    if free < needed:
-        raise OutputError(
-            f"{folder} has {free / 1e6:.0f} MB free and the run may need {needed / 1e6:.0f} MB: "
-            "make room, or choose another --output"
-        )
 
 
 def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
@@ -184,36 +134,97 @@ def figures(
     }
 
 
-def save(test: Test, result: Mapping[str, Any], folder: Path) -> None:
-    """Write the whole directory; the table first, as the rest can be derived from it."""
-    test.record.save(folder / COLUMNS)
-    _write_json(folder / SETTINGS, {"requested": _plain(test.requested), "effective": _plain(test.effective)})
-    _write_json(folder / ENVIRONMENT, result.get("environment"))
-    if test.results() is not None:
-        _save_histograms(test, folder / "histograms")
-    write_logs(test, folder / summary.SUMMARY, folder / logs.DETAIL, folder / logs.ACCURACY)
-    _write_json(folder / RESULT, result)
+def save(
+    test: Test,
+    result: Mapping[str, Any] | None,
+    folder: Path,
+    small: Mapping[str, Write] | None = None,
+    large: Mapping[str, Write] | None = None,
+) -> None:
+    """Write the whole folder: what is small first, then the table, then what can be derived from it.
+
+    ``result`` is None where it could not be made.  The caller's further parts, by file, come after ours that are
+    ``small`` or ``large``.  Each part is tried, also after one has failed, which leaves nothing half written.
+    Raises ``UnsavedError`` that names what could not be saved; another error of a part is raised at the end.
+    """
+    whole = {} if result is None else {RESULT: lambda path: write_json(path, result)}
+    parts: dict[str, Write] = {
+        SETTINGS: lambda path: write_settings(test, folder),
+        ENVIRONMENT: lambda path: write_json(path, (result or {}).get("environment")),
+        **whole,
+        summary.SUMMARY: lambda path: _write_summary(test, path),
+        **(small or {}),
+        COLUMNS: test.record.save,
+        logs.DETAIL: lambda path: _write_detail(test, path),
+        logs.ACCURACY: lambda path: _write_accuracy(test, path),
+        **(large or {}),
+        "histograms": lambda path: _save_histograms(test, path),
+    }
+    if result is None:
+        del parts[ENVIRONMENT]  # that from before the run stays
+    unsaved: dict[str, list[str]] = {}
+    faults: list[Exception] = []
+    with contextlib.suppress(OSError):  # which each part will name
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, write in parts.items():
+        try:
+            write(folder / name)
+        except Exception as error:
+            if isinstance(error, OSError):
+                unsaved.setdefault(error.strerror or one_line(error), []).append(name)
+            else:
+                faults.append(error)
+            _discard(folder / name)
+    if unsaved:
+        what = "; ".join(f"{', '.join(names)} ({why})" for why, names in unsaved.items())
+        raise UnsavedError(f"the run could not be saved in {folder} as a whole, it lacks {what}")
+    if faults:
+        raise faults[0]
+
+
+def _discard(path: Path) -> None:
+    """Remove what is half written, so that nobody reads it, and what comes next has its room."""
+    for each in [path] if path.suffix else [each for each in path.glob("*.*") if each.name != LAYOUT]:
+        with contextlib.suppress(OSError):
+            each.unlink()
 
 
 def write_logs(test: Test, summary_path: Path, detail_path: Path, accuracy_path: Path) -> str:
     """Write the reference's log files, once per test, as this completes the detail log.  Returns the summary."""
-    results = test.results()
-    if results is not None:
-        logs.put_results(test.log, test.effective, results)
-    test.log.write(detail_path)
-    text = summary.summary(
-        test.system.name, test.effective, results, warnings=test.log.warnings, errors=test.log.errors
-    )
-    summary_path.write_text(text, encoding="utf-8", errors="backslashreplace")
-    token_counts = test.record.columns.get("n_tokens") if test.effective.use_token_latencies else None
-    first_tokens = None if test.effective.scenario == Scenario.Offline else test.answers.first_tokens
-    logs.write_accuracy(
-        accuracy_path, test.answers.kept, test.record.sample_index, test.phases, token_counts, first_tokens
-    )
+    _write_detail(test, detail_path)
+    text = _write_summary(test, summary_path)
+    _write_accuracy(test, accuracy_path)
     return text
 
 
+def _write_detail(test: Test, path: Path) -> None:
+    results = test.results()
+    if results is not None:
+        logs.put_results(test.log, test.effective, results)
+    test.log.write(path)
+
+
+def _write_summary(test: Test, path: Path) -> str:
+    warnings, errors = test.log.warnings, test.log.errors
+    text = summary.summary(test.system.name, test.effective, test.results(), warnings=warnings, errors=errors)
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    return text
+
+
+def _write_accuracy(test: Test, path: Path) -> None:
+    token_counts = test.record.columns.get("n_tokens") if test.effective.use_token_latencies else None
+    first_tokens = None if test.effective.scenario == Scenario.Offline else test.answers.first_tokens
+    logs.write_accuracy(path, test.answers.kept, test.record.sample_index, test.phases, token_counts, first_tokens)
+
+
+def write_settings(test: Test, folder: Path) -> None:
+    """Write the settings as requested and in effect."""
+    write_json(folder / SETTINGS, {"requested": _plain(test.requested), "effective": _plain(test.effective)})
+
+
 def _save_histograms(test: Test, folder: Path) -> None:
+    if test.results() is None:
+        return
     folder.mkdir(exist_ok=True)
     report = next(r for r in test.reports if not r.phase.accuracy)
     measured = test.measured(report)
@@ -223,11 +234,16 @@ def _save_histograms(test: Test, folder: Path) -> None:
     histogram.save(histogram.of(measured.issued - measured.scheduled), folder / "lateness", begin, end)
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     """Write the file in one step, so that a reader never sees half of it."""
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    try:
+        partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
 
 
 def _plain(settings: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Works from any folder and without an installed package.  Does not depend on what
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -30,13 +31,14 @@ def environment() -> dict[str, str]:
 def start(module: str, **options: Any) -> subprocess.Popen[bytes]:
     """Start the module with an unbuffered pipe as its input; ``options`` go to ``Popen``.  Raises ``OSError``.
 
-    The terminal sends Ctrl-C to all its processes.  The new one starts with SIGINT blocked.
+    A terminal sends Ctrl-C, and SIGHUP when it closes, to all its processes.  The new one starts with both blocked, so
+    that it is this process that decides what becomes of it.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         return subprocess.Popen(command(module), stdin=subprocess.PIPE, env=environment(), bufsize=0, **options)
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end(process: subprocess.Popen[bytes], patience_s: float) -> None:
@@ -57,7 +59,9 @@ def run(main: Callable[[], None], name: str) -> None:
     try:
         main()
     except Exception as error:
+        gone = isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.EIO)  # the reader, or the terminal
         with contextlib.suppress(OSError):
-            print(f"{name} ended: {type(error).__name__}: {error}", file=sys.stderr)
+            if not gone:
+                print(f"{name} ended: {type(error).__name__}: {error}", file=sys.stderr)
         # A normal exit would flush a closed stream and report it a second time.
         os._exit(1)

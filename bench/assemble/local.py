@@ -9,6 +9,7 @@ import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ class Assembly:
     title: str
     description: dict[str, Any]
     """The result's ``system`` section."""
+    check_judge: Callable[[str], None] = lambda asked: None
+    """Raises ``UserError`` where ``accuracy`` cannot judge; takes what asks for it, such as ``--accuracy``."""
     logged: Callable[[IndexArray, Responses], Responses] = lambda indices, responses: responses
     """Puts responses in the form of MLPerf's accuracy logs."""
     distributions: Sequence[str] = ()
@@ -105,11 +108,8 @@ def assemble(options: RunOptions) -> Assembly:
             loaded.append(backends.load(options.backend, weights, options.device, threads, own))
         if isinstance(model, FileModel):
             model.tensors_from(loaded[0])
-    if (traffic.accuracy or traffic.submission) and isinstance(model, FileModel):
-        mode = "--accuracy" if traffic.accuracy else "--submission"
-        raise UserError(f"{model.name} is a bare file without labels: run it without {mode}")
-    if (traffic.accuracy or traffic.submission) and isinstance(model, DetectionJudge):
-        coco.check_evaluator()  # now rather than after the run
+    if traffic.accuracy or traffic.submission:
+        _check_judge(model, "--accuracy" if traffic.accuracy else "--submission")
     library = model.library(traffic.dataset_path, traffic.count, traffic.performance_sample_count)
     for backend in loaded[:1]:
         library = fit(library, backend, model)
@@ -157,6 +157,7 @@ def assemble(options: RunOptions) -> Assembly:
         distributions=() if options.backend == "null" else backends.distributions(options.backend),
         config_errors=errors,
         notes=list(model.reservations),
+        check_judge=partial(_check_judge, model),
         _loaded=loaded,
     )
     assembly.description["qps_source"] = size_traffic(
@@ -197,6 +198,14 @@ def fit(library: SampleLibrary, backend: backends.Backend, model: Model) -> Arra
             "--weights"
         )
     return with_names(library, arrangement(feeds))
+
+
+def _check_judge(model: Model, asked: str) -> None:
+    """Find out before the run what would fail after it."""
+    if isinstance(model, FileModel):
+        raise UserError(f"{model.name} is a bare file without labels: run it without {asked}")
+    if isinstance(model, DetectionJudge):
+        coco.check_evaluator()
 
 
 def _run_batch(backend: backends.Backend, model: Model) -> RunBatch:

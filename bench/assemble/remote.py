@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, NoReturn
 
 from drumfire.bench.assemble.local import Assembly, read_settings
-from drumfire.bench.assemble.options import RunOptions, TrafficOptions
+from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.assemble.probe import Probe
 from drumfire.bench.assemble.sizing import size_traffic
 from drumfire.loadgen.advice import OPTIONS
@@ -34,14 +35,14 @@ def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly
         raise UserError(f"{options.backend} has no DEVICE, as the server chooses it: leave {options.device} out")
     kind = remote.TARGETS[options.backend]
     if kind.never_judges and (traffic.accuracy or traffic.submission):
-        raise _unjudged(kind, traffic)
+        raise _unjudged(kind, "--accuracy" if traffic.accuracy else "--submission")
     amounts = Amounts(traffic.dataset_path, traffic.count, traffic.performance_sample_count)
     target: Target[Any] = kind(options.backend, options.model, options.system.target, amounts)
     name = options.model if target.judge is None else target.judge.name
     settings, errors = read_settings(traffic, name)
     settings = drawn or settings
-    if target.judge is None and settings.mode.has_accuracy:
-        raise _unjudged(target, traffic)
+    if settings.mode.has_accuracy:
+        _check_judge(target, "--accuracy" if traffic.accuracy else "--submission")
     computes = target.describe()
     library = target.library(settings)
     system = target.system(settings, library)
@@ -75,6 +76,7 @@ def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly
             },
         },
         accuracy=_no_accuracy,
+        check_judge=partial(_check_judge, target),
         knobs=replace(OPTIONS, workers="--workers"),
         distributions=target.distributions,
         config_errors=errors,
@@ -94,8 +96,13 @@ def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly
     return assembly
 
 
-def _unjudged(target: Target[Any] | type[Target[Any]], traffic: TrafficOptions) -> UserError:
-    return UserError(f"{'--accuracy' if traffic.accuracy else '--submission'} needs labels: {target.unjudged}")
+def _check_judge(target: Target[Any], asked: str) -> None:
+    if target.judge is None:
+        raise _unjudged(target, asked)
+
+
+def _unjudged(target: Target[Any] | type[Target[Any]], asked: str) -> UserError:
+    return UserError(f"{asked} needs labels: {target.unjudged}")
 
 
 def _no_accuracy(indices: IndexArray, responses: Responses) -> NoReturn:

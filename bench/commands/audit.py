@@ -21,8 +21,10 @@ from drumfire.bench.assemble.local import Assembly
 from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.commands import run
 from drumfire.bench.options.parser import Command
+from drumfire.bench.outcome import Silent
 from drumfire.bench.report import figures
 from drumfire.loadgen.audit_config import AUDIT_CONFIG, audited
+from drumfire.loadgen.claim import Claim
 from drumfire.loadgen.errors import UnsavedError, UserError
 from drumfire.loadgen.logs import ACCURACY, logged_responses
 from drumfire.loadgen.options import flag, option
@@ -79,16 +81,19 @@ def audit(asked: Options) -> int:
         if getattr(options.traffic, name):
             raise UserError(f"{flag(name)} cannot be used in an audit, which sets the mode of its runs: leave it out")
     messages = Console(stderr=options.result.json, highlight=False, soft_wrap=True)
-    with run.assembled(options) as assembly:
-        folder = options.result.output or run.new_folder(options, f"-{test}")
+    with run.claimed(options, f"-{test}") as claimed, run.assembled(options) as assembly:
+        folder = claimed.folder
+        if test == "TEST01":
+            assembly.check_judge(test)
 
         def perform(settings: TestSettings, where: Path, warnings: tuple[str, ...]) -> tuple[Test, dict[str, Any]]:
             messages.print(f"{test}: {settings.mode.name} run in {where}", markup=False)
             part = replace(assembly, settings=settings, config_warnings=warnings, notes=[])
-            performed, result = run.perform(part, options, where, messages)
-            if "unsaved" in result:
-                raise UnsavedError(result["unsaved"])
-            return performed, result
+            with Claim.take(where) as own:
+                ended = run.perform(part, options, own, messages, Silent())
+            if ended.unsaved is not None:
+                raise UnsavedError(ended.unsaved)
+            return ended.test, ended.result
 
         outcome = run_audit(test, assembly, perform, folder)
     if options.result.json:
@@ -106,6 +111,7 @@ COMMAND = Command(
     "Audit a system: TEST01 compares the answers of a performance run with those of an accuracy run, TEST04 sends one "
     "sample over and over, which must not be faster, TEST05 uses other seeds.",
     "drumfire audit TEST04 onnxruntime digits cpu --scenario Offline --time 60",
+    kept=True,
 )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import shlex
 import sys
 import urllib.parse
@@ -15,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from rich.console import Console
 
-from drumfire.bench import interrupts, statuses
+from drumfire.bench import interrupts
 from drumfire.bench.assemble import local, remote
 from drumfire.bench.assemble.local import Assembly
 from drumfire.bench.assemble.options import RemoteOptions, RunOptions
@@ -24,17 +23,18 @@ from drumfire.bench.fleet.fleet import Fleet
 from drumfire.bench.fleet.issuer import FleetIssuer
 from drumfire.bench.options.parser import Command
 from drumfire.bench.options.values import ineffective
+from drumfire.bench.outcome import Outcome, Teller, finish
 from drumfire.bench.peak import probing
-from drumfire.bench.report import terminal
-from drumfire.bench.report.rows import report
+from drumfire.bench.peak.journal import JOURNAL
 from drumfire.bench.view.dashboard import Dashboard
 from drumfire.bench.view.generators import FleetView
 from drumfire.loadgen import loggers, schedules, series, trace
 from drumfire.loadgen.audit_config import audited
+from drumfire.loadgen.claim import Claim
 from drumfire.loadgen.confidence import StopRule, UntilConfident
-from drumfire.loadgen.directory import RUNS, check_output, claim, document, prepare, save
+from drumfire.loadgen.directory import Write, document
 from drumfire.loadgen.environment import describe
-from drumfire.loadgen.errors import UserError, one_line
+from drumfire.loadgen.errors import UserError, described
 from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.logs import logged_responses
 from drumfire.loadgen.run import Test
@@ -45,37 +45,25 @@ from drumfire.sut.local.batcher import batching
 from drumfire.sut.remote.kserve.metrics import MISSING
 from drumfire.sut.sampler import Sampler
 
-SCORE = "accuracy.txt"
-"""The accuracy in a run's folder: the file and the line that submissions need."""
 _CONFIDENT_SHARE = 4
 """By default, --until-confident may take this many times the run's least duration."""
 
 
 def run(options: RunOptions) -> int:
     """Do one run, show it, and return the exit status."""
-    test, result = measure(options, Console(stderr=options.result.json, highlight=False, soft_wrap=True))
-    if options.result.json:
-        print(json.dumps(result, allow_nan=False))
-    else:
-        terminal.put(report(result))
-    held = [statuses.VALID if result["validity"] == "VALID" else statuses.INVALID]
-    if test.interrupted is not None:
-        held.append(statuses.INTERRUPTED)
-    if "unsaved" in result:
-        print(f"drumfire: {result['unsaved']}", file=sys.stderr)
-        held.append(statuses.UNSAVED)
-    return statuses.worst(*held)
+    messages = Console(stderr=options.result.json, highlight=False, soft_wrap=True)
+    return measure(options, messages, Teller(options.result.json)).status
 
 
-def measure(options: RunOptions, messages: Console) -> tuple[Test, dict[str, Any]]:
-    """Do one run, or a search for the peak, and save its result; returns both.  Raises ``UserError``."""
+def measure(options: RunOptions, messages: Console, teller: Teller) -> Outcome:
+    """Do one run, or a search for the peak, and save its result.  Raises ``UserError``."""
     _check(options)
-    check_output(options.result.output or RUNS)
-    with assembled(options) as assembly:
+    with claimed(options) as claim, assembled(options) as assembly:
+        assembly.notes += filter(None, [claim.note])
         _audit(assembly, options)
         if options.traffic.find_peak_performance:
-            return _search(assembly, options, messages)
-        return perform(assembly, options, options.result.output, messages, _rule(assembly, options))
+            return _search(assembly, options, claim, messages, teller)
+        return perform(assembly, options, claim, messages, teller, _rule(assembly, options))
 
 
 COMMAND = Command(
@@ -83,6 +71,7 @@ COMMAND = Command(
     run,
     "Drive a system under test through one MLPerf scenario and judge the result.",
     "drumfire run onnxruntime digits cpu --scenario Server --qps 500 --time 10",
+    kept=True,
 )
 
 
@@ -100,11 +89,17 @@ def assembled(options: RunOptions) -> Iterator[Assembly]:
 
 
 def perform(
-    assembly: Assembly, options: RunOptions, output: Path | None, messages: Console, rule: StopRule | None = None
-) -> tuple[Test, dict[str, Any]]:
-    """Do one run and save its result, by default in a new folder; returns both.
+    assembly: Assembly,
+    options: RunOptions,
+    claim: Claim,
+    messages: Console,
+    teller: Teller,
+    rule: StopRule | None = None,
+) -> Outcome:
+    """Do one run, tell its verdict and save it in the folder of ``claim``.
 
-    When the run has ended, ``interrupts`` are ignored, so that the result is saved and shown.
+    When the run has ended, ``interrupts`` are ignored, so that the result is saved and shown.  What was measured is
+    saved also where the run raises, and then the error is raised.
     """
     interrupts.abandon()
     timestamps = sys.stderr if options.result.json else None
@@ -123,18 +118,28 @@ def perform(
         timestamps=timestamps,
         knobs=assembly.knobs,
     )
-    folder = output or new_folder(options)
-    prepare(folder, test.record.rows, assembly.system.columns)
-    warnings = test.foreseen()
+    environment = describe(assembly.distributions)
+    claim.begin(test, environment)
+    warnings, faults = test.foreseen(), list[BaseException]()
     for text in warnings:
         messages.print(f"warning: {text}", style="yellow", markup=False)
     for text in assembly.notes:
         messages.print(f"note: {text}", style="dim", markup=False)
-    environment = describe(assembly.distributions)
-    _drive(test, assembly, options, fleet=None if generators is None else generators.fleet)
-    result = _document(test, assembly, options, folder, environment, warnings)
-    _save(test, assembly, result, folder, options)
-    return test, result
+
+    def make() -> dict[str, Any]:
+        return _document(test, assembly, options, claim.folder, environment, warnings, faults)
+
+    try:
+        _drive(test, assembly, options, fleet=None if generators is None else generators.fleet)
+    except BaseException as error:
+        if not test.record.issued_rows:
+            claim.undo()
+            raise
+        faults.append(error)
+    outcome = finish(test, make, claim.folder, teller, _further(test, assembly, options, claim.folder))
+    if faults:
+        raise faults[0]
+    return outcome
 
 
 def _document(
@@ -144,15 +149,23 @@ def _document(
     folder: Path,
     environment: dict[str, Any],
     warnings: list[str],
+    faults: list[BaseException],
 ) -> dict[str, Any]:
-    for kept in test.answers.kept:
-        kept.responses = assembly.logged(test.record.sample_index[kept.rows], kept.responses)
+    """The result.  Where the answers cannot be judged, it says so, and ``faults`` gets the error."""
+    accuracy, unjudged = None, ""
+    try:
+        for kept in test.answers.kept:
+            kept.responses = assembly.logged(test.record.sample_index[kept.rows], kept.responses)
+        accuracy = _accuracy(test, assembly)
+    except Exception as error:  # whatever a scorer may raise; the run itself is not at fault
+        faults.append(error)
+        unjudged = f"The accuracy could not be computed: {described(error)}"
     measured = _series(test, assembly)
     notes = [] if assembly.sampler is None else assembly.sampler.notes
     sections = {
         "command": shlex.join(["drumfire", *options.words]),
         "system": assembly.description | batching(test.record) | {"server": _server(test, assembly, measured, notes)},
-        "accuracy": _accuracy(test, assembly),
+        "accuracy": accuracy,
         "environment": environment,
         "directory": str(folder),
     }
@@ -160,7 +173,7 @@ def _document(
         sections["series"] = {"kept": [one.summary() for one in measured], "notes": notes}
     if isinstance(test.plan.rule, UntilConfident):
         sections["confidence"] = _confidence(test.plan.rule)
-    return _judge_accuracy(document(test, sections, warnings + missed(options, notes)))
+    return _judge_accuracy(document(test, sections, warnings + missed(options, notes)), unjudged)
 
 
 def missed(options: RunOptions, notes: Sequence[str]) -> list[str]:
@@ -168,18 +181,12 @@ def missed(options: RunOptions, notes: Sequence[str]) -> list[str]:
     return [note for note in notes if MISSING in note] if "metrics_url" in options.given else []
 
 
-def _save(test: Test, assembly: Assembly, result: dict[str, Any], folder: Path, options: RunOptions) -> None:
-    """Save the run in its folder; if that fails, the result says so."""
-    try:
-        if options.result.trace:
-            trace.write(test, folder / trace.TRACE)
-        series.save(_series(test, assembly), folder)
-        save(test, result, folder)
-        terminal.keep(result, folder)
-        if result["accuracy"] is not None:
-            (folder / SCORE).write_text("\n".join(result["accuracy"]["lines"]) + "\n", encoding="utf-8")
-    except OSError as error:
-        result |= {"directory": None, "unsaved": f"the run could not be saved in {folder}: {one_line(error)}"}
+def _further(test: Test, assembly: Assembly, options: RunOptions, folder: Path) -> dict[str, Write]:
+    """The large parts of a run's folder that are not every test's."""
+    parts: dict[str, Write] = {series.FOLDER: lambda path: series.save(_series(test, assembly), folder)}
+    if options.result.trace:
+        parts[trace.TRACE] = lambda path: trace.write(test, path)
+    return parts
 
 
 def _check(options: RunOptions) -> None:
@@ -226,17 +233,17 @@ def _confidence(rule: UntilConfident) -> dict[str, Any]:
     }
 
 
-def _search(assembly: Assembly, options: RunOptions, messages: Console) -> tuple[Test, dict[str, Any]]:
+def _search(assembly: Assembly, options: RunOptions, claim: Claim, messages: Console, teller: Teller) -> Outcome:
     """Search for the peak; the full run at the peak is saved, with the search in its result."""
-    folder = options.result.output or new_folder(options)
-    prepare(folder, 0, assembly.system.columns)
+    folder = claim.folder
     for text in assembly.notes:
         messages.print(f"note: {text}", style="dim", markup=False)
     assembly.description["qps_source"] = "search"
-    environment = describe(assembly.distributions)
+    environment, faults = describe(assembly.distributions), list[BaseException]()
 
     def drive(test: Test, title: str, probes: list[tuple[float, bool]]) -> None:
         interrupts.abandon()
+        claim.begin(test, environment)
         _drive(test, assembly, options, title, probes)
 
     try:
@@ -244,15 +251,20 @@ def _search(assembly: Assembly, options: RunOptions, messages: Console) -> tuple
     except KeyboardInterrupt:
         messages.print(f"to resume this search: {_again(options, folder)}", markup=False)
         raise
-    result = _document(search.test, assembly, options, folder, environment, [])
-    result["search"] = search.section
-    if search.reasons:
-        result |= {"validity": "INVALID", "reasons": search.reasons + result["reasons"]}
+
+    def make() -> dict[str, Any]:
+        result = _document(search.test, assembly, options, folder, environment, [], faults)
+        result["search"] = search.section
+        if search.reasons:
+            result |= {"validity": "INVALID", "reasons": search.reasons + result["reasons"]}
+        return result
+
     if search.interrupted:
+        result = make()
+        teller.verdict(result)
         messages.print(f"to resume this search: {_again(options, folder)}", markup=False)
-    else:
-        _save(search.test, assembly, result, folder, options)
-    return search.test, result
+        return Outcome(search.test, result)
+    return finish(search.test, make, folder, teller, _further(search.test, assembly, options, folder))
 
 
 def _again(options: RunOptions, folder: Path) -> str:
@@ -263,8 +275,10 @@ def _assemble(options: RunOptions) -> Assembly:
     return remote.assemble(options) if isinstance(options.system, RemoteOptions) else local.assemble(options)
 
 
-def new_folder(options: RunOptions, kind: str = "") -> Path:
-    """Make the folder of a run without --output; its name says what is run."""
+def claimed(options: RunOptions, kind: str = "") -> Claim:
+    """Claim the folder of a run; without --output, it is a new one whose name says what is run."""
+    if options.result.output is not None:
+        return Claim.take(options.result.output, JOURNAL if options.traffic.find_peak_performance else None)
     model = Path(options.model).stem
     urls = options.system.target.url if isinstance(options.system, RemoteOptions) else ()
     where = urllib.parse.urlsplit(urls[0]).scheme if urls else options.device
@@ -274,7 +288,7 @@ def new_folder(options: RunOptions, kind: str = "") -> Path:
         "-submission": options.traffic.submission,
         "-peak": options.traffic.find_peak_performance,
     }
-    return claim(name + kind + "".join(suffix for suffix, wanted in kinds.items() if wanted))
+    return Claim.new(name + kind + "".join(suffix for suffix, wanted in kinds.items() if wanted))
 
 
 def _drive(
@@ -350,13 +364,16 @@ def _accuracy(test: Test, assembly: Assembly) -> dict[str, Any] | None:
     }
 
 
-def _judge_accuracy(result: dict[str, Any]) -> dict[str, Any]:
-    """Make an accuracy run INVALID if it misses the model's target or a sample was not answered."""
+def _judge_accuracy(result: dict[str, Any], unjudged: str = "") -> dict[str, Any]:
+    """Make an accuracy run INVALID if it misses the model's target or a sample was not answered.
+
+    ``unjudged``: why there is no accuracy, though there are answers.
+    """
     if not Mode[result["mode"]].has_accuracy:
         return result
     accuracy = result["accuracy"]
     if accuracy is None:
-        result["reasons"].append("No sample was answered.")
+        result["reasons"].append(unjudged or "No sample was answered.")
         result["validity"] = "INVALID"
         return result
     if accuracy["total"] < accuracy["expected"]:

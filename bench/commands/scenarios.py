@@ -18,10 +18,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from drumfire.bench import statuses
+from drumfire.bench import interrupts, statuses
 from drumfire.bench.report import figures
 from drumfire.loadgen import installation
-from drumfire.loadgen.directory import RESULT, claim
+from drumfire.loadgen.claim import Claim
+from drumfire.loadgen.directory import RESULT
 from drumfire.loadgen.saved import load
 from drumfire.loadgen.settings import Scenario
 
@@ -33,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words and words[0] == "--scenarios":
         scenarios, words = " ".join(words[1:2]).split(), words[2:]
     console = Console(highlight=False, soft_wrap=True)
-    folder = claim("scenarios")
+    claim = Claim.new("scenarios")  # until this process ends
+    folder = claim.folder
     # A scenario may be named twice.
     runs = [(name, folder / (f"{name}-{at}" if name in scenarios[:at] else name)) for at, name in enumerate(scenarios)]
     status = _run_all(runs, words, console)
@@ -78,12 +80,12 @@ def _run_all(runs: Sequence[tuple[str, Path]], words: Sequence[str], console: Co
 
 
 class _Stop:
-    """Runs processes one after another until Ctrl-C or SIGTERM, which also ends the process that runs."""
+    """Runs processes one after another until Ctrl-C, SIGTERM or SIGHUP, which also ends the process that runs."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._came: set[int] = set()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in interrupts.signals():
             signal.signal(number, self._on_signal)
 
     def run(self, command: Sequence[str]) -> int:
@@ -99,8 +101,8 @@ class _Stop:
         self._pass_on()
 
     def _pass_on(self) -> None:
-        # Only SIGTERM, which make sends only to its own children: a terminal's Ctrl-C has already reached the run.
-        if signal.SIGTERM in self._came and self._process is not None:
+        # Not SIGINT: a terminal's Ctrl-C has already reached the run.  make sends SIGTERM only to its own children.
+        if self._came - {signal.SIGINT} and self._process is not None:
             self._process.terminate()
 
 

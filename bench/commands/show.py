@@ -45,7 +45,7 @@ def show(options: Options) -> int:
     return statuses.VALID if saved.valid else statuses.INVALID
 
 
-COMMAND = Command(Options, show, "Print the report of a saved run.", "drumfire show runs/mine")
+COMMAND = Command(Options, show, "Print the report of a saved run.", "drumfire show runs/mine", kept=True)
 
 
 def _unfinished(saved: SavedRun) -> Iterator[Section]:

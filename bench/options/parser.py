@@ -26,6 +26,8 @@ class Command:
     """Takes an instance of ``options`` and returns an exit status."""
     description: str
     example: str = ""
+    kept: bool = False
+    """Whether what it prints is in a folder too, so that its status does not change where nobody can read it."""
 
 
 @dataclass(frozen=True)

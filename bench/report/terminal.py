@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.text import Text
 
 from drumfire.bench.report.rows import Document, Row, Section, Style, report
-from drumfire.loadgen.directory import REPORT
 from drumfire.loadgen.errors import printable
 
 _TEXT_WIDTH = 80
@@ -50,9 +49,9 @@ def encoded(sections: Iterable[Section]) -> bytes:
     return out.getvalue().encode("utf-8", "backslashreplace")
 
 
-def keep(document: Document, folder: Path) -> None:
-    """Write a result document's report into its run's folder."""
-    (folder / REPORT).write_bytes(encoded(report(document)))
+def keep(document: Document, path: Path) -> None:
+    """Write a result document's report into a file."""
+    path.write_bytes(encoded(report(document)))
 
 
 def show(sections: Iterable[Section], console: Console) -> None:

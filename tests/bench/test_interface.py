@@ -28,6 +28,7 @@ from drumfire.bench.options.parser import parse
 from drumfire.bench.options.values import build, plain, words
 from drumfire.loadgen.errors import UnsavedError
 from drumfire.loadgen.installation import ROOT
+from drumfire.loadgen.record import Record
 from tests.support.command import SCHEMA
 from tests.support.saved_figures import differences
 
@@ -102,7 +103,7 @@ def test_a_run_that_cannot_be_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     def save(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(command, "save", save)
+    monkeypatch.setattr(Record, "save", save)
     with pytest.raises(UnsavedError, match=r"could not be saved in runs/.*No space left"):
         drumfire.run("null", "digits", **QUICK)
 

@@ -439,7 +439,6 @@ def performed(run: Run, folder: Path, warm_up: WarmUp | None = None) -> dict[str
     finally:
         loop.close()
     foreseen = test.foreseen() if test.phases[-1].rows else []
-    directory.prepare(folder, test.record.rows, system.columns)
     document = directory.document(test, {"environment": {"machine": "any"}}, foreseen)
     with contextlib.nullcontext() if run.table else without_tables():
         directory.save(test, document, folder)

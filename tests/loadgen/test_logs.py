@@ -91,7 +91,6 @@ class Numbers:
 def performed(system: Numbers, library: Library, settings: TestSettings, folder: Path) -> tuple[Test, dict[str, Any]]:
     """Run a test and save it into ``folder``, as the command line does."""
     test = Test(system, library, settings)
-    directory.prepare(folder, test.record.rows, system.columns)
     asyncio.run(test.run())
     found = directory.document(test, {"environment": {"cpu": "some"}}, [])
     directory.save(test, found, folder)
@@ -423,24 +422,3 @@ def test_errors_of_the_configuration_are_logged(tmp_path: Path) -> None:
     assert [e["value"] for e in entries if e["key"] == "error_invalid_config"] == ["line 3 is wrong"]
     assert next(e["value"] for e in entries if e["key"] == "num_errors") == 1
     assert "1 ERROR encountered" in (tmp_path / SUMMARY).read_text()
-
-
-# The folder.
-
-
-def test_a_folder_that_holds_a_run_is_refused(tmp_path: Path) -> None:
-    performed(Numbers(), Library(10, 10), quick(Scenario.Offline, Mode.PerformanceOnly), tmp_path)
-    with pytest.raises(directory.OutputError, match="already holds a run"):
-        directory.prepare(tmp_path, 10, {})
-
-
-def test_a_folder_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(directory.OutputError, match="choose another --output") as told:
-        directory.prepare(tmp_path / "file" / "run", 10, {})
-    assert "\n" not in str(told.value)
-
-
-def test_a_run_larger_than_the_disk_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(directory.OutputError, match="make room"):
-        directory.prepare(tmp_path, 10**15, {})

@@ -68,7 +68,6 @@ def settings(scenario: Scenario, mode: Mode = Mode.PerformanceOnly, **values: An
 
 def performed(system: Tokens, wanted: TestSettings, folder: Path, **given: Any) -> Test:
     test = Test(system, Library(), wanted, **given)
-    directory.prepare(folder, test.record.rows, system.columns)
     asyncio.run(test.run())
     directory.save(test, directory.document(test, {}, []), folder)
     trace.write(test, folder / trace.TRACE)

@@ -32,7 +32,6 @@ def folder(tmp_path: Path) -> Path:
     """A run that has just been saved."""
     settings = TestSettings(scenario=Scenario.Server, server_target_qps=2000.0, min_duration_ms=50, min_query_count=90)
     test = Test(NullSystem(Mode.PerformanceOnly), null_library(), settings)
-    directory.prepare(tmp_path / "run", test.record.rows, test.system.columns)
     asyncio.run(test.run())
     directory.save(test, directory.document(test, {"environment": {"cpu": "any"}}, []), tmp_path / "run")
     return tmp_path / "run"

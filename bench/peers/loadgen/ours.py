@@ -20,7 +20,7 @@ import numpy as np
 
 from drumfire.bench.assemble.local import fit
 from drumfire.bench.peers.program import p50_and_p99
-from drumfire.loadgen.directory import document, prepare, save
+from drumfire.loadgen.directory import document, save
 from drumfire.loadgen.environment import describe
 from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.issue import End
@@ -86,7 +86,6 @@ def afterwards(case: dict[str, Any]) -> dict[str, float]:
     test = null_test(case)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        prepare(folder, test.record.rows, test.system.columns)
         environment = describe()
         run_on_fast_loop(test.run())
         last_ns = test.answers.origin_ns + int(test.record.completed.max())

@@ -102,7 +102,6 @@ def accuracy(indices: np.ndarray, responses: Any) -> Accuracy:
 
 def perform(assembly: Assembly, settings: TestSettings, where: Path, warnings: tuple[str, ...]) -> Any:
     test = Test(assembly.system, assembly.library, settings, config_warnings=warnings)
-    directory.prepare(where, test.record.rows, {})
     asyncio.run(test.run())
     found = directory.document(test, {"directory": str(where)}, [])
     directory.save(test, found, where)

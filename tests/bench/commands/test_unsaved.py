@@ -1,7 +1,10 @@
-"""A run whose folder is spoilt while it lasts: the result is shown, then a line says what is not saved."""
+"""A run that cannot be saved as a whole: its verdict is told, then a line says what is not saved."""
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +12,33 @@ from typing import Any
 
 import pytest
 
-from drumfire.bench import statuses
+from drumfire.bench import outcome, statuses
+from drumfire.bench.cli import main
 from drumfire.bench.commands import run
+from drumfire.loadgen import directory, trace
+from drumfire.loadgen.record import Record
 from tests.support.command import here, result_of
 
 QUIET = ["--no-dashboard"]
+WHOLE = {
+    "settings.json", "environment.json", "result.json", "report.txt", "mlperf_log_summary.txt", "columns",
+    "mlperf_log_detail.txt", "mlperf_log_accuracy.json", "histograms",
+}  # fmt: skip
+
+
+def no_room(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, how: Callable[[], object]) -> None:
+    """Let something happen between the run and its end."""
+    drive = run._drive
+
+    def drive_and_spoil(*arguments: Any, **further: Any) -> None:
+        drive(*arguments, **further)
+        how()
+
+    monkeypatch.setattr(run, "_drive", drive_and_spoil)
 
 
 def replace_by_a_file(folder: Path) -> None:
@@ -21,36 +46,120 @@ def replace_by_a_file(folder: Path) -> None:
     folder.write_text("in the way")
 
 
-def take_the_room_of_a_file(folder: Path) -> None:
-    """The last file of a run cannot take the place of a folder."""
-    (folder / "result.json").mkdir()
-
-
-@pytest.mark.parametrize("spoil", [replace_by_a_file, take_the_room_of_a_file])
 @pytest.mark.parametrize("as_json", [False, True])
-def test_a_result_that_cannot_be_saved_is_shown(
-    spoil: Callable[[Path], None], as_json: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_replaced_by_a_file(as_json: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "run"
-    drive = run._drive
-
-    def drive_and_spoil(*arguments: Any, **further: Any) -> None:
-        drive(*arguments, **further)
-        spoil(folder)
-
-    monkeypatch.setattr(run, "_drive", drive_and_spoil)
+    spoil(monkeypatch, lambda: replace_by_a_file(folder))
     done = here("run", "null", "digits", "--time", "0.01", "--output", folder, *QUIET, *(["--json"] if as_json else []))
     assert done.returncode == statuses.UNSAVED == 74
     *_, line = done.stderr.splitlines()
-    assert line.startswith(f"drumfire: the run could not be saved in {folder}: ")
-    assert str(folder / "columns") in line or str(folder / "result.json") in line
+    assert line.startswith(f"drumfire: the run could not be saved in {folder} as a whole, it lacks settings.json, ")
+    assert all(name in line for name in WHOLE)
+    assert line.endswith("(Not a directory)")
     if as_json:
-        result = result_of(done, 74)
-        assert result["directory"] is None
-        assert line == f"drumfire: {result['unsaved']}"
+        result_of(done, 74)
     else:
         assert done.stdout.startswith("Result is : ")
         assert "saved in" not in done.stdout
+
+
+def test_a_folder_that_was_removed_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    spoil(monkeypatch, lambda: shutil.rmtree(folder))
+    done = here("run", "null", "digits", "--time", "0.01", "--output", folder, *QUIET)
+    assert done.returncode in (statuses.VALID, statuses.INVALID)
+    assert {path.name for path in folder.iterdir()} == WHOLE
+
+
+def test_each_part_is_tried_and_those_that_fail_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+
+    def half(record: Record, columns: Path) -> None:
+        (columns / "issued.npy").write_bytes(b"half")
+        no_room()
+
+    monkeypatch.setattr(Record, "save", half)
+    monkeypatch.setattr(trace, "write", no_room)
+    spoil(monkeypatch, lambda: (folder / "result.json").mkdir())
+    done = here("run", "null", "digits", "--time", "0.01", "--output", folder, "--trace", *QUIET)
+    assert done.returncode == statuses.UNSAVED
+    *_, line = done.stderr.splitlines()
+    where = f"drumfire: the run could not be saved in {folder} as a whole, it lacks "
+    assert line == f"{where}result.json (Is a directory); columns, mlperf_log_trace.json (No space left on device)"
+    assert {path.name for path in folder.iterdir()} == WHOLE
+    assert [path.name for path in (folder / "columns").iterdir()] == ["layout.json"]
+
+
+def test_what_is_small_is_saved_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, there = tmp_path / "run", set[str]()
+    monkeypatch.setattr(Record, "save", lambda *_: there.update(path.name for path in folder.iterdir()))
+    done = here("run", "null", "digits", "--accuracy", "--output", folder, *QUIET)
+    assert done.returncode in (statuses.VALID, statuses.INVALID)
+    assert there == {
+        "settings.json", "environment.json", "result.json", "report.txt", "mlperf_log_summary.txt", "accuracy.txt",
+        "columns",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_verdict_is_told_before_it_is_saved(
+    as_json: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[str] = []
+    save = directory.save
+
+    def look_and_save(*arguments: Any) -> None:
+        told.append(capsys.readouterr().out)
+        save(*arguments)
+
+    monkeypatch.setattr(directory, "save", look_and_save)
+    words = ["run", "null", "digits", "--time", "0.01", "--output", str(tmp_path / "run"), *QUIET]
+    main([*words, *(["--json"] if as_json else [])])
+    (first,) = told
+    if as_json:
+        assert json.loads(first)["directory"] == str(tmp_path / "run")
+    else:
+        assert first.startswith("Result is : ")
+        assert capsys.readouterr().out == f"saved in     {tmp_path / 'run'}\n"
+        assert (tmp_path / "run" / "report.txt").read_text() == f"{first}saved in     {tmp_path / 'run'}\n"
+
+
+@pytest.mark.parametrize("fault", ["verdict", "_document"])
+def test_a_fault_of_ours_leaves_what_was_measured(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    monkeypatch.setattr(outcome.Teller if fault == "verdict" else run, fault, lambda *_: 1 // 0)
+    done = here("run", "null", "digits", "--time", "0.01", "--output", folder, *QUIET)
+    assert done.returncode == statuses.CRASH
+    assert "ZeroDivisionError" in done.stderr
+    assert {path.name for path in folder.iterdir()} >= WHOLE - {"result.json", "report.txt"}
+    assert (folder / "result.json").exists() == (fault == "verdict")
+    assert (folder / "columns" / "completed.npy").exists()
+
+
+def test_a_fault_of_ours_in_one_part_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    monkeypatch.setattr(Record, "save", lambda *_: 1 // 0)
+    done = here("run", "null", "digits", "--time", "0.01", "--output", folder, *QUIET)
+    assert done.returncode == statuses.CRASH
+    assert {path.name for path in folder.iterdir()} == WHOLE
+
+
+def test_a_run_that_raises_is_saved_as_far_as_it_went(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    spoil(monkeypatch, lambda: 1 // 0)
+    done = here("run", "null", "digits", "--time", "0.01", "--output", folder, *QUIET)
+    assert done.returncode == statuses.CRASH
+    assert done.stdout.startswith("Result is : ")
+    assert {path.name for path in folder.iterdir()} == WHOLE
+
+
+def test_a_run_that_raises_before_anything_was_measured_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_drive", lambda *_, **__: 1 // 0)
+    done = here("run", "null", "digits", "--time", "0.01", "--output", tmp_path / "run", *QUIET)
+    assert done.returncode == statuses.CRASH
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_interruption_is_more_than_a_result_that_is_not_saved(
@@ -73,14 +182,8 @@ def test_an_interruption_is_more_than_a_result_that_is_not_saved(
 
 def test_an_audit_ends_where_a_run_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "audit"
-    drive = run._drive
-
-    def drive_and_spoil(*arguments: Any, **further: Any) -> None:
-        drive(*arguments, **further)
-        replace_by_a_file(folder / "performance" / "run_1")
-
-    monkeypatch.setattr(run, "_drive", drive_and_spoil)
+    spoil(monkeypatch, lambda: replace_by_a_file(folder / "performance" / "run_1"))
     done = here("audit", "TEST05", "null", "digits", "--time", "0.01", "--output", folder, *QUIET)
     assert done.returncode == statuses.UNSAVED
-    assert done.stderr.startswith(f"drumfire: the run could not be saved in {folder}/performance/run_1: ")
+    assert done.stderr.startswith(f"drumfire: the run could not be saved in {folder}/performance/run_1 as a whole, ")
     assert not (folder / "audit.json").exists()

@@ -1,0 +1,112 @@
+"""The end of a run: the verdict is shown, then the run is saved.
+
+Whatever fails on the way, what was measured is saved as far as it can be.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drumfire.bench import statuses
+from drumfire.bench.report import terminal
+from drumfire.bench.report.rows import Row, Style, report
+from drumfire.loadgen import directory
+from drumfire.loadgen.directory import REPORT, Write
+from drumfire.loadgen.errors import UnsavedError
+from drumfire.loadgen.run import Test
+
+SCORE = "accuracy.txt"
+"""The accuracy in a run's folder: the file and the line that submissions need."""
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run that has ended."""
+
+    test: Test
+    result: Document
+    unsaved: str | None = None
+    """What could not be saved, and why; None where all is saved."""
+
+    @property
+    def status(self) -> int:
+        """The exit status."""
+        held = [statuses.VALID if self.result["validity"] == "VALID" else statuses.INVALID]
+        if self.test.interrupted is not None:
+            held.append(statuses.INTERRUPTED)
+        if self.unsaved is not None:
+            held.append(statuses.UNSAVED)
+        return statuses.worst(*held)
+
+
+@dataclass(frozen=True)
+class Teller:
+    """Tells the end of a run: on standard output, and what is not saved on standard error."""
+
+    json: bool = False
+
+    def verdict(self, result: Document) -> None:
+        """Before the run is saved, which may last, or fail."""
+        if self.json:
+            print(json.dumps(result, allow_nan=False), flush=True)
+        else:
+            terminal.put(report(result | {"directory": None}))
+            sys.stdout.flush()
+
+    def saved(self, folder: Path) -> None:
+        if not self.json:
+            terminal.put([[Row("saved in", [str(folder)], Style.FOLDER)]])
+
+    def unsaved(self, why: str) -> None:
+        print(f"drumfire: {why}", file=sys.stderr)
+
+
+class Silent(Teller):
+    """Leaves the telling to its caller."""
+
+    def verdict(self, result: Document) -> None:
+        pass
+
+    def saved(self, folder: Path) -> None:
+        pass
+
+    def unsaved(self, why: str) -> None:
+        pass
+
+
+def finish(
+    test: Test, make: Callable[[], Document], folder: Path, teller: Teller, further: Mapping[str, Write]
+) -> Outcome:
+    """Make the result of a test that has ended, tell its verdict, then save it with the ``further`` parts.
+
+    If the result cannot be made or told, the run is saved all the same, and then the error is raised.
+    """
+    result, unsaved = None, None
+    try:
+        result = make()
+        teller.verdict(result)
+    finally:
+        try:
+            save(test, result, folder, further)
+            teller.saved(folder)
+        except UnsavedError as error:
+            unsaved = str(error)
+            teller.unsaved(unsaved)
+    return Outcome(test, result, unsaved)
+
+
+def save(test: Test, result: Document | None, folder: Path, further: Mapping[str, Write] | None = None) -> None:
+    """As ``directory.save``, with what people read of the result.  ``further``: large parts, by file."""
+    texts: dict[str, Write] = {}
+    if result is not None:
+        texts[REPORT] = lambda path: terminal.keep(result, path)
+        if result["accuracy"] is not None:
+            lines = "\n".join(result["accuracy"]["lines"]) + "\n"
+            texts[SCORE] = lambda path: path.write_text(lines, encoding="utf-8")
+    directory.save(test, result, folder, texts, further)
