@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from drumfire.bench import commands, interrupts, statuses, streams
+from drumfire.bench import commands, interrupts, statuses
+from drumfire.loadgen import streams
 from drumfire.loadgen.errors import UnsavedError, UserError, one_line, printable
 
 PROGRAM = "drumfire"

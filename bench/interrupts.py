@@ -7,6 +7,7 @@ Python's own.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -81,6 +82,15 @@ def ignore() -> None:
     """Let a signal wait for the next ``abandon``, so that results are saved and shown in full."""
     global _target
     _target = None
+
+
+def has_terminal() -> bool:
+    """Whether this process has a terminal that is still open."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def leave() -> None:

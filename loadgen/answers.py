@@ -37,6 +37,12 @@ def as_bytes(responses: Responses) -> Iterator[bytes]:
         yield response if isinstance(response, bytes) else np.asarray(response).tobytes()
 
 
+def _unchanging(response: Any) -> Any:
+    if isinstance(response, np.ndarray):
+        return response.copy()
+    return bytes(response) if isinstance(response, (bytearray, memoryview)) else response
+
+
 @dataclass
 class Kept:
     """Responses kept for the accuracy log: row ``rows[i]`` got ``responses[i]``."""
@@ -116,7 +122,7 @@ class Answers:
         return time.monotonic_ns() - self.origin_ns
 
     def complete(self, first: int, last: int, responses: Responses | None = None) -> None:
-        """Complete rows [first, last) now.  ``responses[i]`` belongs to row first+i; it is kept, not copied."""
+        """Complete rows [first, last) now.  ``responses[i]`` belongs to row first+i."""
         now = _clock() - self.origin_ns
         # Acquiring the lock by hand costs half as much as ``with``, and is the largest cost of a single row.
         self._acquire()
@@ -346,8 +352,10 @@ class Answers:
         self._gauges[Gauge.FAILED] += rows
 
     def _keep(self, rows: RowArray, responses: Responses) -> None:
+        """Keep copies, as the system may use its arrays again."""
         if self._wanted(rows):
-            self.kept.append(Kept(rows, responses))
+            own = responses.copy() if isinstance(responses, np.ndarray) else list(map(_unchanging, responses))
+            self.kept.append(Kept(rows.copy(), own))
 
     def _wanted(self, rows: RowArray) -> bool:
         """Whether the accuracy log wants any of these rows."""

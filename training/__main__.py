@@ -18,9 +18,19 @@ from typing import Any
 
 import torch
 
+from drumfire.loadgen import streams
 from drumfire.loadgen.options import option
 from drumfire.training import checkpoint, coco, result
-from drumfire.training.faults import INTERRUPTED, NOT_REACHED, REACHED, USAGE, InputError, LostRank, one_line
+from drumfire.training.faults import (
+    INTERRUPTED,
+    NOT_REACHED,
+    REACHED,
+    USAGE,
+    InputError,
+    LostRank,
+    interruptible,
+    one_line,
+)
 from drumfire.training.learner import PRECISIONS
 from drumfire.training.mllog import Submission
 from drumfire.training.options import MOST_SEED, parse
@@ -60,7 +70,7 @@ class Options(Submission):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     place = Place(0, 1, 0)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interruptible()
     try:
         place = Place.here()
         options = _options(arguments, place)
@@ -221,8 +231,8 @@ def _listed(identity: dict[str, Any]) -> str:
 
 def _end(place: Place, status: int, message: str) -> int:
     """Print the message and keep the exit status: torchrun sends SIGTERM to the others once one rank has ended."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     if message:
         print(f"training: {message}", file=sys.stderr, flush=True)
     if place.world > 1:
@@ -235,4 +245,5 @@ def _end(place: Place, status: int, message: str) -> int:
 
 
 if __name__ == "__main__":
+    streams.install()
     sys.exit(main())

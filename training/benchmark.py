@@ -11,7 +11,6 @@ import json
 import os
 import re
 import secrets
-import signal
 import subprocess
 import sys
 import time
@@ -24,9 +23,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from drumfire.loadgen import streams
 from drumfire.loadgen.options import option
 from drumfire.training import figure, prepare, submission
-from drumfire.training.faults import INTERRUPTED, NOT_REACHED, REACHED, USAGE, InputError, one_line
+from drumfire.training.faults import INTERRUPTED, NOT_REACHED, REACHED, USAGE, InputError, interruptible, one_line
 from drumfire.training.mllog import Submission
 from drumfire.training.options import MOST_SEED, parse_some
 from drumfire.training.progress import Progress, Tail
@@ -62,7 +62,7 @@ class RunFailed(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False, soft_wrap=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interruptible()
     try:
         options, rest = parse_some("drumfire.training.benchmark", __doc__, Options, arguments)
         task = TASKS[options.task]
@@ -252,4 +252,5 @@ def _show(document: Mapping[str, Any], score: Score, folder: Path, console: Cons
 
 
 if __name__ == "__main__":
+    streams.install()
     sys.exit(main())

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 from rich.console import Console
 
-from drumfire.bench import statuses
+from drumfire.bench import interrupts, statuses
 from drumfire.bench.assemble.local import spare_cores
 from drumfire.bench.assemble.options import BatchingOptions
 from drumfire.bench.options.parser import Command
@@ -153,7 +153,7 @@ COMMAND = Command(
     Options,
     serve,
     "Serve models of this process by the KServe v2 protocol over HTTP and gRPC, with dynamic batching over all "
-    "connections, until Ctrl-C or SIGTERM: then requests under way are answered first.",
+    "connections, until Ctrl-C, SIGTERM or the end of its terminal: then requests under way are answered first.",
     "drumfire serve onnxruntime digits",
 )
 
@@ -225,9 +225,22 @@ def load(options: Options, wanted: Sequence[tuple[str, str]], device: str, conso
 async def _run(server: Server, options: Options, reporter: _Reporter) -> int:
     loop = asyncio.get_running_loop()
     stop, hurry = asyncio.Event(), asyncio.Event()
+    had_terminal, ignored = interrupts.has_terminal(), signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+    def end() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    def hang_up() -> None:
+        """Read the tokens again; without any, or with the terminal gone, end as on SIGTERM, unless under nohup."""
+        gone = had_terminal and not interrupts.has_terminal()
+        if options.ports.token_file is not None and not gone:
+            server.reload_tokens()
+        elif not ignored:
+            end()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, lambda: (hurry if stop.is_set() else stop).set())
-    loop.add_signal_handler(signal.SIGHUP, server.reload_tokens)
+        loop.add_signal_handler(number, end)
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
     addresses = await server.start()
     gc.collect()
     gc.freeze()  # loaded models stay, so later collections can skip them

@@ -15,6 +15,8 @@ from drumfire.loadgen.settings import SettingsError
 from drumfire.loadgen.system import Answer, SampleLibrary
 from drumfire.sut.local.responses import check_count
 
+CLOSE_S = 2.0
+"""How long ``close`` waits for the tasks that it cancels."""
 Infer = Callable[[Any], Awaitable[Responses]]
 """Takes n samples, an array of shape (n, *sample_shape); with several inputs, a mapping of their names to such arrays.
 Returns n responses."""
@@ -61,7 +63,10 @@ class TaskSystem:
         self._closed = True
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            _, stubborn = await asyncio.wait(self._tasks, timeout=CLOSE_S)
+            for task in stubborn:  # it has caught its cancellation, and must not keep the loop from ending
+                asyncio._unregister_task(task)
 
     def _start(self) -> None:
         while not self._closed and self._next_row < self._end_row and len(self._tasks) < self._max_in_flight:
@@ -82,9 +87,9 @@ class TaskSystem:
             if self._closed:
                 raise
             self.answers.fail(first, last, error)  # the coroutine was cancelled, but not by close()
-        except (KeyboardInterrupt, SystemExit):  # which end the program
+        except KeyboardInterrupt:  # which ends the program
             raise
-        except BaseException as error:  # coroutines raise anything: these rows fail, and the run continues
+        except BaseException as error:  # coroutines raise anything, or exit: these rows fail, and the run continues
             self.answers.fail(first, last, error)
         else:
             self.answers.complete(first, last, responses)

@@ -1,16 +1,20 @@
 """A coroutine as a system: batches in issue order, bounded concurrency, failures of their rows alone, a clean end."""
 
 import asyncio
+import contextlib
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
 
+from drumfire.loadgen.answers import as_bytes
 from drumfire.loadgen.record import Status
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, SettingsError, TestSettings
 from drumfire.loadgen.system import Batch
 from drumfire.sut.data.library import ArrayLibrary
+from drumfire.sut.local import coroutine
 from drumfire.sut.local.coroutine import CoroutineSystem
 from tests.support.loops import LOOPS, on
 
@@ -231,6 +235,27 @@ def test_nothing_runs_on_after_an_interrupt(stubborn: bool, loop: str) -> None:
         assert test.answers.faults.refused == {}, "being stopped is nothing that the system did wrong"
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it catches its end, too
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("caught", [asyncio.CancelledError, BaseException])
+def test_a_call_that_catches_every_cancellation_does_not_keep_the_run_from_ending(
+    caught: type[BaseException], loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coroutine, "CLOSE_S", 0.05)
+
+    class Deaf(Service):
+        async def respond(self, batch: np.ndarray) -> Any:
+            while batch[0] == 7:
+                with contextlib.suppress(caught):
+                    await asyncio.sleep(3600)
+            return await super().respond(batch)
+
+    test = ran(loop, Deaf(), settings(Scenario.Offline), patience_s=0.05)
+    assert np.count_nonzero(test.record.status == Status.OK) == 299
+    assert test.answers.faults.unanswered == 1
+    assert not test.results().valid
+
+
 # Wrong use.
 
 
@@ -258,6 +283,36 @@ def test_any_exception_fails_its_rows() -> None:
 
     test = ran("asyncio", Fragile(), settings(Scenario.Offline), patience_s=0.3)
     assert test.answers.faults.failed == {"Odd: end": 300}
+
+
+def test_a_call_that_exits_fails_its_rows() -> None:
+    class Leaving(Service):
+        async def respond(self, batch: np.ndarray) -> Any:
+            if batch[0] == 7:
+                sys.exit(0)
+            return await super().respond(batch)
+
+    test = ran("asyncio", Leaving(), settings(Scenario.Offline))
+    assert test.answers.faults.failed == {"SystemExit: 0": 1}
+    assert np.count_nonzero(test.record.status == Status.OK) == 299
+
+
+@pytest.mark.parametrize("form", [np.asarray, list, lambda array: [memoryview(row) for row in array]])
+def test_an_array_that_is_used_again_changes_no_answer(form: Any) -> None:
+    class Reusing(Service):
+        buffer = np.empty((4, 1), np.int64)
+
+        async def respond(self, batch: np.ndarray) -> Any:
+            self.buffer[: len(batch), 0] = batch
+            return form(self.buffer[: len(batch)])
+
+    requested = settings(Scenario.Offline, mode=Mode.AccuracyOnly)
+    test = ran("asyncio", Reusing(), requested, max_batch_size=4, max_in_flight=1)
+    kept = {}
+    for batch in test.answers.kept:
+        for row, data in zip(batch.rows.tolist(), as_bytes(batch.responses), strict=True):
+            kept[row] = int.from_bytes(data, "little")
+    assert kept == dict(enumerate(test.record.sample_index.tolist()))
 
 
 def test_a_type_error_within_infer_is_its_own() -> None:

@@ -12,9 +12,7 @@ import io
 import os
 import select
 import sys
-from typing import TextIO
-
-from drumfire.loadgen.errors import one_line
+from typing import Any, TextIO, cast
 
 _GONE = (errno.EPIPE, errno.EIO)
 """The reader or the terminal has gone: nobody misses what is lost."""
@@ -71,7 +69,7 @@ def complain() -> bool:
     fault, _output = _output.fault, None
     if fault.errno in _GONE:
         return False
-    print(f"drumfire: standard output could not be written: {fault.strerror or one_line(fault)}", file=sys.stderr)
+    print(f"drumfire: standard output could not be written: {fault.strerror}", file=sys.stderr)
     return True
 
 
@@ -80,7 +78,8 @@ def _lossy(fd: int, before: TextIO | None, closed: set[int]) -> tuple[_Lossy, Te
     encoding = "utf-8" if before is None else before.encoding
     lines = fd == 2 or raw.isatty()
     # Letters that the encoding lacks are escaped, as in a path under an ASCII locale.
-    text = io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=lines)
+    buffer: Any = io.BufferedWriter(cast(io.RawIOBase, raw))
+    text = io.TextIOWrapper(buffer, encoding, "backslashreplace", line_buffering=lines)
     return raw, text
 
 
