@@ -170,8 +170,9 @@ def save(
         try:
             write(folder / name)
         except Exception as error:
-            if isinstance(error, OSError):
-                unsaved.setdefault(error.strerror or one_line(error), []).append(name)
+            if isinstance(error, OSError):  # numpy's have no number, and tell of elements
+                why = error.strerror or f"{one_line(error)}: is the disk full?"
+                unsaved.setdefault(why, []).append(name)
             else:
                 faults.append(error)
             _discard(folder / name)

@@ -333,6 +333,26 @@ def test_a_second_signal_ends_at_once() -> None:
         assert "ended at once" in stderr
 
 
+def test_the_end_of_its_terminal_ends_it_and_a_daemons_reads_tokens_again(tmp_path: Path) -> None:
+    def as_in_a_terminal() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    tokens = tmp_path / "tokens"
+    tokens.write_text("a-token-of-some-length\n")
+    words = ["serve", "null", "identity", *PORTS, "--json", "--drain-timeout", "1"]
+    with start(*words, preexec_fn=as_in_a_terminal) as process:
+        Served(process).process.send_signal(signal.SIGHUP)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "draining: 0 requests" in stderr
+    with start(*words, "--token-file", tokens, preexec_fn=as_in_a_terminal) as process:
+        server = Served(process)
+        process.send_signal(signal.SIGHUP)
+        assert process.stderr is not None
+        assert f"read {tokens} again" in process.stderr.readline()
+        server.end()
+
+
 def look(at_s: float, statistics: Statistics) -> dict[str, Any]:
     told = statistics.model_stats("digits", "1")
     gpus = {"GPU-1": {"nv_gpu_utilization": 0.5, "nv_gpu_power_usage": 300.0, "nv_gpu_memory_used_bytes": 2.0**31}}
