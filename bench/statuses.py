@@ -13,8 +13,8 @@ INTERRUPTED = 130
 
 MEANINGS = {
     INTERRUPTED: "interrupted (what was measured is saved)",
-    CRASH: "a fault of drumfire itself",
-    UNSAVED: "measured and shown, but not saved",
+    CRASH: "a fault of drumfire itself (what was measured is saved)",
+    UNSAVED: "measured and shown but not saved as a whole, or output that could not be written",
     USAGE: "wrong usage or input",
     INVALID: "INVALID, or the task failed",
     UNMET: "an expectation is not met, or B is slower",

@@ -93,3 +93,20 @@ def test_in_another_thread_nothing_is_installed(handled: list[int]) -> None:
     seen: list[object] = []
     assert in_a_thread(call) == []
     assert seen == [signal.getsignal(signal.SIGINT)]
+
+
+@pytest.mark.parametrize(("handler", "ends"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+def test_a_terminal_that_closes_ends_a_command_unless_under_nohup(handler: signal.Handlers, ends: bool) -> None:
+    came: list[str] = []
+    passed_on: list[int] = []
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        if ends:  # a handler in place of the default, which would end the tests
+            signal.signal(signal.SIGHUP, lambda number, frame: passed_on.append(number))
+        with interrupts.installed():
+            interrupts.notify(came.append)
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert came == ["interrupted by SIGHUP"] * ends
+    assert passed_on == [signal.SIGHUP] * ends

@@ -34,8 +34,8 @@ if sys.argv[3:4] == ["runs_here"]:
 
 from drumfire.bench.assemble import probe
 from drumfire.bench.cli import main
-from drumfire.bench.commands import run as one_run
 from drumfire.bench.fleet import generator
+from drumfire.loadgen import directory
 from drumfire.loadgen.answers import Answers
 from drumfire.sut import module_process
 
@@ -199,7 +199,7 @@ def run(words: list[str]) -> None:
     text = io.StringIO()
     # The files of a result would take longer than all the rest, and so would a probe of the server's speed.
     with contextlib.ExitStack() as changed:
-        changed.enter_context(patch.object(one_run, "save"))
+        changed.enter_context(patch.object(directory, "save"))
         changed.enter_context(patch.object(probe, "_PROBE_S", 0.01))
         changed.enter_context(contextlib.redirect_stdout(text))
         changed.enter_context(contextlib.redirect_stderr(text))
