@@ -86,6 +86,7 @@ def save(test: Test, output: str | os.PathLike[str] | None = None) -> SavedRun:
             "environment": environment,
             "directory": str(claimed.folder),
         }
+        claimed.make_room()
         outcome.save(test, directory.document(test, sections, test.foreseen()), claimed.folder)
     return load(claimed.folder)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from drumfire.loadgen.run import Test
 
 SCORE = "accuracy.txt"
 """The accuracy in a run's folder: the file and the line that submissions need."""
+TELL_S = 5.0
+"""How long the saving of a run waits until its verdict is told."""
 Document = dict[str, Any]
 
 
@@ -87,17 +90,23 @@ def finish(
 
     If the result cannot be made or told, the run is saved all the same, and then the error is raised.
     """
-    result, unsaved = None, None
-    try:
-        result = make()
-        teller.verdict(result)
-    finally:
+    result, unsaved, fault = None, None, None
+    with ThreadPoolExecutor(1, "verdict") as telling:  # a reader that does not read must not keep it from being saved
         try:
-            save(test, result, folder, further)
-            teller.saved(folder)
-        except UnsavedError as error:
-            unsaved = str(error)
-            teller.unsaved(unsaved)
+            result = make()
+            told = telling.submit(teller.verdict, result)
+            wait([told], TELL_S)
+        finally:
+            try:
+                save(test, result, folder, further)
+            except UnsavedError as error:
+                unsaved, fault = str(error), error.__cause__
+                teller.unsaved(unsaved)
+        told.result()
+    if fault is not None:
+        raise fault
+    if unsaved is None:
+        teller.saved(folder)
     return Outcome(test, result, unsaved)
 
 

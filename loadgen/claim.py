@@ -36,6 +36,8 @@ RUNS = Path("runs")
 _SLACK_BYTES = 4 << 20
 """Room for the files whose size does not depend on the number of rows."""
 _LOG_BYTES_PER_ROW = 24
+_RESERVED_BYTES = 256 << 10
+"""Held during the run for the small files of its result, so that they fit where others fill the disk meanwhile."""
 _NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL}
 """How ``flock`` fails on file systems that cannot lock a folder, such as some NFS."""
 
@@ -51,6 +53,7 @@ class Claim:
         """Why the folder is not locked; None where it is."""
         self.made = made
         """Folders that the claim made, the deepest first."""
+        self._reserve = contextlib.ExitStack()
 
     @classmethod
     def take(cls, folder: Path, resumed: str | None = None) -> Claim:
@@ -116,10 +119,20 @@ class Claim:
             write_json(self.folder / ENVIRONMENT, environment)
             (self.folder / COLUMNS).mkdir(exist_ok=True)
             (self.folder / COLUMNS / LAYOUT).write_text(test.record.layout + "\n", encoding="utf-8")
+            self.make_room()
+            held = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115 - has no name, and ends with us
+            self._reserve.enter_context(held)
+            held.write(bytes(_RESERVED_BYTES))
+            held.flush()
         except OSError as error:
+            self.undo()
             if isinstance(error, OutputError):
                 raise
             raise _unwritable(self.folder, error) from None
+
+    def make_room(self) -> None:
+        """Free the room that ``begin`` held for the result, which is saved now."""
+        self._reserve.close()
 
     def undo(self) -> None:
         """Remove what ``begin`` wrote, as nothing was measured."""
@@ -131,6 +144,7 @@ class Claim:
 
     def close(self) -> None:
         """End the claim.  Folders that it made and that have stayed empty are removed."""
+        self.make_room()
         with contextlib.suppress(OSError):
             for path in self.made:
                 path.rmdir()

@@ -21,7 +21,7 @@ import numpy as np
 from drumfire.loadgen import histogram, logs, summary
 from drumfire.loadgen.advice import on_lateness
 from drumfire.loadgen.draws import Int64Array
-from drumfire.loadgen.errors import UnsavedError, UserError, one_line
+from drumfire.loadgen.errors import UnsavedError, UserError, described, one_line
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.issuer import PhaseReport
 from drumfire.loadgen.overhead import issuing_cpu_us
@@ -145,12 +145,15 @@ def save(
 
     ``result`` is None where it could not be made.  The caller's further parts, by file, come after ours that are
     ``small`` or ``large``.  Each part is tried, also after one has failed, which leaves nothing half written.
-    Raises ``UnsavedError`` that names what could not be saved; another error of a part is raised at the end.
+    Raises ``UnsavedError`` that names what could not be saved; its cause is the first error that is no ``OSError``.
     """
+    # What is there from before the run stays, as a full disk could take it.
+    early: dict[str, Write] = {SETTINGS: lambda path: write_settings(test, folder)}
+    if result is not None:
+        early[ENVIRONMENT] = lambda path: write_json(path, result.get("environment"))
     whole = {} if result is None else {RESULT: lambda path: write_json(path, result)}
     parts: dict[str, Write] = {
-        SETTINGS: lambda path: write_settings(test, folder),
-        ENVIRONMENT: lambda path: write_json(path, (result or {}).get("environment")),
+        **{name: write for name, write in early.items() if not (folder / name).exists()},
         **whole,
         summary.SUMMARY: lambda path: _write_summary(test, path),
         **(small or {}),
@@ -160,8 +163,6 @@ def save(
         **(large or {}),
         "histograms": lambda path: _save_histograms(test, path),
     }
-    if result is None:
-        del parts[ENVIRONMENT]  # that from before the run stays
     unsaved: dict[str, list[str]] = {}
     faults: list[Exception] = []
     with contextlib.suppress(OSError):  # which each part will name
@@ -170,17 +171,17 @@ def save(
         try:
             write(folder / name)
         except Exception as error:
+            why = described(error)
             if isinstance(error, OSError):  # numpy's have no number, and tell of elements
                 why = error.strerror or f"{one_line(error)}: is the disk full?"
-                unsaved.setdefault(why, []).append(name)
             else:
                 faults.append(error)
+            unsaved.setdefault(why, []).append(name)
             _discard(folder / name)
     if unsaved:
         what = "; ".join(f"{', '.join(names)} ({why})" for why, names in unsaved.items())
-        raise UnsavedError(f"the run could not be saved in {folder} as a whole, it lacks {what}")
-    if faults:
-        raise faults[0]
+        text = f"the run could not be saved in {folder} as a whole, it lacks {what}"
+        raise UnsavedError(text) from (faults[0] if faults else None)
 
 
 def _discard(path: Path) -> None:

@@ -136,6 +136,7 @@ def perform(
             claim.undo()
             raise
         faults.append(error)
+    claim.make_room()
     outcome = finish(test, make, claim.folder, teller, _further(test, assembly, options, claim.folder))
     if faults:
         raise faults[0]
@@ -264,6 +265,7 @@ def _search(assembly: Assembly, options: RunOptions, claim: Claim, messages: Con
         teller.verdict(result)
         messages.print(f"to resume this search: {_again(options, folder)}", markup=False)
         return Outcome(search.test, result)
+    claim.make_room()
     return finish(search.test, make, folder, teller, _further(search.test, assembly, options, folder))
 
 

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from drumfire.bench import interrupts, statuses
 from drumfire.bench.report import figures
-from drumfire.loadgen import installation
+from drumfire.loadgen import installation, streams
 from drumfire.loadgen.claim import Claim
 from drumfire.loadgen.directory import RESULT
 from drumfire.loadgen.saved import load
@@ -107,4 +107,5 @@ class _Stop:
 
 
 if __name__ == "__main__":
+    streams.install()
     sys.exit(main())

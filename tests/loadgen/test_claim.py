@@ -134,6 +134,23 @@ def test_what_is_known_before_the_run_is_there(tmp_path: Path) -> None:
     assert (same.scheduled == test.record.scheduled).all()
 
 
+def test_room_for_the_result_is_held_during_the_run(tmp_path: Path) -> None:
+    """In a file without a name, which ends with its process."""
+
+    def held() -> int:
+        files = [Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd")]
+        mine = [file for file in files if os.path.lexists(file) and os.readlink(file).startswith(f"{tmp_path}/run/")]
+        return sum(file.stat().st_size for file in mine)
+
+    with Claim.take(tmp_path / "run") as claim:
+        claim.begin(a_test(), {})
+        claim.begin(a_test(), {})
+        assert held() == 256 * 1024
+        assert {path.name for path in claim.folder.iterdir()} == {"settings.json", "environment.json", "columns"}
+        claim.make_room()
+        assert held() == 0
+
+
 def test_the_folder_of_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     with Claim.take(tmp_path / "run") as claim:
         claim.begin(a_test(), {})

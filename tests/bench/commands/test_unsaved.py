@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ WHOLE = {
 }  # fmt: skip
 
 
-def no_room(*_: object) -> None:
+def no_room(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -90,6 +91,16 @@ def test_each_part_is_tried_and_those_that_fail_are_named(tmp_path: Path, monkey
     assert [path.name for path in (folder / "columns").iterdir()] == ["layout.json"]
 
 
+def test_a_disk_that_is_full_takes_nothing_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    spoil(monkeypatch, lambda: [monkeypatch.setattr(Path, name, no_room) for name in ("write_text", "write_bytes")])
+    done = here("run", "null", "digits", "--time", "0.01", "--output", folder, *QUIET)
+    assert done.returncode == statuses.UNSAVED
+    assert "it lacks result.json, mlperf_log_summary.txt, report.txt, " in done.stderr
+    assert {path.name for path in folder.iterdir()} >= {"settings.json", "environment.json", "columns"}
+    assert "environment" not in done.stderr
+
+
 def test_what_is_small_is_saved_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, there = tmp_path / "run", set[str]()
     monkeypatch.setattr(Record, "save", lambda *_: there.update(path.name for path in folder.iterdir()))
@@ -124,6 +135,25 @@ def test_the_verdict_is_told_before_it_is_saved(
         assert (tmp_path / "run" / "report.txt").read_text() == f"{first}saved in     {tmp_path / 'run'}\n"
 
 
+def test_a_reader_that_does_not_read_does_not_keep_it_from_being_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, told = threading.Event(), []
+    save = directory.save
+
+    def save_and_tell(*arguments: Any) -> None:
+        save(*arguments)
+        saved.set()
+
+    monkeypatch.setattr(outcome, "TELL_S", 0.01)
+    monkeypatch.setattr(directory, "save", save_and_tell)
+    monkeypatch.setattr(outcome.Teller, "verdict", lambda *_: told.append(saved.wait(30)))
+    done = here("run", "null", "digits", "--time", "0.01", "--output", tmp_path / "run", *QUIET)
+    assert done.returncode in (statuses.VALID, statuses.INVALID)
+    assert told == [True]
+    assert done.stdout == f"saved in     {tmp_path / 'run'}\n"
+
+
 @pytest.mark.parametrize("fault", ["verdict", "_document"])
 def test_a_fault_of_ours_leaves_what_was_measured(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "run"
@@ -141,6 +171,7 @@ def test_a_fault_of_ours_in_one_part_leaves_the_others(tmp_path: Path, monkeypat
     monkeypatch.setattr(Record, "save", lambda *_: 1 // 0)
     done = here("run", "null", "digits", "--time", "0.01", "--output", folder, *QUIET)
     assert done.returncode == statuses.CRASH
+    assert "it lacks columns (ZeroDivisionError: " in done.stderr
     assert {path.name for path in folder.iterdir()} == WHOLE
 
 
