@@ -1,14 +1,17 @@
 """Reads the files of a saved run, which may be damaged, or another's: all that is read has the declared type.
 
-Every function raises ``UserError``, whose text names the file.
+Every function that reads raises ``UserError``, whose text names the file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +22,20 @@ from drumfire.loadgen.schema import Schema, fault
 _MOST_DIGITS = 300
 """A longer whole number is no figure, and has no floating-point form."""
 _MOST_TEXT = 200
+
+
+@contextlib.contextmanager
+def in_one_step(path: Path) -> Iterator[BinaryIO]:
+    """A file that becomes ``path`` when it is whole, so that nobody finds half of it; without it on an error."""
+    half = path.with_name(f"{path.name}.partial")
+    try:
+        with half.open("wb") as file:
+            yield file
+        os.replace(half, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            half.unlink()
+        raise
 
 
 def read_text(path: Path) -> str:

@@ -6,10 +6,11 @@ Saved, the unused room is left out: the values of all rows in a line, and where 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -93,16 +94,21 @@ class FlatColumn:
             at = np.repeat(shift, within) + np.arange(start, ends[end - 1])
             self._values[at] = part.values[start : ends[end - 1]]
 
-    def save(self, folder: Path, name: str, rows: int) -> None:
-        """Write the first rows' values to ``NAME.npy``, and to ``NAME.offsets.npy`` where each row's begin and end."""
+    def writers(self, name: str, rows: int) -> Iterator[tuple[str, Callable[[BinaryIO], None]]]:
+        """What writes each file of the first rows: ``NAME.npy`` has the values, ``NAME.offsets.npy`` where each row's
+        begin and end.
+        """
         offsets = np.zeros(rows + 1, np.int64)
         np.cumsum(np.minimum(self.counts[:rows], self.width), out=offsets[1:])
-        with (folder / f"{name}.npy").open("wb") as file:
+
+        def write_values(file: BinaryIO) -> None:
             header = {"descr": self.dtype.str, "fortran_order": False, "shape": (int(offsets[-1]),)}
             np.lib.format.write_array_header_1_0(file, header)
             for begin, end in _chunks(0, rows):
                 file.write(self._recorded(begin, end).data)
-        np.save(folder / f"{name}{_OFFSETS}", offsets)
+
+        yield f"{name}.npy", write_values
+        yield f"{name}{_OFFSETS}", partial(np.save, arr=offsets)
 
     def _recorded(self, first: int, last: int) -> Values:
         used = np.arange(self.width) < self.counts[first:last, np.newaxis]

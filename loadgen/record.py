@@ -14,15 +14,16 @@ import os
 import tempfile
 import weakref
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.errors import UserError
-from drumfire.loadgen.files import read_array
+from drumfire.loadgen.files import in_one_step, read_array
 from drumfire.loadgen.flat_columns import COUNT_DTYPE, Flat, FlatColumn, is_flat
 
 Column = npt.NDArray[Any]
@@ -169,13 +170,39 @@ class Record:
         """A column as a memoryview, whose single elements are cheaper to read and write than numpy's."""
         return self.columns[name].data
 
-    def save(self, folder: Path) -> None:
-        """Write each column's issued rows to ``<column>.npy``, and the offsets of a flat one beside it."""
+    def issued_end(self, first: int, last: int) -> int:
+        """The row after the last issued row of [first, last), also of a table whose process was killed.
+
+        The gauge of issued rows lags behind, so rows after it that were written to count too.
+        """
+        end = min(max(self.issued_rows, first), last)
+        later = np.flatnonzero((self.issued[end:last] != 0) | (self.status[end:last] != Status.PENDING))
+        return end + int(later[-1]) + 1 if later.size else end
+
+    def end(self) -> None:
+        """End a table whose process has ended, as ``Answers.give_up`` does: what has no answer is unanswered."""
+        end = self.issued_end(0, self.rows)
+        status = self.status[:end]
+        status[status == Status.PENDING] = Status.UNANSWERED
+        self.gauges[Gauge.ISSUED] = end
+
+    def save(self, folder: Path, *, only_missing: bool = False) -> None:
+        """Write each column's issued rows to ``<column>.npy``, and the offsets of a flat one beside it.
+
+        A file that is there is whole.  ``only_missing``: it is left as it is.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        for name, write in self._writers(self.issued_rows):
+            if not (only_missing and (folder / name).exists()):
+                with in_one_step(folder / name) as file:
+                    write(file)
+
+    def _writers(self, rows: int) -> Iterator[tuple[str, Callable[[BinaryIO], None]]]:
+        """The name of each file, and what writes it."""
         for name, column in self.columns.items():
-            np.save(folder / f"{name}.npy", column[: self.issued_rows])
+            yield f"{name}.npy", partial(np.save, arr=column[:rows])
         for name, flat in self.flat_columns.items():
-            flat.save(folder, name, self.issued_rows)
+            yield from flat.writers(name, rows)
 
     def close(self) -> None:
         """Close the file descriptor early; the arrays remain readable."""

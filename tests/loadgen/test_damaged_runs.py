@@ -136,7 +136,9 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     record.gauges[Gauge.ISSUED] = record.rows
     for row in range(record.rows):
         record.flat_columns["marks"].append(row, row)
-    record.flat_columns["marks"].save(run / "columns", "marks", record.rows)
+    for name, write in record.flat_columns["marks"].writers("marks", record.rows):
+        with (run / "columns" / name).open("wb") as file:
+            write(file)
     series.save([Series.of("power", "W", "any", [1, 2], [1.0, 2.0])], run)
     (run / "report.txt").write_text("any")
     return run
