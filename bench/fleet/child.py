@@ -27,11 +27,12 @@ from drumfire.bench.fleet import responses, traffic
 from drumfire.bench.fleet.assignment import Assignment
 from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.flat_columns import FlatPart
-from drumfire.loadgen.record import Column, Gauge, Record, Status
+from drumfire.loadgen.record import Column, Record
 from drumfire.loadgen.traffic import Phase
 from drumfire.sut import module_process
 
 _END_S = 2.0
+_NO_ROWS: Int64Array = np.empty(0, np.int64)
 SNAPSHOT_NS = 240_000_000
 """Reading the table costs more than asking whether a process lives: four times a second is enough."""
 
@@ -70,8 +71,24 @@ class Part:
     """Its message at the end of the phase (see ``generator``); None where it was lost."""
     kept_rows: Int64Array
     """The rows with responses for the accuracy log, by its own numbers."""
-    kept: list[bytes]
+    kept: Sequence[bytes]
     """The responses of these rows."""
+
+    @classmethod
+    def of(
+        cls,
+        part: int,
+        record: Record,
+        first: int,
+        end: int,
+        message: Mapping[str, Any] | None = None,
+        kept_rows: Int64Array = _NO_ROWS,
+        kept: Sequence[bytes] = (),
+    ) -> Part:
+        """Rows [first, end) of a generator's table."""
+        columns = {name: column[first:end] for name, column in record.columns.items()}
+        flat = {name: column.part(first, end) for name, column in record.flat_columns.items()}
+        return cls(part, np.arange(first, end), columns, flat, message, kept_rows, kept)
 
 
 class Child:
@@ -156,21 +173,11 @@ class Child:
             report = message["report"]
             end = first + (report["issued_rows"] if report is not None else 0)
         else:
-            end = _issued_end(record, first, last)
-        rows = np.arange(first, end)
-        kept_rows: Int64Array = np.empty(0, np.int64)
-        kept: list[bytes] = []
+            end = record.issued_end(first, last)
+        kept_rows, kept = _NO_ROWS, list[bytes]()
         if message is not None and message["responses"] is not None:
             kept_rows, kept = responses.load(Path(message["responses"]))
-        return Part(
-            self.assignment.slice.part,
-            rows,
-            {name: column[first:end] for name, column in record.columns.items()},
-            {name: flat.part(first, end) for name, flat in record.flat_columns.items()},
-            message,
-            kept_rows,
-            kept,
-        )
+        return Part.of(self.assignment.slice.part, record, first, end, message, kept_rows, kept)
 
     def hang_up(self) -> None:
         """Close its input, after which it ends by itself."""
@@ -238,13 +245,3 @@ class Child:
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").split("\n")
         return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
-
-
-def _issued_end(record: Record, first: int, last: int) -> int:
-    """The row after the last issued row of [first, last).
-
-    The gauge of issued rows lags behind, so rows after it that were written to count too.
-    """
-    end = min(max(record.gauges[Gauge.ISSUED], first), last)
-    later = np.flatnonzero((record.issued[end:last] != 0) | (record.status[end:last] != Status.PENDING))
-    return end + int(later[-1]) + 1 if later.size else end

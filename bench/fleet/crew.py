@@ -24,6 +24,10 @@ class Crew(Protocol):
     clock: Clock
     """The host's wall clock relative to the driver's."""
 
+    @property
+    def children(self) -> Sequence[Child]:
+        """The generators that were launched, where their tables are in this machine's memory."""
+
     def launch(self) -> None:
         """Start the generators, which then get ready by themselves."""
 
@@ -56,45 +60,45 @@ class LocalCrew:
         """``traffic``: the phases of each assignment's part, each taken when its generator starts."""
         self.name, self.assignments, self.clock = name, assignments, OURS
         self._traffic = traffic
-        self._children: list[Child] = []
+        self.children: list[Child] = []
 
     def launch(self) -> None:
         for assignment, phases in zip(self.assignments, self._traffic, strict=True):
-            self._children.append(Child(assignment, phases))
+            self.children.append(Child(assignment, phases))
 
     def look(self) -> list[Sighting]:
-        return [child.look() for child in self._children]
+        return [child.look() for child in self.children]
 
     def begin(self, unix_ns: int) -> None:
         # Only now: threads that were started before, which do not issue, keep all cores.
-        cores = cores_for(len(self._children), sorted(os.sched_getaffinity(0)))
-        for child, core in zip(self._children, cores, strict=False):
+        cores = cores_for(len(self.children), sorted(os.sched_getaffinity(0)))
+        for child, core in zip(self.children, cores, strict=False):
             child.pin(core)
         at_ns = unix_ns - time.time_ns() + time.monotonic_ns()
-        for child in self._children:
+        for child in self.children:
             child.begin(at_ns)
 
     def beat(self) -> None:
-        for child in self._children:
+        for child in self.children:
             child.beat()
 
     def stop(self, reason: str) -> None:
-        for child in self._children:
+        for child in self.children:
             child.stop(reason)
 
     def kill(self, part: int) -> None:
-        for child in self._children:
+        for child in self.children:
             if child.assignment.slice.part == part:
                 child.kill()
 
     def collect(self, number: int) -> list[Part]:
-        return [child.collect(number) for child in self._children]
+        return [child.collect(number) for child in self.children]
 
     def close(self) -> None:
-        for child in self._children:
+        for child in self.children:
             child.hang_up()
-        while self._children:
-            self._children.pop().close()
+        while self.children:
+            self.children.pop().close()
 
 
 def cores_for(generators: int, cores: Sequence[int]) -> list[int]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from drumfire.bench.fleet.child import Part, Sighting
+from drumfire.bench.fleet.child import Child, Part, Sighting
 from drumfire.bench.fleet.crew import Crew
 from drumfire.bench.fleet.facts import Facts, differences
 from drumfire.loadgen.errors import UserError
@@ -66,6 +66,8 @@ class Fleet:
         """Why a loss ended the run; None where it did not."""
         self.planned_ns = 0
         """When the current phase should begin: ns of our wall clock."""
+        self.on_launch: Callable[[Child], object] = lambda child: None
+        """Called for each generator of this machine, before any begins."""
         self.on_look: Callable[[Sequence[Sighting]], object] = lambda sightings: None
         """Called after each look at the generators in a phase."""
         self.names = {one.slice.part: one.name for crew in crews for one in crew.assignments}
@@ -84,6 +86,9 @@ class Fleet:
         """
         self._beats.start()
         await self._each(lambda crew: crew.launch())
+        for crew in self.crews:
+            for child in crew.children:
+                self.on_launch(child)
         until_s = time.monotonic() + self._ready_s
         compared = False
         while True:

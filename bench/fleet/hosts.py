@@ -16,7 +16,7 @@ from typing import Any
 
 from drumfire.bench.fleet import clock, head
 from drumfire.bench.fleet.assignment import Assignment
-from drumfire.bench.fleet.child import Part, Sighting
+from drumfire.bench.fleet.child import Child, Part, Sighting
 from drumfire.bench.fleet.supervisor import Supervisor
 from drumfire.loadgen import installation
 from drumfire.loadgen.errors import UserError, one_line
@@ -68,6 +68,8 @@ def hosts_of(address: str | None) -> list[dict[str, Any]]:
 
 class RayCrew:
     """The generators of another host, through its supervisor."""
+
+    children: Sequence[Child] = ()
 
     def __init__(
         self,

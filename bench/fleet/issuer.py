@@ -135,7 +135,7 @@ class FleetIssuer:
     def _put_back(self, phase: Phase, parts: Sequence[Part]) -> _Issued:
         """Enter what the generators did into the whole table and its answers."""
         record, answers = self._plan.record, self._plan.answers
-        end = merge.put_back(record, phase, self._slices, parts)
+        end = merge.put_back(record, phase.first_row, phase.first_row + phase.rows, self._slices, parts)
         answers.issued = end
         answers.answered = int(np.count_nonzero(is_known(record.status[:end])))
         merge.put_answers(answers, self._slices, self.fleet.messages, parts)

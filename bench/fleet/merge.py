@@ -19,7 +19,6 @@ from drumfire.loadgen.overhead import Overhead
 from drumfire.loadgen.pacer import Pacing
 from drumfire.loadgen.record import Column, Record, Status
 from drumfire.loadgen.share import Slice
-from drumfire.loadgen.traffic import Phase
 from drumfire.loadgen.warm_up import WarmUpReport
 
 FAILED_REASON_LOST = "failed, and the generator that knew why was lost"
@@ -27,15 +26,14 @@ _ENDS = (End.NO_ANSWER, End.SYSTEM_GONE, End.INTERRUPTED, End.MAX_DURATION, End.
 """In order: the first of these with which any generator ended is the end of the phase."""
 
 
-def put_back(record: Record, phase: Phase, slices: Mapping[int, Slice], parts: Sequence[Part]) -> int:
-    """Enter a phase's parts into the whole table; returns the row after the last issued row.
+def put_back(record: Record, first: int, last: int, slices: Mapping[int, Slice], parts: Sequence[Part]) -> int:
+    """Enter the parts of rows [first, last) into the whole table; returns the row after the last issued row.
 
     Earlier rows that no part has become MISSING.
     """
-    last = phase.first_row + phase.rows
     status = record.status
-    status[phase.first_row : last] = Status.MISSING
-    end = phase.first_row
+    status[first:last] = Status.MISSING
+    end = first
     for part in parts:
         if not part.rows.size:
             continue

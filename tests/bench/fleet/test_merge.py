@@ -61,7 +61,7 @@ def test_columns_and_percentiles_are_the_wholes(latencies: list[int], parts: int
     whole.sample_index[:], whole.scheduled[:] = phase.sample_index, phase.scheduled
     slices = {part: Slice(part, parts) for part in range(parts)}
     pieces = [part_of(one, share) for share in slices.values()]
-    assert merge.put_back(whole, phase, slices, pieces) == phase.rows
+    assert merge.put_back(whole, 0, phase.rows, slices, pieces) == phase.rows
     for name, column in one.columns.items():
         assert whole.columns[name].tobytes() == column.tobytes()
     concatenated = np.concatenate([piece.columns["completed"] - piece.columns["scheduled"] for piece in pieces])
@@ -111,7 +111,7 @@ def test_rows_of_a_lost_part_are_missing() -> None:
     slices = {part: Slice(part, 3) for part in range(3)}
     # Part 1 can not be asked, and part 2 came to its second row.
     pieces = [part_of(one, slices[0], 3), part_of(one, slices[2], 2)]
-    assert merge.put_back(whole, phase, slices, pieces) == 7
+    assert merge.put_back(whole, 0, phase.rows, slices, pieces) == 7
     ok, missing = int(Status.OK), int(Status.MISSING)
     assert whole.status.tolist() == [ok, missing, ok, ok, missing, ok, ok, 0, 0, 0]
 
