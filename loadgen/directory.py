@@ -42,6 +42,8 @@ from drumfire.loadgen.version import VERSION
 RESULT, SETTINGS, ENVIRONMENT, COLUMNS = "result.json", "settings.json", "environment.json", "columns"
 LAYOUT = "layout.json"
 """Among the columns: ``Record.layout``, which says how the table lay in memory."""
+UNFINISHED = "unfinished.json"
+"""How much is there of a run whose process was killed: written by what keeps its table, read by ``saved``."""
 REPORT = "report.txt"
 """Written by what shows a run to people."""
 Write = Callable[[Path], object]

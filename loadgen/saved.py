@@ -19,7 +19,7 @@ import numpy as np
 
 from drumfire.loadgen import logs, series, summary, trace
 from drumfire.loadgen.advice import OPTIONS
-from drumfire.loadgen.directory import COLUMNS, ENVIRONMENT, REPORT, RESULT, SETTINGS, figures
+from drumfire.loadgen.directory import COLUMNS, ENVIRONMENT, REPORT, RESULT, SETTINGS, UNFINISHED, figures
 from drumfire.loadgen.errors import UserError, printable
 from drumfire.loadgen.files import read_json, read_text
 from drumfire.loadgen.flat_columns import Ragged, load_flat_columns
@@ -57,6 +57,15 @@ _SETTINGS = {
         for name, kind in (("requested", TestSettings), ("effective", EffectiveSettings))
     },
 }
+_COUNTS = ("issued", "ok", "failed", "unanswered", "missing")
+_ENDED: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {
+        "seen": _WORD,
+        **{name: {"type": "integer"} for name in (*_COUNTS, "generators")},
+        "unsaved": {"type": ["string", "null"]},
+    },
+}
 _LEAST: Mapping[str, float] = {
     "samples_per_query": 1,
     "performance_sample_count": 1,
@@ -84,13 +93,33 @@ class SavedRun:
         return not os.path.isfile(self.folder / RESULT)
 
     @cached_property
+    def ended(self) -> dict[str, Any] | None:
+        """How a run was found whose process ended before it had saved; None where that did not happen or nobody saw it.
+
+        ``seen`` is when, as ISO text.  ``issued``, ``ok``, ``failed``, ``unanswered`` and ``missing`` count samples, by
+        the states of the column ``status``.  ``unsaved`` says why columns are not there, or is None.
+        """
+        if not (self.folder / UNFINISHED).exists():
+            return None
+        found: dict[str, Any] = read_json(self.folder / UNFINISHED, _ENDED)
+        if lacking := [name for name in _ENDED["properties"] if name not in found]:
+            raise UserError(f"{self.folder / UNFINISHED} lacks {', '.join(lacking)}")
+        if not 1 <= found["generators"] <= max(found["issued"], 1):
+            raise UserError(
+                f"{self.folder / UNFINISHED} does not hold how a run ended: generators is no number of them"
+            )
+        return found
+
+    @cached_property
     def result(self) -> dict[str, Any]:
         """The result document, whose schema is ``loadgen/result.schema.json``.
 
         What there is has the schema's types; other versions may have had fewer keys, or more.
         """
         if self.unfinished:
-            raise UserError(f"{self.folder} is unfinished, it has no {RESULT}: do the run again")
+            raise UserError(
+                f"{self.folder} is unfinished, it has no {RESULT}: do the run again; figures has those of its columns"
+            )
         found: dict[str, Any] = read_json(self.folder / RESULT, _result_schema())
         if found.get("validity") not in ("VALID", "INVALID"):
             raise UserError(
@@ -219,8 +248,11 @@ class SavedRun:
     def _streams(self) -> list[slice | RowArray]:
         """The same rows, split by closed loop: each generator may have had its own."""
         rows, _ = self._performance
-        hosts = {} if self.unfinished else self.result.get("hosts", {})
-        streams = len(hosts.get("generators", ())) if hosts.get("independent_streams") else 1
+        if self.unfinished:
+            streams = 1 if self.ended is None else self.ended["generators"]
+        else:
+            hosts = self.result.get("hosts", {})
+            streams = len(hosts.get("generators", ())) if hosts.get("independent_streams") else 1
         return by_stream(rows, self.columns["status"].size, self.effective.samples_per_query, streams)
 
     def _settings(self, part: str, kind: type[S]) -> S:

@@ -29,14 +29,17 @@ def environment() -> dict[str, str]:
 
 
 def start(module: str, **options: Any) -> subprocess.Popen[bytes]:
-    """Start the module with an unbuffered pipe as its input; ``options`` go to ``Popen``.  Raises ``OSError``.
+    """Start the module; ``options`` go to ``Popen``, and without ``stdin`` it has an unbuffered pipe as its input.
+
+    Raises ``OSError``.
 
     A terminal sends Ctrl-C, and SIGHUP when it closes, to all its processes.  The new one starts with both blocked, so
     that it is this process that decides what becomes of it.
     """
+    options.setdefault("stdin", subprocess.PIPE)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
-        return subprocess.Popen(command(module), stdin=subprocess.PIPE, env=environment(), bufsize=0, **options)
+        return subprocess.Popen(command(module), env=environment(), bufsize=0, **options)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

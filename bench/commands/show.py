@@ -8,12 +8,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from drumfire.bench import statuses
 from drumfire.bench.options.parser import Command
-from drumfire.bench.report import terminal
+from drumfire.bench.report import rows, terminal
 from drumfire.bench.report.rows import Row, Section, Style, report
 from drumfire.loadgen.errors import UserError, printable
 from drumfire.loadgen.options import option
@@ -42,6 +43,9 @@ def show(options: Options) -> int:
         print(json.dumps(saved.result, allow_nan=False))
     else:
         terminal.put(report(saved.result))
+    if saved.ended is not None:
+        why = f"its process ended while it saved, and not all could be saved: {saved.ended['unsaved']}"
+        print(printable(f"drumfire show: {saved.folder}: {why}"), file=sys.stderr)
     return statuses.VALID if saved.valid else statuses.INVALID
 
 
@@ -49,15 +53,45 @@ COMMAND = Command(Options, show, "Print the report of a saved run.", "drumfire s
 
 
 def _unfinished(saved: SavedRun) -> Iterator[Section]:
-    yield [
-        Row("Result is", ["unfinished"], Style.UNFINISHED),
-        Row("", ["The run ended before all of it was saved: do it again."], Style.REASON),
-    ]
-    rows = []
-    with contextlib.suppress(UserError):
-        rows.append(Row("scenario", [f"{saved.effective.scenario.name}, {saved.effective.mode.name}"]))
+    yield [Row("Result is", ["unfinished"], Style.UNFINISHED), *(Row("", [why], Style.REASON) for why in _why(saved))]
+    yield from rows.unfinished(_document(saved))
+    rest = []
     if (status := saved.columns.get("status")) is not None:
+        counts = {name: int(np.count_nonzero(status == Status[name.upper()])) for name in ("failed", "unanswered")}
+        lost = int(np.count_nonzero(status == Status.MISSING))
         answered = int(np.count_nonzero(status == Status.OK))
-        rows.append(Row("samples", [f"{status.size:,} issued, {answered:,} answered"]))
-    rows.append(Row("there", [", ".join(sorted(path.name for path in saved.folder.iterdir()))]))
-    yield [*rows, Row("folder", [str(saved.folder)], Style.FOLDER)]
+        further = "".join(f", {count:,} {name}" for name, count in counts.items() if count)
+        rest.append(Row("samples", [f"{status.size - lost:,} issued, {answered:,} answered{further}"]))
+    rest.append(Row("there", [", ".join(sorted(path.name for path in saved.folder.iterdir()))]))
+    yield [*rest, Row("folder", [str(saved.folder)], Style.FOLDER)]
+
+
+def _why(saved: SavedRun) -> Iterator[str]:
+    if saved.ended is None:
+        yield "It is under way, or ended before all of it was saved: then do it again."
+        return
+    yield f"Its process ended before it had saved the run, seen at {saved.ended['seen']}: do it again."
+    if saved.ended["unsaved"] is not None:
+        yield f"What it had measured could not be saved: {saved.ended['unsaved']}"
+
+
+def _document(saved: SavedRun) -> dict[str, Any]:
+    """What of a result document follows from the columns, as far as they and the settings are there."""
+    document: dict[str, Any] = {}
+    with contextlib.suppress(UserError):
+        asked = saved.effective
+        document |= {"scenario": asked.scenario.name, "mode": asked.mode.name}
+        document["asked"] = {
+            "target_latency_percentile": asked.target_latency_percentile,
+            "target_latency_ns": asked.target_latency_ns,
+        }
+        if saved.results is not None and saved.measured is not None:
+            seconds = int(saved.measured.completed.max()) * 1e-9
+            document["delivered"] = {
+                "samples": saved.results.samples,
+                "queries": saved.measured.queries,
+                "duration_s": seconds,
+                "samples_per_second": saved.results.samples / seconds if seconds else 0.0,
+            }
+            document |= saved.figures
+    return document

@@ -66,10 +66,19 @@ def report(document: Document) -> Iterator[Section]:
         *_rows(_reasons, document, Style.REASON),
         *_rows(_warnings, document, Style.WARNING),
     ]
-    for section in _SECTIONS:
+    yield from _sections(_SECTIONS, document)
+    yield [row for part in _ORIGIN for row in _rows(part, document)] + _rows(_folder, document, Style.FOLDER)
+
+
+def unfinished(document: Document) -> Iterator[Section]:
+    """The figures of a run that has no result, from a document with the keys of ``_UNFINISHED``'s parts alone."""
+    yield from _sections(_UNFINISHED, document)
+
+
+def _sections(sections: Sequence[Sequence[Part]], document: Document) -> Iterator[Section]:
+    for section in sections:
         if rows := [row for part in section for row in _rows(part, document)]:
             yield rows
-    yield [row for part in _ORIGIN for row in _rows(part, document)] + _rows(_folder, document, Style.FOLDER)
 
 
 def _rows(part: Part, document: Document, style: Style = Style.FIGURES) -> list[Row]:
@@ -326,16 +335,17 @@ def _in_columns(label: str, cells: Sequence[str]) -> Rows:
         yield label if row == 0 else "", *cells[len(cells) * row // rows : len(cells) * (row + 1) // rows]
 
 
+_TIMES: Sequence[Part] = (
+    partial(_latency, "latency_ns", "latency"),
+    partial(_latency, "query_latency_ns", "per query"),
+    _target,
+    _lateness,
+)
 _SECTIONS: Sequence[Sequence[Part]] = (
     (_system, _remote, _weights, _scenario),
     (_search, _confidence),
     (_metric, _warm_up, _asked, _delivered),
-    (
-        partial(_latency, "latency_ns", "latency"),
-        partial(_latency, "query_latency_ns", "per query"),
-        _target,
-        _lateness,
-    ),
+    _TIMES,
     (_accuracy, _errors),
     (_batches, partial(_batcher, "queue_ns", "queueing"), partial(_batcher, "service_ns", "computing")),
     (servers.rows,),
@@ -343,5 +353,6 @@ _SECTIONS: Sequence[Sequence[Part]] = (
     (_overhead,),
 )
 """The report after the verdict, by rows that belong together."""
+_UNFINISHED: Sequence[Sequence[Part]] = ((_scenario, _delivered), _TIMES)
 _ORIGIN: Sequence[Part] = (_seeds, _machine, _software, _tool)
 """What is needed to repeat the run."""

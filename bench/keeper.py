@@ -1,0 +1,230 @@
+"""Keeps a run's table beyond the run's process: if that is killed, another process saves what was answered until then.
+
+The table is anonymous memory, which lives as long as one process has its descriptor.  ``Keeper`` is the run's side;
+``python -m drumfire.bench.keeper`` is the other process.  It sleeps until the run's process ends, and imports nothing
+heavy before.  What was only in the killed process is lost: responses, messages of failures, readings of meters, and of
+a system that answers in the call itself the last millisecond.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from drumfire.loadgen import priority
+from drumfire.sut import module_process
+
+if TYPE_CHECKING:
+    from drumfire.bench.fleet.child import Child
+    from drumfire.loadgen.record import Record
+
+_READY_S = 5.0
+_SAVE_S = 60.0
+"""How long an ordinary end waits for the keeper, where the run's process could not save."""
+_GENERATORS_S = 5.0
+"""How long generators may take to end by themselves when their driver is gone."""
+_LOOK_S = 0.02
+_STDIN = 0
+
+
+class Keeper:
+    """Keeps ``record`` for the run's folder: ``with Keeper(...): run and save``.  It never hurts the run.
+
+    The block left in order, the run has saved itself.  Left by an error with rows issued, the keeper saves them.
+    """
+
+    def __init__(self, record: Record, folder: int) -> None:
+        """Start the process, which gets ready by itself.  ``folder``: a descriptor of the run's folder.
+
+        The process has a copy of the descriptor, so a lock of it lasts until what there is has been saved.
+        """
+        self._record = record
+        self._process: subprocess.Popen[bytes] | None = None
+        self._line, theirs = socket.socketpair()
+        with theirs:
+            try:
+                # In a session of its own, so that a signal to the run's group or terminal leaves it alone.
+                self._process = module_process.start(
+                    "drumfire.bench.keeper", stdin=theirs, stdout=subprocess.DEVNULL, start_new_session=True
+                )
+            except OSError as error:
+                _warn(f"if this process is killed, what it has measured is lost: {error}")
+        self._send(folder, {})
+        self._send(record.fd, {"layout": record.layout})
+
+    def take(self, child: Child) -> None:
+        """Keep the table of a generator of this run too."""
+        share = asdict(child.assignment.slice)
+        self._send(child.record.fd, {"layout": child.record.layout, "share": share, "pid": child.pid})
+
+    def __enter__(self) -> Keeper:
+        """Wait until it is ready, so that its start does not disturb the run."""
+        if self._process is not None and select.select([self._line], [], [], _READY_S)[0]:
+            with contextlib.suppress(OSError):
+                self._line.recv(1)
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        process = self._process
+        with self._line:
+            if process is None:
+                return
+            if process.poll() is not None:
+                _warn(f"what kept this run's data, if this process had been killed, ended early ({process.returncode})")
+                return
+            if error is None or not self._record.issued_rows:
+                process.kill()  # it has nothing to do, and no state
+        with contextlib.suppress(subprocess.TimeoutExpired):  # then it goes on by itself
+            process.wait(_SAVE_S)
+
+    def _send(self, fd: int, message: Mapping[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # it has ended, which the end of the block reports
+            socket.send_fds(self._line, [json.dumps(message).encode() + b"\n"], [fd])
+
+
+def _warn(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # nobody can see it
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+class _Told(NamedTuple):
+    fd: int
+    message: Mapping[str, Any]
+
+
+def main() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # it ends with the run's process, and when all is saved
+    # Not the idle class, which it could not leave again: on a busy machine it would hardly get to save.
+    priority.yield_to_others(idle=False, niceness=19)
+    folder, *tables = _listen()
+    os.fchdir(folder.fd)
+    _save(tables)
+
+
+def _listen() -> list[_Told]:
+    """What the run's process sends until it ends: its folder, its table, and the tables of generators."""
+    line = socket.socket(fileno=_STDIN)
+    ends = select.poll()
+    ends.register(line, select.POLLIN)
+    with contextlib.suppress(OSError, AttributeError):
+        # A process that was forked from the run's may hold the other end of the line.
+        ends.register(os.pidfd_open(os.getppid()), select.POLLIN)
+    text, fds = b"", list[int]()
+    with contextlib.suppress(OSError):
+        line.send(b"r")
+    while True:
+        if not any(fd == line.fileno() for fd, _ in ends.poll()):
+            break
+        try:
+            data, received, *_ = socket.recv_fds(line, 1 << 16, 16)
+        except ConnectionResetError:  # it has ended with something unread; what it sent comes next
+            continue
+        fds += received
+        text += data
+        if not data:
+            break
+    whole = text.split(b"\n")[:-1]
+    return [_Told(fd, json.loads(message)) for fd, message in zip(fds, whole, strict=False)]
+
+
+def _save(tables: Sequence[_Told]) -> None:
+    """Save the tables in the current folder, which is the run's."""
+    from datetime import datetime
+    from pathlib import Path
+
+    import numpy as np
+
+    from drumfire.loadgen.directory import COLUMNS, RESULT, UNFINISHED
+    from drumfire.loadgen.errors import one_line
+    from drumfire.loadgen.files import in_one_step
+    from drumfire.loadgen.record import Record, Status
+
+    own, *generators = tables
+    record = Record.attach(own.fd, own.message["layout"])
+    if generators:
+        _put_together(record, generators)
+    record.end()
+    counts = np.bincount(record.status[: record.issued_rows], minlength=len(Status)).tolist()
+    note: dict[str, Any] = {
+        "seen": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "issued": record.issued_rows - counts[Status.MISSING],
+        **{status.name.lower(): counts[status] for status in Status if status != Status.PENDING},
+        "generators": max(len(generators), 1),
+        "unsaved": None,
+    }
+    has_result = Path(RESULT).is_file()
+    try:
+        if record.issued_rows:
+            record.save(Path(COLUMNS), only_missing=True)
+    except OSError as error:
+        note["unsaved"] = one_line(error)
+    if note["unsaved"] is not None or not has_result:
+        try:
+            with in_one_step(Path(UNFINISHED)) as file:
+                file.write(json.dumps(note, indent=2).encode() + b"\n")
+        except OSError as error:
+            note["unsaved"] = note["unsaved"] or one_line(error)
+    _tell(note, has_result=has_result)
+
+
+def _tell(note: Mapping[str, Any], *, has_result: bool) -> None:
+    try:
+        where = os.getcwd()
+    except OSError:
+        where = "its folder, which is gone"
+    found = f"{note['issued']:,} samples issued and {note['ok']:,} answered"
+    if note["unsaved"] is not None:
+        text = f"{found}, which could not be saved in {where}: {note['unsaved']}"
+    elif has_result:
+        text = f"its result and its columns are whole, its logs may not be; drumfire show {where}"
+    else:
+        text = f"{found} are saved; drumfire show {where}"
+    with contextlib.suppress(OSError, ValueError):
+        print(f"drumfire: the run's process ended before it had saved: {text}", file=sys.stderr, flush=True)
+
+
+def _put_together(record: Record, generators: Sequence[_Told]) -> None:
+    """Enter what the generators did into the whole run's table, when they have ended."""
+    from drumfire.bench.fleet import merge
+    from drumfire.bench.fleet.child import Part
+    from drumfire.loadgen.record import Gauge, Record
+    from drumfire.loadgen.share import Slice
+
+    tables = [Record.attach(one.fd, one.message["layout"]) for one in generators]
+    until_s = time.monotonic() + _GENERATORS_S
+    while time.monotonic() < until_s and any(
+        not table.gauges[Gauge.DONE] and _lives(one.message["pid"])
+        for table, one in zip(tables, generators, strict=True)
+    ):
+        time.sleep(_LOOK_S)
+    slices = [Slice(**one.message["share"]) for one in generators]
+    parts = []
+    for table, share in zip(tables, slices, strict=True):
+        table.end()
+        parts.append(Part.of(share.part, table, 0, table.issued_rows))
+    merge.put_back(record, 0, record.rows, {share.part: share for share in slices}, parts)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+if __name__ == "__main__":
+    module_process.run(main, "what keeps the run's data")
