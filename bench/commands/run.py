@@ -21,6 +21,7 @@ from drumfire.bench.assemble.options import RemoteOptions, RunOptions
 from drumfire.bench.fleet import refusals
 from drumfire.bench.fleet.fleet import Fleet
 from drumfire.bench.fleet.issuer import FleetIssuer
+from drumfire.bench.keeper import Keeper
 from drumfire.bench.options.parser import Command
 from drumfire.bench.options.values import ineffective
 from drumfire.bench.outcome import Outcome, Teller, finish
@@ -120,6 +121,9 @@ def perform(
     )
     environment = describe(assembly.distributions)
     claim.begin(test, environment)
+    keeper = Keeper(test.record, claim.fd)
+    if generators is not None:
+        generators.fleet.on_launch = keeper.take
     warnings, faults = test.foreseen(), list[BaseException]()
     for text in warnings:
         messages.print(f"warning: {text}", style="yellow", markup=False)
@@ -129,15 +133,16 @@ def perform(
     def make() -> dict[str, Any]:
         return _document(test, assembly, options, claim.folder, environment, warnings, faults)
 
-    try:
-        _drive(test, assembly, options, fleet=None if generators is None else generators.fleet)
-    except BaseException as error:
-        if not test.record.issued_rows:
-            claim.undo()
-            raise
-        faults.append(error)
-    claim.make_room()
-    outcome = finish(test, make, claim.folder, teller, _further(test, assembly, options, claim.folder))
+    with keeper:
+        try:
+            _drive(test, assembly, options, fleet=None if generators is None else generators.fleet)
+        except BaseException as error:
+            if not test.record.issued_rows:
+                claim.undo()
+                raise
+            faults.append(error)
+        claim.make_room()
+        outcome = finish(test, make, claim.folder, teller, _further(test, assembly, options, claim.folder))
     if faults:
         raise faults[0]
     return outcome
