@@ -217,13 +217,13 @@ def _put_together(record: Record, generators: Sequence[_Told]) -> None:
 
 
 def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
+    with contextlib.suppress(OSError, AttributeError):  # it has ended; or the system cannot tell, and nobody waits
+        fd = os.pidfd_open(pid)
+        try:
+            return not select.select([fd], [], [], 0)[0]
+        finally:
+            os.close(fd)
+    return False
 
 
 if __name__ == "__main__":

@@ -38,6 +38,21 @@ def in_one_step(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def write_array_head(file: BinaryIO, dtype: np.dtype[Any], size: int) -> None:
+    """What comes before the values of an array in a file.
+
+    Write these with ``file.write``: ``numpy.save`` does not say why they could not be written.
+    """
+    header = {"descr": dtype.str, "fortran_order": False, "shape": (size,)}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def write_array(array: npt.NDArray[Any], file: BinaryIO) -> None:
+    """An array of one axis, in one piece of memory."""
+    write_array_head(file, array.dtype, array.size)
+    file.write(array.data)
+
+
 def read_text(path: Path) -> str:
     _check_file(path)
     try:

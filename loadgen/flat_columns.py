@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.errors import UserError
-from drumfire.loadgen.files import read_array
+from drumfire.loadgen.files import read_array, write_array, write_array_head
 
 Values: TypeAlias = npt.NDArray[Any]
 Counts: TypeAlias = npt.NDArray[np.uint32]
@@ -102,13 +102,12 @@ class FlatColumn:
         np.cumsum(np.minimum(self.counts[:rows], self.width), out=offsets[1:])
 
         def write_values(file: BinaryIO) -> None:
-            header = {"descr": self.dtype.str, "fortran_order": False, "shape": (int(offsets[-1]),)}
-            np.lib.format.write_array_header_1_0(file, header)
+            write_array_head(file, self.dtype, int(offsets[-1]))
             for begin, end in _chunks(0, rows):
                 file.write(self._recorded(begin, end).data)
 
         yield f"{name}.npy", write_values
-        yield f"{name}{_OFFSETS}", partial(np.save, arr=offsets)
+        yield f"{name}{_OFFSETS}", partial(write_array, offsets)
 
     def _recorded(self, first: int, last: int) -> Values:
         used = np.arange(self.width) < self.counts[first:last, np.newaxis]

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.errors import UserError
-from drumfire.loadgen.files import in_one_step, read_array
+from drumfire.loadgen.files import in_one_step, read_array, write_array
 from drumfire.loadgen.flat_columns import COUNT_DTYPE, Flat, FlatColumn, is_flat
 
 Column = npt.NDArray[Any]
@@ -200,7 +200,7 @@ class Record:
     def _writers(self, rows: int) -> Iterator[tuple[str, Callable[[BinaryIO], None]]]:
         """The name of each file, and what writes it."""
         for name, column in self.columns.items():
-            yield f"{name}.npy", partial(np.save, arr=column[:rows])
+            yield f"{name}.npy", partial(write_array, column[:rows])
         for name, flat in self.flat_columns.items():
             yield from flat.writers(name, rows)
 
