@@ -18,7 +18,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from drumfire.loadgen import priority
@@ -64,7 +63,7 @@ class Keeper:
 
     def take(self, child: Child) -> None:
         """Keep the table of a generator of this run too."""
-        share = asdict(child.assignment.slice)
+        share = vars(child.assignment.slice)
         self._send(child.record.fd, {"layout": child.record.layout, "share": share, "pid": child.pid})
 
     def __enter__(self) -> Keeper:

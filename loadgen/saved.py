@@ -6,6 +6,7 @@ the function that made it when the run ended.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -91,6 +92,22 @@ class SavedRun:
     def unfinished(self) -> bool:
         """Whether the run ended before all of it was saved: there is no result, but other parts may be there."""
         return not os.path.isfile(self.folder / RESULT)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a process holds the folder by a lock (``flock``), to measure or to save."""
+        fd = -1
+        try:
+            fd = os.open(self.folder, os.O_RDONLY)
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False  # where folders have no locks, nobody knows
+        finally:
+            if fd >= 0:
+                os.close(fd)
+        return False
 
     @cached_property
     def ended(self) -> dict[str, Any] | None:

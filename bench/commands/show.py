@@ -67,8 +67,11 @@ def _unfinished(saved: SavedRun) -> Iterator[Section]:
 
 
 def _why(saved: SavedRun) -> Iterator[str]:
+    if saved.under_way:
+        yield "It is under way: look again when it has ended."
+        return
     if saved.ended is None:
-        yield "It is under way, or ended before all of it was saved: then do it again."
+        yield "The run ended before all of it was saved: do it again."
         return
     yield f"Its process ended before it had saved the run, seen at {saved.ended['seen']}: do it again."
     if saved.ended["unsaved"] is not None:

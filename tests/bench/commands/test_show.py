@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -116,6 +117,38 @@ def test_an_unfinished_run_says_so(folder: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr.count("\n") == 1
     assert "unfinished" in done.stderr
+
+
+def test_an_unfinished_run_shows_what_its_columns_have(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_bytes((folder / "settings.json").read_bytes())
+    (tmp_path / "columns").symlink_to(folder / "columns")
+    whole, lines = here("show", folder).stdout.splitlines(), here("show", tmp_path).stdout.splitlines()
+    for label in ("latency ", "lateness "):
+        (at,) = [number for number, line in enumerate(whole) if line.startswith(label)]
+        assert whole[at] in lines
+        assert whole[at + 1] in lines
+    counts = dict.fromkeys(("issued", "ok", "generators"), 1) | dict.fromkeys(("failed", "unanswered", "missing"), 0)
+    note = {"seen": "2026-01-02T03:04:05+00:00", "unsaved": None, **counts}
+    (tmp_path / "unfinished.json").write_text(json.dumps(note))
+    assert "seen at 2026-01-02T03:04:05+00:00" in " ".join(here("show", tmp_path).stdout.split())
+    (tmp_path / "unfinished.json").write_text(json.dumps(note | {"unsaved": "No space left on device"}))
+    assert "could not be saved: No space left on device" in here("show", tmp_path).stdout
+    for damaged in ({**note, "generators": 10**9}, {**note, "generators": 0}, {"seen": "now"}, {**note, "ok": None}):
+        (tmp_path / "unfinished.json").write_text(json.dumps(damaged))
+        one_line_error(here("show", tmp_path), "unfinished.json")
+
+
+def test_a_run_under_way_says_so(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_bytes((folder / "settings.json").read_bytes())
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        done = here("show", tmp_path)
+        assert done.returncode == 4
+        assert "It is under way" in done.stdout
+    finally:
+        os.close(fd)
+    assert "do it again" in here("show", tmp_path).stdout
 
 
 def test_what_is_no_run(tmp_path: Path) -> None:
