@@ -49,15 +49,15 @@ class Keeper:
         """
         self._record = record
         self._process: subprocess.Popen[bytes] | None = None
-        self._line, theirs = socket.socketpair()
-        with theirs:
-            try:
+        try:
+            self._line, theirs = socket.socketpair()
+            with theirs:
                 # In a session of its own, so that a signal to the run's group or terminal leaves it alone.
                 self._process = module_process.start(
                     "drumfire.bench.keeper", stdin=theirs, stdout=subprocess.DEVNULL, start_new_session=True
                 )
-            except OSError as error:
-                _warn(f"if this process is killed, what it has measured is lost: {error}")
+        except OSError as error:
+            _warn(f"if this process is killed, what it has measured is lost: {error}")
         self._send(folder, {})
         self._send(record.fd, {"layout": record.layout})
 
@@ -68,16 +68,18 @@ class Keeper:
 
     def __enter__(self) -> Keeper:
         """Wait until it is ready, so that its start does not disturb the run."""
-        if self._process is not None and select.select([self._line], [], [], _READY_S)[0]:
+        if self._process is not None:
+            self._line.settimeout(_READY_S)
             with contextlib.suppress(OSError):
                 self._line.recv(1)
+            self._line.settimeout(None)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         process = self._process
+        if process is None:
+            return
         with self._line:
-            if process is None:
-                return
             if process.poll() is not None:
                 _warn(f"what kept this run's data, if this process had been killed, ended early ({process.returncode})")
                 return
@@ -87,8 +89,9 @@ class Keeper:
             process.wait(_SAVE_S)
 
     def _send(self, fd: int, message: Mapping[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # it has ended, which the end of the block reports
-            socket.send_fds(self._line, [json.dumps(message).encode() + b"\n"], [fd])
+        if self._process is not None:
+            with contextlib.suppress(OSError):  # it has ended, which the end of the block reports
+                socket.send_fds(self._line, [json.dumps(message).encode() + b"\n"], [fd])
 
 
 def _warn(text: str) -> None:
@@ -106,13 +109,17 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)  # it ends with the run's process, and when all is saved
     # Not the idle class, which it could not leave again: on a busy machine it would hardly get to save.
     priority.yield_to_others(idle=False, niceness=19)
-    folder, *tables = _listen()
-    os.fchdir(folder.fd)
-    _save(tables)
+    folder, tables = _listen()
+    if tables:
+        os.fchdir(folder)
+        _save(tables)
 
 
-def _listen() -> list[_Told]:
-    """What the run's process sends until it ends: its folder, its table, and the tables of generators."""
+def _listen() -> tuple[int, list[_Told]]:
+    """What the run's process sends until it ends: a descriptor of its folder, its table, and tables of generators.
+
+    No table: it ended before its run began.
+    """
     line = socket.socket(fileno=_STDIN)
     ends = select.poll()
     ends.register(line, select.POLLIN)
@@ -134,7 +141,8 @@ def _listen() -> list[_Told]:
         if not data:
             break
     whole = text.split(b"\n")[:-1]
-    return [_Told(fd, json.loads(message)) for fd, message in zip(fds, whole, strict=False)]
+    told = [_Told(fd, json.loads(message)) for fd, message in zip(fds, whole, strict=False)]
+    return (told[0].fd, told[1:]) if told else (-1, [])
 
 
 def _save(tables: Sequence[_Told]) -> None:
