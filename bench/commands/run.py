@@ -121,9 +121,6 @@ def perform(
     )
     environment = describe(assembly.distributions)
     claim.begin(test, environment)
-    keeper = Keeper(test.record, claim.fd)
-    if generators is not None:
-        generators.fleet.on_launch = keeper.take
     warnings, faults = test.foreseen(), list[BaseException]()
     for text in warnings:
         messages.print(f"warning: {text}", style="yellow", markup=False)
@@ -133,7 +130,9 @@ def perform(
     def make() -> dict[str, Any]:
         return _document(test, assembly, options, claim.folder, environment, warnings, faults)
 
-    with keeper:
+    with Keeper(test.record, claim.fd) as keeper:
+        if generators is not None:
+            generators.fleet.on_launch = keeper.take
         try:
             _drive(test, assembly, options, fleet=None if generators is None else generators.fleet)
         except BaseException as error:
