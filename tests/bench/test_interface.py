@@ -168,8 +168,9 @@ from drumfire.loadgen.run import Test
 number = signal.Signals[sys.argv[2]]
 begin = Test._run_phase
 
-async def phase(self, phase):  # the signal comes when the run has begun
-    threading.Timer(0.3, os.kill, (os.getpid(), number)).start()
+async def phase(self, phase):  # the signal comes when the run itself has begun, and not the probe before it
+    if os.path.exists("out/settings.json"):
+        threading.Timer(0.3, os.kill, (os.getpid(), number)).start()
     return await begin(self, phase)
 
 Test._run_phase = phase
