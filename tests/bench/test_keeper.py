@@ -300,7 +300,7 @@ def test_kill_9_of_a_driver_loses_nothing_of_its_generators(everyone: bool, tmp_
         at_death = table_at_death(folder, part + 1)
         answered = np.flatnonzero(at_death["status"] == Status.OK)
         there = Slice(part, 2).whole(answered)
-        assert answered.size > 900
+        assert answered.size > 100
         assert (status[there] == Status.OK).all()
         for name, column in at_death.items():
             assert np.array_equal(saved.columns[name][there], column[answered])

@@ -138,6 +138,18 @@ def test_an_unfinished_run_shows_what_its_columns_have(folder: Path, tmp_path: P
         one_line_error(here("show", tmp_path), "unfinished.json")
 
 
+def test_a_finished_run_that_lacks_columns_says_so(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_bytes((folder / "result.json").read_bytes())
+    counts = dict.fromkeys(("issued", "ok", "failed", "unanswered", "missing", "generators"), 1)
+    note = {"seen": "2026-01-02T03:04:05+00:00", "unsaved": "No space left on device", **counts}
+    (tmp_path / "unfinished.json").write_text(json.dumps(note))
+    done = here("show", tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.startswith("Result is : VALID\n")
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("No space left on device")
+
+
 def test_a_run_under_way_says_so(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_bytes((folder / "settings.json").read_bytes())
     fd = os.open(tmp_path, os.O_RDONLY)
