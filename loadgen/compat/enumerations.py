@@ -53,20 +53,21 @@ class Enumeration:
     def __setstate__(self, state: int) -> None:
         self._number = state
 
-    def take_over(self, other: Enumeration) -> None:
-        """Take the value of ``other``."""
-        self._number = other._number
-
     def __copy__(self) -> Enumeration:
         return type(self)(self._number)
 
-    @classmethod
-    def define(cls, numbers: Mapping[str, int]) -> None:
-        """Create the named members."""
-        cls.__members__ = {name: cls(number) for name, number in numbers.items()}
-        cls.__doc__ = "Members:\n\n" + "\n\n".join(f"  {name}" for name in numbers)
-        for name, member in cls.__members__.items():
-            setattr(cls, name, member)
+
+def take_over(member: Enumeration, other: Enumeration) -> None:
+    """Give ``member`` the value of ``other``."""
+    member._number = other._number
+
+
+def _define(kind: type[Enumeration], numbers: Mapping[str, int]) -> None:
+    """Create the named members."""
+    kind.__members__ = {name: kind(number) for name, number in numbers.items()}
+    kind.__doc__ = "Members:\n\n" + "\n\n".join(f"  {name}" for name in numbers)
+    for name, member in kind.__members__.items():
+        setattr(kind, name, member)
 
 
 class TestScenario(Enumeration):
@@ -85,6 +86,6 @@ class LoggingMode(Enumeration):
     __slots__ = ()
 
 
-TestScenario.define(Scenario.__members__)
-TestMode.define(Mode.__members__)
-LoggingMode.define({"AsyncPoll": 0, "EndOfTestOnly": 1, "Synchronous": 2})
+_define(TestScenario, Scenario.__members__)
+_define(TestMode, Mode.__members__)
+_define(LoggingMode, {"AsyncPoll": 0, "EndOfTestOnly": 1, "Synchronous": 2})

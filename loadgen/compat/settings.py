@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from drumfire.loadgen import settings as engine
 from drumfire.loadgen.compat.conversions import double, flag, signed_int, text, unsigned
-from drumfire.loadgen.compat.enumerations import Enumeration, LoggingMode, TestMode, TestScenario
+from drumfire.loadgen.compat.enumerations import Enumeration, LoggingMode, TestMode, TestScenario, take_over
 from drumfire.loadgen.config import ConfigReader
 
 _Convert = Callable[[Any, str], Any]
@@ -50,7 +50,11 @@ class _Part(_Attribute):
         if type(value) is not self.kind:
             wanted_for = f"{type(struct).__name__}.{self.name}"
             raise TypeError(f"{wanted_for}: {value!r} is not a {self.kind.__name__}")
-        struct._values[self.name].take_over(value)
+        held = struct._values[self.name]
+        if isinstance(held, Enumeration):
+            take_over(held, value)
+        else:
+            held._values.update(value._values)
 
 
 class Struct:
@@ -62,18 +66,14 @@ class Struct:
     def __init__(self) -> None:
         self._values: dict[str, Any] = {attribute.name: attribute.initial() for attribute in self._attributes}
 
-    @classmethod
-    def define(cls, *attributes: _Attribute) -> None:
-        cls._attributes = list(attributes)
-        for attribute in attributes:
-            setattr(cls, attribute.name, attribute)
-
-    def take_over(self, other: Self) -> None:
-        """Take the values of ``other``."""
-        self._values.update(other._values)
-
     def __reduce__(self) -> Any:
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")
+
+
+def _define(kind: type[Struct], *attributes: _Attribute) -> None:
+    kind._attributes = list(attributes)
+    for attribute in attributes:
+        setattr(kind, attribute.name, attribute)
 
 
 class TestSettings(Struct):
@@ -83,25 +83,24 @@ class TestSettings(Struct):
     def FromConfig(self, path: str, model: str, scenario: str, conf_type: int = 1) -> int:  # noqa: N802
         """Apply a configuration file; returns 0, -2 (no such file) or -22 (refused, and nothing applied)."""
         path, model, scenario = (text(word, "FromConfig(path, model, scenario)") for word in (path, model, scenario))
-        changed = self.requested()
+        changed = requested_by(self)
         status = config.from_config(changed, path, model, scenario, signed_int(conf_type, "FromConfig(conf_type)"))
         for name, value in vars(changed).items():
             if isinstance(self._values[name], Enumeration):
-                self._values[name].take_over(type(self._values[name])(value))
+                take_over(self._values[name], type(self._values[name])(value))
             else:
                 self._values[name] = value
         return status
 
-    def requested(self) -> engine.TestSettings:
-        """The engine's settings.  Raises ``SettingsError`` for a scenario or mode without a name."""
-        values = dict(self._values)
-        for name, kind in (("scenario", engine.Scenario), ("mode", engine.Mode)):
-            if int(values[name]) not in list(kind):
-                raise engine.SettingsError(
-                    f"{values[name]!r} is not a {name}: use one of {', '.join(kind.__members__)}"
-                )
-            values[name] = kind(int(values[name]))
-        return engine.TestSettings(**values)
+
+def requested_by(settings: TestSettings) -> engine.TestSettings:
+    """The engine's settings.  Raises ``SettingsError`` for a scenario or mode without a name."""
+    values = dict(settings._values)
+    for name, kind in (("scenario", engine.Scenario), ("mode", engine.Mode)):
+        if int(values[name]) not in list(kind):
+            raise engine.SettingsError(f"{values[name]!r} is not a {name}: use one of {', '.join(kind.__members__)}")
+        values[name] = kind(int(values[name]))
+    return engine.TestSettings(**values)
 
 
 class LogOutputSettings(Struct):
@@ -139,8 +138,9 @@ def _attribute(field: dataclasses.Field[Any]) -> _Attribute:
     return _Attribute(field.name, _CONVERSIONS[str(field.type)], field.default)
 
 
-TestSettings.define(*map(_attribute, dataclasses.fields(engine.TestSettings)))
-LogOutputSettings.define(
+_define(TestSettings, *map(_attribute, dataclasses.fields(engine.TestSettings)))
+_define(
+    LogOutputSettings,
     _Attribute("outdir", text, "."),
     _Attribute("prefix", text, "mlperf_log_"),
     _Attribute("suffix", text, ""),
@@ -148,7 +148,8 @@ LogOutputSettings.define(
     _Attribute("copy_detail_to_stdout", flag, False),
     _Attribute("copy_summary_to_stdout", flag, False),
 )
-LogSettings.define(
+_define(
+    LogSettings,
     _Part("log_output", LogOutputSettings),
     _Part("log_mode", LoggingMode, 0),
     _Attribute("log_mode_async_poll_interval_ms", unsigned, 1000),

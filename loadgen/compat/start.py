@@ -21,7 +21,7 @@ from drumfire.loadgen.compat.completion import no_answer
 from drumfire.loadgen.compat.conversions import text
 from drumfire.loadgen.compat.find_peak import find_peak
 from drumfire.loadgen.compat.output import Output
-from drumfire.loadgen.compat.settings import LogSettings, TestSettings, config
+from drumfire.loadgen.compat.settings import LogSettings, TestSettings, config, requested_by
 from drumfire.loadgen.compat.system import CallbackError, CallbackLibrary, CallbackSystem, Interpreter
 from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.issue import End
@@ -62,7 +62,7 @@ def StartTestWithLogSettings(  # noqa: N802
     if not _turn.acquire(blocking=False):
         raise RuntimeError("a test is already running: wait until its StartTest returns")
     try:
-        _perform(system, library, test_settings.requested(), Output(log_settings), audit)
+        _perform(system, library, requested_by(test_settings), Output(log_settings), audit)
     finally:
         _turn.release()
 

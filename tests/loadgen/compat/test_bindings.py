@@ -203,10 +203,16 @@ def test_settings(line: str, after: str, reference: ModuleType) -> None:
 def test_the_module_has_the_same_names(reference: ModuleType) -> None:
     public = {name for name in dir(reference) if not name.startswith("_")}
     assert set(api.__all__) == public == {name for name in dir(api) if name in api.__all__}
-    for kind in ("TestSettings", "LogSettings", "LogOutputSettings", "QuerySample", "QuerySampleResponse"):
-        ours, theirs = getattr(api, kind)(), getattr(reference, kind)()
+    plain = ("TestSettings", "LogSettings", "LogOutputSettings", "QuerySample", "QuerySampleResponse")
+    made = [(getattr(api, kind)(), getattr(reference, kind)()) for kind in plain]
+    members = [(ours.log_mode, theirs.log_mode) for ours, theirs in made if hasattr(theirs, "log_mode")] + [
+        (getattr(made[0][0], name), getattr(made[0][1], name)) for name in ("scenario", "mode")
+    ]
+    for ours, theirs in (*made, *members):
         named = {name for name in dir(theirs) if not name.startswith("_")}
-        assert {name for name in dir(ours) if not name.startswith("_")} - {"define", "requested", "take_over"} == named
+        assert {name for name in dir(ours) if not name.startswith("_")} == named
+    for ours, theirs in made:
+        named = {name for name in dir(theirs) if not name.startswith("_")}
         for name in named - {"FromConfig", "log_output"}:
             assert repr(getattr(ours, name)) == repr(getattr(theirs, name)), name
 
