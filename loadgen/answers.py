@@ -27,6 +27,11 @@ from drumfire.loadgen.traffic import Phase
 Responses: TypeAlias = npt.NDArray[Any] | Sequence[bytes]
 """A system's answers, one item per row: ``responses[i]`` holds row i's bytes (the memory of an array row, or bytes)."""
 
+SECOND_ANSWER = "a second answer to a row"
+SECOND_FIRST_TOKEN = "a second first token of a row"
+LATE_FIRST_TOKEN = "a first token after its row was answered"
+"""Reasons to refuse an answer."""
+
 _clock = time.monotonic_ns
 _OK, _FAILED, _UNANSWERED = int(Status.OK), int(Status.FAILED), int(Status.UNANSWERED)
 
@@ -193,10 +198,10 @@ class Answers:
                 self._refuse_rows(rows)
                 return
             if self._status[rows].any():
-                self._refuse("a first token after its row was answered")
+                self._refuse(LATE_FIRST_TOKEN)
                 return
             if column[rows].any() or np.unique(rows).size != rows.size:
-                self._refuse("a second first token of a row")
+                self._refuse(SECOND_FIRST_TOKEN)
                 return
             column[rows] = now
             if tokens is not None and self.keeping:
@@ -372,7 +377,7 @@ class Answers:
         elif rows.min() < self._first_row or (self.record.status[rows] == Status.UNANSWERED).any():
             why = "an answer after the run had stopped waiting for it"
         else:
-            why = "a second answer to a row"
+            why = SECOND_ANSWER
         self._refuse(why)
 
     def refuse(self, why: str) -> None:

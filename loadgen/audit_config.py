@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from drumfire.loadgen.config import ConfigReader
+from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.settings import Mode, TestSettings
 
 AUDIT_CONFIG = "audit.config"
@@ -17,10 +18,12 @@ FOUND = "Found Audit Config file (audit.config). Overriding TestSettings from au
 """The reference's warning, whatever the file's name."""
 
 
-def audited(settings: TestSettings, path: Path | str | None) -> tuple[TestSettings, tuple[str, ...], tuple[str, ...]]:
+def audited(
+    settings: TestSettings, path: Path | str | None, *, strict: bool = False
+) -> tuple[TestSettings, tuple[str, ...], tuple[str, ...]]:
     """Apply the audit file, if it exists, and then TEST05's seeds, if ``test05`` is set.
 
-    Returns new settings, and warnings and errors for the log.
+    Returns new settings, and warnings and errors for the log.  With ``strict``, raises ``UserError`` for the errors.
     """
     settings = replace(settings)
     warnings: tuple[str, ...] = ()
@@ -28,6 +31,9 @@ def audited(settings: TestSettings, path: Path | str | None) -> tuple[TestSettin
     if path is not None and Path(path).is_file():
         warnings = (FOUND,)
         reader.from_config(settings, path, "*", settings.scenario.name, reader.FILE)
+        if strict and reader.errors:
+            modes = ", ".join(f"{mode.value} ({mode.name})" for mode in Mode)
+            raise reader.refused or UserError(f"{path}: mode must be one of {modes}")
     if settings.test05:
         settings.mode = Mode.PerformanceOnly
         for name in ("qsl_rng_seed", "sample_index_rng_seed", "schedule_rng_seed"):

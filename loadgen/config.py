@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -40,25 +40,39 @@ class Value(NamedTuple):
 
 
 class ConfigError(UserError, ValueError):
-    """A file that the grammar refuses.  The text names the line and says what to write."""
+    """A file that cannot be read, or that the grammar refuses.  The text names the first line and what to write."""
+
+    def __init__(self, text: str, logged: Sequence[str]) -> None:
+        """``logged``: what the reference logs, an entry for each refused line."""
+        super().__init__(text)
+        self.logged = logged
 
 
 def parse(text: str) -> dict[str, Value]:
-    """Parse a configuration file's text.  Raises ``ConfigError`` at the first line that the grammar refuses."""
+    """Parse a configuration file's text.  Raises ``ConfigError`` for lines that the grammar refuses, all at once."""
     values: dict[str, Value] = {}
+    refused: list[str] = []
+    logged: list[str] = []
     for number, line in enumerate(text.split("\n"), start=1):
         key, *rest = re.findall(r"[^ \t\r\v\f]+", line) or [""]
         if not key or key == "#" or not rest or rest[0] == "#":
             continue
         if rest[0] != "=":
-            raise ConfigError(f"line {number}: expected 'key = value' with spaces around '=', found {line.strip()!r}")
+            refused.append(f"line {number}: expected 'key = value' with spaces around '=', found {line.strip()!r}")
+            logged.append(f"expected 'key=value', line={number}")
+            continue
         for word in rest[1:]:  # the last value wins
             value = _number(word)
             if value is None:
-                raise ConfigError(
+                refused.append(
                     f"line {number}: {word!r} is not a number (a comment must be on a line of its own, after '# ')"
                 )
+                logged.append(f"value needs to be integer or double, line={number}")
+                break
             values[key] = value
+    if refused:
+        more = len(refused) - 1
+        raise ConfigError(refused[0] + (f"; and {more} more line{'s'[: more - 1]}" if more else ""), logged)
     return values
 
 
@@ -131,7 +145,7 @@ def apply(
         if mode.integer in list(Mode):
             settings.mode = Mode(mode.integer)
         else:
-            errors.append(f"Invalid value passed to Mode key in config: {mode.integer}")
+            errors.append("Invalid value passed to Mode key in config.")
 
     if built_in:
         for name in ("qsl_rng_seed", "sample_index_rng_seed", "schedule_rng_seed"):
@@ -197,7 +211,9 @@ class ConfigReader:
             for key, number in {**built_in_values(mlperf_round), **(further or {})}.items()
         }
         self.errors: list[str] = []
-        """Errors for the next test's detail log."""
+        """Errors for the next test's detail log, in the reference's words."""
+        self.refused: ConfigError | None = None
+        """Why the last file was refused, for people."""
         self._user_files = 0
 
     def from_config(
@@ -207,23 +223,23 @@ class ConfigReader:
         if conf_type == self.USER:
             self._user_files += 1
             if self._user_files > 1:
-                self.errors.append(
-                    "Multiple conf files are used. This is not valid for official submission to MLPerf inference."
-                )
+                self.errors.append("Multiple conf files are used. This is not valid for official submission.")
         if conf_type == self.BUILT_IN or (conf_type == self.USER and self._user_files == 1):
             self.errors += apply(settings, self._built_in, model, scenario, built_in=True)
             if conf_type == self.BUILT_IN or path is None:
                 return 0
         assert path is not None
+        status, self.refused = -errno.ENOENT, None
         try:
             text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
-        except OSError as error:
-            self.errors.append(f"cannot read config file {path}: {error.strerror}")
-            return -errno.ENOENT
-        try:
+            status = -errno.EINVAL
             values = parse(text)
+        except OSError as error:
+            self.refused = ConfigError(f"cannot read config file {path}: {error.strerror}", [f"can't open file {path}"])
         except ConfigError as error:
-            self.errors.append(f"{path}: {error}")
-            return -errno.EINVAL
+            self.refused = ConfigError(f"{path}: {error}", error.logged)
+        if self.refused is not None:
+            self.errors += self.refused.logged
+            return status
         self.errors += apply(settings, values, model, scenario)
         return 0

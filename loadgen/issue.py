@@ -151,6 +151,8 @@ async def _issue_scheduled(
             last = row + 1
             if last < stop and due_view[last] <= elapsed:
                 last = row + int(scheduled[row : min(row + _SEARCH_ROWS, stop)].searchsorted(elapsed, "right"))
+                if max_async:  # a burst must not run past the limit
+                    last = min(last, answers.answered + max_async + 1)
                 issued[row:last] = elapsed
             else:
                 issued_view[row] = elapsed

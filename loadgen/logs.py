@@ -7,6 +7,7 @@ Entries stay in memory during the run and are written after it.  Nothing here me
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -22,9 +23,11 @@ from typing import Any
 import numpy as np
 
 from drumfire.loadgen import environment
-from drumfire.loadgen.answers import Kept, as_bytes
+from drumfire.loadgen.answers import LATE_FIRST_TOKEN, SECOND_ANSWER, SECOND_FIRST_TOKEN, Kept, as_bytes
+from drumfire.loadgen.issue import End
+from drumfire.loadgen.issuer import PhaseReport
 from drumfire.loadgen.record import Column
-from drumfire.loadgen.results import LOGGED_PERCENTILES, Distribution, Results
+from drumfire.loadgen.results import EXITED_EARLY, LOGGED_PERCENTILES, Distribution, Results
 from drumfire.loadgen.settings import LOGGED_IN_THIS_ORDER, EffectiveSettings, Scenario, TestSettings
 from drumfire.loadgen.traffic import Phase
 
@@ -50,10 +53,13 @@ class DetailLog:
     warnings: int = 0
     _started_ns: int = field(default_factory=time.monotonic_ns)
 
-    def put(self, key: str, value: Any, *, is_error: bool = False, is_warning: bool = False) -> None:
-        """Append an entry.  Floats have 6 digits, as the reference prints doubles; NaN and infinity become 0."""
-        self.errors += is_error
-        self.warnings += is_warning
+    def put(self, key: str, value: Any, *, is_error: bool = False, is_warning: bool = False, times: int = 1) -> None:
+        """Append an entry.  Floats have 6 digits, as the reference prints doubles; NaN and infinity become 0.
+
+        ``times``: how many equal entries.
+        """
+        self.errors += is_error * times
+        self.warnings += is_warning * times
         caller = sys._getframe(2 if is_error or is_warning else 1)
         metadata = {
             "is_error": is_error,
@@ -64,13 +70,14 @@ class DetailLog:
             "tid": threading.get_native_id(),
         }
         time_ms = (time.monotonic_ns() - self._started_ns) / 1e6
-        self.entries.append(
+        entry = (
             f':::MLLOG {{"key": "{key}", "value": {_json(value)}, "time_ms": {time_ms:.6f}, '
             f'"namespace": "mlperf::logging", "event_type": "POINT_IN_TIME", "metadata": {json.dumps(metadata)}}}\n'
         )
+        self.entries += [entry] * times
 
-    def error(self, key: str, text: str) -> None:
-        self.put(key, text, is_error=True)
+    def error(self, key: str, text: str, times: int = 1) -> None:
+        self.put(key, text, is_error=True, times=times)
 
     def warning(self, text: str) -> None:
         self.put("warning_generic_message", text, is_warning=True)
@@ -204,6 +211,55 @@ def _power_stamp(moment: datetime) -> str:
     return moment.strftime("%m-%d-%Y %H:%M:%S.") + f"{moment.microsecond // 1000:03d}"
 
 
+_REFUSED = {
+    SECOND_ANSWER: "Attempted to complete a sample twice.",
+    SECOND_FIRST_TOKEN: "Attempted to complete a sample twice.",
+    LATE_FIRST_TOKEN: "Attempted to record token latency after sample was completed",
+}
+
+
+def put_refused(log: DetailLog, refused: Mapping[str, int]) -> None:
+    """An entry for each refused answer, in the reference's words where it has any."""
+    for reason, count in refused.items():
+        log.error("error_runtime", _REFUSED.get(reason, reason), count)
+
+
+TOKEN_FAULTS = (
+    "Attempted to record a sample latency before it's first token latency",
+    "n_tokens argument missing or attempted to record 0 as number of tokens",
+    "Attempted to record a negative number of tokens",
+    "Number of tokens need to be greater than 1",
+)
+
+
+def put_token_faults(log: DetailLog, faults: Sequence[int]) -> None:
+    """An entry for each fault, given as its place in ``TOKEN_FAULTS``."""
+    for fault, equal in itertools.groupby(faults):
+        log.error("error_runtime", TOKEN_FAULTS[fault], sum(1 for _ in equal))
+
+
+def put_end(log: DetailLog, report: PhaseReport, settings: EffectiveSettings, last_issued_ns: int) -> None:
+    """Why issuing ended.  ``last_issued_ns``: when the last query was issued, after the phase's start."""
+    end, queries = report.end, report.issued_rows // report.phase.samples_per_query
+    thread = "IssueQueryThread 0 Ending early: "
+    if end == End.RAN_OUT:
+        log.error("error_runtime", f"{end.value.removesuffix('.')} in the TestSettings so they are more accurate.")
+    elif end == End.MAX_QUERIES:
+        log.error("error_runtime", f"{thread}Max query count reached. query_count {queries}")
+    elif end == End.MAX_DURATION:
+        log.error("error_runtime", f"{thread}Max test duration reached. duration_ns {last_issued_ns}")
+    elif end == End.MAX_ASYNC:
+        outstanding = settings.max_async_queries + 1  # issuing ends with the first query that is too many
+        told = f"issued {queries} outstanding {outstanding}"
+        log.error("error_runtime", f"{thread}Too many outstanding queries. {told}")
+    elif end.is_error:
+        log.error("error_runtime", end.value)
+    elif end == End.DECIDED:
+        log.message(f"{end.value} {report.decided}.")
+    elif settings.scenario != Scenario.Server and not report.phase.accuracy:
+        log.message(end.value)
+
+
 def result_values(settings: EffectiveSettings, results: Results) -> dict[str, Any]:
     """The ``result_*`` and ``early_stopping_*`` entries, in the reference's order."""
     r, scenario = results, settings.scenario
@@ -214,9 +270,9 @@ def result_values(settings: EffectiveSettings, results: Results) -> dict[str, An
     values["result_min_queries_met"] = r.queries_met
     values["early_stopping_met"] = r.stopping.met
     if not r.valid:
-        # As in the reference, the first line of each.
-        reasons = [text.partition("\n")[0] for text in (*r.recommendations, *r.spoiled)]
-        values["result_invalid_reason"] = "".join(f"{text} " for text in reasons)
+        # The reference gives only the first line of the last, and no blank after it.
+        reason = "".join(EXITED_EARLY if text.startswith(EXITED_EARLY) else f"{text} " for text in r.recommendations)
+        values["result_invalid_reason"] = " ".join([reason.strip(), *r.spoiled]) if r.spoiled else reason
     if r.token_stopping is None:
         values["early_stopping_result"] = r.stopping.text
     else:

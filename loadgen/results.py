@@ -21,6 +21,8 @@ LOGGED_PERCENTILES = (0.50, 0.90, 0.95, 0.97, 0.99, 0.999)
 """Those of the logs, which other tools read: the reference's."""
 SHOWN_PERCENTILES = (0.50, 0.90, 0.95, 0.97, 0.99, 0.999)
 """Those of a result document, and so of what people read."""
+EXITED_EARLY = "The test exited early, before enough queries were issued."
+"""The reference's words, before those on where to look."""
 LATE_NS = 1_000_000
 """A query issued later than this after its scheduled time counts as late."""
 
@@ -248,21 +250,21 @@ def _duration(s: EffectiveSettings, m: Measured, latency: Distribution) -> int:
 def _rates(s: EffectiveSettings, m: Measured, latency: Distribution) -> dict[str, float]:
     """Rates per second; the reference counts from the first query to the last, so n - 1 of them."""
     n = latency.count
-    tokens = int(m.tokens[m.answered].sum()) if m.tokens is not None else 0
+    # As in the reference, impossible numbers of tokens count as none.
+    tokens = int(m.tokens[m.answered & (m.tokens > 1)].sum()) if m.tokens is not None else 0
     rates: dict[str, float] = {}
     due, issued, done = _last_query(m) if m.queries else (0, 0, 0)
     if s.scenario == Scenario.Server:
         rates["scheduled_samples_per_sec"] = _per_second(n - 1, due)
         rates["completed_samples_per_sec"] = _per_second(n - 1, done)
         if s.infer_token_latencies:
-            rates["inferred_completed_tokens_per_second"] = s.token_latency_scaling_factor * _per_second(n - 1, done)
+            rates["inferred_completed_tokens_per_second"] = _per_second(s.token_latency_scaling_factor * (n - 1), done)
     elif s.scenario == Scenario.Offline:
         rates["samples_per_second"] = _per_second(n, latency.maximum)
         if m.tokens is not None:
             rates["tokens_per_second"] = _per_second(tokens, latency.maximum)
         if s.infer_token_latencies:
-            factor = s.token_latency_scaling_factor
-            rates["inferred_tokens_per_second"] = factor * _per_second(n, latency.maximum)
+            rates["inferred_tokens_per_second"] = _per_second(s.token_latency_scaling_factor * n, latency.maximum)
     elif s.scenario == Scenario.SingleStream:
         rates["qps_with_loadgen_overhead"] = _per_second(n - 1, issued)
         rates["qps_without_loadgen_overhead"] = _per_second(1, latency.mean)
@@ -365,13 +367,9 @@ def _recommendations(
     """The reference's advice, in its order and words, which other tools parse."""
     advice: list[str] = []
     if not performance:
-        if tokens:
-            if not ttft_met:
-                advice.append("TTFT constrain not met: Reduce target QPS to improve latency.")
-            if not tpot_met:
-                advice.append("TPOT constrain not met: Reduce target QPS to improve latency.")
-        else:
-            advice.append("Reduce target QPS to improve latency.")
+        slow = [name for name, met in (("TTFT", ttft_met), ("TPOT", tpot_met)) if tokens and not met]
+        lower = "Reduce target QPS to improve latency."
+        advice.append("\n * ".join(f"{name} constrain not met: {lower}" for name in slow) or lower)
     if not duration:
         advice.append(
             {
@@ -380,8 +378,5 @@ def _recommendations(
             }.get(scenario, "Decrease the expected latency so the loadgen pre-generates more queries.")
         )
     if not queries:
-        advice.append(
-            "The test exited early, before enough queries were issued.\n"
-            "   See the detailed log for why this may have occurred."
-        )
+        advice.append(f"{EXITED_EARLY}\n   See the detailed log for why this may have occurred.")
     return advice

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TextIO
@@ -18,6 +19,7 @@ from drumfire.loadgen import environment, interpreter, logs, schedules
 from drumfire.loadgen.advice import Knobs, foreseen, of_settings, on_memory
 from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.confidence import StopRule
+from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.errors import UserError, described
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.issuer import Issuer, LocalIssuer, PhaseReport, Plan
@@ -51,6 +53,7 @@ class Test:
         *,
         config_warnings: tuple[str, ...] = (),
         config_errors: tuple[str, ...] = (),
+        audit_errors: tuple[str, ...] = (),
         patience_s: float = DEFAULT_PATIENCE_S,
         rule: StopRule | None = None,
         schedule: Schedule = schedules.DEFAULT,
@@ -61,7 +64,8 @@ class Test:
         timestamps: TextIO | None = None,
         knobs: Knobs | None = None,
     ) -> None:
-        """``rule`` may end the performance phase before all of its traffic is issued.  ``schedule`` is the arrival
+        """``config_errors`` are from before the test, ``audit_errors`` from its audit file.  ``rule`` may end the
+        performance phase before all of its traffic is issued.  ``schedule`` is the arrival
         process of Server; by default, MLPerf's.  ``warm_up`` comes before the first phase.  ``share`` is this
         generator's part of the test, if others do the rest.  ``issuer`` drives the test; by default, this process does.
         ``log`` is an open log to continue.  ``timestamps`` is where the timestamps of ``print_timestamps`` go; by
@@ -78,7 +82,7 @@ class Test:
             self.effective = replace(self.effective, target_duration_ms=rule.limit_ms)
         self.log = logs.DetailLog() if log is None else log
         if log is None:
-            self._put_head(config_warnings, config_errors)
+            self._put_head(config_warnings, config_errors, audit_errors)
         if share is None:
             row_bytes = bytes_per_row(system.columns) + DRAWN_BYTES
             self._check_memory(expected_rows(self.effective, library.total_count) * row_bytes)
@@ -102,13 +106,21 @@ class Test:
         self._task: asyncio.Task[None] | None = None
         self._ended = False
         self._results: Results | None = None
+        self._told: Counter[str] = Counter()
+        """Refused answers that are in the log."""
+        self._told_rows = 0
+        """Rows whose faults are in the log."""
         self._wall_ns = 0
         """When the current phase began, by the wall clock."""
         self.announcements: tuple[list[str], list[str]] = ([], [])
         """Messages of a peak search for the log, before the samples are loaded and after."""
 
-    def _put_head(self, config_warnings: tuple[str, ...], config_errors: tuple[str, ...]) -> None:
+    def _put_head(
+        self, config_warnings: tuple[str, ...], config_errors: tuple[str, ...], audit_errors: tuple[str, ...]
+    ) -> None:
         library = self.library
+        for text in config_errors:
+            self.log.error("error_invalid_config", text)
         logs.put_version(self.log, VERSION)
         began_ns = time.monotonic_ns()
         name = self.system.name
@@ -116,8 +128,10 @@ class Test:
         logs.put_test(self.log, name, library.name, library.total_count, library.performance_count, name_ns)
         for text in (*config_warnings, *self.departures()):
             self.log.warning(text)
-        for text in config_errors:
+        for text in audit_errors:
             self.log.error("error_invalid_config", text)
+        if self.requested.test05:
+            self.log.warning("Test05 flag detected Overriding random seeds")
         for text in self.effective.errors:
             self.log.error("error_invalid_test_settings", text)
         logs.put_requested(self.log, self.requested)
@@ -190,14 +204,20 @@ class Test:
                 self._ended = True
                 self._log_faults()
 
+    def _log_refused(self) -> None:
+        """What was wrong with the answers since the last call, as the reference tells it: an entry for each."""
+        refused = Counter(self.answers.faults.refused)
+        logs.put_refused(self.log, refused - self._told)
+        logs.put_token_faults(self.log, self._token_faults(self._told_rows).tolist())
+        self._told, self._told_rows = refused, self.record.issued_rows
+
     def _log_faults(self) -> None:
+        self._log_refused()
         faults = self.answers.faults
-        for text, count in (*faults.failed.items(), *faults.refused.items()):
+        for text, count in faults.failed.items():
             self.log.error("error_runtime", f"{text} ({count} times)")
         if faults.unanswered:
             self.log.error("error_runtime", f"{faults.unanswered} samples were never answered")
-        for text, count in self._token_faults().items():
-            self.log.error("error_runtime", f"{text} ({count} times)")
         for why in (self.interrupted, self.answers.aborted):
             if why is not None:
                 self.log.error("error_runtime", why)
@@ -236,12 +256,9 @@ class Test:
         report = self.reports[-1]
         if self._prints(phase):
             self._print_duration(int(report.overhead.wall_s * 1e9), time.time_ns() - self._wall_ns)
-        if report.end.is_error:
-            self.log.error("error_runtime", report.end.value)
-        elif report.end == End.DECIDED:
-            self.log.message(f"{report.end.value} {report.decided}.")
-        elif self.effective.scenario != Scenario.Server and not phase.accuracy:
-            self.log.message(report.end.value)
+        self._log_refused()
+        issued = self.record.columns["issued"][report.rows]
+        logs.put_end(self.log, report, self.effective, int(issued[-1]) if issued.size else 0)
         logs.put_phase_end(self.log, report.began, report.lasted_ns)
         return report
 
@@ -266,17 +283,18 @@ class Test:
     def _by_tokens(self) -> bool:
         return self.effective.use_token_latencies and self.record.has_tokens
 
-    def _token_faults(self) -> dict[str, int]:
-        """How many rows have impossible token figures, by the reference's words for the error."""
-        columns, issued = self.record.columns, self.record.issued_rows
+    def _token_faults(self, first_row: int = 0) -> Int64Array:
+        """What is impossible in the rows' token figures, row by row, as places in ``logs.TOKEN_FAULTS``: shape (n,)."""
         if not self._by_tokens:
-            return {}
-        good = self.record.status[:issued] == Status.OK
-        counts = {"Number of tokens need to be greater than 1": columns["n_tokens"][:issued] < 2}
+            return np.empty(0, np.int64)
+        rows = slice(first_row, self.record.issued_rows)
+        tokens = self.record.columns["n_tokens"][rows]
+        early = np.full(tokens.shape, -1)
         if self.effective.scenario != Scenario.Offline:
-            late = columns["first_token"][:issued] == 0
-            counts["Attempted to record a sample latency before it's first token latency"] = late
-        return {text: int(count) for text, rows in counts.items() if (count := np.count_nonzero(rows & good))}
+            early = np.where(self.record.columns["first_token"][rows] == 0, 0, -1)
+        number = np.select([tokens == 0, tokens < 0, tokens == 1], [1, 2, 3], -1)
+        found: Int64Array = np.stack([early, number], axis=1)[self.record.status[rows] == Status.OK].ravel()
+        return found[found >= 0]
 
     def spoiled(self) -> list[str]:
         """What makes the run INVALID beyond the reference's rules, one line per reason."""
@@ -297,8 +315,8 @@ class Test:
             lines.append(f"{faults.unanswered} of {self.record.issued_rows} samples were never answered.")
         for why, count in faults.refused.items():
             lines.append(f"The system gave {why} ({count} times).")
-        for text, count in self._token_faults().items():
-            lines.append(f"{text} ({count} of {self.record.issued_rows} samples).")
+        for fault, count in Counter(self._token_faults().tolist()).items():
+            lines.append(f"{logs.TOKEN_FAULTS[fault]} ({count} of {self.record.issued_rows} samples).")
         if self.plan.rule is not None and self.plan.rule.objection is not None:
             lines.append(self.plan.rule.objection)
         return lines

@@ -35,10 +35,15 @@ def _result_lines(system: str, settings: EffectiveSettings, r: Results) -> list[
         lines.append(f"Completed samples per second    : {r.rates['completed_samples_per_sec']:.2f}")
         if "completed_tokens_per_second" in r.rates:
             lines.append(f"Completed tokens per second: {r.rates['completed_tokens_per_second']:.2f}")
+        if s.infer_token_latencies:
+            rate = r.rates["inferred_completed_tokens_per_second"]
+            lines.append(f"Completed tokens per second (inferred): {rate:.2f}")
     elif s.scenario == Scenario.Offline:
         lines.append(f"Samples per second: {r.rates['samples_per_second']:g}")
         if "tokens_per_second" in r.rates:
             lines.append(f"Tokens per second: {r.rates['tokens_per_second']:g}")
+        if s.infer_token_latencies:
+            lines.append(f"Tokens per second (inferred): {r.rates['inferred_tokens_per_second']:g}")
     else:
         percentile = f"{s.target_latency_percentile * 100:.1f}th"
         lines.append(f"{percentile} percentile latency (ns) : {r.target_percentile_ns}")

@@ -29,13 +29,15 @@ def write(test: Test, path: Path) -> None:
     with open(path, "w", encoding="ascii") as file:
         file.write('{"traceEvents":[\n')
         file.write(_line(name="process_name", ph="M", pid=pid, args={"name": test.system.name}))
+        query = 0  # queries are numbered through all phases, those that a phase did not issue included
         for report in test.reports:
             offset_ns = round((report.began - test.reports[0].began).total_seconds() * 1e9)
             phase = "accuracy" if report.phase.accuracy else "performance"
             span = {"ts": _us(offset_ns), "dur": _us(report.lasted_ns), "args": {"mode": phase}}
             file.write("," + _line(name="RunPhase", ph="X", pid=pid, tid=pid, **span))
-            for events in _events(test, report, offset_ns, pid):
+            for events in _events(test, report, offset_ns, pid, query):
                 file.write(events)
+            query += report.phase.query_count
         started = test.reports[0].began.timestamp() if test.reports else 0.0
         other = {"ts": round(started * 1e6), "version": "Drumfire"}
         file.write(f'],\n"displayTimeUnit":"ns",\n"otherData":{json.dumps(other)}\n}}\n')
@@ -49,7 +51,7 @@ def _us(ns: int) -> float:
     return ns / 1000
 
 
-def _events(test: Test, report: PhaseReport, offset_ns: int, pid: int) -> Iterator[str]:
+def _events(test: Test, report: PhaseReport, offset_ns: int, pid: int, first_query: int) -> Iterator[str]:
     """The events of a phase, some thousand rows at a time; each piece begins with a comma."""
     columns = test.record.columns
     first, width = report.phase.first_row, report.phase.samples_per_query
@@ -70,8 +72,8 @@ def _events(test: Test, report: PhaseReport, offset_ns: int, pid: int) -> Iterat
             complete = f',"complete_ns":{done - due}' if answered else ""
             lines.append(
                 f',{{{sample},"ph":"b",{row_id},"ts":{(offset_ns + due) / 1000:.3f},"args":{{"sample_seq":{row},'
-                f'"query_seq":{(row - first) // width},"sample_idx":{index},"issue_start_ns":{issued - due}{complete},'
-                f'"status":"{Status(status).name}"}}}}\n'
+                f'"query_seq":{first_query + (row - first) // width},"sample_idx":{index},'
+                f'"issue_start_ns":{issued - due}{complete},"status":"{Status(status).name}"}}}}\n'
             )
             if token:
                 at_token = f'"ts":{(offset_ns + token) / 1000:.3f}'

@@ -221,8 +221,9 @@ def read_settings(options: TrafficOptions, model_name: str) -> tuple[TestSetting
     The rules' values come first, then user.conf, then the command line; later ones override earlier ones.
     """
     settings, reader = TestSettings(), ConfigReader(options.round, models.target_latencies(model_name))
-    if reader.from_config(settings, options.user_conf, model_name, options.scenario) != 0:
-        raise UserError(reader.errors[-1])
+    reader.from_config(settings, options.user_conf, model_name, options.scenario)
+    if reader.refused is not None:
+        raise reader.refused
     settings.scenario = Scenario[options.scenario]
     settings.mode = Mode.AccuracyOnly if options.accuracy else Mode.PerformanceOnly
     if options.submission:

@@ -211,9 +211,7 @@ def _check(options: RunOptions) -> None:
 def _audit(assembly: Assembly, options: RunOptions) -> None:
     """Apply the audit file to the settings."""
     if options.traffic.audit_conf is not None:
-        assembly.settings, warnings, errors = audited(assembly.settings, options.traffic.audit_conf)
-        if errors:
-            raise UserError(errors[0])
+        assembly.settings, warnings, _ = audited(assembly.settings, options.traffic.audit_conf, strict=True)
         assembly.config_warnings += warnings
 
 

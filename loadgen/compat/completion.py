@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.answers import SECOND_ANSWER, Answers
 from drumfire.loadgen.compat.samples import QuerySampleResponse
 
 _clock = time.monotonic_ns
@@ -199,7 +199,7 @@ def _refuse_second(exchange: Exchange, number: int) -> None:
     """SingleStream: refuse a second answer to a query.  Raises ``ValueError`` for an id that was never issued."""
     if not exchange.base <= number <= exchange.newest:
         raise exchange.unknown(number)
-    exchange.answers.refuse("a second answer to a row")
+    exchange.answers.refuse(SECOND_ANSWER)
 
 
 def _complete_with_data(

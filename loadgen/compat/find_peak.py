@@ -57,6 +57,7 @@ async def find_peak(
     *,
     config_warnings: tuple[str, ...] = (),
     config_errors: tuple[str, ...] = (),
+    audit_errors: tuple[str, ...] = (),
     patience_s: float = DEFAULT_PATIENCE_S,
     timestamps: TextIO | None = None,
 ) -> Test:
@@ -72,6 +73,7 @@ async def find_peak(
         requested,
         config_warnings=config_warnings,
         config_errors=config_errors,
+        audit_errors=audit_errors,
         patience_s=patience_s,
         timestamps=timestamps,
     )
@@ -102,7 +104,8 @@ async def find_peak(
         settings = replace(requested, server_target_qps=trial.qps)
         test = Test(system, library, settings, patience_s=patience_s, log=head.log, timestamps=timestamps)
     if passed is None:
-        why = " ".join(results.recommendations) if results is not None else "no query was issued"
+        # The first advice is on the latency.
+        why = results.recommendations[0] if results is not None else "no query was issued"
         text = f"FindPeakPerformance: Initial lower bound does not satisfy performance constraints, msg: {why}"
         head.log.error("error_runtime", text)
         return head

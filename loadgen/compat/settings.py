@@ -51,7 +51,7 @@ class _Part(_Attribute):
             wanted_for = f"{type(struct).__name__}.{self.name}"
             raise TypeError(f"{wanted_for}: {value!r} is not a {self.kind.__name__}")
         held = struct._values[self.name]
-        if isinstance(held, Enumeration):
+        if isinstance(value, Enumeration):
             take_over(held, value)
         else:
             held._values.update(value._values)

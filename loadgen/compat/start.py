@@ -75,24 +75,22 @@ def _perform(
             "server_num_issue_query_threads must be 0: Python programs cannot register issuing threads"
         )
     tokens = requested.use_token_latencies  # before the audit file is applied, as in the reference
-    requested, warnings, errors = audited(requested, audit)
+    requested, warnings, audit_errors = audited(requested, audit)
     called = CallbackSystem(system, requested, tokens, patience_s)
-    errors, config.errors = (*config.errors, *errors), []
+    head: dict[str, Any] = {
+        "config_warnings": warnings, "config_errors": tuple(config.errors), "audit_errors": audit_errors,
+    }  # fmt: skip
+    config.errors = []
     output.create()
     under_test = cast(SystemUnderTest, called)  # its name is a property, and ``open`` sets its ``issue``
     interpreter = Interpreter()
     sampled = CallbackLibrary(library, interpreter)
     try:
         if requested.mode == engine.Mode.FindPeakPerformance:
-            searching = find_peak(
-                under_test, sampled, requested, config_warnings=warnings, config_errors=errors, patience_s=patience_s
-            )
-            test = _in_this_thread(searching)
+            test = _in_this_thread(find_peak(under_test, sampled, requested, **head, patience_s=patience_s))
             output.write(test)
         else:
-            test = Test(
-                under_test, sampled, requested, config_warnings=warnings, config_errors=errors, patience_s=patience_s
-            )
+            test = Test(under_test, sampled, requested, **head, patience_s=patience_s)
             try:
                 _in_this_thread(test.run())
             except BaseException as error:

@@ -72,12 +72,15 @@ def test_test05_takes_its_seeds_and_measures() -> None:
 def test_the_warning_stands_before_the_settings_in_the_log(tmp_path: Path) -> None:
     path = tmp_path / "audit.config"
     path.write_text("*.*.mode = 2 x\n")
-    after, warnings, errors = audited(settings(), path)
-    test = Test(System(), Library(), after, config_warnings=warnings, config_errors=errors)  # type: ignore[arg-type]
+    after, warnings, errors = audited(settings(test05=True), path)
+    test = Test(System(), Library(), after, config_warnings=warnings, config_errors=("early",), audit_errors=errors)  # type: ignore[arg-type]
     entries = [json.loads(line.removeprefix(":::MLLOG ")) for line in test.log.entries]
     at = next(i for i, entry in enumerate(entries) if entry["key"] == "qsl_reported_performance_count")
     assert [entry["key"] for entry in entries[at + 1 : at + 4]] == [
-        "warning_generic_message", "error_invalid_config", "requested_scenario",
+        "warning_generic_message", "error_invalid_config", "warning_generic_message",
     ]  # fmt: skip
+    assert entries[at + 3]["value"] == "Test05 flag detected Overriding random seeds"
     assert entries[at + 1]["metadata"]["is_warning"]
-    assert (test.log.warnings, test.log.errors) == (1, 1)
+    assert (entries[0]["key"], entries[0]["value"]) == ("error_invalid_config", "early")
+    assert entries[0]["metadata"]["is_error"]
+    assert (test.log.warnings, test.log.errors) == (2, 2)

@@ -51,6 +51,31 @@ def test_errors_name_line_and_mend(text: str, mend: str) -> None:
         parse(text)
 
 
+def test_every_refused_line_is_an_error_in_the_reference_s_words(tmp_path: Path) -> None:
+    """As the reference logged the same files."""
+    bad, odd = tmp_path / "bad.conf", tmp_path / "odd.conf"
+    bad.write_text("a.b.c = 7 # x\n# fine\nk= 3\n*.*.min_query_count = 5\nq : 2\nz = 1 2 y 3 n\n")
+    odd.write_text("*.*.mode = 9\n*.*.min_query_count = 5\n")
+    settings, reader = TestSettings(), ConfigReader()
+    assert reader.from_config(settings, bad, "m", "Offline") == -22
+    assert settings.min_query_count != 5
+    assert str(reader.refused) == (
+        f"{bad}: line 1: '#' is not a number (a comment must be on a line of its own, after '# '); and 3 more lines"
+    )
+    assert reader.from_config(settings, odd, "m", "Offline") == 0
+    assert reader.refused is None
+    assert reader.from_config(settings, tmp_path / "none", "m", "Offline", ConfigReader.FILE) == -2
+    assert reader.errors == [
+        "value needs to be integer or double, line=1",
+        "expected 'key=value', line=3",
+        "expected 'key=value', line=5",
+        "value needs to be integer or double, line=6",
+        "Multiple conf files are used. This is not valid for official submission.",
+        "Invalid value passed to Mode key in config.",
+        f"can't open file {tmp_path / 'none'}",
+    ]
+
+
 @given(st.text(alphabet="ab.*#= \t\r\n0x1e9+-.infa", max_size=200))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
@@ -58,4 +83,5 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     except ConfigError as error:
         values, told = {}, str(error)
         assert re.fullmatch(r"line \d+: .+", told)
+        assert len({text.rpartition("=")[2] for text in error.logged}) == len(error.logged) > 0
     assert all(0 <= value.integer < 2**64 and isinstance(value.double, float) for value in values.values())

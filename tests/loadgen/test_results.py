@@ -363,8 +363,8 @@ def test_time_per_token_is_cut_to_whole_ns() -> None:
         (
             {"ttft_latency": 1, "tpot_latency": 1},
             (
-                "TTFT constrain not met: Reduce target QPS to improve latency.",
-                "TPOT constrain not met: Reduce target QPS to improve latency.",
+                "TTFT constrain not met: Reduce target QPS to improve latency.\n"
+                " * TPOT constrain not met: Reduce target QPS to improve latency.",
             ),
         ),
     ],
