@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from drumfire.loadgen.rounds import DEFAULT_ROUND, SEEDS
+from drumfire.loadgen.rounds import DEFAULT_ROUND, ROUNDS
 
 _GENERAL: dict[str, float] = {
     "*.SingleStream.target_latency_percentile": 90,
@@ -86,7 +86,7 @@ _OFFLINE_QUERIES = {
 
 def built_in_values(mlperf_round: str = DEFAULT_ROUND) -> dict[str, float | int]:
     """The built-in configuration: key (``model.scenario.field``) to number, in the configuration files' units."""
-    seeds = SEEDS[mlperf_round]
+    seeds = ROUNDS[mlperf_round]
     values: dict[str, float | int] = {
         "*.*.qsl_rng_seed": seeds.qsl,
         "*.*.sample_index_rng_seed": seeds.sample_index,

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from drumfire.bench.fleet.options import FleetOptions
 from drumfire.loadgen import loggers, schedules
 from drumfire.loadgen.options import choice, option
-from drumfire.loadgen.rounds import DEFAULT_ROUND, SEEDS
+from drumfire.loadgen.rounds import DEFAULT_ROUND, ROUNDS
 from drumfire.loadgen.run import DEFAULT_PATIENCE_S
 from drumfire.loadgen.settings import Scenario
 from drumfire.loadgen.warm_up import WarmUp
@@ -90,7 +90,7 @@ class TrafficOptions:
     dataset_path: Path | None = option(None, metavar="D", help="folder of the model's data set")
     user_conf: Path | None = option(None, help="a user.conf file, as the reference reads it")
     audit_conf: Path | None = option(None, help="an audit.config file, which overrides all other settings")
-    round: str = option(DEFAULT_ROUND, choices=tuple(SEEDS), help="round of the seeds")
+    round: str = option(DEFAULT_ROUND, choices=tuple(ROUNDS), help="round of the seeds")
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from drumfire.loadgen.claim import Claim
 from drumfire.loadgen.errors import UnsavedError, UserError
 from drumfire.loadgen.logs import ACCURACY, logged_responses
 from drumfire.loadgen.options import flag, option
+from drumfire.loadgen.rounds import ROUNDS
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, TestSettings
 from drumfire.sut.models.model import Accuracy
@@ -80,6 +81,12 @@ def audit(asked: Options) -> int:
     for name in ("accuracy", "submission", "find_peak_performance", "audit_conf", "until_confident"):
         if getattr(options.traffic, name):
             raise UserError(f"{flag(name)} cannot be used in an audit, which sets the mode of its runs: leave it out")
+    having = [name for name, one in ROUNDS.items() if one.test05]
+    if test == "TEST05" and options.traffic.round not in having:
+        raise UserError(
+            f"TEST05 was retired in November 2024, and {options.traffic.round} has none: leave it out, or choose "
+            f"--round {' or '.join(having)}"
+        )
     messages = Console(stderr=options.result.json, highlight=False, soft_wrap=True)
     with run.claimed(options, f"-{test}") as claimed, run.assembled(options) as assembly:
         folder = claimed.folder
@@ -109,7 +116,7 @@ COMMAND = Command(
     Options,
     audit,
     "Audit a system: TEST01 compares the answers of a performance run with those of an accuracy run, TEST04 sends one "
-    "sample over and over, which must not be faster, TEST05 uses other seeds.",
+    "sample over and over, which must not be faster, TEST05 uses other seeds (in rounds before v5.0).",
     "drumfire audit TEST04 onnxruntime digits cpu --scenario Offline --time 60",
     kept=True,
 )
@@ -137,9 +144,8 @@ def run_audit(test_name: str, assembly: Assembly, perform: Perform, folder: Path
         checks = judge_performance(test_name, usual_result, runs["audited"])
         _write(inner / "verify_performance.txt", test_name, "performance", checks)
         if test_name == "TEST01":
-            (inner / "accuracy").mkdir(exist_ok=True)
-            shutil.copy(inner / "performance" / "run_1" / ACCURACY, inner / "accuracy" / ACCURACY)
             by_answers = judge_answers(known, answers(tested), assembly.accuracy)
+            _write_answers(inner, known, answers(tested), assembly.accuracy)
             _write(inner / "verify_accuracy.txt", test_name, "accuracy", by_answers)
             checks += by_answers
     outcome = {
@@ -152,6 +158,27 @@ def run_audit(test_name: str, assembly: Assembly, perform: Perform, folder: Path
     }
     (folder / "audit.json").write_text(json.dumps(outcome, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return outcome
+
+
+def _write_answers(inner: Path, known: Answered, logged: Answered, accuracy: Callable[..., Accuracy]) -> None:
+    """The folder ``accuracy`` of TEST01: what the audited run logged, and how accurate that is.
+
+    Where answers differ, the official checker compares ``baseline_accuracy.txt``, of the accuracy run's answers to the
+    same samples, with ``compliance_accuracy.txt``.
+    """
+    folder, expected = inner / "accuracy", dict(known)
+    folder.mkdir(exist_ok=True)
+    shutil.copy(inner / "performance" / "run_1" / ACCURACY, folder / ACCURACY)
+    if not logged or any(index not in expected for index, _ in logged):
+        return
+    indices = np.array([index for index, _ in logged])
+    audited_lines = accuracy(indices, [data for _, data in logged]).lines
+    texts = {run.SCORE: audited_lines}
+    if any(expected[index] != data for index, data in logged):
+        usual_lines = accuracy(indices, [expected[index] for index, _ in logged]).lines
+        texts |= {"baseline_accuracy.txt": usual_lines, "compliance_accuracy.txt": audited_lines}
+    for name, lines in texts.items():
+        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def answers(test: Test) -> list[tuple[int, bytes]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 
 from drumfire.loadgen import directory, logs, trace
+from drumfire.loadgen.answers import LATE_FIRST_TOKEN, SECOND_FIRST_TOKEN
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
+from drumfire.loadgen.summary import SUMMARY
 
 MS = 1_000_000
 
@@ -103,6 +106,11 @@ def test_a_trace_is_json_and_tells_every_sample(scenario: Scenario, mode: Mode, 
         latency = int(test.record.completed[row] - test.record.scheduled[row])
         assert begin["args"]["complete_ns"] == latency
         assert (end["ts"] - begin["ts"]) * 1000 == pytest.approx(latency, abs=2)
+    queries = 0  # through all loaded sets
+    for report in test.reports:
+        of_first = samples["b"][report.phase.first_row]["args"]
+        assert (of_first["sample_seq"], of_first["query_seq"]) == (report.phase.first_row, queries)
+        queries += report.phase.query_count
     counters = [e["name"] for e in events if e["ph"] == "C"]
     performance = sum(r.issued_rows for r in test.reports if not r.phase.accuracy) * (scenario == Scenario.Server)
     assert counters.count("Latency") == performance
@@ -140,6 +148,8 @@ def test_first_tokens_are_kept_for_logged_rows_alone(tmp_path: Path) -> None:
     ("system", "text"),
     [
         (Tokens(1), "Number of tokens need to be greater than 1"),
+        (Tokens(0), "n_tokens argument missing or attempted to record 0 as number of tokens"),
+        (Tokens(-2), "Attempted to record a negative number of tokens"),
         (Tokens(first=False), "Attempted to record a sample latency before it's first token latency"),
     ],
 )
@@ -149,8 +159,12 @@ def test_tokens_that_make_no_sense_are_errors(system: Tokens, text: str, tmp_pat
     assert results is not None
     assert not results.valid
     assert any(text in reason for reason in results.reasons)
-    errors = [line for line in test.log.entries if '"is_error": true' in line]
-    assert any(text in line for line in errors)
+    found = [json.loads(line.removeprefix(":::MLLOG ")) for line in test.log.entries]
+    errors = [entry["value"] for entry in found if entry["metadata"]["is_error"]]
+    assert errors == [text] * test.record.issued_rows, "one a sample, as the reference has it"
+    assert f"{len(errors)} ERRORS encountered" in (tmp_path / SUMMARY).read_text()
+    keys = [entry["key"] for entry in found]
+    assert keys[keys.index("error_runtime") - 1] == "generated_query_duration"
 
 
 class Confused(Tokens):
@@ -167,9 +181,37 @@ class Confused(Tokens):
 
 def test_first_tokens_at_the_wrong_time_are_refused(tmp_path: Path) -> None:
     test = performed(Confused(), settings(Scenario.Server, use_token_latencies=True), tmp_path)
-    assert set(test.answers.faults.refused) == {
-        "a second first token of a row", "a first token after its row was answered",
-    }  # fmt: skip
+    refused = test.answers.faults.refused
+    assert set(refused) == {SECOND_FIRST_TOKEN, LATE_FIRST_TOKEN}
+    log = "".join(test.log.entries)
+    assert log.count("Attempted to complete a sample twice.") == refused[SECOND_FIRST_TOKEN] > 0
+    late = log.count("Attempted to record token latency after sample was completed")
+    assert late == refused[LATE_FIRST_TOKEN] > 0
+
+
+@pytest.mark.parametrize(
+    ("scenario", "line"),
+    [
+        (Scenario.Offline, r"Tokens per second: [0-9.e+]+\nTokens per second \(inferred\): ([0-9.e+]+)\nResult is"),
+        (
+            Scenario.Server,
+            r"Completed tokens per second: [0-9.]+\nCompleted tokens per second \(inferred\): ([0-9.]+)\nR",
+        ),
+        (Scenario.SingleStream, r"percentile latency \(ns\) : [0-9]+\n.*first token.*\nResult is()"),
+    ],
+)
+def test_inferred_token_rates_are_in_the_summary(scenario: Scenario, line: str, tmp_path: Path) -> None:
+    inferred = {"infer_token_latencies": True, "token_latency_scaling_factor": 69}
+    test = performed(Tokens(), settings(scenario, use_token_latencies=True, **inferred), tmp_path)
+    found = re.search(line, (tmp_path / SUMMARY).read_text())
+    assert found is not None
+    results = test.results()
+    assert results is not None
+    rates = [rate for name, rate in results.rates.items() if name.startswith("inferred")]
+    if found[1]:
+        assert [float(found[1])] == pytest.approx(rates, rel=1e-4)
+    else:
+        assert rates == []
 
 
 # Timestamps.

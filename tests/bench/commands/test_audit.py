@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from drumfire.loadgen.config import ConfigReader
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Scenario, TestSettings
 from drumfire.sut.models.model import Accuracy
+from tests.support.command import here, one_line_error
 
 MS = 1_000_000
 SCENARIOS = [Scenario.SingleStream, Scenario.MultiStream, Scenario.Offline]
@@ -142,6 +144,12 @@ def test_an_honest_system_passes(test_name: str, scenario: Scenario, tmp_path: P
     inner = tmp_path / test_name
     assert (inner / "verify_performance.txt").read_text().startswith("TEST PASS\n")
     assert (inner / "verify_accuracy.txt").exists() == (test_name == "TEST01")
+    if test_name == "TEST01":  # exactly what the official checker wants of answers that are equal
+        assert sorted(path.name for path in (inner / "accuracy").iterdir()) == [
+            "accuracy.txt",
+            "mlperf_log_accuracy.json",
+        ]
+        assert re.match(r"accuracy=100.000%, good=(\d+), total=\1\n", (inner / "accuracy" / "accuracy.txt").read_text())
     assert json.loads((tmp_path / "audit.json").read_text()) == found
     log = (inner / "performance" / "run_1" / "mlperf_log_detail.txt").read_text()
     assert "Found Audit Config file" in log
@@ -170,12 +178,29 @@ def test_other_answers_in_performance_mode_fail_test01(scenario: Scenario, tmp_p
     assert [check["name"] for check in found["checks"] if not check["passed"]] == ["answers"]
     assert (tmp_path / "TEST01" / "verify_accuracy.txt").read_text().startswith("TEST FAIL\n")
     assert (tmp_path / "TEST01" / "verify_performance.txt").read_text().startswith("TEST PASS\n")
+    inner = tmp_path / "TEST01" / "accuracy"
+    shares = [
+        float(re.match(r"accuracy=([\d.]+)%", (inner / f"{which}_accuracy.txt").read_text())[1])
+        for which in ("baseline", "compliance")
+    ]
+    assert shares[0] == 100 > shares[1]
+
+
+@pytest.mark.parametrize("mlperf_round", [None, "v6.0", "v5.0"])
+def test_test05_is_refused_in_rounds_that_have_none(mlperf_round: str | None, tmp_path: Path) -> None:
+    chosen = () if mlperf_round is None else ("--round", mlperf_round)
+    done = here("audit", "TEST05", "null", "digits", "--output", tmp_path / "audit", *chosen)
+    one_line_error(done, "retired in November 2024", mlperf_round or "v6.1 has none", "choose --round v2.1")
+    assert not (tmp_path / "audit").exists()
 
 
 def test_answers_that_are_as_good_pass_test01(tmp_path: Path) -> None:
     found = outcome("TEST01", Rounding(), Scenario.Offline, tmp_path)
     assert found["passed"], found
     assert "100.000% accurate" in found["checks"][-1]["text"]
+    written = {path.name: path.read_text() for path in (tmp_path / "TEST01" / "accuracy").glob("*.txt")}
+    assert set(written) == {"accuracy.txt", "baseline_accuracy.txt", "compliance_accuracy.txt"}
+    assert all(text.startswith("accuracy=100.000%") for text in written.values())
 
 
 def test_the_audited_runs_logged_responses_are_the_sampled_ones(tmp_path: Path) -> None:

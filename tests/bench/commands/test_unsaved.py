@@ -214,7 +214,7 @@ def test_an_interruption_is_more_than_a_result_that_is_not_saved(
 def test_an_audit_ends_where_a_run_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "audit"
     spoil(monkeypatch, lambda: replace_by_a_file(folder / "performance" / "run_1"))
-    done = here("audit", "TEST05", "null", "digits", "--time", "0.01", "--output", folder, *QUIET)
+    done = here("audit", "TEST05", "null", "digits", "--round", "v2.1", "--time", "0.01", "--output", folder, *QUIET)
     assert done.returncode == statuses.UNSAVED
     assert done.stderr.startswith(f"drumfire: the run could not be saved in {folder}/performance/run_1 as a whole, ")
     assert not (folder / "audit.json").exists()
