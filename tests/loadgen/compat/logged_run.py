@@ -2,7 +2,9 @@
 
 A script, since the reference wants a fresh process for every test.  The case comes in on standard input: ``total``,
 ``perf`` (the library's counts), ``settings`` (attributes of TestSettings, enumerations by name) and, where wanted,
-``audit`` (the text of an audit.config), ``kind`` (of system: SUT, FastSUT, QDL) and ``log`` (of LogOutputSettings).
+``audit`` (the text of an audit.config), ``kind`` (of system: SUT, FastSUT, QDL), ``log`` (of LogOutputSettings),
+``trace``, ``configs`` (before the settings: text, or none for a file that is not there, and FromConfig's further
+arguments), ``token_counts`` (of a sample, by its index, in turn) and ``without_first`` (indices without a first token).
 """
 
 import array
@@ -11,11 +13,27 @@ import sys
 import tempfile
 from pathlib import Path
 
+NO_FILE = "/no/such/user.conf"
+
+
+def tokens_of(case: dict, index: int) -> int:
+    counts = case.get("token_counts", [2, 3, 4, 5, 6, 7, 8])
+    return counts[index % len(counts)]
+
+
+def has_first(case: dict, index: int) -> bool:
+    return index not in case.get("without_first", ())
+
 
 def run(case: dict, folder: Path) -> dict:
     import mlperf_loadgen as lg
 
     settings = lg.TestSettings()
+    user_conf = folder / "user.conf"
+    for text, *arguments in case.get("configs", ()):
+        user_conf.write_text(text or "")
+        settings.FromConfig(NO_FILE if text is None else str(user_conf), *arguments)
+        user_conf.unlink()
     for name, value in case["settings"].items():
         if name in ("scenario", "mode"):
             value = getattr(lg.TestScenario if name == "scenario" else lg.TestMode, value)
@@ -29,10 +47,17 @@ def run(case: dict, folder: Path) -> dict:
         called.append("issue")
         if tokens and not offline:
             lg.FirstTokenComplete(
-                [lg.QuerySampleResponse(i, base + 8 * at, 8) for i, at in zip(ids, indices, strict=True)]
+                [
+                    lg.QuerySampleResponse(i, base + 8 * at, 8)
+                    for i, at in zip(ids, indices, strict=True)
+                    if has_first(case, at)
+                ]
             )
         lg.QuerySamplesComplete(
-            [lg.QuerySampleResponse(i, base + 8 * at, 8, 2 + at % 7) for i, at in zip(ids, indices, strict=True)]
+            [
+                lg.QuerySampleResponse(i, base + 8 * at, 8, tokens_of(case, at))
+                for i, at in zip(ids, indices, strict=True)
+            ]
         )
 
     def issue(samples: list) -> None:
@@ -58,7 +83,7 @@ def run(case: dict, folder: Path) -> dict:
     )
     logs = lg.LogSettings()
     logs.log_output.outdir = str(folder)
-    logs.enable_trace = False
+    logs.enable_trace = case.get("trace", False)
     for name_of, value in case.get("log", {}).items():
         setattr(logs.log_output, name_of, value)
     audit = folder / "audit.config"
