@@ -162,7 +162,8 @@ async def _issue_scheduled(
             if max_async and row - answers.answered > max_async:
                 return End.MAX_ASYNC
             if max_duration_ns and elapsed > max_duration_ns:
-                return End.MAX_DURATION
+                full = limits.max_queries and row - first_row >= limits.max_queries
+                return End.MAX_QUERIES if full else End.MAX_DURATION
     finally:
         pacer.spun_ns += spun_ns
     if limits.max_queries and row - first_row >= limits.max_queries:

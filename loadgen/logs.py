@@ -272,7 +272,8 @@ def result_values(settings: EffectiveSettings, results: Results) -> dict[str, An
     if not r.valid:
         # The reference gives only the first line of the last, and no blank after it.
         reason = "".join(EXITED_EARLY if text.startswith(EXITED_EARLY) else f"{text} " for text in r.recommendations)
-        values["result_invalid_reason"] = " ".join([reason.strip(), *r.spoiled]) if r.spoiled else reason
+        reason = reason.replace("\n", " ")
+        values["result_invalid_reason"] = " ".join(filter(None, (reason.strip(), *r.spoiled))) if r.spoiled else reason
     if r.token_stopping is None:
         values["early_stopping_result"] = r.stopping.text
     else:

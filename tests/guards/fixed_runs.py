@@ -383,8 +383,8 @@ RUNS = {
 }  # fmt: skip
 
 
-def settings_of(run: Run) -> tuple[TestSettings, tuple[str, ...], tuple[str, ...]]:
-    """The settings after the run's files, which are written to the current folder; and warnings and errors."""
+def settings_of(run: Run) -> tuple[TestSettings, dict[str, tuple[str, ...]]]:
+    """The settings after the run's files, which are written to the current folder; and what these add to the log."""
     settings = TestSettings(scenario=run.scenario, mode=run.mode, **{**BASE, **run.settings})
     errors: list[str] = []
     if run.user_conf is not None:
@@ -396,8 +396,8 @@ def settings_of(run: Run) -> tuple[TestSettings, tuple[str, ...], tuple[str, ...
             setattr(settings, name, value)
     if run.audit is not None:
         Path("audit.config").write_text(run.audit, encoding="utf-8")
-    settings, warnings, more = audited(settings, "audit.config")
-    return settings, warnings, (*errors, *more)
+    settings, warnings, audit_errors = audited(settings, "audit.config")
+    return settings, {"config_warnings": warnings, "config_errors": tuple(errors), "audit_errors": audit_errors}
 
 
 WARM = [
@@ -416,10 +416,8 @@ def performed(run: Run, folder: Path, warm_up: WarmUp | None = None) -> dict[str
     calls: list[Any] = []
     stamps = io.StringIO()
     system, library = System(run.service, calls), Library(run.total, run.performance, calls)
-    settings, warnings, errors = settings_of(run)
-    common: dict[str, Any] = {
-        "config_warnings": warnings, "config_errors": errors, "patience_s": run.patience_s, "timestamps": stamps,
-    }  # fmt: skip
+    settings, head = settings_of(run)
+    common: dict[str, Any] = {**head, "patience_s": run.patience_s, "timestamps": stamps}
     loop = Loop()
     try:
         if run.mode == Mode.FindPeakPerformance:
