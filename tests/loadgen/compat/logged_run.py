@@ -101,4 +101,7 @@ def run(case: dict, folder: Path) -> dict:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as made:
-        print("\n" + json.dumps(run(json.load(sys.stdin), Path(made))))
+        document = json.dumps(run(json.load(sys.stdin), Path(made)))
+    # Python's own standard output, where it is not buffered, loses what a single write to a pipe leaves.
+    with open(1, "w", closefd=False) as output:
+        output.write(f"\n{document}\n")
