@@ -54,6 +54,10 @@ class Knobs:
     """What takes cores from the generator."""
     workers: str = ""
     """How many processes send."""
+    sending: str = ""
+    """What bounds the requests under way to a remote system."""
+    until_confident: str = ""
+    """How long a run may go on until it is confident."""
 
 
 OPTIONS = Knobs(
@@ -64,6 +68,7 @@ OPTIONS = Knobs(
     expected_latency=Knob("target_latency in --user-conf", " ms", 1e3),
     max_duration="max_duration in --user-conf",
     patience="--patience",
+    until_confident="--until-confident",
 )
 """Those of ``drumfire run``."""
 
@@ -80,6 +85,7 @@ def of_settings(scenario: Scenario) -> Knobs:
         ),
         max_duration="max_duration_ms",
         patience="patience_s",
+        until_confident="the rule's limit_ms",
     )
 
 
@@ -126,6 +132,12 @@ def on_lateness(s: EffectiveSettings, knobs: Knobs) -> str:
     if s.scenario == Scenario.Server:
         cures += [f"lower {knobs.rate.name}"] + ([f"send from more processes ({knobs.workers})"] * bool(knobs.workers))
     return ", or ".join(cures)
+
+
+def on_sending(s: EffectiveSettings, knobs: Knobs) -> str:
+    """What helps where requests wait for a connection."""
+    cure = f"raise {knobs.sending}" if knobs.sending else "give the system more connections"
+    return f"{cure}, or lower {knobs.rate.name}" if s.scenario == Scenario.Server else cure
 
 
 def on_memory(s: EffectiveSettings, knobs: Knobs) -> str:

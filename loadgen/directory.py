@@ -16,25 +16,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from drumfire.loadgen import histogram, logs, summary
-from drumfire.loadgen.advice import on_lateness
-from drumfire.loadgen.draws import Int64Array
+from drumfire.loadgen import histogram, lateness, logs, summary
 from drumfire.loadgen.errors import UnsavedError, UserError, described, one_line
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.issuer import PhaseReport
 from drumfire.loadgen.overhead import issuing_cpu_us
 from drumfire.loadgen.record import Column, RowArray
-from drumfire.loadgen.results import (
-    LATE_NS,
-    SHOWN_PERCENTILES,
-    Distribution,
-    Measured,
-    Results,
-    distribution,
-    latencies,
-)
+from drumfire.loadgen.results import SHOWN_PERCENTILES, Distribution, Measured, Results, latencies
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import EffectiveSettings, Loop, Mode, Scenario, percentile_name
 from drumfire.loadgen.version import VERSION
@@ -48,8 +36,6 @@ REPORT = "report.txt"
 """Written by what shows a run to people."""
 Write = Callable[[Path], object]
 """Writes one part of a run's folder, to this path.  Raises ``OSError`` where it cannot."""
-_LATENESS_SHARE = 0.5
-"""A p99 lateness above this share of the p50 latency gets a warning: the generator then distorts the measurement."""
 
 
 class OutputError(UserError, OSError):
@@ -105,12 +91,7 @@ def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> di
             )
     if results is not None and report is not None:
         result |= figures(test.effective, results, test.measured(report), test.record.columns, test.streams(report))
-        lateness = result["lateness_ns"]
-        if lateness["p99"] > _LATENESS_SHARE * results.latency.percentiles[0.5] and lateness["p99"] > 10_000:
-            result["warnings"].append(
-                f"p99 lateness of {lateness['p99'] / 1e3:.0f} us is above {_LATENESS_SHARE:.0%} of the p50 latency: "
-                + on_lateness(test.effective, test.knobs)
-            )
+        result["warnings"][:0] = lateness.warnings(test.effective, result, test.knobs)
     if departures:
         result["schedule"] = {"name": test.schedule.name, "mlperf": False}
     return result | dict(sections) | test.issuer.sections()
@@ -128,12 +109,15 @@ def figures(
     ``streams``: the rows of each closed loop; in Server and Offline they are not used.
     """
     target, whole = settings.target_latency_percentile, results.query_latency
-    return {
+    found = {
         "metric": _metric(settings, results),
         "latency_ns": _figures(results.latency, target),
         "query_latency_ns": None if whole is None else _figures(whole, target),
-        "lateness_ns": _lateness(settings, measured, columns, streams),
+        "lateness_ns": lateness.issued(settings, measured, columns, streams),
     }
+    if measured.sent is not None:
+        found["sent_lateness_ns"] = lateness.sent(measured, measured.sent)
+    return found
 
 
 def save(
@@ -317,39 +301,6 @@ def _checks(test: Test, results: Results) -> dict[str, bool | None]:
         "early_stopping": results.stopping.met,
         "no_errors": not results.spoiled,
     }
-
-
-def _lateness(
-    settings: EffectiveSettings,
-    measured: Measured,
-    columns: Mapping[str, Column],
-    streams: Sequence[slice | RowArray],
-) -> dict[str, Any]:
-    """How late the generator issued queries; in a closed loop, the time from an answer to the next issue."""
-    late: Int64Array
-    if settings.loop is Loop.CLOSED:
-        width = measured.samples_per_query
-        late = np.concatenate([_pauses(columns["issued"][rows], columns["completed"][rows], width) for rows in streams])
-        meaning = "from an answer to the next query's issue"
-    else:
-        late = measured.issued - measured.scheduled
-        meaning = "from a query's scheduled time to its issue"
-    spread = distribution(late, (0.5, 0.99), may_reorder=True)
-    share = float(np.count_nonzero(late > LATE_NS)) / late.size if late.size else 0.0
-    return {
-        "meaning": meaning,
-        "p50": spread.percentiles[0.5],
-        "p99": spread.percentiles[0.99],
-        "max": spread.maximum,
-        "share_over_1ms": share,
-        "early": int(np.count_nonzero(late < 0)),
-    }
-
-
-def _pauses(issued: Column, completed: Column, width: int) -> Int64Array:
-    answered = completed.reshape(-1, width).max(axis=1)
-    pauses: Int64Array = np.maximum(issued[::width][1:] - answered[:-1], 0)
-    return pauses
 
 
 def _overhead(reports: list[PhaseReport]) -> dict[str, Any]:

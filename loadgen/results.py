@@ -40,13 +40,18 @@ class Measured:
     first_token: Int64Array | None = None
     tokens: Int64Array | None = None
     """Output tokens of each row, 2 or more."""
+    sent: Int64Array | None = None
+    """When a remote system sent each row's request, 0 where it never did; None of other systems."""
 
     @classmethod
     def of(cls, columns: Mapping[str, Column], rows: slice | RowArray, width: int, *, tokens: bool) -> Measured:
         """These rows of a table, with its columns of tokens if ``tokens``.  ``width``: samples per query."""
         names = ("scheduled", "issued", "completed", "status", *(TOKEN_COLUMNS if tokens else ()))
         scheduled, issued, completed, status, *of_tokens = (columns[name][rows] for name in names)
-        return cls(scheduled, issued, completed, np.equal(status, Status.OK), width, *of_tokens)
+        first_token, n_tokens = of_tokens or (None, None)
+        sent = columns["sent"][rows] if "sent" in columns else None
+        answered = np.equal(status, Status.OK)
+        return cls(scheduled, issued, completed, answered, width, first_token, n_tokens, sent)
 
     @property
     def queries(self) -> int:

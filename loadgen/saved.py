@@ -226,8 +226,8 @@ class SavedRun:
 
     @cached_property
     def figures(self) -> dict[str, Any]:
-        """The document's ``metric``, ``latency_ns``, ``query_latency_ns`` and ``lateness_ns``, made again from the
-        columns; empty without a performance phase.
+        """The document's ``metric``, ``latency_ns``, ``query_latency_ns``, ``lateness_ns`` and, where requests were
+        sent, ``sent_lateness_ns``, made again from the columns; empty without a performance phase.
         """
         if self.results is None or self.measured is None:
             return {}

@@ -77,7 +77,7 @@ def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly
         },
         accuracy=_no_accuracy,
         check_judge=partial(_check_judge, target),
-        knobs=replace(OPTIONS, workers="--workers"),
+        knobs=replace(OPTIONS, workers="--workers", sending=target.bound(settings)),
         distributions=target.distributions,
         config_errors=errors,
         meters=target.meters(),

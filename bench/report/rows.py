@@ -229,6 +229,15 @@ def _lateness(document: Document) -> Rows:
         yield "", f"{share(late['share_over_1ms'])} over 1 ms{early} ({late['meaning']})"
 
 
+def _sent(document: Document) -> Rows:
+    """How late a remote system sent, which the lateness of the issue does not tell."""
+    late = document.get("sent_lateness_ns")
+    if late is not None:
+        yield "sent late", *_durations(late, ("p50", "p99", "max"))
+        unsent = f", {late['unsent']:,} never sent" if late["unsent"] else ""
+        yield "", f"{share(late['share_over_1ms'])} over 1 ms{unsent} ({late['meaning']})"
+
+
 def _accuracy(document: Document) -> Rows:
     accuracy = document.get("accuracy")
     if accuracy is not None:
@@ -340,6 +349,7 @@ _TIMES: Sequence[Part] = (
     partial(_latency, "query_latency_ns", "per query"),
     _target,
     _lateness,
+    _sent,
 )
 _SECTIONS: Sequence[Sequence[Part]] = (
     (_system, _remote, _weights, _scenario),

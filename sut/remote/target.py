@@ -174,6 +174,13 @@ class Target(ABC, Generic[AnyOptions]):
         """Most requests under way; None if only the scenario or the connections bound them."""
         return self.options.concurrency or (_IN_FLIGHT if settings.scenario in self.unbounded else None)
 
+    def bound(self, settings: TestSettings) -> str:
+        """The option that bounds the requests under way first."""
+        most = self.concurrency(settings)
+        if most is not None and (self.endpoints[0].is_grpc or most <= self.connections(settings) * len(self.endpoints)):
+            return "--concurrency"
+        return "--connections"
+
     def connections(self, settings: TestSettings) -> int:
         """Connections to each server; by default each carries one request at a time."""
         return self.options.connections or math.ceil(self.at_a_time(settings) / len(self.endpoints))

@@ -207,6 +207,9 @@ class TritonTarget(Target[TritonOptions]):
         options = self.options
         return meter.plans(self.endpoints, self.security, self.model, options.model_version, options.metrics_url)
 
+    def bound(self, settings: TestSettings) -> str:
+        return "--concurrency" if self._shares else super().bound(settings)
+
     def connections(self, settings: TestSettings) -> int:
         """gRPC carries any number of requests on one, HTTP one request at a time on each."""
         return self.options.connections or (1 if self._is_grpc else super().connections(settings))

@@ -70,6 +70,24 @@ def samples(tmp_path: Path) -> Path:
     return file
 
 
+def test_the_wait_for_a_connection_is_shown_first(service: Service, samples: Path, tmp_path: Path) -> None:
+    what = ["--body", '{"x": $input}', "--input-data", samples, "--connections", "1"]
+    traffic = ["--scenario", "Server", "--qps", "20000", "--max-latency", "60", "--time", "0.05", "--json", *QUIET]
+    there = tmp_path / "out"
+    result = result_of(
+        here("run", "http", "service", "--url", f"{service.url}/predict", *what, *traffic, "--output", there), 0
+    )
+    found = columns(there)
+    late = np.sort(found["sent"] - found["scheduled"])
+    told = result["sent_lateness_ns"]
+    assert (told["p99"], told["max"], told["unsent"]) == (late[int(late.size * 0.99)], late[-1], 0)
+    assert told["waited"]["max"] == (found["sent"] - found["issued"]).max()
+    first = result["warnings"][0]
+    assert "most waited for a free connection: raise --connections" in first
+    said = (there / "report.txt").read_text()
+    assert said.index("requests were sent late") < said.index("sent late ") > said.index("lateness ")
+
+
 @pytest.mark.parametrize(
     "scenario", [pytest.param(one, marks=() if one in ("Server", "Offline") else pytest.mark.slow) for one in SMALL]
 )

@@ -1,0 +1,111 @@
+"""How late a run's queries left: when they were issued, and when a remote system sent them, beside when they were due.
+
+Pure functions from columns to the result document's figures, and from these to its warnings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from drumfire.loadgen.advice import Knobs, on_lateness, on_sending
+from drumfire.loadgen.draws import Int64Array
+from drumfire.loadgen.record import Column, RowArray
+from drumfire.loadgen.results import LATE_NS, Measured, distribution
+from drumfire.loadgen.settings import EffectiveSettings, Loop, Scenario
+
+_SHARE = 0.5
+"""A p99 above this share of the p50 latency gets a warning: the measurement is then largely of this side."""
+_LEAST_ISSUED_NS = 10_000
+"""Lateness of the issue up to this gets no warning."""
+_OFTEN = 0.001
+"""The share of requests that may wait long for a connection without a warning: the machine may stall once."""
+
+
+def issued(
+    settings: EffectiveSettings,
+    measured: Measured,
+    columns: Mapping[str, Column],
+    streams: Sequence[slice | RowArray],
+) -> dict[str, Any]:
+    """How late the generator issued queries; in a closed loop, the time from an answer to the next issue."""
+    late: Int64Array
+    if settings.loop is Loop.CLOSED:
+        width = measured.samples_per_query
+        late = np.concatenate([_pauses(columns["issued"][rows], columns["completed"][rows], width) for rows in streams])
+        meaning = "from an answer to the next query's issue"
+    else:
+        late = measured.issued - measured.scheduled
+        meaning = "from a query's scheduled time to its issue"
+    early = int(np.count_nonzero(late < 0))
+    return {"meaning": meaning, **_spread(late), "early": early}
+
+
+def sent(measured: Measured, sent: Int64Array) -> dict[str, Any]:
+    """How late requests were sent, at ``sent``, shape (n,); rows that were never sent (0) are only counted."""
+    went = sent > 0
+    rows = slice(None) if went.all() else went
+    return {
+        "meaning": "from a query's scheduled time to its request's sending",
+        **_spread((sent - measured.scheduled)[rows]),
+        "waited": {
+            "meaning": "from a query's issue to its request's sending",
+            **_spread((sent - measured.issued)[rows]),
+        },
+        "unsent": int(went.size - np.count_nonzero(went)),
+    }
+
+
+def warnings(settings: EffectiveSettings, document: Mapping[str, Any], knobs: Knobs) -> Iterator[str]:
+    """What a reader must know before any figure, from a document's figures.
+
+    In Offline all is due at once, so that requests wait by design.
+    """
+    issue, sending, half = document["lateness_ns"], document.get("sent_lateness_ns"), _half(document)
+    if sending is not None and settings.scenario != Scenario.Offline:
+        waited = sending["waited"]
+        ran_out = waited["share_over_1ms"] > _OFTEN
+        short = f"for a free connection: {on_sending(settings, knobs)}"
+        if sending["p99"] > max(LATE_NS, half):
+            why = f"most waited {short}" if waited["p99"] > sending["p99"] / 2 else on_lateness(settings, knobs)
+            yield (
+                f"requests were sent late, p99 {_ms(sending['p99'])} after they were due, so these latencies are not "
+                f"the server's alone; {why}"
+            )
+        elif ran_out:
+            yield (
+                f"{waited['share_over_1ms']:.2%} of the requests waited more than 1 ms, up to {_ms(waited['max'])}, "
+                f"{short}"
+            )
+    if issue["p99"] > max(_LEAST_ISSUED_NS, half):
+        yield (
+            f"p99 lateness of {issue['p99'] / 1e3:.0f} us is above {_SHARE:.0%} of the p50 latency: "
+            + on_lateness(settings, knobs)
+        )
+
+
+def _half(document: Mapping[str, Any]) -> float:
+    return _SHARE * float(document["latency_ns"]["p50"])
+
+
+def _spread(late: Int64Array) -> dict[str, Any]:
+    """``late``, ns, shape (n,)."""
+    found = distribution(late, (0.5, 0.99))
+    return {
+        "p50": found.percentiles[0.5],
+        "p99": found.percentiles[0.99],
+        "max": found.maximum,
+        "share_over_1ms": float(np.count_nonzero(late > LATE_NS)) / late.size if late.size else 0.0,
+    }
+
+
+def _pauses(issued: Column, completed: Column, width: int) -> Int64Array:
+    answered = completed.reshape(-1, width).max(axis=1)
+    pauses: Int64Array = np.maximum(issued[::width][1:] - answered[:-1], 0)
+    return pauses
+
+
+def _ms(ns: int) -> str:
+    return f"{ns / 1e6:,.3g} ms"
