@@ -85,7 +85,7 @@ def of_settings(scenario: Scenario) -> Knobs:
         ),
         max_duration="max_duration_ms",
         patience="patience_s",
-        until_confident="the rule's limit_ms",
+        until_confident="limit_ms",
     )
 
 

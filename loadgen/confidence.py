@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from drumfire.loadgen.advice import Knobs, of_settings
 from drumfire.loadgen.early_stopping import CONFIDENCE
 from drumfire.loadgen.record import Record, Status
 from drumfire.loadgen.settings import EffectiveSettings, percentile_name
@@ -92,7 +93,9 @@ class SequentialTest:
 class UntilConfident:
     """Extends a Server run beyond its minimum duration until the test decides, up to ``limit_ms``."""
 
-    def __init__(self, settings: EffectiveSettings, limit_ms: int) -> None:
+    def __init__(self, settings: EffectiveSettings, limit_ms: int, knobs: Knobs | None = None) -> None:
+        """``knobs``: what advice names; by default, the settings."""
+        self._knobs = of_settings(settings.scenario) if knobs is None else knobs
         self.bound_ns, self.limit_ms = settings.target_latency_ns, limit_ms
         self.drain_s = None
         self.verdict, self.count = Verdict.OPEN, Count(0, 0, 0)
@@ -117,12 +120,12 @@ class UntilConfident:
         if self.verdict == Verdict.FAILS:
             return (
                 f"Early stopping is decided at {CONFIDENCE:.0%} confidence: {_over_text(self.count)}, which is "
-                f"too many for {percentile}; lower --qps."
+                f"too many for {percentile}; lower {self._knobs.rate.name}."
             )
         return (
             f"Early stopping did not decide at {CONFIDENCE:.0%} confidence within {self.limit_ms / 1000:g} s: "
-            f"{_over_text(self.count)}, too close to {percentile} to tell; raise --until-confident, or lower --qps "
-            "a little."
+            f"{_over_text(self.count)}, too close to {percentile} to tell; raise {self._knobs.until_confident}, or "
+            f"lower {self._knobs.rate.name} a little."
         )
 
 

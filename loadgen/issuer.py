@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from drumfire.loadgen.advice import Knobs
 from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.confidence import StopRule, Tally
 from drumfire.loadgen.issue import End, Limits, issue
@@ -61,6 +62,8 @@ class Plan:
     record: Record
     """The table; the columns sample_index and, where rows have a schedule, scheduled are filled."""
     answers: Answers
+    knobs: Knobs
+    """What advice names."""
     warm_up: WarmUp | None = None
     """Unmeasured queries before the first phase begins; the table has spare rows for them."""
     rule: StopRule | None = None
@@ -143,7 +146,7 @@ class LocalIssuer:
         plan, answers = self._plan, self._plan.answers
         if plan.warm_up is not None and self.warmed is None:
             self.warmed = WarmUpReport()
-            await warm_up(plan.warm_up, phase, answers, self._system, self._patience_s, self.warmed)
+            await warm_up(plan.warm_up, phase, answers, self._system, self._patience_s, self.warmed, plan.knobs)
             await self._begin_measuring()
         with Pacer() as pacer:
             start_ns = None if self._start is None else await self._start(len(plan.reports))

@@ -94,7 +94,9 @@ class Test:
             self.effective = share.slice.limits(self.effective)
             self.record, self.phases = share.record, list(share.phases)
         self.answers = Answers(self.record, closed_loop=self.effective.loop is Loop.CLOSED)
-        self.plan = Plan(self.effective, self.phases, self.record, self.answers, warm_up, rule, on_begin=self._on_begin)
+        self.plan = Plan(
+            self.effective, self.phases, self.record, self.answers, self.knobs, warm_up, rule, on_begin=self._on_begin
+        )
         self.reports = self.plan.reports
         if issuer is None:
             issuer = LocalIssuer(system, library, patience_s, None if share is None else share.start)

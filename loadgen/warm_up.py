@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from drumfire.loadgen.advice import Knobs
 from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.issue import End, Limits, issue
@@ -88,6 +89,7 @@ async def warm_up(
     system: SystemUnderTest,
     patience_s: float,
     report: WarmUpReport,
+    knobs: Knobs,
 ) -> None:
     """Issue unmeasured queries of ``phase``; ``report`` is kept up to date, also where this is cancelled.
 
@@ -120,7 +122,8 @@ async def warm_up(
                 report.seconds = time.monotonic() - began_s
             if end == End.NO_ANSWER:
                 raise WarmUpError(
-                    f"the warm-up got no answer for {patience_s:g} s (raise --patience if the system is only slow)"
+                    f"the warm-up got no answer for {patience_s:g} s "
+                    f"(raise {knobs.patience} if the system is only slow)"
                 )
 
 

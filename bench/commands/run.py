@@ -224,7 +224,7 @@ def _rule(assembly: Assembly, options: RunOptions) -> UntilConfident | None:
     if limit_ms < settings.min_duration_ms:
         wanted, least = options.traffic.until_confident, settings.min_duration_ms / 1000
         raise UserError(f"--until-confident {wanted:g} is less than the run's {least:g} s (--time)")
-    return UntilConfident(settings, limit_ms)
+    return UntilConfident(settings, limit_ms, assembly.knobs)
 
 
 def _confidence(rule: UntilConfident) -> dict[str, Any]:

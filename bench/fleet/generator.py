@@ -53,6 +53,7 @@ class Generator:
             warm_up=None if asked is None else asked.part(assignment.slice.parts),
             share=share,
             timestamps=io.StringIO(),  # the driver prints them
+            knobs=assembly.knobs,
         )
 
     async def run(self) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from drumfire.loadgen.advice import OPTIONS
 from drumfire.loadgen.confidence import Count, CutShort, SequentialTest, Tally, UntilConfident, Verdict
 from drumfire.loadgen.early_stopping import CONFIDENCE, allowed_over, judge
 from drumfire.loadgen.issue import End
@@ -205,7 +206,10 @@ def test_an_undecided_run_ends_with_its_traffic_and_says_so() -> None:
     assert results is not None
     assert test.reports[0].end == End.ALL_ISSUED
     assert not results.valid
-    assert any("--until-confident" in reason for reason in results.reasons)
+    assert any("raise limit_ms, or lower server_target_qps" in reason for reason in results.reasons)
+    assert not any("--" in reason for reason in results.reasons)
+    named = UntilConfident(effective(wanted, 10, 10), 1000, OPTIONS)
+    assert "raise --until-confident, or lower --qps a little" in str(named.objection)
 
 
 def test_the_traffic_of_an_extended_run_begins_with_that_of_the_plain_one() -> None:

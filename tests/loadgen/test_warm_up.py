@@ -168,7 +168,7 @@ def test_failures_are_told_and_do_not_count() -> None:
     asyncio.run(test.run())
     result = directory.document(test, {}, [])
     assert result["warmup"] == {"queries": 6, "seconds": result["warmup"]["seconds"], "failed": 6}
-    assert result["warnings"][0] == "6 samples of the warm-up failed"
+    assert "6 samples of the warm-up failed" in result["warnings"]
     assert result["errors"]["failed"] == 0
     assert test.spoiled() == []
     assert test.record.gauges[Gauge.FAILED] == 0
@@ -177,7 +177,7 @@ def test_failures_are_told_and_do_not_count() -> None:
 def test_no_answer_ends_it() -> None:
     system = Noting(silent=True)
     test = test_of(system, Scenario.Server, "6")
-    with pytest.raises(WarmUpError, match=r"no answer for 0\.3 s"):
+    with pytest.raises(WarmUpError, match=r"no answer for 0\.3 s \(raise patience_s if"):
         asyncio.run(test.run())
     assert test.reports == []
     assert not system._tasks, "it is closed"
