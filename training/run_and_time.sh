@@ -25,5 +25,6 @@ status=0
     --data-dir "$DATASET_DIR" --output "$LOG_DIR" --batch-size "$((BATCHSIZE * DGXNGPU * NNODES))" \
     --eval-batch-size "$EVALBATCHSIZE" --epochs "$NUMEPOCHS" $EXTRA_PARAMS || status=$?
 end=$(date +%s)
-echo "RESULT,OBJECT_DETECTION,,$((end - start)),drumfire,$(date -d "@$start" '+%Y-%m-%d %I:%M:%S %p')"
+# Scripts take this line for a finished run, so it comes only after one.
+[ "$status" -ne 0 ] || echo "RESULT,OBJECT_DETECTION,,$((end - start)),drumfire,$(date -d "@$start" '+%Y-%m-%d %I:%M:%S %p')"
 exit "$status"

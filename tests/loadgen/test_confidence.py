@@ -208,7 +208,7 @@ def test_an_undecided_run_ends_with_its_traffic_and_says_so() -> None:
     assert not results.valid
     assert any("raise limit_ms, or lower server_target_qps" in reason for reason in results.reasons)
     assert not any("--" in reason for reason in results.reasons)
-    named = UntilConfident(effective(wanted, 10, 10), 1000, OPTIONS)
+    named = UntilConfident(effective(server(), 10, 10), 1000, OPTIONS)
     assert "raise --until-confident, or lower --qps a little" in str(named.objection)
 
 
