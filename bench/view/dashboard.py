@@ -21,6 +21,7 @@ from typing import Any, Literal, TextIO
 from rich.console import Console
 
 from drumfire.bench.view import process
+from drumfire.bench.view.history import History
 from drumfire.bench.view.screen import draw, plain_line
 from drumfire.bench.view.servers import ReadFigures, follow
 from drumfire.bench.watch import ViewPlan, Watch
@@ -107,10 +108,12 @@ def stream_of(view: Mapping[str, Any]) -> TextIO:
 
 
 def _show_screen(plan: ViewPlan, watch: Watch, figures: ReadFigures, stream: TextIO, ready: int) -> None:
-    console = Console(file=stream, highlight=False)
+    console, history = Console(file=stream, highlight=False), History()
     with process.screen(console) as live:
         while not (snapshot := watch.look(time.monotonic_ns())).done:
-            live.update(draw(plan, snapshot, console.width, figures()), refresh=True)
+            history.add(snapshot)
+            width, height = console.size
+            live.update(draw(plan, snapshot, width, figures(), history, height - 1), refresh=True)
             ready = process.say_ready(ready)
             if not _sleep(REFRESH_S):
                 return

@@ -24,7 +24,8 @@ from drumfire.bench.fleet.overview import Row, merged, rows_of
 from drumfire.bench.report import figures
 from drumfire.bench.view import process
 from drumfire.bench.view.dashboard import FIRST_LINE_S, REFRESH_S, Dashboard, next_line_s, stream_of
-from drumfire.bench.view.screen import draw, plain_line
+from drumfire.bench.view.history import History
+from drumfire.bench.view.screen import cut, draw, plain_line
 from drumfire.bench.view.servers import ReadFigures, follow
 from drumfire.bench.watch import Snapshot, Spread, ViewPlan
 from drumfire.loadgen.results import LATE_NS
@@ -35,6 +36,8 @@ _STDIN = 0
 _NAME, _FIELD = 18, 12
 """Columns of a generator's name and of each figure."""
 _MOST_ROWS = 16
+_LEAST_HEIGHT = 8
+"""Lines for the whole run: on a low terminal, the generators' are cut."""
 _STYLES = {"lost": "bold red", "stale": "yellow", "starting": "dim", "done": "dim"}
 
 
@@ -151,14 +154,19 @@ class _Frames:
 
 
 def _show_screen(plan: ViewPlan, frames: _Frames, servers: ReadFigures, stream: TextIO) -> None:
-    console = Console(file=stream, highlight=False)
+    console, history = Console(file=stream, highlight=False), History()
     with process.screen(console) as live, contextlib.suppress(EOFError):
         while True:
             frame = frames.wait(None)
             if frame is None:
                 continue
-            text = draw(plan, _snapshot(frame["snapshot"]), console.width, servers())
-            live.update(text + draw_rows([Row(**row) for row in frame["rows"]]), refresh=True)
+            snapshot = _snapshot(frame["snapshot"])
+            history.add(snapshot)
+            width, height = console.size
+            rows = draw_rows([Row(**row) for row in frame["rows"]])
+            room = max(height - 1 - rows.plain.count("\n"), _LEAST_HEIGHT)
+            text = draw(plan, snapshot, width, servers(), history, room)
+            live.update(cut(text + rows, height - 1), refresh=True)
 
 
 def _show_lines(plan: ViewPlan, frames: _Frames, servers: ReadFigures, stream: TextIO) -> None:

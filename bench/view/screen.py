@@ -13,6 +13,7 @@ import numpy as np
 from rich.text import Text
 
 from drumfire.bench.report import figures
+from drumfire.bench.view.history import History
 from drumfire.bench.watch import Snapshot, Spread, ViewPlan, rebin
 from drumfire.loadgen.results import LATE_NS
 from drumfire.loadgen.settings import Scenario, percentile_name
@@ -24,8 +25,10 @@ _LABEL = 12
 _FIELD = 16
 _FOUR_FIGURES = _LABEL + 4 * _FIELD
 """A line has room for four figures from this many columns; a narrower line shows three."""
-_ROWS = 4
-"""Height of the latency histogram."""
+_ROWS, _MOST_ROWS = 4, 10
+"""Height of the latency histogram, and where there is room for more."""
+_LEAST_HISTORY, _MOST_HISTORY = 2, 4
+"""Height of each chart of the history."""
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 _SIZE_CLASSES = 8
 """Batch sizes are shown one by one up to this many, and by powers of two beyond."""
@@ -52,8 +55,18 @@ def plain_line(plan: ViewPlan, snapshot: Snapshot, server: ServerFigures | None 
     return ", ".join(parts)
 
 
-def draw(plan: ViewPlan, snapshot: Snapshot, width: int, server: ServerFigures | None = None) -> Text:
-    """The screen of a run; ``width`` as in ``page``.  ``server``: what the servers say, where the view asks any."""
+def draw(
+    plan: ViewPlan,
+    snapshot: Snapshot,
+    width: int,
+    server: ServerFigures | None = None,
+    history: History | None = None,
+    height: int = 0,
+) -> Text:
+    """The screen of a run; ``width`` as in ``page``.  ``server``: what the servers say, where the view asks any.
+
+    ``height``: at most so many lines, which charts fill as far as they are useful; 0 for no bound.
+    """
     text, width = page(width)
     _title(text, plan, width)
     _progress(text, plan, snapshot, width)
@@ -75,9 +88,34 @@ def draw(plan: ViewPlan, snapshot: Snapshot, width: int, server: ServerFigures |
         _batches(text, snapshot, width)
     if server is not None:
         _server(text, server, width)
-    if latency is not None:
+    rows, history_rows = _shares(height - text.plain.count("\n")) if height else (_ROWS, 0)
+    if latency is not None and rows:
         text.append("\n")
-        _histogram(text, plan, latency, width)
+        _histogram(text, plan, latency, width, rows)
+    if history is not None and len(history.rates) > 1 and history_rows:
+        text.append("\n\n")
+        _history(text, history, width, history_rows)
+    return cut(text, height) if height else text
+
+
+def _shares(room: int) -> tuple[int, int]:
+    """How high to draw the histogram and each chart of the history in ``room`` lines; 0 for not at all.
+
+    Each of the two has an empty line before it and an axis below it.
+    """
+    rows = _ROWS if room >= _ROWS + 2 else 0
+    left = room - (rows + 2 if rows else 0) - 2
+    each = min(left // 2, _MOST_HISTORY)
+    if each < _LEAST_HISTORY:
+        return rows, 0
+    return min(rows + left - 2 * each, _MOST_ROWS), each
+
+
+def cut(text: Text, height: int) -> Text:
+    """At most the first ``height`` lines: of a higher screen, what has scrolled away could not be taken back."""
+    lines = text.plain.split("\n")
+    if len(lines) > height:
+        text.right_crop(len(text.plain) - len("\n".join(lines[:height])))
     return text
 
 
@@ -246,16 +284,16 @@ def _size_classes(batches: dict[int, float]) -> dict[str, float]:
     return classes
 
 
-def _histogram(text: Text, plan: ViewPlan, latency: Spread, width: int) -> None:
+def _histogram(text: Text, plan: ViewPlan, latency: Spread, width: int, rows: int) -> None:
     """Bars over equal ratios of latency, between round figures so that the picture does not move."""
     columns = width - _LABEL
     low = _round_below(max(int(latency.values[0]), 1))
     high = _round_above(latency.maximum, low)
     heights = rebin(latency, low, high, columns)
-    eighths = np.ceil(heights * (_ROWS * 8 / heights.max())).astype(int)
+    eighths = np.ceil(heights * (rows * 8 / heights.max())).astype(int)
     mark = _place(plan.target_latency_ns, low, high, columns)
-    for row in range(_ROWS - 1, -1, -1):
-        text.append(("latency" if row == _ROWS - 1 else "").ljust(_LABEL), "dim")
+    for row in range(rows - 1, -1, -1):
+        text.append(("latency" if row == rows - 1 else "").ljust(_LABEL), "dim")
         cells = "".join(_EIGHTHS[level] for level in np.clip(eighths - row * 8, 0, 8).tolist())
         if mark is None:
             text.append(cells, "cyan")
@@ -265,6 +303,22 @@ def _histogram(text: Text, plan: ViewPlan, latency: Spread, width: int) -> None:
             text.append(cells[mark + 1 :], "red")
         text.append("\n")
     text.append("".ljust(_LABEL) + _axis(low, high, columns), "dim")
+
+
+def _history(text: Text, history: History, width: int, rows: int) -> None:
+    """The rate and the p99 latency over time, the last at the right, each from 0 to its highest."""
+    columns = width - _LABEL
+    rates, p99s = np.array(history.rates[-columns:]), np.array(history.p99s[-columns:])
+    for name, values, unit, style in (("rate", rates, figures.rate, "green"), ("p99", p99s, figures.duration, "cyan")):
+        highest = values.max()
+        eighths = np.ceil(values * (rows * 8 / (highest or 1))).astype(int)
+        for row in range(rows - 1, -1, -1):
+            label = {rows - 1: name, rows - 2: f" {unit(highest)}"}.get(row, "")
+            text.append(label.ljust(_LABEL), "dim")
+            cells = "".join(_EIGHTHS[level] for level in np.clip(eighths - row * 8, 0, 8).tolist())
+            text.append(cells + "\n", style)
+    ago = f"{figures.clock(history.step_s * len(rates))} ago"
+    text.append("".ljust(_LABEL) + ago + "now".rjust(max(len(rates) - len(ago), 4)), "dim")
 
 
 def _axis(low: int, high: int, columns: int) -> str:
