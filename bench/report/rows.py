@@ -32,6 +32,8 @@ class Style(enum.Enum):
     """These three are verdicts."""
     REASON = enum.auto()
     WARNING = enum.auto()
+    METRIC = enum.auto()
+    """The main figure."""
     FIGURES = enum.auto()
     FOLDER = enum.auto()
     """A path, to be kept in one piece so that it can be copied."""
@@ -77,7 +79,7 @@ def unfinished(document: Document) -> Iterator[Section]:
 
 def _sections(sections: Sequence[Sequence[Part]], document: Document) -> Iterator[Section]:
     for section in sections:
-        if rows := [row for part in section for row in _rows(part, document)]:
+        if rows := [row for part in section for row in _rows(part, document, _STYLES.get(part, Style.FIGURES))]:
             yield rows
 
 
@@ -364,5 +366,6 @@ _SECTIONS: Sequence[Sequence[Part]] = (
 )
 """The report after the verdict, by rows that belong together."""
 _UNFINISHED: Sequence[Sequence[Part]] = ((_scenario, _delivered), _TIMES)
+_STYLES: Mapping[Part, Style] = {_metric: Style.METRIC}
 _ORIGIN: Sequence[Part] = (_seeds, _machine, _software, _tool)
 """What is needed to repeat the run."""

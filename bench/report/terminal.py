@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -24,13 +25,24 @@ _CELL = 16
 """Width of a cell where a row has several."""
 _LEAST_WIDTH = 40
 _VERDICTS = {Style.VALID: "bold green", Style.INVALID: "bold red", Style.UNFINISHED: "bold yellow"}
-_COLOURS = {**_VERDICTS, Style.REASON: "red", Style.WARNING: "yellow"}
+_COLOURS = {**_VERDICTS, Style.REASON: "red", Style.WARNING: "yellow", Style.METRIC: "bold"}
+_CLOSING = (*_VERDICTS, Style.METRIC, Style.REASON, Style.WARNING)
+"""What a report that is longer than the screen says again at its end, the most important first."""
 
 
 def put(sections: Iterable[Section]) -> None:
-    """Print on standard output: on a terminal in its width and in colour, elsewhere the bytes of ``encoded``."""
+    """Print on standard output: on a terminal in its width and in colour, elsewhere the bytes of ``encoded``.
+
+    On a terminal that is lower than the report, this ends with the verdict, why, and the main figure, once more.
+    """
     if sys.stdout.isatty():
-        show(sections, Console(highlight=False))
+        console = Console(highlight=False)
+        shown = list(sections)
+        show(shown, console)
+        room = console.height - 1  # the last line is the shell's
+        if sum(_height(row, console) for rows in shown for row in rows) + len(shown) - 1 > room:
+            console.print()
+            show([_closing(shown, console, room)], console)
     elif (stream := getattr(sys.stdout, "buffer", None)) is not None:
         sys.stdout.flush()
         stream.write(encoded(sections))
@@ -62,8 +74,31 @@ def show(sections: Iterable[Section], console: Console) -> None:
             _print(row, console)
 
 
+def _closing(sections: Iterable[Section], console: Console, room: int) -> Section:
+    """As much as ``room`` lines hold of what matters most, in its order."""
+    rows = [row for section in sections for row in section if row.style in _CLOSING]
+    chosen: list[Row] = []
+    for row in sorted(rows, key=lambda row: _CLOSING.index(row.style)):
+        room -= _height(row, console)
+        if room < (1 if len(chosen) + 1 < len(rows) else 0):  # a line may be needed for how many are left out
+            break
+        chosen.append(row)
+    left = len(rows) - len(chosen)
+    more = [Row("", [f"{left} more above"], Style.WARNING)] if left else []
+    return [row for row in rows if row in chosen] + more
+
+
+def _height(row: Row, console: Console) -> int:
+    """Lines that it takes on the screen, which breaks those that are too long."""
+    return sum(max(-(-cell_len(line) // console.width), 1) for line in _text(row, console).plain.split("\n"))
+
+
 def _print(row: Row, console: Console) -> None:
-    """Print with a hanging indent; no line ends in spaces."""
+    console.print(_text(row, console), soft_wrap=True)
+
+
+def _text(row: Row, console: Console) -> Text:
+    """With a hanging indent; no line ends in spaces, and no word is broken."""
     label, cells = printable(row.label), [printable(cell) for cell in row.cells]
     value = "".join(cell.ljust(_CELL) for cell in cells).rstrip() if len(cells) > 1 else cells[0]
     if row.style in _VERDICTS:
@@ -72,7 +107,13 @@ def _print(row: Row, console: Console) -> None:
         head = "  - "
     else:
         head = label.ljust(_LABEL)
+    room = max(console.width - len(head), _LEAST_WIDTH)
+    lines = [value]
     if row.style != Style.FOLDER:
-        lines = textwrap.wrap(value, max(console.width - len(head), _LEAST_WIDTH), break_on_hyphens=False)
-        value = ("\n" + " " * len(head)).join(lines)
-    console.print(Text.assemble((head, "dim"), (value, _COLOURS.get(row.style, ""))), soft_wrap=True)
+        lines = textwrap.wrap(value, room, break_on_hyphens=False, break_long_words=False)
+    # A word that is too long, such as a path, begins at the left, where most fit.
+    indents = ["" if cell_len(line) > room else " " * len(head) for line in lines]
+    if lines and cell_len(lines[0]) > room:
+        head = f"{head.rstrip()}\n".lstrip()
+    value = "\n".join([*lines[:1], *map("".join, zip(indents[1:], lines[1:], strict=True))])
+    return Text.assemble((head, "dim"), (value, _COLOURS.get(row.style, "")))

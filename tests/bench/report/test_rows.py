@@ -31,7 +31,7 @@ def test_rows_are_labels_and_cells(document: dict[str, Any]) -> None:
     assert (first[0].label, list(first[0].cells), first[0].style) == ("Result is", ["INVALID"], Style.INVALID)
     reasons = [row.cells[0] for row in first if row.style is Style.REASON]
     assert reasons == [" ".join(reason.split()) for reason in document["reasons"]]
-    assert all(row.style in (Style.FIGURES, Style.FOLDER) for section in others for row in section)
+    assert all(row.style in (Style.FIGURES, Style.METRIC, Style.FOLDER) for section in others for row in section)
     assert all(section and section[0].label for section in others)
     labels = [row.label for section in others for row in section if row.label]
     assert len(labels) == len(set(labels))

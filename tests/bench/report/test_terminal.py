@@ -15,6 +15,7 @@ from drumfire.bench.report import figures, terminal
 from drumfire.bench.report.rows import report
 from drumfire.loadgen.errors import printable
 from drumfire.loadgen.installation import ROOT
+from tests.support.terminal import Screen
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -306,3 +307,63 @@ def test_what_is_printable_stays() -> None:
     assert printable("café \u2713 x") == "café \u2713 x"
     assert printable("a\nb\tc") == "a b c"
     assert printable("\x1b\udce9\x00") == "\\x1b\\udce9\\x00"
+
+
+def common(warnings: int, reasons: int) -> dict[str, Any]:
+    """A run with a server's figures and as many lines of advice."""
+    reason, warning = (
+        "some queries took longer than 15 ms: lower --qps.",
+        "it takes two lines of eighty columns, as many",
+    )
+    return with_server(server_side()) | {
+        "validity": "INVALID" if reasons else "VALID",
+        "reasons": [f"Reason {number}: {reason}" for number in range(reasons)],
+        "warnings": [f"cause {number} of a warning: {warning} do" for number in range(warnings)],
+    }
+
+
+def put_on(screen: Screen, found: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(screen.width))
+    monkeypatch.setenv("LINES", str(screen.height))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stdout", screen)
+    terminal.put(report(found))
+    screen.write("$ ")  # the shell's
+
+
+@pytest.mark.parametrize(("width", "height"), [(60, 12), (80, 24), (200, 60)])
+@pytest.mark.parametrize(("warnings", "reasons"), [(0, 0), (6, 0), (6, 2), (30, 4)])
+def test_the_verdict_stays_on_the_screen(
+    width: int, height: int, warnings: int, reasons: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, screen = common(warnings, reasons), Screen(width, height)
+    put_on(screen, found, monkeypatch)
+    assert f"Result is : {found['validity']}" in screen.seen
+    text = " ".join(" ".join(screen.seen).split())
+    assert "998.4/s completed samples per second" in text
+    for reason in found["reasons"]:
+        assert reason in text
+    shown = sum(warning in text for warning in found["warnings"])
+    assert shown == warnings or f"{warnings - shown} more above" in text
+    if (width, height) == (80, 24):
+        assert shown >= min(warnings, 6)
+
+
+def test_a_report_that_fits_says_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen(80, 60)
+    put_on(screen, common(1, 1), monkeypatch)
+    assert screen.seen[0].startswith("Result is : INVALID")
+    assert sum(line.startswith("Result is") for line in screen.lines) == 1
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_no_path_that_fits_is_broken(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, longer = "/data/of/somebody/with-a-name/" + "x" * 25, "/data" + "/with-a-long-name" * 8
+    found = document(
+        warnings=[f"the file {path} is old"], directory=path, validity="INVALID", reasons=[f"No {longer}."]
+    )
+    found["system"]["weights"] = found["directory"] = path
+    screen = Screen(width, 80)
+    put_on(screen, found, monkeypatch)
+    assert sum(path in line for line in screen.lines) == 3
+    assert longer in "".join(screen.lines)
