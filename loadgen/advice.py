@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from drumfire.loadgen import early_stopping
 from drumfire.loadgen.settings import EffectiveSettings, Loop, Mode, Scenario, percentile_name
+from drumfire.loadgen.wording import counted, each_is
 
 if TYPE_CHECKING:
     from drumfire.loadgen.results import Results
@@ -115,12 +116,13 @@ def foreseen(s: EffectiveSettings, queries: int, last_due_ns: int, knobs: Knobs)
         if not s.max_query_count:
             cure = _longer(s, least, knobs)
         yield (
-            f"this run can only be INVALID: {queries} queries are fewer than the {least} that early stopping needs for "
-            f"{percentile}; {cure}"
+            f"this run can only be INVALID: {counted(queries, 'query')} {each_is(queries)} fewer than the "
+            f"{least} that early stopping needs for {percentile}; {cure}"
         )
     if last_due_ns < s.min_duration_ms * 1_000_000:
         yield (
-            f"this run can only be INVALID: its {queries} queries are all due within {last_due_ns * 1e-9:.2f} s, "
+            f"this run can only be INVALID: its {counted(queries, 'query')} {each_is(queries)} "
+            f"{'all ' * (queries != 1)}due within {last_due_ns * 1e-9:.2f} s, "
             f"before the minimum duration of {s.min_duration_ms / 1000:g} s; leave {knobs.count.name} out, or lower "
             f"{knobs.time.name}"
         )
@@ -174,14 +176,15 @@ def _on_latency(s: EffectiveSettings, r: Results, knobs: Knobs) -> Iterator[str]
     elif r.performance_met:
         more = early_stopping.judge(r.queries, over, at).queries_missing
         yield (
-            f"Early stopping: {over:,} of {r.queries:,} queries took longer than {bound}, too many to be sure of "
-            f"{percentile}: lower {knobs.rate.name}, or send {more:,} more queries (raise "
+            f"Early stopping: {over:,} of {counted(r.queries, 'query')} took longer than {bound}, too many to be "
+            f"sure of {percentile}: lower {knobs.rate.name}, or send {counted(more, 'more query')} (raise "
             f"{knobs.count.name if _limited(s, r) else knobs.time.name})."
         )
     else:
         yield (
-            f"{over:,} of {r.queries:,} queries took longer than the bound of {bound}, too many for {percentile}, "
-            f"which was {_time(r.target_percentile_ns)}: lower {knobs.rate.name}, or raise {knobs.bound.name}."
+            f"{over:,} of {counted(r.queries, 'query')} took longer than the bound of {bound}, too many for "
+            f"{percentile}, which was {_time(r.target_percentile_ns)}: lower {knobs.rate.name}, or raise "
+            f"{knobs.bound.name}."
         )
 
 
@@ -189,11 +192,12 @@ def _on_duration(s: EffectiveSettings, r: Results, knobs: Knobs) -> str:
     lasted_s, least_s = r.duration_ns * 1e-9, s.min_duration_ms / 1000
     short = f"{_time(r.duration_ns)}, and a run takes at least {least_s:g} s"
     if s.scenario == Scenario.Offline:
-        fact = f"The one query of {r.samples:,} samples took {short}"
+        fact = f"The one query of {counted(r.samples, 'sample')} took {short}"
         if s.performance_issue_unique or not lasted_s:
             return f"{fact}: lower {knobs.time.name}."
         return f"{fact}: raise {knobs.rate.at_least(r.samples / lasted_s)}."
-    fact = f"All {r.queries:,} queries were sent within {short}"
+    all_queries = f"{'The' if r.queries == 1 else 'All'} {counted(r.queries, 'query')}"
+    fact = f"{all_queries} {each_is(r.queries, 'were')} sent within {short}"
     if _limited(s, r):
         if not lasted_s:
             return f"{fact}: raise {knobs.count.name}."
@@ -213,8 +217,14 @@ def _on_duration(s: EffectiveSettings, r: Results, knobs: Knobs) -> str:
 def _on_count(s: EffectiveSettings, r: Results, knobs: Knobs) -> str:
     least = s.min_query_count
     if r.queries >= least:
-        return f"{r.samples:,} samples were answered, and at least {s.min_sample_count:,} are needed."
-    fact = f"{r.queries:,} queries were sent, and at least {least:,} are needed"
+        return (
+            f"{counted(r.samples, 'sample')} {each_is(r.samples, 'were')} answered, and at least "
+            f"{s.min_sample_count:,} {each_is(s.min_sample_count)} needed."
+        )
+    fact = (
+        f"{counted(r.queries, 'query')} {each_is(r.queries, 'were')} sent, and at least {least:,} "
+        f"{each_is(least)} needed"
+    )
     if _limited(s, r):
         return f"{fact}: raise {knobs.count.name} to {least} or more, or leave it out."
     if s.max_duration_ms:
@@ -236,8 +246,8 @@ def _on_stopping(s: EffectiveSettings, r: Results, knobs: Knobs) -> str:
     else:
         cure = _longer(s, least, knobs)
     return (
-        f"Early stopping: {r.queries:,} queries are too few for {percentile_name(at)}, which needs at least {least}: "
-        f"{cure}."
+        f"Early stopping: {counted(r.queries, 'query')} {each_is(r.queries)} too few for "
+        f"{percentile_name(at)}, which needs at least {least}: {cure}."
     )
 
 

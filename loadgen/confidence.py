@@ -18,6 +18,7 @@ from drumfire.loadgen.early_stopping import CONFIDENCE
 from drumfire.loadgen.record import Record, Status
 from drumfire.loadgen.settings import EffectiveSettings, percentile_name
 from drumfire.loadgen.traffic import Phase
+from drumfire.loadgen.wording import counted, each_is
 
 _LOOK_QUERIES = 1 << 16
 """Queries to count at a time, which limits the memory of ``Tally.look``."""
@@ -152,7 +153,7 @@ class CutShort:
 
 
 def _over_text(count: Count) -> str:
-    return f"{count.over:,} of {count.queries:,} queries were over latency"
+    return f"{count.over:,} of {counted(count.queries, 'query')} {each_is(count.over, 'were')} over latency"
 
 
 class Tally:

@@ -32,6 +32,7 @@ from drumfire.loadgen.system import SampleLibrary, SystemUnderTest
 from drumfire.loadgen.traffic import DRAWN_BYTES, Phase, draw, expected_rows
 from drumfire.loadgen.version import VERSION
 from drumfire.loadgen.warm_up import WarmUp
+from drumfire.loadgen.wording import counted
 
 DEFAULT_PATIENCE_S = 120.0
 """How long a run waits without any answer before it gives up on the outstanding rows."""
@@ -316,7 +317,7 @@ class Test:
         if faults.unanswered:
             lines.append(f"{faults.unanswered} of {self.record.issued_rows} samples were never answered.")
         for why, count in faults.refused.items():
-            lines.append(f"The system gave {why} ({count} times).")
+            lines.append(f"The system gave {why} ({counted(count, 'time')}).")
         for fault, count in Counter(self._token_faults().tolist()).items():
             lines.append(f"{logs.TOKEN_FAULTS[fault]} ({count} of {self.record.issued_rows} samples).")
         if self.plan.rule is not None and self.plan.rule.objection is not None:

@@ -22,6 +22,7 @@ from drumfire.loadgen.pacer import Pacer
 from drumfire.loadgen.record import Record
 from drumfire.loadgen.system import SystemUnderTest
 from drumfire.loadgen.traffic import Phase
+from drumfire.loadgen.wording import counted
 
 _ROUND_QUERIES = 1024
 """Queries to issue before the answers to all of them are awaited; bounds the rows that a warm-up needs."""
@@ -53,7 +54,7 @@ class WarmUp:
         return asked if asked.queries or asked.seconds else None
 
     def __str__(self) -> str:
-        return f"{self.queries} queries" if self.queries else f"{self.seconds:g} s"
+        return counted(self.queries, "query") if self.queries else f"{self.seconds:g} s"
 
     def part(self, parts: int) -> WarmUp:
         """Each of several generators' part: of the queries, at least 1; of a time, all of it."""
@@ -79,7 +80,7 @@ class WarmUpReport:
 
     @property
     def warnings(self) -> list[str]:
-        return [f"{self.failed} samples of the warm-up failed"] if self.failed else []
+        return [f"{counted(self.failed, 'sample')} of the warm-up failed"] if self.failed else []
 
 
 async def warm_up(

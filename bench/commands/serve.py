@@ -31,6 +31,7 @@ from drumfire.loadgen import loggers
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.options import choice, option
+from drumfire.loadgen.wording import counted, each_is
 from drumfire.sut import models, module_process
 from drumfire.sut.cache import cache_folder
 from drumfire.sut.local import backends
@@ -253,7 +254,8 @@ async def _run(server: Server, options: Options, reporter: _Reporter) -> int:
         await watching
     left = server.service.open_requests
     reporter.say(
-        f"draining: {left:,} requests are under way, at most {options.drain_timeout:g} s (signal again to end at once)"
+        f"draining: {counted(left, 'request')} {each_is(left)} under way, at most {options.drain_timeout:g} s "
+        "(signal again to end at once)"
     )
     draining, hurrying = loop.create_task(server.drain()), loop.create_task(hurry.wait())
     await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
@@ -266,7 +268,7 @@ async def _run(server: Server, options: Options, reporter: _Reporter) -> int:
     answered = await draining
     view = Watch().see(look(server, ""))
     for model in view.models:
-        reporter.say(f"{model.name}: {model.answered:,} requests answered, {model.failed:,} failed")
+        reporter.say(f"{model.name}: {counted(model.answered, 'request')} answered, {model.failed:,} failed")
     if not answered:
         reporter.say(f"not all were answered within {options.drain_timeout:g} s: see --drain-timeout")
     return statuses.DONE if answered else statuses.FAILED

@@ -26,6 +26,7 @@ from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.loadgen.traffic import DRAWN_BYTES
 from drumfire.loadgen.warm_up import WarmUp
+from drumfire.loadgen.wording import counted, each_is
 
 _REPLICA_STEP = 0x9E3779B97F4A7C15
 """Difference between the seeds of two replicas; only its low 32 bits matter, and they are odd."""
@@ -107,7 +108,7 @@ def find(
     journal = Journal(folder / JOURNAL, subject)
     history = journal.probes
     if history:
-        say(f"resuming the search in {folder}: {len(history)} probes are done")
+        say(f"resuming the search in {folder}: {counted(len(history), 'probe')} {each_is(len(history))} done")
     if history and history[-1].ask.purpose == "confirm" and history[-1].outcome.valid:
         history.pop()  # repeat it: its columns were lost with its process
     test: Test | None = None
@@ -136,8 +137,8 @@ def describe(goal: Goal, probe: Probe) -> str:
     share = outcome.over / outcome.queries if outcome.queries else 1.0
     verdict = "VALID" if outcome.valid else "INVALID" if ask.purpose == "confirm" else figures.share(share) + " over"
     text = (
-        f"{_load(goal, ask.load):>14}  {ask.purpose:9}  {verdict:>12}  {outcome.over:,} of {outcome.queries:,} queries "
-        f"in {outcome.seconds:.1f} s"
+        f"{_load(goal, ask.load):>14}  {ask.purpose:9}  {verdict:>12}  {outcome.over:,} of "
+        f"{counted(outcome.queries, 'query')} in {outcome.seconds:.1f} s"
     )
     return text + (f" ({outcome.note})" if outcome.note else "")
 
@@ -195,7 +196,7 @@ def _outcome(ask: Ask, goal: Goal, test: Test) -> Outcome:
     notes = [rule.objection] if rule.objection is not None else []
     faults = test.answers.faults
     if faults.failed:
-        notes.append(f"{faults.failed.total():,} samples failed: {faults.failed.most_common(1)[0][0]}")
+        notes.append(f"{counted(faults.failed.total(), 'sample')} failed: {faults.failed.most_common(1)[0][0]}")
     mean_ns = 0 if results is None else (results.query_latency or results.latency).mean
     return Outcome(
         queries=count.queries,
@@ -226,7 +227,7 @@ def _section(goal: Goal, peak: Peak, history: list[Probe]) -> dict[str, Any]:
 
 
 def _load(goal: Goal, load: float) -> str:
-    return f"{load:.0f} samples" if goal.whole else figures.rate(load)
+    return counted(round(load), "sample") if goal.whole else figures.rate(load)
 
 
 def _bounds(goal: Goal, low: float | None, high: float | None) -> str:

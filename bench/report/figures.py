@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from drumfire.loadgen.wording import counted
+
 _UNITS = (("ns", 1), ("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000))
 
 
@@ -49,7 +51,7 @@ def batch_sizes(sizes: Mapping[str, int]) -> str:
     """The most frequent batch sizes with their counts."""
     most = sorted(sizes.items(), key=lambda size: size[1], reverse=True)[:8]
     shown = [f"{size}: {count:,}" for size, count in sorted(most, key=lambda size: (len(size[0]), size[0]))]
-    return "  ".join(shown) + (f"  and {len(sizes) - 8} more sizes" if len(sizes) > 8 else "")
+    return "  ".join(shown) + (f"  and {counted(len(sizes) - 8, 'more size')}" if len(sizes) > 8 else "")
 
 
 def clock(seconds: float) -> str:

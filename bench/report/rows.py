@@ -17,6 +17,7 @@ from typing import Any
 from drumfire.bench.report import servers
 from drumfire.bench.report.figures import batch_sizes, digits, duration, metric_value, rate, seconds, share
 from drumfire.loadgen.settings import Scenario, percentile_name
+from drumfire.loadgen.wording import counted
 
 _MOST_CELLS = 4
 """The most cells of a row: more do not fit in 80 columns."""
@@ -126,7 +127,9 @@ def _system(document: Document) -> Rows:
 def _remote(document: Document) -> Rows:
     remote = (document.get("system") or {}).get("remote")
     if remote:
-        bound = "" if remote["concurrency"] is None else f", at most {remote['concurrency']:,} requests under way"
+        bound = (
+            "" if remote["concurrency"] is None else f", at most {counted(remote['concurrency'], 'request')} under way"
+        )
         yield "", f"{', '.join(remote['urls'])} by {remote['client']}, input data: {remote['input_data']}"
         yield "", f"connections {remote['connections']}{bound}"
         if remote["shared_memory"] != "none":
@@ -156,14 +159,14 @@ def _search(document: Document) -> Rows:
             yield "", f"fails at {digits(search['fails_at'])} {unit}"
         elif search["peak"] is not None:
             yield "", "no load that was tried failed: the system may be faster"
-        yield "", f"{len(search['probes'])} probes, {seconds(search['query_time_s'])} of queries"
+        yield "", f"{counted(len(search['probes']), 'probe')}, {seconds(search['query_time_s'])} of queries"
 
 
 def _confidence(document: Document) -> Rows:
     """The outcome of a run until confident."""
     sure = document.get("confidence")
     if sure is not None:
-        yield "confidence", f"{sure['verdict']}: {sure['over']:,} of {sure['queries']:,} queries over latency"
+        yield "confidence", f"{sure['verdict']}: {sure['over']:,} of {counted(sure['queries'], 'query')} over latency"
 
 
 def _metric(document: Document) -> Rows:
@@ -174,30 +177,30 @@ def _metric(document: Document) -> Rows:
 
 def _warm_up(document: Document) -> Rows:
     if (warm_up := document.get("warmup")) is not None:
-        failed = f", {warm_up['failed']:,} samples failed" if warm_up["failed"] else ""
-        what = "samples" if document["scenario"] == Scenario.Offline.name else "queries"
-        yield "warm-up", f"{warm_up['queries']:,} {what} in {seconds(warm_up['seconds'])}, unmeasured{failed}"
+        failed = f", {counted(warm_up['failed'], 'sample')} failed" if warm_up["failed"] else ""
+        what = "sample" if document["scenario"] == Scenario.Offline.name else "query"
+        yield "warm-up", f"{counted(warm_up['queries'], what)} in {seconds(warm_up['seconds'])}, unmeasured{failed}"
 
 
 def _asked(document: Document) -> Rows:
     asked = document["asked"]
     source = (document.get("system") or {}).get("qps_source")
-    least = f"at least {asked['min_duration_s']:g} s and {asked['min_query_count']:,} queries"
+    least = f"at least {asked['min_duration_s']:g} s and {counted(asked['min_query_count'], 'query')}"
     if asked["max_query_count"]:
-        least += f", at most {asked['max_query_count']:,} queries"
+        least += f", at most {counted(asked['max_query_count'], 'query')}"
     offline = document["scenario"] == Scenario.Offline.name
     if offline:
-        least = f"one query of {asked['samples_per_query']:,} samples, at least {asked['min_duration_s']:g} s"
+        least = f"one query of {counted(asked['samples_per_query'], 'sample')}, at least {asked['min_duration_s']:g} s"
     elif asked["samples_per_query"] > 1:
         least += f", of {asked['samples_per_query']:,} samples each"
     # In Offline, the rate is only how the query came to its size.
     qps = "" if asked["qps"] is None or offline else rate(asked["qps"]) + (f" ({source})" if source else "") + ", "
-    yield "asked", qps + (least if document["mode"] != "AccuracyOnly" else f"{asked['generated_queries']:,} queries")
+    yield "asked", qps + (least if document["mode"] != "AccuracyOnly" else counted(asked["generated_queries"], "query"))
 
 
 def _delivered(document: Document) -> Rows:
     delivered = document["delivered"]
-    samples, queries = f"{delivered['samples']:,} samples", f"{delivered['queries']:,} queries"
+    samples, queries = counted(delivered["samples"], "sample"), counted(delivered["queries"], "query")
     yield (
         "delivered",
         f"{rate(delivered['samples_per_second'])}: {samples}, {queries} in {seconds(delivered['duration_s'])}",
@@ -243,7 +246,7 @@ def _sent(document: Document) -> Rows:
 def _accuracy(document: Document) -> Rows:
     accuracy = document.get("accuracy")
     if accuracy is not None:
-        judged = "" if accuracy["good"] is not None else f", {accuracy['total']:,} samples"
+        judged = "" if accuracy["good"] is not None else f", {counted(accuracy['total'], 'sample')}"
         yield "accuracy", f"{accuracy['lines'][-1]} (target {accuracy['target'] * 100:.6g}%{judged})"
 
 
@@ -252,7 +255,7 @@ def _errors(document: Document) -> Rows:
     counts = {name: errors[name] for name in ("failed", "unanswered", "refused")}
     yield "errors", ", ".join(f"{n:,} {name}" for name, n in counts.items()) if any(counts.values()) else "none"
     for text, count in errors["messages"].items():
-        yield "", f"{count:,} times: {text}"
+        yield "", f"{counted(count, 'time')}: {text}"
 
 
 def _batches(document: Document) -> Rows:
@@ -274,12 +277,12 @@ def _hosts(document: Document) -> Rows:
         return
     kind, generators = hosts["kind"], hosts["generators"]
     partial = "" if hosts["status"] == "complete" else ", PARTIAL"
-    yield kind, f"{len(generators)} generators{partial}"
+    yield kind, f"{counted(len(generators), 'generator')}{partial}"
     if hosts["start_dispersion_ns"] is not None:
         bound = f", clocks within {duration(hosts['clock_bound_ns'])}" if kind == "hosts" else ""
         yield "", f"started within {duration(hosts['start_dispersion_ns'])}{bound}"
     for each in generators:
-        parts = [f"{each['answered']:,} of {each['samples']:,} samples answered"]
+        parts = [f"{each['answered']:,} of {counted(each['samples'], 'sample')} answered"]
         for key, name in (("lateness_ns", "late"), ("latency_ns", "latency")):
             if (ns := each[key]) is not None:
                 parts.append(f"{name} p50 {duration(ns['p50'])}, p99 {duration(ns['p99'])}")
@@ -301,7 +304,7 @@ def _overhead(document: Document) -> Rows:
         f"longest stall {duration(overhead['longest_stall_us'] * 1e3)}",
         f"GC {seconds(overhead['gc_pause_s'])}",
         "" if stolen is None else f"steal {seconds(stolen)}",
-        "" if preempted is None else f"preempted {preempted:,} times",
+        "" if preempted is None else f"preempted {counted(preempted, 'time')}",
         f"real-time {seconds(overhead['realtime_s'])}" if overhead["realtime_s"] else "",
         "" if overhead["exact_timer"] else "no timerfd",
     ]
@@ -315,7 +318,7 @@ def _seeds(document: Document) -> Rows:
 def _machine(document: Document) -> Rows:
     machine = document.get("environment")
     if machine:
-        cores = f"{machine['cores']} cores" + (f", governor {machine['governor']}" if machine["governor"] else "")
+        cores = counted(machine["cores"], "core") + (f", governor {machine['governor']}" if machine["governor"] else "")
         yield "machine", f"{machine['cpu'] or 'unknown CPU'}, {cores}"
         for gpu in machine["gpus"]:
             yield "GPU", gpu

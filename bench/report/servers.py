@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from drumfire.bench.report.figures import batch_sizes, digits, duration, share
+from drumfire.loadgen.wording import counted
 
 if TYPE_CHECKING:
     from drumfire.bench.report.rows import Document, Rows
@@ -20,14 +21,14 @@ def rows(document: Document) -> Rows:
     if agreed is not None:
         yield "server", _counts(agreed["requests"])
     for one in server["servers"]:
-        counted = one["success"] is not None and len(server["servers"]) > 1
-        parts = [f"{one['success']:,} requests" if counted else "", one["note"]]
+        several = one["success"] is not None and len(server["servers"]) > 1
+        parts = [counted(one["success"], "request") if several else "", one["note"]]
         if any(parts):
             yield "" if agreed is not None else "server", f"{one['url']}: {', '.join(filter(None, parts))}"
     if agreed is not None:
         yield from _agreed(agreed)
     for text, count in server["events"].items():
-        yield "", f"{text} ({count:,} times)"
+        yield "", f"{text} ({counted(count, 'time')})"
     for one in server["servers"]:
         for gpu in (one["metrics"] or {}).get("gpus", ()):
             yield "server GPU", _gpu(gpu)
@@ -39,7 +40,7 @@ def _counts(requests: Mapping[str, Any]) -> str:
     if not requests["equal"]:
         agrees = f"{abs(difference):,} {'more' if difference > 0 else 'fewer'} than were answered here"
     failed = f", {requests['server_failed']:,} failed" if requests["server_failed"] else ""
-    return f"{requests['server']:,} requests counted, {agrees}{failed}"
+    return f"{counted(requests['server'], 'request')} counted, {agrees}{failed}"
 
 
 def _agreed(agreed: Mapping[str, Any]) -> Rows:

@@ -18,8 +18,9 @@ from rich.text import Text
 
 from drumfire.bench.report import figures
 from drumfire.bench.view import process
-from drumfire.bench.view.screen import page
+from drumfire.bench.view.screen import cut, page
 from drumfire.bench.view.servers import figures_of, together
+from drumfire.loadgen.wording import counted
 from drumfire.sut import module_process
 from drumfire.sut.remote.figures import Gpus, ServerFigures
 from drumfire.sut.remote.kserve import meter
@@ -27,7 +28,13 @@ from drumfire.sut.remote.kserve.metrics import GPU_FIGURES
 from drumfire.sut.remote.kserve.statistics import Snapshot
 from drumfire.sut.window import begin_of_window
 
-_NAME = 24
+_SHORTEST_NAME, _LONGEST_NAME = 8, 24
+"""Columns of a model's name."""
+_GAP = 2
+_COLUMNS = {"now": 8, "batch": 5, "queue": 7, "compute": 7, "in flight": 9, "answered": 10, "failed": 6}
+"""The columns after the name and the width of each; a longer value widens it."""
+_SPARE = ("batch", "queue", "compute")
+"""Those that are left out on a narrow screen, the first of them first."""
 
 Look = Mapping[str, Any]
 """JSON-ready: ``at_ns``, ``connections``, ``note``, ``gpus`` (figures under the metrics' names, by UUID) and
@@ -87,30 +94,28 @@ def plain_line(view: View) -> str:
             said += f", queue {figures.duration(recent.queue_ns)}, compute {figures.duration(recent.compute_ns)}"
         said += f", {model.under_way:,} under way, {model.answered:,} answered, {model.failed:,} failed"
         parts.append(said)
-    return "; ".join([*parts, f"{view.connections:,} connections"])
+    return "; ".join([*parts, counted(view.connections, "connection")])
 
 
 def draw(view: View, width: int) -> Text:
     """The screen, lines of at most ``width`` columns."""
     text, width = page(width)
-    columns = ("now", "batch", "queue", "compute", "in flight", "answered", "failed")
-    field = max((width - _NAME) // len(columns), 9)
-    text.append("model".ljust(_NAME) + "".join(column.rjust(field) for column in columns) + "\n", "dim")
-    for model in view.models:
-        recent = model.recent
-        shown = (
-            figures.rate(recent.rate or 0.0),
-            "" if recent.mean_batch_size is None else f"{recent.mean_batch_size:.1f}",
-            "" if recent.queue_ns is None else figures.duration(recent.queue_ns),
-            "" if recent.compute_ns is None else figures.duration(recent.compute_ns),
-            f"{model.under_way:,}",
-            f"{model.answered:,}",
-        )
-        name = model.name if len(model.name) < _NAME else f"{model.name[: _NAME - 2]}…"
-        text.append(name.ljust(_NAME), "bold")
-        text.append("".join(one.rjust(field) for one in shown))
-        text.append(f"{model.failed:,}".rjust(field) + "\n", "red" if model.failed else "")
-    text.append(f"\n{view.connections:,} connections", "dim")
+    rows = [_row(model) for model in view.models]
+    fields = {name: max([least, *(len(row[name]) for row in rows)]) for name, least in _COLUMNS.items()}
+    longest = min(max([len("model"), *(len(model.name) for model in view.models)]), _LONGEST_NAME)
+    for spare in _SPARE:
+        if longest + sum(_GAP + field for field in fields.values()) > width:
+            del fields[spare]
+    first = max(min(longest, width - sum(_GAP + field for field in fields.values())), _SHORTEST_NAME)
+    text.append("model".ljust(first) + "".join(" " * _GAP + name.rjust(fields[name]) for name in fields) + "\n", "dim")
+    for model, row in zip(view.models, rows, strict=True):
+        name = model.name if len(model.name) <= first else f"{model.name[: first - 1]}…"
+        text.append(name.ljust(first), "bold")
+        for column, field in fields.items():
+            style = "red" if column == "failed" and model.failed else ""
+            text.append(" " * _GAP + row[column].rjust(field), style)
+        text.append("\n")
+    text.append(f"\n{counted(view.connections, 'connection')}", "dim")
     if view.gpus is not None:
         text.append(f"    {_gpus(view.gpus)}", "dim")
     if view.note:
@@ -118,8 +123,21 @@ def draw(view: View, width: int) -> Text:
     return text
 
 
+def _row(model: ModelView) -> dict[str, str]:
+    recent = model.recent
+    return {
+        "now": figures.rate(recent.rate or 0.0),
+        "batch": "" if recent.mean_batch_size is None else f"{recent.mean_batch_size:.1f}",
+        "queue": "" if recent.queue_ns is None else figures.duration(recent.queue_ns),
+        "compute": "" if recent.compute_ns is None else figures.duration(recent.compute_ns),
+        "in flight": f"{model.under_way:,}",
+        "answered": f"{model.answered:,}",
+        "failed": f"{model.failed:,}",
+    }
+
+
 def _gpus(gpus: Gpus) -> str:
-    parts = [f"{gpus.count} GPU{'s' * (gpus.count > 1)}"]
+    parts = [counted(gpus.count, "GPU")]
     if gpus.utilization is not None:
         parts.append(figures.share(gpus.utilization))
     if gpus.power_w is not None:
@@ -140,7 +158,8 @@ def main() -> None:
     watch, console = Watch(), Console(highlight=False)
     with process.screen(console) as live:
         for line in sys.stdin:
-            live.update(draw(watch.see(json.loads(line)), console.width), refresh=True)
+            width, height = console.size
+            live.update(cut(draw(watch.see(json.loads(line)), width), height - 1), refresh=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -16,8 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drumfire.bench.view.serving import Watch, draw, plain_line
+from drumfire.bench.view.serving import ModelView, View, Watch, draw, plain_line
 from drumfire.sut.models import digits
+from drumfire.sut.remote.figures import ServerFigures
 from drumfire.sut.remote.kserve.memory import FOLDER
 from drumfire.sut.serving.statistics import BatchTimes, Statistics
 from tests.support.command import columns, drumfire, here, one_line_error, result_of, start
@@ -382,3 +384,20 @@ def test_the_status_view_tells_of_the_last_seconds() -> None:
         drawn = draw(view, width).plain
         for words in ("digits 1", "20.0/s", "1,040", "4 connections", "1 GPU 50% 300 W 2.0 GiB", "read it again"):
             assert words in drawn
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+@pytest.mark.parametrize("name", ["m 1", "a-model-of-a-long-name 12", "a-model-whose-name-is-cut-as-it-is-too-long 1"])
+@pytest.mark.parametrize("large", [False, True])
+def test_the_columns_of_the_status_view_keep_apart(width: int, name: str, large: bool) -> None:
+    recent = ServerFigures(1234567.0 if large else 2.0, 1234.5 if large else 8.0, 1e13 if large else 2e5, 1e6)
+    answered = 1_234_567_890 if large else 1
+    view = View([ModelView(name, recent, answered, 0, 0, 7), ModelView("m 2", recent, 0, 3, 0, 0)], 1, None, "")
+    lines = draw(view, width).plain.split("\n")
+    assert all(len(line) <= max(width, 60) - 1 for line in lines) or large
+    heads, one, two = (re.split("  +", line.strip()) for line in lines[:3])
+    assert len(heads) == len(one) == len(two)
+    assert {"model", "now", "in flight", "answered", "failed"} <= set(heads)
+    assert {"batch", "queue", "compute"} <= set(heads) or width < 100
+    assert dict(zip(heads, one, strict=True))["answered"] == f"{answered:,}"
+    assert "1 connection" in lines
