@@ -1,0 +1,220 @@
+"""``drumfire runs`` and ``drumfire clean``: what they find, and that nothing else is ever removed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drumfire.bench.commands.runs import Found, line
+from tests.support.command import here, one_line_error
+
+LARGE = {"columns", "histograms", "mlperf_log_accuracy.json", "mlperf_log_detail.txt"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run as the command leaves it."""
+    folder = tmp_path_factory.mktemp("made") / "run"
+    traffic = ["--scenario", "Server", "--qps", "2000", "--time", "0.3", "--no-dashboard"]
+    assert here("run", "null", "digits", "cpu", *traffic, "--output", folder).returncode in (0, 1)
+    return folder
+
+
+@pytest.fixture
+def shelf(made: Path, tmp_path: Path) -> Path:
+    """Runs of 1 to 4 days ago; that of 3 is INVALID, that of 4 is in a folder of its own, and one is unfinished."""
+    for days, place in ((1, "one"), (2, "two"), (3, "three"), (4, "set/four")):
+        copy(made, tmp_path / place, days, validity="INVALID" if days == 3 else "VALID")
+    copy(made, tmp_path / "unfinished", 0)
+    (tmp_path / "unfinished" / "result.json").unlink()
+    return tmp_path
+
+
+def copy(made: Path, folder: Path, days: float, **changes: Any) -> None:
+    shutil.copytree(made, folder)
+    result = json.loads((folder / "result.json").read_text())
+    result |= {"started": (datetime.now(UTC) - timedelta(days=days)).isoformat()} | changes
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+@pytest.fixture
+def claim() -> Iterator[Any]:
+    held: list[int] = []
+
+    def take(folder: Path) -> None:
+        held.append(os.open(folder, os.O_RDONLY))
+        fcntl.flock(held[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    yield take
+    for fd in held:
+        os.close(fd)
+
+
+def left(shelf: Path) -> set[str]:
+    return {str(path.parent.relative_to(shelf)) for path in shelf.rglob("settings.json")}
+
+
+def states(shelf: Path) -> dict[str, str]:
+    told = json.loads(here("runs", shelf, "--json").stdout)["runs"]
+    return {Path(run["folder"]).name: run["state"] for run in told}
+
+
+ALL = {"one", "two", "three", "set/four", "unfinished"}
+
+
+def test_the_newest_comes_first(shelf: Path) -> None:
+    done = here("runs", shelf)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [text.rsplit("/", 1)[1] for text in lines] == ["unfinished", "one", "two", "three", "four"]
+    assert [text.split()[2] for text in lines] == ["unfinished", "VALID", "VALID", "INVALID", "VALID"]
+    assert all("Server" in text for text in lines)
+    assert all(" null digits cpu  " in text and "/s " in text for text in lines[1:])
+
+
+def test_as_one_object(shelf: Path) -> None:
+    told = json.loads(here("runs", shelf, "--json").stdout)["runs"]
+    one = next(run for run in told if run["folder"].endswith("/one"))
+    assert one["metric"] == json.loads((shelf / "one" / "result.json").read_text())["metric"]
+    assert (one["state"], one["mode"], one["what"]) == ("VALID", "PerformanceOnly", "null digits cpu")
+    blocks = sum(path.lstat().st_blocks for path in (shelf / "one").rglob("*") if path.is_file())
+    assert one["bytes"] == blocks * 512
+
+
+def test_a_folder_that_is_claimed_is_running(shelf: Path, claim: Any) -> None:
+    new = shelf / "20250101-000000-onnxruntime-digits"
+    new.mkdir()
+    claim(new)
+    claim(shelf / "unfinished")
+    told = states(shelf)
+    assert (told[new.name], told["unfinished"]) == ("running", "running")
+
+
+def test_what_is_no_run_is_not_listed(tmp_path: Path) -> None:
+    for name in ("columns", "data", "20250101", ".hidden"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+    (tmp_path / "mine" / "settings.json").write_text('{"theme": "dark"}')
+    (tmp_path / "mine" / "data" / "result.json").write_text('{"tool": "another"}')
+    (tmp_path / "mine" / "20250101" / "result.json").write_text("[" * 100_000)
+    assert here("runs", tmp_path).stdout == f"no runs in {tmp_path}\n"
+    assert here("clean", tmp_path, "--keep", 0, "--yes").stdout == "removed 0 runs, 0.00 kB\n"
+
+
+def test_a_damaged_result_is_listed(shelf: Path) -> None:
+    (shelf / "two" / "result.json").write_text('{"tool": "Drumfire 0.1.0", "validity": 3}')
+    states = {
+        Path(run["folder"]).name: run["state"] for run in json.loads(here("runs", shelf, "--json").stdout)["runs"]
+    }
+    assert states["two"] == "damaged"
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_line_error(here("runs", tmp_path / "none"), "is no folder")
+    monkeypatch.chdir(tmp_path)
+    assert here("runs").stdout == "no runs in runs\n"
+
+
+@pytest.mark.parametrize(
+    ("rules", "kept"),
+    [
+        (["--keep", 2], {"unfinished", "one"}),
+        (["--keep", 0], set()),
+        (["--older-than", 2.5], {"unfinished", "one", "two"}),
+        (["--invalid"], ALL - {"three"}),
+        (["--unfinished"], ALL - {"unfinished"}),
+        (["--invalid", "--unfinished"], ALL - {"three", "unfinished"}),
+        (["--invalid", "--older-than", 3.5], ALL),
+        (["--keep", 3, "--older-than", 3.5], ALL - {"set/four"}),
+    ],
+)
+def test_runs_are_removed_by_rule_and_only_with_yes(rules: list[Any], kept: set[str], shelf: Path) -> None:
+    told = here("clean", shelf, *rules)
+    assert (told.returncode, told.stderr, left(shelf)) == (0, "", ALL)
+    done = here("clean", shelf, *rules, "--yes")
+    assert (done.returncode, done.stderr, left(shelf)) == (0, "", kept)
+    assert done.stdout == told.stdout.replace("would remove", "removed").replace("; to do so, add --yes", "")
+    assert done.stdout.count("\n") == 1 + len(ALL - kept)
+    assert {path.name for path in shelf.iterdir()} == {name.split("/")[0] for name in kept}
+
+
+def test_only_what_is_large(shelf: Path, made: Path) -> None:
+    before = here("show", shelf / "one").stdout
+    assert here("clean", shelf, "--keep", 0, "--keep-results", "--yes").returncode == 0
+    assert left(shelf) == ALL
+    names = {path.name for path in made.iterdir()}
+    assert names >= LARGE
+    assert {path.name for path in (shelf / "one").iterdir()} == names - LARGE
+    assert here("show", shelf / "one").stdout == before
+    assert (
+        here("clean", shelf, "--keep", 0, "--keep-results").stdout == "would remove what is large of 0 runs, 0.00 kB\n"
+    )
+
+
+def test_no_run_that_goes_on_is_removed(shelf: Path, claim: Any) -> None:
+    for place in ("one", "unfinished", "set"):
+        claim(shelf / place)
+    done = here("clean", shelf, "--keep", 0, "--yes")
+    assert done.returncode == 0
+    assert left(shelf) == {"one", "unfinished", "set/four"}
+    assert done.stderr.count("it is running") == 2
+    assert "set/four: it belongs to a run that goes on" in done.stderr
+    assert {path.name for path in (shelf / "one").iterdir()} >= LARGE
+
+
+@pytest.mark.parametrize("place", ["mine.txt", "columns/mine.csv", "columns/more/x.npy", "deeper/x"])
+@pytest.mark.parametrize("rule", [[], ["--keep-results"]])
+def test_a_folder_with_anything_else_stays_whole(place: str, rule: list[str], shelf: Path) -> None:
+    mine = shelf / "one" / place
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("precious")
+    before = sorted(shelf.joinpath("one").rglob("*"))
+    done = here("clean", shelf, "--keep", 1, "--yes", *rule)
+    assert done.returncode == 0
+    assert "which no run writes: move that first" in done.stderr
+    assert sorted(shelf.joinpath("one").rglob("*")) == before
+
+
+def test_what_a_link_leads_to_stays(shelf: Path, made: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    shutil.move(shelf / "one" / "columns", elsewhere / "columns")
+    (shelf / "one" / "columns").symlink_to(elsewhere / "columns")
+    (shelf / "linked").symlink_to(made)
+    names = sorted(path.name for path in (elsewhere / "columns").iterdir())
+    assert here("clean", shelf, "--keep", 0, "--yes").returncode == 0
+    assert left(shelf) == set()
+    assert sorted(path.name for path in (elsewhere / "columns").iterdir()) == names
+    assert (shelf / "linked").is_symlink()
+    assert (made / "result.json").is_file()
+
+
+def test_what_cannot_be_removed_is_named(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    done = here("clean", shelf, "--invalid", "--yes")
+    assert (done.returncode, left(shelf)) == (1, ALL)
+    assert "Permission denied" in done.stderr
+
+
+def test_without_a_rule_nothing_is_removed(shelf: Path) -> None:
+    one_line_error(here("clean", shelf, "--yes"), "--older-than DAYS", "--keep N")
+    assert left(shelf) == ALL
+
+
+def test_a_narrow_terminal_has_the_folder_in_a_line_of_its_own() -> None:
+    found = Found("runs/20250101-000000-onnxruntime-digits-cpu-Server", "VALID", "2025-01-01T00:00:00+00:00",
+                  "onnxruntime digits cpu", "Server", "AccuracyOnly", None, 1_234_567)  # fmt: skip
+    first, second = line(found, 80).split("\n")
+    assert second.strip() == found.folder
+    assert "Server accuracy" in first
+    assert first.split()[-5:] == ["1.23", "MB", "onnxruntime", "digits", "cpu"]
+    assert line(found, 200) == f"{first}  {found.folder}"
