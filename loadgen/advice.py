@@ -160,17 +160,17 @@ def _on_latency(s: EffectiveSettings, r: Results, knobs: Knobs) -> Iterator[str]
         for name, found, most, stopping in parts:
             if found.percentiles[at] > most or (stopping.over and not stopping.met):
                 yield (
-                    f"{percentile} of the {name} was {_time(found.percentiles[at])}, and the bound is {_time(most)}: "
-                    f"lower {knobs.rate.name}."
+                    f"{percentile} of the {name} was {as_time(found.percentiles[at])}, and the bound is "
+                    f"{as_time(most)}: lower {knobs.rate.name}."
                 )
         return
-    over, bound = r.over_latency, _time(s.target_latency_ns)
+    over, bound = r.over_latency, as_time(s.target_latency_ns)
     if r.performance_met and (r.stopping.met or not over):
         return
     if r.latency.count and r.latency.minimum > s.target_latency_ns:
         fastest = r.latency.minimum
         yield (
-            f"Even the fastest answer took {_time(fastest)}, longer than the bound of {bound}: "
+            f"Even the fastest answer took {as_time(fastest)}, longer than the bound of {bound}: "
             f"raise {knobs.bound.at_least(r.target_percentile_ns * 1e-9)}."
         )
     elif r.performance_met:
@@ -183,14 +183,14 @@ def _on_latency(s: EffectiveSettings, r: Results, knobs: Knobs) -> Iterator[str]
     else:
         yield (
             f"{over:,} of {counted(r.queries, 'query')} took longer than the bound of {bound}, too many for "
-            f"{percentile}, which was {_time(r.target_percentile_ns)}: lower {knobs.rate.name}, or raise "
+            f"{percentile}, which was {as_time(r.target_percentile_ns)}: lower {knobs.rate.name}, or raise "
             f"{knobs.bound.name}."
         )
 
 
 def _on_duration(s: EffectiveSettings, r: Results, knobs: Knobs) -> str:
     lasted_s, least_s = r.duration_ns * 1e-9, s.min_duration_ms / 1000
-    short = f"{_time(r.duration_ns)}, and a run takes at least {least_s:g} s"
+    short = f"{as_time(r.duration_ns)}, and a run takes at least {least_s:g} s"
     if s.scenario == Scenario.Offline:
         fact = f"The one query of {counted(r.samples, 'sample')} took {short}"
         if s.performance_issue_unique or not lasted_s:
@@ -263,7 +263,8 @@ def _limited(s: EffectiveSettings, r: Results) -> bool:
     return 0 < s.max_query_count <= r.queries
 
 
-def _time(ns: float) -> str:
+def as_time(ns: float) -> str:
+    """A time in ns: ``41.2 ms``."""
     for unit, size in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
         if ns >= size:
             return f"{ns / size:,.3g} {unit}" if ns < 1000 * size else f"{ns / size:,.0f} {unit}"

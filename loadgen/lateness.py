@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from drumfire.loadgen.advice import Knobs, on_lateness, on_sending
+from drumfire.loadgen.advice import Knobs, as_time, on_lateness, on_sending
 from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.record import Column, RowArray
 from drumfire.loadgen.results import LATE_NS, Measured, distribution
@@ -66,22 +66,21 @@ def warnings(settings: EffectiveSettings, document: Mapping[str, Any], knobs: Kn
     issue, sending, half = document["lateness_ns"], document.get("sent_lateness_ns"), _half(document)
     if sending is not None and settings.scenario != Scenario.Offline:
         waited = sending["waited"]
-        ran_out = waited["share_over_1ms"] > _OFTEN
         short = f"for a free connection: {on_sending(settings, knobs)}"
         if sending["p99"] > max(LATE_NS, half):
             why = f"most waited {short}" if waited["p99"] > sending["p99"] / 2 else on_lateness(settings, knobs)
             yield (
-                f"requests were sent late, p99 {_ms(sending['p99'])} after they were due, so these latencies are not "
-                f"the server's alone; {why}"
+                f"requests were sent late, p99 {as_time(sending['p99'])} after they were due, so these latencies are "
+                f"not the server's alone; {why}"
             )
-        elif ran_out:
+        elif waited["share_over_1ms"] > _OFTEN:
             yield (
-                f"{waited['share_over_1ms']:.2%} of the requests waited more than 1 ms, up to {_ms(waited['max'])}, "
-                f"{short}"
+                f"{waited['share_over_1ms']:.2%} of the requests waited more than 1 ms, up to "
+                f"{as_time(waited['max'])}, {short}"
             )
     if issue["p99"] > max(_LEAST_ISSUED_NS, half):
         yield (
-            f"p99 lateness of {issue['p99'] / 1e3:.0f} us is above {_SHARE:.0%} of the p50 latency: "
+            f"p99 lateness of {as_time(issue['p99'])} is above {_SHARE:.0%} of the p50 latency: "
             + on_lateness(settings, knobs)
         )
 
@@ -105,7 +104,3 @@ def _pauses(issued: Column, completed: Column, width: int) -> Int64Array:
     answered = completed.reshape(-1, width).max(axis=1)
     pauses: Int64Array = np.maximum(issued[::width][1:] - answered[:-1], 0)
     return pauses
-
-
-def _ms(ns: int) -> str:
-    return f"{ns / 1e6:,.3g} ms"

@@ -10,6 +10,7 @@ from typing import Protocol
 from drumfire.bench.assemble.options import TrafficOptions
 from drumfire.loadgen.config import ConfigReader
 from drumfire.loadgen.settings import Loop, Mode, Scenario, TestSettings
+from drumfire.loadgen.wording import counted
 
 _NULL_RATE = 1000.0
 """Queries a second of a Server run of the null system, whose own rate says nothing."""
@@ -80,7 +81,7 @@ def size_traffic(
             samples = offline_samples(settings)
             notes.append(
                 f"no --qps given: {_rounded(capacity):,.0f} samples a second were measured, so the one query has "
-                f"{samples:,} samples, which take about {samples / capacity:.2g} s"
+                f"{counted(samples, 'sample')}, which take about {samples / capacity:.2g} s"
             )
         elif null:
             settings.server_target_qps, source = _NULL_RATE, None
@@ -111,7 +112,7 @@ def _note_length(settings: TestSettings, seconds: float, why: str, notes: list[s
         notes.append(
             f"this run takes about {seconds:.2g} s, longer than its least duration of "
             f"{settings.min_duration_ms / 1000:g} s (--time): {why}, and it has at least "
-            f"{settings.min_query_count} queries"
+            f"{counted(settings.min_query_count, 'query')}"
         )
 
 

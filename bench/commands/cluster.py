@@ -28,6 +28,7 @@ from drumfire.bench.options.parser import Command
 from drumfire.loadgen import installation
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.options import option
+from drumfire.loadgen.wording import counted
 
 _MODULE = "ray.scripts.scripts"
 _STARTED = "Ray runtime started"
@@ -107,9 +108,9 @@ def join(options: Join) -> int:
     if "RAY_AUTH_TOKEN_PATH" not in os.environ and not token.exists():
         raise UserError(f"there is no token in {token}: copy the head's there, or set RAY_AUTH_TOKEN_PATH")
     ours = options.host or _own_address(host, port)
-    cores = os.cpu_count()
+    cores = os.cpu_count() or 1
     _start("host", options.address, f"--address={options.address}", f"--node-ip-address={ours}", f"--num-cpus={cores}")
-    Console(highlight=False, soft_wrap=True).print(f"{ours} has joined {options.address} with {cores} cores")
+    Console(highlight=False, soft_wrap=True).print(f"{ours} has joined {options.address} with {counted(cores, 'core')}")
     return statuses.DONE
 
 
@@ -144,7 +145,9 @@ def status(options: Status) -> int:
     if not here:
         say("nothing that was started here is running")
     for host in cluster["hosts"]:
-        say(f"{host['address']:<16}{host['name']:<20}{host['cores']:g} cores, {'up' if host['alive'] else 'DOWN'}")
+        say(
+            f"{host['address']:<16}{host['name']:<20}{counted(round(host['cores']), 'core')}, {'up' if host['alive'] else 'DOWN'}"
+        )
     return statuses.DONE
 
 
