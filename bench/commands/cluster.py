@@ -145,9 +145,8 @@ def status(options: Status) -> int:
     if not here:
         say("nothing that was started here is running")
     for host in cluster["hosts"]:
-        say(
-            f"{host['address']:<16}{host['name']:<20}{counted(round(host['cores']), 'core')}, {'up' if host['alive'] else 'DOWN'}"
-        )
+        cores = counted(round(host["cores"]), "core")
+        say(f"{host['address']:<16}{host['name']:<20}{cores}, {'up' if host['alive'] else 'DOWN'}")
     return statuses.DONE
 
 
