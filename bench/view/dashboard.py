@@ -109,11 +109,11 @@ def stream_of(view: Mapping[str, Any]) -> TextIO:
 
 def _show_screen(plan: ViewPlan, watch: Watch, figures: ReadFigures, stream: TextIO, ready: int) -> None:
     console, history = Console(file=stream, highlight=False), History()
-    with process.screen(console) as live:
+    with process.Screen(console) as screen:
         while not (snapshot := watch.look(time.monotonic_ns())).done:
             history.add(snapshot)
             width, height = console.size
-            live.update(draw(plan, snapshot, width, figures(), history, height - 1), refresh=True)
+            screen.draw(draw(plan, snapshot, width, figures(), history, height - 1))
             ready = process.say_ready(ready)
             if not _sleep(REFRESH_S):
                 return

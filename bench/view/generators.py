@@ -155,7 +155,7 @@ class _Frames:
 
 def _show_screen(plan: ViewPlan, frames: _Frames, servers: ReadFigures, stream: TextIO) -> None:
     console, history = Console(file=stream, highlight=False), History()
-    with process.screen(console) as live, contextlib.suppress(EOFError):
+    with process.Screen(console) as screen, contextlib.suppress(EOFError):
         while True:
             frame = frames.wait(None)
             if frame is None:
@@ -166,7 +166,7 @@ def _show_screen(plan: ViewPlan, frames: _Frames, servers: ReadFigures, stream: 
             rows = draw_rows([Row(**row) for row in frame["rows"]])
             room = max(height - 1 - rows.plain.count("\n"), _LEAST_HEIGHT)
             text = draw(plan, snapshot, width, servers(), history, room)
-            live.update(cut(text + rows, height - 1), refresh=True)
+            screen.draw(cut(text + rows, height - 1))
 
 
 def _show_lines(plan: ViewPlan, frames: _Frames, servers: ReadFigures, stream: TextIO) -> None:

@@ -11,7 +11,7 @@ import signal
 import sys
 
 from rich.console import Console
-from rich.live import Live
+from rich.text import Text
 
 from drumfire.loadgen import priority
 
@@ -35,6 +35,37 @@ def say_ready(ready: int) -> int:
     return -1
 
 
-def screen(console: Console) -> Live:
-    """A screen that is drawn only by ``update(..., refresh=True)`` and removed at the end."""
-    return Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False)
+class Screen:
+    """Lines at the bottom of a terminal, drawn over the ones before and removed at the end: ``with Screen(...)``.
+
+    Each frame is one write, and nothing is erased before it is drawn anew, so nothing flickers.  A frame must not be
+    higher than the terminal: what scrolls away cannot be taken back.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._up = 0
+        """Lines from the first one drawn to the cursor."""
+
+    def __enter__(self) -> Screen:
+        self._write("\x1b[?25l")  # hides the cursor
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write(f"{self._home()}\x1b[J\x1b[?25h")
+
+    def draw(self, text: Text) -> None:
+        with self._console.capture() as captured:
+            self._console.print(text, end="", no_wrap=True, overflow="crop")
+        lines = captured.get().split("\n")
+        frame = "\x1b[K\n".join(lines)
+        home, self._up = self._home(), len(lines) - 1
+        self._write(f"{home}{frame}\x1b[J")  # erases what is left of each line, and of a higher frame
+
+    def _home(self) -> str:
+        return "\r" + (f"\x1b[{self._up}A" if self._up else "")
+
+    def _write(self, text: str) -> None:
+        if not self._console.is_dumb_terminal:
+            self._console.file.write(text)
+            self._console.file.flush()

@@ -156,10 +156,10 @@ def main() -> None:
     """Draws until the input ends."""
     process.settle(idle=False)
     watch, console = Watch(), Console(highlight=False)
-    with process.screen(console) as live:
+    with process.Screen(console) as screen:
         for line in sys.stdin:
             width, height = console.size
-            live.update(cut(draw(watch.see(json.loads(line)), width), height - 1), refresh=True)
+            screen.draw(cut(draw(watch.see(json.loads(line)), width), height - 1))
 
 
 if __name__ == "__main__":

@@ -63,6 +63,10 @@ class Screen(io.StringIO):
         self.lines[self._row] = line[: self._column] + character + line[self._column + 1 :]
         self._column += 1
 
+    def _erase_line(self) -> None:
+        """From the cursor on."""
+        self.lines[self._row] = self.lines[self._row][: self._column]
+
     def _down(self) -> None:
         self._row += 1
         if self._row == len(self.lines):
@@ -73,7 +77,10 @@ class Screen(io.StringIO):
             return
         if letter == "A":  # up, and no further than the top of the screen
             self._row = max(self._row - int(numbers or 1), len(self.lines) - self.height, 0)
-        elif letter == "K" and numbers == "2":
-            self.lines[self._row] = ""
+        elif letter == "K" and not numbers:
+            self._erase_line()
+        elif letter == "J" and not numbers:  # down to the end of the screen
+            self._erase_line()
+            del self.lines[self._row + 1 :]
         else:
             raise ValueError(f"this screen does not know ESC [ {numbers} {letter}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -50,9 +51,9 @@ def test_nothing_of_the_view_stays_above_the_report(width: int, height: int) -> 
     console = Console(file=screen, force_terminal=True, width=width, height=height, highlight=False)
     snapshot, history = long_run()
     screen.write("$ drumfire run\n")
-    with process.screen(console) as live:
+    with process.Screen(console) as drawn:
         for shown in (replace(snapshot, started=False), at(1.0, 0, None), snapshot, snapshot):
-            live.update(draw(SEARCHING, shown, width, BUSY, history, height - 1), refresh=True)
+            drawn.draw(draw(SEARCHING, shown, width, BUSY, history, height - 1))
             assert any("digits onnxruntime" in line for line in screen.seen)
             assert len(screen.seen) <= height
     screen.write("Result is : VALID\n")
@@ -119,3 +120,26 @@ def test_a_cut_screen_keeps_its_first_lines() -> None:
     lines = whole.plain.split("\n")
     assert cut(whole.copy(), 3).plain.split("\n") == lines[:3]
     assert cut(whole.copy(), 300).plain == whole.plain
+
+
+def test_a_frame_is_one_write_and_erases_nothing_before_it_is_drawn_anew() -> None:
+    class Noting(Screen):
+        def write(self, text: str) -> int:
+            for part in re.split("(?<=\n)|(?<=A)", text):
+                super().write(part)
+                full.append(len(self.lines))
+            return 0
+
+    full: list[int] = []
+    screen = Noting(80, 40)
+    console = Console(file=screen, force_terminal=True, width=80, height=40, highlight=False)
+    snapshot, history = long_run()
+    with process.Screen(console) as drawn:
+        drawn.draw(draw(SERVER, snapshot, 80, BUSY, history, 39))
+        before = list(screen.lines)
+        full.clear()
+        drawn.draw(draw(SERVER, snapshot, 80, BUSY, history, 39))
+        assert set(full) == {len(before)}
+        assert screen.lines == before
+        drawn.draw(draw(SERVER, replace(snapshot, started=False), 80))
+        assert len([line for line in screen.seen if line]) == 2
