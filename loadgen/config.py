@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.files import check_file
 from drumfire.loadgen.mlperf_conf import built_in_values
 from drumfire.loadgen.rounds import DEFAULT_ROUND
 from drumfire.loadgen.settings import Mode, TestSettings
@@ -231,13 +232,16 @@ class ConfigReader:
         assert path is not None
         status, self.refused = -errno.ENOENT, None
         try:
+            check_file(Path(path), "config file")
             text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
             status = -errno.EINVAL
             values = parse(text)
-        except OSError as error:
-            self.refused = ConfigError(f"cannot read config file {path}: {error.strerror}", [f"can't open file {path}"])
         except ConfigError as error:
             self.refused = ConfigError(f"{path}: {error}", error.logged)
+        except (UserError, OSError) as error:
+            why = getattr(error, "strerror", None)
+            text = f"cannot read config file {path}: {why}" if why else str(error)
+            self.refused = ConfigError(text, [f"can't open file {path}"])
         if self.refused is not None:
             self.errors += self.refused.logged
             return status

@@ -58,6 +58,7 @@ def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> di
         "warnings": warnings
         + departures
         + test.issuer.warnings()
+        + [text for report in test.reports if (text := report.overhead.on_throttling) is not None]
         + [r.end.value for r in test.reports if r.end.is_error and r.end != End.INTERRUPTED],
         "scenario": test.effective.scenario.name,
         "mode": test.effective.mode.name,
@@ -327,4 +328,5 @@ def _overhead(reports: list[PhaseReport]) -> dict[str, Any]:
         "gc_pause_s": total("gc_pause_s"),
         "involuntary_switches": total("involuntary_switches"),
         "steal_s": total("steal_s"),
+        "throttled_s": total("throttled_s"),
     }

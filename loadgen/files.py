@@ -1,4 +1,4 @@
-"""Reads the files of a saved run, which may be damaged, or another's: all that is read has the declared type.
+"""Checks and reads files, which may be damaged, another's, or none: what is read of a saved run has the declared type.
 
 Every function that reads raises ``UserError``, whose text names the file.
 """
@@ -6,10 +6,12 @@ Every function that reads raises ``UserError``, whose text names the file.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +24,30 @@ from drumfire.loadgen.schema import Schema, fault
 _MOST_DIGITS = 300
 """A longer whole number is no figure, and has no floating-point form."""
 _MOST_TEXT = 200
+_KINDS: dict[Callable[[int], bool], str] = {
+    stat.S_ISDIR: "it is a folder, not a file",
+    stat.S_ISFIFO: "it is a pipe, not a file",
+    stat.S_ISSOCK: "it is a socket, not a file",
+    stat.S_ISCHR: "it is a device, not a file",
+    stat.S_ISBLK: "it is a device, not a file",
+}
+
+
+def check_file(path: Path, what: str = "", *, may_be_empty: bool = True) -> None:
+    """So that nobody waits for a pipe or a device that has a file's name.  ``what``: its use, for the message."""
+    try:
+        found = path.stat()
+        why = next((kind for is_kind, kind in _KINDS.items() if is_kind(found.st_mode)), "")
+        if not why and not found.st_size and not may_be_empty:
+            why = "it is empty"
+        if not why and not os.access(path, os.R_OK):
+            why = os.strerror(errno.EACCES)
+    except FileNotFoundError:
+        why = "there is no such file"
+    except (OSError, ValueError) as error:  # a name with a null byte, for one
+        why = getattr(error, "strerror", None) or one_line(error, _MOST_TEXT)
+    if why:
+        raise UserError(f"{what + ' ' if what else ''}{path} cannot be read: {why}")
 
 
 @contextlib.contextmanager
@@ -54,7 +80,7 @@ def write_array(array: npt.NDArray[Any], file: BinaryIO) -> None:
 
 
 def read_text(path: Path) -> str:
-    _check_file(path)
+    check_file(path)
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -77,7 +103,7 @@ def read_json(path: Path, schema: Schema) -> Any:
 
 def read_array(path: Path, kind: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
     """An array of one axis and the type ``kind`` (or below it, as of ``np.integer``), mapped read-only."""
-    _check_file(path)
+    check_file(path)
     try:
         array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # what a damaged header makes numpy raise can be nearly anything
@@ -97,13 +123,6 @@ def _is(found: np.dtype[Any], kind: npt.DTypeLike) -> bool:
 
 def _name(kind: Any) -> str:
     return kind.__name__ if isinstance(kind, type) else str(kind)
-
-
-def _check_file(path: Path) -> None:
-    """So that nobody waits for a pipe or a device that has a file's name."""
-    if not path.is_file():
-        why = "it is not a file" if path.exists() else "there is no such file"
-        raise UserError(f"{path} cannot be read: {why}")
 
 
 def _whole(text: str) -> int:

@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from drumfire.loadgen.cgroups import Throttling, throttling
+
 try:
     import resource
 except ImportError:  # not on Windows
@@ -31,6 +33,20 @@ class Overhead:
     """How many times the issuing thread was preempted."""
     steal_s: float | None
     """Time that the hypervisor gave to other machines, summed over the cores."""
+    throttled_s: float | None = None
+    """Time for which a quota of processor time stopped this container, summed over the cores; None without a quota."""
+    throttled_periods: int | None = None
+    """How many of the quota's periods had such a stop."""
+
+    @property
+    def on_throttling(self) -> str | None:
+        """What to say where a quota stopped the processes; None where it did not."""
+        if not self.throttled_periods:
+            return None
+        return (
+            f"a quota of processor time stopped this run {self.throttled_periods:,} times, for {self.throttled_s:.3g} "
+            "s summed over the cores: raise the container's limit (docker: --cpus), or give the model fewer threads"
+        )
 
 
 def issuing_cpu_us(cpu_s: float, spun_s: float, rows: int) -> float:
@@ -70,6 +86,7 @@ class Reading:
     gc_pause_ns: int
     switches: int | None
     steal_ticks: int | None
+    throttling: Throttling | None
 
     @classmethod
     def now(cls, pauses: GarbagePauses) -> Reading:
@@ -84,6 +101,7 @@ class Reading:
             pauses.total_ns,
             switches,
             steal_ticks(),
+            throttling(),
         )
 
     def until(self, end: Reading) -> Overhead:
@@ -93,6 +111,10 @@ class Reading:
         switches = None
         if self.switches is not None and end.switches is not None:
             switches = end.switches - self.switches
+        throttled_s = throttled_periods = None
+        if self.throttling is not None and end.throttling is not None:
+            throttled_s = (end.throttling.stopped_ns - self.throttling.stopped_ns) * 1e-9
+            throttled_periods = end.throttling.periods - self.throttling.periods
         return Overhead(
             (end.wall_ns - self.wall_ns) * 1e-9,
             (end.thread_ns - self.thread_ns) * 1e-9,
@@ -101,6 +123,8 @@ class Reading:
             (end.gc_pause_ns - self.gc_pause_ns) * 1e-9,
             switches,
             steal,
+            throttled_s,
+            throttled_periods,
         )
 
 

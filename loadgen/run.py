@@ -141,11 +141,11 @@ class Test:
         logs.put_effective(self.log, self.effective)
 
     def _check_memory(self, needed_bytes: int) -> None:
-        available = environment.available_memory_bytes()
-        if available is not None and needed_bytes > available:
+        memory = environment.available_memory()
+        if memory is not None and needed_bytes > memory.available:
             raise SettingsError(
-                f"this run's queries need about {needed_bytes / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are "
-                f"available: {on_memory(self.effective, self.knobs)}"
+                f"this run's queries need about {needed_bytes / 1e9:.3g} GB of memory, and "
+                f"{memory.available / 1e9:.3g} GB are available{memory.limit}: {on_memory(self.effective, self.knobs)}"
             )
 
     def departures(self) -> list[str]:

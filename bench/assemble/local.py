@@ -22,18 +22,20 @@ from drumfire.bench.options.values import nearest
 from drumfire.loadgen.advice import OPTIONS, Knobs
 from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.config import ConfigReader
+from drumfire.loadgen.environment import usable_cores
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
-from drumfire.loadgen.system import IndexArray, SampleLibrary, SystemUnderTest
+from drumfire.loadgen.system import Batch, IndexArray, SampleLibrary, SystemUnderTest
 from drumfire.sut import models
 from drumfire.sut.cache import cache_folder
 from drumfire.sut.data import coco
 from drumfire.sut.data.library import ArrayLibrary, NamedLibrary, with_names
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends import MAX_BATCH_SIZE
-from drumfire.sut.local.backends.buckets import Buckets
+from drumfire.sut.local.backends.buckets import Buckets, count_of
 from drumfire.sut.local.batcher import BatchedSystem, RunBatch, service_times
 from drumfire.sut.local.null import NullSystem
+from drumfire.sut.local.responses import OutputError, check_outputs
 from drumfire.sut.models.detector import DetectionJudge
 from drumfire.sut.models.file import FileModel
 from drumfire.sut.models.model import Accuracy, Form, Model
@@ -103,6 +105,8 @@ def assemble(options: RunOptions) -> Assembly:
         own = replace(own, max_batch_size=max_batch_size)
         # Report errors that need no weights before making weights, which takes long.
         backends.check(options.backend, options.device, own)
+        if options.system.weights is not None:
+            backends.check_model(options.system.weights)
         weights = model.weights(cache_folder(), options.system.weights, backends.form(options.backend))
         for _ in range(instances):
             loaded.append(backends.load(options.backend, weights, options.device, threads, own))
@@ -132,7 +136,7 @@ def assemble(options: RunOptions) -> Assembly:
             max_queue_delay_s=batching.max_queue_delay / 1e3,
         )
         probe = Probe(system, library, samples=_PROBED_SAMPLES)
-        service = _Service(runs[0], library, max_batch_size, len(runs), probe)
+        service = _Service(_run_batch(loaded[0], model, checked=True), library, max_batch_size, len(runs), probe)
         computes = loaded[0].description
     assembly = Assembly(
         system,
@@ -168,8 +172,7 @@ def assemble(options: RunOptions) -> Assembly:
 
 def spare_cores(instances: int = 1) -> int:
     """Cores for each of ``instances`` copies of a model; one core is left for the generator."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, (cores - 1) // instances)
+    return max(1, (usable_cores() - 1) // instances)
 
 
 def _model(options: RunOptions) -> Model:
@@ -177,8 +180,7 @@ def _model(options: RunOptions) -> Model:
     if options.model not in models.MODELS and (options.model.endswith(suffixes) or os.sep in options.model):
         if options.backend == "null":
             raise UserError("the null backend needs a named model for its data: drumfire run null digits")
-        if not Path(options.model).exists():
-            raise UserError(f"no such model file: {options.model}")
+        backends.check_model(Path(options.model))
         return FileModel(Path(options.model))
     try:
         return models.get(options.model)
@@ -208,11 +210,20 @@ def _check_judge(model: Model, asked: str) -> None:
         coco.check_evaluator()
 
 
-def _run_batch(backend: backends.Backend, model: Model) -> RunBatch:
-    size, run = backend.tensors.batch_size, backend.run
+def _run_batch(backend: backends.Backend, model: Model, *, checked: bool = False) -> RunBatch:
+    """``checked``: raises ``OutputError`` for outputs that are not a row for each sample."""
+    size, run, names = backend.tensors.batch_size, backend.run, backend.tensors.outputs
     if size is not None:
-        run = Buckets({size: run}).run
-    return lambda batch: model.respond(run(batch))
+        run = Buckets({size: run}, names).run
+    if not checked:
+        return lambda batch: model.respond(run(batch))
+
+    def respond(batch: Batch) -> Responses:
+        outputs = run(batch)
+        check_outputs(outputs, names, count_of(batch))
+        return model.respond(outputs)
+
+    return respond
 
 
 def read_settings(options: TrafficOptions, model_name: str) -> tuple[TestSettings, tuple[str, ...]]:
@@ -260,12 +271,14 @@ class _Service:
             self._known[batch_size] = self._measured(batch_size)
         return self._known[batch_size]
 
-    def _measured(self, batch_size: int) -> list[float]:
+    def _measured(self, batch_size: int, seconds: float = 0.2, least: int = 2) -> list[float]:
         indices = np.arange(batch_size) % min(self._library.performance_count, self._library.total_count)
         self._library.load(indices)
         try:
             batch = self._library.batch(indices)
-            return service_times(lambda: self._run(batch), least=2)  # the first may still be warming up
+            return service_times(lambda: self._run(batch), seconds, least)  # the first may still be warming up
+        except OutputError:
+            raise
         except Exception as error:  # whatever a model may raise on the data
             text = " ".join(str(error).split())[:300]
             raise backends.BackendError(f"the model does not run on its data: {text}") from None
@@ -274,6 +287,8 @@ class _Service:
 
     def check(self) -> None:
         self._times(1)
+        if self._max_batch_size > 1:
+            self._measured(2, 0.0, 1)  # an output without a batch may look like a batch of one
 
     def query_seconds(self, samples: int) -> float:
         """Seconds for a query of ``samples``, run batch after batch."""

@@ -181,8 +181,8 @@ def _wanted(options: Options) -> tuple[list[tuple[str, str]], str]:
                     f"unknown model {name!r}: give one of {', '.join((*models.MODELS, IDENTITY))}, a file, or NAME=FILE"
                 )
             name, file = Path(name).stem, name
-        if file and not Path(file).exists():
-            raise UserError(f"no such model file: {file}")
+        if file:
+            backends.check_model(Path(file))
         if options.backend == "null" and (name != IDENTITY or file):
             raise UserError(f"the backend null serves only {IDENTITY}, not {word}: name a backend that computes it")
         wanted.append((name, file))

@@ -94,11 +94,15 @@ def end_of(ends: Sequence[End], *, lost: bool, all_issued: bool, limited: bool) 
 
 
 def overhead_of(parts: Sequence[Overhead], host_of: Sequence[str]) -> Overhead:
-    """The sum over the generators, but the longest wall time, and the stolen time once for each host."""
-    stolen: dict[str, float] = {}
-    for part, host in zip(parts, host_of, strict=True):
-        if part.steal_s is not None:
-            stolen[host] = max(stolen.get(host, 0.0), part.steal_s)
+    """The sum over the generators, but the longest wall time, and what a host's generators share once for each host."""
+
+    def once(name: str) -> Any:
+        most: dict[str, Any] = {}
+        for part, host in zip(parts, host_of, strict=True):
+            if (value := getattr(part, name)) is not None:
+                most[host] = max(most.get(host, 0), value)
+        return sum(most.values()) if most else None
+
     switches = [part.involuntary_switches for part in parts if part.involuntary_switches is not None]
     return Overhead(
         max(part.wall_s for part in parts),
@@ -107,7 +111,9 @@ def overhead_of(parts: Sequence[Overhead], host_of: Sequence[str]) -> Overhead:
         sum(part.gc_collections for part in parts),
         sum(part.gc_pause_s for part in parts),
         sum(switches) if switches else None,
-        sum(stolen.values()) if stolen else None,
+        once("steal_s"),
+        once("throttled_s"),
+        once("throttled_periods"),
     )
 
 

@@ -10,10 +10,12 @@ from typing import Any
 
 from drumfire.bench.options.values import Declared, declared, kind_of, plain
 from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.files import check_file
 
 
 def read(path: Path) -> dict[str, Any]:
     """The values by the option's name.  Raises ``UserError``."""
+    check_file(path, "--config")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

@@ -299,11 +299,13 @@ def _overhead(document: Document) -> Rows:
     cpu, spin = duration(overhead["issuing_cpu_us_per_sample"] * 1e3), seconds(overhead["pacer_spin_s"])
     yield "generator", f"{cpu} CPU per sample on the issuing thread, {spin} of spin"
     stolen, preempted = overhead["steal_s"], overhead["involuntary_switches"]
+    throttled = overhead.get("throttled_s")
     parts = [
         f"process CPU {seconds(overhead['process_cpu_s'])}",
         f"longest stall {duration(overhead['longest_stall_us'] * 1e3)}",
         f"GC {seconds(overhead['gc_pause_s'])}",
         "" if stolen is None else f"steal {seconds(stolen)}",
+        f"throttled {seconds(throttled)}" if throttled else "",
         "" if preempted is None else f"preempted {counted(preempted, 'time')}",
         f"real-time {seconds(overhead['realtime_s'])}" if overhead["realtime_s"] else "",
         "" if overhead["exact_timer"] else "no timerfd",

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen import installation
+from drumfire.loadgen.files import check_file
 from drumfire.sut.data import DataError
 
 Detections = npt.NDArray[np.float32]
@@ -71,6 +72,8 @@ class Precision(NamedTuple):
 def read(folder: Path, layout: Layout, count: int | None = None) -> AnnotatedPictures:
     """Read the data set in ``folder``, or its first ``count`` pictures.  Raises ``DataError`` for the first fault."""
     file = folder / layout.annotations
+    if file.exists():
+        check_file(file, "the file of annotations", may_be_empty=False)
     try:
         document = json.loads(file.read_bytes())
     except FileNotFoundError:

@@ -1,11 +1,17 @@
-"""What a model or a coroutine gives as the responses to a batch."""
+"""What a model or a coroutine gives for a batch: a model's outputs, and the responses."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from drumfire.loadgen.errors import UserError
+
+
+class OutputError(UserError, ValueError):
+    """A model's output that is no row for each sample.  The text is one line and names the output."""
 
 
 def check_count(responses: Any, rows: int) -> None:
@@ -23,3 +29,22 @@ def check_count(responses: Any, rows: int) -> None:
         raise TypeError(f"{name} in place of responses: return an array or a list of bytes, an item for each sample")
     if len(responses) != rows:
         raise ValueError(f"{len(responses)} responses to a batch of {rows}")
+
+
+def check_outputs(outputs: Sequence[Any], names: Sequence[str], rows: int) -> None:
+    """Raise ``OutputError`` unless each of a model's outputs is an array with a row for each of ``rows`` samples.
+
+    ``names`` are the outputs', for the message; none where they are not known.
+    """
+    if not outputs:
+        raise OutputError("the model gives no output")
+    for position, output in enumerate(outputs):
+        if isinstance(output, np.ndarray) and output.ndim and len(output) == rows:
+            continue
+        name = f"output {names[position]!r}" if len(names) == len(outputs) else f"output {position}"
+        shape = f"the shape {list(output.shape)}" if hasattr(output, "shape") else f"the type {type(output).__name__}"
+        samples = f"{rows} sample{'' if rows == 1 else 's'}"
+        raise OutputError(
+            f"the model's {name} has {shape} for {samples}: its first size must be the batch, so export it as a tensor "
+            "with one"
+        )

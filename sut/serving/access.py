@@ -9,6 +9,7 @@ import hmac
 from pathlib import Path
 
 from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.files import check_file
 
 _SCHEME = "bearer "
 _MOST_BYTES = 1 << 16
@@ -51,8 +52,11 @@ class Access:
         assert self._file is not None
         stamp = self._stamp()
         try:
+            check_file(self._file, "--token-file")
             with open(self._file, "rb") as file:
                 lines = file.read(_MOST_BYTES).split(b"\n")
+        except UserError as error:
+            raise TokenError(str(error)) from None
         except OSError as error:
             raise TokenError(f"--token-file {self._file} cannot be read: {error.strerror}") from None
         tokens = [line.strip() for line in lines if line.strip()]

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from drumfire.sut.kserve.messages.tensors import DATATYPES, Shape, TensorSpec
 from drumfire.sut.local.backends import Backend, BackendError, first_line
 from drumfire.sut.local.backends.interface import numbered
+from drumfire.sut.local.responses import check_outputs
 from drumfire.sut.models.tensors import Tensors
 
 _OPEN_SIZE = 8
@@ -45,7 +46,9 @@ def signature(backend: Backend, tensors: Tensors) -> Signature:
 
 
 def probe(backend: Backend, sizes: Sequence[int]) -> list[tuple[np.dtype[Any], Shape]]:
-    """The outputs' types and shapes without the batch; -1 for a size that varies.  Raises ``BackendError``.
+    """The outputs' types and shapes without the batch; -1 for a size that varies.
+
+    Raises ``BackendError``, and ``OutputError`` for an output without a row for each sample.
 
     ``sizes``: the batch sizes to run.
     """
@@ -60,12 +63,7 @@ def probe(backend: Backend, sizes: Sequence[int]) -> list[tuple[np.dtype[Any], S
             except Exception as error:  # whatever a framework may raise
                 shapes = ", ".join(str(list(array.shape)) for array in batch.values())
                 raise BackendError(f"the model cannot run on zeros of shape {shapes}: {first_line(error)}") from None
-            for output in outputs:
-                if output.ndim == 0 or len(output) != rows:
-                    raise BackendError(
-                        f"the model returned an output of shape {list(output.shape)} for {rows} samples: its first "
-                        "size must be the batch"
-                    )
+            check_outputs(outputs, tensors.outputs, rows)
             found.append(outputs)
     return [_together(list(one)) for one in zip(*found, strict=True)]
 

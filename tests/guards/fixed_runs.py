@@ -544,7 +544,7 @@ def result(text: str, words: list[str], advice: list[str]) -> str:
     for name in ("tool", "note"):
         del found[name]
     overhead = found["overhead"] or {}
-    for name in ("gc_collections", "involuntary_switches", "steal_s", "exact_timer", "pacer_window_us"):
+    for name in ("gc_collections", "involuntary_switches", "steal_s", "throttled_s", "exact_timer", "pacer_window_us"):
         overhead.pop(name, None)
     for name, value in overhead.items():
         overhead[name] = float(f"{value:.9g}")  # Python 3.12 and newer add floats more exactly

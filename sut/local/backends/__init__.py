@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol, cast
 import numpy.typing as npt
 
 from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.files import check_file
 from drumfire.loadgen.options import option
 from drumfire.loadgen.system import Batch
 from drumfire.sut.models.model import Form
@@ -125,9 +126,18 @@ def load(backend: str, model: Path, device: str, threads: int, options: BackendO
     module = _module(backend)
     options = options or module.OPTIONS()
     check(backend, device, options)
-    if not model.exists():
-        raise BackendError(f"no such model file: {model}")
+    check_model(model)
     return module.load(model, device, threads, options)
+
+
+def check_model(model: Path) -> None:
+    """Check that there is something to load, now and without waiting.  Raises ``BackendError``."""
+    if model.is_dir():  # which a backend of another package may take
+        return
+    try:
+        check_file(model, "the model file", may_be_empty=False)
+    except UserError as error:
+        raise BackendError(str(error)) from None
 
 
 def kinds() -> Mapping[str, type]:

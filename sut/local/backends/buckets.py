@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.system import Batch
+from drumfire.sut.local.responses import check_outputs
 from drumfire.sut.models.tensors import Tensors
 
 Array = npt.NDArray[Any]
@@ -55,13 +56,15 @@ def description(sizes: Sequence[int]) -> str:
 class Buckets:
     """Runs batches of any size up to the largest on functions that take one batch size each."""
 
-    def __init__(self, runs: Mapping[int, RunSized]) -> None:
+    def __init__(self, runs: Mapping[int, RunSized], outputs: Sequence[str] = ()) -> None:
+        """``outputs``: their names, for messages."""
         self.sizes = tuple(sorted(runs))
-        self._runs = runs
+        self._runs, self._names = runs, outputs
         self._filled: dict[int, Batch] = {}
 
     def run(self, batch: Batch) -> list[Array]:
-        """Outputs of shape (n, ...) for inputs of shape (n, ...).  Raises ``ValueError`` for too large a batch."""
+        """Outputs of shape (n, ...) for inputs of shape (n, ...).  Raises ``ValueError`` for too large a batch,
+        and ``OutputError``."""
         count = count_of(batch)
         size = fitting(self.sizes, count)
         if count < size:
@@ -74,9 +77,7 @@ class Buckets:
                 filled[name][:count] = samples
             batch = filled
         outputs = self._runs[size](batch)
-        for output in outputs:
-            if output.ndim == 0 or len(output) != size:
-                raise ValueError(f"the model gives an output of shape {list(output.shape)} for {size} samples")
+        check_outputs(outputs, self._names, size)
         return [output[:count] for output in outputs]
 
 
@@ -84,7 +85,7 @@ class PaddedModel(Buckets):
     """A ``Backend`` over functions that take one batch size each."""
 
     def __init__(self, runs: Mapping[int, RunSized], tensors: Tensors, computes: str) -> None:
-        super().__init__(runs)
+        super().__init__(runs, tensors.outputs)
         self.tensors = tensors
         self.description = f"{computes}, {description(self.sizes)}"
 

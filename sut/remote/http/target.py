@@ -14,6 +14,7 @@ from typing import ClassVar
 from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.environment import available_memory_bytes
 from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.files import check_file
 from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.options import option
 from drumfire.loadgen.settings import TestSettings
@@ -159,6 +160,7 @@ def _template(options: HttpOptions) -> bytes | None:
         raise UserError("--body and --body-file are the same thing: give one")
     if options.body_file is None:
         return None if options.body is None else options.body.encode()
+    check_file(options.body_file, "--body-file")
     try:
         return options.body_file.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except OSError as error:

@@ -147,7 +147,9 @@ def test_what_is_measured_before_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """The best of the times, of a batch that does not take too long; and every size once."""
     asked = []
 
-    def times(run: object, *, least: int) -> list[float]:
+    def times(run: object, seconds: float, least: int) -> list[float]:
+        if least == 1:  # the check of a batch of two, which counts as no measurement
+            return []
         asked.append(library.batch(np.arange(1)))
         return [0.9, 0.5, 0.7]
 

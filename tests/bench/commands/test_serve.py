@@ -246,8 +246,8 @@ def test_the_metrics_agree_with_the_statistics(served: Served) -> None:
     [
         (["nothing", "digits"], ["BACKEND: unknown 'nothing'", "onnxruntime"]),
         (["onnxruntime", "nothing"], ["unknown model 'nothing'", "digits", "identity"]),
-        (["onnxruntime", "x/nothing.onnx"], ["no such model file: x/nothing.onnx"]),
-        (["onnxruntime", "a=nothing.onnx"], ["no such model file: nothing.onnx"]),
+        (["onnxruntime", "x/nothing.onnx"], ["the model file x/nothing.onnx cannot be read: there is no such file"]),
+        (["onnxruntime", "a=nothing.onnx"], ["the model file nothing.onnx cannot be read: there is no such file"]),
         (["onnxruntime", "=x"], ["give NAME=FILE"]),
         (["null", "digits"], ["null serves only identity"]),
         (["null", "identity", "--tls-cert", "x"], ["--tls-cert and --tls-key go together"]),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
-from drumfire.sut.local.responses import check_count
+from drumfire.sut.local.responses import OutputError, check_count, check_outputs
 
 
 @pytest.mark.parametrize(
@@ -25,3 +26,22 @@ def test_what_is_responses(good: Any) -> None:
     check_count(good, 2)
     with pytest.raises(ValueError, match="2 responses to a batch of 3"):
         check_count(good, 3)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "says"),
+    [
+        ([], "the model gives no output"),
+        ([np.zeros((2, 3)), np.float32(1)], "the model's output 'b' has the shape [] for 2 samples"),
+        ([np.zeros((2, 3)), np.zeros((1, 2))], "the model's output 'b' has the shape [1, 2] for 2 samples"),
+        ([np.zeros((3, 2))], "the model's output 0 has the shape [3, 2] for 2 samples"),
+        ([np.zeros(2), [{0: 0.5}, {0: 0.5}]], "the model's output 'b' has the type list for 2 samples"),
+    ],
+)
+def test_outputs_without_a_row_for_each_sample(outputs: list[Any], says: str) -> None:
+    with pytest.raises(OutputError, match=f"^{re.escape(says)}"):
+        check_outputs(outputs, ("a", "b"), 2)
+
+
+def test_outputs_with_a_row_for_each_sample() -> None:
+    check_outputs([np.zeros((2, 3)), np.zeros(2)], ("a", "b"), 2)

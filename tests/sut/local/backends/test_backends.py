@@ -338,7 +338,7 @@ def test_a_file_that_is_no_model_is_refused(name: str, suffix: str, tmp_path: Pa
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_a_file_that_is_not_there_is_refused(name: str, tmp_path: Path) -> None:
-    assert "no such model file" in refused(lambda: backends.load(name, tmp_path / "none", "cpu", 1))
+    assert "there is no such file" in refused(lambda: backends.load(name, tmp_path / "none", "cpu", 1))
 
 
 def test_what_a_backend_does_not_have_is_refused(tmp_path: Path) -> None:

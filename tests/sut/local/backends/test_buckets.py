@@ -68,5 +68,5 @@ def test_a_batch_that_is_too_large_is_refused() -> None:
 
 @pytest.mark.parametrize("output", [np.zeros(()), np.zeros((2, 3))])
 def test_outputs_without_a_row_for_each_sample_are_refused(output: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="for 4 samples"):
-        Buckets({4: lambda batch: [output]}).run({"x": np.zeros((3, 1))})
+    with pytest.raises(ValueError, match=r"the model's output 'y' has the shape \[.*\] for 4 samples"):
+        Buckets({4: lambda batch: [output]}, ["y"]).run({"x": np.zeros((3, 1))})
