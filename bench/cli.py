@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from drumfire.bench import commands, interrupts, statuses
 from drumfire.loadgen import streams
 from drumfire.loadgen.errors import UnsavedError, UserError, one_line, printable
+from drumfire.loadgen.limits import check_addresses, on_limit
 
 PROGRAM = "drumfire"
 _TRACEBACK = "DRUMFIRE_TRACEBACK"
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UnsavedError as error:
         return _failed(str(error), [], statuses.UNSAVED)
     except Exception as error:
+        if (limit := on_limit(error)) is not None:
+            return _failed(limit, [], statuses.USAGE)
         text = f"a fault of drumfire: {type(error).__name__}: {one_line(error)} ({_TRACEBACK}=1 shows where)"
         return _failed(text, [], statuses.CRASH)
     return status
@@ -88,6 +91,7 @@ def _main(words: list[str], path: list[str]) -> int:
 
 def _run(path: Sequence[str], words: list[str]) -> int:
     """Run the command at ``path`` with the words after it."""
+    check_addresses()
     from drumfire.bench.options import files, parser, values
 
     command = commands.load(" ".join(path))

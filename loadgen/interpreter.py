@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.limits import check_files
 
 _SWITCH_INTERVAL_S = 2e-4
 """How long a thread may hold the interpreter while another waits for it.  Python's own 5 ms would show as latency."""
@@ -20,11 +21,18 @@ T = TypeVar("T")
 def run_on_fast_loop(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on uvloop, or on the standard loop where uvloop is not installed.
 
-    Raises ``UserError`` where a loop runs already.
+    Raises ``UserError`` where a loop runs already, and where the files of a run cannot be opened.
     """
+    try:
+        return _run(main)
+    finally:
+        main.close()  # else Python warns that nobody awaited it, where it did not begin
+
+
+def _run(main: Coroutine[Any, Any, T]) -> T:
     if asyncio._get_running_loop() is not None:
-        main.close()  # else Python warns that nobody awaited it
         raise UserError("a loop runs here already: await the coroutine instead of calling run_on_fast_loop")
+    check_files()
     factory: Callable[[], asyncio.AbstractEventLoop] | None
     try:
         import uvloop

@@ -37,6 +37,9 @@ from drumfire.loadgen.wording import counted
 DEFAULT_PATIENCE_S = 120.0
 """How long a run waits without any answer before it gives up on the outstanding rows."""
 
+_SAVING_BYTES = 48 << 20
+"""Memory that evaluating and saving a run take beside what its rows need: at most 45 MB were measured."""
+
 
 class Test:
     """A test of ``system`` over ``library``.  The constructor draws the traffic; call ``run`` once.
@@ -140,12 +143,13 @@ class Test:
         logs.put_requested(self.log, self.requested)
         logs.put_effective(self.log, self.effective)
 
-    def _check_memory(self, needed_bytes: int) -> None:
-        memory = environment.available_memory()
+    def _check_memory(self, rows_bytes: int) -> None:
+        memory, needed_bytes = environment.available_memory(), rows_bytes + _SAVING_BYTES
         if memory is not None and needed_bytes > memory.available:
+            smaller = f"{on_memory(self.effective, self.knobs)}, or " if rows_bytes > _SAVING_BYTES else ""
             raise SettingsError(
-                f"this run's queries need about {needed_bytes / 1e9:.3g} GB of memory, and "
-                f"{memory.available / 1e9:.3g} GB are available{memory.limit}: {on_memory(self.effective, self.knobs)}"
+                f"this run needs about {needed_bytes / 1e9:.3g} GB of memory for its queries, and "
+                f"{memory.available / 1e9:.3g} GB are available{memory.limit}: {smaller}give it more"
             )
 
     def departures(self) -> list[str]:

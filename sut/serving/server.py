@@ -6,7 +6,6 @@ Handles the event loop, sockets and TLS.  Does not depend on the contents of con
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import socket
@@ -18,6 +17,7 @@ from typing import Any
 
 from drumfire.loadgen.environment import available_memory_bytes
 from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.limits import open_files
 from drumfire.loadgen.loggers import SERVING
 from drumfire.sut.kserve.grpc.server import CallLimits
 from drumfire.sut.serving.access import Access, TokenError
@@ -96,8 +96,8 @@ class Server:
         """Start to serve.  Raises ``ServeError`` if a port is not available."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._unexpected)
-        self._raise_file_limit()
         settings, bounds = self.settings, self.settings.bounds
+        open_files(bounds.most_connections + 1024)  # each connection is one, and the usual limit is 1,024
         waiting = max((available_memory_bytes() or 0) // _SHARE_OF_MEMORY, _FEWEST_BYTES)
         self.service = Service(self._models, loop, most_requests=settings.most_waiting, most_bytes=waiting)
         self.connections = Connections(bounds, loop.call_soon)
@@ -218,17 +218,6 @@ class Server:
             return
         self._say(f"unexpected: {context.get('message')}: {type(error).__name__}: {error}")
         SERVING.error("unexpected: %s", context.get("message"), exc_info=error)
-
-    def _raise_file_limit(self) -> None:
-        """Raise the limit of open files: each connection is one, and the usual soft limit is 1,024."""
-        with contextlib.suppress(ImportError, OSError, ValueError):
-            import resource
-
-            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-            wanted = self.settings.bounds.most_connections + 1024
-            if soft != resource.RLIM_INFINITY and soft < wanted:
-                most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-                resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _tls(settings: Settings, protocol: str) -> ssl.SSLContext | None:

@@ -113,7 +113,7 @@ def table() -> Test:
 def test_a_run_that_its_group_cannot_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroups, "memory_room", lambda: 120 * MB)
     with pytest.raises(
-        SettingsError, match=r"need about .* GB .* and 0\.12 GB are available within its control group: "
+        SettingsError, match=r"needs about .* GB .* and 0\.12 GB are available within its control group: "
     ):
         table()
 
@@ -151,3 +151,10 @@ def test_a_run_without_a_quota_says_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("drumfire.loadgen.overhead.throttling", lambda: None)
     overhead = Reading.now(GarbagePauses()).until(Reading.now(GarbagePauses()))
     assert (overhead.throttled_s, overhead.on_throttling) == (None, None)
+
+
+def test_where_even_a_short_run_does_not_fit_no_shorter_one_is_advised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroups, "memory_room", lambda: 20 * MB)
+    settings = TestSettings(mode=Mode.PerformanceOnly, min_query_count=10, max_query_count=10)
+    with pytest.raises(SettingsError, match=r"and 0\.02 GB are available within its control group: give it more$"):
+        Test(NullSystem(settings.mode), null_library(), settings)
