@@ -69,7 +69,7 @@ def throttling(root: Path = Path("/")) -> Throttling | None:
 @functools.cache
 def _folders(controller: str, root: Path) -> tuple[tuple[Path, int], ...]:
     """The folder of this process's group and those above it, each with the version of its files."""
-    groups = {}
+    groups: dict[str, str] = {}
     for line in (_text(root / "proc/self/cgroup") or "").splitlines():
         _, names, group = line.split(":", 2)
         groups |= dict.fromkeys(names.split(","), group)
@@ -83,9 +83,9 @@ def _folders(controller: str, root: Path) -> tuple[tuple[Path, int], ...]:
         shown, point = (_unescaped(word) for word in before.split(" ")[3:5])
         folder = top = root / point.lstrip("/")
         # In a container the path may be the host's, which is not to be seen there: the mount then shows the own group.
-        group = PurePosixPath(groups[name])
-        if group.is_relative_to(shown) and ".." not in group.parts:
-            inner = top / group.relative_to(shown)
+        own = PurePosixPath(groups[name])
+        if own.is_relative_to(shown) and ".." not in own.parts:
+            inner = top / own.relative_to(shown)
             folder = inner if inner.is_dir() else top
         above = (folder, *folder.parents)
         found += [(one, version) for one in above[: above.index(top) + 1]]

@@ -91,7 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _end(place, NOT_REACHED, f"rank {place.rank}: {gone} ({one_line(error)}); start again with --resume")
     except KeyboardInterrupt:
-        return _end(place, INTERRUPTED, f"rank {place.rank}: interrupted; --resume continues from the last checkpoint")
+        # A signal usually goes to all ranks, and one line is enough.
+        said = "interrupted; --resume continues from the last checkpoint"
+        return _end(place, INTERRUPTED, f"rank 0: {said}" if place.rank == 0 else "")
 
 
 def _run(options: Options, ranks: Ranks) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import secrets
 import subprocess
 import sys
@@ -104,10 +103,10 @@ class _Run:
 
     def __init__(self, folder: Path, task: str, seed: int, ranks: int, rest: Sequence[str]) -> None:
         self.folder = folder
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
+        program = ["drumfire.training.launch", "--ranks", str(ranks)] if ranks > 1 else ["drumfire.training"]
         resume = ["--resume"] if (folder / CHECKPOINT).exists() else []
         arguments = [task, "--seed", str(seed), "--output", str(folder), *resume, *rest]
-        self._command = [sys.executable, *launcher, "-m", "drumfire.training", *arguments]
+        self._command = [sys.executable, "-m", *program, *arguments]
 
     def result(self) -> dict[str, Any] | None:
         path = self.folder / RESULT
@@ -129,12 +128,11 @@ class _Run:
                 process.wait()
 
     def failure(self, status: int) -> RunFailed:
-        """The reason that the run printed.  torchrun has its own exit status and reports those of its ranks."""
+        """The reason that the run printed."""
         lines = (self.folder / _OUTPUT).read_text(errors="replace").splitlines()
         reasons = [line.partition(": ")[2] for line in lines if line.startswith("training: ")]
-        wrong_input = status == USAGE or any(re.search(r"exitcode\s*: 2\b", line) for line in lines[-60:])
         reason = reasons[-1] if reasons else f"the run ended with status {status}"
-        return RunFailed(f"{reason} (see {self.folder / _OUTPUT})", USAGE if wrong_input else NOT_REACHED)
+        return RunFailed(f"{reason} (see {self.folder / _OUTPUT})", USAGE if status == USAGE else NOT_REACHED)
 
 
 def _drive(run: _Run, progress: Progress, console: Console) -> dict[str, Any]:

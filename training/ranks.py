@@ -9,6 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,8 +22,15 @@ from torch import distributed
 
 from drumfire.training.faults import InputError, LostRank, one_line
 
+LISTENER = "DRUMFIRE_LISTENER"
+"""An environment variable: the number of the open socket on which rank 0 serves the others, if a launcher made one."""
 _PATIENCE = timedelta(minutes=10)
 """A rank that is silent for longer is lost.  The others wait while rank 0 scores an evaluation: 30 s for COCO."""
+
+
+_BEAT_S = 2.0
+_SILENCE_S = 15.0
+"""After that, a rank that shows no sign of life is named."""
 
 
 @dataclass(frozen=True)
@@ -149,11 +159,91 @@ def joined(place: Place, device: torch.device, backend: str) -> Iterator[Ranks]:
     if device.type == "cuda":
         backend = "cpu:gloo,cuda:gloo" if backend == "gloo" else "cpu:gloo,cuda:nccl"
     try:
-        distributed.init_process_group("gloo" if device.type == "cpu" else backend, timeout=_PATIENCE)
+        store = _store(place)
+        distributed.init_process_group(
+            "gloo" if device.type == "cpu" else backend,
+            store=distributed.PrefixStore("group", store),
+            rank=place.rank,
+            world_size=place.world,
+            timeout=_PATIENCE,
+        )
     except (RuntimeError, ValueError) as error:
         raise InputError(f"rank {place.rank} cannot join the others: {one_line(error)}", local=True) from None
-    yield Ranks(place, device)
+    with Pulse(place, store.clone()):
+        yield Ranks(place, device)
     distributed.destroy_process_group()
+
+
+def _store(place: Place) -> distributed.Store:
+    """What the ranks find each other by: a launcher's socket, or the rendezvous of torchrun."""
+    listener = os.environ.get(LISTENER)
+    if listener is None:
+        store: distributed.Store = next(distributed.rendezvous("env://", timeout=_PATIENCE))[0]
+        return store
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if place.rank:
+        return distributed.TCPStore(address, port, place.world, timeout=_PATIENCE)
+    return distributed.TCPStore(
+        address,
+        port,
+        place.world,
+        is_master=True,
+        timeout=_PATIENCE,
+        wait_for_workers=False,
+        master_listen_fd=int(listener),
+    )
+
+
+class Pulse:
+    """Tells on stderr which ranks show no sign of life, as those that wait for them cannot: a thread beside the run.
+
+    A rank that is stopped does not beat.  Rank 0 looks after the others, and rank 1 after rank 0.
+    """
+
+    def __init__(self, place: Place, store: distributed.Store) -> None:
+        """``store``: a connection of its own, as a connection that waits lets nobody else in."""
+        self._place, self._store = place, store
+        self._watched = [rank for rank in range(place.world) if (rank != 0) == (place.rank == 0)]
+        if place.rank > 1:
+            self._watched = []
+        self._seen = dict.fromkeys(self._watched, (0, time.monotonic()))
+        self._told: set[int] = set()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
+
+    def __enter__(self) -> Pulse:
+        self._store.set_timeout(timedelta(seconds=_BEAT_S))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def _beat(self) -> None:
+        while not self._over.wait(_BEAT_S):
+            # The store's process may itself be stopped, or gone; the beats of others are then old.
+            with contextlib.suppress(RuntimeError):
+                self._store.add(f"pulse/{self._place.rank}", 1)
+            for text in self.look(time.monotonic()):
+                print(f"training: {text}", file=sys.stderr, flush=True)
+
+    def look(self, now_s: float) -> Iterator[str]:
+        """A line for each watched rank that has become silent, or is heard of again."""
+        for rank in self._watched:
+            beats, at_s = self._seen[rank]
+            with contextlib.suppress(RuntimeError):
+                beats = self._store.add(f"pulse/{rank}", 0)
+            if beats != self._seen[rank][0]:
+                self._seen[rank] = beats, now_s
+                if rank in self._told:
+                    self._told.remove(rank)
+                    yield f"rank {rank} is heard of again"
+            elif now_s - at_s >= _SILENCE_S and rank not in self._told:
+                self._told.add(rank)
+                yield (
+                    f"nothing has been heard of rank {rank} for {now_s - at_s:.0f} s: it or its host may be stopped or "
+                    f"gone; the run ends after {_PATIENCE.seconds // 60} minutes of it"
+                )
 
 
 @contextlib.contextmanager
