@@ -209,41 +209,51 @@ class Pulse:
         self._seen = dict.fromkeys(self._watched, (0, time.monotonic()))
         self._told: set[int] = set()
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
 
     def __enter__(self) -> Pulse:
-        self._store.set_timeout(timedelta(seconds=_BEAT_S))
-        self._thread.start()
+        # Two threads: the first waits for ever where the store's process is stopped.
+        for task in (self._beat, self._watch):
+            threading.Thread(target=task, name="pulse", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
 
     def _beat(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the store is gone: so is its rank
+            while not self._over.wait(_BEAT_S):
+                self._store.add(_beats_of(self._place.rank), 1)
+                self.listen(time.monotonic())
+
+    def _watch(self) -> None:
         while not self._over.wait(_BEAT_S):
-            # The store's process may itself be stopped, or gone; the beats of others are then old.
-            with contextlib.suppress(RuntimeError):
-                self._store.add(f"pulse/{self._place.rank}", 1)
             for text in self.look(time.monotonic()):
                 print(f"training: {text}", file=sys.stderr, flush=True)
 
-    def look(self, now_s: float) -> Iterator[str]:
-        """A line for each watched rank that has become silent, or is heard of again."""
+    def listen(self, now_s: float) -> None:
+        """Read the beats of the watched ranks."""
         for rank in self._watched:
-            beats, at_s = self._seen[rank]
-            with contextlib.suppress(RuntimeError):
-                beats = self._store.add(f"pulse/{rank}", 0)
+            beats = self._store.add(_beats_of(rank), 0)
             if beats != self._seen[rank][0]:
                 self._seen[rank] = beats, now_s
-                if rank in self._told:
-                    self._told.remove(rank)
-                    yield f"rank {rank} is heard of again"
-            elif now_s - at_s >= _SILENCE_S and rank not in self._told:
+
+    def look(self, now_s: float) -> Iterator[str]:
+        """A line for each watched rank that has become silent, or is heard of again."""
+        for rank, (_, at_s) in self._seen.items():
+            silent = now_s - at_s >= _SILENCE_S
+            if silent and rank not in self._told:
                 self._told.add(rank)
                 yield (
                     f"nothing has been heard of rank {rank} for {now_s - at_s:.0f} s: it or its host may be stopped or "
                     f"gone; the run ends after {_PATIENCE.seconds // 60} minutes of it"
                 )
+            elif not silent and rank in self._told:
+                self._told.remove(rank)
+                yield f"rank {rank} is heard of again"
+
+
+def _beats_of(rank: int) -> str:
+    return f"pulse/{rank}"
 
 
 @contextlib.contextmanager

@@ -58,7 +58,7 @@ def test_numpy_is_not_imported_where_it_would_end_the_process(allowed: dict[int,
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (OSError(errno.EMFILE, "Too many"), "no more than 7 files may be open here, and a run needs some: ulimit -n 1024"),
+        (OSError(errno.EMFILE, "Too many"), "no more than 7 files may be open here, and a run needs some: ulimit "),
         (OSError(errno.ENFILE, "Table"), "this machine has too many files open: end other programs"),
         (OSError(errno.EFBIG, "Large"), "no file may be larger than 7 bytes here: ulimit -f unlimited"),
         (BlockingIOError(errno.EAGAIN, "Again"), "no further process or thread is allowed, of 7 for this user: "),

@@ -6,13 +6,17 @@ import importlib.metadata
 import io
 import json
 import os
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from drumfire.bench.commands import doctor
-from drumfire.loadgen import installation
+from drumfire.bench.doctor import limits, machine, software
+from drumfire.loadgen import environment, installation
+from drumfire.loadgen.errors import UserError
 from drumfire.sut.local.backends import BackendError
 from drumfire.sut.remote.triton_local.environment import LocalTritonError
 
@@ -26,8 +30,8 @@ def found() -> dict[str, Any]:
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The environment of another machine; tests change it before they call ``findings``."""
     environment = {
-        "cpu": "Some CPU", "cores": 8, "governor": None, "clock_source": "tsc", "gpus": [], "python": "3.12.1",
-        "versions": {"drumfire": "0.1.0", "numpy": "2.0.0", "uvloop": "0.21.0", "hdrhistogram": "0.10.3",
+        "cpu": "Some CPU", "cores": 8, "cpu_quota": None, "governor": None, "clock_source": "tsc", "gpus": [],
+        "python": "3.12.1", "versions": {"drumfire": "0.1.0", "numpy": "2.0.0", "uvloop": "0.21.0", "hdrhistogram": "0.10.3",
                      "onnxruntime": "1.30.0", "onnxruntime-gpu": None},
     }  # fmt: skip
 
@@ -42,10 +46,12 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         }
 
     monkeypatch.setattr(doctor, "describe", lambda _: environment)
-    monkeypatch.setattr(doctor, "_measure_timers", quick)
-    monkeypatch.setattr(doctor, "_clock_read_ns", lambda: 50.0)
-    monkeypatch.setattr(doctor, "check_installation", lambda: None)
+    monkeypatch.setattr(machine, "measure_timers", quick)
+    monkeypatch.setattr(machine, "clock_read_ns", lambda: 50.0)
+    monkeypatch.setattr(software, "check_installation", lambda: None)
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    monkeypatch.setattr(machine, "steal", lambda: {"name": "steal", "value": "0", "status": "ok", "mend": None})
+    monkeypatch.setattr(limits, "findings", lambda ports: [])
     return environment
 
 
@@ -88,6 +94,8 @@ def test_a_healthy_machine(elsewhere: dict[str, Any]) -> None:
     ("changes", "name"),
     [
         ({"governor": "powersave"}, "governor"),
+        ({"governor": "ondemand"}, "governor"),
+        ({"cpu_quota": 1.5}, "CPU quota"),
         ({"clock_source": "hpet"}, "clock source"),
         ({"cores": 1}, "cores"),
         ({"gpus": ["Some GPU"]}, "ONNX Runtime"),
@@ -105,7 +113,7 @@ def test_both_wheels_of_onnxruntime_are_a_problem(elsewhere: dict[str, Any], mon
     def clash() -> None:
         raise BackendError("both are installed: pip uninstall both")
 
-    monkeypatch.setattr(doctor, "check_installation", clash)
+    monkeypatch.setattr(software, "check_installation", clash)
     elsewhere["versions"]["onnxruntime-gpu"] = "1.30.0"
     found = doctor.diagnose()
     assert doctor.exit_status(found) == 1
@@ -116,13 +124,13 @@ def test_both_wheels_of_onnxruntime_are_a_problem(elsewhere: dict[str, Any], mon
 
 
 def test_what_a_local_triton_lacks_is_told(elsewhere: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "check_platform", lambda: None)
+    monkeypatch.setattr(software, "check_platform", lambda: None)
     assert findings()["triton-local"]["value"] == "can be started"
 
     def refuse() -> None:
         raise LocalTritonError("apt install libpython3.11")
 
-    monkeypatch.setattr(doctor, "check_platform", refuse)
+    monkeypatch.setattr(software, "check_platform", refuse)
     told = findings()["triton-local"]
     assert told["value"] == "not on this machine: apt install libpython3.11"
     assert told["status"] == "ok"  # a server elsewhere is the usual case
@@ -155,3 +163,177 @@ def test_a_checkout_that_is_not_installed(elsewhere: dict[str, Any], monkeypatch
 
     monkeypatch.setattr(importlib.metadata, "requires", none)
     assert findings()["extras"]["status"] == "note"
+
+
+def told(one: dict[str, Any]) -> tuple[str, str, str]:
+    """Status, value and fix of a finding."""
+    return one["status"], one["value"], one["mend"] or ""
+
+
+def test_a_loop_that_cannot_be_begun_is_a_problem(elsewhere: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(main: Any) -> None:
+        main.close()
+        raise UserError("no more than 16 files may be open here: ulimit -n 1024")
+
+    monkeypatch.setattr(machine, "run_on_fast_loop", refuse)
+    diagnosis = doctor.diagnose()
+    (problem,) = (one for one in diagnosis["findings"] if one["status"] == "problem")
+    assert told(problem) == (
+        "problem", "cannot be measured", "no more than 16 files may be open here: ulimit -n 1024"
+    )  # fmt: skip
+    assert doctor.exit_status(diagnosis) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "mend"),
+    [
+        ({"realtime": False}, "real-time", "--cap-add SYS_NICE"),
+        ({"exact_timer": False}, "timer", "no timerfd"),
+        ({"wake_p99_ns": 5_000_000}, "wake-up lateness", "free a core"),
+    ],
+)
+def test_timers_that_are_not_well(changes: dict[str, Any], name: str, mend: str) -> None:
+    names = ("wake_p50_ns", "wake_p99_ns", "issue_p50_ns", "issue_p99_ns")
+    measured = {"exact_timer": True, "realtime": True} | dict.fromkeys(names, 10)
+    healthy = {one["name"]: one for one in machine.timers(measured)}
+    assert {one["status"] for one in healthy.values()} == {"ok"}
+    found = {one["name"]: one for one in machine.timers(measured | changes)}
+    status, _, fix = told(found[name])
+    assert status == "note"
+    assert mend in fix
+
+
+@pytest.mark.parametrize(
+    ("clock", "read_ns", "statuses"),
+    [("tsc", 30.0, ["ok", "ok"]), (None, 30.0, ["ok", "ok"]), ("acpi_pm", 900.0, ["note", "note"])],
+)
+def test_clocks(clock: str | None, read_ns: float, statuses: list[str]) -> None:
+    found = machine.clocks({"clock_source": clock}, {"clock_read_ns": read_ns})
+    assert [one["status"] for one in found] == statuses
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "value"),
+    [
+        ("cpu  900 0 100 5000 50 0 0 0 0 0", "ok", "0.00% of the busy time since boot"),
+        ("cpu  900 0 50 5000 50 0 0 50 0 0", "note", "5.00% of the busy time since boot"),
+        ("cpu  900 0", "ok", "not shown"),
+        ("", "ok", "not shown"),
+    ],
+)
+def test_steal(line: str, status: str, value: str, tmp_path: Path) -> None:
+    (tmp_path / "stat").write_text(f"{line}\ncpu0 1 2\n")
+    assert told(machine.steal(tmp_path / "stat"))[:2] == (status, value)
+    assert told(machine.steal(tmp_path / "none"))[:2] == ("ok", "not shown")
+
+
+def test_threads_of_cores(tmp_path: Path) -> None:
+    path = tmp_path / "active"
+    assert told(machine.threads_of_cores(path))[1] == "not shown"
+    path.write_text("1\n")
+    assert told(machine.threads_of_cores(path))[1] == "on: two of the cores shown may be one"
+    path.write_text("0\n")
+    assert told(machine.threads_of_cores(path))[1] == "off"
+
+
+def test_a_load_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> None:
+        raise OSError
+
+    monkeypatch.setattr(os, "getloadavg", none)
+    assert told(machine.load(4))[1] == "not shown"
+    monkeypatch.setattr(os, "getloadavg", lambda: (1.5, 0, 0))
+    assert told(machine.load(4))[0] == "note"
+
+
+@pytest.mark.parametrize(
+    ("variables", "value", "status"),
+    [({}, "ordinary", "ok"), ({"Py_DEBUG": 1}, "debug", "note"), ({"Py_GIL_DISABLED": 1}, "free-threaded", "note")],
+)
+def test_builds_of_python(variables: dict[str, int], value: str, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(software.sysconfig, "get_config_var", variables.get)
+    assert told(software.python_build())[:2] == (status, value)
+
+
+@pytest.mark.parametrize(("kind", "status"), [("x86_64-pc-linux-musl", "note"), ("x86_64-pc-linux-gnu", "ok")])
+def test_c_libraries(kind: str, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(software.sysconfig, "get_config_var", {"HOST_GNU_TYPE": kind}.get)
+    assert told(software.libc())[0] == status
+
+
+@pytest.mark.parametrize(
+    ("encoding", "status"), [("utf-8", "ok"), ("UTF8", "ok"), ("ascii", "note"), ("latin-1", "note")]
+)
+def test_a_console_that_cannot_show_all(encoding: str, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    assert told(software.console())[0] == status
+
+
+@pytest.mark.parametrize(
+    ("available", "limit", "status", "fix"),
+    [
+        (8e9, "", "ok", ""),
+        (5e8, "", "note", "little for a model: end programs"),
+        (8e7, " within its control group", "problem", "too little for a run: raise the limit (docker: --memory)"),
+        (5e8, " under ulimit -v", "note", "little for a model: raise the limit"),
+    ],
+)
+def test_memory(available: float, limit: str, status: str, fix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "available_memory", lambda: environment.Memory(int(available), limit))
+    assert told(limits.memory()) == (status, f"{available / 1e9:.3g} GB available{limit}", fix)
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "status"), [(1024, 1024, "ok"), (256, 256, "note"), (16, 4096, "note"), (16, 32, "problem")]
+)
+def test_open_files(soft: int, hard: int, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "open_files", lambda wanted: max(soft, min(wanted, hard)))
+    assert told(limits.files())[:2] == (status, f"at most {soft:,}")
+
+
+def test_a_port_in_use_is_a_problem_where_it_was_asked_for() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        (found,) = limits.ports([port])
+    assert told(found)[:2] == ("problem", "in use")
+    assert f":{port}" in found["mend"]
+    (found,) = limits.ports([port])
+    assert told(found) == ("ok", "free", "")
+
+
+def test_a_port_of_serve_in_use_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Taken(socket.socket):
+        def bind(self, address: Any) -> None:
+            raise OSError(98, "Address already in use")
+
+    monkeypatch.setattr(limits.socket, "socket", Taken)
+    assert [told(one)[0] for one in limits.ports([])] == ["note"] * 3
+
+
+def test_folders_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MODEL_DIR", str(tmp_path / "file" / "cache"))
+    assert told(limits.cache())[0] == "problem"
+    assert "set MODEL_DIR" in limits.cache()["mend"]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").touch()
+    assert told(limits.output())[0] == "problem"
+
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(limits.tempfile, "gettempdir", none)
+    assert told(limits.temporary())[0] == "problem"
+    assert told(limits.shared_memory(tmp_path / "none"))[0] == "note"
+
+
+@pytest.mark.parametrize(
+    ("free", "cache", "output"), [(9e9, "ok", "ok"), (1e9, "note", "note"), (5e7, "note", "problem")]
+)
+def test_disks(free: float, cache: str, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MODEL_DIR", str(tmp_path))
+    monkeypatch.setattr(limits, "_free", lambda folder: int(free))
+    assert (limits.cache()["status"], limits.output()["status"]) == (cache, output)

@@ -1,0 +1,1 @@
+"""What ``drumfire doctor`` looks at: a function a finding, by where its cause lies."""
