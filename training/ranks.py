@@ -208,6 +208,7 @@ class Pulse:
             self._watched = []
         self._seen = dict.fromkeys(self._watched, (0, time.monotonic()))
         self._told: set[int] = set()
+        self._looked_s = time.monotonic()
         self._over = threading.Event()
 
     def __enter__(self) -> Pulse:
@@ -238,7 +239,10 @@ class Pulse:
                 self._seen[rank] = beats, now_s
 
     def look(self, now_s: float) -> Iterator[str]:
-        """A line for each watched rank that has become silent, or is heard of again."""
+        """A line for each watched rank that has become silent, or is heard of again; call it every few seconds."""
+        if now_s - self._looked_s > _SILENCE_S / 2:  # this rank was stopped itself, so it knows nothing of the others
+            self._seen = {rank: (beats, now_s) for rank, (beats, _) in self._seen.items()}
+        self._looked_s = now_s
         for rank, (_, at_s) in self._seen.items():
             silent = now_s - at_s >= _SILENCE_S
             if silent and rank not in self._told:

@@ -51,16 +51,26 @@ def test_a_silent_rank_is_named_once_and_again_when_it_is_back(monkeypatch: pyte
     assert line.startswith("nothing has been heard of rank 2 for 16 s: it or its host may be stopped or gone")
     assert told(20) == []
     assert told(22, 2) == ["rank 2 is heard of again"]
+    assert told(27, 2) == []
     assert told(32, 2) == ["nothing has been heard of rank 1 for 16 s" + line[line.index(": it") :]]
 
 
 def test_rank_1_looks_after_rank_0_also_where_the_store_is_stopped_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing can be read from it then."""
     second = pulse(1, 3, Beats(), monkeypatch)
-    assert list(second.look(14)) == []
+    assert [list(second.look(now_s)) for now_s in (7, 14)] == [[], []]
     (line,) = second.look(15)
     assert "rank 0" in line
-    assert list(pulse(2, 3, Beats(), monkeypatch).look(99)) == [], "one line is enough"
+    third = pulse(2, 3, Beats(), monkeypatch)
+    assert [list(third.look(now_s)) for now_s in (7, 14, 21)] == [[], [], []], "one line is enough"
+
+
+def test_a_rank_that_was_stopped_itself_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = pulse(0, 2, Beats(), monkeypatch)
+    assert list(first.look(2)) == []
+    assert list(first.look(60)) == []
+    assert [list(first.look(now_s)) for now_s in (67, 74)] == [[], []]
+    assert len(list(first.look(75))) == 1
 
 
 def test_wrong_usage_of_the_launcher(capfd: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,8 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The environment of another machine; tests change it before they call ``findings``."""
     environment = {
         "cpu": "Some CPU", "cores": 8, "cpu_quota": None, "governor": None, "clock_source": "tsc", "gpus": [],
-        "python": "3.12.1", "versions": {"drumfire": "0.1.0", "numpy": "2.0.0", "uvloop": "0.21.0", "hdrhistogram": "0.10.3",
+        "python": "3.12.1",
+        "versions": {"drumfire": "0.1.0", "numpy": "2.0.0", "uvloop": "0.21.0", "hdrhistogram": "0.10.3",
                      "onnxruntime": "1.30.0", "onnxruntime-gpu": None},
     }  # fmt: skip
 
