@@ -28,7 +28,7 @@ COMMANDS = {
     "cluster status": "show what runs here and the cluster's hosts",
     "serve": "serve models over HTTP and gRPC, as Triton's clients and 'drumfire run triton' speak them",
     "models": "list the models and what each needs",
-    "doctor": "check this machine: packages, clocks, timers, GPUs",
+    "doctor": "check this machine: packages, clocks, timers, limits, GPUs",
     "triton-local": "start a real Triton server on this machine, to try remote runs",
     "completion": "print a completion script for a shell",
 }
