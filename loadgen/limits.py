@@ -41,17 +41,19 @@ def check_addresses() -> None:
         raise UserError(f"this process may take only {_limit('RLIMIT_AS')} bytes of memory: ulimit -v unlimited")
 
 
-def check_files() -> None:
-    """Raise ``UserError`` where a run cannot open its files."""
-    if open_files(LEAST_FILES) < LEAST_FILES:
-        raise UserError(_on_files())
+def check_files(connections: int = 0) -> None:
+    """Raise ``UserError`` where a run cannot open its files, and so many connections."""
+    needed = LEAST_FILES + connections
+    if open_files(needed) < needed:
+        fewer = ", or fewer --connections or a lower --concurrency" if connections else ""
+        raise UserError(f"{_on_files()} {needed:,}: ulimit -n {max(needed, 1024)}{fewer}")
 
 
 def on_limit(error: BaseException) -> str | None:
     """Which limit an error means, and what to do; None for another error."""
     number = error.errno if isinstance(error, OSError) else None
     if number == errno.EMFILE:
-        return _on_files()
+        return f"{_on_files()} more: ulimit -n 1024, or more than that"
     if number == errno.ENFILE:
         return "this machine has too many files open: end other programs"
     if number == errno.EFBIG:
@@ -83,7 +85,7 @@ def _left() -> str:
 
 
 def _on_files() -> str:
-    return f"no more than {_limit('RLIMIT_NOFILE')} files may be open here, and a run needs some: ulimit -n 1024"
+    return f"no more than {_limit('RLIMIT_NOFILE')} files may be open here, and this run needs"
 
 
 def _limit(name: str) -> str:

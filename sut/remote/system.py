@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.answers import Answers, Responses
+from drumfire.loadgen.limits import check_files
 from drumfire.loadgen.loggers import REMOTE
 from drumfire.loadgen.system import Answer
 from drumfire.sut.kserve.errors import ProtocolError, ServerError
@@ -106,7 +107,7 @@ class RemoteSystem:
         self._deadline_s, self._least_in_flight = deadline_s, least_in_flight
 
     async def open(self, answers: Answers) -> None:
-        """Connect to every server.  Raises ``ServerError``."""
+        """Connect to every server.  Raises ``ServerError``, and ``UserError`` for more connections than are allowed."""
         self._answers = answers
         self._index = answers.record.view("sample_index")
         self._sent, self._sent_view = answers.columns["sent"], answers.record.view("sent")
@@ -120,6 +121,7 @@ class RemoteSystem:
         self._closing = False
         self._settled = asyncio.Event()
         self.happened.clear()
+        check_files(self._connections * len(self._endpoints))
         for _ in range(self._connections):
             for endpoint in self._endpoints:
                 await self._connect(endpoint)

@@ -31,7 +31,7 @@ def run_under(name: str, most: int, folder: Path, *words: object) -> Done:
 @pytest.mark.parametrize(
     ("name", "most", "says"),
     [
-        ("NOFILE", 16, "no more than 16 files may be open here, and a run needs some: ulimit -n 1024"),
+        ("NOFILE", 16, "no more than 16 files may be open here, and this run needs 64: ulimit -n 1024"),
         ("FSIZE", 8 << 10, "no file may be larger than 8,192 bytes here: ulimit -f unlimited"),
         ("AS", 100 << 20, "this process may take only 104,857,600 bytes of memory: ulimit -v unlimited"),
     ],

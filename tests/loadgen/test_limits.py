@@ -42,7 +42,9 @@ async def nothing() -> str:
 def test_no_loop_is_begun_where_its_files_cannot_be_opened(allowed: dict[int, tuple[int, int]]) -> None:
     """And Python does not warn of a coroutine that nobody awaited, which is an error in these tests."""
     allowed[resource.RLIMIT_NOFILE] = (16, 16)
-    with pytest.raises(UserError, match=r"^no more than 16 files may be open here, .*: ulimit -n 1024$"):
+    with pytest.raises(
+        UserError, match=r"^no more than 16 files may be .* needs 64: ulimit -n 1024$"
+    ):
         run_on_fast_loop(nothing())
     allowed[resource.RLIMIT_NOFILE] = (16, 64)
     assert run_on_fast_loop(nothing()) == "done"
@@ -58,7 +60,7 @@ def test_numpy_is_not_imported_where_it_would_end_the_process(allowed: dict[int,
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (OSError(errno.EMFILE, "Too many"), "no more than 7 files may be open here, and a run needs some: ulimit "),
+        (OSError(errno.EMFILE, "Too many"), "no more than 7 files may be open here, and this run needs more: ulimit "),
         (OSError(errno.ENFILE, "Table"), "this machine has too many files open: end other programs"),
         (OSError(errno.EFBIG, "Large"), "no file may be larger than 7 bytes here: ulimit -f unlimited"),
         (BlockingIOError(errno.EAGAIN, "Again"), "no further process or thread is allowed, of 7 for this user: "),
@@ -88,3 +90,14 @@ def test_errors_that_mean_a_limit(
 )
 def test_other_errors_mean_none(error: BaseException) -> None:
     assert limits.on_limit(error) is None
+
+
+def test_connections_are_files_too(allowed: dict[int, tuple[int, int]]) -> None:
+    allowed[resource.RLIMIT_NOFILE] = (1024, 4096)
+    limits.check_files(2000)
+    assert allowed[resource.RLIMIT_NOFILE] == (2064, 4096)
+    says = (
+        r"^no more than 4,096 files may be open here, and this run needs 5,064: ulimit -n 5064, or fewer "
+    )
+    with pytest.raises(UserError, match=says):
+        limits.check_files(5000)
