@@ -85,7 +85,7 @@ def _main(words: list[str], path: list[str]) -> int:
             print(f"{PROGRAM} {VERSION}")
             return statuses.DONE
         if word not in below:
-            from drumfire.bench.options.values import nearest
+            from drumfire.loadgen.errors import nearest
 
             raise _Misused(f"unknown command {word!r}{nearest(word, below)}")
         path.append(word)

@@ -49,13 +49,24 @@ class ConfigError(UserError, ValueError):
         self.logged = logged
 
 
+def read_text(path: Path | str) -> str:
+    """A configuration file's text, without a byte order mark.  Raises ``OSError`` or ``UserError``."""
+    check_file(Path(path), "config file")
+    return Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape")
+
+
+def split(line: str) -> list[str]:
+    """The words of a line."""
+    return re.findall(r"[^ \t\r\v\f]+", line)
+
+
 def parse(text: str) -> dict[str, Value]:
     """Parse a configuration file's text.  Raises ``ConfigError`` for lines that the grammar refuses, all at once."""
     values: dict[str, Value] = {}
     refused: list[str] = []
     logged: list[str] = []
     for number, line in enumerate(text.split("\n"), start=1):
-        key, *rest = re.findall(r"[^ \t\r\v\f]+", line) or [""]
+        key, *rest = split(line) or [""]
         if not key or key == "#" or not rest or rest[0] == "#":
             continue
         if rest[0] != "=":
@@ -232,8 +243,7 @@ class ConfigReader:
         assert path is not None
         status, self.refused = -errno.ENOENT, None
         try:
-            check_file(Path(path), "config file")
-            text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+            text = read_text(path)
             status = -errno.EINVAL
             values = parse(text)
         except ConfigError as error:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """Something that is the user's to fix: usage, input or surroundings.  The text is one line and names the fix."""
@@ -31,3 +34,10 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else " " if c.isspace() else c.encode("unicode_escape").decode() for c in text)
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """`` (did you mean …?)`` with the most similar of the words; empty where none is."""
+    by_any_case = {one.casefold(): one for one in words}
+    found = difflib.get_close_matches(word.casefold(), by_any_case, 1)
+    return f" (did you mean {by_any_case[found[0]]}?)" if found else ""

@@ -18,14 +18,14 @@ import numpy as np
 from drumfire.bench.assemble.options import RunOptions, TrafficOptions
 from drumfire.bench.assemble.probe import Probe
 from drumfire.bench.assemble.sizing import Service, size_traffic
-from drumfire.bench.options.values import nearest
 from drumfire.loadgen.advice import OPTIONS, Knobs
 from drumfire.loadgen.answers import Responses
-from drumfire.loadgen.config import ConfigReader
+from drumfire.loadgen.config import ConfigError, ConfigReader
 from drumfire.loadgen.environment import usable_cores
-from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.errors import UserError, nearest, one_line
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.loadgen.system import Batch, IndexArray, SampleLibrary, SystemUnderTest
+from drumfire.loadgen.unread import unread
 from drumfire.sut import models
 from drumfire.sut.cache import cache_folder
 from drumfire.sut.data import coco
@@ -83,6 +83,8 @@ class Assembly:
     digests: Callable[[], dict[str, str]] = dict
     """Hashes of the model's description and of the data, to compare between processes."""
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    """What of the request has no effect; kept with the result."""
     """Shown to the user before the run."""
     _loaded: list[backends.Backend] = field(default_factory=list)
 
@@ -250,6 +252,19 @@ def read_settings(options: TrafficOptions, model_name: str) -> tuple[TestSetting
     if options.qps is not None:
         settings.server_target_qps = settings.offline_expected_qps = options.qps
     return settings, tuple(reader.errors)
+
+
+def unread_lines(options: TrafficOptions, model_name: str) -> list[str]:
+    """A warning for each line of the configuration files that sets nothing.  Raises ``UserError``."""
+    found: list[str] = []
+    try:
+        if options.user_conf is not None:
+            found += unread(options.user_conf, model_name, "--user-conf")
+        if options.audit_conf is not None:
+            found += unread(options.audit_conf, "*", "--audit-conf", mode=True)
+    except (OSError, ConfigError) as error:
+        raise UserError(one_line(error)) from None
+    return found
 
 
 class _Service:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from drumfire.bench import interrupts
 from drumfire.bench.assemble import local, remote
-from drumfire.bench.assemble.local import Assembly
+from drumfire.bench.assemble.local import Assembly, unread_lines
 from drumfire.bench.assemble.options import RemoteOptions, RunOptions
 from drumfire.bench.fleet import refusals
 from drumfire.bench.fleet.fleet import Fleet
@@ -83,6 +83,7 @@ def assembled(options: RunOptions) -> Iterator[Assembly]:
     refusals.check(options)
     assembly = _assemble(options)
     assembly.notes += ineffective(options)
+    assembly.warnings += unread_lines(options.traffic, assembly.description["model"])
     try:
         yield assembly
     finally:
@@ -121,7 +122,7 @@ def perform(
     )
     environment = describe(assembly.distributions)
     claim.begin(test, environment)
-    warnings, faults = test.foreseen(), list[BaseException]()
+    warnings, faults = assembly.warnings + test.foreseen(), list[BaseException]()
     for text in warnings:
         messages.print(f"warning: {text}", style="yellow", markup=False)
     for text in assembly.notes:
@@ -239,6 +240,8 @@ def _confidence(rule: UntilConfident) -> dict[str, Any]:
 def _search(assembly: Assembly, options: RunOptions, claim: Claim, messages: Console, teller: Teller) -> Outcome:
     """Search for the peak; the full run at the peak is saved, with the search in its result."""
     folder = claim.folder
+    for text in assembly.warnings:
+        messages.print(f"warning: {text}", style="yellow", markup=False)
     for text in assembly.notes:
         messages.print(f"note: {text}", style="dim", markup=False)
     assembly.description["qps_source"] = "search"

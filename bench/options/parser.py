@@ -11,8 +11,8 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from drumfire.bench.options.values import Declared, declared, nearest, of_all_kinds
-from drumfire.loadgen.errors import UserError
+from drumfire.bench.options.values import Declared, declared, of_all_kinds
+from drumfire.loadgen.errors import UserError, nearest
 from drumfire.loadgen.options import flag
 
 

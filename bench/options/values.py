@@ -6,7 +6,6 @@ Every check of a single value is here, so that a command line, a file and a Pyth
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import enum
 import errno
 import functools
@@ -19,7 +18,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
 
-from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.errors import UserError, nearest
 from drumfire.loadgen.options import Choice, Option, declaration, flag
 
 T = TypeVar("T")
@@ -161,13 +160,6 @@ def ineffective(options: Any) -> list[str]:
         for one in declared(type(options), kind_of(type(options), values))
         if one.name in options.given and one.option.scenarios and scenario not in one.option.scenarios
     ]
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """`` (did you mean …?)`` with the most similar of the words; empty where none is."""
-    by_any_case = {one.casefold(): one for one in words}
-    found = difflib.get_close_matches(word.casefold(), by_any_case, 1)
-    return f" (did you mean {by_any_case[found[0]]}?)" if found else ""
 
 
 _types = functools.cache(typing.get_type_hints)

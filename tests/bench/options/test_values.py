@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drumfire.bench.assemble.options import RunOptions
-from drumfire.bench.options.values import build, declared, kind_of, nearest, of_all_kinds, plain
-from drumfire.loadgen.errors import UserError
+from drumfire.bench.options.values import build, declared, kind_of, of_all_kinds, plain
+from drumfire.loadgen.errors import UserError, nearest
 from drumfire.loadgen.options import choice, option
 from drumfire.loadgen.settings import Scenario
 from tests.support import options

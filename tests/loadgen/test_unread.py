@@ -1,0 +1,75 @@
+"""Lines of a configuration file that set nothing are named, and those that set something are not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from drumfire.loadgen.config import ConfigError, ConfigReader
+from drumfire.loadgen.mlperf_conf import built_in_values
+from drumfire.loadgen.settings import TestSettings
+from drumfire.loadgen.unread import unread
+
+
+def notes(tmp_path: Path, text: str, model: str = "digits", **how: bool) -> list[str]:
+    path = tmp_path / "user.conf"
+    path.write_text(text)
+    return [note.removeprefix(f"--user-conf {path} ") for note in unread(path, model, "--user-conf", **how)]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("*.Server.min_durationn = 1000", "there is no setting 'min_durationn' (did you mean min_duration?)"),
+        ("*.server.min_duration = 1200", "there is no scenario 'server' (did you mean Server?)"),
+        ("*.Server.target_qps=400", "'*.Server.target_qps=400' sets nothing: write 'key = value' with spaces"),
+        ("*.Server.target_qps", "'*.Server.target_qps' sets nothing"),
+        ("*.Server.target_qps =", "*.Server.target_qps has no value"),
+        ("*.SingleStream.target_qps = 5", "target_qps has no effect in SingleStream, only in Server and Offline"),
+        ("digts.Server.target_qps = 3", "'digts' is not the model of this run (did you mean digits?)"),
+        ("min_duration = 3", "min_duration is not MODEL.SCENARIO.SETTING (did you mean *.*.min_duration?)"),
+        ("*.*.qsl_rng_seed = 3", "qsl_rng_seed has no effect in such a file"),
+        ("*.*.mode = 2", "*.*.mode has no effect: the mode is chosen with --accuracy or --submission"),
+        ("*.*.min_query_count = 1e3", "1e3 is read as 1, as in the reference"),
+        ("*.*.min_query_count = -5", "-5 is read as 18446744073709551611"),
+        ("*.Server.target_latency = 10.5", "10.5 is read as 10"),
+    ],
+)
+def test_a_line_that_sets_nothing_is_named(tmp_path: Path, line: str, says: str) -> None:
+    (note,) = notes(tmp_path, f"# what follows is wrong\n\n{line}\n*.*.min_duration = 5\n")
+    assert note.startswith(f"line 3: {says}")
+    assert "\n" not in note
+
+
+def test_what_is_read_for_any_run_is_not_named(tmp_path: Path) -> None:
+    """Every key of the built-in configuration, but for those that only the round sets."""
+    fields = {key.rpartition(".")[2] for key in built_in_values() if "seed" in key}
+    lines = [f"{key} = 1" for key in built_in_values() if key.rpartition(".")[2] not in fields]
+    assert len(lines) > 100
+    assert notes(tmp_path, "\n".join(lines)) == []
+    others = ["*.Server.target_qps = 0.5", "*.*.accuracy_log_rng_seed = 0x10", "mine.Server.target_qps = 7", "#k = 1"]
+    assert notes(tmp_path, "\n".join(others)) == []
+
+
+def test_a_line_that_a_later_one_replaces_is_named(tmp_path: Path) -> None:
+    text = "*.*.min_duration = 5\n*.Server.min_duration = 6\n*.*.min_duration = 7\n"
+    assert notes(tmp_path, text) == ["line 1: *.*.min_duration has no effect, as line 3 sets it again"]
+
+
+def test_an_audit_file_has_no_lines_of_a_model_and_sets_the_mode(tmp_path: Path) -> None:
+    (note,) = notes(tmp_path, "*.*.mode = 2\ndigits.Server.target_qps = 5\n", "*", mode=True)
+    assert note == "line 2: lines of a single model have no effect here: write *.Server.target_qps"
+
+
+def test_a_file_that_the_grammar_refuses_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="line 2"):
+        notes(tmp_path, "*.*.min_duration = 5\n*.*.min_duration = x\n")
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    path, settings = tmp_path / "user.conf", TestSettings()
+    path.write_bytes(b"\xef\xbb\xbf*.Server.target_qps = 400\n")
+    assert ConfigReader().from_config(settings, path, "digits", "Server") == 0
+    assert settings.server_target_qps == 400
+    assert unread(path, "digits", "--user-conf") == []
