@@ -7,8 +7,11 @@ makes command lines, TOML files and help of them, and checks values.  Here they 
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
+from pathlib import Path
 from typing import Any
 
 _KEY = "option"
@@ -42,7 +45,8 @@ class Option:
     separator: str = ""
     """Separates the values of a tuple within a word; without it, the option is repeated."""
     check: Callable[[str], object] | None = None
-    """Raises ``UserError`` for text that the option cannot have; such text may also be given as a whole number."""
+    """Raises ``UserError`` (in training ``ValueError``) for text that the option cannot have; such text may also be
+    given as a whole number."""
     position: bool = False
     """It is written as a word of its own, without its name."""
 
@@ -70,6 +74,20 @@ def choice(by: str, kinds: Callable[[], Mapping[str, type]]) -> Any:
 def flag(name: str) -> str:
     """The option's name on a command line."""
     return "--" + name.replace("_", "-")
+
+
+def path(word: str) -> Path:
+    """The path that a word names.  Raises ``ValueError``, whose text says why no file can have it."""
+    if not word:
+        raise ValueError("must not be empty")
+    try:
+        os.lstat(word)
+    except ValueError:
+        raise ValueError(f"{word!r} cannot be a path") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ValueError(f"the name is too long for a file: {word[:60]}...") from None
+    return Path(word)
 
 
 def declaration(field: dataclasses.Field[Any]) -> Option | Choice | None:

@@ -47,7 +47,9 @@ class WarmUp:
         """From ``200`` (queries) or ``5s`` (seconds); None for none.  Raises ``UserError``."""
         found = _FORM.fullmatch(text.strip())
         if found is None:
-            raise UserError(f"--warmup: {text!r} is neither a number of queries, such as 200, nor a time, such as 5s")
+            raise UserError(
+                f"--warmup: {text[:60]!r} is neither a number of queries, such as 200, nor a time, such as 5s"
+            )
         if float(found["queries"] or found["seconds"]) > _MOST:
             raise UserError(f"--warmup: must be at most {_MOST:,} queries or seconds")
         asked = cls(int(found["queries"] or 0), float(found["seconds"] or 0))

@@ -56,7 +56,7 @@ class Options(Submission):
     eval_batch_size: int = option(4, help="images a rank evaluates at once (default: 4)")
     epochs: int = option(help="stop after N epochs without the target (default: 20)")
     steps: int | None = option(None, help="stop after N steps, to try a machine")
-    workers: int = option(least=0, help="processes per rank that read images (default: 1, with a GPU 4)")
+    workers: int = option(least=0, most=1024, help="processes per rank that read images (default: 1, with a GPU 4)")
     device: str = option("auto", choices=("auto", "cpu", "cuda"), help="what computes (default: a GPU if there is one)")
     backend: str = option("auto", choices=("auto", "gloo", "nccl"), help="library that sums gradients over ranks")
     precision: str = option(choices=tuple(PRECISIONS), help="default: fp32 on the CPU, bf16 with a GPU")

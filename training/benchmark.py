@@ -43,8 +43,8 @@ class Options:
     """The options of several runs; others are each run's own."""
 
     task: str = option(position=True, choices=tuple(TASKS), help="the benchmark")
-    runs: int = option(5, help="default: 5, as the rules require")
-    nproc_per_node: int = option(1, help="ranks per run (default: 1)")
+    runs: int = option(5, most=1000, help="default: 5, as the rules require")
+    nproc_per_node: int = option(1, most=1024, help="ranks per run (default: 1)")
     seed: int | None = option(
         None, least=0, most=MOST_SEED, help="of the first run; the others count up (default: random)"
     )

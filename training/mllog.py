@@ -19,13 +19,19 @@ from drumfire.training.journal import Journal
 from drumfire.training.task import Task
 
 
+def _check_folder_name(text: str) -> None:
+    """A submission has folders of these names."""
+    if text in (".", "..") or "/" in text or len(text.encode()) > 200:
+        raise ValueError(f"{text[:60]!r} cannot be the name of a folder")
+
+
 @dataclass(frozen=True)
 class Submission:
     """Who submits what, in the words of the rules."""
 
     division: str = option("open", choices=("open", "closed"), help="the division in the log (default: open)")
-    org: str = option("drumfire", help="the submitter in the log (default: drumfire)")
-    platform: str = option("local", help="the system's name in the log (default: local)")
+    org: str = option("drumfire", check=_check_folder_name, help="the submitter in the log (default: drumfire)")
+    platform: str = option("local", check=_check_folder_name, help="the system's name in the log (default: local)")
     status: str = option(
         "research", choices=("cloud", "onprem", "preview", "research"), help="the system's status (default: research)"
     )

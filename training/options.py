@@ -9,10 +9,11 @@ import argparse
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
+from pathlib import Path
 from types import NoneType
 from typing import Any, NoReturn, TypeVar
 
-from drumfire.loadgen.options import Option, declaration, flag
+from drumfire.loadgen.options import Option, declaration, flag, path
 from drumfire.training.faults import InputError
 
 T = TypeVar("T")
@@ -63,7 +64,7 @@ def _parser(program: str, about: str | None, options: type, *, required: bool = 
             details["action"] = "store_true"
         else:
             metavar = option.metavar or ("N" if kind is int else None)
-            read = _number(option) if kind is int else kind
+            read = _number(option) if kind is int else _checked(option, path if kind is Path else _text)
             details |= {"type": read, "choices": option.choices or None, "metavar": metavar}
         if option.position:
             parser.add_argument(field.name, **details)
@@ -74,6 +75,29 @@ def _parser(program: str, about: str | None, options: type, *, required: bool = 
     return parser
 
 
+def _checked(option: Option, read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """``read`` raises ``ValueError`` with a text for the user; so does the option's own check."""
+
+    def value(word: str) -> Any:
+        try:
+            found = read(word)
+            if option.check is not None:
+                option.check(word)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return found
+
+    return value
+
+
+def _text(word: str) -> str:
+    if not word:
+        raise ValueError("must not be empty")
+    if not word.isprintable():
+        raise ValueError(f"{word!r} cannot be shown")
+    return word
+
+
 def _number(option: Option) -> Callable[[str], int]:
     least = 1 if option.least is None else option.least
 
@@ -81,11 +105,11 @@ def _number(option: Option) -> Callable[[str], int]:
         try:
             value = int(word)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{word!r} is not a whole number") from None
+            raise argparse.ArgumentTypeError(f"{word[:60]!r} is not a whole number") from None
         if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least:.0f}, not {word}")
+            raise argparse.ArgumentTypeError(f"must be at least {least:.0f}, not {word[:60]}")
         if value > option.most:
-            raise argparse.ArgumentTypeError(f"must be at most {option.most:.0f}, not {word}")
+            raise argparse.ArgumentTypeError(f"must be at most {option.most:.0f}, not {word[:60]}")
         return value
 
     return number

@@ -45,6 +45,7 @@ class TrafficOptions:
     until_confident: float | None = option(
         None,
         metavar="S",
+        least=1e-3,
         alone=0.0,
         help="Server: continue beyond --time until early stopping is decided, S seconds at most (default: 4 x --time)",
     )
@@ -69,7 +70,10 @@ class TrafficOptions:
         "samples), or their time in seconds, such as 5s (default: 0)",
     )
     time: float | None = option(
-        None, metavar="S", help="least duration of the run in seconds (default: 600, as the MLPerf rules ask)"
+        None,
+        metavar="S",
+        least=1e-3,
+        help="least duration of the run in seconds (default: 600, as the MLPerf rules ask)",
     )
     count: int | None = option(
         None,
@@ -79,6 +83,7 @@ class TrafficOptions:
     max_latency: float | None = option(
         None,
         metavar="S",
+        least=1e-9,
         scenarios=(_SERVER, _MULTI),
         help="Server: latency bound of a query in seconds (default: the rules' for the model, 0.01 where they have "
         "none); MultiStream: that of --find-peak-performance",

@@ -80,7 +80,10 @@ class Options:
         "a second, which sizes the one query",
     )
     time: float = option(
-        1.0, metavar="S", help="seconds for each row of the table; less where the queries would fill the memory"
+        1.0,
+        metavar="S",
+        least=1e-3,
+        help="seconds for each row of the table; less where the queries would fill the memory",
     )
     json: bool = option(False, help="print one JSON object")
 

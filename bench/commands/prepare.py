@@ -54,7 +54,7 @@ class Fake:
     """The options of ``drumfire prepare fake``."""
 
     kind: str = option(metavar="KIND", position=True, choices=_KINDS, help=", ".join(_KINDS))
-    count: int = option(500, help="pictures")
+    count: int = option(500, most=1e7, help="pictures")
     output: Path | None = option(None, metavar="D", help="where (default: ./fake_KIND)")
 
 

@@ -17,10 +17,11 @@ class FleetOptions:
 
     workers: int | None = option(
         None,
+        most=1024,
         help="send from N processes, each sending every N-th query; with --hosts: N on each host; each process has its "
         "own connections and a share of --concurrency",
     )
-    hosts: int | None = option(None, help="send from N hosts of a Ray cluster (see drumfire cluster)")
+    hosts: int | None = option(None, most=1024, help="send from N hosts of a Ray cluster (see drumfire cluster)")
     ray_address: str | None = option(
         None, metavar="HOST:PORT", help="the cluster's head (default: that of this host's cluster)"
     )

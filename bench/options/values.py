@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import errno
 import functools
 import inspect
-import os
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
 
 from drumfire.loadgen.errors import UserError, nearest
-from drumfire.loadgen.options import Choice, Option, declaration, flag
+from drumfire.loadgen.options import Choice, Option, declaration, flag, path
 
 T = TypeVar("T")
+_MOST_SHOWN = 60
+"""Characters of a value."""
 
 
 @dataclass(frozen=True)
@@ -227,21 +227,25 @@ def _value(one: Declared, value: Any) -> Any:
 
 
 def _single(one: Declared, value: Any) -> Any:
+    try:
+        text = str(value)
+    except ValueError:  # Python's limit of 4300 digits
+        raise UserError(f"{one.written}: no number has so many digits") from None
     if one.choices:
         return _chosen(one, value)
     if one.kind is bool:
         if isinstance(value, bool):
             return value
-        raise UserError(f"{one.written}: must be true or false, not {value!r}")
+        raise UserError(f"{one.written}: must be true or false, not {_shown(value, repr)}")
     if one.kind is int or one.kind is float:
         return _number(one, value)
     if type(value) is int and one.option.check is not None:
-        value = str(value)
+        value = text
     if not isinstance(value, (str, one.kind)):
-        raise UserError(f"{one.written}: must be text, not {value!r}")
-    if not str(value):
+        raise UserError(f"{one.written}: must be text, not {_shown(value, repr)}")
+    if not text:
         raise UserError(f"{one.written}: must not be empty")
-    return _path(one, str(value)) if one.kind is Path else _text(one, str(value))
+    return _path(one, text) if one.kind is Path else _text(one, text)
 
 
 def _number(one: Declared, value: Any) -> int | float:
@@ -251,26 +255,32 @@ def _number(one: Declared, value: Any) -> int | float:
             raise ValueError
         number: int | float = one.kind(value)
     except (ValueError, TypeError, OverflowError):
-        raise UserError(f"{one.written}: {value!r} is not {what}") from None
+        raise UserError(f"{one.written}: {_shown(value, repr)} is not {what}") from None
     least, most = one.option.least, one.option.most
     if least is None and not number > 0:
-        raise UserError(f"{one.written}: must be above 0, not {value}")
+        raise UserError(f"{one.written}: must be above 0, not {_shown(value)}")
     if least is not None and not number >= least:
-        raise UserError(f"{one.written}: must be at least {_digits(least)}, not {value}")
+        raise UserError(f"{one.written}: must be at least {_digits(least)}, not {_shown(value)}")
     if number > most:
-        raise UserError(f"{one.written}: must be at most {_digits(most)}, not {value}")
+        raise UserError(f"{one.written}: must be at most {_digits(most)}, not {_shown(value)}")
     return number
 
 
 def _digits(bound: float) -> str:
-    return f"{bound:,f}".rstrip("0").rstrip(".")
+    return f"{bound:,.9f}".rstrip("0").rstrip(".")
+
+
+def _shown(value: object, form: Callable[[object], str] = str) -> str:
+    """As in an error's line, which an absurd value must not fill."""
+    text = form(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 def _text(one: Declared, value: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise UserError(f"{one.written}: {value!r} is not UTF-8") from None
+        raise UserError(f"{one.written}: {_shown(value, repr)} is not UTF-8") from None
     if one.option.check is not None:
         one.option.check(value)
     return value
@@ -278,13 +288,9 @@ def _text(one: Declared, value: str) -> str:
 
 def _path(one: Declared, value: str) -> Path:
     try:
-        os.lstat(value)
-    except ValueError:
-        raise UserError(f"{one.written}: {value!r} cannot be a path") from None
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise UserError(f"{one.written}: the name is too long for a file: {value}") from None
-    return Path(value)
+        return path(value)
+    except ValueError as error:
+        raise UserError(f"{one.written}: {error}") from None
 
 
 def _chosen(one: Declared, value: Any) -> str:
@@ -293,8 +299,8 @@ def _chosen(one: Declared, value: Any) -> str:
     by_any_case |= {alias.casefold(): choice for alias, choice in one.option.aliases.items()}
     found = by_any_case.get(str(value).casefold())
     if found is None:
-        near = nearest(str(value), one.choices)
-        raise UserError(f"{one.written}: unknown {value!r}{near}; choose one of {', '.join(one.choices)}")
+        near = nearest(str(value)[:_MOST_SHOWN], one.choices)
+        raise UserError(f"{one.written}: unknown {_shown(value, repr)}{near}; choose one of {', '.join(one.choices)}")
     return found
 
 

@@ -44,11 +44,13 @@ class TargetOptions:
     )
     concurrency: int | None = option(
         None,
+        most=1e6,
         help="most requests under way (default: Offline 64, and Server 64 through tritonclient; else no bound but "
         "--connections)",
     )
     connections: int | None = option(
         None,
+        most=65535,
         help="connections to each server (default: gRPC 1; HTTP, where each carries one request at a time, 1 in "
         "SingleStream, 1 for each sample in MultiStream, else 64 or --concurrency)",
     )

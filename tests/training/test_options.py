@@ -16,12 +16,18 @@ from drumfire.training.options import parse, parse_some
 from tests.support.command import ROOT
 
 
+def known_name(text: str) -> None:
+    if text == "-":
+        raise ValueError("not a name")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     task: str = option(position=True, choices=("walk", "run"), help="what")
     shoes: int = option(least=0, help="how many")
     pace: int = option(3, most=9, help="how fast")
     path: Path | None = option(None, metavar="D", help="where")
+    name: str = option("a", check=known_name, help="of the walker")
     barefoot: bool = option(False, help="without shoes")
 
 
@@ -53,6 +59,15 @@ def test_other_words_are_left_and_are_no_beginnings_of_options() -> None:
         (["walk", "--shoes", "1", "--pace", "0"], "--pace: must be at least 1, not 0"),
         (["walk", "--shoes", "1", "--pace", "10"], "--pace: must be at most 9, not 10"),
         (["walk", "--shoes", "one"], "--shoes: 'one' is not a whole number"),
+        (["walk", "--shoes", "9" * 5000], f"--shoes: '{'9' * 60}' is not a whole number"),
+        (["walk", "--shoes", "1" + "0" * 99], f"--shoes: must be at most 1000000000, not 1{'0' * 59}"),
+        (["walk", "--shoes", "1e400"], "--shoes: '1e400' is not a whole number"),
+        (["walk", "--shoes", "1", "--path", ""], "--path: must not be empty"),
+        (["walk", "--shoes", "1", "--path", "a\0b"], "--path: 'a\\x00b' cannot be a path"),
+        (["walk", "--shoes", "1", "--path", "x" * 300], f"--path: the name is too long for a file: {'x' * 60}..."),
+        (["walk", "--shoes", "1", "--name", ""], "--name: must not be empty"),
+        (["walk", "--shoes", "1", "--name", "a\nb"], "--name: 'a\\nb' cannot be shown"),
+        (["walk", "--shoes", "1", "--name", "-"], "--name: not a name"),
         (["walk", "--shoes", "1", "--hat"], "unrecognized arguments: --hat"),
     ],
 )
@@ -88,3 +103,29 @@ def test_wrong_words_end_each_program_with_status_2(program: str, capsys: pytest
     assert captured.out == ""
     (line,) = captured.err.splitlines()
     assert "invalid choice: 'shaps'" in line
+
+
+@pytest.mark.extra
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--org", "../../up"],
+        ["--platform", "a/b"],
+        ["--platform", ".."],
+        ["--output", ""],
+        ["--weights", "x" * 300],
+        ["--workers", "1000000"],
+        ["--batch-size", "-8"],
+        ["--seed", "2147483648"],
+        ["--epochs", "1e400"],
+        ["--epochs", "nan"],
+    ],
+    ids=" ".join,
+)
+def test_what_a_run_cannot_have_is_refused_in_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("mlperf_logging", reason="needs the extra train")
+    from drumfire.training.__main__ import main
+
+    assert main(["shapes", *words]) == USAGE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"training: {words[0]}: ")
