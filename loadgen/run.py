@@ -148,8 +148,8 @@ class Test:
         if memory is not None and needed_bytes > memory.available:
             smaller = f"{on_memory(self.effective, self.knobs)}, or " if rows_bytes > _SAVING_BYTES else ""
             raise SettingsError(
-                f"this run needs about {needed_bytes / 1e9:.3g} GB of memory for its queries, and "
-                f"{memory.available / 1e9:.3g} GB are available{memory.limit}: {smaller}give it more"
+                f"this run needs about {needed_bytes / 1e9:,.3g} GB of memory for its queries, and "
+                f"{memory.available / 1e9:,.3g} GB are available{memory.limit}: {smaller}give it more"
             )
 
     def departures(self) -> list[str]:

@@ -68,6 +68,11 @@ def percentile_name(percentile: float) -> str:
     return f"p{percentile * 100:g}"
 
 
+_LONGEST_S = 1e9
+_LEAST_RATE, _MOST_RATE = 1e-6, 1e15
+"""Queries/s.  Beyond these bounds the times of queries, ns, leave 64 bits; no test is so long or so fast."""
+
+
 @dataclass
 class TestSettings:
     """The requested settings.  Latencies in ns, durations in ms, rates per second, percentiles as fractions.
@@ -227,6 +232,10 @@ def effective(requested: TestSettings, total_count: int, performance_count: int)
         target_qps = _rate(r.server_target_qps)
         max_async, percentile = r.server_max_async_queries, r.server_target_latency_percentile
         target_latency = r.server_target_latency_ns
+        if min_query_count / target_qps > _LONGEST_S:
+            raise SettingsError(
+                f"{min_query_count} queries at {target_qps:g} a second take more than {_LONGEST_S:.0e} s (31 years)"
+            )
     else:
         target_qps = _rate(r.offline_expected_qps)
         max_async = 1
@@ -289,19 +298,28 @@ def _check_numbers(requested: TestSettings) -> None:
             continue
         if kind is int and not (isinstance(value, numbers.Integral) and int(value) >= 0):
             raise SettingsError(f"{name} must be a whole number of at least 0, not {value!r}")
+        if kind is int and value >= 1 << 64:
+            raise SettingsError(f"{name} must be below 2^64")
         if kind is float and not (isinstance(value, numbers.Real) and 0 <= float(value) < math.inf):
             raise SettingsError(f"{name} must be a finite number of at least 0, not {value!r}")
+    if requested.min_duration_ms > _LONGEST_S * 1000:
+        raise SettingsError(f"min_duration_ms must be at most {_LONGEST_S * 1000:.0e} (31 years)")
     if requested.multi_stream_samples_per_query < 1:
         raise SettingsError("multi_stream_samples_per_query must be at least 1, not 0")
 
 
 def _rate_of_latency(expected_latency_ns: float) -> float:
-    if not expected_latency_ns > 0:
-        raise SettingsError(f"the expected latency must be above 0 ns, not {expected_latency_ns:g}")
+    if not 1e9 / _MOST_RATE <= expected_latency_ns <= 1e9 / _LEAST_RATE:
+        raise SettingsError(
+            f"the expected latency must be above 0 ns, within {1e9 / _MOST_RATE:g} to {1e9 / _LEAST_RATE:g}, not "
+            f"{expected_latency_ns:g}"
+        )
     return 1e9 / expected_latency_ns
 
 
 def _rate(target_qps: float) -> float:
-    if not target_qps > 0:
-        raise SettingsError(f"the target rate must be above 0 queries/s, not {target_qps:g}")
+    if not _LEAST_RATE <= target_qps <= _MOST_RATE:
+        raise SettingsError(
+            f"the target rate must be above 0 queries/s, within {_LEAST_RATE:g} to {_MOST_RATE:g}, not {target_qps:g}"
+        )
     return target_qps

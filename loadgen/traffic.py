@@ -75,6 +75,8 @@ class Phase:
 def expected_rows(settings: EffectiveSettings, total_count: int) -> int:
     """An estimate of how many rows ``draw`` will make, without drawing."""
     accuracy = min(settings.accuracy_sample_count, total_count)
+    if settings.scenario == Scenario.MultiStream:  # each set is filled up to whole queries
+        accuracy += -(-accuracy // settings.performance_sample_count) * (settings.samples_per_query - 1)
     if settings.mode == Mode.AccuracyOnly:
         return accuracy
     duration_s = settings.target_duration_ms / 1000 * (1 if settings.scenario == Scenario.Server else 2)

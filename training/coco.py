@@ -22,6 +22,7 @@ from faster_coco_eval import mask as masks
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from drumfire.loadgen import annotations
 from drumfire.training.faults import InputError, one_line
 
 TRAIN, VALIDATION = "train", "val"
@@ -120,44 +121,25 @@ def read(folder: Path, part: str) -> Annotations:
     """Read and check an annotation file.  ``InputError`` names the first fault."""
     file = annotation_file(folder, part)
     try:
-        document = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {file}: {one_line(error)}; fetch it again") from None
-    try:
-        return _annotations(document, file, image_folder(folder, part))
-    except (KeyError, TypeError, ValueError) as error:
-        what = f"{error} is missing" if isinstance(error, KeyError) else one_line(error)
-        raise InputError(f"{file} is not an annotation file of COCO's form: {what}") from None
-
-
-def _annotations(document: Mapping[str, Any], file: Path, images: Path) -> Annotations:
-    categories = tuple(sorted(int(category["id"]) for category in document["categories"]))
-    known = {int(image["id"]) for image in document["images"]}
-    if len(known) != len(document["images"]):
-        raise ValueError("two images have the same id")
+        document = annotations.read(file, masks=True)
+    except annotations.AnnotationError as error:
+        raise InputError(str(error)) from None
+    images = image_folder(folder, part)
     of_image: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
     for annotation in document["annotations"]:
-        image = annotation["image_id"]
-        if image not in known:
-            raise ValueError(f"annotation {annotation['id']} is of image {image}, which is not listed")
-        if annotation["category_id"] not in categories:
-            raise ValueError(f"annotation {annotation['id']} is of category {annotation['category_id']}, not listed")
-        if len(annotation["bbox"]) != 4 or "segmentation" not in annotation or "iscrowd" not in annotation:
-            raise ValueError(f"annotation {annotation['id']} needs a bbox of 4 numbers, segmentation and iscrowd")
-        of_image[image].append(annotation)
+        of_image[annotation["image_id"]].append(annotation)
     pictures = tuple(
         Picture(
-            int(image["id"]),
+            image["id"],
             images / image["file_name"],
-            int(image["width"]),
-            int(image["height"]),
+            image["width"],
+            image["height"],
             any(map(_has_size, of_image[image["id"]])),
             json.dumps(of_image[image["id"]]).encode(),
         )
-        for image in sorted(document["images"], key=lambda image: int(image["id"]))
+        for image in sorted(document["images"], key=lambda image: image["id"])
     )
-    if not pictures:
-        raise ValueError("it lists no image")
+    categories = tuple(sorted(category["id"] for category in document["categories"]))
     return Annotations(file, pictures, categories)
 
 

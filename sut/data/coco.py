@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen import installation
-from drumfire.loadgen.files import check_file
+from drumfire.loadgen import annotations, installation
 from drumfire.sut.data import DataError
 
 Detections = npt.NDArray[np.float32]
@@ -72,56 +70,20 @@ class Precision(NamedTuple):
 def read(folder: Path, layout: Layout, count: int | None = None) -> AnnotatedPictures:
     """Read the data set in ``folder``, or its first ``count`` pictures.  Raises ``DataError`` for the first fault."""
     file = folder / layout.annotations
-    if file.exists():
-        check_file(file, "the file of annotations", may_be_empty=False)
-    try:
-        document = json.loads(file.read_bytes())
-    except FileNotFoundError:
+    if not file.exists():
         raise DataError(
             f"{file} is missing: {folder} must hold {layout.annotations} and {layout.pictures}/, or generate pictures "
             f"with 'drumfire prepare fake {layout.name}'"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {file}: {error}; fetch it again") from None
+        )
     try:
-        return _checked(document, file, folder / layout.pictures, layout, count)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise DataError(f"{file} is not in COCO's format: {what}") from None
-
-
-def _checked(
-    document: Mapping[str, Any], file: Path, pictures: Path, layout: Layout, count: int | None
-) -> AnnotatedPictures:
-    images = document["images"]
-    if not images:
-        raise DataError(f"{file} lists no pictures")
-    known = {int(image["id"]) for image in images}
-    if len(known) != len(images):
-        raise DataError(f"{file} has two pictures with the same id")
-    categories = {int(category["id"]) for category in document["categories"]}
-    strange = sorted(categories - set(layout.categories))
+        document = annotations.read(file, masks=False)
+    except annotations.AnnotationError as error:
+        raise DataError(str(error)) from None
+    strange = sorted({category["id"] for category in document["categories"]} - set(layout.categories))
     if strange:
         raise DataError(f"{file} has the category {strange[0]}, which {layout.name} lacks: is it another data set's?")
-    for annotation in document["annotations"]:
-        if annotation["image_id"] not in known:
-            raise DataError(
-                f"{file}: annotation {annotation['id']} names an unlisted picture, {annotation['image_id']}"
-            )
-        if annotation["category_id"] not in categories:
-            raise DataError(
-                f"{file}: annotation {annotation['id']} names an unlisted category, {annotation['category_id']}"
-            )
-        annotation["area"], annotation["iscrowd"]  # the evaluation needs them: KeyError if one is missing
-        if len(annotation["bbox"]) != 4:
-            raise DataError(f"{file}: annotation {annotation['id']} needs a bbox of four numbers")
-    kept = images[:count]
-    for image in kept:
-        if not (int(image["width"]) > 0 and int(image["height"]) > 0):
-            raise DataError(f"{file}: picture {image['id']} has the size {image['width']}x{image['height']}")
-    files = [_file(pictures, str(image["file_name"])) for image in kept]
+    kept = document["images"][:count]
+    files = [_file(folder / layout.pictures, image["file_name"]) for image in kept]
     absent = [path for path in files if not path.is_file()]
     if absent:
         raise DataError(
@@ -129,8 +91,8 @@ def _checked(
             "put them there"
         )
     ids = {image["id"] for image in kept}
-    annotations = [annotation for annotation in document["annotations"] if annotation["image_id"] in ids]
-    return AnnotatedPictures(files, kept, annotations, document["categories"])
+    of_kept = [annotation for annotation in document["annotations"] if annotation["image_id"] in ids]
+    return AnnotatedPictures(files, kept, of_kept, document["categories"])
 
 
 def _file(pictures: Path, name: str) -> Path:

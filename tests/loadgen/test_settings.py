@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drumfire.loadgen.settings import Mode, Scenario, SettingsError, TestSettings, effective
+from drumfire.loadgen.traffic import draw, expected_rows
 
 SIGNED = "server_find_peak_qps_decimals_of_precision"
 NUMBERS = [name for name, value in vars(TestSettings()).items() if type(value) in (int, float) and name != SIGNED]
@@ -64,3 +65,23 @@ def test_whole_numbers_may_be_written_as_others(name: str) -> None:
 def test_what_must_be_above_0(given: dict[str, Any], text: str) -> None:
     with pytest.raises(SettingsError, match=text):
         effective(TestSettings(**given), 10, 10)
+
+
+EXTREMES = (0, 1e-300, 1e-12, 1e-6, 0.5, 1.7e308, 1, 3, 2**31, 2**53, 2**63, 2**64 - 1)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scenario", Scenario)
+@pytest.mark.parametrize("mode", [Mode.AccuracyOnly, Mode.PerformanceOnly, Mode.SubmissionRun])
+def test_any_number_makes_a_plan_that_is_foreseen_or_is_refused(scenario: Scenario, mode: Mode) -> None:
+    for name in NUMBERS:
+        for value in EXTREMES:
+            if name in WHOLE and value != int(value):
+                continue
+            try:
+                settings = effective(TestSettings(scenario=scenario, mode=mode, **{name: value}), 10, 10)
+                rows = expected_rows(settings, 10)
+                if rows < 100_000:  # more are refused or not, by the memory that there is
+                    assert sum(phase.rows for phase in draw(settings, 10)) <= 2 * rows + 100
+            except SettingsError as error:
+                assert len(str(error)) < 200

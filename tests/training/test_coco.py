@@ -115,13 +115,10 @@ def test_an_image_that_is_not_as_the_annotations_say(sample: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda d: d.pop("images"), "'images' is missing"),
-        (lambda d: d["images"].append(d["images"][0]), "two images have the same id"),
-        (lambda d: d["annotations"][0].update(category_id=12), "of category 12"),
-        (lambda d: d["annotations"][0].update(bbox=[1, 2, 3]), "bbox of 4 numbers"),
-        (lambda d: d["annotations"][0].pop("iscrowd"), "iscrowd"),
-        (lambda d: d.update(images=[], annotations=[]), "it lists no image"),
-        (lambda d: d.update(images=7), "not iterable"),
+        (lambda d: d.pop("images"), "images is missing"),
+        (lambda d: d["annotations"][0].update(iscrowd=float("nan")), "iscrowd is nan, must be 0 or 1"),
+        (lambda d: d["annotations"][0].update(segmentation=[]), "segmentation is an empty list, must have a polygon"),
+        (lambda d: d["annotations"][0].pop("segmentation"), "segmentation is missing"),
     ],
 )
 def test_wrong_annotations_are_told_in_one_line(sample: Path, tmp_path: Path, change: object, told: str) -> None:
@@ -130,8 +127,9 @@ def test_wrong_annotations_are_told_in_one_line(sample: Path, tmp_path: Path, ch
     file = coco.annotation_file(tmp_path, coco.TRAIN)
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps(found))
-    with pytest.raises(InputError, match="is not an annotation file of COCO's form") as error:
+    with pytest.raises(InputError) as error:
         coco.read(tmp_path, coco.TRAIN)
+    assert str(error.value).startswith(f"{file}: ")
     assert told in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -80,15 +80,21 @@ def test_openimages_names_with_and_without_the_folder(tmp_path: Path) -> None:
     ("change", "says"),
     [
         (lambda d: d.update(images=[]), "lists no picture"),
-        (lambda d: d["images"][1].update(id=10), "two pictures with the same id"),
-        (lambda d: d["annotations"][0].update(image_id=7), "annotation 1 names an unlisted picture, 7"),
-        (lambda d: d["annotations"][1].update(category_id=12), "annotation 2 names an unlisted category, 12"),
-        (lambda d: d["categories"][0].update(id=12), "has the category 12, which coco lacks"),
-        (lambda d: d["annotations"][0].update(bbox=[1, 2, 3]), "annotation 1 needs a bbox of four numbers"),
-        (lambda d: d["images"][0].update(width=0), "picture 10 has the size 0x50"),
-        (lambda d: d.pop("annotations"), "is not in COCO's format: 'annotations' is missing"),
-        (lambda d: d["annotations"][2].pop("iscrowd"), "is not in COCO's format: 'iscrowd' is missing"),
-        (lambda d: d["images"].__setitem__(0, "x"), "is not in COCO's format"),
+        (lambda d: d["images"][1].update(id=10), "image 10: the id is there twice"),
+        (lambda d: d["annotations"][0].update(image_id=7), "annotation 1: image_id is 7, must be the id of an image"),
+        (
+            lambda d: d["annotations"][1].update(category_id=12),
+            "annotation 2: category_id is 12, must be the id of a category",
+        ),
+        (lambda d: d["categories"].append({"id": 12}), "has the category 12, which coco lacks"),
+        (
+            lambda d: d["annotations"][0].update(bbox=[1, 2, 3]),
+            r"annotation 1: bbox is \[1, 2, 3\], must be four numbers",
+        ),
+        (lambda d: d["images"][0].update(width=0), "image 10: width is 0, must be a whole number, 1 to 65,536"),
+        (lambda d: d.pop("annotations"), "is not in COCO's format: annotations is missing"),
+        (lambda d: d["annotations"][2].pop("iscrowd"), "annotation 3: iscrowd is missing, must be 0 or 1"),
+        (lambda d: d["images"].__setitem__(0, "x"), "image number 0 is 'x': it must be an object"),
     ],
 )
 def test_what_is_wrong_is_one_line(tmp_path: Path, change: Any, says: str) -> None:
