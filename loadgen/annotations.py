@@ -1,7 +1,7 @@
 """Annotated pictures in COCO's format: what their file must hold for training and for judging by it.
 
-``images`` (id, file_name, width, height), ``annotations`` (id, image_id, category_id, bbox, area, iscrowd, and for masks
-segmentation) and ``categories`` (id).  Other keys are not looked at.  Every value is checked once, when it is read.
+``images`` (id, file_name, width, height), ``annotations`` (id, image_id, category_id, bbox, area, iscrowd; for masks
+also segmentation) and ``categories`` (id).  Other keys are not looked at.  Every value is checked once, as it is read.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class AnnotationError(UserError):
     """The file is not there, not JSON, or holds a value that it must not.  The text names it and the fix."""
 
 
-def read(file: Path, *, masks: bool) -> dict[str, list[Entry]]:
+def read_annotations(file: Path, *, masks: bool) -> dict[str, list[Entry]]:
     """The file's ``images``, ``annotations`` and ``categories``.  Raises ``AnnotationError`` for the first fault.
 
     ``masks``: whether the annotations need a segmentation.
@@ -93,7 +93,7 @@ def _faults(document: Any, *, masks: bool) -> Iterator[str]:
     yield from _of_entries(document["annotations"], "annotation", rules)
     if masks:
         for annotation in _whole(document["annotations"]):
-            wrong = _mask_fault(annotation.get("segmentation"), sizes.get(annotation.get("image_id")))  # type: ignore[arg-type]
+            wrong = _mask_fault(annotation.get("segmentation"), sizes.get(annotation.get("image_id")))
             if wrong:
                 yield f"annotation {annotation['id']}: segmentation {wrong}"
 
@@ -103,7 +103,7 @@ _Rule = tuple[Callable[[Any], bool], str]
 
 
 def _of_entries(entries: Sequence[Any], name: str, rules: Mapping[str, _Rule]) -> Iterator[str]:
-    known: set[int] = set()
+    known: set[Any] = set()
     for position, entry in enumerate(entries):
         if not isinstance(entry, dict):
             yield f"{name} number {position} is {_shown(entry)}: it must be an object"
@@ -115,8 +115,7 @@ def _of_entries(entries: Sequence[Any], name: str, rules: Mapping[str, _Rule]) -
             own = entry.get("id")
             which = f"{name} {own}" if _is_id(own) else f"{name} number {position}"
             yield f"{which}: {key} {'is missing' if value is _MISSING else f'is {_shown(value)}'}, must be {wanted}"
-        own = entry.get("id")
-        if _is_id(own):
+        if _is_id(own := entry.get("id")):
             if own in known:
                 yield f"{name} {own}: the id is there twice"
             known.add(own)

@@ -89,16 +89,21 @@ def read_text(path: Path) -> str:
 
 def read_json(path: Path, schema: Schema) -> Any:
     """A value of the types in ``schema`` (see ``drumfire.loadgen.schema``); all its numbers are finite."""
-    text = read_text(path)
     try:
-        value = json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_finite)
+        value = parse_json(read_text(path))
     except ValueError as error:
-        raise UserError(f"{path} is not JSON: {one_line(error, _MOST_TEXT)}") from None
-    except RecursionError:
-        raise UserError(f"{path} is not JSON of a run: it is nested too deeply") from None
+        raise UserError(f"{path} is not JSON of a run: {one_line(error, _MOST_TEXT)}") from None
     if (wrong := fault(value, schema)) is not None:
         raise UserError(f"{path} does not hold what a run saves: {wrong[-_MOST_TEXT:]}")
     return value
+
+
+def parse_json(text: str | bytes) -> Any:
+    """A value of finite numbers.  Raises ``ValueError``, whose text says why it is none."""
+    try:
+        return json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_finite)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def read_array(path: Path, kind: npt.DTypeLike | None = None) -> npt.NDArray[Any]:

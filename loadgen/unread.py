@@ -106,7 +106,8 @@ def _cut(key: str, line: str, model: str) -> str | None:
     cut = Value(value.integer, float(value.integer))
     if any(_applied(key, value, model, one) != _applied(key, cut, model, one) for one in Scenario):
         return None  # what it sets is no whole number
-    return f"{line.split()[-1]} is read as {value.integer}, as in the reference: write a whole number below 2^64, in digits"
+    word = line.split()[-1]
+    return f"{word} is read as {value.integer}, as in the reference: write a whole number below 2^64, in digits"
 
 
 def _applied(key: str, value: Value, model: str, scenario: Scenario) -> dict[str, object]:

@@ -37,7 +37,7 @@ from drumfire.training.options import MOST_SEED, parse
 from drumfire.training.ranks import Place, Ranks, device_for, is_loss, joined
 from drumfire.training.task import Task
 from drumfire.training.tasks import TASKS
-from drumfire.training.train import CHECKPOINT, Plan, Run
+from drumfire.training.train import CHECKPOINT, Plan, Run, check_state
 
 _PROGRAM = "drumfire.training"
 
@@ -149,7 +149,12 @@ def _unusable_output(options: Options) -> str | None:
 def _checkpoint(options: Options) -> dict[str, Any] | InputError | None:
     """The checkpoint, or the error of reading it, which rank 0 sends to all; None without --resume."""
     try:
-        return checkpoint.load(options.output / CHECKPOINT) if options.resume else None
+        if not options.resume:
+            return None
+        path = options.output / CHECKPOINT
+        state = checkpoint.load(path)
+        check_state(state, path)
+        return state
     except InputError as error:
         return error
 

@@ -7,7 +7,6 @@ checkpoint.  Options that are not listed here go to every run (see ``python -m d
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import subprocess
@@ -29,12 +28,13 @@ from drumfire.training.faults import INTERRUPTED, NOT_REACHED, REACHED, USAGE, I
 from drumfire.training.mllog import Submission
 from drumfire.training.options import MOST_SEED, parse_some
 from drumfire.training.progress import Progress, Tail
-from drumfire.training.result import NOTE, RESULT, save
+from drumfire.training.result import NOTE, RESULT, load, read, save
 from drumfire.training.score import Score, olympic
 from drumfire.training.tasks import TASKS
 from drumfire.training.train import CHECKPOINT, EVENTS, MLLOG
 
 _COMMAND, _OUTPUT = "benchmark.json", "output.log"
+_SAVED = {"properties": {"asked": {"type": "object"}, "seeds": {"type": "array", "items": {"type": "integer"}}}}
 _POLL_S = 0.25
 
 
@@ -110,7 +110,7 @@ class _Run:
 
     def result(self) -> dict[str, Any] | None:
         path = self.folder / RESULT
-        return json.loads(path.read_text()) if path.exists() else None
+        return load(path) if path.exists() else None
 
     @contextlib.contextmanager
     def started(self) -> Iterator[subprocess.Popen[bytes]]:
@@ -161,9 +161,9 @@ def _seeds(folder: Path, options: Options, rest: Sequence[str]) -> list[int]:
     command = {"task": options.task, "runs": options.runs, "ranks": options.nproc_per_node, "options": list(rest)}
     path = folder / _COMMAND
     if path.exists():
-        saved = json.loads(path.read_text())
+        saved = read(path, _SAVED)
         seeds: list[int] = saved["seeds"]
-        if saved["asked"] != command or options.seed not in (None, seeds[0]):
+        if saved["asked"] != command or len(seeds) != options.runs or options.seed not in (None, seeds[0]):
             raise InputError(f"{folder} holds another benchmark: repeat its command, or choose another --output")
         return seeds
     first = options.seed if options.seed is not None else secrets.randbelow(MOST_SEED + 1 - options.runs)

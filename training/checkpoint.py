@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import io
 import os
-import pickle
-import zipfile
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from drumfire.training.faults import InputError, one_line
+
+ANOTHER = "start a new run in another --output"
+"""What to do about a checkpoint that cannot be used."""
 
 
 def save(state: dict[str, Any], path: Path) -> None:
@@ -43,10 +45,16 @@ def save(state: dict[str, Any], path: Path) -> None:
 
 def load(path: Path) -> dict[str, Any]:
     """Read the checkpoint at ``path``, tensors on the CPU.  ``InputError`` if it is missing or not readable."""
+    if not path.exists():
+        raise InputError(f"checkpoint {path} does not exist: start without --resume")
+    if not path.is_file():
+        raise InputError(f"cannot read the checkpoint {path}: it is not a file; choose another --output")
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"checkpoint {path} does not exist: start without --resume") from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise InputError(f"cannot read the checkpoint {path}: {one_line(error)}") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, for other files than its own
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what a damaged file makes torch raise can be nearly anything
+        raise InputError(f"cannot read the checkpoint {path}: {one_line(error)[:200]}; {ANOTHER}") from None
+    if not isinstance(state, dict):
+        raise InputError(f"{path} is not the checkpoint of a run; {ANOTHER}")
     return state

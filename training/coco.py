@@ -22,7 +22,7 @@ from faster_coco_eval import mask as masks
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from drumfire.loadgen import annotations
+from drumfire.loadgen.annotations import AnnotationError, read_annotations
 from drumfire.training.faults import InputError, one_line
 
 TRAIN, VALIDATION = "train", "val"
@@ -121,8 +121,8 @@ def read(folder: Path, part: str) -> Annotations:
     """Read and check an annotation file.  ``InputError`` names the first fault."""
     file = annotation_file(folder, part)
     try:
-        document = annotations.read(file, masks=True)
-    except annotations.AnnotationError as error:
+        document = read_annotations(file, masks=True)
+    except AnnotationError as error:
         raise InputError(str(error)) from None
     images = image_folder(folder, part)
     of_image: dict[int, list[Mapping[str, Any]]] = defaultdict(list)

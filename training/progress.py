@@ -18,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from drumfire.training.faults import InputError
 from drumfire.training.task import Task
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -42,7 +43,15 @@ class Tail:
         except FileNotFoundError:
             return
         *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
-        yield from map(json.loads, lines)
+        for line in lines:
+            try:
+                event = json.loads(line)
+                known = isinstance(event, dict) and isinstance(event.get("kind"), str)
+            except (ValueError, RecursionError):
+                known = False
+            if not known:
+                raise InputError(f"{self._path} holds a line that no run wrote: choose another --output")
+            yield event
 
     def close(self) -> None:
         if self._file is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from typing import Any
 import torch
 
 from drumfire.loadgen import environment
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.files import read_json
 from drumfire.training import operators
 from drumfire.training.clock import now_ms
+from drumfire.training.faults import InputError
 from drumfire.training.hyperparameters import Hyperparameters
 from drumfire.training.ranks import Ranks
 from drumfire.training.train import Outcome, Plan
@@ -50,6 +54,42 @@ def document(plan: Plan, ranks: Ranks, used: Hyperparameters, outcome: Outcome) 
         "hyperparameters": asdict(used) | {"accumulation": plan.accumulation, "precision": plan.precision},
         "environment": _environment(ranks),
     }
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The result of a run that ``save`` wrote.  ``InputError`` if it is damaged, or another program's."""
+    return read(path, _DOCUMENT)
+
+
+def read(path: Path, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON with all the schema's properties, of their types.  ``InputError`` if it holds anything else."""
+    try:
+        found = read_json(path, {"type": "object", **schema})
+    except UserError as error:
+        raise InputError(f"{error}; remove it, or choose another --output") from None
+    if lacking := schema["properties"].keys() - found.keys():
+        raise InputError(f"{path} lacks {', '.join(sorted(lacking))}: remove it, or choose another --output")
+    document: dict[str, Any] = found
+    return document
+
+
+_NUMBER: Mapping[str, Any] = {"type": "number"}
+_NUMBERS: Mapping[str, Any] = {"type": "object", "additionalProperties": _NUMBER}
+_DOCUMENT: Mapping[str, Any] = {
+    "properties": {
+        "seed": {"type": "integer"},
+        "converged": {"type": "boolean"},
+        "epochs": {"type": "integer"},
+        "target": _NUMBERS,
+        "evaluations": {"type": "array", "items": _NUMBERS},
+        **dict.fromkeys(("official_s", "wall_s", "training_s", "evaluation_s", "images", "images_per_s"), _NUMBER),
+        "environment": {
+            "type": "object",
+            "properties": {"versions": {"type": "object", "additionalProperties": {"type": "string"}}},
+        },
+    }
+}
+"""What a benchmark reads of it."""
 
 
 def save(document: dict[str, Any], path: Path) -> None:

@@ -9,17 +9,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from drumfire.loadgen.schema import fault
 from drumfire.training import checkpoint, coco, evaluation
 from drumfire.training.clock import Clock, now_ms, process_start_ms
 from drumfire.training.coco import Annotations, Pictures, Shown
 from drumfire.training.evaluation import RankDetections
-from drumfire.training.faults import Diverged, InputError
+from drumfire.training.faults import Diverged, InputError, one_line
 from drumfire.training.journal import Journal
 from drumfire.training.learner import Learner, Step
 from drumfire.training.loader import Loader
@@ -83,6 +84,41 @@ class Outcome:
     clock: Clock
 
 
+def check_state(state: Mapping[str, Any], path: Path) -> None:
+    """Check what was read from the checkpoint at ``path``.  ``InputError`` if no run of this version wrote it."""
+    position = state.get("position")
+    plain: dict[str, Any] = {name: state.get(name) for name in _STATE["properties"]}
+    plain["position"] = list(position) if isinstance(position, tuple) else position
+    wrong = fault(plain, _STATE)
+    if wrong is None:
+        try:
+            clock = Clock(**plain["clock"])
+            epoch, step, iteration = plain["position"]
+        except (TypeError, ValueError):
+            wrong = "it has other parts"
+        else:
+            whole = (step, iteration, *plain["journals"].values(), plain["identity"].get("seed", -1))
+            numbers = (*asdict(clock).values(), *(value for one in plain["evaluations"] for value in one.values()))
+            are_right = epoch >= 1 and min(whole) >= 0 and all(0 <= each < math.inf for each in numbers)
+            if not are_right or plain["journals"].keys() != {EVENTS, MLLOG}:
+                wrong = "its numbers are none of a run"
+    if wrong is not None:
+        raise InputError(f"{path} is not a checkpoint of this version ({wrong}); {checkpoint.ANOTHER}")
+
+
+_INTEGERS = {"type": "object", "additionalProperties": {"type": "integer"}}
+_NUMBERS = {"type": "object", "additionalProperties": {"type": "number"}}
+_STATE: dict[str, Any] = {
+    "properties": {
+        "identity": {"type": "object", "properties": {"seed": {"type": "integer"}}},
+        "clock": _NUMBERS,
+        "position": {"type": "array", "items": {"type": "integer"}},
+        "evaluations": {"type": "array", "items": _NUMBERS},
+        "journals": _INTEGERS,
+    }
+}
+
+
 class Run:
     """One run on this rank.  The constructor is the rules' initialisation and does not touch the data."""
 
@@ -115,7 +151,12 @@ class Run:
             initialised=(lambda _: None) if self._resumed else self._log.weights_initialization,
         )
         if state is not None:
-            self._learner.restore(state)
+            try:
+                self._learner.restore(state)
+            except Exception as error:  # what other tensors make torch raise can be nearly anything
+                path = plan.output / CHECKPOINT
+                what = one_line(error)[:200]
+                raise InputError(f"{path} has other parts than this model ({what}); {checkpoint.ANOTHER}") from None
         ranks.barrier()
         if not self._resumed:
             self._log.init_stop()

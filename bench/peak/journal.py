@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import typing
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,8 +15,12 @@ from typing import Any
 
 from drumfire.bench.peak.search import Ask, Outcome, Probe
 from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.files import parse_json
+from drumfire.loadgen.schema import Schema, fault
 
 JOURNAL = "search.jsonl"
+_MOST_LOAD = 1e15
+"""No run takes more, see ``drumfire.loadgen.settings``."""
 
 
 class Journal:
@@ -25,15 +30,18 @@ class Journal:
         """Open or create the file.  Raises ``UserError`` if it belongs to a search of another subject."""
         self._path = path
         self.probes: list[Probe] = []
-        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+        try:
+            lines = path.read_bytes().split(b"\n") if path.exists() else []
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}; choose another --output") from None
         whole = lines[:-1]  # text after the last line feed is incomplete
         if not whole:
             self._write("w", {"search": dict(subject)})
             return
         try:
-            before = json.loads(whole[0])["search"]
-            self.probes = [_probe(json.loads(line)) for line in whole[1:]]
-        except (ValueError, KeyError, TypeError):
+            before = _checked(parse_json(whole[0]), {"search": {"type": "object"}})["search"]
+            self.probes = [_probe(parse_json(line)) for line in whole[1:]]
+        except (ValueError, TypeError, KeyError):
             raise UserError(f"{path} is not the journal of a search: choose another --output, or remove it") from None
         differs = [
             name for name in {**before, **subject} if before.get(name) != json.loads(json.dumps(subject)).get(name)
@@ -44,7 +52,7 @@ class Journal:
                 "search to resume it, or choose another --output"
             )
         if lines[-1]:
-            os.truncate(path, sum(len(line.encode()) + 1 for line in whole))
+            os.truncate(path, sum(len(line) + 1 for line in whole))
 
     def add(self, probe: Probe) -> None:
         self.probes.append(probe)
@@ -57,5 +65,31 @@ class Journal:
             os.fsync(file.fileno())
 
 
-def _probe(line: Mapping[str, Any]) -> Probe:
-    return Probe(Ask(**line["ask"]), Outcome(**line["outcome"]))
+_TYPES = {int: "integer", float: "number", str: "string", bool: "boolean"}
+
+
+def _probe(line: Any) -> Probe:
+    """Raises ``ValueError``, ``TypeError`` or ``KeyError`` for what no search wrote."""
+    _checked(line, {"ask": _declared(Ask), "outcome": _declared(Outcome)})
+    ask, outcome = Ask(**line["ask"]), Outcome(**line["outcome"])
+    right = (
+        0 < ask.load <= _MOST_LOAD
+        and ask.replica >= 0
+        and ask.purpose in ("bracket", "bisect", "replicate", "confirm")
+        and 0 <= outcome.over <= outcome.queries
+        and min(outcome.seconds, outcome.query_s) >= 0
+    )
+    if not right:
+        raise ValueError
+    return Probe(ask, outcome)
+
+
+def _declared(kind: type) -> Schema:
+    types = {name: {"type": _TYPES[each]} for name, each in typing.get_type_hints(kind).items()}
+    return {"type": "object", "properties": types}
+
+
+def _checked(value: Any, parts: Mapping[str, Schema]) -> Any:
+    if (wrong := fault(value, {"type": "object", "properties": parts})) is not None:
+        raise ValueError(wrong)
+    return value

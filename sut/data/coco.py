@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen import annotations, installation
+from drumfire.loadgen import installation
+from drumfire.loadgen.annotations import AnnotationError, read_annotations
 from drumfire.sut.data import DataError
 
 Detections = npt.NDArray[np.float32]
@@ -76,8 +77,8 @@ def read(folder: Path, layout: Layout, count: int | None = None) -> AnnotatedPic
             f"with 'drumfire prepare fake {layout.name}'"
         )
     try:
-        document = annotations.read(file, masks=False)
-    except annotations.AnnotationError as error:
+        document = read_annotations(file, masks=False)
+    except AnnotationError as error:
         raise DataError(str(error)) from None
     strange = sorted({category["id"] for category in document["categories"]} - set(layout.categories))
     if strange:

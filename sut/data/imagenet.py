@@ -35,7 +35,7 @@ def read(folder: Path, count: int | None = None) -> LabelledPictures:
     """Read the list of ``folder``, or its first ``count`` lines.  Raises ``DataError`` for the first fault."""
     listing = folder / LIST
     try:
-        lines = listing.read_text().splitlines()
+        lines = listing.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise DataError(
             f"{listing} is missing: write a line 'path class' for each picture (caffe_ilsvrc12's val.txt has them), or "

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from drumfire.loadgen.annotations import AnnotationError, read
+from drumfire.loadgen.annotations import AnnotationError, read_annotations
 
 NAN, HUGE = float("nan"), 10**400
 
@@ -31,7 +31,7 @@ def refusal(tmp_path: Path, found: Any, *, masks: bool = True) -> str:
     file = tmp_path / "a.json"
     file.write_text(found if isinstance(found, str) else json.dumps(found))
     with pytest.raises(AnnotationError) as raised:
-        read(file, masks=masks)
+        read_annotations(file, masks=masks)
     said = str(raised.value)
     assert "\n" not in said
     assert len(said) < 500
@@ -44,12 +44,12 @@ def refusal(tmp_path: Path, found: Any, *, masks: bool = True) -> str:
 def test_what_is_right_is_read(tmp_path: Path, start: str) -> None:
     file = tmp_path / "a.json"
     file.write_text(start + json.dumps(document()))
-    assert read(file, masks=True) == document()
+    assert read_annotations(file, masks=True) == document()
     without = document()
     for annotation in without["annotations"]:
         del annotation["segmentation"]
     file.write_text(json.dumps(without | {"licenses": NAN}))
-    assert read(file, masks=False) == without
+    assert read_annotations(file, masks=False) == without
 
 
 WRONG = {
@@ -64,8 +64,22 @@ WRONG = {
         "id": ["1", None, 1.5, NAN, HUGE],
         "image_id": ["7", 8, None, [7], {}, 7.5, NAN],
         "category_id": ["3", 4, None, [3], {}, NAN],
-        "bbox": [[1, 2, 3], [1, 2, 3, NAN], [1, 2, -3, 4], [1, 2, 3, "4"], [float("-inf"), 2, 3, 4], None, {}, "abcd"]
-        + [[1, 2, 3, HUGE], [[1], 2, 3, 4], [1, 2, 3, 4, 5], [1, 2, 3, True], [], 1e300],
+        "bbox": [
+            [1, 2, 3],
+            [1, 2, 3, NAN],
+            [1, 2, -3, 4],
+            [1, 2, 3, "4"],
+            [float("-inf"), 2, 3, 4],
+            None,
+            {},
+            "abcd",
+            [1, 2, 3, HUGE],
+            [[1], 2, 3, 4],
+            [1, 2, 3, 4, 5],
+            [1, 2, 3, True],
+            [],
+            1e300,
+        ],
         "area": [NAN, -1, "1", None, float("inf"), HUGE, []],
         "iscrowd": [NAN, 2, "0", None, -1, [], 0.5, HUGE],
     },
@@ -148,4 +162,4 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(AnnotationError, match="fetch it again"):
-            read(path, masks=False)
+            read_annotations(path, masks=False)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -213,3 +214,60 @@ def test_a_journal_of_another_search_is_refused(tmp_path: Path) -> None:
     path.write_text("not a journal\n")
     with pytest.raises(UserError, match="not the journal"):
         Journal(path, {"bound": 2, "of": "this"})
+
+
+GOOD = {"ask": asdict(probe_of(1.0).ask), "outcome": asdict(probe_of(1.0).outcome)}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[]", b"1", b"null", b"", b"\xff", b"\0" * 40, b"[" * 100_000, b"9" * 5000, b"{}",
+        b'{"ask": {}, "outcome": {}}',
+        *(
+            json.dumps(GOOD | {part: GOOD[part] | {key: value}}).encode()
+            for part, wrong in {
+                "ask": {"load": ("x", None, -1, 0, 1e300), "queries": (1.5, "6"), "purpose": (3, "fun"),
+                        "replica": (-1,)},
+                "outcome": {"over": (65, None, -1), "valid": ("yes", 1), "query_s": (None, -1), "seconds": (-1,)},
+            }.items()
+            for key, values in wrong.items()
+            for value in values
+        ),
+        json.dumps(GOOD).encode().replace(b"0.5", b"NaN"),
+        json.dumps(GOOD).encode().replace(b"0.5", b"1e400"),
+        json.dumps(GOOD | {"ask": GOOD["ask"] | {"more": 1}}).encode(),
+    ],
+    ids=lambda line: line[:60].decode(errors="replace"),
+)  # fmt: skip
+def test_a_damaged_journal_is_refused_in_one_line(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "search.jsonl"
+    Journal(path, {"of": "this"}).add(probe_of(1.0))
+    before = path.read_bytes()
+    for content in (before + line + b"\n", line + b"\n" + before):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"^\S+ is not the journal of a search: choose another --output"):
+            Journal(path, {"of": "this"})
+        assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("head", ['{"search": []}', '{"search": 5}', '{"search": null}', '{"found": {}}'])
+def test_a_journal_of_something_else_is_refused(tmp_path: Path, head: str) -> None:
+    path = tmp_path / "search.jsonl"
+    path.write_text(head + "\n")
+    with pytest.raises(UserError, match="is not the journal of a search"):
+        Journal(path, {"of": "this"})
+
+
+def test_a_last_line_that_a_kill_cut_is_dropped_even_within_a_character(tmp_path: Path) -> None:
+    path = tmp_path / "search.jsonl"
+    Journal(path, {"of": "this"}).add(probe_of(1.0))
+    with path.open("ab") as file:
+        file.write('{"ask": "é'.encode()[:-1])
+    assert Journal(path, {"of": "this"}).probes == [probe_of(1.0)]
+    assert path.read_bytes().endswith(b"}}\n")
+
+
+def test_a_journal_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read: Is a directory; choose another --output"):
+        Journal(tmp_path, {"of": "this"})
