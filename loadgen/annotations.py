@@ -93,7 +93,8 @@ def _faults(document: Any, *, masks: bool) -> Iterator[str]:
     yield from _of_entries(document["annotations"], "annotation", rules)
     if masks:
         for annotation in _whole(document["annotations"]):
-            wrong = _mask_fault(annotation.get("segmentation"), sizes.get(annotation.get("image_id")))
+            image = annotation.get("image_id")
+            wrong = _mask_fault(annotation.get("segmentation"), sizes.get(image) if _is_id(image) else None)
             if wrong:
                 yield f"annotation {annotation['id']}: segmentation {wrong}"
 
@@ -168,7 +169,7 @@ def _mask_fault(value: Any, size: tuple[Any, Any] | None) -> str | None:
             if not right or not all(map(_is_number, polygon)):
                 return f"has {_shown(polygon)}, must have polygons of at least 3 points, x and y each"
         return None
-    if not isinstance(value, dict) or value.keys() < {"size", "counts"}:
+    if not isinstance(value, dict) or not {"size", "counts"} <= value.keys():
         return "is missing" if value is None else f"is {_shown(value)}, must be polygons, or size and counts"
     if value["size"] != [*(size or ())]:
         return f"is of the size {_shown(value['size'])}, must be of the image's, {[*(size or ())]}"

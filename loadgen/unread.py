@@ -5,10 +5,11 @@ The values stay as the reference reads them: it skips such lines in silence.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from drumfire.loadgen.config import Value, apply, parse, read_text, split
-from drumfire.loadgen.errors import nearest
+from drumfire.loadgen.errors import nearest, printable
 from drumfire.loadgen.mlperf_conf import built_in_values
 from drumfire.loadgen.settings import Scenario, TestSettings
 
@@ -38,9 +39,11 @@ def unread(path: Path | str, model: str, option: str, *, mode: bool = False) -> 
         if not why and not mode and key.endswith(".mode"):
             why = f"{key} has no effect: the mode is chosen with --accuracy or --submission"
         if why:
-            notes.append(f"{option} {path} line {number}: {why}")
+            notes.append(f"{option} {path} line {number}: {printable(why)}")
         elif key in set_at:
-            notes.append(f"{option} {path} line {set_at[key]}: {key} has no effect, as line {number} sets it again")
+            notes.append(
+                f"{option} {path} line {set_at[key]}: {printable(key)} has no effect, as line {number} sets it again"
+            )
         set_at[key] = number
     return notes
 
@@ -56,6 +59,7 @@ class _Asked(dict[str, Value]):
         self.keys_asked.add(key)
 
 
+@functools.cache
 def _keys(model: str) -> set[str]:
     """Every key that is looked up for the model, in any scenario."""
     asked = _Asked()
@@ -92,8 +96,9 @@ def _no_effect(key: str, model: str, keys: set[str], fields: set[str]) -> str | 
         return f"{field} has no effect in {scenario}, only in {' and '.join(places)}"
     if model == _ANY:
         return f"lines of a single model have no effect here: write *.{scenario}.{field}"
-    others = {known.partition(".")[0] for known in built_in_values()} - {model}
-    if of_model not in others and (near := nearest(of_model, [model])):
+    if of_model not in {known.partition(".")[0] for known in built_in_values()} and (
+        near := nearest(of_model, [model])
+    ):
         return f"{of_model!r} is not the model of this run{near}, so it sets nothing"
     return None
 

@@ -102,11 +102,11 @@ def _record(path: Path) -> Path:
 
 def _recorded(path: Path) -> str | None:
     try:
-        return _record(path).read_text().split()[0]
+        return _record(path).read_text(encoding="ascii").split()[0]
     except FileNotFoundError:
         return None
-    except IndexError:
-        raise FetchError(f"{_record(path)} is empty: remove it") from None
+    except (IndexError, OSError, ValueError):
+        raise FetchError(f"{_record(path)} is empty or damaged: remove it") from None
 
 
 def _sha256(path: Path) -> str:

@@ -158,9 +158,9 @@ def _load_backbone(backbone: BackboneWithFPN, file: Path) -> None:
             f"the backbone's weights {file} are missing: python -m drumfire.training.prepare coco fetches them, "
             "and --from-scratch trains without them (but does not reach the target)"
         ) from None
-    except (OSError, RuntimeError, KeyError, AttributeError, TypeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # what a damaged pickle raises can be nearly anything
         raise InputError(
-            f"{file} does not hold the weights of ResNet-50 as Detectron stores them: {one_line(error)}"
+            f"{file} does not hold the weights of ResNet-50 as Detectron stores them: {one_line(error)[:200]}"
         ) from None
 
 

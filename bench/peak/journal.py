@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from drumfire.bench.peak.search import Ask, Outcome, Probe
-from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.errors import UserError, printable
 from drumfire.loadgen.files import parse_json
 from drumfire.loadgen.schema import Schema, fault
 
@@ -47,9 +47,10 @@ class Journal:
             name for name in {**before, **subject} if before.get(name) != json.loads(json.dumps(subject)).get(name)
         ]
         if differs:
+            listed = printable(", ".join(sorted(differs)))[:200]
             raise UserError(
-                f"{path} is of another search (it differs in {', '.join(sorted(differs))}): give the options of that "
-                "search to resume it, or choose another --output"
+                f"{path} is of another search (it differs in {listed}): give the options of that search to resume it, "
+                "or choose another --output"
             )
         if lines[-1]:
             os.truncate(path, sum(len(line) + 1 for line in whole))

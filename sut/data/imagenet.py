@@ -19,6 +19,7 @@ LIST = "val_map.txt"
 CLASSES = 1000
 VALIDATION_COUNT = 50_000
 """Number of pictures in the ILSVRC 2012 validation set, which the published figures refer to."""
+_MOST_DIGITS = 20
 _ENDINGS = {".jpeg", ".jpg", ".png"}
 
 
@@ -56,8 +57,10 @@ def _pair(line: str, where: str) -> tuple[str, int]:
     name, label = ["", *line.rsplit(maxsplit=1)][-2:]
     if not name or not label.isascii() or not label.isdigit():
         raise DataError(f"{where} is {line.strip()[:60]!r}: it must be 'path class'")
-    if int(label) >= CLASSES:
-        raise DataError(f"{where} has the class {label}: classes are 0..{CLASSES - 1}, without a background class")
+    if len(label) > _MOST_DIGITS or int(label) >= CLASSES:
+        raise DataError(
+            f"{where} has the class {label[:_MOST_DIGITS]}: classes are 0..{CLASSES - 1}, without a background class"
+        )
     return name.strip(), int(label)
 
 

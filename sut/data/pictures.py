@@ -88,7 +88,7 @@ class PictureReader:
             values = np.fromfile(place, dtype)
             if values.size == np.prod(shape):
                 return values.reshape(shape)
-        except FileNotFoundError:
+        except OSError:  # it is not there, or is no file, of which storing it tells
             pass
         resized = np.ascontiguousarray(self.recipe.resized(decoded(content), self.recipe.side))
         _store(resized, place)

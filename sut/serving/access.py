@@ -54,7 +54,7 @@ class Access:
         try:
             check_file(self._file, "--token-file")
             with open(self._file, "rb") as file:
-                lines = file.read(_MOST_BYTES).split(b"\n")
+                lines = file.read(_MOST_BYTES).removeprefix(b"\xef\xbb\xbf").split(b"\n")
         except UserError as error:
             raise TokenError(str(error)) from None
         except OSError as error:

@@ -133,7 +133,7 @@ def test_a_file_that_changed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FetchError, match=r"weights\.onnx has SHA-256 .* says .*: if the file was changed on purpose"):
         check(path)
     path.with_name("weights.onnx.sha256").write_text("")
-    with pytest.raises(FetchError, match="is empty: remove it"):
+    with pytest.raises(FetchError, match="is empty or damaged: remove it"):
         check(path)
 
 

@@ -1,0 +1,43 @@
+"""A training's checkpoint: loaded and checked, or refused in one line."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from drumfire.training import checkpoint
+from drumfire.training.clock import Clock
+from drumfire.training.faults import InputError
+from drumfire.training.train import EVENTS, MLLOG, check_state
+from tests.fuzz.harness import check_line
+
+_FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-")
+_FILE = Path(_FOLDER.name) / "checkpoint.pt"
+
+
+def _seed(evaluations: int) -> bytes:
+    state = {
+        "identity": {"task": "shapes", "seed": 5, "batch_size": 8, "accumulation": 1, "precision": "fp32"},
+        "clock": Clock(1).state(),
+        "position": (1, 2, 3),
+        "evaluations": [{"epoch": 1, "since_start_s": 5.0, "box": 0.1, "mask": 0.2}] * evaluations,
+        "journals": {EVENTS: 10, MLLOG: 20},
+        "model": {"weight": torch.arange(3.0)},
+        "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]},
+        "scaler": {},
+    }
+    checkpoint.save(state, _FILE)
+    return _FILE.read_bytes()
+
+
+SEEDS = [_seed(0), _seed(2)]
+
+
+def read(data: bytes) -> None:
+    _FILE.write_bytes(data)
+    try:
+        check_state(checkpoint.load(_FILE), _FILE)
+    except InputError as error:
+        check_line(error)
