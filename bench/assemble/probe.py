@@ -24,8 +24,17 @@ _PERIOD_SHARE = 0.7
 class Probe:
     """How fast a system answers."""
 
-    def __init__(self, system: SystemUnderTest, library: SampleLibrary, what: str = "", samples: int = 0) -> None:
-        """``what`` was sent and where, for errors.  ``samples``: the most to load; 0 for as many as a run does."""
+    def __init__(
+        self,
+        system: SystemUnderTest,
+        library: SampleLibrary,
+        what: str = "",
+        samples: int = 0,
+        patience_s: float = _PATIENCE_S,
+    ) -> None:
+        """``what`` was sent and where, for errors.  ``samples``: the most to load; 0 for as many as a run does.
+        ``patience_s``: how long to wait for an answer."""
+        self._patience_s = patience_s
         self._system, self._library, self._what, self._samples = system, library, what, samples
 
     def check(self) -> None:
@@ -66,7 +75,7 @@ class Probe:
         settings.min_duration_ms = max(round(seconds * 1000), 1)
         settings.min_query_count = 1
         settings.performance_sample_count_override = min(self._samples, self._library.performance_count)
-        test = Test(self._system, self._library, settings, patience_s=_PATIENCE_S)
+        test = Test(self._system, self._library, settings, patience_s=self._patience_s)
         run_on_fast_loop(test.run())
         faults = test.answers.faults
         what = f"{self._what}: " if self._what else ""
@@ -74,5 +83,5 @@ class Probe:
             raise UserError(f"the check before the run failed: {what}{faults.failed.most_common(1)[0][0]}")
         results = test.results()
         if faults.unanswered or results is None:
-            raise UserError(f"the check before the run failed: {what}no answer within {_PATIENCE_S:g} s")
+            raise UserError(f"the check before the run failed: {what}no answer within {self._patience_s:.3g} s")
         return results

@@ -88,7 +88,7 @@ def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly
     )
     if target.judge is not None:
         assembly.accuracy, assembly.logged = target.judge.accuracy, target.judge.logged
-    service = Probe(system, library, f"{', '.join(target.urls)} ({computes})")
+    service = Probe(system, library, f"{', '.join(target.urls)} ({computes})", patience_s=target.patience_s)
     if drawn is not None:
         service.check()
     else:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.sut.data.inputs import InputError, Inputs, Sample, shape_text
-from drumfire.sut.kserve.messages.tensors import DATATYPES, ModelInterface, Tensor, TensorSpec, as_tensor
+from drumfire.sut.kserve.messages.tensors import DATATYPES, LEFT_OUT, ModelInterface, Tensor, TensorSpec, as_tensor
 
 
 class ArrayFolder(Inputs):
@@ -33,7 +33,7 @@ class ArrayFolder(Inputs):
         if unknown := [path.name for path in files if path.name not in names]:
             raise InputError(f"{folder} has {unknown[0]}, but may hold only {', '.join(sorted(names))}")
         for spec in interface.inputs:
-            if folder / _file_name(spec) not in files:
+            if folder / _file_name(spec) not in files and not spec.optional:
                 raise InputError(f"{folder} has {there}, but lacks {_file_name(spec)}, the samples of {spec}")
         self._arrays = {
             spec: _mapped(folder / _file_name(spec), spec)
@@ -50,7 +50,7 @@ class ArrayFolder(Inputs):
         self._outputs = [spec for spec in outputs if spec in self._arrays]
 
     def sample(self, index: int) -> Sample:
-        return tuple(self._row(spec, index) for spec in self._inputs)
+        return tuple(self._row(spec, index) if spec in self._arrays else LEFT_OUT for spec in self._inputs)
 
     def expected(self, index: int) -> Mapping[str, Tensor] | None:
         return {spec.name: self._row(spec, index) for spec in self._outputs} or None

@@ -7,7 +7,7 @@ import numpy as np
 from drumfire.loadgen.system import Batch, SampleLibrary
 from drumfire.sut.data.inputs import InputError, Inputs, Sample, inputs_text, shape_text
 from drumfire.sut.data.library import Array, paired, with_names
-from drumfire.sut.kserve.messages.tensors import DATATYPES, ModelInterface, Shape, TensorSpec, as_tensor
+from drumfire.sut.kserve.messages.tensors import DATATYPES, LEFT_OUT, ModelInterface, Shape, TensorSpec, as_tensor
 
 
 class DataSet(Inputs):
@@ -22,13 +22,17 @@ class DataSet(Inputs):
         self._library = with_names(library)
         rows = self._rows(0)
         samples = f"{library.name} has samples of {_text(rows)}"
-        specs = {spec.name: spec for spec in interface.inputs}
+        specs = {spec.name: spec for spec in interface.inputs if spec.name in rows or not spec.optional}
         names = paired(specs, rows)
         if names is None:
             raise InputError(f"{samples}, which fit {_inputs(rows)}, but {inputs_text(interface)}")
-        self._taken: list[tuple[TensorSpec, str, Shape]] = []
-        """Each input's array in the library, and the shape of a sample."""
-        for name, spec in specs.items():
+        self._taken: list[tuple[TensorSpec, str, Shape] | None] = []
+        """Each input's array in the library, and the shape of a sample; None for an input that is left out."""
+        for spec in interface.inputs:
+            name = spec.name
+            if name not in specs:
+                self._taken.append(None)
+                continue
             row = rows[names[name]]
             shape = row.shape
             if interface.max_batch_size == 0 and spec.fits((1, *shape)):
@@ -42,10 +46,14 @@ class DataSet(Inputs):
 
     def sample(self, index: int) -> Sample:
         rows = self._rows(index)
-        return tuple(
-            as_tensor(np.asarray(rows[name], DATATYPES[spec.datatype]).reshape(shape), spec)
-            for spec, name, shape in self._taken
-        )
+        tensors = []
+        for taken in self._taken:
+            if taken is None:
+                tensors.append(LEFT_OUT)
+            else:
+                spec, name, shape = taken
+                tensors.append(as_tensor(np.asarray(rows[name], DATATYPES[spec.datatype]).reshape(shape), spec))
+        return tuple(tensors)
 
     def _rows(self, index: int) -> Batch:
         indices = np.array([index])

@@ -18,8 +18,12 @@ from drumfire.loadgen.errors import UserError
 from drumfire.sut.kserve.messages.tensors import ModelInterface, Shape, Tensor
 
 Sample: TypeAlias = tuple[Tensor, ...]
-"""One tensor for each input of the model, in the order of ``ModelInterface.inputs``; shapes without the batch."""
+"""One tensor for each input of the model, in the order of ``ModelInterface.inputs``; shapes without the batch.
 
+``LEFT_OUT`` in place of an optional input that the sample does not have."""
+
+_MOST_NAMED = 20
+"""Inputs in an error's text."""
 FLOATING = ("FP16", "FP32", "FP64", "BF16")
 """The datatypes of floating-point numbers."""
 
@@ -80,7 +84,9 @@ def resolve(interface: ModelInterface, shapes: Mapping[str, Shape]) -> ModelInte
 
 
 def inputs_text(interface: ModelInterface) -> str:
-    return f"the model {interface.name} takes {', '.join(map(str, interface.inputs)) or 'nothing'}"
+    texts = [f"{spec} (optional)" if spec.optional else str(spec) for spec in interface.inputs]
+    more = f" and {len(texts) - _MOST_NAMED} more" if len(texts) > _MOST_NAMED else ""
+    return f"the model {interface.name} takes {', '.join(texts[:_MOST_NAMED]) or 'nothing'}{more}"
 
 
 def shape_text(shape: Sequence[int]) -> str:

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from drumfire.sut.data.inputs import FLOATING, InputError, Inputs, Sample, bfloat16, inputs_text, shape_text
+from drumfire.sut.kserve.errors import one_line
 from drumfire.sut.kserve.messages.tensors import (
     DATATYPES,
+    LEFT_OUT,
     ModelInterface,
     Shape,
     Tensor,
@@ -24,10 +26,15 @@ from drumfire.sut.kserve.messages.tensors import (
     pack_bytes,
 )
 
+
+class _Constant(float):
+    """NaN or an infinity that the file says in words; a number such as 1e400 is too large instead."""
+
+
 _JSON_TYPES: Mapping[str, set[type]] = {
     "BYTES": {str},
     "BOOL": {bool, int},
-    **{datatype: {int, float} for datatype in FLOATING},
+    **{datatype: {int, float, _Constant} for datatype in FLOATING},
 }
 """Python types of a datatype's elements in JSON; ``int`` for the other datatypes."""
 
@@ -56,9 +63,9 @@ class JsonFile(Inputs):
             where = f"{path}: data[{position}]"
             tensors = _tensors(entry, interface.inputs, where)
             for spec in interface.inputs:
-                if spec.name not in tensors:
-                    raise InputError(f"{where} lacks {spec.name}: {inputs_text(interface)}")
-            self._samples.append(tuple(tensors[spec.name] for spec in interface.inputs))
+                if spec.name not in tensors and not (spec.optional and tensors):
+                    raise InputError(f"{where} lacks {one_line(spec.name, 60)}: {inputs_text(interface)}")
+            self._samples.append(tuple(tensors.get(spec.name, LEFT_OUT) for spec in interface.inputs))
         self._expected = [
             _tensors(answer, interface.outputs, f"{path}: validation_data[{position}]") or None
             for position, answer in enumerate(answers)
@@ -73,7 +80,7 @@ class JsonFile(Inputs):
 
 def _document(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(path.read_bytes(), parse_constant=_Constant)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except json.JSONDecodeError as error:
@@ -203,12 +210,14 @@ def _packed(elements: list[Any], datatype: str) -> bytes:
     if datatype in FLOATING:
         with np.errstate(over="ignore"):  # checked below
             numbers = np.array(elements, np.float64).astype("<f4" if datatype == "BF16" else wanted)
-        if not np.isfinite(numbers).all():
-            raise ValueError
+        finite = np.isfinite(numbers)
         if datatype == "BF16":
             numbers = bfloat16(numbers)
-            if ((numbers & 0x7F80) == 0x7F80).any():  # rounded up to infinity
-                raise ValueError
+            finite = (numbers & 0x7F80) != 0x7F80
+        if not finite.all() and not all(
+            type(elements[place]) is _Constant for place in np.flatnonzero(~finite).tolist()
+        ):  # too large for the datatype
+            raise ValueError
         return numbers.tobytes()
     limits = (0, 1) if datatype == "BOOL" else (np.iinfo(wanted).min, np.iinfo(wanted).max)
     if elements and not limits[0] <= min(elements) <= max(elements) <= limits[1]:

@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.sut.data.inputs import FLOATING, InputError, Inputs, Sample, bfloat16
-from drumfire.sut.kserve.messages.tensors import DATATYPES, ModelInterface, TensorSpec, as_tensor
+from drumfire.sut.data.inputs import FLOATING, InputError, Inputs, Sample, bfloat16, inputs_text
+from drumfire.sut.kserve.messages.tensors import DATATYPES, LEFT_OUT, ModelInterface, TensorSpec, as_tensor
 
 _MOST_SIZES = 32
 """Numpy has no arrays of many more."""
 _LARGEST_BYTES = 2**31  # what one protobuf message can hold
 
 
-def generated(interface: ModelInterface, *, kind: Literal["random", "zero"], count: int = 128, seed: int = 1) -> Inputs:
+def generated(
+    interface: ModelInterface,
+    *,
+    kind: Literal["random", "zero"],
+    count: int = 128,
+    seed: int = 1,
+    chosen: Collection[str] = (),
+) -> Inputs:
     """Return ``count`` random or zero samples.  Raises ``InputError`` for inputs with open sizes or above 2 GiB.
+
+    Samples have the optional inputs that ``chosen`` names, and no others.
 
     Random samples hold standard normal values for floats, 0 to 127 for integers and 8 hexadecimal digits for strings.
     Sample i depends only on ``seed`` and i, not on ``count``.
     """
     if count < 1 or seed < 0:
         raise InputError(f"{count} samples of seed {seed}: the count must be at least 1 and the seed at least 0")
-    for spec in interface.inputs:
+    taken = [not spec.optional or spec.name in chosen for spec in interface.inputs]
+    if interface.inputs and not any(taken):
+        raise InputError(
+            f"all inputs are optional: choose those to send with --input NAME:SHAPE: {inputs_text(interface)}"
+        )
+    for spec in itertools.compress(interface.inputs, taken):
         if -1 in spec.shape:
             example = ",".join(str(size if size > 0 else 1) for size in spec.shape)
             raise InputError(
@@ -35,27 +51,33 @@ def generated(interface: ModelInterface, *, kind: Literal["random", "zero"], cou
             raise InputError(f"input {spec.name} has {len(spec.shape)} sizes: give at most {_MOST_SIZES}")
         if size > _LARGEST_BYTES:
             raise InputError(f"input {spec} has {size / 2**30:.1f} GiB a sample: set smaller sizes with --input")
-    return _Random(interface, count, seed) if kind == "random" else _Zero(interface, count)
+    specs = [spec if is_taken else None for spec, is_taken in zip(interface.inputs, taken, strict=True)]
+    return _Random(specs, count, seed) if kind == "random" else _Zero(specs, count)
 
 
 class _Random(Inputs):
-    def __init__(self, interface: ModelInterface, count: int, seed: int) -> None:
+    def __init__(self, specs: Sequence[TensorSpec | None], count: int, seed: int) -> None:
+        """``specs``: None for an input that is left out."""
         self.name, self.total_count, self.description = "random", count, f"random, seed {seed}"
-        self._specs, self._seed = interface.inputs, seed
+        self._specs, self._seed = specs, seed
 
     def sample(self, index: int) -> Sample:
         return tuple(
-            as_tensor(_drawn(spec, np.random.default_rng((self._seed, position, index))), spec)
+            LEFT_OUT
+            if spec is None
+            else as_tensor(_drawn(spec, np.random.default_rng((self._seed, position, index))), spec)
             for position, spec in enumerate(self._specs)
         )
 
 
 class _Zero(Inputs):
-    def __init__(self, interface: ModelInterface, count: int) -> None:
+    def __init__(self, specs: Sequence[TensorSpec | None], count: int) -> None:
         self.name, self.total_count, self.description = "zero", count, "zeros"
         self._sample = tuple(
-            as_tensor(np.zeros(spec.shape, DATATYPES.get(spec.datatype, np.dtype("S1"))), spec)
-            for spec in interface.inputs
+            LEFT_OUT
+            if spec is None
+            else as_tensor(np.zeros(spec.shape, DATATYPES.get(spec.datatype, np.dtype("S1"))), spec)
+            for spec in specs
         )
 
     def sample(self, index: int) -> Sample:

@@ -27,6 +27,8 @@ class Endpoint(NamedTuple):
     """Such as grpc, grpcs, http or https; one that ends in s uses TLS."""
     host: str
     port: int
+    path: str = ""
+    """Comes before the path of each request, as proxies need it that serve several servers: /a/b, or empty."""
 
     @property
     def is_grpc(self) -> bool:
@@ -42,14 +44,15 @@ class Endpoint(NamedTuple):
         return f"{host}:{self.port}"
 
     def __str__(self) -> str:
-        return f"{self.scheme}://{self.authority}"
+        return f"{self.scheme}://{self.authority}{self.path}"
 
     @classmethod
     def of(cls, text: str) -> Endpoint:
         """The inverse of ``str``."""
-        scheme, _, authority = text.partition("://")
+        scheme, _, rest = text.partition("://")
+        authority, slash, path = rest.partition("/")
         host, _, port = authority.rpartition(":")
-        return cls(scheme, host.strip("[]"), int(port))
+        return cls(scheme, host.strip("[]"), int(port), slash + path)
 
 
 def parse_http_url(url: str) -> tuple[Endpoint, str]:
@@ -61,7 +64,7 @@ def parse_http_url(url: str) -> tuple[Endpoint, str]:
     parts, endpoint = _split(url, {"http": 80, "https": 443}, form)
     if parts.username or parts.fragment:
         raise ServerError(f"{form}, without user or fragment; pass a token with --header 'authorization: Bearer …'")
-    target = urllib.parse.quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
+    target = _quoted(parts.path) or "/"
     if parts.query:
         target += "?" + urllib.parse.quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
     return endpoint, target
@@ -71,16 +74,29 @@ def names(endpoints: Sequence[Endpoint]) -> list[str]:
     """File-name part for each server: ``server``, or host and port if there are several."""
     if len(endpoints) == 1:
         return ["server"]
-    return [re.sub(r"[^A-Za-z0-9-]", "_", f"{endpoint.host}-{endpoint.port}") for endpoint in endpoints]
+    texts = (f"{endpoint.host}-{endpoint.port}{endpoint.path}" for endpoint in endpoints)
+    return [re.sub(r"[^A-Za-z0-9-]", "_", text) for text in texts]
 
 
 def parse_url(url: str) -> Endpoint:
-    """Parse ``grpc://host:8001``, ``http://host:8000`` or their TLS forms.  Raises ``ServerError``."""
-    form = f"--url {url}: use grpc://HOST:PORT, grpcs://…, http://HOST:PORT or https://…"
+    """Parse ``grpc://host:8001``, ``http://host:8000``, ``http://host/path`` or their TLS forms.
+
+    Raises ``ServerError``.
+    """
+    form = f"--url {url}: use grpc://HOST:PORT, grpcs://…, http://HOST:PORT/PATH or https://…"
     parts, endpoint = _split(url, _PORTS, form)
-    if parts.username or parts.query or parts.fragment or parts.path not in ("", "/"):
-        raise ServerError(f"{form}, without a path; pass a token with --header 'authorization: Bearer …'")
-    return endpoint
+    if parts.username or parts.query or parts.fragment:
+        raise ServerError(f"{form}, without user, query or fragment; pass a token with --header 'authorization: …'")
+    path = _quoted(parts.path.rstrip("/"))
+    if path and endpoint.is_grpc:
+        raise ServerError(
+            f"--url {url}: gRPC's paths name methods: leave {path} out; a proxy tells services by --header"
+        )
+    return endpoint._replace(path=path)
+
+
+def _quoted(path: str) -> str:
+    return urllib.parse.quote(path, safe="/%:@!$&'()*+,;=~-._")
 
 
 def _split(url: str, ports: Mapping[str, int], form: str) -> tuple[urllib.parse.SplitResult, Endpoint]:
@@ -177,8 +193,11 @@ class Security:
 
 
 def parse_header(text: str) -> tuple[str, str]:
-    """Parse ``name: value``; the name becomes lower case.  Raises ``ServerError``."""
-    name, colon, value = text.partition(":")
+    """Parse ``name: value``; the name becomes lower case, and HTTP/2's ``:authority`` is ``host``.
+
+    Raises ``ServerError``.
+    """
+    name, colon, value = re.sub("^ *:authority *:", "host:", text, flags=re.IGNORECASE).partition(":")
     name, value = name.strip().lower(), value.strip()
     token = name.replace("-", "").replace("_", "").replace(".", "")
     if not colon or not token.isascii() or not token.isalnum() or not value.isascii() or not value.isprintable():

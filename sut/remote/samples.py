@@ -5,18 +5,21 @@ Handles samples and the form of requests.  Does not depend on connections or on 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from drumfire.loadgen.system import Batch, IndexArray
 from drumfire.sut.data.inputs import InputError, Inputs, Sample
 from drumfire.sut.data.library import NotLoadedError
-from drumfire.sut.kserve.messages.exchange import Messages, Outputs, Part
-from drumfire.sut.kserve.messages.tensors import ModelInterface, as_array
+from drumfire.sut.kserve.messages.exchange import NOT_SENT, Buffer, Messages, Outputs, Part
+from drumfire.sut.kserve.messages.tensors import LEFT_OUT, ModelInterface, Shape, Tensor, TensorError, as_array
 
 _BURST_BYTES = 1 << 20
+Encoded = Callable[[str, Shape, Buffer], Buffer]
+"""From a tensor's datatype, shape and raw contents to the contents as ``Messages.request`` takes them."""
 
 
 class UnexpectedOutput(ValueError):
@@ -39,7 +42,10 @@ class RemoteLibrary:
         total_count: int,
         performance_count: int,
         batch_size: int = 1,
+        encoded: Encoded | None = None,
+        joint: bytes = b"",
     ) -> None:
+        """``encoded``: None where requests take raw contents; ``joint`` comes between the contents of samples."""
         self.name = inputs.name
         self.total_count, self.performance_count = total_count, performance_count
         self.inputs = inputs
@@ -48,13 +54,14 @@ class RemoteLibrary:
         """Number of requests that are about 1 MiB together: send no more before checking that the socket has room."""
         self._interface, self._messages = interface, messages
         self._batch_size = batch_size
+        self._encoded, self._joint = encoded, joint
         self._samples: dict[int, Sample] = {}
 
     def load(self, indices: IndexArray) -> None:
         """Read these samples and make their requests.  Raises ``InputError`` for a sample that cannot be read."""
         largest = 1
         for index in np.unique(indices).tolist():
-            sample = self.inputs.sample(index)
+            sample = self._as_sent(self.inputs.sample(index))
             largest = max(largest, sum(len(tensor.data) for tensor in sample))
             if self._batch_size == 1:
                 self.requests[index] = self._messages.request(self._parts([sample]))
@@ -75,7 +82,10 @@ class RemoteLibrary:
             raise NotLoadedError(f"{self.name}: sample {error} is not loaded") from None
 
     def check_expected(self, indices: Sequence[int], outputs: Outputs) -> None:
-        """Raise ``UnexpectedOutput`` unless each sample's outputs equal the expected ones bit for bit."""
+        """Raise ``UnexpectedOutput`` unless each sample's outputs equal the expected ones bit for bit.
+
+        NaN equals NaN, which has many forms.
+        """
         for position, index in enumerate(indices):
             expected = self.inputs.expected(index) or {}
             for spec, output in zip(self._interface.outputs, outputs, strict=True):
@@ -86,27 +96,59 @@ class RemoteLibrary:
                 right = as_array(spec.datatype, wanted.shape, wanted.data)
                 if found.shape != right.shape:
                     raise UnexpectedOutput(f"output {spec.name} has the shape {found.shape}, expected {right.shape}")
-                if found.tobytes() != right.tobytes() if spec.datatype != "BYTES" else (found != right).any():
-                    where = int(np.flatnonzero((found != right).reshape(-1))[:1].sum())
+                different = (found != right) if spec.datatype == "BYTES" else _bits(found) != _bits(right)
+                if right.dtype.kind == "f":
+                    different &= ~(np.isnan(found) & np.isnan(right))
+                if different.any():
                     raise UnexpectedOutput(
-                        f"output {spec.name} of a sample differs from what is expected, first at element {where}"
+                        f"output {spec.name} of a sample differs from what is expected, first at element "
+                        f"{np.flatnonzero(different)[0]}"
                     )
 
     def batch(self, indices: IndexArray) -> Batch:
-        """The inputs of these samples by name, for ``SampleLibrary``; reads them again, as only requests are kept."""
+        """The inputs of these samples by name, for ``SampleLibrary``; reads them again, as only requests are kept.
+
+        An input that the samples leave out is missing.
+        """
         samples = [self.inputs.sample(index) for index in indices.tolist()]
         return {
             spec.name: np.stack([as_array(spec.datatype, tensor.shape, tensor.data) for tensor in tensors])
             for spec, tensors in zip(self._interface.inputs, zip(*samples, strict=True), strict=True)
+            if tensors[0] != LEFT_OUT
         }
+
+    def _as_sent(self, sample: Sample) -> Sample:
+        if self._encoded is None:
+            return sample
+        tensors = []
+        for spec, tensor in zip(self._interface.inputs, sample, strict=True):
+            if tensor != LEFT_OUT:
+                try:
+                    tensor = Tensor(tensor.shape, self._encoded(spec.datatype, tensor.shape, tensor.data))
+                except TensorError as error:
+                    raise InputError(f"input {spec}: {error}") from None
+            tensors.append(tensor)
+        return tuple(tensors)
 
     def _parts(self, samples: Sequence[Sample]) -> list[Part]:
         parts = []
         for position, spec in enumerate(self._interface.inputs):
-            shape = samples[0][position].shape
+            first = samples[0][position]
+            left_out = first == LEFT_OUT
+            if any(
+                sample[position].shape != first.shape or (sample[position] == LEFT_OUT) != left_out
+                for sample in samples[1:]
+            ):
+                what = "some samples leave out the" if spec.optional else "samples have different shapes for"
+                raise InputError(f"{what} input {spec}: send them one by one")
+            if left_out:
+                parts.append(NOT_SENT)
+                continue
             data = [sample[position].data for sample in samples]
-            if any(sample[position].shape != shape for sample in samples):
-                raise InputError(f"samples have different shapes for input {spec}: send them one by one")
             batch = (len(samples),) if self._interface.max_batch_size else ()
-            parts.append(Part((*batch, *shape), data[0] if len(data) == 1 else b"".join(data)))
+            parts.append(Part((*batch, *first.shape), data[0] if len(data) == 1 else self._joint.join(data)))
         return parts
+
+
+def _bits(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(array).reshape(array.shape).view(f"u{array.itemsize}")

@@ -6,22 +6,27 @@ servers report.  Those who use it do not know which target it is.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.options import option
 from drumfire.loadgen.settings import Scenario, TestSettings
 from drumfire.sut.data.inputs import Inputs
+from drumfire.sut.kserve.errors import ServerError
 from drumfire.sut.models.model import Model
 from drumfire.sut.remote.endpoint import Endpoint, Security, parse_url
 from drumfire.sut.remote.samples import RemoteLibrary
 from drumfire.sut.remote.watch import RemoteClient, RunWatch
+from drumfire.sut.remote.wire import ANSWER_PATIENCE_S
 from drumfire.sut.sampler import MeterPlan
 
 _PERFORMANCE_COUNT = 500
@@ -87,6 +92,7 @@ class Amounts:
     performance_sample_count: int | None = None
 
 
+T = TypeVar("T")
 AnyOptions = TypeVar("AnyOptions", bound=TargetOptions)
 
 
@@ -118,6 +124,8 @@ class Target(ABC, Generic[AnyOptions]):
         self.name, self.model, self.options, self.amounts = f"{backend} {model}", model, options, amounts
         self.notes: list[str] = []
         """Shown to the user before the run."""
+        self.patience_s = ANSWER_PATIENCE_S
+        """What is left for the rest of the check before the run."""
         urls = [url for option in options.url for url in self.urls_of(option)]
         if not urls:
             raise UserError(f"{backend} needs --url {self.URL_HELP}")
@@ -126,7 +134,7 @@ class Target(ABC, Generic[AnyOptions]):
         self.endpoints = list(map(self.endpoint, urls))
         if len({endpoint.scheme for endpoint in self.endpoints}) > 1:
             raise UserError("--url: all servers of a run must use the same protocol")
-        if len(set(self.endpoints)) < len(set(urls)):
+        if len(set(self.endpoints)) < len({url.rstrip("/") for url in urls}):
             raise UserError("--url: a run takes one path of each server: measure several paths in a run each")
         if len(set(self.endpoints)) < len(self.endpoints):
             raise UserError("--url: a server is named twice; use --connections for more connections to it")
@@ -143,6 +151,28 @@ class Target(ABC, Generic[AnyOptions]):
 
     def endpoint(self, url: str) -> Endpoint:
         return parse_url(url)
+
+    def ask(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do what asks the servers before a run; all of it together takes at most ``ANSWER_PATIENCE_S``.
+
+        Raises ``ServerError`` when it takes longer, and what ``work`` raises.
+        """
+
+        async def bounded() -> T:
+            try:
+                async with asyncio.timeout(self.patience_s):
+                    return await work
+            except TimeoutError:
+                raise ServerError(
+                    f"the check before the run took more than {ANSWER_PATIENCE_S:g} s: {', '.join(self.urls)} "
+                    "may be overloaded, or is not what the URL says"
+                ) from None
+
+        began_s = time.monotonic()
+        try:
+            return run_on_fast_loop(bounded())
+        finally:
+            self.patience_s = max(self.patience_s - (time.monotonic() - began_s), 1.0)
 
     @abstractmethod
     def describe(self) -> str:

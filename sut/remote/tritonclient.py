@@ -19,7 +19,15 @@ import numpy.typing as npt
 from drumfire.loadgen import installation
 from drumfire.loadgen.answers import Answers, Responses
 from drumfire.sut.kserve.errors import ProtocolError, ServerError, one_line
-from drumfire.sut.kserve.messages.exchange import MAX_MESSAGE_BYTES, Found, Outputs, Part, Region, check_outputs
+from drumfire.sut.kserve.messages.exchange import (
+    MAX_MESSAGE_BYTES,
+    NOT_SENT,
+    Found,
+    Outputs,
+    Part,
+    Region,
+    check_outputs,
+)
 from drumfire.sut.kserve.messages.tensors import ModelInterface, as_array
 from drumfire.sut.local.coroutine import TaskSystem
 from drumfire.sut.remote.endpoint import Endpoint, Security
@@ -55,6 +63,8 @@ class TritonclientMessages:
         """The request's inputs as the library's ``InferInput`` objects."""
         inputs = []
         for spec, part in zip(self.interface.inputs, parts, strict=True):
+            if part == NOT_SENT:
+                continue
             assert not isinstance(part.data, Region), "this client does not use shared memory"
             tensor = self.module.InferInput(spec.name, list(part.shape), spec.datatype)
             array = as_array(spec.datatype, part.shape, part.data)
@@ -181,7 +191,7 @@ def _client(module: Any, endpoint: Endpoint, security: Security, connections: in
     """Make one of the library's clients; it does not connect yet."""
     if not endpoint.is_grpc:
         return module.InferenceServerClient(
-            endpoint.authority,
+            endpoint.authority + endpoint.path,
             conn_limit=connections,
             conn_timeout=None,  # the default would fail requests after a minute
             ssl=endpoint.tls,

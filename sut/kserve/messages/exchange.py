@@ -15,6 +15,7 @@ import numpy.typing as npt
 from drumfire.sut.kserve.errors import ProtocolError
 from drumfire.sut.kserve.messages.tensors import (
     DATATYPES,
+    LEFT_OUT,
     ModelInterface,
     Shape,
     TensorError,
@@ -51,6 +52,10 @@ class Part(NamedTuple):
 
     shape: Shape
     data: Buffer | Region
+
+
+NOT_SENT = Part(*LEFT_OUT)
+"""In place of an optional input that is left out."""
 
 
 class Failure(NamedTuple):

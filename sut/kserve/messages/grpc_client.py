@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
-from drumfire.sut.kserve.errors import ProtocolError
+from drumfire.sut.kserve.errors import ProtocolError, one_line
 from drumfire.sut.kserve.grpc.client import CallResult, ReplyHead, UnaryCalls
 from drumfire.sut.kserve.grpc.framing import PREFIX_BYTES, framed
 from drumfire.sut.kserve.http2.frames import REPLY
 from drumfire.sut.kserve.messages.exchange import (
     MAX_MESSAGE_BYTES,
+    NOT_SENT,
     REGION_NAME,
     REGION_OFFSET,
     REGION_SIZE,
@@ -39,7 +40,8 @@ from drumfire.sut.kserve.messages.protobuf import (
     numbers_field,
     text_field,
 )
-from drumfire.sut.kserve.messages.tensors import ModelInterface
+from drumfire.sut.kserve.messages.tensors import ModelInterface, Shape, TensorError
+from drumfire.sut.kserve.messages.typed_contents import contents_field, elements_of, typed_contents
 
 _MOST_LEARNT = 64
 _LARGEST_KNOWN = 4096
@@ -52,10 +54,21 @@ _OUTPUT = {1: ("name", str), 2: ("datatype", str), 3: ("shape", [int]), 4: ("par
 class GrpcMessages:
     """``Messages`` of one model over gRPC; with ``shared``, also ``SharedMessages``."""
 
-    def __init__(self, interface: ModelInterface, *, batch_size: int | None = None, shared: bool = False) -> None:
+    joint = b""
+
+    def __init__(
+        self,
+        interface: ModelInterface,
+        *,
+        batch_size: int | None = None,
+        shared: bool = False,
+        values: bool = False,
+    ) -> None:
         """``batch_size``: the most samples that a request holds, None if unknown; ``shared``: all outputs lie in
-        shared memory."""
+        shared memory; ``values``: inputs are lists of typed numbers, and ``request`` takes what ``encoded`` gives,
+        joined by ``joint``."""
         self.wanted = False
+        self._values = values
         self._batch_size = batch_size
         self._shared, self._look = shared, placeholder if shared else contents
         self._interface = interface
@@ -63,8 +76,15 @@ class GrpcMessages:
         self._layouts: dict[int, tuple[list[tuple[int, int, bytes]], list[Found]]] = {}
         """By a reply's length: the bytes that all such replies share (first, last, bytes), and the outputs."""
 
+    def encoded(self, datatype: str, shape: Shape, data: Buffer) -> Buffer:
+        """A sample's tensor as ``request`` takes it.  Raises ``TensorError`` for a datatype without typed numbers."""
+        return elements_of(datatype, shape, data) if self._values else data
+
     def request(self, parts: Sequence[Part], regions: Sequence[Region] = ()) -> bytes:
-        key = (*(part if isinstance(part.data, Region) else part.shape for part in parts), *regions)
+        if self._values:
+            return self.joined(self.input_side(parts), self.output_side(()))
+        sides = (part if isinstance(part.data, Region) or part == NOT_SENT else part.shape for part in parts)
+        key = (*sides, *regions)
         head = self._heads.get(key)
         if head is None:
             head = self.input_side(parts) + self.output_side(regions)
@@ -72,7 +92,7 @@ class GrpcMessages:
                 self._heads[key] = head
         pieces: list[Buffer] = [head]
         for part in parts:
-            if not isinstance(part.data, Region):
+            if not isinstance(part.data, Region) and part != NOT_SENT:
                 pieces += (bytes_head(7, len(part.data)), part.data)
         size = sum(map(len, pieces))
         return b"".join((b"\0", size.to_bytes(4, "big"), *pieces))
@@ -83,9 +103,13 @@ class GrpcMessages:
         if model.version:
             pieces.append(text_field(2, model.version))
         for spec, part in zip(model.inputs, parts, strict=True):
+            if part == NOT_SENT:
+                continue
             tensor = text_field(1, spec.name) + text_field(2, spec.datatype) + numbers_field(3, part.shape)
             if isinstance(part.data, Region):
                 tensor += _region_parameters(4, part.data)
+            elif self._values:
+                tensor += contents_field(5, spec.datatype, bytes(part.data))
             pieces.append(bytes_field(5, tensor))
         return b"".join(pieces)
 
@@ -110,7 +134,7 @@ class GrpcMessages:
                     break
             else:
                 return [self._look(message, output) for output in known[1]] if self.wanted else None
-        found = self._parse(message)
+        message, found = self._parse(message)
         return [self._look(message, output) for output in found] if self.wanted else None
 
     def pattern(self, size: int) -> re.Pattern[bytes] | None:
@@ -125,27 +149,33 @@ class GrpcMessages:
             at = last
         return re.compile(b"".join((*parts, rb".{%d}" % (size - at))), re.DOTALL)
 
-    def _parse(self, message: Buffer) -> list[Found]:
-        """Parse a reply's outputs; keep its layout, so that the next reply like it need not be parsed."""
+    def _parse(self, message: Buffer) -> tuple[Buffer, list[Found]]:
+        """The bytes that hold the contents of a reply's outputs, and the outputs; keep the layout of raw contents, so
+        that the next reply like it need not be parsed."""
         if len(message) < PREFIX_BYTES:
             raise ProtocolError("a reply without a whole message")
         if message[0]:
             raise ProtocolError("a compressed reply although none was requested")
-        described, raw, typed = [], [], False
+        described, raw = [], []
+        typed: list[Buffer] = []
+        """Each output's message of typed numbers; empty without one."""
         for field in fields(memoryview(message)[PREFIX_BYTES:]):
             if field.number == 5 and not isinstance(field.value, int):
                 described.append(decode(field.value, _OUTPUT))
-                typed = typed or any(inner.number == 5 and inner.value for inner in fields(field.value))
+                lists = [inner.value for inner in fields(field.value) if inner.number == 5]
+                typed.append(b"".join(value for value in lists if not isinstance(value, int)))
             elif field.number == 6 and not isinstance(field.value, int):
                 first = field.first + PREFIX_BYTES
                 raw.append((first, first + len(field.value)))
         shared = [self._shared or any(p["key"] == REGION_NAME for p in one["parameters"]) for one in described]
-        if self._shared and (typed or any(last > first for first, last in raw)):
+        if self._shared and (any(typed) or any(last > first for first, last in raw)):
             raise ProtocolError(
                 "the reply contains outputs that belong in shared memory: does the server support shared memory?"
             )
-        if typed:
-            raise ProtocolError("the reply's tensors are typed fields: use a server that sends raw contents")
+        if any(typed):
+            if raw:
+                raise ProtocolError("a reply with both typed and raw contents")
+            message, raw = self._raw_of(described, typed)
         # For an output in shared memory, servers send an empty raw entry or none at all.
         if len(raw) == len(described) - sum(shared):
             spans = iter(raw)
@@ -164,9 +194,26 @@ class GrpcMessages:
         )
         for output in found:  # before this reply becomes the example for others
             check_contents(message, output)
-        if all(output.datatype != "BYTES" for output in found) and len(self._layouts) < 256:
+        if not any(typed) and all(output.datatype != "BYTES" for output in found) and len(self._layouts) < 256:
             self._layouts[len(message)] = (_literals(message, [o for o in found if o.first >= 0]), found)
-        return found
+        return message, found
+
+    def _raw_of(
+        self, described: Sequence[dict[str, Any]], lists: Sequence[Buffer]
+    ) -> tuple[bytes, list[tuple[int, int]]]:
+        """Raw contents of outputs that came as lists of typed numbers, and where each of them is."""
+        wanted = {spec.name for spec in self._interface.outputs}
+        pieces, spans, at = [], [], 0
+        for one, numbers in zip(described, lists, strict=True):
+            piece = b""
+            if one["name"] in wanted:
+                try:
+                    piece = typed_contents(f"output {one_line(one['name'])}", one["datatype"], one["shape"], numbers)
+                except TensorError as error:
+                    raise ProtocolError(str(error)) from None
+            pieces.append(piece)
+            spans.append((at, at := at + len(piece)))
+        return b"".join(pieces), spans
 
 
 def _literals(message: Buffer, outputs: Sequence[Found]) -> list[tuple[int, int, bytes]]:

@@ -1,6 +1,7 @@
-"""KServe v2 over HTTP, client side: requests out and replies in, with binary tensors, one at a time on a connection.
+"""KServe v2 over HTTP, client side: requests out and replies in, one at a time on a connection.
 
-Handles the JSON of inference requests and replies and the binary tensor extension.  Does not depend on sockets.
+Handles the JSON of inference requests and replies and the binary tensor extension; for servers without it, tensors are
+lists in the JSON.  Does not depend on sockets.
 Sources: KServe's "Open Inference Protocol (v2)"; the "Binary tensor data extension" of Triton's protocol.
 """
 
@@ -17,6 +18,7 @@ from drumfire.sut.kserve.http1.connection import KNOWN, ClientConnection, Respon
 from drumfire.sut.kserve.http1.head import INFERENCE_HEADER_LENGTH
 from drumfire.sut.kserve.messages.exchange import (
     MAX_MESSAGE_BYTES,
+    NOT_SENT,
     REGION_NAME,
     Buffer,
     Failure,
@@ -30,11 +32,20 @@ from drumfire.sut.kserve.messages.exchange import (
     contents,
     placeholder,
 )
-from drumfire.sut.kserve.messages.tensors import ModelInterface, Tensor, from_json_values
+from drumfire.sut.kserve.messages.tensors import (
+    ModelInterface,
+    Shape,
+    Tensor,
+    TensorSpec,
+    from_json_values,
+    to_json_text,
+)
 
 T = TypeVar("T")
 
 _NONE = -1
+_ID = b'"id":"0",'
+"""Optional by the protocol, but kserve's server fails a request without it.  The same in all, as none needs it."""
 SMALL = 16_384
 """Bytes up to which a body is copied behind its head, to write both in one piece."""
 
@@ -51,25 +62,41 @@ def error_text(response: Response) -> str:
         document = json.loads(bytes(response.body))
     except (ValueError, RecursionError):
         document = None
-    text = document.get("error") if isinstance(document, Mapping) else None
+    text = _error_in(document)
     text = text or bytes(response.body[:200]).decode("utf-8", "replace") or response.head.reason
     return f"HTTP {response.status}: {one_line(str(text))}"
+
+
+def _error_in(document: Any) -> object:
+    """What a server calls its reason: ``error`` by the protocol, ``detail`` by a common Python framework."""
+    return next(filter(None, map(document.get, ("error", "detail"))), None) if isinstance(document, Mapping) else None
 
 
 class InferBody(NamedTuple):
     """A request without its head: JSON, then the tensors."""
 
-    json_size: int
+    json_size: int | None
+    """None: JSON alone, as any server reads it."""
     body: bytes
 
 
 class HttpMessages:
     """``Messages`` of one model over HTTP; with ``shared``, also ``SharedMessages``."""
 
-    def __init__(self, interface: ModelInterface, *, batch_size: int | None = None, shared: bool = False) -> None:
+    def __init__(
+        self,
+        interface: ModelInterface,
+        *,
+        batch_size: int | None = None,
+        shared: bool = False,
+        values: bool = False,
+    ) -> None:
         """``batch_size``: the most samples that a request holds, None if unknown; ``shared``: all outputs lie in
-        shared memory."""
+        shared memory; ``values``: tensors are lists in the JSON, and ``request`` takes what ``encoded`` gives, joined
+        by ``joint``."""
         self.wanted = False
+        self.joint = b"," if values else b""
+        self._values = values
         self._batch_size = batch_size
         self._shared, self._look = shared, placeholder if shared else contents
         self._interface = interface
@@ -77,7 +104,18 @@ class HttpMessages:
         self._layouts: dict[int, tuple[bytes, list[Found]]] = {}
         """By the length of a reply's body: its JSON and its outputs."""
 
+    def encoded(self, datatype: str, shape: Shape, data: Buffer) -> Buffer:
+        """A sample's tensor as ``request`` takes it.  Raises ``TensorError`` for elements that JSON cannot hold."""
+        return to_json_text(datatype, shape, data) if self._values else data
+
     def request(self, parts: Sequence[Part], regions: Sequence[Region] = ()) -> InferBody:
+        if self._values:
+            inputs = b",".join(
+                b'%b,"data":[%b]}' % (_compact(_described(spec, part))[:-1], bytes(part.data))
+                for spec, part in zip(self._interface.inputs, parts, strict=True)
+                if part != NOT_SENT and not isinstance(part.data, Region)
+            )
+            return InferBody(None, b'{%b"inputs":[%b],"outputs":%b' % (_ID, inputs, self.output_side(())))
         key = (*(part if isinstance(part.data, Region) else (part.shape, len(part.data)) for part in parts), *regions)
         text = self._texts.get(key)
         if text is None:
@@ -92,17 +130,16 @@ class HttpMessages:
         inputs = []
         for spec, part in zip(self._interface.inputs, parts, strict=True):
             data = part.data
-            where = data.parameters() if isinstance(data, Region) else {"binary_data_size": len(data)}
-            inputs.append(
-                {"name": spec.name, "shape": list(part.shape), "datatype": spec.datatype, "parameters": where}
-            )
-        return b'{"inputs":%b,"outputs":' % _compact(inputs)
+            if part != NOT_SENT:
+                where = data.parameters() if isinstance(data, Region) else {"binary_data_size": len(data)}
+                inputs.append(_described(spec, part) | {"parameters": where})
+        return b'{%b"inputs":%b,"outputs":' % (_ID, _compact(inputs))
 
     def output_side(self, regions: Sequence[Region]) -> bytes:
-        outputs = [
-            {"name": spec.name, "parameters": regions[at].parameters() if regions else {"binary_data": True}}
-            for at, spec in enumerate(self._interface.outputs)
-        ]
+        outputs: list[dict[str, Any]] = [{"name": spec.name} for spec in self._interface.outputs]
+        if not self._values:
+            for at, output in enumerate(outputs):
+                output["parameters"] = regions[at].parameters() if regions else {"binary_data": True}
         return _compact(outputs) + b"}"
 
     def joined(self, input_side: bytes, output_side: bytes) -> InferBody:
@@ -145,8 +182,11 @@ class HttpMessages:
         text = bytes(body[:size])
         try:
             document = json.loads(text)
-            described = document["outputs"]
-            found, plain, at = [], {}, size
+            described = document.get("outputs") if isinstance(document, Mapping) else None
+            if not isinstance(described, list):
+                why = _error_in(document)
+                raise ProtocolError(f"the server says {one_line(str(why))}" if why else "the reply has no outputs")
+            found, plain, at, wanted = [], {}, size, {spec.name for spec in self._interface.outputs}
             for one in described:
                 parameters = one.get("parameters") or {}
                 shape = tuple(operator.index(length) for length in one["shape"])
@@ -164,12 +204,14 @@ class HttpMessages:
                     if not first <= last <= len(body):
                         raise ProtocolError(f"output {one['name']} runs past the end of the reply")
                     at = last
-                else:
-                    plain[one["name"]] = Tensor(shape, from_json_values(one["data"], one["datatype"]))
+                elif one["name"] in wanted:
+                    plain[one["name"]] = Tensor(shape, from_json_values(one["data"], one["datatype"], loose=True))
                 found.append(Found(str(one["name"]), str(one["datatype"]), shape, first, last))
         except ProtocolError:
             raise
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except KeyError as error:
+            raise ProtocolError(f"an output of the reply lacks {error}") from None
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             why = one_line(f"{type(error).__name__}: {error}")
             raise ProtocolError(f"the reply cannot be read: {why}") from None
         if at != len(body):
@@ -181,7 +223,7 @@ class HttpMessages:
             if all(output.datatype != "BYTES" for output in found) and len(self._layouts) < 256:
                 self._layouts[len(body)] = (text, found)
             return [self._look(body, output) for output in found] if self.wanted else None
-        # A server without the binary extension sends values in the JSON.
+        # Values in the JSON, as servers without the binary extension send them.
         arrays = []
         for output in found:
             if output.name in plain:
@@ -190,6 +232,10 @@ class HttpMessages:
             else:
                 arrays.append(contents(body, output))
         return arrays if self.wanted else None
+
+
+def _described(spec: TensorSpec, part: Part) -> dict[str, Any]:
+    return {"name": spec.name, "shape": list(part.shape), "datatype": spec.datatype}
 
 
 def _compact(document: Any) -> bytes:
@@ -302,19 +348,16 @@ class HttpChannel(ReplyChannel):
     ) -> None:
         super().__init__(messages, max_message_bytes)
         self._target, self._authority, self._headers = target, authority, tuple(headers)
-        self._heads: dict[tuple[int, int], bytes] = {}
+        self._heads: dict[tuple[int | None, int], bytes] = {}
 
     def send(self, ticket: int, request: InferBody) -> None:
         json_size, body = request
         head = self._heads.get((json_size, len(body))) or self._head(json_size, len(body))
         self.put(ticket, head, body)
 
-    def _head(self, json_size: int, size: int) -> bytes:
-        fields = [
-            (INFERENCE_HEADER_LENGTH, str(json_size)),
-            ("Content-Type", "application/octet-stream"),
-            *self._headers,
-        ]
+    def _head(self, json_size: int | None, size: int) -> bytes:
+        form = [(INFERENCE_HEADER_LENGTH, str(json_size)), ("Content-Type", "application/octet-stream")]
+        fields = [*([("Content-Type", "application/json")] if json_size is None else form), *self._headers]
         head = build_request("POST", self._target, self._authority, fields, size)
         if len(self._heads) < 4096:
             self._heads[json_size, size] = head

@@ -7,6 +7,7 @@ Source: KServe's "Open Inference Protocol (v2)" and Triton's binary tensor exten
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from drumfire.sut.kserve.errors import one_line
 
 Shape = tuple[int, ...]
 
@@ -39,6 +42,8 @@ MOST_DIMENSIONS = 32
 MOST_ELEMENTS_OF_BYTES = 1 << 20
 """The most elements of a BYTES tensor that is checked: finding them takes time for each."""
 _MOST_ELEMENTS = 1 << 60
+_TEXTS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+_NOT_FINITE: Mapping[str | None, float] = {None: math.nan, **{text: float(number) for number, text in _TEXTS.items()}}
 
 
 class TensorError(ValueError):
@@ -53,6 +58,10 @@ class Tensor(NamedTuple):
     """A view has items of one byte."""
 
 
+LEFT_OUT = Tensor((), b"")
+"""In place of an optional input that a sample does not have; no tensor of this shape has 0 bytes."""
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """An input or output that a model declares."""
@@ -61,13 +70,15 @@ class TensorSpec:
     datatype: str
     shape: Shape
     """Of one sample, without the batch; -1 for any size."""
+    optional: bool = False
+    """A request may leave this input out."""
 
     def __post_init__(self) -> None:
         if self.datatype not in DATATYPES and self.datatype != "BYTES":
-            raise TensorError(f"tensor {self.name!r} has the unknown datatype {self.datatype!r}")
+            raise TensorError(f"tensor {one_line(self.name, 60)!r} has the unknown datatype {self.datatype[:40]!r}")
 
     def __str__(self) -> str:
-        return f"{self.name} {self.datatype}[{','.join(map(str, self.shape))}]"
+        return f"{one_line(self.name, 100)} {self.datatype}[{','.join(map(str, self.shape))}]"
 
     def fits(self, shape: Shape) -> bool:
         """Whether a sample may have this shape."""
@@ -192,9 +203,15 @@ def check_tensor(what: str, datatype: str, shape: Sequence[int], data: bytes | m
         raise TensorError(f"{what}: {error}") from None
 
 
-def from_json_values(values: Any, datatype: str) -> bytes:
-    """Contents from the values of a JSON list, nested or flat.  Raises ``TensorError``."""
+def from_json_values(values: Any, datatype: str, *, loose: bool = False) -> bytes:
+    """Contents from the values of a JSON list, nested or flat.  Raises ``TensorError``.
+
+    ``loose``: besides NaN and Infinity as Python writes them, a floating-point number may be null, as which many
+    writers of JSON put what is not finite, or one of the texts of protobuf's JSON.
+    """
     flat = _flat(values)
+    if loose and datatype in DATATYPES and DATATYPES[datatype].kind == "f":
+        flat = [_NOT_FINITE.get(value, value) if value is None or isinstance(value, str) else value for value in flat]
     if datatype == "BYTES":
         if not all(isinstance(value, str) for value in flat):
             raise TensorError("a BYTES tensor has an element that is not a string")
@@ -215,12 +232,26 @@ def from_json_values(values: Any, datatype: str) -> bytes:
         raise TensorError(f"a tensor of {datatype}: {error}") from None
 
 
+def to_json_text(datatype: str, shape: Sequence[int], data: bytes | memoryview) -> bytes:
+    """The elements of a JSON list without its brackets; what is not finite is a text, as in protobuf's JSON.
+
+    Raises ``TensorError`` for elements that JSON cannot express.
+    """
+    values = to_json_values(datatype, shape, data, finite=False)
+    if isinstance(values, list):
+        return json.dumps(values, separators=(",", ":"))[1:-1].encode()
+    numbers = values.tolist()
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        numbers = [number if math.isfinite(number) else _TEXTS[str(number)] for number in numbers]
+    return json.dumps(numbers, separators=(",", ":"))[1:-1].encode()
+
+
 def to_json_values(
-    datatype: str, shape: Sequence[int], data: bytes | memoryview
+    datatype: str, shape: Sequence[int], data: bytes | memoryview, *, finite: bool = True
 ) -> npt.NDArray[np.generic] | list[str]:
     """The elements for JSON, flat: an array of numbers, or strings.  Floats become doubles, so that no digit is lost.
 
-    Raises ``TensorError`` for elements that JSON cannot express.
+    Raises ``TensorError`` for elements that JSON cannot express; not ``finite``: NaN and infinities are let through.
     """
     check_size(datatype, shape, data)
     if datatype == "BF16":
@@ -231,7 +262,7 @@ def to_json_values(
         except UnicodeDecodeError:
             raise TensorError("an element that is not text cannot be sent in JSON: request binary data") from None
     values = np.frombuffer(data, DATATYPES[datatype])
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
+    if finite and values.dtype.kind == "f" and not np.isfinite(values).all():
         raise TensorError("NaN and infinity cannot be sent in JSON: request binary data")
     # The shortest digits of an FP32 identify it, but readers parse JSON numbers as doubles.
     return values.astype(np.float64) if values.dtype.kind == "f" else values

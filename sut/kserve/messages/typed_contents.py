@@ -1,7 +1,7 @@
-"""Converts tensors from lists of typed numbers (InferTensorContents) to raw contents.
+"""Converts tensors between lists of typed numbers (InferTensorContents) and raw contents.
 
-Handles the list of each datatype.  Does not depend on requests.  Fast clients send raw contents; some others send
-these lists.  Source: KServe's open_inference_grpc.proto.
+Handles the list of each datatype.  Does not depend on requests.  Fast clients and servers send raw contents; some
+others send these lists.  Source: KServe's open_inference_grpc.proto.
 """
 
 from __future__ import annotations
@@ -14,8 +14,15 @@ import numpy.typing as npt
 
 from drumfire.sut.kserve.errors import ProtocolError
 from drumfire.sut.kserve.messages.exchange import Buffer
-from drumfire.sut.kserve.messages.protobuf import FIXED32, FIXED64, LENGTH, VARINT, fields
-from drumfire.sut.kserve.messages.tensors import DATATYPES, TensorError, count_elements, pack_bytes
+from drumfire.sut.kserve.messages.protobuf import FIXED32, FIXED64, LENGTH, VARINT, bytes_field, fields
+from drumfire.sut.kserve.messages.tensors import (
+    DATATYPES,
+    TensorError,
+    check_size,
+    count_elements,
+    pack_bytes,
+    unpack_bytes,
+)
 
 _FIELDS: Mapping[str, int] = {
     "BOOL": 1,
@@ -75,6 +82,38 @@ def typed_contents(what: str, datatype: str, shape: Sequence[int], message: Buff
     if found != elements:
         raise TensorError(f"{what}: {found} elements where a tensor of shape {list(shape)} has {elements}")
     return pack_bytes(pieces) if wanted == 8 else _narrowed(what, datatype, array).tobytes()
+
+
+def elements_of(datatype: str, shape: Sequence[int], data: Buffer) -> bytes:
+    """Raw contents in the form of their list, to be put together with those of other samples: packed numbers, or the
+    fields of strings.  ``contents_field`` makes a message of them.
+
+    Raises ``TensorError`` for a datatype without a list, and unless ``data`` has the size of ``shape``.
+    """
+    wanted = _FIELDS.get(datatype)
+    if wanted is None:
+        raise TensorError(f"{datatype} has no typed contents: only raw contents can hold it")
+    check_size(datatype, shape, data)
+    if wanted == 8:
+        return b"".join(bytes_field(8, element) for element in unpack_bytes(data))
+    if wanted in _REAL:
+        return bytes(data)
+    return _packed(np.frombuffer(data, DATATYPES[datatype]).astype(np.int64).view(np.uint64))
+
+
+def contents_field(number: int, datatype: str, elements: bytes) -> bytes:
+    """The field ``number`` with an InferTensorContents of these ``elements_of`` a tensor, or of several in a row."""
+    wanted = _FIELDS[datatype]
+    return bytes_field(number, elements if wanted == 8 else bytes_field(wanted, elements))
+
+
+def _packed(numbers: npt.NDArray[np.uint64]) -> bytes:
+    """The inverse of ``_varints``."""
+    groups = numbers[:, None] >> np.arange(0, 7 * _LONGEST_VARINT, 7, dtype=np.uint64)
+    lasts = np.maximum((groups != 0).sum(1), 1)[:, None] - 1
+    places = np.arange(_LONGEST_VARINT)
+    octets = (groups & np.uint64(0x7F)).astype(np.uint8) | np.where(places < lasts, 0x80, 0).astype(np.uint8)
+    return bytes(octets[places <= lasts])
 
 
 def _as_buffer(value: int | Buffer) -> Buffer:

@@ -15,7 +15,6 @@ from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.environment import available_memory_bytes
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.files import check_file
-from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.options import option
 from drumfire.loadgen.settings import TestSettings
 from drumfire.sut.kserve.errors import ServerError
@@ -110,7 +109,7 @@ class HttpTarget(Target[HttpOptions]):
         return parse_http_url(url)[0]
 
     def describe(self) -> str:
-        run_on_fast_loop(self._check())
+        self.ask(self._check())
         return f"{self.options.method} of {self.content_type}"
 
     def library(self, settings: TestSettings) -> RemoteLibrary:

@@ -102,7 +102,8 @@ class Client:
         body = operation.body(arguments)
         host = self._security.authority(self.endpoint)
         fields = [("Content-Type", "application/json"), *self._security.headers]
-        head = build_request(operation.verb, operation.target(arguments), host, fields, len(body))
+        target = self.endpoint.path + operation.target(arguments)
+        head = build_request(operation.verb, target, host, fields, len(body))
         return head, body
 
     def _read(self, operation: Operation, event: Any) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from drumfire.loadgen.installation import ROOT
 from drumfire.sut.data.inputs import InputError, Inputs
 from drumfire.sut.kserve.errors import ServerError
 from drumfire.sut.kserve.messages import operations
-from drumfire.sut.kserve.messages.exchange import Outputs, Part, Region
+from drumfire.sut.kserve.messages.exchange import NOT_SENT, Outputs, Part, Region
 from drumfire.sut.kserve.messages.operations import Operation
 from drumfire.sut.kserve.messages.tensors import DATATYPES, ModelInterface
 from drumfire.sut.remote.endpoint import Endpoint, Security, parse_url
@@ -194,6 +194,9 @@ class SharedMemory:
         """Copy inputs into the region; returns the parts with their places.  Raises ``InputError`` if it is full."""
         placed = []
         for part in parts:
+            if part == NOT_SENT:
+                placed.append(part)
+                continue
             assert not isinstance(part.data, Region)
             offset, size = self._filled, len(part.data)
             if offset + size > self._input_bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -15,7 +15,6 @@ import numpy as np
 
 from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.errors import UserError
-from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.options import option
 from drumfire.loadgen.settings import Scenario, TestSettings
 from drumfire.sut import models
@@ -24,11 +23,19 @@ from drumfire.sut.data.array_folder import ArrayFolder
 from drumfire.sut.data.data_set import DataSet
 from drumfire.sut.data.json_file import JsonFile
 from drumfire.sut.data.random_values import generated
-from drumfire.sut.kserve.errors import ServerError
-from drumfire.sut.kserve.messages.exchange import MAX_MESSAGE_BYTES, Channel, Failure, Outputs, Part
+from drumfire.sut.kserve.errors import ServerError, one_line
+from drumfire.sut.kserve.messages.exchange import (
+    MAX_MESSAGE_BYTES,
+    NOT_SENT,
+    Channel,
+    Failure,
+    Outputs,
+    Part,
+    Reply,
+)
 from drumfire.sut.kserve.messages.grpc_client import GrpcChannel, GrpcMessages
-from drumfire.sut.kserve.messages.http_client import HttpChannel, HttpMessages, model_path
-from drumfire.sut.kserve.messages.tensors import pack_bytes
+from drumfire.sut.kserve.messages.http_client import HttpChannel, HttpMessages, InferBody, model_path
+from drumfire.sut.kserve.messages.tensors import LEFT_OUT, TensorError, pack_bytes
 from drumfire.sut.models.model import Model
 from drumfire.sut.remote.call import call
 from drumfire.sut.remote.endpoint import Endpoint
@@ -72,6 +79,13 @@ class TritonOptions(TargetOptions):
         help=f"random (default), zero, a named data set ({', '.join(models.MODELS)}), a folder with INPUT.npy for each "
         "input, or a JSON file as perf_analyzer reads it; outputs in that file are compared with the replies",
     )
+    tensors: str = option(
+        "auto",
+        metavar="HOW",
+        choices=("auto", "binary", "values"),
+        help="how inputs travel, and outputs where the server lets the client choose: binary, values (lists of numbers "
+        "in JSON, or typed contents over gRPC) or auto (default: binary, and values where the server refuses that)",
+    )
     shared_memory: str = option(
         "none",
         metavar="KIND",
@@ -112,6 +126,8 @@ class TritonTarget(Target[TritonOptions]):
             self.unbounded = (Scenario.Server, Scenario.Offline)
         self._shares = options.shared_memory != "none"
         if self._shares:
+            if options.tensors == "values":
+                raise UserError("--tensors values: a tensor in shared memory is binary: leave one of the two out")
             if self.batch_size > 1:
                 raise UserError(
                     "--max-batchsize: a request in shared memory holds one sample: leave one of the two out"
@@ -124,13 +140,15 @@ class TritonTarget(Target[TritonOptions]):
             raise UserError("--dataset-path has no effect without a named data set: give --input-data, or leave it out")
 
     def describe(self) -> str:
-        served = self._served = run_on_fast_loop(self._describe())
-        interface = samples.resolve(served.interface, samples.parse_shapes(self.options.input))
+        served = self._served = self.ask(self._describe())
+        self._chosen = samples.parse_shapes(self.options.input)
+        interface = samples.resolve(served.interface, self._chosen)
         if self.batch_size > max(interface.max_batch_size, 1):
             most = f"at most {interface.max_batch_size}" if interface.max_batch_size else "no batches"
             raise UserError(f"--max-batchsize {self.batch_size}: the server's {self.model} takes {most} in a request")
         self._interface = interface
         self._data = self._inputs()
+        self._values = self._finds_values()
         if served.configuration is None:
             self.notes.append("the server gives no model configuration: whether it batches is inferred from the shapes")
         return f"{served.server}, {served.interface.platform or 'unknown platform'}"
@@ -138,12 +156,12 @@ class TritonTarget(Target[TritonOptions]):
     def library(self, settings: TestSettings) -> RemoteLibrary:
         data, interface = self._data, self._interface
         total, performance = self.sizes(data)
-        counts = {"total_count": total, "performance_count": performance}
+        counts: dict[str, Any] = {"total_count": total, "performance_count": performance}
         self._messages: GrpcMessages | HttpMessages | TritonclientMessages
         if self._official:
             self._messages = TritonclientMessages(interface, "grpc" if self._is_grpc else "http")
         else:
-            self._messages = messages = self._native(self.batch_size, shared=self._shares)
+            self._messages = messages = self._native(self.batch_size, shared=self._shares, values=self._values)
             if self._shares:
                 loaded = min(settings.performance_sample_count_override or performance, total)
                 self._memory = SharedMemory(
@@ -155,6 +173,8 @@ class TritonTarget(Target[TritonOptions]):
                     slots=self.at_a_time(settings),
                 )
                 return SharedLibrary(data, interface, messages, self._memory, **counts)
+            if self._values:
+                counts |= {"encoded": messages.encoded, "joint": messages.joint}
         return RemoteLibrary(data, interface, self._messages, batch_size=self.batch_size, **counts)
 
     def system(self, settings: TestSettings, library: RemoteLibrary) -> RemoteClient:
@@ -186,6 +206,7 @@ class TritonTarget(Target[TritonOptions]):
     def facts(self) -> dict[str, Any]:
         return {
             "client": self.options.client,
+            "tensors": "values" if self._values else "binary",
             "shared_memory": self.options.shared_memory,
             "dynamic_batching": self._served.dynamic_batching,
             "response_cache": self._served.response_cache,
@@ -193,7 +214,7 @@ class TritonTarget(Target[TritonOptions]):
 
     def digests(self) -> dict[str, str]:
         return {
-            "model": hashlib.sha256(repr(self._interface).encode()).hexdigest(),
+            "model": hashlib.sha256(repr((self._interface, self._values)).encode()).hexdigest(),
             "data": self.digest(self._data),
         }
 
@@ -220,6 +241,7 @@ class TritonTarget(Target[TritonOptions]):
         cannot = {
             "more than one --url": len(self.endpoints) > 1,
             "--header host": self.security.host is not None,
+            f"--tensors {options.tensors}": options.tensors != "auto",
             "--balance least-in-flight": options.balance != "round-robin",
             f"--shared-memory {options.shared_memory}": options.shared_memory != "none",
             "--connections over gRPC": self._is_grpc and (options.connections or 1) > 1,
@@ -240,7 +262,7 @@ class TritonTarget(Target[TritonOptions]):
         for endpoint, description in zip(self.endpoints, descriptions, strict=True):
             if description.interface != descriptions[0].interface:
                 raise UserError(f"{endpoint} and {self.endpoints[0]} serve different models as {self.model!r}")
-        return descriptions[0]
+        return replace(descriptions[0], takes_binary=all(description.takes_binary for description in descriptions))
 
     def _inputs(self) -> samples.Inputs:
         interface, amounts = self._interface, self.amounts
@@ -250,7 +272,13 @@ class TritonTarget(Target[TritonOptions]):
         source = self.options.input_data or "random"
         if source in ("random", "zero"):
             kind: Literal["random", "zero"] = "random" if source == "random" else "zero"
-            return generated(interface, kind=kind)
+            data = generated(interface, kind=kind, chosen=self._chosen)
+            if left_out := [spec.name for spec in interface.inputs if spec.optional and spec.name not in self._chosen]:
+                self.notes.append(
+                    f"left out, as the model calls it optional: {one_line(', '.join(left_out), 200)}; "
+                    "--input NAME:SHAPE sends it"
+                )
+            return data
         path = Path(source)
         if path.is_dir():
             return ArrayFolder(path, interface)
@@ -261,8 +289,50 @@ class TritonTarget(Target[TritonOptions]):
             "a folder of .npy files or a JSON file"
         )
 
-    def _native(self, batch_size: int, *, shared: bool) -> GrpcMessages | HttpMessages:
-        return (GrpcMessages if self._is_grpc else HttpMessages)(self._interface, batch_size=batch_size, shared=shared)
+    def _native(self, batch_size: int, *, shared: bool = False, values: bool = False) -> GrpcMessages | HttpMessages:
+        kind = GrpcMessages if self._is_grpc else HttpMessages
+        return kind(self._interface, batch_size=batch_size, shared=shared, values=values)
+
+    def _finds_values(self) -> bool:
+        """Whether tensors travel as values.  A server that does not say how it takes them is sent a sample."""
+        wanted = self.options.tensors
+        if wanted != "auto" or self._shares or self._official or self._served.takes_binary:
+            return wanted == "values"
+        raw, form = ("raw contents", "typed contents") if self._is_grpc else ("binary tensors", "JSON")
+        sample, plain, listed = self._data.sample(0), self._native(1), self._native(1, values=True)
+        for endpoint in self.endpoints:
+            refusal = self._first_reply(endpoint, plain, sample)
+            if not isinstance(refusal, Failure):
+                continue
+            reply = self._first_reply(endpoint, listed, sample)
+            if isinstance(reply, Failure):
+                other = "" if reply.reason == refusal.reason else f"; as {form}: {reply.reason}"
+                raise ServerError(f"the check before the run failed: {endpoint}: {refusal.reason}{other}")
+            sizes = [_size(messages.request(self._parts(messages, sample))) for messages in (plain, listed)]
+            self.notes.append(
+                f"{endpoint} refuses {raw} ({refusal.reason}), so tensors go as {form}: "
+                f"{sizes[1] / sizes[0]:.1f} times the bytes, and the time to write and read them is in the latency"
+            )
+            return True
+        return False
+
+    def _first_reply(self, endpoint: Endpoint, messages: GrpcMessages | HttpMessages, sample: samples.Sample) -> Reply:
+        """The reply to a sample on a connection of its own."""
+        try:
+            request = messages.request(self._parts(messages, sample))
+        except TensorError as error:
+            return Failure(str(error))
+        return self.ask(call(endpoint, self.security, self._channels(messages)(endpoint), request))
+
+    def _parts(self, messages: GrpcMessages | HttpMessages, sample: samples.Sample) -> list[Part]:
+        """A request of one sample.  Raises ``TensorError`` for what the form of ``messages`` cannot hold."""
+        batch = (1,) if self._interface.max_batch_size else ()
+        return [
+            NOT_SENT
+            if tensor == LEFT_OUT
+            else Part((*batch, *tensor.shape), messages.encoded(spec.datatype, tensor.shape, tensor.data))
+            for spec, tensor in zip(self._interface.inputs, sample, strict=True)
+        ]
 
     def _output_bytes(self) -> list[int]:
         """Bytes of each output of a sample; a model that leaves sizes open is sent one sample to find out."""
@@ -270,15 +340,13 @@ class TritonTarget(Target[TritonOptions]):
         known = shared_memory.output_bytes(interface)
         if known is not None:
             return known
-        messages = self._native(1, shared=False)
+        messages = self._native(1)
         messages.wanted = True
         # Where samples differ in size, the largest gives the bound.
         count = 1 if shared_memory.is_fixed(interface) else self.sizes(data)[0]
         largest = max(map(data.sample, range(count)), key=lambda sample: sum(len(tensor.data) for tensor in sample))
-        batch = (1,) if interface.max_batch_size else ()
-        request = messages.request([Part((*batch, *tensor.shape), tensor.data) for tensor in largest])
         endpoint = self.endpoints[0]
-        reply = run_on_fast_loop(call(endpoint, self.security, self._channels(messages)(endpoint), request))
+        reply = self._first_reply(endpoint, messages, largest)
         if isinstance(reply, Failure):
             raise ServerError(f"{endpoint} failed the request: {reply.reason}")
         assert reply is not None
@@ -302,7 +370,9 @@ class TritonTarget(Target[TritonOptions]):
         def http(endpoint: Endpoint) -> Channel:
             assert isinstance(messages, HttpMessages)
             path = model_path(self._interface.name, self._interface.version)
-            return HttpChannel(messages, f"{path}/infer", self.security.authority(endpoint), headers, most)
+            return HttpChannel(
+                messages, f"{endpoint.path}{path}/infer", self.security.authority(endpoint), headers, most
+            )
 
         return grpc if self._is_grpc else http
 
@@ -319,6 +389,10 @@ class TritonTarget(Target[TritonOptions]):
             )
             for row in range(len(outputs[0]))
         ]
+
+
+def _size(request: bytes | InferBody) -> int:
+    return len(request.body) if isinstance(request, InferBody) else len(request)
 
 
 def _judge(model: str, input_data: str | None) -> Model | None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from drumfire.loadgen.errors import UserError
-from drumfire.sut.remote.endpoint import Endpoint, Security, parse_http_url, parse_url
+from drumfire.sut.remote.endpoint import Endpoint, Security, names, parse_http_url, parse_url
 
 
 def test_security_travels_as_json() -> None:
@@ -33,7 +33,12 @@ def test_urls_with_paths(url: str, endpoint: Endpoint, target: str) -> None:
 
 
 def test_text_and_back() -> None:
-    for endpoint in (Endpoint("http", "host", 80), Endpoint("grpcs", "::1", 8001), Endpoint("line", "127.0.0.1", 1)):
+    for endpoint in (
+        Endpoint("http", "host", 80),
+        Endpoint("grpcs", "::1", 8001),
+        Endpoint("line", "127.0.0.1", 1),
+        Endpoint("https", "::1", 443, "/a/b%20c"),
+    ):
         assert Endpoint.of(str(endpoint)) == endpoint
 
 
@@ -41,6 +46,30 @@ def test_text_and_back() -> None:
 def test_urls_that_no_http_service_has(url: str) -> None:
     with pytest.raises(UserError, match="http://HOST:PORT/PATH"):
         parse_http_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("http://h", ""),
+        ("http://h:8000/", ""),
+        ("https://h/serving/triton/", "/serving/triton"),
+        ("http://h/a b/v2", "/a%20b/v2"),
+        ("grpc://h/", ""),
+    ],
+)
+def test_the_path_before_each_request(url: str, path: str) -> None:
+    assert parse_url(url).path == path
+
+
+@pytest.mark.parametrize("url", ["grpc://h:1/a", "grpcs://h/a/b"])
+def test_grpc_has_no_path(url: str) -> None:
+    with pytest.raises(UserError, match=rf"^--url {url}: .* leave /a\S* out"):
+        parse_url(url)
+
+
+def test_servers_behind_one_proxy_have_names_of_their_own() -> None:
+    assert names([Endpoint("http", "h", 1, "/a"), Endpoint("http", "h", 1, "/b")]) == ["h-1_a", "h-1_b"]
 
 
 LABEL = "a" * 64
@@ -68,6 +97,7 @@ def test_the_host_field_replaces_the_address() -> None:
     security = Security.of(None, None, None, ["Host: model.example.com:81", "a: b"])
     endpoint = Endpoint("https", "10.0.0.1", 8443)
     assert security.headers == (("a", "b"),)
+    assert Security.of(None, None, None, [":authority: model.example.com:81", "a: b"]) == security
     assert security.authority(endpoint) == "model.example.com:81"
     assert security.server_name(endpoint) == "model.example.com"
     assert Security().authority(endpoint) == "10.0.0.1:8443"

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
+import json
+from pathlib import Path
 
+import numpy as np
+import pytest
+
+from drumfire.sut.data.inputs import InputError
+from drumfire.sut.data.json_file import JsonFile
 from drumfire.sut.data.random_values import generated
 from drumfire.sut.kserve.messages.http_client import HttpMessages
 from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorSpec, as_array
-from drumfire.sut.remote.samples import RemoteLibrary
+from drumfire.sut.remote.samples import RemoteLibrary, UnexpectedOutput
 
 
 def test_a_batch_has_every_input_by_its_name() -> None:
@@ -22,3 +28,41 @@ def test_a_batch_has_every_input_by_its_name() -> None:
         for row, index in enumerate((5, 2)):
             tensor = samples.sample(index)[position]
             assert (batch[spec.name][row] == as_array(spec.datatype, tensor.shape, tensor.data)).all()
+
+
+def library_of(folder: Path, document: object, interface: ModelInterface, *, batch_size: int = 1) -> RemoteLibrary:
+    (folder / "inputs.json").write_text(json.dumps(document))
+    samples, messages = JsonFile(folder / "inputs.json", interface), HttpMessages(interface, values=True)
+    return RemoteLibrary(
+        samples,
+        interface,
+        messages,
+        total_count=samples.total_count,
+        performance_count=samples.total_count,
+        batch_size=batch_size,
+        encoded=messages.encoded,
+        joint=messages.joint,
+    )
+
+
+def test_a_batch_holds_an_optional_input_for_all_or_for_none(tmp_path: Path) -> None:
+    inputs = (TensorSpec("a", "INT8", (1,)), TensorSpec("b", "INT8", (1,), optional=True))
+    interface = ModelInterface("m", "", "", inputs, (TensorSpec("y", "FP32", (1,)),), 8)
+    data = [{"a": [1]}, {"a": [2]}, {"a": [3], "b": [4]}, {"a": [5], "b": [6]}]
+    library = library_of(tmp_path, {"data": data}, interface, batch_size=2)
+    library.load(np.arange(4))
+    sent = [json.loads(library.batched(pair).body)["inputs"] for pair in ((0, 1), (2, 3))]
+    assert [[one["data"] for one in inputs] for inputs in sent] == [[[1, 2]], [[3, 5], [4, 6]]]
+    with pytest.raises(InputError, match=r"some samples leave out the input b INT8\[1\]: send them one by one"):
+        library.batched((1, 2))
+    assert list(library.batch(np.array([0, 1]))) == ["a"]
+
+
+def test_what_is_expected_may_be_nan(tmp_path: Path) -> None:
+    interface = ModelInterface("m", "", "", (TensorSpec("a", "INT8", (1,)),), (TensorSpec("y", "FP32", (3,)),), 0)
+    expected = [{"y": [1, float("nan"), -0.0]}]
+    library = library_of(tmp_path, {"data": [{"a": [1]}], "validation_data": expected}, interface)
+    library.check_expected([0], [np.array([1, -np.float32("nan"), -0.0], np.float32)])
+    for wrong, place in (([1, 2, -0.0], 1), ([1, np.nan, 0.0], 2), ([np.nan, np.nan, -0.0], 0)):
+        with pytest.raises(UnexpectedOutput, match=f"first at element {place}"):
+            library.check_expected([0], [np.array(wrong, np.float32)])

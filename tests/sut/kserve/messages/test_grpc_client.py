@@ -1,6 +1,7 @@
 """Requests and replies over gRPC against messages of Google's package, and calls against a server played by hand."""
 
 import contextlib
+import math
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -15,9 +16,9 @@ from drumfire.sut.kserve.errors import ProtocolError
 from drumfire.sut.kserve.grpc.client import CallResult, Calls
 from drumfire.sut.kserve.grpc.framing import framed
 from drumfire.sut.kserve.http2.frames import LARGEST_STREAM, PREFACE, frame
-from drumfire.sut.kserve.messages.exchange import Failure, Part, Region
+from drumfire.sut.kserve.messages.exchange import NOT_SENT, Failure, Part, Region
 from drumfire.sut.kserve.messages.grpc_client import GrpcChannel, GrpcMessages
-from drumfire.sut.kserve.messages.tensors import DATATYPES, ModelInterface, TensorSpec, pack_bytes
+from drumfire.sut.kserve.messages.tensors import DATATYPES, ModelInterface, TensorError, TensorSpec, pack_bytes
 
 TABLE = {
     "InferParameter": {
@@ -26,7 +27,16 @@ TABLE = {
         "string_param": (3, "oneof string"),
     },
     "Parameter": {"key": (1, "string"), "value": (2, "InferParameter")},
-    "Contents": {"fp32_contents": (6, "repeated float"), "bytes_contents": (8, "repeated bytes")},
+    "Contents": {
+        "bool_contents": (1, "repeated bool"),
+        "int_contents": (2, "repeated int32"),
+        "int64_contents": (3, "repeated int64"),
+        "uint_contents": (4, "repeated uint64"),
+        "uint64_contents": (5, "repeated uint64"),
+        "fp32_contents": (6, "repeated float"),
+        "fp64_contents": (7, "repeated double"),
+        "bytes_contents": (8, "repeated bytes"),
+    },
     "Tensor": {
         "name": (1, "string"),
         "datatype": (2, "string"),
@@ -53,6 +63,22 @@ TABLE = {
         "raw_output_contents": (6, "repeated bytes"),
     },
 }
+
+TYPED: dict[str, tuple[str, list[Any]]] = {
+    "BOOL": ("bool_contents", [True, False]),
+    "INT8": ("int_contents", [-128, 127, 0]),
+    "INT16": ("int_contents", [-2, 300]),
+    "INT32": ("int_contents", [-(2**31), 2**31 - 1]),
+    "INT64": ("int64_contents", [-(2**63), 2**63 - 1, 1 << 35]),
+    "UINT8": ("uint_contents", [0, 127, 128, 255]),
+    "UINT16": ("uint_contents", [0, 65_535]),
+    "UINT32": ("uint_contents", [1, 2**32 - 1]),
+    "UINT64": ("uint64_contents", [2**64 - 1, 127, 128]),
+    "FP32": ("fp32_contents", [1.5, -0.0, math.inf]),
+    "FP64": ("fp64_contents", [1e300, -1.0]),
+    "BYTES": ("bytes_contents", [b"abc", b"\xff", b""]),
+}
+"""Of each datatype that has typed contents: their field, and values."""
 
 ONE = ModelInterface("m", "", "onnx", (TensorSpec("IN", "FP32", (3,)),), (TensorSpec("OUT", "FP32", (2,)),), 8)
 TWO = ModelInterface(
@@ -143,6 +169,38 @@ class TestRequests:
         stored = bytes.fromhex("0a016d2a0e0a02494e1204465033321a02010332050a034f55543a0c0000803f0000004000004040")
         messages = GrpcMessages(ONE)
         assert unframed(messages.request([Part((1, 3), struct.pack("<3f", 1, 2, 3))])) == stored
+
+
+class TestValues:
+    """Requests to servers that read only typed contents."""
+
+    @pytest.mark.parametrize("datatype", TYPED)
+    def test_typed_contents(self, pb: Any, datatype: str) -> None:
+        field, values = TYPED[datatype]
+        array = np.array(values, DATATYPES.get(datatype, np.dtype(object)))
+        data = pack_bytes(values) if datatype == "BYTES" else array.tobytes()
+        spec = TensorSpec("IN", datatype, array.shape)
+        messages = GrpcMessages(ModelInterface("m", "", "", (spec,), ONE.outputs, 8), values=True)
+        joined = messages.joint.join([bytes(messages.encoded(datatype, array.shape, data))] * 2)
+        tensor = pb.Tensor(name="IN", datatype=datatype, shape=[2, len(values)])
+        getattr(tensor.contents, field).extend(values * 2)
+        wanted = pb.ModelInferRequest(model_name="m", inputs=[tensor], outputs=[pb.WantedOutput(name="OUT")])
+        assert unframed(messages.request([Part((2, len(values)), joined)])) == wanted.SerializeToString()
+
+    @pytest.mark.parametrize("datatype", ["FP16", "BF16"])
+    def test_a_datatype_without_a_list(self, datatype: str) -> None:
+        with pytest.raises(TensorError, match=f"{datatype} has no typed contents"):
+            GrpcMessages(ONE, values=True).encoded(datatype, (1,), bytes(2))
+
+
+@pytest.mark.parametrize("values", [False, True])
+def test_an_input_that_is_left_out_is_not_in_the_request(pb: Any, values: bool) -> None:
+    scalars = ModelInterface("m", "", "", (TensorSpec("A", "INT8", ()), TensorSpec("B", "INT8", ())), ONE.outputs, 0)
+    messages = GrpcMessages(scalars, values=values)
+    for parts, names in (([NOT_SENT, Part((), b"\1")], "B"), ([Part((), b"\1"), Part((), b"\2")], "AB")):
+        message = pb.ModelInferRequest.FromString(unframed(messages.request(parts)))
+        assert [tensor.name for tensor in message.inputs] == list(names)
+        assert len(message.raw_input_contents) == (0 if values else len(names))
 
 
 def reply_message(pb: Any, outputs: Sequence[tuple[str, str, Sequence[int], bytes | None]], **more: Any) -> bytes:
@@ -251,14 +309,35 @@ class TestReplies:
         with pytest.raises(ProtocolError, match="came as"):
             messages.read(reply_message(pb, [("Y", "INT64", (), bytes(8))]))
 
-    def test_contents_that_are_missing_or_typed_are_refused(self, pb: Any) -> None:
+    @pytest.mark.parametrize("datatype", TYPED)
+    def test_typed_contents(self, pb: Any, datatype: str) -> None:
+        field, values = TYPED[datatype]
+        spec = TensorSpec("OUT", datatype, (len(values),))
+        messages = GrpcMessages(ModelInterface("m", "", "", ONE.inputs, (spec,), 0))
+        messages.wanted = True
+        for _ in range(2):
+            tensor = pb.Tensor(name="OUT", datatype=datatype, shape=[len(values)])
+            getattr(tensor.contents, field).extend(values)
+            other = pb.Tensor(name="debug", datatype="FP16", shape=[1])  # not the model's: nobody reads it
+            other.contents.fp32_contents.append(1)
+            reply = pb.ModelInferResponse(outputs=[other, tensor])
+            (found,) = messages.read(framed(reply.SerializeToString())) or ()
+            assert found.tolist() == values
+            values = values[::-1]
+
+    def test_contents_that_are_missing_or_double_are_refused(self, pb: Any) -> None:
         messages = GrpcMessages(ONE)
         tensor = pb.Tensor(name="OUT", datatype="FP32", shape=[1, 2])
         with pytest.raises(ProtocolError, match="1 outputs with the contents of 0"):
             messages.read(framed(pb.ModelInferResponse(outputs=[tensor]).SerializeToString()))
-        tensor.contents.fp32_contents.extend([1, 2])
-        with pytest.raises(ProtocolError, match="typed fields"):
+        tensor.contents.fp32_contents.append(1)
+        with pytest.raises(ProtocolError, match=r"output OUT: 1 elements where a tensor of shape \[1, 2\] has 2"):
             messages.read(framed(pb.ModelInferResponse(outputs=[tensor]).SerializeToString()))
+        tensor.contents.fp32_contents.append(2)
+        with pytest.raises(ProtocolError, match="both typed and raw"):
+            messages.read(
+                framed(pb.ModelInferResponse(outputs=[tensor], raw_output_contents=[bytes(8)]).SerializeToString())
+            )
 
     def test_outputs_in_shared_memory_have_no_contents_or_empty_ones(self, pb: Any) -> None:
         messages = GrpcMessages(TWO)

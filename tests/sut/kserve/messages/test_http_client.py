@@ -1,6 +1,7 @@
-"""Requests and replies over HTTP with binary tensors, and one connection that carries them, from byte strings."""
+"""Requests and replies over HTTP, and one connection that carries them, from byte strings."""
 
 import json
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,9 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drumfire.sut.kserve.errors import ProtocolError
-from drumfire.sut.kserve.messages.exchange import Failure, Part, Region
+from drumfire.sut.kserve.messages.exchange import NOT_SENT, Failure, Part, Region
 from drumfire.sut.kserve.messages.http_client import HttpChannel, HttpExchange, HttpMessages, model_path
-from drumfire.sut.kserve.messages.tensors import DATATYPES, ModelInterface, TensorSpec, pack_bytes
+from drumfire.sut.kserve.messages.tensors import (
+    DATATYPES,
+    ModelInterface,
+    TensorError,
+    TensorSpec,
+    from_json_values,
+    pack_bytes,
+)
 
 ONE = ModelInterface("m", "", "onnx", (TensorSpec("IN", "FP32", (3,)),), (TensorSpec("OUT", "FP32", (2,)),), 8)
 TWO = ModelInterface(
@@ -38,6 +46,7 @@ class TestRequests:
         for _ in range(2):
             size, body = messages.request([Part((2, 3), data)])
             assert json.loads(body[:size]) == {
+                "id": "0",
                 "inputs": [{"name": "IN", "shape": [2, 3], "datatype": "FP32", "parameters": {"binary_data_size": 24}}],
                 "outputs": [{"name": "OUT", "parameters": {"binary_data": True}}],
             }
@@ -68,6 +77,62 @@ class TestRequests:
             assert body[size:] == (strings if in_region else numbers + strings)
             if in_region:
                 assert [one["parameters"]["shared_memory_offset"] for one in said["outputs"]] == [64, 1 << 40]
+
+
+class TestValues:
+    """Requests to servers without the binary extension."""
+
+    def test_tensors_are_lists(self) -> None:
+        messages = HttpMessages(TWO, values=True)
+        samples = [(struct.pack("2b", at, -at), pack_bytes([b"\xc3\xa4", b""])) for at in (1, 2)]
+        numbers, texts = (
+            messages.joint.join(bytes(messages.encoded(spec.datatype, (2,), sample[place])) for sample in samples)
+            for place, spec in enumerate(TWO.inputs)
+        )
+        size, body = messages.request([Part((2, 1, 2), numbers), Part((2, 2), texts)])
+        assert size is None
+        assert json.loads(body) == {
+            "id": "0",
+            "inputs": [
+                {"name": "A", "shape": [2, 1, 2], "datatype": "INT8", "data": [1, -1, 2, -2]},
+                {"name": "B", "shape": [2, 2], "datatype": "BYTES", "data": ["ä", "", "ä", ""]},
+            ],
+            "outputs": [{"name": "X"}, {"name": "Y"}],
+        }
+
+    @pytest.mark.parametrize("datatype", [*sorted(DATATYPES.keys() - {"BF16"})])
+    def test_each_datatype_comes_back(self, datatype: str) -> None:
+        """As a server reads it, with the numbers that JSON has no words for."""
+        dtype = DATATYPES[datatype]
+        limits = [math.nan, math.inf, -math.inf, 0.1] if dtype.kind == "f" else [0, 1]
+        if dtype.kind in "iu":
+            limits = [np.iinfo(dtype).min, np.iinfo(dtype).max]
+        right = np.array(limits, dtype)
+        spec = TensorSpec("IN", datatype, (len(right),))
+        messages = HttpMessages(ModelInterface("m", "", "", (spec,), ONE.outputs, 0), values=True)
+        text = messages.encoded(datatype, right.shape, right.tobytes())
+        (sent,) = json.loads(messages.request([Part(right.shape, text)]).body, parse_constant=pytest.fail)["inputs"]
+        assert from_json_values(sent["data"], datatype, loose=True) == right.tobytes()
+
+    @pytest.mark.parametrize(("datatype", "data"), [("BF16", bytes(2)), ("BYTES", pack_bytes([b"\xff"]))])
+    def test_what_json_cannot_hold(self, datatype: str, data: bytes) -> None:
+        with pytest.raises(TensorError, match="cannot be sent in JSON"):
+            HttpMessages(ONE, values=True).encoded(datatype, (1,), data)
+
+    def test_the_head_is_that_of_json(self) -> None:
+        messages = HttpMessages(ONE, values=True)
+        made = HttpChannel(messages, "/x", "h:1")
+        made.send(1, messages.request([Part((1, 3), b"1,2,3")]))
+        head = b"".join(made.out).partition(b"\r\n\r\n")[0]
+        assert b"\r\nContent-Type: application/json" in head
+        assert b"Inference-Header" not in head
+
+
+@pytest.mark.parametrize("values", [False, True])
+def test_an_input_that_is_left_out_is_not_in_the_request(values: bool) -> None:
+    messages = HttpMessages(TWO, values=values)
+    size, body = messages.request([NOT_SENT, Part((1,), b'"x"' if values else pack_bytes([b"x"]))])
+    assert [one["name"] for one in json.loads(body[:size])["inputs"]] == ["B"]
 
 
 def reply_body(outputs: Sequence[tuple[Any, Any, Any, bytes | list[Any] | None]]) -> tuple[bytes, int]:
@@ -131,6 +196,21 @@ class TestReplies:
         body, size = reply_body([("X", "FP32", [1, 1], [1.5]), ("Y", "INT64", [1], [7])])
         assert same(messages.read(body, None), [np.array([[1.5]], np.float32), np.array([7])])
 
+    def test_values_that_are_not_finite(self) -> None:
+        """As Python and Triton write them, as protobuf's JSON does, and null, as which many writers lose them."""
+        messages = HttpMessages(ModelInterface("m", "", "", ONE.inputs, (TensorSpec("OUT", "FP16", (7,)),), 0))
+        messages.wanted = True
+        values = '[NaN, Infinity, -Infinity, null, "NaN", "Infinity", "-Infinity"]'
+        body = f'{{"outputs": [{{"name": "OUT", "datatype": "FP16", "shape": [7], "data": {values}}}]}}'.encode()
+        (found,) = messages.read(body, None) or ()
+        assert str(found.tolist()) == "[nan, inf, -inf, nan, nan, inf, -inf]"
+
+    def test_an_output_that_is_not_the_models_is_not_read(self) -> None:
+        messages = HttpMessages(ONE)
+        messages.wanted = True
+        body, size = reply_body([("OUT", "FP32", [1, 2], [1, 2]), ("debug", "BF16", [1], [{}])])
+        assert same(messages.read(body, size), [np.float32([[1, 2]])])
+
     def test_bytes_of_any_length(self) -> None:
         messages = HttpMessages(ModelInterface("m", "", "", ONE.inputs, (TensorSpec("S", "BYTES", ()),), 8))
         messages.wanted = True
@@ -192,8 +272,10 @@ class TestReplies:
         [
             (b"", 0, "cannot be read"),
             (b"{}", 3, "2 bytes with 3 bytes of JSON"),
-            (b"[]", 2, "cannot be read"),
-            (b'{"outputs": 1}', 14, "cannot be read"),
+            (b"[]", 2, "has no outputs"),
+            (b'{"outputs": 1}', 14, "has no outputs"),
+            (b'{"outputs": [{"name": "OUT"}]}', 30, "an output of the reply lacks 'shape'"),
+            (b'{"error": "model crashed\\nbadly"}', None, "^the server says model crashed badly$"),
             (b'{"outputs": ["x"]}', 18, "cannot be read"),
             (b"[" * 100_000, None, "cannot be read: RecursionError"),
             (b'{"outputs": ' + b"9" * 5000 + b"}", None, "cannot be read"),
@@ -349,7 +431,7 @@ class TestChannel:
             (response(b"[" * 100_000, status="500 Oops"), "HTTP 500: [[["),
             (response(b"\xff", status="500 Oops"), "HTTP 500: \ufffd"),
             (response(b"{}", status="204 No Content")[:-2], "HTTP 204"),
-            (response(b"{}", 2), "cannot be read"),
+            (response(b"{}", 2), "has no outputs"),
             (response(GOOD, len(GOOD) + 1), "bytes of JSON"),
             (response(GOOD), "cannot be read"),
         ],
