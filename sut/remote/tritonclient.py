@@ -28,6 +28,7 @@ from drumfire.sut.kserve.messages.exchange import (
     Region,
     check_outputs,
 )
+from drumfire.sut.kserve.messages.http_client import REQUEST_ID
 from drumfire.sut.kserve.messages.tensors import ModelInterface, as_array
 from drumfire.sut.local.coroutine import TaskSystem
 from drumfire.sut.remote.endpoint import Endpoint, Security
@@ -142,6 +143,7 @@ class TritonclientSystem(TaskSystem):
             raise ServerError("--client tritonclient: a --header is named twice, and this client sends each name once")
         if not endpoint.is_grpc:
             self._headers["accept-encoding"] = "identity"  # by default aiohttp asks for gzip, which costs server time
+        self._id = "" if endpoint.is_grpc else REQUEST_ID
         self._client: Any = None
 
     async def open(self, answers: Answers) -> None:
@@ -168,7 +170,11 @@ class TritonclientSystem(TaskSystem):
         try:
             async with asyncio.timeout(self._deadline_s) as patience:
                 result = await self._client.infer(
-                    interface.name, request, model_version=interface.version, headers=self._headers.copy()
+                    interface.name,
+                    request,
+                    model_version=interface.version,
+                    request_id=self._id,
+                    headers=self._headers.copy(),
                 )
         except TimeoutError:
             if not patience.expired():

@@ -44,8 +44,10 @@ from drumfire.sut.kserve.messages.tensors import (
 T = TypeVar("T")
 
 _NONE = -1
-_ID = b'"id":"0",'
+_HINTS = dict.fromkeys((401, 403), "; does the server want a --header 'authorization: …'?")
+REQUEST_ID = "0"
 """Optional by the protocol, but kserve's server fails a request without it.  The same in all, as none needs it."""
+_ID = b'"id":"%b",' % REQUEST_ID.encode()
 SMALL = 16_384
 """Bytes up to which a body is copied behind its head, to write both in one piece."""
 
@@ -64,7 +66,10 @@ def error_text(response: Response) -> str:
         document = None
     text = _error_in(document)
     text = text or bytes(response.body[:200]).decode("utf-8", "replace") or response.head.reason
-    return f"HTTP {response.status}: {one_line(str(text))}"
+    hint = _HINTS.get(response.status, "")
+    if 300 <= response.status < 400 and (elsewhere := response.head.fields.get("location")):
+        hint = f" to {one_line(elsewhere, 200)}: give the --url that leads there"
+    return f"HTTP {response.status}: {one_line(str(text))}{hint}"
 
 
 def _error_in(document: Any) -> object:

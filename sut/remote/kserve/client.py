@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from drumfire.sut.kserve.errors import ProtocolError, ServerError
+from drumfire.sut.kserve.errors import ProtocolError, ServerError, one_line
 from drumfire.sut.kserve.grpc.client import CallResult, Calls
 from drumfire.sut.kserve.grpc.framing import Status, framed
 from drumfire.sut.kserve.http1.connection import Response, build_request
@@ -65,7 +65,7 @@ class Client:
                     else:
                         self._logic.put(0, *self._request(operation, arguments))
                     self._wire.flush()
-                    return self._read(operation, await self._waiter)
+                    return self._read(operation, arguments, await self._waiter)
             except TimeoutError:
                 self._wire.abort("no answer")
                 raise ServerError(
@@ -106,19 +106,24 @@ class Client:
         head = build_request(operation.verb, target, host, fields, len(body))
         return head, body
 
-    def _read(self, operation: Operation, event: Any) -> dict[str, Any]:
+    def _read(self, operation: Operation, arguments: dict[str, Any], event: Any) -> dict[str, Any]:
+        asked = (
+            f"{operation.method} of {one_line(str(arguments['name']), 60)!r}"
+            if "name" in arguments
+            else operation.method
+        )
         if isinstance(event, CallResult):
             if event.message is None:
                 reason = event.failure.reason if event.failure is not None else "no reply"
                 unsupported = operation.optional and event.status == Status.UNIMPLEMENTED
-                raise (Unsupported if unsupported else ServerError)(f"{self.endpoint}: {reason}")
+                raise (Unsupported if unsupported else ServerError)(f"{self.endpoint}: {asked}: {reason}")
             return operation.from_message(memoryview(event.message)[5:])
         _, response = event
         if isinstance(response, Failure):
-            raise ServerError(f"{self.endpoint}: {response.reason}")
+            raise ServerError(f"{self.endpoint}: {asked}: {response.reason}")
         if response.status != 200:
             unsupported = operation.optional and response.status in _ABSENT
-            raise (Unsupported if unsupported else ServerError)(f"{self.endpoint}: {error_text(response)}")
+            raise (Unsupported if unsupported else ServerError)(f"{self.endpoint}: {asked}: {error_text(response)}")
         try:
             return operation.from_body(bytes(response.body))
         except ValueError as error:
