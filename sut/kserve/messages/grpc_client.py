@@ -69,6 +69,8 @@ class GrpcMessages:
         joined by ``joint``."""
         self.wanted = False
         self._values = values
+        self.got_values = False
+        """Whether a reply has held values."""
         self._batch_size = batch_size
         self._shared, self._look = shared, placeholder if shared else contents
         self._interface = interface
@@ -175,6 +177,7 @@ class GrpcMessages:
         if any(typed):
             if raw:
                 raise ProtocolError("a reply with both typed and raw contents")
+            self.got_values = True
             message, raw = self._raw_of(described, typed)
         # For an output in shared memory, servers send an empty raw entry or none at all.
         if len(raw) == len(described) - sum(shared):

@@ -101,6 +101,8 @@ class HttpMessages:
         by ``joint``."""
         self.wanted = False
         self.joint = b"," if values else b""
+        self.got_values = False
+        """Whether a reply has held values."""
         self._values = values
         self._batch_size = batch_size
         self._shared, self._look = shared, placeholder if shared else contents
@@ -228,6 +230,7 @@ class HttpMessages:
             if all(output.datatype != "BYTES" for output in found) and len(self._layouts) < 256:
                 self._layouts[len(body)] = (text, found)
             return [self._look(body, output) for output in found] if self.wanted else None
+        self.got_values = True
         # Values in the JSON, as servers without the binary extension send them.
         arrays = []
         for output in found:

@@ -26,16 +26,14 @@ from drumfire.sut.data.random_values import generated
 from drumfire.sut.kserve.errors import ServerError, one_line
 from drumfire.sut.kserve.messages.exchange import (
     MAX_MESSAGE_BYTES,
-    NOT_SENT,
     Channel,
     Failure,
     Outputs,
-    Part,
     Reply,
 )
 from drumfire.sut.kserve.messages.grpc_client import GrpcChannel, GrpcMessages
-from drumfire.sut.kserve.messages.http_client import HttpChannel, HttpMessages, InferBody, model_path
-from drumfire.sut.kserve.messages.tensors import LEFT_OUT, TensorError, pack_bytes
+from drumfire.sut.kserve.messages.http_client import HttpChannel, HttpMessages, model_path
+from drumfire.sut.kserve.messages.tensors import pack_bytes
 from drumfire.sut.models.model import Model
 from drumfire.sut.remote.call import call
 from drumfire.sut.remote.endpoint import Endpoint
@@ -43,6 +41,7 @@ from drumfire.sut.remote.kserve import memory as shared_memory
 from drumfire.sut.remote.kserve import meter
 from drumfire.sut.remote.kserve.client import Client
 from drumfire.sut.remote.kserve.discovery import Description, describe
+from drumfire.sut.remote.kserve.forms import FirstRequests, KServeMessages
 from drumfire.sut.remote.kserve.memory import SharedMemory
 from drumfire.sut.remote.kserve.memory_system import SharedLibrary, SharedMemorySystem
 from drumfire.sut.remote.kserve.statistics import ServerWatch, ServerWatches
@@ -148,6 +147,7 @@ class TritonTarget(Target[TritonOptions]):
             raise UserError(f"--max-batchsize {self.batch_size}: the server's {self.model} takes {most} in a request")
         self._interface = interface
         self._data = self._inputs()
+        self._first = FirstRequests(interface, self._send)
         self._values = self._finds_values()
         if served.configuration is None:
             self.notes.append("the server gives no model configuration: whether it batches is inferred from the shapes")
@@ -157,7 +157,7 @@ class TritonTarget(Target[TritonOptions]):
         data, interface = self._data, self._interface
         total, performance = self.sizes(data)
         counts: dict[str, Any] = {"total_count": total, "performance_count": performance}
-        self._messages: GrpcMessages | HttpMessages | TritonclientMessages
+        self._messages: KServeMessages | TritonclientMessages
         if self._official:
             self._messages = TritonclientMessages(interface, "grpc" if self._is_grpc else "http")
         else:
@@ -289,7 +289,7 @@ class TritonTarget(Target[TritonOptions]):
             "a folder of .npy files or a JSON file"
         )
 
-    def _native(self, batch_size: int, *, shared: bool = False, values: bool = False) -> GrpcMessages | HttpMessages:
+    def _native(self, batch_size: int, *, shared: bool = False, values: bool = False) -> KServeMessages:
         kind = GrpcMessages if self._is_grpc else HttpMessages
         return kind(self._interface, batch_size=batch_size, shared=shared, values=values)
 
@@ -298,41 +298,16 @@ class TritonTarget(Target[TritonOptions]):
         wanted = self.options.tensors
         if wanted != "auto" or self._shares or self._official or self._served.takes_binary:
             return wanted == "values"
-        raw, form = ("raw contents", "typed contents") if self._is_grpc else ("binary tensors", "JSON")
-        sample, plain, listed = self._data.sample(0), self._native(1), self._native(1, values=True)
+        sample = self._data.sample(0)
         for endpoint in self.endpoints:
-            refusal = self._first_reply(endpoint, plain, sample)
-            if not isinstance(refusal, Failure):
-                continue
-            reply = self._first_reply(endpoint, listed, sample)
-            if isinstance(reply, Failure):
-                other = "" if reply.reason == refusal.reason else f"; as {form}: {reply.reason}"
-                raise ServerError(f"the check before the run failed: {endpoint}: {refusal.reason}{other}")
-            sizes = [_size(messages.request(self._parts(messages, sample))) for messages in (plain, listed)]
-            self.notes.append(
-                f"{endpoint} refuses {raw} ({refusal.reason}), so tensors go as {form}: "
-                f"{sizes[1] / sizes[0]:.1f} times the bytes, and the time to write and read them is in the latency"
-            )
-            return True
+            refuses, said = self._first.refuses(endpoint, self._native(1), self._native(1, values=True), sample)
+            self.notes += [said] if said else []
+            if refuses:
+                return True
         return False
 
-    def _first_reply(self, endpoint: Endpoint, messages: GrpcMessages | HttpMessages, sample: samples.Sample) -> Reply:
-        """The reply to a sample on a connection of its own."""
-        try:
-            request = messages.request(self._parts(messages, sample))
-        except TensorError as error:
-            return Failure(str(error))
+    def _send(self, endpoint: Endpoint, messages: KServeMessages, request: Any) -> Reply:
         return self.ask(call(endpoint, self.security, self._channels(messages)(endpoint), request))
-
-    def _parts(self, messages: GrpcMessages | HttpMessages, sample: samples.Sample) -> list[Part]:
-        """A request of one sample.  Raises ``TensorError`` for what the form of ``messages`` cannot hold."""
-        batch = (1,) if self._interface.max_batch_size else ()
-        return [
-            NOT_SENT
-            if tensor == LEFT_OUT
-            else Part((*batch, *tensor.shape), messages.encoded(spec.datatype, tensor.shape, tensor.data))
-            for spec, tensor in zip(self._interface.inputs, sample, strict=True)
-        ]
 
     def _output_bytes(self) -> list[int]:
         """Bytes of each output of a sample; a model that leaves sizes open is sent one sample to find out."""
@@ -346,13 +321,13 @@ class TritonTarget(Target[TritonOptions]):
         count = 1 if shared_memory.is_fixed(interface) else self.sizes(data)[0]
         largest = max(map(data.sample, range(count)), key=lambda sample: sum(len(tensor.data) for tensor in sample))
         endpoint = self.endpoints[0]
-        reply = self._first_reply(endpoint, messages, largest)
+        reply = self._first.reply(endpoint, messages, largest)
         if isinstance(reply, Failure):
             raise ServerError(f"{endpoint} failed the request: {reply.reason}")
         assert reply is not None
         return [output.nbytes for output in reply]
 
-    def _channels(self, messages: GrpcMessages | HttpMessages) -> NewChannel:
+    def _channels(self, messages: KServeMessages) -> NewChannel:
         """A function that makes the protocol logic of a connection to an endpoint."""
         most, headers = self.options.max_message_size << 20, self.security.headers
 
@@ -389,10 +364,6 @@ class TritonTarget(Target[TritonOptions]):
             )
             for row in range(len(outputs[0]))
         ]
-
-
-def _size(request: bytes | InferBody) -> int:
-    return len(request.body) if isinstance(request, InferBody) else len(request)
 
 
 def _judge(model: str, input_data: str | None) -> Model | None:
