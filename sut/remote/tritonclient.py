@@ -28,7 +28,6 @@ from drumfire.sut.kserve.messages.exchange import (
     Region,
     check_outputs,
 )
-from drumfire.sut.kserve.messages.http_client import REQUEST_ID
 from drumfire.sut.kserve.messages.tensors import ModelInterface, as_array
 from drumfire.sut.local.coroutine import TaskSystem
 from drumfire.sut.remote.endpoint import Endpoint, Security
@@ -143,7 +142,6 @@ class TritonclientSystem(TaskSystem):
             raise ServerError("--client tritonclient: a --header is named twice, and this client sends each name once")
         if not endpoint.is_grpc:
             self._headers["accept-encoding"] = "identity"  # by default aiohttp asks for gzip, which costs server time
-        self._id = "" if endpoint.is_grpc else REQUEST_ID
         self._client: Any = None
 
     async def open(self, answers: Answers) -> None:
@@ -173,7 +171,6 @@ class TritonclientSystem(TaskSystem):
                     interface.name,
                     request,
                     model_version=interface.version,
-                    request_id=self._id,
                     headers=self._headers.copy(),
                 )
         except TimeoutError:

@@ -45,9 +45,8 @@ T = TypeVar("T")
 
 _NONE = -1
 _HINTS = dict.fromkeys((401, 403), "; does the server want a --header 'authorization: …'?")
-REQUEST_ID = "0"
+_ID = b'"id":"0",'
 """Optional by the protocol, but kserve's server fails a request without it.  The same in all, as none needs it."""
-_ID = b'"id":"%b",' % REQUEST_ID.encode()
 SMALL = 16_384
 """Bytes up to which a body is copied behind its head, to write both in one piece."""
 
@@ -95,15 +94,16 @@ class HttpMessages:
         batch_size: int | None = None,
         shared: bool = False,
         values: bool = False,
+        identified: bool = False,
     ) -> None:
         """``batch_size``: the most samples that a request holds, None if unknown; ``shared``: all outputs lie in
         shared memory; ``values``: tensors are lists in the JSON, and ``request`` takes what ``encoded`` gives, joined
-        by ``joint``."""
+        by ``joint``; ``identified``: requests have an id, which some servers need and others take time to return."""
         self.wanted = False
         self.joint = b"," if values else b""
         self.got_values = False
         """Whether a reply has held values."""
-        self._values = values
+        self._values, self._id = values, _ID if identified else b""
         self._batch_size = batch_size
         self._shared, self._look = shared, placeholder if shared else contents
         self._interface = interface
@@ -122,7 +122,7 @@ class HttpMessages:
                 for spec, part in zip(self._interface.inputs, parts, strict=True)
                 if part != NOT_SENT and not isinstance(part.data, Region)
             )
-            return InferBody(None, b'{%b"inputs":[%b],"outputs":%b' % (_ID, inputs, self.output_side(())))
+            return InferBody(None, b'{%b"inputs":[%b],"outputs":%b' % (self._id, inputs, self.output_side(())))
         key = (*(part if isinstance(part.data, Region) else (part.shape, len(part.data)) for part in parts), *regions)
         text = self._texts.get(key)
         if text is None:
@@ -140,7 +140,7 @@ class HttpMessages:
             if part != NOT_SENT:
                 where = data.parameters() if isinstance(data, Region) else {"binary_data_size": len(data)}
                 inputs.append(_described(spec, part) | {"parameters": where})
-        return b'{%b"inputs":%b,"outputs":' % (_ID, _compact(inputs))
+        return b'{%b"inputs":%b,"outputs":' % (self._id, _compact(inputs))
 
     def output_side(self, regions: Sequence[Region]) -> bytes:
         outputs: list[dict[str, Any]] = [{"name": spec.name} for spec in self._interface.outputs]

@@ -290,8 +290,10 @@ class TritonTarget(Target[TritonOptions]):
         )
 
     def _native(self, batch_size: int, *, shared: bool = False, values: bool = False) -> KServeMessages:
-        kind = GrpcMessages if self._is_grpc else HttpMessages
-        return kind(self._interface, batch_size=batch_size, shared=shared, values=values)
+        form: dict[str, Any] = {"batch_size": batch_size, "shared": shared, "values": values}
+        if self._is_grpc:
+            return GrpcMessages(self._interface, **form)
+        return HttpMessages(self._interface, **form, identified=not self._served.takes_binary)
 
     def _finds_values(self) -> bool:
         """Whether tensors travel as values.  A server that does not say how it takes them is sent a sample."""

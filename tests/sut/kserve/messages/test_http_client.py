@@ -46,7 +46,6 @@ class TestRequests:
         for _ in range(2):
             size, body = messages.request([Part((2, 3), data)])
             assert json.loads(body[:size]) == {
-                "id": "0",
                 "inputs": [{"name": "IN", "shape": [2, 3], "datatype": "FP32", "parameters": {"binary_data_size": 24}}],
                 "outputs": [{"name": "OUT", "parameters": {"binary_data": True}}],
             }
@@ -60,13 +59,14 @@ class TestRequests:
         )
     )
     def test_inputs_of_any_size_or_in_regions(self, requests: list[tuple[int, list[bytes], bool]]) -> None:
-        messages = HttpMessages(TWO)
+        messages = HttpMessages(TWO, identified=True)
         for batch, elements, in_region in requests:
             numbers, strings = bytes(batch * 2), pack_bytes(elements)
             region, outputs = Region("r/1", 0, batch * 2), [Region("o", 64, 8), Region("o", 1 << 40, 2)]
             parts = [Part((batch, 1, 2), region if in_region else memoryview(numbers)), Part((len(elements),), strings)]
             size, body = messages.request(parts, outputs if in_region else ())
             said = json.loads(body[:size])
+            assert said["id"] == "0"
             assert [one["shape"] for one in said["inputs"]] == [[batch, 1, 2], [len(elements)]]
             assert said["inputs"][0]["parameters"] == (
                 {"shared_memory_region": "r/1", "shared_memory_offset": 0, "shared_memory_byte_size": batch * 2}
@@ -83,7 +83,7 @@ class TestValues:
     """Requests to servers without the binary extension."""
 
     def test_tensors_are_lists(self) -> None:
-        messages = HttpMessages(TWO, values=True)
+        messages = HttpMessages(TWO, values=True, identified=True)
         samples = [(struct.pack("2b", at, -at), pack_bytes([b"\xc3\xa4", b""])) for at in (1, 2)]
         numbers, texts = (
             messages.joint.join(bytes(messages.encoded(spec.datatype, (2,), sample[place])) for sample in samples)

@@ -153,7 +153,7 @@ class TestRequests:
             size, body = messages.request([Part((batch, 2), data)])
             found = plain(inference.parse_request(head(size, len(body)), body, "/v2/models/m/versions/3/infer"))
             assert found == InferRequest(
-                "m", "3", "0", {}, [RequestInput("IN", "FP32", (batch, 2), data)], [RequestedOutput("OUT")], False
+                "m", "3", "", {}, [RequestInput("IN", "FP32", (batch, 2), data)], [RequestedOutput("OUT")], False
             )
 
 
