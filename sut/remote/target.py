@@ -162,10 +162,11 @@ class Target(ABC, Generic[AnyOptions]):
             try:
                 async with asyncio.timeout(self.patience_s):
                     return await work
-            except TimeoutError:
+            except TimeoutError as error:
+                (awaited,) = getattr(error.__cause__, "__notes__", [])[:1] or [", ".join(self.urls)]
                 raise ServerError(
-                    f"the check before the run took more than {ANSWER_PATIENCE_S:g} s: {', '.join(self.urls)} "
-                    "may be overloaded, or is not what the URL says"
+                    f"the check before the run took more than {ANSWER_PATIENCE_S:g} s, the last of it for {awaited}: "
+                    "is the server overloaded, and is it what the URL says?"
                 ) from None
 
         began_s = time.monotonic()

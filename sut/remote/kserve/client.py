@@ -74,6 +74,9 @@ class Client:
                 ) from None
             except ProtocolError as error:
                 raise ServerError(f"{self.endpoint}: {operation.method}: {error}") from None
+            except asyncio.CancelledError as error:  # a deadline of more than this question says what it was
+                error.add_note(f"the answer to {operation.method} of {self.endpoint}")
+                raise
             finally:
                 self._waiter = None
 

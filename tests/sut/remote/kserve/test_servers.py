@@ -325,4 +325,6 @@ def test_all_that_is_asked_before_a_run_has_one_deadline(
         return good(path)
 
     server.get = slow  # type: ignore[method-assign]
-    assert f"the check before the run took more than 0.3 s: {url} may be overloaded" in refusal(url)
+    text = refusal(url)
+    assert "took more than 0.3 s, the last of it for the answer to Model" in text
+    assert f" of {url}: is the server overloaded" in text
