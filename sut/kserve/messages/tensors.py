@@ -129,10 +129,9 @@ def count_elements(shape: Sequence[int]) -> int:
         raise TensorError(f"a tensor of {len(shape)} dimensions; at most {MOST_DIMENSIONS} are accepted")
     if min(shape, default=0) < 0:
         raise TensorError(f"a tensor of shape {str(list(shape))[:200]}")
-    elements = math.prod(shape)
-    if elements > _MOST_ELEMENTS:
+    if math.prod(size or 1 for size in shape) >= _MOST_ELEMENTS:  # arrays have this limit even where they are empty
         raise TensorError(f"a tensor of shape {str(list(shape))[:200]}: more than memory can hold")
-    return elements
+    return math.prod(shape)
 
 
 def check_size(datatype: str, shape: Sequence[int], data: bytes | memoryview) -> None:

@@ -79,7 +79,7 @@ class Snapshot:
                 if entry["name"] == model and version in ("", entry.get("version", version)):
                     snapshot = _read(entry)
                     total = snapshot if total is None else total.plus(snapshot)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             text = one_line(f"{type(error).__name__}: {error}", 200)
             raise ServerError(f"the statistics of {model!r} are not usable: {text}") from None
         if total is None:

@@ -168,14 +168,22 @@ def test_an_unknown_datatype_is_refused() -> None:
 
 @given(st.lists(st.integers(0, 2**63 - 1), max_size=40))
 def test_shapes_have_as_many_elements_as_they_say_or_are_refused(shape: list[int]) -> None:
-    right = 1
+    right = extent = 1
     for size in shape:
         right *= size
-    if len(shape) <= 32 and right <= 2**60:
+        extent *= max(size, 1)
+    if len(shape) <= 32 and extent < 2**60:
         assert count_elements(shape) == right
     else:
         with pytest.raises(TensorError, match=r"dimensions|more than memory"):
             count_elements(shape)
+
+
+@pytest.mark.parametrize("shape", [(0, 2**60), (2**62, 0), (2**40, 0, 2**40)])
+def test_an_empty_tensor_of_a_shape_that_no_array_has_is_refused(shape: tuple[int, ...]) -> None:
+    for datatype in ("FP64", "BYTES"):
+        with pytest.raises(TensorError, match="more than memory"):
+            as_array(datatype, shape, b"")
 
 
 def test_a_bytes_tensor_of_too_many_elements_is_not_looked_through() -> None:

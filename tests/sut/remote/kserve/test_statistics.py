@@ -126,6 +126,7 @@ def test_numbers_as_text_and_servers_without_a_cache_are_read() -> None:
         {"model_stats": [3]},
         {"model_stats": [{"name": "m"}]},
         {"model_stats": [{"name": "m", "inference_stats": {"success": {"count": "many"}}}]},
+        {"model_stats": [{"name": "m", "inference_count": float("inf"), "inference_stats": {}}]},
     ],
 )
 def test_statistics_that_can_not_be_used_are_an_error_of_one_line(answer: dict[str, Any]) -> None:

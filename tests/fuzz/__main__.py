@@ -1,0 +1,53 @@
+"""Search for inputs on which a reader misbehaves: ``python -m tests.fuzz TARGET…``, or ``all``.
+
+An input that fails is written to a file; ``--replay FILE`` reads it again.  The status is 1 if one failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from tests.fuzz import harness
+
+
+def main() -> int:
+    names = harness.targets()
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument(
+        "targets", nargs="+", choices=[*names, "all"], metavar="TARGET", help=", ".join([*names, "all"])
+    )
+    parser.add_argument("--inputs", type=int, default=200_000, help="of each target (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--time", type=float, default=1e9, help="seconds for each target")
+    parser.add_argument("--output", type=Path, default=Path("fuzz"), help="folder for inputs that fail")
+    parser.add_argument("--replay", type=Path, help="read this input alone")
+    options = parser.parse_args()
+    names = names if "all" in options.targets else options.targets
+    with harness.patience():
+        return int(sum(_search(name, options) for name in names) > 0)
+
+
+def _search(name: str, options: argparse.Namespace) -> bool:
+    """Whether an input failed."""
+    one = harness.target(name)
+    if options.replay is not None:
+        harness.read_in_time(one.read, options.replay.read_bytes())
+        print(f"{name}: {options.replay} is read as it should be")
+        return False
+    began = time.monotonic()
+    count, found = harness.search(one, inputs=options.inputs, seed=options.seed, seconds=options.time)
+    print(f"{name}: {count} inputs in {time.monotonic() - began:.1f} s", flush=True)
+    if found is None:
+        return False
+    traceback.print_exception(found.error)
+    path = harness.keep(options.output, name, found)
+    print(f"{name}: input {found.number} of seed {options.seed} fails: {path} (--replay)", file=sys.stderr)
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())
