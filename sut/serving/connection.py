@@ -12,14 +12,16 @@ import contextlib
 import socket
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from drumfire.loadgen.loggers import SERVING
 from drumfire.sut.kserve.messages.exchange import MAX_MESSAGE_BYTES, Buffer
 from drumfire.sut.kserve.messages.inference import MOST_JSON
 
+MOST_COSTLY = 8
+"""Operations besides inference that one turn performs: each may take 0.3 ms."""
 _SMALL = 65_536
 """Bytes up to which pieces are joined before they are written."""
 _CHECKED_AT_ONCE = 100
@@ -122,6 +124,8 @@ class PortConnection(asyncio.Protocol, ABC):
         self._reading = True
         self._behind = self._queued = False
         """Some of what was read waits for a turn; it waits for one now."""
+        self._later: Sequence[Any] = ()
+        """What was read and understood, and waits for a turn because answering what came before took long."""
         self._full_since: float | None = None
         """Since when the transport's write buffer has been over ``_HIGH``; None if it is not."""
         self._unsent = 0

@@ -17,7 +17,7 @@ from drumfire.sut.kserve.messages.grpc_server import GrpcInference, stream_answe
 from drumfire.sut.kserve.messages.inference import InferAnswer
 from drumfire.sut.kserve.messages.tensors import TensorError
 from drumfire.sut.serving.access import Access
-from drumfire.sut.serving.connection import Connections, PortConnection
+from drumfire.sut.serving.connection import MOST_COSTLY, Connections, PortConnection
 from drumfire.sut.serving.refusal import Refusal
 from drumfire.sut.serving.service import OPEN, Accepted, Service, now_ns
 
@@ -69,16 +69,17 @@ class GrpcConnection(PortConnection):
             self._behind = False
             return
         self._heard_s = self._connections.now_s
-        logic = self._logic
+        logic, later = self._logic, self._later
         try:
-            events = logic.receive(data)
+            events = logic.receive(data) if data or not later else []
         except ProtocolError as error:
             SERVING.warning("%s breaks gRPC: %s", self.peer, error)
             self._ending = True
             self.flush()
             self.end()
             return
-        for event in events:
+        costly, rest = 0, iter([*later, *events] if later else events)
+        for event in rest:
             if isinstance(event, Call):
                 if event.method == _INFER:
                     self._infer(event)
@@ -86,6 +87,9 @@ class GrpcConnection(PortConnection):
                     self._infer_in_turn(event)
                 else:
                     self._perform(event)
+                    costly += 1
+                    if costly == MOST_COSTLY:
+                        break
             elif isinstance(event, Cancelled):
                 self._cancel(event.stream)
             elif event.stream in self._streams:
@@ -93,12 +97,14 @@ class GrpcConnection(PortConnection):
                 self._send_turns(event.stream)
             else:
                 logic.finish(event.stream)
+        self._later = list(rest) if costly else ()
         if logic.partial or self._holds:
             self._holds = logic.partial
             self._connections.hold(self, logic.buffered_in, progress=bool(events))
         self.flush()
-        if logic.was_long is not self._behind:
-            self._behind = logic.was_long
+        behind = logic.was_long or (True if self._later else False)  # noqa: SIM210
+        if behind is not self._behind:
+            self._behind = behind
             self.regulate()
 
     def eof_received(self) -> bool:

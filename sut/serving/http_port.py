@@ -23,7 +23,7 @@ from drumfire.sut.kserve.messages.inference import InferAnswer, InferRequest
 from drumfire.sut.kserve.messages.operations import NoRoute
 from drumfire.sut.kserve.messages.tensors import TensorError
 from drumfire.sut.serving.access import Access
-from drumfire.sut.serving.connection import Connections, PortConnection
+from drumfire.sut.serving.connection import MOST_COSTLY, Connections, PortConnection
 from drumfire.sut.serving.refusal import HTTP_STATUS, Refusal
 from drumfire.sut.serving.service import OPEN, Accepted, Service, now_ns
 
@@ -57,8 +57,9 @@ class Answerer(Protocol):
     def draining(self) -> bool:
         """Answers announce that the connection closes."""
 
-    def begin(self, connection: HttpConnection, slot: Slot, received: HttpRequest) -> None:
-        """Give ``slot`` a response, now or later."""
+    def begin(self, connection: HttpConnection, slot: Slot, received: HttpRequest) -> int:
+        """Give ``slot`` a response, now or later.  Returns what it cost, of the ``MOST_COSTLY`` of a turn; 0 for an
+        inference."""
 
     def refusal(self, head: RequestHead) -> bytes | None:
         """The response that ends a connection whose request need not arrive whole; None if it must."""
@@ -94,19 +95,23 @@ class HttpConnection(PortConnection):
             self._behind = False
             return
         self._heard_s = self._connections.now_s
-        logic = self._logic
+        logic, later = self._logic, self._later
         try:
-            requests = logic.receive(data)
+            requests = logic.receive(data) if data or not later else []
         except ProtocolError as error:
             # Not HTTP/1.1, or over a limit: refused after the answers to earlier requests.
             SERVING.warning("%s breaks HTTP/1.1 or a limit: %s", self.peer, error)
             status = 413 if isinstance(error, BodyTooLarge) else 431 if isinstance(error, HeadTooLarge) else 400
             self._refuse(status, str(error))
             return
-        for received in requests:
+        costly, rest = 0, iter([*later, *requests] if later else requests)
+        for received in rest:
             slot = Slot(not received.head.keeps_alive)
             self._slots.append(slot)
-            self._answerer.begin(self, slot, received)
+            costly += self._answerer.begin(self, slot, received)
+            if costly >= MOST_COSTLY:
+                break
+        self._later = list(rest) if costly else ()
         if logic.partial or self._holds:
             self._holds = logic.partial
             if self._holds:
@@ -116,8 +121,9 @@ class HttpConnection(PortConnection):
             self._connections.hold(self, logic.buffered, progress=bool(requests))
         self._owes_continue = logic.wants_continue
         self.flush()
-        if logic.was_long is not self._behind:
-            self._behind = logic.was_long
+        behind = logic.was_long or (True if self._later else False)  # noqa: SIM210
+        if behind is not self._behind:
+            self._behind = behind
             self.regulate()
 
     def _look_at_head(self) -> None:
@@ -169,7 +175,7 @@ class HttpConnection(PortConnection):
             assert slot.response is not None
             pieces.append(slot.response)
             end = end or slot.last
-        if self._owes_continue and not slots:
+        if self._owes_continue and not slots and not self._later:
             self._owes_continue = False
             pieces.append(CONTINUE)
         self.write(pieces)
@@ -211,6 +217,7 @@ class HttpConnection(PortConnection):
             if slot.request is not None:
                 self._answerer.cancel(slot.request)
         self._slots.clear()
+        self._later = ()
 
     def _refuse(self, status: int, text: str) -> None:
         self._end_with(error_response(status, text, closing=True))
@@ -236,10 +243,10 @@ class KServeOverHttp:
     def draining(self) -> bool:
         return self._service.draining
 
-    def begin(self, connection: HttpConnection, slot: Slot, received: HttpRequest) -> None:
+    def begin(self, connection: HttpConnection, slot: Slot, received: HttpRequest) -> int:
         _, target, head, body = received
         closing = slot.last or self._service.draining
-        slot.last = closing
+        slot.last, cost = closing, 0
         try:
             operation, named = self._admitted(head)
             if head.fields.get("content-encoding", "identity") != "identity":
@@ -249,6 +256,7 @@ class KServeOverHttp:
                 slot.head = request
                 slot.request = self._service.take(request, connection, slot, now_ns())
             else:
+                cost = 1
                 slot.response = self._performed(operation, named, body, closing)
         except Refusal as refusal:
             slot.response = refusal_response(refusal, closing)
@@ -256,6 +264,7 @@ class KServeOverHttp:
             slot.response = error_response(error.status, str(error), closing=closing)
         except (TensorError, ProtocolError) as error:
             slot.response = error_response(400, str(error), closing=closing)
+        return cost
 
     def refusal(self, head: RequestHead) -> bytes | None:
         try:
@@ -305,11 +314,13 @@ class Page:
     def __init__(self, path: str, text: Callable[[], str], access: Access) -> None:
         self._path, self._text, self._access = path, text, access
 
-    def begin(self, connection: HttpConnection, slot: Slot, received: HttpRequest) -> None:
+    def begin(self, connection: HttpConnection, slot: Slot, received: HttpRequest) -> int:
         slot.response = self._refused(received.head, slot.last)
-        if slot.response is None:
-            kind = "text/plain; version=0.0.4; charset=utf-8"
-            slot.response = response(200, self._text().encode(), closing=slot.last, kind=kind)
+        if slot.response is not None:
+            return 0
+        kind = "text/plain; version=0.0.4; charset=utf-8"
+        slot.response = response(200, self._text().encode(), closing=slot.last, kind=kind)
+        return MOST_COSTLY
 
     def refusal(self, head: RequestHead) -> bytes | None:
         return self._refused(head, True) or error_response(413, f"GET {self._path} has no body", closing=True)

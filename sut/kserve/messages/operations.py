@@ -8,7 +8,6 @@ Handles names, paths and fields.  Does not depend on connections or on the conte
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,11 @@ from drumfire.sut.kserve.messages.protobuf import MapOf, Schema, decode, default
 from drumfire.sut.kserve.messages.schemas import CONFIG, STATISTICS, TENSOR
 
 _LONGEST_REMEMBERED = 512
+_LARGEST_ARGUMENTS = 4096
+"""Bytes of all arguments of an operation; reading a server's own would take seconds if they could be as large as
+tensors."""
+_MOST_FIELDS = 16
+"""Fields of protobuf in them; no operation has more than 4."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +100,14 @@ class Operation:
 
     def arguments(self, message: bytes | memoryview) -> dict[str, Any]:
         """The arguments of a request over gRPC.  Raises ``ProtocolError``."""
-        return self._checked(decode(message, self.fields))
+        self._check_size(message)
+        return self._checked(decode(message, self.fields, most=_MOST_FIELDS))
 
     def arguments_over_http(self, named: Mapping[str, Any], body: bytes | memoryview) -> dict[str, Any]:
         """The arguments of a request over HTTP; ``named`` are those in its path.  Raises ``ProtocolError``."""
         found = {name: default(kind) for name, kind in self.fields.values()}
         if body and self.verb == "POST":
+            self._check_size(body)
             try:
                 document = json.loads(bytes(body))
             except (ValueError, RecursionError) as error:
@@ -129,6 +135,12 @@ class Operation:
             document = list(document.values()) if isinstance(document, dict) else document
         return json.dumps(document, separators=(",", ":")).encode()
 
+    def _check_size(self, arguments: bytes | memoryview) -> None:
+        if len(arguments) > _LARGEST_ARGUMENTS:
+            raise ProtocolError(
+                f"{self.method}: {len(arguments)} bytes of arguments; at most {_LARGEST_ARGUMENTS} are accepted"
+            )
+
     def _checked(self, arguments: dict[str, Any]) -> dict[str, Any]:
         for name, kind in self.fields.values():
             value = arguments[name]
@@ -146,7 +158,7 @@ def _from_json(value: Any, kind: Any) -> Any:
     if kind is bytes and isinstance(value, Mapping):
         try:
             return base64.b64decode(value["b64"], validate=True)
-        except (KeyError, TypeError, binascii.Error):
+        except (KeyError, TypeError, ValueError):
             return None
     return value
 

@@ -129,8 +129,9 @@ class MapOf:
     schema: Schema
 
 
-def decode(message: Buffer, schema: Schema, depth: int = 0) -> dict[str, Any]:
-    """A message as a dictionary.  Raises ``ProtocolError``.
+def decode(message: Buffer, schema: Schema, depth: int = 0, *, most: int = _MOST_FIELDS) -> dict[str, Any]:
+    """A message of at most ``most`` fields, not counting those of messages in it, as a dictionary.  Raises
+    ``ProtocolError``.
 
     Missing fields have protobuf's default, which is None for a message.  If a field that is not repeated occurs
     several times, the last one counts.
@@ -138,7 +139,7 @@ def decode(message: Buffer, schema: Schema, depth: int = 0) -> dict[str, Any]:
     if depth > _MOST_DEPTH:
         raise ProtocolError("a protobuf message nested too deeply")
     found: dict[str, Any] = {name: default(kind) for name, kind in schema.values()}
-    for field in fields(message):
+    for field in fields(message, most):
         if field.number not in schema:
             continue
         name, kind = schema[field.number]

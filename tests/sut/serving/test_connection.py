@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 
+from drumfire.sut.kserve.grpc.framing import framed
+from drumfire.sut.kserve.grpc.server import CallLimits
+from drumfire.sut.kserve.http1.connection import HttpRequest
+from drumfire.sut.kserve.http1.head import RequestHead
+from drumfire.sut.kserve.http2.frames import END_HEADERS, END_STREAM, PREFACE, frame, settings
+from drumfire.sut.kserve.messages.operations import Operation
+from drumfire.sut.serving.access import Access
 from drumfire.sut.serving.connection import Bounds, Connections, PortConnection
+from drumfire.sut.serving.grpc_port import GrpcConnection, KServeOverGrpc
+from drumfire.sut.serving.http_port import HttpConnection, Slot
+from tests.support.frames import frames, literal
 from tests.support.serving_fakes import Loop
 
 
@@ -125,3 +135,83 @@ def test_where_parts_of_requests_are_too_many_the_one_without_progress_for_longe
     connections.hold(third, 70, progress=False)
     connections.hold(first, 31, progress=False)
     assert [one.transport.is_closed for one in (first, second, third)] == [False, True, True]
+
+
+class Written(Transport):
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = b""
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+    def writelines(self, pieces: list[bytes]) -> None:
+        self.data += b"".join(pieces)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class Numbered:
+    """Answers with the number of the request, at a cost."""
+
+    draining = False
+
+    def __init__(self, cost: int) -> None:
+        self.cost, self.begun = cost, 0
+
+    def begin(self, connection: HttpConnection, slot: Slot, received: HttpRequest) -> int:
+        slot.response = b"%d " % self.begun
+        self.begun += 1
+        return self.cost
+
+    def refusal(self, head: RequestHead) -> None:
+        return None
+
+
+@pytest.mark.parametrize(("cost", "at_once"), [(0, 20), (1, 8), (8, 1)])
+def test_requests_that_cost_much_share_turns_and_are_answered_in_order(
+    connections: Connections, loop: Loop, cost: int, at_once: int
+) -> None:
+    answerer, transport = Numbered(cost), Written()
+    connection = HttpConnection(connections, answerer)  # type: ignore[arg-type]
+    connection.connection_made(transport)  # type: ignore[arg-type]
+    connection.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+    for turn in range(1, -(-20 // at_once)):
+        assert (answerer.begun, transport.reading) == (at_once * turn, False)
+        loop.turn()
+    connection.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert transport.data.decode().split() == [str(number) for number in range(21)]
+    assert transport.reading is (not loop.soon)
+    assert not transport.is_closed
+
+
+def test_calls_that_cost_much_share_turns(connections: Connections, loop: Loop) -> None:
+    class Service:
+        draining = False
+        asked = 0
+
+        def perform(self, operation: Operation, arguments: dict[str, Any]) -> dict[str, Any]:
+            self.asked += 1
+            return {"live": True}
+
+    service, transport = Service(), Written()
+    limits = CallLimits()
+    shared = KServeOverGrpc(service, Access(None), limits, 1000)  # type: ignore[arg-type]
+    connection = GrpcConnection(connections, shared)
+    connection.connection_made(transport)  # type: ignore[arg-type]
+    path = (":path", "/inference.GRPCInferenceService/ServerLive")
+    head = literal((":method", "POST"), (":scheme", "http"), path, ("content-type", "application/grpc"))
+    connection.data_received(PREFACE + settings({}) + frame(4, 1, 0))
+    connection.data_received(
+        b"".join(
+            frame(1, END_HEADERS, stream, head) + frame(0, END_STREAM, stream, framed(b""))
+            for stream in range(1, 41, 2)
+        )
+    )
+    for asked in (8, 16):
+        assert (service.asked, transport.reading) == (asked, False)
+        loop.turn()
+    assert service.asked == 20
+    answered = [stream for kind, flags, stream, _ in frames(transport.data) if kind == 1 and flags & END_STREAM]
+    assert answered == list(range(1, 41, 2))

@@ -290,7 +290,7 @@ class TestArguments:
         [
             (REGISTER_MEMORY, b"{", "not JSON"),
             (REGISTER_MEMORY, b"[]", "not a JSON object"),
-            (REGISTER_MEMORY, b"[" * 100_000, "not JSON"),
+            (REGISTER_MEMORY, b"[" * 4000, "not JSON"),
             (REGISTER_MEMORY, b'{"key":5}', "key is not text"),
             (REGISTER_MEMORY, b'{"key":"k","offset":-1}', "offset is -1"),
             (REGISTER_MEMORY, b'{"key":"k","byte_size":true}', "byte_size is not an integer"),
@@ -298,6 +298,7 @@ class TestArguments:
             (REGISTER_MEMORY, b'{"key":"k","byte_size":9223372036854775808}', "not a number from"),
             (REGISTER_CUDA_MEMORY, b'{"raw_handle":"x"}', "raw_handle is not bytes"),
             (REGISTER_CUDA_MEMORY, b'{"raw_handle":{"b64":"?"}}', "raw_handle is not bytes"),
+            (REGISTER_CUDA_MEMORY, '{"raw_handle":{"b64":"\u00fc"}}'.encode(), "raw_handle is not bytes"),
             (REPOSITORY_INDEX, b'{"ready":1}', "ready is not a boolean"),
         ],
     )
@@ -305,6 +306,15 @@ class TestArguments:
         with pytest.raises(ProtocolError, match=text) as refusal:
             operation.arguments_over_http({"name": "r"}, body)
         assert "\n" not in str(refusal.value)
+
+    def test_arguments_as_large_as_tensors_are_refused_unread(self) -> None:
+        for large in (b'{"a":[' + b"1," * 4000 + b"1]}", b"[" * 5000):
+            with pytest.raises(ProtocolError, match=r"RepositoryIndex: \d+ bytes of arguments; at most 4096"):
+                REPOSITORY_INDEX.arguments_over_http({}, large)
+        with pytest.raises(ProtocolError, match="8000 bytes of arguments"):
+            REPOSITORY_INDEX.arguments(b"\x10\x01" * 4000)
+        with pytest.raises(ProtocolError, match="too many fields"):
+            REPOSITORY_INDEX.arguments(b"\x10\x01" * 17)
 
     def test_sizes_beyond_63_bits_are_refused_over_grpc(self) -> None:
         with pytest.raises(ProtocolError, match="byte_size is -1"):
