@@ -116,7 +116,7 @@ def _calls(pieces: Iterator[bytes], *, answered: bool) -> tuple[list[object], bo
                 calls.out.clear()
                 assert 0 <= calls.buffered_in <= _MOST_MESSAGE + (_MOST_STREAMS + 1) * (256 << 10) + 100
                 assert calls.open_calls <= _MOST_STREAMS
-                if connection.unread is None:
+                if connection.unread is None and not calls._late:
                     break
                 found = calls.receive(b"")
     except ProtocolError:

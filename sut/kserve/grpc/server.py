@@ -32,7 +32,7 @@ class CallLimits:
     max_streams: int = 256
     """Concurrent calls."""
     max_waiting: int = 64 << 20
-    """Bytes of answers that a slow client may leave unread before its further calls are refused."""
+    """Bytes of answers that a slow client may leave unread before its further calls and messages are refused."""
     max_work: int = 500
     """The work of one ``ServedCalls.receive``, in units of about 4 us."""
 
@@ -91,6 +91,10 @@ class ServedCalls:
         """The last ``receive`` took long, and may not have processed all: others come first, then call it again."""
         self.partial = False
         """A message or a frame has arrived in part."""
+        self._late: dict[int, None] = {}
+        """Streams with messages that have arrived and wait for the next ``receive``."""
+        self._messages_left = 0
+        """Messages that this ``receive`` may still take out of pieces."""
         self._open: dict[int, _Open] = {}
         """Streams and incomplete unary calls.  Unary calls that arrived whole are too many to be kept here."""
 
@@ -119,6 +123,11 @@ class ServedCalls:
         connection."""
         events: list[CallEvent] = []
         max_message, connection = self._limits.max_message, self._connection
+        self._messages_left = _MOST_MESSAGES
+        if self._late:
+            late, self._late = self._late, {}
+            for stream in late:
+                self._take(stream, b"", False, events)
         for kind, stream, value, ended in connection.receive(data):
             if kind is REQUEST:
                 head, body = cast(tuple[_CallHead, Buffer], value)
@@ -143,7 +152,7 @@ class ServedCalls:
                 known = self._open.pop(stream, None)
                 if known is None or known.reported:
                     events.append(Cancelled(stream))
-        self.was_long = connection.was_long
+        self.was_long = connection.was_long or (True if self._late else False)  # noqa: SIM210
         self.partial = connection.partial and self.buffered_in > 0
         return events
 
@@ -188,7 +197,7 @@ class ServedCalls:
             self._connection.end(stream, header_block(head.refusal))
             return False
         if self._connection.waiting > self._limits.max_waiting:
-            self.fail(stream, Status.RESOURCE_EXHAUSTED, "too many unread answers on this connection: read them first")
+            self.fail(stream, Status.RESOURCE_EXHAUSTED, _UNREAD)
             return False
         if not self._admits(head.method, head.metadata):
             self.fail(stream, Status.UNAUTHENTICATED, "a bearer token is required: authorization: Bearer TOKEN")
@@ -201,12 +210,16 @@ class ServedCalls:
         known = self._open.get(stream)
         if known is None:  # it has failed
             return
+        known.ended = known.ended or ended
         pending = known.pending
         if pending:
             pending += piece
         source: Buffer | bytearray = pending or piece
         at, size = 0, len(source)
         while size - at >= PREFIX_BYTES:
+            if not self._messages_left:
+                self._late[stream] = None
+                break
             first = at + PREFIX_BYTES
             length = int.from_bytes(source[at + 1 : first], "big")
             if not self._accepts(stream, known, source[at], length):
@@ -221,13 +234,14 @@ class ServedCalls:
                 message = bytes(memoryview(pending)[first:last])
             else:  # ``pending`` is replaced below, so the view is safe
                 message = memoryview(pending)[first:].toreadonly()
+            self._messages_left -= 1
             self._give(stream, known, message, events)
             at = last
         if at == size:
             known.pending = bytearray()
         elif at or not pending:
             known.pending = bytearray(memoryview(source)[at:])
-        if ended:
+        if known.ended and stream not in self._late:
             self._end(stream, known, events)
 
     def _accepts(self, stream: int, known: _Open, compressed: int, length: int) -> bool:
@@ -237,6 +251,8 @@ class ServedCalls:
         elif length > self._limits.max_message:
             most = self._limits.max_message
             self.fail(stream, Status.RESOURCE_EXHAUSTED, f"a message of {length} bytes; at most {most} are accepted")
+        elif self._connection.waiting > self._limits.max_waiting:
+            self.fail(stream, Status.RESOURCE_EXHAUSTED, _UNREAD)
         elif known.message is not None:
             self.fail(stream, Status.INTERNAL, f"more than one message in a call of {known.head.method}")
         else:
@@ -283,7 +299,7 @@ class _CallHead(NamedTuple):
 class _Open:
     """A call that did not arrive whole in one read."""
 
-    __slots__ = ("begun", "head", "message", "pending", "reported")
+    __slots__ = ("begun", "ended", "head", "message", "pending", "reported")
 
     def __init__(self, head: _CallHead) -> None:
         self.head = head
@@ -291,6 +307,8 @@ class _Open:
         """The bytes of an incomplete message."""
         self.message: Buffer | None = None
         """The message of a unary call, until the client ends the call."""
+        self.ended = False
+        """The client has ended its side."""
         self.reported = False
         """The user has seen an event of this call."""
         self.begun = False
@@ -304,6 +322,9 @@ _METHODS = {operation.service + operation.method: operation.method for operation
 _TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
 _UNIT_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _MOST_TEXT = 1000
+_UNREAD = "too many unread answers on this connection: read them first"
+_MOST_MESSAGES = 64
+"""Messages of calls in pieces, and of streams, that one ``receive`` reports: a piece may hold 50,000."""
 
 
 def _status(status: int, text: str) -> Headers:

@@ -18,9 +18,9 @@ Body = bytes | memoryview
 """From ``VIEW_FROM`` bytes on a read-only view, which saves a copy."""
 
 VIEW_FROM = 32 << 10
-MAX_CHUNK_LINE = 4096
+MAX_CHUNK_LINE = 512
 """Limit in bytes of the line with a chunk's size and its extensions."""
-_LINES_AT_ONCE = 16
+_LINES_AT_ONCE = 4
 """Lines of chunked coding that one call of ``feed`` reads."""
 
 _CHUNK_LINE = re.compile(rf"([0-9A-Fa-f]{{1,16}})(?:[ \t]*;{VALUE.pattern})?")

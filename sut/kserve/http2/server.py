@@ -188,7 +188,7 @@ class ServerConnection(Peer[T]):
             else:
                 self.out += (head, *pieces)
             return
-        known.pieces += [memoryview(piece) for piece in pieces if piece]
+        known.add(pieces, size)
         self.waiting += size
         self._sending[stream] = known
         self._send()

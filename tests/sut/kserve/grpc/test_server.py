@@ -322,6 +322,37 @@ class TestStreams:
                     connection_window += int.from_bytes(payload, "big")
         assert got == 10
 
+    def test_many_messages_in_one_piece_come_a_few_at_a_time(self) -> None:
+        calls = new(CallLimits(max_message=100, max_streams=4))
+        messages = b"".join(framed(b"%d" % number) for number in range(200))
+        piece = frame(F_DATA, END_STREAM, 9, messages)
+        got: list[bytes] = []
+        events = calls.receive(whole(7, b"a") + begun(9, STREAM_BLOCK) + piece)
+        assert events[0].stream == 7
+        while calls.was_long:
+            assert len(events) <= 64
+            got += [bytes(event.message) for event in events if isinstance(event, Call) and event.streaming]
+            assert EndOfStream(9) not in events
+            events = calls.receive(b"")
+        got += [bytes(event.message) for event in events if isinstance(event, Call)]
+        assert got == [b"%d" % number for number in range(200)]
+        assert events[-1] == EndOfStream(9)
+
+    def test_messages_are_refused_while_answers_are_not_read(self) -> None:
+        calls = new(CallLimits(max_waiting=1000), window=0)
+        calls.receive(begun(3, STREAM_BLOCK))
+        for _ in range(10):
+            for event in calls.receive(frame(F_DATA, 0, 3, framed(b"x") * 10)):
+                calls.send(event.stream, bytes(30))
+        assert 1000 < calls.buffered_out < 2000
+        assert len(calls._connection._streams[3].pieces) == 1
+        calls.receive(credit(3, 5000))
+        status, text = Said(calls).status(3)
+        assert (status, text) == (
+            Status.RESOURCE_EXHAUSTED,
+            "too many unread answers on this connection: read them first",
+        )
+
     def test_a_stream_may_fail_between_messages(self) -> None:
         calls = new()
         calls.receive(begun(3, STREAM_BLOCK) + frame(F_DATA, 0, 3, framed(b"one")))
