@@ -26,6 +26,8 @@ _KEEPALIVE_S = 10
 """After this time without traffic the kernel probes the peer (TCP_KEEPIDLE and TCP_KEEPINTVL)."""
 _SILENT_PEER_S = 30
 """The connection fails if the peer's kernel acknowledges nothing for this time (TCP_USER_TIMEOUT)."""
+_MOST_UNFINISHED = 128 << 20
+"""Bytes of replies that have arrived in part, over all connections of a system; one reply may always be larger."""
 _MOST_PIECES = 1000
 """Below Linux's limit of 1024 pieces for one sendmsg (IOV_MAX)."""
 _SMALL = 65_536
@@ -38,6 +40,11 @@ class Logic(Protocol):
     @property
     def out(self) -> list[bytes | memoryview]: ...
 
+    @property
+    def buffered(self) -> int: ...
+
+    def shed(self, most: int) -> Sequence[Any]: ...
+
     def receive(self, data: bytes) -> Sequence[Any]: ...
 
     def eof(self) -> Sequence[Any]: ...
@@ -45,10 +52,60 @@ class Logic(Protocol):
     def lost(self, reason: str) -> Sequence[Any]: ...
 
 
+class Unfinished:
+    """Replies that have arrived in part, over all connections: what they take together is bounded.
+
+    Where it is too much, only the connection whose reply began first reads on, so that each becomes whole in its turn;
+    one that needs longer than ``ANSWER_PATIENCE_S`` is given up, as is what one connection alone holds over the bound.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[Wire, int] = {}
+        """Bytes by connection, in the order in which its first reply in part began."""
+        self._bytes = 0
+        self._alone: Wire | None = None
+        """The connection that reads on alone."""
+        self._turn: asyncio.TimerHandle
+
+    def count(self, wire: Wire, size: int) -> None:
+        """``wire`` holds ``size`` bytes of replies in part."""
+        self._bytes += size - self._held.get(wire, 0)
+        if size:
+            self._held[wire] = size
+        elif self._held.pop(wire, 0):
+            wire.read_on(True)
+        over = self._bytes > _MOST_UNFINISHED
+        alone = next(iter(self._held)) if over else None
+        if alone is not self._alone:
+            if self._alone is not None:
+                self._turn.cancel()
+            if alone is not None:
+                self._turn = asyncio.get_running_loop().call_later(ANSWER_PATIENCE_S, self._end_turn, alone)
+            self._alone = alone
+            for one in self._held:
+                one.read_on(alone is None or one is alone)
+        elif over:
+            wire.read_on(wire is alone)
+        if size > _MOST_UNFINISHED:
+            wire.shed(_MOST_UNFINISHED // 2)
+
+    def _end_turn(self, wire: Wire) -> None:
+        wire.abort(
+            f"a reply was not whole after {ANSWER_PATIENCE_S:g} s alone, as unfinished replies took over "
+            f"{_MOST_UNFINISHED >> 20} MiB: use fewer --concurrency"
+        )
+
+
 class Wire(asyncio.Protocol):
     """Calls ``deliver`` with the logic's events after each read, and with an empty list when more may be written."""
 
-    def __init__(self, logic: Logic, deliver: Callable[[Sequence[Any]], None]) -> None:
+    def __init__(
+        self, logic: Logic, deliver: Callable[[Sequence[Any]], None], unfinished: Unfinished | None = None
+    ) -> None:
+        self._unfinished = unfinished or Unfinished()
+        self._counts = False
+        """Replies that have arrived in part are counted with those of all connections."""
+        self._reads = True
         self.closed = False
         self.full = False
         """The write buffer is above its high-water mark: send nothing new."""
@@ -101,8 +158,31 @@ class Wire(asyncio.Protocol):
         """End the connection at once; requests under way fail with this reason."""
         self.why = self.why or reason
         self.closed = True
+        if self._counts:
+            self._count()
         self._transport.abort()
         self._deliver([])  # at once: a request sent before connection_lost would be lost
+
+    def read_on(self, wanted: bool) -> None:
+        """Read, or leave what comes to the socket and the server."""
+        if wanted is not self._reads and not self.closed:
+            self._reads = wanted
+            if wanted:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def shed(self, most: int) -> None:
+        """Give up replies in part, those that began last, until they take ``most`` bytes."""
+        events = self._logic.shed(most)
+        self.flush()
+        self._count()
+        self._deliver(events)
+
+    def _count(self) -> None:
+        size = 0 if self.closed else self._logic.buffered
+        self._counts = size > 0
+        self._unfinished.count(self, size)
 
     async def close(self) -> None:
         """Close the connection in order, without delivering further events."""
@@ -127,6 +207,8 @@ class Wire(asyncio.Protocol):
             return
         if self._logic.out:
             self.flush()
+        if not events or self._counts:
+            self._count()
         self._deliver(events)
 
     def eof_received(self) -> bool:
@@ -141,9 +223,15 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True
+        if self._counts:
+            self._count()
         if self.why is None:
             self.why = f"the connection was lost: {error}" if error else "the server closed the connection"
-        self._deliver(self._logic.lost(self.why))
+        deliver, self._deliver = (
+            self._deliver,
+            _ignore,
+        )  # or we would keep each other, as no garbage is collected in runs
+        deliver(self._logic.lost(self.why))
 
     def pause_writing(self) -> None:
         self.full = True
@@ -172,7 +260,11 @@ def _after(pieces: list[bytes | memoryview], sent: int) -> list[bytes | memoryvi
 
 
 async def connect(
-    endpoint: Endpoint, security: Security, logic: Logic, deliver: Callable[[Sequence[Any]], None]
+    endpoint: Endpoint,
+    security: Security,
+    logic: Logic,
+    deliver: Callable[[Sequence[Any]], None],
+    unfinished: Unfinished | None = None,
 ) -> Wire:
     """Connect, and write the logic's first output.  Raises ``ServerError``, which names the fix."""
     loop = asyncio.get_running_loop()
@@ -184,7 +276,7 @@ async def connect(
             missing = f"no TLS connection to {endpoint} within {CONNECT_PATIENCE_S:g} s: does this port speak TLS?"
             try:
                 _, wire = await loop.create_connection(
-                    lambda: Wire(logic, deliver),
+                    lambda: Wire(logic, deliver, unfinished),
                     sock=connected,
                     ssl=context,
                     server_hostname=security.server_name(endpoint) if context is not None else None,

@@ -62,5 +62,6 @@ def _events(pieces: Iterator[bytes], *, primed: bool) -> tuple[list[object], boo
             assert connection.buffered <= _MOST_HEAD + _MOST_BODY + MAX_CHUNK_LINE
         events += [(reply.status, reply.head, bytes(reply.body)) for reply in connection.eof()]
     except ProtocolError:
+        assert not connection.buffered, "what it held is not let go"
         return events, True
     return events, False

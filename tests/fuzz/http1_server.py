@@ -63,5 +63,6 @@ def _events(pieces: Iterator[bytes], *, primed: bool) -> tuple[list[object], boo
         if not connection.closing:
             connection.eof()
     except ProtocolError:
+        assert not connection.buffered, "what it held is not let go"
         return events, True
     return events, False

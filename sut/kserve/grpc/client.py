@@ -89,6 +89,30 @@ class UnaryCalls:
     def oldest(self) -> int | None:
         return next(iter(self._tickets.values()), None)
 
+    @property
+    def buffered(self) -> int:
+        """Bytes held of replies that have arrived in part."""
+        return self._connection.buffered + sum(map(self._held, {**self._gathered, **self._messages}))
+
+    def _shed(self, most: int) -> list[CallResult]:
+        """Cancel the latest calls whose replies have arrived in part, until at most ``most`` bytes are held."""
+        results: list[CallResult] = []
+        held = self.buffered
+        sizes = {stream: self._held(stream) for stream in self._tickets}
+        for stream in [stream for stream, size in sizes.items() if size][:0:-1]:  # the oldest stays, of any size
+            if held <= most:
+                break
+            held -= sizes[stream]
+            failure = Failure(f"the parts of unfinished replies took over {most >> 20} MiB: use fewer --concurrency")
+            results.append(CallResult(self._tickets[stream], None, failure, None))
+            self._forget(stream)
+            self._connection.cancel(stream)
+        return results
+
+    def _held(self, stream: int) -> int:
+        gathered = self._gathered.get(stream)
+        return len(self._messages.get(stream, b"")) + (gathered.size if gathered is not None else 0)
+
     def cancel(self, ticket: int) -> bool:
         """Cancel a call; the connection stays usable."""
         for stream, known in self._tickets.items():
@@ -220,6 +244,10 @@ class Calls(UnaryCalls):
 
     def lost(self, reason: str) -> list[CallResult]:
         return self._lost(reason)
+
+    def shed(self, most: int) -> list[CallResult]:
+        """See ``exchange.Channel``."""
+        return self._shed(most)
 
 
 class ReplyHead(NamedTuple):

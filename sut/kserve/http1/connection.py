@@ -175,6 +175,7 @@ class ClientConnection:
         self._failure = str(error)
         self.closing = True
         self.idle = self._at_start = False
+        self._reader.drop()
 
 
 class ServerConnection:
@@ -277,6 +278,7 @@ class ServerConnection:
         self._failure = str(error)
         self.closing = True
         self._at_start = self.wants_continue = False
+        self._reader.drop()
 
 
 def build_request(method: str, target: str, host: str, fields: Iterable[tuple[str, str]], body_length: int) -> bytes:

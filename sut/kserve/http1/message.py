@@ -78,6 +78,11 @@ class MessageReader(Generic[AnyHead]):
         self.head = self._body = None
         return message
 
+    def drop(self) -> None:
+        """Let go of an incomplete message."""
+        self.head = self._body = None
+        self._partial_head = bytearray()
+
     def end(self) -> None:
         """The peer has closed.  Raises ``ProtocolError`` if that cuts a message short."""
         if isinstance(self._body, _BodyUntilEnd):

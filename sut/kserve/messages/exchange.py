@@ -119,6 +119,14 @@ class Channel(Protocol):
     def oldest(self) -> int | None:
         """The ticket of the oldest request under way; None without one."""
 
+    @property
+    def buffered(self) -> int:
+        """Bytes held of replies that have arrived in part."""
+
+    def shed(self, most: int) -> list[tuple[int, Reply]]:
+        """Stop waiting for the latest replies that have arrived in part, until at most ``most`` bytes are held of such,
+        or only the oldest is left; returns a ``Failure`` for each."""
+
     def send(self, ticket: int, request: Any) -> None:
         """Send a request built by the ``Messages`` of the same protocol."""
 

@@ -292,6 +292,9 @@ class GrpcChannel(UnaryCalls):
         self.draining = True
         return []
 
+    def shed(self, most: int) -> list[tuple[int, Reply]]:
+        return [(result.ticket, result.failure) for result in self._shed(most)]
+
     def lost(self, reason: str) -> list[tuple[int, Reply]]:
         return [(result.ticket, result.failure) for result in self._lost(reason)]
 

@@ -267,6 +267,14 @@ class HttpExchange(Generic[T]):
     def free(self) -> int:
         return int(self._connection.idle and not self._connection.closing)
 
+    @property
+    def buffered(self) -> int:
+        return self._connection.buffered
+
+    def shed(self, most: int) -> list[tuple[int, T | Failure]]:
+        """Do nothing: one reply is bounded as it is."""
+        return []
+
     def put(self, ticket: int, head: bytes, body: bytes) -> None:
         """Send a request.  The caller has checked that the connection is ``free``."""
         self._connection.request()

@@ -692,6 +692,25 @@ class TestChannel:
         found = made.receive(answer(1, wrong) + answer(3, good) + answer(5, wrong))
         assert [type(reply) for _, reply in found] == [Failure, list, Failure]
 
+    def test_parts_of_replies_are_counted_and_the_latest_given_up(self, good: bytes) -> None:
+        made = channel(5)
+        for stream in (1, 5, 7, 9):
+            made.receive(headers(stream, *HEAD) + data(stream, good[:3000]))
+        sizes = {stream: len(good) for stream in (1, 5, 7, 9)}
+        made.receive(data(7, b"") + headers(3, *HEAD) + answer(3, good)[:-1])
+        rest = made._connection.buffered
+        assert made.buffered == sum(sizes.values()) + len(good) + rest
+        assert made.shed(made.buffered) == []
+        given_up = made.shed(2 * len(good) + rest)
+        assert [ticket for ticket, _ in given_up] == [14, 13, 12]
+        assert all("use fewer --concurrency" in reply.reason for _, reply in given_up)
+        assert made.buffered == 2 * len(good) + rest
+        assert b"".join(made.out).count(b"\x00\x00\x04\x03") == 3
+        assert [ticket for ticket, _ in made.shed(0)] == [11]
+        assert made.under_way == 1  # the oldest may be of any size
+        ((ticket, reply),) = made.receive(answer(3, good)[-1:] + headers(1, *TRAILERS, end=True))
+        assert (ticket, same(reply, RIGHT)) == (10, True)
+
     def test_the_outputs_are_wanted_from_one_reply_to_the_next(self, good: bytes) -> None:
         made = channel(8, wanted=False)
         for stream in (1, 3, 5):
