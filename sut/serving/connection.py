@@ -112,6 +112,12 @@ class Connections:
         del unchecked[-_CHECKED_AT_ONCE:]
 
 
+def behind(one: object, many: Sequence[Any]) -> Sequence[Any]:
+    """Those of ``many`` after ``one``; an empty tuple if there are none."""
+    place = next(at for at, other in enumerate(many) if other is one)
+    return tuple(many[place + 1 :])
+
+
 class PortConnection(asyncio.Protocol, ABC):
     """One connection.  Subclasses add the protocol."""
 

@@ -17,7 +17,7 @@ from drumfire.sut.kserve.messages.grpc_server import GrpcInference, stream_answe
 from drumfire.sut.kserve.messages.inference import InferAnswer
 from drumfire.sut.kserve.messages.tensors import TensorError
 from drumfire.sut.serving.access import Access
-from drumfire.sut.serving.connection import MOST_COSTLY, Connections, PortConnection
+from drumfire.sut.serving.connection import MOST_COSTLY, Connections, PortConnection, behind
 from drumfire.sut.serving.refusal import Refusal
 from drumfire.sut.serving.service import OPEN, Accepted, Service, now_ns
 
@@ -78,8 +78,10 @@ class GrpcConnection(PortConnection):
             self.flush()
             self.end()
             return
-        costly, rest = 0, iter([*later, *events] if later else events)
-        for event in rest:
+        if later:
+            events, self._later = [*later, *events], ()
+        costly = 0
+        for event in events:
             if isinstance(event, Call):
                 if event.method == _INFER:
                     self._infer(event)
@@ -89,6 +91,7 @@ class GrpcConnection(PortConnection):
                     self._perform(event)
                     costly += 1
                     if costly == MOST_COSTLY:
+                        self._later = behind(event, events)
                         break
             elif isinstance(event, Cancelled):
                 self._cancel(event.stream)
@@ -97,14 +100,12 @@ class GrpcConnection(PortConnection):
                 self._send_turns(event.stream)
             else:
                 logic.finish(event.stream)
-        self._later = list(rest) if costly else ()
         if logic.partial or self._holds:
             self._holds = logic.partial
             self._connections.hold(self, logic.buffered_in, progress=bool(events))
         self.flush()
-        behind = logic.was_long or (True if self._later else False)  # noqa: SIM210
-        if behind is not self._behind:
-            self._behind = behind
+        if (logic.was_long or self._later != ()) is not self._behind:
+            self._behind = not self._behind
             self.regulate()
 
     def eof_received(self) -> bool:

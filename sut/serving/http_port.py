@@ -23,7 +23,7 @@ from drumfire.sut.kserve.messages.inference import InferAnswer, InferRequest
 from drumfire.sut.kserve.messages.operations import NoRoute
 from drumfire.sut.kserve.messages.tensors import TensorError
 from drumfire.sut.serving.access import Access
-from drumfire.sut.serving.connection import MOST_COSTLY, Connections, PortConnection
+from drumfire.sut.serving.connection import MOST_COSTLY, Connections, PortConnection, behind
 from drumfire.sut.serving.refusal import HTTP_STATUS, Refusal
 from drumfire.sut.serving.service import OPEN, Accepted, Service, now_ns
 
@@ -104,14 +104,16 @@ class HttpConnection(PortConnection):
             status = 413 if isinstance(error, BodyTooLarge) else 431 if isinstance(error, HeadTooLarge) else 400
             self._refuse(status, str(error))
             return
-        costly, rest = 0, iter([*later, *requests] if later else requests)
-        for received in rest:
+        if later:
+            requests, self._later = [*later, *requests], ()
+        costly = 0
+        for received in requests:
             slot = Slot(not received.head.keeps_alive)
             self._slots.append(slot)
             costly += self._answerer.begin(self, slot, received)
             if costly >= MOST_COSTLY:
+                self._later = behind(received, requests)
                 break
-        self._later = list(rest) if costly else ()
         if logic.partial or self._holds:
             self._holds = logic.partial
             if self._holds:
@@ -121,9 +123,8 @@ class HttpConnection(PortConnection):
             self._connections.hold(self, logic.buffered, progress=bool(requests))
         self._owes_continue = logic.wants_continue
         self.flush()
-        behind = logic.was_long or (True if self._later else False)  # noqa: SIM210
-        if behind is not self._behind:
-            self._behind = behind
+        if (logic.was_long or self._later != ()) is not self._behind:
+            self._behind = not self._behind
             self.regulate()
 
     def _look_at_head(self) -> None:
