@@ -12,6 +12,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -38,6 +39,8 @@ _SLACK_BYTES = 4 << 20
 _LOG_BYTES_PER_ROW = 24
 _RESERVED_BYTES = 256 << 10
 """Held during the run for the small files of its result, so that they fit where others fill the disk meanwhile."""
+_LOOK_S = 0.05
+"""Longer than ``is_claimed`` holds a folder."""
 _NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL}
 """How ``flock`` fails on file systems that cannot lock a folder, such as some NFS."""
 
@@ -160,12 +163,33 @@ class Claim:
             )
 
 
+def is_claimed(folder: Path) -> bool:
+    """Whether a process has claimed the folder, to measure or to save."""
+    with contextlib.suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+    return False
+
+
 def _lock(fd: int, folder: Path) -> str | None:
     """Lock the folder; returns why it cannot be locked.  Raises ``OutputError`` where another process holds it."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise OutputError(f"another run is writing to {folder}: wait for its end, or choose another --output") from None
+        until_s = time.monotonic() + _LOOK_S
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return None
+            except BlockingIOError:
+                if time.monotonic() > until_s:
+                    raise OutputError(
+                        f"another run is writing to {folder}: wait for its end, or choose another --output"
+                    ) from None
+                time.sleep(_LOOK_S / 10)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise _unwritable(folder, error) from None

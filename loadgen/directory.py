@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 from drumfire.loadgen import histogram, lateness, logs, summary
 from drumfire.loadgen.errors import UnsavedError, UserError, described, one_line
+from drumfire.loadgen.files import in_one_step
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.issuer import PhaseReport
 from drumfire.loadgen.overhead import issuing_cpu_us
@@ -225,14 +225,9 @@ def _save_histograms(test: Test, folder: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write the file in one step, so that a reader never sees half of it."""
-    partial = path.with_suffix(".partial")
-    try:
-        partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    with in_one_step(path) as file:
+        file.write(text.encode())
 
 
 def _plain(settings: Any) -> dict[str, Any]:

@@ -6,7 +6,6 @@ the function that made it when the run ended.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -20,6 +19,7 @@ import numpy as np
 
 from drumfire.loadgen import logs, series, summary, trace
 from drumfire.loadgen.advice import OPTIONS
+from drumfire.loadgen.claim import is_claimed
 from drumfire.loadgen.directory import COLUMNS, ENVIRONMENT, REPORT, RESULT, SETTINGS, UNFINISHED, figures
 from drumfire.loadgen.errors import UserError, printable
 from drumfire.loadgen.files import read_json, read_text
@@ -96,18 +96,7 @@ class SavedRun:
     @property
     def under_way(self) -> bool:
         """Whether a process holds the folder by a lock (``flock``), to measure or to save."""
-        fd = -1
-        try:
-            fd = os.open(self.folder, os.O_RDONLY)
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False  # where folders have no locks, nobody knows
-        finally:
-            if fd >= 0:
-                os.close(fd)
-        return False
+        return is_claimed(self.folder)
 
     @cached_property
     def ended(self) -> dict[str, Any] | None:

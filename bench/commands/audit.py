@@ -21,7 +21,7 @@ from drumfire.bench.assemble.local import Assembly
 from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.commands import run
 from drumfire.bench.options.parser import Command
-from drumfire.bench.outcome import Silent
+from drumfire.bench.outcome import SCORE, Silent
 from drumfire.bench.report import figures
 from drumfire.loadgen.audit_config import AUDIT_CONFIG, audited
 from drumfire.loadgen.claim import Claim
@@ -173,7 +173,7 @@ def _write_answers(inner: Path, known: Answered, logged: Answered, accuracy: Cal
         return
     indices = np.array([index for index, _ in logged])
     audited_lines = accuracy(indices, [data for _, data in logged]).lines
-    texts = {run.SCORE: audited_lines}
+    texts = {SCORE: audited_lines}
     if any(expected[index] != data for index, data in logged):
         usual_lines = accuracy(indices, [expected[index] for index, _ in logged]).lines
         texts |= {"baseline_accuracy.txt": usual_lines, "compliance_accuracy.txt": audited_lines}

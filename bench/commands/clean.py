@@ -16,19 +16,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from drumfire.bench import statuses
-from drumfire.bench.commands.run import SCORE
-from drumfire.bench.commands.runs import Found, claimed, line, runs_in, size
+from drumfire.bench.commands.runs import Found, line, runs_in, size
 from drumfire.bench.options.parser import Command
+from drumfire.bench.outcome import SCORE
 from drumfire.bench.peak.journal import JOURNAL
 from drumfire.loadgen import logs, series, summary, trace
-from drumfire.loadgen.directory import COLUMNS, ENVIRONMENT, REPORT, RESULT, RUNS, SETTINGS
+from drumfire.loadgen.claim import RUNS, is_claimed
+from drumfire.loadgen.directory import COLUMNS, ENVIRONMENT, REPORT, RESULT, SETTINGS, UNFINISHED
 from drumfire.loadgen.errors import UserError, one_line, printable
 from drumfire.loadgen.options import option
 from drumfire.loadgen.wording import counted
 
 _LARGE = (COLUMNS, series.FOLDER, "histograms", logs.DETAIL, logs.ACCURACY, trace.TRACE)
-_SMALL = (REPORT, ENVIRONMENT, SCORE, JOURNAL, summary.SUMMARY, SETTINGS, RESULT)
-_PARTS = {Path(name).with_suffix(".partial").name: name for name in (*_SMALL, *_LARGE)}
+_SMALL = (REPORT, ENVIRONMENT, SCORE, JOURNAL, summary.SUMMARY, SETTINGS, UNFINISHED, RESULT)
+_PARTS = {f"{name}.partial": name for name in (*_SMALL, *_LARGE)}
 """By the name that a file has while it is written."""
 _SUFFIXES = (".npy", ".json", ".hgrm", ".hlog", ".partial")
 """Of the files in a run's own folders."""
@@ -156,7 +157,7 @@ def _unclaimed(folder: Path, root: Path) -> Iterator[None]:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise _KeptError("it is running") from None
-        if any(claimed(parent) for parent in folder.parents if parent == root or root in parent.parents):
+        if any(is_claimed(parent) for parent in folder.parents if parent == root or root in parent.parents):
             raise _KeptError("it belongs to a run that goes on")
         yield
     finally:

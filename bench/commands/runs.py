@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -20,7 +19,8 @@ from drumfire.bench import statuses
 from drumfire.bench.options.parser import Command
 from drumfire.bench.peak.journal import JOURNAL
 from drumfire.bench.report import figures
-from drumfire.loadgen.directory import COLUMNS, RESULT, RUNS, SETTINGS
+from drumfire.loadgen.claim import RUNS, is_claimed
+from drumfire.loadgen.directory import COLUMNS, RESULT, SETTINGS
 from drumfire.loadgen.errors import UserError, printable
 from drumfire.loadgen.options import option
 from drumfire.loadgen.record import BASE_COLUMNS
@@ -108,19 +108,6 @@ def runs_in(folder: Path) -> list[Found]:
     return sorted(map(_found, _folders(folder, _DEEPEST)), key=lambda one: one.began, reverse=True)
 
 
-def claimed(folder: Path) -> bool:
-    """Whether a process that runs has claimed the folder."""
-    with contextlib.suppress(OSError):
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(fd)
-    return False
-
-
 def _folders(folder: Path, levels: int) -> Iterator[Path]:
     """Those of runs; links are not followed."""
     if _is_run(folder):
@@ -163,7 +150,7 @@ def _found(folder: Path) -> Found:
         except UserError:
             state = "damaged"
     else:
-        state = "running" if claimed(folder) else "unfinished"
+        state = "running" if is_claimed(folder) else "unfinished"
     scenario, mode = result.get("scenario", ""), result.get("mode", "")
     if not result:
         with contextlib.suppress(UserError):

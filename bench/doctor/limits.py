@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from drumfire.bench.doctor.finding import NOTE, PROBLEM, Finding, finding
-from drumfire.loadgen.directory import RUNS, OutputError, check_output
+from drumfire.loadgen.claim import RUNS
 from drumfire.loadgen.environment import available_memory
 from drumfire.loadgen.limits import LEAST_FILES, open_files
 from drumfire.sut.cache import cache_folder
@@ -80,21 +80,13 @@ def temporary() -> Finding:
 
 def cache() -> Finding:
     """Where weights and data are kept."""
-    folder = cache_folder()
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     fix = "models keep their weights and data there: set MODEL_DIR to a folder that can be written"
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        return finding("cache", f"{folder} cannot be written", fix, PROBLEM)
-    return _with_room("cache", folder, there, NOTE, "set MODEL_DIR to a folder on another disk")
+    return _place("cache", cache_folder(), fix, NOTE, "set MODEL_DIR to a folder on another disk")
 
 
 def output() -> Finding:
     """Where runs are saved."""
-    try:
-        check_output(RUNS)
-    except OutputError as error:
-        return finding("runs", "cannot be saved here", str(error), PROBLEM)
-    return _with_room("runs", RUNS.absolute(), Path.cwd(), PROBLEM, "choose --output on another disk")
+    return _place("runs", RUNS.absolute(), "choose another --output", PROBLEM, "choose --output on another disk")
 
 
 def ports(asked: Sequence[int]) -> Iterator[Finding]:
@@ -112,12 +104,16 @@ def ports(asked: Sequence[int]) -> Iterator[Finding]:
                 yield finding(f"port {port}", "free")
 
 
-def _with_room(name: str, folder: Path, there: Path, severest: str, cure: str) -> Finding:
+def _place(name: str, folder: Path, fix: str, severest: str, elsewhere: str) -> Finding:
+    """Whether something can be saved in ``folder``, which may not be there yet; ``severest``: where the disk is full."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        return finding(name, f"{folder} cannot be written", fix, PROBLEM)
     free = _free(there)
     value = f"{folder}, {free / 1e9:.1f} GB free"
     if free < _LEAST_DISK:
-        return finding(name, value, f"the disk is nearly full: make room, or {cure}", severest)
-    return finding(name, value, f"little room: make some, or {cure}" if free < _LITTLE_DISK else None)
+        return finding(name, value, f"the disk is nearly full: make room, or {elsewhere}", severest)
+    return finding(name, value, f"little room: make some, or {elsewhere}" if free < _LITTLE_DISK else None)
 
 
 def _works(attempt: Callable[[], object]) -> bool:

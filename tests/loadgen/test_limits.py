@@ -42,9 +42,7 @@ async def nothing() -> str:
 def test_no_loop_is_begun_where_its_files_cannot_be_opened(allowed: dict[int, tuple[int, int]]) -> None:
     """And Python does not warn of a coroutine that nobody awaited, which is an error in these tests."""
     allowed[resource.RLIMIT_NOFILE] = (16, 16)
-    with pytest.raises(
-        UserError, match=r"^no more than 16 files may be .* needs 64: ulimit -n 1024$"
-    ):
+    with pytest.raises(UserError, match=r"^no more than 16 files may be .* needs 64: ulimit -n 1024$"):
         run_on_fast_loop(nothing())
     allowed[resource.RLIMIT_NOFILE] = (16, 64)
     assert run_on_fast_loop(nothing()) == "done"
@@ -96,8 +94,6 @@ def test_connections_are_files_too(allowed: dict[int, tuple[int, int]]) -> None:
     allowed[resource.RLIMIT_NOFILE] = (1024, 4096)
     limits.check_files(2000)
     assert allowed[resource.RLIMIT_NOFILE] == (2064, 4096)
-    says = (
-        r"^no more than 4,096 files may be open here, and this run needs 5,064: ulimit -n 5064, or fewer "
-    )
+    says = r"^no more than 4,096 files may be open here, and this run needs 5,064: ulimit -n 5064, or fewer "
     with pytest.raises(UserError, match=says):
         limits.check_files(5000)
