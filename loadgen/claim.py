@@ -127,9 +127,9 @@ class Claim:
             self._reserve.enter_context(held)
             held.write(bytes(_RESERVED_BYTES))
             held.flush()
-        except OSError as error:
+        except BaseException as error:  # Ctrl-C too
             self.undo()
-            if isinstance(error, OutputError):
+            if isinstance(error, OutputError) or not isinstance(error, OSError):
                 raise
             raise _unwritable(self.folder, error) from None
 

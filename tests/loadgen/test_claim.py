@@ -134,6 +134,16 @@ def test_what_is_known_before_the_run_is_there(tmp_path: Path) -> None:
     assert (same.scheduled == test.record.scheduled).all()
 
 
+def test_ctrl_c_while_it_begins_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)  # the file under its partial name is there
+    with pytest.raises(KeyboardInterrupt), Claim.take(tmp_path / "run") as claim:
+        claim.begin(a_test(), {})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_room_for_the_result_is_held_during_the_run(tmp_path: Path) -> None:
     """In a file without a name, which ends with its process."""
 
