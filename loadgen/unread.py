@@ -38,12 +38,11 @@ def unread(path: Path | str, model: str, option: str, *, mode: bool = False) -> 
         why = _no_value(key, rest) or _no_effect(key, model, keys, fields) or _cut(key, line, model)
         if not why and not mode and key.endswith(".mode"):
             why = f"{key} has no effect: the mode is chosen with --accuracy or --submission"
+        at = number
+        if not why and key in set_at:
+            at, why = set_at[key], f"{key} has no effect, as line {number} sets it again"
         if why:
-            notes.append(f"{option} {path} line {number}: {printable(why)}")
-        elif key in set_at:
-            notes.append(
-                f"{option} {path} line {set_at[key]}: {printable(key)} has no effect, as line {number} sets it again"
-            )
+            notes.append(f"{option} {path} line {at}: {printable(why)}")
         set_at[key] = number
     return notes
 

@@ -105,7 +105,7 @@ def _recorded(path: Path) -> str | None:
         return _record(path).read_text(encoding="ascii").split()[0]
     except FileNotFoundError:
         return None
-    except (IndexError, OSError, ValueError):
+    except (IndexError, ValueError):
         raise FetchError(f"{_record(path)} is empty or damaged: remove it") from None
 
 

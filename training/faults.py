@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+from drumfire.loadgen.errors import printable
+
 REACHED, NOT_REACHED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses: the target was reached, it was not, wrong usage or input, interrupted."""
 
@@ -36,4 +38,4 @@ def one_line(error: BaseException) -> str:
     """The text of a library's error without line breaks; an ``OSError`` as its file and what happened to it."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+    return printable(" ".join(str(error).split())) or type(error).__name__

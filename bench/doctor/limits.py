@@ -105,7 +105,7 @@ def ports(asked: Sequence[int]) -> Iterator[Finding]:
 
 
 def _place(name: str, folder: Path, fix: str, severest: str, elsewhere: str) -> Finding:
-    """Whether something can be saved in ``folder``, which may not be there yet; ``severest``: where the disk is full."""
+    """Whether something can be saved in ``folder``, which need not be there.  ``severest``: where the disk is full."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         return finding(name, f"{folder} cannot be written", fix, PROBLEM)

@@ -65,7 +65,7 @@ def test_what_a_run_saves_is_accepted(tmp_path: Path) -> None:
         {"evaluations": [{"epoch": 1, "box": float("inf")}]},
         {"evaluations": [1]},
     ],
-    ids=str,
+    ids=lambda changed: f"{'-'.join(changed)}",
 )
 def test_parts_that_no_run_saves_are_refused(changed: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=rf"^{FILE} is not a checkpoint of this version \(.+\); start a new run in"):

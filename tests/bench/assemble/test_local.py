@@ -16,6 +16,7 @@ from drumfire.sut import models
 from drumfire.sut.data.library import ArrayLibrary
 from drumfire.sut.local.backends import BackendError
 from drumfire.sut.models.tensors import Input, Tensors
+from tests.support.command import here, result_of
 
 PICTURES = np.random.default_rng(1).random((4, 3, 224, 224), np.float32)
 
@@ -186,3 +187,20 @@ def test_a_models_own_bound_counts_where_nobody_gives_another(
     options = TrafficOptions(scenario="Server", user_conf=file, max_latency=max_latency_s)
     settings, errors = read_settings(options, "digits")
     assert (settings.server_target_latency_ns, errors) == (bound_ms * 1_000_000, ())
+
+
+def test_lines_that_set_nothing_are_in_a_runs_warnings(tmp_path: Path) -> None:
+    user, audit = tmp_path / "user.conf", tmp_path / "audit.config"
+    user.write_bytes(b"\xef\xbb\xbf*.Server.target_qps = 20000\n*.Server.min_durationn = 1000\n")
+    audit.write_text("digits.*.min_query_count = 5\n")
+    asked = ("--scenario", "Server", "--time", 0.001, "--count", 20, "--user-conf", user, "--audit-conf", audit)
+    done = here("run", "null", "digits", *asked, "--json", "--output", tmp_path / "run")
+    result = result_of(done, 1)
+    assert result["system"]["qps_source"] == "user.conf"
+    told = [
+        f"--user-conf {user} line 2: there is no setting 'min_durationn' (did you mean min_duration?), so it sets "
+        "nothing",
+        f"--audit-conf {audit} line 1: lines of a single model have no effect here: write *.*.min_query_count",
+    ]
+    assert result["warnings"][:2] == told
+    assert [line.removeprefix("warning: ") for line in done.stderr.splitlines()[:2]] == told

@@ -209,3 +209,26 @@ class TestPictures:
         assert onnxruntime.InferenceSession(digits).get_inputs()[0].shape[1:] == [1, 8, 8]
         done = here(*run, "--weights", digits)
         one_line_error(done, "the file takes float32 of shape [1, 8, 8]", "float32 of shape [3, 224, 224]", "--weights")
+
+
+def test_the_check_of_annotations_names_annotation_key_and_value(tmp_path: Path) -> None:
+    file = tmp_path / "d/annotations/instances_val2017.json"
+    file.parent.mkdir(parents=True)
+    (tmp_path / "d/val2017").mkdir()
+    (tmp_path / "d/val2017/1.jpg").touch()
+    annotation = {"id": 5, "image_id": 1, "category_id": 90, "bbox": [0, 0, 2, 2], "area": 4, "iscrowd": 0}
+    found = {
+        "images": [{"id": 1, "file_name": "1.jpg", "width": 4, "height": 4}],
+        "annotations": [annotation],
+        "categories": [{"id": 90}],
+    }
+    file.write_text(json.dumps(found))
+    done = here("prepare", "check", "coco", "--dataset-path", "d")
+    assert (done.returncode, done.stdout) == (0, "d holds 1 pictures with 1 annotations (the real set has 5,000)\n")
+    for key, value in (("iscrowd", float("nan")), ("bbox", [0, 0, -2, 2]), ("image_id", "1")):
+        file.write_text(json.dumps(found | {"annotations": [annotation | {key: value}]}))
+        one_line_error(
+            here("prepare", "check", "coco", "--dataset-path", "d"),
+            f"{file.relative_to(tmp_path)}: annotation 5: {key} is {value!r}, must be ",
+            "correct it, or fetch the file again",
+        )

@@ -40,6 +40,7 @@ def test_any_name_and_label(name: str, label: int) -> None:
         (["val/a.jpg"], ["val/a.jpg"], r"val_map.txt line 1 is 'val/a.jpg': it must be 'path class'"),
         (["val/a.jpg 1", "val/b.jpg x"], ["val/a.jpg", "val/b.jpg"], "line 2 is 'val/b.jpg x'"),
         (["val/a.jpg -1"], ["val/a.jpg"], "line 1 is"),
+        (["val/a.jpg " + "9" * 5000], ["val/a.jpg"], "has the class 99999999999999999999: classes are 0..999"),
         (["val/a.jpg 1000"], ["val/a.jpg"], "has the class 1000: classes are 0..999, without a background class"),
         (["val/a.jpg 1", "val/b.jpg 2"], [], "2 of the 2 pictures that .*val_map.txt lists are missing, first .*a.jpg"),
         (["val/a.jpg 1", "val/a.jpg 2"], ["val/a.jpg"], "lists .*a.jpg more than once"),
@@ -50,6 +51,13 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, lines: list[str], files: list
     with pytest.raises(DataError, match=says) as raised:
         imagenet.read(folder(tmp_path, lines, files))
     assert "\n" not in str(raised.value)
+
+
+def test_a_byte_order_mark_is_skipped_and_names_are_utf_8(tmp_path: Path) -> None:
+    folder(tmp_path, [], ["val/é.jpg"])
+    (tmp_path / imagenet.LIST).write_bytes("\ufeffval/é.jpg 3\n".encode())
+    found = imagenet.read(tmp_path)
+    assert (list(found.files), found.labels.tolist()) == ([tmp_path / "val/é.jpg"], [3])
 
 
 def test_a_missing_list_names_the_mend(tmp_path: Path) -> None:

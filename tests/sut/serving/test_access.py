@@ -22,6 +22,11 @@ def test_any_of_the_tokens_will_do(file: Path, field: str) -> None:
     assert Access(file).allows(field)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_token(file: Path) -> None:
+    file.write_bytes(b"\xef\xbb\xbffirst\n")
+    assert Access(file).allows("Bearer first")
+
+
 @pytest.mark.parametrize(
     "field",
     [
