@@ -14,6 +14,7 @@ from drumfire.sut import models
 from drumfire.sut.kserve.messages.tensors import TensorSpec
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends import BackendError, BackendOptions
+from drumfire.sut.local.responses import OutputError
 from drumfire.sut.models.digits import WEIGHTS
 from drumfire.sut.models.shapes import WEIGHTS as SHAPES_WEIGHTS
 from drumfire.sut.models.tensors import Input, Tensors
@@ -173,7 +174,7 @@ def test_a_probe_tells_sizes_that_differ_as_open() -> None:
         def run(self, batch: Batch) -> list[np.ndarray]:
             return [np.zeros(())]
 
-    with pytest.raises(BackendError, match="first size must be the batch"):
+    with pytest.raises(OutputError, match="first size must be the batch"):
         probe(Lost(), [1])
 
 
