@@ -155,7 +155,10 @@ class Source:
 def load(
     source: Source, backend: str, device: str, *, threads: int, options: BackendOptions, batching: Batching
 ) -> ServedModel:
-    """Load the instances of a model and run each once.  Raises ``BackendError``, or ``OutputError``, if the model cannot be served."""
+    """Load the instances of a model and run each once.
+
+    Raises ``BackendError``, or ``OutputError``, if the model cannot be served.
+    """
 
     def load_one() -> Backend:
         instance = backends.load(backend, source.weights, device, threads, options)
