@@ -117,8 +117,11 @@ def is_impossible(case: Case) -> bool:
 def test_the_logs_are_the_reference_s(seed: int, tmp_path: Path) -> None:
     case = log_case(seed)
     closed = case["settings"]["scenario"] in ("SingleStream", "MultiStream")
-    left = files_of("reference", {**case, "trace": True})
-    again, times = told_again(case, left["trace"], tmp_path)
+    for _ in range(6):
+        left = files_of("reference", {**case, "trace": True})
+        again, times = told_again(case, left["trace"], tmp_path)
+        if errors_before(left["detail"]) >= errors_before(again["detail"]):
+            break  # on a busy machine, the reference sometimes writes these to standard error and forgets them
     spoiled = is_impossible(case)
     masked = IMPOSSIBLE_TOKENS if spoiled else None
     assert differences(left["detail"], again["detail"], masked, closed=closed) == [], case
@@ -142,6 +145,11 @@ def test_the_logs_are_the_reference_s(seed: int, tmp_path: Path) -> None:
         assert left["accuracy"] == drop_in["accuracy"], case
         masked_texts = [numbers_masked(text) for text in (plain_summary(left["summary"], warnings), drop_in["summary"])]
         assert masked_texts[0] == masked_texts[1], case
+
+
+def errors_before(detail: str) -> int:
+    """How many errors are from before the test."""
+    return [key for key, *_ in entries(detail)].index("loadgen_version")
 
 
 def files_of(module: str, case: Case) -> dict[str, str]:
