@@ -51,6 +51,8 @@ class Knobs:
     expected_latency: Knob
     max_duration: str
     patience: str
+    width: str
+    """The samples of a query in MultiStream."""
     threads: str = ""
     """What takes cores from the generator."""
     workers: str = ""
@@ -69,6 +71,7 @@ OPTIONS = Knobs(
     expected_latency=Knob("target_latency in --user-conf", " ms", 1e3),
     max_duration="max_duration in --user-conf",
     patience="--patience",
+    width="--samples-per-query",
     until_confident="--until-confident",
 )
 """Those of ``drumfire run``."""
@@ -86,6 +89,7 @@ def of_settings(scenario: Scenario) -> Knobs:
         ),
         max_duration="max_duration_ms",
         patience="patience_s",
+        width="multi_stream_samples_per_query",
         until_confident="limit_ms",
     )
 
@@ -147,6 +151,8 @@ def on_memory(s: EffectiveSettings, knobs: Knobs) -> str:
     by_time = s.expected_s * s.target_qps * (1 if s.scenario == Scenario.Server else 2)
     if s.mode == Mode.AccuracyOnly or s.min_query_count > by_time or s.performance_issue_unique:
         return f"lower {knobs.count.name}"
+    if s.scenario == Scenario.MultiStream:
+        return f"lower {knobs.width} or {knobs.time.name}"
     if s.loop is Loop.CLOSED:
         return f"lower {knobs.time.name}"
     return f"lower {knobs.rate.name} or {knobs.time.name}"

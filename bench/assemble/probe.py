@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from drumfire.loadgen.advice import OPTIONS
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.results import Results
@@ -75,7 +76,7 @@ class Probe:
         settings.min_duration_ms = max(round(seconds * 1000), 1)
         settings.min_query_count = 1
         settings.performance_sample_count_override = min(self._samples, self._library.performance_count)
-        test = Test(self._system, self._library, settings, patience_s=self._patience_s)
+        test = Test(self._system, self._library, settings, patience_s=self._patience_s, knobs=OPTIONS)
         run_on_fast_loop(test.run())
         faults = test.answers.faults
         what = f"{self._what}: " if self._what else ""

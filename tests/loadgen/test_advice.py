@@ -152,6 +152,7 @@ def test_lateness_names_only_what_helps() -> None:
 
 
 def test_memory_names_only_what_helps() -> None:
+    assert on_memory(settings(Scenario.MultiStream), OPTIONS) == "lower --samples-per-query or --time"
     assert on_memory(settings(Scenario.SingleStream), OPTIONS) == "lower --time"
     assert on_memory(settings(Scenario.SingleStream, min_query_count=10**9), OPTIONS) == "lower --count"
     assert on_memory(settings(Scenario.Server), of_settings(Scenario.Server)) == (

@@ -32,6 +32,6 @@ def test_the_result_is_told_only_after_success_and_the_status_is_the_programs(st
 
 def test_the_ranks_of_several_hosts_are_started_by_torchrun(tmp_path: Path) -> None:
     done = run_script(tmp_path, 0, NNODES="2", LAUNCH_PARAMS="--rdzv-backend=c10d")
-    launched = "-m torch.distributed.run --rdzv-backend=c10d --nnodes=2 --nproc_per_node=2 -m drumfire.training maskrcnn "
+    launched = "-m torch.distributed.run --rdzv-backend=c10d --nnodes=2 --nproc_per_node=2 -m drumfire.training "
     assert launched in done.stdout
     assert "--batch-size 32 " in done.stdout
