@@ -9,8 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
+from typing import Any
 
 
 def signals() -> tuple[signal.Signals, ...]:
@@ -20,7 +23,23 @@ def signals() -> tuple[signal.Signals, ...]:
 
 
 def _abandon(reason: str) -> None:
-    raise KeyboardInterrupt
+    """Raise, but in a running loop cancel its tasks, and raise at a second signal.
+
+    A loop takes what its callbacks raise for a fault of their connection.
+    """
+    if "asyncio" not in sys.modules:  # whose import would be half of the time that --help takes
+        raise KeyboardInterrupt
+    import asyncio
+
+    loop = asyncio._get_running_loop()
+    if loop is None or loop in _cancelled:
+        raise KeyboardInterrupt
+    _cancelled.add(loop)
+    loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
+
+
+_cancelled: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Loops whose tasks a signal has cancelled."""
 
 
 _target: Callable[[str], object] | None = _abandon

@@ -21,7 +21,8 @@ T = TypeVar("T")
 def run_on_fast_loop(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on uvloop, or on the standard loop where uvloop is not installed.
 
-    Raises ``UserError`` where a loop runs already, and where the files of a run cannot be opened.
+    Raises ``UserError`` where a loop runs already, and where the files of a run cannot be opened, and
+    ``KeyboardInterrupt`` where a signal cancelled its task.
     """
     try:
         return _run(main)
@@ -41,7 +42,10 @@ def _run(main: Coroutine[Any, Any, T]) -> T:
     except ImportError:
         factory = None
     with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main)
+        try:
+            return runner.run(main)
+        except asyncio.CancelledError:  # nobody else knows of its task
+            raise KeyboardInterrupt from None
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from drumfire.bench import interrupts
+from drumfire.loadgen.interpreter import run_on_fast_loop
 
 
 def in_a_thread(do: Callable[[], object]) -> list[BaseException]:
@@ -110,3 +112,35 @@ def test_a_terminal_that_closes_ends_a_command_unless_under_nohup(handler: signa
         signal.signal(signal.SIGHUP, before)
     assert came == ["interrupted by SIGHUP"] * ends
     assert passed_on == [signal.SIGHUP] * ends
+
+
+def test_in_a_loop_the_first_signal_cancels_and_the_second_raises(handled: list[int]) -> None:
+    came: list[str] = []
+
+    async def main() -> None:
+        signal.raise_signal(signal.SIGINT)
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            came.append("cancelled")
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt), interrupts.installed():
+        run_on_fast_loop(main())
+    assert came == ["cancelled"]
+    assert handled == [signal.SIGINT]
+
+
+def test_a_signal_while_a_loop_calls_a_protocol_ends_the_program(handled: list[int]) -> None:
+    class Sender(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    async def main() -> None:
+        server = await asyncio.get_running_loop().create_server(Sender, "127.0.0.1", 0)
+        await asyncio.open_connection(*server.sockets[0].getsockname())
+        await asyncio.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt), interrupts.installed():
+        run_on_fast_loop(main())
+    assert handled == [signal.SIGINT]

@@ -315,8 +315,11 @@ def start(server: RealServer, tmp_path: Path, *words: str, protocol: str = "grpc
 
 
 def until_under_way(server: RealServer, run: Any, folder: Path) -> None:
-    """Short runs that measure the server come first; the folder is made when they are over."""
-    until(lambda: folder.exists() or run.poll() is not None, "the measurements before the run are over")
+    """Short runs that measure the server come first; the settings are written when they are over."""
+    until(
+        lambda: (folder / "settings.json").exists() or run.poll() is not None,
+        "the measurements before the run are over",
+    )
     until(lambda: len(registered(server, run.pid)) == 2 or run.poll() is not None, "the run registers")
     time.sleep(0.3)
     assert len(registered(server, run.pid)) == 2, run.communicate()
