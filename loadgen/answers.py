@@ -7,6 +7,7 @@ Answers to rows that are not waiting for one are refused and counted, and make t
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import threading
 import time
@@ -87,8 +88,11 @@ class Answers:
         """Rows issued so far: rows [0, issued) of the table.  The issue loop sets it before it calls the system."""
         self.answered = 0
         """Rows answered so far, failed rows included."""
-        self.enough = False
-        """Whether this phase may stop issuing; set on the event loop."""
+        self.enough = self.hopeless = False
+        """Whether this phase may stop issuing; whether that is because answers have only failed for ``patience_s``."""
+        self.patience_s = math.inf
+        self._good, self._failing_since_ns = -1, 0
+        """Good answers when a row failed last, and when the first row after the last of them failed."""
         self.first_tokens: dict[int, bytes] = {}
         """First tokens for the accuracy log, by row."""
         self._gauges = record.gauges
@@ -253,7 +257,8 @@ class Answers:
     def _enter(self, phase: Phase, origin_ns: int | None) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
-        self.enough = False
+        self.enough = self.hopeless = False
+        self.patience_s, self._good = math.inf, -1
         self._keep_all, self._logged = phase.accuracy, phase.logged
         self.keeping = phase.accuracy or phase.logged is not None
         self._first_row = phase.first_row
@@ -290,9 +295,9 @@ class Answers:
             self.on_booked()
 
     async def wait(self, answered: int, patience_s: float) -> bool:
-        """Wait until ``answered`` rows in total are answered; False after ``patience_s`` seconds without an answer."""
+        """Wait until ``answered`` rows are answered; False after ``patience_s`` seconds without a good answer."""
         assert self._loop is not None
-        seen = self.answered
+        seen = self._good_answers()
         while True:
             with self._lock:  # set before looking, so that the last answer cannot slip between
                 self._waiter = waiter = self._loop.create_future()
@@ -305,9 +310,9 @@ class Answers:
             finally:
                 timer.cancel()
             if waiter.cancelled():
-                if self.answered == seen:
+                if self._good_answers() == seen:
                     break
-                seen = self.answered
+                seen = self._good_answers()
         self._awaited, self._waiter = sys.maxsize, None
         return self.answered >= answered
 
@@ -348,8 +353,21 @@ class Answers:
             if responses is not None and self.keeping:
                 self._keep(rows, responses)
             self.answered = answered = self.answered + rows.size
+            if reason is not None:
+                self._look_for_progress(now)
         if answered >= self._awaited:
             self._wake()
+
+    def _good_answers(self) -> int:
+        return self.answered - self._gauges[Gauge.FAILED]
+
+    def _look_for_progress(self, now: int) -> None:
+        """Failures alone, each in less than the patience, must not keep a phase going."""
+        good = self._good_answers()
+        if good != self._good:
+            self._good, self._failing_since_ns = good, now
+        elif now - self._failing_since_ns > self.patience_s * 1e9:
+            self.enough = self.hopeless = True
 
     def _count_failed(self, rows: int, reason: str | BaseException) -> None:
         text = reason if isinstance(reason, str) else described(reason)

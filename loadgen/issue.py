@@ -96,7 +96,7 @@ async def issue(
 ) -> End:
     """Issue a phase's rows, flush, and wait for the last answer.
 
-    After ``patience_s`` without an answer, the run stops waiting and gives up on the outstanding rows.
+    After ``patience_s`` without a good answer, the run stops waiting and gives up on the outstanding rows.
     ``drain_s`` is the longest total wait after the end ``DECIDED``.
     """
     if phase.scheduled is not None:
@@ -178,6 +178,7 @@ async def _issue_closed(
     record, clock, origin = answers.record, time.monotonic_ns, answers.origin_ns
     width = phase.samples_per_query
     take = system.issue
+    answers.patience_s = patience_s
     row, end_row, queries = phase.first_row, phase.first_row + phase.rows, 0
     while row < end_row:
         elapsed = clock() - origin
@@ -195,7 +196,7 @@ async def _issue_closed(
         if (end := limits.reached(queries, elapsed)) is not None:
             return end
         if answers.enough:
-            return End.DECIDED
+            return End.NO_ANSWER if answers.hopeless else End.DECIDED
     return End.ALL_ISSUED if phase.accuracy else End.RAN_OUT
 
 

@@ -312,7 +312,7 @@ class Test:
             lines.append(f"The system under test is gone: {self.answers.aborted}")
         if any(report.end == End.NO_ANSWER for report in self.reports):
             lines.append(
-                f"The system stopped answering: no answer came for {self.patience_s:g} s "
+                f"The system stopped answering: no good answer came for {self.patience_s:g} s "
                 f"(raise {self.knobs.patience} if it is only slow)."
             )
         if failed := faults.failed.total():

@@ -96,7 +96,7 @@ async def warm_up(
 ) -> None:
     """Issue unmeasured queries of ``phase``; ``report`` is kept up to date, also where this is cancelled.
 
-    Raises ``WarmUpError`` after ``patience_s`` without an answer.
+    Raises ``WarmUpError`` after ``patience_s`` without a good answer.
     """
     record, width = answers.record, phase.samples_per_query
     if not answers.closed_loop and phase.scheduled is None:  # Offline: the query is split by samples

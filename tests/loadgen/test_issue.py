@@ -391,9 +391,36 @@ def test_a_system_that_stops_answering_is_given_up(scenario: Scenario, loop: str
     results = test.results()
     assert not results.valid
     assert any("never answered" in reason for reason in results.reasons)
-    assert any("no answer came for 0.3 s" in reason for reason in results.reasons)
+    assert any("no good answer came for 0.3 s" in reason for reason in results.reasons)
     if scenario in CLOSED:
         assert issued < test.phases[0].rows, "a closed loop stops at the query that is not answered"
+
+
+@on_both_loops
+@pytest.mark.parametrize("scenario", [Scenario.SingleStream, Scenario.Server, Scenario.Offline])
+def test_failures_alone_are_no_progress(scenario: Scenario, loop: str) -> None:
+    """Each comes well within the patience; all together would take a hundred times as long."""
+
+    class Failing(System):
+        failed = 0
+
+        def take(self, first: int, last: int) -> None:
+            if self.failed == first:
+                asyncio.get_running_loop().call_later(0.02, self.fail_next)
+
+        def fail_next(self) -> None:
+            row = self.failed
+            self.failed = row + 1
+            if self.failed < self.answers.issued:
+                asyncio.get_running_loop().call_later(0.02, self.fail_next)
+            self.answers.fail(row, row + 1, "no good")
+
+    asked = settings(scenario, min_query_count=500, min_duration_ms=20)
+    test = ran(loop, Failing(), asked, patience_s=0.1)
+    assert test.reports[0].end == End.NO_ANSWER
+    failed = test.answers.faults.failed.total()
+    assert 1 < failed < 100
+    assert any("no good answer came for 0.1 s" in reason for reason in test.results().reasons)
 
 
 @on_both_loops

@@ -222,7 +222,7 @@ def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
         ("fail_one_in_a_thousand", "failed", "samples failed, most often with: the thousandth sample"),
         ("raise_in_a_worker", "failed", "RuntimeError: the device is gone"),
         ("never_answer_some", "unanswered", "never answered"),
-        ("hang_a_worker", "unanswered", "no answer came for 1 s"),
+        ("hang_a_worker", "unanswered", "no good answer came for 1 s"),
         ("answer_twice", "refused", "a second answer to a row"),
         ("answer_what_was_never_issued", "refused", "never issued"),
     ],
