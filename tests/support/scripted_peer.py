@@ -223,6 +223,10 @@ class GrpcTalk(Talk):
         self.cancelled: list[int] = []
         self.said_goodbye = False
         self._bodies: dict[int, bytearray] = {}
+        self._unsent: dict[int, bytearray] = {}
+        """What the peer's windows do not allow yet, by stream."""
+        self._ending: set[int] = set()
+        """Streams whose trailers wait for that."""
         config = h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
         self.h2 = h2.connection.H2Connection(config)
         ours = {h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 2**31 - 1} | self.peer.settings
@@ -258,6 +262,11 @@ class GrpcTalk(Talk):
                 elif isinstance(event, h2.events.StreamReset):
                     self.cancelled.append(event.stream_id)
                     self.open.pop(event.stream_id, None)
+                    self._unsent.pop(event.stream_id, None)
+                    self._ending.discard(event.stream_id)
+                elif isinstance(event, h2.events.WindowUpdated | h2.events.RemoteSettingsChanged):
+                    for stream in list(self._unsent):
+                        self._push(stream)
                 elif isinstance(event, h2.events.ConnectionTerminated):
                     self.said_goodbye = True
             if not self.said_goodbye:
@@ -308,12 +317,27 @@ class GrpcTalk(Talk):
         self.h2.send_headers(stream, [(":status", "200"), ("content-type", "application/grpc"), *more])
 
     def data(self, stream: int, data: bytes) -> None:
-        step = self.h2.max_outbound_frame_size
-        for at in range(0, len(data), step):
-            self.h2.send_data(stream, data[at : at + step])
+        self._unsent.setdefault(stream, bytearray()).extend(data)
+        self._push(stream)
         self.flush()
 
+    def _push(self, stream: int) -> None:
+        unsent = self._unsent[stream]
+        while unsent:
+            size = min(len(unsent), self.h2.max_outbound_frame_size, self.h2.local_flow_control_window(stream))
+            if size <= 0:
+                return
+            self.h2.send_data(stream, bytes(unsent[:size]))
+            del unsent[:size]
+        del self._unsent[stream]
+        if stream in self._ending:
+            self._ending.discard(stream)
+            self.trailers(stream)
+
     def trailers(self, stream: int) -> None:
+        if stream in self._unsent:
+            self._ending.add(stream)
+            return
         self.open.pop(stream)
         self.h2.send_headers(stream, [("grpc-status", "0")], end_stream=True)
         self.flush()

@@ -14,10 +14,14 @@ from drumfire.sut.kserve.errors import ProtocolError, one_line
 from drumfire.sut.kserve.grpc.framing import PREFIX_BYTES, SERVICE, Status
 from drumfire.sut.kserve.http2.client import ClientConnection
 from drumfire.sut.kserve.http2.frames import DATA, GOAWAY, HEADERS, LARGEST_STREAM, Code, Event, Headers, code_name
+from drumfire.sut.kserve.http2.intake import Stream
 from drumfire.sut.kserve.messages.exchange import MAX_MESSAGE_BYTES, Buffer, Failure
 
 _SMALL = 1024
 """Bytes below which a piece of a message is copied."""
+_NOT_WHOLE = "a reply without a whole message"
+_MOST_PIECES, _LEAST_PIECE = 10_000, 64
+"""A message in more pieces than this is refused if they are smaller on average: each costs as much as a large one."""
 
 
 class CallResult(NamedTuple):
@@ -111,7 +115,7 @@ class UnaryCalls:
 
     def _held(self, stream: int) -> int:
         gathered = self._gathered.get(stream)
-        return len(self._messages.get(stream, b"")) + (gathered.size if gathered is not None else 0)
+        return len(self._messages.get(stream, b"")) + (gathered.held if gathered is not None else 0)
 
     def cancel(self, ticket: int) -> bool:
         """Cancel a call; the connection stays usable."""
@@ -148,8 +152,10 @@ class UnaryCalls:
             if not ended and stream not in messages and stream not in self._gathered and self._is_whole(value):
                 messages[stream] = value
             else:
-                if stream not in self._failures:  # the body of a failed reply is not a message
+                if stream not in self._failures:
                     self._gather(stream, value)
+                elif value and not ended:  # the body of a failed reply is not a message
+                    self._connection.pass_over(stream, len(value))
                 if ended:
                     self._end(stream, ticket, ReplyHead(Failure("a reply without trailers"), None), results)
         elif kind is HEADERS:
@@ -183,9 +189,19 @@ class UnaryCalls:
 
     def _gather(self, stream: int, piece: Buffer) -> None:
         gathered = self._gathered.setdefault(stream, _Gathered())
+        intake = self._connection.intake
+        pieces = [piece]
         if stream in self._messages:  # seemed whole, but more data follows
-            gathered.add(self._messages.pop(stream), self._max_message_bytes)
-        gathered.add(piece, self._max_message_bytes)
+            pieces.insert(0, self._messages.pop(stream))
+        for one in pieces:
+            intake.take(stream, gathered, len(one), 0)
+            gathered.add(one, self._max_message_bytes)
+        if gathered.held <= gathered.declared:
+            intake.expect(stream, gathered, gathered.declared - gathered.held)
+            return
+        self._failures[stream] = Failure(_NOT_WHOLE)
+        self._connection.pass_over(stream, gathered.held)
+        intake.forget(self._gathered.pop(stream))
 
     def _end(self, stream: int, ticket: int, trailers: ReplyHead, results: list[CallResult]) -> None:
         """End a call in any way other than status 0 after a message in one frame."""
@@ -198,9 +214,7 @@ class UnaryCalls:
             failure = Failure("a reply without grpc-status")
         if failure is None and not self._is_whole(message):
             is_compressed = message[:1] == b"\1"
-            failure = Failure(
-                "a compressed reply although none was requested" if is_compressed else "a reply without a whole message"
-            )
+            failure = Failure("a compressed reply although none was requested" if is_compressed else _NOT_WHOLE)
         self._forget(stream)
         results.append(CallResult(ticket, message if failure is None else None, failure, trailers.status))
 
@@ -215,8 +229,11 @@ class UnaryCalls:
 
     def _forget(self, stream: int) -> None:
         del self._tickets[stream]
-        for held in (self._messages, self._gathered, self._failures):
-            held.pop(stream, None)
+        gathered = self._gathered.pop(stream, None)
+        if gathered is not None:
+            self._connection.intake.forget(gathered)
+        self._messages.pop(stream, None)
+        self._failures.pop(stream, None)
 
 
 class Calls(UnaryCalls):
@@ -285,12 +302,15 @@ def _read_headers(headers: Headers) -> ReplyHead:
     return ReplyHead(None, None)
 
 
-class _Gathered:
-    """The pieces of a message that spans several frames."""
+class _Gathered(Stream):
+    """The pieces of a message that spans several frames, with the windows of its stream."""
 
     def __init__(self) -> None:
+        super().__init__(0, receiving=True)
         self.pieces: list[Buffer | bytearray] = []
-        self.size = 0
+        self.count = 0
+        self.declared = PREFIX_BYTES
+        """Bytes of the message with its prefix, as far as they are known."""
 
     def add(self, piece: Buffer, most_bytes: int) -> None:
         last = self.pieces[-1] if self.pieces else None
@@ -300,11 +320,13 @@ class _Gathered:
             last += piece
         else:
             self.pieces.append(bytearray(piece))
-        self.size += len(piece)
-        declared = self.size
+        self.count += 1
+        if self.count > _MOST_PIECES and self.held < self.count * _LEAST_PIECE:
+            raise ProtocolError(f"a reply in {self.count} pieces of less than {_LEAST_PIECE} bytes on average")
         if len(self.pieces[0]) >= PREFIX_BYTES:
-            declared = max(declared, int.from_bytes(self.pieces[0][1:PREFIX_BYTES], "big"))
-        if declared > most_bytes + PREFIX_BYTES:
-            raise ProtocolError(
-                f"a reply of {declared} bytes; at most {most_bytes} are accepted: raise --max-message-size"
-            )
+            size = int.from_bytes(self.pieces[0][1:PREFIX_BYTES], "big")
+            if size > most_bytes:
+                raise ProtocolError(
+                    f"a reply of {size} bytes; at most {most_bytes} are accepted: raise --max-message-size"
+                )
+            self.declared = PREFIX_BYTES + size

@@ -4,7 +4,7 @@ Handles requests and their replies on streams.  Does not depend on sockets or on
 
 Optimised for many small requests: a request that fits the windows is one piece of bytes, and a whole reply that
 differs from an earlier one only in its stream and tensors is recognised by one regular expression.
-Stream windows are as wide as the protocol allows: the user of the streams limits how much it collects.
+A stream may send ``STREAM_WINDOW`` bytes of a body; more where the user, who collects it, counts it with ``intake``.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ from drumfire.sut.kserve.http2.frames import (
     reset,
     settings,
 )
+from drumfire.sut.kserve.http2.intake import STREAM_WINDOW, Intake
 from drumfire.sut.kserve.http2.known_replies import KnownReplies
 from drumfire.sut.kserve.http2.outflow import Outflow
 from drumfire.sut.kserve.http2.peer import MOST_HEADER_BYTES, SMALL, Peer
@@ -57,6 +58,8 @@ T = TypeVar("T")
 
 _OUR_LARGEST_FRAME = 1 << 20
 _CREDIT_STEP = 1 << 24
+_GRANTED = 32 << 20
+"""Bytes beyond ``STREAM_WINDOW`` that large replies may send at a time; one reply may always be larger."""
 _MOST_ENVELOPES = 4096
 
 
@@ -73,6 +76,7 @@ class ClientConnection(Peer[T]):
         self.max_streams = LARGEST_WINDOW
         """The number of streams that the peer lets us have open."""
         self.next_stream = 1
+        self.intake = Intake(self.out, largest_body=_GRANTED)
         self._encoder = hpack.Encoder()
         self._blocks: dict[Headers, bytes] = {}
         self._envelopes: dict[tuple[int, int], tuple[bytes, bytes, Headers]] = {}
@@ -80,7 +84,7 @@ class ClientConnection(Peer[T]):
         ours = {
             S_HEADER_TABLE_SIZE: 0,
             S_ENABLE_PUSH: 0,
-            S_WINDOW: LARGEST_WINDOW,
+            S_WINDOW: STREAM_WINDOW,
             S_MAX_FRAME: _OUR_LARGEST_FRAME,
             S_HEADER_LIST: MOST_HEADER_BYTES,
         }
@@ -118,6 +122,10 @@ class ClientConnection(Peer[T]):
         """Reset a stream whose reply is no longer wanted."""
         self._sending.pop(stream, None)
         self.out.append(reset(stream, Code.CANCEL))
+
+    def pass_over(self, stream: int, size: int) -> None:
+        """Let the peer send ``size`` bytes more, as nobody keeps what it sent."""
+        self.out.append(credit(stream, size))
 
     def close(self) -> None:
         """Put a GOAWAY into ``out``."""
@@ -189,6 +197,8 @@ class ClientConnection(Peer[T]):
 
     def _take_data(self, stream: int, body: Buffer, size: int, ended: bool, events: list[Event]) -> None:
         self._consumed += size
+        if size > len(body) and not ended:
+            self.pass_over(stream, size - len(body))
         if body or ended:
             self._idle_frames = 0
             events.append((DATA, stream, body, ended))

@@ -1,4 +1,4 @@
-"""How much the client of an HTTP/2 connection may send: the windows of its streams.
+"""How much the peer of an HTTP/2 connection may send: the windows of its streams.
 
 Handles numbers of bytes only.  Every stream may send ``STREAM_WINDOW`` bytes.  A stream with a larger body requests
 the whole rest at once and gets it in turn.  So every body can be completed, whatever the other streams hold, and all
@@ -25,7 +25,7 @@ class Stream(Outflow):
         super().__init__(window)
         self.receiving = receiving
         self.allowed = STREAM_WINDOW
-        """Bytes that the client may still send."""
+        """Bytes that the peer may still send."""
         self.held = 0
         """Bytes received and not released."""
         self.wanted = 0
@@ -37,8 +37,9 @@ class Stream(Outflow):
 class Intake:
     """The receive windows of one connection.  WINDOW_UPDATE frames go to ``out``."""
 
-    def __init__(self, out: list[Buffer], *, max_streams: int, largest_body: int, slack: int) -> None:
-        """``slack``: bytes released that the client may not have been credited with yet."""
+    def __init__(self, out: list[Buffer], *, largest_body: int, max_streams: int = 0, slack: int = 0) -> None:
+        """``largest_body``: bytes granted at a time, of one body of any size or of several; ``slack``: bytes released
+        that the peer may not have been credited with yet."""
         self._out = out
         self.held = 0
         self.most = min(max_streams * STREAM_WINDOW + largest_body + slack, LARGEST_WINDOW)

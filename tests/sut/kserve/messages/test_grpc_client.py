@@ -19,6 +19,7 @@ from drumfire.sut.kserve.http2.frames import LARGEST_STREAM, PREFACE, frame
 from drumfire.sut.kserve.messages.exchange import NOT_SENT, Failure, Part, Region
 from drumfire.sut.kserve.messages.grpc_client import GrpcChannel, GrpcMessages
 from drumfire.sut.kserve.messages.tensors import DATATYPES, ModelInterface, TensorError, TensorSpec, pack_bytes
+from tests.support.frames import frames, said
 
 TABLE = {
     "InferParameter": {
@@ -386,7 +387,7 @@ class TestReplies:
             messages.read(raw)
 
 
-F_DATA, F_HEADERS, F_RESET, F_SETTINGS, F_GOAWAY = 0, 1, 3, 4, 7
+F_DATA, F_HEADERS, F_RESET, F_SETTINGS, F_GOAWAY, F_WINDOW_UPDATE = 0, 1, 3, 4, 7, 8
 END_STREAM, END_HEADERS = 1, 4
 
 
@@ -411,6 +412,15 @@ def data(stream: int, body: bytes, *, end: bool = False) -> bytes:
 def answer(stream: int, message: bytes) -> bytes:
     """A whole reply as servers send it."""
     return headers(stream, *HEAD) + data(stream, message) + headers(stream, *TRAILERS, end=True)
+
+
+def granted(made: Calls) -> list[tuple[int, int]]:
+    """The streams that may send more, and how many bytes."""
+    return [
+        (stream, int.from_bytes(payload, "big"))
+        for kind, _, stream, payload in frames(said(made))
+        if kind == F_WINDOW_UPDATE and stream
+    ]
 
 
 def settings_frame(*pairs: tuple[int, int]) -> bytes:
@@ -490,6 +500,71 @@ class TestCalls:
         last = headers(3, *TRAILERS, end=True) + headers(1, *TRAILERS, end=True)
         found = made.receive(headers(1, *HEAD) + headers(3, *HEAD) + pieces + last)
         assert [(one.ticket, bytes(one.message or b"")) for one in found] == [(11, MESSAGE), (10, message)]
+
+    def test_many_large_messages_come_in_turn_and_hold_little(self) -> None:
+        """A server with 64 replies of 20 MB goes round: what each may send, 64 KB at a time."""
+        made = calls(64)
+        message, piece = framed(bytes(20 << 20)), 64 << 10
+        windows, at = dict.fromkeys(range(1, 128, 2), 256 << 10), dict.fromkeys(range(1, 128, 2), 0)
+        done, most = [], 0
+        made.receive(b"".join(headers(stream, *HEAD) for stream in at))
+        while at:
+            came = b""
+            for stream in list(at):
+                size = min(piece, windows[stream], len(message) - at[stream])
+                if size:
+                    came += data(stream, message[at[stream] : at[stream] + size])
+                at[stream] += size
+                windows[stream] -= size
+                if at[stream] == len(message):
+                    del at[stream]
+                    came += headers(stream, *TRAILERS, end=True)
+            assert came, "nobody may send"
+            done += [result for result in made.receive(came) if result.failure is None]
+            most = max(most, made.buffered)
+            for stream, size in granted(made):
+                windows[stream] += size
+        assert sorted(result.ticket for result in done) == list(range(10, 74))
+        assert all(len(result.message or b"") == len(message) for result in done)
+        assert most < 64 << 20
+
+    def test_a_call_given_up_leaves_its_turn_to_the_next(self) -> None:
+        made = calls(2)
+        start = framed(bytes(30 << 20))[: 64 << 10]
+        made.receive(b"".join(headers(stream, *HEAD) + data(stream, start) for stream in (1, 3)))
+        rest = (30 << 20) + 5 - (256 << 10)
+        assert granted(made) == [(1, rest)]
+        made.cancel(10)
+        assert granted(made) == [(3, rest)]
+
+    def test_more_than_a_stream_may_send_breaks_the_protocol(self) -> None:
+        made = calls(1)
+        start = framed(bytes(40 << 20))[: 200 << 10]
+        made.receive(headers(1, *HEAD))
+        made.receive(data(1, start))  # all of it may come
+        made.receive(data(1, start))
+        made = calls(1)
+        made.receive(headers(1, *HEAD) + data(1, MESSAGE[:-1] + bytes(1)))
+        with pytest.raises(ProtocolError, match="more bytes than the window of stream 1"):
+            made.receive(data(1, bytes(256 << 10)))
+
+    def test_what_comes_after_a_message_or_a_failure_is_not_kept(self) -> None:
+        for begin in (headers(1, *HEAD) + data(1, MESSAGE), headers(1, (":status", "500"))):
+            made = calls(1)
+            made.receive(begin)
+            for _ in range(100):
+                made.receive(data(1, bytes(100_000)))
+            assert made.buffered == 0
+            assert sum(size for _, size in granted(made)) >= 10_000_000
+            (result,) = made.receive(headers(1, *TRAILERS, end=True))
+            assert failure(result).reason.startswith(("a reply without a whole message", "HTTP status 500"))
+
+    def test_a_message_in_ten_thousand_tiny_pieces_is_refused(self) -> None:
+        made = calls(1)
+        message = framed(bytes(600_000))
+        made.receive(headers(1, *HEAD) + b"".join(data(1, message[at : at + 60]) for at in range(0, 600_000, 60)))
+        with pytest.raises(ProtocolError, match="a reply in 10001 pieces of less than 64 bytes on average"):
+            made.receive(data(1, b"?"))
 
     @pytest.mark.parametrize(
         ("reply", "text", "status"),
