@@ -11,9 +11,8 @@ import math
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,17 +20,13 @@ import numpy.typing as npt
 
 from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.errors import described
+from drumfire.loadgen.faults import LATE_FIRST_TOKEN, SECOND_ANSWER, SECOND_FIRST_TOKEN, Faults
 from drumfire.loadgen.flat_columns import FlatColumn
 from drumfire.loadgen.record import Column, Gauge, Record, RowArray, Status
 from drumfire.loadgen.traffic import Phase
 
 Responses: TypeAlias = npt.NDArray[Any] | Sequence[bytes]
 """A system's answers, one item per row: ``responses[i]`` holds row i's bytes (the memory of an array row, or bytes)."""
-
-SECOND_ANSWER = "a second answer to a row"
-SECOND_FIRST_TOKEN = "a second first token of a row"
-LATE_FIRST_TOKEN = "a first token after its row was answered"
-"""Reasons to refuse an answer."""
 
 _clock = time.monotonic_ns
 _OK, _FAILED, _UNANSWERED = int(Status.OK), int(Status.FAILED), int(Status.UNANSWERED)
@@ -57,18 +52,6 @@ class Kept:
     responses: Responses
 
 
-@dataclass
-class Faults:
-    """What went wrong with the answers."""
-
-    failed: Counter[str] = field(default_factory=Counter)
-    """Failed rows, by the system's reason."""
-    refused: Counter[str] = field(default_factory=Counter)
-    """Refused answers, by reason."""
-    unanswered: int = 0
-    """Rows without an answer when the run stopped waiting."""
-
-
 class Answers:
     """The answers of one run."""
 
@@ -91,8 +74,6 @@ class Answers:
         self.enough = self.hopeless = False
         """Whether this phase may stop issuing; whether that is because answers have only failed for ``patience_s``."""
         self.patience_s = math.inf
-        self._good, self._failing_since_ns = -1, 0
-        """Good answers when a row failed last, and when the first row after the last of them failed."""
         self.first_tokens: dict[int, bytes] = {}
         """First tokens for the accuracy log, by row."""
         self._gauges = record.gauges
@@ -258,7 +239,8 @@ class Answers:
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self.enough = self.hopeless = False
-        self.patience_s, self._good = math.inf, -1
+        self.patience_s = math.inf
+        self.faults.forget_time()
         self._keep_all, self._logged = phase.accuracy, phase.logged
         self.keeping = phase.accuracy or phase.logged is not None
         self._first_row = phase.first_row
@@ -353,21 +335,14 @@ class Answers:
             if responses is not None and self.keeping:
                 self._keep(rows, responses)
             self.answered = answered = self.answered + rows.size
-            if reason is not None:
-                self._look_for_progress(now)
+            # Failures alone, each in less than the patience, must not keep a phase going.
+            if reason is not None and self.faults.alone_ns(self._good_answers(), now) > self.patience_s * 1e9:
+                self.enough = self.hopeless = True
         if answered >= self._awaited:
             self._wake()
 
     def _good_answers(self) -> int:
         return self.answered - self._gauges[Gauge.FAILED]
-
-    def _look_for_progress(self, now: int) -> None:
-        """Failures alone, each in less than the patience, must not keep a phase going."""
-        good = self._good_answers()
-        if good != self._good:
-            self._good, self._failing_since_ns = good, now
-        elif now - self._failing_since_ns > self.patience_s * 1e9:
-            self.enough = self.hopeless = True
 
     def _count_failed(self, rows: int, reason: str | BaseException) -> None:
         text = reason if isinstance(reason, str) else described(reason)

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from drumfire.loadgen import environment
-from drumfire.loadgen.answers import LATE_FIRST_TOKEN, SECOND_ANSWER, SECOND_FIRST_TOKEN, Kept, as_bytes
+from drumfire.loadgen.answers import Kept, as_bytes
+from drumfire.loadgen.faults import LATE_FIRST_TOKEN, SECOND_ANSWER, SECOND_FIRST_TOKEN
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.issuer import PhaseReport
 from drumfire.loadgen.record import Column

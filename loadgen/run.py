@@ -35,7 +35,7 @@ from drumfire.loadgen.warm_up import WarmUp
 from drumfire.loadgen.wording import counted
 
 DEFAULT_PATIENCE_S = 120.0
-"""How long a run waits without any answer before it gives up on the outstanding rows."""
+"""How long a run waits without a good answer before it gives up on the outstanding rows."""
 
 _SAVING_BYTES = 48 << 20
 """Memory that evaluating and saving a run take beside what its rows need: at most 45 MB were measured."""

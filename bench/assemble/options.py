@@ -114,7 +114,7 @@ class ResultOptions:
         choices=loggers.LEVELS,
         help="show on stderr what happens beside the measuring, such as reconnects: debug, info, warning or error",
     )
-    patience: float = option(DEFAULT_PATIENCE_S, metavar="S", help="end the run after S seconds without any answer")
+    patience: float = option(DEFAULT_PATIENCE_S, metavar="S", help="end the run after S seconds without a good answer")
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from drumfire.loadgen.answers import SECOND_ANSWER, Answers
+from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.compat.samples import QuerySampleResponse
+from drumfire.loadgen.faults import SECOND_ANSWER
 
 _clock = time.monotonic_ns
 _BLOCK_S = 0.25

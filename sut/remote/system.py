@@ -327,9 +327,8 @@ class RemoteSystem:
     async def _connect(self, endpoint: Endpoint, until_s: float | None = None) -> None:
         link = Link(endpoint, self._new_channel(endpoint))
         link.useless_until_s = until_s
-        link.wire = await connect(
-            endpoint, self._security, link.channel, partial(self._deliver, link), self._unfinished
-        )
+        deliver = partial(self._deliver, link)
+        link.wire = await connect(endpoint, self._security, link.channel, deliver, self._unfinished)
         if link.wire.closed:
             raise ServerError(f"{endpoint} closes connections as soon as they are made")
         self._links.append(link)

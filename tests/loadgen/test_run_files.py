@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from drumfire.loadgen import directory, logs, trace
-from drumfire.loadgen.answers import LATE_FIRST_TOKEN, SECOND_FIRST_TOKEN
+from drumfire.loadgen.faults import LATE_FIRST_TOKEN, SECOND_FIRST_TOKEN
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.loadgen.summary import SUMMARY

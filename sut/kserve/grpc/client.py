@@ -115,7 +115,7 @@ class UnaryCalls:
 
     def _held(self, stream: int) -> int:
         gathered = self._gathered.get(stream)
-        return len(self._messages.get(stream, b"")) + (gathered.held if gathered is not None else 0)
+        return len(self._messages.get(stream, b"")) + (gathered.windows.held if gathered is not None else 0)
 
     def cancel(self, ticket: int) -> bool:
         """Cancel a call; the connection stays usable."""
@@ -194,14 +194,14 @@ class UnaryCalls:
         if stream in self._messages:  # seemed whole, but more data follows
             pieces.insert(0, self._messages.pop(stream))
         for one in pieces:
-            intake.take(stream, gathered, len(one), 0)
+            intake.take(stream, gathered.windows, len(one), 0)
             gathered.add(one, self._max_message_bytes)
-        if gathered.held <= gathered.declared:
-            intake.expect(stream, gathered, gathered.declared - gathered.held)
+        if gathered.windows.held <= gathered.declared:
+            intake.expect(stream, gathered.windows, gathered.declared - gathered.windows.held)
             return
         self._failures[stream] = Failure(_NOT_WHOLE)
-        self._connection.pass_over(stream, gathered.held)
-        intake.forget(self._gathered.pop(stream))
+        self._connection.pass_over(stream, gathered.windows.held)
+        intake.forget(self._gathered.pop(stream).windows)
 
     def _end(self, stream: int, ticket: int, trailers: ReplyHead, results: list[CallResult]) -> None:
         """End a call in any way other than status 0 after a message in one frame."""
@@ -231,7 +231,7 @@ class UnaryCalls:
         del self._tickets[stream]
         gathered = self._gathered.pop(stream, None)
         if gathered is not None:
-            self._connection.intake.forget(gathered)
+            self._connection.intake.forget(gathered.windows)
         self._messages.pop(stream, None)
         self._failures.pop(stream, None)
 
@@ -302,11 +302,11 @@ def _read_headers(headers: Headers) -> ReplyHead:
     return ReplyHead(None, None)
 
 
-class _Gathered(Stream):
+class _Gathered:
     """The pieces of a message that spans several frames, with the windows of its stream."""
 
     def __init__(self) -> None:
-        super().__init__(0, receiving=True)
+        self.windows = Stream(0, receiving=True)
         self.pieces: list[Buffer | bytearray] = []
         self.count = 0
         self.declared = PREFIX_BYTES
@@ -321,7 +321,7 @@ class _Gathered(Stream):
         else:
             self.pieces.append(bytearray(piece))
         self.count += 1
-        if self.count > _MOST_PIECES and self.held < self.count * _LEAST_PIECE:
+        if self.count > _MOST_PIECES and self.windows.held < self.count * _LEAST_PIECE:
             raise ProtocolError(f"a reply in {self.count} pieces of less than {_LEAST_PIECE} bytes on average")
         if len(self.pieces[0]) >= PREFIX_BYTES:
             size = int.from_bytes(self.pieces[0][1:PREFIX_BYTES], "big")
