@@ -69,8 +69,8 @@ class Answers:
         self.origin_ns = 0
         self.issued = 0
         """Rows issued so far: rows [0, issued) of the table.  The issue loop sets it before it calls the system."""
-        self.answered = 0
-        """Rows answered so far, failed rows included."""
+        self.answered = self._failed = 0
+        """Rows answered so far, failed rows included, and failed rows."""
         self.enough = self.hopeless = False
         """Whether this phase may stop issuing; whether that is because answers have only failed for ``patience_s``."""
         self.patience_s = math.inf
@@ -231,7 +231,7 @@ class Answers:
         with self._lock:
             failed = self.faults.failed.total()
             self.faults.failed.clear()
-            self._gauges[Gauge.FAILED] = 0
+            self._gauges[Gauge.FAILED] = self._failed = 0
             self.issued = self.answered = self._first_row = 0
         return failed
 
@@ -279,7 +279,7 @@ class Answers:
     async def wait(self, answered: int, patience_s: float) -> bool:
         """Wait until ``answered`` rows are answered; False after ``patience_s`` seconds without a good answer."""
         assert self._loop is not None
-        seen = self._good_answers()
+        seen = self.answered - self._failed
         while True:
             with self._lock:  # set before looking, so that the last answer cannot slip between
                 self._waiter = waiter = self._loop.create_future()
@@ -292,9 +292,9 @@ class Answers:
             finally:
                 timer.cancel()
             if waiter.cancelled():
-                if self._good_answers() == seen:
+                if self.answered - self._failed == seen:
                     break
-                seen = self._good_answers()
+                seen = self.answered - self._failed
         self._awaited, self._waiter = sys.maxsize, None
         return self.answered >= answered
 
@@ -336,18 +336,16 @@ class Answers:
                 self._keep(rows, responses)
             self.answered = answered = self.answered + rows.size
             # Failures alone, each in less than the patience, must not keep a phase going.
-            if reason is not None and self.faults.alone_ns(self._good_answers(), now) > self.patience_s * 1e9:
+            if reason is not None and self.faults.alone_ns(self.answered - self._failed, now) > self.patience_s * 1e9:
                 self.enough = self.hopeless = True
         if answered >= self._awaited:
             self._wake()
 
-    def _good_answers(self) -> int:
-        return self.answered - self._gauges[Gauge.FAILED]
-
     def _count_failed(self, rows: int, reason: str | BaseException) -> None:
         text = reason if isinstance(reason, str) else described(reason)
         self.faults.failed[" ".join(text.split())[:300]] += rows
-        self._gauges[Gauge.FAILED] += rows
+        self._failed += rows
+        self._gauges[Gauge.FAILED] = self._failed
 
     def _keep(self, rows: RowArray, responses: Responses) -> None:
         """Keep copies, as the system may use its arrays again."""
