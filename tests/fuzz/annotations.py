@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from pathlib import Path
 
 from drumfire.loadgen.annotations import AnnotationError, read_annotations
-from tests.fuzz.harness import check_line
+from tests.fuzz.harness import check_line, folder
 
 
 def _seed(segmentation: object) -> bytes:
@@ -28,7 +27,7 @@ SEEDS = [
     b"\xef\xbb\xbf" + _seed([[0, 0, 1, 0, 1, 1.5], [1, 1, 2, 2, 3, 3, 4, 4]]),
 ]
 
-_FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-")
+_FOLDER = folder()
 _FILE = Path(_FOLDER.name) / "annotations.json"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import torch
@@ -11,9 +10,9 @@ from drumfire.training import checkpoint
 from drumfire.training.clock import Clock
 from drumfire.training.faults import InputError
 from drumfire.training.train import EVENTS, MLLOG, check_state
-from tests.fuzz.harness import check_line
+from tests.fuzz.harness import check_line, folder
 
-_FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-")
+_FOLDER = folder()
 _FILE = Path(_FOLDER.name) / "checkpoint.pt"
 
 

@@ -11,9 +11,12 @@ import hashlib
 import importlib
 import pkgutil
 import random
+import re
 import resource
 import signal
+import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -53,6 +56,12 @@ class Found(NamedTuple):
     number: int
     data: bytes
     error: BaseException
+
+
+def folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder in memory, where the machine has one: to open a file on a disk can cost more than to read an input."""
+    memory = Path("/dev/shm")
+    return tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory if memory.is_dir() else None)
 
 
 class Hangs(BaseException):
@@ -144,17 +153,18 @@ def _peak_bytes() -> int:
 
 # The oracle of streams.
 
-_MOST_PIECES = 2000
+_FEW_PIECES, _MOST_PIECES = 20, 2000
 
 
 def pieces(data: bytes) -> Iterator[bytes]:
-    """``data``, cut where the data itself decides: often into few pieces, at times into single bytes."""
-    draw = random.Random(data)
-    few = 1 + len(data) // _MOST_PIECES
-    longest = draw.choice((few, 3 * few, 20 * few, 1000, len(data)))
+    """``data``, cut where the data itself decides: one input in eight into many pieces, at times into single bytes."""
+    draw = random.Random(zlib.crc32(data))
+    many = draw.random() < 1 / 8
+    shortest = 1 + len(data) // (_MOST_PIECES if many else _FEW_PIECES)
+    longest = draw.choice((shortest, 3 * shortest, 20 * shortest))
     at = 0
     while at < len(data):
-        end = at + draw.randint(1, longest)
+        end = at + 1 + int(longest * draw.random())
         yield data[at:end]
         at = end
 
@@ -230,14 +240,15 @@ def _number(draw: random.Random, data: bytearray, *_: object) -> None:
 
 def _digits(draw: random.Random, data: bytearray, *_: object) -> None:
     """A number in digits, as text has it, becomes another one."""
-    places = [at for at, byte in enumerate(data) if 48 <= byte < 58]
-    if places:
-        first = last = draw.choice(places)
-        while last < len(data) and 48 <= data[last] < 58:
-            last += 1
-        value = int(data[first : min(last, first + 18)])
-        data[first:last] = str(draw.choice((0, value + 1, value - 1, value * 10, 1 << 31, 1 << 63, 10**19))).encode()
+    found = _NUMBER.search(data, _place(draw, data)) or _NUMBER.search(data)
+    if found:
+        value = int(found[0])
+        data[found.start() : found.end()] = b"%d" % draw.choice(
+            (0, value + 1, value - 1, value * 10, 1 << 31, 1 << 63, 10**19)
+        )
 
+
+_NUMBER = re.compile(rb"[0-9]{1,18}")
 
 _MUTATIONS = (
     _flip, _set, _set, _insert, _insert, _overwrite, _splice, _truncate, _remove, _duplicate, _number, _number, _digits,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 
 from drumfire.loadgen.errors import UserError
 from drumfire.sut.data.json_file import JsonFile
 from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorSpec, check_size
-from tests.fuzz.harness import check_line
+from tests.fuzz.harness import check_line, folder
 
 _INTERFACE = ModelInterface(
     "model",
@@ -36,7 +35,7 @@ SEEDS = [
 ]
 TOKENS = [b"NaN", b"1e400", b"null", b'"b64"', b'"shape"', b"[[]]", b"9223372036854775808", b"\\ud800"]
 
-_FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-")
+_FOLDER = folder()
 _FILE = Path(_FOLDER.name) / "data.json"
 
 
