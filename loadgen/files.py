@@ -11,6 +11,7 @@ import json
 import math
 import os
 import stat
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -106,11 +107,19 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
+def mapped(path: Path) -> npt.NDArray[Any]:
+    """The array that ``numpy.save`` wrote, mapped read-only.  A damaged file can raise nearly any ``Exception``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numpy's, for files that Python 2 wrote: they are read as well
+        array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    return array
+
+
 def read_array(path: Path, kind: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
     """An array of one axis and the type ``kind`` (or below it, as of ``np.integer``), mapped read-only."""
     check_file(path)
     try:
-        array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+        array = mapped(path)
     except Exception as error:  # what a damaged header makes numpy raise can be nearly anything
         raise UserError(f"{path} cannot be read: {one_line(error, _MOST_TEXT)}") from None
     if array.ndim != 1:

@@ -153,7 +153,7 @@ def _checkpoint(options: Options) -> dict[str, Any] | InputError | None:
             return None
         path = options.output / CHECKPOINT
         state = checkpoint.load(path)
-        check_state(state, path)
+        check_state(state, path, TASKS[options.task])
         return state
     except InputError as error:
         return error

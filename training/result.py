@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from drumfire.loadgen import environment
-from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.errors import UserError, printable
 from drumfire.loadgen.files import read_json
 from drumfire.training import operators
 from drumfire.training.clock import now_ms
@@ -58,7 +58,12 @@ def document(plan: Plan, ranks: Ranks, used: Hyperparameters, outcome: Outcome) 
 
 def load(path: Path) -> dict[str, Any]:
     """The result of a run that ``save`` wrote.  ``InputError`` if it is damaged, or another program's."""
-    return read(path, _DOCUMENT)
+    document = read(path, _DOCUMENT)
+    needed = {"epoch", "since_start_s", *document["target"]}
+    if not all(needed <= one.keys() for one in document["evaluations"]):
+        lacking = f"{path} has an evaluation without one of {', '.join(sorted(needed))}"
+        raise InputError(f"{printable(lacking)}: remove it, or choose another --output")
+    return document
 
 
 def read(path: Path, schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,8 +84,11 @@ class Outcome:
     clock: Clock
 
 
-def check_state(state: Mapping[str, Any], path: Path) -> None:
-    """Check what was read from the checkpoint at ``path``.  ``InputError`` if no run of this version wrote it."""
+def check_state(state: Mapping[str, Any], path: Path, task: Task) -> None:
+    """Check what was read from the checkpoint at ``path``.  ``InputError`` if no run of this version wrote it.
+
+    Of another task than ``task``, its evaluations may be of other qualities.
+    """
     position = state.get("position")
     plain: dict[str, Any] = {name: state.get(name) for name in _STATE["properties"]}
     plain["position"] = list(position) if isinstance(position, tuple) else position
@@ -100,8 +103,11 @@ def check_state(state: Mapping[str, Any], path: Path) -> None:
             whole = (step, iteration, *plain["journals"].values(), plain["identity"].get("seed", -1))
             numbers = (*asdict(clock).values(), *(value for one in plain["evaluations"] for value in one.values()))
             are_right = epoch >= 1 and min(whole) >= 0 and all(0 <= each < math.inf for each in numbers)
+            needed = {"epoch", "since_start_s", *task.targets} if plain["identity"].get("task") == task.name else set()
             if not are_right or plain["journals"].keys() != {EVENTS, MLLOG}:
                 wrong = "its numbers are none of a run"
+            elif not all(needed <= one.keys() for one in plain["evaluations"]):
+                wrong = f"an evaluation lacks one of {', '.join(sorted(needed))}"
     if wrong is not None:
         raise InputError(f"{path} is not a checkpoint of this version ({wrong}); {checkpoint.ANOTHER}")
 

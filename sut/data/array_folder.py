@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from drumfire.loadgen.files import mapped
 from drumfire.sut.data.inputs import InputError, Inputs, Sample, shape_text
 from drumfire.sut.kserve.messages.tensors import DATATYPES, LEFT_OUT, ModelInterface, Tensor, TensorSpec, as_tensor
 
@@ -72,7 +73,7 @@ def _file_name(spec: TensorSpec) -> str:
 def _mapped(path: Path, spec: TensorSpec) -> npt.NDArray[Any]:
     """The array in a file, of shape (n, *shape), mapped but not read."""
     try:
-        array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+        array = mapped(path)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
     except Exception as error:  # the header is a Python literal: a damaged one raises any of the parser's errors

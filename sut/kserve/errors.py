@@ -23,4 +23,7 @@ class ServerError(UserError, RuntimeError):
 
 def one_line(text: str, most: int = 500) -> str:
     """A peer's text, safe to print: one line of printable characters, at most ``most`` of them."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text[: 2 * most]).split())[:most]
+    shown = text[: 2 * most]
+    if not shown.isprintable():
+        shown = "".join(c if c.isprintable() else " " for c in shown)
+    return " ".join(shown.split())[:most]

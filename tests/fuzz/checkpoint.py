@@ -9,9 +9,12 @@ import torch
 from drumfire.training import checkpoint
 from drumfire.training.clock import Clock
 from drumfire.training.faults import InputError
+from drumfire.training.progress import epochs_to_target
+from drumfire.training.tasks import TASKS
 from drumfire.training.train import EVENTS, MLLOG, check_state
 from tests.fuzz.harness import check_line, folder
 
+_TASK = TASKS["shapes"]
 _FOLDER = folder()
 _FILE = Path(_FOLDER.name) / "checkpoint.pt"
 
@@ -37,6 +40,10 @@ SEEDS = [_seed(0), _seed(2)]
 def read(data: bytes) -> None:
     _FILE.write_bytes(data)
     try:
-        check_state(checkpoint.load(_FILE), _FILE)
+        state = checkpoint.load(_FILE)
+        check_state(state, _FILE, _TASK)
     except InputError as error:
         check_line(error)
+        return
+    if state["identity"].get("task") == _TASK.name:
+        epochs_to_target(state["evaluations"], _TASK.targets)

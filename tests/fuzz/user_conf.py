@@ -35,7 +35,9 @@ def read(data: bytes) -> None:
     except SettingsError as error:
         check_line(error)
     try:
-        notes = [*unread(_FILE, "digits", "--user-conf"), *unread(_FILE, "*", "--audit-conf", mode=True)]
+        notes = (
+            unread(_FILE, "*", "--audit-conf", mode=True) if len(data) % 2 else unread(_FILE, "digits", "--user-conf")
+        )
     except ConfigError as error:
         check_line(error)
         return

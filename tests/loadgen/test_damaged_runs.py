@@ -363,6 +363,16 @@ def test_a_column_of_another_kind(name: str, change: str, folder: Path) -> None:
     assert check(folder).keys() == {"report", "columns", "flat_columns", *FIGURES}
 
 
+def test_a_header_of_python_2_is_read_without_a_warning(folder: Path, recwarn: pytest.WarningsRecorder) -> None:
+    path = folder / "columns" / "status.npy"
+    whole = load(folder).columns["status"]
+    of_2 = path.read_bytes().replace(b",), }  ", b"L,), } ")
+    assert b"L,)" in of_2
+    path.write_bytes(of_2)
+    assert load(folder).columns["status"].tolist() == whole.tolist()
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("content", [b"", b"damaged", zipped()])
 def test_a_column_that_is_no_array(content: bytes, folder: Path) -> None:
     (folder / "columns" / "status.npy").write_bytes(content)

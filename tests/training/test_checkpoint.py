@@ -18,10 +18,13 @@ from drumfire.training import checkpoint, result  # noqa: E402
 from drumfire.training.__main__ import main  # noqa: E402
 from drumfire.training.clock import Clock  # noqa: E402
 from drumfire.training.faults import InputError  # noqa: E402
+from drumfire.training.tasks import TASKS  # noqa: E402
 from drumfire.training.train import EVENTS, MLLOG, check_state  # noqa: E402
 
 FILE = Path("run/checkpoint.pt")
 IDENTITY = {"task": "shapes", "seed": 5, "batch_size": 8, "accumulation": 1, "precision": "fp32"}
+EVALUATION = {"epoch": 1, "since_start_s": 5.0, "box": 0.1, "mask": 0.2}
+TASK = TASKS["shapes"]
 
 
 def state(**changed: Any) -> dict[str, Any]:
@@ -29,7 +32,7 @@ def state(**changed: Any) -> dict[str, Any]:
         "identity": IDENTITY,
         "clock": Clock(1).state(),
         "position": (1, 2, 3),
-        "evaluations": [{"epoch": 1, "since_start_s": 5.0, "box": 0.1, "mask": 0.2}],
+        "evaluations": [EVALUATION],
         "journals": {EVENTS: 0, MLLOG: 0},
         "model": {"weight": torch.zeros(3)},
         "optimizer": {},
@@ -41,7 +44,7 @@ def state(**changed: Any) -> dict[str, Any]:
 def test_what_a_run_saves_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     checkpoint.save(state(), path)
-    check_state(checkpoint.load(path), path)
+    check_state(checkpoint.load(path), path, TASK)
 
 
 @pytest.mark.parametrize(
@@ -64,12 +67,13 @@ def test_what_a_run_saves_is_accepted(tmp_path: Path) -> None:
         {"journals": {EVENTS: 0, "../other": 1}},
         {"evaluations": [{"epoch": 1, "box": float("inf")}]},
         {"evaluations": [1]},
+        *({"evaluations": [{other: 1.0 for other in EVALUATION if other != name}]} for name in EVALUATION),
     ],
     ids=lambda changed: f"{'-'.join(changed)}",
 )
 def test_parts_that_no_run_saves_are_refused(changed: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=rf"^{FILE} is not a checkpoint of this version \(.+\); start a new run in"):
-        check_state(state(**changed), FILE)
+        check_state(state(**changed), FILE, TASK)
 
 
 def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path: Path) -> None:
@@ -138,6 +142,8 @@ RESULT = {
         "", "{", "[]", "null", "\xff", "[" * 100_000,
         *(json.dumps({**RESULT, name: value}) for name in RESULT for value in (None, "x", [1])),
         *(json.dumps({**RESULT, name: float("nan")}) for name in ("official_s", "images", "epochs")),
+        json.dumps({**RESULT, "target": {"box": 0.5, "mask\n": 0.5}}),
+        *(json.dumps({**RESULT, "evaluations": [{name: 1.0}]}) for name in ("epoch", "since_start_s", "box")),
         *(json.dumps({other: RESULT[other] for other in RESULT if other != name}) for name in RESULT),
     ],
 )  # fmt: skip

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from drumfire.loadgen.files import mapped
 from drumfire.sut.data.inputs import InputError, Inputs, Sample
 from drumfire.sut.data.random_values import generated
 from drumfire.sut.kserve.messages.tensors import ModelInterface, Tensor, TensorSpec, as_array
@@ -151,7 +152,7 @@ def _lines(path: Path, text: bytes) -> Source:
 
 def _array(path: Path, *, as_json: bool) -> Source:
     try:
-        array: Any = np.lib.format.open_memmap(path, mode="r")
+        array: Any = mapped(path)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
     except Exception as error:  # the header is a Python literal: a damaged one raises any of the parser's errors
