@@ -1,6 +1,6 @@
 """Search for inputs on which a reader misbehaves: ``python -m tests.fuzz TARGET…``, or ``all``.
 
-An input that fails is written to a file; ``--replay FILE`` reads it again.  The status is 1 if one failed.
+Inputs that fail are written to files; ``--replay FILE`` reads one again.  The status is 1 if one failed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import traceback
 from pathlib import Path
 
 from tests.fuzz import harness
+
+_MOST_FAILURES = 5
+"""Of a target, which may have one cause."""
 
 
 def main() -> int:
@@ -38,15 +41,19 @@ def _search(name: str, options: argparse.Namespace) -> bool:
         harness.read_in_time(one.read, options.replay.read_bytes())
         print(f"{name}: {options.replay} is read as it should be")
         return False
-    began = time.monotonic()
-    count, found = harness.search(one, inputs=options.inputs, seed=options.seed, seconds=options.time)
-    print(f"{name}: {count} inputs in {time.monotonic() - began:.1f} s", flush=True)
-    if found is None:
-        return False
-    traceback.print_exception(found.error)
-    path = harness.keep(options.output, name, found)
-    print(f"{name}: input {found.number} of seed {options.seed} fails: {path} (--replay)", file=sys.stderr)
-    return True
+    began, count, failures = time.monotonic(), 0, 0
+    while count < options.inputs and failures < _MOST_FAILURES and time.monotonic() - began < options.time:
+        rest = options.time - (time.monotonic() - began)
+        read, found = harness.search(one, inputs=options.inputs - count, seed=options.seed, seconds=rest, first=count)
+        count += read
+        if found is not None:
+            failures += 1
+            traceback.print_exception(found.error)
+            path = harness.keep(options.output, name, found)
+            print(f"{name}: input {found.number} of seed {options.seed} fails: {path} (--replay)", file=sys.stderr)
+    seconds, peak = time.monotonic() - began, harness.peak_bytes() >> 20
+    print(f"{name}: {count} inputs in {seconds:.1f} s, {failures} failures, at most {peak} MiB", flush=True)
+    return failures > 0
 
 
 if __name__ == "__main__":

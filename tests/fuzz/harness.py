@@ -100,7 +100,7 @@ def search(
         try:
             read_in_time(one.read, data)
             if number % _WARM == 0:
-                grown = _peak_bytes()
+                grown = peak_bytes()
                 base = base or (grown if number > first else 0)
                 if base and grown - base > _MOST_GROWTH:
                     raise MemoryError(f"the process has grown by {grown - base >> 20} MiB since it was warm")
@@ -147,7 +147,7 @@ def keep(folder: Path, name: str, found: Found) -> Path:
     return path
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 

@@ -57,7 +57,7 @@ def test_a_reader_that_keeps_what_it_reads_is_found(monkeypatch: pytest.MonkeyPa
             self.kept += bytes(10_000)
 
     monkeypatch.setattr(harness, "_WARM", 100)
-    monkeypatch.setattr(harness, "_peak_bytes", lambda: len(one.kept) * 100)
+    monkeypatch.setattr(harness, "peak_bytes", lambda: len(one.kept) * 100)
     one = Hoards("")
     found = harness.search(one, inputs=10_000)[1]
     assert found is not None
