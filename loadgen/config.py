@@ -103,7 +103,8 @@ def _integer(match: re.Match[str] | None) -> int:
     if hexadecimal is not None:
         magnitude = int(hexadecimal, 16)
     else:
-        magnitude = int(decimal) if decimal is not None else int(octal or "0", 8)
+        # More digits than 2^64 has change nothing, and Python refuses thousands of them.
+        magnitude = int(decimal[:21]) if decimal is not None else int(octal or "0", 8)
     magnitude = min(magnitude, _UINT64 - 1)
     return -magnitude % _UINT64 if sign == "-" else magnitude
 
@@ -112,7 +113,12 @@ def _double(text: str) -> float:
     lowered = text.lower()
     if "nan" in lowered:
         return math.nan
-    return float.fromhex(lowered) if "0x" in lowered else float(lowered)
+    if "0x" not in lowered:
+        return float(lowered)
+    try:
+        return float.fromhex(lowered)
+    except OverflowError:
+        return -math.inf if lowered.startswith("-") else math.inf
 
 
 @dataclass

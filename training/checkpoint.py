@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ def load(path: Path) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, for other files than its own
             state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # torch's text says how to load what may run code
+        raise InputError(f"cannot read the checkpoint {path}: it is damaged, or another program's; {ANOTHER}") from None
     except Exception as error:  # what a damaged file makes torch raise can be nearly anything
         raise InputError(f"cannot read the checkpoint {path}: {one_line(error)[:200]}; {ANOTHER}") from None
     if not isinstance(state, dict):

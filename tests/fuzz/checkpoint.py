@@ -1,7 +1,12 @@
-"""A training's checkpoint: loaded and checked, or refused in one line."""
+"""A training's checkpoint: loaded and checked, or refused in one line.
+
+An input is a whole file, or the pickle in one: the archive around it has a checksum, which hides it from mutations.
+"""
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 
 import torch
@@ -34,11 +39,31 @@ def _seed(evaluations: int) -> bytes:
     return _FILE.read_bytes()
 
 
-SEEDS = [_seed(0), _seed(2)]
+_WHOLE = [_seed(0), _seed(2)]
+_ARCHIVES = [zipfile.ZipFile(io.BytesIO(whole)) for whole in _WHOLE]
+_PICKLE = "archive/data.pkl"
+SEEDS = [*_WHOLE, *(archive.read(_PICKLE) for archive in _ARCHIVES)]
+_PARTS = [(name, _ARCHIVES[1].read(name)) for name in _ARCHIVES[1].namelist() if name != _PICKLE]
+TOKENS = [
+    b"\x88",
+    b"N",
+    b"K\x01",
+    b"J\xff\xff\xff\xff",
+    b"G\x7f\xf0\0\0\0\0\0\0",
+    b"}",
+    b"]",
+    b"X\x01\0\0\0a",
+    b"h\x01",
+]
 
 
 def read(data: bytes) -> None:
-    _FILE.write_bytes(data)
+    if data.startswith(b"\x80"):
+        with zipfile.ZipFile(_FILE, "w") as archive:
+            for name, contents in ((_PICKLE, data), *_PARTS):
+                archive.writestr(name, contents)
+    else:
+        _FILE.write_bytes(data)
     try:
         state = checkpoint.load(_FILE)
         check_state(state, _FILE, _TASK)

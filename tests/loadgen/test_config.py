@@ -1,6 +1,7 @@
 """The configuration reader against the reference's answers, and its grammar against random text."""
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -97,3 +98,20 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         assert re.fullmatch(r"line \d+: .+", told)
         assert len(set(lines)) == len(lines) > 0
     assert all(0 <= value.integer < 2**64 and isinstance(value.double, float) for value in values.values())
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("1" * 5000, (2**64 - 1, math.inf)),
+        ("-" + "1" * 5000, (1, -math.inf)),
+        ("0x" + "f" * 300, (2**64 - 1, math.inf)),
+        ("-0x1p99999", (2**64 - 1, -math.inf)),
+        ("0x1p" + "9" * 5000, (1, math.inf)),
+        ("0x1p-" + "9" * 5000, (1, 0.0)),
+        ("0" * 5000 + "8", (0, 8.0)),
+    ],
+    ids=lambda one: str(one)[:9],
+)
+def test_numbers_beyond_any_type_are_the_largest_as_in_c(word: str, value: tuple[int, float]) -> None:
+    assert parse(f"*.*.x = {word}\n") == {"*.*.x": value}

@@ -107,6 +107,11 @@ def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path: Path) -> No
         assert "\n" not in said
         assert len(said) < 400 + len(str(path))
     assert refused > 50
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(
+        InputError, match=r"^cannot read the checkpoint .+: it is damaged, or another program's; start a"
+    ):
+        checkpoint.load(path)
     for other in ([1, 2], torch.zeros(3), "text", 5):
         torch.save(other, path)
         with pytest.raises(InputError, match="is not the checkpoint of a run; start a new run in another --output"):
