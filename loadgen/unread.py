@@ -6,6 +6,7 @@ The values stay as the reference reads them: it skips such lines in silence.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from drumfire.loadgen.config import Value, apply, parse, read_text, split
@@ -14,6 +15,8 @@ from drumfire.loadgen.mlperf_conf import built_in_values
 from drumfire.loadgen.settings import Scenario, TestSettings
 
 _ANY = "*"
+_MOST_NEAREST = 20
+"""Notes that name the nearest key: it takes some 10 ms to find, and a file of another kind has thousands of lines."""
 
 
 def unread(path: Path | str, model: str, option: str, *, mode: bool = False) -> list[str]:
@@ -21,7 +24,7 @@ def unread(path: Path | str, model: str, option: str, *, mode: bool = False) -> 
 
     ``option``: how the file was given, for the notes.  ``mode``: whether the key ``mode`` counts.  A line of another
     model is one for another run, unless no line of this file is for any model, as in an audit file (``model`` ``*``).
-    What can be read only once, such as a pipe, gets no notes.  Raises ``OSError`` and ``ConfigError``.
+    Only the first notes name the nearest key.  What can be read only once, such as a pipe, gets no notes.  Raises ``OSError`` and ``ConfigError``.
     """
     if not Path(path).is_file():
         return []
@@ -35,7 +38,8 @@ def unread(path: Path | str, model: str, option: str, *, mode: bool = False) -> 
         key, *rest = split(line) or [""]
         if not key or key.startswith("#"):
             continue
-        why = _no_value(key, rest) or _no_effect(key, model, keys, fields) or _cut(key, line, model)
+        near = nearest if len(notes) < _MOST_NEAREST else _nothing_near
+        why = _no_value(key, rest) or _no_effect(key, model, keys, fields, near) or _cut(key, line, model)
         if not why and not mode and key.endswith(".mode"):
             why = f"{key} has no effect: the mode is chosen with --accuracy or --submission"
         at = number
@@ -78,27 +82,33 @@ def _no_value(key: str, rest: list[str]) -> str | None:
     return None if rest[1:] else f"{key} has no value: write one after '='"
 
 
-def _no_effect(key: str, model: str, keys: set[str], fields: set[str]) -> str | None:
+def _nothing_near(word: str, words: Iterable[str]) -> str:
+    return ""
+
+
+def _no_effect(
+    key: str, model: str, keys: set[str], fields: set[str], near: Callable[[str, Iterable[str]], str]
+) -> str | None:
     if key in keys:
         return None
     if key.count(".") < 2:
-        return f"{key} is not MODEL.SCENARIO.SETTING{nearest(key, keys)}, and sets nothing"
+        return f"{key} is not MODEL.SCENARIO.SETTING{near(key, keys)}, and sets nothing"
     of_model, scenario, field = key.rsplit(".", 2)
     if scenario not in (_ANY, *Scenario.__members__):
-        return f"there is no scenario {scenario!r}{nearest(scenario, Scenario.__members__)}, so it sets nothing"
+        return f"there is no scenario {scenario!r}{near(scenario, Scenario.__members__)}, so it sets nothing"
     if field not in fields:
         if f"*.*.{field}" in built_in_values():
             return f"{field} has no effect in such a file: only the round sets it"
-        return f"there is no setting {field!r}{nearest(field, fields)}, so it sets nothing"
+        return f"there is no setting {field!r}{near(field, fields)}, so it sets nothing"
     if f"{_ANY}.{scenario}.{field}" not in keys:
         places = [name for name in Scenario.__members__ if f"{_ANY}.{name}.{field}" in keys]
         return f"{field} has no effect in {scenario}, only in {' and '.join(places)}"
     if model == _ANY:
         return f"lines of a single model have no effect here: write *.{scenario}.{field}"
     if of_model not in {known.partition(".")[0] for known in built_in_values()} and (
-        near := nearest(of_model, [model])
+        meant := nearest(of_model, [model])
     ):
-        return f"{of_model!r} is not the model of this run{near}, so it sets nothing"
+        return f"{of_model!r} is not the model of this run{meant}, so it sets nothing"
     return None
 
 

@@ -73,3 +73,15 @@ def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     assert ConfigReader().from_config(settings, path, "digits", "Server") == 0
     assert settings.server_target_qps == 400
     assert unread(path, "digits", "--user-conf") == []
+
+
+def test_of_a_file_of_another_kind_all_lines_are_named_but_few_nearest_keys_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[str] = []
+    monkeypatch.setattr("drumfire.loadgen.unread.nearest", lambda word, words: searched.append(word) or " (near)")
+    lines = [f"target_{number}_latency = 1\n*.*.a{number} = 1\n*.A{number}.b = 1\n" for number in range(1000)]
+    found = notes(tmp_path, "".join(lines))
+    assert len(found) == 3000
+    assert len(searched) == 20
+    assert [" (near)" in note for note in found] == [True] * 20 + [False] * 2980
