@@ -24,7 +24,8 @@ def unread(path: Path | str, model: str, option: str, *, mode: bool = False) -> 
 
     ``option``: how the file was given, for the notes.  ``mode``: whether the key ``mode`` counts.  A line of another
     model is one for another run, unless no line of this file is for any model, as in an audit file (``model`` ``*``).
-    Only the first notes name the nearest key.  What can be read only once, such as a pipe, gets no notes.  Raises ``OSError`` and ``ConfigError``.
+    Only the first notes name the nearest key.  What can be read only once, such as a pipe, gets no notes.
+    Raises ``OSError`` and ``ConfigError``.
     """
     if not Path(path).is_file():
         return []
