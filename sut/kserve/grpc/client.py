@@ -48,7 +48,7 @@ class UnaryCalls:
     ) -> None:
         self.draining = False
         self._limit = limit
-        self._connection = ClientConnection(_read_headers)
+        self._connection = ClientConnection(_read_headers, limit)
         self.out = self._connection.out
         self._authority, self._scheme = authority, "https" if tls else "http"
         self._metadata = tuple((name.lower(), value) for name, value in metadata)
@@ -188,8 +188,8 @@ class UnaryCalls:
         return 0 <= size <= self._max_message_bytes and int.from_bytes(message[:PREFIX_BYTES], "big") == size
 
     def _gather(self, stream: int, piece: Buffer) -> None:
-        gathered = self._gathered.setdefault(stream, _Gathered())
         intake = self._connection.intake
+        gathered = self._gathered.setdefault(stream, _Gathered(intake.window))
         pieces = [piece]
         if stream in self._messages:  # seemed whole, but more data follows
             pieces.insert(0, self._messages.pop(stream))
@@ -305,8 +305,8 @@ def _read_headers(headers: Headers) -> ReplyHead:
 class _Gathered:
     """The pieces of a message that spans several frames, with the windows of its stream."""
 
-    def __init__(self) -> None:
-        self.windows = Stream(0, receiving=True)
+    def __init__(self, window: int) -> None:
+        self.windows = Stream(0, receiving=True, allowed=window)
         self.pieces: list[Buffer | bytearray] = []
         self.count = 0
         self.declared = PREFIX_BYTES

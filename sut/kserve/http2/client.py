@@ -4,7 +4,7 @@ Handles requests and their replies on streams.  Does not depend on sockets or on
 
 Optimised for many small requests: a request that fits the windows is one piece of bytes, and a whole reply that
 differs from an earlier one only in its stream and tensors is recognised by one regular expression.
-A stream may send ``STREAM_WINDOW`` bytes of a body; more where the user, who collects it, counts it with ``intake``.
+A stream may send a window of a body's bytes; more where the user, who collects it, counts it with ``intake``.
 """
 
 from __future__ import annotations
@@ -59,14 +59,16 @@ T = TypeVar("T")
 _OUR_LARGEST_FRAME = 1 << 20
 _CREDIT_STEP = 1 << 24
 _GRANTED = 32 << 20
-"""Bytes beyond ``STREAM_WINDOW`` that large replies may send at a time; one reply may always be larger."""
+"""Bytes that replies may send at a time, and as many that large ones are granted; one may always be larger."""
 _MOST_ENVELOPES = 4096
 
 
 class ClientConnection(Peer[T]):
     """One connection.  ``read_headers`` turns a decoded header list into the value of ``HEADERS`` events."""
 
-    def __init__(self, read_headers: Callable[[Headers], T]) -> None:
+    def __init__(self, read_headers: Callable[[Headers], T], most_streams: int = LARGEST_WINDOW) -> None:
+        """``most_streams``: that its user opens at a time; fewer have larger windows, which save large replies a turn
+        to the server and back."""
         super().__init__(
             read_headers,
             largest_frame=_OUR_LARGEST_FRAME,
@@ -76,7 +78,8 @@ class ClientConnection(Peer[T]):
         self.max_streams = LARGEST_WINDOW
         """The number of streams that the peer lets us have open."""
         self.next_stream = 1
-        self.intake = Intake(self.out, largest_body=_GRANTED)
+        window = max(_GRANTED // most_streams, STREAM_WINDOW)
+        self.intake = Intake(self.out, largest_body=_GRANTED, window=window)
         self._encoder = hpack.Encoder()
         self._blocks: dict[Headers, bytes] = {}
         self._envelopes: dict[tuple[int, int], tuple[bytes, bytes, Headers]] = {}
@@ -84,7 +87,7 @@ class ClientConnection(Peer[T]):
         ours = {
             S_HEADER_TABLE_SIZE: 0,
             S_ENABLE_PUSH: 0,
-            S_WINDOW: STREAM_WINDOW,
+            S_WINDOW: window,
             S_MAX_FRAME: _OUR_LARGEST_FRAME,
             S_HEADER_LIST: MOST_HEADER_BYTES,
         }

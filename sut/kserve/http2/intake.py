@@ -1,6 +1,6 @@
 """How much the peer of an HTTP/2 connection may send: the windows of its streams.
 
-Handles numbers of bytes only.  Every stream may send ``STREAM_WINDOW`` bytes.  A stream with a larger body requests
+Handles numbers of bytes only.  Every stream may send a window of bytes.  A stream with a larger body requests
 the whole rest at once and gets it in turn.  So every body can be completed, whatever the other streams hold, and all
 streams together hold at most ``most`` bytes.
 """
@@ -13,7 +13,7 @@ from drumfire.sut.kserve.http2.frames import LARGEST_WINDOW, Broken, Buffer, Cod
 from drumfire.sut.kserve.http2.outflow import Outflow
 
 STREAM_WINDOW = 256 << 10
-"""Bytes that any stream may send without a grant."""
+"""Bytes that any stream may send without a grant, where many are open."""
 
 
 class Stream(Outflow):
@@ -21,28 +21,37 @@ class Stream(Outflow):
 
     __slots__ = ("allowed", "granted", "held", "receiving", "wanted")
 
-    def __init__(self, window: int, *, receiving: bool) -> None:
+    def __init__(self, window: int, *, receiving: bool, allowed: int = STREAM_WINDOW) -> None:
         super().__init__(window)
         self.receiving = receiving
-        self.allowed = STREAM_WINDOW
+        self.allowed = allowed
         """Bytes that the peer may still send."""
         self.held = 0
         """Bytes received and not released."""
         self.wanted = 0
         """Bytes beyond ``allowed`` that wait for a grant."""
         self.granted = 0
-        """The part of ``allowed`` and ``held`` that exceeds ``STREAM_WINDOW``."""
+        """The part of ``allowed`` and ``held`` that exceeds the streams' window."""
 
 
 class Intake:
     """The receive windows of one connection.  WINDOW_UPDATE frames go to ``out``."""
 
-    def __init__(self, out: list[Buffer], *, largest_body: int, max_streams: int = 0, slack: int = 0) -> None:
+    def __init__(
+        self,
+        out: list[Buffer],
+        *,
+        largest_body: int,
+        max_streams: int = 0,
+        slack: int = 0,
+        window: int = STREAM_WINDOW,
+    ) -> None:
         """``largest_body``: bytes granted at a time, of one body of any size or of several; ``slack``: bytes released
-        that the peer may not have been credited with yet."""
+        that the peer may not have been credited with yet; ``window``: bytes that any stream may send ungranted."""
+        self.window = window
         self._out = out
         self.held = 0
-        self.most = min(max_streams * STREAM_WINDOW + largest_body + slack, LARGEST_WINDOW)
+        self.most = min(max_streams * window + largest_body + slack, LARGEST_WINDOW)
         """The connection's window in bytes."""
         self._most_granted = largest_body
         self._granted = 0
@@ -71,9 +80,9 @@ class Intake:
         stream.held -= size
         self.held -= size
         if stream.granted:
-            self._give_back(stream, stream.granted - max(stream.allowed + stream.held - STREAM_WINDOW, 0))
-        short = STREAM_WINDOW - stream.allowed - stream.held
-        if stream.receiving and short >= STREAM_WINDOW // 2:
+            self._give_back(stream, stream.granted - max(stream.allowed + stream.held - self.window, 0))
+        short = self.window - stream.allowed - stream.held
+        if stream.receiving and short >= self.window // 2:
             stream.allowed += short
             self._out.append(credit(number, short))
 
