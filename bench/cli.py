@@ -24,9 +24,6 @@ _TRACEBACK = "DRUMFIRE_TRACEBACK"
 
 def program() -> NoReturn:
     """Run the process ``drumfire``: ``main``, and end with its exit status."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # closed: the next file that is opened would get its number
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     interrupts.install()
     streams.install()
     status = main()

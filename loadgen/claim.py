@@ -178,23 +178,20 @@ def is_claimed(folder: Path) -> bool:
 
 def _lock(fd: int, folder: Path) -> str | None:
     """Lock the folder; returns why it cannot be locked.  Raises ``OutputError`` where another process holds it."""
-    try:
-        until_s = time.monotonic() + _LOOK_S
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return None
-            except BlockingIOError:
-                if time.monotonic() > until_s:
-                    raise OutputError(
-                        f"another run is writing to {folder}: wait for its end, or choose another --output"
-                    ) from None
-                time.sleep(_LOOK_S / 10)
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
+    until_s = time.monotonic() + _LOOK_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return None
+        except BlockingIOError:
+            if time.monotonic() > until_s:
+                text = f"another run is writing to {folder}: wait for its end, or choose another --output"
+                raise OutputError(text) from None
+            time.sleep(_LOOK_S / 10)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return f"{folder} is on a file system without locks: see to it that no other run writes there"
             raise _unwritable(folder, error) from None
-        return f"{folder} is on a file system without locks: see to it that no other run writes there"
-    return None
 
 
 def _is_at(fd: int, folder: Path) -> bool:
