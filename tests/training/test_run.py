@@ -167,12 +167,12 @@ def unlisted_image(folder: Path) -> str:
     found = json.loads(path.read_text())
     found["annotations"][0]["image_id"] = 999
     path.write_text(json.dumps(found))
-    return "of image 999, which is not listed"
+    return "image_id is 999, must be the id of an image in the file"
 
 
 def wrong_json(folder: Path) -> str:
     (folder / "annotations/instances_train2017.json").write_text('{"images": [], "annotations": []}')
-    return "'categories' is missing"
+    return "categories is missing"
 
 
 def assert_one_line(stderr: str, named: str) -> None:

@@ -27,6 +27,8 @@ VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _FIELD = re.compile(rf"({TOKEN.pattern}):({VALUE.pattern})")
 _STATUS_LINE = re.compile(rf"HTTP/1\.([0-9]) ([1-5][0-9][0-9])(?: ({VALUE.pattern}))?")
 _REQUEST_LINE = re.compile(rf"({TOKEN.pattern}) ({VISIBLE.pattern}) HTTP/1\.([0-9])")
+_ABSOLUTE = re.compile(r"https?://[^/?]*", re.IGNORECASE)
+"""What a target has before its path where a request is written for a proxy."""
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _NEVER_IN_A_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")
 
@@ -99,9 +101,14 @@ def parse_request_head(raw: bytes) -> RequestHead:
         keeps_alive=not is_1_0 and not _says_close(values),
         body_length=None if chunked else content_length or 0,
         method=line[1],
-        target=line[2],
+        target=_path(line[2]),
         expects_continue=not is_1_0 and "100-continue" in _members(values, "expect"),
     )
+
+
+def _path(target: str) -> str:
+    whole = _ABSOLUTE.match(target)
+    return target if whole is None else target[whole.end() :] or "/"
 
 
 def parse_field(line: str) -> tuple[str, str]:

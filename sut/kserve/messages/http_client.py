@@ -212,7 +212,7 @@ class HttpMessages:
                         raise ProtocolError(f"output {one['name']} runs past the end of the reply")
                     at = last
                 elif one["name"] in wanted:
-                    plain[one["name"]] = Tensor(shape, from_json_values(one["data"], one["datatype"], loose=True))
+                    plain[one["name"]] = Tensor(shape, from_json_values(one["data"], one["datatype"], null_is_nan=True))
                 found.append(Found(str(one["name"]), str(one["datatype"]), shape, first, last))
         except ProtocolError:
             raise

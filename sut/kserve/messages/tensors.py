@@ -43,7 +43,7 @@ MOST_ELEMENTS_OF_BYTES = 1 << 20
 """The most elements of a BYTES tensor that is checked: finding them takes time for each."""
 _MOST_ELEMENTS = 1 << 60
 _TEXTS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
-_NOT_FINITE: Mapping[str | None, float] = {None: math.nan, **{text: float(number) for number, text in _TEXTS.items()}}
+_NOT_FINITE: Mapping[str, float] = {text: float(number) for number, text in _TEXTS.items()}
 
 
 class TensorError(ValueError):
@@ -202,15 +202,17 @@ def check_tensor(what: str, datatype: str, shape: Sequence[int], data: bytes | m
         raise TensorError(f"{what}: {error}") from None
 
 
-def from_json_values(values: Any, datatype: str, *, loose: bool = False) -> bytes:
+def from_json_values(values: Any, datatype: str, *, null_is_nan: bool = False) -> bytes:
     """Contents from the values of a JSON list, nested or flat.  Raises ``TensorError``.
 
-    ``loose``: besides NaN and Infinity as Python writes them, a floating-point number may be null, as which many
-    writers of JSON put what is not finite, or one of the texts of protobuf's JSON.
+    What is not finite may be NaN and Infinity as Python writes them, or the texts of protobuf's JSON; ``null_is_nan``:
+    or null, as which many writers of JSON put it.
     """
     flat = _flat(values)
-    if loose and datatype in DATATYPES and DATATYPES[datatype].kind == "f":
-        flat = [_NOT_FINITE.get(value, value) if value is None or isinstance(value, str) else value for value in flat]
+    if datatype in DATATYPES and DATATYPES[datatype].kind == "f" and not all(isinstance(v, (int, float)) for v in flat):
+        flat = [_NOT_FINITE.get(value, value) if isinstance(value, str) else value for value in flat]
+        if null_is_nan:
+            flat = [math.nan if value is None else value for value in flat]
     if datatype == "BYTES":
         if not all(isinstance(value, str) for value in flat):
             raise TensorError("a BYTES tensor has an element that is not a string")

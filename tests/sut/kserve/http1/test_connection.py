@@ -852,3 +852,12 @@ def test_no_garbage_is_left_for_the_collector() -> None:
         assert min(left() for _ in range(3)) == 0  # threads that other tests left may leave some of their own
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("/v2?a=http://b/c", "/v2?a=http://b/c"), ("http://h:8/v2/x?y", "/v2/x?y"), ("HTTPS://h", "/"), ("*", "*")],
+)
+def test_a_target_as_for_a_proxy_is_its_path(written: str, read: str) -> None:
+    """RFC 9112, 3.2.2: a server must accept the absolute form."""
+    assert parse_request_head(f"GET {written} HTTP/1.1\r\nHost: h\r\n\r\n".encode()).target == read

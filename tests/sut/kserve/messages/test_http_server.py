@@ -181,6 +181,7 @@ REFUSED: dict[str, tuple[Any, bytes, str]] = {
     "an unknown datatype": ({"inputs": [listed([1], "FP8", [1])]}, b"", "unknown datatype"),
     "too few values": ({"inputs": [listed([1])]}, b"", "4 bytes; a FP32 tensor of shape \\[2\\] has 8"),
     "values of another kind": ({"inputs": [listed(["a", "b"])]}, b"", "not a number"),
+    "null as a value": ({"inputs": [listed([None, 1])]}, b"", "not a number"),
     "objects as values": ({"inputs": [listed([{}, 1])]}, b"", "not a number"),
     "a number that does not fit": ({"inputs": [listed([1, 256], "UINT8")]}, b"", "UINT8"),
     "a number too large for FP32": ({"inputs": [listed([1, 1e300])]}, b"", "too large"),
