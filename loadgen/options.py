@@ -40,6 +40,8 @@ class Option:
     """The scenarios in which it has an effect; none stands for all."""
     needs: Sequence[str] = ()
     """The names of other options: it has an effect only where one of them is given; none stands for always."""
+    idle: Callable[[Mapping[str, Any]], str] | None = None
+    """With the values of all options: beside which of them it has no effect; empty where it has one."""
     alone: Any = None
     """Its value when its name is written without one; None: it must have one."""
     separator: str = ""

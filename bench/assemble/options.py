@@ -26,6 +26,19 @@ from drumfire.sut.local.null import NullOptions
 _SINGLE, _MULTI, _SERVER, _OFFLINE = Scenario.__members__
 
 
+def _unbound(values: Mapping[str, Any]) -> str:
+    if values["accuracy"]:
+        return "with --accuracy"
+    searched = values["scenario"] == _SERVER or values["find_peak_performance"]
+    return "" if searched else "in MultiStream without --find-peak-performance"
+
+
+def _undelayed(values: Mapping[str, Any]) -> str:
+    if values["scenario"] in (_SINGLE, _MULTI):
+        return f"in {values['scenario']}"
+    return "with --max-batchsize 1" if values["max_batchsize"] == 1 else ""
+
+
 @dataclass(frozen=True)
 class TrafficOptions:
     """What is sent, and for how long."""
@@ -53,6 +66,7 @@ class TrafficOptions:
         None,
         least=1e-6,
         scenarios=(_SERVER, _OFFLINE),
+        idle=lambda values: "in Offline with --accuracy" * (values["accuracy"] and values["scenario"] == _OFFLINE),
         help="Server: queries a second to send; Offline: expected samples a second, which sizes the one query "
         "(default: from a short measurement before the run)",
     )
@@ -73,6 +87,7 @@ class TrafficOptions:
         None,
         metavar="S",
         least=1e-3,
+        idle=lambda values: "with --accuracy" if values["accuracy"] else "",
         help="least duration of the run in seconds (default: 600, as the MLPerf rules ask)",
     )
     count: int | None = option(
@@ -85,6 +100,7 @@ class TrafficOptions:
         metavar="S",
         least=1e-9,
         scenarios=(_SERVER, _MULTI),
+        idle=_unbound,
         help="Server: latency bound of a query in seconds (default: the rules' for the model, 0.01 where they have "
         "none); MultiStream: that of --find-peak-performance",
     )
@@ -123,12 +139,18 @@ class BatchingOptions:
 
     TITLE: ClassVar = "batching"
 
-    max_batchsize: int = option(MAX_BATCH_SIZE, most=LARGEST_BATCH_SIZE, help="largest batch")
+    max_batchsize: int = option(
+        MAX_BATCH_SIZE,
+        most=LARGEST_BATCH_SIZE,
+        idle=lambda values: "in SingleStream" if values["scenario"] == _SINGLE else "",
+        help="largest batch",
+    )
     max_queue_delay: float = option(
         0.0,
         metavar="MS",
         least=0,
         most=1e6,
+        idle=_undelayed,
         help="how long a sample may wait for a fuller batch, ms (default: 0: a free worker takes what is waiting)",
     )
 

@@ -152,14 +152,17 @@ def words(options: Any) -> list[str]:
 
 
 def ineffective(options: Any) -> list[str]:
-    """A line for each given option that has no effect in the chosen scenario."""
-    values = plain(options)
-    scenario = values["scenario"]
-    return [
-        f"{one.written} has no effect in {scenario}, only in {' and '.join(one.option.scenarios)}"
-        for one in declared(type(options), kind_of(type(options), values))
-        if one.name in options.given and one.option.scenarios and scenario not in one.option.scenarios
-    ]
+    """A line for each given option that has no effect in the chosen scenario, or beside the other options."""
+    values, lines = plain(options), []
+    for one in declared(type(options), kind_of(type(options), values)):
+        about, why = one.option, ""
+        if about.scenarios and values["scenario"] not in about.scenarios:
+            why = f"in {values['scenario']}, only in {' and '.join(about.scenarios)}"
+        elif about.idle is not None:
+            why = about.idle(values)
+        if why and one.name in options.given:
+            lines.append(f"{one.written} has no effect {why}")
+    return lines
 
 
 _types = functools.cache(typing.get_type_hints)

@@ -65,8 +65,8 @@ class BatchedSystem:
     """A system in this process: each of ``workers`` runs batches in its own thread.
 
     A batch starts when ``max_batch_size`` rows wait, or when the oldest row was issued ``max_queue_delay_s`` ago,
-    whichever is first; with a delay of 0 a free worker takes whatever waits.  In closed-loop scenarios a single worker
-    runs in the caller's thread, which would be idle meanwhile.
+    whichever is first; with a delay of 0, and in closed-loop scenarios, a free worker takes whatever waits.  There a
+    single worker runs in the caller's thread, which would be idle meanwhile.
     """
 
     columns: Mapping[str, npt.DTypeLike] = {"begun": np.int64, "batch_size": np.uint16}
@@ -81,7 +81,8 @@ class BatchedSystem:
         max_batch_size: int,
         max_queue_delay_s: float = 0.0,
     ) -> None:
-        self._rule = BatchRule(max_batch_size, round(max_queue_delay_s * 1e9))
+        self._open_loop = self._rule = BatchRule(max_batch_size, round(max_queue_delay_s * 1e9))
+        self._closed_loop = BatchRule(max_batch_size)  # all that can come waits already
         self.name = name
         self.answer: Answer | None = None
         self._workers, self._library = workers, with_names(library)
@@ -97,6 +98,7 @@ class BatchedSystem:
 
     async def open(self, answers: Answers) -> None:
         self._answers = answers
+        self._rule = self._closed_loop if answers.closed_loop else self._open_loop
         self._sample_index = answers.sample_index
         self._issued = answers.columns["issued"]
         self._begun = answers.columns["begun"]

@@ -119,6 +119,30 @@ def test_an_option_of_the_scenario_is_not_noted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("scenario", "words", "beside"),
+    [
+        ("SingleStream", ["--max-batchsize", 16], "in SingleStream"),
+        ("SingleStream", ["--max-queue-delay", 5], "in SingleStream"),
+        ("MultiStream", ["--max-queue-delay", 5], "in MultiStream"),
+        ("Server", ["--max-queue-delay", 5, "--max-batchsize", 1], "with --max-batchsize 1"),
+        ("MultiStream", ["--max-latency", 5], "in MultiStream without --find-peak-performance"),
+        ("Server", ["--max-latency", 5, "--accuracy"], "with --accuracy"),
+        ("Offline", ["--qps", 5, "--accuracy"], "in Offline with --accuracy"),
+        ("SingleStream", ["--time", 5, "--accuracy"], "with --accuracy"),
+        ("Server", ["--max-queue-delay", 5], None),
+        ("MultiStream", ["--max-latency", 5, "--find-peak-performance"], None),
+        ("Server", ["--qps", 5, "--accuracy"], None),
+        ("Offline", ["--qps", 5, "--time", 1], None),
+    ],
+)
+def test_an_option_without_effect_beside_others_is_noted(
+    scenario: str, words: list[object], beside: str | None
+) -> None:
+    given = options("run", "onnxruntime", "digits", "--scenario", scenario, *words)
+    assert ineffective(given) == ([] if beside is None else [f"{words[0]} has no effect {beside}"])
+
+
+@pytest.mark.parametrize(
     ("option", "value", "says"),
     [
         ("--qps", "1e-12", "must be at least 0.000001"),
