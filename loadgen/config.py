@@ -22,6 +22,8 @@ from drumfire.loadgen.settings import Mode, TestSettings
 
 _UINT64 = 1 << 64
 _MS = 1_000_000  # ns
+_MOST_NAMED = 8
+"""Lines in an error."""
 
 # What C's strtoull(base 0) and strtod accept at the start of a word.
 _INTEGER = re.compile(r"([+-]?)(?:0[xX]([0-9a-fA-F]+)|0([0-7]*)|([1-9][0-9]*))")
@@ -63,29 +65,35 @@ def split(line: str) -> list[str]:
 def parse(text: str) -> dict[str, Value]:
     """Parse a configuration file's text.  Raises ``ConfigError`` for lines that the grammar refuses, all at once."""
     values: dict[str, Value] = {}
-    refused: list[str] = []
+    refused: dict[int, str] = {}
     logged: list[str] = []
     for number, line in enumerate(text.split("\n"), start=1):
         key, *rest = split(line) or [""]
         if not key or key == "#" or not rest or rest[0] == "#":
             continue
         if rest[0] != "=":
-            refused.append(f"line {number}: expected 'key = value' with spaces around '=', found {line.strip()!r}")
+            refused[number] = f"expected 'key = value' with spaces around '=', found {line.strip()!r}"
             logged.append(f"expected 'key=value', line={number}")
             continue
         for word in rest[1:]:  # the last value wins
             value = _number(word)
             if value is None:
-                refused.append(
-                    f"line {number}: {word!r} is not a number (a comment must be on a line of its own, after '# ')"
-                )
+                refused[number] = f"{word!r} is not a number (a comment must be on a line of its own, after '# ')"
                 logged.append(f"value needs to be integer or double, line={number}")
                 break
             values[key] = value
     if refused:
-        more = len(refused) - 1
-        raise ConfigError(refused[0] + (f"; and {more} more line{'s'[: more - 1]}" if more else ""), logged)
+        first, *others = refused
+        raise ConfigError(f"line {first}: {refused[first]}{_so_are(others)}", logged)
     return values
+
+
+def _so_are(others: Sequence[int]) -> str:
+    """The numbers of further lines that are refused."""
+    if len(others) < 2:
+        return "".join(f"; line {number} is refused too" for number in others)
+    *shown, last = others if len(others) <= _MOST_NAMED else (*others[: _MOST_NAMED - 1], "more")
+    return f"; lines {', '.join(map(str, shown))} and {last} are refused too"
 
 
 def _number(word: str) -> Value | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -37,7 +38,12 @@ def printable(text: str) -> str:
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """`` (did you mean …?)`` with the most similar of the words; empty where none is."""
+    """`` (did you mean …?)`` with the most similar of the words; empty where none is.
+
+    A word in which only digits are others is not similar: v3.1 is no slip of v6.1.
+    """
+    asked = word.casefold()
     by_any_case = {one.casefold(): one for one in words}
-    found = difflib.get_close_matches(word.casefold(), by_any_case, 1)
+    numbered = {one for one in by_any_case if one != asked and re.sub(r"\d", "0", one) == re.sub(r"\d", "0", asked)}
+    found = difflib.get_close_matches(asked, by_any_case.keys() - numbered, 1)
     return f" (did you mean {by_any_case[found[0]]}?)" if found else ""

@@ -37,3 +37,9 @@ ROUNDS = {
 }
 """By name, the latest first."""
 DEFAULT_ROUND = "v6.1"
+
+
+def of_seeds(qsl: int, sample_index: int, schedule: int) -> str | None:
+    """The round that has these seeds for its runs; None for other seeds, as those of TEST05 or of one's own."""
+    seeds = qsl, sample_index, schedule
+    return next((name for name, one in ROUNDS.items() if seeds == (one.qsl, one.sample_index, one.schedule)), None)

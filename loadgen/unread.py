@@ -1,6 +1,6 @@
-"""Lines of a configuration file that set nothing, so that a person learns of them before the run.
+"""Lines of a configuration file that set nothing, or hardly what is meant, so that a person learns of them in time.
 
-The values stay as the reference reads them: it skips such lines in silence.
+The values stay as the reference reads them: it takes such lines in silence.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from drumfire.loadgen.config import Value, apply, parse, read_text, split
+from drumfire.loadgen.config import ConfigError, Value, apply, parse, read_text, split
 from drumfire.loadgen.errors import nearest, printable
 from drumfire.loadgen.mlperf_conf import built_in_values
 from drumfire.loadgen.settings import Scenario, TestSettings
@@ -17,20 +17,25 @@ from drumfire.loadgen.settings import Scenario, TestSettings
 _ANY = "*"
 _MOST_NEAREST = 20
 """Notes that name the nearest key: it takes some 10 ms to find, and a file of another kind has thousands of lines."""
+_LEAST_MS = 1000
+"""A shorter duration looks like one in seconds; 600 s are the rules'."""
 
 
 def unread(path: Path | str, model: str, option: str, *, mode: bool = False) -> list[str]:
-    """A note for each line that sets nothing in any scenario of ``model``; with its number, and the nearest key.
+    """A note for each line that sets nothing in any scenario of ``model``, or what seems to be in another unit.
 
-    ``option``: how the file was given, for the notes.  ``mode``: whether the key ``mode`` counts.  A line of another
-    model is one for another run, unless no line of this file is for any model, as in an audit file (``model`` ``*``).
-    Only the first notes name the nearest key.  What can be read only once, such as a pipe, gets no notes.
+    A note has the line's number, and the first ones the nearest key.  ``option``: how the file was given.  ``mode``:
+    whether the key ``mode`` counts.  A line of another model is one for another run, unless no line of this file is
+    for any model, as in an audit file (``model`` ``*``).  What can be read only once, such as a pipe, gets no notes.
     Raises ``OSError`` and ``ConfigError``.
     """
     if not Path(path).is_file():
         return []
     text = read_text(path)
-    parse(text)
+    try:
+        parse(text)
+    except ConfigError as error:
+        raise ConfigError(f"{option} {path}: {error}", error.logged) from None
     keys = _keys(model)
     fields = {key.rpartition(".")[2] for key in keys}
     notes: list[str] = []
@@ -40,7 +45,12 @@ def unread(path: Path | str, model: str, option: str, *, mode: bool = False) -> 
         if not key or key.startswith("#"):
             continue
         near = nearest if len(notes) < _MOST_NEAREST else _nothing_near
-        why = _no_value(key, rest) or _no_effect(key, model, keys, fields, near) or _cut(key, line, model)
+        why = (
+            _no_value(key, rest)
+            or _no_effect(key, model, keys, fields, near)
+            or _cut(key, line, model)
+            or _other_unit(key, line)
+        )
         if not why and not mode and key.endswith(".mode"):
             why = f"{key} has no effect: the mode is chosen with --accuracy or --submission"
         at = number
@@ -93,7 +103,8 @@ def _no_effect(
     if key in keys:
         return None
     if key.count(".") < 2:
-        return f"{key} is not MODEL.SCENARIO.SETTING{near(key, keys)}, and sets nothing"
+        found = near(key, keys) or near(key, fields).replace("mean ", "mean *.*.")
+        return f"{key} is not MODEL.SCENARIO.SETTING{found}, and sets nothing"
     of_model, scenario, field = key.rsplit(".", 2)
     if scenario not in (_ANY, *Scenario.__members__):
         return f"there is no scenario {scenario!r}{near(scenario, Scenario.__members__)}, so it sets nothing"
@@ -123,6 +134,18 @@ def _cut(key: str, line: str, model: str) -> str | None:
         return None  # what it sets is no whole number
     word = line.split()[-1]
     return f"{word} is read as {value.integer}, as in the reference: write a whole number below 2^64, in digits"
+
+
+def _other_unit(key: str, line: str) -> str | None:
+    """A share that should be a percentage, or seconds that should be milliseconds."""
+    value, field = parse(line).get(key), key.rpartition(".")[2]
+    if value is None:
+        return None
+    if field == "target_latency_percentile" and 0 < value.double < 1:
+        return f"{field} is in percent: write {value.double * 100:.9g} for {value.double:.9g} of the queries"
+    if field in ("min_duration", "max_duration") and 0 < value.integer < _LEAST_MS:
+        return f"{field} is in milliseconds: write {value.integer}000 for {value.integer} s"
+    return None
 
 
 def _applied(key: str, value: Value, model: str, scenario: Scenario) -> dict[str, object]:

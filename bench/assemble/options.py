@@ -111,7 +111,9 @@ class TrafficOptions:
     dataset_path: Path | None = option(None, metavar="D", help="folder of the model's data set")
     user_conf: Path | None = option(None, help="a user.conf file, as the reference reads it")
     audit_conf: Path | None = option(None, help="an audit.config file, which overrides all other settings")
-    round: str = option(DEFAULT_ROUND, choices=tuple(ROUNDS), help="round of the seeds")
+    round: str = option(
+        DEFAULT_ROUND, choices=tuple(ROUNDS), help=f"MLPerf round whose seeds draw the traffic: {', '.join(ROUNDS)}"
+    )
 
 
 @dataclass(frozen=True)

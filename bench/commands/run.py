@@ -38,6 +38,7 @@ from drumfire.loadgen.environment import describe
 from drumfire.loadgen.errors import UserError, described
 from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.logs import logged_responses
+from drumfire.loadgen.rounds import of_seeds
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.series import Series
 from drumfire.loadgen.settings import Mode, Scenario, effective
@@ -158,7 +159,7 @@ def _document(
     faults: list[BaseException],
 ) -> dict[str, Any]:
     """The result.  Where the answers cannot be judged, it says so, and ``faults`` gets the error."""
-    accuracy, unjudged = None, ""
+    accuracy, unjudged, drawn = None, "", test.effective
     try:
         for kept in test.answers.kept:
             kept.responses = assembly.logged(test.record.sample_index[kept.rows], kept.responses)
@@ -174,6 +175,7 @@ def _document(
         "accuracy": accuracy,
         "environment": environment,
         "directory": str(folder),
+        "round": of_seeds(drawn.qsl_rng_seed, drawn.sample_index_rng_seed, drawn.schedule_rng_seed),
     }
     if assembly.meters:
         sections["series"] = {"kept": [one.summary() for one in measured], "notes": notes}

@@ -16,6 +16,7 @@ from typing import Any
 
 from drumfire.bench.report import servers
 from drumfire.bench.report.figures import batch_sizes, digits, duration, metric_value, rate, seconds, share
+from drumfire.loadgen.rounds import of_seeds
 from drumfire.loadgen.settings import Scenario, percentile_name
 from drumfire.loadgen.wording import counted
 
@@ -314,7 +315,9 @@ def _overhead(document: Document) -> Rows:
 
 
 def _seeds(document: Document) -> Rows:
-    yield "seeds", ", ".join(f"{name} {seed}" for name, seed in document["seeds"].items())
+    seeds = document["seeds"]
+    mlperf_round = of_seeds(seeds["qsl"], seeds["sample_index"], seeds["schedule"])
+    yield "seeds", (f"{mlperf_round}: " if mlperf_round else "") + ", ".join(f"{name} {seeds[name]}" for name in seeds)
 
 
 def _machine(document: Document) -> Rows:

@@ -73,7 +73,8 @@ def test_every_refused_line_is_an_error_in_the_reference_s_words(tmp_path: Path)
     assert reader.from_config(settings, bad, "m", "Offline") == -22
     assert settings.min_query_count != 5
     assert str(reader.refused) == (
-        f"{bad}: line 1: '#' is not a number (a comment must be on a line of its own, after '# '); and 3 more lines"
+        f"{bad}: line 1: '#' is not a number (a comment must be on a line of its own, after '# '); lines 3, 5 "
+        "and 6 are refused too"
     )
     assert reader.from_config(settings, odd, "m", "Offline") == 0
     assert reader.refused is None

@@ -29,15 +29,20 @@ def notes(tmp_path: Path, text: str, model: str = "digits", **how: bool) -> list
         ("*.SingleStream.target_qps = 5", "target_qps has no effect in SingleStream, only in Server and Offline"),
         ("digts.Server.target_qps = 3", "'digts' is not the model of this run (did you mean digits?)"),
         ("min_duration = 3", "min_duration is not MODEL.SCENARIO.SETTING (did you mean *.*.min_duration?)"),
+        ("mod = 3", "mod is not MODEL.SCENARIO.SETTING (did you mean *.*.mode?)"),
         ("*.*.qsl_rng_seed = 3", "qsl_rng_seed has no effect in such a file"),
         ("*.*.mode = 2", "*.*.mode has no effect: the mode is chosen with --accuracy or --submission"),
         ("*.*.min_query_count = 1e3", "1e3 is read as 1, as in the reference"),
         ("*.*.min_query_count = -5", "-5 is read as 18446744073709551611"),
         ("*.Server.target_latency = 10.5", "10.5 is read as 10"),
+        ("*.Server.target_latency_percentile = 0.99", "target_latency_percentile is in percent: write 99 for 0.99 of"),
+        ("*.MultiStream.target_latency_percentile = 0.999", "target_latency_percentile is in percent: write 99.9 for"),
+        ("digits.Server.min_duration = 2", "min_duration is in milliseconds: write 2000 for 2 s"),
+        ("*.*.max_duration = 600", "max_duration is in milliseconds: write 600000 for 600 s"),
     ],
 )
 def test_a_line_that_sets_nothing_is_named(tmp_path: Path, line: str, says: str) -> None:
-    (note,) = notes(tmp_path, f"# what follows is wrong\n\n{line}\n*.*.min_duration = 5\n")
+    (note,) = notes(tmp_path, f"# what follows is wrong\n\n{line}\n*.*.min_duration = 5000\n")
     assert note.startswith(f"line 3: {says}")
     assert "\n" not in note
 
@@ -45,7 +50,7 @@ def test_a_line_that_sets_nothing_is_named(tmp_path: Path, line: str, says: str)
 def test_what_is_read_for_any_run_is_not_named(tmp_path: Path) -> None:
     """Every key of the built-in configuration, but for those that only the round sets."""
     fields = {key.rpartition(".")[2] for key in built_in_values() if "seed" in key}
-    lines = [f"{key} = 1" for key in built_in_values() if key.rpartition(".")[2] not in fields]
+    lines = [f"{key} = 1000" for key in built_in_values() if key.rpartition(".")[2] not in fields]
     assert len(lines) > 100
     assert notes(tmp_path, "\n".join(lines)) == []
     others = ["*.Server.target_qps = 0.5", "*.*.accuracy_log_rng_seed = 0x10", "mine.Server.target_qps = 7", "#k = 1"]
@@ -53,7 +58,7 @@ def test_what_is_read_for_any_run_is_not_named(tmp_path: Path) -> None:
 
 
 def test_a_line_that_a_later_one_replaces_is_named(tmp_path: Path) -> None:
-    text = "*.*.min_duration = 5\n*.Server.min_duration = 6\n*.*.min_duration = 7\n"
+    text = "*.*.min_duration = 5000\n*.Server.min_duration = 6000\n*.*.min_duration = 7000\n"
     assert notes(tmp_path, text) == ["line 1: *.*.min_duration has no effect, as line 3 sets it again"]
 
 
@@ -63,8 +68,14 @@ def test_an_audit_file_has_no_lines_of_a_model_and_sets_the_mode(tmp_path: Path)
 
 
 def test_a_file_that_the_grammar_refuses_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="line 2"):
-        notes(tmp_path, "*.*.min_duration = 5\n*.*.min_duration = x\n")
+    path = tmp_path / "user.conf"
+    for further, told in ((1, "; line 3 is refused too"), (2, "; lines 3 and 4 are refused too")):
+        with pytest.raises(ConfigError) as refused:
+            notes(tmp_path, "*.*.min_duration = 5000\n*.*.min_duration = x\n" + "a b\n" * further)
+        assert str(refused.value).startswith(f"--user-conf {path}: line 2: 'x' is not a number")
+        assert str(refused.value).endswith(told)
+    with pytest.raises(ConfigError, match=r"lines 2, 3, 4, 5, 6, 7, 8 and more are refused too$"):
+        notes(tmp_path, "a b\n" * 1000)
 
 
 def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:

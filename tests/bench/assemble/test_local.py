@@ -202,5 +202,5 @@ def test_lines_that_set_nothing_are_in_a_runs_warnings(tmp_path: Path) -> None:
         "nothing",
         f"--audit-conf {audit} line 1: lines of a single model have no effect here: write *.*.min_query_count",
     ]
-    assert result["warnings"][:2] == told
+    assert [text for text in result["warnings"] if text.startswith("--")] == told  # a busy machine adds others
     assert [line.removeprefix("warning: ") for line in done.stderr.splitlines()[:2]] == told

@@ -222,6 +222,21 @@ def test_the_nearest_is_one_of_the_words(word: str, words: list[str]) -> None:
     assert nearest("sceanrio", ["qps", "scenario"]) == " (did you mean scenario?)"
 
 
+@pytest.mark.parametrize(
+    ("word", "words", "meant"),
+    [
+        ("v3.1", ["v6.1", "v5.0"], ""),
+        ("TEST02", ["TEST01", "TEST05"], ""),
+        ("TEST1", ["TEST01", "TEST04"], "TEST01"),
+        ("test01", ["TEST01"], "TEST01"),
+        ("v61", ["v6.1", "v5.0"], "v6.1"),
+        ("resnt50", ["resnet50", "digits"], "resnet50"),
+    ],
+)
+def test_another_number_is_no_slip(word: str, words: list[str], meant: str) -> None:
+    assert nearest(word, words) == (f" (did you mean {meant}?)" if meant else "")
+
+
 @pytest.mark.parametrize("case", options.cases(), ids=str)
 def test_what_options_refer_to_exists(case: Case) -> None:
     names = {one.name for one in case.declared}

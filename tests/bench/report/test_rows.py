@@ -15,6 +15,7 @@ from drumfire.bench.report import rows, terminal
 from drumfire.bench.report.rows import Style
 from drumfire.loadgen import directory, logs, results, summary
 from drumfire.loadgen.installation import ROOT
+from drumfire.loadgen.rounds import ROUNDS
 from drumfire.loadgen.saved import load
 
 RUNS = sorted((ROOT / "tests" / "loadgen" / "old_runs").iterdir())
@@ -125,3 +126,11 @@ def test_offline_asks_for_samples_and_warms_up_with_them(document: dict[str, Any
     offline = document | {"scenario": "Offline", "mode": "PerformanceOnly", "asked": asked, "warmup": warm_up}
     assert _cells(offline, "asked") == ["one query of 4,840 samples, at least 2 s"]
     assert _cells(offline, "warm-up")[0].startswith("200 samples in")
+
+
+def test_the_round_is_named_by_its_seeds(document: dict[str, Any]) -> None:
+    for name, one in ROUNDS.items():
+        seeds = {"qsl": one.qsl, "sample_index": one.sample_index, "schedule": one.schedule, "accuracy_log": 0}
+        assert f"seeds {name}: qsl {one.qsl}" in " ".join(" ".join(lines(document | {"seeds": seeds})).split())
+    seeds = dict.fromkeys(("qsl", "sample_index", "schedule", "accuracy_log"), 11)
+    assert "seeds qsl 11," in " ".join(" ".join(lines(document | {"seeds": seeds})).split())
