@@ -34,20 +34,18 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def text(options: Any, given: Mapping[str, Any]) -> str:
-    """The options as TOML: those given, and as comments all others with their defaults.
+    """The options as TOML, in their groups: those given, and as comments all others with their defaults.
 
     Raises ``UserError`` for a path that is not UTF-8, which no TOML file can hold.
     """
-    values, lines = plain(options), []
+    values, groups = plain(options), dict[str, list[str]]()
     for one in declared(type(options), kind_of(type(options), values)):
-        name = one.name.replace("_", "-")
-        lines.append(f"# {one.option.help}")
+        lines = groups.setdefault(one.group, [f"## {one.group}"])
         if one.name in given:
             _check_utf8(one, values[one.name])
-            lines.append(f"{name} = {_toml(values[one.name])}\n")
-        else:
-            lines.append(f"# {name} = {_toml(values[one.name]) if one.name in values else ''}".rstrip() + "\n")
-    return "\n".join(lines)
+        value = f"{one.name.replace('_', '-')} = {_toml(values[one.name]) if one.name in values else ''}".rstrip()
+        lines += [f"# {one.option.help}", value if one.name in given else f"# {value}"]
+    return "\n\n".join("\n".join(lines) for lines in groups.values()) + "\n"
 
 
 def _check_utf8(one: Declared, value: Any) -> None:

@@ -69,6 +69,13 @@ def test_options_that_are_not_given_are_comments(tmp_path: Path) -> None:
     assert "# qps =" in done.stdout.splitlines()
 
 
+def test_the_file_has_the_groups_of_the_help_page_and_an_empty_line_only_between_them(tmp_path: Path) -> None:
+    first, *others = printed(tmp_path, "", "null", "digits").stdout.split("\n\n")
+    assert first.startswith("## options\n# what computes: ")
+    assert {"## traffic", "## result"} <= {group.partition("\n")[0] for group in others}
+    assert all(len(group.splitlines()) > 1 for group in others)
+
+
 def test_a_mark_of_byte_order_is_skipped(tmp_path: Path) -> None:
     done = printed(tmp_path, b'\xef\xbb\xbfbackend = "null"\nmodel = "digits"\n')
     assert (done.returncode, done.stderr) == (0, "")
