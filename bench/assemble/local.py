@@ -107,6 +107,7 @@ def assemble(options: RunOptions) -> Assembly:
         own = replace(own, max_batch_size=max_batch_size)
         # Report errors that need no weights before making weights, which takes long.
         backends.check(options.backend, options.device, own)
+        backends.check_installed(options.backend, options.device)
         if options.system.weights is not None:
             backends.check_model(options.system.weights)
         weights = model.weights(cache_folder(), options.system.weights, backends.form(options.backend))

@@ -78,6 +78,7 @@ def models() -> dict[str, Any]:
                 "precisions": list(backends.precisions(name)),
                 "extra": backends.extra(name),
                 "versions": versions(backends.distributions(name)),
+                "lacking": backends.lacking(name),
             }
             for name in backends.BACKENDS.working()
         ],
@@ -177,13 +178,15 @@ def _show_backends(listing: dict[str, Any], console: Console) -> None:
     for heading in ("backend", "takes", "on", "computes in", "here", "needs"):
         table.add_column(heading, no_wrap=heading != "here")
     for backend in listing["backends"]:
-        here = ", ".join(f"{name} {version}" for name, version in backend["versions"].items() if version)
+        there = [f"{name} {version}" for name, version in backend["versions"].items() if version]
+        if there and backend["lacking"]:
+            there = [f"no {name}" for name in backend["lacking"]]
         table.add_row(
             backend["name"],
             backend["takes"],
             " ".join(backend["devices"]),
             " ".join(backend["precisions"]),
-            here or "not installed",
+            ", ".join(there) or "not installed",
             _needs(backend["name"], backend["extra"], listing),
         )
     console.print(table)

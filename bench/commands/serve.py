@@ -201,6 +201,7 @@ def load(options: Options, wanted: Sequence[tuple[str, str]], device: str, conso
         own = replace(own, max_batch_size=max_size)
         threads = own.threads or spare_cores(own.instances)
         backends.check(options.backend, device, own)
+        backends.check_installed(options.backend, device)
     served: list[ServedModel] = []
     versions: Counter[str] = Counter()
     for name, file in wanted:

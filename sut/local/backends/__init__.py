@@ -5,6 +5,7 @@ A backend refuses what it cannot do: it never falls back silently from the GPU t
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, ClassVar, Protocol, cast
 
 import numpy.typing as npt
 
+from drumfire.loadgen import installation
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.files import check_file
 from drumfire.loadgen.options import option
@@ -101,6 +103,7 @@ class BackendModule(Protocol):
     """The packages whose versions a result records."""
     FORM: Form
     """The form of model files that it takes."""
+    # A backend may have IMPORTS too: the modules that it imports, by the package that brings each; see ``lacking``.
     EXTRAS: Mapping[str, str]
     """The devices that it runs on, each with the pip extra that installs it for the device."""
     PRECISIONS: Sequence[str]
@@ -162,6 +165,20 @@ def check(backend: str, device: str, options: BackendOptions) -> None:
         )
     if precision == "tf32" and device == "cpu":
         raise BackendError("tf32 is a precision of GPUs: leave --precision out, or run on the gpu")
+
+
+def check_installed(backend: str, device: str) -> None:
+    """Check that the backend's packages are there, before weights are made for it.  Raises ``BackendError``."""
+    absent = lacking(backend)
+    if absent:
+        need = f"{backend} needs {' and '.join(absent)}, which {'is' if len(absent) == 1 else 'are'} not installed"
+        raise BackendError(f"{need}: {installation.command(extra(backend, device))}")
+
+
+def lacking(backend: str) -> Sequence[str]:
+    """The packages of the backend's ``IMPORTS`` that are not installed."""
+    needed: Mapping[str, str] = getattr(_module(backend), "IMPORTS", {})
+    return [package for package, module in needed.items() if importlib.util.find_spec(module) is None]
 
 
 def form(backend: str) -> Form:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 DISTRIBUTIONS = ("torch",)
+IMPORTS = {"torch": "torch"}
 FORM = Form.TORCH
 EXTRAS = {"cpu": "pytorch", "gpu": "pytorch"}
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")

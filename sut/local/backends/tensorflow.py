@@ -18,6 +18,7 @@ from drumfire.sut.models.model import Form
 from drumfire.sut.models.tensors import Input, Tensors
 
 DISTRIBUTIONS = ("tensorflow", "tensorflow-cpu")
+IMPORTS = {"tensorflow": "tensorflow"}
 FORM = Form.ONNX
 EXTRAS = {"cpu": "tf", "gpu": "tf"}
 PRECISIONS = ("fp32", "tf32")

@@ -15,6 +15,7 @@ from drumfire.sut.models.model import Form
 from drumfire.sut.models.tensors import Tensors
 
 DISTRIBUTIONS = ("ai-edge-litert",)
+IMPORTS = {"ai-edge-litert": "ai_edge_litert"}
 FORM = Form.TFLITE
 EXTRAS = {"cpu": "tflite"}
 PRECISIONS = ("fp32",)

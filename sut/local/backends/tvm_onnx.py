@@ -10,6 +10,7 @@ from drumfire.sut.local.backends import Backend, BackendError, BackendOptions, f
 from drumfire.sut.models.model import Form
 
 DISTRIBUTIONS = tvm_compiled.DISTRIBUTIONS
+IMPORTS = {"apache-tvm": "tvm", "onnx": "onnx"}
 FORM = Form.ONNX
 EXTRAS = {"cpu": "tvm"}
 PRECISIONS = ("fp32",)

@@ -10,6 +10,7 @@ from drumfire.sut.local.backends import Backend, BackendError, BackendOptions, i
 from drumfire.sut.models.model import Form
 
 DISTRIBUTIONS = (*tvm_compiled.DISTRIBUTIONS, "torch")
+IMPORTS = {"apache-tvm": "tvm", "torch": "torch"}
 FORM = Form.TORCH
 EXTRAS = {"cpu": "tvm-pytorch"}
 PRECISIONS = ("fp32",)

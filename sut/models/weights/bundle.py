@@ -39,4 +39,5 @@ def in_form(weights: Path, form: Form, cache: Path, network: Callable[[], nn.Mod
         onnx_state.fill(empty, weights)
         return empty
 
-    return forms.exported(weights, weights.stem, form, cache, filled, tensors, "vision")
+    extra = "pytorch" if form is Form.TORCH else "vision"
+    return forms.exported(weights, weights.stem, form, cache, filled, tensors, extra)

@@ -9,9 +9,11 @@ import pytest
 
 from drumfire.bench.cli import main
 from drumfire.bench.commands import models as listing
+from drumfire.loadgen import installation
 from drumfire.sut import models
 from drumfire.sut.local import backends
 from drumfire.sut.models.weights.publication import PublishedNetwork
+from tests.support.command import here, one_line_error
 
 
 def cells() -> dict[str, dict[str, str]]:
@@ -45,6 +47,25 @@ def test_weights_are_those_that_a_run_would_take(tmp_path: Path) -> None:
     assert cells()["pytorch"]["resnet50"] == ".pth"
     assert cells()["onnxruntime"]["retinanet"] == ".onnx"
     assert cells()["tflite"]["retinanet"] == "synthetic only"
+
+
+def test_a_backend_is_here_only_with_all_that_it_imports(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = ["tvm"]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in absent else object())
+    for model in ("digits", "resnet50"):  # no weights are made for it
+        done = here("run", "tvm-pytorch", model)
+        one_line_error(
+            done, "tvm-pytorch needs apache-tvm, which is not installed: ", installation.command("tvm-pytorch")
+        )
+    one_line_error(here("serve", "tvm-pytorch", "digits"), installation.command("tvm-pytorch"))
+    lacking = {one["name"]: one["lacking"] for one in listing.models()["backends"]}
+    assert (lacking["tvm-pytorch"], lacking["pytorch"]) == (["apache-tvm"], [])
+    assert main(["models"]) == 0
+    assert "no apache-tvm" in next(line for line in capsys.readouterr().out.splitlines() if "tvm-pytorch" in line)
+    absent.append("torch")
+    one_line_error(here("run", "tvm-pytorch", "digits"), "needs apache-tvm and torch, which are not installed: ")
 
 
 def test_shown_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
