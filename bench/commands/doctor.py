@@ -15,13 +15,13 @@ from rich.text import Text
 
 from drumfire.bench import statuses
 from drumfire.bench.doctor import limits, machine, software
-from drumfire.bench.doctor.finding import NOTE, OK, PROBLEM
+from drumfire.bench.doctor.finding import INFO, NOTE, OK, PROBLEM, Finding
 from drumfire.bench.options.parser import Command
 from drumfire.loadgen.environment import describe
 from drumfire.loadgen.options import option
 from drumfire.sut.local.backends.onnxruntime import DISTRIBUTIONS
 
-_STYLES = {OK: "green", NOTE: "yellow", PROBLEM: "bold red"}
+_STYLES = {OK: "green", INFO: "dim", NOTE: "yellow", PROBLEM: "bold red"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def diagnose(ports: tuple[int, ...] = ()) -> dict[str, Any]:
         *allowed,
     ]
     levels = {finding["status"] for finding in findings}
-    worst = next(level for level in (PROBLEM, NOTE, OK) if level in levels)
+    worst = next((level for level in (PROBLEM, NOTE) if level in levels), OK)
     return {"status": worst, "findings": findings, "measured": measured, "environment": environment}
 
 
@@ -72,22 +72,28 @@ def exit_status(diagnosis: dict[str, Any]) -> int:
 
 
 def show(diagnosis: dict[str, Any], console: Console) -> None:
-    """Print the findings, each with its fix."""
+    """Print the findings, and at the end the notes and the problems again, each with its fix."""
+    findings: list[Finding] = diagnosis["findings"]
+    notes, problems = ([one for one in findings if one["status"] == level] for level in (NOTE, PROBLEM))
+    console.print(_table(findings, fixes=False))
+    counts = f"{_count(problems, 'problem')}, {_count(notes, 'note')}{':' if notes or problems else ''}"
+    console.print(Text(f"\n{counts}", _STYLES[diagnosis["status"]]))
+    if notes or problems:
+        console.print(_table([*notes, *problems], fixes=True))
+
+
+def _table(findings: list[Finding], *, fixes: bool) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
-    for finding in diagnosis["findings"]:
-        status = finding["status"]
-        value = Text(finding["value"])
-        if finding["mend"]:
-            value.append(f"\n{finding['mend']}", _STYLES[status])
-        table.add_row(Text(status, _STYLES[status]), Text(finding["name"]), value)
-    console.print(table)
-    levels = [finding["status"] for finding in diagnosis["findings"]]
-    problems, notes = levels.count(PROBLEM), levels.count(NOTE)
-    console.print(Text(f"\n{_count(problems, 'problem')}, {_count(notes, 'note')}", _STYLES[diagnosis["status"]]))
+    for finding in findings:
+        style, value = _STYLES[finding["status"]], Text(finding["value"])
+        if fixes:
+            value.append(f"\n{finding['mend']}", style)
+        table.add_row(Text(finding["status"], style), Text(finding["name"]), value)
+    return table
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+def _count(found: list[Finding], noun: str) -> str:
+    return f"{len(found) or 'no'} {noun}{'' if len(found) == 1 else 's'}"

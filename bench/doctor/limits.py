@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from drumfire.bench.doctor.finding import NOTE, PROBLEM, Finding, finding
+from drumfire.bench.doctor.finding import INFO, NOTE, PROBLEM, Finding, finding
 from drumfire.loadgen.claim import RUNS
 from drumfire.loadgen.environment import available_memory
 from drumfire.loadgen.limits import LEAST_FILES, open_files
@@ -37,7 +37,7 @@ def findings(ports_asked: Sequence[int]) -> Iterator[Finding]:
 def memory() -> Finding:
     found = available_memory()
     if found is None:
-        return finding("memory", "not shown")
+        return finding("memory", "not shown", status=INFO)
     value = f"{found.available / 1e9:.3g} GB available{found.limit}"
     fix = f"raise the limit{' (docker: --memory)' if 'group' in found.limit else ''}" if found.limit else "end programs"
     if found.available < _LEAST_MEMORY:
@@ -59,7 +59,9 @@ def files() -> Finding:
 
 def memfd() -> Finding:
     there = hasattr(os, "memfd_create") and _works(lambda: os.close(os.memfd_create("drumfire-doctor")))
-    return finding("memfd", "available" if there else "not available: a run's table is a temporary file")
+    if not there:
+        return finding("memfd", "not available: a run's table is a temporary file", status=INFO)
+    return finding("memfd", "available")
 
 
 def shared_memory(folder: Path = Path("/dev/shm")) -> Finding:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from drumfire.bench.doctor.finding import PROBLEM, Finding, finding
+from drumfire.bench.doctor.finding import INFO, PROBLEM, Finding, finding
 from drumfire.bench.report import figures
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.interpreter import run_on_fast_loop
@@ -21,7 +21,8 @@ from drumfire.loadgen.pacer import Pacer
 _FAST_CLOCKS = ("tsc", "kvm-clock", "hyperv_clocksource_tsc_page", "arch_sys_counter")
 """Clock sources that are read without a system call."""
 _SLOW_CLOCK_NS = 500
-_LATE_WAKE_NS = 1_000_000
+_LATE_NS = 1_000_000
+"""A p99 above it is a note."""
 _SLEEPS = 200
 _SLEEP_NS = 2_000_000
 """Longer than the pacer's largest polling window, so that the pacer really sleeps."""
@@ -64,7 +65,7 @@ def steal(path: Path = Path("/proc/stat")) -> Finding:
     except (OSError, ValueError):
         ticks = []
     if len(ticks) < 8:
-        return finding("steal", "not shown")
+        return finding("steal", "not shown", status=INFO)
     share = ticks[7] / max(sum(ticks) - ticks[3] - ticks[4], 1)  # without idle time and waits for I/O
     fix = "the hypervisor gives these cores to others too: use dedicated cores or a machine of your own"
     return finding("steal", f"{share:.2%} of the busy time since boot", fix if share > _MUCH_STEAL else None)
@@ -74,27 +75,33 @@ def threads_of_cores(path: Path = Path("/sys/devices/system/cpu/smt/active")) ->
     try:
         active = path.read_text(encoding="ascii").strip() == "1"
     except OSError:
-        return finding("SMT", "not shown")
-    return finding("SMT", "on: two of the cores shown may be one" if active else "off")
+        return finding("SMT", "not shown", status=INFO)
+    return finding("SMT", "on: two of the cores shown may be one", status=INFO) if active else finding("SMT", "off")
 
 
 def processor(environment: dict[str, Any]) -> Iterator[Finding]:
-    yield finding("CPU", environment["cpu"] or "unknown")
+    yield known("CPU", environment["cpu"])
     cores = environment["cores"]
     one = "the generator and the model share one core and delay each other: give this machine two or more"
     yield finding("cores", f"{cores} usable", one if cores == 1 else None)
     governor = environment["governor"]
     slow = "the clock rate follows the load, and so do latencies: sudo cpupower frequency-set -g performance"
-    yield finding("governor", governor or "not shown", slow if governor not in (None, "performance") else None)
+    yield known("governor", governor, slow if governor != "performance" else None)
     yield load(cores)
-    yield finding("GPUs", "; ".join(environment["gpus"]) or "not seen")
+    gpus = "; ".join(environment["gpus"])
+    yield finding("GPUs", gpus) if gpus else finding("GPUs", "none seen", status=INFO)
+
+
+def known(name: str, value: str | None, fix: str | None = None) -> Finding:
+    """What the system shows, and its fix; without a value it is not known."""
+    return finding(name, value, fix) if value else finding(name, "not shown", status=INFO)
 
 
 def load(cores: int) -> Finding:
     try:
         mean = os.getloadavg()[0]
     except OSError:
-        return finding("load average", "not shown")
+        return finding("load average", "not shown", status=INFO)
     busy = "other programs are running: end them, or they distort the measurement"
     return finding("load average", f"{mean:.2f} over a minute", busy if mean > max(cores / 4, 0.5) else None)
 
@@ -102,7 +109,7 @@ def load(cores: int) -> Finding:
 def clocks(environment: dict[str, Any], measured: dict[str, Any]) -> Iterator[Finding]:
     clock = environment["clock_source"]
     switch = f"a slow clock: boot with clocksource=tsc, or use a machine with one of {', '.join(_FAST_CLOCKS[:2])}"
-    yield finding("clock source", clock or "not shown", switch if clock and clock not in _FAST_CLOCKS else None)
+    yield known("clock source", clock, switch if clock not in _FAST_CLOCKS else None)
     read = measured["clock_read_ns"]
     slow = "each query reads the clock, which is slow here: choose a faster clock source"
     yield finding("clock read", f"{read:.0f} ns", slow if read > _SLOW_CLOCK_NS else None)
@@ -125,11 +132,11 @@ def timers(measured: dict[str, Any]) -> Iterator[Finding]:
     yield finding(
         "real-time", "permitted" if permitted else "not permitted, or only one core", None if permitted else forbidden
     )
-    wake = f"p50 {figures.duration(measured['wake_p50_ns'])}, p99 {figures.duration(measured['wake_p99_ns'])}"
-    late = "sleeps end late: free a core, or turn off deep idle states (power saving)"
-    yield finding("wake-up lateness", wake, late if measured["wake_p99_ns"] > _LATE_WAKE_NS else None)
-    issue = f"p50 {figures.duration(measured['issue_p50_ns'])}, p99 {figures.duration(measured['issue_p99_ns'])}"
-    yield finding("issue lateness", issue)
+    for name, what in (("wake", "sleeps end late"), ("issue", "queries go out late")):
+        p50, p99 = measured[f"{name}_p50_ns"], measured[f"{name}_p99_ns"]
+        value = f"p50 {figures.duration(p50)}, p99 {figures.duration(p99)} (limit: {_LATE_NS / 1e6:g} ms)"
+        late = f"{what}: free a core, or turn off deep idle states (power saving)" if p99 > _LATE_NS else None
+        yield finding("wake-up lateness" if name == "wake" else "issue lateness", value, late)
 
 
 def clock_read_ns() -> float:

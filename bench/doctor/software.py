@@ -7,11 +7,11 @@ import importlib.util
 import platform
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from drumfire.bench.commands.models import packages_of
-from drumfire.bench.doctor.finding import NOTE, PROBLEM, Finding, finding
+from drumfire.bench.doctor.finding import INFO, NOTE, PROBLEM, Finding, finding
 from drumfire.loadgen import installation
 from drumfire.loadgen.environment import versions
 from drumfire.loadgen.version import VERSION
@@ -72,7 +72,7 @@ def packages(environment: dict[str, Any]) -> Iterator[Finding]:
         yield finding("uvloop", installed["uvloop"] or "no package data")
     else:
         fix = f"{installation.pip()} install uvloop: the standard loop serves fewer queries per second"
-        yield finding("uvloop", "not installed", None if sys.platform == "win32" else fix)
+        yield finding("uvloop", "not installed", *((None, INFO) if sys.platform == "win32" else (fix, NOTE)))
 
 
 def extras() -> Iterator[Finding]:
@@ -84,16 +84,26 @@ def extras() -> Iterator[Finding]:
         fix = f"{installation.pip()} install -e . in the checkout, so that its extras are known"
         yield finding("extras", "unknown: this checkout is not installed", fix)
         return
-    yield finding("extras", f"to install one: {installation.command('EXTRA')}")
+    yield finding("extras", f"to install one: {installation.command('EXTRA')}", status=INFO)
     for extra in names:
         if extra in _DEVELOPMENT_EXTRAS:
             continue
         packages = versions(packages_of(extra, requirements))
         if not packages:
             continue
-        shown = ", ".join(f"{name} {version or 'missing'}" for name, version in packages.items())
-        # A missing extra is a choice, not a fault.
-        yield finding(f"[{extra}]", shown)
+        absent = [name for name, version in packages.items() if version is None]
+        if len(absent) > 2:
+            absent[1:] = [f"{len(absent) - 1} more"]
+        if absent:  # a choice, not a fault
+            yield finding(f"[{extra}]", f"not installed: {' and '.join(absent)}", status=INFO)
+        else:
+            yield finding(f"[{extra}]", _installed(packages))
+
+
+def _installed(packages: Mapping[str, str | None]) -> str:
+    if len(packages) > 1:
+        return f"installed: {len(packages)} packages"
+    return " ".join(f"{name} {version}" for name, version in packages.items())
 
 
 def plugins() -> Iterator[Finding]:
@@ -124,5 +134,5 @@ def local_triton() -> Finding:
         check_platform()
     except LocalTritonError as error:
         # Not a fault: servers usually run elsewhere.
-        return finding("triton-local", f"not on this machine: {error}")
+        return finding("triton-local", f"not on this machine: {error}", status=INFO)
     return finding("triton-local", "can be started")
