@@ -154,8 +154,8 @@ COMMAND = Command(
     Options,
     serve,
     "Serve models of this process by the KServe v2 protocol over HTTP and gRPC, with dynamic batching over all "
-    "connections, until Ctrl-C, SIGTERM or the end of its terminal: then requests under way are answered first. The exit "
-    "status is 0 if all were, 1 if not within --drain-timeout, and 130 after a second signal.",
+    "connections, until Ctrl-C, SIGTERM or the end of its terminal: then requests under way are answered first. The "
+    "exit status is 0 if all were, 1 if not within --drain-timeout, and 130 after a second signal.",
     "drumfire serve onnxruntime digits",
 )
 

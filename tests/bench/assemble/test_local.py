@@ -196,7 +196,7 @@ def test_lines_that_set_nothing_are_in_a_runs_warnings(tmp_path: Path) -> None:
     asked = ("--scenario", "Server", "--time", 0.001, "--count", 20, "--user-conf", user, "--audit-conf", audit)
     done = here("run", "null", "digits", *asked, "--json", "--output", tmp_path / "run")
     result = result_of(done, 1)
-    assert result["system"]["qps_source"] == "user.conf"
+    assert (result["system"]["qps_source"], result["round"]) == ("user.conf", "v6.1")
     told = [
         f"--user-conf {user} line 2: there is no setting 'min_durationn' (did you mean min_duration?), so it sets "
         "nothing",
