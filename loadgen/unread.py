@@ -48,8 +48,8 @@ def unread(path: Path | str, model: str, option: str, *, mode: bool = False) -> 
         why = (
             _no_value(key, rest)
             or _no_effect(key, model, keys, fields, near)
-            or _cut(key, line, model)
             or _other_unit(key, line)
+            or _cut(key, line, model)
         )
         if not why and not mode and key.endswith(".mode"):
             why = f"{key} has no effect: the mode is chosen with --accuracy or --submission"
@@ -143,8 +143,10 @@ def _other_unit(key: str, line: str) -> str | None:
         return None
     if field == "target_latency_percentile" and 0 < value.double < 1:
         return f"{field} is in percent: write {value.double * 100:.9g} for {value.double:.9g} of the queries"
-    if field in ("min_duration", "max_duration") and 0 < value.integer < _LEAST_MS:
-        return f"{field} is in milliseconds: write {value.integer}000 for {value.integer} s"
+    bound = key.endswith(".Server.target_latency") or field in ("ttft_latency", "tpot_latency")
+    least_ms = 1 if bound else _LEAST_MS if field in ("min_duration", "max_duration") else 0
+    if 0 < value.double < least_ms:
+        return f"{field} is in milliseconds: write {value.double * 1000:.9g} for {value.double:.9g} s"
     return None
 
 

@@ -38,6 +38,9 @@ def notes(tmp_path: Path, text: str, model: str = "digits", **how: bool) -> list
         ("*.Server.target_latency_percentile = 0.99", "target_latency_percentile is in percent: write 99 for 0.99 of"),
         ("*.MultiStream.target_latency_percentile = 0.999", "target_latency_percentile is in percent: write 99.9 for"),
         ("digits.Server.min_duration = 2", "min_duration is in milliseconds: write 2000 for 2 s"),
+        ("*.Server.min_duration = 0.5", "min_duration is in milliseconds: write 500 for 0.5 s"),
+        ("*.Server.target_latency = 0.05", "target_latency is in milliseconds: write 50 for 0.05 s"),
+        ("*.Server.ttft_latency = 0.2", "ttft_latency is in milliseconds: write 200 for 0.2 s"),
         ("*.*.max_duration = 600", "max_duration is in milliseconds: write 600000 for 600 s"),
     ],
 )
