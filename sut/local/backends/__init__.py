@@ -130,6 +130,7 @@ def load(backend: str, model: Path, device: str, threads: int, options: BackendO
     options = options or module.OPTIONS()
     check(backend, device, options)
     check_model(model)
+    check_installed(backend, device)
     return module.load(model, device, threads, options)
 
 

@@ -61,7 +61,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
     monkeypatch.setattr(onnxruntime, "SessionOptions", Options)
-    (tmp_path / "model.onnx").write_bytes(b"")
+    (tmp_path / "model.onnx").write_bytes(b"a model")
 
     def load(**session: Any) -> backends.Backend:
         monkeypatch.setattr(onnxruntime, "InferenceSession", type("Told", (Session,), session))
@@ -93,7 +93,7 @@ def test_a_gpu_that_fails_is_one_line(gpu: Any) -> None:
 
 def test_a_wheel_without_cuda(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
-    (tmp_path / "model.onnx").write_bytes(b"")
+    (tmp_path / "model.onnx").write_bytes(b"a model")
     with pytest.raises(BackendError, match=r"this onnxruntime has no CUDA: .*onnx-gpu"):
         backends.load("onnxruntime", tmp_path / "model.onnx", "gpu", 1)
 
