@@ -40,7 +40,7 @@ class ViewPlan:
     """Whether a query waits for the answer to the one before."""
     accuracy: bool
     asked_qps: float | None
-    """None in a closed loop, which has no target rate."""
+    """None outside Server: a closed loop has no target rate, and Offline's only gives its query a size."""
     rows: int
     samples_per_query: int
     last_due_ns: int
@@ -75,7 +75,7 @@ class ViewPlan:
             scenario=s.scenario.name,
             closed=s.loop is Loop.CLOSED,
             accuracy=accuracy,
-            asked_qps=s.target_qps if s.loop is Loop.OPEN else None,
+            asked_qps=s.target_qps if s.scenario == Scenario.Server else None,
             rows=plan.record.rows,
             samples_per_query=last.samples_per_query,
             last_due_ns=last_due_ns,
@@ -148,6 +148,10 @@ class Snapshot:
     gc_pause_ns: int
     steal_s: float | None
     """Time that the hypervisor gave to other machines since the first look; None where it is not known."""
+    sent: Spread | None = None
+    """Remote systems, not in Offline, where all is due at once: from scheduled to sent."""
+    query_latency: Spread | None = None
+    """Queries of several samples in a closed loop: from scheduled to the last of their answers."""
 
 
 class Watch:
@@ -162,6 +166,11 @@ class Watch:
         self._waiting: IntArray = np.empty(0, np.int64)
         self._latency = _Tally(plan.target_percentile)
         self._lateness = _Tally(plan.target_percentile)
+        offline, whole = plan.scenario == Scenario.Offline.name, plan.closed and plan.samples_per_query > 1
+        self._sent = None if offline else record.columns.get("sent")
+        self._sent_lateness = _Tally(plan.target_percentile)
+        self._query_latency = _Tally(plan.target_percentile) if whole else None
+        self._next_query = 0
         self._batch_sizes = record.columns.get("batch_size")
         self._batch_rows: IntArray = np.zeros(1, np.int64)
         self._steal_ticks = steal_ticks()
@@ -174,6 +183,8 @@ class Watch:
         issued, origin_ns = gauges[Gauge.ISSUED], gauges[Gauge.ORIGIN]
         self._first_origin_ns = self._first_origin_ns or origin_ns
         self._look_at_answers(issued)
+        if self._query_latency is not None:
+            self._look_at_queries(issued, self._query_latency)
         if self._plan.scenario == Scenario.Server.name:
             self._look_at_issues(issued)
         elapsed_ns = max(now_ns - self._first_origin_ns, 0) if origin_ns else 0
@@ -201,6 +212,8 @@ class Watch:
             stall_ns=gauges[Gauge.STALL],
             gc_pause_ns=gauges[Gauge.GC_PAUSE],
             steal_s=self._steal_s(),
+            sent=self._sent_lateness.spread(),
+            query_latency=None if self._query_latency is None else self._query_latency.spread(),
         )
 
     def _steal_s(self) -> float | None:
@@ -222,8 +235,24 @@ class Watch:
         self._waiting = rows[(status == Status.PENDING) & (rows < self._next_answer)][-_WAITING_ROWS:]
         good = rows[status == Status.OK]
         self._latency.add(self._record.completed[good] - self._record.scheduled[good])
+        if self._sent is not None:
+            self._sent_lateness.add(np.maximum(self._sent[good] - self._record.scheduled[good], 0))
         if self._batch_sizes is not None:
             self._count_batches(self._batch_sizes[settled])
+
+    def _look_at_queries(self, issued: int, latency: _Tally) -> None:
+        """Count the queries answered since the last look, which in a closed loop come in their order."""
+        width = self._plan.samples_per_query
+        stop = issued // width
+        queries = _some(self._next_query, stop, LOOK_ROWS // width)
+        rows = queries[:, None] * width + np.arange(width)
+        status = self._record.status[rows]
+        (open_,) = np.nonzero((status == Status.PENDING).any(axis=1))
+        if open_.size:
+            stop = int(queries[open_[0]])
+        whole = rows[(queries < stop) & (status == Status.OK).all(axis=1)]
+        self._next_query = stop
+        latency.add(self._record.completed[whole].max(axis=1) - self._record.scheduled[whole[:, 0]])
 
     def _look_at_issues(self, issued: int) -> None:
         rows = _some(self._next_issue, issued)
@@ -328,6 +357,6 @@ def _values() -> IntArray:
     return np.array([empty.get_value_from_index(i) for i in range(empty.counts_len)], np.int64)
 
 
-def _some(first: int, last: int) -> IntArray:
-    """The rows [first, last); every n-th where they are more than ``LOOK_ROWS``."""
-    return np.arange(first, last, max(1, -(-(last - first) // LOOK_ROWS)))
+def _some(first: int, last: int, most: int = LOOK_ROWS) -> IntArray:
+    """Those in [first, last); every n-th where they are more than ``most``."""
+    return np.arange(first, last, max(1, -(-(last - first) // max(most, 1))))

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from drumfire.loadgen.results import Results
 
 
+_MORE = 1.05
+"""Advice on the number of queries is for somewhat more than just enough, as no two runs are equally fast."""
+
+
 @dataclass(frozen=True)
 class Knob:
     """Something that a user sets."""
@@ -41,6 +45,20 @@ class Knob:
 
 
 @dataclass(frozen=True)
+class Bound:
+    """What bounds the requests under way to a remote system first."""
+
+    name: str = ""
+    """What a user raises; empty where there is no such thing."""
+    most: int | None = None
+    """Requests; None where only the system knows."""
+    batched: bool = False
+    """Whether a request may hold several samples."""
+    awaited: str = "a free connection"
+    """What a request waits for when so many are under way."""
+
+
+@dataclass(frozen=True)
 class Knobs:
     """The names of what a user sets.  One that is empty cannot be set."""
 
@@ -57,8 +75,7 @@ class Knobs:
     """What takes cores from the generator."""
     workers: str = ""
     """How many processes send."""
-    sending: str = ""
-    """What bounds the requests under way to a remote system."""
+    sending: Bound = Bound()
     until_confident: str = ""
     """How long a run may go on until it is confident."""
 
@@ -68,7 +85,7 @@ OPTIONS = Knobs(
     count=Knob("--count"),
     rate=Knob("--qps"),
     bound=Knob("--max-latency", " s"),
-    expected_latency=Knob("target_latency in --user-conf", " ms", 1e3),
+    expected_latency=Knob(""),
     max_duration="max_duration in --user-conf",
     patience="--patience",
     width="--samples-per-query",
@@ -141,8 +158,8 @@ def on_lateness(s: EffectiveSettings, knobs: Knobs) -> str:
 
 
 def on_sending(s: EffectiveSettings, knobs: Knobs) -> str:
-    """What helps where requests wait for a connection."""
-    cure = f"raise {knobs.sending}" if knobs.sending else "give the system more connections"
+    """What helps where requests wait because no more may be under way."""
+    cure = f"raise {knobs.sending.name}" if knobs.sending.name else "give the system more connections"
     return f"{cure}, or lower {knobs.rate.name}" if s.scenario == Scenario.Server else cure
 
 
@@ -207,16 +224,18 @@ def _on_duration(s: EffectiveSettings, r: Results, knobs: Knobs) -> str:
     if _limited(s, r):
         if not lasted_s:
             return f"{fact}: raise {knobs.count.name}."
-        enough = math.ceil(1.05 * r.queries * least_s / lasted_s)
+        enough = math.ceil(_MORE * r.queries * least_s / lasted_s)
         return f"{fact}: raise {knobs.count.name} to {enough} or more, or lower {knobs.time.at_most(lasted_s)}."
     if s.max_duration_ms and s.max_duration_ms < s.min_duration_ms:
         return f"{fact}: raise {knobs.max_duration}, or lower {knobs.time.name}."
     if s.loop is Loop.CLOSED:
-        answer_s = lasted_s / max(r.queries, 1)
-        return (
-            f"{fact}: more were not prepared, as the system answers faster than expected; run again, or lower "
-            f"{knobs.expected_latency.at_most(max(answer_s, 1e-9))}."
-        )
+        why = f"{fact}: more were not prepared, as the system answers faster than expected"
+        if knobs.expected_latency.name:
+            return f"{why}; lower {knobs.expected_latency.at_most(max(lasted_s / max(r.queries, 1), 1e-9))}."
+        if not lasted_s:
+            return f"{why}; run again, or set {knobs.count.name}."
+        enough = math.ceil(_MORE * r.queries * least_s / lasted_s)
+        return f"{why}; run again, or set {knobs.count.name} to {enough} or more."
     return f"{fact}: too many were waiting for an answer; lower {knobs.rate.name}."
 
 

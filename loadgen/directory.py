@@ -91,8 +91,9 @@ def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> di
                 f"{flat.overflow} values of {name} had no room in their row of {flat.width}: each replaced the last one"
             )
     if results is not None and report is not None:
-        result |= figures(test.effective, results, test.measured(report), test.record.columns, test.streams(report))
-        result["warnings"][:0] = lateness.warnings(test.effective, result, test.knobs)
+        measured = test.measured(report)
+        result |= figures(test.effective, results, measured, test.record.columns, test.streams(report))
+        result["warnings"][:0] = lateness.warnings(test.effective, result, test.knobs, measured)
     if departures:
         result["schedule"] = {"name": test.schedule.name, "mlperf": False}
     return result | dict(sections) | test.issuer.sections()

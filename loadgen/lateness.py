@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from drumfire.loadgen.advice import Knobs, as_time, on_lateness, on_sending
+from drumfire.loadgen.advice import Bound, Knobs, as_time, on_lateness, on_sending
 from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.record import Column, RowArray
 from drumfire.loadgen.results import LATE_NS, Measured, distribution
@@ -21,7 +21,7 @@ _SHARE = 0.5
 _LEAST_ISSUED_NS = 10_000
 """Lateness of the issue up to this gets no warning."""
 _OFTEN = 0.001
-"""The share of requests that may wait long for a connection without a warning: the machine may stall once."""
+"""The share of requests that may be sent long after their issue without a warning: the machine may stall once."""
 
 
 def issued(
@@ -58,31 +58,74 @@ def sent(measured: Measured, sent: Int64Array) -> dict[str, Any]:
     }
 
 
-def warnings(settings: EffectiveSettings, document: Mapping[str, Any], knobs: Knobs) -> Iterator[str]:
-    """What a reader must know before any figure, from a document's figures.
+def warnings(
+    settings: EffectiveSettings, document: Mapping[str, Any], knobs: Knobs, measured: Measured
+) -> Iterator[str]:
+    """What a reader must know before any figure, from a document's figures and the columns behind them.
 
     In Offline all is due at once, so that requests wait by design.
     """
-    issue, sending, half = document["lateness_ns"], document.get("sent_lateness_ns"), _half(document)
-    if sending is not None and settings.scenario != Scenario.Offline:
-        waited = sending["waited"]
-        short = f"for a free connection: {on_sending(settings, knobs)}"
-        if sending["p99"] > max(LATE_NS, half):
-            why = f"most waited {short}" if waited["p99"] > sending["p99"] / 2 else on_lateness(settings, knobs)
-            yield (
-                f"requests were sent late, p99 {as_time(sending['p99'])} after they were due, so these latencies are "
-                f"not the server's alone; {why}"
-            )
-        elif waited["share_over_1ms"] > _OFTEN:
-            yield (
-                f"{waited['share_over_1ms']:.2%} of the requests waited more than 1 ms, up to "
-                f"{as_time(waited['max'])}, {short}"
-            )
+    issue, half = document["lateness_ns"], _half(document)
+    if measured.sent is not None and settings.scenario != Scenario.Offline:
+        yield from _on_sent(settings, document["sent_lateness_ns"], half, knobs, measured, measured.sent)
     if issue["p99"] > max(_LEAST_ISSUED_NS, half):
         yield (
             f"p99 lateness of {as_time(issue['p99'])} is above {_SHARE:.0%} of the p50 latency: "
             + on_lateness(settings, knobs)
         )
+
+
+def _on_sent(
+    settings: EffectiveSettings,
+    sending: Mapping[str, Any],
+    half: float,
+    knobs: Knobs,
+    measured: Measured,
+    sent: Int64Array,
+) -> Iterator[str]:
+    late_p99, waited = sending["p99"], sending["waited"]
+    is_late = late_p99 > max(LATE_NS, half)
+    if not is_late and waited["share_over_1ms"] <= _OFTEN:
+        return
+    long = np.where(sent > 0, sent - measured.issued, 0) > LATE_NS
+    for_room = 2 * np.count_nonzero(long & _held(measured, sent, knobs.sending)) >= np.count_nonzero(long)
+    room = f"for {knobs.sending.awaited}: {on_sending(settings, knobs)}"
+    if is_late:
+        by_room = for_room and waited["p99"] > late_p99 / 2
+        yield (
+            f"requests were sent late, p99 {as_time(late_p99)} after they were due, so these latencies are "
+            f"not the server's alone; {f'most waited {room}' if by_room else on_lateness(settings, knobs)}"
+        )
+    else:
+        yield (
+            f"{waited['share_over_1ms']:.2%} of the requests waited more than 1 ms, up to {as_time(waited['max'])}, "
+            + (room if for_room else f"for this process, not for the server: {on_lateness(settings, knobs)}")
+        )
+
+
+def _held(measured: Measured, sent: Int64Array, bound: Bound) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Which rows, shape (n,), waited while as many requests as ``bound`` allows were under way.
+
+    Where only the system knows how many it allows, it is the most that ever were.
+    """
+    there = measured.answered & (sent > 0)
+    begun, ended = sent[there], measured.completed[there]
+    if bound.batched:  # each request has its own time of sending, which its rows share
+        begun, first, of = np.unique(begun, return_index=True, return_inverse=True)
+        last = ended[first]
+        np.maximum.at(last, of, ended)
+        ended = last
+    at = np.concatenate([ended, begun])
+    order = np.argsort(at, kind="stable")  # at one moment, what ends makes room for what begins
+    at = at[order]
+    under_way = np.cumsum(np.where(order < ended.size, -1, 1))
+    full = under_way >= (bound.most or under_way.max(initial=0))
+    full_before = np.concatenate([[0], np.cumsum(full)])
+    # What was under way at the issue is what the last event up to then left.
+    since = np.maximum(np.searchsorted(at, measured.issued, "right") - 1, 0)
+    until = np.searchsorted(at, sent, "left")
+    found: np.ndarray[tuple[int], np.dtype[np.bool_]] = full_before[np.maximum(until, since)] > full_before[since]
+    return found
 
 
 def _half(document: Mapping[str, Any]) -> float:

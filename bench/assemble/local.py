@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from drumfire.bench.assemble.options import RunOptions, TrafficOptions
-from drumfire.bench.assemble.probe import Probe
+from drumfire.bench.assemble.probe import CLOSED_LOOP_MARGIN, Probe
 from drumfire.bench.assemble.sizing import Service, size_traffic
 from drumfire.loadgen.advice import OPTIONS, Knobs
 from drumfire.loadgen.answers import Responses
@@ -306,10 +306,11 @@ class _Service:
         if self._max_batch_size > 1:
             self._measured(2, 0.0, 1)  # an output without a batch may look like a batch of one
 
-    def query_seconds(self, samples: int) -> float:
-        """Seconds for a query of ``samples``, run batch after batch."""
+    def query_seconds(self, samples: int) -> tuple[float, float]:
+        """Seconds for a query of ``samples``, run batch after batch: as a rule, and the least to expect."""
         size = self._affordable(samples)
-        return samples / size * min(self._times(size))
+        seconds = samples / size * min(self._times(size))
+        return seconds, CLOSED_LOOP_MARGIN * seconds
 
     def samples_per_second(self, *, together: bool) -> float:
         if together:

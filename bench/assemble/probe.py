@@ -20,6 +20,11 @@ _LONG_S = 1.0
 """A probe that took so long is not repeated."""
 _PERIOD_SHARE = 0.7
 """Of the mean time from a query to the next, which a disturbance makes longer."""
+CLOSED_LOOP_MARGIN = 0.7
+"""A run's queries may take this share of what a system in this process was measured to take."""
+_REMOTE_MARGIN = 0.5
+"""The same for the fastest query of a remote system, where the network and the server may have been busy all the while.
+More queries than a run needs cost only memory; too few make it INVALID."""
 
 
 class Probe:
@@ -32,30 +37,35 @@ class Probe:
         what: str = "",
         samples: int = 0,
         patience_s: float = _PATIENCE_S,
+        *,
+        remote: bool = False,
     ) -> None:
         """``what`` was sent and where, for errors.  ``samples``: the most to load; 0 for as many as a run does.
-        ``patience_s``: how long to wait for an answer."""
-        self._patience_s = patience_s
+        ``patience_s``: how long to wait for an answer.  ``remote``: the system is not in this process."""
+        self._patience_s, self._remote = patience_s, remote
         self._system, self._library, self._what, self._samples = system, library, what, samples
 
     def check(self) -> None:
         """Check that the system answers.  Raises ``UserError``."""
         self.query_seconds(1)
 
-    def query_seconds(self, samples: int) -> float:
-        """Seconds from a query of ``samples`` to the next in a closed loop."""
+    def query_seconds(self, samples: int) -> tuple[float, float]:
+        """Seconds from a query of ``samples`` to the next in a closed loop: as a rule, and the least to expect."""
         settings = TestSettings(
             scenario=Scenario.MultiStream,
             multi_stream_samples_per_query=samples,
             multi_stream_expected_latency_ns=50_000,
         )
         results = self._run(settings, _PROBE_S)
-        latency = (results.query_latency or results.latency).percentiles[0.5]
-        return max(latency, _PERIOD_SHARE * results.duration_ns / results.queries, 1.0) * 1e-9
+        latency = results.query_latency or results.latency
+        usual = max(latency.percentiles[0.5], _PERIOD_SHARE * results.duration_ns / results.queries, 1.0) * 1e-9
+        if self._remote:
+            return usual, _REMOTE_MARGIN * max(latency.minimum, 1) * 1e-9
+        return usual, CLOSED_LOOP_MARGIN * usual
 
     def samples_per_second(self, *, together: bool) -> float:
         """The rate when samples are sent one by one, or as Offline sends them: all together."""
-        rate = 1.0 / self.query_seconds(1)
+        rate = 1.0 / self.query_seconds(1)[0]
         return self.offline_rate(rate) if together else rate
 
     def offline_rate(self, guess: float) -> float:

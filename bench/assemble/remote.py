@@ -88,7 +88,9 @@ def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly
     )
     if target.judge is not None:
         assembly.accuracy, assembly.logged = target.judge.accuracy, target.judge.logged
-    service = Probe(system, library, f"{', '.join(target.urls)} ({computes})", patience_s=target.patience_s)
+    service = Probe(
+        system, library, f"{', '.join(target.urls)} ({computes})", patience_s=target.patience_s, remote=True
+    )
     if drawn is not None:
         service.check()
     else:

@@ -19,8 +19,6 @@ _SERVER_SHARE = 0.25
 thread and the machine's other work need CPU time too."""
 _OFFLINE_MARGIN = 1.1
 """Beside the LoadGen's own tenth: a machine is not equally fast at all times."""
-_CLOSED_LOOP_MARGIN = 0.7
-"""Assume shorter latencies than measured, so that the queries drawn before the run last for it."""
 _LEAST_LATENCY_NS = 50.0
 _LONGER = 1.5
 """A run that takes this many times its least duration gets a note."""
@@ -32,8 +30,8 @@ class Service(Protocol):
     def check(self) -> None:
         """Check that the system takes the data.  Raises ``UserError``."""
 
-    def query_seconds(self, samples: int) -> float:
-        """Seconds that one query of a closed loop takes."""
+    def query_seconds(self, samples: int) -> tuple[float, float]:
+        """Seconds that one query of a closed loop takes: as a rule, and the least that it may take."""
 
     def samples_per_second(self, *, together: bool) -> float:
         """The rate when samples are sent one by one, or all together."""
@@ -61,8 +59,8 @@ def size_traffic(
             return "user.conf"
         if settings.mode == Mode.AccuracyOnly:  # sends every sample once, however long it takes
             return None
-        seconds = service.query_seconds(1 if single else settings.multi_stream_samples_per_query)
-        latency_ns = max(seconds * _CLOSED_LOOP_MARGIN * 1e9, _LEAST_LATENCY_NS)
+        seconds, least_s = service.query_seconds(1 if single else settings.multi_stream_samples_per_query)
+        latency_ns = max(least_s * 1e9, _LEAST_LATENCY_NS)  # the queries drawn before the run must last for it
         if options.count is not None:  # no more queries are drawn than are sent
             latency_ns = max(latency_ns, 2e6 * settings.min_duration_ms / max(options.count - 1, 1))
         setattr(settings, name, latency_ns)

@@ -23,6 +23,7 @@ from rich.table import Table
 from drumfire.bench import statuses
 from drumfire.bench.assemble.local import fit, spare_cores
 from drumfire.bench.options.parser import Command
+from drumfire.bench.report.terminal import say
 from drumfire.loadgen.environment import versions
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.options import option
@@ -144,7 +145,7 @@ def quantize(options: Quantize) -> int:
         notes.append(f"calibrated on {shown} of the samples that will judge it: {model.name} has no other samples here")
         samples = _loaded(with_names(library), np.arange(shown))
     for note in notes:
-        console.print(f"note: {note}", style="dim", markup=False)
+        say(console, f"note: {note}", "dim")
     target = options.output or cache_folder() / _int8_name(source, samples)
     if options.output or not target.exists():
         quantization.quantize(source, samples, target)
@@ -211,7 +212,7 @@ def _compare(model: Model, data: SampleLibrary, files: tuple[Path, Path], consol
         table.add_row(f"samples/s, batches of {size}", *shown)
     console.print(table)
     if not after.reached:
-        console.print(f"note: int8 is below the target of {after.target:.2%}", style="yellow")
+        say(console, f"note: int8 is below the target of {after.target:.2%}", "yellow")
 
 
 def _judged(model: Model, library: _Library, networks: Sequence[backends.Backend], batch_size: int) -> list[Accuracy]:

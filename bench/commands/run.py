@@ -27,6 +27,7 @@ from drumfire.bench.options.values import ineffective
 from drumfire.bench.outcome import Outcome, Teller, finish
 from drumfire.bench.peak import probing
 from drumfire.bench.peak.journal import JOURNAL
+from drumfire.bench.report.terminal import say
 from drumfire.bench.view.dashboard import Dashboard
 from drumfire.bench.view.generators import FleetView
 from drumfire.loadgen import loggers, schedules, series, trace
@@ -125,9 +126,9 @@ def perform(
     claim.begin(test, environment)
     warnings, faults = assembly.warnings + test.foreseen(), list[BaseException]()
     for text in warnings:
-        messages.print(f"warning: {text}", style="yellow", markup=False)
+        say(messages, f"warning: {text}", "yellow")
     for text in assembly.notes:
-        messages.print(f"note: {text}", style="dim", markup=False)
+        say(messages, f"note: {text}", "dim")
 
     def make() -> dict[str, Any]:
         return _document(test, assembly, options, claim.folder, environment, warnings, faults)
@@ -243,9 +244,9 @@ def _search(assembly: Assembly, options: RunOptions, claim: Claim, messages: Con
     """Search for the peak; the full run at the peak is saved, with the search in its result."""
     folder = claim.folder
     for text in assembly.warnings:
-        messages.print(f"warning: {text}", style="yellow", markup=False)
+        say(messages, f"warning: {text}", "yellow")
     for text in assembly.notes:
-        messages.print(f"note: {text}", style="dim", markup=False)
+        say(messages, f"note: {text}", "dim")
     assembly.description["qps_source"] = "search"
     environment, faults = describe(assembly.distributions), list[BaseException]()
 

@@ -74,6 +74,8 @@ def merged(plan: ViewPlan, snapshots: Sequence[Snapshot]) -> Snapshot:
         stall_ns=max(one.stall_ns for one in snapshots),
         gc_pause_ns=sum(one.gc_pause_ns for one in snapshots),
         steal_s=max(stolen) if stolen else None,
+        sent=together([one.sent for one in snapshots], plan.target_percentile),
+        query_latency=together([one.query_latency for one in snapshots], plan.target_percentile),
     )
 
 

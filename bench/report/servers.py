@@ -51,10 +51,11 @@ def _agreed(agreed: Mapping[str, Any]) -> Rows:
         cached = ""
         if agreed["cached_share"]:
             cached = f", cache {duration(mean['cache_hit'])} ({share(agreed['cached_share'])} from the cache)"
-        queue, compute = duration(mean["queue"]), duration(mean["compute"])
-        yield "", f"a request, on average: queue {queue}, compute {compute}{cached}"
-        network, waiting, latency = (duration(mean[name]) for name in ("network", "waiting", "latency"))
-        yield "", f"network and server's reading {network}, {waiting} before it was sent: latency {latency}"
+        latency, waiting, network, queue, compute = (
+            duration(mean[name]) for name in ("latency", "waiting", "network", "queue", "compute")
+        )
+        yield "", f"average latency {latency}: {waiting} until the request was sent,"
+        yield "", f"network and the server's reading {network}, queue {queue}, compute {compute}{cached}"
     by_time, by_rate, served = (digits(agreed["in_flight"][name]) for name in ("by_time", "by_rate", "in_server"))
     yield "", f"in flight {by_time} samples (rate x latency {by_rate}), {served} requests in the server"
 

@@ -6,6 +6,7 @@ What they say may come from elsewhere, such as a server: no control character of
 from __future__ import annotations
 
 import io
+import re
 import sys
 import textwrap
 from collections.abc import Iterable
@@ -26,6 +27,8 @@ _CELL = 16
 _LEAST_WIDTH = 40
 _VERDICTS = {Style.VALID: "bold green", Style.INVALID: "bold red", Style.UNFINISHED: "bold yellow"}
 _COLOURS = {**_VERDICTS, Style.REASON: "red", Style.WARNING: "yellow", Style.METRIC: "bold"}
+_TOGETHER = re.compile(r"(?<=\d) (?=(?:ns|us|ms|s|W|J|[KMGT]i?B)\b)|(?<=\d:) (?=\d)")
+"""The space between a number and its unit, or a size and its count: no line ends there."""
 _CLOSING = (*_VERDICTS, Style.METRIC, Style.REASON, Style.WARNING)
 """What a report that is longer than the screen says again at its end, the most important first."""
 
@@ -74,6 +77,18 @@ def show(sections: Iterable[Section], console: Console) -> None:
             _print(row, console)
 
 
+def wrapped(text: str, width: int) -> list[str]:
+    """Lines of at most ``width`` columns where no word is longer, which stays whole, as do figures with their units."""
+    kept = textwrap.wrap(_TOGETHER.sub("\xa0", text), width, break_on_hyphens=False, break_long_words=False)
+    return [line.replace("\xa0", " ") for line in kept]
+
+
+def say(console: Console, text: str, style: str = "") -> None:
+    """Print a message: on a terminal its lines end between words, elsewhere it is one line."""
+    lines = wrapped(printable(text), console.width) if console.is_terminal else [text]
+    console.print("\n".join(lines), style=style, markup=False, soft_wrap=True)
+
+
 def _closing(sections: Iterable[Section], console: Console, room: int) -> Section:
     """As much as ``room`` lines hold of what matters most, in its order."""
     rows = [row for section in sections for row in section if row.style in _CLOSING]
@@ -108,9 +123,7 @@ def _text(row: Row, console: Console) -> Text:
     else:
         head = label.ljust(_LABEL)
     room = max(console.width - len(head), _LEAST_WIDTH)
-    lines = [value]
-    if row.style != Style.FOLDER:
-        lines = textwrap.wrap(value, room, break_on_hyphens=False, break_long_words=False)
+    lines = [value] if row.style == Style.FOLDER else wrapped(value, room)
     # A word that is too long, such as a path, begins at the left, where most fit.
     indents = ["" if cell_len(line) > room else " " * len(head) for line in lines]
     if lines and cell_len(lines[0]) > room:

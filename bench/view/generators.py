@@ -90,7 +90,8 @@ def _snapshot(plain: Mapping[str, Any]) -> Snapshot:
             return None
         return Spread(**{**one, "values": np.array(one["values"]), "counts": np.array(one["counts"])})
 
-    return Snapshot(**{**plain, "latency": spread(plain["latency"]), "lateness": spread(plain["lateness"])})
+    spreads = {name: spread(plain[name]) for name in ("latency", "query_latency", "lateness", "sent")}
+    return Snapshot(**{**plain, **spreads})
 
 
 def draw_rows(rows: Sequence[Row]) -> Text:

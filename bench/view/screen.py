@@ -46,6 +46,8 @@ def plain_line(plan: ViewPlan, snapshot: Snapshot, server: ServerFigures | None 
         parts.append(f"{figures.rate(s.rate_now)} now{asked}")
     if s.latency is not None:
         parts.append(f"p50 {figures.duration(s.latency.p50)}, p99 {figures.duration(s.latency.p99)}")
+    if s.sent is not None and s.sent.p99 > LATE_NS:
+        parts.append(f"sent late p99 {figures.duration(s.sent.p99)}")
     parts.append(f"{s.in_flight:,} in flight")
     parts.append(f"{s.failed:,} failed" + (f", {s.refused:,} refused" if s.refused else ""))
     if server is not None and server.rate is not None:
@@ -80,8 +82,12 @@ def draw(
         _spread(text, "latency", latency, width)
         if plan.target_latency_ns:
             _target(text, plan, latency)
+    if (whole := snapshot.query_latency) is not None:
+        _spread(text, "per query", whole, width)
     if (lateness := snapshot.lateness) is not None:
         _spread(text, "lateness", lateness, width, limit_ns=LATE_NS)
+    if (sent := snapshot.sent) is not None:
+        _spread(text, "sent late", sent, width, limit_ns=LATE_NS)
     _counts(text, snapshot)
     _generator(text, snapshot, width)
     if snapshot.batches:
@@ -358,10 +364,14 @@ def _name(text: Text, name: str) -> None:
 
 
 def _figures(text: Text, shown: Mapping[str, tuple[str, str]]) -> None:
-    """The end of a line: each name with its value (text and style), at a distance of ``_FIELD`` columns."""
-    gap = 0
-    for name, (value, style) in shown.items():
+    """The end of a line: each name with its value (text and style), at a distance of ``_FIELD`` columns.
+
+    What follows a value that is too long for its column is back in its own as soon as there is room.
+    """
+    used = 0
+    for number, (name, (value, style)) in enumerate(shown.items()):
+        gap = max(min(number, 1), number * _FIELD - used)
         text.append(" " * gap + f"{name} ", "dim")
         text.append(value, style)
-        gap = max(2, _FIELD - 1 - len(name) - len(value))
+        used += gap + len(name) + 1 + len(value)
     text.append("\n")

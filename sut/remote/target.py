@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+from drumfire.loadgen.advice import Bound
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.options import option
 from drumfire.loadgen.settings import Scenario, TestSettings
+from drumfire.loadgen.wording import counted
 from drumfire.sut.data.inputs import Inputs
 from drumfire.sut.kserve.errors import ServerError
 from drumfire.sut.models.model import Model
@@ -33,6 +35,12 @@ _PERFORMANCE_COUNT = 500
 """Samples in memory, if there are that many and the user does not say otherwise."""
 _IN_FLIGHT = 64
 """Most requests under way where neither the scenario nor the user sets a bound."""
+
+
+def by_concurrency(most: int, *, batched: bool) -> Bound:
+    """``most``: requests that may be under way."""
+    awaited = f"the reply to another, as at most {counted(most, 'request')} may be under way"
+    return Bound("--concurrency", most, batched, awaited)
 
 
 @dataclass(frozen=True)
@@ -207,12 +215,13 @@ class Target(ABC, Generic[AnyOptions]):
         """Most requests under way; None if only the scenario or the connections bound them."""
         return self.options.concurrency or (_IN_FLIGHT if settings.scenario in self.unbounded else None)
 
-    def bound(self, settings: TestSettings) -> str:
-        """The option that bounds the requests under way first."""
-        most = self.concurrency(settings)
-        if most is not None and (self.endpoints[0].is_grpc or most <= self.connections(settings) * len(self.endpoints)):
-            return "--concurrency"
-        return "--connections"
+    def bound(self, settings: TestSettings) -> Bound:
+        """What bounds the requests under way first."""
+        most, batched = self.concurrency(settings), self.batch_size > 1
+        carried = None if self.endpoints[0].is_grpc else self.connections(settings) * len(self.endpoints)
+        if most is not None and (carried is None or most <= carried):
+            return by_concurrency(most, batched=batched)
+        return Bound("--connections", carried, batched)
 
     def connections(self, settings: TestSettings) -> int:
         """Connections to each server; by default each carries one request at a time."""

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from drumfire.loadgen import lateness
-from drumfire.loadgen.advice import OPTIONS, Knobs, of_settings
+from drumfire.loadgen.advice import OPTIONS, Bound, Knobs, of_settings
 from drumfire.loadgen.results import Measured
 from drumfire.loadgen.settings import EffectiveSettings, Scenario, TestSettings, effective
 
 MS = 1_000_000
-REMOTE = replace(OPTIONS, sending="--connections", workers="--workers")
+REMOTE = replace(OPTIONS, sending=Bound("--connections"), workers="--workers")
 
 
 def settings(scenario: Scenario = Scenario.Server) -> EffectiveSettings:
@@ -38,7 +38,7 @@ def warned(m: Measured, knobs: Knobs = REMOTE, scenario: Scenario = Scenario.Ser
     }
     if m.sent is not None:
         document["sent_lateness_ns"] = lateness.sent(m, m.sent)
-    return list(lateness.warnings(chosen, document, knobs))
+    return list(lateness.warnings(chosen, document, knobs, m))
 
 
 def test_sent_is_measured_from_the_schedule_and_its_wait_from_the_issue() -> None:
@@ -106,3 +106,70 @@ def test_advice_names_what_its_user_can_set() -> None:
     assert "server_target_qps" in own
     assert "--" not in own
     assert "--qps" not in warned(m, scenario=Scenario.MultiStream)[0]
+
+
+def through(places: int, rows: int = 400, *, every_ns: int = MS, takes_ns: int = 20 * MS, batch: int = 1) -> Measured:
+    """Rows due at ``every_ns`` each, in requests of ``batch`` rows, of which ``places`` may be under way."""
+    due = np.arange(rows) * every_ns
+    sent, completed = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
+    free = [0] * places
+    for first in range(0, rows, batch):
+        last = min(first + batch, rows)
+        place = free.index(min(free))
+        sent[first:last] = max(int(due[last - 1]) + 1000, free[place] + 1000)
+        completed[first:last] = free[place] = int(sent[first]) + takes_ns
+    return Measured(due, due.copy(), completed, np.ones(rows, np.bool_), 1, sent=sent)
+
+
+def bounded(most: int, *, batched: bool = False) -> Knobs:
+    return replace(REMOTE, sending=Bound("--connections", most, batched))
+
+
+def test_connections_are_to_blame_only_when_all_were_busy() -> None:
+    busy = through(16)  # 20 are needed, so that a queue grows
+    assert "most waited for a free connection: raise --connections" in warned(busy, bounded(16))[0]
+    (free,) = warned(busy, bounded(64))
+    assert "connection" not in free
+    assert "free a core for the generator" in free
+
+
+def test_a_stall_of_this_process_is_told_as_one() -> None:
+    m = through(64)
+    assert m.sent is not None
+    m.sent[100:110] += 5 * MS  # the process did nothing for a while
+    m.completed[100:110] += 5 * MS
+    (told,) = warned(m, bounded(64))
+    assert told == (
+        "2.50% of the requests waited more than 1 ms, up to 5 ms, for this process, not for the server: free a core "
+        "for the generator, or lower --qps, or send from more processes (--workers)"
+    )
+
+
+@pytest.mark.parametrize(("places", "blamed"), [(4, True), (40, False)])
+def test_a_request_of_several_samples_takes_one_connection(places: int, blamed: bool) -> None:
+    m = through(4, batch=4)  # five requests are needed; 16 rows are under way
+    assert ("--connections" in warned(m, bounded(places, batched=True))[0]) == blamed
+    assert "--connections" not in warned(m, bounded(10, batched=True))[0]
+
+
+def test_a_query_of_several_samples_waits_for_no_connection_of_its_own() -> None:
+    """Each query of 8 has 8 connections, and some of its requests are sent late."""
+    issued = np.repeat(np.arange(50) * 28 * MS, 8)
+    sent = issued + np.tile(np.arange(8) * MS, 50) + 1000
+    m = Measured(issued, issued, sent + 20 * MS, np.ones(400, np.bool_), 8, sent=sent)
+    for most in (8, 64, None):
+        (told,) = warned(m, replace(REMOTE, sending=Bound("--connections", most)), Scenario.MultiStream)
+        assert "for this process" in told
+
+
+def test_what_requests_wait_for_is_what_bounds_them() -> None:
+    bound = Bound("--concurrency", 1, awaited="the reply to another, as at most 1 request may be under way")
+    (told,) = warned(through(1), replace(REMOTE, sending=bound))
+    assert "most waited for the reply to another, as at most 1 request may be under way: raise --concurrency" in told
+
+
+def test_requests_that_failed_hold_nothing() -> None:
+    m = through(16)
+    m.answered[:] = False
+    m.completed[:] = 0
+    assert "free a core" in warned(m, bounded(16))[0]

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from drumfire.loadgen.advice import Bound
 from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.options import option
@@ -47,7 +48,7 @@ from drumfire.sut.remote.kserve.memory_system import SharedLibrary, SharedMemory
 from drumfire.sut.remote.kserve.statistics import ServerWatch, ServerWatches
 from drumfire.sut.remote.samples import RemoteLibrary
 from drumfire.sut.remote.system import NewChannel, RemoteSystem
-from drumfire.sut.remote.target import Amounts, Target, TargetOptions
+from drumfire.sut.remote.target import Amounts, Target, TargetOptions, by_concurrency
 from drumfire.sut.remote.tritonclient import TritonclientMessages, TritonclientSystem
 from drumfire.sut.remote.watch import RemoteClient
 from drumfire.sut.sampler import MeterPlan
@@ -228,8 +229,10 @@ class TritonTarget(Target[TritonOptions]):
         options = self.options
         return meter.plans(self.endpoints, self.security, self.model, options.model_version, options.metrics_url)
 
-    def bound(self, settings: TestSettings) -> str:
-        return "--concurrency" if self._shares else super().bound(settings)
+    def bound(self, settings: TestSettings) -> Bound:
+        if self._shares:  # each request under way has a place in the memory
+            return by_concurrency(self.at_a_time(settings), batched=False)
+        return super().bound(settings)
 
     def connections(self, settings: TestSettings) -> int:
         """gRPC carries any number of requests on one, HTTP one request at a time on each."""

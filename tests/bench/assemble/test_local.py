@@ -163,11 +163,11 @@ def test_what_is_measured_before_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert service.samples_per_second(together=False) == 2 / 0.7
     assert service.samples_per_second(together=True) == 1234.0
     assert guesses == [2 / 0.5]
-    assert service.query_seconds(4) == 0.5
+    assert service.query_seconds(4) == (0.5, 0.35)
     assert len(asked) == 2
     service.query_seconds(4)
     assert len(asked) == 2
-    assert service.query_seconds(40) == 40 / 8 * 0.5  # 4 s / 0.5 s
+    assert service.query_seconds(40)[0] == 40 / 8 * 0.5  # 4 s / 0.5 s
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import re
 from typing import Any
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from drumfire.bench.report import figures, terminal
 from drumfire.bench.report.rows import report
+from drumfire.bench.report.terminal import say, wrapped
 from drumfire.loadgen.errors import printable
 from drumfire.loadgen.installation import ROOT
 from tests.support.terminal import Screen
@@ -184,8 +186,8 @@ def test_what_the_server_says() -> None:
     for expected in (
         "server 10,007 requests counted, as many as were answered batches",
         "batches of 1.33 samples on average: 1: 5,001 2: 2,503",
-        "a request, on average: queue 45.2 us, compute 280 us",
-        "network and server's reading 174 us, 12.3 us before it was sent: latency 512 us",
+        "average latency 512 us: 12.3 us until the request was sent, "
+        "network and the server's reading 174 us, queue 45.2 us, compute 280 us",
         "in flight 0.51 samples (rate x latency 0.51), 0.33 requests in the server",
         "server GPU GPU-1234: use 87% (max 99%), power 250 W (max 301 W), memory 12.3 of 80 GB, 2,502 J",
     ):
@@ -367,3 +369,27 @@ def test_no_path_that_fits_is_broken(width: int, monkeypatch: pytest.MonkeyPatch
     put_on(screen, found, monkeypatch)
     assert sum(path in line for line in screen.lines) == 3
     assert longer in "".join(screen.lines)
+
+
+@pytest.mark.parametrize("width", range(20, 60))
+def test_no_line_ends_between_a_figure_and_its_unit_or_a_size_and_its_count(width: int) -> None:
+    text = "batches of 1.12 samples: 1: 740  2: 71  13: 13  in 25.2 us, 283 ms or 1.31 s of 12 GB at 250 W"
+    lines = wrapped(text, width)
+    assert " ".join(" ".join(lines).split()) == " ".join(text.split())
+    assert all(len(line) <= width for line in lines)
+    for line, after in itertools.pairwise(lines):
+        assert not line[-2:-1].isdigit() or not line.endswith(":")
+        assert after.split()[0].strip(",") not in ("us", "ms", "s", "GB", "W")
+
+
+def test_a_message_on_a_terminal_ends_its_lines_between_words() -> None:
+    path = "/a/very/long/path/" + "x" * 50
+    text = f"no --qps given: the server has as many connections as it wants, and the folder is {path}, which is long"
+    for shown_to_people, least in ((True, 4), (False, 1)):
+        out = io.StringIO()
+        say(Console(file=out, width=40, force_terminal=shown_to_people, color_system=None), f"note: {text}")
+        lines = out.getvalue().rstrip("\n").split("\n")
+        assert " ".join(lines) == f"note: {text}"
+        assert len(lines) >= least
+        if shown_to_people:
+            assert all(len(line) <= 40 or path in line for line in lines)

@@ -22,12 +22,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.text import Text
 
 from drumfire.bench.view.dashboard import next_line_s
-from drumfire.bench.view.screen import draw, plain_line
+from drumfire.bench.view.screen import _figures, draw, plain_line
 from drumfire.bench.watch import LOOK_ROWS, Snapshot, ViewPlan, Watch, progress, rebin
 from drumfire.loadgen.installation import ROOT
 from drumfire.loadgen.record import Gauge, Record, Status
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings
+from drumfire.sut.local.null import NullSystem, null_library
 from drumfire.sut.remote.figures import Gpus, ServerFigures
 from tests.support.terminal import open_terminal
 
@@ -505,3 +509,55 @@ def test_a_run_without_probes_shows_none() -> None:
 def test_one_load_alone_is_drawn_too() -> None:
     plan = replace(SERVER, load=100.0, probes=((100.0, True),))
     assert "●" in draw(plan, hand_made_snapshot(plan), 80).plain
+
+
+def test_the_view_of_a_remote_system_shows_how_late_requests_were_sent() -> None:
+    made = HandMade(100, sent=np.int64)
+    made.start()
+    made.issue(100)
+    made.record.columns["sent"][:] = made.record.scheduled + 40 * MS
+    made.answer(list(range(50)), 41 * MS)
+    s = Watch(made.record, SERVER).look(2 * S)
+    assert s.sent is not None
+    assert (s.sent.count, s.sent.maximum) == (50, 40 * MS)
+    assert re.search("sent late +p50 40.0 ms .*p99 40.0 ms", draw(SERVER, s, 80).plain)
+    assert "sent late p99 40.0 ms" in plain_line(SERVER, s)
+    assert Watch(made.record, OFFLINE).look(2 * S).sent is None  # there all is due at once
+
+
+def test_the_view_of_queries_of_several_samples_shows_their_latency() -> None:
+    plan = replace(SINGLE, scenario="MultiStream", samples_per_query=4, rows=100)
+    made = HandMade(100)
+    watch = Watch(made.record, plan)
+    made.start()
+    made.issue(12)
+    made.record.scheduled[:] = np.arange(100) // 4 * MS
+    made.answer([0, 1, 3, 2], MS)
+    made.answer([4, 5, 6, 7], 2 * MS)
+    made.record.completed[6] += 7 * MS  # the query waits for the last of its samples
+    made.answer([8, 9, 10], MS)
+    first = watch.look(2 * S).query_latency
+    assert first is not None
+    assert (first.count, first.maximum) == (2, 9 * MS)
+    made.answer([11], 3 * MS)
+    s = watch.look(3 * S)
+    assert s.query_latency is not None
+    assert s.query_latency.count == 3
+    assert "per query   p50" in draw(plan, s, 80).plain
+    assert Watch(made.record, SINGLE).look(3 * S).query_latency is None
+
+
+def test_only_server_has_a_rate_that_was_asked_for() -> None:
+    for scenario in Scenario:
+        test = Test(
+            NullSystem(Mode.PerformanceOnly), null_library(), TestSettings(scenario=scenario, min_query_count=5)
+        )
+        asked = ViewPlan.of(test.plan, "null").asked_qps
+        test.record.close()
+        assert (asked is not None) == (scenario == Scenario.Server)
+
+
+def test_a_long_figure_moves_only_those_that_it_leaves_no_room() -> None:
+    shown = Text()
+    _figures(shown, {"now": ("123,456,789/s", ""), "mean": ("9/s", ""), "done": ("12", "")})
+    assert shown.plain == "now 123,456,789/s mean 9/s      done 12\n"
