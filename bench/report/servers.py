@@ -50,12 +50,12 @@ def _agreed(agreed: Mapping[str, Any]) -> Rows:
     if mean is not None:
         cached = ""
         if agreed["cached_share"]:
-            cached = f", cache {duration(mean['cache_hit'])} ({share(agreed['cached_share'])} from the cache)"
+            cached = f", {duration(mean['cache_hit'])} cache ({share(agreed['cached_share'])} from the cache)"
         latency, waiting, network, queue, compute = (
             duration(mean[name]) for name in ("latency", "waiting", "network", "queue", "compute")
         )
-        yield "", f"average latency {latency}: {waiting} until the request was sent,"
-        yield "", f"network and the server's reading {network}, queue {queue}, compute {compute}{cached}"
+        yield "", f"latency {latency} on average: {waiting} until the request was sent,"
+        yield "", f"{network} network and server's reading, {queue} queue, {compute} compute{cached}"
     by_time, by_rate, served = (digits(agreed["in_flight"][name]) for name in ("by_time", "by_rate", "in_server"))
     yield "", f"in flight {by_time} samples (rate x latency {by_rate}), {served} requests in the server"
 

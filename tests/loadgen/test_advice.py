@@ -70,6 +70,18 @@ def test_a_count_that_ends_a_run_early(scenario: Scenario) -> None:
     assert "latency" not in first
 
 
+@pytest.mark.parametrize("scenario", CLOSED)
+def test_queries_that_did_not_last_are_given_by_number(scenario: Scenario) -> None:
+    """``--count`` is an option; of a program, the expected latency is a setting."""
+    s, m = settings(scenario, min_duration_ms=2000), measured(scenario, 961)
+    (line,) = told(s, m)
+    count = int(re.search(r"faster than expected; run again, or set --count to (\d+) or more\.$", line).group(1))  # type: ignore[union-attr]
+    assert count * 2 * MS >= 2000 * MS
+    assert "--user-conf" not in line
+    (own,) = evaluate(s, m, (), of_settings(scenario)).reasons
+    assert "lower " + ("multi" if scenario == Scenario.MultiStream else "single") + "_stream_expected_latency_ns" in own
+
+
 @pytest.mark.parametrize("scenario", Scenario)
 def test_no_line_names_what_has_no_effect(scenario: Scenario) -> None:
     found = []

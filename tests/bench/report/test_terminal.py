@@ -186,8 +186,8 @@ def test_what_the_server_says() -> None:
     for expected in (
         "server 10,007 requests counted, as many as were answered batches",
         "batches of 1.33 samples on average: 1: 5,001 2: 2,503",
-        "average latency 512 us: 12.3 us until the request was sent, "
-        "network and the server's reading 174 us, queue 45.2 us, compute 280 us",
+        "latency 512 us on average: 12.3 us until the request was sent, "
+        "174 us network and server's reading, 45.2 us queue, 280 us compute",
         "in flight 0.51 samples (rate x latency 0.51), 0.33 requests in the server",
         "server GPU GPU-1234: use 87% (max 99%), power 250 W (max 301 W), memory 12.3 of 80 GB, 2,502 J",
     ):
@@ -207,7 +207,7 @@ def test_cached_replies_are_told_of() -> None:
     server = server_side()
     server["reconciliation"]["cached_share"] = 0.98
     server["reconciliation"]["mean_ns"]["cache_hit"] = 5_100.0
-    assert "cache 5.10 us (98% from the cache)" in " ".join(shown(with_server(server)).split())
+    assert "5.10 us cache (98% from the cache)" in " ".join(shown(with_server(server)).split())
 
 
 def test_a_server_that_tells_nothing_and_one_that_tells_half() -> None:
