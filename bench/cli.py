@@ -39,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _main(words, path)
         if streams.complain():
             status = statuses.worst(status, statuses.UNSAVED)
-    except KeyboardInterrupt:
-        return _failed("interrupted before anything was measured", [], statuses.INTERRUPTED)
+    except KeyboardInterrupt as error:
+        return _failed(str(error) or "interrupted before anything was measured", [], statuses.INTERRUPTED)
     except _Misused as error:
         return _failed(f"{error} (see '{' '.join([PROGRAM, *path])} --help')", path, statuses.USAGE)
     except UserError as error:

@@ -111,14 +111,15 @@ class Claim:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def begin(self, test: Test, environment: Mapping[str, Any]) -> None:
+    def begin(self, test: Test, environment: Mapping[str, Any], subject: Mapping[str, Any] | None = None) -> None:
         """Write what is known before ``test`` is measured: its settings, the machine, and the table's layout.
 
+        ``subject``: of the result's ``command`` and ``system`` what is known, for a run that is killed.
         Raises ``OutputError``, also where there is no room for the run.
         """
         try:
             self._check_room(test)
-            write_settings(test, self.folder)
+            write_settings(test, self.folder, subject)
             write_json(self.folder / ENVIRONMENT, environment)
             (self.folder / COLUMNS).mkdir(exist_ok=True)
             (self.folder / COLUMNS / LAYOUT).write_text(test.record.layout + "\n", encoding="utf-8")

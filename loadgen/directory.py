@@ -207,9 +207,10 @@ def _write_accuracy(test: Test, path: Path) -> None:
     logs.write_accuracy(path, test.answers.kept, test.record.sample_index, test.phases, token_counts, first_tokens)
 
 
-def write_settings(test: Test, folder: Path) -> None:
-    """Write the settings as requested and in effect."""
-    write_json(folder / SETTINGS, {"requested": _plain(test.requested), "effective": _plain(test.effective)})
+def write_settings(test: Test, folder: Path, subject: Mapping[str, Any] | None = None) -> None:
+    """Write the settings as requested and in effect, and the ``subject``: the result's ``command`` and ``system``."""
+    settings = {"requested": _plain(test.requested), "effective": _plain(test.effective)}
+    write_json(folder / SETTINGS, settings | {"sut_name": test.system.name} | dict(subject or {}))
 
 
 def _save_histograms(test: Test, folder: Path) -> None:

@@ -67,6 +67,7 @@ _ENDED: Mapping[str, Any] = {
         "unsaved": {"type": ["string", "null"]},
     },
 }
+_SUBJECT = ("command", "sut_name", "system")
 _LEAST: Mapping[str, float] = {
     "samples_per_query": 1,
     "performance_sample_count": 1,
@@ -136,6 +137,18 @@ class SavedRun:
     @property
     def valid(self) -> bool:
         return bool(self.result["validity"] == "VALID")
+
+    @cached_property
+    def subject(self) -> dict[str, Any]:
+        """The result's ``command``, ``sut_name`` and ``system``, as far as they are known; an unfinished run's too."""
+        if self.unfinished:
+            if not (self.folder / SETTINGS).exists():
+                return {}
+            declared = {name: _result_schema()["properties"][name] for name in _SUBJECT}
+            found = read_json(self.folder / SETTINGS, dict(_result_schema()) | {"properties": declared})
+        else:
+            found = self.result
+        return {name: found[name] for name in _SUBJECT if found.get(name) is not None}
 
     @cached_property
     def requested(self) -> TestSettings:

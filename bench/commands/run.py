@@ -123,7 +123,7 @@ def perform(
         knobs=assembly.knobs,
     )
     environment = describe(assembly.distributions)
-    claim.begin(test, environment)
+    claim.begin(test, environment, _subject(assembly, options))
     warnings, faults = assembly.warnings + test.foreseen(), list[BaseException]()
     for text in warnings:
         say(messages, f"warning: {text}", "yellow")
@@ -170,9 +170,9 @@ def _document(
         unjudged = f"The accuracy could not be computed: {described(error)}"
     measured = _series(test, assembly)
     notes = [] if assembly.sampler is None else assembly.sampler.notes
-    sections = {
-        "command": shlex.join(["drumfire", *options.words]),
-        "system": assembly.description | batching(test.record) | {"server": _server(test, assembly, measured, notes)},
+    subject = _subject(assembly, options)
+    sections = subject | {
+        "system": subject["system"] | batching(test.record) | {"server": _server(test, assembly, measured, notes)},
         "accuracy": accuracy,
         "environment": environment,
         "directory": str(folder),
@@ -183,6 +183,11 @@ def _document(
     if isinstance(test.plan.rule, UntilConfident):
         sections["confidence"] = _confidence(test.plan.rule)
     return _judge_accuracy(document(test, sections, warnings + missed(options, notes)), unjudged)
+
+
+def _subject(assembly: Assembly, options: RunOptions) -> dict[str, Any]:
+    """What of the result is known before the run: which system, and by which command."""
+    return {"command": shlex.join(["drumfire", *options.words]), "system": assembly.description}
 
 
 def missed(options: RunOptions, notes: Sequence[str]) -> list[str]:
@@ -252,14 +257,13 @@ def _search(assembly: Assembly, options: RunOptions, claim: Claim, messages: Con
 
     def drive(test: Test, title: str, probes: list[tuple[float, bool]]) -> None:
         interrupts.abandon()
-        claim.begin(test, environment)
+        claim.begin(test, environment, _subject(assembly, options))
         _drive(test, assembly, options, title, probes)
 
     try:
         search = probing.find(assembly, options, folder, drive, lambda line: messages.print(line, markup=False))
     except KeyboardInterrupt:
-        messages.print(f"to resume this search: {_again(options, folder)}", markup=False)
-        raise
+        raise KeyboardInterrupt(f"interrupted; to resume this search: {probing.again(options, folder)}") from None
 
     def make() -> dict[str, Any]:
         result = _document(search.test, assembly, options, folder, environment, [], faults)
@@ -271,14 +275,10 @@ def _search(assembly: Assembly, options: RunOptions, claim: Claim, messages: Con
     if search.interrupted:
         result = make()
         teller.verdict(result)
-        messages.print(f"to resume this search: {_again(options, folder)}", markup=False)
+        messages.print(f"to resume this search: {probing.again(options, folder)}", markup=False)
         return Outcome(search.test, result)
     claim.make_room()
     return finish(search.test, make, folder, teller, _further(search.test, assembly, options, folder))
-
-
-def _again(options: RunOptions, folder: Path) -> str:
-    return shlex.join(["drumfire", *options.words, *([] if options.result.output else ["--output", str(folder)])])
 
 
 def _assemble(options: RunOptions) -> Assembly:

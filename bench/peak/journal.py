@@ -9,7 +9,7 @@ import json
 import os
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +19,63 @@ from drumfire.loadgen.files import parse_json
 from drumfire.loadgen.schema import Schema, fault
 
 JOURNAL = "search.jsonl"
+_SUBJECT: Schema = {
+    "type": "object",
+    "properties": {"system": {"type": "string"}, "settings": {"type": "object"}},
+}
 _MOST_LOAD = 1e15
 """No run takes more, see ``drumfire.loadgen.settings``."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a journal holds."""
+
+    subject: Mapping[str, Any]
+    """``system`` is a title, ``settings`` are those that all probes share, by name."""
+    again: str
+    """The command that resumes the search; empty where an earlier version began it."""
+    probes: list[Probe]
+    bytes: int
+    """Of the whole lines."""
+
+
+def read(path: Path) -> Begun | None:
+    """Read a journal; None where it has no whole line.  Raises ``UserError`` for a file that is no journal."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; choose another --output") from None
+    whole = text.split(b"\n")[:-1]  # text after the last line feed is incomplete
+    if not whole:
+        return None
+    try:
+        head = _checked(parse_json(whole[0]), {"search": _SUBJECT, "again": {"type": "string"}})
+        return Begun(
+            head["search"],
+            head.get("again", ""),
+            [_probe(parse_json(line)) for line in whole[1:]],
+            sum(len(line) + 1 for line in whole),
+        )
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{path} is not the journal of a search: choose another --output, or remove it") from None
 
 
 class Journal:
     """A file with a line for the search's subject, then one for each probe; an incomplete last line is dropped."""
 
-    def __init__(self, path: Path, subject: Mapping[str, Any]) -> None:
-        """Open or create the file.  Raises ``UserError`` if it belongs to a search of another subject."""
+    def __init__(self, path: Path, subject: Mapping[str, Any], again: str) -> None:
+        """Open or create the file.  Raises ``UserError`` if it belongs to a search of another subject.
+
+        ``again``: the command that resumes the search.
+        """
         self._path = path
-        self.probes: list[Probe] = []
-        try:
-            lines = path.read_bytes().split(b"\n") if path.exists() else []
-        except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror}; choose another --output") from None
-        whole = lines[:-1]  # text after the last line feed is incomplete
-        if not whole:
-            self._write("w", {"search": dict(subject)})
+        begun = read(path) if path.exists() else None
+        if begun is None:
+            self.probes: list[Probe] = []
+            self._write("w", {"search": dict(subject), "again": again})
             return
-        try:
-            before = _checked(parse_json(whole[0]), {"search": {"type": "object"}})["search"]
-            self.probes = [_probe(parse_json(line)) for line in whole[1:]]
-        except (ValueError, TypeError, KeyError):
-            raise UserError(f"{path} is not the journal of a search: choose another --output, or remove it") from None
+        before, self.probes = begun.subject, begun.probes
         differs = [
             name for name in {**before, **subject} if before.get(name) != json.loads(json.dumps(subject)).get(name)
         ]
@@ -52,8 +85,8 @@ class Journal:
                 f"{path} is of another search (it differs in {listed}): give the options of that search to resume it, "
                 "or choose another --output"
             )
-        if lines[-1]:
-            os.truncate(path, sum(len(line) + 1 for line in whole))
+        if begun.bytes < path.stat().st_size:
+            os.truncate(path, begun.bytes)
 
     def add(self, probe: Probe) -> None:
         self.probes.append(probe)

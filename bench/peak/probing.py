@@ -5,6 +5,7 @@ Turns an ``Ask`` into a test and keeps the journal.  ``search`` chooses the prob
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -105,7 +106,7 @@ def find(
     }
     if options.traffic.schedule != schedules.DEFAULT.name:
         subject["schedule"] = options.traffic.schedule
-    journal = Journal(folder / JOURNAL, subject)
+    journal = Journal(folder / JOURNAL, subject, again(options, folder))
     history = journal.probes
     if history:
         say(f"resuming the search in {folder}: {counted(len(history), 'probe')} {each_is(len(history))} done")
@@ -129,6 +130,11 @@ def find(
     interrupted = test.interrupted is not None
     reasons = [] if interrupted or peak.load is not None else [f"No peak was found: {peak.reason}."]
     return SearchResult(test, _section(goal, peak, history), reasons, interrupted)
+
+
+def again(options: RunOptions, folder: Path) -> str:
+    """The command that resumes the search in ``folder``."""
+    return shlex.join(["drumfire", *options.words, *([] if options.result.output else ["--output", str(folder)])])
 
 
 def describe(goal: Goal, probe: Probe) -> str:

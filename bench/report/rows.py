@@ -374,7 +374,7 @@ _SECTIONS: Sequence[Sequence[Part]] = (
     (_overhead,),
 )
 """The report after the verdict, by rows that belong together."""
-_UNFINISHED: Sequence[Sequence[Part]] = ((_scenario, _delivered), _TIMES)
+_UNFINISHED: Sequence[Sequence[Part]] = ((_system, _remote, _weights, _scenario), (_delivered,), _TIMES)
 _STYLES: Mapping[Part, Style] = {_metric: Style.METRIC}
 _ORIGIN: Sequence[Part] = (_seeds, _machine, _software, _tool)
 """What is needed to repeat the run."""

@@ -13,6 +13,8 @@ from typing import Any
 import jsonschema
 import pytest
 
+from drumfire.bench.peak import probing
+from drumfire.bench.peak.search import next_step
 from drumfire.sut.local.batcher import BatchedSystem
 from tests.support import faulty_run
 from tests.support.command import SCHEMA, Done, finished, here, press, result_of, start
@@ -101,6 +103,23 @@ def test_a_search_ends_with_a_full_run_at_the_peak(tmp_path: Path, monkeypatch: 
     words = [*SEARCH, "--qps", "1000", "--time", "0.1"]
     # 2,000 a second are computed; in 0.1 s, 100 more queries can wait within the bound of 50 ms.
     judge_search(here(*words, "--output", tmp_path / "out"), tmp_path / "out", most=3000)
+
+
+def test_a_search_interrupted_between_probes_says_how_to_resume_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(goal: Any, history: Any) -> Any:
+        if history:
+            raise KeyboardInterrupt
+        return next_step(goal, history)
+
+    monkeypatch.setattr(probing, "next_step", step)
+    words = ["run", "null", "digits", "--scenario", "Server", "--time", "0.5", "--no-dashboard"]
+    done = here(*words, "--find-peak-performance", "--output", tmp_path / "out")
+    assert done.returncode == 130
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("drumfire: interrupted; to resume this search: drumfire run null digits ")
+    assert "drumfire run null digits" in here("show", tmp_path / "out").stdout
 
 
 def test_an_interrupted_search_keeps_its_journal_which_other_options_may_not_use(tmp_path: Path) -> None:
