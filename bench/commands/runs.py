@@ -1,4 +1,4 @@
-"""``drumfire runs``: lists the runs in a folder and in those below it, the newest first."""
+"""``drumfire runs``: lists the runs and audits in a folder and in those below it, the newest first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from rich.console import Console
 
 from drumfire.bench import statuses
 from drumfire.bench.options.parser import Command
-from drumfire.bench.peak.journal import JOURNAL
-from drumfire.bench.report import figures
+from drumfire.bench.peak import journal
+from drumfire.bench.peak.journal import JOURNAL, Begun
+from drumfire.bench.report import audits, figures
+from drumfire.bench.report.audits import AUDIT
 from drumfire.loadgen.claim import RUNS, is_claimed
 from drumfire.loadgen.directory import COLUMNS, RESULT, SETTINGS
 from drumfire.loadgen.errors import UserError, printable
@@ -28,7 +30,7 @@ from drumfire.loadgen.saved import SavedRun
 from drumfire.loadgen.settings import Mode
 
 _DEEPEST = 4
-"""Levels below the folder: a submission's or an audit's runs are in folders of their own."""
+"""Levels below the folder."""
 _NEW = re.compile(r"\d{8}-\d{6}-.+")
 """The name of a folder that a run makes itself: it is empty until something is saved."""
 
@@ -50,7 +52,9 @@ class Found:
 
     folder: str
     state: str
-    """VALID, INVALID, ``running``, ``unfinished``, or ``damaged`` where its result cannot be read."""
+    """VALID, INVALID, ``running``, ``unfinished``, ``search`` for a search for the peak that can be resumed, or
+    ``damaged`` where its result cannot be read.  An audit is PASS or FAIL in place of VALID and INVALID.
+    """
     started: str
     """ISO 8601, UTC; where the run does not say, when its folder last changed."""
     what: str
@@ -73,6 +77,8 @@ def show(options: Options) -> int:
         print(json.dumps({"folder": str(options.folder), "runs": [asdict(one) for one in found]}))
         return statuses.DONE
     width = Console().width if sys.stdout.isatty() else sys.maxsize
+    if found:
+        print(_aligned("when", "state", "scenario", "figure", "size", "what") + "  folder")
     for one in found:
         print(line(one, width))
     if not found:
@@ -80,7 +86,7 @@ def show(options: Options) -> int:
     return statuses.DONE
 
 
-COMMAND = Command(Options, show, "List the runs in a folder, the newest first.", "drumfire runs")
+COMMAND = Command(Options, show, "List the runs and audits in a folder, the newest first.", "drumfire runs")
 
 
 def line(one: Found, width: int) -> str:
@@ -88,9 +94,13 @@ def line(one: Found, width: int) -> str:
     scenario = one.scenario + _MODES.get(one.mode, "")
     figure = "" if one.metric is None else figures.metric_value(one.metric)
     began = one.began.astimezone().strftime("%Y-%m-%d %H:%M")
-    text = f"{began}  {one.state:<10}  {scenario:<12}  {figure:>9}  {size(one.bytes):>8}  {one.what}".rstrip()
+    text = _aligned(began, one.state, scenario, figure, size(one.bytes), one.what)
     gap = "  " if len(text) + 2 + len(one.folder) <= width else "\n    "
     return printable(text) + gap + printable(one.folder)
+
+
+def _aligned(when: str, state: str, scenario: str, figure: str, bytes_: str, what: str) -> str:
+    return f"{when:<16}  {state:<10}  {scenario:<12}  {figure:>9}  {bytes_:>8}  {what}".rstrip()
 
 
 def size(count: int) -> str:
@@ -105,11 +115,15 @@ def runs_in(folder: Path) -> list[Found]:
         if folder == RUNS and not folder.exists():
             return []
         raise UserError(f"{folder} is no folder: name one that holds runs")
-    return sorted(map(_found, _folders(folder, _DEEPEST)), key=lambda one: one.began, reverse=True)
+    found = (_audit(path) if (path / AUDIT).is_file() else _found(path) for path in _folders(folder, _DEEPEST))
+    return sorted(found, key=lambda one: one.began, reverse=True)
 
 
 def _folders(folder: Path, levels: int) -> Iterator[Path]:
-    """Those of runs; links are not followed."""
+    """Those of runs and audits; links are not followed, and an audit's own runs are part of it."""
+    if (folder / AUDIT).is_file():
+        yield folder
+        return
     if _is_run(folder):
         yield folder
     if levels:
@@ -128,8 +142,16 @@ def _is_run(folder: Path) -> bool:
     if all((folder / COLUMNS / f"{name}.npy").is_file() for name in BASE_COLUMNS):
         return True
     with contextlib.suppress(OSError):
-        return _NEW.fullmatch(folder.name) is not None and set(os.listdir(folder)) <= {JOURNAL}
-    return False
+        if _NEW.fullmatch(folder.name) is not None and set(os.listdir(folder)) <= {JOURNAL}:
+            return True
+    return _search(folder) is not None
+
+
+def _search(folder: Path) -> Begun | None:
+    """The search for the peak that was begun in the folder, if any."""
+    with contextlib.suppress(UserError):
+        return journal.read(folder / JOURNAL) if (folder / JOURNAL).is_file() else None
+    return None
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -141,7 +163,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _found(folder: Path) -> Found:
-    saved = SavedRun(folder)
+    saved, search = SavedRun(folder), _search(folder)
     result: Mapping[str, Any] = {}
     if not saved.unfinished:
         try:
@@ -150,21 +172,37 @@ def _found(folder: Path) -> Found:
         except UserError:
             state = "damaged"
     else:
-        state = "running" if is_claimed(folder) else "unfinished"
+        state = "running" if is_claimed(folder) else "unfinished" if search is None else "search"
     scenario, mode = result.get("scenario", ""), result.get("mode", "")
-    if not result:
-        with contextlib.suppress(UserError):
+    subject: Mapping[str, Any] = {} if search is None else {"sut_name": search.subject.get("system", "")}
+    with contextlib.suppress(UserError):
+        subject = {**subject, **saved.subject}
+        if not result:
             scenario, mode = saved.effective.scenario.name, saved.effective.mode.name
     return Found(
         folder=str(folder),
         state=state,
         started=_started(result, folder),
-        what=_what(result, folder),
+        what=_what(subject, folder),
         scenario=scenario,
         mode=mode,
         metric=result.get("metric"),
         bytes=_bytes(folder),
     )
+
+
+def _audit(folder: Path) -> Found:
+    """The audit in ``folder``: its usual run says when, what and how fast."""
+    state, test = "damaged", ""
+    with contextlib.suppress(UserError):
+        if (outcome := audits.read(folder)) is not None:
+            test, state = outcome["test"], "PASS" if outcome["passed"] else "FAIL"
+            if outcome["interrupted"]:
+                state = "running" if is_claimed(folder) else "unfinished"
+    usual = folder / audits.USUAL
+    one = _found(usual if usual.is_dir() else folder)
+    what = f"{test} {one.what}".strip() if usual.is_dir() else test
+    return replace(one, folder=str(folder), state=state, what=what, mode="", bytes=_bytes(folder))
 
 
 def _started(result: Mapping[str, Any], folder: Path) -> str:
@@ -174,10 +212,10 @@ def _started(result: Mapping[str, Any], folder: Path) -> str:
     return datetime.fromtimestamp(folder.stat().st_mtime, UTC).isoformat()
 
 
-def _what(result: Mapping[str, Any], folder: Path) -> str:
-    system = result.get("system") or {}
+def _what(subject: Mapping[str, Any], folder: Path) -> str:
+    system = subject.get("system") or {}
     words: Sequence[str] = [str(system[part]) for part in ("backend", "model", "device") if system.get(part)]
-    return " ".join(words) or str(result.get("sut_name", "")) or folder.name
+    return " ".join(words) or str(subject.get("sut_name", "")) or folder.name
 
 
 def _bytes(folder: Path) -> int:

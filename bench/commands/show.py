@@ -1,4 +1,4 @@
-"""``drumfire show RUN``: prints a saved run's report from its folder, as it was printed when the run ended."""
+"""``drumfire show RUN``: prints a saved run's or audit's report from its folder, as it was printed at the end."""
 
 from __future__ import annotations
 
@@ -14,25 +14,32 @@ import numpy as np
 
 from drumfire.bench import statuses
 from drumfire.bench.options.parser import Command
-from drumfire.bench.report import rows, terminal
+from drumfire.bench.peak import journal
+from drumfire.bench.peak.journal import JOURNAL, Begun
+from drumfire.bench.report import audits, rows, terminal
 from drumfire.bench.report.rows import Row, Section, Style, report
+from drumfire.loadgen.claim import is_claimed
 from drumfire.loadgen.errors import UserError, printable
 from drumfire.loadgen.options import option
 from drumfire.loadgen.record import Status
 from drumfire.loadgen.saved import SavedRun, load
+from drumfire.loadgen.wording import counted
 
 
 @dataclass(frozen=True)
 class Options:
     """The options of ``drumfire show``."""
 
-    run: Path = option(metavar="RUN", position=True, help="the folder of a run")
+    run: Path = option(metavar="RUN", position=True, help="the folder of a run or an audit")
     json: bool = option(False, help="print the result as one JSON object instead, as result.json has it")
 
 
 def show(options: Options) -> int:
     """Print the report and return the status of the run's verdict."""
-    saved = load(options.run)
+    if (outcome := audits.read(options.run)) is not None:
+        return _audit(outcome, options)
+    # A search may have nothing but its journal.
+    saved = SavedRun(options.run.absolute()) if (options.run / JOURNAL).is_file() else load(options.run)
     if saved.unfinished:
         if options.json:
             print(printable(f"drumfire show: {saved.folder} is unfinished: there is no result"), file=sys.stderr)
@@ -49,13 +56,31 @@ def show(options: Options) -> int:
     return statuses.VALID if saved.valid else statuses.INVALID
 
 
-COMMAND = Command(Options, show, "Print the report of a saved run.", "drumfire show runs/mine", kept=True)
+COMMAND = Command(Options, show, "Print the report of a saved run or audit.", "drumfire show runs/mine", kept=True)
+
+
+def _audit(outcome: audits.Outcome, options: Options) -> int:
+    folder = options.run.absolute()
+    if options.json:
+        print(json.dumps(outcome, allow_nan=False))
+    else:
+        terminal.put(audits.report(outcome, folder, under_way=is_claimed(folder)))
+    if outcome["interrupted"]:
+        return statuses.UNDECIDED
+    return statuses.VALID if outcome["passed"] else statuses.INVALID
 
 
 def _unfinished(saved: SavedRun) -> Iterator[Section]:
-    yield [Row("Result is", ["unfinished"], Style.UNFINISHED), *(Row("", [why], Style.REASON) for why in _why(saved))]
-    yield from rows.unfinished(_document(saved))
+    search = journal.read(saved.folder / JOURNAL) if (saved.folder / JOURNAL).is_file() else None
+    why = _why(saved) if search is None or saved.under_way else _of_search(search)
+    yield [Row("Result is", ["unfinished"], Style.UNFINISHED), *(Row("", [text], Style.REASON) for text in why)]
+    known = {} if search is None else {"sut_name": search.subject.get("system", "")}
+    yield from rows.unfinished(known | _document(saved))
     rest = []
+    if search is not None and search.again:
+        rest.append(Row("to resume", [search.again], Style.FOLDER))
+    elif command := _document(saved).get("command"):
+        rest.append(Row("command", [command], Style.FOLDER))
     if (status := saved.columns.get("status")) is not None:
         counts = {name: int(np.count_nonzero(status == Status[name.upper()])) for name in ("failed", "unanswered")}
         lost = int(np.count_nonzero(status == Status.MISSING))
@@ -64,6 +89,11 @@ def _unfinished(saved: SavedRun) -> Iterator[Section]:
         rest.append(Row("samples", [f"{status.size - lost:,} issued, {answered:,} answered{further}"]))
     rest.append(Row("there", [", ".join(sorted(path.name for path in saved.folder.iterdir()))]))
     yield [*rest, Row("folder", [str(saved.folder)], Style.FOLDER)]
+
+
+def _of_search(search: Begun) -> Iterator[str]:
+    count = len(search.probes)
+    yield f"It is a search for the peak with {counted(count, 'finished probe')}: the command that began it resumes it."
 
 
 def _why(saved: SavedRun) -> Iterator[str]:
@@ -79,9 +109,10 @@ def _why(saved: SavedRun) -> Iterator[str]:
 
 
 def _document(saved: SavedRun) -> dict[str, Any]:
-    """What of a result document follows from the columns, as far as they and the settings are there."""
+    """What of a result document is known before the run or follows from the columns, as far as they are there."""
     document: dict[str, Any] = {}
     with contextlib.suppress(UserError):
+        document |= saved.subject
         asked = saved.effective
         document |= {"scenario": asked.scenario.name, "mode": asked.mode.name}
         document["asked"] = {

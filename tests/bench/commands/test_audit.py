@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from drumfire.bench.assemble.local import Assembly
-from drumfire.bench.commands.audit import TESTS, judge_answers, run_audit
+from drumfire.bench.commands import run
+from drumfire.bench.commands.audit import TESTS, judge_answers, judge_performance, run_audit
 from drumfire.loadgen import directory
 from drumfire.loadgen.config import ConfigReader
+from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Scenario, TestSettings
 from drumfire.sut.models.model import Accuracy
@@ -111,16 +113,20 @@ def perform(assembly: Assembly, settings: TestSettings, where: Path, warnings: t
 
 
 def outcome(test_name: str, system: Honest, scenario: Scenario, folder: Path) -> dict[str, Any]:
-    settings = TestSettings()
-    ConfigReader().from_config(settings, None, "numbers", scenario.name, ConfigReader.BUILT_IN)
-    settings.scenario = scenario
-    settings.min_duration_ms, settings.min_query_count = 0, 3000 if scenario == Scenario.Offline else 1500
-    assembly = Assembly(system, Library(), settings, accuracy, "title", {"model": "numbers"})
+    assembly = assembled(system, scenario)
 
     def one(settings: TestSettings, where: Path, warnings: tuple[str, ...]) -> Any:
         return perform(assembly, settings, where, warnings)
 
     return run_audit(test_name, assembly, one, folder)
+
+
+def assembled(system: Honest, scenario: Scenario) -> Assembly:
+    settings = TestSettings()
+    ConfigReader().from_config(settings, None, "numbers", scenario.name, ConfigReader.BUILT_IN)
+    settings.scenario = scenario
+    settings.min_duration_ms, settings.min_query_count = 0, 3000 if scenario == Scenario.Offline else 1500
+    return Assembly(system, Library(), settings, accuracy, "title", {"model": "numbers"})
 
 
 @pytest.mark.parametrize(
@@ -184,6 +190,78 @@ def test_other_answers_in_performance_mode_fail_test01(scenario: Scenario, tmp_p
         for which in ("baseline", "compliance")
     ]
     assert shares[0] == 100 > shares[1]
+
+
+def test_an_audit_that_is_interrupted_keeps_its_first_run(tmp_path: Path) -> None:
+    done: list[Path] = []
+
+    def one(settings: TestSettings, where: Path, warnings: tuple[str, ...]) -> Any:
+        if done:
+            raise KeyboardInterrupt
+        done.append(where)
+        return perform(assembly, settings, where, warnings)
+
+    assembly = assembled(Honest(), Scenario.SingleStream)
+    found = run_audit("TEST04", assembly, one, tmp_path)
+    assert (found["interrupted"], found["passed"], list(found["runs"])) == (True, False, ["usual"])
+    assert json.loads((tmp_path / "audit.json").read_text()) == found
+    with pytest.raises(UserError, match="already holds an audit"):
+        run_audit("TEST04", assembly, one, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run_audit("TEST04", assembly, one, tmp_path / "other")
+    assert list((tmp_path / "other").iterdir()) == []
+
+
+def test_an_audit_interrupted_at_the_command_line_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, times = run.perform, 0
+
+    def once(*given: Any) -> Any:
+        nonlocal times
+        times += 1
+        if times > 1:
+            raise KeyboardInterrupt
+        return real(*given)
+
+    monkeypatch.setattr(run, "perform", once)
+    words = ["TEST04", "null", "digits", "--scenario", "Offline", "--qps", "1000", "--time", "0.1", "--no-dashboard"]
+    done = here("audit", *words, "--output", tmp_path / "audit")
+    assert (done.returncode, done.stderr) == (130, "")
+    assert "TEST04 is : unfinished\n  - It was interrupted" in done.stdout
+    assert done.stdout.split()[-3:] == ["saved", "in", str(tmp_path / "audit")]
+
+
+@pytest.mark.parametrize(("source", "room"), [("measured", 1.5), ("--qps", 1.0)])
+def test_an_audit_allows_for_a_system_that_is_faster_than_measured(source: str, room: float, tmp_path: Path) -> None:
+    asked: list[TestSettings] = []
+
+    def one(settings: TestSettings, where: Path, warnings: tuple[str, ...]) -> Any:
+        asked.append(settings)
+        raise KeyboardInterrupt
+
+    for scenario in Scenario:
+        assembly = assembled(Honest(), scenario)
+        assembly.description["qps_source"] = source
+        with pytest.raises(KeyboardInterrupt):
+            run_audit("TEST04", assembly, one, tmp_path)
+        before, after = assembly.settings, asked[-1]
+        assert after.server_target_qps == before.server_target_qps
+        if scenario == Scenario.Offline:
+            assert after.offline_expected_qps == before.offline_expected_qps * room
+        elif scenario == Scenario.SingleStream:
+            assert after.single_stream_expected_latency_ns == before.single_stream_expected_latency_ns / room
+
+
+def test_the_checks_say_each_thing_once() -> None:
+    usual = {
+        "validity": "VALID", "reasons": [], "scenario": "Server", "asked": {"target_latency_ns": 10 * MS},
+        "metric": {"name": "rate", "value": 10.0, "unit": "1/s"},
+    }  # fmt: skip
+    texts = {check.name: check.text for check in judge_performance("TEST04", usual, usual)}
+    assert (texts["usual run"], texts["audited run"], texts["target latency"]) == ("VALID", "VALID", "10.0 ms in both")
+    other = usual | {"asked": {"target_latency_ns": None}}
+    (check,) = [one for one in judge_performance("TEST04", usual, other) if one.name == "target latency"]
+    assert (check.passed, check.text) == (False, "10.0 ms usually, none under audit")
+    assert "target latency" not in {check.name for check in judge_performance("TEST04", other, other)}
 
 
 @pytest.mark.parametrize("mlperf_round", [None, "v6.0", "v5.0"])

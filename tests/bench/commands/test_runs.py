@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from drumfire.bench.commands.runs import Found, line
+from drumfire.bench.peak.journal import Journal
 from tests.support.command import here, one_line_error
 
 LARGE = {"columns", "histograms", "mlperf_log_accuracy.json", "mlperf_log_detail.txt"}
@@ -73,11 +74,14 @@ ALL = {"one", "two", "three", "set/four", "unfinished"}
 def test_the_newest_comes_first(shelf: Path) -> None:
     done = here("runs", shelf)
     assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
+    header, *lines = done.stdout.splitlines()
+    assert header.split() == ["when", "state", "scenario", "figure", "size", "what", "folder"]
+    assert header.index("what") == lines[1].index("null digits cpu")
     assert [text.rsplit("/", 1)[1] for text in lines] == ["unfinished", "one", "two", "three", "four"]
     assert [text.split()[2] for text in lines] == ["unfinished", "VALID", "VALID", "INVALID", "VALID"]
     assert all("Server" in text for text in lines)
-    assert all(" null digits cpu  " in text and "/s " in text for text in lines[1:])
+    assert all(" null digits cpu  " in text for text in lines)
+    assert all("/s " in text for text in lines[1:])
 
 
 def test_as_one_object(shelf: Path) -> None:
@@ -156,6 +160,80 @@ def test_only_what_is_large(shelf: Path, made: Path) -> None:
     assert (
         here("clean", shelf, "--keep", 0, "--keep-results").stdout == "would remove what is large of 0 runs, 0.00 kB\n"
     )
+
+
+@pytest.fixture
+def audit(made: Path, tmp_path: Path) -> Path:
+    """An audit that failed."""
+    folder = tmp_path / "audit"
+    for place in ("performance/run_1", "TEST04/performance/run_1"):
+        copy(made, folder / place, 1)
+    for name in ("audit.config", "verify_performance.txt"):
+        (folder / "TEST04" / name).write_text("any")
+    runs = {name: {"validity": "VALID", "metric": None, "directory": ""} for name in ("usual", "audited")}
+    check = {"name": "performance", "passed": False, "text": "twice as fast"}
+    outcome = {"test": "TEST04", "passed": False, "interrupted": False, "checks": [check], "runs": runs}
+    (folder / "audit.json").write_text(json.dumps(outcome))
+    return folder
+
+
+def inside(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*"))
+
+
+def test_an_audit_is_one_entry_and_is_removed_as_one(audit: Path) -> None:
+    (listed,) = json.loads(here("runs", audit.parent, "--json").stdout)["runs"]
+    assert (listed["folder"], listed["state"], listed["what"]) == (str(audit), "FAIL", "TEST04 null digits cpu")
+    assert here("clean", audit.parent, "--keep", 1, "--yes").stdout == "removed 0 runs, 0.00 kB\n"
+    assert here("clean", audit.parent, "--unfinished", "--yes").stdout == "removed 0 runs, 0.00 kB\n"
+    before = inside(audit)
+    done = here("clean", audit / "performance", "--keep", 0, "--yes")
+    assert f"it belongs to the audit {audit}" in done.stderr
+    assert inside(audit) == before
+    done = here("clean", audit.parent, "--keep", 0, "--keep-results", "--yes")
+    assert done.stdout.splitlines()[0].startswith("removed what is large of  20")
+    assert done.stdout.splitlines()[1].startswith("removed what is large of 1 run, ")
+    assert {path.name for path in {*before} - {*inside(audit)}} >= LARGE
+    assert (audit / "performance/run_1/result.json").exists()
+    assert here("clean", audit.parent, "--invalid", "--yes").returncode == 0
+    assert not audit.exists()
+
+
+@pytest.mark.parametrize(
+    "place", ["mine", "TEST04/mine", "mine/deep", "TEST04/performance/run_1/mine", "TEST04/accuracy/"]
+)
+@pytest.mark.parametrize("rule", [[], ["--keep-results"]])
+def test_an_audit_with_anything_else_stays_whole(place: str, rule: list[str], audit: Path) -> None:
+    if place.endswith("/"):
+        (audit / place).symlink_to(audit.parent)
+    else:
+        (audit / place).parent.mkdir(exist_ok=True)
+        (audit / place).write_text("precious")
+    before = inside(audit)
+    done = here("clean", audit.parent, "--keep", 0, "--yes", *rule)
+    assert "writes: move that first" in done.stderr
+    assert inside(audit) == before
+
+
+def test_an_audit_that_cannot_be_read_is_damaged_and_stays(audit: Path) -> None:
+    (audit / "audit.json").write_text('{"test": "TEST04"}')
+    before = inside(audit)
+    (listed,) = json.loads(here("runs", audit.parent, "--json").stdout)["runs"]
+    assert listed["state"] == "damaged"
+    done = here("clean", audit.parent, "--keep", 0, "--yes")
+    assert "audit.json does not hold an audit's outcome" in done.stderr
+    assert inside(audit) == before
+
+
+def test_a_search_that_can_be_resumed_is_not_unfinished(tmp_path: Path) -> None:
+    folder = tmp_path / "peak"
+    folder.mkdir()
+    Journal(folder / "search.jsonl", {"system": "null digits cpu"}, "drumfire run null digits")
+    (listed,) = json.loads(here("runs", tmp_path, "--json").stdout)["runs"]
+    assert (listed["state"], listed["what"]) == ("search", "null digits cpu")
+    assert here("clean", tmp_path, "--unfinished", "--yes").stdout == "removed 0 runs, 0.00 kB\n"
+    assert "  search  " in here("clean", tmp_path, "--keep", 0, "--yes").stdout
+    assert not folder.exists()
 
 
 def test_no_run_that_goes_on_is_removed(shelf: Path, claim: Any) -> None:

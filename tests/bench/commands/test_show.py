@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from drumfire.bench.peak.journal import Journal
+from drumfire.bench.peak.search import Ask, Outcome, Probe
 from drumfire.loadgen.installation import ROOT
 from tests.support.command import drumfire, here, one_line_error
 from tests.support.terminal import open_terminal
@@ -110,6 +112,9 @@ def test_an_unfinished_run_says_so(folder: Path, tmp_path: Path) -> None:
     rows = json.loads((folder / "result.json").read_text())["delivered"]["queries"]
     assert "scenario     Server, PerformanceOnly" in lines
     assert f"samples      {rows:,} issued, {rows:,} answered" in lines
+    assert "system       onnxruntime digits cpu" in lines
+    at = lines.index("command")
+    assert lines[at + 1].startswith("drumfire run onnxruntime digits --scenario Server --qps 1500 ")
     assert "there        columns, settings.json" in lines
     (tmp_path / "settings.json").unlink()
     assert here("show", tmp_path).returncode == 4
@@ -161,6 +166,45 @@ def test_a_run_under_way_says_so(folder: Path, tmp_path: Path) -> None:
     finally:
         os.close(fd)
     assert "do it again" in here("show", tmp_path).stdout
+
+
+def test_a_search_says_how_to_resume_it(tmp_path: Path) -> None:
+    again = "drumfire run null digits --find-peak-performance --output x"
+    journal = Journal(tmp_path / "search.jsonl", {"system": "null digits cpu"}, again)
+    journal.add(Probe(Ask(100.0, 1.0, 1, 0, "bracket", 1), Outcome(100, 0, 1.0, valid=False)))
+    done = here("show", tmp_path)
+    assert (done.returncode, done.stderr) == (4, "")
+    assert "a search for the peak with 1 finished probe: " in done.stdout
+    assert "do it again" not in done.stdout
+    assert "system       null digits cpu" in done.stdout
+    assert f"\nto resume    {again}\n" in done.stdout.replace("to resume\n", "to resume    ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "verdict"),
+    [
+        ({}, 1, "TEST04 is : FAIL\n  - performance: twice as fast\n"),
+        ({"passed": True}, 0, "TEST04 is : PASS\n"),
+        ({"interrupted": True}, 4, "TEST04 is : unfinished\n  - It was interrupted: do it again.\n"),
+    ],
+)
+def test_an_audit_has_its_outcome_and_its_runs(
+    changes: dict[str, bool], status: int, verdict: str, tmp_path: Path
+) -> None:
+    metric = {"name": "samples per second", "value": 1234.5, "unit": "1/s"}
+    runs = {"usual": {"validity": "VALID", "metric": metric}, "audited": {"validity": "INVALID", "metric": None}}
+    check = {"name": "performance", "passed": False, "text": "twice as fast"}
+    outcome = {"test": "TEST04", "passed": False, "interrupted": False, "checks": [check], "runs": runs} | changes
+    (tmp_path / "audit.json").write_text(json.dumps(outcome))
+    done = here("show", tmp_path)
+    assert (done.returncode, done.stderr) == (status, "")
+    assert done.stdout.startswith(verdict)
+    assert "usual run    VALID, 1,234/s, in performance/run_1\n" in done.stdout
+    assert "audited run  INVALID, in TEST04/performance/run_1\n" in done.stdout
+    assert json.loads(here("show", tmp_path, "--json").stdout) == outcome
+    for damaged in ({**outcome, "test": "TEST09"}, {**outcome, "checks": [{}]}, {**outcome, "runs": 1}, {}):
+        (tmp_path / "audit.json").write_text(json.dumps(damaged))
+        one_line_error(here("show", tmp_path), "audit.json")
 
 
 def test_what_is_no_run(tmp_path: Path) -> None:
