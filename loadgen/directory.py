@@ -210,7 +210,7 @@ def _write_accuracy(test: Test, path: Path) -> None:
 def write_settings(test: Test, folder: Path, subject: Mapping[str, Any] | None = None) -> None:
     """Write the settings as requested and in effect, and the ``subject``: the result's ``command`` and ``system``."""
     settings = {"requested": _plain(test.requested), "effective": _plain(test.effective)}
-    write_json(folder / SETTINGS, settings | {"sut_name": test.system.name} | dict(subject or {}))
+    write_json(folder / SETTINGS, settings | dict(subject or {}))
 
 
 def _save_histograms(test: Test, folder: Path) -> None:

@@ -85,7 +85,9 @@ def report(outcome: Outcome, folder: Path, *, under_way: bool = False) -> Iterat
     reasons = [f"{check['name']}: {check['text']}" for check in outcome["checks"] if not check["passed"]]
     if outcome["interrupted"]:
         verdict = Row(verdict.label, ["unfinished"], Style.UNFINISHED)
-        why = "It is under way: look again when it has ended." if under_way else "It was interrupted: do it again."
+        why = "It ended before all of its runs were done: do it again."
+        if under_way:
+            why = "It is under way: look again when it has ended."
         reasons = [why, *reasons]
     elif not outcome["passed"]:
         verdict = Row(verdict.label, ["FAIL"], Style.INVALID)

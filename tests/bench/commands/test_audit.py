@@ -226,7 +226,7 @@ def test_an_audit_interrupted_at_the_command_line_says_so(tmp_path: Path, monkey
     words = ["TEST04", "null", "digits", "--scenario", "Offline", "--qps", "1000", "--time", "0.1", "--no-dashboard"]
     done = here("audit", *words, "--output", tmp_path / "audit")
     assert (done.returncode, done.stderr) == (130, "")
-    assert "TEST04 is : unfinished\n  - It was interrupted" in done.stdout
+    assert "TEST04 is : unfinished\n  - It ended before all of its runs were done" in done.stdout
     assert done.stdout.split()[-3:] == ["saved", "in", str(tmp_path / "audit")]
 
 

@@ -185,7 +185,11 @@ def test_a_search_says_how_to_resume_it(tmp_path: Path) -> None:
     [
         ({}, 1, "TEST04 is : FAIL\n  - performance: twice as fast\n"),
         ({"passed": True}, 0, "TEST04 is : PASS\n"),
-        ({"interrupted": True}, 4, "TEST04 is : unfinished\n  - It was interrupted: do it again.\n"),
+        (
+            {"interrupted": True},
+            4,
+            "TEST04 is : unfinished\n  - It ended before all of its runs were done: do it again.\n",
+        ),
     ],
 )
 def test_an_audit_has_its_outcome_and_its_runs(

@@ -217,4 +217,5 @@ def test_an_audit_ends_where_a_run_is_not_saved(tmp_path: Path, monkeypatch: pyt
     done = here("audit", "TEST05", "null", "digits", "--round", "v2.1", "--time", "0.01", "--output", folder, *QUIET)
     assert done.returncode == statuses.UNSAVED
     assert done.stderr.startswith(f"drumfire: the run could not be saved in {folder}/performance/run_1 as a whole, ")
-    assert not (folder / "audit.json").exists()
+    outcome = json.loads((folder / "audit.json").read_text())
+    assert (outcome["interrupted"], outcome["passed"], outcome["runs"]) == (True, False, {})
