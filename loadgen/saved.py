@@ -140,7 +140,7 @@ class SavedRun:
 
     @cached_property
     def subject(self) -> dict[str, Any]:
-        """The result's ``command``, ``sut_name`` and ``system``; an unfinished run's as far as they were known before."""
+        """The result's ``command``, ``sut_name`` and ``system``; as far as known where it is unfinished."""
         if self.unfinished:
             if not (self.folder / SETTINGS).exists():
                 return {}
