@@ -15,11 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-
-def signals() -> tuple[signal.Signals, ...]:
-    """Those that end a command.  SIGHUP, of a terminal that closes, is not one where it is ignored, as by nohup."""
-    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    return ending if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else ending[:2]
+from drumfire.loadgen.signals import on_ending
 
 
 def _abandon(reason: str) -> None:
@@ -51,8 +47,7 @@ _last: int | None = None
 
 def install() -> None:
     """Install the handler of the signals in the main thread; at first they raise ``KeyboardInterrupt``."""
-    for number in signals():
-        signal.signal(number, _on_signal)
+    on_ending(_on_signal)
 
 
 @contextlib.contextmanager
@@ -66,7 +61,7 @@ def installed() -> Iterator[None]:
         yield
         return
     _target, _waiting, _last = _abandon, None, None
-    before = {number: signal.signal(number, _on_signal) for number in signals()}
+    before = on_ending(_on_signal)
     try:
         yield
     finally:
@@ -114,8 +109,7 @@ def has_terminal() -> bool:
 
 def leave() -> None:
     """Ignore signals from now on, also while Python shuts down."""
-    for number in signals():
-        signal.signal(number, signal.SIG_IGN)
+    on_ending(signal.SIG_IGN)
 
 
 def _in_main_thread() -> bool:

@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from drumfire.loadgen import priority
+from drumfire.loadgen.signals import on_ending
 from drumfire.sut import module_process
 
 if TYPE_CHECKING:
@@ -105,8 +106,7 @@ class _Told(NamedTuple):
 
 
 def main() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # it ends with the run's process, and when all is saved
+    on_ending(signal.SIG_IGN)  # the keeper ends with the run's process, and when all is saved
     # Not the idle class, which it could not leave again: on a busy machine it would hardly get to save.
     priority.yield_to_others(idle=False, niceness=19)
     folder, tables = _listen()

@@ -20,17 +20,9 @@ import torch
 
 from drumfire.loadgen import streams
 from drumfire.loadgen.options import option
+from drumfire.loadgen.signals import on_ending
 from drumfire.training import checkpoint, coco, result
-from drumfire.training.faults import (
-    INTERRUPTED,
-    NOT_REACHED,
-    REACHED,
-    USAGE,
-    InputError,
-    LostRank,
-    interruptible,
-    one_line,
-)
+from drumfire.training.faults import INTERRUPTED, NOT_REACHED, REACHED, USAGE, InputError, LostRank, one_line
 from drumfire.training.learner import PRECISIONS
 from drumfire.training.mllog import Submission
 from drumfire.training.options import MOST_SEED, parse
@@ -70,7 +62,7 @@ class Options(Submission):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     place = Place(0, 1, 0)
-    interruptible()
+    on_ending(signal.default_int_handler)
     try:
         place = Place.here()
         options = _options(arguments, place)
@@ -238,8 +230,7 @@ def _listed(identity: dict[str, Any]) -> str:
 
 def _end(place: Place, status: int, message: str) -> int:
     """Print the message and keep the exit status: torchrun sends SIGTERM to the others once one rank has ended."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    on_ending(signal.SIG_IGN)
     if message:
         print(f"training: {message}", file=sys.stderr, flush=True)
     if place.world > 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -23,8 +24,9 @@ from rich.table import Table
 
 from drumfire.loadgen import streams
 from drumfire.loadgen.options import option
+from drumfire.loadgen.signals import on_ending
 from drumfire.training import figure, prepare, submission
-from drumfire.training.faults import INTERRUPTED, NOT_REACHED, REACHED, USAGE, InputError, interruptible, one_line
+from drumfire.training.faults import INTERRUPTED, NOT_REACHED, REACHED, USAGE, InputError, one_line
 from drumfire.training.mllog import Submission
 from drumfire.training.options import MOST_SEED, parse_some
 from drumfire.training.progress import Progress, Tail
@@ -61,7 +63,7 @@ class RunFailed(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False, soft_wrap=True)
-    interruptible()
+    on_ending(signal.default_int_handler)
     try:
         options, rest = parse_some("drumfire.training.benchmark", __doc__, Options, arguments)
         task = TASKS[options.task]

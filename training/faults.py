@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-
 from drumfire.loadgen.errors import printable
 
 REACHED, NOT_REACHED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses: the target was reached, it was not, wrong usage or input, interrupted."""
-
-
-def interruptible() -> None:
-    """Let SIGTERM, and SIGHUP where it is not ignored as by nohup, raise ``KeyboardInterrupt`` as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.default_int_handler)
 
 
 class InputError(Exception):

@@ -1,9 +1,9 @@
 """``python -m drumfire.training.launch --ranks N TASK``: one run of N ranks on this host, without torchrun.
 
 The ranks reach each other over the loopback interface only, so that nothing listens which another host can reach; the
-rendezvous of torchrun listens on all interfaces.  Ctrl-C and SIGTERM end all ranks.  Options that are not listed here
-are the run's own (see ``python -m drumfire.training --help``), and so is the exit status: that of the first rank that
-failed.
+rendezvous of torchrun listens on all interfaces.  Ctrl-C, SIGTERM and a terminal that closes end all ranks.  Options
+that are not listed here are the run's own (see ``python -m drumfire.training --help``), and so is the exit status: that
+of the first rank that failed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from drumfire.loadgen import streams
 from drumfire.loadgen.options import option
+from drumfire.loadgen.signals import on_ending
 from drumfire.training.faults import INTERRUPTED, USAGE, InputError
 from drumfire.training.options import parse_some
 from drumfire.training.ranks import LISTENER
@@ -43,23 +45,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"training: {error}", file=sys.stderr)
         return USAGE
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.default_int_handler)
-    with _started(options.ranks, words) as processes:
-        try:
+    on_ending(signal.default_int_handler)
+    try:
+        with _started(options.ranks, words) as processes:
             return _status(processes)
-        except KeyboardInterrupt:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_IGN)
-            _end(processes)
-            return INTERRUPTED
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 @contextmanager
 def _started(ranks: int, words: Sequence[str]) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """The processes of the ranks, all of which have ended afterwards."""
+    """The processes of the ranks, all of which have ended afterwards; ``KeyboardInterrupt`` lets them end first."""
     with socket.create_server((_LOOPBACK, 0), backlog=max(ranks, 64)) as listener:
-        told = {
+        shared = {
             "WORLD_SIZE": ranks,
             "LOCAL_WORLD_SIZE": ranks,
             "MASTER_ADDR": _LOOPBACK,
@@ -72,13 +70,19 @@ def _started(ranks: int, words: Sequence[str]) -> Iterator[list[subprocess.Popen
         processes = []
         try:
             for rank in range(ranks):
-                own = {name: str(value) for name, value in {**told, "RANK": rank, "LOCAL_RANK": rank}.items()}
+                own = {name: str(value) for name, value in {**shared, "RANK": rank, "LOCAL_RANK": rank}.items()}
                 command = [sys.executable, "-m", "drumfire.training", *words]
                 # Only rank 0 listens.
                 kept = [listener.fileno()] if rank == 0 else []
                 processes.append(subprocess.Popen(command, env=os.environ | own, pass_fds=kept))
             listener.close()
             yield processes
+        except KeyboardInterrupt:
+            on_ending(signal.SIG_IGN)
+            for process in processes:
+                process.terminate()
+            _await(processes)
+            raise
         finally:
             for process in processes:
                 process.kill()
@@ -98,12 +102,6 @@ def _status(processes: Sequence[subprocess.Popen[bytes]]) -> int:
         time.sleep(_POLL_S)
 
 
-def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    for process in processes:
-        process.terminate()
-    _await(processes)
-
-
 def _await(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     until = time.monotonic() + _GRACE_S
     while time.monotonic() < until and any(process.poll() is None for process in processes):
@@ -111,4 +109,5 @@ def _await(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 if __name__ == "__main__":
+    streams.install()
     sys.exit(main())

@@ -11,7 +11,6 @@ import os
 import socket
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,10 +26,9 @@ LISTENER = "DRUMFIRE_LISTENER"
 _PATIENCE = timedelta(minutes=10)
 """A rank that is silent for longer is lost.  The others wait while rank 0 scores an evaluation: 30 s for COCO."""
 
-
 _BEAT_S = 2.0
-_SILENCE_S = 15.0
-"""After that, a rank that shows no sign of life is named."""
+_MOST_MISSED = 8
+"""A rank is named as silent after so many intervals of ``_BEAT_S`` without a sign of life."""
 
 
 @dataclass(frozen=True)
@@ -195,69 +193,70 @@ def _store(place: Place) -> distributed.Store:
 
 
 class Pulse:
-    """Tells on stderr which ranks show no sign of life, as those that wait for them cannot: a thread beside the run.
+    """Says on stderr which ranks are silent, as those that wait for them cannot: a thread beside the run.
 
-    A rank that is stopped does not beat.  Rank 0 looks after the others, and rank 1 after rank 0.
+    Rank 0 looks after the others, and rank 1 after rank 0.
     """
 
     def __init__(self, place: Place, store: distributed.Store) -> None:
         """``store``: a connection of its own, as a connection that waits lets nobody else in."""
-        self._place, self._store = place, store
-        self._watched = [rank for rank in range(place.world) if (rank != 0) == (place.rank == 0)]
-        if place.rank > 1:
-            self._watched = []
-        self._seen = dict.fromkeys(self._watched, (0, time.monotonic()))
-        self._told: set[int] = set()
-        self._looked_s = time.monotonic()
+        self._rank, self._store = place.rank, store
+        watched = {0: range(1, place.world), 1: range(1)}.get(place.rank, ())
+        self._beats, self._missed = dict.fromkeys(watched, 0), dict.fromkeys(watched, 0)
         self._over = threading.Event()
 
     def __enter__(self) -> Pulse:
-        # Two threads: the first waits for ever where the store's process is stopped.
-        for task in (self._beat, self._watch):
-            threading.Thread(target=task, name="pulse", daemon=True).start()
+        threading.Thread(target=self._run, name="pulse", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
 
-    def _beat(self) -> None:
+    def _run(self) -> None:
+        beat = self.timed_beat if self._rank == 1 else self.beat
         with contextlib.suppress(RuntimeError):  # the store is gone: so is its rank
             while not self._over.wait(_BEAT_S):
-                self._store.add(_beats_of(self._place.rank), 1)
-                self.listen(time.monotonic())
+                beat()
 
-    def _watch(self) -> None:
-        while not self._over.wait(_BEAT_S):
-            for text in self.look(time.monotonic()):
-                print(f"training: {text}", file=sys.stderr, flush=True)
+    def beat(self) -> None:
+        """Show that this rank lives; say which others have become silent, and which are heard of again."""
+        self._store.add(_beats_of(self._rank), 1)
+        for rank, before in self._beats.items():
+            self._beats[rank] = beats = self._store.add(_beats_of(rank), 0)
+            missed, self._missed[rank] = self._missed[rank], 0 if beats > before else self._missed[rank] + 1
+            if self._missed[rank] == _MOST_MISSED:
+                _say_silent(rank)
+            elif missed >= _MOST_MISSED > self._missed[rank]:
+                _say_back(rank)
 
-    def listen(self, now_s: float) -> None:
-        """Read the beats of the watched ranks."""
-        for rank in self._watched:
-            beats = self._store.add(_beats_of(rank), 0)
-            if beats != self._seen[rank][0]:
-                self._seen[rank] = beats, now_s
-
-    def look(self, now_s: float) -> Iterator[str]:
-        """A line for each watched rank that has become silent, or is heard of again; call it every few seconds."""
-        if now_s - self._looked_s > _SILENCE_S / 2:  # this rank was stopped itself, so it knows nothing of the others
-            self._seen = {rank: (beats, now_s) for rank, (beats, _) in self._seen.items()}
-        self._looked_s = now_s
-        for rank, (_, at_s) in self._seen.items():
-            silent = now_s - at_s >= _SILENCE_S
-            if silent and rank not in self._told:
-                self._told.add(rank)
-                yield (
-                    f"nothing has been heard of rank {rank} for {now_s - at_s:.0f} s: it or its host may be stopped or "
-                    f"gone; the run ends after {_PATIENCE.seconds // 60} minutes of it"
-                )
-            elif not silent and rank in self._told:
-                self._told.remove(rank)
-                yield f"rank {rank} is heard of again"
+    def timed_beat(self) -> None:
+        """Say so too where the store does not answer, as it is stopped with rank 0 if that one's process has it."""
+        late = threading.Timer(_BEAT_S * _MOST_MISSED, _say_silent, (0,))
+        late.daemon = True
+        late.start()
+        try:
+            self.beat()
+            if not late.is_alive():
+                _say_back(0)
+        finally:
+            late.cancel()
 
 
 def _beats_of(rank: int) -> str:
     return f"pulse/{rank}"
+
+
+def _say_silent(rank: int) -> None:
+    print(
+        f"training: nothing has been heard of rank {rank} for {_BEAT_S * _MOST_MISSED:.0f} s: it or its host may be "
+        f"stopped or gone; the run ends after {_PATIENCE.seconds // 60} minutes of it",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _say_back(rank: int) -> None:
+    print(f"training: rank {rank} is heard of again", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

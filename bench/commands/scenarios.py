@@ -18,13 +18,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from drumfire.bench import interrupts, statuses
+from drumfire.bench import statuses
 from drumfire.bench.report import figures
 from drumfire.loadgen import installation, streams
 from drumfire.loadgen.claim import Claim
 from drumfire.loadgen.directory import RESULT
 from drumfire.loadgen.saved import load
 from drumfire.loadgen.settings import Scenario
+from drumfire.loadgen.signals import on_ending
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,8 +86,7 @@ class _Stop:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._came: set[int] = set()
-        for number in interrupts.signals():
-            signal.signal(number, self._on_signal)
+        on_ending(self._on_signal)
 
     def run(self, command: Sequence[str]) -> int:
         """Run a process and return its exit status."""

@@ -7,7 +7,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,18 @@ pytest.importorskip("torch")
 
 
 from drumfire.loadgen.installation import ROOT
-from drumfire.training import launch
+from drumfire.training import launch, ranks
 from drumfire.training.ranks import Place, Pulse
+
+
+@pytest.fixture
+def restored_handlers() -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where these tests run under nohup
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 class Beats:
@@ -31,46 +43,77 @@ class Beats:
         return self.counts[name]
 
 
-def pulse(rank: int, world: int, beats: Beats, monkeypatch: pytest.MonkeyPatch) -> Pulse:
-    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+def pulse(rank: int, world: int, beats: Beats) -> Pulse:
     return Pulse(Place(rank, world, rank), beats)  # type: ignore[arg-type]
 
 
-def test_a_silent_rank_is_named_once_and_again_when_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_rank_is_named_once_and_again_when_it_is_back(capfd: pytest.CaptureFixture[str]) -> None:
+    """By its own beats, not by time: a rank 0 that was stopped itself names nobody."""
     beats = Beats()
-    first = pulse(0, 3, beats, monkeypatch)
+    first, second, third = (pulse(rank, 3, beats) for rank in range(3))
 
-    def told(now_s: float, *beating: int) -> list[str]:
-        for rank in beating:
-            beats.add(f"pulse/{rank}", 1)
-        first.listen(now_s)
-        return list(first.look(now_s))
+    def said(*beating: Pulse) -> list[str]:
+        for one in (*beating, first):
+            one.beat()
+        return capfd.readouterr().err.splitlines()
 
-    assert [told(now_s, 1) for now_s in (4, 8, 12, 14.9)] == [[]] * 4
-    (line,) = told(16, 1)
-    assert line.startswith("nothing has been heard of rank 2 for 16 s: it or its host may be stopped or gone")
-    assert told(20) == []
-    assert told(22, 2) == ["rank 2 is heard of again"]
-    assert told(27, 2) == []
-    assert told(32, 2) == ["nothing has been heard of rank 1 for 16 s" + line[line.index(": it") :]]
-
-
-def test_rank_1_looks_after_rank_0_also_where_the_store_is_stopped_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing can be read from it then."""
-    second = pulse(1, 3, Beats(), monkeypatch)
-    assert [list(second.look(now_s)) for now_s in (7, 14)] == [[], []]
-    (line,) = second.look(15)
-    assert "rank 0" in line
-    third = pulse(2, 3, Beats(), monkeypatch)
-    assert [list(third.look(now_s)) for now_s in (7, 14, 21)] == [[], [], []], "one line is enough"
+    assert [said(second) for _ in range(7)] == [[]] * 7
+    (line,) = said(second)
+    assert line.startswith("training: nothing has been heard of rank 2 for 16 s: it or its host may be stopped or gone")
+    assert said() == []
+    assert said(third) == ["training: rank 2 is heard of again"]
+    assert [said(third) for _ in range(5)] == [[]] * 5
+    assert said(third) == [line.replace("rank 2", "rank 1")]
 
 
-def test_a_rank_that_was_stopped_itself_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = pulse(0, 2, Beats(), monkeypatch)
-    assert list(first.look(2)) == []
-    assert list(first.look(60)) == []
-    assert [list(first.look(now_s)) for now_s in (67, 74)] == [[], []]
-    assert len(list(first.look(75))) == 1
+def test_rank_1_looks_after_rank_0(capfd: pytest.CaptureFixture[str]) -> None:
+    """Where the store is in a third process, as torchrun's is."""
+    beats = Beats()
+    first, second, third = (pulse(rank, 3, beats) for rank in range(3))
+    first.beat()
+    for _ in range(9):
+        second.beat()
+        third.beat()
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "rank 0 for 16 s" in line
+
+
+def test_rank_1_looks_after_rank_0_whose_store_is_stopped_with_it(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Stopped(Beats):
+        def add(self, name: str, amount: int) -> int:
+            """Answer once the other thread has spoken and ended."""
+            (late,) = (one for one in threading.enumerate() if isinstance(one, threading.Timer))
+            late.join(10)
+            assert not late.is_alive()
+            return super().add(name, amount)
+
+    pulse(1, 3, Beats()).timed_beat()
+    assert capfd.readouterr().err == ""
+    monkeypatch.setattr(ranks, "_BEAT_S", 0.01)
+    pulse(1, 3, Stopped()).timed_beat()
+    silent, back = capfd.readouterr().err.splitlines()
+    assert silent.startswith("training: nothing has been heard of rank 0 for ")
+    assert back == "training: rank 0 is heard of again"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_launcher_ends_its_ranks(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, restored_handlers: None
+) -> None:
+    """Stand-ins for the ranks, as only their ends matter."""
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def stand_in(command: list[str], **_: object) -> subprocess.Popen[bytes]:
+        started.append(popen(["sleep", "60"]))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", stand_in)
+    monkeypatch.setattr(launch, "_status", lambda processes: signal.raise_signal(number))
+    assert launch.main(["--ranks", "2", "shapes"]) == 130
+    assert [process.returncode for process in started] == [-signal.SIGTERM] * 2
 
 
 def test_wrong_usage_of_the_launcher(capfd: pytest.CaptureFixture[str]) -> None:

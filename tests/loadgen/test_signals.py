@@ -1,4 +1,4 @@
-"""How a run of training is told to end."""
+"""The signals that end a program."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from drumfire.training.faults import interruptible
+from drumfire.loadgen.signals import on_ending
 
-ENDING = (signal.SIGTERM, signal.SIGHUP)
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.fixture(autouse=True)
@@ -21,15 +21,15 @@ def handlers() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("number", ENDING)
-def test_it_ends_as_by_ctrl_c(number: signal.Signals) -> None:
-    interruptible()
+def test_each_is_handled(number: signal.Signals) -> None:
+    assert on_ending(signal.default_int_handler) == dict.fromkeys(ENDING, signal.SIG_DFL)
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(number)
 
 
 def test_under_nohup_a_terminal_that_closes_does_not_end_it() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    interruptible()
+    on_ending(signal.default_int_handler)
     signal.raise_signal(signal.SIGHUP)
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGTERM)
