@@ -19,15 +19,13 @@ from drumfire.bench import statuses
 from drumfire.loadgen.installation import ROOT
 from drumfire.loadgen.saved import load
 from tests.support import command
-from tests.support.command import Done, await_answers, finished
+from tests.support.command import SMALL, WHOLE, Done, await_answers, finished
 from tests.support.served import serving
 from tests.support.terminal import open_terminal
 
 RUN = ["run", "null", "digits", "--scenario", "Server", "--qps", "2000", "--max-latency", "1", "--time", "0.25"]
 RUN += ["--count", "500"]
 LONG = ["run", "null", "digits", "--scenario", "Server", "--qps", "500", "--max-latency", "1", "--time", "60"]
-SMALL = {"settings.json", "environment.json", "result.json", "report.txt", "mlperf_log_summary.txt", "columns"}
-WHOLE = SMALL | {"mlperf_log_detail.txt", "mlperf_log_accuracy.json", "histograms"}
 CLOSED = "drumfire: standard output could not be written: it is closed\n"
 FULL = "drumfire: standard output could not be written: No space left on device\n"
 PROGRAM = f"{sys.executable} -P -m drumfire"
@@ -207,6 +205,7 @@ def test_a_stop_of_two_seconds(tmp_path: Path) -> None:
         result = ended(finished(process), statuses.INVALID, tmp_path / "run")
     assert result["lateness_ns"]["max"] > 1.9e9
     assert result["latency_ns"]["max"] > 1.9e9
+    assert result["errors"] == {"failed": 0, "unanswered": 0, "refused": 0, "messages": {}}
     assert len(load(tmp_path / "run").columns["status"]) == result["asked"]["generated_queries"]
 
 
@@ -263,24 +262,12 @@ def test_a_disk_that_is_full_at_the_end(tmp_path: Path) -> None:
 def test_a_worker_that_is_killed(tmp_path: Path) -> None:
     """The run is judged without it, and says so."""
     with serving("onnxruntime", "digits") as server:
-        url = [
-            "--url",
-            server.ready["grpc"],
-            "--scenario",
-            "Server",
-            "--qps",
-            "200",
-            "--time",
-            "60",
-            "--max-latency",
-            "1",
-        ]
-        words = ["run", "triton", "digits", *url, "--workers", "2", "--json", "--output", tmp_path / "run"]
+        words = ["run", "triton", "digits", "--url", server.ready["grpc"], *LONG[3:], "--workers", "2", "--json"]
+        words += ["--output", tmp_path / "run"]
         with started(*words) as process:
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            generators = [
-                child for child in children if b"fleet.generator" in Path(f"/proc/{child}/cmdline").read_bytes()
-            ]
+            lines = {child: Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
+            generators = [child for child, line in lines.items() if b"fleet.generator" in line]
             assert len(generators) == 2
             os.kill(int(generators[1]), signal.SIGKILL)
             time.sleep(1)

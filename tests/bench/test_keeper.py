@@ -330,27 +330,3 @@ def test_sigterm_to_a_whole_group_is_an_ordinary_end(tmp_path: Path) -> None:
     assert "warning: what kept" not in done.stderr
     assert json.loads((folder / "result.json").read_text())["validity"] == "INVALID"
     assert not (folder / "unfinished.json").exists()
-
-
-@pytest.mark.slow
-def test_a_full_disk(tmp_path: Path) -> None:
-    """A real one, of a megabyte, where the tests may make one."""
-    small = tmp_path / "small"
-    small.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", small], check=False, capture_output=True
-    ).returncode:
-        pytest.skip("mount is not allowed here")
-    try:
-        fd = os.open(small, os.O_RDONLY)
-        try:
-            record = table(rows=200_000, issued=200_000, answered=200_000)
-            leave_broken(record, fd)
-        finally:
-            os.close(fd)
-        saved = load(small)
-        assert saved.ended is not None
-        assert "No space left on device" in saved.ended["unsaved"]
-        assert [one.name for one in (small / "columns").iterdir()] == ["sample_index.npy"]
-    finally:
-        subprocess.run(["umount", small], check=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 
 from drumfire.loadgen.annotations import AnnotationError, read_annotations
-from tests.fuzz.harness import check_line, folder
+from tests.fuzz.harness import check_line, file
 
 
 def _seed(segmentation: object) -> bytes:
@@ -27,8 +26,7 @@ SEEDS = [
     b"\xef\xbb\xbf" + _seed([[0, 0, 1, 0, 1, 1.5], [1, 1, 2, 2, 3, 3, 4, 4]]),
 ]
 
-_FOLDER = folder()
-_FILE = Path(_FOLDER.name) / "annotations.json"
+_FILE = file("annotations.json")
 
 
 def read(data: bytes) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-from pathlib import Path
 
 import torch
 
@@ -17,11 +16,10 @@ from drumfire.training.faults import InputError
 from drumfire.training.progress import epochs_to_target
 from drumfire.training.tasks import TASKS
 from drumfire.training.train import EVENTS, MLLOG, check_state
-from tests.fuzz.harness import check_line, folder
+from tests.fuzz.harness import check_line, file
 
 _TASK = TASKS["shapes"]
-_FOLDER = folder()
-_FILE = Path(_FOLDER.name) / "checkpoint.pt"
+_FILE = file("checkpoint.pt")
 
 
 def _seed(evaluations: int) -> bytes:

@@ -58,10 +58,13 @@ class Found(NamedTuple):
     error: BaseException
 
 
-def folder() -> tempfile.TemporaryDirectory[str]:
-    """A folder in memory, where the machine has one: to open a file on a disk can cost more than to read an input."""
-    memory = Path("/dev/shm")
-    return tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory if memory.is_dir() else None)
+_FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
+"""In memory, where the machine has such a folder: to open a file on a disk can cost more than to read an input."""
+
+
+def file(name: str) -> Path:
+    """The path of a target's own file, which goes when this process ends."""
+    return Path(_FOLDER.name) / name
 
 
 class Hangs(BaseException):

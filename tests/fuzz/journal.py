@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 
 from drumfire.bench.peak.journal import Journal
 from drumfire.bench.peak.search import Ask, Goal, Outcome, Probe, next_step
 from drumfire.loadgen.errors import UserError
-from tests.fuzz.harness import check_line, folder
+from tests.fuzz.harness import check_line, file
 
-_FOLDER = folder()
-_FILE = Path(_FOLDER.name) / "search.jsonl"
+_FILE = file("search.jsonl")
 _SUBJECT = {"of": "this", "at": 1.5}
 _GOAL = Goal(0.99, 0.01, 60.0, 1000, 100.0, 1e6)
 

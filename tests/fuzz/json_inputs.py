@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from drumfire.loadgen.errors import UserError
 from drumfire.sut.data.json_file import JsonFile
 from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorSpec, check_size
-from tests.fuzz.harness import check_line, folder
+from tests.fuzz.harness import check_line, file
 
 _INTERFACE = ModelInterface(
     "model",
@@ -35,8 +34,7 @@ SEEDS = [
 ]
 TOKENS = [b"NaN", b"1e400", b"null", b'"b64"', b'"shape"', b"[[]]", b"9223372036854775808", b"\\ud800"]
 
-_FOLDER = folder()
-_FILE = Path(_FOLDER.name) / "data.json"
+_FILE = file("data.json")
 
 
 def read(data: bytes) -> None:

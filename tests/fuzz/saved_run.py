@@ -6,15 +6,13 @@ An input is a file's path below the run's folder, a line feed, and its contents.
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.saved import load
-from tests.fuzz.harness import check_line, folder
+from tests.fuzz.harness import check_line, file
 from tests.support.command import here
 
-_FOLDER = folder()
-_WHOLE, _DAMAGED = Path(_FOLDER.name) / "whole", Path(_FOLDER.name) / "damaged"
+_WHOLE, _DAMAGED = file("whole"), file("damaged")
 _ASKED = ("--scenario", "Server", "--qps", 20_000, "--count", 20, "--time", 0.001, "--no-dashboard", "--output", _WHOLE)
 here("run", "null", "digits", *_ASKED)
 shutil.copytree(_WHOLE, _DAMAGED)

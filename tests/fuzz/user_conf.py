@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from pathlib import Path
 
 from drumfire.loadgen.audit_config import audited
 from drumfire.loadgen.config import ConfigError, ConfigReader
 from drumfire.loadgen.settings import Scenario, SettingsError, TestSettings, effective
 from drumfire.loadgen.unread import unread
-from tests.fuzz.harness import check_line, folder
+from tests.fuzz.harness import check_line, file
 
 SEEDS = [
     b"# a comment\n*.Server.target_qps = 400.5\n*.*.min_duration = 1000\ndigits.Offline.target_qps = 0x10\n",
@@ -19,8 +18,7 @@ SEEDS = [
     b"*.*.sample_concatenate_permutation = 1\n*.MultiStream.samples_per_query = 8\n*.Server.max_async_queries = -1\n",
 ]
 
-_FOLDER = folder()
-_FILE = Path(_FOLDER.name) / "user.conf"
+_FILE = file("user.conf")
 
 
 def read(data: bytes) -> None:

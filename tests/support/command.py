@@ -27,6 +27,9 @@ from drumfire.loadgen.installation import ROOT
 
 SCHEMA = json.loads((ROOT / "loadgen" / "result.schema.json").read_text())
 Done = subprocess.CompletedProcess[str]
+SMALL = {"settings.json", "environment.json", "result.json", "report.txt", "mlperf_log_summary.txt", "columns"}
+"""The parts of a run's folder that are saved first."""
+WHOLE = SMALL | {"mlperf_log_detail.txt", "mlperf_log_accuracy.json", "histograms"}
 
 
 def here(*words: object) -> Done:

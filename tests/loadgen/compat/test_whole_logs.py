@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 
 from tests.loadgen.compat.test_against_reference import HERE, process
-from tests.support.log_cases import log_case
 from tests.support.replayed_run import told_again
-from tests.support.traffic_cases import Case
+from tests.support.traffic_cases import Case, log_case
 
 pytestmark = [
     pytest.mark.reference,

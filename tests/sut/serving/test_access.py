@@ -76,7 +76,7 @@ def test_a_file_that_can_not_be_used_leaves_the_tokens_as_they_are(file: Path) -
 
 
 def test_a_start_needs_a_token(tmp_path: Path) -> None:
-    with pytest.raises(TokenError, match="cannot be read: No such file"):
+    with pytest.raises(TokenError, match="cannot be read: there is no such file"):
         Access(tmp_path / "none")
     (tmp_path / "empty").write_text("")
     with pytest.raises(TokenError, match="has no token: write one per line"):
