@@ -2,15 +2,16 @@
 
 ``images`` (id, file_name, width, height), ``annotations`` (id, image_id, category_id, bbox, area, iscrowd; for masks
 also segmentation) and ``categories`` (id).  Other keys are not looked at.  Every value is checked once, as it is read.
+Here because training reads it too, which may import of the other packages only such leaf modules.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import reprlib
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
+from reprlib import repr as shown
 from typing import Any
 
 from drumfire.loadgen.errors import UserError, one_line
@@ -29,32 +30,29 @@ _LEAST_POLYGON = 6
 _MISSING = object()
 
 
-class AnnotationError(UserError):
-    """The file is not there, not JSON, or holds a value that it must not.  The text names it and the fix."""
-
-
 def read_annotations(file: Path, *, masks: bool) -> dict[str, list[Entry]]:
-    """The file's ``images``, ``annotations`` and ``categories``.  Raises ``AnnotationError`` for the first fault.
+    """The file's ``images``, ``annotations`` and ``categories``.
 
-    ``masks``: whether the annotations need a segmentation.
+    ``masks``: whether the annotations need a segmentation.  Raises ``UserError`` for the first fault: the file is not
+    there, not JSON, or holds a value that it must not.
     """
     try:
         check_file(file, "the file of annotations", may_be_empty=False)
         document = json.loads(file.read_bytes().decode("utf-8-sig"))
     except UserError as error:
-        raise AnnotationError(f"{error}; fetch it again") from None
+        raise UserError(f"{error}; fetch it again") from None
     except OSError as error:
-        raise AnnotationError(f"cannot read {file}: {error.strerror}; fetch it again") from None
+        raise UserError(f"cannot read {file}: {error.strerror}; fetch it again") from None
     except RecursionError:
-        raise AnnotationError(f"{file} is not in COCO's format: it is nested too deeply; fetch it again") from None
+        raise UserError(f"{file} is not in COCO's format: it is nested too deeply; fetch it again") from None
     except ValueError as error:  # not JSON, not UTF-8, or a number of more digits than Python reads
-        raise AnnotationError(f"{file} is not JSON: {one_line(error, 200)}; fetch it again") from None
+        raise UserError(f"{file} is not JSON: {one_line(error, 200)}; fetch it again") from None
     found = _faults(document, masks=masks)
     first = next(found, None)
     if first is not None:
         others = sum(1 for _ in found)
         more = f" (and {others:,} more such faults)" if others else ""
-        raise AnnotationError(f"{file}: {first}{more}: correct it, or fetch the file again")
+        raise UserError(f"{file}: {first}{more}: correct it, or fetch the file again")
     return {part: document[part] for part in ("images", "annotations", "categories")}
 
 
@@ -107,7 +105,7 @@ def _of_entries(entries: Sequence[Any], name: str, rules: Mapping[str, _Rule]) -
     known: set[Any] = set()
     for position, entry in enumerate(entries):
         if not isinstance(entry, dict):
-            yield f"{name} number {position} is {_shown(entry)}: it must be an object"
+            yield f"{name} number {position} is {shown(entry)}: it must be an object"
             continue
         for key, (is_right, wanted) in rules.items():
             value = entry.get(key, _MISSING)
@@ -115,10 +113,10 @@ def _of_entries(entries: Sequence[Any], name: str, rules: Mapping[str, _Rule]) -
                 continue
             own = entry.get("id")
             which = f"{name} {own}" if _is_id(own) else f"{name} number {position}"
-            yield f"{which}: {key} {'is missing' if value is _MISSING else f'is {_shown(value)}'}, must be {wanted}"
+            yield f"{which}: {key} {'is missing' if value is _MISSING else f'is {shown(value)}'}, must be {wanted}"
         if _is_id(own := entry.get("id")):
             if own in known:
-                yield f"{name} {own}: the id is there twice"
+                yield f"{name} {own}: duplicate id"
             known.add(own)
 
 
@@ -167,16 +165,16 @@ def _mask_fault(value: Any, size: tuple[Any, Any] | None) -> str | None:
         for polygon in value:
             right = type(polygon) is list and len(polygon) >= _LEAST_POLYGON and len(polygon) % 2 == 0
             if not right or not all(map(_is_number, polygon)):
-                return f"has {_shown(polygon)}, must have polygons of at least 3 points, x and y each"
+                return f"has {shown(polygon)}, must have polygons of at least 3 points, x and y each"
         return None
     if not isinstance(value, dict) or not {"size", "counts"} <= value.keys():
-        return "is missing" if value is None else f"is {_shown(value)}, must be polygons, or size and counts"
+        return "is missing" if value is None else f"is {shown(value)}, must be polygons, or size and counts"
     if value["size"] != [*(size or ())]:
-        return f"is of the size {_shown(value['size'])}, must be of the image's, {[*(size or ())]}"
+        return f"is of the size {shown(value['size'])}, must be of the image's, {[*(size or ())]}"
     counts = value["counts"]
     runs = _runs(counts) if isinstance(counts, str) else counts
     if not isinstance(runs, list) or not all(type(run) is int and run >= 0 for run in runs):
-        return f"has the counts {_shown(counts)}, must have run lengths"
+        return f"has the counts {shown(counts)}, must have run lengths"
     if sum(runs) != math.prod(value["size"]):
         return f"covers {sum(runs)} pixels, must cover the image's {math.prod(value['size'])}"
     return None
@@ -198,7 +196,3 @@ def _runs(text: str) -> list[int] | None:
             runs.append(run + runs[-2] if len(runs) > 2 else run)
             run = shift = 0
     return None if shift else runs
-
-
-def _shown(value: Any) -> str:
-    return reprlib.repr(value)

@@ -22,7 +22,8 @@ from faster_coco_eval import mask as masks
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from drumfire.loadgen.annotations import AnnotationError, read_annotations
+from drumfire.loadgen.annotations import read_annotations
+from drumfire.loadgen.errors import UserError
 from drumfire.training.faults import InputError, one_line
 
 TRAIN, VALIDATION = "train", "val"
@@ -122,7 +123,7 @@ def read(folder: Path, part: str) -> Annotations:
     file = annotation_file(folder, part)
     try:
         document = read_annotations(file, masks=True)
-    except AnnotationError as error:
+    except UserError as error:
         raise InputError(str(error)) from None
     images = image_folder(folder, part)
     of_image: dict[int, list[Mapping[str, Any]]] = defaultdict(list)

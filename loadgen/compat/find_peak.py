@@ -104,8 +104,9 @@ async def find_peak(
         settings = replace(requested, server_target_qps=trial.qps)
         test = Test(system, library, settings, patience_s=patience_s, log=head.log, timestamps=timestamps)
     if passed is None:
-        # The first advice is on the latency.
-        why = results.recommendations[0] if results is not None else "no query was issued"
+        # The first advice is on the latency; a run that was interrupted may have none.
+        advice = results.recommendations[0] if results is not None and results.recommendations else None
+        why = test.interrupted or advice or "no query was issued"
         text = f"FindPeakPerformance: Initial lower bound does not satisfy performance constraints, msg: {why}"
         head.log.error("error_runtime", text)
         return head

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen import installation
-from drumfire.loadgen.annotations import AnnotationError, read_annotations
+from drumfire.loadgen.annotations import read_annotations
 from drumfire.sut.data import DataError
 
 Detections = npt.NDArray[np.float32]
@@ -69,17 +69,14 @@ class Precision(NamedTuple):
 
 
 def read(folder: Path, layout: Layout, count: int | None = None) -> AnnotatedPictures:
-    """Read the data set in ``folder``, or its first ``count`` pictures.  Raises ``DataError`` for the first fault."""
+    """Read the data set in ``folder``, or its first ``count`` pictures.  Raises ``UserError`` for the first fault."""
     file = folder / layout.annotations
     if not file.exists():
         raise DataError(
             f"{file} is missing: {folder} must hold {layout.annotations} and {layout.pictures}/, or generate pictures "
             f"with 'drumfire prepare fake {layout.name}'"
         )
-    try:
-        document = read_annotations(file, masks=False)
-    except AnnotationError as error:
-        raise DataError(str(error)) from None
+    document = read_annotations(file, masks=False)
     strange = sorted({category["id"] for category in document["categories"]} - set(layout.categories))
     if strange:
         raise DataError(f"{file} has the category {strange[0]}, which {layout.name} lacks: is it another data set's?")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 
-from drumfire.loadgen.annotations import AnnotationError, read_annotations
+from drumfire.loadgen.annotations import read_annotations
+from drumfire.loadgen.errors import UserError
 from tests.fuzz.harness import check_line, file
 
 
@@ -34,7 +35,7 @@ def read(data: bytes) -> None:
     for masks in (False, True):
         try:
             found = read_annotations(_FILE, masks=masks)
-        except AnnotationError as error:
+        except UserError as error:
             check_line(error)
             continue
         images = {image["id"] for image in found["images"]}

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from drumfire.loadgen.annotations import AnnotationError, read_annotations
+from drumfire.loadgen.annotations import read_annotations
+from drumfire.loadgen.errors import UserError
 
 NAN, HUGE = float("nan"), 10**400
 
@@ -30,7 +31,7 @@ def document() -> dict[str, Any]:
 def refusal(tmp_path: Path, found: Any, *, masks: bool = True) -> str:
     file = tmp_path / "a.json"
     file.write_text(found if isinstance(found, str) else json.dumps(found))
-    with pytest.raises(AnnotationError) as raised:
+    with pytest.raises(UserError) as raised:
         read_annotations(file, masks=masks)
     said = str(raised.value)
     assert "\n" not in said
@@ -131,9 +132,9 @@ def test_a_wrong_segmentation_is_named(tmp_path: Path, value: Any, says: str) ->
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda d: d["images"].append(d["images"][0]), "image 7: the id is there twice"),
-        (lambda d: d["categories"].append(d["categories"][0]), "category 3: the id is there twice"),
-        (lambda d: d["annotations"][2].update(id=1), "annotation 1: the id is there twice"),
+        (lambda d: d["images"].append(d["images"][0]), "image 7: duplicate id"),
+        (lambda d: d["categories"].append(d["categories"][0]), "category 3: duplicate id"),
+        (lambda d: d["annotations"][2].update(id=1), "annotation 1: duplicate id"),
         (lambda d: d["annotations"].insert(0, None), "annotation number 0 is None: it must be an object"),
         (lambda d: d.update(images=[], annotations=[]), "it lists no pictures"),
         (lambda d: d.update(categories={}), "categories must be a list"),
@@ -161,5 +162,5 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     for path, content in ((tmp_path, None), (tmp_path / "none", None), (tmp_path / "bytes", b'{"images": "\xff"}')):
         if content is not None:
             path.write_bytes(content)
-        with pytest.raises(AnnotationError, match="fetch it again"):
+        with pytest.raises(UserError, match="fetch it again"):
             read_annotations(path, masks=False)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from drumfire.loadgen.compat.find_peak import find_peak, trials
+from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 
 MS = 1_000_000
@@ -128,6 +129,21 @@ def test_a_start_that_fails_is_reported_with_its_error() -> None:
         "msg: Reduce target QPS to improve latency."
     ]
     assert not test.results().performance_met
+
+
+def test_a_start_that_is_interrupted_ends_the_search_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It met its bound of latency, so there is no advice on it."""
+    drive = Test.run
+
+    async def run_and_interrupt(test: Test) -> None:
+        await drive(test)
+        test.interrupt("interrupted by SIGTERM")
+
+    monkeypatch.setattr(Test, "run", run_and_interrupt)
+    test = search(1000.0)
+    (error,) = [value for key, value in entries(test.log.entries) if key == "error_runtime"]
+    assert error.endswith("constraints, msg: interrupted by SIGTERM")
+    assert test.results().performance_met
 
 
 def test_other_scenarios_are_an_error_and_run_nothing() -> None:

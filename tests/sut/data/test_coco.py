@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from drumfire.loadgen.errors import UserError
 from drumfire.sut.data import DataError, coco
 from drumfire.sut.data.coco import COCO, COCO_CATEGORIES, OPENIMAGES
 
@@ -80,7 +81,7 @@ def test_openimages_names_with_and_without_the_folder(tmp_path: Path) -> None:
     ("change", "says"),
     [
         (lambda d: d.update(images=[]), "lists no picture"),
-        (lambda d: d["images"][1].update(id=10), "image 10: the id is there twice"),
+        (lambda d: d["images"][1].update(id=10), "image 10: duplicate id"),
         (lambda d: d["annotations"][0].update(image_id=7), "annotation 1: image_id is 7, must be the id of an image"),
         (
             lambda d: d["annotations"][1].update(category_id=12),
@@ -102,7 +103,7 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, change: Any, says: str) -> No
     folder(tmp_path, found)
     change(found)
     (tmp_path / COCO.annotations).write_text(json.dumps(found))
-    with pytest.raises(DataError, match=says) as raised:
+    with pytest.raises(UserError, match=says) as raised:
         coco.read(tmp_path, COCO)
     assert "\n" not in str(raised.value)
 
