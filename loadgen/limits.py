@@ -8,7 +8,9 @@ from __future__ import annotations
 import errno
 import math
 import os
+from typing import NamedTuple
 
+from drumfire.loadgen import cgroups
 from drumfire.loadgen.errors import UserError
 
 try:
@@ -18,7 +20,8 @@ except ImportError:  # not on Windows
 
 LEAST_FILES = 64
 """A run opens some 20 to 40 files: the loop's, the table's, the live view's, a model's."""
-LEAST_ADDRESSES = 160_000_000
+_LEAST_ADDRESSES = 160_000_000
+"""Bytes of addresses.  With fewer, numpy's libraries end the process as they are loaded."""
 _NOT_MAPPED = "failed to map segment from shared object"
 """So the dynamic linker says that there is no memory for a library."""
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -37,12 +40,12 @@ def open_files(wanted: int) -> float:
 
 def check_addresses() -> None:
     """Raise ``UserError`` where numpy's libraries would end the process, as they do without memory."""
-    if resource is not None and 0 <= resource.getrlimit(resource.RLIMIT_AS)[0] < LEAST_ADDRESSES:
+    if resource is not None and 0 <= resource.getrlimit(resource.RLIMIT_AS)[0] < _LEAST_ADDRESSES:
         raise UserError(f"this process may take only {_limit('RLIMIT_AS')} bytes of memory: ulimit -v unlimited")
 
 
 def check_files(connections: int = 0) -> None:
-    """Raise ``UserError`` where a run cannot open its files, and so many connections."""
+    """Raise ``UserError`` where a run cannot open its files, and ``connections`` more."""
     needed = LEAST_FILES + connections
     if open_files(needed) < needed:
         fewer = ", or fewer --connections or a lower --concurrency" if connections else ""
@@ -66,18 +69,73 @@ def on_limit(error: BaseException) -> str | None:
     if number == errno.ENOMEM or isinstance(error, MemoryError) or _NOT_MAPPED in str(error):
         return f"there is not enough memory{_left()}: give it more, or make the run or the model smaller"
     if isinstance(error, OSError) and number in _UNWRITABLE and isinstance(error.filename, str | bytes):
+        # Of a file without access the system does not say whether it was to be read or written.
         cure = "make room" if number in (errno.ENOSPC, errno.EDQUOT) else "make it accessible"
         return (
-            f"{os.fsdecode(error.filename)}: {error.strerror}: {cure}, or choose another folder (--output, MODEL_DIR "
-            "for the cache, TMPDIR)"
+            f"{os.fsdecode(error.filename)}: {error.strerror}: {cure}, or where it is to be written choose another "
+            "folder (--output, MODEL_DIR for the cache, TMPDIR)"
         )
     return None
 
 
+class Memory(NamedTuple):
+    """How much memory this process can still take."""
+
+    available: int
+    """Bytes."""
+    limit: str
+    """What sets the limit, for messages; empty for the machine itself."""
+
+
+def available_memory() -> Memory | None:
+    """Memory that this process can take without swapping: the least that any limit leaves; None if unknown."""
+    status = _bytes_of("/proc/self/status")
+    known = [
+        ("", _bytes_of("/proc/meminfo").get("MemAvailable")),
+        (" within its control group", cgroups.memory_room()),
+        (" under ulimit -v", _room("RLIMIT_AS", status.get("VmSize"))),
+        (" under ulimit -d", _room("RLIMIT_DATA", status.get("VmData"))),
+    ]
+    return min((Memory(room, limit) for limit, room in known if room is not None), default=None)
+
+
+def available_memory_bytes() -> int | None:
+    """Memory available without swapping; None if unknown."""
+    memory = available_memory()
+    return None if memory is None else memory.available
+
+
+def cores() -> int:
+    """The cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def usable_cores() -> int:
+    """``cores``, but no more than a quota of processor time is worth; at least 1."""
+    quota = cgroups.cpu_quota()
+    return cores() if quota is None else max(1, min(cores(), math.ceil(quota)))
+
+
+def _bytes_of(path: str) -> dict[str, int]:
+    """The sizes in one of the kernel's tables of lines ``Name: NUMBER kB``; empty where it cannot be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [line.split() for line in file]
+    except OSError:
+        return {}
+    return {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines if words[2:] == ["kB"]}
+
+
+def _room(limit: str, used: int | None) -> int | None:
+    """Bytes that a limit of this process leaves; None without one."""
+    if resource is None or used is None:
+        return None
+    soft, _ = resource.getrlimit(getattr(resource, limit))
+    return None if soft == resource.RLIM_INFINITY else max(soft - used, 0)
+
+
 def _left() -> str:
     try:
-        from drumfire.loadgen.environment import available_memory
-
         memory = available_memory()
     except MemoryError:
         return ""

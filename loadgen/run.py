@@ -15,7 +15,7 @@ from typing import TextIO
 
 import numpy as np
 
-from drumfire.loadgen import environment, interpreter, logs, schedules
+from drumfire.loadgen import interpreter, limits, logs, schedules
 from drumfire.loadgen.advice import Knobs, foreseen, of_settings, on_memory
 from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.confidence import StopRule
@@ -144,7 +144,7 @@ class Test:
         logs.put_effective(self.log, self.effective)
 
     def _check_memory(self, rows_bytes: int) -> None:
-        memory, needed_bytes = environment.available_memory(), rows_bytes + _SAVING_BYTES
+        memory, needed_bytes = limits.available_memory(), rows_bytes + _SAVING_BYTES
         if memory is not None and needed_bytes > memory.available:
             smaller = f"{on_memory(self.effective, self.knobs)}, or " if rows_bytes > _SAVING_BYTES else ""
             raise SettingsError(

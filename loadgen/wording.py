@@ -7,9 +7,9 @@ def counted(count: int, noun: str) -> str:
     """``1 query``, ``2,000 queries``; ``noun`` is the singular."""
     if count == 1:
         return f"1 {noun}"
-    if noun.endswith("y"):
+    if noun.endswith("y") and noun[-2] not in "aeiou":
         noun = f"{noun[:-1]}ie"
-    elif noun.endswith("ch"):
+    elif noun.endswith(("s", "x", "ch", "sh")):
         noun = f"{noun}e"
     return f"{count:,} {noun}s"
 

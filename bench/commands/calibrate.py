@@ -19,9 +19,10 @@ from drumfire.bench import statuses
 from drumfire.bench.options.parser import Command
 from drumfire.bench.report import figures
 from drumfire.loadgen.directory import document
-from drumfire.loadgen.environment import available_memory_bytes, describe
+from drumfire.loadgen.environment import describe
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.interpreter import run_on_fast_loop
+from drumfire.loadgen.limits import available_memory_bytes
 from drumfire.loadgen.options import option
 from drumfire.loadgen.results import LATE_NS
 from drumfire.loadgen.run import Test

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from drumfire.bench.doctor.finding import INFO, NOTE, PROBLEM, Finding, finding
 from drumfire.loadgen.claim import RUNS
-from drumfire.loadgen.environment import available_memory
-from drumfire.loadgen.limits import LEAST_FILES, open_files
+from drumfire.loadgen.limits import LEAST_FILES, available_memory, open_files
 from drumfire.sut.cache import cache_folder
 
 _LEAST_MEMORY, _LITTLE_MEMORY = 128e6, 1e9

@@ -19,8 +19,8 @@ from drumfire.bench.report import figures
 from drumfire.loadgen import schedules
 from drumfire.loadgen.confidence import CutShort, Tally
 from drumfire.loadgen.early_stopping import allowed_over, estimate, least_queries
-from drumfire.loadgen.environment import available_memory_bytes
 from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.limits import available_memory_bytes
 from drumfire.loadgen.record import bytes_per_row
 from drumfire.loadgen.results import Results
 from drumfire.loadgen.run import Test

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from drumfire.loadgen.environment import available_memory_bytes
 from drumfire.loadgen.errors import UserError
-from drumfire.loadgen.limits import open_files
+from drumfire.loadgen.limits import available_memory_bytes, open_files
 from drumfire.loadgen.loggers import SERVING
 from drumfire.sut.kserve.grpc.server import CallLimits
 from drumfire.sut.serving.access import Access, TokenError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from drumfire.loadgen import cgroups, environment
+from drumfire.loadgen import cgroups, limits
 from drumfire.loadgen.overhead import GarbagePauses, Reading
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, SettingsError, TestSettings
@@ -120,11 +120,11 @@ def test_a_run_that_its_group_cannot_hold_is_refused(monkeypatch: pytest.MonkeyP
 
 def test_a_run_that_a_limit_of_addresses_cannot_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     resource = pytest.importorskip("resource")
-    used = environment._bytes_of("/proc/self/status").get("VmSize")
+    used = limits._bytes_of("/proc/self/status").get("VmSize")
     if used is None:
         pytest.skip("no /proc")
-    limits = {resource.RLIMIT_AS: (used + 100 * MB, -1)}
-    monkeypatch.setattr(environment.resource, "getrlimit", lambda which: limits.get(which, (-1, -1)))
+    held = {resource.RLIMIT_AS: (used + 100 * MB, -1)}
+    monkeypatch.setattr(limits.resource, "getrlimit", lambda which: held.get(which, (-1, -1)))
     with pytest.raises(SettingsError, match=r"GB are available under ulimit -v: "):
         table()
 
@@ -133,7 +133,7 @@ def test_a_run_that_a_limit_of_addresses_cannot_hold_is_refused(monkeypatch: pyt
 def test_a_quota_is_worth_so_many_cores(quota: float | None, cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(16)), raising=False)
     monkeypatch.setattr(cgroups, "cpu_quota", lambda: quota)
-    assert environment.usable_cores() == cores
+    assert limits.usable_cores() == cores
 
 
 def test_a_throttled_run_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

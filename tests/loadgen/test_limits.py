@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from drumfire.loadgen import environment, limits
+from drumfire.loadgen import limits
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.interpreter import run_on_fast_loop
 
@@ -75,8 +75,8 @@ def test_errors_that_mean_a_limit(
     error: BaseException, says: str, allowed: dict[int, tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     allowed |= {getattr(resource, f"RLIMIT_{name}"): (7, 7) for name in ("NOFILE", "FSIZE", "NPROC")}
-    memory = environment.Memory(500_000_000, " within its control group")
-    monkeypatch.setattr(environment, "available_memory", lambda: memory)
+    memory = limits.Memory(500_000_000, " within its control group")
+    monkeypatch.setattr(limits, "available_memory", lambda: memory)
     found = limits.on_limit(error)
     assert found is not None
     assert found.startswith(says)

@@ -19,7 +19,8 @@ _WRONG = re.compile(r"(?<![\d,.])1 (?!s\b|us\b|ns\b|ms\b)\w+s\b(?! (of|per))")
 @pytest.mark.parametrize(
     ("count", "noun", "words"),
     [(0, "query", "0 queries"), (1, "query", "1 query"), (2000, "sample", "2,000 samples"), (3, "batch", "3 batches"),
-     (1, "more size", "1 more size"), (2, "GPU", "2 GPUs")],
+     (1, "more size", "1 more size"), (2, "GPU", "2 GPUs"), (2, "day", "2 days"), (2, "process", "2 processes"),
+     (2, "box", "2 boxes"), (2, "dish", "2 dishes")],
 )  # fmt: skip
 def test_counted(count: int, noun: str, words: str) -> None:
     assert counted(count, noun) == words

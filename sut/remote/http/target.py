@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from drumfire.loadgen.answers import Responses
-from drumfire.loadgen.environment import available_memory_bytes
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.files import check_file
+from drumfire.loadgen.limits import available_memory_bytes
 from drumfire.loadgen.options import option
 from drumfire.loadgen.settings import TestSettings
 from drumfire.sut.kserve.errors import ServerError

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen.environment import available_memory_bytes
 from drumfire.loadgen.installation import ROOT
+from drumfire.loadgen.limits import available_memory_bytes
 from drumfire.sut.data.inputs import InputError, Inputs
 from drumfire.sut.kserve.errors import ServerError
 from drumfire.sut.kserve.messages import operations

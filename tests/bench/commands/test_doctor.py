@@ -15,8 +15,9 @@ from rich.console import Console
 
 from drumfire.bench.commands import doctor
 from drumfire.bench.doctor import limits, machine, software
-from drumfire.loadgen import environment, installation
+from drumfire.loadgen import installation
 from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.limits import Memory
 from drumfire.sut.local.backends import BackendError
 from drumfire.sut.remote.triton_local.environment import LocalTritonError
 
@@ -304,7 +305,7 @@ def test_a_console_that_cannot_show_all(encoding: str, status: str, monkeypatch:
     ],
 )
 def test_memory(available: float, limit: str, status: str, fix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "available_memory", lambda: environment.Memory(int(available), limit))
+    monkeypatch.setattr(limits, "available_memory", lambda: Memory(int(available), limit))
     assert told(limits.memory()) == (status, f"{available / 1e9:.3g} GB available{limit}", fix)
 
 
