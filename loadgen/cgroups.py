@@ -82,7 +82,7 @@ def _folders(controller: str, root: Path) -> tuple[tuple[Path, int], ...]:
             continue
         shown, point = (_unescaped(word) for word in before.split(" ")[3:5])
         folder = top = root / point.lstrip("/")
-        # In a container the path may be the host's, which is not to be seen there: the mount then shows the own group.
+        # In a container the path may be the host's, which is not visible there: the mount then shows the own group.
         own = PurePosixPath(groups[name])
         if own.is_relative_to(shown) and ".." not in own.parts:
             inner = top / own.relative_to(shown)

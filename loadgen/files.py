@@ -35,7 +35,10 @@ _KINDS: dict[Callable[[int], bool], str] = {
 
 
 def check_file(path: Path, what: str = "", *, may_be_empty: bool = True) -> None:
-    """So that nobody waits for a pipe or a device that has a file's name.  ``what``: its use, for the message."""
+    """Raise ``UserError`` unless ``path`` is a readable file; never waits, as opening a pipe or a device can.
+
+    ``what``: its use, for the message.
+    """
     try:
         found = path.stat()
         why = next((kind for is_kind, kind in _KINDS.items() if is_kind(found.st_mode)), "")
@@ -88,19 +91,22 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} cannot be read: {one_line(error, _MOST_TEXT)}") from None
 
 
-def read_json(path: Path, schema: Schema) -> Any:
-    """A value of the types in ``schema`` (see ``drumfire.loadgen.schema``); all its numbers are finite."""
+def read_json(path: Path, schema: Schema, *, whole: bool = False) -> Any:
+    """A value of the types in ``schema``, with all its properties if ``whole`` (see ``drumfire.loadgen.schema``).
+
+    All its numbers are finite.
+    """
     try:
         value = parse_json(read_text(path))
     except ValueError as error:
         raise UserError(f"{path} is not JSON of a run: {one_line(error, _MOST_TEXT)}") from None
-    if (wrong := fault(value, schema)) is not None:
+    if (wrong := fault(value, schema, whole=whole)) is not None:
         raise UserError(f"{path} does not hold what a run saves: {wrong[-_MOST_TEXT:]}")
     return value
 
 
 def parse_json(text: str | bytes) -> Any:
-    """A value of finite numbers.  Raises ``ValueError``, whose text says why it is none."""
+    """A value of finite numbers.  Raises ``ValueError``, whose text says what is wrong."""
     try:
         return json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_finite)
     except RecursionError:

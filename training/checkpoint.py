@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from drumfire.loadgen.files import in_one_step
 from drumfire.training.faults import InputError, one_line
 
 ANOTHER = "start a new run in another --output"
@@ -22,23 +23,20 @@ ANOTHER = "start a new run in another --output"
 
 def save(state: dict[str, Any], path: Path) -> None:
     """Replace the checkpoint at ``path``.  ``InputError`` if it cannot be written: the old one then remains."""
-    partial = path.with_suffix(".partial")
     try:
         # Through memory, because torch's own error for a full disk does not name the cause.
         packed = io.BytesIO()
         torch.save(state, packed)
-        with partial.open("wb") as file:
+        with in_one_step(path) as file:
             file.write(packed.getbuffer())
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise InputError(
             f"cannot write the checkpoint {path}: {one_line(error)}; make room, then start again with --resume"
         ) from None

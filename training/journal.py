@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from drumfire.loadgen.files import in_one_step
 from drumfire.training.faults import InputError, one_line
 
 
@@ -58,7 +59,6 @@ def _open(path: Path, keep: int) -> int:
     kept = path.read_bytes()[:keep] if keep else b""
     if len(kept) < keep:
         raise InputError(f"{path} is shorter than the checkpoint says: start a new run in another --output")
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(kept)
-    os.replace(partial, path)
+    with in_one_step(path) as file:
+        file.write(kept)
     return os.open(path, os.O_WRONLY | os.O_APPEND)

@@ -14,13 +14,13 @@ import torch
 
 from drumfire.loadgen import environment
 from drumfire.loadgen.errors import UserError, printable
-from drumfire.loadgen.files import read_json
+from drumfire.loadgen.files import in_one_step, read_json
 from drumfire.training import operators
 from drumfire.training.clock import now_ms
 from drumfire.training.faults import InputError
 from drumfire.training.hyperparameters import Hyperparameters
 from drumfire.training.ranks import Ranks
-from drumfire.training.train import Outcome, Plan
+from drumfire.training.train import NUMBERS, Outcome, Plan
 
 RESULT = "result.json"
 NOTE = "MLPerf-style, not an MLPerf result"
@@ -69,24 +69,20 @@ def load(path: Path) -> dict[str, Any]:
 def read(path: Path, schema: Mapping[str, Any]) -> dict[str, Any]:
     """JSON with all the schema's properties, of their types.  ``InputError`` if it holds anything else."""
     try:
-        found = read_json(path, {"type": "object", **schema})
+        found: dict[str, Any] = read_json(path, {"type": "object", **schema}, whole=True)
     except UserError as error:
         raise InputError(f"{error}; remove it, or choose another --output") from None
-    if lacking := schema["properties"].keys() - found.keys():
-        raise InputError(f"{path} lacks {', '.join(sorted(lacking))}: remove it, or choose another --output")
-    document: dict[str, Any] = found
-    return document
+    return found
 
 
 _NUMBER: Mapping[str, Any] = {"type": "number"}
-_NUMBERS: Mapping[str, Any] = {"type": "object", "additionalProperties": _NUMBER}
 _DOCUMENT: Mapping[str, Any] = {
     "properties": {
         "seed": {"type": "integer"},
         "converged": {"type": "boolean"},
         "epochs": {"type": "integer"},
-        "target": _NUMBERS,
-        "evaluations": {"type": "array", "items": _NUMBERS},
+        "target": NUMBERS,
+        "evaluations": {"type": "array", "items": NUMBERS},
         **dict.fromkeys(("official_s", "wall_s", "training_s", "evaluation_s", "images", "images_per_s"), _NUMBER),
         "environment": {
             "type": "object",
@@ -99,9 +95,8 @@ _DOCUMENT: Mapping[str, Any] = {
 
 def save(document: dict[str, Any], path: Path) -> None:
     """Write JSON, as a whole or not at all.  Raises ``OSError``."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with in_one_step(path) as file:
+        file.write((json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
 
 
 def _environment(ranks: Ranks) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def check_state(state: Mapping[str, Any], path: Path, task: Task) -> None:
     position = state.get("position")
     plain: dict[str, Any] = {name: state.get(name) for name in _STATE["properties"]}
     plain["position"] = list(position) if isinstance(position, tuple) else position
-    wrong = fault(plain, _STATE)
+    wrong = fault(plain, _STATE, whole=True)
     if wrong is None:
         try:
             clock = Clock(**plain["clock"])
@@ -100,27 +100,28 @@ def check_state(state: Mapping[str, Any], path: Path, task: Task) -> None:
         except (TypeError, ValueError):
             wrong = "it has other parts"
         else:
-            whole = (step, iteration, *plain["journals"].values(), plain["identity"].get("seed", -1))
+            whole = (step, iteration, *plain["journals"].values(), plain["identity"]["seed"])
             numbers = (*asdict(clock).values(), *(value for one in plain["evaluations"] for value in one.values()))
             are_right = epoch >= 1 and min(whole) >= 0 and all(0 <= each < math.inf for each in numbers)
             needed = {"epoch", "since_start_s", *task.targets} if plain["identity"].get("task") == task.name else set()
-            if not are_right or plain["journals"].keys() != {EVENTS, MLLOG}:
-                wrong = "its numbers are none of a run"
+            if plain["journals"].keys() != {EVENTS, MLLOG}:
+                wrong = "it has other journals"
+            elif not are_right:
+                wrong = "a number is out of range"
             elif not all(needed <= one.keys() for one in plain["evaluations"]):
                 wrong = f"an evaluation lacks one of {', '.join(sorted(needed))}"
     if wrong is not None:
         raise InputError(f"{path} is not a checkpoint of this version ({wrong}); {checkpoint.ANOTHER}")
 
 
-_INTEGERS = {"type": "object", "additionalProperties": {"type": "integer"}}
-_NUMBERS = {"type": "object", "additionalProperties": {"type": "number"}}
+NUMBERS = {"type": "object", "additionalProperties": {"type": "number"}}
 _STATE: dict[str, Any] = {
     "properties": {
         "identity": {"type": "object", "properties": {"seed": {"type": "integer"}}},
-        "clock": _NUMBERS,
+        "clock": NUMBERS,
         "position": {"type": "array", "items": {"type": "integer"}},
-        "evaluations": {"type": "array", "items": _NUMBERS},
-        "journals": _INTEGERS,
+        "evaluations": {"type": "array", "items": NUMBERS},
+        "journals": {"type": "object", "additionalProperties": {"type": "integer"}},
     }
 }
 

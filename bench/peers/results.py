@@ -5,13 +5,13 @@ Handles Markdown and the machine's description.  Does not depend on what was mea
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from drumfire.bench.peers.rounds import Rounds, compact
 from drumfire.loadgen import environment
+from drumfire.loadgen.files import in_one_step
 
 _TITLE = "# Drumfire beside other tools\n"
 
@@ -28,9 +28,8 @@ def put_section(path: Path, name: str, section: str) -> None:
     """Replace the section of that name, or add it at the end; all other text stays."""
     text = path.read_text(encoding="utf-8") if path.exists() else _TITLE
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(with_section(text, name, section), encoding="utf-8")
-    os.replace(partial, path)
+    with in_one_step(path) as file:
+        file.write(with_section(text, name, section).encode())
 
 
 def with_section(text: str, name: str, section: str) -> str:
