@@ -15,7 +15,7 @@ from reprlib import repr as shown
 from typing import Any
 
 from drumfire.loadgen.errors import UserError, one_line
-from drumfire.loadgen.files import check_file
+from drumfire.loadgen.files import read_bytes
 
 Entry = Mapping[str, Any]
 
@@ -37,15 +37,10 @@ def read_annotations(file: Path, *, masks: bool) -> dict[str, list[Entry]]:
     there, not JSON, or holds a value that it must not.
     """
     try:
-        check_file(file, "the file of annotations", may_be_empty=False)
-        document = json.loads(file.read_bytes().decode("utf-8-sig"))
+        document = json.loads(read_bytes(file, "the file of annotations", may_be_empty=False).decode())
     except UserError as error:
         raise UserError(f"{error}; fetch it again") from None
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}; fetch it again") from None
-    except RecursionError:
-        raise UserError(f"{file} is not in COCO's format: it is nested too deeply; fetch it again") from None
-    except ValueError as error:  # not JSON, not UTF-8, or a number of more digits than Python reads
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, too deep, or more digits than Python reads
         raise UserError(f"{file} is not JSON: {one_line(error, 200)}; fetch it again") from None
     found = _faults(document, masks=masks)
     first = next(found, None)

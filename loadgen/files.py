@@ -5,6 +5,7 @@ Every function that reads raises ``UserError``, whose text names the file.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import json
@@ -35,10 +36,37 @@ _KINDS: dict[Callable[[int], bool], str] = {
 
 
 def check_file(path: Path, what: str = "", *, may_be_empty: bool = True) -> None:
-    """Raise ``UserError`` unless ``path`` is a readable file; never waits, as opening a pipe or a device can.
+    """Raise ``UserError`` unless ``path`` is a readable file; never waits for a pipe or a device.
 
-    ``what``: its use, for the message.
+    ``what``: the file's use, for the message.
     """
+    if why := _fault(path, may_be_empty):
+        raise UserError(_unreadable(path, what, why))
+
+
+def read_bytes(
+    path: Path, what: str = "", *, may_be_empty: bool = True, most: int = -1, error: type[UserError] = UserError
+) -> bytes:
+    """A person's file without its byte order mark: all of it, or its first ``most`` bytes.
+
+    Raises ``error`` where ``check_file`` raises, or where reading fails.
+    """
+    why = _fault(path, may_be_empty)
+    if not why:
+        try:
+            with path.open("rb") as file:
+                return file.read(most).removeprefix(codecs.BOM_UTF8)
+        except OSError as failed:
+            why = failed.strerror or one_line(failed, _MOST_TEXT)
+    raise error(_unreadable(path, what, why))
+
+
+def _unreadable(path: Path, what: str, why: str) -> str:
+    return f"{what + ' ' if what else ''}{path} cannot be read: {why}"
+
+
+def _fault(path: Path, may_be_empty: bool) -> str:
+    """Why the file cannot be read; empty if it can."""
     try:
         found = path.stat()
         why = next((kind for is_kind, kind in _KINDS.items() if is_kind(found.st_mode)), "")
@@ -50,8 +78,7 @@ def check_file(path: Path, what: str = "", *, may_be_empty: bool = True) -> None
         why = "there is no such file"
     except (OSError, ValueError) as error:  # a name with a null byte, for one
         why = getattr(error, "strerror", None) or one_line(error, _MOST_TEXT)
-    if why:
-        raise UserError(f"{what + ' ' if what else ''}{path} cannot be read: {why}")
+    return why
 
 
 @contextlib.contextmanager

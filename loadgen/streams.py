@@ -14,7 +14,7 @@ import select
 import sys
 from typing import Any, TextIO, cast
 
-_GONE = (errno.EPIPE, errno.EIO)
+GONE = (errno.EPIPE, errno.EIO)
 """The reader or the terminal has gone: nobody misses what is lost."""
 
 
@@ -67,7 +67,7 @@ def complain() -> bool:
     if _output is None or _output.fault is None:
         return False
     fault, _output = _output.fault, None
-    if fault.errno in _GONE:
+    if fault.errno in GONE:
         return False
     print(f"drumfire: standard output could not be written: {fault.strerror}", file=sys.stderr)
     return True

@@ -6,7 +6,6 @@ Works from any folder and without an installed package.  Does not depend on what
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from drumfire.loadgen.installation import ROOT
+from drumfire.loadgen.streams import GONE
 
 
 def command(module: str) -> list[str]:
@@ -62,7 +62,7 @@ def run(main: Callable[[], None], name: str) -> None:
     try:
         main()
     except Exception as error:
-        gone = isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.EIO)  # the reader, or the terminal
+        gone = isinstance(error, OSError) and error.errno in GONE
         with contextlib.suppress(OSError):
             if not gone:
                 print(f"{name} ended: {type(error).__name__}: {error}", file=sys.stderr)

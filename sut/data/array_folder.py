@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen.files import mapped
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.files import check_file, mapped
+from drumfire.loadgen.wording import counted
 from drumfire.sut.data.inputs import InputError, Inputs, Sample, shape_text
 from drumfire.sut.kserve.messages.tensors import DATATYPES, LEFT_OUT, ModelInterface, Tensor, TensorSpec, as_tensor
 
@@ -46,7 +48,7 @@ class ArrayFolder(Inputs):
             listed = ", ".join(f"{count} in {name}" for name, count in counts.items()) or "none"
             raise InputError(f"{folder}: every file must hold the same number of samples, at least one, not {listed}")
         self.name, self.total_count = folder.resolve().name, next(iter(counts.values()))
-        self.description = f"{len(files)} file{'s' * (len(files) > 1)} of {folder}"
+        self.description = f"{counted(len(files), 'file')} of {folder}"
         self._inputs = interface.inputs
         self._outputs = [spec for spec in outputs if spec in self._arrays]
 
@@ -73,9 +75,12 @@ def _file_name(spec: TensorSpec) -> str:
 def _mapped(path: Path, spec: TensorSpec) -> npt.NDArray[Any]:
     """The array in a file, of shape (n, *shape), mapped but not read."""
     try:
+        check_file(path)
         array = mapped(path)
+    except UserError as error:
+        raise InputError(str(error)) from None
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     except Exception as error:  # the header is a Python literal: a damaged one raises any of the parser's errors
         raise InputError(f"{path} is not an array that numpy.save wrote: {' '.join(str(error).split())}") from None
     if spec.datatype == "BYTES":

@@ -7,7 +7,15 @@ import numpy as np
 from drumfire.loadgen.system import Batch, SampleLibrary
 from drumfire.sut.data.inputs import InputError, Inputs, Sample, inputs_text, shape_text
 from drumfire.sut.data.library import Array, paired, with_names
-from drumfire.sut.kserve.messages.tensors import DATATYPES, LEFT_OUT, ModelInterface, Shape, TensorSpec, as_tensor
+from drumfire.sut.kserve.messages.tensors import (
+    DATATYPES,
+    LEFT_OUT,
+    ModelInterface,
+    Shape,
+    Tensor,
+    TensorSpec,
+    as_tensor,
+)
 
 
 class DataSet(Inputs):
@@ -46,14 +54,11 @@ class DataSet(Inputs):
 
     def sample(self, index: int) -> Sample:
         rows = self._rows(index)
-        tensors = []
-        for taken in self._taken:
-            if taken is None:
-                tensors.append(LEFT_OUT)
-            else:
-                spec, name, shape = taken
-                tensors.append(as_tensor(np.asarray(rows[name], DATATYPES[spec.datatype]).reshape(shape), spec))
-        return tuple(tensors)
+
+        def tensor(spec: TensorSpec, name: str, shape: Shape) -> Tensor:
+            return as_tensor(np.asarray(rows[name], DATATYPES[spec.datatype]).reshape(shape), spec)
+
+        return tuple(LEFT_OUT if taken is None else tensor(*taken) for taken in self._taken)
 
     def _rows(self, index: int) -> Batch:
         indices = np.array([index])

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from drumfire.loadgen.files import read_bytes
 from drumfire.sut.data import DataError
 
 LIST = "val_map.txt"
@@ -35,15 +36,15 @@ class LabelledPictures:
 def read(folder: Path, count: int | None = None) -> LabelledPictures:
     """Read the list of ``folder``, or its first ``count`` lines.  Raises ``DataError`` for the first fault."""
     listing = folder / LIST
-    try:
-        lines = listing.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
+    if not listing.exists():
         raise DataError(
             f"{listing} is missing: write a line 'path class' for each picture (caffe_ilsvrc12's val.txt has them), or "
             "generate pictures with 'drumfire prepare fake imagenet'"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {listing}: {error}") from None
+        )
+    try:
+        lines = read_bytes(listing, error=DataError).decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{listing} cannot be read: {error}") from None
     pairs = [_pair(line, f"{listing} line {number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not pairs:
         raise DataError(f"{listing} lists no pictures: write a line 'path class' for each")

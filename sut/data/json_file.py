@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from drumfire.loadgen.files import read_bytes
+from drumfire.loadgen.wording import counted
 from drumfire.sut.data.inputs import FLOATING, InputError, Inputs, Sample, bfloat16, inputs_text, shape_text
 from drumfire.sut.kserve.errors import one_line
 from drumfire.sut.kserve.messages.tensors import (
@@ -57,7 +59,7 @@ class JsonFile(Inputs):
                 "both need the same number, at least 1"
             )
         self.name, self.total_count = path.stem, len(entries)
-        self.description = f"{len(entries)} sample{'s' * (len(entries) > 1)} of {path}"
+        self.description = f"{counted(len(entries), 'sample')} of {path}"
         self._samples: list[Sample] = []
         for position, entry in enumerate(entries):
             where = f"{path}: data[{position}]"
@@ -79,10 +81,9 @@ class JsonFile(Inputs):
 
 
 def _document(path: Path) -> dict[str, Any]:
+    content = read_bytes(path, error=InputError)
     try:
-        document = json.loads(path.read_bytes(), parse_constant=_Constant)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+        document = json.loads(content, parse_constant=_Constant)
     except json.JSONDecodeError as error:
         raise InputError(f"{path} is not JSON: {error.msg}, line {error.lineno} column {error.colno}") from None
     except UnicodeDecodeError as error:

@@ -88,7 +88,7 @@ class PictureReader:
             values = np.fromfile(place, dtype)
             if values.size == np.prod(shape):
                 return values.reshape(shape)
-        except OSError:  # it is not there, or is no file, of which storing it tells
+        except OSError:  # it is not there, or it is not a file, which storing it will report
             pass
         resized = np.ascontiguousarray(self.recipe.resized(decoded(content), self.recipe.side))
         _store(resized, place)

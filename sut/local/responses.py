@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.wording import counted
 
 
 class OutputError(UserError, ValueError):
-    """A model's output that is no row for each sample.  The text is one line and names the output."""
+    """A model's output that does not have one row per sample.  The text is one line and names the output."""
 
 
 def check_count(responses: Any, rows: int) -> None:
@@ -43,8 +44,7 @@ def check_outputs(outputs: Sequence[Any], names: Sequence[str], rows: int) -> No
             continue
         name = f"output {names[position]!r}" if len(names) == len(outputs) else f"output {position}"
         shape = f"the shape {list(output.shape)}" if hasattr(output, "shape") else f"the type {type(output).__name__}"
-        samples = f"{rows} sample{'' if rows == 1 else 's'}"
         raise OutputError(
-            f"the model's {name} has {shape} for {samples}: its first size must be the batch, so export it as a tensor "
-            "with one"
+            f"the model's {name} has {shape} for {counted(rows, 'sample')}: its first size must be the batch, so "
+            "export it as a tensor with one"
         )

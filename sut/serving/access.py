@@ -9,7 +9,7 @@ import hmac
 from pathlib import Path
 
 from drumfire.loadgen.errors import UserError
-from drumfire.loadgen.files import check_file
+from drumfire.loadgen.files import read_bytes
 
 _SCHEME = "bearer "
 _MOST_BYTES = 1 << 16
@@ -51,14 +51,7 @@ class Access:
     def _read(self) -> None:
         assert self._file is not None
         stamp = self._stamp()
-        try:
-            check_file(self._file, "--token-file")
-            with open(self._file, "rb") as file:
-                lines = file.read(_MOST_BYTES).removeprefix(b"\xef\xbb\xbf").split(b"\n")
-        except UserError as error:
-            raise TokenError(str(error)) from None
-        except OSError as error:
-            raise TokenError(f"--token-file {self._file} cannot be read: {error.strerror}") from None
+        lines = read_bytes(self._file, "--token-file", most=_MOST_BYTES, error=TokenError).split(b"\n")
         tokens = [line.strip() for line in lines if line.strip()]
         if not tokens:
             raise TokenError(f"--token-file {self._file} has no token: write one per line")

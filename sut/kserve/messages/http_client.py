@@ -44,7 +44,6 @@ from drumfire.sut.kserve.messages.tensors import (
 T = TypeVar("T")
 
 _NONE = -1
-_HINTS = dict.fromkeys((401, 403), "; does the server want a --header 'authorization: …'?")
 _ID = b'"id":"0",'
 """Optional by the protocol, but kserve's server fails a request without it.  The same in all, as none needs it."""
 SMALL = 16_384
@@ -65,7 +64,7 @@ def error_text(response: Response) -> str:
         document = None
     text = _error_in(document)
     text = text or bytes(response.body[:200]).decode("utf-8", "replace") or response.head.reason
-    hint = _HINTS.get(response.status, "")
+    hint = "; does the server want a --header 'authorization: …'?" if response.status in (401, 403) else ""
     if 300 <= response.status < 400 and (elsewhere := response.head.fields.get("location")):
         hint = f" to {one_line(elsewhere, 200)}: give the --url that leads there"
     return f"HTTP {response.status}: {one_line(str(text))}{hint}"

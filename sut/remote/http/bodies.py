@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from drumfire.loadgen.files import mapped
+from drumfire.loadgen.files import mapped, read_bytes
+from drumfire.loadgen.wording import counted
 from drumfire.sut.data.inputs import InputError, Inputs, Sample
 from drumfire.sut.data.random_values import generated
 from drumfire.sut.kserve.messages.tensors import ModelInterface, Tensor, TensorSpec, as_array
@@ -100,9 +101,9 @@ def _in_path(data: str, template: bytes | None) -> Source:
             )
         if path.suffix == ".npy":
             return _array(path, as_json=template is not None)
-        text = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
         raise InputError(f"cannot read {data}: {error.strerror or error}") from None
+    text = read_bytes(path, "--input-data", error=InputError)
     return _lines(path, text) if path.suffix in _LINES else _document(path, text)
 
 
@@ -190,7 +191,7 @@ def _source(path: Path, count: int, what: str, content_type: str, read: Callable
         except UnicodeEncodeError:
             raise InputError(f"{path}: {what} {index} holds half of a surrogate pair, which is no text") from None
 
-    return Source(name, count, f"{count} {what}{'s' * (count > 1)} of {path}", content_type, checked)
+    return Source(name, count, f"{counted(count, what)} of {path}", content_type, checked)
 
 
 def _dumped(value: Any) -> bytes:

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.errors import UserError
-from drumfire.loadgen.files import check_file
+from drumfire.loadgen.files import read_bytes
 from drumfire.loadgen.limits import available_memory_bytes
 from drumfire.loadgen.options import option
 from drumfire.loadgen.settings import TestSettings
@@ -159,11 +159,7 @@ def _template(options: HttpOptions) -> bytes | None:
         raise UserError("--body and --body-file are the same thing: give one")
     if options.body_file is None:
         return None if options.body is None else options.body.encode()
-    check_file(options.body_file, "--body-file")
-    try:
-        return options.body_file.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    except OSError as error:
-        raise UserError(f"--body-file {options.body_file} cannot be read: {error.strerror}") from None
+    return read_bytes(options.body_file, "--body-file")
 
 
 def _respond(outputs: Outputs) -> Responses:

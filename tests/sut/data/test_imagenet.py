@@ -64,5 +64,5 @@ def test_a_missing_list_names_the_mend(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"val_map\.txt is missing: .*drumfire prepare fake imagenet"):
         imagenet.read(tmp_path)
     (tmp_path / imagenet.LIST).write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(DataError, match="cannot read"):
+    with pytest.raises(DataError, match="cannot be read"):
         imagenet.read(tmp_path)

@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -609,7 +610,7 @@ def test_files_that_are_not_json(raw: bytes, why: str) -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="cannot be read: there is no such file"):
         JsonFile(tmp_path / "none.json", interface(spec("x INT8[2]")))
 
 
@@ -767,3 +768,11 @@ def test_a_data_set_that_does_not_fit(inputs: list[str], max_batch_size: int, wh
 def test_whole_numbers_are_no_bfloat16() -> None:
     with pytest.raises(InputError, match="BF16"):
         DataSet(digits(PIXELS.astype(np.uint16)), interface(spec("x BF16[1,8,8]")))
+
+
+@pytest.mark.parametrize("name", ["x.npy", "data.json"])
+def test_a_pipe_in_place_of_a_file_is_refused_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    model = interface(spec("x FP32[2]"))
+    with pytest.raises(InputError, match="cannot be read: it is a pipe, not a file"):
+        ArrayFolder(tmp_path, model) if name == "x.npy" else JsonFile(tmp_path / name, model)
