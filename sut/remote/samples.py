@@ -5,8 +5,8 @@ Handles samples and the form of requests.  Does not depend on connections or on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +14,10 @@ import numpy.typing as npt
 from drumfire.loadgen.system import Batch, IndexArray
 from drumfire.sut.data.inputs import InputError, Inputs, Sample
 from drumfire.sut.data.library import NotLoadedError
-from drumfire.sut.kserve.messages.exchange import NOT_SENT, Buffer, Messages, Outputs, Part
-from drumfire.sut.kserve.messages.tensors import LEFT_OUT, ModelInterface, Shape, Tensor, TensorError, as_array
+from drumfire.sut.kserve.messages.exchange import NOT_SENT, Messages, Outputs, Part, ValueMessages
+from drumfire.sut.kserve.messages.tensors import LEFT_OUT, ModelInterface, Tensor, TensorError, TensorSpec, as_array
 
 _BURST_BYTES = 1 << 20
-Encoded = Callable[[str, Shape, Buffer], Buffer]
-"""From a tensor's datatype, shape and raw contents to the contents as ``Messages.request`` takes them."""
 
 
 class UnexpectedOutput(ValueError):
@@ -42,10 +40,9 @@ class RemoteLibrary:
         total_count: int,
         performance_count: int,
         batch_size: int = 1,
-        encoded: Encoded | None = None,
-        joint: bytes = b"",
+        values: bool = False,
     ) -> None:
-        """``encoded``: None where requests take raw contents; ``joint`` comes between the contents of samples."""
+        """``values``: ``messages`` are ``ValueMessages`` and take values, not raw contents."""
         self.name = inputs.name
         self.total_count, self.performance_count = total_count, performance_count
         self.inputs = inputs
@@ -54,7 +51,7 @@ class RemoteLibrary:
         """Number of requests that are about 1 MiB together: send no more before checking that the socket has room."""
         self._interface, self._messages = interface, messages
         self._batch_size = batch_size
-        self._encoded, self._joint = encoded, joint
+        self._values = cast(ValueMessages, messages) if values else None
         self._samples: dict[int, Sample] = {}
 
     def load(self, indices: IndexArray) -> None:
@@ -108,23 +105,25 @@ class RemoteLibrary:
     def batch(self, indices: IndexArray) -> Batch:
         """The inputs of these samples by name, for ``SampleLibrary``; reads them again, as only requests are kept.
 
-        An input that the samples leave out is missing.
+        An input that the samples leave out is missing.  Raises ``InputError`` where samples differ in shape or in what
+        they leave out.
         """
         samples = [self.inputs.sample(index) for index in indices.tolist()]
-        return {
-            spec.name: np.stack([as_array(spec.datatype, tensor.shape, tensor.data) for tensor in tensors])
-            for spec, tensors in zip(self._interface.inputs, zip(*samples, strict=True), strict=True)
-            if tensors[0] != LEFT_OUT
-        }
+        batch = {}
+        for spec, tensors in zip(self._interface.inputs, zip(*samples, strict=True), strict=True):
+            _check_alike(spec, tensors)
+            if tensors[0] != LEFT_OUT:
+                batch[spec.name] = np.stack([as_array(spec.datatype, *tensor) for tensor in tensors])
+        return batch
 
     def _as_sent(self, sample: Sample) -> Sample:
-        if self._encoded is None:
+        if self._values is None:
             return sample
         tensors = []
         for spec, tensor in zip(self._interface.inputs, sample, strict=True):
             if tensor != LEFT_OUT:
                 try:
-                    tensor = Tensor(tensor.shape, self._encoded(spec.datatype, tensor.shape, tensor.data))
+                    tensor = Tensor(tensor.shape, self._values.encoded(spec.datatype, tensor.shape, tensor.data))
                 except TensorError as error:
                     raise InputError(f"input {spec}: {error}") from None
             tensors.append(tensor)
@@ -132,22 +131,27 @@ class RemoteLibrary:
 
     def _parts(self, samples: Sequence[Sample]) -> list[Part]:
         parts = []
+        joint = b"" if self._values is None else self._values.joint
         for position, spec in enumerate(self._interface.inputs):
-            first = samples[0][position]
-            left_out = first == LEFT_OUT
-            if any(
-                sample[position].shape != first.shape or (sample[position] == LEFT_OUT) != left_out
-                for sample in samples[1:]
-            ):
-                what = "some samples leave out the" if spec.optional else "samples have different shapes for"
-                raise InputError(f"{what} input {spec}: send them one by one")
-            if left_out:
+            tensors = [sample[position] for sample in samples]
+            _check_alike(spec, tensors)
+            first = tensors[0]
+            if first == LEFT_OUT:
                 parts.append(NOT_SENT)
                 continue
-            data = [sample[position].data for sample in samples]
+            data = [tensor.data for tensor in tensors]
             batch = (len(samples),) if self._interface.max_batch_size else ()
-            parts.append(Part((*batch, *first.shape), data[0] if len(data) == 1 else self._joint.join(data)))
+            parts.append(Part((*batch, *first.shape), data[0] if len(data) == 1 else joint.join(data)))
         return parts
+
+
+def _check_alike(spec: TensorSpec, tensors: Sequence[Tensor]) -> None:
+    """Raise ``InputError`` unless the samples' tensors of one input can be one batch."""
+    first, *others = tensors
+    if any((tensor == LEFT_OUT) != (first == LEFT_OUT) for tensor in others):
+        raise InputError(f"some samples leave out the input {spec}: send them one by one")
+    if any(tensor.shape != first.shape for tensor in others):
+        raise InputError(f"samples have different shapes for the input {spec}: send them one by one")
 
 
 def _bits(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

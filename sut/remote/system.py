@@ -23,7 +23,7 @@ from drumfire.sut.kserve.errors import ProtocolError, ServerError
 from drumfire.sut.kserve.messages.exchange import Channel, Failure, Messages, Outputs, Reply
 from drumfire.sut.remote.endpoint import Endpoint, Security
 from drumfire.sut.remote.samples import RemoteLibrary
-from drumfire.sut.remote.wire import SETTLE_PATIENCE_S, Unfinished, Wire, connect
+from drumfire.sut.remote.wire import SETTLE_PATIENCE_S, PartialReplies, Wire, connect
 
 RECONNECT_S = 5.0
 """We abandon a server after failing to reconnect for this time."""
@@ -117,7 +117,7 @@ class RemoteSystem:
         self._links: list[Link] = []
         self._served: Counter[Endpoint] = Counter()
         self._ready: deque[Link] = deque()
-        self._unfinished = Unfinished()
+        self._partial_replies = PartialReplies()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._settled = asyncio.Event()
@@ -328,7 +328,7 @@ class RemoteSystem:
         link = Link(endpoint, self._new_channel(endpoint))
         link.useless_until_s = until_s
         deliver = partial(self._deliver, link)
-        link.wire = await connect(endpoint, self._security, link.channel, deliver, self._unfinished)
+        link.wire = await connect(endpoint, self._security, link.channel, deliver, self._partial_replies)
         if link.wire.closed:
             raise ServerError(f"{endpoint} closes connections as soon as they are made")
         self._links.append(link)

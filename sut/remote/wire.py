@@ -26,7 +26,7 @@ _KEEPALIVE_S = 10
 """After this time without traffic the kernel probes the peer (TCP_KEEPIDLE and TCP_KEEPINTVL)."""
 _SILENT_PEER_S = 30
 """The connection fails if the peer's kernel acknowledges nothing for this time (TCP_USER_TIMEOUT)."""
-_MOST_UNFINISHED = 128 << 20
+_MOST_PARTIAL = 128 << 20
 """Bytes of replies that have arrived in part, over all connections of a system; one reply may always be larger."""
 _MOST_PIECES = 1000
 """Below Linux's limit of 1024 pieces for one sendmsg (IOV_MAX)."""
@@ -52,7 +52,7 @@ class Logic(Protocol):
     def lost(self, reason: str) -> Sequence[Any]: ...
 
 
-class Unfinished:
+class PartialReplies:
     """Replies that have arrived in part, over all connections: what they take together is bounded.
 
     Where it is too much, only the connection whose reply began first reads on, so that each becomes whole in its turn;
@@ -68,13 +68,14 @@ class Unfinished:
         self._turn: asyncio.TimerHandle
 
     def count(self, wire: Wire, size: int) -> None:
-        """``wire`` holds ``size`` bytes of replies in part."""
+        """``wire`` holds ``size`` bytes of replies in part: reads from it, and from others, are paused or resumed, and
+        what it holds alone over the bound is given up.  Raises nothing."""
         self._bytes += size - self._held.get(wire, 0)
         if size:
             self._held[wire] = size
         elif self._held.pop(wire, 0):
             wire.read_on(True)
-        over = self._bytes > _MOST_UNFINISHED
+        over = self._bytes > _MOST_PARTIAL
         alone = next(iter(self._held)) if over else None
         if alone is not self._alone:
             if self._alone is not None:
@@ -86,13 +87,13 @@ class Unfinished:
                 one.read_on(alone is None or one is alone)
         elif over:
             wire.read_on(wire is alone)
-        if size > _MOST_UNFINISHED:
-            wire.shed(_MOST_UNFINISHED // 2)
+        if size > _MOST_PARTIAL:
+            wire.shed(_MOST_PARTIAL // 2)
 
     def _end_turn(self, wire: Wire) -> None:
         wire.abort(
             f"a reply was not whole after {ANSWER_PATIENCE_S:g} s alone, as unfinished replies took over "
-            f"{_MOST_UNFINISHED >> 20} MiB: use fewer --concurrency"
+            f"{_MOST_PARTIAL >> 20} MiB: use fewer --concurrency"
         )
 
 
@@ -100,9 +101,9 @@ class Wire(asyncio.Protocol):
     """Calls ``deliver`` with the logic's events after each read, and with an empty list when more may be written."""
 
     def __init__(
-        self, logic: Logic, deliver: Callable[[Sequence[Any]], None], unfinished: Unfinished | None = None
+        self, logic: Logic, deliver: Callable[[Sequence[Any]], None], partial: PartialReplies | None = None
     ) -> None:
-        self._unfinished = unfinished or Unfinished()
+        self._partial = partial or PartialReplies()
         self._counts = False
         """Replies that have arrived in part are counted with those of all connections."""
         self._reads = True
@@ -182,7 +183,7 @@ class Wire(asyncio.Protocol):
     def _count(self) -> None:
         size = 0 if self.closed else self._logic.buffered
         self._counts = size > 0
-        self._unfinished.count(self, size)
+        self._partial.count(self, size)
 
     async def close(self) -> None:
         """Close the connection in order, without delivering further events."""
@@ -227,10 +228,8 @@ class Wire(asyncio.Protocol):
             self._count()
         if self.why is None:
             self.why = f"the connection was lost: {error}" if error else "the server closed the connection"
-        deliver, self._deliver = (
-            self._deliver,
-            _ignore,
-        )  # or we would keep each other, as no garbage is collected in runs
+        deliver = self._deliver
+        self._deliver = _ignore  # breaks the reference cycle: the collector is off during a run
         deliver(self._logic.lost(self.why))
 
     def pause_writing(self) -> None:
@@ -264,7 +263,7 @@ async def connect(
     security: Security,
     logic: Logic,
     deliver: Callable[[Sequence[Any]], None],
-    unfinished: Unfinished | None = None,
+    partial: PartialReplies | None = None,
 ) -> Wire:
     """Connect, and write the logic's first output.  Raises ``ServerError``, which names the fix."""
     loop = asyncio.get_running_loop()
@@ -276,7 +275,7 @@ async def connect(
             missing = f"no TLS connection to {endpoint} within {CONNECT_PATIENCE_S:g} s: does this port speak TLS?"
             try:
                 _, wire = await loop.create_connection(
-                    lambda: Wire(logic, deliver, unfinished),
+                    lambda: Wire(logic, deliver, partial),
                     sock=connected,
                     ssl=context,
                     server_hostname=security.server_name(endpoint) if context is not None else None,

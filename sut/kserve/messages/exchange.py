@@ -81,6 +81,16 @@ class Messages(Protocol):
         """A whole request: the inputs in the model's order; for outputs in shared memory, one region each."""
 
 
+class ValueMessages(Messages, Protocol):
+    """Requests that may hold tensors as values: ``request`` takes what ``encoded`` gives, joined by ``joint``."""
+
+    joint: bytes
+    """What comes between the contents of samples."""
+
+    def encoded(self, datatype: str, shape: Shape, data: Buffer) -> Buffer:
+        """A sample's tensor, from its raw contents.  Raises ``TensorError`` for one that has no such form."""
+
+
 class SharedMessages(Messages, Protocol):
     """Requests whose inputs and outputs all lie in shared memory, built from two sides that are prepared once.
 

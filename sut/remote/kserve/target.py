@@ -174,9 +174,7 @@ class TritonTarget(Target[TritonOptions]):
                     slots=self.at_a_time(settings),
                 )
                 return SharedLibrary(data, interface, messages, self._memory, **counts)
-            if self._values:
-                counts |= {"encoded": messages.encoded, "joint": messages.joint}
-        return RemoteLibrary(data, interface, self._messages, batch_size=self.batch_size, **counts)
+        return RemoteLibrary(data, interface, self._messages, batch_size=self.batch_size, values=self._values, **counts)
 
     def system(self, settings: TestSettings, library: RemoteLibrary) -> RemoteClient:
         messages, options = self._messages, self.options

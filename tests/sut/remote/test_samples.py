@@ -40,8 +40,7 @@ def library_of(folder: Path, document: object, interface: ModelInterface, *, bat
         total_count=samples.total_count,
         performance_count=samples.total_count,
         batch_size=batch_size,
-        encoded=messages.encoded,
-        joint=messages.joint,
+        values=True,
     )
 
 
@@ -56,6 +55,9 @@ def test_a_batch_holds_an_optional_input_for_all_or_for_none(tmp_path: Path) -> 
     with pytest.raises(InputError, match=r"some samples leave out the input b INT8\[1\]: send them one by one"):
         library.batched((1, 2))
     assert list(library.batch(np.array([0, 1]))) == ["a"]
+    for mixed in ((0, 2), (2, 0)):  # whichever comes first
+        with pytest.raises(InputError, match=r"some samples leave out the input b INT8\[1\]: send them one by one"):
+            library.batch(np.array(mixed))
 
 
 def test_what_is_expected_may_be_nan(tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ import pytest
 
 from drumfire.sut.kserve.errors import ProtocolError
 from drumfire.sut.remote import wire as wires
-from drumfire.sut.remote.wire import Unfinished, Wire
+from drumfire.sut.remote.wire import PartialReplies, Wire
 
 MOST = 1000
 
 
 @pytest.fixture(autouse=True)
 def bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wires, "_MOST_UNFINISHED", MOST)
+    monkeypatch.setattr(wires, "_MOST_PARTIAL", MOST)
 
 
 class Transport:
@@ -70,9 +70,9 @@ class Parts:
 
 
 class Connection:
-    def __init__(self, unfinished: Unfinished) -> None:
+    def __init__(self, partial_replies: PartialReplies) -> None:
         self.logic, self.transport, self.came = Parts(), Transport(), list[str]()
-        self.wire = Wire(self.logic, self.came.extend, unfinished)
+        self.wire = Wire(self.logic, self.came.extend, partial_replies)
         self.wire.connection_made(cast(Any, self.transport))
 
     def comes(self, data: bytes) -> None:
@@ -102,8 +102,8 @@ def timer(monkeypatch: pytest.MonkeyPatch) -> Timer:
 
 @pytest.fixture
 def connections(timer: Timer) -> list[Connection]:
-    unfinished = Unfinished()
-    return [Connection(unfinished) for _ in range(3)]
+    partial_replies = PartialReplies()
+    return [Connection(partial_replies) for _ in range(3)]
 
 
 def reading(connections: list[Connection]) -> list[bool]:
@@ -159,7 +159,7 @@ def test_a_connection_that_ended_is_let_go_at_once(connections: list[Connection]
         if end:
             one.comes(end)
         one.wire.connection_lost(None)
-        assert not one.wire._unfinished._held
+        assert not one.wire._partial._held
         logic = weakref.ref(one.logic)
         one.wire._deliver([])
         del one
