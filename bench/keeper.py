@@ -100,9 +100,11 @@ def _warn(text: str) -> None:
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
-class _Told(NamedTuple):
+class _Message(NamedTuple):
+    """What the run's process sent, and the descriptor that came with it."""
+
     fd: int
-    message: Mapping[str, Any]
+    about: Mapping[str, Any]
 
 
 def main() -> None:
@@ -115,7 +117,7 @@ def main() -> None:
         _save(tables)
 
 
-def _listen() -> tuple[int, list[_Told]]:
+def _listen() -> tuple[int, list[_Message]]:
     """What the run's process sends until it ends: a descriptor of its folder, its table, and tables of generators.
 
     No table: it ended before its run began.
@@ -141,11 +143,11 @@ def _listen() -> tuple[int, list[_Told]]:
         if not data:
             break
     whole = text.split(b"\n")[:-1]
-    told = [_Told(fd, json.loads(message)) for fd, message in zip(fds, whole, strict=False)]
-    return (told[0].fd, told[1:]) if told else (-1, [])
+    sent = [_Message(fd, json.loads(message)) for fd, message in zip(fds, whole, strict=False)]
+    return (sent[0].fd, sent[1:]) if sent else (-1, [])
 
 
-def _save(tables: Sequence[_Told]) -> None:
+def _save(tables: Sequence[_Message]) -> None:
     """Save the tables in the current folder, which is the run's."""
     from datetime import datetime
     from pathlib import Path
@@ -158,7 +160,7 @@ def _save(tables: Sequence[_Told]) -> None:
     from drumfire.loadgen.record import Record, Status
 
     own, *generators = tables
-    record = Record.attach(own.fd, own.message["layout"])
+    record = Record.attach(own.fd, own.about["layout"])
     if generators:
         _put_together(record, generators)
     record.end()
@@ -182,10 +184,10 @@ def _save(tables: Sequence[_Told]) -> None:
                 file.write(json.dumps(note, indent=2).encode() + b"\n")
         except OSError as error:
             note["unsaved"] = note["unsaved"] or one_line(error)
-    _tell(note, has_result=has_result)
+    _report(note, has_result=has_result)
 
 
-def _tell(note: Mapping[str, Any], *, has_result: bool) -> None:
+def _report(note: Mapping[str, Any], *, has_result: bool) -> None:
     try:
         where = os.getcwd()
     except OSError:
@@ -201,21 +203,20 @@ def _tell(note: Mapping[str, Any], *, has_result: bool) -> None:
         print(f"drumfire: the run's process ended before it had saved: {text}", file=sys.stderr, flush=True)
 
 
-def _put_together(record: Record, generators: Sequence[_Told]) -> None:
+def _put_together(record: Record, generators: Sequence[_Message]) -> None:
     """Enter what the generators did into the whole run's table, when they have ended."""
     from drumfire.bench.fleet import merge
     from drumfire.bench.fleet.child import Part
     from drumfire.loadgen.record import Gauge, Record
     from drumfire.loadgen.share import Slice
 
-    tables = [Record.attach(one.fd, one.message["layout"]) for one in generators]
+    tables = [Record.attach(one.fd, one.about["layout"]) for one in generators]
     until_s = time.monotonic() + _GENERATORS_S
     while time.monotonic() < until_s and any(
-        not table.gauges[Gauge.DONE] and _lives(one.message["pid"])
-        for table, one in zip(tables, generators, strict=True)
+        not table.gauges[Gauge.DONE] and _lives(one.about["pid"]) for table, one in zip(tables, generators, strict=True)
     ):
         time.sleep(_LOOK_S)
-    slices = [Slice(**one.message["share"]) for one in generators]
+    slices = [Slice(**one.about["share"]) for one in generators]
     parts = []
     for table, share in zip(tables, slices, strict=True):
         table.end()

@@ -35,7 +35,10 @@ UNFINISHED = "unfinished.json"
 REPORT = "report.txt"
 """Written by what shows a run to people."""
 Write = Callable[[Path], object]
-"""Writes one part of a run's folder, to this path.  Raises ``OSError`` where it cannot."""
+"""Writes one part of a run's folder, to this path: a file, or a folder where the name has no suffix.
+
+Raises ``OSError`` where it cannot.
+"""
 
 
 class OutputError(UserError, OSError):
@@ -135,14 +138,14 @@ def save(
     ``small`` or ``large``.  Each part is tried, also after one has failed, which leaves nothing half written.
     Raises ``UnsavedError`` that names what could not be saved; its cause is the first error that is no ``OSError``.
     """
-    # What is there from before the run stays, as a full disk could take it.
-    early: dict[str, Write] = {SETTINGS: lambda path: write_settings(test, folder)}
+    parts: dict[str, Write] = {SETTINGS: lambda path: write_settings(test, folder)}
     if result is not None:
-        early[ENVIRONMENT] = lambda path: write_json(path, result.get("environment"))
-    whole = {} if result is None else {RESULT: lambda path: write_json(path, result)}
-    parts: dict[str, Write] = {
-        **{name: write for name, write in early.items() if not (folder / name).exists()},
-        **whole,
+        parts[ENVIRONMENT] = lambda path: write_json(path, result.get("environment"))
+    # What is there from before the run stays, as a full disk could take it.
+    parts = {name: write for name, write in parts.items() if not (folder / name).exists()}
+    if result is not None:
+        parts[RESULT] = lambda path: write_json(path, result)
+    parts |= {
         summary.SUMMARY: lambda path: _write_summary(test, path),
         **(small or {}),
         COLUMNS: test.record.save,
@@ -160,7 +163,7 @@ def save(
             write(folder / name)
         except Exception as error:
             why = described(error)
-            if isinstance(error, OSError):  # numpy's have no number, and tell of elements
+            if isinstance(error, OSError):  # numpy's have no errno and count elements
                 why = error.strerror or f"{one_line(error)}: is the disk full?"
             else:
                 faults.append(error)
