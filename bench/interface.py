@@ -21,7 +21,7 @@ from drumfire.bench import interrupts, outcome
 from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.commands.run import measure
 from drumfire.bench.options.values import build, words
-from drumfire.bench.outcome import Silent, Teller
+from drumfire.bench.outcome import Printer
 from drumfire.loadgen import directory
 from drumfire.loadgen.claim import Claim
 from drumfire.loadgen.environment import describe
@@ -58,8 +58,8 @@ def run(backend: str, model: str, device: str = "cpu", *, quiet: bool = True, **
     built = build(RunOptions, given)
     built = replace(built, words=("run", *words(built)))
     with interrupts.installed():
-        messages, teller = Console(quiet=quiet, highlight=False, soft_wrap=True), Silent() if quiet else Teller()
-        ended = _beside_loops(lambda: measure(built, messages, teller))
+        messages, printer = Console(quiet=quiet, highlight=False, soft_wrap=True), None if quiet else Printer()
+        ended = _beside_loops(lambda: measure(built, messages, printer))
     if ended.unsaved is not None:
         raise UnsavedError(ended.unsaved)
     return load(ended.result["directory"])

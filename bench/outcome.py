@@ -23,8 +23,8 @@ from drumfire.loadgen.run import Test
 
 SCORE = "accuracy.txt"
 """The accuracy in a run's folder: the file and the line that submissions need."""
-TELL_S = 5.0
-"""How long the saving of a run waits until its verdict is told."""
+SHOW_S = 5.0
+"""How long the saving of a run waits until its verdict is shown, in seconds."""
 Document = dict[str, Any]
 
 
@@ -49,8 +49,8 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Teller:
-    """Tells the end of a run: on standard output, and what is not saved on standard error."""
+class Printer:
+    """Prints the end of a run: on standard output, and what is not saved on standard error."""
 
     json: bool = False
 
@@ -70,43 +70,33 @@ class Teller:
         print(f"drumfire: {why}", file=sys.stderr)
 
 
-class Silent(Teller):
-    """Leaves the telling to its caller."""
-
-    def verdict(self, result: Document) -> None:
-        pass
-
-    def saved(self, folder: Path) -> None:
-        pass
-
-    def unsaved(self, why: str) -> None:
-        pass
-
-
 def finish(
-    test: Test, make: Callable[[], Document], folder: Path, teller: Teller, further: Mapping[str, Write]
+    test: Test, make: Callable[[], Document], folder: Path, printer: Printer | None, further: Mapping[str, Write]
 ) -> Outcome:
-    """Make the result of a test that has ended, tell its verdict, then save it with the ``further`` parts.
+    """Make the result of a test that has ended, print its verdict, then save it with the ``further`` parts.
 
-    If the result cannot be made or told, the run is saved all the same, and then the error is raised.
+    ``printer``: None where the caller shows the result.  If the result cannot be made or printed, the run is saved all
+    the same, and then the error is raised.
     """
     result, unsaved, fault = None, None, None
-    with ThreadPoolExecutor(1, "verdict") as telling:  # a reader that does not read must not keep it from being saved
+    with ThreadPoolExecutor(1, "verdict") as printing:  # a reader that does not read must not keep it from being saved
         try:
             result = make()
-            told = telling.submit(teller.verdict, result)
-            wait([told], TELL_S)
+            shown = printing.submit(printer.verdict, result) if printer else None
+            wait([shown] if shown else [], SHOW_S)
         finally:
             try:
                 save(test, result, folder, further)
             except UnsavedError as error:
                 unsaved, fault = str(error), error.__cause__
-                teller.unsaved(unsaved)
-        told.result()
+                if printer:
+                    printer.unsaved(unsaved)
+        if shown:
+            shown.result()
     if fault is not None:
         raise fault
-    if unsaved is None:
-        teller.saved(folder)
+    if printer and unsaved is None:
+        printer.saved(folder)
     return Outcome(test, result, unsaved)
 
 

@@ -22,7 +22,7 @@ from drumfire.bench.assemble.local import Assembly
 from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.commands import run
 from drumfire.bench.options.parser import Command
-from drumfire.bench.outcome import SCORE, Silent
+from drumfire.bench.outcome import SCORE
 from drumfire.bench.report import audits, figures, terminal
 from drumfire.bench.report.audits import AUDIT, TESTS
 from drumfire.loadgen.audit_config import AUDIT_CONFIG, audited
@@ -102,7 +102,7 @@ def audit(asked: Options) -> int:
             messages.print(f"{test}: {settings.mode.name} run in {where}", markup=False)
             part = replace(assembly, settings=settings, config_warnings=warnings, notes=[])
             with Claim.take(where) as own:
-                ended = run.perform(part, options, own, messages, Silent())
+                ended = run.perform(part, options, own, messages, None)
             if ended.unsaved is not None:
                 raise UnsavedError(ended.unsaved)
             return ended.test, ended.result

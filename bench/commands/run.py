@@ -24,7 +24,7 @@ from drumfire.bench.fleet.issuer import FleetIssuer
 from drumfire.bench.keeper import Keeper
 from drumfire.bench.options.parser import Command
 from drumfire.bench.options.values import ineffective
-from drumfire.bench.outcome import Outcome, Teller, finish
+from drumfire.bench.outcome import Outcome, Printer, finish
 from drumfire.bench.peak import probing
 from drumfire.bench.peak.journal import JOURNAL
 from drumfire.bench.report.terminal import say
@@ -55,18 +55,18 @@ _CONFIDENT_SHARE = 4
 def run(options: RunOptions) -> int:
     """Do one run, show it, and return the exit status."""
     messages = Console(stderr=options.result.json, highlight=False, soft_wrap=True)
-    return measure(options, messages, Teller(options.result.json)).status
+    return measure(options, messages, Printer(options.result.json)).status
 
 
-def measure(options: RunOptions, messages: Console, teller: Teller) -> Outcome:
+def measure(options: RunOptions, messages: Console, printer: Printer | None) -> Outcome:
     """Do one run, or a search for the peak, and save its result.  Raises ``UserError``."""
     _check(options)
     with claimed(options) as claim, assembled(options) as assembly:
         assembly.notes += filter(None, [claim.note])
         _audit(assembly, options)
         if options.traffic.find_peak_performance:
-            return _search(assembly, options, claim, messages, teller)
-        return perform(assembly, options, claim, messages, teller, _rule(assembly, options))
+            return _search(assembly, options, claim, messages, printer)
+        return perform(assembly, options, claim, messages, printer, _rule(assembly, options))
 
 
 COMMAND = Command(
@@ -97,7 +97,7 @@ def perform(
     options: RunOptions,
     claim: Claim,
     messages: Console,
-    teller: Teller,
+    printer: Printer | None,
     rule: StopRule | None = None,
 ) -> Outcome:
     """Do one run, tell its verdict and save it in the folder of ``claim``.
@@ -144,7 +144,7 @@ def perform(
                 raise
             faults.append(error)
         claim.make_room()
-        outcome = finish(test, make, claim.folder, teller, _further(test, assembly, options, claim.folder))
+        outcome = finish(test, make, claim.folder, printer, _further(test, assembly, options, claim.folder))
     if faults:
         raise faults[0]
     return outcome
@@ -245,7 +245,9 @@ def _confidence(rule: UntilConfident) -> dict[str, Any]:
     }
 
 
-def _search(assembly: Assembly, options: RunOptions, claim: Claim, messages: Console, teller: Teller) -> Outcome:
+def _search(
+    assembly: Assembly, options: RunOptions, claim: Claim, messages: Console, printer: Printer | None
+) -> Outcome:
     """Search for the peak; the full run at the peak is saved, with the search in its result."""
     folder = claim.folder
     for text in assembly.warnings:
@@ -274,11 +276,12 @@ def _search(assembly: Assembly, options: RunOptions, claim: Claim, messages: Con
 
     if search.interrupted:
         result = make()
-        teller.verdict(result)
+        if printer:
+            printer.verdict(result)
         messages.print(f"to resume this search: {probing.again(options, folder)}", markup=False)
         return Outcome(search.test, result)
     claim.make_room()
-    return finish(search.test, make, folder, teller, _further(search.test, assembly, options, folder))
+    return finish(search.test, make, folder, printer, _further(search.test, assembly, options, folder))
 
 
 def _assemble(options: RunOptions) -> Assembly:

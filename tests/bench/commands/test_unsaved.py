@@ -140,13 +140,13 @@ def test_a_reader_that_does_not_read_does_not_keep_it_from_being_saved(
     saved, told = threading.Event(), []
     save = directory.save
 
-    def save_and_tell(*arguments: Any) -> None:
+    def save_and_report(*arguments: Any) -> None:
         save(*arguments)
         saved.set()
 
-    monkeypatch.setattr(outcome, "TELL_S", 0.01)
-    monkeypatch.setattr(directory, "save", save_and_tell)
-    monkeypatch.setattr(outcome.Teller, "verdict", lambda *_: told.append(saved.wait(30)))
+    monkeypatch.setattr(outcome, "SHOW_S", 0.01)
+    monkeypatch.setattr(directory, "save", save_and_report)
+    monkeypatch.setattr(outcome.Printer, "verdict", lambda *_: told.append(saved.wait(30)))
     done = here("run", "null", "digits", "--time", "0.01", "--output", tmp_path / "run", *QUIET)
     assert done.returncode in (statuses.VALID, statuses.INVALID)
     assert told == [True]
@@ -156,7 +156,7 @@ def test_a_reader_that_does_not_read_does_not_keep_it_from_being_saved(
 @pytest.mark.parametrize("fault", ["verdict", "_document"])
 def test_a_fault_of_ours_leaves_what_was_measured(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "run"
-    monkeypatch.setattr(outcome.Teller if fault == "verdict" else run, fault, lambda *_: 1 // 0)
+    monkeypatch.setattr(outcome.Printer if fault == "verdict" else run, fault, lambda *_: 1 // 0)
     done = here("run", "null", "digits", "--time", "0.01", "--output", folder, *QUIET)
     assert done.returncode == statuses.CRASH
     assert "ZeroDivisionError" in done.stderr
