@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if streams.complain():
             status = statuses.worst(status, statuses.UNSAVED)
     except KeyboardInterrupt as error:
-        return _failed(str(error) or "interrupted before anything was measured", [], statuses.INTERRUPTED)
+        return _failed(str(error) or "interrupted, and nothing was saved", [], statuses.INTERRUPTED)
     except _Misused as error:
         return _failed(f"{error} (see '{' '.join([PROGRAM, *path])} --help')", path, statuses.USAGE)
     except UserError as error:

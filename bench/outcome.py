@@ -17,6 +17,7 @@ from drumfire.bench import statuses
 from drumfire.bench.report import terminal
 from drumfire.bench.report.rows import Row, Style, report
 from drumfire.loadgen import directory
+from drumfire.loadgen.claim import Claim
 from drumfire.loadgen.directory import REPORT, Write
 from drumfire.loadgen.errors import UnsavedError
 from drumfire.loadgen.run import Test
@@ -71,22 +72,29 @@ class Printer:
 
 
 def finish(
-    test: Test, make: Callable[[], Document], folder: Path, printer: Printer | None, further: Mapping[str, Write]
+    test: Test,
+    make: Callable[[list[BaseException]], Document],
+    claim: Claim,
+    printer: Printer | None,
+    further: Mapping[str, Write],
+    faults: list[BaseException],
 ) -> Outcome:
     """Make the result of a test that has ended, print its verdict, then save it with the ``further`` parts.
 
-    ``printer``: None where the caller shows the result.  If the result cannot be made or printed, the run is saved all
-    the same, and then the error is raised.
+    ``printer``: None where the caller shows the result.  ``faults``: errors of the run so far; ``make`` adds those that
+    left the result without a part.  If there are any, or the result cannot be made or printed, the run is saved all the
+    same, and then the first is raised.
     """
+    claim.make_room()
     result, unsaved, fault = None, None, None
     with ThreadPoolExecutor(1, "verdict") as printing:  # a reader that does not read must not keep it from being saved
         try:
-            result = make()
+            result = make(faults)
             shown = printing.submit(printer.verdict, result) if printer else None
             wait([shown] if shown else [], SHOW_S)
         finally:
             try:
-                save(test, result, folder, further)
+                save(test, result, claim.folder, further)
             except UnsavedError as error:
                 unsaved, fault = str(error), error.__cause__
                 if printer:
@@ -96,7 +104,9 @@ def finish(
     if fault is not None:
         raise fault
     if printer and unsaved is None:
-        printer.saved(folder)
+        printer.saved(claim.folder)
+    if faults:
+        raise faults[0]
     return Outcome(test, result, unsaved)
 
 

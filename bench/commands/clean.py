@@ -139,7 +139,10 @@ def _of_run(folder: Path, wanted: Sequence[str]) -> tuple[list[Path], list[Path]
     places = {name: wanted.index(part) for name, part in owned.items() if part in wanted}
     for name in sorted(places, key=places.__getitem__):
         path = folder / name
-        if stat.S_ISDIR(path.lstat().st_mode):
+        mode = path.lstat().st_mode
+        if not any(is_kind(mode) for is_kind in (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK)):
+            raise _KeptError(f"{name} is no file, and no run writes such: move it first")
+        if stat.S_ISDIR(mode):
             folders.append(path)
             files += _within(path)
         else:

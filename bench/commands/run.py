@@ -37,6 +37,7 @@ from drumfire.loadgen.confidence import StopRule, UntilConfident
 from drumfire.loadgen.directory import Write, document
 from drumfire.loadgen.environment import describe
 from drumfire.loadgen.errors import UserError, described
+from drumfire.loadgen.files import check_file
 from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.logs import logged_responses
 from drumfire.loadgen.rounds import of_seeds
@@ -124,13 +125,11 @@ def perform(
     )
     environment = describe(assembly.distributions)
     claim.begin(test, environment, _subject(assembly, options))
-    warnings, faults = assembly.warnings + test.foreseen(), list[BaseException]()
-    for text in warnings:
-        say(messages, f"warning: {text}", "yellow")
-    for text in assembly.notes:
-        say(messages, f"note: {text}", "dim")
+    faults: list[BaseException] = []
+    warnings = assembly.warnings + test.foreseen()
+    _announce(messages, warnings, assembly.notes)
 
-    def make() -> dict[str, Any]:
+    def make(faults: list[BaseException]) -> dict[str, Any]:
         return _document(test, assembly, options, claim.folder, environment, warnings, faults)
 
     with Keeper(test.record, claim.fd) as keeper:
@@ -143,11 +142,14 @@ def perform(
                 claim.undo()
                 raise
             faults.append(error)
-        claim.make_room()
-        outcome = finish(test, make, claim.folder, printer, _further(test, assembly, options, claim.folder))
-    if faults:
-        raise faults[0]
-    return outcome
+        return finish(test, make, claim, printer, _further(test, assembly, options, claim.folder), faults)
+
+
+def _announce(messages: Console, warnings: Sequence[str], notes: Sequence[str]) -> None:
+    for text in warnings:
+        say(messages, f"warning: {text}", "yellow")
+    for text in notes:
+        say(messages, f"note: {text}", "dim")
 
 
 def _document(
@@ -205,13 +207,13 @@ def _further(test: Test, assembly: Assembly, options: RunOptions, folder: Path) 
 
 def _check(options: RunOptions) -> None:
     """Refuse options that contradict each other, before anything is loaded."""
-    if options.traffic.accuracy and options.traffic.submission:
-        raise UserError("--submission includes an accuracy run: leave --accuracy out")
-    if options.traffic.audit_conf is not None and not options.traffic.audit_conf.is_file():
-        raise UserError(f"--audit-conf: no such file: {options.traffic.audit_conf}")
-    if options.traffic.find_peak_performance:
-        probing.check(options)
     traffic = options.traffic
+    if traffic.accuracy and traffic.submission:
+        raise UserError("--submission includes an accuracy run: leave --accuracy out")
+    if traffic.audit_conf is not None:
+        check_file(traffic.audit_conf, "--audit-conf")
+    if traffic.find_peak_performance:
+        probing.check(options)
     other = traffic.scenario != Scenario.Server.name or traffic.accuracy or traffic.find_peak_performance
     if traffic.until_confident is not None and other:
         raise UserError("--until-confident is for a performance run of the Server scenario: leave it out")
@@ -250,12 +252,9 @@ def _search(
 ) -> Outcome:
     """Search for the peak; the full run at the peak is saved, with the search in its result."""
     folder = claim.folder
-    for text in assembly.warnings:
-        say(messages, f"warning: {text}", "yellow")
-    for text in assembly.notes:
-        say(messages, f"note: {text}", "dim")
+    _announce(messages, assembly.warnings, assembly.notes)
     assembly.description["qps_source"] = "search"
-    environment, faults = describe(assembly.distributions), list[BaseException]()
+    environment = describe(assembly.distributions)
 
     def drive(test: Test, title: str, probes: list[tuple[float, bool]]) -> None:
         interrupts.abandon()
@@ -267,21 +266,20 @@ def _search(
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; to resume this search: {probing.again(options, folder)}") from None
 
-    def make() -> dict[str, Any]:
-        result = _document(search.test, assembly, options, folder, environment, [], faults)
+    def make(faults: list[BaseException]) -> dict[str, Any]:
+        result = _document(search.test, assembly, options, folder, environment, assembly.warnings, faults)
         result["search"] = search.section
         if search.reasons:
             result |= {"validity": "INVALID", "reasons": search.reasons + result["reasons"]}
         return result
 
     if search.interrupted:
-        result = make()
+        result = make([])
         if printer:
             printer.verdict(result)
         messages.print(f"to resume this search: {probing.again(options, folder)}", markup=False)
         return Outcome(search.test, result)
-    claim.make_room()
-    return finish(search.test, make, folder, printer, _further(search.test, assembly, options, folder))
+    return finish(search.test, make, claim, printer, _further(search.test, assembly, options, folder), [])
 
 
 def _assemble(options: RunOptions) -> Assembly:

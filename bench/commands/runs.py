@@ -24,6 +24,7 @@ from drumfire.bench.report.audits import AUDIT
 from drumfire.loadgen.claim import RUNS, is_claimed
 from drumfire.loadgen.directory import COLUMNS, RESULT, SETTINGS
 from drumfire.loadgen.errors import UserError, printable
+from drumfire.loadgen.files import read_bytes
 from drumfire.loadgen.options import option
 from drumfire.loadgen.record import BASE_COLUMNS
 from drumfire.loadgen.saved import SavedRun
@@ -156,8 +157,8 @@ def _search(folder: Path) -> Begun | None:
 
 def _read(path: Path) -> dict[str, Any] | None:
     """An object in JSON; None for any other file, and without one."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        found = json.loads(path.read_bytes())
+    with contextlib.suppress(UserError, ValueError, RecursionError):
+        found = json.loads(read_bytes(path))
         return found if isinstance(found, dict) else None
     return None
 

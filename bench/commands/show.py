@@ -56,7 +56,7 @@ def show(options: Options) -> int:
     return statuses.VALID if saved.valid else statuses.INVALID
 
 
-COMMAND = Command(Options, show, "Print the report of a saved run or audit.", "drumfire show runs/mine", kept=True)
+COMMAND = Command(Options, show, "Print the report of a saved run or audit.", "drumfire show runs/mine")
 
 
 def _audit(outcome: audits.Outcome, options: Options) -> int:

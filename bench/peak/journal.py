@@ -15,7 +15,7 @@ from typing import Any
 
 from drumfire.bench.peak.search import Ask, Outcome, Probe
 from drumfire.loadgen.errors import UserError, printable
-from drumfire.loadgen.files import parse_json
+from drumfire.loadgen.files import parse_json, read_bytes
 from drumfire.loadgen.schema import Schema, fault
 
 JOURNAL = "search.jsonl"
@@ -43,9 +43,9 @@ class Begun:
 def read(path: Path) -> Begun | None:
     """Read a journal; None where it has no whole line.  Raises ``UserError`` for a file that is no journal."""
     try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}; choose another --output") from None
+        text = read_bytes(path)
+    except UserError as error:
+        raise UserError(f"{error}; choose another --output") from None
     whole = text.split(b"\n")[:-1]  # text after the last line feed is incomplete
     if not whole:
         return None

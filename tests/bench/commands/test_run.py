@@ -305,7 +305,7 @@ def test_interrupted_before_the_run(tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 130
-    assert stderr == "drumfire: interrupted before anything was measured\n"
+    assert stderr == "drumfire: interrupted, and nothing was saved\n"
 
 
 def test_models_and_version() -> None:
