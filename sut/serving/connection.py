@@ -21,9 +21,16 @@ from drumfire.sut.kserve.messages.exchange import MAX_MESSAGE_BYTES, Buffer
 from drumfire.sut.kserve.messages.inference import MOST_JSON
 
 MOST_COSTLY = 8
-"""Operations besides inference that one turn performs: each may take 0.3 ms."""
+"""Operations besides inference that one turn performs: a number of them, of which each may take 0.3 ms."""
 _SMALL = 65_536
 """Bytes up to which pieces are joined before they are written."""
+_SMALL_READ = 64
+"""Bytes: a client that does not mean to cost time seldom sends less at a time within a request."""
+_MOST_SMALL_READS = 8
+"""Reads below ``_SMALL_READ`` bytes within one request, after which its connection counts as a trickle."""
+_MOST_TRICKLES = 256
+"""Connections whose requests may trickle in at a time.  A read takes some 20 us of the event loop however little it
+brings; 3,000 such connections would leave it hardly any time for others."""
 _CHECKED_AT_ONCE = 100
 _HIGH, _LOW = 1 << 20, 1 << 18
 """Bytes that wait for a peer: above ``_HIGH`` the server stops reading from it, until they are below ``_LOW``."""
@@ -67,6 +74,8 @@ class Connections:
         self._partial: dict[PortConnection, int] = {}
         """Bytes of requests that have arrived in part; the connection that has completed none for longest is first."""
         self._partial_bytes = 0
+        self._trickles: dict[PortConnection, None] = {}
+        """Connections with ``_MOST_SMALL_READS`` in one request; the one that is so for longest is first."""
         self._most_partial = max(bounds.most_partial_bytes, 2 * bounds.most_message_bytes)
 
     def want_turn(self, connection: PortConnection) -> None:
@@ -84,20 +93,35 @@ class Connections:
         self._waiting.popleft().take_turn()
         self._plan_turn()
 
-    def hold(self, connection: PortConnection, size: int, *, progress: bool) -> None:
-        """Count ``size`` bytes of its requests that have arrived in part.  Where all are too many, the connection that
-        has made no progress for longest is closed."""
+    def hold(self, connection: PortConnection, size: int, *, progress: bool, read: int = 0) -> None:
+        """Count ``size`` bytes of its requests that have arrived in part, the last ``read`` of them in one read.
+
+        Where all are too many, the connection that has made no progress for longest is closed.  Where too many
+        connections send their requests in tiny pieces, the one that has done so for longest is closed.
+        """
         before = self._partial.get(connection, 0)
         self._partial_bytes += size - before
         if progress or not size:
             self._partial.pop(connection, None)
+            self._trickles.pop(connection, None)
+            connection.small_reads = 0
+        elif 0 < read < _SMALL_READ:
+            connection.small_reads += 1
+            if connection.small_reads == _MOST_SMALL_READS:
+                self._trickles[connection] = None
         if size:
             self._partial[connection] = size
         while self._partial_bytes > self._most_partial:
             oldest = next(iter(self._partial))
             self._partial_bytes -= self._partial.pop(oldest)
-            SERVING.warning("%s is closed: all connections hold too much of requests that are not whole", oldest.peer)
-            oldest.too_much()
+            self._close(oldest, "the server holds too much of requests that have not arrived whole")
+        while len(self._trickles) > _MOST_TRICKLES:
+            self._close(next(iter(self._trickles)), "too many clients send their requests in tiny pieces")
+
+    def _close(self, connection: PortConnection, why: str) -> None:
+        self._trickles.pop(connection, None)
+        SERVING.warning("%s is closed: %s", connection.peer, why)
+        connection.too_much(why)
 
     def tick(self, now_s: float) -> None:
         """End the connections whose peers take too long.  Call this several times a second.
@@ -112,12 +136,6 @@ class Connections:
         del unchecked[-_CHECKED_AT_ONCE:]
 
 
-def behind(one: object, many: Sequence[Any]) -> Sequence[Any]:
-    """Those of ``many`` after ``one``; an empty tuple if there are none."""
-    place = next(at for at, other in enumerate(many) if other is one)
-    return tuple(many[place + 1 :])
-
-
 class PortConnection(asyncio.Protocol, ABC):
     """One connection.  Subclasses add the protocol."""
 
@@ -125,13 +143,16 @@ class PortConnection(asyncio.Protocol, ABC):
         self.closed = False
         self._connections, self._bounds = connections, connections.bounds
         self._transport: asyncio.Transport
+        self.small_reads = 0
+        """Reads of a few bytes that the request in part has taken; see ``Connections.hold``."""
         self._under_way = 0
         """Unanswered requests."""
         self._reading = True
         self._behind = self._queued = False
         """Some of what was read waits for a turn; it waits for one now."""
         self._later: Sequence[Any] = ()
-        """What was read and understood, and waits for a turn because answering what came before took long."""
+        """What was read and understood, in order (HTTP: ``HttpRequest``; gRPC: ``CallEvent``): it waits for a turn
+        because answering what came before took long."""
         self._full_since: float | None = None
         """Since when the transport's write buffer has been over ``_HIGH``; None if it is not."""
         self._unsent = 0
@@ -209,8 +230,8 @@ class PortConnection(asyncio.Protocol, ABC):
         """Handle a message that did not arrive within its time."""
         self.abort()
 
-    def too_much(self) -> None:
-        """Handle messages in part that all connections together have no room for."""
+    def too_much(self, why: str) -> None:
+        """Handle messages in part that all connections together have no room or no time for."""
         self.abort()
 
     def take_turn(self) -> None:

@@ -17,7 +17,7 @@ from drumfire.sut.kserve.messages.grpc_server import GrpcInference, stream_answe
 from drumfire.sut.kserve.messages.inference import InferAnswer
 from drumfire.sut.kserve.messages.tensors import TensorError
 from drumfire.sut.serving.access import Access
-from drumfire.sut.serving.connection import MOST_COSTLY, Connections, PortConnection, behind
+from drumfire.sut.serving.connection import MOST_COSTLY, Connections, PortConnection
 from drumfire.sut.serving.refusal import Refusal
 from drumfire.sut.serving.service import OPEN, Accepted, Service, now_ns
 
@@ -81,7 +81,7 @@ class GrpcConnection(PortConnection):
         if later:
             events, self._later = [*later, *events], ()
         costly = 0
-        for event in events:
+        for number, event in enumerate(events, 1):
             if isinstance(event, Call):
                 if event.method == _INFER:
                     self._infer(event)
@@ -91,7 +91,7 @@ class GrpcConnection(PortConnection):
                     self._perform(event)
                     costly += 1
                     if costly == MOST_COSTLY:
-                        self._later = behind(event, events)
+                        self._later = tuple(events[number:])
                         break
             elif isinstance(event, Cancelled):
                 self._cancel(event.stream)
@@ -102,7 +102,7 @@ class GrpcConnection(PortConnection):
                 logic.finish(event.stream)
         if logic.partial or self._holds:
             self._holds = logic.partial
-            self._connections.hold(self, logic.buffered_in, progress=bool(events))
+            self._connections.hold(self, logic.buffered_in, progress=bool(events), read=len(data))
         self.flush()
         if (logic.was_long or self._later != ()) is not self._behind:
             self._behind = not self._behind

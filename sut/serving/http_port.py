@@ -23,7 +23,7 @@ from drumfire.sut.kserve.messages.inference import InferAnswer, InferRequest
 from drumfire.sut.kserve.messages.operations import NoRoute
 from drumfire.sut.kserve.messages.tensors import TensorError
 from drumfire.sut.serving.access import Access
-from drumfire.sut.serving.connection import MOST_COSTLY, Connections, PortConnection, behind
+from drumfire.sut.serving.connection import MOST_COSTLY, Connections, PortConnection
 from drumfire.sut.serving.refusal import HTTP_STATUS, Refusal
 from drumfire.sut.serving.service import OPEN, Accepted, Service, now_ns
 
@@ -107,12 +107,12 @@ class HttpConnection(PortConnection):
         if later:
             requests, self._later = [*later, *requests], ()
         costly = 0
-        for received in requests:
+        for number, received in enumerate(requests, 1):
             slot = Slot(not received.head.keeps_alive)
             self._slots.append(slot)
             costly += self._answerer.begin(self, slot, received)
             if costly >= MOST_COSTLY:
-                self._later = behind(received, requests)
+                self._later = tuple(requests[number:])
                 break
         if logic.partial or self._holds:
             self._holds = logic.partial
@@ -120,7 +120,7 @@ class HttpConnection(PortConnection):
                 if requests:
                     self._begun_s = self._heard_s
                 self._look_at_head()
-            self._connections.hold(self, logic.buffered, progress=bool(requests))
+            self._connections.hold(self, logic.buffered, progress=bool(requests), read=len(data))
         self._owes_continue = logic.wants_continue
         self.flush()
         if (logic.was_long or self._later != ()) is not self._behind:
@@ -210,8 +210,8 @@ class HttpConnection(PortConnection):
     def too_slow(self) -> None:
         self._refuse(408, f"the request did not arrive within {self._bounds.message_s:g} s")
 
-    def too_much(self) -> None:
-        self._refuse(503, "the server holds too much of requests that have not arrived whole: send it again")
+    def too_much(self, why: str) -> None:
+        self._refuse(503, f"{why}: send it again, in large pieces")
 
     def lost(self) -> None:
         for slot in self._slots:

@@ -152,7 +152,7 @@ class ServedCalls:
                 known = self._open.pop(stream, None)
                 if known is None or known.reported:
                     events.append(Cancelled(stream))
-        self.was_long = connection.was_long or (True if self._late else False)  # noqa: SIM210
+        self.was_long = connection.was_long or (True if self._late else False)  # noqa: SIM210 -- a call less per read
         self.partial = connection.partial and self.buffered_in > 0
         return events
 

@@ -90,7 +90,6 @@ class ServerConnection(Peer[T]):
         self._max_streams = max_streams
         self._streams: dict[int, Stream | None] = {}
         """The open streams; None for a whole request whose answer has not started."""
-        self._greeting = bytearray()
         self._greeted = False
         self._first = NO_TABLE
         self._intake = Intake(self.out, max_streams=max_streams, largest_body=largest_body, slack=_CREDIT_STEP)
@@ -124,14 +123,14 @@ class ServerConnection(Peer[T]):
 
     def receive(self, data: bytes) -> list[Event]:
         if not self._greeted:
-            self._greeting += data
-            if not self._greeting.startswith(PREFACE):
-                if not PREFACE.startswith(self._greeting):
+            data = bytes(self._rest + data)
+            if not data.startswith(PREFACE):
+                if not PREFACE.startswith(data):
                     raise Broken("the client does not speak HTTP/2: the connection does not begin with its preface")
+                self._rest, self.partial = bytearray(data), bool(data)
                 return []
-            self._greeted = True
-            data = bytes(self._greeting[len(PREFACE) :])
-            self._greeting.clear()
+            self._greeted, self._rest = True, bytearray()
+            data = data[len(PREFACE) :]
         return super().receive(data)
 
     def respond(self, stream: int, around: Envelope, start: bytes, body: Buffer) -> None:

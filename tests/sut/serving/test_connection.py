@@ -215,3 +215,55 @@ def test_calls_that_cost_much_share_turns(connections: Connections, loop: Loop) 
     assert service.asked == 20
     answered = [stream for kind, flags, stream, _ in frames(transport.data) if kind == 1 and flags & END_STREAM]
     assert answered == list(range(1, 41, 2))
+
+
+REQUEST = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+CALL = PREFACE + settings({}) + frame(4, 1, 0)
+
+
+def opened(connections: Connections, kind: str) -> tuple[PortConnection, Written]:
+    transport = Written()
+    connection: PortConnection
+    if kind == "http":
+        connection = HttpConnection(connections, Numbered(0))  # type: ignore[arg-type]
+    else:
+        connection = GrpcConnection(connections, KServeOverGrpc(None, Access(None), CallLimits(), 1000))  # type: ignore[arg-type]
+    connection.connection_made(transport)  # type: ignore[arg-type]
+    return connection, transport
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent"),
+    [("http", REQUEST), ("http", b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"), ("grpc", PREFACE)],
+)
+def test_where_too_many_requests_trickle_in_the_oldest_of_them_are_closed(loop: Loop, kind: str, sent: bytes) -> None:
+    connections = Connections(Bounds(), loop.call_soon)
+    honest = [opened(connections, kind) for _ in range(300)]
+    for number, (connection, _) in enumerate(honest):
+        if number % 3 == 1:  # the rest sends nothing
+            connection.data_received(REQUEST if kind == "http" else CALL)
+        elif number % 3 == 2:  # in part, in two pieces
+            connection.data_received(sent[:5])
+            connection.data_received(sent[5:9])
+    trickling = [opened(connections, kind) for _ in range(300)]
+    for at in range(len(sent) - 1):
+        for connection, transport in trickling:
+            if not transport.is_closed:
+                connection.data_received(sent[at : at + 1])
+    assert [transport.is_closed for _, transport in trickling] == [True] * 44 + [False] * 256
+    assert not any(transport.is_closed for _, transport in honest)
+    if kind == "http":
+        assert b" 503 " in trickling[0][1].data
+
+
+def test_requests_that_end_well_or_arrive_in_large_pieces_are_no_trickle(loop: Loop) -> None:
+    connections = Connections(Bounds(), loop.call_soon)
+    opened_ones = [opened(connections, "http") for _ in range(300)]
+    body = b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
+    for connection, _ in opened_ones:
+        for at in range(len(REQUEST)):
+            connection.data_received(REQUEST[at : at + 1])
+        connection.data_received(body)
+        for _ in range(20):
+            connection.data_received(bytes(100))
+    assert not any(transport.is_closed for _, transport in opened_ones)
