@@ -84,7 +84,8 @@ def assembled(options: RunOptions) -> Iterator[Assembly]:
     """The assembled run that the options name; it is closed at the end."""
     loggers.show(options.result.log_level)
     refusals.check(options)
-    assembly = _assemble(options)
+    room = remote if isinstance(options.system, RemoteOptions) else local
+    assembly = room.assemble(options)
     assembly.notes += ineffective(options)
     assembly.warnings += unread_lines(options.traffic, assembly.description["model"])
     try:
@@ -280,10 +281,6 @@ def _search(
         messages.print(f"to resume this search: {probing.again(options, folder)}", markup=False)
         return Outcome(search.test, result)
     return finish(search.test, make, claim, printer, _further(search.test, assembly, options, folder), [])
-
-
-def _assemble(options: RunOptions) -> Assembly:
-    return remote.assemble(options) if isinstance(options.system, RemoteOptions) else local.assemble(options)
 
 
 def claimed(options: RunOptions, kind: str = "") -> Claim:
