@@ -291,7 +291,7 @@ def test_interrupted_run_is_saved_and_invalid(scenario: str, number: signal.Sign
 def test_interrupted_before_the_run(tmp_path: Path) -> None:
     code = (
         "import time; from drumfire.bench.cli import program; from drumfire.bench.commands import run; "
-        "run._assemble = lambda o: (print('ready', flush=True), time.sleep(60)); program()"
+        "run.local.assemble = lambda o: (print('ready', flush=True), time.sleep(60)); program()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, *DIGITS],
