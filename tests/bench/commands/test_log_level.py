@@ -32,7 +32,7 @@ def run(folder: Path, *more: object, checks: int = 0) -> str:
 
     def play(talk: Talk) -> None:
         for number, call in enumerate(talk.calls()):
-            if not number and folder.exists():
+            if not number and (folder / "settings.json").exists():
                 sending.append(talk)
             talk.answer(call)
             if number == 60 and talk in sending[checks:]:

@@ -114,7 +114,7 @@ def test_what_the_server_does_not_have(protocol: str, triton: LocalTriton, tmp_p
     one_line_error(here("run", "triton", "identity", "--input", "IN:4", *there), "IN", "INPUT0")
     one_line_error(here("run", "triton", "digits", "--input", "input:1,8,9", *there), "input")
     one_line_error(here("run", "triton", "digits", "--max-batchsize", "65", *there), "--max-batchsize 65", "64")
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "settings.json").exists()
 
 
 def disturbed(process: subprocess.Popen[str], disturb: Callable[[], object]) -> Done:
@@ -184,7 +184,7 @@ def test_a_process_says_its_result_and_nothing_else(tmp_path: Path) -> None:
 def test_nobody_listens(protocol: str, tmp_path: Path) -> None:
     with Peer(protocol, listening=False) as peer:
         one_line_error(here(*ECHO, "--url", peer.url, "--output", tmp_path / "out"), "connection refused", peer.url)
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "settings.json").exists()
 
 
 def test_urls_that_can_not_be(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_errors_in_the_run_are_rows_that_failed(protocol: str, tmp_path: Path) -
                 talk.refuse(call, "out of memory")
 
     def in_run(peer: Peer) -> bool:
-        return (tmp_path / "out").exists()
+        return (tmp_path / "out" / "settings.json").exists()
 
     with Peer(protocol, play) as peer:
         result = result_of(here(*ECHO, "--url", peer.url, "--output", tmp_path / "out"), 1)
@@ -266,7 +266,7 @@ def test_a_server_that_refuses_from_the_start(tmp_path: Path) -> None:
 def test_a_reply_that_never_comes(given: str, protocol: str, tmp_path: Path) -> None:
     def play(talk: Talk) -> None:
         for call in talk.calls():
-            if (tmp_path / "out").exists() and not ignored:
+            if (tmp_path / "out" / "settings.json").exists() and not ignored:
                 ignored.append(call)
             else:
                 talk.answer(call)
@@ -294,7 +294,7 @@ def test_a_reply_that_never_comes(given: str, protocol: str, tmp_path: Path) -> 
 def test_interrupted_with_requests_under_way(protocol: str, number: signal.Signals, tmp_path: Path) -> None:
     def play(talk: Talk) -> None:
         for call in talk.calls():
-            if (tmp_path / "out").exists() and len(talk.peer.calls) % 3 == 0:
+            if (tmp_path / "out" / "settings.json").exists() and len(talk.peer.calls) % 3 == 0:
                 held.append(call)  # never answered
             else:
                 talk.answer(call)

@@ -147,7 +147,7 @@ def test_user_conf_is_applied_and_the_command_line_wins(tmp_path: Path) -> None:
         ([*DIGITS, "--scenario", "Sever"], ["Sever", "did you mean Server?"]),
         ([*DIGITS, "--qps", "0"], ["--qps", "at least 0.000001"]),
         ([*DIGITS, "--qps", "nan"], ["--qps", "at least 0.000001"]),
-        ([*DIGITS, "--time", "-5"], ["--time", "above 0"]),
+        ([*DIGITS, "--time", "-5"], ["--time", "at least 0.001"]),
         ([*DIGITS, "--count", "1.5"], ["--count", "whole number"]),
         ([*DIGITS, "--max-queue-delay", "-1"], ["--max-queue-delay", "at least 0"]),
         ([*DIGITS, "--max-batchsize", "99999"], ["--max-batchsize", "65,535"]),

@@ -167,7 +167,7 @@ def test_a_run(tmp_path: Path) -> None:
     ]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OUTPUT_DIR": str(tmp_path / "out")}
     done = subprocess.run(
-        [*command, "--count", "32", "--time", "0.2", "--no-dashboard"],
+        [*command, "--count", "32", "--time", "0.2", "--qps", "200000", "--no-dashboard"],
         env=environment, cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

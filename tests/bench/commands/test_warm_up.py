@@ -88,7 +88,7 @@ def test_ctrl_c_during_it_ends_in_order(workers: int, tmp_path: Path) -> None:
         words = ["run", "triton", "echo", "--url", peer.url, "--output", tmp_path / "out", "--json", *several]
         process: subprocess.Popen[str] = start(*words, *SERVER, "--warmup", "60s")
         try:
-            until(lambda: (tmp_path / "out").exists(), "its folder", seconds=60)
+            until(lambda: (tmp_path / "out" / "settings.json").exists(), "its folder", seconds=60)
             time.sleep(4.0 if workers > 1 else 1.0)  # then nothing but the warm-up goes on
             press(process, signal.SIGINT)
             done = finished(process)

@@ -327,7 +327,7 @@ def test_a_worker_that_can_not_start(tmp_path: Path) -> None:
 
     def play(talk: Talk) -> None:
         for call in talk.calls():
-            if (tmp_path / "out").exists():
+            if (tmp_path / "out" / "settings.json").exists():
                 talk.refuse(call, "no more of you")
             else:
                 talk.answer(call)
