@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from drumfire.loadgen.errors import printable
+
 Schema = Mapping[str, Any]
 _NAMES = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
 
@@ -33,7 +35,7 @@ def fault(
         return f"{where or 'it'} lacks {', '.join(sorted(lacking))}"
     inner: list[tuple[str, Any, Any]] = []
     if isinstance(value, dict):
-        inner = [(f"{where}.{key}".lstrip("."), each, _of_key(key, schema)) for key, each in value.items()]
+        inner = [(printable(f"{where}.{key}".lstrip(".")), each, _of_key(key, schema)) for key, each in value.items()]
     elif isinstance(value, list):
         inner = [(f"{where}[{at}]", each, schema.get("items")) for at, each in enumerate(value)]
     faults = (fault(each, part, root, name, whole=whole) for name, each, part in inner if isinstance(part, dict))
