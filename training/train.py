@@ -7,6 +7,7 @@ run continues as if it had never stopped.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -102,7 +103,7 @@ def check_state(state: Mapping[str, Any], path: Path, task: Task) -> None:
         else:
             whole = (step, iteration, *plain["journals"].values(), plain["identity"]["seed"])
             numbers = (*asdict(clock).values(), *(value for one in plain["evaluations"] for value in one.values()))
-            are_right = epoch >= 1 and min(whole) >= 0 and all(0 <= each < math.inf for each in numbers)
+            are_right = epoch >= 1 and min(whole) >= 0 and all(0 <= each <= sys.float_info.max for each in numbers)
             needed = {"epoch", "since_start_s", *task.targets} if plain["identity"].get("task") == task.name else set()
             if plain["journals"].keys() != {EVENTS, MLLOG}:
                 wrong = "it has other journals"

@@ -62,6 +62,8 @@ def test_what_a_run_saves_is_accepted(tmp_path: Path) -> None:
         {"clock": Clock(1).state() | {"hands": 2}},
         {"clock": Clock(1).state() | {"train_s": float("nan")}},
         {"clock": Clock(1).state() | {"images": "many"}},
+        {"clock": Clock(1).state() | {"images\n\x1b": "many"}},
+        {"clock": Clock(1).state() | {"train_s": 10**400}},
         {"journals": {EVENTS: 0}},
         {"journals": {EVENTS: 0, MLLOG: -1}},
         {"journals": {EVENTS: 0, "../other": 1}},
@@ -73,8 +75,10 @@ def test_what_a_run_saves_is_accepted(tmp_path: Path) -> None:
     ids=lambda changed: f"{'-'.join(changed)}",
 )
 def test_parts_that_no_run_saves_are_refused(changed: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=rf"^{FILE} is not a checkpoint of this version \(.+\); start a new run in"):
+    told = rf"^{FILE} is not a checkpoint of this version \(.+\); start a new run in"
+    with pytest.raises(InputError, match=told) as raised:
         check_state(state(**changed), FILE, TASK)
+    assert str(raised.value).isprintable()
 
 
 def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path: Path) -> None:
