@@ -88,7 +88,7 @@ def read(text: str, model: str, version: str = "") -> Reading:
                 gpus.setdefault(labels.get("gpu_uuid", ""), {})[name] = value
             elif (name := OF_THE_SERVER.get(sample.name)) is not None:
                 server[name] = server.get(name, 0.0) + value
-    except (ValueError, LookupError) as error:
+    except (ValueError, LookupError, OverflowError) as error:
         raise MetricsError(f"not Prometheus metrics: {one_line(str(error), 200)}") from None
     return Reading(gpus, server)
 

@@ -73,6 +73,12 @@ def test_what_a_server_writes_is_read(
         assert read(text, model, "2").server.get("pending_requests") == waiting.get((model, "2"))
 
 
+@pytest.mark.parametrize("figures", ["9" * 400, f"1 {'9' * 400}"], ids=["value", "time"])
+def test_a_number_too_large_for_the_format_is_refused(figures: str) -> None:
+    with pytest.raises(MetricsError, match=r"^not Prometheus metrics: "):
+        read(f"nv_cpu_utilization {figures}\n", "model")
+
+
 @given(st.text() | st.text('nv_gpu_utilization{}"=,# \n1eTYPE'))
 def test_any_other_text_is_refused_in_one_line_or_gives_finite_figures(text: str) -> None:
     try:
