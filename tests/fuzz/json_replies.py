@@ -76,6 +76,7 @@ TOKENS = [
     _SEPARATOR,
     b"Infinity",
     b"1e400",
+    b"9" * 400,
     b"[" * 3000,
 ]
 _RIGHT = json.loads(SEEDS[6].partition(_SEPARATOR)[0])
@@ -131,7 +132,7 @@ def _read_answer(answer: dict[str, Any]) -> None:
     try:
         snapshot = Snapshot.of(answer, "m")
         assert snapshot.plus(snapshot).since(snapshot) == snapshot
-        snapshot.mean_ns()
+        snapshot.mean_ns(), snapshot.mean_batch_size
     except ServerError:
         pass
     for value in _EXPECTED:

@@ -144,17 +144,27 @@ _PARTS = ("queue", "compute_input", "compute_infer", "compute_output", "cache_hi
 def _read(entry: Mapping[str, Any]) -> Snapshot:
     """The counts of one version."""
     totals = entry["inference_stats"]
-    # Old servers lack the cache's counts; int(), because JSON made from protobuf has 64-bit numbers as text.
-    read = {name: Total(int(totals[name]["count"]), int(totals[name]["ns"])) for name in _TOTALS if totals.get(name)}
+    # Old servers lack the cache's counts.
+    read = {
+        name: Total(_whole(totals[name]["count"]), _whole(totals[name]["ns"])) for name in _TOTALS if totals.get(name)
+    }
     sizes: Counter[int] = Counter()
     for batch in entry.get("batch_stats") or ():
-        sizes[int(batch["batch_size"])] += int(batch["compute_infer"]["count"])
+        sizes[_whole(batch["batch_size"])] += _whole(batch["compute_infer"]["count"])
     return Snapshot(
         **read,
-        inference_count=int(entry.get("inference_count") or 0),
-        execution_count=int(entry.get("execution_count") or 0),
-        batches=dict(sizes),
+        inference_count=_whole(entry.get("inference_count") or 0),
+        execution_count=_whole(entry.get("execution_count") or 0),
+        batches={size: count for size, count in sizes.items() if count},
     )
+
+
+def _whole(value: Any) -> int:
+    """A count or a time, which JSON made from protobuf has as text.  ``ValueError`` if it is not of 64 bits."""
+    number = int(value)
+    if not 0 <= number < 1 << 64:
+        raise ValueError("a number is not one of 64 bits without a sign")
+    return number
 
 
 async def ask(client: Client, model: str, version: str = "") -> Snapshot:

@@ -117,6 +117,11 @@ def test_numbers_as_text_and_servers_without_a_cache_are_read() -> None:
     assert Snapshot.of({"model_stats": [told]}, "m") == Snapshot(success=Total(3, 9), batches={2: 1})
 
 
+def test_a_batch_size_that_never_occurred_is_none() -> None:
+    told = as_json(Snapshot(batches={1: 0, 2: 3}))
+    assert Snapshot.of({"model_stats": [told]}, "m").batches == {2: 3}
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -127,6 +132,8 @@ def test_numbers_as_text_and_servers_without_a_cache_are_read() -> None:
         {"model_stats": [{"name": "m"}]},
         {"model_stats": [{"name": "m", "inference_stats": {"success": {"count": "many"}}}]},
         {"model_stats": [{"name": "m", "inference_count": float("inf"), "inference_stats": {}}]},
+        {"model_stats": [{"name": "m", "inference_stats": {"success": {"count": 1, "ns": "9" * 400}}}]},
+        {"model_stats": [{"name": "m", "execution_count": -1, "inference_stats": {}}]},
     ],
 )
 def test_statistics_that_can_not_be_used_are_an_error_of_one_line(answer: dict[str, Any]) -> None:
