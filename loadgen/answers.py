@@ -72,7 +72,7 @@ class Answers:
         self.answered = self._failed = 0
         """Rows answered so far, failed rows included, and failed rows."""
         self.enough = self.hopeless = False
-        """Whether this phase may stop issuing; whether that is because answers have only failed for ``patience_s``."""
+        """Whether this phase may stop issuing; whether that is because no good answer came for the run's patience."""
         self.patience_s = math.inf
         self.first_tokens: dict[int, bytes] = {}
         """First tokens for the accuracy log, by row."""

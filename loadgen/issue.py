@@ -135,13 +135,13 @@ async def _issue_scheduled(
             if now - pacer.served_ns > _HOLD_NS:
                 now = await pacer.serve()
                 if answers.enough:
-                    return End.DECIDED
+                    return End.NO_ANSWER if answers.hopeless else End.DECIDED
             due = origin + due_view[row]
             if due - now > LAST_SPIN_NS:
                 now = await pacer.until(due)
                 # ``enough`` is only set while this coroutine awaits, so checking it here suffices.
                 if answers.enough:
-                    return End.DECIDED
+                    return End.NO_ANSWER if answers.hopeless else End.DECIDED
             elif now < due:
                 began = now
                 while now < due:

@@ -154,7 +154,7 @@ class LocalIssuer:
             before = Reading.now(plan.pauses)
             answers.begin(phase, start_ns)
             began, end = datetime.now(UTC), None
-            background = [asyncio.ensure_future(self._publish(pacer, before))]
+            background = [asyncio.ensure_future(self._publish(phase, pacer, before))]
             if plan.rule is not None and not phase.accuracy:
                 background.append(asyncio.ensure_future(self._apply(plan.rule, phase)))
             plan.on_begin(phase)
@@ -201,11 +201,20 @@ class LocalIssuer:
         if isinstance(self._system, SelfMeasured):
             await self._system.begin_measuring()
 
-    async def _publish(self, pacer: Pacer, began: Reading) -> None:
-        """Keep the table's gauges up to date: the run's progress and the generator's cost."""
-        plan, gauges = self._plan, self._plan.record.gauges
+    async def _publish(self, phase: Phase, pacer: Pacer, began: Reading) -> None:
+        """Keep the table's gauges up to date, the run's progress and the generator's cost, and end a schedule of which
+        a row, and all after it, have no good answer for the patience."""
+        plan, gauges, answers = self._plan, self._plan.record.gauges, self._plan.answers
+        seen, row = -1, 0
         while True:
-            plan.answers.publish()
+            answers.publish()
+            good = gauges[Gauge.ANSWERED] - gauges[Gauge.FAILED]
+            if good != seen:
+                seen, row = good, answers.issued
+            elif phase.scheduled is not None and row < answers.issued and not answers.enough:
+                # A schedule goes on without answers, so the patience is looked at here.
+                waited_ns = answers.now() - int(plan.record.issued[row])
+                answers.enough = answers.hopeless = waited_ns > self._patience_s * 1e9
             gauges[Gauge.BUSY] = time.thread_time_ns() - began.thread_ns
             gauges[Gauge.STALL] = pacer.longest_stall_ns
             gauges[Gauge.GC_PAUSE] = plan.pauses.total_ns

@@ -77,6 +77,10 @@ _LEAST: Mapping[str, float] = {
 """Effective settings by which rows are counted, so that they are whole numbers, and the least of each."""
 
 
+_MOST_GENERATORS = 1_000_000
+"""A greater number was not written by a run."""
+
+
 class SavedRun:
     """A run's folder.  Raises ``UserError`` when a part is used that is not there or cannot be read.
 
@@ -111,7 +115,7 @@ class SavedRun:
         found: dict[str, Any] = read_json(self.folder / UNFINISHED, _ENDED)
         if lacking := [name for name in _ENDED["properties"] if name not in found]:
             raise UserError(f"{self.folder / UNFINISHED} lacks {', '.join(lacking)}")
-        if not 1 <= found["generators"] <= max(found["issued"], 1):
+        if not 1 <= found["generators"] <= _MOST_GENERATORS:
             raise UserError(
                 f"{self.folder / UNFINISHED} does not hold how a run ended: generators is no number of them"
             )

@@ -397,6 +397,31 @@ def test_a_system_that_stops_answering_is_given_up(scenario: Scenario, loop: str
 
 
 @on_both_loops
+def test_a_schedule_ends_when_no_good_answer_comes(loop: str) -> None:
+    class Silent(System):
+        def take(self, first: int, last: int) -> None:
+            if first < 4:
+                self.answers.complete(first, min(last, 4))
+            elif first % 2:
+                self.answers.fail(first, last, "no memory")
+
+    test = ran(loop, Silent(), settings(Scenario.Server, min_duration_ms=60_000), patience_s=0.3)
+    assert test.reports[0].end == End.NO_ANSWER
+    assert issued_of(test) < test.phases[0].rows / 10
+
+
+@on_both_loops
+def test_a_schedule_whose_queries_are_rarer_than_the_patience_goes_on(loop: str) -> None:
+    class Prompt(System):
+        def take(self, first: int, last: int) -> None:
+            self.answers.complete(first, last)
+
+    rare = settings(Scenario.Server, server_target_qps=3.0, min_duration_ms=1500, min_query_count=4)
+    test = ran(loop, Prompt(), rare, patience_s=0.1)
+    assert test.reports[0].end == End.ALL_ISSUED
+
+
+@on_both_loops
 @pytest.mark.parametrize("scenario", [Scenario.SingleStream, Scenario.Server, Scenario.Offline])
 def test_failures_alone_are_no_progress(scenario: Scenario, loop: str) -> None:
     """Each comes well within the patience; all together would take a hundred times as long."""

@@ -202,7 +202,7 @@ class _ChunkedBody(_BodyReader):
         self._noun, self._max_body = noun, max_body
         self._trailers_left = max_trailers
         self._collected = bytearray()
-        self._chunk_left = 0
+        self._chunk_left = self._chunks = 0
         self._next = _Line.SIZE
         self._partial_line = bytearray()
 
@@ -250,6 +250,10 @@ class _ChunkedBody(_BodyReader):
                 raise ProtocolError(f"chunked {self._noun}: not a chunk's size: {line[:60]!r}")
             self._chunk_left = int(matched[1], 16)
             _check_size(self._noun, len(self._collected) + self._chunk_left, self._max_body)
+            self._chunks += 1
+            if self._chunks > _MOST_CHUNKS and len(self._collected) < self._chunks * _LEAST_CHUNK:
+                short = f"{self._chunks} chunks of less than {_LEAST_CHUNK} bytes each"
+                raise ProtocolError(f"chunked {self._noun}: {short}")
             self._next = _Line.CHUNK_END if self._chunk_left else _Line.TRAILER
         elif self._next is _Line.CHUNK_END:
             if line:
@@ -262,6 +266,8 @@ class _ChunkedBody(_BodyReader):
             self.content = _as_body(self._collected)
 
 
+_MOST_CHUNKS, _LEAST_CHUNK = 4096, 64
+"""Beyond so many chunks they must be this long on average: each costs as much as a large one."""
 _TOO_LONG = {
     _Line.SIZE: f"the line of a chunk's size is over {MAX_CHUNK_LINE} bytes",
     _Line.CHUNK_END: "a chunk is longer than its size says",

@@ -861,3 +861,15 @@ def test_no_garbage_is_left_for_the_collector() -> None:
 def test_a_target_as_for_a_proxy_is_its_path(written: str, read: str) -> None:
     """RFC 9112, 3.2.2: a server must accept the absolute form."""
     assert parse_request_head(f"GET {written} HTTP/1.1\r\nHost: h\r\n\r\n".encode()).target == read
+
+
+@pytest.mark.parametrize("size", [1, 63, 64])
+def test_a_body_in_thousands_of_tiny_chunks_is_refused(size: int) -> None:
+    """Each chunk costs as much time as a large one."""
+    chunks = (b"%x;ext=a\r\n" % size + bytes(size) + b"\r\n") * 5000 + b"0\r\n\r\n"
+    connection = client(max_body=1_000_000)
+    if size < 64:
+        with pytest.raises(ProtocolError, match="chunks of less than 64 bytes"):
+            answer(connection, OK + CHUNKED + chunks)
+    else:
+        assert len(answer(connection, OK + CHUNKED + chunks).body) == 5000 * size
