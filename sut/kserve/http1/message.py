@@ -249,9 +249,10 @@ class _ChunkedBody(_BodyReader):
             if matched is None:
                 raise ProtocolError(f"chunked {self._noun}: not a chunk's size: {line[:60]!r}")
             self._chunk_left = int(matched[1], 16)
-            _check_size(self._noun, len(self._collected) + self._chunk_left, self._max_body)
-            self._chunks += 1
-            if self._chunks > _MOST_CHUNKS and len(self._collected) < self._chunks * _LEAST_CHUNK:
+            size = len(self._collected) + self._chunk_left
+            _check_size(self._noun, size, self._max_body)
+            self._chunks += self._chunk_left > 0
+            if self._chunks > _MOST_CHUNKS and size < self._chunks * _LEAST_CHUNK:
                 short = f"{self._chunks} chunks of less than {_LEAST_CHUNK} bytes each"
                 raise ProtocolError(f"chunked {self._noun}: {short}")
             self._next = _Line.CHUNK_END if self._chunk_left else _Line.TRAILER
