@@ -65,11 +65,11 @@ def test_it_travels_and_is_checked_before_anything_is_loaded(tmp_path: Path) -> 
 
 
 def test_a_server_that_is_silent_ends_it(tmp_path: Path) -> None:
-    """It answers until the run has its folder, which is when the warm-up comes."""
+    """It answers until the settings are written, which is when the warm-up comes."""
 
     def play(talk: Talk) -> None:
         for call in talk.calls():
-            if not (tmp_path / "out").exists():
+            if not (tmp_path / "out" / "settings.json").exists():
                 talk.answer(call)
 
     with Peer("grpc", play) as peer:

@@ -71,7 +71,7 @@ def main() -> None:
     """SEED JOURNAL DIE_AFTER: die as by kill -9 after so many new probes (0: never); prints the peak."""
     seed, path, die_after = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     server = SimulatedServer(1000.0, 0.05, seed)
-    journal, new = Journal(path, {"server": seed}), 0
+    journal, new = Journal(path, {"server": seed}, "again"), 0
 
     def probe(ask: Ask) -> Outcome:
         nonlocal new

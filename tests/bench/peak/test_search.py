@@ -184,36 +184,36 @@ def probe_of(load: float) -> Probe:
 
 def test_a_journal_gives_back_what_was_put_in(tmp_path: Path) -> None:
     path = tmp_path / "search.jsonl"
-    journal = Journal(path, {"of": "this", "at": 1.5})
+    journal = Journal(path, {"of": "this", "at": 1.5}, "again")
     for load in (1.0, 2.5, 1e6):
         journal.add(probe_of(load))
-    assert Journal(path, {"at": 1.5, "of": "this"}).probes == [probe_of(load) for load in (1.0, 2.5, 1e6)]
+    assert Journal(path, {"at": 1.5, "of": "this"}, "again").probes == [probe_of(load) for load in (1.0, 2.5, 1e6)]
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
 
 @given(st.integers(0, 600))
 def test_a_journal_cut_anywhere_keeps_its_whole_lines(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
     path = tmp_path_factory.mktemp("cut") / "search.jsonl"
-    journal = Journal(path, {"of": "this"})
+    journal = Journal(path, {"of": "this"}, "again")
     journal.add(probe_of(1.0))
     journal.add(probe_of(2.0))
     text = path.read_text()
     path.write_text(text[:cut])
     whole = max(text[:cut].count("\n") - 1, 0)
-    again = Journal(path, {"of": "this"})
+    again = Journal(path, {"of": "this"}, "again")
     assert again.probes == [probe_of(1.0), probe_of(2.0)][:whole]
     again.add(probe_of(9.0))
-    assert Journal(path, {"of": "this"}).probes[-1] == probe_of(9.0)
+    assert Journal(path, {"of": "this"}, "again").probes[-1] == probe_of(9.0)
 
 
 def test_a_journal_of_another_search_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "search.jsonl"
-    Journal(path, {"bound": 1, "of": "this"})
+    Journal(path, {"bound": 1, "of": "this"}, "again")
     with pytest.raises(UserError, match="differs in bound"):
-        Journal(path, {"bound": 2, "of": "this"})
+        Journal(path, {"bound": 2, "of": "this"}, "again")
     path.write_text("not a journal\n")
     with pytest.raises(UserError, match="not the journal"):
-        Journal(path, {"bound": 2, "of": "this"})
+        Journal(path, {"bound": 2, "of": "this"}, "again")
 
 
 GOOD = {"ask": asdict(probe_of(1.0).ask), "outcome": asdict(probe_of(1.0).outcome)}
@@ -242,12 +242,12 @@ GOOD = {"ask": asdict(probe_of(1.0).ask), "outcome": asdict(probe_of(1.0).outcom
 )  # fmt: skip
 def test_a_damaged_journal_is_refused_in_one_line(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "search.jsonl"
-    Journal(path, {"of": "this"}).add(probe_of(1.0))
+    Journal(path, {"of": "this"}, "again").add(probe_of(1.0))
     before = path.read_bytes()
     for content in (before + line + b"\n", line + b"\n" + before):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"^\S+ is not the journal of a search: choose another --output"):
-            Journal(path, {"of": "this"})
+            Journal(path, {"of": "this"}, "again")
         assert path.read_bytes() == content
 
 
@@ -256,18 +256,18 @@ def test_a_journal_of_something_else_is_refused(tmp_path: Path, head: str) -> No
     path = tmp_path / "search.jsonl"
     path.write_text(head + "\n")
     with pytest.raises(UserError, match="is not the journal of a search"):
-        Journal(path, {"of": "this"})
+        Journal(path, {"of": "this"}, "again")
 
 
 def test_a_last_line_that_a_kill_cut_is_dropped_even_within_a_character(tmp_path: Path) -> None:
     path = tmp_path / "search.jsonl"
-    Journal(path, {"of": "this"}).add(probe_of(1.0))
+    Journal(path, {"of": "this"}, "again").add(probe_of(1.0))
     with path.open("ab") as file:
         file.write('{"ask": "é'.encode()[:-1])
-    assert Journal(path, {"of": "this"}).probes == [probe_of(1.0)]
+    assert Journal(path, {"of": "this"}, "again").probes == [probe_of(1.0)]
     assert path.read_bytes().endswith(b"}}\n")
 
 
 def test_a_journal_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be read: Is a directory; choose another --output"):
-        Journal(tmp_path, {"of": "this"})
+    with pytest.raises(UserError, match="cannot be read: it is a folder, not a file; choose another --output"):
+        Journal(tmp_path, {"of": "this"}, "again")
