@@ -5,9 +5,9 @@ Does not depend on the contents of a checkpoint.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -52,10 +52,11 @@ def load(path: Path) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, for other files than its own
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # torch's text says how to load what may run code
-        raise InputError(f"cannot read the checkpoint {path}: it is damaged, or another program's; {ANOTHER}") from None
     except Exception as error:  # what a damaged file makes torch raise can be nearly anything
-        raise InputError(f"cannot read the checkpoint {path}: {one_line(error)[:200]}; {ANOTHER}") from None
+        why = "it is damaged, or another program's"
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # the latter of a file cut short
+            why = one_line(error)
+        raise InputError(f"cannot read the checkpoint {path}: {why}; {ANOTHER}") from None
     if not isinstance(state, dict):
         raise InputError(f"{path} is not the checkpoint of a run; {ANOTHER}")
     return state
