@@ -26,7 +26,7 @@ def lines(stderr: str) -> list[tuple[str, str, str]]:
 def run(folder: Path, *more: object, checks: int = 0) -> str:
     """A run against a server that breaks each connection of the run after some answers; its standard error.
 
-    ``checks``: connections that only check the server, one for each generator.
+    ``checks``: connections that only check the server, two for each generator.
     """
     sending: list[Talk] = []
 
@@ -67,7 +67,7 @@ def test_a_higher_level_shows_less(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_generators_say_who_they_are(tmp_path: Path) -> None:
-    found = lines(run(tmp_path / "out", "--log-level", "info", "--workers", "2", checks=2))
+    found = lines(run(tmp_path / "out", "--log-level", "info", "--workers", "2", checks=4))
     assert ("INFO", "drumfire.fleet", "2 generators are ready") in found
     remote = {text.partition(":")[0] for _, logger, text in found if logger == "drumfire.remote"}
     assert remote == {"worker 0", "worker 1"}
