@@ -402,7 +402,8 @@ def test_screen_of_a_real_run_leaves_nothing_behind() -> None:
 def test_view_ends_with_its_run(mode: str) -> None:
     process = start("60", mode, stdout=subprocess.PIPE)
     assert process.stdout is not None
-    view = int(process.stdout.readline().split()[1])
+    lines = iter(process.stdout.readline, b"")  # the screen's first frame may come before the run's own line
+    view = next(int(found[1]) for line in lines if (found := re.search(rb"view (\d+)$", line.rstrip())))
     os.kill(view, signal.SIGINT)  # Ctrl-C is for the run
     process.kill()
     process.wait(60)
