@@ -171,7 +171,8 @@ class Target(ABC, Generic[AnyOptions]):
                 async with asyncio.timeout(self.patience_s):
                     return await work
             except TimeoutError as error:
-                (awaited,) = getattr(error.__cause__, "__notes__", [])[:1] or [", ".join(self.urls)]
+                cancelled = error.__cause__ or error.__context__  # Python 3.11.2 sets the latter only
+                (awaited,) = getattr(cancelled, "__notes__", [])[:1] or [", ".join(self.urls)]
                 raise ServerError(
                     f"the check before the run took more than {ANSWER_PATIENCE_S:g} s, the last of it for {awaited}: "
                     "is the server overloaded, and is it what the URL says?"
