@@ -19,6 +19,7 @@ from drumfire.bench.doctor.finding import INFO, NOTE, OK, PROBLEM, Finding
 from drumfire.bench.options.parser import Command
 from drumfire.loadgen.environment import describe
 from drumfire.loadgen.options import option
+from drumfire.loadgen.wording import counted
 from drumfire.sut.local.backends.onnxruntime import DISTRIBUTIONS
 
 _STYLES = {OK: "green", INFO: "dim", NOTE: "yellow", PROBLEM: "bold red"}
@@ -96,4 +97,4 @@ def _table(findings: list[Finding], *, fixes: bool) -> Table:
 
 
 def _count(found: list[Finding], noun: str) -> str:
-    return f"{len(found) or 'no'} {noun}{'' if len(found) == 1 else 's'}"
+    return counted(len(found), noun) if found else f"no {noun}s"

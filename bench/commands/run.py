@@ -102,7 +102,7 @@ def perform(
     printer: Printer | None,
     rule: StopRule | None = None,
 ) -> Outcome:
-    """Do one run, tell its verdict and save it in the folder of ``claim``.
+    """Do one run, show its verdict and save it in the folder of ``claim``.
 
     When the run has ended, ``interrupts`` are ignored, so that the result is saved and shown.  What was measured is
     saved also where the run raises, and then the error is raised.

@@ -184,6 +184,14 @@ def check_cuts(events: Callable[[Iterator[bytes]], tuple[list[object], bool]], d
     return whole
 
 
+def check_primed(events: Callable[..., tuple[list[object], bool]], data: bytes) -> None:
+    """As ``check_cuts``; and with ``primed``, where an earlier message has come, the same must come as without."""
+    of_primed = zlib.crc32(data) % 2 == 1  # one of the two is cut, the other is not
+    whole = check_cuts(lambda pieces: events(pieces, primed=of_primed), data)
+    other, _ = events(iter((data,)), primed=not of_primed)
+    assert whole == other, f"primed is {of_primed}: {whole!r:.300}\notherwise: {other!r:.300}"
+
+
 # Mutations change ``data`` in place.
 
 
