@@ -41,11 +41,14 @@ def _search(name: str, options: argparse.Namespace) -> bool:
         harness.read_in_time(one.read, options.replay.read_bytes())
         print(f"{name}: {options.replay} is read as it should be")
         return False
-    began, count, failures = time.monotonic(), 0, 0
+    began, count, failures, interrupted = time.monotonic(), 0, 0, False
     while count < options.inputs and failures < _MOST_FAILURES and time.monotonic() - began < options.time:
         rest = options.time - (time.monotonic() - began)
         read, found = harness.search(one, inputs=options.inputs - count, seed=options.seed, seconds=rest, first=count)
         count += read
+        if found is not None and isinstance(found.error, KeyboardInterrupt):
+            interrupted = True
+            break
         if found is not None:
             failures += 1
             traceback.print_exception(found.error)
@@ -53,6 +56,8 @@ def _search(name: str, options: argparse.Namespace) -> bool:
             print(f"{name}: input {found.number} of seed {options.seed} fails: {path} (--replay)", file=sys.stderr)
     seconds, peak = time.monotonic() - began, harness.peak_bytes() >> 20
     print(f"{name}: {count} inputs in {seconds:.1f} s, {failures} failures, at most {peak} MiB", flush=True)
+    if interrupted:
+        sys.exit(130)
     return failures > 0
 
 

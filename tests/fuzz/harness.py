@@ -94,7 +94,8 @@ def mutated(seeds: Sequence[bytes], tokens: Sequence[bytes], seed: int, number: 
 def search(
     one: Target, *, inputs: int, seed: int = 0, seconds: float = 1e9, first: int = 0
 ) -> tuple[int, Found | None]:
-    """Read ``inputs`` inputs, or as many as the time allows.  Returns how many were read, and the first failure."""
+    """Read ``inputs`` inputs, or as many as the time allows.  Returns how many were read, and the first failure,
+    or the ``KeyboardInterrupt`` that ended it."""
     seeds, tokens = list(one.SEEDS), [*_TOKENS, *getattr(one, "TOKENS", ())]
     until, base = time.monotonic() + seconds, 0
     number = first
@@ -107,7 +108,7 @@ def search(
                 base = base or (grown if number > first else 0)
                 if base and grown - base > _MOST_GROWTH:
                     raise MemoryError(f"the process has grown by {grown - base >> 20} MiB since it was warm")
-        except (Exception, Hangs) as error:
+        except (Exception, Hangs, KeyboardInterrupt) as error:
             return number + 1 - first, Found(number, data, error)
         if time.monotonic() > until:
             break

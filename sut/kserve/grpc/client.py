@@ -218,6 +218,11 @@ class UnaryCalls:
         self._forget(stream)
         results.append(CallResult(ticket, message if failure is None else None, failure, trailers.status))
 
+    def _begun(self, stream: int) -> Failure | None:
+        """Why a whole reply on this stream is wrong: something came before it; None if nothing did."""
+        has_begun = stream in self._messages or stream in self._gathered
+        return self._failures.get(stream) or (Failure(_NOT_WHOLE) if has_begun else None)
+
     def _go_away(self, last: int, reason: str, results: list[CallResult]) -> None:
         """Stop opening streams; fail those above ``last``, which the server has not processed."""
         self.draining = True

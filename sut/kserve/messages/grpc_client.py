@@ -270,6 +270,8 @@ class GrpcChannel(UnaryCalls):
             for event in self._connection.receive(data):
                 if event[0] is REPLY:
                     stream = event[1]
+                    if self._gathered or self._messages or self._failures:
+                        self._take_second(stream, replies)
                     ticket = pop(stream, None)
                     if ticket is not None:
                         # The pattern has already validated the reply; replies on streams we cancelled are ignored.
@@ -297,6 +299,12 @@ class GrpcChannel(UnaryCalls):
 
     def lost(self, reason: str) -> list[tuple[int, Reply]]:
         return [(result.ticket, result.failure) for result in self._lost(reason)]
+
+    def _take_second(self, stream: int, replies: list[tuple[int, Reply]]) -> None:
+        """Fail a call whose known reply is not the first that comes on its stream."""
+        if stream in self._tickets and (failure := self._begun(stream)) is not None:
+            replies.append((self._tickets[stream], failure))
+            self._forget(stream)
 
     def _read(self, message: Buffer) -> Reply:
         try:

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hpack
@@ -811,6 +811,32 @@ class TestChannel:
         for stream in (9, 2):
             with pytest.raises(ProtocolError, match="never opened"):
                 made.receive(answer(stream, good))
+
+    @pytest.mark.parametrize("cut", [False, True])
+    @pytest.mark.parametrize(
+        ("begin", "why"),
+        [
+            (lambda good: headers(5, *HEAD) + data(5, good), "a reply without a whole message"),
+            (lambda good: headers(5, *HEAD) + data(5, good[:9]), "a reply without a whole message"),
+            (lambda good: headers(5, (":status", "503")), "HTTP status 503"),
+        ],
+    )
+    def test_a_known_reply_after_another_on_its_stream_fails_the_call(
+        self, good: bytes, begin: Callable[[bytes], bytes], why: str, cut: bool
+    ) -> None:
+        """However the bytes come."""
+        made = channel(3)
+        for stream in (1, 3):
+            made.receive(answer(stream, good))
+        replies = [] if cut else made.receive(begin(good) + answer(5, good))
+        if cut:
+            assert made.receive(begin(good)) == []
+            replies = made.receive(answer(5, good))
+        ((ticket, reply),) = replies
+        assert ticket == 12
+        assert isinstance(reply, Failure)
+        assert reply.reason.startswith(why)
+        assert (made.under_way, made.buffered) == (0, 0)
 
     def test_a_reply_before_a_frame_that_breaks_the_protocol_is_lost_but_not_forgotten(self, good: bytes) -> None:
         made = channel(4)
