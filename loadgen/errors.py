@@ -16,9 +16,10 @@ class UnsavedError(Exception):
 
 
 def one_line(error: BaseException, most: int | None = None) -> str:
-    """The text of another library's error without line breaks, at most that many characters; its type without one."""
+    """The text of another library's error as a line for a terminal, at most that many characters; its type
+    without one."""
     try:
-        text = " ".join(str(error).split())
+        text = printable(" ".join(str(error).split()))
     except Exception:  # an error's own text may fail in any way
         text = ""
     return text[:most] or type(error).__name__
