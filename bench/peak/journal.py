@@ -36,8 +36,8 @@ class Begun:
     again: str
     """The command that resumes the search; empty where an earlier version began it."""
     probes: list[Probe]
-    bytes: int
-    """Of the whole lines."""
+    cut: int
+    """Bytes of an incomplete last line."""
 
 
 def read(path: Path) -> Begun | None:
@@ -46,7 +46,7 @@ def read(path: Path) -> Begun | None:
         text = read_bytes(path)
     except UserError as error:
         raise UserError(f"{error}; choose another --output") from None
-    whole = text.split(b"\n")[:-1]  # text after the last line feed is incomplete
+    *whole, incomplete = text.split(b"\n")
     if not whole:
         return None
     try:
@@ -55,7 +55,7 @@ def read(path: Path) -> Begun | None:
             head["search"],
             head.get("again", ""),
             [_probe(parse_json(line)) for line in whole[1:]],
-            sum(len(line) + 1 for line in whole),
+            len(incomplete),
         )
     except (ValueError, TypeError, KeyError):
         raise UserError(f"{path} is not the journal of a search: choose another --output, or remove it") from None
@@ -85,8 +85,8 @@ class Journal:
                 f"{path} is of another search (it differs in {listed}): give the options of that search to resume it, "
                 "or choose another --output"
             )
-        if begun.bytes < path.stat().st_size:
-            os.truncate(path, begun.bytes)
+        if begun.cut:
+            os.truncate(path, path.stat().st_size - begun.cut)
 
     def add(self, probe: Probe) -> None:
         self.probes.append(probe)

@@ -319,7 +319,8 @@ class _Gathered:
 
     def add(self, piece: Buffer, most_bytes: int) -> None:
         last = self.pieces[-1] if self.pieces else None
-        if len(piece) >= _SMALL:
+        whole_prefix = bool(self.pieces) and len(self.pieces[0]) >= PREFIX_BYTES
+        if len(piece) >= _SMALL and (whole_prefix or last is None):
             self.pieces.append(piece)
         elif isinstance(last, bytearray):  # separate small objects would take many times their bytes
             last += piece

@@ -191,14 +191,17 @@ def test_a_journal_gives_back_what_was_put_in(tmp_path: Path) -> None:
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
 
-@given(st.integers(0, 600))
-def test_a_journal_cut_anywhere_keeps_its_whole_lines(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+@given(st.integers(0, 600), st.booleans())
+def test_a_journal_cut_anywhere_keeps_its_whole_lines(
+    tmp_path_factory: pytest.TempPathFactory, cut: int, marked: bool
+) -> None:
+    """Also where an editor has put a byte order mark before them."""
     path = tmp_path_factory.mktemp("cut") / "search.jsonl"
     journal = Journal(path, {"of": "this"}, "again")
     journal.add(probe_of(1.0))
     journal.add(probe_of(2.0))
     text = path.read_text()
-    path.write_text(text[:cut])
+    path.write_text(text[:cut], encoding="utf-8-sig" if marked else "utf-8")
     whole = max(text[:cut].count("\n") - 1, 0)
     again = Journal(path, {"of": "this"}, "again")
     assert again.probes == [probe_of(1.0), probe_of(2.0)][:whole]

@@ -501,6 +501,13 @@ class TestCalls:
         found = made.receive(headers(1, *HEAD) + headers(3, *HEAD) + pieces + last)
         assert [(one.ticket, bytes(one.message or b"")) for one in found] == [(11, MESSAGE), (10, message)]
 
+    @pytest.mark.parametrize("first", [1, 2, 3, 4, 5, 6])
+    def test_the_prefix_may_be_cut_before_a_large_frame(self, first: int) -> None:
+        message = framed(bytes(range(256)) * 20)
+        cuts = data(1, message[:first]) + data(1, message[first:3000]) + data(1, message[3000:])
+        (one,) = calls(1).receive(headers(1, *HEAD) + cuts + headers(1, *TRAILERS, end=True))
+        assert bytes(one.message or b"") == message
+
     def test_many_large_messages_come_in_turn_and_hold_little(self) -> None:
         """A server with 64 replies of 20 MB goes round: what each may send, 64 KB at a time."""
         made = calls(64)
