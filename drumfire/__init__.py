@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from drumfire.bench.interface import run as run
     from drumfire.bench.interface import save as save
-    from drumfire.loadgen.answers import Responses as Responses
     from drumfire.loadgen.errors import UserError as UserError
     from drumfire.loadgen.interpreter import run_on_fast_loop as run_on_fast_loop
+    from drumfire.loadgen.responses import Responses as Responses
     from drumfire.loadgen.run import Test as Test
     from drumfire.loadgen.saved import SavedRun as SavedRun
     from drumfire.loadgen.saved import load as load
@@ -32,7 +32,7 @@ _HOMES = {
     "ArrayLibrary": "sut.data.library",
     "CoroutineSystem": "sut.local.coroutine",
     "Mode": "loadgen.settings",
-    "Responses": "loadgen.answers",
+    "Responses": "loadgen.responses",
     "SampleLibrary": "loadgen.system",
     "SavedRun": "loadgen.saved",
     "Scenario": "loadgen.settings",

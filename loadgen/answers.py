@@ -11,45 +11,24 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.draws import Int64Array
+from drumfire.loadgen.elsewhere import Elsewhere
 from drumfire.loadgen.errors import described
 from drumfire.loadgen.faults import LATE_FIRST_TOKEN, SECOND_ANSWER, SECOND_FIRST_TOKEN, Faults
 from drumfire.loadgen.flat_columns import FlatColumn
 from drumfire.loadgen.record import Column, Gauge, Record, RowArray, Status
+from drumfire.loadgen.responses import Kept, Responses, as_bytes
 from drumfire.loadgen.traffic import Phase
 
-Responses: TypeAlias = npt.NDArray[Any] | Sequence[bytes]
-"""A system's answers, one item per row: ``responses[i]`` holds row i's bytes (the memory of an array row, or bytes)."""
-
 _clock = time.monotonic_ns
+_LOOK_S = 0.02
+"""How often a wait looks at the counts of other processes, whose signal may be lost in a race."""
 _OK, _FAILED, _UNANSWERED = int(Status.OK), int(Status.FAILED), int(Status.UNANSWERED)
-
-
-def as_bytes(responses: Responses) -> Iterator[bytes]:
-    """The bytes of each response."""
-    for response in responses:
-        yield response if isinstance(response, bytes) else np.asarray(response).tobytes()
-
-
-def _unchanging(response: Any) -> Any:
-    if isinstance(response, np.ndarray):
-        return response.copy()
-    return bytes(response) if isinstance(response, (bytearray, memoryview)) else response
-
-
-@dataclass
-class Kept:
-    """Responses kept for the accuracy log: row ``rows[i]`` got ``responses[i]``."""
-
-    rows: RowArray
-    responses: Responses
 
 
 class Answers:
@@ -61,6 +40,9 @@ class Answers:
         """Whether each query is issued after the last is answered (SingleStream and MultiStream)."""
         self.kept: list[Kept] = []
         self.faults = Faults()
+        self.elsewhere: Elsewhere | None = None
+        """Set by a system under test as it opens, if other processes answer."""
+        self._counted = (0, 0)
         self.aborted: str | None = None
         """Why the system under test can answer nothing more, if it said so."""
         self.on_abort: Callable[[], object] | None = None
@@ -137,7 +119,7 @@ class Answers:
         finally:
             self._release()
         if answered >= self._awaited:
-            self._wake()
+            self.wake()
 
     def complete_rows(self, rows: RowArray, responses: Responses | None = None) -> None:
         """As ``complete``, for rows that are not consecutive: shape (n,), each row once."""
@@ -169,7 +151,7 @@ class Answers:
                 good = [at for at in range(len(rows)) if at not in refused]
                 self._keep(np.array([rows[at] for at in good]), [responses[at] for at in good])
         if answered >= self._awaited:
-            self._wake()
+            self.wake()
 
     def first_token(self, rows: RowArray, tokens: Responses | None = None) -> None:
         """Record that the first tokens of these rows arrive now, once per row and before the row is completed.
@@ -228,6 +210,7 @@ class Answers:
 
     def end_warm_up(self) -> int:
         """Forget what ``begin_warm_up`` began; returns how many of its rows failed."""
+        self._end_elsewhere()
         with self._lock:
             failed = self.faults.failed.total()
             self.faults.failed.clear()
@@ -244,7 +227,12 @@ class Answers:
         self._keep_all, self._logged = phase.accuracy, phase.logged
         self.keeping = phase.accuracy or phase.logged is not None
         self._first_row = phase.first_row
+        if self.elsewhere is not None:
+            self._counted = (0, 0)
+            self.elsewhere.begin(phase)
         self.origin_ns = time.monotonic_ns() if origin_ns is None else origin_ns
+        if self.elsewhere is not None:
+            self.elsewhere.start(self.origin_ns)
 
     def book(
         self,
@@ -279,32 +267,55 @@ class Answers:
     async def wait(self, answered: int, patience_s: float) -> bool:
         """Wait until ``answered`` rows are answered; False after ``patience_s`` seconds without a good answer."""
         assert self._loop is not None
-        seen = self.answered - self._failed
+        seen, until_s = -1, 0.0
         while True:
             with self._lock:  # set before looking, so that the last answer cannot slip between
                 self._waiter = waiter = self._loop.create_future()
                 self._awaited = answered
-            if self.answered >= answered:
+            if self.pull() >= answered:
                 break
-            timer = self._loop.call_later(patience_s, waiter.cancel)
+            good, now_s = self.answered - self._failed, self._loop.time()
+            if good != seen:
+                seen, until_s = good, now_s + patience_s
+            elif now_s >= until_s:
+                break
+            left_s = until_s - now_s if self.elsewhere is None else min(until_s - now_s, _LOOK_S)
+            timer = self._loop.call_later(left_s, waiter.cancel)
             try:
                 await asyncio.wait((waiter,))
             finally:
                 timer.cancel()
-            if waiter.cancelled():
-                if self.answered - self._failed == seen:
-                    break
-                seen = self.answered - self._failed
         self._awaited, self._waiter = sys.maxsize, None
         return self.answered >= answered
 
+    def pull(self) -> int:
+        """Count what other processes have answered; returns the rows answered so far."""
+        if self.elsewhere is not None:
+            with self._lock:
+                answered, failed = self._counted
+                self._counted = now = self.elsewhere.counts(self._awaited - self.answered + answered)
+                self.answered += now[0] - answered
+                self._failed += now[1] - failed
+                self._gauges[Gauge.FAILED] = self._failed
+        return self.answered
+
+    def _end_elsewhere(self) -> None:
+        if self.elsewhere is not None:
+            for faults, first_tokens in self.elsewhere.end():
+                self.faults.failed += faults.failed
+                self.faults.refused += faults.refused
+                self.first_tokens |= first_tokens
+            self._gauges[Gauge.REFUSED] = self.faults.refused.total()
+            self.pull()
+
     def publish(self) -> None:
         """Update the table's gauges; answered first, so that it never exceeds issued."""
-        self._gauges[Gauge.ANSWERED] = self.answered
+        self._gauges[Gauge.ANSWERED] = self.pull()
         self._gauges[Gauge.ISSUED] = self.issued
 
     def give_up(self) -> None:
         """Mark issued rows without an answer as unanswered, and refuse answers to them from now on."""
+        self._end_elsewhere()
         with self._lock:
             status = self.record.status[self._first_row : self.issued]
             pending = status == Status.PENDING
@@ -312,7 +323,7 @@ class Answers:
             count = int(np.count_nonzero(pending))
             self.faults.unanswered += count
             self.answered += count
-            self.publish()
+        self.publish()
 
     # Helpers.
 
@@ -339,7 +350,7 @@ class Answers:
             if reason is not None and self.faults.alone_ns(self.answered - self._failed, now) > self.patience_s * 1e9:
                 self.enough = self.hopeless = True
         if answered >= self._awaited:
-            self._wake()
+            self.wake()
 
     def _count_failed(self, rows: int, reason: str | BaseException) -> None:
         text = reason if isinstance(reason, str) else described(reason)
@@ -348,10 +359,8 @@ class Answers:
         self._gauges[Gauge.FAILED] = self._failed
 
     def _keep(self, rows: RowArray, responses: Responses) -> None:
-        """Keep copies, as the system may use its arrays again."""
         if self._wanted(rows):
-            own = responses.copy() if isinstance(responses, np.ndarray) else list(map(_unchanging, responses))
-            self.kept.append(Kept(rows.copy(), own))
+            self.kept.append(Kept.copied(rows, responses))
 
     def _wanted(self, rows: RowArray) -> bool:
         """Whether the accuracy log wants any of these rows."""
@@ -380,7 +389,7 @@ class Answers:
         self.faults.refused[why] += 1
         self._gauges[Gauge.REFUSED] += 1
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         if self._waiter is None:
             return
         if threading.get_ident() == self._loop_thread:

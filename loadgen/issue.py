@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from drumfire.loadgen.answers import Answers, Responses
+from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.pacer import LAST_SPIN_NS, Pacer
+from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.settings import EffectiveSettings, Scenario
 from drumfire.loadgen.system import Answer, SystemUnderTest
 from drumfire.loadgen.traffic import Phase
@@ -152,14 +153,14 @@ async def _issue_scheduled(
             if last < stop and due_view[last] <= elapsed:
                 last = row + int(scheduled[row : min(row + _SEARCH_ROWS, stop)].searchsorted(elapsed, "right"))
                 if max_async:  # a burst must not run past the limit
-                    last = min(last, answers.answered + max_async + 1)
+                    last = min(last, answers.pull() + max_async + 1)
                 issued[row:last] = elapsed
             else:
                 issued_view[row] = elapsed
             answers.issued = last
             take(row, last)
             row = last
-            if max_async and row - answers.answered > max_async:
+            if max_async and row - answers.pull() > max_async:
                 return End.MAX_ASYNC
             if max_duration_ns and elapsed > max_duration_ns:
                 full = limits.max_queries and row - first_row >= limits.max_queries

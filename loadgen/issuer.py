@@ -205,14 +205,15 @@ class LocalIssuer:
         """Keep the table's gauges up to date, the run's progress and the generator's cost, and end a schedule of which
         a row, and all after it, have no good answer for the patience."""
         plan, gauges, answers = self._plan, self._plan.record.gauges, self._plan.answers
+        watched = phase.scheduled is not None or answers.elsewhere is not None
         seen, row = -1, 0
         while True:
             answers.publish()
             good = gauges[Gauge.ANSWERED] - gauges[Gauge.FAILED]
             if good != seen:
                 seen, row = good, answers.issued
-            elif phase.scheduled is not None and row < answers.issued and not answers.enough:
-                # A schedule goes on without answers, so the patience is looked at here.
+            elif watched and row < answers.issued and not answers.enough:
+                # A schedule goes on without answers, and other processes look at no patience, so it is looked at here.
                 waited_ns = answers.now() - int(plan.record.issued[row])
                 answers.enough = answers.hopeless = waited_ns > self._patience_s * 1e9
             gauges[Gauge.BUSY] = time.thread_time_ns() - began.thread_ns

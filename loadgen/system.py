@@ -11,7 +11,8 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen.answers import Answers, Responses
+from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.responses import Responses
 
 IndexArray: TypeAlias = npt.NDArray[np.integer[Any]]
 """Sample indices into a library, shape (n,), any integer dtype."""

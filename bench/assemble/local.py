@@ -19,10 +19,10 @@ from drumfire.bench.assemble.options import RunOptions, TrafficOptions
 from drumfire.bench.assemble.probe import CLOSED_LOOP_MARGIN, Probe
 from drumfire.bench.assemble.sizing import Service, size_traffic
 from drumfire.loadgen.advice import OPTIONS, Knobs
-from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.config import ConfigError, ConfigReader
 from drumfire.loadgen.errors import UserError, nearest, one_line
 from drumfire.loadgen.limits import usable_cores
+from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.loadgen.system import Batch, IndexArray, SampleLibrary, SystemUnderTest
 from drumfire.loadgen.unread import unread

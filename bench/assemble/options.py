@@ -20,8 +20,8 @@ from drumfire.loadgen.warm_up import WarmUp
 from drumfire.sut import models, remote
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends import MAX_BATCH_SIZE
-from drumfire.sut.local.batcher import MAX_BATCH_SIZE as LARGEST_BATCH_SIZE
 from drumfire.sut.local.null import NullOptions
+from drumfire.sut.local.rows import MAX_BATCH_SIZE as LARGEST_BATCH_SIZE
 
 _SINGLE, _MULTI, _SERVER, _OFFLINE = Scenario.__members__
 

@@ -15,8 +15,8 @@ from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.assemble.probe import Probe
 from drumfire.bench.assemble.sizing import size_traffic
 from drumfire.loadgen.advice import OPTIONS
-from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.settings import TestSettings
 from drumfire.loadgen.system import IndexArray
 from drumfire.sut import remote

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from drumfire.bench.fleet.child import Part
-from drumfire.loadgen.answers import Answers, Kept
+from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.overhead import Overhead
 from drumfire.loadgen.pacer import Pacing
 from drumfire.loadgen.record import Column, Record, Status
+from drumfire.loadgen.responses import Kept
 from drumfire.loadgen.share import Slice
 from drumfire.loadgen.warm_up import WarmUpReport
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from drumfire.loadgen.answers import Kept, as_bytes
 from drumfire.loadgen.record import RowArray
+from drumfire.loadgen.responses import Kept, as_bytes
 
 
 def save(path: Path, kept: Sequence[Kept]) -> None:

@@ -1,7 +1,6 @@
-"""The dynamic batcher: rows wait in one queue, workers take batches off its front.
+"""The dynamic batcher: rows wait in one queue (see ``rows``), workers take batches off its front.
 
-The queue is first in, first out over the rows of the run's table, so it is two integers: the next row to take and
-the end of the rows issued.  Reads samples from the library; does not depend on what computes a batch.
+Reads samples from the library; does not depend on what computes a batch.
 """
 
 from __future__ import annotations
@@ -14,51 +13,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen.answers import Answers, Responses, as_bytes
+from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.pacer import precise_timers
 from drumfire.loadgen.record import Column, Record, Status
+from drumfire.loadgen.responses import Responses, as_bytes
 from drumfire.loadgen.results import distribution
 from drumfire.loadgen.settings import percentile_name
 from drumfire.loadgen.system import Answer, Batch, SampleLibrary
 from drumfire.sut.data.library import with_names
 from drumfire.sut.local.responses import check_count
+from drumfire.sut.local.rows import BatchRule, Rows, ThreadRows
 
 RunBatch = Callable[[Batch], Responses]
 """Takes n samples: for each input an array of shape (n, *sample_shape).  Returns n responses.
 
 Called from one thread at a time.
 """
-
-MAX_BATCH_SIZE = np.iinfo(np.uint16).max
-"""The largest number that the column ``batch_size`` can hold."""
-
-
-class BatchRule:
-    """Decides when a batch starts and how large it is, for rows here and for requests in a server's queue.
-
-    A batch starts when a preferred number of samples waits (by default ``max_size``), or when the oldest has waited
-    for ``max_delay_ns``.  With a delay of 0 a free worker takes whatever waits.
-    """
-
-    def __init__(self, max_size: int, max_delay_ns: int = 0, preferred: Sequence[int] = ()) -> None:
-        if not 1 <= max_size <= MAX_BATCH_SIZE:
-            raise ValueError(f"the batch size must be 1 to {MAX_BATCH_SIZE}, not {max_size}")
-        self.max_size, self.max_delay_ns = max_size, max_delay_ns
-        self.preferred = tuple(sorted(preferred))
-        self._sizes = self.preferred[::-1] or (max_size,)
-        self.least = self._sizes[-1]
-        """The number of waiting samples from which a batch starts at once."""
-
-    def patience_ns(self, waiting: int) -> int:
-        """How long after its arrival the oldest of ``waiting`` samples may be held back, ns."""
-        return self.max_delay_ns if waiting < self.least else 0
-
-    def size(self, waiting: int) -> int:
-        """The batch size for ``waiting`` samples that are not held back any more."""
-        for size in self._sizes:
-            if size <= waiting:
-                return size
-        return waiting
 
 
 class BatchedSystem:
@@ -81,99 +51,59 @@ class BatchedSystem:
         max_batch_size: int,
         max_queue_delay_s: float = 0.0,
     ) -> None:
-        self._open_loop = self._rule = BatchRule(max_batch_size, round(max_queue_delay_s * 1e9))
+        self._open_loop = BatchRule(max_batch_size, round(max_queue_delay_s * 1e9))
         self._closed_loop = BatchRule(max_batch_size)  # all that can come waits already
         self.name = name
         self.answer: Answer | None = None
         self._workers, self._library = workers, with_names(library)
-        self._max_batch_size = max_batch_size
-        self._next_row = 0
-        self._end_row = 0
-        self._flushing = False
-        self._closed = False
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._idle = 0
+        self.max_batch_size = max_batch_size
+        self.rows: Callable[[BatchRule, Answers], Rows] = ThreadRows
+        """Makes the queue that workers take batches from."""
+        self._waiting: Rows | None = None
         self._threads: list[threading.Thread] = []
 
     async def open(self, answers: Answers) -> None:
         self._answers = answers
-        self._rule = self._closed_loop if answers.closed_loop else self._open_loop
+        rule = self._closed_loop if answers.closed_loop else self._open_loop
         self._sample_index = answers.sample_index
-        self._issued = answers.columns["issued"]
         self._begun = answers.columns["begun"]
         self._batch_size = answers.columns["batch_size"]
         self.answer = None
         if any(thread.is_alive() for thread in self._threads):
             raise RuntimeError(f"{self.name} is still busy with a batch of the previous run")
-        self._closed, self._next_row, self._end_row, self._idle, self._threads = False, 0, 0, 0, []
-        if answers.closed_loop and len(self._workers) == 1:
+        self._threads = []
+        if answers.closed_loop and len(self._workers) == 1 and self.rows is ThreadRows:
             self.answer = self._answer
             return
+        self._waiting = waiting = self.rows(rule, answers)
+        self.issue, self.flush = waiting.put, waiting.flush  # type: ignore[method-assign]
         for number, run in enumerate(self._workers):
             # A daemon, so that a model that never returns cannot keep the program from ending.
-            thread = threading.Thread(target=self._work, args=(run,), name=f"sut-{number}", daemon=True)
+            thread = threading.Thread(target=self._work, args=(number, run), name=f"sut-{number}", daemon=True)
             thread.start()
             self._threads.append(thread)
 
     def issue(self, first: int, last: int) -> None:
-        with self._lock:
-            was_empty = self._next_row == self._end_row
-            self._end_row = last
-            if was_empty:
-                self._next_row = first
-            self._flushing = False
-            # A worker that waits for a fuller batch is not woken for every row.
-            if self._idle and (was_empty or last - self._next_row >= self._max_batch_size):
-                self._changed.notify()
+        raise RuntimeError(f"{self.name} is not open, or answers in the caller's thread")
 
     def flush(self) -> None:
-        with self._changed:
-            self._flushing = True
-            self._changed.notify_all()
+        pass  # in the caller's thread, no row waits
 
     async def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        if self._waiting is not None:
+            self._waiting.close()
         for thread in self._threads:
             thread.join(timeout=5.0)
 
-    def _work(self, run: RunBatch) -> None:
+    def _work(self, number: int, run: RunBatch) -> None:
         precise_timers()
-        while (batch := self._take()) is not None:
+        assert self._waiting is not None
+        take = self._waiting.take
+        while (batch := take(number)) is not None:
             self._run(run, *batch)
 
-    def _take(self) -> tuple[int, int] | None:
-        """Wait for the next batch and return its rows; None when the system is closed."""
-        with self._lock:
-            while True:
-                if self._closed:
-                    return None
-                waiting = self._end_row - self._next_row
-                if waiting == 0:
-                    self._wait(None)
-                    continue
-                patience_ns = self._rule.patience_ns(waiting)
-                if patience_ns and not self._flushing:
-                    left_ns = int(self._issued[self._next_row]) + patience_ns - self._answers.now()
-                    if left_ns > 0:
-                        self._wait(left_ns * 1e-9)
-                        continue
-                first = self._next_row
-                self._next_row = last = first + self._rule.size(waiting)
-                if last < self._end_row and self._idle:
-                    self._changed.notify()
-                return first, last
-
-    def _wait(self, seconds: float | None) -> None:
-        """Wait for a change; the lock is held before and after."""
-        self._idle += 1
-        self._changed.wait(seconds)
-        self._idle -= 1
-
     def _answer(self, first: int, last: int) -> Responses:
-        size, run = self._max_batch_size, self._workers[0]
+        size, run = self.max_batch_size, self._workers[0]
         if last - first <= size:
             return self._compute(run, first, last)
         parts = [self._compute(run, row, min(row + size, last)) for row in range(first, last, size)]

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from drumfire.loadgen.answers import Answers, Responses
+from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.settings import SettingsError
 from drumfire.loadgen.system import Answer, SampleLibrary
 from drumfire.sut.local.responses import check_count

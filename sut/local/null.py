@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen.answers import Answers, Responses
+from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.settings import Mode
 from drumfire.sut.data.library import ArrayLibrary
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen.answers import Responses
+from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.system import IndexArray
 from drumfire.sut.data import DataError
 from drumfire.sut.data.library import ArrayLibrary

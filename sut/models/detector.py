@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen.answers import Responses
+from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.system import IndexArray
 from drumfire.sut.data import coco
 from drumfire.sut.data.coco import AnnotatedPictures, Detections

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen import installation
-from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.system import Batch, IndexArray, SampleLibrary
 from drumfire.sut.data import DataError
 from drumfire.sut.models.tensors import Tensors

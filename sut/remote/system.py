@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen.answers import Answers, Responses
+from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.limits import check_files
 from drumfire.loadgen.loggers import REMOTE
+from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.system import Answer
 from drumfire.sut.kserve.errors import ProtocolError, ServerError
 from drumfire.sut.kserve.messages.exchange import Channel, Failure, Messages, Outputs, Reply

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen import installation
-from drumfire.loadgen.answers import Answers, Responses
+from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.responses import Responses
 from drumfire.sut.kserve.errors import ProtocolError, ServerError, one_line
 from drumfire.sut.kserve.messages.exchange import (
     MAX_MESSAGE_BYTES,

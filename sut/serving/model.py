@@ -18,7 +18,8 @@ from drumfire.sut.kserve.messages.schemas import config_type
 from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorSpec
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends import Backend, BackendError, BackendOptions
-from drumfire.sut.local.batcher import BatchRule, service_times
+from drumfire.sut.local.batcher import service_times
+from drumfire.sut.local.rows import BatchRule
 from drumfire.sut.models.model import Form, Model
 from drumfire.sut.models.tensors import Feed, Input, Tensors
 from drumfire.sut.serving.batch import BatchLayout

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from drumfire.sut.local.batcher import BatchRule
+from drumfire.sut.local.rows import BatchRule
 from drumfire.sut.serving.request import Request
 
 _FEW = 64

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from drumfire.loadgen import trace
-from drumfire.loadgen.answers import Kept
 from drumfire.loadgen.audit_config import audited
 from drumfire.loadgen.config import ConfigReader
 from drumfire.loadgen.directory import write_logs
@@ -25,6 +24,7 @@ from drumfire.loadgen.issuer import PhaseReport, Plan
 from drumfire.loadgen.overhead import Overhead
 from drumfire.loadgen.pacer import Pacing
 from drumfire.loadgen.record import Status
+from drumfire.loadgen.responses import Kept
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Loop, Scenario, TestSettings
 from drumfire.loadgen.traffic import Phase

@@ -10,7 +10,7 @@ import numpy as np
 
 from drumfire.loadgen.system import Batch
 from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorSpec
-from drumfire.sut.local.batcher import BatchRule
+from drumfire.sut.local.rows import BatchRule
 from drumfire.sut.models.tensors import Input, Tensors
 from drumfire.sut.serving.batch import BatchLayout
 from drumfire.sut.serving.model import ServedModel

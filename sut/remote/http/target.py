@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.files import read_bytes
 from drumfire.loadgen.limits import available_memory_bytes
 from drumfire.loadgen.options import option
+from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.settings import TestSettings
 from drumfire.sut.kserve.errors import ServerError
 from drumfire.sut.kserve.http1.head import VALUE

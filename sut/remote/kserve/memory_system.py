@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from drumfire.loadgen.answers import Answers, Responses
+from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.system import IndexArray
 from drumfire.sut.data.inputs import Inputs
 from drumfire.sut.kserve.messages.exchange import Channel, Failure, Outputs, Reply, SharedMessages

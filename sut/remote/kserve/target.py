@@ -14,9 +14,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from drumfire.loadgen.advice import Bound
-from drumfire.loadgen.answers import Responses
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.options import option
+from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.settings import Scenario, TestSettings
 from drumfire.sut import models
 from drumfire.sut.data import inputs as samples

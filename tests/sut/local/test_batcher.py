@@ -18,7 +18,8 @@ from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.loadgen.system import Batch
 from drumfire.loadgen.traffic import Phase
 from drumfire.sut.data.library import ArrayLibrary, NotLoadedError
-from drumfire.sut.local.batcher import MAX_BATCH_SIZE, BatchedSystem, batch_sizes, service_times
+from drumfire.sut.local.batcher import BatchedSystem, batch_sizes, service_times
+from drumfire.sut.local.rows import MAX_BATCH_SIZE
 from tests.support.loops import LOOPS, on
 
 LONG_S = 3600.0

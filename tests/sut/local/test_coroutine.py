@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drumfire.loadgen.answers import as_bytes
 from drumfire.loadgen.record import Status
+from drumfire.loadgen.responses import as_bytes
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, SettingsError, TestSettings
 from drumfire.loadgen.system import Batch

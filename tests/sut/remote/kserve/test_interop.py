@@ -21,10 +21,10 @@ from drumfire.bench import cli, statuses
 from drumfire.bench.assemble import probe, remote
 from drumfire.bench.assemble.local import Assembly
 from drumfire.loadgen import installation
-from drumfire.loadgen.answers import as_bytes
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.record import Status
+from drumfire.loadgen.responses import as_bytes
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.sut.data.random_values import generated

@@ -1,0 +1,200 @@
+"""The other process of ``OwnProcess``: makes a system under test, and runs it on rows of the generator's table.
+
+``python -m drumfire.sut.local.host``, with a socket as its standard input.  It ends with the generator's process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, TypedDict
+
+from drumfire.loadgen import interpreter
+from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.errors import UserError, described
+from drumfire.loadgen.faults import Faults
+from drumfire.loadgen.record import Gauge, Record, RowArray
+from drumfire.loadgen.responses import Responses
+from drumfire.loadgen.system import IndexArray, SystemUnderTest
+from drumfire.loadgen.traffic import Phase
+from drumfire.sut import module_process
+from drumfire.sut.local.batcher import BatchedSystem
+from drumfire.sut.local.messages import Line
+from drumfire.sut.local.shared_rows import Board, Feeder, SharedRows
+from drumfire.sut.plugins import imported
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Surroundings(TypedDict):
+    """Where a system is made."""
+
+    variables: Mapping[str, str]
+    """Environment variables, for frameworks that read them as they load."""
+    cores: Sequence[int]
+    """The cores that it may use; none stands for all."""
+
+
+class Host:
+    """Makes a system and runs it.  The generator's side calls its public methods by name."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._made: Any = None
+        self._system: SystemUnderTest
+        self._board: Board
+        self._number = 0
+        self._answers: _Answers
+        self._opened = ExitStack()
+        self._feeder: Feeder | None = None
+        self._cpu_began_ns: int | None = None
+        self._cpu_ns = 0
+
+    async def serve(self) -> None:
+        """Do one call after the other, until the generator's process ends."""
+        ready = asyncio.Event()
+        asyncio.get_running_loop().add_reader(self._line.fileno(), ready.set)
+        while True:
+            await ready.wait()
+            ready.clear()
+            if self._line.poll():
+                await self._do(*self._line.receive())
+
+    async def _do(self, name: str, arguments: Sequence[Any]) -> None:
+        try:
+            done = getattr(self, name)(*arguments)
+            self._send("done", await done if asyncio.iscoroutine(done) else done)
+        except UserError as error:
+            self._send("refused", str(error))
+        except Exception as error:  # whatever the system may raise
+            traceback.print_exc()
+            self._send("failed", described(error))
+
+    def _send(self, kind: str, *what: Any) -> None:
+        self._line.send((kind, *what))
+
+    def make(
+        self, place: str, arguments: Sequence[Any], number: int, processes: int, workers: int, around: Surroundings
+    ) -> Mapping[str, Any]:
+        """Make the system: ``MODULE:FUNCTION`` of the arguments gives it and its library, as a pair or attributes."""
+        os.environ.update(around["variables"])
+        if around["cores"]:
+            os.sched_setaffinity(0, around["cores"])
+        self._board = Board(processes, workers, self._line.receive_fds(2 + processes * workers))
+        self._number = number
+        made = imported(place)(*arguments)
+        self._made = SimpleNamespace(system=made[0], library=made[1]) if isinstance(made, tuple) else made
+        self._system, library = self._made.system, self._made.library
+        if isinstance(self._system, BatchedSystem):
+            self._system.rows = partial(SharedRows, self._board, number)
+        elif processes > 1:
+            raise UserError(f"{self._system.name} is no BatchedSystem, so it cannot have several processes")
+        return {
+            "name": self._system.name,
+            "columns": dict(self._system.columns),
+            "batch": getattr(self._system, "max_batch_size", 1),
+            "library": (library.name, library.total_count, library.performance_count),
+        }
+
+    def ask(self, name: str, arguments: Sequence[Any]) -> Any:
+        """An attribute of what was made, or what a method of it gives."""
+        found = getattr(self._made, name)
+        return found(*arguments) if callable(found) else found
+
+    def load(self, indices: IndexArray) -> None:
+        self._made.library.load(indices)
+
+    def unload(self, indices: IndexArray) -> None:
+        self._made.library.unload(indices)
+
+    async def open(self, layout: str, closed_loop: bool) -> None:
+        (fd,) = self._line.receive_fds(1)
+        self._answers = _Answers(Record.attach(fd, layout), closed_loop, self._board, self._number, self._send)
+        self._cpu_began_ns, self._cpu_ns = None, 0
+        self._opened.enter_context(interpreter.quiet())
+        await self._system.open(self._answers)
+        if not isinstance(self._system, BatchedSystem):
+            self._feeder = self._opened.enter_context(Feeder(self._board, self._system, self._answers))
+
+    def begin(self, phase: Phase) -> None:
+        self._answers.get_ready(phase)
+        if self._feeder is not None:
+            self._feeder.begin()
+        is_warm_up = phase.first_row >= self._answers.record.rows
+        self._cpu_began_ns = None if is_warm_up else time.process_time_ns()
+
+    def end(self) -> tuple[Faults, Mapping[int, bytes]]:
+        if self._cpu_began_ns is not None:
+            self._cpu_ns += time.process_time_ns() - self._cpu_began_ns
+            self._cpu_began_ns = None
+        return self._answers.end()
+
+    async def close(self) -> tuple[Faults, float, int]:
+        """Gives the faults since the last phase's end, CPU time of the phases in s, and the most memory in bytes."""
+        try:
+            await self._system.close()
+        finally:
+            self._opened.close()
+            self._feeder = None
+        faults, _ = self._answers.end()
+        return faults, self._cpu_ns * 1e-9, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class _Answers(Answers):
+    """The answers of this process: counted on the board, and responses go to the generator's process."""
+
+    def __init__(self, record: Record, closed_loop: bool, board: Board, number: int, send: Callable[..., None]) -> None:
+        super().__init__(record, closed_loop=closed_loop)
+        self._board, self._number, self._send = board, number, send
+        self._awaited = 0  # each answer calls ``wake``
+        self._gauges = memoryview(bytearray(8 * len(Gauge))).cast("q")  # the table's are the generator's
+
+    def get_ready(self, phase: Phase) -> None:
+        self._enter(phase, None)
+        self.answered = self._failed = 0
+
+    def wake(self) -> None:
+        with self._lock:  # else an older count could come last
+            self._board.put_counts(self._number, self.answered, self._failed)
+
+    def abort(self, reason: str) -> None:
+        self._send("aborted", reason)
+
+    def end(self) -> tuple[Faults, Mapping[int, bytes]]:
+        """Refuse answers from now on; gives the faults and the first tokens since the last call."""
+        with self._lock:
+            self._first_row = sys.maxsize
+            ended = self.faults, self.first_tokens
+            self.faults, self.first_tokens = Faults(), {}
+        return ended
+
+    def _keep(self, rows: RowArray, responses: Responses) -> None:
+        if self._wanted(rows):
+            self._send("kept", rows, responses)
+
+
+def main() -> None:
+    if sys.platform == "linux":  # else a system that keeps the interpreter could outlive the generator
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    # Standard output is the command's.
+    os.dup2(2, 1)
+    line = Line(socket.socket(fileno=os.dup(0)))
+    with contextlib.suppress(EOFError, ConnectionError):  # the generator's process has ended
+        interpreter.run_on_fast_loop(Host(line).serve())
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    module_process.run(main, "the system's process")

@@ -1,0 +1,314 @@
+"""A system under test in processes of its own, so that it never shares an interpreter with the generator.
+
+The processes have the run's table: they read rows and write answers there (see ``shared_rows``), stamped with the one
+monotonic clock.  All else (loading samples, the start of a phase, responses for the accuracy log) are messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.faults import Faults
+from drumfire.loadgen.record import Status
+from drumfire.loadgen.responses import Kept
+from drumfire.loadgen.system import Answer, IndexArray
+from drumfire.loadgen.traffic import Phase
+from drumfire.sut import module_process
+from drumfire.sut.local.host import Surroundings
+from drumfire.sut.local.messages import Line
+from drumfire.sut.local.shared_rows import PROCESS, Board
+
+_ANSWER_S = 5.0
+"""How long a process may take for what takes no time; then it is ended."""
+_CLOSE_S = 7.0
+"""The same for closing, which waits for a batch under way."""
+_END_S = 1.0
+_NONE = np.empty(0, np.uint32)
+
+
+class ProcessLost(UserError):
+    """A process of the system under test has ended.  The text says how."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process took."""
+
+    pid: int
+    cores: Sequence[int]
+    """None stands for all."""
+    variables: Mapping[str, str]
+    cpu_s: float
+    """In the phases of the run."""
+    memory_bytes: int
+    """The most so far."""
+
+
+class _Process:
+    """One process, and the line to it."""
+
+    def __init__(self, number: int, around: Surroundings) -> None:
+        self.number, self.around = number, around
+        self.lost: str | None = None
+        self.cpu_s, self.memory_bytes = 0.0, 0
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = module_process.start("drumfire.sut.local.host", stdin=theirs, start_new_session=True)
+        self.line = Line(ours)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def ask(self, name: str, *arguments: Any, fds: Sequence[int] = ()) -> None:
+        """Call a method of the ``Host``; the answer comes by the line.  Raises ``ProcessLost``."""
+        try:
+            self.line.send((name, arguments), fds)
+        except OSError:
+            raise self.loss() from None
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    def loss(self, why: str = "") -> ProcessLost:
+        """How the process ended; it is ended here for the reason ``why``, if there is one."""
+        if why:
+            self.kill()
+        try:
+            status = self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            status = self._process.wait()
+        if self.lost is None:
+            how = f"ended with status {status}"
+            if status < 0:
+                how = f"was ended by {signal.Signals(-status).name}"
+            if status == -signal.SIGKILL:
+                how += " (by hand, or by the kernel where memory ran out)"
+            self.lost = f"the process of the system under test ({self.pid}) {why or how}"
+        return ProcessLost(self.lost)
+
+    def close(self) -> None:
+        self.line.close()
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self._process.wait()
+
+
+class HostedLibrary:
+    """The system's library, whose samples are loaded where they are used."""
+
+    def __init__(self, owner: OwnProcess, name: str, total_count: int, performance_count: int) -> None:
+        self._owner = owner
+        self.name, self.total_count, self.performance_count = name, total_count, performance_count
+
+    def load(self, indices: IndexArray) -> None:
+        self._owner.call("load", indices)
+
+    def unload(self, indices: IndexArray) -> None:
+        with contextlib.suppress(ProcessLost):
+            self._owner.call("unload", indices)
+
+    def batch(self, indices: IndexArray) -> NoReturn:
+        raise RuntimeError(f"the samples of {self.name} are in another process")
+
+
+class OwnProcess:
+    """Runs a system under test in one or several other processes.
+
+    ``make`` names a function, ``MODULE:FUNCTION``, which is called there with ``arguments`` and gives a system and its
+    sample library.  Here, ``library`` stands for that library.  The processes live until ``shut``.
+    """
+
+    answer: Answer | None = None
+
+    def __init__(
+        self, make: str, *arguments: Any, workers: int = 1, processes: Sequence[Surroundings] | None = None
+    ) -> None:
+        """Raises ``UserError``, also where making the system raises it.
+
+        ``workers``: of a ``BatchedSystem``.  ``processes``: by default, one.
+        """
+        around = processes or [Surroundings(variables={}, cores=())]
+        self._board = Board(len(around), workers)
+        self._processes: list[_Process] = []
+        self._answers: Answers | None = None
+        self._in_phase = False
+        try:
+            self._processes += (_Process(number, one) for number, one in enumerate(around))
+            for one in self._processes:
+                one.ask("make", make, arguments, one.number, len(around), workers, one.around, fds=self._board.fds)
+            facts, *_ = [self._result(one) for one in self._processes]
+        except BaseException:
+            self.shut()
+            raise
+        self.name: str = facts["name"]
+        self._least: int = facts["batch"]
+        self.columns: Mapping[str, npt.DTypeLike] = facts["columns"]
+        if len(around) > 1:
+            self.columns = {**self.columns, PROCESS: np.uint8}
+        self.library = HostedLibrary(self, *facts["library"])
+
+    def ask(self, name: str, *arguments: Any) -> Any:
+        """An attribute of what ``make`` gave, or what a method of it gives: the first process's."""
+        self._processes[0].ask("ask", name, arguments)
+        return self._result(self._processes[0])
+
+    def usage(self) -> list[Usage]:
+        """What each process took in the last run."""
+        return [
+            Usage(one.pid, one.around["cores"], one.around["variables"], one.cpu_s, one.memory_bytes)
+            for one in self._processes
+        ]
+
+    def shut(self) -> None:
+        """End the processes."""
+        for one in self._processes:
+            one.close()
+        self._board.close()
+        self._processes = []
+
+    def call(self, name: str, *arguments: Any, patience_s: float | None = None) -> list[Any]:
+        """Call a method of each ``Host``, side by side.  Raises ``UserError``."""
+        for one in self._processes:
+            one.ask(name, *arguments)
+        return [self._result(one, patience_s) for one in self._processes]
+
+    # As a system under test.
+
+    async def open(self, answers: Answers) -> None:
+        self._answers, record, loop = answers, answers.record, asyncio.get_running_loop()
+        answers.elsewhere = self
+        self.issue, self.flush = self._board.putter(self._least), self._board.flush  # type: ignore
+        for one in self._processes:
+            one.ask("open", record.layout, answers.closed_loop, fds=[record.fd])
+        for one in self._processes:
+            self._result(one)
+            loop.add_reader(one.line, self._hear, one)
+        loop.add_reader(self._board.answered, self._wake, answers)
+
+    def issue(self, first: int, last: int) -> None:
+        raise RuntimeError(f"{self.name} is not open")
+
+    def flush(self) -> None:
+        raise RuntimeError(f"{self.name} is not open")
+
+    async def close(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._board.answered)
+        for one in self._processes:
+            loop.remove_reader(one.line)
+        for one in self._asked("close"):
+            with self._losing(one):
+                faults, one.cpu_s, one.memory_bytes = self._result(one, _CLOSE_S)
+                if self._answers is not None:
+                    self._answers.faults.refused += faults.refused
+        self._answers = None
+
+    # As what answers elsewhere.
+
+    def begin(self, phase: Phase) -> None:
+        self._board.begin(phase.first_row)
+        self._in_phase = True
+        light = replace(phase, loaded=_NONE, sample_index=_NONE, scheduled=None)  # the rest is in the table
+        for one in self._asked("begin", light):
+            with self._losing(one):
+                self._result(one, _ANSWER_S)
+
+    def start(self, origin_ns: int) -> None:
+        self._board.start(origin_ns)
+
+    def counts(self, awaited: int) -> tuple[int, int]:
+        return self._board.counts(awaited)
+
+    def end(self) -> Iterator[tuple[Faults, Mapping[int, bytes]]]:
+        if not self._in_phase:
+            return
+        self._in_phase = False
+        self._board.drop()
+        for one in self._asked("end"):
+            with self._losing(one):
+                yield self._result(one, _ANSWER_S)
+        for one in self._processes:
+            if one.lost is not None and (failed := self._board.failed(one.number)):
+                yield Faults(Counter({f"no reason is known, as {one.lost}": failed})), {}
+
+    # Helpers.
+
+    def _asked(self, name: str, *arguments: Any) -> list[_Process]:
+        """Call a method of the processes that live; returns those whose answers come."""
+        asked = []
+        for one in self._processes:
+            if one.lost is None:
+                with self._losing(one):
+                    one.ask(name, *arguments)
+                    asked.append(one)
+        return asked
+
+    def _result(self, one: _Process, patience_s: float | None = None) -> Any:
+        """What a call gave.  Raises ``UserError`` if it raised, and ``ProcessLost``."""
+        try:
+            while one.line.poll(patience_s):
+                kind, *what = one.line.receive()
+                if kind == "done":
+                    return what[0]
+                if kind in ("refused", "failed"):
+                    raise UserError(what[0])
+                self._take(kind, what)
+        except (EOFError, ConnectionError):
+            raise one.loss() from None
+        raise one.loss(f"did not react within {patience_s:g} s and was ended")
+
+    def _hear(self, one: _Process) -> None:
+        """Take a message that is no answer to a call."""
+        with self._losing(one):
+            try:
+                kind, *what = one.line.receive()
+            except (EOFError, ConnectionError):
+                raise one.loss() from None
+            self._take(kind, what)
+
+    def _take(self, kind: str, what: Sequence[Any]) -> None:
+        answers = self._answers
+        if answers is not None and kind == "kept":
+            answers.kept.append(Kept(*what))
+        elif answers is not None and kind == "aborted":
+            answers.abort(what[0])
+
+    @contextlib.contextmanager
+    def _losing(self, one: _Process) -> Iterator[None]:
+        """End the run where the process is lost: what it had taken fails."""
+        try:
+            yield
+        except ProcessLost as error:
+            asyncio.get_running_loop().remove_reader(one.line)
+            if (answers := self._answers) is None:
+                return
+            for taken in self._board.taken(one.number):
+                rows = np.asarray(taken, np.int64)
+                rows = rows[answers.record.status[rows] == Status.PENDING]
+                if rows.size:
+                    answers.fail_rows(rows, str(error))
+            answers.abort(str(error))
+
+    def _wake(self, answers: Answers) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._board.answered)
+        answers.wake()
