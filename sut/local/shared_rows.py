@@ -37,8 +37,8 @@ _ASLEEP, _FIRST, _LAST = range(3)
 """A worker's: 1 if it sleeps, 2 if it is being woken; the rows of its batch."""
 _FIRST_SLEEP_S = 1e-3
 SPIN_NS = 200_000
-"""How long a worker looks for the next row before it sleeps: a core that went idle takes 30 to 60 us to wake, and is then
-slow for as long again."""
+"""How long a worker looks for the next row before it sleeps: a core that went idle takes 30 to 60 us to wake, and then
+computes slowly for a while."""
 PROCESS = "process"
 """The column with the number of the process that computed a row, where there are several."""
 
