@@ -13,33 +13,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from drumfire.bench.assemble.options import RunOptions, TrafficOptions
 from drumfire.bench.assemble.probe import CLOSED_LOOP_MARGIN, Probe
-from drumfire.bench.assemble.sizing import Service, size_traffic
+from drumfire.bench.assemble.sizing import size_traffic
 from drumfire.loadgen.advice import OPTIONS, Knobs
 from drumfire.loadgen.config import ConfigError, ConfigReader
 from drumfire.loadgen.errors import UserError, nearest, one_line
 from drumfire.loadgen.limits import usable_cores
+from drumfire.loadgen.record import Record
 from drumfire.loadgen.responses import Responses
-from drumfire.loadgen.settings import Mode, Scenario, TestSettings
-from drumfire.loadgen.system import Batch, IndexArray, SampleLibrary, SystemUnderTest
+from drumfire.loadgen.settings import Loop, Mode, Scenario, TestSettings
+from drumfire.loadgen.system import IndexArray, SampleLibrary, SystemUnderTest
 from drumfire.loadgen.unread import unread
 from drumfire.sut import models
 from drumfire.sut.cache import cache_folder
 from drumfire.sut.data import coco
-from drumfire.sut.data.library import ArrayLibrary, NamedLibrary, with_names
-from drumfire.sut.local import backends
-from drumfire.sut.local.backends import MAX_BATCH_SIZE
-from drumfire.sut.local.backends.buckets import Buckets, count_of
-from drumfire.sut.local.batcher import BatchedSystem, RunBatch, service_times
+from drumfire.sut.local import backends, devices
+from drumfire.sut.local.host import Surroundings
+from drumfire.sut.local.loaded import Loaded, LoadedElsewhere, Source
 from drumfire.sut.local.null import NullSystem
-from drumfire.sut.local.responses import OutputError, check_outputs
 from drumfire.sut.models.detector import DetectionJudge
 from drumfire.sut.models.file import FileModel
 from drumfire.sut.models.model import Accuracy, Form, Model
-from drumfire.sut.models.tensors import arrangement
 from drumfire.sut.remote.endpoint import Endpoint
 from drumfire.sut.remote.watch import MeasuredWindow
 from drumfire.sut.sampler import MeterPlan, Sampler
@@ -82,100 +77,160 @@ class Assembly:
     """Requests that each server answered with outputs, and counts of connection events."""
     digests: Callable[[], dict[str, str]] = dict
     """Hashes of the model's description and of the data, to compare between processes."""
+    processes: Callable[[Record | None], list[dict[str, Any]]] = lambda record: []
+    """What each process that computes took and did, of a run with this table; none: this one computes."""
+    close: Callable[[], None] = lambda: None
+    """Releases what was loaded."""
     notes: list[str] = field(default_factory=list)
+    """Shown to the user before the run."""
     warnings: list[str] = field(default_factory=list)
     """What of the request has no effect; kept with the result."""
-    """Shown to the user before the run."""
-    _loaded: list[backends.Backend] = field(default_factory=list)
-
-    def close(self) -> None:
-        for backend in self._loaded:
-            backend.close()
 
 
 def assemble(options: RunOptions) -> Assembly:
     """Load the backend, model and data that the options name.  Raises ``UserError``."""
     traffic, model = options.traffic, _model(options)
-    if options.backend == "null" and options.device != "cpu":
+    settings, errors = read_settings(traffic, model.name)
+    if options.backend == "null":
+        return _null(options, model, settings, errors)
+    source, places, notes = _planned(options, model, settings.scenario)
+    loaded = LoadedElsewhere(source, places) if places else Loaded(source)
+    try:
+        if traffic.accuracy or traffic.submission:
+            _check_judge(model, "--accuracy" if traffic.accuracy else "--submission")
+        if places and not isinstance(model, FileModel):
+            model.library(traffic.dataset_path, traffic.count, traffic.performance_sample_count)  # knows the labels
+        system, library, facts = loaded.system, loaded.library, loaded.facts()
+        instances = source.options.instances * max(len(places), 1)
+        probe = Probe(system, library, samples=_PROBED_SAMPLES)
+        service = _Service(loaded.times, facts["max_batch_size"], instances, probe)
+        assembly = Assembly(
+            system,
+            library,
+            settings,
+            model.accuracy,
+            title=f"{options.backend} {model.name} {options.device}",
+            description={
+                "backend": options.backend,
+                "model": model.name,
+                "device": options.device,
+                "threads": source.threads,
+                "instances": source.options.instances,
+                "max_queue_delay_ms": options.system.batching.max_queue_delay,
+                "weights": str(source.weights),
+                "reservations": list(model.reservations),
+                **facts,
+            },
+            logged=model.logged,
+            knobs=replace(OPTIONS, threads=_threads_option(source.threads, instances)),
+            distributions=backends.distributions(options.backend),
+            config_errors=errors,
+            notes=notes,
+            check_judge=partial(_check_judge, model),
+            processes=loaded.processes,
+            close=loaded.close,
+        )
+        assembly.description["qps_source"] = size_traffic(
+            settings, model.name, traffic, service, assembly.notes, null=False
+        )
+    except BaseException:
+        loaded.close()
+        raise
+    return assembly
+
+
+def _null(options: RunOptions, model: Model, settings: TestSettings, errors: tuple[str, ...]) -> Assembly:
+    traffic = options.traffic
+    if options.device != "cpu":
         raise UserError(f"null has no DEVICE, as it computes nothing: leave {options.device} out")
-    max_batch_size, threads, instances = MAX_BATCH_SIZE, 1, 1
-    loaded: list[backends.Backend] = []
-    if options.backend != "null":
-        batching, own = options.system.batching, options.system.backend
-        max_batch_size, instances = batching.max_batchsize, own.instances
-        threads = own.threads or spare_cores(instances)
-        own = replace(own, max_batch_size=max_batch_size)
-        # Report errors that need no weights before making weights, which takes long.
-        backends.check(options.backend, options.device, own)
-        backends.check_installed(options.backend, options.device)
-        if options.system.weights is not None:
-            backends.check_model(options.system.weights)
-        weights = model.weights(cache_folder(), options.system.weights, backends.form(options.backend))
-        for _ in range(instances):
-            loaded.append(backends.load(options.backend, weights, options.device, threads, own))
-        if isinstance(model, FileModel):
-            model.tensors_from(loaded[0])
     if traffic.accuracy or traffic.submission:
         _check_judge(model, "--accuracy" if traffic.accuracy else "--submission")
     library = model.library(traffic.dataset_path, traffic.count, traffic.performance_sample_count)
-    for backend in loaded[:1]:
-        library = fit(library, backend, model)
-        max_batch_size = backend.tensors.batch_size or max_batch_size
-
-    settings, errors = read_settings(traffic, model.name)
-    system: SystemUnderTest
-    service: Service
-    if options.backend == "null":
-        system = NullSystem(settings.mode)
-        service = Probe(system, library)
-        computes = "answers at once, computes nothing"
-    else:
-        runs = [_run_batch(backend, model) for backend in loaded]
-        system = BatchedSystem(
-            f"{options.backend} {model.name} {options.device}",
-            runs,
-            library,
-            max_batch_size=max_batch_size,
-            max_queue_delay_s=batching.max_queue_delay / 1e3,
-        )
-        probe = Probe(system, library, samples=_PROBED_SAMPLES)
-        service = _Service(_run_batch(loaded[0], model, checked=True), library, max_batch_size, len(runs), probe)
-        computes = loaded[0].description
+    system = NullSystem(settings.mode)
     assembly = Assembly(
         system,
         library,
         settings,
         model.accuracy,
-        title=f"{options.backend} {model.name} {options.device}",
+        title=f"null {model.name} cpu",
         description={
-            "backend": options.backend,
+            "backend": "null",
             "model": model.name,
-            "device": options.device,
-            "description": computes,
-            "threads": threads if loaded else None,
-            "instances": instances if loaded else None,
-            "max_batch_size": max_batch_size if loaded else None,
-            "max_queue_delay_ms": batching.max_queue_delay if loaded else None,
-            "weights": str(weights) if loaded else None,
+            "device": "cpu",
+            "description": "answers at once, computes nothing",
+            **dict.fromkeys(("threads", "instances", "max_batch_size", "max_queue_delay_ms", "weights")),
             "reservations": list(model.reservations),
         },
         logged=model.logged,
-        knobs=replace(OPTIONS, threads="--threads" if threads > 1 else "--instances" if instances > 1 else ""),
-        distributions=() if options.backend == "null" else backends.distributions(options.backend),
         config_errors=errors,
         notes=list(model.reservations),
         check_judge=partial(_check_judge, model),
-        _loaded=loaded,
     )
     assembly.description["qps_source"] = size_traffic(
-        settings, model.name, traffic, service, assembly.notes, null=not loaded
+        settings, model.name, traffic, Probe(system, library), assembly.notes, null=True
     )
     return assembly
+
+
+def _planned(options: RunOptions, model: Model, scenario: Scenario) -> tuple[Source, list[Surroundings], list[str]]:
+    """What to load, in which processes (none: in this one), and notes.  Raises ``UserError``."""
+    traffic, batching, own = options.traffic, options.system.batching, options.system.backend
+    device, gpus, notes = devices.kind(options.device), devices.numbers(options.device), list(model.reservations)
+    processes = _processes(options, scenario, len(gpus))
+    threads = own.threads or spare_cores(own.instances * max(processes, 1))
+    own = replace(own, max_batch_size=batching.max_batchsize)
+    # Report errors that need no weights before making weights, which takes long.
+    backends.check(options.backend, device, own)
+    backends.check_installed(options.backend, device)
+    if options.system.weights is not None:
+        backends.check_model(options.system.weights)
+    source = Source(
+        options.backend,
+        options.model,
+        model.weights(cache_folder(), options.system.weights, backends.form(options.backend)),
+        device,
+        threads,
+        own,
+        batching.max_queue_delay / 1e3,
+        traffic.dataset_path,
+        traffic.count,
+        traffic.performance_sample_count,
+    )
+    if gpus and not processes:
+        os.environ.update(devices.show_only(gpus[0]))
+    if processes > 1 and scenario == Scenario.MultiStream:
+        notes.append(f"each query is divided among {processes} processes")
+    places = [Surroundings(variables=devices.show_only(gpu), cores=()) for gpu in gpus]
+    return source, (places or devices.pinned(processes, threads * own.instances)) if processes else [], notes
+
+
+def _processes(options: RunOptions, scenario: Scenario, gpus: int) -> int:
+    """How many processes compute; 0: this one does.  Raises ``UserError``.
+
+    In a closed loop this process is idle while a model computes, so it may as well do that itself.
+    """
+    wanted: int | None = options.system.processes
+    if gpus > 1 and scenario == Scenario.SingleStream:
+        raise UserError(
+            f"SingleStream sends one query at a time, which one GPU answers: name one of {options.device}, or choose "
+            "another scenario"
+        )
+    if gpus and wanted not in (None, gpus):
+        raise UserError(f"each GPU of {options.device} has one process: leave --processes {wanted} out")
+    if gpus > 1:
+        return gpus
+    if scenario.loop is Loop.CLOSED:
+        return wanted or 0 if scenario == Scenario.MultiStream else 0
+    return wanted if wanted is not None else int(usable_cores() > 1)
 
 
 def spare_cores(instances: int = 1) -> int:
     """Cores for each of ``instances`` copies of a model; one core is left for the generator."""
     return max(1, (usable_cores() - 1) // instances)
+
+
+def _threads_option(threads: int, instances: int) -> str:
+    return "--threads" if threads > 1 else "--instances" if instances > 1 else ""
 
 
 def _model(options: RunOptions) -> Model:
@@ -191,42 +246,12 @@ def _model(options: RunOptions) -> Model:
         raise UserError(f"{error}{nearest(options.model, models.MODELS)}") from None
 
 
-def fit(library: SampleLibrary, backend: backends.Backend, model: Model) -> ArrayLibrary | NamedLibrary:
-    """Check that the backend takes the model's data; returns the data as it wants it.  Raises ``BackendError``.
-
-    An ``ArrayLibrary`` is changed itself, from its next load on.
-    """
-    feeds = backend.tensors.feeds(model.tensors)
-    if feeds is None:
-        raise backends.BackendError(
-            f"the file takes {backend.tensors}, and {model.name}'s data is {model.tensors}: give another file with "
-            "--weights"
-        )
-    return with_names(library, arrangement(feeds))
-
-
 def _check_judge(model: Model, asked: str) -> None:
     """Find out before the run what would fail after it."""
     if isinstance(model, FileModel):
         raise UserError(f"{model.name} is a bare file without labels: run it without {asked}")
     if isinstance(model, DetectionJudge):
         coco.check_evaluator()
-
-
-def _run_batch(backend: backends.Backend, model: Model, *, checked: bool = False) -> RunBatch:
-    """``checked``: raises ``OutputError`` for outputs that are not a row for each sample."""
-    size, run, names = backend.tensors.batch_size, backend.run, backend.tensors.outputs
-    if size is not None:
-        run = Buckets({size: run}, names).run
-    if not checked:
-        return lambda batch: model.respond(run(batch))
-
-    def respond(batch: Batch) -> Responses:
-        outputs = run(batch)
-        check_outputs(outputs, names, count_of(batch))
-        return model.respond(outputs)
-
-    return respond
 
 
 def read_settings(options: TrafficOptions, model_name: str) -> tuple[TestSettings, tuple[str, ...]]:
@@ -275,36 +300,27 @@ class _Service:
     """
 
     def __init__(
-        self, run: RunBatch, library: SampleLibrary, max_batch_size: int, instances: int, probe: Probe
+        self,
+        measure: Callable[[int, float, int], list[float]],
+        max_batch_size: int,
+        instances: int,
+        probe: Probe,
     ) -> None:
-        self._run, self._library, self._probe = run, with_names(library), probe
+        """``measure``: see ``Loaded.times``."""
+        self._measure, self._probe = measure, probe
         self._max_batch_size, self._instances = max_batch_size, instances
         self._known: dict[int, list[float]] = {}
 
     def _times(self, batch_size: int) -> list[float]:
         """Seconds that batches of this size took.  Raises ``BackendError`` if the model refuses the data."""
         if batch_size not in self._known:
-            self._known[batch_size] = self._measured(batch_size)
+            self._known[batch_size] = self._measure(batch_size, 0.2, 2)
         return self._known[batch_size]
-
-    def _measured(self, batch_size: int, seconds: float = 0.2, least: int = 2) -> list[float]:
-        indices = np.arange(batch_size) % min(self._library.performance_count, self._library.total_count)
-        self._library.load(indices)
-        try:
-            batch = self._library.batch(indices)
-            return service_times(lambda: self._run(batch), seconds, least)  # the first may still be warming up
-        except OutputError:
-            raise
-        except Exception as error:  # whatever a model may raise on the data
-            text = " ".join(str(error).split())[:300]
-            raise backends.BackendError(f"the model does not run on its data: {text}") from None
-        finally:
-            self._library.unload(indices)
 
     def check(self) -> None:
         self._times(1)
         if self._max_batch_size > 1:
-            self._measured(2, 0.0, 1)  # an output without a batch may look like a batch of one
+            self._measure(2, 0.0, 1)  # an output without a batch may look like a batch of one
 
     def query_seconds(self, samples: int) -> tuple[float, float]:
         """Seconds for a query of ``samples``, run batch after batch: as a rule, and the least to expect."""

@@ -18,7 +18,7 @@ from drumfire.loadgen.run import DEFAULT_PATIENCE_S
 from drumfire.loadgen.settings import Scenario
 from drumfire.loadgen.warm_up import WarmUp
 from drumfire.sut import models, remote
-from drumfire.sut.local import backends
+from drumfire.sut.local import backends, devices
 from drumfire.sut.local.backends import MAX_BATCH_SIZE
 from drumfire.sut.local.null import NullOptions
 from drumfire.sut.local.rows import MAX_BATCH_SIZE as LARGEST_BATCH_SIZE
@@ -164,6 +164,14 @@ class LocalOptions:
     TITLE: ClassVar = "model on this machine"
 
     weights: Path | None = option(None, help="a local file of weights instead of the model's own")
+    processes: int | None = option(
+        None,
+        least=0,
+        most=64,
+        idle=lambda values: "in SingleStream" if values["scenario"] == _SINGLE else "",
+        help="processes that the model runs in, each with --instances; 0: threads of this one (default: 1 in Server "
+        "and Offline if there is a core for it, else 0)",
+    )
     backend: Any = choice("backend", backends.kinds)
     batching: BatchingOptions = field(default_factory=BatchingOptions)
 
@@ -204,7 +212,9 @@ class RunOptions:
         position=True,
         choices=backends.DEVICES,
         aliases=backends.DEVICE_ALIASES,
-        help="cpu (default) or gpu, which may be called cuda; servers and null have none",
+        detail=devices.NUMBERS,
+        help="cpu (default) or gpu, which may be called cuda: gpu:1 is one of them, gpu:0,1 and gpu:all several, each "
+        "with a process of its own; servers and null have none",
     )
     traffic: TrafficOptions = field(default_factory=TrafficOptions)
     system: Any = choice("backend", systems)

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from drumfire.bench import statuses
-from drumfire.bench.assemble.local import fit, spare_cores
+from drumfire.bench.assemble.local import spare_cores
 from drumfire.bench.options.parser import Command
 from drumfire.bench.report.terminal import say
 from drumfire.loadgen.environment import versions
@@ -35,6 +35,7 @@ from drumfire.sut.data.library import ArrayLibrary, NamedLibrary, named, with_na
 from drumfire.sut.fetch import fetch
 from drumfire.sut.local import backends
 from drumfire.sut.local.batcher import service_times
+from drumfire.sut.local.loaded import fit
 from drumfire.sut.models.detector import DetectionJudge
 from drumfire.sut.models.imagenet import ImageNetClassifier
 from drumfire.sut.models.model import Accuracy, Calibrated, Form, Model

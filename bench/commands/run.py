@@ -175,7 +175,12 @@ def _document(
     notes = [] if assembly.sampler is None else assembly.sampler.notes
     subject = _subject(assembly, options)
     sections = subject | {
-        "system": subject["system"] | batching(test.record) | {"server": _server(test, assembly, measured, notes)},
+        "system": subject["system"]
+        | batching(test.record)
+        | {
+            "server": _server(test, assembly, measured, notes),
+            "processes": assembly.processes(test.record),
+        },
         "accuracy": accuracy,
         "environment": environment,
         "directory": str(folder),

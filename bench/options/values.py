@@ -9,6 +9,7 @@ import dataclasses
 import enum
 import functools
 import inspect
+import re
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass
@@ -300,8 +301,11 @@ def _chosen(one: Declared, value: Any) -> str:
     value = value.name if isinstance(value, enum.Enum) else value
     by_any_case = {choice.casefold(): choice for choice in one.choices}
     by_any_case |= {alias.casefold(): choice for alias, choice in one.option.aliases.items()}
-    found = by_any_case.get(str(value).casefold())
-    if found is None:
+    word, colon, detail = str(value).casefold().partition(":" if one.option.detail else "\0")
+    found = by_any_case.get(word)
+    if found is not None and colon and re.fullmatch(one.option.detail, detail, re.ASCII):
+        return f"{found}:{detail}"
+    if found is None or colon:
         near = nearest(str(value)[:_MOST_SHOWN], one.choices)
         raise UserError(f"{one.written}: unknown {_shown(value, repr)}{near}; choose one of {', '.join(one.choices)}")
     return found

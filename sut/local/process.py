@@ -14,7 +14,7 @@ import socket
 import subprocess
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -23,11 +23,12 @@ import numpy.typing as npt
 from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.faults import Faults
-from drumfire.loadgen.record import Status
+from drumfire.loadgen.record import Record, Status
 from drumfire.loadgen.responses import Kept
 from drumfire.loadgen.system import Answer, IndexArray
 from drumfire.loadgen.traffic import Phase
 from drumfire.sut import module_process
+from drumfire.sut.local.batcher import batch_sizes
 from drumfire.sut.local.host import Surroundings
 from drumfire.sut.local.messages import Line
 from drumfire.sut.local.shared_rows import PROCESS, Board
@@ -42,20 +43,6 @@ _NONE = np.empty(0, np.uint32)
 
 class ProcessLost(UserError):
     """A process of the system under test has ended.  The text says how."""
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What a process took."""
-
-    pid: int
-    cores: Sequence[int]
-    """None stands for all."""
-    variables: Mapping[str, str]
-    cpu_s: float
-    """In the phases of the run."""
-    memory_bytes: int
-    """The most so far."""
 
 
 class _Process:
@@ -171,12 +158,30 @@ class OwnProcess:
         self._processes[0].ask("ask", name, arguments)
         return self._result(self._processes[0])
 
-    def usage(self) -> list[Usage]:
-        """What each process took in the last run."""
+    def report(self, record: Record | None = None) -> list[dict[str, Any]]:
+        """Each process with what it took in the last run, and did, if ``record`` is the run's table; JSON-ready.
+
+        CPU time is that of the phases; memory is the most so far.
+        """
         return [
-            Usage(one.pid, one.around["cores"], one.around["variables"], one.cpu_s, one.memory_bytes)
+            {
+                "pid": one.pid,
+                "cores": list(one.around["cores"]),
+                "variables": dict(one.around["variables"]),
+                "cpu_s": one.cpu_s,
+                "memory_bytes": one.memory_bytes,
+                **(self._work(one, record) if record is not None else {}),
+            }
             for one in self._processes
         ]
+
+    def _work(self, one: _Process, record: Record) -> dict[str, Any]:
+        issued, columns = slice(0, record.issued_rows), record.columns
+        good = columns["status"][issued] == Status.OK
+        if PROCESS in columns:
+            good &= columns[PROCESS][issued] == one.number
+        sizes = batch_sizes(columns["batch_size"][issued][good]) if "batch_size" in columns else {}
+        return {"samples": int(np.count_nonzero(good)), "batch_sizes": {str(size): n for size, n in sizes.items()}}
 
     def shut(self) -> None:
         """End the processes."""

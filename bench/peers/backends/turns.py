@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from drumfire.bench.assemble.local import fit, spare_cores
+from drumfire.bench.assemble.local import spare_cores
 from drumfire.bench.peers.backends.bare import LOOPS, Call
 from drumfire.bench.peers.program import p50_and_p99
 from drumfire.loadgen.interpreter import run_on_fast_loop
@@ -26,6 +26,7 @@ from drumfire.sut import models
 from drumfire.sut.cache import cache_folder
 from drumfire.sut.local import backends
 from drumfire.sut.local.batcher import BatchedSystem, batch_sizes, service_times
+from drumfire.sut.local.loaded import fit
 
 _IN_MEMORY = 64
 _TURN_S = 2.0

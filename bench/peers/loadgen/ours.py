@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from drumfire.bench.assemble.local import fit
 from drumfire.bench.peers.program import p50_and_p99
 from drumfire.loadgen.directory import document, save
 from drumfire.loadgen.environment import describe
@@ -31,6 +30,7 @@ from drumfire.loadgen.traffic import draw
 from drumfire.sut import models
 from drumfire.sut.local import backends
 from drumfire.sut.local.batcher import BatchedSystem, service_times
+from drumfire.sut.local.loaded import fit
 from drumfire.sut.local.null import NullSystem, null_library
 
 SAMPLES = 1024

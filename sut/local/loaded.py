@@ -1,0 +1,160 @@
+"""A model that is loaded on this machine, and what runs it in batches: made in the generator's process or another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from drumfire.loadgen.record import Record
+from drumfire.loadgen.responses import Responses
+from drumfire.loadgen.system import Batch, SampleLibrary
+from drumfire.sut import models
+from drumfire.sut.data.library import ArrayLibrary, NamedLibrary, with_names
+from drumfire.sut.local import backends
+from drumfire.sut.local.backends.buckets import Buckets, count_of
+from drumfire.sut.local.batcher import BatchedSystem, RunBatch, service_times
+from drumfire.sut.local.host import Surroundings
+from drumfire.sut.local.process import OwnProcess
+from drumfire.sut.local.responses import OutputError, check_outputs
+from drumfire.sut.models.file import FileModel
+from drumfire.sut.models.model import Model
+from drumfire.sut.models.tensors import arrangement
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which model to load, and how to run it.  Plain data, which goes to another process."""
+
+    backend: str
+    model: str
+    """The name of a model, or the path of a bare file."""
+    weights: Path
+    device: str
+    threads: int
+    """Of each instance."""
+    options: backends.BackendOptions
+    max_queue_delay_s: float
+    dataset_path: Path | None
+    count: int | None
+    performance_count: int | None
+
+
+class Loaded:
+    """The loaded model: its ``system`` runs batches of the samples of its ``library``."""
+
+    def __init__(self, source: Source) -> None:
+        """Raises ``BackendError``, and what the model's library raises."""
+        size, options = source.options.max_batch_size, source.options
+        self._instances = [
+            backends.load(source.backend, source.weights, source.device, source.threads, options)
+            for _ in range(options.instances)
+        ]
+        first = self._instances[0]
+        self.description, self._tensors = first.description, first.tensors
+        self._model = named(source.model)
+        if isinstance(self._model, FileModel):
+            self._model.tensors_from(first)
+        data = self._model.library(source.dataset_path, source.count, source.performance_count)
+        self.library = fit(data, first, self._model)
+        self.max_batch_size = first.tensors.batch_size or size
+        self.system = BatchedSystem(
+            f"{source.backend} {self._model.name} {source.device}",
+            [run_batch(instance, self._model) for instance in self._instances],
+            self.library,
+            max_batch_size=self.max_batch_size,
+            max_queue_delay_s=source.max_queue_delay_s,
+        )
+
+    def processes(self, record: Record | None) -> list[dict[str, Any]]:
+        """See ``OwnProcess.report``: none."""
+        return []
+
+    def facts(self) -> Mapping[str, Any]:
+        """What the result says of it."""
+        return {"description": self.description, "max_batch_size": self.max_batch_size}
+
+    def times(self, batch_size: int, seconds: float, least: int) -> list[float]:
+        """How long batches of real samples take, s: for about ``seconds``, at least ``least`` of them.
+
+        Raises ``BackendError`` if the model refuses the data, and ``OutputError``.
+        """
+        library = self.library
+        indices = np.arange(batch_size) % min(library.performance_count, library.total_count)
+        run = run_batch(self._instances[0], self._model, checked=True)
+        library.load(indices)
+        try:
+            batch = library.batch(indices)
+            return service_times(lambda: run(batch), seconds, least)  # the first may still be warming up
+        except OutputError:
+            raise
+        except Exception as error:  # whatever a model may raise on the data
+            text = " ".join(str(error).split())[:300]
+            raise backends.BackendError(f"the model does not run on its data: {text}") from None
+        finally:
+            library.unload(indices)
+
+    def close(self) -> None:
+        for instance in self._instances:
+            instance.close()
+
+
+class LoadedElsewhere:
+    """The same in processes of their own, one for each of ``places``."""
+
+    def __init__(self, source: Source, places: Sequence[Surroundings]) -> None:
+        """Raises what ``Loaded`` raises, as ``UserError``."""
+        self.system = OwnProcess(
+            f"{Loaded.__module__}:{Loaded.__name__}", source, workers=source.options.instances, processes=places
+        )
+        self.library = self.system.library
+        self.processes = self.system.report
+
+    def facts(self) -> Mapping[str, Any]:
+        facts: Mapping[str, Any] = self.system.ask("facts")
+        return facts
+
+    def times(self, batch_size: int, seconds: float, least: int) -> list[float]:
+        times: list[float] = self.system.ask("times", batch_size, seconds, least)
+        return times
+
+    def close(self) -> None:
+        self.system.shut()
+
+
+def named(model: str) -> Model:
+    """The model of this name, or the one in a bare file of this path.  Raises ``UnknownModel``."""
+    return models.get(model) if model in models.MODELS else FileModel(Path(model))
+
+
+def fit(library: SampleLibrary, backend: backends.Backend, model: Model) -> ArrayLibrary | NamedLibrary:
+    """Check that the backend takes the model's data; returns the data as it wants it.  Raises ``BackendError``.
+
+    An ``ArrayLibrary`` is changed itself, from its next load on.
+    """
+    feeds = backend.tensors.feeds(model.tensors)
+    if feeds is None:
+        raise backends.BackendError(
+            f"the file takes {backend.tensors}, and {model.name}'s data is {model.tensors}: give another file with "
+            "--weights"
+        )
+    return with_names(library, arrangement(feeds))
+
+
+def run_batch(backend: backends.Backend, model: Model, *, checked: bool = False) -> RunBatch:
+    """``checked``: raises ``OutputError`` for outputs that are not a row for each sample."""
+    size, run, names = backend.tensors.batch_size, backend.run, backend.tensors.outputs
+    if size is not None:
+        run = Buckets({size: run}, names).run
+    if not checked:
+        return lambda batch: model.respond(run(batch))
+
+    def respond(batch: Batch) -> Responses:
+        outputs = run(batch)
+        check_outputs(outputs, names, count_of(batch))
+        return model.respond(outputs)
+
+    return respond
