@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen import histogram, issuer
-from drumfire.loadgen.overhead import TICKS_PER_S, steal_ticks
+from drumfire.loadgen.overhead import TICKS_PER_S, steal_ticks, usage
 from drumfire.loadgen.record import Column, Gauge, Record, Status
 from drumfire.loadgen.settings import Loop, Mode, Scenario
 from drumfire.sut.window import begin_of_window
@@ -57,9 +57,13 @@ class ViewPlan:
     """In a search: the load of this probe."""
     probes: Sequence[tuple[float, bool]] = ()
     """In a search: the earlier loads, and whether each passed."""
+    pids: Sequence[int] = ()
+    """The processes of their own in which the system computes."""
 
     @classmethod
-    def of(cls, plan: issuer.Plan, title: str, probes: Sequence[tuple[float, bool]] = ()) -> ViewPlan:
+    def of(
+        cls, plan: issuer.Plan, title: str, probes: Sequence[tuple[float, bool]] = (), pids: Sequence[int] = ()
+    ) -> ViewPlan:
         s, last = plan.settings, plan.phases[-1]
         accuracy = s.mode == Mode.AccuracyOnly
         max_queries = 0 if accuracy else s.max_query_count
@@ -87,6 +91,7 @@ class ViewPlan:
             target_percentile=s.target_latency_percentile,
             load=float(s.target_qps if s.scenario == Scenario.Server else s.samples_per_query),
             probes=tuple(probes),
+            pids=tuple(pids),
         )
 
 
@@ -152,6 +157,8 @@ class Snapshot:
     """Remote systems, not in Offline, where all is due at once: from scheduled to sent."""
     query_latency: Spread | None = None
     """Queries of several samples in a closed loop: from scheduled to the last of their answers."""
+    computing: tuple[float, int] | None = None
+    """Cores that the system's own processes took since the last look, and their memory in bytes."""
 
 
 class Watch:
@@ -174,6 +181,7 @@ class Watch:
         self._batch_sizes = record.columns.get("batch_size")
         self._batch_rows: IntArray = np.zeros(1, np.int64)
         self._steal_ticks = steal_ticks()
+        self._cpu_s, self._cpu_at_ns = 0.0, 0
 
     def look(self, now_ns: int) -> Snapshot:
         """The run at ``now_ns`` of the monotonic clock."""
@@ -214,7 +222,16 @@ class Watch:
             steal_s=self._steal_s(),
             sent=self._sent_lateness.spread(),
             query_latency=None if self._query_latency is None else self._query_latency.spread(),
+            computing=self._computing(now_ns),
         )
+
+    def _computing(self, now_ns: int) -> tuple[float, int] | None:
+        found = [usage(pid) for pid in self._plan.pids]
+        if not found:
+            return None
+        cpu_s, memory = sum(cpu_s for cpu_s, _ in found), sum(memory for _, memory in found)
+        before_s, before_ns, self._cpu_s, self._cpu_at_ns = self._cpu_s, self._cpu_at_ns, cpu_s, now_ns
+        return (max(cpu_s - before_s, 0.0) * 1e9 / max(now_ns - before_ns, 1) if before_ns else 0.0), memory
 
     def _steal_s(self) -> float | None:
         ticks = steal_ticks()

@@ -6,6 +6,7 @@ Figures come from the operating system; those that this system does not have are
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import time
 from dataclasses import dataclass
@@ -138,3 +139,13 @@ def steal_ticks() -> int | None:
     except OSError:
         return None
     return int(cpu[8]) if len(cpu) > 8 else None
+
+
+def usage(pid: int) -> tuple[float, int]:
+    """CPU time of a process of this machine, s, and its memory in bytes; zeros where they are not known."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()  # the name before may hold spaces
+    except OSError:
+        return 0.0, 0
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S, int(fields[21]) * mmap.PAGESIZE

@@ -197,10 +197,10 @@ def _planned(options: RunOptions, model: Model, scenario: Scenario) -> tuple[Sou
         traffic.performance_sample_count,
     )
     if gpus and not processes:
-        os.environ.update(devices.show_only(gpus[0]))
+        os.environ.update(devices.alone(gpus[0]).variables)
     if processes > 1 and scenario == Scenario.MultiStream:
         notes.append(f"each query is divided among {processes} processes")
-    places = [Surroundings(variables=devices.show_only(gpu), cores=()) for gpu in gpus]
+    places = [devices.alone(gpu) for gpu in gpus]
     return source, (places or devices.pinned(processes, threads * own.instances)) if processes else [], notes
 
 

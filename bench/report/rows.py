@@ -266,6 +266,20 @@ def _batches(document: Document) -> Rows:
         yield "batch sizes", batch_sizes(sizes)
 
 
+def _processes(document: Document) -> Rows:
+    """The processes of their own that computed."""
+    processes = (document.get("system") or {}).get("processes") or []
+    lasted_s = document["delivered"]["duration_s"] if document.get("delivered") else 0.0
+    for number, one in enumerate(processes):
+        where = one["device"] or (f"cores {', '.join(map(str, one['cores']))}" if one["cores"] else "")
+        parts = [f"{one['cpu_s']:.3g} s of CPU", f"{one['memory_bytes'] / 1e6:,.0f} MB"]
+        if len(processes) > 1 and one.get("samples") is not None and lasted_s:
+            parts.append(f"{counted(one['samples'], 'sample')}, {rate(one['samples'] / lasted_s)}")
+        yield "" if number else "computed by", f"process {one['pid']}{where and f' on {where}'}: {', '.join(parts)}"
+        if len(processes) > 1 and one.get("batch_sizes"):
+            yield "", f"  batches {batch_sizes(one['batch_sizes'])}"
+
+
 def _batcher(key: str, name: str, document: Document) -> Rows:
     values = (document.get("system") or {}).get(key)
     if values:
@@ -368,7 +382,7 @@ _SECTIONS: Sequence[Sequence[Part]] = (
     (_metric, _warm_up, _asked, _delivered),
     _TIMES,
     (_accuracy, _errors),
-    (_batches, partial(_batcher, "queue_ns", "queueing"), partial(_batcher, "service_ns", "computing")),
+    (_processes, _batches, partial(_batcher, "queue_ns", "queueing"), partial(_batcher, "service_ns", "computing")),
     (servers.rows,),
     (_hosts,),
     (_overhead,),

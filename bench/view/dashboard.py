@@ -58,8 +58,9 @@ class Dashboard:
         probes: Sequence[tuple[float, bool]] = (),
     ) -> None:
         self._fd = test.record.fd
+        pids: Sequence[int] = getattr(test.system, "pids", ())  # of a system in processes of its own
         self._view = {"layout": test.record.layout, "fd": self._fd, "plain": plain, "stream": stream}
-        self._view |= {"readings": readings, "plan": asdict(ViewPlan.of(test.plan, title, probes))}
+        self._view |= {"readings": readings, "plan": asdict(ViewPlan.of(test.plan, title, probes, pids))}
         self._readings = [] if readings is None else [readings]
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -90,6 +90,8 @@ def draw(
         _spread(text, "sent late", sent, width, limit_ns=LATE_NS)
     _counts(text, snapshot)
     _generator(text, snapshot, width)
+    if snapshot.computing is not None:
+        _computing(text, plan, *snapshot.computing)
     if snapshot.batches:
         _batches(text, snapshot, width)
     if server is not None:
@@ -223,6 +225,15 @@ def _generator(text: Text, snapshot: Snapshot, width: int) -> None:
         shown["steal"] = (figures.duration(s.steal_s * 1e9), "")
     _name(text, "generator")
     _figures(text, shown)
+
+
+def _computing(text: Text, plan: ViewPlan, cores: float, memory_bytes: int) -> None:
+    """What the system takes in processes of its own."""
+    _name(text, "system")
+    shown = {"CPU": figures.share(cores), "memory": f"{memory_bytes / 1e6:,.0f} MB"}
+    many = len(plan.pids) > 1
+    shown["processes" if many else "process"] = str(len(plan.pids) if many else plan.pids[0])
+    _figures(text, {name: (value, "") for name, value in shown.items()})
 
 
 def _batches(text: Text, snapshot: Snapshot, width: int) -> None:

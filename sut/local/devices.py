@@ -45,9 +45,9 @@ def numbers(device: str) -> list[str]:
     return chosen
 
 
-def show_only(number: str) -> dict[str, str]:
-    """The variables by which a process sees this GPU alone, for frameworks that are loaded later."""
-    return {_VISIBLE: number, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+def alone(number: str) -> Surroundings:
+    """A process that sees this GPU alone, by variables that frameworks read as they load."""
+    return Surroundings({_VISIBLE: number, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, device=f"gpu:{number}")
 
 
 def pinned(processes: int, threads: int) -> list[Surroundings]:
@@ -57,7 +57,7 @@ def pinned(processes: int, threads: int) -> list[Surroundings]:
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") and processes > 1 else []
     cores = cores[1:] if usable_cores() == len(cores) > processes * threads else []  # else a quota limits time instead
-    return [Surroundings(variables={}, cores=cores[at * threads : (at + 1) * threads]) for at in range(processes)]
+    return [Surroundings(cores=cores[at * threads : (at + 1) * threads]) for at in range(processes)]
 
 
 def _seen() -> list[str]:

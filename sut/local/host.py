@@ -17,9 +17,10 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, TypedDict
+from typing import Any
 
 from drumfire.loadgen import interpreter
 from drumfire.loadgen.answers import Answers
@@ -38,13 +39,16 @@ from drumfire.sut.plugins import imported
 _PR_SET_PDEATHSIG = 1
 
 
-class Surroundings(TypedDict):
+@dataclass(frozen=True)
+class Surroundings:
     """Where a system is made."""
 
-    variables: Mapping[str, str]
+    variables: Mapping[str, str] = field(default_factory=dict)
     """Environment variables, for frameworks that read them as they load."""
-    cores: Sequence[int]
+    cores: Sequence[int] = ()
     """The cores that it may use; none stands for all."""
+    device: str | None = None
+    """Its own, for the result."""
 
 
 class Host:
@@ -89,9 +93,9 @@ class Host:
         self, place: str, arguments: Sequence[Any], number: int, processes: int, workers: int, around: Surroundings
     ) -> Mapping[str, Any]:
         """Make the system: ``MODULE:FUNCTION`` of the arguments gives it and its library, as a pair or attributes."""
-        os.environ.update(around["variables"])
-        if around["cores"]:
-            os.sched_setaffinity(0, around["cores"])
+        os.environ.update(around.variables)
+        if around.cores:
+            os.sched_setaffinity(0, around.cores)
         self._board = Board(processes, workers, self._line.receive_fds(2 + processes * workers))
         self._number = number
         made = imported(place)(*arguments)

@@ -133,7 +133,7 @@ class OwnProcess:
 
         ``workers``: of a ``BatchedSystem``.  ``processes``: by default, one.
         """
-        around = processes or [Surroundings(variables={}, cores=())]
+        around = processes or [Surroundings()]
         self._board = Board(len(around), workers)
         self._processes: list[_Process] = []
         self._answers: Answers | None = None
@@ -166,8 +166,8 @@ class OwnProcess:
         return [
             {
                 "pid": one.pid,
-                "cores": list(one.around["cores"]),
-                "variables": dict(one.around["variables"]),
+                "device": one.around.device,
+                "cores": list(one.around.cores),
                 "cpu_s": one.cpu_s,
                 "memory_bytes": one.memory_bytes,
                 **(self._work(one, record) if record is not None else {}),
@@ -182,6 +182,10 @@ class OwnProcess:
             good &= columns[PROCESS][issued] == one.number
         sizes = batch_sizes(columns["batch_size"][issued][good]) if "batch_size" in columns else {}
         return {"samples": int(np.count_nonzero(good)), "batch_sizes": {str(size): n for size, n in sizes.items()}}
+
+    @property
+    def pids(self) -> Sequence[int]:
+        return [one.pid for one in self._processes]
 
     def shut(self) -> None:
         """End the processes."""

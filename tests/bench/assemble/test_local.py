@@ -9,12 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from drumfire.bench.assemble.local import _run_batch, _Service, fit, read_settings, spare_cores
+from drumfire.bench.assemble.local import _Service, read_settings, spare_cores
 from drumfire.bench.assemble.options import TrafficOptions
 from drumfire.loadgen.system import Batch, SampleLibrary
 from drumfire.sut import models
 from drumfire.sut.data.library import ArrayLibrary
 from drumfire.sut.local.backends import BackendError
+from drumfire.sut.local.loaded import fit, run_batch
 from drumfire.sut.models.tensors import Input, Tensors
 from tests.support.command import here, result_of
 
@@ -138,35 +139,31 @@ class Slow(Takes):
 @pytest.mark.parametrize("count", [1, 3, 4])
 def test_a_file_for_one_batch_size_is_always_given_that(count: int) -> None:
     backend, model = Slow(), models.get("resnet50")
-    given = _run_batch(backend, model)({"image_tensor:0": PICTURES[:count]})
+    given = run_batch(backend, model)({"image_tensor:0": PICTURES[:count]})
     expected = model.respond(backend.run({"image_tensor:0": PICTURES}))
     assert backend.sizes == [4, 4]
     np.testing.assert_array_equal(given, np.asarray(expected)[:count])
 
 
-def test_what_is_measured_before_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_measured_before_a_run() -> None:
     """The best of the times, of a batch that does not take too long; and every size once."""
     asked = []
 
-    def times(run: object, seconds: float, least: int) -> list[float]:
-        if least == 1:  # the check of a batch of two, which counts as no measurement
-            return []
-        asked.append(library.batch(np.arange(1)))
+    def times(batch_size: int, seconds: float, least: int) -> list[float]:
+        if least > 1:  # else the check of a batch of two, which counts as no measurement
+            asked.append(batch_size)
         return [0.9, 0.5, 0.7]
 
-    library = ArrayLibrary("pictures", PICTURES.__getitem__, 4, 4)
-    monkeypatch.setattr("drumfire.bench.assemble.local.service_times", times)
     guesses: list[float] = []
     probe = SimpleNamespace(offline_rate=lambda guess: guesses.append(guess) or 1234.0)
-    service = _Service(lambda batch: [], library, 32, 2, probe)  # type: ignore[arg-type]
+    service = _Service(times, 32, 2, probe)  # type: ignore[arg-type]
     service.check()
     assert service.samples_per_second(together=False) == 2 / 0.7
     assert service.samples_per_second(together=True) == 1234.0
     assert guesses == [2 / 0.5]
     assert service.query_seconds(4) == (0.5, 0.35)
-    assert len(asked) == 2
     service.query_seconds(4)
-    assert len(asked) == 2
+    assert asked == [1, 4]
     assert service.query_seconds(40)[0] == 40 / 8 * 0.5  # 4 s / 0.5 s
 
 
