@@ -57,9 +57,10 @@ class BatchedSystem:
         self.answer: Answer | None = None
         self._workers, self._library = workers, with_names(library)
         self.max_batch_size = max_batch_size
-        self.rows: Callable[[BatchRule, Answers], Rows] = ThreadRows
-        """Makes the queue that workers take batches from."""
+        self.rows: Callable[[BatchRule, int, Answers], Rows] = ThreadRows
+        """Makes the queue that these workers, of their number, take batches from."""
         self._waiting: Rows | None = None
+        self._closing = False
         self._threads: list[threading.Thread] = []
 
     async def open(self, answers: Answers) -> None:
@@ -68,14 +69,14 @@ class BatchedSystem:
         self._sample_index = answers.sample_index
         self._begun = answers.columns["begun"]
         self._batch_size = answers.columns["batch_size"]
-        self.answer = None
+        self.answer, self._closing = None, False
         if any(thread.is_alive() for thread in self._threads):
             raise RuntimeError(f"{self.name} is still busy with a batch of the previous run")
         self._threads = []
         if answers.closed_loop and len(self._workers) == 1 and self.rows is ThreadRows:
             self.answer = self._answer
             return
-        self._waiting = waiting = self.rows(rule, answers)
+        self._waiting = waiting = self.rows(rule, len(self._workers), answers)
         self.issue, self.flush = waiting.put, waiting.flush  # type: ignore[method-assign]
         for number, run in enumerate(self._workers):
             # A daemon, so that a model that never returns cannot keep the program from ending.
@@ -90,6 +91,7 @@ class BatchedSystem:
         pass  # in the caller's thread, no row waits
 
     async def close(self) -> None:
+        self._closing = True
         if self._waiting is not None:
             self._waiting.close()
         for thread in self._threads:
@@ -98,20 +100,25 @@ class BatchedSystem:
     def _work(self, number: int, run: RunBatch) -> None:
         precise_timers()
         assert self._waiting is not None
-        take = self._waiting.take
-        while (batch := take(number)) is not None:
-            self._run(run, *batch)
+        take, size = self._waiting.take, self.max_batch_size
+        while (rows := take(number)) is not None:
+            first, last = rows
+            self._batch_size[first:last] = min(size, last - first)
+            for start in range(first, last, size):
+                if not self._closing:
+                    self._run(run, start, min(start + size, last))
 
     def _answer(self, first: int, last: int) -> Responses:
         size, run = self.max_batch_size, self._workers[0]
+        self._batch_size[first:last] = min(size, last - first)
         if last - first <= size:
             return self._compute(run, first, last)
+        self._batch_size[last - (last - first) % size : last] = (last - first) % size
         parts = [self._compute(run, row, min(row + size, last)) for row in range(first, last, size)]
         return [response for part in parts for response in as_bytes(part)]
 
     def _compute(self, run: RunBatch, first: int, last: int) -> Responses:
         self._begun[first:last] = self._answers.now()
-        self._batch_size[first:last] = last - first
         responses = run(self._library.batch(self._sample_index[first:last]))
         check_count(responses, last - first)
         return responses

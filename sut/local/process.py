@@ -234,7 +234,8 @@ class OwnProcess:
     # As what answers elsewhere.
 
     def begin(self, phase: Phase) -> None:
-        self._board.begin(phase.first_row)
+        assert self._answers is not None
+        self._board.begin(phase.first_row, phase.samples_per_query if self._answers.closed_loop else 0)
         self._in_phase = True
         light = replace(phase, loaded=_NONE, sample_index=_NONE, scheduled=None)  # the rest is in the table
         for one in self._asked("begin", light):

@@ -14,6 +14,8 @@ import numpy as np
 
 from drumfire.loadgen.answers import Answers
 
+_MOST_BATCHES, _SHARES = 8, 4
+"""A worker takes at most so many batches at a time, and at most this part of its share of what waits."""
 MAX_BATCH_SIZE = np.iinfo(np.uint16).max
 """The largest number that the column ``batch_size`` can hold."""
 
@@ -45,6 +47,11 @@ class BatchRule:
                 return size
         return waiting
 
+    def run(self, waiting: int, workers: int) -> int:
+        """How many rows to hand to one of ``workers`` at a time: a batch, or several where many more wait."""
+        size = self.size(waiting)
+        return size * max(min(waiting // (_SHARES * workers * size), _MOST_BATCHES), 1)
+
 
 class Rows(Protocol):
     """A queue of rows.  The generator puts rows in, workers take batches."""
@@ -53,7 +60,7 @@ class Rows(Protocol):
         """Add rows [first, last), which follow those before."""
 
     def take(self, worker: int) -> tuple[int, int] | None:
-        """Wait for the next batch, and return its rows; None when the queue is closed."""
+        """Wait for rows, and return those of a batch, or of several full ones; None when the queue is closed."""
 
     def flush(self) -> None:
         """No more rows follow in this phase: hold none back."""
@@ -65,7 +72,8 @@ class Rows(Protocol):
 class ThreadRows:
     """The queue of threads of the generator's process."""
 
-    def __init__(self, rule: BatchRule, answers: Answers) -> None:
+    def __init__(self, rule: BatchRule, workers: int, answers: Answers) -> None:
+        self._workers = workers
         self._rule, self._answers = rule, answers
         self._issued = answers.columns["issued"]
         self._next = self._end = self._idle = 0
@@ -100,7 +108,7 @@ class ThreadRows:
                         self._wait(left_ns * 1e-9)
                         continue
                 first = self._next
-                self._next = last = first + self._rule.size(waiting)
+                self._next = last = first + self._rule.run(waiting, self._workers)
                 if last < self._end and self._idle:
                     self._changed.notify()
                 return first, last

@@ -25,9 +25,9 @@ from drumfire.sut.local.rows import BatchRule
 
 _LINE = 8
 """Integers of 8 bytes in a line of the cache; each line has one writer at a time."""
-_ORIGIN, _END, _FLUSHING, _AWAITED, _SPIN = range(5)
+_ORIGIN, _END, _FLUSHING, _AWAITED, _SPIN, _MOST = range(6)
 """The generator's: start of the phase, ns; the end of the rows issued; whether none follow; see ``Board.counts``; how
-long a worker looks for rows before it sleeps, ns."""
+long a worker looks for rows before it sleeps, ns; the most rows that a worker may take at a time."""
 _NEXT, _IDLE = _LINE, _LINE + 1
 """The workers': the next row to take; 1 if a worker may be asleep."""
 _PROCESSES = 2 * _LINE
@@ -66,9 +66,13 @@ class Board:
 
     # The generator's side.
 
-    def begin(self, first_row: int) -> None:
-        """A phase comes, and no worker is at work."""
+    def begin(self, first_row: int, width: int = 0) -> None:
+        """A phase comes, and no worker is at work.
+
+        ``width``: of queries to divide among the workers; 0 where they take what waits.
+        """
         words = self.words
+        words[_MOST] = -(-width // len(self.places)) or sys.maxsize
         words[_AWAITED], words[_SPIN] = sys.maxsize, SPIN_NS
         for process in range(self.processes):
             at = _PROCESSES + process * _LINE
@@ -173,7 +177,7 @@ def _naps(seconds: float | None) -> tuple[float | None, ...]:
 class SharedRows:
     """The queue as the workers of one process see it."""
 
-    def __init__(self, board: Board, process: int, rule: BatchRule, answers: Answers) -> None:
+    def __init__(self, board: Board, process: int, rule: BatchRule, workers: int, answers: Answers) -> None:
         """``answers``: of this process; told of the rows issued and of the phase's start before a worker gets rows."""
         self._board, self._rule, self._answers = board, rule, answers
         self._process, self._first_worker = process, process * board.workers
@@ -199,7 +203,7 @@ class SharedRows:
                     else:
                         left_ns = 0
                     if left_ns <= 0:
-                        last = first + rule.size(waiting)
+                        last = first + min(rule.run(waiting, len(board.places)), words[_MOST])
                         words[place + _FIRST], words[place + _LAST] = first, last
                         words[_NEXT] = last
                         break
