@@ -29,6 +29,7 @@ from drumfire.loadgen.errors import UnsavedError, UserError
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.saved import SavedRun, load
 from drumfire.sut.local.batcher import batching
+from drumfire.sut.local.process import OwnProcess
 
 _UNKNOWN = (
     *("backend", "model", "device", "description", "threads", "instances", "max_batch_size", "max_queue_delay_ms"),
@@ -79,9 +80,12 @@ def save(test: Test, output: str | os.PathLike[str] | None = None) -> SavedRun:
     kind = f"own-{test.effective.scenario.name}"
     with Claim.take(Path(output)) if output is not None else Claim.new(kind) as claimed:
         claimed.begin(test, environment)
+        own = isinstance(test.system, OwnProcess)
         sections = {
             "command": shlex.join(sys.argv),
-            "system": dict.fromkeys(_UNKNOWN) | {"reservations": []} | batching(test.record),
+            "system": dict.fromkeys(_UNKNOWN)
+            | {"reservations": [], "processes": test.system.report(test.record) if own else []}
+            | batching(test.record),
             "accuracy": None,
             "environment": environment,
             "directory": str(claimed.folder),

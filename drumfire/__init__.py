@@ -26,12 +26,16 @@ if TYPE_CHECKING:
     from drumfire.loadgen.system import SystemUnderTest as SystemUnderTest
     from drumfire.loadgen.version import VERSION as __version__  # noqa: N811
     from drumfire.sut.data.library import ArrayLibrary as ArrayLibrary
+    from drumfire.sut.local.batcher import BatchedSystem as BatchedSystem
     from drumfire.sut.local.coroutine import CoroutineSystem as CoroutineSystem
+    from drumfire.sut.local.process import OwnProcess as OwnProcess
 
 _HOMES = {
     "ArrayLibrary": "sut.data.library",
+    "BatchedSystem": "sut.local.batcher",
     "CoroutineSystem": "sut.local.coroutine",
     "Mode": "loadgen.settings",
+    "OwnProcess": "sut.local.process",
     "Responses": "loadgen.responses",
     "SampleLibrary": "loadgen.system",
     "SavedRun": "loadgen.saved",

@@ -55,6 +55,15 @@ def test_an_error_in_the_coroutine_is_shown(tmp_path: Path) -> None:
     assert "NameError: name 'bathc' is not defined" in f"{reason} {rest.strip()}"
 
 
+def test_a_system_in_a_process_of_its_own_is_measured() -> None:
+    status, text = run(EXAMPLES / "own_process.py", "0.5")
+    assert (status, text.splitlines()[0]) == (0, "Result is : VALID")
+    (folder,) = Path("runs").iterdir()
+    (process,) = drumfire.load(folder).result["system"]["processes"]
+    assert process["samples"] > 1000
+    assert f"computed by  process {process['pid']}: " in text
+
+
 def test_rates_are_compared() -> None:
     status, text = run(EXAMPLES / "rates.py", "0.4")
     assert status in (0, 1)  # on a machine that is busy, a short run is INVALID
