@@ -305,8 +305,10 @@ class Answers:
                 self.faults.failed += faults.failed
                 self.faults.refused += faults.refused
                 self.first_tokens |= first_tokens
-            self._gauges[Gauge.REFUSED] = self.faults.refused.total()
             self.pull()
+            # Of a process that was killed, the table may have more than it had counted.
+            self._gauges[Gauge.FAILED] = self._failed = self.faults.failed.total()
+            self._gauges[Gauge.REFUSED] = self.faults.refused.total()
 
     def publish(self) -> None:
         """Update the table's gauges; answered first, so that it never exceeds issued."""
@@ -323,6 +325,8 @@ class Answers:
             count = int(np.count_nonzero(pending))
             self.faults.unanswered += count
             self.answered += count
+            if self.elsewhere is not None:
+                self.answered = self.issued
         self.publish()
 
     # Helpers.

@@ -63,6 +63,10 @@ class BatchedSystem:
         self._closing = False
         self._threads: list[threading.Thread] = []
 
+    @property
+    def workers(self) -> int:
+        return len(self._workers)
+
     async def open(self, answers: Answers) -> None:
         self._answers = answers
         rule = self._closed_loop if answers.closed_loop else self._open_loop

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
+import pickle
 import resource
+import select
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -22,12 +24,15 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from drumfire.loadgen import interpreter
 from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.errors import UserError, described
 from drumfire.loadgen.faults import Faults
+from drumfire.loadgen.limits import on_limit
 from drumfire.loadgen.record import Gauge, Record, RowArray
-from drumfire.loadgen.responses import Responses
+from drumfire.loadgen.responses import Responses, as_bytes
 from drumfire.loadgen.system import IndexArray, SystemUnderTest
 from drumfire.loadgen.traffic import Phase
 from drumfire.sut import module_process
@@ -36,7 +41,8 @@ from drumfire.sut.local.messages import Line
 from drumfire.sut.local.shared_rows import Board, Feeder, SharedRows
 from drumfire.sut.plugins import imported
 
-_PR_SET_PDEATHSIG = 1
+_PATIENCE_S = 86_400.0
+"""The generator's process may be stopped for long."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class Host:
         self._system: SystemUnderTest
         self._board: Board
         self._number = 0
-        self._answers: _Answers
+        self._answers: _Answers | None = None
         self._opened = ExitStack()
         self._feeder: Feeder | None = None
         self._cpu_began_ns: int | None = None
@@ -73,8 +79,8 @@ class Host:
         while True:
             await ready.wait()
             ready.clear()
-            if self._line.poll():
-                await self._do(*self._line.receive())
+            while (call := self._line.receive()) is not None:
+                await self._do(*call)
 
     async def _do(self, name: str, arguments: Sequence[Any]) -> None:
         try:
@@ -84,24 +90,29 @@ class Host:
             self._send("refused", str(error))
         except Exception as error:  # whatever the system may raise
             traceback.print_exc()
-            self._send("failed", described(error))
+            self._send("failed", on_limit(error) or described(error))
 
     def _send(self, kind: str, *what: Any) -> None:
         self._line.send((kind, *what))
 
     def make(
-        self, place: str, arguments: Sequence[Any], number: int, processes: int, workers: int, around: Surroundings
+        self, place: str, arguments: bytes, number: int, processes: int, workers: int, around: Surroundings
     ) -> Mapping[str, Any]:
-        """Make the system: ``MODULE:FUNCTION`` of the arguments gives it and its library, as a pair or attributes."""
+        """Make the system: ``MODULE:FUNCTION`` of the arguments gives it and its library, as a pair or attributes.
+
+        ``arguments`` are pickled, so that those which cannot be read here are told as other errors.
+        """
         os.environ.update(around.variables)
         if around.cores:
             os.sched_setaffinity(0, around.cores)
-        self._board = Board(processes, workers, self._line.receive_fds(2 + processes * workers))
+        self._board = Board(processes, workers, self._line.take_fds(2 + processes * workers))
         self._number = number
-        made = imported(place)(*arguments)
+        made = imported(place)(*pickle.loads(arguments))
         self._made = SimpleNamespace(system=made[0], library=made[1]) if isinstance(made, tuple) else made
         self._system, library = self._made.system, self._made.library
         if isinstance(self._system, BatchedSystem):
+            if (wanted := self._system.workers) > workers:
+                raise UserError(f"{self._system.name} has {wanted} workers, and its process was asked for {workers}")
             self._system.rows = partial(SharedRows, self._board, number)
         elif processes > 1:
             raise UserError(f"{self._system.name} is no BatchedSystem, so it cannot have several processes")
@@ -124,15 +135,17 @@ class Host:
         self._made.library.unload(indices)
 
     async def open(self, layout: str, closed_loop: bool) -> None:
-        (fd,) = self._line.receive_fds(1)
-        self._answers = _Answers(Record.attach(fd, layout), closed_loop, self._board, self._number, self._send)
+        (fd,) = self._line.take_fds(1)
+        record = Record.attach(fd, layout)
+        self._answers = answers = _Answers(record, closed_loop, self._board, self._number, self._send)
         self._cpu_began_ns, self._cpu_ns = None, 0
         self._opened.enter_context(interpreter.quiet())
-        await self._system.open(self._answers)
+        await self._system.open(answers)
         if not isinstance(self._system, BatchedSystem):
-            self._feeder = self._opened.enter_context(Feeder(self._board, self._system, self._answers))
+            self._feeder = self._opened.enter_context(Feeder(self._board, self._system, answers))
 
     def begin(self, phase: Phase) -> None:
+        assert self._answers is not None
         self._answers.get_ready(phase)
         if self._feeder is not None:
             self._feeder.begin()
@@ -143,7 +156,7 @@ class Host:
         if self._cpu_began_ns is not None:
             self._cpu_ns += time.process_time_ns() - self._cpu_began_ns
             self._cpu_began_ns = None
-        return self._answers.end()
+        return (Faults(), {}) if self._answers is None else self._answers.end()
 
     async def close(self) -> tuple[Faults, float, int]:
         """Gives the faults since the last phase's end, CPU time of the phases in s, and the most memory in bytes."""
@@ -152,7 +165,8 @@ class Host:
         finally:
             self._opened.close()
             self._feeder = None
-        faults, _ = self._answers.end()
+        faults, _ = self.end()
+        self._answers = None  # nor its table
         return faults, self._cpu_ns * 1e-9, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -186,18 +200,37 @@ class _Answers(Answers):
 
     def _keep(self, rows: RowArray, responses: Responses) -> None:
         if self._wanted(rows):
-            self._send("kept", rows, responses)
+            plain = isinstance(responses, np.ndarray) and not responses.dtype.hasobject
+            self._send("kept", rows, responses if plain else list(as_bytes(responses)))
 
 
 def main() -> None:
-    if sys.platform == "linux":  # else a system that keeps the interpreter could outlive the generator
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    # Standard output is the command's.
-    os.dup2(2, 1)
-    line = Line(socket.socket(fileno=os.dup(0)))
-    with contextlib.suppress(EOFError, ConnectionError):  # the generator's process has ended
+    line = Line(socket.socket(fileno=os.dup(0)), _PATIENCE_S)
+    # What a system starts must not read the calls, nor keep the line when this process ends.
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)  # standard output is the command's
+    os.register_at_fork(after_in_child=line.close)
+    threading.Thread(target=_end_with, args=(line.fileno(),), name="generator's end", daemon=True).start()
+    with contextlib.suppress(EOFError, ConnectionError):
         interpreter.run_on_fast_loop(Host(line).serve())
-    os._exit(0)
+    _end()
+
+
+def _end_with(fd: int) -> None:
+    """Wait until the generator's process has ended, whatever the system does meanwhile, and end this one.
+
+    Not by PR_SET_PDEATHSIG, which comes when the generator's *thread* ends that started this process.
+    """
+    hangup = select.poll()
+    hangup.register(fd, 0)
+    hangup.poll()
+    _end()
+
+
+def _end() -> None:
+    """End this process, and what it started."""
+    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.answers import Answers
-from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.errors import UserError, described
 from drumfire.loadgen.faults import Faults
 from drumfire.loadgen.record import Record, Status
 from drumfire.loadgen.responses import Kept
@@ -30,7 +31,7 @@ from drumfire.loadgen.traffic import Phase
 from drumfire.sut import module_process
 from drumfire.sut.local.batcher import batch_sizes
 from drumfire.sut.local.host import Surroundings
-from drumfire.sut.local.messages import Line
+from drumfire.sut.local.messages import MOST_FDS, Line
 from drumfire.sut.local.shared_rows import PROCESS, Board
 
 _ANSWER_S = 5.0
@@ -38,6 +39,8 @@ _ANSWER_S = 5.0
 _CLOSE_S = 7.0
 """The same for closing, which waits for a batch under way."""
 _END_S = 1.0
+MOST_WORKERS = MOST_FDS - 2
+"""Of all processes together."""
 _NONE = np.empty(0, np.uint32)
 
 
@@ -51,11 +54,14 @@ class _Process:
     def __init__(self, number: int, around: Surroundings) -> None:
         self.number, self.around = number, around
         self.lost: str | None = None
+        self.due = 0
+        """Answers to calls that have not come yet; only the last one's is still awaited."""
         self.cpu_s, self.memory_bytes = 0.0, 0
         ours, theirs = socket.socketpair()
+        self.line = Line(ours, _ANSWER_S)
         with theirs:
+            # In a session of its own, what it starts can be ended with it, and Ctrl-C does not reach it.
             self._process = module_process.start("drumfire.sut.local.host", stdin=theirs, start_new_session=True)
-        self.line = Line(ours)
 
     @property
     def pid(self) -> int:
@@ -63,40 +69,51 @@ class _Process:
 
     def ask(self, name: str, *arguments: Any, fds: Sequence[int] = ()) -> None:
         """Call a method of the ``Host``; the answer comes by the line.  Raises ``ProcessLost``."""
+        if self.lost is not None:
+            raise ProcessLost(self.lost)
         try:
             self.line.send((name, arguments), fds)
         except OSError:
             raise self.loss() from None
+        self.due += 1
 
-    def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a signal stopped it, as SIGSTOP does."""
+        with contextlib.suppress(OSError), open(f"/proc/{self.pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] == b"T"
+        return False
 
     def loss(self, why: str = "") -> ProcessLost:
         """How the process ended; it is ended here for the reason ``why``, if there is one."""
-        if why:
-            self.kill()
-        try:
-            status = self._process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            status = self._process.wait()
+        status = self.end(0.0 if why else _END_S)
         if self.lost is None:
-            how = f"ended with status {status}"
-            if status < 0:
-                how = f"was ended by {signal.Signals(-status).name}"
+            if status is None:
+                how = "cannot be ended"
+            elif status >= 0:
+                how = f"ended with status {status}"
+            else:
+                how = f"was ended by {_signal(-status)}"
             if status == -signal.SIGKILL:
                 how += " (by hand, or by the kernel where memory ran out)"
             self.lost = f"the process of the system under test ({self.pid}) {why or how}"
         return ProcessLost(self.lost)
 
-    def close(self) -> None:
-        self.line.close()
-        try:
-            self._process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            self._process.wait()
+    def end(self, patience_s: float = _END_S) -> int | None:
+        """Wait for its end for some seconds, then kill it, and in any case what it started; returns its status."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(patience_s)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a driver that hangs can hold it
+            return self._process.wait(_END_S)
+        return None
+
+
+def _signal(number: int) -> str:
+    with contextlib.suppress(ValueError):
+        return signal.Signals(number).name
+    return f"signal {number}"
 
 
 class HostedLibrary:
@@ -134,14 +151,25 @@ class OwnProcess:
         ``workers``: of a ``BatchedSystem``.  ``processes``: by default, one.
         """
         around = processes or [Surroundings()]
-        self._board = Board(len(around), workers)
+        if not hasattr(os, "eventfd"):
+            raise UserError("a system in processes of its own needs Linux: run it in this one")
+        if len(around) * workers > MOST_WORKERS:
+            raise UserError(f"{len(around) * workers} workers in processes of their own: at most {MOST_WORKERS}")
+        try:
+            packed = pickle.dumps(arguments)
+        except Exception as error:  # objects raise anything
+            raise UserError(
+                f"{make} runs in another process, which its arguments cannot reach: {described(error)}"
+            ) from error
         self._processes: list[_Process] = []
         self._answers: Answers | None = None
-        self._in_phase = False
+        self._phase: Phase | None = None
+        self._failed_before = 0
+        self._board = Board(len(around), workers)
         try:
             self._processes += (_Process(number, one) for number, one in enumerate(around))
             for one in self._processes:
-                one.ask("make", make, arguments, one.number, len(around), workers, one.around, fds=self._board.fds)
+                one.ask("make", make, packed, one.number, len(around), workers, one.around, fds=self._board.fds)
             facts, *_ = [self._result(one) for one in self._processes]
         except BaseException:
             self.shut()
@@ -190,8 +218,11 @@ class OwnProcess:
     def shut(self) -> None:
         """End the processes."""
         for one in self._processes:
-            one.close()
-        self._board.close()
+            one.line.close()
+        for one in self._processes:
+            one.end()
+        if self._processes:
+            self._board.close()
         self._processes = []
 
     def call(self, name: str, *arguments: Any, patience_s: float | None = None) -> list[Any]:
@@ -203,6 +234,8 @@ class OwnProcess:
     # As a system under test.
 
     async def open(self, answers: Answers) -> None:
+        if not self._processes:
+            raise UserError(f"{self.name} has been shut")
         self._answers, record, loop = answers, answers.record, asyncio.get_running_loop()
         answers.elsewhere = self
         self.issue, self.flush = self._board.putter(self._least), self._board.flush  # type: ignore
@@ -236,7 +269,7 @@ class OwnProcess:
     def begin(self, phase: Phase) -> None:
         assert self._answers is not None
         self._board.begin(phase.first_row, phase.samples_per_query if self._answers.closed_loop else 0)
-        self._in_phase = True
+        self._phase, self._failed_before = phase, self._answers.faults.failed.total()
         light = replace(phase, loaded=_NONE, sample_index=_NONE, scheduled=None)  # the rest is in the table
         for one in self._asked("begin", light):
             with self._losing(one):
@@ -249,16 +282,26 @@ class OwnProcess:
         return self._board.counts(awaited)
 
     def end(self) -> Iterator[tuple[Faults, Mapping[int, bytes]]]:
-        if not self._in_phase:
+        phase, answers, self._phase = self._phase, self._answers, None
+        if phase is None or answers is None:
             return
-        self._in_phase = False
         self._board.drop()
         for one in self._asked("end"):
             with self._losing(one):
                 yield self._result(one, _ANSWER_S)
+        # Now that no process answers any more, what the lost ones had taken fails.
+        status = answers.record.status
         for one in self._processes:
-            if one.lost is not None and (failed := self._board.failed(one.number)):
-                yield Faults(Counter({f"no reason is known, as {one.lost}": failed})), {}
+            if one.lost is not None:
+                rows = np.concatenate([np.asarray(taken, np.int64) for taken in self._board.taken(one.number)])
+                rows = rows[status[rows] == Status.PENDING]
+                if rows.size:
+                    answers.fail_rows(rows, one.lost)
+        untold = np.count_nonzero(status[phase.first_row : phase.first_row + phase.rows] == Status.FAILED)
+        untold -= answers.faults.failed.total() - self._failed_before
+        lost = next((one.lost for one in self._processes if one.lost is not None), None)
+        if untold > 0 and lost is not None:
+            yield Faults(Counter({f"no reason is known, as {lost}": int(untold)})), {}
 
     # Helpers.
 
@@ -273,27 +316,41 @@ class OwnProcess:
         return asked
 
     def _result(self, one: _Process, patience_s: float | None = None) -> Any:
-        """What a call gave.  Raises ``UserError`` if it raised, and ``ProcessLost``."""
-        try:
-            while one.line.poll(patience_s):
-                kind, *what = one.line.receive()
-                if kind == "done":
-                    return what[0]
-                if kind in ("refused", "failed"):
-                    raise UserError(what[0])
+        """What the last call gave.  Raises ``UserError`` if it raised, and ``ProcessLost``.
+
+        Without a patience, only a process that is stopped is not waited for.
+        """
+        while True:
+            try:
+                message = one.line.receive(_ANSWER_S if patience_s is None else patience_s)
+            except (EOFError, OSError):
+                raise one.loss() from None
+            if message is None:
+                if one.is_stopped:
+                    raise one.loss("was stopped by a signal, so that it was ended")
+                if patience_s is not None:
+                    raise one.loss(f"did not react within {patience_s:g} s, so that it was ended")
+                continue
+            kind, *what = message
+            if kind not in ("done", "refused", "failed"):
                 self._take(kind, what)
-        except (EOFError, ConnectionError):
-            raise one.loss() from None
-        raise one.loss(f"did not react within {patience_s:g} s and was ended")
+                continue
+            one.due -= 1
+            if one.due:  # an answer to a call that was given up
+                continue
+            if kind == "done":
+                return what[0]
+            raise UserError(what[0])
 
     def _hear(self, one: _Process) -> None:
-        """Take a message that is no answer to a call."""
+        """Take the messages that are no answers to calls."""
         with self._losing(one):
             try:
-                kind, *what = one.line.receive()
-            except (EOFError, ConnectionError):
+                while (message := one.line.receive()) is not None:
+                    kind, *what = message
+                    self._take(kind, what)
+            except (EOFError, OSError):
                 raise one.loss() from None
-            self._take(kind, what)
 
     def _take(self, kind: str, what: Sequence[Any]) -> None:
         answers = self._answers
@@ -304,19 +361,13 @@ class OwnProcess:
 
     @contextlib.contextmanager
     def _losing(self, one: _Process) -> Iterator[None]:
-        """End the run where the process is lost: what it had taken fails."""
+        """End the run where the process is lost."""
         try:
             yield
         except ProcessLost as error:
             asyncio.get_running_loop().remove_reader(one.line)
-            if (answers := self._answers) is None:
-                return
-            for taken in self._board.taken(one.number):
-                rows = np.asarray(taken, np.int64)
-                rows = rows[answers.record.status[rows] == Status.PENDING]
-                if rows.size:
-                    answers.fail_rows(rows, str(error))
-            answers.abort(str(error))
+            if self._answers is not None:
+                self._answers.abort(str(error))
 
     def _wake(self, answers: Answers) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -16,9 +16,11 @@ import select
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 
 from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.errors import described
 from drumfire.loadgen.record import shared_file
 from drumfire.loadgen.system import SystemUnderTest
 from drumfire.sut.local.rows import BatchRule
@@ -127,12 +129,13 @@ class Board:
     def wake(self) -> None:
         """Wake a worker, if one is asleep."""
         words = self.words
+        words[_IDLE] = 0  # before the look at who sleeps: this process may rest for long after it
         for at, waker in zip(self.places, self.wakers, strict=True):
             if words[at + _ASLEEP] == 1:
                 words[at + _ASLEEP] = 2
+                words[_IDLE] = 1
                 os.eventfd_write(waker, 1)
                 return
-        words[_IDLE] = 0
 
     def wake_all(self) -> None:
         for waker in self.wakers:
@@ -196,7 +199,8 @@ class SharedRows:
                 if self._closed:
                     return None
                 first, end = words[_NEXT], words[_END]
-                if (waiting := end - first) > 0:
+                waiting = end - first
+                if waiting > 0 and words[_NEXT] == first:  # else a phase began between these looks
                     left_ns = rule.patience_ns(waiting)
                     if left_ns and not words[_FLUSHING]:
                         left_ns += int(self._issued[first]) + words[_ORIGIN] - time.monotonic_ns()
@@ -206,12 +210,14 @@ class SharedRows:
                         last = first + min(rule.run(waiting, len(board.places)), words[_MOST])
                         words[place + _FIRST], words[place + _LAST] = first, last
                         words[_NEXT] = last
+                        # In here, so that no worker enters an older end after a newer one.
+                        self._answers.issued, self._answers.origin_ns = end, words[_ORIGIN]
                         break
                     left_s = left_ns * 1e-9
             board.sleep(worker, end, left_s)
-        if last < end and words[_IDLE]:
+        # The end is read again: who put rows meanwhile may have thought that this batch takes them.
+        if last < words[_END] and words[_IDLE]:
             board.wake()
-        self._answers.issued, self._answers.origin_ns = end, words[_ORIGIN]
         if self._process_of is not None:
             self._process_of[first:last] = self._process
         return first, last
@@ -234,6 +240,7 @@ class Feeder:
         self._board, self._system, self._answers = board, system, answers
         self._loop = asyncio.get_running_loop()
         self._flushed = False
+        self._look: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Feeder:
         self._loop.add_reader(self._board.wakers[0], self._feed)
@@ -241,6 +248,8 @@ class Feeder:
 
     def __exit__(self, *_: object) -> None:
         self._loop.remove_reader(self._board.wakers[0])
+        if self._look is not None:
+            self._look.cancel()
 
     def begin(self) -> None:
         self._flushed = False
@@ -248,29 +257,34 @@ class Feeder:
 
     def _feed(self) -> None:
         """Issue what waits; as there is no barrier (see the module), look once more soon, and then when woken."""
-        if self._take():
-            self._loop.call_later(_FIRST_SLEEP_S, self._take)
-
-    def _take(self) -> bool:
         words, place = self._board.words, self._board.places[0]
         words[place + _ASLEEP] = 0
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._board.wakers[0])
-        some = False
         while True:
             first, last = words[_NEXT], words[_END]
-            if first < last:
-                some = True
-                words[place + _LAST] = last
-                words[_NEXT] = last
-                self._answers.issued, self._answers.origin_ns = last, words[_ORIGIN]
-                self._system.issue(first, last)
-            if words[_FLUSHING] and not self._flushed:
-                self._flushed = True
-                self._system.flush()
+            try:
+                if first < last:
+                    words[place + _LAST] = last
+                    words[_NEXT] = last
+                    self._answers.issued, self._answers.origin_ns = last, words[_ORIGIN]
+                    self._system.issue(first, last)
+                if words[_FLUSHING] and not self._flushed:
+                    self._flushed = True
+                    self._system.flush()
+            except Exception as error:  # whatever a system may raise
+                traceback.print_exc()
+                self._answers.abort(described(error))
             words[place + _ASLEEP] = words[_IDLE] = 1
             if words[_END] == last:
-                return some
+                break
+        if self._look is None:
+            self._look = self._loop.call_later(_FIRST_SLEEP_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._look = None
+        if self._board.words[_NEXT] < self._board.words[_END]:
+            self._feed()
 
 
 class _Lock:
