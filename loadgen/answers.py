@@ -178,9 +178,10 @@ class Answers:
 
     def abort(self, reason: str) -> None:
         """End the run, as the system can answer nothing more.  Call this on the event loop."""
-        self.aborted = self.aborted or reason
-        if self.on_abort is not None:
-            self.on_abort()
+        if self.aborted is None:
+            self.aborted = reason
+            # Not at once: a task that is cancelled as it runs, and waits for nothing more, ends as a cancelled one.
+            asyncio.get_running_loop().call_soon(lambda: self.on_abort and self.on_abort())
 
     def wants(self, row: int) -> bool:
         """Whether the response to this row will be logged."""
@@ -302,13 +303,17 @@ class Answers:
     def _end_elsewhere(self) -> None:
         if self.elsewhere is not None:
             for faults, first_tokens in self.elsewhere.end():
-                self.faults.failed += faults.failed
-                self.faults.refused += faults.refused
+                self.add(faults)
                 self.first_tokens |= first_tokens
             self.pull()
             # Of a process that was killed, the table may have more than it had counted.
             self._gauges[Gauge.FAILED] = self._failed = self.faults.failed.total()
-            self._gauges[Gauge.REFUSED] = self.faults.refused.total()
+
+    def add(self, faults: Faults) -> None:
+        """What went wrong elsewhere."""
+        self.faults.failed += faults.failed
+        self.faults.refused += faults.refused
+        self._gauges[Gauge.REFUSED] = self.faults.refused.total()
 
     def publish(self) -> None:
         """Update the table's gauges; answered first, so that it never exceeds issued."""

@@ -255,7 +255,7 @@ class Test:
                 report = await self._run_phase(phase)
             finally:
                 self.issuer.unload(phase)
-            if report.end == End.NO_ANSWER:
+            if report.end == End.NO_ANSWER or self.answers.aborted is not None:
                 break
 
     async def _run_phase(self, phase: Phase) -> PhaseReport:

@@ -238,6 +238,7 @@ class OwnProcess:
             raise UserError(f"{self.name} has been shut")
         self._answers, record, loop = answers, answers.record, asyncio.get_running_loop()
         answers.elsewhere = self
+        self._board.begin(0)  # what it counted was another run's
         self.issue, self.flush = self._board.putter(self._least), self._board.flush  # type: ignore
         for one in self._processes:
             one.ask("open", record.layout, answers.closed_loop, fds=[record.fd])
@@ -261,7 +262,9 @@ class OwnProcess:
             with self._losing(one):
                 faults, one.cpu_s, one.memory_bytes = self._result(one, _CLOSE_S)
                 if self._answers is not None:
-                    self._answers.faults.refused += faults.refused
+                    self._answers.add(faults)
+        if self._answers is not None:
+            self._answers.elsewhere = None
         self._answers = None
 
     # As what answers elsewhere.

@@ -55,14 +55,23 @@ class Board:
         self.places = [first_worker + number * _LINE for number in range(processes * workers)]
         """Of each worker, its first integer."""
         size = (first_worker + len(self.places) * _LINE) * 8
-        if not fds:
-            events = (os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(1 + len(self.places)))
-            fds = [shared_file(size), *events]
-        self.fds = tuple(fds)
+        self.fds = list(fds)
+        try:
+            if not fds:
+                self.fds.append(shared_file(size))
+                for _ in range(1 + len(self.places)):
+                    self.fds.append(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
+            self.words = memoryview(mmap.mmap(self.fds[0], size)).cast("q")
+        except OSError:
+            self._close_fds()
+            raise
         self.memory, self.answered, *self.wakers = self.fds
-        self.words = memoryview(mmap.mmap(self.memory, size)).cast("q")
 
     def close(self) -> None:
+        self.words.release()  # which unmaps it
+        self._close_fds()
+
+    def _close_fds(self) -> None:
         for fd in self.fds:
             os.close(fd)
 
@@ -112,7 +121,7 @@ class Board:
     def counts(self, awaited: int) -> tuple[int, int]:
         """Rows answered in this phase, and failed.  The event ``answered`` comes when ``awaited`` are answered."""
         words = self.words
-        words[_AWAITED] = awaited
+        words[_AWAITED] = min(awaited, sys.maxsize)
         at = range(_PROCESSES, _PROCESSES + self.processes * _LINE, _LINE)
         return sum(words[one + _ANSWERED] for one in at), sum(words[one + _FAILED] for one in at)
 
