@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -199,7 +199,7 @@ class Raising(CoroutineSystem):
 class Tokens(CoroutineSystem):
     """Two tokens a sample."""
 
-    columns = {"first_token": np.int64, "n_tokens": np.int64}
+    columns: ClassVar = {"first_token": np.int64, "n_tokens": np.int64}
 
     async def respond(self, first: int, last: int) -> Any:
         rows = np.arange(first, last)
