@@ -99,12 +99,13 @@ class Answers:
         # Acquiring the lock by hand costs half as much as ``with``, and is the largest cost of a single row.
         self._acquire()
         try:
-            if last - first == 1:
-                if not self._first_row <= first < self.issued or self._status_view[first]:
+            if (count := last - first) == 1:
+                status = self._status_view
+                if not self._first_row <= first < self.issued or status[first]:
                     self._refuse_rows(np.arange(first, last))
                     return
                 self._completed_view[first] = now
-                self._status_view[first] = _OK
+                status[first] = _OK
             else:
                 in_range = self._first_row <= first < last <= self.issued
                 # Comparing bytes is several times faster than numpy at checking that all are waiting.
@@ -115,7 +116,7 @@ class Answers:
                 self._status[first:last] = _OK
             if responses is not None and self.keeping:
                 self._keep(np.arange(first, last), responses)
-            self.answered = answered = self.answered + last - first
+            self.answered = answered = self.answered + count
         finally:
             self._release()
         if answered >= self._awaited:
