@@ -80,11 +80,11 @@ def save(test: Test, output: str | os.PathLike[str] | None = None) -> SavedRun:
     kind = f"own-{test.effective.scenario.name}"
     with Claim.take(Path(output)) if output is not None else Claim.new(kind) as claimed:
         claimed.begin(test, environment)
-        own = isinstance(test.system, OwnProcess)
+        processes = test.system.report(test.record) if isinstance(test.system, OwnProcess) else []
         sections = {
             "command": shlex.join(sys.argv),
             "system": dict.fromkeys(_UNKNOWN)
-            | {"reservations": [], "processes": test.system.report(test.record) if own else []}
+            | {"reservations": [], "processes": processes}
             | batching(test.record),
             "accuracy": None,
             "environment": environment,

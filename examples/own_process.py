@@ -1,4 +1,4 @@
-"""Measure a model that is a Python function, in a process of its own, so that it and the generator share no interpreter.
+"""Measure a model that is a Python function, in a process of its own: the generator shares no interpreter with it.
 
 Put your own model in ``make``: it is called in the other process, which imports this file as a module.
 

@@ -21,6 +21,7 @@ from drumfire.loadgen.elsewhere import Elsewhere
 from drumfire.loadgen.errors import described
 from drumfire.loadgen.faults import LATE_FIRST_TOKEN, SECOND_ANSWER, SECOND_FIRST_TOKEN, Faults
 from drumfire.loadgen.flat_columns import FlatColumn
+from drumfire.loadgen.pacer import Spin
 from drumfire.loadgen.record import Column, Gauge, Record, RowArray, Status
 from drumfire.loadgen.responses import Kept, Responses, as_bytes
 from drumfire.loadgen.traffic import Phase
@@ -34,10 +35,12 @@ _OK, _FAILED, _UNANSWERED = int(Status.OK), int(Status.FAILED), int(Status.UNANS
 class Answers:
     """The answers of one run."""
 
-    def __init__(self, record: Record, *, closed_loop: bool) -> None:
+    def __init__(self, record: Record, *, closed_loop: bool, spin: Spin = Spin.ADAPTIVE) -> None:
         self.record = record
         self.closed_loop = closed_loop
         """Whether each query is issued after the last is answered (SingleStream and MultiStream)."""
+        self.spin = spin
+        """How the generator waits until a row is due; workers that wait for rows may do the same."""
         self.kept: list[Kept] = []
         self.faults = Faults()
         self.elsewhere: Elsewhere | None = None

@@ -19,7 +19,6 @@ from drumfire.loadgen import histogram, lateness, logs, summary
 from drumfire.loadgen.errors import UnsavedError, UserError, described, one_line
 from drumfire.loadgen.files import in_one_step
 from drumfire.loadgen.issue import End
-from drumfire.loadgen.issuer import PhaseReport
 from drumfire.loadgen.overhead import issuing_cpu_us
 from drumfire.loadgen.record import Column, RowArray
 from drumfire.loadgen.results import SHOWN_PERCENTILES, Distribution, Measured, Results, latencies
@@ -81,7 +80,7 @@ def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> di
             "refused": faults.refused.total(),
             "messages": dict(faults.failed.most_common(20)) | dict(faults.refused),
         },
-        "overhead": None if report is None else _overhead(test.reports),
+        "overhead": None if report is None else _overhead(test),
         "seeds": {
             name: getattr(test.effective, f"{name}_rng_seed")
             for name in ("qsl", "sample_index", "schedule", "accuracy_log")
@@ -304,8 +303,9 @@ def _checks(test: Test, results: Results) -> dict[str, bool | None]:
     }
 
 
-def _overhead(reports: list[PhaseReport]) -> dict[str, Any]:
+def _overhead(test: Test) -> dict[str, Any]:
     """What the generator cost, over all phases."""
+    reports = test.reports
     parts = [report.overhead for report in reports]
 
     def total(name: str) -> Any:
@@ -318,6 +318,7 @@ def _overhead(reports: list[PhaseReport]) -> dict[str, Any]:
         "wall_s": total("wall_s"),
         "process_cpu_s": total("process_cpu_s"),
         "issuing_thread_cpu_s": total("issuing_thread_cpu_s"),
+        "pacer_spin": test.answers.spin if test.effective.scenario == Scenario.Server else None,
         "pacer_spin_s": spun_s,
         "issuing_cpu_us_per_sample": issuing_cpu_us(total("issuing_thread_cpu_s"), spun_s, issued),
         "pacer_window_us": max(report.pacing.window_ns for report in reports) / 1e3,

@@ -148,7 +148,7 @@ class LocalIssuer:
             self.warmed = WarmUpReport()
             await warm_up(plan.warm_up, phase, answers, self._system, self._patience_s, self.warmed, plan.knobs)
             await self._begin_measuring()
-        with Pacer() as pacer:
+        with Pacer(answers.spin) as pacer:
             start_ns = None if self._start is None else await self._start(len(plan.reports))
             late_ns = 0 if start_ns is None else await pacer.until(start_ns) - start_ns
             before = Reading.now(plan.pauses)

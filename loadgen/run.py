@@ -23,6 +23,7 @@ from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.errors import UserError, described
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.issuer import Issuer, LocalIssuer, PhaseReport, Plan
+from drumfire.loadgen.pacer import Spin
 from drumfire.loadgen.record import Gauge, Record, RowArray, Status, by_stream, bytes_per_row
 from drumfire.loadgen.results import Measured, Results, evaluate
 from drumfire.loadgen.schedules import Schedule
@@ -67,6 +68,7 @@ class Test:
         log: logs.DetailLog | None = None,
         timestamps: TextIO | None = None,
         knobs: Knobs | None = None,
+        spin: Spin = Spin.ADAPTIVE,
     ) -> None:
         """``config_errors`` are from before the test, ``audit_errors`` from its audit file.  ``rule`` may end the
         performance phase before all of its traffic is issued.  ``schedule`` is the arrival
@@ -74,6 +76,7 @@ class Test:
         generator's part of the test, if others do the rest.  ``issuer`` drives the test; by default, this process does.
         ``log`` is an open log to continue.  ``timestamps`` is where the timestamps of ``print_timestamps`` go; by
         default, standard output.  ``knobs`` are what the user sets, which advice names; by default, the settings.
+        ``spin`` is how Server waits until a query is due.
         """
         if library.performance_count < 1:
             raise SettingsError("the library's performance count must be at least 1")
@@ -97,7 +100,7 @@ class Test:
         else:
             self.effective = share.slice.limits(self.effective)
             self.record, self.phases = share.record, list(share.phases)
-        self.answers = Answers(self.record, closed_loop=self.effective.loop is Loop.CLOSED)
+        self.answers = Answers(self.record, closed_loop=self.effective.loop is Loop.CLOSED, spin=spin)
         self.plan = Plan(
             self.effective, self.phases, self.record, self.answers, self.knobs, warm_up, rule, on_begin=self._on_begin
         )

@@ -103,7 +103,7 @@ async def warm_up(
         width = 1
     total = phase.rows // width
     began_s = time.monotonic()
-    with Pacer() as pacer:
+    with Pacer(answers.spin) as pacer:
         while total and not _is_enough(length, report):
             left_ns = round((length.seconds - report.seconds) * 1e9) if length.seconds else 0
             first = report.queries % total

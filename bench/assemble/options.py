@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from drumfire.bench.fleet.options import FleetOptions
 from drumfire.loadgen import loggers, schedules
 from drumfire.loadgen.options import choice, option
+from drumfire.loadgen.pacer import Spin
 from drumfire.loadgen.rounds import DEFAULT_ROUND, ROUNDS
 from drumfire.loadgen.run import DEFAULT_PATIENCE_S
 from drumfire.loadgen.settings import Scenario
@@ -75,6 +76,13 @@ class TrafficOptions:
         choices=lambda: tuple(schedules.SCHEDULES),
         scenarios=(_SERVER,),
         help="Server: the arrival process (default: poisson, which is MLPerf's)",
+    )
+    spin: str = option(
+        Spin.ADAPTIVE.value,
+        choices=tuple(one.value for one in Spin),
+        scenarios=(_SERVER,),
+        help="Server: how the wait for the next query ends: off sleeps (least CPU, some 50 us late), adaptive sleeps "
+        "and spins at the end (default), full never sleeps (takes a core, least late)",
     )
     warmup: str = option(
         "0",

@@ -40,6 +40,7 @@ from drumfire.loadgen.errors import UserError, described
 from drumfire.loadgen.files import check_file
 from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.logs import logged_responses
+from drumfire.loadgen.pacer import Spin
 from drumfire.loadgen.rounds import of_seeds
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.series import Series
@@ -87,7 +88,7 @@ def assembled(options: RunOptions) -> Iterator[Assembly]:
     room = remote if isinstance(options.system, RemoteOptions) else local
     assembly = room.assemble(options)
     assembly.notes += ineffective(options)
-    assembly.warnings += unread_lines(options.traffic, assembly.description["model"])
+    assembly.warnings += [*unread_lines(options.traffic, assembly.description["model"]), *refusals.crowded(options)]
     try:
         yield assembly
     finally:
@@ -123,6 +124,7 @@ def perform(
         issuer=generators,
         timestamps=timestamps,
         knobs=assembly.knobs,
+        spin=Spin(options.traffic.spin),
     )
     environment = describe(assembly.distributions)
     claim.begin(test, environment, _subject(assembly, options))

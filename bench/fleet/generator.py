@@ -25,6 +25,7 @@ from drumfire.loadgen import loggers
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.issuer import PhaseReport
+from drumfire.loadgen.pacer import Spin
 from drumfire.loadgen.record import Record
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.share import Share
@@ -54,6 +55,7 @@ class Generator:
             share=share,
             timestamps=io.StringIO(),  # the driver prints them
             knobs=assembly.knobs,
+            spin=Spin(options.traffic.spin),
         )
 
     async def run(self) -> None:

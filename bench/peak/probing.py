@@ -21,6 +21,7 @@ from drumfire.loadgen.confidence import CutShort, Tally
 from drumfire.loadgen.early_stopping import allowed_over, estimate, least_queries
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.limits import available_memory_bytes
+from drumfire.loadgen.pacer import Spin
 from drumfire.loadgen.record import bytes_per_row
 from drumfire.loadgen.results import Results
 from drumfire.loadgen.run import Test
@@ -183,6 +184,7 @@ def _test(
         schedule=schedules.get(options.traffic.schedule),
         warm_up=WarmUp.of(options.traffic.warmup),
         knobs=assembly.knobs,
+        spin=Spin(options.traffic.spin),
     )
     planned = test.phases[-1].query_count
     allowed = ask.allowed

@@ -313,7 +313,8 @@ def _overhead(document: Document) -> Rows:
     if overhead is None:
         return
     cpu, spin = duration(overhead["issuing_cpu_us_per_sample"] * 1e3), seconds(overhead["pacer_spin_s"])
-    yield "generator", f"{cpu} CPU per sample on the issuing thread, {spin} of spin"
+    mode = f" (--spin {mode})" if (mode := overhead.get("pacer_spin")) else ""
+    yield "generator", f"{cpu} CPU per sample on the issuing thread, {spin} of spin{mode}"
     stolen, preempted = overhead["steal_s"], overhead["involuntary_switches"]
     throttled = overhead.get("throttled_s")
     parts = [

@@ -271,7 +271,8 @@ class OwnProcess:
 
     def begin(self, phase: Phase) -> None:
         assert self._answers is not None
-        self._board.begin(phase.first_row, phase.samples_per_query if self._answers.closed_loop else 0)
+        width = phase.samples_per_query if self._answers.closed_loop else 0
+        self._board.begin(phase.first_row, width, self._answers.spin)
         self._phase, self._failed_before = phase, self._answers.faults.failed.total()
         light = replace(phase, loaded=_NONE, sample_index=_NONE, scheduled=None)  # the rest is in the table
         for one in self._asked("begin", light):

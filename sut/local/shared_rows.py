@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 
 from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.errors import described
+from drumfire.loadgen.pacer import Spin
 from drumfire.loadgen.record import shared_file
 from drumfire.loadgen.system import SystemUnderTest
 from drumfire.sut.local.rows import BatchRule
@@ -38,7 +39,7 @@ _ANSWERED, _FAILED = range(2)
 _ASLEEP, _FIRST, _LAST = range(3)
 """A worker's: 1 if it sleeps, 2 if it is being woken; the rows of its batch."""
 _FIRST_SLEEP_S = 1e-3
-SPIN_NS = 200_000
+SPIN_NS = {Spin.OFF: 0, Spin.ADAPTIVE: 200_000, Spin.FULL: sys.maxsize}
 """How long a worker looks for the next row before it sleeps: a core that went idle takes 30 to 60 us to wake, and then
 computes slowly for a while."""
 PROCESS = "process"
@@ -77,14 +78,16 @@ class Board:
 
     # The generator's side.
 
-    def begin(self, first_row: int, width: int = 0) -> None:
+    def begin(self, first_row: int, width: int = 0, spin: Spin = Spin.ADAPTIVE) -> None:
         """A phase comes, and no worker is at work.
 
         ``width``: of queries to divide among the workers; 0 where they take what waits.
         """
         words = self.words
         words[_MOST] = -(-width // len(self.places)) or sys.maxsize
-        words[_AWAITED], words[_SPIN] = sys.maxsize, SPIN_NS
+        if self.workers > 1 and spin is Spin.FULL:  # one that looks without end would keep the others' interpreter
+            spin = Spin.ADAPTIVE
+        words[_AWAITED], words[_SPIN] = sys.maxsize, SPIN_NS[spin]
         for process in range(self.processes):
             at = _PROCESSES + process * _LINE
             words[at + _ANSWERED] = words[at + _FAILED] = 0
@@ -115,8 +118,8 @@ class Board:
         self.wake_all()
 
     def drop(self) -> None:
-        """Let no worker take a further row of this phase."""
-        self.words[_END] = 0
+        """Let no worker take a further row of this phase, or look for one."""
+        self.words[_SPIN] = self.words[_END] = 0
 
     def counts(self, awaited: int) -> tuple[int, int]:
         """Rows answered in this phase, and failed.  The event ``answered`` comes when ``awaited`` are answered."""
@@ -166,8 +169,8 @@ class Board:
         """Sleep for some seconds, or without end, unless the queue ends elsewhere than at ``end``."""
         words, at, waker = self.words, self.places[worker], self.wakers[worker]
         if seconds is None:
-            clock, until = time.monotonic_ns, time.monotonic_ns() + words[_SPIN]
-            while clock() < until:
+            clock, began = time.monotonic_ns, time.monotonic_ns()
+            while clock() - began < words[_SPIN]:
                 if words[_END] != end:
                     return
         for left_s in _naps(seconds):

@@ -73,7 +73,7 @@ HASHES = Path(__file__).with_suffix(".json")
 US, MS = 1_000, 1_000_000  # ns
 
 
-async def _until(pacer: Pacer, deadline_ns: int) -> int:
+async def _until(pacer: Pacer, deadline_ns: int, now: int | None = None) -> int:
     loop = pacer._loop
     if deadline_ns > CLOCK.now_ns:
         reached = loop.create_future()
