@@ -83,9 +83,7 @@ def save(test: Test, output: str | os.PathLike[str] | None = None) -> SavedRun:
         processes = test.system.report(test.record) if isinstance(test.system, OwnProcess) else []
         sections = {
             "command": shlex.join(sys.argv),
-            "system": dict.fromkeys(_UNKNOWN)
-            | {"reservations": [], "processes": processes}
-            | batching(test.record),
+            "system": dict.fromkeys(_UNKNOWN) | {"reservations": [], "processes": processes} | batching(test.record),
             "accuracy": None,
             "environment": environment,
             "directory": str(claimed.folder),

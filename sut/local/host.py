@@ -96,12 +96,21 @@ class Host:
         self._line.send((kind, *what))
 
     def make(
-        self, place: str, arguments: bytes, number: int, processes: int, workers: int, around: Surroundings
+        self,
+        place: str,
+        arguments: bytes,
+        paths: Sequence[str],
+        number: int,
+        processes: int,
+        workers: int,
+        around: Surroundings,
     ) -> Mapping[str, Any]:
         """Make the system: ``MODULE:FUNCTION`` of the arguments gives it and its library, as a pair or attributes.
 
-        ``arguments`` are pickled, so that those which cannot be read here are told as other errors.
+        ``arguments`` are pickled, so that those which cannot be read here are told as other errors.  ``paths``: where
+        the other process finds modules.
         """
+        sys.path[:] = paths
         os.environ.update(around.variables)
         if around.cores:
             os.sched_setaffinity(0, around.cores)

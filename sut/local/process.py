@@ -13,6 +13,7 @@ import pickle
 import signal
 import socket
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -57,6 +58,7 @@ class _Process:
         self.due = 0
         """Answers to calls that have not come yet; only the last one's is still awaited."""
         self.cpu_s, self.memory_bytes = 0.0, 0
+        self.is_shut = False
         ours, theirs = socket.socketpair()
         self.line = Line(ours, _ANSWER_S)
         with theirs:
@@ -138,7 +140,8 @@ class OwnProcess:
     """Runs a system under test in one or several other processes.
 
     ``make`` names a function, ``MODULE:FUNCTION``, which is called there with ``arguments`` and gives a system and its
-    sample library.  Here, ``library`` stands for that library.  The processes live until ``shut``.
+    sample library.  Here, ``library`` stands for that library.  The processes live until ``shut``, or until the end of
+    ``with OwnProcess(...)``.
     """
 
     answer: Answer | None = None
@@ -169,7 +172,8 @@ class OwnProcess:
         try:
             self._processes += (_Process(number, one) for number, one in enumerate(around))
             for one in self._processes:
-                one.ask("make", make, packed, one.number, len(around), workers, one.around, fds=self._board.fds)
+                place = (one.number, len(around), workers, one.around)
+                one.ask("make", make, packed, sys.path, *place, fds=self._board.fds)
             facts, *_ = [self._result(one) for one in self._processes]
         except BaseException:
             self.shut()
@@ -211,19 +215,27 @@ class OwnProcess:
         sizes = batch_sizes(columns["batch_size"][issued][good]) if "batch_size" in columns else {}
         return {"samples": int(np.count_nonzero(good)), "batch_sizes": {str(size): n for size, n in sizes.items()}}
 
+    def __enter__(self) -> OwnProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shut()
+
     @property
     def pids(self) -> Sequence[int]:
         return [one.pid for one in self._processes]
 
     def shut(self) -> None:
         """End the processes."""
-        for one in self._processes:
+        living = [one for one in self._processes if not one.is_shut]
+        for one in living:
+            one.is_shut = True
+            one.lost = one.lost or f"the process of the system under test ({one.pid}) has been shut"
             one.line.close()
-        for one in self._processes:
+        for one in living:
             one.end()
-        if self._processes:
+        if living:
             self._board.close()
-        self._processes = []
 
     def call(self, name: str, *arguments: Any, patience_s: float | None = None) -> list[Any]:
         """Call a method of each ``Host``, side by side.  Raises ``UserError``."""

@@ -26,6 +26,7 @@ from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.loadgen.warm_up import WarmUp
 from drumfire.sut.local import process as own_process
+from drumfire.sut.local.host import Surroundings
 from drumfire.sut.local.process import MOST_WORKERS, OwnProcess
 from tests.support import own_systems
 
@@ -63,7 +64,7 @@ def own() -> Iterator[Own]:
     files, threads, made = open_files(), threading.active_count(), []
 
     def make(function: str = "batched", *arguments: Any, spared: tuple[bool, ...] = (False,), workers: int = 1) -> Any:
-        around = [{"variables": SPARED if one else {}, "cores": ()} for one in spared]
+        around = [Surroundings(SPARED if one else {}) for one in spared]
         made.append(OwnProcess(f"{SYSTEMS}:{function}", *arguments, workers=workers, processes=around))
         return made[-1]
 
@@ -522,10 +523,11 @@ import asyncio, json, os, sys
 from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Scenario, TestSettings
+from drumfire.sut.local.host import Surroundings
 from drumfire.sut.local.process import OwnProcess
 
 where, spared = sys.argv[1:3]
-around = [{"variables": {"SPARED": spared}, "cores": ()}] * 2
+around = [Surroundings({"SPARED": spared})] * 2
 test = None
 
 def begin():
