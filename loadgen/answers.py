@@ -277,7 +277,7 @@ class Answers:
             with self._lock:  # set before looking, so that the last answer cannot slip between
                 self._waiter = waiter = self._loop.create_future()
                 self._awaited = answered
-            if self.pull() >= answered:
+            if (self.answered if self.elsewhere is None else self.pull()) >= answered:
                 break
             good, now_s = self.answered - self._failed, self._loop.time()
             if good != seen:

@@ -547,7 +547,8 @@ def result(text: str, words: list[str], advice: list[str]) -> str:
     for name in ("gc_collections", "involuntary_switches", "steal_s", "throttled_s", "exact_timer", "pacer_window_us"):
         overhead.pop(name, None)
     for name, value in overhead.items():
-        overhead[name] = float(f"{value:.9g}")  # Python 3.12 and newer add floats more exactly
+        if isinstance(value, int | float):
+            overhead[name] = float(f"{value:.9g}")  # Python 3.12 and newer add floats more exactly
     words += found["warnings"] + list(found["errors"]["messages"])
     if found["metric"] is not None:
         words.append(found["metric"]["name"])
