@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from drumfire.loadgen.issue import End
-from drumfire.loadgen.pacer import Pacer
 from drumfire.loadgen.record import Gauge, Status
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, SettingsError, TestSettings
@@ -640,64 +639,3 @@ def test_a_percentile_that_is_no_fraction_is_refused_before_the_run(scenario: Sc
     name = {0: "single_stream", 1: "multi_stream", 2: "server"}[scenario] + "_target_latency_percentile"
     with pytest.raises(SettingsError, match="percentile"):
         Test(System(), Library(), settings(scenario, **{name: percentile}))
-
-
-# The pacer.
-
-
-@pytest.mark.parametrize("use_timerfd", [True, False])
-@on_both_loops
-def test_pacer_is_never_early(loop: str, use_timerfd: bool) -> None:
-    rng = random.Random(3)
-
-    async def main() -> list[int]:
-        early = []
-        with Pacer(use_timerfd=use_timerfd) as pacer:
-            assert pacer.exact_timer or not use_timerfd
-            for _ in range(150):
-                # From well in the past to some ms ahead, most around the lengths where the method changes.
-                ahead = rng.choice([-MS, 0, 1, rng.randrange(40_000), rng.randrange(200_000), rng.randrange(4 * MS)])
-                deadline = time.monotonic_ns() + ahead
-                told = await pacer.until(deadline)
-                if told < deadline or time.monotonic_ns() < deadline or told > time.monotonic_ns():
-                    early.append(ahead)
-            assert pacer.spun_ns >= 0
-            assert pacer.window_ns > 0
-        return early
-
-    assert on(loop, main()) == []
-
-
-@pytest.mark.parametrize("use_timerfd", [True, False])
-@on_both_loops
-def test_the_loop_is_free_while_the_pacer_sleeps(loop: str, use_timerfd: bool) -> None:
-    async def main() -> int:
-        turns = 0
-
-        async def count_turns() -> None:
-            nonlocal turns
-            while True:
-                await asyncio.sleep(0.002)
-                turns += 1
-
-        task = asyncio.ensure_future(count_turns())
-        with Pacer(use_timerfd=use_timerfd) as pacer:
-            await pacer.until(time.monotonic_ns() + 100 * MS)
-        task.cancel()
-        return turns
-
-    assert on(loop, main()) >= 1
-
-
-@on_both_loops
-def test_a_cancelled_wait_leaves_the_pacer_usable(loop: str) -> None:
-    async def main() -> bool:
-        with Pacer() as pacer:
-            waiting = asyncio.ensure_future(pacer.until(time.monotonic_ns() + 10 * MS))
-            await asyncio.sleep(0.001)
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
-            deadline = time.monotonic_ns() + 30 * MS  # the cancelled timer must not end this wait
-            return await pacer.until(deadline) >= deadline
-
-    assert on(loop, main())
