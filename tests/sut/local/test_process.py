@@ -69,7 +69,7 @@ def own() -> Iterator[Own]:
         return made[-1]
 
     yield make
-    pids = [one.pid for system in made for one in system.usage()]
+    pids = [pid for system in made for pid in system.pids]
     for system in made:
         system.shut()
     assert not any(map(is_alive, pids))
@@ -209,7 +209,7 @@ def test_each_row_is_computed_once(own: Own, size: int) -> None:
             assert (begun[at:end] == begun[at]).all()
             at = end
         assert at == rows
-    assert len({one.pid for one in system.usage()}) == 2
+    assert len(set(system.pids)) == 2
 
 
 def test_a_batch_waits_for_fuller_ones_and_goes_at_the_end(own: Own) -> None:
@@ -280,7 +280,7 @@ def test_stopped(own: Own, where: str, impatient: None) -> None:
 def test_lost_between_two_runs(own: Own, number: int, impatient: None) -> None:
     system = own("batched")
     is_fine(run(system))
-    os.kill(system.usage()[0].pid, number)
+    os.kill(system.pids[0], number)
     with pytest.raises(UserError, match=r"the process of the system under test .* was (ended|stopped) by"):
         run(system)
     with pytest.raises(UserError, match=r"the process of the system under test .* was (ended|stopped) by"):
@@ -290,7 +290,7 @@ def test_lost_between_two_runs(own: Own, number: int, impatient: None) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_lost_while_it_waits_for_rows(own: Own, number: int, impatient: None) -> None:
     system = own("batched")
-    pid = system.usage()[0].pid
+    pid = system.pids[0]
     test = Test(system, system.library, settings(server_target_qps=2.0, min_query_count=50), patience_s=0.3)
 
     async def both() -> None:
@@ -534,7 +534,7 @@ def begin():
     global system, test
     print("started", flush=True)
     system = OwnProcess("tests.support.own_systems:batched", {where: "sleep"}, processes=around)
-    pids = [system.ask("fork"), *(one.pid for one in system.usage())]
+    pids = [system.ask("fork"), *system.pids]
     print(json.dumps(pids), flush=True)
     asked = TestSettings(scenario=Scenario.Server, server_target_qps=1000, min_query_count=10**6)
     test = Test(system, system.library, asked)
