@@ -89,7 +89,7 @@ class Answers:
 
     @property
     def flat_columns(self) -> dict[str, FlatColumn]:
-        """The columns of several values a row, for this system to write until it answers the row."""
+        """Of several values a row; for this system to write until it answers the row."""
         return self.record.flat_columns
 
     def now(self) -> int:
@@ -307,17 +307,12 @@ class Answers:
     def _end_elsewhere(self) -> None:
         if self.elsewhere is not None:
             for faults, first_tokens in self.elsewhere.end():
-                self.add(faults)
+                self.faults.add(faults)
                 self.first_tokens |= first_tokens
             self.pull()
             # Of a process that was killed, the table may have more than it had counted.
             self._gauges[Gauge.FAILED] = self._failed = self.faults.failed.total()
-
-    def add(self, faults: Faults) -> None:
-        """What went wrong elsewhere."""
-        self.faults.failed += faults.failed
-        self.faults.refused += faults.refused
-        self._gauges[Gauge.REFUSED] = self.faults.refused.total()
+            self._gauges[Gauge.REFUSED] = self.faults.refused.total()
 
     def publish(self) -> None:
         """Update the table's gauges; answered first, so that it never exceeds issued."""
@@ -333,9 +328,7 @@ class Answers:
             status[pending] = _UNANSWERED
             count = int(np.count_nonzero(pending))
             self.faults.unanswered += count
-            self.answered += count
-            if self.elsewhere is not None:
-                self.answered = self.issued
+            self.answered = self.answered + count if self.elsewhere is None else self.issued
         self.publish()
 
     # Helpers.
@@ -346,10 +339,8 @@ class Answers:
         """Complete rows now, or fail them with a ``reason``; refuse all of them if any row was not waiting."""
         now = time.monotonic_ns() - self.origin_ns
         with self._lock:
-            if rows.size == 0 or rows.min() < self._first_row or rows.max() >= self.issued:
-                self._refuse_rows(rows)
-                return
-            if self._status[rows].any() or np.unique(rows).size != rows.size:
+            issued = rows.size and rows.min() >= self._first_row and rows.max() < self.issued
+            if not issued or self._status[rows].any() or np.unique(rows).size != rows.size:
                 self._refuse_rows(rows)
                 return
             self._completed[rows] = now

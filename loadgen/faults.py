@@ -24,6 +24,10 @@ class Faults:
     _good: int = -1
     _alone_since_ns: int = 0
 
+    def add(self, others: Faults) -> None:
+        self.failed += others.failed
+        self.refused += others.refused
+
     def forget_time(self) -> None:
         """A phase starts, with a clock of its own."""
         self._good = -1

@@ -273,8 +273,9 @@ class OwnProcess:
         for one in self._asked("close"):
             with self._losing(one):
                 faults, one.cpu_s, one.memory_bytes = self._result(one, _CLOSE_S)
-                if self._answers is not None:
-                    self._answers.add(faults)
+                for why in faults.refused.elements():
+                    if self._answers is not None:
+                        self._answers.refuse(why)
         if self._answers is not None:
             self._answers.elsewhere = None
         self._answers = None

@@ -210,11 +210,12 @@ class SharedRows:
             with self._lock:
                 if self._closed:
                     return None
-                first, end = words[_NEXT], words[_END]
+                # In this order: no row comes after a flush that is seen here.
+                flushing, first, end = words[_FLUSHING], words[_NEXT], words[_END]
                 waiting = end - first
                 if waiting > 0 and words[_NEXT] == first:  # else a phase began between these looks
                     left_ns = rule.patience_ns(waiting)
-                    if left_ns and not words[_FLUSHING]:
+                    if left_ns and not flushing:
                         left_ns += int(self._issued[first]) + words[_ORIGIN] - time.monotonic_ns()
                     else:
                         left_ns = 0
