@@ -168,11 +168,9 @@ class Answers:
             if rows.size == 0 or rows.min() < self._first_row or rows.max() >= self.issued:
                 self._refuse_rows(rows)
                 return
-            if self._status[rows].any():
-                self._refuse(LATE_FIRST_TOKEN)
-                return
-            if column[rows].any() or np.unique(rows).size != rows.size:
-                self._refuse(SECOND_FIRST_TOKEN)
+            is_late = self._status[rows].any()
+            if is_late or column[rows].any() or np.unique(rows).size != rows.size:
+                self._refuse(LATE_FIRST_TOKEN if is_late else SECOND_FIRST_TOKEN)
                 return
             column[rows] = now
             if tokens is not None and self.keeping:
@@ -300,8 +298,7 @@ class Answers:
                 answered, failed = self._counted
                 self._counted = now = self.elsewhere.counts(self._awaited - self.answered + answered)
                 self.answered += now[0] - answered
-                self._failed += now[1] - failed
-                self._gauges[Gauge.FAILED] = self._failed
+                self._gauges[Gauge.FAILED] = self._failed = self._failed + now[1] - failed
         return self.answered
 
     def _end_elsewhere(self) -> None:
@@ -359,8 +356,7 @@ class Answers:
     def _count_failed(self, rows: int, reason: str | BaseException) -> None:
         text = reason if isinstance(reason, str) else described(reason)
         self.faults.failed[" ".join(text.split())[:300]] += rows
-        self._failed += rows
-        self._gauges[Gauge.FAILED] = self._failed
+        self._gauges[Gauge.FAILED] = self._failed = self._failed + rows
 
     def _keep(self, rows: RowArray, responses: Responses) -> None:
         if self._wanted(rows):

@@ -84,8 +84,11 @@ class Stage:
         for actor in self.actors:
             actor.start()
         favourite, unrest = self.actors[0], self.chance.choice((0.03, 0.2, 0.5))
+        held: Actor | None = None  # it gets no turn while others can have one
         while True:
             able = [one for one in self.actors if not one.ended and not one.at_work and one.ready()]
+            if held in able and len(able) > 1:
+                able.remove(held)
             if not able:
                 quiet()
                 able = [one for one in self.actors if not one.ended and one.at_work]
@@ -95,6 +98,7 @@ class Stage:
                 able += [one for one in self.actors if not one.ended and one.at_work]
             # Mostly the same one goes on, so that others rest for long at a bad moment.
             if favourite not in able or self.chance.random() < unrest:
+                held = self.chance.choice((None, favourite))
                 favourite = self.chance.choice(able)
             self.give(favourite)
 
@@ -213,7 +217,7 @@ class Play:
 
 
 bursts = st.lists(st.integers(1, 5), min_size=1, max_size=12)
-some = settings(max_examples=400, deadline=None)
+some = settings(max_examples=60, deadline=None)
 
 
 def are_consecutive(batches: list[tuple[int, int]], rows: int) -> None:
