@@ -1,4 +1,4 @@
-"""The queue in shared memory: in any interleaving, each row once, in order, batches by the rule, and no lost wake-up."""
+"""The queue in shared memory, in any interleaving: each row once, in order, batches by the rule, no wake-up lost."""
 
 import os
 import random
@@ -80,7 +80,7 @@ class Stage:
             raise actor.error
 
     def run(self, quiet: Callable[[], None]) -> None:
-        """``quiet`` is called when nobody has anything to do but those at work with a batch, one of whom then ends it."""
+        """``quiet`` is called when nobody but those at work with a batch can go on; one of them then ends it."""
         for actor in self.actors:
             actor.start()
         favourite, unrest = self.actors[0], self.chance.choice((0.03, 0.2, 0.5))
@@ -183,7 +183,8 @@ class Play:
                 assert self.answers.issued >= batch[1]
                 self.stage.pause()
                 assert self.answers.issued >= batch[1]
-                rest()
+                if self.stage.chance.random() < 0.5:
+                    rest()
 
         self.stage.actors = [Actor(self.stage, generate)]
         self.stage.actors += [Actor(self.stage, lambda number=number: work(number)) for number in range(workers)]
