@@ -58,7 +58,6 @@ class _Process:
         self.due = 0
         """Answers to calls that have not come yet; only the last one's is still awaited."""
         self.cpu_s, self.memory_bytes = 0.0, 0
-        self.is_shut = False
         ours, theirs = socket.socketpair()
         self.line = Line(ours, _ANSWER_S)
         with theirs:
@@ -165,6 +164,7 @@ class OwnProcess:
                 f"{make} runs in another process, which its arguments cannot reach: {described(error)}"
             ) from error
         self._processes: list[_Process] = []
+        self._ended: list[_Process] = []
         self._answers: Answers | None = None
         self._phase: Phase | None = None
         self._failed_before = 0
@@ -204,7 +204,7 @@ class OwnProcess:
                 "memory_bytes": one.memory_bytes,
                 **(self._work(one, record) if record is not None else {}),
             }
-            for one in self._processes
+            for one in self._processes or self._ended
         ]
 
     def _work(self, one: _Process, record: Record) -> dict[str, Any]:
@@ -227,15 +227,13 @@ class OwnProcess:
 
     def shut(self) -> None:
         """End the processes."""
-        living = [one for one in self._processes if not one.is_shut]
-        for one in living:
-            one.is_shut = True
-            one.lost = one.lost or f"the process of the system under test ({one.pid}) has been shut"
+        for one in self._processes:
             one.line.close()
-        for one in living:
+        for one in self._processes:
             one.end()
-        if living:
+        if self._processes:
             self._board.close()
+            self._ended, self._processes = self._processes, []
 
     def call(self, name: str, *arguments: Any, patience_s: float | None = None) -> list[Any]:
         """Call a method of each ``Host``, side by side.  Raises ``UserError``."""
