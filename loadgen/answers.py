@@ -27,8 +27,7 @@ from drumfire.loadgen.responses import Kept, Responses, as_bytes
 from drumfire.loadgen.traffic import Phase
 
 _clock = time.monotonic_ns
-_LOOK_S = 0.02
-"""How often a wait looks at the counts of other processes, whose signal may be lost in a race."""
+_LOOK_S = 0.02  # between looks at the counts of other processes, whose signal may be lost in a race
 _OK, _FAILED, _UNANSWERED = int(Status.OK), int(Status.FAILED), int(Status.UNANSWERED)
 
 
@@ -327,8 +326,6 @@ class Answers:
             self.faults.unanswered += count
             self.answered = self.answered + count if self.elsewhere is None else self.issued
         self.publish()
-
-    # Helpers.
 
     def _settle(
         self, rows: RowArray, *, responses: Responses | None = None, reason: str | BaseException | None = None
