@@ -177,12 +177,7 @@ def _document(
     notes = [] if assembly.sampler is None else assembly.sampler.notes
     subject = _subject(assembly, options)
     sections = subject | {
-        "system": subject["system"]
-        | batching(test.record)
-        | {
-            "server": _server(test, assembly, measured, notes),
-            "processes": assembly.processes(test.record),
-        },
+        "system": subject["system"] | batching(test.record) | _computed(test, assembly, measured, notes),
         "accuracy": accuracy,
         "environment": environment,
         "directory": str(folder),
@@ -353,9 +348,10 @@ def _series(test: Test, assembly: Assembly) -> list[Series]:
     return assembly.sampler.series(test.answers.origin_ns - earlier_ns)
 
 
-def _server(test: Test, assembly: Assembly, measured: Sequence[Series], notes: Sequence[str]) -> dict[str, Any] | None:
-    """What remote servers report of the run."""
-    return assembly.window.report([report.rows for report in test.reports], measured, notes)
+def _computed(test: Test, assembly: Assembly, measured: Sequence[Series], notes: Sequence[str]) -> dict[str, Any]:
+    """What remote servers report of the run, and the processes in which a model here ran."""
+    server = assembly.window.report([report.rows for report in test.reports], measured, notes)
+    return {"server": server, "processes": assembly.processes(test.record)}
 
 
 def _accuracy(test: Test, assembly: Assembly) -> dict[str, Any] | None:

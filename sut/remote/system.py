@@ -29,8 +29,7 @@ from drumfire.sut.remote.wire import SETTLE_PATIENCE_S, PartialReplies, Wire, co
 RECONNECT_S = 5.0
 """We abandon a server after failing to reconnect for this time."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5
-_LOOK_S = 0.02
-"""Interval between checks of the requests' deadlines."""
+_LOOK_S = 0.02  # between checks of the requests' deadlines
 _RECONNECTING = "reconnecting"
 
 Respond = Callable[[Outputs], Responses]
