@@ -343,8 +343,7 @@ def _series(test: Test, assembly: Assembly) -> list[Series]:
     """What was read while the test ran, by the time since the start of its first phase."""
     if assembly.sampler is None or not test.reports:
         return []
-    first, last = test.reports[0], test.reports[-1]
-    earlier_ns = round((last.began - first.began).total_seconds() * 1e9)
+    earlier_ns = round((test.reports[-1].began - test.reports[0].began).total_seconds() * 1e9)
     return assembly.sampler.series(test.answers.origin_ns - earlier_ns)
 
 
