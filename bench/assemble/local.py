@@ -120,6 +120,7 @@ def assemble(options: RunOptions) -> Assembly:
                 "weights": str(source.weights),
                 "reservations": list(model.reservations),
                 **facts,
+                "processes": loaded.processes(None),
             },
             logged=model.logged,
             knobs=replace(OPTIONS, threads=_threads_option(source.threads, instances)),

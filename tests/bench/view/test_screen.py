@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from dataclasses import replace
 
@@ -13,9 +14,9 @@ from rich.console import Console
 from drumfire.bench.view import process
 from drumfire.bench.view.history import MOST, History
 from drumfire.bench.view.screen import cut, draw
-from drumfire.bench.watch import Snapshot, Spread
+from drumfire.bench.watch import Snapshot, Spread, Watch
 from drumfire.sut.remote.figures import Gpus, ServerFigures
-from tests.bench.view.test_dashboard import SEARCHING, SERVER
+from tests.bench.view.test_dashboard import SEARCHING, SERVER, HandMade
 from tests.support.terminal import Screen
 
 MS = 1_000_000
@@ -143,3 +144,22 @@ def test_a_frame_is_one_write_and_erases_nothing_before_it_is_drawn_anew() -> No
         assert screen.lines == before
         drawn.draw(draw(SERVER, replace(snapshot, started=False), 80))
         assert len([line for line in screen.seen if line]) == 2
+
+
+@pytest.mark.parametrize(
+    ("pids", "says"), [((os.getpid(),), f"process {os.getpid()}"), ((1, os.getpid()), "processes 2")]
+)
+def test_what_the_systems_own_processes_take(pids: tuple[int, ...], says: str) -> None:
+    plan = replace(SERVER, pids=pids)
+    watch = Watch(HandMade(plan.rows).record, plan)
+    watch.look(1)
+    seen = watch.look(1_000_000_001).computing
+    assert seen is not None
+    assert seen[1] > 1e6
+    shown = draw(plan, at(1.0, 0, None, computing=(0.975, 91_400_000)), 80).plain
+    assert re.search(rf"system +CPU 98% +memory 91 MB +{says}", shown), shown
+
+
+def test_a_process_that_is_gone_takes_nothing() -> None:
+    plan = replace(SERVER, pids=(1 << 22,))
+    assert Watch(HandMade(plan.rows).record, plan).look(1).computing == (0.0, 0)

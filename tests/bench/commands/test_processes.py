@@ -1,0 +1,207 @@
+"""Where a model runs: in a process of its own in Server and Offline, in several, on several GPUs, or in this one.
+
+No machine of the tests has a GPU: a script in the place of nvidia-smi tells of some, and the model runs on the CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from drumfire.bench.assemble import local
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.settings import Scenario
+from drumfire.sut.local import devices
+from tests.support.command import finished, here, one_line_error, options, result_of, start
+
+pytestmark = pytest.mark.skipif(local.usable_cores() < 2, reason="one core, on which a model has no process of its own")
+DIGITS = ("run", "onnxruntime", "digits")
+SHORT = ("--time", "0.05", "--no-dashboard")
+
+
+def run(tmp_path: Path, *words: object) -> dict[str, Any]:
+    done = here(*DIGITS, *words, *SHORT, "--output", tmp_path / "run", "--json")
+    return result_of(done, done.returncode)
+
+
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [
+        (["--scenario", "Server", "--qps", "500"], 1),
+        (["--scenario", "Server", "--qps", "500", "--processes", "0"], 0),
+        (["--scenario", "Server", "--qps", "500", "--processes", "2", "--instances", "2"], 2),
+        (["--scenario", "Offline", "--qps", "2000"], 1),
+        (["--scenario", "SingleStream"], 0),
+        (["--scenario", "MultiStream"], 0),
+        (["--scenario", "MultiStream", "--processes", "2"], 2),
+    ],
+)
+def test_the_result_names_the_processes(tmp_path: Path, words: list[str], count: int) -> None:
+    result = run(tmp_path, *words)
+    processes = result["system"]["processes"]
+    assert len({one["pid"] for one in processes} - {os.getpid()}) == count
+    if count:
+        assert sum(one["samples"] for one in processes) == result["delivered"]["samples"]
+        assert all(one["cpu_s"] >= 0 and one["memory_bytes"] > 1e6 for one in processes)
+        sizes: dict[str, int] = {}
+        for one in processes:
+            for size, batches in one["batch_sizes"].items():
+                sizes[size] = sizes.get(size, 0) + batches
+        assert sizes == result["system"]["batch_sizes"]
+    shown = here("show", tmp_path / "run").stdout
+    assert shown.count("process ") - shown.count("process CPU") == count
+
+
+def test_a_query_of_several_samples_is_divided(tmp_path: Path) -> None:
+    done = here(*DIGITS, "--scenario", "MultiStream", "--processes", "2", *SHORT, "--output", tmp_path / "run")
+    assert "note: each query is divided among 2 processes" in done.stdout
+    assert "batch sizes  4: " in done.stdout
+
+
+@pytest.mark.parametrize("scenario", ["Server", "Offline", "MultiStream"])
+def test_accuracy_is_that_of_threads(tmp_path: Path, scenario: str) -> None:
+    logs = []
+    for processes in (0, 2):
+        folder = tmp_path / str(processes)
+        words = ("--scenario", scenario, "--accuracy", "--processes", processes, "--count", 96, "--max-batchsize", 8)
+        result = result_of(here(*DIGITS, *words, "--no-dashboard", "--output", folder, "--json"), 0)
+        assert result["accuracy"]["total"] == 96
+        log = json.loads((folder / "mlperf_log_accuracy.json").read_text())
+        logs.append(sorted(log, key=lambda entry: entry["seq_id"]))
+    assert logs[0] == logs[1]
+
+
+def test_traffic_is_that_of_threads(tmp_path: Path) -> None:
+    columns = []
+    for processes in (0, 1, 2):
+        folder = tmp_path / str(processes)
+        here(*DIGITS, "--scenario", "Server", "--qps", 300, "--processes", processes, *SHORT, "--output", folder)
+        columns.append([np.load(folder / "columns" / f"{name}.npy") for name in ("sample_index", "scheduled")])
+    for other in columns[1:]:
+        for mine, its in zip(columns[0], other, strict=True):
+            np.testing.assert_array_equal(mine, its)
+
+
+def test_a_model_that_is_killed_ends_the_run_with_what_it_had_answered(tmp_path: Path) -> None:
+    words = ("--scenario", "Server", "--qps", "200", "--time", "60", "--no-dashboard", "--output", tmp_path / "run")
+    process = start(*DIGITS, *words)
+    settings = tmp_path / "run" / "settings.json"
+    until = time.monotonic() + 60
+    while not settings.exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.02)
+    (computing,) = json.loads(settings.read_text())["system"]["processes"]
+    time.sleep(0.3)
+    os.kill(computing["pid"], signal.SIGKILL)
+    done = finished(process)
+    assert done.returncode == 1, done.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert any("SIGKILL" in reason for reason in result["reasons"]), result["reasons"]
+    assert result["delivered"]["samples"] > 0
+    assert "Traceback" not in done.stderr
+
+
+def test_no_effect_in_a_closed_loop_of_one(tmp_path: Path) -> None:
+    done = here(*DIGITS, "--processes", "2", *SHORT, "--output", tmp_path / "run")
+    assert "--processes has no effect in SingleStream" in done.stdout
+
+
+@pytest.fixture
+def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three GPUs, by their numbers."""
+    smi = tmp_path / "bin" / "nvidia-smi"
+    smi.parent.mkdir()
+    smi.write_text("#!/bin/sh\nprintf '0\\n1\\n2\\n'\n")
+    smi.chmod(smi.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(smi.parent), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.mark.usefixtures("gpus")
+class TestGpus:
+    @pytest.mark.parametrize(
+        ("word", "numbers"),
+        [("gpu", []), ("gpu:1", ["1"]), ("gpu:0,2", ["0", "2"]), ("gpu:all", ["0", "1", "2"]), ("cpu", [])],
+    )
+    def test_words(self, word: str, numbers: list[str]) -> None:
+        assert devices.numbers(word) == numbers
+
+    def test_those_that_are_hidden_are_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,1")
+        assert devices.numbers("gpu:all") == ["2", "1"]
+        with pytest.raises(UserError, match=r"gpu:0: there is no GPU 0; there are 2, 1$"):
+            devices.numbers("gpu:0")
+
+    @pytest.mark.parametrize(
+        ("word", "says"),
+        [("cpu:0", "only GPUs have numbers"), ("gpu:1,1", "twice"), ("gpu:0,7", "no GPU 7; there are 0")],
+    )
+    def test_refused(self, word: str, says: str) -> None:
+        with pytest.raises(UserError, match=says):
+            devices.numbers(word)
+
+    @pytest.mark.parametrize(
+        ("device", "scenario", "given", "count"),
+        [
+            ("gpu:0,2", "Server", (), 2), ("gpu:all", "Offline", (), 3), ("gpu:0,1", "MultiStream", (), 2),
+            ("gpu:1", "MultiStream", (), 0), ("gpu:1", "SingleStream", (), 0), ("cuda:1", "Server", (), 1),
+            ("gpu:1", "Server", ("--processes", "1"), 1),
+        ],
+    )  # fmt: skip
+    def test_a_process_each(self, device: str, scenario: str, given: tuple[str, ...], count: int) -> None:
+        asked = options(*DIGITS, device, "--scenario", scenario, *given)
+        assert local._processes(asked, Scenario[scenario], len(devices.numbers(asked.device))) == count
+
+    def test_one_query_at_a_time_has_one(self) -> None:
+        one_line_error(here("run", "pytorch", "digits", "gpu:0,1"), "SingleStream sends one query at a time")
+
+    def test_another_number_of_processes_is_refused(self) -> None:
+        one_line_error(
+            here("run", "pytorch", "digits", "gpu:0,1", "--scenario", "Server", "--processes", 3),
+            "each GPU of gpu:0,1 has one process",
+        )
+
+    def test_a_process_sees_its_own_alone(self) -> None:
+        around = devices.alone("2")
+        assert around.variables["CUDA_VISIBLE_DEVICES"] == "2"
+        assert around.device == "gpu:2"
+
+
+@pytest.mark.parametrize("word", ["gpu:", "gpu:x", "gpu:1,", "gpu:-1", "gpu:1.5", "tpu:0", "cpu:all:"])
+def test_words_that_name_no_device(word: str) -> None:
+    one_line_error(here("run", "onnxruntime", "digits", word), "unknown")
+
+
+def test_no_gpu_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    one_line_error(here("run", "onnxruntime", "digits", "gpu:all"), "no NVIDIA GPU is seen")
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "threads", "each"),
+    [
+        (8, 2, 3, [[1, 2, 3], [4, 5, 6]]),
+        (8, 3, 2, [[1, 2], [3, 4], [5, 6]]),
+        (8, 4, 2, [[], [], [], []]),  # none would be left for the generator
+        (8, 1, 2, [[]]),
+    ],
+)
+def test_several_processes_have_cores_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, cores: int, processes: int, threads: int, each: list[list[int]]
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)))
+    monkeypatch.setattr(devices, "usable_cores", lambda: cores)
+    assert [list(one.cores) for one in devices.pinned(processes, threads)] == each
+
+
+def test_a_quota_pins_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr(devices, "usable_cores", lambda: 4)
+    assert [list(one.cores) for one in devices.pinned(2, 1)] == [[], []]
