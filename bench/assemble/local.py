@@ -123,7 +123,7 @@ def assemble(options: RunOptions) -> Assembly:
                 "processes": loaded.processes(None),
             },
             logged=model.logged,
-            knobs=replace(OPTIONS, threads=_threads_option(source.threads, instances)),
+            knobs=replace(OPTIONS, threads=_takes_cores(source, len(places))),
             distributions=backends.distributions(options.backend),
             config_errors=errors,
             notes=notes,
@@ -230,8 +230,10 @@ def spare_cores(instances: int = 1) -> int:
     return max(1, (usable_cores() - 1) // instances)
 
 
-def _threads_option(threads: int, instances: int) -> str:
-    return "--threads" if threads > 1 else "--instances" if instances > 1 else ""
+def _takes_cores(source: Source, processes: int) -> str:
+    """The option by which the model takes fewer cores; empty where it takes one."""
+    counts = {"--threads": source.threads, "--instances": source.options.instances, "--processes": processes}
+    return next((option for option, count in counts.items() if count > 1), "")
 
 
 def _model(options: RunOptions) -> Model:
