@@ -85,8 +85,8 @@ class Board:
         """
         words = self.words
         words[_MOST] = -(-width // len(self.places)) or sys.maxsize
-        if self.workers > 1 and spin is Spin.FULL:  # one that looks without end would keep the others' interpreter
-            spin = Spin.ADAPTIVE
+        if self.workers > 1:  # one that looks would keep the others' interpreter
+            spin = Spin.OFF
         words[_AWAITED], words[_SPIN] = sys.maxsize, SPIN_NS[spin]
         for process in range(self.processes):
             at = _PROCESSES + process * _LINE

@@ -268,7 +268,7 @@ def test_the_descriptors_are_closed() -> None:
     ("workers", "spin", "looks_as"),
     [
         (1, Spin.OFF, Spin.OFF), (1, Spin.ADAPTIVE, Spin.ADAPTIVE), (1, Spin.FULL, Spin.FULL),
-        (2, Spin.OFF, Spin.OFF), (2, Spin.FULL, Spin.ADAPTIVE),
+        (2, Spin.ADAPTIVE, Spin.OFF), (2, Spin.FULL, Spin.OFF),
     ],
 )  # fmt: skip
 def test_workers_wait_as_the_generator_does(workers: int, spin: Spin, looks_as: Spin) -> None:
