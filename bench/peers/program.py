@@ -59,12 +59,14 @@ def timed(words: Sequence[str], program: Program, seconds: float) -> dict[str, f
 def run_figures(result: Mapping[str, Any]) -> dict[str, float]:
     """Figures of a run's JSON.  Raises ``MeasurementError`` where it lacks one.
 
-    CPU is that of the generator's process without the pacer's spin, which fills idle time.  The spin is recorded as
-    wall time: where the system took the core away for much of it the difference is not positive, and is left out.
+    CPU is that of the generator's process without the pacer's spin, which fills idle time, and of the processes in
+    which a local system computes.  The spin is recorded as wall time: where the system took the core away for much of
+    it the difference is not positive, and is left out.
     """
     try:
         delivered, overhead = result["delivered"], result["overhead"]
         cpu_s = overhead["process_cpu_s"] - overhead["pacer_spin_s"]
+        cpu_s += sum(one["cpu_s"] for one in result["system"].get("processes") or ())
         return {
             "rate_per_s": delivered["samples_per_second"],
             "wall_ns_per_sample": 1e9 / delivered["samples_per_second"],

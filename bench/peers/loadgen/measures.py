@@ -23,11 +23,13 @@ from drumfire.loadgen.installation import ROOT
 
 REFERENCE = "mlcommons-loadgen"
 _PATIENCE_S = 300
-_SEARCH_STEPS = 4
 _LATE_NS = 100_000
 _ANSWERED_SHARE = 0.99
 _HIGHEST_RATE = 24e6
 """The search stops here: beyond, the table of a second would take more than 2 GB."""
+
+Probe = Callable[[float], dict[str, float] | None]
+"""Takes a rate and returns a run's figures; None for a rate that is not sustained."""
 
 
 def worker(module: str, case: Mapping[str, Any]) -> dict[str, float]:
@@ -61,22 +63,22 @@ def server(rate: float) -> dict[str, Any]:
     return {"scenario": "Server", "server_target_qps": rate, "server_coalesce_queries": True}
 
 
-def highest(probe: Callable[[float], dict[str, float] | None], start: float) -> dict[str, float]:
-    """The figures at the highest rate that ``probe`` sustains, to a sixteenth of a doubling.
+def highest(probe: Probe, start: float, *, growth: float = 2.0, steps: int = 4) -> dict[str, float]:
+    """The figures at the highest rate that ``probe`` sustains.
 
-    ``probe`` returns None for a rate that is not sustained.
+    ``growth``: the factor between rates until they enclose it; that interval is then halved ``steps`` times.
     """
     low, best = start, probe(start)
     while best is None:
-        low /= 2
+        low /= growth
         if low < 1:
             raise MeasurementError("not even one query a second was sustained")
         best = probe(low)
-    high = low * 2
+    high = low * growth
     if low == start:
         while (figures := probe(high)) is not None:
-            low, best, high = high, figures, high * 2
-    for _ in range(_SEARCH_STEPS):
+            low, best, high = high, figures, high * growth
+    for _ in range(steps):
         middle = (low + high) / 2
         if (figures := probe(middle)) is not None:
             low, best = middle, figures
@@ -265,27 +267,6 @@ def _after_note(medians: Figures) -> str:
     return f"after: {medians['results_s']:.2f} s for the results, {medians['saving_s']:.2f} s for the files."
 
 
-def _parts_note(medians: Figures) -> str:
-    lines = []
-    for name in ("batched", "gentle"):
-        parts = {part: medians[f"{name}_{part}_slowest_ns"] for part in ("lateness", "queue", "service")}
-        whole = medians[f"{name}_latency_slowest_ns"]
-        shares = ", ".join(f"{part} {number(ns / 1e3)} us ({ns / whole:.0%})" for part, ns in parts.items())
-        lines.append(f"at {medians[f'{name}_per_s']:,.0f}/s the slowest 1 % take {number(whole / 1e3)} us: {shares}")
-    return f"digits-server: {'; '.join(lines)}."
-
-
-def _parts(name: str, label: str) -> tuple[Figure, ...]:
-    return (
-        Figure(f"digits Server, {label}: rate", f"{name}_per_s", "1/s", more_is_better=True),
-        *(
-            Figure(f"digits Server, {label}: {part} {p}", f"{name}_{part}_{p}_ns", "us", 1e3)
-            for part in ("latency", "lateness", "queue", "service")
-            for p in ("p50", "p99")
-        ),
-    )
-
-
 MEASURES: tuple[Measure, ...] = (
     Measure(
         "server-ceiling",
@@ -304,7 +285,7 @@ MEASURES: tuple[Measure, ...] = (
         "server-cpu",
         (
             both(
-                "issuing CPU a query at 100,000/s, without the pacer's spin", "cpu_ns_per_query", "us", 1e3, goal=1,
+                "issuing CPU a query at 100,000/s, without the pacer's spin", "cpu_ns_per_query", "us", 1e3, goal=0.6,
                 goal_ratio=10,
             ),
             Figure(
@@ -347,21 +328,6 @@ MEASURES: tuple[Measure, ...] = (
         (Figure("last answer to all files, 10 M queries", "after_s", "s", goal=5),),
         lambda seconds: ours(server(5e6), 2 * seconds, "after"),
         note=_after_note,
-    ),
-    Measure(
-        "digits-offline",
-        (
-            Figure("digits Offline, one thread, batches of 32", "samples_per_s", "1/s", more_is_better=True),
-            Figure("the session in a bare loop", "bare_samples_per_s", "1/s", more_is_better=True),
-            Figure("Offline beside the bare loop", "share", "", more_is_better=True, goal=0.97),
-        ),
-        lambda seconds: worker("ours", {"kind": "digits-offline", "seconds": 3 * seconds}),
-    ),
-    Measure(
-        "digits-server",
-        (*_parts("batched", "60 % of the Offline rate"), *_parts("gentle", "60 % of the rate one by one")),
-        lambda seconds: worker("ours", {"kind": "digits-server", "seconds": 2 * seconds}),
-        note=_parts_note,
     ),
     Measure(
         "dashboard",

@@ -191,7 +191,7 @@ def test_every_command_is_one_that_the_command_line_takes(monkeypatch: pytest.Mo
     for case in made:
         with pytest.raises(Ran):
             case.run(OLDER, 1.5)
-    assert [case.name for case in made[3:]] == list(NAMES)
+    assert [case.name for case in made[len(revisions.CASES) :]] == list(NAMES)
     for words in asked:
         assert words[0] == "older"
         parsed = command.options(*words[1:])
@@ -205,11 +205,14 @@ def test_a_run_becomes_figures() -> None:
         "overhead": {"process_cpu_s": 1.5, "pacer_spin_s": 0.5},
         "lateness_ns": percentiles,
         "latency_ns": percentiles,
+        "system": {},
     }
     told = run_figures(result)
     assert (told["cpu_ns_per_sample"], told["wall_ns_per_sample"], told["p99_lateness_ns"]) == (1e6, 2e6, 2)
     overhead = {"process_cpu_s": 1.5, "pacer_spin_s": 1.6}
     assert told.keys() - run_figures(result | {"overhead": overhead}).keys() == {"cpu_ns_per_sample"}
+    processes = {"processes": [{"cpu_s": 0.5}, {"cpu_s": 1.5}]}
+    assert run_figures(result | {"system": processes})["cpu_ns_per_sample"] == 3e6
     for broken in ({}, result | {"latency_ns": None}, result | {"overhead": {"process_cpu_s": 1.5}}):
         with pytest.raises(MeasurementError, match="the result does not hold"):
             run_figures(broken)

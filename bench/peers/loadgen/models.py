@@ -1,0 +1,258 @@
+"""A model on ONNX Runtime in processes of its own, as a run of the command line has it: measures a case.
+
+Runs as a program: the case is JSON on standard input (``kind``, ``model``, ``seconds``), the figures are JSON on
+standard output.  Each process has one thread.  The bare loop has a process of its own too, in which nothing else runs.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from functools import partial
+from itertools import pairwise
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from drumfire.bench.peers.backends.bare import LOOPS
+from drumfire.bench.peers.loadgen.measures import Probe, highest
+from drumfire.bench.peers.loadgen.simulated import latencies
+from drumfire.bench.peers.program import p50_and_p99
+from drumfire.loadgen.interpreter import run_on_fast_loop
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Scenario, TestSettings
+from drumfire.sut import models
+from drumfire.sut.cache import cache_folder
+from drumfire.sut.data.library import with_names
+from drumfire.sut.local import backends, devices
+from drumfire.sut.local.loaded import LoadedElsewhere, Source
+
+BACKEND = "onnxruntime"
+_RATES = (200, 1_000, 15_000)
+_SHARE = 0.6
+"""The rate of a Server run as a share of the bare loop's."""
+_QUEUE_BOUND_NS = 100_000_000
+_LONE_TIMES = 3
+"""A second bound of the queue, in multiples of a lone sample's time."""
+_IN_MEMORY = 16
+"""Samples of the queue's models that are loaded, as loading pictures takes long."""
+_LEAST_TIMES = 5
+"""Batches of each size that are measured."""
+
+
+class BareLoops:
+    """Loops over ready batches that only call the framework, each in a process of its own."""
+
+    def __init__(self, model: str, batch_size: int, processes: int = 1) -> None:
+        self._pool = ProcessPoolExecutor(processes, get_context("spawn"), _load, (model, batch_size))
+        self._processes = processes
+        self.rate(0.2)  # warm
+
+    def rate(self, seconds: float) -> float:
+        """Samples a second of all loops, which run side by side."""
+        begin = time.monotonic() + 0.02
+        loops = [self._pool.submit(_loop, begin, seconds) for _ in range(self._processes)]
+        return sum(loop.result() for loop in loops)
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+_call: Callable[[Any], object]
+_batches: list[Any]
+"""Of a bare loop's process."""
+
+
+def _load(model: str, batch_size: int) -> None:
+    global _call, _batches
+    library = with_names(models.get(model).library())
+    every = np.arange(library.performance_count // batch_size * batch_size)
+    library.load(every)
+    ((_, samples),) = library.batch(every).items()
+    _batches = np.split(samples.copy(), len(every) // batch_size)
+    _call = LOOPS[BACKEND](weights(model), _batches[0], 1)
+
+
+def _loop(begin: float, seconds: float) -> float:
+    call, clock, done = _call, time.monotonic, 0
+    time.sleep(max(begin - clock(), 0))
+    began = clock()
+    while (lasted := clock() - began) < seconds:
+        for batch in _batches:
+            call(batch)
+        done += len(_batches) * len(_batches[0])
+    return done / lasted
+
+
+def weights(model: str) -> Path:
+    return models.get(model).weights(cache_folder(), None, backends.form(BACKEND))
+
+
+class Hosted:
+    """The model in ``processes`` of its own."""
+
+    def __init__(self, model: str, batch_size: int, processes: int = 1, in_memory: int | None = None) -> None:
+        """``in_memory``: how many samples are loaded before each run; by default, the model's number."""
+        options = backends.kinds()[BACKEND](max_batch_size=batch_size)
+        source = Source(BACKEND, model, weights(model), "cpu", 1, options, 0.0, None, None, in_memory)
+        self._loaded = LoadedElsewhere(source, devices.pinned(processes, 1))
+        self.times(batch_size, 0.2)  # warm
+
+    def times(self, batch_size: int, seconds: float) -> list[int]:
+        """What batches take, ns."""
+        return [round(s * 1e9) for s in self._loaded.times(batch_size, seconds, _LEAST_TIMES)]
+
+    def test(self, settings: TestSettings) -> Test:
+        return Test(self._loaded.system, self._loaded.library, settings)
+
+    def run(self, settings: TestSettings) -> Test:
+        test = self.test(settings)
+        run_on_fast_loop(test.run())
+        return test
+
+    def offline(self, expected_per_s: float, seconds: float) -> float:
+        """Samples a second of an Offline run."""
+        settings = TestSettings(scenario=Scenario.Offline, min_duration_ms=round(seconds * 1000))
+        settings.offline_expected_qps = expected_per_s
+        report = self.run(settings).reports[0]
+        return report.issued_rows / report.lasted_ns * 1e9
+
+    def close(self) -> None:
+        self._loaded.close()
+
+
+def _server(rate: float, seconds: float) -> TestSettings:
+    settings = TestSettings(scenario=Scenario.Server, min_duration_ms=round(seconds * 1000), min_query_count=1)
+    settings.server_target_qps = rate
+    return settings
+
+
+def offline(case: dict[str, Any]) -> dict[str, float]:
+    """Offline and the bare loop in turns, the loop first and last; as many processes on both sides."""
+    seconds, processes = case["seconds"], case["processes"]
+    sides = case["model"], case["batch_size"], processes
+    with closing(Hosted(*sides)) as hosted, closing(BareLoops(*sides)) as loops:
+        hosted.offline(loops.rate(seconds / 10), seconds / 10)  # warm
+        bare, ours = [loops.rate(seconds / 6)], []
+        for _ in range(3):
+            ours.append(hosted.offline(bare[-1], seconds / 4))
+            bare.append(loops.rate(seconds / 6))
+    # Each Offline run beside the loops before and after it.
+    around = [(before + after) / 2 for before, after in pairwise(bare)]
+    return {
+        "samples_per_s": statistics.mean(ours),
+        "bare_samples_per_s": statistics.mean(around),
+        "share": sum(ours) / sum(around),
+    }
+
+
+def server(case: dict[str, Any]) -> dict[str, float]:
+    """Latency and its parts at some rates, and at a share of the bare loop's."""
+    model, batch_size, seconds = case["model"], case["batch_size"], case["seconds"]
+    with closing(BareLoops(model, batch_size)) as loops:
+        bare = loops.rate(seconds / 4)
+    figures = {"bare_samples_per_s": bare}
+    with closing(Hosted(model, batch_size)) as hosted:
+        for name, rate in (*((str(rate), rate) for rate in _RATES), ("share", bare * _SHARE)):
+            figures |= {f"{name}_{what}": value for what, value in _parts(hosted.run(_server(rate, seconds))).items()}
+    return figures
+
+
+def _parts(test: Test) -> dict[str, float]:
+    report, columns = test.reports[0], test.record.columns
+    scheduled, issued, begun, completed = (columns[c] for c in ("scheduled", "issued", "begun", "completed"))
+    latency = completed - scheduled
+    parts = {"lateness": issued - scheduled, "queue": begun - issued, "service": completed - begun}
+    slowest = latency >= np.percentile(latency, 99)
+    figures = {"per_s": test.effective.target_qps}
+    # The spin is wall time: where the system took the core away meanwhile, it is more than the CPU time.
+    if (cpu_ns := report.overhead.issuing_thread_cpu_s * 1e9 - report.pacing.spun_ns) > 0:
+        figures["cpu_ns_per_query"] = cpu_ns / latency.size
+    for part, values in {"latency": latency, **parts}.items():
+        figures[f"{part}_p50_ns"], figures[f"{part}_p99_ns"] = p50_and_p99(values)
+        # Percentiles do not add up; the means over the slowest rows do.
+        figures[f"{part}_slowest_ns"] = float(values[slowest].mean())
+    return figures
+
+
+def capacity(case: dict[str, Any]) -> dict[str, float]:
+    """The highest rate of a Server run that is VALID, and its share of Offline's."""
+    seconds = case["seconds"]
+    with closing(Hosted(case["model"], case["batch_size"])) as hosted:
+
+        def probe(rate: float) -> dict[str, float] | None:
+            settings = _server(rate, seconds)
+            settings.server_target_latency_ns = case["bound_ns"]
+            found = hosted.run(settings).results()
+            assert found is not None  # there was a performance phase
+            return {"valid_per_s": rate, "p99_latency_ns": found.target_percentile_ns} if found.valid else None
+
+        whole = hosted.offline(1 / (statistics.median(hosted.times(case["batch_size"], 0.2)) * 1e-9), seconds)
+        figures = highest(probe, whole * 0.8, growth=1.25)
+    return {"offline_per_s": whole, **figures, "share": figures["valid_per_s"] / whole}
+
+
+def queue(case: dict[str, Any]) -> dict[str, float]:
+    """The highest rate whose p99 latency keeps a bound, over that of a simulated queue with the same traffic.
+
+    The queue has the times that this model's batches took, in the same process, and nothing else takes time in it.  As
+    the machine's speed changes, they are measured before and after.
+    """
+    seconds, batch_size = case["seconds"], case["batch_size"]
+    with closing(Hosted(case["model"], batch_size, in_memory=_IN_MEMORY)) as hosted:
+
+        def batch_times() -> list[list[int]]:
+            return [hosted.times(size, 0.2) for size in range(1, batch_size + 1)]
+
+        def simulated(times: list[list[int]], rate: float) -> float:
+            arrivals = hosted.test(_server(rate, seconds)).record.scheduled.tolist()
+            return p50_and_p99(latencies(arrivals, times))[1]
+
+        def measured(rate: float) -> float:
+            columns = hosted.run(_server(rate, seconds)).record.columns
+            return p50_and_p99(columns["completed"] - columns["scheduled"])[1]
+
+        def could(times: list[list[int]], bound_ns: float) -> float:
+            fastest = 1e9 / statistics.median(times[0])
+            return highest(_within(bound_ns, partial(simulated, times)), fastest, steps=8)["per_s"]
+
+        times = batch_times()
+        lone_ns = statistics.median(times[0])
+        figures = {"lone_ns": lone_ns, "full_ns": statistics.median(times[-1])}
+        for name, bound_ns in (("fixed", float(_QUEUE_BOUND_NS)), ("lone", _LONE_TIMES * lone_ns)):
+            before = could(times, bound_ns)
+            found = highest(_within(bound_ns, measured), 0.9 * before, growth=1.2)
+            times = batch_times()
+            expected = (before + could(times, bound_ns)) / 2
+            figures |= {f"{name}_{what}": value for what, value in found.items()}
+            figures |= {f"{name}_bound_ns": bound_ns, f"{name}_simulated_per_s": expected}
+            figures[f"{name}_share"] = found["per_s"] / expected
+    return figures
+
+
+def _within(bound_ns: float, p99_ns_at: Callable[[float], float]) -> Probe:
+    def probe(rate: float) -> dict[str, float] | None:
+        p99_ns = p99_ns_at(rate)
+        return {"per_s": rate, "p99_ns": p99_ns} if p99_ns <= bound_ns else None
+
+    return probe
+
+
+KINDS: dict[str, Callable[[dict[str, Any]], dict[str, float]]] = {
+    "offline": offline,
+    "server": server,
+    "capacity": capacity,
+    "queue": queue,
+}
+
+
+if __name__ == "__main__":
+    case = json.load(sys.stdin)
+    print(json.dumps(KINDS[case["kind"]](case)))
