@@ -23,6 +23,7 @@ import numpy as np
 
 from drumfire.bench.peers.backends.bare import LOOPS
 from drumfire.bench.peers.loadgen.measures import Probe, highest
+from drumfire.bench.peers.loadgen.ours import issuing_cpu
 from drumfire.bench.peers.loadgen.simulated import latencies
 from drumfire.bench.peers.program import p50_and_p99
 from drumfire.loadgen.interpreter import run_on_fast_loop
@@ -166,15 +167,12 @@ def server(case: dict[str, Any]) -> dict[str, float]:
 
 
 def _parts(test: Test) -> dict[str, float]:
-    report, columns = test.reports[0], test.record.columns
+    columns = test.record.columns
     scheduled, issued, begun, completed = (columns[c] for c in ("scheduled", "issued", "begun", "completed"))
     latency = completed - scheduled
     parts = {"lateness": issued - scheduled, "queue": begun - issued, "service": completed - begun}
     slowest = latency >= np.percentile(latency, 99)
-    figures = {"per_s": test.effective.target_qps}
-    # The spin is wall time: where the system took the core away meanwhile, it is more than the CPU time.
-    if (cpu_ns := report.overhead.issuing_thread_cpu_s * 1e9 - report.pacing.spun_ns) > 0:
-        figures["cpu_ns_per_query"] = cpu_ns / latency.size
+    figures = {"per_s": test.effective.target_qps, **issuing_cpu(test.reports[0], latency.size)}
     for part, values in {"latency": latency, **parts}.items():
         figures[f"{part}_p50_ns"], figures[f"{part}_p99_ns"] = p50_and_p99(values)
         # Percentiles do not add up; the means over the slowest rows do.
@@ -209,7 +207,7 @@ def queue(case: dict[str, Any]) -> dict[str, float]:
     with closing(Hosted(case["model"], batch_size, in_memory=_IN_MEMORY)) as hosted:
 
         def batch_times() -> list[list[int]]:
-            return [hosted.times(size, 0.2) for size in range(1, batch_size + 1)]
+            return [undisturbed(hosted.times(size, 0.2)) for size in range(1, batch_size + 1)]
 
         def simulated(times: list[list[int]], rate: float) -> float:
             arrivals = hosted.test(_server(rate, seconds)).record.scheduled.tolist()
@@ -235,6 +233,12 @@ def queue(case: dict[str, Any]) -> dict[str, float]:
             figures |= {f"{name}_bound_ns": bound_ns, f"{name}_simulated_per_s": expected}
             figures[f"{name}_share"] = found["per_s"] / expected
     return figures
+
+
+def undisturbed(times: list[int]) -> list[int]:
+    """Those that are at most twice the median: longer ones were held up by another process."""
+    most = 2 * statistics.median(times)
+    return [one for one in times if one <= most]
 
 
 def _within(bound_ns: float, p99_ns_at: Callable[[float], float]) -> Probe:

@@ -11,6 +11,7 @@ import pytest
 from drumfire.bench.peers.loadgen import model_measures
 from drumfire.bench.peers.loadgen.measures import highest, server, worker
 from drumfire.bench.peers.loadgen.model_measures import MODEL_MEASURES
+from drumfire.bench.peers.loadgen.models import undisturbed
 from drumfire.bench.peers.loadgen.simulated import latencies
 from drumfire.bench.peers.process import MeasurementError
 
@@ -45,6 +46,11 @@ def test_a_simulated_queue_waits_as_queueing_theory_says() -> None:
         arrivals.append(round(at))
     took = latencies(arrivals, [[1000]])
     assert sum(took) / len(took) == pytest.approx(1750, rel=0.05)
+
+
+def test_a_batch_that_another_process_held_up_is_left_out() -> None:
+    assert undisturbed([10, 21, 12, 11, 23]) == [10, 21, 12, 11, 23]
+    assert undisturbed([10, 20, 11, 25, 10, 11]) == [10, 20, 11, 10, 11]
 
 
 def test_a_search_may_go_in_small_steps() -> None:
