@@ -62,6 +62,8 @@ class Case:
     figures: tuple[Figure, ...]
     run: Callable[[Program, float], dict[str, float]]
     """Turns a revision's program and a length in seconds into figures.  Raises ``MeasurementError``."""
+    extra: str = ""
+    """What to install with the older revision; no extra if empty."""
 
     def measure(self, older: Program) -> Measure:
         return Measure(self.name, self.figures, partial(self.run, PROGRAM), {BEFORE: partial(self.run, older)})
@@ -122,7 +124,7 @@ def compare(name: str, options: argparse.Namespace, cases: Sequence[Case]) -> in
     load, rounds, interrupted = os.getloadavg(), dict[str, list[Round]](), False
     try:
         revision = commit(options.against)
-        older = environment(revision)
+        older = environment(revision, sorted({case.extra for case in chosen if case.extra}))
         about = "\n".join((results.machine((), load), *_sides(revision, older), f"* command: `{options.command}`"))
         measures = [case.measure(drumfire(older)) for case in chosen]
     except MeasurementError as error:
@@ -182,8 +184,11 @@ def commit(revision: str) -> str:
         raise MeasurementError(f"no such revision: {revision}{f' ({error})' if str(error) else ''}") from None
 
 
-def environment(revision: str) -> Path:
-    """The folder of an environment with only that commit, made on first use.  Raises ``MeasurementError``."""
+def environment(revision: str, extras: Sequence[str] = ()) -> Path:
+    """The folder of an environment with only that commit and these extras of it, made on first use.
+
+    Raises ``MeasurementError``.
+    """
     cache = cache_folder().absolute() / "against"
     tree = cache / revision[:12]
     try:
@@ -193,7 +198,8 @@ def environment(revision: str) -> Path:
             _git(ROOT, "worktree", "add", "--quiet", "--force", "--detach", str(tree), revision)
         constraints = tree / "constraints.txt"
         options = ["--constraint", str(constraints)] if constraints.exists() else []
-        return made(cache, tree.name, [str(tree)], say, options=[*options, "--editable"])
+        requirement = f"{tree}[{','.join(extras)}]" if extras else str(tree)
+        return made(cache, tree.name, [requirement], say, options=[*options, "--editable"])
     except (EnvironmentFailed, OSError) as error:
         raise MeasurementError(str(error)) from None
 

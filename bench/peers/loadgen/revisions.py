@@ -15,6 +15,7 @@ _OFFLINE_QPS = 2_000_000
 """Sizes the query: 4.4 million samples at 2 s, whose table takes some 130 MB."""
 _RATE = 10_000
 _DIGITS = ("run", "onnxruntime", "digits", "--scenario")
+_EXTRA = "onnx-cpu"
 _DIGITS_QPS = 120_000
 """Sizes the Offline query, which then takes about the time asked for."""
 
@@ -29,6 +30,7 @@ def _digits_server(rate: int) -> Case:
             both(f"{label}: CPU a query, without the pacer's spin", "cpu_ns_per_sample", "us", 1e3),
         ),
         partial(timed, [*_DIGITS, "Server", "--qps", str(rate)]),
+        _EXTRA,
     )
 
 
@@ -66,5 +68,6 @@ CASES = (
             both("digits Offline: CPU a sample", "cpu_ns_per_sample", "us", 1e3),
         ),
         partial(timed, [*_DIGITS, "Offline", "--qps", str(_DIGITS_QPS)]),
+        _EXTRA,
     ),
 )

@@ -87,7 +87,7 @@ def test_a_round_that_one_side_failed_is_no_pair() -> None:
 def older(monkeypatch: pytest.MonkeyPatch) -> None:
     """An older revision that is there already."""
     monkeypatch.setattr(against, "commit", lambda revision: "HEAD")
-    monkeypatch.setattr(against, "environment", lambda revision: Path("made"))
+    monkeypatch.setattr(against, "environment", lambda revision, extras: Path("made"))
     monkeypatch.setattr(against, "drumfire", lambda environment: OLDER)
     monkeypatch.setattr(against, "_git", lambda folder, *words: "")
 
@@ -140,7 +140,7 @@ def test_a_side_that_always_fails_is_not_passed_over() -> None:
 def test_ctrl_c_while_the_older_revision_is_made(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(revision: str) -> Path:
+    def interrupted(revision: str, extras: Sequence[str]) -> Path:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(against, "commit", lambda revision: "HEAD")
@@ -304,6 +304,8 @@ def test_the_older_files_are_checked_out_once_and_again_where_they_changed(
     file.write_text("changed")
     against.environment(first)
     assert file.read_text() == "first"
+    against.environment(first, ["one", "two"])
+    assert asked[-1][0][2] == [f"{tree}[one,two]"]
     file.unlink()
     file.parent.rename(checkout / "moved")  # git still knows of a worktree there
     against.environment(first)
@@ -317,16 +319,16 @@ def test_a_round_against_the_last_commit(
 ) -> None:
     monkeypatch.setenv("MODEL_DIR", str(tmp_path))
     try:
-        environment = against.environment(against.commit("HEAD"))
+        environment = against.environment(against.commit("HEAD"), ["onnx-cpu"])
         document = tmp_path / "result"
         null = ["run", "null", "digits", "--scenario", "SingleStream", "--time", "0.1", "--output", str(document)]
         done = run([*against.drumfire(environment), *null, "--json", "--no-dashboard"], fine=(0, 1)).document
         assert against.commit("HEAD").startswith(done["environment"]["git_revision"])
-        words = ["--against", "HEAD", "--rounds", "1", "--time", "0.2"]
+        words = ["--against", "HEAD", "--rounds", "1", "--time", "0.2", "--only", "server", "digits@1000"]
         assert loadgen(words) == 0
         told = capsys.readouterr()
         assert told.err.count("making the environment") == 1
-        assert told.out.count("| too few rounds (at least 8) |") == 7
+        assert told.out.count("| too few rounds (at least 8) |") == 6
     finally:
         for tree in (tmp_path / "against").glob("*/.git"):
             git(ROOT, "worktree", "remove", "--force", str(tree.parent))

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 
 import pytest
 
-from drumfire.bench.peers.loadgen import model_measures
+from drumfire.bench.peers.loadgen import model_measures, models
 from drumfire.bench.peers.loadgen.measures import highest, server, worker
 from drumfire.bench.peers.loadgen.model_measures import MODEL_MEASURES
 from drumfire.bench.peers.loadgen.models import undisturbed
 from drumfire.bench.peers.loadgen.simulated import latencies
 from drumfire.bench.peers.process import MeasurementError
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Mode, TestSettings
+from drumfire.sut.local.null import NullSystem, null_library
 
 DIGITS = {"model": "digits", "batch_size": 32}
 
@@ -131,14 +134,38 @@ def test_the_highest_valid_rate_keeps_the_bound() -> None:
     assert told["share"] == pytest.approx(told["valid_per_s"] / told["offline_per_s"])
 
 
-@pytest.mark.slow
-@pytest.mark.serial
-def test_a_model_is_set_beside_a_simulated_queue() -> None:
-    told = worker("models", {"kind": "queue", "model": "digits", "batch_size": 4, "seconds": 0.1})
-    assert told["lone_bound_ns"] == pytest.approx(3 * told["lone_ns"])
+@pytest.mark.parametrize("slower", [1.0, 1.25])
+def test_a_model_is_set_beside_a_simulated_queue(monkeypatch: pytest.MonkeyPatch, slower: float) -> None:
+    """A model that takes longer in a run than its batches did alone is set beside what they could do."""
+
+    class Hosted:
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def times(self, batch_size: int, seconds: float) -> list[int]:
+            return [1_000_000 + 500_000 * batch_size]
+
+        def test(self, settings: TestSettings) -> Test:
+            return Test(NullSystem(Mode.PerformanceOnly), null_library(), settings)
+
+        def run(self, settings: TestSettings) -> Test:
+            test = self.test(settings)
+            times = [[round(slower * one) for one in self.times(size, 0)] for size in range(1, 5)]
+            columns = test.record.columns
+            columns["completed"][:] = columns["scheduled"] + latencies(columns["scheduled"].tolist(), times)
+            return test
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(models, "Hosted", Hosted)
+    told = models.queue({"model": "any", "batch_size": 4, "seconds": 2})
+    assert (told["lone_ns"], told["full_ns"], told["lone_bound_ns"]) == (1.5e6, 3e6, 4.5e6)
     for name in ("fixed", "lone"):
-        assert 0 < told[f"{name}_p99_ns"] <= told[f"{name}_bound_ns"]
+        assert told[f"{name}_p99_ns"] <= told[f"{name}_bound_ns"]
         assert told[f"{name}_share"] == pytest.approx(told[f"{name}_per_s"] / told[f"{name}_simulated_per_s"])
+    assert told["fixed_share"] == pytest.approx(1 / slower, rel=0.03)
+    assert told["lone_share"] == pytest.approx(1, rel=0.03) if slower == 1 else told["lone_share"] < 0.8
 
 
 @pytest.mark.slow
