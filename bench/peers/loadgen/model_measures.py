@@ -34,7 +34,7 @@ def _offline(processes: int, ours: str, theirs: str, goal: float) -> Measure:
         f"digits@offline-{processes}",
         (
             Figure(f"digits Offline, {ours}, batches of 32", "samples_per_s", "1/s", more_is_better=True),
-            Figure(f"{theirs} of the session alone", "bare_samples_per_s", "1/s", more_is_better=True),
+            Figure(f"the session alone in {theirs}", "bare_samples_per_s", "1/s", more_is_better=True),
             Figure(f"digits Offline, {ours}, over {theirs}", "share", "", more_is_better=True, goal=goal),
         ),
         _case("offline", 3, processes=processes, **_DIGITS),
