@@ -114,9 +114,10 @@ class BatchedSystem:
 
     def _answer(self, first: int, last: int) -> Responses:
         size, run = self.max_batch_size, self._workers[0]
-        self._batch_size[first:last] = min(size, last - first)
         if last - first <= size:
+            self._batch_size[first:last] = last - first
             return self._compute(run, first, last)
+        self._batch_size[first:last] = size
         self._batch_size[last - (last - first) % size : last] = (last - first) % size
         parts = [self._compute(run, row, min(row + size, last)) for row in range(first, last, size)]
         return [response for part in parts for response in as_bytes(part)]

@@ -244,6 +244,8 @@ def test_faults_make_the_run_invalid(
         "2",
         "--patience",
         "1",
+        "--processes",
+        "0",  # where the fault is
         "--json",
     ]
     command = [*DIGITS, *words, "--output", tmp_path / "out"]
