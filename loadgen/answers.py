@@ -95,8 +95,13 @@ class Answers:
         """ns since the phase started, as in all columns."""
         return time.monotonic_ns() - self.origin_ns
 
-    def complete(self, first: int, last: int, responses: Responses | None = None) -> None:
-        """Complete rows [first, last) now.  ``responses[i]`` belongs to row first+i."""
+    def complete(
+        self, first: int, last: int, responses: Responses | None = None, at_ns: Int64Array | None = None
+    ) -> None:
+        """Complete rows [first, last) now.  ``responses[i]`` belongs to row first+i.
+
+        ``at_ns``: of several rows, their completions, if they were before this call; on the clock of ``now``.
+        """
         now = _clock() - self.origin_ns
         # Acquiring the lock by hand costs half as much as ``with``, and is the largest cost of a single row.
         self._acquire()
@@ -114,7 +119,7 @@ class Answers:
                 if not in_range or self._status_view[first:last].tobytes() != bytes(last - first):
                     self._refuse_rows(np.arange(first, last))
                     return
-                self._completed[first:last] = now
+                self._completed[first:last] = now if at_ns is None else at_ns
                 self._status[first:last] = _OK
             if responses is not None and self.keeping:
                 self._keep(np.arange(first, last), responses)

@@ -17,6 +17,8 @@ Array: TypeAlias = npt.NDArray[Any]
 Arrangement = Callable[[Batch], Batch]
 """Renames the arrays of a batch, or lays them out anew."""
 
+_NOWHERE = np.iinfo(np.int64).max
+"""No row of the blocks: for samples that are not loaded."""
 INPUT = "input"
 """The name of a bare array."""
 
@@ -43,7 +45,7 @@ class ArrayLibrary:
         self.total_count = total_count
         self.performance_count = performance_count
         self._read: Callable[[IndexArray], Batch] = lambda indices: named(read(indices))
-        self._position = np.full(total_count, -1, np.int32)  # dataset index -> row of the blocks; -1: not loaded
+        self._position = np.full(total_count, _NOWHERE)  # dataset index -> row of the blocks
         self._position_of = self._position.data  # the same, which reads one number faster
         self._blocks: list[tuple[str, Array]]
         self._order: npt.NDArray[np.int64]  # row of the blocks -> dataset index; -1: unloaded
@@ -69,13 +71,13 @@ class ArrayLibrary:
             if len(block) != indices.size:
                 raise ValueError(f"{self.name}: {len(block)} samples of {name!r} were read for {indices.size} indices")
         self._blocks = blocks
-        self._order = indices.astype(np.int64)
-        rows = np.arange(indices.size, dtype=np.int32)
+        self._keep_order(indices.astype(np.int64))
+        rows = np.arange(indices.size)
         self._position[indices[::-1]] = rows[::-1]  # backwards, so that the first copy of a sample wins
 
     def unload(self, indices: IndexArray) -> None:
         """Unload these samples; the blocks are freed with the last of them."""
-        self._position[indices] = -1
+        self._position[indices] = _NOWHERE
         self._order[np.isin(self._order, indices)] = -1
         if (self._order < 0).all():
             self._forget()
@@ -84,31 +86,42 @@ class ArrayLibrary:
         """Loaded samples, read-only for callers: arrays of shape (n, *sample_shape).  Raises ``NotLoadedError``."""
         first, count = int(indices[0]), len(indices)
         batch: Batch = {}  # filled in loops: a comprehension would be a call
-        start = self._position_of[first] if 0 <= first < self.total_count else -1
-        if start >= 0:
-            here = self._order[start : start + count]
-            # Bytes compare faster than arrays.
-            if count == 1 or here.tobytes() == indices.astype(np.int64).tobytes():
-                for name, block in self._blocks:
-                    batch[name] = block[start : start + count]
-                return batch
-        positions = self._positions(indices)
-        for name, block in self._blocks:
-            batch[name] = block.take(positions, axis=0)
+        start = self._position_of[first] if 0 <= first < self.total_count else _NOWHERE
+        end = start + count
+        # The last sample shows most orders to be others.  Of the rest, bytes compare faster than arrays.
+        if end <= self._order.size and (
+            count == 1
+            or (
+                self._order_at[end - 1] == int(indices[-1])
+                and self._order[start:end].tobytes() == indices.astype(np.int64).tobytes()
+            )
+        ):
+            for name, block in self._blocks:
+                batch[name] = block[start:end]
+            return batch
+        # A negative index would count from the end.
+        if not self._blocks or (indices.dtype.kind != "u" and indices.min() < 0):
+            raise self._not_loaded(indices)
+        try:
+            positions = self._position.take(indices)
+            for name, block in self._blocks:
+                batch[name] = block.take(positions, axis=0)
+        except IndexError:
+            raise self._not_loaded(indices) from None
         return batch
 
-    def _positions(self, indices: IndexArray) -> npt.NDArray[np.int32]:
-        if indices.min() >= 0 and indices.max() < self.total_count:
-            positions = self._position[indices]
-            if positions.min() >= 0:
-                return positions
-        missing = next(i for i in indices.tolist() if not 0 <= i < self.total_count or self._position[i] < 0)
-        raise NotLoadedError(f"{self.name}: sample {missing} is not loaded")
+    def _not_loaded(self, indices: IndexArray) -> NotLoadedError:
+        loaded = np.flatnonzero(self._position != _NOWHERE)
+        missing = next((i for i in indices.tolist() if i not in loaded), "")
+        return NotLoadedError(f"{self.name}: sample {missing} is not loaded")
+
+    def _keep_order(self, order: npt.NDArray[np.int64]) -> None:
+        self._order, self._order_at = order, order.data  # the same, which reads one number faster
 
     def _forget(self) -> None:
         self._blocks = []
-        self._order = np.empty(0, np.int64)
-        self._position.fill(-1)
+        self._keep_order(np.empty(0, np.int64))
+        self._position.fill(_NOWHERE)
 
 
 class NamedLibrary:

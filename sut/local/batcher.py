@@ -31,8 +31,14 @@ Called from one thread at a time.
 """
 
 
+_SEVERAL_NS, _MOST_BATCHES = 2_000_000, 8
+"""A worker that takes several batches at a time enters their times together: so late, and so many, at most."""
+_CLOSE_S = 5.0
+"""How long a batch under way may take when a run has ended."""
+
+
 class BatchedSystem:
-    """A system in this process: each of ``workers`` runs batches in its own thread.
+    """A model, or any function over batches: each of ``workers`` runs batches in its own thread.
 
     A batch starts when ``max_batch_size`` rows wait, or when the oldest row was issued ``max_queue_delay_s`` ago,
     whichever is first; with a delay of 0, and in closed-loop scenarios, a free worker takes whatever waits.  There a
@@ -92,25 +98,35 @@ class BatchedSystem:
         raise RuntimeError(f"{self.name} is not open, or answers in the caller's thread")
 
     def flush(self) -> None:
-        pass  # in the caller's thread, no row waits
+        """In the caller's thread no row waits."""
 
     async def close(self) -> None:
         self._closing = True
         if self._waiting is not None:
             self._waiting.close()
+        until = time.monotonic() + _CLOSE_S
         for thread in self._threads:
-            thread.join(timeout=5.0)
+            thread.join(max(until - time.monotonic(), 0.0))
+        if not any(thread.is_alive() for thread in self._threads):
+            self._waiting = self.answer = None
+            for of_run in ("issue", "flush", "_answers", "_sample_index", "_begun", "_batch_size"):
+                self.__dict__.pop(of_run, None)  # which hold the run's table
 
     def _work(self, number: int, run: RunBatch) -> None:
         precise_timers()
         assert self._waiting is not None
-        take, size = self._waiting.take, self.max_batch_size
-        while (rows := take(number)) is not None:
+        take, size, most = self._waiting.take, self.max_batch_size, 1
+        while (rows := take(number, most)) is not None:
             first, last = rows
-            self._batch_size[first:last] = min(size, last - first)
-            for start in range(first, last, size):
-                if not self._closing:
-                    self._run(run, start, min(start + size, last))
+            began_ns, batches = time.monotonic_ns(), (last - first) // size
+            if batches > 1:
+                self._run_several(run, first, last)
+            else:
+                self._run(run, first, last)
+            most = 1
+            if batches and not self._answers.keeping:
+                each_ns = (time.monotonic_ns() - began_ns) // batches
+                most = max(min(_SEVERAL_NS // max(each_ns, 1), _MOST_BATCHES), 1)
 
     def _answer(self, first: int, last: int) -> Responses:
         size, run = self.max_batch_size, self._workers[0]
@@ -129,12 +145,40 @@ class BatchedSystem:
         return responses
 
     def _run(self, run: RunBatch, first: int, last: int) -> None:
+        self._batch_size[first:last] = last - first
         try:
             responses = self._compute(run, first, last)
         except BaseException as error:  # models raise anything: these rows fail, and the run continues
             self._answers.fail(first, last, error)
         else:
             self._answers.complete(first, last, responses)
+
+    def _run_several(self, run: RunBatch, first: int, last: int) -> None:
+        """Run full batches whose samples are gathered, and whose times are entered, together."""
+        size, clock, origin_ns = self.max_batch_size, time.monotonic_ns, self._answers.origin_ns
+        begun, completed = [clock()], list[int]()
+        error: BaseException | None = None
+        try:
+            arrays = self._library.batch(self._sample_index[first:last]).items()
+            for start in range(0, last - first, size):
+                if start:
+                    begun.append(clock())
+                batch: Batch = {}  # filled in a loop: a comprehension would be a call
+                for name, array in arrays:
+                    batch[name] = array[start : start + size]
+                check_count(run(batch), size)
+                completed.append(clock())
+        except BaseException as failed:
+            error = failed
+        done = first + size * len(completed)
+        self._batch_size[first:last] = size
+        self._begun[first : first + size * len(begun)] = np.repeat(np.array(begun) - origin_ns, size)
+        if completed:
+            self._answers.complete(first, done, at_ns=np.repeat(np.array(completed) - origin_ns, size))
+        if error is not None:
+            self._answers.fail(done, done + size, error)
+            for start in range(done + size, last, size):
+                self._run(run, start, start + size)
 
 
 def batch_sizes(batch_size: Column) -> dict[int, int]:

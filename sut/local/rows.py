@@ -14,8 +14,8 @@ import numpy as np
 
 from drumfire.loadgen.answers import Answers
 
-_MOST_BATCHES, _SHARES = 8, 4
-"""A worker takes at most so many batches at a time, and at most this part of its share of what waits."""
+_SHARES = 4
+"""A worker that takes several batches takes at most this part of its share of what waits."""
 MAX_BATCH_SIZE = np.iinfo(np.uint16).max
 """The largest number that the column ``batch_size`` can hold."""
 
@@ -47,10 +47,12 @@ class BatchRule:
                 return size
         return waiting
 
-    def run(self, waiting: int, workers: int) -> int:
-        """How many rows to hand to one of ``workers`` at a time: a batch, or several where many more wait."""
+    def run(self, waiting: int, workers: int, most: int) -> int:
+        """How many rows to hand to one of ``workers``: a batch, or ``most`` full ones if so many more wait."""
         size = self.size(waiting)
-        return size * max(min(waiting // (_SHARES * workers * size), _MOST_BATCHES), 1)
+        if most == 1 or size < self.max_size:
+            return size
+        return size * max(min(waiting // (_SHARES * workers * size), most), 1)
 
 
 class Rows(Protocol):
@@ -59,8 +61,8 @@ class Rows(Protocol):
     def put(self, first: int, last: int) -> None:
         """Add rows [first, last), which follow those before."""
 
-    def take(self, worker: int) -> tuple[int, int] | None:
-        """Wait for rows, and return those of a batch, or of several full ones; None when the queue is closed."""
+    def take(self, worker: int, most: int = 1) -> tuple[int, int] | None:
+        """Wait for rows, and return those of a batch, or of at most ``most`` full ones; None when it is closed."""
 
     def flush(self) -> None:
         """No more rows follow in this phase: hold none back."""
@@ -89,10 +91,10 @@ class ThreadRows:
                 self._next = first
             self._flushing = False
             # A worker that waits for a fuller batch is not woken for every row.
-            if self._idle and (was_empty or last - self._next >= self._rule.max_size):
+            if self._idle and (was_empty or last - self._next >= self._rule.least):
                 self._changed.notify()
 
-    def take(self, worker: int) -> tuple[int, int] | None:
+    def take(self, worker: int, most: int = 1) -> tuple[int, int] | None:
         with self._lock:
             while True:
                 if self._closed:
@@ -108,7 +110,7 @@ class ThreadRows:
                         self._wait(left_ns * 1e-9)
                         continue
                 first = self._next
-                self._next = last = first + self._rule.run(waiting, self._workers)
+                self._next = last = first + self._rule.run(waiting, self._workers, most)
                 if last < self._end and self._idle:
                     self._changed.notify()
                 return first, last

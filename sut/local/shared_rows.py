@@ -201,7 +201,7 @@ class SharedRows:
         self._lock = _Lock(board.memory) if board.processes > 1 else threading.Lock()
         self._closed = False
 
-    def take(self, worker: int) -> tuple[int, int] | None:
+    def take(self, worker: int, most: int = 1) -> tuple[int, int] | None:
         board, words, rule = self._board, self._board.words, self._rule
         worker += self._first_worker
         place = board.places[worker]
@@ -220,7 +220,7 @@ class SharedRows:
                     else:
                         left_ns = 0
                     if left_ns <= 0:
-                        last = first + min(rule.run(waiting, len(board.places)), words[_MOST])
+                        last = first + min(rule.run(waiting, len(board.places), most), words[_MOST])
                         words[place + _FIRST], words[place + _LAST] = first, last
                         words[_NEXT] = last
                         # In here, so that no worker enters an older end after a newer one.

@@ -506,3 +506,81 @@ def test_service_times_calls_at_least_as_often_as_asked() -> None:
     calls = []
     assert len(service_times(lambda: calls.append(1), seconds=0.0, least=5)) == len(calls) == 5
     assert all(t >= 0.001 for t in service_times(lambda: time.sleep(0.001), seconds=0.0, least=3))
+
+
+# Several batches at a time, where many wait for a quick model.
+
+
+def spied(system: BatchedSystem) -> list[tuple[int, int]]:
+    """The rows of several batches that are taken together from now on."""
+    taken, run_several = [], system._run_several
+
+    def spy(run: Any, first: int, last: int) -> None:
+        taken.append((first, last))
+        run_several(run, first, last)
+
+    system._run_several = spy  # type: ignore[method-assign]
+    return taken
+
+
+@pytest.mark.parametrize("bad", [None, 0, 37, 998])
+@pytest.mark.parametrize("size", [1, 4, 32])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_several_batches_at_a_time_are_as_one_after_the_other(loop: str, size: int, bad: int | None) -> None:
+    rows, sizes = 1000, []
+
+    def work(numbers: np.ndarray) -> np.ndarray:
+        sizes.append(len(numbers))
+        if bad in numbers:
+            raise ValueError("a bad sample")
+        return numbers
+
+    async def main() -> Bench:
+        async with Bench(rows, [work], max_batch_size=size) as bench:
+            indices = np.arange(rows, dtype=np.uint32)
+            bench.answers.begin(Phase(False, 0, indices, 1, indices, None, 0, None))  # where responses are not kept
+            several = spied(bench.system)
+            bench.issue(rows)
+            assert await bench.answered(rows)
+            assert bad is not None or several or size == 32
+            return bench
+
+    bench = on(loop, main())
+    status, columns = bench.record.status, bench.record.columns
+    failed = set() if bad is None else set(range(bad // size * size, min(bad // size * size + size, rows)))
+    assert set(np.flatnonzero(status != Status.OK).tolist()) == failed
+    assert sorted(sizes, reverse=True) == [size] * (rows // size) + [rows % size] * (rows % size > 0)
+    whole = rows // size * size
+    assert (columns["batch_size"][:whole] == size).all()
+    good = status == Status.OK
+    assert (columns["begun"][good] <= columns["completed"][good]).all()
+    # Each batch has its own times, in their order.
+    for name in ("begun", "completed"):
+        times = columns[name][:whole][good[:whole]].reshape(-1, size)
+        assert (times == times[:, :1]).all()
+        assert (np.diff(times[:, 0]) >= 0).all() or bad is not None
+
+
+def test_samples_that_are_not_loaded_fail_their_batches_alone() -> None:
+    rows = 64
+    library = ArrayLibrary("half", lambda indices: indices, rows, rows)
+    library.load(np.arange(32))
+    system = BatchedSystem("half", [lambda batch: batch["input"]], library, max_batch_size=4)
+    record = Record(rows, system.columns)
+    record.sample_index[:] = np.arange(rows)[::-1]
+
+    async def main() -> None:
+        answers = Answers(record, closed_loop=False)
+        indices = np.arange(rows, dtype=np.uint32)
+        answers.begin(Phase(False, 0, indices, 1, indices, None, 0, None))
+        await system.open(answers)
+        record.issued[:] = answers.now()
+        answers.issued = rows
+        system.issue(0, rows)
+        assert await answers.wait(rows, 60.0)
+        await system.close()
+        assert answers.faults.failed.total() == 32
+
+    asyncio.run(main())
+    assert (record.status[:32] == Status.FAILED).all()
+    assert (record.status[32:] == Status.OK).all()

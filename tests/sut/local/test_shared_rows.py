@@ -178,7 +178,7 @@ class Play:
                 self.flushed = True
 
         def work(number: int) -> None:
-            while (batch := self.queue.take(number)) is not None:
+            while (batch := self.queue.take(number, self.stage.chance.choice((1, 8)))) is not None:
                 self.batches.append(batch)
                 assert self.answers.issued >= batch[1]
                 self.stage.pause()
