@@ -32,7 +32,7 @@ _READY_S = 5.0
 _SAVE_S = 60.0
 """How long an ordinary end waits for the keeper, where the run's process could not save."""
 _GENERATORS_S = 5.0
-"""How long generators may take to end by themselves when their driver is gone."""
+"""How long generators, or the processes of a model, may take to end by themselves when the run's process is gone."""
 _LOOK_S = 0.02
 _STDIN = 0
 
@@ -43,8 +43,9 @@ class Keeper:
     The block left in order, the run has saved itself.  Left by an error with rows issued, the keeper saves them.
     """
 
-    def __init__(self, record: Record, folder: int) -> None:
-        """Start the process, which gets ready by itself.  ``folder``: a descriptor of the run's folder.
+    def __init__(self, record: Record, folder: int, pids: Sequence[int] = ()) -> None:
+        """Start the process, which gets ready by itself.  ``folder``: a descriptor of the run's folder.  ``pids``:
+        processes that write to the table too, and end with this one.
 
         The process has a copy of the descriptor, so a lock of it lasts until what there is has been saved.
         """
@@ -60,7 +61,7 @@ class Keeper:
         except OSError as error:
             _warn(f"if this process is killed, what it has measured is lost: {error}")
         self._send(folder, {})
-        self._send(record.fd, {"layout": record.layout})
+        self._send(record.fd, {"layout": record.layout, "pids": list(pids)})
 
     def take(self, child: Child) -> None:
         """Keep the table of a generator of this run too."""
@@ -160,6 +161,7 @@ def _save(tables: Sequence[_Message]) -> None:
     from drumfire.loadgen.record import Record, Status
 
     own, *generators = tables
+    _wait_for(own.about["pids"])
     record = Record.attach(own.fd, own.about["layout"])
     if generators:
         _put_together(record, generators)
@@ -222,6 +224,12 @@ def _put_together(record: Record, generators: Sequence[_Message]) -> None:
         table.end()
         parts.append(Part.of(share.part, table, 0, table.issued_rows))
     merge.put_back(record, 0, record.rows, {share.part: share for share in slices}, parts)
+
+
+def _wait_for(pids: Sequence[int]) -> None:
+    until_s = time.monotonic() + _GENERATORS_S
+    while time.monotonic() < until_s and any(_lives(pid) for pid in pids):
+        time.sleep(_LOOK_S)
 
 
 def _lives(pid: int) -> bool:

@@ -106,7 +106,7 @@ class Answers:
         # Acquiring the lock by hand costs half as much as ``with``, and is the largest cost of a single row.
         self._acquire()
         try:
-            if (count := last - first) == 1:
+            if (count := last - first) == 1 and at_ns is None:
                 status = self._status_view
                 if not self._first_row <= first < self.issued or status[first]:
                     self._refuse_rows(np.arange(first, last))

@@ -135,7 +135,7 @@ def perform(
     def make(faults: list[BaseException]) -> dict[str, Any]:
         return _document(test, assembly, options, claim.folder, environment, warnings, faults)
 
-    with Keeper(test.record, claim.fd) as keeper:
+    with Keeper(test.record, claim.fd, getattr(assembly.system, "pids", ())) as keeper:
         if generators is not None:
             generators.fleet.on_launch = keeper.take
         try:

@@ -1,12 +1,14 @@
 """``drumfire`` with one thing broken: python faulty_run.py FAULT WORD...
 
-The fault, a function of that name, takes the place of ``BatchedSystem._run``; all else is the product's own.
+The fault, a function of that name, takes the place of ``BatchedSystem._run``, through which each batch then goes; all
+else is the product's own.
 """
 
 import sys
 import time
 
 from drumfire.bench.cli import program
+from drumfire.sut.local import batcher
 from drumfire.sut.local.batcher import BatchedSystem
 
 batch_of = BatchedSystem._run
@@ -57,4 +59,5 @@ def slow(self, run, first, last):
 
 if __name__ == "__main__":
     BatchedSystem._run = globals()[sys.argv.pop(1)]
+    batcher._MOST_BATCHES = 1
     program()

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from drumfire.bench.cli import main
+from drumfire.sut.local import batcher
 from drumfire.sut.local.batcher import BatchedSystem
 from tests.support import faulty_run
 from tests.support.command import (
@@ -253,6 +254,7 @@ def test_faults_make_the_run_invalid(
         done = drumfire(*command, fault=fault)
     else:
         monkeypatch.setattr(BatchedSystem, "_run", getattr(faulty_run, fault))
+        monkeypatch.setattr(batcher, "_MOST_BATCHES", 1)
         done = here(*command, *QUIET)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr

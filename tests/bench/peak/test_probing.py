@@ -15,6 +15,7 @@ import pytest
 
 from drumfire.bench.peak import probing
 from drumfire.bench.peak.search import next_step
+from drumfire.sut.local import batcher
 from drumfire.sut.local.batcher import BatchedSystem
 from tests.support import faulty_run
 from tests.support.command import SCHEMA, Done, finished, here, press, result_of, start
@@ -101,6 +102,7 @@ def test_a_search_ends_with_a_full_run_at_the_peak(tmp_path: Path, monkeypatch: 
         faulty_run.batch_of(self, run, first, last)
 
     monkeypatch.setattr(BatchedSystem, "_run", run)
+    monkeypatch.setattr(batcher, "_MOST_BATCHES", 1)  # so that each batch goes through it
     words = [*SEARCH, "--qps", "1000", "--time", "0.1"]
     # 2,000 a second are computed; in 0.1 s, 100 more queries can wait within the bound of 50 ms.
     judge_search(here(*words, "--output", tmp_path / "out"), tmp_path / "out", most=3000)
