@@ -2,7 +2,9 @@
 
 No query costs a system call: the generator writes one integer, and wakes a worker only if it sleeps.  A worker says so
 in the memory and looks at the queue once more before it sleeps; as neither side has a memory barrier, both may miss the
-other's last write, so it sleeps a millisecond at first, and looks again.
+other's last write, so it sleeps a millisecond at first, and looks again.  Later it looks ten times a second, as another
+worker that was to wake it may be stopped.  All this is for processors whose writes are seen in the order of the
+program, as those of x86-64 are.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import itertools
 import mmap
 import os
 import select
@@ -17,10 +20,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.errors import described
+from drumfire.loadgen.limits import usable_cores
 from drumfire.loadgen.pacer import Spin
 from drumfire.loadgen.record import shared_file
 from drumfire.loadgen.system import SystemUnderTest
@@ -38,7 +42,8 @@ _ANSWERED, _FAILED = range(2)
 """A process's: rows answered in this phase, and failed."""
 _ASLEEP, _FIRST, _LAST = range(3)
 """A worker's: 1 if it sleeps, 2 if it is being woken; the rows of its batch."""
-_FIRST_SLEEP_S = 1e-3
+_FIRST_SLEEP_S, _SLEEP_S = 1e-3, 0.1
+"""How long a worker sleeps before it looks at the queue again, at first and then."""
 SPIN_NS = {Spin.OFF: 0, Spin.ADAPTIVE: 200_000, Spin.FULL: sys.maxsize}
 """How long a worker looks for the next row before it sleeps: a core that went idle takes 30 to 60 us to wake, and then
 computes slowly for a while."""
@@ -69,11 +74,13 @@ class Board:
         self.memory, self.answered, *self.wakers = self.fds
 
     def close(self) -> None:
+        """Release all.  May be called again."""
         self.words.release()  # which unmaps it
         self._close_fds()
 
     def _close_fds(self) -> None:
-        for fd in self.fds:
+        fds, self.fds = self.fds, []
+        for fd in fds:
             os.close(fd)
 
     # The generator's side.
@@ -85,7 +92,9 @@ class Board:
         """
         words = self.words
         words[_MOST] = -(-width // len(self.places)) or sys.maxsize
-        if self.workers > 1:  # one that looks would keep the others' interpreter
+        # A worker that looks would keep the interpreter from others, and where there are few cores, a core too.
+        crowded = len(self.places) + 1 > usable_cores()
+        if self.workers > 1 or (crowded and spin == Spin.ADAPTIVE):
             spin = Spin.OFF
         words[_AWAITED], words[_SPIN] = sys.maxsize, SPIN_NS[spin]
         for process in range(self.processes):
@@ -127,9 +136,6 @@ class Board:
         words[_AWAITED] = min(awaited, sys.maxsize)
         at = range(_PROCESSES, _PROCESSES + self.processes * _LINE, _LINE)
         return sum(words[one + _ANSWERED] for one in at), sum(words[one + _FAILED] for one in at)
-
-    def failed(self, process: int) -> int:
-        return self.words[_PROCESSES + process * _LINE + _FAILED]
 
     def taken(self, process: int) -> list[range]:
         """The rows that the workers of a process took last; some may be answered."""
@@ -183,9 +189,9 @@ class Board:
             os.eventfd_read(waker)
 
 
-def _naps(seconds: float | None) -> tuple[float | None, ...]:
+def _naps(seconds: float | None) -> Iterable[float]:
     if seconds is None:
-        return _FIRST_SLEEP_S, None
+        return itertools.chain((_FIRST_SLEEP_S,), itertools.repeat(_SLEEP_S))
     return (seconds,) if seconds <= _FIRST_SLEEP_S else (_FIRST_SLEEP_S, seconds - _FIRST_SLEEP_S)
 
 
@@ -250,9 +256,12 @@ class Feeder:
     """Issues rows to a system that has no such queue, on the running loop of its process, which alone takes rows."""
 
     def __init__(self, board: Board, system: SystemUnderTest, answers: Answers) -> None:
+        """``system`` is open."""
         self._board, self._system, self._answers = board, system, answers
+        self._answer = system.answer if answers.closed_loop else None
         self._loop = asyncio.get_running_loop()
         self._flushed = False
+        self._again: asyncio.Handle | None = None
         self._look: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Feeder:
@@ -261,8 +270,9 @@ class Feeder:
 
     def __exit__(self, *_: object) -> None:
         self._loop.remove_reader(self._board.wakers[0])
-        if self._look is not None:
-            self._look.cancel()
+        for handle in (self._again, self._look):
+            if handle is not None:
+                handle.cancel()
 
     def begin(self) -> None:
         self._flushed = False
@@ -274,25 +284,41 @@ class Feeder:
         words[place + _ASLEEP] = 0
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._board.wakers[0])
-        while True:
-            first, last = words[_NEXT], words[_END]
-            try:
-                if first < last:
-                    words[place + _LAST] = last
-                    words[_NEXT] = last
-                    self._answers.issued, self._answers.origin_ns = last, words[_ORIGIN]
-                    self._system.issue(first, last)
-                if words[_FLUSHING] and not self._flushed:
-                    self._flushed = True
-                    self._system.flush()
-            except Exception as error:  # whatever a system may raise
-                traceback.print_exc()
-                self._answers.abort(described(error))
-            words[place + _ASLEEP] = words[_IDLE] = 1
-            if words[_END] == last:
-                break
-        if self._look is None:
+        # In this order: no row comes after a flush that is seen here.
+        flushing, first, last = words[_FLUSHING], words[_NEXT], words[_END]
+        try:
+            if first < last and words[_NEXT] == first:  # else a phase began between these looks
+                words[place + _LAST] = last
+                words[_NEXT] = last
+                self._answers.issued, self._answers.origin_ns = last, words[_ORIGIN]
+                self._issue(first, last)
+            if flushing and not self._flushed:
+                self._flushed = True
+                self._system.flush()
+        except Exception as error:  # whatever a system may raise
+            traceback.print_exc()
+            self._answers.abort(described(error))
+        words[place + _ASLEEP] = words[_IDLE] = 1
+        if words[_END] != last or (words[_FLUSHING] and not self._flushed):
+            # Not at once: what the system awaits gets its turn, however fast rows come.
+            self._again = self._loop.call_soon(self._feed)
+        elif self._look is None:
             self._look = self._loop.call_later(_FIRST_SLEEP_S, self._look_again)
+
+    def _issue(self, first: int, last: int) -> None:
+        answer, answers = self._answer, self._answers
+        if answer is None:
+            self._system.issue(first, last)
+            return
+        try:
+            responses = answer(first, last)
+        except Exception as error:  # as in the generator's process: these rows fail, and the run continues
+            answers.fail(first, last, error)
+            return
+        if isinstance(responses, int):
+            answers.complete_each(range(first, last), at_ns=responses - answers.origin_ns)
+        else:
+            answers.complete(first, last, responses)
 
     def _look_again(self) -> None:
         self._look = None

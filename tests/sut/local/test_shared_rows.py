@@ -257,7 +257,9 @@ def test_any_interleaving_with_a_delay(seed: int, workers: int, size: int, puts:
 
 def test_the_descriptors_are_closed() -> None:
     before = len(os.listdir("/proc/self/fd"))
-    Board(2, 3).close()
+    board = Board(2, 3)
+    for _ in range(2):
+        board.close()
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -271,10 +273,43 @@ def test_the_descriptors_are_closed() -> None:
         (2, Spin.ADAPTIVE, Spin.OFF), (2, Spin.FULL, Spin.OFF),
     ],
 )  # fmt: skip
-def test_workers_wait_as_the_generator_does(workers: int, spin: Spin, looks_as: Spin) -> None:
+def test_workers_wait_as_the_generator_does(
+    workers: int, spin: Spin, looks_as: Spin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_rows, "usable_cores", lambda: 2)
     with closing(Board(1, workers)) as board:
         board.begin(0, spin=spin)
         assert board.words[shared_rows._SPIN] == shared_rows.SPIN_NS[looks_as]
+
+
+@pytest.mark.parametrize(("spin", "looks_as"), [(Spin.ADAPTIVE, Spin.OFF), (Spin.FULL, Spin.FULL)])
+@pytest.mark.parametrize("processes", [2, 4])
+def test_workers_sleep_at_once_where_there_are_few_cores(
+    processes: int, spin: Spin, looks_as: Spin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_rows, "usable_cores", lambda: processes)
+    with closing(Board(processes, 1)) as board:
+        board.begin(0, spin=spin)
+        assert board.words[shared_rows._SPIN] == shared_rows.SPIN_NS[looks_as]
+
+
+def test_rows_are_found_though_who_was_to_wake_the_worker_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    with closing(Board(2, 1)) as board:
+        board.begin(0, spin=Spin.OFF)
+
+        def select(fds: list[int], _: Any, __: Any, seconds: float | None) -> Any:
+            assert seconds is not None, "without end"
+            slept.append(seconds)
+            if len(slept) == 3:
+                board.words[shared_rows._IDLE] = 0  # as another process's worker leaves it that is stopped in ``wake``
+                board.putter(1)(0, 1)
+            return [], [], []
+
+        monkeypatch.setattr(shared_rows, "select", SimpleNamespace(select=select))
+        board.sleep(0, 0, None)
+        assert board.words[shared_rows._END] == 1
+    assert slept == [1e-3, 0.1, 0.1]
 
 
 def test_a_worker_that_looks_without_end_ends_with_the_phase() -> None:
