@@ -60,8 +60,8 @@ def run_figures(result: Mapping[str, Any]) -> dict[str, float]:
     """Figures of a run's JSON.  Raises ``MeasurementError`` where it lacks one.
 
     CPU is that of the generator's process without the pacer's spin, which fills idle time, and of the processes in
-    which a local system computes.  The spin is recorded as wall time: where the system took the core away for much of
-    it the difference is not positive, and is left out.
+    which a local system computes.  Older revisions record the spin as wall time: where the system took the core away
+    for much of it the difference is not positive, and is left out.
     """
     try:
         delivered, overhead = result["delivered"], result["overhead"]

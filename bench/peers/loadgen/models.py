@@ -23,7 +23,7 @@ import numpy as np
 
 from drumfire.bench.peers.backends.bare import LOOPS
 from drumfire.bench.peers.loadgen.measures import Probe, highest
-from drumfire.bench.peers.loadgen.ours import issuing_cpu
+from drumfire.bench.peers.loadgen.ours import issuing_cpu_ns
 from drumfire.bench.peers.loadgen.simulated import latencies
 from drumfire.bench.peers.program import p50_and_p99
 from drumfire.loadgen.interpreter import run_on_fast_loop
@@ -172,7 +172,8 @@ def _parts(test: Test) -> dict[str, float]:
     latency = completed - scheduled
     parts = {"lateness": issued - scheduled, "queue": begun - issued, "service": completed - begun}
     slowest = latency >= np.percentile(latency, 99)
-    figures = {"per_s": test.effective.target_qps, **issuing_cpu(test.reports[0], latency.size)}
+    cpu_ns = issuing_cpu_ns(test.reports[0], latency.size)
+    figures = {"per_s": test.effective.target_qps, "cpu_ns_per_query": cpu_ns}
     for part, values in {"latency": latency, **parts}.items():
         figures[f"{part}_p50_ns"], figures[f"{part}_p99_ns"] = p50_and_p99(values)
         # Percentiles do not add up; the means over the slowest rows do.

@@ -40,14 +40,9 @@ def null_test(case: dict[str, Any]) -> Test:
     return Test(NullSystem(Mode.PerformanceOnly), null_library(SAMPLES), settings_of(case["settings"]))
 
 
-def issuing_cpu(report: PhaseReport, queries: int) -> dict[str, float]:
-    """``cpu_ns_per_query`` of the issuing thread, without the pacer's spin.
-
-    The spin is wall time: where the system took the core away for much of it the difference is not positive, and is
-    left out.
-    """
-    cpu_ns = report.overhead.issuing_thread_cpu_s * 1e9 - report.pacing.spun_ns
-    return {"cpu_ns_per_query": cpu_ns / queries} if cpu_ns > 0 else {}
+def issuing_cpu_ns(report: PhaseReport, queries: int) -> float:
+    """CPU time of the issuing thread for a query, ns, without the pacer's spin."""
+    return (report.overhead.issuing_thread_cpu_s * 1e9 - report.pacing.spun_ns) / queries
 
 
 def phase(case: dict[str, Any]) -> dict[str, float]:
@@ -62,7 +57,7 @@ def phase(case: dict[str, Any]) -> dict[str, float]:
         "ran_out": float(report.end == End.RAN_OUT),
         "samples_per_s": rows / report.lasted_ns * 1e9,
         "wall_ns_per_query": report.lasted_ns / queries,
-        **issuing_cpu(report, queries),
+        "cpu_ns_per_query": issuing_cpu_ns(report, queries),
         "cpu_and_spin_ns_per_query": report.overhead.process_cpu_s * 1e9 / queries,
     }
     if test.effective.scenario == Scenario.Server:
