@@ -1,4 +1,4 @@
-"""Where answers arrive: the only writer of ``completed`` and ``status``, and the place where the run waits.
+"""Where answers arrive: what writes ``completed`` and ``status``, and the place where the run waits.
 
 Any thread may answer.  An answer is a range of rows (or an array of them), and is complete at the moment it arrives.
 Answers to rows that are not waiting for one are refused and counted, and make the run INVALID.
@@ -279,7 +279,7 @@ class Answers:
             with self._lock:  # set before looking, so that the last answer cannot slip between
                 self._waiter = waiter = self._loop.create_future()
                 self._awaited = answered
-            if (self.answered if self.elsewhere is None else self.pull()) >= answered:
+            if self.pull() >= answered:
                 break
             good, now_s = self.answered - self._failed, self._loop.time()
             if good != seen:
@@ -370,7 +370,7 @@ class Answers:
 
     def _refuse_rows(self, rows: RowArray) -> None:
         spare = self.record.rows
-        if rows.size and spare <= rows.min() and rows.max() < spare + self.record.spare and self._first_row < spare:
+        if rows.size and spare <= rows.min() and rows.max() < spare + self.record.spare and self.issued <= spare:
             return  # late for the warm-up, and no row of the run
         if rows.size == 0:
             why = "an answer to no row"

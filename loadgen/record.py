@@ -2,7 +2,7 @@
 
 A flat column (see ``flat_columns``) has several values a row.
 Row numbers are the sample sequence ids.  Times are int64 ns after the start of the row's phase.  ``issue`` writes the
-columns scheduled and issued, ``answers`` the columns completed and status.
+columns scheduled and issued; ``answers``, here or in another process, the columns completed and status.
 """
 
 from __future__ import annotations

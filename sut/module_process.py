@@ -29,7 +29,8 @@ def environment() -> dict[str, str]:
 
 
 def start(module: str, **options: Any) -> subprocess.Popen[bytes]:
-    """Start the module; ``options`` go to ``Popen``, and without ``stdin`` it has an unbuffered pipe as its input.
+    """Start the module; ``options`` go to ``Popen``.  By default, its input is an unbuffered pipe, and ``env`` is
+    ``environment()``.
 
     Raises ``OSError``.
 
@@ -37,9 +38,10 @@ def start(module: str, **options: Any) -> subprocess.Popen[bytes]:
     that it is this process that decides what becomes of it.
     """
     options.setdefault("stdin", subprocess.PIPE)
+    options.setdefault("env", environment())
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
-        return subprocess.Popen(command(module), env=environment(), bufsize=0, **options)
+        return subprocess.Popen(command(module), bufsize=0, **options)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

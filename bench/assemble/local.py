@@ -1,4 +1,4 @@
-"""Assembles a run of a model in this process: from options to a system, a library and settings.
+"""Assembles a run of a model on this machine: from options to a system, a library and settings.
 
 Here backends, models and scenarios meet.  ``remote`` does the same for servers.
 """
@@ -13,13 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from drumfire.bench.assemble.options import RunOptions, TrafficOptions
+from drumfire.bench.assemble.options import RemoteOptions, RunOptions, TrafficOptions
 from drumfire.bench.assemble.probe import CLOSED_LOOP_MARGIN, Probe
 from drumfire.bench.assemble.sizing import size_traffic
 from drumfire.loadgen.advice import OPTIONS, Knobs
 from drumfire.loadgen.config import ConfigError, ConfigReader
 from drumfire.loadgen.errors import UserError, nearest, one_line
 from drumfire.loadgen.limits import usable_cores
+from drumfire.loadgen.pacer import Spin
 from drumfire.loadgen.record import Record
 from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.settings import Loop, Mode, Scenario, TestSettings
@@ -29,7 +30,7 @@ from drumfire.sut import models
 from drumfire.sut.cache import cache_folder
 from drumfire.sut.data import coco
 from drumfire.sut.local import backends, devices
-from drumfire.sut.local.host import Surroundings
+from drumfire.sut.local.devices import Placement
 from drumfire.sut.local.loaded import Loaded, LoadedElsewhere, Source
 from drumfire.sut.local.null import NullSystem
 from drumfire.sut.models.detector import DetectionJudge
@@ -96,11 +97,16 @@ def assemble(options: RunOptions) -> Assembly:
     source, places, notes = _planned(options, model, settings.scenario)
     loaded = LoadedElsewhere(source, places) if places else Loaded(source)
     try:
+
+        def check_judge(asked: str) -> None:
+            _check_judge(model, asked)
+            if places:  # a model knows the labels of the last library that it made
+                model.library(traffic.dataset_path, traffic.count, traffic.performance_sample_count)
+
         if traffic.accuracy or traffic.submission:
-            _check_judge(model, "--accuracy" if traffic.accuracy else "--submission")
-        if places and not isinstance(model, FileModel):
-            model.library(traffic.dataset_path, traffic.count, traffic.performance_sample_count)  # knows the labels
+            check_judge("--accuracy" if traffic.accuracy else "--submission")
         system, library, facts = loaded.system, loaded.library, loaded.facts()
+        reservations = list(dict.fromkeys([*model.reservations, *facts["reservations"]]))
         instances = source.options.instances * max(len(places), 1)
         probe = Probe(system, library, samples=_PROBED_SAMPLES)
         service = _Service(loaded.times, facts["max_batch_size"], instances, probe)
@@ -118,8 +124,8 @@ def assemble(options: RunOptions) -> Assembly:
                 "instances": source.options.instances,
                 "max_queue_delay_ms": options.system.batching.max_queue_delay,
                 "weights": str(source.weights),
-                "reservations": list(model.reservations),
                 **facts,
+                "reservations": reservations,
                 "processes": loaded.processes(None),
             },
             logged=model.logged,
@@ -127,7 +133,7 @@ def assemble(options: RunOptions) -> Assembly:
             distributions=backends.distributions(options.backend),
             config_errors=errors,
             notes=notes,
-            check_judge=partial(_check_judge, model),
+            check_judge=check_judge,
             processes=loaded.processes,
             close=loaded.close,
         )
@@ -173,7 +179,7 @@ def _null(options: RunOptions, model: Model, settings: TestSettings, errors: tup
     return assembly
 
 
-def _planned(options: RunOptions, model: Model, scenario: Scenario) -> tuple[Source, list[Surroundings], list[str]]:
+def _planned(options: RunOptions, model: Model, scenario: Scenario) -> tuple[Source, list[Placement], list[str]]:
     """What to load, in which processes (none: in this one), and notes.  Raises ``UserError``."""
     traffic, batching, own = options.traffic, options.system.batching, options.system.backend
     device, gpus, notes = devices.kind(options.device), devices.numbers(options.device), list(model.reservations)
@@ -198,11 +204,16 @@ def _planned(options: RunOptions, model: Model, scenario: Scenario) -> tuple[Sou
         traffic.performance_sample_count,
     )
     if gpus and not processes:
-        os.environ.update(devices.alone(gpus[0]).variables)
+        devices.bind(gpus[0])
     if processes > 1 and scenario == Scenario.MultiStream:
         notes.append(f"each query is divided among {processes} processes")
-    places = [devices.alone(gpu) for gpu in gpus]
-    return source, (places or devices.pinned(processes, threads * own.instances)) if processes else [], notes
+    if not processes:
+        placements = []
+    elif gpus:
+        placements = [devices.only_gpu(gpu) for gpu in gpus]
+    else:
+        placements = devices.pinned(processes, threads * own.instances)
+    return source, placements, notes
 
 
 def _processes(options: RunOptions, scenario: Scenario, gpus: int) -> int:
@@ -216,13 +227,39 @@ def _processes(options: RunOptions, scenario: Scenario, gpus: int) -> int:
             f"SingleStream sends one query at a time, which one GPU answers: name one of {options.device}, or choose "
             "another scenario"
         )
-    if gpus and wanted not in (None, gpus):
+    if gpus and wanted not in ((None, 0, 1) if gpus == 1 else (None, gpus)):
         raise UserError(f"each GPU of {options.device} has one process: leave --processes {wanted} out")
     if gpus > 1:
         return gpus
     if scenario.loop is Loop.CLOSED:
         return wanted or 0 if scenario == Scenario.MultiStream else 0
     return wanted if wanted is not None else int(usable_cores() > 1)
+
+
+def foreseen(options: RunOptions, assembly: Assembly) -> list[str]:
+    """What the options will not have done, or do at a price, of any run.  Raises ``UserError``."""
+    processes = len(assembly.processes(None))
+    return [*unread_lines(options.traffic, assembly.description["model"]), *crowded(options, processes)]
+
+
+def crowded(options: RunOptions, processes: int) -> list[str]:
+    """A warning where what never sleeps leaves no core of this machine for anything else.
+
+    ``processes``: in which a model computes; each with a single worker, which waits as the generator does.
+    """
+    if options.traffic.spin != Spin.FULL or options.traffic.scenario != Scenario.Server.name:
+        return []
+    fleet = options.system.fleet if isinstance(options.system, RemoteOptions) else None
+    busy = 1 if fleet is None or fleet.hosts is not None else fleet.workers or 1
+    if processes and options.system.backend.instances == 1:
+        busy += processes
+    if (cores := usable_cores()) > busy:
+        return []
+    return [
+        f"--spin full takes a core for each generator and for each process of the model ({busy}), and no more than "
+        f"{cores} can be used: queries go out late, or the system under test waits for a core (--spin adaptive shares "
+        "them)"
+    ]
 
 
 def spare_cores(instances: int = 1) -> int:

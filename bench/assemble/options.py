@@ -167,7 +167,7 @@ class BatchingOptions:
 
 @dataclass(frozen=True)
 class LocalOptions:
-    """The options of a model in this process."""
+    """The options of a model on this machine."""
 
     TITLE: ClassVar = "model on this machine"
 
@@ -178,7 +178,7 @@ class LocalOptions:
         most=64,
         idle=lambda values: "in SingleStream" if values["scenario"] == _SINGLE else "",
         help="processes that the model runs in, each with --instances; 0: threads of this one (default: 1 in Server "
-        "and Offline if there is a core for it, else 0)",
+        "and Offline if there is a core for it, else 0); several divide each query of MultiStream",
     )
     backend: Any = choice("backend", backends.kinds)
     batching: BatchingOptions = field(default_factory=BatchingOptions)

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from drumfire.bench import interrupts
 from drumfire.bench.assemble import local, remote
-from drumfire.bench.assemble.local import Assembly, unread_lines
+from drumfire.bench.assemble.local import Assembly
 from drumfire.bench.assemble.options import RemoteOptions, RunOptions
 from drumfire.bench.fleet import refusals
 from drumfire.bench.fleet.fleet import Fleet
@@ -88,7 +88,7 @@ def assembled(options: RunOptions) -> Iterator[Assembly]:
     room = remote if isinstance(options.system, RemoteOptions) else local
     assembly = room.assemble(options)
     assembly.notes += ineffective(options)
-    assembly.warnings += [*unread_lines(options.traffic, assembly.description["model"]), *refusals.crowded(options)]
+    assembly.warnings += local.foreseen(options, assembly)
     try:
         yield assembly
     finally:
@@ -291,7 +291,7 @@ def claimed(options: RunOptions, kind: str = "") -> Claim:
         return Claim.take(options.result.output, JOURNAL if options.traffic.find_peak_performance else None)
     model = Path(options.model).stem
     urls = options.system.target.url if isinstance(options.system, RemoteOptions) else ()
-    where = urllib.parse.urlsplit(urls[0]).scheme if urls else options.device
+    where = urllib.parse.urlsplit(urls[0]).scheme if urls else options.device.replace(":", "").replace(",", "-")
     name = f"{options.backend}-{model}-{where}-{options.traffic.scenario}"
     kinds = {
         "-accuracy": options.traffic.accuracy,

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from drumfire.bench.assemble.options import RemoteOptions, RunOptions
 from drumfire.loadgen.errors import UserError
-from drumfire.loadgen.limits import usable_cores
-from drumfire.loadgen.pacer import Spin
 from drumfire.loadgen.settings import Loop, Scenario
 
 
@@ -50,17 +48,3 @@ def check(options: RunOptions) -> None:
         raise UserError(
             f"--concurrency {target.concurrency} leaves nothing for some of {parts} generators: give {parts} or more"
         )
-
-
-def crowded(options: RunOptions) -> list[str]:
-    """A warning where generators that never sleep leave no core of this machine for anything else."""
-    if options.traffic.spin != Spin.FULL or options.traffic.scenario != Scenario.Server.name:
-        return []
-    fleet = options.system.fleet if isinstance(options.system, RemoteOptions) else None
-    generators = 1 if fleet is None or fleet.hosts is not None else fleet.workers or 1
-    if (cores := usable_cores()) > generators:
-        return []
-    return [
-        f"--spin full takes a core for each generator ({generators}), and no more than {cores} can be used: queries go "
-        "out late, or the system under test waits for a core (--spin adaptive shares them)"
-    ]

@@ -272,10 +272,13 @@ def _processes(document: Document) -> Rows:
     lasted_s = document["delivered"]["duration_s"] if document.get("delivered") else 0.0
     for number, one in enumerate(processes):
         where = one["device"] or (f"cores {', '.join(map(str, one['cores']))}" if one["cores"] else "")
-        parts = [f"{one['cpu_s']:.3g} s of CPU", f"{one['memory_bytes'] / 1e6:,.0f} MB"]
+        parts = []
+        if one["cpu_s"] is not None:
+            parts += [f"{one['cpu_s']:.3g} s of CPU", f"{one['memory_bytes'] / 1e6:,.0f} MB"]
         if len(processes) > 1 and one.get("samples") is not None and lasted_s:
             parts.append(f"{counted(one['samples'], 'sample')}, {rate(one['samples'] / lasted_s)}")
-        yield "" if number else "computed by", f"process {one['pid']}{where and f' on {where}'}: {', '.join(parts)}"
+        name = f"process {one['pid']}{where and f' on {where}'}"
+        yield "" if number else "computed by", ": ".join(filter(None, (name, ", ".join(parts))))
         if len(processes) > 1 and one.get("batch_sizes"):
             yield "", f"  batches {batch_sizes(one['batch_sizes'])}"
 

@@ -19,7 +19,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -43,18 +42,6 @@ from drumfire.sut.plugins import imported
 
 _PATIENCE_S = 86_400.0
 """The generator's process may be stopped for long."""
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """Where a system is made."""
-
-    variables: Mapping[str, str] = field(default_factory=dict)
-    """Environment variables, for frameworks that read them as they load."""
-    cores: Sequence[int] = ()
-    """The cores that it may use; none stands for all."""
-    device: str | None = None
-    """Its own, for the result."""
 
 
 class Host:
@@ -82,41 +69,32 @@ class Host:
             while (call := self._line.receive()) is not None:
                 await self._do(*call)
 
-    async def _do(self, name: str, arguments: Sequence[Any]) -> None:
+    async def _do(self, call: int, name: str, arguments: Sequence[Any]) -> None:
+        """Do the call of this number, and answer it."""
         try:
             done = getattr(self, name)(*arguments)
-            self._send("done", await done if asyncio.iscoroutine(done) else done)
+            self._send("done", call, await done if asyncio.iscoroutine(done) else done)
         except UserError as error:
-            self._send("refused", str(error))
+            self._send("refused", call, str(error))
         except Exception as error:  # whatever the system may raise
             traceback.print_exc()
-            self._send("failed", on_limit(error) or described(error))
+            self._send("failed", call, on_limit(error) or described(error))
 
     def _send(self, kind: str, *what: Any) -> None:
         self._line.send((kind, *what))
 
     def make(
-        self,
-        place: str,
-        arguments: bytes,
-        paths: Sequence[str],
-        number: int,
-        processes: int,
-        workers: int,
-        around: Surroundings,
+        self, function: str, arguments: bytes, paths: Sequence[str], number: int, processes: int, workers: int
     ) -> Mapping[str, Any]:
         """Make the system: ``MODULE:FUNCTION`` of the arguments gives it and its library, as a pair or attributes.
 
-        ``arguments`` are pickled, so that those which cannot be read here are told as other errors.  ``paths``: where
-        the other process finds modules.
+        ``arguments`` are pickled, so that those which cannot be read here are reported like other errors.  ``paths``:
+        where the other process finds modules.
         """
         sys.path[:] = paths
-        os.environ.update(around.variables)
-        if around.cores:
-            os.sched_setaffinity(0, around.cores)
         self._board = Board(processes, workers, self._line.take_fds(2 + processes * workers))
         self._number = number
-        made = imported(place)(*pickle.loads(arguments))
+        made = imported(function)(*pickle.loads(arguments))
         self._made = SimpleNamespace(system=made[0], library=made[1]) if isinstance(made, tuple) else made
         self._system, library = self._made.system, self._made.library
         if isinstance(self._system, BatchedSystem):
@@ -175,7 +153,7 @@ class Host:
             self._opened.close()
             self._feeder = None
         faults, _ = self.end()
-        self._answers = None  # nor its table
+        self._answers = None
         return faults, self._cpu_ns * 1e-9, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -190,6 +168,7 @@ class _Answers(Answers):
 
     def get_ready(self, phase: Phase) -> None:
         self._enter(phase, None)
+        self.issued = phase.first_row  # a warm-up's end was after all rows
         self.answered = self._failed = 0
 
     def wake(self) -> None:
@@ -203,6 +182,7 @@ class _Answers(Answers):
         """Refuse answers from now on; gives the faults and the first tokens since the last call."""
         with self._lock:
             self._first_row = sys.maxsize
+            self.issued = min(self.issued, self.record.rows)  # the warm-up is over, so what comes late for it is known
             ended = self.faults, self.first_tokens
             self.faults, self.first_tokens = Faults(), {}
         return ended

@@ -17,7 +17,7 @@ from drumfire.sut.data.library import ArrayLibrary, NamedLibrary, with_names
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends.buckets import Buckets, count_of
 from drumfire.sut.local.batcher import BatchedSystem, RunBatch, service_times
-from drumfire.sut.local.host import Surroundings
+from drumfire.sut.local.devices import Placement
 from drumfire.sut.local.process import OwnProcess
 from drumfire.sut.local.responses import OutputError, check_outputs
 from drumfire.sut.models.file import FileModel
@@ -75,7 +75,11 @@ class Loaded:
 
     def facts(self) -> Mapping[str, Any]:
         """What the result says of it."""
-        return {"description": self.description, "max_batch_size": self.max_batch_size}
+        return {
+            "description": self.description,
+            "max_batch_size": self.max_batch_size,
+            "reservations": list(self._model.reservations),  # those of the data are known where the library is made
+        }
 
     def times(self, batch_size: int, seconds: float, least: int) -> list[float]:
         """How long batches of real samples take, s: for about ``seconds``, at least ``least`` of them.
@@ -105,7 +109,7 @@ class Loaded:
 class LoadedElsewhere:
     """The same in processes of their own, one for each of ``places``."""
 
-    def __init__(self, source: Source, places: Sequence[Surroundings]) -> None:
+    def __init__(self, source: Source, places: Sequence[Placement]) -> None:
         """Raises what ``Loaded`` raises, as ``UserError``."""
         self.system = OwnProcess(
             f"{Loaded.__module__}:{Loaded.__name__}", source, workers=source.options.instances, processes=places

@@ -17,8 +17,9 @@ from drumfire.loadgen.record import Gauge, Status
 from drumfire.loadgen.responses import as_bytes
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
+from drumfire.sut.local import host_process
 from drumfire.sut.local import process as own_process
-from drumfire.sut.local.host import Surroundings
+from drumfire.sut.local.devices import Placement
 from drumfire.sut.local.process import OwnProcess
 
 SYSTEMS = "tests.support.own_systems"
@@ -55,8 +56,8 @@ def own() -> Iterator[Own]:
     files, threads, made = open_files(), threading.active_count(), []
 
     def make(function: str = "batched", *arguments: Any, spared: tuple[bool, ...] = (False,), workers: int = 1) -> Any:
-        around = [Surroundings(SPARED if one else {}) for one in spared]
-        made.append(OwnProcess(f"{SYSTEMS}:{function}", *arguments, workers=workers, processes=around))
+        placements = [Placement(SPARED if one else {}) for one in spared]
+        made.append(OwnProcess(f"{SYSTEMS}:{function}", *arguments, workers=workers, processes=placements))
         return made[-1]
 
     yield make
@@ -71,7 +72,8 @@ def own() -> Iterator[Own]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is stopped is found at once."""
-    monkeypatch.setattr(own_process, "_ANSWER_S", 0.3)
+    for module in (host_process, own_process):
+        monkeypatch.setattr(module, "ANSWER_S", 0.3)
     monkeypatch.setattr(own_process, "_CLOSE_S", 0.6)
 
 

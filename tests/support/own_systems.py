@@ -5,9 +5,11 @@ import mmap
 import os
 import resource
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -79,6 +81,10 @@ class Numbers:
         return indices
 
 
+def _cores(thread: int) -> tuple[int, ...]:
+    return tuple(sorted(os.sched_getaffinity(thread)))
+
+
 class Made:
     """What ``make`` functions give."""
 
@@ -87,10 +93,19 @@ class Made:
 
     made = property(lambda self: made)
     loads = property(lambda self: self.library.loads)
+    spared = property(lambda self: spare())
+    cores = property(lambda self: [list(one) for one in {_cores(int(n)) for n in os.listdir("/proc/self/task")}])
     pid = property(lambda self: os.getpid())
     fds = property(lambda self: len(os.listdir("/proc/self/fd")))
     threads = property(lambda self: threading.active_count())
     links = property(lambda self: [os.readlink(f"/proc/self/fd/{fd}") for fd in (0, 1, 2)])
+
+    def unknown(self) -> Any:
+        """What the generator's process cannot read."""
+        module = ModuleType("only_there")
+        exec("class Thing: pass", module.__dict__)
+        sys.modules["only_there"] = module
+        return module.Thing()
 
     def fork(self) -> int:
         """A worker of the model's own, which lives on."""
@@ -196,6 +211,24 @@ class Raising(CoroutineSystem):
         raise RuntimeError("it cannot issue")
 
 
+class SlowToClose(CoroutineSystem):
+    async def close(self) -> None:
+        await asyncio.sleep(3600)
+
+
+class Answering(CoroutineSystem):
+    """Answers in the caller's thread, as closed loops allow, and has no other way."""
+
+    what = ""
+
+    def answer(self, first: int, last: int) -> Any:  # type: ignore[override]
+        if self.what == "raise" and first >= 20:
+            raise ValueError("of no use")
+        return self.answers.sample_index[first:last, None].astype(np.int32) * 7
+
+    issue = None  # type: ignore[assignment]
+
+
 class Tokens(CoroutineSystem):
     """Two tokens a sample."""
 
@@ -213,8 +246,12 @@ class Tokens(CoroutineSystem):
 
 def special(kind: str) -> tuple[CoroutineSystem, Numbers]:
     system, library = coroutine()
-    cls = {"aborting": Aborting, "raising": Raising, "tokens": Tokens}[kind]
-    return cls(kind, system._infer, library, max_batch_size=4), library
+    kinds = {"aborting": Aborting, "raising": Raising, "tokens": Tokens, "slow to close": SlowToClose}
+    cls = kinds.get(kind, Answering)
+    made_system = cls(kind, system._infer, library, max_batch_size=4)
+    if isinstance(made_system, Answering):
+        made_system.what = kind
+    return made_system, library
 
 
 def nothing() -> None:

@@ -17,9 +17,12 @@ import numpy as np
 import pytest
 
 from drumfire.bench.assemble import local
+from drumfire.bench.commands.run import claimed
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.settings import Scenario
+from drumfire.sut import models
 from drumfire.sut.local import devices
+from drumfire.sut.local.loaded import Loaded
 from tests.support.command import finished, here, one_line_error, options, result_of, start
 
 pytestmark = pytest.mark.skipif(local.usable_cores() < 2, reason="one core, on which a model has no process of its own")
@@ -108,6 +111,34 @@ def test_a_model_that_is_killed_ends_the_run_with_what_it_had_answered(tmp_path:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(("words", "times"), [((), 0), (("--accuracy",), 1)])
+def test_the_data_is_read_here_only_where_answers_are_judged(
+    words: tuple[str, ...], times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    digits = type(models.get("digits"))
+    library = digits.library
+    monkeypatch.setattr(digits, "library", lambda self, *given: made.append(given) or library(self, *given))
+    monkeypatch.setattr(digits, "reservations", ("random weights",))
+    assembly = local.assemble(options(*DIGITS, "--scenario", "Server", "--qps", 100, *words))
+    try:
+        assert len(made) == times
+        assert assembly.description["reservations"] == ["random weights"]
+        assembly.check_judge("TEST01")
+        assert len(made) == times + 1
+    finally:
+        assembly.close()
+
+
+def test_what_is_said_of_the_data_is_known_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Loaded, "__init__", lambda self: None)
+    loaded = Loaded()  # type: ignore[call-arg]
+    loaded._model = models.get("digits")
+    loaded.description, loaded.max_batch_size = "", 1
+    monkeypatch.setattr(type(loaded._model), "reservations", ("8 of 100 pictures",))
+    assert loaded.facts()["reservations"] == ["8 of 100 pictures"]
+
+
 def test_no_effect_in_a_closed_loop_of_one(tmp_path: Path) -> None:
     done = here(*DIGITS, "--processes", "2", *SHORT, "--output", tmp_path / "run")
     assert "--processes has no effect in SingleStream" in done.stdout
@@ -118,7 +149,7 @@ def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three GPUs, by their numbers."""
     smi = tmp_path / "bin" / "nvidia-smi"
     smi.parent.mkdir()
-    smi.write_text("#!/bin/sh\nprintf '0\\n1\\n2\\n'\n")
+    smi.write_text("#!/bin/sh\nprintf '0, GPU-aa0\\n1, GPU-ab1\\n2, GPU-b2\\n'\n")
     smi.chmod(smi.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", str(smi.parent), prepend=os.pathsep)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -152,7 +183,7 @@ class TestGpus:
         [
             ("gpu:0,2", "Server", (), 2), ("gpu:all", "Offline", (), 3), ("gpu:0,1", "MultiStream", (), 2),
             ("gpu:1", "MultiStream", (), 0), ("gpu:1", "SingleStream", (), 0), ("cuda:1", "Server", (), 1),
-            ("gpu:1", "Server", ("--processes", "1"), 1),
+            ("gpu:1", "Server", ("--processes", "1"), 1), ("gpu:1", "Server", ("--processes", "0"), 0),
         ],
     )  # fmt: skip
     def test_a_process_each(self, device: str, scenario: str, given: tuple[str, ...], count: int) -> None:
@@ -168,10 +199,62 @@ class TestGpus:
             "each GPU of gpu:0,1 has one process",
         )
 
+    @pytest.mark.parametrize(
+        ("visible", "seen"),
+        [
+            ("2,1", ["2", "1"]), (" 2 , 1", ["2", "1"]), ("GPU-b2,GPU-aa0", ["2", "0"]), ("1,-1,0", ["1"]),
+            ("GPU-ab,2", ["1", "2"]),
+        ],
+    )  # fmt: skip
+    def test_the_variable_may_name_them_in_any_way(
+        self, visible: str, seen: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert devices.numbers("gpu:all") == seen
+
+    @pytest.mark.parametrize("visible", ["MIG-GPU-aa0/1/0", "", "-1", "7"])
+    def test_the_variable_may_name_none(self, visible: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        one_line_error(
+            here("run", "onnxruntime", "digits", "gpu:0"), f"CUDA_VISIBLE_DEVICES={visible} names no whole GPU"
+        )
+
+    def test_a_driver_that_hangs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "bin" / "nvidia-smi").write_text("#!/bin/sh\nexec sleep 60\n")
+        monkeypatch.setattr(devices, "_SMI_S", 0.05)
+        with pytest.raises(UserError, match=r"nvidia-smi has not answered for 0.05 s: check the driver$"):
+            devices.numbers("gpu:0")
+
+    def test_this_process_computes_on_one_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+        monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+        monkeypatch.setattr(devices, "_bound", None)
+        for _ in range(2):
+            devices.bind("1")
+            assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
+        assert devices.numbers("gpu:all") == ["0", "1"]  # the others are still there, for processes of their own
+        with pytest.raises(UserError, match=r"^gpu:0: this process uses GPU 1 already, and cannot"):
+            devices.bind("0")
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
+
+    def test_cuda_that_has_started_keeps_its_gpus(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(devices, "_bound", None)
+        monkeypatch.setattr(devices, "_UNIFIED_MEMORY", str(tmp_path / "uvm"))
+        assert not devices._uses_cuda()
+        with (tmp_path / "uvm").open("w"), pytest.raises(UserError, match=r"^gpu:0: this process uses GPUs already"):
+            devices.bind("0")
+        assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+    def test_a_folder_is_named_without_colons(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        with claimed(options(*DIGITS, "gpu:0,1", "--scenario", "Server")) as claim:
+            assert "-gpu0-1-Server" in claim.folder.name
+            assert not set(claim.folder.name) & set(":,")
+
     def test_a_process_sees_its_own_alone(self) -> None:
-        around = devices.alone("2")
-        assert around.variables["CUDA_VISIBLE_DEVICES"] == "2"
-        assert around.device == "gpu:2"
+        placement = devices.only_gpu("2")
+        assert placement.variables["CUDA_VISIBLE_DEVICES"] == "2"
+        assert placement.device == "gpu:2"
 
 
 @pytest.mark.parametrize("word", ["gpu:", "gpu:x", "gpu:1,", "gpu:-1", "gpu:1.5", "tpu:0", "cpu:all:"])

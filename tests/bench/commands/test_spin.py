@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from drumfire.bench.assemble.options import RemoteOptions, RunOptions
-from drumfire.bench.fleet import refusals
+from drumfire.bench.assemble import local
+from drumfire.bench.assemble.options import LocalOptions, RemoteOptions, RunOptions
 from drumfire.bench.fleet.options import FleetOptions
 from drumfire.loadgen import pacer
 from drumfire.loadgen.pacer import Spin
@@ -22,7 +22,7 @@ _SERVER = ["run", "null", "digits", "--scenario", "Server", "--qps", 1000, "--ti
 def test_the_result_names_the_mode_and_what_it_cost(
     spin: Spin | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refusals, "usable_cores", lambda: 1)
+    monkeypatch.setattr(local, "usable_cores", lambda: 1)
     words = [] if spin is None else ["--spin", spin]
     done = here(*_SERVER, *words, "--output", tmp_path / "run")
     assert f"(--spin {spin or 'adaptive'})" in " ".join(done.stdout.split())
@@ -75,12 +75,31 @@ def test_elsewhere_it_has_no_effect_and_a_note_says_so(tmp_path: Path) -> None:
 def test_a_core_for_itself_where_there_is_none_other(
     cores: int, traffic: tuple[str, str], fleet: FleetOptions | None, warned: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refusals, "usable_cores", lambda: cores)
+    monkeypatch.setattr(local, "usable_cores", lambda: cores)
     asked: Any = SimpleNamespace(spin=traffic[0], scenario=traffic[1])
     options = RunOptions("null", "digits", traffic=asked, system=fleet and RemoteOptions(None, fleet))
-    found = refusals.crowded(options)
+    found = local.crowded(options, 0)
     assert len(found) == warned
     assert all(f"no more than {cores} can be used" in text for text in found)
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "instances", "warned"),
+    [
+        (2, 0, 1, False),
+        (2, 1, 1, True),  # the generator, and a worker that never sleeps either
+        (3, 1, 1, False),
+        (3, 2, 1, True),
+        (2, 1, 2, False),  # several workers of a process sleep
+    ],
+)
+def test_processes_of_the_model_that_never_sleep_count(
+    cores: int, processes: int, instances: int, warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "usable_cores", lambda: cores)
+    asked: Any = SimpleNamespace(spin=Spin.FULL, scenario="Server")
+    system = LocalOptions(backend=SimpleNamespace(instances=instances))
+    assert len(local.crowded(RunOptions("pytorch", "digits", traffic=asked, system=system), processes)) == warned
 
 
 @pytest.mark.slow

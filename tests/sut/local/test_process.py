@@ -12,13 +12,16 @@ import pytest
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.logs import write_accuracy
+from drumfire.loadgen.record import Status
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario
 from drumfire.loadgen.warm_up import WarmUp
+from drumfire.sut.local.devices import Placement
 from drumfire.sut.local.process import MOST_WORKERS, OwnProcess
 from tests.support import own_systems
 from tests.support.own_processes import (
     KILLED,
+    SYSTEMS,
     Own,
     adds_up,
     await_end,
@@ -250,11 +253,38 @@ def test_what_the_model_started_ends_with_it(own: Own) -> None:
 
 def test_few_open_files(own: Own) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    files = open_files()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (open_files() + 6, hard))
-    try:
-        with pytest.raises((UserError, OSError)):
-            own("batched", workers=20)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert open_files() == files
+    files, refused = open_files(), 0
+    for more in range(14):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files + more, hard))
+        try:
+            own("batched").shut()
+        except UserError:
+            refused += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert open_files() == files, more
+    assert refused > 5
+
+
+@pytest.mark.parametrize("kind", ["answering", "raise"])
+def test_a_system_that_answers_in_closed_loops_alone(own: Own, kind: str) -> None:
+    system = own("special", kind)
+    for scenario in (Scenario.SingleStream, Scenario.MultiStream):
+        test = run(system, settings(scenario, Mode.AccuracyOnly))
+        status = test.record.status[: test.record.issued_rows]
+        failed = status == Status.FAILED
+        assert failed.any() == (kind == "raise")
+        assert set(test.answers.faults.failed) <= {"ValueError: of no use"}
+        for row, data in kept(test).items():
+            assert data == np.int32(test.record.sample_index[row] * 7).tobytes()
+        assert len(kept(test)) == np.count_nonzero(~failed)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinity")
+def test_all_threads_of_a_process_are_on_its_cores() -> None:
+    core = max(os.sched_getaffinity(0))
+    before = os.sched_getaffinity(0)
+    with OwnProcess(f"{SYSTEMS}:batched", processes=[Placement({"SPARED": "yes"}, [core])]) as system:
+        assert system.ask("cores") == [[core]]
+        assert system.ask("spared")
+    assert os.sched_getaffinity(0) == before

@@ -19,17 +19,17 @@ import asyncio, json, os, sys
 from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Scenario, TestSettings
-from drumfire.sut.local.host import Surroundings
+from drumfire.sut.local.devices import Placement
 from drumfire.sut.local.process import OwnProcess
 
 where, spared = sys.argv[1:3]
-around = [Surroundings({"SPARED": spared})] * 2
+placements = [Placement({"SPARED": spared})] * 2
 test = None
 
 def begin():
     global system, test
     print("started", flush=True)
-    system = OwnProcess("tests.support.own_systems:batched", {where: "sleep"}, processes=around)
+    system = OwnProcess("tests.support.own_systems:batched", {where: "sleep"}, processes=placements)
     pids = [system.ask("fork"), *system.pids]
     print(json.dumps(pids), flush=True)
     asked = TestSettings(scenario=Scenario.Server, server_target_qps=1000, min_query_count=10**6)

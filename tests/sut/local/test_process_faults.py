@@ -12,6 +12,7 @@ from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.record import Status
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode
+from drumfire.sut.local.host_process import ProcessLost
 from tests.support import own_systems
 from tests.support.own_processes import (
     KILLED,
@@ -173,3 +174,65 @@ def test_too_few_responses_fail(own: Own) -> None:
     test = run(own("unruly", "fewer"), settings(min_query_count=20))
     assert test.answers.faults.failed.total() == 20
     assert "responses to a batch of" in next(iter(test.answers.faults.failed))
+
+
+def test_what_a_lost_process_took_is_not_known(own: Own, impatient: None) -> None:
+    system = own("batched", {"compute": "kill"})
+    assert [one["cpu_s"] for one in system.report()] == [None]
+    is_fine(run(system, settings(min_query_count=2)))  # at most two batches
+    (report,) = system.report()
+    assert report["cpu_s"] > 0
+    assert report["memory_bytes"] > 1e6
+    run(system)
+    (report,) = system.report()
+    assert (report["cpu_s"], report["memory_bytes"]) == (None, None)
+
+
+def test_a_process_that_takes_no_message(own: Own, impatient: None) -> None:
+    system = own("batched", {"load": "sleep"})
+    (process,) = system._processes
+    process.ask("load", np.arange(4))
+    with pytest.raises(ProcessLost, match=r"took no message for 0.3 s, so that it was ended$"):
+        process.ask("load", np.arange(4_000_000))
+
+
+def test_a_stopped_process_takes_no_message(own: Own, impatient: None) -> None:
+    system = own("batched")
+    os.kill(system.pids[0], signal.SIGSTOP)
+    with pytest.raises(ProcessLost, match=r"was stopped by a signal, so that it was ended$"):
+        system.library.load(np.arange(4_000_000))
+
+
+def test_a_run_is_valid_whose_system_does_not_close(own: Own, impatient: None) -> None:
+    system = own("special", "slow to close")
+    is_fine(run(system))
+    with pytest.raises(UserError, match=r"did not react within 0.6 s, so that it was ended$"):
+        run(system)
+
+
+def test_an_answer_that_cannot_be_read_is_not_the_next_ones(own: Own) -> None:
+    system = own("batched")
+    with pytest.raises(ModuleNotFoundError, match="only_there"):
+        system.ask("unknown")
+    assert system.ask("made") == 1
+    is_fine(run(system))
+
+
+def test_loading_reaches_the_others_where_one_is_lost(own: Own) -> None:
+    system = own("batched", spared=(True, True, True))
+    os.kill(system.pids[0], signal.SIGKILL)
+    with pytest.raises(ProcessLost, match="SIGKILL"):
+        system.library.load(np.arange(4))
+    for process in system._processes[1:]:
+        process.ask("ask", "loads", ())
+        assert process.result(lambda *_: None) == 1
+    system.library.unload(np.arange(4))
+
+
+def test_issuing_before_and_after_a_run_is_refused(own: Own) -> None:
+    system = own("batched")
+    for _ in range(2):
+        for call in (lambda: system.issue(0, 1), system.flush):
+            with pytest.raises(RuntimeError, match="batched is not open"):
+                call()
+        is_fine(run(system, settings(min_query_count=20)))
