@@ -28,8 +28,8 @@ from drumfire.loadgen.environment import describe
 from drumfire.loadgen.errors import UnsavedError, UserError
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.saved import SavedRun, load
+from drumfire.loadgen.system import processes_of
 from drumfire.sut.local.batcher import batching
-from drumfire.sut.local.process import OwnProcess
 
 _UNKNOWN = (
     *("backend", "model", "device", "description", "threads", "instances", "max_batch_size", "max_queue_delay_ms"),
@@ -80,7 +80,7 @@ def save(test: Test, output: str | os.PathLike[str] | None = None) -> SavedRun:
     kind = f"own-{test.effective.scenario.name}"
     with Claim.take(Path(output)) if output is not None else Claim.new(kind) as claimed:
         claimed.begin(test, environment)
-        processes = test.system.report(test.record) if isinstance(test.system, OwnProcess) else []
+        processes = processes_of(test.system, test.record)
         sections = {
             "command": shlex.join(sys.argv),
             "system": dict.fromkeys(_UNKNOWN) | {"reservations": [], "processes": processes} | batching(test.record),

@@ -25,6 +25,7 @@ class Faults:
     _alone_since_ns: int = 0
 
     def add(self, others: Faults) -> None:
+        """Count those of another process too; whoever waits for all answers knows the unanswered rows."""
         self.failed += others.failed
         self.refused += others.refused
 

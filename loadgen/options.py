@@ -34,6 +34,8 @@ class Option:
     """Written in any case.  A function is called only when they are needed: some take long to import."""
     detail: str = ""
     """What may follow a choice and a colon, as a regular expression."""
+    forms: str = ""
+    """Examples of choices with that, for an error."""
     known: Callable[[], Sequence[str]] | None = None
     """Words that it can be, besides names of files."""
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)

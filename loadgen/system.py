@@ -5,13 +5,14 @@ Independent of models, frameworks and servers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.record import Record
 from drumfire.loadgen.responses import Responses
 
 IndexArray: TypeAlias = npt.NDArray[np.integer[Any]]
@@ -89,3 +90,20 @@ class SelfMeasured(Protocol):
 
     async def begin_measuring(self) -> None:
         """The run begins: what came before, such as a warm-up, does not count.  Called once, between two rows."""
+
+
+@runtime_checkable
+class InProcesses(Protocol):
+    """What a system under test has too that computes in processes of its own."""
+
+    @property
+    def pids(self) -> Sequence[int]:
+        """Of the processes that live."""
+
+    def report(self, record: Record | None = None) -> list[dict[str, Any]]:
+        """Each process with what it took in the last run, and did, if ``record`` is the run's table; JSON-ready."""
+
+
+def processes_of(system: SystemUnderTest, record: Record | None = None) -> list[dict[str, Any]]:
+    """See ``InProcesses.report``; none of a system that computes in this process."""
+    return system.report(record) if isinstance(system, InProcesses) else []

@@ -24,7 +24,7 @@ from drumfire.loadgen.pacer import Spin
 from drumfire.loadgen.record import Record
 from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.settings import Loop, Mode, Scenario, TestSettings
-from drumfire.loadgen.system import IndexArray, SampleLibrary, SystemUnderTest
+from drumfire.loadgen.system import IndexArray, SampleLibrary, SystemUnderTest, processes_of
 from drumfire.loadgen.unread import unread
 from drumfire.sut import models
 from drumfire.sut.cache import cache_folder
@@ -78,14 +78,16 @@ class Assembly:
     """Requests that each server answered with outputs, and counts of connection events."""
     digests: Callable[[], dict[str, str]] = dict
     """Hashes of the model's description and of the data, to compare between processes."""
-    processes: Callable[[Record | None], list[dict[str, Any]]] = lambda record: []
-    """What each process that computes took and did, of a run with this table; none: this one computes."""
     close: Callable[[], None] = lambda: None
     """Releases what was loaded."""
     notes: list[str] = field(default_factory=list)
     """Shown to the user before the run."""
     warnings: list[str] = field(default_factory=list)
     """What of the request has no effect; kept with the result."""
+
+    def processes(self, record: Record | None = None) -> list[dict[str, Any]]:
+        """What each process that computes took and did, of a run with this table; none: this one computes."""
+        return processes_of(self.system, record)
 
 
 def assemble(options: RunOptions) -> Assembly:
@@ -126,7 +128,7 @@ def assemble(options: RunOptions) -> Assembly:
                 "weights": str(source.weights),
                 **facts,
                 "reservations": reservations,
-                "processes": loaded.processes(None),
+                "processes": processes_of(system),
             },
             logged=model.logged,
             knobs=replace(OPTIONS, threads=_takes_cores(source, len(places))),
@@ -134,7 +136,6 @@ def assemble(options: RunOptions) -> Assembly:
             config_errors=errors,
             notes=notes,
             check_judge=check_judge,
-            processes=loaded.processes,
             close=loaded.close,
         )
         assembly.description["qps_source"] = size_traffic(
@@ -238,7 +239,7 @@ def _processes(options: RunOptions, scenario: Scenario, gpus: int) -> int:
 
 def foreseen(options: RunOptions, assembly: Assembly) -> list[str]:
     """What the options will not have done, or do at a price, of any run.  Raises ``UserError``."""
-    processes = len(assembly.processes(None))
+    processes = len(assembly.processes())
     return [*unread_lines(options.traffic, assembly.description["model"]), *crowded(options, processes)]
 
 

@@ -221,6 +221,7 @@ class RunOptions:
         choices=backends.DEVICES,
         aliases=backends.DEVICE_ALIASES,
         detail=devices.NUMBERS,
+        forms=devices.FORMS,
         help="cpu (default) or gpu, which may be called cuda: gpu:1 is one of them, gpu:0,1 and gpu:all several, each "
         "with a process of its own; servers and null have none",
     )

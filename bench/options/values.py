@@ -301,13 +301,16 @@ def _chosen(one: Declared, value: Any) -> str:
     value = value.name if isinstance(value, enum.Enum) else value
     by_any_case = {choice.casefold(): choice for choice in one.choices}
     by_any_case |= {alias.casefold(): choice for alias, choice in one.option.aliases.items()}
-    word, colon, detail = str(value).casefold().partition(":" if one.option.detail else "\0")
+    text = str(value).casefold()
+    word, colon, detail = text.partition(":") if one.option.detail else (text, "", "")
     found = by_any_case.get(word)
     if found is not None and colon and re.fullmatch(one.option.detail, detail, re.ASCII):
         return f"{found}:{detail}"
     if found is None or colon:
         near = nearest(str(value)[:_MOST_SHOWN], one.choices)
-        raise UserError(f"{one.written}: unknown {_shown(value, repr)}{near}; choose one of {', '.join(one.choices)}")
+        forms = f", or write {one.option.forms}" if one.option.forms else ""
+        choices = ", ".join(one.choices)
+        raise UserError(f"{one.written}: unknown {_shown(value, repr)}{near}; choose one of {choices}{forms}")
     return found
 
 

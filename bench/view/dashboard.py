@@ -27,6 +27,7 @@ from drumfire.bench.view.servers import ReadFigures, follow
 from drumfire.bench.watch import ViewPlan, Watch
 from drumfire.loadgen.record import Record
 from drumfire.loadgen.run import Test
+from drumfire.loadgen.system import InProcesses
 from drumfire.sut import module_process
 
 REFRESH_S = 0.33
@@ -58,7 +59,7 @@ class Dashboard:
         probes: Sequence[tuple[float, bool]] = (),
     ) -> None:
         self._fd = test.record.fd
-        pids: Sequence[int] = getattr(test.system, "pids", ())  # of a system in processes of its own
+        pids = test.system.pids if isinstance(test.system, InProcesses) else ()
         self._view = {"layout": test.record.layout, "fd": self._fd, "plain": plain, "stream": stream}
         self._view |= {"readings": readings, "plan": asdict(ViewPlan.of(test.plan, title, probes, pids))}
         self._readings = [] if readings is None else [readings]

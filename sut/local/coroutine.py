@@ -68,6 +68,8 @@ class TaskSystem:
             _, stubborn = await asyncio.wait(self._tasks, timeout=CLOSE_S)
             for task in stubborn:  # it has caught its cancellation, and must not keep the loop from ending
                 asyncio._unregister_task(task)
+        if not self._tasks:
+            self.__dict__.pop("answers", None)  # and with them, the run's table
 
     def _start(self) -> None:
         while not self._closed and self._next_row < self._end_row and len(self._tasks) < self._max_in_flight:

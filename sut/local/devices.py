@@ -14,6 +14,7 @@ from drumfire.loadgen.limits import usable_cores
 
 NUMBERS = r"all|\d+(,\d+)*"
 """What may follow a device's kind and a colon."""
+FORMS = "gpu:1, gpu:0,1 or gpu:all"
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _SMI_S = 30.0
 """How long nvidia-smi may take; it hangs where a driver does."""

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from drumfire.loadgen.record import Record
 from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.system import Batch, SampleLibrary
 from drumfire.sut import models
@@ -69,10 +68,6 @@ class Loaded:
             max_queue_delay_s=source.max_queue_delay_s,
         )
 
-    def processes(self, record: Record | None) -> list[dict[str, Any]]:
-        """See ``OwnProcess.report``: none."""
-        return []
-
     def facts(self) -> Mapping[str, Any]:
         """What the result says of it."""
         return {
@@ -102,6 +97,7 @@ class Loaded:
             library.unload(indices)
 
     def close(self) -> None:
+        """Release the model."""
         for instance in self._instances:
             instance.close()
 
@@ -115,7 +111,6 @@ class LoadedElsewhere:
             f"{Loaded.__module__}:{Loaded.__name__}", source, workers=source.options.instances, processes=places
         )
         self.library = self.system.library
-        self.processes = self.system.report
 
     def facts(self) -> Mapping[str, Any]:
         facts: Mapping[str, Any] = self.system.ask("facts")
@@ -149,7 +144,10 @@ def fit(library: SampleLibrary, backend: backends.Backend, model: Model) -> Arra
 
 
 def run_batch(backend: backends.Backend, model: Model, *, checked: bool = False) -> RunBatch:
-    """``checked``: raises ``OutputError`` for outputs that are not a row for each sample."""
+    """What runs a batch of this model's samples.
+
+    ``checked``: it raises ``OutputError`` for outputs that are not a row for each sample.
+    """
     size, run, names = backend.tensors.batch_size, backend.run, backend.tensors.outputs
     if size is not None:
         run = Buckets({size: run}, names).run

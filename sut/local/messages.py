@@ -35,6 +35,7 @@ class Line:
         return self._socket.fileno()
 
     def send(self, message: Any, fds: Sequence[int] = ()) -> None:
+        """Send an object that can be pickled, and descriptors.  Raises ``TimeoutError`` after the line's patience."""
         data = pickle.dumps(message)
         head = len(data).to_bytes(_HEAD, "little")
         with self._sending:

@@ -129,7 +129,7 @@ class OwnProcess:
         return self._result(self._processes[0])
 
     def report(self, record: Record | None = None) -> list[dict[str, Any]]:
-        """Each process with what it took in the last run, and did, if ``record`` is the run's table; JSON-ready.
+        """See ``InProcesses.report``.
 
         CPU time is that of the phases; memory is the most so far.  Both are None of a process that was lost in the
         run, and before its end.

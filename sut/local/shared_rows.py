@@ -108,6 +108,7 @@ class Board:
         words[_NEXT] = first_row
 
     def start(self, origin_ns: int) -> None:
+        """The phase starts at ``origin_ns`` of the monotonic clock."""
         self.words[_ORIGIN] = origin_ns
 
     def putter(self, least: int) -> Callable[[int, int], None]:
@@ -138,7 +139,7 @@ class Board:
         return sum(words[one + _ANSWERED] for one in at), sum(words[one + _FAILED] for one in at)
 
     def taken(self, process: int) -> list[range]:
-        """The rows that the workers of a process took last; some may be answered."""
+        """The rows that each worker of a process took last, of a ``Feeder`` all of the phase; some may be answered."""
         mine = self.places[process * self.workers : (process + 1) * self.workers]
         return [range(self.words[at + _FIRST], self.words[at + _LAST]) for at in mine]
 
@@ -334,7 +335,11 @@ class _Lock:
 
     def __enter__(self) -> None:
         self._threads.acquire()
-        fcntl.lockf(self._fd, fcntl.LOCK_EX)
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX)
+        except OSError:
+            self._threads.release()
+            raise
 
     def __exit__(self, *_: object) -> None:
         fcntl.lockf(self._fd, fcntl.LOCK_UN)

@@ -90,7 +90,9 @@ def test_other_words_for_a_choice() -> None:
     assert build(Outer, {"pace": "LAZY"}).pace == "Slow"
     for word in ("cuda", "CUDA", "gpu", "GPU"):
         assert build(RunOptions, {"backend": "null", "model": "digits", "device": word}).device == "gpu"
-    with pytest.raises(UserError, match=r"^DEVICE: unknown 'tpu'.*; choose one of cpu, gpu$"):
+    with pytest.raises(
+        UserError, match=r"^DEVICE: unknown 'tpu'.*; choose one of cpu, gpu, or write gpu:1, .*gpu:all$"
+    ):
         build(RunOptions, {"backend": "null", "model": "digits", "device": "tpu"})
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import sys
+import weakref
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,17 @@ def test_a_single_input_comes_as_a_bare_array_whatever_its_name(name: str) -> No
     test = Test(CoroutineSystem("one", infer, library, max_batch_size=4), library, settings(Scenario.Offline))
     asyncio.run(test.run())
     assert np.concatenate(found).tolist() == (test.record.sample_index * 2).tolist()
+
+
+def test_the_table_is_released_when_the_run_has_ended() -> None:
+    library = Library()
+    system = CoroutineSystem("service", Service(), library)
+    test = Test(system, library, settings(Scenario.Offline))
+    asyncio.run(test.run())
+    table = weakref.ref(test.record)
+    del test
+    gc.collect()
+    assert table() is None
 
 
 @pytest.mark.parametrize("loop", LOOPS)
