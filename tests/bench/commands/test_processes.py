@@ -259,8 +259,9 @@ class TestGpus:
 
 @pytest.mark.parametrize("word", ["gpu:", "gpu:x", "gpu:1,", "gpu:-1", "gpu:1.5", "tpu:0", "cpu:all:"])
 def test_words_that_name_no_device(word: str) -> None:
-    says = f"unknown '{word}'; choose one of cpu, gpu, or write gpu:1, gpu:0,1 or gpu:all"
-    one_line_error(here("run", "onnxruntime", "digits", word), says)
+    done = here("run", "onnxruntime", "digits", word)
+    one_line_error(done, f"DEVICE: unknown '{word}'")
+    one_line_error(done, "; choose one of cpu, gpu, or write gpu:1, gpu:0,1 or gpu:all")
 
 
 def test_no_gpu_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,7 +147,9 @@ def test_a_frame_is_one_write_and_erases_nothing_before_it_is_drawn_anew() -> No
 
 
 @pytest.mark.parametrize(
-    ("pids", "says"), [((os.getpid(),), f"process {os.getpid()}"), ((1, os.getpid()), "processes 2")]
+    ("pids", "says"),
+    [((os.getpid(),), f"process {os.getpid()}"), ((1, os.getpid()), "processes 2")],
+    ids=["one", "two"],  # else every process that runs tests has another
 )
 def test_what_the_systems_own_processes_take(pids: tuple[int, ...], says: str) -> None:
     plan = replace(SERVER, pids=pids)
