@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -23,7 +24,7 @@ from drumfire.loadgen.settings import Scenario
 from drumfire.sut import models
 from drumfire.sut.local import devices
 from drumfire.sut.local.loaded import Loaded
-from tests.support.command import finished, here, one_line_error, options, result_of, start
+from tests.support.command import SCHEMA, finished, here, one_line_error, options, result_of, start
 
 pytestmark = pytest.mark.skipif(local.usable_cores() < 2, reason="one core, on which a model has no process of its own")
 DIGITS = ("run", "onnxruntime", "digits")
@@ -109,6 +110,11 @@ def test_a_model_that_is_killed_ends_the_run_with_what_it_had_answered(tmp_path:
     assert any("SIGKILL" in reason for reason in result["reasons"]), result["reasons"]
     assert result["delivered"]["samples"] > 0
     assert "Traceback" not in done.stderr
+    jsonschema.validate(result, SCHEMA)
+    (lost,) = result["system"]["processes"]
+    assert (lost["pid"], lost["cpu_s"], lost["memory_bytes"]) == (computing["pid"], None, None)
+    shown = here("show", tmp_path / "run").stdout
+    assert f"computed by  process {lost['pid']}\n" in shown
 
 
 @pytest.mark.parametrize(("words", "times"), [((), 0), (("--accuracy",), 1)])
