@@ -75,8 +75,6 @@ class Answers:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
 
-    # For the system under test.
-
     @property
     def sample_index(self) -> Column:
         """Dataset index of each row."""
@@ -98,10 +96,7 @@ class Answers:
     def complete(
         self, first: int, last: int, responses: Responses | None = None, at_ns: Int64Array | None = None
     ) -> None:
-        """Complete rows [first, last) now.  ``responses[i]`` belongs to row first+i.
-
-        ``at_ns``: of several rows, their completions, if they were before this call; on the clock of ``now``.
-        """
+        """Complete rows [first, last) now, or before: at ``at_ns`` of ``now``.  ``responses[i]`` belongs to row first+i."""
         now = _clock() - self.origin_ns
         # Acquiring the lock by hand costs half as much as ``with``, and is the largest cost of a single row.
         self._acquire()
@@ -200,8 +195,6 @@ class Answers:
     def fail_rows(self, rows: RowArray, reason: str | BaseException) -> None:
         """As ``fail``, for rows that are not consecutive."""
         self._settle(rows, reason=reason)
-
-    # For the run.
 
     def begin(self, phase: Phase, origin_ns: int | None = None) -> None:
         """Start a phase on the running loop: now, or at ``origin_ns`` of the monotonic clock."""
