@@ -96,7 +96,7 @@ class Answers:
     def complete(
         self, first: int, last: int, responses: Responses | None = None, at_ns: Int64Array | None = None
     ) -> None:
-        """Complete rows [first, last) now, or before: at ``at_ns`` of ``now``.  ``responses[i]`` belongs to row first+i."""
+        """Complete rows [first, last) now, or at ``at_ns``, as ``now`` gives it.  ``responses[i]``: of row first+i."""
         now = _clock() - self.origin_ns
         # Acquiring the lock by hand costs half as much as ``with``, and is the largest cost of a single row.
         self._acquire()
