@@ -33,10 +33,10 @@ from tests.support.own_processes import (
     settings,
 )
 
-SCENARIOS = list(Scenario)
+SLOWER = [pytest.param(one, marks=pytest.mark.slow) for one in Scenario if one != Scenario.Server]
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
+@pytest.mark.parametrize("scenario", [Scenario.Server, *SLOWER], ids=lambda one: one.name)
 def test_responses_are_those_of_threads(own: Own, scenario: Scenario, tmp_path: Path) -> None:
     modes = [
         settings(scenario, Mode.AccuracyOnly),
@@ -59,7 +59,8 @@ def test_responses_are_those_of_threads(own: Own, scenario: Scenario, tmp_path: 
         assert logs[0].stat().st_size > 100
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", Scenario, ids=lambda one: one.name)
 def test_a_coroutine_answers_in_every_scenario(own: Own, scenario: Scenario) -> None:
     system = own("coroutine")
     for mode in (Mode.AccuracyOnly, Mode.SubmissionRun):
@@ -76,9 +77,10 @@ def test_large_responses_arrive_whole(own: Own) -> None:
     assert {len(data) for data in kept(test).values()} == {400_000}
 
 
+@pytest.mark.slow
 def test_a_warm_up_leaves_the_run_alone(own: Own) -> None:
     system = own("batched")
-    for scenario in SCENARIOS:
+    for scenario in Scenario:
         test = run(system, settings(scenario), warm_up=WarmUp(queries=30))
         is_fine(test)
         assert test.issuer.warmed.queries == 30
@@ -96,6 +98,7 @@ def test_a_search_makes_the_system_once_and_leaves_nothing_behind(own: Own) -> N
     assert system.ask("loads") == 21
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 8])
 def test_each_row_is_computed_once(own: Own, size: int) -> None:
     system = own("batched_small" if size == 1 else "batched_two", spared=(False, False), workers=2)
@@ -137,12 +140,14 @@ def test_arguments_that_cannot_travel(own: Own) -> None:
 # Coroutines.
 
 
+@pytest.mark.slow
 def test_a_coroutine_that_raises(own: Own) -> None:
     test = run(own("coroutine", "raise"))
     assert list(test.answers.faults.failed) == ["ValueError: of no use"]
     assert test.record.issued_rows == 200
 
 
+@pytest.mark.slow
 def test_a_coroutine_whose_process_is_killed(own: Own) -> None:
     system = own("coroutine", "kill")
     is_lost(system, run(system, settings(min_query_count=4000)), KILLED)
@@ -243,6 +248,7 @@ def test_a_forked_worker_of_the_model_does_not_hide_its_death(own: Own) -> None:
     await_end(worker)
 
 
+@pytest.mark.slow
 def test_what_the_model_started_ends_with_it(own: Own) -> None:
     system = own("batched")
     worker = system.ask("fork")
@@ -251,6 +257,7 @@ def test_what_the_model_started_ends_with_it(own: Own) -> None:
     await_end(worker)
 
 
+@pytest.mark.slow
 def test_few_open_files(own: Own) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     files, refused = open_files(), 0

@@ -34,6 +34,7 @@ def test_killed_while_it_computes(own: Own) -> None:
     is_lost(system, test, KILLED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["compute", "lock"])
 def test_one_of_two_is_killed(own: Own, where: str) -> None:
     system = own("batched", {where: "kill"}, spared=(True, False))
@@ -54,6 +55,7 @@ def test_one_of_two_is_stopped(own: Own, where: str, impatient: None) -> None:
     is_lost(system, test, "stopped")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["compute", "load"])
 def test_stopped(own: Own, where: str, impatient: None) -> None:
     system = own("batched", {where: "stop"})
@@ -138,6 +140,7 @@ def test_no_memory(own: Own, what: str) -> None:
     assert np.count_nonzero(test.record.status == Status.OK)
 
 
+@pytest.mark.slow
 def test_a_batch_that_raises_fails_and_the_run_goes_on(own: Own) -> None:
     system = own("batched", {"compute": "raise"})
     test = run(system)
@@ -163,6 +166,7 @@ def test_unruly_answers_are_refused(own: Own, answer: str, why: str) -> None:
         assert (test.record.status[:20] == Status.OK).all()
 
 
+@pytest.mark.slow
 def test_no_answers_end_by_patience(own: Own) -> None:
     system = own("unruly", "never")
     test = run(system, settings(min_query_count=20), patience_s=0.2)
@@ -170,6 +174,7 @@ def test_no_answers_end_by_patience(own: Own) -> None:
     assert any("stopped answering" in line for line in test.spoiled())
 
 
+@pytest.mark.slow
 def test_too_few_responses_fail(own: Own) -> None:
     test = run(own("unruly", "fewer"), settings(min_query_count=20))
     assert test.answers.faults.failed.total() == 20
@@ -218,6 +223,7 @@ def test_an_answer_that_cannot_be_read_is_not_the_next_ones(own: Own) -> None:
     is_fine(run(system))
 
 
+@pytest.mark.slow
 def test_loading_reaches_the_others_where_one_is_lost(own: Own) -> None:
     system = own("batched", spared=(True, True, True))
     os.kill(system.pids[0], signal.SIGKILL)
