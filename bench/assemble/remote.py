@@ -1,6 +1,6 @@
 """Assembles a run against remote servers: from options to a system, a library and settings.
 
-``local`` does the same for models in this process.  All that depends on the servers' protocol is the target's
+``local`` does the same for models on this machine.  All that depends on the servers' protocol is the target's
 (``drumfire.sut.remote.target``).  All queries to the servers here come before the run.
 """
 
