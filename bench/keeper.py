@@ -34,6 +34,8 @@ _SAVE_S = 60.0
 _GENERATORS_S = 5.0
 """How long generators, or the processes of a model, may take to end by themselves when the run's process is gone."""
 _LOOK_S = 0.02
+HOST = "drumfire.sut.local.host"
+"""The module that a model's process runs."""
 _STDIN = 0
 
 
@@ -228,8 +230,14 @@ def _put_together(record: Record, generators: Sequence[_Message]) -> None:
 
 def _wait_for(pids: Sequence[int]) -> None:
     until_s = time.monotonic() + _GENERATORS_S
-    while time.monotonic() < until_s and any(_lives(pid) for pid in pids):
+    while (living := [pid for pid in pids if _lives(pid)]) and time.monotonic() < until_s:
         time.sleep(_LOOK_S)
+    for pid in living:  # stopped by a signal, it cannot see that the run's process has ended
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                is_ours = HOST.encode() in file.read().split(b"\0")
+            if is_ours:
+                os.killpg(pid, signal.SIGKILL)
 
 
 def _lives(pid: int) -> bool:

@@ -100,6 +100,8 @@ class Test:
         else:
             self.effective = share.slice.limits(self.effective)
             self.record, self.phases = share.record, list(share.phases)
+        if self.effective.scenario != Scenario.Server:
+            spin = Spin.ADAPTIVE  # nothing is waited for
         self.answers = Answers(self.record, closed_loop=self.effective.loop is Loop.CLOSED, spin=spin)
         self.plan = Plan(
             self.effective, self.phases, self.record, self.answers, self.knobs, warm_up, rule, on_begin=self._on_begin

@@ -257,9 +257,9 @@ def crowded(options: RunOptions, processes: int) -> list[str]:
     if (cores := usable_cores()) > busy:
         return []
     return [
-        f"--spin full takes a core for each generator and for each process of the model ({busy}), and no more than "
-        f"{cores} can be used: queries go out late, or the system under test waits for a core (--spin adaptive shares "
-        "them)"
+        f"--spin full takes a core for each generator and for each process of the model, here {busy} in all, and "
+        f"{cores} can be used, so that none is left for other work: queries go out late, or the system under test "
+        "waits for a core (--spin adaptive shares them)"
     ]
 
 

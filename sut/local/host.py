@@ -36,6 +36,7 @@ from drumfire.loadgen.system import IndexArray, SystemUnderTest
 from drumfire.loadgen.traffic import Phase
 from drumfire.sut import module_process
 from drumfire.sut.local.batcher import BatchedSystem
+from drumfire.sut.local.host_process import IMPORTS
 from drumfire.sut.local.messages import Line
 from drumfire.sut.local.shared_rows import Board, Feeder, SharedRows
 from drumfire.sut.plugins import imported
@@ -94,12 +95,16 @@ class Host:
         sys.path[:] = paths
         self._board = Board(processes, workers, self._line.take_fds(2 + processes * workers))
         self._number = number
-        made = imported(function)(*pickle.loads(arguments))
-        self._made = SimpleNamespace(system=made[0], library=made[1]) if isinstance(made, tuple) else made
+        made = _function(function)(*pickle.loads(arguments))
+        if isinstance(made, tuple) and len(made) == 2:
+            made = SimpleNamespace(system=made[0], library=made[1])
+        if not (hasattr(made, "system") and hasattr(made, "library")):
+            raise UserError(f"{function} must return a system and its library, not {made!r:.80}")
+        self._made = made
         self._system, library = self._made.system, self._made.library
         if isinstance(self._system, BatchedSystem):
             if (wanted := self._system.workers) > workers:
-                raise UserError(f"{self._system.name} has {wanted} workers, and its process was asked for {workers}")
+                raise UserError(f"{self._system.name} has {wanted} workers: OwnProcess(..., workers={wanted})")
             self._system.rows = partial(SharedRows, self._board, number)
         elif processes > 1:
             raise UserError(f"{self._system.name} is no BatchedSystem, so it cannot have several processes")
@@ -191,6 +196,17 @@ class _Answers(Answers):
         if self._wanted(rows):
             plain = isinstance(responses, np.ndarray) and not responses.dtype.hasobject
             self._send("kept", rows, responses if plain else list(as_bytes(responses)))
+
+
+def _function(name: str) -> Callable[..., Any]:
+    """Import it.  Raises ``UserError``."""
+    os.environ[IMPORTS] = name
+    try:
+        return imported(name)  # type: ignore[no-any-return]
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{name} cannot be imported by the system's process: {described(error)}") from error
+    finally:
+        del os.environ[IMPORTS]
 
 
 def main() -> None:

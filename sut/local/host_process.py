@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,17 @@ ANSWER_S = 5.0
 END_S = 1.0
 _STOPPED = "was stopped by a signal, so that it was ended"
 _REPLIES = ("done", "refused", "failed")
+IMPORTS = "DRUMFIRE_IMPORTS"
+"""The variable of a process that imports a function to make a system with: the function's name."""
+_lines: weakref.WeakSet[Line] = weakref.WeakSet()
+
+
+def _close_lines() -> None:
+    for line in list(_lines):
+        line.close()
+
+
+os.register_at_fork(after_in_child=_close_lines)  # else a fork would keep the processes when this one ends
 
 
 class ProcessLost(UserError):
@@ -40,6 +52,7 @@ class HostProcess:
         """What it took in the last run; None until that is closed."""
         ours, theirs = socket.socketpair()
         self.line = Line(ours, ANSWER_S)
+        _lines.add(self.line)
         try:
             with theirs, _confined(placement.cores):
                 # In a session of its own, what it starts can be ended with it, and Ctrl-C does not reach it.
@@ -87,7 +100,7 @@ class HostProcess:
             if message is None:
                 if patience_s is None and not self.is_stopped:
                     continue
-                raise self.stuck(f"did not react within {look_s:g} s")
+                raise self.stuck(f"did not react within {look_s:.2g} s")
             kind, *what = message
             if kind not in _REPLIES:
                 handle(kind, what)

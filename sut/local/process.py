@@ -23,14 +23,14 @@ import numpy.typing as npt
 from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.errors import UserError, described
 from drumfire.loadgen.faults import Faults
-from drumfire.loadgen.limits import on_limit
+from drumfire.loadgen.limits import check_files, on_limit
 from drumfire.loadgen.record import Record, Status
 from drumfire.loadgen.responses import Kept
 from drumfire.loadgen.system import Answer, IndexArray
 from drumfire.loadgen.traffic import Phase
 from drumfire.sut.local.batcher import batch_sizes
 from drumfire.sut.local.devices import Placement
-from drumfire.sut.local.host_process import ANSWER_S, END_S, HostProcess, ProcessLost
+from drumfire.sut.local.host_process import ANSWER_S, END_S, IMPORTS, HostProcess, ProcessLost
 from drumfire.sut.local.messages import MOST_FDS
 from drumfire.sut.local.shared_rows import PROCESS, Board
 
@@ -39,6 +39,19 @@ _CLOSE_S = 7.0
 MOST_WORKERS = MOST_FDS - 2
 """Of all processes together."""
 _NONE = np.empty(0, np.uint32)
+
+
+def _check_name(make: object) -> None:
+    module, _, function = make.partition(":") if isinstance(make, str) else ("", "", "")
+    if not (module and function):
+        raise UserError(f"OwnProcess takes the name of a function, as 'my_module:make', and not {make!r:.80}")
+    if module == "__main__":
+        raise UserError(f"{make}: another process imports it, so name the file, as my_script:{function}")
+    if IMPORTS in os.environ:
+        raise UserError(
+            f"the process of {os.environ[IMPORTS]} imports this file too: put the file's own work behind "
+            "if __name__ == '__main__':"
+        )
 
 
 class HostedLibrary:
@@ -79,6 +92,7 @@ class OwnProcess:
         ``workers``: of a ``BatchedSystem``, how many functions it has at most.  ``processes``: by default, one.
         """
         placements = processes or [Placement()]
+        _check_name(make)
         if not hasattr(os, "eventfd"):
             raise UserError("a system in processes of its own needs Linux: run it in this one")
         if len(placements) * workers > MOST_WORKERS:
@@ -89,11 +103,12 @@ class OwnProcess:
             raise UserError(
                 f"{make} runs in another process, which its arguments cannot reach: {described(error)}"
             ) from error
+        self._owner = os.getpid()
         self._processes: list[HostProcess] = []
         self._ended: list[HostProcess] = []
         self._answers: Answers | None = None
         self._phase: Phase | None = None
-        self._failed_before = 0
+        self._failed_before = self._refused = 0
         try:
             self._board = Board(len(placements), workers)
             try:
@@ -112,6 +127,7 @@ class OwnProcess:
 
     def _start(self, placements: Sequence[Placement], make: str, arguments: bytes, workers: int) -> Mapping[str, Any]:
         """Start the processes, and make the system in each; returns what the first says of it."""
+        check_files()  # which they would find out too late to say
         for number, placement in enumerate(placements):
             self._processes.append(HostProcess(number, placement))
         for process in self._processes:
@@ -125,6 +141,7 @@ class OwnProcess:
 
         Raises ``UserError`` where that raises, and ``ProcessLost``, which is one.
         """
+        self._check_open()
         self._processes[0].ask("ask", name, arguments)
         return self._result(self._processes[0])
 
@@ -166,6 +183,8 @@ class OwnProcess:
 
     def shut(self) -> None:
         """End the processes, which takes up to 2 s.  May be called again."""
+        if os.getpid() != self._owner:  # a fork, which has only copies
+            return
         try:
             for process in self._processes:
                 process.line.close()
@@ -184,6 +203,7 @@ class OwnProcess:
 
     def _call(self, name: str, *arguments: Any) -> None:
         """Call a method of each ``Host``, side by side, also where one of them is lost.  Raises ``UserError``."""
+        self._check_open()
         asked, errors = list[HostProcess](), list[UserError]()
         for process in self._processes:
             try:
@@ -199,11 +219,17 @@ class OwnProcess:
         if errors:
             raise errors[0]
 
+    def _check_open(self) -> None:
+        if not self._processes:
+            raise UserError(f"{self.name} has been shut")
+
     # As a system under test.
 
     async def open(self, answers: Answers) -> None:
-        if not self._processes:
-            raise UserError(f"{self.name} has been shut")
+        self._check_open()
+        if self._answers is not None:
+            self._refused += 1
+            raise UserError(f"{self.name} is in a run already: a run at a time, or another OwnProcess")
         self._answers, record, loop = answers, answers.record, asyncio.get_running_loop()
         answers.elsewhere = self
         self._board.begin(0)  # what it counted was another run's
@@ -224,6 +250,9 @@ class OwnProcess:
         raise RuntimeError(f"{self.name} is not open")
 
     async def close(self) -> None:
+        if self._refused:  # of a run that was not let in, and closes all the same
+            self._refused -= 1
+            return
         loop, answers = asyncio.get_running_loop(), self._answers
         loop.remove_reader(self._board.answered)
         for process in self._processes:
@@ -232,9 +261,9 @@ class OwnProcess:
             self.__dict__.pop(name, None)
         if answers is not None and self._phase is None and not answers.faults.unanswered:
             self._answers = None  # all is measured: whoever is lost now is refused at the next open
-        for process in self._asked("close"):
+        for process, left_s in self._asked(_CLOSE_S, "close"):
             with self._losing(process):
-                faults, process.cpu_s, process.memory_bytes = self._result(process, _CLOSE_S)
+                faults, process.cpu_s, process.memory_bytes = self._result(process, left_s)
                 for why in faults.refused.elements():
                     if answers is not None:
                         answers.refuse(why)
@@ -250,9 +279,9 @@ class OwnProcess:
         self._board.begin(phase.first_row, width, self._answers.spin)
         self._phase, self._failed_before = phase, self._answers.faults.failed.total()
         light = replace(phase, loaded=_NONE, sample_index=_NONE, scheduled=None)  # the rest is in the table
-        for process in self._asked("begin", light):
+        for process, left_s in self._asked(ANSWER_S, "begin", light):
             with self._losing(process):
-                self._result(process, ANSWER_S)
+                self._result(process, left_s)
 
     def start(self, origin_ns: int) -> None:
         self._board.start(origin_ns)
@@ -265,9 +294,9 @@ class OwnProcess:
         if phase is None or answers is None:
             return
         self._board.drop()
-        for process in self._asked("end"):
+        for process, left_s in self._asked(ANSWER_S, "end"):
             with self._losing(process):
-                yield self._result(process, ANSWER_S)
+                yield self._result(process, left_s)
         # Now that no process answers any more, what the lost ones had taken fails.
         status = answers.record.status
         for process in self._processes:
@@ -284,15 +313,16 @@ class OwnProcess:
 
     # Helpers.
 
-    def _asked(self, name: str, *arguments: Any) -> list[HostProcess]:
-        """Call a method of the processes that live; returns those whose answers come."""
-        asked = []
+    def _asked(self, within_s: float, name: str, *arguments: Any) -> Iterator[tuple[HostProcess, float]]:
+        """Call a method of the processes that live; gives each whose answer comes, and how long that may take, s."""
+        asked, until = list[HostProcess](), time.monotonic() + within_s
         for process in self._processes:
             if process.lost is None:
                 with self._losing(process):
                     process.ask(name, *arguments)
                     asked.append(process)
-        return asked
+        for process in asked:
+            yield process, max(until - time.monotonic(), 0.0)
 
     def _result(self, process: HostProcess, patience_s: float | None = None) -> Any:
         """See ``HostProcess.result``."""

@@ -80,7 +80,7 @@ def test_a_core_for_itself_where_there_is_none_other(
     options = RunOptions("null", "digits", traffic=asked, system=fleet and RemoteOptions(None, fleet))
     found = local.crowded(options, 0)
     assert len(found) == warned
-    assert all(f"no more than {cores} can be used" in text for text in found)
+    assert all(f"and {cores} can be used" in text for text in found)
 
 
 @pytest.mark.parametrize(

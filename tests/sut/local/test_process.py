@@ -3,13 +3,17 @@
 import asyncio
 import os
 import resource
+import subprocess
+import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.installation import ROOT
 from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.logs import write_accuracy
 from drumfire.loadgen.record import Status
@@ -188,7 +192,7 @@ def test_several_processes_need_a_batched_system(own: Own) -> None:
 
 
 def test_more_workers_than_asked_for_are_refused(own: Own) -> None:
-    with pytest.raises(UserError, match="2 workers, and its process was asked for 1"):
+    with pytest.raises(UserError, match=r"2 workers: OwnProcess\(\.\.\., workers=2\)"):
         own("batched_two")
     with pytest.raises(UserError, match=f"at most {MOST_WORKERS}"):
         own("batched", workers=MOST_WORKERS + 1)
@@ -295,3 +299,68 @@ def test_all_threads_of_a_process_are_on_its_cores() -> None:
         assert system.ask("cores") == [[core]]
         assert system.ask("spared")
     assert os.sched_getaffinity(0) == before
+
+
+@pytest.mark.parametrize("make", ["module", "module:", ":make", "", 3, print])
+def test_what_is_no_name_of_a_function(make: Any) -> None:
+    with pytest.raises(UserError, match="takes the name of a function"):
+        OwnProcess(make)
+
+
+def test_a_function_of_the_script_itself() -> None:
+    with pytest.raises(
+        UserError, match=r"^__main__:make: another process imports it, so name the file, as my_script:make"
+    ):
+        OwnProcess("__main__:make")
+
+
+@pytest.mark.parametrize("name", ["no_such_module:make", "tests.support.own_systems:no_such_function"])
+def test_a_function_that_is_not_there(name: str) -> None:
+    with pytest.raises(UserError, match=f"^{name} cannot be imported by the system's process: "):
+        OwnProcess(name)
+
+
+def test_what_is_no_system(own: Own) -> None:
+    with pytest.raises(UserError, match=r"^builtins:len must return a system and its library, not 3$"):
+        OwnProcess("builtins:len", "abc")
+
+
+def test_a_script_that_makes_one_as_it_is_imported(tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text("from drumfire import OwnProcess\nOwnProcess('unguarded:make')\n")
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=60, check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "put the file's own work behind if __name__ == '__main__'" in done.stderr.splitlines()[-1]
+
+
+def test_one_run_at_a_time(own: Own) -> None:
+    system = own("batched")
+    tests = [Test(system, system.library, settings(server_target_qps=1000.0)) for _ in range(2)]
+
+    async def both() -> list[BaseException | None]:
+        return await asyncio.gather(*(test.run() for test in tests), return_exceptions=True)
+
+    errors = [error for error in run_on_fast_loop(both()) if error is not None]
+    assert len(errors) == 1
+    assert "is in a run already" in str(errors[0])
+
+
+def test_nothing_is_asked_of_what_has_been_shut(own: Own) -> None:
+    system = own("batched")
+    system.shut()
+    for ask in (lambda: system.ask("fds"), lambda: system.library.load(np.arange(1))):
+        with pytest.raises(UserError, match="has been shut"):
+            ask()
+
+
+def test_a_fork_does_not_end_the_processes(own: Own) -> None:
+    system = own("batched")
+    child = os.fork()
+    if not child:
+        system.shut()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    is_fine(run(system))

@@ -122,7 +122,7 @@ def test_what_making_raises_is_told_in_a_line(own: Own, capfd: pytest.CaptureFix
     with pytest.raises(UserError, match=r"^ValueError: of no use$"):
         own("batched", {"make": "raise"})
     assert capfd.readouterr().err.count("ValueError: of\nno use") == 1
-    for function, what in (("nothing", "AttributeError"), ("missing", "missing")):
+    for function, what in (("nothing", "must return a system"), ("missing", "missing")):
         with pytest.raises(UserError, match=what) as caught:
             own(function)
         assert "\n" not in str(caught.value)
