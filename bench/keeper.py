@@ -62,8 +62,10 @@ class Keeper:
                 )
         except OSError as error:
             _warn(f"if this process is killed, what it has measured is lost: {error}")
-        self._send(folder, {})
-        self._send(record.fd, {"layout": record.layout, "pids": list(pids)})
+        self._first: Sequence[tuple[int, Mapping[str, Any]]] = (
+            (folder, {}),
+            (record.fd, {"layout": record.layout, "pids": list(pids)}),
+        )
 
     def take(self, child: Child) -> None:
         """Keep the table of a generator of this run too."""
@@ -71,12 +73,14 @@ class Keeper:
         self._send(child.record.fd, {"layout": child.record.layout, "share": share, "pid": child.pid})
 
     def __enter__(self) -> Keeper:
-        """Wait until it is ready, so that its start does not disturb the run."""
+        """Wait until it is ready, so that its start does not disturb the run; before that it has nothing to keep."""
         if self._process is not None:
             self._line.settimeout(_READY_S)
             with contextlib.suppress(OSError):
                 self._line.recv(1)
             self._line.settimeout(None)
+        for fd, about in self._first:
+            self._send(fd, about)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

@@ -57,6 +57,7 @@ class Claim:
         self.made = made
         """Folders that the claim made, the deepest first."""
         self._reserve = contextlib.ExitStack()
+        self._test: Test | None = None
 
     @classmethod
     def take(cls, folder: Path, resumed: str | None = None) -> Claim:
@@ -109,14 +110,18 @@ class Claim:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if error is not None and self._test is not None and not self._test.record.issued_rows:
+            self._undo()
         self.close()
 
     def begin(self, test: Test, environment: Mapping[str, Any], subject: Mapping[str, Any] | None = None) -> None:
         """Write what is known before ``test`` is measured: its settings, the machine, and the table's layout.
 
         ``subject``: of the result's ``command`` and ``system`` what is known, for a run that is killed.
-        Raises ``OutputError``, also where there is no room for the run.
+        Raises ``OutputError``, also where there is no room for the run.  If the block then ends by an error before a
+        row has been issued, all of it is removed.
         """
+        self._test = test
         try:
             self._check_room(test)
             write_settings(test, self.folder, subject)
@@ -129,7 +134,7 @@ class Claim:
             held.write(bytes(_RESERVED_BYTES))
             held.flush()
         except BaseException as error:  # Ctrl-C too
-            self.undo()
+            self._undo()
             if isinstance(error, OutputError) or not isinstance(error, OSError):
                 raise
             raise _unwritable(self.folder, error) from None
@@ -138,7 +143,7 @@ class Claim:
         """Free the room that ``begin`` held for the result, which is saved now."""
         self._reserve.close()
 
-    def undo(self) -> None:
+    def _undo(self) -> None:
         """Remove what ``begin`` wrote, as nothing was measured."""
         for name in (f"{COLUMNS}/{LAYOUT}", SETTINGS, ENVIRONMENT):
             with contextlib.suppress(OSError):

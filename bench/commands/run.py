@@ -142,7 +142,6 @@ def perform(
             _drive(test, assembly, options, fleet=None if generators is None else generators.fleet)
         except BaseException as error:
             if not test.record.issued_rows:
-                claim.undo()
                 raise
             faults.append(error)
         return finish(test, make, claim, printer, _further(test, assembly, options, claim.folder), faults)

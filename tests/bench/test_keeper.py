@@ -334,3 +334,24 @@ def test_sigterm_to_a_whole_group_is_an_ordinary_end(tmp_path: Path) -> None:
     assert "warning: what kept" not in done.stderr
     assert json.loads((folder / "result.json").read_text())["validity"] == "INVALID"
     assert not (folder / "unfinished.json").exists()
+
+
+@pytest.mark.parametrize("when", ["__init__", "__enter__"])
+def test_an_interrupt_before_the_run_leaves_nothing(when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wait, made = Keeper.__dict__[when], list[Keeper]()
+
+    def interrupted(keeper: Keeper, *arguments: Any) -> None:
+        made.append(keeper)
+        if when == "__init__":
+            wait(keeper, *arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Keeper, when, interrupted)
+    done = here("run", "null", "digits", "--time", "0.1", "--no-dashboard", "--output", tmp_path / "run")
+    assert done.returncode == 130
+    assert done.stderr == "drumfire: interrupted, and nothing was saved\n"
+    (keeper,) = made
+    keeper._line.close()
+    assert keeper._process is not None
+    assert keeper._process.wait(30) == 0
+    assert not (tmp_path / "run").exists()

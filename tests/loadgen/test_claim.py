@@ -89,9 +89,13 @@ def test_a_process_started_otherwise_does_not_hold_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["deep/er/run", "run"])
 def test_a_claim_without_a_run_leaves_nothing(name: str, tmp_path: Path) -> None:
-    with Claim.take(tmp_path / name) as claim:
-        claim.begin(a_test(), {})
-        claim.undo()
+    def interrupted() -> None:
+        with Claim.take(tmp_path / name) as claim:
+            claim.begin(a_test(), {})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     with Claim.new("any"):
         pass
     assert list(tmp_path.iterdir()) == []
