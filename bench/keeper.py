@@ -17,12 +17,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from drumfire.loadgen import priority
 from drumfire.loadgen.signals import on_ending
 from drumfire.sut import module_process
+from drumfire.sut.local.host_process import HOST
 
 if TYPE_CHECKING:
     from drumfire.bench.fleet.child import Child
@@ -34,8 +35,6 @@ _SAVE_S = 60.0
 _GENERATORS_S = 5.0
 """How long generators, or the processes of a model, may take to end by themselves when the run's process is gone."""
 _LOOK_S = 0.02
-HOST = "drumfire.sut.local.host"
-"""The module that a model's process runs."""
 _STDIN = 0
 
 
@@ -219,11 +218,8 @@ def _put_together(record: Record, generators: Sequence[_Message]) -> None:
     from drumfire.loadgen.share import Slice
 
     tables = [Record.attach(one.fd, one.about["layout"]) for one in generators]
-    until_s = time.monotonic() + _GENERATORS_S
-    while time.monotonic() < until_s and any(
-        not table.gauges[Gauge.DONE] and _lives(one.about["pid"]) for table, one in zip(tables, generators, strict=True)
-    ):
-        time.sleep(_LOOK_S)
+    pids = {one.about["pid"]: table for table, one in zip(tables, generators, strict=True)}
+    _wait_while(lambda: [pid for pid, table in pids.items() if not table.gauges[Gauge.DONE] and _lives(pid)])
     slices = [Slice(**one.about["share"]) for one in generators]
     parts = []
     for table, share in zip(tables, slices, strict=True):
@@ -232,16 +228,23 @@ def _put_together(record: Record, generators: Sequence[_Message]) -> None:
     merge.put_back(record, 0, record.rows, {share.part: share for share in slices}, parts)
 
 
-def _wait_for(pids: Sequence[int]) -> None:
+def _wait_while(at_work: Callable[[], list[int]]) -> list[int]:
+    """Wait until no process is ``at_work``, or not longer; returns those that still are."""
     until_s = time.monotonic() + _GENERATORS_S
-    while (living := [pid for pid in pids if _lives(pid)]) and time.monotonic() < until_s:
+    while (pids := at_work()) and time.monotonic() < until_s:
         time.sleep(_LOOK_S)
-    for pid in living:  # stopped by a signal, it cannot see that the run's process has ended
+    return pids
+
+
+def _wait_for(pids: Sequence[int]) -> None:
+    """Wait until these processes of a model have ended, and end them."""
+    for living in _wait_while(lambda: [pid for pid in pids if _lives(pid)]):
+        # Stopped by a signal, it cannot see that the run's process has ended.
         with contextlib.suppress(OSError):
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
+            with open(f"/proc/{living}/cmdline", "rb") as file:
                 is_ours = HOST.encode() in file.read().split(b"\0")
             if is_ours:
-                os.killpg(pid, signal.SIGKILL)
+                os.killpg(living, signal.SIGKILL)
 
 
 def _lives(pid: int) -> bool:

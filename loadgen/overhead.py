@@ -141,11 +141,18 @@ def steal_ticks() -> int | None:
     return int(cpu[8]) if len(cpu) > 8 else None
 
 
-def usage(pid: int) -> tuple[float, int]:
-    """CPU time of a process of this machine, s, and its memory in bytes; zeros where they are not known."""
+def stat_fields(pid: int) -> list[str]:
+    """What ``/proc/PID/stat`` says of a process of this machine after its name, from its state on; empty if unknown."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            fields = file.read().rpartition(")")[2].split()  # the name before may hold spaces
+            return file.read().rpartition(")")[2].split()  # the name before may hold spaces
     except OSError:
+        return []
+
+
+def usage(pid: int) -> tuple[float, int]:
+    """CPU time of a process of this machine, s, and its memory in bytes; zeros where they are not known."""
+    fields = stat_fields(pid)
+    if not fields:
         return 0.0, 0
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S, int(fields[21]) * mmap.PAGESIZE

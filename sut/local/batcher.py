@@ -32,7 +32,8 @@ Called from one thread at a time.
 
 
 _SEVERAL_NS, _MOST_BATCHES = 2_000_000, 8
-"""A worker that takes several batches at a time enters their times together: so late, and so many, at most."""
+"""A worker that takes several batches at a time enters their times together: at most so late, ns, and of this number
+of batches."""
 _CLOSE_S = 5.0
 """How long a batch under way may take when a run has ended."""
 

@@ -12,10 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.overhead import stat_fields
 from drumfire.sut import module_process
 from drumfire.sut.local.devices import Placement
 from drumfire.sut.local.messages import Line
 
+HOST = "drumfire.sut.local.host"
+"""The module that the process runs."""
 ANSWER_S = 5.0
 """How long a process may take for what takes no time; then it is ended."""
 END_S = 1.0
@@ -46,7 +49,7 @@ class HostProcess:
         self.number, self.placement = number, placement
         self.lost: str | None = None
         self.calls = 0
-        """The number of the last call, whose answer is awaited; an older one's comes late, for a call given up."""
+        """The number of the last call, whose answer is awaited; an older one's, of an abandoned call, comes late."""
         self.cpu_s: float | None = None
         self.memory_bytes: int | None = None
         """What it took in the last run; None until that is closed."""
@@ -57,7 +60,7 @@ class HostProcess:
             with theirs, _confined(placement.cores):
                 # In a session of its own, what it starts can be ended with it, and Ctrl-C does not reach it.
                 self._process = module_process.start(
-                    "drumfire.sut.local.host",
+                    HOST,
                     stdin=theirs,
                     start_new_session=True,
                     env=module_process.environment() | dict(placement.variables),
@@ -112,9 +115,7 @@ class HostProcess:
     @property
     def is_stopped(self) -> bool:
         """Whether a signal stopped it, as SIGSTOP does."""
-        with contextlib.suppress(OSError), open(f"/proc/{self.pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] == b"T"
-        return False
+        return stat_fields(self.pid)[:1] == ["T"]
 
     def stuck(self, how: str) -> ProcessLost:
         """End it, as it does not go on."""

@@ -48,7 +48,7 @@ class BatchRule:
         return waiting
 
     def run(self, waiting: int, workers: int, most: int) -> int:
-        """How many rows to hand to one of ``workers``: a batch, or ``most`` full ones if so many more wait."""
+        """How many rows to hand to one of ``workers``: a batch, or up to ``most`` full ones where many more wait."""
         size = self.size(waiting)
         if most == 1 or size < self.max_size:
             return size

@@ -200,7 +200,7 @@ class SharedRows:
     """The queue as the workers of one process see it."""
 
     def __init__(self, board: Board, process: int, rule: BatchRule, workers: int, answers: Answers) -> None:
-        """``answers``: of this process; told of the rows issued and of the phase's start before a worker gets rows."""
+        """``answers``: of this process; it has the rows issued and the phase's start before a worker gets rows."""
         self._board, self._rule, self._answers = board, rule, answers
         self._process, self._first_worker = process, process * board.workers
         self._process_of = answers.columns.get(PROCESS)

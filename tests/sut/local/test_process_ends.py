@@ -59,6 +59,8 @@ def generator(where: str) -> tuple[subprocess.Popen[str], list[int]]:
     assert process.stdout is not None
     assert process.stdout.readline() == "started\n"
     pids = json.loads(process.stdout.readline()) if where != "make" else []
+    while len(pids) < 2:
+        pids = children(process.pid)
     if where == "run":
         assert process.stdout.readline() == "running\n"
     return process, pids
@@ -71,9 +73,6 @@ def children(pid: int) -> list[int]:
 @pytest.mark.parametrize("where", WHERE)
 def test_the_generator_is_killed(where: str) -> None:
     process, pids = generator(where)
-    if where == "make":
-        while len(pids) < 2:
-            pids = children(process.pid)
     process.kill()
     process.communicate()
     await_end(*pids)
@@ -97,9 +96,6 @@ def test_the_generator_is_stopped_and_goes_on() -> None:
 @pytest.mark.parametrize("where", WHERE)
 def test_ctrl_c(where: str) -> None:
     process, pids = generator(where)
-    if where == "make":
-        while len(pids) < 2:
-            pids = children(process.pid)
     for _ in range(1 if where == "run" else 400):  # who is impatient presses again
         if process.poll() is not None:
             break
