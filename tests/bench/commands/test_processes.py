@@ -25,6 +25,7 @@ from drumfire.sut import models
 from drumfire.sut.local import devices
 from drumfire.sut.local.loaded import Loaded
 from tests.support.command import SCHEMA, finished, here, one_line_error, options, result_of, start
+from tests.support.own_processes import await_end
 
 pytestmark = pytest.mark.skipif(local.usable_cores() < 2, reason="one core, on which a model has no process of its own")
 DIGITS = ("run", "onnxruntime", "digits")
@@ -143,6 +144,22 @@ def test_what_is_said_of_the_data_is_known_where_it_is(monkeypatch: pytest.Monke
     loaded.description, loaded.max_batch_size = "", 1
     monkeypatch.setattr(type(loaded._model), "reservations", ("8 of 100 pictures",))
     assert loaded.facts()["reservations"] == ["8 of 100 pictures"]
+
+
+@pytest.mark.slow
+def test_a_stopped_model_does_not_outlive_a_killed_run(tmp_path: Path) -> None:
+    words = ("--scenario", "Server", "--qps", "200", "--time", "60", "--no-dashboard", "--output", tmp_path / "run")
+    process = start(*DIGITS, *words)
+    settings = tmp_path / "run" / "settings.json"
+    while not settings.exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    (computing,) = json.loads(settings.read_text())["system"]["processes"]
+    time.sleep(0.5)
+    os.kill(computing["pid"], signal.SIGSTOP)
+    process.kill()
+    assert "are saved" in finished(process).stderr  # and its end of the pipe is closed
+    await_end(computing["pid"])
 
 
 def test_no_effect_in_a_closed_loop_of_one(tmp_path: Path) -> None:
