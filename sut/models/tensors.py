@@ -6,7 +6,7 @@ Does not depend on a framework or on what the network computes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from drumfire.loadgen.system import Batch
 from drumfire.sut.data.library import INPUT, Arrangement, Array, paired
+from drumfire.sut.kserve.messages.tensors import TensorSpec, datatype_of
 
 _MOST_CHANNELS = 4
 """A sample of three dimensions whose first is at most this is an image, and that dimension holds its channels."""
@@ -26,8 +27,28 @@ class Input(NamedTuple):
     sample_shape: tuple[int | None, ...]
     """Without the batch; None where the network takes any size."""
     dtype: np.dtype[Any]
+    """Numpy's; ``uint16`` for bfloat16, whose bits these are, and ``object`` for texts, as ``bytes``."""
     batch_size: int | None = None
     """None for any."""
+    dims: tuple[str, ...] = ()
+    """The file's names of the sizes of ``sample_shape``, "" for one without; () where none has a name."""
+    batch_axis: int | None = 0
+    """Where the file has the batch.  None: nowhere, and all samples of a batch share the values of the first."""
+    is_bfloat16: bool = False
+    optional: bool = False
+    padding: float | None = None
+    """What fills up shorter samples of a batch; None where samples of other sizes cannot be in one."""
+
+    @property
+    def datatype(self) -> str:
+        """KServe's name of the type.  Raises ``TensorError`` if it has none."""
+        return "BF16" if self.is_bfloat16 else datatype_of(self.dtype)
+
+    @property
+    def open_dims(self) -> dict[str, int]:
+        """The position in ``sample_shape`` of each open size that has a name."""
+        sizes = zip(self.dims, self.sample_shape, strict=False)
+        return {dim: axis for axis, (dim, size) in enumerate(sizes) if dim and size is None}
 
     @property
     def is_image(self) -> bool:
@@ -38,8 +59,10 @@ class Input(NamedTuple):
     @property
     def as_channels_last(self) -> Input:
         """The input with samples of (height, width, channels), if it is an image."""
-        shape = self.sample_shape
-        return self._replace(sample_shape=(*shape[1:], shape[0])) if self.is_image else self
+        if not self.is_image:
+            return self
+        shape, dims = self.sample_shape, self.dims
+        return self._replace(sample_shape=(*shape[1:], shape[0]), dims=(*dims[1:], *dims[:1]))
 
     def fits(self, sizes: Sequence[int | None]) -> bool:
         """Whether a sample may have this shape."""
@@ -70,6 +93,11 @@ class Tensors:
     """Names, in the order in which a backend returns the outputs.  Types and shapes show when the network runs, as many
     files leave them open.
     """
+    batch: str = ""
+    """The file's name of the batch's size, if it has one."""
+    output_axes: tuple[int | None, ...] = ()
+    """Where each output has the batch: None for nowhere; () for the first size of all."""
+    bfloat16_outputs: frozenset[str] = frozenset()
 
     @classmethod
     def of_one(
@@ -80,8 +108,20 @@ class Tensors:
 
     def __str__(self) -> str:
         """The inputs, for messages."""
-        prefix = "{0.name} " if len(self.inputs) > 1 else ""
-        return ", ".join(f"{prefix.format(one)}{one.dtype} of shape {list(one.sample_shape)}" for one in self.inputs)
+        return ", ".join(
+            f"{one.name + ' ' if len(self.inputs) > 1 else ''}{_type_text(one)} of shape {_shape_text(one)}"
+            for one in self.inputs
+        )
+
+    @property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """The inputs in KServe's terms.  Raises ``TensorError`` for a type that it does not have."""
+        return tuple(
+            TensorSpec(
+                one.name, one.datatype, tuple(-1 if size is None else size for size in one.sample_shape), one.optional
+            )
+            for one in self.inputs
+        )
 
     @property
     def batch_size(self) -> int | None:
@@ -93,11 +133,32 @@ class Tensors:
         """Whether it takes samples of any size."""
         return any(None in one.sample_shape for one in self.inputs)
 
+    @property
+    def has_batch(self) -> bool:
+        """Whether any input has one; otherwise the inputs together are one sample."""
+        return any(one.batch_axis is not None for one in self.inputs)
+
+    def without_batch(self) -> Tensors:
+        """The same network, of which nothing is a batch: what was one is a size of the sample."""
+        inputs = []
+        for one in self.inputs:
+            shape, dims = list(one.sample_shape), list(one.dims or ("",) * len(one.sample_shape))
+            if one.batch_axis is not None:
+                shape.insert(one.batch_axis, one.batch_size)
+                dims.insert(one.batch_axis, self.batch)
+            inputs.append(
+                one._replace(
+                    sample_shape=tuple(shape), dims=tuple(dims) if any(dims) else (), batch_axis=None, batch_size=1
+                )
+            )
+        return replace(self, inputs=tuple(inputs), batch="", output_axes=(None,) * len(self.outputs))
+
     def zeros(self, rows: int, open_size: int = 1) -> Batch:
         """A batch to try the network with; sizes that it leaves open are ``open_size``."""
+        shapes = {one: tuple(open_size if size is None else size for size in one.sample_shape) for one in self.inputs}
         return {
-            one.name: np.zeros((rows, *(open_size if size is None else size for size in one.sample_shape)), one.dtype)
-            for one in self.inputs
+            one.name: np.full((rows, *shape), b"" if one.dtype.hasobject else 0, one.dtype)
+            for one, shape in shapes.items()
         }
 
     def example(self) -> Batch:
@@ -115,10 +176,21 @@ class Tensors:
             shown = by_name[names[one.name]]
             sizes = shown.sample_shape
             moved = not one.fits(sizes)
-            if one.dtype != shown.dtype or (moved and not (len(sizes) == 3 and one.fits((*sizes[1:], sizes[0])))):
+            same_type = (one.dtype, one.is_bfloat16) == (shown.dtype, shown.is_bfloat16)
+            if not same_type or (moved and not (len(sizes) == 3 and one.fits((*sizes[1:], sizes[0])))):
                 return None
             feeds[one.name] = Feed(shown.name, moved)
         return feeds
+
+
+def _type_text(one: Input) -> str:
+    return "bfloat16" if one.is_bfloat16 else "text" if one.dtype.hasobject else str(one.dtype)
+
+
+def _shape_text(one: Input) -> str:
+    names = one.dims or ("",) * len(one.sample_shape)
+    sizes = zip(one.sample_shape, names, strict=True)
+    return f"[{', '.join(str(size) if size is not None else name or 'any' for size, name in sizes)}]"
 
 
 def arrangement(feeds: Mapping[str, Feed]) -> Arrangement:

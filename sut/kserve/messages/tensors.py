@@ -38,6 +38,7 @@ DATATYPES: Mapping[str, np.dtype[Any]] = {
 }
 """Datatypes of a fixed size.  The only other datatype is BYTES, whose elements have any length."""
 
+_BY_DTYPE = {dtype: name for name, dtype in DATATYPES.items() if name != "BF16"}
 MOST_DIMENSIONS = 32
 MOST_ELEMENTS_OF_BYTES = 1 << 20
 """The most elements of a BYTES tensor that is checked: finding them takes time for each."""
@@ -48,6 +49,15 @@ _NOT_FINITE: Mapping[str, float] = {text: float(number) for number, text in _TEX
 
 class TensorError(ValueError):
     """A tensor is wrong.  The text is one line and says what was expected."""
+
+
+def datatype_of(dtype: npt.DTypeLike) -> str:
+    """The protocol's name of a type of numpy's; objects are texts.  Raises ``TensorError`` if it has none."""
+    kind = np.dtype(dtype)
+    name = "BYTES" if kind.hasobject else _BY_DTYPE.get(kind.newbyteorder("<"))
+    if name is None:
+        raise TensorError(f"KServe has no name for the type {kind}")
+    return name
 
 
 class Tensor(NamedTuple):

@@ -1,13 +1,10 @@
-"""What a network takes and gives, read from an ONNX graph or from a program exported by PyTorch.
-
-Models of several inputs are refused here and nowhere else.
-"""
+"""What a network takes and gives, read from an ONNX graph or from a program exported by PyTorch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,22 +12,66 @@ import numpy.typing as npt
 from drumfire.sut.local.backends import BackendError, first_line
 from drumfire.sut.models.tensors import Input, Tensors
 
-_MOST_INPUTS = 1
+
+class Taken(NamedTuple):
+    """An input as a file describes it."""
+
+    name: str
+    sizes: tuple[int | str, ...]
+    """Batch included; a text for an open size: its name, or "" if it has none."""
+    dtype: np.dtype[Any]
+    is_bfloat16: bool = False
 
 
-class InputCountError(BackendError, ValueError):
-    """A model that has no input, or too many."""
+def taken(name: str, sizes: Iterable[object], dtype: npt.DTypeLike, *, is_bfloat16: bool = False) -> Taken:
+    """``sizes``: integers, and the names of open sizes as texts; anything else is an open size without a name."""
+    kinds = (size if isinstance(size, int | str) else "" for size in sizes)
+    return Taken(name, tuple("" if size == "?" else size for size in kinds), np.dtype(dtype), is_bfloat16)
 
 
-def check_inputs(names: Sequence[str]) -> None:
-    """Check that a model with these inputs can be loaded.  Raises ``InputCountError``."""
-    if not names:
-        raise InputCountError("the model has no input, so it cannot be fed with samples")
-    if len(names) > _MOST_INPUTS:
-        raise InputCountError(
-            f"the model has {len(names)} inputs ({', '.join(names)}), and only models of one can be loaded: measure it "
-            "on a Triton server ('drumfire run triton'), or call it from a coroutine (drumfire.CoroutineSystem)"
-        )
+def as_inputs(takes: Sequence[Taken]) -> tuple[tuple[Input, ...], str]:
+    """The inputs, and the name of their batch.
+
+    The batch is the first size of an input where that is open, and in other inputs the size of the same name, wherever
+    it stands.  An input that has no such size is the same for all samples.  Where no first size is open, all inputs
+    have the same one as a fixed batch, or there is none and every input is one sample.  Raises ``BackendError``.
+    """
+    if not takes:
+        raise BackendError("the model has no input, so it cannot be fed with samples")
+    firsts = [one.sizes[0] for one in takes if one.sizes]
+    is_open = any(isinstance(first, str) for first in firsts)
+    batch = next((first for first in firsts if isinstance(first, str) and first), "")
+    fixed = firsts[0] if not is_open and len(firsts) == len(takes) and len(set(firsts)) == 1 else None
+    inputs = []
+    for one in takes:
+        if is_open:
+            named = one.sizes.index(batch) if batch and batch in one.sizes else None
+            axis = 0 if one.sizes and isinstance(one.sizes[0], str) else named
+        else:
+            axis = None if fixed is None else 0
+        inputs.append(_input(one, axis, int(fixed) if axis == 0 and fixed is not None else None))
+    if all(one.batch_axis is None for one in inputs):
+        inputs = [one._replace(batch_size=1) for one in inputs]
+    return tuple(inputs), batch
+
+
+def of_one_sample(takes: Sequence[Taken]) -> tuple[Input, ...]:
+    """The inputs of a network without a batch: each is one sample."""
+    return tuple(_input(one, None, 1) for one in takes)
+
+
+def _input(one: Taken, axis: int | None, batch_size: int | None) -> Input:
+    sizes = [size for place, size in enumerate(one.sizes) if place != axis]
+    dims = tuple(size if isinstance(size, str) else "" for size in sizes)
+    return Input(
+        one.name,
+        tuple(size if isinstance(size, int) else None for size in sizes),
+        one.dtype,
+        batch_size,
+        dims if any(dims) else (),
+        axis,
+        one.is_bfloat16,
+    )
 
 
 def fixed(tensors: Tensors, model: Path | str = "the model") -> Tensors:
@@ -40,14 +81,6 @@ def fixed(tensors: Tensors, model: Path | str = "the model") -> Tensors:
     return tensors
 
 
-def as_input(name: str, sizes: Iterable[object], dtype: npt.DTypeLike) -> Input:
-    """An input of this shape, batch included; a size that is no integer is open.  Raises ``BackendError``."""
-    shape = [size if isinstance(size, int) else None for size in sizes]
-    if not shape:
-        raise BackendError(f"the model's input {name!r} is a single number: export it with a batch as its first size")
-    return Input(name, tuple(shape[1:]), np.dtype(dtype), shape[0])
-
-
 def numbered(count: int) -> tuple[str, ...]:
     """Names for outputs that have none."""
     return tuple(f"OUTPUT__{position}" for position in range(count))
@@ -55,17 +88,23 @@ def numbered(count: int) -> tuple[str, ...]:
 
 def of_graph(graph: Any) -> Tensors:
     """The tensors of an ``onnx.GraphProto``.  Raises ``BackendError``."""
+    from onnx import TensorProto
     from onnx.helper import tensor_dtype_to_np_dtype
 
     constants = {constant.name for constant in graph.initializer}
-    takes = [value for value in graph.input if value.name not in constants]
-    check_inputs([value.name for value in takes])
-    inputs = []
-    for value in takes:
+    takes = []
+    for value in graph.input:
+        if value.name in constants:
+            continue
         kind = value.type.tensor_type
-        sizes = [size.dim_value or None for size in kind.shape.dim]
-        inputs.append(as_input(value.name, sizes, tensor_dtype_to_np_dtype(kind.elem_type)))
-    return Tensors(tuple(inputs), tuple(output.name for output in graph.output))
+        is_bfloat16 = kind.elem_type == TensorProto.BFLOAT16
+        dtype = np.dtype(np.uint16) if is_bfloat16 else tensor_dtype_to_np_dtype(kind.elem_type)
+        sizes = [
+            size.dim_param if size.WhichOneof("value") != "dim_value" else size.dim_value for size in kind.shape.dim
+        ]
+        takes.append(taken(value.name, sizes, dtype, is_bfloat16=is_bfloat16))
+    inputs, batch = as_inputs(takes)
+    return Tensors(inputs, tuple(output.name for output in graph.output), batch)
 
 
 def of_program(model: Path) -> tuple[Any, Tensors]:
@@ -76,14 +115,35 @@ def of_program(model: Path) -> tuple[Any, Tensors]:
         program = torch.export.load(model)
     except Exception as error:  # torch raises many kinds
         raise BackendError(f"torch cannot load {model} as an exported program: {first_line(error)}") from None
-    names = program.graph_signature.user_inputs
-    check_inputs(names)
-    values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
-    inputs = [
-        as_input(name, values[name].shape, torch.empty(0, dtype=values[name].dtype).numpy().dtype) for name in names
-    ]
-    outputs = numbered(len(program.graph_signature.user_outputs))
+    signature = program.graph_signature
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    takes = []
+    for name in signature.user_inputs:
+        value = values.get(name)
+        if not isinstance(value, torch.Tensor):
+            raise BackendError(f"the program's input {name} is no tensor: export it with tensors only")
+        is_bfloat16 = value.dtype == torch.bfloat16
+        dtype = np.dtype(np.uint16) if is_bfloat16 else torch.empty(0, dtype=value.dtype).numpy().dtype
+        sizes = [size if isinstance(size, int) else str(size) for size in value.shape]
+        takes.append(taken(name, sizes, dtype, is_bfloat16=is_bfloat16))
+    inputs, batch = as_inputs(takes)
+    given = [values.get(name) for name in signature.user_outputs]
+    outputs = numbered(len(given))
     returned = program.call_spec.out_spec
     if returned is not None and returned.type is dict and len(returned.context) == len(outputs):
         outputs = tuple(map(str, returned.context))
-    return program, Tensors(tuple(inputs), outputs)
+    halves = (name for name, one in zip(outputs, given, strict=True) if getattr(one, "dtype", None) == torch.bfloat16)
+    return program, Tensors(inputs, outputs, batch, bfloat16_outputs=frozenset(halves))
+
+
+def caller(program: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Makes a network's call, which takes the inputs in order, of a program's module: as the program was exported."""
+    words: list[str] = list(program.call_spec.in_spec.child(1).context)
+    if not words:
+        return lambda network: network
+    positional = program.call_spec.in_spec.child(0).num_children
+
+    def of(network: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *given: network(*given[:positional], **dict(zip(words, given[positional:], strict=True)))
+
+    return of

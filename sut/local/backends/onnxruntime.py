@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ctypes
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from drumfire.loadgen.environment import versions
 from drumfire.loadgen.system import Batch
 from drumfire.sut.local.backends import Backend, BackendError, BackendOptions, first_line, interface
 from drumfire.sut.models.model import Form
-from drumfire.sut.models.tensors import Input, Tensors
+from drumfire.sut.models.tensors import Tensors
 
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 FORM = Form.ONNX
@@ -22,14 +24,15 @@ EXTRAS = {"cpu": "onnx-cpu", "gpu": "onnx-gpu"}
 PRECISIONS = ("fp32",)
 OPTIONS = BackendOptions
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
+_BFLOAT16, _TEXT = "tensor(bfloat16)", "tensor(string)"
 _DTYPES: dict[str, npt.DTypeLike] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(double)": np.float64,
-    "tensor(uint8)": np.uint8,
-    "tensor(int8)": np.int8,
-    "tensor(int32)": np.int32,
-    "tensor(int64)": np.int64,
+    _BFLOAT16: np.uint16,
+    "tensor(bool)": np.bool_,
+    _TEXT: np.object_,
+    **{f"tensor({sign}int{bits})": np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
 
 
@@ -96,19 +99,76 @@ class OnnxRuntime:
     def __init__(self, session: Any, place: str, version: str) -> None:
         self._session = session
         self.description = f"onnxruntime {version} {place}"
-        takes, self._outputs = session.get_inputs(), [output.name for output in session.get_outputs()]
-        interface.check_inputs([one.name for one in takes])
-        self.tensors = Tensors(tuple(map(_input, takes)), tuple(self._outputs))
+        takes, gives = session.get_inputs(), session.get_outputs()
+        self._outputs = [output.name for output in gives]
+        inputs, batch = interface.as_inputs([_taken(one) for one in takes])
+        halves = frozenset(output.name for output in gives if output.type == _BFLOAT16)
+        self.tensors = Tensors(inputs, tuple(self._outputs), batch, bfloat16_outputs=halves)
+        self._texts = [one.name for one in inputs if one.dtype.hasobject]
+        self._halves = {one.name for one in inputs if one.is_bfloat16}
+        if self._halves or halves:
+            self._compute: Callable[[Batch], Sequence[npt.NDArray[Any]]] = self._bound
+        else:
+            self._compute = partial(session.run, self._outputs)
+        if self._texts or any(output.type == _TEXT for output in gives):
+            self.run = self._with_texts  # type: ignore[method-assign]
 
     def run(self, batch: Batch) -> Sequence[npt.NDArray[Any]]:
-        outputs: Sequence[npt.NDArray[Any]] = self._session.run(self._outputs, batch)
-        return outputs
+        return self._compute(batch)
+
+    def _with_texts(self, batch: Batch) -> Sequence[npt.NDArray[Any]]:
+        """Onnxruntime's texts are ``str``, and would be "b'...'" of what is ``bytes``."""
+        given = dict(batch)
+        for name in self._texts:
+            given[name] = _DECODED(batch[name])
+        outputs = self._compute(given)
+        return [_ENCODED(output) if output.dtype.hasobject else output for output in outputs]
+
+    def _bound(self, batch: Batch) -> Sequence[npt.NDArray[Any]]:
+        """For bfloat16, which the session takes and gives only as values of its own."""
+        from onnxruntime import OrtValue
+
+        binding, bfloat16 = self._session.io_binding(), 16  # TensorProto.BFLOAT16
+        for name, samples in batch.items():
+            of = OrtValue.ortvalue_from_numpy_with_onnx_type
+            contiguous = np.ascontiguousarray(samples)
+            value = of(contiguous, bfloat16) if name in self._halves else OrtValue.ortvalue_from_numpy(contiguous)
+            binding.bind_ortvalue_input(name, value)
+        for name in self._outputs:
+            binding.bind_output(name)
+        self._session.run_with_iobinding(binding)
+        return [
+            _bits(value) if name in self.tensors.bfloat16_outputs else value.numpy()
+            for name, value in zip(self._outputs, binding.get_outputs(), strict=True)
+        ]
 
     def close(self) -> None:
         self._session = None
+        self._compute = lambda batch: []
 
 
-def _input(takes: Any) -> Input:
-    if takes.type not in _DTYPES:
-        raise BackendError(f"the model's input is a {takes.type}, which is not supported")
-    return interface.as_input(takes.name, takes.shape, _DTYPES[takes.type])
+def _taken(takes: Any) -> interface.Taken:
+    dtype = _DTYPES.get(takes.type)
+    if dtype is None:
+        raise BackendError(
+            f"the model's input {takes.name!r} is a {takes.type}, which onnxruntime takes no arrays of: export it with "
+            "another type"
+        )
+    return interface.taken(takes.name, takes.shape, dtype, is_bfloat16=takes.type == _BFLOAT16)
+
+
+def _bits(value: Any) -> npt.NDArray[np.uint16]:
+    """A copy of a bfloat16 tensor's bits."""
+    shape = tuple(value.shape())
+    if 0 in shape:
+        return np.empty(shape, np.uint16)
+    address = ctypes.cast(value.data_ptr(), ctypes.POINTER(ctypes.c_uint16))
+    return np.ctypeslib.as_array(address, shape or (1,)).reshape(shape).copy()
+
+
+def _decoded(element: Any) -> str:
+    return element.decode() if isinstance(element, bytes) else element
+
+
+_DECODED = np.frompyfunc(_decoded, 1, 1)
+_ENCODED = np.frompyfunc(str.encode, 1, 1)

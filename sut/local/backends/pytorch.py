@@ -18,7 +18,7 @@ from drumfire.loadgen.options import option
 from drumfire.loadgen.system import Batch
 from drumfire.sut.local.backends import Backend, BackendError, PrecisionOptions, buckets, first_line, interface
 from drumfire.sut.models.model import Form
-from drumfire.sut.models.tensors import Tensors
+from drumfire.sut.models.tensors import Input, Tensors
 
 if TYPE_CHECKING:
     import torch
@@ -92,6 +92,7 @@ class _PyTorch:
         self._network: _Network = network
         if options.compile is not None:
             self._compile(options.compile)
+        self._call = interface.caller(program)(self._network)
 
     @property
     def description(self) -> str:
@@ -131,12 +132,28 @@ class _PyTorch:
             inputs.append(samples)
         # Some operations in the program fix their own type: autocast reconciles it with the type of the weights.
         with torch.autocast(self._device, self._computed, enabled=self._computed is not None):
-            outputs = self._network(*inputs)
+            outputs = self._call(*inputs)
         if isinstance(outputs, torch.Tensor):
             outputs = [outputs]
         elif isinstance(outputs, dict):
             outputs = list(outputs.values())
         return [output.float() if output.dtype == self._computed else output for output in outputs]
+
+
+def _as_tensor(samples: npt.NDArray[Any], one: Input) -> torch.Tensor:
+    """A view."""
+    import torch
+
+    tensor = torch.from_numpy(samples)
+    return tensor.view(torch.bfloat16) if one.is_bfloat16 else tensor
+
+
+def _as_array(tensor: torch.Tensor) -> npt.NDArray[Any]:
+    """A view of a tensor on the CPU; the bits of bfloat16."""
+    import torch
+
+    array: npt.NDArray[Any] = (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return array
 
 
 class _OnCpu(_PyTorch):
@@ -160,8 +177,8 @@ class _OnCpu(_PyTorch):
         import torch
 
         with torch.inference_mode():
-            inputs = [torch.from_numpy(batch[one.name]) for one in self.tensors.inputs]
-            return [output.numpy() for output in self._outputs(inputs)]
+            inputs = [_as_tensor(batch[one.name], one) for one in self.tensors.inputs]
+            return [_as_array(output) for output in self._outputs(inputs)]
 
     def run(self, batch: Batch) -> Sequence[npt.NDArray[Any]]:
         return self._run(batch)
@@ -181,7 +198,8 @@ class _OnGpu(_PyTorch):
         super().__init__(program, tensors, options, "cuda")
         sizes = self._sizes = self._sizes_of(options, fine=options.compile is None)
         self._stream = torch.cuda.Stream()
-        largest = {name: torch.from_numpy(zeros) for name, zeros in self.tensors.zeros(sizes[-1]).items()}
+        zeros = self.tensors.zeros(sizes[-1])
+        largest = {one.name: _as_tensor(zeros[one.name], one) for one in self.tensors.inputs}
         self._staged = {name: zeros.pin_memory() for name, zeros in largest.items()}
         self._inputs = {name: zeros.to("cuda") for name, zeros in largest.items()}
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, list[torch.Tensor]]] = {}
@@ -215,12 +233,12 @@ class _OnGpu(_PyTorch):
         graph, outputs = self._graphs[size]
         # The GPU copies from pinned memory without the CPU.
         for name, staged in self._staged.items():
-            staged[:count].numpy()[...] = batch[name]
+            _as_array(staged[:count])[...] = batch[name]
         with torch.inference_mode(), torch.cuda.stream(self._stream):
             for name, staged in self._staged.items():
                 self._inputs[name][:count].copy_(staged[:count], non_blocking=True)
             graph.replay()
-            return [output[:count].cpu().numpy() for output in outputs]
+            return [_as_array(output[:count].cpu()) for output in outputs]
 
     def close(self) -> None:
         self._graphs.clear()

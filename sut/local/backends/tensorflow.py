@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen import installation
@@ -15,7 +16,7 @@ from drumfire.loadgen.system import Batch
 from drumfire.sut.local.backends import Backend, BackendError, PrecisionOptions, first_line, interface
 from drumfire.sut.local.silence import silenced
 from drumfire.sut.models.model import Form
-from drumfire.sut.models.tensors import Input, Tensors
+from drumfire.sut.models.tensors import Tensors
 
 DISTRIBUTIONS = ("tensorflow", "tensorflow-cpu")
 IMPORTS = {"tensorflow": "tensorflow"}
@@ -91,7 +92,7 @@ def _saved(model: Path) -> tuple[_Function, Tensors]:
     function = signatures[0]
     function.kept = loaded  # the variables live as long as this object
     takes, gives = function.structured_input_signature[1], sorted(function.structured_outputs)
-    tensors = Tensors(_inputs(takes), tuple(gives))
+    tensors = _tensors(takes, gives)
 
     def call(given: Mapping[str, Any]) -> Sequence[Any]:
         outputs = function(**given)
@@ -112,15 +113,23 @@ def _frozen(model: Path) -> tuple[_Function, Tensors]:
     wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(definition, name=""), [])
     element = wrapped.graph.as_graph_element
     takes = {name: element(f"{name}:0") for name in starts}
-    tensors = Tensors(_inputs(takes), tuple(ends))
+    tensors = _tensors(takes, ends)
     function = wrapped.prune(list(takes.values()), [element(f"{name}:0") for name in ends])
     return lambda given: function(*given.values()), tensors
 
 
-def _inputs(takes: Mapping[str, Any]) -> tuple[Input, ...]:
+def _tensors(takes: Mapping[str, Any], gives: Sequence[str]) -> Tensors:
     """From TensorFlow's tensors or their specifications, by name."""
-    interface.check_inputs(list(takes))
-    return tuple(interface.as_input(name, one.shape.as_list(), one.dtype.as_numpy_dtype) for name, one in takes.items())
+    inputs, batch = interface.as_inputs([_taken(name, one) for name, one in takes.items()])
+    return Tensors(inputs, tuple(gives), batch)
+
+
+def _taken(name: str, one: Any) -> interface.Taken:
+    if one.shape.rank is None:
+        raise BackendError(f"the model's input {name!r} may have any number of sizes: export it with a fixed number")
+    is_bfloat16 = one.dtype.name == "bfloat16"
+    dtype = np.uint16 if is_bfloat16 else one.dtype.as_numpy_dtype
+    return interface.taken(name, one.shape.as_list(), dtype, is_bfloat16=is_bfloat16)
 
 
 class TensorFlow:

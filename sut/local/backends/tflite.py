@@ -33,14 +33,14 @@ def load(model: Path, device: str, threads: int, options: BackendOptions) -> Bac
     try:
         with silenced():
             takes, gives = _named(Interpreter(str(model)))
-            interface.check_inputs(list(takes))
-            inputs = []
+            found = []
             for name, details in takes.items():
                 fixed, *sample = map(int, details["shape"])
                 # Converters write a batch size of 1 also where it can be resized.
                 any_size = fixed == 1 or details["shape_signature"][0] == -1
-                inputs.append(interface.as_input(name, (None if any_size else fixed, *sample), details["dtype"]))
-            tensors = Tensors(tuple(inputs), tuple(gives))
+                found.append(interface.taken(name, ("" if any_size else fixed, *sample), details["dtype"]))
+            inputs, _ = interface.as_inputs(found)
+            tensors = Tensors(inputs, tuple(gives))
             only = tensors.batch_size
             sizes = (only,) if only else buckets.ladder(options.max_batch_size, fine=True)
             runs = {size: _sized(Interpreter(str(model), num_threads=threads), size) for size in sizes}

@@ -13,7 +13,7 @@ from drumfire.loadgen.system import Batch
 from drumfire.sut import models
 from drumfire.sut.data.library import with_names
 from drumfire.sut.local import backends
-from drumfire.sut.local.backends import BACKENDS, Backend, BackendError, BackendOptions, PrecisionOptions, interface
+from drumfire.sut.local.backends import BACKENDS, Backend, BackendError, BackendOptions, PrecisionOptions
 from drumfire.sut.local.backends.pytorch import PyTorchOptions
 from drumfire.sut.models.model import Accuracy, Form, Model
 from drumfire.sut.models.tensors import Input, Tensors, arrangement
@@ -180,7 +180,7 @@ def test_tf_runs_saved_models_and_frozen_graphs(tmp_path: Path) -> None:
     samples = np.arange(6, dtype=np.float32).reshape(2, 3)
     for path in (tmp_path / "saved", tmp_path / "frozen.pb"):
         backend = backends.load("tf", path, "cpu", 1)
-        ((name, shape, kind, batch_size),) = backend.tensors.inputs
+        ((name, shape, kind, batch_size, *_),) = backend.tensors.inputs
         assert (name, shape, kind, batch_size) == ("x", (3,), np.float32, None)
         assert len(backend.tensors.outputs) == 1
         (output,) = backend.run({name: samples})
@@ -217,16 +217,10 @@ NAMES = {
 
 @pytest.mark.extra
 @pytest.mark.parametrize("name", BACKENDS)
-def test_several_inputs_are_refused_by_one_sentence(
-    name: str, two_inputs: Callable[[Form], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And nothing else stands against them: without the refusal every backend takes them by name."""
+def test_several_inputs_are_taken_by_name(name: str, two_inputs: Callable[[Form], Path]) -> None:
     need(*PACKAGES[name], *(("tensorflow", "onnx") if name == "tflite" else ()))
-    own = backends.kinds()[name](max_batch_size=2)
-    with monkeypatch.context() as lifted:
-        lifted.setattr(interface, "_MOST_INPUTS", 2)
-        model = two_inputs(backends.form(name))
-        backend = backends.load(name, model, "cpu", 1, own)
+    model = two_inputs(backends.form(name))
+    backend = backends.load(name, model, "cpu", 1, backends.kinds()[name](max_batch_size=2))
     by_rank = {len(one.sample_shape): one for one in backend.tensors.inputs}
     names = [one.name for one in backend.tensors.inputs]
     assert (names, backend.tensors.outputs) == NAMES[backends.form(name)]
@@ -239,10 +233,6 @@ def test_several_inputs_are_refused_by_one_sentence(
         doubled, squared = backend.run({by_rank[1].name: vector, by_rank[3].name: given})
         np.testing.assert_allclose(doubled, picture * 2, rtol=1e-6)
         np.testing.assert_allclose(squared, vector * vector, rtol=1e-6)
-    assert refused(lambda: backends.load(name, model, "cpu", 1, own)) == (
-        f"the model has 2 inputs ({', '.join(names)}), and only models of one can be loaded: measure it on a Triton "
-        "server ('drumfire run triton'), or call it from a coroutine (drumfire.CoroutineSystem)"
-    )
 
 
 @pytest.mark.extra
@@ -258,7 +248,8 @@ def test_a_program_that_returns_names_keeps_them(tmp_path: Path) -> None:
     program = torch.export.export(Network(), (torch.zeros(2, 3),), dynamic_shapes=({0: torch.export.Dim("N")},))
     torch.export.save(program, tmp_path / "named.pt2")
     backend = backends.load("pytorch", tmp_path / "named.pt2", "cpu", 1)
-    assert backend.tensors == Tensors((Input("x", (3,), F4),), ("twice", "minus"))
+    assert backend.tensors.inputs == (Input("x", (3,), F4),)
+    assert backend.tensors.outputs == ("twice", "minus")
     twice, minus = backend.run({"x": np.ones((4, 3), np.float32)})
     assert (twice == 2).all()
     assert (minus == -1).all()

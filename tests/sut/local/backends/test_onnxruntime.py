@@ -29,8 +29,10 @@ class Options:
 
 
 class Argument:
+    type = "tensor(float)"
+
     def __init__(self, name: str) -> None:
-        self.name, self.type, self.shape = name, "tensor(float)", ["N", 3]
+        self.name, self.shape = name, ["N", 3]
 
 
 class Session:
@@ -53,6 +55,9 @@ class Session:
 
     def get_outputs(self) -> list[Argument]:
         return [Argument("y")]
+
+    def run(self, outputs: list[str], batch: Any) -> list[Any]:
+        raise AssertionError("only loaded here")
 
 
 @pytest.fixture
@@ -125,14 +130,44 @@ def network(path: Path, inputs: dict[str, int], operator: str = "Sum") -> Path:
 def test_any_input_name(name: str, tmp_path: Path) -> None:
     loaded = backends.load("onnxruntime", network(tmp_path / "model.onnx", {name: 1}), "cpu", 1)
     batch = np.arange(6, dtype=np.float32).reshape(3, 2)
-    assert loaded.tensors == Tensors((Input(name, (2,), np.dtype(np.float32)),), ("out",))
+    assert loaded.tensors == Tensors((Input(name, (2,), np.dtype(np.float32)),), ("out",), "N")
     np.testing.assert_array_equal(loaded.run({name: batch})[0], batch)
 
 
-def test_inputs_that_can_not_be_fed(tmp_path: Path) -> None:
-    with pytest.raises(
-        BackendError, match=r"^the model has 2 inputs \(a, b\), and only models of one can be loaded: measure it on a "
-    ):
-        backends.load("onnxruntime", network(tmp_path / "two.onnx", {"a": 1, "b": 1}), "cpu", 1)
-    with pytest.raises(BackendError, match=r"the model's input is a tensor\(string\), which is not supported"):
-        backends.load("onnxruntime", network(tmp_path / "text.onnx", {"a": 8}, "Identity"), "cpu", 1)
+TYPES = {
+    "FLOAT": np.array([[1.5, -2]], np.float32),
+    "FLOAT16": np.array([[1.5, -2]], np.float16),
+    "DOUBLE": np.array([[1e300, -2]]),
+    "BOOL": np.array([[True, False]]),
+    "STRING": np.array([["Füße".encode(), b""]], object),
+    "BFLOAT16": np.array([[0x3FC0, 0xC000]], np.uint16),  # 1.5 and -2
+    **{f"INT{bits}": np.array([[-7, 100]], f"i{bits // 8}") for bits in (8, 16, 32, 64)},
+    **{f"UINT{bits}": np.array([[200, 7]], f"u{bits // 8}") for bits in (8, 16, 32, 64)},
+}
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_every_type_comes_back_as_it_went_in(name: str, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    kind = getattr(onnx.TensorProto, name)
+    loaded = backends.load("onnxruntime", network(tmp_path / "model.onnx", {"x": kind}, "Identity"), "cpu", 1)
+    (takes,) = loaded.tensors.inputs
+    expected = {"FLOAT": "FP32", "FLOAT16": "FP16", "DOUBLE": "FP64", "STRING": "BYTES", "BFLOAT16": "BF16"}
+    assert takes.datatype == expected.get(name, name)
+    assert loaded.tensors.bfloat16_outputs == ({"out"} if name == "BFLOAT16" else set())
+    for batch in (TYPES[name], TYPES[name].repeat(3, axis=0), loaded.tensors.zeros(2)["x"]):
+        (output,) = loaded.run({"x": batch})
+        assert output.dtype == batch.dtype
+        np.testing.assert_array_equal(output, batch)
+
+
+def test_texts_that_are_not_utf_8_are_an_error(tmp_path: Path) -> None:
+    loaded = backends.load("onnxruntime", network(tmp_path / "model.onnx", {"x": 8}, "Identity"), "cpu", 1)
+    with pytest.raises(UnicodeDecodeError):
+        loaded.run({"x": np.array([[b"\xff", b""]], object)})
+
+
+def test_a_type_that_no_array_has(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Argument, "type", "tensor(float8e4m3fn)")
+    with pytest.raises(BackendError, match=r"^the model's input 'x' is a tensor\(float8e4m3fn\), which onnxruntime "):
+        gpu()
