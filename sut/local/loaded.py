@@ -14,6 +14,7 @@ from drumfire.loadgen.system import Batch, SampleLibrary
 from drumfire.sut import models
 from drumfire.sut.data.library import ArrayLibrary, NamedLibrary, with_names
 from drumfire.sut.local import backends
+from drumfire.sut.local.backends.arranged import arranged, with_outputs
 from drumfire.sut.local.backends.buckets import Buckets, count_of
 from drumfire.sut.local.batcher import BatchedSystem, RunBatch, service_times
 from drumfire.sut.local.devices import Placement
@@ -52,11 +53,10 @@ class Loaded:
             backends.load(source.backend, source.weights, source.device, source.threads, options)
             for _ in range(options.instances)
         ]
-        first = self._instances[0]
-        self.description, self._tensors = first.description, first.tensors
         self._model = named(source.model)
-        if isinstance(self._model, FileModel):
-            self._model.tensors_from(first)
+        self._arrange()
+        first = self._instances[0]
+        self.description = first.description
         data = self._model.library(source.dataset_path, source.count, source.performance_count)
         self.library = fit(data, first, self._model)
         self.max_batch_size = first.tensors.batch_size or size
@@ -67,6 +67,16 @@ class Loaded:
             max_batch_size=self.max_batch_size,
             max_queue_delay_s=source.max_queue_delay_s,
         )
+
+    def _arrange(self) -> None:
+        """Let every instance have the batch first in all that it takes and gives."""
+        first, model = self._instances[0], self._model
+        if isinstance(model, FileModel):
+            model.tensors_from(first)
+            tensors = model.tensors = with_outputs(first, model.tensors)
+        else:
+            tensors = first.tensors if model.tensors.has_batch else first.tensors.without_batch()
+        self._instances = [arranged(instance, tensors) for instance in self._instances]
 
     def facts(self) -> Mapping[str, Any]:
         """What the result says of it."""

@@ -36,6 +36,7 @@ class Input(NamedTuple):
     """Where the file has the batch.  None: nowhere, and all samples of a batch share the values of the first."""
     is_bfloat16: bool = False
     optional: bool = False
+    """The network has a value of its own for all samples of a batch that lacks this input."""
     padding: float | None = None
     """What fills up shorter samples of a batch; None where samples of other sizes cannot be in one."""
 
@@ -136,7 +137,7 @@ class Tensors:
     @property
     def has_batch(self) -> bool:
         """Whether any input has one; otherwise the inputs together are one sample."""
-        return any(one.batch_axis is not None for one in self.inputs)
+        return not self.inputs or any(one.batch_axis is not None for one in self.inputs)
 
     def without_batch(self) -> Tensors:
         """The same network, of which nothing is a batch: what was one is a size of the sample."""
@@ -154,8 +155,12 @@ class Tensors:
         return replace(self, inputs=tuple(inputs), batch="", output_axes=(None,) * len(self.outputs))
 
     def zeros(self, rows: int, open_size: int = 1) -> Batch:
-        """A batch to try the network with; sizes that it leaves open are ``open_size``."""
-        shapes = {one: tuple(open_size if size is None else size for size in one.sample_shape) for one in self.inputs}
+        """A batch to try the network with, without optional inputs; sizes that it leaves open are ``open_size``."""
+        shapes = {
+            one: tuple(open_size if size is None else size for size in one.sample_shape)
+            for one in self.inputs
+            if not one.optional
+        }
         return {
             one.name: np.full((rows, *shape), b"" if one.dtype.hasobject else 0, one.dtype)
             for one, shape in shapes.items()
@@ -168,11 +173,12 @@ class Tensors:
     def feeds(self, data: Tensors) -> dict[str, Feed] | None:
         """For each input, how it gets its samples from this data; None if the data does not fit the network."""
         by_name = {one.name: one for one in data.inputs}
-        names = paired([one.name for one in self.inputs], list(by_name))
+        takes = [one for one in self.inputs if one.name in by_name or not one.optional]
+        names = paired([one.name for one in takes], list(by_name))
         if names is None:
             return None
         feeds = {}
-        for one in self.inputs:
+        for one in takes:
             shown = by_name[names[one.name]]
             sizes = shown.sample_shape
             moved = not one.fits(sizes)

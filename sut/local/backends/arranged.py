@@ -33,9 +33,11 @@ class Arranged:
     def run(self, batch: Batch) -> Sequence[Array]:
         given: Batch = {}
         for name, axis in self._inputs:
-            samples = batch[name]
+            samples = batch.get(name)
+            if samples is None:  # an optional input
+                continue
             if axis is None:
-                given[name] = samples[0]
+                given[name] = np.asarray(samples[0])
             else:
                 given[name] = samples if axis == 0 else np.ascontiguousarray(np.moveaxis(samples, 0, axis))
         outputs = self._backend.run(given)

@@ -21,12 +21,15 @@ class Taken(NamedTuple):
     """Batch included; a text for an open size: its name, or "" if it has none."""
     dtype: np.dtype[Any]
     is_bfloat16: bool = False
+    optional: bool = False
 
 
-def taken(name: str, sizes: Iterable[object], dtype: npt.DTypeLike, *, is_bfloat16: bool = False) -> Taken:
+def taken(
+    name: str, sizes: Iterable[object], dtype: npt.DTypeLike, *, is_bfloat16: bool = False, optional: bool = False
+) -> Taken:
     """``sizes``: integers, and the names of open sizes as texts; anything else is an open size without a name."""
     kinds = (size if isinstance(size, int | str) else "" for size in sizes)
-    return Taken(name, tuple("" if size == "?" else size for size in kinds), np.dtype(dtype), is_bfloat16)
+    return Taken(name, tuple("" if size == "?" else size for size in kinds), np.dtype(dtype), is_bfloat16, optional)
 
 
 def as_inputs(takes: Sequence[Taken]) -> tuple[tuple[Input, ...], str]:
@@ -38,17 +41,18 @@ def as_inputs(takes: Sequence[Taken]) -> tuple[tuple[Input, ...], str]:
     """
     if not takes:
         raise BackendError("the model has no input, so it cannot be fed with samples")
-    firsts = [one.sizes[0] for one in takes if one.sizes]
+    needed = [one for one in takes if not one.optional]
+    firsts = [one.sizes[0] for one in needed if one.sizes]
     is_open = any(isinstance(first, str) for first in firsts)
     batch = next((first for first in firsts if isinstance(first, str) and first), "")
-    fixed = firsts[0] if not is_open and len(firsts) == len(takes) and len(set(firsts)) == 1 else None
+    fixed = firsts[0] if not is_open and len(firsts) == len(needed) and len(set(firsts)) == 1 else None
     inputs = []
     for one in takes:
         if is_open:
             named = one.sizes.index(batch) if batch and batch in one.sizes else None
             axis = 0 if one.sizes and isinstance(one.sizes[0], str) else named
         else:
-            axis = None if fixed is None else 0
+            axis = 0 if fixed is not None and one.sizes[:1] == (fixed,) else None
         inputs.append(_input(one, axis, int(fixed) if axis == 0 and fixed is not None else None))
     if all(one.batch_axis is None for one in inputs):
         inputs = [one._replace(batch_size=1) for one in inputs]
@@ -71,6 +75,7 @@ def _input(one: Taken, axis: int | None, batch_size: int | None) -> Input:
         dims if any(dims) else (),
         axis,
         one.is_bfloat16,
+        one.optional,
     )
 
 

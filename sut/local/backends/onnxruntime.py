@@ -24,6 +24,8 @@ EXTRAS = {"cpu": "onnx-cpu", "gpu": "onnx-gpu"}
 PRECISIONS = ("fp32",)
 OPTIONS = BackendOptions
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
+_MOST_OPTIONAL = 8
+"""Constants that are inputs too; where there are more, the file's exporter has listed all of its weights."""
 _BFLOAT16, _TEXT = "tensor(bfloat16)", "tensor(string)"
 _DTYPES: dict[str, npt.DTypeLike] = {
     "tensor(float)": np.float32,
@@ -82,7 +84,7 @@ def _session(model: Path, provider: str, threads: int) -> tuple[Any, bool]:
     options.inter_op_num_threads = 1
     # Threads that spin while they wait would take the cores that the load generator needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised, and told once
     if provider != _PROVIDERS["cpu"]:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:
@@ -99,9 +101,13 @@ class OnnxRuntime:
     def __init__(self, session: Any, place: str, version: str) -> None:
         self._session = session
         self.description = f"onnxruntime {version} {place}"
-        takes, gives = session.get_inputs(), session.get_outputs()
+        takes, gives, optional = session.get_inputs(), session.get_outputs(), session.get_overridable_initializers()
         self._outputs = [output.name for output in gives]
-        inputs, batch = interface.as_inputs([_taken(one) for one in takes])
+        if len(optional) > _MOST_OPTIONAL:
+            optional = []
+        inputs, batch = interface.as_inputs(
+            [*(_taken(one) for one in takes), *(_taken(one, optional=True) for one in optional)]
+        )
         halves = frozenset(output.name for output in gives if output.type == _BFLOAT16)
         self.tensors = Tensors(inputs, tuple(self._outputs), batch, bfloat16_outputs=halves)
         self._texts = [one.name for one in inputs if one.dtype.hasobject]
@@ -120,7 +126,8 @@ class OnnxRuntime:
         """Onnxruntime's texts are ``str``, and would be "b'...'" of what is ``bytes``."""
         given = dict(batch)
         for name in self._texts:
-            given[name] = _DECODED(batch[name])
+            if name in batch:
+                given[name] = _DECODED(batch[name])
         outputs = self._compute(given)
         return [_ENCODED(output) if output.dtype.hasobject else output for output in outputs]
 
@@ -147,14 +154,14 @@ class OnnxRuntime:
         self._compute = lambda batch: []
 
 
-def _taken(takes: Any) -> interface.Taken:
+def _taken(takes: Any, *, optional: bool = False) -> interface.Taken:
     dtype = _DTYPES.get(takes.type)
     if dtype is None:
         raise BackendError(
             f"the model's input {takes.name!r} is a {takes.type}, which onnxruntime takes no arrays of: export it with "
             "another type"
         )
-    return interface.taken(takes.name, takes.shape, dtype, is_bfloat16=takes.type == _BFLOAT16)
+    return interface.taken(takes.name, takes.shape, dtype, is_bfloat16=takes.type == _BFLOAT16, optional=optional)
 
 
 def _bits(value: Any) -> npt.NDArray[np.uint16]:

@@ -53,6 +53,9 @@ class Session:
     def get_inputs(self) -> list[Argument]:
         return [Argument("x")]
 
+    def get_overridable_initializers(self) -> list[Argument]:
+        return []
+
     def get_outputs(self) -> list[Argument]:
         return [Argument("y")]
 

@@ -1,0 +1,114 @@
+"""Makes the small ONNX files beside it, so that tests need no package onnx: ``python tests/data/onnx/make.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto as Type
+from onnx import helper, numpy_helper
+
+HERE = Path(__file__).parent
+Size = int | str
+Value = tuple[str, int, Sequence[Size]]
+
+
+def save(
+    name: str,
+    inputs: Sequence[Value],
+    outputs: Sequence[Value],
+    nodes: Sequence[tuple[str, Sequence[str], Sequence[str]]],
+    constants: dict[str, Any] | None = None,
+    **attributes: dict[str, Any],
+) -> None:
+    """``attributes``: of the nodes, by the name of their first output."""
+    graph = helper.make_graph(
+        [helper.make_node(kind, takes, gives, **attributes.get(gives[0], {})) for kind, takes, gives in nodes],
+        name,
+        [helper.make_tensor_value_info(*one) for one in inputs],
+        [helper.make_tensor_value_info(*one) for one in outputs],
+        [numpy_helper.from_array(np.asarray(value), key) for key, value in (constants or {}).items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    onnx.checker.check_model(model)
+    onnx.save(model, HERE / f"{name}.onnx")
+
+
+def main() -> None:
+    table = np.random.default_rng(0).standard_normal((100, 8)).astype(np.float32)
+    ids: Value = ("input_ids", Type.INT64, ["batch", "sequence"])
+    mask: Value = ("attention_mask", Type.INT64, ["batch", "sequence"])
+    pooled: Value = ("vector", Type.FLOAT, ["batch", 8])
+    mean = [
+        ("Gather", ["table", "input_ids"], ["rows"]),
+        ("Cast", ["attention_mask"], ["weights"]),
+        ("Unsqueeze", ["weights", "last"], ["column"]),
+        ("Mul", ["rows", "column"], ["kept"]),
+        ("ReduceSum", ["kept", "middle"], ["sum"]),
+        ("ReduceSum", ["column", "middle"], ["count"]),
+    ]
+    constants = {"table": table, "last": np.array([2]), "middle": np.array([1])}
+    options = {"weights": {"to": Type.FLOAT}, "sum": {"keepdims": 0}, "count": {"keepdims": 0}}
+    divide = ("Div", ["sum", "count"], ["vector"])
+    save("two_inputs", [ids, mask], [pooled], [*mean, divide], constants, **options)
+    # An input with a value of its own may be left out.
+    bias: Value = ("bias", Type.FLOAT, [8])
+    add = [("Div", ["sum", "count"], ["mean"]), ("Add", ["mean", "bias"], ["vector"])]
+    biased = constants | {"bias": np.full(8, 0.5, np.float32)}
+    save("optional_input", [ids, mask, bias], [pooled], [*mean, *add], biased, **options)
+    image: Value = ("image", Type.FLOAT, ["N", 3, "height", "width"])
+    save("open_image", [image], [("mean", Type.FLOAT, ["N", 3, 1, 1])], [("GlobalAveragePool", ["image"], ["mean"])])
+    save(
+        "text_length",
+        [("ids", Type.INT32, ["batch", "sequence"])],
+        [("vector", Type.FLOAT, ["batch", 8])],
+        [("Gather", ["table", "ids"], ["rows"]), ("ReduceMean", ["rows", "middle"], ["vector"])],
+        {"table": table, "middle": np.array([1])},
+        vector={"keepdims": 0},
+    )
+    for name, kind in (
+        ("bool", Type.BOOL),
+        ("string", Type.STRING),
+        ("bfloat16", Type.BFLOAT16),
+        ("float16", Type.FLOAT16),
+        ("uint8", Type.UINT8),
+    ):
+        save(name, [("x", kind, ["N", 4])], [("y", kind, ["N", 4])], [("Identity", ["x"], ["y"])])
+    x: Value = ("x", Type.FLOAT, ["N", 4])
+    save("scalar_output", [x], [("total", Type.FLOAT, [])], [("ReduceSum", ["x"], ["total"])], total={"keepdims": 0})
+    save(
+        "output_without_batch",
+        [x],
+        [("columns", Type.FLOAT, [4])],
+        [("ReduceSum", ["x", "first"], ["columns"])],
+        {"first": np.array([0])},
+        columns={"keepdims": 0},
+    )
+    save(
+        "several_outputs",
+        [x],
+        [("twice", Type.FLOAT, ["N", 4]), ("largest", Type.FLOAT, ["N"]), ("place", Type.INT64, ["N"])],
+        [("Add", ["x", "x"], ["twice"]), ("ReduceMax", ["x", "one"], ["largest"]), ("ArgMax", ["x"], ["place"])],
+        {"one": np.array([1])},
+        largest={"keepdims": 0},
+        place={"axis": 1, "keepdims": 0},
+    )
+    # A recurrent network: its state has the batch second, and the rate has none.
+    save(
+        "state",
+        [x, ("state", Type.FLOAT, [2, "N", 4]), ("rate", Type.INT64, [])],
+        [("sum", Type.FLOAT, ["N", 4]), ("new_state", Type.FLOAT, [2, "N", 4])],
+        [
+            ("Cast", ["rate"], ["factor"]),
+            ("Mul", ["x", "factor"], ["sum"]),
+            ("Add", ["state", "x"], ["new_state"]),
+        ],
+        factor={"to": Type.FLOAT},
+    )
+
+
+if __name__ == "__main__":
+    main()
