@@ -54,6 +54,7 @@ class Loaded:
             for _ in range(options.instances)
         ]
         self._model = named(source.model)
+        self._reservations: list[str] = []
         self._arrange()
         first = self._instances[0]
         self.description = first.description
@@ -73,7 +74,10 @@ class Loaded:
         first, model = self._instances[0], self._model
         if isinstance(model, FileModel):
             model.tensors_from(first)
-            tensors = model.tensors = with_outputs(first, model.tensors)
+            tensors = with_outputs(first, model.tensors)
+            if tensors.batch_size == 1 != model.tensors.batch_size:
+                self._reservations = ["an output has no batch, so each batch is one sample"]
+            model.tensors = tensors
         else:
             tensors = first.tensors if model.tensors.has_batch else first.tensors.without_batch()
         self._instances = [arranged(instance, tensors) for instance in self._instances]
@@ -83,7 +87,10 @@ class Loaded:
         return {
             "description": self.description,
             "max_batch_size": self.max_batch_size,
-            "reservations": list(self._model.reservations),  # those of the data are known where the library is made
+            "reservations": [
+                *self._model.reservations,
+                *self._reservations,
+            ],  # those of the data are known where the library is made
         }
 
     def times(self, batch_size: int, seconds: float, least: int) -> list[float]:

@@ -16,7 +16,7 @@ from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.system import Batch, IndexArray, SampleLibrary
 from drumfire.sut.data import DataError
 from drumfire.sut.data.library import ArrayLibrary
-from drumfire.sut.local.backends import Backend, interface
+from drumfire.sut.local.backends import Backend, BackendError
 from drumfire.sut.models.model import Form
 from drumfire.sut.models.tensors import Tensors
 
@@ -43,7 +43,9 @@ class FileModel:
 
     def tensors_from(self, backend: Backend) -> None:
         """Take names, shapes and types from the loaded model.  Raises ``BackendError`` if it leaves a size open."""
-        self.tensors = interface.fixed(backend.tensors, self.path)
+        if backend.tensors.has_open_sizes:
+            raise BackendError(f"{self.path} leaves sizes other than the batch's open: export it with fixed ones")
+        self.tensors = backend.tensors
 
     def weights(self, cache: Path, given: Path | None = None, form: Form = Form.ONNX) -> Path:
         return given or self.path

@@ -65,6 +65,18 @@ class Input(NamedTuple):
         shape, dims = self.sample_shape, self.dims
         return self._replace(sample_shape=(*shape[1:], shape[0]), dims=(*dims[1:], *dims[:1]))
 
+    @property
+    def file_shape(self) -> tuple[int | None, ...]:
+        """The file's shape, batch included."""
+        sizes = list(self.sample_shape)
+        if self.batch_axis is not None:
+            sizes.insert(self.batch_axis, self.batch_size)
+        return tuple(sizes)
+
+    def shape(self, rows: int) -> tuple[int, ...]:
+        """The file's shape for so many samples of fixed sizes."""
+        return tuple(rows if size is None else size for size in self._replace(batch_size=rows).file_shape)
+
     def fits(self, sizes: Sequence[int | None]) -> bool:
         """Whether a sample may have this shape."""
         taken = self.sample_shape

@@ -6,7 +6,7 @@ A backend refuses what it cannot do: it never falls back silently from the GPU t
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
@@ -47,6 +47,10 @@ class BackendError(UserError, RuntimeError):
     """A backend or model that cannot be used.  The text is one line and names the fix."""
 
 
+def _unchanged(tensors: Tensors) -> Tensors:
+    return tensors
+
+
 @dataclass(frozen=True)
 class BackendOptions:
     """The options of every backend; one that has more declares them in its own file."""
@@ -57,6 +61,8 @@ class BackendOptions:
     instances: int = option(1, most=1024, help="copies of the model that work side by side")
     max_batch_size: int = MAX_BATCH_SIZE
     """The largest batch that ``run`` will receive: backends with fixed batch sizes prepare sizes up to it."""
+    sized: Callable[[Tensors], Tensors] = _unchanged
+    """The file's tensors with the sizes that samples will have, for backends that compile for fixed ones."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,11 +59,6 @@ def as_inputs(takes: Sequence[Taken]) -> tuple[tuple[Input, ...], str]:
     return tuple(inputs), batch
 
 
-def of_one_sample(takes: Sequence[Taken]) -> tuple[Input, ...]:
-    """The inputs of a network without a batch: each is one sample."""
-    return tuple(_input(one, None, 1) for one in takes)
-
-
 def _input(one: Taken, axis: int | None, batch_size: int | None) -> Input:
     sizes = [size for place, size in enumerate(one.sizes) if place != axis]
     dims = tuple(size if isinstance(size, str) else "" for size in sizes)
@@ -79,10 +74,20 @@ def _input(one: Taken, axis: int | None, batch_size: int | None) -> Input:
     )
 
 
-def fixed(tensors: Tensors, model: Path | str = "the model") -> Tensors:
-    """The same tensors, all of whose samples must have fixed sizes.  Raises ``BackendError``."""
-    if tensors.has_open_sizes:
-        raise BackendError(f"{model} leaves sizes other than the batch's open: export it with fixed ones")
+def fixed(tensors: Tensors, model: Path, backend: str) -> Tensors:
+    """The same tensors, for a backend whose samples must be numbers in fixed sizes.  Raises ``BackendError``."""
+    for one in tensors.inputs:
+        if one.is_bfloat16 or one.dtype.hasobject:
+            kind = "bfloat16" if one.is_bfloat16 else "text"
+            raise BackendError(
+                f"the model's input {one.name!r} is {kind}, which {backend} does not take: run it on "
+                f"onnxruntime or {'pytorch' if one.is_bfloat16 else 'tf'}"
+            )
+        if None in one.sample_shape:
+            size = f"--dim {next(iter(one.open_dims))}=N" if one.open_dims else f"--shape {one.name}=..."
+            raise BackendError(
+                f"{backend} compiles a model for fixed sizes, and {model} takes {tensors}: choose one with {size}"
+            )
     return tensors
 
 
@@ -141,14 +146,7 @@ def of_program(model: Path) -> tuple[Any, Tensors]:
     return program, Tensors(inputs, outputs, batch, bfloat16_outputs=frozenset(halves))
 
 
-def caller(program: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Makes a network's call, which takes the inputs in order, of a program's module: as the program was exported."""
-    words: list[str] = list(program.call_spec.in_spec.child(1).context)
-    if not words:
-        return lambda network: network
-    positional = program.call_spec.in_spec.child(0).num_children
-
-    def of(network: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *given: network(*given[:positional], **dict(zip(words, given[positional:], strict=True)))
-
-    return of
+def keywords(program: Any) -> Sequence[str]:
+    """The arguments that an exported program takes by name: its last inputs.  It refuses them by position."""
+    names: Sequence[str] = program.call_spec.in_spec.child(1).context
+    return names

@@ -66,6 +66,10 @@ def load(model: Path, device: str, threads: int, options: PyTorchOptions) -> Bac
         built = "sees no GPU" if torch.version.cuda else "is built for the CPU only"
         raise BackendError(f"this torch {torch.__version__} {built}: install one with CUDA, or run on the cpu")
     program, tensors = interface.of_program(model)
+    if device == "gpu" or options.compile is not None:
+        tensors = interface.fixed(
+            options.sized(tensors), model, "pytorch on the GPU" if device == "gpu" else "compiled pytorch"
+        )
     torch.set_num_threads(threads)
     if device == "gpu":
         return _OnGpu(program, tensors, options)
@@ -92,7 +96,7 @@ class _PyTorch:
         self._network: _Network = network
         if options.compile is not None:
             self._compile(options.compile)
-        self._call = interface.caller(program)(self._network)
+        self._keywords = interface.keywords(program)
 
     @property
     def description(self) -> str:
@@ -114,7 +118,6 @@ class _PyTorch:
 
     def _sizes_of(self, options: PyTorchOptions, *, fine: bool) -> tuple[int, ...]:
         """The batch sizes to prepare."""
-        interface.fixed(self.tensors)
         if self.tensors.batch_size is not None:
             return (self.tensors.batch_size,)
         return buckets.ladder(options.max_batch_size, fine=fine)
@@ -132,7 +135,9 @@ class _PyTorch:
             inputs.append(samples)
         # Some operations in the program fix their own type: autocast reconciles it with the type of the weights.
         with torch.autocast(self._device, self._computed, enabled=self._computed is not None):
-            outputs = self._call(*inputs)
+            first = len(inputs) - len(self._keywords)
+            named = dict(zip(self._keywords, inputs[first:], strict=True))
+            outputs = self._network(*inputs[:first], **named)
         if isinstance(outputs, torch.Tensor):
             outputs = [outputs]
         elif isinstance(outputs, dict):

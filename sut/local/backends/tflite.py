@@ -35,15 +35,15 @@ def load(model: Path, device: str, threads: int, options: BackendOptions) -> Bac
             takes, gives = _named(Interpreter(str(model)))
             found = []
             for name, details in takes.items():
-                fixed, *sample = map(int, details["shape"])
-                # Converters write a batch size of 1 also where it can be resized.
-                any_size = fixed == 1 or details["shape_signature"][0] == -1
-                found.append(interface.taken(name, ("" if any_size else fixed, *sample), details["dtype"]))
+                sizes: list[int | str] = ["" if size == -1 else int(size) for size in details["shape_signature"]]
+                if sizes[:1] == [1]:  # converters write a batch size of 1 also where it can be resized
+                    sizes[0] = ""
+                found.append(interface.taken(name, sizes, details["dtype"]))
             inputs, _ = interface.as_inputs(found)
-            tensors = Tensors(inputs, tuple(gives))
+            tensors = interface.fixed(options.sized(Tensors(inputs, tuple(gives))), model, "tflite")
             only = tensors.batch_size
-            sizes = (only,) if only else buckets.ladder(options.max_batch_size, fine=True)
-            runs = {size: _sized(Interpreter(str(model), num_threads=threads), size) for size in sizes}
+            batches = (only,) if only else buckets.ladder(options.max_batch_size, fine=True)
+            runs = {size: _sized(Interpreter(str(model), num_threads=threads), tensors, size) for size in batches}
     except BackendError:
         raise
     except (ValueError, RuntimeError) as error:
@@ -52,11 +52,11 @@ def load(model: Path, device: str, threads: int, options: BackendOptions) -> Bac
     return buckets.PaddedModel(runs, tensors, f"ai-edge-litert {version} XNNPACK")
 
 
-def _sized(interpreter: Any, size: int) -> buckets.RunSized:
+def _sized(interpreter: Any, tensors: Tensors, size: int) -> buckets.RunSized:
     """Runs batches of one size."""
     takes, gives = _named(interpreter)
-    for details in takes.values():
-        interpreter.resize_tensor_input(details["index"], [size, *details["shape"][1:]])
+    for one in tensors.inputs:
+        interpreter.resize_tensor_input(takes[one.name]["index"], one.shape(size))
     interpreter.allocate_tensors()
 
     def run(batch: Batch) -> Sequence[buckets.Array]:

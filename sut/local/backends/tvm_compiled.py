@@ -17,7 +17,7 @@ from drumfire.loadgen import installation
 from drumfire.loadgen.environment import versions
 from drumfire.loadgen.system import Batch
 from drumfire.sut.cache import cache_folder
-from drumfire.sut.local.backends import BackendError, BackendOptions, buckets, first_line, interface
+from drumfire.sut.local.backends import BackendError, BackendOptions, buckets, first_line
 from drumfire.sut.local.silence import silenced
 from drumfire.sut.models.tensors import Tensors
 
@@ -44,7 +44,7 @@ def start(threads: int) -> None:
 
 def load(model: Path, tensors: Tensors, new_module: NewModule, options: BackendOptions) -> buckets.PaddedModel:
     """Compile for each batch size, or load from the cache what was compiled before.  Raises ``BackendError``."""
-    fixed = interface.fixed(tensors, model).batch_size
+    fixed = tensors.batch_size
     sizes = (fixed,) if fixed else buckets.ladder(options.max_batch_size, fine=False)
     version = versions(DISTRIBUTIONS)[DISTRIBUTIONS[0]]
     try:

@@ -30,12 +30,12 @@ def load(model: Path, device: str, threads: int, options: BackendOptions) -> Bac
         network = onnx.load(model)
     except Exception as error:  # protobuf's errors have no common base
         raise BackendError(f"{model} is not an ONNX file: {first_line(error)}") from None
-    tensors = interface.of_graph(network.graph)
+    tensors = interface.fixed(options.sized(interface.of_graph(network.graph)), model, "tvm-onnx")
 
     def new_module(size: int) -> Any:
         from tvm.relax.frontend.onnx import from_onnx
 
-        shapes = {one.name: [size, *one.sample_shape] for one in tensors.inputs}
+        shapes = {one.name: one.shape(size) for one in tensors.inputs}
         dtypes = {one.name: one.dtype.name for one in tensors.inputs}
         return from_onnx(network, shape_dict=shapes, dtype_dict=dtypes, keep_params_in_input=False)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from drumfire.loadgen import installation
 from drumfire.sut.local.backends import Backend, BackendError, BackendOptions, interface, tvm_compiled
 from drumfire.sut.models.model import Form
@@ -27,14 +29,17 @@ def load(model: Path, device: str, threads: int, options: BackendOptions) -> Bac
     if model.suffix != Form.TORCH.value:
         raise BackendError(f"tvm-pytorch takes an exported program (.pt2), not {model.name}: run it on tvm-onnx")
     program, tensors = interface.of_program(model)
+    tensors = interface.fixed(options.sized(tensors), model, "tvm-pytorch")
 
     def new_module(size: int) -> Any:
         from tvm.relax.frontend.torch import from_exported_program
 
         # With the batch size fixed, loops have known bounds.
         network = program.module(check_guards=False)
-        zeros = tuple(map(torch.from_numpy, interface.fixed(tensors).zeros(size).values()))
-        fixed = torch.export.export(network, zeros)
+        zeros = [torch.from_numpy(np.zeros(one.shape(size), one.dtype)) for one in tensors.inputs]
+        words = interface.keywords(program)
+        first = len(zeros) - len(words)
+        fixed = torch.export.export(network, tuple(zeros[:first]), dict(zip(words, zeros[first:], strict=True)))
         own = {"div.Tensor_mode": _division}
         return from_exported_program(fixed, unwrap_unit_return_tuple=True, custom_convert_map=own)
 

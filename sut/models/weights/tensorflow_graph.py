@@ -61,7 +61,7 @@ class TensorFlowGraph(tf.Module):  # type: ignore[misc]
         # TensorFlow's names may not hold all that those of the graph may.
         names = [INPUT] if len(inputs) == 1 else [f"{INPUT}_{position}" for position in range(len(inputs))]
         specs = [
-            tf.TensorSpec((takes.batch_size, *takes.as_channels_last.sample_shape), tf.as_dtype(takes.dtype), name=name)
+            tf.TensorSpec(takes.as_channels_last.file_shape, tf.as_dtype(takes.dtype), name=name)
             for name, takes in zip(names, inputs, strict=True)
         ]
         return tf.function(self._run, autograph=False).get_concrete_function(*specs)

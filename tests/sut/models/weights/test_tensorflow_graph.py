@@ -165,11 +165,13 @@ def test_attributes_without_a_counterpart_are_told(
         TensorFlowGraph(path).function()
 
 
-def test_two_inputs_are_refused(tmp_path: Path) -> None:
-    nodes = [helper.make_node("Add", ["x", "z"], ["y"])]
+def test_two_inputs(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Sub", ["x", "z"], ["y"])]
     path = graph(tmp_path / "model.onnx", nodes, {}, inputs=("x", "z"))
-    with pytest.raises(ValueError, match="2 inputs"):
-        TensorFlowGraph(path)
+    found = TensorFlowGraph(path)
+    x, z = (np.full(one.shape(1), value, np.float32) for value, one in zip((5, 2), found.tensors.inputs, strict=True))
+    (output,) = found.function()(tensorflow.constant(x), tensorflow.constant(z))
+    assert (output.numpy() == 3).all()
 
 
 @pytest.mark.parametrize("name", [model.name for model in MODELS.values() if isinstance(model, PublishedNetwork)])
