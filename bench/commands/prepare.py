@@ -39,7 +39,7 @@ from drumfire.sut.local.loaded import fit
 from drumfire.sut.models.detector import DetectionJudge
 from drumfire.sut.models.imagenet import ImageNetClassifier
 from drumfire.sut.models.model import Accuracy, Calibrated, Form, Model
-from drumfire.sut.models.weights import quantization
+from drumfire.sut.models.weights import external_data, quantization
 from drumfire.sut.models.weights.publication import SYNTHETIC, SYNTHETIC_MARK, Published, PublishedNetwork
 
 _KINDS = tuple(fake.KINDS)
@@ -183,7 +183,9 @@ def _check_source(model: Model, source: Path, output: Path | None) -> None:
 
 def _int8_name(source: Path, samples: Batch) -> str:
     """The file's name, with a hash of everything that the file is made from."""
-    digest = hashlib.sha256(source.read_bytes() + Path(quantization.__file__).read_bytes())
+    digest = hashlib.sha256()
+    for path in (*external_data.files(source), Path(quantization.__file__)):
+        digest.update(path.read_bytes())
     for array in samples.values():
         digest.update(np.ascontiguousarray(array).data)
     digest.update(str(versions(backends.distributions(_QUANTIZED_FOR))).encode())

@@ -19,7 +19,9 @@ from drumfire.loadgen.system import Batch
 from drumfire.sut.cache import cache_folder
 from drumfire.sut.local.backends import BackendError, BackendOptions, buckets, first_line
 from drumfire.sut.local.silence import silenced
+from drumfire.sut.models.model import Form
 from drumfire.sut.models.tensors import Tensors
+from drumfire.sut.models.weights import external_data
 
 DISTRIBUTIONS = ("apache-tvm", "apache-tvm-ffi")
 
@@ -48,7 +50,7 @@ def load(model: Path, tensors: Tensors, new_module: NewModule, options: BackendO
     sizes = (fixed,) if fixed else buckets.ladder(options.max_batch_size, fine=False)
     version = versions(DISTRIBUTIONS)[DISTRIBUTIONS[0]]
     try:
-        runs = {size: _sized(_compiled(model, new_module, size), tensors) for size in sizes}
+        runs = {size: _sized(_compiled(model, tensors, new_module, size), tensors) for size in sizes}
         return buckets.PaddedModel(runs, tensors, f"apache-tvm {version} {_target()['mcpu']}")
     except Exception as error:  # each of TVM's passes raises its own kinds
         raise BackendError(f"tvm cannot compile {model}: {first_line(error)}") from None
@@ -73,14 +75,14 @@ def _target() -> dict[str, Any]:
     return {"kind": "llvm", "mcpu": codegen.llvm_get_system_cpu()}
 
 
-def _compiled(model: Path, new_module: NewModule, size: int) -> Any:
+def _compiled(model: Path, tensors: Tensors, new_module: NewModule, size: int) -> Any:
     import tvm
     from tvm import relax
     from tvm.s_tir import dlight
 
     from drumfire.sut.local.backends.tvm_loops import CpuLoops
 
-    path = _cached(model, size)
+    path = _cached(model, tensors, size)
     if path.exists():
         return tvm.runtime.load_module(str(path))
     target = tvm.target.Target(_target())
@@ -100,10 +102,11 @@ def _compiled(model: Path, new_module: NewModule, size: int) -> Any:
     return compiled
 
 
-def _cached(model: Path, size: int) -> Path:
+def _cached(model: Path, tensors: Tensors, size: int) -> Path:
     """The module's file, named by all that it is made from: the model, the compiler, the target, and our own code."""
-    digest = hashlib.sha256(model.read_bytes())
-    for code in sorted(Path(__file__).parent.glob("tvm_*.py")):
-        digest.update(code.read_bytes())
-    digest.update(f"{sorted(versions(DISTRIBUTIONS).items())} {_target()}".encode())
+    digest = hashlib.sha256()
+    parts = external_data.files(model) if model.suffix == Form.ONNX.value else [model]
+    for path in (*parts, *sorted(Path(__file__).parent.glob("tvm_*.py"))):
+        digest.update(path.read_bytes())
+    digest.update(f"{sorted(versions(DISTRIBUTIONS).items())} {_target()} {tensors}".encode())
     return cache_folder() / "tvm" / f"{model.stem}-{digest.hexdigest()[:12]}-b{size}.so"
