@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,19 +20,24 @@ from drumfire.loadgen.record import Column, Record, Status
 from drumfire.loadgen.responses import Responses, as_bytes
 from drumfire.loadgen.results import distribution
 from drumfire.loadgen.settings import percentile_name
-from drumfire.loadgen.system import Answer, Batch, SampleLibrary
-from drumfire.sut.data.library import with_names
+from drumfire.loadgen.system import Answer, Batch, IndexArray, SampleLibrary
+from drumfire.sut.data.library import ArrayLibrary, NamedLibrary, with_names
 from drumfire.sut.local.responses import check_count
 from drumfire.sut.local.rows import BatchRule, Rows, ThreadRows
 
 RunBatch = Callable[[Batch], Responses]
 """Takes n samples: for each input an array of shape (n, *sample_shape).  Returns n responses.
 
-Called from one thread at a time.
+Called from one thread at a time.  It may have ``several`` too, a ``RunSeveral`` that does the same quicker.
+"""
+Library = ArrayLibrary | NamedLibrary
+RunSeveral = Callable[[Library, IndexArray, int], Iterator[Responses]]
+"""Takes a library, the indices of several full batches and the size of a batch.
+
+Computes a batch when its responses are asked for; they need not last longer than until the next are.
 """
 
-
-_SEVERAL_NS, _MOST_BATCHES = 2_000_000, 8
+_SEVERAL_NS, _MOST_BATCHES = 3_000_000, 16
 """A worker that takes several batches at a time enters their times together: at most so late, ns, and of this number
 of batches."""
 _CLOSE_S = 5.0
@@ -121,7 +127,8 @@ class BatchedSystem:
             first, last = rows
             began_ns, batches = time.monotonic_ns(), (last - first) // size
             if batches > 1:
-                self._run_several(run, first, last)
+                # A phase may have begun since the take that was for several.
+                (self._run_in_turn if self._answers.keeping else self._run_several)(run, first, last)
             else:
                 self._run(run, first, last)
             most = 1
@@ -155,31 +162,46 @@ class BatchedSystem:
             self._answers.complete(first, last, responses)
 
     def _run_several(self, run: RunBatch, first: int, last: int) -> None:
-        """Run full batches whose samples are gathered, and whose times are entered, together."""
-        size, clock, origin_ns = self.max_batch_size, time.monotonic_ns, self._answers.origin_ns
-        begun, completed = [clock()], list[int]()
+        """Run full batches whose samples are gathered, and whose times are entered, together.
+
+        The responses are dropped, each before the next is computed.
+        """
+        size, clock, answers = self.max_batch_size, time.monotonic_ns, self._answers
+        several: RunSeveral = getattr(run, "several", None) or partial(in_turn, run)
+        times = [clock()]
+        kind: type | None = None
         error: BaseException | None = None
         try:
-            arrays = self._library.batch(self._sample_index[first:last]).items()
-            for start in range(0, last - first, size):
-                if start:
-                    begun.append(clock())
-                batch: Batch = {}  # filled in a loop: a comprehension would be a call
-                for name, array in arrays:
-                    batch[name] = array[start : start + size]
-                check_count(run(batch), size)
-                completed.append(clock())
+            for responses in several(self._library, self._sample_index[first:last], size):
+                # The first tells of what kind all are: code that runs once a batch is cold, and a call costs 1 to 2 us.
+                if type(responses) is not kind or len(responses) != size:
+                    check_count(responses, size)
+                    kind = type(responses)
+                times.append(clock())
         except BaseException as failed:
             error = failed
-        done = first + size * len(completed)
         self._batch_size[first:last] = size
-        self._begun[first : first + size * len(begun)] = np.repeat(np.array(begun) - origin_ns, size)
-        if completed:
-            self._answers.complete(first, done, at_ns=np.repeat(np.array(completed) - origin_ns, size))
+        # A batch begins as the one before it is completed.
+        at_ns = (np.array(times) - answers.origin_ns).repeat(size)
+        done = first + at_ns.size - size
+        begun = min(done + size, last)
+        self._begun[first:begun] = at_ns[: begun - first]
+        if done > first:
+            answers.complete(first, done, at_ns=at_ns[size:])
         if error is not None:
-            self._answers.fail(done, done + size, error)
-            for start in range(done + size, last, size):
-                self._run(run, start, start + size)
+            answers.fail(done, begun, error)
+            self._run_in_turn(run, begun, last)
+
+    def _run_in_turn(self, run: RunBatch, first: int, last: int) -> None:
+        for start in range(first, last, self.max_batch_size):
+            self._run(run, start, start + self.max_batch_size)
+
+
+def in_turn(run: RunBatch, library: Library, indices: IndexArray, size: int) -> Iterator[Responses]:
+    """A ``RunSeveral`` that calls ``run`` for each batch."""
+    samples = library.batch(indices)
+    for start in range(0, len(indices), size):
+        yield run({name: array[start : start + size] for name, array in samples.items()})
 
 
 def batch_sizes(batch_size: Column) -> dict[int, int]:

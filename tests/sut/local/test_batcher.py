@@ -5,7 +5,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -584,3 +584,62 @@ def test_samples_that_are_not_loaded_fail_their_batches_alone() -> None:
     asyncio.run(main())
     assert (record.status[:32] == Status.FAILED).all()
     assert (record.status[32:] == Status.OK).all()
+
+
+def test_responses_are_kept_from_the_first_of_a_phase_on() -> None:
+    """The worker has taken several batches at a time in the phase before, where none were kept."""
+    rows = 500
+
+    async def main() -> None:
+        async with Bench(2 * rows, [echo], max_batch_size=4) as bench:
+            indices = np.arange(rows, dtype=np.uint32)
+            several = spied(bench.system)
+            for first, accuracy in ((0, False), (rows, True)):
+                bench.answers.begin(Phase(accuracy, first, indices, 1, indices, None, 0, None))
+                bench.answers.issued = first
+                bench.issue(rows)
+                assert await bench.answered(first + rows)
+            assert several
+            assert several[-1][1] <= rows
+            assert answers_of(bench) == {row: row for row in range(rows, 2 * rows)}
+
+    asyncio.run(main())
+
+
+class Reusing:
+    """A worker that has one array for the responses of all batches, where they come one after the other."""
+
+    def __init__(self) -> None:
+        self.array = np.zeros((4, 1), np.int64)
+        self.batches = 0
+
+    def __call__(self, batch: Batch) -> np.ndarray:
+        return echo(batch["input"])
+
+    def several(self, library: Any, indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
+        for start in range(0, len(indices), size):
+            self.array[:, 0] = indices[start : start + size]
+            self.batches += 1
+            yield self.array if 250 not in self.array else self.array[1:]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_worker_may_use_its_arrays_again_where_responses_are_not_kept(loop: str) -> None:
+    rows, worker = 500, Reusing()
+
+    async def main() -> Bench:
+        bench = Bench(2 * rows, [], max_batch_size=4)
+        bench.system = BatchedSystem("bench", [worker], Library(2 * rows), max_batch_size=4)
+        async with bench:
+            indices = np.arange(rows, dtype=np.uint32)
+            for first, accuracy in ((0, False), (rows, True)):
+                bench.answers.begin(Phase(accuracy, first, indices, 1, indices, None, 0, None))
+                bench.answers.issued = first
+                bench.issue(rows)
+                assert await bench.answered(first + rows)
+        return bench
+
+    bench = on(loop, main())
+    assert worker.batches > 10
+    assert set(np.flatnonzero(bench.record.status == Status.FAILED).tolist()) <= {248, 249, 250, 251}
+    assert answers_of(bench) == {row: row for row in range(rows, 2 * rows)}
