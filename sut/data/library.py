@@ -82,8 +82,11 @@ class ArrayLibrary:
         if (self._order < 0).all():
             self._forget()
 
-    def batch(self, indices: IndexArray) -> Batch:
-        """Loaded samples, read-only for callers: arrays of shape (n, *sample_shape).  Raises ``NotLoadedError``."""
+    def batch(self, indices: IndexArray, room: Batch | None = None) -> Batch:
+        """Loaded samples, read-only for callers: arrays of shape (n, *sample_shape).  Raises ``NotLoadedError``.
+
+        ``room``: arrays of the same shapes, which hold the samples in the end where these must be gathered.
+        """
         first, count = int(indices[0]), len(indices)
         batch: Batch = {}  # filled in loops: a comprehension would be a call
         start = self._position_of[first] if 0 <= first < self.total_count else _NOWHERE
@@ -104,8 +107,15 @@ class ArrayLibrary:
             raise self._not_loaded(indices)
         try:
             positions = self._position.take(indices)
+            if room and positions.max() == _NOWHERE:
+                raise IndexError
             for name, block in self._blocks:
-                batch[name] = block.take(positions, axis=0)
+                own = room.get(name) if room else None
+                if own is not None and own.dtype is block.dtype:  # types of numbers are single objects
+                    # In the mode that refuses indices, numpy would gather elsewhere first.
+                    batch[name] = block.take(positions, 0, own, "clip")
+                else:
+                    batch[name] = block.take(positions, axis=0)
         except IndexError:
             raise self._not_loaded(indices) from None
         return batch
@@ -134,8 +144,8 @@ class NamedLibrary:
         self.load, self.unload = library.load, library.unload
         self._batch, self._arrangement = library.batch, arrangement
 
-    def batch(self, indices: IndexArray) -> Batch:
-        """See ``SampleLibrary.batch``."""
+    def batch(self, indices: IndexArray, room: Batch | None = None) -> Batch:
+        """See ``SampleLibrary.batch``; it does not use ``room``."""
         batch = named(self._batch(indices))
         return batch if self._arrangement is None else self._arrangement(batch)
 

@@ -83,6 +83,25 @@ def test_unloaded_samples_are_gone(kind: str, loaded: np.ndarray, gone: np.ndarr
             made.batch(asked)
 
 
+@given(kind=kinds, loaded=some_indices, asked=some_indices, other=st.booleans())
+def test_samples_are_gathered_into_the_room_that_is_given(
+    kind: str, loaded: np.ndarray, asked: np.ndarray, other: bool
+) -> None:
+    made = library(kind)
+    made.load(loaded)
+    types = {name: np.float64 if other else array.dtype for name, array in DATA[kind].items()}
+    room = {name: np.zeros((asked.size, *array.shape[1:]), types[name]) for name, array in DATA[kind].items()}
+    if not set(asked.tolist()) <= set(loaded.tolist()):
+        with pytest.raises(NotLoadedError):
+            made.batch(asked, room)
+        return
+    batch, alone = made.batch(asked, room), made.batch(asked)
+    check(batch, kind, asked)
+    for name in batch:
+        is_view = np.shares_memory(alone[name], made.batch(loaded[:1])[name]) or alone[name].base is not None
+        assert (batch[name] is room[name]) == (not other and not is_view)
+
+
 @pytest.mark.parametrize("asked", [[-1], [-TOTAL - 1], [TOTAL], [0, -1], [-1, 0], [0, TOTAL], [TOTAL, 0]])
 def test_indices_outside_the_data_set(asked: list[int]) -> None:
     made = library("two")
