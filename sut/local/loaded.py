@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from drumfire.loadgen.responses import Responses
-from drumfire.loadgen.system import Batch, SampleLibrary
+from drumfire.loadgen.system import Batch, IndexArray, SampleLibrary
 from drumfire.sut import models
 from drumfire.sut.data.library import ArrayLibrary, NamedLibrary, with_names
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends.arranged import arranged, with_outputs
 from drumfire.sut.local.backends.buckets import Buckets, count_of
-from drumfire.sut.local.batcher import BatchedSystem, RunBatch, service_times
+from drumfire.sut.local.batcher import BatchedSystem, Library, RunBatch, in_turn, service_times
 from drumfire.sut.local.devices import Placement
 from drumfire.sut.local.process import OwnProcess
 from drumfire.sut.local.responses import OutputError, check_outputs
@@ -169,7 +169,7 @@ def run_batch(backend: backends.Backend, model: Model, *, checked: bool = False)
     if size is not None:
         run = Buckets({size: run}, names).run
     if not checked:
-        return lambda batch: model.respond(run(batch))
+        return _Run(run, model, backend)
 
     def respond(batch: Batch) -> Responses:
         outputs = run(batch)
@@ -177,3 +177,24 @@ def run_batch(backend: backends.Backend, model: Model, *, checked: bool = False)
         return model.respond(outputs)
 
     return respond
+
+
+class _Run:
+    """Runs batches of a model's samples."""
+
+    def __init__(self, run: backends.Run, model: Model, backend: backends.Backend) -> None:
+        self._run, self._respond = run, model.respond
+        self._backend = backend if isinstance(backend, backends.RunsSeveral) else None
+
+    def __call__(self, batch: Batch) -> Responses:
+        return self._respond(self._run(batch))
+
+    def several(self, library: Library, indices: IndexArray, size: int) -> Iterator[Responses]:
+        """See ``RunSeveral``."""
+        if self._backend is not None:
+            number = len(indices) // size
+            samples = library.batch(indices, self._backend.room(size, number))
+            outputs = self._backend.several(samples, size, number)
+            if outputs is not None:
+                return map(self._respond, outputs)
+        return in_turn(self, library, indices, size)

@@ -6,10 +6,10 @@ A backend refuses what it cannot do: it never falls back silently from the GPU t
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import numpy.typing as npt
 
@@ -78,6 +78,9 @@ class PrecisionOptions(BackendOptions):
     )
 
 
+Run = Callable[[Batch], Sequence[npt.NDArray[Any]]]
+
+
 class Backend(Protocol):
     """A loaded model.  One thread runs it at a time."""
 
@@ -100,6 +103,21 @@ class Backend(Protocol):
         """
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class RunsSeveral(Protocol):
+    """What a ``Backend`` may have too: it runs several batches of one size in arrays of its own."""
+
+    def room(self, size: int, number: int) -> Batch | None:
+        """Where to put the samples of so many batches, by input; None where ``run`` does as well."""
+
+    def several(self, samples: Batch, size: int, number: int) -> Iterator[Sequence[npt.NDArray[Any]]] | None:
+        """Compute the batches that follow each other in ``samples``, which lie in the room or not.
+
+        Gives each batch's outputs, computed as they are asked for; those of the last call may be filled anew.  None for
+        what ``run`` alone can take.
+        """
 
 
 class BackendModule(Protocol):

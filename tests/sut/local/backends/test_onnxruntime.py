@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from drumfire.sut import models
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends import BackendError
 from drumfire.sut.local.backends import onnxruntime as backend
+from drumfire.sut.local.loaded import fit, run_batch
 from drumfire.sut.models.tensors import Input, Tensors
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -174,3 +176,119 @@ def test_a_type_that_no_array_has(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Argument, "type", "tensor(float8e4m3fn)")
     with pytest.raises(BackendError, match=r"^the model's input 'x' is a tensor\(float8e4m3fn\), which onnxruntime "):
         gpu()
+
+
+# Several batches in bound arrays.
+
+
+def graph(path: Path, nodes: list[Any], takes: list[Any], gives: list[Any], kind: int = 1) -> backends.Backend:
+    """Load a graph of these nodes; ``takes`` and ``gives``: the shape of its input "in", and those of its outputs."""
+    onnx = pytest.importorskip("onnx")
+    value = onnx.helper.make_tensor_value_info
+    outputs = [value(f"out{at}", kind, shape) for at, shape in enumerate(gives)]
+    made = onnx.helper.make_graph(nodes, "network", [value("in", kind, takes)], outputs)
+    model = onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    onnx.save(model, path / "model.onnx")
+    return backends.load("onnxruntime", path / "model.onnx", "cpu", 1)
+
+
+def node(*words: Any, **attributes: Any) -> Any:
+    return pytest.importorskip("onnx").helper.make_node(*words, **attributes)
+
+
+def numbers(rows: int, dtype: Any = np.float32, start: int = 0) -> np.ndarray:
+    return np.arange(start, start + 2 * rows).reshape(rows, 2).astype(dtype)
+
+
+def ran_at_once(loaded: Any, batch: dict[str, np.ndarray], size: int) -> list[list[np.ndarray]]:
+    """The outputs of each batch, copied before the next is asked for."""
+    number = len(next(iter(batch.values()))) // size
+    return [[one.copy() for one in outputs] for outputs in loaded.several(batch, size, number)]
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_several_batches_of_a_model_answer_as_one_by_one(in_order: bool) -> None:
+    model = models.get("digits")
+    loaded: Any = backends.load("onnxruntime", model.weights(Path()), "cpu", 1)
+    library = fit(model.library(), loaded, model)
+    indices = np.arange(96) if in_order else np.random.default_rng(1).permutation(500)[:96]
+    library.load(np.arange(500))
+    run: Any = run_batch(loaded, model)
+    asked = [indices, indices[::-1], indices[:32]]
+    together = [[answer.copy() for answer in run.several(library, some, 32)] for some in asked]
+    assert loaded.room(32, 3) is not None  # so they were bound
+    for some, found in zip(asked, together, strict=True):
+        parts = [run(library.batch(some[at : at + 32])) for at in range(0, len(some), 32)]
+        assert all(part.dtype == np.float32 and part.shape == (32, 1) for part in found)
+        np.testing.assert_array_equal(np.concatenate(found), np.concatenate(parts))
+
+
+@pytest.mark.parametrize("kind", [1, 6, 7, 11])
+@pytest.mark.parametrize("batch", ["N", None, 4])
+def test_several_batches_are_as_one_by_one(tmp_path: Path, batch: Any, kind: int) -> None:
+    nodes = [node("Neg", ["in"], ["out0"]), node("Identity", ["in"], ["out1"])]
+    loaded: Any = graph(tmp_path, nodes, [batch, 2], [[batch, 2], [batch, 2]], kind)
+    dtype = loaded.tensors.inputs[0].dtype
+    for number, start in ((2, 0), (3, 100), (40, 7), (1, 9)):  # as many as are bound, more, and fewer again
+        samples = {"in": numbers(4 * number, dtype, start)}
+        found = ran_at_once(loaded, samples, 4)
+        assert len(found) == number
+        for at, outputs in enumerate(found):
+            expected = loaded.run({"in": samples["in"][4 * at : 4 * at + 4]})
+            for one, other in zip(outputs, expected, strict=True):
+                assert one.dtype == other.dtype
+                np.testing.assert_array_equal(one, other)
+        # The same where the samples were put into the room.
+        room = loaded.room(4, number)
+        room["in"][:] = samples["in"][::-1]
+        again = ran_at_once(loaded, room, 4)
+        np.testing.assert_array_equal(np.concatenate([outputs[1] for outputs in again]), samples["in"][::-1])
+    loaded.close()
+
+
+def test_samples_that_the_model_does_not_take_are_not_converted(tmp_path: Path) -> None:
+    loaded: Any = graph(tmp_path, [node("Neg", ["in"], ["out0"])], ["N", 2], [["N", 2]])
+    good = numbers(8)
+    for wrong in ({"in": good.astype(np.float64)}, {"in": good[:, :1]}, {"in": good[:7]}, {"x": good},
+                  {"in": good, "x": good}):  # fmt: skip
+        assert loaded.several(wrong, 4, 2) is None
+    assert loaded.several({"in": good}, 4, 2) is not None
+
+
+@pytest.mark.parametrize(
+    ("nodes", "takes", "gives"),
+    [
+        ([("NonZero", ["in"], ["index"]), ("Cast", ["index"], ["out0"], {"to": 1})], ["N", 2], [["K", "M"]]),
+        ([("Neg", ["in"], ["out0"])], ["N", "M"], [["N", "M"]]),
+        ([("ReduceSum", ["in"], ["out0"], {"keepdims": 0})], ["N", 2], [[]]),
+        ([("ReduceSum", ["in"], ["out0"])], ["N", 2], [["K", 1]]),  # one row, which its sizes do not tell
+        ([("Neg", ["in"], ["out0"])], ["N", 100_000], [["N", 100_000]]),  # too large to be worth a copy
+        ([("SequenceConstruct", ["in"], ["all"]), ("SequenceAt", ["all", "first"], ["out0"])], ["N", 2], [["N", "M"]]),
+    ],
+)  # fmt: skip
+def test_models_that_cannot_be_bound_run_one_by_one(
+    nodes: list[Any], takes: list[Any], gives: list[Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if nodes[0][0] == "SequenceConstruct":
+        nodes = [("Constant", [], ["first"], {"value_int": 0}), *nodes]
+    made = [node(*words[:3], **(words[3] if len(words) > 3 else {})) for words in nodes]
+    loaded: Any = graph(tmp_path, made, takes, gives)
+    assert loaded.room(4, 2) is None
+    sizes = [2 if size == "M" else size for size in takes[1:]]
+    assert loaded.several({"in": np.ones((8, *sizes), np.float32)}, 4, 2) is None
+    assert loaded.room(4, 2) is None
+    assert capfd.readouterr() == ("", "")
+
+
+def test_large_samples_are_gathered_in_place_but_not_copied(tmp_path: Path) -> None:
+    loaded: Any = graph(tmp_path, [node("Neg", ["in"], ["out0"])], ["N", 4096], [["N", 4096]])
+    samples = np.random.default_rng(1).random((8, 4096), np.float32)
+    room = loaded.room(4, 2)
+    assert loaded.several({"in": samples}, 4, 2) is None
+    room["in"][:] = samples
+    found = ran_at_once(loaded, room, 4)
+    np.testing.assert_array_equal(np.concatenate([outputs[0] for outputs in found]), -samples)
+
+
+def test_a_model_on_the_gpu_is_not_bound(gpu: Any) -> None:
+    assert gpu().room(4, 2) is None
