@@ -22,6 +22,7 @@ from drumfire.sut.models.tensors import Tensors
 
 Float32Array = npt.NDArray[np.float32]
 LabelArray = npt.NDArray[np.int64]
+_FLOAT32 = np.dtype(np.float32)
 
 PERFORMANCE_COUNT = 500
 """Samples in memory unless the caller sets another number, or all of a smaller data set."""
@@ -91,8 +92,8 @@ class Classifier(LabelJudge):
 
         One float32 a sample is the payload that MLPerf's reference harness logs for classification.
         """
-        labels: Float32Array = outputs[0].argmax(axis=1).astype(np.float32)
-        return labels[:, None]
+        labels: Float32Array = outputs[0].argmax(1, keepdims=True).astype(_FLOAT32)
+        return labels
 
 
 def _answered_labels(responses: Responses) -> Float32Array:
