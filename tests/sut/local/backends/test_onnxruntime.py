@@ -280,6 +280,16 @@ def test_models_that_cannot_be_bound_run_one_by_one(
     assert capfd.readouterr() == ("", "")
 
 
+def test_several_batches_of_several_inputs(tmp_path: Path) -> None:
+    loaded: Any = backends.load("onnxruntime", network(tmp_path / "model.onnx", {"a": 1, "b": 1}), "cpu", 1)
+    room = loaded.room(4, 3)
+    room["a"][:] = numbers(12)
+    samples = {"b": numbers(12, start=50), "a": room["a"]}  # one gathered in place, and one that lies elsewhere
+    found = ran_at_once(loaded, samples, 4)
+    np.testing.assert_array_equal(np.concatenate([outputs[0] for outputs in found]), samples["a"] + samples["b"])
+    assert loaded.several({"a": room["a"]}, 4, 3) is None
+
+
 def test_large_samples_are_gathered_in_place_but_not_copied(tmp_path: Path) -> None:
     loaded: Any = graph(tmp_path, [node("Neg", ["in"], ["out0"])], ["N", 4096], [["N", 4096]])
     samples = np.random.default_rng(1).random((8, 4096), np.float32)
