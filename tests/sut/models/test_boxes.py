@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from drumfire.sut.models.boxes import suppressed
+from drumfire.sut.models.boxes import _BLOCK, suppressed
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
@@ -50,3 +50,22 @@ def test_again_changes_nothing() -> None:
     assert 4 < len(kept) < 200
     again = suppressed(boxes[kept], scores[kept], labels[kept], 0.4, 1000)
     assert again.tolist() == list(range(len(kept)))
+
+
+def test_candidates_beyond_a_block_and_more_than_are_kept() -> None:
+    draws = np.random.default_rng(2)
+    place, size = draws.random((300, 2)), draws.random((300, 2)) * 0.5 + 0.1
+    boxes = np.concatenate((place, place + size), axis=1).astype(np.float32)
+    scores, labels = draws.random(300), draws.integers(0, 2, 300)
+    kept = plainly(boxes, scores, labels, 0.5, 1000)
+    assert _BLOCK < len(kept) < 300
+    for most in (1, _BLOCK, len(kept) - 1, 1000):
+        assert suppressed(boxes, scores, labels, 0.5, most).tolist() == kept[:most]
+
+
+def test_a_long_chain_is_settled_from_its_front() -> None:
+    """Each box overlaps its neighbours alone, so every other one is kept."""
+    left = np.arange(100) * 0.5
+    boxes = np.stack((left, left * 0, left + 1, left * 0 + 1), axis=1)
+    kept = suppressed(boxes, -left, np.zeros(100), 0.3, 1000)
+    assert kept.tolist() == list(range(0, 100, 2))
