@@ -9,7 +9,7 @@ import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +100,18 @@ def assemble(options: RunOptions) -> Assembly:
     loaded = LoadedElsewhere(source, places) if places else Loaded(source)
     try:
 
+        @cache
+        def read_labels() -> None:
+            if places:  # a model knows the pictures and labels of the last library that it made
+                model.library(traffic.dataset_path, traffic.count, traffic.performance_sample_count)
+
         def check_judge(asked: str) -> None:
             _check_judge(model, asked)
-            if places:  # a model knows the labels of the last library that it made
-                model.library(traffic.dataset_path, traffic.count, traffic.performance_sample_count)
+            read_labels()
+
+        def logged(indices: IndexArray, responses: Responses) -> Responses:
+            read_labels()
+            return model.logged(indices, responses)
 
         if traffic.accuracy or traffic.submission:
             check_judge("--accuracy" if traffic.accuracy else "--submission")
@@ -130,7 +138,7 @@ def assemble(options: RunOptions) -> Assembly:
                 "reservations": reservations,
                 "processes": processes_of(system),
             },
-            logged=model.logged,
+            logged=logged,
             knobs=replace(OPTIONS, threads=_takes_cores(source, len(places))),
             distributions=backends.distributions(options.backend),
             config_errors=errors,

@@ -243,6 +243,8 @@ def _published(options: Weights) -> Published:
     model = models.get(options.model)
     if not isinstance(model, PublishedNetwork):
         raise UserError(f"{model.name} comes with its weights: there is nothing to fetch")
+    if not model.published:
+        raise UserError(f"{model.name}'s weights are not published as a file: give your own to a run with --weights")
     files = {published.file: published for published in model.published}
     if options.file is None:
         return model.published[0]

@@ -39,9 +39,14 @@ class Layout(NamedTuple):
     categories: Sequence[int]
     whole: int
     """Number of pictures in the validation set, which the published figures refer to."""
+    licences: frozenset[int] | None = None
+    """COCO's numbers of the licences that a picture may have; None for any."""
 
 
 COCO = Layout("coco", "annotations/instances_val2017.json", "val2017", COCO_CATEGORIES, 5000)
+COCO_SAFE = COCO._replace(whole=1525, licences=frozenset({4, 5, 6, 7, 8}))
+"""MLPerf's subset since round v6.0: the pictures that all may use and change (CC BY, BY-SA and BY-ND, Flickr's commons, the
+US government's).  A file that names no licences is taken as it is."""
 OPENIMAGES = Layout(
     "openimages", "annotations/openimages-mlperf.json", "validation/data", OPENIMAGES_CATEGORIES, 24_781
 )
@@ -80,8 +85,16 @@ def read(folder: Path, layout: Layout, count: int | None = None) -> AnnotatedPic
     strange = sorted({category["id"] for category in document["categories"]} - set(layout.categories))
     if strange:
         raise DataError(f"{file} has the category {strange[0]}, which {layout.name} lacks: is it another data set's?")
-    kept = document["images"][:count]
-    files = [_file(folder / layout.pictures, image["file_name"]) for image in kept]
+    images = document["images"]
+    if layout.licences is not None:
+        images = [image for image in images if image.get("license") in (None, *layout.licences)]
+        if not images:
+            raise DataError(
+                f"{file}: no picture has one of the licences {sorted(layout.licences)}: give COCO's own file, or one without "
+                "'license'"
+            )
+    kept = images[:count]
+    files = [_file(_pictures(folder, layout), image["file_name"]) for image in kept]
     absent = [path for path in files if not path.is_file()]
     if absent:
         raise DataError(
@@ -91,6 +104,13 @@ def read(folder: Path, layout: Layout, count: int | None = None) -> AnnotatedPic
     ids = {image["id"] for image in kept}
     of_kept = [annotation for annotation in document["annotations"] if annotation["image_id"] in ids]
     return AnnotatedPictures(files, kept, of_kept, document["categories"])
+
+
+def _pictures(folder: Path, layout: Layout) -> Path:
+    """The folder of the pictures; that of MLPerf's subset of COCO has another name."""
+    pictures = folder / layout.pictures
+    safe = pictures.with_name(f"{pictures.name}_safe")
+    return safe if safe.is_dir() and not pictures.is_dir() else pictures
 
 
 def _file(pictures: Path, name: str) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ _SHARE_KEPT = 87.5
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 _BYTE_MEAN = np.array([123.68, 116.78, 103.94], np.float32)
+_MARGIN = 114
+"""The grey beside a picture that is not square."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,36 @@ def _stretched_to_bytes(pixels: Pixels, side: int) -> Pixels:
     return _stretched(pixels, side).astype(np.uint8)
 
 
+class Place(NamedTuple):
+    """Where a picture lies in its square input, in whole pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def letterbox(height: int, width: int, side: int) -> Place:
+    """Where a picture of ``height`` x ``width`` lies in a square of ``side``: in the middle, its longer side fills it.
+
+    Rounds halves to even, and an odd row or column of margin goes to the bottom or the right.
+    """
+    scale = min(side / height, side / width)
+    new_height, new_width = max(round(height * scale), 1), max(round(width * scale), 1)
+    return Place(round((side - new_height) / 2 - 0.1), round((side - new_width) / 2 - 0.1), new_height, new_width)
+
+
+def _letterboxed(pixels: Pixels, side: int) -> Pixels:
+    import cv2
+
+    top, left, height, width = letterbox(*pixels.shape[:2], side)
+    square = np.full((side, side, 3), _MARGIN, np.uint8)
+    square[top : top + height, left : left + width] = cv2.resize(
+        pixels, (width, height), interpolation=cv2.INTER_LINEAR
+    )
+    return square
+
+
 def _less_byte_mean(pixels: Pixels) -> Pixels:
     return pixels.astype(np.float32) - _BYTE_MEAN
 
@@ -144,6 +176,7 @@ RECIPES = {
         Recipe("coco-300-pt", 300, _stretched, _FLOATS, _around_zero, _FLOATS),
         Recipe("coco-1200", 1200, _stretched, _FLOATS, _standardised, _FLOATS),
         Recipe("openimages-800-retinanet", 800, _stretched, _FLOATS, _zero_to_one, _FLOATS),
+        Recipe("coco-640-letterbox", 640, _letterboxed, _BYTES, _zero_to_one, _FLOATS),
     )
 }
-"""By the names of the data set bundles in the reference harness."""
+"""By the names of the data set bundles in the reference harness; it has none for the last."""

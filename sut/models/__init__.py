@@ -35,6 +35,7 @@ MODELS = _Models(
         "efficientnet-lite0": "drumfire.sut.models.efficientnet_lite0:EfficientNetLite0",
         "resnet50": "drumfire.sut.models.resnet50:ResNet50",
         "mobilenet": "drumfire.sut.models.mobilenet:MobileNet",
+        "yolo11l": "drumfire.sut.models.yolo11l:Yolo11l",
         "retinanet": "drumfire.sut.models.retinanet:RetinaNet",
         "ssd-mobilenet": "drumfire.sut.models.ssd_mobilenet:SsdMobileNet",
         "ssd-resnet34": "drumfire.sut.models.ssd_resnet34:SsdResNet34",

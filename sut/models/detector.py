@@ -6,7 +6,7 @@ Handles the forms in which networks output boxes.  Does not depend on a backend.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,10 +53,24 @@ class DetectionJudge:
     def respond(self, outputs: _Outputs) -> list[bytes]:
         """Each picture's detections, best first, as rows of seven float32; empty if there are no detections.
 
-        ``outputs`` are boxes, labels and scores, or TensorFlow's four.  ``logged`` fills in the dataset index.
+        ``outputs``: see ``candidates``; usually boxes, labels and scores, or TensorFlow's four.  ``logged`` fills in the
+        dataset index.
         """
-        boxes, scores, labels = _as_three(outputs, self.name)
-        return [self._payload(*picture) for picture in zip(boxes, scores, labels, strict=True)]
+        return [self._payload(*candidates) for candidates in self.candidates(outputs)]
+
+    def candidates(self, outputs: _Outputs) -> Iterable[tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]]:
+        """Each picture's boxes as x1, y1, x2, y2 (k, 4), scores and labels (k,), from the outputs, before suppression.
+
+        Raises ``ValueError`` for outputs of another network.
+        """
+        return zip(*_as_three(outputs, self.name), strict=True)
+
+    def located(self, boxes: npt.NDArray[np.float32], index: int) -> npt.NDArray[np.float32]:
+        """Boxes of an answer, ymin, xmin, ymax, xmax (k, 4), as fractions of the picture with this dataset index.
+
+        The boxes themselves unless a model overrides this, whose network sees each picture in a place of its own.
+        """
+        return boxes
 
     def _payload(self, boxes: npt.NDArray[Any], scores: npt.NDArray[Any], labels: npt.NDArray[Any]) -> bytes:
         good = np.flatnonzero(scores >= self.score_threshold)
@@ -68,11 +82,11 @@ class DetectionJudge:
         return rows.tobytes()
 
     def logged(self, indices: IndexArray, responses: Responses) -> list[bytes]:
-        """See ``Model.logged``: each detection starts with its picture's dataset index."""
+        """See ``Model.logged``: each detection starts with its picture's dataset index; boxes are ``located``."""
         payloads = []
         for index, response in zip(np.asarray(indices).tolist(), responses, strict=True):
             rows = _rows(response, index).copy()
-            rows[:, 0] = index
+            rows[:, 0], rows[:, 1:5] = index, self.located(rows[:, 1:5], index)
             payloads.append(rows.tobytes())
         return payloads
 

@@ -25,7 +25,8 @@ SYNTHETIC = "synthetic weights: speed only, accuracy not meaningful"
 SYNTHETIC_MARK = "synthetic"
 """Part of the name of a file of random weights, and of files made from it."""
 _SEED = 1
-_STATE_DICTS = {".pth", ".pt"}
+STATE_DICTS = {".pth", ".pt"}
+"""The suffixes of torch's state dicts."""
 
 
 class Published(NamedTuple):
@@ -43,7 +44,7 @@ class PublishedNetwork(ABC):
     extra: str | None = "vision"
     target_latency_ms: int | None = None
     published: Sequence[Published]
-    """'drumfire prepare weights' fetches the first by default."""
+    """'drumfire prepare weights' fetches the first by default.  None: only the user can give weights."""
 
     def __init__(self) -> None:
         self._synthetic = False
@@ -63,7 +64,7 @@ class PublishedNetwork(ABC):
         source = given or self._prepared(cache, form)
         self._source = source
         self._synthetic = source is None or SYNTHETIC_MARK in source.stem
-        if source is not None and source.suffix not in _STATE_DICTS:
+        if source is not None and source.suffix not in STATE_DICTS:
             return source
         path = cache / f"{self.name}-{self._digest(source, form)}{form.value}"
         if not path.exists():
@@ -81,12 +82,12 @@ class PublishedNetwork(ABC):
 
     def published_in(self, form: Form) -> list[Published]:
         """The published files that can be run in this form: those of the form, and state dicts, which are exported."""
-        return [file for file in self.published if Path(file.file).suffix in (form.value, *_STATE_DICTS)]
+        return [file for file in self.published if Path(file.file).suffix in (form.value, *STATE_DICTS)]
 
     @property
     def state_dict_given(self) -> bool:
         """Whether the weights in use came as torch's state dict."""
-        return self._source is not None and self._source.suffix in _STATE_DICTS
+        return self._source is not None and self._source.suffix in STATE_DICTS
 
     @property
     def weights_reservations(self) -> list[str]:

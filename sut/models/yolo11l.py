@@ -1,0 +1,117 @@
+"""YOLO11l at 640 pixels on MLPerf's subset of COCO, in MLPerf since round v6.0.
+
+The weights are the user's own export, as their licence (AGPL-3.0) forbids to give them away here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from drumfire.sut.data import coco, scenes
+from drumfire.sut.data.recipes import RECIPES, letterbox
+from drumfire.sut.models.model import Form, WeightsError
+from drumfire.sut.models.photo_detector import PhotoDetector
+from drumfire.sut.models.weights.publication import STATE_DICTS, Published
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_CATEGORY = np.array(coco.COCO_CATEGORIES)
+_ROWS = 4 + _CATEGORY.size
+"""Of the network's output: centre x, centre y, width and height in pixels, then the scores of the classes."""
+_SETTLED, _SETTLED_SIDE = 8, 320
+"""Pictures that random weights are settled on, and their sides in pixels."""
+
+
+class Yolo11l(PhotoDetector):
+    """The network sees each picture whole, in a grey square; its answers hold boxes in that square's pixels.
+
+    They are moved into the picture when they are logged: only then is it known which picture each belongs to.
+    """
+
+    name = "yolo11l"
+    description = "YOLO11l, 640x640 pixels, 80 classes: COCO 2017 validation set, the 1525 pictures of MLPerf's subset"
+    quality_target = 0.95 * 0.534  # yolo-95; yolo-99 has 0.99
+    layout, total_count, performance_count = coco.COCO_SAFE, coco.COCO_SAFE.whole, 64
+    published: Sequence[Published] = ()
+    recipe = "coco-640-letterbox"
+    outputs = ("output0",)
+    score_threshold, overlap, most = 0.001, 0.7, 300
+
+    def weights(self, cache: Path, given: Path | None = None, form: Form = Form.ONNX) -> Path:
+        """See ``Model.weights``; a state dict is refused, as only the library that made it can read it."""
+        if given is not None and given.suffix in STATE_DICTS:
+            raise WeightsError(
+                f"{given}: {self.name} takes no {given.suffix} file: export it as ONNX at 640 pixels without NMS "
+                f"('yolo export model={given.name} format=onnx dynamic=True'), and give that file"
+            )
+        return super().weights(cache, given, form)
+
+    def new_network(self) -> nn.Module:
+        from drumfire.sut.models.networks import yolo
+
+        return yolo.Yolo11()
+
+    def network(self, source: Path | None) -> nn.Module:
+        """See ``PublishedNetwork.network``; random weights are settled on a few drawn pictures."""
+        network = super().network(source)
+        if source is None:
+            _settle(network)
+        return network
+
+    def candidates(
+        self, outputs: Sequence[npt.NDArray[Any]]
+    ) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]]:
+        """See ``DetectionJudge.candidates``: each place's best class alone, where its score is above the threshold."""
+        if len(outputs) != 1 or outputs[0].ndim != 3 or outputs[0].shape[1] != _ROWS:
+            shapes = ", ".join(f"{output.dtype} {list(output.shape)}" for output in outputs)
+            raise ValueError(
+                f"the network gives {shapes}: {self.name} gives one output of [pictures, {_ROWS}, places], the boxes before "
+                "suppression: export it without NMS"
+            )
+        raw = outputs[0]
+        best = raw[:, 4:].max(axis=1)
+        for picture, scores in zip(raw, best, strict=True):
+            good = np.flatnonzero(scores > self.score_threshold)
+            found = picture[:, good].astype(np.float32)
+            centre, half = found[:2], found[2:4] / 2
+            boxes = np.concatenate((centre - half, centre + half)).T
+            yield boxes, found[4:].max(axis=0), found[4:].argmax(axis=0)
+
+    def categories(self, labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """See ``DetectionJudge.categories``."""
+        categories: npt.NDArray[Any] = _CATEGORY[labels]
+        return categories
+
+    def located(self, boxes: npt.NDArray[np.float32], index: int) -> npt.NDArray[np.float32]:
+        """See ``DetectionJudge.located``: cut to the picture."""
+        image = self.truth().images[index]
+        top, left, height, width = letterbox(image["height"], image["width"], RECIPES[self.recipe].side)
+        origin, size = np.array((top, left) * 2, np.float32), np.array((height, width) * 2, np.float32)
+        found: npt.NDArray[np.float32] = ((boxes - origin) / size).clip(0, 1)
+        return found
+
+
+def _settle(network: nn.Module) -> None:
+    """Set the batch norms to what drawn pictures give.
+
+    Random weights of a network this deep would else answer all or nothing to every picture.
+    """
+    import torch
+    from torch import nn
+
+    drawn = [
+        scenes.draw(_SETTLED_SIDE, _SETTLED_SIDE, 3, np.random.default_rng([1, at])).pixels for at in range(_SETTLED)
+    ]
+    pictures = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float() / 255
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # take over all of the first batch's
+    with torch.no_grad():
+        network.train()(pictures)
+    network.eval()
