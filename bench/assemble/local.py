@@ -23,6 +23,7 @@ from drumfire.loadgen.limits import usable_cores
 from drumfire.loadgen.pacer import Spin
 from drumfire.loadgen.record import Record
 from drumfire.loadgen.responses import Responses
+from drumfire.loadgen.rounds import configured_as
 from drumfire.loadgen.settings import Loop, Mode, Scenario, TestSettings
 from drumfire.loadgen.system import IndexArray, SampleLibrary, SystemUnderTest, processes_of
 from drumfire.loadgen.unread import unread
@@ -309,7 +310,7 @@ def read_settings(options: TrafficOptions, model_name: str) -> tuple[TestSetting
     The rules' values come first, then user.conf, then the command line; later ones override earlier ones.
     """
     settings, reader = TestSettings(), ConfigReader(options.round, models.target_latencies(model_name))
-    reader.from_config(settings, options.user_conf, model_name, options.scenario)
+    reader.from_config(settings, options.user_conf, configured_as(model_name), options.scenario)
     if reader.refused is not None:
         raise reader.refused
     settings.scenario = Scenario[options.scenario]
@@ -334,7 +335,7 @@ def unread_lines(options: TrafficOptions, model_name: str) -> list[str]:
     found: list[str] = []
     try:
         if options.user_conf is not None:
-            found += unread(options.user_conf, model_name, "--user-conf")
+            found += unread(options.user_conf, configured_as(model_name), "--user-conf")
         if options.audit_conf is not None:
             found += unread(options.audit_conf, "*", "--audit-conf", mode=True)
     except (OSError, ConfigError) as error:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from drumfire.bench.assemble.options import TrafficOptions
 from drumfire.loadgen.config import ConfigReader
+from drumfire.loadgen.rounds import configured_as
 from drumfire.loadgen.settings import Loop, Mode, Scenario, TestSettings
 from drumfire.loadgen.wording import counted
 
@@ -46,7 +47,7 @@ def size_traffic(
     system is the null system.
     """
     built_in, scenario = TestSettings(), settings.scenario
-    ConfigReader(options.round).from_config(built_in, None, model_name, scenario.name)
+    ConfigReader(options.round).from_config(built_in, None, configured_as(model_name), scenario.name)
 
     def is_set(name: str) -> bool:
         return bool(getattr(settings, name) != getattr(built_in, name))

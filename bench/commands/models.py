@@ -18,6 +18,7 @@ from drumfire.loadgen import installation
 from drumfire.loadgen.environment import versions
 from drumfire.loadgen.mlperf_conf import built_in_values
 from drumfire.loadgen.options import option
+from drumfire.loadgen.rounds import BENCHMARKS, configured_as
 from drumfire.sut import models as known
 from drumfire.sut.local import backends
 from drumfire.sut.models.model import Form, Model
@@ -26,6 +27,7 @@ from drumfire.sut.models.weights.publication import PublishedNetwork
 
 _OWN = "yes"
 _SYNTHETIC = "synthetic only"
+_YOURS = "your file"
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def models() -> dict[str, Any]:
                 "samples": model.total_count,
                 "input_shape": list(model.tensors.inputs[0].sample_shape),
                 "quality_target": model.quality_target,
-                "server_latency_ms": bounds.get(f"{model.name}.Server.target_latency"),
+                "server_latency_ms": bounds.get(f"{configured_as(model.name)}.Server.target_latency"),
+                "mlperf": _membership(model.name),
                 "extra": model.extra,
                 "licence": model.licence,
             }
@@ -84,6 +87,20 @@ def models() -> dict[str, Any]:
         ],
         "packages": {**known.MODELS.packages(), **backends.BACKENDS.packages()},
         "broken": {**known.MODELS.broken(), **backends.BACKENDS.broken()},
+    }
+
+
+def _membership(model: str) -> dict[str, Any] | None:
+    """The model's place in MLPerf; None if it has none."""
+    one = BENCHMARKS.get(model)
+    if one is None:
+        return None
+    return {
+        "names": list(one.names),
+        "first_round": one.first,
+        "last_round": one.last,
+        "legacy": one.is_legacy,
+        "limits": one.limits or None,
     }
 
 
@@ -113,9 +130,11 @@ def packages_of(extra: str, requirements: list[str]) -> list[str]:
 
 
 def weights_for(backend: str, model: Model) -> str:
-    """Weights on which the backend runs the model: its own, a published file's suffix, or random numbers only."""
+    """Weights on which the backend runs the model: its own, a published file's suffix, the user's or random numbers."""
     if not isinstance(model, PublishedNetwork):
         return _OWN
+    if not model.published:
+        return _YOURS
     files = model.published_in(backends.form(backend))
     return Path(files[0].file).suffix if files else _SYNTHETIC
 
@@ -138,32 +157,45 @@ def table() -> str:
 _LEGEND = """\
 Every backend runs every model. *yes*: on the weights that come with it. A suffix: on a file that MLPerf published,
 where it has been fetched (a state dict, `.pth`, is exported first); one with operators that `tf` or TVM do not know is
-refused. *synthetic only*: on random weights, as MLPerf's file is in another form:
-{why}."""
+refused. *your file*: on one that you give (`--weights`), else on random weights. *synthetic only*: on random weights,
+as MLPerf's file is in another form: {why}."""
 
 
 def _show_models(listing: dict[str, Any], console: Console) -> None:
     """Print what ``models`` returns."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("model", "samples", "target", "Server bound", "needs"):
+    for heading in ("model", "samples", "target", "Server", "MLPerf", "needs"):
         table.add_column(heading, no_wrap=True)
     for model in listing["models"]:
         table.add_row(
             model["name"],
             str(model["samples"]),
             f"{model['quality_target']:.4g}",
-            f"{model['server_latency_ms']:g} ms",
+            "none" if model["server_latency_ms"] is None else f"{model['server_latency_ms']:g} ms",
+            _rounds(model["mlperf"]),
             _needs(model["name"], model["extra"], listing),
         )
     console.print(table)
     for model in listing["models"]:
         console.print(Text.assemble("\n", (model["name"], "bold"), f": {model['description']}"))
         console.print(Text(model["licence"], "dim"))
+        if (mlperf := model["mlperf"]) is not None:
+            text = [f"MLPerf's {' and '.join(mlperf['names'])}, {_rounds(mlperf)}", mlperf["limits"]]
+            console.print(Text("; ".join(filter(None, text)), "dim"))
     console.print()
     _show_backends(listing, console)
     console.print()
     console.print("or give the path of a file in the form that the backend takes", style="dim")
     console.print(Text(f"to install what a model or backend needs: {installation.command('EXTRA')}"), soft_wrap=True)
+
+
+def _rounds(mlperf: dict[str, Any] | None) -> str:
+    """The rounds that a model is in, as text."""
+    if mlperf is None:
+        return "none"
+    first, last = mlperf["first_round"], mlperf["last_round"]
+    rounds = first if first == last else f"{first}-{last}"
+    return f"{rounds}, legacy" if mlperf["legacy"] else rounds
 
 
 def _needs(name: str, extra: str | None, listing: dict[str, Any]) -> Text:

@@ -45,8 +45,9 @@ class Layout(NamedTuple):
 
 COCO = Layout("coco", "annotations/instances_val2017.json", "val2017", COCO_CATEGORIES, 5000)
 COCO_SAFE = COCO._replace(whole=1525, licences=frozenset({4, 5, 6, 7, 8}))
-"""MLPerf's subset since round v6.0: the pictures that all may use and change (CC BY, BY-SA and BY-ND, Flickr's commons, the
-US government's).  A file that names no licences is taken as it is."""
+"""MLPerf's subset since round v6.0: CC BY, CC BY-SA, CC BY-ND, Flickr's commons, the US government.
+
+A picture without a licence in the file counts."""
 OPENIMAGES = Layout(
     "openimages", "annotations/openimages-mlperf.json", "validation/data", OPENIMAGES_CATEGORIES, 24_781
 )
@@ -90,8 +91,8 @@ def read(folder: Path, layout: Layout, count: int | None = None) -> AnnotatedPic
         images = [image for image in images if image.get("license") in (None, *layout.licences)]
         if not images:
             raise DataError(
-                f"{file}: no picture has one of the licences {sorted(layout.licences)}: give COCO's own file, or one without "
-                "'license'"
+                f"{file}: no picture has one of COCO's licences {sorted(layout.licences)}: give COCO's own file, or "
+                "one whose images have no 'license'"
             )
     kept = images[:count]
     files = [_file(_pictures(folder, layout), image["file_name"]) for image in kept]

@@ -126,7 +126,7 @@ def letterbox(height: int, width: int, side: int) -> Place:
 def _letterboxed(pixels: Pixels, side: int) -> Pixels:
     import cv2
 
-    top, left, height, width = letterbox(*pixels.shape[:2], side)
+    top, left, height, width = letterbox(pixels.shape[0], pixels.shape[1], side)
     square = np.full((side, side, 3), _MARGIN, np.uint8)
     square[top : top + height, left : left + width] = cv2.resize(
         pixels, (width, height), interpolation=cv2.INTER_LINEAR

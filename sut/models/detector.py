@@ -53,8 +53,8 @@ class DetectionJudge:
     def respond(self, outputs: _Outputs) -> list[bytes]:
         """Each picture's detections, best first, as rows of seven float32; empty if there are no detections.
 
-        ``outputs``: see ``candidates``; usually boxes, labels and scores, or TensorFlow's four.  ``logged`` fills in the
-        dataset index.
+        ``outputs`` are usually boxes, labels and scores, or TensorFlow's four: see ``candidates``.  ``logged`` fills in
+        the dataset index.
         """
         return [self._payload(*candidates) for candidates in self.candidates(outputs)]
 

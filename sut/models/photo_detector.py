@@ -14,7 +14,7 @@ from drumfire.sut.models.picture_model import PictureModel
 class PhotoDetector(PictureModel, DetectionJudge):
     """Dataset index i is the i-th picture of the annotation file."""
 
-    outputs = OUTPUTS
+    outputs: Sequence[str] = OUTPUTS
     layout: Layout
 
     def __init__(self) -> None:

@@ -71,8 +71,8 @@ class Yolo11l(PhotoDetector):
         if len(outputs) != 1 or outputs[0].ndim != 3 or outputs[0].shape[1] != _ROWS:
             shapes = ", ".join(f"{output.dtype} {list(output.shape)}" for output in outputs)
             raise ValueError(
-                f"the network gives {shapes}: {self.name} gives one output of [pictures, {_ROWS}, places], the boxes before "
-                "suppression: export it without NMS"
+                f"the network gives {shapes}: {self.name} gives [pictures, {_ROWS}, places], boxes before suppression; "
+                "export it without NMS"
             )
         raw = outputs[0]
         best = raw[:, 4:].max(axis=1)

@@ -91,7 +91,7 @@ class Yolo11(nn.Module):
             for channels in levels
         )
         # So that random weights, too, find boxes of many sizes and classes, but not everywhere.
-        for heads, deviation, bias in ((self.sides, 0.2, 0.0), (self.classes, 0.08, -11.0)):
+        for heads, deviation, bias in ((self.sides, 0.2, 0.0), (self.classes, 0.03, -9.8)):
             for head in heads:
                 nn.init.normal_(head[-1].weight, std=deviation)
                 nn.init.constant_(head[-1].bias, bias)

@@ -38,6 +38,9 @@ def test_weights_are_those_that_a_run_would_take(tmp_path: Path) -> None:
             if not isinstance(model, PublishedNetwork):
                 assert row[name] == "yes"
                 continue
+            if not model.published:
+                assert row[name] == "your file"
+                continue
             cache = tmp_path / backend / name
             cache.mkdir(parents=True)
             for published in model.published:
@@ -66,6 +69,27 @@ def test_a_backend_is_here_only_with_all_that_it_imports(
     assert "no apache-tvm" in next(line for line in capsys.readouterr().out.splitlines() if "tvm-pytorch" in line)
     absent.append("torch")
     one_line_error(here("run", "tvm-pytorch", "digits"), "needs apache-tvm and torch, which are not installed: ")
+
+
+def test_the_rounds_of_each_model(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {one["name"]: one["mlperf"] for one in listing.models()["models"]}
+    assert [name for name, one in found.items() if one is None] == ["digits", "shapes", "efficientnet-lite0"]
+    of_mlperf = {name: one for name, one in found.items() if one is not None}
+    assert [name for name, one in of_mlperf.items() if not one["legacy"]] == ["resnet50", "yolo11l"]
+    assert {name: (one["first_round"], one["last_round"]) for name, one in of_mlperf.items()} == {
+        "resnet50": ("v0.5", "v6.1"),
+        "mobilenet": ("v0.5", "v0.5"),
+        "ssd-mobilenet": ("v0.5", "v2.0"),
+        "ssd-resnet34": ("v0.5", "v2.0"),
+        "retinanet": ("v2.1", "v6.0"),
+        "yolo11l": ("v6.0", "v6.1"),
+    }
+    assert main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "…" not in "".join(lines[:10])  # fits into 80 columns
+    assert next(line for line in lines if line.startswith("mobilenet ")).split()[4:7] == ["ms", "v0.5,", "legacy"]
+    assert next(line for line in lines if line.startswith("yolo11l ")).split()[3:5] == ["none", "v6.0-v6.1"]
+    assert "MLPerf's yolo-95 and yolo-99, v6.0-v6.1; edge only, without Server" in lines
 
 
 def test_shown_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,6 +73,17 @@ def coco_1200(image: np.ndarray) -> np.ndarray:
     return ((stretched(image, 1200) / 255.0 - MEAN) / DEVIATION).transpose(2, 0, 1)
 
 
+def letterboxed(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    gain = min(640 / height, 640 / width)
+    size = max(round(width * gain), 1), max(round(height * gain), 1)
+    dw, dh = (640 - size[0]) / 2, (640 - size[1]) / 2
+    image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    top, bottom, left, right = (round(at) for at in (dh - 0.1, dh + 0.1, dw - 0.1, dw + 0.1))
+    image = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(114, 114, 114))
+    return np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)).astype(np.float32) / 255
+
+
 EXPECTED: dict[str, Callable[[Any], np.ndarray]] = {
     "imagenet": imagenet,
     "imagenet_mobilenet": imagenet_mobilenet,
@@ -81,6 +92,7 @@ EXPECTED: dict[str, Callable[[Any], np.ndarray]] = {
     "coco-300-pt": lambda image: ((stretched(image, 300) - 127.5) / 127.5).transpose(2, 0, 1),
     "coco-1200": coco_1200,
     "openimages-800-retinanet": lambda image: (stretched(image, 800) / 255.0).transpose(2, 0, 1),
+    "coco-640-letterbox": letterboxed,
 }
 
 

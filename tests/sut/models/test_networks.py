@@ -11,6 +11,7 @@ from drumfire.sut.models.networks.mobilenet import Convolution, MobileNet  # noq
 from drumfire.sut.models.networks.resnet import ResNet50  # noqa: E402
 from drumfire.sut.models.networks.retinanet import RetinaNet  # noqa: E402
 from drumfire.sut.models.networks.ssd import SsdMobileNet, SsdResNet34  # noqa: E402
+from drumfire.sut.models.networks.yolo import N, Yolo11  # noqa: E402
 
 
 def trained(network: torch.nn.Module) -> int:
@@ -21,6 +22,7 @@ def test_parameter_counts() -> None:
     assert trained(ResNet50()) == 25_557_032
     assert trained(MobileNet()) == 4_233_001
     assert trained(RetinaNet()) == 37_060_652
+    assert (trained(Yolo11()), trained(Yolo11(N))) == (25_372_144, 2_624_064)
 
 
 def test_priors() -> None:
@@ -71,6 +73,26 @@ def test_ssd_resnet34_shapes_and_labels() -> None:
     assert int(labels.min()) >= 1
     assert int(labels.max()) <= 80
     assert (scores.diff(dim=1) <= 0).all()
+
+
+def test_yolo11_finds_what_its_distances_say() -> None:
+    """At one cell of the second level, each side's distribution has its peak at a distance of its own."""
+    network = Yolo11(N).eval()
+    with torch.no_grad():
+        for sides, classes in zip(network.sides, network.classes, strict=True):
+            for last in (sides[-1], classes[-1]):
+                last.weight.zero_()
+                last.bias.zero_()
+        network.sides[1][-1].bias[[1, 16 + 2, 32 + 5, 48 + 15]] = 40.0  # left, top, right, bottom, in cells
+        network.classes[1][-1].bias[7] = 3.0
+        found = network(torch.rand(1, 3, 64, 96))
+    assert found.shape == (1, 84, 96 + 24 + 6)
+    at = 96 + 1 * 6 + 2  # row 1, column 2 of 4 x 6 cells of 16 pixels
+    left, top, right, bottom = (2.5 - 1) * 16, (1.5 - 2) * 16, (2.5 + 5) * 16, (1.5 + 15) * 16
+    expected = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
+    np.testing.assert_allclose(found[0, :4, at], expected, rtol=1e-5)
+    assert int(found[0, 4:, at].argmax()) == 7
+    np.testing.assert_allclose(found[0, 4:, 0], 0.5)
 
 
 def test_resnet50_is_torchvisions() -> None:
