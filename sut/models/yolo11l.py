@@ -43,6 +43,10 @@ class Yolo11l(PhotoDetector):
     outputs = ("output0",)
     score_threshold, overlap, most = 0.001, 0.7, 300
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.data_name = "MLPerf's subset of COCO"
+
     def weights(self, cache: Path, given: Path | None = None, form: Form = Form.ONNX) -> Path:
         """See ``Model.weights``; a state dict is refused, as only the library that made it can read it."""
         if given is not None and given.suffix in STATE_DICTS:

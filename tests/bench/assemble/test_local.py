@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from drumfire.bench.assemble.local import _Service, read_settings, spare_cores
+from drumfire.bench.assemble.local import _Service, read_settings, spare_cores, unread_lines
 from drumfire.bench.assemble.options import TrafficOptions
 from drumfire.loadgen.system import Batch, SampleLibrary
 from drumfire.sut import models
@@ -184,6 +184,17 @@ def test_a_models_own_bound_counts_where_nobody_gives_another(
     options = TrafficOptions(scenario="Server", user_conf=file, max_latency=max_latency_s)
     settings, errors = read_settings(options, "digits")
     assert (settings.server_target_latency_ns, errors) == (bound_ms * 1_000_000, ())
+
+
+def test_a_model_has_mlperfs_name_in_configuration_files(tmp_path: Path) -> None:
+    file = tmp_path / "user.conf"
+    file.write_text("yolo.Offline.target_qps = 77\nyolo11l.Offline.min_query_count = 5\n")
+    options = TrafficOptions(scenario="Offline", user_conf=file)
+    settings, _ = read_settings(options, "yolo11l")
+    assert (settings.offline_expected_qps, settings.performance_sample_count_override) == (77, 64)
+    assert settings.min_query_count != 5
+    (told,) = unread_lines(options, "yolo11l")
+    assert told.endswith("line 2: 'yolo11l' is not the model of this run (did you mean yolo?), so it sets nothing")
 
 
 def test_lines_that_set_nothing_are_in_a_runs_warnings(tmp_path: Path) -> None:

@@ -61,6 +61,9 @@ def test_weights_that_can_not_be_had(tmp_path: Path, mirror: str) -> None:
     assert done.returncode == 2
     assert "404" in done.stderr
     one_line_error(here("prepare", "weights", "digits"), "digits comes with its weights")
+    one_line_error(
+        here("prepare", "weights", "yolo11l"), "are not published as a file: give your own to a run with --w"
+    )
     one_line_error(here("prepare", "weights", "resnet51"), "is not known")
     one_line_error(here("prepare", "weights", "resnet50", "--file", "x"), "resnet50_v1.onnx, resnet50-19c8e357.pth")
 

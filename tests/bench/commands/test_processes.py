@@ -84,6 +84,21 @@ def test_accuracy_is_that_of_threads(tmp_path: Path, scenario: str) -> None:
     assert logs[0] == logs[1]
 
 
+def test_what_is_logged_is_made_where_the_labels_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A detector that moves boxes into the picture needs its size, in a run for performance too."""
+    audit, calls = tmp_path / "audit.config", []
+    audit.write_text("*.*.mode = 2\n*.*.accuracy_log_sampling_target = 64\n")
+    kind = type(models.get("digits"))
+    for name in ("library", "logged"):
+        known = getattr(kind, name)
+        monkeypatch.setattr(kind, name, lambda *args, at=name, known=known: (calls.append(at), known(*args))[1])
+    for processes in (0, 2):
+        calls.clear()
+        run(tmp_path / str(processes), "--scenario", "Offline", "--processes", processes, "--audit-conf", audit)
+        assert calls[:2] == ["library", "logged"]
+        assert calls.count("library") == 1
+
+
 def test_traffic_is_that_of_threads(tmp_path: Path) -> None:
     columns = []
     for processes in (0, 1, 2):
