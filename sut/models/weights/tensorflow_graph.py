@@ -72,6 +72,7 @@ class TensorFlowGraph(tf.Module):  # type: ignore[misc]
             values[takes.name] = Value(samples, takes.is_image)
         for node in self._graph.node:
             attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
+            attributes.setdefault("num_outputs", len(node.output))  # which a Split's attributes tell since opset 18
             given = [values[name] if name else None for name in node.input]
             made = _OPERATIONS[node.op_type](given, attributes)
             values.update(zip(node.output, made if isinstance(made, list) else [made], strict=False))
@@ -173,12 +174,20 @@ def _batch_norm(given: list[Any], attributes: dict[str, Any]) -> Value:
     return Value(_last(given[0]) * factor + (shift - mean * factor), True)
 
 
-def _mean(given: list[Any], attributes: dict[str, Any]) -> Value:
-    axes = attributes.get("axes", (2, 3)) if len(given) < 2 else given[1].constant.tolist()
-    keep = bool(attributes.get("keepdims", 1))
-    if given[0].channels_last and sorted(axis % 4 for axis in axes) == [2, 3]:
-        return Value(tf.reduce_mean(given[0].data, (1, 2), keepdims=keep), keep)
-    return Value(tf.reduce_mean(given[0].plain, axes, keepdims=keep))
+def _reduced(function: Callable[..., Any]) -> Callable[[list[Any], dict[str, Any]], Value]:
+    """An operation over some axes."""
+
+    def operation(given: list[Any], attributes: dict[str, Any]) -> Value:
+        axes = attributes.get("axes", (2, 3)) if len(given) < 2 else given[1].constant.tolist()
+        keep = bool(attributes.get("keepdims", 1))
+        if given[0].channels_last and sorted(axis % 4 for axis in axes) == [2, 3]:
+            return Value(function(given[0].data, (1, 2), keepdims=keep), keep)
+        return Value(function(given[0].plain, axes, keepdims=keep))
+
+    return operation
+
+
+_mean = _reduced(tf.reduce_mean)
 
 
 def _global_mean(given: list[Any], attributes: dict[str, Any]) -> Value:
@@ -224,6 +233,19 @@ def _concatenation(given: list[Any], attributes: dict[str, Any]) -> Value:
     if all(one.channels_last for one in given) and axis in (1, -3):
         return Value(tf.concat([one.data for one in given], 3), True)
     return Value(tf.concat([one.plain for one in given], axis))
+
+
+def _split(given: list[Any], attributes: dict[str, Any]) -> list[Value]:
+    axis = attributes.get("axis", 0)
+    last = given[0].channels_last and axis in (1, -3)
+    source, axis = (given[0].data, 3) if last else (given[0].plain, axis)
+    if len(given) > 1 and given[1] is not None:
+        sizes = given[1].constant.tolist()
+    else:
+        whole, count = source.shape[axis], attributes["num_outputs"]
+        most = -(-whole // count)
+        sizes = [most] * (count - 1) + [whole - most * (count - 1)]
+    return [Value(part, last) for part in tf.split(source, sizes, axis)]
 
 
 def _cast(given: list[Any], attributes: dict[str, Any]) -> Value:
@@ -302,15 +324,23 @@ def _top(given: list[Any], attributes: dict[str, Any]) -> list[Value]:
 
 
 def _resize(given: list[Any], attributes: dict[str, Any]) -> Value:
-    """Resize to a constant size, with the nearest number at the place rounded down: the exported form of "nearest"."""
+    """Resize to a constant size or by constant factors, with the nearest number at the place rounded down.
+
+    Both are exported forms of "nearest".
+    """
     how = {name: attributes.get(name, b"") for name in ("mode", "coordinate_transformation_mode", "nearest_mode")}
-    if list(how.values()) != [b"nearest", b"asymmetric", b"floor"] or len(given) < 4 or given[3] is None:
+    if list(how.values()) != [b"nearest", b"asymmetric", b"floor"] or len(given) < 3:
         words = ", ".join(word.decode() for word in how.values() if word)
         raise ValueError(f"resizing other than to the nearest of a given size is not supported ({words})")
-    size = tf.fill(tf.cast(given[3].data, tf.int32), 0).shape[2:].as_list()
+    image = _last(given[0])
+    if len(given) > 3 and given[3] is not None:
+        size = tf.fill(tf.cast(given[3].data, tf.int32), 0).shape[2:].as_list()
+    else:
+        factors = given[2].constant.tolist()[2:]
+        size = [side and int(side * factor) for side, factor in zip(image.shape[1:3], factors, strict=True)]
     if None in size:
         raise ValueError("resizing to a size that is computed from the samples is not supported")
-    return Value(tf.raw_ops.ResizeNearestNeighbor(images=_last(given[0]), size=size), True)
+    return Value(tf.raw_ops.ResizeNearestNeighbor(images=image, size=size), True)
 
 
 def _softmax(given: list[Any], attributes: dict[str, Any]) -> Value:
@@ -351,6 +381,7 @@ _OPERATIONS: dict[str, _Operation] = {
     "Mul": _pairs(tf.multiply),
     "Pad": _pad,
     "ReduceMean": _mean,
+    "ReduceSum": _reduced(tf.reduce_sum),
     "Relu": _each(tf.nn.relu),
     "Reshape": _reshape,
     "Resize": _resize,
@@ -358,6 +389,7 @@ _OPERATIONS: dict[str, _Operation] = {
     "Sigmoid": _each(tf.sigmoid),
     "Slice": _slice,
     "Softmax": _softmax,
+    "Split": _split,
     "Squeeze": _squeeze,
     "Sub": _pairs(tf.subtract),
     "TopK": _top,

@@ -70,6 +70,7 @@ CASES: dict[str, tuple[list[object], dict[str, np.ndarray]]] = {
     "grouped, with a stride": conv((6, 2, 3, 3), pads=[1, 1, 1, 1], strides=[2, 2], group=2),
     "resized": ([node("Resize", "", "", "s", **NEAREST)], {"s": np.array([2, 3, 18, 22])}),
     "resized unevenly": ([node("Resize", "", "", "s", **NEAREST)], {"s": np.array([2, 3, 20, 25])}),
+    "resized by factors": ([node("Resize", "", "f", **NEAREST)], {"f": np.array([1, 1, 2, 1.5], np.float32)}),
     "resized to a part of its own shape": (
         [
             helper.make_node("Shape", ["x"], ["n"], end=2),
@@ -89,6 +90,26 @@ CASES: dict[str, tuple[list[object], dict[str, np.ndarray]]] = {
     "reshaped with its own batch": ([node("Reshape", "s")], {"s": np.array([0, 33, 9])}),
     "turned": ([node("Transpose", perm=[0, 2, 3, 1])], {}),
     "turned otherwise": ([node("Transpose", perm=[0, 3, 1, 2])], {}),
+    "sum of channels": ([node("ReduceSum", "a", keepdims=0)], {"a": np.array([1])}),
+    "sum of places": ([node("ReduceSum", "a", keepdims=1)], {"a": np.array([2, 3])}),
+    "split into channels": (
+        [
+            helper.make_node("Split", ["x"], ["a", "b"], axis=1, num_outputs=2),
+            helper.make_node("Concat", "ba", "y", axis=1),
+        ],
+        {},
+    ),
+    "split by sizes": (
+        [helper.make_node("Split", ["x", "s"], ["a", "b"], axis=1), helper.make_node("Concat", "ba", "y", axis=1)],
+        {"s": np.array([1, 2])},
+    ),
+    "split below": (
+        [
+            helper.make_node("Split", ["x"], ["a", "b", "c"], axis=-1, num_outputs=3),
+            helper.make_node("Concat", "cab", "y", axis=-1),
+        ],
+        {},
+    ),
     "joined": ([helper.make_node("Concat", ["x", "x"], ["y"], axis=1)], {}),
     "joined below": ([helper.make_node("Concat", ["x", "x"], ["y"], axis=2)], {}),
     "cut": ([node("Slice", "s", "e", "a")], {"s": np.array([1]), "e": np.array([3]), "a": np.array([1])}),
@@ -185,6 +206,8 @@ def test_the_networks_of_mlperf_have_a_counterpart(name: str, tmp_path: Path) ->
     if model.task == "image classification":
         assert [shape[0] for shape in outputs] == [None]
         assert outputs[0][1] in (1000, 1001)
+    elif name == "yolo11l":
+        assert outputs == [[None, 84, 8400]]
     else:
         boxes, scores, labels = outputs
         assert boxes == [*scores, 4]
