@@ -85,7 +85,7 @@ class Yolo11l(PhotoDetector):
             found = picture[:, good].astype(np.float32)
             centre, half = found[:2], found[2:4] / 2
             boxes = np.concatenate((centre - half, centre + half)).T
-            yield boxes, found[4:].max(axis=0), found[4:].argmax(axis=0)
+            yield boxes, scores[good].astype(np.float32), found[4:].argmax(axis=0)
 
     def categories(self, labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """See ``DetectionJudge.categories``."""
