@@ -1,0 +1,66 @@
+"""Lengths of random samples: one length, or a distribution that the user states.
+
+``128`` is one length, ``8..128`` any length of these, each as often as the others (uniform), and ``8..24..128`` a
+log-normal distribution whose median is 24, as lengths of texts mostly are.  Does not depend on what a length counts.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from drumfire.sut.data import DataError
+
+FORMS = "8, 8..128 (uniform) or 8..24..128 (log-normal with the median 24)"
+"""What the user may write."""
+_LONGEST = 10**12 - 1
+_DEVIATIONS = 3.0
+"""Of a log-normal distribution, the most stands so many standard deviations above the median."""
+
+
+class Lengths(NamedTuple):
+    """Lengths from ``least`` to ``most``; see ``of``."""
+
+    least: int
+    most: int
+    median: int | None = None
+    """Of a log-normal distribution; None for a uniform one."""
+
+    @classmethod
+    def of(cls, text: str, option: str) -> Lengths:
+        """From ``8``, ``8..128`` or ``8..24..128``.  Raises ``DataError``, which begins with ``option``."""
+        parts = text.split("..")
+        if len(parts) > 3 or not all(re.fullmatch("[0-9]{1,12}", part) for part in parts):
+            raise DataError(f"{option}: {text!r} is no length: write {FORMS}")
+        least, *median, most = map(int, (parts * 2 if len(parts) == 1 else parts))
+        if not 1 <= least <= most <= _LONGEST:
+            raise DataError(f"{option}: lengths go from at least 1 to no less than that, not {text}: write {FORMS}")
+        if median and not least <= median[0] < most:
+            raise DataError(f"{option}: the median of {text} must be from {least} to {most - 1}: write {FORMS}")
+        return cls(least, most, *median)
+
+    def __str__(self) -> str:
+        """As ``of`` reads it."""
+        sizes = [self.least] if self.fixed else [one for one in (self.least, self.median, self.most) if one is not None]
+        return "..".join(map(str, sizes))
+
+    @property
+    def fixed(self) -> bool:
+        """Whether there is one length only."""
+        return self.least == self.most
+
+    def draw(self, count: int, seed: int, name: str = "") -> npt.NDArray[np.int64]:
+        """The lengths of samples 0 .. count-1, shape (count,): each depends only on the rest, not on ``count``.
+
+        ``name``: of the size; sizes of other names get other draws of the same seed.
+        """
+        generator = np.random.default_rng((seed, *name.encode()))
+        if self.median is None:
+            return generator.integers(self.least, self.most, count, np.int64, endpoint=True)
+        deviation = math.log(self.most / self.median) / _DEVIATIONS
+        drawn = np.rint(self.median * np.exp(deviation * generator.standard_normal(count)))
+        return np.clip(drawn, self.least, self.most).astype(np.int64)
