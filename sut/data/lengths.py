@@ -60,7 +60,9 @@ class Lengths(NamedTuple):
         """
         generator = np.random.default_rng((seed, *name.encode()))
         if self.median is None:
-            return generator.integers(self.least, self.most, count, np.int64, endpoint=True)
+            uniform: npt.NDArray[np.int64] = generator.integers(self.least, self.most, count, endpoint=True)
+            return uniform
         deviation = math.log(self.most / self.median) / _DEVIATIONS
         drawn = np.rint(self.median * np.exp(deviation * generator.standard_normal(count)))
-        return np.clip(drawn, self.least, self.most).astype(np.int64)
+        log_normal: npt.NDArray[np.int64] = np.clip(drawn, self.least, self.most).astype(np.int64)
+        return log_normal

@@ -44,7 +44,7 @@ class ArrayLibrary:
         self.name = name
         self.total_count = total_count
         self.performance_count = performance_count
-        self._read: Callable[[IndexArray], Batch] = lambda indices: named(read(indices))
+        self._read: Callable[[IndexArray], dict[str, Any]] = lambda indices: named(read(indices))
         self._position = np.full(total_count, _NOWHERE)  # dataset index -> row of the blocks
         self._position_of = self._position.data  # the same, which reads one number faster
         self._blocks: list[tuple[str, Array]]
@@ -66,11 +66,7 @@ class ArrayLibrary:
         if indices.size and not 0 <= indices.min() <= indices.max() < self.total_count:
             raise IndexError(f"{self.name} has the samples 0..{self.total_count - 1}")
         self._forget()
-        blocks = [(name, np.ascontiguousarray(array)) for name, array in self._read(indices).items()]
-        for name, block in blocks:
-            if len(block) != indices.size:
-                raise ValueError(f"{self.name}: {len(block)} samples of {name!r} were read for {indices.size} indices")
-        self._blocks = blocks
+        self._hold(self._read(indices), indices)
         self._keep_order(indices.astype(np.int64))
         rows = np.arange(indices.size)
         self._position[indices[::-1]] = rows[::-1]  # backwards, so that the first copy of a sample wins
@@ -119,6 +115,14 @@ class ArrayLibrary:
         except IndexError:
             raise self._not_loaded(indices) from None
         return batch
+
+    def _hold(self, samples: dict[str, Any], indices: IndexArray) -> None:
+        """Keep what was read for these indices."""
+        blocks = [(name, np.ascontiguousarray(array)) for name, array in samples.items()]
+        for name, block in blocks:
+            if len(block) != indices.size:
+                raise ValueError(f"{self.name}: {len(block)} samples of {name!r} were read for {indices.size} indices")
+        self._blocks = blocks
 
     def _not_loaded(self, indices: IndexArray) -> NotLoadedError:
         loaded = np.flatnonzero(self._position != _NOWHERE)
