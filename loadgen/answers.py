@@ -22,7 +22,7 @@ from drumfire.loadgen.errors import described
 from drumfire.loadgen.faults import LATE_FIRST_TOKEN, SECOND_ANSWER, SECOND_FIRST_TOKEN, Faults
 from drumfire.loadgen.flat_columns import FlatColumn
 from drumfire.loadgen.pacer import Spin
-from drumfire.loadgen.record import Column, Gauge, Record, RowArray, Status
+from drumfire.loadgen.record import Column, Gauge, Record, RowArray, Status, repeated
 from drumfire.loadgen.responses import Kept, Responses, as_bytes
 from drumfire.loadgen.traffic import Phase
 
@@ -332,7 +332,8 @@ class Answers:
         now = time.monotonic_ns() - self.origin_ns
         with self._lock:
             issued = rows.size and rows.min() >= self._first_row and rows.max() < self.issued
-            if not issued or self._status[rows].any() or np.unique(rows).size != rows.size:
+            # Comparing bytes is several times faster than numpy at checking that all are waiting.
+            if not issued or self._status[rows].tobytes() != bytes(rows.size) or repeated(rows, self._completed):
                 self._refuse_rows(rows)
                 return
             self._completed[rows] = now

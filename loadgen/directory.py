@@ -20,7 +20,7 @@ from drumfire.loadgen.errors import UnsavedError, UserError, described, one_line
 from drumfire.loadgen.files import in_one_step
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.overhead import issuing_cpu_us
-from drumfire.loadgen.record import Column, RowArray
+from drumfire.loadgen.record import SIZE, Column, RowArray, Status
 from drumfire.loadgen.results import SHOWN_PERCENTILES, Distribution, Measured, Results, latencies
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import EffectiveSettings, Loop, Mode, Scenario, percentile_name
@@ -284,12 +284,16 @@ def _delivered(test: Test, results: Results | None) -> dict[str, Any]:
     rates = results.rates if results is not None else {}
     named = ("completed_samples_per_sec", "samples_per_second", "qps_with_loadgen_overhead")
     rate = next((rates[name] for name in named if name in rates), good / duration_s if duration_s > 0 else 0.0)
-    return {
+    found = {
         "queries": sum(report.issued_rows // report.phase.samples_per_query for report in test.reports),
         "samples": good,
         "samples_per_second": rate,
         "duration_s": duration_s,
     }
+    columns = test.record.columns
+    if SIZE in columns and good:
+        found["elements_per_second"] = rate * float(columns[SIZE][columns["status"] == Status.OK].mean())
+    return found
 
 
 def _checks(test: Test, results: Results) -> dict[str, bool | None]:

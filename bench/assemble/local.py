@@ -30,6 +30,7 @@ from drumfire.loadgen.unread import unread
 from drumfire.sut import models
 from drumfire.sut.cache import cache_folder
 from drumfire.sut.data import coco
+from drumfire.sut.data.ragged import Padding
 from drumfire.sut.local import backends, devices
 from drumfire.sut.local.devices import Placement
 from drumfire.sut.local.loaded import Loaded, LoadedElsewhere, Source
@@ -192,6 +193,7 @@ def _null(options: RunOptions, model: Model, settings: TestSettings, errors: tup
 def _planned(options: RunOptions, model: Model, scenario: Scenario) -> tuple[Source, list[Placement], list[str]]:
     """What to load, in which processes (none: in this one), and notes.  Raises ``UserError``."""
     traffic, batching, own = options.traffic, options.system.batching, options.system.backend
+    sizes = options.system.sizes
     device, gpus, notes = devices.kind(options.device), devices.numbers(options.device), list(model.reservations)
     processes = _processes(options, scenario, len(gpus))
     threads = own.threads or spare_cores(own.instances * max(processes, 1))
@@ -212,6 +214,8 @@ def _planned(options: RunOptions, model: Model, scenario: Scenario) -> tuple[Sou
         traffic.dataset_path,
         traffic.count,
         traffic.performance_sample_count,
+        None if sizes.pad is None else Padding.of(str(sizes.pad)),
+        sizes.no_sort,
     )
     if gpus and not processes:
         devices.bind(gpus[0])

@@ -19,6 +19,7 @@ from drumfire.loadgen.run import DEFAULT_PATIENCE_S
 from drumfire.loadgen.settings import Scenario
 from drumfire.loadgen.warm_up import WarmUp
 from drumfire.sut import models, remote
+from drumfire.sut.data.ragged import Padding
 from drumfire.sut.local import backends, devices
 from drumfire.sut.local.backends import MAX_BATCH_SIZE
 from drumfire.sut.local.null import NullOptions
@@ -166,6 +167,26 @@ class BatchingOptions:
 
 
 @dataclass(frozen=True)
+class SizesOptions:
+    """How samples of different sizes become batches."""
+
+    TITLE: ClassVar = "samples of different sizes"
+
+    pad: str | None = option(
+        None,
+        metavar="longest|N|buckets:N,N",
+        check=Padding.of,
+        help="pad the samples of a batch to the longest of them, to the size N, or to the next of "
+        "several sizes (default: longest where the model says how to pad; else batches are of equal samples)",
+    )
+    no_sort: bool = option(
+        False,
+        idle=lambda values: "in SingleStream" if values["scenario"] == _SINGLE else "",
+        help="batch samples in their order; else those that wait are sorted by size, so that less is padded",
+    )
+
+
+@dataclass(frozen=True)
 class LocalOptions:
     """The options of a model on this machine."""
 
@@ -182,6 +203,7 @@ class LocalOptions:
     )
     backend: Any = choice("backend", backends.kinds)
     batching: BatchingOptions = field(default_factory=BatchingOptions)
+    sizes: SizesOptions = field(default_factory=SizesOptions)
 
 
 @dataclass(frozen=True)

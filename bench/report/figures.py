@@ -54,6 +54,12 @@ def batch_sizes(sizes: Mapping[str, int]) -> str:
     return "  ".join(shown) + (f"  and {counted(len(sizes) - 8, 'more size')}" if len(sizes) > 8 else "")
 
 
+def elements(sizes: Mapping[str, Any], per_second: float) -> str:
+    """Samples of different sizes, as a result's ``system.sizes`` has them, and the rate of their elements."""
+    span = f"{sizes['least']:,} to {sizes['most']:,} elements, mean {digits(sizes['mean'])}"
+    return f"{span}: {rate(per_second)}; {share(sizes['padding'])} of what was computed is padding"
+
+
 def clock(seconds: float) -> str:
     """A duration in s: ``0:07``, ``12:34``, ``1:02:03``."""
     minutes, left = divmod(round(max(seconds, 0.0)), 60)

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from drumfire.bench.report import servers
-from drumfire.bench.report.figures import batch_sizes, digits, duration, metric_value, rate, seconds, share
+from drumfire.bench.report.figures import batch_sizes, digits, duration, elements, metric_value, rate, seconds, share
 from drumfire.loadgen.rounds import of_seeds
 from drumfire.loadgen.settings import Scenario, percentile_name
 from drumfire.loadgen.wording import counted
@@ -261,9 +261,11 @@ def _errors(document: Document) -> Rows:
 
 
 def _batches(document: Document) -> Rows:
-    sizes = (document.get("system") or {}).get("batch_sizes")
-    if sizes:
-        yield "batch sizes", batch_sizes(sizes)
+    system = document.get("system") or {}
+    if system.get("batch_sizes"):
+        yield "batch sizes", batch_sizes(system["batch_sizes"])
+    if system.get("sizes"):
+        yield "sizes", elements(system["sizes"], document["delivered"]["elements_per_second"])
 
 
 def _processes(document: Document) -> Rows:

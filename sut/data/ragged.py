@@ -113,23 +113,34 @@ class RaggedLibrary(ArrayLibrary):
     """Equal for samples of equal shapes, and in the order of their sizes."""
 
     def __init__(
-        self, name: str, read: Callable[[IndexArray], RaggedBatch], total_count: int, performance_count: int
+        self,
+        name: str,
+        read: Callable[[IndexArray], RaggedBatch],
+        total_count: int,
+        performance_count: int,
+        inputs: Mapping[str, Open] | None = None,
     ) -> None:
-        """``read``: as that of ``ArrayLibrary``; it gives a ``Ragged`` for each input of different shapes."""
+        """``read``: as that of ``ArrayLibrary``; it gives a ``Ragged`` for each input of different shapes.
+
+        ``inputs``: see ``pad``.
+        """
         # The arrays are taken by ``_hold``, which knows both kinds.
         super().__init__(name, lambda indices: cast(Batch, dict(read(indices))), total_count, performance_count)
-        self._inputs: Mapping[str, Open] = {}
-        self._rule: Padding | None = None
+        self.pad(inputs or {})
         self._arrangement: Arrangement | None = None
 
-    def pad(self, inputs: Mapping[str, Open], rule: Padding | None) -> None:
-        """From the next load on: what is open, and how batches are padded; None: they have samples of equal shapes.
+    def pad(self, inputs: Mapping[str, Open], rule: Padding | None = None) -> None:
+        """From the next load on: what is open, and how batches are padded, with 0 where an input has no other value.
 
-        Before, all sizes are open, and nothing is padded.  Raises ``DataError`` where the rule does not fit.
+        Without a rule they are padded to the longest if each of ``inputs`` has a value for it, and otherwise have
+        samples of equal shapes.  Inputs that are not named have all sizes open.  Raises ``DataError`` if the rule does
+        not fit.
         """
         for name, one in inputs.items():
             if rule is not None and rule.sizes and len(one.axes) > 1:
                 raise DataError(f"--pad {rule}: {name} has {len(one.axes)} open sizes, so only --pad longest is clear")
+        if rule is None and inputs and all(one.padding is not None for one in inputs.values()):
+            rule = Padding()
         self._inputs, self._rule = inputs, rule
 
     def arrange(self, arrangement: Arrangement) -> None:
@@ -167,6 +178,11 @@ class RaggedLibrary(ArrayLibrary):
             padded = np.maximum(padded, longest.prod(axis=1))
         bounds.append(count)
         return Plan(order, bounds, sizes, padded.repeat(np.diff(bounds)))
+
+    def divided(self, indices: IndexArray) -> list[IndexArray]:
+        """Loaded samples in parts that can each be one batch."""
+        plan = self.plan(indices, len(indices))
+        return np.split(indices[plan.order], plan.bounds[1:-1])
 
     def batch(self, indices: IndexArray) -> Batch:
         """As ``ArrayLibrary.batch``, each input padded to the size that the rule gives.

@@ -16,12 +16,13 @@ import numpy.typing as npt
 
 from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.pacer import precise_timers
-from drumfire.loadgen.record import Column, Record, Status
+from drumfire.loadgen.record import SIZE, Column, Record, RowArray, Status
 from drumfire.loadgen.responses import Responses, as_bytes
 from drumfire.loadgen.results import distribution
 from drumfire.loadgen.settings import percentile_name
 from drumfire.loadgen.system import Answer, Batch, IndexArray, SampleLibrary
 from drumfire.sut.data.library import ArrayLibrary, NamedLibrary, with_names
+from drumfire.sut.data.ragged import RaggedLibrary
 from drumfire.sut.local.responses import check_count
 from drumfire.sut.local.rows import BatchRule, Rows, ThreadRows
 
@@ -40,6 +41,8 @@ Computes a batch when its responses are asked for; they need not last longer tha
 _SEVERAL_NS, _MOST_BATCHES = 3_000_000, 16
 """A worker that takes several batches at a time enters their times together: at most so late, ns, and of this number
 of batches."""
+_WINDOW = 32
+"""Of samples of different sizes, a worker takes this many batches at most, to sort them by size."""
 _CLOSE_S = 5.0
 """How long a batch under way may take when a run has ended."""
 
@@ -53,7 +56,10 @@ class BatchedSystem:
     """
 
     columns: Mapping[str, npt.DTypeLike] = {"begun": np.int64, "batch_size": np.uint16}
-    """When the computation of the row's batch began (ns), and how many rows the batch had."""
+    """When the computation of the row's batch began (ns), and how many rows the batch had.
+
+    Of a ``RaggedLibrary`` also the size of the row's sample, and the size that it was padded to.
+    """
 
     def __init__(
         self,
@@ -63,13 +69,19 @@ class BatchedSystem:
         *,
         max_batch_size: int,
         max_queue_delay_s: float = 0.0,
+        in_order: bool = False,
     ) -> None:
+        """``in_order``: samples of a ``RaggedLibrary`` are not sorted by size, see ``RaggedLibrary.plan``."""
         self._open_loop = BatchRule(max_batch_size, round(max_queue_delay_s * 1e9))
         self._closed_loop = BatchRule(max_batch_size)  # all that can come waits already
         self.name = name
         self.answer: Answer | None = None
         self._workers, self._library = workers, with_names(library)
         self.max_batch_size = max_batch_size
+        self._ragged = self._library if isinstance(self._library, RaggedLibrary) else None
+        self._in_order = in_order
+        if self._ragged is not None:
+            self.columns = {**self.columns, SIZE: np.uint32, "padded_size": np.uint32}
         self.rows: Callable[[BatchRule, int, Answers], Rows] = ThreadRows
         """Makes the queue that these workers, of their number, take batches from."""
         self._waiting: Rows | None = None
@@ -91,13 +103,14 @@ class BatchedSystem:
             raise RuntimeError(f"{self.name} is still busy with a batch of the previous run")
         self._threads = []
         if answers.closed_loop and len(self._workers) == 1 and self.rows is ThreadRows:
-            self.answer = self._answer
+            self.answer = self._answer if self._ragged is None else self._answer_ragged
             return
         self._waiting = waiting = self.rows(rule, len(self._workers), answers)
         self.issue, self.flush = waiting.put, waiting.flush  # type: ignore[method-assign]
         for number, run in enumerate(self._workers):
             # A daemon, so that a model that never returns cannot keep the program from ending.
-            thread = threading.Thread(target=self._work, args=(number, run), name=f"sut-{number}", daemon=True)
+            work = self._work if self._ragged is None else self._work_ragged
+            thread = threading.Thread(target=work, args=(number, run), name=f"sut-{number}", daemon=True)
             thread.start()
             self._threads.append(thread)
 
@@ -196,6 +209,54 @@ class BatchedSystem:
         for start in range(first, last, self.max_batch_size):
             self._run(run, start, start + self.max_batch_size)
 
+    # Of samples of different sizes, rows that do not follow each other make a batch.
+
+    def _work_ragged(self, number: int, run: RunBatch) -> None:
+        precise_timers()
+        assert self._waiting is not None
+        status = self._answers.record.status
+        while (taken := self._waiting.take(number, _WINDOW)) is not None:
+            first, last = taken
+            try:
+                batches = self._planned(first, last)
+            except BaseException as error:  # whatever a library may raise
+                self._answers.fail(first, last, error)
+                continue
+            for rows in batches:
+                if self._closing or status[rows].any():
+                    break  # the run has given these up
+                try:
+                    responses = self._compute_rows(run, rows)
+                except BaseException as error:  # models raise anything: these rows fail, and the run continues
+                    self._answers.fail_rows(rows, error)
+                else:
+                    self._answers.complete_rows(rows, responses)
+
+    def _answer_ragged(self, first: int, last: int) -> Responses:
+        batches = self._planned(first, last)
+        if len(batches) == 1:  # which has its rows in their order
+            return self._compute_rows(self._workers[0], batches[0])
+        responses: list[bytes] = []
+        for rows in batches:
+            responses += as_bytes(self._compute_rows(self._workers[0], rows))
+        # The row at each place is known; sorted by it, these are the places.
+        return [responses[place] for place in np.concatenate(batches).argsort().tolist()]
+
+    def _planned(self, first: int, last: int) -> list[RowArray]:
+        """The rows of each batch; enters what the batches are."""
+        assert self._ragged is not None
+        plan = self._ragged.plan(self._sample_index[first:last], self.max_batch_size, in_order=self._in_order)
+        rows, columns = plan.order + first, self._answers.columns
+        columns[SIZE][rows], columns["padded_size"][rows] = plan.sizes, plan.padded
+        self._batch_size[rows] = np.diff(plan.bounds).repeat(np.diff(plan.bounds))
+        return np.split(rows, plan.bounds[1:-1])
+
+    def _compute_rows(self, run: RunBatch, rows: RowArray) -> Responses:
+        self._begun[rows] = self._answers.now()
+        responses = run(self._library.batch(self._sample_index[rows]))
+        check_count(responses, rows.size)
+        return responses
+
 
 def in_turn(run: RunBatch, library: Library, indices: IndexArray, size: int) -> Iterator[Responses]:
     """A ``RunSeveral`` that calls ``run`` for each batch."""
@@ -225,10 +286,21 @@ def batching(record: Record) -> dict[str, Any]:
         return {percentile_name(p): measured.percentiles[p] for p in percentiles}
 
     return {
+        **_padding(columns, issued, good),
         "batch_sizes": {str(size): n for size, n in batch_sizes(columns["batch_size"][issued][good]).items()},
         "queue_ns": figures(begun - columns["issued"][issued][good]),
         "service_ns": figures(columns["completed"][issued][good] - begun),
     }
+
+
+def _padding(columns: Mapping[str, Column], issued: slice, good: Column) -> dict[str, Any]:
+    """The sizes of the samples, where they differ, and the share of what was computed that only filled them up."""
+    if SIZE not in columns or not good.any():
+        return {}
+    sizes = columns[SIZE][issued][good]
+    computed = int(columns["padded_size"][issued][good].sum(dtype=np.int64))
+    figures = {"mean": float(sizes.mean()), "least": int(sizes.min()), "most": int(sizes.max())}
+    return {"sizes": figures | {"padding": 1.0 - int(sizes.sum(dtype=np.int64)) / computed}}
 
 
 def service_times(run: Callable[[], object], seconds: float = 0.2, least: int = 3) -> list[float]:

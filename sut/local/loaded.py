@@ -12,7 +12,9 @@ import numpy as np
 from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.system import Batch, IndexArray, SampleLibrary
 from drumfire.sut import models
+from drumfire.sut.data import DataError
 from drumfire.sut.data.library import ArrayLibrary, NamedLibrary, with_names
+from drumfire.sut.data.ragged import Padding, RaggedLibrary
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends.arranged import arranged, with_outputs
 from drumfire.sut.local.backends.buckets import Buckets, count_of
@@ -41,6 +43,10 @@ class Source:
     dataset_path: Path | None
     count: int | None
     performance_count: int | None
+    padding: Padding | None = None
+    """Of samples of different sizes; None: see ``RaggedLibrary.pad``."""
+    in_order: bool = False
+    """They are not sorted by size."""
 
 
 class Loaded:
@@ -59,7 +65,10 @@ class Loaded:
         first = self._instances[0]
         self.description = first.description
         data = self._model.library(source.dataset_path, source.count, source.performance_count)
-        self.library = fit(data, first, self._model)
+        self.library = fit(data, first, self._model, source.padding)
+        if not isinstance(self.library, RaggedLibrary) and (source.padding is not None or source.in_order):
+            option = "--pad" if source.padding is not None else "--no-sort"
+            raise DataError(f"{option} is for samples of different sizes, and {data.name} has one size: leave it out")
         self.max_batch_size = first.tensors.batch_size or size
         self.system = BatchedSystem(
             f"{source.backend} {self._model.name} {source.device}",
@@ -67,6 +76,7 @@ class Loaded:
             self.library,
             max_batch_size=self.max_batch_size,
             max_queue_delay_s=source.max_queue_delay_s,
+            in_order=source.in_order,
         )
 
     def _arrange(self) -> None:
@@ -103,8 +113,10 @@ class Loaded:
         run = run_batch(self._instances[0], self._model, checked=True)
         library.load(indices)
         try:
-            batch = library.batch(indices)
-            return service_times(lambda: run(batch), seconds, least)  # the first may still be warming up
+            parts = library.divided(indices) if isinstance(library, RaggedLibrary) else [indices]
+            batches = [library.batch(part) for part in parts]
+            # The first may still be warming up.
+            return service_times(lambda: [run(batch) for batch in batches], seconds, least)
         except OutputError:
             raise
         except Exception as error:  # whatever a model may raise on the data
@@ -146,17 +158,22 @@ def named(model: str) -> Model:
     return models.get(model) if model in models.MODELS else FileModel(Path(model))
 
 
-def fit(library: SampleLibrary, backend: backends.Backend, model: Model) -> ArrayLibrary | NamedLibrary:
-    """Check that the backend takes the model's data; returns the data as it wants it.  Raises ``BackendError``.
+def fit(
+    library: SampleLibrary, backend: backends.Backend, model: Model, padding: Padding | None = None
+) -> ArrayLibrary | NamedLibrary:
+    """Check that the backend takes the model's data; returns the data as it wants it, padded by the rule ``padding``.
 
-    An ``ArrayLibrary`` is changed itself, from its next load on.
+    An ``ArrayLibrary`` is changed itself, from its next load on.  Raises ``BackendError``, and ``DataError``.
     """
-    feeds = backend.tensors.feeds(model.tensors)
+    tensors, way = model.tensors, "give another file with --weights"
+    if isinstance(library, RaggedLibrary):
+        library.pad(tensors.open_inputs, padding)
+        if padding is not None and len(padding.sizes) == 1:
+            tensors = tensors.with_open_sizes(padding.sizes[0])
+        way += ", or pad the data with --pad N to a size that the file takes"
+    feeds = backend.tensors.feeds(tensors)
     if feeds is None:
-        raise backends.BackendError(
-            f"the file takes {backend.tensors}, and {model.name}'s data is {model.tensors}: give another file with "
-            "--weights"
-        )
+        raise backends.BackendError(f"the file takes {backend.tensors}, and {model.name}'s data is {tensors}: {way}")
     return with_names(library, arrangement(feeds))
 
 

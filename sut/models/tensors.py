@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.system import Batch
+from drumfire.sut.data.inputs import bfloat16
 from drumfire.sut.data.library import INPUT, Arrangement, Array, paired
+from drumfire.sut.data.ragged import Open
 from drumfire.sut.kserve.messages.tensors import TensorSpec, datatype_of
 
 _MOST_CHANNELS = 4
@@ -50,6 +52,13 @@ class Input(NamedTuple):
         """The position in ``sample_shape`` of each open size that has a name."""
         sizes = zip(self.dims, self.sample_shape, strict=False)
         return {dim: axis for axis, (dim, size) in enumerate(sizes) if dim and size is None}
+
+    @property
+    def opened(self) -> Open:
+        """What of a sample's shape is open, with the padding as an element of the array."""
+        axes = tuple(axis for axis, size in enumerate(self.sample_shape) if size is None)
+        is_bits = self.is_bfloat16 and self.padding is not None
+        return Open(axes, int(bfloat16(np.array(self.padding, np.float32))) if is_bits else self.padding)
 
     @property
     def is_image(self) -> bool:
@@ -145,6 +154,19 @@ class Tensors:
     def has_open_sizes(self) -> bool:
         """Whether it takes samples of any size."""
         return any(None in one.sample_shape for one in self.inputs)
+
+    @property
+    def open_inputs(self) -> dict[str, Open]:
+        """The inputs with open sizes, as a ``RaggedLibrary`` takes them."""
+        return {one.name: one.opened for one in self.inputs if one.opened.axes}
+
+    def with_open_sizes(self, size: int) -> Tensors:
+        """The same with this size in place of each open one."""
+        inputs = (
+            one._replace(sample_shape=tuple(size if known is None else known for known in one.sample_shape))
+            for one in self.inputs
+        )
+        return replace(self, inputs=tuple(inputs))
 
     @property
     def has_batch(self) -> bool:

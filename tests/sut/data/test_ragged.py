@@ -23,8 +23,9 @@ def read(indices: npt.NDArray[Any]) -> dict[str, Any]:
 
 
 def texts(rule: Padding | None = None, indices: Sequence[int] = range(12)) -> RaggedLibrary:
+    ids, mask = (None, None) if rule is None else (99, 0)
     library = RaggedLibrary("texts", read, 12, 12)
-    library.pad({"ids": Open((0,), 99), "mask": Open((0,), 0)}, rule)
+    library.pad({"ids": Open((0,), ids), "mask": Open((0,), mask)}, rule)
     library.load(np.array(indices))
     return library
 
@@ -133,6 +134,33 @@ def test_without_padding_a_batch_has_samples_of_one_shape() -> None:
     library = RaggedLibrary("x", lambda indices: {"x": Ragged.of([np.ones(shapes[i]) for i in indices])}, 3, 3)
     library.load(np.arange(3))
     assert library.plan(np.arange(3), 8).bounds == [0, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("values", "rule", "padded"),
+    [((9, 0), None, True), ((9, None), None, False), ((9, None), "longest", True), ((None, None), "8", True)],
+)
+def test_a_batch_is_padded_where_every_input_has_a_value_for_it_or_by_the_users_rule(
+    values: tuple[int | None, int | None], rule: str | None, padded: bool
+) -> None:
+    def both(indices: npt.NDArray[Any]) -> dict[str, Any]:
+        samples = Ragged.of([np.full(i + 1, 7) for i in indices])
+        return {"a": samples, "b": samples}
+
+    library = RaggedLibrary("x", both, 2, 2)
+    library.pad(
+        {name: Open((0,), value) for name, value in zip("ab", values, strict=True)}, Padding.of(rule) if rule else None
+    )
+    library.load(np.arange(2))
+    if not padded:
+        with pytest.raises(DataError, match="different shapes"):
+            library.batch(np.arange(2))
+        assert [part.tolist() for part in library.divided(np.array([1, 0]))] == [[0], [1]]
+    else:
+        batch = library.batch(np.arange(2))
+        assert batch["a"][0, :2].tolist() == [7, 9 if values[0] else 0]
+        assert batch["b"][0, :2].tolist() == [7, 0]
+        assert [part.tolist() for part in library.divided(np.array([1, 0]))] == [[1, 0]]
 
 
 def test_inputs_of_other_lengths_are_padded_each_to_its_own_and_the_largest_is_the_size() -> None:
