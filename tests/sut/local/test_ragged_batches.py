@@ -1,0 +1,225 @@
+"""The batcher on samples of different sizes: which batches it makes, and that each answer is its own row's."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.record import Record, Status
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings
+from drumfire.loadgen.system import Batch
+from drumfire.loadgen.traffic import Phase
+from drumfire.sut.data.lengths import Lengths
+from drumfire.sut.data.ragged import Open, Padding, Ragged, RaggedLibrary
+from drumfire.sut.local.batcher import BatchedSystem, batching
+
+COUNT = 300
+LENGTHS = Lengths(1, 40, 8).draw(COUNT, 1)
+
+
+def library(rule: str | None = "longest", lengths: npt.NDArray[np.int64] = LENGTHS) -> RaggedLibrary:
+    """A sample is its own index, as often as it is long; padded with -1."""
+
+    def read(indices: npt.NDArray[Any]) -> dict[str, Ragged]:
+        return {"x": Ragged.of([np.full(lengths[i], i, np.int64) for i in indices])}
+
+    made = RaggedLibrary("numbers", read, len(lengths), len(lengths))
+    made.pad({"x": Open((0,), None if rule is None else -1)}, None if rule is None else Padding.of(rule))
+    return made
+
+
+class Worker:
+    """Answers each sample with its index and its length."""
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+        self.before: Callable[[npt.NDArray[Any]], object] = lambda samples: None
+
+    def __call__(self, batch: Batch) -> npt.NDArray[np.int64]:
+        samples = batch["x"]
+        self.shapes.append(samples.shape)
+        self.before(samples)
+        return np.stack([samples[:, 0], (samples >= 0).sum(axis=1)], axis=1)
+
+
+def answered(test: Test) -> dict[int, tuple[int, ...]]:
+    return {
+        row: tuple(np.frombuffer(bytes(response), np.int64).tolist())
+        for kept in test.answers.kept
+        for row, response in zip(kept.rows.tolist(), kept.responses, strict=True)
+    }
+
+
+@pytest.mark.parametrize("scenario", Scenario)
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("rule", ["longest", "40", "buckets:8,16,40", None])
+def test_every_answer_is_its_own_rows(rule: str | None, workers: int, scenario: Scenario) -> None:
+    made = [Worker() for _ in range(workers)]
+    data = library(rule)
+    system = BatchedSystem("ragged", made, data, max_batch_size=4)
+    settings = TestSettings(
+        scenario=scenario, mode=Mode.AccuracyOnly, min_duration_ms=0, min_query_count=COUNT,
+        server_target_qps=20_000.0, multi_stream_samples_per_query=10,
+    )  # fmt: skip
+    test = Test(system, data, settings)
+    asyncio.run(test.run())
+    assert test.spoiled() == []
+    index = test.record.sample_index[: test.record.issued_rows].tolist()
+    assert answered(test) == {row: (i, LENGTHS[i]) for row, i in enumerate(index)}
+    shapes = [shape for worker in made for shape in worker.shapes]
+    assert max(rows for rows, _ in shapes) <= 4
+    columns = test.record.columns
+    assert columns["size"].tolist() == LENGTHS[index].tolist()
+    # What the columns say is what was computed.
+    assert sum(rows * width for rows, width in shapes) == columns["padded_size"].sum()
+    assert sum(rows for rows, _ in shapes) == len(index)
+    widths = {width for _, width in shapes}
+    assert widths <= ({40} if rule == "40" else {8, 16, 40} if rule and "b" in rule else set(range(41)))
+    if rule is None:
+        assert (columns["padded_size"] == columns["size"]).all()
+
+
+def test_a_worker_may_use_its_arrays_again_for_the_next_batch_of_a_query() -> None:
+    worker, again, data = Worker(), np.empty((4, 2), np.int64), library()
+
+    def work(batch: Batch) -> npt.NDArray[np.int64]:
+        answers = worker(batch)
+        again[: len(answers)] = answers
+        return again[: len(answers)]
+
+    system = BatchedSystem("ragged", [work], data, max_batch_size=4)
+    record = Record(10, system.columns)
+    record.sample_index[:] = np.arange(10) * 7
+    data.load(np.arange(COUNT))
+
+    async def main() -> list[bytes]:
+        await system.open(Answers(record, closed_loop=True))
+        assert system.answer is not None
+        return [bytes(one) for one in system.answer(0, 10)]  # type: ignore[union-attr]
+
+    found = np.frombuffer(b"".join(asyncio.run(main())), np.int64).reshape(10, 2)
+    assert found.tolist() == [[7 * i, LENGTHS[7 * i]] for i in range(10)]
+    assert len(worker.shapes) == 3
+
+
+def offline(system: BatchedSystem, data: RaggedLibrary, rows: int) -> Test:
+    settings = TestSettings(
+        scenario=Scenario.Offline, min_duration_ms=0, min_query_count=rows, offline_expected_qps=1.0
+    )  # fmt: skip
+    test = Test(system, data, settings)
+    asyncio.run(test.run())
+    return test
+
+
+def test_what_waits_is_sorted_by_size_so_that_little_is_padded() -> None:
+    padding = {}
+    for in_order in (False, True):
+        worker, data = Worker(), library()
+        system = BatchedSystem("ragged", [worker], data, max_batch_size=8, in_order=in_order)
+        test = offline(system, data, 4096)
+        assert test.spoiled() == []
+        padding[in_order] = batching(test.record)["sizes"]["padding"]
+        full = sum(rows == 8 for rows, _ in worker.shapes)
+        assert full == len(worker.shapes) == 512  # sorting costs no fuller batch
+    assert padding[False] < 0.12 < 0.4 < padding[True]
+
+
+def test_the_figures_are_those_of_the_columns() -> None:
+    lengths = np.array([4, 1, 2, 3])
+    data = library("longest", lengths)
+    test = offline(BatchedSystem("ragged", [Worker()], data, max_batch_size=4), data, 4)
+    found = batching(test.record)
+    # All four samples are in one batch, padded to 4.
+    assert found["sizes"] == {"mean": 2.5, "least": 1, "most": 4, "padding": 1 - 10 / 16}
+    assert found["batch_sizes"] == {"4": 1}
+
+
+class Bench:
+    """Rows issued by hand, to one worker."""
+
+    def __init__(self, data: RaggedLibrary, worker: Worker, rows: npt.NDArray[Any]) -> None:
+        self.system = BatchedSystem("bench", [worker], data, max_batch_size=2)
+        self.record = Record(len(rows), self.system.columns)
+        self.record.sample_index[:] = rows
+        self.answers = Answers(self.record, closed_loop=False)
+        self._data = data
+
+    async def run(self, answers: int) -> None:
+        """Issue all rows at once, and wait for so many answers."""
+        rows = self.record.sample_index
+        self._data.load(np.arange(self._data.total_count))
+        self.answers.begin(Phase(True, 0, rows, 1, rows, None, 0, None))
+        await self.system.open(self.answers)
+        self.answers.issued = len(rows)
+        self.system.issue(0, len(rows))
+        assert await self.answers.wait(answers, 20.0)
+
+
+def test_a_batch_that_fails_fails_its_own_rows_alone() -> None:
+    worker = Worker()
+
+    def fail(samples: npt.NDArray[Any]) -> None:
+        if 7 in samples[:, 0]:
+            raise ArithmeticError("seven")
+
+    worker.before = fail
+    bench = Bench(library(lengths=np.arange(40)[::-1] + 1), worker, np.arange(40))
+
+    async def main() -> None:
+        await bench.run(40)
+        await bench.system.close()
+
+    asyncio.run(main())
+    failed = np.flatnonzero(bench.record.status == Status.FAILED)
+    assert 7 in failed
+    assert failed.size == bench.record.columns["batch_size"][7] <= 2
+    assert bench.answers.faults.failed == {"ArithmeticError: seven": failed.size}
+    assert (bench.record.status[np.setdiff1d(np.arange(40), failed)] == Status.OK).all()
+
+
+def test_samples_that_are_not_loaded_fail_and_the_run_continues() -> None:
+    data = library()
+    bench = Bench(data, Worker(), np.array([0, 1, 2, 3]))
+
+    async def main() -> None:
+        await bench.run(4)
+        bench.record.status[:] = Status.PENDING
+        data.unload(np.array([2]))
+        bench.system.issue(0, 4)
+        assert await bench.answers.wait(8, 20.0)
+        await bench.system.close()
+
+    asyncio.run(main())
+    (message,) = bench.answers.faults.failed
+    assert "sample 2 is not loaded" in message
+
+
+def test_a_run_that_has_given_up_its_rows_is_not_computed_to_the_end() -> None:
+    """Many batches that were taken together may last for long."""
+    worker, reached, go = Worker(), threading.Event(), threading.Event()
+    bench = Bench(library(), worker, np.arange(256))
+
+    def wait(samples: npt.NDArray[Any]) -> None:
+        reached.set()
+        assert go.wait(20.0)
+
+    worker.before = wait
+
+    async def main() -> None:
+        await bench.run(0)
+        assert await asyncio.to_thread(reached.wait, 20.0)
+        bench.answers.give_up()
+        go.set()
+        await bench.system.close()
+
+    asyncio.run(main())
+    assert len(worker.shapes) < 5  # the batch under way, not the others of its window
+    assert bench.answers.faults.refused.total() <= 1
