@@ -41,7 +41,7 @@ Computes a batch when its responses are asked for; they need not last longer tha
 _SEVERAL_NS, _MOST_BATCHES = 3_000_000, 16
 """A worker that takes several batches at a time enters their times together: at most so late, ns, and of this number
 of batches."""
-_WINDOW = 32
+_WINDOW = 64
 """Of samples of different sizes, a worker takes this many batches at most, to sort them by size."""
 _CLOSE_S = 5.0
 """How long a batch under way may take when a run has ended."""
@@ -72,13 +72,14 @@ class BatchedSystem:
         in_order: bool = False,
     ) -> None:
         """``in_order``: samples of a ``RaggedLibrary`` are not sorted by size, see ``RaggedLibrary.plan``."""
-        self._open_loop = BatchRule(max_batch_size, round(max_queue_delay_s * 1e9))
-        self._closed_loop = BatchRule(max_batch_size)  # all that can come waits already
         self.name = name
         self.answer: Answer | None = None
         self._workers, self._library = workers, with_names(library)
         self.max_batch_size = max_batch_size
         self._ragged = self._library if isinstance(self._library, RaggedLibrary) else None
+        sorts = self._ragged is not None
+        self._open_loop = BatchRule(max_batch_size, round(max_queue_delay_s * 1e9), sorts=sorts)
+        self._closed_loop = BatchRule(max_batch_size, sorts=sorts)  # all that can come waits already
         self._in_order = in_order
         if self._ragged is not None:
             self.columns = {**self.columns, SIZE: np.uint32, "padded_size": np.uint32}

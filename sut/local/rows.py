@@ -14,8 +14,9 @@ import numpy as np
 
 from drumfire.loadgen.answers import Answers
 
-_SHARES = 4
-"""A worker that takes several batches takes at most this part of its share of what waits."""
+_SHARES, _SORTED_SHARES = 4, 2
+"""A worker that takes several batches takes at most this part of its share of what waits: in their order, and to sort
+them.  A lone worker sorts all."""
 MAX_BATCH_SIZE = np.iinfo(np.uint16).max
 """The largest number that the column ``batch_size`` can hold."""
 
@@ -27,11 +28,15 @@ class BatchRule:
     for ``max_delay_ns``.  With a delay of 0 a free worker takes whatever waits.
     """
 
-    def __init__(self, max_size: int, max_delay_ns: int = 0, preferred: Sequence[int] = ()) -> None:
+    def __init__(
+        self, max_size: int, max_delay_ns: int = 0, preferred: Sequence[int] = (), *, sorts: bool = False
+    ) -> None:
+        """``sorts``: a worker that takes several batches sorts their rows, so the more it takes, the better."""
         if not 1 <= max_size <= MAX_BATCH_SIZE:
             raise ValueError(f"the batch size must be 1 to {MAX_BATCH_SIZE}, not {max_size}")
         self.max_size, self.max_delay_ns = max_size, max_delay_ns
         self.preferred = tuple(sorted(preferred))
+        self._sorts = sorts
         self._sizes = self.preferred[::-1] or (max_size,)
         self.least = self._sizes[-1]
         """The number of waiting samples from which a batch starts at once."""
@@ -52,7 +57,8 @@ class BatchRule:
         size = self.size(waiting)
         if most == 1 or size < self.max_size:
             return size
-        return size * max(min(waiting // (_SHARES * workers * size), most), 1)
+        shares = _SHARES * workers if not self._sorts else _SORTED_SHARES * workers if workers > 1 else 1
+        return size * max(min(waiting // (shares * size), most), 1)
 
 
 class Rows(Protocol):

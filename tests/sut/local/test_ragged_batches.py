@@ -20,6 +20,7 @@ from drumfire.loadgen.traffic import Phase
 from drumfire.sut.data.lengths import Lengths
 from drumfire.sut.data.ragged import Open, Padding, Ragged, RaggedLibrary
 from drumfire.sut.local.batcher import BatchedSystem, batching
+from drumfire.sut.local.rows import BatchRule
 
 COUNT = 300
 LENGTHS = Lengths(1, 40, 8).draw(COUNT, 1)
@@ -223,3 +224,13 @@ def test_a_run_that_has_given_up_its_rows_is_not_computed_to_the_end() -> None:
     asyncio.run(main())
     assert len(worker.shapes) < 5  # the batch under way, not the others of its window
     assert bench.answers.faults.refused.total() <= 1
+
+
+@pytest.mark.parametrize(
+    ("waiting", "workers", "rows"),
+    # In order, a worker takes a quarter of its share.  To sort them, more.
+    [(32, 1, 32), (35, 1, 32), (32, 2, 8), (3, 1, 3), (4, 1, 4), (4000, 1, 64)],
+)
+def test_a_worker_takes_more_of_what_waits_to_sort_it(waiting: int, workers: int, rows: int) -> None:
+    assert BatchRule(4, sorts=True).run(waiting, workers, 16) == rows
+    assert BatchRule(4).run(32, workers, 16) == 8 // workers
