@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+import drumfire
 from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.record import Record, Status
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.loadgen.system import Batch
 from drumfire.loadgen.traffic import Phase
+from drumfire.sut.data import DataError
 from drumfire.sut.data.lengths import Lengths
+from drumfire.sut.data.library import ArrayLibrary
 from drumfire.sut.data.ragged import Open, Padding, Ragged, RaggedLibrary
+from drumfire.sut.local import backends, loaded
+from drumfire.sut.local.backends import BackendError
 from drumfire.sut.local.batcher import BatchedSystem, batching
+from drumfire.sut.local.loaded import Loaded, Source, fit, run_batch
 from drumfire.sut.local.rows import BatchRule
+from drumfire.sut.models.tensors import Input, Tensors
 
 COUNT = 300
 LENGTHS = Lengths(1, 40, 8).draw(COUNT, 1)
@@ -51,9 +61,9 @@ class Worker:
         return np.stack([samples[:, 0], (samples >= 0).sum(axis=1)], axis=1)
 
 
-def answered(test: Test) -> dict[int, tuple[int, ...]]:
+def answered(test: Test, dtype: type = np.int64) -> dict[int, tuple[float, ...]]:
     return {
-        row: tuple(np.frombuffer(bytes(response), np.int64).tolist())
+        row: tuple(np.frombuffer(bytes(response), dtype).tolist())
         for kept in test.answers.kept
         for row, response in zip(kept.rows.tolist(), kept.responses, strict=True)
     }
@@ -234,3 +244,94 @@ def test_a_run_that_has_given_up_its_rows_is_not_computed_to_the_end() -> None:
 def test_a_worker_takes_more_of_what_waits_to_sort_it(waiting: int, workers: int, rows: int) -> None:
     assert BatchRule(4, sorts=True).run(waiting, workers, 16) == rows
     assert BatchRule(4).run(32, workers, 16) == 8 // workers
+
+
+def test_the_result_has_sizes_elements_a_second_and_padding(tmp_path: Path) -> None:
+    data = library("longest", np.array([4, 1, 2, 3]))
+    test = offline(BatchedSystem("ragged", [Worker()], data, max_batch_size=4), data, 4)
+    saved = drumfire.save(test, tmp_path / "run")
+    delivered = saved.result["delivered"]
+    assert saved.result["system"]["sizes"] == {"mean": 2.5, "least": 1, "most": 4, "padding": 0.375}
+    assert delivered["elements_per_second"] == pytest.approx(2.5 * delivered["samples_per_second"])
+    assert sorted(saved.columns["size"].tolist()) == [1, 2, 3, 4]
+    assert saved.columns["padded_size"].tolist() == [4] * 4
+    sizes = r"\nsizes +1 to 4 elements, mean 2\.50: [0-9,.]+/s; 38% of what was computed is\s+padding"
+    assert re.search(sizes, saved.report)
+
+
+class Texts:
+    """A model of texts of different lengths; its answer is a mean over the tokens, so padding without a mask shows."""
+
+    name = "texts"
+    reservations = ()
+
+    def __init__(self, padding: int | None) -> None:
+        self.tensors = Tensors((Input("ids", (None,), np.dtype(np.int32), dims=("sequence",), padding=padding),))
+
+    def library(self, *_: Any) -> RaggedLibrary:
+        def read(indices: npt.NDArray[Any]) -> dict[str, Ragged]:
+            return {"ids": Ragged.of([np.full(LENGTHS[i], i % 100, np.int32) for i in indices])}
+
+        return RaggedLibrary("texts", read, COUNT, COUNT)
+
+    def respond(self, outputs: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        return outputs[0]
+
+
+def source(**values: Any) -> Source:
+    file = Path(__file__).parents[2] / "data" / "onnx" / "text_length.onnx"
+    options = backends.kinds()["onnxruntime"](max_batch_size=4)
+    return Source("onnxruntime", "texts", file, "cpu", 1, options, 0.0, None, None, None, **values)
+
+
+@pytest.mark.extra
+@pytest.mark.parametrize(
+    ("padding", "rule", "same"), [(None, None, True), (0, None, False), (None, "longest", False), (0, "40", False)]
+)
+def test_a_file_gets_padded_batches_or_such_of_equal_sizes(
+    padding: int | None, rule: str | None, same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(loaded, "named", lambda name: Texts(padding))
+    made = Loaded(source(padding=None if rule is None else Padding.of(rule)))
+    assert len(made.times(4, 0.0, 1)) == 1  # on samples of several lengths
+    settings = TestSettings(
+        scenario=Scenario.Offline, mode=Mode.AccuracyOnly, min_duration_ms=0, offline_expected_qps=1.0
+    )
+    test = Test(made.system, made.library, settings)
+    asyncio.run(test.run())
+    assert test.spoiled() == []
+    answers = answered(test, np.float32)
+    alone = Loaded(source())
+    alone.library.load(np.arange(COUNT))
+    run = run_batch(alone._instances[0], Texts(None))
+    index = test.record.sample_index.tolist()
+    equal = [
+        np.allclose(answers[row], np.asarray(run(alone.library.batch(np.array([i]))))[0]) for row, i in enumerate(index)
+    ]
+    assert all(equal) is same
+    made.close()
+    alone.close()
+
+
+def test_a_file_of_one_size_takes_data_that_is_padded_to_it() -> None:
+    model, backend = Texts(0), SimpleNamespace(tensors=Tensors((Input("ids", (64,), np.dtype(np.int32)),)))
+    with pytest.raises(BackendError, match=r"takes int32 of shape \[64\], and texts's data is .*\[sequence\].*--pad N"):
+        fit(model.library(), backend, model)
+    with pytest.raises(BackendError, match=r"\[64\], and texts's data is .*\[50\].*--pad N"):
+        fit(model.library(), backend, model, Padding((50,)))
+    data = fit(model.library(), backend, model, Padding((64,)))
+    data.load(np.arange(3))
+    assert data.batch(np.arange(3))["ids"].shape == (3, 64)
+
+
+@pytest.mark.parametrize(("values", "option"), [({"padding": Padding()}, "--pad"), ({"in_order": True}, "--no-sort")])
+def test_options_of_sizes_are_refused_where_all_samples_have_one(
+    values: dict[str, Any], option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    model = Texts(None)
+    model.library = lambda *_: ArrayLibrary("equal", lambda indices: np.ones((len(indices), 5), np.int32), 9, 9)  # type: ignore[assignment]
+    monkeypatch.setattr(loaded, "named", lambda name: model)
+    with pytest.raises(DataError, match=f"^{option} is for samples of different sizes, and equal has one size"):
+        Loaded(source(**values))
