@@ -164,17 +164,18 @@ def test_a_batch_is_padded_where_every_input_has_a_value_for_it_or_by_the_users_
 
 
 def test_inputs_of_other_lengths_are_padded_each_to_its_own_and_the_largest_is_the_size() -> None:
-    longer = {"a": [1, 2, 3], "b": [4, 1, 1]}
+    lengths = {"a": [1, 2, 3, 2, 1], "b": [4, 1, 1, 3, 2], "c": [1, 1, 3, 2, 2]}
 
-    def both(indices: npt.NDArray[Any]) -> dict[str, Any]:
-        return {name: Ragged.of([np.ones(lengths[i]) for i in indices]) for name, lengths in longer.items()}
+    def three(indices: npt.NDArray[Any]) -> dict[str, Any]:
+        return {name: Ragged.of([np.full(of[i], i + 1) for i in indices]) for name, of in lengths.items()}
 
-    library = RaggedLibrary("x", both, 3, 3)
-    library.pad({"a": Open((0,), 0), "b": Open((0,), 0)}, Padding())
-    library.load(np.arange(3))
-    batch = library.batch(np.arange(3))
-    assert (batch["a"].shape, batch["b"].shape) == ((3, 3), (3, 4))
-    assert library.sizes(np.arange(3)).tolist() == [4, 2, 3]
+    library = RaggedLibrary("x", three, 5, 5, {name: Open((0,), 0) for name in lengths})
+    library.load(np.arange(5))
+    batch = library.batch(np.arange(5))
+    for name, width in (("a", 3), ("b", 4), ("c", 3)):
+        assert batch[name].tolist() == [[i + 1] * n + [0] * (width - n) for i, n in enumerate(lengths[name])]
+    assert library.sizes(np.arange(5)).tolist() == [4, 2, 3, 3, 2]
+    assert library.plan(np.arange(5), 5).padded.tolist() == [4] * 5
 
 
 def test_an_arrangement_gets_padded_batches() -> None:
