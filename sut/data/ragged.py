@@ -184,8 +184,8 @@ class RaggedLibrary(ArrayLibrary):
         plan = self.plan(indices, len(indices))
         return np.split(indices[plan.order], plan.bounds[1:-1])
 
-    def batch(self, indices: IndexArray) -> Batch:
-        """As ``ArrayLibrary.batch``, each input padded to the size that the rule gives.
+    def batch(self, indices: IndexArray, room: Batch | None = None) -> Batch:
+        """As ``ArrayLibrary.batch``, each input padded to the size that the rule gives; it does not use ``room``.
 
         Raises ``DataError`` for samples of different shapes that cannot be padded.
         """
