@@ -104,7 +104,7 @@ def assemble(options: RunOptions) -> Assembly:
 
         @cache
         def read_labels() -> None:
-            if places:  # a model knows the pictures and labels of the last library that it made
+            if places and not isinstance(model, FileModel):  # a model knows what the last library that it made is of
                 model.library(traffic.dataset_path, traffic.count, traffic.performance_sample_count)
 
         def check_judge(asked: str) -> None:
@@ -118,6 +118,8 @@ def assemble(options: RunOptions) -> Assembly:
         if traffic.accuracy or traffic.submission:
             check_judge("--accuracy" if traffic.accuracy else "--submission")
         system, library, facts = loaded.system, loaded.library, loaded.facts()
+        if isinstance(model, FileModel) and model.judge is not None:
+            model.judge.check(library.total_count, traffic.count)
         reservations = list(dict.fromkeys([*model.reservations, *facts["reservations"]]))
         instances = source.options.instances * max(len(places), 1)
         probe = Probe(system, library, samples=_PROBED_SAMPLES)
@@ -216,6 +218,7 @@ def _planned(options: RunOptions, model: Model, scenario: Scenario) -> tuple[Sou
         traffic.performance_sample_count,
         None if sizes.pad is None else Padding.of(str(sizes.pad)),
         sizes.no_sort,
+        options.system.labelled.metric if options.system.labelled.labels else "",
     )
     if gpus and not processes:
         devices.bind(gpus[0])
@@ -293,7 +296,12 @@ def _model(options: RunOptions) -> Model:
         if options.backend == "null":
             raise UserError("the null backend needs a named model for its data: drumfire run null digits")
         backends.check_model(Path(options.model))
-        return FileModel(Path(options.model))
+        judge = options.system.labelled.judge
+        if judge is not None:
+            judge.prepare()
+        return FileModel(Path(options.model), judge=judge)
+    if options.backend != "null" and options.system.labelled.labels is not None:
+        raise UserError(f"{options.model} is judged by labels of its own: leave --labels out, or give a model's file")
     try:
         return models.get(options.model)
     except models.UnknownModel as error:
@@ -302,8 +310,10 @@ def _model(options: RunOptions) -> Model:
 
 def _check_judge(model: Model, asked: str) -> None:
     """Find out before the run what would fail after it."""
-    if isinstance(model, FileModel):
-        raise UserError(f"{model.name} is a bare file without labels: run it without {asked}")
+    if isinstance(model, FileModel) and model.judge is None:
+        raise UserError(
+            f"{model.name} is a bare file without labels: give them with --labels, or run it without {asked}"
+        )
     if isinstance(model, DetectionJudge):
         coco.check_evaluator()
 

@@ -24,6 +24,7 @@ from drumfire.sut.local import backends, devices
 from drumfire.sut.local.backends import MAX_BATCH_SIZE
 from drumfire.sut.local.null import NullOptions
 from drumfire.sut.local.rows import MAX_BATCH_SIZE as LARGEST_BATCH_SIZE
+from drumfire.sut.models.metrics import LabelOptions
 
 _SINGLE, _MULTI, _SERVER, _OFFLINE = Scenario.__members__
 
@@ -202,6 +203,7 @@ class LocalOptions:
         "and Offline if there is a core for it, else 0); several divide each query of MultiStream",
     )
     backend: Any = choice("backend", backends.kinds)
+    labelled: LabelOptions = field(default_factory=LabelOptions)
     batching: BatchingOptions = field(default_factory=BatchingOptions)
     sizes: SizesOptions = field(default_factory=SizesOptions)
 

@@ -214,7 +214,7 @@ def _compare(model: Model, data: SampleLibrary, files: tuple[Path, Path], consol
         shown = (f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}" for rate in rates)
         table.add_row(f"samples/s, batches of {size}", *shown)
     console.print(table)
-    if not after.reached:
+    if after.target is not None and not after.reached:
         say(console, f"note: int8 is below the target of {after.target:.2%}", "yellow")
 
 

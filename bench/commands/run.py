@@ -389,7 +389,7 @@ def _judge_accuracy(result: dict[str, Any], unjudged: str = "") -> dict[str, Any
         result["reasons"].append(
             f"Only {accuracy['total']} of {accuracy['expected']} samples were answered: the accuracy covers only these."
         )
-    if not accuracy["met"]:
+    if accuracy["met"] is False:
         result["reasons"].append(
             f"Accuracy {accuracy['value']:.3%} is below the target of {accuracy['target']:.3%}: "
             "check --weights, and that the backend computes what the model was trained for."

@@ -249,7 +249,8 @@ def _accuracy(document: Document) -> Rows:
     accuracy = document.get("accuracy")
     if accuracy is not None:
         judged = "" if accuracy["good"] is not None else f", {counted(accuracy['total'], 'sample')}"
-        yield "accuracy", f"{accuracy['lines'][-1]} (target {accuracy['target'] * 100:.6g}%{judged})"
+        target = "no target" if accuracy["target"] is None else f"target {accuracy['target'] * 100:.6g}%"
+        yield "accuracy", f"{accuracy['lines'][-1]} ({target}{judged})"
 
 
 def _errors(document: Document) -> Rows:

@@ -23,6 +23,7 @@ from drumfire.sut.local.devices import Placement
 from drumfire.sut.local.process import OwnProcess
 from drumfire.sut.local.responses import OutputError, check_outputs
 from drumfire.sut.models.file import FileModel
+from drumfire.sut.models.metrics import metric_of
 from drumfire.sut.models.model import Model
 from drumfire.sut.models.tensors import arrangement
 
@@ -47,6 +48,8 @@ class Source:
     """Of samples of different sizes; None: see ``RaggedLibrary.pad``."""
     in_order: bool = False
     """They are not sorted by size."""
+    metric: str = ""
+    """How a bare file's answers are made of its outputs, where they can be judged: see ``metric_of``."""
 
 
 class Loaded:
@@ -59,7 +62,7 @@ class Loaded:
             backends.load(source.backend, source.weights, source.device, source.threads, options)
             for _ in range(options.instances)
         ]
-        self._model = named(source.model)
+        self._model = named(source)
         self._reservations: list[str] = []
         self._arrange()
         first = self._instances[0]
@@ -153,9 +156,11 @@ class LoadedElsewhere:
         self.system.shut()
 
 
-def named(model: str) -> Model:
-    """The model of this name, or the one in a bare file of this path.  Raises ``UnknownModel``."""
-    return models.get(model) if model in models.MODELS else FileModel(Path(model))
+def named(source: Source) -> Model:
+    """The model of this name, or the one in a bare file of this path."""
+    if source.model in models.MODELS:
+        return models.get(source.model)
+    return FileModel(Path(source.model), judge=metric_of(source.metric) if source.metric else None)
 
 
 def fit(

@@ -1,13 +1,13 @@
 """A bare model file with any network, run on random samples of the shape that the network takes.
 
-Measures speed only: without labels there is no accuracy.
+Judged where the user has labels, by a metric; otherwise only its speed is measured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,8 @@ from drumfire.loadgen.system import Batch, IndexArray, SampleLibrary
 from drumfire.sut.data import DataError
 from drumfire.sut.data.library import ArrayLibrary
 from drumfire.sut.local.backends import Backend, BackendError
-from drumfire.sut.models.model import Form
+from drumfire.sut.models.metrics import Metric
+from drumfire.sut.models.model import Accuracy, Form
 from drumfire.sut.models.tensors import Tensors
 
 _SAMPLES = 128
@@ -36,8 +37,9 @@ class FileModel:
     total_count = _SAMPLES
     reservations: Sequence[str] = ("a bare model file on random samples: speed only",)
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, judge: Metric | None = None) -> None:
+        """``judge``: None without labels."""
+        self.path, self.judge = path, judge
         self.name = path.stem
         self.tensors = Tensors()
 
@@ -46,6 +48,8 @@ class FileModel:
         if backend.tensors.has_open_sizes:
             raise BackendError(f"{self.path} leaves sizes other than the batch's open: export it with fixed ones")
         self.tensors = backend.tensors
+        if self.judge is not None:
+            self.judge.of_outputs(backend.tensors.outputs, backend.tensors.bfloat16_outputs)
 
     def weights(self, cache: Path, given: Path | None = None, form: Form = Form.ONNX) -> Path:
         return given or self.path
@@ -70,11 +74,13 @@ class FileModel:
         return ArrayLibrary(self.name, read, total, min(performance_count or total, total))
 
     def respond(self, outputs: Sequence[npt.NDArray[Any]]) -> Responses:
-        """The first output's values."""
-        return outputs[0]
+        """What the metric makes of the outputs; without one, the first output's values."""
+        return outputs[0] if self.judge is None else self.judge.respond(outputs)
 
     def logged(self, indices: IndexArray, responses: Responses) -> Responses:
-        return responses
+        return responses if self.judge is None else self.judge.logged(indices, responses)
 
-    def accuracy(self, indices: IndexArray, responses: Responses) -> NoReturn:
-        raise ValueError("a bare model file has no labels, so its accuracy is unknown")
+    def accuracy(self, indices: IndexArray, responses: Responses) -> Accuracy:
+        if self.judge is None:
+            raise ValueError("a bare model file has no labels, so its accuracy is unknown")
+        return self.judge.accuracy(indices, responses)

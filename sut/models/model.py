@@ -55,14 +55,15 @@ class Accuracy:
     """Samples answered correctly; None for metrics that do not count them, such as mAP."""
     total: int
     """Samples answered, each counted once."""
-    target: float
-    """The fraction that the model must reach."""
+    target: float | None
+    """The fraction that the model must reach; None: there is none, and so no verdict."""
     table: tuple[str, ...] = ()
     """The lines that the evaluator prints, if any."""
 
     @property
-    def reached(self) -> bool:
-        return self.value >= self.target
+    def reached(self) -> bool | None:
+        """None without a target."""
+        return None if self.target is None else self.value >= self.target
 
     @property
     def lines(self) -> list[str]:

@@ -45,6 +45,13 @@ def test_what_makes_it_invalid(accuracy: dict[str, Any] | None, says: str) -> No
     assert judged(accuracy, "PerformanceOnly")["validity"] == "VALID"
 
 
+def test_without_a_target_there_is_no_verdict() -> None:
+    assert judged(WHOLE | {"target": None, "met": None})["validity"] == "VALID"
+    assert judged(WHOLE | {"target": None, "met": None, "total": 9})["validity"] == "INVALID"
+    assert Accuracy("top-1", 0.1, 1, 10, None).reached is None
+    assert Accuracy("top-1", 0.1, 1, 10, 0.1).reached is True
+
+
 def test_the_score_is_the_line_of_the_reference() -> None:
     assert Accuracy("top-1", 38228 / 50000, 38228, 50000, 0.75).lines == ["accuracy=76.456%, good=38228, total=50000"]
     assert Accuracy("mAP", 0.37554, None, 24781, 0.37, ("a table",)).lines == ["a table", "mAP=37.554%"]
@@ -74,5 +81,5 @@ def test_a_scorer_that_raises_loses_nothing(
 def test_an_audit_of_answers_needs_labels(tmp_path: Path) -> None:
     weights = models.get("digits").weights(cache_folder())
     done = here("audit", "TEST01", "onnxruntime", weights, "--time", "0.01", "--output", tmp_path / "audit")
-    one_line_error(done, "bare file without labels: run it without TEST01")
+    one_line_error(done, "bare file without labels: give them with --labels, or run it without TEST01")
     assert not (tmp_path / "audit").exists()

@@ -1,0 +1,107 @@
+"""What a metric is: it makes the answers of a network's outputs, where the model runs, and judges them by labels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.responses import Responses
+from drumfire.loadgen.system import IndexArray
+from drumfire.loadgen.wording import counted
+from drumfire.sut.data import DataError
+from drumfire.sut.models.model import Accuracy
+
+Array = npt.NDArray[Any]
+Outputs: TypeAlias = Sequence[Array]
+
+
+class Metric(ABC):
+    """Makes answers of a network's outputs, and judges them by labels."""
+
+    name: str
+    """In results, such as ``top-1``."""
+    written: str
+    """In options, such as ``top1``."""
+    reservations: Sequence[str] = ()
+    labels_file: Path | None = None
+    quality_target: float | None = None
+    """A fraction, 0 to 1; None: the accuracy is told without a verdict."""
+
+    def __init__(self, output: str = "") -> None:
+        """``output``: the name of the one that is judged; the only one without."""
+        self.output = output
+        self._position: int | None = 0
+        self._halves: Sequence[int] = ()
+
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """How many labels there are."""
+
+    @abstractmethod
+    def answers(self, outputs: Outputs) -> Responses:
+        """The answers to one batch, from the judged output alone, or from all where none is chosen."""
+
+    @abstractmethod
+    def accuracy(self, indices: IndexArray, responses: Responses) -> Accuracy:
+        """See ``Model.accuracy``."""
+
+    def of_outputs(self, names: Sequence[str], halves: frozenset[str] = frozenset()) -> None:
+        """Learn what the network gives, in this order; ``halves`` are bfloat16.  Raises ``UserError``."""
+        self._position = self._chosen(names)
+        self._halves = [at for at, name in enumerate(names) if name in halves]
+
+    def respond(self, outputs: Outputs) -> Responses:
+        """See ``Model.respond``.  Raises ``OutputError`` for outputs that the metric cannot judge."""
+        if self._halves:
+            outputs = [_widened(output) if at in self._halves else output for at, output in enumerate(outputs)]
+        return self.answers(outputs if self._position is None else (outputs[self._position],))
+
+    def logged(self, indices: IndexArray, responses: Responses) -> Responses:
+        """See ``Model.logged``: unchanged."""
+        return responses
+
+    def prepare(self) -> None:
+        """Read the labels, and find all that judging needs.  Raises ``UserError``."""
+        _ = self.count
+
+    def check(self, samples: int, asked: int | None) -> None:
+        """Raise ``UserError`` unless there is a label for each of ``samples``; ``asked`` are those of ``--count``."""
+        given = self.count
+        if given != samples and not (asked is not None and samples == asked and given > samples):
+            raise DataError(
+                f"{self.labels_file} has {counted(given, 'label')} for {counted(samples, 'sample')}: give one for "
+                "each, in the order of the samples"
+                + (f" (--count {given} uses the first {given} samples)" if given < samples else "")
+            )
+
+    def _chosen(self, names: Sequence[str]) -> int | None:
+        if not self.output:
+            if len(names) > 1:
+                raise UserError(
+                    f"the model gives {', '.join(names)}: say which output --metric judges, such as "
+                    f"{self.written}:{names[0]}"
+                )
+            return 0
+        if self.output not in names:
+            raise UserError(f"--metric {self.written}:{self.output}: the model gives {', '.join(names)}")
+        return list(names).index(self.output)
+
+    @property
+    def _file(self) -> Path:
+        assert self.labels_file is not None, "judged without labels"
+        return self.labels_file
+
+    def _scored(self, good: int | None, value: float, total: int) -> Accuracy:
+        return Accuracy(self.name, value, good, total, self.quality_target)
+
+
+def _widened(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+    """Bfloat16's bits as float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
