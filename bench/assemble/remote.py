@@ -20,6 +20,7 @@ from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.settings import TestSettings
 from drumfire.loadgen.system import IndexArray
 from drumfire.sut import remote
+from drumfire.sut.models.metrics import Metric
 from drumfire.sut.remote.target import Amounts, Target
 from drumfire.sut.remote.watch import MeasuredWindow, WatchedSystem
 
@@ -38,13 +39,17 @@ def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly
         raise _unjudged(kind, "--accuracy" if traffic.accuracy else "--submission")
     amounts = Amounts(traffic.dataset_path, traffic.count, traffic.performance_sample_count)
     target: Target[Any] = kind(options.backend, options.model, options.system.target, amounts)
-    name = options.model if target.judge is None else target.judge.name
+    name = options.model if target.named is None else target.named.name
     settings, errors = read_settings(traffic, name)
     settings = drawn or settings
+    if drawn is None and isinstance(target.judge, Metric):
+        target.judge.prepare()
     if settings.mode.has_accuracy:
         _check_judge(target, "--accuracy" if traffic.accuracy else "--submission")
     computes = target.describe()
     library = target.library(settings)
+    if drawn is None and isinstance(target.judge, Metric):
+        target.judge.check(library.total_count, traffic.count)
     system = target.system(settings, library)
     window = MeasuredWindow(target.watch() if drawn is None else None)
     assembly = Assembly(
@@ -62,7 +67,7 @@ def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly
             "max_batch_size": target.batch_size,
             "max_queue_delay_ms": None,
             "weights": None,
-            "reservations": [] if target.judge is None else list(target.judge.reservations),
+            "reservations": [] if target.named is None else list(target.named.reservations),
             "remote": {
                 "urls": list(target.urls),
                 "connections": target.connections(settings) * len(target.endpoints),

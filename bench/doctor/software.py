@@ -18,6 +18,7 @@ from drumfire.loadgen.version import VERSION
 from drumfire.sut.local.backends import BACKENDS, BackendError
 from drumfire.sut.local.backends.onnxruntime import DISTRIBUTIONS, check_installation
 from drumfire.sut.models import MODELS
+from drumfire.sut.models.metrics import METRICS
 from drumfire.sut.remote import TARGETS
 from drumfire.sut.remote.triton_local.environment import LocalTritonError, check_platform
 
@@ -108,7 +109,7 @@ def _installed(packages: Mapping[str, str | None]) -> str:
 
 def plugins() -> Iterator[Finding]:
     """The kinds that other packages add."""
-    for what, registry in (("backend", BACKENDS), ("model", MODELS), ("target", TARGETS)):
+    for what, registry in (("backend", BACKENDS), ("model", MODELS), ("target", TARGETS), ("metric", METRICS)):
         broken = registry.broken()
         for name, package in registry.packages().items():
             fix = f"fix or remove {package}: {broken[name]}" if name in broken else None

@@ -75,6 +75,14 @@ class Accuracy:
         return [*self.table, score]
 
 
+class Judge(Protocol):
+    """Makes the answers of a network's outputs, and judges them: a ``Model``, or a user's labels with a metric."""
+
+    def respond(self, outputs: Sequence[npt.NDArray[Any]]) -> Responses: ...
+    def logged(self, indices: IndexArray, responses: Responses) -> Responses: ...
+    def accuracy(self, indices: IndexArray, responses: Responses) -> Accuracy: ...
+
+
 class Model(Protocol):
     """A model and the data set that it is judged on."""
 

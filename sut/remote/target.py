@@ -24,7 +24,7 @@ from drumfire.loadgen.settings import Scenario, TestSettings
 from drumfire.loadgen.wording import counted
 from drumfire.sut.data.inputs import Inputs
 from drumfire.sut.kserve.errors import ServerError
-from drumfire.sut.models.model import Model
+from drumfire.sut.models.model import Judge, Model
 from drumfire.sut.remote.endpoint import Endpoint, Security, parse_url
 from drumfire.sut.remote.samples import RemoteLibrary
 from drumfire.sut.remote.watch import RemoteClient, RunWatch
@@ -120,8 +120,10 @@ class Target(ABC, Generic[AnyOptions]):
     """Most samples in a request."""
     distributions: Sequence[str] = ()
     """The packages whose versions belong in the result."""
-    judge: Model | None = None
-    """The named model whose rules judge the answers; None if they are not judged."""
+    named: Model | None = None
+    """The named model whose data set is sent; None for other data."""
+    judge: Judge | None = None
+    """Judges the answers: the named model, or the user's labels; None if they are not judged."""
     never_judges: ClassVar[bool] = False
     """Whether ``judge`` is None whatever the options."""
     unjudged = "this target has no labels: leave it out"

@@ -218,7 +218,7 @@ def test_python_is_part_of_an_example(block: Block) -> None:
 @pytest.mark.parametrize("block", blocks("toml"))
 def test_toml_names_entry_points_that_are_read(block: Block) -> None:
     groups = tomllib.loads(block.text)["project"]["entry-points"]
-    assert groups.keys() <= {"drumfire.backends", "drumfire.models", "drumfire.targets"}
+    assert groups.keys() <= {"drumfire.backends", "drumfire.models", "drumfire.targets", "drumfire.metrics"}
 
 
 def _bare(text: str) -> str:

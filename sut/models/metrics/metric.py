@@ -28,7 +28,6 @@ class Metric(ABC):
     """In results, such as ``top-1``."""
     written: str
     """In options, such as ``top1``."""
-    reservations: Sequence[str] = ()
     labels_file: Path | None = None
     quality_target: float | None = None
     """A fraction, 0 to 1; None: the accuracy is told without a verdict."""

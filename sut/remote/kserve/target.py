@@ -35,6 +35,7 @@ from drumfire.sut.kserve.messages.exchange import (
 from drumfire.sut.kserve.messages.grpc_client import GrpcChannel, GrpcMessages
 from drumfire.sut.kserve.messages.http_client import HttpChannel, HttpMessages, model_path
 from drumfire.sut.kserve.messages.tensors import pack_bytes
+from drumfire.sut.models.metrics import LabelOptions
 from drumfire.sut.models.model import Model
 from drumfire.sut.remote.call import call
 from drumfire.sut.remote.endpoint import Endpoint
@@ -55,7 +56,7 @@ from drumfire.sut.sampler import MeterPlan
 
 
 @dataclass(frozen=True)
-class TritonOptions(TargetOptions):
+class TritonOptions(LabelOptions, TargetOptions):
     """The options of this target."""
 
     TITLE: ClassVar = "KServe v2 servers"
@@ -110,8 +111,8 @@ class TritonTarget(Target[TritonOptions]):
     OPTIONS = TritonOptions
     URL_HELP = "grpc://HOST:8001 or http://HOST:8000 (a server to try: drumfire triton-local)"
     unjudged = (
-        f"name a data set with --input-data ({', '.join(models.MODELS)}); expected outputs in .npy or JSON data are "
-        "compared in every run"
+        f"give them with --labels, or name a data set with --input-data ({', '.join(models.MODELS)}); "
+        "expected outputs in .npy or JSON data are compared in every run"
     )
 
     def __init__(self, backend: str, model: str, options: TritonOptions, amounts: Amounts) -> None:
@@ -135,8 +136,10 @@ class TritonTarget(Target[TritonOptions]):
             shared_memory.check(options.shared_memory)
         if options.metrics_url and len(options.metrics_url) != len(self.endpoints):
             raise UserError(f"--metrics-url: give one for each of the {len(self.endpoints)} servers, or none")
-        self.judge = _judge(model, options.input_data)
-        if self.judge is None and amounts.dataset_path is not None:
+        self.named = _named(model, options.input_data)
+        self._metric = options.judge
+        self.judge = self._metric or self.named
+        if self.named is None and amounts.dataset_path is not None:
             raise UserError("--dataset-path has no effect without a named data set: give --input-data, or leave it out")
 
     def describe(self) -> str:
@@ -147,6 +150,9 @@ class TritonTarget(Target[TritonOptions]):
             most = f"at most {interface.max_batch_size}" if interface.max_batch_size else "no batches"
             raise UserError(f"--max-batchsize {self.batch_size}: the server's {self.model} takes {most} in a request")
         self._interface = interface
+        if self._metric is not None:
+            halves = frozenset(spec.name for spec in interface.outputs if spec.datatype == "BF16")
+            self._metric.of_outputs([spec.name for spec in interface.outputs], halves)
         self._data = self._inputs()
         self._first = FirstRequests(interface, self._send)
         self._values = self._finds_values()
@@ -267,8 +273,8 @@ class TritonTarget(Target[TritonOptions]):
 
     def _inputs(self) -> samples.Inputs:
         interface, amounts = self._interface, self.amounts
-        if self.judge is not None:
-            library = self.judge.library(amounts.dataset_path, amounts.count, amounts.performance_sample_count)
+        if self.named is not None:
+            library = self.named.library(amounts.dataset_path, amounts.count, amounts.performance_sample_count)
             return DataSet(library, interface)
         source = self.options.input_data or "random"
         if source in ("random", "zero"):
@@ -369,7 +375,7 @@ class TritonTarget(Target[TritonOptions]):
         ]
 
 
-def _judge(model: str, input_data: str | None) -> Model | None:
-    """The named model whose data set is sent and whose rules judge the answers; None for other data."""
+def _named(model: str, input_data: str | None) -> Model | None:
+    """The named model whose data set is sent; None for other data."""
     name = model if input_data is None else input_data
     return models.get(name) if name in models.MODELS else None

@@ -74,6 +74,18 @@ def test_its_accuracy_is_that_of_the_model(served: Served, protocol: str, tmp_pa
 
 
 @over_both
+def test_labels_of_a_user_judge_it(served: Served, protocol: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "labels.npy", np.flip(digits.Digits().labels()[:100]))
+    words = ["digits", "--url", served.ready[protocol], "--accuracy", "--scenario", "Offline", *QUIET]
+    some = *words, "--count", "100"
+    labels = "--labels", tmp_path / "labels.npy", "--metric", "top5:logits", "--quality", "0.99"
+    accuracy = result_of(here("run", "triton", *some, *labels, "--output", tmp_path / "run"), 1)["accuracy"]
+    assert (accuracy["metric"], accuracy["total"], accuracy["target"], accuracy["met"]) == ("top-5", 100, 0.99, False)
+    one_line_error(here("run", "triton", *some, *labels[:2], "--metric", "top1:x"), "--metric top1:x: the model gives")
+    one_line_error(here("run", "triton", *words, *labels), "labels.npy has 100 labels for 500 samples")
+
+
+@over_both
 def test_drumfire_hands_over_tensors_in_shared_memory(served: Served, protocol: str, tmp_path: Path) -> None:
     words = ["digits", "--url", served.ready[protocol], "--shared-memory", "system", "--accuracy", *QUIET]
     done = here("run", "triton", *words, "--scenario", "Offline", "--output", tmp_path / "run")

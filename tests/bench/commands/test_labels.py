@@ -1,0 +1,156 @@
+"""Runs of a model's file with the user's labels: judged in process and in another, audited, and what is refused."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+from drumfire.sut.local import backends
+from drumfire.sut.models.file import FileModel
+from tests.support.command import SCHEMA, here, one_line_error
+from tests.support.onnx_file import write_sum
+
+pytest.importorskip("onnxruntime")
+QUIET = ("--scenario", "Offline", "--json", "--no-dashboard")
+FILES = Path(__file__).parents[2] / "data" / "onnx"
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """A file, and what it gives for its samples."""
+    file = write_sum(tmp_path_factory.mktemp("network") / "sum.onnx", ["a", "b"])
+    return file, outputs(file)[0]
+
+
+def outputs(file: Path) -> list[np.ndarray]:
+    backend = backends.load("onnxruntime", file, "cpu", 1)
+    model = FileModel(file)
+    model.tensors_from(backend)
+    library = model.library()
+    everything = np.arange(library.total_count)
+    library.load(everything)
+    given = [np.asarray(output) for output in backend.run(dict(library.batch(everything)))]
+    backend.close()
+    return given
+
+
+@pytest.fixture
+def labels(network: tuple[Path, np.ndarray], tmp_path: Path) -> Path:
+    """The class that the network gives, but for ten samples."""
+    classes = network[1].argmax(1)
+    classes[:10] ^= 1
+    np.save(tmp_path / "labels.npy", classes)
+    return tmp_path / "labels.npy"
+
+
+def result_of(*words: object, status: int = 0) -> dict[str, Any]:
+    done = here(*words, *QUIET)
+    assert done.returncode == status, done.stdout + done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    jsonschema.validate(result, SCHEMA)
+    return result
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_it_is_judged_where_the_labels_are(
+    processes: int, network: tuple[Path, np.ndarray], labels: Path, tmp_path: Path
+) -> None:
+    words = "run", "onnxruntime", network[0], "--accuracy", "--labels", labels, "--processes", processes
+    result = result_of(*words, "--output", tmp_path / "run")
+    total = network[1].shape[0]
+    share = (total - 10) / total
+    line = f"accuracy={share:.3%}, good={total - 10}, total={total}"
+    assert result["accuracy"] == {
+        "metric": "top-1", "value": share, "good": total - 10, "total": total, "expected": total, "target": None,
+        "met": None, "lines": [line],
+    }  # fmt: skip
+    assert result["validity"] == "VALID"
+    assert (tmp_path / "run" / "accuracy.txt").read_text() == line + "\n"
+    assert f"{line} (no target)" in (tmp_path / "run" / "report.txt").read_text()
+    log = json.loads((tmp_path / "run" / "mlperf_log_accuracy.json").read_text())
+    answered = {one["qsl_idx"]: np.frombuffer(bytes.fromhex(one["data"]), "<f4").tolist() for one in log}
+    assert answered == {index: [best] for index, best in enumerate(network[1].argmax(1).tolist())}
+
+
+def test_a_target_that_is_missed(network: tuple[Path, np.ndarray], labels: Path, tmp_path: Path) -> None:
+    words = "run", "onnxruntime", network[0], "--accuracy", "--labels", labels, "--processes", 0
+    result = result_of(*words, "--quality", 0.99, "--output", tmp_path / "missed", status=1)
+    assert (result["accuracy"]["target"], result["accuracy"]["met"]) == (0.99, False)
+    assert "below the target of 99.000%" in " ".join(result["reasons"])
+    result = result_of(*words, "--quality", 0.9, "--output", tmp_path / "met")
+    assert (result["accuracy"]["target"], result["accuracy"]["met"]) == (0.9, True)
+
+
+def test_exact_values_and_an_output_by_its_name(tmp_path: Path) -> None:
+    file = FILES / "several_outputs.onnx"
+    names = backends.load("onnxruntime", file, "cpu", 1).tensors.outputs
+    for name, values in zip(names, outputs(file), strict=True):
+        np.save(tmp_path / f"{name}.npy", values)
+        words = "run", "onnxruntime", file, "--accuracy", "--labels", tmp_path / f"{name}.npy", "--processes", 0
+        accuracy = result_of(*words, "--metric", f"exact:{name}", "--output", tmp_path / name)["accuracy"]
+        assert (accuracy["metric"], accuracy["good"]) == ("exact", accuracy["total"])
+    one_line_error(here(*words, "--metric", "exact"), f"the model gives {', '.join(names)}: say which output")
+
+
+@pytest.mark.slow
+def test_submission_and_audit(network: tuple[Path, np.ndarray], labels: Path, tmp_path: Path) -> None:
+    result = result_of(
+        "run",
+        "onnxruntime",
+        network[0],
+        "--submission",
+        "--labels",
+        labels,
+        "--time",
+        0.1,
+        "--output",
+        tmp_path / "run",
+    )
+    assert result["accuracy"]["good"] == result["accuracy"]["total"] - 10
+    words = "audit", "TEST01", "onnxruntime", network[0], "--labels", labels, "--time", 0.1, "--scenario", "Offline"
+    done = here(*words, "--json", "--output", tmp_path / "audit")
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert checks["answers"]["passed"], checks
+    scored = (tmp_path / "audit" / "TEST01" / "accuracy" / "accuracy.txt").read_text()
+    assert re.fullmatch(r"accuracy=[0-9.]+%, good=\d+, total=\d+\n", scored)
+
+
+def test_what_cannot_be_judged_is_told_in_one_line(
+    network: tuple[Path, np.ndarray], labels: Path, tmp_path: Path
+) -> None:
+    model = "run", "onnxruntime", network[0], "--processes", 0
+    run = *model, "--scenario", "Offline", "--no-dashboard", "--output", tmp_path / "run"
+    one_line_error(here(*run, "--accuracy"), "bare file without labels: give them with --labels, or run it without")
+    one_line_error(here(*run, "--labels", tmp_path / "none.npy"), "the file of labels", "there is no such file")
+    one_line_error(here(*run, "--labels", labels, "--metric", "top2"), "--metric top2: not known; available: top1")
+    one_line_error(here(*run, "--labels", labels, "--metric", "top5"), "takes the scores of more than 5 classes")
+    one_line_error(here(*run, "--labels", labels, "--metric", "top1:x"), "--metric top1:x: the model gives sum")
+    one_line_error(here(*run, "--labels", labels, "--metric", "no_such:f"), "cannot be imported: ModuleNotFoundError")
+    one_line_error(here(*run, "--metric", "exact"), "--metric has no effect without --labels")
+    one_line_error(here(*run, "--quality", "0.5"), "--quality has no effect without --labels")
+    one_line_error(here(*run, "--labels", labels, "--quality", "76"), "--quality: must be at most 1, not 76")
+    one_line_error(here("run", "onnxruntime", "digits", "--labels", labels), "digits is judged by labels of its own")
+    np.save(tmp_path / "few.npy", np.zeros(5, int))
+    few = "--labels", tmp_path / "few.npy"
+    one_line_error(
+        here(*run, *few), f"few.npy has 5 labels for {len(network[1])} samples", "--count 5 uses the first 5"
+    )
+    assert not (tmp_path / "run").exists()
+    assert result_of(*model, *few, "--count", 5, "--accuracy", "--output", tmp_path / "five")["accuracy"]["total"] == 5
+
+
+def test_a_function_that_fails_loses_nothing(
+    network: tuple[Path, np.ndarray], labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_failing_metric.py").write_text("def score(outputs, labels):\n    return outputs[9]\n")
+    monkeypatch.chdir(tmp_path)
+    judged = "--labels", labels, "--accuracy", "--metric", "own_failing_metric:score", "--output", "run"
+    done = here("run", "onnxruntime", network[0], "--processes", 0, *judged, *QUIET[:2], QUIET[-1])
+    assert done.returncode == 2
+    why = "--metric own_failing_metric:score cannot judge the answers: IndexError: list index out of range"
+    assert done.stderr.splitlines()[-1] == f"drumfire: {why}"
+    assert json.loads(Path("run", "result.json").read_text())["validity"] == "INVALID"
