@@ -37,6 +37,7 @@ from drumfire.sut.local.loaded import Loaded, LoadedElsewhere, Source
 from drumfire.sut.local.null import NullSystem
 from drumfire.sut.models.detector import DetectionJudge
 from drumfire.sut.models.file import FileModel
+from drumfire.sut.models.metrics import LabelOptions
 from drumfire.sut.models.model import Accuracy, Form, Model
 from drumfire.sut.remote.endpoint import Endpoint
 from drumfire.sut.remote.watch import MeasuredWindow
@@ -291,21 +292,33 @@ def _takes_cores(source: Source, processes: int) -> str:
 
 
 def _model(options: RunOptions) -> Model:
+    if options.backend != "null":
+        return model_of(options.model, options.system.labelled)
+    if is_file(options.model):
+        raise UserError("the null backend needs a named model for its data: drumfire run null digits")
+    return model_of(options.model, LabelOptions())
+
+
+def is_file(model: str) -> bool:
+    """Whether a MODEL is the path of a file."""
     suffixes = tuple(form.value for form in Form)
-    if options.model not in models.MODELS and (options.model.endswith(suffixes) or os.sep in options.model):
-        if options.backend == "null":
-            raise UserError("the null backend needs a named model for its data: drumfire run null digits")
-        backends.check_model(Path(options.model))
-        judge = options.system.labelled.judge
+    return model not in models.MODELS and (model.endswith(suffixes) or os.sep in model)
+
+
+def model_of(model: str, labelled: LabelOptions) -> Model:
+    """The model that a MODEL names, or the one in the file that it is, judged by the labels.  Raises ``UserError``."""
+    if is_file(model):
+        backends.check_model(Path(model))
+        judge = labelled.judge
         if judge is not None:
             judge.prepare()
-        return FileModel(Path(options.model), judge=judge)
-    if options.backend != "null" and options.system.labelled.labels is not None:
-        raise UserError(f"{options.model} is judged by labels of its own: leave --labels out, or give a model's file")
+        return FileModel(Path(model), judge=judge)
+    if labelled.labels is not None:
+        raise UserError(f"{model} is judged by labels of its own: leave --labels out, or give a model's file")
     try:
-        return models.get(options.model)
+        return models.get(model)
     except models.UnknownModel as error:
-        raise UserError(f"{error}{nearest(options.model, models.MODELS)}") from None
+        raise UserError(f"{error}{nearest(model, models.MODELS)}") from None
 
 
 def _check_judge(model: Model, asked: str) -> None:

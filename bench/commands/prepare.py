@@ -10,7 +10,7 @@ import hashlib
 import os
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from drumfire.bench import statuses
-from drumfire.bench.assemble.local import spare_cores
+from drumfire.bench.assemble.local import model_of, spare_cores
 from drumfire.bench.options.parser import Command
 from drumfire.bench.report.terminal import say
 from drumfire.loadgen.environment import versions
@@ -34,10 +34,13 @@ from drumfire.sut.data import coco, fake, imagenet
 from drumfire.sut.data.library import ArrayLibrary, NamedLibrary, named, with_names
 from drumfire.sut.fetch import fetch
 from drumfire.sut.local import backends
+from drumfire.sut.local.backends.arranged import arranged, with_outputs
 from drumfire.sut.local.batcher import service_times
 from drumfire.sut.local.loaded import fit
 from drumfire.sut.models.detector import DetectionJudge
+from drumfire.sut.models.file import FileModel
 from drumfire.sut.models.imagenet import ImageNetClassifier
+from drumfire.sut.models.metrics import LabelOptions
 from drumfire.sut.models.model import Accuracy, Calibrated, Form, Model
 from drumfire.sut.models.weights import external_data, quantization
 from drumfire.sut.models.weights.publication import SYNTHETIC, SYNTHETIC_MARK, Published, PublishedNetwork
@@ -81,12 +84,15 @@ class Weights:
 class Quantize:
     """The options of ``drumfire prepare quantize``."""
 
-    model: str = option(metavar="MODEL", position=True, help=", ".join(models.MODELS))
+    model: str = option(
+        metavar="MODEL", position=True, help=f"{', '.join(models.MODELS)}, or an ONNX file with --labels"
+    )
     weights: Path | None = option(None, help="the ONNX file (default: the model's own)")
     dataset_path: Path | None = option(None, metavar="D", help="folder of the model's data set")
     count: int | None = option(None, help="judge both on the first N samples (default: all)")
     calibration_count: int = option(100, help="samples to take the activations' ranges from")
     output: Path | None = option(None, help="the file to write (default: one in the cache)")
+    labelled: LabelOptions = field(default_factory=LabelOptions)
 
 
 def fake_data(options: Fake) -> int:
@@ -132,12 +138,18 @@ def weights(options: Weights) -> int:
 
 def quantize(options: Quantize) -> int:
     """Write the model's network in int8, then show the accuracy and speed of both."""
-    model, console = models.get(options.model), _console()
+    model, console = model_of(options.model, options.labelled), _console()
+    if isinstance(model, FileModel):
+        _check_labelled(model, options)
     source = model.weights(cache_folder(), options.weights, Form.ONNX)
     _check_source(model, source, options.output)
     if isinstance(model, DetectionJudge):
         coco.check_evaluator()  # now rather than at the end
+    if isinstance(model, FileModel):
+        _learn_tensors(model)
     library = model.library(options.dataset_path, options.count)
+    if isinstance(model, FileModel) and model.judge is not None:
+        model.judge.check(library.total_count, options.count)
     notes = list(model.reservations)
     if isinstance(model, Calibrated):
         samples = named(model.calibration(options.calibration_count))
@@ -151,7 +163,8 @@ def quantize(options: Quantize) -> int:
     if options.output or not target.exists():
         quantization.quantize(source, samples, target)
     _compare(model, library, (source, target), console)
-    console.print(f"to run it: drumfire run {_QUANTIZED_FOR} {model.name} cpu --weights {target}", markup=False)
+    words = str(target) if isinstance(model, FileModel) else f"{model.name} cpu --weights {target}"
+    console.print(f"to run it: drumfire run {_QUANTIZED_FOR} {words}", markup=False)
     return statuses.DONE
 
 
@@ -163,6 +176,29 @@ COMMANDS = {
         Quantize, quantize, f"Make a model's int8 ONNX file for {_QUANTIZED_FOR}, and compare the two."
     ),
 }
+
+
+def _check_labelled(model: FileModel, options: Quantize) -> None:
+    if model.judge is None:
+        raise UserError(
+            f"{options.model} and its int8 file are compared by labels of its samples: give them with --labels"
+        )
+    if options.weights is not None:
+        raise UserError(f"{options.model} is the file: leave --weights out")
+
+
+def _learn_tensors(model: FileModel) -> None:
+    """Find out what the file takes and gives, before samples of it can be had."""
+    network = _network(model.path)
+    model.tensors_from(network)
+    model.tensors = with_outputs(network, model.tensors)
+    network.close()
+    if any(one.batch_axis != 0 for one in model.tensors.inputs):
+        raise UserError(f"{model.path} has an input whose first size is no batch, which cannot be quantized here")
+
+
+def _network(file: Path) -> backends.Backend:
+    return backends.load(_QUANTIZED_FOR, file, "cpu", spare_cores())
 
 
 def _check_source(model: Model, source: Path, output: Path | None) -> None:
@@ -199,7 +235,8 @@ def _loaded(library: _Library, indices: npt.NDArray[np.int64]) -> Batch:
 
 def _compare(model: Model, data: SampleLibrary, files: tuple[Path, Path], console: Console) -> None:
     """Judge both networks on every sample and time them, then show them side by side."""
-    networks = [backends.load(_QUANTIZED_FOR, file, "cpu", spare_cores()) for file in files]
+    tensors = model.tensors if isinstance(model, FileModel) else None
+    networks = [arranged(_network(file), tensors) for file in files]
     library, only = fit(data, networks[0], model), networks[0].tensors.batch_size
     sizes = (only,) if only else _BATCH_SIZES
     before, after = _judged(model, library, networks, sizes[-1])

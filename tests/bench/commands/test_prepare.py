@@ -13,6 +13,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from drumfire.sut.local import backends
+from drumfire.sut.models import digits
+from drumfire.sut.models.file import FileModel
 from tests.support.command import ROOT, SCHEMA, here, one_line_error
 
 
@@ -123,6 +126,36 @@ def test_int8_beside_fp32(tmp_path: Path) -> None:
 
 
 @pytest.mark.extra
+@pytest.mark.extra
+def test_int8_of_a_file_is_judged_by_labels(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    backend, model = backends.load("onnxruntime", digits.WEIGHTS, "cpu", 1), FileModel(digits.WEIGHTS)
+    model.tensors_from(backend)
+    library = model.library(count=64)
+    library.load(np.arange(64))
+    classes = backend.run(dict(library.batch(np.arange(64))))[0].argmax(1)
+    classes[:16] = (classes[:16] + 1) % 10
+    np.save(tmp_path / "labels.npy", classes)
+    words = "prepare", "quantize", digits.WEIGHTS, "--labels", tmp_path / "labels.npy", "--count", "64"
+    done = here(*words, "--quality", "0.9", "--output", tmp_path / "int8.onnx")
+    assert done.returncode == 0, done.stderr
+    (accuracy,) = [line for line in done.stdout.splitlines() if line.startswith("top-1 of 64 samples")]
+    assert accuracy.split()[-2] == "75.00%"
+    assert "int8 is below the target of 90.00%" in done.stdout
+    assert f"to run it: drumfire run onnxruntime {tmp_path / 'int8.onnx'}" in done.stdout
+
+
+def test_a_file_without_labels_is_not_quantized(tmp_path: Path) -> None:
+    np.save(tmp_path / "labels.npy", np.zeros(3, int))
+    labels = "--labels", tmp_path / "labels.npy"
+    quantize = "prepare", "quantize"
+    one_line_error(here(*quantize, digits.WEIGHTS), "compared by labels of its samples: give them with --labels")
+    one_line_error(here(*quantize, digits.WEIGHTS, *labels, "--weights", digits.WEIGHTS), "leave --weights out")
+    one_line_error(here(*quantize, digits.WEIGHTS, *labels), "has 3 labels for")
+    one_line_error(here(*quantize, "digits", *labels), "digits is judged by labels of its own: leave --labels out")
+    one_line_error(here(*quantize, "none.onnx", *labels), "none.onnx", "no such file")
+
+
 def test_what_can_not_be_quantized(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     one_line_error(here("prepare", "quantize", "digit"), "'digit' is not known")
