@@ -6,25 +6,26 @@ Depends on backends and named models, not on requests, threads or connections.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.system import Batch
 from drumfire.sut.kserve.messages.schemas import config_type
-from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorSpec
+from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorError, TensorSpec
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends import Backend, BackendError, BackendOptions
+from drumfire.sut.local.backends.arranged import arranged
 from drumfire.sut.local.batcher import service_times
 from drumfire.sut.local.rows import BatchRule
 from drumfire.sut.models.model import Form, Model
-from drumfire.sut.models.tensors import Feed, Input, Tensors
+from drumfire.sut.models.tensors import Input, Tensors
 from drumfire.sut.serving.batch import BatchLayout
 from drumfire.sut.serving.request import DEFAULT_PRIORITY, PRIORITIES
-from drumfire.sut.serving.signature import signature
+from drumfire.sut.serving.signature import run, signature
 
 IDENTITY = "identity"
 _QUICK_S = 250e-6
@@ -45,7 +46,8 @@ class ServedModel:
 
     interface: ModelInterface
     rule: BatchRule
-    layout: BatchLayout
+    layouts: Sequence[BatchLayout]
+    """Of each input."""
     device: str
     description: str
     """The backend, in words."""
@@ -54,11 +56,6 @@ class ServedModel:
     """Loads another instance in place of a lost one.  Raises ``BackendError``."""
     inline: bool = False
     """The model costs less than waking a thread: the event loop computes it."""
-    input: TensorSpec = field(init=False)
-    """The only input."""
-
-    def __post_init__(self) -> None:
-        (self.input,) = self.interface.inputs
 
     @property
     def name(self) -> str:
@@ -89,7 +86,7 @@ class ServedModel:
             "backend": interface.platform.partition("_")[0],
             "version_policy": {"specific": {"versions": [int(version) for version in versions]}},
             "max_batch_size": interface.max_batch_size,
-            "input": [_configured(spec) for spec in interface.inputs],
+            "input": [_configured(spec) | ({"optional": True} if spec.optional else {}) for spec in interface.inputs],
             "output": [_configured(spec) for spec in interface.outputs],
             "dynamic_batching": {
                 "preferred_batch_size": list(rule.preferred),
@@ -134,9 +131,9 @@ def identity(name: str, version: str, batching: Batching) -> ServedModel:
     """The built-in model; its tensors have the names of Triton's own identity models."""
     takes, gives = (TensorSpec(one, "FP32", (-1,)) for one in ("INPUT0", "OUTPUT0"))
     interface = ModelInterface(name, version, IDENTITY, (takes,), (gives,), batching.max_size)
-    layout = BatchLayout(Identity.tensors.inputs[0], channels_last=False)
+    layouts = [BatchLayout(Identity.tensors.inputs[0], channels_last=False)]
     return ServedModel(
-        interface, _rule(batching, batching.max_size), layout, "cpu", Identity.description, [Identity()], Identity,
+        interface, _rule(batching, batching.max_size), layouts, "cpu", Identity.description, [Identity()], Identity,
         inline=True,
     )  # fmt: skip
 
@@ -161,25 +158,33 @@ def load(
     Raises ``BackendError``, or ``OutputError``, if the model cannot be served.
     """
 
+    def load_plain() -> Backend:
+        return backends.load(backend, source.weights, device, threads, options)
+
     def load_one() -> Backend:
-        instance = backends.load(backend, source.weights, device, threads, options)
-        _warm(instance, batching)
+        instance = arranged(load_plain(), found.tensors)
+        run(instance, found.largest)
         return instance
 
-    first = load_one()
-    tensors, feeds = _on_the_wire(first, source)
-    (takes,) = first.tensors.inputs
-    layout = BatchLayout(takes, feeds[takes.name].moves_channels)
-    max_size = takes.batch_size or batching.max_size
+    plain = load_plain()
+    shown = _on_the_wire(plain.tensors, source)
+    tensors = replace(plain.tensors, inputs=tuple(one.takes for one in shown.layouts))
+    found = signature(plain, tensors, shown.outputs, batching.max_size)
+    first = arranged(plain, found.tensors)
     loaded = [first, *(load_one() for _ in range(options.instances - 1))]
+    max_size = found.tensors.batch_size or batching.max_size
+    is_simple = device == "cpu" and options.instances == 1 and not tensors.has_open_sizes
+    inline = is_simple and _is_quick(first, found.largest)
+    description = first.description
+    if max_size < batching.max_size and tensors.batch_size is None:
+        description += ", a sample at a time, as not all of its tensors have a batch"
     platform = f"{backend}_{source.weights.suffix.lstrip('.') or 'model'}"
-    inline = device == "cpu" and options.instances == 1 and _is_quick(first, max_size)
     return ServedModel(
-        ModelInterface(source.name, source.version, platform, *signature(first, tensors), max_size),
+        ModelInterface(source.name, source.version, platform, shown.inputs, found.outputs, max_size),
         _rule(batching, max_size),
-        layout,
+        [layout._replace(takes=takes) for layout, takes in zip(shown.layouts, found.tensors.inputs, strict=True)],
         device,
-        first.description + (", on the connections' own thread" if inline else ""),
+        description + (", on the connections' own thread" if inline else ""),
         loaded,
         load_one,
         inline,
@@ -192,43 +197,51 @@ def _rule(batching: Batching, max_size: int) -> BatchRule:
     return BatchRule(max_size, batching.max_delay_ns, preferred)
 
 
-def _warm(backend: Backend, batching: Batching) -> None:
-    """Run the largest batch once before the first request: libraries prepare for a size at its first use."""
-    tensors = backend.tensors
-    rows = tensors.batch_size or batching.max_size
-    if tensors.has_open_sizes:
-        return
-    try:
-        backend.run(tensors.zeros(rows))
-    except Exception as error:  # whatever a framework may raise
-        text = backends.first_line(error)
-        raise BackendError(f"the model cannot run a batch of {rows}: {text}; see --max-batchsize") from None
-
-
-def _is_quick(backend: Backend, rows: int) -> bool:
+def _is_quick(backend: Backend, batch: Batch) -> bool:
     """Whether the largest batch is so quick that a thread for it would cost more than it saves."""
-    batch = backend.tensors.zeros(rows)
     # A slow model, which may take seconds, runs only once.
-    return not backend.tensors.has_open_sizes and min(service_times(lambda: backend.run(batch), 0.02, 1)) < _QUICK_S
+    return min(service_times(lambda: backend.run(batch), 0.02, 1)) < _QUICK_S
 
 
-def _on_the_wire(backend: Backend, source: Source) -> tuple[Tensors, dict[str, Feed]]:
-    """The tensors of requests and answers, and how each of the backend's inputs gets its samples from a request.
+class _Shown(NamedTuple):
+    """A model as requests and answers have it."""
 
-    Raises ``BackendError`` for a file that does not fit the named model's data.
-    """
-    file, model = backend.tensors, source.model
-    if model is None:
-        return file, {one.name: Feed(one.name, moves_channels=False) for one in file.inputs}
-    feeds = file.feeds(model.tensors)
-    if feeds is None:
+    inputs: tuple[TensorSpec, ...]
+    layouts: Sequence[BatchLayout]
+    """What the backend makes of them; the sizes of samples are known where the named model's are."""
+    outputs: tuple[str, ...]
+    """Their names."""
+
+
+def _on_the_wire(file: Tensors, source: Source) -> _Shown:
+    """Raises ``BackendError`` for a file that does not fit the named model's data, or takes what cannot be sent."""
+    model = source.model
+    if model is not None and not model.tensors.has_batch:
+        file = file.without_batch()
+    inputs, layouts, outputs = list(file.inputs), [BatchLayout(one, False) for one in file.inputs], file.outputs
+    if model is not None:
+        feeds = file.feeds(model.tensors)
+        if feeds is None:
+            raise BackendError(
+                f"{source.weights} takes {file}, but {model.name}'s data is {model.tensors}: serve the file under "
+                "another name"
+            )
+        data = {one.name: one for one in model.tensors.inputs}
+        takes = [one for one in file.inputs if one.name in feeds]
+        inputs = [data[feeds[one.name].name] for one in takes]
+        layouts = []
+        for one, shown in zip(takes, inputs, strict=True):
+            sizes, moves_channels = shown.sample_shape, feeds[one.name].moves_channels
+            taken = (*sizes[1:], sizes[0]) if moves_channels else sizes
+            layouts.append(BatchLayout(one._replace(sample_shape=taken), moves_channels))
+        if source.weights.suffix == Form.ONNX.value:  # which has names of its own, that other servers use too
+            inputs = [shown._replace(name=one.name) for one, shown in zip(takes, inputs, strict=True)]
+        else:
+            outputs = model.tensors.outputs
+    try:
+        return _Shown(Tensors(tuple(inputs)).specs, layouts, outputs)
+    except TensorError as error:
         raise BackendError(
-            f"{source.weights} takes {file}, but {model.name}'s data is {model.tensors}: serve the file under another "
-            "name"
-        )
-    if source.weights.suffix != Form.ONNX.value:
-        return model.tensors, feeds
-    # An ONNX file has names of its own, and shapes that may be open where the model's are not.
-    shown = {one.name: one for one in model.tensors.inputs}
-    inputs = tuple(shown[feeds[one.name].name]._replace(name=one.name) for one in file.inputs)
-    return Tensors(inputs, file.outputs), {name: feed._replace(name=name) for name, feed in feeds.items()}
+            f"{source.weights} cannot be served: {error}; export it with another, or measure it in this process with "
+            "'drumfire run'"
+        ) from None

@@ -46,7 +46,7 @@ class RequestQueue:
 
     def add(self, request: Request) -> bool:
         """Queue a request; returns False if there is no room."""
-        size = len(request.data)
+        size = request.size
         if self.requests >= self._most_requests or (self.requests and self.bytes + size > self._most_bytes):
             return False
         level = self._levels.get(request.priority)
@@ -67,7 +67,7 @@ class RequestQueue:
         if not request.waits:
             return False
         self._leave(request)
-        request.data = b""
+        request.data = ()
         self._cancelled += 1
         if self._cancelled > max(self.requests, _FEW):
             for level in self._ordered:
@@ -91,7 +91,7 @@ class RequestQueue:
                 return Taken([], late, left_ns)
         first = level.popleft()
         self._leave(first)
-        batch, samples, shape = [first], first.samples, first.sample_shape
+        batch, samples, alike = [first], first.samples, first.alike
         most = self._rule.size(waiting)
         while samples < most and level is not None:
             # Usually the next request is in the same level, waits and has no deadline.
@@ -101,7 +101,7 @@ class RequestQueue:
                 if level is None:
                     break
                 following = level[0]
-            if samples + following.samples > most or following.sample_shape != shape:
+            if samples + following.samples > most or following.alike != alike:
                 break
             level.popleft()
             self._leave(following)
@@ -149,17 +149,17 @@ class RequestQueue:
     def _together(self, now_ns: int) -> tuple[int, bool, int]:
         """The samples that could form the next batch; whether waiting cannot add more; and the arrival of the oldest.
 
-        The samples are fewer than those waiting only if shapes differ, or if a batch is full.
+        The samples are fewer than those waiting only if requests are not alike, or if a batch is full.
         """
         samples, most = 0, self._rule.max_size
-        shape, oldest_ns = None, now_ns
+        alike, oldest_ns = None, now_ns
         for level in self._ordered:
             for request in level:
                 if not request.waits or 0 < request.deadline_ns <= now_ns:
                     continue
-                if shape is None:
-                    shape = request.sample_shape
-                if request.sample_shape != shape or samples + request.samples > most:
+                if alike is None:
+                    alike = request.alike
+                if request.alike != alike or samples + request.samples > most:
                     return samples, True, oldest_ns
                 samples += request.samples
                 if samples == most:
@@ -172,6 +172,6 @@ class RequestQueue:
         request.waits = False
         self.requests -= 1
         self.samples -= request.samples
-        self.bytes -= len(request.data)
+        self.bytes -= request.size
         if request.deadline_ns:
             self.deadlines -= 1

@@ -1,11 +1,12 @@
-"""One inference request on its way through a model's queue: its input and its result.
+"""One inference request on its way through a model's queue: its inputs and its result.
 
 Does not depend on connections: the service knows whose request it is.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
 
 from drumfire.sut.kserve.messages.exchange import Buffer
 from drumfire.sut.kserve.messages.tensors import Shape
@@ -16,6 +17,11 @@ PRIORITIES = 16
 """1 is served first."""
 DEFAULT_PRIORITY = 8
 """For requests without a priority (0) or with one out of range, as in Triton."""
+
+Contents: TypeAlias = Buffer | SharedBytes | None
+"""An input's raw contents, row-major, or their place in shared memory; None for one that is left out."""
+Shapes: TypeAlias = tuple[Shape | None, ...]
+"""The shapes of a model's inputs, without the batch; None for one that is left out."""
 
 
 class Wanted(NamedTuple):
@@ -31,15 +37,17 @@ class Request:
     """The event loop owns it before it is submitted and after it is handed back; the scheduler owns it in between."""
 
     __slots__ = (
+        "alike",
         "contents",
         "data",
         "deadline_ns",
-        "place",
+        "is_shared",
         "priority",
         "received_ns",
         "refusal",
-        "sample_shape",
         "samples",
+        "shapes",
+        "size",
         "tails",
         "waits",
         "wanted",
@@ -47,23 +55,30 @@ class Request:
 
     def __init__(
         self,
-        data: Buffer,
+        data: Sequence[Contents],
         samples: int,
-        sample_shape: Shape,
+        shapes: Shapes,
         received_ns: int,
         *,
+        size: int = 0,
+        alike: tuple[object, ...] | None = None,
+        is_shared: bool = False,
         deadline_ns: int = 0,
         priority: int = DEFAULT_PRIORITY,
         wanted: tuple[Wanted, ...] = (),
-        place: SharedBytes | None = None,
     ) -> None:
         self.data = data
-        """The input's raw contents, row-major; empty where they are in shared memory."""
-        self.place = place
-        """Of the input in shared memory."""
+        """By the model's inputs."""
+        self.is_shared = is_shared
+        """Some of the inputs are in shared memory."""
+        self.size = size
+        """Bytes of the inputs, without those in shared memory."""
         self.samples = samples
-        self.sample_shape = sample_shape
-        """As received, without the batch.  All requests of a batch have the same sample shape."""
+        self.shapes = shapes
+        """As received."""
+        self.alike = shapes if alike is None else alike
+        """What all requests of a batch have in common: the shapes of all inputs, and the contents of those that a batch
+        has once."""
         self.received_ns = received_ns
         self.deadline_ns = deadline_ns
         """0: no deadline.  Times are ns of ``service.now_ns``."""

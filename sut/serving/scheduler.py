@@ -14,7 +14,7 @@ from typing import Protocol
 from drumfire.loadgen.pacer import precise_timers
 from drumfire.sut.kserve.grpc.framing import Status
 from drumfire.sut.local.backends import Backend, BackendError, first_line
-from drumfire.sut.serving.batch import Gatherer, split
+from drumfire.sut.serving.batch import Gathers, gatherers, split
 from drumfire.sut.serving.model import ServedModel
 from drumfire.sut.serving.queue import RequestQueue
 from drumfire.sut.serving.refusal import Refusal
@@ -66,7 +66,8 @@ class Scheduler:
         """Do not wait for fuller batches."""
         self._due_soon = self._due_later = False
         """A callback that looks at the queue of an inline model is scheduled."""
-        self._gatherer = self._new_gatherer()
+        self._names = tuple(spec.name for spec in model.interface.outputs)
+        self._gatherers = self._new_gatherers()
 
     @property
     def pending(self) -> int:
@@ -161,10 +162,10 @@ class Scheduler:
 
     def _work(self, instance: Backend, number: int) -> None:
         precise_timers()
-        gatherer = self._new_gatherer()
+        own = self._new_gatherers()
         try:
             while (batch := self._take()) is not None:
-                self._compute(instance, gatherer, batch)
+                self._compute(instance, own, batch)
         except BaseException:  # SystemExit and the like end this thread; its instance is not used again
             self.statistics.lost_workers += 1
             if not self._closed:
@@ -224,22 +225,30 @@ class Scheduler:
                     self._loop.call_later(wait_ns * 1e-9, self._look_later)
                 return
             try:
-                self._compute(self.model.instances[0], self._gatherer, batch)
+                self._compute(self.model.instances[0], self._gatherers, batch)
             except (SystemExit, GeneratorExit):  # would end a worker's thread, but must not end the loop
                 self.statistics.lost_workers += 1
 
     # On either.
 
-    def _compute(self, instance: Backend, gatherer: Gatherer, requests: list[Request]) -> None:
+    def _compute(self, instance: Backend, own: Sequence[Gathers], requests: list[Request]) -> None:
+        """``own``: the gatherers of this thread."""
         clock = self._clock
         taken = clock()
         try:
-            array = gatherer.gather(requests)
+            shapes, batch, rows = requests[0].shapes, {}, 0
+            for gatherer in own:
+                if shapes[gatherer.position] is not None:
+                    batch[gatherer.name] = array = gatherer.gather(requests)
+                    rows = len(array)
             gathered = clock()
-            outputs = instance.run({gatherer.name: array})
+            outputs = instance.run(batch)
             computed = clock()
-            split(outputs, requests, gatherer, len(array))
+            split(outputs, requests, own, rows, self._names)
         except BaseException as error:
+            if len(requests) > 1 and isinstance(error, Exception):
+                self._compute_apart(instance, own, requests)
+                return
             kind = "" if isinstance(error, Exception) else "a worker was lost: "
             text = f"{self.model.name} failed: {kind}{type(error).__name__}: {first_line(_as_exception(error))}"
             self._computed(requests)
@@ -263,6 +272,17 @@ class Scheduler:
         self._computed(requests)
         self._hand_back(requests)
 
+    def _compute_apart(self, instance: Backend, own: Sequence[Gathers], requests: list[Request]) -> None:
+        """Compute each request alone: the contents of one made the batch fail, which is no fault of the others."""
+        for number, request in enumerate(requests, 1):
+            try:
+                self._compute(instance, own, [request])
+            except BaseException:  # the worker is lost
+                left = requests[number:]
+                self._computed(left)
+                self._refuse(left, Refusal(Status.INTERNAL, f"{self.model.name} failed: a worker was lost"), "BACKEND")
+                raise
+
     def _computed(self, requests: Sequence[Request]) -> None:
         with self._lock:
             self._computing -= len(requests)
@@ -276,12 +296,12 @@ class Scheduler:
             return
         now_ns = self._clock()
         for request in requests:
-            request.refusal = refusal
+            request.refusal = request.refusal or refusal
         self.statistics.failed(reason, len(requests), sum([now_ns - request.received_ns for request in requests]))
         self._hand_back(requests)
 
-    def _new_gatherer(self) -> Gatherer:
-        return Gatherer(self.model.layout, self.model.rule.max_size, self.model.input.shape)
+    def _new_gatherers(self) -> Sequence[Gathers]:
+        return gatherers(self.model.layouts, self.model.rule.max_size)
 
 
 def _as_exception(error: BaseException) -> Exception:

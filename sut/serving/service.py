@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -15,21 +14,14 @@ from typing import Any, Protocol
 from drumfire.loadgen.version import VERSION
 from drumfire.sut.kserve.grpc.framing import SERVICE, Status
 from drumfire.sut.kserve.messages import operations
-from drumfire.sut.kserve.messages.exchange import Buffer, Region
-from drumfire.sut.kserve.messages.inference import (
-    AnswerOutput,
-    InferAnswer,
-    InferRequest,
-    RequestedOutput,
-    RequestInput,
-)
+from drumfire.sut.kserve.messages.inference import AnswerOutput, InferAnswer, InferRequest, RequestedOutput
 from drumfire.sut.kserve.messages.operations import Operation
-from drumfire.sut.kserve.messages.tensors import DATATYPES, Shape
+from drumfire.sut.serving.intake import Intake
 from drumfire.sut.serving.model import ServedModel
 from drumfire.sut.serving.refusal import Refusal, invalid
 from drumfire.sut.serving.request import DEFAULT_PRIORITY, PRIORITIES, Request, Wanted
 from drumfire.sut.serving.scheduler import Scheduler
-from drumfire.sut.serving.shared_memory import SharedBytes, SystemRegions
+from drumfire.sut.serving.shared_memory import SystemRegions
 
 EXTENSIONS = ("model_configuration", "statistics", "model_repository", "system_shared_memory", "binary_tensor_data",
               "schedule_policy")  # fmt: skip
@@ -83,6 +75,7 @@ class Service:
         self._newest = {name: max(versions, key=int) for name, versions in self._models.items()}
         self._by_name = {(name, ""): versions[self._newest[name]] for name, versions in self._models.items()}
         self._by_name |= {(one.model.name, one.model.version): one for one in self.schedulers}
+        self._intakes = {scheduler: Intake(scheduler.model) for scheduler in self.schedulers}
         self._outputs: dict[Scheduler, tuple[Sequence[RequestedOutput], tuple[Wanted, ...]]] = {}
         """By model, the outputs of the last request that named outputs without shared memory."""
 
@@ -145,7 +138,7 @@ class Service:
         scheduler = self._by_name.get((received.model, received.version))
         if scheduler is None:
             raise self._unknown(received.model, received.version)
-        data, place, samples, shape = self._input(scheduler.model, received.inputs)
+        data, samples, shapes, size, is_shared, alike = self._intakes[scheduler].take(received.inputs, self.regions)
         last = self._outputs.get(scheduler)
         if not received.outputs:
             wanted: tuple[Wanted, ...] = ()
@@ -161,7 +154,8 @@ class Service:
             by_client_ns = received_ns + round(timeout_s * 1e9)
             deadline_ns = min(deadline_ns, by_client_ns) if deadline_ns else by_client_ns
         request = Accepted(
-            data, samples, shape, received_ns, deadline_ns=deadline_ns, priority=priority, wanted=wanted, place=place
+            data, samples, shapes, received_ns, size=size, alike=alike, is_shared=is_shared, deadline_ns=deadline_ns,
+            priority=priority, wanted=wanted,
         )  # fmt: skip
         request.connection = connection
         request.ticket = ticket
@@ -203,36 +197,6 @@ class Service:
             connection.answer(request.ticket, InferAnswer(interface.name, interface.version, request.id, outputs))
         for connection in touched:
             connection.flush()
-
-    def _input(
-        self, model: ServedModel, inputs: Sequence[RequestInput]
-    ) -> tuple[Buffer, SharedBytes | None, int, Shape]:
-        """Contents, or their place in shared memory; samples; and the shape of a sample.
-
-        Raises ``Refusal`` if they do not fit the model.
-        """
-        spec = model.input
-        if len(inputs) != 1 or inputs[0].name != spec.name:
-            names = ", ".join(repr(tensor.name) for tensor in inputs[:8]) or "none"
-            raise invalid(f"model {model.name!r} takes one input, {spec}; the request has {names}")
-        _, datatype, shape, data = inputs[0]
-        if datatype != spec.datatype:
-            raise invalid(f"input {spec} of {model.name!r} received {datatype}")
-        sample = shape[1:]
-        if not shape or (sample != spec.shape and not spec.fits(sample)) or min(shape) < 0:
-            raise invalid(
-                f"input {spec} of {model.name!r} received the shape [{','.join(map(str, shape))}], which must be the "
-                "batch and the shape of a sample"
-            )
-        most = model.interface.max_batch_size
-        if not 1 <= shape[0] <= most:
-            raise invalid(f"{shape[0]} samples in a request: {model.name!r} takes 1 to {most}")
-        if isinstance(data, Region):
-            size = math.prod(shape) * DATATYPES[datatype].itemsize
-            if data.size != size:
-                raise invalid(f"input {spec}: {data.size} bytes of shared memory; its shape has {size}")
-            return b"", self.regions.place(data), shape[0], sample
-        return data, None, shape[0], sample
 
     def _wanted(self, scheduler: Scheduler, named: Sequence[RequestedOutput]) -> tuple[Wanted, ...]:
         """The requested outputs.  Raises ``Refusal`` for an unknown output, or one that is requested twice."""

@@ -1,84 +1,107 @@
-"""The inputs and outputs of a model on the wire: names, datatypes and shapes.
+"""What a loaded model gives: found by running zeros, as files do not say it of all outputs.
 
-The names are those of a bare file or of a named model, and the loaded model is run to find the rest.
+Does not depend on the names that requests use.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 
-from drumfire.sut.kserve.messages.tensors import DATATYPES, Shape, TensorSpec
+from drumfire.loadgen.system import Batch
+from drumfire.sut.kserve.messages.tensors import Shape, TensorError, TensorSpec, datatype_of
 from drumfire.sut.local.backends import Backend, BackendError, first_line
+from drumfire.sut.local.backends.arranged import arranged, with_outputs
 from drumfire.sut.local.backends.interface import numbered
 from drumfire.sut.local.responses import check_outputs
 from drumfire.sut.models.tensors import Tensors
 
-_OPEN_SIZE = 8
-"""The size to try a model with where it accepts any."""
-_BY_DTYPE = {dtype: name for name, dtype in DATATYPES.items() if name != "BF16"}
+_OPEN_SIZES = ((8, 16), (32, 64), (128, 256), (1, 2))
+"""Two sizes to try a model with where it accepts any; the next two where it does not run on these."""
 
 
 class Signature(NamedTuple):
-    """The tensors of one sample, without the batch."""
+    """What the model was found to give."""
 
-    inputs: tuple[TensorSpec, ...]
+    tensors: Tensors
+    """What it takes, with the batch's place in each output."""
     outputs: tuple[TensorSpec, ...]
+    """Without the batch; -1 for a size that varies."""
+    largest: Batch
+    """The largest batch that was run."""
 
 
-def signature(backend: Backend, tensors: Tensors) -> Signature:
-    """The signature of a loaded model with these tensors on the wire.  Raises ``BackendError``.
+def signature(backend: Backend, tensors: Tensors, names: Sequence[str], most: int) -> Signature:
+    """Run a model that takes ``tensors`` on a few zeros and on ``most`` samples of them, without optional inputs.
 
-    The outputs are numbered if ``tensors`` does not have as many names.
+    ``names``: the outputs' in answers; they are numbered if there are not as many.  The batch size is 1 where an output
+    has no batch.  Raises ``BackendError``, and ``OutputError``.
     """
-    outputs = probe(backend, [1] if backend.tensors.batch_size else [1, 2])
-    names = tensors.outputs if len(tensors.outputs) == len(outputs) else numbered(len(outputs))
-    return Signature(
-        tuple(
-            TensorSpec(one.name, datatype(one.dtype), tuple(-1 if size is None else size for size in one.sample_shape))
-            for one in tensors.inputs
-        ),
-        tuple(TensorSpec(name, datatype(kind), shape) for name, (kind, shape) in zip(names, outputs, strict=True)),
+    refused: list[str] = []
+    for sizes in _OPEN_SIZES if tensors.has_open_sizes else ((1, 1),):
+        try:
+            return _found(backend, tensors, names, most, sizes)
+        except BackendError as error:
+            refused.append(str(error))
+    raise BackendError(refused[0])
+
+
+def _found(backend: Backend, tensors: Tensors, names: Sequence[str], most: int, sizes: Sequence[int]) -> Signature:
+    small, large = (_sized(tensors, size) for size in sizes)
+    placed = with_outputs(backend, small)
+    size = placed.batch_size
+    own = replace(
+        tensors,
+        inputs=tuple(one._replace(batch_size=size) for one in tensors.inputs),
+        output_axes=placed.output_axes,
     )
+    model = arranged(backend, own)
+    largest = large.zeros(size or most)
+    seen = [run(model, batch) for batch in (small.zeros(size or 1), largest)]
+    count = len(seen[0])
+    names = names if len(names) == count else numbered(count)
+    halves = [name in own.bfloat16_outputs for name in own.outputs] if len(own.outputs) == count else [False] * count
+    specs = [_spec(*one) for one in zip(names, zip(*seen, strict=True), halves, strict=True)]
+    return Signature(own, tuple(specs), largest)
 
 
-def probe(backend: Backend, sizes: Sequence[int]) -> list[tuple[np.dtype[Any], Shape]]:
-    """The outputs' types and shapes without the batch; -1 for a size that varies.
-
-    Raises ``BackendError``, and ``OutputError`` for an output without a row for each sample.
-
-    ``sizes``: the batch sizes to run.
-    """
-    tensors = backend.tensors
-    found: list[list[npt.NDArray[Any]]] = []
-    for open_size in (_OPEN_SIZE, _OPEN_SIZE * 2) if tensors.has_open_sizes else (_OPEN_SIZE,):
-        for rows in sizes:
-            rows = tensors.batch_size or rows
-            batch = tensors.zeros(rows, open_size)
-            try:
-                outputs = list(backend.run(batch))
-            except Exception as error:  # whatever a framework may raise
-                shapes = ", ".join(str(list(array.shape)) for array in batch.values())
-                raise BackendError(f"the model cannot run on zeros of shape {shapes}: {first_line(error)}") from None
-            check_outputs(outputs, tensors.outputs, rows)
-            found.append(outputs)
-    return [_together(list(one)) for one in zip(*found, strict=True)]
+def _sized(tensors: Tensors, size: int) -> Tensors:
+    """The same with this size where they are open."""
+    shapes = (tuple(size if each is None else each for each in one.sample_shape) for one in tensors.inputs)
+    inputs = (one._replace(sample_shape=shape) for one, shape in zip(tensors.inputs, shapes, strict=True))
+    return replace(tensors, inputs=tuple(inputs))
 
 
-def datatype(dtype: npt.DTypeLike) -> str:
-    """The protocol's name of a type.  Raises ``BackendError`` if it has no name for it."""
-    name = _BY_DTYPE.get(np.dtype(dtype).newbyteorder("<"))
-    if name is None:
-        raise BackendError(f"the model has a tensor of {np.dtype(dtype)}, which cannot be served")
-    return name
+def run(model: Backend, batch: Batch) -> list[npt.NDArray[Any]]:
+    """The outputs for a batch of zeros.  Raises ``BackendError`` if the model fails, and ``OutputError``."""
+    try:
+        outputs = list(model.run(batch))
+    except Exception as error:  # whatever a framework may raise
+        shapes = ", ".join(str(list(array.shape)) for array in batch.values())
+        raise BackendError(
+            f"the model cannot run on zeros of shape {shapes}: {first_line(error)}; see --max-batchsize"
+        ) from None
+    check_outputs(outputs, model.tensors.outputs, len(next(iter(batch.values()))))
+    return outputs
 
 
-def _together(arrays: Sequence[npt.NDArray[Any]]) -> tuple[np.dtype[Any], Shape]:
-    """The type and shape of one output, from several batches."""
+def _spec(name: str, arrays: Sequence[npt.NDArray[Any]], is_bfloat16: bool) -> TensorSpec:
+    """One output, from several batches.  Raises ``BackendError``."""
     shapes = [array.shape[1:] for array in arrays]
     if len({len(shape) for shape in shapes}) != 1:
-        raise BackendError("the model returns outputs with varying numbers of dimensions, which cannot be served")
-    return arrays[0].dtype, tuple(sizes[0] if len(set(sizes)) == 1 else -1 for sizes in zip(*shapes, strict=True))
+        raise BackendError(
+            f"the model's output {name!r} has a varying number of dimensions, which cannot be served: export it with "
+            "a fixed one"
+        )
+    shape: Shape = tuple(sizes[0] if len(set(sizes)) == 1 else -1 for sizes in zip(*shapes, strict=True))
+    dtype = arrays[0].dtype
+    try:
+        return TensorSpec(name, "BF16" if is_bfloat16 else datatype_of(dtype), shape)
+    except TensorError as error:
+        raise BackendError(
+            f"the model's output {name!r} cannot be served: {error}; export it with another, or measure the model in "
+            "this process with 'drumfire run'"
+        ) from None

@@ -52,10 +52,11 @@ def served(
 ) -> ServedModel:
     rule = rule or BatchRule(4)
     specs = [TensorSpec(one, "FP32", shape) for one in ("x", "twice", "minus")]
+    sizes = tuple(None if size < 0 else size for size in shape)
     return ServedModel(
         ModelInterface(name, version, "test", (specs[0],), tuple(specs[1:]), rule.max_size),
         rule,
-        layout or BatchLayout(Input("x", shape, np.dtype(np.float32)), channels_last=False),
+        [layout or BatchLayout(Input("x", sizes, np.dtype(np.float32)), channels_last=False)],
         "cpu",
         "doubles",
         backends,

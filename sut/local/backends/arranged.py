@@ -5,7 +5,7 @@ Finds out by running zeros what a file does not say of its outputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,20 +27,11 @@ class Arranged:
         self.description = backend.description
         self.tensors = tensors
         self._backend = backend
-        self._inputs = [(one.name, one.batch_axis) for one in tensors.inputs]
+        self._axes = {one.name: one.batch_axis for one in tensors.inputs}
         self._outputs = tensors.output_axes or (0,) * len(tensors.outputs)
 
     def run(self, batch: Batch) -> Sequence[Array]:
-        given: Batch = {}
-        for name, axis in self._inputs:
-            samples = batch.get(name)
-            if samples is None:  # an optional input
-                continue
-            if axis is None:
-                given[name] = np.asarray(samples[0])
-            else:
-                given[name] = samples if axis == 0 else np.ascontiguousarray(np.moveaxis(samples, 0, axis))
-        outputs = self._backend.run(given)
+        outputs = self._backend.run(_given(batch, self._axes))
         return [
             output[None] if axis is None else output if axis == 0 else np.moveaxis(output, axis, 0)
             for output, axis in zip(outputs, self._outputs, strict=True)
@@ -48,6 +39,18 @@ class Arranged:
 
     def close(self) -> None:
         self._backend.close()
+
+
+def _given(batch: Batch, axes: Mapping[str, int | None]) -> Batch:
+    """The batch as the file has it: ``axes`` are its places in the inputs, by their names."""
+    given: Batch = {}
+    for name, samples in batch.items():
+        axis = axes[name]
+        if axis is None:
+            given[name] = np.asarray(samples[0])
+        else:
+            given[name] = samples if axis == 0 else np.ascontiguousarray(np.moveaxis(samples, 0, axis))
+    return given
 
 
 def arranged(backend: Backend, tensors: Tensors | None = None) -> Backend:
@@ -97,9 +100,8 @@ def _axis(one: tuple[int, ...], two: tuple[int, ...]) -> int | None:
 def _shapes(backend: Backend, tensors: Tensors, rows: int) -> list[tuple[int, ...]]:
     """The shapes of the outputs as the file gives them, for so many samples of zeros."""
     batch = tensors.zeros(rows)
-    plain = Arranged(backend, replace(tensors, output_axes=(0,) * len(tensors.outputs)))
     try:
-        outputs = plain.run(batch)
+        outputs = backend.run(_given(batch, {one.name: one.batch_axis for one in tensors.inputs}))
     except Exception as error:  # whatever a framework may raise
         shapes = ", ".join(str(list(array.shape)) for array in batch.values())
         raise BackendError(f"the model cannot run on zeros of shape {shapes}: {first_line(error)}") from None

@@ -19,14 +19,20 @@ from drumfire.sut.serving.request import Request, Wanted
 from drumfire.sut.serving.shared_memory import SharedBytes, SystemRegions
 
 F4 = np.dtype(np.float32)
+NAMES = ("y",)
 
 
-def layout(kind: type = np.float32, *, channels_last: bool = False, fixed: int | None = None) -> BatchLayout:
-    return BatchLayout(Input("x", (), np.dtype(kind), fixed), channels_last)
+def gatherer_of(
+    most: int, shape: tuple[int, ...], kind: type = np.float32, *, channels_last: bool = False, fixed: int | None = None
+) -> Gatherer:
+    """``shape``: of samples as they arrive; -1 for an open size."""
+    taken = (*shape[1:], shape[0]) if channels_last else shape
+    sizes = tuple(None if size < 0 else size for size in taken)
+    return Gatherer(BatchLayout(Input("x", sizes, np.dtype(kind), fixed), channels_last), most)
 
 
 def requests_of(arrays: list[np.ndarray]) -> list[Request]:
-    return [Request(one.tobytes(), len(one), one.shape[1:], 0) for one in arrays]
+    return [Request((one.tobytes(),), len(one), (one.shape[1:],), 0) for one in arrays]
 
 
 @settings(deadline=None)
@@ -43,7 +49,7 @@ def test_gathered_is_concatenated(
     channels_last = channels_last and len(shape) == 3
     rng = np.random.default_rng(len(sizes))
     arrays = [rng.integers(0, 100, (size, *shape)).astype(kind) for size in sizes]
-    gatherer = Gatherer(layout(kind, channels_last=channels_last), sum(sizes), [-1] * len(shape) if is_open else shape)
+    gatherer = gatherer_of(sum(sizes), (-1,) * len(shape) if is_open else shape, kind, channels_last=channels_last)
     assert gatherer.name == "x"
     for _ in range(2):  # the memory is used again
         batch = gatherer.gather(requests_of(arrays))
@@ -54,52 +60,52 @@ def test_gathered_is_concatenated(
 
 
 def test_a_lone_aligned_request_is_not_copied_and_others_are() -> None:
-    gatherer = Gatherer(layout(), 4, (2,))
+    gatherer = gatherer_of(4, (2,))
     data = bytes(range(16))
-    alone = gatherer.gather([Request(data, 2, (2,), 0)])
+    alone = gatherer.gather([Request((data,), 2, ((2,),), 0)])
     assert np.shares_memory(alone, np.frombuffer(data, np.uint8))
     assert not gatherer.shares(alone)
     shifted = memoryview(b"x" + data)[1:]
-    unaligned = gatherer.gather([Request(shifted, 2, (2,), 0)])
+    unaligned = gatherer.gather([Request((shifted,), 2, ((2,),), 0)])
     assert unaligned.flags.aligned
     assert unaligned.tobytes() == data
 
 
 @pytest.mark.parametrize("shape", [(2,), (1, 2, 2)])
 def test_a_fixed_size_is_filled_up_and_cut_off_again(shape: tuple[int, ...]) -> None:
-    gatherer = Gatherer(layout(channels_last=len(shape) == 3, fixed=4), 4, shape)
+    gatherer = gatherer_of(4, shape, channels_last=len(shape) == 3, fixed=4)
     arrays = [np.full((1, *shape), 7, np.float32), np.full((2, *shape), 8, np.float32)]
     requests = requests_of(arrays)
     batch = gatherer.gather(requests)
     assert len(batch) == 4
-    split([batch.reshape(4, -1) * 2], requests, gatherer, 4)
+    split([batch.reshape(4, -1) * 2], requests, [gatherer], 4, NAMES)
     assert np.frombuffer(requests[0].contents[0], F4).tolist() == [14.0] * arrays[0].size
     assert np.frombuffer(requests[1].contents[0], F4).tolist() == [16.0] * arrays[1].size
     (alone,) = requests_of(arrays[:1])
     batch = gatherer.gather([alone])
-    split([batch.reshape(4, -1) * 2], [alone], gatherer, len(batch))
+    split([batch.reshape(4, -1) * 2], [alone], [gatherer], len(batch), NAMES)
     assert len(alone.contents[0]) == arrays[0].nbytes
 
 
 @pytest.mark.parametrize("width", [4, 50_000])
 def test_outputs_stay_as_they_are_when_the_memory_is_used_again(width: int) -> None:
     """A model may give back its input, as identity does."""
-    gatherer = Gatherer(layout(), 2, (-1,))
+    gatherer = gatherer_of(2, (-1,))
     first = requests_of([np.full((1, width), n, np.float32) for n in (1, 2)])
-    split([gatherer.gather(first)], first, gatherer, 2)
+    split([gatherer.gather(first)], first, [gatherer], 2, NAMES)
     second = requests_of([np.full((1, width), n, np.float32) for n in (3, 4)])
-    split([gatherer.gather(second)], second, gatherer, 2)
+    split([gatherer.gather(second)], second, [gatherer], 2, NAMES)
     for n, request in enumerate([*first, *second], 1):
         assert np.frombuffer(request.contents[0], F4).tolist() == [n] * width
 
 
 def test_large_outputs_are_views() -> None:
-    gatherer = Gatherer(layout(), 2, (1,))
+    gatherer = gatherer_of(2, (1,))
     output = np.arange(40_000, dtype=np.float32).reshape(2, -1)
     requests = requests_of([np.zeros((1, 1), np.float32)] * 2)
-    split([output], requests, gatherer, 2)
+    split([output], requests, [gatherer], 2, NAMES)
     assert np.shares_memory(np.frombuffer(requests[1].contents[0], F4), output)
-    split([output[:, ::2]], requests, gatherer, 2)  # not in one piece
+    split([output[:, ::2]], requests, [gatherer], 2, NAMES)  # not in one piece
     assert np.frombuffer(requests[1].contents[0], F4).tolist() == output[1, ::2].tolist()
 
 
@@ -107,12 +113,12 @@ def test_large_outputs_are_views() -> None:
 def test_outputs_of_another_number_of_rows_are_refused(output: np.ndarray) -> None:
     requests = requests_of([np.zeros((2, 1), np.float32)])
     with pytest.raises(ValueError, match="for 2 samples"):
-        split([np.asarray(output)], requests, Gatherer(layout(), 2, (1,)), 2)
+        split([np.asarray(output)], requests, [gatherer_of(2, (1,))], 2, NAMES)
 
 
 def test_outputs_without_elements() -> None:
     requests = requests_of([np.zeros((1, 1), np.float32)] * 2)
-    split([np.zeros((2, 0, 4), np.float32)], requests, Gatherer(layout(), 2, (1,)), 2)
+    split([np.zeros((2, 0, 4), np.float32)], requests, [gatherer_of(2, (1,))], 2, NAMES)
     assert [bytes(one.contents[0]) for one in requests] == [b"", b""]
     assert requests[0].tails == [(0, 4)]
 
@@ -131,7 +137,7 @@ def test_outputs_go_to_shared_memory_or_refuse_one_request_alone(tmp_path: Path)
     for request, (offset, size) in zip(requests, [(0, 8), (8, 4), (16, 32)], strict=True):
         request.wanted = (Wanted(0, place(offset, size)),)
     output = np.arange(6, dtype=np.float32).reshape(3, 2)
-    split([output], requests, Gatherer(layout(), 4, (1,)), 3)
+    split([output], requests, [gatherer_of(4, (1,))], 3, NAMES)
     memory = (tmp_path / "key").read_bytes()
     assert memory[:8] == output[0].tobytes()
     assert memory[8:16] == bytes(8)
@@ -147,9 +153,9 @@ def test_inputs_come_from_shared_memory_or_refuse_one_request_alone(tmp_path: Pa
     """The memory of the second is truncated after the request was accepted."""
     values = np.arange(36, dtype=np.float32).reshape(3, 3, 2, 2)
     place = shared(tmp_path, values.tobytes())
-    requests = [Request(b"", 1, (3, 2, 2), 0, place=place(48 * row, 48)) for row in (0, 2)]
-    requests.insert(1, Request(values[1].tobytes(), 1, (3, 2, 2), 0))
-    gatherer = Gatherer(layout(channels_last=channels_last), 4, (3, 2, 2))
+    requests = [Request((place(48 * row, 48),), 1, ((3, 2, 2),), 0, is_shared=True) for row in (0, 2)]
+    requests.insert(1, Request((values[1].tobytes(),), 1, ((3, 2, 2),), 0))
+    gatherer = gatherer_of(4, (3, 2, 2), channels_last=channels_last)
     right = values[[0, 1, 2]]
     np.testing.assert_array_equal(gatherer.gather(requests), np.moveaxis(right, 1, -1) if channels_last else right)
     np.testing.assert_array_equal(
@@ -161,5 +167,5 @@ def test_inputs_come_from_shared_memory_or_refuse_one_request_alone(tmp_path: Pa
     np.testing.assert_array_equal(found[:2], np.moveaxis(right[:2], 1, -1) if channels_last else right[:2])
     assert [request.refusal is not None for request in requests] == [False, False, True]
     requests[2].wanted = (Wanted(0, place(0, 4)),)
-    split([np.ones((3, 1), np.float32)], requests, gatherer, 3)  # a refused request's memory is left alone
+    split([np.ones((3, 1), np.float32)], requests, [gatherer], 3, NAMES)  # a refused request's memory is left alone
     assert (tmp_path / "key").read_bytes() == values.tobytes()[:50]

@@ -14,7 +14,6 @@ from drumfire.sut import models
 from drumfire.sut.kserve.messages.tensors import TensorSpec
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends import BackendError, BackendOptions
-from drumfire.sut.local.responses import OutputError
 from drumfire.sut.models.digits import WEIGHTS
 from drumfire.sut.models.shapes import WEIGHTS as SHAPES_WEIGHTS
 from drumfire.sut.models.tensors import Input, Tensors
@@ -22,7 +21,7 @@ from drumfire.sut.serving import model as serving
 from drumfire.sut.serving.batch import BatchLayout, Gatherer
 from drumfire.sut.serving.model import Batching, ServedModel, Source
 from drumfire.sut.serving.request import Request
-from drumfire.sut.serving.signature import Signature, probe
+from drumfire.sut.serving.signature import signature
 
 F4 = np.dtype(np.float32)
 
@@ -86,11 +85,10 @@ def test_a_slow_model_is_tried_once_more_than_it_is_warmed(monkeypatch: pytest.M
             return super().run(batch)
 
     monkeypatch.setattr(backends, "load", lambda *_: Slow())
-    monkeypatch.setattr(serving, "signature", lambda *_: Signature((TensorSpec("x", "FP32", (3, 4, 5)),), ()))
     source = Source("pictures", "1", Path("w.pt2"), Pictures())  # type: ignore[arg-type]
     served = serving.load(source, "pytorch", "cpu", threads=1, options=BackendOptions(), batching=Batching(8))
     assert not served.inline
-    assert runs == [8, 8]
+    assert runs == [1, 2, 1, 8, 8]
 
 
 def test_identity() -> None:
@@ -134,7 +132,7 @@ def test_names_on_the_wire(
     source = Source("pictures", "1", Path(file), model)  # type: ignore[arg-type]
     served = serving.load(source, "pytorch", "cpu", threads=1, options=BackendOptions(), batching=Batching())
     assert [*map(str, served.interface.inputs), *map(str, served.interface.outputs)] == [takes, gives]
-    assert served.layout == BatchLayout(ChannelsLast.tensors.inputs[0], channels_last=model is not None)
+    assert served.layouts == [BatchLayout(ChannelsLast.tensors.inputs[0], channels_last=model is not None)]
 
 
 def test_outputs_are_numbered_where_the_names_are_not_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,30 +150,26 @@ def test_samples_are_turned_where_the_backend_wants_channels_last(monkeypatch: p
     monkeypatch.setattr(backends, "load", lambda *_: ChannelsLast())
     source = Source("pictures", "1", Path("w.pt2"), Pictures())  # type: ignore[arg-type]
     served = serving.load(source, "pytorch", "cpu", threads=1, options=BackendOptions(), batching=Batching())
-    assert served.input.shape == (3, 4, 5)
-    assert served.layout.channels_last
+    assert served.interface.inputs[0].shape == (3, 4, 5)
+    (layout,) = served.layouts
+    assert layout.channels_last
     sample = np.random.default_rng(1).random((2, 3, 4, 5), np.float32)
-    gatherer = Gatherer(served.layout, 4, served.input.shape)
-    batch = gatherer.gather([Request(sample.tobytes(), 2, (3, 4, 5), 0)])
+    gatherer = Gatherer(layout, 4)
+    batch = gatherer.gather([Request((sample.tobytes(),), 2, ((3, 4, 5),), 0)])
     (output,) = served.instances[0].run({gatherer.name: batch})
     np.testing.assert_array_equal(output, sample[:, 1])
 
 
-def test_a_probe_tells_sizes_that_differ_as_open() -> None:
+def test_sizes_that_differ_are_told_as_open() -> None:
     class Open(ChannelsLast):
         tensors = Tensors((Input("x", (None, 2), F4),), ("y", "z"))
 
         def run(self, batch: Batch) -> list[np.ndarray]:
             return [batch["x"].astype(np.int64), batch["x"].sum(axis=1)]
 
-    assert probe(Open(), [1, 2]) == [(np.dtype(np.int64), (-1, 2)), (np.dtype(np.float32), (2,))]
-
-    class Lost(ChannelsLast):
-        def run(self, batch: Batch) -> list[np.ndarray]:
-            return [np.zeros(())]
-
-    with pytest.raises(OutputError, match="first size must be the batch"):
-        probe(Lost(), [1])
+    found = signature(Open(), Open.tensors, ("y", "z"), 4)
+    assert [*map(str, found.outputs)] == ["y INT64[-1,2]", "z FP32[2]"]
+    assert found.largest["x"].shape == (4, 16, 2)
 
 
 def test_a_fixed_batch_size_is_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,4 +187,4 @@ def test_a_fixed_batch_size_is_the_largest(monkeypatch: pytest.MonkeyPatch) -> N
     )
     assert served.interface.max_batch_size == served.rule.max_size == 4
     assert served.rule.preferred == (2,)
-    assert served.input.shape == (4, 5, 3)
+    assert served.interface.inputs[0].shape == (4, 5, 3)

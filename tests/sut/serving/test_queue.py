@@ -17,7 +17,7 @@ MAX = 8
 
 def request(samples: int = 1, at: int = 0, **options: Any) -> Request:
     shape = options.pop("shape", (1,))
-    return Request(bytes(4 * samples), samples, shape, at, **options)
+    return Request((bytes(4 * samples),), samples, (shape,), at, size=4 * samples, **options)
 
 
 def queue(rule: BatchRule, most_requests: int = 1000, most_bytes: int = 1 << 30) -> RequestQueue:
@@ -40,7 +40,7 @@ class Plain:
         together: list[Request] = []
         total, blocked = 0, False
         for one in alive:
-            if one.sample_shape != alive[0].sample_shape or total + one.samples > self.rule.max_size:
+            if one.alike != alive[0].alike or total + one.samples > self.rule.max_size:
                 blocked = True
                 break
             together.append(one)
@@ -138,7 +138,7 @@ def test_any_sequence_of_events_goes_as_in_the_plain_model(rule: BatchRule, even
             ended += batch + taken.late
         assert tried.requests == len(plain.live)
         assert tried.samples == sum(one.samples for one in plain.live)
-        assert tried.bytes == sum(len(one.data) for one in plain.live)
+        assert tried.bytes == sum(one.size for one in plain.live)
         assert tried.deadlines == sum(one.deadline_ns > 0 for one in plain.live)
     assert tried.clear() == sorted(plain.live, key=lambda one: one.priority)
     assert len(set(ended)) == len(ended)  # none comes out twice
@@ -180,7 +180,7 @@ def test_what_is_cancelled_leaves_no_trace_however_often() -> None:
         one = request()
         tried.add(one)
         tried.cancel(one)
-        assert one.data == b""
+        assert one.data == ()
     assert sum(map(len, tried._ordered)) < 200
     assert tried.take(0, hurry=True).batch == [first]
 

@@ -19,7 +19,8 @@ from tests.support.serving_fakes import Clock, Doubler, Gate, Handed, Loop, serv
 
 
 def ask(*rows: tuple[float, float], at: int = 0, **options: Any) -> Request:
-    return Request(np.array(rows, np.float32).tobytes(), len(rows), (2,), at, **options)
+    data = np.array(rows, np.float32).tobytes()
+    return Request((data,), len(rows), ((2,),), at, size=len(data), **options)
 
 
 class Bench:
@@ -344,7 +345,7 @@ def test_another_shape_ends_the_wait_for_a_fuller_batch() -> None:
     model = Doubler((None,))
     with Bench(served(model, shape=(-1,), rule=BatchRule(4, round(3600e9)))) as bench:
         bench.scheduler.submit(ask((1, 1), at=bench.clock.ns))
-        bench.scheduler.submit(Request(bytes(12), 1, (3,), bench.clock.ns))
+        bench.scheduler.submit(Request((bytes(12),), 1, ((3,),), bench.clock.ns))
         bench.handed.wait(1)
         assert [batch.shape for batch in model.batches] == [(1, 2)]
 

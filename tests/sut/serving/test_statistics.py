@@ -56,9 +56,9 @@ def scheduler_that_worked(name: str = "double") -> Scheduler:
     loop = Loop()
     scheduler = Scheduler(served(Doubler(), inline=True, name=name), Handed(), loop, most_requests=9, most_bytes=999)
     for _ in range(3):
-        scheduler.submit(Request(np.zeros(2, np.float32).tobytes(), 1, (2,), time.monotonic_ns()))
+        scheduler.submit(Request((np.zeros(2, np.float32).tobytes(),), 1, ((2,),), time.monotonic_ns()))
     loop.turn()
-    scheduler.submit(Request(bytes(8), 1, (2,), time.monotonic_ns()))
+    scheduler.submit(Request((bytes(8),), 1, ((2,),), time.monotonic_ns()))
     scheduler.statistics.failed("CANCELED", 2, 10)
     return scheduler
 
