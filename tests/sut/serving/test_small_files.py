@@ -1,0 +1,314 @@
+"""Small ONNX files of every kind behind the server, asked by Triton's own clients: what a file alone computes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from drumfire.sut.local import backends
+from drumfire.sut.local.backends import BackendOptions
+from drumfire.sut.serving import model as serving
+from drumfire.sut.serving.model import Batching, ServedModel, Source
+from tests.support.running_server import Running
+
+pytest.importorskip("onnxruntime")
+grpc_client = pytest.importorskip("tritonclient.grpc", exc_type=Exception)
+http_client = pytest.importorskip("tritonclient.http", exc_type=Exception)
+utils = pytest.importorskip("tritonclient.utils", exc_type=Exception)
+shared_memory = pytest.importorskip("tritonclient.utils.shared_memory", exc_type=Exception)
+FILES = Path(__file__).parents[2] / "data" / "onnx"
+NAMES = sorted(file.stem for file in FILES.glob("*.onnx"))
+CLIENTS = {"grpc": grpc_client, "http": http_client}
+BF16 = "bfloat16"
+Sample = dict[str, np.ndarray]
+
+
+def load(name: str) -> ServedModel:
+    source = Source(name, "1", FILES / f"{name}.onnx", None)
+    return serving.load(source, "onnxruntime", "cpu", threads=1, options=BackendOptions(), batching=Batching(8))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    with Running(*map(load, NAMES)) as running:
+        yield running
+
+
+@contextmanager
+def connected(server: Running, protocol: str) -> Iterator[Any]:
+    kind = CLIENTS[protocol]
+    made = kind.InferenceServerClient(getattr(server.addresses, protocol))
+    made.kind = kind
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module", params=["grpc", "http"])
+def client(server: Running, request: pytest.FixtureRequest) -> Iterator[Any]:
+    with connected(server, request.param) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def for_threads(server: Running) -> Iterator[Any]:
+    """A client that several threads may use, as the one of HTTP is not."""
+    with connected(server, "grpc") as made:
+        yield made
+
+
+def samples(name: str, rows: int, length: int = 3, seed: int = 0) -> Sample:
+    """A batch, by input."""
+    rng = np.random.default_rng(seed)
+
+    def real(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    ids = rng.integers(0, 100, (rows, length))
+    mask = np.ones((rows, length), np.int64)
+    return {
+        "two_inputs": lambda: {"input_ids": ids, "attention_mask": mask},
+        "optional_input": lambda: {"input_ids": ids, "attention_mask": mask},
+        "text_length": lambda: {"ids": ids.astype(np.int32)},
+        "open_image": lambda: {"image": real(rows, 3, length, length + 1)},
+        "bool": lambda: {"x": rng.integers(0, 2, (rows, 4)).astype(bool)},
+        "string": lambda: {"x": np.array([[b"a", "\u00f6".encode(), b"", b"\0 d"]] * rows, object)},
+        BF16: lambda: {"x": (real(rows, 4).view(np.uint32) >> 16).astype(np.uint16)},
+        "float16": lambda: {"x": real(rows, 4).astype(np.float16)},
+        "uint8": lambda: {"x": rng.integers(0, 256, (rows, 4)).astype(np.uint8)},
+        "state": lambda: {"x": real(rows, 4), "state": real(rows, 2, 4), "rate": np.full(rows, 3)},
+    }.get(name, lambda: {"x": real(rows, 4)})()
+
+
+def computed_alone(name: str, batch: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """By the file itself, whose batch may be elsewhere."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path = FILES / f"{name}.onnx"
+    given = dict(batch)
+    if name == BF16:
+        return list(backends.load("onnxruntime", path, "cpu", 1).run(given))
+    if name == "state":
+        given |= {
+            "state": np.ascontiguousarray(np.moveaxis(given["state"], 0, 1)),
+            "rate": np.asarray(given["rate"][0]),
+        }
+    if name == "string":
+        given["x"] = np.frompyfunc(bytes.decode, 1, 1)(given["x"])
+    if "bias" in given:
+        given["bias"] = given["bias"][0]
+    outputs = onnxruntime.InferenceSession(str(path)).run(None, given)
+    if name == "state":
+        outputs[1] = np.moveaxis(outputs[1], 1, 0)
+    if name == "string":
+        outputs[0] = np.frompyfunc(str.encode, 1, 1)(outputs[0])
+    return [np.asarray(output)[None] if name in ONE_SAMPLE else output for output in outputs]
+
+
+ONE_SAMPLE = ("scalar_output", "output_without_batch")
+
+
+def tensor(client: Any, name: str, array: np.ndarray, **options: Any) -> Any:
+    made = client.kind.InferInput(name, array.shape, utils.np_to_triton_dtype(array.dtype))
+    made.set_data_from_numpy(array, **options)
+    return made
+
+
+def infer(client: Any, name: str, batch: Mapping[str, np.ndarray], **options: Any) -> list[np.ndarray]:
+    if name == BF16:
+        batch = {key: bits.view(utils.triton_to_np_dtype("BF16")) for key, bits in batch.items()}
+    answer = client.infer(name, [tensor(client, key, array) for key, array in batch.items()], **options)
+    outputs = [answer.as_numpy(one) for one in output_names(client, answer)]
+    return [output.view(np.uint16) for output in outputs] if name == BF16 else outputs
+
+
+def output_names(client: Any, answer: Any) -> list[str]:
+    told = answer.get_response()
+    return (
+        [one.name for one in told.outputs] if client.kind is grpc_client else [one["name"] for one in told["outputs"]]
+    )
+
+
+def same(found: Sequence[np.ndarray], right: Sequence[np.ndarray]) -> None:
+    assert len(found) == len(right)
+    for one, wanted in zip(found, right, strict=True):
+        assert (one.shape, one.dtype) == (wanted.shape, wanted.dtype)
+        np.testing.assert_array_equal(one, wanted)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_answers_are_what_the_file_computes(client: Any, name: str) -> None:
+    for rows in (1,) if name in ONE_SAMPLE else (1, 3):
+        batch = samples(name, rows)
+        same(infer(client, name, batch), computed_alone(name, batch))
+
+
+def test_requests_of_many_lengths_at_once_get_their_own_answers(server: Running, for_threads: Any) -> None:
+    """Those of equal lengths are computed together."""
+    asked = [samples("two_inputs", 1 + seed % 3, 2 + seed % 4, seed) for seed in range(40)]
+    before = server.ask("GET", "/v2/models/two_inputs/stats")[1]["model_stats"][0]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda batch: infer(for_threads, "two_inputs", batch), asked))
+    for batch, answer in zip(asked, found, strict=True):
+        np.testing.assert_allclose(answer[0], computed_alone("two_inputs", batch)[0], rtol=1e-5)
+    after = server.ask("GET", "/v2/models/two_inputs/stats")[1]["model_stats"][0]
+    assert after["inference_count"] - before["inference_count"] == sum(len(batch["input_ids"]) for batch in asked)
+
+
+def test_an_optional_input_may_be_left_out(client: Any) -> None:
+    batch = samples("optional_input", 2)
+    bias = {"bias": np.arange(16, dtype=np.float32).reshape(2, 8) % 8}
+    same(infer(client, "optional_input", batch), computed_alone("optional_input", batch))
+    same(infer(client, "optional_input", batch | bias), computed_alone("optional_input", batch | bias))
+    # In any order.
+    same(infer(client, "optional_input", bias | batch), computed_alone("optional_input", batch | bias))
+    with pytest.raises(utils.InferenceServerException, match="is the same for all samples of a request"):
+        infer(client, "optional_input", batch | {"bias": np.arange(16, dtype=np.float32).reshape(2, 8)})
+    config = client.get_model_config("optional_input", **({"as_json": True} if client.kind is grpc_client else {}))
+    inputs = config.get("config", config)["input"]
+    assert [one.get("optional", False) for one in inputs] == [False, False, True]
+
+
+def test_requests_that_differ_in_what_a_batch_has_once_are_computed_apart(for_threads: Any) -> None:
+    asked = [samples("state", 1, seed=seed) | {"rate": np.array([seed % 3])} for seed in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda batch: infer(for_threads, "state", batch), asked))
+    for batch, answer in zip(asked, found, strict=True):
+        same(answer, computed_alone("state", batch))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("two_inputs", {"attention_mask": None}, r"each of these inputs once: input_ids INT64\[-1\], attention_mask"),
+        ("two_inputs", {"more": np.zeros((2, 3), np.int64)}, "the request has 'input_ids', 'attention_mask', 'more'"),
+        (
+            "two_inputs",
+            {"attention_mask": np.ones((2, 4), np.int64)},
+            "share the size 'sequence': the request has 3 and 4",
+        ),
+        ("two_inputs", {"attention_mask": np.ones((1, 3), np.int64)}, "have 2 and 1 samples"),
+        ("two_inputs", {"attention_mask": np.ones((2, 3), np.int32)}, r"attention_mask INT64\[-1\] .* received INT32"),
+        ("two_inputs", {"attention_mask": np.ones((2, 3, 1), np.int64)}, r"received the shape \[2,3,1\]"),
+        ("scalar_output", {}, "2 samples in a request: 'scalar_output' takes 1 to 1"),
+        ("bool", {"x": np.zeros((2, 4), np.uint8)}, r"x BOOL\[4\] .* received UINT8"),
+    ],
+)
+def test_wrong_inputs_are_told_in_a_line(client: Any, name: str, changes: dict[str, Any], words: str) -> None:
+    batch = {key: array for key, array in (samples(name, 2) | changes).items() if array is not None}
+    with pytest.raises(utils.InferenceServerException, match=words) as error:
+        infer(client, name, batch)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "words"),
+    [
+        ("string", {"x": np.array([[b"\xff", b"", b"", b""]], object)}, "utf-8"),
+        ("text_length", {"ids": np.array([[1, 2, 1000]], np.int32)}, "out of data bounds"),
+    ],
+)
+def test_what_the_model_cannot_compute_fails_alone(for_threads: Any, name: str, bad: Sample, words: str) -> None:
+    good = samples(name, 1)
+
+    def ask(batch: Sample) -> list[np.ndarray] | str:
+        try:
+            return infer(for_threads, name, batch)
+        except utils.InferenceServerException as error:
+            return str(error)
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(ask, [good, bad] * 16))
+    for answer in found[::2]:
+        assert not isinstance(answer, str)
+        same(answer, computed_alone(name, good))
+    for answer in found[1::2]:
+        assert isinstance(answer, str)
+        assert words in answer
+
+
+@pytest.mark.parametrize("name", ["two_inputs", "string"])
+def test_two_inputs_and_outputs_in_shared_memory(client: Any, name: str) -> None:
+    batch = samples(name, 2, 5)
+    texts = {key: utils.serialize_byte_tensor(array).item() for key, array in batch.items()} if name == "string" else {}
+    contents = {key: texts.get(key) or array.tobytes() for key, array in batch.items()}
+    size = sum(map(len, contents.values()))
+    key = f"/drumfire-test-{os.getpid()}-{name}"
+    region = shared_memory.create_shared_memory_region(name, key, size + 256)
+    try:
+        client.register_system_shared_memory(name, key, size + 256)
+        inputs, at = [], 0
+        for one, data in contents.items():
+            shared_memory.set_shared_memory_region(region, [np.frombuffer(data, np.uint8)], offset=at)
+            made = client.kind.InferInput(one, batch[one].shape, utils.np_to_triton_dtype(batch[one].dtype))
+            made.set_shared_memory(name, len(data), offset=at)
+            inputs.append(made)
+            at += len(data)
+        (right,) = computed_alone(name, batch)
+        wanted = client.kind.InferRequestedOutput({"two_inputs": "vector", "string": "y"}[name])
+        wanted.set_shared_memory(name, 256, offset=size)
+        client.infer(name, inputs, outputs=[wanted])
+        found = shared_memory.get_contents_as_numpy(region, right.dtype, right.shape, offset=size)
+        same([found], [right])
+        if name == "string":  # a length that runs past the end
+            shared_memory.set_shared_memory_region(region, [np.full(4, 255, np.uint8)])
+            with pytest.raises(utils.InferenceServerException, match="ends within an element"):
+                client.infer(name, inputs)
+    finally:
+        client.unregister_system_shared_memory(name)
+        shared_memory.destroy_shared_memory_region(region)
+
+
+def test_values_in_json(server: Running) -> None:
+    """Of several inputs, of bool and of texts; bfloat16 has no such form."""
+
+    def ask(name: str, batch: Sample, datatype: str) -> Any:
+        inputs = [
+            {"name": key, "datatype": datatype, "shape": array.shape, "data": array.tolist()}
+            for key, array in batch.items()
+        ]
+        said = server.ask("POST", f"/v2/models/{name}/infer", json.dumps({"inputs": inputs}).encode())[1]
+        return said.get("error") or [(one["datatype"], one["shape"], one["data"]) for one in said["outputs"]]
+
+    batch = samples("two_inputs", 2)
+    ((datatype, shape, data),) = ask("two_inputs", batch, "INT64")
+    assert (datatype, shape) == ("FP32", [2, 8])
+    np.testing.assert_allclose(data, computed_alone("two_inputs", batch)[0].reshape(-1), rtol=1e-6)
+    flags = samples("bool", 2)
+    assert ask("bool", flags, "BOOL") == [("BOOL", [2, 4], flags["x"].reshape(-1).tolist())]
+    texts = {"x": np.array([["a", "\u00f6", "", "\0"]], object)}
+    assert ask("string", texts, "BYTES") == [("BYTES", [1, 4], texts["x"][0].tolist())]
+    assert "send its bits as binary data" in ask(BF16, samples(BF16, 1), "BF16")
+    assert [one[:2] for one in ask("several_outputs", samples("several_outputs", 2), "FP32")] == [
+        ("FP32", [2, 4]), ("FP32", [2]), ("INT64", [2]),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "takes", "gives"),
+    [
+        ("two_inputs", "input_ids INT64[-1], attention_mask INT64[-1]", "vector FP32[8]"),
+        ("open_image", "image FP32[3,-1,-1]", "mean FP32[3,1,1]"),
+        ("bool", "x BOOL[4]", "y BOOL[4]"),
+        ("string", "x BYTES[4]", "y BYTES[4]"),
+        (BF16, "x BF16[4]", "y BF16[4]"),
+        ("scalar_output", "x FP32[4]", "total FP32[]"),
+        ("output_without_batch", "x FP32[4]", "columns FP32[4]"),
+        ("several_outputs", "x FP32[4]", "twice FP32[4], largest FP32[], place INT64[]"),
+        ("state", "x FP32[4], state FP32[2,4], rate INT64[]", "sum FP32[4], new_state FP32[2,4]"),
+    ],
+)
+def test_what_is_told_of_a_model(server: Running, name: str, takes: str, gives: str) -> None:
+    (model,) = (one.model for one in server.server.service.schedulers if one.model.name == name)
+    interface = model.interface
+    assert [", ".join(map(str, specs)) for specs in (interface.inputs, interface.outputs)] == [takes, gives]
+    assert interface.max_batch_size == (1 if name in ONE_SAMPLE else 8)
+    assert ("a sample at a time" in model.description) is (name in ONE_SAMPLE)
+    told = server.ask("GET", f"/v2/models/{name}")[1]
+    assert all(one["shape"][0] == -1 for one in [*told["inputs"], *told["outputs"]])
