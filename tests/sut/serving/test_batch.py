@@ -13,8 +13,9 @@ from hypothesis import given, settings
 
 from drumfire.sut.kserve.grpc.framing import Status
 from drumfire.sut.kserve.messages.exchange import Region
+from drumfire.sut.kserve.messages.tensors import pack_bytes
 from drumfire.sut.models.tensors import Input
-from drumfire.sut.serving.batch import BatchLayout, Gatherer, split
+from drumfire.sut.serving.batch import BatchLayout, Gatherer, gatherers, split
 from drumfire.sut.serving.request import Request, Wanted
 from drumfire.sut.serving.shared_memory import SharedBytes, SystemRegions
 
@@ -169,3 +170,42 @@ def test_inputs_come_from_shared_memory_or_refuse_one_request_alone(tmp_path: Pa
     requests[2].wanted = (Wanted(0, place(0, 4)),)
     split([np.ones((3, 1), np.float32)], requests, [gatherer], 3, NAMES)  # a refused request's memory is left alone
     assert (tmp_path / "key").read_bytes() == values.tobytes()[:50]
+
+
+def test_each_input_is_joined_by_its_own() -> None:
+    takes = [Input("ids", (None,), np.dtype(np.int64)), Input("flag", (), np.dtype(np.bool_))]
+    ids, flag = gatherers([BatchLayout(one, False) for one in takes], 4)
+    arrays = [(np.arange(n * 3).reshape(n, 3), np.arange(n) % 2 == 0) for n in (1, 2)]
+    requests = [Request([one.tobytes() for one in pair], len(pair[0]), ((3,), ()), 0) for pair in arrays]
+    for gatherer, parts in ((ids, [one for one, _ in arrays]), (flag, [one for _, one in arrays])):
+        np.testing.assert_array_equal(gatherer.gather(requests), np.concatenate(parts))
+        np.testing.assert_array_equal(gatherer.gather(requests[1:]), parts[1])
+    assert [one.name for one in (ids, flag)] == ["ids", "flag"]
+
+
+@pytest.mark.parametrize("fixed", [None, 4])
+def test_texts_become_arrays_of_bytes_and_go_back_each_to_its_request(tmp_path: Path, fixed: int | None) -> None:
+    texts = [[b"a", b""], [b"\xff\xfe", b"dd"], [b"\0", "\u00f6".encode()]]
+    contents = [pack_bytes(one) for one in texts]
+    place = shared(tmp_path, contents[2])
+    requests = [Request((contents[0] + contents[1],), 2, ((2,),), 0)]
+    requests.append(Request((place(0, len(contents[2])),), 1, ((2,),), 0, is_shared=True))
+    (gatherer,) = gatherers([BatchLayout(Input("x", (2,), np.dtype(object), fixed), False)], 4)
+    batch = gatherer.gather(requests)
+    assert batch[:3].tolist() == texts
+    assert batch[3:].tolist() == [[b"", b""]] * (0 if fixed is None else 1)
+    split([batch, np.char.str_len(batch.astype("S")).astype(np.int32)], requests, [gatherer], len(batch), ("y", "n"))
+    assert [request.contents[0] for request in requests] == [contents[0] + contents[1], contents[2]]
+    assert requests[0].tails == [(2,), (2,)]
+    assert len(requests[1].contents[1]) == 8
+    (tmp_path / "key").write_bytes(b"\xff" * len(contents[2]))
+    assert gatherer.gather(requests)[:2].tolist() == texts[:2]
+    assert requests[0].refusal is None
+    assert requests[1].refusal is not None
+    assert "input 'x' in shared memory: a BYTES tensor ends within an element" in requests[1].refusal.text
+
+
+def test_another_number_of_outputs_is_refused() -> None:
+    requests = requests_of([np.zeros((2, 1), np.float32)])
+    with pytest.raises(ValueError, match="2 outputs in place of y"):
+        split([np.zeros((2, 1))] * 2, requests, [gatherer_of(2, (1,))], 2, NAMES)

@@ -172,6 +172,50 @@ def test_sizes_that_differ_are_told_as_open() -> None:
     assert found.largest["x"].shape == (4, 16, 2)
 
 
+class Told(ChannelsLast):
+    """Computes as told."""
+
+    def __init__(self, takes: tuple[int | None, ...], compute: Any) -> None:
+        self.tensors = Tensors((Input("x", takes, F4),), ("y",))
+        self.compute = compute
+
+    def run(self, batch: Batch) -> list[np.ndarray]:
+        return [self.compute(batch["x"])]
+
+
+@pytest.mark.parametrize("least", [1, 32, 128])
+def test_open_sizes_are_tried_until_some_run(least: int) -> None:
+    def compute(x: np.ndarray) -> np.ndarray:
+        if x.shape[1] % least:
+            raise RuntimeError(f"the width must be a multiple of {least}")
+        return x[:, ::2]
+
+    model = Told((None, 3), compute)
+    found = signature(model, model.tensors, ("y",), 4)
+    assert [*map(str, found.outputs)] == ["y FP32[-1,3]"]
+    assert found.largest["x"].shape[1] % least == 0
+
+
+def test_a_model_that_runs_on_no_size_is_told() -> None:
+    model = Told((None, 3), lambda x: x.reshape(len(x), 7, 7))
+    with pytest.raises(BackendError, match=r"cannot run on zeros of shape \[1, 8, 3\]") as error:
+        signature(model, model.tensors, ("y",), 4)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("compute", "words"),
+    [
+        (lambda x: x.astype(np.complex64), "output 'y' cannot be served: KServe has no name for the type complex64"),
+        (lambda x: x if len(x) < 4 else x[:, None], "output 'y' has a varying number of dimensions"),
+    ],
+)
+def test_outputs_that_cannot_be_served_are_told(compute: Any, words: str) -> None:
+    model = Told((None,), compute)
+    with pytest.raises(BackendError, match=words):
+        signature(model, model.tensors, ("y",), 4)
+
+
 def test_a_fixed_batch_size_is_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
     class Fixed(ChannelsLast):
         tensors = Tensors((Input("x", (4, 5, 3), F4, 4),), ("y",))

@@ -156,6 +156,60 @@ def test_a_model_that_raises_fails_its_batch_and_nobody_else() -> None:
         assert bench.scheduler.statistics.failures == {"BACKEND": 1}
 
 
+def after_a_held_batch(bench: Bench, gate: Gate, *requests: Request) -> None:
+    """Submit these while the model is busy, so that it takes them together."""
+    bench.scheduler.submit(ask((9, 9)))
+    gate.wait_entered()
+    for one in requests:
+        bench.scheduler.submit(one)
+    gate.opened.release(10)
+    bench.handed.wait(1 + len(requests))
+
+
+def test_what_makes_a_batch_fail_fails_alone() -> None:
+    gate = Gate()
+
+    def raises(batch: np.ndarray) -> None:
+        gate(batch)
+        if 13 in batch:
+            raise RuntimeError("no thirteens")
+
+    model = Doubler(before=raises)
+    with Bench(served(model)) as bench:
+        first, bad, last = ask((1, 2)), ask((13, 4)), ask((5, 6))
+        after_a_held_batch(bench, gate, first, bad, last)
+        assert [len(batch) for batch in model.batches] == [1, 3, 1, 1, 1]
+        assert outputs(first) == [[2, 4], [-1, -2]]
+        assert outputs(last) == [[10, 12], [-5, -6]]
+        assert bad.refusal is not None
+        assert "no thirteens" in bad.refusal.text
+        assert first.refusal is None is last.refusal
+        assert bench.counts()["fail"] == 1
+        assert bench.counts()["success"] == 3
+        assert bench.scheduler.under_way == 0
+
+
+def test_a_worker_that_dies_of_one_request_refuses_those_of_its_batch_that_are_left() -> None:
+    gate = Gate()
+
+    def dies(batch: np.ndarray) -> None:
+        gate(batch)
+        if len(batch) > 1:
+            raise RuntimeError("too many")
+        if 13 in batch:
+            sys.exit(3)
+
+    with Bench(served(Doubler(before=dies))) as bench:
+        first, bad, last = ask((1, 2)), ask((13, 4)), ask((5, 6))
+        after_a_held_batch(bench, gate, first, bad, last)
+        assert first.refusal is None
+        for one in (bad, last):
+            assert one.refusal is not None
+            assert "a worker was lost" in one.refusal.text
+        assert bench.scheduler.under_way == 0
+        assert bench.scheduler.statistics.failures == {"BACKEND": 2}
+
+
 def test_outputs_of_another_count_fail_the_batch() -> None:
     class Short(Doubler):
         def run(self, batch: Batch) -> Any:
