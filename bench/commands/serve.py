@@ -289,7 +289,8 @@ def _announce(server: Server, addresses: Addresses, options: Options) -> None:
         return
     for scheduler in server.service.schedulers:
         model = scheduler.model
-        takes, gives = (", ".join(map(str, specs)) for specs in (model.interface.inputs, model.interface.outputs))
+        takes = ", ".join(f"{spec}{' (optional)' if spec.optional else ''}" for spec in model.interface.inputs)
+        gives = ", ".join(map(str, model.interface.outputs))
         print(f"{model.name} version {model.version}: {takes} -> {gives}, batches of {model.rule.max_size}")
         print(f"    {model.description}")
     print(f"ready (Ctrl-C ends it): {ready['http']} {ready['grpc']} {ready['metrics']}", flush=True)

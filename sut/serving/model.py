@@ -167,7 +167,7 @@ def load(
         return instance
 
     plain = load_plain()
-    shown = _on_the_wire(plain.tensors, source)
+    shown = _on_the_wire(options.sized(plain.tensors), source)
     tensors = replace(plain.tensors, inputs=tuple(one.takes for one in shown.layouts))
     found = signature(plain, tensors, shown.outputs, batching.max_size)
     first = arranged(plain, found.tensors)
