@@ -152,10 +152,10 @@ class TextGatherer:
             last = at + request.samples * elements
             data = request.data[self.position]
             if isinstance(data, SharedBytes):
-                contents = _contents(request, data)
                 try:
-                    if request.refusal is None:
-                        flat[at:last] = as_array("BYTES", (last - at,), bytes(contents))
+                    flat[at:last] = as_array("BYTES", (last - at,), data.read())
+                except Refusal as refusal:
+                    request.refusal = refusal
                 except TensorError as error:
                     request.refusal = invalid(f"input {self.name!r} in shared memory: {error}")
             else:

@@ -5,6 +5,7 @@ Does not depend on protocols, queues or on what computes the model.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
@@ -12,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 from drumfire.sut.kserve.errors import one_line
 from drumfire.sut.kserve.messages.exchange import Region
 from drumfire.sut.kserve.messages.inference import RequestInput
-from drumfire.sut.kserve.messages.tensors import DATATYPES, Shape, TensorError, TensorSpec, as_array
+from drumfire.sut.kserve.messages.tensors import DATATYPES, Shape, TensorError, TensorSpec, as_array, pack_bytes
 from drumfire.sut.serving.batch import BatchLayout
 from drumfire.sut.serving.model import ServedModel
 from drumfire.sut.serving.refusal import Refusal, invalid
@@ -22,6 +23,8 @@ from drumfire.sut.serving.shared_memory import SharedBytes, SystemRegions
 _MOST_FORMS = 1024
 _MOST_NAMED = 8
 """Inputs of a request that a refusal names."""
+_SHORT = 64
+"""Bytes of contents that are compared themselves; of longer ones a digest is."""
 _LENGTH_BYTES = 4
 """Before each element of a BYTES tensor."""
 
@@ -74,38 +77,35 @@ class Intake:
         samples, shapes, order = form
         data: list[Contents] = []
         size, is_shared = 0, False
-        for spec, shape, place in zip(self._specs, shapes, order, strict=True):
+        for position, (spec, shape, place) in enumerate(zip(self._specs, shapes, order, strict=True)):
             one: Contents = None
             if shape is not None:
                 sent = inputs[place].data
-                if isinstance(sent, Region):
-                    one = _placed(spec, (samples, *shape), sent, regions)
+                one = _placed(spec, (samples, *shape), sent, regions) if isinstance(sent, Region) else sent
+                if isinstance(one, SharedBytes) and position in self._common:
+                    one = one.read()
+                if isinstance(one, SharedBytes):
                     is_shared = True
                 else:
-                    one = sent
                     size += len(one)
             data.append(one)
         alike = None
         if self._common:
-            alike = (shapes, *(self._once(position, data, form) for position in self._common))
+            alike = (shapes, *(self._once(position, data[position], form) for position in self._common))
         return data, samples, shapes, size, is_shared, alike
 
-    def _once(self, position: int, data: list[Contents], form: _Form) -> object:
-        """The contents of an input for one sample, which must be those for all.  Raises ``Refusal``."""
-        spec, shape, contents = self._specs[position], form.shapes[position], data[position]
-        if contents is None or shape is None:
+    def _once(self, position: int, contents: Contents, form: _Form) -> bytes | None:
+        """What tells an input apart whose contents must be the same for all samples.  Raises ``Refusal``."""
+        spec, shape = self._specs[position], form.shapes[position]
+        if contents is None or isinstance(contents, SharedBytes) or shape is None:
             return None
-        if isinstance(contents, SharedBytes):
-            copy = bytearray(len(contents))
-            contents.read_into(memoryview(copy))
-            data[position] = contents = bytes(copy)
-        rows: list[object]
         if spec.datatype == "BYTES":
             try:
-                elements = as_array("BYTES", (form.samples, math.prod(shape)), contents).tolist()
+                rows = [
+                    pack_bytes(row) for row in as_array("BYTES", (form.samples, math.prod(shape)), contents).tolist()
+                ]
             except TensorError as error:
                 raise invalid(f"input {spec} of {self._name!r}: {error}") from None
-            rows = [tuple(row) for row in elements]
         else:
             size = len(contents) // form.samples
             rows = [bytes(contents[size * row : size * (row + 1)]) for row in range(form.samples)]
@@ -114,7 +114,7 @@ class Intake:
                 f"input {spec} of {self._name!r} is the same for all samples of a request: send samples that differ in "
                 "it in requests of their own"
             )
-        return rows[0]
+        return rows[0] if len(rows[0]) <= _SHORT else hashlib.blake2b(rows[0]).digest()
 
     def _form(self, inputs: Sequence[RequestInput]) -> _Form:
         """Check names, types and shapes.  Raises ``Refusal``."""

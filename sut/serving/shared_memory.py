@@ -68,6 +68,12 @@ class SharedBytes:
                 raise self._truncated()
             at += count
 
+    def read(self) -> bytes:
+        """A copy.  Raises ``Refusal`` if the memory has been truncated."""
+        copy = bytearray(len(self))
+        self.read_into(memoryview(copy))
+        return bytes(copy)
+
     def write(self, contents: Buffer) -> None:
         """Write ``contents`` to the start of the place.  Raises ``Refusal`` if they do not fit, or the memory has been
         truncated."""

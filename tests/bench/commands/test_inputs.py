@@ -28,8 +28,6 @@ REFUSAL = (
     [
         ["run", "onnxruntime", "text.onnx", "--no-dashboard"],
         ["run", "onnxruntime", "digits", "--weights", "text.onnx", "--no-dashboard"],
-        ["serve", "onnxruntime", "encoder=text.onnx", *PORTS],
-        ["serve", "onnxruntime", "digits=text.onnx", *PORTS],
         ["prepare", "quantize", "digits", "--weights", "text.onnx", "--output", "int8.onnx"],
         ["run", "tf", "text.onnx", "--no-dashboard"],
         ["run", "tvm-onnx", "text.onnx", "--no-dashboard"],
@@ -49,6 +47,16 @@ def test_several_inputs_are_refused_alike(words: list[str], tmp_path: Path, monk
     assert line.endswith(REFUSAL)
     assert all(other.startswith("loading ") for other in loading)
     assert not (tmp_path / "int8.onnx").exists()
+
+
+def test_a_file_of_other_inputs_than_its_model_has_is_not_served(tmp_path: Path) -> None:
+    file = write_sum(tmp_path / "text.onnx", ["input_ids", "attention_mask"])
+    done = here("serve", "onnxruntime", f"digits={file}", *PORTS)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        f"drumfire: {file} takes input_ids float32 of shape [2], attention_mask float32 of shape [2], but digits's data is "
+        "float32 of shape [1, 8, 8]: serve the file under another name"
+    )
 
 
 def test_a_single_input_of_any_name_is_run_and_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +94,7 @@ OF_ONE = (
 
 @pytest.mark.parametrize(
     "words",
-    [["run", "onnxruntime", "m.onnx", "--qps", "9", "--no-dashboard"], ["serve", "onnxruntime", "m.onnx", *PORTS]],
+    [["run", "onnxruntime", "m.onnx", "--qps", "9", "--no-dashboard"]],
 )
 @pytest.mark.parametrize(("content", "shape"), [(SCALAR, "[] for 1 sample:"), (OF_ONE, "[1, 1] for 2 samples:")])
 def test_outputs_without_a_batch_are_refused_alike(

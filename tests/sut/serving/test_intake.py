@@ -96,6 +96,9 @@ def test_what_a_batch_has_once_is_compared_and_equal_within_a_request() -> None:
     assert alike(numbers(1, 2)) != alike(numbers(1, 3))
     assert alike(numbers(1, 2), "a") == alike(numbers(1, 2), "a")
     assert len({alike(numbers(1, 2), "a"), alike(numbers(1, 2), "b"), alike(numbers(1, 2))}) == 3
+    long = [bench.take(ids, given("rate", (2, 2)), given("mode", (2, 1), pack_bytes([text] * 2), "BYTES"))[-1] for text in
+            ("a" * 999, "a" * 999, "a" * 998 + "b")]  # fmt: skip
+    assert long[0] == long[1] != long[2]
     (one_sample,) = (bench.take(given("ids", (1, 1)), given("rate", (1, 2), numbers(1, 2)))[-1],)
     assert one_sample == alike(numbers(1, 2))
     for wrong in (
@@ -116,7 +119,7 @@ def test_inputs_in_shared_memory(tmp_path: Path) -> None:
     data, _, _, size, is_shared, alike = bench.take(ids, rate)
     assert isinstance(data[0], SharedBytes)
     assert data[1] == numbers(1, 2) * 2  # read at once, as it is compared
-    assert (size, is_shared) == (0, True)
+    assert (size, is_shared) == (32, True)
     assert alike == bench.take(given("ids", (2, 1)), given("rate", (2, 2), numbers(1, 2) * 2))[-1]
     with pytest.raises(Refusal, match="15 bytes of shared memory; its shape has 16"):
         bench.take(ids._replace(data=Region("r", 32, 15)), rate)
