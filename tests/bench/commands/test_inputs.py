@@ -53,10 +53,10 @@ def test_a_file_of_other_inputs_than_its_model_has_is_not_served(tmp_path: Path)
     file = write_sum(tmp_path / "text.onnx", ["input_ids", "attention_mask"])
     done = here("serve", "onnxruntime", f"digits={file}", *PORTS)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == (
-        f"drumfire: {file} takes input_ids float32 of shape [2], attention_mask float32 of shape [2], but digits's data is "
-        "float32 of shape [1, 8, 8]: serve the file under another name"
+    assert done.stderr.splitlines()[-1].startswith(
+        f"drumfire: {file} takes input_ids float32 of shape [2], attention_mask"
     )
+    assert done.stderr.endswith("digits's data is float32 of shape [1, 8, 8]: serve the file under another name\n")
 
 
 def test_a_single_input_of_any_name_is_run_and_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
