@@ -20,6 +20,7 @@ from drumfire.loadgen.advice import OPTIONS, Knobs
 from drumfire.loadgen.config import ConfigError, ConfigReader
 from drumfire.loadgen.errors import UserError, nearest, one_line
 from drumfire.loadgen.limits import usable_cores
+from drumfire.loadgen.options import flag
 from drumfire.loadgen.pacer import Spin
 from drumfire.loadgen.record import Record
 from drumfire.loadgen.responses import Responses
@@ -30,6 +31,7 @@ from drumfire.loadgen.unread import unread
 from drumfire.sut import models
 from drumfire.sut.cache import cache_folder
 from drumfire.sut.data import coco
+from drumfire.sut.data.options import InputOptions
 from drumfire.sut.data.ragged import Padding
 from drumfire.sut.local import backends, devices
 from drumfire.sut.local.devices import Placement
@@ -122,6 +124,7 @@ def assemble(options: RunOptions) -> Assembly:
         if isinstance(model, FileModel) and model.judge is not None:
             model.judge.check(library.total_count, traffic.count)
         reservations = list(dict.fromkeys([*model.reservations, *facts["reservations"]]))
+        notes += [one for one in reservations if one not in notes]  # those of the data are known only now
         instances = source.options.instances * max(len(places), 1)
         probe = Probe(system, library, samples=_PROBED_SAMPLES)
         service = _Service(loaded.times, facts["max_batch_size"], instances, probe)
@@ -220,6 +223,7 @@ def _planned(options: RunOptions, model: Model, scenario: Scenario) -> tuple[Sou
         None if sizes.pad is None else Padding.of(str(sizes.pad)),
         sizes.no_sort,
         options.system.labelled.metric if options.system.labelled.labels else "",
+        options.system.inputs,
     )
     if gpus and not processes:
         devices.bind(gpus[0])
@@ -293,7 +297,7 @@ def _takes_cores(source: Source, processes: int) -> str:
 
 def _model(options: RunOptions) -> Model:
     if options.backend != "null":
-        return model_of(options.model, options.system.labelled)
+        return model_of(options.model, options.system.labelled, options.system.inputs)
     if is_file(options.model):
         raise UserError("the null backend needs a named model for its data: drumfire run null digits")
     return model_of(options.model, LabelOptions())
@@ -305,20 +309,26 @@ def is_file(model: str) -> bool:
     return model not in models.MODELS and (model.endswith(suffixes) or os.sep in model)
 
 
-def model_of(model: str, labelled: LabelOptions) -> Model:
+def model_of(model: str, labelled: LabelOptions, inputs: InputOptions | None = None) -> Model:
     """The model that a MODEL names, or the one in the file that it is, judged by the labels.  Raises ``UserError``."""
     if is_file(model):
         backends.check_model(Path(model))
         judge = labelled.judge
         if judge is not None:
             judge.prepare()
-        return FileModel(Path(model), judge=judge)
+        return FileModel(Path(model), inputs, judge=judge)
     if labelled.labels is not None:
         raise UserError(f"{model} is judged by labels of its own: leave --labels out, or give a model's file")
     try:
-        return models.get(model)
+        found = models.get(model)
     except models.UnknownModel as error:
         raise UserError(f"{error}{nearest(model, models.MODELS)}") from None
+    if inputs is not None and (said := inputs.said):
+        raise UserError(
+            f"{flag(next(iter(said)))} has no effect with {model}, which has data of its own, only with a model's file: "
+            "leave it out"
+        )
+    return found
 
 
 def _check_judge(model: Model, asked: str) -> None:

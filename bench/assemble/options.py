@@ -19,6 +19,7 @@ from drumfire.loadgen.run import DEFAULT_PATIENCE_S
 from drumfire.loadgen.settings import Scenario
 from drumfire.loadgen.warm_up import WarmUp
 from drumfire.sut import models, remote
+from drumfire.sut.data.options import InputOptions
 from drumfire.sut.data.ragged import Padding
 from drumfire.sut.local import backends, devices
 from drumfire.sut.local.backends import MAX_BATCH_SIZE
@@ -204,6 +205,7 @@ class LocalOptions:
     )
     backend: Any = choice("backend", backends.kinds)
     labelled: LabelOptions = field(default_factory=LabelOptions)
+    inputs: InputOptions = field(default_factory=InputOptions)
     batching: BatchingOptions = field(default_factory=BatchingOptions)
     sizes: SizesOptions = field(default_factory=SizesOptions)
 

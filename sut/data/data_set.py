@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from drumfire.loadgen.system import Batch, SampleLibrary
@@ -49,8 +51,11 @@ class DataSet(Inputs):
             # BF16 is uint16 in numpy, but 16-bit pixels are not floats.
             right_type = spec.datatype != "BF16" and row.dtype.newbyteorder("<") == DATATYPES.get(spec.datatype)
             if not right_type or not spec.fits(shape):
-                raise InputError(f"{samples}, but the server's model takes {spec}")
+                raise InputError(f"{samples}, but the model takes {spec}")
             self._taken.append((spec, names[name], shape))
+
+    def shapes(self, index: int) -> Sequence[Shape]:
+        return [() if taken is None else taken[2] for taken in self._taken]
 
     def sample(self, index: int) -> Sample:
         rows = self._rows(index)

@@ -1,14 +1,12 @@
-"""Samples for a model on a server: the protocol ``Inputs``, and the sizes that the user gives for open shapes.
+"""Samples for a model's inputs, in KServe's terms: the protocol ``Inputs``.
 
-Each source of samples is a file: ``random_values``, ``array_folder``, ``json_file``, ``data_set``.  Does not depend on
-how samples travel or on which of them a run uses.
+Each source of samples is a file, which ``sources`` opens.  Does not depend on where the model is, on how samples travel
+or on which of them a run uses.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -39,48 +37,19 @@ class Inputs(Protocol):
     total_count: int
     description: str
     """A phrase for the result, such as ``random, seed 1``."""
+    unread: str = ""
+    """What of the data nothing is compared with, for the result."""
 
     def sample(self, index: int) -> Sample:
         """The contents of one sample, the same in every call.  Reads or draws them, so keep it off the hot path."""
 
+    def shapes(self, index: int) -> Sequence[Shape]:
+        """Those of the sample's tensors."""
+        return [tensor.shape for tensor in self.sample(index)]
+
     def expected(self, index: int) -> Mapping[str, Tensor] | None:
         """The correct outputs for this sample, by name; None if they are not known."""
         return None
-
-
-def parse_shapes(options: Sequence[str]) -> dict[str, Shape]:
-    """Shapes by input, from ``NAME:SHAPE`` such as ``x:3,224,224``; a name may hold colons.  Raises ``InputError``."""
-    shapes: dict[str, Shape] = {}
-    for option in options:
-        name, _, text = option.rpartition(":")
-        sizes = [size.strip() for size in text.split(",")]
-        if not name or not all(re.fullmatch("0*[1-9][0-9]{0,11}", size) for size in sizes):
-            raise InputError(f"--input {option!r}: use NAME:SHAPE with sizes of at least 1, such as INPUT0:3,224,224")
-        if name in shapes:
-            raise InputError(f"--input {option!r}: {name!r} appears twice")
-        shapes[name] = tuple(map(int, sizes))
-    return shapes
-
-
-def resolve(interface: ModelInterface, shapes: Mapping[str, Shape]) -> ModelInterface:
-    """Return the interface with these shapes for its inputs; inputs that ``shapes`` does not name keep theirs.
-
-    Raises ``InputError`` for an input that the model does not have and for a shape that does not fit.
-    """
-    known = {spec.name: spec for spec in interface.inputs}
-    for name, shape in shapes.items():
-        given = f"--input {name}:{','.join(map(str, shape))}"
-        if name not in known:
-            raise InputError(f"{given}: {inputs_text(interface)}")
-        if len(shape) != len(known[name].shape):
-            raise InputError(f"{given}: wrong number of sizes (leave the batch out): {inputs_text(interface)}")
-        if min(shape, default=1) < 1:
-            raise InputError(f"{given}: sizes must be at least 1: {inputs_text(interface)}")
-        if not known[name].fits(shape):
-            raise InputError(f"{given}: only sizes shown as -1 can be chosen: {inputs_text(interface)}")
-    return replace(
-        interface, inputs=tuple(replace(spec, shape=shapes.get(spec.name, spec.shape)) for spec in interface.inputs)
-    )
 
 
 def inputs_text(interface: ModelInterface) -> str:

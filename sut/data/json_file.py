@@ -1,4 +1,4 @@
-"""Samples from a JSON file in the format of perf_analyzer's ``--input-data``."""
+"""Samples from a JSON file in the format of perf_analyzer's ``--input-data``, or from lines of such samples."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import json
 import math
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ from drumfire.sut.kserve.messages.tensors import (
     pack_bytes,
 )
 
+_Pair = tuple[dict[str, Any], dict[str, Any], str, str]
+"""A sample, its expected outputs, and where each of them stands."""
+
 
 class _Constant(float):
     """NaN or an infinity that the file says in words; a number such as 1e400 is too large instead."""
@@ -48,8 +51,24 @@ class JsonFile(Inputs):
     Refuses sequences (lists of steps).
     """
 
-    def __init__(self, path: Path, interface: ModelInterface) -> None:
-        """Raises ``InputError``."""
+    def __init__(self, path: Path, interface: ModelInterface, unread: Collection[str] = ()) -> None:
+        """``unread``: names of outputs that may be there, and that nothing is compared with.  Raises ``InputError``."""
+        pairs, skipped = self._pairs(path, interface, unread)
+        self.name, self.total_count = path.stem, len(pairs)
+        self.description = f"{counted(len(pairs), 'sample')} of {path}"
+        self.unread = ", ".join(sorted(skipped))
+        self._samples: list[Sample] = []
+        self._expected: list[Mapping[str, Tensor] | None] = []
+        for entry, answer, where, where_answer in pairs:
+            tensors = _tensors(entry, interface.inputs, where)
+            for spec in interface.inputs:
+                if spec.name not in tensors and not (spec.optional and tensors):
+                    raise InputError(f"{where} lacks {one_line(spec.name, 60)}: {inputs_text(interface)}")
+            self._samples.append(tuple(tensors.get(spec.name, LEFT_OUT) for spec in interface.inputs))
+            self._expected.append(_tensors(answer, interface.outputs, where_answer) or None)
+
+    def _pairs(self, path: Path, interface: ModelInterface, unread: Collection[str]) -> tuple[list[_Pair], set[str]]:
+        """The samples, each with its expected outputs, and the names of outputs that are not read."""
         document = _document(path)
         entries = _entries(document, "data", path)
         answers = _entries(document, "validation_data", path) if "validation_data" in document else [{}] * len(entries)
@@ -58,20 +77,14 @@ class JsonFile(Inputs):
                 f"{path}: data has {len(entries)} entries and validation_data {len(answers)}: "
                 "both need the same number, at least 1"
             )
-        self.name, self.total_count = path.stem, len(entries)
-        self.description = f"{counted(len(entries), 'sample')} of {path}"
-        self._samples: list[Sample] = []
-        for position, entry in enumerate(entries):
-            where = f"{path}: data[{position}]"
-            tensors = _tensors(entry, interface.inputs, where)
-            for spec in interface.inputs:
-                if spec.name not in tensors and not (spec.optional and tensors):
-                    raise InputError(f"{where} lacks {one_line(spec.name, 60)}: {inputs_text(interface)}")
-            self._samples.append(tuple(tensors.get(spec.name, LEFT_OUT) for spec in interface.inputs))
-        self._expected = [
-            _tensors(answer, interface.outputs, f"{path}: validation_data[{position}]") or None
-            for position, answer in enumerate(answers)
-        ]
+        skipped = {name for answer in answers for name in answer if name in unread}
+        return [
+            (entry, _without(skipped, answer), f"{path}: data[{at}]", f"{path}: validation_data[{at}]")
+            for at, (entry, answer) in enumerate(zip(entries, answers, strict=True))
+        ], skipped
+
+    def shapes(self, index: int) -> Sequence[Shape]:
+        return [tensor.shape for tensor in self._samples[index]]
 
     def sample(self, index: int) -> Sample:
         return self._samples[index]
@@ -80,18 +93,49 @@ class JsonFile(Inputs):
         return self._expected[index]
 
 
-def _document(path: Path) -> dict[str, Any]:
-    content = read_bytes(path, error=InputError)
+class JsonLines(JsonFile):
+    """Samples from a file with one object a line: inputs and perhaps outputs by name, in the form of ``JsonFile``."""
+
+    def _pairs(self, path: Path, interface: ModelInterface, unread: Collection[str]) -> tuple[list[_Pair], set[str]]:
+        inputs = {spec.name for spec in interface.inputs}
+        outputs = {spec.name for spec in interface.outputs} - inputs
+        pairs: list[_Pair] = []
+        skipped: set[str] = set()
+        for number, line in enumerate(read_bytes(path, "--input-data", error=InputError).split(b"\n"), 1):
+            if not line.strip():
+                continue
+            where = f"{path}: line {number}"
+            entry = _parsed(line, where)
+            if not isinstance(entry, dict):
+                raise InputError(f"{where} must be an object of tensors, not {reprlib.repr(entry)}")
+            skipped |= entry.keys() & {*unread} - inputs
+            answer = {name: entry.pop(name) for name in outputs & entry.keys()}
+            pairs.append((_without(skipped, entry), answer, where, where))
+        if not pairs:
+            raise InputError(f"{path} has no samples")
+        return pairs, skipped
+
+
+def _without(names: Collection[str], entry: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if name not in names}
+
+
+def _parsed(content: bytes, where: str) -> Any:
+    """A JSON document."""
     try:
-        document = json.loads(content, parse_constant=_Constant)
+        return json.loads(content, parse_constant=_Constant)
     except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not JSON: {error.msg}, line {error.lineno} column {error.colno}") from None
+        raise InputError(f"{where} is not JSON: {error.msg}, line {error.lineno} column {error.colno}") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not JSON: byte {error.start} is not {error.encoding}") from None
+        raise InputError(f"{where} is not JSON: byte {error.start} is not {error.encoding}") from None
     except RecursionError:
-        raise InputError(f"{path} is nested too deep for a tensor") from None
+        raise InputError(f"{where} is nested too deep for a tensor") from None
     except ValueError:  # Python's limit of 4300 digits for int()
-        raise InputError(f"{path} has a number with too many digits for any datatype") from None
+        raise InputError(f"{where} has a number with too many digits for any datatype") from None
+
+
+def _document(path: Path) -> dict[str, Any]:
+    document = _parsed(read_bytes(path, error=InputError), str(path))
     known = {"data", "validation_data"}
     if not isinstance(document, dict) or "data" not in document or not document.keys() <= known:
         raise InputError(f'{path} must be an object with "data", optionally "validation_data", and nothing else')
@@ -166,7 +210,7 @@ def _resolved(spec: TensorSpec, given: Shape | None, nesting: Shape | None, wher
         shape = nesting
     elif -1 in spec.shape:
         raise InputError(
-            f'{where}: {spec} has open sizes: write {{"content": ..., "shape": [...]}}, or set them with --input'
+            f'{where}: {spec} has open sizes: write {{"content": ..., "shape": [...]}}, or set them with --shape'
         )
     else:
         shape = spec.shape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from drumfire.loadgen.system import Batch, IndexArray, SampleLibrary
 from drumfire.sut import models
 from drumfire.sut.data import DataError
 from drumfire.sut.data.library import ArrayLibrary, NamedLibrary, with_names
+from drumfire.sut.data.options import InputOptions
 from drumfire.sut.data.ragged import Padding, RaggedLibrary
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends.arranged import arranged, with_outputs
@@ -50,6 +51,8 @@ class Source:
     """They are not sorted by size."""
     metric: str = ""
     """How a bare file's answers are made of its outputs, where they can be judged: see ``metric_of``."""
+    inputs: InputOptions = field(default_factory=InputOptions)
+    """Of a bare file."""
 
 
 class Loaded:
@@ -58,11 +61,13 @@ class Loaded:
     def __init__(self, source: Source) -> None:
         """Raises ``BackendError``, and what the model's library raises."""
         size, options = source.options.max_batch_size, source.options
+        self._model = model = named(source)
+        if isinstance(model, FileModel):
+            options = replace(options, sized=model.sized)
         self._instances = [
             backends.load(source.backend, source.weights, source.device, source.threads, options)
             for _ in range(options.instances)
         ]
-        self._model = named(source)
         self._reservations: list[str] = []
         self._arrange()
         first = self._instances[0]
@@ -87,10 +92,11 @@ class Loaded:
         first, model = self._instances[0], self._model
         if isinstance(model, FileModel):
             model.tensors_from(first)
-            tensors = with_outputs(first, model.tensors)
-            if tensors.batch_size == 1 != model.tensors.batch_size:
+            size = model.tensors.batch_size
+            model.batched_as(with_outputs(first, model.example.laid_out_as(first.tensors)))
+            if model.tensors.batch_size == 1 != size:
                 self._reservations = ["an output has no batch, so each batch is one sample"]
-            model.tensors = tensors
+            tensors = model.tensors.laid_out_as(first.tensors)
         else:
             tensors = first.tensors if model.tensors.has_batch else first.tensors.without_batch()
         self._instances = [arranged(instance, tensors) for instance in self._instances]
@@ -100,10 +106,8 @@ class Loaded:
         return {
             "description": self.description,
             "max_batch_size": self.max_batch_size,
-            "reservations": [
-                *self._model.reservations,
-                *self._reservations,
-            ],  # those of the data are known where the library is made
+            # Those of the data are known where the library is made.
+            "reservations": [*self._model.reservations, *self._reservations],
         }
 
     def times(self, batch_size: int, seconds: float, least: int) -> list[float]:
@@ -124,7 +128,8 @@ class Loaded:
             raise
         except Exception as error:  # whatever a model may raise on the data
             text = " ".join(str(error).split())[:300]
-            raise backends.BackendError(f"the model does not run on its data: {text}") from None
+            advice = self._model.advice(text) if isinstance(self._model, FileModel) else ""
+            raise backends.BackendError(f"the model does not run on its data: {text}{advice}") from None
         finally:
             library.unload(indices)
 
@@ -160,7 +165,8 @@ def named(source: Source) -> Model:
     """The model of this name, or the one in a bare file of this path."""
     if source.model in models.MODELS:
         return models.get(source.model)
-    return FileModel(Path(source.model), judge=metric_of(source.metric) if source.metric else None)
+    judge = metric_of(source.metric) if source.metric else None
+    return FileModel(Path(source.model), source.inputs, source.dataset_path, judge=judge)
 
 
 def fit(

@@ -1,4 +1,4 @@
-"""A bare model file with any network, run on random samples of the shape that the network takes.
+"""A bare model file with any network, run on random samples that it takes, or on the user's.
 
 Judged where the user has labels, by a metric; otherwise only its speed is measured.
 """
@@ -6,6 +6,7 @@ Judged where the user has labels, by a metric; otherwise only its speed is measu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,43 +14,161 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.responses import Responses
-from drumfire.loadgen.system import Batch, IndexArray, SampleLibrary
+from drumfire.loadgen.system import IndexArray, SampleLibrary
+from drumfire.sut import models
 from drumfire.sut.data import DataError
-from drumfire.sut.data.library import ArrayLibrary
+from drumfire.sut.data.inputs import InputError, Inputs
+from drumfire.sut.data.library import Array, ArrayLibrary
+from drumfire.sut.data.options import InputOptions, Values, parse_dims
+from drumfire.sut.data.ragged import Ragged, RaggedLibrary
+from drumfire.sut.data.sizes import choose
+from drumfire.sut.data.sources import open_inputs
+from drumfire.sut.kserve.errors import one_line
+from drumfire.sut.kserve.messages.tensors import (
+    DATATYPES,
+    LEFT_OUT,
+    ModelInterface,
+    Tensor,
+    TensorError,
+    TensorSpec,
+    pack_bytes,
+    unpack_bytes,
+)
 from drumfire.sut.local.backends import Backend, BackendError
+from drumfire.sut.models import vocabulary
 from drumfire.sut.models.metrics import Metric
 from drumfire.sut.models.model import Accuracy, Form
-from drumfire.sut.models.tensors import Tensors
+from drumfire.sut.models.tensors import Input, Tensors
 
-_SAMPLES = 128
-_SEED = 1
+_IN_MEMORY = 500
+"""Samples, if there are that many and the user does not say otherwise."""
 
 
 class FileModel:
     """A model named by its path.  Its tensors are known once a backend has loaded it: see ``tensors_from``."""
 
     task = "any"
-    description = "a model file, fed with random samples"
+    description = "a model file, fed with random samples or the user's"
     licence = "the file's own"
     extra: str | None = None
     quality_target = 0.0
     target_latency_ms: int | None = None
-    total_count = _SAMPLES
-    reservations: Sequence[str] = ("a bare model file on random samples: speed only",)
 
-    def __init__(self, path: Path, *, judge: Metric | None = None) -> None:
-        """``judge``: None without labels."""
+    def __init__(
+        self,
+        path: Path,
+        options: InputOptions | None = None,
+        dataset_path: Path | None = None,
+        *,
+        judge: Metric | None = None,
+    ) -> None:
+        """``dataset_path``: the folder of a named data set.  ``judge``: None without labels."""
         self.path, self.judge = path, judge
         self.name = path.stem
         self.tensors = Tensors()
+        self.total_count = 0
+        self.reservations: Sequence[str] = ()
+        self._options, self._dataset_path = options or InputOptions(), dataset_path
+        self._data: Inputs
 
     def tensors_from(self, backend: Backend) -> None:
-        """Take names, shapes and types from the loaded model.  Raises ``BackendError`` if it leaves a size open."""
-        if backend.tensors.has_open_sizes:
-            raise BackendError(f"{self.path} leaves sizes other than the batch's open: export it with fixed ones")
-        self.tensors = backend.tensors
+        """Take names, shapes and types from the loaded model: see ``sized``."""
+        self.sized(replace(backend.tensors, inputs=tuple(one.as_in_file for one in backend.tensors.inputs)))
         if self.judge is not None:
             self.judge.of_outputs(backend.tensors.outputs, backend.tensors.bfloat16_outputs)
+
+    def sized(self, tensors: Tensors) -> Tensors:
+        """The file's ``tensors`` with the sizes that samples have; a size is open then only if samples differ in it.
+
+        Opens the data on the first call, and returns the same again.  Raises ``BackendError`` and ``InputError``.
+        """
+        if self.tensors.inputs:
+            return self.tensors
+        if tensors.batch in parse_dims(self._options.dim):
+            tensors = tensors.without_batch()  # else the user could not say it
+        try:
+            specs = tensors.specs
+        except TensorError as error:
+            raise BackendError(f"{self.path}: {error}") from None
+        self._known = {name: Values(0, count - 1) for name, count in vocabulary.of(self.path, tensors).items()}
+        dims = {one.name: one.dims for one in tensors.inputs if one.dims}
+        interface = ModelInterface(self.path.name, "", "", specs, (), int(tensors.has_batch))
+        chosen = choose(interface, self._options, dims, tensors.batch)
+        self._data = data = open_inputs(
+            self._source, chosen, data_set=self._data_set(), known=self._known, unread=tensors.outputs
+        )
+        self.total_count = data.total_count
+        speed_only = ": speed only" if self.judge is None else ""
+        self.reservations = (f"a bare model file on {data.description}{speed_only}",)
+        if data.unread:
+            self.reservations += (f"expected outputs are compared with a server's only: {data.unread} had no effect",)
+        self._first = data.sample(0)
+        self._specs = [(at, spec) for at, spec in enumerate(specs) if self._first[at] is not LEFT_OUT]
+        left_out = [spec.name for at, spec in enumerate(specs) if self._first[at] is LEFT_OUT]
+        if left_out:
+            self.reservations += (
+                f"left out, as the file has a value of its own: {one_line(', '.join(left_out), 200)} "
+                "(--shape NAME=SHAPE sends random ones)",
+            )
+        self._shared = self._shared_inputs(tensors)
+        inputs = [tensors.inputs[position] for position, _ in self._specs]
+        self.tensors = replace(tensors, inputs=tuple(map(_sized, inputs, self._shapes(data))))
+        return self.tensors
+
+    @property
+    def example(self) -> Tensors:
+        """The tensors with the sizes of the first sample."""
+        shapes = [self._first[position].shape for position, _ in self._specs]
+        inputs = zip(self.tensors.inputs, shapes, strict=True)
+        return replace(self.tensors, inputs=tuple(one._replace(sample_shape=shape) for one, shape in inputs))
+
+    def batched_as(self, example: Tensors) -> None:
+        """Take from tensors of the same inputs what is known of their batch."""
+        inputs = zip(self.tensors.inputs, example.inputs, strict=True)
+        self.tensors = replace(example, inputs=tuple(mine._replace(batch_size=one.batch_size) for mine, one in inputs))
+
+    @property
+    def _source(self) -> str | None:
+        return self._options.input_data
+
+    def _data_set(self) -> SampleLibrary | None:
+        """The named data set that the user asks for; None for other data.  Raises what its library raises."""
+        if self._source in models.MODELS:
+            return models.get(str(self._source)).library(self._dataset_path)
+        if self._dataset_path is not None:
+            raise DataError("--dataset-path is the folder of a named data set: give other data with --input-data")
+        return None
+
+    def _shared_inputs(self, tensors: Tensors) -> frozenset[int]:
+        """The positions of inputs without a batch beside others that have one: samples of a batch share their values.
+
+        Raises ``InputError`` if the user's samples have different ones.
+        """
+        shared = [at for at, _ in self._specs if tensors.has_batch and tensors.inputs[at].batch_axis is None]
+        if self._source in (None, "random", "zero") or not shared:
+            return frozenset(shared)
+        for index in range(self.total_count):
+            sample = self._data.sample(index)
+            for at in shared:
+                if sample[at] != self._first[at]:
+                    raise InputError(
+                        f"{self._data.description}: sample {index} has another {tensors.inputs[at].name} than sample "
+                        f"0, and {self.path.name} takes one for a whole batch: give samples that share it"
+                    )
+        return frozenset(shared)
+
+    def _shapes(self, data: Inputs) -> list[npt.NDArray[np.int64]]:
+        """The different shapes that samples have, by input: (n, sizes).  Raises ``InputError``."""
+        if all(-1 not in spec.shape for _, spec in self._specs):
+            return [np.array([spec.shape], np.int64) for _, spec in self._specs]
+        shapes = {tuple(data.shapes(index)) for index in range(data.total_count)}
+        found = []
+        for position, spec in self._specs:
+            try:
+                found.append(np.array(sorted({every[position] for every in shapes}), np.int64))
+            except ValueError:  # of different lengths, so some samples do not have this optional input
+                raise InputError(_uneven(data, spec)) from None
+        return found
 
     def weights(self, cache: Path, given: Path | None = None, form: Form = Form.ONNX) -> Path:
         return given or self.path
@@ -57,25 +176,34 @@ class FileModel:
     def library(
         self, dataset_path: Path | None = None, count: int | None = None, performance_count: int | None = None
     ) -> SampleLibrary:
-        """Random samples, the same in every run: normal values for floats, 0 to 127 for integers."""
-        if dataset_path is not None:
-            raise DataError("a bare model file runs on random samples: leave --dataset-path out")
-        total = min(count or _SAMPLES, _SAMPLES)
-        generator = np.random.default_rng(_SEED)
-        samples = {}
-        for name, zeros in self.tensors.zeros(total).items():
-            floating = np.issubdtype(zeros.dtype, np.floating)
-            drawn = generator.standard_normal(zeros.shape) if floating else generator.integers(0, 128, zeros.shape)
-            samples[name] = drawn.astype(zeros.dtype)
+        """The samples, the same in every run."""
+        total = min(count or self.total_count, self.total_count)
+        kind = RaggedLibrary if self.tensors.has_open_sizes else ArrayLibrary
+        return kind(self.name, self._read, total, min(performance_count or _IN_MEMORY, total))
 
-        def read(indices: IndexArray) -> Batch:
-            return {name: array[indices] for name, array in samples.items()}
-
-        return ArrayLibrary(self.name, read, total, min(performance_count or total, total))
+    def _read(self, indices: IndexArray) -> dict[str, Any]:
+        samples = [self._data.sample(index) for index in indices.tolist()]
+        batch: dict[str, Array | Ragged] = {}
+        for (position, spec), one in zip(self._specs, self.tensors.inputs, strict=True):
+            tensors = [sample[position] for sample in samples]
+            if position in self._shared:
+                tensors = [self._first[position]] * len(tensors)
+            if LEFT_OUT in tensors:
+                raise InputError(_uneven(self._data, spec))
+            values = _values(tensors, spec)
+            shapes = np.array([tensor.shape for tensor in tensors], np.int64).reshape(len(tensors), len(spec.shape))
+            offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
+            if (known := self._known.get(spec.name)) is not None:
+                _check(values, offsets, indices, known, spec)
+            is_open = None in one.sample_shape
+            batch[spec.name] = Ragged(values, offsets, shapes) if is_open else values.reshape(-1, *tensors[0].shape)
+        return batch
 
     def respond(self, outputs: Sequence[npt.NDArray[Any]]) -> Responses:
-        """What the metric makes of the outputs; without one, the first output's values."""
-        return outputs[0] if self.judge is None else self.judge.respond(outputs)
+        """What the metric makes of the outputs; without one, the values of the output, or the bytes of all of them."""
+        if self.judge is not None:
+            return self.judge.respond(outputs)
+        return outputs[0] if len(outputs) == 1 and not outputs[0].dtype.hasobject else OutputBytes(outputs)
 
     def logged(self, indices: IndexArray, responses: Responses) -> Responses:
         return responses if self.judge is None else self.judge.logged(indices, responses)
@@ -84,3 +212,76 @@ class FileModel:
         if self.judge is None:
             raise ValueError("a bare model file has no labels, so its accuracy is unknown")
         return self.judge.accuracy(indices, responses)
+
+    def advice(self, error: str) -> str:
+        """What helps where the network fails on the data with this error; empty if nothing is known."""
+        if self._source not in (None, "random") or not any(word in error for word in _OUT_OF_RANGE):
+            return ""
+        names = [
+            spec.name for _, spec in self._specs if spec.datatype[:3] in ("INT", "UIN") and spec.name not in self._known
+        ]
+        options = " ".join(f"--range {name}=0..N" for name in names)
+        return f" (say which values an input may have: {options})" if names else ""
+
+
+_OUT_OF_RANGE = ("out of data bounds", "out of bounds", "out of range")
+
+
+class OutputBytes(Sequence[bytes]):
+    """A batch's responses: the bytes of all outputs of a sample in their order, BYTES as KServe packs them.
+
+    Made when they are read, as only an accuracy run does.
+    """
+
+    def __init__(self, outputs: Sequence[Array]) -> None:
+        """``outputs``: each of shape (n, ...)."""
+        self._outputs = outputs
+
+    def __len__(self) -> int:
+        return len(self._outputs[0])
+
+    def __getitem__(self, row: Any) -> Any:
+        if isinstance(row, slice):
+            return [self[at] for at in range(len(self))[row]]
+        return b"".join(
+            pack_bytes(output[row].reshape(-1).tolist() if output.ndim > 1 else [output[row]])
+            if output.dtype.hasobject
+            else output[row].tobytes()
+            for output in self._outputs
+        )
+
+
+def _sized(one: Input, shapes: npt.NDArray[np.int64]) -> Input:
+    """The input with the sizes that all samples have; ``shapes``: all that there are."""
+    varies = (shapes != shapes[:1]).any(axis=0).tolist()
+    sizes = zip(shapes[0].tolist(), varies, strict=True)
+    return one._replace(sample_shape=tuple(None if varied else size for size, varied in sizes))
+
+
+def _values(tensors: Sequence[Tensor], spec: TensorSpec) -> Array:
+    """All elements of samples, one after the other."""
+    content = b"".join(tensor.data for tensor in tensors)
+    if spec.datatype != "BYTES":
+        return np.frombuffer(content, DATATYPES[spec.datatype])
+    elements = unpack_bytes(content)
+    array = np.empty(len(elements), np.object_)
+    array[:] = elements
+    return array
+
+
+def _check(values: Array, offsets: npt.NDArray[np.int64], indices: IndexArray, known: Values, spec: TensorSpec) -> None:
+    """Raise ``InputError`` for a value that the model's table does not have; -1 is its last."""
+    count = int(known.most) + 1
+    wrong = np.flatnonzero((values >= count) | (values < -count))
+    if wrong.size:
+        index = indices[offsets.searchsorted(wrong[0], "right") - 1]
+        raise InputError(
+            f"{spec.name}: sample {index} has the value {values[wrong[0]]}, and the model looks it up in a table of "
+            f"the rows {known} (random values of these: --range {spec.name}={known})"
+        )
+
+
+def _uneven(data: Inputs, spec: TensorSpec) -> str:
+    return (
+        f"{data.description}: some samples have the optional input {spec.name} and some do not: give it to all or none"
+    )

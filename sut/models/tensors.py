@@ -39,6 +39,8 @@ class Input(NamedTuple):
     is_bfloat16: bool = False
     optional: bool = False
     """The network has a value of its own for all samples of a batch that lacks this input."""
+    channels_moved: bool = False
+    """The file has samples of (channels, height, width); see ``as_channels_last``."""
     padding: float | None = None
     """What fills up shorter samples of a batch; None where samples of other sizes cannot be in one."""
 
@@ -72,7 +74,15 @@ class Input(NamedTuple):
         if not self.is_image:
             return self
         shape, dims = self.sample_shape, self.dims
-        return self._replace(sample_shape=(*shape[1:], shape[0]), dims=(*dims[1:], *dims[:1]))
+        return self._replace(sample_shape=(*shape[1:], shape[0]), dims=(*dims[1:], *dims[:1]), channels_moved=True)
+
+    @property
+    def as_in_file(self) -> Input:
+        """The input with samples as the file has them."""
+        if not self.channels_moved:
+            return self
+        shape, dims = self.sample_shape, self.dims
+        return self._replace(sample_shape=(shape[-1], *shape[:-1]), dims=(*dims[-1:], *dims[:-1]), channels_moved=False)
 
     @property
     def file_shape(self) -> tuple[int | None, ...]:
@@ -187,6 +197,13 @@ class Tensors:
                 )
             )
         return replace(self, inputs=tuple(inputs), batch="", output_axes=(None,) * len(self.outputs))
+
+    def laid_out_as(self, other: Tensors) -> Tensors:
+        """The same with channels last where ``other``, of the same network, has them so."""
+        last = {one.name for one in other.inputs if one.channels_moved}
+        return replace(
+            self, inputs=tuple(one.as_channels_last if one.name in last else one.as_in_file for one in self.inputs)
+        )
 
     def zeros(self, rows: int, open_size: int = 1) -> Batch:
         """A batch to try the network with, without optional inputs; sizes that it leaves open are ``open_size``."""

@@ -19,6 +19,7 @@ from drumfire.loadgen.files import mapped, read_bytes
 from drumfire.loadgen.wording import counted
 from drumfire.sut.data.inputs import InputError, Inputs, Sample
 from drumfire.sut.data.random_values import generated
+from drumfire.sut.data.sizes import Chosen
 from drumfire.sut.kserve.messages.tensors import ModelInterface, Tensor, TensorSpec, as_array
 
 PLACE = b"$input"
@@ -117,7 +118,7 @@ def _drawn(written: str) -> Source:
         )
     shape, datatype = tuple(map(int, sizes)), _DRAWN[kind]
     interface = ModelInterface("http", "", "", (TensorSpec("input", datatype, shape),), (), 0)
-    values = generated(interface, kind="random", count=_COUNT)
+    values = generated(Chosen(interface), kind="random", count=_COUNT)
 
     def read(index: int) -> bytes:
         (tensor,) = values.sample(index)

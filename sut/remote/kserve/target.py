@@ -8,8 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,11 +18,10 @@ from drumfire.loadgen.options import option
 from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.settings import Scenario, TestSettings
 from drumfire.sut import models
-from drumfire.sut.data import inputs as samples
-from drumfire.sut.data.array_folder import ArrayFolder
-from drumfire.sut.data.data_set import DataSet
-from drumfire.sut.data.json_file import JsonFile
-from drumfire.sut.data.random_values import generated
+from drumfire.sut.data.inputs import Inputs
+from drumfire.sut.data.options import InputOptions
+from drumfire.sut.data.sizes import choose
+from drumfire.sut.data.sources import open_inputs
 from drumfire.sut.kserve.errors import ServerError, one_line
 from drumfire.sut.kserve.messages.exchange import (
     MAX_MESSAGE_BYTES,
@@ -56,7 +54,7 @@ from drumfire.sut.sampler import MeterPlan
 
 
 @dataclass(frozen=True)
-class TritonOptions(LabelOptions, TargetOptions):
+class TritonOptions(InputOptions, LabelOptions, TargetOptions):
     """The options of this target."""
 
     TITLE: ClassVar = "KServe v2 servers"
@@ -68,18 +66,6 @@ class TritonOptions(LabelOptions, TargetOptions):
     )
     max_batchsize: int = option(1, help="samples in a request; with 1, the server batches")
     model_version: str = option("", metavar="V", help="version of the model (default: the server chooses)")
-    input: tuple[str, ...] = option(
-        (),
-        metavar="NAME:SHAPE",
-        help="shape of an input whose sizes the model leaves open, without the batch, such as INPUT0:3,224,224",
-    )
-    input_data: str | None = option(
-        None,
-        metavar="WHAT",
-        known=lambda: ("random", "zero", *models.MODELS),
-        help=f"random (default), zero, a named data set ({', '.join(models.MODELS)}), a folder with INPUT.npy for each "
-        "input, or a JSON file as perf_analyzer reads it; outputs in that file are compared with the replies",
-    )
     tensors: str = option(
         "auto",
         metavar="HOW",
@@ -144,8 +130,8 @@ class TritonTarget(Target[TritonOptions]):
 
     def describe(self) -> str:
         served = self._served = self.ask(self._describe())
-        self._chosen = samples.parse_shapes(self.options.input)
-        interface = samples.resolve(served.interface, self._chosen)
+        self._chosen = choose(served.interface, self.options)
+        interface = self._chosen.interface
         if self.batch_size > max(interface.max_batch_size, 1):
             most = f"at most {interface.max_batch_size}" if interface.max_batch_size else "no batches"
             raise UserError(f"--max-batchsize {self.batch_size}: the server's {self.model} takes {most} in a request")
@@ -271,30 +257,18 @@ class TritonTarget(Target[TritonOptions]):
                 raise UserError(f"{endpoint} and {self.endpoints[0]} serve different models as {self.model!r}")
         return replace(descriptions[0], takes_binary=all(description.takes_binary for description in descriptions))
 
-    def _inputs(self) -> samples.Inputs:
-        interface, amounts = self._interface, self.amounts
+    def _inputs(self) -> Inputs:
+        source, chosen, amounts = self.options.input_data, self._chosen.named, self.amounts
+        library = None
         if self.named is not None:
             library = self.named.library(amounts.dataset_path, amounts.count, amounts.performance_sample_count)
-            return DataSet(library, interface)
-        source = self.options.input_data or "random"
-        if source in ("random", "zero"):
-            kind: Literal["random", "zero"] = "random" if source == "random" else "zero"
-            data = generated(interface, kind=kind, chosen=self._chosen)
-            if left_out := [spec.name for spec in interface.inputs if spec.optional and spec.name not in self._chosen]:
-                self.notes.append(
-                    f"left out, as the model calls it optional: {one_line(', '.join(left_out), 200)}; "
-                    "--input NAME:SHAPE sends it"
-                )
-            return data
-        path = Path(source)
-        if path.is_dir():
-            return ArrayFolder(path, interface)
-        if path.is_file():
-            return JsonFile(path, interface)
-        raise UserError(
-            f"--input-data {source}: no such file or folder; give random, zero, {', '.join(models.MODELS)}, "
-            "a folder of .npy files or a JSON file"
-        )
+        left_out = [spec.name for spec in self._interface.inputs if spec.optional and spec.name not in chosen]
+        if library is None and source in (None, "random", "zero") and left_out:
+            self.notes.append(
+                f"left out, as the model calls it optional: {one_line(', '.join(left_out), 200)}; "
+                "--shape NAME=SHAPE sends it"
+            )
+        return open_inputs(source if self.named is None else self.named.name, self._chosen, data_set=library)
 
     def _native(self, batch_size: int, *, shared: bool = False, values: bool = False) -> KServeMessages:
         form: dict[str, Any] = {"batch_size": batch_size, "shared": shared, "values": values}

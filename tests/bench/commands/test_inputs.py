@@ -26,7 +26,6 @@ REFUSAL = (
 @pytest.mark.parametrize(
     "words",
     [
-        ["run", "onnxruntime", "text.onnx", "--no-dashboard"],
         ["run", "onnxruntime", "digits", "--weights", "text.onnx", "--no-dashboard"],
         ["prepare", "quantize", "digits", "--weights", "text.onnx", "--output", "int8.onnx"],
         ["run", "tf", "text.onnx", "--no-dashboard"],

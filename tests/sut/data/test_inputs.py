@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from drumfire.loadgen.system import IndexArray
-from drumfire.sut.data.array_folder import ArrayFolder
+from drumfire.sut.data.arrays import ArrayFolder
 from drumfire.sut.data.data_set import DataSet
-from drumfire.sut.data.inputs import FLOATING, InputError, Inputs, parse_shapes, resolve
+from drumfire.sut.data.inputs import FLOATING, InputError, Inputs
 from drumfire.sut.data.json_file import JsonFile
 from drumfire.sut.data.library import ArrayLibrary, NotLoadedError
+from drumfire.sut.data.options import InputOptions
 from drumfire.sut.data.random_values import generated
+from drumfire.sut.data.sizes import Chosen, choose
 from drumfire.sut.kserve.messages.tensors import (
     DATATYPES,
     LEFT_OUT,
@@ -63,69 +65,6 @@ def refused(error: pytest.ExceptionInfo[InputError] | InputError) -> str:
     return text
 
 
-# --input
-
-
-@given(name=st.text(min_size=1), sizes=st.lists(st.integers(1, 10**6), min_size=1, max_size=5))
-def test_shapes_are_read_behind_the_last_colon(name: str, sizes: list[int]) -> None:
-    assert parse_shapes([f"{name}:{','.join(map(str, sizes))}"]) == {name: tuple(sizes)}
-
-
-def test_a_name_that_holds_colons() -> None:
-    assert parse_shapes(["serving:x:0:3, 4", ":: :5"]) == {"serving:x:0": (3, 4), ":: ": (5,)}
-
-
-@given(st.lists(st.text() | st.from_regex(r"\A[a:]{0,3}:[-0-9, ]{0,6}\Z"), max_size=3))
-def test_any_text_is_shapes_or_an_input_error(options: list[str]) -> None:
-    try:
-        shapes = parse_shapes(options)
-    except InputError as error:
-        refused(error)
-    else:
-        assert len(shapes) == len(options)
-        assert all(shape and min(shape) > 0 for shape in shapes.values())
-
-
-@pytest.mark.parametrize(
-    "option", ["", "x", "x:", ":3", *(f"x:{size}" for size in ["0", "-1", "3,,4", "1.5", "1_0", "+3", "٣", "3x4"])]
-)
-def test_what_is_no_shape(option: str) -> None:
-    with pytest.raises(InputError, match="NAME:SHAPE") as error:
-        parse_shapes([option])
-    refused(error)
-
-
-def test_a_shape_that_is_given_twice() -> None:
-    with pytest.raises(InputError, match="'x' appears twice"):
-        parse_shapes(["x:3", "x:4"])
-
-
-def test_resolve_fills_what_is_open() -> None:
-    model = interface(spec("x FP32[3,-1,-1]"), spec("y INT32[-1]"), spec("z INT32[2]"))
-    resolved = resolve(model, {"x": (3, 224, 10), "z": (2,)})
-    assert [str(made) for made in resolved.inputs] == ["x FP32[3,224,10]", "y INT32[-1]", "z INT32[2]"]
-    assert resolve(model, {}) == model
-
-
-@pytest.mark.parametrize(
-    ("shapes", "why"),
-    [
-        ({"w": (3,)}, "--input w:3: the model"),
-        ({"x": (3, 4, 4, 4)}, "leave the batch out"),
-        ({"x": ()}, "wrong number of sizes"),
-        ({"x": (4, 4, 4)}, "only sizes shown as -1"),
-        ({"x": (3, 0, 4)}, "at least 1"),
-        ({"x": (3, -1, 4)}, "at least 1"),
-    ],
-)
-def test_shapes_that_the_model_can_not_take(shapes: dict[str, tuple[int, ...]], why: str) -> None:
-    with pytest.raises(InputError) as error:
-        resolve(interface(spec("x FP32[3,-1,-1]"), spec("y INT32[-1]")), shapes)
-    text = refused(error)
-    assert why in text
-    assert "the model m takes x FP32[3,-1,-1], y INT32[-1]" in text
-
-
 # Generated
 
 
@@ -138,8 +77,8 @@ def test_random_samples_are_the_same_in_every_run(
     specs: list[tuple[str, tuple[int, ...]]], seed: int, index: int
 ) -> None:
     model = interface(*(TensorSpec(f"x{i}", datatype, shape) for i, (datatype, shape) in enumerate(specs)))
-    few = generated(model, kind="random", count=index + 1, seed=seed)
-    many = generated(model, kind="random", count=1000, seed=seed)
+    few = generated(Chosen(model), kind="random", count=index + 1, seed=seed)
+    many = generated(Chosen(model), kind="random", count=1000, seed=seed)
     many.sample(7)
     sample = few.sample(index)
     assert sample == many.sample(index) == few.sample(index)
@@ -151,16 +90,16 @@ def test_random_samples_are_the_same_in_every_run(
 
 def test_samples_seeds_and_inputs_differ() -> None:
     model = interface(spec("x INT64[20]"), spec("y INT64[20]"))
-    one, other = (generated(model, kind="random", seed=seed) for seed in (1, 2))
+    one, other = (generated(Chosen(model), kind="random", seed=seed) for seed in (1, 2))
     drawn = [tensor.data for made in (one, other) for index in range(5) for tensor in made.sample(index)]
     assert len(set(drawn)) == 20
-    assert (one.name, one.description, one.total_count) == ("random", "random, seed 1", 128)
+    assert (one.name, one.description, one.total_count) == ("random", "random, seed 1: x 0..127, y 0..127", 128)
     assert one.expected(0) is None
 
 
 @pytest.mark.parametrize("datatype", FLOATS)
 def test_random_floats_are_standard_normal(datatype: str) -> None:
-    (tensor,) = generated(interface(TensorSpec("x", datatype, (20_000,))), kind="random").sample(3)
+    (tensor,) = generated(Chosen(interface(TensorSpec("x", datatype, (20_000,)))), kind="random").sample(3)
     values = array(tensor, datatype).astype(np.float64)
     assert np.isfinite(values).all()
     # Five standard errors: a seed is fixed, so this holds or does not.
@@ -170,7 +109,7 @@ def test_random_floats_are_standard_normal(datatype: str) -> None:
 
 def test_random_bfloat16_are_the_float32_values_rounded() -> None:
     def drawn(datatype: str) -> np.ndarray:
-        (tensor,) = generated(interface(TensorSpec("x", datatype, (10_000,))), kind="random").sample(3)
+        (tensor,) = generated(Chosen(interface(TensorSpec("x", datatype, (10_000,)))), kind="random").sample(3)
         return array(tensor, datatype)
 
     exact, bits = drawn("FP32").astype(np.float64), drawn("BF16").astype(np.int64)
@@ -182,13 +121,13 @@ def test_random_bfloat16_are_the_float32_values_rounded() -> None:
 
 @pytest.mark.parametrize("datatype", INTEGERS)
 def test_random_integers_are_small(datatype: str) -> None:
-    (tensor,) = generated(interface(TensorSpec("x", datatype, (20_000,))), kind="random").sample(0)
+    (tensor,) = generated(Chosen(interface(TensorSpec("x", datatype, (20_000,)))), kind="random").sample(0)
     values = array(tensor, datatype)
     assert (values.min(), values.max()) == (0, 127)
 
 
 def test_random_booleans_and_strings() -> None:
-    flags, texts = generated(interface(spec("x BOOL[1000]"), spec("y BYTES[10,100]")), kind="random").sample(0)
+    flags, texts = generated(Chosen(interface(spec("x BOOL[1000]"), spec("y BYTES[10,100]"))), kind="random").sample(0)
     assert set(bytes(flags.data)) == {0, 1}
     assert 400 < sum(flags.data) < 600
     elements = unpack_bytes(texts.data)
@@ -199,7 +138,7 @@ def test_random_booleans_and_strings() -> None:
 @given(st.lists(st.tuples(st.sampled_from(ALL), sides), max_size=3))
 def test_zeros(specs: list[tuple[str, tuple[int, ...]]]) -> None:
     model = interface(*(TensorSpec(f"x{i}", datatype, shape) for i, (datatype, shape) in enumerate(specs)))
-    made = generated(model, kind="zero", count=3)
+    made = generated(Chosen(model), kind="zero", count=3)
     for tensor, declared in zip(made.sample(2), model.inputs, strict=True):
         check_size(declared.datatype, tensor.shape, tensor.data)
         assert not any(tensor.data)
@@ -207,20 +146,20 @@ def test_zeros(specs: list[tuple[str, tuple[int, ...]]]) -> None:
 
 
 def test_open_sizes_have_to_be_given() -> None:
-    with pytest.raises(InputError, match=r"--input NAME:SHAPE, such as x:3,1,1") as error:
-        generated(interface(spec("x FP32[3,-1,-1]")), kind="random")
+    with pytest.raises(InputError, match="--shape x=3x224x224, or give --input-data") as error:
+        generated(Chosen(interface(spec("x FP32[3,-1,-1]"))), kind="random")
     refused(error)
 
 
 @pytest.mark.parametrize(("count", "seed"), [(0, 1), (-1, 1), (1, -1)])
 def test_no_samples_or_no_seed(count: int, seed: int) -> None:
     with pytest.raises(InputError, match="at least"):
-        generated(interface(spec("x FP32[3]")), kind="random", count=count, seed=seed)
+        generated(Chosen(interface(spec("x FP32[3]"))), kind="random", count=count, seed=seed)
 
 
 def test_a_sample_that_no_message_can_hold() -> None:
     with pytest.raises(InputError, match=r"37\.3 GiB a sample"):
-        generated(interface(spec("x FP32[100000,100000]")), kind="zero")
+        generated(Chosen(interface(spec("x FP32[100000,100000]"))), kind="zero")
 
 
 # .npy
@@ -297,7 +236,7 @@ def test_npy_files_that_do_not_fit(tmp_path: Path) -> None:
     assert "has the shape []" in npy_error(tmp_path, model, x=np.float32(1))
     assert "BF16 needs numpy's uint16, the upper halves" in npy_error(tmp_path, model, x=x, y=y.astype("<f4"))
     assert "a fixed-width S or U array" in npy_error(tmp_path, model, y=y, z=np.zeros(3, np.uint8))
-    assert "z.npy is not an array" in npy_error(tmp_path, model, z=np.array(["a", "b", "c"], object))
+    assert "z.npy holds Python objects" in npy_error(tmp_path, model, z=np.array(["a", "b", "c"], object))
     np.save(tmp_path / "z.npy", np.array(["a", "b", "c"]))
     assert ArrayFolder(tmp_path, model).total_count == 3
     assert "has w.npy, but may hold only x.npy, y.npy, z.npy" in npy_error(tmp_path, model, w=x)
@@ -428,11 +367,11 @@ def test_samples_may_leave_an_optional_input_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["random", "zero"])
 def test_drawn_samples_have_the_optional_inputs_that_are_chosen(kind: Any) -> None:
-    assert generated(with_optional(), kind=kind).sample(3)[1] == LEFT_OUT
-    chosen = generated(resolve(with_optional(), {"b": (2,)}), kind=kind, chosen=["b"])
+    assert generated(Chosen(with_optional()), kind=kind).sample(3)[1] == LEFT_OUT
+    chosen = generated(choose(with_optional(), InputOptions(shape=("b=2",))), kind=kind)
     assert chosen.sample(3)[1].shape == (2,)
     with pytest.raises(InputError, match="all inputs are optional: choose"):
-        generated(interface(TensorSpec("b", "INT8", (1,), optional=True)), kind=kind)
+        generated(Chosen(interface(TensorSpec("b", "INT8", (1,), optional=True))), kind=kind)
 
 
 def test_a_data_set_without_an_optional_input() -> None:
@@ -702,7 +641,7 @@ def test_samples_of_several_arrays_go_to_the_inputs_of_their_names(order: int) -
         (["pixels FP32[1,8,8]"], ", which fit inputs of these 2 names, but the model m takes pixels FP32[1,8,8]"),
         (["pixels FP32[1,8,8]", "size INT64[]"], ", which fit inputs of these 2 names, but the model m takes "
          "pixels FP32[1,8,8], size INT64[]"),
-        (["pixels FP32[1,8,8]", "length INT32[]"], ", but the server's model takes length INT32[]"),
+        (["pixels FP32[1,8,8]", "length INT32[]"], ", but the model takes length INT32[]"),
     ],
 )  # fmt: skip
 def test_several_arrays_that_do_not_fit(inputs: list[str], why: str) -> None:
@@ -751,10 +690,10 @@ def test_only_the_samples_asked_for_are_read() -> None:
 @pytest.mark.parametrize(
     ("inputs", "max_batch_size", "why"),
     [
-        (["x FP32[3,224,224]"], 8, ", but the server's model takes x FP32[3,224,224]"),
-        (["x FP32[1,1,8,8]"], 8, ", but the server's model takes x FP32[1,1,8,8]"),
-        (["x FP64[1,8,8]"], 8, ", but the server's model takes x FP64[1,8,8]"),
-        (["x BYTES[1,8,8]"], 8, ", but the server's model takes x BYTES[1,8,8]"),
+        (["x FP32[3,224,224]"], 8, ", but the model takes x FP32[3,224,224]"),
+        (["x FP32[1,1,8,8]"], 8, ", but the model takes x FP32[1,1,8,8]"),
+        (["x FP64[1,8,8]"], 8, ", but the model takes x FP64[1,8,8]"),
+        (["x BYTES[1,8,8]"], 8, ", but the model takes x BYTES[1,8,8]"),
         (["x FP32[1,8,8]", "y FP32[1]"], 8, ", which fit one input, but the model m takes x FP32[1,8,8], y FP32[1]"),
         ([], 8, ", which fit one input, but the model m takes nothing"),
     ],

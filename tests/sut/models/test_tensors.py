@@ -25,7 +25,8 @@ IDS, MASK = Input("ids", (None,), I8), Input("mask", (None,), I8)
 )
 def test_images_are_turned_and_nothing_else(shape: tuple[int | None, ...], last: tuple[int | None, ...]) -> None:
     turned = Input("x", shape, F4, 7).as_channels_last
-    assert turned == Input("x", last, F4, 7)
+    assert turned == Input("x", last, F4, 7, channels_moved=last != shape)
+    assert turned.as_in_file == Input("x", shape, F4, 7)
 
 
 def test_zeros_have_the_shapes_and_types() -> None:

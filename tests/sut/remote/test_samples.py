@@ -11,6 +11,7 @@ import pytest
 from drumfire.sut.data.inputs import InputError
 from drumfire.sut.data.json_file import JsonFile
 from drumfire.sut.data.random_values import generated
+from drumfire.sut.data.sizes import Chosen
 from drumfire.sut.kserve.messages.http_client import HttpMessages
 from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorSpec, as_array
 from drumfire.sut.remote.samples import RemoteLibrary, UnexpectedOutput
@@ -19,7 +20,7 @@ from drumfire.sut.remote.samples import RemoteLibrary, UnexpectedOutput
 def test_a_batch_has_every_input_by_its_name() -> None:
     inputs = (TensorSpec("words", "INT64", (3,)), TensorSpec("mask", "BOOL", (3,)))
     interface = ModelInterface("m", "", "", inputs, (TensorSpec("y", "FP32", (1,)),), 8)
-    samples = generated(interface, kind="random")
+    samples = generated(Chosen(interface), kind="random")
     library = RemoteLibrary(samples, interface, HttpMessages(interface), total_count=8, performance_count=8)
     batch = library.batch(np.array([5, 2]))
     assert list(batch) == ["words", "mask"]

@@ -28,6 +28,7 @@ from drumfire.loadgen.responses import as_bytes
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.sut.data.random_values import generated
+from drumfire.sut.data.sizes import Chosen
 from drumfire.sut.kserve.errors import ServerError
 from drumfire.sut.kserve.messages.exchange import Part
 from drumfire.sut.kserve.messages.operations import (
@@ -217,7 +218,7 @@ def test_requests_and_replies_of_all_datatypes(datatype: str, protocol: str) -> 
     spec = TensorSpec("x", datatype, (3, 2))
     echo = ModelInterface("echo", "", "", (spec,), (spec,), 8)
     messages = TritonclientMessages(echo, protocol)
-    sample = generated(echo, kind="random", count=1).sample(0)[0]
+    sample = generated(Chosen(echo), kind="random", count=1).sample(0)[0]
     (sent,) = messages.request([Part((1, 3, 2), sample.data)])
     if protocol == "grpc":
         assert sent._get_content() == sample.data
@@ -319,7 +320,7 @@ def failure(url: str, interface: ModelInterface, *, headers: Sequence[tuple[str,
     """Why all rows of a run through tritonclient failed."""
     endpoint = parse_url(url)
     messages = TritonclientMessages(interface, "grpc" if endpoint.is_grpc else "http")
-    data = generated(interface, kind="random")
+    data = generated(Chosen(interface), kind="random")
     library = RemoteLibrary(data, interface, messages, total_count=8, performance_count=8)
     settings = TestSettings(scenario=Scenario.Offline, min_duration_ms=10, offline_expected_qps=10000)
     options = {"respond": lambda outputs: outputs[0], **options}

@@ -32,8 +32,10 @@ from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.record import Status
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
-from drumfire.sut.data.inputs import InputError, Inputs, resolve
+from drumfire.sut.data.inputs import InputError, Inputs
+from drumfire.sut.data.options import InputOptions
 from drumfire.sut.data.random_values import generated
+from drumfire.sut.data.sizes import Chosen, choose
 from drumfire.sut.kserve.errors import ProtocolError, ServerError
 from drumfire.sut.kserve.grpc.framing import framed
 from drumfire.sut.kserve.messages import operations
@@ -123,7 +125,7 @@ class Run:
         patience_s: float = 60.0,
     ) -> None:
         endpoint, security, self.inputs = parse_url(where), Security(), Payloads(size, samples)
-        interface = resolve(IDENTITY, {"INPUT0": (size // 4,)})
+        interface = choose(IDENTITY, InputOptions(input=(f"INPUT0:{size // 4}",))).interface
         messages = (GrpcMessages if endpoint.is_grpc else HttpMessages)(interface, shared=shared)
 
         def new_channel(endpoint: Endpoint) -> Channel:
@@ -475,8 +477,8 @@ def test_samples_that_do_not_fit_are_told() -> None:
 
 
 def test_room_for_the_samples() -> None:
-    fixed = resolve(IDENTITY, {"INPUT0": (17,)})
-    assert memory.input_bytes(generated(fixed, kind="zero", count=9), fixed, 9, 5) == 5 * 128
+    fixed = choose(IDENTITY, InputOptions(input=("INPUT0:17",))).interface
+    assert memory.input_bytes(generated(Chosen(fixed), kind="zero", count=9), fixed, 9, 5) == 5 * 128
 
     class Growing(Payloads):
         def sample(self, index: int) -> tuple[Tensor, ...]:

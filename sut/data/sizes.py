@@ -1,0 +1,191 @@
+"""The sizes of a model's inputs: those of the model, and those that the user gives for what it leaves open."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from shlex import quote
+
+import numpy as np
+import numpy.typing as npt
+
+from drumfire.loadgen.errors import nearest
+from drumfire.sut.data.inputs import InputError, inputs_text
+from drumfire.sut.data.lengths import Lengths
+from drumfire.sut.data.options import InputOptions, Values, parse_dims, parse_inputs, parse_ranges, parse_shapes
+from drumfire.sut.kserve.messages.tensors import DATATYPES, ModelInterface, TensorSpec
+
+_SIDE, _LENGTH = 224, 128
+"""In a suggestion: of an image, and of anything else."""
+_MOST_CHANNELS = 4
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A size that differs from sample to sample."""
+
+    key: str
+    """Sizes of the same key are the same within a sample."""
+    lengths: Lengths
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A model's inputs with what the user says of them."""
+
+    interface: ModelInterface
+    """Its sizes are those of the user where they are fixed; -1 remains where they are drawn, or not given."""
+    dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The model's names of each input's sizes, "" for one without; a server gives none."""
+    drawn: Mapping[str, Mapping[int, Drawn]] = field(default_factory=dict)
+    """By input and place in its shape."""
+    named: frozenset[str] = frozenset()
+    """The inputs that the user has named, which samples have even where they are optional."""
+    values: Mapping[str, Values] = field(default_factory=dict)
+    """Of ``--range``."""
+    lengths: Mapping[str, Lengths] = field(default_factory=dict)
+    """By the names of sizes."""
+
+    @property
+    def open(self) -> list[TensorSpec]:
+        """The inputs with sizes that neither the model nor the user gives."""
+        return [
+            spec
+            for spec in self.interface.inputs
+            if any(size < 0 and axis not in self.drawn.get(spec.name, {}) for axis, size in enumerate(spec.shape))
+        ]
+
+    @property
+    def advice(self) -> str:
+        """Options that give the open sizes, to be copied."""
+        words: list[str] = []
+        for spec in self.open:
+            drawn = self.drawn.get(spec.name, {})
+            missing = [axis for axis in _open(spec) if axis not in drawn]
+            dims = self.dims.get(spec.name) or [""] * len(spec.shape)
+            if all(dims[axis] for axis in missing):
+                words += [f"--dim {quote(dims[axis])}={_suggested(spec)}" for axis in missing]
+            else:
+                sizes = [size if size >= 0 else _suggested(spec) for size in spec.shape]
+                texts = [str(drawn[axis].lengths if axis in drawn else size) for axis, size in enumerate(sizes)]
+                words.append(f"--shape {quote(spec.name)}={'x'.join(texts)}")
+        return " ".join(dict.fromkeys(words))
+
+    def unnamed(self, spec: TensorSpec) -> str:
+        """The shape of an input that has drawn sizes without a name; empty for any other."""
+        drawn = self.drawn.get(spec.name, {})
+        if all(one.key in self.lengths for one in drawn.values()):
+            return ""
+        sizes = (str(drawn[axis].lengths if axis in drawn else size) for axis, size in enumerate(spec.shape))
+        return f"{spec.name} {'x'.join(sizes)}"
+
+    def shapes(self, count: int, seed: int) -> dict[str, npt.NDArray[np.int64]]:
+        """The drawn shapes of samples 0 .. count-1, by input: (count, sizes of the input).
+
+        A sample's depend on the seed and its index only.
+        """
+        found = {}
+        for spec in self.interface.inputs:
+            if sizes := self.drawn.get(spec.name):
+                found[spec.name] = shapes = np.tile(np.array(spec.shape, np.int64), (count, 1))
+                for axis, one in sizes.items():
+                    shapes[:, axis] = one.lengths.draw(count, seed, one.key)
+        return found
+
+
+def choose(
+    interface: ModelInterface, options: InputOptions, dims: Mapping[str, Sequence[str]] | None = None, batch: str = ""
+) -> Chosen:
+    """What the user says of these inputs.  ``dims``: the model's names of their sizes; None where it is on a server.
+    ``batch``: its name of the batch's size, if it has one, for messages.
+
+    Raises ``InputError`` for inputs, names and sizes that the model does not have.
+    """
+    known = {spec.name: spec for spec in interface.inputs}
+    lengths, shapes, fixed = parse_dims(options.dim), parse_shapes(options.shape), parse_inputs(options.input)
+    if lengths and dims is None:
+        example = Chosen(interface).advice or f"--shape {next(iter(known), 'NAME')}=8"
+        raise InputError(f"--dim {options.dim[0]}: a server gives sizes no names: use --shape, such as {example}")
+    for name in fixed.keys() & shapes.keys():
+        raise InputError(f"--input and --shape both give the shape of {name!r}: leave one of them out")
+    dims = dims or {}
+    _check_dims(interface, lengths, dims, batch)
+    own: dict[str, dict[int, Drawn]] = {}
+    for name, sizes in (shapes | fixed).items():
+        texts = map(str, sizes)
+        given = f"--input {name}:{','.join(texts)}" if name in fixed else f"--shape {name}={'x'.join(texts)}"
+        _check_shape(given, known.get(name), sizes, interface)
+        for axis in _open(known[name]):
+            dim, size = (dims.get(name) or [""] * len(sizes))[axis], sizes[axis]
+            if not dim:
+                own.setdefault(name, {})[axis] = Drawn(str(axis), size)
+            elif lengths.setdefault(dim, size) != size:
+                raise InputError(f"{given}: {dim} is {lengths[dim]} in other words of the command: leave one out")
+    inputs, drawn = [], {}
+    for spec in interface.inputs:
+        shape, varying = list(spec.shape), {}
+        for axis in _open(spec):
+            dim = (dims.get(spec.name) or [""] * len(shape))[axis]
+            one = Drawn(dim, lengths[dim]) if dim in lengths else own.get(spec.name, {}).get(axis)
+            if one is not None and one.lengths.fixed:
+                shape[axis] = one.lengths.least
+            elif one is not None:
+                varying[axis] = one
+        inputs.append(replace(spec, shape=tuple(shape)))
+        if varying:
+            drawn[spec.name] = varying
+    values = parse_ranges(options.range)
+    for name, asked in values.items():
+        _check_values(f"--range {name}={asked}", known.get(name), asked, interface)
+    named = frozenset((*shapes, *fixed, *values))
+    return Chosen(replace(interface, inputs=tuple(inputs)), dims, drawn, named, values, lengths)
+
+
+def _check_dims(
+    interface: ModelInterface, lengths: Mapping[str, Lengths], dims: Mapping[str, Sequence[str]], batch: str
+) -> None:
+    named = (dims.get(spec.name, ()) for spec in interface.inputs)
+    names = [name for name in dict.fromkeys(itertools.chain.from_iterable(named)) if name]
+    for name, one in lengths.items():
+        if name not in names:
+            have = f"has the open sizes {', '.join(names)}" if names else "names no open size (--shape gives sizes)"
+            have += f", and {batch} for its batch" if batch else ""
+            near = nearest(name, [*names, batch])
+            raise InputError(f"--dim {name}={one}: the model {have}{near}: {inputs_text(interface)}")
+
+
+def _check_shape(given: str, spec: TensorSpec | None, sizes: Sequence[Lengths], interface: ModelInterface) -> None:
+    if spec is None:
+        raise InputError(f"{given}: {inputs_text(interface)}")
+    if len(sizes) != len(spec.shape):
+        raise InputError(f"{given}: wrong number of sizes (leave the batch out): {inputs_text(interface)}")
+    if any(size >= 0 and (one.least, one.most) != (size, size) for size, one in zip(spec.shape, sizes, strict=True)):
+        raise InputError(f"{given}: only sizes shown as -1 can be chosen: {inputs_text(interface)}")
+
+
+def _check_values(given: str, spec: TensorSpec | None, values: Values, interface: ModelInterface) -> None:
+    if spec is None:
+        raise InputError(f"{given}: {inputs_text(interface)}")
+    if spec.datatype in ("BYTES", "BOOL"):
+        raise InputError(f"{given}: only numbers have ranges: {inputs_text(interface)}")
+    dtype = DATATYPES[spec.datatype]
+    if spec.datatype == "BF16":
+        bounds = (-3e38, 3e38)
+    elif dtype.kind == "f":
+        bounds = (float(np.finfo(dtype).min), float(np.finfo(dtype).max))
+    else:
+        bounds = (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        if not all(isinstance(one, int) for one in values):
+            raise InputError(f"{given}: {spec.name} takes integers")
+    if not bounds[0] <= values.least <= values.most <= bounds[1]:
+        raise InputError(f"{given}: {spec.datatype} has values from {bounds[0]:g} to {bounds[1]:g}")
+
+
+def _open(spec: TensorSpec) -> Iterator[int]:
+    return (axis for axis, size in enumerate(spec.shape) if size < 0)
+
+
+def _suggested(spec: TensorSpec) -> int:
+    is_image = len(spec.shape) == 3 and any(0 < spec.shape[axis] <= _MOST_CHANNELS for axis in (0, 2))
+    return _SIDE if is_image else _LENGTH
