@@ -5,7 +5,6 @@ The photos are read where they are installed and never copied, as the rights to 
 
 from __future__ import annotations
 
-import importlib.util
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from drumfire.loadgen.system import IndexArray
 from drumfire.sut.models.classifier import Classifier, Float32Array, LabelArray
 from drumfire.sut.models.model import Form, MissingExtra, missing_extra
 from drumfire.sut.models.tensors import Tensors
+from drumfire.sut.models.weights import installed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,11 +91,7 @@ class EfficientNetLite0(Classifier):
         return network
 
     def _installed(self, package: str) -> Path:
-        """The folder of a package, without importing it."""
-        spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
-            raise self._missing(package)
-        return Path(spec.origin).parent
+        return installed.folder(self.name, package, self.extra)
 
     def _missing(self, package: str | None) -> MissingExtra:
         return missing_extra(self.name, package, self.extra)

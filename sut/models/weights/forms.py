@@ -31,17 +31,30 @@ def export(network: nn.Module, tensors: Tensors, path: Path, form: Form) -> None
     Raises ``ImportError`` for a missing package, and ``WeightsError`` if the file cannot be written or the form
     cannot be made.
     """
+
+    def write(part: Path) -> None:
+        if form is Form.TORCH:
+            torch_export.export(network, tensors, part)
+        elif form is Form.TFLITE:
+            tflite_export.export(network, tensors, part)
+        else:
+            onnx_export.export(network, tensors, part)
+
+    weights = sum(weights.numel() * weights.element_size() for weights in network.parameters())
+    put(path, write, _COPIES * weights)
+
+
+def put(path: Path, write: Callable[[Path], object], room: int) -> None:
+    """Have ``write`` make a file, which takes ``room`` bytes on the disk meanwhile; it becomes ``path`` in one step.
+
+    Raises ``WeightsError`` if the file cannot be written, and what ``write`` raises.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _check_room(network, path.parent)
+        _check_room(room, path.parent)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
             part = Path(folder, path.name)
-            if form is Form.TORCH:
-                torch_export.export(network, tensors, part)
-            elif form is Form.TFLITE:
-                tflite_export.export(network, tensors, part)
-            else:
-                onnx_export.export(network, tensors, part)
+            write(part)
             os.replace(part, path)
     except OSError as error:
         raise WeightsError(f"cannot write {path}: {error.strerror or error}; make room, or set MODEL_DIR") from None
@@ -65,9 +78,8 @@ def exported(
     return path
 
 
-def _check_room(network: nn.Module, folder: Path) -> None:
+def _check_room(needed: int, folder: Path) -> None:
     """Raise ``WeightsError`` now if the disk is too full, as exporting takes minutes and then fails in various ways."""
-    needed = _COPIES * sum(weights.numel() * weights.element_size() for weights in network.parameters())
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise WeightsError(
