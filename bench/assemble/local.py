@@ -206,6 +206,8 @@ def _planned(options: RunOptions, model: Model, scenario: Scenario) -> tuple[Sou
     own = replace(own, max_batch_size=batching.max_batchsize)
     # Report errors that need no weights before making weights, which takes long.
     backends.check(options.backend, device, own)
+    if options.system.weights is None:
+        backends.check_takes(options.backend, model)
     backends.check_installed(options.backend, device)
     if options.system.weights is not None:
         backends.check_model(options.system.weights)

@@ -28,6 +28,7 @@ from drumfire.sut.models.weights.publication import PublishedNetwork
 _OWN = "yes"
 _SYNTHETIC = "synthetic only"
 _YOURS = "your file"
+_NO = "no"
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,10 @@ def packages_of(extra: str, requirements: list[str]) -> list[str]:
 
 
 def weights_for(backend: str, model: Model) -> str:
-    """Weights on which the backend runs the model: its own, a published file's suffix, the user's or random numbers."""
+    """Weights on which the backend runs the model: its own, a published file's suffix, the user's, random
+    numbers only, or none."""
+    if backend in backends.refused_by(model):
+        return _NO
     if not isinstance(model, PublishedNetwork):
         return _OWN
     if not model.published:
@@ -155,10 +159,10 @@ def table() -> str:
 
 
 _LEGEND = """\
-Every backend runs every model. *yes*: on the weights that come with it. A suffix: on a file that MLPerf published,
-where it has been fetched (a state dict, `.pth`, is exported first); one with operators that `tf` or TVM do not know is
-refused. *your file*: on one that you give (`--weights`), else on random weights. *synthetic only*: on random weights,
-as MLPerf's file is in another form: {why}."""
+*yes*: on the weights that come with the model. *no*: only on a file of yours. A suffix: on a file that MLPerf
+published, where it has been fetched (a state dict, `.pth`, is exported first); one with operators that `tf` or TVM do
+not know is refused. *your file*: on one that you give (`--weights`), else on random weights. *synthetic only*: on
+random weights, as MLPerf's file is in another form: {why}."""
 
 
 def _show_models(listing: dict[str, Any], console: Console) -> None:

@@ -202,6 +202,9 @@ def load(options: Options, wanted: Sequence[tuple[str, str]], device: str, conso
         own = replace(own, max_batch_size=max_size)
         threads = own.threads or spare_cores(own.instances)
         backends.check(options.backend, device, own)
+        for name, file in wanted:
+            if name in models.MODELS and not file:
+                backends.check_takes(options.backend, models.get(name))
         backends.check_installed(options.backend, device)
     served: list[ServedModel] = []
     versions: Counter[str] = Counter()

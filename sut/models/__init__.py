@@ -33,6 +33,7 @@ MODELS = _Models(
         "digits": "drumfire.sut.models.digits:Digits",
         "shapes": "drumfire.sut.models.shapes:Shapes",
         "efficientnet-lite0": "drumfire.sut.models.efficientnet_lite0:EfficientNetLite0",
+        "minilm": "drumfire.sut.models.minilm:MiniLM",
         "resnet50": "drumfire.sut.models.resnet50:ResNet50",
         "mobilenet": "drumfire.sut.models.mobilenet:MobileNet",
         "yolo11l": "drumfire.sut.models.yolo11l:Yolo11l",

@@ -149,12 +149,25 @@ class Calibrated(Protocol):
         """Up to ``count`` of these samples, as ``SampleLibrary.batch`` returns them."""
 
 
+@runtime_checkable
+class Refused(Protocol):
+    """A model that not every backend runs."""
+
+    refused_by: Sequence[str]
+    """The backends that cannot run it on its own weights."""
+
+
 def missing_extra(what: str, package: str | None, extra: str | None) -> MissingExtra:
     """The error for a missing package: names the pip extra that installs it, usually ``extra``."""
     if package and package.startswith("tensorflow"):
         extra = "tflite-export"
     command = installation.command(extra or "vision")
     return MissingExtra(f"{what} needs {package or 'a package'}, which is not installed: {command}")
+
+
+def no_such_form(name: str, form: Form) -> WeightsError:
+    """The error for a model that comes in one form only, and is not exported in others."""
+    return WeightsError(f"{name} has no {form.value} file: run it on a backend that takes ONNX, or give --weights")
 
 
 def bundled_count(name: str, available: int, dataset_path: Path | None, count: int | None) -> int:

@@ -218,8 +218,8 @@ class Tensors:
         }
 
     def example(self) -> Batch:
-        """Zeros to export with: two samples, as exporters take a batch of one for a fixed size."""
-        return self.zeros(2)
+        """Zeros to export with: two samples, as exporters take a size of one for a fixed one; 32 in open sizes."""
+        return self.zeros(2, 32)
 
     def feeds(self, data: Tensors) -> dict[str, Feed] | None:
         """For each input, how it gets its samples from this data; None if the data does not fit the network."""

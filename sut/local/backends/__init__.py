@@ -18,7 +18,7 @@ from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.files import check_file
 from drumfire.loadgen.options import option
 from drumfire.loadgen.system import Batch
-from drumfire.sut.models.model import Form
+from drumfire.sut.models.model import Form, Model, Refused
 from drumfire.sut.models.tensors import Tensors
 from drumfire.sut.plugins import Registry, must_be_options, must_have
 
@@ -190,6 +190,19 @@ def check(backend: str, device: str, options: BackendOptions) -> None:
         )
     if precision == "tf32" and device == "cpu":
         raise BackendError("tf32 is a precision of GPUs: leave --precision out, or run on the gpu")
+
+
+def check_takes(backend: str, model: Model) -> None:
+    """Check that the backend runs the model on the model's own weights.  Raises ``BackendError``."""
+    refused = refused_by(model)
+    if backend in refused:
+        others = [name for name in BACKENDS.working() if name not in refused]
+        raise BackendError(f"{backend} does not run {model.name}: run it on {' or '.join(others)}")
+
+
+def refused_by(model: Model) -> Sequence[str]:
+    """The backends that do not run the model on its own weights; see ``Refused``."""
+    return model.refused_by if isinstance(model, Refused) else ()
 
 
 def check_installed(backend: str, device: str) -> None:

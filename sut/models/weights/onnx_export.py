@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drumfire.sut.models.tensors import Tensors
+from drumfire.sut.models.weights import torch_export
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,7 +27,7 @@ def export(network: nn.Module, tensors: Tensors, path: Path) -> None:
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of every missing optional package
-    batch, size = tensors.example(), torch.export.Dim("N")
+    batch = tensors.example()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch warns of its own code
         program = torch.onnx.export(
@@ -34,7 +35,7 @@ def export(network: nn.Module, tensors: Tensors, path: Path) -> None:
             tuple(map(torch.from_numpy, batch.values())),
             input_names=list(batch),
             output_names=list(tensors.outputs),
-            dynamic_shapes=tuple({0: size} for _ in batch),
+            dynamic_shapes=torch_export.open_sizes(tensors),
             opset_version=OPSET,
             verbose=False,
         )

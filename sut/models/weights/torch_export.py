@@ -18,11 +18,21 @@ def export(network: nn.Module, tensors: Tensors, path: Path) -> None:
     """Write ``network`` (in eval mode) to ``path``, with batch norms folded into the convolutions before them."""
     import torch
 
-    batch = tuple(map(torch.from_numpy, tensors.example().values()))
-    size = torch.export.Dim("N")
-    shapes = tuple({0: size} for _ in batch)
+    batch, shapes = tuple(map(torch.from_numpy, tensors.example().values())), open_sizes(tensors)
     unfolded = torch.export.export(network, batch, dynamic_shapes=shapes).module(check_guards=False)
     torch.export.save(torch.export.export(_folded(unfolded), batch, dynamic_shapes=shapes), path)
+
+
+def open_sizes(tensors: Tensors) -> tuple[dict[int, Any], ...]:
+    """For each input the ``torch.export.Dim`` at each open size, the batch included.
+
+    Torch finds out how large the others than the batch may be, and which of them are the same.
+    """
+    from torch.export import Dim
+
+    batch, size = Dim("N"), Dim.AUTO
+    shapes = [one.sample_shape for one in tensors.inputs]
+    return tuple({0: batch} | {at: size for at, length in enumerate(shape, 1) if length is None} for shape in shapes)
 
 
 def _folded(network: Any) -> Any:

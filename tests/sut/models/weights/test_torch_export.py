@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from drumfire.sut.models.minilm import MiniLM
 from drumfire.sut.models.tensors import Tensors
 from drumfire.sut.models.weights import torch_export
 
@@ -44,3 +45,16 @@ def test_the_program_gives_what_the_network_gives(tmp_path: Path) -> None:
         with torch.no_grad():
             torch.testing.assert_close(program.module()(batch), network(batch), atol=1e-5, rtol=1e-5)
     assert [path.name for path in tmp_path.iterdir()] == ["network.pt2"]
+
+
+def test_sizes_that_a_model_leaves_open_are_open_in_the_program(tmp_path: Path) -> None:
+    from drumfire.sut.models.networks.bert import SentenceEncoder
+
+    network = SentenceEncoder(layers=1, width=8, heads=2, inner=8, words=50).eval()
+    torch_export.export(network, MiniLM.tensors, tmp_path / "network.pt2")
+    program = torch.export.load(tmp_path / "network.pt2")
+    for count, length in ((1, 2), (3, 7), (2, 512)):
+        batch = torch.randint(0, 50, (count, length)), torch.ones(count, length, dtype=torch.int64)
+        given = (*batch, torch.zeros_like(batch[0]))
+        with torch.no_grad():
+            torch.testing.assert_close(program.module()(*given), network(*given))
