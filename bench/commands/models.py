@@ -131,8 +131,7 @@ def packages_of(extra: str, requirements: list[str]) -> list[str]:
 
 
 def weights_for(backend: str, model: Model) -> str:
-    """Weights on which the backend runs the model: its own, a published file's suffix, the user's, random
-    numbers only, or none."""
+    """Weights on which the backend runs the model: its own, a published file's suffix, the user's, random, or none."""
     if backend in backends.refused_by(model):
         return _NO
     if not isinstance(model, PublishedNetwork):

@@ -35,6 +35,7 @@ MODELS = _Models(
         "efficientnet-lite0": "drumfire.sut.models.efficientnet_lite0:EfficientNetLite0",
         "minilm": "drumfire.sut.models.minilm:MiniLM",
         "ocr-detector": "drumfire.sut.models.ocr_detector:OcrDetector",
+        "vad": "drumfire.sut.models.vad:Vad",
         "resnet50": "drumfire.sut.models.resnet50:ResNet50",
         "mobilenet": "drumfire.sut.models.mobilenet:MobileNet",
         "yolo11l": "drumfire.sut.models.yolo11l:Yolo11l",

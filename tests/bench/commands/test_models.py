@@ -36,7 +36,7 @@ def test_weights_are_those_that_a_run_would_take(tmp_path: Path) -> None:
     for backend, row in cells().items():
         for name, model in models.MODELS.items():
             if not isinstance(model, PublishedNetwork):
-                assert row[name] == "yes"
+                assert row[name] == ("no" if backend in backends.refused_by(model) else "yes")
                 continue
             if not model.published:
                 assert row[name] == "your file"
@@ -48,6 +48,7 @@ def test_weights_are_those_that_a_run_would_take(tmp_path: Path) -> None:
             prepared = model._prepared(cache, backends.form(backend))
             assert row[name] == (prepared.suffix if prepared else "synthetic only")
     assert cells()["pytorch"]["resnet50"] == ".pth"
+    assert [cells()[backend]["minilm"] for backend in ("onnxruntime", "pytorch", "tf")] == ["yes", "yes", "no"]
     assert cells()["onnxruntime"]["retinanet"] == ".onnx"
     assert cells()["tflite"]["retinanet"] == "synthetic only"
 
@@ -73,7 +74,14 @@ def test_a_backend_is_here_only_with_all_that_it_imports(
 
 def test_the_rounds_of_each_model(capsys: pytest.CaptureFixture[str]) -> None:
     found = {one["name"]: one["mlperf"] for one in listing.models()["models"]}
-    assert [name for name, one in found.items() if one is None] == ["digits", "shapes", "efficientnet-lite0"]
+    assert [name for name, one in found.items() if one is None] == [
+        "digits",
+        "shapes",
+        "efficientnet-lite0",
+        "minilm",
+        "ocr-detector",
+        "vad",
+    ]
     of_mlperf = {name: one for name, one in found.items() if one is not None}
     assert [name for name, one in of_mlperf.items() if not one["legacy"]] == ["resnet50", "yolo11l"]
     assert {name: (one["first_round"], one["last_round"]) for name, one in of_mlperf.items()} == {
@@ -90,6 +98,14 @@ def test_the_rounds_of_each_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert next(line for line in lines if line.startswith("mobilenet ")).split()[4:7] == ["ms", "v0.5,", "legacy"]
     assert next(line for line in lines if line.startswith("yolo11l ")).split()[3:5] == ["none", "v6.0-v6.1"]
     assert "MLPerf's yolo-95 and yolo-99, v6.0-v6.1; edge only, without Server" in lines
+
+
+def test_a_backend_that_does_not_run_a_model_says_which_does() -> None:
+    """Before anything of either is looked for."""
+    says = "tf does not run minilm: run it on onnxruntime or pytorch"
+    one_line_error(here("run", "tf", "minilm"), says)
+    one_line_error(here("serve", "tf", "digits", "minilm"), says)
+    one_line_error(here("run", "pytorch", "vad"), "pytorch does not run vad: run it on onnxruntime")
 
 
 def test_shown_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:

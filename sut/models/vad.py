@@ -1,0 +1,138 @@
+"""Silero's voice activity detector, on made-up recordings of different lengths.  Weights from an installed package.
+
+Its file for whole recordings has no batch: the first size of its input is time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from drumfire.loadgen.responses import Responses
+from drumfire.loadgen.system import IndexArray
+from drumfire.sut.data import voices
+from drumfire.sut.data.ragged import Ragged, RaggedLibrary
+from drumfire.sut.models.model import Accuracy, Form, bundled_count, first_answers, no_such_form
+from drumfire.sut.models.tensors import Input, Tensors
+from drumfire.sut.models.weights.installed import InstalledFile
+
+SHIPPED = InstalledFile(
+    "silero_vad",
+    "data/silero_vad_16k_sequence.onnx",
+    "9ccdacc4719d8aa7e45a77536bfabec45a03ba1f2fad5e241ab4060b24238a85",
+)
+HOP, CONTEXT = 512, 64
+"""New samples of sound in a frame, and those of the frame before that it begins with."""
+STATE = (1, 1, 128)
+_COUNT = 32
+_SEED = 1
+_SECONDS = 3, 12
+"""The length of a recording is drawn between these."""
+
+Float32Array = npt.NDArray[np.float32]
+
+
+def frames(sound: Float32Array) -> Float32Array:
+    """Sound, shape (n,), as frames, shape (n // 512, 576)."""
+    rows = sound[: sound.size // HOP * HOP].reshape(-1, HOP)
+    before = np.concatenate([np.zeros((1, CONTEXT), np.float32), rows[:-1, -CONTEXT:]])
+    return np.concatenate([before, rows], 1)
+
+
+def area(scores: npt.NDArray[Any], is_speech: npt.NDArray[np.bool_]) -> float:
+    """The area under the ROC curve: how often a frame of speech scores above one without; 0 if either lacks."""
+    speech = int(np.count_nonzero(is_speech))
+    others = is_speech.size - speech
+    if not speech or not others:
+        return 0.0
+    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2  # equal scores share their mean rank, from 1
+    return float((ranks[place][is_speech].sum() - speech * (speech + 1) / 2) / (speech * others))
+
+
+@lru_cache(maxsize=_COUNT)
+def recording(index: int) -> voices.Sound:
+    draws = np.random.default_rng([_SEED, index])
+    return voices.draw(float(draws.uniform(*_SECONDS)), draws)
+
+
+class Vad:
+    """Dataset index i is the i-th recording, and an answer is the probability of speech in each of its frames."""
+
+    name = "vad"
+    task = "voice activity detection"
+    description = f"Silero VAD, 16 kHz, whole recordings: {_COUNT} of 3 to 12 s, made-up syllables in noise"
+    licence = "weights MIT (Silero); the sound is made when it is needed"
+    extra = "vad"
+    quality_target = 0.99 * 0.9659  # 99 % of what the package's weights reach on onnxruntime
+    target_latency_ms: int | None = 100
+    total_count = _COUNT
+    reservations: Sequence[str] = ()
+    metric = "AUC"
+    refused_by = ("pytorch", "tf", "tflite", "tvm-onnx", "tvm-pytorch")
+    tensors = Tensors(
+        (
+            Input("input", (None, CONTEXT + HOP), np.dtype(np.float32), 1, ("sequence_length", ""), None),
+            Input("h", STATE, np.dtype(np.float32), 1, batch_axis=None),
+            Input("c", STATE, np.dtype(np.float32), 1, batch_axis=None),
+        ),
+        ("speech_probs", "hn", "cn"),
+        output_axes=(None, None, None),
+    )
+
+    def weights(self, cache: Path, given: Path | None = None, form: Form = Form.ONNX) -> Path:
+        """The package's file."""
+        if given is None and form is not Form.ONNX:
+            raise no_such_form(self.name, form)
+        return given or SHIPPED.of(self.name, self.extra)
+
+    def library(
+        self, dataset_path: Path | None = None, count: int | None = None, performance_count: int | None = None
+    ) -> RaggedLibrary:
+        """See ``Model.library``."""
+        total = bundled_count(self.name, _COUNT, dataset_path, count)
+        return RaggedLibrary(self.name, self._read, total, min(total, performance_count or total))
+
+    def _read(self, indices: IndexArray) -> dict[str, Ragged | npt.NDArray[Any]]:
+        sound = Ragged.of([frames(recording(index).samples) for index in indices.tolist()])
+        state = np.zeros((len(indices), *STATE), np.float32)  # at the start of each recording
+        return {"input": sound, "h": state, "c": state}
+
+    def respond(self, outputs: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """The probability of speech in each frame of the only recording: float32 of shape (1, frames)."""
+        return outputs[0].reshape(1, -1)
+
+    def logged(self, indices: IndexArray, responses: Responses) -> Responses:
+        """The probabilities as they are."""
+        return responses
+
+    def accuracy(self, indices: IndexArray, responses: Responses) -> Accuracy:
+        """See ``Model.accuracy``: the area under the ROC curve over all frames of the recordings that were answered."""
+        samples, first = first_answers(self.name, _COUNT, indices, responses)
+        scores, truth = [np.empty(0, np.float32)], [np.empty(0, bool)]
+        for index, at in zip(samples.tolist(), first.tolist(), strict=True):
+            truth.append(frames_of_speech(index))
+            scores.append(_scores(responses[at], index, truth[-1].size))
+        value, is_speech = area(np.concatenate(scores), np.concatenate(truth)), np.concatenate(truth)
+        table = f"{is_speech.size} frames, {np.count_nonzero(is_speech)} of them speech"
+        return Accuracy(self.metric, value, None, samples.size, self.quality_target, (table,))
+
+
+def frames_of_speech(index: int) -> npt.NDArray[np.bool_]:
+    """Whether at least half of each frame of a recording is speech."""
+    is_speech = recording(index).is_speech
+    shares = is_speech[: is_speech.size // HOP * HOP].reshape(-1, HOP).mean(1)
+    found: npt.NDArray[np.bool_] = shares >= 0.5
+    return found
+
+
+def _scores(response: Any, index: int, count: int) -> Float32Array:
+    data = response if isinstance(response, bytes) else np.asarray(response).tobytes()
+    if len(data) != 4 * count:
+        raise ValueError(f"the response to sample {index} has {len(data)} bytes: its {count} frames are float32")
+    return np.frombuffer(data, "<f4")
