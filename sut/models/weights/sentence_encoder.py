@@ -56,7 +56,10 @@ def _pooled(shipped: Path) -> Any:
     add("ReduceSum", ["pooling.weights", "pooling.axis"], "pooling.tokens", keepdims=0)
     add("Max", ["pooling.tokens", "pooling.least"], "pooling.divisor")
     add("Div", ["pooling.sum", "pooling.divisor"], "pooling.mean")
-    add("LpNormalization", ["pooling.mean"], EMBEDDING, axis=1, p=2)
+    # LpNormalization would do as well, but TVM does not have it.
+    add("ReduceL2", ["pooling.mean"], "pooling.norm", axes=[1])
+    add("Max", ["pooling.norm", "pooling.least"], "pooling.length")
+    add("Div", ["pooling.mean", "pooling.length"], EMBEDDING)
     width = graph.output[0].type.tensor_type.shape.dim[2].dim_value
     graph.output.append(helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["batch", width]))
     return model
