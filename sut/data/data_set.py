@@ -37,7 +37,7 @@ class DataSet(Inputs):
         if names is None:
             raise InputError(f"{samples}, which fit {_inputs(rows)}, but {inputs_text(interface)}")
         self._taken: list[tuple[TensorSpec, str, Shape] | None] = []
-        """Each input's array in the library, and the shape of a sample; None for an input that is left out."""
+        """Each input's array in the library, and the shape of the first sample; None for an input that is left out."""
         for spec in interface.inputs:
             name = spec.name
             if name not in specs:
@@ -61,7 +61,9 @@ class DataSet(Inputs):
         rows = self._rows(index)
 
         def tensor(spec: TensorSpec, name: str, shape: Shape) -> Tensor:
-            return as_tensor(np.asarray(rows[name], DATATYPES[spec.datatype]).reshape(shape), spec)
+            row = np.asarray(rows[name], DATATYPES[spec.datatype])
+            # Samples may differ in size: the first shows only which sizes the model has before the sample's own.
+            return as_tensor(row.reshape((*shape[: len(shape) - row.ndim], *row.shape)), spec)
 
         return tuple(LEFT_OUT if taken is None else tensor(*taken) for taken in self._taken)
 

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from drumfire.sut.data.data_set import DataSet
+from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorSpec
 from drumfire.sut.local import backends
 from drumfire.sut.models import minilm
 from drumfire.sut.models.minilm import MiniLM
@@ -70,6 +72,18 @@ def test_an_answer_is_the_embedding_wherever_it_stands() -> None:
     assert MiniLM().respond([embedding]) is embedding
     with pytest.raises(ValueError, match=r"gives \[2, 5, 384\]: minilm gives an embedding of 384 numbers"):
         MiniLM().respond([hidden])
+
+
+def test_a_remote_run_sends_each_text_in_its_own_length() -> None:
+    texts, names = minilm.read(), ("input_ids", "attention_mask", "token_type_ids")
+    interface = ModelInterface("minilm", "1", "", tuple(TensorSpec(name, "INT64", (-1,)) for name in names), (), 8)
+    samples = DataSet(MiniLM().library(), interface)
+    for index in (0, 1, 511):
+        tokens = texts.tokens[texts.offsets[index] : texts.offsets[index + 1]]
+        ids, mask, types = samples.sample(index)
+        assert ids.shape == mask.shape == types.shape == tokens.shape
+        assert bytes(ids.data) == tokens.tobytes()
+        assert (bytes(mask.data), bytes(types.data)) == (np.ones_like(tokens).tobytes(), bytes(8 * tokens.size))
 
 
 @pytest.mark.extra
