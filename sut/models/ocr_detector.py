@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -94,18 +93,14 @@ class OcrDetector:
         """The boxes as they are."""
         return responses
 
-    @cached_property
-    def _true(self) -> list[Float32Array]:
-        return [self.page(index).boxes for index in range(_COUNT)]
-
     def accuracy(self, indices: IndexArray, responses: Responses) -> Accuracy:
         """See ``Model.accuracy``: the harmonic mean of precision and recall over the pages that were answered."""
         samples, first = first_answers(self.name, _COUNT, indices, responses)
         score = Matches(0, 0, 0)
         for index, at in zip(samples.tolist(), first.tolist(), strict=True):
-            boxes = _rows(responses[at], index)
-            good = text_boxes.matched(boxes[:, :4], self._true[index])
-            score = Matches(score.matched + good, score.found + len(boxes), score.true + len(self._true[index]))
+            boxes, true = _rows(responses[at], index), self.page(index).boxes
+            good = text_boxes.matched(boxes[:, :4], true)
+            score = Matches(score.matched + good, score.found + len(boxes), score.true + len(true))
         table = f"precision={score.precision:.3%}, recall={score.recall:.3%}, lines={score.true}"
         return Accuracy(self.metric, score.mean, None, samples.size, self.quality_target, (table,))
 
