@@ -11,7 +11,7 @@ from drumfire.bench import commands
 from drumfire.bench.options.parser import Command
 from drumfire.bench.options.values import Declared, declared, flag, kinds
 
-_TEXTS = {"url": "grpcs://h:1", "warmup": "5s"}
+_TEXTS = {"url": "grpcs://h:1", "warmup": "5s", "metric": "exact"}
 """Where not any text will do."""
 
 
@@ -63,7 +63,9 @@ def _example(one: Declared) -> str:
         return one.choices[-1]
     if one.kind is int:
         return str(max(3, int(one.option.least or 0)))
-    return {float: "2.5", Path: "/some/where"}.get(one.kind, _TEXTS.get(one.name, "some: 'text'"))
+    return {float: str(min(2.5, one.option.most)), Path: "/some/where"}.get(
+        one.kind, _TEXTS.get(one.name, "some: 'text'")
+    )
 
 
 @st.composite
