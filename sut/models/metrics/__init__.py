@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from drumfire.loadgen.errors import UserError, nearest
+from drumfire.loadgen.errors import UserError, nearest, printable
 from drumfire.loadgen.options import option
 from drumfire.sut.models.metrics.metric import Metric
 from drumfire.sut.models.metrics.scored import Scored
@@ -53,7 +53,8 @@ def metric_of(text: str, labels: Path | None = None, quality: float | None = Non
         metric = Scored(output, place := f"{name}:{function}", place)
     else:
         raise UserError(
-            f"--metric {text}: not known; available: {', '.join(METRICS)}, or MODULE:FUNCTION{nearest(name, METRICS)}"
+            f"--metric {printable(text):.60}: not known; available: {', '.join(METRICS)}, or MODULE:FUNCTION"
+            f"{nearest(name, METRICS)}"
         )
     metric.labels_file, metric.quality_target = labels, quality
     return metric

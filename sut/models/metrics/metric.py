@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.errors import UserError, printable
 from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.system import IndexArray
 from drumfire.loadgen.wording import counted
@@ -89,7 +89,7 @@ class Metric(ABC):
                 )
             return 0
         if self.output not in names:
-            raise UserError(f"--metric {self.written}:{self.output}: the model gives {', '.join(names)}")
+            raise UserError(f"--metric {self.written}:{printable(self.output):.60}: the model gives {', '.join(names)}")
         return list(names).index(self.output)
 
     @property

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from drumfire.loadgen.annotations import read_annotations
-from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.errors import UserError, printable
 from drumfire.loadgen.responses import Responses, as_bytes
 from drumfire.loadgen.system import IndexArray
 from drumfire.sut.data import DataError, coco
@@ -42,8 +42,9 @@ class MeanPrecision(Metric):
         found = re.fullmatch(r"(?:(\d{1,5})(?:x(\d{1,5}))?)?(?::(0?\.\d+))?", text)
         if found is None or any(size and not int(size) for size in found.groups()[:2]):
             raise UserError(
-                f"--metric map:{text}: write map for boxes as fractions of the picture, map:640 or map:480x640 for "
-                "pixels of the network's height and width, and map:640:0.5 to drop what overlaps a better box by more"
+                f"--metric map:{printable(text):.60}: write map for boxes as fractions of the picture, map:640 or "
+                "map:480x640 for pixels of the network's height and width, and map:640:0.5 to drop what overlaps a "
+                "better box by more"
             )
         height = int(found[1] or 1)
         self._boxes = _Boxes(height, int(found[2] or height), float(found[3] or 1.0), self._truth)
