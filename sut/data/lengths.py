@@ -35,7 +35,7 @@ class Lengths(NamedTuple):
         """From ``8``, ``8..128`` or ``8..24..128``.  Raises ``DataError``, which begins with ``option``."""
         parts = text.split("..")
         if len(parts) > 3 or not all(re.fullmatch("[0-9]{1,12}", part) for part in parts):
-            raise DataError(f"{option}: {text!r} is no length: write {FORMS}")
+            raise DataError(f"{option}: {text!r:.80} is no length: write {FORMS}")
         least, *median, most = map(int, (parts * 2 if len(parts) == 1 else parts))
         if not 1 <= least <= most <= _LONGEST:
             raise DataError(f"{option}: lengths go from at least 1 to no less than that, not {text}: write {FORMS}")

@@ -65,7 +65,7 @@ class Padding(NamedTuple):
             return cls()
         one = re.fullmatch("(?:[1-9][0-9]{0,8}|buckets:([1-9][0-9]{0,8}(?:,[1-9][0-9]{0,8})*))", text)
         if one is None:
-            raise DataError(f"--pad {text!r}: use {FORMS}")
+            raise DataError(f"--pad {text!r:.80}: use {FORMS}")
         return cls(tuple(sorted({int(size) for size in (one[1] or text).split(",")})))
 
     def __str__(self) -> str:
