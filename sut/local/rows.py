@@ -14,9 +14,8 @@ import numpy as np
 
 from drumfire.loadgen.answers import Answers
 
-_SHARES, _SORTED_SHARES = 4, 2
-"""A worker that takes several batches takes at most this part of its share of what waits: in their order, and to sort
-them.  A lone worker sorts all."""
+_SHARES = 4
+"""A worker that takes several batches takes at most this part of its share of what waits; to sort them, all of it."""
 MAX_BATCH_SIZE = np.iinfo(np.uint16).max
 """The largest number that the column ``batch_size`` can hold."""
 
@@ -57,7 +56,7 @@ class BatchRule:
         size = self.size(waiting)
         if most == 1 or size < self.max_size:
             return size
-        shares = _SHARES * workers if not self._sorts else _SORTED_SHARES * workers if workers > 1 else 1
+        shares = workers if self._sorts else _SHARES * workers
         return size * max(min(waiting // (shares * size), most), 1)
 
 

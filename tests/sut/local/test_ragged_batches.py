@@ -243,8 +243,8 @@ def test_a_run_that_has_given_up_its_rows_is_not_computed_to_the_end() -> None:
 
 @pytest.mark.parametrize(
     ("waiting", "workers", "rows"),
-    # In order, a worker takes a quarter of its share.  To sort them, more.
-    [(32, 1, 32), (35, 1, 32), (32, 2, 8), (3, 1, 3), (4, 1, 4), (4000, 1, 64)],
+    # In order, a worker takes a quarter of its share.  To sort it, all.
+    [(32, 1, 32), (35, 1, 32), (32, 2, 16), (3, 1, 3), (4, 1, 4), (4000, 1, 64)],
 )
 def test_a_worker_takes_more_of_what_waits_to_sort_it(waiting: int, workers: int, rows: int) -> None:
     assert BatchRule(4, sorts=True).run(waiting, workers, 16) == rows
