@@ -326,7 +326,10 @@ def model_of(model: str, labelled: LabelOptions, inputs: InputOptions | None = N
     except models.UnknownModel as error:
         raise UserError(f"{error}{nearest(model, models.MODELS)}") from None
     if inputs is not None and (said := inputs.said):
-        raise UserError(f"{flag(next(iter(said)))} has no effect with {model}, which has data of its own: leave it out")
+        raise UserError(
+            f"{flag(next(iter(said)))} has no effect with {model}, which has data of its own: leave it out, or give a "
+            "model's file"
+        )
     return found
 
 

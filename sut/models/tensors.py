@@ -41,6 +41,9 @@ class Input(NamedTuple):
     """The network has a value of its own for all samples of a batch that lacks this input."""
     channels_moved: bool = False
     """The file has samples of (channels, height, width); see ``as_channels_last``."""
+    rows: int | None = None
+    """Of the smallest table that an integer input is looked up in, such as a vocabulary; None if there is none, or the
+    file does not say it: see ``vocabulary``."""
     padding: float | None = None
     """What fills up shorter samples of a batch; None where samples of other sizes cannot be in one."""
 

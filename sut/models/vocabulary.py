@@ -38,8 +38,9 @@ def of(path: Path, tensors: Tensors) -> dict[str, int]:
     Of a file that says nothing about it, or that cannot be read, none.
     """
     names = {one.name for one in tensors.inputs if one.dtype.kind in "iu"}
-    if path.suffix != Form.ONNX.value or not names or not path.is_file():
-        return {}
+    known = {one.name: one.rows for one in tensors.inputs if one.rows is not None}
+    if known or path.suffix != Form.ONNX.value or not names or not path.is_file():
+        return known
     try:
         with path.open("rb") as file:
             content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

@@ -54,13 +54,14 @@ def _given(batch: Batch, axes: Mapping[str, int | None]) -> Batch:
 
 
 def arranged(backend: Backend, tensors: Tensors | None = None) -> Backend:
-    """The backend itself, if the batch is first in all that it takes and gives.
+    """The backend itself, if the batch is first in all that it takes and gives, and of any size that it says.
 
     ``tensors``: more about the same inputs and outputs than the backend knows.
     """
     shown = tensors or backend.tensors
     first = all(one.batch_axis == 0 for one in shown.inputs) and not any(axis != 0 for axis in shown.output_axes)
-    return backend if first else Arranged(backend, shown)
+    same_size = shown.batch_size == backend.tensors.batch_size
+    return backend if first and same_size else Arranged(backend, shown)
 
 
 def with_outputs(backend: Backend, tensors: Tensors) -> Tensors:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from drumfire.sut.local.backends import BackendError, first_line
 from drumfire.sut.models.tensors import Input, Tensors
+from drumfire.sut.models.vocabulary import Step, looked_up
 
 
 class Taken(NamedTuple):
@@ -117,6 +118,36 @@ def of_graph(graph: Any) -> Tensors:
     return Tensors(inputs, tuple(output.name for output in graph.output), batch)
 
 
+_SAME_VALUES = (
+    "to",
+    "_to_copy",
+    "clone",
+    "view",
+    "reshape",
+    "clamp",
+    "squeeze",
+    "unsqueeze",
+    "slice",
+    "expand",
+    "alias",
+)
+"""Operations of ATen whose result has values of their first argument."""
+
+
+def _looked_up(program: Any, names: Sequence[str]) -> dict[str, int]:
+    """For each input of these names that is looked up in a table, the table's rows."""
+    steps, tables = [], {}
+    for node in program.graph.nodes:
+        shape = getattr(node.meta.get("val"), "shape", ())
+        if node.op == "placeholder" and len(shape) and isinstance(shape[0], int):
+            tables[node.name] = shape[0]
+        operation = str(node.target).split(".")
+        arguments = [getattr(one, "name", "") for one in node.args]
+        if operation[0] == "aten" and operation[1] in ("embedding", *_SAME_VALUES):
+            steps.append(Step("Gather" if operation[1] == "embedding" else "Identity", arguments, [node.name]))
+    return looked_up(names, steps, tables)
+
+
 def of_program(model: Path) -> tuple[Any, Tensors]:
     """The ``torch.export.ExportedProgram`` in a file, and its tensors.  Raises ``BackendError``."""
     import torch
@@ -137,6 +168,8 @@ def of_program(model: Path) -> tuple[Any, Tensors]:
         sizes = [size if isinstance(size, int) else str(size) for size in value.shape]
         takes.append(taken(name, sizes, dtype, is_bfloat16=is_bfloat16))
     inputs, batch = as_inputs(takes)
+    rows = _looked_up(program, [one.name for one in inputs if one.dtype.kind in "iu"])
+    inputs = tuple(one._replace(rows=rows.get(one.name)) for one in inputs)
     given = [values.get(name) for name in signature.user_outputs]
     outputs = numbered(len(given))
     returned = program.call_spec.out_spec

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 from collections.abc import Callable
@@ -17,35 +16,78 @@ from tests.support.served import PORTS, serving
 
 pytest.importorskip("onnxruntime")
 
-REFUSAL = (
-    "the model has 3 inputs (input_ids, attention_mask, token_type_ids), and only models of one can be loaded: measure "
-    "it on a Triton server ('drumfire run triton'), or call it from a coroutine (drumfire.CoroutineSystem)"
-)
+FILES = Path(__file__).parents[2] / "data" / "onnx"
+QUICK = ["--scenario", "SingleStream", "--time", "0.05", "--count", "20", "--json", "--no-dashboard"]
+
+
+def test_a_file_of_other_inputs_than_its_model_has_is_not_run(tmp_path: Path) -> None:
+    file = write_sum(tmp_path / "text.onnx", ["input_ids", "attention_mask"])
+    one_line_error(
+        here("run", "onnxruntime", "digits", "--weights", file, "--scenario", "SingleStream", "--no-dashboard"),
+        "the file takes input_ids float32 of shape [2], attention_mask",
+        "digits's data is float32 of shape [1, 8, 8]: give another file with --weights",
+    )
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("file", "options", "said"),
     [
-        ["run", "onnxruntime", "digits", "--weights", "text.onnx", "--no-dashboard"],
-        ["prepare", "quantize", "digits", "--weights", "text.onnx", "--output", "int8.onnx"],
-        ["run", "tf", "text.onnx", "--no-dashboard"],
-        ["run", "tvm-onnx", "text.onnx", "--no-dashboard"],
+        ("two_inputs", ["--dim", "sequence=128"], "input_ids 0..99, attention_mask ones, sequence 128"),
+        ("two_inputs", ["--dim", "sequence=8..16"], "sequence 8..16"),
+        ("two_inputs", ["--dim", "batch=2", "--dim", "sequence=4"], "batch 2, sequence 4"),
+        ("two_inputs", ["--shape", "input_ids=8", "--range", "input_ids=0..7"], "input_ids 0..7, attention_mask ones"),
+        ("optional_input", ["--dim", "sequence=8"], "attention_mask ones, sequence 8"),
+        ("optional_input", ["--dim", "sequence=8", "--shape", "bias=8"], "attention_mask ones, sequence 8"),
+        ("open_image", ["--shape", "image=3x32..64x32"], "height 32..64, width 32"),
+        ("open_image", ["--input", "image:3,32,32"], "random, seed 1"),
+        ("text_length", ["--input-data", "zero", "--dim", "sequence=3"], "zeros: sequence 3"),
+        *((name, [], "random, seed 1") for name in ("bool", "string", "bfloat16", "float16", "uint8", "state")),
+        *((name, [], "random, seed 1") for name in ("several_outputs", "scalar_output", "output_without_batch")),
     ],
-    ids=lambda words: " ".join(words[:4]),
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value[:20],
 )
-def test_several_inputs_are_refused_alike(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    packages = {"prepare": ["onnx"], "tf": ["tensorflow", "onnx"], "tvm-onnx": ["tvm", "onnx"]}
-    needed = [package for word in words[:2] for package in packages.get(word, [])]
-    if missing := [package for package in needed if importlib.util.find_spec(package) is None]:
-        pytest.skip(f"not installed: {', '.join(missing)}")
-    monkeypatch.chdir(tmp_path)
-    write_sum(tmp_path / "text.onnx", ["input_ids", "attention_mask", "token_type_ids"])
-    done = here(*words)
-    assert done.returncode == 2
-    *loading, line = done.stderr.splitlines()
-    assert line.endswith(REFUSAL)
-    assert all(other.startswith("loading ") for other in loading)
-    assert not (tmp_path / "int8.onnx").exists()
+def test_files_of_every_kind_run_and_say_what_was_made_up(
+    file: str, options: list[str], said: str, tmp_path: Path
+) -> None:
+    done = here("run", "onnxruntime", FILES / f"{file}.onnx", *options, *QUICK, "--output", tmp_path / "run")
+    assert done.stdout, done.stderr
+    result = json.loads(done.stdout)
+    assert result["errors"]["failed"] == 0
+    reservations = result["system"]["reservations"]
+    assert said in reservations[0]
+    assert any("left out" in one for one in reservations) == (file == "optional_input" and "--shape" not in options)
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "says"),
+    [
+        ("two_inputs", [], "set them with --dim sequence=128, or give --input-data"),
+        ("open_image", [], "set them with --dim height=224 --dim width=224, or give --input-data"),
+        ("two_inputs", ["--dim", "length=3"], "the model has the open sizes sequence, and batch for its batch"),
+        ("two_inputs", ["--dim", "Sequence=3"], "did you mean sequence?"),
+        ("two_inputs", ["--dim", "sequence=8", "--range", "input_ids=100..100"], "sample 0 has the value 100"),
+        ("uint8", ["--input-data", "digits"], "digits has samples of float32 [1,8,8], but the model takes x UINT8[4]"),
+        ("uint8", ["--dataset-path", "."], "give other data with --input-data"),
+        ("uint8", ["--dim", "sequence"], "--dim 'sequence': use NAME=SIZE"),
+        ("uint8", ["--range", "x=0..256"], "UINT8 has values from 0 to 255"),
+    ],
+)
+def test_inputs_that_a_file_does_not_take(file: str, options: list[str], says: str) -> None:
+    one_line_error(here("run", "onnxruntime", FILES / f"{file}.onnx", *options, *QUICK), says)
+
+
+def test_a_named_model_has_data_of_its_own() -> None:
+    done = here("run", "onnxruntime", "digits", "--dim", "sequence=8", *QUICK)
+    one_line_error(done, "--dim has no effect with digits, which has data of its own")
+
+
+def test_samples_of_the_user_reach_the_model(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", input_ids=np.array([[1, 2, 3]]), attention_mask=np.array([[1, 1, 0]]))
+    words = ["run", "onnxruntime", FILES / "two_inputs.onnx", *QUICK]
+    done = here(*words, "--input-data", tmp_path / "data.npz", "--output", tmp_path / "run")
+    assert f"2 arrays of {tmp_path / 'data.npz'}" in json.loads(done.stdout)["system"]["reservations"][0]
+    (tmp_path / "cut.jsonl").write_text('{"input_ids": [1], "attention_mask": [1]}\n{"input_ids": [1, 2')
+    one_line_error(here(*words, "--input-data", tmp_path / "cut.jsonl"), "cut.jsonl: line 2 is not JSON")
 
 
 def test_a_file_of_other_inputs_than_its_model_has_is_not_served(tmp_path: Path) -> None:
@@ -91,22 +133,13 @@ OF_ONE = (
 """The same with ``keepdims=1``: its output (1, 1) looks like that of a batch of one."""
 
 
-@pytest.mark.parametrize(
-    "words",
-    [["run", "onnxruntime", "m.onnx", "--qps", "9", "--no-dashboard"]],
-)
-@pytest.mark.parametrize(("content", "shape"), [(SCALAR, "[] for 1 sample:"), (OF_ONE, "[1, 1] for 2 samples:")])
-def test_outputs_without_a_batch_are_refused_alike(
-    words: list[str], content: bytes, shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("m.onnx").write_bytes(content)
-    done = here(*words)
-    assert done.returncode == 2, done
-    assert done.stderr.splitlines()[-1].startswith(
-        f"drumfire: the model's output 'y' has the shape {shape} its first size"
-    )
-    assert not Path("runs").exists()
+@pytest.mark.parametrize("content", [SCALAR, OF_ONE])
+def test_outputs_without_a_batch_mean_batches_of_one(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(content)
+    result = json.loads(here("run", "onnxruntime", tmp_path / "m.onnx", *QUICK, "--output", tmp_path / "run").stdout)
+    assert result["errors"]["failed"] == 0
+    assert result["system"]["max_batch_size"] == 1
+    assert "an output has no batch, so each batch is one sample" in result["system"]["reservations"]
 
 
 def pipe(path: Path) -> None:

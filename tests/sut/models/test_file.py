@@ -1,0 +1,143 @@
+"""A model's file gets the samples that it takes, as arrays by name, and answers with all of its outputs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from drumfire.loadgen.responses import as_bytes
+from drumfire.sut.data.inputs import InputError
+from drumfire.sut.data.options import InputOptions
+from drumfire.sut.data.ragged import Ragged, RaggedLibrary
+from drumfire.sut.models.file import FileModel, OutputBytes
+from drumfire.sut.models.tensors import Input, Tensors
+
+I8, F4, TEXT = np.dtype(np.int64), np.dtype(np.float32), np.dtype(object)
+IDS = Input("ids", (None,), I8, dims=("s",))
+
+
+def model(*inputs: Input, batch: str = "N", **options: Any) -> FileModel:
+    """A model whose file takes these inputs."""
+    made = FileModel(Path("m.pt2"), InputOptions(**options))
+    made.tensors_from(SimpleNamespace(tensors=Tensors(inputs, ("y",), batch)))  # type: ignore[arg-type]
+    return made
+
+
+def loaded(made: FileModel, *indices: int) -> dict[str, np.ndarray]:
+    library = made.library()
+    every = np.arange(library.total_count)
+    library.load(every)
+    return library.batch(np.array(indices))  # type: ignore[return-value]
+
+
+def test_samples_are_arrays_by_name_of_the_input_s_type() -> None:
+    made = model(
+        Input("x", (3, 2), F4), Input("t", (2,), TEXT), Input("h", (2,), np.dtype(np.uint16), is_bfloat16=True)
+    )
+    batch = loaded(made, 5, 3)
+    assert {name: (array.shape, array.dtype) for name, array in batch.items()} == {
+        "x": ((2, 3, 2), F4),
+        "t": ((2, 2), TEXT),
+        "h": ((2, 2), np.dtype(np.uint16)),
+    }
+    assert all(isinstance(element, bytes) and len(element) == 8 for element in batch["t"].flat)
+    assert np.array_equal(loaded(made, 5)["x"][0], batch["x"][0])
+
+
+def test_sizes_that_differ_make_a_ragged_library() -> None:
+    made = model(IDS, Input("mask", (None,), I8, dims=("s",)), dim=("s=2..40",))
+    assert made.tensors.inputs[0].sample_shape == (None,)
+    library = made.library()
+    assert isinstance(library, RaggedLibrary)
+    library.load(np.arange(10))
+    lengths = library.sizes(np.arange(10)).tolist()
+    assert len(set(lengths)) > 3
+    assert all(2 <= length <= 40 for length in lengths)
+    assert [loaded(made, row)["mask"].tolist() for row in range(3)] == [[[1] * length] for length in lengths[:3]]
+    assert isinstance(made._read(np.arange(3))["ids"], Ragged)
+    assert made.example.inputs[0].sample_shape == (lengths[0],)
+
+
+def test_lengths_of_the_data_that_are_all_alike_leave_nothing_open(tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps({"data": [{"ids": [1, 2, 3]}, {"ids": [4, 5, 6]}]}))
+    made = model(IDS, input_data=str(path))
+    assert made.tensors.inputs[0].sample_shape == (3,)
+    assert (made.total_count, loaded(made, 1)["ids"].tolist()) == (2, [[4, 5, 6]])
+
+
+def test_the_batch_s_own_size_is_a_size_of_the_sample_where_the_user_names_it() -> None:
+    made = model(IDS, dim=("N=3", "s=4"))
+    assert not made.tensors.has_batch
+    assert made.tensors.inputs[0].sample_shape == (3, 4)
+    with pytest.raises(InputError, match="has the open sizes s, and N for its batch"):
+        model(IDS, dim=("M=3",))
+
+
+def test_an_image_that_the_backend_has_channels_last_is_the_file_s_to_the_user() -> None:
+    made = model(Input("x", (3, None, None), F4, dims=("", "H", "W")).as_channels_last, shape=("x=3x4x5",))
+    assert made.tensors.inputs[0].sample_shape == (3, 4, 5)
+    assert made.tensors.laid_out_as(Tensors((Input("x", (3, 4, 5), F4).as_channels_last,))).inputs[0].sample_shape == (
+        4,
+        5,
+        3,
+    )
+
+
+def test_an_input_without_a_batch_is_the_same_for_all_samples(tmp_path: Path) -> None:
+    rate = Input("rate", (), I8, batch_axis=None)
+    drawn = loaded(model(Input("x", (2,), F4), rate), 0, 1, 2)
+    assert len(set(drawn["rate"].tolist())) == 1
+    assert len({row.tobytes() for row in drawn["x"]}) == 3
+    for rates, fits in (([7, 7], True), ([7, 8], False)):
+        np.savez(tmp_path / "data.npz", x=np.zeros((2, 2), F4), rate=np.array(rates))
+        if fits:
+            made = model(Input("x", (2,), F4), rate, input_data=str(tmp_path / "data.npz"))
+            assert loaded(made, 1)["rate"].tolist() == [7]
+        else:
+            with pytest.raises(InputError, match="sample 1 has another rate than sample 0"):
+                model(Input("x", (2,), F4), rate, input_data=str(tmp_path / "data.npz"))
+
+
+def test_optional_inputs_come_with_all_samples_or_none(tmp_path: Path) -> None:
+    bias = Input("b", (1,), F4, optional=True)
+    made = model(Input("x", (1,), F4), bias)
+    assert list(loaded(made, 0)) == ["x"]
+    assert any("left out, as the file has a value of its own: b" in one for one in made.reservations)
+    assert list(loaded(model(Input("x", (1,), F4), bias, shape=("b=1",)), 0)) == ["x", "b"]
+    (tmp_path / "data.jsonl").write_text('{"x": [1], "b": [2]}\n{"x": [1]}\n')
+    with pytest.raises(InputError, match="some do not: give it to all or none"):
+        loaded(model(Input("x", (1,), F4), bias, input_data=str(tmp_path / "data.jsonl")), 0)
+
+
+def test_expected_outputs_are_said_to_have_no_effect(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x=np.zeros((2, 2), F4), y=np.zeros(2, F4))
+    made = model(Input("x", (2,), F4), input_data=str(tmp_path / "data.npz"))
+    assert made.reservations[1] == "expected outputs are compared with a server's only: y.npy had no effect"
+
+
+def test_the_response_is_the_bytes_of_all_outputs() -> None:
+    made = FileModel(Path("m.onnx"))
+    one, two = np.arange(6, dtype=F4).reshape(2, 3), np.array([[b"a", b"bcd"], [b"", b"e"]], object)
+    assert made.respond([one]) is one
+    responses = made.respond([one, two])
+    assert len(responses) == 2
+    assert list(as_bytes(responses)) == [
+        one[0].tobytes() + b"\1\0\0\0a\3\0\0\0bcd",
+        one[1].tobytes() + b"\0\0\0\0\1\0\0\0e",
+    ]
+    assert list(made.respond([np.array([b"a", b"b"], object)])) == [b"\1\0\0\0a", b"\1\0\0\0b"]
+    assert OutputBytes([one, one])[1:] == [one[1].tobytes() * 2]
+
+
+def test_a_network_that_fails_on_values_gets_advice() -> None:
+    made = model(Input("ids", (2,), I8), Input("x", (2,), F4))
+    assert made.advice("indices element out of data bounds, idx=121") == (
+        " (say which values an input may have: --range ids=0..N)"
+    )
+    assert made.advice("another error") == ""
