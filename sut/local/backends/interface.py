@@ -118,19 +118,7 @@ def of_graph(graph: Any) -> Tensors:
     return Tensors(inputs, tuple(output.name for output in graph.output), batch)
 
 
-_SAME_VALUES = (
-    "to",
-    "_to_copy",
-    "clone",
-    "view",
-    "reshape",
-    "clamp",
-    "squeeze",
-    "unsqueeze",
-    "slice",
-    "expand",
-    "alias",
-)
+_SAME_VALUES = ("to", "_to_copy", "clone", "view", "reshape", "clamp", "squeeze", "unsqueeze", "slice")
 """Operations of ATen whose result has values of their first argument."""
 
 
@@ -138,7 +126,7 @@ def _looked_up(program: Any, names: Sequence[str]) -> dict[str, int]:
     """For each input of these names that is looked up in a table, the table's rows."""
     steps, tables = [], {}
     for node in program.graph.nodes:
-        shape = getattr(node.meta.get("val"), "shape", ())
+        shape: Sequence[Any] = getattr(node.meta.get("val"), "shape", ())
         if node.op == "placeholder" and len(shape) and isinstance(shape[0], int):
             tables[node.name] = shape[0]
         operation = str(node.target).split(".")
