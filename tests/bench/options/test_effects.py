@@ -40,7 +40,7 @@ def test_options_of_another_kind_are_refused(case: Case) -> None:
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("--input-data", "nonsense.json"), ("--input", "x:1"), ("--concurrency", 4), ("--connections", 4),
+        ("--concurrency", 4), ("--connections", 4),
         ("--header", "a:b"), ("--client", "tritonclient"), ("--shared-memory", "system"), ("--request-timeout", 1),
         ("--metrics-url", "http://h:1"), ("--url", "grpc://h:1"), ("--workers", 2), ("--model-version", 1),
     ],
