@@ -11,7 +11,16 @@ from drumfire.bench import commands
 from drumfire.bench.options.parser import Command
 from drumfire.bench.options.values import Declared, declared, flag, kinds
 
-_TEXTS = {"url": "grpcs://h:1", "warmup": "5s", "metric": "exact"}
+_TEXTS = {
+    "url": "grpcs://h:1",
+    "warmup": "5s",
+    "dim": "s=8..16",
+    "shape": "x=3x8",
+    "input": "x:3,8",
+    "range": "x=0..9",
+    "pad": "longest",
+    "metric": "exact",
+}
 """Where not any text will do."""
 
 
@@ -63,9 +72,7 @@ def _example(one: Declared) -> str:
         return one.choices[-1]
     if one.kind is int:
         return str(max(3, int(one.option.least or 0)))
-    return {float: str(min(2.5, one.option.most)), Path: "/some/where"}.get(
-        one.kind, _TEXTS.get(one.name, "some: 'text'")
-    )
+    return {float: str(min(2.5, one.option.most)), Path: "/some/where"}.get(one.kind, _TEXTS.get(one.name, "some: 'text'"))
 
 
 @st.composite
