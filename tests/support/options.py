@@ -72,7 +72,8 @@ def _example(one: Declared) -> str:
         return one.choices[-1]
     if one.kind is int:
         return str(max(3, int(one.option.least or 0)))
-    return {float: str(min(2.5, one.option.most)), Path: "/some/where"}.get(one.kind, _TEXTS.get(one.name, "some: 'text'"))
+    number = str(min(2.5, one.option.most))
+    return {float: number, Path: "/some/where"}.get(one.kind, _TEXTS.get(one.name, "some: 'text'"))
 
 
 @st.composite

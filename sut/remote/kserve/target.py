@@ -135,6 +135,11 @@ class TritonTarget(Target[TritonOptions]):
         if self.batch_size > max(interface.max_batch_size, 1):
             most = f"at most {interface.max_batch_size}" if interface.max_batch_size else "no batches"
             raise UserError(f"--max-batchsize {self.batch_size}: the server's {self.model} takes {most} in a request")
+        if self.batch_size > 1 and self._chosen.drawn:
+            raise UserError(
+                f"--max-batchsize {self.batch_size}: samples of different sizes cannot be in one request: leave it "
+                "out, or give one size"
+            )
         self._interface = interface
         if self._metric is not None:
             halves = frozenset(spec.name for spec in interface.outputs if spec.datatype == "BF16")

@@ -247,6 +247,18 @@ def test_an_output_that_is_not_the_expected_one_is_said(stub: tuple[Stub, str], 
     assert "output y of a sample differs from what is expected, first at element 3" in text
 
 
+def test_sizes_are_drawn_by_shape_and_sent_one_by_one(stub: tuple[Stub, str]) -> None:
+    server, url = stub
+    server.metadata["inputs"] = [X | {"shape": [-1, -1]}]
+    server.metadata["outputs"] = [{**one, "shape": [-1, -1]} for one in server.metadata["outputs"]]
+    server.configuration = {"max_batch_size": 4}
+    assert "--shape x=128" in refusal(url)
+    assert "use --shape, such as --shape x=128" in refusal(url, "--dim", "s=8")
+    drawn = ["--shape", "x=2..9", "--range", "x=3..3"]
+    assert "samples of different sizes cannot be in one request" in refusal(url, *drawn, "--max-batchsize", 2)
+    assert assembled(url, *drawn).description["remote"]["input_data"] == "random, seed 1: x 3..3, x 2..9"
+
+
 def test_an_optional_input_is_sent_where_it_is_given(stub: tuple[Stub, str], tmp_path: Path) -> None:
     server, url = stub
     server.metadata["inputs"] = [X, X | {"name": "b"}]
@@ -258,7 +270,7 @@ def test_an_optional_input_is_sent_where_it_is_given(stub: tuple[Stub, str], tmp
         server.asked.clear()
         return names
 
-    assert "left out, as the model calls it optional: b; --input NAME:SHAPE sends it" in assembled(url).notes
+    assert "left out, as the model calls it optional: b; --shape NAME=SHAPE sends it" in assembled(url).notes
     assert sent() == {"x"}
     assembled(url, "--input", "b:4")
     assert sent() == {"xb"}
