@@ -34,6 +34,7 @@ from drumfire.loadgen.options import choice, option
 from drumfire.loadgen.wording import counted, each_is
 from drumfire.sut import models, module_process
 from drumfire.sut.cache import cache_folder
+from drumfire.sut.data.options import InputOptions, parse_dims, parse_shapes
 from drumfire.sut.local import backends
 from drumfire.sut.local.null import NullOptions
 from drumfire.sut.models.model import Form, Model
@@ -84,6 +85,27 @@ class QueueOptions(BatchingOptions):
 
 
 @dataclass(frozen=True)
+class SizeOptions:
+    """The sizes that a model's file leaves open."""
+
+    TITLE: ClassVar = "a model's inputs"
+
+    dim: tuple[str, ...] = option(
+        (),
+        metavar="NAME=SIZE",
+        check=lambda word: parse_dims([word]),
+        help="a size that the model's file leaves open, by the name that it has there, such as sequence=128: requests "
+        "then have this size; with sequence=8..128 they have any, and these are tried before the first request",
+    )
+    shape: tuple[str, ...] = option(
+        (),
+        metavar="NAME=SHAPE",
+        check=lambda word: parse_shapes([word]),
+        help="the same for an input, of one sample, without the batch, such as x=3x224x224 or ids=8..128",
+    )
+
+
+@dataclass(frozen=True)
 class Options:
     """The options of ``drumfire serve``."""
 
@@ -102,6 +124,7 @@ class Options:
     ports: PortOptions = field(default_factory=PortOptions)
     batching: QueueOptions = field(default_factory=QueueOptions)
     system: Any = choice("backend", lambda: {**backends.kinds(), "null": NullOptions})
+    inputs: SizeOptions = field(default_factory=SizeOptions)
     drain_timeout: float = option(
         30.0, metavar="S", least=0, help="how long to wait at the end for requests under way, s"
     )
@@ -206,6 +229,12 @@ def load(options: Options, wanted: Sequence[tuple[str, str]], device: str, conso
             if name in models.MODELS and not file:
                 backends.check_takes(options.backend, models.get(name))
         backends.check_installed(options.backend, device)
+    sizes = InputOptions(dim=options.inputs.dim, shape=options.inputs.shape)
+    if sizes.said and (len(wanted) > 1 or wanted[0][0] in (*models.MODELS, IDENTITY)):
+        raise UserError(
+            f"{' and '.join(f'--{name}' for name in sizes.said)}: these are sizes of one model's file: serve it alone, "
+            "under a name of its own"
+        )
     served: list[ServedModel] = []
     versions: Counter[str] = Counter()
     for name, file in wanted:
@@ -220,7 +249,7 @@ def load(options: Options, wanted: Sequence[tuple[str, str]], device: str, conso
         weights = Path(file)
         if model is not None:
             weights = model.weights(cache_folder(), weights if file else None, backends.form(options.backend))
-        source = Source(name, version, weights, model)
+        source = Source(name, version, weights, model, sizes)
         served.append(serving.load(source, options.backend, device, threads=threads, options=own, batching=batching))
     return served
 

@@ -6,7 +6,7 @@ Depends on backends and named models, not on requests, threads or connections.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.system import Batch
+from drumfire.sut.data.options import InputOptions
 from drumfire.sut.kserve.messages.schemas import config_type
-from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorError, TensorSpec
+from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorSpec
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends import Backend, BackendError, BackendOptions
 from drumfire.sut.local.backends.arranged import arranged
@@ -26,6 +27,7 @@ from drumfire.sut.models.tensors import Input, Tensors
 from drumfire.sut.serving.batch import BatchLayout
 from drumfire.sut.serving.request import DEFAULT_PRIORITY, PRIORITIES
 from drumfire.sut.serving.signature import run, signature
+from drumfire.sut.serving.sizes import Sizes, specs
 
 IDENTITY = "identity"
 _QUICK_S = 250e-6
@@ -148,6 +150,8 @@ class Source:
     weights: Path
     model: Model | None
     """The named model that the weights belong to; None for a bare file."""
+    inputs: InputOptions = field(default_factory=InputOptions)
+    """What the user says of a bare file's sizes."""
 
 
 def load(
@@ -158,6 +162,10 @@ def load(
     Raises ``BackendError``, or ``OutputError``, if the model cannot be served.
     """
 
+    sizes = Sizes(source.weights, source.inputs)
+    if source.model is None:
+        options = replace(options, sized=sizes)
+
     def load_plain() -> Backend:
         return backends.load(backend, source.weights, device, threads, options)
 
@@ -167,9 +175,9 @@ def load(
         return instance
 
     plain = load_plain()
-    shown = _on_the_wire(options.sized(plain.tensors), source)
+    shown = _on_the_wire(plain.tensors, source, sizes)
     tensors = replace(plain.tensors, inputs=tuple(one.takes for one in shown.layouts))
-    found = signature(plain, tensors, shown.outputs, batching.max_size)
+    found = signature(plain, tensors, shown.outputs, batching.max_size, sizes.ranges)
     first = arranged(plain, found.tensors)
     loaded = [first, *(load_one() for _ in range(options.instances - 1))]
     max_size = found.tensors.batch_size or batching.max_size
@@ -213,35 +221,39 @@ class _Shown(NamedTuple):
     """Their names."""
 
 
-def _on_the_wire(file: Tensors, source: Source) -> _Shown:
+def _on_the_wire(file: Tensors, source: Source, sizes: Sizes) -> _Shown:
     """Raises ``BackendError`` for a file that does not fit the named model's data, or takes what cannot be sent."""
+    if source.model is None:
+        return _of_bare(file, sizes)
     model = source.model
-    if model is not None and not model.tensors.has_batch:
+    if not model.tensors.has_batch:
         file = file.without_batch()
-    inputs, layouts, outputs = list(file.inputs), [BatchLayout(one, False) for one in file.inputs], file.outputs
-    if model is not None:
-        feeds = file.feeds(model.tensors)
-        if feeds is None:
-            raise BackendError(
-                f"{source.weights} takes {file}, but {model.name}'s data is {model.tensors}: serve the file under "
-                "another name"
-            )
-        data = {one.name: one for one in model.tensors.inputs}
-        takes = [one for one in file.inputs if one.name in feeds]
-        inputs = [data[feeds[one.name].name] for one in takes]
-        layouts = []
-        for one, shown in zip(takes, inputs, strict=True):
-            sizes, moves_channels = shown.sample_shape, feeds[one.name].moves_channels
-            taken = (*sizes[1:], sizes[0]) if moves_channels else sizes
-            layouts.append(BatchLayout(one._replace(sample_shape=taken), moves_channels))
-        if source.weights.suffix == Form.ONNX.value:  # which has names of its own, that other servers use too
-            inputs = [shown._replace(name=one.name) for one, shown in zip(takes, inputs, strict=True)]
-        else:
-            outputs = model.tensors.outputs
-    try:
-        return _Shown(Tensors(tuple(inputs)).specs, layouts, outputs)
-    except TensorError as error:
+    feeds = file.feeds(model.tensors)
+    if feeds is None:
         raise BackendError(
-            f"{source.weights} cannot be served: {error}; export it with another, or measure it in this process with "
-            "'drumfire run'"
-        ) from None
+            f"{source.weights} takes {file}, but {model.name}'s data is {model.tensors}: serve the file under another "
+            "name"
+        )
+    data = {one.name: one for one in model.tensors.inputs}
+    takes = [one for one in file.inputs if one.name in feeds]
+    inputs = [data[feeds[one.name].name] for one in takes]
+    layouts = []
+    for one, shown in zip(takes, inputs, strict=True):
+        shape, moves_channels = shown.sample_shape, feeds[one.name].moves_channels
+        taken = (*shape[1:], shape[0]) if moves_channels else shape
+        layouts.append(BatchLayout(one._replace(sample_shape=taken), moves_channels))
+    outputs = model.tensors.outputs
+    if source.weights.suffix == Form.ONNX.value:  # which has names of its own, that other servers use too
+        inputs = [shown._replace(name=one.name) for one, shown in zip(takes, inputs, strict=True)]
+        outputs = file.outputs
+    return _Shown(specs(Tensors(tuple(inputs)), source.weights), layouts, outputs)
+
+
+def _of_bare(file: Tensors, sizes: Sizes) -> _Shown:
+    """A file without a named model is shown as it is, but for sizes that the user fixes."""
+    shown = sizes(replace(file, inputs=tuple(one.as_in_file for one in file.inputs)))
+    layouts = [
+        BatchLayout(one.as_channels_last if own.channels_moved else one, own.channels_moved)
+        for own, one in zip(file.inputs, shown.inputs, strict=True)
+    ]
+    return _Shown(specs(shown, sizes.weights), layouts, file.outputs)

@@ -5,8 +5,9 @@ Does not depend on the names that requests use.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy.typing as npt
@@ -23,6 +24,10 @@ _OPEN_SIZES = ((8, 16), (32, 64), (128, 256), (1, 2))
 """Two sizes to try a model with where it accepts any; the next two where it does not run on these."""
 
 
+Ranges = Mapping[str, Mapping[int, tuple[int, int]]]
+"""The least and the most of open sizes, by input and place in the shape of its sample."""
+
+
 class Signature(NamedTuple):
     """What the model was found to give."""
 
@@ -34,23 +39,31 @@ class Signature(NamedTuple):
     """The largest batch that was run."""
 
 
-def signature(backend: Backend, tensors: Tensors, names: Sequence[str], most: int) -> Signature:
+def signature(
+    backend: Backend, tensors: Tensors, names: Sequence[str], most: int, ranges: Ranges = MappingProxyType({})
+) -> Signature:
     """Run a model that takes ``tensors`` on a few zeros and on ``most`` samples of them, without optional inputs.
 
     ``names``: the outputs' in answers; they are numbered if there are not as many.  The batch size is 1 where an output
-    has no batch.  Raises ``BackendError``, and ``OutputError``.
+    has no batch.  ``ranges``: sizes that are known.  Raises ``BackendError``, and ``OutputError``.
     """
     refused: list[str] = []
-    for sizes in _OPEN_SIZES if tensors.has_open_sizes else ((1, 1),):
-        try:
-            return _found(backend, tensors, names, most, sizes)
-        except BackendError as error:
-            refused.append(str(error))
-    raise BackendError(refused[0])
+    tried: list[Sequence[Tensors]] = []
+    for sizes in _OPEN_SIZES:
+        sized = [_sized(tensors, ranges, sizes, which) for which in (0, 1)]
+        if sized not in tried:
+            tried.append(sized)
+            try:
+                return _found(backend, tensors, names, most, sized)
+            except BackendError as error:
+                refused.append(str(error))
+    fix = "; --dim NAME=SIZE or --shape NAME=SHAPE gives sizes that it takes" if tensors.has_open_sizes else ""
+    raise BackendError(refused[0] + fix)
 
 
-def _found(backend: Backend, tensors: Tensors, names: Sequence[str], most: int, sizes: Sequence[int]) -> Signature:
-    small, large = (_sized(tensors, size) for size in sizes)
+def _found(backend: Backend, tensors: Tensors, names: Sequence[str], most: int, sized: Sequence[Tensors]) -> Signature:
+    """``sized``: the tensors with two choices of their open sizes."""
+    small, large = sized
     placed = with_outputs(backend, small)
     size = placed.batch_size
     own = replace(
@@ -68,10 +81,13 @@ def _found(backend: Backend, tensors: Tensors, names: Sequence[str], most: int, 
     return Signature(own, tuple(specs), largest)
 
 
-def _sized(tensors: Tensors, size: int) -> Tensors:
-    """The same with this size where they are open."""
-    shapes = (tuple(size if each is None else each for each in one.sample_shape) for one in tensors.inputs)
-    inputs = (one._replace(sample_shape=shape) for one, shape in zip(tensors.inputs, shapes, strict=True))
+def _sized(tensors: Tensors, ranges: Ranges, sizes: Sequence[int], which: int) -> Tensors:
+    """The same with the least (``which`` 0) or the most where sizes are open, or with those of ``sizes``."""
+    inputs = []
+    for one in tensors.inputs:
+        known = ranges.get(one.name, {})
+        shape = [known.get(axis, sizes)[which] if size is None else size for axis, size in enumerate(one.sample_shape)]
+        inputs.append(one._replace(sample_shape=tuple(shape)))
     return replace(tensors, inputs=tuple(inputs))
 
 

@@ -100,6 +100,14 @@ def test_a_file_of_other_inputs_than_its_model_has_is_not_served(tmp_path: Path)
     assert done.stderr.endswith("digits's data is float32 of shape [1, 8, 8]: serve the file under another name\n")
 
 
+@pytest.mark.parametrize("models", [["digits"], ["a=m.onnx", "b=m.onnx"]])
+def test_sizes_are_those_of_one_served_file(models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_sum(tmp_path / "m.onnx", ["x"])
+    done = here("serve", "onnxruntime", *models, "--dim", "sequence=8", *PORTS)
+    one_line_error(done, "--dim: these are sizes of one model's file: serve it alone, under a name of its own")
+
+
 def test_a_single_input_of_any_name_is_run_and_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_sum(tmp_path / "pair.onnx", ["pair:0"], "sum:0")

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from drumfire.sut.data.inputs import InputError
+from drumfire.sut.data.options import InputOptions
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends import BackendOptions
 from drumfire.sut.serving import model as serving
@@ -31,8 +33,8 @@ BF16 = "bfloat16"
 Sample = dict[str, np.ndarray]
 
 
-def load(name: str) -> ServedModel:
-    source = Source(name, "1", FILES / f"{name}.onnx", None)
+def load(name: str, **inputs: tuple[str, ...]) -> ServedModel:
+    source = Source(name, "1", FILES / f"{name}.onnx", None, InputOptions(**inputs))
     return serving.load(source, "onnxruntime", "cpu", threads=1, options=BackendOptions(), batching=Batching(8))
 
 
@@ -312,3 +314,38 @@ def test_what_is_told_of_a_model(server: Running, name: str, takes: str, gives: 
     assert ("a sample at a time" in model.description) is (name in ONE_SAMPLE)
     told = server.ask("GET", f"/v2/models/{name}")[1]
     assert all(one["shape"][0] == -1 for one in [*told["inputs"], *told["outputs"]])
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "takes", "tried"),
+    [
+        ("two_inputs", {"dim": ("sequence=12",)}, "input_ids INT64[12], attention_mask INT64[12]", (8, 12)),
+        ("two_inputs", {"dim": ("sequence=3..20",)}, "input_ids INT64[-1], attention_mask INT64[-1]", (8, 20)),
+        ("open_image", {"shape": ("image=3x32x40..48",)}, "image FP32[3,32,-1]", (8, 3, 32, 48)),
+        (
+            "text_length",
+            {"dim": ("batch=2", "sequence=5")},
+            "ids INT32[2,5]",
+            (1, 2, 5),
+        ),  # as the user has it: no batch
+    ],
+)
+def test_sizes_that_the_user_gives(
+    name: str, inputs: Any, takes: str, tried: tuple[int, ...], monkeypatch: Any
+) -> None:
+    seen: list[tuple[int, ...]] = []
+    run = serving.run
+    monkeypatch.setattr(
+        serving, "run", lambda model, batch: seen.append(next(iter(batch.values())).shape) or run(model, batch)
+    )
+    model = load(name, **inputs)
+    assert ", ".join(map(str, model.interface.inputs)) == takes
+    model.reload()
+    assert seen == [tried]
+
+
+def test_sizes_that_the_model_does_not_have_are_refused() -> None:
+    with pytest.raises(InputError, match="--dim length=12: the model has the open sizes sequence"):
+        load("two_inputs", dim=("length=12",))
+    with pytest.raises(InputError, match="--dim sequence=12: the model names no open size"):
+        load("bool", dim=("sequence=12",))
