@@ -5,22 +5,20 @@ Here backends, models and scenarios meet.  ``remote`` does the same for servers.
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
+from drumfire.bench.assemble.model import check_judged, chosen
 from drumfire.bench.assemble.options import RemoteOptions, RunOptions, TrafficOptions
 from drumfire.bench.assemble.probe import CLOSED_LOOP_MARGIN, Probe
 from drumfire.bench.assemble.sizing import size_traffic
 from drumfire.loadgen.advice import OPTIONS, Knobs
 from drumfire.loadgen.config import ConfigError, ConfigReader
-from drumfire.loadgen.errors import UserError, nearest, one_line
+from drumfire.loadgen.errors import UserError, one_line
 from drumfire.loadgen.limits import usable_cores
-from drumfire.loadgen.options import flag
 from drumfire.loadgen.pacer import Spin
 from drumfire.loadgen.record import Record
 from drumfire.loadgen.responses import Responses
@@ -30,17 +28,13 @@ from drumfire.loadgen.system import IndexArray, SampleLibrary, SystemUnderTest, 
 from drumfire.loadgen.unread import unread
 from drumfire.sut import models
 from drumfire.sut.cache import cache_folder
-from drumfire.sut.data import coco
-from drumfire.sut.data.options import InputOptions
 from drumfire.sut.data.ragged import Padding
 from drumfire.sut.local import backends, devices
 from drumfire.sut.local.devices import Placement
 from drumfire.sut.local.loaded import Loaded, LoadedElsewhere, Source
 from drumfire.sut.local.null import NullSystem
-from drumfire.sut.models.detector import DetectionJudge
 from drumfire.sut.models.file import FileModel
-from drumfire.sut.models.metrics import LabelOptions
-from drumfire.sut.models.model import Accuracy, Form, Model
+from drumfire.sut.models.model import Accuracy, Model
 from drumfire.sut.remote.endpoint import Endpoint
 from drumfire.sut.remote.watch import MeasuredWindow
 from drumfire.sut.sampler import MeterPlan, Sampler
@@ -97,7 +91,7 @@ class Assembly:
 
 def assemble(options: RunOptions) -> Assembly:
     """Load the backend, model and data that the options name.  Raises ``UserError``."""
-    traffic, model = options.traffic, _model(options)
+    traffic, model = options.traffic, chosen(options)
     settings, errors = read_settings(traffic, model.name)
     if options.backend == "null":
         return _null(options, model, settings, errors)
@@ -111,7 +105,7 @@ def assemble(options: RunOptions) -> Assembly:
                 model.library(traffic.dataset_path, traffic.count, traffic.performance_sample_count)
 
         def check_judge(asked: str) -> None:
-            _check_judge(model, asked)
+            check_judged(model, asked)
             read_labels()
 
         def logged(indices: IndexArray, responses: Responses) -> Responses:
@@ -168,7 +162,7 @@ def _null(options: RunOptions, model: Model, settings: TestSettings, errors: tup
     if options.device != "cpu":
         raise UserError(f"null has no DEVICE, as it computes nothing: leave {options.device} out")
     if traffic.accuracy or traffic.submission:
-        _check_judge(model, "--accuracy" if traffic.accuracy else "--submission")
+        check_judged(model, "--accuracy" if traffic.accuracy else "--submission")
     library = model.library(traffic.dataset_path, traffic.count, traffic.performance_sample_count)
     system = NullSystem(settings.mode)
     assembly = Assembly(
@@ -188,7 +182,7 @@ def _null(options: RunOptions, model: Model, settings: TestSettings, errors: tup
         logged=model.logged,
         config_errors=errors,
         notes=list(model.reservations),
-        check_judge=partial(_check_judge, model),
+        check_judge=partial(check_judged, model),
     )
     assembly.description["qps_source"] = size_traffic(
         settings, model.name, traffic, Probe(system, library), assembly.notes, null=True
@@ -295,52 +289,6 @@ def _takes_cores(source: Source, processes: int) -> str:
     """The option by which the model takes fewer cores; empty where it takes one."""
     counts = {"--threads": source.threads, "--instances": source.options.instances, "--processes": processes}
     return next((option for option, count in counts.items() if count > 1), "")
-
-
-def _model(options: RunOptions) -> Model:
-    if options.backend != "null":
-        return model_of(options.model, options.system.labelled, options.system.inputs)
-    if is_file(options.model):
-        raise UserError("the null backend needs a named model for its data: drumfire run null digits")
-    return model_of(options.model, LabelOptions())
-
-
-def is_file(model: str) -> bool:
-    """Whether a MODEL is the path of a file."""
-    suffixes = tuple(form.value for form in Form)
-    return model not in models.MODELS and (model.endswith(suffixes) or os.sep in model)
-
-
-def model_of(model: str, labelled: LabelOptions, inputs: InputOptions | None = None) -> Model:
-    """The model that a MODEL names, or the one in the file that it is, judged by the labels.  Raises ``UserError``."""
-    if is_file(model):
-        backends.check_model(Path(model))
-        judge = labelled.judge
-        if judge is not None:
-            judge.prepare()
-        return FileModel(Path(model), inputs, judge=judge)
-    if labelled.labels is not None:
-        raise UserError(f"{model} is judged by labels of its own: leave --labels out, or give a model's file")
-    try:
-        found = models.get(model)
-    except models.UnknownModel as error:
-        raise UserError(f"{error}{nearest(model, models.MODELS)}") from None
-    if inputs is not None and (said := inputs.said):
-        raise UserError(
-            f"{flag(next(iter(said)))} has no effect with {model}, which has data of its own: leave it out, or give a "
-            "model's file"
-        )
-    return found
-
-
-def _check_judge(model: Model, asked: str) -> None:
-    """Find out before the run what would fail after it."""
-    if isinstance(model, FileModel) and model.judge is None:
-        raise UserError(
-            f"{model.name} is a bare file without labels: give them with --labels, or run it without {asked}"
-        )
-    if isinstance(model, DetectionJudge):
-        coco.check_evaluator()
 
 
 def read_settings(options: TrafficOptions, model_name: str) -> tuple[TestSettings, tuple[str, ...]]:

@@ -21,7 +21,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from drumfire.bench import statuses
-from drumfire.bench.assemble.local import model_of, spare_cores
+from drumfire.bench.assemble.local import spare_cores
+from drumfire.bench.assemble.model import model_of
 from drumfire.bench.options.parser import Command
 from drumfire.bench.report.terminal import say
 from drumfire.loadgen.environment import versions

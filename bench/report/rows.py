@@ -202,10 +202,8 @@ def _asked(document: Document) -> Rows:
 def _delivered(document: Document) -> Rows:
     delivered = document["delivered"]
     samples, queries = counted(delivered["samples"], "sample"), counted(delivered["queries"], "query")
-    yield (
-        "delivered",
-        f"{rate(delivered['samples_per_second'])}: {samples}, {queries} in {seconds(delivered['duration_s'])}",
-    )
+    of = f"{samples}, {queries} in {seconds(delivered['duration_s'])}"
+    yield "delivered", f"{rate(delivered['samples_per_second'])}: {of}"
 
 
 def _latency(key: str, name: str, document: Document) -> Rows:
