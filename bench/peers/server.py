@@ -31,6 +31,8 @@ class Running:
 
     Raises ``MeasurementError``.
     """
+    metrics: str = ""
+    """The address of its metrics where it has a port for them."""
 
     def address(self, protocol: str) -> str:
         """``protocol``: grpc or http."""

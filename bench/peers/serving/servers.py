@@ -56,8 +56,8 @@ def drumfire(backend: str, model: str, *options: str, program: Sequence[str] = P
     words = [*program, "serve", backend, model, *options, *ports, "--json", "--no-dashboard"]
     with _started(words) as process:
         addresses = json.loads(process.wait_for(process.json_line))
-        grpc, http = (addresses[name].partition("://")[2] for name in ("grpc", "http"))
-        yield Running(grpc, http, process.pid, partial(statistics_counts, http))
+        grpc, http, metrics = (addresses[name].partition("://")[2] for name in ("grpc", "http", "metrics"))
+        yield Running(grpc, http, process.pid, partial(statistics_counts, http), metrics.partition("/")[0])
 
 
 @contextmanager

@@ -24,7 +24,7 @@ _LEAST_STEPS = 3
 
 
 @dataclass(frozen=True)
-class _Case:
+class Case:
     """What is trained, and on what."""
 
     task: str
@@ -36,20 +36,22 @@ class _Case:
     warmup: int
     """Steps that are not counted."""
     options: tuple[str, ...] = ()
+    """Of the run alone."""
+    precision: str = "fp32"
 
     def steps(self, seconds: float) -> int:
         """All steps of a run whose counted steps last about ``seconds``."""
         return self.warmup + max(round(seconds / self.step_s), _LEAST_STEPS)
 
 
-def _ours(case: _Case, seconds: float) -> dict[str, float]:
-    """Figures from the steps that a run recorded."""
+def ours(case: Case, seconds: float) -> dict[str, float]:
+    """Figures from the steps that a run recorded.  Raises ``MeasurementError``."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "run"
         _module(
             *("drumfire.training", case.task, "--data-dir", _prepared(case, folder), "--output", str(output)),
             *("--seed", _SEED, "--batch-size", str(case.batch_size)),
-            *("--steps", str(case.steps(seconds)), *case.options),
+            *("--steps", str(case.steps(seconds)), "--precision", case.precision, *case.options),
         )
         events = [json.loads(line) for line in (output / "events.jsonl").read_text().splitlines()]
     steps = [event for event in events if event["kind"] == "step"][case.warmup :]
@@ -58,20 +60,22 @@ def _ours(case: _Case, seconds: float) -> dict[str, float]:
         "images_per_s": images / took_s,
         "images_per_cpu_s": images / cpu_s,
         "waiting": sum(step["waited_s"] for step in steps) / took_s,
+        "slowest_step_s": max(step["took_s"] for step in steps),
     }
 
 
-def _plain(case: _Case, seconds: float) -> dict[str, float]:
+def plain(case: Case, seconds: float) -> dict[str, float]:
+    """Figures of the plain loop.  Raises ``MeasurementError``."""
     with tempfile.TemporaryDirectory() as folder:
         ended = _module(
             *("drumfire.training.plain", case.task, "--data-dir", _prepared(case, folder), "--seed", _SEED),
             *("--batch-size", str(case.batch_size), "--warmup", str(case.warmup)),
-            *("--steps", str(case.steps(seconds) - case.warmup)),
+            *("--steps", str(case.steps(seconds) - case.warmup), "--precision", case.precision),
         )
     return {name: float(ended.document[name]) for name in ("images_per_s", "images_per_cpu_s")}
 
 
-def _prepared(case: _Case, folder: str) -> str:
+def _prepared(case: Case, folder: str) -> str:
     data = f"{folder}/data"
     _module("drumfire.training.prepare", case.data, "--data-dir", data)
     return data
@@ -82,21 +86,21 @@ def _module(*arguments: str) -> Finished:
     return run([sys.executable, "-m", *arguments], variables=environment, patience_s=1200)
 
 
-def _measure(label: str, case: _Case, *, once: bool = False) -> Measure:
+def _measure(label: str, case: Case, *, once: bool = False) -> Measure:
     a_cpu_second = f"{label}: a CPU second of the computing process"
     figures = (
         both(label, "images_per_s", "images/s", more_is_better=True, goal_ratio=0.95),
         both(a_cpu_second, "images_per_cpu_s", "images", more_is_better=True, goal_ratio=0.95),
         Figure(f"{label}: share of time waiting for data", "waiting", "%", per_unit=0.01),
     )
-    return Measure(case.task, figures, partial(_ours, case), {PLAIN: partial(_plain, case)}, once)
+    return Measure(case.task, figures, partial(ours, case), {PLAIN: partial(plain, case)}, once)
 
 
 MEASURES: Sequence[Measure] = (
-    _measure("shapes, 8 images of 96 px a step", _Case("shapes", "shapes", 8, step_s=0.25, warmup=5)),
+    _measure("shapes, 8 images of 96 px a step", Case("shapes", "shapes", 8, step_s=0.25, warmup=5)),
     _measure(
         "R50-FPN, 2 images of 800 px a step",
-        _Case("maskrcnn", "sample", 2, step_s=30, warmup=1, options=("--from-scratch", "--eval-batch-size", "1")),
+        Case("maskrcnn", "sample", 2, step_s=30, warmup=1, options=("--from-scratch", "--eval-batch-size", "1")),
         once=True,  # five minutes a round on a CPU
     ),
 )

@@ -1,0 +1,161 @@
+"""The bare loop on torch: ready batches, the same precision, and on a GPU what a careful person would write by hand.
+
+That is pinned memory and a CUDA graph for each shape.  It runs in a process of its own, whose one model these functions
+share.  Does not depend on Drumfire's backends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+_LEAST_BATCHES = 2
+_Shapes = tuple[tuple[int, ...], ...]
+
+
+def dtype(precision: str) -> torch.dtype:
+    """The type of weights and inputs; tf32 is a way to multiply float32."""
+    import torch
+
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+
+
+def set_products(precision: str) -> None:
+    """Let a GPU's matrix products and convolutions of float32 be exact, or tf32."""
+    import torch
+
+    kind = "tf32" if precision == "tf32" else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = kind
+
+
+class _Loop:
+    """The network and its ready batches."""
+
+    def __init__(
+        self, model: str, file: Path, device: str, precision: str, batch_size: int, in_memory: int, threads: int
+    ) -> None:
+        import torch
+
+        from drumfire.sut import models
+        from drumfire.sut.data.library import with_names
+
+        torch.set_num_threads(threads)
+        set_products(precision)
+        self._device = "cuda" if device == "gpu" else "cpu"
+        self._dtype, self.size = dtype(precision), batch_size
+        network = torch.export.load(file).module(check_guards=False).to(self._device, self._dtype)
+        self._network = network.to(memory_format=torch.channels_last)
+        library = with_names(models.get(model).library(performance_count=in_memory))
+        every = np.arange(min(library.performance_count, library.total_count) // batch_size * batch_size)
+        library.load(every)
+        self._batches = [
+            [self._ready(samples) for samples in library.batch(rows).values()]
+            for rows in np.split(every, len(every) // batch_size)
+        ]
+        self.flops = self._count(self._batches[0])
+        self._graphs: dict[_Shapes, tuple[Any, list[torch.Tensor], list[torch.Tensor]]] = {}
+        if self._device == "cuda":
+            for batch in self._batches:
+                self._captured(batch)
+
+    def _ready(self, samples: Any) -> torch.Tensor:
+        import torch
+
+        tensor = torch.from_numpy(np.array(samples))
+        if tensor.ndim == 4:
+            tensor = tensor.contiguous(memory_format=torch.channels_last)
+        return tensor.pin_memory() if self._device == "cuda" else tensor
+
+    def _compute(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        import torch
+
+        inputs = [one.to(self._dtype) if one.is_floating_point() else one for one in inputs]
+        is_short = self._dtype != torch.float32
+        with torch.inference_mode(), torch.autocast(self._device, self._dtype, enabled=is_short):
+            outputs = self._network(*inputs)
+        outputs = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
+        return [output.float() if output.dtype == self._dtype else output for output in outputs]
+
+    def _count(self, batch: Sequence[torch.Tensor]) -> float:
+        """Floating-point operations of a sample; a multiplication and an addition are two."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            self._compute([one.to(self._device) for one in batch])
+        return float(counter.get_total_flops()) / self.size
+
+    def _captured(self, batch: Sequence[torch.Tensor]) -> tuple[Any, list[torch.Tensor], list[torch.Tensor]]:
+        import torch
+
+        shapes = tuple(tuple(one.shape) for one in batch)
+        if shapes not in self._graphs:
+            inputs = [one.to("cuda") for one in batch]
+            stream = torch.cuda.Stream()
+            with torch.cuda.stream(stream):
+                for _ in range(3):
+                    self._compute(inputs)
+            stream.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=stream):
+                outputs = self._compute(inputs)
+            self._graphs[shapes] = graph, inputs, outputs
+        return self._graphs[shapes]
+
+    def with_copies(self, batch: Sequence[torch.Tensor]) -> None:
+        """From memory of the host into memory of the host."""
+        if self._device == "cpu":
+            self._compute(batch)
+            return
+        graph, inputs, outputs = self._captured(batch)
+        for to, samples in zip(inputs, batch, strict=True):
+            to.copy_(samples, non_blocking=True)
+        graph.replay()
+        for output in outputs:
+            output.cpu()
+
+    def alone(self, batch: Sequence[torch.Tensor]) -> None:
+        """The computation; it may still be under way."""
+        if self._device == "cpu":
+            self._compute(batch)
+        else:
+            self._captured(batch)[0].replay()
+
+    def rate(self, call: Callable[[Sequence[torch.Tensor]], None], seconds: float) -> float:
+        import torch
+
+        done, began = 0, time.perf_counter()
+        while (lasted := time.perf_counter() - began) < seconds or done < _LEAST_BATCHES:
+            for batch in self._batches:
+                call(batch)
+                done += 1
+            if self._device == "cuda":
+                torch.cuda.synchronize()
+        return done * self.size / lasted
+
+
+_loop: _Loop
+
+
+def load(case: Mapping[str, Any]) -> float:
+    """Make the loop of this process; returns the floating-point operations of a sample."""
+    global _loop
+    _loop = _Loop(**case)
+    _loop.rate(_loop.with_copies, 0.2)  # warm
+    return _loop.flops
+
+
+def rate(seconds: float) -> float:
+    """Samples a second, from the host's memory and back."""
+    return _loop.rate(_loop.with_copies, seconds)
+
+
+def rate_alone(seconds: float) -> float:
+    """Samples a second of the computation alone, with all data on the device."""
+    return _loop.rate(_loop.alone, seconds)

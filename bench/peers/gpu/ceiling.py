@@ -1,0 +1,71 @@
+"""What the device can do at best: its matrix product in each precision, and its copies from and to the host.
+
+Runs as a program: see ``child``.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from drumfire.bench.peers.gpu.child import Case, Found, carry_out
+from drumfire.bench.peers.gpu.plan import Missing
+
+_LEAST_S = 0.5
+_SIDE = {"gpu": 8192, "cpu": 768}
+"""Rows and columns of the square matrices."""
+_COPY_BYTES = {"gpu": 1 << 28, "cpu": 1 << 26}
+
+
+def measure(case: Case) -> Iterator[Found]:
+    """Figures of kind ``ceiling`` (``precision``, ``flops_per_s``) and ``copies`` (bytes a second)."""
+    import torch
+
+    from drumfire.bench.peers.gpu.bare import dtype, set_products
+
+    device = "cuda" if case["device"] == "gpu" else "cpu"
+    side = _SIDE[case["device"]]
+    for precision in case["precisions"]:
+        set_products(precision)
+        a, b = (torch.randn(side, side, device=device, dtype=dtype(precision)) for _ in range(2))
+        calls_per_s = _rate(lambda a=a, b=b: torch.mm(a, b), device)
+        yield {"of": "ceiling", "precision": precision, "side": side, "flops_per_s": 2 * side**3 * calls_per_s}
+    size = _COPY_BYTES[case["device"]]
+    host, there = torch.ones(size, dtype=torch.uint8), torch.ones(size, dtype=torch.uint8, device=device)
+    copies: dict[str, Any] = {"of": "copies", "to_bytes_per_s": size * _rate(lambda: there.copy_(host), device)}
+    if device == "cuda":
+        pinned = host.pin_memory()
+        copies |= {
+            "pinned_to_bytes_per_s": size * _rate(lambda: there.copy_(pinned, non_blocking=True), device),
+            "pinned_from_bytes_per_s": size * _rate(lambda: pinned.copy_(there, non_blocking=True), device),
+            "device": torch.cuda.get_device_name(),
+        }
+    else:
+        yield Missing("copies from pinned memory", "the cpu has none", expected=True)
+    yield copies
+
+
+def _rate(call: Callable[[], object], device: str) -> float:
+    """Calls a second."""
+    import torch
+
+    def wait() -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    for _ in range(3):
+        call()
+    wait()
+    done, began = 0, time.perf_counter()
+    while (lasted := time.perf_counter() - began) < _LEAST_S:
+        for _ in range(4):
+            call()
+        wait()
+        done += 4
+    return done / lasted
+
+
+if __name__ == "__main__":
+    sys.exit(carry_out(measure))

@@ -1,0 +1,216 @@
+"""A model in a precision: a bare loop, the four scenarios in process, and the four served over gRPC.
+
+Runs as a program: see ``child``.  In process, the model has a process of its own, as a Server or Offline run of the
+command line has it; served, ``drumfire serve`` and ``drumfire run triton`` are programs.  The bare loop, the model and
+the server are loaded side by side, and measured one after the other.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from drumfire.bench.assemble.local import spare_cores
+from drumfire.bench.peers.gpu import bare
+from drumfire.bench.peers.gpu.child import Case, Found, carry_out
+from drumfire.bench.peers.gpu.plan import Figure, Missing
+from drumfire.bench.peers.process import MeasurementError
+from drumfire.bench.peers.program import carry_out as run_program
+from drumfire.bench.peers.program import without_errors
+from drumfire.bench.peers.server import Running, get
+from drumfire.bench.peers.serving import servers
+from drumfire.loadgen.directory import document
+from drumfire.loadgen.interpreter import run_on_fast_loop
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Scenario, TestSettings
+from drumfire.sut import models
+from drumfire.sut.cache import cache_folder
+from drumfire.sut.local import backends, devices
+from drumfire.sut.local.batcher import batching
+from drumfire.sut.local.loaded import LoadedElsewhere, Source
+from drumfire.sut.models.model import Form, MissingExtra
+
+BACKEND = "pytorch"
+SCENARIOS = ("Offline", "Server", "SingleStream", "MultiStream")
+WAYS = ("in process", "served")
+SAMPLES_PER_QUERY = 8
+"""In MultiStream."""
+SERVER_SHARE = 0.6
+"""The rate of a Server run as a share of the Offline run's before it."""
+_START_S = 4.0
+"""What a run takes beside its own time: the client's start, and the last queries."""
+_GPU_METRICS = ("nv_gpu_utilization", "nv_gpu_power_usage", "nv_gpu_memory_used_bytes")
+
+
+def measure(case: Case) -> Iterator[Found]:
+    """Figures of kind ``bare`` and ``run``."""
+    model, precision = case["model"], case["precision"]
+    if model not in models.MODELS:
+        yield Missing(f"{model} in {precision}", "this revision has no model of the name", expected=True)
+        return
+    try:
+        file = models.get(model).weights(cache_folder(), None, Form.TORCH)
+    except MissingExtra as error:
+        yield Missing(f"{model} in {precision}", str(error))
+        return
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        loop, hosted, server = _started(case, file, stack)
+        flops, seconds = loop.flops, case["run_s"]
+        device_rate = loop.rate_alone(seconds / 2)
+        about = {"model": model, "precision": precision}
+        bare_rate = loop.rate(seconds / 2)
+        yield {
+            "of": "bare", **about, "batch_size": case["batch_size"], "flops_per_sample": flops,
+            "samples_per_s": bare_rate, "computing_per_s": device_rate, "description": hosted.facts()["description"],
+        }  # fmt: skip
+        rates: dict[str, float] = {"Offline": bare_rate}
+        for way, run in zip(WAYS, (_in_process(case, hosted), _served(case, server, folder)), strict=True):
+            for scenario in SCENARIOS:
+                what = {"of": "run", **about, "way": way, "scenario": scenario}
+                if case.left_s < seconds + _START_S:
+                    yield Missing(f"{model} in {precision}, {way}, {scenario}", "no time was left in its part")
+                    continue
+                figure = what | run(scenario, rates)
+                rates[scenario] = figure["samples_per_s"]
+                if scenario == "Offline":
+                    # The loop again, as the machine's own speed changes.
+                    after = loop.rate(seconds / 2)
+                    figure |= {
+                        "over_bare": rates["Offline"] / ((bare_rate + after) / 2),
+                        "waiting": max(1 - rates["Offline"] / device_rate, 0.0),
+                    }
+                    bare_rate = after
+                yield figure
+        yield from _metrics(case, server)
+
+
+class _BareLoop:
+    """A process with the bare loop."""
+
+    def __init__(self, case: Case, file: Path) -> None:
+        self._pool = ProcessPoolExecutor(1, get_context("spawn"))
+        given = {name: case[name] for name in ("model", "device", "precision", "batch_size", "in_memory")}
+        try:
+            self.flops = self._pool.submit(bare.load, {**given, "file": file, "threads": spare_cores()}).result()
+        except BaseException:
+            self.close()
+            raise
+
+    def rate(self, seconds: float) -> float:
+        return self._pool.submit(bare.rate, seconds).result()
+
+    def rate_alone(self, seconds: float) -> float:
+        return self._pool.submit(bare.rate_alone, seconds).result()
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _started(case: Case, file: Path, stack: ExitStack) -> tuple[_BareLoop, LoadedElsewhere, Running]:
+    """All three, loaded side by side."""
+    options = backends.kinds()[BACKEND](max_batch_size=case["batch_size"], precision=case["precision"])
+    source = Source(
+        BACKEND, case["model"], file, case["device"], spare_cores(), options, 0.0, None, None, case["in_memory"]
+    )
+    serving = servers.drumfire(
+        BACKEND, case["model"], case["device"], "--precision", case["precision"],
+        "--max-batchsize", str(case["batch_size"]), "--threads", str(spare_cores()),
+    )  # fmt: skip
+    with ThreadPoolExecutor(3) as starting:
+        loop = starting.submit(_BareLoop, case, file)
+        hosted = starting.submit(LoadedElsewhere, source, devices.pinned(1, spare_cores()))
+        server = starting.submit(serving.__enter__)
+    # Whatever has started is closed, also where another has not.
+    if server.exception() is None:
+        stack.push(serving.__exit__)
+    if hosted.exception() is None:
+        stack.callback(hosted.result().close)
+    if loop.exception() is None:
+        stack.callback(loop.result().close)
+    return loop.result(), hosted.result(), server.result()
+
+
+_Run = Callable[[str, Mapping[str, float]], Figure]
+"""Runs a scenario and returns its figures.  Takes the rates so far, samples a second, by scenario: those of the bare
+loop or of the model in process where this way has none yet."""
+
+
+def _in_process(case: Case, hosted: LoadedElsewhere) -> _Run:
+    def run(scenario: str, rates: Mapping[str, float]) -> Figure:
+        settings = TestSettings(scenario=Scenario[scenario], min_duration_ms=round(case["run_s"] * 1000))
+        settings.min_query_count = 1
+        settings.multi_stream_samples_per_query = SAMPLES_PER_QUERY
+        settings.offline_expected_qps = rates["Offline"]
+        settings.server_target_qps = SERVER_SHARE * rates["Offline"]
+        test = Test(hosted.system, hosted.library, settings)
+        run_on_fast_loop(test.run())
+        return _figures(document(test, {}, [])) | {"batch_sizes": batching(test.record)["batch_sizes"]}
+
+    return run
+
+
+def _served(case: Case, server: Running, folder: Path) -> _Run:
+    model, conf = case["model"], folder / "user.conf"
+    # The rules' least number of queries may take minutes.
+    conf.write_text("".join(f"*.{scenario}.min_query_count = 1\n" for scenario in SCENARIOS), encoding="utf-8")
+
+    def run(scenario: str, rates: Mapping[str, float]) -> Figure:
+        share = {"Offline": 1.0, "Server": SERVER_SHARE}.get(scenario)
+        before = _batches(server, model)
+        done = run_program(
+            [
+                *("run", "triton", model, "--url", server.url("grpc"), "--scenario", scenario),
+                *("--time", f"{case['run_s']:g}", "--user-conf", str(conf)),
+                *(() if share is None else ("--qps", f"{share * rates['Offline']:.9g}")),
+                *("--input-data", model, "--performance-sample-count", str(case["in_memory"])),
+            ]
+        )
+        sizes = _batches(server, model) - before
+        return _figures(done.result) | {"batch_sizes": {str(size): count for size, count in sorted(sizes.items())}}
+
+    return run
+
+
+def _figures(result: Mapping[str, Any]) -> Figure:
+    """Of a run's result.  Raises ``MeasurementError`` where a sample failed."""
+    delivered, latency = without_errors(result)["delivered"], result["latency_ns"]
+    return {
+        "samples_per_s": delivered["samples_per_second"],
+        "samples": delivered["samples"],
+        "p50_ns": latency["p50"],
+        "p99_ns": latency["p99"],
+    }
+
+
+def _batches(server: Running, model: str) -> Counter[int]:
+    """The batches that the server has computed, by size.  Raises ``MeasurementError``."""
+    status, text = get(server.http, f"/v2/models/{model}/stats")
+    if status != 200:
+        raise MeasurementError(f"the server's statistics cannot be read: HTTP {status}")
+    (stats,) = json.loads(text)["model_stats"]
+    return Counter({one["batch_size"]: one["compute_infer"]["count"] for one in stats["batch_stats"]})
+
+
+def _metrics(case: Case, server: Running) -> Iterator[Found]:
+    """Whether the server's metrics have the GPU's figures."""
+    if case["device"] != "gpu":
+        return
+    lines = get(server.metrics, "/metrics")[1].splitlines()
+    absent = [name for name in _GPU_METRICS if not any(line.startswith(f"{name}{{") for line in lines)]
+    if absent:
+        yield Missing("the GPU's figures in the server's metrics", f"{', '.join(absent)} are not there")
+    else:
+        yield {"of": "metrics", "names": list(_GPU_METRICS)}
+
+
+if __name__ == "__main__":
+    sys.exit(carry_out(measure))

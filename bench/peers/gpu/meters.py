@@ -1,0 +1,63 @@
+"""The GPU's use, power and memory during each part, as NVML has them (read by nvidia-smi)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from drumfire.bench.peers.gpu.plan import Figure
+from drumfire.sut.serving.gpus import GpuReader
+
+_PERIOD_S = 1.0
+_NAMES = {
+    "nv_gpu_utilization": "utilization",
+    "nv_gpu_power_usage": "power_w",
+    "nv_gpu_memory_used_bytes": "memory_bytes",
+}
+
+
+class Meter:
+    """Reads from the start of ``metered`` to its end."""
+
+    def __init__(self, reader: GpuReader) -> None:
+        self._reader = reader
+        self._stopped = threading.Event()
+        self._readings: list[Mapping[str, float]] = []
+
+    def watch(self) -> None:
+        """Keep the first GPU's figures, once a second."""
+        while not self._stopped.wait(_PERIOD_S):
+            for reading in list(self._reader.figures.values())[:1]:
+                self._readings.append(reading)
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def since_last(self) -> Figure:
+        """The means and the largest values since the last call; empty without any."""
+        readings, self._readings = self._readings, []
+        return summary(readings)
+
+
+def summary(readings: list[Mapping[str, float]]) -> Figure:
+    """Means and largest values of what the readings have."""
+    figure: Figure = {}
+    for name, short in _NAMES.items():
+        values = [reading[name] for reading in readings if name in reading]
+        if values:
+            figure |= {f"mean_{short}": sum(values) / len(values), f"most_{short}": max(values)}
+    return figure
+
+
+@contextmanager
+def metered() -> Iterator[Meter]:
+    reader = GpuReader()
+    meter = Meter(reader)
+    reader.start()
+    threading.Thread(target=meter.watch, name="meter", daemon=True).start()
+    try:
+        yield meter
+    finally:
+        meter.stop()
+        reader.close()
