@@ -1,5 +1,6 @@
 # make run: install what the main job needs and do it.  make train, make test, make lint: likewise.  All lives in .venv.
 # make test-all runs the slow tests too: every reference case, a real Triton, ranks, hosts, the peers.
+# make gpu-proof: what can be shown on an NVIDIA GPU, in eight minutes; DEVICE=cpu: the same, small.
 # make run goes through all scenarios even if one is INVALID; its status says so at the end.
 
 PYTHON ?= python3
@@ -13,13 +14,15 @@ TIME ?= 10
 NPROC ?= 1
 RUNS ?= 5
 TESTS ?= tests
+DEVICE ?= gpu
+OUTPUT ?= runs/gpu-proof
 # One more than the cores of a small machine: tests also wait.
 WORKERS ?= 3
 PYTEST := $(BIN)/python -m pytest --durations=15
 # Each call runs whatever the other found.  Status 5: it had no test to run, as with a TESTS that names one file.
 tests = $(PYTEST) $(1) $(TESTS) || [ $$? -eq 5 ] || status=1
 
-.PHONY: run train test test-all lint docs clean
+.PHONY: run train test test-all gpu-proof lint docs clean
 
 run: $(VENV)/.run
 	@$(BIN)/python -P -m drumfire.bench.commands.scenarios --scenarios "$(SCENARIOS)" onnxruntime digits cpu --time $(TIME)
@@ -38,6 +41,16 @@ test-all: $(VENV)/.test-all
 	$(call tests,--hypothesis-profile thorough --numprocesses $(WORKERS) --dist worksteal -m 'not serial'); \
 	$(call tests,--hypothesis-profile thorough -m serial); \
 	exit $$status
+
+# On a GPU with the Python that is there, whose torch fits its driver: nothing is installed.
+gpu-proof: PROOF = -m drumfire.bench.peers.gpu --device $(DEVICE) --output $(OUTPUT)
+ifeq ($(DEVICE),cpu)
+gpu-proof: $(VENV)/.gpu-proof
+	@$(BIN)/python -P $(PROOF)
+else
+gpu-proof:
+	@PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" "$(PYTHON)" -P $(PROOF)
+endif
 
 lint: $(LINT)/.lint
 	$(LINT)/bin/ruff check .
@@ -77,6 +90,10 @@ $(VENV)/.test: $(BIN)/activate pyproject.toml constraints.txt
 
 $(VENV)/.test-all: $(BIN)/activate pyproject.toml constraints.txt
 	$(BIN)/$(INSTALL) '.[onnx-cpu,tritonclient,train,multihost,test]'
+	@touch $@
+
+$(VENV)/.gpu-proof: $(BIN)/activate pyproject.toml constraints.txt
+	$(BIN)/$(INSTALL) '.[pytorch,train,test]'
 	@touch $@
 
 $(VENV)/.docs: $(BIN)/activate pyproject.toml constraints.txt

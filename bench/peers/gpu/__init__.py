@@ -1,1 +1,1 @@
-"""``make gpu-proof``: what can be shown of the GPU path on the machine at hand, within minutes and without a network."""
+"""``make gpu-proof``: what can be shown of the GPU path on a machine within minutes, without a network."""

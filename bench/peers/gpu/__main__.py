@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import importlib.util
 import json
 import os
 import shlex
@@ -97,11 +96,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def check_packages() -> None:
     """Raise ``UserError`` where this Python lacks what every part needs."""
-    absent = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
-    if absent:
+    if lacking := plan.absent(NEEDED):
         raise UserError(
-            f"{sys.executable} lacks {', '.join(absent)}: pip install --target D {' '.join(absent)} (elsewhere, if there "
-            "is no network here), then PYTHONPATH=D"
+            f"{sys.executable} lacks {', '.join(lacking)}: pip install --target D {' '.join(lacking)} (where there "
+            "is a network), then PYTHONPATH=D"
         )
     try:
         found = importlib.metadata.version("torch")

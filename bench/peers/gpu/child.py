@@ -33,7 +33,8 @@ class Case:
     """What a part is told."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values, self._until = values, time.monotonic() + values["seconds"]
+        self._values = values
+        self._until: float = time.monotonic() + values["seconds"]
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]

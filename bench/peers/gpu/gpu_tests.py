@@ -12,17 +12,21 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from drumfire.bench.peers.gpu.child import Case, Found, carry_out
-from drumfire.bench.peers.gpu.plan import Missing
+from drumfire.bench.peers.gpu.plan import Missing, absent
 from drumfire.bench.peers.process import MeasurementError, run
 from drumfire.loadgen.installation import ROOT
 
 _MARK = "pytest.mark.gpu"
+_NEEDS = {"pytest": "pytest", "hypothesis": "hypothesis", "jsonschema": "jsonschema"}
 _FINE = (0, 1, 2, 5)
 """pytest's statuses when its report tells all: passed, failed, files that cannot be imported, no test."""
 
 
 def measure(case: Case) -> Iterator[Found]:
     """Figures of kind ``test`` (``name``, ``outcome``).  Raises ``MeasurementError`` in the end where one failed."""
+    if lacking := absent(_NEEDS):
+        yield Missing("the tests marked gpu", f"{', '.join(lacking)} not installed")
+        return
     files = [str(file) for file in marked(ROOT / "tests")]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"

@@ -5,6 +5,7 @@ Only arithmetic and data; ``parts`` says what is measured, ``child`` how a part 
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,14 +56,14 @@ Run = Callable[[Part, float], Ended]
 
 
 def allotted(part: Part, later: Sequence[Part], left_s: float) -> float | None:
-    """The seconds that ``part`` gets, with ``left_s`` left for it and all ``later`` ones; None where it is not begun."""
+    """The seconds that ``part`` gets of the ``left_s`` for it and all ``later`` ones; None: it is not begun."""
     if left_s < part.least_s:
         return None
     return min(part.most_s, max(left_s - sum(one.least_s for one in later), part.least_s))
 
 
 def carry_out(parts: Sequence[Part], run: Run, left_s: Callable[[], float]) -> Iterator[Ended]:
-    """Run the parts in their order; those for which no time is left are skipped.  Ends after one that is interrupted."""
+    """Run the parts in their order; those without time are skipped.  Ends after one that is interrupted."""
     for number, part in enumerate(parts):
         left = left_s()
         seconds = allotted(part, parts[number + 1 :], left)
@@ -74,6 +75,11 @@ def carry_out(parts: Sequence[Part], run: Run, left_s: Callable[[], float]) -> I
         yield ended
         if ended.status == "interrupted":
             return
+
+
+def absent(modules: Mapping[str, str]) -> list[str]:
+    """The packages that are not installed; ``modules``: packages by the module that is imported of them."""
+    return [package for module, package in modules.items() if importlib.util.find_spec(module) is None]
 
 
 def figures(ended: Iterable[Ended], of: str) -> list[Figure]:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from drumfire.bench.peers.gpu.child import Case, Found, carry_out
 from drumfire.bench.peers.gpu.plan import Missing
 from drumfire.bench.peers.process import MeasurementError
+from drumfire.bench.peers.program import carry_out as run_program
+from drumfire.bench.peers.program import one_input
 from drumfire.bench.peers.serving import servers
 from drumfire.loadgen.errors import one_line
 from drumfire.loadgen.installation import ROOT
@@ -75,14 +77,13 @@ def _used(space: CudaSpace) -> dict[str, float]:
 
 def _served() -> Iterator[Found]:
     """A run against our own server, as soon as that can open such memory."""
-    from drumfire.bench.peers.program import carry_out as run_program
-
     try:
         with servers.drumfire("null", "identity") as server:
-            words = ["run", "triton", "identity", "--url", server.url("grpc"), "--input", "INPUT0:1024"]
+            words = ["run", "triton", "identity", "--url", server.url("grpc"), *one_input(1024)]
             done = run_program([*words, "--shared-memory", "cuda", "--scenario", "Offline", "--count", "2000"])
     except MeasurementError as error:
-        yield Missing(_RUN, f"{one_line(error)[-200:]}; no Triton is here")
+        text = one_line(error)[-200:]
+        yield Missing(_RUN, f"{text}; no Triton is here", expected="not supported" in text)
         return
     yield {"of": "shared memory run", "samples_per_s": done.result["delivered"]["samples_per_second"]}
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 
 from drumfire.bench.peers.gpu.child import Case, Found, carry_out
-from drumfire.bench.peers.gpu.plan import Missing
+from drumfire.bench.peers.gpu.plan import Missing, absent
 from drumfire.bench.peers.training import measures
 
 _NEEDS = {
@@ -21,9 +20,8 @@ _NEEDS = {
 
 def measure(case: Case) -> Iterator[Found]:
     """Figures of kind ``training``."""
-    absent = [package for module, package in _NEEDS.items() if importlib.util.find_spec(module) is None]
-    if absent:
-        yield Missing(f"training steps of {case['label']}", f"{', '.join(absent)} not installed")
+    if lacking := absent(_NEEDS):
+        yield Missing(f"training steps of {case['label']}", f"{', '.join(lacking)} not installed")
         return
     for precision in case["precisions"]:
         steps = measures.Case(
