@@ -45,6 +45,7 @@ class _Loop:
 
         from drumfire.sut import models
         from drumfire.sut.data.library import with_names
+        from drumfire.sut.data.ragged import RaggedLibrary
 
         torch.set_num_threads(threads)
         set_products(precision)
@@ -52,9 +53,14 @@ class _Loop:
         self._dtype, self.size = dtype(precision), batch_size
         network = torch.export.load(file).module(check_guards=False).to(self._device, self._dtype)
         self._network = network.to(memory_format=torch.channels_last)
-        library = with_names(models.get(model).library(performance_count=in_memory))
+        data = models.get(model).library(performance_count=in_memory)
+        if isinstance(data, RaggedLibrary):
+            data.pad(models.get(model).tensors.open_inputs)
+        library = with_names(data)
         every = np.arange(min(library.performance_count, library.total_count) // batch_size * batch_size)
         library.load(every)
+        if isinstance(library, RaggedLibrary):  # so that a batch has the least padding, as in a run
+            every = every[np.argsort(library.sizes(every), kind="stable")]
         self._batches = [
             [self._ready(samples) for samples in library.batch(rows).values()]
             for rows in np.split(every, len(every) // batch_size)
@@ -80,7 +86,9 @@ class _Loop:
         is_short = self._dtype != torch.float32
         with torch.inference_mode(), torch.autocast(self._device, self._dtype, enabled=is_short):
             outputs = self._network(*inputs)
-        outputs = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
+        if isinstance(outputs, dict):
+            outputs = outputs.values()
+        outputs = [outputs] if isinstance(outputs, torch.Tensor) else outputs
         return [output.float() if output.dtype == self._dtype else output for output in outputs]
 
     def _count(self, batch: Sequence[torch.Tensor]) -> float:

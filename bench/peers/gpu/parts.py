@@ -27,7 +27,11 @@ _MODELS: Mapping[str, Mapping[str, _Model]] = {
     "gpu": {"resnet50": _Model(32, 64), "retinanet": _Model(16, 32), "minilm": _Model(32, 128)},
     "cpu": {"digits": _Model(8, 64), "shapes": _Model(4, 16), "minilm": _Model(4, 16)},
 }
-_PRECISIONS = {"gpu": ("bf16", "tf32"), "cpu": ("fp32", "bf16")}
+_PRECISIONS: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "gpu": {"bf16": tuple(_MODELS["gpu"]), "tf32": tuple(_MODELS["gpu"])},
+    "cpu": {"fp32": tuple(_MODELS["cpu"]), "bf16": ("digits",)},
+}
+"""The models that are measured in each."""
 _CEILINGS = {"gpu": ("fp32", "tf32", "bf16"), "cpu": ("fp32", "bf16")}
 _RUN_S = {"gpu": 1.5, "cpu": 1.0}
 """The length of a scenario's run."""
@@ -71,10 +75,10 @@ def of(device: str) -> tuple[Sequence[Part], Sequence[Missing]]:
     inference = [
         Part(
             f"{name} {precision}", "inference",
-            {"model": name, "precision": precision, "run_s": run_s, **vars(model)}, *limits["model"],
+            {"model": name, "precision": precision, "run_s": run_s, **vars(chosen[name])}, *limits["model"],
         )
-        for precision in _PRECISIONS[device]
-        for name, model in chosen.items()
+        for precision, names in _PRECISIONS[device].items()
+        for name in names
     ]  # fmt: skip
     # One model first: all that is of another kind comes before the same of another model.
     parts += [
