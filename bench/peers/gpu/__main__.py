@@ -42,6 +42,12 @@ NEEDED = {
     "uvloop": "uvloop",
 }
 """The modules without which nothing here runs, and their packages."""
+_HEADINGS = {
+    "gpu": "## On a GPU",
+    "cpu": "## On a GPU: not measured yet\n\nNo GPU was at hand. These figures are of `make gpu-proof DEVICE=cpu`: they show "
+    "that the code runs, and nothing of a GPU.",
+}
+"""Of the section in RESULTS.md."""
 _LEAST_TORCH = (2, 11)
 _REPORT_S = 8.0
 """What the end of the last part and the report may take."""
@@ -112,6 +118,9 @@ def check_packages() -> None:
 def _variables(device: str) -> Mapping[str, str]:
     """The environment of the parts.  Raises ``UserError`` where there is no GPU and one was asked for."""
     variables = module_process.environment()
+    # Absolute, as parts start programs in other folders.
+    search = variables["PYTHONPATH"].split(os.pathsep)
+    variables["PYTHONPATH"] = os.pathsep.join(os.path.abspath(folder) for folder in search)
     if device == "cpu":
         return variables
     try:
@@ -124,8 +133,8 @@ def _variables(device: str) -> Mapping[str, str]:
         why = (looked.stderr.strip() or "it said nothing").splitlines()[-1]
         raise UserError(f"torch sees no GPU ({why[:200]}): check nvidia-smi, or take DEVICE=cpu")
     folders = [os.path.dirname(line) for line in looked.stdout.splitlines() if line.startswith("/")]
-    search = variables.get("LD_LIBRARY_PATH")
-    return variables | {"LD_LIBRARY_PATH": os.pathsep.join([*folders, *([search] if search else [])])}
+    libraries = variables.get("LD_LIBRARY_PATH")
+    return variables | {"LD_LIBRARY_PATH": os.pathsep.join([*folders, *([libraries] if libraries else [])])}
 
 
 def _prove(options: argparse.Namespace, variables: Mapping[str, str]) -> int:
@@ -216,11 +225,11 @@ def _record(path: Path) -> None:
     from drumfire.loadgen import files
 
     try:
-        text = report.section(json.loads(files.read_bytes(path)))
+        found = json.loads(files.read_bytes(path))
+        text = f"{_HEADINGS[found['device']]}\n\n{report.section(found)}"
     except (ValueError, LookupError, TypeError, AttributeError):
         raise UserError(f"{path} is not a {DOCUMENT} of this program") from None
-    heading = "## On a GPU"
-    results.put_section(ROOT / "bench" / "peers" / "RESULTS.md", "gpu", f"{heading}\n\n{text}")
+    results.put_section(ROOT / "bench" / "peers" / "RESULTS.md", "gpu", text)
 
 
 if __name__ == "__main__":
