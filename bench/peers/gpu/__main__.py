@@ -44,8 +44,8 @@ NEEDED = {
 """The modules without which nothing here runs, and their packages."""
 _HEADINGS = {
     "gpu": "## On a GPU",
-    "cpu": "## On a GPU: not measured yet\n\nNo GPU was at hand. These figures are of `make gpu-proof DEVICE=cpu`: they show "
-    "that the code runs, and nothing of a GPU.",
+    "cpu": "## On a GPU: not measured yet\n\nNo GPU was at hand. These figures are of `make gpu-proof DEVICE=cpu`: "
+    "they show that the code runs, and nothing of a GPU.",
 }
 """Of the section in RESULTS.md."""
 _LEAST_TORCH = (2, 11)
