@@ -148,6 +148,7 @@ def _prove(options: argparse.Namespace, variables: Mapping[str, str]) -> int:
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": options.command,
         "device": options.device,
+        "load": os.getloadavg(),
         "environment": environment.describe(("torch", "torchvision", "onnx", "triton")),
     }
     ended: list[Ended] = []

@@ -62,6 +62,7 @@ def _machine(found: Document) -> str:
         f"* machine: {gpus}; {machine['cpu']}, {machine['cores']} cores",
         f"* system: {machine['system']}, python {machine['python']}",
         f"* versions: {versions}; revision {machine['git_revision']}",
+        f"* load average at the start (1, 5, 15 minutes): {', '.join(f'{value:.2f}' for value in found['load'])}",
         f"* command: `{found['command']}`, {found['took_s']:.0f} s",
     ]
     return "\n".join(lines)

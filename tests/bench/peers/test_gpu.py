@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ MACHINE = {
     "gpus": ["NVIDIA H200, 580.1"], "cpu": "a cpu", "cores": 16, "system": "Linux", "python": "3.12.3",
     "versions": {"torch": "2.11.0", "onnx": None}, "git_revision": "abc",
 }  # fmt: skip
-ABOUT = {"started": "2026-11-30", "command": "make gpu-proof", "device": "gpu", "environment": MACHINE, "took_s": 9.0}
+ABOUT = {"started": "2026-11-30", "command": "make gpu-proof", "device": "gpu", "environment": MACHINE, "took_s": 9.0,
+         "load": (0.5, 0.25, 0.125)}  # fmt: skip
 
 
 def part(name: str, least_s: float, most_s: float) -> Part:
@@ -148,6 +149,7 @@ def test_the_document_and_the_tables() -> None:
         "* tests marked gpu: 1 passed, 0 failed",
         "* CUDA shared memory: another process opened, read and changed it; write 3.00 GB/s, read 2.00 GB/s",
         "* accuracy: random",
+        "* load average at the start (1, 5, 15 minutes): 0.50, 0.25, 0.12",
         "* machine: NVIDIA H200, 580.1; a cpu, 16 cores",
     ):
         assert line in text.splitlines()
@@ -223,6 +225,28 @@ def test_an_old_torch_is_refused(version: str, fine: bool, monkeypatch: pytest.M
     else:
         with pytest.raises(UserError, match=r"torch 2\.10\.1 is older than 2\.11"):
             proof.check_packages()
+
+
+def looked(status: int, stdout: str = "", stderr: str = "") -> Callable[..., subprocess.CompletedProcess[str]]:
+    return lambda *_, **__: subprocess.CompletedProcess([], status, stdout, stderr)
+
+
+def test_no_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(proof, "check_packages", lambda: None)
+    monkeypatch.setattr(subprocess, "run", looked(1, stderr="Traceback\n  ...\nAssertionError\n"))
+    assert proof.main([]) == statuses.USAGE
+    assert capsys.readouterr().err == (
+        "gpu-proof: torch sees no GPU (AssertionError): check nvidia-smi, or take DEVICE=cpu\n"
+    )
+
+
+def test_parts_find_torch_s_runtime_and_carried_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", looked(0, "/torch/lib/libcudart.so.13\n"))
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/before")
+    monkeypatch.setenv("PYTHONPATH", "carried")
+    variables = proof._variables("gpu")
+    assert variables["LD_LIBRARY_PATH"] == "/torch/lib:/before"
+    assert variables["PYTHONPATH"] == f"{ROOT}:{Path.cwd() / 'carried'}"
 
 
 def test_a_document_goes_into_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
