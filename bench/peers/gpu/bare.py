@@ -65,7 +65,7 @@ class _Loop:
             [self._ready(samples) for samples in library.batch(rows).values()]
             for rows in np.split(every, len(every) // batch_size)
         ]
-        self.flops = self._count(self._batches[0])
+        self.flops = self._count()
         self._graphs: dict[_Shapes, tuple[Any, list[torch.Tensor], list[torch.Tensor]]] = {}
         if self._device == "cuda":
             for batch in self._batches:
@@ -91,13 +91,14 @@ class _Loop:
         outputs = [outputs] if isinstance(outputs, torch.Tensor) else outputs
         return [output.float() if output.dtype == self._dtype else output for output in outputs]
 
-    def _count(self, batch: Sequence[torch.Tensor]) -> float:
-        """Floating-point operations of a sample; a multiplication and an addition are two."""
+    def _count(self) -> float:
+        """Floating-point operations of a sample, the mean; a multiplication and an addition are two."""
         from torch.utils.flop_counter import FlopCounterMode
 
         with FlopCounterMode(display=False) as counter:
-            self._compute([one.to(self._device) for one in batch])
-        return float(counter.get_total_flops()) / self.size
+            for batch in self._batches:
+                self._compute([one.to(self._device) for one in batch])
+        return float(counter.get_total_flops()) / (self.size * len(self._batches))
 
     def _captured(self, batch: Sequence[torch.Tensor]) -> tuple[Any, list[torch.Tensor], list[torch.Tensor]]:
         import torch
