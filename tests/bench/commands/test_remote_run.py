@@ -110,7 +110,7 @@ def test_what_the_server_does_not_have(protocol: str, triton: LocalTriton, tmp_p
     there = ["--url", url(triton, protocol), "--output", tmp_path / "out"]
     one_line_error(here("run", "triton", "resnet51", *there), "resnet51")
     one_line_error(here("run", "triton", "digits", "--model-version", "7", *there), "7")
-    one_line_error(here("run", "triton", "identity", *there), "--input NAME:SHAPE", "INPUT0:1")
+    one_line_error(here("run", "triton", "identity", *there), "set them with --shape INPUT0=128")
     one_line_error(here("run", "triton", "identity", "--input", "IN:4", *there), "IN", "INPUT0")
     one_line_error(here("run", "triton", "digits", "--input", "input:1,8,9", *there), "input")
     one_line_error(here("run", "triton", "digits", "--max-batchsize", "65", *there), "--max-batchsize 65", "64")

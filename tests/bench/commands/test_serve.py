@@ -98,7 +98,7 @@ def test_what_it_does_not_have(served: Served, protocol: str, tmp_path: Path) ->
     there = ["--url", served.ready[protocol], "--output", tmp_path / "out"]
     one_line_error(here("run", "triton", "resnet51", *there), "resnet51")
     one_line_error(here("run", "triton", "digits", "--model-version", "7", *there), "7")
-    one_line_error(here("run", "triton", "identity", *there), "--input NAME:SHAPE", "INPUT0:1")
+    one_line_error(here("run", "triton", "identity", *there), "set them with --shape INPUT0=128")
     one_line_error(here("run", "triton", "digits", "--max-batchsize", "17", *there), "--max-batchsize 17", "16")
     assert not (tmp_path / "out").exists()
 
