@@ -87,6 +87,9 @@ def _queue(model: str) -> Measure:
             Figure(f"{label}: highest rate", f"{name}_per_s", "1/s", more_is_better=True),
             Figure(f"{label}: a simulated queue", f"{name}_simulated_per_s", "1/s", more_is_better=True),
             Figure(f"{label}: over the simulated queue", f"{name}_share", "", more_is_better=True, goal=0.95),
+            Figure(
+                f"{label}: over one with the run's own times", f"{name}_own_share", "", more_is_better=True, goal=0.95
+            ),
         )
 
     def note(medians: Figures) -> str:

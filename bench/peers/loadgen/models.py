@@ -10,7 +10,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -27,6 +27,7 @@ from drumfire.bench.peers.loadgen.ours import issuing_cpu_ns
 from drumfire.bench.peers.loadgen.simulated import latencies
 from drumfire.bench.peers.program import p50_and_p99
 from drumfire.loadgen.interpreter import run_on_fast_loop
+from drumfire.loadgen.record import Column
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Scenario, TestSettings
 from drumfire.sut import models
@@ -202,7 +203,8 @@ def queue(case: dict[str, Any]) -> dict[str, float]:
     """The highest rate whose p99 latency keeps a bound, over that of a simulated queue with the same traffic.
 
     The queue has the times that this model's batches took, in the same process, and nothing else takes time in it.  As
-    the machine's speed changes, they are measured before and after.
+    the machine's speed changes, they are measured before and after, in a loop: where a core rests between batches, they
+    take longer.  So ``own`` has the times of the run at that rate.
     """
     seconds, batch_size = case["seconds"], case["batch_size"]
     with closing(Hosted(case["model"], batch_size, in_memory=_IN_MEMORY)) as hosted:
@@ -214,8 +216,11 @@ def queue(case: dict[str, Any]) -> dict[str, float]:
             arrivals = hosted.test(_server(rate, seconds)).record.scheduled.tolist()
             return p50_and_p99(latencies(arrivals, times))[1]
 
+        taken: dict[float, list[list[int]]] = {}
+
         def measured(rate: float) -> float:
             columns = hosted.run(_server(rate, seconds)).record.columns
+            taken[rate] = _batch_times(columns, batch_size)
             return p50_and_p99(columns["completed"] - columns["scheduled"])[1]
 
         def could(times: list[list[int]], bound_ns: float) -> float:
@@ -233,7 +238,18 @@ def queue(case: dict[str, Any]) -> dict[str, float]:
             figures |= {f"{name}_{what}": value for what, value in found.items()}
             figures |= {f"{name}_bound_ns": bound_ns, f"{name}_simulated_per_s": expected}
             figures[f"{name}_share"] = found["per_s"] / expected
+            own = [mine or other for mine, other in zip(taken[found["per_s"]], times, strict=True)]
+            figures[f"{name}_own_per_s"] = could(own, bound_ns)
+            figures[f"{name}_own_share"] = found["per_s"] / figures[f"{name}_own_per_s"]
     return figures
+
+
+def _batch_times(columns: Mapping[str, Column], most: int) -> list[list[int]]:
+    """What the batches of 1 to ``most`` took in a run, ns; none for sizes of fewer than ``_LEAST_TIMES`` batches."""
+    first = np.flatnonzero(np.diff(columns["begun"], prepend=-1))  # the first row of each batch
+    took, sizes = (columns["completed"] - columns["begun"])[first], columns["batch_size"][first]
+    of_size = [took[sizes == size].tolist() for size in range(1, most + 1)]
+    return [times if len(times) >= _LEAST_TIMES else [] for times in of_size]
 
 
 def undisturbed(times: list[int]) -> list[int]:
