@@ -25,13 +25,17 @@ from drumfire.sut.data.library import ArrayLibrary, NamedLibrary, with_names
 from drumfire.sut.data.ragged import RaggedLibrary
 from drumfire.sut.local.responses import check_count
 from drumfire.sut.local.rows import BatchRule, Rows, ThreadRows
+from drumfire.sut.local.turns import Turn, Turns
 
 RunBatch = Callable[[Batch], Responses]
 """Takes n samples: for each input an array of shape (n, *sample_shape).  Returns n responses.
 
-Called from one thread at a time.  It may have ``several`` too, a ``RunSeveral`` that does the same quicker.
+Called from one thread at a time.  It may have ``several`` too, a ``RunSeveral`` that does the same quicker; and
+``room(n)``, which gives arrays that samples are best gathered into, or None.
 """
 Library = ArrayLibrary | NamedLibrary
+Take = Callable[[int], tuple[int, int] | None]
+"""See ``Rows.take``."""
 RunSeveral = Callable[[Library, IndexArray, int], Iterator[Responses]]
 """Takes a library, the indices of several full batches and the size of a batch.
 
@@ -70,8 +74,12 @@ class BatchedSystem:
         max_batch_size: int,
         max_queue_delay_s: float = 0.0,
         in_order: bool = False,
+        lanes: int = 1,
     ) -> None:
-        """``in_order``: samples of a ``RaggedLibrary`` are not sorted by size, see ``RaggedLibrary.plan``."""
+        """``in_order``: samples of a ``RaggedLibrary`` are not sorted by size, see ``RaggedLibrary.plan``.
+
+        ``lanes``: so many workers that follow each other share an instance, see ``Turns``; they have ``room``.
+        """
         self.name = name
         self.answer: Answer | None = None
         self._workers, self._library = workers, with_names(library)
@@ -80,7 +88,7 @@ class BatchedSystem:
         sorts = self._ragged is not None
         self._open_loop = BatchRule(max_batch_size, round(max_queue_delay_s * 1e9), sorts=sorts)
         self._closed_loop = BatchRule(max_batch_size, sorts=sorts)  # all that can come waits already
-        self._in_order = in_order
+        self._in_order, self._lanes = in_order, lanes
         if self._ragged is not None:
             self.columns = {**self.columns, SIZE: np.uint32, "padded_size": np.uint32}
         self.rows: Callable[[BatchRule, int, Answers], Rows] = ThreadRows
@@ -103,15 +111,21 @@ class BatchedSystem:
         if any(thread.is_alive() for thread in self._threads):
             raise RuntimeError(f"{self.name} is still busy with a batch of the previous run")
         self._threads = []
-        if answers.closed_loop and len(self._workers) == 1 and self.rows is ThreadRows:
+        if answers.closed_loop and len(self._workers) == self._lanes and self.rows is ThreadRows:
             self.answer = self._answer if self._ragged is None else self._answer_ragged
             return
         self._waiting = waiting = self.rows(rule, len(self._workers), answers)
         self.issue, self.flush = waiting.put, waiting.flush  # type: ignore[method-assign]
+        work = self._work if self._ragged is None else self._work_ragged
         for number, run in enumerate(self._workers):
+            take: Take = partial(waiting.take, number)
+            if self._lanes > 1:
+                if number % self._lanes == 0:
+                    turns = Turns()
+                turn = Turn(turns)
+                take, run = partial(self._next, turn, take), _InTurn(run, turn)
             # A daemon, so that a model that never returns cannot keep the program from ending.
-            work = self._work if self._ragged is None else self._work_ragged
-            thread = threading.Thread(target=work, args=(number, run), name=f"sut-{number}", daemon=True)
+            thread = threading.Thread(target=work, args=(take, run), name=f"sut-{number}", daemon=True)
             thread.start()
             self._threads.append(thread)
 
@@ -133,11 +147,10 @@ class BatchedSystem:
             for of_run in ("issue", "flush", "_answers", "_sample_index", "_begun", "_batch_size"):
                 self.__dict__.pop(of_run, None)  # which hold the run's table
 
-    def _work(self, number: int, run: RunBatch) -> None:
+    def _work(self, take: Take, run: RunBatch) -> None:
         precise_timers()
-        assert self._waiting is not None
-        take, size, most = self._waiting.take, self.max_batch_size, 1
-        while (rows := take(number, most)) is not None:
+        size, most = self.max_batch_size, 1
+        while (rows := take(most)) is not None:
             first, last = rows
             began_ns, batches = time.monotonic_ns(), (last - first) // size
             if batches > 1:
@@ -149,6 +162,12 @@ class BatchedSystem:
             if batches and not self._answers.keeping:
                 each_ns = (time.monotonic_ns() - began_ns) // batches
                 most = max(min(_SEVERAL_NS // max(each_ns, 1), _MOST_BATCHES), 1)
+
+    def _next(self, turn: Turn, take: Take, most: int) -> tuple[int, int] | None:
+        """Take rows when it is this thread's turn."""
+        waiting, rule = self._waiting, self._closed_loop if self._answers.closed_loop else self._open_loop
+        assert waiting is not None
+        return turn.next(partial(take, most), lambda: self._closing or waiting.waiting >= rule.least)
 
     def _answer(self, first: int, last: int) -> Responses:
         size, run = self.max_batch_size, self._workers[0]
@@ -162,7 +181,11 @@ class BatchedSystem:
 
     def _compute(self, run: RunBatch, first: int, last: int) -> Responses:
         self._begun[first:last] = self._answers.now()
-        responses = run(self._library.batch(self._sample_index[first:last]))
+        indices = self._sample_index[first:last]
+        if self._lanes == 1:
+            responses = run(self._library.batch(indices))
+        else:
+            responses = run(self._library.batch(indices, run.room(last - first)))  # type: ignore[attr-defined]
         check_count(responses, last - first)
         return responses
 
@@ -212,11 +235,10 @@ class BatchedSystem:
 
     # Of samples of different sizes, rows that do not follow each other make a batch.
 
-    def _work_ragged(self, number: int, run: RunBatch) -> None:
+    def _work_ragged(self, take: Take, run: RunBatch) -> None:
         precise_timers()
-        assert self._waiting is not None
         status = self._answers.record.status
-        while (taken := self._waiting.take(number, _WINDOW)) is not None:
+        while (taken := take(_WINDOW)) is not None:
             first, last = taken
             try:
                 batches = self._planned(first, last)
@@ -259,8 +281,35 @@ class BatchedSystem:
         return responses
 
 
+class _InTurn:
+    """A ``RunBatch`` that tells ``Turns`` of each batch."""
+
+    def __init__(self, run: Any, turn: Turn) -> None:
+        self._run, self._turn = run, turn
+        self.room = run.room
+
+    def __call__(self, batch: Batch) -> Responses:
+        self._turn.begin(len(next(iter(batch.values()))))
+        try:
+            responses: Responses = self._run(batch)
+            return responses
+        finally:
+            self._turn.end()
+
+    def several(self, library: Library, indices: IndexArray, size: int) -> Iterator[Responses]:
+        self._turn.begin(len(indices))
+        try:
+            yield from self._run.several(library, indices, size)
+        finally:
+            self._turn.end()
+
+
 def in_turn(run: RunBatch, library: Library, indices: IndexArray, size: int) -> Iterator[Responses]:
     """A ``RunSeveral`` that calls ``run`` for each batch."""
+    if (room := getattr(run, "room", None)) is not None:  # of one batch
+        for start in range(0, len(indices), size):
+            yield run(library.batch(indices[start : start + size], room(size)))
+        return
     samples = library.batch(indices)
     for start in range(0, len(indices), size):
         yield run({name: array[start : start + size] for name, array in samples.items()})

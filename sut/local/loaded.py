@@ -61,6 +61,7 @@ class Loaded:
     def __init__(self, source: Source) -> None:
         """Raises ``BackendError``, and what the model's library raises."""
         size, options = source.options.max_batch_size, source.options
+        options = replace(options, padded_sizes=source.padding.sizes if source.padding else ())
         self._model = model = named(source)
         if isinstance(model, FileModel):
             options = replace(options, sized=model.sized)
@@ -78,13 +79,15 @@ class Loaded:
             option = "--pad" if source.padding is not None else "--no-sort"
             raise DataError(f"{option} is for samples of different sizes, and {data.name} has one size: leave it out")
         self.max_batch_size = first.tensors.batch_size or size
+        lanes = [backends.lanes(instance) for instance in self._instances]
         self.system = BatchedSystem(
             f"{source.backend} {self._model.name} {source.device}",
-            [run_batch(instance, self._model) for instance in self._instances],
+            [run_batch(lane, self._model) for of_one in lanes for lane in of_one],
             self.library,
             max_batch_size=self.max_batch_size,
             max_queue_delay_s=source.max_queue_delay_s,
             in_order=source.in_order,
+            lanes=len(lanes[0]),
         )
 
     def _arrange(self) -> None:
@@ -145,7 +148,10 @@ class LoadedElsewhere:
     def __init__(self, source: Source, places: Sequence[Placement]) -> None:
         """Raises what ``Loaded`` raises, as ``UserError``."""
         self.system = OwnProcess(
-            f"{Loaded.__module__}:{Loaded.__name__}", source, workers=source.options.instances, processes=places
+            f"{Loaded.__module__}:{Loaded.__name__}",
+            source,
+            workers=source.options.instances * (backends.MOST_LANES if source.device == "gpu" else 1),
+            processes=places,
         )
         self.library = self.system.library
 
@@ -213,6 +219,8 @@ class _Run:
     def __init__(self, run: backends.Run, model: Model, backend: backends.Backend) -> None:
         self._run, self._respond = run, model.respond
         self._backend = backend if isinstance(backend, backends.RunsSeveral) else None
+        if isinstance(backend, backends.HasLanes):
+            self.room = backend.room
 
     def __call__(self, batch: Batch) -> Responses:
         return self._respond(self._run(batch))

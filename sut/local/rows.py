@@ -63,6 +63,10 @@ class BatchRule:
 class Rows(Protocol):
     """A queue of rows.  The generator puts rows in, workers take batches."""
 
+    @property
+    def waiting(self) -> int:
+        """How many rows wait."""
+
     def put(self, first: int, last: int) -> None:
         """Add rows [first, last), which follow those before."""
 
@@ -87,6 +91,10 @@ class ThreadRows:
         self._flushing = self._closed = False
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
+
+    @property
+    def waiting(self) -> int:
+        return self._end - self._next
 
     def put(self, first: int, last: int) -> None:
         with self._lock:

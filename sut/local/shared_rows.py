@@ -208,6 +208,10 @@ class SharedRows:
         self._lock = _Lock(board.memory) if board.processes > 1 else threading.Lock()
         self._closed = False
 
+    @property
+    def waiting(self) -> int:
+        return self._board.words[_END] - self._board.words[_NEXT]
+
     def take(self, worker: int, most: int = 1) -> tuple[int, int] | None:
         board, words, rule = self._board, self._board.words, self._rule
         worker += self._first_worker

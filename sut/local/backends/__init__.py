@@ -41,6 +41,9 @@ DEVICE_ALIASES = {"cuda": "gpu"}
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 MAX_BATCH_SIZE = 32
 """The largest batch unless the user sets another size."""
+MOST_LANES = 2
+"""Batches of an instance that are under way at a time, see ``HasLanes``: one is computed, another gathered or copied.
+"""
 
 
 class BackendError(UserError, RuntimeError):
@@ -63,6 +66,8 @@ class BackendOptions:
     """The largest batch that ``run`` will receive: backends with fixed batch sizes prepare sizes up to it."""
     sized: Callable[[Tensors], Tensors] = _unchanged
     """The file's tensors with the sizes that samples will have, for backends that compile for fixed ones."""
+    padded_sizes: tuple[int, ...] = ()
+    """To which sizes samples of open sizes will be padded, ascending; () for any."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,25 @@ class RunsSeveral(Protocol):
         Gives each batch's outputs, computed as they are asked for; those of the last call may be filled anew.  None for
         what ``run`` alone can take.
         """
+
+
+@runtime_checkable
+class HasLanes(Protocol):
+    """What a ``Backend`` may have too: it takes a batch while it computes another, which comes from another thread."""
+
+    beside: Sequence[Backend]
+    """Others on the same loaded model, each for a thread of its own; closed with this one."""
+
+    def room(self, size: int, number: int = 1) -> Batch | None:
+        """Arrays for the samples of a batch, from which ``run`` takes them without a copy; None if it has none.
+
+        A thread fills them anew after the batch is answered.  ``number``: of several batches, see ``RunsSeveral``.
+        """
+
+
+def lanes(backend: Backend) -> list[Backend]:
+    """The backend, and those beside it; see ``HasLanes``."""
+    return [backend, *backend.beside] if isinstance(backend, HasLanes) else [backend]
 
 
 class BackendModule(Protocol):

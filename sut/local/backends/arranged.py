@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.system import Batch
-from drumfire.sut.local.backends import Backend, BackendError, first_line
+from drumfire.sut.local.backends import Backend, BackendError, HasLanes, first_line
 from drumfire.sut.models.tensors import Tensors
 
 Array = npt.NDArray[Any]
@@ -29,6 +29,8 @@ class Arranged:
         self._backend = backend
         self._axes = {one.name: one.batch_axis for one in tensors.inputs}
         self._outputs = tensors.output_axes or (0,) * len(tensors.outputs)
+        if isinstance(backend, HasLanes):
+            self.room, self.beside = backend.room, [Arranged(lane, tensors) for lane in backend.beside]
 
     def run(self, batch: Batch) -> Sequence[Array]:
         outputs = self._backend.run(_given(batch, self._axes))

@@ -41,14 +41,15 @@ def load(model: Path, device: str, threads: int, options: PyTorchOptions) -> Bac
         built = "sees no GPU" if torch.version.cuda else "is built for the CPU only"
         raise BackendError(f"this torch {torch.__version__} {built}: install one with CUDA, or run on the cpu")
     program, tensors = interface.of_program(model)
-    tensors = options.sized(tensors)
+    if device == "gpu" or options.compile is not None:
+        tensors = options.sized(tensors)
     if options.compile is not None:
         tensors = interface.fixed(tensors, model, "compiled pytorch")
     torch.set_num_threads(threads)
     if device == "gpu":
-        from drumfire.sut.local.backends import torch_gpu
+        from drumfire.sut.local.backends.torch_gpu import OnGpu  # which imports torch
 
-        return torch_gpu.load(program, tensors, options)
+        return OnGpu(program, tensors, options)
     return _OnCpu(program, tensors, options)
 
 

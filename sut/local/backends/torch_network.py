@@ -40,8 +40,13 @@ class TorchNetwork:
     def __init__(self, program: Any, tensors: Tensors, options: PyTorchOptions, device: str) -> None:
         import torch
 
-        self._device, self._are_images = device, [one.is_image for one in tensors.inputs]
-        self.tensors = replace(tensors, inputs=tuple(one.as_channels_last for one in tensors.inputs))
+        # Elsewhere than first, the batch makes a tensor of four dimensions that is none of images.
+        self._device, self._are_images = device, [one.is_image and one.batch_axis == 0 for one in tensors.inputs]
+        inputs = (
+            one.as_channels_last if is_image else one
+            for one, is_image in zip(tensors.inputs, self._are_images, strict=True)
+        )
+        self.tensors = replace(tensors, inputs=tuple(inputs))
         # The guards would only repeat what is checked before a run.
         network = program.module(check_guards=False).to(device)
         has_images = any(self._are_images)
