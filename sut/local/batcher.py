@@ -204,7 +204,7 @@ class BatchedSystem:
         The responses are dropped, each before the next is computed.
         """
         size, clock, answers = self.max_batch_size, time.monotonic_ns, self._answers
-        several: RunSeveral = getattr(run, "several", None) or partial(in_turn, run)
+        several = _several(run)
         times = [clock()]
         kind: type | None = None
         error: BaseException | None = None
@@ -281,6 +281,10 @@ class BatchedSystem:
         return responses
 
 
+def _several(run: RunBatch) -> RunSeveral:
+    return getattr(run, "several", None) or partial(in_turn, run)
+
+
 class _InTurn:
     """A ``RunBatch`` that tells ``Turns`` of each batch."""
 
@@ -299,7 +303,7 @@ class _InTurn:
     def several(self, library: Library, indices: IndexArray, size: int) -> Iterator[Responses]:
         self._turn.begin(len(indices))
         try:
-            yield from self._run.several(library, indices, size)
+            yield from _several(self._run)(library, indices, size)
         finally:
             self._turn.end()
 

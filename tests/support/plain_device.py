@@ -39,6 +39,9 @@ class PlainDevice:
     eager = 0.0
     """How often work is done as soon as it may."""
 
+    def fault(self, number: int) -> None:
+        """Called with the number of the batch as it is computed."""
+
     def __init__(self, *, spins: bool) -> None:
         self._streams: list[Stream] = []
         self._graphs: list[list[torch.Tensor]] = []
@@ -46,8 +49,6 @@ class PlainDevice:
         self._random = random.Random(self.seed)
         self.computed = 0
         """Batches given to it."""
-        self.fault: Callable[[int], None] | None = None
-        """Called with the number of the batch as it is computed."""
 
     @property
     def is_idle(self) -> bool:
@@ -81,8 +82,7 @@ class PlainDevice:
         number, self.computed = self.computed, self.computed + 1
 
         def again() -> None:
-            if self.fault is not None:
-                self.fault(number)
+            self.fault(number)
             with torch.inference_mode():
                 for one, other in zip(work(), gives, strict=True):
                     other.copy_(one)

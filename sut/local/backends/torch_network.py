@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,8 @@ class TorchNetwork:
     def __init__(self, program: Any, tensors: Tensors, options: PyTorchOptions, device: str) -> None:
         import torch
 
+        # Samples are only read.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
         # Elsewhere than first, the batch makes a tensor of four dimensions that is none of images.
         self._device, self._are_images = device, [one.is_image and one.batch_axis == 0 for one in tensors.inputs]
         inputs = (

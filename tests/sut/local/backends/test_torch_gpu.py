@@ -5,6 +5,8 @@ What only a GPU can show is marked ``gpu``.
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from drumfire.loadgen.record import Status
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.loadgen.system import Batch
+from drumfire.sut.data.options import InputOptions
+from drumfire.sut.data.ragged import Padding
 from drumfire.sut.local import backends
-from drumfire.sut.local.backends import Backend, BackendError, HasLanes, RunsSeveral
+from drumfire.sut.local.backends import Backend, BackendError, HasLanes, RunsSeveral, interface
 from drumfire.sut.local.backends.arranged import arranged, with_outputs
+from drumfire.sut.local.loaded import Loaded, Source
 
 torch = pytest.importorskip("torch")
 
@@ -323,6 +331,77 @@ def test_a_network_that_cannot_be_recorded(
     monkeypatch.setattr(PlainDevice, "graph", graph)
     with pytest.raises(BackendError, match=r"^torch cannot make a CUDA graph of the model: operation .* capturing$"):
         loaded(programs / "two.pt2")
+
+
+# Whole runs.
+
+
+def ran(program: Path, device: str, scenario: Scenario, mode: Mode, **options: Any) -> tuple[Test, dict[int, bytes]]:
+    """A run, and the answer of each row that was kept."""
+    padding = options.pop("padding", None)
+    own = PyTorchOptions(**{"max_batch_size": 4} | options)
+    inputs = InputOptions()
+    if program.stem == "words":
+        (length,) = interface.of_program(program)[1].inputs[0].dims
+        inputs = InputOptions(dim=[f"{length}=3..9"])
+    source = Source(
+        "pytorch", str(program), program, device, 1, own, 0.0, None, None, None, padding=padding, inputs=inputs
+    )  # fmt: skip
+    made = Loaded(source)
+    settings = TestSettings(
+        scenario=scenario, mode=mode, min_duration_ms=0, min_query_count=60, server_target_qps=4000.0,
+        multi_stream_samples_per_query=6, performance_issue_unique=False,
+    )  # fmt: skip
+    test = Test(made.system, made.library, settings, patience_s=5)
+    asyncio.run(test.run())
+    made.close()
+    kept = {
+        row: bytes(response)
+        for batch in test.answers.kept
+        for row, response in zip(batch.rows.tolist(), batch.responses, strict=True)
+    }
+    return test, kept
+
+
+RUNS: dict[str, dict[str, Any]] = {"two": {}, "late": {}, "words": {}, "words, padded": {"padding": Padding((4, 9))}}
+
+
+def _case(name: str, scenario: Scenario, instances: int) -> Any:
+    """The default run has each program and each scenario once."""
+    quick = instances == 1 and (name, scenario) in zip(RUNS, Scenario, strict=True)
+    return pytest.param(name, scenario, instances, marks=() if quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("name", "scenario", "instances"), [_case(*one) for one in itertools.product(RUNS, Scenario, (1, 2))]
+)
+def test_a_run_answers_as_on_the_cpu(
+    name: str, scenario: Scenario, instances: int, programs: Path, device: list[PlainDevice]
+) -> None:
+    program, options = programs / f"{name.partition(',')[0]}.pt2", RUNS[name]
+    expected, answers = ran(program, "cpu", scenario, Mode.AccuracyOnly, **options)
+    test, found = ran(program, "gpu", scenario, Mode.AccuracyOnly, instances=instances, **options)
+    assert expected.spoiled() == test.spoiled() == []
+    assert len(found) == test.record.issued_rows
+    assert found == answers
+    timed, _ = ran(program, "gpu", scenario, Mode.PerformanceOnly, instances=instances, **options)
+    assert timed.spoiled() == []
+    assert all(one.is_idle for one in device)
+
+
+def test_a_fault_of_the_gpu_in_a_run_fails_a_batch(
+    programs: Path, device: list[PlainDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(self: PlainDevice, number: int) -> None:
+        if number == 9:
+            raise RuntimeError("CUDA error")
+
+    monkeypatch.setattr(PlainDevice, "fault", fault)
+    for mode in (Mode.PerformanceOnly, Mode.AccuracyOnly):
+        test, _ = ran(programs / "two.pt2", "gpu", Scenario.Offline, mode)
+        assert sum(test.answers.faults.failed.values()) == 4
+        assert test.answers.faults.unanswered == 0
+        assert np.count_nonzero(test.record.status == Status.FAILED) == 4
 
 
 @pytest.fixture
