@@ -290,15 +290,11 @@ class _InTurn:
 
     def __init__(self, run: Any, turn: Turn) -> None:
         self._run, self._turn = run, turn
-        self.room = run.room
+        self.room, self._told = run.room, turn.told(run)
 
     def __call__(self, batch: Batch) -> Responses:
-        self._turn.begin(len(next(iter(batch.values()))))
-        try:
-            responses: Responses = self._run(batch)
-            return responses
-        finally:
-            self._turn.end()
+        responses: Responses = self._told(batch)
+        return responses
 
     def several(self, library: Library, indices: IndexArray, size: int) -> Iterator[Responses]:
         self._turn.begin(len(indices))

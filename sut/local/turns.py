@@ -13,7 +13,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
+from drumfire.loadgen.system import Batch
+
 Taken = TypeVar("Taken")
+Given = TypeVar("Given")
 
 _LOOK_S = 0.5e-3
 """How long a full batch may be overlooked."""
@@ -109,6 +112,18 @@ class Turn:
         taken = self._turns.next(take, is_full)
         self._has_batch = taken is not None
         return taken
+
+    def told(self, run: Callable[[Batch], Given]) -> Callable[[Batch], Given]:
+        """``run``, which this tells of each batch."""
+
+        def runs(batch: Batch) -> Given:
+            self.begin(len(next(iter(batch.values()))))
+            try:
+                return run(batch)
+            finally:
+                self.end()
+
+        return runs
 
     def leave(self) -> None:
         """The thread takes nothing for now."""

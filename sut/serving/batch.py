@@ -56,10 +56,11 @@ class Gathers(Protocol):
     position: int
     """Among the model's inputs."""
 
-    def gather(self, requests: Sequence[Request]) -> Array:
+    def gather(self, requests: Sequence[Request], into: Array | None = None) -> Array:
         """The input of all requests as one array, shape (n, *sample_shape) in the model's layout.
 
-        A request whose shared memory cannot be read, or holds no such tensor, is refused alone.
+        ``into``: an array for it, which is used if it has this shape.  A request whose shared memory cannot be read, or
+        holds no such tensor, is refused alone.
         """
 
     def shares(self, array: Array) -> bool:
@@ -92,23 +93,32 @@ class Gatherer:
         closed = min(shape, default=0) >= 0
         self._reserve(most_samples * math.prod(shape) * takes.dtype.itemsize if closed else 0)
 
-    def gather(self, requests: Sequence[Request]) -> Array:
+    def gather(self, requests: Sequence[Request], into: Array | None = None) -> Array:
         dtype, channels_last, fixed, position = self._dtype, self._channels_last, self._fixed, self.position
         first = requests[0]
         shape = first.shapes[position]
         assert shape is not None
-        if len(requests) == 1 and not channels_last and fixed in (None, first.samples) and not first.is_shared:
+        if (
+            len(requests) == 1
+            and into is None
+            and not channels_last
+            and fixed in (None, first.samples)
+            and not first.is_shared
+        ):
             array = np.frombuffer(first.data[position], dtype)  # type: ignore[arg-type]
             if array.flags.aligned:
                 return array.reshape(first.samples, *shape)
         samples = sum([request.samples for request in requests])
         row_bytes = math.prod(shape) * dtype.itemsize
         rows = max(fixed or 0, samples)
-        if rows * row_bytes > len(self._bytes):
-            self._reserve(rows * row_bytes)
-        flat = self._flat[: rows * row_bytes].view(dtype)
+        taken = (rows, *shape[1:], shape[0]) if channels_last else (rows, *shape)
+        if into is not None and into.shape == taken:
+            batch, joined = into, into.reshape(-1).view(np.uint8).data
+        else:
+            if rows * row_bytes > len(self._bytes):
+                self._reserve(rows * row_bytes)
+            batch, joined = self._flat[: rows * row_bytes].view(dtype).reshape(taken), self._bytes
         if channels_last:
-            batch = flat.reshape(rows, *shape[1:], shape[0])
             at = 0
             for request in requests:
                 contents = _contents(request, request.data[position])
@@ -116,7 +126,7 @@ class Gatherer:
                 batch[at : at + request.samples] = np.moveaxis(samples_first, 1, -1)
                 at += request.samples
             return batch
-        joined, at = self._bytes, 0
+        at = 0
         for request in requests:
             data = request.data[position]
             last = at + len(data)  # type: ignore[arg-type]
@@ -125,7 +135,7 @@ class Gatherer:
             else:
                 joined[at:last] = data  # type: ignore[assignment]
             at = last
-        return flat.reshape(rows, *shape)
+        return batch
 
     def shares(self, array: Array) -> bool:
         return np.may_share_memory(array, self._flat)
@@ -142,7 +152,7 @@ class TextGatherer:
         self.name, self.position = takes.name, position
         self._fixed = takes.batch_size
 
-    def gather(self, requests: Sequence[Request]) -> Array:
+    def gather(self, requests: Sequence[Request], into: Array | None = None) -> Array:
         shape = requests[0].shapes[self.position]
         assert shape is not None
         samples = sum([request.samples for request in requests])

@@ -9,11 +9,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from drumfire.loadgen.pacer import precise_timers
+from drumfire.loadgen.system import Batch
 from drumfire.sut.kserve.grpc.framing import Status
-from drumfire.sut.local.backends import Backend, BackendError, first_line
+from drumfire.sut.local import backends
+from drumfire.sut.local.backends import Backend, BackendError, HasLanes, Run, first_line
+from drumfire.sut.local.turns import Turn, Turns
 from drumfire.sut.serving.batch import Gathers, gatherers, split
 from drumfire.sut.serving.model import ServedModel
 from drumfire.sut.serving.queue import RequestQueue
@@ -25,6 +30,19 @@ HandBack = Callable[[Sequence[Request]], None]
 """Receives finished requests, each with its contents or its refusal.  Called from any thread."""
 
 
+Room = Callable[[int], Batch | None]
+
+
+@dataclass
+class _Instance:
+    """What the threads of an instance share."""
+
+    backend: Backend
+    number: int
+    threads: list[threading.Thread] = field(default_factory=list)
+    is_lost: bool = False
+
+
 class Loop(Protocol):
     """The part of the event loop that inline models need."""
 
@@ -34,7 +52,7 @@ class Loop(Protocol):
 
 
 class Scheduler:
-    """The event loop submits, cancels and sweeps; one thread per instance computes.
+    """The event loop submits, cancels and sweeps; the threads of each instance compute.
 
     The loop itself computes an inline model, at its next iteration, so that all requests read in one iteration form
     one batch.
@@ -85,8 +103,8 @@ class Scheduler:
 
     def start(self) -> None:
         if not self.model.inline:
-            for number, instance in enumerate(self.model.instances):
-                self._start_worker(instance, number)
+            for number, backend in enumerate(self.model.instances):
+                self._start_instance(backend, number)
 
     def submit(self, request: Request) -> None:
         """Queue a request.  Raises ``Refusal`` if the queue is full or closed."""
@@ -152,39 +170,69 @@ class Scheduler:
 
     # On the workers' threads.
 
-    def _start_worker(self, instance: Backend, number: int) -> None:
-        # A daemon, so that a model that never returns cannot keep the program alive.
-        thread = threading.Thread(
-            target=self._work, args=(instance, number), name=f"{self.model.name}-{number}", daemon=True
-        )
-        self._threads.add(thread)
-        thread.start()
+    def _start_instance(self, backend: Backend, number: int, after: Sequence[threading.Thread] = ()) -> None:
+        """``after``: threads that still have the backend for a batch."""
+        instance, turns, lanes = _Instance(backend, number), Turns(self._clock), backends.lanes(backend)
+        for lane in lanes:
+            # A daemon, so that a model that never returns cannot keep the program alive.
+            thread = threading.Thread(
+                target=self._work,
+                args=(instance, lane, Turn(turns) if len(lanes) > 1 else None, after),
+                name=f"{self.model.name}-{number}",
+                daemon=True,
+            )
+            instance.threads.append(thread)
+            self._threads.add(thread)
+        for thread in instance.threads:
+            thread.start()
 
-    def _work(self, instance: Backend, number: int) -> None:
+    def _work(self, instance: _Instance, lane: Backend, turn: Turn | None, after: Sequence[threading.Thread]) -> None:
         precise_timers()
-        own = self._new_gatherers()
+        for thread in after:
+            thread.join()
+        own, take = self._new_gatherers(), partial(self._take, instance)
         try:
-            while (batch := self._take()) is not None:
-                self._compute(instance, own, batch)
+            if turn is None:
+                while (batch := take()) is not None:
+                    self._compute(lane.run, own, batch)
+                return
+            assert isinstance(lane, HasLanes)
+            run, room = turn.told(lane.run), lane.room
+            while (batch := turn.next(take, self._is_full)) is not None:
+                self._compute(run, own, batch, room)
         except BaseException:  # SystemExit and the like end this thread; its instance is not used again
-            self.statistics.lost_workers += 1
-            if not self._closed:
-                self._start_worker(self._fresh(instance), number)
+            self._lose(instance)
         finally:
+            if turn is not None:
+                turn.leave()
             self._threads.discard(threading.current_thread())
 
+    def _is_full(self) -> bool:
+        return self._closed or self._hurry or self._queue.samples >= self.model.rule.least
+
+    def _lose(self, instance: _Instance) -> None:
+        """A thread of this instance was lost: use another, as the state of this one is unknown."""
+        with self._changed:
+            was_lost, instance.is_lost = instance.is_lost, True
+            self.statistics.lost_workers += 1
+            self._changed.notify_all()
+        if not self._closed and not was_lost:
+            fresh = self._fresh(instance.backend)
+            others = [thread for thread in instance.threads if thread is not threading.current_thread()]
+            self._start_instance(fresh, instance.number, others if fresh is instance.backend else ())
+
     def _fresh(self, lost: Backend) -> Backend:
-        """A new instance: the state of one whose worker was lost is unknown."""
+        """A new instance, or the lost one where there is none."""
         try:
             return self.model.reload()
         except BackendError:
             return lost
 
-    def _take(self) -> list[Request] | None:
-        """Wait for the next batch.  None when the scheduler is closed."""
+    def _take(self, instance: _Instance) -> list[Request] | None:
+        """Wait for the next batch.  None when the scheduler is closed or the instance lost."""
         while True:
             with self._lock:
-                if self._closed:
+                if self._closed or instance.is_lost:
                     return None
                 batch, late, wait_ns = self._queue.take(self._clock(), hurry=self._hurry)
                 self._computing += len(batch)
@@ -225,29 +273,32 @@ class Scheduler:
                     self._loop.call_later(wait_ns * 1e-9, self._look_later)
                 return
             try:
-                self._compute(self.model.instances[0], self._gatherers, batch)
+                self._compute(self.model.instances[0].run, self._gatherers, batch)
             except (SystemExit, GeneratorExit):  # would end a worker's thread, but must not end the loop
                 self.statistics.lost_workers += 1
 
     # On either.
 
-    def _compute(self, instance: Backend, own: Sequence[Gathers], requests: list[Request]) -> None:
-        """``own``: the gatherers of this thread."""
+    def _compute(self, run: Run, own: Sequence[Gathers], requests: list[Request], room: Room | None = None) -> None:
+        """``own``: the gatherers of this thread.  ``room``: see ``HasLanes``."""
         clock = self._clock
         taken = clock()
         try:
             shapes, batch, rows = requests[0].shapes, {}, 0
+            into = None if room is None else self._into(room, requests)
             for gatherer in own:
                 if shapes[gatherer.position] is not None:
-                    batch[gatherer.name] = array = gatherer.gather(requests)
+                    batch[gatherer.name] = array = gatherer.gather(
+                        requests, None if into is None else into.get(gatherer.name)
+                    )
                     rows = len(array)
             gathered = clock()
-            outputs = instance.run(batch)
+            outputs = run(batch)
             computed = clock()
             split(outputs, requests, own, rows, self._names)
         except BaseException as error:
             if len(requests) > 1 and isinstance(error, Exception):
-                self._compute_apart(instance, own, requests)
+                self._compute_apart(run, own, requests, room)
                 return
             kind = "" if isinstance(error, Exception) else "a worker was lost: "
             text = f"{self.model.name} failed: {kind}{type(error).__name__}: {first_line(_as_exception(error))}"
@@ -272,11 +323,15 @@ class Scheduler:
         self._computed(requests)
         self._hand_back(requests)
 
-    def _compute_apart(self, instance: Backend, own: Sequence[Gathers], requests: list[Request]) -> None:
+    def _into(self, room: Room, requests: Sequence[Request]) -> Batch | None:
+        samples = sum([request.samples for request in requests])
+        return room(max([samples, *(layout.takes.batch_size or 0 for layout in self.model.layouts)]))
+
+    def _compute_apart(self, run: Run, own: Sequence[Gathers], requests: list[Request], room: Room | None) -> None:
         """Compute each request alone: the contents of one made the batch fail, which is no fault of the others."""
         for number, request in enumerate(requests, 1):
             try:
-                self._compute(instance, own, [request])
+                self._compute(run, own, [request], room)
             except BaseException:  # the worker is lost
                 left = requests[number:]
                 self._computed(left)

@@ -423,3 +423,142 @@ def test_many_threads_lose_and_double_nothing() -> None:
         sizes = {one["batch_size"]: one["compute_infer"]["count"] for one in told["batch_stats"]}
         assert sum(size * count for size, count in sizes.items()) == told["inference_count"]
         assert sum(sizes.values()) == told["execution_count"]
+
+
+# Several threads on an instance.
+
+
+class Lanes(Doubler):
+    """Takes a batch while it computes another; has rooms for samples."""
+
+    def __init__(self, before: Any = None, *, lanes: int = 2) -> None:
+        super().__init__(before=before)
+        self.rooms = {size: {"x": np.zeros((size, 2), np.float32)} for size in range(1, 5)}
+        self.gathered_elsewhere = 0
+        self.beside = [Lanes(before, lanes=1) for _ in range(lanes - 1)]
+
+    def room(self, size: int, number: int = 1) -> Batch:
+        return self.rooms[size]
+
+    def run(self, batch: Batch) -> Any:
+        self.gathered_elsewhere += batch["x"] is not self.rooms[len(batch["x"])]["x"]
+        return super().run(batch)
+
+
+def test_an_instance_takes_a_batch_while_it_computes_another() -> None:
+    gate = Gate()
+    model = Lanes(gate)
+    with Bench(served(model)) as bench:
+        requests = [ask((n, 1), (n, 2), (n, 3), (n, 4)) for n in range(4)]
+        for one in requests:
+            bench.scheduler.submit(one)
+        gate.wait_entered()
+        gate.wait_entered()
+        assert bench.scheduler.pending == 2
+        gate.opened.release(10)
+        bench.handed.wait(4)
+        for n, one in enumerate(requests):
+            assert outputs(one)[0] == [2 * n, 2, 2 * n, 4, 2 * n, 6, 2 * n, 8]
+        assert model.batches
+        assert model.beside[0].batches
+        assert bench.scheduler.under_way == 0
+
+
+def test_requests_are_joined_in_the_room() -> None:
+    gate = Gate()
+    model = Lanes(gate)
+    with Bench(served(model)) as bench:
+        requests = [ask((n, -n)) for n in range(3)]
+        after_a_held_batch(bench, gate, *requests)
+        for n, one in enumerate(requests):
+            assert outputs(one) == [[2 * n, -2 * n], [-n, n]]
+        assert model.gathered_elsewhere == model.beside[0].gathered_elsewhere == 0
+
+
+def test_a_batch_that_fails_beside_another_fails_alone() -> None:
+    gate = Gate()
+
+    def raises(batch: np.ndarray) -> None:
+        gate(batch)
+        if 13 in batch:
+            raise RuntimeError("CUDA error")
+
+    with Bench(served(Lanes(raises))) as bench:
+        full = [ask(*((n, at) for at in range(4))) for n in (5, 13, 7, 8)]
+        for one in full:
+            bench.scheduler.submit(one)
+        for _ in range(2):
+            gate.wait_entered()
+        gate.opened.release(10)
+        bench.handed.wait(4)
+        assert [one.refusal is None for one in full] == [True, False, True, True]
+        assert bench.scheduler.under_way == 0
+
+
+@pytest.mark.parametrize("reloads", [True, False])
+def test_an_instance_that_loses_a_thread_is_replaced_with_all_its_threads(reloads: bool) -> None:
+    gate = Gate()
+
+    def dies(batch: np.ndarray) -> None:
+        gate(batch)
+        if 13 in batch:
+            sys.exit(3)
+
+    first, second = Lanes(dies), Lanes(gate)
+
+    def reload() -> Lanes:
+        if not reloads:
+            from drumfire.sut.local.backends import BackendError
+
+            raise BackendError("gone")
+        return second
+
+    with Bench(served(first, reload=reload)) as bench:
+        full = [ask(*((n, at) for at in range(4))) for n in (5, 13)]
+        for one in full:
+            bench.scheduler.submit(one)
+        for _ in range(2):
+            gate.wait_entered()
+        gate.opened.release(2)
+        bench.handed.wait(2)
+        assert [one.refusal is None for one in full] == [True, False]
+        again = [ask(*((n, at) for at in range(4))) for n in (1, 2, 3, 4)]
+        for one in again:
+            bench.scheduler.submit(one)
+        for _ in range(2):  # both of its threads
+            gate.wait_entered()
+        gate.opened.release(10)
+        bench.handed.wait(6)
+        assert all(one.refusal is None for one in again)
+        used = second if reloads else first
+        assert {len(batch) for lane in (used, *used.beside) for batch in lane.batches} == {4}
+        assert bench.scheduler.statistics.lost_workers == 1
+        assert bench.scheduler.under_way == 0
+
+
+def test_lanes_lose_and_double_nothing() -> None:
+    with Bench(served(Lanes(), Lanes()), most_requests=10_000, clock=time.monotonic_ns) as bench:
+        requests = [ask((n, -n)) for n in range(2000)]
+        for position, one in enumerate(requests):
+            bench.scheduler.submit(one)
+            if position % 7 == 3:
+                bench.scheduler.cancel(requests[position - 2])
+        cancelled = bench.scheduler.statistics.failures["CANCELED"]
+        bench.handed.wait(len(requests) - cancelled)
+        assert len(set(bench.handed.requests)) == len(bench.handed.requests) == len(requests) - cancelled
+        for n, one in enumerate(requests):
+            if one in bench.handed.requests:
+                assert outputs(one) == [[2 * n, -2 * n], [-n, n]]
+
+
+def test_closing_ends_both_threads() -> None:
+    gate = Gate()
+    with Bench(served(Lanes(gate))) as bench:
+        bench.scheduler.submit(ask((1, 1)))
+        gate.wait_entered()
+        for _ in range(3):
+            bench.scheduler.submit(ask((2, 2)))
+        bench.scheduler.close()
+        gate.opened.release(10)
+        assert bench.scheduler.join(20)
+        bench.handed.wait(4)

@@ -30,7 +30,11 @@ torch = pytest.importorskip("torch")
 
 from drumfire.sut.local.backends import torch_gpu  # noqa: E402
 from drumfire.sut.local.backends.pytorch import PyTorchOptions  # noqa: E402
+from drumfire.sut.serving import model as serving  # noqa: E402
+from drumfire.sut.serving.request import Request  # noqa: E402
+from drumfire.sut.serving.scheduler import Scheduler  # noqa: E402
 from tests.support.plain_device import PlainDevice  # noqa: E402
+from tests.support.serving_fakes import Handed, Loop  # noqa: E402
 
 DRAWS = np.random.default_rng(5)
 
@@ -402,6 +406,43 @@ def test_a_fault_of_the_gpu_in_a_run_fails_a_batch(
         assert sum(test.answers.faults.failed.values()) == 4
         assert test.answers.faults.unanswered == 0
         assert np.count_nonzero(test.record.status == Status.FAILED) == 4
+
+
+@pytest.mark.parametrize("name", ["two", "late", "words"])
+def test_a_server_answers_as_on_the_cpu(name: str, programs: Path, device: list[PlainDevice]) -> None:
+    program = programs / f"{name}.pt2"
+    cpu = loaded(program, "cpu")
+    cpu = arranged(cpu, with_outputs(cpu, cpu.tensors.with_open_sizes(5)))
+    found = serving.load(
+        serving.Source(name, "1", program, None), "pytorch", "gpu", threads=1,
+        options=PyTorchOptions(max_batch_size=4), batching=serving.Batching(4),
+    )  # fmt: skip
+    assert not found.inline
+    handed = Handed()
+    scheduler = Scheduler(found, handed, Loop(), most_requests=1000, most_bytes=1 << 30)
+    scheduler.start()
+    batches = [numbers(cpu, 1 + at % 3, 3 + at % 2) for at in range(60)]
+    if name == "late":
+        for batch in batches:
+            batch["factor"][:] = 3
+    requests = []
+    for batch in batches:
+        arrays = [batch[layout.takes.name] for layout in found.layouts]
+        shown = [
+            np.moveaxis(one, -1, 1) if layout.channels_last else one
+            for one, layout in zip(arrays, found.layouts, strict=True)
+        ]
+        shapes = tuple(one.shape[1:] for one in shown)
+        requests.append(Request(tuple(one.tobytes() for one in shown), len(shown[0]), shapes, 0, size=9))
+        scheduler.submit(requests[-1])
+    handed.wait(len(requests))
+    scheduler.close()
+    assert scheduler.join(20)
+    for batch, request in zip(batches, requests, strict=True):
+        assert request.refusal is None
+        for expected, contents in zip(cpu.run(batch), request.contents, strict=True):
+            assert bytes(contents) == expected.tobytes()
+    assert device[-1].is_idle
 
 
 @pytest.fixture
