@@ -229,8 +229,9 @@ class _Run:
         """See ``RunSeveral``."""
         if self._backend is not None:
             number = len(indices) // size
-            samples = library.batch(indices, self._backend.room(size, number))
-            outputs = self._backend.several(samples, size, number)
-            if outputs is not None:
-                return map(self._respond, outputs)
+            room = self._backend.room(size, number)
+            if room is not None:
+                outputs = self._backend.several(library.batch(indices, room), size, number)
+                if outputs is not None:
+                    return map(self._respond, outputs)
         return in_turn(self, library, indices, size)

@@ -82,6 +82,10 @@ def load(model: Path, device: str, threads: int, options: BackendOptions) -> Bac
             "check the GPU driver and the CUDA libraries ('drumfire doctor'), or run on the cpu"
         )
     place = provider if whole else f"{provider}, some operators on the CPU"
+    if device == "gpu":
+        from drumfire.sut.local.backends.onnx_gpu import OnGpu
+
+        return OnGpu(session, place, onnxruntime.__version__, options.max_batch_size)
     return OnnxRuntime(session, place, onnxruntime.__version__)
 
 
@@ -111,7 +115,7 @@ class OnnxRuntime:
     def __init__(self, session: Any, place: str, version: str) -> None:
         self._session = session
         self._several: _Bound | None = None
-        self._binds = session.get_providers()[0] == _PROVIDERS["cpu"]
+        self._binds = True
         self.description = f"onnxruntime {version} {place}"
         takes, gives, optional = session.get_inputs(), session.get_outputs(), session.get_overridable_initializers()
         self._outputs = [output.name for output in gives]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import mmap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.sut import models
 from drumfire.sut.local import backends
-from drumfire.sut.local.backends import BackendError
+from drumfire.sut.local.backends import BackendError, onnx_gpu
 from drumfire.sut.local.backends import onnxruntime as backend
+from drumfire.sut.local.batcher import BatchedSystem
 from drumfire.sut.local.loaded import fit, run_batch
 from drumfire.sut.models.tensors import Input, Tensors
 
@@ -300,5 +305,115 @@ def test_large_samples_are_gathered_in_place_but_not_copied(tmp_path: Path) -> N
     np.testing.assert_array_equal(np.concatenate([outputs[0] for outputs in found]), -samples)
 
 
-def test_a_model_on_the_gpu_is_not_bound(gpu: Any) -> None:
-    assert gpu().room(4, 2) is None
+# On a GPU: two threads share the session, here one on the CPU.
+
+
+class Runtime:
+    """A CUDA runtime that keeps what it is asked."""
+
+    def __init__(self, *, refuses: bool = False) -> None:
+        self.refuses, self.pinned = refuses, dict[int, int]()
+
+    def cudaHostRegister(self, address: Any, size: Any, flags: Any) -> int:  # noqa: N802
+        assert flags.value == 1
+        assert address.value % mmap.PAGESIZE == 0
+        if not self.refuses:
+            self.pinned[address.value] = size.value
+        return int(self.refuses)
+
+    def cudaHostUnregister(self, address: Any) -> int:  # noqa: N802
+        del self.pinned[address.value]
+        return 0
+
+
+def on_gpu(path: Path, most: int = 4) -> Any:
+    session = onnxruntime.InferenceSession(str(path), providers=[CPU])
+    return onnx_gpu.OnGpu(session, CUDA, onnxruntime.__version__, most)
+
+
+@pytest.fixture
+def digits_file() -> Path:
+    return models.get("digits").weights(Path())
+
+
+@pytest.mark.parametrize("refuses", [True, False, None])
+def test_samples_are_gathered_in_pinned_memory(
+    refuses: bool | None, digits_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = None if refuses is None else Runtime(refuses=refuses)
+    monkeypatch.setattr(onnx_gpu, "_cuda_runtime", lambda: runtime)
+    gpu, cpu = on_gpu(digits_file), backends.load("onnxruntime", digits_file, "cpu", 1)
+    assert ("pinned" in gpu.description) == (runtime is not None)
+    first, second = backends.lanes(gpu)
+    (name,) = gpu.room(4)
+    for lane in (first, second):
+        for size in (3, 4, 1):
+            room: Any = lane.room(size)  # type: ignore[attr-defined]
+            assert lane.room(size) is room  # type: ignore[attr-defined]
+            room[name][:] = np.random.default_rng(size).random(room[name].shape)
+            np.testing.assert_array_equal(lane.run(room)[0], cpu.run(room)[0])
+    assert gpu.room(5) is gpu.room(2, 2) is gpu.several({}, 2, 2) is None
+    if runtime is not None:
+        assert list(runtime.pinned.values()) == [] if refuses else [4 * 64 * 4] * 2
+    gpu.close()
+    if runtime is not None:
+        assert not runtime.pinned
+
+
+def test_two_threads_run_a_session_of_the_gpu(digits_file: Path) -> None:
+    model = models.get("digits")
+    gpu: Any = on_gpu(digits_file, 32)
+    library = fit(model.library(), gpu, model)
+    library.load(np.arange(500))
+    system = BatchedSystem(
+        "digits", [run_batch(lane, model) for lane in backends.lanes(gpu)], library, max_batch_size=32, lanes=2
+    )
+    settings = TestSettings(scenario=Scenario.Offline, mode=Mode.AccuracyOnly, min_duration_ms=0, min_query_count=500)
+    test = Test(system, library, settings)
+    asyncio.run(test.run())
+    assert test.spoiled() == []
+    plain = backends.load("onnxruntime", digits_file, "cpu", 1)
+    expected = model.respond(plain.run(library_batch(model, plain)))
+    kept = {
+        row: bytes(response)
+        for batch in test.answers.kept
+        for row, response in zip(batch.rows.tolist(), batch.responses, strict=True)
+    }
+    indices = test.record.sample_index[: test.record.issued_rows]
+    assert [kept[row] for row in range(len(indices))] == [bytes(expected[index]) for index in indices]
+
+
+def library_batch(model: Any, backend: backends.Backend) -> Any:
+    library = fit(model.library(), backend, model)
+    library.load(np.arange(500))
+    return library.batch(np.arange(500))
+
+
+def test_inputs_that_cannot_be_pinned_are_gathered_as_before(tmp_path: Path) -> None:
+    graph(tmp_path, [node("Neg", ["in"], ["out0"])], ["N", "M"], [["N", "M"]])
+    gpu = on_gpu(tmp_path / "model.onnx")
+    assert gpu.room(2) is None
+    assert "pinned" not in gpu.description
+    np.testing.assert_array_equal(gpu.beside[0].run({"in": numbers(2)})[0], -numbers(2))
+
+
+def test_a_model_on_the_gpu_is_loaded_for_two_threads(gpu: Any) -> None:
+    loaded = gpu()
+    assert isinstance(loaded, backends.HasLanes)
+    assert loaded.room(4, 2) is None
+
+
+@pytest.mark.gpu
+def test_a_real_gpu_pins_memory(digits_file: Path) -> None:
+    if CUDA not in onnxruntime.get_available_providers():
+        pytest.skip("no onnxruntime-gpu")
+    gpu: Any = backends.load("onnxruntime", digits_file, "gpu", 1)
+    cpu = backends.load("onnxruntime", digits_file, "cpu", 1)
+    assert gpu.description.endswith("samples in pinned memory")
+    room = gpu.room(8)
+    assert all(memory.is_pinned for memory in gpu._memory)
+    for samples in room.values():
+        samples[:] = np.random.default_rng(1).random(samples.shape)
+    for lane in backends.lanes(gpu):
+        np.testing.assert_allclose(lane.run(room)[0], cpu.run(room)[0], atol=1e-4)
+    gpu.close()
