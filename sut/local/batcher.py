@@ -5,6 +5,7 @@ Reads samples from the library; does not depend on what computes a batch.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -101,6 +102,11 @@ class BatchedSystem:
     def workers(self) -> int:
         return len(self._workers)
 
+    @property
+    def lanes(self) -> int:
+        """How many of them share an instance."""
+        return self._lanes
+
     async def open(self, answers: Answers) -> None:
         self._answers = answers
         rule = self._closed_loop if answers.closed_loop else self._open_loop
@@ -167,7 +173,7 @@ class BatchedSystem:
         """Take rows when it is this thread's turn."""
         waiting, rule = self._waiting, self._closed_loop if self._answers.closed_loop else self._open_loop
         assert waiting is not None
-        return turn.next(partial(take, most), lambda: self._closing or waiting.waiting >= rule.least)
+        return turn.next(partial(take, most), lambda: math.inf if self._closing else waiting.waiting, rule.least)
 
     def _answer(self, first: int, last: int) -> Responses:
         size, run = self.max_batch_size, self._workers[0]

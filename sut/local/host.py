@@ -112,6 +112,7 @@ class Host:
             "name": self._system.name,
             "columns": dict(self._system.columns),
             "batch": getattr(self._system, "max_batch_size", 1),
+            "lanes": getattr(self._system, "lanes", 1),
             "library": (library.name, library.total_count, library.performance_count),
         }
 

@@ -120,6 +120,7 @@ class OwnProcess:
             raise UserError(on_limit(error) or f"{make} gets no process of its own: {described(error)}") from error
         self.name: str = facts["name"]
         self._least: int = facts["batch"]
+        self._board.lanes = facts["lanes"]
         self.columns: Mapping[str, npt.DTypeLike] = facts["columns"]
         if len(placements) > 1:
             self.columns = {**self.columns, PROCESS: np.uint8}

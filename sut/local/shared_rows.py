@@ -57,6 +57,8 @@ class Board:
     def __init__(self, processes: int, workers: int, fds: Sequence[int] = ()) -> None:
         """``workers`` in each of ``processes``.  ``fds``: another process's, to share them."""
         self.processes, self.workers = processes, workers
+        self.lanes = 1
+        """How many workers take rows in turn; see ``Turns``."""
         first_worker = _PROCESSES + processes * _LINE
         self.places = [first_worker + number * _LINE for number in range(processes * workers)]
         """Of each worker, its first integer."""
@@ -93,8 +95,8 @@ class Board:
         words = self.words
         words[_MOST] = -(-width // len(self.places)) or sys.maxsize
         # A worker that looks would keep the interpreter from others, and where there are few cores, a core too.
-        crowded = len(self.places) + 1 > usable_cores()
-        if self.workers > 1 or (crowded and spin == Spin.ADAPTIVE):
+        crowded = len(self.places) // self.lanes + 1 > usable_cores()
+        if self.workers > self.lanes or (crowded and spin == Spin.ADAPTIVE):
             spin = Spin.OFF
         words[_AWAITED], words[_SPIN] = sys.maxsize, SPIN_NS[spin]
         for process in range(self.processes):

@@ -19,7 +19,7 @@ Taken = TypeVar("Taken")
 Given = TypeVar("Given")
 
 _LOOK_S = 0.5e-3
-"""How long a full batch may be overlooked."""
+"""How long samples that come may be overlooked while a batch is under way."""
 
 
 class Turns:
@@ -40,13 +40,14 @@ class Turns:
         """How long it last took to compute a batch, by size."""
         self._last_ns = 0
 
-    def next(self, take: Callable[[], Taken | None], is_full: Callable[[], bool]) -> Taken | None:
+    def next(self, take: Callable[[], Taken | None], waiting: Callable[[], float], least: int) -> Taken | None:
         """What ``take`` gives, called when a batch should be taken: by one thread at a time.
 
-        ``is_full``: whether a full batch waits, or waiting makes no sense any more.
+        ``waiting`` gives how many samples wait (infinity: go), ``least`` are a full batch.  While another thread has a
+        batch, this one does not even wait in ``take`` for samples: it may look for them there without sleeping.
         """
         with self._door:
-            self._wait(is_full)
+            self._wait(waiting, least)
             taken = take()
             if taken is not None:
                 with self._changed:
@@ -54,13 +55,13 @@ class Turns:
                     self._gathering_since_ns = self._clock()
             return taken
 
-    def _wait(self, is_full: Callable[[], bool]) -> None:
+    def _wait(self, waiting: Callable[[], float], least: int) -> None:
         with self._changed:
-            while self._under_way and not is_full():
+            while self._under_way and (count := waiting()) < least:
                 left_ns = self._free_ns() - self._gather_ns - self._clock()
-                if left_ns <= 0:
+                if count and left_ns <= 0:
                     return
-                self._changed.wait(min(left_ns * 1e-9, _LOOK_S))
+                self._changed.wait(min(left_ns * 1e-9, _LOOK_S) if count else _LOOK_S)
 
     def _free_ns(self) -> int:
         """When all that is under way should have been computed."""
@@ -106,10 +107,10 @@ class Turn:
         self.begin, self.end = turns.begin, turns.end
         self._turns, self._has_batch = turns, False
 
-    def next(self, take: Callable[[], Taken | None], is_full: Callable[[], bool]) -> Taken | None:
+    def next(self, take: Callable[[], Taken | None], waiting: Callable[[], float], least: int) -> Taken | None:
         """As ``Turns.next``; the thread is done with what it took before."""
         self.leave()
-        taken = self._turns.next(take, is_full)
+        taken = self._turns.next(take, waiting, least)
         self._has_batch = taken is not None
         return taken
 

@@ -6,6 +6,7 @@ the event loop for each request would cost more than the request.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -198,7 +199,7 @@ class Scheduler:
                 return
             assert isinstance(lane, HasLanes)
             run, room = turn.told(lane.run), lane.room
-            while (batch := turn.next(take, self._is_full)) is not None:
+            while (batch := turn.next(take, self._waiting, self.model.rule.least)) is not None:
                 self._compute(run, own, batch, room)
         except BaseException:  # SystemExit and the like end this thread; its instance is not used again
             self._lose(instance)
@@ -207,8 +208,8 @@ class Scheduler:
                 turn.leave()
             self._threads.discard(threading.current_thread())
 
-    def _is_full(self) -> bool:
-        return self._closed or self._hurry or self._queue.samples >= self.model.rule.least
+    def _waiting(self) -> float:
+        return math.inf if self._closed or self._hurry else self._queue.samples
 
     def _lose(self, instance: _Instance) -> None:
         """A thread of this instance was lost: use another, as the state of this one is unknown."""

@@ -153,6 +153,21 @@ def batched(
     return Made(made_system, library)
 
 
+def lanes(at: dict[str, str] | None = None) -> Made:
+    """Two threads share an instance."""
+
+    class Lane:
+        def room(self, size: int) -> None:
+            return None
+
+        def __call__(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+            (numbers,) = batch.values()
+            return numbers[:, None].astype(np.int32) * 7
+
+    library = Numbers(at or {})
+    return Made(BatchedSystem("lanes", [Lane(), Lane()], library, max_batch_size=8, lanes=2), library)
+
+
 class Unruly(BatchedSystem):
     """Answers wrongly."""
 

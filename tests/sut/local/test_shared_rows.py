@@ -267,17 +267,19 @@ def test_the_descriptors_are_closed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("workers", "spin", "looks_as"),
+    ("workers", "lanes", "spin", "looks_as"),
     [
-        (1, Spin.OFF, Spin.OFF), (1, Spin.ADAPTIVE, Spin.ADAPTIVE), (1, Spin.FULL, Spin.FULL),
-        (2, Spin.ADAPTIVE, Spin.OFF), (2, Spin.FULL, Spin.OFF),
+        (1, 1, Spin.OFF, Spin.OFF), (1, 1, Spin.ADAPTIVE, Spin.ADAPTIVE), (1, 1, Spin.FULL, Spin.FULL),
+        (2, 1, Spin.ADAPTIVE, Spin.OFF), (2, 1, Spin.FULL, Spin.OFF),
+        (2, 2, Spin.ADAPTIVE, Spin.ADAPTIVE), (4, 2, Spin.ADAPTIVE, Spin.OFF),  # those of an instance take turns
     ],
 )  # fmt: skip
 def test_workers_wait_as_the_generator_does(
-    workers: int, spin: Spin, looks_as: Spin, monkeypatch: pytest.MonkeyPatch
+    workers: int, lanes: int, spin: Spin, looks_as: Spin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared_rows, "usable_cores", lambda: 2)
     with closing(Board(1, workers)) as board:
+        board.lanes = lanes
         board.begin(0, spin=spin)
         assert board.words[shared_rows._SPIN] == shared_rows.SPIN_NS[looks_as]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -15,26 +16,29 @@ from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.sut.local.batcher import BatchedSystem
 from drumfire.sut.local.turns import Turn, Turns
+from tests.support.own_processes import Own, is_fine, kept
+from tests.support.own_processes import run as run_there
+from tests.support.own_processes import settings as settings_there
 from tests.support.serving_fakes import Clock
 
-US = 1000
+US, FULL = 1000, 4
 
 
 def test_the_first_batch_is_taken_at_once() -> None:
     turn = Turn(Turns(Clock()))
-    assert turn.next(lambda: 5, lambda: False) == 5
-    assert turn.next(lambda: None, lambda: False) is None
+    assert turn.next(lambda: 5, lambda: 1, FULL) == 5
+    assert turn.next(lambda: None, lambda: 1, FULL) is None
 
 
 class Asked:
-    """Looks whether a full batch waits; a microsecond passes each time."""
+    """How many samples wait: some, and from a time on a full batch.  A microsecond passes at each look."""
 
-    def __init__(self, clock: Clock, full_from_ns: float = np.inf) -> None:
+    def __init__(self, clock: Clock, full_from_ns: float = math.inf) -> None:
         self.clock, self.full_from_ns = clock, full_from_ns
 
-    def __call__(self) -> bool:
+    def __call__(self) -> int:
         self.clock.ns += US
-        return self.clock.ns >= self.full_from_ns
+        return FULL if self.clock.ns >= self.full_from_ns else 1
 
 
 def under_way(clock: Clock, gather_us: int = 20, compute_us: int = 100) -> tuple[Turn, Turn]:
@@ -42,7 +46,7 @@ def under_way(clock: Clock, gather_us: int = 20, compute_us: int = 100) -> tuple
     turns = Turns(clock)
     first, second = Turn(turns), Turn(turns)
     for _ in range(2):
-        first.next(lambda: 1, lambda: False)
+        first.next(lambda: 1, lambda: 1, FULL)
         clock.ns += gather_us * US
         first.begin(4)
         if _ == 0:
@@ -55,7 +59,7 @@ def test_a_part_is_taken_in_time_to_be_gathered_while_the_other_is_computed() ->
     clock = Clock()
     _, second = under_way(clock)
     began = clock.ns
-    second.next(lambda: 2, Asked(clock))
+    second.next(lambda: 2, Asked(clock), FULL)
     assert 79 * US <= clock.ns - began <= 81 * US
 
 
@@ -63,7 +67,7 @@ def test_a_full_batch_is_taken_as_it_waits() -> None:
     clock = Clock()
     _, second = under_way(clock)
     began = clock.ns
-    second.next(lambda: 2, Asked(clock, began + 30 * US))
+    second.next(lambda: 2, Asked(clock, began + 30 * US), FULL)
     assert clock.ns - began == 30 * US
 
 
@@ -73,9 +77,9 @@ def test_a_part_is_taken_after_the_whole_of_what_is_under_way() -> None:
     first, second = under_way(clock)
     clock.ns += 100 * US
     first.end()
-    first.next(lambda: 2, lambda: False)
+    first.next(lambda: 2, lambda: 1, FULL)
     began = clock.ns
-    second.next(lambda: 3, Asked(clock))
+    second.next(lambda: 3, Asked(clock), FULL)
     assert 99 * US <= clock.ns - began <= 101 * US
 
 
@@ -83,23 +87,42 @@ def test_a_batch_that_was_given_up_holds_nobody_back() -> None:
     clock = Clock()
     first, second = under_way(clock)
     first.end()
-    first.next(lambda: 2, lambda: False)
+    first.next(lambda: 2, lambda: 1, FULL)
     first.leave()  # which was never begun
     began = clock.ns
-    second.next(lambda: 3, Asked(clock))
+    second.next(lambda: 3, Asked(clock), FULL)
     assert clock.ns == began
+
+
+def test_no_thread_waits_for_samples_while_another_has_a_batch() -> None:
+    clock = Clock()
+    first, second = under_way(clock)
+    looks = 0
+
+    def waiting() -> int:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            clock.ns += 200 * US  # late
+        if looks == 5:
+            first.end()
+            first.leave()
+        return 0
+
+    second.next(lambda: 2, waiting, FULL)
+    assert looks == 5
 
 
 def test_one_thread_waits_for_rows_and_the_end_of_a_batch_lets_it() -> None:
     turns = Turns()
     first, second = Turn(turns), Turn(turns)
-    first.next(lambda: 1, lambda: False)
+    first.next(lambda: 1, lambda: 1, FULL)
     first.begin(4)
     turns._computed_ns[4] = 60_000_000_000  # so it would wait for a minute
     taken = threading.Event()
 
     def other() -> None:
-        second.next(lambda: 2, lambda: False)
+        second.next(lambda: 2, lambda: 1, FULL)
         taken.set()
 
     thread = threading.Thread(target=other)
@@ -244,3 +267,16 @@ def test_an_interrupt_ends_both_threads() -> None:
     asyncio.run(main())
     assert test.answers.faults.unanswered >= 392
     assert not any(thread.name.startswith("sut-") for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("scenario", [
+    one if one == Scenario.Server else pytest.param(one, marks=pytest.mark.slow) for one in Scenario
+])  # fmt: skip
+def test_in_a_process_of_its_own(scenario: Scenario, own: Own) -> None:
+    system = own("lanes", workers=2)
+    test = run_there(system, settings_there(scenario, Mode.AccuracyOnly))
+    is_fine(test)
+    assert system._board.lanes == 2
+    assert {row: int.from_bytes(data, "little") for row, data in kept(test).items()} == {
+        row: 7 * index for row, index in enumerate(test.record.sample_index[: test.record.issued_rows].tolist())
+    }
