@@ -43,6 +43,7 @@ class PlainDevice:
         """Called with the number of the batch as it is computed."""
 
     def __init__(self, *, spins: bool) -> None:
+        self.spins = spins
         self._streams: list[Stream] = []
         self._graphs: list[list[torch.Tensor]] = []
         self._lock = threading.RLock()

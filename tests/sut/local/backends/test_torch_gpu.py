@@ -10,6 +10,7 @@ import itertools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from drumfire.sut.data.ragged import Padding
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends import Backend, BackendError, HasLanes, RunsSeveral, interface
 from drumfire.sut.local.backends.arranged import arranged, with_outputs
-from drumfire.sut.local.loaded import Loaded, Source
+from drumfire.sut.local.loaded import Loaded, LoadedElsewhere, Source
 
 torch = pytest.importorskip("torch")
 
@@ -324,6 +325,30 @@ def test_precisions_of_the_gpu_are_told_to_all_of_torch(
         precision == "tf32"
     )
     torch.export.export(torch.nn.ReLU(), (torch.zeros(2),))  # which failed where these differed
+
+
+@pytest.mark.parametrize(("instances", "cores", "spins"), [(1, 3, True), (1, 2, False), (4, 9, True), (4, 8, False)])
+def test_threads_that_wait_for_the_gpu_keep_a_core_only_where_there_is_one(
+    instances: int, cores: int, spins: bool, programs: Path, device: list[PlainDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_gpu, "usable_cores", lambda: cores)
+    loaded(programs / "half.pt2", instances=instances)
+    assert device[-1].spins == spins
+
+
+@pytest.mark.parametrize(("kind", "workers"), [("gpu", 6), ("cpu", 3)])
+def test_a_process_has_a_place_for_each_thread(
+    kind: str, workers: int, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def own(*_: object, **options: Any) -> Any:
+        assert options["workers"] == workers
+        return SimpleNamespace(library=None)
+
+    monkeypatch.setattr("drumfire.sut.local.loaded.OwnProcess", own)
+    program = programs / "two.pt2"
+    LoadedElsewhere(
+        Source("pytorch", str(program), program, kind, 1, PyTorchOptions(instances=3), 0.0, None, None, None), []
+    )
 
 
 def test_a_network_that_cannot_be_recorded(
