@@ -83,6 +83,25 @@ def test_a_part_is_taken_after_the_whole_of_what_is_under_way() -> None:
     assert 99 * US <= clock.ns - began <= 101 * US
 
 
+def test_batches_end_in_the_order_in_which_they_began() -> None:
+    clock = Clock()
+    turns = Turns(clock)
+    first, second, third = Turn(turns), Turn(turns), Turn(turns)
+    for size, compute_us in ((8, 1000), (1, 10)):
+        first.next(lambda: 1, lambda: 1, FULL)
+        first.begin(size)
+        clock.ns += compute_us * US
+        first.end()
+    for turn, size in ((first, 8), (second, 1)):
+        turn.next(lambda: 1, lambda: FULL, FULL)
+        turn.begin(size)
+    clock.ns += 1000 * US
+    first.end()
+    began = clock.ns
+    third.next(lambda: 1, Asked(clock), FULL)
+    assert clock.ns - began == 10 * US
+
+
 def test_a_batch_that_was_given_up_holds_nobody_back() -> None:
     clock = Clock()
     first, second = under_way(clock)
