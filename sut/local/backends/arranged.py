@@ -74,16 +74,18 @@ def with_outputs(backend: Backend, tensors: Tensors) -> Tensors:
     """
     rows = tensors.batch_size or 1
     one = _shapes(backend, tensors, rows)
+    if not tensors.has_batch:
+        return replace(tensors, output_axes=(None,) * len(one))
     if tensors.batch_size is None:
         try:
             two = _shapes(backend, tensors, rows := 2)
         except BackendError:  # the model has its batch of one inside, as that of a reshape
             return _single(tensors, [0 if shape[:1] == (1,) else None for shape in one])
         axes = [_axis(before, after) for before, after in zip(one, two, strict=True)]
+        if None in axes:
+            return _single(tensors, axes)
     else:
         axes = [shape.index(rows) if rows in shape else None for shape in one]
-    if None in axes and tensors.batch_size is None:
-        return _single(tensors, [0 if shape[:1] == (1,) else None for shape in one])
     return replace(tensors, output_axes=tuple(axes))
 
 

@@ -114,6 +114,19 @@ def test_an_output_without_a_batch_means_one_sample_at_a_time(gives: Callable[[A
     assert all(len(output) == 1 for output in outputs)
 
 
+def test_a_size_of_1_is_no_batch_where_no_input_has_one() -> None:
+    told = Told({"x": ["time", 2], "h": [1, 3]}, lambda x, h: [x[:, 0], h], gives=2)
+    tensors = with_outputs(told, told.tensors.without_batch())
+    assert tensors.output_axes == (None, None)
+    speech, h = arranged(told, tensors).run({"x": np.ones((1, 5, 2), F4), "h": np.zeros((1, 1, 3), F4)})
+    assert (speech.shape, h.shape) == ((1, 5), (1, 1, 3))
+
+
+def test_a_size_of_1_is_no_batch_where_two_samples_leave_it_so() -> None:
+    told = Told({"x": ["N", 2]}, lambda x: [x, x.sum(axis=0, keepdims=True)], gives=2)
+    assert with_outputs(told, told.tensors).output_axes == (0, None)
+
+
 def test_what_is_plain_stays_the_backend_itself() -> None:
     told = Told({"x": ["N", 2]}, lambda x: [x])
     assert arranged(told, with_outputs(told, told.tensors)) is told
