@@ -26,6 +26,7 @@ from drumfire.bench import interrupts, statuses
 from drumfire.bench.assemble.local import spare_cores
 from drumfire.bench.assemble.options import BatchingOptions
 from drumfire.bench.options.parser import Command
+from drumfire.bench.report import figures
 from drumfire.bench.view.serving import Look, Watch, plain_line
 from drumfire.loadgen import loggers
 from drumfire.loadgen.errors import UserError
@@ -34,7 +35,8 @@ from drumfire.loadgen.options import choice, option
 from drumfire.loadgen.wording import counted, each_is
 from drumfire.sut import models, module_process
 from drumfire.sut.cache import cache_folder
-from drumfire.sut.data.options import InputOptions, parse_dims, parse_shapes
+from drumfire.sut.data.options import InputOptions
+from drumfire.sut.data.ragged import Padding
 from drumfire.sut.local import backends
 from drumfire.sut.local.null import NullOptions
 from drumfire.sut.models.model import Form, Model
@@ -42,6 +44,7 @@ from drumfire.sut.serving import model as serving
 from drumfire.sut.serving.connection import Bounds
 from drumfire.sut.serving.model import IDENTITY, Batching, ServedModel, Source
 from drumfire.sut.serving.server import Addresses, Server, Settings
+from drumfire.sut.serving.sizes import SizeOptions
 
 _LOOK_S = 0.5
 """Between two updates of the status view."""
@@ -82,27 +85,6 @@ class QueueOptions(BatchingOptions):
         (), metavar="N,N", separator=",", help="batches of these sizes do not wait"
     )
     max_queue: int = option(8192, help="most requests that may wait for a model; more are refused")
-
-
-@dataclass(frozen=True)
-class SizeOptions:
-    """The sizes that a model's file leaves open."""
-
-    TITLE: ClassVar = "a model's inputs"
-
-    dim: tuple[str, ...] = option(
-        (),
-        metavar="NAME=SIZE",
-        check=lambda word: parse_dims([word]),
-        help="a size that the model's file leaves open, by the name that it has there, such as sequence=128: requests "
-        "then have this size; with sequence=8..128 they have any, and these are tried before the first request",
-    )
-    shape: tuple[str, ...] = option(
-        (),
-        metavar="NAME=SHAPE",
-        check=lambda word: parse_shapes([word]),
-        help="the same for an input, of one sample, without the batch, such as x=3x224x224 or ids=8..128",
-    )
 
 
 @dataclass(frozen=True)
@@ -219,7 +201,8 @@ def load(options: Options, wanted: Sequence[tuple[str, str]], device: str, conso
     preferred = tuple(sorted(options.batching.preferred_batchsize))
     if preferred and preferred[-1] > max_size:
         raise UserError(f"--preferred-batchsize {preferred[-1]} is above --max-batchsize {max_size}")
-    batching = Batching(max_size, round(options.batching.max_queue_delay * 1e6), preferred)
+    padding = None if options.inputs.pad is None else Padding.of(options.inputs.pad)
+    batching = Batching(max_size, round(options.batching.max_queue_delay * 1e6), preferred, padding)
     own, threads = options.system, 1
     if options.backend != "null":
         own = replace(own, max_batch_size=max_size)
@@ -302,7 +285,8 @@ async def _run(server: Server, options: Options, reporter: _Reporter) -> int:
     answered = await draining
     view = Watch().see(look(server, ""))
     for model in view.models:
-        reporter.say(f"{model.name}: {counted(model.answered, 'request')} answered, {model.failed:,} failed")
+        padded = "" if model.padding is None else f"; {figures.share(model.padding)} of what was computed is padding"
+        reporter.say(f"{model.name}: {counted(model.answered, 'request')} answered, {model.failed:,} failed{padded}")
     if not answered:
         reporter.say(f"not all were answered within {options.drain_timeout:g} s: see --drain-timeout")
     return statuses.DONE if answered else statuses.FAILED
@@ -340,6 +324,7 @@ def look(server: Server, note: str) -> Look:
                 "statistics": scheduler.statistics.model_stats(scheduler.model.name, scheduler.model.version),
                 "waiting": scheduler.pending,
                 "under_way": scheduler.under_way,
+                "padding": scheduler.statistics.padding,
             }
             for scheduler in server.service.schedulers
         ],

@@ -38,7 +38,8 @@ _SPARE = ("batch", "queue", "compute")
 
 Look = Mapping[str, Any]
 """JSON-ready: ``at_ns``, ``connections``, ``note``, ``gpus`` (figures under the metrics' names, by UUID) and
-``models``, a list of ``statistics`` (an entry of Triton's model_stats), ``waiting`` and ``under_way`` (requests)."""
+``models``, a list of ``statistics`` (an entry of Triton's model_stats), ``waiting`` and ``under_way`` (requests), and
+``padding`` (its share of what was computed, or None)."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class ModelView:
     failed: int
     waiting: int
     under_way: int
+    padding: float | None = None
+    """Its share of all that was computed; None where nothing is padded."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,15 @@ class Watch:
             total = _snapshot(now)
             recent = figures_of([meter.figures_of(total.since(_snapshot(then)), took_ns)])
             models.append(
-                ModelView(name, recent, total.success.count, total.fail.count, now["waiting"], now["under_way"])
+                ModelView(
+                    name,
+                    recent,
+                    total.success.count,
+                    total.fail.count,
+                    now["waiting"],
+                    now["under_way"],
+                    now["padding"],
+                )
             )
         gpus = [{GPU_FIGURES[name]: value for name, value in one.items()} for one in look["gpus"].values()]
         return View(models, look["connections"], together(gpus), look["note"])
@@ -92,6 +103,8 @@ def plain_line(view: View) -> str:
             said += f", batch {recent.mean_batch_size:.1f}"
         if recent.queue_ns is not None and recent.compute_ns is not None:
             said += f", queue {figures.duration(recent.queue_ns)}, compute {figures.duration(recent.compute_ns)}"
+        if model.padding is not None:
+            said += f", {figures.share(model.padding)} padding"
         said += f", {model.under_way:,} under way, {model.answered:,} answered, {model.failed:,} failed"
         parts.append(said)
     return "; ".join([*parts, counted(view.connections, "connection")])

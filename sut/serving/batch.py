@@ -16,6 +16,7 @@ from drumfire.sut.kserve.messages.exchange import Buffer
 from drumfire.sut.kserve.messages.tensors import Shape, TensorError, as_array, pack_bytes, unpack_bytes
 from drumfire.sut.local.responses import OutputError, check_outputs
 from drumfire.sut.models.tensors import Input
+from drumfire.sut.serving.padding import PaddedBatch
 from drumfire.sut.serving.refusal import Refusal, invalid
 from drumfire.sut.serving.request import Contents, Request
 from drumfire.sut.serving.shared_memory import SharedBytes
@@ -56,11 +57,12 @@ class Gathers(Protocol):
     position: int
     """Among the model's inputs."""
 
-    def gather(self, requests: Sequence[Request], into: Array | None = None) -> Array:
+    def gather(self, requests: Sequence[Request], padded: Shape | None = None, into: Array | None = None) -> Array:
         """The input of all requests as one array, shape (n, *sample_shape) in the model's layout.
 
-        ``into``: an array for it, which is used if it has this shape.  A request whose shared memory cannot be read, or
-        holds no such tensor, is refused alone.
+        ``padded``: the shape of a sample as it arrives, where those of requests are padded to it.  ``into``: an array
+        for the batch, which is used if it has its shape.  A request whose shared memory cannot be read, or holds no
+        such tensor, is refused alone.
         """
 
     def shares(self, array: Array) -> bool:
@@ -87,13 +89,16 @@ class Gatherer:
     def __init__(self, layout: BatchLayout, most_samples: int, position: int = 0) -> None:
         """Where a sample's shape is open, memory grows with the requests."""
         takes, self._channels_last = layout
+        self._padding = takes.opened.padding or 0
         self.name, self.position = takes.name, position
         self._dtype, self._fixed = takes.dtype, takes.batch_size
         shape = layout.sample_shape
         closed = min(shape, default=0) >= 0
         self._reserve(most_samples * math.prod(shape) * takes.dtype.itemsize if closed else 0)
 
-    def gather(self, requests: Sequence[Request], into: Array | None = None) -> Array:
+    def gather(self, requests: Sequence[Request], padded: Shape | None = None, into: Array | None = None) -> Array:
+        if padded is not None and any(request.shapes[self.position] != padded for request in requests):
+            return self._gather_padded(requests, padded, into)
         dtype, channels_last, fixed, position = self._dtype, self._channels_last, self._fixed, self.position
         first = requests[0]
         shape = first.shapes[position]
@@ -108,16 +113,7 @@ class Gatherer:
             array = np.frombuffer(first.data[position], dtype)  # type: ignore[arg-type]
             if array.flags.aligned:
                 return array.reshape(first.samples, *shape)
-        samples = sum([request.samples for request in requests])
-        row_bytes = math.prod(shape) * dtype.itemsize
-        rows = max(fixed or 0, samples)
-        taken = (rows, *shape[1:], shape[0]) if channels_last else (rows, *shape)
-        if into is not None and into.shape == taken:
-            batch, joined = into, into.reshape(-1).view(np.uint8).data
-        else:
-            if rows * row_bytes > len(self._bytes):
-                self._reserve(rows * row_bytes)
-            batch, joined = self._flat[: rows * row_bytes].view(dtype).reshape(taken), self._bytes
+        batch, joined = self._room(requests, shape, into)
         if channels_last:
             at = 0
             for request in requests:
@@ -137,8 +133,41 @@ class Gatherer:
             at = last
         return batch
 
+    def _gather_padded(self, requests: Sequence[Request], padded: Shape, into: Array | None) -> Array:
+        batch, joined = self._room(requests, padded, into)
+        batch.fill(self._padding)
+        arrived = np.moveaxis(batch, -1, 1) if self._channels_last else batch
+        width, at = batch[:1].nbytes, 0
+        for request in requests:
+            shape, data = request.shapes[self.position], request.data[self.position]
+            assert shape is not None
+            assert data is not None
+            if request.samples == 1 and shape[1:] == padded[1:] and not self._channels_last:
+                # One sample is in one piece, with the padding behind it.
+                place = joined[at * width : at * width + len(data)]
+                if isinstance(data, SharedBytes):
+                    _read(request, data, place)
+                else:
+                    place[:] = data
+            else:
+                samples = np.frombuffer(_contents(request, data), self._dtype).reshape(request.samples, *shape)
+                arrived[_corner(at, request.samples, shape)] = samples
+            at += request.samples
+        return batch
+
     def shares(self, array: Array) -> bool:
         return np.may_share_memory(array, self._flat)
+
+    def _room(self, requests: Sequence[Request], shape: Shape, into: Array | None) -> tuple[Array, memoryview]:
+        """An array for the batch, in the model's layout, and its bytes.  ``shape``: of a sample as it arrives."""
+        rows = max(self._fixed or 0, sum([request.samples for request in requests]))
+        taken = (rows, *shape[1:], shape[0]) if self._channels_last else (rows, *shape)
+        if into is not None and into.shape == taken:
+            return into, into.reshape(-1).view(np.uint8).data
+        size = math.prod(taken) * self._dtype.itemsize
+        if size > len(self._bytes):
+            self._reserve(size)
+        return self._flat[:size].view(self._dtype).reshape(taken), self._bytes
 
     def _reserve(self, size: int) -> None:
         self._flat: npt.NDArray[np.uint8] = np.zeros(size, np.uint8)
@@ -151,26 +180,29 @@ class TextGatherer:
     def __init__(self, takes: Input, position: int = 0) -> None:
         self.name, self.position = takes.name, position
         self._fixed = takes.batch_size
+        self._padding = takes.padding or b""
 
-    def gather(self, requests: Sequence[Request], into: Array | None = None) -> Array:
-        shape = requests[0].shapes[self.position]
+    def gather(self, requests: Sequence[Request], padded: Shape | None = None, into: Array | None = None) -> Array:
+        shape = requests[0].shapes[self.position] if padded is None else padded
         assert shape is not None
         samples = sum([request.samples for request in requests])
-        batch = np.full((max(self._fixed or 0, samples), *shape), b"", np.object_)
-        flat, elements, at = batch.reshape(-1), math.prod(shape), 0
+        batch, at = np.full((max(self._fixed or 0, samples), *shape), self._padding, np.object_), 0
         for request in requests:
-            last = at + request.samples * elements
-            data = request.data[self.position]
+            own, data = request.shapes[self.position], request.data[self.position]
+            assert own is not None
+            texts = np.empty((request.samples, *own), np.object_)
             if isinstance(data, SharedBytes):
                 try:
-                    flat[at:last] = as_array("BYTES", (last - at,), data.read())
+                    texts[...] = as_array("BYTES", texts.shape, data.read())
                 except Refusal as refusal:
                     request.refusal = refusal
                 except TensorError as error:
                     request.refusal = invalid(f"input {self.name!r} in shared memory: {error}")
             else:
-                flat[at:last] = unpack_bytes(data)  # type: ignore[arg-type]
-            at = last
+                texts.reshape(-1)[:] = unpack_bytes(data)  # type: ignore[arg-type]
+            if request.refusal is None:
+                batch[_corner(at, request.samples, own)] = texts
+            at += request.samples
         return batch
 
     def shares(self, array: Array) -> bool:
@@ -178,13 +210,19 @@ class TextGatherer:
 
 
 def split(
-    outputs: Sequence[Array], requests: Sequence[Request], joined: Sequence[Gathers], rows: int, names: Sequence[str]
+    outputs: Sequence[Array],
+    requests: Sequence[Request],
+    joined: Sequence[Gathers],
+    rows: int,
+    names: Sequence[str],
+    padded: PaddedBatch | None = None,
 ) -> None:
     """Give each request its rows of every output, and copy the outputs that belong in shared memory.
 
-    ``joined``: what gathered the inputs.  ``rows``: the size of the computed batch, with padding.  ``names``: the
-    outputs'.  Raises ``OutputError`` if an output has another number of rows, or the model gave another number of
-    outputs; a request whose place in shared memory cannot be written is refused alone.
+    ``joined``: what gathered the inputs.  ``rows``: the size of the computed batch, filled up.  ``names``: the
+    outputs'.  ``padded``: outputs are cut back to the sizes of each request.  Raises ``OutputError`` if an output has
+    another number of rows or does not follow the padded sizes, or the model gave another number of outputs; a request
+    whose place in shared memory cannot be written is refused alone.
     """
     tails: list[Shape] = []
     wholes: list[tuple[bytes | memoryview, int]] = []
@@ -219,9 +257,53 @@ def split(
             last = first + request.samples
             request.contents[position] = pack_bytes(output[first:last].reshape(-1).tolist())
             first = last
+    if padded is not None:
+        _cut(outputs, requests, joined, names, padded)
     for request in requests:
         if request.wanted and request.refusal is None:
             _write(request)
+
+
+def _cut(
+    outputs: Sequence[Array],
+    requests: Sequence[Request],
+    joined: Sequence[Gathers],
+    names: Sequence[str],
+    padded: PaddedBatch,
+) -> None:
+    """Cut what follows padded sizes back to each request's own.  Raises ``OutputError``."""
+    for position, follows in enumerate(padded.follows):
+        output = outputs[position]
+        for axis, place in follows.items():
+            shape = padded.shapes[place.position]
+            if shape is not None and (output.ndim < axis + 2 or output.shape[axis + 1] != shape[place.axis]):
+                raise OutputError(
+                    f"the model's output {names[position]!r} has the shape {list(output.shape)} for inputs padded to "
+                    f"{list(shape)}, so it cannot be cut back to what was asked: leave --pad out"
+                )
+        if not follows:
+            continue
+        copied = output.nbytes <= _SMALL or any(one.shares(output) for one in joined)
+        first = 0
+        for request in requests:
+            tail = list(output.shape[1:])
+            for axis, place in follows.items():
+                if (own := request.shapes[place.position]) is not None:
+                    tail[axis] = own[place.axis]
+            part = output[_corner(first, request.samples, tail)]
+            if output.dtype.hasobject:
+                request.contents[position] = pack_bytes(part.reshape(-1).tolist())
+            elif copied or not part.size:
+                request.contents[position] = part.tobytes()
+            else:
+                request.contents[position] = np.ascontiguousarray(part).data.cast("B")
+            request.tails = [*request.tails[:position], tuple(tail), *request.tails[position + 1 :]]
+            first += request.samples
+
+
+def _corner(first: int, samples: int, shape: Sequence[int]) -> tuple[slice, ...]:
+    """Where a request's samples lie in a batch of larger ones."""
+    return slice(first, first + samples), *map(slice, shape)
 
 
 def _contents(request: Request, data: Contents) -> Buffer | bytearray:

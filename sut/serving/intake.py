@@ -16,6 +16,7 @@ from drumfire.sut.kserve.messages.inference import RequestInput
 from drumfire.sut.kserve.messages.tensors import DATATYPES, Shape, TensorError, TensorSpec, as_array, pack_bytes
 from drumfire.sut.serving.batch import BatchLayout
 from drumfire.sut.serving.model import ServedModel
+from drumfire.sut.serving.padding import RequestPadding
 from drumfire.sut.serving.refusal import Refusal, invalid
 from drumfire.sut.serving.request import Contents, Shapes
 from drumfire.sut.serving.shared_memory import SharedBytes, SystemRegions
@@ -36,6 +37,8 @@ class _Form(NamedTuple):
     shapes: Shapes
     order: Sequence[int]
     """For each of the model's inputs its place in the request; -1: left out."""
+    alike: tuple[object, ...] | None
+    """See ``RequestPadding.alike``; None where nothing is padded."""
 
 
 Given: TypeAlias = tuple[Sequence[Contents], int, Shapes, int, bool, "tuple[object, ...] | None"]
@@ -48,6 +51,7 @@ class Intake:
     def __init__(self, model: ServedModel) -> None:
         self._name, self._most = model.name, model.interface.max_batch_size
         self._specs = model.interface.inputs
+        self._padding = model.padding
         self._layouts: Mapping[str, BatchLayout] = {
             spec.name: layout for spec, layout in zip(self._specs, model.layouts, strict=True)
         }
@@ -70,11 +74,11 @@ class Intake:
         if self._is_single and not self._common:
             data = inputs[0].data
             if not isinstance(data, Region):
-                return (data,), form.samples, form.shapes, len(data), False, None
+                return (data,), form.samples, form.shapes, len(data), False, form.alike
         return self._of_several(inputs, form, regions)
 
     def _of_several(self, inputs: Sequence[RequestInput], form: _Form, regions: SystemRegions) -> Given:
-        samples, shapes, order = form
+        samples, shapes, order, alike = form
         data: list[Contents] = []
         size, is_shared = 0, False
         for position, (spec, shape, place) in enumerate(zip(self._specs, shapes, order, strict=True)):
@@ -89,9 +93,8 @@ class Intake:
                 else:
                     size += len(one)
             data.append(one)
-        alike = None
         if self._common:
-            alike = (shapes, *(self._once(position, data[position], form) for position in self._common))
+            alike = (alike or shapes, *(self._once(position, data[position], form) for position in self._common))
         return data, samples, shapes, size, is_shared, alike
 
     def _once(self, position: int, contents: Contents, form: _Form) -> bytes | None:
@@ -149,7 +152,18 @@ class Intake:
         if not 1 <= samples <= self._most:
             raise invalid(f"{samples} samples in a request: {self._name!r} takes 1 to {self._most}")
         order = [places.get(spec.name, -1) for spec in self._specs]
-        return _Form(samples, tuple(inputs[place].shape[1:] if place >= 0 else None for place in order), order)
+        shapes = tuple(inputs[place].shape[1:] if place >= 0 else None for place in order)
+        return _Form(samples, shapes, order, None if self._padding is None else self._alike(self._padding, shapes))
+
+    def _alike(self, padding: RequestPadding, shapes: Shapes) -> tuple[object, ...]:
+        position = padding.too_large(shapes)
+        if position is not None:
+            raise invalid(
+                f"input {self._specs[position]} of {self._name!r} received a sample of the shape "
+                f"[{','.join(map(str, shapes[position] or ()))}]: the server's --pad {padding.rule} takes sizes up to "
+                f"{padding.rule.sizes[-1]}"
+            )
+        return padding.alike(shapes)
 
     def _check(self, spec: TensorSpec, datatype: str, shape: Shape) -> None:
         if datatype != spec.datatype:

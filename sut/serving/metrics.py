@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from drumfire.sut.serving.scheduler import Scheduler
+from drumfire.sut.serving.statistics import Statistics
 
 _COUNTERS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], float]], ...] = (
     (
@@ -33,6 +34,11 @@ _COUNTERS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], float]], ...] = (
      lambda stats: stats["inference_stats"]["compute_output"]["ns"] // 1000),
 )  # fmt: skip
 _REASONS = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
+_SIZES: tuple[tuple[str, Callable[[Statistics], int], str], ...] = (
+    ("drumfire_computed_size", lambda one: one.computed_sizes,
+     "Sum of the samples' sizes as computed, such as tokens, padding included"),
+    ("drumfire_padding_size", lambda one: one.computed_sizes - one.own_sizes, "The part of it that is padding"),
+)  # fmt: skip
 _GPU_HELP = {
     "nv_gpu_utilization": "GPU utilization rate [0.0 - 1.0)",
     "nv_gpu_power_usage": "GPU power usage in watts",
@@ -66,6 +72,11 @@ class Metrics:
         name = "drumfire_worker_lost"
         _head(lines, name, "counter", "Number of workers that were lost and replaced")
         lines += [f"{name}{{{labels}}} {one.statistics.lost_workers}" for one, labels in models]
+        for name, of, help_text in _SIZES:
+            figures = [(of(one.statistics), labels) for one, labels in models if one.model.padding is not None]
+            if figures:
+                _head(lines, name, "counter", help_text)
+                lines += [f"{name}{{{labels}}} {figure}" for figure, labels in figures]
         self._machine_lines(lines)
         self._gpu_lines(lines)
         return "\n".join(lines) + "\n"

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from drumfire.loadgen.system import Batch
 from drumfire.sut.data.options import InputOptions
+from drumfire.sut.data.ragged import Padding
 from drumfire.sut.kserve.messages.schemas import config_type
 from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorSpec
 from drumfire.sut.local import backends
@@ -25,8 +26,9 @@ from drumfire.sut.local.rows import BatchRule
 from drumfire.sut.models.model import Form, Model
 from drumfire.sut.models.tensors import Input, Tensors
 from drumfire.sut.serving.batch import BatchLayout
+from drumfire.sut.serving.padding import RequestPadding
 from drumfire.sut.serving.request import DEFAULT_PRIORITY, PRIORITIES
-from drumfire.sut.serving.signature import run, signature
+from drumfire.sut.serving.signature import Signature, followed, run, signature
 from drumfire.sut.serving.sizes import Sizes, specs
 
 IDENTITY = "identity"
@@ -40,6 +42,8 @@ class Batching:
     max_size: int = backends.MAX_BATCH_SIZE
     max_delay_ns: int = 0
     preferred: tuple[int, ...] = ()
+    padding: Padding | None = None
+    """Of requests of different sizes; None: to the longest where the model says how to pad, else not at all."""
 
 
 @dataclass
@@ -58,6 +62,8 @@ class ServedModel:
     """Loads another instance in place of a lost one.  Raises ``BackendError``."""
     inline: bool = False
     """The model costs less than waking a thread: the event loop computes it."""
+    padding: RequestPadding | None = None
+    """None where requests of different sizes are computed apart."""
 
     @property
     def name(self) -> str:
@@ -130,7 +136,12 @@ class Identity:
 
 
 def identity(name: str, version: str, batching: Batching) -> ServedModel:
-    """The built-in model; its tensors have the names of Triton's own identity models."""
+    """The built-in model; its tensors have the names of Triton's own identity models.
+
+    Raises ``BackendError`` for a rule of padding, as rows of any length share no batch here.
+    """
+    if batching.padding is not None:
+        raise BackendError(f"--pad {batching.padding}: {IDENTITY} gives rows back as they are: leave it out")
     takes, gives = (TensorSpec(one, "FP32", (-1,)) for one in ("INPUT0", "OUTPUT0"))
     interface = ModelInterface(name, version, IDENTITY, (takes,), (gives,), batching.max_size)
     layouts = [BatchLayout(Identity.tensors.inputs[0], channels_last=False)]
@@ -179,6 +190,7 @@ def load(
     tensors = replace(plain.tensors, inputs=tuple(one.takes for one in shown.layouts))
     found = signature(plain, tensors, shown.outputs, batching.max_size, sizes.ranges)
     first = arranged(plain, found.tensors)
+    padding = _padding(first, found, shown.layouts, batching.padding, source)
     loaded = [first, *(load_one() for _ in range(options.instances - 1))]
     max_size = found.tensors.batch_size or batching.max_size
     is_simple = device == "cpu" and options.instances == 1 and not tensors.has_open_sizes
@@ -187,6 +199,8 @@ def load(
     if max_size < batching.max_size and tensors.batch_size is None:
         description += ", a sample at a time, as not all of its tensors have a batch"
     platform = f"{backend}_{source.weights.suffix.lstrip('.') or 'model'}"
+    if padding is not None:
+        description += f", requests padded to {padding.rule}"
     return ServedModel(
         ModelInterface(source.name, source.version, platform, shown.inputs, found.outputs, max_size),
         _rule(batching, max_size),
@@ -196,7 +210,37 @@ def load(
         loaded,
         load_one,
         inline,
+        padding,
     )
+
+
+def _padding(
+    model: Backend, found: Signature, layouts: Sequence[BatchLayout], rule: Padding | None, source: Source
+) -> RequestPadding | None:
+    """How requests are padded, by the user's rule or else by the model's own.  Raises ``BackendError``."""
+    opened = {at: layout.takes.opened for at, layout in enumerate(layouts) if layout.takes.opened.axes}
+    if rule is None:
+        if not opened or any(one.padding is None for one in opened.values()) or found.tensors.batch_size == 1:
+            return None
+    elif not opened:
+        raise BackendError(f"--pad {rule}: {source.name} takes samples of one size: leave it out")
+    elif rule.sizes and (name := next((layouts[at].takes.name for at, one in opened.items() if len(one.axes) > 1), "")):
+        raise BackendError(f"--pad {rule}: {name} has several open sizes, so only --pad longest is clear")
+    given, unknown = followed(model, found)
+    if unknown:
+        if rule is None:
+            return None
+        raise BackendError(
+            f"--pad {rule}: the model's output {unknown!r} has a size that depends on its inputs' but is none of them, "
+            "so answers could not be cut back to what was asked: leave --pad out"
+        )
+
+    def arrives(at: int, axis: int) -> int:
+        return (axis + 1) % len(layouts[at].takes.sample_shape) if layouts[at].channels_last else axis
+
+    axes = {at: [arrives(at, axis) for axis in one.axes] for at, one in opened.items()}
+    follows = [{axis: place._replace(axis=arrives(*place)) for axis, place in output.items()} for output in given]
+    return RequestPadding(rule or Padding(), axes, follows)
 
 
 def _rule(batching: Batching, max_size: int) -> BatchRule:
@@ -241,7 +285,7 @@ def _on_the_wire(file: Tensors, source: Source, sizes: Sizes) -> _Shown:
     for one, shown in zip(takes, inputs, strict=True):
         shape, moves_channels = shown.sample_shape, feeds[one.name].moves_channels
         taken = (*shape[1:], shape[0]) if moves_channels else shape
-        layouts.append(BatchLayout(one._replace(sample_shape=taken), moves_channels))
+        layouts.append(BatchLayout(one._replace(sample_shape=taken, padding=shown.padding), moves_channels))
     outputs = model.tensors.outputs
     if source.weights.suffix == Form.ONNX.value:  # which has names of its own, that other servers use too
         inputs = [shown._replace(name=one.name) for one, shown in zip(takes, inputs, strict=True)]

@@ -6,6 +6,7 @@ Implements the rule of batching.  Has no lock, clock or thread of its own; the c
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 from drumfire.sut.local.rows import BatchRule
@@ -13,6 +14,13 @@ from drumfire.sut.serving.request import Request
 
 _FEW = 64
 """Cancelled requests that may always stay in the queue until their turn."""
+
+
+_LOOK = 8
+"""Full batches that are looked at for requests of similar sizes."""
+_MOST_COMPUTED = 1.5
+"""A batch computes at most so many times the sizes of its samples: more padding costs more than a batch of its own,
+and one large request would slow down all others."""
 
 
 class Taken(NamedTuple):
@@ -29,14 +37,18 @@ class Taken(NamedTuple):
 class RequestQueue:
     """Holds at most ``most_requests`` requests with ``most_bytes`` of inputs."""
 
-    def __init__(self, rule: BatchRule, *, most_requests: int, most_bytes: int) -> None:
+    def __init__(
+        self, rule: BatchRule, size: Callable[[Request], int] | None = None, *, most_requests: int, most_bytes: int
+    ) -> None:
+        """``size``: of the samples of a request, where samples of others are padded to share a batch with them: then
+        batches are of similar sizes."""
         self.requests = 0
         """Waiting requests, without cancelled ones."""
         self.samples = 0
         self.bytes = 0
         self.deadlines = 0
         """Waiting requests with a deadline."""
-        self._rule = rule
+        self._rule, self._size = rule, size
         self._most_requests, self._most_bytes = most_requests, most_bytes
         self._levels: dict[int, deque[Request]] = {}
         self._ordered: list[deque[Request]] = []
@@ -89,6 +101,8 @@ class RequestQueue:
             left_ns = oldest_ns + patience_ns - now_ns
             if left_ns > 0:
                 return Taken([], late, left_ns)
+        if self._size is not None:
+            return Taken(self._similar(level, self._size, self._rule.size(waiting), now_ns, late), late, 0)
         first = level.popleft()
         self._leave(first)
         batch, samples, alike = [first], first.samples, first.alike
@@ -108,6 +122,47 @@ class RequestQueue:
             batch.append(following)
             samples += following.samples
         return Taken(batch, late, 0)
+
+    def _similar(
+        self, level: deque[Request], size_of: Callable[[Request], int], most: int, now_ns: int, late: list[Request]
+    ) -> list[Request]:
+        """A batch of the level's first request, whose turn it is, and those of the nearest sizes, in this order."""
+        first, looked, samples = level[0], [], 0
+        while level and samples < _LOOK * most and level[0].alike == first.alike:
+            request = level.popleft()
+            if not request.waits:
+                self._cancelled = max(self._cancelled - 1, 0)
+            elif 0 < request.deadline_ns <= now_ns:
+                self._leave(request)
+                late.append(request)
+            else:
+                looked.append(request)
+                samples += request.samples
+        waiting = sorted(looked, key=size_of)
+        low = high = waiting.index(first)
+        samples, longest = first.samples, size_of(first)
+        own = samples * longest
+        while True:
+            best = None
+            for at in (low - 1, high + 1):
+                if 0 <= at < len(waiting) and samples + waiting[at].samples <= most:
+                    more, size = waiting[at].samples, size_of(waiting[at])
+                    computed = (samples + more) * max(longest, size)
+                    padding = computed - own - more * size
+                    if computed <= _MOST_COMPUTED * (own + more * size) and (best is None or padding < best[0]):
+                        best = padding, at
+            if best is None:
+                break
+            low, high = min(low, best[1]), max(high, best[1])
+            request = waiting[best[1]]
+            samples += request.samples
+            own += request.samples * size_of(request)
+            longest = max(longest, size_of(request))
+        batch = waiting[low : high + 1]
+        for request in batch:
+            self._leave(request)
+        level.extendleft(request for request in reversed(looked) if request.waits)
+        return batch
 
     def late(self, now_ns: int) -> list[Request]:
         """Remove and return all requests whose deadline has passed."""

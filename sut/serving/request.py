@@ -77,8 +77,8 @@ class Request:
         self.shapes = shapes
         """As received."""
         self.alike = shapes if alike is None else alike
-        """What all requests of a batch have in common: the shapes of all inputs, and the contents of those that a batch
-        has once."""
+        """What all requests of a batch have in common: the shapes of all inputs, but for sizes that are padded, and the
+        contents of inputs that a batch has once."""
         self.received_ns = received_ns
         self.deadline_ns = deadline_ns
         """0: no deadline.  Times are ns of ``service.now_ns``."""

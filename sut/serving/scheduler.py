@@ -22,9 +22,10 @@ from drumfire.sut.local.backends import Backend, BackendError, HasLanes, Run, fi
 from drumfire.sut.local.turns import Turn, Turns
 from drumfire.sut.serving.batch import Gathers, gatherers, split
 from drumfire.sut.serving.model import ServedModel
+from drumfire.sut.serving.padding import RequestPadding
 from drumfire.sut.serving.queue import RequestQueue
 from drumfire.sut.serving.refusal import Refusal
-from drumfire.sut.serving.request import Request
+from drumfire.sut.serving.request import Request, Shapes
 from drumfire.sut.serving.statistics import BatchTimes, Statistics
 
 HandBack = Callable[[Sequence[Request]], None]
@@ -72,7 +73,9 @@ class Scheduler:
         self.model = model
         self.statistics = Statistics()
         self._hand_back, self._loop, self._clock = hand_back, loop, clock
-        self._queue = RequestQueue(model.rule, most_requests=most_requests, most_bytes=most_bytes)
+        self._padding = model.padding
+        size = None if self._padding is None else self._padding.computed_size
+        self._queue = RequestQueue(model.rule, size, most_requests=most_requests, most_bytes=most_bytes)
         self._most_requests = most_requests
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -286,17 +289,20 @@ class Scheduler:
         taken = clock()
         try:
             shapes, batch, rows = requests[0].shapes, {}, 0
+            padded = None if self._padding is None else self._padding.of(requests)
             into = None if room is None else self._into(room, requests)
             for gatherer in own:
                 if shapes[gatherer.position] is not None:
                     batch[gatherer.name] = array = gatherer.gather(
-                        requests, None if into is None else into.get(gatherer.name)
+                        requests,
+                        None if padded is None else padded.shapes[gatherer.position],
+                        None if into is None else into.get(gatherer.name),
                     )
                     rows = len(array)
             gathered = clock()
             outputs = run(batch)
             computed = clock()
-            split(outputs, requests, own, rows, self._names)
+            split(outputs, requests, own, rows, self._names, padded)
         except BaseException as error:
             if len(requests) > 1 and isinstance(error, Exception):
                 self._compute_apart(run, own, requests, room)
@@ -321,8 +327,14 @@ class Scheduler:
             BatchTimes(taken, gathered, computed, ended),
             sum([request.samples for request in requests]),
         )
+        if self._padding is not None:
+            self._count_sizes(self._padding, requests, requests[0].shapes if padded is None else padded.shapes)
         self._computed(requests)
         self._hand_back(requests)
+
+    def _count_sizes(self, padding: RequestPadding, requests: Sequence[Request], computed: Shapes) -> None:
+        own = sum([request.samples * padding.size(request.shapes) for request in requests])
+        self.statistics.sizes(own, sum([request.samples for request in requests]) * padding.size(computed))
 
     def _into(self, room: Room, requests: Sequence[Request]) -> Batch | None:
         samples = sum([request.samples for request in requests])

@@ -1,4 +1,4 @@
-"""Sizes that a model's file leaves open and the user names: fixed ones, and ranges that the model is tried with.
+"""Sizes that a file leaves open: what the user says of them, fixed ones, and ranges that the model is tried with.
 
 Does not depend on requests.
 """
@@ -6,14 +6,46 @@ Does not depend on requests.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
-from drumfire.sut.data.options import InputOptions, parse_dims
+from drumfire.loadgen.options import option
+from drumfire.sut.data.options import InputOptions, parse_dims, parse_shapes
+from drumfire.sut.data.ragged import Padding
 from drumfire.sut.data.sizes import choose
 from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorError, TensorSpec
 from drumfire.sut.local.backends import BackendError
 from drumfire.sut.models.tensors import Tensors
+
+
+@dataclass(frozen=True)
+class SizeOptions:
+    """The sizes that a model's file leaves open."""
+
+    TITLE: ClassVar = "a model's inputs"
+
+    dim: tuple[str, ...] = option(
+        (),
+        metavar="NAME=SIZE",
+        check=lambda word: parse_dims([word]),
+        help="a size that the model's file leaves open, by the name that it has there, such as sequence=128: requests "
+        "then have this size; with sequence=8..128 they have any, and these are tried before the first request",
+    )
+    shape: tuple[str, ...] = option(
+        (),
+        metavar="NAME=SHAPE",
+        check=lambda word: parse_shapes([word]),
+        help="the same for an input, of one sample, without the batch, such as x=3x224x224 or ids=8..128",
+    )
+    pad: str | None = option(
+        None,
+        metavar="longest|N|buckets:N,N",
+        check=Padding.of,
+        help="pad requests of different sizes in a batch to the longest of them, to the size N, or to the next of "
+        "several sizes, and cut the answers back (default: longest where the model says how to pad; else batches are "
+        "of equal samples)",
+    )
 
 
 class Sizes:

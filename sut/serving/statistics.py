@@ -40,6 +40,8 @@ class Statistics:
         self.failures: Counter[str] = Counter()
         """By Triton's reason: REJECTED, CANCELED, BACKEND or OTHER."""
         self.lost_workers = 0
+        self.own_sizes = self.computed_sizes = 0
+        """Sums over the samples of a model that pads: of their own sizes, and of those that they were padded to."""
 
     def batch(self, requests: int, samples: int, arrived_ns: int, times: BatchTimes, batch_size: int) -> None:
         """Count a batch of ``batch_size``, in which ``requests`` with ``samples`` succeeded.
@@ -65,6 +67,17 @@ class Statistics:
             size[1] += spent[0]
             size[2] += spent[1]
             size[3] += spent[2]
+
+    def sizes(self, own: int, computed: int) -> None:
+        """Count the sizes of a batch's samples: their own, and with padding."""
+        with self._lock:
+            self.own_sizes += own
+            self.computed_sizes += computed
+
+    @property
+    def padding(self) -> float | None:
+        """The share of padding in what was computed; None where nothing is padded."""
+        return 1 - self.own_sizes / self.computed_sizes if self.computed_sizes else None
 
     def failed(self, reason: str, requests: int, ns: int) -> None:
         """Count failed requests; ``ns``: the sum of their times in the server."""

@@ -272,6 +272,9 @@ def test_the_metrics_agree_with_the_statistics(served: Served) -> None:
         (["null", "identity", "--preferred-batchsize", "64"], ["above --max-batchsize 32"]),
         (["null", "identity", "--max-batchsize", "1000000"], ["at most 65,535"]),
         (["onnxruntime", "digits", "--precision", "bf16"], ["no effect with onnxruntime, only with pytorch, tf"]),
+        (["onnxruntime", "digits", "--pad", "most"], ["--pad 'most': use longest, a size such as 128, or buckets:"]),
+        (["onnxruntime", "digits", "--pad", "longest"], ["--pad longest: digits takes samples of one size"]),
+        (["null", "identity", "--pad", "16"], ["--pad 16: identity gives rows back as they are: leave it out"]),
     ],
 )
 def test_what_can_not_be_is_told_in_one_line(arguments: list[str], words: list[str]) -> None:
@@ -370,7 +373,7 @@ def test_the_end_of_its_terminal_ends_it_and_a_daemons_reads_tokens_again(tmp_pa
 def look(at_s: float, statistics: Statistics) -> dict[str, Any]:
     told = statistics.model_stats("digits", "1")
     gpus = {"GPU-1": {"nv_gpu_utilization": 0.5, "nv_gpu_power_usage": 300.0, "nv_gpu_memory_used_bytes": 2.0**31}}
-    model = {"statistics": told, "waiting": 3, "under_way": 7}
+    model = {"statistics": told, "waiting": 3, "under_way": 7, "padding": 0.25}
     return {"at_ns": round(at_s * 1e9), "connections": 4, "note": "read it again", "gpus": gpus, "models": [model]}
 
 
@@ -390,7 +393,15 @@ def test_the_status_view_tells_of_the_last_seconds() -> None:
     assert model.recent.compute_ns == pytest.approx(1_000_000)
     assert (model.answered, model.failed, model.under_way) == (1040, 2, 7)
     line = plain_line(view)
-    for words in ("digits 1: 20.0/s", "batch 8.0", "queue 200 us", "compute 1.00 ms", "7 under way", "4 connections"):
+    for words in (
+        "digits 1: 20.0/s",
+        "batch 8.0",
+        "queue 200 us",
+        "compute 1.00 ms",
+        "7 under way",
+        "25% padding",
+        "4 connections",
+    ):
         assert words in line
     for width in (60, 80, 200):
         drawn = draw(view, width).plain

@@ -59,6 +59,15 @@ def main() -> None:
     add = [("Div", ["sum", "count"], ["mean"]), ("Add", ["mean", "bias"], ["vector"])]
     biased = constants | {"bias": np.full(8, 0.5, np.float32)}
     save("optional_input", [ids, mask, bias], [pooled], [*mean, *add], biased, **options)
+    # Exact, whatever stands in the padding: an answer for each token, and a sum of integers.
+    save(
+        "masked_text",
+        [ids, mask],
+        [("hidden", Type.FLOAT, ["batch", "sequence", 8]), ("total", Type.INT64, ["batch"])],
+        [*mean[:3], ("Mul", ["rows", "column"], ["hidden"]), ("Mul", ["input_ids", "attention_mask"], ["seen"]),
+         ("ReduceSum", ["seen", "middle"], ["total"])],
+        constants, weights=options["weights"], total=options["sum"],
+    )  # fmt: skip
     image: Value = ("image", Type.FLOAT, ["N", 3, "height", "width"])
     save("open_image", [image], [("mean", Type.FLOAT, ["N", 3, 1, 1])], [("GlobalAveragePool", ["image"], ["mean"])])
     save(

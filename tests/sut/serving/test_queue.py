@@ -24,6 +24,83 @@ def queue(rule: BatchRule, most_requests: int = 1000, most_bytes: int = 1 << 30)
     return RequestQueue(rule, most_requests=most_requests, most_bytes=most_bytes)
 
 
+def sized(rule: BatchRule) -> RequestQueue:
+    """A queue of requests whose size is padded; all are alike but for their priority."""
+    return RequestQueue(rule, lambda one: one.shapes[0][0], most_requests=1000, most_bytes=1 << 30)  # type: ignore[index]
+
+
+def lengths(batch: list[Request]) -> list[int]:
+    return [one.shapes[0][0] for one in batch]  # type: ignore[index]
+
+
+def put(tried: RequestQueue, *sizes: int, **options: Any) -> list[Request]:
+    added = [request(shape=(size,), alike=("all",), **options) for size in sizes]
+    assert all(map(tried.add, added))
+    return added
+
+
+def test_a_batch_is_of_the_sizes_next_to_the_oldest() -> None:
+    tried = sized(BatchRule(4))
+    put(tried, 50, 9, 48, 8, 52, 7, 90, 49)
+    assert lengths(tried.take(1).batch) == [48, 49, 50, 52]
+    assert lengths(tried.take(1).batch) == [7, 8, 9]  # 90 would be more than a third padding
+    assert lengths(tried.take(1).batch) == [90]
+    assert tried.take(1).batch == []
+
+
+def test_the_oldest_never_waits_for_others_of_better_sizes() -> None:
+    tried = sized(BatchRule(2))
+    (odd,) = put(tried, 1000)
+    put(tried, *[8] * 20)
+    assert tried.take(1).batch == [odd]
+
+
+def test_urgent_requests_go_first_whatever_their_size() -> None:
+    tried = sized(BatchRule(4))
+    put(tried, 8, 8, 8)
+    put(tried, 9, 100, priority=1)
+    assert lengths(tried.take(1).batch) == [9]
+    assert lengths(tried.take(1).batch) == [100]
+    assert lengths(tried.take(1).batch) == [8, 8, 8]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 3), st.integers(1, 40), st.sampled_from("aaab"), st.sampled_from([0, 0, 0, 5])),
+             min_size=1, max_size=60),
+    st.sets(st.integers(0, 59)),
+    st.sampled_from([1, 3, 8]),
+)  # fmt: skip
+def test_batches_of_similar_sizes_lose_none_and_keep_their_bounds(
+    asked: list[tuple[int, int, str, int]], cancelled: set[int], most: int
+) -> None:
+    tried = sized(BatchRule(most))
+    added = [request(min(samples, most), shape=(size,), alike=(kind,), deadline_ns=dies)
+             for samples, size, kind, dies in asked]  # fmt: skip
+    assert all(map(tried.add, added))
+    left = [one for number, one in enumerate(added) if number not in cancelled]
+    for number in cancelled & set(range(len(added))):
+        assert tried.cancel(added[number])
+    ended: list[Request] = []
+    while True:
+        batch, late, _ = tried.take(9)
+        ended += late
+        assert all(one.deadline_ns for one in late)
+        if not batch:
+            break
+        ended += batch
+        oldest = next(one for one in left if not one.deadline_ns)
+        assert oldest in batch
+        assert not any(one.deadline_ns or one.waits for one in batch)
+        assert {one.alike for one in batch} == {oldest.alike}
+        assert sum(one.samples for one in batch) <= most
+        own = sum(one.samples * one.shapes[0][0] for one in batch)  # type: ignore[index]
+        assert sum(one.samples for one in batch) * max(lengths(batch)) <= 1.5 * own
+        left = [one for one in left if one not in batch]
+    assert sorted(map(id, ended)) == sorted(id(one) for n, one in enumerate(added) if n not in cancelled)
+    assert (tried.requests, tried.samples, tried.bytes, tried.deadlines) == (0, 0, 0, 0)
+
+
 class Plain:
     """What the queue must do, on one sorted list."""
 

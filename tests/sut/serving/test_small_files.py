@@ -9,17 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
 from drumfire.sut.data.inputs import InputError
 from drumfire.sut.data.options import InputOptions
+from drumfire.sut.data.ragged import Padding
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends import BackendOptions
 from drumfire.sut.serving import model as serving
 from drumfire.sut.serving.model import Batching, ServedModel, Source
-from tests.support.running_server import Running
+from tests.support.running_server import Running, until
+from tests.support.serving_fakes import Gate
 
 pytest.importorskip("onnxruntime")
 grpc_client = pytest.importorskip("tritonclient.grpc", exc_type=Exception)
@@ -30,17 +33,20 @@ FILES = Path(__file__).parents[2] / "data" / "onnx"
 NAMES = sorted(file.stem for file in FILES.glob("*.onnx"))
 CLIENTS = {"grpc": grpc_client, "http": http_client}
 BF16 = "bfloat16"
+PADDED = "padded_masked_text"
 Sample = dict[str, np.ndarray]
 
 
-def load(name: str, **inputs: tuple[str, ...]) -> ServedModel:
-    source = Source(name, "1", FILES / f"{name}.onnx", None, InputOptions(**inputs))
-    return serving.load(source, "onnxruntime", "cpu", threads=1, options=BackendOptions(), batching=Batching(8))
+def load(name: str, padding: Padding | None = None, **inputs: tuple[str, ...]) -> ServedModel:
+    """``padded_NAME``: the file NAME."""
+    source = Source(name, "1", FILES / f"{name.removeprefix('padded_')}.onnx", None, InputOptions(**inputs))
+    batching = Batching(8, padding=padding)
+    return serving.load(source, "onnxruntime", "cpu", threads=1, options=BackendOptions(), batching=batching)
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
-    with Running(*map(load, NAMES)) as running:
+    with Running(*map(load, NAMES), load(PADDED, Padding())) as running:
         yield running
 
 
@@ -77,6 +83,7 @@ def samples(name: str, rows: int, length: int = 3, seed: int = 0) -> Sample:
     mask = np.ones((rows, length), np.int64)
     return {
         "two_inputs": lambda: {"input_ids": ids, "attention_mask": mask},
+        "masked_text": lambda: {"input_ids": ids, "attention_mask": mask},
         "optional_input": lambda: {"input_ids": ids, "attention_mask": mask},
         "text_length": lambda: {"ids": ids.astype(np.int32)},
         "open_image": lambda: {"image": real(rows, 3, length, length + 1)},
@@ -86,13 +93,13 @@ def samples(name: str, rows: int, length: int = 3, seed: int = 0) -> Sample:
         "float16": lambda: {"x": real(rows, 4).astype(np.float16)},
         "uint8": lambda: {"x": rng.integers(0, 256, (rows, 4)).astype(np.uint8)},
         "state": lambda: {"x": real(rows, 4), "state": real(rows, 2, 4), "rate": np.full(rows, 3)},
-    }.get(name, lambda: {"x": real(rows, 4)})()
+    }.get(name.removeprefix("padded_"), lambda: {"x": real(rows, 4)})()
 
 
 def computed_alone(name: str, batch: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """By the file itself, whose batch may be elsewhere."""
     onnxruntime = pytest.importorskip("onnxruntime")
-    path = FILES / f"{name}.onnx"
+    path = FILES / f"{name.removeprefix('padded_')}.onnx"
     given = dict(batch)
     if name == BF16:
         return list(backends.load("onnxruntime", path, "cpu", 1).run(given))
@@ -113,6 +120,8 @@ def computed_alone(name: str, batch: Mapping[str, np.ndarray]) -> list[np.ndarra
     return [np.asarray(output)[None] if name in ONE_SAMPLE else output for output in outputs]
 
 
+_OUT = 512
+"""Bytes of an output, at most."""
 ONE_SAMPLE = ("scalar_output", "output_without_batch")
 
 
@@ -161,6 +170,43 @@ def test_requests_of_many_lengths_at_once_get_their_own_answers(server: Running,
         np.testing.assert_allclose(answer[0], computed_alone("two_inputs", batch)[0], rtol=1e-5)
     after = server.ask("GET", "/v2/models/two_inputs/stats")[1]["model_stats"][0]
     assert after["inference_count"] - before["inference_count"] == sum(len(batch["input_ids"]) for batch in asked)
+
+
+def test_requests_padded_to_share_a_batch_get_what_they_get_alone(server: Running, for_threads: Any) -> None:
+    """Bit for bit, in samples of all lengths; an output is cut back to the request's."""
+    asked = [samples(PADDED, 1 + seed % 3, 1 + seed * 7 % 11, seed) for seed in range(60)]
+    before = server.ask("GET", f"/v2/models/{PADDED}/stats")[1]["model_stats"][0]
+    scheduler = next(one for one in server.server.service.schedulers if one.model.name == PADDED)
+    gate = Gate()
+    (instance,) = scheduler.model.instances
+    run = instance.run
+    with patch.object(instance, "run", lambda batch: (gate(batch), run(batch))[1]), ThreadPoolExecutor(60) as pool:
+        found = [pool.submit(infer, for_threads, PADDED, batch) for batch in asked]
+        gate.wait_entered()
+        until(lambda: scheduler.under_way == len(asked))  # so that the order of arrival does not matter
+        for _ in asked:
+            gate.opened.release()
+        for batch, answer in zip(asked, found, strict=True):
+            same(answer.result(20), computed_alone(PADDED, batch))
+    after = server.ask("GET", f"/v2/models/{PADDED}/stats")[1]["model_stats"][0]
+    assert after["execution_count"] - before["execution_count"] < 30
+    padding = scheduler.statistics.padding
+    assert padding is not None
+    assert 0 < padding < 1 / 3
+    text = server.ask("GET", "/metrics", port="metrics")[1].decode()
+    assert f'drumfire_computed_size{{model="{PADDED}",version="1"}} {scheduler.statistics.computed_sizes}' in text
+    wasted = scheduler.statistics.computed_sizes - scheduler.statistics.own_sizes
+    assert f'drumfire_padding_size{{model="{PADDED}",version="1"}} {wasted}' in text
+    assert 'drumfire_padding_size{model="two_inputs"' not in text
+
+
+def test_a_length_beyond_the_rule_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Running(load(PADDED, Padding.of("buckets:4,6"))) as server, connected(server, "http") as client:
+        same(infer(client, PADDED, samples(PADDED, 2, 5)), computed_alone(PADDED, samples(PADDED, 2, 5)))
+        with pytest.raises(
+            utils.InferenceServerException, match=r"of the shape \[7\]: .* --pad buckets:4,6 takes sizes up"
+        ):
+            infer(client, PADDED, samples(PADDED, 2, 7))
 
 
 def test_an_optional_input_may_be_left_out(client: Any) -> None:
@@ -235,16 +281,16 @@ def test_what_the_model_cannot_compute_fails_alone(for_threads: Any, name: str, 
         assert words in answer
 
 
-@pytest.mark.parametrize("name", ["two_inputs", "string"])
+@pytest.mark.parametrize("name", ["two_inputs", "string", PADDED])
 def test_two_inputs_and_outputs_in_shared_memory(client: Any, name: str) -> None:
     batch = samples(name, 2, 5)
     texts = {key: utils.serialize_byte_tensor(array).item() for key, array in batch.items()} if name == "string" else {}
     contents = {key: texts.get(key) or array.tobytes() for key, array in batch.items()}
     size = sum(map(len, contents.values()))
     key = f"/drumfire-test-{os.getpid()}-{name}"
-    region = shared_memory.create_shared_memory_region(name, key, size + 256)
+    region = shared_memory.create_shared_memory_region(name, key, size + _OUT)
     try:
-        client.register_system_shared_memory(name, key, size + 256)
+        client.register_system_shared_memory(name, key, size + _OUT)
         inputs, at = [], 0
         for one, data in contents.items():
             shared_memory.set_shared_memory_region(region, [np.frombuffer(data, np.uint8)], offset=at)
@@ -252,9 +298,9 @@ def test_two_inputs_and_outputs_in_shared_memory(client: Any, name: str) -> None
             made.set_shared_memory(name, len(data), offset=at)
             inputs.append(made)
             at += len(data)
-        (right,) = computed_alone(name, batch)
-        wanted = client.kind.InferRequestedOutput({"two_inputs": "vector", "string": "y"}[name])
-        wanted.set_shared_memory(name, 256, offset=size)
+        right = computed_alone(name, batch)[0]
+        wanted = client.kind.InferRequestedOutput({"two_inputs": "vector", "string": "y", PADDED: "hidden"}[name])
+        wanted.set_shared_memory(name, _OUT, offset=size)
         client.infer(name, inputs, outputs=[wanted])
         found = shared_memory.get_contents_as_numpy(region, right.dtype, right.shape, offset=size)
         same([found], [right])
