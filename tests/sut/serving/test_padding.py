@@ -11,12 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from drumfire.loadgen.system import Batch
+from drumfire.sut import models
 from drumfire.sut.data.ragged import Padding
 from drumfire.sut.kserve.messages.exchange import Region
 from drumfire.sut.kserve.messages.tensors import pack_bytes, unpack_bytes
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends import BackendError, BackendOptions
 from drumfire.sut.local.responses import OutputError
+from drumfire.sut.models import minilm
 from drumfire.sut.models.tensors import Input, Tensors
 from drumfire.sut.serving import model as serving
 from drumfire.sut.serving.batch import BatchLayout, gatherers, split
@@ -24,6 +26,7 @@ from drumfire.sut.serving.model import Batching, ServedModel, Source
 from drumfire.sut.serving.padding import PaddedBatch, Place, RequestPadding
 from drumfire.sut.serving.request import Request
 from drumfire.sut.serving.shared_memory import SystemRegions
+from tests.support.packages import MINILM, need
 
 FILES = Path(__file__).parents[2] / "data" / "onnx"
 F4, I8, TEXT = np.dtype(np.float32), np.dtype(np.int64), np.dtype(object)
@@ -140,7 +143,7 @@ def load(name: str, padding: Padding | None = None) -> ServedModel:
 
 
 @pytest.fixture(scope="module")
-def models() -> list[ServedModel]:
+def masked() -> list[ServedModel]:
     return [load("masked_text", rule) for rule in RULES]
 
 
@@ -148,10 +151,10 @@ def models() -> list[ServedModel]:
 @given(st.sampled_from([0, 1, 2]), st.lists(st.tuples(st.integers(1, 3), st.integers(1, 12), st.booleans()),
                                             min_size=1, max_size=5), st.integers(0, 99))  # fmt: skip
 def test_replies_do_not_depend_on_what_is_beside_them(
-    models: list[ServedModel], tmp_path: Path, which: int, asked: list[tuple[int, int, bool]], seed: int
+    masked: list[ServedModel], tmp_path: Path, which: int, asked: list[tuple[int, int, bool]], seed: int
 ) -> None:
     """Bit for bit, for any mix of lengths, samples and places of the inputs."""
-    model, rng = models[which], np.random.default_rng(seed)
+    model, rng = masked[which], np.random.default_rng(seed)
     own = gatherers(model.layouts, 8)
     assert model.padding is not None
     regions = SystemRegions(tmp_path)
@@ -276,3 +279,35 @@ def test_images_arrive_otherwise_than_the_model_takes_them(monkeypatch: pytest.M
     assert padded is not None
     assert padded.shapes == ((3, 6, 9),)
     assert padded.follows == [{0: Place(0, 1), 1: Place(0, 2)}]
+
+
+@pytest.mark.extra
+def test_a_sentence_gets_what_it_gets_alone(tmp_path: Path) -> None:
+    """From minilm's real weights, whose sums depend on the length in their last bits."""
+    need(*MINILM)
+    model = models.get("minilm")
+    source = Source("minilm", "1", model.weights(tmp_path), model)
+    served = serving.load(source, "onnxruntime", "cpu", threads=1, options=BackendOptions(), batching=Batching(8))
+    assert served.padding is not None
+    assert [str(one) for one in served.interface.outputs] == [
+        "last_hidden_state FP32[-1,384]",
+        "sentence_embedding FP32[384]",
+    ]
+    data = minilm.MiniLM().inputs(np.array([0, 5, 8, 33]))
+    own = gatherers(served.layouts, 8)
+    lengths = data["input_ids"].shapes[:, 0].tolist()
+    assert len(set(lengths)) > 2
+    requests = [
+        Request([data[one.name].sample(row).tobytes() for one in own], 1, ((length,),) * 3, 0)
+        for row, length in enumerate(lengths)
+    ]
+    answers = []
+    for together in (requests, *([one] for one in requests)):
+        padded = served.padding.of(together)
+        batch = {one.name: one.gather(together, padded and padded.shapes[one.position]) for one in own}
+        split(served.instances[0].run(batch), together, own, len(together), ("h", "e"), padded)
+        answers += [[np.frombuffer(content, np.float32) for content in one.contents] for one in together]
+    for found, alone, length in zip(answers, answers[4:], lengths, strict=False):
+        assert [one.size for one in found] == [length * 384, 384]
+        for one, other in zip(found, alone, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
