@@ -18,7 +18,7 @@ _FEW = 64
 
 _LOOK = 8
 """Full batches that are looked at for requests of similar sizes."""
-_MOST_COMPUTED = 1.5
+_MOST_COMPUTED = 1.2
 """A batch computes at most so many times the sizes of its samples: more padding costs more than a batch of its own,
 and one large request would slow down all others."""
 
