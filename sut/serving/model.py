@@ -28,7 +28,7 @@ from drumfire.sut.models.tensors import Input, Tensors
 from drumfire.sut.serving.batch import BatchLayout
 from drumfire.sut.serving.padding import RequestPadding
 from drumfire.sut.serving.request import DEFAULT_PRIORITY, PRIORITIES
-from drumfire.sut.serving.signature import Signature, followed, run, signature
+from drumfire.sut.serving.signature import Signature, changed_by_padding, followed, run, signature
 from drumfire.sut.serving.sizes import Sizes, specs
 
 IDENTITY = "identity"
@@ -200,7 +200,7 @@ def load(
         description += ", a sample at a time, as not all of its tensors have a batch"
     platform = f"{backend}_{source.weights.suffix.lstrip('.') or 'model'}"
     if padding is not None:
-        description += f", requests padded to {padding.rule}"
+        description += f", {padding}"
     return ServedModel(
         ModelInterface(source.name, source.version, platform, shown.inputs, found.outputs, max_size),
         _rule(batching, max_size),
@@ -240,7 +240,8 @@ def _padding(
 
     axes = {at: [arrives(at, axis) for axis in one.axes] for at, one in opened.items()}
     follows = [{axis: place._replace(axis=arrives(*place)) for axis, place in output.items()} for output in given]
-    return RequestPadding(rule or Padding(), axes, follows)
+    changes = any(one.padding is None for one in opened.values()) and changed_by_padding(model, found)
+    return RequestPadding(rule or Padding(), axes, follows, changes=changes)
 
 
 def _rule(batching: Batching, max_size: int) -> BatchRule:

@@ -40,10 +40,21 @@ class PaddedBatch(NamedTuple):
 class RequestPadding:
     """How one model's requests are padded."""
 
-    def __init__(self, rule: Padding, axes: Mapping[int, Sequence[int]], follows: Sequence[Follows]) -> None:
-        """``axes``: the open ones of each input that has some, by its position.  ``follows``: by output."""
+    def __init__(
+        self, rule: Padding, axes: Mapping[int, Sequence[int]], follows: Sequence[Follows], *, changes: bool = False
+    ) -> None:
+        """``axes``: the open ones of each input that has some, by its position.  ``follows``: by output.
+
+        ``changes``: the user wants it although it changes the model's answers.
+        """
         self.rule, self._axes, self._follows = rule, axes, follows
+        self._changes = changes
         self._most = rule.sizes[-1] if rule.sizes else None
+
+    def __str__(self) -> str:
+        """For descriptions."""
+        changes = ", which changes its answers (it has no mask, or none that holds)" if self._changes else ""
+        return f"requests padded to {self.rule}{changes}"
 
     def alike(self, shapes: Shapes) -> tuple[object, ...]:
         """What requests of these shapes have in common with all those that they can share a batch with.

@@ -10,6 +10,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.system import Batch
@@ -131,6 +132,27 @@ def _followed(model: Backend, found: Signature, groups: Sequence[Sequence[Place]
                 elif sizes[0] != sizes[1]:
                     return [], name.name
     return list(follows), ""
+
+
+def changed_by_padding(model: Backend, found: Signature) -> bool:
+    """Whether padding changes answers, such as a mean over all tokens: those to ones, alone and padded.
+
+    Raises ``BackendError``.
+    """
+    rows = found.tensors.batch_size or 1
+    small, large = found.sized.zeros(rows), found.larger.zeros(rows)
+    for one in found.tensors.inputs:
+        if one.name in small:
+            samples, padded = small[one.name], large[one.name]
+            samples.fill(b"1" if one.dtype.hasobject else 1)
+            padded.fill(one.opened.padding or (b"" if one.dtype.hasobject else 0))
+            padded[tuple(map(slice, samples.shape))] = samples
+    for alone, padded in zip(run(model, small), run(model, large), strict=True):
+        cut = padded[tuple(map(slice, alone.shape))]
+        is_text = alone.dtype.hasobject
+        if not (np.array_equal(alone, cut) if is_text else np.allclose(alone, cut, 1e-2, 1e-3, equal_nan=True)):
+            return True
+    return False
 
 
 def _shapes(model: Backend, tensors: Tensors, group: Sequence[Place], size: int, rows: int) -> list[tuple[int, ...]]:

@@ -258,6 +258,14 @@ def test_a_file_is_padded_only_if_the_user_says_so() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "changes"), [("masked_text", False), ("two_inputs", False), ("text_length", True), ("open_image", True)]
+)
+def test_padding_that_changes_answers_is_told(name: str, changes: bool) -> None:
+    """A mean over a text without a mask, and over an image."""
+    assert ("which changes its answers" in load(name, LONGEST).description) is changes
+
+
+@pytest.mark.parametrize(
     ("name", "rule", "words"),
     [
         ("bool", LONGEST, "--pad longest: bool takes samples of one size: leave it out"),

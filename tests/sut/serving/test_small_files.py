@@ -172,7 +172,8 @@ def test_requests_of_many_lengths_at_once_get_their_own_answers(server: Running,
     assert after["inference_count"] - before["inference_count"] == sum(len(batch["input_ids"]) for batch in asked)
 
 
-def test_requests_padded_to_share_a_batch_get_what_they_get_alone(server: Running, for_threads: Any) -> None:
+@pytest.mark.parametrize("protocol", CLIENTS)
+def test_requests_padded_to_share_a_batch_get_what_they_get_alone(server: Running, protocol: str) -> None:
     """Bit for bit, in samples of all lengths; an output is cut back to the request's."""
     asked = [samples(PADDED, 1 + seed % 3, 1 + seed * 7 % 11, seed) for seed in range(60)]
     before = server.ask("GET", f"/v2/models/{PADDED}/stats")[1]["model_stats"][0]
@@ -180,8 +181,13 @@ def test_requests_padded_to_share_a_batch_get_what_they_get_alone(server: Runnin
     gate = Gate()
     (instance,) = scheduler.model.instances
     run = instance.run
+
+    def ask(batch: Sample) -> list[np.ndarray]:
+        with connected(server, protocol) as client:
+            return infer(client, PADDED, batch)
+
     with patch.object(instance, "run", lambda batch: (gate(batch), run(batch))[1]), ThreadPoolExecutor(60) as pool:
-        found = [pool.submit(infer, for_threads, PADDED, batch) for batch in asked]
+        found = [pool.submit(ask, batch) for batch in asked]
         gate.wait_entered()
         until(lambda: scheduler.under_way == len(asked))  # so that the order of arrival does not matter
         for _ in asked:
