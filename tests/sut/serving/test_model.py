@@ -22,6 +22,7 @@ from drumfire.sut.serving.batch import BatchLayout, Gatherer
 from drumfire.sut.serving.model import Batching, ServedModel, Source
 from drumfire.sut.serving.request import Request
 from drumfire.sut.serving.signature import signature
+from tests.support.packages import VAD, need
 
 F4 = np.dtype(np.float32)
 
@@ -232,3 +233,14 @@ def test_a_fixed_batch_size_is_the_largest(monkeypatch: pytest.MonkeyPatch) -> N
     assert served.interface.max_batch_size == served.rule.max_size == 4
     assert served.rule.preferred == (2,)
     assert served.interface.inputs[0].shape == (4, 5, 3)
+
+
+@pytest.mark.extra
+def test_a_model_without_a_batch_has_none_in_its_outputs_either(tmp_path: Path) -> None:
+    """Its state goes in and comes out in one form."""
+    need(*VAD)
+    model = models.get("vad")
+    served = load(Source("vad", "1", model.weights(tmp_path), model))
+    shapes = {one["name"]: one["shape"] for kind in ("inputs", "outputs") for one in served.metadata(["1"])[kind]}
+    assert shapes["h"] == shapes["c"] == shapes["hn"] == shapes["cn"] == [-1, 1, 1, 128]
+    assert shapes["speech_probs"] == [-1, -1]
