@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from drumfire.loadgen.system import Batch
 from drumfire.sut import models
 from drumfire.sut.data.ragged import Padding
 from drumfire.sut.kserve.messages.exchange import Region
+from drumfire.sut.kserve.messages.inference import RequestInput
 from drumfire.sut.kserve.messages.tensors import pack_bytes, unpack_bytes
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends import BackendError, BackendOptions
@@ -22,11 +24,14 @@ from drumfire.sut.models import minilm
 from drumfire.sut.models.tensors import Input, Tensors
 from drumfire.sut.serving import model as serving
 from drumfire.sut.serving.batch import BatchLayout, gatherers, split
+from drumfire.sut.serving.intake import Intake
 from drumfire.sut.serving.model import Batching, ServedModel, Source
 from drumfire.sut.serving.padding import PaddedBatch, Place, RequestPadding
 from drumfire.sut.serving.request import Request
+from drumfire.sut.serving.scheduler import Scheduler
 from drumfire.sut.serving.shared_memory import SystemRegions
 from tests.support.packages import MINILM, need
+from tests.support.serving_fakes import Handed, Loop
 
 FILES = Path(__file__).parents[2] / "data" / "onnx"
 F4, I8, TEXT = np.dtype(np.float32), np.dtype(np.int64), np.dtype(object)
@@ -319,3 +324,23 @@ def test_a_sentence_gets_what_it_gets_alone(tmp_path: Path) -> None:
         assert [one.size for one in found] == [length * 384, 384]
         for one, other in zip(found, alone, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_what_turns_out_not_to_follow_is_computed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the 16 largest of each sample, which are all of them in the sizes that were tried."""
+    monkeypatch.setattr(backends, "load", lambda *_: Told(lambda x: x[:, :16], X))
+    handed, loop = Handed(), Loop()
+    model = replace(load("m", LONGEST), inline=True)
+    scheduler = Scheduler(model, handed, loop, most_requests=9, most_bytes=1 << 20)
+    intake = Intake(model)
+    arrays = [np.arange(length, dtype=np.float32)[None] for length in (20, 18, 21)]
+    for one in arrays:
+        data, samples, shapes, size, _, alike = intake.take(
+            [RequestInput("x", "FP32", one.shape, one.tobytes())], SystemRegions()
+        )
+        scheduler.submit(Request(data, samples, shapes, 0, size=size, alike=alike))
+    loop.turn()
+    found = sorted(handed.requests, key=lambda one: one.shapes)
+    assert [one.tails for one in found] == [[(16,)]] * 3
+    assert all(bytes(one.contents[0]) == arrays[0][:, :16].tobytes() for one in found)
+    assert scheduler.statistics.padding == 0  # nothing of what was computed in the end
