@@ -42,12 +42,6 @@ NEEDED = {
     "uvloop": "uvloop",
 }
 """The modules without which nothing here runs, and their packages."""
-_HEADINGS = {
-    "gpu": "## On a GPU",
-    "cpu": "## On a GPU: not measured yet\n\nNo GPU was at hand. These figures are of `make gpu-proof DEVICE=cpu`: "
-    "they show that the code runs, and nothing of a GPU.",
-}
-"""Of the section in RESULTS.md."""
 _LEAST_TORCH = (2, 11)
 _REPORT_S = 8.0
 """What the end of the last part and the report may take."""
@@ -67,10 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return statuses.DONE
         check_packages()
         variables = _variables(options.device)
-        options.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        say(f"gpu-proof: {options.output} cannot be written: {error.strerror or error}; choose another --output")
-        return statuses.USAGE
+        _make(options.output)
     except UserError as error:
         say(f"gpu-proof: {error}")
         return statuses.USAGE
@@ -98,6 +89,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--only: unknown {', '.join(unknown)} (choose from {', '.join(names)})")
     options.command = shlex.join(["python", "-m", "drumfire.bench.peers.gpu", *words])
     return options
+
+
+def _make(folder: Path) -> None:
+    """Raises ``UserError``."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}; choose another --output") from None
 
 
 def check_packages() -> None:
@@ -227,10 +226,16 @@ def _record(path: Path) -> None:
 
     try:
         found = json.loads(files.read_bytes(path))
-        text = f"{_HEADINGS[found['device']]}\n\n{report.section(found)}"
+        device, text = found["device"], report.section(found)
     except (ValueError, LookupError, TypeError, AttributeError):
         raise UserError(f"{path} is not a {DOCUMENT} of this program") from None
-    results.put_section(ROOT / "bench" / "peers" / "RESULTS.md", "gpu", text)
+    if device != "gpu":
+        raise UserError(f"{path} is of the {device}, which shows nothing of a GPU: record one of --device gpu")
+    to = ROOT / "bench" / "peers" / "RESULTS.md"
+    try:
+        results.put_section(to, "gpu", f"## On a GPU\n\n{text}")
+    except OSError as error:
+        raise UserError(f"{to} cannot be written: {error.strerror or error}") from None
 
 
 if __name__ == "__main__":

@@ -260,6 +260,30 @@ def test_a_document_goes_into_the_results(tmp_path: Path, monkeypatch: pytest.Mo
     assert "| resnet50 | bf16 | served | Offline |" in text
 
 
+def test_a_document_of_a_cpu_is_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(proof, "ROOT", tmp_path)
+    path = tmp_path / proof.DOCUMENT
+    path.write_text(json.dumps(report.document(ended_well(), [], {**ABOUT, "device": "cpu"}, interrupted=False)))
+    assert proof.main(["--record", str(path)]) == statuses.USAGE
+    assert "which shows nothing of a GPU: record one of --device gpu" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_results_that_cannot_be_written_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bench" / "peers" / "RESULTS.md").mkdir(parents=True)
+    monkeypatch.setattr(proof, "ROOT", tmp_path)
+    path = tmp_path / proof.DOCUMENT
+    path.write_text(json.dumps(report.document(ended_well(), [], ABOUT, interrupted=False)))
+    assert proof.main(["--record", str(path)]) == statuses.USAGE
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"gpu-proof: {tmp_path}/bench/peers/RESULTS.md cannot be written: ")
+    assert "--output" not in errors
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"figures": 3}'])
 def test_another_file_is_refused_as_a_document(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "other.json"
