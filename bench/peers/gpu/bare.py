@@ -50,10 +50,11 @@ class _Loop:
         torch.set_num_threads(threads)
         set_products(precision)
         self._device = "cuda" if device == "gpu" else "cpu"
-        self._dtype, self.size = dtype(precision), batch_size
+        self._dtype, self._size = dtype(precision), batch_size
         network = torch.export.load(file).module(check_guards=False).to(self._device, self._dtype)
         self._network = network.to(memory_format=torch.channels_last)
         data = models.get(model).library(performance_count=in_memory)
+        self._one_size = not isinstance(data, RaggedLibrary)
         if isinstance(data, RaggedLibrary):
             data.pad(models.get(model).tensors.open_inputs)
         library = with_names(data)
@@ -65,7 +66,7 @@ class _Loop:
             [self._ready(samples) for samples in library.batch(rows).values()]
             for rows in np.split(every, len(every) // batch_size)
         ]
-        self.flops = self._count()
+        self.counted = self._count()
         self._graphs: dict[_Shapes, tuple[Any, list[torch.Tensor], list[torch.Tensor]]] = {}
         if self._device == "cuda":
             for batch in self._batches:
@@ -91,14 +92,18 @@ class _Loop:
         outputs = [outputs] if isinstance(outputs, torch.Tensor) else outputs
         return [output.float() if output.dtype == self._dtype else output for output in outputs]
 
-    def _count(self) -> float:
-        """Floating-point operations of a sample, the mean; a multiplication and an addition are two."""
+    def _count(self) -> dict[str, Any]:
+        """``flops_per_sample``: floating-point operations, the mean; a multiplication and an addition are two.
+
+        They are those of the padding too, unless all samples are of ``one_size``.
+        """
         from torch.utils.flop_counter import FlopCounterMode
 
         with FlopCounterMode(display=False) as counter:
             for batch in self._batches:
                 self._compute([one.to(self._device) for one in batch])
-        return float(counter.get_total_flops()) / (self.size * len(self._batches))
+        flops = float(counter.get_total_flops()) / (self._size * len(self._batches))
+        return {"flops_per_sample": flops, "one_size": self._one_size}
 
     def _captured(self, batch: Sequence[torch.Tensor]) -> tuple[Any, list[torch.Tensor], list[torch.Tensor]]:
         import torch
@@ -146,18 +151,18 @@ class _Loop:
                 done += 1
             if self._device == "cuda":
                 torch.cuda.synchronize()
-        return done * self.size / lasted
+        return done * self._size / lasted
 
 
 _loop: _Loop
 
 
-def load(case: Mapping[str, Any]) -> float:
-    """Make the loop of this process; returns the floating-point operations of a sample."""
+def load(case: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the loop of this process; returns its ``counted``."""
     global _loop
     _loop = _Loop(**case)
     _loop.rate(_loop.with_copies, 0.2)  # warm
-    return _loop.flops
+    return _loop.counted
 
 
 def rate(seconds: float) -> float:

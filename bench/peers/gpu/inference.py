@@ -64,12 +64,12 @@ def measure(case: Case) -> Iterator[Found]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         loop, hosted, server = _started(case, file, stack)
-        flops, seconds = loop.flops, case["run_s"]
+        counted, seconds = loop.counted, case["run_s"]
         device_rate = loop.rate_alone(seconds / 2)
         about = {"model": model, "precision": precision}
         bare_rate = loop.rate(seconds / 2)
         yield {
-            "of": "bare", **about, "batch_size": case["batch_size"], "flops_per_sample": flops,
+            "of": "bare", **about, "batch_size": case["batch_size"], **counted,
             "samples_per_s": bare_rate, "computing_per_s": device_rate, "description": hosted.facts()["description"],
         }  # fmt: skip
         rates: dict[str, float] = {"Offline": bare_rate}
@@ -86,7 +86,7 @@ def measure(case: Case) -> Iterator[Found]:
                     after = loop.rate(seconds / 2)
                     figure |= {
                         "over_bare": rates["Offline"] / ((bare_rate + after) / 2),
-                        "waiting": max(1 - rates["Offline"] / device_rate, 0.0),
+                        "beside_computing": 1 - rates["Offline"] / device_rate,
                     }
                     bare_rate = after
                 yield figure
@@ -100,7 +100,7 @@ class _BareLoop:
         self._pool = ProcessPoolExecutor(1, get_context("spawn"))
         given = {name: case[name] for name in ("model", "device", "precision", "batch_size", "in_memory")}
         try:
-            self.flops = self._pool.submit(bare.load, {**given, "file": file, "threads": spare_cores()}).result()
+            self.counted = self._pool.submit(bare.load, {**given, "file": file, "threads": spare_cores()}).result()
         except BaseException:
             self.close()
             raise

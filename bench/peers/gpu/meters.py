@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from drumfire.bench.peers.gpu.plan import Figure
 from drumfire.sut.serving.gpus import GpuReader
 
-_PERIOD_S = 1.0
+_LOOK_S = 0.5
+"""How often it is looked whether there is a new reading, which comes more seldom."""
 _NAMES = {
     "nv_gpu_utilization": "utilization",
     "nv_gpu_power_usage": "power_w",
@@ -24,12 +25,18 @@ class Meter:
         self._reader = reader
         self._stopped = threading.Event()
         self._readings: list[Mapping[str, float]] = []
+        self._last: Mapping[str, float] | None = None
 
     def watch(self) -> None:
-        """Keep the first GPU's figures, once a second."""
-        while not self._stopped.wait(_PERIOD_S):
-            for reading in list(self._reader.figures.values())[:1]:
-                self._readings.append(reading)
+        """Keep each reading of the first GPU, once."""
+        while not self._stopped.wait(_LOOK_S):
+            self.look()
+
+    def look(self) -> None:
+        reading = next(iter(list(self._reader.figures.values())), None)
+        if reading is not None and reading is not self._last:
+            self._last = reading
+            self._readings.append(reading)
 
     def stop(self) -> None:
         self._stopped.set()

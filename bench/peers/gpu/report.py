@@ -11,7 +11,7 @@ from drumfire.bench.peers.results import table
 
 Document = dict[str, Any]
 _MOST_SIZES = 4
-"""Batch sizes that the table tells, those with the most samples."""
+"""Batch sizes that the table shows, those with the most samples."""
 
 
 def document(
@@ -19,11 +19,12 @@ def document(
 ) -> Document:
     """All that was measured, JSON-ready.  ``about``: the machine, the device and the command."""
     ceilings = {one["precision"]: one["flops_per_s"] for one in figures(ended, "ceiling")}
-    flops = {(one["model"], one["precision"]): one["flops_per_sample"] for one in figures(ended, "bare")}
+    loops = {(one["model"], one["precision"]): one for one in figures(ended, "bare")}
     for one in figures(ended, "run"):
-        ceiling = ceilings.get(one["precision"])
-        if ceiling:
-            one["of_ceiling"] = one["samples_per_s"] * flops[one["model"], one["precision"]] / ceiling
+        ceiling, loop = ceilings.get(one["precision"]), loops[one["model"], one["precision"]]
+        # Where samples differ in size, only Offline pads them as the loop does whose operations were counted.
+        if ceiling and (loop["one_size"] or one["scenario"] == "Offline"):
+            one["of_ceiling"] = one["samples_per_s"] * loop["flops_per_sample"] / ceiling
     return {
         **about,
         "interrupted": interrupted,
@@ -84,12 +85,12 @@ def _ceilings(ceilings: Sequence[Figure], copies: Sequence[Figure]) -> str:
 
 def _runs(runs: Sequence[Figure]) -> str:
     head = ("model", "precision", "way", "scenario", "samples/s", "over the bare loop", "of the ceiling", "p99, ms",
-            "waiting for data", "batches: size x number")  # fmt: skip
+            "beside computing", "batches: size x number")  # fmt: skip
     rows = [
         (
             one["model"], one["precision"], one["way"], one["scenario"], number(one["samples_per_s"]),
             _ratio(one.get("over_bare")), _share(one.get("of_ceiling")), number(one["p99_ns"] * 1e-6),
-            _share(one.get("waiting")), _sizes(one["batch_sizes"]),
+            _share(one.get("beside_computing")), _sizes(one["batch_sizes"]),
         )
         for one in runs
     ]  # fmt: skip
@@ -161,9 +162,9 @@ def _unproven(missing: Sequence[Mapping[str, Any]]) -> str:
 
 def _sizes(sizes: Mapping[str, int]) -> str:
     most = sorted(sizes, key=lambda size: -int(size) * sizes[size])
-    told = ", ".join(f"{size} x {sizes[size]:,}" for size in sorted(most[:_MOST_SIZES], key=int))
+    shown = ", ".join(f"{size} x {sizes[size]:,}" for size in sorted(most[:_MOST_SIZES], key=int))
     others = sum(sizes[size] for size in most[_MOST_SIZES:])
-    return told + (f", {others:,} of other sizes" if others else "")
+    return shown + (f", {others:,} of other sizes" if others else "")
 
 
 def _si(value: float, unit: str) -> str:

@@ -22,6 +22,7 @@ from drumfire.bench.peers.gpu.plan import Ended, Missing, Part
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.installation import ROOT
 from drumfire.sut import module_process
+from drumfire.sut.serving.gpus import GpuReader
 
 MACHINE = {
     "gpus": ["NVIDIA H200, 580.1"], "cpu": "a cpu", "cores": 16, "system": "Linux", "python": "3.12.3",
@@ -96,10 +97,10 @@ def test_a_part_tells_what_it_found_before_it_failed(
     monkeypatch.setattr(sys, "stdin", io.StringIO('{"seconds": 5, "size": 3}'))
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     assert child.carry_out(measure) == 1
-    told = capsys.readouterr()
-    assert told.err == "the fix\n"
+    output = capsys.readouterr()
+    assert output.err == "the fix\n"
     ended = Ended("x", "done")
-    child._read(ended, told.out + '{"figure": {"of"\n[1]\n3\n')  # a line cut short, and others' lines
+    child._read(ended, output.out + '{"figure": {"of"\n[1]\n3\n')  # a line cut short, and others' lines
     assert ended.figures == [{"of": "a", "size": 3}]
     assert ended.missing == [Missing("b", "why", expected=True)]
 
@@ -108,11 +109,12 @@ def ended_well() -> list[Ended]:
     about = {"model": "resnet50", "precision": "bf16"}
     run = {
         "of": "run", **about, "way": "served", "scenario": "Offline", "samples_per_s": 20_000.0, "p99_ns": 2_500_000,
-        "batch_sizes": {"1": 2, "8": 4, "16": 1, "30": 1, "31": 1, "32": 100}, "over_bare": 0.981, "waiting": 0.125,
+        "batch_sizes": {"1": 2, "8": 4, "16": 1, "30": 1, "31": 1, "32": 100}, "over_bare": 0.981,
+        "beside_computing": -0.125,
     }  # fmt: skip
     bare = {
         "of": "bare", **about, "batch_size": 32, "flops_per_sample": 8e9, "samples_per_s": 20_400.0,
-        "computing_per_s": 22_900.0, "description": "torch",
+        "computing_per_s": 22_900.0, "description": "torch", "one_size": True,
     }  # fmt: skip
     copies = {"of": "copies", "to_bytes_per_s": 5e9, "pinned_to_bytes_per_s": 5e10, "pinned_from_bytes_per_s": 5e10}
     meter = {"of": "meter", "part": "resnet50 bf16", "mean_utilization": 0.5, "most_utilization": 1.0}
@@ -139,7 +141,7 @@ def test_the_document_and_the_tables() -> None:
     assert found["unproven"] == [{"what": "accuracy", "why": "random", "expected": True}]
     text = report.section(json.loads(json.dumps(found)))
     for line in (
-        "| resnet50 | bf16 | served | Offline | 20,000 | 0.981 | 20.0% | 2.50 | 12.5% "
+        "| resnet50 | bf16 | served | Offline | 20,000 | 0.981 | 20.0% | 2.50 | -12.5% "
         "| 8 x 4, 30 x 1, 31 x 1, 32 x 100, 3 of other sizes |",
         "| resnet50 | bf16 | 32 | 20,400 | 22,900 | 8.00 G | torch |",
         "| matrix product, bf16, 8192 x 8192 | 800 TFLOP/s |",
@@ -153,6 +155,21 @@ def test_the_document_and_the_tables() -> None:
         "* machine: NVIDIA H200, 580.1; a cpu, 16 cores",
     ):
         assert line in text.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("one_size", "scenario", "is_known"),
+    [(True, "SingleStream", True), (False, "Offline", True), (False, "SingleStream", False), (False, "Server", False)],
+)
+def test_the_share_of_the_ceiling_is_of_the_operations_that_were_counted(
+    one_size: bool, scenario: str, is_known: bool
+) -> None:
+    """The loop counts those of its padded batches; a lone sample of a text has no padding."""
+    ended = ended_well()
+    loop, run = ended[1].figures[:2]
+    loop["one_size"], run["scenario"] = one_size, scenario
+    report.document(ended, [], ABOUT, interrupted=False)
+    assert ("of_ceiling" in run) is is_known
 
 
 def test_a_ceiling_that_was_not_measured_leaves_its_share_out() -> None:
@@ -175,13 +192,13 @@ def test_the_exit_status() -> None:
 
 
 def test_outcomes_of_tests() -> None:
-    told = """<testsuites><testsuite>
+    output = """<testsuites><testsuite>
         <testcase classname="tests.a" name="test_x" time="1.5"/>
         <testcase classname="tests.a" name="test_y"><failure message="assert 1 == 2">long</failure></testcase>
         <testcase classname="tests.a" name="test_z"><skipped message="no GPU">here</skipped></testcase>
         <testcase classname="" name="tests.b"><error message="collection failure">no module</error></testcase>
     </testsuite></testsuites>"""
-    assert list(gpu_tests.outcomes(told, expected=False)) == [
+    assert list(gpu_tests.outcomes(output, expected=False)) == [
         {"of": "test", "name": "tests.a::test_x", "outcome": "passed", "took_s": 1.5},
         {"of": "test", "name": "tests.a::test_y", "outcome": "failed", "why": "assert 1 == 2"},
         Missing("the test tests.a::test_z", "no GPU"),
@@ -201,6 +218,20 @@ def test_the_meters_summary() -> None:
         "mean_utilization": 0.75, "most_utilization": 1.0, "mean_power_w": 300.0, "most_power_w": 300.0,
     }  # fmt: skip
     assert meters.summary([]) == {}
+
+
+def test_a_reading_counts_once() -> None:
+    reader = GpuReader()
+    meter = meters.Meter(reader)
+    meter.look()
+    assert meter.since_last() == {}
+    for use in (0.0, 0.0, 0.9):
+        reader.figures["GPU-1"] = {"nv_gpu_utilization": use}
+        for _ in range(4 if use else 1):
+            meter.look()
+    assert meter.since_last() == {"mean_utilization": pytest.approx(0.3), "most_utilization": 0.9}
+    meter.look()
+    assert meter.since_last() == {}
 
 
 def test_the_cpu_says_that_it_has_no_shared_memory_of_cuda() -> None:
@@ -363,8 +394,8 @@ def test_the_whole_on_the_cpu(tmp_path: Path) -> None:
     }
     for one in runs:
         assert one["samples_per_s"] > 0
-        assert 0 < one["of_ceiling"] < 1
+        assert 0 < one["of_ceiling"] < 1  # all digits are of one size
         assert sum(int(size) * number for size, number in one["batch_sizes"].items()) >= one["samples"]
-    assert all(0 <= one["waiting"] < 1 and one["over_bare"] > 0 for one in runs if one["scenario"] == "Offline")
+    assert all(one["beside_computing"] < 1 and one["over_bare"] > 0 for one in runs if one["scenario"] == "Offline")
     assert all(one["expected"] for one in found["unproven"])
     assert (tmp_path / proof.TABLES).read_text().strip() == text.strip()
