@@ -30,7 +30,7 @@ _LAST = 400
 
 
 class Case:
-    """What a part is told."""
+    """What a part is to measure."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values

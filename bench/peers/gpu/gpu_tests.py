@@ -19,7 +19,7 @@ from drumfire.loadgen.installation import ROOT
 _MARK = "pytest.mark.gpu"
 _NEEDS = {"pytest": "pytest", "hypothesis": "hypothesis", "jsonschema": "jsonschema"}
 _FINE = (0, 1, 2, 5)
-"""pytest's statuses when its report tells all: passed, failed, files that cannot be imported, no test."""
+"""pytest's statuses when its report is whole: passed, failed, files that cannot be imported, no test."""
 
 
 def measure(case: Case) -> Iterator[Found]:

@@ -21,7 +21,7 @@ class Part:
     name: str
     module: str
     case: Mapping[str, Any]
-    """What it is told; ``device`` and ``seconds`` come with it."""
+    """What it measures; ``device`` and ``seconds`` are added."""
     least_s: float
     """With less it is not begun."""
     most_s: float

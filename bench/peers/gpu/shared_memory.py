@@ -1,4 +1,4 @@
-"""CUDA shared memory: allocated and told by the client's own code, opened by another process as a server does.
+"""CUDA shared memory: allocated and registered by the client's own code, opened by another process as a server does.
 
 Runs as a program: see ``child``.  The other process is this module too, with the word ``other``.
 """

@@ -86,7 +86,7 @@ class LabelOptions:
         least=0,
         most=1,
         needs=("labels",),
-        help="the accuracy that must be reached, 0 to 1 (default: none, so the accuracy is told without a verdict)",
+        help="the accuracy that must be reached, 0 to 1 (default: none, so the accuracy is shown without a verdict)",
     )
 
     @property

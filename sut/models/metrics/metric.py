@@ -30,7 +30,7 @@ class Metric(ABC):
     """In options, such as ``top1``."""
     labels_file: Path | None = None
     quality_target: float | None = None
-    """A fraction, 0 to 1; None: the accuracy is told without a verdict."""
+    """A fraction, 0 to 1; None: the accuracy is shown without a verdict."""
 
     def __init__(self, output: str = "") -> None:
         """``output``: the name of the one that is judged; the only one without."""
