@@ -16,6 +16,8 @@ import numpy as np
 
 from drumfire.bench.assemble.local import spare_cores
 from drumfire.bench.peers.backends.bare import LOOPS, Call
+from drumfire.bench.peers.bare_loop import full_batches
+from drumfire.bench.peers.hosted import weights
 from drumfire.bench.peers.program import p50_and_p99
 from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.mlperf_conf import built_in_values
@@ -23,7 +25,6 @@ from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Scenario, TestSettings
 from drumfire.loadgen.system import Batch
 from drumfire.sut import models
-from drumfire.sut.cache import cache_folder
 from drumfire.sut.local import backends
 from drumfire.sut.local.batcher import BatchedSystem, batch_sizes, service_times
 from drumfire.sut.local.loaded import fit
@@ -54,18 +55,14 @@ class _Loaded:
 
     def __init__(self, backend: str, model: str, batch_size: int) -> None:
         self.model, self.batch_size = models.get(model), batch_size
-        self.threads, form = spare_cores(), backends.form(backend)
-        self.file = self.model.weights(cache_folder(), None, form)
+        self.threads, self.file = spare_cores(), weights(model, backend)
         self.backend = backends.load(
             backend, self.file, "cpu", self.threads, backends.kinds()[backend](max_batch_size=batch_size)
         )
         self.library = library = fit(self.model.library(performance_count=_IN_MEMORY), self.backend, self.model)
-        count = min(library.performance_count, library.total_count) // batch_size * batch_size
-        library.load(np.arange(count))
-        ((name, samples),) = library.batch(np.arange(count)).items()
-        bare = np.split(samples.copy(), count // batch_size)
-        self.batches, self.bare_batches = [{name: batch} for batch in bare], bare
-        self.bare: Call = LOOPS[backend](self.file, bare[0], self.threads)
+        self.batches = full_batches(library, batch_size)
+        self.bare_batches = [batch for one in self.batches for batch in one.values()]
+        self.bare: Call = LOOPS[backend](self.file, self.bare_batches[0], self.threads)
 
     def run(self, batch: Batch) -> Any:
         return self.model.respond(self.backend.run(batch))

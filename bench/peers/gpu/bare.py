@@ -1,22 +1,21 @@
 """The bare loop on torch: ready batches, the same precision, and on a GPU what a careful person would write by hand.
 
-That is pinned memory and a CUDA graph for each shape.  It runs in a process of its own, whose one model these functions
-share.  Does not depend on Drumfire's backends.
+That is pinned memory and a CUDA graph for each shape.  Does not depend on Drumfire's backends.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import numpy.typing as npt
+
+from drumfire.bench.peers.bare_loop import calls_per_s, full_batches
 
 if TYPE_CHECKING:
     import torch
 
-_LEAST_BATCHES = 2
 _Shapes = tuple[tuple[int, ...], ...]
 
 
@@ -35,7 +34,14 @@ def set_products(precision: str) -> None:
     torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = kind
 
 
-class _Loop:
+def waiting(device: str) -> Callable[[], object] | None:
+    """What waits for all that torch has begun on its device of this name; None where nothing is left to wait for."""
+    import torch
+
+    return torch.cuda.synchronize if device == "cuda" else None
+
+
+class Loop:
     """The network and its ready batches."""
 
     def __init__(
@@ -57,25 +63,18 @@ class _Loop:
         self._one_size = not isinstance(data, RaggedLibrary)
         if isinstance(data, RaggedLibrary):
             data.pad(models.get(model).tensors.open_inputs)
-        library = with_names(data)
-        every = np.arange(min(library.performance_count, library.total_count) // batch_size * batch_size)
-        library.load(every)
-        if isinstance(library, RaggedLibrary):  # so that a batch has the least padding, as in a run
-            every = every[np.argsort(library.sizes(every), kind="stable")]
-        self._batches = [
-            [self._ready(samples) for samples in library.batch(rows).values()]
-            for rows in np.split(every, len(every) // batch_size)
-        ]
-        self.counted = self._count()
+        batches = full_batches(with_names(data), batch_size)
+        self._batches = [[self._ready(samples) for samples in batch.values()] for batch in batches]
+        self.facts = self._count()
         self._graphs: dict[_Shapes, tuple[Any, list[torch.Tensor], list[torch.Tensor]]] = {}
         if self._device == "cuda":
             for batch in self._batches:
                 self._captured(batch)
 
-    def _ready(self, samples: Any) -> torch.Tensor:
+    def _ready(self, samples: npt.NDArray[Any]) -> torch.Tensor:
         import torch
 
-        tensor = torch.from_numpy(np.array(samples))
+        tensor = torch.from_numpy(samples)
         if tensor.ndim == 4:
             tensor = tensor.contiguous(memory_format=torch.channels_last)
         return tensor.pin_memory() if self._device == "cuda" else tensor
@@ -92,7 +91,7 @@ class _Loop:
         outputs = [outputs] if isinstance(outputs, torch.Tensor) else outputs
         return [output.float() if output.dtype == self._dtype else output for output in outputs]
 
-    def _count(self) -> dict[str, Any]:
+    def _count(self) -> Mapping[str, Any]:
         """``flops_per_sample``: floating-point operations, the mean; a multiplication and an addition are two.
 
         They are those of the padding too, unless all samples are of ``one_size``.
@@ -122,7 +121,7 @@ class _Loop:
             self._graphs[shapes] = graph, inputs, outputs
         return self._graphs[shapes]
 
-    def with_copies(self, batch: Sequence[torch.Tensor]) -> None:
+    def _with_copies(self, batch: Sequence[torch.Tensor]) -> None:
         """From memory of the host into memory of the host."""
         if self._device == "cpu":
             self._compute(batch)
@@ -134,42 +133,18 @@ class _Loop:
         for output in outputs:
             output.cpu()
 
-    def alone(self, batch: Sequence[torch.Tensor]) -> None:
+    def _alone(self, batch: Sequence[torch.Tensor]) -> None:
         """The computation; it may still be under way."""
         if self._device == "cpu":
             self._compute(batch)
         else:
             self._captured(batch)[0].replay()
 
-    def rate(self, call: Callable[[Sequence[torch.Tensor]], None], seconds: float) -> float:
-        import torch
+    def rate(self, seconds: float, *which: Any) -> float:
+        """Samples a second, from the host's memory and back.
 
-        done, began = 0, time.perf_counter()
-        while (lasted := time.perf_counter() - began) < seconds or done < _LEAST_BATCHES:
-            for batch in self._batches:
-                call(batch)
-                done += 1
-            if self._device == "cuda":
-                torch.cuda.synchronize()
-        return done * self._size / lasted
-
-
-_loop: _Loop
-
-
-def load(case: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the loop of this process; returns its ``counted``."""
-    global _loop
-    _loop = _Loop(**case)
-    _loop.rate(_loop.with_copies, 0.2)  # warm
-    return _loop.counted
-
-
-def rate(seconds: float) -> float:
-    """Samples a second, from the host's memory and back."""
-    return _loop.rate(_loop.with_copies, seconds)
-
-
-def rate_alone(seconds: float) -> float:
-    """Samples a second of the computation alone, with all data on the device."""
-    return _loop.rate(_loop.alone, seconds)
+        ``which``: with the word ``alone``, those of the computation alone, with all data on the device.
+        """
+        call = self._alone if which == ("alone",) else self._with_copies
+        given = [(batch,) for batch in self._batches]
+        return calls_per_s(call, seconds, given=given, wait=waiting(self._device)) * self._size

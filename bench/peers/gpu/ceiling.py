@@ -6,11 +6,11 @@ Runs as a program: see ``child``.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from drumfire.bench.peers.bare_loop import calls_per_s
 from drumfire.bench.peers.gpu.child import Case, Found, carry_out
 from drumfire.bench.peers.gpu.plan import Missing
 
@@ -50,22 +50,11 @@ def measure(case: Case) -> Iterator[Found]:
 
 def _rate(call: Callable[[], object], device: str) -> float:
     """Calls a second."""
-    import torch
+    from drumfire.bench.peers.gpu.bare import waiting
 
-    def wait() -> None:
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    for _ in range(3):
-        call()
-    wait()
-    done, began = 0, time.perf_counter()
-    while (lasted := time.perf_counter() - began) < _LEAST_S:
-        for _ in range(4):
-            call()
-        wait()
-        done += 4
-    return done / lasted
+    wait = waiting(device)
+    calls_per_s(call, _LEAST_S / 5, wait=wait)  # warm
+    return calls_per_s(call, _LEAST_S, given=[()] * 4, wait=wait)
 
 
 if __name__ == "__main__":

@@ -11,34 +11,31 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from drumfire.bench.assemble.local import spare_cores
+from drumfire.bench.peers.bare_loop import Loops
 from drumfire.bench.peers.gpu import bare
 from drumfire.bench.peers.gpu.child import Case, Found, carry_out
+from drumfire.bench.peers.gpu.meters import NAMES
+from drumfire.bench.peers.gpu.parts import BACKEND
 from drumfire.bench.peers.gpu.plan import Figure, Missing
+from drumfire.bench.peers.hosted import Hosted, weights
 from drumfire.bench.peers.process import MeasurementError
 from drumfire.bench.peers.program import carry_out as run_program
 from drumfire.bench.peers.program import without_errors
 from drumfire.bench.peers.server import Running, get
 from drumfire.bench.peers.serving import servers
 from drumfire.loadgen.directory import document
-from drumfire.loadgen.interpreter import run_on_fast_loop
-from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Scenario, TestSettings
-from drumfire.sut import models
-from drumfire.sut.cache import cache_folder
-from drumfire.sut.local import backends, devices
 from drumfire.sut.local.batcher import batching
-from drumfire.sut.local.loaded import LoadedElsewhere, Source
-from drumfire.sut.models.model import Form, MissingExtra
+from drumfire.sut.models.model import MissingExtra
 
-BACKEND = "pytorch"
 SCENARIOS = ("Offline", "Server", "SingleStream", "MultiStream")
 WAYS = ("in process", "served")
 SAMPLES_PER_QUERY = 8
@@ -47,30 +44,26 @@ SERVER_SHARE = 0.6
 """The rate of a Server run as a share of the Offline run's before it."""
 _START_S = 4.0
 """What a run takes beside its own time: the client's start, and the last queries."""
-_GPU_METRICS = ("nv_gpu_utilization", "nv_gpu_power_usage", "nv_gpu_memory_used_bytes")
 
 
 def measure(case: Case) -> Iterator[Found]:
     """Figures of kind ``bare`` and ``run``."""
     model, precision = case["model"], case["precision"]
-    if model not in models.MODELS:
-        yield Missing(f"{model} in {precision}", "this revision has no model of the name", expected=True)
-        return
     try:
-        file = models.get(model).weights(cache_folder(), None, Form.TORCH)
+        weights(model, BACKEND)
     except MissingExtra as error:
         yield Missing(f"{model} in {precision}", str(error))
         return
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
-        loop, hosted, server = _started(case, file, stack)
-        counted, seconds = loop.counted, case["run_s"]
-        device_rate = loop.rate_alone(seconds / 2)
+        loop, hosted, server = _started(case, stack)
+        seconds = case["run_s"]
+        device_rate = loop.rate(seconds / 2, "alone")
         about = {"model": model, "precision": precision}
         bare_rate = loop.rate(seconds / 2)
         yield {
-            "of": "bare", **about, "batch_size": case["batch_size"], **counted,
-            "samples_per_s": bare_rate, "computing_per_s": device_rate, "description": hosted.facts()["description"],
+            "of": "bare", **about, "batch_size": case["batch_size"], **loop.facts,
+            "samples_per_s": bare_rate, "computing_per_s": device_rate, "description": hosted.description,
         }  # fmt: skip
         rates: dict[str, float] = {"Offline": bare_rate}
         for way, run in zip(WAYS, (_in_process(case, hosted), _served(case, server, folder)), strict=True):
@@ -93,50 +86,27 @@ def measure(case: Case) -> Iterator[Found]:
         yield from _metrics(case, server)
 
 
-class _BareLoop:
-    """A process with the bare loop."""
-
-    def __init__(self, case: Case, file: Path) -> None:
-        self._pool = ProcessPoolExecutor(1, get_context("spawn"))
-        given = {name: case[name] for name in ("model", "device", "precision", "batch_size", "in_memory")}
-        try:
-            self.counted = self._pool.submit(bare.load, {**given, "file": file, "threads": spare_cores()}).result()
-        except BaseException:
-            self.close()
-            raise
-
-    def rate(self, seconds: float) -> float:
-        return self._pool.submit(bare.rate, seconds).result()
-
-    def rate_alone(self, seconds: float) -> float:
-        return self._pool.submit(bare.rate_alone, seconds).result()
-
-    def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-
-def _started(case: Case, file: Path, stack: ExitStack) -> tuple[_BareLoop, LoadedElsewhere, Running]:
+def _started(case: Case, stack: ExitStack) -> tuple[Loops, Hosted, Running]:
     """All three, loaded side by side."""
-    options = backends.kinds()[BACKEND](max_batch_size=case["batch_size"], precision=case["precision"])
-    source = Source(
-        BACKEND, case["model"], file, case["device"], spare_cores(), options, 0.0, None, None, case["in_memory"]
-    )
+    model, device, precision = case["model"], case["device"], case["precision"]
+    sizes, threads = {name: case[name] for name in ("batch_size", "in_memory")}, spare_cores()
+    file = weights(model, BACKEND)
+    loop = partial(bare.Loop, model, file, device, precision, threads=threads, **sizes)
     serving = servers.drumfire(
-        BACKEND, case["model"], case["device"], "--precision", case["precision"],
-        "--max-batchsize", str(case["batch_size"]), "--threads", str(spare_cores()),
+        BACKEND, model, device, "--precision", precision,
+        "--max-batchsize", str(case["batch_size"]), "--threads", str(threads),
     )  # fmt: skip
     with ThreadPoolExecutor(3) as starting:
-        loop = starting.submit(_BareLoop, case, file)
-        hosted = starting.submit(LoadedElsewhere, source, devices.pinned(1, spare_cores()))
+        loops = starting.submit(Loops, loop)
+        hosted = starting.submit(Hosted, BACKEND, model, device, threads=threads, precision=precision, **sizes)
         server = starting.submit(serving.__enter__)
     # Whatever has started is closed, also where another has not.
     if server.exception() is None:
         stack.push(serving.__exit__)
-    if hosted.exception() is None:
-        stack.callback(hosted.result().close)
-    if loop.exception() is None:
-        stack.callback(loop.result().close)
-    return loop.result(), hosted.result(), server.result()
+    for started in (hosted, loops):
+        if started.exception() is None:
+            stack.callback(started.result().close)
+    return loops.result(), hosted.result(), server.result()
 
 
 _Run = Callable[[str, Mapping[str, float]], Figure]
@@ -144,15 +114,14 @@ _Run = Callable[[str, Mapping[str, float]], Figure]
 loop or of the model in process where this way has none yet."""
 
 
-def _in_process(case: Case, hosted: LoadedElsewhere) -> _Run:
+def _in_process(case: Case, hosted: Hosted) -> _Run:
     def run(scenario: str, rates: Mapping[str, float]) -> Figure:
         settings = TestSettings(scenario=Scenario[scenario], min_duration_ms=round(case["run_s"] * 1000))
         settings.min_query_count = 1
         settings.multi_stream_samples_per_query = SAMPLES_PER_QUERY
         settings.offline_expected_qps = rates["Offline"]
         settings.server_target_qps = SERVER_SHARE * rates["Offline"]
-        test = Test(hosted.system, hosted.library, settings)
-        run_on_fast_loop(test.run())
+        test = hosted.run(settings)
         return _figures(document(test, {}, [])) | {"batch_sizes": batching(test.record)["batch_sizes"]}
 
     return run
@@ -205,11 +174,11 @@ def _metrics(case: Case, server: Running) -> Iterator[Found]:
     if case["device"] != "gpu":
         return
     lines = get(server.metrics, "/metrics")[1].splitlines()
-    absent = [name for name in _GPU_METRICS if not any(line.startswith(f"{name}{{") for line in lines)]
+    absent = [name for name in NAMES if not any(line.startswith(f"{name}{{") for line in lines)]
     if absent:
         yield Missing("the GPU's figures in the server's metrics", f"{', '.join(absent)} are not there")
     else:
-        yield {"of": "metrics", "names": list(_GPU_METRICS)}
+        yield {"of": "metrics", "names": list(NAMES)}
 
 
 if __name__ == "__main__":

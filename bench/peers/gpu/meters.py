@@ -11,11 +11,12 @@ from drumfire.sut.serving.gpus import GpuReader
 
 _LOOK_S = 0.5
 """How often it is looked whether there is a new reading, which comes more seldom."""
-_NAMES = {
+NAMES = {
     "nv_gpu_utilization": "utilization",
     "nv_gpu_power_usage": "power_w",
     "nv_gpu_memory_used_bytes": "memory_bytes",
 }
+"""In the figures, by the server's names."""
 
 
 class Meter:
@@ -50,7 +51,7 @@ class Meter:
 def summary(readings: list[Mapping[str, float]]) -> Figure:
     """Means and largest values of what the readings have."""
     figure: Figure = {}
-    for name, short in _NAMES.items():
+    for name, short in NAMES.items():
         values = [reading[name] for reading in readings if name in reading]
         if values:
             figure |= {f"mean_{short}": sum(values) / len(values), f"most_{short}": max(values)}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from drumfire.bench.peers.gpu.plan import Missing, Part
 
+BACKEND = "pytorch"
 MINUTES = {"gpu": 8.0, "cpu": 5.0}
 """How long all may take."""
 
@@ -66,8 +67,7 @@ def of(device: str) -> tuple[Sequence[Part], Sequence[Missing]]:
     parts = [
         Part("ceiling", "ceiling", {"precisions": _CEILINGS[device]}, *limits["ceiling"]),
         Part(
-            "prepare", "prepare",
-            {"models": list(chosen), "in_memory": {name: model.in_memory for name, model in chosen.items()}},
+            "prepare", "prepare", {"in_memory": {name: model.in_memory for name, model in chosen.items()}},
             *limits["prepare"],
         ),
         Part("tests", "gpu_tests", {}, *limits["tests"]),

@@ -10,8 +10,9 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
+from drumfire.bench.peers.bare_loop import calls_per_s
 from drumfire.bench.peers.gpu.child import Case, Found, carry_out
 from drumfire.bench.peers.gpu.plan import Missing
 from drumfire.bench.peers.process import MeasurementError
@@ -69,8 +70,8 @@ def _used(space: CudaSpace) -> dict[str, float]:
     data = bytes(_BYTES)
     return {
         "bytes": _BYTES,
-        "write_bytes_per_s": _BYTES * _rate(lambda: space.write(0, data)),
-        "read_bytes_per_s": _BYTES * _rate(lambda: space.read(0, _BYTES)),
+        "write_bytes_per_s": _BYTES * calls_per_s(lambda: space.write(0, data), _LEAST_S),
+        "read_bytes_per_s": _BYTES * calls_per_s(lambda: space.read(0, _BYTES), _LEAST_S),
         **json.loads(other.stdout.strip().splitlines()[-1]),
     }
 
@@ -105,16 +106,6 @@ def other() -> None:
     driver.call("cudaDeviceSynchronize")
     driver.call("cudaIpcCloseMemHandle", start)
     print(json.dumps({"opened_s": opened_s}))
-
-
-def _rate(call: Callable[[], object]) -> float:
-    """Calls a second."""
-    call()
-    done, began = 0, time.perf_counter()
-    while (lasted := time.perf_counter() - began) < _LEAST_S:
-        call()
-        done += 1
-    return done / lasted
 
 
 if __name__ == "__main__":

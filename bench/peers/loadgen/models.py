@@ -9,32 +9,26 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from functools import partial
 from itertools import pairwise
-from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from drumfire.bench.peers.backends.bare import LOOPS
+from drumfire.bench.peers.bare_loop import Loops, calls_per_s, full_batches
+from drumfire.bench.peers.hosted import Hosted, weights
 from drumfire.bench.peers.loadgen.measures import Probe, highest
 from drumfire.bench.peers.loadgen.ours import issuing_cpu_ns
 from drumfire.bench.peers.loadgen.simulated import latencies
 from drumfire.bench.peers.program import p50_and_p99
-from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.record import Column
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Scenario, TestSettings
 from drumfire.sut import models
-from drumfire.sut.cache import cache_folder
 from drumfire.sut.data.library import with_names
-from drumfire.sut.local import backends, devices
-from drumfire.sut.local.loaded import LoadedElsewhere, Source
 
 BACKEND = "onnxruntime"
 _RATES = (200, 1_000, 15_000)
@@ -49,85 +43,30 @@ _LEAST_TIMES = 5
 """Batches of each size that are measured."""
 
 
-class BareLoops:
-    """Loops over ready batches that only call the framework, each in a process of its own."""
+class _Loop:
+    """The bare loop, with one thread."""
 
-    def __init__(self, model: str, batch_size: int, processes: int = 1) -> None:
-        self._pool = ProcessPoolExecutor(processes, get_context("spawn"), _load, (model, batch_size))
-        self._processes = processes
-        self.rate(0.2)  # warm
+    facts: Mapping[str, Any] = {}
 
-    def rate(self, seconds: float) -> float:
-        """Samples a second of all loops, which run side by side."""
-        begin = time.monotonic() + 0.02
-        loops = [self._pool.submit(_loop, begin, seconds) for _ in range(self._processes)]
-        return sum(loop.result() for loop in loops)
+    def __init__(self, model: str, batch_size: int) -> None:
+        library = with_names(models.get(model).library())
+        self._given = [tuple(batch.values()) for batch in full_batches(library, batch_size)]
+        self._size, self._call = batch_size, LOOPS[BACKEND](weights(model, BACKEND), self._given[0][0], 1)
 
-    def close(self) -> None:
-        self._pool.shutdown()
+    def rate(self, seconds: float, *_: Any) -> float:
+        return calls_per_s(self._call, seconds, given=self._given) * self._size
 
 
-_call: Callable[[Any], object]
-_batches: list[Any]
-"""Of a bare loop's process."""
+def _loops(model: str, batch_size: int, processes: int = 1) -> Loops:
+    return Loops(partial(_Loop, model, batch_size), processes)
 
 
-def _load(model: str, batch_size: int) -> None:
-    global _call, _batches
-    library = with_names(models.get(model).library())
-    every = np.arange(library.performance_count // batch_size * batch_size)
-    library.load(every)
-    ((_, samples),) = library.batch(every).items()
-    _batches = np.split(samples.copy(), len(every) // batch_size)
-    _call = LOOPS[BACKEND](weights(model), _batches[0], 1)
-
-
-def _loop(begin: float, seconds: float) -> float:
-    call, clock, done = _call, time.monotonic, 0
-    time.sleep(max(begin - clock(), 0))
-    began = clock()
-    while (lasted := clock() - began) < seconds:
-        for batch in _batches:
-            call(batch)
-        done += len(_batches) * len(_batches[0])
-    return done / lasted
-
-
-def weights(model: str) -> Path:
-    return models.get(model).weights(cache_folder(), None, backends.form(BACKEND))
-
-
-class Hosted:
-    """The model in ``processes`` of its own."""
-
-    def __init__(self, model: str, batch_size: int, processes: int = 1, in_memory: int | None = None) -> None:
-        """``in_memory``: how many samples are loaded before each run; by default, the model's number."""
-        options = backends.kinds()[BACKEND](max_batch_size=batch_size)
-        source = Source(BACKEND, model, weights(model), "cpu", 1, options, 0.0, None, None, in_memory)
-        self._loaded = LoadedElsewhere(source, devices.pinned(processes, 1))
-        self.times(batch_size, 0.2)  # warm
-
-    def times(self, batch_size: int, seconds: float) -> list[int]:
-        """What batches take, ns."""
-        return [round(s * 1e9) for s in self._loaded.times(batch_size, seconds, _LEAST_TIMES)]
-
-    def test(self, settings: TestSettings) -> Test:
-        return Test(self._loaded.system, self._loaded.library, settings)
-
-    def run(self, settings: TestSettings) -> Test:
-        test = self.test(settings)
-        run_on_fast_loop(test.run())
-        return test
-
-    def offline(self, expected_per_s: float, seconds: float) -> float:
-        """Samples a second of an Offline run."""
-        settings = TestSettings(scenario=Scenario.Offline, min_duration_ms=round(seconds * 1000))
-        settings.offline_expected_qps = expected_per_s
-        report = self.run(settings).reports[0]
-        return report.issued_rows / report.lasted_ns * 1e9
-
-    def close(self) -> None:
-        self._loaded.close()
+def _offline(hosted: Hosted, expected_per_s: float, seconds: float) -> float:
+    """Samples a second of an Offline run."""
+    settings = TestSettings(scenario=Scenario.Offline, min_duration_ms=round(seconds * 1000))
+    settings.offline_expected_qps = expected_per_s
+    report = hosted.run(settings).reports[0]
+    return report.issued_rows / report.lasted_ns * 1e9
 
 
 def _server(rate: float, seconds: float) -> TestSettings:
@@ -138,13 +77,15 @@ def _server(rate: float, seconds: float) -> TestSettings:
 
 def offline(case: dict[str, Any]) -> dict[str, float]:
     """Offline and the bare loop in turns, the loop first and last; as many processes on both sides."""
-    seconds, processes = case["seconds"], case["processes"]
-    sides = case["model"], case["batch_size"], processes
-    with closing(Hosted(*sides)) as hosted, closing(BareLoops(*sides)) as loops:
-        hosted.offline(loops.rate(seconds / 10), seconds / 10)  # warm
+    model, batch_size, processes, seconds = (case[name] for name in ("model", "batch_size", "processes", "seconds"))
+    with (
+        closing(Hosted(BACKEND, model, batch_size=batch_size, processes=processes)) as hosted,
+        closing(_loops(model, batch_size, processes)) as loops,
+    ):
+        _offline(hosted, loops.rate(seconds / 10), seconds / 10)  # warm
         bare, ours = [loops.rate(seconds / 6)], []
         for _ in range(3):
-            ours.append(hosted.offline(bare[-1], seconds / 4))
+            ours.append(_offline(hosted, bare[-1], seconds / 4))
             bare.append(loops.rate(seconds / 6))
     # Each Offline run beside the loops before and after it.
     around = [(before + after) / 2 for before, after in pairwise(bare)]
@@ -158,10 +99,10 @@ def offline(case: dict[str, Any]) -> dict[str, float]:
 def server(case: dict[str, Any]) -> dict[str, float]:
     """Latency and its parts at some rates, and at a share of the bare loop's."""
     model, batch_size, seconds = case["model"], case["batch_size"], case["seconds"]
-    with closing(BareLoops(model, batch_size)) as loops:
+    with closing(_loops(model, batch_size)) as loops:
         bare = loops.rate(seconds / 4)
     figures = {"bare_samples_per_s": bare}
-    with closing(Hosted(model, batch_size)) as hosted:
+    with closing(Hosted(BACKEND, model, batch_size=batch_size)) as hosted:
         for name, rate in (*((str(rate), rate) for rate in _RATES), ("share", bare * _SHARE)):
             figures |= {f"{name}_{what}": value for what, value in _parts(hosted.run(_server(rate, seconds))).items()}
     return figures
@@ -185,7 +126,7 @@ def _parts(test: Test) -> dict[str, float]:
 def capacity(case: dict[str, Any]) -> dict[str, float]:
     """The highest rate of a Server run that is VALID, and its share of Offline's."""
     seconds = case["seconds"]
-    with closing(Hosted(case["model"], case["batch_size"])) as hosted:
+    with closing(Hosted(BACKEND, case["model"], batch_size=case["batch_size"])) as hosted:
 
         def probe(rate: float) -> dict[str, float] | None:
             settings = _server(rate, seconds)
@@ -194,7 +135,7 @@ def capacity(case: dict[str, Any]) -> dict[str, float]:
             assert found is not None  # there was a performance phase
             return {"valid_per_s": rate, "p99_latency_ns": found.target_percentile_ns} if found.valid else None
 
-        whole = hosted.offline(1 / (statistics.median(hosted.times(case["batch_size"], 0.2)) * 1e-9), seconds)
+        whole = _offline(hosted, 1 / (statistics.median(hosted.times(case["batch_size"], 0.2)) * 1e-9), seconds)
         figures = highest(probe, whole * 0.8, growth=1.25)
     return {"offline_per_s": whole, **figures, "share": figures["valid_per_s"] / whole}
 
@@ -207,7 +148,7 @@ def queue(case: dict[str, Any]) -> dict[str, float]:
     take longer.  So ``own`` has the times of the run at that rate.
     """
     seconds, batch_size = case["seconds"], case["batch_size"]
-    with closing(Hosted(case["model"], batch_size, in_memory=_IN_MEMORY)) as hosted:
+    with closing(Hosted(BACKEND, case["model"], batch_size=batch_size, in_memory=_IN_MEMORY)) as hosted:
 
         def batch_times() -> list[list[int]]:
             return [undisturbed(hosted.times(size, 0.2)) for size in range(1, batch_size + 1)]

@@ -156,14 +156,15 @@ def model(lg: Any, case: dict[str, Any], folder: Path) -> dict[str, float]:
 
 def _model(name: str, batch_size: int) -> tuple[Callable[[list[int]], object], Any]:
     """What computes a batch of loaded samples, and their library."""
-    from drumfire.bench.peers.loadgen.models import BACKEND, weights
+    from drumfire.bench.peers.hosted import weights
+    from drumfire.bench.peers.loadgen.models import BACKEND
     from drumfire.sut import models
     from drumfire.sut.local import backends
     from drumfire.sut.local.loaded import fit, run_batch
 
     model = models.get(name)
     options = backends.kinds()[BACKEND](max_batch_size=batch_size)
-    backend = backends.load(BACKEND, weights(name), "cpu", 1, options)
+    backend = backends.load(BACKEND, weights(name, BACKEND), "cpu", 1, options)
     library = fit(model.library(), backend, model)
     compute = run_batch(backend, model)
     return lambda indices: compute(library.batch(np.array(indices, np.int32))), library

@@ -21,7 +21,7 @@ from drumfire.bench.peers.gpu.child import Case, Found
 from drumfire.bench.peers.gpu.plan import Ended, Missing, Part
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.installation import ROOT
-from drumfire.sut import module_process
+from drumfire.sut import models, module_process
 from drumfire.sut.serving.gpus import GpuReader
 
 MACHINE = {
@@ -82,6 +82,7 @@ def test_the_parts_of_a_device_fit_its_time(device: str) -> None:
     for one in chosen:
         assert (Path(plan.__file__).parent / f"{one.module}.py").is_file()
         json.dumps(one.case)
+    assert {one.case["model"] for one in chosen if one.module == "inference"} <= models.MODELS.keys()
 
 
 def test_a_part_tells_what_it_found_before_it_failed(
@@ -337,9 +338,9 @@ def test_a_part_that_fails_and_one_that_lasts_do_not_end_the_rest() -> None:
     variables = module_process.environment()
     failed = child.run(Part("x", "prepare", {}, 1, 30), 30, "cpu", variables)
     assert (failed.status, failed.figures) == ("failed", [])
-    assert "KeyError: 'models'" in failed.why
+    assert "KeyError: 'in_memory'" in failed.why
     assert failed.missing == [Missing("the whole of x", failed.why)]
-    case = {"models": ["digits", "no-such-model"], "in_memory": {"digits": 16}}
+    case = {"in_memory": {"digits": 16}}
     late = child.run(Part("y", "prepare", case, 1, 1), 0.1, "cpu", variables)
     assert (late.status, late.why) == ("failed", "it had not ended after 0 s")
 
