@@ -5,10 +5,12 @@ Knows paths and pip's words; must not know what any extra brings.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shlex
 import shutil
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
 
 import drumfire
@@ -30,6 +32,11 @@ def command(extras: str) -> str:
     constraints = "constraints.txt" if here else str(ROOT / "constraints.txt")
     what = f"{'.' if here else ROOT}[{extras}]"
     return f"{pip()} install -c {shlex.quote(constraints)} -e {shlex.quote(what)}"
+
+
+def lacking(packages: Mapping[str, str]) -> list[str]:
+    """The packages that are not installed.  ``packages``: by name, the module that is imported of each."""
+    return [package for package, module in packages.items() if importlib.util.find_spec(module) is None]
 
 
 def pip() -> str:

@@ -9,11 +9,13 @@ import argparse
 import importlib.metadata
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -24,24 +26,12 @@ from drumfire.bench import statuses
 from drumfire.bench.peers.gpu import child, parts, plan
 from drumfire.bench.peers.gpu.plan import Ended, Missing, Part
 from drumfire.bench.peers.process import say
+from drumfire.loadgen import installation
 from drumfire.loadgen.errors import UserError, one_line
-from drumfire.loadgen.installation import ROOT
 from drumfire.loadgen.signals import on_ending
 from drumfire.sut import module_process
 
 DOCUMENT, TABLES = "gpu-proof.json", "gpu-proof.md"
-NEEDED = {
-    "hdrh": "hdrhistogram",
-    "hpack": "hpack",
-    "numpy": "numpy",
-    "orjson": "orjson",
-    "pbr": "pbr",
-    "prometheus_client": "prometheus-client",
-    "rich": "rich",
-    "shtab": "shtab",
-    "uvloop": "uvloop",
-}
-"""The modules without which nothing here runs, and their packages."""
 _LEAST_TORCH = (2, 11)
 _REPORT_S = 8.0
 """What the end of the last part and the report may take."""
@@ -99,9 +89,17 @@ def _make(folder: Path) -> None:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}; choose another --output") from None
 
 
+def needed() -> dict[str, str]:
+    """The packages without which nothing here runs, and their modules."""
+    project = tomllib.loads((installation.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = [re.split(r"[^\w-]", requirement)[0] for requirement in project["dependencies"]]
+    # hdrhistogram needs pbr, which pip does not bring with --no-deps.
+    return {name: name.replace("-", "_") for name in (*names, "pbr")} | {"hdrhistogram": "hdrh"}
+
+
 def check_packages() -> None:
     """Raise ``UserError`` where this Python lacks what every part needs."""
-    if lacking := plan.absent(NEEDED):
+    if lacking := installation.lacking(needed()):
         raise UserError(
             f"{sys.executable} lacks {', '.join(lacking)}: pip install --target D {' '.join(lacking)} (where there "
             "is a network), then PYTHONPATH=D"
@@ -231,7 +229,7 @@ def _record(path: Path) -> None:
         raise UserError(f"{path} is not a {DOCUMENT} of this program") from None
     if device != "gpu":
         raise UserError(f"{path} is of the {device}, which shows nothing of a GPU: record one of --device gpu")
-    to = ROOT / "bench" / "peers" / "RESULTS.md"
+    to = installation.ROOT / "bench" / "peers" / "RESULTS.md"
     try:
         results.put_section(to, "gpu", f"## On a GPU\n\n{text}")
     except OSError as error:

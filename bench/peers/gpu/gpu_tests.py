@@ -12,19 +12,20 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from drumfire.bench.peers.gpu.child import Case, Found, carry_out
-from drumfire.bench.peers.gpu.plan import Missing, absent
+from drumfire.bench.peers.gpu.plan import Missing
 from drumfire.bench.peers.process import MeasurementError, run
+from drumfire.loadgen import installation
 from drumfire.loadgen.installation import ROOT
 
 _MARK = "pytest.mark.gpu"
-_NEEDS = {"pytest": "pytest", "hypothesis": "hypothesis", "jsonschema": "jsonschema"}
+_NEEDS = {name: name for name in ("pytest", "hypothesis", "jsonschema")}
 _FINE = (0, 1, 2, 5)
 """pytest's statuses when its report is whole: passed, failed, files that cannot be imported, no test."""
 
 
 def measure(case: Case) -> Iterator[Found]:
     """Figures of kind ``test`` (``name``, ``outcome``).  Raises ``MeasurementError`` in the end where one failed."""
-    if lacking := absent(_NEEDS):
+    if lacking := installation.lacking(_NEEDS):
         yield Missing("the tests marked gpu", f"{', '.join(lacking)} not installed")
         return
     files = [str(file) for file in marked(ROOT / "tests")]

@@ -5,7 +5,6 @@ Only arithmetic and data; ``parts`` says what is measured, ``child`` how a part 
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,11 +74,6 @@ def carry_out(parts: Sequence[Part], run: Run, left_s: Callable[[], float]) -> I
         yield ended
         if ended.status == "interrupted":
             return
-
-
-def absent(modules: Mapping[str, str]) -> list[str]:
-    """The packages that are not installed; ``modules``: packages by the module that is imported of them."""
-    return [package for module, package in modules.items() if importlib.util.find_spec(module) is None]
 
 
 def figures(ended: Iterable[Ended], of: str) -> list[Figure]:

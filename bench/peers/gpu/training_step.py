@@ -6,21 +6,22 @@ import sys
 from collections.abc import Iterator
 
 from drumfire.bench.peers.gpu.child import Case, Found, carry_out
-from drumfire.bench.peers.gpu.plan import Missing, absent
+from drumfire.bench.peers.gpu.plan import Missing
 from drumfire.bench.peers.training import measures
+from drumfire.loadgen import installation
 
 _NEEDS = {
     "torchvision": "torchvision",
-    "mlperf_logging": "mlperf-logging",
-    "faster_coco_eval": "faster-coco-eval",
-    "PIL": "pillow",
+    "mlperf-logging": "mlperf_logging",
+    "faster-coco-eval": "faster_coco_eval",
+    "pillow": "PIL",
 }
-"""The modules that training imports, and their packages."""
+"""The packages that training imports, and their modules."""
 
 
 def measure(case: Case) -> Iterator[Found]:
     """Figures of kind ``training``."""
-    if lacking := absent(_NEEDS):
+    if lacking := installation.lacking(_NEEDS):
         yield Missing(f"training steps of {case['label']}", f"{', '.join(lacking)} not installed")
         return
     for precision in case["precisions"]:

@@ -5,7 +5,6 @@ A backend refuses what it cannot do: it never falls back silently from the GPU t
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,7 +239,7 @@ def check_installed(backend: str, device: str) -> None:
 def lacking(backend: str) -> Sequence[str]:
     """The packages of the backend's ``IMPORTS`` that are not installed."""
     needed: Mapping[str, str] = getattr(_module(backend), "IMPORTS", {})
-    return [package for package, module in needed.items() if importlib.util.find_spec(module) is None]
+    return installation.lacking(needed)
 
 
 def form(backend: str) -> Form:

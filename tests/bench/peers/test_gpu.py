@@ -19,6 +19,7 @@ from drumfire.bench.peers.gpu import __main__ as proof
 from drumfire.bench.peers.gpu import child, gpu_tests, meters, parts, plan, report, shared_memory
 from drumfire.bench.peers.gpu.child import Case, Found
 from drumfire.bench.peers.gpu.plan import Ended, Missing, Part
+from drumfire.loadgen import installation
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.installation import ROOT
 from drumfire.sut import models, module_process
@@ -242,11 +243,17 @@ def test_the_cpu_says_that_it_has_no_shared_memory_of_cuda() -> None:
 
 
 def test_missing_packages_are_named_with_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "NEEDED", {"no_such_module": "no-such-package", "json": "json"})
+    monkeypatch.setattr(proof, "needed", lambda: {"no-such-package": "no_such_module", "json": "json"})
     with pytest.raises(
         UserError, match=r"lacks no-such-package: pip install --target D no-such-package .*PYTHONPATH=D"
     ):
         proof.check_packages()
+
+
+def test_all_packages_of_the_project_are_needed() -> None:
+    needed = proof.needed()
+    assert {"numpy", "hdrhistogram", "prometheus-client", "uvloop", "pbr"} <= needed.keys()
+    assert installation.lacking(needed) == []
 
 
 @pytest.mark.parametrize(("version", "fine"), [("2.10.1", False), ("2.11.0+cu130", True), ("3.0", True)])
@@ -283,7 +290,7 @@ def test_parts_find_torch_s_runtime_and_carried_packages(monkeypatch: pytest.Mon
 
 def test_a_document_goes_into_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bench" / "peers").mkdir(parents=True)
-    monkeypatch.setattr(proof, "ROOT", tmp_path)
+    monkeypatch.setattr(proof.installation, "ROOT", tmp_path)
     path = tmp_path / proof.DOCUMENT
     path.write_text(json.dumps(report.document(ended_well(), [], ABOUT, interrupted=False)))
     assert proof.main(["--record", str(path)]) == statuses.DONE
@@ -295,7 +302,7 @@ def test_a_document_goes_into_the_results(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_document_of_a_cpu_is_no_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(proof, "ROOT", tmp_path)
+    monkeypatch.setattr(proof.installation, "ROOT", tmp_path)
     path = tmp_path / proof.DOCUMENT
     path.write_text(json.dumps(report.document(ended_well(), [], {**ABOUT, "device": "cpu"}, interrupted=False)))
     assert proof.main(["--record", str(path)]) == statuses.USAGE
@@ -307,7 +314,7 @@ def test_results_that_cannot_be_written_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "bench" / "peers" / "RESULTS.md").mkdir(parents=True)
-    monkeypatch.setattr(proof, "ROOT", tmp_path)
+    monkeypatch.setattr(proof.installation, "ROOT", tmp_path)
     path = tmp_path / proof.DOCUMENT
     path.write_text(json.dumps(report.document(ended_well(), [], ABOUT, interrupted=False)))
     assert proof.main(["--record", str(path)]) == statuses.USAGE
