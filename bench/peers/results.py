@@ -5,9 +5,10 @@ Handles Markdown and the machine's description.  Does not depend on what was mea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from drumfire.bench.peers.rounds import Rounds, compact
 from drumfire.loadgen import environment
@@ -50,15 +51,21 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def machine(distributions: Iterable[str], load: tuple[float, float, float]) -> str:
+def machine(distributions: Iterable[str], load: Sequence[float]) -> str:
     """Date, machine and versions as a list; ``load`` is the machine's load average before anything was measured."""
-    here = environment.describe(distributions)
+    return described(
+        environment.describe(distributions), datetime.now().astimezone().isoformat(timespec="seconds"), load
+    )
+
+
+def described(here: Mapping[str, Any], date: str, load: Sequence[float]) -> str:
+    """As ``machine``, of what ``environment.describe`` said then."""
     named = ", ".join(f"{name} {version}" for name, version in here["versions"].items() if version is not None)
     memory = "unknown memory" if here["memory_bytes"] is None else f"{here['memory_bytes'] / 2**30:.0f} GiB"
     return "\n".join(
         (
-            f"* date: {datetime.now().astimezone().isoformat(timespec='seconds')}",
-            f"* machine: {here['cpu']}, {here['cores']} cores, {memory}",
+            f"* date: {date}",
+            f"* machine: {'; '.join((*here['gpus'], here['cpu']))}, {here['cores']} cores, {memory}",
             f"* system: {here['system']}, python {here['python']}",
             f"* versions: {named}; revision {here['git_revision']}",
             f"* load average at the start (1, 5, 15 minutes): {', '.join(f'{value:.2f}' for value in load)}",

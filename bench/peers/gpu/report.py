@@ -7,7 +7,7 @@ from typing import Any
 
 from drumfire.bench.peers.goal import number
 from drumfire.bench.peers.gpu.plan import Ended, Figure, Missing, figures
-from drumfire.bench.peers.results import table
+from drumfire.bench.peers.results import described, table
 
 Document = dict[str, Any]
 _MOST_SIZES = 4
@@ -55,18 +55,9 @@ def section(found: Document) -> str:
 
 
 def _machine(found: Document) -> str:
-    machine = found["environment"]
-    gpus = ", ".join(machine["gpus"]) or "no GPU"
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
-    lines = [
-        f"* date: {found['started']}" + (", interrupted" if found["interrupted"] else ""),
-        f"* machine: {gpus}; {machine['cpu']}, {machine['cores']} cores",
-        f"* system: {machine['system']}, python {machine['python']}",
-        f"* versions: {versions}; revision {machine['git_revision']}",
-        f"* load average at the start (1, 5, 15 minutes): {', '.join(f'{value:.2f}' for value in found['load'])}",
-        f"* command: `{found['command']}`, {found['took_s']:.0f} s",
-    ]
-    return "\n".join(lines)
+    date = found["started"] + (", interrupted" if found["interrupted"] else "")
+    command = f"* command: `{found['command']}`, {found['took_s']:.0f} s"
+    return f"{described(found['environment'], date, found['load'])}\n{command}"
 
 
 def _ceilings(ceilings: Sequence[Figure], copies: Sequence[Figure]) -> str:

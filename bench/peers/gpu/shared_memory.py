@@ -18,8 +18,8 @@ from drumfire.bench.peers.gpu.plan import Missing
 from drumfire.bench.peers.process import MeasurementError
 from drumfire.bench.peers.program import carry_out as run_program
 from drumfire.bench.peers.program import one_input
+from drumfire.bench.peers.server import get
 from drumfire.bench.peers.serving import servers
-from drumfire.loadgen.errors import one_line
 from drumfire.loadgen.installation import ROOT
 from drumfire.sut.kserve.errors import ServerError
 from drumfire.sut.remote.kserve.cuda import CudaDriver, CudaSpace
@@ -30,6 +30,7 @@ _OTHER_S = 30.0
 _HANDLE_BYTES = 64
 _LAZILY = 1  # cudaIpcMemLazyEnablePeerAccess
 _TO_DEVICE, _TO_HOST = 1, 2  # cudaMemcpyKind
+_EXTENSION = "cuda_shared_memory"  # among those that a server says it has
 _RUN = "a run over CUDA shared memory against a server"
 
 
@@ -78,14 +79,12 @@ def _used(space: CudaSpace) -> dict[str, float]:
 
 def _served() -> Iterator[Found]:
     """A run against our own server, as soon as that can open such memory."""
-    try:
-        with servers.drumfire("null", "identity") as server:
-            words = ["run", "triton", "identity", "--url", server.url("grpc"), *one_input(1024)]
-            done = run_program([*words, "--shared-memory", "cuda", "--scenario", "Offline", "--count", "2000"])
-    except MeasurementError as error:
-        text = one_line(error)[-200:]
-        yield Missing(_RUN, f"{text}; no Triton is here", expected="not supported" in text)
-        return
+    with servers.drumfire("null", "identity") as server:
+        if _EXTENSION not in json.loads(get(server.http, "/v2")[1])["extensions"]:
+            yield Missing(_RUN, "drumfire serve does not open such memory, and no Triton is here", expected=True)
+            return
+        words = ["run", "triton", "identity", "--url", server.url("grpc"), *one_input(1024)]
+        done = run_program([*words, "--shared-memory", "cuda", "--scenario", "Offline", "--count", "2000"])
     yield {"of": "shared memory run", "samples_per_s": done.result["delivered"]["samples_per_second"]}
 
 

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from drumfire.bench.peers.gpu import __main__ as proof
 from drumfire.bench.peers.gpu import child, gpu_tests, meters, parts, plan, report, shared_memory
 from drumfire.bench.peers.gpu.child import Case, Found
 from drumfire.bench.peers.gpu.plan import Ended, Missing, Part
+from drumfire.bench.peers.server import Running
 from drumfire.loadgen import installation
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.installation import ROOT
@@ -26,8 +29,8 @@ from drumfire.sut import models, module_process
 from drumfire.sut.serving.gpus import GpuReader
 
 MACHINE = {
-    "gpus": ["NVIDIA H200, 580.1"], "cpu": "a cpu", "cores": 16, "system": "Linux", "python": "3.12.3",
-    "versions": {"torch": "2.11.0", "onnx": None}, "git_revision": "abc",
+    "gpus": ["NVIDIA H200, 580.1"], "cpu": "a cpu", "cores": 16, "memory_bytes": 1 << 37,
+    "system": "Linux", "python": "3.12.3", "versions": {"torch": "2.11.0", "onnx": None}, "git_revision": "abc",
 }  # fmt: skip
 ABOUT = {"started": "2026-11-30", "command": "make gpu-proof", "device": "gpu", "environment": MACHINE, "took_s": 9.0,
          "load": (0.5, 0.25, 0.125)}  # fmt: skip
@@ -154,7 +157,7 @@ def test_the_document_and_the_tables() -> None:
         "* CUDA shared memory: another process opened, read and changed it; write 3.00 GB/s, read 2.00 GB/s",
         "* accuracy: random",
         "* load average at the start (1, 5, 15 minutes): 0.50, 0.25, 0.12",
-        "* machine: NVIDIA H200, 580.1; a cpu, 16 cores",
+        "* machine: NVIDIA H200, 580.1; a cpu, 16 cores, 128 GiB",
     ):
         assert line in text.splitlines()
 
@@ -240,6 +243,30 @@ def test_the_cpu_says_that_it_has_no_shared_memory_of_cuda() -> None:
     found = list(shared_memory.measure(Case({"device": "cpu", "seconds": 1})))
     assert all(isinstance(one, Missing) and one.expected for one in found)
     assert len(found) == 2
+
+
+@pytest.mark.parametrize("has", [False, True])
+def test_cuda_memory_is_tried_against_a_server_that_has_it(has: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Running("here:1", "here:2", 0, lambda _: (0, 0))
+    extensions = ["statistics", *(["cuda_shared_memory"] if has else [])]
+    monkeypatch.setattr(shared_memory.servers, "drumfire", lambda *_: nullcontext(server))
+    monkeypatch.setattr(shared_memory, "get", lambda *_: (200, json.dumps({"extensions": extensions})))
+    done = SimpleNamespace(result={"delivered": {"samples_per_second": 5.0}})
+    monkeypatch.setattr(shared_memory, "run_program", lambda _: done)
+    (found,) = shared_memory._served()
+    if has:
+        assert found == {"of": "shared memory run", "samples_per_s": 5.0}
+    else:
+        assert isinstance(found, Missing)
+        assert found.expected
+
+
+@pytest.mark.slow
+@pytest.mark.serial
+def test_our_server_says_that_it_has_no_cuda_memory() -> None:
+    (found,) = shared_memory._served()
+    assert isinstance(found, Missing)
+    assert found.expected
 
 
 def test_missing_packages_are_named_with_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
