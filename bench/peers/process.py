@@ -10,11 +10,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.installation import ROOT
@@ -63,20 +64,30 @@ def run(
     ``text``: its standard input.  ``variables``: its environment; None: that of this process.  ``fine``: the exit
     statuses of a successful measurement.  Raises ``MeasurementError``.
     """
+    with started(command, text, env=variables) as (process, texts):
+        cpu_s = _await(process, patience_s)
+        status, (output, errors) = process.returncode, texts()
+    if cpu_s is None:
+        raise MeasurementError(f"{_name(command)} did not end within {patience_s:g} s")
+    if status not in fine:
+        raise MeasurementError(f"{_name(command)} ended with {status}: {(errors.strip() or output.strip())[-500:]}")
+    return Finished(status, output, errors, cpu_s)
+
+
+@contextmanager
+def started(
+    command: Sequence[str], text: str, **options: Any
+) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], tuple[str, str]]]]:
+    """Start a command in the project's root; the caller waits for its end within the block.
+
+    ``text``: its standard input.  ``options``: of ``Popen``.  Gives the process, and what reads its output and errors.
+    """
     # Files, not pipes: reading while it measures would cost CPU on the same machine.
     with tempfile.TemporaryFile() as case, tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         case.write(text.encode())
         case.seek(0)
-        process = subprocess.Popen(command, stdin=case, stdout=output, stderr=errors, cwd=ROOT, env=variables)
-        cpu_s = _await(process, patience_s)
-        status = process.returncode
-        texts = [_text(file) for file in (output, errors)]
-    if cpu_s is None:
-        raise MeasurementError(f"{_name(command)} did not end within {patience_s:g} s")
-    if status not in fine:
-        last = (texts[1].strip() or texts[0].strip())[-500:]
-        raise MeasurementError(f"{_name(command)} ended with {status}: {last}")
-    return Finished(status, texts[0], texts[1], cpu_s)
+        process = subprocess.Popen(command, stdin=case, stdout=output, stderr=errors, cwd=ROOT, **options)
+        yield process, lambda: (_text(output), _text(errors))
 
 
 def _await(process: subprocess.Popen[bytes], patience_s: float) -> float | None:
@@ -94,10 +105,9 @@ def _await(process: subprocess.Popen[bytes], patience_s: float) -> float | None:
     return None if late else usage.ru_utime + usage.ru_stime
 
 
-def _text(file: Any) -> str:
+def _text(file: IO[bytes]) -> str:
     file.seek(0)
-    text: str = file.read().decode(errors="replace")
-    return text
+    return file.read().decode(errors="replace")
 
 
 def _name(command: Sequence[str]) -> str:

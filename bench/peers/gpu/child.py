@@ -12,14 +12,13 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import IO, Any
+from typing import Any
 
 from drumfire.bench.peers.gpu.plan import Ended, Figure, Missing, Part
+from drumfire.bench.peers.process import started
 from drumfire.loadgen.errors import UserError
-from drumfire.loadgen.installation import ROOT
 
 Found = Figure | Missing
 _END_S = 6.0
@@ -67,31 +66,27 @@ def run(part: Part, seconds: float, device: str, variables: Mapping[str, str]) -
     An interrupt ends it, with what it has found.
     """
     began = time.monotonic()
-    with tempfile.TemporaryFile() as case, tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        case.write(json.dumps({**part.case, "device": device, "seconds": seconds}).encode())
-        case.seek(0)
-        process = subprocess.Popen(
-            [sys.executable, "-m", f"drumfire.bench.peers.gpu.{part.module}"],
-            stdin=case, stdout=output, stderr=errors, cwd=ROOT, env=dict(variables),
-            start_new_session=True,  # Ctrl-C reaches only the proof, which ends the part
-        )  # fmt: skip
+    case = json.dumps({**part.case, "device": device, "seconds": seconds})
+    command = [sys.executable, "-m", f"drumfire.bench.peers.gpu.{part.module}"]
+    # Ctrl-C reaches only the proof, which ends the part.
+    with started(command, case, env=variables, start_new_session=True) as (process, texts):
         interrupted = late = False
         try:
-            while process.poll() is None and not late:
+            while process.poll() is None and not (late := time.monotonic() - began > seconds):
                 time.sleep(_POLL_S)
-                late = time.monotonic() - began > seconds
         except KeyboardInterrupt:
             interrupted = True
         finally:
             _end(process)
         ended = Ended(part.name, "done", took_s=time.monotonic() - began)
-        _read(ended, _text(output))
+        output, errors = texts()
+        _read(ended, output)
         if interrupted:
             ended.status, ended.why = "interrupted", "interrupted"
         elif late:
             ended.status, ended.why = "failed", f"it had not ended after {seconds:.0f} s"
         elif process.returncode:
-            last = (_text(errors).strip() or "it said nothing")[-_LAST:]
+            last = (errors.strip() or "it said nothing")[-_LAST:]
             ended.status, ended.why = "failed", f"it ended with {process.returncode}: {' '.join(last.split())}"
     if ended.status != "done":
         ended.missing.append(Missing(f"the whole of {part.name}", ended.why))
@@ -118,8 +113,3 @@ def _read(ended: Ended, output: str) -> None:
                 ended.figures.append(found["figure"])
             elif "missing" in found:
                 ended.missing.append(Missing(**found["missing"]))
-
-
-def _text(file: IO[bytes]) -> str:
-    file.seek(0)
-    return file.read().decode(errors="replace")
