@@ -6,11 +6,12 @@ Runs as a program: see ``child``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from drumfire.bench.peers.bare_loop import calls_per_s
+from drumfire.bench.peers.gpu.cells import Kinds, block, si
 from drumfire.bench.peers.gpu.child import Case, Found, carry_out
 from drumfire.bench.peers.gpu.plan import Missing
 
@@ -55,6 +56,21 @@ def _rate(call: Callable[[], object], device: str) -> float:
     wait = waiting(device)
     calls_per_s(call, _LEAST_S / 5, wait=wait)  # warm
     return calls_per_s(call, _LEAST_S, given=[()] * 4, wait=wait)
+
+
+def tables(of: Kinds) -> Sequence[str]:
+    """What ``measure`` found, in Markdown."""
+    rows = [
+        (f"matrix product, {one['precision']}, {one['side']} x {one['side']}", si(one["flops_per_s"], "FLOP/s"))
+        for one in of["ceiling"]
+    ]
+    texts = {
+        "to_bytes_per_s": "copy to the device, plain memory",
+        "pinned_to_bytes_per_s": "copy to the device, pinned memory",
+        "pinned_from_bytes_per_s": "copy from the device, pinned memory",
+    }
+    rows += [(text, si(one[name], "B/s")) for one in of["copies"] for name, text in texts.items() if name in one]
+    return [block(("the device's own", "measured"), rows)]
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
+from drumfire.bench.peers.gpu.cells import Kinds
 from drumfire.bench.peers.gpu.child import Case, Found, carry_out
 from drumfire.bench.peers.gpu.plan import Missing
 from drumfire.bench.peers.process import MeasurementError, run
@@ -59,6 +60,15 @@ def outcomes(report: str, *, expected: bool) -> Iterator[Found]:
                 yield Missing(f"the test {name}", skipped.get("message") or "skipped", expected)
             else:
                 yield {"of": "test", "name": name, "outcome": "passed", "took_s": float(one.get("time") or 0)}
+
+
+def tables(of: Kinds) -> Sequence[str]:
+    """What ``measure`` found, in Markdown."""
+    failed = [one for one in of["test"] if one["outcome"] == "failed"]
+    if not of["test"]:
+        return []
+    lines = [f"* tests marked gpu: {len(of['test']) - len(failed)} passed, {len(failed)} failed"]
+    return ["\n".join([*lines, *(f"  * failed: {one['name']}: {one['why']}" for one in failed)])]
 
 
 if __name__ == "__main__":

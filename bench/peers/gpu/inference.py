@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -20,7 +20,9 @@ from typing import Any
 
 from drumfire.bench.assemble.local import spare_cores
 from drumfire.bench.peers.bare_loop import Loops
+from drumfire.bench.peers.goal import number
 from drumfire.bench.peers.gpu import bare
+from drumfire.bench.peers.gpu.cells import Kinds, block, ratio, share, si
 from drumfire.bench.peers.gpu.child import Case, Found, carry_out
 from drumfire.bench.peers.gpu.meters import NAMES
 from drumfire.bench.peers.gpu.parts import BACKEND
@@ -42,6 +44,8 @@ SAMPLES_PER_QUERY = 8
 """In MultiStream."""
 SERVER_SHARE = 0.6
 """The rate of a Server run as a share of the Offline run's before it."""
+_MOST_SIZES = 4
+"""Batch sizes that the table shows, those with the most samples."""
 _START_S = 4.0
 """What a run takes beside its own time: the client's start, and the last queries."""
 
@@ -179,6 +183,45 @@ def _metrics(case: Case, server: Running) -> Iterator[Found]:
         yield Missing("the GPU's figures in the server's metrics", f"{', '.join(absent)} are not there")
     else:
         yield {"of": "metrics", "names": list(NAMES)}
+
+
+def tables(of: Kinds) -> Sequence[str]:
+    """What ``measure`` found, in Markdown."""
+    has_metrics = "* the server's metrics have the GPU's use, power and memory" if of["metrics"] else ""
+    return [_runs(of["run"]), _bare(of["bare"]), has_metrics]
+
+
+def _runs(runs: Sequence[Figure]) -> str:
+    head = ("model", "precision", "way", "scenario", "samples/s", "over the bare loop", "of the ceiling", "p99, ms",
+            "beside computing", "batches: size x number")  # fmt: skip
+    rows = [
+        (
+            one["model"], one["precision"], one["way"], one["scenario"], number(one["samples_per_s"]),
+            ratio(one.get("over_bare")), share(one.get("of_ceiling")), number(one["p99_ns"] * 1e-6),
+            share(one.get("beside_computing")), _sizes(one["batch_sizes"]),
+        )
+        for one in runs
+    ]  # fmt: skip
+    return block(head, rows)
+
+
+def _bare(loops: Sequence[Figure]) -> str:
+    head = ("bare loop", "precision", "batches of", "samples/s", "computing alone", "FLOP a sample", "backend")
+    rows = [
+        (
+            one["model"], one["precision"], str(one["batch_size"]), number(one["samples_per_s"]),
+            number(one["computing_per_s"]), si(one["flops_per_sample"], ""), one["description"],
+        )
+        for one in loops
+    ]  # fmt: skip
+    return block(head, rows)
+
+
+def _sizes(sizes: Mapping[str, int]) -> str:
+    most = sorted(sizes, key=lambda size: -int(size) * sizes[size])
+    shown = ", ".join(f"{size} x {sizes[size]:,}" for size in sorted(most[:_MOST_SIZES], key=int))
+    others = sum(sizes[size] for size in most[_MOST_SIZES:])
+    return shown + (f", {others:,} of other sizes" if others else "")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from drumfire.bench.peers.gpu.cells import Kinds, block, share, si
 from drumfire.bench.peers.gpu.plan import Figure
 from drumfire.sut.serving.gpus import GpuReader
 
@@ -69,3 +70,17 @@ def metered() -> Iterator[Meter]:
     finally:
         meter.stop()
         reader.close()
+
+
+def tables(of: Kinds) -> Sequence[str]:
+    """The figures of kind ``meter``, in Markdown."""
+    head = ("NVML, during", "use, mean", "use, most", "power, mean", "power, most", "memory, most")
+    rows = [
+        (
+            one["part"], share(one.get("mean_utilization")), share(one.get("most_utilization")),
+            si(one.get("mean_power_w"), "W"), si(one.get("most_power_w"), "W"),
+            si(one.get("most_memory_bytes"), "B"),
+        )
+        for one in of["meter"]
+    ]  # fmt: skip
+    return [block(head, rows)]

@@ -10,9 +10,11 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from drumfire.bench.peers.bare_loop import calls_per_s
+from drumfire.bench.peers.goal import number
+from drumfire.bench.peers.gpu.cells import Kinds, si
 from drumfire.bench.peers.gpu.child import Case, Found, carry_out
 from drumfire.bench.peers.gpu.plan import Missing
 from drumfire.bench.peers.process import MeasurementError
@@ -105,6 +107,17 @@ def other() -> None:
     driver.call("cudaDeviceSynchronize")
     driver.call("cudaIpcCloseMemHandle", start)
     print(json.dumps({"opened_s": opened_s}))
+
+
+def tables(of: Kinds) -> Sequence[str]:
+    """What ``measure`` found, in Markdown."""
+    lines = []
+    for one in of["shared memory"]:
+        speeds = ", ".join(f"{word} {si(one[f'{word}_bytes_per_s'], 'B/s')}" for word in ("write", "read"))
+        lines.append(f"* CUDA shared memory: another process opened, read and changed it; {speeds}")
+    for one in of["shared memory run"]:
+        lines.append(f"* a run over CUDA shared memory: {number(one['samples_per_s'])} samples/s")
+    return lines
 
 
 if __name__ == "__main__":
