@@ -93,7 +93,7 @@ $(VENV)/.test-all: $(BIN)/activate pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.gpu-proof: $(BIN)/activate pyproject.toml constraints.txt
-	$(BIN)/$(INSTALL) '.[pytorch,train,test]'
+	$(BIN)/$(INSTALL) '.[pytorch,minilm,train,test]'
 	@touch $@
 
 $(VENV)/.docs: $(BIN)/activate pyproject.toml constraints.txt

