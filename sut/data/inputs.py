@@ -47,6 +47,10 @@ class Inputs(Protocol):
         """Those of the sample's tensors."""
         return [tensor.shape for tensor in self.sample(index)]
 
+    def place(self, index: int) -> str:
+        """Where the sample stands, for messages."""
+        return f"{self.description}: sample {index}"
+
     def expected(self, index: int) -> Mapping[str, Tensor] | None:
         """The correct outputs for this sample, by name; None if they are not known."""
         return None

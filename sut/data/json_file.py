@@ -59,6 +59,7 @@ class JsonFile(Inputs):
         self.unread = ", ".join(sorted(skipped))
         self._samples: list[Sample] = []
         self._expected: list[Mapping[str, Tensor] | None] = []
+        self._places = [where for _, _, where, _ in pairs]
         for entry, answer, where, where_answer in pairs:
             tensors = _tensors(entry, interface.inputs, where)
             for spec in interface.inputs:
@@ -88,6 +89,9 @@ class JsonFile(Inputs):
 
     def sample(self, index: int) -> Sample:
         return self._samples[index]
+
+    def place(self, index: int) -> str:
+        return self._places[index]
 
     def expected(self, index: int) -> Mapping[str, Tensor] | None:
         return self._expected[index]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from shlex import quote
 
@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.errors import nearest
-from drumfire.sut.data.inputs import InputError, inputs_text
+from drumfire.sut.data.inputs import InputError, inputs_text, shape_text
 from drumfire.sut.data.lengths import Lengths
 from drumfire.sut.data.options import InputOptions, Values, parse_dims, parse_inputs, parse_ranges, parse_shapes
-from drumfire.sut.kserve.messages.tensors import DATATYPES, ModelInterface, TensorSpec
+from drumfire.sut.kserve.messages.tensors import DATATYPES, ModelInterface, Shape, TensorSpec
 
 _SIDE, _LENGTH = 224, 128
 """In a suggestion: of an image, and of anything else."""
@@ -140,6 +140,23 @@ def choose(
         _check_values(f"--range {name}={asked}", known.get(name), asked, interface)
     named = frozenset((*shapes, *fixed, *values))
     return Chosen(replace(interface, inputs=tuple(inputs)), dims, drawn, named, values, lengths)
+
+
+def disagreement(sample: Iterable[tuple[str, Shape, Sequence[str]]]) -> str:
+    """What is wrong with a sample whose sizes of one name differ; empty if nothing is.
+
+    ``sample``: the name of each input, its shape, and the names of its sizes, () or "" for ones without.
+    """
+    found: dict[str, tuple[int, str, Shape]] = {}
+    for name, shape, dims in sample:
+        for size, dim in zip(shape, dims, strict=False):
+            known, other, whole = found.setdefault(dim, (size, name, shape))
+            if dim and known != size:
+                return (
+                    f"{other} has the shape {shape_text(whole)} and {name} {shape_text(shape)}, but the model has one "
+                    f"size {dim} in both: give them one length"
+                )
+    return ""
 
 
 def _check_dims(

@@ -21,13 +21,14 @@ from drumfire.sut.data.inputs import InputError, Inputs
 from drumfire.sut.data.library import Array, ArrayLibrary
 from drumfire.sut.data.options import InputOptions, Values, parse_dims
 from drumfire.sut.data.ragged import Ragged, RaggedLibrary
-from drumfire.sut.data.sizes import choose
+from drumfire.sut.data.sizes import choose, disagreement
 from drumfire.sut.data.sources import open_inputs
 from drumfire.sut.kserve.errors import one_line
 from drumfire.sut.kserve.messages.tensors import (
     DATATYPES,
     LEFT_OUT,
     ModelInterface,
+    Shape,
     Tensor,
     TensorError,
     TensorSpec,
@@ -91,7 +92,7 @@ class FileModel:
         except TensorError as error:
             raise BackendError(f"{self.path}: {error}") from None
         self._known = {name: Values(0, count - 1) for name, count in vocabulary.of(self.path, tensors).items()}
-        dims = {one.name: one.dims for one in tensors.inputs if one.dims}
+        self._dims = dims = {one.name: one.dims for one in tensors.inputs if one.dims}
         interface = ModelInterface(self.path.name, "", "", specs, (), int(tensors.has_batch))
         chosen = choose(interface, self._options, dims, tensors.batch)
         self._data = data = open_inputs(
@@ -161,7 +162,13 @@ class FileModel:
         """The different shapes that samples have, by input: (n, sizes).  Raises ``InputError``."""
         if all(-1 not in spec.shape for _, spec in self._specs):
             return [np.array([spec.shape], np.int64) for _, spec in self._specs]
-        shapes = {tuple(data.shapes(index)) for index in range(data.total_count)}
+        shapes: dict[tuple[Shape, ...], int] = {}
+        for index in range(data.total_count):
+            shapes.setdefault(tuple(data.shapes(index)), index)
+        for every, index in shapes.items():
+            tensors = [(spec.name, every[at], self._dims.get(spec.name, ())) for at, spec in self._specs]
+            if uneven := disagreement(tensors):
+                raise InputError(f"{data.place(index)}: {uneven}")
         found = []
         for position, spec in self._specs:
             try:

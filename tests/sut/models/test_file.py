@@ -141,3 +141,27 @@ def test_a_network_that_fails_on_values_gets_advice() -> None:
         " (say which values an input may have: --range ids=0..N)"
     )
     assert made.advice("another error") == ""
+
+
+MASKED = (IDS, Input("mask", (None,), I8, dims=("s",)))
+
+
+def test_inputs_that_share_a_size_have_it_in_every_sample(tmp_path: Path) -> None:
+    """Each would be padded by itself, and a run on such samples be valid."""
+    lines = [{"ids": [1] * size, "mask": [1] * other} for size, other in ((2, 2), (5, 5), (5, 3))]
+    (tmp_path / "x.jsonl").write_text("\n\n".join(map(json.dumps, lines)))
+    with pytest.raises(InputError, match=r"x.jsonl: line 5: ids has the shape \[5\] and mask \[3\].* size s in both"):
+        model(*MASKED, input_data=str(tmp_path / "x.jsonl"))
+    values, offsets = np.arange(9), np.array([0, 4, 9])
+    parts = {"ids.values": values, "ids.offsets": offsets, "mask.values": values, "mask.offsets": np.array([0, 5, 9])}
+    np.savez(tmp_path / "x.npz", **parts)
+    with pytest.raises(InputError, match=r"x.npz: sample 0: ids has the shape \[4\] and mask \[5\]"):
+        model(*MASKED, input_data=str(tmp_path / "x.npz"))
+    # Also where all samples are alike, and within one input.
+    np.savez(tmp_path / "even.npz", ids=np.ones((2, 4), int), mask=np.ones((2, 5), int))
+    with pytest.raises(InputError, match=r"sample 0: ids has the shape \[4\] and mask \[5\]"):
+        model(*MASKED, input_data=str(tmp_path / "even.npz"))
+    np.savez(tmp_path / "square.npz", x=np.ones((2, 4, 5), int))
+    with pytest.raises(InputError, match=r"sample 0: x has the shape \[4,5\]"):
+        model(Input("x", (None, None), I8, dims=("s", "s")), input_data=str(tmp_path / "square.npz"))
+    assert model(Input("x", (None, None), I8), input_data=str(tmp_path / "square.npz")).total_count == 2
