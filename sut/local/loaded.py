@@ -172,7 +172,9 @@ def named(source: Source) -> Model:
     if source.model in models.MODELS:
         return models.get(source.model)
     judge = metric_of(source.metric) if source.metric else None
-    return FileModel(Path(source.model), source.inputs, source.dataset_path, judge=judge)
+    sizes = source.padding.sizes if source.padding is not None else ()
+    padded_to = sizes[0] if len(sizes) == 1 else None
+    return FileModel(Path(source.model), source.inputs, source.dataset_path, judge=judge, padded_to=padded_to)
 
 
 def fit(

@@ -41,6 +41,8 @@ from drumfire.sut.models.metrics import Metric
 from drumfire.sut.models.model import Accuracy, Form
 from drumfire.sut.models.tensors import Input, Tensors
 
+_MADE_UP = (None, "random", "zero")
+"""The sources whose samples have the sizes that the user says."""
 _IN_MEMORY = 500
 """Samples, if there are that many and the user does not say otherwise."""
 
@@ -62,14 +64,19 @@ class FileModel:
         dataset_path: Path | None = None,
         *,
         judge: Metric | None = None,
+        padded_to: int | None = None,
     ) -> None:
-        """``dataset_path``: the folder of a named data set.  ``judge``: None without labels."""
+        """``dataset_path``: the folder of a named data set.  ``judge``: None without labels.
+
+        ``padded_to``: the size of all batches, where the user gives one.  The user's samples may then be shorter, also
+        where the file has this size and no other.
+        """
         self.path, self.judge = path, judge
         self.name = path.stem
         self.tensors = Tensors()
         self.total_count = 0
         self.reservations: Sequence[str] = ()
-        self._options, self._dataset_path = options or InputOptions(), dataset_path
+        self._options, self._dataset_path, self._padded_to = options or InputOptions(), dataset_path, padded_to
         self._data: Inputs
 
     def tensors_from(self, backend: Backend) -> None:
@@ -79,20 +86,23 @@ class FileModel:
             self.judge.of_outputs(backend.tensors.outputs, backend.tensors.bfloat16_outputs)
 
     def sized(self, tensors: Tensors) -> Tensors:
-        """The file's ``tensors`` with the sizes that samples have; a size is open then only if samples differ in it.
+        """The file's ``tensors`` with the sizes that batches have; a size is open then only if samples differ in it.
 
         Opens the data on the first call, and returns the same again.  Raises ``BackendError`` and ``InputError``.
         """
-        if self.tensors.inputs:
-            return self.tensors
+        if not self.tensors.inputs:
+            self._open(tensors)
+        return self.tensors.with_open_sizes(self._padded_to) if self._padded_to else self.tensors
+
+    def _open(self, tensors: Tensors) -> None:
         if tensors.batch in parse_dims(self._options.dim):
             tensors = tensors.without_batch()  # else the user could not say it
         try:
-            specs = tensors.specs
+            specs = tuple(map(self._shortened, tensors.specs))
         except TensorError as error:
             raise BackendError(f"{self.path}: {error}") from None
         self._known = {name: Values(0, count - 1) for name, count in vocabulary.of(self.path, tensors).items()}
-        self._dims = dims = {one.name: one.dims for one in tensors.inputs if one.dims}
+        dims = {one.name: one.dims for one in tensors.inputs if one.dims}
         interface = ModelInterface(self.path.name, "", "", specs, (), int(tensors.has_batch))
         chosen = choose(interface, self._options, dims, tensors.batch)
         self._data = data = open_inputs(
@@ -113,15 +123,29 @@ class FileModel:
             )
         self._shared = self._shared_inputs(tensors)
         inputs = [tensors.inputs[position] for position, _ in self._specs]
+        self._examples = self._different(data)
         self.tensors = replace(tensors, inputs=tuple(map(_sized, inputs, self._shapes(data))))
-        return self.tensors
+        names = [_dims(*pair) for pair in zip(inputs, self.tensors.inputs, strict=True)]
+        for shapes, index in self._examples.items():
+            sample = zip(self._specs, names, strict=True)
+            if uneven := disagreement((spec.name, shapes[position], dims) for (position, spec), dims in sample):
+                raise InputError(f"{data.place(index)}: {uneven}")
+
+    def _shortened(self, spec: TensorSpec) -> TensorSpec:
+        """The input as samples of the user may have it: open where they are padded to the file's size."""
+        if self._source in _MADE_UP or self._padded_to is None:
+            return spec
+        return replace(spec, shape=tuple(-1 if size == self._padded_to else size for size in spec.shape))
 
     @property
     def example(self) -> Tensors:
-        """The tensors with the sizes of the first sample."""
-        shapes = [self._first[position].shape for position, _ in self._specs]
-        inputs = zip(self.tensors.inputs, shapes, strict=True)
-        return replace(self.tensors, inputs=tuple(one._replace(sample_shape=shape) for one, shape in inputs))
+        """The tensors with the sizes of a batch of the first sample."""
+        tensors = self.tensors if self._padded_to is None else self.tensors.with_open_sizes(self._padded_to)
+        inputs = []
+        for (position, _), one in zip(self._specs, tensors.inputs, strict=True):
+            sizes = zip(one.sample_shape, self._first[position].shape, strict=True)
+            inputs.append(one._replace(sample_shape=tuple(own if size is None else size for size, own in sizes)))
+        return replace(self.tensors, inputs=tuple(inputs))
 
     def batched_as(self, example: Tensors) -> None:
         """Take from tensors of the same inputs what is known of their batch."""
@@ -146,7 +170,7 @@ class FileModel:
         Raises ``InputError`` if the user's samples have different ones.
         """
         shared = [at for at, _ in self._specs if tensors.has_batch and tensors.inputs[at].batch_axis is None]
-        if self._source in (None, "random", "zero") or not shared:
+        if self._source in _MADE_UP or not shared:
             return frozenset(shared)
         for index in range(self.total_count):
             sample = self._data.sample(index)
@@ -158,21 +182,22 @@ class FileModel:
                     )
         return frozenset(shared)
 
+    def _different(self, data: Inputs) -> dict[tuple[Shape, ...], int]:
+        """The shapes that samples have, and the first sample of each; none where all sizes are known."""
+        found: dict[tuple[Shape, ...], int] = {}
+        if any(-1 in spec.shape for _, spec in self._specs):
+            for index in range(data.total_count):
+                found.setdefault(tuple(data.shapes(index)), index)
+        return found
+
     def _shapes(self, data: Inputs) -> list[npt.NDArray[np.int64]]:
         """The different shapes that samples have, by input: (n, sizes).  Raises ``InputError``."""
-        if all(-1 not in spec.shape for _, spec in self._specs):
+        if not self._examples:
             return [np.array([spec.shape], np.int64) for _, spec in self._specs]
-        shapes: dict[tuple[Shape, ...], int] = {}
-        for index in range(data.total_count):
-            shapes.setdefault(tuple(data.shapes(index)), index)
-        for every, index in shapes.items():
-            tensors = [(spec.name, every[at], self._dims.get(spec.name, ())) for at, spec in self._specs]
-            if uneven := disagreement(tensors):
-                raise InputError(f"{data.place(index)}: {uneven}")
         found = []
         for position, spec in self._specs:
             try:
-                found.append(np.array(sorted({every[position] for every in shapes}), np.int64))
+                found.append(np.array(sorted({shapes[position] for shapes in self._examples}), np.int64))
             except ValueError:  # of different lengths, so some samples do not have this optional input
                 raise InputError(_uneven(data, spec)) from None
         return found
@@ -259,10 +284,19 @@ class OutputBytes(Sequence[bytes]):
 
 
 def _sized(one: Input, shapes: npt.NDArray[np.int64]) -> Input:
-    """The input with the sizes that all samples have; ``shapes``: all that there are."""
+    """The input with the sizes that all samples have, None where these are not the file's; ``shapes``: all of them."""
     varies = (shapes != shapes[:1]).any(axis=0).tolist()
-    sizes = zip(shapes[0].tolist(), varies, strict=True)
-    return one._replace(sample_shape=tuple(None if varied else size for size, varied in sizes))
+    sizes = zip(one.sample_shape, shapes[0].tolist(), varies, strict=True)
+    return one._replace(
+        sample_shape=tuple(None if varied or known not in (None, size) else size for known, size, varied in sizes)
+    )
+
+
+def _dims(file: Input, one: Input) -> list[str]:
+    """The names of the input's sizes; one that the file fixes, and that samples are padded to, is named as itself."""
+    names = file.dims or ("",) * len(file.sample_shape)
+    sizes = zip(names, file.sample_shape, one.sample_shape, strict=True)
+    return [name if known is None or size is not None else str(known) for name, known, size in sizes]
 
 
 def _values(tensors: Sequence[Tensor], spec: TensorSpec) -> Array:

@@ -90,6 +90,27 @@ def test_samples_of_the_user_reach_the_model(tmp_path: Path) -> None:
     one_line_error(here(*words, "--input-data", tmp_path / "cut.jsonl"), "cut.jsonl: line 2 is not JSON")
 
 
+def texts(folder: Path, *lengths: int) -> Path:
+    """A file of samples for the network ``two_inputs``."""
+    samples = [{"input_ids": [*range(1, length + 1)], "attention_mask": [1] * length} for length in lengths]
+    (folder / "texts.jsonl").write_text("\n".join(map(json.dumps, samples)))
+    return folder / "texts.jsonl"
+
+
+def test_shorter_samples_are_padded_to_the_one_size_that_a_file_takes(tmp_path: Path) -> None:
+    file = (FILES / "two_inputs.onnx").read_bytes()
+    sixteen = b"\x08\x90" + 7 * b"\x80" + b"\0"  # a number as long as the name
+    (tmp_path / "fixed.onnx").write_bytes(file.replace(b"\x12\x08sequence", sixteen))
+    words = ["run", "onnxruntime", tmp_path / "fixed.onnx", "--input-data", texts(tmp_path, 9, 3, 12), *QUICK]
+    one_line_error(here(*words), "line 1 input_ids: the shape [9] does not fit input_ids INT64[16]")
+    one_line_error(here(*words, "--pad", "11"), "the shape [9] does not fit input_ids INT64[16]")
+    done = here(*words, "--pad", "16", "--output", tmp_path / "run")
+    result = json.loads(done.stdout)
+    assert result["errors"]["failed"] == 0
+    sizes = result["system"]["sizes"]
+    assert (sizes["least"], sizes["most"], sizes["padding"]) == (3, 12, pytest.approx(1 - sizes["mean"] / 16))
+
+
 def test_a_file_of_other_inputs_than_its_model_has_is_not_served(tmp_path: Path) -> None:
     file = write_sum(tmp_path / "text.onnx", ["input_ids", "attention_mask"])
     done = here("serve", "onnxruntime", f"digits={file}", *PORTS)

@@ -13,7 +13,7 @@ import pytest
 from drumfire.loadgen.responses import as_bytes
 from drumfire.sut.data.inputs import InputError
 from drumfire.sut.data.options import InputOptions
-from drumfire.sut.data.ragged import Ragged, RaggedLibrary
+from drumfire.sut.data.ragged import Padding, Ragged, RaggedLibrary
 from drumfire.sut.models.file import FileModel, OutputBytes
 from drumfire.sut.models.tensors import Input, Tensors
 
@@ -21,9 +21,9 @@ I8, F4, TEXT = np.dtype(np.int64), np.dtype(np.float32), np.dtype(object)
 IDS = Input("ids", (None,), I8, dims=("s",))
 
 
-def model(*inputs: Input, batch: str = "N", **options: Any) -> FileModel:
+def model(*inputs: Input, batch: str = "N", padded_to: int | None = None, **options: Any) -> FileModel:
     """A model whose file takes these inputs."""
-    made = FileModel(Path("m.pt2"), InputOptions(**options))
+    made = FileModel(Path("m.pt2"), InputOptions(**options), padded_to=padded_to)
     made.tensors_from(SimpleNamespace(tensors=Tensors(inputs, ("y",), batch)))  # type: ignore[arg-type]
     return made
 
@@ -165,3 +165,30 @@ def test_inputs_that_share_a_size_have_it_in_every_sample(tmp_path: Path) -> Non
     with pytest.raises(InputError, match=r"sample 0: x has the shape \[4,5\]"):
         model(Input("x", (None, None), I8, dims=("s", "s")), input_data=str(tmp_path / "square.npz"))
     assert model(Input("x", (None, None), I8), input_data=str(tmp_path / "square.npz")).total_count == 2
+
+
+def test_samples_of_the_user_may_be_shorter_than_a_file_of_one_size_that_they_are_padded_to(tmp_path: Path) -> None:
+    full = Input("ids", (6,), I8), Input("mask", (6,), I8), Input("more", (6,), I8), Input("x", (2,), F4)
+    lines = [{"ids": [1] * size, "mask": [1] * size, "more": [1] * 6, "x": [0, 0]} for size in (4, 4)]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(InputError, match=r"the shape \[4\] does not fit ids INT64\[6\]"):
+        model(*full, input_data=str(tmp_path / "x.jsonl"))
+    made = model(*full, input_data=str(tmp_path / "x.jsonl"), padded_to=6)
+    shapes = [(None,), (None,), (6,), (2,)]
+    assert [one.sample_shape for one in made.tensors.inputs] == shapes
+    assert [one.sample_shape for one in made.example.inputs] == [(6,), (6,), (6,), (2,)]
+    # As a backend compiles it.
+    assert made.sized(Tensors(full)).inputs == full
+    library = made.library()
+    assert isinstance(library, RaggedLibrary)
+    library.pad(made.tensors.open_inputs, Padding((6,)))
+    library.load(np.arange(2))
+    batch = library.batch(np.arange(2))
+    assert batch["ids"].tolist() == batch["mask"].tolist() == [[1, 1, 1, 1, 0, 0]] * 2
+    assert batch["more"].tolist() == [[1] * 6] * 2
+    lines[1]["mask"] = [1] * 3
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(InputError, match=r"line 2: ids has the shape \[4\] and mask \[3\].* size 6 in both"):
+        model(*full, input_data=str(tmp_path / "x.jsonl"), padded_to=6)
+    # Made-up samples have the file's size.
+    assert [one.sample_shape for one in model(*full, padded_to=6).tensors.inputs] == [(6,), (6,), (6,), (2,)]
