@@ -179,12 +179,14 @@ class SizesOptions:
         metavar="longest|N|buckets:N,N",
         check=Padding.of,
         help="pad the samples of a batch to the longest of them, to the size N, or to the next of "
-        "several sizes (default: longest where the model says how to pad; else batches are of equal samples)",
+        "several sizes (default: longest for a named model that says with what; else, as for a model's file, only "
+        "samples of equal size share a batch)",
     )
     no_sort: bool = option(
         False,
         idle=lambda values: "in SingleStream" if values["scenario"] == _SINGLE else "",
-        help="batch samples in their order; else those that wait are sorted by size, so that less is padded",
+        help="batch padded samples in their order; else those that wait are sorted by size, so that less is padded "
+        "(samples that are not padded are grouped by size in any case)",
     )
 
 

@@ -143,6 +143,11 @@ class RaggedLibrary(ArrayLibrary):
             rule = Padding()
         self._inputs, self._rule = inputs, rule
 
+    @property
+    def pads(self) -> bool:
+        """Whether samples of different shapes share a batch."""
+        return self._rule is not None
+
     def arrange(self, arrangement: Arrangement) -> None:
         """Pass each batch through ``arrangement``."""
         self._arrangement = arrangement
@@ -209,6 +214,16 @@ class RaggedLibrary(ArrayLibrary):
             # Whether padding stands only behind all values of a sample.
             behind = self._rule is None or (len(one.axes) == 1 and math.prod(shape[: one.axes[0]]) == 1)
             batch[name] = _padded(block, rows, shape, one.padding, behind, indexes)
+        return batch if self._arrangement is None else self._arrangement(batch)
+
+    def alone(self, indices: IndexArray) -> Batch:
+        """The batch of one loaded sample without padding, whatever the rule: views.  Raises ``NotLoadedError``."""
+        return self._alone(int(self._rows(indices)[0]))
+
+    def _alone(self, row: int) -> Batch:
+        batch: Batch = {}
+        for name, block in self._held.items():
+            batch[name] = block.sample(row)[None] if isinstance(block, Ragged) else block[row : row + 1]
         return batch if self._arrangement is None else self._arrangement(batch)
 
     def _rows(self, indices: IndexArray) -> Int64Array:

@@ -21,6 +21,7 @@ from drumfire.sut.local.backends.arranged import arranged, with_outputs
 from drumfire.sut.local.backends.buckets import Buckets, count_of
 from drumfire.sut.local.batcher import BatchedSystem, Library, RunBatch, in_turn, service_times
 from drumfire.sut.local.devices import Placement
+from drumfire.sut.local.padded import reservation
 from drumfire.sut.local.process import OwnProcess
 from drumfire.sut.local.responses import OutputError, check_outputs
 from drumfire.sut.models.file import FileModel
@@ -80,6 +81,8 @@ class Loaded:
             raise DataError(f"{option} is for samples of different sizes, and {data.name} has one size: leave it out")
         self.max_batch_size = first.tensors.batch_size or size
         lanes = [backends.lanes(instance) for instance in self._instances]
+        if isinstance(self.library, RaggedLibrary):
+            self._reservations += self._of_sizes(source, self.library)
         self.system = BatchedSystem(
             f"{source.backend} {self._model.name} {source.device}",
             [run_batch(lane, self._model) for of_one in lanes for lane in of_one],
@@ -103,6 +106,29 @@ class Loaded:
         else:
             tensors = first.tensors if model.tensors.has_batch else first.tensors.without_batch()
         self._instances = [arranged(instance, tensors) for instance in self._instances]
+
+    def _of_sizes(self, source: Source, library: RaggedLibrary) -> list[str]:
+        """What the result is subject to where samples of different sizes become batches as no model has said."""
+        model, first = self._model, self._instances[0]
+        if not library.pads:
+            if not isinstance(model, FileModel) or self.max_batch_size == 1:
+                return []
+            sorted_too = ", --no-sort has no effect" if source.in_order else ""
+            return [
+                f"samples of {model.shapes_of(library.total_count)} sizes: only those of equal size share a batch "
+                f"(--pad longest pads them with 0){sorted_too}"
+            ]
+        never = self.max_batch_size == 1 and source.padding == Padding()
+        if (
+            source.padding is None
+            or never
+            or all(one.padding is not None for one in model.tensors.open_inputs.values())
+        ):
+            return []
+        exact = getattr(source.options, "precision", "fp32") == "fp32"
+        bfloat16 = [name in first.tensors.bfloat16_outputs for name in first.tensors.outputs]
+        found = reservation(run_outputs(first), library, bfloat16, 1e-4 if exact else 0.02)
+        return [found] if found else []
 
     def facts(self) -> Mapping[str, Any]:
         """What the result says of it."""
@@ -201,9 +227,7 @@ def run_batch(backend: backends.Backend, model: Model, *, checked: bool = False)
 
     ``checked``: it raises ``OutputError`` for outputs that are not a row for each sample.
     """
-    size, run, names = backend.tensors.batch_size, backend.run, backend.tensors.outputs
-    if size is not None:
-        run = Buckets({size: run}, names).run
+    run, names = run_outputs(backend), backend.tensors.outputs
     if not checked:
         return _Run(run, model, backend)
 
@@ -213,6 +237,12 @@ def run_batch(backend: backends.Backend, model: Model, *, checked: bool = False)
         return model.respond(outputs)
 
     return respond
+
+
+def run_outputs(backend: backends.Backend) -> backends.Run:
+    """What gives the outputs of a batch of any size up to the file's own."""
+    size = backend.tensors.batch_size
+    return backend.run if size is None else Buckets({size: backend.run}, backend.tensors.outputs).run
 
 
 class _Run:

@@ -182,6 +182,10 @@ class FileModel:
                     )
         return frozenset(shared)
 
+    def shapes_of(self, count: int) -> int:
+        """How many different shapes the first ``count`` samples have, where the file leaves a size open."""
+        return sum(index < count for index in self._examples.values())
+
     def _different(self, data: Inputs) -> dict[tuple[Shape, ...], int]:
         """The shapes that samples have, and the first sample of each; none where all sizes are known."""
         found: dict[tuple[Shape, ...], int] = {}

@@ -40,7 +40,8 @@ def waiting(device: str) -> Callable[[], object] | None:
         return None
     import torch
 
-    return torch.cuda.synchronize
+    wait: Callable[[], object] = torch.cuda.synchronize
+    return wait
 
 
 class Loop:

@@ -108,7 +108,50 @@ def test_shorter_samples_are_padded_to_the_one_size_that_a_file_takes(tmp_path: 
     result = json.loads(done.stdout)
     assert result["errors"]["failed"] == 0
     sizes = result["system"]["sizes"]
+    assert result["system"]["reservations"][1].startswith("padded with 0: answers depend on the padding unless")
     assert (sizes["least"], sizes["most"], sizes["padding"]) == (3, 12, pytest.approx(1 - sizes["mean"] / 16))
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "says"),
+    [
+        (
+            "two_inputs",
+            [],
+            ["samples of 3 sizes: only those of equal size share a batch (--pad longest pads them with 0)"],
+        ),
+        (
+            "two_inputs",
+            ["--count", "2"],
+            ["samples of 2 sizes: only those of equal size share a batch (--pad longest "],
+        ),
+        ("two_inputs", ["--max-batchsize", "1"], []),
+        ("two_inputs", ["--pad", "longest"], []),
+        ("two_inputs", ["--pad", "16"], []),
+        (
+            "text_length",
+            ["--pad", "longest"],
+            ["change with padding: sample 1, of size 3, is answered otherwise when padded with 0 to 12 "],
+        ),
+        (
+            "text_length",
+            ["--pad", "20"],
+            ["change with padding: sample 1, of size 3, is answered otherwise when padded with 0 to 20 "],
+        ),
+    ],
+)
+def test_a_result_says_how_a_file_s_samples_of_several_sizes_share_batches(
+    file: str, options: list[str], says: list[str], tmp_path: Path
+) -> None:
+    data = texts(tmp_path, 9, 3, 12)
+    if file == "text_length":
+        data.write_text(
+            "\n".join(json.dumps({"ids": json.loads(line)["input_ids"]}) for line in data.read_text().splitlines())
+        )
+    words = ["run", "onnxruntime", FILES / f"{file}.onnx", "--input-data", data, *QUICK, *options]
+    _, *found = json.loads(here(*words, "--output", tmp_path / "run").stdout)["system"]["reservations"]
+    assert len(found) == len(says)
+    assert all(text in line for text, line in zip(says, found, strict=True))
 
 
 def test_a_file_of_other_inputs_than_its_model_has_is_not_served(tmp_path: Path) -> None:
