@@ -247,10 +247,14 @@ class BatchedSystem:
         while (taken := take(_WINDOW)) is not None:
             first, last = taken
             try:
-                batches = self._planned(first, last)
+                batches = [] if last - first == 1 else self._planned(first, last)
+                if not batches:
+                    self._enter_size(first)
             except BaseException as error:  # whatever a library may raise
                 self._answers.fail(first, last, error)
                 continue
+            if not batches:
+                self._run(run, first, last)
             for rows in batches:
                 if self._closing or status[rows].any():
                     break  # the run has given these up
@@ -262,6 +266,10 @@ class BatchedSystem:
                     self._answers.complete_rows(rows, responses)
 
     def _answer_ragged(self, first: int, last: int) -> Responses:
+        if last - first == 1:
+            self._enter_size(first)
+            self._batch_size[first] = 1
+            return self._compute(self._workers[0], first, last)
         batches = self._planned(first, last)
         if len(batches) == 1:  # which has its rows in their order
             return self._compute_rows(self._workers[0], batches[0])
@@ -270,6 +278,12 @@ class BatchedSystem:
             responses += as_bytes(self._compute_rows(self._workers[0], rows))
         # The row at each place is known; sorted by it, these are the places.
         return [responses[place] for place in np.concatenate(batches).argsort().tolist()]
+
+    def _enter_size(self, row: int) -> None:
+        """Enter what the batch of this row alone is."""
+        assert self._ragged is not None
+        columns = self._answers.columns
+        columns[SIZE][row], columns["padded_size"][row] = self._ragged.size(int(self._sample_index[row]))
 
     def _planned(self, first: int, last: int) -> list[RowArray]:
         """The rows of each batch; enters what the batches are."""

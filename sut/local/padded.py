@@ -31,7 +31,7 @@ def reservation(run: RunOutputs, library: RaggedLibrary, bfloat16: Sequence[bool
     sizes = library.sizes(indices)
     pair = np.array([sizes.argmin(), sizes.argmax()])
     size = library.plan(pair, 2).padded[0]
-    alone = library.alone(pair[:1])
+    alone = library.alone(int(pair[0]))
     padded = {name: array[:1] for name, array in library.batch(pair).items()}
     library.unload(indices)
     if all(padded[name].shape == array.shape for name, array in alone.items()):

@@ -43,6 +43,33 @@ def test_a_batch_is_padded_to_the_size_of_the_rule(rule: str, least: int, asked:
     assert (batch["ids"].dtype, batch["mask"].dtype) == (np.int64, np.float32)
 
 
+@pytest.mark.parametrize(("rule", "width"), [(None, 7), (Padding(), 7), (Padding((8,)), 8), (Padding((4, 8, 16)), 8)])
+def test_one_sample_is_a_view_unless_it_is_padded(rule: Padding | None, width: int) -> None:
+    library = texts(rule, [11, 2, 0])
+    one = library.batch(np.array([2], np.uint16))
+    assert one["ids"].tolist() == [[*TEXTS[2], *[99] * (width - 7)]]
+    assert one["mask"].tolist() == [[1.0] * 7 + [0.0] * (width - 7)]
+    assert one["w"].tolist() == [[2.0]]
+    assert np.shares_memory(one["ids"], library._held["ids"].values) is (width == 7)  # type: ignore[union-attr]
+    assert library.size(2) == (7, width)
+    alone = library.alone(2)
+    assert alone["ids"].tolist() == [TEXTS[2].tolist()]
+    assert np.shares_memory(alone["ids"], library._held["ids"].values)  # type: ignore[union-attr]
+    for missing in (1, -1, 12):
+        for ask in (library.size, library.alone):
+            with pytest.raises(NotLoadedError, match=f"sample {missing} is not loaded"):
+                ask(missing)
+
+
+def test_one_sample_of_several_sizes_keeps_its_shape() -> None:
+    images = [np.arange(6).reshape(1, 2, 3), np.arange(4).reshape(1, 4, 1)]
+    library = RaggedLibrary("x", lambda indices: {"x": Ragged.of([images[i] for i in indices])}, 2, 2)
+    library.pad({"x": Open((1, 2), 0)})
+    library.load(np.arange(2))
+    assert library.batch(np.array([1]))["x"].tolist() == [images[1].tolist()]
+    assert library.size(0) == (6, 6)
+
+
 def test_samples_may_be_loaded_in_any_order_and_in_part_and_the_samples_of_a_file_stay_as_they_are() -> None:
     library = texts(Padding(), [7, 2, 7, 0])
     assert library.batch(np.array([0, 7]))["ids"].tolist() == [[*TEXTS[0], *[99] * 6], [*TEXTS[7]]]

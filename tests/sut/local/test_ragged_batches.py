@@ -155,6 +155,26 @@ def test_the_figures_are_those_of_the_columns() -> None:
     assert found["batch_sizes"] == {"4": 1}
 
 
+@pytest.mark.parametrize("rule", ["longest", "40", None])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_sample_that_comes_alone_needs_no_plan(
+    rule: str | None, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which would take longer than a small model."""
+    data = library(rule)
+    monkeypatch.setattr(data, "plan", lambda *_, **__: pytest.fail("a plan of one batch of one sample"))
+    system = BatchedSystem("ragged", [Worker() for _ in range(workers)], data, max_batch_size=4)
+    settings = TestSettings(scenario=Scenario.SingleStream, min_duration_ms=0, min_query_count=COUNT)
+    test = Test(system, data, settings)
+    asyncio.run(test.run())
+    assert test.spoiled() == []
+    lengths = LENGTHS[test.record.sample_index[: test.record.issued_rows]]
+    columns = test.record.columns
+    assert (columns["size"] == lengths).all()
+    assert (columns["padded_size"] == (40 if rule == "40" else lengths)).all()
+    assert (columns["batch_size"] == 1).all()
+
+
 class Bench:
     """Rows issued by hand, to one worker."""
 
