@@ -51,11 +51,18 @@ class BatchRule:
                 return size
         return waiting
 
-    def run(self, waiting: int, workers: int, most: int) -> int:
-        """How many rows to hand to one of ``workers``: a batch, or up to ``most`` full ones where many more wait."""
+    def run(self, waiting: int, workers: int, most: int, *, last: bool = False) -> int:
+        """How many rows to hand to one of ``workers``: a batch, or up to ``most`` full ones where many more wait.
+
+        ``last``: no row follows those that wait.  A worker that sorts them then takes its whole share, and a lone one
+        all of them, so that the rest beyond full batches is sorted too.
+        """
         size = self.size(waiting)
         if most == 1 or size < self.max_size:
             return size
+        if self._sorts and last:
+            batches = -(-waiting // size) if workers == 1 else -(-(waiting // size) // workers)
+            return min(size * min(batches, most), waiting)
         shares = workers if self._sorts else _SHARES * workers
         return size * max(min(waiting // (shares * size), most), 1)
 
@@ -87,6 +94,7 @@ class ThreadRows:
         self._workers = workers
         self._rule, self._answers = rule, answers
         self._issued = answers.columns["issued"]
+        self._rows = self._issued.size  # of the whole run
         self._next = self._end = self._idle = 0
         self._flushing = self._closed = False
         self._lock = threading.Lock()
@@ -123,7 +131,8 @@ class ThreadRows:
                         self._wait(left_ns * 1e-9)
                         continue
                 first = self._next
-                self._next = last = first + self._rule.run(waiting, self._workers, most)
+                ended = self._flushing or self._end == self._rows  # the flush may come a little later
+                self._next = last = first + self._rule.run(waiting, self._workers, most, last=ended)
                 if last < self._end and self._idle:
                     self._changed.notify()
                 return first, last

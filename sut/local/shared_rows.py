@@ -207,6 +207,7 @@ class SharedRows:
         self._process, self._first_worker = process, process * board.workers
         self._process_of = answers.columns.get(PROCESS)
         self._issued = answers.columns["issued"]
+        self._rows = self._issued.size  # of the whole run
         self._lock = _Lock(board.memory) if board.processes > 1 else threading.Lock()
         self._closed = False
 
@@ -233,7 +234,9 @@ class SharedRows:
                     else:
                         left_ns = 0
                     if left_ns <= 0:
-                        last = first + min(rule.run(waiting, len(board.places), most), words[_MOST])
+                        ended = bool(flushing) or end == self._rows  # the flush may come a little later
+                        rows = rule.run(waiting, len(board.places), most, last=ended)
+                        last = first + min(rows, words[_MOST])
                         words[place + _FIRST], words[place + _LAST] = first, last
                         words[_NEXT] = last
                         # In here, so that no worker enters an older end after a newer one.

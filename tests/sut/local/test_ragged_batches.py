@@ -271,6 +271,33 @@ def test_a_worker_takes_more_of_what_waits_to_sort_it(waiting: int, workers: int
     assert BatchRule(4).run(32, workers, 16) == 8 // workers
 
 
+@pytest.mark.parametrize(
+    ("waiting", "workers", "rows"),
+    [
+        (40, 1, 40),
+        (33, 1, 33),
+        (32, 1, 32),
+        (3, 1, 3),
+        (2048, 1, 512),
+        (40, 2, 32),
+        (300, 2, 160),
+        (96, 2, 64),
+        (5, 2, 5),
+    ],
+)
+def test_where_no_row_follows_the_last_ones_are_sorted_too(waiting: int, workers: int, rows: int) -> None:
+    assert BatchRule(32, sorts=True).run(waiting, workers, 16, last=True) == rows
+    assert BatchRule(32).run(waiting, workers, 16, last=True) == BatchRule(32).run(waiting, workers, 16)
+
+
+def test_the_rest_beyond_full_batches_is_sorted_with_them() -> None:
+    data = library("longest", np.arange(40)[::-1] + 1)
+    worker = Worker()
+    system = BatchedSystem("ragged", [worker], data, max_batch_size=32)
+    offline(system, data, 40)
+    assert worker.shapes == [(32, 32), (8, 40)]
+
+
 def test_the_result_has_sizes_elements_a_second_and_padding(tmp_path: Path) -> None:
     data = library("longest", np.array([4, 1, 2, 3]))
     test = offline(BatchedSystem("ragged", [Worker()], data, max_batch_size=4), data, 4)
