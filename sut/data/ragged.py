@@ -89,6 +89,8 @@ class Open(NamedTuple):
     axes: tuple[int, ...]
     padding: Any = None
     """The value that fills up shorter samples; None where samples of other sizes cannot be in one batch."""
+    names: tuple[str, ...] = ()
+    """Of the sizes at ``axes``, "" for one without; () where none has one.  A sample has one size of a name."""
 
 
 class Plan(NamedTuple):
@@ -282,6 +284,7 @@ class RaggedLibrary(ArrayLibrary):
         """Find the sizes of what is held.  Raises ``DataError``."""
         open_sizes: list[Int64Array] = []
         shapes: list[Int64Array] = []
+        named: dict[str, tuple[str, Int64Array]] = {}
         for name, block in self._held.items():
             if not isinstance(block, Ragged):
                 continue
@@ -290,6 +293,14 @@ class RaggedLibrary(ArrayLibrary):
             if not any(np.array_equal(sizes, seen) for seen in open_sizes):
                 open_sizes.append(sizes)
             shapes.append(block.shapes)
+            for dim, column in zip(self._inputs[name].names if name in self._inputs else (), sizes.T, strict=False):
+                first, other = named.setdefault(dim, (name, column)) if dim else (name, column)
+                if (wrong := np.flatnonzero(other != column)).size:
+                    at = wrong[0]
+                    raise DataError(
+                        f"{self.name}: sample {indices[at]} has the size {dim} {other[at]} in {first} and "
+                        f"{column[at]} in {name}: give them one"
+                    )
             if self._rule is None:
                 continue
             other = np.delete(block.shapes, axes, axis=1)

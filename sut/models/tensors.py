@@ -63,7 +63,8 @@ class Input(NamedTuple):
         """What of a sample's shape is open, with the padding as an element of the array."""
         axes = tuple(axis for axis, size in enumerate(self.sample_shape) if size is None)
         is_bits = self.is_bfloat16 and self.padding is not None
-        return Open(axes, int(bfloat16(np.array(self.padding, np.float32))) if is_bits else self.padding)
+        padding = int(bfloat16(np.array(self.padding, np.float32))) if is_bits else self.padding
+        return Open(axes, padding, tuple(self.dims[axis] for axis in axes) if self.dims else ())
 
     @property
     def is_image(self) -> bool:

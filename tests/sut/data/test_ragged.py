@@ -10,6 +10,7 @@ import pytest
 from drumfire.sut.data import DataError
 from drumfire.sut.data.library import NotLoadedError
 from drumfire.sut.data.ragged import Open, Padding, Ragged, RaggedLibrary
+from drumfire.sut.models.tensors import Input
 
 LENGTHS = [3, 1, 7, 3, 12, 5, 2, 9, 3, 1, 4, 8]
 TEXTS = [np.arange(10 * i, 10 * i + length) for i, length in enumerate(LENGTHS)]
@@ -243,6 +244,24 @@ def test_a_size_that_is_not_open_does_not_differ() -> None:
     library.pad({"x": Open((0,), 0)}, Padding())
     with pytest.raises(DataError, match="differ in a size that is not open"):
         library.load(np.arange(2))
+
+
+@pytest.mark.parametrize("rule", [None, Padding(), Padding((8,))])
+def test_a_size_of_one_name_is_one_in_a_sample(rule: Padding | None) -> None:
+    """Each would be padded by itself."""
+
+    def read(indices: npt.NDArray[Any]) -> dict[str, Ragged]:
+        parts = ((2, 4, 3), (2, 3, 3))
+        return {name: Ragged.of([np.ones(one[i]) for i in indices]) for name, one in zip("ab", parts, strict=True)}
+
+    library = RaggedLibrary("x", read, 3, 3)
+    library.pad({"a": Open((0,), 0, ("s",)), "b": Open((0,), 0, ("s",))}, rule)
+    with pytest.raises(DataError, match=r"^x: sample 1 has the size s 4 in a and 3 in b: give them one$"):
+        library.load(np.array([2, 1, 0]))
+    for names in (("s",), ("t",)), (("",), ("",)), ((), ("s",)):
+        library.pad({name: Open((0,), 0, one) for name, one in zip("ab", names, strict=True)}, rule)
+        library.load(np.array([2, 1, 0]))
+    assert Input("x", (None, 3, None), np.dtype("f4"), dims=("s", "", "t")).opened == Open((0, 2), None, ("s", "t"))
 
 
 @pytest.mark.parametrize("text", ["longest", "128", "buckets:16,32,64"])
