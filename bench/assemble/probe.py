@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from drumfire.loadgen.advice import OPTIONS
+from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.results import Results
@@ -27,6 +30,10 @@ _REMOTE_MARGIN = 0.5
 More queries than a run needs cost only memory; too few make it INVALID."""
 
 
+_CHECKED = 64
+"""Most queries that check a remote system, which others may use too."""
+
+
 class Probe:
     """How fast a system answers."""
 
@@ -39,29 +46,40 @@ class Probe:
         patience_s: float = _PATIENCE_S,
         *,
         remote: bool = False,
+        most: int | None = None,
+        advice: Callable[[str], str] = lambda error: "",
     ) -> None:
         """``what`` was sent and where, for errors.  ``samples``: the most to load; 0 for as many as a run does.
-        ``patience_s``: how long to wait for an answer.  ``remote``: the system is not in this process."""
-        self._patience_s, self._remote = patience_s, remote
+        ``patience_s``: how long to wait for an answer.  ``remote``: the system is not in this process.  ``most``:
+        samples to send one by one in all, but for one of each measurement.  ``advice``: what helps with an error, to
+        follow it."""
+        self._patience_s, self._remote, self._left, self._advice = patience_s, remote, most, advice
         self._system, self._library, self._what, self._samples = system, library, what, samples
 
     def check(self) -> None:
         """Check that the system answers.  Raises ``UserError``."""
-        self.query_seconds(1)
+        half = _CHECKED if self._left is None else self._left // 2  # something is left to measure
+        self._closed(1, min(half, _CHECKED) if self._remote else None)
 
     def query_seconds(self, samples: int) -> tuple[float, float]:
         """Seconds from a query of ``samples`` to the next in a closed loop: as a rule, and the least to expect."""
-        settings = TestSettings(
-            scenario=Scenario.MultiStream,
-            multi_stream_samples_per_query=samples,
-            multi_stream_expected_latency_ns=50_000,
-        )
-        results = self._run(settings, _PROBE_S)
+        results = self._closed(samples)
         latency = results.query_latency or results.latency
         usual = max(latency.percentiles[0.5], _PERIOD_SHARE * results.duration_ns / results.queries, 1.0) * 1e-9
         if self._remote:
             return usual, _REMOTE_MARGIN * max(latency.minimum, 1) * 1e-9
         return usual, CLOSED_LOOP_MARGIN * usual
+
+    def _closed(self, samples: int, most: int | None = None) -> Results:
+        """A closed loop of queries of ``samples``, at most ``most`` of them."""
+        bounds = [one for one in (most, None if self._left is None else self._left // samples) if one is not None]
+        settings = TestSettings(
+            scenario=Scenario.MultiStream,
+            multi_stream_samples_per_query=samples,
+            multi_stream_expected_latency_ns=50_000,
+            max_query_count=max(min(bounds), 1) if bounds else 0,
+        )
+        return self._run(settings, _PROBE_S)
 
     def samples_per_second(self, *, together: bool) -> float:
         """The rate when samples are sent one by one, or as Offline sends them: all together."""
@@ -86,13 +104,38 @@ class Probe:
         settings.min_duration_ms = max(round(seconds * 1000), 1)
         settings.min_query_count = 1
         settings.performance_sample_count_override = min(self._samples, self._library.performance_count)
-        test = Test(self._system, self._library, settings, patience_s=self._patience_s, knobs=OPTIONS)
+        system = _UntilFailed(self._system) if self._remote else self._system
+        test = Test(system, self._library, settings, patience_s=self._patience_s, knobs=OPTIONS)
         run_on_fast_loop(test.run())
         faults = test.answers.faults
         what = f"{self._what}: " if self._what else ""
         if faults.failed:
-            raise UserError(f"the check before the run failed: {what}{faults.failed.most_common(1)[0][0]}")
+            error = faults.failed.most_common(1)[0][0]
+            raise UserError(f"the check before the run failed: {what}{error}{self._advice(error)}")
         results = test.results()
+        if self._left is not None:
+            self._left = max(self._left - test.record.issued_rows, 0)
         if faults.unanswered or results is None:
             raise UserError(f"the check before the run failed: {what}no answer within {self._patience_s:.3g} s")
         return results
+
+
+class _UntilFailed:
+    """``system``, but what follows a failure is not sent: the run ends."""
+
+    answer = None
+
+    def __init__(self, system: SystemUnderTest) -> None:
+        self.name, self.columns = system.name, system.columns
+        self.flush, self.close = system.flush, system.close
+        self._system = system
+
+    async def open(self, answers: Answers) -> None:
+        self._answers = answers
+        await self._system.open(answers)
+
+    def issue(self, first: int, last: int) -> None:
+        if self._answers.faults.failed:
+            self._answers.abort("a sample failed")
+        else:
+            self._system.issue(first, last)

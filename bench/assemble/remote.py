@@ -17,7 +17,7 @@ from drumfire.bench.assemble.sizing import size_traffic
 from drumfire.loadgen.advice import OPTIONS
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.responses import Responses
-from drumfire.loadgen.settings import TestSettings
+from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.loadgen.system import IndexArray
 from drumfire.sut import remote
 from drumfire.sut.models.metrics import Metric
@@ -94,13 +94,28 @@ def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly
     if target.judge is not None:
         assembly.accuracy, assembly.logged = target.judge.accuracy, target.judge.logged
     service = Probe(
-        system, library, f"{', '.join(target.urls)} ({computes})", patience_s=target.patience_s, remote=True
+        system,
+        library,
+        f"{', '.join(target.urls)} ({computes})",
+        patience_s=target.patience_s,
+        remote=True,
+        most=_sent(settings, traffic.count, library.total_count),
+        advice=target.advice,
     )
     if drawn is not None:
         service.check()
     else:
         assembly.description["qps_source"] = size_traffic(settings, name, traffic, service, assembly.notes, null=False)
     return assembly
+
+
+def _sent(settings: TestSettings, count: int | None, total_count: int) -> int | None:
+    """Samples that a run sends where this is known before anything is measured, else None."""
+    if settings.mode == Mode.AccuracyOnly:
+        return total_count
+    if count is None or settings.mode.has_accuracy or settings.scenario == Scenario.Offline:
+        return None  # Offline's count is the least, and its time may ask for more
+    return count * (settings.multi_stream_samples_per_query if settings.scenario == Scenario.MultiStream else 1)
 
 
 def _check_judge(target: Target[Any], asked: str) -> None:

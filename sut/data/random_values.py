@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from shlex import quote
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +20,10 @@ _MOST_SIZES = 32
 _LARGEST_BYTES = 2**31  # what one protobuf message can hold
 _INTEGERS = Values(0, 127)
 """Of inputs of which nothing is known."""
+_TYPES = ("token_type", "segment")
+"""In the names of inputs that hold types of tokens."""
+_OUT_OF_RANGE = ("out of data bounds", "out of bounds", "out of range")
+"""In the errors of models that look a value up in a table which does not have it."""
 
 Draw = Callable[[Shape, np.random.Generator], npt.NDArray[Any]]
 """Makes the values of one sample's input."""
@@ -73,6 +78,18 @@ def generated(
     return _Generated(kind, count, seed, description, interface.inputs, draws, shapes)
 
 
+def range_advice(error: str, specs: Sequence[TensorSpec], known: Collection[str] = ()) -> str:
+    """What helps where a model fails with this error on random values; empty if nothing is known.
+
+    ``known``: the inputs whose values are known to be right.
+    """
+    if not any(text in error for text in _OUT_OF_RANGE):
+        return ""
+    drawn = [spec.name for spec in specs if _is_drawn_integer(spec) and spec.name not in known]
+    options = " ".join(f"--range {quote(name)}=0..N" for name in drawn)
+    return f" (say which values an input may have: {options})" if options else ""
+
+
 class _Generated(Inputs):
     def __init__(
         self,
@@ -120,7 +137,7 @@ def _made(spec: TensorSpec, asked: Values | None, known: Values | None, kind: st
     if datatype in FLOATING:
         what = "" if asked is None else str(asked)
         return what, lambda shape, generator: _floats(shape, generator, datatype, asked)
-    if asked is None and any(word in name for word in ("token_type", "segment")):
+    if asked is None and any(word in name for word in _TYPES):
         return "zeros", lambda shape, generator: np.zeros(shape, dtype)
     if asked is None and "position" in name:
         return "counting from 0", lambda shape, generator: _counting(shape, dtype)
@@ -135,6 +152,14 @@ def _made(spec: TensorSpec, asked: Values | None, known: Values | None, kind: st
         return generator.integers(least, most, shape, wide, endpoint=True).astype(dtype)
 
     return str(values), integers
+
+
+def _is_drawn_integer(spec: TensorSpec) -> bool:
+    """Whether an input of this name and type gets any integers, without a range."""
+    name = spec.name.casefold()
+    return spec.datatype not in (*FLOATING, "BYTES", "BOOL") and not any(
+        word in name for word in ("mask", *_TYPES, "position")
+    )
 
 
 def _floats(shape: Shape, generator: np.random.Generator, datatype: str, values: Values | None) -> npt.NDArray[Any]:

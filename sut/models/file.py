@@ -21,6 +21,7 @@ from drumfire.sut.data.inputs import InputError, Inputs
 from drumfire.sut.data.library import Array, ArrayLibrary
 from drumfire.sut.data.options import InputOptions, Values, parse_dims
 from drumfire.sut.data.ragged import Ragged, RaggedLibrary
+from drumfire.sut.data.random_values import range_advice
 from drumfire.sut.data.sizes import choose, disagreement
 from drumfire.sut.data.sources import open_inputs
 from drumfire.sut.kserve.errors import one_line
@@ -251,16 +252,9 @@ class FileModel:
 
     def advice(self, error: str) -> str:
         """What helps where the network fails on the data with this error; empty if nothing is known."""
-        if self._source not in (None, "random") or not any(word in error for word in _OUT_OF_RANGE):
+        if self._source not in (None, "random"):
             return ""
-        names = [
-            spec.name for _, spec in self._specs if spec.datatype[:3] in ("INT", "UIN") and spec.name not in self._known
-        ]
-        options = " ".join(f"--range {name}=0..N" for name in names)
-        return f" (say which values an input may have: {options})" if names else ""
-
-
-_OUT_OF_RANGE = ("out of data bounds", "out of bounds", "out of range")
+        return range_advice(error, [spec for _, spec in self._specs], self._known)
 
 
 class OutputBytes(Sequence[bytes]):

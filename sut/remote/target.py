@@ -198,6 +198,10 @@ class Target(ABC, Generic[AnyOptions]):
     def system(self, settings: TestSettings, library: RemoteLibrary) -> RemoteClient:
         """Sends the library's requests."""
 
+    def advice(self, error: str) -> str:
+        """What helps where the check before a run fails with this error, to follow it; empty if nothing is known."""
+        return ""
+
     def facts(self) -> dict[str, Any]:
         """Entries of the result's section on how servers were spoken to, where they are not the usual ones."""
         return {}

@@ -24,8 +24,9 @@ Send = Callable[[Endpoint, KServeMessages, Any], Reply]
 class FirstRequests:
     """Requests of one sample each, as ``send`` sends them."""
 
-    def __init__(self, interface: ModelInterface, send: Send) -> None:
-        self._interface, self._send = interface, send
+    def __init__(self, interface: ModelInterface, send: Send, advice: Callable[[str], str]) -> None:
+        """``advice``: see ``Target``."""
+        self._interface, self._send, self._advice = interface, send, advice
 
     def reply(self, endpoint: Endpoint, messages: KServeMessages, sample: Sample) -> Reply:
         """The reply to a sample; a sample that the messages' form cannot hold is a ``Failure``."""
@@ -50,7 +51,8 @@ class FirstRequests:
         second = self.reply(endpoint, listed, sample)
         if isinstance(second, Failure):
             other = "" if second.reason == first.reason else f"; with {values} contents: {second.reason}"
-            raise ServerError(f"the check before the run failed: {endpoint}: {first.reason}{other}")
+            advice = self._advice(first.reason + other)
+            raise ServerError(f"the check before the run failed: {endpoint}: {first.reason}{other}{advice}")
         sizes = [_size(self._request(messages, sample)) for messages in (raw, listed)]
         return True, (
             f"{endpoint} refuses {bytes_} contents ({first.reason}) and is sent {values} contents: "

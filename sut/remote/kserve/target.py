@@ -20,6 +20,7 @@ from drumfire.loadgen.settings import Scenario, TestSettings
 from drumfire.sut import models
 from drumfire.sut.data.inputs import Inputs
 from drumfire.sut.data.options import InputOptions
+from drumfire.sut.data.random_values import range_advice
 from drumfire.sut.data.sizes import choose
 from drumfire.sut.data.sources import open_inputs
 from drumfire.sut.kserve.errors import ServerError, one_line
@@ -145,7 +146,7 @@ class TritonTarget(Target[TritonOptions]):
             halves = frozenset(spec.name for spec in interface.outputs if spec.datatype == "BF16")
             self._metric.of_outputs([spec.name for spec in interface.outputs], halves)
         self._data = self._inputs()
-        self._first = FirstRequests(interface, self._send)
+        self._first = FirstRequests(interface, self._send, self.advice)
         self._values = self._finds_values()
         if served.configuration is None:
             self.notes.append("the server gives no model configuration: whether it batches is inferred from the shapes")
@@ -198,6 +199,9 @@ class TritonTarget(Target[TritonOptions]):
         if isinstance(library, SharedLibrary):
             return SharedMemorySystem(self.name, library, messages, *connecting, memory=self._memory, **details)
         return RemoteSystem(self.name, library, messages, *connecting, batch_size=self.batch_size, **details)
+
+    def advice(self, error: str) -> str:
+        return range_advice(error, self._interface.inputs) if self.options.input_data in (None, "random") else ""
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -311,7 +315,7 @@ class TritonTarget(Target[TritonOptions]):
         endpoint = self.endpoints[0]
         reply = self._first.reply(endpoint, messages, largest)
         if isinstance(reply, Failure):
-            raise ServerError(f"{endpoint} failed the request: {reply.reason}")
+            raise ServerError(f"{endpoint} failed the request: {reply.reason}{self.advice(reply.reason)}")
         assert reply is not None
         return [output.nbytes for output in reply]
 

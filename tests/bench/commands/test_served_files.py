@@ -1,0 +1,82 @@
+"""``drumfire run triton`` against our own server in this process, with small files of several and of open inputs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drumfire.sut.data.options import InputOptions
+from drumfire.sut.local.backends import BackendOptions
+from drumfire.sut.serving import model as serving
+from drumfire.sut.serving.model import Batching, Source
+from tests.support.command import Done, here, one_line_error
+from tests.support.running_server import Running
+
+pytest.importorskip("onnxruntime")
+
+FILES = Path(__file__).parents[2] / "data" / "onnx"
+NAMES = ("two_inputs", "open_image", "string")
+IDS = ["--shape", "input_ids=8", "--shape", "attention_mask=8"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    sources = [Source(name, "1", FILES / f"{name}.onnx", None, InputOptions()) for name in NAMES]
+    details: dict[str, Any] = {"threads": 1, "options": BackendOptions(), "batching": Batching(8)}
+    with Running(*(serving.load(one, "onnxruntime", "cpu", **details) for one in sources)) as running:
+        yield running
+
+
+@pytest.fixture
+def run(server: Running, tmp_path: Path) -> Any:
+    """Runs a model over a protocol, with further words."""
+
+    def running(model: str, protocol: str, *words: object) -> Done:
+        url = f"{protocol}://{getattr(server.addresses, protocol)}"
+        if "--scenario" not in words:
+            words = ("--scenario", "SingleStream", *words)
+        return here("run", "triton", model, "--url", url, *words, "--no-dashboard", "--output", tmp_path / "run")
+
+    return running
+
+
+def result(done: Done) -> dict[str, Any]:
+    assert done.stdout, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["errors"]["failed"] == 0, found["errors"]
+    return found
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+@pytest.mark.parametrize("words", [[], ["--shared-memory", "system"]], ids=["sent", "shared"])
+def test_random_values_beyond_a_table_name_the_option(words: list[str], protocol: str, run: Any) -> None:
+    done = run("two_inputs", protocol, *IDS, *words)
+    one_line_error(done, "indices element out of data bounds", "(say which values an input may have: --range input_ids")
+    assert done.stderr.endswith("--range input_ids=0..N)\n")  # and not those of the mask, which are 1
+
+
+def test_the_first_failure_ends_the_check(run: Any, server: Running) -> None:
+    before = server.counts("two_inputs")
+    assert run("two_inputs", "grpc", *IDS, "--range", "input_ids=100..200").returncode == 2
+    after = server.counts("two_inputs")
+    assert (after["fail"] - before["fail"], after["success"] - before["success"]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "most"),
+    [
+        (["--count", 10], 20),
+        (["--count", 10, "--scenario", "MultiStream", "--samples-per-query", 2], 40),
+        (["--count", 10, "--scenario", "Server", "--time", 0.1], 20),
+        (["--scenario", "Server", "--qps", 100, "--time", 0.1], 64 + 100),
+    ],
+)
+def test_the_check_sends_no_more_than_the_run(words: list[object], most: int, run: Any, server: Running) -> None:
+    before = server.counts("two_inputs")["success"]
+    done = run("two_inputs", "grpc", *IDS, "--range", "input_ids=0..99", *words, "--json")
+    sent, check = result(done)["delivered"]["samples"], server.counts("two_inputs")["success"] - before
+    assert sent < check <= most
