@@ -19,6 +19,7 @@ from drumfire.loadgen.advice import OPTIONS, Knobs
 from drumfire.loadgen.config import ConfigError, ConfigReader
 from drumfire.loadgen.errors import UserError, one_line
 from drumfire.loadgen.limits import usable_cores
+from drumfire.loadgen.options import flag
 from drumfire.loadgen.pacer import Spin
 from drumfire.loadgen.record import Record
 from drumfire.loadgen.responses import Responses
@@ -258,6 +259,12 @@ def foreseen(options: RunOptions, assembly: Assembly) -> list[str]:
     """What the options will not have done, or do at a price, of any run.  Raises ``UserError``."""
     processes = len(assembly.processes())
     return [*unread_lines(options.traffic, assembly.description["model"]), *crowded(options, processes)]
+
+
+def unjudged(options: RunOptions, mode: Mode) -> list[str]:
+    """A line for each given option of labels, where a run judges no answers.  Audits do in any mode."""
+    judging = [] if mode.has_accuracy else [name for name in ("labels", "metric", "quality") if name in options.given]
+    return [f"{flag(name)} has no effect without --accuracy or --submission" for name in judging]
 
 
 def crowded(options: RunOptions, processes: int) -> list[str]:

@@ -66,6 +66,7 @@ def measure(options: RunOptions, messages: Console, printer: Printer | None) -> 
     with claimed(options) as claim, assembled(options) as assembly:
         assembly.notes += filter(None, [claim.note])
         _audit(assembly, options)
+        assembly.notes += local.unjudged(options, assembly.settings.mode)
         if options.traffic.find_peak_performance:
             return _search(assembly, options, claim, messages, printer)
         return perform(assembly, options, claim, messages, printer, _rule(assembly, options))

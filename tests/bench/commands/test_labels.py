@@ -140,6 +140,9 @@ def test_what_cannot_be_judged_is_told_in_one_line(
         here(*run, *few), f"few.npy has 5 labels for {len(network[1])} samples", "--count 5 uses the first 5"
     )
     assert not (tmp_path / "run").exists()
+    done = here(*model, "--labels", labels, "--quality", 1, "--count", 3, "--no-dashboard", "--output", tmp_path / "3")
+    for option in ("--labels", "--quality"):
+        assert f"note: {option} has no effect without --accuracy or --submission" in done.stdout
     assert result_of(*model, *few, "--count", 5, "--accuracy", "--output", tmp_path / "five")["accuracy"]["total"] == 5
 
 
