@@ -65,7 +65,7 @@ class Arrays(Inputs):
             listed = ", ".join(f"{count} in {name}" for name, count in counts.items()) or "none"
             raise InputError(f"{path}: every file must hold the same number of samples, at least one, not {listed}")
         self.name, self.total_count = self._name(), next(iter(counts.values()))
-        self.description = f"{counted(len(files), self._kind)} of {path}"
+        self.description = f"{counted(self.total_count, 'sample')} in {counted(len(files), self._kind)} of {path}"
         self.unread = ", ".join(skipped)
         self._inputs = interface.inputs
         self._outputs = [spec for spec in outputs if spec.name in self._columns]

@@ -36,7 +36,7 @@ class Inputs(Protocol):
     name: str
     total_count: int
     description: str
-    """A phrase for the result, such as ``random, seed 1``."""
+    """A phrase for the result, such as ``128 random samples, seed 1``."""
     unread: str = ""
     """What of the data nothing is compared with, for the result."""
 

@@ -72,7 +72,8 @@ def generated(
         said += [f"{spec.name} {what}"] if what else []
     said += [f"{name} {lengths}" for name, lengths in chosen.lengths.items()]
     said += [text for spec in taken if (text := chosen.unnamed(spec))]
-    description = "zeros" if kind == "zero" else f"random, seed {seed}"
+    what = "samples of zeros" if kind == "zero" else f"random samples, seed {seed}"
+    description = f"{count} {what}"
     if said:
         description += f": {', '.join(said)}"
     return _Generated(kind, count, seed, description, interface.inputs, draws, shapes)

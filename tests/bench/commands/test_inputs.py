@@ -39,10 +39,10 @@ def test_a_file_of_other_inputs_than_its_model_has_is_not_run(tmp_path: Path) ->
         ("optional_input", ["--dim", "sequence=8"], "attention_mask ones, sequence 8"),
         ("optional_input", ["--dim", "sequence=8", "--shape", "bias=8"], "attention_mask ones, sequence 8"),
         ("open_image", ["--shape", "image=3x32..64x32"], "height 32..64, width 32"),
-        ("open_image", ["--input", "image:3,32,32"], "random, seed 1"),
-        ("text_length", ["--input-data", "zero", "--dim", "sequence=3"], "zeros: sequence 3"),
-        *((name, [], "random, seed 1") for name in ("bool", "string", "bfloat16", "float16", "uint8", "state")),
-        *((name, [], "random, seed 1") for name in ("several_outputs", "scalar_output", "output_without_batch")),
+        ("open_image", ["--input", "image:3,32,32"], "128 random samples, seed 1"),
+        ("text_length", ["--input-data", "zero", "--dim", "sequence=3"], "128 samples of zeros: sequence 3"),
+        *((name, [], "128 random") for name in ("bool", "string", "bfloat16", "float16", "uint8", "state")),
+        *((name, [], "128 random") for name in ("several_outputs", "scalar_output", "output_without_batch")),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else value[:20],
 )
@@ -85,7 +85,7 @@ def test_samples_of_the_user_reach_the_model(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", input_ids=np.array([[1, 2, 3]]), attention_mask=np.array([[1, 1, 0]]))
     words = ["run", "onnxruntime", FILES / "two_inputs.onnx", *QUICK]
     done = here(*words, "--input-data", tmp_path / "data.npz", "--output", tmp_path / "run")
-    assert f"2 arrays of {tmp_path / 'data.npz'}" in json.loads(done.stdout)["system"]["reservations"][0]
+    assert f"1 sample in 2 arrays of {tmp_path / 'data.npz'}" in json.loads(done.stdout)["system"]["reservations"][0]
     (tmp_path / "cut.jsonl").write_text('{"input_ids": [1], "attention_mask": [1]}\n{"input_ids": [1, 2')
     one_line_error(here(*words, "--input-data", tmp_path / "cut.jsonl"), "cut.jsonl: line 2 is not JSON")
 

@@ -93,7 +93,8 @@ def test_samples_seeds_and_inputs_differ() -> None:
     one, other = (generated(Chosen(model), kind="random", seed=seed) for seed in (1, 2))
     drawn = [tensor.data for made in (one, other) for index in range(5) for tensor in made.sample(index)]
     assert len(set(drawn)) == 20
-    assert (one.name, one.description, one.total_count) == ("random", "random, seed 1: x 0..127, y 0..127", 128)
+    assert (one.name, one.total_count) == ("random", 128)
+    assert one.description == "128 random samples, seed 1: x 0..127, y 0..127"
     assert one.expected(0) is None
 
 
@@ -142,7 +143,7 @@ def test_zeros(specs: list[tuple[str, tuple[int, ...]]]) -> None:
     for tensor, declared in zip(made.sample(2), model.inputs, strict=True):
         check_size(declared.datatype, tensor.shape, tensor.data)
         assert not any(tensor.data)
-    assert (made.name, made.description, made.total_count) == ("zero", "zeros", 3)
+    assert (made.name, made.description, made.total_count) == ("zero", "3 samples of zeros", 3)
 
 
 def test_open_sizes_have_to_be_given() -> None:
@@ -208,7 +209,7 @@ def test_npy_files_of_expectations(tmp_path: Path) -> None:
     made = ArrayFolder(tmp_path, model)
     assert made.sample(1) == (as_tensor(np.float32([3, 4]), model.inputs[0]),)
     assert made.expected(1) == {"y:0": Tensor((), b"\6\0\0\0")}
-    assert (made.name, made.total_count, made.description) == (tmp_path.name, 2, f"2 files of {tmp_path}")
+    assert (made.name, made.total_count, made.description) == (tmp_path.name, 2, f"2 samples in 2 files of {tmp_path}")
 
 
 def test_a_name_that_is_an_input_and_an_output(tmp_path: Path) -> None:

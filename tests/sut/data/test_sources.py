@@ -42,7 +42,7 @@ def test_npz_holds_inputs_and_expected_outputs(tmp_path: Path) -> None:
     path = tmp_path / "data.npz"
     np.savez(path, ids=np.array([[1, 2], [3, 4]], np.int32), y=np.array([[0, 1], [2, 3]], np.float32))
     made = open_inputs(str(path), Chosen(model(IDS)))
-    assert (made.name, made.total_count, made.description) == ("data", 2, f"2 arrays of {path}")
+    assert (made.name, made.total_count, made.description) == ("data", 2, f"2 samples in 2 arrays of {path}")
     assert [ids(made.sample(index)) for index in range(2)] == [[1, 2], [3, 4]]
     assert made.expected(1) == {"y": Tensor((2,), np.float32([2, 3]).tobytes())}
     unread = open_inputs(str(path), Chosen(ModelInterface("m", "", "", (IDS,), (), 8)), unread=("y",))
@@ -217,8 +217,8 @@ def test_random_values_respect_ranges_masks_and_types() -> None:
     assert positions.tolist() == list(range(50))
     assert set(other.tolist()) == {-5, -4}
     assert description == (
-        "random, seed 1: input_ids 0..9, attention_mask ones, token_type_ids zeros, position_ids counting from 0, "
-        "other -5..-4"
+        "128 random samples, seed 1: input_ids 0..9, attention_mask ones, token_type_ids zeros, "
+        "position_ids counting from 0, other -5..-4"
     )
 
 
@@ -233,9 +233,9 @@ def test_random_floats_in_a_range(datatype: str) -> None:
 
 def test_the_description_says_the_lengths() -> None:
     made = open_inputs(None, choose(model(IDS), InputOptions(dim=("s=8..16",)), {"ids": ("s",)}))
-    assert made.description == "random, seed 1: ids 0..127, s 8..16"
+    assert made.description == "128 random samples, seed 1: ids 0..127, s 8..16"
     there = open_inputs("zero", choose(model(IDS), InputOptions(shape=("ids=8..16",))))
-    assert there.description == "zeros: ids 8..16"
+    assert there.description == "128 samples of zeros: ids 8..16"
     lengths = [made.shapes(index)[0][0] for index in range(50)]
     assert lengths == [len(ids(made.sample(index))) for index in range(50)]
     assert len(set(lengths)) > 5

@@ -256,7 +256,7 @@ def test_sizes_are_drawn_by_shape_and_sent_one_by_one(stub: tuple[Stub, str]) ->
     assert "use --shape, such as --shape x=128" in refusal(url, "--dim", "s=8")
     drawn = ["--shape", "x=2..9", "--range", "x=3..3"]
     assert "samples of different sizes cannot be in one request" in refusal(url, *drawn, "--max-batchsize", 2)
-    assert assembled(url, *drawn).description["remote"]["input_data"] == "random, seed 1: x 3..3, x 2..9"
+    assert assembled(url, *drawn).description["remote"]["input_data"] == "128 random samples, seed 1: x 3..3, x 2..9"
 
 
 def test_an_optional_input_is_sent_where_it_is_given(stub: tuple[Stub, str], tmp_path: Path) -> None:
