@@ -53,7 +53,7 @@ def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly
     system = target.system(settings, library)
     window = MeasuredWindow(target.watch() if drawn is None else None)
     assembly = Assembly(
-        WatchedSystem(system, window),
+        WatchedSystem(system, window, target.elements(library)),
         library,
         settings,
         title=f"{target.name} {', '.join(target.urls)}",

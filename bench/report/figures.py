@@ -57,7 +57,8 @@ def batch_sizes(sizes: Mapping[str, int]) -> str:
 def elements(sizes: Mapping[str, Any], per_second: float) -> str:
     """Samples of different sizes, as a result's ``system.sizes`` has them, and the rate of their elements."""
     span = f"{sizes['least']:,} to {sizes['most']:,} elements, mean {digits(sizes['mean'])}"
-    return f"{span}: {rate(per_second)}; {share(sizes['padding'])} of what was computed is padding"
+    padding = f"; {share(sizes['padding'])} of what was computed is padding" if "padding" in sizes else ""
+    return f"{span}; {digits(per_second)} elements a second{padding}"
 
 
 def clock(seconds: float) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from drumfire.loadgen.system import Batch, SampleLibrary
 from drumfire.sut.data.inputs import InputError, Inputs, Sample, inputs_text, shape_text
 from drumfire.sut.data.library import Array, paired, with_names
+from drumfire.sut.data.ragged import RaggedLibrary
 from drumfire.sut.kserve.messages.tensors import (
     DATATYPES,
     LEFT_OUT,
@@ -55,6 +56,8 @@ class DataSet(Inputs):
             self._taken.append((spec, names[name], shape))
 
     def shapes(self, index: int) -> Sequence[Shape]:
+        if isinstance(self._library, RaggedLibrary):
+            return super().shapes(index)
         return [() if taken is None else taken[2] for taken in self._taken]
 
     def sample(self, index: int) -> Sample:

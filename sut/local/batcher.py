@@ -342,12 +342,14 @@ def batch_sizes(batch_size: Column) -> dict[int, int]:
 
 
 def batching(record: Record) -> dict[str, Any]:
-    """How the batcher worked, from its columns: batches by size, queueing and computing times in ns."""
-    columns = record.columns
-    if "batch_size" not in columns:
-        return {"batch_sizes": None, "queue_ns": None, "service_ns": None}
-    issued = slice(0, record.issued_rows)
+    """How the batcher worked, from its columns: batches by size, queueing and computing times in ns.
+
+    Of a system without a batcher, only the sizes of samples that differ.
+    """
+    columns, issued = record.columns, slice(0, record.issued_rows)
     good = columns["status"][issued] == Status.OK
+    if "batch_size" not in columns:
+        return {**_sizes(columns, issued, good), "batch_sizes": None, "queue_ns": None, "service_ns": None}
     begun = columns["begun"][issued][good]
     percentiles = (0.5, 0.99)
 
@@ -356,21 +358,23 @@ def batching(record: Record) -> dict[str, Any]:
         return {percentile_name(p): measured.percentiles[p] for p in percentiles}
 
     return {
-        **_padding(columns, issued, good),
+        **_sizes(columns, issued, good),
         "batch_sizes": {str(size): n for size, n in batch_sizes(columns["batch_size"][issued][good]).items()},
         "queue_ns": figures(begun - columns["issued"][issued][good]),
         "service_ns": figures(columns["completed"][issued][good] - begun),
     }
 
 
-def _padding(columns: Mapping[str, Column], issued: slice, good: Column) -> dict[str, Any]:
-    """The sizes of the samples, where they differ, and the share of what was computed that only filled them up."""
+def _sizes(columns: Mapping[str, Column], issued: slice, good: Column) -> dict[str, Any]:
+    """The sizes of the samples, where they differ, and the share of what was computed here that only filled them up."""
     if SIZE not in columns or not good.any():
         return {}
     sizes = columns[SIZE][issued][good]
-    computed = int(columns["padded_size"][issued][good].sum(dtype=np.int64))
     figures = {"mean": float(sizes.mean()), "least": int(sizes.min()), "most": int(sizes.max())}
-    return {"sizes": figures | {"padding": 1.0 - int(sizes.sum(dtype=np.int64)) / computed}}
+    if "padded_size" in columns:
+        computed = int(columns["padded_size"][issued][good].sum(dtype=np.int64))
+        figures["padding"] = 1.0 - int(sizes.sum(dtype=np.int64)) / computed
+    return {"sizes": figures}
 
 
 def service_times(run: Callable[[], object], seconds: float = 0.2, least: int = 3) -> list[float]:

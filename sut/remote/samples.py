@@ -6,7 +6,7 @@ Handles samples and the form of requests.  Does not depend on connections or on 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,28 @@ from drumfire.sut.kserve.messages.tensors import LEFT_OUT, ModelInterface, Tenso
 _BURST_BYTES = 1 << 20
 
 
+Int64Array: TypeAlias = npt.NDArray[np.int64]
+
+
 class UnexpectedOutput(ValueError):
     """A reply's outputs differ from the expected ones."""
+
+
+def sizes(inputs: Inputs, count: int) -> Int64Array | None:
+    """The size of each of the first ``count`` samples, shape (count,); None where all have one shape.
+
+    It is the product of the sizes in which samples differ, such as the tokens of a text; the largest input's counts.
+    Raises ``InputError`` for a sample that cannot be read.
+    """
+    shapes = [inputs.shapes(index) for index in range(count)]
+    if all(one == shapes[0] for one in shapes):
+        return None
+    found = np.ones(count, np.int64)
+    for tensors in zip(*shapes, strict=True):
+        rank = max(map(len, tensors))  # a sample that leaves an input out has no sizes of it
+        array = np.array([shape if len(shape) == rank else (0,) * rank for shape in tensors], np.int64)
+        found = np.maximum(found, array[:, (array != array[0]).any(axis=0)].prod(axis=1))
+    return found
 
 
 class RemoteLibrary:

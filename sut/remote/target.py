@@ -26,7 +26,7 @@ from drumfire.sut.data.inputs import Inputs
 from drumfire.sut.kserve.errors import ServerError
 from drumfire.sut.models.model import Judge, Model
 from drumfire.sut.remote.endpoint import Endpoint, Security, parse_url
-from drumfire.sut.remote.samples import RemoteLibrary
+from drumfire.sut.remote.samples import Int64Array, RemoteLibrary
 from drumfire.sut.remote.watch import RemoteClient, RunWatch
 from drumfire.sut.remote.wire import ANSWER_PATIENCE_S
 from drumfire.sut.sampler import MeterPlan
@@ -205,6 +205,10 @@ class Target(ABC, Generic[AnyOptions]):
     def facts(self) -> dict[str, Any]:
         """Entries of the result's section on how servers were spoken to, where they are not the usual ones."""
         return {}
+
+    def elements(self, library: RemoteLibrary) -> Int64Array | None:
+        """The size of each sample, such as the tokens of a text, where samples differ: shape (total count,)."""
+        return None
 
     @abstractmethod
     def digests(self) -> dict[str, str]:

@@ -9,13 +9,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.answers import Answers
-from drumfire.loadgen.record import Column, RowArray
+from drumfire.loadgen.record import SIZE, Column, RowArray
 from drumfire.loadgen.series import Series
 from drumfire.loadgen.system import Answer, SystemUnderTest
 from drumfire.sut.remote.endpoint import Endpoint
+from drumfire.sut.remote.samples import Int64Array
 
 
 class Counting(Protocol):
@@ -111,19 +113,25 @@ class MeasuredWindow:
 
 
 class WatchedSystem:
-    """``system`` with its measured window; issuing rows costs no more."""
+    """``system`` with its measured window, and with the sizes of samples that differ; issuing rows costs no more."""
 
     columns: Mapping[str, npt.DTypeLike]
     answer: Answer | None = None
 
-    def __init__(self, system: RemoteClient, window: MeasuredWindow) -> None:
+    def __init__(self, system: RemoteClient, window: MeasuredWindow, elements: Int64Array | None = None) -> None:
+        """``elements``: see ``Target``."""
         self.name, self.columns = system.name, system.columns
+        if elements is not None:
+            self.columns = {**system.columns, SIZE: np.uint32}
+        self._elements = elements
         self.issue, self.flush = system.issue, system.flush
         self._system, self._window = system, window
         self._answers: Answers
 
     async def open(self, answers: Answers) -> None:
         self._answers = answers
+        if self._elements is not None:  # which sample a row has is drawn before the run
+            answers.columns[SIZE][:] = self._elements[answers.sample_index]
         await self._system.open(answers)
 
     async def begin_measuring(self) -> None:

@@ -46,7 +46,7 @@ from drumfire.sut.remote.kserve.forms import FirstRequests, KServeMessages
 from drumfire.sut.remote.kserve.memory import SharedMemory
 from drumfire.sut.remote.kserve.memory_system import SharedLibrary, SharedMemorySystem
 from drumfire.sut.remote.kserve.statistics import ServerWatch, ServerWatches
-from drumfire.sut.remote.samples import RemoteLibrary
+from drumfire.sut.remote.samples import Int64Array, RemoteLibrary, sizes
 from drumfire.sut.remote.system import NewChannel, RemoteSystem
 from drumfire.sut.remote.target import Amounts, Target, TargetOptions, by_concurrency
 from drumfire.sut.remote.tritonclient import TritonclientMessages, TritonclientSystem
@@ -211,6 +211,11 @@ class TritonTarget(Target[TritonOptions]):
             "dynamic_batching": self._served.dynamic_batching,
             "response_cache": self._served.response_cache,
         }
+
+    def elements(self, library: RemoteLibrary) -> Int64Array | None:
+        if all(-1 not in spec.shape for spec in self._interface.inputs):
+            return None
+        return sizes(self._data, library.total_count)
 
     def digests(self) -> dict[str, str]:
         return {

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from drumfire.sut.data.lengths import Lengths
 from drumfire.sut.data.options import InputOptions
 from drumfire.sut.local.backends import BackendOptions
 from drumfire.sut.serving import model as serving
 from drumfire.sut.serving.model import Batching, Source
-from tests.support.command import Done, here, one_line_error
+from tests.support.command import Done, columns, here, one_line_error
 from tests.support.running_server import Running
 
 pytest.importorskip("onnxruntime")
@@ -80,3 +82,30 @@ def test_the_check_sends_no_more_than_the_run(words: list[object], most: int, ru
     done = run("two_inputs", "grpc", *IDS, "--range", "input_ids=0..99", *words, "--json")
     sent, check = result(done)["delivered"]["samples"], server.counts("two_inputs")["success"] - before
     assert sent < check <= most
+
+
+LENGTHS = ["--shape", "input_ids=8..16", "--shape", "attention_mask=8..16", "--range", "input_ids=0..99"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["--shared-memory", "system"]],
+    ids=["sent", "shared"],
+)
+def test_samples_of_different_sizes_are_told(words: list[str], run: Any, tmp_path: Path) -> None:
+    found = result(run("two_inputs", "grpc", *LENGTHS, "--count", 50, *words, "--json"))
+    sizes, delivered = columns(tmp_path / "run")["size"], found["delivered"]
+    assert found["system"]["sizes"] == {"mean": sizes.mean(), "least": 8, "most": 16}
+    assert delivered["elements_per_second"] == pytest.approx(sizes.mean() * delivered["samples_per_second"])
+    lengths = Lengths(8, 16).draw(128, 1, "0")
+    shapes = [lengths[index] for index in columns(tmp_path / "run")["sample_index"].tolist()]
+    assert sizes.tolist() == shapes
+    report = (tmp_path / "run" / "report.txt").read_text()
+    assert re.search(r"\nsizes +8 to 16 elements, mean 1[0-9.]+; [0-9,.]+ elements a second\n", report)
+
+
+def test_samples_of_one_size_have_none(run: Any, tmp_path: Path) -> None:
+    found = result(run("two_inputs", "grpc", *IDS, "--range", "input_ids=0..99", "--count", 5, "--json"))
+    assert "sizes" not in found["system"]
+    assert "elements_per_second" not in found["delivered"]
+    assert "size" not in columns(tmp_path / "run")

@@ -82,6 +82,7 @@ def test_a_remote_run_sends_each_text_in_its_own_length() -> None:
         tokens = texts.tokens[texts.offsets[index] : texts.offsets[index + 1]]
         ids, mask, types = samples.sample(index)
         assert ids.shape == mask.shape == types.shape == tokens.shape
+        assert samples.shapes(index) == [tokens.shape] * 3
         assert bytes(ids.data) == tokens.tobytes()
         assert (bytes(mask.data), bytes(types.data)) == (np.ones_like(tokens).tobytes(), bytes(8 * tokens.size))
 
