@@ -46,6 +46,10 @@ class TaskSystem:
         """Answer rows [first, last); returns their responses, or None where nobody reads them."""
         raise NotImplementedError
 
+    def last_of(self, first: int, last: int) -> int:
+        """The end of the rows from ``first`` that ``respond`` gets together, of rows [first, last)."""
+        return last
+
     async def open(self, answers: Answers) -> None:
         self.answers = answers
         self._next_row = self._end_row = 0
@@ -74,7 +78,7 @@ class TaskSystem:
     def _start(self) -> None:
         while not self._closed and self._next_row < self._end_row and len(self._tasks) < self._max_in_flight:
             first = self._next_row
-            self._next_row = last = min(first + self._max_batch_size, self._end_row)
+            self._next_row = last = self.last_of(first, min(first + self._max_batch_size, self._end_row))
             task = asyncio.ensure_future(self._run(first, last))
             self._tasks.add(task)
             task.add_done_callback(self._ended)

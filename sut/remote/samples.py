@@ -15,7 +15,15 @@ from drumfire.loadgen.system import Batch, IndexArray
 from drumfire.sut.data.inputs import InputError, Inputs, Sample
 from drumfire.sut.data.library import NotLoadedError
 from drumfire.sut.kserve.messages.exchange import NOT_SENT, Messages, Outputs, Part, ValueMessages
-from drumfire.sut.kserve.messages.tensors import LEFT_OUT, ModelInterface, Tensor, TensorError, TensorSpec, as_array
+from drumfire.sut.kserve.messages.tensors import (
+    LEFT_OUT,
+    ModelInterface,
+    Shape,
+    Tensor,
+    TensorError,
+    TensorSpec,
+    as_array,
+)
 
 _BURST_BYTES = 1 << 20
 
@@ -73,6 +81,9 @@ class RemoteLibrary:
         self._batch_size = batch_size
         self._values = cast(ValueMessages, messages) if values else None
         self._samples: dict[int, Sample] = {}
+        self._kinds: dict[tuple[Shape | None, ...], int] = {}
+        """A number for each set of shapes that samples have; None for an input that is left out."""
+        self._kind: dict[int, int] = {}
 
     def load(self, indices: IndexArray) -> None:
         """Read these samples and make their requests.  Raises ``InputError`` for a sample that cannot be read."""
@@ -84,12 +95,21 @@ class RemoteLibrary:
                 self.requests[index] = self._messages.request(self._parts([sample]))
             else:
                 self._samples[index] = sample
+                kind = tuple(None if tensor == LEFT_OUT else tensor.shape for tensor in sample)
+                self._kind[index] = self._kinds.setdefault(kind, len(self._kinds))
         self.burst = max(1, _BURST_BYTES // (largest * self._batch_size))
 
     def unload(self, indices: IndexArray) -> None:
         for index in np.unique(indices).tolist():
             self.requests[index] = None
             self._samples.pop(index, None)
+
+    def together(self, indices: Sequence[int] | memoryview) -> int:
+        """How many of these samples, from the first on, can share a request: they have the same shapes."""
+        if len(self._kinds) < 2:
+            return len(indices)
+        kinds = [self._kind.get(index) for index in indices]
+        return next((count for count, kind in enumerate(kinds) if kind != kinds[0]), len(kinds))
 
     def batched(self, indices: Sequence[int]) -> Any:
         """Make one request of loaded samples.  Raises ``NotLoadedError``, or ``InputError`` if their shapes differ."""

@@ -185,10 +185,10 @@ class RemoteSystem:
                 self._send_rows(channel, count)
             else:
                 for _ in range(min(count, self._library.burst)):
-                    first = self._next_row
-                    if first == self._end_row:
+                    if (first := self._next_row) == self._end_row:
                         break
-                    self._next_row = last = min(first + self._batch_size, self._end_row)
+                    indices = self._index[first : min(first + self._batch_size, self._end_row)]
+                    self._next_row = last = first + self._library.together(indices)
                     self._send(channel, first, last)
             wire.flush()
             self._list(link)

@@ -118,6 +118,8 @@ class Target(ABC, Generic[AnyOptions]):
     """The scenarios in which only ``--concurrency``, or a default, bounds the requests under way."""
     batch_size = 1
     """Most samples in a request."""
+    alike = True
+    """Whether any samples can share a request."""
     distributions: Sequence[str] = ()
     """The packages whose versions belong in the result."""
     named: Model | None = None
@@ -244,7 +246,8 @@ class Target(ABC, Generic[AnyOptions]):
         if settings.scenario == Scenario.SingleStream:
             return 1
         if settings.scenario == Scenario.MultiStream:
-            return min(at_a_time, math.ceil(settings.multi_stream_samples_per_query / self.batch_size))
+            together = self.batch_size if self.alike else 1
+            return min(at_a_time, math.ceil(settings.multi_stream_samples_per_query / together))
         return at_a_time
 
     def sizes(self, data: Inputs) -> tuple[int, int]:

@@ -160,6 +160,9 @@ class TritonclientSystem(TaskSystem):
             reason = "sends nothing" if isinstance(error, TimeoutError) else one_line(str(error))
             raise ServerError(f"{self._endpoint}: {reason}; does this port speak the URL's protocol?") from None
 
+    def last_of(self, first: int, last: int) -> int:
+        return first + self._library.together(self.answers.record.view("sample_index")[first:last])
+
     async def respond(self, first: int, last: int) -> Responses | None:
         indices = self.answers.sample_index[first:last].tolist()
         single = self._max_batch_size == 1

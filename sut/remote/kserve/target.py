@@ -136,16 +136,17 @@ class TritonTarget(Target[TritonOptions]):
         if self.batch_size > max(interface.max_batch_size, 1):
             most = f"at most {interface.max_batch_size}" if interface.max_batch_size else "no batches"
             raise UserError(f"--max-batchsize {self.batch_size}: the server's {self.model} takes {most} in a request")
-        if self.batch_size > 1 and self._chosen.drawn:
-            raise UserError(
-                f"--max-batchsize {self.batch_size}: samples of different sizes cannot be in one request: leave it "
-                "out, or give one size"
-            )
         self._interface = interface
         if self._metric is not None:
             halves = frozenset(spec.name for spec in interface.outputs if spec.datatype == "BF16")
             self._metric.of_outputs([spec.name for spec in interface.outputs], halves)
         self._data = self._inputs()
+        if self.batch_size > 1 and not self._are_alike():
+            self.alike = False
+            self.notes.append(
+                f"--max-batchsize {self.batch_size}: samples differ in shape, and a request holds samples of one "
+                "shape, which happen to follow each other"
+            )
         self._first = FirstRequests(interface, self._send, self.advice)
         self._values = self._finds_values()
         if served.configuration is None:
@@ -283,6 +284,12 @@ class TritonTarget(Target[TritonOptions]):
                 "--shape NAME=SHAPE sends it"
             )
         return open_inputs(source if self.named is None else self.named.name, self._chosen, data_set=library)
+
+    def _are_alike(self) -> bool:
+        if all(-1 not in spec.shape and not spec.optional for spec in self._interface.inputs):
+            return True
+        first = self._data.shapes(0)
+        return all(self._data.shapes(index) == first for index in range(1, self.sizes(self._data)[0]))
 
     def _native(self, batch_size: int, *, shared: bool = False, values: bool = False) -> KServeMessages:
         form: dict[str, Any] = {"batch_size": batch_size, "shared": shared, "values": values}

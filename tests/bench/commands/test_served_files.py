@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import drumfire
 from drumfire.sut.data.lengths import Lengths
 from drumfire.sut.data.options import InputOptions
 from drumfire.sut.local.backends import BackendOptions
@@ -109,3 +112,28 @@ def test_samples_of_one_size_have_none(run: Any, tmp_path: Path) -> None:
     assert "sizes" not in found["system"]
     assert "elements_per_second" not in found["delivered"]
     assert "size" not in columns(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "words"),
+    [("grpc", []), ("http", []), pytest.param("grpc", ["--client", "tritonclient"], marks=pytest.mark.extra)],
+    ids=["grpc", "http", "tritonclient"],
+)
+@pytest.mark.parametrize("mode", [["--accuracy"], ["--qps", 300, "--time", 0.1]], ids=["accuracy", "performance"])
+def test_a_request_holds_samples_of_one_shape(
+    mode: list[object], protocol: str, words: list[str], run: Any, tmp_path: Path
+) -> None:
+    lengths = [3] * 4 + [5] * 20 + [3, 5] * 4
+    lines = [json.dumps({"input_ids": [7] * length, "attention_mask": [1] * length}) for length in lengths]
+    (tmp_path / "texts.jsonl").write_text("\n".join(lines))
+    (tmp_path / "labels.txt").write_text("0\n" * len(lines))
+    data = ["--input-data", tmp_path / "texts.jsonl", "--labels", tmp_path / "labels.txt", "--scenario", "Offline"]
+    done = run("two_inputs", protocol, *data, *words, *mode, "--max-batchsize", 8)
+    assert "note: --max-batchsize 8: samples differ in shape, and a request holds samples of one shape" in done.stdout
+    saved = drumfire.load(tmp_path / "run")
+    found = saved.result
+    assert (found["errors"]["failed"], found["errors"]["unanswered"]) == (0, 0)
+    alike = [len([*group]) for _, group in groupby(lengths[index] for index in saved.columns["sample_index"].tolist())]
+    requests = sum(math.ceil(count / 8) for count in alike)
+    assert found["system"]["server"]["servers"][0]["success"] == requests
+    assert "--accuracy" not in mode or found["accuracy"]["total"] == len(lines)

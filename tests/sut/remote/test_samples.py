@@ -51,6 +51,7 @@ def test_a_batch_holds_an_optional_input_for_all_or_for_none(tmp_path: Path) -> 
     data = [{"a": [1]}, {"a": [2]}, {"a": [3], "b": [4]}, {"a": [5], "b": [6]}]
     library = library_of(tmp_path, {"data": data}, interface, batch_size=2)
     library.load(np.arange(4))
+    assert [library.together(memoryview(np.array(one))) for one in ([0, 1, 2, 3], [2, 3], [3, 0], [1])] == [2, 2, 1, 1]
     sent = [json.loads(library.batched(pair).body)["inputs"] for pair in ((0, 1), (2, 3))]
     assert [[one["data"] for one in inputs] for inputs in sent] == [[[1, 2]], [[3, 5], [4, 6]]]
     with pytest.raises(InputError, match=r"some samples leave out the input b INT8\[1\]: send them one by one"):

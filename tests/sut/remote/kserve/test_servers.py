@@ -255,7 +255,6 @@ def test_sizes_are_drawn_by_shape_and_sent_one_by_one(stub: tuple[Stub, str]) ->
     assert "--shape x=128" in refusal(url)
     assert "use --shape, such as --shape x=128" in refusal(url, "--dim", "s=8")
     drawn = ["--shape", "x=2..9", "--range", "x=3..3"]
-    assert "samples of different sizes cannot be in one request" in refusal(url, *drawn, "--max-batchsize", 2)
     assert assembled(url, *drawn).description["remote"]["input_data"] == "128 random samples, seed 1: x 3..3, x 2..9"
 
 
