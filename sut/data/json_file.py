@@ -47,7 +47,8 @@ _JSON_TYPES: Mapping[str, set[type]] = {
 class JsonFile(Inputs):
     """Samples from a file in the format of perf_analyzer's ``--input-data``, held in memory.
 
-    Beyond that format, nested contents may state their shape by their nesting, and FP16 and BF16 may be numbers.
+    Beyond that format, nested contents may state their shape by their nesting, FP16 and BF16 may be numbers, and a
+    single element needs no list.
     Refuses sequences (lists of steps).
     """
 
@@ -170,7 +171,10 @@ def _tensors(entry: Mapping[str, Any], specs: Sequence[TensorSpec], where: str) 
 
 
 def _tensor(value: Any, spec: TensorSpec, where: str) -> Tensor:
-    """A tensor from its JSON form: contents, or an object of ``content`` or ``b64`` and optionally ``shape``."""
+    """A tensor from its JSON form: contents, or an object of ``content`` or ``b64`` and optionally ``shape``.
+
+    Contents are a list, or the element itself where there is one.
+    """
     content, given = value, None
     if isinstance(value, dict):
         if not value.keys() <= {"content", "b64", "shape"} or ("content" in value) == ("b64" in value):
@@ -178,13 +182,15 @@ def _tensor(value: Any, spec: TensorSpec, where: str) -> Tensor:
         if "shape" in value:
             given = _given_shape(value["shape"], where)
         content = value["content"] if "content" in value else {"b64": value["b64"]}
+    if isinstance(content, str | int | float):
+        content = [content]
+        given = tuple(1 if size < 0 else size for size in spec.shape) if given is None else given
     if isinstance(content, list):
         elements, nesting = _flat(content, where)
         shape = _resolved(spec, given, nesting, where)
         if len(elements) != math.prod(shape):
-            raise InputError(
-                f"{where}: {len(elements)} elements, but the shape {shape_text(shape)} has {math.prod(shape)}"
-            )
+            count = counted(len(elements), "element")
+            raise InputError(f"{where}: {count}, but the shape {shape_text(shape)} has {math.prod(shape)}")
         return Tensor(shape, _packed_or_refused(elements, spec.datatype, where))
     if not isinstance(content, dict) or content.keys() != {"b64"} or not isinstance(content["b64"], str):
         raise InputError(f'{where}: use a list of elements, or {{"b64": "..."}}, not {reprlib.repr(content)}')

@@ -472,11 +472,12 @@ def test_elements_that_are_not_of_the_datatype(datatype: str, written: str) -> N
         ({"data": [{"x": [1, 2]}, 3]}, "data[1] must be an object of tensors, not 3"),
         ({"data": [{"x": [1, 2], "w": [1]}]}, "data[0]: 'w' is not one of x"),
         ({"data": [{"x": [1, 2]}, {}]}, "data[1] lacks x: the model m takes x INT8[2]"),
-        ({"data": [{"x": 1}]}, "data[0] x: use a list of elements"),
+        ({"data": [{"x": None}]}, "data[0] x: use a list of elements"),
+        ({"data": [{"x": 1}]}, "data[0] x: 1 element, but the shape [2] has 2"),
         ({"data": [{"x": [1, 2, 3]}]}, "the shape [3] does not fit x INT8[2]"),
         ({"data": [{"x": [[1], [2]]}]}, "the shape [2, 1] does not fit x INT8[2]"),
         ({"data": [{"x": [[1], 2]}]}, "nested lists differ in length"),
-        ({"data": [{"x": {"content": [1], "shape": [2]}}]}, "1 elements, but the shape [2] has 2"),
+        ({"data": [{"x": {"content": [1], "shape": [2]}}]}, "1 element, but the shape [2] has 2"),
         ({"data": [{"x": {"content": [[1], [2]], "shape": [2]}}]}, "nested as [2,1], but the shape is [2]"),
         ({"data": [{"x": {"content": [1, 2], "shape": 2}}]}, "list of integers"),
         ({"data": [{"x": {"content": [1, 2], "shape": [2.0]}}]}, "list of integers"),
@@ -508,6 +509,22 @@ def test_documents_that_do_not_fit(document: Any, why: str) -> None:
     assert "inputs.json" in text
 
 
+@pytest.mark.parametrize("shape", [(1,), (-1,), (), (1, -1)], ids=str)
+def test_a_single_element_needs_no_list(shape: tuple[int, ...]) -> None:
+    model = interface(TensorSpec("text", "BYTES", shape), TensorSpec("x", "FP32", shape))
+    document = {"data": [{"text": "hello world", "x": 2}, {"text": {"content": "è"}, "x": 0.5}]}
+    made = read(document, model)
+    for index, (text, x) in enumerate([("hello world", 2), ("è", 0.5)]):
+        words, number = made.sample(index)
+        assert words.shape == number.shape == tuple(map(abs, shape))
+        assert unpack_bytes(words.data) == [text.encode()]
+        assert np.frombuffer(number.data, "<f4") == x
+    with pytest.raises(InputError, match="text: element 0 is 7, which is not a valid BYTES"):
+        read({"data": [{"text": 7, "x": 1}]}, model)
+    with pytest.raises(InputError, match="x: element 0 is 'a', which is not a valid FP32"):
+        read({"data": [{"text": "", "x": "a"}]}, model)
+
+
 @pytest.mark.parametrize(
     ("contents", "why"),
     [
@@ -518,7 +535,7 @@ def test_documents_that_do_not_fit(document: Any, why: str) -> None:
         ([[], []], "the shape [2, 0] does not fit x INT8[-1,-1]"),
         ({"content": [], "shape": [0, 3]}, "the shape [0, 3] does not fit x INT8[-1,-1]"),
         ({"b64": "", "shape": [-1, 0]}, "the shape [-1, 0] does not fit x INT8[-1,-1]"),
-        ({"content": [1], "shape": [2**70, 1]}, "1 elements, but the shape"),
+        ({"content": [1], "shape": [2**70, 1]}, "1 element, but the shape"),
     ],
 )
 def test_contents_that_do_not_settle_an_open_shape(contents: Any, why: str) -> None:
