@@ -102,7 +102,9 @@ def choose(
 
     Raises ``InputError`` for inputs, names and sizes that the model does not have.
     """
-    known = {spec.name: spec for spec in interface.inputs}
+    specs = [replace(spec, dims=tuple((dims or {}).get(spec.name, ()))) for spec in interface.inputs]
+    interface = replace(interface, inputs=tuple(specs))
+    known = {spec.name: spec for spec in specs}
     lengths, shapes, fixed = parse_dims(options.dim), parse_shapes(options.shape), parse_inputs(options.input)
     if lengths and dims is None:
         example = Chosen(interface).advice or f"--shape {next(iter(known), 'NAME')}=8"
@@ -178,7 +180,7 @@ def _check_shape(given: str, spec: TensorSpec | None, sizes: Sequence[Lengths], 
     if len(sizes) != len(spec.shape):
         raise InputError(f"{given}: wrong number of sizes (leave the batch out): {inputs_text(interface)}")
     if any(size >= 0 and (one.least, one.most) != (size, size) for size, one in zip(spec.shape, sizes, strict=True)):
-        raise InputError(f"{given}: only sizes shown as -1 can be chosen: {inputs_text(interface)}")
+        raise InputError(f"{given}: only open sizes can be chosen: {inputs_text(interface)}")
 
 
 def _check_values(given: str, spec: TensorSpec | None, values: Values, interface: ModelInterface) -> None:

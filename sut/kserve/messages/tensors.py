@@ -11,7 +11,7 @@ import json
 import math
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,13 +82,17 @@ class TensorSpec:
     """Of one sample, without the batch; -1 for any size."""
     optional: bool = False
     """A request may leave this input out."""
+    dims: tuple[str, ...] = field(default=(), compare=False)
+    """The names of the sizes, "" for one without, where a model's file is at hand; for people only."""
 
     def __post_init__(self) -> None:
         if self.datatype not in DATATYPES and self.datatype != "BYTES":
             raise TensorError(f"tensor {one_line(self.name, 60)!r} has the unknown datatype {self.datatype[:40]!r}")
 
     def __str__(self) -> str:
-        return f"{one_line(self.name, 100)} {self.datatype}[{','.join(map(str, self.shape))}]"
+        dims = self.dims or [""] * len(self.shape)
+        sizes = (dim if size < 0 and dim else str(size) for size, dim in zip(self.shape, dims, strict=True))
+        return f"{one_line(self.name, 100)} {self.datatype}[{one_line(','.join(sizes), 200)}]"
 
     def fits(self, shape: Shape) -> bool:
         """Whether a sample may have this shape."""

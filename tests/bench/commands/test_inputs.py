@@ -61,7 +61,7 @@ def test_files_of_every_kind_run_and_say_what_was_made_up(
 @pytest.mark.parametrize(
     ("file", "options", "says"),
     [
-        ("two_inputs", [], "set them with --dim sequence=128, or give --input-data"),
+        ("two_inputs", [], "input_ids INT64[sequence] has open sizes: set them with --dim sequence=128, or give"),
         ("open_image", [], "set them with --dim height=224 --dim width=224, or give --input-data"),
         ("two_inputs", ["--dim", "length=3"], "the model has the open sizes sequence, and batch for its batch"),
         ("two_inputs", ["--dim", "Sequence=3"], "did you mean sequence?"),

@@ -61,7 +61,7 @@ def test_npz_names_with_slashes_and_compression(tmp_path: Path) -> None:
         ({"ids": np.array([[1, "a"]], object)}, "ids.npy holds Python objects"),
         ({"ids": np.ones((2, 2))}, "ids.npy holds float64: INT32 needs numpy's int32"),
         ({"x": np.ones(2)}, "has x.npy, but may hold only ids.npy, y.npy"),
-        ({"y": np.ones((2, 2), np.float32)}, "has y.npy, but lacks ids.npy, the samples of ids INT32[-1]"),
+        ({"y": np.ones((2, 2), np.float32)}, "has y.npy, but lacks ids.npy, the samples of ids INT32[s]"),
         ({"ids": np.ones((2, 0), np.int32)}, "its samples are empty"),
         ({"ids": np.ones((0, 2), np.int32)}, "at least one, not 0"),
     ],
@@ -186,7 +186,7 @@ def test_raw_files_are_texts(tmp_path: Path) -> None:
         ("zero", {"range": ("ids=0..3",), "dim": ("s=4",)}, "--range ids=0..3 is for random values"),
         ("data.npz", {"dim": ("s=1..3",)}, "its samples have their own sizes"),
         ("data.npz", {"dim": ("s=3",)}, "ids INT32[3] needs [samples, *its own shape]"),
-        ("random", {}, "ids INT32[-1] has open sizes: set them with --dim s=128, or give --input-data"),
+        ("random", {}, "ids INT32[s] has open sizes: set them with --dim s=128, or give --input-data"),
     ],
 )
 def test_what_a_source_cannot_take(
