@@ -289,6 +289,9 @@ def test_all_packages_of_the_project_are_needed() -> None:
     needed = proof.needed()
     assert {"numpy", "hdrhistogram", "prometheus-client", "uvloop", "pbr"} <= needed.keys()
     assert installation.lacking(needed) == []
+    # The page says what to carry to a machine without a network, whose torch has brought numpy.
+    carried = (ROOT / "docs" / "gpu.md").read_text().partition("pip install --target")[2].partition("```")[0].split()
+    assert needed.keys() - {"numpy"} <= set(carried)
 
 
 @pytest.mark.parametrize(("version", "fine"), [("2.10.1", False), ("2.11.0+cu130", True), ("3.0", True)])
