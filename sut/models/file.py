@@ -6,6 +6,7 @@ Judged where the user has labels, by a metric; otherwise only its speed is measu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,16 +100,15 @@ class FileModel:
         if tensors.batch in parse_dims(self._options.dim):
             tensors = tensors.without_batch()  # else the user could not say it
         try:
-            specs = tuple(map(self._shortened, tensors.specs))
+            specs: Sequence[TensorSpec] = tensors.specs
         except TensorError as error:
             raise BackendError(f"{self.path}: {error}") from None
         self._known = {name: Values(0, count - 1) for name, count in vocabulary.of(self.path, tensors).items()}
-        dims = {one.name: one.dims for one in tensors.inputs if one.dims}
-        interface = ModelInterface(self.path.name, "", "", specs, (), int(tensors.has_batch))
-        chosen = choose(interface, self._options, dims, tensors.batch)
-        self._data = data = open_inputs(
-            self._source, chosen, data_set=self._data_set(), known=self._known, unread=tensors.outputs
-        )
+        try:
+            specs, self._data = self._read_as(tensors, self._padded_to)
+        except InputError as error:
+            raise InputError(f"{error}{self._shorter(tensors)}") from None
+        data = self._data
         self.total_count = data.total_count
         speed_only = ": speed only" if self.judge is None else ""
         self.reservations = (f"a bare model file on {data.description}{speed_only}",)
@@ -132,11 +132,31 @@ class FileModel:
             if uneven := disagreement((spec.name, shapes[position], dims) for (position, spec), dims in sample):
                 raise InputError(f"{data.place(index)}: {uneven}")
 
-    def _shortened(self, spec: TensorSpec) -> TensorSpec:
-        """The input as samples of the user may have it: open where they are padded to the file's size."""
-        if self._source in _MADE_UP or self._padded_to is None:
-            return spec
-        return replace(spec, shape=tuple(-1 if size == self._padded_to else size for size in spec.shape))
+    def _read_as(self, tensors: Tensors, padded_to: int | None) -> tuple[Sequence[TensorSpec], Inputs]:
+        """The inputs as samples have them, and the samples: those of the user may be shorter than ``padded_to``."""
+        specs: Sequence[TensorSpec] = tensors.specs
+        if padded_to is not None and self._source not in _MADE_UP:
+            specs = [
+                replace(spec, shape=tuple(-1 if size == padded_to else size for size in spec.shape)) for spec in specs
+            ]
+        dims = {one.name: one.dims for one in tensors.inputs if one.dims}
+        interface = ModelInterface(self.path.name, "", "", tuple(specs), (), int(tensors.has_batch))
+        chosen = choose(interface, self._options, dims, tensors.batch)
+        return specs, open_inputs(
+            self._source, chosen, data_set=self._data_set(), known=self._known, unread=tensors.outputs
+        )
+
+    def _shorter(self, tensors: Tensors) -> str:
+        """What helps if the samples were refused as they are shorter than the file's inputs; empty if they are not."""
+        if self._source in _MADE_UP:
+            return ""
+        for size in {spec.shape[0] for spec in tensors.specs if len(spec.shape) == 1 and spec.shape[0] > 1}:
+            with suppress(InputError):
+                specs, data = self._read_as(tensors, size)
+                opened = [at for at, spec in enumerate(specs) if spec.shape == (-1,)]
+                if all(data.shapes(index)[at] <= (size,) for index in range(data.total_count) for at in opened):
+                    return f" (--pad {size} pads shorter samples)"
+        return ""
 
     @property
     def example(self) -> Tensors:

@@ -102,8 +102,10 @@ def test_shorter_samples_are_padded_to_the_one_size_that_a_file_takes(tmp_path: 
     sixteen = b"\x08\x90" + 7 * b"\x80" + b"\0"  # a number as long as the name
     (tmp_path / "fixed.onnx").write_bytes(file.replace(b"\x12\x08sequence", sixteen))
     words = ["run", "onnxruntime", tmp_path / "fixed.onnx", "--input-data", texts(tmp_path, 9, 3, 12), *QUICK]
-    one_line_error(here(*words), "line 1 input_ids: the shape [9] does not fit input_ids INT64[16]")
-    one_line_error(here(*words, "--pad", "11"), "the shape [9] does not fit input_ids INT64[16]")
+    advice = "line 1 input_ids: the shape [9] does not fit input_ids INT64[16] (--pad 16 pads shorter samples)"
+    one_line_error(here(*words), advice)
+    one_line_error(here(*words, "--pad", "11"), advice)
+    one_line_error(here(*words, "--pad", "longest"), advice)
     done = here(*words, "--pad", "16", "--output", tmp_path / "run")
     result = json.loads(done.stdout)
     assert result["errors"]["failed"] == 0

@@ -171,7 +171,9 @@ def test_samples_of_the_user_may_be_shorter_than_a_file_of_one_size_that_they_ar
     full = Input("ids", (6,), I8), Input("mask", (6,), I8), Input("more", (6,), I8), Input("x", (2,), F4)
     lines = [{"ids": [1] * size, "mask": [1] * size, "more": [1] * 6, "x": [0, 0]} for size in (4, 4)]
     (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    with pytest.raises(InputError, match=r"the shape \[4\] does not fit ids INT64\[6\]"):
+    with pytest.raises(
+        InputError, match=r"the shape \[4\] does not fit ids INT64\[6\] \(--pad 6 pads shorter samples\)$"
+    ):
         model(*full, input_data=str(tmp_path / "x.jsonl"))
     made = model(*full, input_data=str(tmp_path / "x.jsonl"), padded_to=6)
     shapes = [(None,), (None,), (6,), (2,)]
@@ -186,6 +188,9 @@ def test_samples_of_the_user_may_be_shorter_than_a_file_of_one_size_that_they_ar
     batch = library.batch(np.arange(2))
     assert batch["ids"].tolist() == batch["mask"].tolist() == [[1, 1, 1, 1, 0, 0]] * 2
     assert batch["more"].tolist() == [[1] * 6] * 2
+    (tmp_path / "long.jsonl").write_text(json.dumps({"ids": [1] * 7, "mask": [1] * 7, "more": [1] * 6, "x": [0, 0]}))
+    with pytest.raises(InputError, match=r"the shape \[7\] does not fit ids INT64\[6\]$"):
+        model(*full, input_data=str(tmp_path / "long.jsonl"))
     lines[1]["mask"] = [1] * 3
     (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines)))
     with pytest.raises(InputError, match=r"line 2: ids has the shape \[4\] and mask \[3\].* size 6 in both"):
