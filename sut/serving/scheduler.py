@@ -18,7 +18,7 @@ from drumfire.loadgen.pacer import precise_timers
 from drumfire.loadgen.system import Batch
 from drumfire.sut.kserve.grpc.framing import Status
 from drumfire.sut.local import backends
-from drumfire.sut.local.backends import Backend, BackendError, HasLanes, Run, first_line
+from drumfire.sut.local.backends import Backend, BackendError, HasLanes, InputRefused, Run, first_line
 from drumfire.sut.local.turns import Turn, Turns
 from drumfire.sut.serving.batch import Gathers, gatherers, split
 from drumfire.sut.serving.model import ServedModel
@@ -310,7 +310,8 @@ class Scheduler:
             kind = "" if isinstance(error, Exception) else "a worker was lost: "
             text = f"{self.model.name} failed: {kind}{type(error).__name__}: {first_line(_as_exception(error))}"
             self._computed(requests)
-            self._refuse(requests, Refusal(Status.INTERNAL, text), "BACKEND")
+            status = Status.INVALID_ARGUMENT if isinstance(error, InputRefused) else Status.INTERNAL
+            self._refuse(requests, Refusal(status, text), "BACKEND")
             if not isinstance(error, Exception):
                 raise
             return

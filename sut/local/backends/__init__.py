@@ -5,6 +5,7 @@ A backend refuses what it cannot do: it never falls back silently from the GPU t
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,10 @@ MOST_LANES = 2
 
 class BackendError(UserError, RuntimeError):
     """A backend or model that cannot be used.  The text is one line and names the fix."""
+
+
+class InputRefused(ABC):  # noqa: B024 - it has no methods
+    """What a model raises that refuses the values of its inputs.  Backends register the kinds of their frameworks."""
 
 
 def _unchanged(tensors: Tensors) -> Tensors:

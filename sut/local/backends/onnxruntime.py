@@ -16,7 +16,7 @@ import numpy.typing as npt
 from drumfire.loadgen import installation
 from drumfire.loadgen.environment import versions
 from drumfire.loadgen.system import Batch
-from drumfire.sut.local.backends import Backend, BackendError, BackendOptions, first_line, interface
+from drumfire.sut.local.backends import Backend, BackendError, BackendOptions, InputRefused, first_line, interface
 from drumfire.sut.models.model import Form
 from drumfire.sut.models.tensors import Input, Tensors
 
@@ -63,7 +63,10 @@ def check_installation() -> None:
 def load(model: Path, device: str, threads: int, options: BackendOptions) -> Backend:
     check_installation()
     import onnxruntime
+    from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
+    InputRefused.register(InvalidArgument)
+    InputRefused.register(UnicodeDecodeError)  # its texts are UTF-8
     provider = _PROVIDERS[device]
     if provider not in onnxruntime.get_available_providers():
         raise BackendError(
