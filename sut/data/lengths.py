@@ -15,9 +15,6 @@ import numpy.typing as npt
 
 from drumfire.sut.data import DataError
 
-FORMS = "8, 8..128 (uniform) or 8..24..128 (log-normal with the median 24)"
-"""What the user may write."""
-_LONGEST = 10**12 - 1
 _DEVIATIONS = 3.0
 """Of a log-normal distribution, the most stands so many standard deviations above the median."""
 
@@ -31,16 +28,21 @@ class Lengths(NamedTuple):
     """Of a log-normal distribution; None for a uniform one."""
 
     @classmethod
-    def of(cls, text: str, option: str) -> Lengths:
-        """From ``8``, ``8..128`` or ``8..24..128``.  Raises ``DataError``, which begins with ``option``."""
+    def of(cls, text: str) -> Lengths:
+        """From ``8``, ``8..128`` (uniform) or ``8..24..128`` (log-normal with the median 24).
+
+        Raises ``DataError``, which says what is wrong, and not what else may be written.
+        """
         parts = text.split("..")
         if len(parts) > 3 or not all(re.fullmatch("[0-9]{1,12}", part) for part in parts):
-            raise DataError(f"{option}: {text!r:.80} is no length: write {FORMS}")
+            raise DataError(f"{text!r:.80} is not a size of at most 12 digits, nor two or three with .. between them")
         least, *median, most = map(int, (parts * 2 if len(parts) == 1 else parts))
-        if not 1 <= least <= most <= _LONGEST:
-            raise DataError(f"{option}: lengths go from at least 1 to no less than that, not {text}: write {FORMS}")
+        if least < 1:
+            raise DataError("a size is at least 1")
+        if least > most:
+            raise DataError(f"{least} is above {most}")
         if median and not least <= median[0] < most:
-            raise DataError(f"{option}: the median of {text} must be from {least} to {most - 1}: write {FORMS}")
+            raise DataError(f"the median {median[0]} must be from {least} to {most - 1}")
         return cls(least, most, *median)
 
     def __str__(self) -> str:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from drumfire.loadgen.options import flag, option
-from drumfire.sut.data import DataError
 from drumfire.sut.data.inputs import InputError
 from drumfire.sut.data.lengths import Lengths
 
@@ -33,19 +32,21 @@ class Values(NamedTuple):
 
 def parse_dims(words: Sequence[str]) -> dict[str, Lengths]:
     """Sizes by their names, from ``NAME=SIZE`` such as ``sequence=8..128``.  Raises ``InputError``."""
-    return _by_name("dim", words, "NAME=SIZE, such as sequence=128 or sequence=8..128", _size)
+    form = "NAME=SIZE, such as s=128, s=8..128 (uniform) or s=8..24..128 (log-normal with the median 24)"
+    return _by_name("dim", words, form, Lengths.of)
 
 
 def parse_shapes(words: Sequence[str]) -> dict[str, tuple[Lengths, ...]]:
     """Shapes by input, from ``NAME=SHAPE`` such as ``x=3x224x224``.  Raises ``InputError``."""
-    form = "NAME=SHAPE with sizes of at least 1, such as x=3x224x224 or ids=8..128"
-    return _by_name("shape", words, form, lambda text: tuple(map(_size, text.split("x"))))
+    form = "NAME=SHAPE, such as x=3x224x224, ids=8..128 (uniform) or ids=8..24..128 (log-normal with the median 24)"
+    return _by_name("shape", words, form, lambda text: tuple(map(Lengths.of, text.split("x"))))
 
 
 def parse_inputs(words: Sequence[str]) -> dict[str, tuple[Lengths, ...]]:
     """The same in fixed sizes, from ``NAME:SHAPE`` such as ``x:3,224,224``; a name may hold colons."""
-    form = "NAME:SHAPE with sizes of at least 1, such as INPUT0:3,224,224"
-    return _by_name("input", words, form, lambda text: tuple(map(_fixed, text.split(","))), ":")
+    return _by_name(
+        "input", words, "NAME:SHAPE, such as INPUT0:3,224,224", lambda text: tuple(map(_fixed, text.split(","))), ":"
+    )
 
 
 def parse_ranges(words: Sequence[str]) -> dict[str, Values]:
@@ -60,33 +61,31 @@ def _by_name(name: str, words: Sequence[str], form: str, read: Callable[[str], T
         key, _, text = word.rpartition(sign)
         try:
             if not key:
-                raise ValueError
+                raise ValueError("it has no name")
             value = read(text)
-        except (ValueError, DataError):
-            raise InputError(f"{flag(name)} {word!r}: use {form}") from None
+        except ValueError as error:
+            raise InputError(f"{flag(name)} {word!r}: {error}: use {form}") from None
         if key in found:
             raise InputError(f"{flag(name)} {word!r}: {key!r} appears twice")
         found[key] = value
     return found
 
 
-def _size(text: str) -> Lengths:
-    return Lengths.of(text, "")
-
-
 def _fixed(text: str) -> Lengths:
     if ".." in text:
-        raise ValueError
-    return _size(text.strip())
+        raise ValueError("its sizes are fixed (--shape draws others)")
+    return Lengths.of(text.strip())
 
 
 def _values(text: str) -> Values:
     least, between, most = text.partition("..")
     if not between or not all(re.fullmatch(_NUMBER, number) for number in (least, most)):
-        raise ValueError
+        raise ValueError(f"{text!r:.80} is not two numbers with .. between them")
     values = [int(number) if re.fullmatch("[+-]?[0-9]+", number) else float(number) for number in (least, most)]
-    if not all(map(math.isfinite, values)) or values[0] > values[1]:
-        raise ValueError
+    if not all(map(math.isfinite, values)):
+        raise ValueError("a number is too large")
+    if values[0] > values[1]:
+        raise ValueError(f"{least} is above {most}")
     return Values(*values)
 
 

@@ -87,6 +87,23 @@ def test_what_is_no_range(values: str) -> None:
     assert "NAME=LEAST..MOST" in refused(lambda: parse_ranges([f"x={values}"]))
 
 
+@pytest.mark.parametrize(
+    ("parse", "word", "why"),
+    [
+        (parse_dims, "a=8..4..128", "the median 4 must be from 8 to 127"),
+        (parse_dims, "8", "it has no name"),
+        (parse_shapes, "a=3x9..8", "9 is above 8"),
+        (parse_shapes, "a=3x0", "a size is at least 1"),
+        (parse_inputs, "a:3,8..9", "its sizes are fixed (--shape draws others)"),
+        (parse_ranges, "a=2..1", "2 is above 1"),
+        (parse_ranges, "a=0..1e999", "a number is too large"),
+        (parse_ranges, "a=7", "'7' is not two numbers with .. between them"),
+    ],
+)
+def test_a_refused_word_comes_with_the_reason(parse: Callable[[Sequence[str]], Any], word: str, why: str) -> None:
+    assert f" {word!r}: {why}: use NAME" in refused(lambda: parse([word]))
+
+
 def test_a_name_that_is_given_twice() -> None:
     assert "'x' appears twice" in refused(lambda: parse_inputs(["x:3", "x:4"]))
     both = InputOptions(input=("ids:3",), shape=("ids=3",))
