@@ -30,8 +30,6 @@ LEAST_WORDS = 5, 8
 """In the first sentence and in the rest."""
 MOST_TOKENS = 256
 """What the model was tuned for."""
-EVERY = 16
-"""The embedding of every such text is kept."""
 
 
 def pairs() -> list[tuple[str, str, str]]:
@@ -101,7 +99,7 @@ def main() -> None:
         ids=np.concatenate(texts).astype(np.uint16),
         lengths=np.array([len(text) for text in texts], np.uint16),
         names=np.array([name for name, *_ in found]),
-        embeddings=embeddings(texts[::EVERY], Path(sys.argv[2])).astype(np.float16),
+        embeddings=embeddings(texts[:: minilm.EVERY], Path(sys.argv[2])).astype(np.float16),
     )
     print(f"{minilm.DATA}: {len(found)} pairs, {minilm.DATA.stat().st_size} bytes")
 

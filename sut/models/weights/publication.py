@@ -44,7 +44,7 @@ class PublishedNetwork(ABC):
     extra: str | None = "vision"
     target_latency_ms: int | None = None
     published: Sequence[Published]
-    """'drumfire prepare weights' fetches the first by default.  None: only the user can give weights."""
+    """'drumfire prepare weights' fetches the first by default.  Empty: only the user can give weights."""
 
     def __init__(self) -> None:
         self._synthetic = False
