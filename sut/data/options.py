@@ -64,9 +64,9 @@ def _by_name(name: str, words: Sequence[str], form: str, read: Callable[[str], T
                 raise ValueError("it has no name")
             value = read(text)
         except ValueError as error:
-            raise InputError(f"{flag(name)} {word!r}: {error}: use {form}") from None
+            raise InputError(f"{flag(name)} {word!r:.80}: {error}: use {form}") from None
         if key in found:
-            raise InputError(f"{flag(name)} {word!r}: {key!r} appears twice")
+            raise InputError(f"{flag(name)} {word!r:.80}: {key!r:.80} appears twice")
         found[key] = value
     return found
 
