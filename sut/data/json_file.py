@@ -6,7 +6,7 @@ import base64
 import json
 import math
 import reprlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from drumfire.sut.kserve.messages.tensors import (
     pack_bytes,
 )
 
+LINES = (".jsonl", ".ndjson")
+"""Suffixes of files with one JSON value a line."""
 _Pair = tuple[dict[str, Any], dict[str, Any], str, str]
 """A sample, its expected outputs, and where each of them stands."""
 
@@ -106,9 +108,7 @@ class JsonLines(JsonFile):
         outputs = {spec.name for spec in interface.outputs} - inputs
         pairs: list[_Pair] = []
         skipped: set[str] = set()
-        for number, line in enumerate(read_bytes(path, "--input-data", error=InputError).split(b"\n"), 1):
-            if not line.strip():
-                continue
+        for number, line in numbered_lines(read_bytes(path, "--input-data", error=InputError)):
             where = f"{path}: line {number}"
             entry = _parsed(line, where)
             if not isinstance(entry, dict):
@@ -119,6 +119,13 @@ class JsonLines(JsonFile):
         if not pairs:
             raise InputError(f"{path} has no samples")
         return pairs, skipped
+
+
+def numbered_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, without white space at their ends, with their numbers from 1."""
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if stripped := line.strip():
+            yield number, stripped
 
 
 def _without(names: Collection[str], entry: dict[str, Any]) -> dict[str, Any]:

@@ -10,13 +10,11 @@ from drumfire.loadgen.system import SampleLibrary
 from drumfire.sut.data.arrays import ArrayFile, ArrayFolder
 from drumfire.sut.data.data_set import DataSet
 from drumfire.sut.data.inputs import InputError, Inputs
-from drumfire.sut.data.json_file import JsonFile, JsonLines
+from drumfire.sut.data.json_file import LINES, JsonFile, JsonLines
 from drumfire.sut.data.options import Values
 from drumfire.sut.data.random_values import generated
 from drumfire.sut.data.raw_files import RawFiles, takes
 from drumfire.sut.data.sizes import Chosen
-
-_LINES = (".jsonl", ".ndjson")
 
 
 def open_inputs(
@@ -52,7 +50,7 @@ def open_inputs(
             f"--input-data {source}: no such file or folder; give random, zero, a named data set, an .npz file, a "
             "folder of .npy files, a JSON file or a file of JSON lines (.jsonl)"
         )
-    kind = ArrayFile if path.suffix == ".npz" else JsonLines if path.suffix in _LINES else JsonFile
+    kind = ArrayFile if path.suffix.lower() == ".npz" else JsonLines if path.suffix.lower() in LINES else JsonFile
     return kind(path, chosen.interface, unread)
 
 

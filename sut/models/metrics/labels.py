@@ -16,12 +16,12 @@ import numpy.typing as npt
 from drumfire.loadgen.errors import one_line
 from drumfire.loadgen.files import check_file, parse_json, read_bytes
 from drumfire.sut.data import DataError
+from drumfire.sut.data.json_file import LINES
 
 Labels: TypeAlias = npt.NDArray[Any] | Sequence[Any]
 """One label for each sample: an array of shape (n, ...), or what lines hold, as ``str`` (text) or as JSON's values."""
 
 _MEMBER = "labels"
-_LINES = (".jsonl", ".ndjson")
 _MOST_TEXT = 60
 
 
@@ -33,7 +33,7 @@ def read_labels(path: Path) -> Labels:
             f"{path}: labels in JSON have one on each line, in a file named .jsonl (only --metric map takes a .json "
             "file, COCO's annotations)"
         )
-    labels = _array(path) if suffix in (".npy", ".npz") else _lines(path, json=suffix in _LINES)
+    labels = _array(path) if suffix in (".npy", ".npz") else _lines(path, json=suffix in LINES)
     if not len(labels):
         raise DataError(f"{path} holds no label: give one for each sample")
     return labels

@@ -18,6 +18,7 @@ import numpy as np
 from drumfire.loadgen.files import mapped, read_bytes
 from drumfire.loadgen.wording import counted
 from drumfire.sut.data.inputs import InputError, Inputs, Sample
+from drumfire.sut.data.json_file import LINES, numbered_lines
 from drumfire.sut.data.random_values import generated
 from drumfire.sut.data.sizes import Chosen
 from drumfire.sut.kserve.messages.tensors import ModelInterface, Tensor, TensorSpec, as_array
@@ -34,7 +35,6 @@ _DRAWN = {"float": "FP32", "int": "INT64", "bool": "BOOL", "text": "BYTES", "byt
 _DECIMALS = 6
 """Of drawn numbers: more would only make bodies longer."""
 _COUNT = 128
-_LINES = (".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,14 @@ def _in_path(data: str, template: bytes | None) -> Source:
         if not path.is_file():
             raise InputError(
                 f"--input-data {data}: no such file or folder; give random, a JSON file, a file of JSON lines "
-                f"({', '.join(_LINES)}), a .npy file or a folder of files"
+                f"({', '.join(LINES)}), a .npy file or a folder of files"
             )
         if path.suffix == ".npy":
             return _array(path, as_json=template is not None)
     except OSError as error:
         raise InputError(f"cannot read {data}: {error.strerror or error}") from None
     text = read_bytes(path, "--input-data", error=InputError)
-    return _lines(path, text) if path.suffix in _LINES else _document(path, text)
+    return _lines(path, text) if path.suffix.lower() in LINES else _document(path, text)
 
 
 def _drawn(written: str) -> Source:
@@ -137,18 +137,18 @@ def _document(path: Path, text: bytes) -> Source:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        hint = f"; a file of one JSON value a line ends in {' or '.join(_LINES)}" if b"\n" in text.strip() else ""
+        hint = f"; a file of one JSON value a line ends in {' or '.join(LINES)}" if b"\n" in text.strip() else ""
         raise InputError(f"{path} is not JSON: {error}{hint}") from None
     samples = document if isinstance(document, list) else [document]
     return _source(path, len(samples), "sample", JSON, lambda index: _dumped(samples[index]))
 
 
 def _lines(path: Path, text: bytes) -> Source:
-    lines = [line.strip() for line in text.splitlines()]
-    for number, line in enumerate(lines, 1):
-        if line and not _is_json(line):
+    lines = []
+    for number, line in numbered_lines(text):
+        if not _is_json(line):
             raise InputError(f"{path}: line {number} is not JSON: {line[:60].decode('utf-8', 'replace')}")
-    lines = [line for line in lines if line]
+        lines.append(line)
     return _source(path, len(lines), "line", JSON, lines.__getitem__)
 
 
