@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -17,8 +18,44 @@ Responses: TypeAlias = npt.NDArray[Any] | Sequence[bytes]
 
 def as_bytes(responses: Responses) -> Iterator[bytes]:
     """The bytes of each response."""
-    for response in responses:
-        yield response if isinstance(response, bytes) else np.asarray(response).tobytes()
+    return map(_bytes, responses)
+
+
+def rows_of(index: int, response: Any, width: int, what: str) -> npt.NDArray[np.float32]:
+    """The response to sample ``index`` as rows of ``width`` float32: shape (k, width).
+
+    ``what``: a row, for the message of the ``ValueError`` about a response of another size.
+    """
+    data = _bytes(response)
+    if len(data) % (4 * width):
+        raise _wrong_size(index, data, width, what)
+    return np.frombuffer(data, "<f4").reshape(-1, width)
+
+
+def table_of(indices: Iterable[int], responses: Responses, width: int, what: str) -> npt.NDArray[np.float32]:
+    """The responses to samples ``indices``, each of ``width`` float32: shape (n, width).
+
+    ``what``: a response, for the message of the ``ValueError`` about one of another size or type.
+    """
+    if isinstance(responses, np.ndarray):
+        if responses.dtype != np.float32 or math.prod(responses.shape[1:]) != width:
+            raise ValueError(f"{what} is {width} float32, not {responses.shape[1:]} of {responses.dtype}")
+        return responses.reshape(len(responses), width)
+    answers = list(as_bytes(responses))
+    for index, data in zip(indices, answers, strict=False):
+        if len(data) != 4 * width:
+            raise _wrong_size(index, data, width, what)
+    return np.frombuffer(b"".join(answers), "<f4").reshape(-1, width)
+
+
+def _wrong_size(index: int, data: bytes, width: int, what: str) -> ValueError:
+    return ValueError(
+        f"the response to sample {index} has {len(data)} bytes: {what} is {width} float32, {4 * width} bytes"
+    )
+
+
+def _bytes(response: Any) -> bytes:
+    return response if isinstance(response, bytes) else np.asarray(response).tobytes()
 
 
 @dataclass

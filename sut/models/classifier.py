@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen.responses import Responses
+from drumfire.loadgen.responses import Responses, table_of
 from drumfire.loadgen.system import IndexArray
 from drumfire.sut.data import DataError
 from drumfire.sut.data.library import ArrayLibrary
@@ -48,7 +48,7 @@ class LabelJudge(ABC):
         """See ``Model.accuracy``: top-1, over the samples that were answered."""
         labels = self.labels()
         samples, first = first_answers(self.name, labels.size, indices, responses)
-        good = int(np.count_nonzero(_answered_labels(responses)[first] == labels[samples]))
+        good = int(np.count_nonzero(table_of(indices, responses, 1, "a label")[first, 0] == labels[samples]))
         total = samples.size
         return Accuracy(self.metric, good / total if total else 0.0, good, total, self.quality_target)
 
@@ -94,15 +94,3 @@ class Classifier(LabelJudge):
         """
         labels: Float32Array = outputs[0].argmax(1, keepdims=True).astype(_FLOAT32)
         return labels
-
-
-def _answered_labels(responses: Responses) -> Float32Array:
-    """The one float32 of each response, shape (n,)."""
-    if isinstance(responses, np.ndarray):
-        if responses.dtype != np.float32 or responses.size != len(responses):
-            raise ValueError(f"a response is one float32, not {responses.shape[1:]} of {responses.dtype}")
-        return responses.reshape(-1)
-    for position, response in enumerate(responses):
-        if len(response) != 4:
-            raise ValueError(f"response {position} has {len(response)} bytes: a label is one float32, 4 bytes")
-    return np.frombuffer(b"".join(responses), "<f4")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen.responses import Responses
+from drumfire.loadgen.responses import Responses, rows_of
 from drumfire.loadgen.system import IndexArray
 from drumfire.sut.data import coco
 from drumfire.sut.data.coco import AnnotatedPictures, Detections
@@ -85,7 +85,7 @@ class DetectionJudge:
         """See ``Model.logged``: each detection starts with its picture's dataset index; boxes are ``located``."""
         payloads = []
         for index, response in zip(np.asarray(indices).tolist(), responses, strict=True):
-            rows = _rows(response, index).copy()
+            rows = detections_of(index, response).copy()
             rows[:, 0], rows[:, 1:5] = index, self.located(rows[:, 1:5], index)
             payloads.append(rows.tobytes())
         return payloads
@@ -97,7 +97,9 @@ class DetectionJudge:
         """
         truth = self.truth()
         samples, first = first_answers(self.name, len(truth.files), indices, responses)
-        found = [_rows(responses[at], index) for at, index in zip(first.tolist(), samples.tolist(), strict=True)]
+        found = [
+            detections_of(index, responses[at]) for at, index in zip(first.tolist(), samples.tolist(), strict=True)
+        ]
         for index, rows in zip(samples.tolist(), found, strict=True):
             if not (rows[:, 0] == index).all():
                 raise ValueError(f"a detection of picture {rows[rows[:, 0] != index][0, 0]:g} in the answer to {index}")
@@ -106,11 +108,9 @@ class DetectionJudge:
         return Accuracy(self.metric, precision.mean, None, samples.size, self.quality_target, precision.table)
 
 
-def _rows(response: Any, index: int) -> Detections:
-    data = response if isinstance(response, bytes) else np.asarray(response).tobytes()
-    if len(data) % (4 * _FLOATS):
-        raise ValueError(f"the response to sample {index} has {len(data)} bytes: a detection is 7 float32, 28 bytes")
-    return np.frombuffer(data, "<f4").reshape(-1, _FLOATS)
+def detections_of(index: int, response: Any) -> Detections:
+    """The response to sample ``index``: shape (k, 7).  Raises ``ValueError``."""
+    return rows_of(index, response, _FLOATS, "a detection")
 
 
 def _as_three(outputs: _Outputs, name: str) -> tuple[Any, Any, Any]:

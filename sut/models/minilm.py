@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen.responses import Responses
+from drumfire.loadgen.responses import Responses, table_of
 from drumfire.loadgen.system import IndexArray
 from drumfire.sut.data.ragged import Ragged, RaggedLibrary
 from drumfire.sut.models.model import Accuracy, Form, bundled_count, first_answers, no_such_form
@@ -151,7 +151,7 @@ class MiniLM:
     def accuracy(self, indices: IndexArray, responses: Responses) -> Accuracy:
         """See ``Model.accuracy``: how often the nearest of the answered rests is the right one."""
         texts, first = first_answers(self.name, self.total_count, indices, responses)
-        embeddings = _embeddings(responses)[first]
+        embeddings = table_of(indices, responses, WIDTH, "an embedding")[first]
         good, pairs = recalled(texts, embeddings)
         cosines = agreement(texts, embeddings, self._texts.embeddings)
         table = [f"{good} of {pairs} first sentences found their docstring"]
@@ -159,15 +159,3 @@ class MiniLM:
             table.append(f"cosine to the float32 network's embeddings: {cosines.min():.5f} or more of {cosines.size}")
         value = good / pairs if pairs else 0.0
         return Accuracy(self.metric, value, None, texts.size, self.quality_target, tuple(table))
-
-
-def _embeddings(responses: Responses) -> Float32Array:
-    """The embedding in each response, shape (n, 384)."""
-    if isinstance(responses, np.ndarray):
-        if responses.dtype != np.float32 or responses.shape[1:] != (WIDTH,):
-            raise ValueError(f"a response is {WIDTH} float32, not {responses.shape[1:]} of {responses.dtype}")
-        return responses
-    for position, response in enumerate(responses):
-        if len(response) != 4 * WIDTH:
-            raise ValueError(f"response {position} has {len(response)} bytes: an embedding is {WIDTH} float32")
-    return np.frombuffer(b"".join(responses), "<f4").reshape(-1, WIDTH)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen.responses import Responses
+from drumfire.loadgen.responses import Responses, rows_of
 from drumfire.loadgen.system import IndexArray
 from drumfire.sut.data import pages
 from drumfire.sut.data.ragged import Ragged, RaggedLibrary
@@ -98,15 +98,8 @@ class OcrDetector:
         samples, first = first_answers(self.name, _COUNT, indices, responses)
         score = Matches(0, 0, 0)
         for index, at in zip(samples.tolist(), first.tolist(), strict=True):
-            boxes, true = _rows(responses[at], index), self.page(index).boxes
+            boxes, true = rows_of(index, responses[at], _ROW, "a box"), self.page(index).boxes
             good = text_boxes.matched(boxes[:, :4], true)
             score = Matches(score.matched + good, score.found + len(boxes), score.true + len(true))
         table = f"precision={score.precision:.3%}, recall={score.recall:.3%}, lines={score.true}"
         return Accuracy(self.metric, score.mean, None, samples.size, self.quality_target, (table,))
-
-
-def _rows(response: Any, index: int) -> Float32Array:
-    data = response if isinstance(response, bytes) else np.asarray(response).tobytes()
-    if len(data) % (4 * _ROW):
-        raise ValueError(f"the response to sample {index} has {len(data)} bytes: a box is {_ROW} float32, 20 bytes")
-    return np.frombuffer(data, "<f4").reshape(-1, _ROW)

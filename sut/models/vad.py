@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen.responses import Responses
+from drumfire.loadgen.responses import Responses, table_of
 from drumfire.loadgen.system import IndexArray
 from drumfire.sut.data import voices
 from drumfire.sut.data.ragged import Ragged, RaggedLibrary
@@ -117,7 +117,7 @@ class Vad:
         scores, truth = [np.empty(0, np.float32)], [np.empty(0, bool)]
         for index, at in zip(samples.tolist(), first.tolist(), strict=True):
             truth.append(frames_of_speech(index))
-            scores.append(_scores(responses[at], index, truth[-1].size))
+            scores.append(table_of([index], [responses[at]], truth[-1].size, "an answer")[0])
         value, is_speech = area(np.concatenate(scores), np.concatenate(truth)), np.concatenate(truth)
         table = f"{is_speech.size} frames, {np.count_nonzero(is_speech)} of them speech"
         return Accuracy(self.metric, value, None, samples.size, self.quality_target, (table,))
@@ -129,10 +129,3 @@ def frames_of_speech(index: int) -> npt.NDArray[np.bool_]:
     shares = is_speech[: is_speech.size // HOP * HOP].reshape(-1, HOP).mean(1)
     found: npt.NDArray[np.bool_] = shares >= 0.5
     return found
-
-
-def _scores(response: Any, index: int, count: int) -> Float32Array:
-    data = response if isinstance(response, bytes) else np.asarray(response).tobytes()
-    if len(data) != 4 * count:
-        raise ValueError(f"the response to sample {index} has {len(data)} bytes: its {count} frames are float32")
-    return np.frombuffer(data, "<f4")

@@ -12,13 +12,13 @@ import numpy as np
 
 from drumfire.loadgen.annotations import read_annotations
 from drumfire.loadgen.errors import UserError, printable
-from drumfire.loadgen.responses import Responses, as_bytes
+from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.system import IndexArray
 from drumfire.sut.data import DataError, coco
 from drumfire.sut.data.coco import AnnotatedPictures
 from drumfire.sut.local.responses import OutputError
 from drumfire.sut.models.boxes import suppressed
-from drumfire.sut.models.detector import DetectionJudge
+from drumfire.sut.models.detector import DetectionJudge, detections_of
 from drumfire.sut.models.metrics.metric import Array, Metric, Outputs
 from drumfire.sut.models.model import Accuracy
 
@@ -84,8 +84,8 @@ class MeanPrecision(Metric):
 
     def accuracy(self, indices: IndexArray, responses: Responses) -> Accuracy:
         """See ``Model.accuracy``.  Raises ``UserError`` also where no detection has a category of the labels."""
-        rows = np.frombuffer(b"".join(as_bytes(responses)), "<f4").reshape(-1, 7)
-        found = set(rows[:, 6].tolist())
+        rows = (detections_of(*answer) for answer in zip(indices.tolist(), responses, strict=True))
+        found = {category for detections in rows for category in detections[:, 6].tolist()}
         known = {float(category["id"]) for category in self._whole_truth.categories}
         if found and not found & known:
             raise DataError(

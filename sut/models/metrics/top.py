@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen.responses import Responses, as_bytes
+from drumfire.loadgen.responses import Responses, table_of
 from drumfire.loadgen.system import IndexArray
 from drumfire.loadgen.wording import counted
 from drumfire.sut.local.responses import OutputError
@@ -59,11 +59,7 @@ class Top1(Metric):
 
     def accuracy(self, indices: IndexArray, responses: Responses) -> Accuracy:
         samples, first = first_answers("the data", self.count, indices, responses)
-        size = 4 * self.most
-        answers = list(as_bytes(responses))
-        if wrong := next((answer for answer in answers if len(answer) != size), None):
-            raise ValueError(f"a response has {len(wrong)} bytes: {self.name} is {self.most} float32, {size} bytes")
-        classes = np.frombuffer(b"".join(answers), "<f4").reshape(-1, self.most)[first]
+        classes = table_of(indices, responses, self.most, f"a {self.name} answer")[first]
         good = int((classes == self.labels[samples][:, None]).any(axis=1).sum())
         return self._scored(good, good / samples.size if samples.size else 0.0, samples.size)
 

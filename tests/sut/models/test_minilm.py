@@ -51,7 +51,7 @@ def test_accuracy() -> None:
     repeated = np.concatenate([everything, [0]])  # the first answer counts
     assert model.accuracy(repeated, np.concatenate([answers, -answers[:1]])).value == 1
     assert model.accuracy(np.array([], int), []).value == 0
-    with pytest.raises(ValueError, match="response 0 has 8 bytes: an embedding is 384 float32"):
+    with pytest.raises(ValueError, match="the response to sample 0 has 8 bytes: an embedding is 384 float32"):
         model.accuracy(np.array([0]), [b"\0" * 8])
     with pytest.raises(ValueError, match=r"384 float32, not \(3,\)"):
         model.accuracy(np.array([0]), np.zeros((1, 3), np.float32))

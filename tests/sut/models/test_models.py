@@ -112,9 +112,9 @@ def test_accuracy_of_nothing_and_of_nonsense() -> None:
     model = models.get("digits")
     assert model.accuracy(np.array([], int), []) == Accuracy("top-1", 0.0, 0, 0, 0.98)
     assert model.accuracy(np.array([0]), np.array([[np.nan]], np.float32)).good == 0
-    with pytest.raises(ValueError, match="response 1 has 8 bytes"):
+    with pytest.raises(ValueError, match="the response to sample 1 has 8 bytes: a label is 1 float32"):
         model.accuracy(np.array([0, 1]), [b"\0" * 4, b"\0" * 8])
-    with pytest.raises(ValueError, match="one float32"):
+    with pytest.raises(ValueError, match="a label is 1 float32"):
         model.accuracy(np.array([0, 1]), np.zeros((2, 10), np.float32))
     with pytest.raises(ValueError, match="1 responses for 2 samples"):
         model.accuracy(np.array([0, 1]), [b"\0" * 4])

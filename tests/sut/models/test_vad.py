@@ -36,7 +36,7 @@ def test_accuracy() -> None:
     frames = sum(one.size for one in truth)
     assert right.table == (f"{frames} frames, {int(sum(one.sum() for one in truth))} of them speech",)
     assert model.accuracy(np.array([4]), [(1 - truth[0]).tobytes()]).value == 0
-    with pytest.raises(ValueError, match=rf"sample 4 has 4 bytes: its {truth[0].size} frames are float32"):
+    with pytest.raises(ValueError, match=rf"sample 4 has 4 bytes: an answer is {truth[0].size} float32"):
         model.accuracy(np.array([4]), [b"\0" * 4])
 
 

@@ -110,7 +110,7 @@ def test_outputs_that_are_no_scores(text: str, output: np.ndarray, says: str, tm
 
 def test_an_answer_of_another_length_and_one_outside_the_data(tmp_path: Path) -> None:
     metric = judge("top1", np.array([1, 0]), tmp_path)
-    with pytest.raises(ValueError, match="a response has 8 bytes: top-1 is 1 float32, 4 bytes"):
+    with pytest.raises(ValueError, match="the response to sample 0 has 8 bytes: a top-1 answer is 1 float32, 4 bytes"):
         metric.accuracy(np.array([0]), [bytes(8)])
     with pytest.raises(ValueError, match=r"outside the data's 0\.\.1"):
         metric.accuracy(np.array([2]), [bytes(4)])
