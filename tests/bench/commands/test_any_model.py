@@ -31,6 +31,7 @@ HERE = {
     "two_inputs": ["--dim", "sequence=4..9"],
     "optional_input": ["--dim", "sequence=5", "--shape", "bias=8"],
     "text_length": ["--dim", "sequence=7"],
+    "masked_text": ["--dim", "sequence=7"],
     "open_image": ["--dim", "height=4", "--dim", "width=6"],
 }
 """Open sizes, by name."""
@@ -38,6 +39,7 @@ REMOTE = {
     "two_inputs": ["--shape", "input_ids=5", "--shape", "attention_mask=5", "--range", "input_ids=0..99"],
     "optional_input": ["--shape", "input_ids=5", "--shape", "attention_mask=5", "--range", "input_ids=0..99"],
     "text_length": ["--shape", "ids=7", "--range", "ids=0..99"],
+    "masked_text": ["--shape", "input_ids=5", "--shape", "attention_mask=5", "--range", "input_ids=0..99"],
     "open_image": ["--shape", "image=3x4x6"],
     "state": ["--range", "rate=3..3"],
 }
@@ -144,7 +146,8 @@ class TritonPythonModel:
                 if spec.name == "new_state":
                     output = np.moveaxis(output, 1, 0)
                 if spec.name in ("total", "columns", "largest", "place"):
-                    output = np.asarray(output).reshape(1 if spec.name in ("total", "columns") else len(output), -1)
+                    alone = np.ndim(output) == 0 or spec.name == "columns"
+                    output = np.asarray(output).reshape(1 if alone else len(output), -1)
                 if output.dtype == object:
                     output = np.frompyfunc(str.encode, 1, 1)(output)
                 made.append(triton.Tensor(spec.name, np.ascontiguousarray(output)))

@@ -68,7 +68,7 @@ def test_files_of_every_kind_run_and_say_what_was_made_up(
         ("two_inputs", ["--dim", "sequence=8", "--range", "input_ids=100..100"], "sample 0 has the value 100"),
         ("uint8", ["--input-data", "digits"], "digits has samples of float32 [1,8,8], but the model takes x UINT8[4]"),
         ("uint8", ["--dataset-path", "."], "give other data with --input-data"),
-        ("uint8", ["--dim", "sequence"], "--dim 'sequence': use NAME=SIZE"),
+        ("uint8", ["--dim", "sequence"], "--dim 'sequence': it has no name: use NAME=SIZE"),
         ("uint8", ["--range", "x=0..256"], "UINT8 has values from 0 to 255"),
     ],
 )

@@ -76,6 +76,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
     monkeypatch.setattr(onnxruntime, "SessionOptions", Options)
+    monkeypatch.setattr(onnx_gpu, "_cuda_runtime", lambda: None)  # which another test may have loaded
     (tmp_path / "model.onnx").write_bytes(b"a model")
 
     def load(**session: Any) -> backends.Backend:
