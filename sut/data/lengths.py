@@ -16,7 +16,7 @@ import numpy.typing as npt
 from drumfire.sut.data import DataError
 
 _DEVIATIONS = 3.0
-"""Of a log-normal distribution, the most stands so many standard deviations above the median."""
+"""Of a log-normal distribution, the maximum is this many standard deviations above the median."""
 
 
 class Lengths(NamedTuple):

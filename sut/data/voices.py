@@ -22,7 +22,7 @@ _BANDWIDTHS = np.array([80, 100, 140])
 _HIGHEST = 5000
 """Of the harmonics, Hz."""
 _STEP = 80
-"""Mouth and pitch are drawn every so many samples, 5 ms."""
+"""Mouth and pitch are drawn once in this many samples, 5 ms."""
 
 
 class Sound(NamedTuple):

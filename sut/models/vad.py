@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,16 +15,12 @@ import numpy.typing as npt
 from drumfire.loadgen.responses import Responses, table_of
 from drumfire.loadgen.system import IndexArray
 from drumfire.sut.data import voices
-from drumfire.sut.data.ragged import Ragged, RaggedLibrary
-from drumfire.sut.models.model import Accuracy, Form, bundled_count, first_answers, no_such_form
+from drumfire.sut.data.ragged import Ragged
+from drumfire.sut.models.model import Accuracy, first_answers
+from drumfire.sut.models.packaged_model import PackagedModel
 from drumfire.sut.models.tensors import Input, Tensors
 from drumfire.sut.models.weights.installed import InstalledFile
 
-SHIPPED = InstalledFile(
-    "silero_vad",
-    "data/silero_vad_16k_sequence.onnx",
-    "9ccdacc4719d8aa7e45a77536bfabec45a03ba1f2fad5e241ab4060b24238a85",
-)
 HOP, CONTEXT = 512, 64
 """New samples of sound in a frame, and those of the frame before that it begins with."""
 STATE = (1, 1, 128)
@@ -61,7 +56,7 @@ def recording(index: int) -> voices.Sound:
     return voices.draw(float(draws.uniform(*_SECONDS)), draws)
 
 
-class Vad:
+class Vad(PackagedModel):
     """Dataset index i is the i-th recording, and an answer is the probability of speech in each of its frames."""
 
     name = "vad"
@@ -72,9 +67,12 @@ class Vad:
     quality_target = 0.99 * 0.9659  # 99 % of what the package's weights reach on onnxruntime
     target_latency_ms: int | None = 100
     total_count = _COUNT
-    reservations: Sequence[str] = ()
+    shipped = InstalledFile(
+        "silero_vad",
+        "data/silero_vad_16k_sequence.onnx",
+        "9ccdacc4719d8aa7e45a77536bfabec45a03ba1f2fad5e241ab4060b24238a85",
+    )
     metric = "AUC"
-    refused_by = ("pytorch", "tf", "tflite", "tvm-onnx", "tvm-pytorch")
     tensors = Tensors(
         (
             Input("input", (None, CONTEXT + HOP), np.dtype(np.float32), 1, ("sequence_length", ""), None),
@@ -85,20 +83,7 @@ class Vad:
         output_axes=(None, None, None),
     )
 
-    def weights(self, cache: Path, given: Path | None = None, form: Form = Form.ONNX) -> Path:
-        """The package's file."""
-        if given is None and form is not Form.ONNX:
-            raise no_such_form(self.name, form)
-        return given or SHIPPED.of(self.name, self.extra)
-
-    def library(
-        self, dataset_path: Path | None = None, count: int | None = None, performance_count: int | None = None
-    ) -> RaggedLibrary:
-        """See ``Model.library``."""
-        total = bundled_count(self.name, _COUNT, dataset_path, count)
-        return RaggedLibrary(self.name, self._read, total, min(total, performance_count or total))
-
-    def _read(self, indices: IndexArray) -> dict[str, Ragged | npt.NDArray[Any]]:
+    def read(self, indices: IndexArray) -> dict[str, Ragged | npt.NDArray[Any]]:
         sound = Ragged.of([frames(recording(index).samples) for index in indices.tolist()])
         state = np.zeros((len(indices), *STATE), np.float32)  # at the start of each recording
         return {"input": sound, "h": state, "c": state}
@@ -106,10 +91,6 @@ class Vad:
     def respond(self, outputs: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
         """The probability of speech in each frame of the only recording: float32 of shape (1, frames)."""
         return outputs[0].reshape(1, -1)
-
-    def logged(self, indices: IndexArray, responses: Responses) -> Responses:
-        """The probabilities as they are."""
-        return responses
 
     def accuracy(self, indices: IndexArray, responses: Responses) -> Accuracy:
         """See ``Model.accuracy``: the area under the ROC curve over all frames of the recordings that were answered."""

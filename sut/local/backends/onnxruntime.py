@@ -101,7 +101,7 @@ def _session(model: Path, provider: str, threads: int) -> tuple[Any, bool]:
     options.inter_op_num_threads = 1
     # Threads that spin while they wait would take the cores that the load generator needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4  # what fails is raised, and told once
+    options.log_severity_level = 4  # what fails is raised, and reported once
     if provider != _PROVIDERS["cpu"]:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drumfire.sut.models.minilm import SHIPPED
+from drumfire.sut.models.minilm import MiniLM
 from tests.support.packages import MINILM, need
 
 
@@ -38,7 +38,7 @@ def test_the_network_is_the_file(tmp_path: Path) -> None:
     from drumfire.sut.models.networks.bert import SentenceEncoder
     from drumfire.sut.models.weights import sentence_encoder
 
-    shipped = SHIPPED.of("minilm", "minilm")
+    shipped = MiniLM.shipped.of("minilm", "minilm")
     path = sentence_encoder.with_embedding(shipped, tmp_path / "cache" / "minilm.onnx")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     ids = np.random.default_rng(1).integers(1000, 30000, (3, 20))
