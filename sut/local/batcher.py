@@ -310,10 +310,10 @@ class _InTurn:
 
     def __init__(self, run: Any, turn: Turn) -> None:
         self._run, self._turn = run, turn
-        self.room, self._told = run.room, turn.told(run)
+        self.room, self._announced = run.room, turn.announced(run)
 
     def __call__(self, batch: Batch) -> Responses:
-        responses: Responses = self._told(batch)
+        responses: Responses = self._announced(batch)
         return responses
 
     def several(self, library: Library, indices: IndexArray, size: int) -> Iterator[Responses]:

@@ -114,8 +114,8 @@ class Turn:
         self._has_batch = taken is not None
         return taken
 
-    def told(self, run: Callable[[Batch], Given]) -> Callable[[Batch], Given]:
-        """``run``, which this tells of each batch."""
+    def announced(self, run: Callable[[Batch], Given]) -> Callable[[Batch], Given]:
+        """``run`` with ``begin`` before each batch and ``end`` after it."""
 
         def runs(batch: Batch) -> Given:
             self.begin(len(next(iter(batch.values()))))

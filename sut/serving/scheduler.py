@@ -201,7 +201,7 @@ class Scheduler:
                     self._compute(lane.run, own, batch)
                 return
             assert isinstance(lane, HasLanes)
-            run, room = turn.told(lane.run), lane.room
+            run, room = turn.announced(lane.run), lane.room
             while (batch := turn.next(take, self._waiting, self.model.rule.least)) is not None:
                 self._compute(run, own, batch, room)
         except BaseException:  # SystemExit and the like end this thread; its instance is not used again
