@@ -26,6 +26,7 @@ from drumfire.sut.data.library import ArrayLibrary, NamedLibrary, with_names
 from drumfire.sut.data.ragged import RaggedLibrary
 from drumfire.sut.local.responses import check_count
 from drumfire.sut.local.rows import BatchRule, Rows, ThreadRows
+from drumfire.sut.local.sorted_rows import SortedRows
 from drumfire.sut.local.turns import Turn, Turns
 
 RunBatch = Callable[[Batch], Responses]
@@ -46,8 +47,6 @@ Computes a batch when its responses are asked for; they need not last longer tha
 _SEVERAL_NS, _MOST_BATCHES = 3_000_000, 16
 """A worker that takes several batches at a time enters their times together: at most so late, ns, and of this number
 of batches."""
-_WINDOW = 64
-"""Of samples of different sizes, a worker takes this many batches at most, to sort them by size."""
 _CLOSE_S = 5.0
 """How long a batch under way may take when a run has ended."""
 
@@ -95,6 +94,7 @@ class BatchedSystem:
         self.rows: Callable[[BatchRule, int, Answers], Rows] = ThreadRows
         """Makes the queue that these workers, of their number, take batches from."""
         self._waiting: Rows | None = None
+        self._sorted: SortedRows | None = None
         self._closing = False
         self._threads: list[threading.Thread] = []
 
@@ -117,20 +117,25 @@ class BatchedSystem:
         if any(thread.is_alive() for thread in self._threads):
             raise RuntimeError(f"{self.name} is still busy with a batch of the previous run")
         self._threads = []
-        if answers.closed_loop and len(self._workers) == self._lanes and self.rows is ThreadRows:
-            self.answer = self._answer if self._ragged is None else self._answer_ragged
+        count = len(self._workers)
+        if self._ragged is not None:
+            self._sorted = SortedRows(self._ragged, answers, self.max_batch_size, count, in_order=self._in_order)
+        if answers.closed_loop and count == self._lanes and self.rows is ThreadRows:
+            self.answer = self._answer if self._sorted is None else partial(self._answer_sorted, self._sorted)
             return
-        self._waiting = waiting = self.rows(rule, len(self._workers), answers)
+        self._waiting = waiting = self.rows(rule, count if self._sorted is None else 1, answers)
         self.issue, self.flush = waiting.put, waiting.flush  # type: ignore[method-assign]
-        work = self._work if self._ragged is None else self._work_ragged
         for number, run in enumerate(self._workers):
-            take: Take = partial(waiting.take, number)
+            take: Callable[..., Any] = partial(waiting.take, number)
+            if self._sorted is not None:
+                take = partial(self._sorted.next, number, waiting.take)
             if self._lanes > 1:
                 if number % self._lanes == 0:
                     turns = Turns()
                 turn = Turn(turns)
                 take, run = partial(self._next, turn, take), _InTurn(run, turn)
             # A daemon, so that a model that never returns cannot keep the program from ending.
+            work = self._work if self._sorted is None else self._work_sorted
             thread = threading.Thread(target=work, args=(take, run), name=f"sut-{number}", daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -149,7 +154,7 @@ class BatchedSystem:
         for thread in self._threads:
             thread.join(max(until - time.monotonic(), 0.0))
         if not any(thread.is_alive() for thread in self._threads):
-            self._waiting = self.answer = None
+            self._waiting = self._sorted = self.answer = None
             for of_run in ("issue", "flush", "_answers", "_sample_index", "_begun", "_batch_size"):
                 self.__dict__.pop(of_run, None)  # which hold the run's table
 
@@ -169,11 +174,16 @@ class BatchedSystem:
                 each_ns = (time.monotonic_ns() - began_ns) // batches
                 most = max(min(_SEVERAL_NS // max(each_ns, 1), _MOST_BATCHES), 1)
 
-    def _next(self, turn: Turn, take: Take, most: int) -> tuple[int, int] | None:
+    def _next(self, turn: Turn, take: Callable[..., Any], *most: int) -> Any:
         """Take rows when it is this thread's turn."""
         waiting, rule = self._waiting, self._closed_loop if self._answers.closed_loop else self._open_loop
+        ordered = self._sorted
         assert waiting is not None
-        return turn.next(partial(take, most), lambda: math.inf if self._closing else waiting.waiting, rule.least)
+
+        def count() -> float:
+            return math.inf if self._closing or (ordered is not None and ordered.ready) else waiting.waiting
+
+        return turn.next(partial(take, *most), count, rule.least)
 
     def _answer(self, first: int, last: int) -> Responses:
         size, run = self.max_batch_size, self._workers[0]
@@ -241,23 +251,13 @@ class BatchedSystem:
 
     # Of samples of different sizes, rows that do not follow each other make a batch.
 
-    def _work_ragged(self, take: Take, run: RunBatch) -> None:
+    def _work_sorted(self, take: Callable[[], RowArray | int | None], run: RunBatch) -> None:
         precise_timers()
         status = self._answers.record.status
-        while (taken := take(_WINDOW)) is not None:
-            first, last = taken
-            try:
-                batches = [] if last - first == 1 else self._planned(first, last)
-                if not batches:
-                    self._enter_size(first)
-            except BaseException as error:  # whatever a library may raise
-                self._answers.fail(first, last, error)
-                continue
-            if not batches:
-                self._run(run, first, last)
-            for rows in batches:
-                if self._closing or status[rows].any():
-                    break  # the run has given these up
+        while (rows := take()) is not None:
+            if isinstance(rows, int):
+                self._run(run, rows, rows + 1)
+            elif not (self._closing or status[rows].any()):  # else the run has given these up
                 try:
                     responses = self._compute_rows(run, rows)
                 except BaseException as error:  # models raise anything: these rows fail, and the run continues
@@ -265,12 +265,11 @@ class BatchedSystem:
                 else:
                     self._answers.complete_rows(rows, responses)
 
-    def _answer_ragged(self, first: int, last: int) -> Responses:
+    def _answer_sorted(self, ordered: SortedRows, first: int, last: int) -> Responses:
         if last - first == 1:
-            self._enter_size(first)
-            self._batch_size[first] = 1
+            ordered.enter_alone(first)
             return self._compute(self._workers[0], first, last)
-        batches = self._planned(first, last)
+        batches = ordered.planned(first, last)
         if len(batches) == 1:  # which has its rows in their order
             return self._compute_rows(self._workers[0], batches[0])
         responses: list[bytes] = []
@@ -278,21 +277,6 @@ class BatchedSystem:
             responses += as_bytes(self._compute_rows(self._workers[0], rows))
         # The row at each place is known; sorted by it, these are the places.
         return [responses[place] for place in np.concatenate(batches).argsort().tolist()]
-
-    def _enter_size(self, row: int) -> None:
-        """Enter what the batch of this row alone is."""
-        assert self._ragged is not None
-        columns = self._answers.columns
-        columns[SIZE][row], columns["padded_size"][row] = self._ragged.size(int(self._sample_index[row]))
-
-    def _planned(self, first: int, last: int) -> list[RowArray]:
-        """The rows of each batch; enters what the batches are."""
-        assert self._ragged is not None
-        plan = self._ragged.plan(self._sample_index[first:last], self.max_batch_size, in_order=self._in_order)
-        rows, columns = plan.order + first, self._answers.columns
-        columns[SIZE][rows], columns["padded_size"][rows] = plan.sizes, plan.padded
-        self._batch_size[rows] = np.diff(plan.bounds).repeat(np.diff(plan.bounds))
-        return np.split(rows, plan.bounds[1:-1])
 
     def _compute_rows(self, run: RunBatch, rows: RowArray) -> Responses:
         self._begun[rows] = self._answers.now()

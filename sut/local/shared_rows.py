@@ -202,8 +202,12 @@ class SharedRows:
     """The queue as the workers of one process see it."""
 
     def __init__(self, board: Board, process: int, rule: BatchRule, workers: int, answers: Answers) -> None:
-        """``answers``: of this process; it has the rows issued and the phase's start before a worker gets rows."""
+        """``workers``: those here that share what waits.
+
+        ``answers``: of this process; it has the rows issued and the phase's start before a worker gets rows.
+        """
         self._board, self._rule, self._answers = board, rule, answers
+        self._workers = workers * board.processes
         self._process, self._first_worker = process, process * board.workers
         self._process_of = answers.columns.get(PROCESS)
         self._issued = answers.columns["issued"]
@@ -235,7 +239,7 @@ class SharedRows:
                         left_ns = 0
                     if left_ns <= 0:
                         ended = bool(flushing) or end == self._rows  # the flush may come a little later
-                        rows = rule.run(waiting, len(board.places), most, last=ended)
+                        rows = rule.run(waiting, self._workers, most, last=ended)
                         last = first + min(rows, words[_MOST])
                         words[place + _FIRST], words[place + _LAST] = first, last
                         words[_NEXT] = last

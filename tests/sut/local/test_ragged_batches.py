@@ -30,6 +30,7 @@ from drumfire.sut.local.backends import BackendError
 from drumfire.sut.local.batcher import BatchedSystem, batching
 from drumfire.sut.local.loaded import Loaded, Source, fit, run_batch
 from drumfire.sut.local.rows import BatchRule
+from drumfire.sut.local.sorted_rows import SortedRows
 from drumfire.sut.models.tensors import Input, Tensors
 
 COUNT = 300
@@ -130,19 +131,50 @@ def offline(system: BatchedSystem, data: RaggedLibrary, rows: int) -> Test:
     return test
 
 
-def test_what_waits_is_sorted_by_size_so_that_little_is_padded() -> None:
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_what_waits_is_sorted_by_size_so_that_little_is_padded(workers: int) -> None:
     padding = {}
     for in_order in (False, True):
-        worker, data = Worker(), library()
-        system = BatchedSystem("ragged", [worker], data, max_batch_size=8, in_order=in_order)
+        made, data = [Worker() for _ in range(workers)], library()
+        system = BatchedSystem("ragged", made, data, max_batch_size=8, in_order=in_order)
         test = offline(system, data, 512)
         assert test.spoiled() == []
         padding[in_order] = batching(test.record)["sizes"]["padding"]
-        assert [rows for rows, _ in worker.shapes] == [8] * 64  # sorting costs no fuller batch
-        widths = [width for _, width in worker.shapes]
-        # A lone worker sorts all that waits.
+        shapes = [shape for worker in made for shape in worker.shapes]
+        assert [rows for rows, _ in shapes] == [8] * 64  # sorting costs no fuller batch
+        widths = sorted(width for _, width in shapes)
+        # However many workers there are, all that waits is sorted.
         assert (widths == np.sort(LENGTHS[test.record.sample_index])[7::8].tolist()) is not in_order
     assert padding[False] < 0.05 < 0.4 < padding[True]
+
+
+def test_rows_stay_taken_under_a_number_until_all_of_them_are_computed() -> None:
+    """By it, the rows of a process that is lost are found."""
+    data, system = library(), BatchedSystem("ragged", [Worker()], library(), max_batch_size=2)
+    data.load(np.arange(COUNT))
+    record = Record(12, system.columns)
+    record.sample_index[:] = np.arange(12)
+    rows = SortedRows(data, Answers(record, closed_loop=False), 2, 3, in_order=True)
+    taken: list[tuple[int, int]] = []
+
+    def take(worker: int, most: int) -> tuple[int, int] | None:
+        first = 4 * len(taken)
+        taken.append((worker, first))
+        return (first, first + 4) if first < 12 else None
+
+    def of(worker: int) -> list[int]:
+        got = rows.next(worker, take)
+        assert isinstance(got, np.ndarray)
+        return got.tolist()
+
+    assert [of(1), of(0)] == [[0, 1], [2, 3]]
+    assert taken == [(1, 0)]
+    assert [of(0), of(0)] == [[4, 5], [6, 7]]
+    assert taken == [(1, 0), (0, 4)]  # worker 1 still computes what was taken as 1
+    assert of(1) == [8, 9]
+    assert taken[2] == (1, 8)
+    assert of(2) == [10, 11]
+    assert rows.next(2, take) is None
 
 
 def test_the_figures_are_those_of_the_columns() -> None:
