@@ -29,7 +29,7 @@ from drumfire.loadgen.errors import UnsavedError, UserError
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.saved import SavedRun, load
 from drumfire.loadgen.system import processes_of
-from drumfire.sut.local.batcher import batching
+from drumfire.sut.local.batching import batching
 
 _UNKNOWN = (
     *("backend", "model", "device", "description", "threads", "instances", "max_batch_size", "max_queue_delay_ms"),

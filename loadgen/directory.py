@@ -15,16 +15,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from drumfire.loadgen import histogram, lateness, logs, summary
 from drumfire.loadgen.errors import UnsavedError, UserError, described, one_line
 from drumfire.loadgen.files import in_one_step
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.overhead import issuing_cpu_us
-from drumfire.loadgen.record import SIZE, Column, RowArray, Status
+from drumfire.loadgen.record import SIZE, Column, Record, RowArray, Status
 from drumfire.loadgen.results import SHOWN_PERCENTILES, Distribution, Measured, Results, latencies
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import EffectiveSettings, Loop, Mode, Scenario, percentile_name
 from drumfire.loadgen.version import VERSION
+
+_NAMED_SAMPLES = 5
+"""Of those that failed."""
 
 RESULT, SETTINGS, ENVIRONMENT, COLUMNS = "result.json", "settings.json", "environment.json", "columns"
 LAYOUT = "layout.json"
@@ -79,7 +84,8 @@ def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> di
             "unanswered": faults.unanswered,
             "refused": faults.refused.total(),
             "messages": dict(faults.failed.most_common(20)) | dict(faults.refused),
-        },
+        }
+        | _failed_samples(test.record),
         "overhead": None if report is None else _overhead(test),
         "seeds": {
             name: getattr(test.effective, f"{name}_rng_seed")
@@ -294,6 +300,13 @@ def _delivered(test: Test, results: Results | None) -> dict[str, Any]:
     if SIZE in columns and good:
         found["elements_per_second"] = rate * float(columns[SIZE][columns["status"] == Status.OK].mean())
     return found
+
+
+def _failed_samples(record: Record) -> dict[str, Any]:
+    """Which samples failed, each once: how many, and the first of them."""
+    rows = slice(0, record.issued_rows)
+    failed = np.unique(record.sample_index[rows][record.status[rows] == Status.FAILED])
+    return {"samples": {"count": failed.size, "first": failed[:_NAMED_SAMPLES].tolist()}} if failed.size else {}
 
 
 def _checks(test: Test, results: Results) -> dict[str, bool | None]:

@@ -46,7 +46,7 @@ from drumfire.loadgen.run import Test
 from drumfire.loadgen.series import Series
 from drumfire.loadgen.settings import Mode, Scenario, effective
 from drumfire.loadgen.warm_up import WarmUp
-from drumfire.sut.local.batcher import batching
+from drumfire.sut.local.batching import batching
 from drumfire.sut.remote.kserve.metrics import MISSING
 from drumfire.sut.sampler import Sampler
 

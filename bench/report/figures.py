@@ -61,6 +61,19 @@ def elements(sizes: Mapping[str, Any], per_second: float) -> str:
     return f"{span}; {digits(per_second)} elements a second{padding}"
 
 
+def errors(found: Mapping[str, Any]) -> str:
+    """A result's ``errors``, without the messages."""
+    counts = {name: found[name] for name in ("failed", "unanswered", "refused")}
+    if not any(counts.values()):
+        return "none"
+    text = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    if (samples := found.get("samples")) is None:
+        return text
+    named, count = samples["first"], samples["count"]
+    more = f" and {counted(count - len(named), 'other')}" if count > len(named) else ""
+    return f"{text}; failed: {'samples' if count > 1 else 'sample'} {', '.join(map(str, named))}{more}"
+
+
 def clock(seconds: float) -> str:
     """A duration in s: ``0:07``, ``12:34``, ``1:02:03``."""
     minutes, left = divmod(round(max(seconds, 0.0)), 60)

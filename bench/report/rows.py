@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from drumfire.bench.report import servers
+from drumfire.bench.report import figures, servers
 from drumfire.bench.report.figures import batch_sizes, digits, duration, elements, metric_value, rate, seconds, share
 from drumfire.loadgen.rounds import of_seeds
 from drumfire.loadgen.settings import Scenario, percentile_name
@@ -252,10 +252,8 @@ def _accuracy(document: Document) -> Rows:
 
 
 def _errors(document: Document) -> Rows:
-    errors = document["errors"]
-    counts = {name: errors[name] for name in ("failed", "unanswered", "refused")}
-    yield "errors", ", ".join(f"{n:,} {name}" for name, n in counts.items()) if any(counts.values()) else "none"
-    for text, count in errors["messages"].items():
+    yield "errors", figures.errors(document["errors"])
+    for text, count in document["errors"]["messages"].items():
         yield "", f"{counted(count, 'time')}: {text}"
 
 

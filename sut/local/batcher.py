@@ -6,6 +6,7 @@ Reads samples from the library; does not depend on what computes a batch.
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,14 +18,12 @@ import numpy.typing as npt
 
 from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.pacer import precise_timers
-from drumfire.loadgen.record import SIZE, Column, Record, RowArray, Status
+from drumfire.loadgen.record import SIZE, RowArray
 from drumfire.loadgen.responses import Responses, as_bytes
-from drumfire.loadgen.results import distribution
-from drumfire.loadgen.settings import percentile_name
 from drumfire.loadgen.system import Answer, Batch, IndexArray, SampleLibrary
 from drumfire.sut.data.library import ArrayLibrary, NamedLibrary, with_names
 from drumfire.sut.data.ragged import RaggedLibrary
-from drumfire.sut.local.responses import check_count
+from drumfire.sut.local.responses import OutputError, check_count
 from drumfire.sut.local.rows import BatchRule, Rows, ThreadRows
 from drumfire.sut.local.sorted_rows import SortedRows
 from drumfire.sut.local.turns import Turn, Turns
@@ -47,6 +46,11 @@ Computes a batch when its responses are asked for; they need not last longer tha
 _SEVERAL_NS, _MOST_BATCHES = 3_000_000, 16
 """A worker that takes several batches at a time enters their times together: at most so late, ns, and of this number
 of batches."""
+_TRIES = 8
+"""So many batches may fail with each of their samples, until samples of batches that fail are no longer tried alone."""
+_NOT_FOR_VALUES = (MemoryError, OSError, OutputError)
+_NO_ROOM = re.compile(r"out of memory|\boom\b|allocate", re.IGNORECASE)
+"""In errors of frameworks."""
 _CLOSE_S = 5.0
 """How long a batch under way may take when a run has ended."""
 
@@ -95,6 +99,7 @@ class BatchedSystem:
         """Makes the queue that these workers, of their number, take batches from."""
         self._waiting: Rows | None = None
         self._sorted: SortedRows | None = None
+        self._tries = _TRIES
         self._closing = False
         self._threads: list[threading.Thread] = []
 
@@ -113,7 +118,7 @@ class BatchedSystem:
         self._sample_index = answers.sample_index
         self._begun = answers.columns["begun"]
         self._batch_size = answers.columns["batch_size"]
-        self.answer, self._closing = None, False
+        self.answer, self._closing, self._tries = None, False, _TRIES
         if any(thread.is_alive() for thread in self._threads):
             raise RuntimeError(f"{self.name} is still busy with a batch of the previous run")
         self._threads = []
@@ -209,10 +214,42 @@ class BatchedSystem:
         self._batch_size[first:last] = last - first
         try:
             responses = self._compute(run, first, last)
-        except BaseException as error:  # models raise anything: these rows fail, and the run continues
-            self._answers.fail(first, last, error)
+        except BaseException as error:  # models raise anything: rows fail, and the run continues
+            self._fail(run, np.arange(first, last), error)
         else:
             self._answers.complete(first, last, responses)
+
+    def _fail(self, run: RunBatch, rows: RowArray, error: BaseException) -> None:
+        """Fail the rows of a batch; if the model refuses values of some of them, only these.
+
+        A row that fails alone too has such values.  If none does, the batch as such has failed, and all rows with it.
+        """
+        answers, status = self._answers, self._answers.record.status
+        good: list[int] = []
+        responses: list[bytes] = []
+        bad: dict[int, BaseException] = {}
+        if rows.size > 1 and self._tries and _may_be_of_values(error):
+            for row in rows.tolist():
+                if self._closing or status[row]:
+                    return  # the run has given these up
+                try:
+                    responses += as_bytes(self._compute(run, row, row + 1))
+                    good.append(row)
+                except BaseException as refusal:
+                    bad[row] = refusal
+        if not bad:
+            answers.fail_rows(rows, error)
+            return
+        for row in rows.tolist():
+            self._batch_size[row] = 1
+            if self._sorted is not None:
+                self._sorted.enter_alone(row)
+        if good:
+            answers.complete_rows(np.array(good), responses)
+        else:
+            self._tries = max(self._tries - 1, 0)
+        for row, reason in bad.items():
+            answers.fail(row, row + 1, reason)
 
     def _run_several(self, run: RunBatch, first: int, last: int) -> None:
         """Run full batches whose samples are gathered, and whose times are entered, together.
@@ -242,7 +279,7 @@ class BatchedSystem:
         if done > first:
             answers.complete(first, done, at_ns=at_ns[size:])
         if error is not None:
-            answers.fail(done, begun, error)
+            self._fail(run, np.arange(done, begun), error)
             self._run_in_turn(run, begun, last)
 
     def _run_in_turn(self, run: RunBatch, first: int, last: int) -> None:
@@ -260,8 +297,8 @@ class BatchedSystem:
             elif not (self._closing or status[rows].any()):  # else the run has given these up
                 try:
                     responses = self._compute_rows(run, rows)
-                except BaseException as error:  # models raise anything: these rows fail, and the run continues
-                    self._answers.fail_rows(rows, error)
+                except BaseException as error:  # models raise anything: rows fail, and the run continues
+                    self._fail(run, rows, error)
                 else:
                     self._answers.complete_rows(rows, responses)
 
@@ -283,6 +320,11 @@ class BatchedSystem:
         responses = run(self._library.batch(self._sample_index[rows]))
         check_count(responses, rows.size)
         return responses
+
+
+def _may_be_of_values(error: BaseException) -> bool:
+    """Whether a model may have refused the values of a sample with this error, and not a batch as such."""
+    return isinstance(error, Exception) and not (isinstance(error, _NOT_FOR_VALUES) or _NO_ROOM.search(str(error)))
 
 
 def _several(run: RunBatch) -> RunSeveral:
@@ -317,48 +359,6 @@ def in_turn(run: RunBatch, library: Library, indices: IndexArray, size: int) -> 
     samples = library.batch(indices)
     for start in range(0, len(indices), size):
         yield run({name: array[start : start + size] for name, array in samples.items()})
-
-
-def batch_sizes(batch_size: Column) -> dict[int, int]:
-    """The number of batches by batch size, from the column ``batch_size``."""
-    rows = np.bincount(batch_size)
-    return {size: int(count) // size for size, count in enumerate(rows) if size and count}
-
-
-def batching(record: Record) -> dict[str, Any]:
-    """How the batcher worked, from its columns: batches by size, queueing and computing times in ns.
-
-    Of a system without a batcher, only the sizes of samples that differ.
-    """
-    columns, issued = record.columns, slice(0, record.issued_rows)
-    good = columns["status"][issued] == Status.OK
-    if "batch_size" not in columns:
-        return {**_sizes(columns, issued, good), "batch_sizes": None, "queue_ns": None, "service_ns": None}
-    begun = columns["begun"][issued][good]
-    percentiles = (0.5, 0.99)
-
-    def figures(values: Any) -> dict[str, int]:
-        measured = distribution(values, percentiles)
-        return {percentile_name(p): measured.percentiles[p] for p in percentiles}
-
-    return {
-        **_sizes(columns, issued, good),
-        "batch_sizes": {str(size): n for size, n in batch_sizes(columns["batch_size"][issued][good]).items()},
-        "queue_ns": figures(begun - columns["issued"][issued][good]),
-        "service_ns": figures(columns["completed"][issued][good] - begun),
-    }
-
-
-def _sizes(columns: Mapping[str, Column], issued: slice, good: Column) -> dict[str, Any]:
-    """The sizes of the samples, where they differ, and the share of what was computed here that only filled them up."""
-    if SIZE not in columns or not good.any():
-        return {}
-    sizes = columns[SIZE][issued][good]
-    figures = {"mean": float(sizes.mean()), "least": int(sizes.min()), "most": int(sizes.max())}
-    if "padded_size" in columns:
-        computed = int(columns["padded_size"][issued][good].sum(dtype=np.int64))
-        figures["padding"] = 1.0 - int(sizes.sum(dtype=np.int64)) / computed
-    return {"sizes": figures}
 
 
 def service_times(run: Callable[[], object], seconds: float = 0.2, least: int = 3) -> list[float]:

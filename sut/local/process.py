@@ -28,7 +28,7 @@ from drumfire.loadgen.record import Record, Status
 from drumfire.loadgen.responses import Kept
 from drumfire.loadgen.system import Answer, IndexArray
 from drumfire.loadgen.traffic import Phase
-from drumfire.sut.local.batcher import batch_sizes
+from drumfire.sut.local.batching import batch_sizes
 from drumfire.sut.local.devices import Placement
 from drumfire.sut.local.host_process import ANSWER_S, END_S, IMPORTS, HostProcess, ProcessLost
 from drumfire.sut.local.messages import MOST_FDS

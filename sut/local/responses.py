@@ -12,11 +12,11 @@ from drumfire.loadgen.wording import counted
 
 
 class OutputError(UserError, ValueError):
-    """A model's output that does not have one row per sample.  The text is one line and names the output."""
+    """Outputs, or responses, that are not one for each sample.  The text is one line, and names the output."""
 
 
 def check_count(responses: Any, rows: int) -> None:
-    """Raise ``TypeError`` for what cannot be responses, and ``ValueError`` unless ``rows`` rows have as many."""
+    """Raise ``TypeError`` for what cannot be responses, and ``OutputError`` unless ``rows`` rows have as many."""
     kind = type(responses)  # quicker than ``isinstance``: this is done for each batch
     if kind is np.ndarray:
         wrong = responses.dtype.hasobject or responses.ndim == 0
@@ -29,7 +29,7 @@ def check_count(responses: Any, rows: int) -> None:
         name = kind.__name__ + (" of objects" if kind in (list, np.ndarray) else "")
         raise TypeError(f"{name} in place of responses: return an array or a list of bytes, an item for each sample")
     if len(responses) != rows:
-        raise ValueError(f"{len(responses)} responses to a batch of {rows}")
+        raise OutputError(f"{len(responses)} responses to a batch of {rows}")
 
 
 def check_outputs(outputs: Sequence[Any], names: Sequence[str], rows: int) -> None:

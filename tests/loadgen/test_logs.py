@@ -404,6 +404,7 @@ def test_any_failure_can_be_saved(inline: bool, tmp_path: Path) -> None:
     saved = strictly((tmp_path / directory.RESULT).read_text())
     assert saved["validity"] == found["validity"] == "INVALID"
     assert saved["errors"]["failed"] == 1
+    assert saved["errors"]["samples"]["count"] == len(saved["errors"]["samples"]["first"]) == 1
     entries = entries_of((tmp_path / logs.DETAIL).read_text(encoding="utf-8"))
     told = [entry["value"] for entry in entries if entry["metadata"]["is_error"]]
     assert any('bad "sample"' in text for text in told)

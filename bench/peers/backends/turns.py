@@ -26,7 +26,8 @@ from drumfire.loadgen.settings import Scenario, TestSettings
 from drumfire.loadgen.system import Batch
 from drumfire.sut import models
 from drumfire.sut.local import backends
-from drumfire.sut.local.batcher import BatchedSystem, batch_sizes, service_times
+from drumfire.sut.local.batcher import BatchedSystem, service_times
+from drumfire.sut.local.batching import batch_sizes
 from drumfire.sut.local.loaded import fit
 
 _IN_MEMORY = 64

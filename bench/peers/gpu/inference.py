@@ -35,7 +35,7 @@ from drumfire.bench.peers.server import Running, get
 from drumfire.bench.peers.serving import servers
 from drumfire.loadgen.directory import document
 from drumfire.loadgen.settings import Scenario, TestSettings
-from drumfire.sut.local.batcher import batching
+from drumfire.sut.local.batching import batching
 from drumfire.sut.models.model import MissingExtra
 
 SCENARIOS = ("Offline", "Server", "SingleStream", "MultiStream")

@@ -76,7 +76,12 @@ class Buckets:
             for name, samples in batch.items():
                 filled[name][:count] = samples
             batch = filled
-        outputs = self._runs[size](batch)
+        try:
+            outputs = self._runs[size](batch)
+        except BaseException:
+            # A row that the model refuses must fill up no other batch.
+            self._filled.pop(size, None)
+            raise
         check_outputs(outputs, self._names, size)
         return [output[:count] for output in outputs]
 

@@ -237,8 +237,18 @@ def test_what_the_server_says_is_in_the_schema(told: bool) -> None:
 def test_errors_are_told_with_their_messages() -> None:
     errors = {"failed": 3, "unanswered": 1, "refused": 0, "messages": {"RuntimeError: [no] memory": 3}}
     text = shown(document(validity="INVALID", errors=errors))
-    assert "3 failed, 1 unanswered, 0 refused" in text
+    assert "3 failed, 1 unanswered, 0 refused\n" in text
     assert "3 times: RuntimeError: [no] memory" in text
+
+
+@pytest.mark.parametrize(
+    ("first", "count", "says"),
+    [([7], 1, "sample 7"), ([5, 38], 2, "samples 5, 38"), ([0, 1, 2, 3, 9], 6, "samples 0, 1, 2, 3, 9 and 1 other")],
+)
+def test_the_samples_that_failed_are_named(first: list[int], count: int, says: str) -> None:
+    errors = {"failed": 8, "unanswered": 0, "refused": 0, "messages": {}, "samples": {"first": first, "count": count}}
+    text = " ".join(shown(document(validity="INVALID", errors=errors)).split())
+    assert f"8 failed, 0 unanswered, 0 refused; failed: {says} " in text
 
 
 def test_a_run_that_issued_nothing_and_has_no_sections() -> None:

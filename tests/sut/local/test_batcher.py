@@ -13,12 +13,14 @@ import pytest
 
 from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.record import Record, Status
+from drumfire.loadgen.responses import as_bytes
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
 from drumfire.loadgen.system import Batch
 from drumfire.loadgen.traffic import Phase
 from drumfire.sut.data.library import ArrayLibrary, NotLoadedError
-from drumfire.sut.local.batcher import BatchedSystem, batch_sizes, service_times
+from drumfire.sut.local.batcher import BatchedSystem, service_times
+from drumfire.sut.local.batching import batch_sizes
 from drumfire.sut.local.rows import MAX_BATCH_SIZE
 from tests.support.loops import LOOPS, on
 
@@ -101,7 +103,7 @@ def echo(batch: np.ndarray) -> np.ndarray:
 
 def answers_of(bench: Bench) -> dict[int, int]:
     return {
-        row: int(np.asarray(response)[0])
+        row: int.from_bytes(next(as_bytes([response])), "little")
         for kept in bench.answers.kept
         for row, response in zip(kept.rows.tolist(), kept.responses, strict=True)
     }
@@ -291,6 +293,63 @@ def test_an_exception_fails_its_batch_alone() -> None:
     assert bench.answers.faults.failed == {"MemoryError: no room for 5": 4}
 
 
+async def refused(work: Any, rows: int, *, keeps: bool, size: int = 4) -> Bench:
+    """Run so many rows, of which the first tells how quick the model is."""
+    async with Bench(rows, [work], max_batch_size=size) as bench:
+        indices = np.arange(rows, dtype=np.uint32)
+        bench.answers.begin(Phase(keeps, 0, indices, 1, indices, None, 0, None))
+        bench.issue(rows)
+        assert await bench.answered(rows)
+        return bench
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_of_a_batch_only_samples_whose_values_are_refused_fail(keeps: bool) -> None:
+    def looks_up(numbers: np.ndarray) -> np.ndarray:
+        if (bad := np.intersect1d(numbers, [5, 6, 38])).size:
+            raise IndexError(f"no row {bad[0]} in the table")
+        return echo(numbers) * 2
+
+    bench = asyncio.run(refused(looks_up, 40, keeps=keeps))
+    status, sizes = bench.record.status, bench.record.columns["batch_size"]
+    assert np.flatnonzero(status == Status.FAILED).tolist() == [5, 6, 38]
+    assert bench.answers.faults.failed == {f"IndexError: no row {bad} in the table": 1 for bad in (5, 6, 38)}
+    assert sizes.tolist() == [4] * 4 + [1] * 4 + [4] * 28 + [1] * 4
+    assert answers_of(bench) == ({row: 2 * row for row in range(40) if row not in (5, 6, 38)} if keeps else {})
+    good = status == Status.OK
+    assert (bench.record.columns["begun"][good] <= bench.record.completed[good]).all()
+
+
+def test_a_batch_that_fails_while_none_of_its_samples_does_fails_whole() -> None:
+    failed: list[int] = []
+
+    def faults_once(numbers: np.ndarray) -> np.ndarray:
+        if 9 in numbers and not failed:
+            failed.extend(numbers.tolist())
+            raise RuntimeError("CUDA error")
+        return echo(numbers)
+
+    bench = asyncio.run(refused(faults_once, 40, keeps=True))
+    assert np.flatnonzero(bench.record.status == Status.FAILED).tolist() == failed == [8, 9, 10, 11]
+    assert bench.answers.faults.failed == {"RuntimeError: CUDA error": 4}
+    assert sorted(answers_of(bench)) == [row for row in range(40) if row not in failed]
+    assert set(bench.sizes()) == {4}
+
+
+def test_samples_are_not_tried_alone_without_end_where_all_are_refused() -> None:
+    calls: list[int] = []
+
+    def refuses(numbers: np.ndarray) -> np.ndarray:
+        calls.append(len(numbers))
+        raise ValueError("no")
+
+    bench = asyncio.run(refused(refuses, 400, keeps=True))
+    assert (bench.record.status == Status.FAILED).all()
+    assert calls.count(4) == 100
+    assert calls.count(1) == 8 * 4
+    assert bench.answers.faults.failed == {"ValueError: no": 400}
+
+
 @pytest.mark.parametrize("responses", [3, 5, 0])
 def test_a_wrong_number_of_responses_fails_the_rows(responses: int) -> None:
     async def main() -> Bench:
@@ -301,7 +360,7 @@ def test_a_wrong_number_of_responses_fails_the_rows(responses: int) -> None:
 
     bench = asyncio.run(main())
     assert (bench.record.status == Status.FAILED).all()
-    assert bench.answers.faults.failed == {f"ValueError: {responses} responses to a batch of 4": 8}
+    assert bench.answers.faults.failed == {f"OutputError: {responses} responses to a batch of 4": 8}
     assert bench.answers.kept == []
 
 
@@ -532,7 +591,7 @@ def test_several_batches_at_a_time_are_as_one_after_the_other(loop: str, size: i
     def work(numbers: np.ndarray) -> np.ndarray:
         sizes.append(len(numbers))
         if bad in numbers:
-            raise ValueError("a bad sample")
+            raise MemoryError("a bad batch")
         return numbers
 
     async def main() -> Bench:

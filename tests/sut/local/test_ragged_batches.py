@@ -27,7 +27,8 @@ from drumfire.sut.data.library import ArrayLibrary
 from drumfire.sut.data.ragged import Open, Padding, Ragged, RaggedLibrary
 from drumfire.sut.local import backends, loaded
 from drumfire.sut.local.backends import BackendError
-from drumfire.sut.local.batcher import BatchedSystem, batching
+from drumfire.sut.local.batcher import BatchedSystem
+from drumfire.sut.local.batching import batching
 from drumfire.sut.local.loaded import Loaded, Source, fit, run_batch
 from drumfire.sut.local.rows import BatchRule
 from drumfire.sut.local.sorted_rows import SortedRows
@@ -233,7 +234,7 @@ def test_a_batch_that_fails_fails_its_own_rows_alone() -> None:
 
     def fail(samples: npt.NDArray[Any]) -> None:
         if 7 in samples[:, 0]:
-            raise ArithmeticError("seven")
+            raise MemoryError("seven")
 
     worker.before = fail
     bench = Bench(library(lengths=np.arange(40)[::-1] + 1), worker, np.arange(40))
@@ -246,8 +247,32 @@ def test_a_batch_that_fails_fails_its_own_rows_alone() -> None:
     failed = np.flatnonzero(bench.record.status == Status.FAILED)
     assert 7 in failed
     assert failed.size == bench.record.columns["batch_size"][7] <= 2
-    assert bench.answers.faults.failed == {"ArithmeticError: seven": failed.size}
+    assert bench.answers.faults.failed == {"MemoryError: seven": failed.size}
     assert (bench.record.status[np.setdiff1d(np.arange(40), failed)] == Status.OK).all()
+
+
+@pytest.mark.parametrize("rule", ["longest", "40"])
+def test_of_a_batch_only_samples_whose_values_are_refused_fail(rule: str) -> None:
+    worker = Worker()
+
+    def fail(samples: npt.NDArray[Any]) -> None:
+        if 7 in samples[:, 0]:
+            raise ArithmeticError("seven")
+
+    worker.before = fail
+    bench = Bench(library(rule, np.arange(40)[::-1] + 1), worker, np.arange(40))
+
+    async def main() -> None:
+        await bench.run(40, 40)
+        await bench.system.close()
+
+    asyncio.run(main())
+    columns = bench.record.columns
+    assert np.flatnonzero(bench.record.status == Status.FAILED).tolist() == [7]
+    assert bench.answers.faults.failed == {"ArithmeticError: seven": 1}
+    assert sorted(np.flatnonzero(columns["batch_size"] == 1).tolist()) == [6, 7]  # of neighbouring sizes
+    assert columns["padded_size"][6:8].tolist() == ([34, 33] if rule == "longest" else [40, 40])
+    assert sorted(row for kept in bench.answers.kept for row in kept.rows.tolist()) == [*range(7), *range(8, 40)]
 
 
 def test_samples_that_are_not_loaded_fail_and_the_run_continues() -> None:

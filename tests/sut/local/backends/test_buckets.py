@@ -70,3 +70,15 @@ def test_a_batch_that_is_too_large_is_refused() -> None:
 def test_outputs_without_a_row_for_each_sample_are_refused(output: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"the model's output 'y' has the shape \[.*\] for 4 samples"):
         Buckets({4: lambda batch: [output]}, ["y"]).run({"x": np.zeros((3, 1))})
+
+
+def test_a_row_that_is_refused_fills_up_no_other_batch() -> None:
+    def looks_up(batch: Batch) -> list[np.ndarray]:
+        if (batch["x"] > 9).any():
+            raise IndexError("no such row")
+        return [batch["x"]]
+
+    run = Buckets({4: looks_up}).run
+    with pytest.raises(IndexError):
+        run({"x": np.array([[1], [10]])})
+    assert run({"x": np.array([[1]])})[0].tolist() == [[1]]
