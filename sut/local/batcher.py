@@ -32,8 +32,10 @@ RunBatch = Callable[[Batch], Responses]
 """Takes n samples: for each input an array of shape (n, *sample_shape).  Returns n responses.
 
 Called from one thread at a time.  It may have ``several`` too, a ``RunSeveral`` that does the same quicker; and
-``room(n)``, which gives arrays that samples are best gathered into, or None.
+``room(n)``, which gives arrays that samples are best gathered into, or None; and ``cut``, a ``RunCut``.
 """
+RunCut = Callable[[Batch, Sequence[Batch]], Responses]
+"""Takes n samples that are padded, and each of them alone without padding; gives responses without padding."""
 Library = ArrayLibrary | NamedLibrary
 Take = Callable[[int], tuple[int, int] | None]
 """See ``Rows.take``."""
@@ -93,6 +95,7 @@ class BatchedSystem:
         self._open_loop = BatchRule(max_batch_size, round(max_queue_delay_s * 1e9), sorts=sorts)
         self._closed_loop = BatchRule(max_batch_size, sorts=sorts)  # all that can come waits already
         self._in_order, self._lanes = in_order, lanes
+        self._cuts = self._ragged is not None and all(hasattr(run, "cut") for run in workers)
         if self._ragged is not None:
             self.columns = {**self.columns, SIZE: np.uint32, "padded_size": np.uint32}
         self.rows: Callable[[BatchRule, int, Answers], Rows] = ThreadRows
@@ -201,6 +204,8 @@ class BatchedSystem:
         return [response for part in parts for response in as_bytes(part)]
 
     def _compute(self, run: RunBatch, first: int, last: int) -> Responses:
+        if self._cuts and self._answers.keeping:
+            return self._compute_rows(run, np.arange(first, last))
         self._begun[first:last] = self._answers.now()
         indices = self._sample_index[first:last]
         if self._lanes == 1:
@@ -317,7 +322,14 @@ class BatchedSystem:
 
     def _compute_rows(self, run: RunBatch, rows: RowArray) -> Responses:
         self._begun[rows] = self._answers.now()
-        responses = run(self._library.batch(self._sample_index[rows]))
+        indices = self._sample_index[rows]
+        batch = self._library.batch(indices)
+        if self._cuts and self._answers.keeping:
+            assert self._ragged is not None
+            alone = [self._ragged.alone(index) for index in indices.tolist()]
+            responses: Responses = run.cut(batch, alone)  # type: ignore[attr-defined]
+        else:
+            responses = run(batch)
         check_count(responses, rows.size)
         return responses
 
@@ -337,9 +349,16 @@ class _InTurn:
     def __init__(self, run: Any, turn: Turn) -> None:
         self._run, self._turn = run, turn
         self.room, self._announced = run.room, turn.announced(run)
+        if hasattr(run, "cut"):
+            self.cut = self._cut
 
     def __call__(self, batch: Batch) -> Responses:
         responses: Responses = self._announced(batch)
+        return responses
+
+    def _cut(self, batch: Batch, alone: Sequence[Batch]) -> Responses:
+        cut: RunBatch = lambda padded: self._run.cut(padded, alone)  # noqa: E731
+        responses: Responses = self._turn.announced(cut)(batch)
         return responses
 
     def several(self, library: Library, indices: IndexArray, size: int) -> Iterator[Responses]:

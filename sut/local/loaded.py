@@ -9,19 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from drumfire.loadgen.responses import Responses
+from drumfire.loadgen.responses import Responses, as_bytes
 from drumfire.loadgen.system import Batch, IndexArray, SampleLibrary
 from drumfire.sut import models
 from drumfire.sut.data import DataError
 from drumfire.sut.data.library import ArrayLibrary, NamedLibrary, with_names
 from drumfire.sut.data.options import InputOptions
 from drumfire.sut.data.ragged import Padding, RaggedLibrary
+from drumfire.sut.kserve.messages.tensors import Shape
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends.arranged import arranged, with_outputs
 from drumfire.sut.local.backends.buckets import Buckets, count_of
 from drumfire.sut.local.batcher import BatchedSystem, Library, RunBatch, in_turn, service_times
 from drumfire.sut.local.devices import Placement
-from drumfire.sut.local.padded import reservation
+from drumfire.sut.local.followed import Follows, check_followed, own_sizes
+from drumfire.sut.local.padded import outputs_of, pair, reservation
 from drumfire.sut.local.process import OwnProcess
 from drumfire.sut.local.responses import OutputError, check_outputs
 from drumfire.sut.models.file import FileModel
@@ -81,11 +83,12 @@ class Loaded:
             raise DataError(f"{option} is for samples of different sizes, and {data.name} has one size: leave it out")
         self.max_batch_size = first.tensors.batch_size or size
         lanes = [backends.lanes(instance) for instance in self._instances]
+        follows: Sequence[Follows] = ()
         if isinstance(self.library, RaggedLibrary):
-            self._reservations += self._of_sizes(source, self.library)
+            follows = self._of_sizes(source, self.library)
         self.system = BatchedSystem(
             f"{source.backend} {self._model.name} {source.device}",
-            [run_batch(lane, self._model) for of_one in lanes for lane in of_one],
+            [_Run(lane, self._model, follows) for of_one in lanes for lane in of_one],
             self.library,
             max_batch_size=self.max_batch_size,
             max_queue_delay_s=source.max_queue_delay_s,
@@ -105,30 +108,35 @@ class Loaded:
             tensors = model.tensors.laid_out_as(first.tensors)
         else:
             tensors = first.tensors if model.tensors.has_batch else first.tensors.without_batch()
+        self._tensors = tensors
         self._instances = [arranged(instance, tensors) for instance in self._instances]
 
-    def _of_sizes(self, source: Source, library: RaggedLibrary) -> list[str]:
-        """What the result is subject to where samples of different sizes become batches as no model has said."""
+    def _of_sizes(self, source: Source, library: RaggedLibrary) -> Sequence[Follows]:
+        """How outputs of padded samples are cut back.
+
+        Notes what the result is subject to where samples of different sizes become batches as no model has said.
+        """
         model, first = self._model, self._instances[0]
         if not library.pads:
-            if not isinstance(model, FileModel) or self.max_batch_size == 1:
-                return []
-            sorted_too = ", --no-sort has no effect" if source.in_order else ""
-            return [
-                f"samples of {model.shapes_of(library.total_count)} sizes: only those of equal size share a batch "
-                f"(--pad longest pads them with 0){sorted_too}"
-            ]
-        never = self.max_batch_size == 1 and source.padding == Padding()
-        if (
-            source.padding is None
-            or never
-            or all(one.padding is not None for one in model.tensors.open_inputs.values())
-        ):
-            return []
-        exact = getattr(source.options, "precision", "fp32") == "fp32"
-        bfloat16 = [name in first.tensors.bfloat16_outputs for name in first.tensors.outputs]
-        found = reservation(run_outputs(first), library, bfloat16, 1e-4 if exact else 0.02)
-        return [found] if found else []
+            if isinstance(model, FileModel) and self.max_batch_size > 1:
+                sorted_too = ", --no-sort has no effect" if source.in_order else ""
+                self._reservations.append(
+                    f"samples of {model.shapes_of(library.total_count)} sizes: only those of equal size share a batch "
+                    f"(--pad longest pads them with 0){sorted_too}"
+                )
+            return ()
+        if self.max_batch_size == 1 and source.padding in (None, Padding()):
+            return ()  # each batch has the size of its sample
+        found = pair(library)
+        follows, uncut = outputs_of(first, self._tensors, found)
+        if uncut and isinstance(model, FileModel):  # others know of what they make their answers
+            self._reservations.append(uncut)
+        if source.padding is not None and any(one.padding is None for one in model.tensors.open_inputs.values()):
+            exact = getattr(source.options, "precision", "fp32") == "fp32"
+            bfloat16 = [name in first.tensors.bfloat16_outputs for name in first.tensors.outputs]
+            changed = reservation(run_outputs(first), found, bfloat16, 1e-4 if exact else 0.02)
+            self._reservations += [changed] if changed else []
+        return follows
 
     def facts(self) -> Mapping[str, Any]:
         """What the result says of it."""
@@ -229,7 +237,7 @@ def run_batch(backend: backends.Backend, model: Model, *, checked: bool = False)
     """
     run, names = run_outputs(backend), backend.tensors.outputs
     if not checked:
-        return _Run(run, model, backend)
+        return _Run(backend, model)
 
     def respond(batch: Batch) -> Responses:
         outputs = run(batch)
@@ -248,14 +256,32 @@ def run_outputs(backend: backends.Backend) -> backends.Run:
 class _Run:
     """Runs batches of a model's samples."""
 
-    def __init__(self, run: backends.Run, model: Model, backend: backends.Backend) -> None:
-        self._run, self._respond = run, model.respond
+    def __init__(self, backend: backends.Backend, model: Model, follows: Sequence[Follows] = ()) -> None:
+        """``follows``: see ``followed``."""
+        self._run, self._respond = run_outputs(backend), model.respond
         self._backend = backend if isinstance(backend, backends.RunsSeveral) else None
         if isinstance(backend, backends.HasLanes):
             self.room = backend.room
+        self._tensors, self._follows = backend.tensors, follows
+        if any(follows):
+            self.cut = self._cut
 
     def __call__(self, batch: Batch) -> Responses:
         return self._respond(self._run(batch))
+
+    def _cut(self, batch: Batch, alone: Sequence[Batch]) -> list[bytes]:
+        """See ``RunCut``."""
+        outputs, names = self._run(batch), [one.name for one in self._tensors.inputs]
+        check_followed(outputs, self._follows, _shapes(batch, names), self._tensors.outputs)
+        responses: list[bytes] = []
+        for row, one in enumerate(alone):
+            shapes = _shapes(one, names)
+            own = [
+                output[(slice(row, row + 1), *map(slice, own_sizes(output, follows, shapes)))]
+                for output, follows in zip(outputs, self._follows, strict=True)
+            ]
+            responses += as_bytes(self._respond(own))
+        return responses
 
     def several(self, library: Library, indices: IndexArray, size: int) -> Iterator[Responses]:
         """See ``RunSeveral``."""
@@ -267,3 +293,8 @@ class _Run:
                 if outputs is not None:
                     return map(self._respond, outputs)
         return in_turn(self, library, indices, size)
+
+
+def _shapes(batch: Batch, names: Sequence[str]) -> list[Shape | None]:
+    """The shapes of a batch's samples, by input; None for one that is left out."""
+    return [batch[name].shape[1:] if name in batch else None for name in names]

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from drumfire.sut.kserve.messages.exchange import Buffer
 from drumfire.sut.kserve.messages.tensors import Shape, TensorError, as_array, pack_bytes, unpack_bytes
+from drumfire.sut.local.followed import check_followed, own_sizes
 from drumfire.sut.local.responses import OutputError, check_outputs
 from drumfire.sut.models.tensors import Input
 from drumfire.sut.serving.padding import PaddedBatch
@@ -272,24 +273,15 @@ def _cut(
     padded: PaddedBatch,
 ) -> None:
     """Cut what follows padded sizes back to each request's own.  Raises ``OutputError``."""
+    check_followed(outputs, padded.follows, padded.shapes, names)
     for position, follows in enumerate(padded.follows):
-        output = outputs[position]
-        for axis, place in follows.items():
-            shape = padded.shapes[place.position]
-            if shape is not None and (output.ndim < axis + 2 or output.shape[axis + 1] != shape[place.axis]):
-                raise OutputError(
-                    f"the model's output {names[position]!r} has the shape {list(output.shape)} for inputs padded to "
-                    f"{list(shape)}, so it cannot be cut back to what was asked: leave --pad out"
-                )
         if not follows:
             continue
+        output = outputs[position]
         copied = output.nbytes <= _SMALL or any(one.shares(output) for one in joined)
         first = 0
         for request in requests:
-            tail = list(output.shape[1:])
-            for axis, place in follows.items():
-                if (own := request.shapes[place.position]) is not None:
-                    tail[axis] = own[place.axis]
+            tail = own_sizes(output, follows, request.shapes)
             part = output[_corner(first, request.samples, tail)]
             if output.dtype.hasobject:
                 request.contents[position] = pack_bytes(part.reshape(-1).tolist())
@@ -297,7 +289,7 @@ def _cut(
                 request.contents[position] = part.tobytes()
             else:
                 request.contents[position] = np.ascontiguousarray(part).data.cast("B")
-            request.tails = [*request.tails[:position], tuple(tail), *request.tails[position + 1 :]]
+            request.tails = [*request.tails[:position], tail, *request.tails[position + 1 :]]
             first += request.samples
 
 

@@ -22,13 +22,14 @@ from drumfire.sut.local import backends
 from drumfire.sut.local.backends import Backend, BackendError, BackendOptions
 from drumfire.sut.local.backends.arranged import arranged
 from drumfire.sut.local.batcher import service_times
+from drumfire.sut.local.followed import followed, run
 from drumfire.sut.local.rows import BatchRule
 from drumfire.sut.models.model import Form, Model
 from drumfire.sut.models.tensors import Input, Tensors
 from drumfire.sut.serving.batch import BatchLayout
 from drumfire.sut.serving.padding import RequestPadding
 from drumfire.sut.serving.request import DEFAULT_PRIORITY, PRIORITIES
-from drumfire.sut.serving.signature import Signature, changed_by_padding, followed, run, signature
+from drumfire.sut.serving.signature import Signature, changed_by_padding, signature
 from drumfire.sut.serving.sizes import Sizes, specs
 
 IDENTITY = "identity"
@@ -226,7 +227,8 @@ def _padding(
         raise BackendError(f"--pad {rule}: {source.name} takes samples of one size: leave it out")
     elif rule.sizes and (name := next((layouts[at].takes.name for at, one in opened.items() if len(one.axes) > 1), "")):
         raise BackendError(f"--pad {rule}: {name} has several open sizes, so only --pad longest is clear")
-    given, unknown = followed(model, found)
+    names = [spec.name for spec in found.outputs]
+    given, unknown = followed(model, found.tensors, found.sized, found.larger, names)
     if unknown:
         if rule is None:
             return None

@@ -12,20 +12,8 @@ from typing import NamedTuple
 
 from drumfire.sut.data.ragged import Padding
 from drumfire.sut.kserve.messages.tensors import Shape
+from drumfire.sut.local.followed import Follows
 from drumfire.sut.serving.request import Request, Shapes
-
-
-class Place(NamedTuple):
-    """A size of a sample."""
-
-    position: int
-    """Of the input, among the model's."""
-    axis: int
-    """In the shape of its sample as it arrives."""
-
-
-Follows = Mapping[int, Place]
-"""By place in an output's shape, without the batch: the size of an input that it equals."""
 
 
 class PaddedBatch(NamedTuple):

@@ -15,17 +15,14 @@ import numpy.typing as npt
 
 from drumfire.loadgen.system import Batch
 from drumfire.sut.kserve.messages.tensors import Shape, TensorError, TensorSpec, datatype_of
-from drumfire.sut.local.backends import Backend, BackendError, first_line
+from drumfire.sut.local.backends import Backend, BackendError
 from drumfire.sut.local.backends.arranged import arranged, with_outputs
 from drumfire.sut.local.backends.interface import numbered
-from drumfire.sut.local.responses import check_outputs
+from drumfire.sut.local.followed import run
 from drumfire.sut.models.tensors import Tensors
-from drumfire.sut.serving.padding import Follows, Place
 
 _OPEN_SIZES = ((8, 16), (32, 64), (128, 256), (1, 2))
 """Two sizes to try a model with where it accepts any; the next two where it does not run on these."""
-
-_ODD = 3
 
 
 Ranges = Mapping[str, Mapping[int, tuple[int, int]]]
@@ -90,50 +87,6 @@ def _found(backend: Backend, tensors: Tensors, names: Sequence[str], most: int, 
     return Signature(own, tuple(specs), largest, *sizes)
 
 
-def followed(model: Backend, found: Signature) -> tuple[list[Follows], str]:
-    """For each output, the open sizes of inputs that it has; and the name of one whose sizes change otherwise, or "".
-
-    ``model``: the one that was found.  Raises ``BackendError``.
-    """
-    places: dict[str, list[Place]] = {}
-    for position, one in enumerate(found.tensors.inputs):
-        dims = one.dims or ("",) * len(one.sample_shape)
-        for axis, (dim, size) in enumerate(zip(dims, one.sample_shape, strict=True)):
-            if size is None and not one.optional:
-                places.setdefault(dim or f"{position} {axis}", []).append(Place(position, axis))
-    try:
-        return _followed(model, found, list(places.values()))
-    except BackendError:  # sizes without a name may have to agree
-        return _followed(model, found, [[place for group in places.values() for place in group]])
-
-
-def _followed(model: Backend, found: Signature, groups: Sequence[Sequence[Place]]) -> tuple[list[Follows], str]:
-    """``groups``: sizes that are the same."""
-    rows = found.tensors.batch_size or 1
-    small = [output.shape[1:] for output in run(model, found.sized.zeros(rows))]
-    follows: list[dict[int, Place]] = [{} for _ in small]
-    for group in groups:
-        position, axis = group[0]
-        size = found.sized.inputs[position].sample_shape[axis]
-        largest = found.larger.inputs[position].sample_shape[axis]
-        assert size is not None
-        assert largest is not None
-        if size == largest:
-            continue
-        try:  # an odd size tells more, but some models take no such
-            chosen = min(size + _ODD, largest)
-            shapes = _shapes(model, found.sized, group, chosen, rows)
-        except BackendError:
-            shapes = _shapes(model, found.sized, group, chosen := largest, rows)
-        for output, (name, before, after) in enumerate(zip(found.outputs, small, shapes, strict=True)):
-            for at, sizes in enumerate(zip(before, after, strict=True)):
-                if sizes == (size, chosen):
-                    follows[output][at] = group[0]
-                elif sizes[0] != sizes[1]:
-                    return [], name.name
-    return list(follows), ""
-
-
 def changed_by_padding(model: Backend, found: Signature) -> bool:
     """Whether padding changes answers, such as a mean over all tokens: those to ones, alone and padded.
 
@@ -155,15 +108,6 @@ def changed_by_padding(model: Backend, found: Signature) -> bool:
     return False
 
 
-def _shapes(model: Backend, tensors: Tensors, group: Sequence[Place], size: int, rows: int) -> list[tuple[int, ...]]:
-    inputs = list(tensors.inputs)
-    for position, axis in group:
-        one = inputs[position]
-        shape = (*one.sample_shape[:axis], size, *one.sample_shape[axis + 1 :])
-        inputs[position] = one._replace(sample_shape=shape)
-    return [output.shape[1:] for output in run(model, replace(tensors, inputs=tuple(inputs)).zeros(rows))]
-
-
 def _sized(tensors: Tensors, ranges: Ranges, sizes: Sequence[int], which: int) -> Tensors:
     """The same with the least (``which`` 0) or the most where sizes are open, or with those of ``sizes``."""
     inputs = []
@@ -172,19 +116,6 @@ def _sized(tensors: Tensors, ranges: Ranges, sizes: Sequence[int], which: int) -
         shape = [known.get(axis, sizes)[which] if size is None else size for axis, size in enumerate(one.sample_shape)]
         inputs.append(one._replace(sample_shape=tuple(shape)))
     return replace(tensors, inputs=tuple(inputs))
-
-
-def run(model: Backend, batch: Batch) -> list[npt.NDArray[Any]]:
-    """The outputs for a batch of zeros.  Raises ``BackendError`` if the model fails, and ``OutputError``."""
-    try:
-        outputs = list(model.run(batch))
-    except Exception as error:  # whatever a framework may raise
-        shapes = ", ".join(str(list(array.shape)) for array in batch.values())
-        raise BackendError(
-            f"the model cannot run on zeros of shape {shapes}: {first_line(error)}; see --max-batchsize"
-        ) from None
-    check_outputs(outputs, model.tensors.outputs, len(next(iter(batch.values()))))
-    return outputs
 
 
 def _spec(name: str, arrays: Sequence[npt.NDArray[Any]], is_bfloat16: bool) -> TensorSpec:

@@ -12,7 +12,7 @@ import pytest
 from drumfire.loadgen.system import Batch
 from drumfire.sut.data.inputs import bfloat16
 from drumfire.sut.data.ragged import Open, Padding, Ragged, RaggedLibrary
-from drumfire.sut.local.padded import reservation
+from drumfire.sut.local.padded import pair, reservation
 
 Array = npt.NDArray[Any]
 LENGTHS = (5, 2, 9, 7)
@@ -66,7 +66,7 @@ def of_nine_only(batch: Batch) -> list[Array]:
 def test_a_short_sample_is_answered_alone_and_padded(outputs: Callable[[Batch], list[Array]], says: str) -> None:
     data = library()
     count = len(outputs({"x": np.ones((1, 9), np.float32), "scale": np.ones((1, 1), np.float32)}))
-    found = reservation(outputs, data, [False] * count, 1e-4)
+    found = reservation(outputs, pair(data), [False] * count, 1e-4)
     assert found.startswith(says)
     assert bool(found) == bool(says)
 
@@ -76,19 +76,21 @@ def test_bits_of_bfloat16_are_numbers(noise: float, says: str) -> None:
     def rounded(batch: Batch) -> list[Array]:
         return [bfloat16(batch["x"] * (1 + noise * batch["x"].shape[1]))]
 
-    found = reservation(rounded, library(), [True], 1e-4)
+    found = reservation(rounded, pair(library()), [True], 1e-4)
     assert found.startswith(says)
     assert bool(found) == bool(says)
 
 
 def test_a_rough_computation_may_differ_more() -> None:
-    assert reservation(lambda batch: [batch["x"] * (1 + 1e-3 * batch["x"].shape[1])], library(), [False], 0.02) == ""
+    assert (
+        reservation(lambda batch: [batch["x"] * (1 + 1e-3 * batch["x"].shape[1])], pair(library()), [False], 0.02) == ""
+    )
 
 
 def test_the_size_is_the_rule_s_and_none_is_known_where_nothing_is_padded() -> None:
     def mean(batch: Batch) -> list[Array]:
         return [batch["x"].mean(axis=1)]
 
-    assert "padded with 0 to 32 (" in reservation(mean, library(Padding((32,))), [False], 1e-4)
-    assert reservation(mean, library(lengths=(4, 4)), [False], 1e-4).startswith(UNKNOWN)
-    assert "sample 0, of size 4" in reservation(mean, library(Padding((8,)), (4, 4)), [False], 1e-4)
+    assert "padded with 0 to 32 (" in reservation(mean, pair(library(Padding((32,)))), [False], 1e-4)
+    assert reservation(mean, pair(library(lengths=(4, 4))), [False], 1e-4).startswith(UNKNOWN)
+    assert "sample 0, of size 4" in reservation(mean, pair(library(Padding((8,)), (4, 4))), [False], 1e-4)

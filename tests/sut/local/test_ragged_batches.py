@@ -24,6 +24,7 @@ from drumfire.loadgen.traffic import Phase
 from drumfire.sut.data import DataError
 from drumfire.sut.data.lengths import Lengths
 from drumfire.sut.data.library import ArrayLibrary
+from drumfire.sut.data.options import InputOptions
 from drumfire.sut.data.ragged import Open, Padding, Ragged, RaggedLibrary
 from drumfire.sut.local import backends, loaded
 from drumfire.sut.local.backends import BackendError
@@ -422,6 +423,54 @@ def test_a_file_gets_padded_batches_or_such_of_equal_sizes(
     assert all(equal) is same
     made.close()
     alone.close()
+
+
+def of_tokens(rule: str | None, **values: Any) -> tuple[Loaded, dict[int, bytes]]:
+    """A file with an answer for each token and one for each text, and the answers by sample."""
+    file = Path(__file__).parents[2] / "data" / "onnx" / "masked_text.onnx"
+    options = backends.kinds()["onnxruntime"](max_batch_size=4, instances=values.pop("instances", 1))
+    made = Loaded(
+        Source(
+            "onnxruntime", str(file), file, "cpu", 1, options, 0.0, None, 40, None,
+            padding=None if rule is None else Padding.of(rule), inputs=InputOptions(dim=("sequence=1..40",)), **values,
+        )
+    )  # fmt: skip
+    settings = TestSettings(
+        scenario=Scenario.Offline, mode=Mode.AccuracyOnly, min_duration_ms=0, offline_expected_qps=1.0
+    )
+    test = Test(made.system, made.library, settings)
+    asyncio.run(test.run())
+    assert test.spoiled() == []
+    made.close()
+    index = test.record.sample_index
+    found = {
+        int(index[row]): bytes(response)
+        for kept in test.answers.kept
+        for row, response in zip(kept.rows.tolist(), kept.responses, strict=True)
+    }
+    sizes = dict(zip(index.tolist(), test.record.columns["size"].tolist(), strict=True))
+    assert len(set(sizes.values())) > 10
+    if not values:
+        assert {at: len(answer) for at, answer in found.items()} == {at: 32 * n + 8 for at, n in sizes.items()}
+    return made, found
+
+
+@pytest.mark.parametrize("instances", [1, 2])
+@pytest.mark.parametrize("rule", ["longest", "40", "buckets:8,16,40"])
+def test_answers_for_each_token_end_with_their_own_text(rule: str, instances: int) -> None:
+    pytest.importorskip("onnxruntime")
+    _, alone = of_tokens(None)
+    made, padded = of_tokens(rule, instances=instances)
+    assert padded == alone
+    assert not any("padding" in text for text in made.facts()["reservations"])
+
+
+def test_a_metric_gets_the_answers_for_a_text_s_own_tokens() -> None:
+    pytest.importorskip("onnxruntime")
+    _, alone = of_tokens(None, metric="exact:hidden")
+    _, padded = of_tokens("longest", metric="exact:hidden")
+    assert padded == alone
+    assert len({len(answer) for answer in padded.values()}) > 10
 
 
 def test_a_file_of_one_size_takes_data_that_is_padded_to_it() -> None:

@@ -19,6 +19,7 @@ from drumfire.sut.kserve.messages.inference import RequestInput
 from drumfire.sut.kserve.messages.tensors import pack_bytes, unpack_bytes
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends import BackendError, BackendOptions
+from drumfire.sut.local.followed import Place
 from drumfire.sut.local.responses import OutputError
 from drumfire.sut.models import minilm
 from drumfire.sut.models.tensors import Input, Tensors
@@ -26,7 +27,7 @@ from drumfire.sut.serving import model as serving
 from drumfire.sut.serving.batch import BatchLayout, gatherers, split
 from drumfire.sut.serving.intake import Intake
 from drumfire.sut.serving.model import Batching, ServedModel, Source
-from drumfire.sut.serving.padding import PaddedBatch, Place, RequestPadding
+from drumfire.sut.serving.padding import PaddedBatch, RequestPadding
 from drumfire.sut.serving.request import Request
 from drumfire.sut.serving.scheduler import Scheduler
 from drumfire.sut.serving.shared_memory import SystemRegions
