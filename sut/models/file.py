@@ -97,7 +97,7 @@ class FileModel:
         return self.tensors.with_open_sizes(self._padded_to) if self._padded_to else self.tensors
 
     def _open(self, tensors: Tensors) -> None:
-        if tensors.batch in parse_dims(self._options.dim):
+        if grouped := tensors.batch if tensors.batch in parse_dims(self._options.dim) else "":
             tensors = tensors.without_batch()  # else the user could not say it
         try:
             specs: Sequence[TensorSpec] = tensors.specs
@@ -112,6 +112,11 @@ class FileModel:
         self.total_count = data.total_count
         speed_only = ": speed only" if self.judge is None else ""
         self.reservations = (f"a bare model file on {data.description}{speed_only}",)
+        if grouped:
+            self.reservations += (
+                f"--dim {grouped}: a sample has several of {grouped}, the batch in the file, and samples a second count it "
+                "as one",
+            )
         if data.unread:
             self.reservations += (f"expected outputs are compared with a server's only: {data.unread} had no effect",)
         self._first = data.sample(0)

@@ -34,7 +34,6 @@ def test_a_file_of_other_inputs_than_its_model_has_is_not_run(tmp_path: Path) ->
     [
         ("two_inputs", ["--dim", "sequence=128"], "input_ids 0..99, attention_mask ones, sequence 128"),
         ("two_inputs", ["--dim", "sequence=8..16"], "sequence 8..16"),
-        ("two_inputs", ["--dim", "batch=2", "--dim", "sequence=4"], "batch 2, sequence 4"),
         ("two_inputs", ["--shape", "input_ids=8", "--range", "input_ids=0..7"], "input_ids 0..7, attention_mask ones"),
         ("optional_input", ["--dim", "sequence=8"], "attention_mask ones, sequence 8"),
         ("optional_input", ["--dim", "sequence=8", "--shape", "bias=8"], "attention_mask ones, sequence 8"),
@@ -63,6 +62,17 @@ def test_files_of_every_kind_run_and_say_what_was_made_up(
     [
         ("two_inputs", [], "input_ids INT64[sequence] has open sizes: set them with --dim sequence=128, or give"),
         ("open_image", [], "set them with --dim height=224 --dim width=224, or give --input-data"),
+        (
+            "two_inputs",
+            ["--dim", "batch=2", "--dim", "sequence=4"],
+            "--dim batch: this is the batch of the model, whose",
+        ),
+        (
+            "open_image",
+            ["--dim", "N=2..4", "--shape", "image=3x32x32"],
+            "whose size --max-batchsize gives: leave it out",
+        ),
+        ("state", ["--dim", "N=2"], "--dim N: this is the batch of the model, whose size --max-batchsize gives"),
         ("two_inputs", ["--dim", "length=3"], "the model has the open sizes sequence, and batch for its batch"),
         ("two_inputs", ["--dim", "Sequence=3"], "did you mean sequence?"),
         ("two_inputs", ["--dim", "sequence=8", "--range", "input_ids=100..100"], "sample 0 has the value 100"),
@@ -214,6 +224,15 @@ def test_outputs_without_a_batch_mean_batches_of_one(content: bytes, tmp_path: P
     assert result["errors"]["failed"] == 0
     assert result["system"]["max_batch_size"] == 1
     assert "an output has no batch, so each batch is one sample" in result["system"]["reservations"]
+
+
+@pytest.mark.parametrize("content", [SCALAR, OF_ONE])
+def test_the_batch_may_be_a_size_of_the_sample_where_an_output_has_none(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(content)
+    done = here("run", "onnxruntime", tmp_path / "m.onnx", "--dim", "N=4", *QUICK, "--output", tmp_path / "run")
+    result = json.loads(done.stdout)
+    assert result["errors"]["failed"] == 0
+    assert any("samples a second count it as one" in text for text in result["system"]["reservations"])
 
 
 def pipe(path: Path) -> None:
