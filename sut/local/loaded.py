@@ -31,7 +31,7 @@ from drumfire.sut.local.responses import OutputError, check_outputs
 from drumfire.sut.models.file import FileModel
 from drumfire.sut.models.metrics import metric_of
 from drumfire.sut.models.model import Model
-from drumfire.sut.models.tensors import arrangement
+from drumfire.sut.models.tensors import Tensors, arrangement
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def test_files_of_every_kind_run_and_say_what_was_made_up(
         ),
         (
             "open_image",
-            ["--dim", "N=2..4", "--shape", "image=3x32x32"],
+            ["--dim", "N=2", "--dim", "height=8", "--dim", "width=8"],
             "whose size --max-batchsize gives: leave it out",
         ),
         ("state", ["--dim", "N=2"], "--dim N: this is the batch of the model, whose size --max-batchsize gives"),
