@@ -114,8 +114,8 @@ class FileModel:
         self.reservations = (f"a bare model file on {data.description}{speed_only}",)
         if grouped:
             self.reservations += (
-                f"--dim {grouped}: a sample has several of {grouped}, the batch in the file, and samples a second count "
-                "it as one",
+                f"--dim {grouped}: a sample has several of {grouped}, the batch in the file, and samples a second "
+                "count it as one",
             )
         if data.unread:
             self.reservations += (f"expected outputs are compared with a server's only: {data.unread} had no effect",)
