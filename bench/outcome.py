@@ -82,8 +82,8 @@ def finish(
     """Make the result of a test that has ended, print its verdict, then save it with the ``further`` parts.
 
     ``printer``: None where the caller shows the result.  ``faults``: errors of the run so far; ``make`` adds those that
-    left the result without a part.  If there are any, or the result cannot be made or printed, the run is saved all the
-    same, and then the first is raised.
+    left the result without a part, and the caller raises the first.  If the result cannot be made or printed, the run
+    is saved all the same, and then why is raised.
     """
     claim.make_room()
     result, unsaved, fault = None, None, None
@@ -105,8 +105,6 @@ def finish(
         raise fault
     if printer and unsaved is None:
         printer.saved(claim.folder)
-    if faults:
-        raise faults[0]
     return Outcome(test, result, unsaved)
 
 

@@ -26,9 +26,12 @@ def one_line(error: BaseException, most: int | None = None) -> str:
 
 
 def described(error: BaseException) -> str:
-    """An error as the last line of a traceback names it, without line breaks: its type and its text."""
+    """An error as the last line of a traceback names it, without line breaks: its type and its text.
+
+    Of a ``UserError`` only the text, which is written for the user.
+    """
     name, text = type(error).__name__, one_line(error)
-    return name if text == name else f"{name}: {text}"
+    return text if isinstance(error, UserError) or text == name else f"{name}: {text}"
 
 
 def printable(text: str) -> str:

@@ -145,7 +145,15 @@ def perform(
             if not test.record.issued_rows:
                 raise
             faults.append(error)
-        return finish(test, make, claim, printer, _further(test, assembly, options, claim.folder), faults)
+        outcome = finish(test, make, claim, printer, _further(test, assembly, options, claim.folder), faults)
+    return _unless(faults, outcome)  # only now: what is saved, the keeper need not save
+
+
+def _unless(faults: Sequence[BaseException], outcome: Outcome) -> Outcome:
+    """The outcome.  Raises the first of the faults."""
+    if faults:
+        raise faults[0]
+    return outcome
 
 
 def _announce(messages: Console, warnings: Sequence[str], notes: Sequence[str]) -> None:
@@ -170,9 +178,9 @@ def _document(
         for kept in test.answers.kept:
             kept.responses = assembly.logged(test.record.sample_index[kept.rows], kept.responses)
         accuracy = _accuracy(test, assembly)
-    except Exception as error:  # whatever a scorer may raise; the run itself is not at fault
-        faults.append(error)
+    except (Exception, SystemExit) as error:  # whatever a scorer may raise; the run itself is not at fault
         unjudged = f"The accuracy could not be computed: {described(error)}"
+        faults.append(UserError(unjudged) if isinstance(error, SystemExit) else error)
     measured = _series(test, assembly)
     notes = [] if assembly.sampler is None else assembly.sampler.notes
     subject = _subject(assembly, options)
@@ -282,7 +290,10 @@ def _search(
             printer.verdict(result)
         messages.print(f"to resume this search: {probing.again(options, folder)}", markup=False)
         return Outcome(search.test, result)
-    return finish(search.test, make, claim, printer, _further(search.test, assembly, options, folder), [])
+    faults: list[BaseException] = []
+    return _unless(
+        faults, finish(search.test, make, claim, printer, _further(search.test, assembly, options, folder), faults)
+    )
 
 
 def claimed(options: RunOptions, kind: str = "") -> Claim:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,8 @@ from drumfire.sut.models.metrics.metric import Array, Metric, Outputs
 from drumfire.sut.models.model import Accuracy, first_answers
 from drumfire.sut.plugins import imported
 
+_MOST_SEARCH_S = 5.0
+"""How long a function that fails is called again to find the sample."""
 Scorer: TypeAlias = Callable[[Sequence[Any], Any], Any]
 """``score(outputs, labels)``: each output of the answered samples, shape (n, ...), and their n labels.
 
@@ -74,8 +77,10 @@ class Scored(Metric):
             found = np.asarray(self.score(outputs, labels))
         except UserError:
             raise
-        except Exception as error:  # whatever a user's function may raise
-            raise UserError(f"--metric {self.written} cannot judge the answers: {described(error)}") from error
+        except (Exception, SystemExit) as error:  # a user's function may raise anything, and end the program
+            at = self._fails_at(outputs, labels)
+            where = "" if at is None else f", first with sample {samples[at]}"
+            raise UserError(f"--metric {self.written} cannot judge the answers{where}: {described(error)}") from error
         if found.dtype == bool and found.shape == samples.shape:
             good = int(found.sum())
             return self._scored(good, good / samples.size, samples.size)
@@ -85,6 +90,24 @@ class Scored(Metric):
             f"--metric {self.written} returned {found.dtype} of shape {list(found.shape)}: it must return "
             f"{samples.size} values of bool, or a number from 0 to 1"
         )
+
+    def _fails_at(self, outputs: Sequence[Any], labels: Any) -> int | None:
+        """The position of the first sample with which the function fails; None if that takes long to find.
+
+        It does with all of them, and is called with fewer to find out.
+        """
+        fine, failing, until = 0, len(labels), time.monotonic() + _MOST_SEARCH_S
+        while failing - fine > 1:
+            if time.monotonic() > until:
+                return None
+            count = (fine + failing) // 2
+            try:
+                self.score([output[:count] for output in outputs], labels[:count])
+            except (Exception, SystemExit):
+                failing = count
+            else:
+                fine = count
+        return failing - 1
 
     def _chosen(self, names: Sequence[str]) -> int | None:
         return super()._chosen(names) if self.output else None

@@ -9,9 +9,10 @@ import jsonschema
 import numpy as np
 import pytest
 
+from drumfire.loadgen.saved import load
 from drumfire.sut.local import backends
 from drumfire.sut.models.file import FileModel
-from tests.support.command import SCHEMA, here, one_line_error
+from tests.support.command import SCHEMA, WHOLE, here, one_line_error
 from tests.support.onnx_file import write_sum
 
 pytest.importorskip("onnxruntime")
@@ -146,14 +147,38 @@ def test_what_cannot_be_judged_is_told_in_one_line(
     assert result_of(*model, *few, "--count", 5, "--accuracy", "--output", tmp_path / "five")["accuracy"]["total"] == 5
 
 
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [("fails", "77: ValueError: this one"), ("ends", "0: SystemExit: 7")],
+)
 def test_a_function_that_fails_loses_nothing(
-    network: tuple[Path, np.ndarray], labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    function: str,
+    why: str,
+    network: tuple[Path, np.ndarray],
+    labels: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "own_failing_metric.py").write_text("def score(outputs, labels):\n    return outputs[9]\n")
+    name = f"own_metric_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(
+        "import sys\n"
+        "def fails(outputs, labels):\n"
+        "    for at, _ in enumerate(labels):\n"
+        "        if at == 77:\n"
+        "            raise ValueError('this one')\n"
+        "    return [True] * len(labels)\n"
+        "def ends(outputs, labels):\n    sys.exit(7)\n"
+    )
     monkeypatch.chdir(tmp_path)
-    judged = "--labels", labels, "--accuracy", "--metric", "own_failing_metric:score", "--output", "run"
+    judged = "--labels", labels, "--accuracy", "--metric", f"{name}:{function}", "--output", "run"
     done = here("run", "onnxruntime", network[0], "--processes", 0, *judged, *QUIET[:2], QUIET[-1])
     assert done.returncode == 2
-    why = "--metric own_failing_metric:score cannot judge the answers: IndexError: list index out of range"
-    assert done.stderr.splitlines()[-1] == f"drumfire: {why}"
-    assert json.loads(Path("run", "result.json").read_text())["validity"] == "INVALID"
+    why = f"--metric {name}:{function} cannot judge the answers, first with sample {why}"
+    assert done.stderr == f"drumfire: {why}\n"
+    result = load("run").result
+    assert result["validity"] == "INVALID"
+    assert result["reasons"] == [f"The accuracy could not be computed: {why}"]
+    assert result["delivered"]["samples"] == len(network[1])
+    assert {one.name for one in Path("run").iterdir()} >= WHOLE - {"histograms"}
+    assert capfd.readouterr().err == ""  # nor from another process

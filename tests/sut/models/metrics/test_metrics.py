@@ -246,7 +246,9 @@ def test_functions_of_the_current_folder(module: str, tmp_path: Path) -> None:
     assert found("half").lines == ["half=50.000%"]
     assert found("sign").lines == ["accuracy=66.667%, good=2, total=3"]
     assert score(found("alone:flags")) == (1, 3)
-    with pytest.raises(UserError, match=f"--metric {module}:raises cannot judge the answers: KeyError: 'no.*such'"):
+    with pytest.raises(
+        UserError, match=f"--metric {module}:raises cannot judge the answers, first with sample 0: KeyError: 'no.*such'"
+    ):
         found("raises")
     with pytest.raises(
         UserError, match=r"returned float64 of shape \[2\]: it must return 3 values of bool, or a number"
