@@ -65,8 +65,7 @@ def run_figures(result: Mapping[str, Any]) -> dict[str, float]:
     """
     try:
         delivered, overhead = result["delivered"], result["overhead"]
-        cpu_s = overhead["process_cpu_s"] - overhead["pacer_spin_s"]
-        cpu_s += sum(one["cpu_s"] for one in result["system"].get("processes") or ())
+        cpu_s = cpu_seconds(result) - overhead["pacer_spin_s"]
         return {
             "rate_per_s": delivered["samples_per_second"],
             "wall_ns_per_sample": 1e9 / delivered["samples_per_second"],
@@ -79,6 +78,12 @@ def run_figures(result: Mapping[str, Any]) -> dict[str, float]:
         }
     except (KeyError, TypeError) as error:
         raise MeasurementError(f"the result does not hold {error}") from None
+
+
+def cpu_seconds(result: Mapping[str, Any]) -> float:
+    """CPU of the measured phase: of the generator's process, and of those in which a local system computes, s."""
+    computing = result["system"].get("processes") or ()
+    return float(result["overhead"]["process_cpu_s"] + sum(one["cpu_s"] for one in computing))
 
 
 def one_input(elements: int = 4) -> list[str]:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from drumfire.bench.peers.process import MeasurementError
-from drumfire.bench.peers.program import carry_out, one_input, p50_and_p99
+from drumfire.bench.peers.program import carry_out, cpu_seconds, one_input, p50_and_p99
 from drumfire.bench.peers.server import Running, Served, watched
 from drumfire.bench.peers.serving.servers import IDENTITY, Start
 from drumfire.sut.kserve.messages.http_client import model_path
@@ -30,6 +29,8 @@ class Load:
     protocol: str
     """grpc, http, or json: HTTP without binary tensors."""
     in_flight: int
+    words: Sequence[str] = ()
+    """More options of the client, such as its samples."""
 
 
 def closed_loop(start: Start, load: Load, seconds: float) -> dict[str, float]:
@@ -41,22 +42,22 @@ def closed_loop(start: Start, load: Load, seconds: float) -> dict[str, float]:
 
 
 def in_process(words: Sequence[str], seconds: float) -> dict[str, float]:
-    """Offline in the load generator's process: samples a second, and the CPU of both for a sample."""
+    """Offline on this machine without a server: samples a second, and the CPU of generator and model for a sample."""
     result = carry_out(["run", *words, "--scenario", "Offline", "--time", f"{seconds:g}"]).result
-    rate = result["delivered"]["samples_per_second"]
-    return {"rate_per_s": rate, "all_cpu_ns_per_request": _cpu_ns(result), "requests": result["delivered"]["samples"]}
+    rate, samples = result["delivered"]["samples_per_second"], result["delivered"]["samples"]
+    return {"rate_per_s": rate, "all_cpu_ns_per_request": cpu_seconds(result) / samples * 1e9, "requests": samples}
 
 
 def _ask(server: Running, load: Load, seconds: float) -> dict[str, float]:
     traffic = ["--scenario", "Offline", "--concurrency", str(load.in_flight), "--time", f"{seconds:g}"]
-    result, columns, _ = carry_out([*_words(server, load), *traffic])
+    result, columns, _ = carry_out([*_words(server, load), *traffic, *load.words])
     requests = result["delivered"]["samples"]
     p50, p99 = p50_and_p99(columns["completed"][:requests] - columns["sent"][:requests])
     reported = (result["system"]["server"] or {}).get("servers") or [{}]
     batch = reported[0].get("mean_batch_size")
     return {
         "rate_per_s": result["delivered"]["samples_per_second"],
-        "cpu_ns_per_request": _cpu_ns(result),
+        "cpu_ns_per_request": cpu_seconds(result) / requests * 1e9,
         "p50_latency_ns": p50,
         "p99_latency_ns": p99,
         "requests": float(requests),
@@ -86,7 +87,3 @@ def _of_server(figures: Mapping[str, float], served: Served) -> dict[str, float]
         "all_cpu_ns_per_request": served.cpu_ns_per_request + figures["cpu_ns_per_request"],
         "served": float(served.requests),
     }
-
-
-def _cpu_ns(result: Mapping[str, Any]) -> float:
-    return float(result["overhead"]["process_cpu_s"] / result["delivered"]["samples"] * 1e9)

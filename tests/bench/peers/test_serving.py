@@ -27,7 +27,7 @@ from drumfire.bench.peers.process import MeasurementError
 from drumfire.bench.peers.program import Done, without_errors
 from drumfire.bench.peers.server import Running, watched
 from drumfire.bench.peers.serving import __main__ as command
-from drumfire.bench.peers.serving import measures, perf_analyzer, same_schedule, servers, soak
+from drumfire.bench.peers.serving import client, measures, perf_analyzer, same_schedule, servers, soak
 from drumfire.bench.peers.serving.client import Load, closed_loop
 from drumfire.bench.peers.serving.environments import KSERVE, MLSERVER
 from drumfire.bench.peers.serving.same_schedule import IN_PROCESS, SERVED, SameSchedule
@@ -61,6 +61,18 @@ def test_it_is_started_asked_and_ended() -> None:
     assert told["all_cpu_ns_per_request"] > told["server_cpu_ns_per_request"] > 0
     assert told["p50_latency_ns"] <= told["p99_latency_ns"]
     assert not Path("/proc", str(pid)).exists()
+
+
+def test_in_process_the_cpu_of_a_model_in_a_process_of_its_own_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = {
+        "delivered": {"samples_per_second": 50.0, "samples": 100},
+        "overhead": {"process_cpu_s": 0.5},
+        "system": {"processes": [{"cpu_s": 1.0}, {"cpu_s": 0.5}]},
+    }
+    monkeypatch.setattr(client, "carry_out", lambda words: Done(result, {}, 9.0))
+    assert client.in_process(["onnxruntime", "digits"], 1) == {
+        "rate_per_s": 50.0, "all_cpu_ns_per_request": 2e7, "requests": 100,
+    }  # fmt: skip
 
 
 @pytest.mark.slow
