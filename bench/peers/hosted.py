@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from drumfire.loadgen.directory import document
 from drumfire.loadgen.interpreter import run_on_fast_loop
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import TestSettings
@@ -62,6 +63,10 @@ class Hosted:
         test = self.test(settings)
         run_on_fast_loop(test.run())
         return test
+
+    def result(self, test: Test) -> dict[str, Any]:
+        """Of a run that has just ended, as its JSON is, with the processes that computed."""
+        return document(test, {"system": {"processes": self._loaded.system.report(test.record)}}, [])
 
     def close(self) -> None:
         self._loaded.close()

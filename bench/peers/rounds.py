@@ -10,9 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from drumfire.bench.peers.goal import Figure, Figures, Round, number
-from drumfire.bench.peers.process import MeasurementError
+from drumfire.bench.peers.process import MeasurementError, run
 
 OURS = "Drumfire"
 
@@ -36,6 +37,28 @@ class Measure:
     """Measure in the first round only."""
     note: Callable[[Figures], str] | None = None
     """Makes a line under the table from Drumfire's medians."""
+
+
+class BothSides:
+    """A module that measures both sides in turns: it runs, in a process of its own, when the first side is called.
+
+    It reads a case with the length as ``seconds``, JSON, from its standard input, and prints the figures by side.
+    """
+
+    def __init__(self, module: str, case: Mapping[str, Any]) -> None:
+        self._module, self._case = module, case
+        self._figures: dict[str, dict[str, float]] = {}
+
+    def side(self, name: str) -> Side:
+        """Of the module's own name for it, such as ``ours``.  Raises ``MeasurementError``."""
+
+        def measure(seconds: float) -> dict[str, float]:
+            if name not in self._figures:
+                words = [sys.executable, "-m", self._module]
+                self._figures = run(words, json.dumps({**self._case, "seconds": seconds}), patience_s=1800).document
+            return self._figures.pop(name)
+
+        return measure
 
 
 def family(name: str) -> str:

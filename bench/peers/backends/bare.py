@@ -16,12 +16,25 @@ Call = Callable[[Batch], object]
 """Computes a batch, of the fixed size and in the file's layout, and leaves the outputs in memory."""
 
 
-def _onnxruntime(model: Path, batch: Batch, threads: int) -> Call:
+def onnx_session(model: Path, threads: int) -> Any:
+    """A session of ONNX Runtime on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+
+def torch_program(model: Path, threads: int) -> Any:
+    """An exported program, on the CPU.  Sets the threads of the process."""
+    import torch
+
+    torch.set_num_threads(threads)
+    return torch.export.load(model).module(check_guards=False)
+
+
+def _onnxruntime(model: Path, batch: Batch, threads: int) -> Call:
+    session = onnx_session(model, threads)
     name = session.get_inputs()[0].name
     return lambda batch: session.run(None, {name: batch})
 
@@ -46,8 +59,7 @@ def _tflite(model: Path, batch: Batch, threads: int) -> Call:
 def _pytorch(model: Path, batch: Batch, threads: int) -> Call:
     import torch
 
-    torch.set_num_threads(threads)
-    network = torch.export.load(model).module(check_guards=False).to(memory_format=torch.channels_last)
+    network = torch_program(model, threads).to(memory_format=torch.channels_last)
 
     def call(batch: Batch) -> object:
         with torch.inference_mode():

@@ -5,13 +5,10 @@ Each measurement is a process of ``turns``.
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 
 from drumfire.bench.peers.goal import Figure, Figures, number
-from drumfire.bench.peers.process import run
-from drumfire.bench.peers.rounds import Measure, Side
+from drumfire.bench.peers.rounds import BothSides, Measure
 
 BARE = "bare loop"
 _BATCH_SIZE = 8
@@ -19,27 +16,15 @@ _BACKENDS = ("onnxruntime", "tflite", "pytorch")
 _MODELS = ("mobilenet", "efficientnet-lite0")
 
 
-class _Case:
-    """A case of ``turns``.  Both sides are measured in the same process, when the first side is called."""
-
-    def __init__(self, kind: str, backend: str, model: str) -> None:
-        self._case = {"kind": kind, "backend": backend, "model": model, "batch_size": _BATCH_SIZE}
-        self._figures: dict[str, dict[str, float]] = {}
-
-    def side(self, name: str) -> Side:
-        """``ours`` or ``bare``.  Raises ``MeasurementError``."""
-
-        def measure(seconds: float) -> dict[str, float]:
-            if name not in self._figures:
-                command = [sys.executable, "-m", "drumfire.bench.peers.backends.turns"]
-                self._figures = run(command, json.dumps(self._case | {"seconds": seconds}), patience_s=1800).document
-            return self._figures.pop(name)
-
-        return measure
+def _case(kind: str, backend: str, model: str) -> BothSides:
+    return BothSides(
+        "drumfire.bench.peers.backends.turns",
+        {"kind": kind, "backend": backend, "model": model, "batch_size": _BATCH_SIZE},
+    )
 
 
 def _offline(backend: str, model: str) -> Measure:
-    label, case = f"{model} on {backend}, Offline", _Case("offline", backend, model)
+    label, case = f"{model} on {backend}, Offline", _case("offline", backend, model)
     return Measure(
         f"offline@{backend}-{model}",
         (
@@ -60,7 +45,7 @@ def _server(backend: str, model: str) -> Measure:
             Figure(f"{share} its own bound", "own_share", "", more_is_better=True, goal=0.85),
             Figure(f"{share} 20 times a lone sample's time", "wide_share", "", more_is_better=True, goal=0.85),
         ),
-        _Case("server", backend, model).side("ours"),
+        _case("server", backend, model).side("ours"),
         note=lambda medians: f"{label}: {_bounds(medians)}.",
     )
 

@@ -7,18 +7,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from drumfire.bench.peers.backends import measures
+from drumfire.bench.peers import rounds
 from drumfire.bench.peers.backends.__main__ import main
 from drumfire.bench.peers.backends.measures import MEASURES
 from drumfire.bench.peers.process import MeasurementError
+from drumfire.bench.peers.rounds import BothSides
 from tests.support.packages import EFFICIENTNET, need
 
 
 def test_both_sides_come_out_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     told = SimpleNamespace(document={"ours": {"samples_per_s": 2.0}, "bare": {"samples_per_s": 3.0}})
-    monkeypatch.setattr(measures, "run", lambda *arguments, **options: asked.append(arguments) or told)
-    case = measures._Case("offline", "onnxruntime", "mobilenet")
+    monkeypatch.setattr(rounds, "run", lambda *arguments, **options: asked.append(arguments) or told)
+    case = BothSides("a.module", {"kind": "offline"})
     ours, bare = case.side("ours"), case.side("bare")
     assert (ours(1), bare(1)) == ({"samples_per_s": 2.0}, {"samples_per_s": 3.0})
     told.document = {"ours": {"samples_per_s": 4.0}, "bare": {"samples_per_s": 5.0}}
@@ -30,8 +31,8 @@ def test_a_worker_that_fails_fails_both_sides(monkeypatch: pytest.MonkeyPatch) -
     def fails(*_: object, **__: object) -> None:
         raise MeasurementError("no")
 
-    monkeypatch.setattr(measures, "run", fails)
-    case = measures._Case("offline", "onnxruntime", "mobilenet")
+    monkeypatch.setattr(rounds, "run", fails)
+    case = BothSides("a.module", {"kind": "offline"})
     for name in ("ours", "bare"):
         with pytest.raises(MeasurementError):
             case.side(name)(1)
