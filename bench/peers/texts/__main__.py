@@ -22,9 +22,9 @@ COMPARISON = Comparison(
     "`drumfire run` has it, on its own texts; the bare loop calls the framework on the batches of that run, gathered\n"
     "and padded before. *Sorted*: runs of the command line on the ONNX file, on lengths that are drawn. *gRPC*:\n"
     "`drumfire serve`, beside `drumfire run` in process, Offline, and beside the real Triton with its Python backend\n"
-    "(a ready C++ backend for ONNX cannot be installed), which runs the same file on the same ONNX Runtime and pads to\n"
-    "the longest. Servers are fresh processes on loopback, and batch without a delay; their client is\n"
-    "`drumfire run triton`, whose CPU is that of the measured phase.",
+    "(no package has its backend for ONNX), which runs the same file on the same ONNX Runtime and pads to the longest\n"
+    "where requests of any lengths share a batch. Servers are fresh processes on loopback, and batch without a delay;\n"
+    "their client is `drumfire run triton`, whose CPU is that of the measured phase.",
     seconds=3,
 )
 _MEASURES = measures(say)

@@ -31,8 +31,8 @@ _BACKENDS = (_BACKEND, "pytorch")
 _LONGEST = 128
 _LENGTHS = f"8..24..{_LONGEST}"
 _OUTPUTS: Mapping[str, str] = {"last_hidden_state": "-1, 384", "sentence_embedding": "384"}
-_TRITON = {"triton": "its batches of equal lengths", "triton-ragged": "any lengths in a batch"}
-"""Measures beside the real Triton: what it batches."""
+_TRITON = {"triton": "equal lengths in a batch", "triton-ragged": "any lengths in a batch"}
+"""Measures beside the real Triton, and what it batches."""
 _OFFLINE, _SERVED = "offline@", "served@"
 _TRAFFIC = ("--qps", str(SAMPLES_PER_S))
 _WORDS = ("--threads", "1", "--max-batchsize", str(BATCH_SIZE))

@@ -14,7 +14,7 @@ from pathlib import Path
 from drumfire.bench.peers.hosted import weights
 from drumfire.sut import models
 
-_CODE = Path(__file__).with_name("triton_model.py")
+CODE = Path(__file__).with_name("triton_model.py")
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def repository(model: str, outputs: Mapping[str, str], max_batch_size: int, *, r
         version.mkdir(parents=True)
         text = config(model, outputs, max_batch_size, ragged=ragged)
         (version.parent / "config.pbtxt").write_text(text, encoding="utf-8")
-        shutil.copy(_CODE, version / "model.py")
+        shutil.copy(CODE, version / "model.py")
         (version / "model.onnx").symlink_to(weights(model, "onnxruntime"))
         yield Path(made)
 
