@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from drumfire.bench.peers.comparison import Comparison, Ready
-from drumfire.bench.peers.process import MeasurementError, say
+from drumfire.bench.peers.process import say
 from drumfire.bench.peers.rounds import family
 from drumfire.bench.peers.texts.measures import ANOTHER, BATCH_SIZE, MODEL, SAMPLES_PER_S, measures, need
 from drumfire.loadgen.errors import UserError
@@ -32,19 +32,17 @@ _MEASURES = measures(say)
 
 def _ready(only: Sequence[str]) -> Ready:
     """What can be measured of ``only``, or of all.  Raises ``UserError`` where that is nothing."""
-    found, missing = [], []
-    for one in _MEASURES:
-        if only and not {one.name, family(one.name)} & set(only):
-            continue
+    chosen = [one for one in _MEASURES if not only or {one.name, family(one.name)} & set(only)]
+    missing: dict[str, UserError] = {}
+    for one in chosen:
         try:
             need(one.name)
         except UserError as error:
-            missing.append(f"{one.name} is left out: {error}")
-        else:
-            found.append(one)
-    if not found:
-        raise MeasurementError(missing[0])
-    return found, missing
+            missing[one.name] = error
+    if len(missing) == len(chosen):
+        raise next(iter(missing.values()))
+    notes = [f"{name} is left out: {error}" for name, error in missing.items()]
+    return [one for one in chosen if one.name not in missing], notes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
