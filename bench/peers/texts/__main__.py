@@ -25,7 +25,7 @@ COMPARISON = Comparison(
     "(no package has its backend for ONNX), which runs the same file on the same ONNX Runtime and pads to the longest\n"
     "where requests of any lengths share a batch. Servers are fresh processes on loopback, and batch without a delay;\n"
     "their client is `drumfire run triton`, whose CPU is that of the measured phase.",
-    seconds=3,
+    seconds=2.5,
 )
 _MEASURES = measures(say)
 

@@ -238,7 +238,7 @@ def test_what_lacks_a_package_is_left_out_unless_nothing_remains(monkeypatch: py
         "served@triton-ragged is left out: not here",
     ]
     assert [one.name for one in command._ready(["offline"])[0]] == ["offline@onnxruntime"]
-    with pytest.raises(UserError, match="^torch is not installed$"):
+    with pytest.raises(UserError, match=r"^torch is not installed$"):
         command._ready(["offline@pytorch"])
 
 
