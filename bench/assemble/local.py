@@ -99,6 +99,7 @@ def assemble(options: RunOptions) -> Assembly:
     source, places, notes = _planned(options, model, settings.scenario)
     loaded = LoadedElsewhere(source, places) if places else Loaded(source)
     try:
+        model = loaded.for_file(model)
 
         @cache
         def read_labels() -> None:

@@ -15,7 +15,7 @@ from drumfire.sut.local import backends
 from drumfire.sut.models.detector import DetectionJudge
 from drumfire.sut.models.file import FileModel
 from drumfire.sut.models.metrics import LabelOptions
-from drumfire.sut.models.model import Form, Model
+from drumfire.sut.models.model import FollowsFile, Form, Model
 
 
 def chosen(options: RunOptions) -> Model:
@@ -47,9 +47,10 @@ def model_of(model: str, labelled: LabelOptions, inputs: InputOptions | None = N
         found = models.get(model)
     except models.UnknownModel as error:
         raise UserError(f"{error}{nearest(model, models.MODELS)}") from None
-    if inputs is not None and (said := inputs.said):
+    sizes = ("dim", "shape", "input") if isinstance(found, FollowsFile) else ()
+    if inputs is not None and (said := [name for name in inputs.said if name not in sizes]):
         raise UserError(
-            f"{flag(next(iter(said)))} has no effect with {model}, which has data of its own: leave it out, or give a "
+            f"{flag(said[0])} has no effect with {model}, which has data of its own: leave it out, or give a "
             "model's file"
         )
     return found

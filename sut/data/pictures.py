@@ -90,7 +90,9 @@ class PictureReader:
                 return values.reshape(shape)
         except OSError:  # it is not there, or it is not a file, which storing it will report
             pass
-        resized = np.ascontiguousarray(self.recipe.resized(decoded(content), self.recipe.side))
+        resized = np.ascontiguousarray(self.recipe.resized(decoded(content), self.recipe.size))
+        if resized.shape != shape:  # its recipe is chosen by its annotated size
+            raise _Unreadable("it has another shape than its annotation says")
         _store(resized, place)
         return resized
 

@@ -30,7 +30,7 @@ from drumfire.sut.local.process import OwnProcess
 from drumfire.sut.local.responses import OutputError, check_outputs
 from drumfire.sut.models.file import FileModel
 from drumfire.sut.models.metrics import metric_of
-from drumfire.sut.models.model import Model
+from drumfire.sut.models.model import FollowsFile, Model
 from drumfire.sut.models.tensors import Tensors, arrangement
 
 
@@ -57,7 +57,7 @@ class Source:
     metric: str = ""
     """How a bare file's answers are made of its outputs, where they can be judged: see ``metric_of``."""
     inputs: InputOptions = field(default_factory=InputOptions)
-    """Of a bare file."""
+    """Of a bare file, or of a model whose samples have the sizes of its file."""
 
 
 class Loaded:
@@ -70,11 +70,18 @@ class Loaded:
         self._model = model = named(source)
         if isinstance(model, FileModel):
             options = replace(options, sized=model.sized)
+        elif isinstance(model, FollowsFile):
+            options = replace(
+                options, sized=lambda file: file.with_sizes_of(model.for_file(file, source.inputs).tensors)
+            )
         self._instances = [
             backends.load(source.backend, source.weights, source.device, source.threads, options)
             for _ in range(options.instances)
         ]
         self._reservations: list[str] = []
+        self._file = self._instances[0].tensors
+        if isinstance(model, FollowsFile):
+            self._model = model.for_file(self._file, source.inputs)
         self._arrange()
         first = self._instances[0]
         self.description = first.description
@@ -151,6 +158,14 @@ class Loaded:
             "reservations": [*self._model.reservations, *self._reservations],
         }
 
+    def tensors(self) -> Tensors:
+        """The file's."""
+        return self._file
+
+    def for_file(self, model: Model) -> Model:
+        """This model, whose library and answers are those of the run."""
+        return self._model if isinstance(model, FollowsFile) else model
+
     def times(self, batch_size: int, seconds: float, least: int) -> list[float]:
         """How long batches of real samples take, s: for about ``seconds``, at least ``least`` of them.
 
@@ -192,10 +207,17 @@ class LoadedElsewhere:
             processes=places,
         )
         self.library = self.system.library
+        self._inputs = source.inputs
 
     def facts(self) -> Mapping[str, Any]:
         facts: Mapping[str, Any] = self.system.ask("facts")
         return facts
+
+    def for_file(self, model: Model) -> Model:
+        """See ``Loaded.for_file``; the library is another."""
+        if not isinstance(model, FollowsFile):
+            return model
+        return model.for_file(self.system.ask("tensors"), self._inputs)
 
     def times(self, batch_size: int, seconds: float, least: int) -> list[float]:
         times: list[float] = self.system.ask("times", batch_size, seconds, least)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from drumfire.sut.data import imagenet
 from drumfire.sut.data.imagenet import CLASSES, LabelledPictures
+from drumfire.sut.data.recipes import RECIPES, Recipe
 from drumfire.sut.models.classifier import Float32Array, LabelArray, LabelJudge
 from drumfire.sut.models.picture_model import PictureModel
 
@@ -29,9 +30,9 @@ class ImageNetClassifier(PictureModel, LabelJudge):
         self._pictures: LabelledPictures | None = None
 
     @property
-    def recipe_in_use(self) -> str:
+    def recipe_in_use(self) -> Recipe:
         """See ``PictureModel.recipe_in_use``."""
-        return self.state_dict_recipe if self.state_dict_given else self.recipe
+        return RECIPES[self.state_dict_recipe if self.state_dict_given else self.recipe]
 
     def read(self, folder: Path, count: int | None) -> Sequence[Path]:
         """See ``PictureModel.read``."""

@@ -19,6 +19,7 @@ from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.system import Batch, IndexArray, SampleLibrary
 from drumfire.sut.data import DataError
+from drumfire.sut.data.options import InputOptions
 from drumfire.sut.models.tensors import Tensors
 
 
@@ -155,6 +156,14 @@ class Refused(Protocol):
 
     refused_by: Sequence[str]
     """The backends that cannot run it on its own weights."""
+
+
+@runtime_checkable
+class FollowsFile(Protocol):
+    """A model whose samples have the sizes that the loaded file takes, or, of those, that the user says."""
+
+    def for_file(self, file: Tensors, options: InputOptions) -> Model:
+        """The same model with samples for a file of these tensors.  Raises ``InputError`` for sizes it cannot have."""
 
 
 def missing_extra(what: str, package: str | None, extra: str | None) -> MissingExtra:

@@ -13,7 +13,7 @@ from drumfire.sut.cache import cache_folder
 from drumfire.sut.data import location
 from drumfire.sut.data.library import ArrayLibrary
 from drumfire.sut.data.pictures import PictureReader
-from drumfire.sut.data.recipes import RECIPES
+from drumfire.sut.data.recipes import RECIPES, Recipe
 from drumfire.sut.models.tensors import Tensors
 from drumfire.sut.models.weights.publication import PublishedNetwork
 
@@ -60,21 +60,25 @@ class PictureModel(PublishedNetwork):
         self, dataset_path: Path | None = None, count: int | None = None, performance_count: int | None = None
     ) -> ArrayLibrary:
         """See ``Model.library``.  Raises ``DataError``, a ``ValueError``, for faults in the data."""
-        reader = PictureReader(RECIPES[self.recipe_in_use], cache_folder())
         folder, generated = location.folder(self.data_kind, dataset_path)
         files = self.read(folder, count)
         total = len(files)
         self._data_reservations = [generated] if generated else []
         if not generated and total != self.total_count:
             self._data_reservations = [f"{total} pictures, not the {self.total_count} of {self.data_name}"]
+        return self.of_files(files, min(total, performance_count or self.performance_count))
+
+    def of_files(self, files: Sequence[Path], performance_count: int) -> ArrayLibrary:
+        """The library of these pictures."""
+        reader = PictureReader(self.recipe_in_use, cache_folder())
         return ArrayLibrary(
             self.name,
             lambda indices: reader.read([files[index] for index in indices]),
-            total,
-            min(total, performance_count or self.performance_count),
+            len(files),
+            performance_count,
         )
 
     @property
-    def recipe_in_use(self) -> str:
+    def recipe_in_use(self) -> Recipe:
         """The preprocessing that the weights were trained with."""
-        return self.recipe
+        return RECIPES[self.recipe]

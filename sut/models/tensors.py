@@ -182,6 +182,17 @@ class Tensors:
         )
         return replace(self, inputs=tuple(inputs))
 
+    def with_sizes_of(self, data: Tensors) -> Tensors:
+        """The same with the sizes of this data's samples; unchanged if the data does not fit."""
+        feeds = self.feeds(data)
+        if feeds is None or any(feed.moves_channels for feed in feeds.values()):
+            return self
+        sizes = {one.name: one.sample_shape for one in data.inputs}
+        inputs = (
+            one._replace(sample_shape=sizes[feeds[one.name].name]) if one.name in feeds else one for one in self.inputs
+        )
+        return replace(self, inputs=tuple(inputs))
+
     @property
     def has_batch(self) -> bool:
         """Whether any input has one; otherwise the inputs together are one sample."""

@@ -119,5 +119,69 @@ def main() -> None:
     )
 
 
+def detector() -> None:
+    """The boxes round what is red (class 0) and what is green (class 79), as yolo11l gives them.
+
+    As that, it takes sides that are multiples of 32 only.
+    """
+    nodes = [("Split", ["images"], ["red", "green", "blue"])]
+    attributes: dict[str, dict[str, Any]] = {"red": {"axis": 1, "num_outputs": 3}}
+    # 0 for pictures that can be cut into squares of 32 pixels, else an error.
+    nodes += [("SpaceToDepth", ["images"], ["squares"]), ("ReduceMax", ["squares", "channels"], ["brightest"])]
+    nodes += [("ReduceMax", ["brightest", "sample"], ["any"]), ("Mul", ["any", "nothing"], ["none"])]
+    attributes |= {"squares": {"blocksize": 32}, "brightest": {"keepdims": 0}}
+    for shown, other in (("red", "green"), ("green", "red")):
+        at = f"{shown}_"
+        nodes += [
+            ("Max", [other, "blue"], [at + "others"]),
+            ("Sub", [shown, at + "others"], [at + "excess"]),
+            ("Greater", [at + "excess", "half"], [at + "is"]),
+            ("Cast", [at + "is"], [at + "mask"]),
+        ]
+        attributes[at + "mask"] = {"to": Type.FLOAT}
+        for side, others in (("x", "down"), ("y", "across")):
+            a = at + side
+            nodes += [
+                ("ReduceMax", [at + "mask", others], [a + "mask"]),  # (n, 1, side)
+                ("Equal", [a + "mask", "nothing"], [a + "no"]),
+                ("Mul", [a + "mask", "nothing"], [a + "zeros"]),
+                ("Add", [a + "zeros", "one"], [a + "ones"]),
+                ("CumSum", [a + "ones", "last"], [a + "ends"]),
+                ("Sub", [a + "ends", "one"], [a + "starts"]),
+                ("Mul", [a + "ends", a + "mask"], [a + "shown"]),
+                ("Where", [a + "no", "far", a + "starts"], [a + "left"]),
+                ("ReduceMax", [a + "shown", "lasts"], [a + "end"]),
+                ("ReduceMin", [a + "left", "lasts"], [a + "start"]),
+                ("Sub", [a + "end", a + "start"], [a + "size"]),
+                ("Add", [a + "end", a + "start"], [a + "sum"]),
+                ("Mul", [a + "sum", "half"], [a + "centre"]),
+            ]
+            attributes[a + "mask"] = {"keepdims": 0}
+        nodes += [
+            ("ReduceMax", [at + "xmask", "lasts"], [at + "found"]),
+            ("Mul", [at + "found", at + "class"], [at + "scores"]),
+            ("Concat", [at + "xcentre", at + "ycentre", at + "xsize", at + "ysize", at + "scores"], [at + "place"]),
+        ]
+        attributes[at + "place"] = {"axis": 1}
+    nodes += [("Concat", ["red_place", "green_place"], ["places"]), ("Add", ["places", "none"], ["output0"])]
+    attributes["places"] = {"axis": 2}
+    classes = np.zeros((2, 1, 80, 1), np.float32)
+    classes[0, 0, 0], classes[1, 0, 79] = 0.9, 0.8
+    numbers = {"half": 0.5, "one": 1, "nothing": 0, "far": 1e9}
+    save(
+        "detectors/red_and_green",
+        [("images", Type.FLOAT, ["batch", 3, "height", "width"])],
+        [("output0", Type.FLOAT, ["batch", 84, 2])],
+        nodes,
+        {
+            **{name: np.float32(value) for name, value in numbers.items()},
+            **{"channels": np.array([1]), "sample": np.array([1, 2]), "down": np.array([2]), "across": np.array([3])},
+            **{"lasts": np.array([2]), "last": np.array(2), "red_class": classes[0], "green_class": classes[1]},
+        },
+        **attributes,
+    )
+
+
 if __name__ == "__main__":
     main()
+    detector()

@@ -107,7 +107,7 @@ def test_every_recipe_is_checked() -> None:
 def test_recipe(name: str, size: tuple[int, int], grey: bool, ending: str) -> None:
     recipe, content = RECIPES[name], encoded(*size, grey=grey, ending=ending)
     found = np.empty(recipe.shape, recipe.dtype)
-    recipe.fill(found, recipe.resized(pictures.decoded(content), recipe.side))
+    recipe.fill(found, recipe.resized(pictures.decoded(content), recipe.size))
     expected = EXPECTED[name](bgr(content))
     assert found.dtype == expected.dtype
     np.testing.assert_array_equal(found, expected)
@@ -121,7 +121,7 @@ def test_the_pillow_recipe_is_torchvisions() -> None:
     for size in SIZES[:-1]:
         pixels = pictures.decoded(encoded(*size, grey=False, ending=".png"))
         found = np.empty(recipe.shape, recipe.dtype)
-        recipe.fill(found, recipe.resized(pixels, recipe.side))
+        recipe.fill(found, recipe.resized(pixels, recipe.size))
         image = functional.resize(Image.fromarray(pixels), 256, functional.InterpolationMode.BILINEAR)
         tensor = functional.to_tensor(functional.center_crop(image, 224))
         expected = functional.normalize(tensor, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
