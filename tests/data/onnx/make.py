@@ -175,8 +175,14 @@ def detector() -> None:
         nodes,
         {
             **{name: np.float32(value) for name, value in numbers.items()},
-            **{"channels": np.array([1]), "sample": np.array([1, 2]), "down": np.array([2]), "across": np.array([3])},
-            **{"lasts": np.array([2]), "last": np.array(2), "red_class": classes[0], "green_class": classes[1]},
+            "channels": np.array([1]),
+            "sample": np.array([1, 2]),
+            "down": np.array([2]),
+            "across": np.array([3]),
+            "lasts": np.array([2]),
+            "last": np.array(2),
+            "red_class": classes[0],
+            "green_class": classes[1],
         },
         **attributes,
     )
