@@ -33,8 +33,7 @@ from drumfire.bench.peers.serving.environments import KSERVE, MLSERVER
 from drumfire.bench.peers.serving.same_schedule import IN_PROCESS, SERVED, SameSchedule
 from drumfire.bench.peers.serving.servers import read_counter
 from drumfire.bench.peers.serving.soak import Held, grew, held
-from drumfire.bench.peers.triton.environments import perf_analyzer as made_perf_analyzer
-from drumfire.sut.remote.triton_local.environment import LocalTritonError, check_platform
+from tests.support.triton import made_perf_analyzer
 
 # Our own server.
 
@@ -480,12 +479,7 @@ def test_its_warnings_are_found_but_for_those_about_itself() -> None:
 
 @pytest.fixture(scope="module")
 def program() -> tuple[Path, Any]:
-    """Skipped where the platform can not run it, and where its library is not to be had."""
-    try:
-        check_platform()
-        return made_perf_analyzer(print)
-    except (LocalTritonError, MeasurementError) as error:
-        pytest.skip(str(error))
+    return made_perf_analyzer()
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -15,33 +13,16 @@ import numpy as np
 import pytest
 
 from drumfire.sut.data.inputs import InputError
-from drumfire.sut.data.options import InputOptions
 from drumfire.sut.data.ragged import Padding
-from drumfire.sut.local import backends
-from drumfire.sut.local.backends import BackendOptions
 from drumfire.sut.serving import model as serving
-from drumfire.sut.serving.model import Batching, ServedModel, Source
+from tests.support.official_clients import CLIENTS, connected, infer, utils
 from tests.support.running_server import Running, until
 from tests.support.serving_fakes import Gate
+from tests.support.small_files import BF16, NAMES, ONE_SAMPLE, Sample, computed_alone, load, same, samples
 
 pytest.importorskip("onnxruntime")
-grpc_client = pytest.importorskip("tritonclient.grpc", exc_type=Exception)
-http_client = pytest.importorskip("tritonclient.http", exc_type=Exception)
-utils = pytest.importorskip("tritonclient.utils", exc_type=Exception)
 shared_memory = pytest.importorskip("tritonclient.utils.shared_memory", exc_type=Exception)
-FILES = Path(__file__).parents[2] / "data" / "onnx"
-NAMES = sorted(file.stem for file in FILES.glob("*.onnx"))
-CLIENTS = {"grpc": grpc_client, "http": http_client}
-BF16 = "bfloat16"
 PADDED = "padded_masked_text"
-Sample = dict[str, np.ndarray]
-
-
-def load(name: str, padding: Padding | None = None, **inputs: tuple[str, ...]) -> ServedModel:
-    """``padded_NAME``: the file NAME."""
-    source = Source(name, "1", FILES / f"{name.removeprefix('padded_')}.onnx", None, InputOptions(**inputs))
-    batching = Batching(8, padding=padding)
-    return serving.load(source, "onnxruntime", "cpu", threads=1, options=BackendOptions(), batching=batching)
 
 
 @pytest.fixture(scope="module")
@@ -50,107 +31,21 @@ def server() -> Iterator[Running]:
         yield running
 
 
-@contextmanager
-def connected(server: Running, protocol: str) -> Iterator[Any]:
-    kind = CLIENTS[protocol]
-    made = kind.InferenceServerClient(getattr(server.addresses, protocol))
-    made.kind = kind
-    yield made
-    made.close()
-
-
 @pytest.fixture(scope="module", params=["grpc", "http"])
 def client(server: Running, request: pytest.FixtureRequest) -> Iterator[Any]:
-    with connected(server, request.param) as made:
+    with connected(server.addresses, request.param) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def for_threads(server: Running) -> Iterator[Any]:
     """A client that several threads may use, as the one of HTTP is not."""
-    with connected(server, "grpc") as made:
+    with connected(server.addresses, "grpc") as made:
         yield made
-
-
-def samples(name: str, rows: int, length: int = 3, seed: int = 0) -> Sample:
-    """A batch, by input."""
-    rng = np.random.default_rng(seed)
-
-    def real(*shape: int) -> np.ndarray:
-        return rng.standard_normal(shape).astype(np.float32)
-
-    ids = rng.integers(0, 100, (rows, length))
-    mask = np.ones((rows, length), np.int64)
-    return {
-        "two_inputs": lambda: {"input_ids": ids, "attention_mask": mask},
-        "masked_text": lambda: {"input_ids": ids, "attention_mask": mask},
-        "optional_input": lambda: {"input_ids": ids, "attention_mask": mask},
-        "text_length": lambda: {"ids": ids.astype(np.int32)},
-        "open_image": lambda: {"image": real(rows, 3, length, length + 1)},
-        "bool": lambda: {"x": rng.integers(0, 2, (rows, 4)).astype(bool)},
-        "string": lambda: {"x": np.array([[b"a", "\u00f6".encode(), b"", b"\0 d"]] * rows, object)},
-        BF16: lambda: {"x": (real(rows, 4).view(np.uint32) >> 16).astype(np.uint16)},
-        "float16": lambda: {"x": real(rows, 4).astype(np.float16)},
-        "uint8": lambda: {"x": rng.integers(0, 256, (rows, 4)).astype(np.uint8)},
-        "state": lambda: {"x": real(rows, 4), "state": real(rows, 2, 4), "rate": np.full(rows, 3)},
-    }.get(name.removeprefix("padded_"), lambda: {"x": real(rows, 4)})()
-
-
-def computed_alone(name: str, batch: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """By the file itself, whose batch may be elsewhere."""
-    onnxruntime = pytest.importorskip("onnxruntime")
-    path = FILES / f"{name.removeprefix('padded_')}.onnx"
-    given = dict(batch)
-    if name == BF16:
-        return list(backends.load("onnxruntime", path, "cpu", 1).run(given))
-    if name == "state":
-        given |= {
-            "state": np.ascontiguousarray(np.moveaxis(given["state"], 0, 1)),
-            "rate": np.asarray(given["rate"][0]),
-        }
-    if name == "string":
-        given["x"] = np.frompyfunc(bytes.decode, 1, 1)(given["x"])
-    if "bias" in given:
-        given["bias"] = given["bias"][0]
-    outputs = onnxruntime.InferenceSession(str(path)).run(None, given)
-    if name == "state":
-        outputs[1] = np.moveaxis(outputs[1], 1, 0)
-    if name == "string":
-        outputs[0] = np.frompyfunc(str.encode, 1, 1)(outputs[0])
-    return [np.asarray(output)[None] if name in ONE_SAMPLE else output for output in outputs]
 
 
 _OUT = 512
 """Bytes of an output, at most."""
-ONE_SAMPLE = ("scalar_output", "output_without_batch")
-
-
-def tensor(client: Any, name: str, array: np.ndarray, **options: Any) -> Any:
-    made = client.kind.InferInput(name, array.shape, utils.np_to_triton_dtype(array.dtype))
-    made.set_data_from_numpy(array, **options)
-    return made
-
-
-def infer(client: Any, name: str, batch: Mapping[str, np.ndarray], **options: Any) -> list[np.ndarray]:
-    if name == BF16:
-        batch = {key: bits.view(utils.triton_to_np_dtype("BF16")) for key, bits in batch.items()}
-    answer = client.infer(name, [tensor(client, key, array) for key, array in batch.items()], **options)
-    outputs = [answer.as_numpy(one) for one in output_names(client, answer)]
-    return [output.view(np.uint16) for output in outputs] if name == BF16 else outputs
-
-
-def output_names(client: Any, answer: Any) -> list[str]:
-    told = answer.get_response()
-    return (
-        [one.name for one in told.outputs] if client.kind is grpc_client else [one["name"] for one in told["outputs"]]
-    )
-
-
-def same(found: Sequence[np.ndarray], right: Sequence[np.ndarray]) -> None:
-    assert len(found) == len(right)
-    for one, wanted in zip(found, right, strict=True):
-        assert (one.shape, one.dtype) == (wanted.shape, wanted.dtype)
-        np.testing.assert_array_equal(one, wanted)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -183,7 +78,7 @@ def test_requests_padded_to_share_a_batch_get_what_they_get_alone(server: Runnin
     run = instance.run
 
     def ask(batch: Sample) -> list[np.ndarray]:
-        with connected(server, protocol) as client:
+        with connected(server.addresses, protocol) as client:
             return infer(client, PADDED, batch)
 
     with patch.object(instance, "run", lambda batch: (gate(batch), run(batch))[1]), ThreadPoolExecutor(60) as pool:
@@ -207,7 +102,7 @@ def test_requests_padded_to_share_a_batch_get_what_they_get_alone(server: Runnin
 
 
 def test_a_length_beyond_the_rule_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Running(load(PADDED, Padding.of("buckets:4,6"))) as server, connected(server, "http") as client:
+    with Running(load(PADDED, Padding.of("buckets:4,6"))) as server, connected(server.addresses, "http") as client:
         same(infer(client, PADDED, samples(PADDED, 2, 5)), computed_alone(PADDED, samples(PADDED, 2, 5)))
         with pytest.raises(
             utils.InferenceServerException, match=r"of the shape \[7\]: .* --pad buckets:4,6 takes sizes up"
@@ -224,7 +119,7 @@ def test_an_optional_input_may_be_left_out(client: Any) -> None:
     same(infer(client, "optional_input", bias | batch), computed_alone("optional_input", batch | bias))
     with pytest.raises(utils.InferenceServerException, match="is the same for all samples of a request"):
         infer(client, "optional_input", batch | {"bias": np.arange(16, dtype=np.float32).reshape(2, 8)})
-    config = client.get_model_config("optional_input", **({"as_json": True} if client.kind is grpc_client else {}))
+    config = client.get_model_config("optional_input", **({"as_json": True} if client.kind is CLIENTS["grpc"] else {}))
     inputs = config.get("config", config)["input"]
     assert [one.get("optional", False) for one in inputs] == [False, False, True]
 
