@@ -80,10 +80,10 @@ def save(test: Test, output: str | os.PathLike[str] | None = None) -> SavedRun:
     kind = f"own-{test.effective.scenario.name}"
     with Claim.take(Path(output)) if output is not None else Claim.new(kind) as claimed:
         claimed.begin(test, environment)
-        processes = processes_of(test.system, test.record)
+        processes = processes_of(test.system, test.columns)
         sections = {
             "command": shlex.join(sys.argv),
-            "system": dict.fromkeys(_UNKNOWN) | {"reservations": [], "processes": processes} | batching(test.record),
+            "system": dict.fromkeys(_UNKNOWN) | {"reservations": [], "processes": processes} | batching(test.columns),
             "accuracy": None,
             "environment": environment,
             "directory": str(claimed.folder),

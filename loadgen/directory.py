@@ -284,21 +284,21 @@ def _requested(test: Test) -> dict[str, Any]:
 
 
 def _delivered(test: Test, results: Results | None) -> dict[str, Any]:
-    issued = sum(report.issued_rows for report in test.reports)
-    good = issued - test.answers.faults.failed.total() - test.answers.faults.unanswered
-    duration_s = sum(report.lasted_ns for report in test.reports) * 1e-9
+    columns = test.columns
+    answered = columns["status"] == Status.OK
+    good = int(answered.sum())
+    duration_s = sum(report.lasted_ns for report in test.judged) * 1e-9
     rates = results.rates if results is not None else {}
     named = ("completed_samples_per_sec", "samples_per_second", "qps_with_loadgen_overhead")
     rate = next((rates[name] for name in named if name in rates), good / duration_s if duration_s > 0 else 0.0)
     found = {
-        "queries": sum(report.issued_rows // report.phase.samples_per_query for report in test.reports),
+        "queries": sum(report.issued_rows // report.phase.samples_per_query for report in test.judged),
         "samples": good,
         "samples_per_second": rate,
         "duration_s": duration_s,
     }
-    columns = test.record.columns
     if SIZE in columns and good:
-        found["elements_per_second"] = rate * float(columns[SIZE][columns["status"] == Status.OK].mean())
+        found["elements_per_second"] = rate * float(columns[SIZE][answered].mean())
     return found
 
 

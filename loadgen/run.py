@@ -24,7 +24,7 @@ from drumfire.loadgen.errors import UserError, described
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.issuer import Issuer, LocalIssuer, PhaseReport, Plan
 from drumfire.loadgen.pacer import Spin
-from drumfire.loadgen.record import Gauge, Record, RowArray, Status, by_stream, bytes_per_row
+from drumfire.loadgen.record import Column, Gauge, Record, RowArray, Status, by_stream, bytes_per_row
 from drumfire.loadgen.results import Measured, Results, evaluate
 from drumfire.loadgen.schedules import Schedule
 from drumfire.loadgen.settings import Loop, Mode, Scenario, SettingsError, TestSettings, effective
@@ -339,6 +339,20 @@ class Test:
         if self._results is None and report is not None and report.issued_rows:
             self._results = evaluate(self.effective, self.measured(report), self.spoiled(), self.knobs)
         return self._results
+
+    @property
+    def judged(self) -> list[PhaseReport]:
+        """The phases that the result's figures are of: the performance phase, or where none began, all."""
+        return [report for report in self.reports if not report.phase.accuracy] or self.reports
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """The issued rows of these phases, by column."""
+        parts = [report.rows for report in self.judged] or [slice(0)]
+        return {
+            name: column[parts[0]] if len(parts) == 1 else np.concatenate([column[rows] for rows in parts])
+            for name, column in self.record.columns.items()
+        }
 
     def measured(self, report: PhaseReport) -> Measured:
         """The columns of a phase, whole queries only."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.answers import Answers
-from drumfire.loadgen.record import Record
+from drumfire.loadgen.record import Column
 from drumfire.loadgen.responses import Responses
 
 IndexArray: TypeAlias = npt.NDArray[np.integer[Any]]
@@ -100,10 +100,10 @@ class InProcesses(Protocol):
     def pids(self) -> Sequence[int]:
         """Of the processes that live."""
 
-    def report(self, record: Record | None = None) -> list[dict[str, Any]]:
-        """Each process with what it took in the last run, and did, if ``record`` is the run's table; JSON-ready."""
+    def report(self, columns: Mapping[str, Column] | None = None) -> list[dict[str, Any]]:
+        """Each process with what it took in the last run, and did, if ``columns`` are issued rows; JSON-ready."""
 
 
-def processes_of(system: SystemUnderTest, record: Record | None = None) -> list[dict[str, Any]]:
+def processes_of(system: SystemUnderTest, columns: Mapping[str, Column] | None = None) -> list[dict[str, Any]]:
     """See ``InProcesses.report``; none of a system that computes in this process."""
-    return system.report(record) if isinstance(system, InProcesses) else []
+    return system.report(columns) if isinstance(system, InProcesses) else []

@@ -21,7 +21,7 @@ from drumfire.loadgen.errors import UserError, one_line
 from drumfire.loadgen.limits import usable_cores
 from drumfire.loadgen.options import flag
 from drumfire.loadgen.pacer import Spin
-from drumfire.loadgen.record import Record
+from drumfire.loadgen.record import Column
 from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.rounds import configured_as
 from drumfire.loadgen.settings import Loop, Mode, Scenario, TestSettings
@@ -85,9 +85,9 @@ class Assembly:
     warnings: list[str] = field(default_factory=list)
     """What of the request has no effect; kept with the result."""
 
-    def processes(self, record: Record | None = None) -> list[dict[str, Any]]:
-        """What each process that computes took and did, of a run with this table; none: this one computes."""
-        return processes_of(self.system, record)
+    def processes(self, columns: Mapping[str, Column] | None = None) -> list[dict[str, Any]]:
+        """What each process that computes took and did, of a run's issued rows; none: this one computes."""
+        return processes_of(self.system, columns)
 
 
 def assemble(options: RunOptions) -> Assembly:

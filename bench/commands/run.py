@@ -185,7 +185,7 @@ def _document(
     notes = [] if assembly.sampler is None else assembly.sampler.notes
     subject = _subject(assembly, options)
     sections = subject | {
-        "system": subject["system"] | batching(test.record) | _computed(test, assembly, measured, notes),
+        "system": subject["system"] | batching(test.columns) | _computed(test, assembly, measured, notes),
         "accuracy": accuracy,
         "environment": environment,
         "directory": str(folder),
@@ -361,7 +361,7 @@ def _series(test: Test, assembly: Assembly) -> list[Series]:
 def _computed(test: Test, assembly: Assembly, measured: Sequence[Series], notes: Sequence[str]) -> dict[str, Any]:
     """What remote servers report of the run, and the processes in which a model here ran."""
     server = assembly.window.report([report.rows for report in test.reports], measured, notes)
-    return {"server": server, "processes": assembly.processes(test.record)}
+    return {"server": server, "processes": assembly.processes(test.columns)}
 
 
 def _accuracy(test: Test, assembly: Assembly) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.errors import UserError, described
 from drumfire.loadgen.faults import Faults
 from drumfire.loadgen.limits import check_files, on_limit
-from drumfire.loadgen.record import Record, Status
+from drumfire.loadgen.record import Column, Status
 from drumfire.loadgen.responses import Kept
 from drumfire.loadgen.system import Answer, IndexArray
 from drumfire.loadgen.traffic import Phase
@@ -146,7 +146,7 @@ class OwnProcess:
         self._processes[0].ask("ask", name, arguments)
         return self._result(self._processes[0])
 
-    def report(self, record: Record | None = None) -> list[dict[str, Any]]:
+    def report(self, columns: Mapping[str, Column] | None = None) -> list[dict[str, Any]]:
         """See ``InProcesses.report``.
 
         CPU time is that of the phases; memory is the most so far.  Both are None of a process that was lost in the
@@ -159,18 +159,10 @@ class OwnProcess:
                 "cores": list(process.placement.cores),
                 "cpu_s": process.cpu_s,
                 "memory_bytes": process.memory_bytes,
-                **(self._work(process, record) if record is not None else {}),
+                **(_work(process, columns) if columns is not None else {}),
             }
             for process in self._processes or self._ended
         ]
-
-    def _work(self, process: HostProcess, record: Record) -> dict[str, Any]:
-        issued, columns = slice(0, record.issued_rows), record.columns
-        good = columns["status"][issued] == Status.OK
-        if PROCESS in columns:
-            good &= columns[PROCESS][issued] == process.number
-        sizes = batch_sizes(columns["batch_size"][issued][good]) if "batch_size" in columns else {}
-        return {"samples": int(np.count_nonzero(good)), "batch_sizes": {str(size): n for size, n in sizes.items()}}
 
     def __enter__(self) -> OwnProcess:
         return self
@@ -360,3 +352,12 @@ class OwnProcess:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._board.answered)
         answers.wake()
+
+
+def _work(process: HostProcess, columns: Mapping[str, Column]) -> dict[str, Any]:
+    """What the process did of the rows."""
+    good = columns["status"] == Status.OK
+    if PROCESS in columns:
+        good &= columns[PROCESS] == process.number
+    sizes = batch_sizes(columns["batch_size"][good]) if "batch_size" in columns else {}
+    return {"samples": int(np.count_nonzero(good)), "batch_sizes": {str(size): n for size, n in sizes.items()}}

@@ -126,7 +126,7 @@ def _in_process(case: Case, hosted: Hosted) -> _Run:
         settings.offline_expected_qps = rates["Offline"]
         settings.server_target_qps = SERVER_SHARE * rates["Offline"]
         test = hosted.run(settings)
-        return _figures(document(test, {}, [])) | {"batch_sizes": batching(test.record)["batch_sizes"]}
+        return _figures(document(test, {}, [])) | {"batch_sizes": batching(test.columns)["batch_sizes"]}
 
     return run
 

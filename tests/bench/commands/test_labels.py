@@ -97,6 +97,25 @@ def test_exact_values_and_an_output_by_its_name(tmp_path: Path) -> None:
     one_line_error(here(*words, "--metric", "exact"), f"the model gives {', '.join(names)}: say which output")
 
 
+@pytest.mark.parametrize("processes", [0, 2])
+def test_a_submission_delivers_its_performance_phase(
+    processes: int, network: tuple[Path, np.ndarray], labels: Path, tmp_path: Path
+) -> None:
+    """The accuracy phase before it is in no figure but the accuracy."""
+    words = "run", "onnxruntime", network[0], "--submission", "--labels", labels, "--time", 0.05, "--qps", 2000
+    done = here(*words, "--processes", processes, "--output", tmp_path / "run", *QUIET)
+    result = json.loads(done.stdout)  # how long so few samples take does not matter here, so it may be INVALID
+    jsonschema.validate(result, SCHEMA)
+    delivered, system = result["delivered"], result["system"]
+    assert delivered["queries"] == 1
+    assert delivered["samples"] == result["latency_ns"]["count"] == result["asked"]["samples_per_query"]
+    assert delivered["samples_per_second"] * delivered["duration_s"] == pytest.approx(delivered["samples"])
+    sizes = system["batch_sizes"]
+    assert sum(int(size) * count for size, count in sizes.items()) == delivered["samples"]
+    assert sum(one["samples"] for one in system["processes"]) == (delivered["samples"] if processes else 0)
+    assert result["accuracy"]["total"] == len(network[1])
+
+
 @pytest.mark.slow
 def test_submission_and_audit(network: tuple[Path, np.ndarray], labels: Path, tmp_path: Path) -> None:
     result = result_of(

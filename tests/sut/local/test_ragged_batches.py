@@ -141,7 +141,7 @@ def test_what_waits_is_sorted_by_size_so_that_little_is_padded(workers: int) -> 
         system = BatchedSystem("ragged", made, data, max_batch_size=8, in_order=in_order)
         test = offline(system, data, 512)
         assert test.spoiled() == []
-        padding[in_order] = batching(test.record)["sizes"]["padding"]
+        padding[in_order] = batching(test.columns)["sizes"]["padding"]
         shapes = [shape for worker in made for shape in worker.shapes]
         assert [rows for rows, _ in shapes] == [8] * 64  # sorting costs no fuller batch
         widths = sorted(width for _, width in shapes)
@@ -183,7 +183,7 @@ def test_the_figures_are_those_of_the_columns() -> None:
     lengths = np.array([4, 1, 2, 3])
     data = library("longest", lengths)
     test = offline(BatchedSystem("ragged", [Worker()], data, max_batch_size=4), data, 4)
-    found = batching(test.record)
+    found = batching(test.columns)
     # All four samples are in one batch, padded to 4.
     assert found["sizes"] == {"mean": 2.5, "least": 1, "most": 4, "padding": 1 - 10 / 16}
     assert found["batch_sizes"] == {"4": 1}
