@@ -25,29 +25,34 @@ _MOST_SIDE = 2**16
 """Pixels: no JPEG or PNG decoder takes a larger picture."""
 _MOST = 1e9
 """Of a coordinate or an area, in pixels."""
+_FORM = (
+    "images (id, file_name, width, height), annotations (id, image_id, category_id, bbox, area, iscrowd) and "
+    "categories (id)"
+)
 _LEAST_POLYGON = 6
 """Numbers of a polygon: three points."""
 _MISSING = object()
 
 
-def read_annotations(file: Path, *, masks: bool) -> dict[str, list[Entry]]:
+def read_annotations(file: Path, *, masks: bool, fetched: bool = True) -> dict[str, list[Entry]]:
     """The file's ``images``, ``annotations`` and ``categories``.
 
-    ``masks``: whether the annotations need a segmentation.  Raises ``UserError`` for the first fault: the file is not
-    there, not JSON, or holds a value that it must not.
+    ``masks``: whether the annotations need a segmentation.  ``fetched``: it can be fetched again; else it is a user's
+    own.  Raises ``UserError`` for the first fault: the file is not there, not JSON, or holds a value that it must not.
     """
+    again = "fetch it again" if fetched else f"COCO's annotations are an object of {_FORM}"
     try:
         document = json.loads(read_bytes(file, "the file of annotations", may_be_empty=False).decode())
     except UserError as error:
-        raise UserError(f"{error}; fetch it again") from None
+        raise UserError(f"{error}; {again}") from None
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, too deep, or more digits than Python reads
-        raise UserError(f"{file} is not JSON: {one_line(error, 200)}; fetch it again") from None
+        raise UserError(f"{file} is not JSON: {one_line(error, 200)}; {again}") from None
     found = _faults(document, masks=masks)
     first = next(found, None)
     if first is not None:
         others = sum(1 for _ in found)
         more = f" (and {others:,} more such faults)" if others else ""
-        raise UserError(f"{file}: {first}{more}: correct it, or fetch the file again")
+        raise UserError(f"{file}: {first}{more}: correct it{', or fetch the file again' if fetched else f' ({again})'}")
     return {part: document[part] for part in ("images", "annotations", "categories")}
 
 

@@ -51,7 +51,7 @@ class MeanPrecision(Metric):
 
     @cached_property
     def _whole_truth(self) -> AnnotatedPictures:
-        document = read_annotations(self._file, masks=False)
+        document = read_annotations(self._file, masks=False, fetched=False)
         files = [Path(image["file_name"]) for image in document["images"]]
         return AnnotatedPictures(files, document["images"], document["annotations"], document["categories"])
 

@@ -350,3 +350,23 @@ def test_enough_labels(labels: int, samples: int, asked: int | None, tmp_path: P
 def test_other_than_enough_labels(labels: int, samples: int, asked: int | None, says: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=says):
         judge("top1", np.zeros(labels, int), tmp_path).check(samples, asked)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (
+            "not JSON",
+            "is not JSON: Expecting value: line 1 column 1 (char 0); COCO's annotations are an object of images (",
+        ),
+        ("", "cannot be read: it is empty; COCO's annotations are"),
+        ('{"images": []}', "annotations is missing: correct it (COCO's annotations are"),
+    ],
+)
+def test_a_file_of_ones_own_that_holds_no_annotations(text: str, fault: str, tmp_path: Path) -> None:
+    """It cannot be fetched again."""
+    (file := tmp_path / "labels.json").write_text(text)
+    pytest.importorskip("pycocotools")
+    with pytest.raises(UserError, match=re.escape(fault)) as raised:
+        metric_of("map", file).prepare()
+    assert "fetch" not in str(raised.value)
