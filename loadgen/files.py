@@ -13,7 +13,7 @@ import math
 import os
 import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -135,9 +135,19 @@ def read_json(path: Path, schema: Schema, *, whole: bool = False) -> Any:
 def parse_json(text: str | bytes) -> Any:
     """A value of finite numbers.  Raises ``ValueError``, whose text says what is wrong."""
     try:
-        return json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_finite)
+        return json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_finite, object_pairs_hook=unique)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON.  Raises ``ValueError`` for a key that it has twice, of which JSON keeps the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for at, name in enumerate(names) if name in names[:at])
+        raise ValueError(f"an object has {twice!r:.60} twice")
+    return found
 
 
 def mapped(path: Path) -> npt.NDArray[Any]:

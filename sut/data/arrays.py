@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drumfire.loadgen.errors import UserError, one_line
+from drumfire.loadgen.errors import UserError, one_line, printable
 from drumfire.loadgen.files import check_file, mapped
 from drumfire.loadgen.wording import counted
 from drumfire.sut.data.inputs import InputError, Inputs, Sample, shape_text
+from drumfire.sut.data.npy import check_npy, members, read_member
 from drumfire.sut.kserve.messages.tensors import (
     DATATYPES,
     LEFT_OUT,
@@ -28,6 +29,7 @@ from drumfire.sut.kserve.messages.tensors import (
 
 Array = npt.NDArray[Any]
 _PARTS = ("values", "offsets", "shapes")
+_MOST_OTHERS = 5
 
 
 class Arrays(Inputs):
@@ -66,6 +68,9 @@ class Arrays(Inputs):
             raise InputError(f"{path}: every file must hold the same number of samples, at least one, not {listed}")
         self.name, self.total_count = self._name(), next(iter(counts.values()))
         self.description = f"{counted(self.total_count, 'sample')} in {counted(len(files), self._kind)} of {path}"
+        if others := self._others():
+            more = f" and {len(others) - _MOST_OTHERS} more" if len(others) > _MOST_OTHERS else ""
+            self.description += f" (not used: {', '.join(map(printable, others[:_MOST_OTHERS]))}{more})"
         self.unread = ", ".join(skipped)
         self._inputs = interface.inputs
         self._outputs = [spec for spec in outputs if spec.name in self._columns]
@@ -75,6 +80,10 @@ class Arrays(Inputs):
     @abstractmethod
     def _files(self) -> Sequence[str]:
         """The names of all arrays, as files."""
+
+    def _others(self) -> Sequence[str]:
+        """The names of what there is besides, and is not looked at."""
+        return ()
 
     @abstractmethod
     def _name(self) -> str: ...
@@ -142,16 +151,23 @@ class ArrayFolder(Arrays):
 
     def _files(self) -> Sequence[str]:
         try:
-            return sorted(path.name for path in self._path.iterdir() if path.suffix == ".npy")
+            self._there = sorted(path.name for path in self._path.iterdir() if not path.name.startswith("."))
         except OSError as error:
             raise InputError(f"cannot read {self._path}: {error.strerror}") from None
+        return [name for name in self._there if name.endswith(".npy")]
+
+    def _others(self) -> Sequence[str]:
+        return [name for name in self._there if not name.endswith(".npy")]
 
     def _name(self) -> str:
         return self._path.resolve().name
 
     def _read(self, file: str) -> Array:
-        check_file(self._path / file)
-        return mapped(self._path / file)
+        path = self._path / file
+        check_file(path)
+        with path.open("rb") as opened:
+            check_npy(opened, path.stat().st_size)
+        return mapped(path)
 
 
 class ArrayFile(Arrays):
@@ -163,7 +179,7 @@ class ArrayFile(Arrays):
         try:
             check_file(self._path, may_be_empty=False)
             with zipfile.ZipFile(self._path) as archive:
-                names = archive.namelist()
+                names = members(archive)
         except UserError as error:
             raise InputError(str(error)) from None
         except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
@@ -175,9 +191,8 @@ class ArrayFile(Arrays):
         return self._path.stem
 
     def _read(self, file: str) -> Array:
-        with zipfile.ZipFile(self._path) as archive, archive.open(self._members[file]) as member:
-            array: Array = np.lib.format.read_array(member, allow_pickle=False)
-        return array
+        with zipfile.ZipFile(self._path) as archive:
+            return read_member(archive, self._members[file])
 
     def _at(self, file: str) -> str:
         return f"{self._path}: {file}"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from drumfire.loadgen.files import read_bytes
+from drumfire.loadgen.files import read_bytes, unique
 from drumfire.loadgen.wording import counted
 from drumfire.sut.data.inputs import FLOATING, InputError, Inputs, Sample, bfloat16, inputs_text, shape_text
 from drumfire.sut.kserve.errors import one_line
@@ -135,7 +135,9 @@ def _without(names: Collection[str], entry: dict[str, Any]) -> dict[str, Any]:
 def _parsed(content: bytes, where: str) -> Any:
     """A JSON document."""
     try:
-        return json.loads(content, parse_constant=_Constant)
+        return json.loads(content, parse_constant=_Constant, object_pairs_hook=_unique)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{where} is not JSON: {error.msg}, line {error.lineno} column {error.colno}") from None
     except UnicodeDecodeError as error:
@@ -144,6 +146,13 @@ def _parsed(content: bytes, where: str) -> Any:
         raise InputError(f"{where} is nested too deep for a tensor") from None
     except ValueError:  # Python's limit of 4300 digits for int()
         raise InputError(f"{where} has a number with too many digits for any datatype") from None
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    try:
+        return unique(pairs)
+    except ValueError as error:
+        raise InputError(f"{error}: leave one out") from None
 
 
 def _document(path: Path) -> dict[str, Any]:

@@ -17,11 +17,12 @@ from drumfire.loadgen.errors import one_line
 from drumfire.loadgen.files import check_file, parse_json, read_bytes
 from drumfire.sut.data import DataError
 from drumfire.sut.data.json_file import LINES
+from drumfire.sut.data.npy import members, read_member, read_npy
 
 Labels: TypeAlias = npt.NDArray[Any] | Sequence[Any]
 """One label for each sample: an array of shape (n, ...), or what lines hold, as ``str`` (text) or as JSON's values."""
 
-_MEMBER = "labels"
+_MEMBER = "labels.npy"
 _MOST_TEXT = 60
 
 
@@ -90,10 +91,14 @@ def _whole(label: Any) -> int | None:
 
 
 def _array(path: Path) -> npt.NDArray[Any]:
-    check_file(path, "the file of labels")
+    check_file(path, "the file of labels", may_be_empty=False)
     try:
-        loaded = np.load(path, allow_pickle=False)
-        found = loaded if isinstance(loaded, np.ndarray) else _member(loaded, path)
+        if path.suffix.lower() == ".npz":
+            with zipfile.ZipFile(path) as archive:
+                found = read_member(archive, _member(archive, path))
+        else:
+            with path.open("rb") as file:
+                found = read_npy(file, path.stat().st_size)
     except DataError:
         raise
     except (Exception, SystemError) as error:  # a damaged file can make numpy and zipfile raise nearly anything
@@ -112,21 +117,22 @@ def _array(path: Path) -> npt.NDArray[Any]:
     return found.astype(found.dtype.newbyteorder("="), copy=False)  # a file may be in the other byte order
 
 
-def _member(archive: Any, path: Path) -> npt.NDArray[Any]:
-    names = archive.files
-    name = _MEMBER if _MEMBER in names else names[0] if len(names) == 1 else None
-    if name is None:
-        raise DataError(f"{path} holds {', '.join(names[:5]) or 'no array'}: keep one array, or call one {_MEMBER!r}")
-    found: npt.NDArray[Any] = archive[name]
-    return found
+def _member(archive: zipfile.ZipFile, path: Path) -> str:
+    """The name of the array in the archive."""
+    names = members(archive)
+    if _MEMBER in names or len(names) == 1:
+        return _MEMBER if _MEMBER in names else names[0]
+    shown = ", ".join(name.removesuffix(".npy") for name in names[:5])
+    raise DataError(f"{path} holds {shown or 'no array'}: keep one array, or call one {_MEMBER.removesuffix('.npy')!r}")
 
 
 def _lines(path: Path, *, json: bool) -> Sequence[Any]:
     try:
         text = read_bytes(path, "the file of labels", error=DataError).decode()
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as error:
         raise DataError(
-            f"{path} is not text in UTF-8: labels are text with one on each line, .jsonl, .npy or .npz"
+            f"{path} is not text in UTF-8, at byte {error.start}: labels are text with one on each line, .jsonl, .npy "
+            "or .npz"
         ) from None
     lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
     if not json:

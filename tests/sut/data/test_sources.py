@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +157,67 @@ def test_json_lines(tmp_path: Path) -> None:
 def test_json_lines_that_are_wrong(lines: str, why: str, tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").write_text(lines)
     assert why in refusal(tmp_path / "data.jsonl", model(IDS))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("data.jsonl", '{"ids": [1]}\n\n{"ids": [1], "ids": [2]}', "data.jsonl: line 3: an object has 'ids' twice"),
+        ("data.json", '{"data": [{"ids": [1], "ids": [2]}]}', "data.json: an object has 'ids' twice: leave one out"),
+        ("data.json", '{"data": [{"ids": [1]}], "data": []}', "data.json: an object has 'data' twice: leave one out"),
+    ],
+)
+def test_a_key_that_an_object_has_twice(name: str, text: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    assert why in refusal(tmp_path / name, model(IDS))
+
+
+def of_zeros(shape: tuple[int, ...], size: int) -> bytes:
+    """A .npy file whose header says this shape, with so many bytes after it."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<i4", "fortran_order": False, "shape": shape})
+    return file.getvalue() + bytes(size)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "why"),
+    [
+        ((3, 2), 29, "29 bytes follow its header, which says int32 of shape [3, 2], 24 bytes"),
+        ((3, 2), 23, "23 bytes follow its header, which says int32 of shape [3, 2], 24 bytes"),
+        ((2**40, 2), 8, "8 bytes follow its header, which says int32 of shape [1099511627776, 2], 8,796,093,022,208"),
+        ((2**63, 2**63), 8, "8 bytes follow its header, which says int32 of shape [9223372036854775808, 9"),
+    ],
+)
+def test_an_array_of_another_size_than_its_header_says(
+    shape: tuple[int, ...], size: int, why: str, tmp_path: Path
+) -> None:
+    """Nothing is read, or made, of such a size."""
+    content = of_zeros(shape, size)
+    with zipfile.ZipFile(tmp_path / "data.npz", "w") as archive:
+        archive.writestr("ids.npy", content)
+    assert (text := refusal(tmp_path / "data.npz", model(IDS))).startswith(f"{tmp_path}/data.npz: ids.npy is not an ")
+    assert why in text
+    (tmp_path / "data.npz").unlink()
+    (tmp_path / "ids.npy").write_bytes(content)
+    assert f"{tmp_path}/ids.npy is not an array that numpy.save wrote: {why}" in refusal(tmp_path, model(IDS))
+
+
+@pytest.mark.parametrize("other", ["ids.npy", "a%2Fb.npy"])
+def test_a_member_that_an_npz_file_has_twice(other: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "data.npz", "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of zipfile, that it is there
+        for name in ("ids.npy", "a/b.npy", other):
+            archive.writestr(name, of_zeros((1, 1), 4))
+    assert f"it has {other} twice" in refusal(tmp_path / "data.npz", model(IDS))
+
+
+def test_other_files_of_a_folder_of_arrays_are_told(tmp_path: Path) -> None:
+    np.save(tmp_path / "ids.npy", np.zeros((2, 3), np.int32))
+    assert open_inputs(str(tmp_path), Chosen(model(IDS))).description == f"2 samples in 1 file of {tmp_path}"
+    for name in (".hidden", "readme.txt", "a\nb", *"123456"):
+        (tmp_path / name).touch()
+    made = open_inputs(str(tmp_path), Chosen(model(IDS)))
+    assert made.description == f"2 samples in 1 file of {tmp_path} (not used: 1, 2, 3, 4, 5 and 3 more)"
 
 
 def test_expected_outputs_of_a_json_file_that_nothing_is_compared_with(tmp_path: Path) -> None:

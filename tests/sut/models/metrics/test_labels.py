@@ -1,6 +1,8 @@
 """Files of labels: every form, and what is wrong with one in a line."""
 
 import io
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +71,21 @@ def test_what_is_no_class(name: str, content: Any, says: str, tmp_path: Path) ->
 
 
 def damaged() -> bytes:
+    return zipped("labels")[:-30]
+
+
+def zipped(*names: str) -> bytes:
     file = io.BytesIO()
-    np.savez(file, labels=CLASSES)
-    return file.getvalue()[:-30]
+    with zipfile.ZipFile(file, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of zipfile, that one is there
+        for name in names:
+            archive.writestr(f"{name}.npy", saved(CLASSES))
+    return file.getvalue()
+
+
+def saved(array: np.ndarray) -> bytes:
+    np.save(file := io.BytesIO(), array)
+    return file.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -86,14 +100,17 @@ def damaged() -> bytes:
         ("a.npz", {"x": CLASSES, "y": CLASSES}, "holds x, y: keep one array, or call one 'labels'"),
         ("a.npz", {}, "holds no array"),
         ("a.npz", damaged(), "it is damaged or cut short"),
-        ("a.npy", b"", "it is damaged or cut short"),
+        ("a.npy", b"", "it is empty"),
         ("a.npy", b"no array", "cannot be read"),
         ("a.npz", b"no archive", "cannot be read"),
         ("a.txt", "", "holds no label"),
-        ("a.txt", b"\xff\xfe1", "is not text in UTF-8"),
+        ("a.npy", saved(CLASSES) + b"more", f"{CLASSES.nbytes + 4} bytes follow its header, which says"),
+        ("a.npz", zipped("labels", "labels"), "it has labels.npy twice"),
+        ("a.txt", b"1\n\xff\xfe1", "a.txt is not text in UTF-8, at byte 2"),
         ("a.json", "[1, 2]", "have one on each line, in a file named .jsonl"),
         ("a.jsonl", '1\n{"a": [1, 2\n', "a.jsonl line 2: '{\"a\": [1, 2' is not JSON"),
         ("a.jsonl", "1\nNaN\n", "line 2: 'NaN' is not JSON"),
+        ("a.jsonl", '1\n{"a": 1, "a": 2}\n', "an object has 'a' twice"),
         ("a.jsonl", "1\n\n2\n", "line 2: '' is not JSON"),
     ],
 )  # fmt: skip
