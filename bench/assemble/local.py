@@ -118,6 +118,8 @@ def assemble(options: RunOptions) -> Assembly:
             check_judge("--accuracy" if traffic.accuracy else "--submission")
         system, library, facts = loaded.system, loaded.library, loaded.facts()
         if isinstance(model, FileModel) and model.judge is not None:
+            names, shapes = loaded.outputs()
+            model.judge.of_outputs(names, shapes=shapes)
             model.judge.check(library.total_count, traffic.count)
         reservations = list(dict.fromkeys([*model.reservations, *facts["reservations"]]))
         notes += [one for one in reservations if one not in notes]  # those of the data are known only now

@@ -166,6 +166,11 @@ class Loaded:
         """This model, whose library and answers are those of the run."""
         return self._model if isinstance(model, FollowsFile) else model
 
+    def outputs(self) -> tuple[Sequence[str], Sequence[tuple[int | None, ...] | None]]:
+        """Names, and shapes for a sample as far as they are known."""
+        tensors = self._model.tensors
+        return tensors.outputs, tensors.output_samples
+
     def times(self, batch_size: int, seconds: float, least: int) -> list[float]:
         """How long batches of real samples take, s: for about ``seconds``, at least ``least`` of them.
 
@@ -218,6 +223,10 @@ class LoadedElsewhere:
         if not isinstance(model, FollowsFile):
             return model
         return model.for_file(self.system.ask("tensors"), self._inputs)
+
+    def outputs(self) -> tuple[Sequence[str], Sequence[tuple[int | None, ...] | None]]:
+        found: tuple[Sequence[str], Sequence[tuple[int | None, ...] | None]] = self.system.ask("outputs")
+        return found
 
     def times(self, batch_size: int, seconds: float, least: int) -> list[float]:
         times: list[float] = self.system.ask("times", batch_size, seconds, least)

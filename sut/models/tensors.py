@@ -134,6 +134,8 @@ class Tensors:
     output_axes: tuple[int | None, ...] = ()
     """Where each output has the batch: None for nowhere; () for the first size of all."""
     bfloat16_outputs: frozenset[str] = frozenset()
+    output_shapes: tuple[tuple[int | None, ...] | None, ...] = ()
+    """Of each output, batch included, as far as the file says it; () where it says nothing."""
 
     @classmethod
     def of_one(
@@ -168,6 +170,15 @@ class Tensors:
     def has_open_sizes(self) -> bool:
         """Whether it takes samples of any size."""
         return any(None in one.sample_shape for one in self.inputs)
+
+    @property
+    def output_samples(self) -> list[tuple[int | None, ...] | None]:
+        """The shape of each output for a sample, as far as it is known; empty where nothing is."""
+        axes = self.output_axes or (0,) * len(self.output_shapes)
+        return [
+            shape if shape is None or axis is None else (*shape[:axis], *shape[axis + 1 :])
+            for shape, axis in zip(self.output_shapes, axes, strict=False)
+        ]
 
     @property
     def open_inputs(self) -> dict[str, Open]:

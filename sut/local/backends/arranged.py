@@ -67,13 +67,14 @@ def arranged(backend: Backend, tensors: Tensors | None = None) -> Backend:
 
 
 def with_outputs(backend: Backend, tensors: Tensors) -> Tensors:
-    """These tensors, whose sizes are known, with the place of the batch in each output.
+    """These tensors, whose sizes are known, with the place of the batch in each output, and the sizes that are so.
 
     Where an output has no batch, or two samples cannot be run together, the batch size is 1.  Raises ``BackendError``
     if zeros cannot be run.
     """
     rows = tensors.batch_size or 1
     one = _shapes(backend, tensors, rows)
+    tensors = replace(tensors, output_shapes=_true(tensors.output_shapes, one))
     if not tensors.has_batch:
         return replace(tensors, output_axes=(None,) * len(one))
     if tensors.batch_size is None:
@@ -100,6 +101,16 @@ def _axis(one: tuple[int, ...], two: tuple[int, ...]) -> int | None:
         return None
     changed = [axis for axis, sizes in enumerate(zip(one, two, strict=True)) if sizes == (1, 2)]
     return changed[0] if changed else None
+
+
+def _true(said: Sequence[tuple[int | None, ...] | None], found: Sequence[tuple[int, ...]]) -> Any:
+    """What a file says of the outputs' shapes, without what is not so: the sizes in a file may be wrong."""
+    return tuple(
+        None
+        if shape is None or len(shape) != len(sizes)
+        else tuple(size if size == own else None for size, own in zip(shape, sizes, strict=True))
+        for shape, sizes in zip(said, found, strict=False)
+    )
 
 
 def _shapes(backend: Backend, tensors: Tensors, rows: int) -> list[tuple[int, ...]]:

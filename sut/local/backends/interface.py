@@ -92,6 +92,12 @@ def fixed(tensors: Tensors, model: Path, backend: str) -> Tensors:
     return tensors
 
 
+def shape_of(sizes: Iterable[object] | None) -> tuple[int | None, ...] | None:
+    """An output's shape from what a file says: None for a size that it leaves open, and for a shape that it does not
+    say."""
+    return None if sizes is None else tuple(size if type(size) is int and size >= 0 else None for size in sizes)
+
+
 def numbered(count: int) -> tuple[str, ...]:
     """Names for outputs that have none."""
     return tuple(f"OUTPUT__{position}" for position in range(count))
@@ -115,7 +121,13 @@ def of_graph(graph: Any) -> Tensors:
         ]
         takes.append(taken(value.name, sizes, dtype, is_bfloat16=is_bfloat16))
     inputs, batch = as_inputs(takes)
-    return Tensors(inputs, tuple(output.name for output in graph.output), batch)
+    shapes = (
+        shape_of(size.dim_value if size.WhichOneof("value") == "dim_value" else None for size in kind.shape.dim)
+        if (kind := output.type.tensor_type).HasField("shape")
+        else None
+        for output in graph.output
+    )
+    return Tensors(inputs, tuple(output.name for output in graph.output), batch, output_shapes=tuple(shapes))
 
 
 _SAME_VALUES = ("to", "_to_copy", "clone", "view", "reshape", "clamp", "squeeze", "unsqueeze", "slice")
@@ -164,7 +176,8 @@ def of_program(model: Path) -> tuple[Any, Tensors]:
     if returned is not None and returned.type is dict and len(returned.context) == len(outputs):
         outputs = tuple(map(str, returned.context))
     halves = (name for name, one in zip(outputs, given, strict=True) if getattr(one, "dtype", None) == torch.bfloat16)
-    return program, Tensors(inputs, outputs, batch, bfloat16_outputs=frozenset(halves))
+    shapes = tuple(shape_of(getattr(one, "shape", None)) for one in given)
+    return program, Tensors(inputs, outputs, batch, bfloat16_outputs=frozenset(halves), output_shapes=shapes)
 
 
 def keywords(program: Any) -> Sequence[str]:

@@ -128,7 +128,8 @@ class OnnxRuntime:
             [*(_taken(one) for one in takes), *(_taken(one, optional=True) for one in optional)]
         )
         halves = frozenset(output.name for output in gives if output.type == _BFLOAT16)
-        self.tensors = Tensors(inputs, tuple(self._outputs), batch, bfloat16_outputs=halves)
+        shapes = tuple(interface.shape_of(output.shape) for output in gives)
+        self.tensors = Tensors(inputs, tuple(self._outputs), batch, bfloat16_outputs=halves, output_shapes=shapes)
         self._texts = [one.name for one in inputs if one.dtype.hasobject]
         self._halves = {one.name for one in inputs if one.is_bfloat16}
         if self._halves or halves:

@@ -91,7 +91,7 @@ def _saved(model: Path) -> tuple[_Function, Tensors]:
         raise BackendError(f"{model} has no signature to run: save the model with signatures=")
     function = signatures[0]
     function.kept = loaded  # the variables live as long as this object
-    takes, gives = function.structured_input_signature[1], sorted(function.structured_outputs)
+    takes, gives = function.structured_input_signature[1], dict(sorted(function.structured_outputs.items()))
     tensors = _tensors(takes, gives)
 
     def call(given: Mapping[str, Any]) -> Sequence[Any]:
@@ -113,15 +113,17 @@ def _frozen(model: Path) -> tuple[_Function, Tensors]:
     wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(definition, name=""), [])
     element = wrapped.graph.as_graph_element
     takes = {name: element(f"{name}:0") for name in starts}
-    tensors = _tensors(takes, ends)
-    function = wrapped.prune(list(takes.values()), [element(f"{name}:0") for name in ends])
+    gives = {name: element(f"{name}:0") for name in ends}
+    tensors = _tensors(takes, gives)
+    function = wrapped.prune(list(takes.values()), list(gives.values()))
     return lambda given: function(*given.values()), tensors
 
 
-def _tensors(takes: Mapping[str, Any], gives: Sequence[str]) -> Tensors:
+def _tensors(takes: Mapping[str, Any], gives: Mapping[str, Any]) -> Tensors:
     """From TensorFlow's tensors or their specifications, by name."""
     inputs, batch = interface.as_inputs([_taken(name, one) for name, one in takes.items()])
-    return Tensors(inputs, tuple(gives), batch)
+    shapes = (None if one.shape.rank is None else one.shape.as_list() for one in gives.values())
+    return Tensors(inputs, tuple(gives), batch, output_shapes=tuple(map(interface.shape_of, shapes)))
 
 
 def _taken(name: str, one: Any) -> interface.Taken:

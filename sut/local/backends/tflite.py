@@ -40,7 +40,9 @@ def load(model: Path, device: str, threads: int, options: BackendOptions) -> Bac
                     sizes[0] = ""
                 found.append(interface.taken(name, sizes, details["dtype"]))
             inputs, _ = interface.as_inputs(found)
-            tensors = interface.fixed(options.sized(Tensors(inputs, tuple(gives))), model, "tflite")
+            shapes = tuple(interface.shape_of(one["shape_signature"].tolist()) for one in gives.values())
+            tensors = Tensors(inputs, tuple(gives), output_shapes=shapes)
+            tensors = interface.fixed(options.sized(tensors), model, "tflite")
             only = tensors.batch_size
             batches = (only,) if only else buckets.ladder(options.max_batch_size, fine=True)
             runs = {size: _sized(Interpreter(str(model), num_threads=threads), tensors, size) for size in batches}

@@ -37,6 +37,8 @@ class Metric(ABC):
         self.output = output
         self._position: int | None = 0
         self._halves: Sequence[int] = ()
+        self._shape: tuple[int, ...] | None = None
+        """Of the judged output for a sample, where it is known before the run."""
 
     @property
     @abstractmethod
@@ -51,9 +53,19 @@ class Metric(ABC):
     def accuracy(self, indices: IndexArray, responses: Responses) -> Accuracy:
         """See ``Model.accuracy``."""
 
-    def of_outputs(self, names: Sequence[str], halves: frozenset[str] = frozenset()) -> None:
-        """Learn what the network gives, in this order; ``halves`` are bfloat16.  Raises ``UserError``."""
+    def of_outputs(
+        self,
+        names: Sequence[str],
+        halves: frozenset[str] = frozenset(),
+        shapes: Sequence[Sequence[int | None] | None] = (),
+    ) -> None:
+        """Learn what the network gives, in this order.  Raises ``UserError``.
+
+        ``halves`` are bfloat16.  ``shapes`` are those of a sample, None for what is not known of them.
+        """
         self._position = self._chosen(names)
+        shape = None if self._position is None or not shapes else shapes[self._position]
+        self._shape = None if shape is None or None in shape else tuple(size for size in shape if size is not None)
         self._halves = [at for at, name in enumerate(names) if name in halves]
 
     def respond(self, outputs: Outputs) -> Responses:
@@ -71,7 +83,10 @@ class Metric(ABC):
         _ = self.count
 
     def check(self, samples: int, asked: int | None) -> None:
-        """Raise ``UserError`` unless there is a label for each of ``samples``; ``asked`` are those of ``--count``."""
+        """Raise ``UserError`` unless there is a label for each of ``samples``, which the output can have.
+
+        ``asked`` are those of ``--count``.
+        """
         given = self.count
         if given != samples and not (asked is not None and samples == asked and given > samples):
             raise DataError(
@@ -79,6 +94,12 @@ class Metric(ABC):
                 "each, in the order of the samples"
                 + (f" (--count {given} uses the first {given} samples)" if given < samples else "")
             )
+
+        if self._shape is not None:
+            self._check_labels(self._shape)
+
+    def _check_labels(self, shape: tuple[int, ...]) -> None:  # noqa: B027 - a metric may be for any
+        """Raise ``UserError`` for a label that an output of this shape never has."""
 
     def _chosen(self, names: Sequence[str]) -> int | None:
         if not self.output:

@@ -16,6 +16,7 @@ import numpy as np
 from drumfire.loadgen.errors import UserError, described
 from drumfire.loadgen.responses import Responses, as_bytes
 from drumfire.loadgen.system import IndexArray
+from drumfire.sut.data import DataError
 from drumfire.sut.models.metrics.labels import Labels, plain, read_labels
 from drumfire.sut.models.metrics.metric import Array, Metric, Outputs
 from drumfire.sut.models.model import Accuracy, first_answers
@@ -127,6 +128,17 @@ class Exact(Scored):
     def _chosen(self, names: Sequence[str]) -> int | None:
         return Metric._chosen(self, names)
 
+    def _check_labels(self, shape: tuple[int, ...]) -> None:
+        wanted = tuple(size for size in shape if size != 1)
+        first = self.labels[:1] if isinstance(self.labels, np.ndarray) else self.labels  # all of an array are alike
+        for at, label in enumerate(first):
+            values = _values(label)
+            if values.squeeze().shape != wanted:
+                raise DataError(
+                    f"{self._file}: label {at + 1} has the shape {list(values.shape)}, and the model's output "
+                    f"{list(shape)} for a sample: give the values that it should have"
+                )
+
 
 def _function(place: str) -> Scorer:
     """The function at ``MODULE:FUNCTION``, which may be in the current folder."""
@@ -163,12 +175,7 @@ def _equal(outputs: Sequence[Any], labels: Any) -> list[bool]:
 
 def _as(label: Any, output: Array) -> Array:
     """A label as values to compare with the output's: texts in UTF-8, and numbers."""
-    try:
-        want = np.asarray(label)
-    except ValueError:  # lists of different lengths
-        want = np.array(None)
-    if want.dtype.hasobject:
-        raise UserError(f"the label {label!r:.60} is no value: give numbers, texts or lists of one shape")
+    want = _values(label)
     if output.dtype.kind == "S":
         if want.dtype.kind not in "SU":
             raise UserError(f"the model gives texts, and the label {label!r:.60} is none: give texts")
@@ -179,6 +186,16 @@ def _as(label: Any, output: Array) -> Array:
     if not isinstance(number, np.ndarray):
         raise UserError(f"the model gives {output.dtype}, and the label {label!r:.60} is no number")
     return number.reshape(want.shape)
+
+
+def _values(label: Any) -> Array:
+    try:
+        values = np.asarray(label)
+    except ValueError:  # lists of different lengths
+        values = np.array(None)
+    if values.dtype.hasobject:
+        raise UserError(f"the label {label!r:.60} is no value: give numbers, texts or lists of one shape")
+    return values
 
 
 def _npy(output: Array) -> list[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from drumfire.loadgen.responses import Responses, table_of
 from drumfire.loadgen.system import IndexArray
 from drumfire.loadgen.wording import counted
+from drumfire.sut.data import DataError
 from drumfire.sut.local.responses import OutputError
 from drumfire.sut.models.metrics.labels import class_numbers, read_labels
 from drumfire.sut.models.metrics.metric import Metric, Outputs
@@ -37,14 +39,7 @@ class Top1(Metric):
     def answers(self, outputs: Outputs) -> npt.NDArray[np.float32]:
         """Of shape (n, most): -1 where a score is not a number."""
         scores, most = outputs[0], self.most
-        sizes = scores.shape[1:]
-        classes = math.prod(sizes)
-        if scores.dtype.kind not in "fiu" or not sizes or max(sizes) != classes or classes <= most:
-            advice = "--metric exact compares values as they are" if classes == 1 else "name another output, or metric"
-            raise OutputError(
-                f"the model's output is {scores.dtype} of shape {list(sizes)} for a sample: --metric {self.written} "
-                f"takes the scores of more than {counted(most, 'class')} ({advice})"
-            )
+        classes = self._classes(scores.shape[1:], str(scores.dtype), is_number=scores.dtype.kind in "fiu")
         scores = scores.reshape(-1, classes)
         if most == 1:
             best = scores.argmax(axis=1)[:, None]
@@ -56,6 +51,26 @@ class Top1(Metric):
         if scores.dtype.kind == "f":
             answer[np.isnan(np.take_along_axis(scores, best, 1))] = -1
         return answer
+
+    def _classes(self, sizes: Sequence[int], what: str, *, is_number: bool = True) -> int:
+        """How many an output of these sizes has scores of.  Raises ``OutputError``."""
+        classes = math.prod(sizes)
+        if not is_number or not sizes or max(sizes) != classes or classes <= self.most:
+            advice = "--metric exact compares values as they are" if classes == 1 else "name another output, or metric"
+            raise OutputError(
+                f"the model's output is {what} of shape {list(sizes)} for a sample: --metric {self.written} takes the "
+                f"scores of more than {counted(self.most, 'class')} ({advice})"
+            )
+        return classes
+
+    def _check_labels(self, shape: tuple[int, ...]) -> None:
+        classes = self._classes(shape, "a tensor")
+        beyond = np.flatnonzero(self.labels >= classes)
+        if beyond.size:
+            raise DataError(
+                f"{self._file}: label {beyond[0] + 1} is {self.labels[beyond[0]]}, and the model has "
+                f"{counted(classes, 'class')}, 0 to {classes - 1}"
+            )
 
     def accuracy(self, indices: IndexArray, responses: Responses) -> Accuracy:
         samples, first = first_answers("the data", self.count, indices, responses)

@@ -139,7 +139,8 @@ class TritonTarget(Target[TritonOptions]):
         self._interface = interface
         if self._metric is not None:
             halves = frozenset(spec.name for spec in interface.outputs if spec.datatype == "BF16")
-            self._metric.of_outputs([spec.name for spec in interface.outputs], halves)
+            shapes = [tuple(None if size < 0 else size for size in spec.shape) for spec in interface.outputs]
+            self._metric.of_outputs([spec.name for spec in interface.outputs], halves, shapes)
         self._data = self._inputs()
         if self.batch_size > 1 and not self._are_alike():
             self.alike = False
