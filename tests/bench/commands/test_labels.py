@@ -97,6 +97,24 @@ def test_exact_values_and_an_output_by_its_name(tmp_path: Path) -> None:
     one_line_error(here(*words, "--metric", "exact"), f"the model gives {', '.join(names)}: say which output")
 
 
+@pytest.mark.parametrize("processes", [0, 1])
+@pytest.mark.parametrize(
+    ("metric", "values", "why"),
+    [
+        ("top1", [0, 1] * 3 + [2] + [0] * 121, "label 7 is 2, and the model has 2 classes, 0 to 1"),
+        ("top5", [0] * 128, "takes the scores of more than 5 classes"),
+        ("exact", [[0.0] * 3] * 128, "label 1 has the shape [3], and the model's output [2] for a sample"),
+    ],
+)
+def test_labels_that_no_output_has_are_refused_before_the_run(
+    metric: str, values: Any, why: str, processes: int, network: tuple[Path, np.ndarray], tmp_path: Path
+) -> None:
+    np.save(tmp_path / "labels.npy", np.array(values))
+    words = "--accuracy", "--labels", tmp_path / "labels.npy", "--metric", metric, "--processes", processes, *QUIET
+    one_line_error(here("run", "onnxruntime", network[0], *words, "--output", tmp_path / "run"), why)
+    assert not (tmp_path / "run" / "columns").exists()
+
+
 @pytest.mark.parametrize("processes", [0, 2])
 def test_a_submission_delivers_its_performance_phase(
     processes: int, network: tuple[Path, np.ndarray], labels: Path, tmp_path: Path

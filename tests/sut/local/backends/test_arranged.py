@@ -141,3 +141,14 @@ def test_a_model_that_zeros_break() -> None:
     told = Told({"x": ["N", 2]}, fails)
     with pytest.raises(BackendError, match=r"^the model cannot run on zeros of shape \[1, 2\]: bad$"):
         with_outputs(told, replace(told.tensors))
+
+
+def test_an_output_s_sizes_are_those_that_the_file_says_and_that_it_has() -> None:
+    told = Told({"x": ["N", 2]}, lambda x: [x, x[:, None], x[:, :1], x], gives=4)
+    said = ((None, 2), (None, None, 2), (None, 5), (None, 2, 1))
+    tensors = with_outputs(told, replace(told.tensors, output_shapes=said))
+    assert tensors.output_samples == [(2,), (None, 2), (None,), None]
+    assert with_outputs(told, told.tensors).output_samples == []
+    second = Told({"y": ["N"], "x": [3, "N"]}, lambda y, x: [x])
+    axes = with_outputs(second, replace(second.tensors, output_shapes=((3, None),)))
+    assert (axes.output_axes, axes.output_samples) == ((1,), [(3,)])

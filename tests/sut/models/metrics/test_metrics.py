@@ -370,3 +370,31 @@ def test_a_file_of_ones_own_that_holds_no_annotations(text: str, fault: str, tmp
     with pytest.raises(UserError, match=re.escape(fault)) as raised:
         metric_of("map", file).prepare()
     assert "fetch" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "shape", "why"),
+    [
+        ("top1", ["0", "2", "3"], (3,), "label 3 is 3, and the model has 3 classes, 0 to 2"),
+        ("top1", ["0", "2", "3"], (3, 1, 1), "label 3 is 3"),
+        ("top1", ["0", "2", "3"], (4,), ""),
+        ("top1", ["0", "2", "3"], (None,), ""),
+        ("top1", ["0", "2", "3"], None, ""),
+        ("exact", [[1, 2], [1, 2], [1]], (2,), "label 3 has the shape [1], and the model's output [2]"),
+        ("exact", [[1, 2], [1, 2], [1]], (None,), ""),
+        ("exact", ["1", "2", "3"], (1,), ""),
+        ("exact", [[[1], [2]]] * 3, (2,), ""),
+        ("exact", [[1, 2], {"a": 1}, [1, 2]], (2,), "{'a': 1} is no value"),
+        ("exact:second", [[1], [2], [3]], (3,), ""),
+    ],
+)  # fmt: skip
+def test_labels_are_checked_where_the_shape_is_known(
+    text: str, labels: Any, shape: Any, why: str, tmp_path: Path
+) -> None:
+    metric, names = judge(text, labels, tmp_path, ("out", "second") if ":" in text else ("out",)), ("out", "second")
+    metric.of_outputs(names if ":" in text else names[:1], shapes=(shape, (1,)))
+    if not why:
+        metric.check(3, None)
+        return
+    with pytest.raises(UserError, match=re.escape(why)):
+        metric.check(3, None)
