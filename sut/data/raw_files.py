@@ -36,6 +36,9 @@ class RawFiles(Inputs):
     def shapes(self, index: int) -> Sequence[Shape]:
         return [self._shape]
 
+    def place(self, index: int) -> str:
+        return str(self._files[index])
+
     def sample(self, index: int) -> Sample:
         return (Tensor(self._shape, pack_bytes([read_bytes(self._files[index], error=InputError)])),)
 

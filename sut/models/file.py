@@ -80,10 +80,13 @@ class FileModel:
         self.reservations: Sequence[str] = ()
         self._options, self._dataset_path, self._padded_to = options or InputOptions(), dataset_path, padded_to
         self._data: Inputs
+        self._texts: str | None = None
+        """The only encoding of texts that the backend takes."""
 
     def tensors_from(self, backend: Backend) -> None:
         """Take names, shapes and types from the loaded model: see ``sized``."""
         self.sized(replace(backend.tensors, inputs=tuple(one.as_in_file for one in backend.tensors.inputs)))
+        self._texts = getattr(backend, "texts", None)
         if self.judge is not None:
             self.judge.of_outputs(backend.tensors.outputs, backend.tensors.bfloat16_outputs)
 
@@ -255,11 +258,25 @@ class FileModel:
             values = _values(tensors, spec)
             shapes = np.array([tensor.shape for tensor in tensors], np.int64).reshape(len(tensors), len(spec.shape))
             offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
+            if spec.datatype == "BYTES" and self._texts is not None:
+                self._check_texts(values, offsets, indices)
             if (known := self._known.get(spec.name)) is not None:
                 _check(values, offsets, indices, known, spec)
             is_open = None in one.sample_shape
             batch[spec.name] = Ragged(values, offsets, shapes) if is_open else values.reshape(-1, *tensors[0].shape)
         return batch
+
+    def _check_texts(self, values: Array, offsets: npt.NDArray[np.int64], indices: IndexArray) -> None:
+        """Raise ``InputError`` for a text that the backend does not take."""
+        for at, text in enumerate(values):
+            try:
+                text.decode(self._texts)
+            except UnicodeDecodeError as error:
+                index = int(indices[offsets.searchsorted(at, "right") - 1])
+                raise InputError(
+                    f"{self._data.place(index)}: byte {error.start} is not {self._texts}, which the texts of this "
+                    "backend must be"
+                ) from None
 
     def respond(self, outputs: Sequence[npt.NDArray[Any]]) -> Responses:
         """What the metric makes of the outputs; without one, the values of the output, or the bytes of all of them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import mmap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -16,6 +17,8 @@ import numpy.typing as npt
 from drumfire.loadgen import installation
 from drumfire.loadgen.environment import versions
 from drumfire.loadgen.system import Batch
+from drumfire.sut.kserve.errors import ProtocolError
+from drumfire.sut.kserve.messages.protobuf import decode
 from drumfire.sut.local.backends import Backend, BackendError, BackendOptions, InputRefused, first_line, interface
 from drumfire.sut.models.model import Form
 from drumfire.sut.models.tensors import Input, Tensors
@@ -44,6 +47,9 @@ _BOUND_BATCHES, _MOST_BOUND_BYTES, _MOST_COPIED_BYTES = 16, 1 << 20, 1 << 15
 """How many batches are bound at once, at least; the most memory of a batch's samples there; and of samples that lie
 elsewhere and are copied there.  Measured: a bound run saves 3 us, and a copy of 32 KiB costs 2; gathering into bound
 arrays rather than into new ones gains at any size."""
+_INPUT = {1: ("name", str), 2: ("type", {1: ("tensor", {2: ("shape", {})})})}
+_GRAPH = {7: ("graph", {11: ("inputs", [_INPUT])})}
+"""The numbers of fields are those of onnx.proto."""
 _Layout = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 """By name: the shape of a sample, and the type."""
 
@@ -84,12 +90,29 @@ def load(model: Path, device: str, threads: int, options: BackendOptions) -> Bac
             f"asked for {provider}, but onnxruntime fell back to {session.get_providers()[0]}: "
             "check the GPU driver and the CUDA libraries ('drumfire doctor'), or run on the cpu"
         )
+    if any(not one.shape for one in session.get_inputs()):
+        _check_ranks(model)
     place = provider if whole else f"{provider}, some operators on the CPU"
     if device == "gpu":
         from drumfire.sut.local.backends.onnx_gpu import OnGpu
 
         return OnGpu(session, place, onnxruntime.__version__, options.max_batch_size)
     return OnnxRuntime(session, place, onnxruntime.__version__)
+
+
+def _check_ranks(model: Path) -> None:
+    """Raise ``BackendError`` for an input of any number of sizes: to the session it looks like one that has none."""
+    try:
+        with model.open("rb") as file:
+            graph = decode(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), _GRAPH)["graph"]
+    except (OSError, ValueError, ProtocolError):
+        return
+    for one in () if graph is None else graph["inputs"]:
+        tensor = (one["type"] or {}).get("tensor")
+        if tensor is not None and tensor["shape"] is None:
+            raise BackendError(
+                f"the model's input {one['name']!r} may have any number of sizes: export it with a fixed number"
+            )
 
 
 def _session(model: Path, provider: str, threads: int) -> tuple[Any, bool]:
@@ -114,6 +137,8 @@ def _session(model: Path, provider: str, threads: int) -> tuple[Any, bool]:
 
 class OnnxRuntime:
     """A session."""
+
+    texts = "UTF-8"
 
     def __init__(self, session: Any, place: str, version: str) -> None:
         self._session = session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,12 @@ import numpy as np
 import pytest
 
 from drumfire.loadgen.system import Batch
+from drumfire.sut.data.inputs import InputError
+from drumfire.sut.data.options import InputOptions
 from drumfire.sut.local import backends
 from drumfire.sut.local.backends.arranged import arranged, with_outputs
+from drumfire.sut.models.file import FileModel
+from tests.support.onnx_file import write_identity
 
 pytest.importorskip("onnxruntime")
 FILES = Path(__file__).parents[3] / "data" / "onnx"
@@ -83,3 +88,30 @@ def test_an_optional_input() -> None:
 def test_what_comes_out(name: str, batch: Callable[[], Batch], expected: list[object]) -> None:
     for output, right in zip(loaded(name).run(batch()), expected, strict=True):
         assert output.tolist() == right
+
+
+@pytest.mark.parametrize(("sizes", "shape"), [((), ()), (("N", 3), (3,))])
+def test_an_input_whose_number_of_sizes_is_known(
+    sizes: tuple[str | int, ...], shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    (one,) = backends.load("onnxruntime", write_identity(tmp_path / "x.onnx", 1, sizes), "cpu", 1).tensors.inputs
+    assert one.sample_shape == shape
+
+
+def test_an_input_of_any_number_of_sizes_is_refused(tmp_path: Path) -> None:
+    file = write_identity(tmp_path / "x.onnx", 1, None)
+    with pytest.raises(backends.BackendError, match="the model's input 'x' may have any number of sizes: export it"):
+        backends.load("onnxruntime", file, "cpu", 1)
+
+
+def test_a_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    (texts := tmp_path / "texts").mkdir()
+    (texts / "a.txt").write_bytes("fine: ü".encode())
+    (texts / "b.txt").write_bytes(b"not \xff")
+    model = FileModel(write_identity(tmp_path / "x.onnx", 8, ("N", 1)), InputOptions(input_data=str(texts)))
+    backend = backends.load("onnxruntime", model.path, "cpu", 1)
+    model.tensors_from(backend)
+    library = model.library()
+    library.load(np.array([0]))
+    with pytest.raises(InputError, match=re.escape(f"{texts}/b.txt: byte 4 is not UTF-8")):
+        library.load(np.array([0, 1]))
