@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import sys
@@ -75,7 +76,8 @@ class Scored(Metric):
         else:
             labels = [self.labels[at] for at in samples]
         try:
-            found = np.asarray(self.score(outputs, labels))
+            with contextlib.redirect_stdout(sys.stderr):  # standard output is the result's
+                found = np.asarray(self.score(outputs, labels))
         except UserError:
             raise
         except (Exception, SystemExit) as error:  # a user's function may raise anything, and end the program
@@ -103,7 +105,8 @@ class Scored(Metric):
                 return None
             count = (fine + failing) // 2
             try:
-                self.score([output[:count] for output in outputs], labels[:count])
+                with contextlib.redirect_stdout(io.StringIO()):
+                    self.score([output[:count] for output in outputs], labels[:count])
             except (Exception, SystemExit):
                 failing = count
             else:
@@ -147,7 +150,8 @@ def _function(place: str) -> Scorer:
     if added:
         sys.path.append(here)
     try:
-        found = imported(place)
+        with contextlib.redirect_stdout(sys.stderr):
+            found = imported(place)
     except (Exception, SystemExit) as error:  # a user's module may raise anything, and end the program
         raise UserError(f"--metric {place} cannot be imported: {described(error)}") from None
     finally:

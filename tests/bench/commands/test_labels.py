@@ -219,3 +219,17 @@ def test_a_function_that_fails_loses_nothing(
     assert result["delivered"]["samples"] == len(network[1])
     assert {one.name for one in Path("run").iterdir()} >= WHOLE - {"histograms"}
     assert capfd.readouterr().err == ""  # nor from another process
+
+
+def test_what_a_function_prints_is_no_part_of_the_result(
+    network: tuple[Path, np.ndarray], labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"own_metric_{tmp_path.name}"
+    text = "def score(outputs, labels):\n    print('judging', len(labels))\n    return 0.5\n"
+    (tmp_path / f"{name}.py").write_text(f"print('imported')\n{text}")
+    monkeypatch.chdir(tmp_path)
+    judged = "--labels", labels, "--accuracy", "--metric", f"{name}:score", "--output", "run"
+    done = here("run", "onnxruntime", network[0], "--processes", 0, *judged, *QUIET)
+    assert json.loads(done.stdout)["accuracy"]["value"] == 0.5
+    assert "imported" in done.stderr
+    assert f"judging {len(network[1])}" in done.stderr
