@@ -66,7 +66,7 @@ class Hosted:
 
     def result(self, test: Test) -> dict[str, Any]:
         """Of a run that has just ended, as its JSON is, with the processes that computed."""
-        return document(test, {"system": {"processes": self._loaded.system.report(test.record)}}, [])
+        return document(test, {"system": {"processes": self._loaded.system.report(test.columns)}}, [])
 
     def close(self) -> None:
         self._loaded.close()
