@@ -360,7 +360,7 @@ def test_a_wrong_number_of_responses_fails_the_rows(responses: int) -> None:
 
     bench = asyncio.run(main())
     assert (bench.record.status == Status.FAILED).all()
-    assert bench.answers.faults.failed == {f"OutputError: {responses} responses to a batch of 4": 8}
+    assert bench.answers.faults.failed == {f"{responses} responses to a batch of 4": 8}
     assert bench.answers.kept == []
 
 

@@ -190,7 +190,7 @@ def test_a_wrong_number_of_responses_fails_the_rows(responses: int, loop: str) -
 
     test = ran(loop, Miscounting(), settings(Scenario.Offline, mode=Mode.AccuracyOnly), max_batch_size=3)
     assert (test.record.status == Status.FAILED).all()
-    assert test.answers.faults.failed == {f"OutputError: {responses} responses to a batch of 3": 300}
+    assert test.answers.faults.failed == {f"{responses} responses to a batch of 3": 300}
     assert test.answers.kept == []
 
 
