@@ -57,6 +57,12 @@ class Measured:
     def queries(self) -> int:
         return self.issued.size // self.samples_per_query
 
+    def part(self, first: int, last: int) -> Measured:
+        """The queries [first, last), as views."""
+        rows = slice(first * self.samples_per_query, last * self.samples_per_query)
+        cut = {name: column[rows] for name, column in vars(self).items() if isinstance(column, np.ndarray)}
+        return replace(self, **cut)
+
 
 @dataclass(frozen=True)
 class Distribution:
@@ -158,7 +164,7 @@ def evaluate(
     s, m = settings, measured
     server, offline = s.scenario == Scenario.Server, s.scenario == Scenario.Offline
     latency_values = latencies(m)
-    query_values = _query_latencies(m) if s.scenario == Scenario.MultiStream else None
+    query_values = query_latencies(m) if s.scenario == Scenario.MultiStream else None
     judged = latency_values if query_values is None else query_values
 
     estimates: list[early_stopping.Estimate] = []
@@ -228,12 +234,17 @@ def latencies(m: Measured) -> Int64Array:
     return values if m.answered.all() else values[m.answered]
 
 
-def _query_latencies(m: Measured) -> Int64Array:
+def query_latencies(m: Measured) -> Int64Array:
     """Latency, until its last sample, of each query whose samples were all answered."""
     shape = (m.queries, m.samples_per_query)
     completed, answered = m.completed.reshape(shape), m.answered.reshape(shape)
     latencies: Int64Array = completed.max(axis=1) - m.scheduled.reshape(shape)[:, 0]
     return latencies[answered.all(axis=1)]
+
+
+def judged_latencies(scenario: Scenario, m: Measured) -> Int64Array:
+    """What the scenario judges, ns, a new array: in MultiStream the latency of queries, elsewhere of samples."""
+    return query_latencies(m) if scenario == Scenario.MultiStream else latencies(m)
 
 
 def _last_query(m: Measured) -> tuple[int, int, int]:

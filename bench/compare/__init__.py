@@ -1,0 +1,1 @@
+"""Compares saved runs: intervals of the ratio of their figures, what makes them doubtful, and a verdict."""

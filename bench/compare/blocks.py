@@ -1,0 +1,122 @@
+"""Latencies of a run by blocks of neighbouring rows, counted in logarithmic bins.
+
+Rows of one run are not independent: neighbours wait behind the same burst.  Blocks of many rows nearly are, so that
+intervals come from what differs between blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from drumfire.loadgen.draws import Int64Array
+from drumfire.loadgen.results import Measured
+
+BLOCKS, MERGED = 64, 16
+"""Blocks that are counted, which tell whether they are long enough; and those that an interval is made of."""
+STEP = 0.0025
+"""The width of a bin: the natural logarithm of the ratio of its ends."""
+_LEAST_NS, _MOST_NS = 100.0, 3.6e12
+BINS = math.ceil(math.log(_MOST_NS / _LEAST_NS) / STEP)
+_CHUNK = 65_536
+"""Rows at a time: temporaries of more do not fit into a core's cache, and cost page faults."""
+Floats = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """What was counted of each block."""
+
+    counts: npt.NDArray[np.int32]
+    """By block and bin, shape (BLOCKS, BINS); what is beyond the bins is in the outermost."""
+    totals: Floats
+    """The sum of the latencies, ns, shape (BLOCKS,)."""
+
+    @cached_property
+    def sizes(self) -> Counts:
+        """Latencies in each block, shape (BLOCKS,)."""
+        return self.counts.sum(axis=1, dtype=np.int64)
+
+    @cached_property
+    def below(self) -> Counts:
+        """How many of each block are below each edge of the bins, shape (BLOCKS, BINS + 1)."""
+        found = np.zeros((BLOCKS, BINS + 1), np.int64)
+        np.cumsum(self.counts, axis=1, out=found[:, 1:])
+        return found
+
+    @cached_property
+    def all_below(self) -> Counts:
+        """How many of all are below each edge, shape (BINS + 1,)."""
+        found: Counts = self.below.sum(axis=0)
+        return found
+
+    @property
+    def count(self) -> int:
+        return int(self.sizes.sum())
+
+    @cached_property
+    def mean_logs(self) -> Floats:
+        """The mean logarithm of each block's latencies, shape (BLOCKS,); NaN of an empty one."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found: Floats = (self.counts @ ((np.arange(BINS) + 0.5) * STEP)) / self.sizes
+        return found
+
+
+def edge_ns(number: float) -> float:
+    """The latency at an edge of the bins, counted from 0."""
+    return _LEAST_NS * math.exp(number * STEP)
+
+
+def edge_of(ns: float) -> int:
+    """The edge nearest to a latency."""
+    return min(max(round(math.log(max(ns, 1.0) / _LEAST_NS) / STEP), 0), BINS)
+
+
+def by_rows(queries: int) -> Int64Array:
+    """The edges, in queries, of BLOCKS blocks of equal numbers, give or take one; shape (BLOCKS + 1,)."""
+    return np.arange(BLOCKS + 1) * queries // BLOCKS
+
+
+def by_time(m: Measured) -> Int64Array:
+    """The edges, in queries, of BLOCKS blocks of equal times by the schedule, which is sorted; shape (BLOCKS + 1,)."""
+    due = m.scheduled[:: m.samples_per_query]
+    edges = np.searchsorted(due, np.linspace(int(due[0]), int(due[-1]), BLOCKS + 1))
+    edges[0], edges[-1] = 0, due.size
+    return edges
+
+
+def counted(m: Measured, edges: Int64Array, latencies: Callable[[Measured], Int64Array]) -> Blocks:
+    """Count the latencies, ns, that ``latencies`` gives of some rows, by the blocks between ``edges`` in queries."""
+    counts, totals = np.zeros((BLOCKS, BINS), np.int32), np.zeros(BLOCKS)
+    most = max(_CHUNK // m.samples_per_query, 1)
+    for block in range(BLOCKS):
+        for first in range(int(edges[block]), int(edges[block + 1]), most):
+            values = latencies(m.part(first, min(first + most, int(edges[block + 1]))))
+            totals[block] += values.sum(dtype=np.float64)
+            logs = np.log(np.maximum(values, 1).astype(np.float32))
+            bins = ((logs - np.float32(math.log(_LEAST_NS))) * np.float32(1 / STEP)).astype(np.int32)
+            counts[block] += np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS).astype(np.int32)
+    return Blocks(counts, totals)
+
+
+def durations(m: Measured) -> Floats:
+    """How long each of BLOCKS equal numbers of answers took, in the order of their completion, ns, shape (BLOCKS,).
+
+    The first begins at the start of what is measured.
+    """
+    done = m.completed[m.answered]
+    ends = np.arange(1, BLOCKS + 1) * done.size // BLOCKS - 1
+    done = np.partition(done, np.unique(ends))
+    return np.diff(done[ends].astype(np.float64), prepend=float(min(int(m.issued[0]), int(done[0]))))
+
+
+def merged(values: Floats) -> Floats:
+    """Sums of neighbouring blocks: shape (MERGED,) of (BLOCKS,)."""
+    found: Floats = values.reshape(MERGED, -1).sum(axis=1)
+    return found

@@ -1,0 +1,206 @@
+"""One run as it is compared: its exact figures, and its blocks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any, Protocol
+
+import numpy as np
+
+from drumfire.bench.compare import blocks
+from drumfire.bench.compare.blocks import Blocks, Floats
+from drumfire.loadgen.draws import Int64Array
+from drumfire.loadgen.errors import UserError, nearest
+from drumfire.loadgen.record import Column, Status
+from drumfire.loadgen.results import Measured, distribution, judged_latencies
+from drumfire.loadgen.settings import EffectiveSettings, Scenario, percentile_name
+
+RATE, MEAN = "rate", "mean"
+SHOWN = (RATE, MEAN, "p50", "p90", "p99", "p99.9")
+"""The figures of a comparison."""
+_JUDGED = {Scenario.SingleStream: "p90", Scenario.Offline: RATE}
+_PERCENTILE = re.compile(r"p\(?([0-9]{1,2}(?:\.[0-9]{1,6})?)\)?")
+SATURATED = 0.98
+"""A server that delivers less than this share of what was asked is saturated."""
+
+
+class Run(Protocol):
+    """What is needed of a run: of a saved one, or of one that has just ended."""
+
+    @property
+    def result(self) -> dict[str, Any]: ...
+    @property
+    def effective(self) -> EffectiveSettings: ...
+    @property
+    def measured(self) -> Measured | None: ...
+    @property
+    def columns(self) -> Mapping[str, Column]: ...
+
+
+def percentile(figure: str) -> float | None:
+    """The share that a name such as ``p99.9`` or ``p(99)`` stands for; None for other names, and for p0."""
+    found = _PERCENTILE.fullmatch(figure)
+    return round(float(found[1]) / 100, 9) or None if found else None  # as 0.999 is written, which 99.9 / 100 is not
+
+
+def figure_named(word: str) -> str:
+    """The figure that can be compared of this name, as ``SHOWN`` writes it.  Raises ``UserError``."""
+    if (p := percentile(word)) is not None:
+        return percentile_name(p)
+    if word not in (RATE, MEAN):
+        raise UserError(
+            f"{word!r} is no figure that can be compared{nearest(word, SHOWN)}: {', '.join(SHOWN)}, any pNN"
+        )
+    return word
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run, and which of its queries are compared."""
+
+    run: Run
+    name: str
+    """Its folder or file."""
+    first: int = 0
+    """How many queries at its start are left out."""
+    last: int | None = None
+    """The first query after those that are compared; None: all of them are."""
+
+    @property
+    def result(self) -> dict[str, Any]:
+        return self.run.result
+
+    @property
+    def scenario(self) -> Scenario:
+        return Scenario[self.result["scenario"]]
+
+    @property
+    def judged(self) -> str:
+        """The figure by which its scenario is judged."""
+        return _JUDGED.get(self.scenario, "p99")
+
+    @property
+    def is_offline(self) -> bool:
+        """Whether all is due at once, so that latencies say when each was answered."""
+        return self.scenario == Scenario.Offline
+
+    @property
+    def on_schedule(self) -> bool:
+        """Whether its queries came by a schedule, and not when there was an answer."""
+        return not self.is_offline and bool(self._asked.get("qps"))
+
+    @property
+    def _asked(self) -> Mapping[str, Any]:
+        return self.result.get("asked") or {}
+
+    @property
+    def has_rows(self) -> bool:
+        return bool(self.run.columns) and self.run.measured is not None
+
+    @cached_property
+    def measured(self) -> Measured:
+        """The rows that are compared."""
+        every = self.run.measured
+        assert every is not None
+        if self.whole:
+            return every
+        return every.part(self.first, every.queries if self.last is None else self.last)
+
+    @property
+    def whole(self) -> bool:
+        return self.first == 0 and self.last is None
+
+    @property
+    def queries(self) -> int:
+        """Those that are compared."""
+        return self.measured.queries if self.has_rows else int((self.result.get("delivered") or {}).get("queries", 0))
+
+    def cut(self, first: int = 0, last: int | None = None) -> Subject:
+        """With these queries only."""
+        return replace(self, first=first, last=last)
+
+    def queries_before(self, seconds: float) -> int:
+        """The queries whose scheduled time is in the first ``seconds``; in a closed loop, their issue."""
+        due = self.measured.scheduled[:: self.measured.samples_per_query]
+        return int(np.count_nonzero(due < seconds * 1e9))
+
+    def value(self, figure: str) -> float | None:
+        """The exact figure, in ns or 1/s; None where the run has none, as without a single answer."""
+        found = self._value(figure)
+        return found if found is not None and found > 0 else None
+
+    def _value(self, figure: str) -> float | None:
+        if figure == RATE:
+            return self._rate
+        if self.is_offline:
+            return None
+        if self.whole:
+            key = "query_latency_ns" if self.scenario == Scenario.MultiStream else "latency_ns"
+            said = self.result.get(key) or {}
+            if figure in said:
+                return float(said[figure])
+        if not self.has_rows:
+            return None
+        if figure not in self._figures:
+            p = percentile(figure)
+            assert p is not None
+            self._figures[figure] = float(distribution(self._latencies, (p,)).percentiles[p])
+        return self._figures[figure]
+
+    @cached_property
+    def _figures(self) -> dict[str, float]:
+        """By name, from the rows; others are added when they are asked for."""
+        names = [name for name in SHOWN if percentile(name)]
+        shares = [percentile(name) or 0.0 for name in names]
+        found = distribution(self._latencies, shares)
+        return {MEAN: float(found.mean)} | {
+            name: float(found.percentiles[p]) for name, p in zip(names, shares, strict=True)
+        }
+
+    @property
+    def _latencies(self) -> Int64Array:
+        return self.latencies_of(self.measured)
+
+    @property
+    def latencies_of(self) -> Callable[[Measured], Int64Array]:
+        """What gives the latencies, ns, of rows."""
+        return partial(judged_latencies, self.scenario)
+
+    @cached_property
+    def _rate(self) -> float | None:
+        if self.whole:
+            said = (self.result.get("delivered") or {}).get("samples_per_second")
+            return None if said is None else float(said)
+        m = self.measured
+        done = m.completed[m.answered]
+        took = int(done.max()) - int(m.issued.min()) if done.size else 0
+        return done.size * 1e9 / took if took > 0 else None
+
+    @property
+    def saturated(self) -> bool:
+        """Whether its rate is its own; in Server, that of the schedule is delivered up to that point."""
+        return not self.on_schedule or self._rate is None or self._rate < SATURATED * self._asked["qps"]
+
+    @cached_property
+    def batches(self) -> int:
+        """How many batches its samples were computed in; where it is not known, its queries."""
+        sizes = self.run.columns.get("batch_size")
+        if sizes is None or self.scenario in (Scenario.SingleStream, Scenario.MultiStream):
+            return self.queries
+        good = sizes[np.equal(self.run.columns["status"], Status.OK)]
+        return round(float((1.0 / np.maximum(good, 1)).sum()))
+
+    @cached_property
+    def by_rows(self) -> Blocks:
+        return blocks.counted(self.measured, blocks.by_rows(self.queries), self.latencies_of)
+
+    @cached_property
+    def by_time(self) -> Blocks:
+        return blocks.counted(self.measured, blocks.by_time(self.measured), self.latencies_of)
+
+    @cached_property
+    def durations(self) -> Floats:
+        return blocks.durations(self.measured)
