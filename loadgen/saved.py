@@ -213,6 +213,10 @@ class SavedRun:
         tokens = self.effective.use_token_latencies and has_tokens(self.columns)
         return Measured.of(self.columns, rows, width, tokens=bool(tokens))
 
+    def measured_column(self, name: str) -> Column | None:
+        """The rows of a column that ``measured`` has, shape (n,); None where the run has no such column."""
+        return self.columns[name][self._performance[0]] if name in self.columns else None
+
     @cached_property
     def results(self) -> Results | None:
         """Statistics and verdict, computed again from the columns; None without a performance phase."""
