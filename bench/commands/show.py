@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,10 +14,10 @@ from drumfire.bench import statuses
 from drumfire.bench.options.parser import Command
 from drumfire.bench.peak import journal
 from drumfire.bench.peak.journal import JOURNAL, Begun
-from drumfire.bench.report import audits, rows, terminal
+from drumfire.bench.report import audits, rows, terminal, unfinished
 from drumfire.bench.report.rows import Row, Section, Style, report
 from drumfire.loadgen.claim import is_claimed
-from drumfire.loadgen.errors import UserError, printable
+from drumfire.loadgen.errors import printable
 from drumfire.loadgen.options import option
 from drumfire.loadgen.record import Status
 from drumfire.loadgen.saved import SavedRun, load
@@ -72,14 +70,14 @@ def _audit(outcome: audits.Outcome, options: Options) -> int:
 
 def _unfinished(saved: SavedRun) -> Iterator[Section]:
     search = journal.read(saved.folder / JOURNAL) if (saved.folder / JOURNAL).is_file() else None
-    why = _why(saved) if search is None or saved.under_way else _of_search(search)
+    why = unfinished.why(saved) if search is None or saved.under_way else _of_search(search)
     yield [Row("Result is", ["unfinished"], Style.UNFINISHED), *(Row("", [text], Style.REASON) for text in why)]
     known = {} if search is None else {"sut_name": search.subject.get("system", "")}
-    yield from rows.unfinished(known | _document(saved))
+    yield from rows.unfinished(known | unfinished.document(saved))
     rest = []
     if search is not None and search.again:
         rest.append(Row("to resume", [search.again], Style.FOLDER))
-    elif command := _document(saved).get("command"):
+    elif command := unfinished.document(saved).get("command"):
         rest.append(Row("command", [command], Style.FOLDER))
     if (status := saved.columns.get("status")) is not None:
         counts = {name: int(np.count_nonzero(status == Status[name.upper()])) for name in ("failed", "unanswered")}
@@ -94,38 +92,3 @@ def _unfinished(saved: SavedRun) -> Iterator[Section]:
 def _of_search(search: Begun) -> Iterator[str]:
     count = len(search.probes)
     yield f"It is a search for the peak with {counted(count, 'finished probe')}: the command that began it resumes it."
-
-
-def _why(saved: SavedRun) -> Iterator[str]:
-    if saved.under_way:
-        yield "It is under way: look again when it has ended."
-        return
-    if saved.ended is None:
-        yield "The run ended before all of it was saved: do it again."
-        return
-    yield f"Its process ended before it had saved the run, seen at {saved.ended['seen']}: do it again."
-    if saved.ended["unsaved"] is not None:
-        yield f"What it had measured could not be saved: {saved.ended['unsaved']}"
-
-
-def _document(saved: SavedRun) -> dict[str, Any]:
-    """What of a result document is known before the run or follows from the columns, as far as they are there."""
-    document: dict[str, Any] = {}
-    with contextlib.suppress(UserError):
-        document |= saved.subject
-        asked = saved.effective
-        document |= {"scenario": asked.scenario.name, "mode": asked.mode.name}
-        document["asked"] = {
-            "target_latency_percentile": asked.target_latency_percentile,
-            "target_latency_ns": asked.target_latency_ns,
-        }
-        if saved.results is not None and saved.measured is not None:
-            seconds = int(saved.measured.completed.max()) * 1e-9
-            document["delivered"] = {
-                "samples": saved.results.samples,
-                "queries": saved.measured.queries,
-                "duration_s": seconds,
-                "samples_per_second": saved.results.samples / seconds if seconds else 0.0,
-            }
-            document |= saved.figures
-    return document

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -60,8 +61,8 @@ class Tally:
         total = int(self.counts.sum())
         if total < _LEFT_OUT:
             return np.empty(0), np.empty(0)
-        x = np.linspace(0.0, np.log10(total / _LEFT_OUT), points if total > _LEFT_OUT else 1)
-        ranks = np.minimum((total * (1 - 10.0**-x)).astype(np.int64), total - 1)
+        x = np.linspace(0.0, float(np.log10(total / _LEFT_OUT)), points if total > _LEFT_OUT else 1)
+        ranks = np.minimum((total * (1 - np.power(10.0, -x))).astype(np.int64), total - 1)
         bins = np.searchsorted(np.cumsum(self.counts), ranks, "right")
         edges = ((np.array([bins, bins + 1]) + _FIRST) << _SHIFT).astype(np.int32).view(np.float32)
         return x, edges.mean(axis=0).astype(np.float64)
@@ -107,7 +108,8 @@ class Timeline:
     @property
     def at(self) -> Values:
         """The middle of each slice, s."""
-        return (np.arange(self.answered.size) + 0.5) * self.step_s
+        middles: Values = (np.arange(self.answered.size) + 0.5) * self.step_s
+        return middles
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,7 @@ def _fill(found: _Lines, table: _Table, span: int, batch: Column | None) -> None
     bounds = [0, *edges.tolist(), table.key.size]
     begun = table.run.measured_column("begun")
     closed = table.run.effective.loop is Loop.CLOSED
-    for number, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for number, (first, last) in enumerate(pairwise(bounds)):
         if first == last:
             continue
         ok = table.take(measured.answered, first, last)
@@ -246,10 +248,10 @@ def _fill(found: _Lines, table: _Table, span: int, batch: Column | None) -> None
         late = _pauses(table, first, last) if closed else (issued - due)[:, 0]
         _spread(late, number, found.late_p50, found.late_p99, found.late_highest)
         found.lateness.add(late)
-        whole = ok.all(axis=1)
-        if not whole.any():
+        answered_all = ok.all(axis=1)
+        if not answered_all.any():
             continue
-        whole = slice(None) if whole.all() else whole
+        whole = slice(None) if answered_all.all() else answered_all
         answered = done.max(axis=1)[whole]
         latency = answered - due[whole, 0]
         found.heat[number] = np.add.reduceat(found.latency.add(latency), _ROW_STARTS)

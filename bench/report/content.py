@@ -1,0 +1,289 @@
+"""The content of a report for reading, from saved runs: what stands in it, and in which order.
+
+Every figure is one of the run's result or was made from its columns by the function that made it there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+from drumfire.bench.report import plots, rows, timeline, unfinished
+from drumfire.bench.report.blocks import Block, Report, Section, Table, Text
+from drumfire.bench.report.definitions import DEFINED
+from drumfire.bench.report.plots import Track
+from drumfire.bench.report.rows import Document, Row, Style
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.record import Status
+from drumfire.loadgen.saved import SavedRun
+from drumfire.loadgen.series import Series
+from drumfire.loadgen.settings import Scenario
+
+_KEY = ("metric", "target", "peak", "confidence", "asked", "delivered", "latency", "per query", "lateness", "sent late",
+        "errors")  # fmt: skip
+_WHAT = ("started", "system", "weights", "NOTE", "scenario", "warm-up", "workers", "hosts")
+_MACHINE = ("machine", "GPU", "software", "revision")
+_ONE_RUN_ONLY = ("processes", "batch_sizes", "queue_ns", "service_ns", "server", "sizes", "description")
+"""Keys of a result's ``system`` that are outcomes, so that they differ always."""
+
+
+class Comparison(Protocol):
+    """What ``page.write`` needs of a comparison."""
+
+    @property
+    def verdict(self) -> Any:
+        """Its ``words`` are a sentence."""
+
+    @property
+    def rows(self) -> Sequence[Any]:
+        """Each has name, a, b, ratio, low, high, method and note."""
+
+    @property
+    def doubts(self) -> Sequence[str]: ...
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A run with what is known of it."""
+
+    label: str
+    run: SavedRun
+    slices: int
+
+    @cached_property
+    def document(self) -> Document:
+        return unfinished.document(self.run) if self.run.unfinished else self.run.result
+
+    @cached_property
+    def said(self) -> list[Row]:
+        """The rows of its report."""
+        told = rows.unfinished(self.document) if self.run.unfinished else rows.report(self.document)
+        return [row for section in told for row in section]
+
+    @cached_property
+    def verdict(self) -> list[Row]:
+        if self.run.unfinished:
+            reasons = [Row("", [text], Style.REASON) for text in unfinished.why(self.run)]
+            return [Row("Result is", ["unfinished"], Style.UNFINISHED), *reasons]
+        return [row for row in self.said if row.style in _VERDICT]
+
+    @cached_property
+    def labelled(self) -> dict[str, str]:
+        """The text of each row, with those that continue it."""
+        found: dict[str, list[str]] = {}
+        if self.document.get("started"):
+            found["started"] = [str(self.document["started"])]
+        label = ""
+        for row in self.said:
+            if row.style not in _VERDICT:
+                of_tool = row.cells[0].startswith(f"{self.document.get('tool')}: ")
+                label = row.label or ("tool" if of_tool else label)
+                # Cells stay whole where lines end.
+                cells = [cell.replace(" ", "\xa0") for cell in row.cells] if len(row.cells) > 1 else row.cells
+                found.setdefault(label, []).append("   ".join(cells))
+        return {name: "\n".join(texts) for name, texts in found.items()}
+
+    @cached_property
+    def track(self) -> Track | str:
+        """The run over time, or why there is none."""
+        try:
+            line = timeline.of(self.run, self.slices)
+            if line is None:
+                return "no query of a performance phase was issued, so nothing is drawn over time"
+            return Track(self.label, self.run, line)
+        except UserError as error:
+            return f"nothing is drawn over time: {error}"
+
+    @cached_property
+    def series(self) -> Mapping[str, Series] | str:
+        try:
+            return self.run.series
+        except UserError as error:
+            return f"its series are not drawn: {error}"
+
+
+_VERDICT = (Style.VALID, Style.INVALID, Style.UNFINISHED, Style.REASON, Style.WARNING)
+
+
+def report(runs: Sequence[SavedRun], comparison: Comparison | None = None) -> Report:
+    """The report of one run or several.  Raises ``UserError`` for a folder that holds no run that can be read."""
+    slices = max(math.floor(timeline.MOST_SLICES / math.sqrt(len(runs))), 1)
+    told = [_Told(label, run, slices) for label, run in zip(labels(runs), runs, strict=True)]
+    tracks = [one.track for one in told if isinstance(one.track, Track)]
+    series = [(one.label, one.series) for one in told if not isinstance(one.series, str)]
+    documents = [(one.label, one.document) for one in told]
+    sections = [
+        ("comparison", "Comparison", _comparison(comparison)),
+        ("verdict", "Verdict", _verdict(told)),
+        ("what", "What ran", _table(told, _WHAT)),
+        ("percentiles", "Percentiles", plots.percentiles(tracks)),
+        ("heat", "Latency over time", plots.heat(tracks)),
+        ("time", "Over time", plots.over_time(tracks)),
+        ("series", "Readings", plots.series(series)),
+        ("batches", "Batches and parts", [*plots.batches(documents), *plots.shares(tracks, documents)]),
+        ("accuracy", "Accuracy", _accuracy(told)),
+        ("machine", "Machine and versions", _differences(told) if len(told) > 1 else _table(told, _MACHINE)),
+        ("repeat", "To repeat it", _repeat(told)),
+        ("figures", "All figures", _table(told, None, folded=True)),
+    ]
+    return Report(_title(told), [Section(name, title, list(blocks)) for name, title, blocks in _filled(sections)])
+
+
+def labels(runs: Sequence[SavedRun]) -> list[str]:
+    """A short name of each: its folder's, with as many of the folders above as make it unique."""
+    parts = [run.folder.parts for run in runs]
+    for depth in range(1, max(map(len, parts)) + 1):
+        found = ["/".join(one[-depth:]) for one in parts]
+        if len(set(found)) == len(found):
+            return found
+    return [f"{one[-1]} ({number})" for number, one in enumerate(parts, 1)]  # one run, several times
+
+
+def _filled(sections: Iterable[tuple[str, str, Iterable[Block]]]) -> Iterator[tuple[str, str, list[Block]]]:
+    for name, title, blocks in sections:
+        if found := list(blocks):
+            yield name, title, found
+
+
+def _title(told: Sequence[_Told]) -> str:
+    if len(told) > 1:
+        return f"{len(told)} runs: {', '.join(one.label for one in told[:3])}{', …' if len(told) > 3 else ''}"
+    document = told[0].document
+    what = [document.get("sut_name") or told[0].label, document.get("scenario", "")]
+    return f"{' '.join(filter(None, what))}: {told[0].verdict[0].cells[0]}"
+
+
+def _comparison(comparison: Comparison | None) -> Iterator[Block]:
+    if comparison is None:
+        return
+    yield Text(comparison.verdict.words, Style.METRIC)
+    for text in comparison.doubts:
+        yield Text(text, Style.WARNING)
+    names = ("name", "a", "b", "ratio", "low", "high", "method", "note")
+    lines = [[_cell(one[name] if isinstance(one, Mapping) else getattr(one, name)) for name in names]
+             for one in comparison.rows]  # fmt: skip
+    yield Table("Figures compared", ["figure", "A", "B", "B/A", "from", "to", "method", "note"], lines)
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _verdict(told: Sequence[_Told]) -> Iterator[Block]:
+    for one in told:
+        first, *others = one.verdict
+        name = "" if len(told) == 1 else f"{one.label}: "
+        yield Text(f"{name}Result is {' '.join(first.cells)}", first.style)
+        for row in others:
+            yield Text(" ".join(row.cells), row.style)
+        yield from _over_time(one)
+    yield from _table(told, _KEY)
+
+
+def _over_time(one: _Told) -> Iterator[Text]:
+    """What only the course of a run tells."""
+    if isinstance(one.track, str):
+        yield Text(one.track[:1].upper() + one.track[1:], Style.WARNING)
+    else:
+        line = one.track.line
+        if line.starts is not None:
+            how = f"{line.starts:.2g} times" if line.starts > 1 else f"{line.starts:.0%} of"
+            yield Text(
+                f"It starts differently: latency in its first tenth is {how} that in its second half; "
+                "all figures count it (--warmup sends queries before the run)",
+                Style.WARNING,
+            )
+        if line.grows:
+            yield Text("Not steady: ever more samples are in flight, so the system is overloaded", Style.WARNING)
+        if one.run.effective.scenario == Scenario.Offline:
+            yield Text("Offline: all samples are due at once, so there are no latencies over time or by percentile")
+    if isinstance(one.series, str):
+        yield Text(one.series[:1].upper() + one.series[1:], Style.WARNING)
+
+
+def _table(told: Sequence[_Told], wanted: Sequence[str] | None, *, folded: bool = False) -> Iterator[Table]:
+    """Rows of the runs' reports by label, a column a run; all of them without ``wanted``."""
+    found = [one.labelled for one in told]
+    every = list(dict.fromkeys(label for one in found for label in one))
+    order = every if wanted is None else [label for label in wanted if label in every]
+    if order:
+        lines = [[label, *(one.get(label, "") for one in found)] for label in order]
+        yield Table(
+            "Figures" if folded else "", ["", *(one.label for one in told)] if len(told) > 1 else [], lines, folded,
+            {label: DEFINED[label] for label in order if label in DEFINED},
+        )  # fmt: skip
+
+
+def _accuracy(told: Sequence[_Told]) -> Iterator[Table]:
+    lines = [
+        [one.label, line] for one in told for line in (one.document.get("accuracy") or {}).get("lines", ())
+    ] + [[one.label, one.labelled["accuracy"]] for one in told if "accuracy" in one.labelled]  # fmt: skip
+    if lines:
+        yield Table("", ["run", "accuracy"], lines)
+
+
+def _differences(told: Sequence[_Told]) -> Iterator[Block]:
+    """What of settings, machine and versions differs, and, folded, what does not."""
+    known = [_conditions(one) for one in told]
+    every = list(dict.fromkeys(name for one in known for name in one))
+    table = [[name, *(one.get(name, "-") for one in known)] for name in every]
+    differs = [line for line in table if len(set(line[1:])) > 1]
+    head = ["", *(one.label for one in told)]
+    if differs:
+        yield Table("What differs", head, differs)
+    else:
+        yield Text("Settings, machine and versions are the same in all runs")
+    yield Table("What is the same", ["", "all runs"], [line[:2] for line in table if line not in differs], folded=True)
+
+
+def _conditions(one: _Told) -> dict[str, str]:
+    """Under which conditions it was measured, by name."""
+    found: dict[str, Any] = {"tool": one.document.get("tool"), "seeds": one.document.get("seeds")}
+    try:
+        found["setting"] = {
+            name: getattr(value, "name", value) for name, value in asdict(one.run.effective).items()
+        }  # fmt: skip
+        found["machine"] = one.run.environment
+    except UserError as error:
+        found["setting"] = str(error)
+    system = one.document.get("system") or {}
+    found["system"] = {name: value for name, value in system.items() if name not in _ONE_RUN_ONLY}
+    return dict(_flat("", found))
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from _flat(f"{name} {key}".strip(), one)
+    elif value is not None:
+        yield name, ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _repeat(told: Sequence[_Told]) -> Iterator[Block]:
+    for one in told:
+        command = one.document.get("command")
+        if command:
+            yield Text(str(command), Style.FOLDER)
+            if "--output" in command:
+                yield Text("It names a folder that holds this run: give another --output")
+        counts = [[name.lower(), f"{count:,}"] for name, count in _statuses(one.run)] if one.run.unfinished else []
+        lines = [[name, one.labelled[name]] for name in ("seeds", "tool") if name in one.labelled]
+        yield Table(
+            one.label if len(told) > 1 else "", [],
+            [*lines, *counts, ["folder", str(one.run.folder)]],
+            defined={"seeds": DEFINED["seeds"]},
+        )  # fmt: skip
+
+
+def _statuses(run: SavedRun) -> list[tuple[str, int]]:
+    """How many samples of an unfinished run are in each state."""
+    try:
+        status = run.columns.get("status")
+    except UserError:
+        return []
+    counts = Counter() if status is None else Counter(status.tolist())
+    return [(known.name, counts[known]) for known in Status if counts[known]]

@@ -1,0 +1,121 @@
+"""Writes a report as one HTML page that needs nothing else: it opens offline, under a strict policy, without scripts.
+
+Its style and script are named in its policy by their hashes, so that nothing that a run's texts might bring in is run.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from drumfire.bench.report import content, svg
+from drumfire.bench.report.blocks import Bars, Block, Chart, Report, Section, Table, Text
+from drumfire.bench.report.content import Comparison
+from drumfire.bench.report.listed import listed
+from drumfire.bench.report.rows import Style
+from drumfire.loadgen.files import in_one_step
+from drumfire.loadgen.saved import SavedRun
+
+REPORT = "report.html"
+"""A run's own page in its folder."""
+
+
+def write(runs: Sequence[SavedRun], path: Path, comparison: Comparison | None = None) -> None:
+    """Write the page of these runs.  Raises ``UserError`` for runs that cannot be read, and ``OSError``."""
+    text = page(content.report(runs, comparison))
+    with in_one_step(path) as file:
+        file.write(text.encode("utf-8", "backslashreplace"))
+
+
+def page(report: Report) -> str:
+    """The whole page."""
+    style, script = _asset("page.css"), _asset("page.js")
+    hairs: list[dict[str, Any]] = []
+    sections = "".join(_section(section, hairs) for section in report.sections)
+    links = "".join(f'<a href="#{one.name}">{escape(one.title)}</a>' for one in report.sections)
+    policy = (
+        f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    data = json.dumps(hairs, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(report.title)}</title><style>{style}</style></head>\n<body><header>"
+        f'<h1>{escape(report.title)}</h1><nav aria-label="Sections">{links}</nav></header><main>\n{sections}</main>'
+        "<footer>Made by Drumfire from saved runs. Point at a chart to read its values, or focus it and use the arrow "
+        "keys. This page needs no network.</footer>"
+        f'<script type="application/json" id="data">{data}</script><script>{script}</script></body></html>\n'
+    )
+
+
+@cache
+def _asset(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _section(section: Section, hairs: list[dict[str, Any]]) -> str:
+    blocks = "".join(_block(block, section.title, hairs) for block in section.blocks)
+    return f'<section id="{section.name}"><h2>{escape(section.title)}</h2>{blocks}</section>\n'
+
+
+def _block(block: Block, title: str, hairs: list[dict[str, Any]]) -> str:
+    if isinstance(block, Text):
+        if block.style is Style.FOLDER:
+            return f"<pre>{escape(block.text)}</pre>"
+        return f'<p class="{block.style.name.lower()}">{escape(block.text)}</p>'
+    if isinstance(block, Table):
+        return _folded(block) if block.folded else _table(block, block.title)
+    return _figure(block, title, hairs)
+
+
+def _figure(block: Chart | Bars, title: str, hairs: list[dict[str, Any]]) -> str:
+    if isinstance(block, Chart):
+        drawn, hair = svg.chart(block)
+        chart = f' data-chart="{len(hairs)}"'
+        hairs.append(hair)
+        read = '<p class="read"></p>'
+    else:
+        drawn, chart, read = svg.bars(block), "", ""
+    head = "" if block.title == title else f"<h3>{escape(block.title)}</h3>"
+    return (
+        f'<figure id="{block.name}">{head}<p class="defined">{escape(block.defined)}</p>'
+        f'<div class="plot" tabindex="0"{chart}>{drawn}</div>{read}{_folded(listed(block))}</figure>'
+    )
+
+
+def _folded(table: Table) -> str:
+    return f"<details><summary>{escape(table.title)}</summary>{_table(table)}</details>"
+
+
+def _table(table: Table, caption: str = "") -> str:
+    head = ""
+    if table.head:
+        head = f"<thead><tr>{''.join(_heads(table.head))}</tr></thead>"
+    rows = "".join(_row(row, table.defined.get(row[0], "")) for row in table.rows)
+    named = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return f'<div class="scroll" tabindex="0"><table>{named}{head}<tbody>{rows}</tbody></table></div>'
+
+
+def _heads(names: Iterable[str]) -> Iterator[str]:
+    return (f'<th scope="col">{escape(name)}</th>' if name else "<td></td>" for name in names)
+
+
+def _row(row: Sequence[str], defined: str) -> str:
+    meaning = f'<span class="defined">{escape(defined)}</span>' if defined else ""
+    first, *others = (escape(cell) for cell in row)
+    cells = "".join(
+        f"<td>{cell}{meaning if number == 0 else ''}</td>" for number, cell in enumerate(others)
+    )  # fmt: skip
+    return f'<tr><th scope="row">{first}</th>{cells}</tr>'
