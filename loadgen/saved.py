@@ -248,7 +248,8 @@ class SavedRun:
         """The performance phase's rows, whole queries only, and the samples of a query; 0 where it issued none."""
         settings = self.effective
         if not self.columns:
-            raise UserError(f"{self.folder} has no columns, so its figures are only in {RESULT}")
+            what = f"and no {RESULT}" if self.unfinished else f"so its figures are only in {RESULT}"
+            raise UserError(f"{self.folder} has no columns, {what}")
         if lacking := [f"{name}.npy" for name in BASE_COLUMNS if name not in self.columns]:
             raise UserError(f"{self.folder / COLUMNS} lacks {', '.join(lacking)}")
         status = self.columns["status"]

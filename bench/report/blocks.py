@@ -64,7 +64,7 @@ class Heat:
 
     counts: npt.NDArray[np.int64]
     right: float
-    """The end of the x axis, s; it begins at 0."""
+    """Where the last column ends, s; the first begins at 0."""
     low: float
     high: float
 

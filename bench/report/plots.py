@@ -97,7 +97,7 @@ _TIME = (
     ),
     _Plot(
         "parts", "Queue and compute",
-        "Mean times of a slice's samples: from the issue to the begin of the computation, and from there to the answer.",
+        "Mean times of a slice's samples: from the issue to the begin of the computation, and on to the answer.",
         "ns",
         (_Kind("compute", lambda t: t.compute), _Kind("queue", lambda t: t.queue)),
         logarithmic=True,
@@ -172,8 +172,6 @@ def heat(tracks: Sequence[Track]) -> Iterator[Chart]:
     right = max(track.line.step_s * track.line.answered.size for track in tracks)
     for number, track in enumerate(tracks):
         counts = track.line.heat[:, first:last]
-        columns = round(counts.shape[0] * right / (track.line.step_s * counts.shape[0]))
-        counts = np.pad(counts, ((0, max(columns - counts.shape[0], 0)), (0, 0)))
         low, high = (2.0 ** (edge / ROWS_AN_OCTAVE) for edge in (first, last))
         most = int(counts.sum(axis=0).argmax()) + first
         where = [duration(2.0 ** (edge / ROWS_AN_OCTAVE)) for edge in (most, most + 1)]
@@ -183,7 +181,7 @@ def heat(tracks: Sequence[Track]) -> Iterator[Chart]:
             f"most queries take from {where[0]} to {where[1]}; all take from {duration(low)} to {duration(high)}",
             "Each cell counts the queries due in a slice of the run that took so long; stronger is more, by the square "
             "root.",
-            "ns", heat=Heat(counts, right, low, high), logarithmic=True, right=right,
+            "ns", heat=Heat(counts, track.line.step_s * counts.shape[0], low, high), logarithmic=True, right=right,
         )  # fmt: skip
 
 
@@ -230,7 +228,7 @@ def batches(documents: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[Bars
     says = []
     for label, sizes in found.items():
         usual = max(sizes, key=lambda size: sizes[size])
-        says.append(f"{label}: most batches, {sizes[usual] / sum(sizes.values()):.0%}, have size {usual}")
+        says.append(f"{_of(label, found)}most batches, {sizes[usual] / sum(sizes.values()):.0%}, have size {usual}")
     yield Bars(
         "batches", "Batches by size", "; ".join(says), "How many batches of each size were computed.", "",
         [f"{m[0]}-{m[-1]}" if len(m) > 1 else str(m[0]) for m in names.values()], groups,
@@ -252,12 +250,17 @@ def shares(tracks: Sequence[Track], documents: Sequence[tuple[str, Mapping[str, 
     says = []
     for label, values in groups.items():
         name = _part_name(parts[int(np.argmax(values))])
-        says.append(f"{label}: the largest part is {name}, {max(values) / (sum(values) or 1):.0%}")
+        says.append(f"{_of(label, groups)}the largest part is {name}, {max(values) / (sum(values) or 1):.0%}")
     yield Bars(
         "shares", "Where the time goes", "; ".join(says),
         "Parts of the mean latency. These are means, as percentiles do not add up.", "ns",
         [_part_name(part) for part in parts], groups, stacked=True,
     )  # fmt: skip
+
+
+def _of(label: str, every: Mapping[str, Any]) -> str:
+    """Whose a finding is, where there are several runs."""
+    return f"{label}: " if len(every) > 1 else ""
 
 
 def _part_name(part: str) -> str:

@@ -128,8 +128,9 @@ def _axes(block: Chart, top: float, bottom: float) -> tuple[Axis, Axis]:
     else:
         x = axes.linear(min([0.0, *starts]), right, _LEFT, _WIDTH - _RIGHT, "s")
     if block.heat:
-        return x, Axis(block.heat.low, block.heat.high, bottom, top,
-                       axes.logarithmic(block.heat.low, block.heat.high, 0, 1, "ns").ticks, logarithmic=True)  # fmt: skip
+        low, high = block.heat.low, block.heat.high
+        ticks = axes.logarithmic(low, high, bottom, top, block.unit).ticks
+        return x, Axis(low, high, bottom, top, ticks, logarithmic=True)
     values = np.concatenate([line.y[np.isfinite(line.y)] for line in block.lines])
     bound = block.bound.at if block.bound else 0.0
     high = max(float(values.max(initial=0.0)), block.top, bound)

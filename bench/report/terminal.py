@@ -46,11 +46,17 @@ def put(sections: Iterable[Section]) -> None:
         if sum(_height(row, console) for rows in shown for row in rows) + len(shown) - 1 > room:
             console.print()
             show([_closing(shown, console, room)], console)
-    elif (stream := getattr(sys.stdout, "buffer", None)) is not None:
-        sys.stdout.flush()
-        stream.write(encoded(sections))
     else:
-        sys.stdout.write(encoded(sections).decode())
+        write(encoded(sections))
+
+
+def write(text: bytes) -> None:
+    """Print bytes on standard output, whatever its encoding is."""
+    if (stream := getattr(sys.stdout, "buffer", None)) is not None:
+        sys.stdout.flush()
+        stream.write(text)
+    else:
+        sys.stdout.write(text.decode())
 
 
 def encoded(sections: Iterable[Section]) -> bytes:

@@ -101,15 +101,14 @@ class Timeline:
     means: dict[str, float] = field(default_factory=dict)
     """Parts of the mean latency, in their order."""
     starts: float | None = None
-    """How many times the latency of the rest that of the first tenth is; None where they do not differ surely."""
+    """The latency of the first tenth beside that of the second half, 1 for equal; None where they may be equal."""
     grows: bool = False
     """Whether ever more is in flight."""
 
     @property
     def at(self) -> Values:
         """The middle of each slice, s."""
-        middles: Values = (np.arange(self.answered.size) + 0.5) * self.step_s
-        return middles
+        return (np.arange(self.answered.size, dtype=np.float64) + 0.5) * self.step_s
 
 
 @dataclass(frozen=True)
