@@ -18,7 +18,7 @@ from drumfire.bench.report import terminal
 from drumfire.bench.report.rows import Row, Style, report
 from drumfire.loadgen import directory
 from drumfire.loadgen.claim import Claim
-from drumfire.loadgen.directory import REPORT, Write
+from drumfire.loadgen.directory import PAGE, REPORT, Write
 from drumfire.loadgen.errors import UnsavedError
 from drumfire.loadgen.run import Test
 
@@ -65,7 +65,8 @@ class Printer:
 
     def saved(self, folder: Path) -> None:
         if not self.json:
-            terminal.put([[Row("saved in", [str(folder)], Style.FOLDER)]])
+            page = [Row("page", [str(folder / PAGE)], Style.FOLDER)] if (folder / PAGE).is_file() else []
+            terminal.put([[Row("saved in", [str(folder)], Style.FOLDER), *page]])
 
     def unsaved(self, why: str) -> None:
         print(f"drumfire: {why}", file=sys.stderr)

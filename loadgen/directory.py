@@ -36,8 +36,8 @@ LAYOUT = "layout.json"
 """Among the columns: ``Record.layout``, which says how the table lay in memory."""
 UNFINISHED = "unfinished.json"
 """How much is there of a run whose process was killed: written by what keeps its table, read by ``saved``."""
-REPORT = "report.txt"
-"""Written by what shows a run to people."""
+REPORT, PAGE = "report.txt", "report.html"
+"""Written by what shows a run to people; the page only where it is asked for."""
 Write = Callable[[Path], object]
 """Writes one part of a run's folder, to this path: a file, or a folder where the name has no suffix.
 

@@ -135,6 +135,7 @@ class ResultOptions:
 
     output: Path | None = option(None, metavar="D", help="folder of the run (default: a new one in ./runs)")
     json: bool = option(False, help="print only the result, as one JSON object")
+    report: bool = option(False, help="write report.html too, a page of the run over time (see drumfire report)")
     trace: bool = option(False, help="write mlperf_log_trace.json too, for Perfetto or Chrome")
     no_dashboard: bool = option(False, help="show no live view")
     log_level: str | None = option(

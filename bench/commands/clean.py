@@ -24,13 +24,13 @@ from drumfire.bench.report import audits
 from drumfire.bench.report.audits import AUDIT
 from drumfire.loadgen import logs, series, summary, trace
 from drumfire.loadgen.claim import RUNS, is_claimed
-from drumfire.loadgen.directory import COLUMNS, ENVIRONMENT, REPORT, RESULT, SETTINGS, UNFINISHED
+from drumfire.loadgen.directory import COLUMNS, ENVIRONMENT, PAGE, REPORT, RESULT, SETTINGS, UNFINISHED
 from drumfire.loadgen.errors import UserError, one_line, printable
 from drumfire.loadgen.options import option
 from drumfire.loadgen.wording import counted
 
 _LARGE = (COLUMNS, series.FOLDER, "histograms", logs.DETAIL, logs.ACCURACY, trace.TRACE)
-_SMALL = (REPORT, ENVIRONMENT, SCORE, JOURNAL, summary.SUMMARY, SETTINGS, UNFINISHED, RESULT)
+_SMALL = (REPORT, PAGE, ENVIRONMENT, SCORE, JOURNAL, summary.SUMMARY, SETTINGS, UNFINISHED, RESULT)
 _PARTS = {f"{name}.partial": name for name in (*_SMALL, *_LARGE)}
 """By the name that a file has while it is written."""
 _SUFFIXES = (".npy", ".json", ".hgrm", ".hlog", ".partial")

@@ -27,6 +27,7 @@ from drumfire.bench.options.values import ineffective
 from drumfire.bench.outcome import Outcome, Printer, finish
 from drumfire.bench.peak import probing
 from drumfire.bench.peak.journal import JOURNAL
+from drumfire.bench.report import page
 from drumfire.bench.report.terminal import say
 from drumfire.bench.view.dashboard import Dashboard
 from drumfire.bench.view.generators import FleetView
@@ -211,9 +212,8 @@ def missed(options: RunOptions, notes: Sequence[str]) -> list[str]:
 def _further(test: Test, assembly: Assembly, options: RunOptions, folder: Path) -> dict[str, Write]:
     """The large parts of a run's folder that are not every test's."""
     parts: dict[str, Write] = {series.FOLDER: lambda path: series.save(_series(test, assembly), folder)}
-    if options.result.trace:
-        parts[trace.TRACE] = lambda path: trace.write(test, path)
-    return parts
+    parts |= {trace.TRACE: lambda path: trace.write(test, path)} if options.result.trace else {}
+    return parts | (page.of_run(folder) if options.result.report else {})
 
 
 def _check(options: RunOptions) -> None:

@@ -157,7 +157,7 @@ def shown(value: float, unit: str) -> str:
     if unit == "ns":
         return figures.duration(value)
     if unit == "1/s":
-        return figures.rate(value)
+        return figures.rate(value) if value else "0/s"
     if unit == "share":
         return figures.share(value)
     if unit == "bytes":

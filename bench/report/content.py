@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from drumfire.bench.report import plots, rows, timeline, unfinished
-from drumfire.bench.report.blocks import Block, Report, Section, Table, Text
+from drumfire.bench.report.blocks import Block, Report, Section, Table, Text, shown
 from drumfire.bench.report.definitions import DEFINED
 from drumfire.bench.report.plots import Track
 from drumfire.bench.report.rows import Document, Row, Style
@@ -27,6 +27,7 @@ _KEY = ("metric", "target", "peak", "confidence", "asked", "delivered", "latency
         "errors")  # fmt: skip
 _WHAT = ("started", "system", "weights", "NOTE", "scenario", "warm-up", "workers", "hosts")
 _MACHINE = ("machine", "GPU", "software", "revision")
+_RATE = "rate"
 _ONE_RUN_ONLY = ("processes", "batch_sizes", "queue_ns", "service_ns", "server", "sizes", "description")
 """Keys of a result's ``system`` that are outcomes, so that they differ always."""
 
@@ -40,7 +41,8 @@ class Comparison(Protocol):
 
     @property
     def rows(self) -> Sequence[Any]:
-        """Each has name, a, b, ratio, low, high, method and note."""
+        """Each has a name, a and b in ns (of the rate in 1/s), ratio, low and high, of which any may be None, a method
+        and a note."""
 
     @property
     def doubts(self) -> Sequence[str]: ...
@@ -163,14 +165,17 @@ def _comparison(comparison: Comparison | None) -> Iterator[Block]:
     yield Text(comparison.verdict.words, Style.METRIC)
     for text in comparison.doubts:
         yield Text(text, Style.WARNING)
-    names = ("name", "a", "b", "ratio", "low", "high", "method", "note")
-    lines = [[_cell(one[name] if isinstance(one, Mapping) else getattr(one, name)) for name in names]
-             for one in comparison.rows]  # fmt: skip
-    yield Table("Figures compared", ["figure", "A", "B", "B/A", "from", "to", "method", "note"], lines)
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    lines = [
+        [
+            row.name,
+            *("-" if value is None else shown(value, "1/s" if row.name == _RATE else "ns") for value in (row.a, row.b)),
+            *("-" if value is None else f"{value - 1:+.1%}" for value in (row.ratio, row.low, row.high)),
+            row.method,
+            row.note,
+        ]
+        for row in comparison.rows
+    ]
+    yield Table("Figures compared", ["figure", "A", "B", "B against A", "from", "to", "method", "note"], lines)
 
 
 def _verdict(told: Sequence[_Told]) -> Iterator[Block]:
@@ -190,15 +195,15 @@ def _over_time(one: _Told) -> Iterator[Text]:
         yield Text(one.track[:1].upper() + one.track[1:], Style.WARNING)
     else:
         line = one.track.line
-        if line.starts is not None:
+        if line.grows:
+            yield Text("Not steady: ever more samples are in flight, so the system is overloaded", Style.WARNING)
+        elif line.starts is not None:
             how = f"{line.starts:.2g} times" if line.starts > 1 else f"{line.starts:.0%} of"
             yield Text(
                 f"It starts differently: latency in its first tenth is {how} that in its second half; "
                 "all figures count it (--warmup sends queries before the run)",
                 Style.WARNING,
             )
-        if line.grows:
-            yield Text("Not steady: ever more samples are in flight, so the system is overloaded", Style.WARNING)
         if one.run.effective.scenario == Scenario.Offline:
             yield Text("Offline: all samples are due at once, so there are no latencies over time or by percentile")
     if isinstance(one.series, str):

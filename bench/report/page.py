@@ -19,11 +19,9 @@ from drumfire.bench.report.blocks import Bars, Block, Chart, Report, Section, Ta
 from drumfire.bench.report.content import Comparison
 from drumfire.bench.report.listed import listed
 from drumfire.bench.report.rows import Style
+from drumfire.loadgen.directory import PAGE, Write
 from drumfire.loadgen.files import in_one_step
-from drumfire.loadgen.saved import SavedRun
-
-REPORT = "report.html"
-"""A run's own page in its folder."""
+from drumfire.loadgen.saved import SavedRun, load
 
 
 def write(runs: Sequence[SavedRun], path: Path, comparison: Comparison | None = None) -> None:
@@ -31,6 +29,11 @@ def write(runs: Sequence[SavedRun], path: Path, comparison: Comparison | None = 
     text = page(content.report(runs, comparison))
     with in_one_step(path) as file:
         file.write(text.encode("utf-8", "backslashreplace"))
+
+
+def of_run(folder: Path) -> dict[str, Write]:
+    """The part of a run's folder that is its own page, to be written when the columns are there."""
+    return {PAGE: lambda path: write([load(folder)], path)}
 
 
 def page(report: Report) -> str:
@@ -90,7 +93,7 @@ def _figure(block: Chart | Bars, title: str, hairs: list[dict[str, Any]]) -> str
         drawn, chart, read = svg.bars(block), "", ""
     head = "" if block.title == title else f"<h3>{escape(block.title)}</h3>"
     return (
-        f'<figure id="{block.name}">{head}<p class="defined">{escape(block.defined)}</p>'
+        f'<figure id="chart-{block.name}">{head}<p class="defined">{escape(block.defined)}</p>'
         f'<div class="plot" tabindex="0"{chart}>{drawn}</div>{read}{_folded(listed(block))}</figure>'
     )
 

@@ -92,7 +92,7 @@ def _lines(block: Block, title: str) -> Iterator[str]:
     else:
         if block.title != title:
             yield printable(block.title)
-        yield from wrapped(block.defined, _WIDTH)
+        yield from wrapped(printable(block.defined), _WIDTH)
         yield from _drawn(block)
         yield from wrapped(printable(block.finding), _WIDTH)
 
@@ -200,16 +200,16 @@ def _blocks(block: Chart) -> Iterator[str]:
 
 
 def _binned(x: Values, y: Values, right: float) -> Values:
-    """The highest value of each column; where there is none, as of few points, that before it."""
+    """The highest value of each column; where there is none, as of few points, that of the next one."""
     found = np.full(_ACROSS, np.nan)
     there = np.isfinite(y)
     place = np.clip((x[there] / (right or 1.0) * _ACROSS).astype(np.int64), 0, _ACROSS - 1)
     np.fmax.at(found, place, y[there])
     if x.size < 2 * _ACROSS:
-        last = int(place.max(initial=0))
-        for number in range(1, last + 1):
+        for number in range(1, int(place.max(initial=0)) + 1):
             if not np.isfinite(found[number]):
                 found[number] = found[number - 1]
+        found[: place.min(initial=_ACROSS)] = found[place.min(initial=_ACROSS - 1)]
     return found
 
 

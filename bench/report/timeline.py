@@ -181,7 +181,7 @@ def of(run: SavedRun, most: int = MOST_SLICES) -> Timeline | None:
         in_flight=np.full(slices, np.nan) if offline else in_flight,
         means=_means(found),
         starts=None if offline else found.starts,
-        grows=server and _grows(in_flight),
+        grows=server and _grows(in_flight[: int(np.flatnonzero(of_slice["issued"])[-1]) + 1]),
         **{name: getattr(found, name) for name in (*_Lines.LINES, "heat", "latency", "from_send", "lateness")},
     )
 
@@ -324,7 +324,7 @@ def _starts(table: _Table) -> float | None:
 
 
 def _grows(in_flight: Values) -> bool:
-    """Whether the samples in flight rise over the second half of the run, and not by a trifle."""
+    """Whether the samples in flight, until the last is issued, rise over the second half, and not by a trifle."""
     half = in_flight[in_flight.size // 2 :]
     if half.size < _LATER:
         return False
