@@ -14,8 +14,8 @@ from drumfire.bench.report.blocks import Values, percentile, shown
 _STEPS = (1, 2, 5, 10)
 _ABOUT = 6
 """Named places on an axis."""
-_MOST = 9
-"""Named places on a logarithmic axis; where there are more at 1, 2 and 5, only the powers of ten are named."""
+_APART = 20
+"""Pixels between named places of a logarithmic axis; where they would be nearer, only powers of ten are named."""
 _PERCENTILES = (0.0, math.log10(2), 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)
 
 
@@ -69,7 +69,7 @@ def logarithmic(low: float, high: float, begin: float, end: float, unit: str) ->
     for steps in ((1, 2, 5), (1,)):
         ticks = [step * 10.0**decade for decade in decades for step in steps]
         inside = [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
-        if len(inside) <= _MOST:
+        if len(inside) * _APART <= abs(end - begin):
             break
     return Axis(low, high, begin, end, _named(inside, lambda value: short(value, unit)), logarithmic=True)
 

@@ -21,7 +21,7 @@ from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.record import Status
 from drumfire.loadgen.saved import SavedRun
 from drumfire.loadgen.series import Series
-from drumfire.loadgen.settings import Scenario
+from drumfire.loadgen.settings import Mode, Scenario
 
 _KEY = ("metric", "target", "peak", "confidence", "asked", "delivered", "latency", "per query", "lateness", "sent late",
         "errors")  # fmt: skip
@@ -192,7 +192,8 @@ def _verdict(told: Sequence[_Told]) -> Iterator[Block]:
 def _over_time(one: _Told) -> Iterator[Text]:
     """What only the course of a run tells."""
     if isinstance(one.track, str):
-        yield Text(one.track[:1].upper() + one.track[1:], Style.WARNING)
+        by_design = one.document.get("mode") == Mode.AccuracyOnly.name
+        yield Text(one.track[:1].upper() + one.track[1:], Style.FIGURES if by_design else Style.WARNING)
     else:
         line = one.track.line
         if line.grows:
@@ -224,11 +225,13 @@ def _table(told: Sequence[_Told], wanted: Sequence[str] | None, *, folded: bool 
 
 
 def _accuracy(told: Sequence[_Told]) -> Iterator[Table]:
-    lines = [
-        [one.label, line] for one in told for line in (one.document.get("accuracy") or {}).get("lines", ())
-    ] + [[one.label, one.labelled["accuracy"]] for one in told if "accuracy" in one.labelled]  # fmt: skip
-    if lines:
-        yield Table("", ["run", "accuracy"], lines)
+    yield from _table(told, ("accuracy",))
+    for one in told:
+        lines = (one.document.get("accuracy") or {}).get("lines", ())
+        if len(lines) > 1:  # else it is in the row above
+            yield Table(
+                one.label if len(told) > 1 else "Lines", [], [[str(n), line] for n, line in enumerate(lines, 1)]
+            )
 
 
 def _differences(told: Sequence[_Told]) -> Iterator[Block]:

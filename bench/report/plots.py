@@ -194,7 +194,7 @@ def series(runs: Sequence[tuple[str, Mapping[str, Series]]]) -> Iterator[Chart]:
                 shown_as = f"{label}: {name}" if len(runs) > 1 else name
                 kinds.setdefault((name.rpartition(".")[2], one.unit), []).append((shown_as, one))
     for number, ((figure, unit), several) in enumerate(kinds.items()):
-        title = re.sub("_(w|j|ns|bytes|per_s)$", "", figure).replace("_", " ")
+        title = re.sub("_(w|j|ns|bytes|per_s)$", "", figure).replace("_", " ").replace("cpu", "CPU")
         sources = ", ".join(sorted({one.source for _, one in several if one.source}))
         where = f" from {sources}" if sources else ""
         for part_number, part in enumerate(_groups(several)):

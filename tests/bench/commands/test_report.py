@@ -95,5 +95,5 @@ def test_a_run_leaves_its_page(tmp_path: Path) -> None:
     again = tmp_path / "again.html"
     here("report", tmp_path / "run", "--output", again)
     assert again.read_text() == html
-    assert here("clean", tmp_path, "--yes").returncode == 0
+    assert here("clean", tmp_path, "--keep", 0, "--yes").returncode == 0
     assert not (tmp_path / "run").exists()
