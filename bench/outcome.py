@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drumfire.bench import statuses
+from drumfire.bench import gates, statuses
 from drumfire.bench.report import terminal
 from drumfire.bench.report.rows import Row, Style, report
 from drumfire.loadgen import directory
@@ -21,6 +21,7 @@ from drumfire.loadgen.claim import Claim
 from drumfire.loadgen.directory import PAGE, REPORT, Write
 from drumfire.loadgen.errors import UnsavedError
 from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import Mode
 
 SCORE = "accuracy.txt"
 """The accuracy in a run's folder: the file and the line that submissions need."""
@@ -42,6 +43,7 @@ class Outcome:
     def status(self) -> int:
         """The exit status."""
         held = [statuses.VALID if self.result["validity"] == "VALID" else statuses.INVALID]
+        held.append(gates.status(self.result.get("expectations", ())))
         if self.test.interrupted is not None:
             held.append(statuses.INTERRUPTED)
         if self.unsaved is not None:
@@ -118,3 +120,29 @@ def save(test: Test, result: Document | None, folder: Path, further: Mapping[str
             lines = "\n".join(result["accuracy"]["lines"]) + "\n"
             texts[SCORE] = lambda path: path.write_text(lines, encoding="utf-8")
     directory.save(test, result, folder, texts, further)
+
+
+def judge_accuracy(result: dict[str, Any], unjudged: str = "") -> dict[str, Any]:
+    """Make an accuracy run INVALID if it misses the model's target or a sample was not answered.
+
+    ``unjudged``: why there is no accuracy, though there are answers.
+    """
+    if not Mode[result["mode"]].has_accuracy:
+        return result
+    accuracy = result["accuracy"]
+    if accuracy is None:
+        result["reasons"].append(unjudged or "No sample was answered.")
+        result["validity"] = "INVALID"
+        return result
+    if accuracy["total"] < accuracy["expected"]:
+        result["reasons"].append(
+            f"Only {accuracy['total']} of {accuracy['expected']} samples were answered: the accuracy covers only these."
+        )
+    if accuracy["met"] is False:
+        result["reasons"].append(
+            f"Accuracy {accuracy['value']:.3%} is below the target of {accuracy['target']:.3%}: "
+            "check --weights, and that the backend computes what the model was trained for."
+        )
+    if result["reasons"]:
+        result["validity"] = "INVALID"
+    return result

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from drumfire.bench.compare.comparison import compare as compare
     from drumfire.bench.interface import run as run
     from drumfire.bench.interface import save as save
     from drumfire.loadgen.errors import UserError as UserError
@@ -45,6 +46,7 @@ _HOMES = {
     "Test": "loadgen.run",
     "TestSettings": "loadgen.settings",
     "UserError": "loadgen.errors",
+    "compare": "bench.compare.comparison",
     "load": "loadgen.saved",
     "run": "bench.interface",
     "run_on_fast_loop": "loadgen.interpreter",

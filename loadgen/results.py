@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -60,7 +61,7 @@ class Measured:
     def part(self, first: int, last: int) -> Measured:
         """The queries [first, last), as views."""
         rows = slice(first * self.samples_per_query, last * self.samples_per_query)
-        cut = {name: column[rows] for name, column in vars(self).items() if isinstance(column, np.ndarray)}
+        cut: dict[str, Any] = {name: c[rows] for name, c in vars(self).items() if isinstance(c, np.ndarray)}
         return replace(self, **cut)
 
 

@@ -131,12 +131,7 @@ class SavedRun:
             raise UserError(
                 f"{self.folder} is unfinished, it has no {RESULT}: do the run again; figures has those of its columns"
             )
-        found: dict[str, Any] = read_json(self.folder / RESULT, _result_schema())
-        if found.get("validity") not in ("VALID", "INVALID"):
-            raise UserError(
-                f"{self.folder / RESULT} does not hold a run's result: its validity is not VALID or INVALID"
-            )
-        return found
+        return read_result(self.folder / RESULT)
 
     @property
     def valid(self) -> bool:
@@ -314,6 +309,14 @@ class SavedRun:
         if {"value", "unit", "name"} <= metric.keys():
             value = f"{_number(metric['value'])} {metric['unit']} ({metric['name']})"
         return ", ".join(filter(None, (result["validity"], result.get("sut_name"), kind, value)))
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """A result document.  What there is has the schema's types.  Raises ``UserError``."""
+    found: dict[str, Any] = read_json(path, _result_schema())
+    if found.get("validity") not in ("VALID", "INVALID"):
+        raise UserError(f"{path} does not hold a run's result: its validity is not VALID or INVALID")
+    return found
 
 
 def load(folder: str | os.PathLike[str]) -> SavedRun:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from drumfire.bench.fleet.options import FleetOptions
+from drumfire.bench.gates import ExpectOptions
 from drumfire.loadgen import loggers, schedules
 from drumfire.loadgen.options import choice, option
 from drumfire.loadgen.pacer import Spin
@@ -257,6 +258,7 @@ class RunOptions:
     traffic: TrafficOptions = field(default_factory=TrafficOptions)
     system: Any = choice("backend", systems)
     result: ResultOptions = field(default_factory=ResultOptions)
+    expectations: ExpectOptions = field(default_factory=ExpectOptions)
     given: frozenset[str] = frozenset()
     """The names of the options that were given."""
     words: tuple[str, ...] = ()

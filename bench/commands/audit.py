@@ -21,6 +21,7 @@ from drumfire.bench import interrupts, statuses
 from drumfire.bench.assemble.local import Assembly
 from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.commands import run
+from drumfire.bench.gates import ExpectOptions
 from drumfire.bench.options.parser import Command
 from drumfire.bench.outcome import SCORE
 from drumfire.bench.report import audits, figures, terminal
@@ -86,6 +87,8 @@ def audit(asked: Options) -> int:
     for name in ("accuracy", "submission", "find_peak_performance", "audit_conf", "until_confident"):
         if getattr(options.traffic, name):
             raise UserError(f"{flag(name)} cannot be used in an audit, which sets the mode of its runs: leave it out")
+    if options.expectations != ExpectOptions():
+        raise UserError("--expect cannot be used in an audit, whose runs are judged by its test: leave it out")
     having = [name for name, one in ROUNDS.items() if one.test05]
     if test == "TEST05" and options.traffic.round not in having:
         raise UserError(

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from rich.console import Console
 
-from drumfire.bench import interrupts
+from drumfire.bench import gates, interrupts
 from drumfire.bench.assemble import local, remote
 from drumfire.bench.assemble.local import Assembly
 from drumfire.bench.assemble.options import RemoteOptions, RunOptions
@@ -24,10 +24,14 @@ from drumfire.bench.fleet.issuer import FleetIssuer
 from drumfire.bench.keeper import Keeper
 from drumfire.bench.options.parser import Command
 from drumfire.bench.options.values import ineffective
-from drumfire.bench.outcome import Outcome, Printer, finish
+from drumfire.bench.outcome import Outcome, Printer, finish, judge_accuracy
 from drumfire.bench.peak import probing
 from drumfire.bench.peak.journal import JOURNAL
+<<<<<<< HEAD
 from drumfire.bench.report import page
+=======
+from drumfire.bench.report import junit
+>>>>>>> 1c0dab8 (drumfire compare, and expectations on run and compare: --expect, --base, --junit)
 from drumfire.bench.report.terminal import say
 from drumfire.bench.view.dashboard import Dashboard
 from drumfire.bench.view.generators import FleetView
@@ -45,7 +49,7 @@ from drumfire.loadgen.pacer import Spin
 from drumfire.loadgen.rounds import of_seeds
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.series import Series
-from drumfire.loadgen.settings import Mode, Scenario, effective
+from drumfire.loadgen.settings import Scenario, effective
 from drumfire.loadgen.warm_up import WarmUp
 from drumfire.sut.local.batching import batching
 from drumfire.sut.remote.kserve.metrics import MISSING
@@ -64,6 +68,14 @@ def run(options: RunOptions) -> int:
 def measure(options: RunOptions, messages: Console, printer: Printer | None) -> Outcome:
     """Do one run, or a search for the peak, and save its result.  Raises ``UserError``."""
     _check(options)
+    with junit.crash_told(options.expectations.junit, options.traffic.scenario, options.model):
+        ended = _measured(options, messages, printer)
+    if options.expectations.junit is not None:
+        junit.write_run(options.expectations.junit, ended.result)
+    return ended
+
+
+def _measured(options: RunOptions, messages: Console, printer: Printer | None) -> Outcome:
     with claimed(options) as claim, assembled(options) as assembly:
         assembly.notes += filter(None, [claim.note])
         _audit(assembly, options)
@@ -196,7 +208,8 @@ def _document(
         sections["series"] = {"kept": [one.summary() for one in measured], "notes": notes}
     if isinstance(test.plan.rule, UntilConfident):
         sections["confidence"] = _confidence(test.plan.rule)
-    return _judge_accuracy(document(test, sections, warnings + missed(options, notes)), unjudged)
+    result = judge_accuracy(document(test, sections, warnings + missed(options, notes)), unjudged)
+    return gates.expected(result, test, options.expectations)
 
 
 def _subject(assembly: Assembly, options: RunOptions) -> dict[str, Any]:
@@ -225,6 +238,7 @@ def _check(options: RunOptions) -> None:
         check_file(traffic.audit_conf, "--audit-conf")
     if traffic.find_peak_performance:
         probing.check(options)
+    gates.check(options.expectations, scenario=traffic.scenario)
     other = traffic.scenario != Scenario.Server.name or traffic.accuracy or traffic.find_peak_performance
     if traffic.until_confident is not None and other:
         raise UserError("--until-confident is for a performance run of the Server scenario: leave it out")
@@ -383,29 +397,3 @@ def _accuracy(test: Test, assembly: Assembly) -> dict[str, Any] | None:
         "met": accuracy.reached,
         "lines": accuracy.lines,
     }
-
-
-def _judge_accuracy(result: dict[str, Any], unjudged: str = "") -> dict[str, Any]:
-    """Make an accuracy run INVALID if it misses the model's target or a sample was not answered.
-
-    ``unjudged``: why there is no accuracy, though there are answers.
-    """
-    if not Mode[result["mode"]].has_accuracy:
-        return result
-    accuracy = result["accuracy"]
-    if accuracy is None:
-        result["reasons"].append(unjudged or "No sample was answered.")
-        result["validity"] = "INVALID"
-        return result
-    if accuracy["total"] < accuracy["expected"]:
-        result["reasons"].append(
-            f"Only {accuracy['total']} of {accuracy['expected']} samples were answered: the accuracy covers only these."
-        )
-    if accuracy["met"] is False:
-        result["reasons"].append(
-            f"Accuracy {accuracy['value']:.3%} is below the target of {accuracy['target']:.3%}: "
-            "check --weights, and that the backend computes what the model was trained for."
-        )
-    if result["reasons"]:
-        result["validity"] = "INVALID"
-    return result

@@ -41,7 +41,8 @@ class Blocks:
     @cached_property
     def sizes(self) -> Counts:
         """Latencies in each block, shape (BLOCKS,)."""
-        return self.counts.sum(axis=1, dtype=np.int64)
+        found: Counts = self.counts.sum(axis=1, dtype=np.int64)
+        return found
 
     @cached_property
     def below(self) -> Counts:
@@ -59,6 +60,13 @@ class Blocks:
     @property
     def count(self) -> int:
         return int(self.sizes.sum())
+
+    @property
+    def means(self) -> Floats:
+        """The mean latency of each, ns, shape (BLOCKS,); NaN of an empty one."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found: Floats = self.totals / self.sizes
+        return found
 
     @cached_property
     def mean_logs(self) -> Floats:
@@ -116,7 +124,7 @@ def durations(m: Measured) -> Floats:
     return np.diff(done[ends].astype(np.float64), prepend=float(min(int(m.issued[0]), int(done[0]))))
 
 
-def merged(values: Floats) -> Floats:
+def merged(values: Floats | Counts) -> Floats:
     """Sums of neighbouring blocks: shape (MERGED,) of (BLOCKS,)."""
-    found: Floats = values.reshape(MERGED, -1).sum(axis=1)
+    found: Floats = values.reshape(MERGED, -1).sum(axis=1, dtype=np.float64)
     return found

@@ -118,10 +118,13 @@ def compare(
     return Comparison(letters, (names[0], names[1]), rows, judged, margin, single, tuple(lines), verdict)
 
 
-def ratio_of(a: Sequence[Run], b: Run, figure: str) -> Row:
-    """One figure of a run beside that of ``a``, also where they are too few for a verdict on what was built."""
-    sides = _cut([[Subject(run, name_of(run)) for run in side] for side in (a, [b])], 0.0)
-    return _Pairing.of(*sides).row(figure_named(figure))
+def ratio_of(a: Sequence[Run], b: Sequence[Run], figure: str, letters: tuple[str, str]) -> tuple[Row, Doubts]:
+    """One figure of two sides, also where they are too few runs for a verdict on what was built.
+
+    Raises ``UserError`` where they have no figures in common.
+    """
+    sides = _cut([[Subject(run, name_of(run)) for run in side] for side in (a, b)], 0.0)
+    return _Pairing.of(*sides).row(figure_named(figure)), doubts.doubts(*sides, letters)
 
 
 def name_of(run: Run) -> str:
@@ -132,8 +135,8 @@ def _cut(sides: Sequence[Side], skip_s: float) -> list[Side]:
     """The sides with the queries that are compared.  Raises ``UserError`` where there are none to compare."""
     every = [one for side in sides for one in side]
     for one in every:
-        if one.result.get("scenario") != every[0].result.get("scenario"):
-            scenarios = " and ".join(sorted({str(one.result.get("scenario")) for one in every}))
+        if one.scenario != every[0].scenario:
+            scenarios = " and ".join(sorted({one.scenario.name for one in every}))
             raise UserError(f"{scenarios} have no figure in common: compare runs of one scenario")
         if not one.result.get("latency_ns"):
             raise UserError(f"{one.name} has no performance figures, it is {one.result.get('mode')}: leave it out")
@@ -178,13 +181,11 @@ class _Pairing:
         return []
 
     def row(self, figure: str) -> Row:
-        values = [_geometric([run.value(figure) for run in side]) for side in (self.a, self.b)]
-        value_a, value_b = values
-        if value_a is None or value_b is None:
-            return Row(figure, *values, None, None, None, "", "not a figure of both")
-        ratio = value_b / value_a
-        interval, method = self.interval(figure, ratio)
-        return Row(figure, *values, ratio, interval.low, interval.high, method, interval.why)
+        a, b = (_geometric([run.value(figure) for run in side]) for side in (self.a, self.b))
+        if a is None or b is None:
+            return Row(figure, a, b, None, None, None, "", "not a figure of both")
+        interval, method = self.interval(figure, b / a)
+        return Row(figure, a, b, b / a, interval.low, interval.high, method, interval.why)
 
     def interval(self, figure: str, ratio: float) -> tuple[Interval, str]:
         """Of the ratio, and by which method."""
@@ -223,14 +224,11 @@ class _Parts(_Pairing):
         if min(a.queries, b.queries) < _LEAST_QUERIES:
             return none(f"fewer than {_LEAST_QUERIES:,} queries"), ""
         if not self.is_paired:
-            values = [run.value(figure) or 0.0 for run in (a, b)]
-            return intervals.unpaired(
-                *(of_latency(run, figure, by_time=True) for run in (a, b)), *values
-            ), "16 parts each"
+            each = [of_latency(run, figure, by_time=True) for run in (a, b)]
+            values = [run.value(figure) or math.nan for run in (a, b)]
+            return intervals.unpaired(each[0], each[1], values[0], values[1]), "16 parts each"
         if figure == MEAN:
-            return intervals.paired_means(
-                *(run.by_rows.totals / run.by_rows.sizes for run in (a, b)), ratio
-            ), "16 pairs"
+            return intervals.paired_means(a.by_rows.means, b.by_rows.means, ratio), "16 pairs"
         p = percentile(figure)
         assert p is not None
         return intervals.paired(a.by_rows, b.by_rows, p, ratio), "16 pairs"
@@ -266,7 +264,7 @@ class _Runs(_Pairing):
         # Of ABAB, a drift would be part of every difference.
         balanced = abs(self._pairs.count("AB") - self._pairs.count("BA")) <= 1
         if len(self._pairs) >= _LEAST_NEIGHBOURS and balanced:
-            return intervals.neighbours(np.subtract(logs[1], logs[0]).tolist()), f"{len(self._pairs)} neighbours"
+            return intervals.of_runs(np.subtract(logs[1], logs[0]).tolist()), f"{len(self._pairs)} neighbours"
         return intervals.welch(*logs), f"{len(self.a)} and {len(self.b)} runs"
 
     @staticmethod
@@ -292,7 +290,7 @@ def of_latency(run: Subject, figure: str, *, by_time: bool = False) -> Interval:
         return none(f"fewer than {_LEAST_QUERIES:,} queries")
     counted = run.by_time if by_time else run.by_rows
     if figure == MEAN:
-        return intervals.of_mean(counted.totals / counted.sizes, value)
+        return intervals.of_mean(counted.means, value)
     p = percentile(figure)
     assert p is not None
     return intervals.of_quantile(counted, p, value)

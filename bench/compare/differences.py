@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from drumfire.bench.report.figures import duration
 
 Document = Mapping[str, Any]
+Pair = tuple[Document, Document]
 
 
 class Kind(enum.Enum):
@@ -50,46 +51,57 @@ _SHARE = 0.02
 
 def differences(a: Document, b: Document) -> list[Difference]:
     """In the order of their weight; what only one of the two documents knows is none."""
-    return list(_settings(a, b)) + list(_machine(a, b)) + list(_versions(a, b))
+    return [one for find in (_settings, _machine, _versions) for one in find((a, b))]
 
 
-def _settings(a: Document, b: Document) -> Iterator[Difference]:
-    yield from _differing(Kind.SETTINGS, a, b, ("mode",))
-    systems = [one.get("system") or {} for one in (a, b)]
+def _settings(pair: Pair) -> Iterator[Difference]:
+    yield from _differing(Kind.SETTINGS, pair, ("mode",))
+    systems = _both(pair, "system")
     if not all(one.get("backend") for one in systems):
-        yield from _differing(Kind.SETTINGS, a, b, ("sut_name",))
-    yield from _differing(Kind.SETTINGS, *systems, _SYSTEM)
-    weights = [{"weights": Path(str(one["weights"])).name} if one.get("weights") else {} for one in systems]
-    yield from _differing(Kind.SETTINGS, *weights, ("weights",))
-    yield from _differing(Kind.SETTINGS, *(one.get("remote") or {} for one in systems), _REMOTE)
-    yield from _differing(Kind.SETTINGS, *(one.get("asked") or {} for one in (a, b)), _ASKED)
-    yield from _differing(Kind.SETTINGS, *({"schedule": (one.get("schedule") or {}).get("name")} for one in (a, b)))
-    yield from _differing(Kind.SETTINGS, *({"warm-up": (one.get("warmup") or {}).get("queries", 0)} for one in (a, b)))
-    generators = [len((one.get("hosts") or {}).get("generators", ())) or 1 for one in (a, b)]
-    yield from _differing(Kind.SETTINGS, *({"generators": one} for one in generators))
-    seeds = [one.get("seeds") or {} for one in (a, b)]
-    yield from _differing(Kind.SETTINGS, *({f"{name} seed": one[name] for name in one} for one in seeds))
+        yield from _differing(Kind.SETTINGS, pair, ("sut_name",))
+    yield from _differing(Kind.SETTINGS, systems, _SYSTEM)
+    yield from _differing(Kind.SETTINGS, _both(systems, "remote"), _REMOTE)
+    yield from _differing(Kind.SETTINGS, _both(pair, "asked"), _ASKED)
+    yield from _differing(Kind.SETTINGS, (_further(pair[0]), _further(pair[1])))
 
 
-def _machine(a: Document, b: Document) -> Iterator[Difference]:
-    machines = [one.get("environment") or {} for one in (a, b)]
-    yield from _differing(Kind.MACHINE, *machines, _MACHINE)
-    memory = [one.get("memory_bytes") for one in machines]
-    if all(memory) and max(memory) - min(memory) > _SHARE * max(memory):
-        yield Difference(Kind.MACHINE, "memory", *(f"{one / 1e9:.0f} GB" for one in memory))
+def _further(document: Document) -> Document:
+    """What the document does not have as such."""
+    weights = (document.get("system") or {}).get("weights")
+    return {
+        **({"weights": Path(str(weights)).name} if weights else {}),
+        "schedule": (document.get("schedule") or {}).get("name", "poisson"),
+        "warm-up": (document.get("warmup") or {}).get("queries", 0),
+        "generators": len((document.get("hosts") or {}).get("generators", ())) or 1,
+        **{f"{name} seed": seed for name, seed in (document.get("seeds") or {}).items()},
+    }
 
 
-def _versions(a: Document, b: Document) -> Iterator[Difference]:
-    machines = [one.get("environment") or {} for one in (a, b)]
-    yield from _differing(Kind.VERSIONS, *machines, _SOFTWARE)
-    yield from _differing(Kind.VERSIONS, *(one.get("versions") or {} for one in machines))
-    yield from _differing(Kind.VERSIONS, *(one.get("system") or {} for one in (a, b)), ("description",))
-    yield from _differing(Kind.REVISION, *machines, ("git_revision",))
+def _machine(pair: Pair) -> Iterator[Difference]:
+    machines = _both(pair, "environment")
+    yield from _differing(Kind.MACHINE, machines, _MACHINE)
+    a, b = (one.get("memory_bytes") or 0 for one in machines)
+    if a and b and abs(a - b) > _SHARE * max(a, b):
+        yield Difference(Kind.MACHINE, "memory", f"{a / 1e9:.0f} GB", f"{b / 1e9:.0f} GB")
 
 
-def _differing(kind: Kind, a: Document, b: Document, names: tuple[str, ...] | None = None) -> Iterator[Difference]:
+def _versions(pair: Pair) -> Iterator[Difference]:
+    machines = _both(pair, "environment")
+    yield from _differing(Kind.VERSIONS, machines, _SOFTWARE)
+    yield from _differing(Kind.VERSIONS, _both(machines, "versions"))
+    yield from _differing(Kind.VERSIONS, _both(pair, "system"), ("description",))
+    yield from _differing(Kind.REVISION, machines, ("git_revision",))
+
+
+def _both(pair: Pair, name: str) -> Pair:
+    """A section of both documents, empty where one has none."""
+    return pair[0].get(name) or {}, pair[1].get(name) or {}
+
+
+def _differing(kind: Kind, pair: Pair, names: Iterable[str] | None = None) -> Iterator[Difference]:
     """Of these names, or of all, those that both have, with other values."""
-    for name in [name for name in a if name in b] if names is None else names:
+    a, b = pair
+    for name in a if names is None else names:
         if name in a and name in b and a[name] != b[name]:
             shown = name.removesuffix("_ns").replace("_", " ")
             yield Difference(kind, shown, _text(name, a[name]), _text(name, b[name]))

@@ -73,8 +73,9 @@ def doubts(a: Side, b: Side, letters: tuple[str, str]) -> Doubts:
 
 def late_p99(side: Side) -> int:
     """The largest p99 lateness, ns, of the runs in which it is above half of the p50 latency; 0 without one."""
-    found = [one.result for one in side if one.on_schedule and one.result.get("lateness_ns")]
-    return max((int(one["lateness_ns"]["p99"]) for one in found if is_late(one)), default=0)
+    found = [one.result for one in side if one.on_schedule]
+    said = [one for one in found if "p99" in (one.get("lateness_ns") or {}) and "p50" in (one.get("latency_ns") or {})]
+    return max((int(one["lateness_ns"]["p99"]) for one in said if is_late(one)), default=0)
 
 
 def failed_share(run: Subject) -> float:

@@ -19,8 +19,8 @@ from drumfire.bench.compare.blocks import BINS, BLOCKS, MERGED, STEP, Blocks, Fl
 
 MOST_CORRELATION = 0.4
 """Of neighbouring blocks: above it, they are too short to be independent."""
-TOO_ALIKE = "neighbouring parts of a run are alike for too long"
-OPEN = "the interval is open"
+TOO_ALIKE = "neighbouring parts are too alike"
+OPEN = "open: too few slow queries"
 
 
 @dataclass(frozen=True)
@@ -151,11 +151,13 @@ def unpaired(a: Interval, b: Interval, value_a: float, value_b: float) -> Interv
     if why := next((one.why for one in (a, b) if one.why not in ("", OPEN)), ""):
         return none(why)
 
-    def joined(near: float | None, far: float | None) -> float | None:
-        return None if near is None or far is None else math.hypot(math.log(near / value_b), math.log(far / value_a))
+    def end(of_b: float | None, of_a: float | None, sign: int) -> float | None:
+        if of_b is None or of_a is None:
+            return None
+        away = math.hypot(math.log(of_b / value_b), math.log(of_a / value_a))
+        return value_b / value_a * math.exp(sign * away)
 
-    down, up, ratio = joined(b.low, a.high), joined(b.high, a.low), value_b / value_a
-    return _ended(None if down is None else ratio * math.exp(-down), None if up is None else ratio * math.exp(up))
+    return _ended(end(b.low, a.high, -1), end(b.high, a.low, 1))
 
 
 def paired_means(a: Floats, b: Floats, ratio: float) -> Interval:
@@ -178,8 +180,8 @@ def _of_shares(shares: Floats, value: float) -> Interval:
     return _around(math.log(value), half)
 
 
-def neighbours(logs: Sequence[float]) -> Interval:
-    """Of the ratio from the differences of neighbouring runs, B's logarithm less A's."""
+def of_runs(logs: Sequence[float]) -> Interval:
+    """Of what the logarithms of several runs have in common, or of a ratio from neighbouring runs' differences."""
     half = t_quantile(len(logs) - 1) * float(np.std(logs, ddof=1)) / math.sqrt(len(logs))
     return _around(float(np.mean(logs)), half)
 

@@ -14,7 +14,7 @@ from drumfire.bench.compare import blocks
 from drumfire.bench.compare.blocks import Blocks, Floats
 from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.errors import UserError, nearest
-from drumfire.loadgen.record import Column, Status
+from drumfire.loadgen.record import Column
 from drumfire.loadgen.results import Measured, distribution, judged_latencies
 from drumfire.loadgen.settings import EffectiveSettings, Scenario, percentile_name
 
@@ -75,7 +75,10 @@ class Subject:
 
     @property
     def scenario(self) -> Scenario:
-        return Scenario[self.result["scenario"]]
+        name = str(self.result.get("scenario"))
+        if name not in Scenario.__members__:
+            raise UserError(f"{self.name} does not hold a run's result: its scenario is {name!r}")
+        return Scenario[name]
 
     @property
     def judged(self) -> str:
@@ -186,12 +189,11 @@ class Subject:
 
     @cached_property
     def batches(self) -> int:
-        """How many batches its samples were computed in; where it is not known, its queries."""
-        sizes = self.run.columns.get("batch_size")
-        if sizes is None or self.scenario in (Scenario.SingleStream, Scenario.MultiStream):
+        """How many batches its samples were computed in; where it is not known, its samples."""
+        if self.scenario in (Scenario.SingleStream, Scenario.MultiStream):
             return self.queries
-        good = sizes[np.equal(self.run.columns["status"], Status.OK)]
-        return round(float((1.0 / np.maximum(good, 1)).sum()))
+        sizes = (self.result.get("system") or {}).get("batch_sizes")
+        return sum(sizes.values()) if sizes else self.queries * self.measured.samples_per_query
 
     @cached_property
     def by_rows(self) -> Blocks:

@@ -94,15 +94,15 @@ def _needed(judged: Judged, margin: float) -> str:
 
 def percent(change: float, low: float, high: float) -> str:
     """A change, a share, as ``+12 %``; with a decimal where the interval from ``low`` to ``high`` is narrow."""
-    return f"{_signed(change, low, high)} %"
+    return f"{signed(change, low, high)} %"
 
 
 def spread(low: float, high: float) -> str:
     """An interval of changes, shares, as ``-0.6 ... +1.5 %``."""
-    return f"{_signed(low, low, high)} ... {percent(high, low, high)}"
+    return f"{signed(low, low, high)} ... {percent(high, low, high)}"
 
 
-def _signed(change: float, low: float, high: float) -> str:
+def signed(change: float, low: float, high: float) -> str:
     places = 1 if high - low < 0.05 or min(abs(low), abs(high)) < 0.01 else 0
     text = f"{change * 100:+,.{places}f}"
     return text.replace("-", "+") if float(text.replace(",", "")) == 0 else text

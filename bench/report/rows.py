@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from drumfire.bench.report import figures, servers
+from drumfire.bench.report import expectations, figures, servers
 from drumfire.bench.report.figures import batch_sizes, digits, duration, elements, metric_value, rate, seconds, share
 from drumfire.loadgen.rounds import of_seeds
 from drumfire.loadgen.settings import Scenario, percentile_name
@@ -26,7 +26,7 @@ _PERCENTILE = re.compile(r"p[0-9.]+")
 
 
 class Style(enum.Enum):
-    """What a row is."""
+    """What a row is; METRIC is the main figure."""
 
     VALID = enum.auto()
     INVALID = enum.auto()
@@ -35,7 +35,6 @@ class Style(enum.Enum):
     REASON = enum.auto()
     WARNING = enum.auto()
     METRIC = enum.auto()
-    """The main figure."""
     FIGURES = enum.auto()
     FOLDER = enum.auto()
     """A path, to be kept in one piece so that it can be copied."""
@@ -46,8 +45,9 @@ class Row:
     label: str
     """Empty where a row continues the one above."""
     cells: Sequence[str]
-    """A text, or several short ones that stand in columns."""
+    """A text, or several short ones that stand in columns, of ``widths`` or the usual ones."""
     style: Style = Style.FIGURES
+    widths: Sequence[int] = ()
 
 
 Section = Sequence[Row]
@@ -380,6 +380,7 @@ _TIMES: Sequence[Part] = (
     _sent,
 )
 _SECTIONS: Sequence[Sequence[Part]] = (
+    (expectations.rows,),
     (_system, _remote, _weights, _scenario),
     (_search, _confidence),
     (_metric, _warm_up, _asked, _delivered),

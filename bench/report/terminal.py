@@ -121,9 +121,10 @@ def _print(row: Row, console: Console) -> None:
 def _text(row: Row, console: Console) -> Text:
     """With a hanging indent; no line ends in spaces, and no word is broken."""
     label, cells = printable(row.label), [printable(cell) for cell in row.cells]
-    value = "".join(cell.ljust(_CELL) for cell in cells).rstrip() if len(cells) > 1 else cells[0]
+    widths = row.widths or [_CELL] * len(cells)
+    value = "".join(map(str.ljust, cells, widths)).rstrip() if len(cells) > 1 else cells[0]
     if row.style in _VERDICTS:
-        head, value = "", f"{label} : {value}"
+        head, value = "", f"{label} : {value}" if label else value
     elif row.style in (Style.REASON, Style.WARNING):
         head = "  - "
     else:

@@ -20,6 +20,10 @@ _TEXTS = {
     "range": "x=0..9",
     "pad": "longest",
     "metric": "exact",
+    "margin": "3%",
+    "figure": "p95",
+    "skip": "5s",
+    "expect": "p99<50ms",
 }
 """Where not any text will do."""
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from drumfire.bench import statuses
-from drumfire.bench.commands.run import _judge_accuracy
+from drumfire.bench.outcome import judge_accuracy
 from drumfire.loadgen.errors import UserError, described
 from drumfire.loadgen.saved import load
 from drumfire.sut import models
@@ -21,7 +21,7 @@ WHOLE = {"metric": "top-1", "value": 0.8, "good": 8, "total": 10, "expected": 10
 
 def judged(accuracy: dict[str, Any] | None, mode: str = "AccuracyOnly") -> dict[str, Any]:
     result = {"mode": mode, "accuracy": accuracy, "reasons": [], "validity": "VALID"}
-    _judge_accuracy(result)
+    judge_accuracy(result)
     return result
 
 

@@ -1,0 +1,129 @@
+"""``drumfire compare A B``: is B slower or faster than A, by how much, and how sure is that."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from drumfire.bench import gates, statuses
+from drumfire.bench.compare.comparison import DEFAULT_MARGIN, Comparison, compare
+from drumfire.bench.compare.sides import opened
+from drumfire.bench.compare.subject import Run, figure_named
+from drumfire.bench.gates import ExpectOptions
+from drumfire.bench.options.parser import Command
+from drumfire.bench.report import comparisons, expectations, junit, terminal
+from drumfire.bench.report.rows import Row, Section
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.options import option
+
+_MARGIN = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(%?)")
+_SECONDS = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s)")
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def margin_of(text: str) -> float:
+    """A share from text, such as ``5%`` or ``0.05``.  Raises ``UserError``."""
+    found = _MARGIN.fullmatch(text)
+    margin = -1.0 if found is None else float(found[1]) / (100 if found[2] else 1)
+    if not 0 <= margin < 1:
+        raise UserError(f"--margin: {text[:60]!r} is no share below 100 %: write it as 5%")
+    return margin
+
+
+def seconds_of(text: str) -> float:
+    """Seconds from text, such as ``5s`` or ``500ms``; 0 is nothing.  Raises ``UserError``."""
+    found = _SECONDS.fullmatch(text)
+    if found is None and text != "0":
+        raise UserError(f"--skip: {text[:60]!r} is no time: write it with its unit, as 5s or 500ms")
+    return 0.0 if found is None else float(found[1]) / (1000 if found[2] == "ms" else 1)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of ``drumfire compare``."""
+
+    runs: tuple[str, ...] = option(
+        metavar="RUN",
+        position=True,
+        help="A, B and further sides, each compared with A: a run's folder, several with commas between them, a folder "
+        "that holds several, or a result.json",
+    )
+    margin: str = option(
+        f"{DEFAULT_MARGIN:.0%}", metavar="M%", check=margin_of, help="how large a difference does not matter"
+    )
+    figure: str | None = option(
+        None,
+        check=figure_named,
+        help="judge this figure: rate, mean or any percentile, as p95 (default: the scenario's: SingleStream p90, "
+        "MultiStream and Server p99, Offline rate)",
+    )
+    single: bool = option(False, help="judge also fewer than 3 runs a side, which says nothing of the next runs")
+    skip: str = option(
+        "0", metavar="Ss", check=seconds_of, help="leave out the first seconds of all runs, as 5s (default: 0)"
+    )
+    html: Path | None = option(None, help="write a page of the runs and the comparison")
+    json: bool = option(False, help="print one JSON object instead")
+    expectations: ExpectOptions = field(default_factory=ExpectOptions)
+
+
+def show(options: Options) -> int:
+    """Print the comparisons with A and return the status."""
+    if len(options.runs) < 2:
+        raise UserError(f"{options.runs[0]} needs another run to be compared with: name two or more")
+    if len(options.runs) > len(_LETTERS):
+        raise UserError(f"{len(options.runs)} sides are too many: compare {len(_LETTERS)} at most")
+    wanted = options.expectations
+    gates.check(wanted, has_base=True)
+    base, *others = (opened(word) for word in options.runs)
+    of_base = base if wanted.base is None else opened(str(wanted.base))
+    found = [
+        compare(
+            [base, other],
+            margin=margin_of(options.margin),
+            figure=options.figure,
+            single=options.single,
+            skip_s=seconds_of(options.skip),
+            letters=("A", letter),
+        )
+        for letter, other in zip(_LETTERS[1:], others, strict=False)
+    ]
+    documents = [
+        one.document() | {"expectations": gates.judge_all(wanted.expect, other, of_base)}
+        for one, other in zip(found, others, strict=True)
+    ]
+    if options.json:
+        print(json.dumps({"comparisons": documents}, allow_nan=False))
+    else:
+        terminal.put(list(_report(found, documents)))
+    if options.html is not None:
+        _page(options.html, [run for side in (base, *others) for run in side], found)
+    if wanted.junit is not None:
+        junit.write_comparisons(wanted.junit, documents, base[0].result)
+    return statuses.worst(
+        *(one.verdict.status for one in found), *(gates.status(each["expectations"]) for each in documents)
+    )
+
+
+COMMAND = Command(
+    Options,
+    show,
+    "Compare saved runs: is B slower than A, by how much, and how sure is that.",
+    "drumfire compare runs/before runs/after",
+)
+
+
+def _report(found: list[Comparison], documents: list[dict[str, Any]]) -> Iterator[Section]:
+    for one, document in zip(found, documents, strict=True):
+        verdict, *rest = comparisons.sections(one)
+        yield verdict
+        if lines := [Row(label, [text]) for label, text in expectations.rows(document)]:
+            yield lines
+        yield from rest
+
+
+def _page(path: Path, runs: list[Run], found: list[Comparison]) -> None:
+    raise UserError("--html is not there yet")

@@ -1,0 +1,58 @@
+"""What a word on the command line names: the runs of one side of a comparison."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from drumfire.bench.compare.subject import Run
+from drumfire.loadgen.directory import COLUMNS, RESULT, SETTINGS
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.saved import SavedRun, load, read_result
+
+
+class ResultFile(SavedRun):
+    """A result document without the rest of its run: it has figures, but no columns."""
+
+    @property
+    def unfinished(self) -> bool:
+        return False
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        return read_result(self.folder)
+
+
+def opened(word: str) -> list[Run]:
+    """The runs of a run's folder, a result file, several of these with commas between them, or a folder of runs.
+
+    Raises ``UserError`` for anything else, and for runs that are not finished.
+    """
+    parts = [word] if os.path.lexists(word) else word.split(",")
+    found = [run for part in parts if part for run in _opened(Path(part))]
+    if not found:
+        raise UserError(f"{word!r} names no run")
+    for run in found:
+        _ = run.result  # raises where there is none
+    return [*found]
+
+
+def _opened(path: Path) -> Iterator[SavedRun]:
+    if path.is_file():
+        yield ResultFile(path.absolute())
+    elif not path.is_dir():
+        raise UserError(f"there is no run {path}: name the folder of a run, or its {RESULT}")
+    elif _is_run(path):
+        yield load(path)
+    else:
+        runs = [each for each in sorted(path.iterdir()) if each.is_dir() and _is_run(each)]
+        if not runs:
+            raise UserError(f"{path} is not the folder of a run, and holds none: it has no {RESULT}")
+        yield from map(load, runs)
+
+
+def _is_run(path: Path) -> bool:
+    return any((path / name).exists() for name in (RESULT, SETTINGS, COLUMNS))

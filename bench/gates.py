@@ -1,0 +1,310 @@
+"""Expectations: what a run's figures must be, as ``p99<50ms`` or ``p99<=base+5%``, and whether they are.
+
+A bound of its own is judged by the exact figure, whose interval is only shown, so that reading a run again gives the
+same answer.  One against a base is judged by the interval of the ratio, as ``drumfire compare`` does, so that it may be
+undecided.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from drumfire.bench import statuses
+from drumfire.bench.compare import intervals
+from drumfire.bench.compare.comparison import name_of, of_subject, ratio_of
+from drumfire.bench.compare.doubts import failed_share
+from drumfire.bench.compare.sides import opened
+from drumfire.bench.compare.subject import MEAN, RATE, Run, Subject, percentile
+from drumfire.bench.report.expectations import shown
+from drumfire.loadgen.errors import UserError, nearest
+from drumfire.loadgen.options import option
+from drumfire.loadgen.record import Column
+from drumfire.loadgen.results import Measured
+from drumfire.loadgen.run import Test
+from drumfire.loadgen.settings import EffectiveSettings, Scenario, percentile_name
+
+_OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+_TIMES = {"ns": 1.0, "us": 1e3, "\u00b5s": 1e3, "\u03bcs": 1e3, "ms": 1e6, "s": 1e9}
+_PARTS = {
+    "lateness": ("lateness_ns", ("p50", "p99", "max")),
+    "queue": ("queue_ns", ("p50", "p99")),
+    "service": ("service_ns", ("p50", "p99")),
+}
+"""Figures of a part of the way: the document's key, and what it has."""
+_OTHERS = ("min", "max", "errors", "accuracy", "batch.mean")
+_SHARES = ("errors", "accuracy")
+NAMES = ("p50", "p90", "p99", "p99.9", MEAN, RATE, *_OTHERS, *(f"{k}.{one}" for k, v in _PARTS.items() for one in v[1]))
+"""Besides any other percentile."""
+_NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
+_EXPECTATION = re.compile(r"\s*([^<>=\s]+)\s*(<=|>=|<|>)\s*([^<>=]*?)\s*")
+_LIMIT = re.compile(rf"({_NUMBER})\s*(.*)")
+_BASE = re.compile(rf"base(?:\s*([+-])\s*({_NUMBER})\s*%)?")
+
+
+@dataclass(frozen=True)
+class ExpectOptions:
+    """What is expected of a run."""
+
+    TITLE: ClassVar = "expectations"
+
+    expect: tuple[str, ...] = option(
+        (),
+        metavar="E",
+        check=lambda text: parse(text),
+        help="a figure and its bound in quotes, such as 'p99<50ms', 'errors<=0.1%' or 'p99<=base+5%'; may be repeated. "
+        "Status 3 where one is not met, 4 where that cannot be told",
+    )
+    base: Path | None = option(None, metavar="RUN", needs=("expect",), help="the run that 'base' stands for")
+    junit: Path | None = option(None, help="write the verdict and each expectation as JUnit XML")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that has ended and is not saved yet, as comparisons need it."""
+
+    result: dict[str, Any]
+    effective: EffectiveSettings
+    measured: Measured | None
+    columns: Mapping[str, Column]
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """A figure and its bound."""
+
+    text: str
+    """As it was written."""
+    figure: str
+    op: str
+    limit: float
+    """In ns, 1/s, or as a share; with ``is_relative``, a factor of the base's figure."""
+    is_relative: bool = False
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An expectation and what became of it.  Values are in ``unit``: ns, 1/s, a share, or samples."""
+
+    text: str
+    figure: str
+    value: float | None
+    """None where the run has no such figure."""
+    unit: str
+    low: float | None
+    """Of the interval at about 95 %; None: open, or none."""
+    high: float | None
+    met: bool | None
+    """None: it cannot be told."""
+    why: str
+    """Why it cannot be told, or has no interval."""
+
+    @property
+    def verdict(self) -> str:
+        return {True: "met", False: "not met", None: "cannot tell"}[self.met]
+
+    def document(self) -> dict[str, Any]:
+        """As a result document has it."""
+        return {
+            "text": self.text,
+            "verdict": self.verdict,
+            "figure": self.figure,
+            "value": self.value,
+            "unit": self.unit,
+            "interval": [self.low, self.high],
+            "why": self.why,
+        }
+
+
+def parse(text: str) -> Expectation:
+    """An expectation as people write it.  Raises ``UserError``."""
+    found = _EXPECTATION.fullmatch(text)
+    if found is None:
+        raise UserError(f"{text[:60]!r} is no expectation: write a figure, <, <=, > or >=, and a bound, as 'p99<50ms'")
+    figure, op, bound = _figure(found[1]), found[2], found[3]
+    if based := _BASE.fullmatch(bound):
+        share = float(f"{based[1]}{based[2]}") / 100 if based[1] else 0.0
+        if share <= -1:
+            raise UserError(f"{text!r}: base - {-share * 100:g} % leaves nothing: subtract less than 100 %")
+        return Expectation(text, figure, op, 1 + share, is_relative=True)
+    number = _LIMIT.fullmatch(bound)
+    if number is None or not math.isfinite(float(number[1])):
+        raise UserError(f"{text!r}: {bound!r} is no bound: write a number with its unit, base, or base+5%")
+    return Expectation(text, figure, op, _limit(text, figure, float(number[1]), number[2]))
+
+
+def _figure(word: str) -> str:
+    part, dot, of_part = word.partition(".")
+    if (p := percentile(word)) is not None:
+        return percentile_name(p)
+    if dot and part in _PARTS and percentile(of_part) is not None:
+        word = f"{part}.{percentile_name(percentile(of_part) or 0)}"
+    if word not in NAMES:
+        raise UserError(f"{word[:60]!r} is no figure{nearest(word, NAMES)}: {', '.join(NAMES)}, or any pNN")
+    return word
+
+
+def _unit(figure: str) -> str:
+    """Of a figure's value."""
+    return "1/s" if figure == RATE else "share" if figure in _SHARES else "samples" if figure == "batch.mean" else "ns"
+
+
+def _limit(text: str, figure: str, number: float, unit: str) -> float:
+    """The bound in the figure's own unit.  Raises ``UserError``."""
+    kind, wanted = _unit(figure), ""
+    if kind == "ns":
+        if unit in _TIMES:
+            return number * _TIMES[unit]
+        wanted = "a time with its unit, ns, us, ms or s"
+    elif kind == "1/s":
+        if unit in ("/s", "1/s"):
+            return number
+        wanted = "a rate, as 1900/s"
+    elif kind == "share":
+        if unit == "%" or (not unit and number <= 1):
+            return number / 100 if unit else number
+        wanted = "a share, as 0.1%"
+    elif not unit:
+        return number
+    raise UserError(f"{text!r}: {figure} is {wanted or 'a number without a unit'}")
+
+
+def judge(expectation: Expectation, runs: Sequence[Run], base: Sequence[Run] = ()) -> Judged:
+    """Judge by one run, or by several of the same.  ``base``: the runs that an expectation may refer to."""
+    subjects = [Subject(run, name_of(run)) for run in runs]
+    value = _mean([_value(one, expectation.figure) for one in subjects])
+    if value is None:
+        return _judged(expectation, None, None, None, f"the run has no {expectation.figure}")
+    if expectation.is_relative:
+        try:
+            return _against(expectation, value, runs, base)
+        except UserError as error:  # the base has no figures, or those of another scenario
+            return _judged(expectation, value, None, None, str(error))
+    interval = _interval(subjects, expectation.figure)
+    why = f"no interval: {interval.why}" if interval.why and interval.why != intervals.OPEN else ""
+    return _judged(expectation, value, interval, _OPERATORS[expectation.op](value, expectation.limit), why)
+
+
+def _against(expectation: Expectation, value: float, runs: Sequence[Run], base: Sequence[Run]) -> Judged:
+    """Judge by the ratio to the base, which is the bound's factor or not."""
+    if not base:
+        return _judged(expectation, value, None, None, "there is no base")
+    figure, holds = expectation.figure, _OPERATORS[expectation.op]
+    if not _is_compared(figure):
+        of_base = _mean([_value(Subject(run, name_of(run)), figure) for run in base])
+        if of_base is None:
+            return _judged(expectation, value, None, None, f"the base has no {figure}")
+        return _judged(expectation, value, None, holds(value, of_base * expectation.limit), "")
+    row, doubts = ratio_of(base, runs, figure, ("the base", "this run"))
+    why = "; ".join([f"the base has {shown(row.a, _unit(figure))}" if row.a else "the base has none", *doubts.lines])
+    if doubts.broken or row.a is None or row.low is None or row.high is None:
+        return _judged(expectation, value, None, None, f"{doubts.broken or row.note}; {why}")
+    interval = intervals.Interval(row.a * row.low, row.a * row.high)
+    sure = {holds(end, expectation.limit) for end in (row.low, row.high)}
+    met = sure.pop() if len(sure) == 1 else None
+    return _judged(expectation, value, interval, met, why)
+
+
+def _judged(
+    expectation: Expectation,
+    value: float | None,
+    interval: intervals.Interval | None,
+    met: bool | None,
+    why: str,
+) -> Judged:
+    low, high = (None, None) if interval is None else (interval.low, interval.high)
+    return Judged(expectation.text, expectation.figure, value, _unit(expectation.figure), low, high, met, why)
+
+
+def _is_compared(figure: str) -> bool:
+    """Whether ``compare`` knows the figure."""
+    return figure in (MEAN, RATE) or percentile(figure) is not None
+
+
+def _interval(runs: Sequence[Subject], figure: str) -> intervals.Interval:
+    if not _is_compared(figure):
+        return intervals.none("")
+    if len(runs) == 1:
+        return of_subject(runs[0], figure)
+    return intervals.of_runs([math.log(run.value(figure) or math.nan) for run in runs])
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The geometric mean, as several runs are compared; the arithmetic one where a value is 0."""
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None
+    if len(known) == 1 or min(known) <= 0:
+        return sum(known) / len(known)
+    return math.exp(float(np.mean(np.log(known))))
+
+
+def _value(run: Subject, figure: str) -> float | None:
+    """The exact figure of one run; None where it has none."""
+    if _is_compared(figure):
+        return run.value(figure)
+    result = run.result
+    if figure == "errors":
+        return failed_share(run)
+    if figure == "accuracy":
+        value = (result.get("accuracy") or {}).get("value")
+    elif figure == "batch.mean":
+        sizes = {int(size): count for size, count in ((result.get("system") or {}).get("batch_sizes") or {}).items()}
+        # By size, so many batches.
+        value = sum(size * count for size, count in sizes.items()) / sum(sizes.values()) if sizes else None
+    else:
+        part, _, name = figure.rpartition(".")
+        key = _PARTS[part][0] if part else _latency_key(run)
+        section = result if key.endswith("latency_ns") or part == "lateness" else result.get("system") or {}
+        value = (section.get(key) or {}).get(name)
+    return None if value is None else float(value)
+
+
+def _latency_key(run: Subject) -> str:
+    return "query_latency_ns" if run.scenario == Scenario.MultiStream else "latency_ns"
+
+
+def judge_all(texts: Sequence[str], runs: Sequence[Run], base: Sequence[Run] = ()) -> list[dict[str, Any]]:
+    """Judge expectations as they were written; as a result document has them."""
+    return [judge(parse(text), runs, base).document() for text in texts]
+
+
+def expected(result: dict[str, Any], test: Test, options: ExpectOptions) -> dict[str, Any]:
+    """The result of a run that has ended with its ``expectations``, where there are any."""
+    if options.expect:
+        base = [] if options.base is None else opened(str(options.base))
+        measured = next((test.measured(r) for r in test.reports if not r.phase.accuracy and r.issued_rows), None)
+        run = Ended(result, test.effective, measured, test.record.columns)
+        result["expectations"] = judge_all(options.expect, [run], base)
+    return result
+
+
+def check(options: ExpectOptions, *, has_base: bool = False, scenario: str | None = None) -> None:
+    """Refuse what could not be judged or written at the end: nothing is measured in vain.
+
+    ``has_base``: without --base, there is another one.  ``scenario``: what will be measured.  Raises ``UserError``.
+    """
+    relative = [text for text in options.expect if parse(text).is_relative]
+    if relative and options.base is None and not has_base:
+        raise UserError(f"{relative[0]!r} needs the run that it means: add --base RUN")
+    if options.base is not None and not relative:
+        raise UserError("--base has no effect, as no --expect names base: leave it out")
+    if options.base is not None and scenario is not None:
+        for run in opened(str(options.base)):
+            if run.result.get("scenario") != scenario:
+                raise UserError(f"--base {options.base} is {run.result.get('scenario')}, and this run {scenario}")
+    if options.junit is not None and not options.junit.absolute().parent.is_dir():
+        raise UserError(f"--junit: there is no folder {options.junit.absolute().parent}: make it first")
+
+
+def status(documents: Sequence[Mapping[str, Any]]) -> int:
+    """The exit status of the expectations of a result document."""
+    of = {"met": statuses.DONE, "not met": statuses.UNMET, "cannot tell": statuses.UNDECIDED}
+    return statuses.worst(statuses.DONE, *(of[one["verdict"]] for one in documents))
