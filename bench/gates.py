@@ -132,11 +132,11 @@ def parse(text: str) -> Expectation:
     if based := _BASE.fullmatch(bound):
         share = float(f"{based[1]}{based[2]}") / 100 if based[1] else 0.0
         if share <= -1:
-            raise UserError(f"{text!r}: base - {-share * 100:g} % leaves nothing: subtract less than 100 %")
+            raise UserError(f"{text[:60]!r}: base - {-share * 100:g} % leaves nothing: subtract less than 100 %")
         return Expectation(text, figure, op, 1 + share, is_relative=True)
     number = _LIMIT.fullmatch(bound)
     if number is None or not math.isfinite(float(number[1])):
-        raise UserError(f"{text!r}: {bound!r} is no bound: write a number with its unit, base, or base+5%")
+        raise UserError(f"{text[:60]!r}: {bound[:60]!r} is no bound: write a number with its unit, base, or base+5%")
     return Expectation(text, figure, op, _limit(text, figure, float(number[1]), number[2]))
 
 
@@ -147,7 +147,7 @@ def _figure(word: str) -> str:
     if dot and part in _PARTS and percentile(of_part) is not None:
         word = f"{part}.{percentile_name(percentile(of_part) or 0)}"
     if word not in NAMES:
-        raise UserError(f"{word[:60]!r} is no figure{nearest(word, NAMES)}: {', '.join(NAMES)}, or any pNN")
+        raise UserError(f"{word[:60]!r} is no figure{nearest(word[:60], NAMES)}: {', '.join(NAMES)}, or any pNN")
     return word
 
 
@@ -173,7 +173,7 @@ def _limit(text: str, figure: str, number: float, unit: str) -> float:
         wanted = "a share, as 0.1%"
     elif not unit:
         return number
-    raise UserError(f"{text!r}: {figure} is {wanted or 'a number without a unit'}")
+    raise UserError(f"{text[:60]!r}: {figure} is {wanted or 'a number without a unit'}")
 
 
 def judge(expectation: Expectation, runs: Sequence[Run], base: Sequence[Run] = ()) -> Judged:
@@ -293,7 +293,7 @@ def check(options: ExpectOptions, *, has_base: bool = False, scenario: str | Non
     """
     relative = [text for text in options.expect if parse(text).is_relative]
     if relative and options.base is None and not has_base:
-        raise UserError(f"{relative[0]!r} needs the run that it means: add --base RUN")
+        raise UserError(f"{relative[0][:60]!r} needs the run that it means: add --base RUN")
     if options.base is not None and not relative:
         raise UserError("--base has no effect, as no --expect names base: leave it out")
     if options.base is not None and scenario is not None:

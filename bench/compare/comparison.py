@@ -123,8 +123,8 @@ def ratio_of(a: Sequence[Run], b: Sequence[Run], figure: str, letters: tuple[str
 
     Raises ``UserError`` where they have no figures in common.
     """
-    sides = _cut([[Subject(run, name_of(run)) for run in side] for side in (a, b)], 0.0)
-    return _Pairing.of(*sides).row(figure_named(figure)), doubts.doubts(*sides, letters)
+    first, second = _cut([[Subject(run, name_of(run)) for run in side] for side in (a, b)], 0.0)
+    return _Pairing.of(first, second).row(figure_named(figure)), doubts.doubts(first, second, letters)
 
 
 def name_of(run: Run) -> str:

@@ -9,7 +9,7 @@ as in Georges, Buytaert & Eeckhout 2007.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -114,21 +114,21 @@ def paired(a: Blocks, b: Blocks, p: float, ratio: float) -> Interval:
         d = differences(shift, MERGED)
         return bool(abs(d.mean()) <= _T * d.std(ddof=1) / math.sqrt(MERGED))
 
-    middle = min(max(round(math.log(ratio) / STEP), -BINS), BINS)
-    if correlation(differences(middle, BLOCKS)) > MOST_CORRELATION:
-        return none(TOO_ALIKE)
-
-    def end(beyond: int) -> float | None:
-        """The first ratio that is not in it, towards ``beyond``; None where all are."""
-        if held(beyond):
-            return None
-        inside, outside = middle, beyond
+    def changes(inside: int, outside: int, holds: Callable[[int], bool]) -> int:
+        """The first shift towards ``outside`` for which it does not hold."""
         while abs(outside - inside) > 1:
             half = (inside + outside) // 2
-            inside, outside = (half, outside) if held(half) else (inside, half)
-        return math.exp(STEP * outside)
+            inside, outside = (half, outside) if holds(half) else (inside, half)
+        return outside
 
-    return _ended(end(-BINS), end(BINS))
+    # Where B's share below becomes more than A's; where many latencies are equal, only the shift before it may be held.
+    middle = changes(-BINS, BINS, lambda shift: bool(differences(shift, MERGED).mean() < 0))
+    if not held(middle) and held(middle - 1):
+        middle -= 1
+    if correlation(differences(middle, BLOCKS)) > MOST_CORRELATION:
+        return none(TOO_ALIKE)
+    low, high = (None if held(most) else math.exp(STEP * changes(middle, most, held)) for most in (-BINS, BINS))
+    return _ended(None if low is None else min(low, ratio), None if high is None else max(high, ratio))
 
 
 def of_quantile(blocks: Blocks, p: float, value: float) -> Interval:

@@ -52,7 +52,7 @@ def figure_named(word: str) -> str:
         return percentile_name(p)
     if word not in (RATE, MEAN):
         raise UserError(
-            f"{word!r} is no figure that can be compared{nearest(word, SHOWN)}: {', '.join(SHOWN)}, any pNN"
+            f"{word[:60]!r} is no figure that can be compared{nearest(word[:60], SHOWN)}: {', '.join(SHOWN)}, any pNN"
         )
     return word
 
