@@ -12,11 +12,8 @@ if TYPE_CHECKING:
 COMMANDS = {
     "run": "drive a model with MLPerf traffic and judge the result",
     "show": "print the report of a saved run",
-<<<<<<< HEAD
     "report": "write a page of saved runs: latency over time and by percentile, rate, batches; several overlaid",
-=======
     "compare": "compare saved runs: is B slower than A, by how much, and how sure is that",
->>>>>>> 1c0dab8 (drumfire compare, and expectations on run and compare: --expect, --base, --junit)
     "runs": "list the runs in a folder: when, what, verdict, main figure and size",
     "clean": "remove runs by rule, or what is large of them; first, show what would be removed",
     "audit": "do a run and the same run under an audit's rules, and check that they agree",

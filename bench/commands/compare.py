@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 from drumfire.bench import gates, statuses
 from drumfire.bench.compare.comparison import DEFAULT_MARGIN, Comparison, compare
-from drumfire.bench.compare.sides import opened
+from drumfire.bench.compare.sides import ResultFile, opened
 from drumfire.bench.compare.subject import Run, figure_named
 from drumfire.bench.gates import ExpectOptions
 from drumfire.bench.options.parser import Command
@@ -79,6 +80,8 @@ def show(options: Options) -> int:
     wanted = options.expectations
     gates.check(wanted, has_base=True)
     base, *others = (opened(word) for word in options.runs)
+    if options.html is not None:
+        _check_page(options.html, [base, *others])
     of_base = base if wanted.base is None else opened(str(wanted.base))
     found = [
         compare(
@@ -100,7 +103,8 @@ def show(options: Options) -> int:
     else:
         terminal.put(list(_report(found, documents)))
     if options.html is not None:
-        _page(options.html, [run for side in (base, *others) for run in side], found)
+        page = importlib.import_module("drumfire.bench.report.page")
+        page.write([run for side in (base, *others) for run in side], options.html, comparison=found[0])
     if wanted.junit is not None:
         junit.write_comparisons(wanted.junit, documents, base[0].result)
     return statuses.worst(
@@ -125,5 +129,10 @@ def _report(found: list[Comparison], documents: list[dict[str, Any]]) -> Iterato
         yield from rest
 
 
-def _page(path: Path, runs: list[Run], found: list[Comparison]) -> None:
-    raise UserError("--html is not there yet")
+def _check_page(path: Path, sides: list[list[Run]]) -> None:
+    if len(sides) > 2:
+        raise UserError("--html makes a page of two sides: name two, or leave it out")
+    if any(isinstance(run, ResultFile) for side in sides for run in side):
+        raise UserError("--html needs the folders of runs, and not their results alone: name these, or leave it out")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"--html: there is no folder {path.absolute().parent}: make it first")

@@ -27,11 +27,7 @@ from drumfire.bench.options.values import ineffective
 from drumfire.bench.outcome import Outcome, Printer, finish, judge_accuracy
 from drumfire.bench.peak import probing
 from drumfire.bench.peak.journal import JOURNAL
-<<<<<<< HEAD
-from drumfire.bench.report import page
-=======
-from drumfire.bench.report import junit
->>>>>>> 1c0dab8 (drumfire compare, and expectations on run and compare: --expect, --base, --junit)
+from drumfire.bench.report import junit, page
 from drumfire.bench.report.terminal import say
 from drumfire.bench.view.dashboard import Dashboard
 from drumfire.bench.view.generators import FleetView
