@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -173,13 +174,13 @@ def table(found: Mapping[str, Mapping[str, Shares]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Coverage of the intervals of a comparison, on simulated queues.")
     parser.add_argument("--pairs", type=int, default=100, help="pairs of runs of each queue")
     parser.add_argument("--queries", type=int, nargs="+", default=[2_000, 10_000, 100_000], help="of a run")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--no-guard", action="store_true", help="also where neighbouring parts are alike")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.no_guard:
         intervals.MOST_CORRELATION = math.inf
     for queries in options.queries:
@@ -191,7 +192,8 @@ def main() -> None:
                 f"{name} {one.covered:.0f} {one.wrong:.0f} {one.declined:.0f}" for name, one in figures.items()
             )
             print(f"{cell}: covered wrong declined: {shares}", flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
