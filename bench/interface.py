@@ -77,7 +77,7 @@ def save(test: Test, output: str | os.PathLike[str] | None = None) -> SavedRun:
     if test.running:
         raise UserError("the test is still running: save it when its run() has ended")
     environment = describe()
-    kind = f"own-{test.effective.scenario.name}"
+    kind = f"own-{test.effective.kind}"
     with Claim.take(Path(output)) if output is not None else Claim.new(kind) as claimed:
         claimed.begin(test, environment)
         processes = processes_of(test.system, test.columns)

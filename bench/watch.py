@@ -76,7 +76,7 @@ class ViewPlan:
                 last_due_ns = min(last_due_ns, max_duration_ns)
         return cls(
             title=title,
-            scenario=s.scenario.name,
+            scenario=s.kind,
             closed=s.loop is Loop.CLOSED,
             accuracy=accuracy,
             asked_qps=s.target_qps if s.scenario == Scenario.Server else None,

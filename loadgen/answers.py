@@ -37,7 +37,8 @@ class Answers:
     def __init__(self, record: Record, *, closed_loop: bool, spin: Spin = Spin.ADAPTIVE) -> None:
         self.record = record
         self.closed_loop = closed_loop
-        """Whether each query is issued after the last is answered (SingleStream and MultiStream)."""
+        """Whether each query is issued after the last is answered (SingleStream and MultiStream); not in a closed loop
+        of several."""
         self.spin = spin
         """How the generator waits until a row is due; workers that wait for rows may do the same."""
         self.kept: list[Kept] = []

@@ -25,7 +25,7 @@ from drumfire.loadgen.overhead import issuing_cpu_us
 from drumfire.loadgen.record import SIZE, Column, Record, RowArray, Status
 from drumfire.loadgen.results import SHOWN_PERCENTILES, Distribution, Measured, Results, latencies
 from drumfire.loadgen.run import Test
-from drumfire.loadgen.settings import EffectiveSettings, Loop, Mode, Scenario, percentile_name
+from drumfire.loadgen.settings import OF_CLOSED_LOOPS, EffectiveSettings, Loop, Mode, Scenario, percentile_name
 from drumfire.loadgen.version import VERSION
 
 _NAMED_SAMPLES = 5
@@ -59,7 +59,11 @@ def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> di
         reasons = reasons or ["No query was issued."]
     result: dict[str, Any] = {
         "tool": f"Drumfire {VERSION}",
-        "note": "not MLPerf's traffic" if departures else "MLPerf-style, not an MLPerf result",
+        "note": "MLPerf rules: not applicable"
+        if test.effective.concurrency
+        else "not MLPerf's traffic"
+        if departures
+        else "MLPerf-style, not an MLPerf result",
         "validity": "INVALID" if reasons or (results is not None and not results.valid) else "VALID",
         "reasons": reasons,
         "warnings": warnings
@@ -67,7 +71,7 @@ def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> di
         + test.issuer.warnings()
         + [text for report in test.reports if (text := report.overhead.on_throttling) is not None]
         + [r.end.value for r in test.reports if r.end.is_error and r.end != End.INTERRUPTED],
-        "scenario": test.effective.scenario.name,
+        "scenario": test.effective.kind,
         "mode": test.effective.mode.name,
         "started": test.started.isoformat() if test.started else None,
         "sut_name": test.system.name,
@@ -102,7 +106,11 @@ def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> di
         measured = test.measured(report)
         result |= figures(test.effective, results, measured, test.record.columns, test.streams(report))
         result["warnings"][:0] = lateness.warnings(test.effective, result, test.knobs, measured)
-    if departures:
+    if test.effective.concurrency:
+        result["loop"] = {
+            "concurrency": test.effective.concurrency, "think_time_ns": test.effective.think_time_ns, "mlperf": False
+        }  # fmt: skip
+    elif departures:
         result["schedule"] = {"name": test.schedule.name, "mlperf": False}
     return result | dict(sections) | test.issuer.sections()
 
@@ -241,7 +249,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _plain(settings: Any) -> dict[str, Any]:
-    return {name: getattr(value, "name", value) for name, value in asdict(settings).items()}
+    found = {name: getattr(value, "name", value) for name, value in asdict(settings).items()}
+    return found if settings.concurrency else {name: found[name] for name in found if name not in OF_CLOSED_LOOPS}
 
 
 def _figures(latency: Distribution, target: float) -> dict[str, int]:
@@ -252,7 +261,7 @@ def _figures(latency: Distribution, target: float) -> dict[str, int]:
 
 def _metric(settings: EffectiveSettings, results: Results) -> dict[str, Any]:
     """The scenario's main figure: name, value, unit."""
-    if settings.scenario == Scenario.Server:
+    if "completed_samples_per_sec" in results.rates:
         return {
             "name": "completed samples per second",
             "value": results.rates["completed_samples_per_sec"],

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.closed_loop import Thinking, enter_dues
 from drumfire.loadgen.pacer import Pacer
 from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.settings import EffectiveSettings, Scenario
@@ -89,6 +90,13 @@ class Limits:
             return End.MAX_DURATION
         return None
 
+    def most(self, queries: int, elapsed_ns: int) -> int:
+        """How many queries may be issued together at ``elapsed_ns``, after ``queries``, so that none passes a limit."""
+        most = self.max_queries - queries if self.max_queries else sys.maxsize
+        if elapsed_ns >= self.target_duration_ns:
+            most = min(most, max(self.min_queries - queries, 1))
+        return 1 if self.max_duration_ns and elapsed_ns > self.max_duration_ns else most
+
 
 async def issue(
     phase: Phase,
@@ -104,8 +112,26 @@ async def issue(
     After ``patience_s`` without a good answer, the run stops waiting and gives up on the outstanding rows.
     ``drain_s`` is the longest total wait after the end ``DECIDED``.
     """
+    try:
+        return await _issue(phase, limits, system, answers, pacer, patience_s, drain_s)
+    finally:
+        if phase.concurrency:
+            enter_dues(phase, answers)
+
+
+async def _issue(
+    phase: Phase,
+    limits: Limits,
+    system: SystemUnderTest,
+    answers: Answers,
+    pacer: Pacer,
+    patience_s: float,
+    drain_s: float | None,
+) -> End:
     if phase.scheduled is not None:
         end = await _issue_scheduled(phase, limits, system, answers, pacer)
+    elif phase.concurrency:
+        end = await _issue_concurrent(phase, limits, system, answers, pacer, patience_s)
     elif answers.closed_loop and (answer := system.answer) is not None:
         end = await _issue_inline(phase, limits, answer, answers, pacer)
     elif answers.closed_loop:
@@ -283,6 +309,46 @@ async def _issue_inline(phase: Phase, limits: Limits, answer: Answer, answers: A
         row, queries = row + done * width, queries + done
         if (end := limits.reached(queries, elapsed)) is not None:
             return end
+    return End.ALL_ISSUED if phase.accuracy else End.RAN_OUT
+
+
+async def _issue_concurrent(
+    phase: Phase, limits: Limits, system: SystemUnderTest, answers: Answers, pacer: Pacer, patience_s: float
+) -> End:
+    """A closed loop of n: a query is due when one of n is answered, or the think time after that.
+
+    Here ``scheduled`` is the moment of issue; ``enter_dues`` makes it the moment when the query was due, at the end.
+    """
+    record, clock, origin = answers.record, time.monotonic_ns, answers.origin_ns
+    issued, scheduled, take = record.issued, record.scheduled, system.issue
+    thinking = Thinking(phase, answers) if phase.think_time_ns else None
+    answers.patience_s = patience_s
+    row, end_row, places = phase.first_row, phase.first_row + phase.rows, phase.concurrency
+    while row < end_row:
+        if thinking is None:
+            free, awaited = answers.pull() + places - row, row - places + 1
+        else:
+            free, awaited = await thinking.due(row, pacer)
+        if free:
+            elapsed = clock() - origin
+            last = min(row + min(free, limits.most(row - phase.first_row, elapsed)), end_row)
+            scheduled[row:last] = elapsed
+            issued[row:last] = elapsed
+            answers.issued = last
+            take(row, last)
+            if thinking is not None:
+                thinking.add(row, last)
+            row = last
+            if (end := limits.reached(row - phase.first_row, elapsed)) is not None:
+                return end
+            if elapsed + origin - pacer.served_ns > _HOLD_NS:
+                await pacer.serve()
+        elif not await answers.wait(awaited, patience_s):
+            return End.NO_ANSWER
+        else:
+            pacer.served_ns = clock()
+        if answers.enough:
+            return End.NO_ANSWER if answers.hopeless else End.DECIDED
     return End.ALL_ISSUED if phase.accuracy else End.RAN_OUT
 
 

@@ -14,7 +14,7 @@ from drumfire.loadgen.advice import Bound, Knobs, as_time, on_lateness, on_sendi
 from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.record import Column, RowArray
 from drumfire.loadgen.results import LATE_NS, Measured, distribution
-from drumfire.loadgen.settings import EffectiveSettings, Loop, Scenario
+from drumfire.loadgen.settings import EffectiveSettings, Scenario
 
 _SHARE = 0.5
 """A p99 above this share of the p50 latency gets a warning: the measurement is then largely of this side."""
@@ -32,13 +32,16 @@ def issued(
 ) -> dict[str, Any]:
     """How late the generator issued queries; in a closed loop, the time from an answer to the next issue."""
     late: Int64Array
-    if settings.loop is Loop.CLOSED:
+    if settings.in_turn:
         width = measured.samples_per_query
         late = np.concatenate([_pauses(columns["issued"][rows], columns["completed"][rows], width) for rows in streams])
         meaning = "from an answer to the next query's issue"
     else:
         late = measured.issued - measured.scheduled
         meaning = "from a query's scheduled time to its issue"
+        if settings.concurrency:
+            thought = " and the think time" if settings.think_time_ns else ""
+            meaning = f"from the answer that makes a query due{thought} to its issue"
     early = int(np.count_nonzero(late < 0))
     return {"meaning": meaning, **_spread(late), "early": early}
 

@@ -126,7 +126,7 @@ def put_test(log: DetailLog, system: str, library: str, total_count: int, perfor
 
 
 def put_requested(log: DetailLog, requested: TestSettings) -> None:
-    log.put("requested_scenario", requested.scenario.name)
+    log.put("requested_scenario", requested.kind)
     log.put("requested_test_mode", requested.mode.name)
     by_scenario = {
         Scenario.SingleStream: ("single_stream_expected_latency_ns", "single_stream_target_latency_percentile"),
@@ -160,6 +160,8 @@ def put_requested(log: DetailLog, requested: TestSettings) -> None:
     ]
     if requested.use_token_latencies:
         names.append("use_token_latencies")
+    if requested.concurrency:
+        names += ["concurrency", "think_time_ns"]
     for name in names:
         log.put(f"requested_{name}", getattr(requested, name))
     if requested.use_token_latencies and requested.scenario != Scenario.Offline:
@@ -168,7 +170,7 @@ def put_requested(log: DetailLog, requested: TestSettings) -> None:
 
 
 def put_effective(log: DetailLog, effective: EffectiveSettings) -> None:
-    log.put("effective_scenario", effective.scenario.name)
+    log.put("effective_scenario", effective.kind)
     log.put("effective_test_mode", effective.mode.name)
     for name in (
         "samples_per_query",
@@ -286,7 +288,7 @@ def result_values(settings: EffectiveSettings, results: Results) -> dict[str, An
     tokens = {key: rates.pop(key) for key in list(rates) if "token" in key}
     inferred = {key: tokens.pop(key) for key in list(tokens) if "inferred" in key}
     values.update(rates)
-    if scenario == Scenario.SingleStream:
+    if scenario == Scenario.SingleStream and settings.in_turn:
         values["early_stopping_latency_ss"] = r.stopping.estimate_ns
         values["early_stopping_latency_ms"] = r.stopping.p99_estimate_ns
     if r.query_latency is not None:

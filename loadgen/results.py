@@ -16,7 +16,7 @@ from drumfire.loadgen import early_stopping
 from drumfire.loadgen.advice import Knobs, advice, of_settings
 from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.record import TOKEN_COLUMNS, Column, RowArray, Status
-from drumfire.loadgen.settings import EffectiveSettings, Loop, Scenario
+from drumfire.loadgen.settings import EffectiveSettings, Scenario
 
 LOGGED_PERCENTILES = (0.50, 0.90, 0.95, 0.97, 0.99, 0.999)
 """Those of the logs, which other tools read: the reference's."""
@@ -163,13 +163,13 @@ def evaluate(
 ) -> Results:
     """Statistics and verdict of a performance phase.  ``knobs``: what advice names; by default, the settings."""
     s, m = settings, measured
-    server, offline = s.scenario == Scenario.Server, s.scenario == Scenario.Offline
+    server = s.scenario == Scenario.Server
     latency_values = latencies(m)
     query_values = query_latencies(m) if s.scenario == Scenario.MultiStream else None
     judged = latency_values if query_values is None else query_values
 
     estimates: list[early_stopping.Estimate] = []
-    if s.loop is Loop.CLOSED:
+    if s.in_turn:
         percentiles = [s.target_latency_percentile]
         if s.scenario == Scenario.SingleStream:
             percentiles.append(0.99)
@@ -185,7 +185,7 @@ def evaluate(
 
     if token_stopping is not None:
         stopping = _worst(token_stopping)
-    elif offline:
+    elif not s.stops_early:
         stopping = EarlyStopping(True, "")
     elif server:
         stopping = _by_count(s, m.queries, over)
@@ -260,6 +260,8 @@ def _duration(s: EffectiveSettings, m: Measured, latency: Distribution) -> int:
         return latency.maximum
     if m.queries == 0:
         return 0
+    if s.concurrency:
+        return int(m.issued.max())
     due, issued, _ = _last_query(m)
     return due if s.scenario == Scenario.Server else issued
 
@@ -271,6 +273,8 @@ def _rates(s: EffectiveSettings, m: Measured, latency: Distribution) -> dict[str
     tokens = int(m.tokens[m.answered & (m.tokens > 1)].sum()) if m.tokens is not None else 0
     rates: dict[str, float] = {}
     due, issued, done = _last_query(m) if m.queries else (0, 0, 0)
+    if s.concurrency:
+        issued, done = int(m.issued.max(initial=0)), int(m.completed[m.answered].max(initial=0))
     if s.scenario == Scenario.Server:
         rates["scheduled_samples_per_sec"] = _per_second(n - 1, due)
         rates["completed_samples_per_sec"] = _per_second(n - 1, done)
@@ -282,6 +286,10 @@ def _rates(s: EffectiveSettings, m: Measured, latency: Distribution) -> dict[str
             rates["tokens_per_second"] = _per_second(tokens, latency.maximum)
         if s.infer_token_latencies:
             rates["inferred_tokens_per_second"] = _per_second(s.token_latency_scaling_factor * n, latency.maximum)
+    elif s.concurrency:
+        # Up to the last issue all are under way, and after it fewer and fewer.
+        by_then = int(np.count_nonzero(m.completed[m.answered] <= issued))
+        rates["completed_samples_per_sec"] = _per_second(by_then, issued) or _per_second(n, done)
     elif s.scenario == Scenario.SingleStream:
         rates["qps_with_loadgen_overhead"] = _per_second(n - 1, issued)
         rates["qps_without_loadgen_overhead"] = _per_second(1, latency.mean)
@@ -309,7 +317,10 @@ def _token_figures(
     tpot = (m.completed - m.first_token)[m.answered] // np.maximum(m.tokens[m.answered] - 1, 1)
     wanted = (*LOGGED_PERCENTILES, *SHOWN_PERCENTILES, s.target_latency_percentile)
     # The reference checks the time per token first, and stops at the first failure.
-    if s.scenario == Scenario.Server:
+    if not s.stops_early:
+        first_token, per_token = distribution(ttft, wanted), distribution(tpot, wanted)
+        ttft_stop = tpot_stop = EarlyStopping(True, "")
+    elif s.scenario == Scenario.Server:
         first_token, per_token = distribution(ttft, wanted), distribution(tpot, wanted)
         tpot_stop = _by_count(s, m.queries, int(np.count_nonzero(tpot > s.tpot_latency)))
         ttft_stop = _by_count(s, m.queries, int(np.count_nonzero(ttft > s.ttft_latency)))

@@ -27,7 +27,7 @@ from drumfire.loadgen.pacer import Spin
 from drumfire.loadgen.record import Column, Gauge, Record, RowArray, Status, by_stream, bytes_per_row
 from drumfire.loadgen.results import Measured, Results, evaluate
 from drumfire.loadgen.schedules import Schedule
-from drumfire.loadgen.settings import Loop, Mode, Scenario, SettingsError, TestSettings, effective
+from drumfire.loadgen.settings import Mode, Scenario, SettingsError, TestSettings, effective
 from drumfire.loadgen.share import Share
 from drumfire.loadgen.system import SampleLibrary, SystemUnderTest
 from drumfire.loadgen.traffic import DRAWN_BYTES, Phase, draw, expected_rows
@@ -102,7 +102,7 @@ class Test:
             self.record, self.phases = share.record, list(share.phases)
         if self.effective.scenario != Scenario.Server:
             spin = Spin.ADAPTIVE  # nothing is waited for
-        self.answers = Answers(self.record, closed_loop=self.effective.loop is Loop.CLOSED, spin=spin)
+        self.answers = Answers(self.record, closed_loop=self.effective.in_turn, spin=spin)
         self.plan = Plan(
             self.effective, self.phases, self.record, self.answers, self.knobs, warm_up, rule, on_begin=self._on_begin
         )
@@ -159,6 +159,11 @@ class Test:
 
     def departures(self) -> list[str]:
         """How this test's traffic differs from that of any MLPerf scenario; a line each."""
+        if self.effective.concurrency:
+            return [
+                f"a closed loop of {self.effective.concurrency} is no MLPerf scenario, so MLPerf's rules do not apply: "
+                "VALID says that every query was answered, for as long as was asked"
+            ]
         if self.effective.scenario != Scenario.Server or self.schedule.mlperf:
             return []
         return [f"{self.schedule.name} arrivals: MLPerf's Server has others, so compare with runs of this kind only"]

@@ -72,6 +72,8 @@ _LEAST: Mapping[str, float] = {
     "samples_per_query": 1,
     "performance_sample_count": 1,
     "accuracy_sample_count": 0,
+    "concurrency": 0,
+    "think_time_ns": 0,
     "qsl_rng_seed": -math.inf,
 }
 """Effective settings by which rows are counted, so that they are whole numbers, and the least of each."""

@@ -25,7 +25,11 @@ class Loop(enum.Enum):
     OPEN = "open"
     """A schedule, drawn before the run; in Offline all rows are due at the start."""
     CLOSED = "closed"
-    """The answer to the query before."""
+    """The answer to a query before: to the last one, or to any of several under way."""
+
+
+CLOSED_LOOP = "ClosedLoop"
+"""What a closed loop of n queries under way is called where others have a scenario's name."""
 
 
 class _Named(enum.IntEnum):
@@ -73,12 +77,33 @@ _LEAST_RATE, _MOST_RATE = 1e-6, 1e15
 """Queries/s.  Beyond these bounds the times of queries, ns, leave 64 bits; no test is so long or so fast."""
 
 
+class _Looped:
+    """What settings say of the loop."""
+
+    scenario: Scenario
+    concurrency: int
+
+    @property
+    def loop(self) -> Loop:
+        return self.scenario.loop
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether each query waits for the answer to the one before: SingleStream and MultiStream."""
+        return self.loop is Loop.CLOSED and not self.concurrency
+
+    @property
+    def kind(self) -> str:
+        """The scenario's name, or ``CLOSED_LOOP``, which is no MLPerf scenario."""
+        return CLOSED_LOOP if self.concurrency else self.scenario.name
+
+
 @dataclass
-class TestSettings:
+class TestSettings(_Looped):
     """The requested settings.  Latencies in ns, durations in ms, rates per second, percentiles as fractions.
 
-    Names, types and defaults are those of ``mlperf_loadgen.TestSettings`` 6.0.  ``scenario`` and ``mode`` may be given
-    by their names.
+    Names, types and defaults are those of ``mlperf_loadgen.TestSettings`` 6.0; the last two are not MLPerf's.
+    ``scenario`` and ``mode`` may be given by their names.
     """
 
     __test__ = False  # pytest takes classes called Test* for tests
@@ -125,6 +150,11 @@ class TestSettings:
     tpot_latency: int = 100_000_000
     infer_token_latencies: bool = False
     token_latency_scaling_factor: int = 0
+    concurrency: int = 0
+    """n: SingleStream's queries in a closed loop of n under way, where the answer to any makes the next due; 0: in the
+    scenario's own loop."""
+    think_time_ns: int = 0
+    """In such a loop: from an answer until the next query is due."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         default = getattr(type(self), name, None)
@@ -136,7 +166,7 @@ class TestSettings:
 
 
 @dataclass(frozen=True)
-class EffectiveSettings:
+class EffectiveSettings(_Looped):
     """The settings that a test over one library follows.  Units as in ``TestSettings``."""
 
     scenario: Scenario
@@ -173,10 +203,13 @@ class EffectiveSettings:
     token_latency_scaling_factor: int
     errors: tuple[str, ...] = ()
     """Invalid settings, which the reference logs before it continues."""
+    concurrency: int = 0
+    think_time_ns: int = 0
 
     @property
-    def loop(self) -> Loop:
-        return self.scenario.loop
+    def stops_early(self) -> bool:
+        """Whether MLPerf's early stopping has a say in the verdict."""
+        return self.scenario != Scenario.Offline and not self.concurrency
 
     @property
     def expected_s(self) -> float:
@@ -189,6 +222,8 @@ class EffectiveSettings:
         return self.samples_per_query if self.scenario == Scenario.MultiStream else 1
 
 
+OF_CLOSED_LOOPS = ("concurrency", "think_time_ns")
+"""Settings of closed loops of several queries alone."""
 LOGGED_IN_THIS_ORDER = (
     "qsl_rng_seed",
     "sample_index_rng_seed",
@@ -221,6 +256,9 @@ def effective(requested: TestSettings, total_count: int, performance_count: int)
     if r.scenario == Scenario.SingleStream:
         target_qps = _rate_of_latency(r.single_stream_expected_latency_ns)
         max_async, percentile = 1, r.single_stream_target_latency_percentile
+        if r.concurrency:
+            max_async = r.concurrency
+            target_qps = _rate(r.concurrency * 1e9 / (r.single_stream_expected_latency_ns + r.think_time_ns))
         if r.sample_concatenate_permutation:
             min_query_count = max(min_query_count, int(2.0 * duration_s * target_qps))
             min_query_count += performance_count - min_query_count % performance_count
@@ -288,6 +326,8 @@ def effective(requested: TestSettings, total_count: int, performance_count: int)
         infer_token_latencies=r.infer_token_latencies,
         token_latency_scaling_factor=r.token_latency_scaling_factor,
         errors=tuple(errors),
+        concurrency=r.concurrency,
+        think_time_ns=r.think_time_ns,
     )
 
 
@@ -306,6 +346,17 @@ def _check_numbers(requested: TestSettings) -> None:
         raise SettingsError(f"min_duration_ms must be at most {_LONGEST_S * 1000:.0e} (31 years)")
     if requested.multi_stream_samples_per_query < 1:
         raise SettingsError("multi_stream_samples_per_query must be at least 1, not 0")
+    if requested.concurrency and requested.scenario != Scenario.SingleStream:
+        raise SettingsError(
+            f"a closed loop of {requested.concurrency} has the queries of SingleStream, not of "
+            f"{requested.scenario.name}: leave concurrency out"
+        )
+    if requested.concurrency and requested.mode in (Mode.SubmissionRun, Mode.FindPeakPerformance):
+        raise SettingsError(f"{requested.mode.name} is for MLPerf's scenarios, not for a closed loop: leave one out")
+    if requested.think_time_ns and not requested.concurrency:
+        raise SettingsError("think_time_ns is for a closed loop: give concurrency, or leave it out")
+    if requested.think_time_ns > _LONGEST_S * 1e9:
+        raise SettingsError(f"think_time_ns must be at most {_LONGEST_S * 1e9:.0e} (31 years)")
 
 
 def _rate_of_latency(expected_latency_ns: float) -> float:

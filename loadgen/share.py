@@ -51,8 +51,14 @@ class Slice:
             raise SettingsError(
                 "server_max_async_queries bounds the queries of one generator: leave it out of user.conf with several"
             )
+        places = self.count(settings.concurrency)
+        if settings.concurrency and not places:
+            raise SettingsError(
+                f"a closed loop of {settings.concurrency} leaves nothing for some of {self.parts} generators: raise "
+                f"--concurrency to {self.parts} or more"
+            )
         least = self.count(settings.min_query_count * self.width) // self.width
-        return replace(settings, max_query_count=0, min_query_count=least)
+        return replace(settings, max_query_count=0, min_query_count=least, concurrency=places)
 
     def _of(self, phase: Phase, max_queries: int) -> Phase:
         together = phase.scheduled is None and phase.query_count == 1
@@ -74,6 +80,7 @@ class Slice:
             scheduled=None if phase.scheduled is None else pick(phase.scheduled),
             logged=None if phase.logged is None else pick(phase.logged),
             samples_per_query=max(sample_index.size, 1) if together else phase.samples_per_query,
+            concurrency=self.count(phase.concurrency),
         )
 
 

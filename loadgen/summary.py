@@ -30,8 +30,8 @@ _RULE = "================================================"
 def _result_lines(system: str, settings: EffectiveSettings, r: Results) -> list[str]:
     s = settings
     lines = [_RULE, "MLPerf Results Summary", _RULE]
-    lines += [f"SUT name : {system}", f"Scenario : {s.scenario.name}", f"Mode     : {s.mode.name}"]
-    if s.scenario == Scenario.Server:
+    lines += [f"SUT name : {system}", f"Scenario : {s.kind}", f"Mode     : {s.mode.name}"]
+    if "completed_samples_per_sec" in r.rates:
         lines.append(f"Completed samples per second    : {r.rates['completed_samples_per_sec']:.2f}")
         if "completed_tokens_per_second" in r.rates:
             lines.append(f"Completed tokens per second: {r.rates['completed_tokens_per_second']:.2f}")
@@ -74,7 +74,7 @@ def _stopping_lines(s: EffectiveSettings, r: Results) -> list[str]:
     def block(title: str, stopping: EarlyStopping) -> list[str]:
         return [title, *stopping.text.split("\n")]
 
-    if s.scenario == Scenario.Offline:
+    if not s.stops_early:
         return []
     if r.token_stopping is None:
         return block("Early Stopping Result:", r.stopping)
@@ -84,7 +84,7 @@ def _stopping_lines(s: EffectiveSettings, r: Results) -> list[str]:
 
 def _stat_lines(s: EffectiveSettings, r: Results) -> list[str]:
     lines: list[str] = []
-    if s.scenario == Scenario.SingleStream:
+    if "qps_with_loadgen_overhead" in r.rates:
         lines.append(f"QPS w/ loadgen overhead         : {r.rates['qps_with_loadgen_overhead']:.2f}")
         lines.append(f"QPS w/o loadgen overhead        : {r.rates['qps_without_loadgen_overhead']:.2f}")
         lines.append("")
@@ -99,7 +99,7 @@ def _stat_lines(s: EffectiveSettings, r: Results) -> list[str]:
         lines.append("")
     if r.first_token is not None and r.time_per_output_token is not None:
         lines.append("")
-        if s.scenario == Scenario.Server:
+        if "completed_samples_per_sec" in r.rates:
             completed = r.rates["completed_tokens_per_second"]
             lines.append(f"Completed tokens per second                 : {completed:.2f}")
         elif s.scenario == Scenario.SingleStream:

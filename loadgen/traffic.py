@@ -53,6 +53,10 @@ class Phase:
     """One interval beyond the last generated query (the reference logs it)."""
     logged: npt.NDArray[np.bool_] | None
     """Rows whose response goes to the accuracy log; None for all rows of an accuracy phase, no rows of another."""
+    concurrency: int = 0
+    """n of a closed loop of n queries under way; 0 for other loops."""
+    think_time_ns: int = 0
+    """In such a loop: from an answer until the next query is due."""
 
     def entered(self, record: Record) -> Phase:
         """Copy the traffic into the table; the returned phase refers to the table, so nothing is held twice."""
@@ -217,6 +221,8 @@ def _draw_phase(
         scheduled=scheduled,
         generated_duration_ns=generated_ns,
         logged=_logged(settings, sample_index.size, accuracy, log_values),
+        concurrency=settings.concurrency,
+        think_time_ns=settings.think_time_ns,
     )
 
 

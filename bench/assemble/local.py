@@ -93,7 +93,7 @@ class Assembly:
 def assemble(options: RunOptions) -> Assembly:
     """Load the backend, model and data that the options name.  Raises ``UserError``."""
     traffic, model = options.traffic, chosen(options)
-    settings, errors = read_settings(traffic, model.name)
+    settings, errors = read_settings(traffic, model.name, options.system.concurrency)
     if options.backend == "null":
         return _null(options, model, settings, errors)
     source, places, notes = _planned(options, model, settings.scenario)
@@ -244,7 +244,8 @@ def _processes(options: RunOptions, scenario: Scenario, gpus: int) -> int:
     In a closed loop this process is idle while a model computes, so it may as well do that itself.
     """
     wanted: int | None = options.system.processes
-    if gpus > 1 and scenario == Scenario.SingleStream:
+    in_turn = scenario.loop is Loop.CLOSED and not options.traffic.is_closed
+    if gpus > 1 and in_turn and scenario == Scenario.SingleStream:
         raise UserError(
             f"SingleStream sends one query at a time, which one GPU answers: name one of {options.device}, or choose "
             "another scenario"
@@ -253,7 +254,7 @@ def _processes(options: RunOptions, scenario: Scenario, gpus: int) -> int:
         raise UserError(f"each GPU of {options.device} has one process: leave --processes {wanted} out")
     if gpus > 1:
         return gpus
-    if scenario.loop is Loop.CLOSED:
+    if in_turn:
         return wanted or 0 if scenario == Scenario.MultiStream else 0
     return wanted if wanted is not None else int(usable_cores() > 1)
 
@@ -301,7 +302,9 @@ def _takes_cores(source: Source, processes: int) -> str:
     return next((option for option, count in counts.items() if count > 1), "")
 
 
-def read_settings(options: TrafficOptions, model_name: str) -> tuple[TestSettings, tuple[str, ...]]:
+def read_settings(
+    options: TrafficOptions, model_name: str, concurrency: int | None
+) -> tuple[TestSettings, tuple[str, ...]]:
     """The settings, and the errors in user.conf that do not stop the run.  Raises ``UserError`` for those that do.
 
     The rules' values come first, then user.conf, then the command line; later ones override earlier ones.
@@ -324,6 +327,8 @@ def read_settings(options: TrafficOptions, model_name: str) -> tuple[TestSetting
         settings.multi_stream_samples_per_query = options.samples_per_query
     if options.qps is not None:
         settings.server_target_qps = settings.offline_expected_qps = options.qps
+    if options.is_closed:
+        settings.concurrency, settings.think_time_ns = concurrency or 1, round(options.think_time * 1e6)
     return settings, tuple(reader.errors)
 
 
@@ -374,6 +379,9 @@ class _Service:
         size = self._affordable(samples)
         seconds = samples / size * min(self._times(size))
         return seconds, CLOSED_LOOP_MARGIN * seconds
+
+    def loop_rate(self, concurrency: int, think_ns: int) -> tuple[float, float]:
+        return self._probe.loop_rate(concurrency, think_ns)
 
     def samples_per_second(self, *, together: bool) -> float:
         if together:

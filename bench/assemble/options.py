@@ -17,14 +17,13 @@ from drumfire.loadgen.options import choice, option
 from drumfire.loadgen.pacer import Spin
 from drumfire.loadgen.rounds import DEFAULT_ROUND, ROUNDS
 from drumfire.loadgen.run import DEFAULT_PATIENCE_S
-from drumfire.loadgen.settings import Scenario
+from drumfire.loadgen.settings import Loop, Scenario
 from drumfire.loadgen.warm_up import WarmUp
 from drumfire.sut import models, remote
 from drumfire.sut.data.options import InputOptions
 from drumfire.sut.data.ragged import Padding
 from drumfire.sut.local import backends, devices
 from drumfire.sut.local.backends import MAX_BATCH_SIZE
-from drumfire.sut.local.null import NullOptions
 from drumfire.sut.local.rows import MAX_BATCH_SIZE as LARGEST_BATCH_SIZE
 from drumfire.sut.models.metrics import LabelOptions
 
@@ -38,8 +37,20 @@ def _unbound(values: Mapping[str, Any]) -> str:
     return "" if searched else "in MultiStream without --find-peak-performance"
 
 
+def _is_closed(values: Mapping[str, Any]) -> bool:
+    return bool(values.get("loop") == Loop.CLOSED.value)
+
+
+def _not_closed(values: Mapping[str, Any]) -> str:
+    return "" if _is_closed(values) else "without --loop closed"
+
+
+def _alone(values: Mapping[str, Any]) -> str:
+    return "in SingleStream" if values["scenario"] == _SINGLE and not _is_closed(values) else ""
+
+
 def _undelayed(values: Mapping[str, Any]) -> str:
-    if values["scenario"] in (_SINGLE, _MULTI):
+    if values["scenario"] in (_SINGLE, _MULTI) and not _is_closed(values):
         return f"in {values['scenario']}"
     return "with --max-batchsize 1" if values["max_batchsize"] == 1 else ""
 
@@ -66,6 +77,20 @@ class TrafficOptions:
         least=1e-3,
         alone=0.0,
         help="Server: continue beyond --time until early stopping is decided, S seconds at most (default: 4 x --time)",
+    )
+    loop: str | None = option(
+        None,
+        choices=tuple(one.value for one in Loop),
+        help="closed: SingleStream's queries with --concurrency of them under way, where the answer to any makes the "
+        "next due; no MLPerf scenario.  open: a schedule, as in Server and Offline (default: the scenario's own)",
+    )
+    think_time: float = option(
+        0.0,
+        metavar="MS",
+        least=0,
+        most=1e9,
+        idle=_not_closed,
+        help="--loop closed: from an answer until the next query is due, ms (default: 0)",
     )
     qps: float | None = option(
         None,
@@ -127,6 +152,22 @@ class TrafficOptions:
         DEFAULT_ROUND, choices=tuple(ROUNDS), help=f"MLPerf round whose seeds draw the traffic: {', '.join(ROUNDS)}"
     )
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether this is a closed loop of several queries, and no MLPerf scenario."""
+        return self.loop == Loop.CLOSED.value
+
+
+@dataclass(frozen=True)
+class ConcurrencyOptions:
+    """How many queries are under way; of remote servers, the target has this option."""
+
+    TITLE: ClassVar = TrafficOptions.TITLE
+
+    concurrency: int | None = option(
+        None, most=1e6, idle=_not_closed, help="--loop closed: queries under way (default: 1)"
+    )
+
 
 @dataclass(frozen=True)
 class ResultOptions:
@@ -157,7 +198,7 @@ class BatchingOptions:
     max_batchsize: int = option(
         MAX_BATCH_SIZE,
         most=LARGEST_BATCH_SIZE,
-        idle=lambda values: "in SingleStream" if values["scenario"] == _SINGLE else "",
+        idle=_alone,
         help="largest batch",
     )
     max_queue_delay: float = option(
@@ -186,7 +227,7 @@ class SizesOptions:
     )
     no_sort: bool = option(
         False,
-        idle=lambda values: "in SingleStream" if values["scenario"] == _SINGLE else "",
+        idle=_alone,
         help="batch padded samples in their order; else those that wait are sorted by size, so that less is padded "
         "(samples that are not padded are grouped by size in any case)",
     )
@@ -203,15 +244,20 @@ class LocalOptions:
         None,
         least=0,
         most=64,
-        idle=lambda values: "in SingleStream" if values["scenario"] == _SINGLE else "",
+        idle=_alone,
         help="processes that the model runs in, each with --instances; 0: threads of this one (default: 1 in Server "
         "and Offline if there is a core for it, else 0); several divide each query of MultiStream",
     )
+    under_way: ConcurrencyOptions = field(default_factory=ConcurrencyOptions)
     backend: Any = choice("backend", backends.kinds)
     labelled: LabelOptions = field(default_factory=LabelOptions)
     inputs: InputOptions = field(default_factory=InputOptions)
     batching: BatchingOptions = field(default_factory=BatchingOptions)
     sizes: SizesOptions = field(default_factory=SizesOptions)
+
+    @property
+    def concurrency(self) -> int | None:
+        return self.under_way.concurrency
 
 
 @dataclass(frozen=True)
@@ -221,11 +267,16 @@ class RemoteOptions:
     target: Any = choice("backend", remote.kinds)
     fleet: FleetOptions = field(default_factory=FleetOptions)
 
+    @property
+    def concurrency(self) -> int | None:
+        found: int | None = self.target.concurrency
+        return found
+
 
 def systems() -> Mapping[str, type]:
     """The options of each kind of system, by its word on the command line."""
     of_backends = dict.fromkeys(backends.BACKENDS, LocalOptions)
-    return {**of_backends, "null": NullOptions, **dict.fromkeys(remote.TARGETS, RemoteOptions)}
+    return {**of_backends, "null": ConcurrencyOptions, **dict.fromkeys(remote.TARGETS, RemoteOptions)}
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,22 @@ class Probe:
             return usual, _REMOTE_MARGIN * max(latency.minimum, 1) * 1e-9
         return usual, CLOSED_LOOP_MARGIN * usual
 
+    def loop_rate(self, concurrency: int, think_ns: int) -> tuple[float, float]:
+        """Queries a second of a closed loop of ``concurrency``: as a rule, and the most to expect."""
+        seconds = self.query_seconds(1)[0]
+        places = max(min(concurrency, int(_LONG_S / seconds)), 1)  # of a slow system, few: not all are waited for
+        if self._left is not None:
+            places = max(min(places, self._left), 1)
+        settings = TestSettings(
+            concurrency=places,
+            single_stream_expected_latency_ns=max(50_000, 2e9 * _PROBE_S * places / _MOST_ROWS),
+            max_query_count=0 if self._left is None else max(self._left, 1),
+        )
+        measured = self._run(settings, _PROBE_S).rates["completed_samples_per_sec"]
+        latency_s = places / measured * (_REMOTE_MARGIN if self._remote else CLOSED_LOOP_MARGIN)
+        usual, most = (concurrency / (one + think_ns * 1e-9) for one in (places / measured, latency_s))
+        return usual, most
+
     def _closed(self, samples: int, most: int | None = None) -> Results:
         """A closed loop of queries of ``samples``, at most ``most`` of them."""
         bounds = [one for one in (most, None if self._left is None else self._left // samples) if one is not None]

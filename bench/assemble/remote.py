@@ -40,7 +40,7 @@ def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly
     amounts = Amounts(traffic.dataset_path, traffic.count, traffic.performance_sample_count)
     target: Target[Any] = kind(options.backend, options.model, options.system.target, amounts)
     name = options.model if target.named is None else target.named.name
-    settings, errors = read_settings(traffic, name)
+    settings, errors = read_settings(traffic, name, options.system.concurrency)
     settings = drawn or settings
     if drawn is None and isinstance(target.judge, Metric):
         target.judge.prepare()

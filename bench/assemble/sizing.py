@@ -34,6 +34,9 @@ class Service(Protocol):
     def query_seconds(self, samples: int) -> tuple[float, float]:
         """Seconds that one query of a closed loop takes: as a rule, and the least that it may take."""
 
+    def loop_rate(self, concurrency: int, think_ns: int) -> tuple[float, float]:
+        """Queries a second of a closed loop of so many: as a rule, and the most to expect."""
+
     def samples_per_second(self, *, together: bool) -> float:
         """The rate when samples are sent one by one, or all together."""
 
@@ -60,10 +63,15 @@ def size_traffic(
             return "user.conf"
         if settings.mode == Mode.AccuracyOnly:  # sends every sample once, however long it takes
             return None
-        seconds, least_s = service.query_seconds(1 if single else settings.multi_stream_samples_per_query)
+        if settings.concurrency:
+            usual, most = service.loop_rate(settings.concurrency, settings.think_time_ns)
+            seconds, least_s = 1 / usual, settings.concurrency / most - settings.think_time_ns * 1e-9
+        else:
+            seconds, least_s = service.query_seconds(1 if single else settings.multi_stream_samples_per_query)
         latency_ns = max(least_s * 1e9, _LEAST_LATENCY_NS)  # the queries drawn before the run must last for it
         if options.count is not None:  # no more queries are drawn than are sent
-            latency_ns = max(latency_ns, 2e6 * settings.min_duration_ms / max(options.count - 1, 1))
+            a_query_ns = 2e6 * settings.min_duration_ms / max(options.count - 1, 1)
+            latency_ns = max(latency_ns, max(settings.concurrency, 1) * a_query_ns - settings.think_time_ns)
         setattr(settings, name, latency_ns)
         _note_length(settings, settings.min_query_count * seconds, f"a query takes about {seconds:.2g} s", notes)
         return "measured"

@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from drumfire.bench import gates, interrupts
-from drumfire.bench.assemble import local, remote
+from drumfire.bench.assemble import local, loop, remote
 from drumfire.bench.assemble.local import Assembly
 from drumfire.bench.assemble.options import RemoteOptions, RunOptions
 from drumfire.bench.fleet import refusals
@@ -232,6 +232,7 @@ def _check(options: RunOptions) -> None:
         raise UserError("--submission includes an accuracy run: leave --accuracy out")
     if traffic.audit_conf is not None:
         check_file(traffic.audit_conf, "--audit-conf")
+    loop.check(traffic)
     if traffic.find_peak_performance:
         probing.check(options)
     gates.check(options.expectations, scenario=traffic.scenario)
@@ -313,7 +314,7 @@ def claimed(options: RunOptions, kind: str = "") -> Claim:
     model = Path(options.model).stem
     urls = options.system.target.url if isinstance(options.system, RemoteOptions) else ()
     where = urllib.parse.urlsplit(urls[0]).scheme if urls else options.device.replace(":", "").replace(",", "-")
-    name = f"{options.backend}-{model}-{where}-{options.traffic.scenario}"
+    name = f"{options.backend}-{model}-{where}-{loop.kind(options)}"
     kinds = {
         "-accuracy": options.traffic.accuracy,
         "-submission": options.traffic.submission,

@@ -179,7 +179,7 @@ def _found(folder: Path) -> Found:
     with contextlib.suppress(UserError):
         subject = {**subject, **saved.subject}
         if not result:
-            scenario, mode = saved.effective.scenario.name, saved.effective.mode.name
+            scenario, mode = saved.effective.kind, saved.effective.mode.name
     return Found(
         folder=str(folder),
         state=state,

@@ -25,7 +25,6 @@ from drumfire.loadgen.issuer import PhaseReport, Plan
 from drumfire.loadgen.overhead import Overhead, Reading
 from drumfire.loadgen.pacer import Pacer, Pacing
 from drumfire.loadgen.record import RowArray, Status
-from drumfire.loadgen.settings import Loop
 from drumfire.loadgen.traffic import Phase
 from drumfire.loadgen.warm_up import WarmUpReport
 
@@ -112,14 +111,14 @@ class FleetIssuer:
         return lines
 
     def warnings(self) -> list[str]:
-        scenario, parts = self._plan.settings.scenario, self._wanted.parts
+        settings, parts = self._plan.settings, self._wanted.parts
         lines = [] if self._warmed is None else self._warmed.warnings
-        if scenario.loop is Loop.OPEN:
+        if not settings.in_turn:
             return lines
         return [
             *lines,
             f"{parts} independent streams side by side, each of every {parts}-th query: not the reference's "
-            f"{scenario.name}, which is a single stream",
+            f"{settings.kind}, which is a single stream",
         ]
 
     def sections(self) -> dict[str, Any]:

@@ -39,7 +39,13 @@ def check(options: RunOptions) -> None:
         option = target.needs_same_host
         raise UserError(f"{option} is for a server on the same host: leave out --hosts or {option}")
     parts, scenario = fleet.parts, Scenario[traffic.scenario]
-    if scenario.loop is Loop.CLOSED and not fleet.independent_streams:
+    if traffic.is_closed:
+        if (target.concurrency or 1) < parts:
+            raise UserError(
+                f"a closed loop of {target.concurrency or 1} leaves nothing for some of {parts} generators: give "
+                f"--concurrency {parts} or more"
+            )
+    elif scenario.loop is Loop.CLOSED and not fleet.independent_streams:
         raise UserError(
             f"{scenario.name} is a single stream, whose next query waits for the last answer, so {parts} generators "
             f"would be {parts} streams: leave {which} out, or give --independent-streams to run them"

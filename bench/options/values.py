@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from drumfire.loadgen.errors import UserError, nearest
 from drumfire.loadgen.options import Choice, Option, declaration, flag, path
+from drumfire.loadgen.settings import CLOSED_LOOP, Loop
 
 T = TypeVar("T")
 _MOST_SHOWN = 60
@@ -157,13 +158,17 @@ def ineffective(options: Any) -> list[str]:
     values, lines = plain(options), []
     for one in declared(type(options), kind_of(type(options), values)):
         about, why = one.option, ""
-        if about.scenarios and values["scenario"] not in about.scenarios:
-            why = f"in {values['scenario']}, only in {' and '.join(about.scenarios)}"
+        if about.scenarios and (kind := _kind_of_run(values)) not in about.scenarios:
+            why = f"in {kind}, only in {' and '.join(about.scenarios)}"
         elif about.idle is not None:
             why = about.idle(values)
         if why and one.name in options.given:
             lines.append(f"{one.written} has no effect {why}")
     return lines
+
+
+def _kind_of_run(values: Mapping[str, Any]) -> str:
+    return CLOSED_LOOP if values.get("loop") == Loop.CLOSED.value else str(values["scenario"])
 
 
 _types = functools.cache(typing.get_type_hints)

@@ -187,6 +187,9 @@ def _asked(document: Document) -> Rows:
     asked = document["asked"]
     source = (document.get("system") or {}).get("qps_source")
     least = f"at least {asked['min_duration_s']:g} s and {counted(asked['min_query_count'], 'query')}"
+    if (loop := document.get("loop")) is not None:
+        thought = f", {duration(loop['think_time_ns'])} think time" if loop["think_time_ns"] else ""
+        least = f"{counted(loop['concurrency'], 'query')} under way{thought}, {least}"
     if asked["max_query_count"]:
         least += f", at most {counted(asked['max_query_count'], 'query')}"
     offline = document["scenario"] == Scenario.Offline.name

@@ -58,8 +58,8 @@ class TargetOptions:
     concurrency: int | None = option(
         None,
         most=1e6,
-        help="most requests under way (default: Offline 64, and Server 64 through tritonclient; else no bound but "
-        "--connections)",
+        help="--loop closed: queries under way (default: 1); else most requests under way (default: Offline 64, and "
+        "Server 64 through tritonclient; else no bound but --connections)",
     )
     connections: int | None = option(
         None,
@@ -226,7 +226,8 @@ class Target(ABC, Generic[AnyOptions]):
 
     def concurrency(self, settings: TestSettings) -> int | None:
         """Most requests under way; None if only the scenario or the connections bound them."""
-        return self.options.concurrency or (_IN_FLIGHT if settings.scenario in self.unbounded else None)
+        asked = self.options.concurrency or settings.concurrency  # of several generators, each has its part
+        return asked or (_IN_FLIGHT if settings.scenario in self.unbounded else None)
 
     def bound(self, settings: TestSettings) -> Bound:
         """What bounds the requests under way first."""
@@ -243,7 +244,7 @@ class Target(ABC, Generic[AnyOptions]):
     def at_a_time(self, settings: TestSettings) -> int:
         """Most requests under way, where each occupies something, such as a connection."""
         at_a_time = self.concurrency(settings) or _IN_FLIGHT
-        if settings.scenario == Scenario.SingleStream:
+        if settings.scenario == Scenario.SingleStream and settings.in_turn:
             return 1
         if settings.scenario == Scenario.MultiStream:
             together = self.batch_size if self.alike else 1
