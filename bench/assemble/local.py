@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any
 
+from drumfire.bench.assemble import loop
 from drumfire.bench.assemble.model import check_judged, chosen
 from drumfire.bench.assemble.options import RemoteOptions, RunOptions, TrafficOptions
 from drumfire.bench.assemble.probe import CLOSED_LOOP_MARGIN, Probe
@@ -309,6 +310,7 @@ def read_settings(
 
     The rules' values come first, then user.conf, then the command line; later ones override earlier ones.
     """
+    loop.check(options)
     settings, reader = TestSettings(), ConfigReader(options.round, models.target_latencies(model_name))
     reader.from_config(settings, options.user_conf, configured_as(model_name), options.scenario)
     if reader.refused is not None:

@@ -42,7 +42,7 @@ def _is_closed(values: Mapping[str, Any]) -> bool:
 
 
 def _not_closed(values: Mapping[str, Any]) -> str:
-    return "" if _is_closed(values) else "without --loop closed"
+    return "" if _is_closed(values) else "with --loop open"
 
 
 def _alone(values: Mapping[str, Any]) -> str:
@@ -89,6 +89,7 @@ class TrafficOptions:
         metavar="MS",
         least=0,
         most=1e9,
+        needs=("loop",),
         idle=_not_closed,
         help="--loop closed: from an answer until the next query is due, ms (default: 0)",
     )
@@ -165,7 +166,7 @@ class ConcurrencyOptions:
     TITLE: ClassVar = TrafficOptions.TITLE
 
     concurrency: int | None = option(
-        None, most=1e6, idle=_not_closed, help="--loop closed: queries under way (default: 1)"
+        None, most=1e6, needs=("loop",), idle=_not_closed, help="--loop closed: queries under way (default: 1)"
     )
 
 

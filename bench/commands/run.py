@@ -232,7 +232,6 @@ def _check(options: RunOptions) -> None:
         raise UserError("--submission includes an accuracy run: leave --accuracy out")
     if traffic.audit_conf is not None:
         check_file(traffic.audit_conf, "--audit-conf")
-    loop.check(traffic)
     if traffic.find_peak_performance:
         probing.check(options)
     gates.check(options.expectations, scenario=traffic.scenario)
