@@ -48,7 +48,7 @@ def test_no_number_is_negative_or_no_number(name: str, value: Any, scenario: Sce
 @pytest.mark.parametrize("name", WHOLE)
 def test_whole_numbers_may_be_written_as_others(name: str) -> None:
     assert type(getattr(TestSettings(**{name: 2e3}), name)) is int
-    effective(TestSettings(**{name: np.int64(2)}), 10, 10)  # type: ignore[arg-type]
+    effective(TestSettings(**{"concurrency": 1, name: np.int64(2)}), 10, 10)  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match=f"{name} must be a whole number of at least 0, not 2.5"):
         effective(TestSettings(**{name: 2.5}), 10, 10)  # type: ignore[arg-type]
 

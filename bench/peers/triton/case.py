@@ -23,3 +23,5 @@ class Case:
     concurrency: int | None = None
     rate: float | None = None
     """Requests a second, Poisson."""
+    loop: bool = False
+    """Whether Drumfire's side is its closed loop, which also has latencies from the schedule; else it is Offline."""

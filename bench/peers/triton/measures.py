@@ -18,9 +18,14 @@ PERF_ANALYZER, CLIENT = TOOLS = ("perf_analyzer", "tritonclient")
 _SMALL, _LARGE = 16, 3 * 224 * 224
 """FP32 elements: 64 bytes, and 602 kB, the size of an image."""
 _PERCENTILES = ("p50", "p99")
+_LOOPS = (1, 2, 4, 8, 16, 32, 64)
+"""The curve of rate and latency that a user of perf_analyzer draws first, by ``--concurrency-range``."""
 
 CASES: dict[str, Case] = {
     **{f"{p}@{c}": Case("identity_cached", p, _SMALL, concurrency=c) for p in PROTOCOLS for c in (16, 64)},
+    **{
+        f"{p}-loop@{c}": Case("identity_cached", p, _SMALL, concurrency=c, loop=True) for p in PROTOCOLS for c in _LOOPS
+    },
     **{f"{p}-large": Case("identity", p, _LARGE, concurrency=4) for p in PROTOCOLS},
     **{f"{p}-poisson@{r}": Case("identity_cached", p, _SMALL, rate=r) for p in PROTOCOLS for r in (1000, 5000)},
 }
@@ -49,6 +54,8 @@ def _measure(name: str, case: Case, server: Running, others: Tools) -> Measure:
     sides = {PERF_ANALYZER: partial(perf_analyzer.measure, *others.perf_analyzer, server, case)}
     if case.rate is not None:
         return Measure(name, _open_loop(case), measured, sides)
+    if case.loop:
+        return Measure(name, _curve(case), measured, sides)
     sides[CLIENT] = partial(client.measure, others.client_python, server, case)
     return Measure(name, _closed_loop(case), measured, sides)
 
@@ -63,6 +70,11 @@ def _closed_loop(case: Case) -> tuple[Figure, ...]:
         *_latencies(at),
         *_other_cpu(at),
     )
+
+
+def _curve(case: Case) -> tuple[Figure, ...]:
+    at = f"{PROTOCOLS[case.protocol]}, closed loop of {case.concurrency}"
+    return (both(f"rate, {at}", "rate_per_s", "1/s", more_is_better=True), *_latencies(at), _cpu(at), *_other_cpu(at))
 
 
 def _open_loop(case: Case) -> tuple[Figure, ...]:

@@ -33,7 +33,8 @@ def measure(server: Running, case: Case, seconds: float) -> dict[str, float]:
 def words(url: str, case: Case, seconds: float) -> list[str]:
     """The command line, without what every run here has."""
     if case.rate is None:
-        load = ["--scenario", "Offline", "--concurrency", str(case.concurrency)]
+        kind = ("--loop", "closed") if case.loop else ("--scenario", "Offline")
+        load = [*kind, "--concurrency", str(case.concurrency)]
     else:
         load = ["--scenario", "Server", "--qps", f"{case.rate:g}"]
     return [

@@ -40,7 +40,7 @@ def test_options_of_another_kind_are_refused(case: Case) -> None:
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("--concurrency", 4), ("--connections", 4),
+        ("--connections", 4),
         ("--header", "a:b"), ("--client", "tritonclient"), ("--shared-memory", "system"), ("--request-timeout", 1),
         ("--metrics-url", "http://h:1"), ("--url", "grpc://h:1"), ("--workers", 2), ("--model-version", 1),
     ],
@@ -72,6 +72,7 @@ def test_options_of_tls_are_refused_without_tls(option: str, url: str, secure: s
     ("words", "says"),
     [
         (["--tls-key", "x"], "--tls-key has no effect without --tls-cert: leave it out"),
+        (["--think-time", "3"], "--think-time has no effect without --loop: leave it out"),
         (["--on-host-loss", "abort"], "--on-host-loss has no effect without --workers or --hosts: leave it out"),
     ],
 )
