@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from drumfire.loadgen.answers import Answers
-from drumfire.loadgen.closed_loop import Thinking, enter_dues
+from drumfire.loadgen.closed_loop import Thinking
 from drumfire.loadgen.pacer import Pacer
 from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.settings import EffectiveSettings, Scenario
@@ -112,22 +112,6 @@ async def issue(
     After ``patience_s`` without a good answer, the run stops waiting and gives up on the outstanding rows.
     ``drain_s`` is the longest total wait after the end ``DECIDED``.
     """
-    try:
-        return await _issue(phase, limits, system, answers, pacer, patience_s, drain_s)
-    finally:
-        if phase.concurrency:
-            enter_dues(phase, answers)
-
-
-async def _issue(
-    phase: Phase,
-    limits: Limits,
-    system: SystemUnderTest,
-    answers: Answers,
-    pacer: Pacer,
-    patience_s: float,
-    drain_s: float | None,
-) -> End:
     if phase.scheduled is not None:
         end = await _issue_scheduled(phase, limits, system, answers, pacer)
     elif phase.concurrency:
@@ -317,7 +301,7 @@ async def _issue_concurrent(
 ) -> End:
     """A closed loop of n: a query is due when one of n is answered, or the think time after that.
 
-    Here ``scheduled`` is the moment of issue; ``enter_dues`` makes it the moment when the query was due, at the end.
+    Here ``scheduled`` is the moment of issue; ``closed_loop.enter_dues`` corrects it when all is over.
     """
     record, clock, origin = answers.record, time.monotonic_ns, answers.origin_ns
     issued, scheduled, take = record.issued, record.scheduled, system.issue

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from drumfire.loadgen.advice import Knobs
 from drumfire.loadgen.answers import Answers
+from drumfire.loadgen.closed_loop import enter_dues
 from drumfire.loadgen.confidence import StopRule, Tally
 from drumfire.loadgen.issue import End, Limits, issue
 from drumfire.loadgen.overhead import GarbagePauses, Overhead, Reading
@@ -167,6 +168,8 @@ class LocalIssuer:
                     task.cancel()
                 overhead = before.until(Reading.now(plan.pauses))
                 answers.give_up()
+                if phase.concurrency:
+                    enter_dues(phase, answers)
                 plan.reports.append(
                     PhaseReport(
                         phase=phase,

@@ -34,6 +34,8 @@ def write(path: Path, phases: Sequence[Phase], record: Record) -> None:
             phase.samples_per_query,
             phase.generated_duration_ns,
             phase.scheduled is not None,
+            phase.concurrency,
+            phase.think_time_ns,
         )
         for phase in phases
     ]
@@ -44,9 +46,8 @@ def read(path: Path, record: Record) -> list[Phase]:
     """The phases that ``write`` has entered into the table."""
     phases = []
     with np.load(path) as file:
-        for number, (accuracy, first_row, rows, width, duration_ns, has_schedule) in enumerate(
-            file["numbers"].tolist()
-        ):
+        for number, numbers in enumerate(file["numbers"].tolist()):
+            accuracy, first_row, rows, width, duration_ns, has_schedule, concurrency, think_time_ns = numbers
             own = slice(first_row, first_row + rows)
             phases.append(
                 Phase(
@@ -58,6 +59,8 @@ def read(path: Path, record: Record) -> list[Phase]:
                     scheduled=record.scheduled[own] if has_schedule else None,
                     generated_duration_ns=duration_ns,
                     logged=file.get(f"logged{number}"),
+                    concurrency=concurrency,
+                    think_time_ns=think_time_ns,
                 )
             )
     return phases

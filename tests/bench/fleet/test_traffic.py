@@ -42,3 +42,12 @@ def test_phases_travel(scenario: Scenario, mode: Mode, tmp_path: Path) -> None:
                 assert one.tobytes() == other.tobytes()
         assert np.shares_memory(found.sample_index, there.sample_index)
         assert found.sample_index.flags.c_contiguous
+
+
+def test_the_loop_of_several_travels(tmp_path: Path) -> None:
+    asked = TestSettings(min_duration_ms=0, min_query_count=17, concurrency=7, think_time_ns=9)
+    sent = Slice(2, 3).of(draw(effective(asked, 20, 8), 20))
+    table = Record(sent[0].rows)
+    traffic.write(tmp_path / traffic.FILE, sent, table)
+    (received,) = traffic.read(tmp_path / traffic.FILE, table)
+    assert (received.concurrency, received.think_time_ns) == (2, 9)
