@@ -53,6 +53,6 @@ def enter_dues(phase: Phase, answers: Answers) -> None:
     record.scheduled[first:after] = 0
     status = record.status[first:last]
     answered = record.completed[first:last][(status == Status.OK) | (status == Status.FAILED)]
-    answered.sort(kind="stable")  # quick, as they nearly are in order
+    answered.sort()
     dues = answered[: last - after] + phase.think_time_ns
     record.scheduled[after : after + dues.size] = dues
