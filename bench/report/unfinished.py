@@ -29,7 +29,7 @@ def document(saved: SavedRun) -> dict[str, Any]:
     with contextlib.suppress(UserError):
         found |= saved.subject
         asked = saved.effective
-        found |= {"scenario": asked.scenario.name, "mode": asked.mode.name}
+        found |= {"scenario": asked.kind, "mode": asked.mode.name}
         found["asked"] = {
             "target_latency_percentile": asked.target_latency_percentile,
             "target_latency_ns": asked.target_latency_ns,
