@@ -61,8 +61,9 @@ def _judge(judged: Judged, margin: float, single: bool, letter: str, undecided: 
     if undecided:
         return _open(undecided)
     if interval.low is None or interval.high is None or ratio is None:
-        more = " needs at least 4 times as many queries:" if interval.why in (OPEN, TOO_ALIKE) else ""
-        return Verdict(f"cannot tell:{more} {judged.name}: {interval.why}", statuses.UNDECIDED)
+        if interval.why in (OPEN, TOO_ALIKE):
+            return _open(f"needs at least 4 times as many queries ({judged.name}: {interval.why})")
+        return _open(f"{judged.name}: {interval.why}")
     low, high = interval.low - 1, interval.high - 1
     change = f"{percent(ratio - 1, low, high)} ({spread(low, high)})"
     if -margin <= low and high <= margin:
