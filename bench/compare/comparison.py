@@ -220,7 +220,7 @@ class _Parts(_Pairing):
                 return none("the schedule's, as both kept up"), ""
             if min(a.batches, b.batches) < _LEAST_BATCHES:
                 return none(f"fewer than {_LEAST_BATCHES:,} batches"), ""
-            return _of_times(intervals.paired_means(a.durations, b.durations, 1 / ratio)), "time of 16 parts"
+            return _of_times(intervals.paired_means(a.durations, b.durations, 1 / ratio)), "16 parts"
         if min(a.queries, b.queries) < _LEAST_QUERIES:
             return none(f"fewer than {_LEAST_QUERIES:,} queries"), ""
         if not self.is_paired:
