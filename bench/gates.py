@@ -29,7 +29,7 @@ from drumfire.loadgen.options import option
 from drumfire.loadgen.record import Column
 from drumfire.loadgen.results import Measured
 from drumfire.loadgen.run import Test
-from drumfire.loadgen.settings import EffectiveSettings, Scenario, percentile_name
+from drumfire.loadgen.settings import EffectiveSettings, percentile_name
 
 _OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _TIMES = {"ns": 1.0, "us": 1e3, "\u00b5s": 1e3, "\u03bcs": 1e3, "ms": 1e6, "s": 1e9}
@@ -261,14 +261,9 @@ def _value(run: Subject, figure: str) -> float | None:
         value = sum(size * count for size, count in sizes.items()) / sum(sizes.values()) if sizes else None
     else:
         part, _, name = figure.rpartition(".")
-        key = _PARTS[part][0] if part else _latency_key(run)
-        section = result if key.endswith("latency_ns") or part == "lateness" else result.get("system") or {}
-        value = (section.get(key) or {}).get(name)
+        section = result if part == "lateness" else result.get("system") or {}
+        value = ((section.get(_PARTS[part][0]) or {}) if part else run.latency_ns).get(name)
     return None if value is None else float(value)
-
-
-def _latency_key(run: Subject) -> str:
-    return "query_latency_ns" if run.scenario == Scenario.MultiStream else "latency_ns"
 
 
 def judge_all(texts: Sequence[str], runs: Sequence[Run], base: Sequence[Run] = ()) -> list[dict[str, Any]]:

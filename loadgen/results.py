@@ -243,11 +243,6 @@ def query_latencies(m: Measured) -> Int64Array:
     return latencies[answered.all(axis=1)]
 
 
-def judged_latencies(scenario: Scenario, m: Measured) -> Int64Array:
-    """What the scenario judges, ns, a new array: in MultiStream the latency of queries, elsewhere of samples."""
-    return query_latencies(m) if scenario == Scenario.MultiStream else latencies(m)
-
-
 def _last_query(m: Measured) -> tuple[int, int, int]:
     """When the last issued query was due, issued, and completely answered (0 if it was not)."""
     rows = slice(m.issued.size - m.samples_per_query, None)

@@ -24,6 +24,11 @@ def check(traffic: TrafficOptions) -> None:
             raise UserError(f"{flag(name)} is for MLPerf's scenarios: leave it out, or --loop closed")
 
 
+def name(traffic: TrafficOptions) -> str:
+    """As a result has it: the scenario, or ``CLOSED_LOOP``."""
+    return CLOSED_LOOP if traffic.is_closed else traffic.scenario
+
+
 def kind(options: RunOptions) -> str:
     """What is sent, in the name of a run's folder."""
     if not options.traffic.is_closed:

@@ -60,7 +60,7 @@ class Options:
         None,
         check=figure_named,
         help="judge this figure: rate, mean or any percentile, as p95 (default: the scenario's: SingleStream p90, "
-        "MultiStream and Server p99, Offline rate)",
+        "MultiStream and Server p99, Offline and closed loops rate)",
     )
     single: bool = option(False, help="judge also fewer than 3 runs a side, which says nothing of the next runs")
     skip: str = option(

@@ -64,7 +64,7 @@ def run(options: RunOptions) -> int:
 def measure(options: RunOptions, messages: Console, printer: Printer | None) -> Outcome:
     """Do one run, or a search for the peak, and save its result.  Raises ``UserError``."""
     _check(options)
-    with junit.crash_told(options.expectations.junit, options.traffic.scenario, options.model):
+    with junit.crash_told(options.expectations.junit, loop.name(options.traffic), options.model):
         ended = _measured(options, messages, printer)
     if options.expectations.junit is not None:
         junit.write_run(options.expectations.junit, ended.result)
@@ -234,7 +234,7 @@ def _check(options: RunOptions) -> None:
         check_file(traffic.audit_conf, "--audit-conf")
     if traffic.find_peak_performance:
         probing.check(options)
-    gates.check(options.expectations, scenario=traffic.scenario)
+    gates.check(options.expectations, scenario=loop.name(traffic))
     other = traffic.scenario != Scenario.Server.name or traffic.accuracy or traffic.find_peak_performance
     if traffic.until_confident is not None and other:
         raise UserError("--until-confident is for a performance run of the Server scenario: leave it out")

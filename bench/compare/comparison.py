@@ -136,7 +136,7 @@ def _cut(sides: Sequence[Side], skip_s: float) -> list[Side]:
     every = [one for side in sides for one in side]
     for one in every:
         if one.scenario != every[0].scenario:
-            scenarios = " and ".join(sorted({one.scenario.name for one in every}))
+            scenarios = " and ".join(sorted({one.scenario for one in every}))
             raise UserError(f"{scenarios} have no figure in common: compare runs of one scenario")
         if not one.result.get("latency_ns"):
             raise UserError(f"{one.name} has no performance figures, it is {one.result.get('mode')}: leave it out")

@@ -39,10 +39,7 @@ class Difference:
 
 _SYSTEM = ("model", "backend", "device", "threads", "instances", "max_batch_size", "max_queue_delay_ms")
 _REMOTE = ("urls", "client", "connections", "concurrency", "shared_memory", "input_data")
-_ASKED = (
-    *("qps", "samples_per_query", "target_latency_ns", "target_latency_percentile", "performance_sample_count"),
-    *("min_duration_s", "max_query_count"),
-)
+_ASKED = ("qps", "samples_per_query", "target_latency_ns", "target_latency_percentile", "performance_sample_count")
 _MACHINE = ("cpu", "cores", "cpu_quota", "governor", "gpus")
 _SOFTWARE = ("system", "python")
 _SHARE = 0.02
@@ -71,6 +68,7 @@ def _further(document: Document) -> Document:
     return {
         **({"weights": Path(str(weights)).name} if weights else {}),
         "schedule": (document.get("schedule") or {}).get("name", "poisson"),
+        **{name: (document.get("loop") or {}).get(name, 0) for name in ("concurrency", "think_time_ns")},
         "warm-up": (document.get("warmup") or {}).get("queries", 0),
         "generators": len((document.get("hosts") or {}).get("generators", ())) or 1,
         **{f"{name} seed": seed for name, seed in (document.get("seeds") or {}).items()},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,13 +15,19 @@ from drumfire.bench.compare.blocks import Blocks, Floats
 from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.errors import UserError, nearest
 from drumfire.loadgen.record import Column
-from drumfire.loadgen.results import Measured, distribution, judged_latencies
-from drumfire.loadgen.settings import EffectiveSettings, Scenario, percentile_name
+from drumfire.loadgen.results import Measured, distribution, latencies, query_latencies
+from drumfire.loadgen.settings import CLOSED_LOOP, EffectiveSettings, Scenario, percentile_name
 
 RATE, MEAN = "rate", "mean"
 SHOWN = (RATE, MEAN, "p50", "p90", "p99", "p99.9")
 """The figures of a comparison."""
-_JUDGED = {Scenario.SingleStream: "p90", Scenario.Offline: RATE}
+_JUDGED = {
+    Scenario.SingleStream.name: "p90",
+    Scenario.MultiStream.name: "p99",
+    Scenario.Server.name: "p99",
+    Scenario.Offline.name: RATE,
+    CLOSED_LOOP: RATE,
+}
 _PERCENTILE = re.compile(r"p\(?([0-9]{1,2}(?:\.[0-9]{1,6})?)\)?")
 SATURATED = 0.98
 """A server that delivers less than this share of what was asked is saturated."""
@@ -74,21 +80,21 @@ class Subject:
         return self.run.result
 
     @property
-    def scenario(self) -> Scenario:
+    def scenario(self) -> str:
         name = str(self.result.get("scenario"))
-        if name not in Scenario.__members__:
+        if name not in _JUDGED:
             raise UserError(f"{self.name} does not hold a run's result: its scenario is {name!r}")
-        return Scenario[name]
+        return name
 
     @property
     def judged(self) -> str:
         """The figure by which its scenario is judged."""
-        return _JUDGED.get(self.scenario, "p99")
+        return _JUDGED[self.scenario]
 
     @property
     def is_offline(self) -> bool:
         """Whether all is due at once, so that latencies say when each was answered."""
-        return self.scenario == Scenario.Offline
+        return self.scenario == Scenario.Offline.name
 
     @property
     def on_schedule(self) -> bool:
@@ -98,6 +104,11 @@ class Subject:
     @property
     def _asked(self) -> Mapping[str, Any]:
         return self.result.get("asked") or {}
+
+    @property
+    def latency_ns(self) -> Mapping[str, Any]:
+        """The latency that it is judged by, as its result has it: in MultiStream that of whole queries."""
+        return self.result.get("query_latency_ns") or self.result.get("latency_ns") or {}
 
     @property
     def has_rows(self) -> bool:
@@ -141,8 +152,7 @@ class Subject:
         if self.is_offline:
             return None
         if self.whole:
-            key = "query_latency_ns" if self.scenario == Scenario.MultiStream else "latency_ns"
-            said = self.result.get(key) or {}
+            said = self.latency_ns
             if figure in said:
                 return float(said[figure])
         if not self.has_rows:
@@ -170,7 +180,7 @@ class Subject:
     @property
     def latencies_of(self) -> Callable[[Measured], Int64Array]:
         """What gives the latencies, ns, of rows."""
-        return partial(judged_latencies, self.scenario)
+        return query_latencies if self.result.get("query_latency_ns") else latencies
 
     @cached_property
     def _rate(self) -> float | None:
@@ -190,10 +200,8 @@ class Subject:
     @cached_property
     def batches(self) -> int:
         """How many batches its samples were computed in; where it is not known, its samples."""
-        if self.scenario in (Scenario.SingleStream, Scenario.MultiStream):
-            return self.queries
         sizes = (self.result.get("system") or {}).get("batch_sizes")
-        return sum(sizes.values()) if sizes else self.queries * self.measured.samples_per_query
+        return sum(sizes.values()) if sizes else self.measured.issued.size
 
     @cached_property
     def by_rows(self) -> Blocks:

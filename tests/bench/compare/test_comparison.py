@@ -214,6 +214,33 @@ def test_a_rate_is_better_when_it_is_higher() -> None:
         pair(offline(1, 1000), made(1))
 
 
+def test_closed_loops_are_compared_by_their_rate() -> None:
+    def closed(seed: int, factor: float, under_way: int = 2) -> SimulatedRun:
+        run = offline(seed, 4000, factor)
+        asked = {"scenario": "ClosedLoop", "asked": {"qps": None}, "loop": {"concurrency": under_way}}
+        measured = replace(run.measured, samples_per_query=1, scheduled=run.measured.completed - 1_000_000)
+        return SimulatedRun(measured, run.result | asked, run.columns)
+
+    found = pair(closed(1, 1.0), closed(2, 0.8, 4))
+    assert found.verdict.words.startswith("B is faster: rate +2")
+    assert found.doubts == ("settings differ: concurrency 2 / 4",)
+    with pytest.raises(UserError, match="ClosedLoop and Server have no figure in common"):
+        pair(closed(1, 1.0), made(1))
+
+
+def test_queries_of_several_samples_are_judged_whole() -> None:
+    def multi(seed: int) -> SimulatedRun:
+        run = made(seed, queries=8000)
+        whole = {"scenario": "MultiStream", "asked": {"qps": None}, "query_latency_ns": {"count": 2000}}
+        due = np.repeat(run.measured.scheduled[::4], 4)
+        measured = replace(run.measured, scheduled=due, samples_per_query=4)
+        return SimulatedRun(measured, run.result | whole, run.columns)
+
+    one = multi(1).measured
+    latencies = np.sort((one.completed - one.scheduled).reshape(-1, 4).max(axis=1))
+    assert pair(multi(1), multi(2)).row("p99").a == latencies[1980]
+
+
 def test_a_schedules_rate_is_not_the_systems() -> None:
     assert pair(made(1), made(2)).row("rate").note == "the schedule's, as both kept up"
 
