@@ -23,8 +23,10 @@ from drumfire.loadgen.saved import SavedRun
 from drumfire.loadgen.series import Series
 from drumfire.loadgen.settings import Mode, Scenario
 
-_KEY = ("metric", "target", "peak", "confidence", "asked", "delivered", "latency", "per query", "lateness", "sent late",
-        "errors")  # fmt: skip
+_KEY = (
+    "metric", "target", "expected", "peak", "confidence", "asked", "delivered", "latency", "per query", "lateness",
+    "sent late", "errors",
+)  # fmt: skip
 _WHAT = ("started", "system", "weights", "NOTE", "scenario", "warm-up", "workers", "hosts")
 _MACHINE = ("machine", "GPU", "software", "revision")
 _RATE = "rate"

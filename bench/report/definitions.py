@@ -8,6 +8,7 @@ DEFINED: Mapping[str, str] = {
     "started": "When the run began, in UTC.",
     "metric": "The scenario's one figure, by which MLPerf compares systems.",
     "target": "The share of queries that must be answered within the bound, and what was reached.",
+    "expected": "What was asked of the figures, and whether it was met.",
     "peak": "The highest load that gave a VALID result, and the lowest that did not.",
     "confidence": "Whether queries enough were within the bound to be sure of the verdict.",
     "asked": "What the settings ask for.",
