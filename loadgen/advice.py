@@ -18,7 +18,8 @@ from drumfire.loadgen.wording import counted, each_is
 if TYPE_CHECKING:
     from drumfire.loadgen.results import Results
 
-
+EXITED_EARLY = "The test exited early, before enough queries were issued."
+"""The reference's words, before those on where to look."""
 _MORE = 1.05
 """Advice on the number of queries is for somewhat more than just enough, as no two runs are equally fast."""
 
@@ -294,3 +295,31 @@ def as_time(ns: float) -> str:
         if ns >= size:
             return f"{ns / size:,.3g} {unit}" if ns < 1000 * size else f"{ns / size:,.0f} {unit}"
     return f"{ns:.0f} ns"
+
+
+def reference_advice(
+    scenario: Scenario,
+    performance: bool,
+    duration: bool,
+    queries: bool,
+    *,
+    tokens: bool,
+    ttft_met: bool,
+    tpot_met: bool,
+) -> list[str]:
+    """The reference's advice, in its order and words, which other tools parse."""
+    texts: list[str] = []
+    if not performance:
+        slow = [name for name, met in (("TTFT", ttft_met), ("TPOT", tpot_met)) if tokens and not met]
+        lower = "Reduce target QPS to improve latency."
+        texts.append("\n * ".join(f"{name} constrain not met: {lower}" for name in slow) or lower)
+    if not duration:
+        texts.append(
+            {
+                Scenario.Server: "Increase the target QPS so the loadgen pre-generates more queries.",
+                Scenario.Offline: "Increase expected QPS so the loadgen pre-generates a larger (coalesced) query.",
+            }.get(scenario, "Decrease the expected latency so the loadgen pre-generates more queries.")
+        )
+    if not queries:
+        texts.append(f"{EXITED_EARLY}\n   See the detailed log for why this may have occurred.")
+    return texts

@@ -23,12 +23,13 @@ from typing import Any
 import numpy as np
 
 from drumfire.loadgen import environment
+from drumfire.loadgen.advice import EXITED_EARLY
 from drumfire.loadgen.faults import LATE_FIRST_TOKEN, SECOND_ANSWER, SECOND_FIRST_TOKEN
 from drumfire.loadgen.issue import End
 from drumfire.loadgen.issuer import PhaseReport
 from drumfire.loadgen.record import Column
 from drumfire.loadgen.responses import Kept, as_bytes
-from drumfire.loadgen.results import EXITED_EARLY, LOGGED_PERCENTILES, Distribution, Results
+from drumfire.loadgen.results import LOGGED_PERCENTILES, Distribution, Results
 from drumfire.loadgen.settings import LOGGED_IN_THIS_ORDER, EffectiveSettings, Scenario, TestSettings
 from drumfire.loadgen.traffic import Phase
 

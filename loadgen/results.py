@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from drumfire.loadgen import early_stopping
-from drumfire.loadgen.advice import Knobs, advice, of_settings
+from drumfire.loadgen.advice import Knobs, advice, of_settings, reference_advice
 from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.record import TOKEN_COLUMNS, Column, RowArray, Status
 from drumfire.loadgen.settings import EffectiveSettings, Scenario
@@ -22,8 +22,6 @@ LOGGED_PERCENTILES = (0.50, 0.90, 0.95, 0.97, 0.99, 0.999)
 """Those of the logs, which other tools read: the reference's."""
 SHOWN_PERCENTILES = (0.50, 0.90, 0.95, 0.97, 0.99, 0.999)
 """Those of a result document, and so of what people read."""
-EXITED_EARLY = "The test exited early, before enough queries were issued."
-"""The reference's words, before those on where to look."""
 LATE_NS = 1_000_000
 """A query issued later than this after its scheduled time counts as late."""
 
@@ -202,7 +200,7 @@ def evaluate(
     duration_ns = _duration(s, m, latency)
     duration_met = duration_ns >= s.min_duration_ms * 1_000_000
     queries_met = m.queries >= s.min_query_count and latency.count >= s.min_sample_count
-    recommendations = _recommendations(
+    recommendations = reference_advice(
         s.scenario, performance_met, duration_met, queries_met, tokens=token_stopping is not None, ttft_met=ttft_met,
         tpot_met=tpot_met,
     )  # fmt: skip
@@ -375,31 +373,3 @@ def _by_estimate(
             p99_ns = value(p99.discarded)
             lines.append(f" * Early stopping 99.0th percentile estimate: {p99_ns}")
     return EarlyStopping(True, "\n".join(lines), value(first.discarded), p99_ns)
-
-
-def _recommendations(
-    scenario: Scenario,
-    performance: bool,
-    duration: bool,
-    queries: bool,
-    *,
-    tokens: bool,
-    ttft_met: bool,
-    tpot_met: bool,
-) -> list[str]:
-    """The reference's advice, in its order and words, which other tools parse."""
-    advice: list[str] = []
-    if not performance:
-        slow = [name for name, met in (("TTFT", ttft_met), ("TPOT", tpot_met)) if tokens and not met]
-        lower = "Reduce target QPS to improve latency."
-        advice.append("\n * ".join(f"{name} constrain not met: {lower}" for name in slow) or lower)
-    if not duration:
-        advice.append(
-            {
-                Scenario.Server: "Increase the target QPS so the loadgen pre-generates more queries.",
-                Scenario.Offline: "Increase expected QPS so the loadgen pre-generates a larger (coalesced) query.",
-            }.get(scenario, "Decrease the expected latency so the loadgen pre-generates more queries.")
-        )
-    if not queries:
-        advice.append(f"{EXITED_EARLY}\n   See the detailed log for why this may have occurred.")
-    return advice

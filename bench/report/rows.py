@@ -394,7 +394,6 @@ _SECTIONS: Sequence[Sequence[Part]] = (
     (_hosts,),
     (_overhead,),
 )
-"""The report after the verdict, by rows that belong together."""
 _UNFINISHED: Sequence[Sequence[Part]] = ((_system, _remote, _weights, _scenario), (_delivered,), _TIMES)
 _STYLES: Mapping[Part, Style] = {_metric: Style.METRIC}
 _ORIGIN: Sequence[Part] = (_seeds, _machine, _software, _tool)

@@ -85,9 +85,10 @@ class TestSettings(Struct):
         path, model, scenario = (text(word, "FromConfig(path, model, scenario)") for word in (path, model, scenario))
         changed = requested_by(self)
         status = config.from_config(changed, path, model, scenario, signed_int(conf_type, "FromConfig(conf_type)"))
-        for name, value in vars(changed).items():
-            if isinstance(self._values[name], Enumeration):
-                take_over(self._values[name], type(self._values[name])(value))
+        for name, held in self._values.items():
+            value = getattr(changed, name)
+            if isinstance(held, Enumeration):
+                take_over(held, type(held)(value))
             else:
                 self._values[name] = value
         return status
@@ -138,7 +139,9 @@ def _attribute(field: dataclasses.Field[Any]) -> _Attribute:
     return _Attribute(field.name, _CONVERSIONS[str(field.type)], field.default)
 
 
-_define(TestSettings, *map(_attribute, dataclasses.fields(engine.TestSettings)))
+_ITS = [field for field in dataclasses.fields(engine.TestSettings) if field.name not in engine.OF_CLOSED_LOOPS]
+"""The reference's settings."""
+_define(TestSettings, *map(_attribute, _ITS))
 _define(
     LogOutputSettings,
     _Attribute("outdir", text, "."),

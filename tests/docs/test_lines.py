@@ -25,8 +25,8 @@ from tests.support import command
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:^\*Needs: (?P<needs>[^\n]+)\.\*\n\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
-NOT_OURS = {"--ipc", "--resume"}
-"""Options in the text that are docker's, and the training harness's."""
+NOT_OURS = {"--ipc", "--resume", "--concurrency-range"}
+"""Options in the text that are docker's, the training harness's, and perf_analyzer's."""
 
 
 class Block(NamedTuple):
