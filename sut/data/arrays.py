@@ -17,6 +17,7 @@ from drumfire.loadgen.files import check_file, mapped
 from drumfire.loadgen.wording import counted
 from drumfire.sut.data.inputs import InputError, Inputs, Sample, shape_text
 from drumfire.sut.data.npy import check_npy, members, read_member
+from drumfire.sut.data.ragged import Ragged
 from drumfire.sut.kserve.messages.tensors import (
     DATATYPES,
     LEFT_OUT,
@@ -124,7 +125,7 @@ class Arrays(Inputs):
         if lacking := [part for part in parts[:2] if part not in files]:
             raise InputError(f"{self._path} has {found[0]}, but lacks {lacking[0]}")
         arrays = {part: (self._at(part), self._array(part)) for part in found}
-        return _Ragged(spec, arrays, may_be_empty=not is_input)
+        return _RaggedColumn(found[0], _ragged(spec, arrays, may_be_empty=not is_input))
 
     def _array(self, file: str) -> Array:
         try:
@@ -215,61 +216,21 @@ class _Column:
         return self._array.shape[1:]
 
 
-class _Ragged(_Column):
+class _RaggedColumn(_Column):
     """Samples of different shapes."""
 
-    def __init__(self, spec: TensorSpec, parts: Mapping[str, tuple[str, Array]], *, may_be_empty: bool) -> None:
-        """``parts``: the values, where each sample begins, and perhaps the shapes; each with its place."""
-        (at, values), (at_offsets, offsets), *more = parts.values()
-        super().__init__(next(iter(parts)), values)
-        _check_type(at, values, spec)
-        if values.ndim != 1:
-            raise InputError(f"{at} has the shape {shape_text(values.shape)}: it needs all elements in one row")
-        whole = offsets.dtype.kind in "iu" and offsets.ndim == 1 and offsets.size > 1
-        if not whole or offsets[0] != 0 or offsets[-1] != values.size or (np.diff(offsets.astype(np.int64)) < 0).any():
-            raise InputError(
-                f"{at_offsets} needs n+1 integers that rise from 0 to {values.size}, the elements of {_own_name(at)}"
-            )
-        self._offsets = offsets.astype(np.int64)
-        counts = np.diff(self._offsets)
-        open_sizes = [axis for axis, size in enumerate(spec.shape) if size < 0]
-        if more:
-            at_shapes, shapes = more[0]
-            if shapes.dtype.kind not in "iu" or shapes.shape != (len(counts), len(spec.shape)):
-                raise InputError(f"{at_shapes} needs integers of shape {shape_text((len(counts), len(spec.shape)))}")
-            self._shapes = shapes.astype(np.int64)
-        else:
-            rest = math.prod(size for size in spec.shape if size >= 0)
-            if len(open_sizes) > 1 or (counts % max(rest, 1)).any():
-                lacking = _own_name(at).replace("values", "shapes")
-                raise InputError(f"{at}: {spec} needs {lacking} too, the shape of each sample")
-            self._shapes = np.tile(np.array(spec.shape, np.int64), (len(counts), 1))
-            for axis in open_sizes:
-                self._shapes[:, axis] = counts // rest
-        fixed = [axis for axis, size in enumerate(spec.shape) if size >= 0]
-        wrong = self._shapes.prod(axis=1) != counts
-        wrong |= (self._shapes[:, fixed] != np.array([spec.shape[axis] for axis in fixed], np.int64)).any(axis=1)
-        wrong |= (self._shapes < int(not may_be_empty)).any(axis=1)
-        if wrong.any():
-            index = int(np.flatnonzero(wrong)[0])
-            shape = shape_text(self._shapes[index].tolist())
-            raise InputError(f"{at}: sample {index} has {counts[index]} elements and the shape {shape}: {spec}")
+    def __init__(self, name: str, samples: Ragged) -> None:
+        super().__init__(name, samples.values)
+        self._samples = samples
 
     def __len__(self) -> int:
-        return len(self._offsets) - 1
+        return len(self._samples.shapes)
 
     def row(self, index: int) -> Array:
-        first, last = self._offsets[index : index + 2].tolist()
-        row: Array = self._array[first:last].reshape(self.shape(index))
-        return row
+        return self._samples.sample(index)
 
     def shape(self, index: int) -> Shape:
-        return tuple(self._shapes[index].tolist())
-
-
-def _own_name(at: str) -> str:
-    """The file's own name."""
-    return at.rpartition("/")[2].rpartition(": ")[2]
+        return tuple(self._samples.shapes[index].tolist())
 
 
 def _file_name(name: str, part: str = "") -> str:
@@ -299,3 +260,41 @@ def _checked(at: str, array: Array, spec: TensorSpec, *, may_be_empty: bool) -> 
     if 0 in array.shape[1:] and not may_be_empty:
         raise InputError(f"{at} has the shape {shape_text(array.shape)}: its samples are empty")
     return array
+
+
+def _ragged(spec: TensorSpec, parts: Mapping[str, tuple[str, Array]], *, may_be_empty: bool) -> Ragged:
+    """The samples in ``parts``: the values, where each sample begins, and perhaps the shapes, by the files' names and
+    each with its place.
+    """
+    (at, values), (at_offsets, offsets), *more = parts.values()
+    name = next(iter(parts))
+    _check_type(at, values, spec)
+    if values.ndim != 1:
+        raise InputError(f"{at} has the shape {shape_text(values.shape)}: it needs all elements in one row")
+    whole = offsets.dtype.kind in "iu" and offsets.ndim == 1 and offsets.size > 1
+    if not whole or offsets[0] != 0 or offsets[-1] != values.size or (np.diff(offsets.astype(np.int64)) < 0).any():
+        raise InputError(f"{at_offsets} needs n+1 integers that rise from 0 to {values.size}, the elements of {name}")
+    offsets = offsets.astype(np.int64)
+    counts = np.diff(offsets)
+    open_sizes = [axis for axis, size in enumerate(spec.shape) if size < 0]
+    if more:
+        at_shapes, shapes = more[0]
+        if shapes.dtype.kind not in "iu" or shapes.shape != (len(counts), len(spec.shape)):
+            raise InputError(f"{at_shapes} needs integers of shape {shape_text((len(counts), len(spec.shape)))}")
+        shapes = shapes.astype(np.int64)
+    else:
+        rest = math.prod(size for size in spec.shape if size >= 0)
+        if len(open_sizes) > 1 or (counts % max(rest, 1)).any():
+            raise InputError(f"{at}: {spec} needs {_file_name(spec.name, _PARTS[2])} too, the shape of each sample")
+        shapes = np.tile(np.array(spec.shape, np.int64), (len(counts), 1))
+        for axis in open_sizes:
+            shapes[:, axis] = counts // rest
+    fixed = [axis for axis, size in enumerate(spec.shape) if size >= 0]
+    wrong = shapes.prod(axis=1) != counts
+    wrong |= (shapes[:, fixed] != np.array([spec.shape[axis] for axis in fixed], np.int64)).any(axis=1)
+    wrong |= (shapes < int(not may_be_empty)).any(axis=1)
+    if wrong.any():
+        index = int(np.flatnonzero(wrong)[0])
+        shape = shape_text(shapes[index].tolist())
+        raise InputError(f"{at}: sample {index} has {counts[index]} elements and the shape {shape}: {spec}")
+    return Ragged(values, offsets, shapes)

@@ -26,6 +26,12 @@ _FEW_ROWS, _LARGE_ROW = 4, 4096
 """Rows are copied one by one where they are fewer, or have more elements: that is then faster than by index."""
 
 
+def offsets_of(counts: Array) -> Int64Array:
+    """Where each of n pieces with so many elements begins, and the last ends: shape (n + 1,)."""
+    offsets: Int64Array = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+    return offsets
+
+
 class Ragged(NamedTuple):
     """An input of n samples whose shapes differ: their values one after the other."""
 
@@ -40,8 +46,12 @@ class Ragged(NamedTuple):
     def of(cls, samples: Sequence[Array]) -> Ragged:
         """From at least one array; all of them have the same type and number of dimensions."""
         shapes = np.array([one.shape for one in samples], np.int64).reshape(len(samples), samples[0].ndim)
-        values = np.concatenate([one.ravel() for one in samples])
-        return cls(values, np.concatenate([[0], np.cumsum(shapes.prod(axis=1))]), shapes)
+        return cls.shaped(np.concatenate([one.ravel() for one in samples]), shapes)
+
+    @classmethod
+    def shaped(cls, values: Array, shapes: Int64Array) -> Ragged:
+        """From the values of samples of these shapes, which follow one another without a gap."""
+        return cls(values, offsets_of(shapes.prod(axis=1)), shapes)
 
     def sample(self, row: int) -> Array:
         """One of the samples, a view."""
@@ -75,7 +85,7 @@ class Padding(NamedTuple):
         return buckets + ",".join(map(str, self.sizes)) if self.sizes else "longest"
 
     def next(self, size: int) -> int:
-        """The same for one size, quicker."""
+        """As ``to``, for one size, quicker."""
         return self.sizes[bisect_left(self.sizes, size)] if self.sizes else size
 
     def to(self, longest: Int64Array) -> Int64Array:
@@ -335,7 +345,7 @@ def _checked(what: str, samples: Array | Ragged, indices: IndexArray) -> Array |
     elements = shapes.prod(axis=1)
     if len(shapes) != indices.size:
         raise DataError(f"{what}: {len(shapes)} samples were read for {indices.size} indices")
-    if not np.array_equal(offsets, np.concatenate([[0], np.cumsum(elements)])) or offsets[-1] != values.size:
+    if not np.array_equal(offsets, offsets_of(elements)) or offsets[-1] != values.size:
         raise DataError(f"{what}: its {values.size} values, offsets and shapes do not fit together")
     if (empty := np.flatnonzero(elements == 0)).size:
         raise DataError(f"{what}: sample {indices[empty[0]]} is empty")

@@ -257,22 +257,21 @@ class FileModel:
                 raise InputError(_uneven(self._data, spec))
             values = _values(tensors, spec)
             shapes = np.array([tensor.shape for tensor in tensors], np.int64).reshape(len(tensors), len(spec.shape))
-            offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
+            ragged = Ragged.shaped(values, shapes)
             if spec.datatype == "BYTES" and self._texts is not None:
-                self._check_texts(values, offsets, indices)
+                self._check_texts(ragged, indices)
             if (known := self._known.get(spec.name)) is not None:
-                _check(values, offsets, indices, known, spec)
-            is_open = None in one.sample_shape
-            batch[spec.name] = Ragged(values, offsets, shapes) if is_open else values.reshape(-1, *tensors[0].shape)
+                _check(ragged, indices, known, spec)
+            batch[spec.name] = ragged if None in one.sample_shape else values.reshape(-1, *tensors[0].shape)
         return batch
 
-    def _check_texts(self, values: Array, offsets: npt.NDArray[np.int64], indices: IndexArray) -> None:
+    def _check_texts(self, samples: Ragged, indices: IndexArray) -> None:
         """Raise ``InputError`` for a text that the backend does not take."""
-        for at, text in enumerate(values):
+        for at, text in enumerate(samples.values):
             try:
                 text.decode(self._texts)
             except UnicodeDecodeError as error:
-                index = int(indices[offsets.searchsorted(at, "right") - 1])
+                index = int(indices[samples.offsets.searchsorted(at, "right") - 1])
                 raise InputError(
                     f"{self._data.place(index)}: byte {error.start} is not {self._texts}, which the texts of this "
                     "backend must be"
@@ -350,12 +349,12 @@ def _values(tensors: Sequence[Tensor], spec: TensorSpec) -> Array:
     return array
 
 
-def _check(values: Array, offsets: npt.NDArray[np.int64], indices: IndexArray, known: Values, spec: TensorSpec) -> None:
+def _check(samples: Ragged, indices: IndexArray, known: Values, spec: TensorSpec) -> None:
     """Raise ``InputError`` for a value that the model's table does not have; -1 is its last."""
-    count = int(known.most) + 1
+    count, values = int(known.most) + 1, samples.values
     wrong = np.flatnonzero((values >= count) | (values < -count))
     if wrong.size:
-        index = indices[offsets.searchsorted(wrong[0], "right") - 1]
+        index = indices[samples.offsets.searchsorted(wrong[0], "right") - 1]
         raise InputError(
             f"{spec.name}: sample {index} has the value {values[wrong[0]]}, and the model looks it up in a table of "
             f"the rows {known} (random values of these: --range {spec.name}={known})"

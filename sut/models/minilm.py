@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from drumfire.loadgen.responses import Responses, table_of
 from drumfire.loadgen.system import IndexArray
-from drumfire.sut.data.ragged import Ragged
+from drumfire.sut.data.ragged import Ragged, offsets_of
 from drumfire.sut.models.model import Accuracy, Form, first_answers, no_such_form
 from drumfire.sut.models.packaged_model import PackagedModel
 from drumfire.sut.models.tensors import Input, Tensors
@@ -48,7 +48,7 @@ class Texts(NamedTuple):
 
 def read() -> Texts:
     with np.load(DATA) as file:
-        offsets = np.concatenate([[0], np.cumsum(file["lengths"], dtype=np.int64)])
+        offsets = offsets_of(file["lengths"])
         return Texts(file["ids"].astype(np.int64), offsets, file["embeddings"].astype(np.float32))
 
 

@@ -130,6 +130,26 @@ def test_ragged_arrays_that_do_not_fit(arrays: dict[str, np.ndarray], why: str, 
     assert why in refusal(ragged(tmp_path / "a", **given), model(IDS))
 
 
+@pytest.mark.parametrize(("name", "file"), [("values", "values"), ("a/b: values", "a%2Fb: values")])
+@pytest.mark.parametrize("kind", [ArrayFolder, ArrayFile])
+def test_files_of_any_input_are_called_by_their_names(kind: type[Inputs], name: str, file: str, tmp_path: Path) -> None:
+    arrays = {f"{file}.values": np.arange(6, dtype=np.int32), f"{file}.offsets": np.array([0, 6])}
+    path = tmp_path / "data.npz"
+    np.savez(path, **arrays)
+    if kind is ArrayFolder:
+        path = ragged(tmp_path / "a", **arrays)
+    interface = model(TensorSpec(name, "INT32", (-1, -1)))
+    with pytest.raises(InputError) as error:
+        kind(path, interface)  # type: ignore[call-arg]
+    assert f" needs {file}.shapes.npy too" in str(error.value)
+    arrays[f"{file}.offsets"] = np.array([0, 5])
+    np.savez(tmp_path / "data.npz", **arrays)
+    ragged(tmp_path / "a", **arrays)
+    with pytest.raises(InputError) as error:
+        kind(path, interface)  # type: ignore[call-arg]
+    assert str(error.value).endswith(f"rise from 0 to 6, the elements of {file}.values.npy")
+
+
 def test_json_lines(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text('{"ids": [1, 2], "y": [0, 1]}\n\n{"ids": {"content": [3], "shape": [1]}}\n')
