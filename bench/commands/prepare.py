@@ -35,7 +35,7 @@ from drumfire.sut.data import coco, fake, imagenet
 from drumfire.sut.data.library import ArrayLibrary, NamedLibrary, named, with_names
 from drumfire.sut.fetch import fetch
 from drumfire.sut.local import backends
-from drumfire.sut.local.backends.arranged import arranged, with_outputs
+from drumfire.sut.local.backends.arranged import arranged
 from drumfire.sut.local.batcher import service_times
 from drumfire.sut.local.loaded import fit
 from drumfire.sut.models.detector import DetectionJudge
@@ -191,8 +191,7 @@ def _check_labelled(model: FileModel, options: Quantize) -> None:
 def _learn_tensors(model: FileModel) -> None:
     """Find out what the file takes and gives, before samples of it can be had."""
     network = _network(model.path)
-    model.tensors_from(network)
-    model.tensors = with_outputs(network, model.tensors)
+    model.learn(network)
     network.close()
     if any(one.batch_axis != 0 for one in model.tensors.inputs):
         raise UserError(f"{model.path} has an input whose first size is no batch, which cannot be quantized here")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,12 @@ from drumfire.loadgen.responses import Responses, as_bytes
 from drumfire.loadgen.system import Batch, IndexArray, SampleLibrary
 from drumfire.sut import models
 from drumfire.sut.data import DataError
-from drumfire.sut.data.inputs import InputError
 from drumfire.sut.data.library import ArrayLibrary, NamedLibrary, with_names
 from drumfire.sut.data.options import InputOptions
 from drumfire.sut.data.ragged import Padding, RaggedLibrary
 from drumfire.sut.kserve.messages.tensors import Shape
 from drumfire.sut.local import backends
-from drumfire.sut.local.backends.arranged import arranged, with_outputs
+from drumfire.sut.local.backends.arranged import arranged
 from drumfire.sut.local.backends.buckets import Buckets, count_of
 from drumfire.sut.local.batcher import BatchedSystem, Library, RunBatch, in_turn, service_times
 from drumfire.sut.local.devices import Placement
@@ -109,13 +107,7 @@ class Loaded:
         """Let every instance have the batch first in all that it takes and gives."""
         first, model = self._instances[0], self._model
         if isinstance(model, FileModel):
-            model.tensors_from(first)
-            if first.tensors.has_batch and not model.tensors.has_batch:
-                _check_grouped(first, model.example)
-            size = model.tensors.batch_size
-            model.batched_as(with_outputs(first, model.example.laid_out_as(first.tensors)))
-            if model.tensors.batch_size == 1 != size:
-                self._reservations = ["an output has no batch, so each batch is one sample"]
+            model.learn(first)
             tensors = model.tensors.laid_out_as(first.tensors)
         else:
             tensors = first.tensors if model.tensors.has_batch else first.tensors.without_batch()
@@ -333,24 +325,3 @@ class _Run:
 def _shapes(batch: Batch, names: Sequence[str]) -> list[Shape | None]:
     """The shapes of a batch's samples, by input; None for one that is left out."""
     return [batch[name].shape[1:] if name in batch else None for name in names]
-
-
-def _check_grouped(backend: backends.Backend, example: Tensors) -> None:
-    """Raise ``InputError`` where the user made the batch a size of the sample, and every output has the batch too.
-
-    ``example``: the tensors with the sizes of a sample.
-    """
-    file = backend.tensors
-    sizes = {one.name: list(one.sample_shape) for one in example.laid_out_as(file).inputs}
-    inputs = []
-    for one in file.inputs:
-        if (shape := sizes.get(one.name)) is not None:
-            if one.batch_axis is not None:
-                shape.pop(one.batch_axis)
-            one = one._replace(sample_shape=tuple(shape))
-        inputs.append(one)
-    with suppress(backends.BackendError):  # a model that takes no other batch needs the user's
-        if with_outputs(backend, replace(file, inputs=tuple(inputs))).batch_size is None:
-            raise InputError(
-                f"--dim {file.batch}: this is the batch of the model, whose size --max-batchsize gives: leave it out"
-            )

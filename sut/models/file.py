@@ -20,16 +20,15 @@ from drumfire.sut import models
 from drumfire.sut.data import DataError
 from drumfire.sut.data.inputs import InputError, Inputs
 from drumfire.sut.data.library import Array, ArrayLibrary
-from drumfire.sut.data.options import InputOptions, Values, parse_dims
+from drumfire.sut.data.options import InputOptions, Values
 from drumfire.sut.data.ragged import Ragged, RaggedLibrary
 from drumfire.sut.data.random_values import range_advice
-from drumfire.sut.data.sizes import choose, disagreement
+from drumfire.sut.data.sizes import disagreement
 from drumfire.sut.data.sources import open_inputs
 from drumfire.sut.kserve.errors import one_line
 from drumfire.sut.kserve.messages.tensors import (
     DATATYPES,
     LEFT_OUT,
-    ModelInterface,
     Shape,
     Tensor,
     TensorError,
@@ -38,7 +37,9 @@ from drumfire.sut.kserve.messages.tensors import (
     unpack_bytes,
 )
 from drumfire.sut.local.backends import Backend, BackendError
+from drumfire.sut.local.backends.arranged import with_outputs
 from drumfire.sut.models import vocabulary
+from drumfire.sut.models.fitted import Fitted, fitted
 from drumfire.sut.models.metrics import Metric
 from drumfire.sut.models.model import Accuracy, Form
 from drumfire.sut.models.tensors import Input, Tensors
@@ -50,7 +51,7 @@ _IN_MEMORY = 500
 
 
 class FileModel:
-    """A model named by its path.  Its tensors are known once a backend has loaded it: see ``tensors_from``."""
+    """A model named by its path.  Its tensors and samples are known once a backend has loaded it: see ``learn``."""
 
     task = "any"
     description = "a model file, fed with random samples or the user's"
@@ -83,12 +84,24 @@ class FileModel:
         self._texts: str | None = None
         """The only encoding of texts that the backend takes."""
 
-    def tensors_from(self, backend: Backend) -> None:
-        """Take names, shapes and types from the loaded model: see ``sized``."""
-        self.sized(replace(backend.tensors, inputs=tuple(one.as_in_file for one in backend.tensors.inputs)))
+    def learn(self, backend: Backend) -> None:
+        """Take from the loaded file what samples and answers need: its tensors, and their batch.
+
+        Runs zeros of the first sample's sizes.  Raises ``BackendError``, ``InputError`` and ``UserError``.
+        """
+        sized = self.sized(backend.tensors.as_in_file)
         self._texts = getattr(backend, "texts", None)
         if self.judge is not None:
             self.judge.of_outputs(backend.tensors.outputs, backend.tensors.bfloat16_outputs)
+        shapes = [self._first[position].shape for position, _ in self._specs]
+        example = replace(sized, inputs=tuple(map(Input.with_sizes, sized.inputs, shapes)))
+        if backend.tensors.has_batch and not example.has_batch:
+            _check_grouped(backend, example)
+        placed = with_outputs(backend, example.laid_out_as(backend.tensors))
+        inputs = zip(self.tensors.inputs, placed.inputs, strict=True)
+        self.tensors = replace(placed, inputs=tuple(mine._replace(batch_size=one.batch_size) for mine, one in inputs))
+        if placed.batch_size == 1 != sized.batch_size:
+            self.reservations = (*self.reservations, "an output has no batch, so each batch is one sample")
 
     def sized(self, tensors: Tensors) -> Tensors:
         """The file's ``tensors`` with the sizes that batches have; a size is open then only if samples differ in it.
@@ -100,17 +113,15 @@ class FileModel:
         return self.tensors.with_open_sizes(self._padded_to) if self._padded_to else self.tensors
 
     def _open(self, tensors: Tensors) -> None:
-        if grouped := tensors.batch if tensors.batch in parse_dims(self._options.dim) else "":
-            tensors = tensors.without_batch()  # else the user could not say it
-        try:
-            specs: Sequence[TensorSpec] = tensors.specs
-        except TensorError as error:
-            raise BackendError(f"{self.path}: {error}") from None
         self._known = {name: Values(0, count - 1) for name, count in vocabulary.of(self.path, tensors).items()}
         try:
-            specs, self._data = self._read_as(tensors, self._padded_to)
+            fit, self._data = self._read_as(tensors, self._padded_to)
+        except TensorError as error:
+            raise BackendError(f"{self.path}: {error}") from None
         except InputError as error:
             raise InputError(f"{error}{self._shorter(tensors)}") from None
+        grouped = tensors.batch if tensors.batch != fit.file.batch else ""
+        tensors, specs = fit.file, fit.chosen.interface.inputs
         data = self._data
         self.total_count = data.total_count
         speed_only = ": speed only" if self.judge is None else ""
@@ -140,18 +151,11 @@ class FileModel:
             if uneven := disagreement((spec.name, shapes[position], dims) for (position, spec), dims in sample):
                 raise InputError(f"{data.place(index)}: {uneven}")
 
-    def _read_as(self, tensors: Tensors, padded_to: int | None) -> tuple[Sequence[TensorSpec], Inputs]:
-        """The inputs as samples have them, and the samples: those of the user may be shorter than ``padded_to``."""
-        specs: Sequence[TensorSpec] = tensors.specs
-        if padded_to is not None and self._source not in _MADE_UP:
-            specs = [
-                replace(spec, shape=tuple(-1 if size == padded_to else size for size in spec.shape)) for spec in specs
-            ]
-        dims = {one.name: one.dims for one in tensors.inputs if one.dims}
-        interface = ModelInterface(self.path.name, "", "", tuple(specs), (), int(tensors.has_batch))
-        chosen = choose(interface, self._options, dims, tensors.batch)
-        return specs, open_inputs(
-            self._source, chosen, data_set=self._data_set(), known=self._known, unread=tensors.outputs
+    def _read_as(self, tensors: Tensors, padded_to: int | None) -> tuple[Fitted, Inputs]:
+        """The file's inputs, and the samples: those of the user may be shorter than ``padded_to``."""
+        fit = fitted(self.path, tensors, self._options, None if self._source in _MADE_UP else padded_to)
+        return fit, open_inputs(
+            self._source, fit.chosen, data_set=self._data_set(), known=self._known, unread=tensors.outputs
         )
 
     def _shorter(self, tensors: Tensors) -> str:
@@ -160,26 +164,13 @@ class FileModel:
             return ""
         for size in {spec.shape[0] for spec in tensors.specs if len(spec.shape) == 1 and spec.shape[0] > 1}:
             with suppress(InputError):
-                specs, data = self._read_as(tensors, size)
-                opened = [at for at, spec in enumerate(specs) if spec.shape == (-1,)]
-                if all(data.shapes(index)[at] <= (size,) for index in range(data.total_count) for at in opened):
+                fit, data = self._read_as(tensors, size)
+                opened = [at for at, spec in enumerate(fit.chosen.interface.inputs) if spec.shape == (-1,)]
+                if opened and all(
+                    data.shapes(index)[at] <= (size,) for index in range(data.total_count) for at in opened
+                ):
                     return f" (--pad {size} pads shorter samples)"
         return ""
-
-    @property
-    def example(self) -> Tensors:
-        """The tensors with the sizes of a batch of the first sample."""
-        tensors = self.tensors if self._padded_to is None else self.tensors.with_open_sizes(self._padded_to)
-        inputs = []
-        for (position, _), one in zip(self._specs, tensors.inputs, strict=True):
-            sizes = zip(one.sample_shape, self._first[position].shape, strict=True)
-            inputs.append(one._replace(sample_shape=tuple(own if size is None else size for size, own in sizes)))
-        return replace(self.tensors, inputs=tuple(inputs))
-
-    def batched_as(self, example: Tensors) -> None:
-        """Take from tensors of the same inputs what is known of their batch."""
-        inputs = zip(self.tensors.inputs, example.inputs, strict=True)
-        self.tensors = replace(example, inputs=tuple(mine._replace(batch_size=one.batch_size) for mine, one in inputs))
 
     @property
     def _source(self) -> str | None:
@@ -320,6 +311,27 @@ class OutputBytes(Sequence[bytes]):
             else output[row].tobytes()
             for output in self._outputs
         )
+
+
+def _check_grouped(backend: Backend, example: Tensors) -> None:
+    """Raise ``InputError`` where the user made the batch a size of the sample, and every output has the batch too.
+
+    ``example``: the tensors with the sizes of a sample.
+    """
+    file = backend.tensors
+    sizes = {one.name: list(one.sample_shape) for one in example.laid_out_as(file).inputs}
+    inputs = []
+    for one in file.inputs:
+        if (shape := sizes.get(one.name)) is not None:
+            if one.batch_axis is not None:
+                shape.pop(one.batch_axis)
+            one = one._replace(sample_shape=tuple(shape))
+        inputs.append(one)
+    with suppress(BackendError):  # a model that takes no other batch needs the user's
+        if with_outputs(backend, replace(file, inputs=tuple(inputs))).batch_size is None:
+            raise InputError(
+                f"--dim {file.batch}: this is the batch of the model, whose size --max-batchsize gives: leave it out"
+            )
 
 
 def _sized(one: Input, shapes: npt.NDArray[np.int64]) -> Input:

@@ -5,8 +5,9 @@ Does not depend on a framework or on what the network computes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,6 +96,13 @@ class Input(NamedTuple):
         if self.batch_axis is not None:
             sizes.insert(self.batch_axis, self.batch_size)
         return tuple(sizes)
+
+    def with_sizes(self, sizes: Iterable[int]) -> Input:
+        """The same with these sizes in place of open ones; one below 0 leaves a size open."""
+        shape = zip(self.sample_shape, sizes, strict=False)
+        return self._replace(
+            sample_shape=tuple(size if known is None and size >= 0 else known for known, size in shape)
+        )
 
     def shape(self, rows: int) -> tuple[int, ...]:
         """The file's shape for so many samples of fixed sizes."""
@@ -187,11 +195,7 @@ class Tensors:
 
     def with_open_sizes(self, size: int) -> Tensors:
         """The same with this size in place of each open one."""
-        inputs = (
-            one._replace(sample_shape=tuple(size if known is None else known for known in one.sample_shape))
-            for one in self.inputs
-        )
-        return replace(self, inputs=tuple(inputs))
+        return replace(self, inputs=tuple(one.with_sizes(repeat(size)) for one in self.inputs))
 
     def with_sizes_of(self, data: Tensors) -> Tensors:
         """The same with the sizes of this data's samples; unchanged if the data does not fit."""
@@ -223,6 +227,11 @@ class Tensors:
                 )
             )
         return replace(self, inputs=tuple(inputs), batch="", output_axes=(None,) * len(self.outputs))
+
+    @property
+    def as_in_file(self) -> Tensors:
+        """The same with samples as the file has them."""
+        return replace(self, inputs=tuple(one.as_in_file for one in self.inputs))
 
     def laid_out_as(self, other: Tensors) -> Tensors:
         """The same with channels last where ``other``, of the same network, has them so."""

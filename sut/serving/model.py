@@ -298,7 +298,7 @@ def _on_the_wire(file: Tensors, source: Source, sizes: Sizes) -> _Shown:
 
 def _of_bare(file: Tensors, sizes: Sizes) -> _Shown:
     """A file without a named model is shown as it is, but for sizes that the user fixes."""
-    shown = sizes(replace(file, inputs=tuple(one.as_in_file for one in file.inputs)))
+    shown = sizes(file.as_in_file)
     layouts = [
         BatchLayout(one.as_channels_last if own.channels_moved else one, own.channels_moved)
         for own, one in zip(file.inputs, shown.inputs, strict=True)

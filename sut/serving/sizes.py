@@ -6,16 +6,16 @@ Does not depend on requests.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from drumfire.loadgen.options import option
 from drumfire.sut.data.options import InputOptions, parse_dims, parse_shapes
 from drumfire.sut.data.ragged import Padding
-from drumfire.sut.data.sizes import choose
-from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorError, TensorSpec
+from drumfire.sut.kserve.messages.tensors import TensorError, TensorSpec
 from drumfire.sut.local.backends import BackendError
+from drumfire.sut.models.fitted import Fitted, fitted
 from drumfire.sut.models.tensors import Tensors
 
 
@@ -54,31 +54,22 @@ class Sizes:
     def __init__(self, weights: Path, options: InputOptions) -> None:
         """``options``: only those that give shapes count."""
         self.weights, self._options = weights, options
-        self._sized: Tensors | None = None
-        self.ranges: Mapping[str, Mapping[int, tuple[int, int]]] = {}
+        self._fitted: Fitted | None = None
+
+    @property
+    def ranges(self) -> Mapping[str, Mapping[int, tuple[int, int]]]:
         """The least and the most, by input and place in the shape of its sample."""
+        return self._fitted.ranges if self._fitted else {}
 
     def __call__(self, tensors: Tensors) -> Tensors:
         """The file's tensors with the fixed sizes; the same again when called again.
 
         Raises ``InputError`` for what the model does not have, and ``BackendError`` for a type that cannot be sent.
         """
-        if self._sized is None:
-            if tensors.batch in parse_dims(self._options.dim):
-                tensors = tensors.without_batch()
-            dims = {one.name: one.dims for one in tensors.inputs if one.dims}
-            interface = ModelInterface(
-                self.weights.name, "", "", specs(tensors, self.weights), (), int(tensors.has_batch)
-            )
-            chosen = choose(interface, self._options, dims, tensors.batch)
-            shapes = [tuple(None if size < 0 else size for size in spec.shape) for spec in chosen.interface.inputs]
-            inputs = zip(tensors.inputs, shapes, strict=True)
-            self._sized = replace(tensors, inputs=tuple(one._replace(sample_shape=shape) for one, shape in inputs))
-            self.ranges = {
-                name: {axis: (one.lengths.least, one.lengths.most) for axis, one in axes.items()}
-                for name, axes in chosen.drawn.items()
-            }
-        return self._sized
+        if self._fitted is None:
+            specs(tensors, self.weights)  # refuses a type first
+            self._fitted = fitted(self.weights, tensors, self._options)
+        return self._fitted.tensors
 
 
 def specs(tensors: Tensors, weights: Path) -> tuple[TensorSpec, ...]:

@@ -30,7 +30,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]
 def outputs(file: Path) -> list[np.ndarray]:
     backend = backends.load("onnxruntime", file, "cpu", 1)
     model = FileModel(file)
-    model.tensors_from(backend)
+    model.learn(backend)
     library = model.library()
     everything = np.arange(library.total_count)
     library.load(everything)

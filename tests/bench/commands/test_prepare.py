@@ -130,7 +130,7 @@ def test_int8_beside_fp32(tmp_path: Path) -> None:
 def test_int8_of_a_file_is_judged_by_labels(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     backend, model = backends.load("onnxruntime", digits.WEIGHTS, "cpu", 1), FileModel(digits.WEIGHTS)
-    model.tensors_from(backend)
+    model.learn(backend)
     library = model.library(count=64)
     library.load(np.arange(64))
     classes = backend.run(dict(library.batch(np.arange(64))))[0].argmax(1)

@@ -21,10 +21,26 @@ I8, F4, TEXT = np.dtype(np.int64), np.dtype(np.float32), np.dtype(object)
 IDS = Input("ids", (None,), I8, dims=("s",))
 
 
-def model(*inputs: Input, batch: str = "N", padded_to: int | None = None, **options: Any) -> FileModel:
+class File:
+    """A loaded file that gives its first input back."""
+
+    def __init__(self, *inputs: Input, batch: str = "N") -> None:
+        self.tensors = Tensors(inputs, ("y",), batch)
+        self.ran: list[list[tuple[int, ...]]] = []
+        """The shapes that it has run."""
+
+    def run(self, batch: dict[str, np.ndarray]) -> list[np.ndarray]:
+        arrays = list(batch.values())
+        self.ran.append([array.shape for array in arrays])
+        return arrays[:1]
+
+
+def model(
+    *inputs: Input, batch: str = "N", padded_to: int | None = None, file: File | None = None, **options: Any
+) -> FileModel:
     """A model whose file takes these inputs."""
     made = FileModel(Path("m.pt2"), InputOptions(**options), padded_to=padded_to)
-    made.tensors_from(SimpleNamespace(tensors=Tensors(inputs, ("y",), batch)))  # type: ignore[arg-type]
+    made.learn(file or File(*inputs, batch=batch))  # type: ignore[arg-type]
     return made
 
 
@@ -50,7 +66,8 @@ def test_samples_are_arrays_by_name_of_the_input_s_type() -> None:
 
 
 def test_sizes_that_differ_make_a_ragged_library() -> None:
-    made = model(IDS, Input("mask", (None,), I8, dims=("s",)), dim=("s=2..40",))
+    file = File(IDS, Input("mask", (None,), I8, dims=("s",)))
+    made = model(file=file, dim=("s=2..40",))
     assert made.tensors.inputs[0].sample_shape == (None,)
     library = made.library()
     assert isinstance(library, RaggedLibrary)
@@ -60,7 +77,7 @@ def test_sizes_that_differ_make_a_ragged_library() -> None:
     assert all(2 <= length <= 40 for length in lengths)
     assert [loaded(made, row)["mask"].tolist() for row in range(3)] == [[[1] * length] for length in lengths[:3]]
     assert isinstance(made._read(np.arange(3))["ids"], Ragged)
-    assert made.example.inputs[0].sample_shape == (lengths[0],)
+    assert file.ran == [[(rows, lengths[0])] * 2 for rows in (1, 2)]
 
 
 def test_lengths_of_the_data_that_are_all_alike_leave_nothing_open(tmp_path: Path) -> None:
@@ -72,11 +89,15 @@ def test_lengths_of_the_data_that_are_all_alike_leave_nothing_open(tmp_path: Pat
 
 
 def test_the_batch_s_own_size_is_a_size_of_the_sample_where_the_user_names_it() -> None:
-    made = model(IDS, dim=("N=3", "s=4"))
+    mean = File(IDS)
+    mean.run = lambda batch: [batch["ids"].mean()]  # type: ignore[method-assign]
+    made = model(file=mean, dim=("N=3", "s=4"))
     assert not made.tensors.has_batch
     assert made.tensors.inputs[0].sample_shape == (3, 4)
     with pytest.raises(InputError, match="has the open sizes s, and N for its batch"):
         model(IDS, dim=("M=3",))
+    with pytest.raises(InputError, match="--dim N: this is the batch of the model"):
+        model(IDS, dim=("N=3", "s=4"))
 
 
 def test_an_image_that_the_backend_has_channels_last_is_the_file_s_to_the_user() -> None:
@@ -113,6 +134,14 @@ def test_optional_inputs_come_with_all_samples_or_none(tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").write_text('{"x": [1], "b": [2]}\n{"x": [1]}\n')
     with pytest.raises(InputError, match="some do not: give it to all or none"):
         loaded(model(Input("x", (1,), F4), bias, input_data=str(tmp_path / "data.jsonl")), 0)
+
+
+def test_a_file_whose_outputs_have_no_batch_gets_a_sample_at_a_time() -> None:
+    made = FileModel(Path("m.pt2"))
+    tensors = Tensors((Input("x", (2,), F4),), ("y", "z"))
+    made.learn(SimpleNamespace(tensors=tensors, run=lambda batch: [np.zeros((2, 3)), batch["x"]]))  # type: ignore[arg-type]
+    assert (made.tensors.batch_size, made.tensors.output_axes) == (1, (None, 0))
+    assert made.reservations[-1] == "an output has no batch, so each batch is one sample"
 
 
 def test_expected_outputs_are_said_to_have_no_effect(tmp_path: Path) -> None:
@@ -175,10 +204,11 @@ def test_samples_of_the_user_may_be_shorter_than_a_file_of_one_size_that_they_ar
         InputError, match=r"the shape \[4\] does not fit ids INT64\[6\] \(--pad 6 pads shorter samples\)$"
     ):
         model(*full, input_data=str(tmp_path / "x.jsonl"))
-    made = model(*full, input_data=str(tmp_path / "x.jsonl"), padded_to=6)
+    file = File(*full)
+    made = model(file=file, input_data=str(tmp_path / "x.jsonl"), padded_to=6)
     shapes = [(None,), (None,), (6,), (2,)]
     assert [one.sample_shape for one in made.tensors.inputs] == shapes
-    assert [one.sample_shape for one in made.example.inputs] == [(6,), (6,), (6,), (2,)]
+    assert file.ran[0] == [(1, 6), (1, 6), (1, 6), (1, 2)]
     # As a backend compiles it.
     assert made.sized(Tensors(full)).inputs == full
     library = made.library()

@@ -110,7 +110,7 @@ def test_a_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
     (texts / "b.txt").write_bytes(b"not \xff")
     model = FileModel(write_identity(tmp_path / "x.onnx", 8, ("N", 1)), InputOptions(input_data=str(texts)))
     backend = backends.load("onnxruntime", model.path, "cpu", 1)
-    model.tensors_from(backend)
+    model.learn(backend)
     library = model.library()
     library.load(np.array([0]))
     with pytest.raises(InputError, match=re.escape(f"{texts}/b.txt: byte 4 is not UTF-8")):
