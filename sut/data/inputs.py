@@ -22,6 +22,8 @@ Sample: TypeAlias = tuple[Tensor, ...]
 
 _MOST_NAMED = 20
 """Inputs in an error's text."""
+MOST_CHANNELS = 4
+"""A sample of three dimensions is an image if its first or last has at most so many, its channels."""
 FLOATING = ("FP16", "FP32", "FP64", "BF16")
 """The datatypes of floating-point numbers."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from shlex import quote
@@ -11,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.errors import nearest
-from drumfire.sut.data.inputs import InputError, inputs_text, shape_text
+from drumfire.sut.data.inputs import MOST_CHANNELS, InputError, inputs_text, shape_text
 from drumfire.sut.data.lengths import Lengths
 from drumfire.sut.data.options import InputOptions, Values, parse_dims, parse_inputs, parse_ranges, parse_shapes
 from drumfire.sut.kserve.messages.tensors import DATATYPES, ModelInterface, Shape, TensorSpec
 
 _SIDE, _LENGTH = 224, 128
 """In a suggestion: of an image, and of anything else."""
-_MOST_CHANNELS = 4
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,6 @@ class Chosen:
 
     interface: ModelInterface
     """Its sizes are those of the user where they are fixed; -1 remains where they are drawn, or not given."""
-    dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """The model's names of each input's sizes, "" for one without; a server gives none."""
     drawn: Mapping[str, Mapping[int, Drawn]] = field(default_factory=dict)
     """By input and place in its shape."""
     named: frozenset[str] = frozenset()
@@ -63,9 +59,8 @@ class Chosen:
         for spec in self.open:
             drawn = self.drawn.get(spec.name, {})
             missing = [axis for axis in _open(spec) if axis not in drawn]
-            dims = self.dims.get(spec.name) or [""] * len(spec.shape)
-            if all(dims[axis] for axis in missing):
-                words += [f"--dim {quote(dims[axis])}={_suggested(spec)}" for axis in missing]
+            if all(spec.size_names[axis] for axis in missing):
+                words += [f"--dim {quote(spec.size_names[axis])}={_suggested(spec)}" for axis in missing]
             else:
                 sizes = [size if size >= 0 else _suggested(spec) for size in spec.shape]
                 texts = [str(drawn[axis].lengths if axis in drawn else size) for axis, size in enumerate(sizes)]
@@ -75,7 +70,7 @@ class Chosen:
     def unnamed(self, spec: TensorSpec) -> str:
         """The shape of an input that has drawn sizes without a name; empty for any other."""
         drawn = self.drawn.get(spec.name, {})
-        if all(one.key in self.lengths for one in drawn.values()):
+        if all(size.key in self.lengths for size in drawn.values()):
             return ""
         sizes = (str(drawn[axis].lengths if axis in drawn else size) for axis, size in enumerate(spec.shape))
         return f"{spec.name} {'x'.join(sizes)}"
@@ -89,37 +84,32 @@ class Chosen:
         for spec in self.interface.inputs:
             if sizes := self.drawn.get(spec.name):
                 found[spec.name] = shapes = np.tile(np.array(spec.shape, np.int64), (count, 1))
-                for axis, one in sizes.items():
-                    shapes[:, axis] = one.lengths.draw(count, seed, one.key)
+                for axis, size in sizes.items():
+                    shapes[:, axis] = size.lengths.draw(count, seed, size.key)
         return found
 
 
-def choose(
-    interface: ModelInterface, options: InputOptions, dims: Mapping[str, Sequence[str]] | None = None, batch: str = ""
-) -> Chosen:
-    """What the user says of these inputs.  ``dims``: the model's names of their sizes; None where it is on a server.
-    ``batch``: its name of the batch's size, if it has one, for messages.
+def choose(interface: ModelInterface, options: InputOptions, batch: str | None = None) -> Chosen:
+    """What the user says of these inputs.
 
+    ``batch``: the name that the model's file gives the batch's size, or ""; None on a server, which names no sizes.
     Raises ``InputError`` for inputs, names and sizes that the model does not have.
     """
-    specs = [replace(spec, dims=tuple((dims or {}).get(spec.name, ()))) for spec in interface.inputs]
-    interface = replace(interface, inputs=tuple(specs))
-    known = {spec.name: spec for spec in specs}
+    known = {spec.name: spec for spec in interface.inputs}
     lengths, shapes, fixed = parse_dims(options.dim), parse_shapes(options.shape), parse_inputs(options.input)
-    if lengths and dims is None:
+    if lengths and batch is None:
         example = Chosen(interface).advice or f"--shape {next(iter(known), 'NAME')}=8"
         raise InputError(f"--dim {options.dim[0]}: a server gives sizes no names: use --shape, such as {example}")
     for name in fixed.keys() & shapes.keys():
         raise InputError(f"--input and --shape both give the shape of {name!r}: leave one of them out")
-    dims = dims or {}
-    _check_dims(interface, lengths, dims, batch)
+    _check_dims(interface, lengths, batch or "")
     own: dict[str, dict[int, Drawn]] = {}
     for name, sizes in (shapes | fixed).items():
         texts = map(str, sizes)
         given = f"--input {name}:{','.join(texts)}" if name in fixed else f"--shape {name}={'x'.join(texts)}"
         _check_shape(given, known.get(name), sizes, interface)
         for axis in _open(known[name]):
-            dim, size = (dims.get(name) or [""] * len(sizes))[axis], sizes[axis]
+            dim, size = known[name].size_names[axis], sizes[axis]
             if not dim:
                 own.setdefault(name, {})[axis] = Drawn(str(axis), size)
             elif lengths.setdefault(dim, size) != size:
@@ -128,12 +118,12 @@ def choose(
     for spec in interface.inputs:
         shape, varying = list(spec.shape), {}
         for axis in _open(spec):
-            dim = (dims.get(spec.name) or [""] * len(shape))[axis]
-            one = Drawn(dim, lengths[dim]) if dim in lengths else own.get(spec.name, {}).get(axis)
-            if one is not None and one.lengths.fixed:
-                shape[axis] = one.lengths.least
-            elif one is not None:
-                varying[axis] = one
+            dim = spec.size_names[axis]
+            given_size = Drawn(dim, lengths[dim]) if dim in lengths else own.get(spec.name, {}).get(axis)
+            if given_size is not None and given_size.lengths.fixed:
+                shape[axis] = given_size.lengths.least
+            elif given_size is not None:
+                varying[axis] = given_size
         inputs.append(replace(spec, shape=tuple(shape)))
         if varying:
             drawn[spec.name] = varying
@@ -141,7 +131,7 @@ def choose(
     for name, asked in values.items():
         _check_values(f"--range {name}={asked}", known.get(name), asked, interface)
     named = frozenset((*shapes, *fixed, *values))
-    return Chosen(replace(interface, inputs=tuple(inputs)), dims, drawn, named, values, lengths)
+    return Chosen(replace(interface, inputs=tuple(inputs)), drawn, named, values, lengths)
 
 
 def disagreement(sample: Iterable[tuple[str, Shape, Sequence[str]]]) -> str:
@@ -161,17 +151,14 @@ def disagreement(sample: Iterable[tuple[str, Shape, Sequence[str]]]) -> str:
     return ""
 
 
-def _check_dims(
-    interface: ModelInterface, lengths: Mapping[str, Lengths], dims: Mapping[str, Sequence[str]], batch: str
-) -> None:
-    named = (dims.get(spec.name, ()) for spec in interface.inputs)
-    names = [name for name in dict.fromkeys(itertools.chain.from_iterable(named)) if name]
-    for name, one in lengths.items():
+def _check_dims(interface: ModelInterface, lengths: Mapping[str, Lengths], batch: str) -> None:
+    names = [name for name in dict.fromkeys(name for spec in interface.inputs for name in spec.dims) if name]
+    for name, size in lengths.items():
         if name not in names:
             have = f"has the open sizes {', '.join(names)}" if names else "names no open size (--shape gives sizes)"
             have += f", and {batch} for its batch" if batch else ""
             near = nearest(name, [*names, batch])
-            raise InputError(f"--dim {name}={one}: the model {have}{near}: {inputs_text(interface)}")
+            raise InputError(f"--dim {name}={size}: the model {have}{near}: {inputs_text(interface)}")
 
 
 def _check_shape(given: str, spec: TensorSpec | None, sizes: Sequence[Lengths], interface: ModelInterface) -> None:
@@ -179,7 +166,8 @@ def _check_shape(given: str, spec: TensorSpec | None, sizes: Sequence[Lengths], 
         raise InputError(f"{given}: {inputs_text(interface)}")
     if len(sizes) != len(spec.shape):
         raise InputError(f"{given}: wrong number of sizes (leave the batch out): {inputs_text(interface)}")
-    if any(size >= 0 and (one.least, one.most) != (size, size) for size, one in zip(spec.shape, sizes, strict=True)):
+    pairs = zip(spec.shape, sizes, strict=True)
+    if any(known >= 0 and (size.least, size.most) != (known, known) for known, size in pairs):
         raise InputError(f"{given}: only open sizes can be chosen: {inputs_text(interface)}")
 
 
@@ -195,7 +183,7 @@ def _check_values(given: str, spec: TensorSpec | None, values: Values, interface
         bounds = (float(np.finfo(dtype).min), float(np.finfo(dtype).max))
     else:
         bounds = (np.iinfo(dtype).min, np.iinfo(dtype).max)
-        if not all(isinstance(one, int) for one in values):
+        if not all(isinstance(bound, int) for bound in values):
             raise InputError(f"{given}: {spec.name} takes integers")
     if not bounds[0] <= values.least <= values.most <= bounds[1]:
         raise InputError(f"{given}: {spec.datatype} has values from {bounds[0]:g} to {bounds[1]:g}")
@@ -206,5 +194,5 @@ def _open(spec: TensorSpec) -> Iterator[int]:
 
 
 def _suggested(spec: TensorSpec) -> int:
-    is_image = len(spec.shape) == 3 and any(0 < spec.shape[axis] <= _MOST_CHANNELS for axis in (0, 2))
+    is_image = len(spec.shape) == 3 and any(0 < spec.shape[axis] <= MOST_CHANNELS for axis in (0, 2))
     return _SIDE if is_image else _LENGTH

@@ -46,8 +46,7 @@ def followed(
     """
     places: dict[str, list[Place]] = {}
     for position, one in enumerate(tensors.inputs):
-        dims = one.dims or ("",) * len(one.sample_shape)
-        for axis, (dim, size) in enumerate(zip(dims, one.sample_shape, strict=True)):
+        for axis, (dim, size) in enumerate(zip(one.size_names, one.sample_shape, strict=True)):
             if size is None and not one.optional:
                 places.setdefault(dim or f"{position} {axis}", []).append(Place(position, axis))
     try:

@@ -345,8 +345,7 @@ def _sized(one: Input, shapes: npt.NDArray[np.int64]) -> Input:
 
 def _dims(file: Input, one: Input) -> list[str]:
     """The names of the input's sizes; one that the file fixes, and that samples are padded to, is named as itself."""
-    names = file.dims or ("",) * len(file.sample_shape)
-    sizes = zip(names, file.sample_shape, one.sample_shape, strict=True)
+    sizes = zip(file.size_names, file.sample_shape, one.sample_shape, strict=True)
     return [name if known is None or size is not None else str(known) for name, known, size in sizes]
 
 

@@ -46,9 +46,9 @@ def fitted(path: Path, tensors: Tensors, options: InputOptions, padded_to: int |
     """
     if tensors.batch in parse_dims(options.dim):
         tensors = tensors.without_batch()  # else the user could not say it
-    dims = {one.name: one.dims for one in tensors.inputs if one.dims}
     specs = (
-        replace(spec, shape=tuple(-1 if size == padded_to else size for size in spec.shape)) for spec in tensors.specs
+        replace(spec, shape=tuple(-1 if size == padded_to else size for size in spec.shape), dims=one.dims)
+        for spec, one in zip(tensors.specs, tensors.inputs, strict=True)
     )
     interface = ModelInterface(path.name, "", "", tuple(specs), (), int(tensors.has_batch))
-    return Fitted(tensors, choose(interface, options, dims, tensors.batch))
+    return Fitted(tensors, choose(interface, options, tensors.batch))

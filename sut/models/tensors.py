@@ -14,13 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.system import Batch
-from drumfire.sut.data.inputs import bfloat16
+from drumfire.sut.data.inputs import MOST_CHANNELS, bfloat16
 from drumfire.sut.data.library import INPUT, Arrangement, Array, paired
 from drumfire.sut.data.ragged import Open
 from drumfire.sut.kserve.messages.tensors import TensorSpec, datatype_of
-
-_MOST_CHANNELS = 4
-"""A sample of three dimensions whose first is at most this is an image, and that dimension holds its channels."""
 
 
 class Input(NamedTuple):
@@ -54,6 +51,11 @@ class Input(NamedTuple):
         return "BF16" if self.is_bfloat16 else datatype_of(self.dtype)
 
     @property
+    def size_names(self) -> tuple[str, ...]:
+        """``dims``, of all sizes."""
+        return self.dims or ("",) * len(self.sample_shape)
+
+    @property
     def open_dims(self) -> dict[str, int]:
         """The position in ``sample_shape`` of each open size that has a name."""
         sizes = zip(self.dims, self.sample_shape, strict=False)
@@ -71,7 +73,7 @@ class Input(NamedTuple):
     def is_image(self) -> bool:
         """Whether a sample is (channels, height, width)."""
         shape = self.sample_shape
-        return len(shape) == 3 and shape[0] is not None and shape[0] <= _MOST_CHANNELS
+        return len(shape) == 3 and shape[0] is not None and shape[0] <= MOST_CHANNELS
 
     @property
     def as_channels_last(self) -> Input:
@@ -217,7 +219,7 @@ class Tensors:
         """The same network, of which nothing is a batch: what was one is a size of the sample."""
         inputs = []
         for one in self.inputs:
-            shape, dims = list(one.sample_shape), list(one.dims or ("",) * len(one.sample_shape))
+            shape, dims = list(one.sample_shape), list(one.size_names)
             if one.batch_axis is not None:
                 shape.insert(one.batch_axis, one.batch_size)
                 dims.insert(one.batch_axis, self.batch)
@@ -280,8 +282,7 @@ def _type_text(one: Input) -> str:
 
 
 def _shape_text(one: Input) -> str:
-    names = one.dims or ("",) * len(one.sample_shape)
-    sizes = zip(one.sample_shape, names, strict=True)
+    sizes = zip(one.sample_shape, one.size_names, strict=True)
     return f"[{', '.join(str(size) if size is not None else name or 'any' for size, name in sizes)}]"
 
 

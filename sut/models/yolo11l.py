@@ -65,9 +65,9 @@ class Yolo11l(PhotoDetector):
 
     def for_file(self, file: Tensors, options: InputOptions) -> Yolo11l:
         """See ``FollowsFile``: a fixed side is the frame's; of an open one, each picture has a multiple of ``STEP``."""
-        inputs = [one.as_in_file for one in file.inputs]
-        interface = ModelInterface(self.name, "", "", replace(file, inputs=tuple(inputs)).specs, (), 1)
-        chosen = choose(interface, options, {one.name: one.dims for one in inputs}, file.batch)
+        file = file.as_in_file
+        named = tuple(replace(spec, dims=one.dims) for spec, one in zip(file.specs, file.inputs, strict=True))
+        chosen = choose(ModelInterface(self.name, "", "", named, (), 1), options, file.batch)
         specs = chosen.interface.inputs
         if len(specs) != 1 or len(specs[0].shape) != 3 or specs[0].shape[0] not in (3, -1):
             return self  # which its data does not fit
@@ -77,7 +77,7 @@ class Yolo11l(PhotoDetector):
             least, most, median = drawn[axis].lengths if axis in drawn else (size, size, None)
             if size < 0 and axis not in drawn:
                 least, most = STEP, _SIDE
-            if median is not None or (inputs[0].sample_shape[axis] is None and (least % STEP or most % STEP)):
+            if median is not None or (file.inputs[0].sample_shape[axis] is None and (least % STEP or most % STEP)):
                 raise InputError(
                     f"{self.name}: its pictures cannot have {drawn[axis].lengths if axis in drawn else size} pixels: "
                     f"give a multiple of {STEP}, such as {_SIDE}, or the least and the most, such as {STEP}..{_SIDE}"

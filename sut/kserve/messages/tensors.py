@@ -83,15 +83,19 @@ class TensorSpec:
     optional: bool = False
     """A request may leave this input out."""
     dims: tuple[str, ...] = field(default=(), compare=False)
-    """The names of the sizes, "" for one without, where a model's file is at hand; for people only."""
+    """The names of the sizes, "" for one without, where a model's file is at hand; no server says them."""
 
     def __post_init__(self) -> None:
         if self.datatype not in DATATYPES and self.datatype != "BYTES":
             raise TensorError(f"tensor {one_line(self.name, 60)!r} has the unknown datatype {self.datatype[:40]!r}")
 
+    @property
+    def size_names(self) -> tuple[str, ...]:
+        """``dims``, of all sizes."""
+        return self.dims or ("",) * len(self.shape)
+
     def __str__(self) -> str:
-        dims = self.dims or [""] * len(self.shape)
-        sizes = (dim if size < 0 and dim else str(size) for size, dim in zip(self.shape, dims, strict=True))
+        sizes = (dim if size < 0 and dim else str(size) for size, dim in zip(self.shape, self.size_names, strict=True))
         return f"{one_line(self.name, 100)} {self.datatype}[{one_line(','.join(sizes), 200)}]"
 
     def fits(self, shape: Shape) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,15 @@ TEXT = ModelInterface(
     "m",
     "",
     "",
-    (TensorSpec("ids", "INT64", (-1,)), TensorSpec("mask", "INT64", (-1,)), TensorSpec("x", "FP32", (3, -1, -1))),
+    (
+        TensorSpec("ids", "INT64", (-1,), dims=("s",)),
+        TensorSpec("mask", "INT64", (-1,), dims=("s",)),
+        TensorSpec("x", "FP32", (3, -1, -1), dims=("", "H", "")),
+    ),
     (),
     8,
 )
-DIMS = {"ids": ("s",), "mask": ("s",), "x": ("", "H", "")}
+SERVED = replace(TEXT, inputs=tuple(replace(spec, dims=()) for spec in TEXT.inputs))
 
 
 def of(*sizes: int) -> tuple[Lengths, ...]:
@@ -110,8 +115,9 @@ def test_a_name_that_is_given_twice() -> None:
     assert "--input and --shape both give the shape of 'ids'" in refused(lambda: choose(TEXT, both))
 
 
-def chosen(*, dims: dict[str, Sequence[str]] | None = DIMS, **options: Sequence[str]) -> Chosen:
-    return choose(TEXT, InputOptions(**{name: tuple(words) for name, words in options.items()}), dims)  # type: ignore[arg-type]
+def chosen(*, served: bool = False, **options: Sequence[str]) -> Chosen:
+    words = InputOptions(**{name: tuple(words) for name, words in options.items()})  # type: ignore[arg-type]
+    return choose(SERVED, words) if served else choose(TEXT, words, "")
 
 
 def test_a_named_size_is_that_of_every_input() -> None:
@@ -132,7 +138,7 @@ def test_lengths_are_drawn_alike_in_inputs_that_share_a_size() -> None:
     assert (shapes["x"][:, 1] != lengths).any()
     assert (shapes["x"][:, 1] != shapes["x"][:, 2]).any()
     # On a server, where sizes have no names, those of one place and one range are alike.
-    there = chosen(dims=None, shape=["ids=8..128", "mask=8..128"]).shapes(300, 1)
+    there = chosen(served=True, shape=["ids=8..128", "mask=8..128"]).shapes(300, 1)
     assert (there["ids"] == there["mask"]).all()
     assert np.array_equal(chosen(dim=["s=8..128"]).shapes(7, 1)["ids"][:, 0], lengths[:7])
 
@@ -159,7 +165,7 @@ def test_what_the_model_does_not_have(options: dict[str, list[str]], why: str) -
 
 
 def test_a_server_has_no_names_for_sizes() -> None:
-    assert refused(lambda: chosen(dims=None, dim=["s=3"])) == (
+    assert refused(lambda: chosen(served=True, dim=["s=3"])) == (
         "--dim s=3: a server gives sizes no names: use --shape, such as --shape ids=128 --shape mask=128 "
         "--shape x=3x224x224"
     )

@@ -6,6 +6,7 @@ import io
 import json
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from drumfire.sut.data.sizes import Chosen, choose
 from drumfire.sut.data.sources import open_inputs
 from drumfire.sut.kserve.messages.tensors import ModelInterface, Tensor, TensorSpec, as_array, unpack_bytes
 
-IDS, Y, TEXT = TensorSpec("ids", "INT32", (-1,)), TensorSpec("y", "FP32", (2,)), TensorSpec("t", "BYTES", (1,))
+IDS = TensorSpec("ids", "INT32", (-1,), dims=("s",))
+Y, TEXT = TensorSpec("y", "FP32", (2,)), TensorSpec("t", "BYTES", (1,))
 
 
 def model(*inputs: TensorSpec) -> ModelInterface:
@@ -35,7 +37,7 @@ def ids(sample: Sample) -> list[int]:
 
 def refusal(source: object, interface: ModelInterface, **options: Any) -> str:
     with pytest.raises(InputError) as error:
-        open_inputs(str(source), choose(interface, InputOptions(**options), {"ids": ("s",)}))
+        open_inputs(str(source), choose(interface, InputOptions(**options), ""))
     text = str(error.value)
     assert text.isprintable()
     return text
@@ -282,7 +284,7 @@ def test_what_a_source_cannot_take(
 
 
 def drawn(*specs: TensorSpec, known: Any = None, **options: Any) -> tuple[str, list[np.ndarray]]:
-    made: Inputs = open_inputs(None, choose(model(*specs), InputOptions(**options), {}), known=known)
+    made: Inputs = open_inputs(None, choose(model(*specs), InputOptions(**options)), known=known)
     return made.description, [
         as_array(spec.datatype, *tensor) for spec, tensor in zip(specs, made.sample(1), strict=True)
     ]
@@ -316,9 +318,9 @@ def test_random_floats_in_a_range(datatype: str) -> None:
 
 
 def test_the_description_says_the_lengths() -> None:
-    made = open_inputs(None, choose(model(IDS), InputOptions(dim=("s=8..16",)), {"ids": ("s",)}))
+    made = open_inputs(None, choose(model(IDS), InputOptions(dim=("s=8..16",)), ""))
     assert made.description == "128 random samples, seed 1: ids 0..127, s 8..16"
-    there = open_inputs("zero", choose(model(IDS), InputOptions(shape=("ids=8..16",))))
+    there = open_inputs("zero", choose(model(replace(IDS, dims=())), InputOptions(shape=("ids=8..16",))))
     assert there.description == "128 samples of zeros: ids 8..16"
     lengths = [made.shapes(index)[0][0] for index in range(50)]
     assert lengths == [len(ids(made.sample(index))) for index in range(50)]
