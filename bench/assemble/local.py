@@ -198,7 +198,7 @@ def _null(options: RunOptions, model: Model, settings: TestSettings, errors: tup
 def _planned(options: RunOptions, model: Model, scenario: Scenario) -> tuple[Source, list[Placement], list[str]]:
     """What to load, in which processes (none: in this one), and notes.  Raises ``UserError``."""
     traffic, batching, own = options.traffic, options.system.batching, options.system.backend
-    sizes = options.system.sizes
+    padding = options.system.padding
     device, gpus, notes = devices.kind(options.device), devices.numbers(options.device), list(model.reservations)
     processes = _processes(options, scenario, len(gpus))
     threads = own.threads or spare_cores(own.instances * max(processes, 1))
@@ -211,20 +211,20 @@ def _planned(options: RunOptions, model: Model, scenario: Scenario) -> tuple[Sou
     if options.system.weights is not None:
         backends.check_model(options.system.weights)
     source = Source(
-        options.backend,
-        options.model,
-        model.weights(cache_folder(), options.system.weights, backends.form(options.backend)),
-        device,
-        threads,
-        own,
-        batching.max_queue_delay / 1e3,
-        traffic.dataset_path,
-        traffic.count,
-        traffic.performance_sample_count,
-        None if sizes.pad is None else Padding.of(str(sizes.pad)),
-        sizes.no_sort,
-        options.system.labelled.metric if options.system.labelled.labels else "",
-        options.system.inputs,
+        backend=options.backend,
+        model=options.model,
+        weights=model.weights(cache_folder(), options.system.weights, backends.form(options.backend)),
+        device=device,
+        threads=threads,
+        options=own,
+        max_queue_delay_s=batching.max_queue_delay / 1e3,
+        dataset_path=traffic.dataset_path,
+        count=traffic.count,
+        performance_count=traffic.performance_sample_count,
+        padding=None if padding.pad is None else Padding.of(padding.pad),
+        in_order=padding.no_sort,
+        metric=options.system.labelled.metric if options.system.labelled.labels else "",
+        inputs=options.system.inputs,
     )
     if gpus and not processes:
         devices.bind(gpus[0])

@@ -213,7 +213,7 @@ class BatchingOptions:
 
 
 @dataclass(frozen=True)
-class SizesOptions:
+class PaddingOptions:
     """How samples of different sizes become batches."""
 
     TITLE: ClassVar = "samples of different sizes"
@@ -254,7 +254,7 @@ class LocalOptions:
     labelled: LabelOptions = field(default_factory=LabelOptions)
     inputs: InputOptions = field(default_factory=InputOptions)
     batching: BatchingOptions = field(default_factory=BatchingOptions)
-    sizes: SizesOptions = field(default_factory=SizesOptions)
+    padding: PaddingOptions = field(default_factory=PaddingOptions)
 
     @property
     def concurrency(self) -> int | None:

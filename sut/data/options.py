@@ -100,8 +100,8 @@ def _known() -> Sequence[str]:
 
 
 @dataclass(frozen=True)
-class InputOptions:
-    """The options of inputs."""
+class ShapeOptions:
+    """The options of sizes that a model's file leaves open."""
 
     TITLE: ClassVar = "a model's inputs"
 
@@ -119,6 +119,17 @@ class InputOptions:
         help="shape of an input whose sizes the model leaves open, of one sample, without the batch, such as "
         "x=3x224x224 or ids=8..128",
     )
+
+    @property
+    def said(self) -> Mapping[str, Any]:
+        """What the user has said, by the option's name."""
+        return {name: value for name, value in vars(self).items() if value}
+
+
+@dataclass(frozen=True)
+class InputOptions(ShapeOptions):
+    """The options of inputs."""
+
     input: tuple[str, ...] = option(
         (),
         metavar="NAME:SHAPE",
@@ -140,8 +151,3 @@ class InputOptions:
         "files named as the inputs, a JSON file as perf_analyzer reads it, a file of JSON lines (.jsonl), or a folder "
         "of files for a model of one text; outputs in .npy and JSON are compared with a server's replies",
     )
-
-    @property
-    def said(self) -> Mapping[str, Any]:
-        """What the user has said, by the option's name."""
-        return {name: value for name, value in vars(self).items() if value}

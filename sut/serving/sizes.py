@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from drumfire.loadgen.options import option
-from drumfire.sut.data.options import InputOptions, parse_dims, parse_shapes
+from drumfire.sut.data.options import InputOptions, ShapeOptions, parse_dims
 from drumfire.sut.data.ragged import Padding
 from drumfire.sut.kserve.messages.tensors import TensorError, TensorSpec
 from drumfire.sut.local.backends import BackendError
@@ -20,10 +19,8 @@ from drumfire.sut.models.tensors import Tensors
 
 
 @dataclass(frozen=True)
-class SizeOptions:
-    """The sizes that a model's file leaves open."""
-
-    TITLE: ClassVar = "a model's inputs"
+class SizeOptions(ShapeOptions):
+    """The sizes that a model's file leaves open, and how requests of different ones share a batch."""
 
     dim: tuple[str, ...] = option(
         (),
@@ -31,12 +28,6 @@ class SizeOptions:
         check=lambda word: parse_dims([word]),
         help="a size that the model's file leaves open, by the name that it has there, such as sequence=128: requests "
         "then have this size; with sequence=8..128 they have any, and these are tried before the first request",
-    )
-    shape: tuple[str, ...] = option(
-        (),
-        metavar="NAME=SHAPE",
-        check=lambda word: parse_shapes([word]),
-        help="the same for an input, of one sample, without the batch, such as x=3x224x224 or ids=8..128",
     )
     pad: str | None = option(
         None,
