@@ -38,7 +38,7 @@ class Input(NamedTuple):
     optional: bool = False
     """The network has a value of its own for all samples of a batch that lacks this input."""
     channels_moved: bool = False
-    """The file has samples of (channels, height, width); see ``as_channels_last``."""
+    """Samples are (channels, height, width) in the file, or as requests have them; see ``as_channels_last``."""
     rows: int | None = None
     """Of the smallest table that an integer input is looked up in, such as a vocabulary; None if there is none, or the
     file does not say it: see ``vocabulary``."""

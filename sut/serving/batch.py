@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,28 +26,6 @@ Array = npt.NDArray[Any]
 
 _SMALL = 1 << 16
 """Bytes up to which outputs are copied: a copy costs less than handling a view."""
-
-
-class BatchLayout(NamedTuple):
-    """The memory layout of an input in a model's batches."""
-
-    takes: Input
-    """The backend's.  Batches smaller than its ``batch_size`` are padded, and the padding's outputs dropped."""
-    channels_last: bool
-    """Samples arrive as (channels, height, width) and the model takes (height, width, channels)."""
-
-    @property
-    def sample_shape(self) -> Shape:
-        """As samples arrive; -1 for any size."""
-        sizes = self.takes.sample_shape
-        arrived = (sizes[-1], *sizes[:-1]) if self.channels_last else sizes
-        return tuple(-1 if size is None else size for size in arrived)
-
-    @property
-    def dims(self) -> tuple[str, ...]:
-        """The names of the sizes of ``sample_shape``, or ()."""
-        dims = self.takes.dims
-        return (*dims[-1:], *dims[:-1]) if self.channels_last else dims
 
 
 class Gathers(Protocol):
@@ -70,13 +48,11 @@ class Gathers(Protocol):
         """Whether the array may share memory that the next call of ``gather`` overwrites."""
 
 
-def gatherers(layouts: Sequence[BatchLayout], most_samples: int) -> list[Gathers]:
-    """One for each input of a model.  A thread needs its own."""
+def gatherers(takes: Sequence[Input], most_samples: int) -> list[Gathers]:
+    """One for each input, as the backend takes it.  A thread needs its own."""
     return [
-        TextGatherer(layout.takes, position)
-        if layout.takes.dtype.hasobject
-        else Gatherer(layout, most_samples, position)
-        for position, layout in enumerate(layouts)
+        TextGatherer(one, position) if one.dtype.hasobject else Gatherer(one, most_samples, position)
+        for position, one in enumerate(takes)
     ]
 
 
@@ -87,15 +63,17 @@ class Gatherer:
     possible.
     """
 
-    def __init__(self, layout: BatchLayout, most_samples: int, position: int = 0) -> None:
-        """Where a sample's shape is open, memory grows with the requests."""
-        takes, self._channels_last = layout
+    def __init__(self, takes: Input, most_samples: int, position: int = 0) -> None:
+        """Where a sample's shape is open, memory grows with the requests.
+
+        Batches smaller than the input's ``batch_size`` are padded, and the padding's outputs dropped.
+        """
+        self._channels_last = takes.channels_moved
         self._padding = takes.opened.padding or 0
         self.name, self.position = takes.name, position
         self._dtype, self._fixed = takes.dtype, takes.batch_size
-        shape = layout.sample_shape
-        closed = min(shape, default=0) >= 0
-        self._reserve(most_samples * math.prod(shape) * takes.dtype.itemsize if closed else 0)
+        elements = math.prod(size or 0 for size in takes.sample_shape)  # none where a size is open
+        self._reserve(most_samples * elements * takes.dtype.itemsize)
 
     def gather(self, requests: Sequence[Request], padded: Shape | None = None, into: Array | None = None) -> Array:
         if padded is not None and any(request.shapes[self.position] != padded for request in requests):

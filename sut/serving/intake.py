@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 from drumfire.sut.kserve.errors import one_line
 from drumfire.sut.kserve.messages.exchange import Region
 from drumfire.sut.kserve.messages.inference import RequestInput
 from drumfire.sut.kserve.messages.tensors import DATATYPES, Shape, TensorError, TensorSpec, as_array, pack_bytes
-from drumfire.sut.serving.batch import BatchLayout
 from drumfire.sut.serving.model import ServedModel
 from drumfire.sut.serving.padding import RequestPadding
 from drumfire.sut.serving.refusal import Refusal, invalid
@@ -52,14 +51,13 @@ class Intake:
         self._name, self._most = model.name, model.interface.max_batch_size
         self._specs = model.interface.inputs
         self._padding = model.padding
-        self._layouts: Mapping[str, BatchLayout] = {
-            spec.name: layout for spec, layout in zip(self._specs, model.layouts, strict=True)
-        }
+        self._dims = {spec.name: one.as_in_file.dims for spec, one in zip(self._specs, model.takes, strict=True)}
+        """The names of an input's sizes, as its samples arrive."""
         self._forms: dict[object, _Form] = {}
         """Of the requests that were taken, by names, types and shapes."""
         self._is_single = len(self._specs) == 1
         # What is the same for all samples of a batch is compared, so that requests that differ are computed apart.
-        axes = [layout.takes.batch_axis for layout in model.layouts]
+        axes = [one.batch_axis for one in model.takes]
         self._common = [place for place, axis in enumerate(axes) if axis is None and self._most > 1]
 
     def take(self, inputs: Sequence[RequestInput], regions: SystemRegions) -> Given:
@@ -139,7 +137,7 @@ class Intake:
                     f"the inputs of a request to {self._name!r} have {samples} and {shape[0]} samples: the first size "
                     "of all must be the same batch"
                 )
-            for dim, size in zip(self._layouts[name].dims, shape[1:], strict=False):
+            for dim, size in zip(self._dims[name], shape[1:], strict=False):
                 known, other = sizes.setdefault(dim, (size, name)) if dim else (size, name)
                 if known != size:
                     shared = (

@@ -26,7 +26,6 @@ from drumfire.sut.local.followed import followed, run
 from drumfire.sut.local.rows import BatchRule
 from drumfire.sut.models.model import Form, Model
 from drumfire.sut.models.tensors import Input, Tensors
-from drumfire.sut.serving.batch import BatchLayout
 from drumfire.sut.serving.padding import RequestPadding
 from drumfire.sut.serving.request import DEFAULT_PRIORITY, PRIORITIES
 from drumfire.sut.serving.signature import Signature, changed_by_padding, signature
@@ -53,8 +52,8 @@ class ServedModel:
 
     interface: ModelInterface
     rule: BatchRule
-    layouts: Sequence[BatchLayout]
-    """Of each input."""
+    takes: Sequence[Input]
+    """The inputs, as the backend takes them."""
     device: str
     description: str
     """The backend, in words."""
@@ -145,10 +144,9 @@ def identity(name: str, version: str, batching: Batching) -> ServedModel:
         raise BackendError(f"--pad {batching.padding}: {IDENTITY} gives rows back as they are: leave it out")
     takes, gives = (TensorSpec(one, "FP32", (-1,)) for one in ("INPUT0", "OUTPUT0"))
     interface = ModelInterface(name, version, IDENTITY, (takes,), (gives,), batching.max_size)
-    layouts = [BatchLayout(Identity.tensors.inputs[0], channels_last=False)]
     return ServedModel(
-        interface, _rule(batching, batching.max_size), layouts, "cpu", Identity.description, [Identity()], Identity,
-        inline=True,
+        interface, _rule(batching, batching.max_size), Identity.tensors.inputs, "cpu", Identity.description,
+        [Identity()], Identity, inline=True,
     )  # fmt: skip
 
 
@@ -188,10 +186,10 @@ def load(
 
     plain = load_plain()
     shown = _on_the_wire(plain.tensors, source, sizes)
-    tensors = replace(plain.tensors, inputs=tuple(one.takes for one in shown.layouts))
+    tensors = replace(plain.tensors, inputs=shown.takes)
     found = signature(plain, tensors, shown.outputs, batching.max_size, sizes.ranges)
     first = arranged(plain, found.tensors)
-    padding = _padding(first, found, shown.layouts, batching.padding, source)
+    padding = _padding(first, found, batching.padding, source)
     loaded = [first, *(load_one() for _ in range(options.instances - 1))]
     max_size = found.tensors.batch_size or batching.max_size
     is_simple = device == "cpu" and options.instances == 1 and not tensors.has_open_sizes
@@ -205,7 +203,7 @@ def load(
     return ServedModel(
         ModelInterface(source.name, source.version, platform, shown.inputs, found.outputs, max_size),
         _rule(batching, max_size),
-        [layout._replace(takes=takes) for layout, takes in zip(shown.layouts, found.tensors.inputs, strict=True)],
+        found.tensors.inputs,
         device,
         description + (", on the connections' own thread" if inline else ""),
         loaded,
@@ -215,17 +213,16 @@ def load(
     )
 
 
-def _padding(
-    model: Backend, found: Signature, layouts: Sequence[BatchLayout], rule: Padding | None, source: Source
-) -> RequestPadding | None:
+def _padding(model: Backend, found: Signature, rule: Padding | None, source: Source) -> RequestPadding | None:
     """How requests are padded, by the user's rule or else by the model's own.  Raises ``BackendError``."""
-    opened = {at: layout.takes.opened for at, layout in enumerate(layouts) if layout.takes.opened.axes}
+    takes = found.tensors.inputs
+    opened = {at: one.opened for at, one in enumerate(takes) if one.opened.axes}
     if rule is None:
         if not opened or any(one.padding is None for one in opened.values()) or found.tensors.batch_size == 1:
             return None
     elif not opened:
         raise BackendError(f"--pad {rule}: {source.name} takes samples of one size: leave it out")
-    elif rule.sizes and (name := next((layouts[at].takes.name for at, one in opened.items() if len(one.axes) > 1), "")):
+    elif rule.sizes and (name := next((takes[at].name for at, one in opened.items() if len(one.axes) > 1), "")):
         raise BackendError(f"--pad {rule}: {name} has several open sizes, so only --pad longest is clear")
     names = [spec.name for spec in found.outputs]
     given, unknown = followed(model, found.tensors, found.sized, found.larger, names)
@@ -238,7 +235,7 @@ def _padding(
         )
 
     def arrives(at: int, axis: int) -> int:
-        return (axis + 1) % len(layouts[at].takes.sample_shape) if layouts[at].channels_last else axis
+        return (axis + 1) % len(takes[at].sample_shape) if takes[at].channels_moved else axis
 
     axes = {at: [arrives(at, axis) for axis in one.axes] for at, one in opened.items()}
     follows = [{axis: place._replace(axis=arrives(*place)) for axis, place in output.items()} for output in given]
@@ -262,8 +259,8 @@ class _Shown(NamedTuple):
     """A model as requests and answers have it."""
 
     inputs: tuple[TensorSpec, ...]
-    layouts: Sequence[BatchLayout]
-    """What the backend makes of them; the sizes of samples are known where the named model's are."""
+    takes: tuple[Input, ...]
+    """As the backend takes them; the sizes of samples are known where the named model's are."""
     outputs: tuple[str, ...]
     """Their names."""
 
@@ -282,25 +279,21 @@ def _on_the_wire(file: Tensors, source: Source, sizes: Sizes) -> _Shown:
             "name"
         )
     data = {one.name: one for one in model.tensors.inputs}
-    takes = [one for one in file.inputs if one.name in feeds]
-    inputs = [data[feeds[one.name].name] for one in takes]
-    layouts = []
-    for one, shown in zip(takes, inputs, strict=True):
-        shape, moves_channels = shown.sample_shape, feeds[one.name].moves_channels
-        taken = (*shape[1:], shape[0]) if moves_channels else shape
-        layouts.append(BatchLayout(one._replace(sample_shape=taken, padding=shown.padding), moves_channels))
+    own = [one for one in file.inputs if one.name in feeds]
+    inputs = [data[feeds[one.name].name] for one in own]
+    takes = []
+    for one, shown in zip(own, inputs, strict=True):
+        shape, moved = shown.sample_shape, feeds[one.name].moves_channels
+        taken = (*shape[1:], shape[0]) if moved else shape
+        takes.append(one._replace(sample_shape=taken, padding=shown.padding, channels_moved=moved))
     outputs = model.tensors.outputs
     if source.weights.suffix == Form.ONNX.value:  # which has names of its own, that other servers use too
-        inputs = [shown._replace(name=one.name) for one, shown in zip(takes, inputs, strict=True)]
+        inputs = [shown._replace(name=one.name) for one, shown in zip(own, inputs, strict=True)]
         outputs = file.outputs
-    return _Shown(specs(Tensors(tuple(inputs)), source.weights), layouts, outputs)
+    return _Shown(specs(Tensors(tuple(inputs)), source.weights), tuple(takes), outputs)
 
 
 def _of_bare(file: Tensors, sizes: Sizes) -> _Shown:
     """A file without a named model is shown as it is, but for sizes that the user fixes."""
     shown = sizes(file.as_in_file)
-    layouts = [
-        BatchLayout(one.as_channels_last if own.channels_moved else one, own.channels_moved)
-        for own, one in zip(file.inputs, shown.inputs, strict=True)
-    ]
-    return _Shown(specs(shown, sizes.weights), layouts, file.outputs)
+    return _Shown(specs(shown, sizes.weights), shown.laid_out_as(file).inputs, file.outputs)

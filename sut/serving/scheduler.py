@@ -339,7 +339,7 @@ class Scheduler:
 
     def _into(self, room: Room, requests: Sequence[Request]) -> Batch | None:
         samples = sum([request.samples for request in requests])
-        return room(max([samples, *(layout.takes.batch_size or 0 for layout in self.model.layouts)]))
+        return room(max([samples, *(one.batch_size or 0 for one in self.model.takes)]))
 
     def _compute_apart(self, run: Run, own: Sequence[Gathers], requests: list[Request], room: Room | None) -> None:
         """Compute each request alone: the contents of one made the batch fail, which is no fault of the others."""
@@ -370,7 +370,7 @@ class Scheduler:
         self._hand_back(requests)
 
     def _new_gatherers(self) -> Sequence[Gathers]:
-        return gatherers(self.model.layouts, self.model.rule.max_size)
+        return gatherers(self.model.takes, self.model.rule.max_size)
 
 
 def _as_exception(error: BaseException) -> Exception:

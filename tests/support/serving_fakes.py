@@ -12,7 +12,6 @@ from drumfire.loadgen.system import Batch
 from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorSpec
 from drumfire.sut.local.rows import BatchRule
 from drumfire.sut.models.tensors import Input, Tensors
-from drumfire.sut.serving.batch import BatchLayout
 from drumfire.sut.serving.model import ServedModel
 
 
@@ -47,7 +46,7 @@ def served(
     shape: tuple[int, ...] = (2,),
     rule: BatchRule | None = None,
     inline: bool = False,
-    layout: BatchLayout | None = None,
+    takes: Input | None = None,
     reload: Callable[[], Any] | None = None,
 ) -> ServedModel:
     rule = rule or BatchRule(4)
@@ -56,7 +55,7 @@ def served(
     return ServedModel(
         ModelInterface(name, version, "test", (specs[0],), tuple(specs[1:]), rule.max_size),
         rule,
-        [layout or BatchLayout(Input("x", sizes, np.dtype(np.float32)), channels_last=False)],
+        [takes or Input("x", sizes, np.dtype(np.float32))],
         "cpu",
         "doubles",
         backends,

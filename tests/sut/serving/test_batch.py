@@ -15,7 +15,7 @@ from drumfire.sut.kserve.grpc.framing import Status
 from drumfire.sut.kserve.messages.exchange import Region
 from drumfire.sut.kserve.messages.tensors import pack_bytes
 from drumfire.sut.models.tensors import Input
-from drumfire.sut.serving.batch import BatchLayout, Gatherer, gatherers, split
+from drumfire.sut.serving.batch import Gatherer, gatherers, split
 from drumfire.sut.serving.request import Request, Wanted
 from drumfire.sut.serving.shared_memory import SharedBytes, SystemRegions
 
@@ -29,7 +29,7 @@ def gatherer_of(
     """``shape``: of samples as they arrive; -1 for an open size."""
     taken = (*shape[1:], shape[0]) if channels_last else shape
     sizes = tuple(None if size < 0 else size for size in taken)
-    return Gatherer(BatchLayout(Input("x", sizes, np.dtype(kind), fixed), channels_last), most)
+    return Gatherer(Input("x", sizes, np.dtype(kind), fixed, channels_moved=channels_last), most)
 
 
 def requests_of(arrays: list[np.ndarray]) -> list[Request]:
@@ -174,7 +174,7 @@ def test_inputs_come_from_shared_memory_or_refuse_one_request_alone(tmp_path: Pa
 
 def test_each_input_is_joined_by_its_own() -> None:
     takes = [Input("ids", (None,), np.dtype(np.int64)), Input("flag", (), np.dtype(np.bool_))]
-    ids, flag = gatherers([BatchLayout(one, False) for one in takes], 4)
+    ids, flag = gatherers(takes, 4)
     arrays = [(np.arange(n * 3).reshape(n, 3), np.arange(n) % 2 == 0) for n in (1, 2)]
     requests = [Request([one.tobytes() for one in pair], len(pair[0]), ((3,), ()), 0) for pair in arrays]
     for gatherer, parts in ((ids, [one for one, _ in arrays]), (flag, [one for _, one in arrays])):
@@ -190,7 +190,7 @@ def test_texts_become_arrays_of_bytes_and_go_back_each_to_its_request(tmp_path: 
     place = shared(tmp_path, contents[2])
     requests = [Request((contents[0] + contents[1],), 2, ((2,),), 0)]
     requests.append(Request((place(0, len(contents[2])),), 1, ((2,),), 0, is_shared=True))
-    (gatherer,) = gatherers([BatchLayout(Input("x", (2,), np.dtype(object), fixed), False)], 4)
+    (gatherer,) = gatherers([Input("x", (2,), np.dtype(object), fixed)], 4)
     batch = gatherer.gather(requests)
     assert batch[:3].tolist() == texts
     assert batch[3:].tolist() == [[b"", b""]] * (0 if fixed is None else 1)

@@ -13,7 +13,6 @@ from drumfire.sut.kserve.messages.inference import RequestInput
 from drumfire.sut.kserve.messages.tensors import ModelInterface, Shape, pack_bytes
 from drumfire.sut.local.rows import BatchRule
 from drumfire.sut.models.tensors import Input, Tensors
-from drumfire.sut.serving.batch import BatchLayout
 from drumfire.sut.serving.intake import Given, Intake
 from drumfire.sut.serving.model import ServedModel
 from drumfire.sut.serving.refusal import Refusal
@@ -31,8 +30,7 @@ class Bench:
 
     def __init__(self, *takes: Input, most: int = 4, folder: Path = Path("/nowhere")) -> None:
         interface = ModelInterface("m", "1", "test", Tensors(takes).specs, (), most)
-        layouts = [BatchLayout(one, channels_last=False) for one in takes]
-        model = ServedModel(interface, BatchRule(most), layouts, "cpu", "", [], lambda: None)  # type: ignore[arg-type, return-value]
+        model = ServedModel(interface, BatchRule(most), takes, "cpu", "", [], lambda: None)  # type: ignore[arg-type, return-value]
         self.intake, self.regions = Intake(model), SystemRegions(folder)
 
     def take(self, *inputs: RequestInput) -> Given:

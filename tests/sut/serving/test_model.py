@@ -18,7 +18,7 @@ from drumfire.sut.models.digits import WEIGHTS
 from drumfire.sut.models.shapes import WEIGHTS as SHAPES_WEIGHTS
 from drumfire.sut.models.tensors import Input, Tensors
 from drumfire.sut.serving import model as serving
-from drumfire.sut.serving.batch import BatchLayout, Gatherer
+from drumfire.sut.serving.batch import Gatherer
 from drumfire.sut.serving.model import Batching, ServedModel, Source
 from drumfire.sut.serving.request import Request
 from drumfire.sut.serving.signature import signature
@@ -133,7 +133,7 @@ def test_names_on_the_wire(
     source = Source("pictures", "1", Path(file), model)  # type: ignore[arg-type]
     served = serving.load(source, "pytorch", "cpu", threads=1, options=BackendOptions(), batching=Batching())
     assert [*map(str, served.interface.inputs), *map(str, served.interface.outputs)] == [takes, gives]
-    assert served.layouts == [BatchLayout(ChannelsLast.tensors.inputs[0], channels_last=model is not None)]
+    assert served.takes == (ChannelsLast.tensors.inputs[0]._replace(channels_moved=model is not None),)
 
 
 def test_outputs_are_numbered_where_the_names_are_not_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,10 +152,10 @@ def test_samples_are_turned_where_the_backend_wants_channels_last(monkeypatch: p
     source = Source("pictures", "1", Path("w.pt2"), Pictures())  # type: ignore[arg-type]
     served = serving.load(source, "pytorch", "cpu", threads=1, options=BackendOptions(), batching=Batching())
     assert served.interface.inputs[0].shape == (3, 4, 5)
-    (layout,) = served.layouts
-    assert layout.channels_last
+    (takes,) = served.takes
+    assert takes.channels_moved
     sample = np.random.default_rng(1).random((2, 3, 4, 5), np.float32)
-    gatherer = Gatherer(layout, 4)
+    gatherer = Gatherer(takes, 4)
     batch = gatherer.gather([Request((sample.tobytes(),), 2, ((3, 4, 5),), 0)])
     (output,) = served.instances[0].run({gatherer.name: batch})
     np.testing.assert_array_equal(output, sample[:, 1])

@@ -24,7 +24,7 @@ from drumfire.sut.local.responses import OutputError
 from drumfire.sut.models import minilm
 from drumfire.sut.models.tensors import Input, Tensors
 from drumfire.sut.serving import model as serving
-from drumfire.sut.serving.batch import BatchLayout, gatherers, split
+from drumfire.sut.serving.batch import gatherers, split
 from drumfire.sut.serving.intake import Intake
 from drumfire.sut.serving.model import Batching, ServedModel, Source
 from drumfire.sut.serving.padding import PaddedBatch, RequestPadding
@@ -57,8 +57,8 @@ def test_gathered_is_padded(data: Any, kind: Any, fixed: int | None, channels_la
     channels_last = channels_last and len(arrives) == 3
     takes = (*arrives[1:], arrives[0]) if channels_last else arrives
     padding = data.draw(st.sampled_from([None, 7] if dtype != TEXT else [None]))
-    layout = BatchLayout(Input("x", takes, dtype, fixed, padding=padding), channels_last)
-    (gatherer,) = gatherers([layout], 8)
+    one = Input("x", takes, dtype, fixed, padding=padding, channels_moved=channels_last)
+    (gatherer,) = gatherers([one], 8)
     filler: Any = b"" if dtype == TEXT else padding or 0
     for _ in range(2):  # the memory is used again
         rng = np.random.default_rng(data.draw(st.integers(0, 9)))
@@ -161,7 +161,7 @@ def test_replies_do_not_depend_on_what_is_beside_them(
 ) -> None:
     """Bit for bit, for any mix of lengths, samples and places of the inputs."""
     model, rng = masked[which], np.random.default_rng(seed)
-    own = gatherers(model.layouts, 8)
+    own = gatherers(model.takes, 8)
     assert model.padding is not None
     regions = SystemRegions(tmp_path)
 
@@ -308,7 +308,7 @@ def test_a_sentence_gets_what_it_gets_alone(tmp_path: Path) -> None:
         "sentence_embedding FP32[384]",
     ]
     data = minilm.MiniLM().inputs(np.array([0, 5, 8, 33]))
-    own = gatherers(served.layouts, 8)
+    own = gatherers(served.takes, 8)
     lengths = data["input_ids"].shapes[:, 0].tolist()
     assert len(set(lengths)) > 2
     requests = [

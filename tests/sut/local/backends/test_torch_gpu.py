@@ -452,10 +452,10 @@ def test_a_server_answers_as_on_the_cpu(name: str, programs: Path, device: list[
             batch["factor"][:] = 3
     requests = []
     for batch in batches:
-        arrays = [batch[layout.takes.name] for layout in found.layouts]
+        arrays = [batch[one.name] for one in found.takes]
         shown = [
-            np.moveaxis(one, -1, 1) if layout.channels_last else one
-            for one, layout in zip(arrays, found.layouts, strict=True)
+            np.moveaxis(array, -1, 1) if one.channels_moved else array
+            for array, one in zip(arrays, found.takes, strict=True)
         ]
         shapes = tuple(one.shape[1:] for one in shown)
         requests.append(Request(tuple(one.tobytes() for one in shown), len(shown[0]), shapes, 0, size=9))
