@@ -24,7 +24,6 @@ from drumfire.loadgen.options import flag
 from drumfire.loadgen.pacer import Spin
 from drumfire.loadgen.record import Column
 from drumfire.loadgen.responses import Responses
-from drumfire.loadgen.rounds import configured_as
 from drumfire.loadgen.settings import Loop, Mode, Scenario, TestSettings
 from drumfire.loadgen.system import IndexArray, SampleLibrary, SystemUnderTest, processes_of
 from drumfire.loadgen.unread import unread
@@ -35,6 +34,7 @@ from drumfire.sut.local import backends, devices
 from drumfire.sut.local.devices import Placement
 from drumfire.sut.local.loaded import Loaded, LoadedElsewhere, Source
 from drumfire.sut.local.null import NullSystem
+from drumfire.sut.models.benchmarks import configured_as
 from drumfire.sut.models.file import FileModel
 from drumfire.sut.models.model import Accuracy, Model
 from drumfire.sut.remote.endpoint import Endpoint

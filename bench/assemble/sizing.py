@@ -9,9 +9,9 @@ from typing import Protocol
 
 from drumfire.bench.assemble.options import TrafficOptions
 from drumfire.loadgen.config import ConfigReader
-from drumfire.loadgen.rounds import configured_as
 from drumfire.loadgen.settings import Loop, Mode, Scenario, TestSettings
 from drumfire.loadgen.wording import counted
+from drumfire.sut.models.benchmarks import configured_as
 
 _NULL_RATE = 1000.0
 """Queries a second of a Server run of the null system, whose own rate says nothing."""

@@ -18,9 +18,9 @@ from drumfire.loadgen import installation
 from drumfire.loadgen.environment import versions
 from drumfire.loadgen.mlperf_conf import built_in_values
 from drumfire.loadgen.options import option
-from drumfire.loadgen.rounds import BENCHMARKS, configured_as
 from drumfire.sut import models as known
 from drumfire.sut.local import backends
+from drumfire.sut.models.benchmarks import BENCHMARKS, configured_as
 from drumfire.sut.models.model import Form, Model
 from drumfire.sut.models.weights import bundle
 from drumfire.sut.models.weights.publication import PublishedNetwork
