@@ -194,7 +194,7 @@ def _learn_tensors(model: FileModel) -> None:
     model.learn(network)
     network.close()
     if any(one.batch_axis != 0 for one in model.tensors.inputs):
-        raise UserError(f"{model.path} has an input whose first size is no batch, which cannot be quantized here")
+        raise UserError(f"{model.path} has an input whose first size is not the batch, which cannot be quantized here")
 
 
 def _network(file: Path) -> backends.Backend:

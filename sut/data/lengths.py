@@ -47,8 +47,8 @@ class Lengths(NamedTuple):
 
     def __str__(self) -> str:
         """As ``of`` reads it."""
-        sizes = [self.least] if self.fixed else [one for one in (self.least, self.median, self.most) if one is not None]
-        return "..".join(map(str, sizes))
+        sizes = (self.least,) if self.fixed else (self.least, self.median, self.most)
+        return "..".join(str(size) for size in sizes if size is not None)
 
     @property
     def fixed(self) -> bool:

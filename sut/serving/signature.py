@@ -81,8 +81,8 @@ def _found(backend: Backend, tensors: Tensors, names: Sequence[str], most: int, 
     seen = [run(model, batch) for batch in (small.zeros(size or 1), largest)]
     count = len(seen[0])
     names = names if len(names) == count else numbered(count)
-    halves = [name in own.bfloat16_outputs for name in own.outputs] if len(own.outputs) == count else [False] * count
-    specs = [_spec(*one) for one in zip(names, zip(*seen, strict=True), halves, strict=True)]
+    bfloat16 = [name in own.bfloat16_outputs for name in own.outputs] if len(own.outputs) == count else [False] * count
+    specs = [_spec(*one) for one in zip(names, zip(*seen, strict=True), bfloat16, strict=True)]
     sizes = [replace(own, inputs=one.inputs) for one in sized]
     return Signature(own, tuple(specs), largest, *sizes)
 

@@ -138,9 +138,9 @@ class TritonTarget(Target[TritonOptions]):
             raise UserError(f"--max-batchsize {self.batch_size}: the server's {self.model} takes {most} in a request")
         self._interface = interface
         if self._metric is not None:
-            halves = frozenset(spec.name for spec in interface.outputs if spec.datatype == "BF16")
+            bfloat16 = frozenset(spec.name for spec in interface.outputs if spec.datatype == "BF16")
             shapes = [tuple(None if size < 0 else size for size in spec.shape) for spec in interface.outputs]
-            self._metric.of_outputs([spec.name for spec in interface.outputs], halves, shapes)
+            self._metric.of_outputs([spec.name for spec in interface.outputs], bfloat16, shapes)
         self._data = self._inputs()
         if self.batch_size > 1 and not self._are_alike():
             self.alike = False
