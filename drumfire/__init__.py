@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from drumfire.loadgen.system import SystemUnderTest as SystemUnderTest
     from drumfire.loadgen.version import VERSION as __version__  # noqa: N811
     from drumfire.sut.data.library import ArrayLibrary as ArrayLibrary
+    from drumfire.sut.data.ragged import OpenSizes as OpenSizes
+    from drumfire.sut.data.ragged import Ragged as Ragged
+    from drumfire.sut.data.ragged import RaggedLibrary as RaggedLibrary
     from drumfire.sut.local.batcher import BatchedSystem as BatchedSystem
     from drumfire.sut.local.coroutine import CoroutineSystem as CoroutineSystem
     from drumfire.sut.local.process import OwnProcess as OwnProcess
@@ -36,7 +39,10 @@ _HOMES = {
     "BatchedSystem": "sut.local.batcher",
     "CoroutineSystem": "sut.local.coroutine",
     "Mode": "loadgen.settings",
+    "OpenSizes": "sut.data.ragged",
     "OwnProcess": "sut.local.process",
+    "Ragged": "sut.data.ragged",
+    "RaggedLibrary": "sut.data.ragged",
     "Responses": "loadgen.responses",
     "SampleLibrary": "loadgen.system",
     "SavedRun": "loadgen.saved",

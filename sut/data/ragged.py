@@ -45,8 +45,8 @@ class Ragged(NamedTuple):
     @classmethod
     def of(cls, samples: Sequence[Array]) -> Ragged:
         """From at least one array; all of them have the same type and number of dimensions."""
-        shapes = np.array([one.shape for one in samples], np.int64).reshape(len(samples), samples[0].ndim)
-        return cls.shaped(np.concatenate([one.ravel() for one in samples]), shapes)
+        shapes = np.array([sample.shape for sample in samples], np.int64).reshape(len(samples), samples[0].ndim)
+        return cls.shaped(np.concatenate([sample.ravel() for sample in samples]), shapes)
 
     @classmethod
     def shaped(cls, values: Array, shapes: Int64Array) -> Ragged:
@@ -74,10 +74,10 @@ class Padding(NamedTuple):
         """From ``longest``, ``128`` or ``buckets:16,32,64``.  Raises ``DataError``."""
         if text == "longest":
             return cls()
-        one = re.fullmatch("(?:[1-9][0-9]{0,8}|buckets:([1-9][0-9]{0,8}(?:,[1-9][0-9]{0,8})*))", text)
-        if one is None:
+        found = re.fullmatch("(?:[1-9][0-9]{0,8}|buckets:([1-9][0-9]{0,8}(?:,[1-9][0-9]{0,8})*))", text)
+        if found is None:
             raise DataError(f"--pad {text!r:.80}: use {FORMS}")
-        return cls(tuple(sorted({int(size) for size in (one[1] or text).split(",")})))
+        return cls(tuple(sorted({int(size) for size in (found[1] or text).split(",")})))
 
     def __str__(self) -> str:
         """As ``of`` reads it."""
@@ -93,7 +93,7 @@ class Padding(NamedTuple):
         return np.array(self.sizes)[np.searchsorted(self.sizes, longest)] if self.sizes else longest
 
 
-class Open(NamedTuple):
+class OpenSizes(NamedTuple):
     """What of an input's sample shape is open."""
 
     axes: tuple[int, ...]
@@ -137,7 +137,7 @@ class RaggedLibrary(ArrayLibrary):
         read: Callable[[IndexArray], RaggedBatch],
         total_count: int,
         performance_count: int,
-        inputs: Mapping[str, Open] | None = None,
+        inputs: Mapping[str, OpenSizes] | None = None,
     ) -> None:
         """``read``: as that of ``ArrayLibrary``; it gives a ``Ragged`` for each input of different shapes.
 
@@ -148,17 +148,17 @@ class RaggedLibrary(ArrayLibrary):
         self.pad(inputs or {})
         self._arrangement: Arrangement | None = None
 
-    def pad(self, inputs: Mapping[str, Open], rule: Padding | None = None) -> None:
+    def pad(self, inputs: Mapping[str, OpenSizes], rule: Padding | None = None) -> None:
         """From the next load on: what is open, and how batches are padded, with 0 where an input has no other value.
 
         Without a rule they are padded to the longest if each of ``inputs`` has a value for it, and otherwise have
         samples of equal shapes.  Inputs that are not named have all sizes open.  Raises ``DataError`` if the rule does
         not fit.
         """
-        for name, one in inputs.items():
-            if rule is not None and rule.sizes and len(one.axes) > 1:
-                raise DataError(f"--pad {rule}: {name} has {len(one.axes)} open sizes, so only --pad longest is clear")
-        if rule is None and inputs and all(one.padding is not None for one in inputs.values()):
+        for name, opened in inputs.items():
+            if rule is not None and rule.sizes and (count := len(opened.axes)) > 1:
+                raise DataError(f"--pad {rule}: {name} has {count} open sizes, so only --pad longest is clear")
+        if rule is None and inputs and all(opened.padding is not None for opened in inputs.values()):
             rule = Padding()
         self._inputs, self._rule = inputs, rule
 
@@ -232,15 +232,15 @@ class RaggedLibrary(ArrayLibrary):
                 continue
             shapes = block.shapes.take(rows, axis=0)
             shape = tuple(shapes.max(axis=0).tolist())
-            one = self._inputs.get(name, Open(()))
+            opened = self._inputs.get(name, OpenSizes(()))
             if self._rule is None:
                 if not (shapes == shapes[0]).all():
                     raise DataError(f"{self.name}: samples of different shapes in a batch of {name!r}, not padded")
             elif self._rule.sizes:
-                shape = tuple(self._rule.next(size) if axis in one.axes else size for axis, size in enumerate(shape))
+                shape = tuple(self._rule.next(size) if axis in opened.axes else size for axis, size in enumerate(shape))
             # Whether padding stands only behind all values of a sample.
-            behind = self._rule is None or (len(one.axes) == 1 and math.prod(shape[: one.axes[0]]) == 1)
-            batch[name] = _padded(block, rows, shape, one.padding, behind, indexes)
+            behind = self._rule is None or (len(opened.axes) == 1 and math.prod(shape[: opened.axes[0]]) == 1)
+            batch[name] = _padded(block, rows, shape, opened.padding, behind, indexes)
         return batch if self._arrangement is None else self._arrangement(batch)
 
     def alone(self, index: int) -> Batch:
@@ -278,8 +278,8 @@ class RaggedLibrary(ArrayLibrary):
     def _hold(self, samples: Mapping[str, Array | Ragged], indices: IndexArray) -> None:
         known: list[Ragged] = []
         self._held = {}
-        for name, one in samples.items():
-            block = _checked(f"{self.name}: {name}", one, indices)
+        for name, given in samples.items():
+            block = _checked(f"{self.name}: {name}", given, indices)
             if isinstance(block, Ragged):
                 # Inputs of equal shapes share these, and then the index of a batch too.
                 same = next((seen for seen in known if np.array_equal(seen.shapes, block.shapes)), None)
@@ -322,7 +322,7 @@ class RaggedLibrary(ArrayLibrary):
                     f"--pad {self._rule} takes: give at least {sizes.max()}, or longest"
                 )
         self._open_sizes = open_sizes
-        self._sizes = np.max([one.prod(axis=1) for one in open_sizes], axis=0)
+        self._sizes = np.max([sizes.prod(axis=1) for sizes in open_sizes], axis=0)
         self._sizes_at = self._sizes.data
         # By size first, so that the numbers of shapes are in the order of sizes.
         keys = np.column_stack([self._sizes, *shapes])

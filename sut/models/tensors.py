@@ -16,7 +16,7 @@ import numpy.typing as npt
 from drumfire.loadgen.system import Batch
 from drumfire.sut.data.inputs import MOST_CHANNELS, bfloat16
 from drumfire.sut.data.library import INPUT, Arrangement, Array, paired
-from drumfire.sut.data.ragged import Open
+from drumfire.sut.data.ragged import OpenSizes
 from drumfire.sut.kserve.messages.tensors import TensorSpec, datatype_of
 
 
@@ -62,12 +62,12 @@ class Input(NamedTuple):
         return {dim: axis for axis, (dim, size) in enumerate(sizes) if dim and size is None}
 
     @property
-    def opened(self) -> Open:
+    def opened(self) -> OpenSizes:
         """What of a sample's shape is open, with the padding as an element of the array."""
         axes = tuple(axis for axis, size in enumerate(self.sample_shape) if size is None)
         is_bits = self.is_bfloat16 and self.padding is not None
         padding = int(bfloat16(np.array(self.padding, np.float32))) if is_bits else self.padding
-        return Open(axes, padding, tuple(self.dims[axis] for axis in axes) if self.dims else ())
+        return OpenSizes(axes, padding, tuple(self.dims[axis] for axis in axes) if self.dims else ())
 
     @property
     def is_image(self) -> bool:
@@ -191,7 +191,7 @@ class Tensors:
         ]
 
     @property
-    def open_inputs(self) -> dict[str, Open]:
+    def open_inputs(self) -> dict[str, OpenSizes]:
         """The inputs with open sizes, as a ``RaggedLibrary`` takes them."""
         return {one.name: one.opened for one in self.inputs if one.opened.axes}
 

@@ -13,7 +13,7 @@ import pytest
 
 from drumfire.bench.peers.bare_loop import Loops, calls_per_s, full_batches
 from drumfire.sut.data.library import ArrayLibrary
-from drumfire.sut.data.ragged import Open, Ragged, RaggedLibrary
+from drumfire.sut.data.ragged import OpenSizes, Ragged, RaggedLibrary
 
 
 def test_calls_go_on_for_the_asked_time_and_what_they_began_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +44,7 @@ def test_batches_are_full_and_no_part_of_the_library() -> None:
 def test_samples_of_near_sizes_share_a_batch() -> None:
     texts = [np.full(size, size) for size in (5, 1, 4, 1)]
     library = RaggedLibrary("x", lambda indices: {"x": Ragged.of([texts[i] for i in indices])}, 4, 4)
-    library.pad({"x": Open((0,), 0)})
+    library.pad({"x": OpenSizes((0,), 0)})
     assert [batch["x"].tolist() for batch in full_batches(library, 2)] == [[[1], [1]], [[4, 4, 4, 4, 0], [5] * 5]]
 
 

@@ -21,7 +21,7 @@ from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.record import Column
 from drumfire.loadgen.settings import Scenario, TestSettings
 from drumfire.loadgen.system import Batch, IndexArray
-from drumfire.sut.data.ragged import Open, Ragged, RaggedLibrary
+from drumfire.sut.data.ragged import OpenSizes, Ragged, RaggedLibrary
 from drumfire.sut.remote.triton_local.environment import LocalTritonError
 from tests.support.packages import MINILM, need
 
@@ -33,7 +33,7 @@ def data() -> RaggedLibrary:
     def read(indices: IndexArray) -> dict[str, Ragged]:
         return {"ids": Ragged.of([np.full(LENGTHS[index], index + 1) for index in indices])}
 
-    made = RaggedLibrary("lengths", read, 5, 5, {"ids": Open((0,), 0)})
+    made = RaggedLibrary("lengths", read, 5, 5, {"ids": OpenSizes((0,), 0)})
     made.load(np.arange(5))
     return made
 

@@ -9,7 +9,7 @@ import pytest
 
 from drumfire.sut.data import DataError
 from drumfire.sut.data.library import NotLoadedError
-from drumfire.sut.data.ragged import Open, Padding, Ragged, RaggedLibrary
+from drumfire.sut.data.ragged import OpenSizes, Padding, Ragged, RaggedLibrary
 from drumfire.sut.models.tensors import Input
 
 LENGTHS = [3, 1, 7, 3, 12, 5, 2, 9, 3, 1, 4, 8]
@@ -26,7 +26,7 @@ def read(indices: npt.NDArray[Any]) -> dict[str, Any]:
 def texts(rule: Padding | None = None, indices: Sequence[int] = range(12)) -> RaggedLibrary:
     ids, mask = (None, None) if rule is None else (99, 0)
     library = RaggedLibrary("texts", read, 12, 12)
-    library.pad({"ids": Open((0,), ids), "mask": Open((0,), mask)}, rule)
+    library.pad({"ids": OpenSizes((0,), ids), "mask": OpenSizes((0,), mask)}, rule)
     library.load(np.array(indices))
     return library
 
@@ -65,7 +65,7 @@ def test_one_sample_is_a_view_unless_it_is_padded(rule: Padding | None, width: i
 def test_one_sample_of_several_sizes_keeps_its_shape() -> None:
     images = [np.arange(6).reshape(1, 2, 3), np.arange(4).reshape(1, 4, 1)]
     library = RaggedLibrary("x", lambda indices: {"x": Ragged.of([images[i] for i in indices])}, 2, 2)
-    library.pad({"x": Open((1, 2), 0)})
+    library.pad({"x": OpenSizes((1, 2), 0)})
     library.load(np.arange(2))
     assert library.batch(np.array([1]))["x"].tolist() == [images[1].tolist()]
     assert library.size(0) == (6, 6)
@@ -91,7 +91,7 @@ def test_every_size_of_a_picture_may_be_open(count: int) -> None:
     shapes = [(3, 2, 5), (3, 4, 1), (3, 1, 1), (3, 4, 5), (3, 3, 3)]
     pictures = [np.full(shape, i + 1, np.float32) for i, shape in enumerate(shapes)]
     library = RaggedLibrary("pictures", lambda indices: {"x": Ragged.of([pictures[i] for i in indices])}, 5, 5)
-    library.pad({"x": Open((1, 2), -2.5)}, Padding())
+    library.pad({"x": OpenSizes((1, 2), -2.5)}, Padding())
     library.load(np.arange(5))
     asked = np.arange(5)[::-1][:count]
     batch = library.batch(asked)["x"]
@@ -108,7 +108,7 @@ def test_every_size_of_a_picture_may_be_open(count: int) -> None:
 def test_a_later_size_alone_may_be_open(count: int) -> None:
     sounds = [np.arange(2 * n, dtype=np.int16).reshape(2, n) for n in range(1, 10)]
     library = RaggedLibrary("sounds", lambda indices: {"x": Ragged.of([sounds[i] for i in indices])}, 9, 9)
-    library.pad({"x": Open((1,), 7)}, Padding())
+    library.pad({"x": OpenSizes((1,), 7)}, Padding())
     library.load(np.arange(9))
     batch = library.batch(np.arange(count))["x"]
     for i in range(count):
@@ -118,7 +118,7 @@ def test_a_later_size_alone_may_be_open(count: int) -> None:
 def test_texts_as_elements_are_padded_with_empty_ones() -> None:
     lines = [np.array([b"a", b"bc"], object), np.array([b"def"], object)]
     library = RaggedLibrary("lines", lambda indices: {"x": Ragged.of([lines[i] for i in indices])}, 2, 2)
-    library.pad({"x": Open((0,), 0)}, Padding())
+    library.pad({"x": OpenSizes((0,), 0)}, Padding())
     library.load(np.arange(2))
     assert library.batch(np.array([1, 0]))["x"].tolist() == [[b"def", b""], [b"a", b"bc"]]
 
@@ -177,7 +177,8 @@ def test_a_batch_is_padded_where_every_input_has_a_value_for_it_or_by_the_users_
 
     library = RaggedLibrary("x", both, 2, 2)
     library.pad(
-        {name: Open((0,), value) for name, value in zip("ab", values, strict=True)}, Padding.of(rule) if rule else None
+        {name: OpenSizes((0,), value) for name, value in zip("ab", values, strict=True)},
+        Padding.of(rule) if rule else None,
     )
     library.load(np.arange(2))
     if not padded:
@@ -197,7 +198,7 @@ def test_inputs_of_other_lengths_are_padded_each_to_its_own_and_the_largest_is_t
     def three(indices: npt.NDArray[Any]) -> dict[str, Any]:
         return {name: Ragged.of([np.full(of[i], i + 1) for i in indices]) for name, of in lengths.items()}
 
-    library = RaggedLibrary("x", three, 5, 5, {name: Open((0,), 0) for name in lengths})
+    library = RaggedLibrary("x", three, 5, 5, {name: OpenSizes((0,), 0) for name in lengths})
     library.load(np.arange(5))
     batch = library.batch(np.arange(5))
     for name, width in (("a", 3), ("b", 4), ("c", 3)):
@@ -220,7 +221,7 @@ def test_a_sample_longer_than_the_rule_is_refused_as_it_is_loaded(rule: str) -> 
 
 def test_one_size_for_two_open_ones_is_refused() -> None:
     with pytest.raises(DataError, match="--pad 8: x has 2 open sizes"):
-        RaggedLibrary("x", read, 12, 12).pad({"x": Open((1, 2), 0)}, Padding((8,)))
+        RaggedLibrary("x", read, 12, 12).pad({"x": OpenSizes((1, 2), 0)}, Padding((8,)))
 
 
 @pytest.mark.parametrize(
@@ -241,7 +242,7 @@ def test_samples_that_are_not_well_formed_are_refused(samples: Any, message: str
 
 def test_a_size_that_is_not_open_does_not_differ() -> None:
     library = RaggedLibrary("x", lambda indices: {"x": Ragged.of([np.ones((2, 3)), np.ones((2, 4))])}, 2, 2)
-    library.pad({"x": Open((0,), 0)}, Padding())
+    library.pad({"x": OpenSizes((0,), 0)}, Padding())
     with pytest.raises(DataError, match="differ in a size that is not open"):
         library.load(np.arange(2))
 
@@ -255,13 +256,15 @@ def test_a_size_of_one_name_is_one_in_a_sample(rule: Padding | None) -> None:
         return {name: Ragged.of([np.ones(one[i]) for i in indices]) for name, one in zip("ab", parts, strict=True)}
 
     library = RaggedLibrary("x", read, 3, 3)
-    library.pad({"a": Open((0,), 0, ("s",)), "b": Open((0,), 0, ("s",))}, rule)
+    library.pad({"a": OpenSizes((0,), 0, ("s",)), "b": OpenSizes((0,), 0, ("s",))}, rule)
     with pytest.raises(DataError, match=r"^x: sample 1 has the size s 4 in a and 3 in b: give them one$"):
         library.load(np.array([2, 1, 0]))
     for names in (("s",), ("t",)), (("",), ("",)), ((), ("s",)):
-        library.pad({name: Open((0,), 0, one) for name, one in zip("ab", names, strict=True)}, rule)
+        library.pad({name: OpenSizes((0,), 0, one) for name, one in zip("ab", names, strict=True)}, rule)
         library.load(np.array([2, 1, 0]))
-    assert Input("x", (None, 3, None), np.dtype("f4"), dims=("s", "", "t")).opened == Open((0, 2), None, ("s", "t"))
+    assert Input("x", (None, 3, None), np.dtype("f4"), dims=("s", "", "t")).opened == OpenSizes(
+        (0, 2), None, ("s", "t")
+    )
 
 
 @pytest.mark.parametrize("text", ["longest", "128", "buckets:16,32,64"])

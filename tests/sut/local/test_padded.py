@@ -11,7 +11,7 @@ import pytest
 
 from drumfire.loadgen.system import Batch
 from drumfire.sut.data.inputs import bfloat16
-from drumfire.sut.data.ragged import Open, Padding, Ragged, RaggedLibrary
+from drumfire.sut.data.ragged import OpenSizes, Padding, Ragged, RaggedLibrary
 from drumfire.sut.local.padded import pair, reservation
 
 Array = npt.NDArray[Any]
@@ -26,7 +26,7 @@ def library(rule: Padding | None = None, lengths: tuple[int, ...] = LENGTHS) -> 
         return {"x": Ragged.of(sounds), "scale": np.full((len(indices), 1), 2, np.float32)}
 
     made = RaggedLibrary("sounds", read, len(lengths), len(lengths))
-    made.pad({"x": Open((0,))}, rule or Padding())
+    made.pad({"x": OpenSizes((0,))}, rule or Padding())
     return made
 
 

@@ -25,7 +25,7 @@ from drumfire.sut.data import DataError
 from drumfire.sut.data.lengths import Lengths
 from drumfire.sut.data.library import ArrayLibrary
 from drumfire.sut.data.options import InputOptions
-from drumfire.sut.data.ragged import Open, Padding, Ragged, RaggedLibrary
+from drumfire.sut.data.ragged import OpenSizes, Padding, Ragged, RaggedLibrary
 from drumfire.sut.local import backends, loaded
 from drumfire.sut.local.backends import BackendError
 from drumfire.sut.local.batcher import BatchedSystem
@@ -46,7 +46,7 @@ def library(rule: str | None = "longest", lengths: npt.NDArray[np.int64] = LENGT
         return {"x": Ragged.of([np.full(lengths[i], i, np.int64) for i in indices])}
 
     made = RaggedLibrary("numbers", read, len(lengths), len(lengths))
-    made.pad({"x": Open((0,), None if rule is None else -1)}, None if rule is None else Padding.of(rule))
+    made.pad({"x": OpenSizes((0,), None if rule is None else -1)}, None if rule is None else Padding.of(rule))
     return made
 
 
