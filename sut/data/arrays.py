@@ -130,21 +130,24 @@ class Arrays(Inputs):
     def _array(self, file: str) -> Array:
         try:
             return self._read(file)
-        except InputError:
-            raise
-        except UserError as error:
-            raise InputError(str(error)) from None
-        except OSError as error:
-            raise InputError(f"{self._at(file)} cannot be read: {error.strerror or error}") from None
         except Exception as error:  # the header is a Python literal: a damaged one raises any of the parser's errors
-            if "object" in str(error).casefold():
-                why = "holds Python objects, which are not read: save numbers, or texts as numpy's S or U"
-            else:
-                why = f"is not an array that numpy.save wrote: {one_line(error)}"
-            raise InputError(f"{self._at(file)} {why}") from None
+            raise unreadable(self._at(file), error) from None
 
     def _at(self, file: str) -> str:
         return str(self._path / file)
+
+
+def unreadable(at: str, error: Exception) -> InputError:
+    """The error for what was raised where the array ``at`` was read."""
+    if isinstance(error, UserError):
+        return InputError(str(error))
+    if isinstance(error, OSError):
+        why = f"cannot be read: {error.strerror or error}"
+    elif "object" in str(error).casefold():
+        why = "holds Python objects, which are not read: save numbers, or texts as numpy's S or U"
+    else:
+        why = f"is not an array that numpy.save wrote: {one_line(error)}"
+    return InputError(f"{at} {why}")
 
 
 class ArrayFolder(Arrays):

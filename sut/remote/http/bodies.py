@@ -17,6 +17,7 @@ import numpy as np
 
 from drumfire.loadgen.files import mapped, read_bytes
 from drumfire.loadgen.wording import counted
+from drumfire.sut.data.arrays import unreadable
 from drumfire.sut.data.inputs import InputError, Inputs, Sample
 from drumfire.sut.data.json_file import LINES, numbered_lines
 from drumfire.sut.data.random_values import generated
@@ -155,11 +156,9 @@ def _lines(path: Path, text: bytes) -> Source:
 def _array(path: Path, *, as_json: bool) -> Source:
     try:
         array: Any = mapped(path)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
     except Exception as error:  # the header is a Python literal: a damaged one raises any of the parser's errors
-        raise InputError(f"{path} is not an array that numpy.save wrote: {' '.join(str(error).split())}") from None
-    if array.ndim < 1 or array.dtype.hasobject or (as_json and array.dtype.kind not in "biufU"):
+        raise unreadable(str(path), error) from None
+    if array.ndim < 1 or (as_json and array.dtype.kind not in "biufU"):
         raise InputError(f"{path} holds {array.dtype} of shape {list(array.shape)}: it needs numbers, a row a sample")
     if as_json:
         return _source(path, len(array), "row", JSON, lambda index: _dumped(array[index].tolist()))

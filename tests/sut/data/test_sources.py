@@ -43,9 +43,11 @@ def refusal(source: object, interface: ModelInterface, **options: Any) -> str:
     return text
 
 
-def test_npz_holds_inputs_and_expected_outputs(tmp_path: Path) -> None:
-    path = tmp_path / "data.npz"
-    np.savez(path, ids=np.array([[1, 2], [3, 4]], np.int32), y=np.array([[0, 1], [2, 3]], np.float32))
+@pytest.mark.parametrize("suffix", ["npz", "NPZ"])
+def test_npz_holds_inputs_and_expected_outputs(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"data.{suffix}"
+    with path.open("wb") as file:
+        np.savez(file, ids=np.array([[1, 2], [3, 4]], np.int32), y=np.array([[0, 1], [2, 3]], np.float32))
     made = open_inputs(str(path), Chosen(model(IDS)))
     assert (made.name, made.total_count, made.description) == ("data", 2, f"2 samples in 2 arrays of {path}")
     assert [ids(made.sample(index)) for index in range(2)] == [[1, 2], [3, 4]]
@@ -152,8 +154,9 @@ def test_files_of_any_input_are_called_by_their_names(kind: type[Inputs], name: 
     assert str(error.value).endswith(f"rise from 0 to 6, the elements of {file}.values.npy")
 
 
-def test_json_lines(tmp_path: Path) -> None:
-    path = tmp_path / "data.jsonl"
+@pytest.mark.parametrize("suffix", ["jsonl", "ndjson", "JSONL"])
+def test_json_lines(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"data.{suffix}"
     path.write_text('{"ids": [1, 2], "y": [0, 1]}\n\n{"ids": {"content": [3], "shape": [1]}}\n')
     made = open_inputs(str(path), Chosen(model(IDS)))
     assert (made.name, made.total_count, made.description) == ("data", 2, f"2 samples of {path}")

@@ -132,7 +132,7 @@ def test_what_cannot_be_sent(tmp_path: Path) -> None:
         (None, (",".join(["1"] * 68),), None, ["68 sizes: give at most 32"]),
         ("full", (), X, ["leave the body out"]),
         ("bad.npy", (), None, ["bad.npy"]),
-        ("objects.npy", (), None, ["objects.npy"]),
+        ("objects.npy", (), None, ["objects.npy holds Python objects, which are not read"]),
         ("number.npy", (), None, ["a row a sample"]),
     ):
         with pytest.raises(UserError) as caught:
