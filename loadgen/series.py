@@ -93,7 +93,7 @@ def load(folder: Path) -> dict[str, Series]:
     found = {}
     for name, one in read_json(path, _DESCRIBED).items():
         if not _NAME.fullmatch(name):
-            raise UserError(f"{path} does not hold what a run saves: {name[:40]!r} is no name of a series")
+            raise UserError(f"{path} does not hold what a run saves: {name[:40]!r} is not the name of a series")
         points = read_array(folder / FOLDER / f"{name}.npy", _POINT)
         found[name] = Series(name, one.get("unit", ""), one.get("source", ""), points)
     return found

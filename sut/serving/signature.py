@@ -113,8 +113,7 @@ def _sized(tensors: Tensors, ranges: Ranges, sizes: Sequence[int], which: int) -
     inputs = []
     for one in tensors.inputs:
         known = ranges.get(one.name, {})
-        shape = [known.get(axis, sizes)[which] if size is None else size for axis, size in enumerate(one.sample_shape)]
-        inputs.append(one._replace(sample_shape=tuple(shape)))
+        inputs.append(one.with_sizes(known.get(axis, sizes)[which] for axis in range(len(one.sample_shape))))
     return replace(tensors, inputs=tuple(inputs))
 
 
