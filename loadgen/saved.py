@@ -119,7 +119,7 @@ class SavedRun:
             raise UserError(f"{self.folder / UNFINISHED} lacks {', '.join(lacking)}")
         if not 1 <= found["generators"] <= _MOST_GENERATORS:
             raise UserError(
-                f"{self.folder / UNFINISHED} does not hold how a run ended: its generators are not a number"
+                f"{self.folder / UNFINISHED} does not hold how a run ended: generators is {found['generators']}"
             )
         return found
 

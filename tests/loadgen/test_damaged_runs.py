@@ -304,7 +304,7 @@ LINES = {
         '{"requested": {}, "effective": {"scenario": "x"}}': "effective.scenario is 'x'",
     },
     "environment.json": {DEEP: "nested too deeply", "[]": "it is array", '{"gpus": [1]}': r"gpus\[0\] is integer"},
-    "series/series.json": {"[]": "it is array", '{"../a": {}}': "'../a' is no name", '{"a": {}}': "no such file"},
+    "series/series.json": {"[]": "it is array", '{"../a": {}}': "'../a' is not the name", '{"a": {}}': "no such file"},
 }
 
 

@@ -175,9 +175,9 @@ def of_program(model: Path) -> tuple[Any, Tensors]:
     returned = program.call_spec.out_spec
     if returned is not None and returned.type is dict and len(returned.context) == len(outputs):
         outputs = tuple(map(str, returned.context))
-    halves = (name for name, one in zip(outputs, given, strict=True) if getattr(one, "dtype", None) == torch.bfloat16)
+    bfloat16 = (name for name, one in zip(outputs, given, strict=True) if getattr(one, "dtype", None) == torch.bfloat16)
     shapes = tuple(shape_of(getattr(one, "shape", None)) for one in given)
-    return program, Tensors(inputs, outputs, batch, bfloat16_outputs=frozenset(halves), output_shapes=shapes)
+    return program, Tensors(inputs, outputs, batch, bfloat16_outputs=frozenset(bfloat16), output_shapes=shapes)
 
 
 def keywords(program: Any) -> Sequence[str]:

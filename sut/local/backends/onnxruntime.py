@@ -152,12 +152,12 @@ class OnnxRuntime:
         inputs, batch = interface.as_inputs(
             [*(_taken(one) for one in takes), *(_taken(one, optional=True) for one in optional)]
         )
-        halves = frozenset(output.name for output in gives if output.type == _BFLOAT16)
+        bfloat16 = frozenset(output.name for output in gives if output.type == _BFLOAT16)
         shapes = tuple(interface.shape_of(output.shape) for output in gives)
-        self.tensors = Tensors(inputs, tuple(self._outputs), batch, bfloat16_outputs=halves, output_shapes=shapes)
+        self.tensors = Tensors(inputs, tuple(self._outputs), batch, bfloat16_outputs=bfloat16, output_shapes=shapes)
         self._texts = [one.name for one in inputs if one.dtype.hasobject]
-        self._halves = {one.name for one in inputs if one.is_bfloat16}
-        if self._halves or halves:
+        self._bfloat16 = {one.name for one in inputs if one.is_bfloat16}
+        if self._bfloat16 or bfloat16:
             self._compute: Callable[[Batch], Sequence[npt.NDArray[Any]]] = self._bound
         else:
             self._compute = partial(session.run, self._outputs)
@@ -180,11 +180,11 @@ class OnnxRuntime:
         """For bfloat16, which the session takes and gives only as values of its own."""
         from onnxruntime import OrtValue
 
-        binding, bfloat16 = self._session.io_binding(), 16  # TensorProto.BFLOAT16
+        binding, kind = self._session.io_binding(), 16  # TensorProto.BFLOAT16
         for name, samples in batch.items():
             of = OrtValue.ortvalue_from_numpy_with_onnx_type
             contiguous = np.ascontiguousarray(samples)
-            value = of(contiguous, bfloat16) if name in self._halves else OrtValue.ortvalue_from_numpy(contiguous)
+            value = of(contiguous, kind) if name in self._bfloat16 else OrtValue.ortvalue_from_numpy(contiguous)
             binding.bind_ortvalue_input(name, value)
         for name in self._outputs:
             binding.bind_output(name)

@@ -21,7 +21,7 @@ __all__ = ["METRICS", "LabelOptions", "Metric", "metric_of"]
 
 def _admitted(found: Any) -> Any:
     if isinstance(found, type) or not callable(found):
-        raise TypeError(f"{found!r:.60} is no function of outputs and labels")
+        raise TypeError(f"{found!r:.60} is not a function of outputs and labels")
     return found
 
 

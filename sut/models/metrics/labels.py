@@ -55,8 +55,8 @@ def class_numbers(labels: Labels, path: Path) -> npt.NDArray[np.int64]:
     if None in numbers:
         wrong = numbers.index(None)
         raise DataError(
-            f"{path} line {wrong + 1}: {_shown(labels[wrong])} is no number of a class, such as 0: give the place of "
-            "the right class among the model's scores (texts can be compared with --metric exact)"
+            f"{path} line {wrong + 1}: {_shown(labels[wrong])} is not the number of a class, such as 0: give the place "
+            "of the right class among the model's scores (texts can be compared with --metric exact)"
         )
     return _from_zero(np.array(numbers, object), path)
 

@@ -36,7 +36,7 @@ class Metric(ABC):
         """``output``: the name of the one that is judged; the only one without."""
         self.output = output
         self._position: int | None = 0
-        self._halves: Sequence[int] = ()
+        self._bfloat16: Sequence[int] = ()
         self._shape: tuple[int, ...] | None = None
         """Of the judged output for a sample, where it is known before the run."""
 
@@ -56,22 +56,22 @@ class Metric(ABC):
     def of_outputs(
         self,
         names: Sequence[str],
-        halves: frozenset[str] = frozenset(),
+        bfloat16: frozenset[str] = frozenset(),
         shapes: Sequence[Sequence[int | None] | None] = (),
     ) -> None:
         """Learn what the network gives, in this order.  Raises ``UserError``.
 
-        ``halves`` are bfloat16.  ``shapes`` are those of a sample, None for what is not known of them.
+        Those in ``bfloat16`` are its bits.  ``shapes`` are those of a sample, None for what is not known of them.
         """
         self._position = self._chosen(names)
         shape = None if self._position is None or not shapes else shapes[self._position]
         self._shape = None if shape is None or None in shape else tuple(size for size in shape if size is not None)
-        self._halves = [at for at, name in enumerate(names) if name in halves]
+        self._bfloat16 = [at for at, name in enumerate(names) if name in bfloat16]
 
     def respond(self, outputs: Outputs) -> Responses:
         """See ``Model.respond``.  Raises ``OutputError`` for outputs that the metric cannot judge."""
-        if self._halves:
-            outputs = [_widened(output) if at in self._halves else output for at, output in enumerate(outputs)]
+        if self._bfloat16:
+            outputs = [_widened(output) if at in self._bfloat16 else output for at, output in enumerate(outputs)]
         return self.answers(outputs if self._position is None else (outputs[self._position],))
 
     def logged(self, indices: IndexArray, responses: Responses) -> Responses:
@@ -94,7 +94,6 @@ class Metric(ABC):
                 "each, in the order of the samples"
                 + (f" (--count {given} uses the first {given} samples)" if given < samples else "")
             )
-
         if self._shape is not None:
             self._check_labels(self._shape)
 

@@ -65,7 +65,7 @@ class Scored(Metric):
         return [b"".join(parts) for parts in zip(*columns, strict=True)]
 
     def accuracy(self, indices: IndexArray, responses: Responses) -> Accuracy:
-        """Raises ``UserError`` also for a function that raises, or returns what is no score."""
+        """Raises ``UserError`` also for a function that raises, or returns what is not a score."""
         samples, first = first_answers("the data", self.count, indices, responses)
         if not samples.size:
             return self._scored(None, 0.0, 0)
@@ -158,7 +158,7 @@ def _function(place: str) -> Scorer:
         if added:
             sys.path.remove(here)
     if not callable(found):
-        raise UserError(f"--metric {place} is no function: it must take the outputs and the labels")
+        raise UserError(f"--metric {place} is not a function: it must take the outputs and the labels")
     scorer: Scorer = found
     return scorer
 
@@ -182,13 +182,13 @@ def _as(label: Any, output: Array) -> Array:
     want = _values(label)
     if output.dtype.kind == "S":
         if want.dtype.kind not in "SU":
-            raise UserError(f"the model gives texts, and the label {label!r:.60} is none: give texts")
+            raise UserError(f"the model gives texts, and the label {label!r:.60} is not a text: give texts")
         return want if want.dtype.kind == "S" else np.char.encode(want, "utf-8")
     if want.dtype.kind not in "SU":
         return want
     number = plain(want.astype(str).reshape(-1).tolist())
     if not isinstance(number, np.ndarray):
-        raise UserError(f"the model gives {output.dtype}, and the label {label!r:.60} is no number")
+        raise UserError(f"the model gives {output.dtype}, and the label {label!r:.60} is not a number")
     return number.reshape(want.shape)
 
 
@@ -198,7 +198,7 @@ def _values(label: Any) -> Array:
     except ValueError:  # lists of different lengths
         values = np.array(None)
     if values.dtype.hasobject:
-        raise UserError(f"the label {label!r:.60} is no value: give numbers, texts or lists of one shape")
+        raise UserError(f"the label {label!r:.60} is not a value: give numbers, texts or lists of one shape")
     return values
 
 

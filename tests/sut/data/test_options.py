@@ -1,4 +1,4 @@
-"""The grammar of inputs: what is no shape, size or range is refused in one line, and the rest means one thing."""
+"""The grammar of inputs: what is not a shape, size or range is refused in one line, and the rest means one thing."""
 
 from __future__ import annotations
 

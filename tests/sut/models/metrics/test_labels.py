@@ -48,18 +48,18 @@ def test_classes(name: str, content: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.txt", "2\ncat\n1\n", "a.txt line 2: 'cat' is no number of a class"),
-        ("a.txt", "2\n\n1\n", "line 2: '' is no number"),
-        ("a.txt", "2\n1.0\n", "line 2: '1.0' is no number"),
-        ("a.txt", "ILSVRC2012_val_00000001.JPEG 65\n", "line 1: 'ILSVRC2012_val_00000001.JPEG 65' is no number"),
+        ("a.txt", "2\ncat\n1\n", "a.txt line 2: 'cat' is not the number of a class"),
+        ("a.txt", "2\n\n1\n", "line 2: '' is not the number"),
+        ("a.txt", "2\n1.0\n", "line 2: '1.0' is not the number"),
+        ("a.txt", "ILSVRC2012_val_00000001.JPEG 65\n", "line 1: 'ILSVRC2012_val_00000001.JPEG 65' is not the number"),
         ("a.txt", "2\n-1\n", "label 2 is -1: classes count from 0"),
         ("a.txt", "9" * 30, "classes count from 0, at most to 16,777,215"),
         ("a.npy", np.array([1, 2**60]), "label 2 is 1152921504606846976: classes count from 0"),
         ("a.npy", np.array([1.0, 2.0]), "holds float64 of shape [2]: a class is a whole number"),
         ("a.npy", np.zeros((3, 4), int), "of shape [3, 4]: a class is a whole number"),
         ("a.npy", np.array([True, False]), "holds bool of shape [2]"),
-        ("a.jsonl", '1\n{"label": 2}\n', "line 2: {'label': 2} is no number"),
-        ("a.jsonl", "1\ntrue\n", "line 2: True is no number"),
+        ("a.jsonl", '1\n{"label": 2}\n', "line 2: {'label': 2} is not the number"),
+        ("a.jsonl", "1\ntrue\n", "line 2: True is not the number"),
     ],
 )  # fmt: skip
 def test_what_is_no_class(name: str, content: Any, says: str, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ LOGITS = np.array([[0.1, 0.9, 0], [3, 2, 1], [0, 0, 1], [1, 0, 0]], np.float32)
 
 
 def judge(
-    text: str, labels: Any, tmp_path: Path, names: Sequence[str] = ("out",), halves: Sequence[str] = ()
+    text: str, labels: Any, tmp_path: Path, names: Sequence[str] = ("out",), bfloat16: Sequence[str] = ()
 ) -> Metric:
     path = tmp_path / "labels.npy"
     if isinstance(labels, np.ndarray):
@@ -31,7 +31,7 @@ def judge(
     else:
         (path := tmp_path / "labels.jsonl").write_text("".join(f"{json.dumps(label)}\n" for label in labels))
     metric = metric_of(text, path)
-    metric.of_outputs(names, frozenset(halves))
+    metric.of_outputs(names, frozenset(bfloat16))
     metric.prepare()
     return metric
 
@@ -86,7 +86,7 @@ def test_what_is_not_a_number_is_never_right(text: str, tmp_path: Path) -> None:
 
 def test_bfloat16_scores_are_numbers_and_not_their_bits(tmp_path: Path) -> None:
     bits = (np.array([[-1, -2], [1, -3]], np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    assert score(judged(judge("top1", np.array([0, 0]), tmp_path, halves=["out"]), bits)) == (2, 2)
+    assert score(judged(judge("top1", np.array([0, 0]), tmp_path, bfloat16=["out"]), bits)) == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -182,15 +182,15 @@ def test_outputs_of_different_sizes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "output", "says"),
     [
-        (["cat", "dog"], np.array([1, 2]), "the model gives int64, and the label 'cat' is no number"),
-        ([1, 2], np.array(["a", "b"], object), "the model gives texts, and the label 1 is none"),
+        (["cat", "dog"], np.array([1, 2]), "the model gives int64, and the label 'cat' is not a number"),
+        ([1, 2], np.array(["a", "b"], object), "the model gives texts, and the label 1 is not a text"),
         (
             np.zeros((2, 3)),
             np.zeros((2, 4)),
             "float64 of shape [4] for a sample, and no label has that shape: the first has [3]",
         ),
-        ([{"a": 1}, {"a": 2}], np.array([1, 2]), "the label {'a': 1} is no value"),
-        ([[1, [2]], 3], np.array([1, 2]), "the label [1, [2]] is no value"),
+        ([{"a": 1}, {"a": 2}], np.array([1, 2]), "the label {'a': 1} is not a value"),
+        ([[1, [2]], 3], np.array([1, 2]), "the label [1, [2]] is not a value"),
     ],
 )
 def test_labels_that_no_output_can_equal(labels: Any, output: np.ndarray, says: str, tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_functions_of_the_current_folder(module: str, tmp_path: Path) -> None:
         UserError, match=r"returned float64 of shape \[2\]: it must return 3 values of bool, or a number"
     ):
         found("wrong")
-    with pytest.raises(UserError, match="is no function"):
+    with pytest.raises(UserError, match="is not a function"):
         found("number")
     with pytest.raises(UserError, match="cannot be imported: AttributeError"):
         found("nothing")
@@ -270,7 +270,7 @@ def test_a_function_of_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     metrics.METRICS.__dict__.pop("_others", None)  # those of this process are known by now
     try:
         assert metric_of("agree:out").name == "agree"
-        with pytest.raises(UserError, match=r"kind comes from meter, which cannot be used.*is no function"):
+        with pytest.raises(UserError, match=r"kind comes from meter, which cannot be used.*is not a function"):
             metric_of("kind")
     finally:
         metrics.METRICS.__dict__.pop("_others", None)
@@ -384,7 +384,7 @@ def test_a_file_of_ones_own_that_holds_no_annotations(text: str, fault: str, tmp
         ("exact", [[1, 2], [1, 2], [1]], (None,), ""),
         ("exact", ["1", "2", "3"], (1,), ""),
         ("exact", [[[1], [2]]] * 3, (2,), ""),
-        ("exact", [[1, 2], {"a": 1}, [1, 2]], (2,), "{'a': 1} is no value"),
+        ("exact", [[1, 2], {"a": 1}, [1, 2]], (2,), "{'a': 1} is not a value"),
         ("exact:second", [[1], [2], [3]], (3,), ""),
     ],
 )  # fmt: skip
