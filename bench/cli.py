@@ -73,6 +73,8 @@ def _main(words: list[str], path: list[str]) -> int:
         if words[len(path) :][:1] == ["help"]:
             words[len(path) :] = [*words[len(path) + 1 :], "--help"]
         word = words[len(path)] if len(words) > len(path) else "--help"
+        if commands.runs(path) and word not in below:
+            break
         if word in ("-h", "--help"):
             print(_overview(path), end="")
             return statuses.DONE
@@ -81,6 +83,9 @@ def _main(words: list[str], path: list[str]) -> int:
 
             print(f"{PROGRAM} {VERSION}")
             return statuses.DONE
+        if not path and word in commands.ALSO:
+            words[:1] = commands.ALSO[word].split()
+            continue
         if word not in below:
             from drumfire.loadgen.errors import nearest
 

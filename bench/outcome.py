@@ -18,13 +18,11 @@ from drumfire.bench.report import terminal
 from drumfire.bench.report.rows import Row, Style, report
 from drumfire.loadgen import directory
 from drumfire.loadgen.claim import Claim
-from drumfire.loadgen.directory import PAGE, REPORT, Write
+from drumfire.loadgen.directory import PAGE, REPORT, SCORE, Write
 from drumfire.loadgen.errors import UnsavedError
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode
 
-SCORE = "accuracy.txt"
-"""The accuracy in a run's folder: the file and the line that submissions need."""
 SHOW_S = 5.0
 """How long the saving of a run waits until its verdict is shown, in seconds."""
 Document = dict[str, Any]

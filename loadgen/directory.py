@@ -32,12 +32,15 @@ _NAMED_SAMPLES = 5
 """Of those that failed."""
 
 RESULT, SETTINGS, ENVIRONMENT, COLUMNS = "result.json", "settings.json", "environment.json", "columns"
+HISTOGRAMS = "histograms"
 LAYOUT = "layout.json"
 """Among the columns: ``Record.layout``, which says how the table lay in memory."""
 UNFINISHED = "unfinished.json"
 """How much is there of a run whose process was killed: written by what keeps its table, read by ``saved``."""
 REPORT, PAGE = "report.txt", "report.html"
 """Written by what shows a run to people; the page only where it is asked for."""
+SCORE = "accuracy.txt"
+"""The accuracy: the file and the line that submissions need."""
 Write = Callable[[Path], object]
 """Writes one part of a run's folder, to this path: a file, or a folder where the name has no suffix.
 
@@ -165,7 +168,7 @@ def save(
         logs.DETAIL: lambda path: _write_detail(test, path),
         logs.ACCURACY: lambda path: _write_accuracy(test, path),
         **(large or {}),
-        "histograms": lambda path: _save_histograms(test, path),
+        HISTOGRAMS: lambda path: _save_histograms(test, path),
     }
     unsaved: dict[str, list[str]] = {}
     faults: list[Exception] = []

@@ -14,8 +14,8 @@ COMMANDS = {
     "show": "print the report of a saved run",
     "report": "write a page of saved runs: latency over time and by percentile, rate, batches; several overlaid",
     "compare": "compare saved runs: is B slower than A, by how much, and how sure is that",
-    "runs": "list the runs in a folder: when, what, verdict, main figure and size",
-    "clean": "remove runs by rule, or what is large of them; first, show what would be removed",
+    "history": "list the runs in a folder: when, what, verdict, main figure and size (also: runs)",
+    "history prune": "remove runs by rule, or what is large of them; first, show what would be removed (also: clean)",
     "audit": "do a run and the same run under an audit's rules, and check that they agree",
     "calibrate": "measure this machine's own ceiling and lateness, with a system that answers at once",
     "prepare": "fetch, generate or check data and weights",
@@ -35,11 +35,20 @@ COMMANDS = {
     "completion": "print a completion script for a shell",
 }
 """The line of each command on the help page."""
+ALSO = {"runs": "history", "clean": "history prune"}
+"""Other words for commands."""
+_BOTH = ("history",)
+"""Commands with others below them; what else has some only groups them."""
 
 
 def below(path: Sequence[str]) -> dict[str, str]:
     """The names of the commands below ``path``, with their lines; none below a command that runs."""
     return {words[-1]: line for name, line in COMMANDS.items() if (words := name.split())[:-1] == list(path)}
+
+
+def runs(path: Sequence[str]) -> bool:
+    """Whether this is a command, and not only a group of some."""
+    return " ".join(path) in _BOTH or (" ".join(path) in COMMANDS and not below(path))
 
 
 def load(name: str) -> Command:
@@ -52,4 +61,4 @@ def load(name: str) -> Command:
 
 def everything() -> Mapping[str, Command]:
     """All commands that run, by name."""
-    return {name: load(name) for name in COMMANDS if not below(name.split())}
+    return {name: load(name) for name in COMMANDS if runs(name.split())}

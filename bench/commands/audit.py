@@ -23,11 +23,11 @@ from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.commands import run
 from drumfire.bench.gates import ExpectOptions
 from drumfire.bench.options.parser import Command
-from drumfire.bench.outcome import SCORE
 from drumfire.bench.report import audits, figures, terminal
 from drumfire.bench.report.audits import AUDIT, TESTS
 from drumfire.loadgen.audit_config import AUDIT_CONFIG, audited
 from drumfire.loadgen.claim import Claim
+from drumfire.loadgen.directory import SCORE
 from drumfire.loadgen.errors import UnsavedError, UserError
 from drumfire.loadgen.files import in_one_step
 from drumfire.loadgen.logs import ACCURACY, logged_responses

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drumfire.bench import statuses
+from drumfire.bench.history import find
 from drumfire.bench.options.parser import Command
 from drumfire.bench.report import audits, blocks, content, page, terminal, text
 from drumfire.loadgen.errors import UserError
@@ -22,7 +23,9 @@ _FORMATS = {".html": "html", ".htm": "html", ".md": "markdown", ".txt": "text", 
 class Options:
     """The options of ``drumfire report``."""
 
-    run: tuple[Path, ...] = option(metavar="RUN", position=True, help="the folder of a run; of several, one page")
+    run: tuple[Path, ...] = option(
+        metavar="RUN", position=True, help="a run's folder, a part of its name in runs, or last; of several, one page"
+    )
     output: Path | None = option(None, metavar="F", help="the file to write (default: standard output, or a page's)")
     format: str | None = option(
         None,
@@ -35,7 +38,7 @@ class Options:
 def report(options: Options) -> int:
     """Write the report.  Its status does not tell the runs' verdicts: ``drumfire show``'s does."""
     form = options.format or _FORMATS.get("" if options.output is None else options.output.suffix.lower(), "text")
-    made = content.report([_opened(path) for path in options.run])
+    made = content.report([_opened(find(str(word))) for word in options.run])
     if form == "html":
         shown = page.page(made)
     elif form == "json":

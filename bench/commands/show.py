@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from drumfire.bench import statuses
+from drumfire.bench.history import find
 from drumfire.bench.options.parser import Command
 from drumfire.bench.peak import journal
 from drumfire.bench.peak.journal import JOURNAL, Begun
@@ -28,16 +29,19 @@ from drumfire.loadgen.wording import counted
 class Options:
     """The options of ``drumfire show``."""
 
-    run: Path = option(metavar="RUN", position=True, help="the folder of a run or an audit")
+    run: Path = option(
+        metavar="RUN", position=True, help="the folder of a run or an audit, a part of its name in runs, or last"
+    )
     json: bool = option(False, help="print the result as one JSON object instead, as result.json has it")
 
 
 def show(options: Options) -> int:
     """Print the report and return the status of the run's verdict."""
-    if (outcome := audits.read(options.run)) is not None:
-        return _audit(outcome, options)
+    folder = find(str(options.run))
+    if (outcome := audits.read(folder)) is not None:
+        return _audit(outcome, folder.absolute(), options)
     # A search may have nothing but its journal.
-    saved = SavedRun(options.run.absolute()) if (options.run / JOURNAL).is_file() else load(options.run)
+    saved = SavedRun(folder.absolute()) if (folder / JOURNAL).is_file() else load(folder)
     if saved.unfinished:
         if options.json:
             print(printable(f"drumfire show: {saved.folder} is unfinished: there is no result"), file=sys.stderr)
@@ -57,8 +61,7 @@ def show(options: Options) -> int:
 COMMAND = Command(Options, show, "Print the report of a saved run or audit.", "drumfire show runs/mine")
 
 
-def _audit(outcome: audits.Outcome, options: Options) -> int:
-    folder = options.run.absolute()
+def _audit(outcome: audits.Outcome, folder: Path, options: Options) -> int:
     if options.json:
         print(json.dumps(outcome, allow_nan=False))
     else:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from drumfire.bench.compare.subject import Run
+from drumfire.bench.history import find
 from drumfire.loadgen.directory import COLUMNS, RESULT, SETTINGS
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.saved import SavedRun, load, read_result
@@ -29,10 +30,12 @@ class ResultFile(SavedRun):
 def opened(word: str) -> list[Run]:
     """The runs of a run's folder, a result file, several of these with commas between them, or a folder of runs.
 
+    Words that are no paths are those of ``history.find``.
+
     Raises ``UserError`` for anything else, and for runs that are not finished.
     """
     parts = [word] if os.path.lexists(word) else word.split(",")
-    found = [run for part in parts if part for run in _opened(Path(part))]
+    found = [run for part in parts if part for run in _opened(find(part))]
     if not found:
         raise UserError(f"{word!r} names no run")
     for run in found:
@@ -44,7 +47,7 @@ def _opened(path: Path) -> Iterator[SavedRun]:
     if path.is_file():
         yield ResultFile(path.absolute())
     elif not path.is_dir():
-        raise UserError(f"there is no run {path}: name the folder of a run, or its {RESULT}")
+        raise UserError(f"{path} is no run: name the folder of a run, or its {RESULT}")
     elif _is_run(path):
         yield load(path)
     else:

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from drumfire.bench.outcome import SCORE
 from drumfire.bench.report import figures
 from drumfire.bench.report.rows import Row, Section, Style
 from drumfire.loadgen.audit_config import AUDIT_CONFIG
+from drumfire.loadgen.directory import SCORE
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.files import read_json
 from drumfire.loadgen.logs import ACCURACY

@@ -48,7 +48,7 @@ def paths() -> list[list[str]]:
 def options(*words: object) -> Any:
     """The options that the command in ``words`` receives.  Raises ``UserError``."""
     line = list(map(str, words))
-    path = next(path for path in paths() if path == line[: len(path)])
+    path = max((path for path in paths() if path == line[: len(path)]), key=len)
     command = commands.load(" ".join(path))
     return values.build(command.options, parser.parse(command, line[len(path) :]).values, line)
 

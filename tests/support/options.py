@@ -24,6 +24,9 @@ _TEXTS = {
     "figure": "p95",
     "skip": "5s",
     "expect": "p99<50ms",
+    "since": "2026-11-30",
+    "until": "2w",
+    "older_than": "30d",
 }
 """Where not any text will do."""
 

@@ -140,7 +140,7 @@ def test_other_programs_files(runs: Path, tmp_path: Path, text: str, word: str) 
 
 def test_what_is_no_run(runs: Path, tmp_path: Path) -> None:
     one_line_error(here("compare", runs / "a"), "needs another run")
-    one_line_error(here("compare", runs / "a", tmp_path / "nowhere"), "there is no run")
+    one_line_error(here("compare", runs / "a", tmp_path / "nowhere"), "nowhere is no folder, and no run in runs")
     one_line_error(here("compare", runs / "a", tmp_path), "holds none")
     one_line_error(here("compare", runs / "a", ","), "names no run")
     half = tmp_path / "half"

@@ -1,8 +1,9 @@
-"""``drumfire runs`` and ``drumfire clean``: what they find, and that nothing else is ever removed."""
+"""``drumfire history`` and its ``prune``: what they find, and that nothing else is ever removed."""
 
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import shutil
@@ -13,8 +14,10 @@ from typing import Any
 
 import pytest
 
-from drumfire.bench.commands.runs import Found, line
+from drumfire.bench.cli import main
+from drumfire.bench.history import Found
 from drumfire.bench.peak.journal import Journal
+from drumfire.bench.report.listing import line
 from tests.support.command import here, one_line_error
 
 LARGE = {"columns", "histograms", "mlperf_log_accuracy.json", "mlperf_log_detail.txt"}
@@ -64,7 +67,7 @@ def left(shelf: Path) -> set[str]:
 
 
 def states(shelf: Path) -> dict[str, str]:
-    told = json.loads(here("runs", shelf, "--json").stdout)["runs"]
+    told = json.loads(here("history", shelf, "--json").stdout)["runs"]
     return {Path(run["folder"]).name: run["state"] for run in told}
 
 
@@ -72,10 +75,10 @@ ALL = {"one", "two", "three", "set/four", "unfinished"}
 
 
 def test_the_newest_comes_first(shelf: Path) -> None:
-    done = here("runs", shelf)
+    done = here("history", shelf)
     assert (done.returncode, done.stderr) == (0, "")
     header, *lines = done.stdout.splitlines()
-    assert header.split() == ["when", "state", "scenario", "figure", "size", "what", "folder"]
+    assert header.split() == ["when", "state", "scenario", "figure", "p99", "size", "what", "folder"]
     assert header.index("what") == lines[1].index("null digits cpu")
     assert [text.rsplit("/", 1)[1] for text in lines] == ["unfinished", "one", "two", "three", "four"]
     assert [text.split()[2] for text in lines] == ["unfinished", "VALID", "VALID", "INVALID", "VALID"]
@@ -85,7 +88,7 @@ def test_the_newest_comes_first(shelf: Path) -> None:
 
 
 def test_as_one_object(shelf: Path) -> None:
-    told = json.loads(here("runs", shelf, "--json").stdout)["runs"]
+    told = json.loads(here("history", shelf, "--json").stdout)["runs"]
     one = next(run for run in told if run["folder"].endswith("/one"))
     assert one["metric"] == json.loads((shelf / "one" / "result.json").read_text())["metric"]
     assert (one["state"], one["mode"], one["what"]) == ("VALID", "PerformanceOnly", "null digits cpu")
@@ -108,22 +111,22 @@ def test_what_is_no_run_is_not_listed(tmp_path: Path) -> None:
     (tmp_path / "mine" / "settings.json").write_text('{"theme": "dark"}')
     (tmp_path / "mine" / "data" / "result.json").write_text('{"tool": "another"}')
     (tmp_path / "mine" / "20250101" / "result.json").write_text("[" * 100_000)
-    assert here("runs", tmp_path).stdout == f"no runs in {tmp_path}\n"
-    assert here("clean", tmp_path, "--keep", 0, "--yes").stdout == "removed 0 runs, 0.00 kB\n"
+    assert here("history", tmp_path).stdout == f"no runs in {tmp_path}\n"
+    assert here("history", "prune", tmp_path, "--keep", 0, "--yes").stdout == "removed 0 runs, 0.00 kB\n"
 
 
 def test_a_damaged_result_is_listed(shelf: Path) -> None:
     (shelf / "two" / "result.json").write_text('{"tool": "Drumfire 0.1.0", "validity": 3}')
     states = {
-        Path(run["folder"]).name: run["state"] for run in json.loads(here("runs", shelf, "--json").stdout)["runs"]
+        Path(run["folder"]).name: run["state"] for run in json.loads(here("history", shelf, "--json").stdout)["runs"]
     }
     assert states["two"] == "damaged"
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one_line_error(here("runs", tmp_path / "none"), "is no folder")
+    one_line_error(here("history", tmp_path / "none"), "is no folder")
     monkeypatch.chdir(tmp_path)
-    assert here("runs").stdout == "no runs in runs\n"
+    assert here("history").stdout == "no runs in runs\n"
 
 
 @pytest.mark.parametrize(
@@ -133,6 +136,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (["--keep", 0], set()),
         (["--older-than", 2.5], {"unfinished", "one", "two"}),
         (["--invalid"], ALL - {"three"}),
+        (["--older-than", "60h"], {"unfinished", "one", "two"}),
         (["--unfinished"], ALL - {"unfinished"}),
         (["--invalid", "--unfinished"], ALL - {"three", "unfinished"}),
         (["--invalid", "--older-than", 3.5], ALL),
@@ -140,9 +144,9 @@ def test_a_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_runs_are_removed_by_rule_and_only_with_yes(rules: list[Any], kept: set[str], shelf: Path) -> None:
-    told = here("clean", shelf, *rules)
+    told = here("history", "prune", shelf, *rules)
     assert (told.returncode, told.stderr, left(shelf)) == (0, "", ALL)
-    done = here("clean", shelf, *rules, "--yes")
+    done = here("history", "prune", shelf, *rules, "--yes")
     assert (done.returncode, done.stderr, left(shelf)) == (0, "", kept)
     assert done.stdout == told.stdout.replace("would remove", "removed").replace("; to do so, add --yes", "")
     assert done.stdout.count("\n") == 1 + len(ALL - kept)
@@ -151,15 +155,96 @@ def test_runs_are_removed_by_rule_and_only_with_yes(rules: list[Any], kept: set[
 
 def test_only_what_is_large(shelf: Path, made: Path) -> None:
     before = here("show", shelf / "one").stdout
-    assert here("clean", shelf, "--keep", 0, "--keep-results", "--yes").returncode == 0
+    assert here("history", "prune", shelf, "--keep", 0, "--keep-results", "--yes").returncode == 0
     assert left(shelf) == ALL
     names = {path.name for path in made.iterdir()}
     assert names >= LARGE
     assert {path.name for path in (shelf / "one").iterdir()} == names - LARGE
     assert here("show", shelf / "one").stdout == before
-    assert (
-        here("clean", shelf, "--keep", 0, "--keep-results").stdout == "would remove what is large of 0 runs, 0.00 kB\n"
-    )
+    told = here("history", "prune", shelf, "--keep", 0, "--keep-results").stdout
+    assert told == "would remove what is large of 0 runs, 0.00 kB\n"
+
+
+def test_only_what_has_a_row_for_each_sample(shelf: Path, made: Path) -> None:
+    before = here("show", shelf / "one").stdout
+    assert here("history", "prune", shelf, "--keep", 0, "--columns", "--yes").returncode == 0
+    assert left(shelf) == ALL
+    names = {path.name for path in made.iterdir()}
+    assert {path.name for path in (shelf / "one").iterdir()} == names - LARGE | {"histograms"}
+    assert here("show", shelf / "one").stdout == before
+    several = ",".join(str(shelf / name) for name in ("one", "two", "three"))
+    done = here("compare", several, several)
+    assert done.returncode in (0, 3, 4)
+    assert "no columns" not in done.stdout
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("answer", "kept"), [("y\n", {"unfinished"}), ("\n", ALL), ("n\n", ALL), ("", ALL)])
+def test_a_person_is_asked(answer: str, kept: set[str], shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Terminal()
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    monkeypatch.setattr("sys.stdout", shown)
+    assert main(["history", "prune", str(shelf), "--keep", "1"]) == 0
+    assert left(shelf) == kept
+    assert shown.getvalue().count("would remove") == 5
+    assert "remove that now? [y/N]" in shown.getvalue()
+
+
+def test_nobody_is_asked_about_nothing(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Terminal()
+    monkeypatch.setattr("sys.stdin", Terminal("y"))
+    monkeypatch.setattr("sys.stdout", shown)
+    assert main(["history", "prune", str(shelf), "--keep", "9"]) == 0
+    assert shown.getvalue() == "would remove 0 runs, 0.00 kB\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["--limit", 2], ["unfinished", "one"]),
+        (["--valid"], ["one", "two", "four"]),
+        (["--valid", "--limit", 1], ["one"]),
+        (["--since", "60h", "--valid"], ["one", "two"]),
+        (["--until", "60h"], ["three", "four"]),
+        (["--since", "84h", "--until", "36h"], ["two", "three"]),
+        (["--model", "Digits", "--backend", "NULL", "--scenario", "server", "--limit", 1], ["unfinished"]),
+        (["--model", "shapes"], []),
+        (["--scenario", "Offline"], []),
+    ],
+)
+def test_only_runs_of_a_kind(words: list[Any], names: list[str], shelf: Path) -> None:
+    told = json.loads(here("history", shelf, *words, "--json").stdout)["runs"]
+    assert [Path(one["folder"]).name for one in told] == names
+    plain = here("history", shelf, *words).stdout
+    if names:
+        assert plain.count("\n") == 1 + len(names)
+    else:
+        assert plain == f"none of the 5 runs in {shelf} is of this kind\n"
+
+
+def test_a_file_of_a_model_is_known_by_its_name(shelf: Path) -> None:
+    path = shelf / "one" / "result.json"
+    result = json.loads(path.read_text())
+    result["system"]["model"] = "/models/net.onnx"
+    path.write_text(json.dumps(result))
+    for name in ("net", "net.onnx", "/models/net.onnx"):
+        (one,) = json.loads(here("history", shelf, "--model", name, "--json").stdout)["runs"]
+        assert one["folder"].endswith("/one")
+
+
+def test_other_words_for_the_commands(shelf: Path) -> None:
+    assert here("runs", shelf).stdout == here("history", shelf).stdout
+    assert here("clean", shelf, "--keep", 1).stdout == here("history", "prune", shelf, "--keep", 1).stdout
+    assert here("clean", "--help").stdout == here("help", "clean").stdout == here("history", "prune", "-h").stdout
+    assert here("runs", "--help").stdout == here("history", "help").stdout
+    assert "'drumfire history prune' removes" in " ".join(here("history", "--help").stdout.split())
+    assert here("runs", "--version").stdout == here("--version").stdout
+    one_line_error(here("history", "--jsn"), "drumfire history: unknown option --jsn (did you mean --json?)")
+    one_line_error(here("history", "prune"), "say which runs")
 
 
 @pytest.fixture
@@ -182,20 +267,20 @@ def inside(folder: Path) -> list[Path]:
 
 
 def test_an_audit_is_one_entry_and_is_removed_as_one(audit: Path) -> None:
-    (listed,) = json.loads(here("runs", audit.parent, "--json").stdout)["runs"]
+    (listed,) = json.loads(here("history", audit.parent, "--json").stdout)["runs"]
     assert (listed["folder"], listed["state"], listed["what"]) == (str(audit), "FAIL", "TEST04 null digits cpu")
-    assert here("clean", audit.parent, "--keep", 1, "--yes").stdout == "removed 0 runs, 0.00 kB\n"
-    assert here("clean", audit.parent, "--unfinished", "--yes").stdout == "removed 0 runs, 0.00 kB\n"
+    assert here("history", "prune", audit.parent, "--keep", 1, "--yes").stdout == "removed 0 runs, 0.00 kB\n"
+    assert here("history", "prune", audit.parent, "--unfinished", "--yes").stdout == "removed 0 runs, 0.00 kB\n"
     before = inside(audit)
-    done = here("clean", audit / "performance", "--keep", 0, "--yes")
+    done = here("history", "prune", audit / "performance", "--keep", 0, "--yes")
     assert f"it belongs to the audit {audit}" in done.stderr
     assert inside(audit) == before
-    done = here("clean", audit.parent, "--keep", 0, "--keep-results", "--yes")
+    done = here("history", "prune", audit.parent, "--keep", 0, "--keep-results", "--yes")
     assert done.stdout.splitlines()[0].startswith("removed what is large of  20")
     assert done.stdout.splitlines()[1].startswith("removed what is large of 1 run, ")
     assert {path.name for path in {*before} - {*inside(audit)}} >= LARGE
     assert (audit / "performance/run_1/result.json").exists()
-    assert here("clean", audit.parent, "--invalid", "--yes").returncode == 0
+    assert here("history", "prune", audit.parent, "--invalid", "--yes").returncode == 0
     assert not audit.exists()
 
 
@@ -210,7 +295,7 @@ def test_an_audit_with_anything_else_stays_whole(place: str, rule: list[str], au
         (audit / place).parent.mkdir(exist_ok=True)
         (audit / place).write_text("precious")
     before = inside(audit)
-    done = here("clean", audit.parent, "--keep", 0, "--yes", *rule)
+    done = here("history", "prune", audit.parent, "--keep", 0, "--yes", *rule)
     assert "writes: move that first" in done.stderr
     assert inside(audit) == before
 
@@ -218,9 +303,9 @@ def test_an_audit_with_anything_else_stays_whole(place: str, rule: list[str], au
 def test_an_audit_that_cannot_be_read_is_damaged_and_stays(audit: Path) -> None:
     (audit / "audit.json").write_text('{"test": "TEST04"}')
     before = inside(audit)
-    (listed,) = json.loads(here("runs", audit.parent, "--json").stdout)["runs"]
+    (listed,) = json.loads(here("history", audit.parent, "--json").stdout)["runs"]
     assert listed["state"] == "damaged"
-    done = here("clean", audit.parent, "--keep", 0, "--yes")
+    done = here("history", "prune", audit.parent, "--keep", 0, "--yes")
     assert "audit.json does not hold an audit's outcome" in done.stderr
     assert inside(audit) == before
 
@@ -229,17 +314,17 @@ def test_a_search_that_can_be_resumed_is_not_unfinished(tmp_path: Path) -> None:
     folder = tmp_path / "peak"
     folder.mkdir()
     Journal(folder / "search.jsonl", {"system": "null digits cpu"}, "drumfire run null digits")
-    (listed,) = json.loads(here("runs", tmp_path, "--json").stdout)["runs"]
+    (listed,) = json.loads(here("history", tmp_path, "--json").stdout)["runs"]
     assert (listed["state"], listed["what"]) == ("search", "null digits cpu")
-    assert here("clean", tmp_path, "--unfinished", "--yes").stdout == "removed 0 runs, 0.00 kB\n"
-    assert "  search  " in here("clean", tmp_path, "--keep", 0, "--yes").stdout
+    assert here("history", "prune", tmp_path, "--unfinished", "--yes").stdout == "removed 0 runs, 0.00 kB\n"
+    assert "  search  " in here("history", "prune", tmp_path, "--keep", 0, "--yes").stdout
     assert not folder.exists()
 
 
 def test_no_run_that_goes_on_is_removed(shelf: Path, claim: Any) -> None:
     for place in ("one", "unfinished", "set"):
         claim(shelf / place)
-    done = here("clean", shelf, "--keep", 0, "--yes")
+    done = here("history", "prune", shelf, "--keep", 0, "--yes")
     assert done.returncode == 0
     assert left(shelf) == {"one", "unfinished", "set/four"}
     assert done.stderr.count("it is running") == 2
@@ -254,7 +339,7 @@ def test_a_folder_with_anything_else_stays_whole(place: str, rule: list[str], sh
     mine.parent.mkdir(exist_ok=True)
     mine.write_text("precious")
     before = sorted(shelf.joinpath("one").rglob("*"))
-    done = here("clean", shelf, "--keep", 1, "--yes", *rule)
+    done = here("history", "prune", shelf, "--keep", 1, "--yes", *rule)
     assert done.returncode == 0
     assert "which no run writes: move that first" in done.stderr
     assert sorted(shelf.joinpath("one").rglob("*")) == before
@@ -266,7 +351,7 @@ def test_what_a_link_leads_to_stays(shelf: Path, made: Path, tmp_path_factory: p
     (shelf / "one" / "columns").symlink_to(elsewhere / "columns")
     (shelf / "linked").symlink_to(made)
     names = sorted(path.name for path in (elsewhere / "columns").iterdir())
-    assert here("clean", shelf, "--keep", 0, "--yes").returncode == 0
+    assert here("history", "prune", shelf, "--keep", 0, "--yes").returncode == 0
     assert left(shelf) == set()
     assert sorted(path.name for path in (elsewhere / "columns").iterdir()) == names
     assert (shelf / "linked").is_symlink()
@@ -278,13 +363,13 @@ def test_what_cannot_be_removed_is_named(shelf: Path, monkeypatch: pytest.Monkey
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "unlink", refuse)
-    done = here("clean", shelf, "--invalid", "--yes")
+    done = here("history", "prune", shelf, "--invalid", "--yes")
     assert (done.returncode, left(shelf)) == (1, ALL)
     assert "Permission denied" in done.stderr
 
 
 def test_without_a_rule_nothing_is_removed(shelf: Path) -> None:
-    one_line_error(here("clean", shelf, "--yes"), "--older-than DAYS", "--keep N")
+    one_line_error(here("history", "prune", shelf, "--yes"), "--older-than AGE", "--keep N")
     assert left(shelf) == ALL
 
 

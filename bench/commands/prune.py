@@ -1,4 +1,4 @@
-"""``drumfire clean``: removes runs and audits by rule, or what is large of them; first it says what it would remove.
+"""``drumfire history prune``: removes runs and audits by rule, or what is large of them; shows first what it would.
 
 Removes nothing that a run did not write, and nothing of a run that goes on.  An audit is removed whole or not at all.
 """
@@ -12,24 +12,35 @@ import stat
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from drumfire.bench import statuses
-from drumfire.bench.commands.runs import Found, line, runs_in, size
+from drumfire.bench.history import Found, age_of, runs_in
 from drumfire.bench.options.parser import Command
-from drumfire.bench.outcome import SCORE
 from drumfire.bench.peak.journal import JOURNAL
 from drumfire.bench.report import audits
 from drumfire.bench.report.audits import AUDIT
+from drumfire.bench.report.listing import line, size
 from drumfire.loadgen import logs, series, summary, trace
 from drumfire.loadgen.claim import RUNS, is_claimed
-from drumfire.loadgen.directory import COLUMNS, ENVIRONMENT, PAGE, REPORT, RESULT, SETTINGS, UNFINISHED
+from drumfire.loadgen.directory import (
+    COLUMNS,
+    ENVIRONMENT,
+    HISTOGRAMS,
+    PAGE,
+    REPORT,
+    RESULT,
+    SCORE,
+    SETTINGS,
+    UNFINISHED,
+)
 from drumfire.loadgen.errors import UserError, one_line, printable
 from drumfire.loadgen.options import option
 from drumfire.loadgen.wording import counted
 
-_LARGE = (COLUMNS, series.FOLDER, "histograms", logs.DETAIL, logs.ACCURACY, trace.TRACE)
+_ROWS = (COLUMNS, series.FOLDER, logs.DETAIL, logs.ACCURACY, trace.TRACE)
+_LARGE = (*_ROWS, HISTOGRAMS)
 _SMALL = (REPORT, PAGE, ENVIRONMENT, SCORE, JOURNAL, summary.SUMMARY, SETTINGS, UNFINISHED, RESULT)
 _PARTS = {f"{name}.partial": name for name in (*_SMALL, *_LARGE)}
 """By the name that a file has while it is written."""
@@ -39,48 +50,75 @@ _SUFFIXES = (".npy", ".json", ".hgrm", ".hlog", ".partial")
 
 @dataclass(frozen=True)
 class Options:
-    """The options of ``drumfire clean``."""
+    """The options of ``drumfire history prune``."""
 
     folder: Path = option(RUNS, metavar="FOLDER", position=True, help="where the runs are (default: runs)")
-    older_than: float | None = option(None, metavar="DAYS", least=0, help="runs that began more than DAYS ago")
+    older_than: str | None = option(
+        None, metavar="AGE", check=age_of, help="runs that began longer ago than 30d, 12h or 2w; a number alone is days"
+    )
     keep: int | None = option(None, least=0, help="all but the newest N runs of the folder")
     invalid: bool = option(False, help="runs that are INVALID, and audits that FAIL")
     unfinished: bool = option(False, help="runs that ended before they were saved; no search that can be resumed")
-    keep_results: bool = option(
+    columns: bool = option(
         False,
-        help="remove only what is large, columns, series, histograms and logs: report, result and settings remain",
+        help="remove only what has a row for each sample, columns, series and logs: result, report, settings and "
+        "histograms remain. 'drumfire compare' then has no intervals of such a run alone, only of several a side",
     )
-    yes: bool = option(False, help="remove it; without this, only show what would be removed")
+    keep_results: bool = option(False, help="as --columns, and the histograms too")
+    yes: bool = option(False, help="remove it without a question; elsewhere than on a terminal, nothing else removes")
+
+    @property
+    def wanted(self) -> Sequence[str]:
+        """The parts of a run to remove, in this order."""
+        return _LARGE if self.keep_results else _ROWS if self.columns else _LARGE + _SMALL
 
 
-def clean(options: Options) -> int:
+def prune(options: Options) -> int:
     """Remove the runs for which every rule holds, and print what was removed; the status says whether all of it was."""
     if options.older_than is None and options.keep is None and not options.invalid and not options.unfinished:
-        raise UserError("say which runs: --older-than DAYS, --keep N, --invalid, --unfinished, or several of them")
-    freed, count, failed = 0, 0, False
-    done = "removed" if options.yes else "would remove"
-    part = "what is large of " if options.keep_results else ""
-    for one in _chosen(options, runs_in(options.folder)):
-        try:
-            bytes_of_run = _clean(Path(one.folder), options)
-        except (_KeptError, UserError, OSError) as error:
-            failed = failed or isinstance(error, OSError)
-            print(printable(f"kept {one.folder}: {one_line(error)}"), file=sys.stderr)
-            continue
-        if bytes_of_run or not options.keep_results:
-            freed, count = freed + bytes_of_run, count + 1
-            print(f"{done} {part} {line(replace(one, bytes=bytes_of_run), sys.maxsize)}")
-    more = "; to do so, add --yes" if count and not options.yes else ""
-    print(f"{done} {part}{counted(count, 'run')}, {size(freed)}{more}")
+        raise UserError("say which runs: --older-than AGE, --keep N, --invalid, --unfinished, or several of them")
+    chosen = list(_chosen(options, runs_in(options.folder)))
+    count, failed = _each(chosen, options, remove=options.yes)
+    if count and not options.yes and sys.stdin.isatty() and sys.stdout.isatty() and _agreed():
+        _, failed = _each(chosen, options, remove=True)
     return statuses.FAILED if failed else statuses.DONE
 
 
 COMMAND = Command(
     Options,
-    clean,
-    "Remove runs by rule; first, show what would be removed.",
-    "drumfire clean --older-than 30 --keep 10",
+    prune,
+    "Remove runs by rule, or what is large of them; first, show what would be removed.",
+    "drumfire history prune --older-than 30d --keep 10",
 )
+
+
+def _each(chosen: Sequence[Found], options: Options, *, remove: bool) -> tuple[int, bool]:
+    """Remove each, or say what it would free; returns how many, and whether one could not be removed."""
+    freed, count, failed = 0, 0, False
+    done, whole = "removed" if remove else "would remove", RESULT in options.wanted
+    part = "" if whole else "what is large of "
+    for one in chosen:
+        try:
+            bytes_of_run = _prune(Path(one.folder), options, remove=remove)
+        except (_KeptError, UserError, OSError) as error:
+            failed = failed or isinstance(error, OSError)
+            print(printable(f"kept {one.folder}: {one_line(error)}"), file=sys.stderr)
+            continue
+        if bytes_of_run or whole:
+            freed, count = freed + bytes_of_run, count + 1
+            print(f"{done} {part} {line(replace(one, bytes=bytes_of_run), sys.maxsize)}")
+    more = "; to do so, add --yes" if count and not remove else ""
+    print(f"{done} {part}{counted(count, 'run')}, {size(freed)}{more}")
+    return count, failed
+
+
+def _agreed() -> bool:
+    """Whether the person at the terminal wants it; an empty line and the end of the input are no."""
+    try:
+        return input("remove that now? [y/N] ").strip().casefold() in ("y", "yes")
+    except EOFError:
+        print()
+        return False
 
 
 class _KeptError(Exception):
@@ -95,32 +133,32 @@ def _chosen(options: Options, found: Sequence[Found]) -> Iterator[Found]:
         "unfinished": options.unfinished,
         "running": options.unfinished,
     }
-    now = datetime.now(UTC)
+    before = None if options.older_than is None else datetime.now(UTC) - age_of(options.older_than)
     for number, one in enumerate(found):
         if options.keep is not None and number < options.keep:
             continue
-        if options.older_than is not None and (now - one.began) / timedelta(days=1) <= options.older_than:
+        if before is not None and one.began >= before:
             continue
         if any(states.values()) and not states.get(one.state, False):
             continue
         yield one
 
 
-def _clean(folder: Path, options: Options) -> int:
-    """Remove a run or an audit, or what is large of it; returns the bytes it frees.  Without ``yes``, only these.
+def _prune(folder: Path, options: Options, *, remove: bool) -> int:
+    """Remove a run or an audit, or what is large of it; returns the bytes it frees.  Without ``remove``, only these.
 
     Raises ``_KeptError`` for a run that is not removed, ``OSError`` where it cannot be.
     """
     with _unclaimed(folder, options.folder):
-        wanted = _LARGE if options.keep_results else _LARGE + _SMALL
-        files, folders = _of_audit(folder, wanted) if (folder / AUDIT).is_file() else _of_run(folder, wanted)
+        of_kind = _of_audit if (folder / AUDIT).is_file() else _of_run
+        files, folders = of_kind(folder, options.wanted)
         freed = sum(path.lstat().st_blocks * 512 for path in files)
-        if options.yes:
+        if remove:
             for path in files:
                 path.unlink()
             for path in folders:
                 path.rmdir()
-            if not options.keep_results:
+            if RESULT in options.wanted:
                 _remove_empty(folder, options.folder)
     return freed
 
