@@ -164,7 +164,7 @@ def on_sending(s: EffectiveSettings, knobs: Knobs) -> str:
     return f"{cure}, or lower {knobs.rate.name}" if s.scenario == Scenario.Server else cure
 
 
-def on_memory(s: EffectiveSettings, knobs: Knobs) -> str:
+def on_size(s: EffectiveSettings, knobs: Knobs) -> str:
     """What makes a run's table smaller."""
     by_time = s.expected_s * s.target_qps * (1 if s.scenario == Scenario.Server else 2)
     if s.mode == Mode.AccuracyOnly or s.min_query_count > by_time or s.performance_issue_unique:

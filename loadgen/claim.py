@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from drumfire.loadgen.advice import on_size
 from drumfire.loadgen.directory import (
     COLUMNS,
     ENVIRONMENT,
@@ -37,6 +38,10 @@ RUNS = Path("runs")
 _SLACK_BYTES = 4 << 20
 """Room for the files whose size does not depend on the number of rows."""
 _LOG_BYTES_PER_ROW = 24
+_LARGE_BYTES = 1_000_000_000
+"""What a run of this size needs is said, and of any that leaves hardly anything."""
+_SCARCE = 1.1
+"""Room for this many times what a run needs is said to be scarce."""
 _RESERVED_BYTES = 256 << 10
 """Held during the run for the small files of its result, so that they fit where others fill the disk meanwhile."""
 _LOOK_S = 0.05
@@ -56,6 +61,8 @@ class Claim:
         """Why the folder is not locked; None where it is."""
         self.made = made
         """Folders that the claim made, the deepest first."""
+        self.log_bytes_per_row = _LOG_BYTES_PER_ROW
+        """What a row takes on the disk beside its columns."""
         self._reserve = contextlib.ExitStack()
         self._test: Test | None = None
 
@@ -114,16 +121,17 @@ class Claim:
             self._undo()
         self.close()
 
-    def begin(self, test: Test, environment: Mapping[str, Any], subject: Mapping[str, Any] | None = None) -> None:
+    def begin(self, test: Test, environment: Mapping[str, Any], subject: Mapping[str, Any] | None = None) -> str | None:
         """Write what is known before ``test`` is measured: its settings, the machine, and the table's layout.
 
-        ``subject``: of the result's ``command`` and ``system`` what is known, for a run that is killed.
+        ``subject``: of the result's ``command`` and ``system`` what is known, for a run that is killed.  Returns what
+        ``check_room`` says.
         Raises ``OutputError``, also where there is no room for the run.  If the block then ends by an error before a
         row has been issued, all of it is removed.
         """
         self._test = test
         try:
-            self._check_room(test)
+            said = self.check_room(test.record.rows, on_size(test.effective, test.knobs), test.system.columns)
             write_settings(test, self.folder, subject)
             write_json(self.folder / ENVIRONMENT, environment)
             (self.folder / COLUMNS).mkdir(exist_ok=True)
@@ -133,6 +141,7 @@ class Claim:
             self._reserve.enter_context(held)
             held.write(bytes(_RESERVED_BYTES))
             held.flush()
+            return said
         except BaseException as error:  # Ctrl-C too
             self._undo()
             if isinstance(error, OutputError) or not isinstance(error, OSError):
@@ -159,14 +168,22 @@ class Claim:
                 path.rmdir()
         os.close(self.fd)
 
-    def _check_room(self, test: Test) -> None:
-        needed = test.record.rows * (bytes_per_row(test.system.columns) + _LOG_BYTES_PER_ROW) + _SLACK_BYTES
+    def check_room(self, rows: int, smaller: str, columns: Mapping[str, Any] | None = None) -> str | None:
+        """What a run of so many rows may need of the disk, where that is much or nearly all; None where it is neither.
+
+        ``smaller``: what makes it smaller.  ``columns``: those of its system.  Raises ``OutputError`` where there is
+        not so much room.
+        """
+        needed = rows * (bytes_per_row(columns) + self.log_bytes_per_row) + _SLACK_BYTES
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise OutputError(
-                f"{self.folder} has {free / 1e6:.0f} MB free and the run may need {needed / 1e6:.0f} MB: "
-                "make room, or choose another --output"
+                f"{self.folder} has {free / 1e6:,.0f} MB free and the run may need {needed / 1e6:,.0f} MB: "
+                f"make room (drumfire history prune), choose another --output, or {smaller}"
             )
+        if needed < _LARGE_BYTES and free > _SCARCE * needed:
+            return None
+        return f"the run may need {needed / 1e6:,.0f} MB in {self.folder}, which has {free / 1e6:,.0f} MB free"
 
 
 def is_claimed(folder: Path) -> bool:

@@ -16,7 +16,7 @@ from typing import TextIO
 import numpy as np
 
 from drumfire.loadgen import interpreter, limits, logs, schedules
-from drumfire.loadgen.advice import Knobs, foreseen, of_settings, on_memory
+from drumfire.loadgen.advice import Knobs, foreseen, of_settings, on_size
 from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.confidence import StopRule
 from drumfire.loadgen.draws import Int64Array
@@ -151,7 +151,7 @@ class Test:
     def _check_memory(self, rows_bytes: int) -> None:
         memory, needed_bytes = limits.available_memory(), rows_bytes + _SAVING_BYTES
         if memory is not None and needed_bytes > memory.available:
-            smaller = f"{on_memory(self.effective, self.knobs)}, or " if rows_bytes > _SAVING_BYTES else ""
+            smaller = f"{on_size(self.effective, self.knobs)}, or " if rows_bytes > _SAVING_BYTES else ""
             raise SettingsError(
                 f"this run needs about {needed_bytes / 1e9:,.3g} GB of memory for its queries, and "
                 f"{memory.available / 1e9:,.3g} GB are available{memory.limit}: {smaller}give it more"

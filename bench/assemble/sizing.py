@@ -8,8 +8,11 @@ from __future__ import annotations
 from typing import Protocol
 
 from drumfire.bench.assemble.options import TrafficOptions
+from drumfire.loadgen.advice import OPTIONS, on_size
+from drumfire.loadgen.claim import Claim
 from drumfire.loadgen.config import ConfigReader
-from drumfire.loadgen.settings import Loop, Mode, Scenario, TestSettings
+from drumfire.loadgen.settings import Loop, Mode, Scenario, TestSettings, effective
+from drumfire.loadgen.traffic import expected_rows
 from drumfire.loadgen.wording import counted
 from drumfire.sut.models.benchmarks import configured_as
 
@@ -106,6 +109,22 @@ def size_traffic(
         qps, least = settings.server_target_qps, settings.min_query_count
         _note_length(settings, least / qps if qps > 0 else 0.0, f"{qps:g} queries are sent a second", notes)
     return source
+
+
+def check_room(claim: Claim, settings: TestSettings, options: TrafficOptions) -> None:
+    """Raise ``OutputError`` where the claimed folder certainly has no room for the run."""
+    if rows := least_rows(settings, options):
+        claim.check_room(rows, on_size(effective(settings, 1, 1), OPTIONS))
+
+
+def least_rows(settings: TestSettings, options: TrafficOptions) -> int:
+    """How many rows a run has at least, as far as the options tell before anything is loaded or measured."""
+    if settings.mode == Mode.AccuracyOnly or options.find_peak_performance:
+        return 0
+    if options.qps is not None and settings.scenario in (Scenario.Server, Scenario.Offline):
+        return expected_rows(effective(settings, 1, 1), 1)
+    width = settings.multi_stream_samples_per_query if settings.scenario == Scenario.MultiStream else 1
+    return (options.count or 0) * width
 
 
 def offline_samples(settings: TestSettings) -> int:

@@ -96,7 +96,7 @@ def audit(asked: Options) -> int:
             f"--round {' or '.join(having)}"
         )
     messages = Console(stderr=options.result.json, highlight=False, soft_wrap=True)
-    with run.claimed(options, f"-{test}") as claimed, run.assembled(options) as assembly:
+    with run.claimed(options, f"-{test}") as claimed, run.assembled(options, claimed) as assembly:
         folder = claimed.folder
         if test == "TEST01":
             assembly.check_judge(test)
@@ -105,6 +105,7 @@ def audit(asked: Options) -> int:
             messages.print(f"{test}: {settings.mode.name} run in {where}", markup=False)
             part = replace(assembly, settings=settings, config_warnings=warnings, notes=[])
             with Claim.take(where) as own:
+                own.log_bytes_per_row = claimed.log_bytes_per_row
                 ended = run.perform(part, options, own, messages, None)
             if ended.unsaved is not None:
                 raise UnsavedError(ended.unsaved)

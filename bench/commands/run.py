@@ -18,6 +18,7 @@ from drumfire.bench import gates, interrupts
 from drumfire.bench.assemble import local, loop, remote
 from drumfire.bench.assemble.local import Assembly
 from drumfire.bench.assemble.options import RemoteOptions, RunOptions
+from drumfire.bench.assemble.sizing import check_room
 from drumfire.bench.fleet import refusals
 from drumfire.bench.fleet.fleet import Fleet
 from drumfire.bench.fleet.issuer import FleetIssuer
@@ -72,7 +73,7 @@ def measure(options: RunOptions, messages: Console, printer: Printer | None) -> 
 
 
 def _measured(options: RunOptions, messages: Console, printer: Printer | None) -> Outcome:
-    with claimed(options) as claim, assembled(options) as assembly:
+    with claimed(options) as claim, assembled(options, claim) as assembly:
         assembly.notes += filter(None, [claim.note])
         _audit(assembly, options)
         assembly.notes += local.unjudged(options, assembly.settings.mode)
@@ -91,10 +92,13 @@ COMMAND = Command(
 
 
 @contextlib.contextmanager
-def assembled(options: RunOptions) -> Iterator[Assembly]:
-    """The assembled run that the options name; it is closed at the end."""
+def assembled(options: RunOptions, claim: Claim) -> Iterator[Assembly]:
+    """The assembled run that the options name; it is closed at the end.  ``claim``: of the folder to save it in."""
     loggers.show(options.result.log_level)
     refusals.check(options)
+    settings, _ = local.read_settings(options.traffic, options.model, options.system.concurrency)
+    claim.log_bytes_per_row += trace.BYTES_PER_ROW if options.result.trace else 0
+    check_room(claim, settings, options.traffic)  # now, as loading may take minutes
     room = remote if isinstance(options.system, RemoteOptions) else local
     assembly = room.assemble(options)
     assembly.notes += ineffective(options)
@@ -137,10 +141,10 @@ def perform(
         spin=Spin(options.traffic.spin),
     )
     environment = describe(assembly.distributions)
-    claim.begin(test, environment, _subject(assembly, options))
+    room = claim.begin(test, environment, _subject(assembly, options))
     faults: list[BaseException] = []
     warnings = assembly.warnings + test.foreseen()
-    _announce(messages, warnings, assembly.notes)
+    _announce(messages, warnings, [*assembly.notes, *filter(None, [room])])
 
     def make(faults: list[BaseException]) -> dict[str, Any]:
         return _document(test, assembly, options, claim.folder, environment, warnings, faults)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drumfire.loadgen.advice import OPTIONS, Knob, foreseen, of_settings, on_lateness, on_memory
+from drumfire.loadgen.advice import OPTIONS, Knob, foreseen, of_settings, on_lateness, on_size
 from drumfire.loadgen.early_stopping import least_queries
 from drumfire.loadgen.results import Measured, evaluate
 from drumfire.loadgen.settings import EffectiveSettings, Scenario, TestSettings, effective
@@ -164,9 +164,9 @@ def test_lateness_names_only_what_helps() -> None:
 
 
 def test_memory_names_only_what_helps() -> None:
-    assert on_memory(settings(Scenario.MultiStream), OPTIONS) == "lower --samples-per-query or --time"
-    assert on_memory(settings(Scenario.SingleStream), OPTIONS) == "lower --time"
-    assert on_memory(settings(Scenario.SingleStream, min_query_count=10**9), OPTIONS) == "lower --count"
-    assert on_memory(settings(Scenario.Server), of_settings(Scenario.Server)) == (
+    assert on_size(settings(Scenario.MultiStream), OPTIONS) == "lower --samples-per-query or --time"
+    assert on_size(settings(Scenario.SingleStream), OPTIONS) == "lower --time"
+    assert on_size(settings(Scenario.SingleStream, min_query_count=10**9), OPTIONS) == "lower --count"
+    assert on_size(settings(Scenario.Server), of_settings(Scenario.Server)) == (
         "lower server_target_qps or min_duration_ms"
     )

@@ -14,6 +14,7 @@ import jsonschema
 import numpy as np
 import pytest
 
+from drumfire.bench.assemble import local
 from drumfire.bench.cli import main
 from drumfire.sut.local import batcher
 from drumfire.sut.local.batcher import BatchedSystem
@@ -165,7 +166,7 @@ def test_user_conf_is_applied_and_the_command_line_wins(tmp_path: Path) -> None:
         (["run", "onnxruntime", "./no-such.onnx"], ["no-such.onnx"]),
         ([*DIGITS, "--dataset-path", "/tmp"], ["own data", "--dataset-path"]),
         ([*DIGITS, "--output", "/dev/null/run"], ["/dev/null/run", "--output"]),
-        ([*DIGITS, "--scenario", "Server", "--qps", "1e9", "--time", "1000"], ["memory", "--qps"]),
+        ([*DIGITS, "--scenario", "Server", "--qps", "1e9", "--time", "1000"], ["MB free", "lower --qps or --time"]),
         (["run", "onnxruntime", "digits", "gpu"], ["onnx-gpu"]),
     ],
     ids=lambda value: " ".join(value[-3:]) if isinstance(value, list) else None,
@@ -206,9 +207,42 @@ def test_bare_model_file_runs_on_random_samples(tmp_path: Path) -> None:
     one_line_error(here("run", "onnxruntime", model, "--accuracy", "--output", tmp_path / "b"), "labels")
 
 
+def disk_with(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 10**12 - free, free))
+
+
 def test_full_disk_is_known_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000))
+    disk_with(monkeypatch, 1000)
     one_line_error(here(*DIGITS, *SMALL, "--output", tmp_path / "out"), "MB free", "--output")
+
+
+@pytest.mark.parametrize(
+    ("words", "smaller"),
+    [
+        (["--scenario", "Server", "--qps", 10_000, "--time", 600], "--qps or --time"),
+        (["--scenario", "Offline", "--qps", 10_000, "--time", 600], "--qps or --time"),
+        (["--scenario", "Server", "--qps", 400_000, "--trace", "--time", 2], "--qps or --time"),
+    ],
+)
+def test_full_disk_is_known_before_anything_is_loaded(
+    words: list[object], smaller: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "assemble", lambda options: pytest.fail("it was loaded"))
+    disk_with(monkeypatch, 170_000_000)
+    done = here(*DIGITS, *words, "--output", tmp_path / "out")
+    one_line_error(
+        done, "has 170 MB free and the run may need", "history prune", "another --output", f"lower {smaller}"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_little_room_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk_with(monkeypatch, 4_400_000)
+    words = ["run", "null", "digits", "--scenario", "Server", "--qps", 400, "--time", 0.1, *QUIET]
+    done = here(*words, "--output", tmp_path / "out")
+    assert "note: the run may need 4 MB in" in done.stdout
+    disk_with(monkeypatch, 44_000_000)
+    assert "may need" not in here(*words, "--output", tmp_path / "roomy").stdout
 
 
 def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
