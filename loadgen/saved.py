@@ -250,7 +250,7 @@ class SavedRun:
         if lacking := [f"{name}.npy" for name in BASE_COLUMNS if name not in self.columns]:
             raise UserError(f"{self.folder / COLUMNS} lacks {', '.join(lacking)}")
         status = self.columns["status"]
-        first = self._accuracy_rows(status.size)
+        first = self.accuracy_rows
         offline = settings.scenario == Scenario.Offline  # which has a single query
         known = status[first:] != Status.MISSING  # with several generators, some may have been lost
         issued = int(np.count_nonzero(known))
@@ -261,9 +261,10 @@ class SavedRun:
             return slice(first, first), 0
         return slice(first, first + known.size) if known.all() else first + np.flatnonzero(known), width
 
-    def _accuracy_rows(self, rows: int) -> int:
-        """How many of the run's ``rows`` rows are of its accuracy phases, which come first."""
-        settings = self.effective
+    @property
+    def accuracy_rows(self) -> int:
+        """How many rows are of the run's accuracy phases, which come first."""
+        settings, rows = self.effective, next((column.size for column in self.columns.values()), 0)
         if settings.mode not in (Mode.SubmissionRun, Mode.AccuracyOnly):
             return 0
         if settings.mode == Mode.AccuracyOnly or max(settings.accuracy_sample_count, settings.query_width) >= rows:

@@ -16,6 +16,7 @@ COMMANDS = {
     "compare": "compare saved runs: is B slower than A, by how much, and how sure is that",
     "history": "list the runs in a folder: when, what, verdict, main figure and size (also: runs)",
     "history prune": "remove runs by rule, or what is large of them; first, show what would be removed (also: clean)",
+    "export": "write a saved run for other programs: a row for each sample as CSV, Parquet or JSON lines",
     "audit": "do a run and the same run under an audit's rules, and check that they agree",
     "calibrate": "measure this machine's own ceiling and lateness, with a system that answers at once",
     "prepare": "fetch, generate or check data and weights",
