@@ -50,8 +50,8 @@ class Options:
     runs: tuple[str, ...] = option(
         metavar="RUN",
         position=True,
-        help="A, B and further sides, each compared with A: a run's folder, several with commas between them, a folder "
-        "that holds several, or a result.json",
+        help="A, B and further sides, each compared with A: a run's folder, a part of its name in runs, or last; "
+        "several with commas between them; a folder that holds several; or a result.json",
     )
     margin: str = option(
         f"{DEFAULT_MARGIN:.0%}", metavar="M%", check=margin_of, help="how large a difference does not matter"

@@ -232,7 +232,7 @@ def test_a_run_keeps_shows_and_is_judged_by_what_is_expected(tmp_path: Path) -> 
         (("--expect", "p99<=base"), "--base RUN"),
         (("--base", "x"), "without --expect"),
         (("--expect", "p99<5ms", "--base", "x"), "no --expect names base"),
-        (("--expect", "p99<=base", "--base", "nowhere"), "no run nowhere"),
+        (("--expect", "p99<=base", "--base", "nowhere"), "nowhere is no folder"),
         (("--junit", "nowhere/x.xml"), "no folder"),
     ],
 )
