@@ -28,6 +28,8 @@ _REACH_ROWS = 16_384
 """How far beyond the expected row the watch looks for answers that came out of order."""
 _WAITING_ROWS = 65_536
 """How many rows without an answer are remembered to be read again; beyond, the oldest are forgotten."""
+_EVERY_ROW = 1 << 20
+"""Rows read in one look where each must be read: those beyond are read in the next."""
 
 
 @dataclass(frozen=True)
@@ -159,13 +161,18 @@ class Snapshot:
     """Queries of several samples in a closed loop: from scheduled to the last of their answers."""
     computing: tuple[float, int] | None = None
     """Cores that the system's own processes took since the last look, and their memory in bytes."""
+    batch_count: int = 0
+    """Batches that were counted."""
 
 
 class Watch:
-    """Looks at one run, from time to time."""
+    """Looks at one run, from time to time.
 
-    def __init__(self, record: Record, plan: ViewPlan) -> None:
-        self._record, self._plan = record, plan
+    ``every_row``: read each row, however many are new.
+    """
+
+    def __init__(self, record: Record, plan: ViewPlan, *, every_row: bool = False) -> None:
+        self._record, self._plan, self._every_row = record, plan, every_row
         self._first_origin_ns = 0
         self._history: deque[tuple[int, int]] = deque()
         self._next_answer = 0
@@ -199,7 +206,7 @@ class Watch:
         good = max(answered - failed, 0)  # a failure may be counted before its answer is
         rate_mean = good * 1e9 / elapsed_ns if elapsed_ns else None
         fraction, eta_s = progress(self._plan, elapsed_ns, answered, rate_mean)
-        batches, mean_batch_size = self._batches()
+        batches, mean_batch_size, batch_count = self._batches()
         return Snapshot(
             started=origin_ns != 0,
             done=gauges[Gauge.DONE] != 0,
@@ -223,6 +230,7 @@ class Watch:
             sent=self._sent_lateness.spread(),
             query_latency=None if self._query_latency is None else self._query_latency.spread(),
             computing=self._computing(now_ns),
+            batch_count=batch_count,
         )
 
     def _computing(self, now_ns: int) -> tuple[float, int] | None:
@@ -243,19 +251,23 @@ class Watch:
         """Count the rows answered since the last look: those that were still waiting then, and those after."""
         expected = self._record.gauges[Gauge.ANSWERED] + self._waiting.size - self._next_answer
         stop = min(issued, self._next_answer + max(expected, 0) + _REACH_ROWS)
-        rows = np.concatenate([self._waiting, _some(self._next_answer, stop)])
+        rows = np.concatenate([self._waiting, self._new(self._next_answer, stop)])
         status = self._record.status[rows]
         settled = rows[status != Status.PENDING]
         if not settled.size:
             return
         self._next_answer = max(self._next_answer, int(settled.max()) + 1)
-        self._waiting = rows[(status == Status.PENDING) & (rows < self._next_answer)][-_WAITING_ROWS:]
+        waiting = rows[(status == Status.PENDING) & (rows < self._next_answer)]
+        self._waiting = waiting if self._every_row else waiting[-_WAITING_ROWS:]
         good = rows[status == Status.OK]
         self._latency.add(self._record.completed[good] - self._record.scheduled[good])
         if self._sent is not None:
             self._sent_lateness.add(np.maximum(self._sent[good] - self._record.scheduled[good], 0))
         if self._batch_sizes is not None:
             self._count_batches(self._batch_sizes[settled])
+
+    def _new(self, first: int, last: int) -> IntArray:
+        return np.arange(first, min(last, first + _EVERY_ROW)) if self._every_row else _some(first, last)
 
     def _look_at_queries(self, issued: int, latency: _Tally) -> None:
         """Count the queries answered since the last look, which in a closed loop come in their order."""
@@ -272,8 +284,8 @@ class Watch:
         latency.add(self._record.completed[whole].max(axis=1) - self._record.scheduled[whole[:, 0]])
 
     def _look_at_issues(self, issued: int) -> None:
-        rows = _some(self._next_issue, issued)
-        self._next_issue = issued
+        rows = self._new(self._next_issue, issued)
+        self._next_issue = self._next_issue + rows.size if self._every_row else issued
         self._lateness.add(self._record.issued[rows] - self._record.scheduled[rows])
 
     def _count_batches(self, sizes: Column) -> None:
@@ -281,15 +293,16 @@ class Watch:
         rows[: self._batch_rows.size] += self._batch_rows
         self._batch_rows = rows
 
-    def _batches(self) -> tuple[dict[int, float], float | None]:
+    def _batches(self) -> tuple[dict[int, float], float | None, int]:
         sizes = np.flatnonzero(self._batch_rows[1:]) + 1  # 0: failed before it was put in a batch
         if not sizes.size:
-            return {}, None
+            return {}, None, 0
         # Each row has the size of its batch, so k rows of size k are one batch.
         batches = self._batch_rows[sizes] / sizes
         total = float(batches.sum())
         shares = (batches / total).tolist()
-        return dict(zip(sizes.tolist(), shares, strict=True)), float(self._batch_rows[sizes].sum()) / total
+        mean = float(self._batch_rows[sizes].sum()) / total
+        return dict(zip(sizes.tolist(), shares, strict=True)), mean, round(total)
 
     def _rate(self, now_ns: int, good: int) -> float | None:
         """Samples per second over the last seconds, or since the first look where that is less."""

@@ -5,6 +5,7 @@ Here backends, models and scenarios meet.  ``remote`` does the same for servers.
 
 from __future__ import annotations
 
+import socket
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -73,6 +74,8 @@ class Assembly:
     """What is read again and again while the run goes."""
     sampler: Sampler | None = None
     """Of the last run; it reads the meters."""
+    listening: socket.socket | None = None
+    """Where the runs' figures are served, with ``--expose``."""
     window: MeasuredWindow = field(default_factory=MeasuredWindow)
     """Reports the result's ``server`` section; a local system's never begins."""
     counted: Callable[[], tuple[Mapping[Endpoint, int], Mapping[str, int]]] = lambda: ({}, {})

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from drumfire.bench.fleet.options import FleetOptions
 from drumfire.bench.gates import ExpectOptions
+from drumfire.bench.view import port
 from drumfire.loadgen import loggers, schedules
 from drumfire.loadgen.options import choice, option
 from drumfire.loadgen.pacer import Spin
@@ -181,6 +182,13 @@ class ResultOptions:
     report: bool = option(False, help="write report.html too, a page of the run over time (see drumfire report)")
     trace: bool = option(False, help="write mlperf_log_trace.json too, for Perfetto or Chrome")
     no_dashboard: bool = option(False, help="show no live view")
+    expose: str | None = option(
+        None,
+        metavar="PORT",
+        check=port.address,
+        help="serve the run's figures for Prometheus while it goes, at http://127.0.0.1:PORT/metrics; an address "
+        "before the port, as in 0.0.0.0:9400, opens it to others (0: any free port)",
+    )
     log_level: str | None = option(
         None,
         metavar="LEVEL",

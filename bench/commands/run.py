@@ -9,7 +9,7 @@ import sys
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -30,8 +30,9 @@ from drumfire.bench.peak import probing
 from drumfire.bench.peak.journal import JOURNAL
 from drumfire.bench.report import junit, page
 from drumfire.bench.report.terminal import say
-from drumfire.bench.view.dashboard import Dashboard
-from drumfire.bench.view.generators import FleetView
+from drumfire.bench.view import port
+from drumfire.bench.view.dashboard import Display
+from drumfire.bench.view.generators import watched
 from drumfire.loadgen import loggers, schedules, series, trace
 from drumfire.loadgen.audit_config import audited
 from drumfire.loadgen.claim import Claim
@@ -47,6 +48,7 @@ from drumfire.loadgen.rounds import of_seeds
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.series import Series
 from drumfire.loadgen.settings import Scenario, effective
+from drumfire.loadgen.version import VERSION
 from drumfire.loadgen.warm_up import WarmUp
 from drumfire.sut.local.batching import batching
 from drumfire.sut.remote.kserve.metrics import MISSING
@@ -100,13 +102,16 @@ def assembled(options: RunOptions, claim: Claim) -> Iterator[Assembly]:
     claim.log_bytes_per_row += trace.BYTES_PER_ROW if options.result.trace else 0
     check_room(claim, settings, options.traffic)  # now, as loading may take minutes
     room = remote if isinstance(options.system, RemoteOptions) else local
-    assembly = room.assemble(options)
-    assembly.notes += ineffective(options)
-    assembly.warnings += local.foreseen(options, assembly)
-    try:
-        yield assembly
-    finally:
-        assembly.close()
+    with port.listening(options.result.expose) as listening:
+        assembly = room.assemble(options)
+        assembly.listening = listening
+        assembly.notes += ineffective(options)
+        assembly.notes += [] if listening is None else [f"metrics at {port.url(listening)}"]
+        assembly.warnings += local.foreseen(options, assembly)
+        try:
+            yield assembly
+        finally:
+            assembly.close()
 
 
 def perform(
@@ -349,18 +354,11 @@ def _drive(
             interrupts.ignore()
             await asyncio.sleep(0)  # deliver a signal that came just before
 
-    plain = options.result.json or not sys.stdout.isatty()
-    stream: Literal["stdout", "stderr"] = "stderr" if options.result.json else "stdout"
+    labels = {"model": options.model, "backend": options.backend, "version": VERSION}
+    display = Display.of(assembly.listening, labels, json=options.result.json, hidden=options.result.no_dashboard)
     with Sampler(assembly.meters, test.effective.expected_s) as assembly.sampler:
-        live: Dashboard
         readings = assembly.sampler.fd if assembly.meters else None
-        if fleet is not None:
-            live = FleetView(test, fleet, assembly.title, plain=plain, stream=stream, readings=readings)
-        else:
-            live = Dashboard(
-                test, title or assembly.title, plain=plain, stream=stream, readings=readings, probes=probes
-            )
-        with contextlib.nullcontext() if options.result.no_dashboard else live:
+        with watched(test, title or assembly.title, display, fleet, readings, probes):
             run_on_fast_loop(main())
 
 

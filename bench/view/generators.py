@@ -12,21 +12,30 @@ import select
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Literal, TextIO
+from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.text import Text
 
 from drumfire.bench.fleet.child import Sighting
 from drumfire.bench.fleet.fleet import Fleet
 from drumfire.bench.fleet.overview import Row, merged, rows_of
 from drumfire.bench.report import figures
-from drumfire.bench.view import process
-from drumfire.bench.view.dashboard import FIRST_LINE_S, REFRESH_S, Dashboard, next_line_s, stream_of
+from drumfire.bench.view import exposure, process
+from drumfire.bench.view.dashboard import (
+    FIRST_LINE_S,
+    REFRESH_S,
+    Dashboard,
+    Display,
+    begin,
+    next_line_s,
+    show_of,
+    stream_of,
+)
 from drumfire.bench.view.history import History
-from drumfire.bench.view.screen import cut, draw, plain_line
+from drumfire.bench.view.screen import Look, plain_line
 from drumfire.bench.view.servers import ReadFigures, follow
+from drumfire.bench.view.show import Show
 from drumfire.bench.watch import Snapshot, Spread, ViewPlan
 from drumfire.loadgen.results import LATE_NS
 from drumfire.loadgen.run import Test
@@ -36,8 +45,6 @@ _STDIN = 0
 _NAME, _FIELD = 18, 12
 """Columns of a generator's name and of each figure."""
 _MOST_ROWS = 16
-_LEAST_HEIGHT = 8
-"""Lines for the whole run: on a low terminal, the generators' are cut."""
 _STYLES = {"lost": "bold red", "stale": "yellow", "starting": "dim", "done": "dim"}
 
 
@@ -51,12 +58,11 @@ class FleetView(Dashboard):
         test: Test,
         fleet: Fleet,
         title: str,
+        display: Display,
         *,
-        plain: bool,
-        stream: Literal["stdout", "stderr"],
         readings: int | None = None,
     ) -> None:
-        super().__init__(test, title, plain=plain, stream=stream, readings=readings)
+        super().__init__(test, title, display, readings=readings)
         self._plan, self._fleet = ViewPlan.of(test.plan, title), fleet
         self._sent_s = 0.0
         self._unsent = b""
@@ -76,6 +82,22 @@ class FleetView(Dashboard):
         with contextlib.suppress(OSError, ValueError):
             os.set_blocking(self._process.stdin.fileno(), False)
             self._unsent = self._unsent[os.write(self._process.stdin.fileno(), self._unsent) :]
+
+
+def watched(
+    test: Test,
+    title: str,
+    display: Display,
+    fleet: Fleet | None,
+    readings: int | None,
+    probes: Sequence[tuple[float, bool]],
+) -> contextlib.AbstractContextManager[object]:
+    """The live view of a run, whose process is there as long as the context is; of a ``fleet``, if one drives it."""
+    if not display.needed:
+        return contextlib.nullcontext()
+    if fleet is not None:
+        return FleetView(test, fleet, title, display, readings=readings)
+    return Dashboard(test, title, display, readings=readings, probes=probes)
 
 
 def _frame(snapshot: Snapshot, rows: Sequence[Row]) -> bytes:
@@ -126,10 +148,13 @@ def main() -> None:
     frames = _Frames()
     view = frames.wait(None)
     assert view is not None
-    process.settle(idle=True)
+    plan = ViewPlan(**view["plan"])
+    exposed = begin(view, plan)
     servers = follow(view["readings"])
     process.say_ready(view["ready"])
-    (_show_lines if view["plain"] else _show_screen)(ViewPlan(**view["plan"]), frames, servers, stream_of(view))
+    shows = {"screen": _show_screen, "lines": _show_lines, "nothing": _show_nothing}
+    with contextlib.suppress(EOFError):
+        shows[view["form"]](view, plan, _Sights(frames, exposed), servers)
 
 
 class _Frames:
@@ -138,12 +163,18 @@ class _Frames:
     def __init__(self) -> None:
         self._rest = b""
 
-    def wait(self, seconds: float | None) -> Mapping[str, Any] | None:
-        """The newest line within ``seconds``; None without a new line.  Raises ``EOFError`` at the end."""
+    def wait(self, seconds: float | None, show: Show | None = None) -> Mapping[str, Any] | None:
+        """The newest line within ``seconds``; None without a new line, and after keys, which ``show`` has acted on.
+
+        Raises ``EOFError`` at the end.
+        """
         until_s = None if seconds is None else time.monotonic() + seconds
         while True:
             left_s = None if until_s is None else max(until_s - time.monotonic(), 0.0)
-            if not select.select([_STDIN], [], [], left_s)[0]:
+            readable = select.select([_STDIN, *([] if show is None else show.fds)], [], [], left_s)[0]
+            if _STDIN not in readable:
+                if readable and show is not None:
+                    show.press()
                 return None
             data = os.read(_STDIN, 1 << 18)
             if not data:
@@ -154,34 +185,46 @@ class _Frames:
                 return frame
 
 
-def _show_screen(plan: ViewPlan, frames: _Frames, servers: ReadFigures, stream: TextIO) -> None:
-    console, history = Console(file=stream, highlight=False), History()
-    with process.Screen(console) as screen, contextlib.suppress(EOFError):
-        while True:
-            frame = frames.wait(None)
-            if frame is None:
-                continue
-            snapshot = _snapshot(frame["snapshot"])
-            history.add(snapshot)
-            width, height = console.size
-            rows = draw_rows([Row(**row) for row in frame["rows"]])
-            room = max(height - 1 - rows.plain.count("\n"), _LEAST_HEIGHT)
-            text = draw(plan, snapshot, width, servers(), history, room)
-            screen.draw(cut(text + rows, height - 1))
+class _Sights:
+    """What the frames tell: the whole run, and each generator."""
+
+    def __init__(self, frames: _Frames, exposed: exposure.Server | None) -> None:
+        self._frames, self._exposed = frames, exposed
+
+    def wait(self, seconds: float | None, show: Show | None = None) -> tuple[Snapshot, list[Row]] | None:
+        """As ``_Frames.wait``."""
+        frame = self._frames.wait(seconds, show)
+        if frame is None:
+            return None
+        snapshot = _snapshot(frame["snapshot"])
+        if self._exposed is not None:
+            self._exposed.show(snapshot)
+        return snapshot, [Row(**row) for row in frame["rows"]]
 
 
-def _show_lines(plan: ViewPlan, frames: _Frames, servers: ReadFigures, stream: TextIO) -> None:
-    began_s = time.monotonic()
-    line_s = FIRST_LINE_S
-    newest: Mapping[str, Any] | None = None
-    with contextlib.suppress(EOFError):
+def _show_screen(view: Mapping[str, Any], plan: ViewPlan, sights: _Sights, servers: ReadFigures) -> None:
+    history = History()
+    with show_of(view) as show:
         while True:
-            newest = frames.wait(REFRESH_S) or newest
-            elapsed_s = time.monotonic() - began_s
-            if elapsed_s >= line_s and newest is not None:
-                line = plain_line(plan, _snapshot(newest["snapshot"]), servers())
-                print(line + line_of_rows([Row(**row) for row in newest["rows"]]), file=stream, flush=True)
-                line_s = next_line_s(elapsed_s)
+            if (seen := sights.wait(None, show)) is not None:
+                history.add(seen[0])
+                show.show(Look(plan, seen[0], servers(), history), draw_rows(seen[1]))
+
+
+def _show_lines(view: Mapping[str, Any], plan: ViewPlan, sights: _Sights, servers: ReadFigures) -> None:
+    began_s, line_s, stream = time.monotonic(), FIRST_LINE_S, stream_of(view)
+    newest: tuple[Snapshot, list[Row]] | None = None
+    while True:
+        newest = sights.wait(REFRESH_S) or newest
+        elapsed_s = time.monotonic() - began_s
+        if elapsed_s >= line_s and newest is not None:
+            print(plain_line(plan, newest[0], servers()) + line_of_rows(newest[1]), file=stream, flush=True)
+            line_s = next_line_s(elapsed_s)
+
+
+def _show_nothing(view: Mapping[str, Any], plan: ViewPlan, sights: _Sights, servers: ReadFigures) -> None:
+    while True:
+        sights.wait(None)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ import numpy as np
 
 from drumfire.bench.watch import Snapshot, Spread
 
-MOST = 96
-"""Points that are kept; an even number."""
+MOST = 384
+"""Points that are kept, at least half of them in a long run: enough to fill wide terminals; an even number."""
 
 
 class History:
@@ -18,23 +18,25 @@ class History:
 
     def __init__(self) -> None:
         self.step_s = 1.0
-        """What a point covers."""
+        """What a point covers, at least."""
         self.rates: list[float] = []
         """Samples per second."""
         self.p99s: list[int] = []
         """ns, 0 where nothing was answered; where points were merged, the highest of theirs."""
-        self._began_s, self._good = 0.0, 0
+        self.until_s = 0.0
+        """When the last point ends, from the run's start."""
+        self._good = 0
         self._latency: Spread | None = None
 
     def add(self, snapshot: Snapshot) -> None:
         """Snapshots come in their order, and much more often than the points of a long run."""
-        took_s = snapshot.elapsed_s - self._began_s
+        took_s = snapshot.elapsed_s - self.until_s
         if took_s < self.step_s:
             return
         good = max(snapshot.answered - snapshot.failed, self._good)
         self.rates.append((good - self._good) / took_s)
         self.p99s.append(_p99_since(self._latency, snapshot.latency))
-        self._began_s, self._good, self._latency = snapshot.elapsed_s, good, snapshot.latency
+        self.until_s, self._good, self._latency = snapshot.elapsed_s, good, snapshot.latency
         if len(self.rates) == MOST:
             self.rates = [sum(pair) / 2 for pair in zip(self.rates[::2], self.rates[1::2], strict=True)]
             self.p99s = [max(pair) for pair in zip(self.p99s[::2], self.p99s[1::2], strict=True)]

@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 from rich.text import Text
 
 from drumfire.bench.view.dashboard import next_line_s
-from drumfire.bench.view.screen import _figures, draw, plain_line
+from drumfire.bench.view.lines import _figures
+from drumfire.bench.view.screen import Look, draw, plain_line
 from drumfire.bench.watch import LOOK_ROWS, Snapshot, ViewPlan, Watch, progress, rebin
 from drumfire.loadgen.installation import ROOT
 from drumfire.loadgen.record import Gauge, Record, Status
@@ -99,7 +100,7 @@ def test_before_the_first_phase_the_system_warms_up() -> None:
     for figure in (snapshot.latency, snapshot.lateness, snapshot.rate_now, snapshot.rate_mean):
         assert figure is None
     assert plain_line(SERVER, snapshot) == "warming up"
-    assert "warming up" in draw(SERVER, snapshot, 80).plain
+    assert "warming up" in draw(Look(SERVER, snapshot), 80).plain
 
 
 def test_figures_of_a_run_underway() -> None:
@@ -252,8 +253,8 @@ def underway() -> Snapshot:
 
 @pytest.mark.parametrize("width", [20, 60, 80, 200])
 def test_screen_keeps_to_its_width(width: int) -> None:
-    lines = draw(SERVER, underway(), width).plain.split("\n")
-    assert max(map(len, lines)) < max(60, min(width, 100))
+    lines = draw(Look(SERVER, underway()), width).plain.split("\n")
+    assert max(map(len, lines)) < max(60, width)
     assert lines[0].startswith("digits onnxruntime cpu")
     assert lines[0].endswith("Server performance")
     assert len(lines) < 18
@@ -261,8 +262,8 @@ def test_screen_keeps_to_its_width(width: int) -> None:
 
 def test_screen_says_when_the_target_is_missed() -> None:
     snapshot = underway()
-    assert "✗ over: 50.0 ms" in draw(SERVER, snapshot, 80).plain
-    assert "✓" in draw(replace(SERVER, target_latency_ns=S), snapshot, 80).plain
+    assert "✗ p99 50.0 ms, over 15.0 ms" in draw(Look(SERVER, snapshot), 80).plain
+    assert "✓" in draw(Look(replace(SERVER, target_latency_ns=S), snapshot), 80).plain
 
 
 def test_plain_line() -> None:
@@ -292,8 +293,8 @@ SERVED = ServerFigures(
 )
 @pytest.mark.parametrize("width", [60, 100])
 def test_screen_tells_what_the_servers_count(server: ServerFigures, lines: list[str], width: int) -> None:
-    plain = draw(SERVER, underway(), width).plain.split("\n")
-    shown = draw(SERVER, underway(), width, server).plain.split("\n")
+    plain = draw(Look(SERVER, underway()), width).plain.split("\n")
+    shown = draw(Look(SERVER, underway(), server), width).plain.split("\n")
     assert max(map(len, shown)) < width
     more = [" ".join(line.split()) for line in shown if line not in plain]
     assert len(more) == len(lines) == len(shown) - len(plain)
@@ -318,7 +319,7 @@ def test_plain_lines_become_rarer() -> None:
 RUN = """
     import sys
     import numpy as np
-    from drumfire.bench.view.dashboard import Dashboard
+    from drumfire.bench.view.dashboard import Dashboard, Display
     from drumfire import Mode, Scenario, Test, TestSettings, run_on_fast_loop
     from drumfire.sut.local.null import NullSystem
     from drumfire.sut.remote.endpoint import Security, parse_url
@@ -337,7 +338,7 @@ RUN = """
     security = Security(headers=[("authorization", "a secret")])
     with Sampler(plans([parse_url(url) for url in sys.argv[3:]], security, "m")) as sampler:
         readings = sampler.fd if sampler.plans else None
-        with Dashboard(test, "a title", plain=plain, stream="stdout", readings=readings) as view:
+        with Dashboard(test, "a title", Display("lines" if plain else "screen"), readings=readings) as view:
             print("view", view._process.pid, flush=True)
             run_on_fast_loop(test.run())
     print("end", view._process.returncode, flush=True)
@@ -492,7 +493,7 @@ def hand_made_snapshot(plan: ViewPlan) -> Snapshot:
 
 @pytest.mark.parametrize("width", [60, 80, 100])
 def test_probes_are_drawn_by_their_ratios(width: int) -> None:
-    lines = draw(SEARCHING, hand_made_snapshot(SEARCHING), width).plain.split("\n")
+    lines = draw(Look(SEARCHING, hand_made_snapshot(SEARCHING)), width).plain.split("\n")
     line = next(line for line in lines if line.startswith("probes"))
     assert len(line) < width
     places = {mark: [at for at, letter in enumerate(line) if letter == mark] for mark in "✓●✗"}
@@ -504,12 +505,12 @@ def test_probes_are_drawn_by_their_ratios(width: int) -> None:
 
 
 def test_a_run_without_probes_shows_none() -> None:
-    assert "probes" not in draw(SERVER, hand_made_snapshot(SERVER), 80).plain
+    assert "probes" not in draw(Look(SERVER, hand_made_snapshot(SERVER)), 80).plain
 
 
 def test_one_load_alone_is_drawn_too() -> None:
     plan = replace(SERVER, load=100.0, probes=((100.0, True),))
-    assert "●" in draw(plan, hand_made_snapshot(plan), 80).plain
+    assert "●" in draw(Look(plan, hand_made_snapshot(plan)), 80).plain
 
 
 def test_the_view_of_a_remote_system_shows_how_late_requests_were_sent() -> None:
@@ -521,7 +522,7 @@ def test_the_view_of_a_remote_system_shows_how_late_requests_were_sent() -> None
     s = Watch(made.record, SERVER).look(2 * S)
     assert s.sent is not None
     assert (s.sent.count, s.sent.maximum) == (50, 40 * MS)
-    assert re.search("sent late +p50 40.0 ms .*p99 40.0 ms", draw(SERVER, s, 80).plain)
+    assert re.search("sent late +p50 40.0 ms .*p99 40.0 ms", draw(Look(SERVER, s), 80).plain)
     assert "sent late p99 40.0 ms" in plain_line(SERVER, s)
     assert Watch(made.record, OFFLINE).look(2 * S).sent is None  # there all is due at once
 
@@ -544,7 +545,7 @@ def test_the_view_of_queries_of_several_samples_shows_their_latency() -> None:
     s = watch.look(3 * S)
     assert s.query_latency is not None
     assert s.query_latency.count == 3
-    assert "per query   p50" in draw(plan, s, 80).plain
+    assert "per query   p50" in draw(Look(plan, s), 80).plain
     assert Watch(made.record, SINGLE).look(3 * S).query_latency is None
 
 
@@ -560,5 +561,5 @@ def test_only_server_has_a_rate_that_was_asked_for() -> None:
 
 def test_a_long_figure_moves_only_those_that_it_leaves_no_room() -> None:
     shown = Text()
-    _figures(shown, {"now": ("123,456,789/s", ""), "mean": ("9/s", ""), "done": ("12", "")})
+    _figures(shown, {"now": ("123,456,789/s", ""), "mean": ("9/s", ""), "done": ("12", "")}, 80)
     assert shown.plain == "now 123,456,789/s mean 9/s      done 12\n"

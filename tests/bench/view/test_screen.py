@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import re
@@ -9,11 +10,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
+from rich.text import Text
 
 from drumfire.bench.view import process
 from drumfire.bench.view.history import MOST, History
-from drumfire.bench.view.screen import cut, draw
+from drumfire.bench.view.screen import Look, cut, draw
 from drumfire.bench.watch import Snapshot, Spread, Watch
 from drumfire.sut.remote.figures import Gpus, ServerFigures
 from tests.bench.view.test_dashboard import SEARCHING, SERVER, HandMade
@@ -54,25 +57,99 @@ def test_nothing_of_the_view_stays_above_the_report(width: int, height: int) -> 
     screen.write("$ drumfire run\n")
     with process.Screen(console) as drawn:
         for shown in (replace(snapshot, started=False), at(1.0, 0, None), snapshot, snapshot):
-            drawn.draw(draw(SEARCHING, shown, width, BUSY, history, height - 1))
-            assert any("digits onnxruntime" in line for line in screen.seen)
+            drawn.draw(draw(Look(SEARCHING, shown, BUSY, history), width, height - 1))
+            assert any("digits onnxruntime" in line or "━" in line for line in screen.seen)
             assert len(screen.seen) <= height
     screen.write("Result is : VALID\n")
     assert [line for line in screen.lines if line.strip()] == ["$ drumfire run", "Result is : VALID"]
 
 
 @pytest.mark.parametrize("height", range(1, 70))
-def test_every_height_is_kept_and_a_high_one_is_used(height: int) -> None:
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_every_height_is_kept_and_a_high_one_is_used(width: int, height: int) -> None:
     snapshot, history = long_run()
-    text = draw(SERVER, snapshot, 80, BUSY, history, height).plain
-    lines = text.rstrip("\n").split("\n")
-    assert len(lines) <= height
-    assert all(len(line) <= 79 for line in lines)
-    assert ("0:59 ago" in text) == (height >= 24)
-    if 24 <= height <= 35:
-        assert len(lines) >= height - 1
-    if height >= 24:
-        assert [line.split()[0] for line in lines if line.startswith(("rate", "p99"))] == ["rate", "rate", "p99"]
+    lines = draw(Look(SERVER, snapshot, BUSY, history, keys=True), width, height).plain.split("\n")
+    assert height - 1 <= len(lines) <= height
+    assert max(map(len, lines)) < width
+    if height >= 23:
+        assert max(map(len, lines)) == width - 1
+        assert any(line.split() == ["0:00", "0:59"] for line in lines)
+
+
+def test_a_low_screen_keeps_what_matters_most() -> None:
+    snapshot, history = long_run()
+    look = Look(SERVER, replace(snapshot, sent=snapshot.lateness, failed=3), BUSY, history, keys=True)
+    whole = [line.split()[0] for line in draw(look, 60, 11).plain.split("\n")]
+    assert whole[2:] == ["so", "rate", "latency", "lateness", "sent", "in", "rate/time", "p99/time", "q"]
+    least = draw(look, 60, 5).plain
+    for figure in ("ETA 0:05", "✗ p99 59.0 ms, over 15.0 ms; 3 failed", "now 10.0/s", "p99 59.0 ms", "in flight   3"):
+        assert figure in least
+    assert least.split("\n")[1:] == draw(look, 60, 6).plain.split("\n")[2:]
+
+
+@pytest.mark.parametrize("height", [5, 11, 23, 39])
+def test_what_each_line_shows_fits_where_the_lines_do(height: int) -> None:
+    snapshot, history = long_run()
+    look = Look(SEARCHING, replace(snapshot, sent=snapshot.lateness, query_latency=spread(1)), BUSY, history, keys=True)
+    shown = draw(look, 60, height).plain.split("\n")
+    told = draw(look, 60, height, explained=True).plain.split("\n")
+    assert len(told) <= height
+    assert max(map(len, told)) <= 59
+    names = {line[:12].strip() for line in told}
+    for line in shown:
+        if re.match("[a-z]", line) and "explains" not in line and not line.startswith(("digits", "p99/", "GPU ")):
+            assert line[:12].strip() in names
+
+
+def test_a_frozen_screen_says_so_at_any_height() -> None:
+    snapshot, history = long_run()
+    for height in range(2, 40):
+        text = draw(Look(SERVER, snapshot, BUSY, history, keys=True, frozen=True), 80, height).plain
+        assert text.split("\n")[-1].startswith("FROZEN")
+
+
+def test_keys_are_named_only_where_they_are_read() -> None:
+    snapshot, history = long_run()
+    assert "q ends" in draw(Look(SERVER, snapshot, history=history, keys=True), 80, 23).plain
+    assert "q ends" not in draw(Look(SERVER, snapshot, history=history), 80, 23).plain
+
+
+@pytest.mark.parametrize("title", ["模型" * 40, "a\nb\x1b[31mc", "x" * 300])
+def test_any_title_keeps_to_its_line(title: str) -> None:
+    snapshot, _ = long_run()
+    text = draw(Look(replace(SERVER, title=title), snapshot), 80)
+    first = text.plain.split("\n")[0]
+    assert cell_len(first) == 79
+    assert first.endswith("  Server performance")
+    assert "\x1b" not in text.plain
+
+
+def test_figures_that_have_no_room_are_left_out_whole() -> None:
+    plan = replace(SERVER, asked_qps=12_345_678.0)
+    text = draw(Look(plan, at(1.0, 0, None, rate_now=12_345_678.0, rate_mean=12_345_678.0)), 60).plain
+    assert re.search(r"asked 12,345,678/s now 12,345,678/s\n", text)
+
+
+def test_a_narrower_terminal_has_wrapped_the_lines_above() -> None:
+    class Sized(Console):
+        columns = 100
+
+        @property
+        def width(self) -> int:
+            return self.columns
+
+        @width.setter
+        def width(self, columns: int) -> None:
+            self.columns = columns
+
+    written = io.StringIO()
+    console = Sized(file=written, force_terminal=True, width=100, height=30, highlight=False)
+    with process.Screen(console) as screen:
+        screen.draw(Text("a" * 99 + "\n" + "b" * 20 + "\n" + "c" * 61))
+        written.truncate(0)
+        console.width = 60
+        screen.draw(Text("d"))
+        assert written.getvalue().lstrip("\0").startswith("\r\x1b[4A")  # 2 + 1 + 2 rows
 
 
 def test_the_history_has_what_happened_since_the_point_before() -> None:
@@ -90,7 +167,7 @@ def test_the_history_has_what_happened_since_the_point_before() -> None:
 def test_the_history_of_a_long_run_stays_small_and_keeps_its_worst() -> None:
     history = History()
     values: list[int] = []
-    for second in range(1, 1000):
+    for second in range(1, 4000):
         values.append(99 if second == 500 else 1 + second % 3)
         history.add(at(float(second), 10 * second, spread(*values)))
         assert len(history.rates) < MOST
@@ -111,13 +188,15 @@ def test_a_lost_generator_takes_its_values_along() -> None:
 def test_frames_of_a_run_differ_only_where_figures_do() -> None:
     """The lines keep their places, so nothing jumps."""
     snapshot, history = long_run()
-    frames = [draw(SERVER, replace(snapshot, answered=n), 80, BUSY, history, 40).plain.split("\n") for n in (600, 700)]
+    frames = [
+        draw(Look(SERVER, replace(snapshot, answered=n), BUSY, history), 80, 40).plain.split("\n") for n in (600, 700)
+    ]
     assert sum(one != other for one, other in itertools.zip_longest(*frames)) == 1
 
 
 def test_a_cut_screen_keeps_its_first_lines() -> None:
     snapshot, _ = long_run()
-    whole = draw(SERVER, snapshot, 80)
+    whole = draw(Look(SERVER, snapshot), 80)
     lines = whole.plain.split("\n")
     assert cut(whole.copy(), 3).plain.split("\n") == lines[:3]
     assert cut(whole.copy(), 300).plain == whole.plain
@@ -136,13 +215,13 @@ def test_a_frame_is_one_write_and_erases_nothing_before_it_is_drawn_anew() -> No
     console = Console(file=screen, force_terminal=True, width=80, height=40, highlight=False)
     snapshot, history = long_run()
     with process.Screen(console) as drawn:
-        drawn.draw(draw(SERVER, snapshot, 80, BUSY, history, 39))
+        drawn.draw(draw(Look(SERVER, snapshot, BUSY, history), 80, 39))
         before = list(screen.lines)
         full.clear()
-        drawn.draw(draw(SERVER, snapshot, 80, BUSY, history, 39))
+        drawn.draw(draw(Look(SERVER, snapshot, BUSY, history), 80, 39))
         assert set(full) == {len(before)}
         assert screen.lines == before
-        drawn.draw(draw(SERVER, replace(snapshot, started=False), 80))
+        drawn.draw(draw(Look(SERVER, replace(snapshot, started=False)), 80))
         assert len([line for line in screen.seen if line]) == 2
 
 
@@ -158,7 +237,7 @@ def test_what_the_systems_own_processes_take(pids: tuple[int, ...], says: str) -
     seen = watch.look(1_000_000_001).computing
     assert seen is not None
     assert seen[1] > 1e6
-    shown = draw(plan, at(1.0, 0, None, computing=(0.975, 91_400_000)), 80).plain
+    shown = draw(Look(plan, at(1.0, 0, None, computing=(0.975, 91_400_000))), 80).plain
     assert re.search(rf"system +CPU 98% +memory 91 MB +{says}", shown), shown
 
 
