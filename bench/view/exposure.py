@@ -19,7 +19,9 @@ from drumfire.bench.watch import IntArray, Snapshot, Spread, ViewPlan
 
 PERIOD_S = 0.25
 """New rows are counted this often."""
+CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 _TIMEOUT_S = 5.0
+_POLL_S = 0.1
 _BOUNDS_NS = 10_000 * 2 ** np.arange(22, dtype=np.int64)
 """Upper bounds of a time's buckets: 10 us to 21 s."""
 _BOUNDS_BATCH = 2 ** np.arange(12, dtype=np.int64)
@@ -35,14 +37,17 @@ class Server:
         self._newest: Snapshot | None = None
         self.text()  # imports what the first answer would wait for
         listening = socket.socket(fileno=fd)
-        server = http.server.ThreadingHTTPServer(listening.getsockname()[:2], self._handler(), bind_and_activate=False)
-        server.socket.close()
-        server.socket = listening
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self._http = http.server.ThreadingHTTPServer(listening.getsockname()[:2], self._handler(), False)
+        self._http.socket.close()
+        self._http.socket = listening
+        threading.Thread(target=self._http.serve_forever, args=(_POLL_S,), daemon=True).start()
 
     def show(self, snapshot: Snapshot) -> None:
         self._newest = snapshot
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
 
     def text(self) -> bytes:
         return exposition(self._plan, self._newest, self._labels)
@@ -58,8 +63,7 @@ class Server:
                 found = self.path.partition("?")[0] == PATH
                 body = text() if found else f"The metrics are at {PATH}\n".encode()
                 self.send_response(HTTPStatus.OK if found else HTTPStatus.NOT_FOUND)
-                kind = "application/openmetrics-text; version=1.0.0; charset=utf-8" if found else "text/plain"
-                self.send_header("Content-Type", kind)
+                self.send_header("Content-Type", CONTENT_TYPE if found else "text/plain")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 if self.command != "HEAD":
@@ -124,7 +128,7 @@ def _histogram(
     from prometheus_client import core
 
     upto = np.concatenate([[0], np.cumsum(counts)])[np.searchsorted(values, bounds, "right")]
-    buckets = [(f"{bound * size:.6g}", int(count)) for bound, count in zip(bounds.tolist(), upto, strict=True)]
+    buckets = [(repr(round(bound * size, 9)), int(count)) for bound, count in zip(bounds.tolist(), upto, strict=True)]
     buckets.append(("+Inf", int(counts.sum())))
     total = float(values @ counts) * size
     return core.HistogramMetricFamily(name, told, buckets=buckets, sum_value=total, unit=unit)
