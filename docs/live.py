@@ -17,16 +17,17 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 
 from drumfire.bench import cli
-from drumfire.bench.commands import run
+from drumfire.bench.view import generators
 from drumfire.bench.view.dashboard import Dashboard
-from drumfire.bench.view.screen import draw
-from drumfire.bench.watch import Plan, Watch
+from drumfire.bench.view.history import History
+from drumfire.bench.view.screen import Look, draw
+from drumfire.bench.watch import ViewPlan, Watch
 from drumfire.loadgen.record import Record
 
 PICTURE = Path(__file__).parent / "images" / "live.svg"
 COMMAND = "drumfire run onnxruntime digits cpu --scenario Server --qps 2000 --time 15"
-WIDTH = 84
-"""Columns of the terminal."""
+WIDTH, HEIGHT = 84, 24
+"""Columns and lines of the terminal."""
 SHARE = 0.7
 """How far the run is when the picture is taken."""
 THEME = TerminalTheme(
@@ -70,13 +71,15 @@ class Camera(Dashboard):
 def take() -> None:
     """The view's process: what the run tells its view comes as one line of JSON."""
     view = json.loads(sys.stdin.buffer.readline())
-    plan = Plan(**view["plan"])
+    plan = ViewPlan(**view["plan"])
+    history = History()
     watch = Watch(Record.attach(view["fd"], view["layout"]), plan)
     open(view["ready"], "wb").close()
     while (snapshot := watch.look(time.monotonic_ns())).fraction < SHARE:
+        history.add(snapshot)
         time.sleep(0.33)
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
-    console.print(draw(plan, snapshot, WIDTH), end="")
+    console.print(draw(Look(plan, snapshot, history=history, keys=True), WIDTH, HEIGHT), end="")
     PICTURE.parent.mkdir(exist_ok=True)
     picture = console.export_svg(title=COMMAND, theme=THEME, code_format=FORM, unique_id="live")
     # The edge of a clipped line shows as a hairline through the bars.
@@ -87,5 +90,5 @@ if __name__ == "__main__":
     if __package__:  # started as a module, by the run
         take()
     else:
-        run.Dashboard = Camera
+        generators.Dashboard = Camera
         sys.exit(cli.main(COMMAND.split()[1:]))

@@ -27,6 +27,7 @@ _TEXTS = {
     "since": "2026-11-30",
     "until": "2w",
     "older_than": "30d",
+    "expose": "9400",
 }
 """Where not any text will do."""
 
