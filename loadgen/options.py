@@ -55,6 +55,8 @@ class Option:
     given as a whole number."""
     position: bool = False
     """It is written as a word of its own, without its name."""
+    rest: bool = False
+    """As a position, it takes all words after the first ``--`` as they are."""
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,11 @@ class _Parser(argparse.ArgumentParser):
 
 def parse(command: Command, words: Sequence[str]) -> Parsed:
     """Raises ``UserError`` for words that the command does not have."""
-    namespace, rest = _parser("", command, pages=False).parse_known_args(list(words))
+    line, after = list(words), None
+    if (raw := _raw(command.options)) is not None and "--" in line:
+        at = line.index("--")
+        line, after = line[:at], line[at + 1 :]
+    namespace, rest = _parser("", command, pages=False).parse_known_args(line)
     values = vars(namespace)
     for word in rest:
         if word.startswith("-") and word not in ("-", "--"):
@@ -63,7 +67,10 @@ def parse(command: Command, words: Sequence[str]) -> Parsed:
     config = general["config"] or [None]
     if len(config) > 1:
         raise UserError("--config is given twice: put all options into one file")
-    values |= _placed([word for word in rest if word != "--"], positions(command.options))
+    placed = [one for one in positions(command.options) if not one.option.rest]
+    values |= _placed([word for word in rest if word != "--"], placed, raw)
+    if raw is not None and after:
+        values[raw.name] = after
     return Parsed(values, config[0], bool(general["print_config"]), bool(general["help"]))
 
 
@@ -109,9 +116,16 @@ def positions(options: type) -> list[Declared]:
     return [one for one in declared(options) if one.option.position]
 
 
+def _raw(options: type) -> Declared | None:
+    """The position that takes the words after ``--``."""
+    return next((one for one in positions(options) if one.option.rest), None)
+
+
 def usage(program: str, options: type) -> str:
     """How the command is written."""
-    return " ".join((program, *map(_place, positions(options)), "[OPTIONS]"))
+    placed = positions(options)
+    before, after = ([_place(one) for one in placed if one.option.rest is rest] for rest in (False, True))
+    return " ".join((program, *before, "[OPTIONS]", *(f"-- {word}" for word in after)))
 
 
 def metavar(one: Declared) -> str:
@@ -182,11 +196,11 @@ def _escaped(one: Declared) -> str:
 
 
 def _place(one: Declared) -> str:
-    name = one.written + ("..." if one.several else "")
+    name = one.written + ("..." if one.several and not one.option.rest else "")
     return name if one.default is MISSING else f"[{name}]"
 
 
-def _placed(words: Sequence[str], positions: Sequence[Declared]) -> dict[str, Any]:
+def _placed(words: Sequence[str], positions: Sequence[Declared], raw: Declared | None) -> dict[str, Any]:
     """The words by the name of their position; the last position may take several."""
     values: dict[str, Any] = {}
     left = list(words)
@@ -196,6 +210,8 @@ def _placed(words: Sequence[str], positions: Sequence[Declared]) -> dict[str, An
             left = []
         elif left:
             values[one.name] = left.pop(0)
+    if left and raw is not None:
+        raise UserError(f"{left[0]!r} must come after --: write -- {raw.written}")
     if left:
         raise UserError(f"one word too many: {left[0]!r}")
     return values

@@ -137,20 +137,22 @@ def plain(options: Any) -> dict[str, Any]:
 def words(options: Any) -> list[str]:
     """The words of a command line with the given options."""
     values = plain(options)
-    found: list[str] = []
+    found, after = list[str](), list[str]()
     for one in declared(type(options), kind_of(type(options), values)):
         value = values.get(one.name)
         if one.name not in options.given or value is None or value is False:
             continue
         texts = [str(part) for part in value] if one.several else [str(value)]
-        if one.option.position:
+        if one.option.rest:
+            after = ["--", *texts]
+        elif one.option.position:
             found += texts
         elif value is True or value == one.option.alone:
             found.append(flag(one.name))
         else:
             for text in [one.option.separator.join(texts)] if one.option.separator else texts:
                 found += [flag(one.name), text]
-    return found
+    return found + after
 
 
 def ineffective(options: Any) -> list[str]:

@@ -28,6 +28,8 @@ _TEXTS = {
     "until": "2w",
     "older_than": "30d",
     "expose": "9400",
+    "bound": "p99<50ms",
+    "over": "qps=100:20000:log8",
 }
 """Where not any text will do."""
 
@@ -65,14 +67,16 @@ def different_cases() -> list[Case]:
 
 def words(case: Case) -> list[str]:
     """A command line with every option of the case."""
-    line = list(case.path)
+    line, after = list(case.path), list[str]()
     for one in case.declared:
         value = case.kind if case.kind is not None and one.name == case.by else _example(one)
-        if one.option.position:
+        if one.option.rest:
+            after = ["--", value]
+        elif one.option.position:
             line.append(value)
         else:
             line += [flag(one.name)] if one.kind is bool else [flag(one.name), value]
-    return line
+    return line + after
 
 
 def _example(one: Declared) -> str:

@@ -1,0 +1,91 @@
+"""A journal: what is measured by several runs, and a line for each that has ended, on the disk before the next starts.
+
+What was interrupted or killed resumes from it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drumfire.loadgen.errors import UserError, printable
+from drumfire.loadgen.files import parse_json, read_bytes
+from drumfire.loadgen.schema import Schema, fault
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a journal holds."""
+
+    subject: Mapping[str, Any]
+    again: str
+    """The command that resumes it; empty where an earlier version began it."""
+    lines: list[Any]
+    """Whole ones, in JSON."""
+    cut: int
+    """Bytes of an incomplete last line."""
+
+
+def read(path: Path, kind: str, subject: Schema) -> Begun | None:
+    """Read a journal; None where it has no whole line.  Raises ``UserError`` for a file that is no journal.
+
+    ``kind``: of what, a word; ``subject``: what it says of what is measured.
+    """
+    try:
+        text = read_bytes(path)
+    except UserError as error:
+        raise UserError(f"{error}; choose another --output") from None
+    *whole, incomplete = text.split(b"\n")
+    if not whole:
+        return None
+    try:
+        head = checked(parse_json(whole[0]), {kind: subject, "again": {"type": "string"}})
+        lines = [parse_json(line) for line in whole[1:]]
+        return Begun(head[kind], head.get("again", ""), lines, len(incomplete))
+    except (ValueError, TypeError, KeyError):
+        raise no_journal(path, kind) from None
+
+
+def no_journal(path: Path, kind: str) -> UserError:
+    return UserError(f"{path} is not the journal of a {kind}: choose another --output, or remove it")
+
+
+def checked(value: Any, parts: Mapping[str, Schema]) -> Any:
+    """The object, which has the types of ``parts``.  Raises ``ValueError``."""
+    if (wrong := fault(value, {"type": "object", "properties": parts})) is not None:
+        raise ValueError(wrong)
+    return value
+
+
+class Journal:
+    """A file with a line for the subject, then one for each run; an incomplete last line is dropped."""
+
+    def __init__(self, path: Path, kind: str, begun: Begun | None, subject: Mapping[str, Any], again: str) -> None:
+        """Create the file, or open that of ``begun``.  Raises ``UserError`` if this is of another subject.
+
+        ``again``: the command that resumes it.
+        """
+        self._path = path
+        if begun is None:
+            self.write({kind: dict(subject), "again": again}, "w")
+            return
+        named = {**begun.subject, **subject}
+        wanted = json.loads(json.dumps(subject))
+        if differs := [name for name in named if begun.subject.get(name) != wanted.get(name)]:
+            listed = printable(", ".join(sorted(differs)))[:200]
+            raise UserError(
+                f"{path} is of another {kind} (it differs in {listed}): give the options of that {kind} to resume it, "
+                "or choose another --output"
+            )
+        if begun.cut:
+            os.truncate(path, path.stat().st_size - begun.cut)
+
+    def write(self, line: Mapping[str, Any], mode: str = "a") -> None:
+        with open(self._path, mode, encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
