@@ -223,6 +223,11 @@ def _judged(
     return Judged(expectation.text, expectation.figure, value, _unit(expectation.figure), low, high, met, why)
 
 
+def unmet(expectation: Expectation, why: str) -> Judged:
+    """Of what there is nothing that could meet it."""
+    return _judged(expectation, None, None, False, why)
+
+
 def _is_compared(figure: str) -> bool:
     """Whether ``compare`` knows the figure."""
     return figure in (MEAN, RATE) or percentile(figure) is not None

@@ -5,19 +5,17 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from drumfire.bench import gates, statuses
-from drumfire.bench.compare.comparison import DEFAULT_MARGIN, Comparison, compare
+from drumfire.bench.compare.comparison import DEFAULT_MARGIN, compare
 from drumfire.bench.compare.sides import ResultFile, opened
 from drumfire.bench.compare.subject import Run, figure_named
 from drumfire.bench.gates import ExpectOptions
 from drumfire.bench.options.parser import Command
-from drumfire.bench.report import comparisons, expectations, junit, terminal
-from drumfire.bench.report.rows import Row, Section
+from drumfire.bench.report import comparisons, junit, terminal
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.options import option
 
@@ -101,7 +99,8 @@ def show(options: Options) -> int:
     if options.json:
         print(json.dumps({"comparisons": documents}, allow_nan=False))
     else:
-        terminal.put(list(_report(found, documents)))
+        told = [comparisons.sections(one, document) for one, document in zip(found, documents, strict=True)]
+        terminal.put(list(chain.from_iterable(told)))
     if options.html is not None:
         page = importlib.import_module("drumfire.bench.report.page")
         page.write([run for side in (base, *others) for run in side], options.html, comparison=found[0])
@@ -118,15 +117,6 @@ COMMAND = Command(
     "Compare saved runs: is B slower than A, by how much, and how sure is that.",
     "drumfire compare runs/before runs/after",
 )
-
-
-def _report(found: list[Comparison], documents: list[dict[str, Any]]) -> Iterator[Section]:
-    for one, document in zip(found, documents, strict=True):
-        verdict, *rest = comparisons.sections(one)
-        yield verdict
-        if lines := [Row(label, [text]) for label, text in expectations.rows(document)]:
-            yield lines
-        yield from rest
 
 
 def _check_page(path: Path, sides: list[list[Run]]) -> None:

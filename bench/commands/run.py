@@ -66,7 +66,7 @@ def run(options: RunOptions) -> int:
 
 def measure(options: RunOptions, messages: Console, printer: Printer | None) -> Outcome:
     """Do one run, or a search for the peak, and save its result.  Raises ``UserError``."""
-    _check(options)
+    check(options)
     with junit.crash_told(options.expectations.junit, loop.name(options.traffic), options.model):
         ended = _measured(options, messages, printer)
     if options.expectations.junit is not None:
@@ -234,7 +234,7 @@ def _further(test: Test, assembly: Assembly, options: RunOptions, folder: Path) 
     return parts | (page.of_run(folder) if options.result.report else {})
 
 
-def _check(options: RunOptions) -> None:
+def check(options: RunOptions) -> None:
     """Refuse options that contradict each other, before anything is loaded."""
     traffic = options.traffic
     if traffic.accuracy and traffic.submission:

@@ -15,8 +15,9 @@ from drumfire.bench.history import find
 from drumfire.bench.options.parser import Command
 from drumfire.bench.peak import journal
 from drumfire.bench.peak.journal import JOURNAL, Begun
-from drumfire.bench.report import audits, rows, terminal, unfinished
+from drumfire.bench.report import audits, rows, sessions, terminal, unfinished
 from drumfire.bench.report.rows import Row, Section, Style, report
+from drumfire.bench.session import session
 from drumfire.loadgen.claim import is_claimed
 from drumfire.loadgen.errors import printable
 from drumfire.loadgen.options import option
@@ -30,7 +31,9 @@ class Options:
     """The options of ``drumfire show``."""
 
     run: Path = option(
-        metavar="RUN", position=True, help="the folder of a run or an audit, a part of its name in runs, or last"
+        metavar="RUN",
+        position=True,
+        help="the folder of a run, an audit, or of runs that ab or sweep made; a part of its name in runs, or last",
     )
     json: bool = option(False, help="print the result as one JSON object instead, as result.json has it")
 
@@ -40,6 +43,13 @@ def show(options: Options) -> int:
     folder = find(str(options.run))
     if (outcome := audits.read(folder)) is not None:
         return _audit(outcome, folder.absolute(), options)
+    if (ended := sessions.read(folder)) is not None:
+        return _session(*ended, options)
+    if (begun := session.begun_in(folder)) is not None:
+        why = f"It has {counted(len(begun.lines), 'run')} that ended: the command that began it resumes it."
+        verdict = [Row("Session is", ["unfinished"], Style.UNFINISHED), Row("", [why], Style.REASON)]
+        terminal.put([verdict, [Row("to resume", [begun.again], Style.FOLDER)]])
+        return statuses.UNDECIDED
     # A search may have nothing but its journal.
     saved = SavedRun(folder.absolute()) if (folder / JOURNAL).is_file() else load(folder)
     if saved.unfinished:
@@ -69,6 +79,14 @@ def _audit(outcome: audits.Outcome, folder: Path, options: Options) -> int:
     if outcome["interrupted"]:
         return statuses.UNDECIDED
     return statuses.VALID if outcome["passed"] else statuses.INVALID
+
+
+def _session(name: str, document: sessions.Document, options: Options) -> int:
+    if options.json:
+        print(json.dumps(document, allow_nan=False))
+    else:
+        terminal.put(list(sessions.report(name, document)))
+    return sessions.status(name, document)
 
 
 def _unfinished(saved: SavedRun) -> Iterator[Section]:

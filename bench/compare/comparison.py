@@ -7,7 +7,7 @@ to run; several a side by one number a run.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -83,6 +83,21 @@ class Comparison:
             "figures": [asdict(row) for row in self.rows],
         }
 
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Comparison:
+        """From what ``document`` gave, which may have further keys.  Raises ``LookupError`` or ``TypeError``."""
+        (first, a), (second, b) = document["sides"].items()
+        return cls(
+            (first, second),
+            (tuple(a), tuple(b)),
+            tuple(Row(**row) for row in document["figures"]),
+            document["judged"],
+            document["margin"],
+            document["single"],
+            tuple(document["doubts"]),
+            Verdict(**document["verdict"]),
+        )
+
 
 def compare(
     sides: Sequence[Sequence[Run]],
@@ -152,13 +167,13 @@ def _cut(sides: Sequence[Side], skip_s: float) -> list[Side]:
     last = None
     if all(len(side) == 1 and side[0].has_rows and side[0].on_schedule for side in sides):
         counts = {one.queries for one in every}
-        last = min(counts) if len(counts) > 1 and _same_schedule(*every) else None
+        last = min(counts) if len(counts) > 1 and same_schedule(*every) else None
     if skipped or last is not None:
         return [[one.cut(skipped, last) for one in side] for side in sides]
     return list(sides)
 
 
-def _same_schedule(a: Subject, b: Subject) -> bool:
+def same_schedule(a: Subject, b: Subject) -> bool:
     """Whether both have the same queries at the same times, as far as the shorter one goes."""
     rows = min(a.measured.scheduled.size, b.measured.scheduled.size)
     return rows > 0 and bool(np.array_equal(a.measured.scheduled[:rows], b.measured.scheduled[:rows]))
@@ -209,7 +224,7 @@ class _Parts(_Pairing):
     @cached_property
     def is_paired(self) -> bool:
         a, b = self.a[0], self.b[0]
-        return not a.on_schedule or (a.measured.queries == b.measured.queries and _same_schedule(a, b))
+        return not a.on_schedule or (a.measured.queries == b.measured.queries and same_schedule(a, b))
 
     def interval(self, figure: str, ratio: float) -> tuple[Interval, str]:
         a, b = self.a[0], self.b[0]

@@ -47,7 +47,7 @@ def doubts(a: Side, b: Side, letters: tuple[str, str]) -> Doubts:
     broken = ""
     lines: list[str] = []
     for letter, side in named:
-        if spoiled := [one for one in side if _is_meaningless(one)]:
+        if spoiled := [one for one in side if is_meaningless(one)]:
             broken = broken or f"{_some(letter, spoiled, side)} INVALID: not compared"
         if invalid := [one for one in side if one.result["validity"] != "VALID"]:
             reason = next(iter(invalid[0].result.get("reasons") or ["no reason is given"]))
@@ -86,7 +86,7 @@ def failed_share(run: Subject) -> float:
     return bad / issued if issued else 0.0
 
 
-def _is_meaningless(run: Subject) -> bool:
+def is_meaningless(run: Subject) -> bool:
     """Whether so much failed, or the run ended so early, that its figures say nothing."""
     result = run.result
     errors = result.get("errors") or {}

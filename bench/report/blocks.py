@@ -36,6 +36,14 @@ class Axis(enum.StrEnum):
     """Seconds."""
     PERCENTILE = "percentile"
     """-log10(1 - p)."""
+    RATE = "rate"
+    """1/s."""
+
+    def place(self, x: float) -> str:
+        """A place on the axis, for people."""
+        if self is Axis.PERCENTILE:
+            return percentile(x)
+        return shown(x, "1/s") if self is Axis.RATE else f"{figures.digits(x)} s"
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from drumfire.bench import statuses
 from drumfire.bench.compare.comparison import Comparison
 from drumfire.bench.compare.comparison import Row as Compared
 from drumfire.bench.compare.subject import RATE
 from drumfire.bench.compare.verdict import percent, signed
-from drumfire.bench.report import figures
+from drumfire.bench.report import expectations, figures
 from drumfire.bench.report.rows import Row, Section, Style
 
 _VERDICTS = {
@@ -22,13 +23,15 @@ _WIDTHS = (11, 11, 10, 20, 0)
 """Of the columns after a figure's name."""
 
 
-def sections(comparison: Comparison) -> Iterator[Section]:
-    """The report of one comparison."""
+def sections(comparison: Comparison, document: Mapping[str, Any]) -> Iterator[Section]:
+    """The report of one comparison, and of the ``expectations`` of its document."""
     verdict = comparison.verdict
     yield [
         Row("", [verdict.words], _VERDICTS[verdict.status]),
         *(Row("", [text], Style.WARNING) for text in comparison.doubts),
     ]
+    if lines := [Row(label, [text]) for label, text in expectations.rows(document)]:
+        yield lines
     first, second = comparison.letters
     yield [
         Row("figure", [first, second, f"{second}/{first}", "95 % interval", "from"], widths=_WIDTHS),

@@ -35,7 +35,9 @@ def listed(block: Chart | Bars) -> Table:
     title = "As a table"
     if step > 1:
         title += f": {counted(longest.size, 'slice')}, one in {step} and the highest"
-    rows = [[f"{digits(at)} s", *(column[number] for column in columns)] for number, at in enumerate(places.tolist())]
+    rows = [
+        [block.axis.place(at), *(column[number] for column in columns)] for number, at in enumerate(places.tolist())
+    ]
     return Table(title, ["at", *(line.name for line in block.lines)], rows)
 
 

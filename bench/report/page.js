@@ -14,7 +14,7 @@
     return digits(v) + (unit === "1/s" ? "/s" : unit && " " + unit);
   };
   const name = (group, x) => group === "percentile"
-    ? "p" + Number((100 * (1 - 10 ** -x)).toPrecision(Math.ceil(x) + 1)) : digits(x) + " s";
+    ? "p" + Number((100 * (1 - 10 ** -x)).toPrecision(Math.ceil(x) + 1)) : digits(x) + (group === "rate" ? "/s" : " s");
   const nearest = (places, count, x) => {
     if (places.length === 2) {
       const found = Math.round((x - places[0]) / places[1]);

@@ -17,7 +17,7 @@ from drumfire.bench.report.blocks import Bars, Chart, Dash, Heat, Line, rounded,
 COLOURS = ("#0b5cad", "#a8320a", "#1b7a3d", "#7d3cb5", "#8a5a00", "#00737a")
 """Each has a contrast of 4.5 or more to white."""
 _WIDTH, _LEFT, _RIGHT, _TOP, _FOOT = 760, 76, 16, 8, 24
-_HEIGHT = {Kind.TIME: 150, Kind.PERCENTILE: 260}
+_HEIGHT = {Kind.TIME: 150, Kind.PERCENTILE: 260, Kind.RATE: 260}
 _HEAT_HEIGHT = 200
 _BAR, _GAP = 22, 8
 _LEGEND = 18
@@ -126,7 +126,8 @@ def _axes(block: Chart, top: float, bottom: float) -> tuple[Axis, Axis]:
     if block.axis is Kind.PERCENTILE:
         x = axes.percentiles(right, _LEFT, _WIDTH - _RIGHT)
     else:
-        x = axes.linear(min([0.0, *starts]), right, _LEFT, _WIDTH - _RIGHT, "s")
+        unit = "1/s" if block.axis is Kind.RATE else "s"
+        x = axes.linear(min([0.0, *starts]), right, _LEFT, _WIDTH - _RIGHT, unit)
     if block.heat:
         low, high = block.heat.low, block.heat.high
         ticks = axes.logarithmic(low, high, bottom, top, block.unit).ticks

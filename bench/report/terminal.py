@@ -83,6 +83,11 @@ def show(sections: Iterable[Section], console: Console) -> None:
             _print(row, console)
 
 
+def lines(rows: Section, console: Console) -> list[Text]:
+    """A text for each row, as the console shows it."""
+    return [_text(row, console) for row in rows]
+
+
 def wrapped(text: str, width: int) -> list[str]:
     """Lines of at most ``width`` columns where no word is longer, which stays whole, as do figures with their units."""
     kept = textwrap.wrap(_TOGETHER.sub("\xa0", text), width, break_on_hyphens=False, break_long_words=False)

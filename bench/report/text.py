@@ -21,7 +21,6 @@ from drumfire.bench.report.blocks import (
     Table,
     Text,
     Values,
-    percentile,
     shown,
 )
 from drumfire.bench.report.figures import duration, seconds
@@ -195,7 +194,7 @@ def _blocks(block: Chart) -> Iterator[str]:
         yield from _hung("", f"{line.name}: {shown(float(values.min()), block.unit)} to "
                              f"{shown(float(values.max()), block.unit)}")  # fmt: skip
         yield f"  {_eighths(_binned(line.x, line.y, right), low, high, logarithmic=block.logarithmic)}".rstrip()
-    ends = (percentile(right) if block.axis is Axis.PERCENTILE else seconds(right)).rjust(_ACROSS - 2)
+    ends = (seconds(right) if block.axis is Axis.TIME else block.axis.place(right)).rjust(_ACROSS - 2)
     yield f"  0 {ends}"
 
 

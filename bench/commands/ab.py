@@ -1,0 +1,192 @@
+"""``drumfire ab -- WORDS-OF-A -- WORDS-OF-B``: runs of both in turns, A B B A, and then whether B is slower."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from drumfire.bench import gates, statuses
+from drumfire.bench.commands.compare import margin_of, seconds_of
+from drumfire.bench.compare import doubts
+from drumfire.bench.compare.comparison import DEFAULT_MARGIN, compare, same_schedule
+from drumfire.bench.compare.sides import opened
+from drumfire.bench.compare.subject import Subject, figure_named
+from drumfire.bench.gates import ExpectOptions
+from drumfire.bench.options.parser import Command
+from drumfire.bench.report import figures, junit, sessions, terminal
+from drumfire.bench.session import words
+from drumfire.bench.session.progress import Progress
+from drumfire.bench.session.session import Runs, Session, Step, claimed
+from drumfire.loadgen.directory import write_json
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.options import option
+from drumfire.loadgen.saved import SavedRun
+from drumfire.loadgen.wording import counted
+
+_LETTERS = ("A", "B")
+_TURNS = "ABBA"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of ``drumfire ab``."""
+
+    sides: tuple[str, ...] = option(
+        metavar="WORDS-OF-A -- WORDS-OF-B",
+        position=True,
+        rest=True,
+        help="what follows 'drumfire run' for either side",
+    )
+    runs: int = option(
+        5, least=3, most=1000, help="runs a side (default: 5); more of them, with the same --output, are added"
+    )
+    margin: str = option(
+        f"{DEFAULT_MARGIN:.0%}", metavar="M%", check=margin_of, help="how large a difference does not matter"
+    )
+    figure: str | None = option(
+        None, check=figure_named, help="judge this figure: rate, mean or any percentile (default: the scenario's)"
+    )
+    skip: str = option(
+        "0", metavar="Ss", check=seconds_of, help="leave out the first seconds of all runs, as 5s (default: 0)"
+    )
+    output: Path | None = option(
+        None, metavar="D", help="folder of the runs (default: a new one in ./runs); the same again resumes"
+    )
+    dry_run: bool = option(False, help="only show which runs there would be, and how long they take")
+    json: bool = option(False, help="print one JSON object instead")
+    expectations: ExpectOptions = field(default_factory=ExpectOptions)
+    words: tuple[str, ...] = ()
+
+
+def ab(options: Options) -> int:
+    """Do the runs, print the comparison, and return its status."""
+    wanted = options.expectations
+    gates.check(wanted, has_base=True)
+    base = [] if wanted.base is None else opened(str(wanted.base))
+    plan = _plan(options)
+    messages = Console(stderr=options.json, highlight=False, soft_wrap=True)
+    terminal.say(messages, _foreseen(plan))
+    if options.dry_run:
+        for step in plan:
+            print(f"{step.name}: {shlex.join(['drumfire', 'run', *step.words])}")
+        return statuses.DONE
+    with claimed(options.output, "ab") as folder:
+        again = shlex.join(["drumfire", "ab", "--output", str(folder), *_without_output(options)])
+        subject = dict(zip(_LETTERS, map(list, _split(options.sides)), strict=True))
+        with Session(folder, subject, again, plan) as session:
+            if session.resumed:
+                terminal.say(messages, f"resuming in {folder}: {counted(session.resumed, 'run')} done")
+            with Progress(messages) as progress:
+                finished = session.drive(lambda runs: _left(plan, runs), progress)
+        if not finished:
+            raise KeyboardInterrupt(
+                f"{session.stopped}, after {len(session.runs)} of {counted(len(plan), 'run')}; to resume: {again}"
+            )
+        a, b = ([session.runs[step.name] for step in plan if step.name in session.runs and step.name[0] == letter]
+                for letter in _LETTERS)  # fmt: skip
+        found = compare(
+            [a, b], margin=margin_of(options.margin), figure=options.figure, skip_s=seconds_of(options.skip)
+        )
+        document = found.document() | {
+            "expectations": gates.judge_all(wanted.expect, b, base or a),
+            "notes": list(_notes(plan, session.runs, a, b)),
+            "again": again,
+            "directory": str(folder),
+        }
+        write_json(folder / sessions.AB, document)
+    if options.json:
+        print(json.dumps(document, allow_nan=False))
+    else:
+        terminal.put(list(sessions.report(sessions.AB, document)))
+    if wanted.junit is not None:
+        junit.write_comparisons(wanted.junit, [document], a[0].result)
+    return sessions.status(sessions.AB, document)
+
+
+COMMAND = Command(
+    Options,
+    ab,
+    "Run A and B in turns, A B B A, and tell whether B is slower than A.",
+    "drumfire ab -- null digits --time 10 -- onnxruntime digits --time 10",
+    kept=True,
+)
+
+
+def _split(sides: Sequence[str]) -> list[tuple[str, ...]]:
+    """The words of A and of B."""
+    found: list[tuple[str, ...]] = [()]
+    for word in sides:
+        if word == "--":
+            found.append(())
+        else:
+            found[-1] += (word,)
+    if len(found) != len(_LETTERS) or not all(found):
+        raise UserError(
+            "the words of two runs must be given, each after --: "
+            "drumfire ab -- onnxruntime digits --time 10 -- pytorch digits --time 10"
+        )
+    return found
+
+
+def _plan(options: Options) -> list[Step]:
+    """The runs in turns.  Raises ``UserError`` for words that are no run's, or cannot be compared."""
+    sides = _split(options.sides)
+    runs = []
+    for letter, line in zip(_LETTERS, sides, strict=True):
+        try:
+            runs.append(words.parsed(line))
+            words.check(runs[-1], words.OWN)
+        except UserError as error:
+            raise UserError(f"{letter}: {error}") from None
+    kinds = [" ".join(filter(None, (one.traffic.scenario, one.traffic.loop))) for one in runs]
+    if kinds[0] != kinds[1]:
+        raise UserError(f"A is {kinds[0]} and B {kinds[1]}, which have no figure in common: give both the same")
+    steps, counts = [], dict.fromkeys(_LETTERS, 0)
+    for number in range(2 * options.runs):
+        letter = _TURNS[number % len(_TURNS)]
+        side = _LETTERS.index(letter)
+        counts[letter] += 1
+        steps.append(Step(f"{letter}/{counts[letter]}", sides[side], words.expected_s(runs[side])))
+    return steps
+
+
+def _foreseen(plan: Sequence[Step]) -> str:
+    seconds = sum(step.seconds for step in plan)
+    order = " ".join(step.name[0] for step in plan[:8]) + (" ..." if len(plan) > 8 else "")
+    return f"{len(plan)} runs, {order}" + (f", about {figures.clock(seconds)}" if all(s.seconds for s in plan) else "")
+
+
+def _without_output(options: Options) -> list[str]:
+    """The command's own words but for where the runs are."""
+    at = options.words.index("--") if "--" in options.words else len(options.words)
+    own, found = list(options.words[1:at]), list[str]()
+    while own:
+        word = own.pop(0)
+        if word.startswith("--o") and "--output".startswith(word.partition("=")[0]):
+            own = own if "=" in word else own[1:]
+        else:
+            found.append(word)
+    return [*found, *options.words[at:]]
+
+
+def _left(plan: Sequence[Step], runs: Runs) -> list[Step]:
+    """None where a side can no longer be compared, as too much of it failed."""
+    sides = {name[0] for name, run in runs.items()}
+    broken = any(doubts.is_meaningless(Subject(run, name)) for name, run in runs.items())
+    return [] if broken and len(sides) == len(_LETTERS) else [step for step in plan if step.name not in runs]
+
+
+def _notes(plan: Sequence[Step], runs: Runs, a: Sequence[SavedRun], b: Sequence[SavedRun]) -> Iterator[str]:
+    if len(runs) < len(plan):
+        yield f"ended after {len(runs)} of {len(plan)} runs: no further one could change the verdict"
+    subjects = [Subject(run, str(run.folder)) for run in (*a, *b)]
+    if all(one.on_schedule and one.has_rows for one in subjects):
+        first, *others = subjects
+        differ = sum(one.queries != first.queries or not same_schedule(first, one) for one in others)
+        if differ:
+            yield f"the schedules differ: that of {differ} of {counted(len(subjects), 'run')} is not that of A's first"

@@ -1,0 +1,178 @@
+"""``drumfire sweep RUN-WORDS --over qps=100:20000:log8``: a run at each value, and which is best."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from drumfire.bench import gates, statuses
+from drumfire.bench.assemble.options import RunOptions
+from drumfire.bench.compare.sides import opened
+from drumfire.bench.compare.subject import Run
+from drumfire.bench.gates import ExpectOptions
+from drumfire.bench.options import values
+from drumfire.bench.options.parser import Command
+from drumfire.bench.report import figures, junit, sessions, sweep_page, sweeps, terminal
+from drumfire.bench.session import axes, words
+from drumfire.bench.session.points import Sweep
+from drumfire.bench.session.progress import Progress
+from drumfire.bench.session.session import Session, Step, claimed
+from drumfire.loadgen.directory import PAGE, write_json
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.options import flag, option
+from drumfire.loadgen.wording import counted
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of ``drumfire sweep``, beside those of a run."""
+
+    over: tuple[str, ...] = option(
+        (),
+        metavar="AXIS",
+        check=axes.parse,
+        help="an option of a run that takes a number, and its values, as qps=100:20000:log8, concurrency=1,2,4 or "
+        "qps=100:800:lin8; given twice, all combinations",
+    )
+    repeats: int = option(1, most=1000, help="runs at each point, whose medians count (default: 1)")
+    seed: int = option(1, least=0, help="draws the order of the runs (default: 1)")
+    bound: tuple[str, ...] = option(
+        (),
+        metavar="E",
+        check=gates.parse,
+        help="name the point of most throughput at which this holds, in quotes as 'p99<20ms'; may be repeated. Status "
+        "3 where there is none",
+    )
+    dry_run: bool = option(False, help="only show which runs there would be, and how long they take")
+    run: RunOptions = field(kw_only=True)
+
+
+def sweep(options: Options) -> int:
+    """Do the runs, print what was found, and return its status."""
+    run = options.run
+    wanted = run.expectations
+    gates.check(wanted)
+    base = [] if wanted.base is None else opened(str(wanted.base))
+    made, plan = _plan(options)
+    messages = Console(stderr=run.result.json, highlight=False, soft_wrap=True)
+    terminal.say(messages, _foreseen(made, plan))
+    if options.dry_run:
+        for step in plan:
+            print(f"{step.name}: {shlex.join(['drumfire', 'run', *step.words])}")
+        return statuses.DONE
+    with claimed(run.result.output, f"sweep-{run.backend}-{Path(run.model).stem}") as folder:
+        output = [] if run.result.output is not None else ["--output", str(folder)]
+        again = shlex.join(["drumfire", *run.words, *output])
+        with Session(folder, {"words": _common(run, [])}, again, plan) as session:
+            if session.resumed:
+                terminal.say(messages, f"resuming in {folder}: {counted(session.resumed, 'run')} done")
+
+            def document(*, finished: bool) -> dict[str, Any]:
+                points = made.points(session.runs)
+                return {
+                    "axes": [axis.label for axis in made.axes],
+                    "load": made.load,
+                    "repeats": options.repeats,
+                    "seed": options.seed,
+                    "bounds": [bound.text for bound in made.bounds],
+                    "finished": finished,
+                    "stopped": session.stopped or "",
+                    "again": again,
+                    "points": points,
+                    "named": made.named(points),
+                    "expectations": [],
+                    "directory": str(folder),
+                }
+
+            with Progress(messages, lambda: [sweeps.table(document(finished=False))]) as progress:
+                finished = session.drive(lambda runs: made.left(plan, runs), progress)
+        told = document(finished=finished)
+        if not finished:
+            write_json(folder / sessions.SWEEP, told)
+            raise KeyboardInterrupt(f"{session.stopped}, after {counted(len(session.runs), 'run')}; to resume: {again}")
+        best = _runs_of(sweeps.chosen(told), session)
+        told["expectations"] = _judged(wanted, best, base)
+        if run.result.report:
+            told["page"] = str(folder / PAGE)
+            sweep_page.write(told, session.runs, folder / PAGE)
+        write_json(folder / sessions.SWEEP, told)
+    if run.result.json:
+        print(json.dumps(told, allow_nan=False))
+    else:
+        terminal.put(list(sessions.report(sessions.SWEEP, told)))
+    if wanted.junit is not None:
+        _write_junit(wanted.junit, told, best or list(session.runs.values()))
+    return sessions.status(sessions.SWEEP, told)
+
+
+COMMAND = Command(
+    Options,
+    sweep,
+    "Do a run at each of several values of an option, and tell which is best: how far does a system go?",
+    "drumfire sweep onnxruntime digits --scenario Server --time 10 --over qps=100:20000:log8 --bound 'p99<20ms'",
+    kept=True,
+)
+
+
+def _plan(options: Options) -> tuple[Sweep, list[Step]]:
+    """The sweep and its runs in their order.  Raises ``UserError`` before anything is measured."""
+    run = options.run
+    wanted = axes.of_options(options.over, RunOptions, run.backend, run.given)
+    bounds = [gates.parse(text) for text in options.bound]
+    if relative := next((bound.text for bound in bounds if bound.is_relative), None):
+        raise UserError(f"--bound {relative!r} needs a bound of its own, and no base: use --expect for that")
+    made = Sweep(wanted, options.repeats, options.seed, bounds)
+    order = made.order()
+    if len(order) > axes.MOST_POINTS:
+        raise UserError(f"{len(order):,} runs are too many: give fewer values or repeats, {axes.MOST_POINTS:,} at most")
+    common = _common(run, [axis.name for axis in wanted])
+    seconds: dict[axes.Place, float] = {}
+    for place in axes.places(wanted):
+        point = words.parsed([*common, *axes.words(wanted, place)])
+        words.check(point)
+        for axis in wanted:
+            if line := next((one for one in values.ineffective(point) if one.startswith(f"{flag(axis.name)} ")), None):
+                raise UserError(f"--over: {line}")
+        seconds[place] = words.expected_s(point)
+    return made, [
+        Step(name, (*common, *axes.words(wanted, place)), seconds[place]) for name, place in order
+    ]  # fmt: skip
+
+
+def _common(run: RunOptions, swept: Sequence[str]) -> list[str]:
+    """The words that all runs share."""
+    return values.words(replace(run, given=run.given - {*words.OWN, *swept}))
+
+
+def _foreseen(made: Sweep, plan: Sequence[Step]) -> str:
+    seconds = sum(step.seconds for step in plan)
+    how_long = f", about {figures.clock(seconds)}" if all(step.seconds for step in plan) else ""
+    over = " and ".join(str(axis).replace(",", ", ") for axis in made.axes)
+    return f"{counted(len(plan), 'run')}{how_long}: {over}; in an order by --seed {made.seed}"
+
+
+def _runs_of(point: sweeps.Point | None, session: Session) -> list[Run]:
+    return [] if point is None else [session.runs[name] for name in point["runs"]]
+
+
+def _judged(wanted: ExpectOptions, best: Sequence[Run], base: Sequence[Run]) -> list[dict[str, Any]]:
+    """Expectations are of the best point; without one, none is met."""
+    if best:
+        return gates.judge_all(wanted.expect, best, base)
+    return [gates.unmet(gates.parse(text), "there is no best point").document() for text in wanted.expect]
+
+
+def _write_junit(path: Path, told: sweeps.Document, runs: Sequence[Run]) -> None:
+    best = sweeps.chosen(told)
+    verdict = "VALID" if best is not None else "INVALID"
+    reasons = [] if best is not None else [f"no point holds {' and '.join(told['bounds']) or 'the run rules'}"]
+    junit.write_run(
+        path,
+        {**runs[0].result, "validity": verdict, "reasons": reasons, "expectations": told["expectations"]},
+    )

@@ -1,0 +1,54 @@
+"""What several runs in an order came to: where that is in their folder, its report as rows, and its status."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from drumfire.bench import gates, statuses
+from drumfire.bench.compare.comparison import Comparison
+from drumfire.bench.report import comparisons, sweeps
+from drumfire.bench.report.rows import Row, Section, Style
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.files import read_json
+
+AB, SWEEP = "ab.json", "sweep.json"
+_SCHEMA = {"type": "object"}
+Document = Mapping[str, Any]
+
+
+def read(folder: Path) -> tuple[str, Document] | None:
+    """The file's name and the document of the session in ``folder``; None where none has ended there.
+
+    Raises ``UserError`` where it is damaged.
+    """
+    for name in (AB, SWEEP):
+        if (folder / name).is_file():
+            document: Document = read_json(folder / name, _SCHEMA)
+            try:
+                list(report(name, document))
+                status(name, document)
+            except (LookupError, TypeError, ValueError, AttributeError):
+                raise UserError(f"{folder / name} does not hold what drumfire {name[:-5]} saves") from None
+            return name, document
+    return None
+
+
+def report(name: str, document: Document) -> Iterator[Section]:
+    """As it was printed at the end."""
+    if name == SWEEP:
+        yield from sweeps.report(document)
+        return
+    verdict, *rest = comparisons.sections(Comparison.of(document), document)
+    yield [*verdict, *(Row("", [text], Style.WARNING) for text in document["notes"])]
+    yield from rest[:-1]
+    folders = [Row("runs of A", [f"{document['directory']}/A"], Style.FOLDER)]
+    folders += [Row("runs of B", [f"{document['directory']}/B"], Style.FOLDER)]
+    yield [*folders, Row("more runs", [f"{document['again']}"], Style.FOLDER)]
+
+
+def status(name: str, document: Document) -> int:
+    """The exit status."""
+    held = gates.status(document["expectations"])
+    return statuses.worst(sweeps.status(document) if name == SWEEP else document["verdict"]["status"], held)

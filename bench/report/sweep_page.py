@@ -1,0 +1,78 @@
+"""The page of a sweep: what was found, its curve and its points, and then the best runs beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from drumfire.bench.report import content, page, sweeps
+from drumfire.bench.report.blocks import Axis, Block, Chart, Dash, Line, Mark, Report, Section, Table, Text
+from drumfire.bench.report.plots import TOGETHER
+from drumfire.bench.report.sweeps import Document, Point
+from drumfire.loadgen.files import in_one_step
+from drumfire.loadgen.saved import SavedRun
+
+
+def write(document: Document, runs: Mapping[str, SavedRun], path: Path) -> None:
+    """Write the page.  Raises ``UserError`` for runs that cannot be read, and ``OSError``."""
+    sections = [Section("sweep", "Sweep", list(_blocks(document)))]
+    if shown := _shown(document):
+        sections += content.report([runs[name] for name in shown]).sections
+    first = ", ".join(document["axes"])
+    text = page.page(Report(f"A sweep over {first}", sections))
+    with in_one_step(path) as file:
+        file.write(text.encode("utf-8", "backslashreplace"))
+
+
+def _blocks(document: Document) -> Iterator[Block]:
+    for row in sweeps.verdict(document):
+        yield Text(" ".join(filter(None, (row.label, *row.cells))), row.style)
+    yield Table("", [], [list(row) for row in sweeps.named(document)])
+    yield from _curve(document)
+    head, *rows = sweeps.table(document)
+    width = 1 + len(head.cells)
+    yield Table(
+        "Points", [head.label, *head.cells],
+        [[row.label, *row.cells, *[""] * (width - 1 - len(row.cells))] for row in rows],
+    )  # fmt: skip
+
+
+def _curve(document: Document) -> Iterator[Chart]:
+    """Latency over what was delivered, a pair of lines for each value of the other axis."""
+    load, series = document["load"], dict[str, list[Point]]()
+    for one in document["points"]:
+        if one["usable"] and one["rate"] and one["p50"] and one["p99"]:
+            name = ", ".join(f"{label} {value}" for label, value in one["at"].items() if label != load)
+            series.setdefault(name, []).append(one)
+    figures = ("p99", "p50") if len(series) * 2 <= TOGETHER else ("p99",)
+    lines: list[Line] = []
+    for name, points in list(series.items())[:TOGETHER]:
+        ascending = sorted(points, key=lambda one: one["rate"])
+        x = np.array([one["rate"] for one in ascending])
+        for figure in figures:
+            y, number = np.array([one[figure] for one in ascending], np.float64), len(lines)
+            lines.append(Line(f"{name} {figure}".strip(), x, y, number, Dash(number % len(Dash))))
+    if not lines:
+        return
+    marks = [
+        Mark(document["points"][at]["rate"], name)
+        for name, at in (("power", document["named"]["power"]), ("best", _chosen(document)))
+        if at is not None
+    ]
+    found = "; ".join(f"{name}: {text}" for name, text in sweeps.named(document))
+    what = f"Latency at what each point delivered, along {load}; those of several runs are medians."
+    yield Chart("curve", "Latency over throughput", found, what, "ns", Axis.RATE, lines, logarithmic=True, marks=marks)
+
+
+def _chosen(document: Document) -> int | None:
+    best = sweeps.chosen(document)
+    return None if best is None else document["points"].index(best)
+
+
+def _shown(document: Document) -> Sequence[str]:
+    """The runs that are laid over each other: of the best points, from the lowest rate to the highest."""
+    front = sorted((one for one in document["points"] if one["front"] == "on"), key=lambda one: one["rate"])
+    places = np.unique(np.linspace(0, len(front) - 1, min(len(front), TOGETHER)).round().astype(int)).tolist()
+    return [front[place]["runs"][0] for place in places]

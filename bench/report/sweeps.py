@@ -1,0 +1,161 @@
+"""A sweep's document as rows: what was found, a table of its points, and the curve of latency over throughput."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from drumfire.bench import statuses
+from drumfire.bench.report import expectations, figures
+from drumfire.bench.report.rows import Row, Section, Style
+
+Document = Mapping[str, Any]
+Point = Mapping[str, Any]
+
+_MARKS = {"on": "*", "near": "o", "": ""}
+_LEGEND = "p99 (*: Pareto, o: may be, ': not) and p50 (.)"
+_AXIS_WIDTH, _WIDTHS = 15, (11, 10, 10, 9, 9, 0)
+_ACROSS, _DOWN = 60, 12
+"""Of the drawn curve, in characters."""
+_LOGARITHMIC = 10
+"""How far apart the rates are, as a ratio, from which on their axis is logarithmic."""
+
+
+def report(document: Document) -> Iterator[Section]:
+    """As it is printed at the end."""
+    yield list(verdict(document))
+    if lines := [Row(label, [text]) for label, text in expectations.rows(document)]:
+        yield lines
+    yield list(table(document))
+    if drawn := list(_curve(document)):
+        yield drawn
+    yield list(_named(document))
+    pages = [Row("page", [document["page"]], Style.FOLDER)] if document.get("page") else []
+    yield [*pages, Row("saved in", [document["directory"]], Style.FOLDER)]
+
+
+def status(document: Document) -> int:
+    """Whether there is a point as was asked."""
+    if not document["finished"]:
+        return statuses.INTERRUPTED
+    named = document["named"]
+    if document["bounds"]:
+        return statuses.UNMET if named["best"] is None else statuses.DONE
+    return statuses.INVALID if named["highest_valid"] is None else statuses.DONE
+
+
+def chosen(document: Document) -> Point | None:
+    """The best point by the bounds, else by the verdict."""
+    at = document["named"]["best" if document["bounds"] else "highest_valid"]
+    return None if at is None else document["points"][at]
+
+
+def table(document: Document) -> Section:
+    """A row for each point."""
+    first, *others = document["axes"]
+    widths = [*[max(_AXIS_WIDTH, len(name) + 2) for name in others], *_WIDTHS]
+    head = [*others, "delivered", "p50", "p99", "errors", "verdict", ""]
+    found = [Row(first, head, widths=widths)]
+    for one in document["points"]:
+        label, *cells = one["at"].values()
+        if one["validity"] is None:
+            what = f"skipped: {one['skipped']}" if one["skipped"] else "-"
+            found.append(Row(label, [*cells, what, ""], widths=[*widths[: len(cells)], 0, 0]))
+            continue
+        rate = "-" if one["rate"] is None else figures.rate(one["rate"])
+        times = ["-" if one[name] is None else figures.duration(one[name]) for name in ("p50", "p99")]
+        style = Style.METRIC if one is chosen(document) else Style.FIGURES
+        marks = [_MARKS[one["front"]], "saturated" if one["saturated"] else ""]
+        cells += [rate, *times, figures.share(one["errors"]), one["validity"], " ".join(filter(None, marks))]
+        found.append(Row(label, cells, style, widths))
+    return found
+
+
+def where(point: Point) -> str:
+    """Its place in words."""
+    return ", ".join(f"{name} {value}" for name, value in point["at"].items())
+
+
+def told(point: Point) -> str:
+    """Its place, and what it delivers."""
+    latency = "" if point["p99"] is None else f" with p99 {figures.duration(point['p99'])}"
+    return f"{where(point)}: {figures.rate(point['rate'])}{latency}"
+
+
+def verdict(document: Document) -> Iterator[Row]:
+    """The best point, or why there is none."""
+    wanted = " and ".join(document["bounds"])
+    if not document["finished"]:
+        yield Row("Sweep is", ["unfinished"], Style.UNFINISHED)
+        yield Row("", [f"{document['stopped']}: {document['again']} resumes it"], Style.REASON)
+    elif (best := chosen(document)) is None:
+        yield Row("Best point", [f"none holds {wanted}" if wanted else "none is VALID"], Style.INVALID)
+        for text in dict.fromkeys(text for one in document["points"] for text in one["reasons"]):
+            yield Row("", [text], Style.REASON)
+    else:
+        yield Row("Best point", [told(best)], Style.VALID)
+        if wanted and best["validity"] != "VALID":
+            yield Row("", [f"it holds {wanted}, and yet its run is INVALID: see its report"], Style.WARNING)
+
+
+def named(document: Document) -> Iterator[tuple[str, str]]:
+    """The points that have a name, each with what it is."""
+    points, found = document["points"], document["named"]
+    if document["bounds"]:
+        best = "none" if found["best"] is None else told(points[found["best"]])
+        yield "within bound", f"{best} ({' and '.join(document['bounds'])})"
+    yield "VALID up to", "none" if found["highest_valid"] is None else told(points[found["highest_valid"]])
+    if "qps" in document["axes"]:
+        at = [
+            f"{where(points[place])} delivers {figures.rate(points[place]['rate'] or 0)}"
+            for place in found["saturated"]
+        ]
+        yield "saturation", "; ".join(at) if at else f"not up to {_last(points)}/s: all of it was delivered"
+    if found["power"] is not None:
+        yield "power point", f"{told(points[found['power']])} (the most throughput for its mean latency)"
+
+
+def _last(points: Sequence[Point]) -> str:
+    return max((str(one["at"]["qps"]) for one in points if one["validity"]), key=float, default="0")
+
+
+def _named(document: Document) -> Iterator[Row]:
+    for name, text in named(document):
+        yield Row(name, [text])
+
+
+def _curve(document: Document) -> Iterator[Row]:
+    """p50 and p99 over the delivered rate, on a logarithmic axis of latency."""
+    points = [one for one in document["points"] if one["usable"] and one["rate"] and one["p50"] and one["p99"]]
+    if len(points) < 2:
+        return
+    rates = [one["rate"] for one in points]
+    is_log = max(rates) >= _LOGARITHMIC * min(rates)
+    across = [math.log(rate) if is_log else rate for rate in rates]
+    low, high = min(one["p50"] for one in points), max(one["p99"] for one in points)
+    grid = [[" "] * _ACROSS for _ in range(_DOWN)]
+
+    def put(x: float, y: float, mark: str) -> None:
+        column = _place(x, min(across), max(across), _ACROSS)
+        row = _DOWN - 1 - _place(math.log(y), math.log(low), math.log(high), _DOWN)
+        if mark in "*o" or grid[row][column] == " ":
+            grid[row][column] = mark
+
+    for x, one in zip(across, points, strict=True):
+        put(x, one["p99"], _MARKS[one["front"]] or "'")
+    for x, one in zip(across, points, strict=True):
+        put(x, one["p50"], ".")
+    for number, line in enumerate(grid):
+        share = (_DOWN - 1 - number) / (_DOWN - 1)
+        label = figures.duration(low * (high / low) ** share) if number % 4 == 0 or number == _DOWN - 1 else ""
+        yield Row(label, ["|" + "".join(line).rstrip()])
+    ends = figures.rate(min(rates)), figures.rate(max(rates))
+    gap = _ACROSS - len(ends[0]) - len(ends[1])
+    yield Row("", [f"+{'-' * _ACROSS}"])
+    yield Row("delivered", [f"{ends[0]}{' ' * gap} {ends[1]}"])
+    yield Row("", [_LEGEND])
+
+
+def _place(value: float, low: float, high: float, places: int) -> int:
+    return round((value - low) / ((high - low) or 1.0) * (places - 1))

@@ -1,0 +1,1 @@
+"""Several runs in an order: ``drumfire ab`` and ``drumfire sweep``."""

@@ -1,0 +1,200 @@
+"""Does several runs one after another, each in a process of its own, as what differs between runs is the machine.
+
+A process each also starts each run as cold as the first.  The journal in the session's folder has a line for each run
+that has ended, so that the same command does only those that are missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drumfire.bench import interrupts, journal, statuses
+from drumfire.bench.journal import Journal
+from drumfire.bench.session.progress import Progress
+from drumfire.loadgen.claim import Claim, is_claimed
+from drumfire.loadgen.directory import RESULT
+from drumfire.loadgen.errors import UnsavedError, UserError
+from drumfire.loadgen.saved import SavedRun, load
+
+JOURNAL = "session.jsonl"
+KIND = "session"
+ASIDE = "interrupted"
+"""Where runs are put that did not come to their end."""
+_SUBJECT = {"type": "object"}
+_LINE = {"run": {"type": "string"}, "seconds": {"type": "number"}}
+_ENDED = (statuses.VALID, statuses.INVALID, statuses.UNMET, statuses.UNDECIDED)
+Runs = Mapping[str, SavedRun]
+"""Those that are done, by the name of their step."""
+Left = Callable[[Runs], Sequence["Step"]]
+"""The steps that are still to be done, in their order."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A run that is to be done."""
+
+    name: str
+    """Its folder in the session's."""
+    words: tuple[str, ...]
+    """What follows ``drumfire run``."""
+    seconds: float
+    """How long it will take, about; 0: not known."""
+
+
+class Session:
+    """The runs in a folder.  ``with`` it, Ctrl-C and SIGTERM end the run that is under way, which is saved."""
+
+    def __init__(self, folder: Path, subject: Mapping[str, Any], again: str, plan: Sequence[Step]) -> None:
+        """Begin or resume it.  ``subject``: what its runs have in common; ``again``: the command that resumes it.
+
+        Raises ``UserError`` where the folder holds something else.
+        """
+        self.folder, self.plan = folder, plan
+        self.stopped: str | None = None
+        """Why it ends early."""
+        begun = begun_in(folder)
+        if begun is None and (there := sorted(path.name for path in folder.iterdir() if path.name != JOURNAL)):
+            raise UserError(f"{folder} is not empty, it has {there[0]}: choose another --output")
+        self._journal = Journal(folder / JOURNAL, KIND, begun, subject, again)
+        lines = {line["run"]: line["seconds"] for line in ([] if begun is None else begun.lines)}
+        known = {step.name for step in plan}
+        self._seconds = {
+            name: seconds for name, seconds in lines.items() if name in known and (folder / name / RESULT).is_file()
+        }
+        self.runs: dict[str, SavedRun] = {name: load(folder / name) for name in self._seconds}
+        self.resumed = len(self.runs)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Session:
+        interrupts.notify(self._stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        interrupts.abandon()
+
+    def drive(self, left: Left, progress: Progress) -> bool:
+        """Do the steps that ``left`` gives until there are none; False where it was stopped before.
+
+        Raises ``UserError`` and others where a run could not be done.
+        """
+        while steps := left(self.runs):
+            if self.stopped is not None:
+                return False
+            progress.begin(len(self.runs) + 1, len(self.runs) + len(steps), steps[0].name, self._left_s(steps))
+            if (run := self._perform(steps[0])) is None:
+                return False
+            progress.end(run, steps[0].name)
+        return True
+
+    def _left_s(self, steps: Sequence[Step]) -> float:
+        """By how long the runs took so far; 0 where nothing is known of it."""
+        done = [(step.seconds, self._seconds[step.name]) for step in self.plan if step.name in self._seconds]
+        foreseen, took = sum(each for each, _ in done), sum(each for _, each in done)
+        scale, mean = (took / foreseen if foreseen else 1.0), (took / len(done) if done else 0.0)
+        return sum(step.seconds * scale or mean for step in steps)
+
+    def _perform(self, step: Step) -> SavedRun | None:
+        """Do one run; None where it was interrupted."""
+        place = self.folder / step.name
+        if is_claimed(place):
+            raise UserError(f"a run of before is still writing to {place}: wait for its end")
+        self._put_aside(step)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        status, said = measure(step.words, place, self._started)
+        self._process = None
+        if status in _ENDED:
+            seconds = round(time.monotonic() - began, 3)
+            self.runs[step.name] = run = load(place)
+            self._seconds[step.name] = seconds
+            self._journal.write({"run": step.name, "seconds": seconds})
+            return run
+        self._put_aside(step)
+        if status == statuses.INTERRUPTED:
+            self.stopped = self.stopped or f"{step.name} was interrupted"
+            return None
+        if self.stopped is not None:
+            return None
+        raise _error(step.name, status, said)
+
+    def _put_aside(self, step: Step) -> None:
+        """What an earlier try has left."""
+        place = self.folder / step.name
+        if not place.exists():
+            return
+        number = 1
+        while (aside := self.folder / ASIDE / f"{step.name.replace('/', '-')}-{number}").exists():
+            number += 1
+        aside.parent.mkdir(exist_ok=True)
+        place.rename(aside)
+
+    def _started(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        if self.stopped is not None:
+            process.send_signal(signal.SIGINT)
+
+    def _stop(self, reason: str) -> None:
+        self.stopped = reason
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+
+
+def begun_in(folder: Path) -> journal.Begun | None:
+    """The session in the folder; None where there is none.  Raises ``UserError`` for what no session wrote."""
+    path = folder / JOURNAL
+    found = journal.read(path, KIND, _SUBJECT) if path.exists() else None
+    try:
+        for line in [] if found is None else found.lines:
+            if journal.checked(line, _LINE).keys() < _LINE.keys():
+                raise ValueError
+    except ValueError:
+        raise journal.no_journal(path, KIND) from None
+    return found
+
+
+@contextlib.contextmanager
+def claimed(output: Path | None, name: str) -> Iterator[Path]:
+    """The folder of a session, which no other process takes; without ``output`` a new one."""
+    with Claim.new(name) if output is None else Claim.take(output, JOURNAL) as claim:
+        yield claim.folder
+
+
+def measure(words: Sequence[str], folder: Path, started: Callable[[subprocess.Popen[bytes]], None]) -> tuple[int, str]:
+    """Do a run in a process of its own, and return its status and what it said on standard error."""
+    line = [sys.executable, "-m", "drumfire", "run", *words, "--output", str(folder), "--no-dashboard"]
+    with tempfile.TemporaryFile() as said:
+        # In a group of its own a terminal's Ctrl-C comes to us alone, and so to it once.
+        process = subprocess.Popen(
+            line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, process_group=0
+        )
+        try:
+            started(process)
+            status = process.wait()
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                process.wait()
+        said.seek(0)
+        return status, said.read().decode("utf-8", "replace")
+
+
+def _error(name: str, status: int, said: str) -> Exception:
+    """Why a run was not done, from its process."""
+    last = next((line for line in reversed(said.splitlines()) if line.strip()), "it does not say why")
+    text = f"{name}: {last.removeprefix('drumfire run: ').removeprefix('drumfire: ')}"
+    if status == statuses.USAGE:
+        return UserError(text)
+    if status == statuses.UNSAVED:
+        return UnsavedError(text)
+    if status < 0:
+        return UserError(f"{name}: its process was ended by {signal.Signals(-status).name}: do it again")
+    return RuntimeError(text)

@@ -1,0 +1,58 @@
+"""The words of ``drumfire run`` as a session is given them: checked before anything is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from drumfire.bench.assemble.options import RunOptions
+from drumfire.bench.commands import run
+from drumfire.bench.fleet import refusals
+from drumfire.bench.options import files, parser, values
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.options import flag
+from drumfire.loadgen.settings import Scenario
+from drumfire.loadgen.warm_up import WarmUp
+
+OWN = ("output", "json", "no_dashboard", "report", "expect", "base", "junit")
+"""Options of a run that are a session's, and not of each of its runs."""
+_OTHER_RUNS = ("accuracy", "submission", "find_peak_performance")
+_DEFAULT_S = 600.0
+"""How long a run lasts without --time, as the rules ask."""
+_START_S = 3.0
+"""What the start and the end of a run's process take, about."""
+
+
+def parsed(words: Sequence[str]) -> RunOptions:
+    """The options of a run.  Raises ``UserError`` for words that ``drumfire run`` would refuse."""
+    found = parser.parse(run.COMMAND, words)
+    if found.help or found.print_config:
+        raise UserError("--help and --print-config are for drumfire run: leave them out")
+    given = (files.read(Path(found.config)) if found.config is not None else {}) | found.values
+    options = values.build(RunOptions, given, ("run", *words))
+    run.check(options)
+    refusals.check(options)
+    return options
+
+
+def check(options: RunOptions, own: Iterable[str] = ()) -> None:
+    """Refuse what cannot be one of several runs.  ``own``: options that the session gives.  Raises ``UserError``."""
+    for name in own:
+        if name in options.given:
+            raise UserError(f"{flag(name)} is of all runs together: write it before the first --")
+    for name in _OTHER_RUNS:
+        if getattr(options.traffic, name):
+            raise UserError(f"{flag(name)} has no figures that are compared here: leave it out")
+    traffic = options.traffic
+    if traffic.scenario == Scenario.Server.name and traffic.qps is None and traffic.user_conf is None:
+        raise UserError("--qps must be given: else each run would choose its own, and no two have one schedule")
+
+
+def expected_s(options: RunOptions) -> float:
+    """How long the run will take, about; 0 where that is not known before one has been done."""
+    traffic = options.traffic
+    seconds = traffic.time or (0.0 if traffic.count else _DEFAULT_S)
+    if traffic.count and traffic.qps:
+        seconds = max(seconds, traffic.count / traffic.qps)
+    warm_up = WarmUp.of(traffic.warmup)
+    return seconds and seconds + _START_S + (warm_up.seconds if warm_up else 0.0)
