@@ -93,12 +93,10 @@ def sweep(options: Options) -> int:
             with Progress(messages, lambda: [sweeps.table(document(finished=False))]) as progress:
                 finished = session.drive(lambda runs: made.left(plan, runs), progress)
         told = document(finished=finished)
-        if not finished:
-            write_json(folder / sessions.SWEEP, told)
-            raise KeyboardInterrupt(f"{session.stopped}, after {counted(len(session.runs), 'run')}; to resume: {again}")
         best = _runs_of(sweeps.chosen(told), session)
-        told["expectations"] = _judged(wanted, best, base)
-        if run.result.report:
+        if finished:
+            told["expectations"] = _judged(wanted, best, base)
+        if finished and run.result.report:
             told["page"] = str(folder / PAGE)
             sweep_page.write(told, session.runs, folder / PAGE)
         write_json(folder / sessions.SWEEP, told)
@@ -106,6 +104,8 @@ def sweep(options: Options) -> int:
         print(json.dumps(told, allow_nan=False))
     else:
         terminal.put(list(sessions.report(sessions.SWEEP, told)))
+    if not finished:
+        raise KeyboardInterrupt(f"{session.stopped}, after {counted(len(session.runs), 'run')}; to resume: {again}")
     if wanted.junit is not None:
         _write_junit(wanted.junit, told, best or list(session.runs.values()))
     return sessions.status(sessions.SWEEP, told)

@@ -56,11 +56,11 @@ def _curve(document: Document) -> Iterator[Chart]:
             lines.append(Line(f"{name} {figure}".strip(), x, y, number, Dash(number % len(Dash))))
     if not lines:
         return
-    marks = [
-        Mark(document["points"][at]["rate"], name)
-        for name, at in (("power", document["named"]["power"]), ("best", _chosen(document)))
-        if at is not None
-    ]
+    names: dict[float, list[str]] = {}
+    for name, at in (("best", _chosen(document)), ("power", document["named"]["power"])):
+        if at is not None:
+            names.setdefault(document["points"][at]["rate"], []).append(name)
+    marks = [Mark(rate, ", ".join(of_place)) for rate, of_place in names.items()]
     found = "; ".join(f"{name}: {text}" for name, text in sweeps.named(document))
     what = f"Latency at what each point delivered, along {load}; those of several runs are medians."
     yield Chart("curve", "Latency over throughput", found, what, "ns", Axis.RATE, lines, logarithmic=True, marks=marks)

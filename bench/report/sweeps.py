@@ -15,7 +15,7 @@ Point = Mapping[str, Any]
 
 _MARKS = {"on": "*", "near": "o", "": ""}
 _LEGEND = "p99 (*: Pareto, o: may be, ': not) and p50 (.)"
-_AXIS_WIDTH, _WIDTHS = 15, (11, 10, 10, 9, 9, 0)
+_AXIS_WIDTH, _WIDTHS = 8, (11, 9, 9, 8, 9, 0)
 _ACROSS, _DOWN = 60, 12
 """Of the drawn curve, in characters."""
 _LOGARITHMIC = 10
@@ -38,7 +38,7 @@ def report(document: Document) -> Iterator[Section]:
 def status(document: Document) -> int:
     """Whether there is a point as was asked."""
     if not document["finished"]:
-        return statuses.INTERRUPTED
+        return statuses.UNDECIDED
     named = document["named"]
     if document["bounds"]:
         return statuses.UNMET if named["best"] is None else statuses.DONE
@@ -55,7 +55,7 @@ def table(document: Document) -> Section:
     """A row for each point."""
     first, *others = document["axes"]
     widths = [*[max(_AXIS_WIDTH, len(name) + 2) for name in others], *_WIDTHS]
-    head = [*others, "delivered", "p50", "p99", "errors", "verdict", ""]
+    head = [*others, "delivered", "p50", "p99", "errors", "verdict", "Pareto"]
     found = [Row(first, head, widths=widths)]
     for one in document["points"]:
         label, *cells = one["at"].values()
@@ -66,8 +66,7 @@ def table(document: Document) -> Section:
         rate = "-" if one["rate"] is None else figures.rate(one["rate"])
         times = ["-" if one[name] is None else figures.duration(one[name]) for name in ("p50", "p99")]
         style = Style.METRIC if one is chosen(document) else Style.FIGURES
-        marks = [_MARKS[one["front"]], "saturated" if one["saturated"] else ""]
-        cells += [rate, *times, figures.share(one["errors"]), one["validity"], " ".join(filter(None, marks))]
+        cells += [rate, *times, figures.share(one["errors"]), one["validity"], _MARKS[one["front"]]]
         found.append(Row(label, cells, style, widths))
     return found
 

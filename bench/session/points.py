@@ -35,6 +35,8 @@ class Sweep:
     bounds: Sequence[Expectation]
     _known: dict[str, Point] = field(default_factory=dict)
     """What was measured by a run, by the name of its step."""
+    _held: dict[tuple[str, ...], bool] = field(default_factory=dict)
+    """Whether the bounds hold, by the names of the steps."""
 
     def order(self) -> list[tuple[str, Place]]:
         """The steps' names: all places in an order by the seed, and so again for each repeat."""
@@ -134,11 +136,15 @@ class Sweep:
         point["reasons"] = list(dict.fromkeys(text for one in each for text in one["reasons"][:1]))
         point["usable"] = bool(each) and all(one["usable"] for one in each)
         point["saturated"] = self._saturated(place, runs)
-        point["holds"] = self._holds(list(done.values())) if self.bounds and each else None
+        point["holds"] = self._holds(done) if self.bounds and each else None
         return point
 
-    def _holds(self, runs: Sequence[SavedRun]) -> bool:
-        return all(gates.judge(bound, runs).met for bound in self.bounds)
+    def _holds(self, done: Runs) -> bool:
+        """It takes a look at the rows of each run, so only once."""
+        key = tuple(done)
+        if key not in self._held:
+            self._held[key] = all(gates.judge(bound, list(done.values())).met for bound in self.bounds)
+        return self._held[key]
 
 
 def _of_run(run: SavedRun, name: str) -> Point:

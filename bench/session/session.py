@@ -136,6 +136,8 @@ class Session:
             number += 1
         aside.parent.mkdir(exist_ok=True)
         place.rename(aside)
+        with contextlib.suppress(OSError):  # further runs are there
+            place.parent.rmdir()
 
     def _started(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
