@@ -1,0 +1,151 @@
+"""``drumfire ab``: turns, equal schedules, the comparison at the end, and that it resumes and can be extended."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import drumfire
+from drumfire.bench import statuses
+from drumfire.bench.session import session
+from tests.support.command import here, one_line_error
+from tests.support.simulated_runs import SERVICE_NS, Simulated
+
+A = ("null", "digits", "--scenario", "Server", "--qps", 1500, "--time", 5)
+B = (*A, "--warmup", 5)
+
+
+@pytest.fixture
+def simulated(monkeypatch: pytest.MonkeyPatch) -> Simulated:
+    """Each query of B, which warms up, takes 10 % longer."""
+    found = Simulated(lambda options: SERVICE_NS * (1.1 if options.traffic.warmup == "5" else 1.0))
+    monkeypatch.setattr(session, "measure", found.measure)
+    return found
+
+
+def ab(folder: Path, *words: object, a: tuple[object, ...] = A, b: tuple[object, ...] = B) -> Any:
+    return here("ab", "--output", folder, *words, "--", *a, "--", *b)
+
+
+def sides(simulated: Simulated) -> str:
+    return "".join("B" if "--warmup" in line else "A" for line in simulated.lines)
+
+
+def test_runs_are_in_turns_and_the_slower_side_is_named(simulated: Simulated, tmp_path: Path) -> None:
+    done = ab(tmp_path / "ab", "--figure", "p50")
+    assert sides(simulated) == "ABBAABBAAB"
+    assert done.returncode == statuses.UNMET
+    assert "B is slower: p50 +" in done.stdout
+    found = json.loads((tmp_path / "ab" / "ab.json").read_text())
+    runs = [[drumfire.load(tmp_path / "ab" / letter / str(number)) for number in range(1, 6)] for letter in "AB"]
+    compared = drumfire.compare(runs, figure="p50").document()
+    assert {key: found[key] for key in compared} == compared
+    assert found["notes"] == []
+    assert "neighbours" in found["figures"][0]["method"]
+
+
+def test_its_report_is_printed_again_and_by_compare(simulated: Simulated, tmp_path: Path) -> None:
+    done = ab(tmp_path / "ab", "--runs", 3, "--expect", "p99<=base+50%")
+    first, *lines = done.stdout.splitlines()
+    assert first == "6 runs, A B B A A B, about 0:48"
+    assert [line.split()[3] for line in lines[:6]] == ["A/1", "B/1", "B/2", "A/2", "A/3", "B/3"]
+    shown = here("show", tmp_path / "ab")
+    assert shown.stdout == "\n".join([*lines[6:], ""])
+    assert shown.returncode == done.returncode
+    assert "expected     p99<=base+50%: " in shown.stdout
+    compared = here("compare", tmp_path / "ab" / "A", tmp_path / "ab" / "B", "--json")
+    verdict = json.loads((tmp_path / "ab" / "ab.json").read_text())["verdict"]
+    assert json.loads(compared.stdout)["comparisons"][0]["verdict"] == verdict
+
+
+def test_equal_sides_are_the_same(simulated: Simulated, tmp_path: Path) -> None:
+    done = ab(tmp_path / "ab", "--json", b=A)
+    found = json.loads(done.stdout)
+    assert found["verdict"]["words"].startswith("same within 5 %")
+    assert done.returncode == 0
+
+
+def test_schedules_that_differ_are_noted(simulated: Simulated, tmp_path: Path) -> None:
+    found = json.loads(ab(tmp_path / "ab", "--json", b=("null", "digits", *A[2:4], "--qps", 1600)).stdout)
+    assert found["notes"] == ["the schedules differ: that of 5 of 10 runs is not that of A's first"]
+
+
+def test_more_runs_are_added(simulated: Simulated, tmp_path: Path) -> None:
+    assert ab(tmp_path / "ab", "--runs", 3).returncode in (statuses.UNMET, statuses.UNDECIDED)
+    done = ab(tmp_path / "ab", "--runs", 5)
+    assert sides(simulated) == "ABBAABBAAB"
+    assert f"resuming in {tmp_path / 'ab'}: 6 runs done" in done.stdout
+    other = ab(tmp_path / "ab", b=A)
+    assert other.returncode == statuses.USAGE
+    assert "is of another session (it differs in B)" in other.stderr
+
+
+def test_an_interrupted_one_says_how_to_resume(simulated: Simulated, tmp_path: Path) -> None:
+    simulated.ends = {3: (statuses.INTERRUPTED, "")}
+    done = ab(tmp_path / "ab", "--runs", 3)
+    assert done.returncode == statuses.INTERRUPTED
+    assert "after 2 of 6 runs; to resume: drumfire ab --output " in done.stderr
+    shown = here("show", tmp_path / "ab")
+    assert shown.returncode == statuses.UNDECIDED
+    assert "Session is : unfinished\n" in shown.stdout
+    simulated.ends = {}
+    assert ab(tmp_path / "ab", "--runs", 3).returncode in (statuses.UNMET, statuses.UNDECIDED)
+    assert sides(simulated) == "ABBBAAB"
+    assert sorted(path.name for path in (tmp_path / "ab").iterdir()) == [
+        "A", "B", "ab.json", "interrupted", "session.jsonl",
+    ]  # fmt: skip
+
+
+def test_it_ends_early_where_a_side_cannot_be_compared(simulated: Simulated, tmp_path: Path) -> None:
+    errors = {"failed": 900, "unanswered": 0, "refused": 0, "messages": {"broken": 900}}
+    simulated.changes = {"A/1": {"errors": errors, "validity": "INVALID", "reasons": ["900 samples failed."]}}
+    done = ab(tmp_path / "ab")
+    assert sides(simulated) == "AB"
+    assert done.returncode == statuses.INVALID
+    assert "A is INVALID: not compared\n" in done.stdout
+    assert "ended after 2 of 10 runs: no further one could change the verdict" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ((), "-- WORDS-OF-A -- WORDS-OF-B must be given"),
+        (("null", "digits"), "'null' must come after --: write -- WORDS-OF-A"),
+        (("--", *A), "the words of two runs must be given"),
+        (("--", *A, "--"), "the words of two runs must be given"),
+        (("--", *A, "--", *A, "--", *A), "the words of two runs must be given"),
+        (("--runs", 2, "--", *A, "--", *B), "--runs: must be at least 3"),
+        (("--margin", "x", "--", *A, "--", *B), "--margin: 'x' is no share"),
+        (("--", *A, "--", "nul", "digits"), "B: BACKEND: unknown 'nul' (did you mean null?)"),
+        (("--", *A, "--", *A, "--qsp", 3), "B: unknown option --qsp"),
+        (("--", *A, "--output", "x", "--", *A), "A: --output is of all runs together: write it before the first --"),
+        (("--", *A, "--", *A, "--json"), "B: --json is of all runs together"),
+        (("--", *A, "--", *A, "--accuracy"), "B: --accuracy has no figures that are compared here"),
+        (("--", *A, "--", "null", "digits"), "A is Server and B SingleStream, which have no figure in common"),
+        (("--", "null", "digits", "--scenario", "Server", "--", *A), "A: --qps must be given"),
+        (("--", "null", "--help", "--", *A), "A: --help and --print-config are for drumfire run"),
+        (("--expect", "p98", "--", *A, "--", *B), "--expect"),
+    ],
+)
+def test_wrong_words_are_refused_before_anything_runs(
+    words: tuple[object, ...], says: str, simulated: Simulated, tmp_path: Path
+) -> None:
+    done = here("ab", "--output", tmp_path / "ab", *words)
+    if says == "--expect":
+        says = "'p98' is no expectation"
+    one_line_error(done, says.removeprefix("-- "))
+    assert simulated.lines == []
+    assert not (tmp_path / "ab").exists()
+
+
+def test_a_dry_run_only_shows_the_plan(simulated: Simulated, tmp_path: Path) -> None:
+    done = ab(tmp_path / "ab", "--runs", 3, "--dry-run")
+    assert done.stdout.splitlines()[:2] == [
+        "6 runs, A B B A A B, about 0:48",
+        "A/1: drumfire run null digits --scenario Server --qps 1500 --time 5",
+    ]
+    assert simulated.lines == []
+    assert not (tmp_path / "ab").exists()
