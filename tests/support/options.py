@@ -65,8 +65,8 @@ def different_cases() -> list[Case]:
     return list({tuple(one.name for one in case.declared): case for case in cases()}.values())
 
 
-def words(case: Case) -> list[str]:
-    """A command line with every option of the case."""
+def words(case: Case, *more: str) -> list[str]:
+    """A command line with every option of the case, and ``more`` words of options."""
     line, after = list(case.path), list[str]()
     for one in case.declared:
         value = case.kind if case.kind is not None and one.name == case.by else _example(one)
@@ -76,7 +76,7 @@ def words(case: Case) -> list[str]:
             line.append(value)
         else:
             line += [flag(one.name)] if one.kind is bool else [flag(one.name), value]
-    return line + after
+    return [*line, *more, *after]
 
 
 def _example(one: Declared) -> str:

@@ -177,12 +177,11 @@ def test_a_run_that_needs_too_much_memory_is_refused(words: list[str], tmp_path:
 
 @pytest.mark.parametrize("case", cases(), ids=str)
 def test_no_number_is_without_bounds(case: Case) -> None:
-    line = words(case)
     for one in case.declared:
         if one.kind in (int, float) and not one.several:
             for value in ("1e300", "-1e300", "inf", "nan", str(10**30), "x"):
                 with pytest.raises(UserError, match=f"^{flag(one.name)}: "):
-                    options(*line, f"{flag(one.name)}={value}")
+                    options(*words(case, f"{flag(one.name)}={value}"))
 
 
 def test_kinds_of_a_run_are_its_backends() -> None:

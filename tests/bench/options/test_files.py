@@ -18,7 +18,7 @@ from tests.support.options import Case
 @pytest.mark.parametrize("case", options.cases(), ids=str)
 def test_every_command_prints_a_file_that_holds_the_same_options(case: Case, tmp_path: Path) -> None:
     line = options.words(case)
-    done = here(*line, "--print-config")
+    done = here(*options.words(case, "--print-config"))
     assert (done.returncode, done.stderr) == (0, "")
     file = tmp_path / "options.toml"
     file.write_text(done.stdout, encoding="utf-8")
