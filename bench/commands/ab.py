@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from drumfire.bench import gates, statuses
+from drumfire.bench.assemble import loop
 from drumfire.bench.commands.compare import margin_of, seconds_of
 from drumfire.bench.compare import doubts
 from drumfire.bench.compare.comparison import DEFAULT_MARGIN, compare, same_schedule
@@ -143,7 +144,7 @@ def _plan(options: Options) -> list[Step]:
             words.check(runs[-1], words.OWN)
         except UserError as error:
             raise UserError(f"{letter}: {error}") from None
-    kinds = [" ".join(filter(None, (one.traffic.scenario, one.traffic.loop))) for one in runs]
+    kinds = [loop.name(one.traffic) for one in runs]
     if kinds[0] != kinds[1]:
         raise UserError(f"A is {kinds[0]} and B {kinds[1]}, which have no figure in common: give both the same")
     steps, counts = [], dict.fromkeys(_LETTERS, 0)

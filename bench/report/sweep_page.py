@@ -34,8 +34,8 @@ def _blocks(document: Document) -> Iterator[Block]:
     head, *rows = sweeps.table(document)
     width = 1 + len(head.cells)
     yield Table(
-        "Points", [head.label, *head.cells],
-        [[row.label, *row.cells, *[""] * (width - 1 - len(row.cells))] for row in rows],
+        "Points", [head.label.strip(), *head.cells],
+        [[row.label.strip(), *row.cells, *[""] * (width - 1 - len(row.cells))] for row in rows],
     )  # fmt: skip
 
 

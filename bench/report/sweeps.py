@@ -56,9 +56,11 @@ def table(document: Document) -> Section:
     first, *others = document["axes"]
     widths = [*[max(_AXIS_WIDTH, len(name) + 2) for name in others], *_WIDTHS]
     head = [*others, "delivered", "p50", "p99", "errors", "verdict", "Pareto"]
-    found = [Row(first, head, widths=widths)]
+    longest = len(first) + 2  # wider than the usual column of labels where the name is long
+    found = [Row(first.ljust(longest), head, widths=widths)]
     for one in document["points"]:
         label, *cells = one["at"].values()
+        label = label.ljust(longest)
         if one["validity"] is None:
             what = f"skipped: {one['skipped']}" if one["skipped"] else "-"
             found.append(Row(label, [*cells, what, ""], widths=[*widths[: len(cells)], 0, 0]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from drumfire.bench.assemble import loop
 from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.commands import run
 from drumfire.bench.fleet import refusals
@@ -30,6 +31,7 @@ def parsed(words: Sequence[str]) -> RunOptions:
         raise UserError("--help and --print-config are for drumfire run: leave them out")
     given = (files.read(Path(found.config)) if found.config is not None else {}) | found.values
     options = values.build(RunOptions, given, ("run", *words))
+    loop.check(options.traffic)
     run.check(options)
     refusals.check(options)
     return options

@@ -273,6 +273,7 @@ def test_real_processes_are_interrupted_and_resumed(tmp_path: Path) -> None:
     deadline = time.monotonic() + 60
     while len(list((tmp_path / "s").glob("qps=*/1/columns"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
+    time.sleep(0.7)  # until queries of the second run have been sent
     os.kill(process.pid, signal.SIGINT)
     done = finished(process)
     assert done.returncode == statuses.INTERRUPTED, done.stderr
