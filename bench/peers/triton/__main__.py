@@ -12,7 +12,7 @@ from drumfire.bench.peers.process import say
 from drumfire.bench.peers.serving import servers
 from drumfire.bench.peers.triton import revisions
 from drumfire.bench.peers.triton.environments import CLIENT, PERF_ANALYZER
-from drumfire.bench.peers.triton.measures import CASES, TOOLS, measures, tools
+from drumfire.bench.peers.triton.measures import NAMES, TOOLS, measures, tools
 
 COMPARISON = Comparison(
     "triton",
@@ -46,7 +46,7 @@ def _cases() -> Iterator[Sequence[against.Case]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return COMPARISON.main(arguments, CASES, lambda only: _ready(), _cases)
+    return COMPARISON.main(arguments, NAMES, lambda only: _ready(), _cases)
 
 
 if __name__ == "__main__":

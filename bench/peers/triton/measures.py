@@ -10,7 +10,7 @@ from pathlib import Path
 from drumfire.bench.peers.goal import Figure, both
 from drumfire.bench.peers.rounds import Measure
 from drumfire.bench.peers.server import Running
-from drumfire.bench.peers.triton import client, environments, ours, perf_analyzer
+from drumfire.bench.peers.triton import client, environments, ours, perf_analyzer, searches
 from drumfire.bench.peers.triton.case import PROTOCOLS, Case
 from drumfire.sut.environments import Say
 
@@ -30,6 +30,9 @@ CASES: dict[str, Case] = {
     **{f"{p}-poisson@{r}": Case("identity_cached", p, _SMALL, rate=r) for p in PROTOCOLS for r in (1000, 5000)},
 }
 """By the measure's name."""
+SEARCHES = {f"{p}-search": Case("identity_cached", p, _SMALL) for p in PROTOCOLS}
+"""The highest rate under a bound."""
+NAMES = (*CASES, *SEARCHES)
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ def tools(say: Say) -> Tools:
 
 
 def measures(server: Running, others: Tools) -> list[Measure]:
-    return [_measure(name, case, server, others) for name, case in CASES.items()]
+    found = [_measure(name, case, server, others) for name, case in CASES.items()]
+    return [*found, *(_search(name, case, server, others) for name, case in SEARCHES.items())]
 
 
 def _measure(name: str, case: Case, server: Running, others: Tools) -> Measure:
@@ -58,6 +62,16 @@ def _measure(name: str, case: Case, server: Running, others: Tools) -> Measure:
         return Measure(name, _curve(case), measured, sides)
     sides[CLIENT] = partial(client.measure, others.client_python, server, case)
     return Measure(name, _closed_loop(case), measured, sides)
+
+
+def _search(name: str, case: Case, server: Running, others: Tools) -> Measure:
+    at = f"highest rate with p99 below {searches.BOUND_MS} ms, {PROTOCOLS[case.protocol]}"
+    figures = (
+        both(f"requests until it is known: {at}", "requests", "", goal_ratio=1),
+        both(at, "best_per_s", "1/s", more_is_better=True),
+    )
+    theirs = {PERF_ANALYZER: partial(searches.binary, *others.perf_analyzer, server, case)}
+    return Measure(name, figures, partial(searches.sweep, server, case), theirs)
 
 
 def _closed_loop(case: Case) -> tuple[Figure, ...]:

@@ -28,9 +28,9 @@ from hypothesis import strategies as st
 from drumfire.bench.peers.process import MeasurementError
 from drumfire.bench.peers.program import without_errors
 from drumfire.bench.peers.server import Running, cpu_seconds, parent_and_ticks, statistics_counts, watched
-from drumfire.bench.peers.triton import client_worker, ours, perf_analyzer
+from drumfire.bench.peers.triton import client_worker, ours, perf_analyzer, searches
 from drumfire.bench.peers.triton.case import Case
-from drumfire.bench.peers.triton.measures import CASES, TOOLS, Tools, measures
+from drumfire.bench.peers.triton.measures import CASES, NAMES, TOOLS, Tools, measures
 from tests.support.command import options
 
 CLOSED = Case("identity_cached", "grpc", 16, concurrency=64)
@@ -345,13 +345,41 @@ def test_our_command_is_one_that_the_command_line_takes(case: Case) -> None:
     assert (target.concurrency, run.traffic.qps) == (case.concurrency, case.rate)
 
 
+def test_both_search_the_same_range_for_the_same_bound() -> None:
+    case = Case("identity_cached", "grpc", 16)
+    sweep = options(*searches.words("grpc://h:1", case, 3))
+    assert (sweep.over, sweep.bound, sweep.run.traffic.time) == (("qps=1000:16000:log9",), ("p99<10ms",), 3)
+    command = searches.command(Path("pa"), "h:1", case, 3, Path("r.csv"))
+    for words in (
+        ["--request-rate-range", "1000:16000:1000", "--binary-search", "-l", "10"], ["--percentile", "99"],
+        ["-p", "1000"], ["-r", "3"],
+    ):  # fmt: skip
+        at = command.index(words[0])
+        assert command[at : at + len(words)] == words
+
+
+def test_the_best_of_a_search_is_what_was_delivered_below_the_bound() -> None:
+    head, row = OPEN_REPORT.splitlines()
+    rows = [row, row.replace(",968.216,", ",3020.5,").replace("5501", "9999"), row.replace(",968.216,", ",8000,") + "9"]
+    assert searches.best_of_report("\n".join([head, *rows])) == {"best_per_s": 3020.5}
+    for text in ("", head, "\n".join([head, rows[2]])):
+        with pytest.raises(MeasurementError, match="found no rate"):
+            searches.best_of_report(text)
+    with pytest.raises(MeasurementError, match="cannot be read"):
+        searches.best_of_report("a,b\n1,2\n")
+    document = {"points": [{"rate": 5.0}, {"rate": 7.0}], "named": {"best": 1}}
+    assert searches.best_of_sweep(document) == {"best_per_s": 7.0}
+    with pytest.raises(MeasurementError, match="found no rate"):
+        searches.best_of_sweep(document | {"named": {"best": None}})
+
+
 # All together.
 
 
 def test_the_goals_are_set() -> None:
     with counting_server() as server:
         made = {m.name: m for m in measures(server, Tools((Path("pa"), {}), Path("python")))}
-    assert made.keys() == CASES.keys()
+    assert tuple(made) == NAMES
     goals = {name: [f.goal_ratio for f in m.figures if f.goal_ratio is not None] for name, m in made.items()}
     for protocol in ("grpc", "http"):
         assert goals[f"{protocol}@16"] == [4]
