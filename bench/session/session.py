@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from drumfire.bench import interrupts, journal, statuses
@@ -78,8 +79,17 @@ class Session:
         interrupts.notify(self._stop)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         interrupts.abandon()
+        if kind is not None and not self.runs and not (self.folder / ASIDE).exists():
+            self._undo()
+
+    def _undo(self) -> None:
+        """Leave nothing where not even the first run could begin: other words may come to the same folder."""
+        (self.folder / JOURNAL).unlink(missing_ok=True)
+        for step in self.plan:
+            with contextlib.suppress(OSError):
+                (self.folder / step.name).parent.rmdir()
 
     def drive(self, left: Left, progress: Progress) -> bool:
         """Do the steps that ``left`` gives until there are none; False where it was stopped before.

@@ -35,7 +35,8 @@ class Simulated:
     def measure(self, words: Sequence[str], folder: Path, started: Callable[[Any], None]) -> tuple[int, str]:
         self.lines.append(words)
         if len(self.lines) in self.ends:
-            folder.mkdir()
+            if self.ends[len(self.lines)][0] == statuses.INTERRUPTED:
+                folder.mkdir()
             return self.ends[len(self.lines)]
         options = words_.parsed(words)
         qps = float(options.traffic.qps)

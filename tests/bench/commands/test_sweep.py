@@ -263,6 +263,7 @@ def test_what_a_run_says_of_its_failure_is_told(simulated: Simulated, tmp_path: 
         assert done.returncode == (status if status > 0 else statuses.USAGE)
         assert wanted in done.stderr
         assert len(done.stderr.splitlines()) == 1
+        assert not (tmp_path / "s").exists()
 
 
 @pytest.mark.slow
