@@ -22,14 +22,12 @@ from drumfire.bench.compare import intervals
 from drumfire.bench.compare.comparison import name_of, of_subject, ratio_of
 from drumfire.bench.compare.doubts import failed_share
 from drumfire.bench.compare.sides import opened
-from drumfire.bench.compare.subject import MEAN, RATE, Run, Subject, percentile
+from drumfire.bench.compare.subject import MEAN, RATE, Ended, Run, Subject, percentile
 from drumfire.bench.report.expectations import shown
 from drumfire.loadgen.errors import UserError, nearest
 from drumfire.loadgen.options import option
-from drumfire.loadgen.record import Column
-from drumfire.loadgen.results import Measured
 from drumfire.loadgen.run import Test
-from drumfire.loadgen.settings import EffectiveSettings, percentile_name
+from drumfire.loadgen.settings import percentile_name
 
 _OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _TIMES = {"ns": 1.0, "us": 1e3, "\u00b5s": 1e3, "\u03bcs": 1e3, "ms": 1e6, "s": 1e9}
@@ -64,16 +62,6 @@ class ExpectOptions:
     )
     base: Path | None = option(None, metavar="RUN", needs=("expect",), help="the run that 'base' stands for")
     junit: Path | None = option(None, help="write the verdict and each expectation as JUnit XML")
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A run that has ended and is not saved yet, as comparisons need it."""
-
-    result: dict[str, Any]
-    effective: EffectiveSettings
-    measured: Measured | None
-    columns: Mapping[str, Column]
 
 
 @dataclass(frozen=True)
@@ -281,7 +269,7 @@ def expected(result: dict[str, Any], test: Test, options: ExpectOptions) -> dict
     if options.expect:
         base = [] if options.base is None else opened(str(options.base))
         measured = next((test.measured(r) for r in test.reports if not r.phase.accuracy and r.issued_rows), None)
-        run = Ended(result, test.effective, measured, test.record.columns)
+        run = Ended(result, measured, test.record.columns)
         result["expectations"] = judge_all(options.expect, [run], base)
     return result
 

@@ -19,8 +19,6 @@ COMMANDS = {
     "export": "write a saved run for other programs: a row for each sample as CSV, Parquet or JSON lines",
     "ab": "run A and B in turns, and tell whether B is slower than A",
     "sweep": "do a run at each of several values of an option, and tell which is best",
-    "runs": "list the runs in a folder: when, what, verdict, main figure and size",
-    "clean": "remove runs by rule, or what is large of them; first, show what would be removed",
     "audit": "do a run and the same run under an audit's rules, and check that they agree",
     "calibrate": "measure this machine's own ceiling and lateness, with a system that answers at once",
     "prepare": "fetch, generate or check data and weights",

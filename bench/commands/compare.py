@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -15,7 +15,7 @@ from drumfire.bench.compare.sides import ResultFile, opened
 from drumfire.bench.compare.subject import Run, figure_named
 from drumfire.bench.gates import ExpectOptions
 from drumfire.bench.options.parser import Command
-from drumfire.bench.report import comparisons, junit, terminal
+from drumfire.bench.report import comparisons, content, junit, page, terminal
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.options import option
 
@@ -83,7 +83,7 @@ def show(options: Options) -> int:
     of_base = base if wanted.base is None else opened(str(wanted.base))
     found = [
         compare(
-            [base, other],
+            (base, other),
             margin=margin_of(options.margin),
             figure=options.figure,
             single=options.single,
@@ -102,8 +102,9 @@ def show(options: Options) -> int:
         told = [comparisons.sections(one, document) for one, document in zip(found, documents, strict=True)]
         terminal.put(list(chain.from_iterable(told)))
     if options.html is not None:
-        page = importlib.import_module("drumfire.bench.report.page")
-        page.write([run for side in (base, *others) for run in side], options.html, comparison=found[0])
+        judged = {one.letters[1]: each["expectations"] for one, each in zip(found, documents, strict=True)}
+        runs = [run for side in (base, *others) for run in side]
+        page.write(content.report(runs, found, judged), options.html)
     if wanted.junit is not None:
         junit.write_comparisons(wanted.junit, documents, base[0].result)
     return statuses.worst(
@@ -119,9 +120,7 @@ COMMAND = Command(
 )
 
 
-def _check_page(path: Path, sides: list[list[Run]]) -> None:
-    if len(sides) > 2:
-        raise UserError("--html makes a page of two sides: name two, or leave it out")
+def _check_page(path: Path, sides: Sequence[Sequence[Run]]) -> None:
     if any(isinstance(run, ResultFile) for side in sides for run in side):
         raise UserError("--html needs the folders of runs, and not their results alone: name these, or leave it out")
     if not path.absolute().parent.is_dir():

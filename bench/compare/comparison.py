@@ -154,7 +154,7 @@ def _cut(sides: Sequence[Side], skip_s: float) -> list[Side]:
             scenarios = " and ".join(sorted({one.scenario for one in every}))
             raise UserError(f"{scenarios} have no figure in common: compare runs of one scenario")
         if not one.result.get("latency_ns"):
-            raise UserError(f"{one.name} has no performance figures, it is {one.result.get('mode')}: leave it out")
+            raise UserError(f"{one.name} has no latencies, as of accuracy alone: leave it out")
     skipped = 0
     if skip_s:
         if every[0].is_offline:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from drumfire.bench.compare.blocks import BLOCKS, MERGED, Floats
+from drumfire.bench.compare import steadiness
 from drumfire.bench.compare.differences import Difference, Kind, differences
 from drumfire.bench.compare.subject import Subject
 from drumfire.bench.report.figures import duration, share
@@ -19,14 +16,6 @@ _FAILURES = 0.001
 """A greater share of failed samples is named."""
 _MOST_FAILURES = 0.01
 """With more, the slow answers that figures such as p99 tell of may be among those that failed."""
-_START, _REST = 3, 16
-"""Of 32 blocks: the first ones, beside the last ones."""
-_START_T = 2.95
-"""The t statistic of 15 degrees of freedom above which a run starts differently: 1 % of steady runs do."""
-_GROWTH_T, _GROWTH = 3.0, 1.2
-"""A run is overloaded whose latency grows by a fifth over its second half, with a slope of so many standard errors."""
-_LEAST = 1000
-"""Queries below which nothing can be said of a run's parts."""
 Side = Sequence[Subject]
 
 
@@ -117,30 +106,11 @@ def _failures(named: Sequence[tuple[str, Side]]) -> Iterator[str]:
 
 def _course(letter: str, side: Side) -> Iterator[str]:
     """How latency goes over a run."""
-    looked = [one for one in side if one.has_rows and not one.is_offline and one.queries >= _LEAST]
     of = "" if len(side) == 1 else " in {} of " + counted(len(side), "run")
-    if early := sum(starts_differently(one.by_rows.mean_logs) for one in looked):
+    if early := sum(steadiness.start(one) is not None for one in side):
         yield f"{letter} starts differently from how it goes on{of.format(early)}: --skip leaves the start out"
-    if grown := sum(one.on_schedule and grows(one.by_rows.mean_logs) for one in looked):
+    if grown := sum(map(steadiness.grows, side)):
         yield f"{letter} is not steady{of.format(grown)}: its latency still grows at the end, as if overloaded"
-
-
-def starts_differently(mean_logs: Floats) -> bool:
-    """Whether the first tenth of a run is unlike its second half, from the mean logarithms of BLOCKS blocks."""
-    of = mean_logs.reshape(BLOCKS // 2, 2).mean(axis=1)
-    start, rest = of[:_START], of[-_REST:]
-    error = float(rest.std(ddof=1)) * math.sqrt(1 / _START + 1 / _REST)
-    return error > 0 and abs(float(start.mean() - rest.mean())) > _START_T * error
-
-
-def grows(mean_logs: Floats) -> bool:
-    """Whether latency grows over the second half, and with it, by Little's law, what is in flight."""
-    of = mean_logs[BLOCKS // 2 :].reshape(MERGED, -1).mean(axis=1)
-    x = np.arange(MERGED) - (MERGED - 1) / 2
-    slope = float(x @ of) / float(x @ x)
-    left = of - of.mean() - slope * x
-    error = math.sqrt(float(left @ left) / (MERGED - 2) / float(x @ x))
-    return bool(slope > _GROWTH_T * error and slope * MERGED > math.log(_GROWTH))
 
 
 def _late(named: Sequence[tuple[str, Side]]) -> Iterator[str]:

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from drumfire.bench.compare.subject import Run
 from drumfire.bench.history import find
 from drumfire.loadgen.directory import COLUMNS, RESULT, SETTINGS
 from drumfire.loadgen.errors import UserError
@@ -27,7 +26,7 @@ class ResultFile(SavedRun):
         return read_result(self.folder)
 
 
-def opened(word: str) -> list[Run]:
+def opened(word: str) -> list[SavedRun]:
     """The runs of a run's folder, a result file, several of these with commas between them, or a folder of runs.
 
     Words that are no paths are those of ``history.find``.
@@ -40,7 +39,7 @@ def opened(word: str) -> list[Run]:
         raise UserError(f"{word!r} names no run")
     for run in found:
         _ = run.result  # raises where there is none
-    return [*found]
+    return found
 
 
 def _opened(path: Path) -> Iterator[SavedRun]:

@@ -16,7 +16,7 @@ from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.errors import UserError, nearest
 from drumfire.loadgen.record import Column
 from drumfire.loadgen.results import Measured, distribution, latencies, query_latencies
-from drumfire.loadgen.settings import CLOSED_LOOP, EffectiveSettings, Scenario, percentile_name
+from drumfire.loadgen.settings import CLOSED_LOOP, Scenario, percentile_name
 
 RATE, MEAN = "rate", "mean"
 SHOWN = (RATE, MEAN, "p50", "p90", "p99", "p99.9")
@@ -39,11 +39,18 @@ class Run(Protocol):
     @property
     def result(self) -> dict[str, Any]: ...
     @property
-    def effective(self) -> EffectiveSettings: ...
-    @property
     def measured(self) -> Measured | None: ...
     @property
     def columns(self) -> Mapping[str, Column]: ...
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What is needed of a run that is not saved yet, or not wholly."""
+
+    result: dict[str, Any]
+    measured: Measured | None
+    columns: Mapping[str, Column]
 
 
 def percentile(figure: str) -> float | None:

@@ -104,6 +104,7 @@ def spread(low: float, high: float) -> str:
 
 
 def signed(change: float, low: float, high: float) -> str:
-    places = 1 if high - low < 0.05 or min(abs(low), abs(high)) < 0.01 else 0
+    least = min(abs(low), abs(high))
+    places = 1 if least < 0.01 or (high - low < 0.05 and least < 1) else 0
     text = f"{change * 100:+,.{places}f}"
     return text.replace("-", "+") if float(text.replace(",", "")) == 0 else text

@@ -22,7 +22,6 @@ import numpy.typing as npt
 from drumfire.bench.compare import intervals
 from drumfire.bench.compare.comparison import Row, compare
 from drumfire.loadgen.results import Measured
-from drumfire.loadgen.settings import EffectiveSettings
 
 Floats = npt.NDArray[np.float64]
 FIGURES = ("mean", "p50", "p90", "p99", "p99.9")
@@ -42,10 +41,6 @@ class SimulatedRun:
     measured: Measured
     result: dict[str, Any]
     columns: Mapping[str, Any]
-
-    @property
-    def effective(self) -> EffectiveSettings:
-        raise NotImplementedError
 
 
 def run(arrivals: Floats, latencies: Floats) -> SimulatedRun:

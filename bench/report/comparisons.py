@@ -1,4 +1,4 @@
-"""A comparison as rows: the verdict, what makes it doubtful, and the figures of both sides."""
+"""A comparison as rows, and for reading: the verdict, what makes it doubtful, and the figures of both sides."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 from drumfire.bench import statuses
 from drumfire.bench.compare.comparison import Comparison
-from drumfire.bench.compare.comparison import Row as Compared
 from drumfire.bench.compare.subject import RATE
 from drumfire.bench.compare.verdict import percent, signed
 from drumfire.bench.report import expectations, figures
+from drumfire.bench.report.blocks import Block, Table, Text
 from drumfire.bench.report.rows import Row, Section, Style
 
 _VERDICTS = {
@@ -19,43 +19,62 @@ _VERDICTS = {
     statuses.UNMET: Style.INVALID,
     statuses.INVALID: Style.INVALID,
 }
-_WIDTHS = (11, 11, 10, 20, 0)
-"""Of the columns after a figure's name."""
+_ROOM = 67
+"""Columns of 80 that are right of the figures' names."""
 
 
 def sections(comparison: Comparison, document: Mapping[str, Any]) -> Iterator[Section]:
-    """The report of one comparison, and of the ``expectations`` of its document."""
+    """The report of one comparison as rows, and of the ``expectations`` of its document."""
     verdict = comparison.verdict
     yield [
         Row("", [verdict.words], _VERDICTS[verdict.status]),
         *(Row("", [text], Style.WARNING) for text in comparison.doubts),
     ]
-    if lines := [Row(label, [text]) for label, text in expectations.rows(document)]:
-        yield lines
-    first, second = comparison.letters
-    yield [
-        Row("figure", [first, second, f"{second}/{first}", "95 % interval", "from"], widths=_WIDTHS),
-        *(_figure(row, comparison.judged) for row in comparison.rows),
-    ]
+    if expected := [Row(label, [text]) for label, text in expectations.rows(document)]:
+        yield expected
+    head, *lines = _table(comparison)
+    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)][1:]
+    gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= _ROOM else 1
+    widths = [*(width + gap for width in widths[:-1]), 0]
+    styles = {comparison.judged: Style.METRIC}
+    yield [Row(name, cells, styles.get(name, Style.FIGURES), widths) for name, *cells in (head, *lines)]
     yield [
         Row(letter if number == 0 else "", [name], Style.FOLDER)
-        for letter, names in zip(comparison.letters, comparison.names, strict=True)
+        for letter, names in _sides(comparison)
         for number, name in enumerate(names)
     ]
 
 
-def _figure(row: Compared, judged: str) -> Row:
-    style = Style.METRIC if row.name == judged else Style.FIGURES
-    values = [_value(row.name, value) for value in (row.a, row.b)]
-    if row.ratio is None:
-        return Row(row.name, [*values, "", row.note, ""], style, _WIDTHS)
-    low, high = (None if end is None else end - 1 for end in (row.low, row.high))
-    change = percent(row.ratio - 1, *(-1.0 if low is None else low, 1.0 if high is None else high))
-    if low is None and high is None:
-        return Row(row.name, [*values, change, row.note], style, _WIDTHS)
-    width = (-1.0 if low is None else low, 1.0 if high is None else high)
-    ends = ["open" if end is None else signed(end, *width) for end in (low, high)]
-    return Row(row.name, [*values, change, f"{' ... '.join(ends)} %", row.method], style, _WIDTHS)
+def blocks(comparison: Comparison) -> Iterator[Block]:
+    """The same for reading."""
+    verdict = comparison.verdict
+    yield Text(verdict.words, _VERDICTS[verdict.status])
+    for text in comparison.doubts:
+        yield Text(text, Style.WARNING)
+    head, *lines = _table(comparison)
+    yield Table(f"Judged by {comparison.judged}", head, lines)
+    yield Table("", [], [[letter, "\n".join(names)] for letter, names in _sides(comparison)])
+
+
+def _sides(comparison: Comparison) -> Iterator[tuple[str, tuple[str, ...]]]:
+    return zip(comparison.letters, comparison.names, strict=True)
+
+
+def _table(comparison: Comparison) -> Iterator[list[str]]:
+    """The head, and a line for each figure."""
+    a, b = comparison.letters
+    yield ["figure", a, b, f"{b}/{a}", "95 % interval", "from"]
+    for row in comparison.rows:
+        values = [_value(row.name, value) for value in (row.a, row.b)]
+        if row.ratio is None:
+            yield [row.name, *values, "", row.note, ""]
+            continue
+        ends = [None if end is None else end - 1 for end in (row.low, row.high)]
+        width = (-1.0 if ends[0] is None else ends[0], 1.0 if ends[1] is None else ends[1])
+        low, high = ("open" if end is None else signed(end, *width) for end in ends)
+        shown = f"{low} % ... open" if high == "open" else f"{low} ... {high} %"
+        interval = row.note if ends == [None, None] else shown
+        yield [row.name, *values, percent(row.ratio - 1, *width), interval, row.method if row.low or row.high else ""]
 
 
 def _value(name: str, value: float | None) -> str:

@@ -6,14 +6,18 @@ Every figure is one of the run's result or was made from its columns by the func
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
-from drumfire.bench.report import plots, rows, timeline, unfinished
-from drumfire.bench.report.blocks import Block, Report, Section, Table, Text, shown
+from drumfire.bench.compare import steadiness
+from drumfire.bench.compare.comparison import Comparison, of_subject
+from drumfire.bench.compare.subject import RATE, SHOWN, Ended, Subject
+from drumfire.bench.report import comparisons, expectations, plots, rows, timeline, unfinished
+from drumfire.bench.report.blocks import Block, Dash, Report, Section, Table, Text
 from drumfire.bench.report.definitions import DEFINED
 from drumfire.bench.report.plots import Track
 from drumfire.bench.report.rows import Document, Row, Style
@@ -24,30 +28,18 @@ from drumfire.loadgen.series import Series
 from drumfire.loadgen.settings import Mode, Scenario
 
 _KEY = (
-    "metric", "target", "expected", "peak", "confidence", "asked", "delivered", "latency", "per query", "lateness",
-    "sent late", "errors",
+    "metric", "target", "peak", "confidence", "asked", "delivered", "lateness", "sent late", "errors",
 )  # fmt: skip
 _WHAT = ("started", "system", "weights", "NOTE", "scenario", "warm-up", "workers", "hosts")
 _MACHINE = ("machine", "GPU", "software", "revision")
-_RATE = "rate"
 _ONE_RUN_ONLY = ("processes", "batch_sizes", "queue_ns", "service_ns", "server", "sizes", "description")
 """Keys of a result's ``system`` that are outcomes, so that they differ always."""
 
 
-class Comparison(Protocol):
-    """What ``page.write`` needs of a comparison."""
-
-    @property
-    def verdict(self) -> Any:
-        """Its ``words`` are a sentence."""
-
-    @property
-    def rows(self) -> Sequence[Any]:
-        """Each has a name, a and b in ns (of the rate in 1/s), ratio, low and high, of which any may be None, a method
-        and a note."""
-
-    @property
-    def doubts(self) -> Sequence[str]: ...
+_SECONDS = re.compile(r"([0-9-]{10})T([0-9:]{8})(?:\.[0-9]+)?(?:\+00:00|Z)")
+"""A time in UTC."""
+Judgements = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Expectations as ``gates.judge_all`` returns them, by the name of what they were judged by."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +49,8 @@ class _Told:
     label: str
     run: SavedRun
     slices: int
+    colour: int
+    dash: Dash
 
     @cached_property
     def document(self) -> Document:
@@ -80,7 +74,7 @@ class _Told:
         """The text of each row, with those that continue it."""
         found: dict[str, list[str]] = {}
         if self.document.get("started"):
-            found["started"] = [str(self.document["started"])]
+            found["started"] = [_SECONDS.sub(r"\1 \2 UTC", str(self.document["started"]))]
         label = ""
         for row in self.said:
             if row.style not in _VERDICT:
@@ -98,9 +92,16 @@ class _Told:
             line = timeline.of(self.run, self.slices)
             if line is None:
                 return "no query of a performance phase was issued, so nothing is drawn over time"
-            return Track(self.label, self.run, line)
+            return Track(self.label, self.run, line, self.colour, self.dash)
         except UserError as error:
             return f"nothing is drawn over time: {error}"
+
+    @cached_property
+    def subject(self) -> Subject:
+        """What its figures and their intervals are made of."""
+        drawn = isinstance(self.track, Track)
+        columns = self.run.columns if drawn else {}
+        return Subject(Ended(dict(self.document), self.run.measured if drawn else None, columns), self.label)
 
     @cached_property
     def series(self) -> Mapping[str, Series] | str:
@@ -113,28 +114,48 @@ class _Told:
 _VERDICT = (Style.VALID, Style.INVALID, Style.UNFINISHED, Style.REASON, Style.WARNING)
 
 
-def report(runs: Sequence[SavedRun], comparison: Comparison | None = None) -> Report:
-    """The report of one run or several.  Raises ``UserError`` for a folder that holds no run that can be read."""
+def report(
+    runs: Sequence[SavedRun],
+    compared: Sequence[Comparison] = (),
+    judged: Judgements | None = None,
+) -> Report:
+    """The report of one run or several.
+
+    ``compared``: comparisons of them, which come first.  ``judged``: by default, what the runs' results say.  Raises
+    ``UserError`` for a folder that holds no run that can be read.
+    """
     slices = max(math.floor(timeline.MOST_SLICES / math.sqrt(len(runs))), 1)
-    told = [_Told(label, run, slices) for label, run in zip(labels(runs), runs, strict=True)]
+    looks = _looks(len(runs), compared)
+    told = [_Told(label, run, slices, *look) for label, run, look in zip(labels(runs), runs, looks, strict=True)]
     tracks = [one.track for one in told if isinstance(one.track, Track)]
     series = [(one.label, one.series) for one in told if not isinstance(one.series, str)]
     documents = [(one.label, one.document) for one in told]
-    sections = [
-        ("comparison", "Comparison", _comparison(comparison)),
-        ("verdict", "Verdict", _verdict(told)),
+    if judged is None:
+        judged = {one.label: one.document.get("expectations") or () for one in told}
+    sections: list[tuple[str, str, Iterable[Block]]] = [
+        ("comparison", "Comparison", (block for one in compared for block in comparisons.blocks(one))),
+        ("verdict", "Verdict", _verdict(told, judged)),
         ("what", "What ran", _table(told, _WHAT)),
-        ("percentiles", "Percentiles", plots.percentiles(tracks)),
+        ("percentiles", "Percentiles", [*_intervals(told), *plots.percentiles(tracks)]),
         ("heat", "Latency over time", plots.heat(tracks)),
         ("time", "Over time", plots.over_time(tracks)),
         ("series", "Readings", plots.series(series)),
         ("batches", "Batches and parts", [*plots.batches(documents), *plots.shares(tracks, documents)]),
         ("accuracy", "Accuracy", _accuracy(told)),
         ("machine", "Machine and versions", _differences(told) if len(told) > 1 else _table(told, _MACHINE)),
+        ("expectations", "Expectations", _expectations(judged)),
         ("repeat", "To repeat it", _repeat(told)),
         ("figures", "All figures", _table(told, None, folded=True)),
     ]
     return Report(_title(told), [Section(name, title, list(blocks)) for name, title, blocks in _filled(sections)])
+
+
+def _looks(runs: int, compared: Sequence[Comparison]) -> Iterator[tuple[int, Dash]]:
+    """How the lines of each run are drawn: of a comparison, each side has a colour."""
+    sides = [compared[0].names[0], *(one.names[1] for one in compared)] if compared else [[""] for _ in range(runs)]
+    for colour, side in enumerate(sides):
+        for number in range(len(side)):
+            yield colour % plots.COLOURS, Dash((number if compared else colour) % len(Dash))
 
 
 def labels(runs: Sequence[SavedRun]) -> list[str]:
@@ -161,26 +182,7 @@ def _title(told: Sequence[_Told]) -> str:
     return f"{' '.join(filter(None, what))}: {told[0].verdict[0].cells[0]}"
 
 
-def _comparison(comparison: Comparison | None) -> Iterator[Block]:
-    if comparison is None:
-        return
-    yield Text(comparison.verdict.words, Style.METRIC)
-    for text in comparison.doubts:
-        yield Text(text, Style.WARNING)
-    lines = [
-        [
-            row.name,
-            *("-" if value is None else shown(value, "1/s" if row.name == _RATE else "ns") for value in (row.a, row.b)),
-            *("-" if value is None else f"{value - 1:+.1%}" for value in (row.ratio, row.low, row.high)),
-            row.method,
-            row.note,
-        ]
-        for row in comparison.rows
-    ]
-    yield Table("Figures compared", ["figure", "A", "B", "B against A", "from", "to", "method", "note"], lines)
-
-
-def _verdict(told: Sequence[_Told]) -> Iterator[Block]:
+def _verdict(told: Sequence[_Told], judged: Judgements) -> Iterator[Block]:
     for one in told:
         first, *others = one.verdict
         name = "" if len(told) == 1 else f"{one.label}: "
@@ -188,6 +190,7 @@ def _verdict(told: Sequence[_Told]) -> Iterator[Block]:
         for row in others:
             yield Text(" ".join(row.cells), row.style)
         yield from _over_time(one)
+    yield from _unmet(judged)
     yield from _table(told, _KEY)
 
 
@@ -197,11 +200,10 @@ def _over_time(one: _Told) -> Iterator[Text]:
         by_design = one.document.get("mode") == Mode.AccuracyOnly.name
         yield Text(one.track[:1].upper() + one.track[1:], Style.FIGURES if by_design else Style.WARNING)
     else:
-        line = one.track.line
-        if line.grows:
-            yield Text("Not steady: ever more samples are in flight, so the system is overloaded", Style.WARNING)
-        elif line.starts is not None:
-            how = f"{line.starts:.2g} times" if line.starts > 1 else f"{line.starts:.0%} of"
+        if steadiness.grows(one.subject):
+            yield Text("Not steady: its latency still grows at the end, as if overloaded", Style.WARNING)
+        elif (start := steadiness.start(one.subject)) is not None:
+            how = f"{start:.2g} times" if start > 1 else f"{start:.0%} of"
             yield Text(
                 f"It starts differently: latency in its first tenth is {how} that in its second half; "
                 "all figures count it (--warmup sends queries before the run)",
@@ -211,6 +213,46 @@ def _over_time(one: _Told) -> Iterator[Text]:
             yield Text("Offline: all samples are due at once, so there are no latencies over time or by percentile")
     if isinstance(one.series, str):
         yield Text(one.series[:1].upper() + one.series[1:], Style.WARNING)
+
+
+def _intervals(told: Sequence[_Told]) -> Iterator[Table]:
+    """The exact figures, each with what a longer run of the same might give."""
+    subjects = [one.subject for one in told if one.document.get("latency_ns")]
+    lines = []
+    for figure in SHOWN:
+        if any(one.value(figure) is not None for one in subjects):
+            lines.append([figure, *(_about(one, figure) for one in subjects)])
+    if lines:
+        head = ["", *(one.name for one in subjects)] if len(told) > 1 else []
+        yield Table("Exact figures, and about the 95 % interval of each", head, lines)
+
+
+def _about(run: Subject, figure: str) -> str:
+    value = run.value(figure)
+    if value is None:
+        return "-"
+    interval = of_subject(run, figure)
+    ends = interval.low, interval.high
+    text = expectations.about(value, "1/s" if figure == RATE else "ns", ends)
+    return f"{text}, no interval: {interval.why}" if ends == (None, None) else text
+
+
+def _unmet(judged: Judgements) -> Iterator[Text]:
+    """The expectations that are not met, or that all are."""
+    every = [(f"{name}: " if len(judged) > 1 else "", one) for name, of_name in judged.items() for one in of_name]
+    unmet = [(name, one) for name, one in every if one["verdict"] != "met"]
+    if every and not unmet:
+        yield Text(f"All that was expected is met: {len(every)}")
+    for name, one in unmet:
+        style = Style.REASON if one["verdict"] == "not met" else Style.WARNING
+        yield Text(f"{name}expected {expectations.line(one)}", style)
+
+
+def _expectations(judged: Judgements) -> Iterator[Table]:
+    for name, of_name in judged.items():
+        if of_name:
+            lines = [[one["text"], expectations.outcome(one)] for one in of_name]
+            yield Table(name if len(judged) > 1 else "", ["expected", "found"], lines)
 
 
 def _table(told: Sequence[_Told], wanted: Sequence[str] | None, *, folded: bool = False) -> Iterator[Table]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from drumfire.bench.report import figures
@@ -19,13 +19,19 @@ def rows(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def line(judged: Mapping[str, Any]) -> str:
     """One of them: as it was written, the verdict, the value and its interval."""
-    start = f"{judged['text']}: {judged['verdict']}"
-    why = f", {judged['why']}" if judged["why"] else ""
-    if judged["value"] is None:
-        return start + why
-    ends = [None if end is None else shown(end, judged["unit"]) for end in judged["interval"]]
-    about = "" if ends == [None, None] else f" (about {ends[0] or 'open'} ... {ends[1] or 'open'})"
-    return f"{start}, {shown(judged['value'], judged['unit'])}{about}{why}"
+    return f"{judged['text']}: {outcome(judged)}"
+
+
+def outcome(judged: Mapping[str, Any]) -> str:
+    """The verdict, the value and its interval."""
+    value = "" if judged["value"] is None else f", {about(judged['value'], judged['unit'], judged['interval'])}"
+    return f"{judged['verdict']}{value}" + (f", {judged['why']}" if judged["why"] else "")
+
+
+def about(value: float, unit: str, ends: Sequence[float | None]) -> str:
+    """A value with the ends of its interval, of which those that are None are open; both: there is none."""
+    low, high = ("open" if end is None else shown(end, unit) for end in ends)
+    return shown(value, unit) + ("" if low == high == "open" else f" (about {low} ... {high})")
 
 
 def shown(value: float, unit: str) -> str:

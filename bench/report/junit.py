@@ -36,10 +36,20 @@ class Case:
 
 def write_run(path: Path, result: Mapping[str, Any]) -> None:
     """Of a result document: whether the run is VALID, and its expectations.  Raises ``UnsavedError``."""
-    invalid = "" if result["validity"] == "VALID" else "; ".join(result.get("reasons") or ["no reason is given"])
-    cases = [Case("is VALID", "\n".join([result["validity"], *result.get("reasons", ())]), invalid)]
-    delivered = result.get("delivered") or {}
-    write(path, [*cases, *expected(result)], result, delivered.get("duration_s", 0.0))
+    write_runs(path, {"": (result, result.get("expectations") or ())})
+
+
+def write_runs(path: Path, runs: Mapping[str, tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]) -> None:
+    """By name, of result documents and the expectations of each.  Raises ``UnsavedError``."""
+    cases = []
+    for name, (result, judged) in runs.items():
+        invalid = "" if result["validity"] == "VALID" else "; ".join(result.get("reasons") or ["no reason is given"])
+        valid = Case("is VALID", "\n".join([result["validity"], *result.get("reasons", ())]), invalid)
+        of_run = [valid, *expected({"expectations": judged})]
+        cases += [replace(case, name=f"{name}: {case.name}") for case in of_run] if len(runs) > 1 else of_run
+    results = [result for result, _ in runs.values()]
+    seconds = sum((result.get("delivered") or {}).get("duration_s", 0.0) for result in results)
+    write(path, cases, results[0], seconds)
 
 
 def write_comparisons(path: Path, comparisons: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> None:

@@ -16,24 +16,22 @@ from typing import Any
 
 from drumfire.bench.report import content, svg
 from drumfire.bench.report.blocks import Bars, Block, Chart, Report, Section, Table, Text
-from drumfire.bench.report.content import Comparison
 from drumfire.bench.report.listed import listed
 from drumfire.bench.report.rows import Style
 from drumfire.loadgen.directory import PAGE, Write
 from drumfire.loadgen.files import in_one_step
-from drumfire.loadgen.saved import SavedRun, load
+from drumfire.loadgen.saved import load
 
 
-def write(runs: Sequence[SavedRun], path: Path, comparison: Comparison | None = None) -> None:
-    """Write the page of these runs.  Raises ``UserError`` for runs that cannot be read, and ``OSError``."""
-    text = page(content.report(runs, comparison))
+def write(report: Report, path: Path) -> None:
+    """Write the page.  Raises ``OSError``."""
     with in_one_step(path) as file:
-        file.write(text.encode("utf-8", "backslashreplace"))
+        file.write(page(report).encode("utf-8", "backslashreplace"))
 
 
 def of_run(folder: Path) -> dict[str, Write]:
     """The part of a run's folder that is its own page, to be written when the columns are there."""
-    return {PAGE: lambda path: write([load(folder)], path)}
+    return {PAGE: lambda path: write(content.report([load(folder)]), path)}
 
 
 def page(report: Report) -> str:
@@ -116,9 +114,11 @@ def _heads(names: Iterable[str]) -> Iterator[str]:
 
 
 def _row(row: Sequence[str], defined: str) -> str:
-    meaning = f'<span class="defined">{escape(defined)}</span>' if defined else ""
     first, *others = (escape(cell) for cell in row)
-    cells = "".join(
-        f"<td>{cell}{meaning if number == 0 else ''}</td>" for number, cell in enumerate(others)
-    )  # fmt: skip
-    return f'<tr><th scope="row">{first}</th>{cells}</tr>'
+    meaning = f'<span class="defined">{escape(defined)}</span>' if defined else ""
+    below = ""
+    if len(others) > 1 and meaning:  # in one of several narrow cells it would be many lines
+        below, meaning = f'<tr><td></td><td colspan="{len(others)}">{meaning}</td></tr>', ""
+    cells = "".join(f"<td>{cell}{meaning}</td>" for cell in others)
+    above = ' class="above"' if below else ""
+    return f'<tr{above}><th scope="row">{first}</th>{cells}</tr>{below}'

@@ -16,8 +16,8 @@ from drumfire.loadgen.saved import SavedRun
 from drumfire.loadgen.series import Series
 from drumfire.loadgen.settings import Scenario
 
-TOGETHER = 6
-"""Runs in one chart: as many colours as can be told apart."""
+COLOURS = 6
+"""As many as can be told apart."""
 _POINTS = 200
 """Of a line of percentiles."""
 _READINGS = 400
@@ -35,6 +35,12 @@ class Track:
     label: str
     run: SavedRun
     line: Timeline
+    colour: int = 0
+    dash: Dash = Dash.SOLID
+
+    def drawn(self, x: Values, y: Values) -> Line:
+        """A line of it."""
+        return Line(self.label, x, y, self.colour, self.dash)
 
 
 @dataclass(frozen=True)
@@ -128,27 +134,24 @@ def percentiles(tracks: Sequence[Track]) -> Iterator[Chart]:
     if len(tracks) == 1:
         tallies = tracks[0].line
         lines = {
-            "latency from the schedule": tallies.latency,
+            "latency": tallies.latency,
             "latency from the sending": tallies.from_send,
             "lateness": tallies.lateness,
         }
-        drawn = [(name, *tally.curve(_POINTS)) for name, tally in lines.items()]
+        drawn = [_numbered(n, name, *tally.curve(_POINTS)) for n, (name, tally) in enumerate(lines.items())]
         yield from _percentile_chart(_PERCENTILES, tracks, drawn)
         return
     further = _Plot(
         "percentiles-late", "Lateness by percentile", "How late the generator issued.", "ns", (), logarithmic=True
     )
     for plot, which in ((_PERCENTILES, "latency"), (further, "lateness")):
-        drawn = [(track.label, *getattr(track.line, which).curve(_POINTS)) for track in tracks]
+        drawn = [track.drawn(*getattr(track.line, which).curve(_POINTS)) for track in tracks]
         yield from _percentile_chart(plot, tracks, drawn)
 
 
-def _percentile_chart(
-    plot: _Plot, tracks: Sequence[Track], drawn: Sequence[tuple[str, Values, Values]]
-) -> Iterator[Chart]:
-    top = max((float(y.max()) for _, _, y in drawn if y.size), default=0.0)
-    for number, part in enumerate(_groups([one for one in drawn if one[1].size])):
-        lines = [Line(name, x, y, colour, Dash(colour % len(Dash))) for colour, (name, x, y) in enumerate(part)]
+def _percentile_chart(plot: _Plot, tracks: Sequence[Track], drawn: Sequence[Line]) -> Iterator[Chart]:
+    top = max((float(line.y.max()) for line in drawn if line.y.size), default=0.0)
+    for number, lines in enumerate(_groups([line for line in drawn if line.x.size])):
         found = "; ".join(f"{line.name}: {_at_percentiles(line)}" for line in lines)
         bound = _target(tracks, top) if plot is _PERCENTILES else None
         name = plot.name + (f"-{number + 1}" if number else "")
@@ -197,10 +200,8 @@ def series(runs: Sequence[tuple[str, Mapping[str, Series]]]) -> Iterator[Chart]:
         title = re.sub("_(w|j|ns|bytes|per_s)$", "", figure).replace("_", " ").replace("cpu", "CPU")
         sources = ", ".join(sorted({one.source for _, one in several if one.source}))
         where = f" from {sources}" if sources else ""
-        for part_number, part in enumerate(_groups(several)):
-            lines = [
-                Line(name, *_thinned(one), colour, Dash(colour % len(Dash))) for colour, (name, one) in enumerate(part)
-            ]
+        every = [_numbered(place, name, *_thinned(one)) for place, (name, one) in enumerate(several)]
+        for part_number, lines in enumerate(_groups(every)):
             yield Chart(
                 f"series-{number + 1}" + (f"-{part_number + 1}" if part_number else ""),
                 title[:1].upper() + title[1:],
@@ -286,8 +287,8 @@ def _charts(plot: _Plot, tracks: Sequence[Track]) -> Iterator[Chart]:
     }
     if len(tracks) == 1:
         lines = [
-            Line(kind.name, track.line.at, values, colour, Dash(colour % len(Dash)))
-            for colour, (kind, several) in enumerate(found.items())
+            _numbered(number, kind.name, track.line.at, values)
+            for number, (kind, several) in enumerate(found.items())
             for track, values in several
         ]
         if lines:
@@ -297,13 +298,10 @@ def _charts(plot: _Plot, tracks: Sequence[Track]) -> Iterator[Chart]:
         if kind.several:
             title = plot.title if len(plot.kinds) == 1 else f"{plot.title}: {kind.name}"
             top = max((float(np.nanmax(values)) for _, values in several), default=0.0)
-            for number, part in enumerate(_groups(several)):
-                lines = [
-                    Line(track.label, track.line.at, values, colour, Dash(colour % len(Dash)))
-                    for colour, (track, values) in enumerate(part)
-                ]
+            every = [track.drawn(track.line.at, values) for track, values in several]
+            for number, part in enumerate(_groups(every)):
                 name = f"{plot.name}-{re.sub('[^a-z0-9]+', '-', kind.name)}" + (f"-{number + 1}" if number else "")
-                yield replace(_chart(plot, name, title, lines, tracks), top=top)
+                yield replace(_chart(plot, name, title, part, tracks), top=top)
 
 
 def _chart(plot: _Plot, name: str, title: str, lines: Sequence[Line], tracks: Sequence[Track]) -> Chart:
@@ -361,5 +359,17 @@ def _thinned(one: Series) -> tuple[Values, Values]:
     return (np.bincount(place, x) / counts)[kept], (np.bincount(place, y) / counts)[kept]
 
 
-def _groups(found: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    return (found[first : first + TOGETHER] for first in range(0, len(found), TOGETHER))
+def _numbered(number: int, name: str, x: Values, y: Values) -> Line:
+    return Line(name, x, y, number % COLOURS, Dash(number % len(Dash)))
+
+
+def _groups(lines: Sequence[Line]) -> Iterator[list[Line]]:
+    """Those that go into one chart: no two look alike."""
+    group: list[Line] = []
+    for line in lines:
+        if any((line.colour, line.dash) == (one.colour, one.dash) for one in group):
+            yield group
+            group = []
+        group.append(line)
+    if group:
+        yield group

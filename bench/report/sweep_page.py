@@ -9,7 +9,7 @@ import numpy as np
 
 from drumfire.bench.report import content, page, sweeps
 from drumfire.bench.report.blocks import Axis, Block, Chart, Dash, Line, Mark, Report, Section, Table, Text
-from drumfire.bench.report.plots import TOGETHER
+from drumfire.bench.report.plots import COLOURS
 from drumfire.bench.report.sweeps import Document, Point
 from drumfire.loadgen.files import in_one_step
 from drumfire.loadgen.saved import SavedRun
@@ -46,9 +46,9 @@ def _curve(document: Document) -> Iterator[Chart]:
         if one["usable"] and one["rate"] and one["p50"] and one["p99"]:
             name = ", ".join(f"{label} {value}" for label, value in one["at"].items() if label != load)
             series.setdefault(name, []).append(one)
-    figures = ("p99", "p50") if len(series) * 2 <= TOGETHER else ("p99",)
+    figures = ("p99", "p50") if len(series) * 2 <= COLOURS else ("p99",)
     lines: list[Line] = []
-    for name, points in list(series.items())[:TOGETHER]:
+    for name, points in list(series.items())[:COLOURS]:
         ascending = sorted(points, key=lambda one: one["rate"])
         x = np.array([one["rate"] for one in ascending])
         for figure in figures:
@@ -74,5 +74,5 @@ def _chosen(document: Document) -> int | None:
 def _shown(document: Document) -> Sequence[str]:
     """The runs that are laid over each other: of the best points, from the lowest rate to the highest."""
     front = sorted((one for one in document["points"] if one["front"] == "on"), key=lambda one: one["rate"])
-    places = np.unique(np.linspace(0, len(front) - 1, min(len(front), TOGETHER)).round().astype(int)).tolist()
+    places = np.unique(np.linspace(0, len(front) - 1, min(len(front), COLOURS)).round().astype(int)).tolist()
     return [front[place]["runs"][0] for place in places]

@@ -1,4 +1,4 @@
-"""A run over time, from its columns: slices of equal time, the spread of latencies, and whether the run is steady.
+"""A run over time, from its columns: slices of equal time, and the spread of latencies.
 
 Works through mapped columns in slices or chunks that fit the processor's cache, so that it needs no memory by row.
 """
@@ -38,9 +38,6 @@ _ROW_STARTS = np.add.outer(np.arange(_OCTAVES) * _OCTAVE, _QUARTERS).ravel()
 ROWS_AN_OCTAVE = len(_QUARTERS)
 _LEFT_OUT = 10
 """A line of percentiles ends where fewer values than this are above it."""
-_STARTS, _LATER, _BLOCKS = 3, 16, 32
-_T_START, _T_GROWS = 2.95, 3.0
-"""Student's t with 15 and 14 degrees of freedom beyond which a run starts differently (1 in 100 equal ones), grows."""
 
 
 class Tally:
@@ -100,10 +97,6 @@ class Timeline:
     lateness: Tally
     means: dict[str, float] = field(default_factory=dict)
     """Parts of the mean latency, in their order."""
-    starts: float | None = None
-    """The latency of the first tenth beside that of the second half, 1 for equal; None where they may be equal."""
-    grows: bool = False
-    """Whether ever more is in flight."""
 
     @property
     def at(self) -> Values:
@@ -180,8 +173,6 @@ def of(run: SavedRun, most: int = MOST_SLICES) -> Timeline | None:
         answered=of_slice["answered"] / step_s,
         in_flight=np.full(slices, np.nan) if offline else in_flight,
         means=_means(found),
-        starts=None if offline else found.starts,
-        grows=server and _grows(in_flight[: int(np.flatnonzero(of_slice["issued"])[-1]) + 1]),
         **{name: getattr(found, name) for name in (*_Lines.LINES, "heat", "latency", "from_send", "lateness")},
     )
 
@@ -201,7 +192,6 @@ class _Lines:
         self.latency, self.from_send, self.lateness = Tally(), Tally(), Tally()
         self.sums = {"late": 0.0, "queue": 0.0, "compute": 0.0}
         self.rows = 0
-        self.starts: float | None = None
 
     errors: Values
     p50: Values
@@ -235,7 +225,7 @@ def _fill(found: _Lines, table: _Table, span: int, batch: Column | None) -> None
     edges = np.searchsorted(table.key, np.arange(1, slices) * (span / slices))
     bounds = [0, *edges.tolist(), table.key.size]
     begun = table.run.measured_column("begun")
-    closed = table.run.effective.loop is Loop.CLOSED
+    in_turn = table.run.effective.in_turn
     for number, (first, last) in enumerate(pairwise(bounds)):
         if first == last:
             continue
@@ -244,7 +234,7 @@ def _fill(found: _Lines, table: _Table, span: int, batch: Column | None) -> None
         due, issued, done = (
             table.take(column, first, last) for column in (measured.scheduled, measured.issued, measured.completed)
         )
-        late = _pauses(table, first, last) if closed else (issued - due)[:, 0]
+        late = _pauses(table, first, last) if in_turn else (issued - due)[:, 0]
         _spread(late, number, found.late_p50, found.late_p99, found.late_highest)
         found.lateness.add(late)
         answered_all = ok.all(axis=1)
@@ -258,14 +248,13 @@ def _fill(found: _Lines, table: _Table, span: int, batch: Column | None) -> None
         if measured.sent is not None:
             sent = table.take(measured.sent, first, last)[whole].max(axis=1)
             found.from_send.add((answered - sent)[sent > 0])
-        elif not closed:
+        elif not in_turn:
             found.from_send.add(answered - issued[whole, 0])
         rows = slice(None) if ok.all() else ok
         if batch is not None:
             found.batch[number] = table.take(batch, first, last)[rows].mean()
         if begun is not None:
             _shares(found, number, due[rows], issued[rows], table.take(begun, first, last)[rows], done[rows])
-    found.starts = _starts(table)
 
 
 def _shares(found: _Lines, number: int, due: Column, issued: Column, begun: Column, done: Column) -> None:
@@ -297,43 +286,6 @@ def _pauses(table: _Table, first: int, last: int) -> Int64Array:
     answered = table.take(table.measured.completed, max(first, 1) - 1, last - 1).max(axis=1, initial=0)
     pauses: Int64Array = np.maximum(issued - answered, 0)
     return pauses
-
-
-def _starts(table: _Table) -> float | None:
-    """Compare the mean log latency of the first blocks with that of the last ones."""
-    queries, measured = table.key.size, table.measured
-    if queries < 1000:
-        return None
-    means = []
-    for block in range(_BLOCKS):
-        total, count = 0.0, 0
-        first, last = queries * block // _BLOCKS, queries * (block + 1) // _BLOCKS
-        for begin in range(first, last, _CHUNK):
-            end = min(begin + _CHUNK, last)
-            ok = table.take(measured.answered, begin, end).all(axis=1)
-            due = table.take(measured.scheduled, begin, end)[:, 0]
-            latency = (table.take(measured.completed, begin, end).max(axis=1) - due)[ok]
-            total += float(np.log(np.maximum(latency, 1).astype(np.float32)).sum(dtype=np.float64))
-            count += latency.size
-        means.append(total / count if count else np.nan)
-    later = np.array(means[-_LATER:])
-    differs, spread = float(np.mean(means[:_STARTS]) - later.mean()), float(later.std(ddof=1))
-    if not abs(differs) > _T_START * spread * (1 / _STARTS + 1 / _LATER) ** 0.5:  # also where there is a NaN
-        return None
-    return float(np.exp(differs))
-
-
-def _grows(in_flight: Values) -> bool:
-    """Whether the samples in flight, until the last is issued, rise over the second half, and not by a trifle."""
-    half = in_flight[in_flight.size // 2 :]
-    if half.size < _LATER:
-        return False
-    means = np.array([part.mean() for part in np.array_split(half, _LATER)])
-    x = np.arange(_LATER) - (_LATER - 1) / 2
-    slope = float((x * means).sum() / (x**2).sum())
-    left = means - means.mean() - slope * x
-    error = (float((left**2).sum()) / (_LATER - 2) / float((x**2).sum())) ** 0.5
-    return slope > _T_GROWS * error and slope * _LATER > max(1.0, float(means.mean()) / 2)
 
 
 def _parts(rows: int) -> Iterator[slice]:

@@ -94,8 +94,8 @@ def test_expectations_are_judged_beside_a(runs: Path, tmp_path: Path) -> None:
 
 def test_a_side_is_a_run_several_or_a_folder_of_them(runs: Path, tmp_path: Path) -> None:
     assert [run.result for run in opened(str(runs / "a"))] == [drumfire.load(runs / "a").result]
-    assert [run.folder for run in opened(f"{runs / 'c'},{runs / 'a'}")] == [runs / "c", runs / "a"]  # type: ignore[attr-defined]
-    assert [run.folder.name for run in opened(str(runs))] == ["a", "b", "c"]  # type: ignore[attr-defined]
+    assert [run.folder for run in opened(f"{runs / 'c'},{runs / 'a'}")] == [runs / "c", runs / "a"]
+    assert [run.folder.name for run in opened(str(runs))] == ["a", "b", "c"]
     odd = tmp_path / "x,y"
     shutil.copytree(runs / "a", odd)
     assert len(opened(str(odd))) == 1
@@ -127,7 +127,7 @@ def test_result_files_serve_for_what_they_hold(runs: Path, tmp_path: Path) -> No
         ("[1]", "does not hold what a run saves"),
         ("no json", "is not JSON"),
         ('{"validity": "VALID"}', "scenario"),
-        ('{"validity": "VALID", "scenario": "Server"}', "no performance figures"),
+        ('{"validity": "VALID", "scenario": "Server"}', "no latencies"),
         ('{"validity": "VALID", "scenario": "Server", "latency_ns": {"p99": NaN}}', "is not JSON"),
         ('{"validity": "VALID", "scenario": "Server", "latency_ns": 7}', "does not hold what a run saves"),
     ],
@@ -169,20 +169,21 @@ def test_a_result_that_lacks_anything_is_compared_or_refused_in_a_line(runs: Pat
             assert done.returncode != 2 or len(done.stderr.splitlines()) == 1
 
 
-def test_its_page_is_of_two_sides_with_columns(runs: Path, tmp_path: Path) -> None:
+def test_its_page_is_of_folders(runs: Path, tmp_path: Path) -> None:
     page = tmp_path / "x.html"
-    one_line_error(here("compare", runs / "a", runs / "b", runs / "c", "--html", page), "two sides")
     one_line_error(here("compare", runs / "a", runs / "b" / "result.json", "--html", page), "needs the folders")
     one_line_error(here("compare", runs / "a", runs / "b", "--html", tmp_path / "no" / "x.html"), "no folder")
     assert not page.exists()
 
 
 def test_its_page_has_the_verdict(runs: Path, tmp_path: Path) -> None:
-    pytest.importorskip("drumfire.bench.report.page")
     page = tmp_path / "x.html"
-    done = here("compare", runs / "b", runs / "c", "--single", "--figure", "p50", "--html", page)
+    sides = (runs / "b", runs / "c", runs / "a")
+    done = here("compare", *sides, "--single", "--figure", "p50", "--html", page, "--expect", "p50<1ns")
     assert done.returncode == 3, done.stderr
-    assert "B is slower: p50" in page.read_text()
+    html = page.read_text()
+    assert html.index("B is slower: p50") < html.index("C/A")
+    assert "expected p50&lt;1ns: not met" in html
 
 
 def test_a_column_that_is_missing_is_told(runs: Path, tmp_path: Path) -> None:

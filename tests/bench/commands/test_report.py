@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -97,3 +99,45 @@ def test_a_run_leaves_its_page(tmp_path: Path) -> None:
     assert again.read_text() == html
     assert here("clean", tmp_path, "--keep", 0, "--yes").returncode == 0
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_expected_is_judged(folder: Path, tmp_path: Path) -> None:
+    base = made(tmp_path / "base", queued(3000, service_ns=250_000))
+    wanted = ["p99<1s", "p50<1ns", "p99<=base+1%"]
+    words = [word for text in wanted for word in ("--expect", text)]
+    junit = tmp_path / "junit.xml"
+    for form in ("text", "markdown", "html", "json"):
+        done = here("report", folder, *words, "--base", base, "--junit", junit, "--format", form)
+        assert done.returncode == 3, done.stderr
+        said = " ".join(html.unescape(done.stdout).replace("\\", "").split())
+        assert said.index("expected p50<1ns: not met") < said.index("Expectations") or form != "text"
+        assert "p99<1s" in said
+        assert "(about" in said
+        assert "the base has" in said
+    cases = ElementTree.parse(junit).getroot().findall("*/testcase")
+    assert [case.get("name") for case in cases] == ["is VALID", *wanted]
+    assert here("report", folder, "--expect", "p99<1s").returncode == 0
+    assert here("report", folder, "--expect", "p99<=base+400%", "--base", folder).returncode == 0
+    both = here("report", folder, base, "--expect", "p50<1ns", "--junit", junit)
+    assert both.returncode == 3
+    assert "run: expected p50<1ns" in both.stdout
+    names = [case.get("name") for case in ElementTree.parse(junit).getroot().findall("*/testcase")]
+    assert names == ["run: is VALID", "run: p50<1ns", "base: is VALID", "base: p50<1ns"]
+
+
+def test_what_a_run_expected_stands_in_its_report(tmp_path: Path) -> None:
+    found = {"verdict": "not met", "value": 7e6, "interval": [6e6, None], "why": ""}
+    one = {"text": "p99<5ms", "figure": "p99", "unit": "ns", **found}
+    folder = made(tmp_path / "run", queued(3000), result={"expectations": [one]})
+    shown = here("report", folder).stdout
+    assert "p99<5ms   not met, 7.00 ms (about 6.00 ms ... open)" in shown
+
+
+def test_what_cannot_be_expected_is_a_line(folder: Path, tmp_path: Path) -> None:
+    one_line_error(here("report", folder, "--expect", "p99<50"), "p99 is a time with its unit")
+    one_line_error(here("report", folder, "--expect", "p99<=base"), "add --base RUN")
+    one_line_error(here("report", folder, "--expect", "p99<=base", "--base", tmp_path / "no"), "there is no run")
+    unfinished = tmp_path / "half"
+    shutil.copytree(folder, unfinished)
+    (unfinished / "result.json").unlink()
+    one_line_error(here("report", unfinished, "--expect", "p99<1s"), "half")

@@ -9,16 +9,19 @@ import re
 import shutil
 import zlib
 from collections import Counter
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from drumfire.bench.compare.comparison import compare, of_subject
+from drumfire.bench.compare.subject import SHOWN, Subject
 from drumfire.bench.report import content, page, png, svg, text
-from drumfire.bench.report.blocks import document
+from drumfire.bench.report.blocks import Chart, Dash, Report, Table, document
+from drumfire.bench.report.figures import duration
 from drumfire.loadgen import series
 from drumfire.loadgen.record import Status
 from drumfire.loadgen.saved import load
@@ -26,7 +29,7 @@ from drumfire.loadgen.series import Series
 from tests.support.made_run import OLD, made, queued
 
 _VOID = {"meta", "path", "rect", "image", "br", "img", "line"}
-_GOLDEN = "5cb44f95e1234f681bc46f1fc152c221926c172ce50b4006a9cd7dae4a5c48d1"
+_GOLDEN = "7412684c6875be649953ab24d9d5ccca60423a791329d5383477663a53283624"
 """SHA-256 of the page of an old run without its picture; print it with ``pytest -s`` where a change is meant."""
 
 
@@ -60,8 +63,8 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def page_of(*folders: Path, comparison: Any = None) -> tuple[str, Page]:
-    html = page.page(content.report([load(folder) for folder in folders], comparison))
+def page_of(*folders: Path, compared: Any = ()) -> tuple[str, Page]:
+    html = page.page(content.report([load(folder) for folder in folders], compared))
     return html, Page(html)
 
 
@@ -141,8 +144,8 @@ def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
     """Found to be other than before: was it meant?  Then enter the new hash."""
     folder = tmp_path / "run"
     shutil.copytree(OLD / "42e7558-Server", folder)
-    page.write([load(folder)], tmp_path / "a.html")
-    page.write([load(folder)], tmp_path / "b.html")
+    page.write(content.report([load(folder)]), tmp_path / "a.html")
+    page.write(content.report([load(folder)]), tmp_path / "b.html")
     html = (tmp_path / "a.html").read_text()
     assert html == (tmp_path / "b.html").read_text()
     plain = re.sub(r"base64,[^\"]+", "", html).replace(str(folder), "FOLDER")
@@ -234,13 +237,53 @@ def test_names_of_runs_are_as_long_as_needed(tmp_path: Path) -> None:
 
 
 def test_a_comparison_comes_first(server: Path, tmp_path: Path) -> None:
-    row = SimpleNamespace(name="p99", a=1.5e6, b=2e6, ratio=1.3333, low=1.2, high=None, method="paired", note="few")
-    comparison = SimpleNamespace(verdict=SimpleNamespace(words="B is slower: <p99>"), rows=[row], doubts=["order"])
-    page.write([load(server), load(server)], tmp_path / "page.html", comparison)
-    html = (tmp_path / "page.html").read_text()
-    assert html.index("B is slower: &lt;p99&gt;") < html.index("Result is INVALID")
-    for cell in ("1.50 ms", "2.00 ms", "+33.3%", "+20.0%", "-", "paired", "few"):
-        assert f"<td>{cell}</td>" in html
+    other = made(tmp_path / "<b>", queued(6000, service_ns=330_000))
+    found = compare([[load(server)], [load(other)]], single=True)
+    html, page_ = page_of(server, other, compared=[found])
+    assert html.index(escape(found.verdict.words)) < html.index("Result is")
+    assert "Judged by p99" in page_.texts["caption"]
+    row = found.row("p99")
+    assert row.a is not None
+    assert row.b is not None
+    for cell in (duration(row.a), duration(row.b), "16 pairs"):
+        assert cell in page_.texts["td"]
+    assert found.verdict.words in text.text(content.report([load(server), load(other)], [found])).replace("\n", " ")
+
+
+def test_each_side_of_a_comparison_has_a_colour(server: Path, tmp_path: Path) -> None:
+    runs = []
+    for number in range(8):
+        runs.append(tmp_path / ("b" if number > 3 else "a") / str(number))
+        made(runs[-1], queued(1500, seed=number))
+    sides = [[load(run) for run in runs[:4]], [load(run) for run in runs[4:]]]
+    both = [run for side in sides for run in side]
+    charts = _charts(content.report(both, [compare(sides)]))
+    lines = charts["latency-p99"].lines  # all in one chart
+    assert [(line.colour, line.dash) for line in lines] == [(side, Dash(run)) for side in range(2) for run in range(4)]
+    plain = _charts(content.report(both))
+    assert [line.colour for line in plain["latency-p99"].lines] == list(range(6))
+    assert [line.colour for line in plain["latency-p99-2"].lines] == [0, 1]
+
+
+def _charts(report: Report) -> dict[str, Chart]:
+    return {block.name: block for one in report.sections for block in one.blocks if isinstance(block, Chart)}
+
+
+def test_each_figure_has_its_interval(server: Path) -> None:
+    run = load(server)
+    table = _tables(content.report([run]))["Exact figures, and about the 95 % interval of each"]
+    cells = {row[0]: row[1] for row in table.rows}
+    assert list(cells) == list(SHOWN)
+    p50 = of_subject(Subject(run, "run"), "p50")
+    assert p50.low is not None
+    assert p50.high is not None
+    ends = f"{duration(p50.low)} ... {duration(p50.high)}"
+    assert cells["p50"].endswith(f" (about {ends})")
+    assert cells["p99.9"].endswith(" ... open)")
+
+
+def _tables(report: Report) -> dict[str, Table]:
+    return {block.title: block for one in report.sections for block in one.blocks if isinstance(block, Table)}
 
 
 def test_text_keeps_to_its_columns(server: Path) -> None:

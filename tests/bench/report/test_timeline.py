@@ -113,7 +113,6 @@ def test_a_few_queries_are_a_few_slices(tmp_path: Path, rows: int) -> None:
     line = line_of(tmp_path / "run", queued(rows))
     assert line.answered.size == max(min(10, rows // 5), 1)
     assert line.answered.sum() * line.step_s == pytest.approx(rows)
-    assert line.starts is None
 
 
 def test_where_nothing_was_answered_there_are_no_latencies(tmp_path: Path) -> None:
@@ -124,18 +123,13 @@ def test_where_nothing_was_answered_there_are_no_latencies(tmp_path: Path) -> No
     assert line.errors.sum() == line.in_flight[-1] == 500
 
 
-def test_a_run_that_starts_slowly_is_told_from_one_that_does_not(tmp_path: Path) -> None:
-    columns = queued(20_000, service_ns=100_000)
-    assert line_of(tmp_path / "even", columns).starts is None
-    slow = np.arange(20_000) < 2000
-    latency = columns["completed"] - columns["scheduled"]
-    columns["completed"] = columns["scheduled"] + np.where(slow, 3 * latency, latency)
-    assert line_of(tmp_path / "slow", columns).starts == pytest.approx(3, rel=0.15)
-
-
-def test_an_overloaded_run_grows(tmp_path: Path) -> None:
-    assert not line_of(tmp_path / "half", queued(20_000, service_ns=250_000)).grows
-    assert line_of(tmp_path / "over", queued(20_000, service_ns=800_000)).grows
+def test_several_loops_at_once_are_late_after_what_made_each_query_due(tmp_path: Path) -> None:
+    """The answer to the row before does not say when a query of a closed loop of several is due."""
+    due = np.repeat(np.arange(1000) * 1_000_000, 4)
+    columns = {"scheduled": due, "issued": due + 3000, "completed": due + 900_000 + np.tile(np.arange(4) * 1000, 1000)}
+    line = line_of(tmp_path / "run", columns, effective={"scenario": "SingleStream", "concurrency": 4})
+    assert set(line.late_p50) == set(line.late_highest) == {3000}
+    assert line.asked is None
 
 
 def test_percentiles_of_a_tally_are_near_the_exact_ones() -> None:
