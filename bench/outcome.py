@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from drumfire.bench import gates, statuses
-from drumfire.bench.report import terminal
-from drumfire.bench.report.rows import Row, Style, report
+from drumfire.bench.report import rows, terminal
 from drumfire.loadgen import directory
 from drumfire.loadgen.claim import Claim
 from drumfire.loadgen.directory import PAGE, REPORT, SCORE, Write
@@ -60,13 +59,12 @@ class Printer:
         if self.json:
             print(json.dumps(result, allow_nan=False), flush=True)
         else:
-            terminal.put(report(result | {"directory": None}))
+            terminal.put(rows.report(result | {"directory": None}))
             sys.stdout.flush()
 
     def saved(self, folder: Path) -> None:
         if not self.json:
-            page = [Row("page", [str(folder / PAGE)], Style.FOLDER)] if (folder / PAGE).is_file() else []
-            terminal.put([[Row("saved in", [str(folder)], Style.FOLDER), *page]])
+            terminal.put([rows.places(str(folder))])
 
     def unsaved(self, why: str) -> None:
         print(f"drumfire: {why}", file=sys.stderr)

@@ -118,9 +118,9 @@ def durations(m: Measured) -> Floats:
 
     The first begins at the start of what is measured.
     """
-    done = m.completed[m.answered]
+    done = m.completed[m.answered]  # a copy, which may be reordered
     ends = np.arange(1, BLOCKS + 1) * done.size // BLOCKS - 1
-    done = np.partition(done, np.unique(ends))
+    done.partition(np.unique(ends))
     return np.diff(done[ends].astype(np.float64), prepend=float(min(int(m.issued[0]), int(done[0]))))
 
 

@@ -60,7 +60,7 @@ class _Told:
     def said(self) -> list[Row]:
         """The rows of its report."""
         told = rows.unfinished(self.document) if self.run.unfinished else rows.report(self.document)
-        return [row for section in told for row in section]
+        return [row for section in told for row in section if row.label != "page"]  # it may be this one
 
     @cached_property
     def verdict(self) -> list[Row]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 DEFINED: Mapping[str, str] = {
     "started": "When the run began, in UTC.",
-    "metric": "The scenario's one figure, by which MLPerf compares systems.",
+    "metric": "The scenario's one figure, by which its runs are compared.",
     "target": "The share of queries that must be answered within the bound, and what was reached.",
     "expected": "What was asked of the figures, and whether it was met.",
     "peak": "The highest load that gave a VALID result, and the lowest that did not.",
@@ -19,7 +19,7 @@ DEFINED: Mapping[str, str] = {
     "sent late": "How late requests left this machine; it includes the wait for a free connection.",
     "errors": "Samples not answered well; a single one makes a run INVALID.",
     "system": "What was measured: backend, model and device.",
-    "scenario": "MLPerf's traffic pattern, and the mode.",
+    "scenario": "The traffic pattern, and the mode.",
     "warm-up": "Queries before the run, which no figure counts.",
     "workers": "The processes that sent the traffic.",
     "hosts": "The hosts that sent the traffic.",

@@ -8,6 +8,7 @@ shown.
 from __future__ import annotations
 
 import enum
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 from drumfire.bench.report import expectations, figures, servers
 from drumfire.bench.report.figures import batch_sizes, digits, duration, elements, metric_value, rate, seconds, share
+from drumfire.loadgen.directory import PAGE
 from drumfire.loadgen.rounds import of_seeds
 from drumfire.loadgen.settings import Scenario, percentile_name
 from drumfire.loadgen.wording import counted
@@ -71,7 +73,7 @@ def report(document: Document) -> Iterator[Section]:
         *_rows(_warnings, document, Style.WARNING),
     ]
     yield from _sections(_SECTIONS, document)
-    yield [row for part in _ORIGIN for row in _rows(part, document)] + _rows(_folder, document, Style.FOLDER)
+    yield [row for part in _ORIGIN for row in _rows(part, document)] + places(document.get("directory"))
 
 
 def unfinished(document: Document) -> Iterator[Section]:
@@ -106,9 +108,11 @@ def _warnings(document: Document) -> Rows:
         yield "", " ".join(f"warning: {text}".split())
 
 
-def _folder(document: Document) -> Rows:
-    if document.get("directory"):
-        yield "saved in", document["directory"]
+def places(folder: str | None) -> list[Row]:
+    """Where a run is saved, and its page if it has one."""
+    page = f"{folder}/{PAGE}"
+    found = {"saved in": folder, "page": page if folder and os.path.isfile(page) else None}
+    return [Row(name, [place], Style.FOLDER) for name, place in found.items() if place]
 
 
 def _system(document: Document) -> Rows:
@@ -378,10 +382,8 @@ def _in_columns(label: str, cells: Sequence[str]) -> Rows:
 _TIMES: Sequence[Part] = (
     partial(_latency, "latency_ns", "latency"),
     partial(_latency, "query_latency_ns", "per query"),
-    _target,
-    _lateness,
-    _sent,
-)
+    _target, _lateness, _sent,
+)  # fmt: skip
 _SECTIONS: Sequence[Sequence[Part]] = (
     (expectations.rows,),
     (_system, _remote, _weights, _scenario),
@@ -390,10 +392,8 @@ _SECTIONS: Sequence[Sequence[Part]] = (
     _TIMES,
     (_accuracy, _errors),
     (_processes, _batches, partial(_batcher, "queue_ns", "queueing"), partial(_batcher, "service_ns", "computing")),
-    (servers.rows,),
-    (_hosts,),
-    (_overhead,),
-)
+    (servers.rows,), (_hosts,), (_overhead,),
+)  # fmt: skip
 _UNFINISHED: Sequence[Sequence[Part]] = ((_system, _remote, _weights, _scenario), (_delivered,), _TIMES)
 _STYLES: Mapping[Part, Style] = {_metric: Style.METRIC}
 _ORIGIN: Sequence[Part] = (_seeds, _machine, _software, _tool)
