@@ -33,7 +33,10 @@ def sections(comparison: Comparison, document: Mapping[str, Any]) -> Iterator[Se
     if expected := [Row(label, [text]) for label, text in expectations.rows(document)]:
         yield expected
     head, *lines = _table(comparison)
-    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)][1:]
+    # Why there is no interval may go on below the head of the next column.
+    whole = [head, *(line for line in lines if line[-1])]
+    columns = [*zip(head, *lines, strict=True)][1:4] + [*zip(*whole, strict=True)][4:]
+    widths = [max(map(len, column)) for column in columns]
     gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= _ROOM else 1
     widths = [*(width + gap for width in widths[:-1]), 0]
     styles = {comparison.judged: Style.METRIC}

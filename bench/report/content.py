@@ -190,7 +190,7 @@ def _verdict(told: Sequence[_Told], judged: Judgements) -> Iterator[Block]:
         for row in others:
             yield Text(" ".join(row.cells), row.style)
         yield from _over_time(one)
-    yield from _unmet(judged)
+    yield from _unmet(judged, several=len(told) > 1)
     yield from _table(told, _KEY)
 
 
@@ -237,9 +237,9 @@ def _about(run: Subject, figure: str) -> str:
     return f"{text}, no interval: {interval.why}" if ends == (None, None) else text
 
 
-def _unmet(judged: Judgements) -> Iterator[Text]:
+def _unmet(judged: Judgements, *, several: bool) -> Iterator[Text]:
     """The expectations that are not met, or that all are."""
-    every = [(f"{name}: " if len(judged) > 1 else "", one) for name, of_name in judged.items() for one in of_name]
+    every = [(f"{name}: " if several else "", one) for name, of_name in judged.items() for one in of_name]
     unmet = [(name, one) for name, one in every if one["verdict"] != "met"]
     if every and not unmet:
         yield Text(f"All that was expected is met: {len(every)}")

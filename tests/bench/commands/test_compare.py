@@ -183,7 +183,7 @@ def test_its_page_has_the_verdict(runs: Path, tmp_path: Path) -> None:
     assert done.returncode == 3, done.stderr
     html = page.read_text()
     assert html.index("B is slower: p50") < html.index("C/A")
-    assert "expected p50&lt;1ns: not met" in html
+    assert "B: expected p50&lt;1ns: not met" in html
 
 
 def test_a_column_that_is_missing_is_told(runs: Path, tmp_path: Path) -> None:
