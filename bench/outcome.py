@@ -17,7 +17,7 @@ from drumfire.bench import gates, statuses
 from drumfire.bench.report import rows, terminal
 from drumfire.loadgen import directory
 from drumfire.loadgen.claim import Claim
-from drumfire.loadgen.directory import PAGE, REPORT, SCORE, Write
+from drumfire.loadgen.directory import REPORT, SCORE, Write
 from drumfire.loadgen.errors import UnsavedError
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode
