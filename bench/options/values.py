@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 from drumfire.loadgen.errors import UserError, nearest
 from drumfire.loadgen.options import Choice, Option, declaration, flag, path
-from drumfire.loadgen.settings import CLOSED_LOOP, Loop
 
 T = TypeVar("T")
 _MOST_SHOWN = 60
@@ -170,6 +169,8 @@ def ineffective(options: Any) -> list[str]:
 
 
 def _kind_of_run(values: Mapping[str, Any]) -> str:
+    from drumfire.loadgen.settings import CLOSED_LOOP, Loop  # which help pages do without
+
     return CLOSED_LOOP if values.get("loop") == Loop.CLOSED.value else str(values["scenario"])
 
 

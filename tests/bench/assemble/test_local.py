@@ -182,7 +182,7 @@ def test_a_models_own_bound_counts_where_nobody_gives_another(
     file = tmp_path / "user.conf"
     file.write_text(conf)
     options = TrafficOptions(scenario="Server", user_conf=file, max_latency=max_latency_s)
-    settings, errors = read_settings(options, "digits")
+    settings, errors = read_settings(options, "digits", None)
     assert (settings.server_target_latency_ns, errors) == (bound_ms * 1_000_000, ())
 
 
@@ -190,7 +190,7 @@ def test_a_model_has_mlperfs_name_in_configuration_files(tmp_path: Path) -> None
     file = tmp_path / "user.conf"
     file.write_text("yolo.Offline.target_qps = 77\nyolo11l.Offline.min_query_count = 5\n")
     options = TrafficOptions(scenario="Offline", user_conf=file)
-    settings, _ = read_settings(options, "yolo11l")
+    settings, _ = read_settings(options, "yolo11l", None)
     assert (settings.offline_expected_qps, settings.performance_sample_count_override) == (77, 64)
     assert settings.min_query_count != 5
     (told,) = unread_lines(options, "yolo11l")

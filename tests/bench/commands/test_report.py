@@ -136,7 +136,9 @@ def test_what_a_run_expected_stands_in_its_report(tmp_path: Path) -> None:
 def test_what_cannot_be_expected_is_a_line(folder: Path, tmp_path: Path) -> None:
     one_line_error(here("report", folder, "--expect", "p99<50"), "p99 is a time with its unit")
     one_line_error(here("report", folder, "--expect", "p99<=base"), "add --base RUN")
-    one_line_error(here("report", folder, "--expect", "p99<=base", "--base", tmp_path / "no"), "there is no run")
+    one_line_error(
+        here("report", folder, "--expect", "p99<=base", "--base", tmp_path / "no"), "is no folder, and no run"
+    )
     unfinished = tmp_path / "half"
     shutil.copytree(folder, unfinished)
     (unfinished / "result.json").unlink()
