@@ -24,7 +24,7 @@ def address(text: str) -> tuple[str, int]:
     found = _PORT.fullmatch(text.strip())
     if found is None or int(found["port"]) > 65535:
         raise UserError(
-            f"--expose {text[:60]}: give a port, 0 to 65535, or an address and a port, such as 0.0.0.0:9400"
+            f"--expose {text[:60]!r}: give a port, 0 to 65535, or an address and a port, such as 0.0.0.0:9400"
         )
     return (found["host"] or _LOCAL).strip("[]"), int(found["port"])
 
