@@ -98,6 +98,25 @@ def ignore() -> None:
     _target = None
 
 
+@contextlib.contextmanager
+def breaking() -> Iterator[None]:
+    """Let the first signal raise ``KeyboardInterrupt`` within, also one that has come; then let signals wait again.
+
+    In other threads than the main one, in which signals cannot raise, they wait all the while.
+    """
+
+    def once(reason: str) -> None:
+        ignore()  # what the first interrupts is left in order
+        raise KeyboardInterrupt(reason)
+
+    try:
+        if _in_main_thread():
+            notify(once)
+        yield
+    finally:
+        ignore()
+
+
 def has_terminal() -> bool:
     """Whether this process has a terminal that is still open."""
     try:

@@ -16,8 +16,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from drumfire.loadgen import priority
@@ -35,6 +36,10 @@ _SAVE_S = 60.0
 _GENERATORS_S = 5.0
 """How long generators, or the processes of a model, may take to end by themselves when the run's process is gone."""
 _LOOK_S = 0.02
+_GRACE_S = 0.5
+"""A signal so soon after another is the same one: a terminal that closes sends several."""
+_ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+"""Their numbers are bytes that no message has."""
 _STDIN = 0
 
 
@@ -70,6 +75,22 @@ class Keeper:
         """Keep the table of a generator of this run too."""
         share = vars(child.assignment.slice)
         self._send(child.record.fd, {"layout": child.record.layout, "share": share, "pid": child.pid})
+
+    @contextlib.contextmanager
+    def ending(self) -> Iterator[None]:
+        """Let a second signal kill this process within, for code that never returns to Python, which the first cannot
+        interrupt.  It must be ``_GRACE_S`` after the first.  Does nothing in other threads than the main one.
+        """
+        if self._process is None or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._line.setblocking(False)
+        before = signal.set_wakeup_fd(self._line.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            self._line.setblocking(True)
 
     def __enter__(self) -> Keeper:
         """Wait until it is ready, so that its start does not disturb the run; before that it has nothing to keep."""
@@ -131,10 +152,11 @@ def _listen() -> tuple[int, list[_Message]]:
     line = socket.socket(fileno=_STDIN)
     ends = select.poll()
     ends.register(line, select.POLLIN)
+    run = None
     with contextlib.suppress(OSError, AttributeError):
         # A process that was forked from the run's may hold the other end of the line.
-        ends.register(os.pidfd_open(os.getppid()), select.POLLIN)
-    text, fds = b"", list[int]()
+        ends.register(run := os.pidfd_open(os.getppid()), select.POLLIN)
+    text, fds, first_s = b"", list[int](), None
     with contextlib.suppress(OSError):
         line.send(b"r")
     while True:
@@ -145,6 +167,10 @@ def _listen() -> tuple[int, list[_Message]]:
         except ConnectionResetError:  # it has ended with something unread; what it sent comes next
             continue
         fds += received
+        if _ENDING.intersection(data):
+            first_s = first_s or time.monotonic()
+            if run is not None and time.monotonic() - first_s > _GRACE_S:
+                signal.pidfd_send_signal(run, signal.SIGKILL)
         text += data
         if not data:
             break

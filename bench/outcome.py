@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from drumfire.bench import gates, statuses
+from drumfire.bench.assemble.local import Assembly
 from drumfire.bench.report import rows, terminal
 from drumfire.loadgen import directory
 from drumfire.loadgen.claim import Claim
 from drumfire.loadgen.directory import REPORT, SCORE, Write
 from drumfire.loadgen.errors import UnsavedError
+from drumfire.loadgen.logs import logged_responses
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode
 
@@ -77,14 +82,14 @@ def finish(
     printer: Printer | None,
     further: Mapping[str, Write],
     faults: list[BaseException],
+    there: Container[str] = (),
 ) -> Outcome:
     """Make the result of a test that has ended, print its verdict, then save it with the ``further`` parts.
 
     ``printer``: None where the caller shows the result.  ``faults``: errors of the run so far; ``make`` adds those that
-    left the result without a part, and the caller raises the first.  If the result cannot be made or printed, the run
-    is saved all the same, and then why is raised.
+    left the result without a part, and the caller raises the first.  ``there``: parts that ``make`` has saved.  If the
+    result cannot be made or printed, the run is saved all the same, and then why is raised.
     """
-    claim.make_room()
     result, unsaved, fault = None, None, None
     with ThreadPoolExecutor(1, "verdict") as printing:  # a reader that does not read must not keep it from being saved
         try:
@@ -92,8 +97,9 @@ def finish(
             shown = printing.submit(printer.verdict, result) if printer else None
             wait([shown] if shown else [], SHOW_S)
         finally:
+            claim.make_room()
             try:
-                save(test, result, claim.folder, further)
+                save(test, result, claim.folder, further, there)
             except UnsavedError as error:
                 unsaved, fault = str(error), error.__cause__
                 if printer:
@@ -107,7 +113,13 @@ def finish(
     return Outcome(test, result, unsaved)
 
 
-def save(test: Test, result: Document | None, folder: Path, further: Mapping[str, Write] | None = None) -> None:
+def save(
+    test: Test,
+    result: Document | None,
+    folder: Path,
+    further: Mapping[str, Write] | None = None,
+    there: Container[str] = (),
+) -> None:
     """As ``directory.save``, with what people read of the result.  ``further``: large parts, by file."""
     texts: dict[str, Write] = {}
     if result is not None:
@@ -115,7 +127,33 @@ def save(test: Test, result: Document | None, folder: Path, further: Mapping[str
         if result["accuracy"] is not None:
             lines = "\n".join(result["accuracy"]["lines"]) + "\n"
             texts[SCORE] = lambda path: path.write_text(lines, encoding="utf-8")
-    directory.save(test, result, folder, texts, further)
+    directory.save(test, result, folder, texts, further, there)
+
+
+def accuracy_of(test: Test, assembly: Assembly, judging: Callable[[], AbstractContextManager[None]]) -> Document | None:
+    """What the result says of the accuracy; None where no answer is judged.  Raises whatever a scorer may raise.
+
+    The scorer is called within ``judging``.
+    """
+    if not test.effective.mode.has_accuracy:
+        return None
+    rows = sum(phase.rows for phase in test.phases if phase.accuracy)  # they come first
+    answers = [(row, data) for row, data in logged_responses(test.answers.kept, test.phases) if row < rows]
+    if not answers:
+        return None
+    logged = np.array([row for row, _ in answers])
+    with judging():
+        accuracy = assembly.accuracy(test.record.sample_index[logged], [data for _, data in answers])
+    return {
+        "metric": accuracy.metric,
+        "value": accuracy.value,
+        "good": accuracy.good,
+        "total": accuracy.total,
+        "expected": assembly.library.total_count,
+        "target": accuracy.target,
+        "met": accuracy.reached,
+        "lines": accuracy.lines,
+    }
 
 
 def judge_accuracy(result: dict[str, Any], unjudged: str = "") -> dict[str, Any]:

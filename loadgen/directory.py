@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -147,11 +147,13 @@ def save(
     folder: Path,
     small: Mapping[str, Write] | None = None,
     large: Mapping[str, Write] | None = None,
+    there: Container[str] = (),
 ) -> None:
     """Write the whole folder: what is small first, then the table, then what can be derived from it.
 
     ``result`` is None where it could not be made.  The caller's further parts, by file, come after ours that are
-    ``small`` or ``large``.  Each part is tried, also after one has failed, which leaves nothing half written.
+    ``small`` or ``large``.  Those ``there`` are saved already.  Each other is tried, also after one has failed, which
+    leaves nothing half written.
     Raises ``UnsavedError`` that names what could not be saved; its cause is the first error that is no ``OSError``.
     """
     parts: dict[str, Write] = {SETTINGS: lambda path: write_settings(test, folder)}
@@ -175,6 +177,8 @@ def save(
     with contextlib.suppress(OSError):  # which each part will name
         folder.mkdir(parents=True, exist_ok=True)
     for name, write in parts.items():
+        if name in there:
+            continue
         try:
             write(folder / name)
         except Exception as error:
@@ -189,6 +193,22 @@ def save(
         what = "; ".join(f"{', '.join(names)} ({why})" for why, names in unsaved.items())
         text = f"the run could not be saved in {folder} as a whole, it lacks {what}"
         raise UnsavedError(text) from (faults[0] if faults else None)
+
+
+def save_measured(test: Test, folder: Path) -> set[str]:
+    """Save the table and the accuracy log, before what may never end.  Returns which are saved; ``save`` does the rest.
+
+    Errors are left to ``save``, which tries again.
+    """
+    saved = set()
+    parts: dict[str, Write] = {COLUMNS: test.record.save, logs.ACCURACY: lambda path: _write_accuracy(test, path)}
+    for name, write in parts.items():
+        try:
+            write(folder / name)
+            saved.add(name)
+        except Exception:
+            _discard(folder / name)
+    return saved
 
 
 def _discard(path: Path) -> None:

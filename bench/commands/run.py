@@ -7,11 +7,11 @@ import contextlib
 import shlex
 import sys
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from drumfire.bench import gates, interrupts
@@ -25,7 +25,7 @@ from drumfire.bench.fleet.issuer import FleetIssuer
 from drumfire.bench.keeper import Keeper
 from drumfire.bench.options.parser import Command
 from drumfire.bench.options.values import ineffective
-from drumfire.bench.outcome import Outcome, Printer, finish, judge_accuracy
+from drumfire.bench.outcome import Outcome, Printer, accuracy_of, finish, judge_accuracy
 from drumfire.bench.peak import probing
 from drumfire.bench.peak.journal import JOURNAL
 from drumfire.bench.report import junit, page
@@ -37,12 +37,11 @@ from drumfire.loadgen import loggers, schedules, series, trace
 from drumfire.loadgen.audit_config import audited
 from drumfire.loadgen.claim import Claim
 from drumfire.loadgen.confidence import StopRule, UntilConfident
-from drumfire.loadgen.directory import Write, document
+from drumfire.loadgen.directory import Write, document, save_measured
 from drumfire.loadgen.environment import describe
 from drumfire.loadgen.errors import UserError, described
 from drumfire.loadgen.files import check_file
 from drumfire.loadgen.interpreter import run_on_fast_loop
-from drumfire.loadgen.logs import logged_responses
 from drumfire.loadgen.pacer import Spin
 from drumfire.loadgen.rounds import of_seeds
 from drumfire.loadgen.run import Test
@@ -151,8 +150,16 @@ def perform(
     warnings = assembly.warnings + test.foreseen()
     _announce(messages, warnings, [*assembly.notes, *filter(None, [room])])
 
+    there: set[str] = set()
+
+    @contextlib.contextmanager
+    def judging() -> Iterator[None]:
+        there.update(save_measured(test, claim.folder))
+        with keeper.ending(), interrupts.breaking():
+            yield
+
     def make(faults: list[BaseException]) -> dict[str, Any]:
-        return _document(test, assembly, options, claim.folder, environment, warnings, faults)
+        return _document(test, assembly, options, claim.folder, environment, warnings, faults, judging)
 
     with Keeper(test.record, claim.fd, getattr(assembly.system, "pids", ())) as keeper:
         if generators is not None:
@@ -163,7 +170,7 @@ def perform(
             if not test.record.issued_rows:
                 raise
             faults.append(error)
-        outcome = finish(test, make, claim, printer, _further(test, assembly, options, claim.folder), faults)
+        outcome = finish(test, make, claim, printer, _further(test, assembly, options, claim.folder), faults, there)
     return _unless(faults, outcome)  # only now: what is saved, the keeper need not save
 
 
@@ -189,16 +196,23 @@ def _document(
     environment: dict[str, Any],
     warnings: list[str],
     faults: list[BaseException],
+    judging: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> dict[str, Any]:
-    """The result.  Where the answers cannot be judged, it says so, and ``faults`` gets the error."""
+    """The result.  Where the answers cannot be judged, it says so, and ``faults`` gets the error.
+
+    They are judged within ``judging``, by what may be a user's and may never end.
+    """
     accuracy, unjudged, drawn = None, "", test.effective
     try:
         for kept in test.answers.kept:
             kept.responses = assembly.logged(test.record.sample_index[kept.rows], kept.responses)
-        accuracy = _accuracy(test, assembly)
-    except (Exception, SystemExit) as error:  # whatever a scorer may raise; the run itself is not at fault
+        accuracy = accuracy_of(test, assembly, judging)
+    except KeyboardInterrupt as error:  # a scorer may raise it too
+        unjudged = f"The accuracy was not computed: {str(error) or 'interrupted'}"
+        faults.append(KeyboardInterrupt(f"{unjudged}; the run is saved"))
+    except BaseException as error:  # whatever a scorer may raise; the run itself is not at fault
         unjudged = f"The accuracy could not be computed: {described(error)}"
-        faults.append(UserError(unjudged) if isinstance(error, SystemExit) else error)
+        faults.append(error if isinstance(error, Exception) else UserError(unjudged))
     measured = _series(test, assembly)
     notes = [] if assembly.sampler is None else assembly.sampler.notes
     subject = _subject(assembly, options)
@@ -374,24 +388,3 @@ def _computed(test: Test, assembly: Assembly, measured: Sequence[Series], notes:
     """What remote servers report of the run, and the processes in which a model here ran."""
     server = assembly.window.report([report.rows for report in test.reports], measured, notes)
     return {"server": server, "processes": assembly.processes(test.columns)}
-
-
-def _accuracy(test: Test, assembly: Assembly) -> dict[str, Any] | None:
-    if not test.effective.mode.has_accuracy:
-        return None
-    rows = sum(phase.rows for phase in test.phases if phase.accuracy)  # they come first
-    answers = [(row, data) for row, data in logged_responses(test.answers.kept, test.phases) if row < rows]
-    if not answers:
-        return None
-    logged = np.array([row for row, _ in answers])
-    accuracy = assembly.accuracy(test.record.sample_index[logged], [data for _, data in answers])
-    return {
-        "metric": accuracy.metric,
-        "value": accuracy.value,
-        "good": accuracy.good,
-        "total": accuracy.total,
-        "expected": assembly.library.total_count,
-        "target": accuracy.target,
-        "met": accuracy.reached,
-        "lines": accuracy.lines,
-    }

@@ -1,7 +1,10 @@
 """Runs of a model's file with the user's labels: judged in process and in another, audited, and what is refused."""
 
 import json
+import os
 import re
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +12,12 @@ import jsonschema
 import numpy as np
 import pytest
 
+from drumfire.bench import interface
+from drumfire.loadgen.installation import ROOT
 from drumfire.loadgen.saved import load
 from drumfire.sut.local import backends
 from drumfire.sut.models.file import FileModel
-from tests.support.command import SCHEMA, WHOLE, here, one_line_error
+from tests.support.command import SCHEMA, WHOLE, finished, here, one_line_error, start
 from tests.support.onnx_file import write_sum
 
 pytest.importorskip("onnxruntime")
@@ -233,3 +238,74 @@ def test_what_a_function_prints_is_no_part_of_the_result(
     assert json.loads(done.stdout)["accuracy"]["value"] == 0.5
     assert "imported" in done.stderr
     assert f"judging {len(network[1])}" in done.stderr
+
+
+def test_a_signal_ends_a_metric_and_the_run_is_saved(
+    network: tuple[Path, np.ndarray], labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was measured is saved before the metric begins, and the verdict after it was interrupted."""
+    seen, out = tmp_path / "seen.txt", tmp_path / "out"
+    (tmp_path / "endless_score.py").write_text(
+        "import pathlib, signal\n"
+        "def score(outputs, labels):\n"
+        f"    names = [path.name for path in pathlib.Path({str(out)!r}).rglob('*')]\n"
+        f"    pathlib.Path({str(seen)!r}).write_text('\\n'.join(names))\n"
+        "    while True:\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    options: dict[str, Any] = {
+        "labels": str(labels),
+        "metric": "endless_score:score",
+        "accuracy": True,
+        "output": str(out),
+    }
+    with pytest.raises(KeyboardInterrupt):  # which Python's own handler raises in the end
+        interface.run("onnxruntime", str(network[0]), scenario="Offline", quiet=True, **options)
+    assert {"completed.npy", "status.npy", "mlperf_log_accuracy.json"} <= set(seen.read_text().split())
+    saved = load(out)
+    assert saved.result["validity"] == "INVALID"
+    assert saved.result["reasons"] == ["The accuracy was not computed: interrupted by SIGINT"]
+    assert {path.name for path in out.iterdir()} >= WHOLE - {"histograms"}
+
+
+def test_a_metric_that_raises_an_interruption_itself(
+    network: tuple[Path, np.ndarray], labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rude_score.py").write_text("def score(outputs, labels):\n    raise KeyboardInterrupt\n")
+    monkeypatch.chdir(tmp_path)
+    words = ["--accuracy", "--labels", labels, "--metric", "rude_score:score", "--output", tmp_path / "out"]
+    done = here("run", "onnxruntime", network[0], *words, *QUIET)
+    assert done.returncode == 130
+    said = "drumfire: The accuracy was not computed: interrupted; the run is saved"
+    assert [line for line in done.stderr.splitlines() if not line.startswith("note: ")] == [said]
+    assert json.loads(done.stdout)["reasons"] == ["The accuracy was not computed: interrupted"]
+    assert load(tmp_path / "out").result["validity"] == "INVALID"
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_what_never_returns_to_python(
+    network: tuple[Path, np.ndarray], labels: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "deaf_score.py").write_text(
+        f"import pathlib\ndef score(outputs, labels):\n    pathlib.Path({str(tmp_path / 'begun')!r}).touch()\n"
+        "    return sum(range(10**15)) * 1.0\n"
+    )
+    words = ["--accuracy", "--labels", labels, "--metric", "deaf_score:score", "--output", tmp_path / "out"]
+    environ = os.environ | {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    process = start("run", "onnxruntime", network[0], *words, *QUIET, env=environ)
+    try:
+        while not (tmp_path / "begun").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(1)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+    finally:
+        done = finished(process, 30)
+    assert done.returncode == -signal.SIGKILL
+    assert "answered are saved; drumfire show" in done.stderr
+    assert (tmp_path / "out" / "mlperf_log_accuracy.json").stat().st_size > 100
+    assert load(tmp_path / "out").ended is not None
