@@ -82,7 +82,8 @@ def _found(backend: Backend, tensors: Tensors, names: Sequence[str], most: int, 
     count = len(seen[0])
     names = names if len(names) == count else numbered(count)
     bfloat16 = [name in own.bfloat16_outputs for name in own.outputs] if len(own.outputs) == count else [False] * count
-    specs = [_spec(*one) for one in zip(names, zip(*seen, strict=True), bfloat16, strict=True)]
+    said = own.output_samples if len(own.output_shapes) == count else [None] * count
+    specs = [_spec(*one) for one in zip(names, zip(*seen, strict=True), bfloat16, said, strict=True)]
     sizes = [replace(own, inputs=one.inputs) for one in sized]
     return Signature(own, tuple(specs), largest, *sizes)
 
@@ -117,15 +118,25 @@ def _sized(tensors: Tensors, ranges: Ranges, sizes: Sequence[int], which: int) -
     return replace(tensors, inputs=tuple(inputs))
 
 
-def _spec(name: str, arrays: Sequence[npt.NDArray[Any]], is_bfloat16: bool) -> TensorSpec:
-    """One output, from several batches.  Raises ``BackendError``."""
+def _spec(
+    name: str, arrays: Sequence[npt.NDArray[Any]], is_bfloat16: bool, said: tuple[int | None, ...] | None
+) -> TensorSpec:
+    """One output, from several batches.  ``said``: what the file says of its shape.  Raises ``BackendError``.
+
+    A size that the file leaves open stays so, as other values than zeros may change it: the number of what was found.
+    """
     shapes = [array.shape[1:] for array in arrays]
     if len({len(shape) for shape in shapes}) != 1:
         raise BackendError(
             f"the model's output {name!r} has a varying number of dimensions, which cannot be served: export it with "
             "a fixed one"
         )
-    shape: Shape = tuple(sizes[0] if len(set(sizes)) == 1 else -1 for sizes in zip(*shapes, strict=True))
+    if said is None or len(said) != len(shapes[0]):
+        said = shapes[0]
+    shape: Shape = tuple(
+        -1 if size is None or len(set(sizes)) > 1 else sizes[0]
+        for size, sizes in zip(said, zip(*shapes, strict=True), strict=True)
+    )
     dtype = arrays[0].dtype
     try:
         return TensorSpec(name, "BF16" if is_bfloat16 else datatype_of(dtype), shape)

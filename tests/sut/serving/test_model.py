@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,21 @@ def test_open_sizes_are_tried_until_some_run(least: int) -> None:
     found = signature(model, model.tensors, ("y",), 4)
     assert [*map(str, found.outputs)] == ["y FP32[-1,3]"]
     assert found.largest["x"].shape[1] % least == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ((None, None, 2), "y INT64[-1,2]"),  # zeros have no place, other values do
+        ((None, 3, 2), "y INT64[0,2]"),  # the file is wrong
+        (None, "y INT64[0,2]"),
+    ],
+)
+def test_sizes_that_the_file_leaves_open_stay_open(said: tuple[int | None, ...] | None, told: str) -> None:
+    model = Told((4,), lambda x: np.zeros((len(x), np.count_nonzero(x), 2), np.int64))
+    tensors = replace(model.tensors, output_shapes=(said,))
+    found = signature(model, tensors, ("y",), 4)
+    assert [*map(str, found.outputs)] == [told]
 
 
 def test_a_model_that_runs_on_no_size_is_told() -> None:
