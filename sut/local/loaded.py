@@ -172,17 +172,23 @@ class Loaded:
         indices = np.arange(batch_size) % min(library.performance_count, library.total_count)
         run = run_batch(self._instances[0], self._model, checked=True)
         library.load(indices)
+        batches: list[Batch] = []
         try:
             parts = library.divided(indices) if isinstance(library, RaggedLibrary) else [indices]
-            batches = [library.batch(part) for part in parts]
+            batches += (library.batch(part) for part in parts)
             # The first may still be warming up.
             return service_times(lambda: [run(batch) for batch in batches], seconds, least)
         except OutputError:
             raise
         except Exception as error:  # whatever a model may raise on the data
-            text = " ".join(str(error).split())[:300]
-            advice = self._model.advice(text) if isinstance(self._model, FileModel) else ""
-            raise backends.BackendError(f"the model does not run on its data: {text}{advice}") from None
+            advice = self._model.advice(" ".join(str(error).split())) if isinstance(self._model, FileModel) else ""
+            which = f"samples 0 to {indices.max()}" if indices.max() else "sample 0"
+            shapes = "; ".join(
+                ", ".join(f"{name} {list(one.shape)}" for name, one in batch.items()) for batch in batches
+            )
+            raise backends.BackendError(
+                f"the model does not run on its data, {which} ({shapes}): {backends.first_line(error)}{advice}"
+            ) from None
         finally:
             library.unload(indices)
 

@@ -5,6 +5,7 @@ A backend refuses what it cannot do: it never falls back silently from the GPU t
 
 from __future__ import annotations
 
+import re
 from abc import ABC
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -272,9 +273,14 @@ def distributions(backend: str) -> Sequence[str]:
     return _module(backend).DISTRIBUTIONS
 
 
+_PLACE = re.compile(r"^.*Status Message: (?:/\S+:\d+ )?")
+"""ONNX Runtime's node, and the line of its own sources, before what it has to say."""
+
+
 def first_line(error: Exception) -> str:
     """A framework's error message without the pages of advice that some add."""
-    return str(error).strip().split("\n", 1)[0][:300] or type(error).__name__
+    text = str(error).strip().split("\n", 1)[0]
+    return _PLACE.sub("", text)[:300] or type(error).__name__
 
 
 def _module(backend: str) -> BackendModule:

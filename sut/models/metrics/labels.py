@@ -140,9 +140,12 @@ def _lines(path: Path, *, json: bool) -> Sequence[Any]:
     labels = []
     for number, line in enumerate(lines, 1):
         try:
-            labels.append(parse_json(line))
+            label = parse_json(line)
         except ValueError as error:
             raise DataError(f"{path} line {number}: {_shown(line)} is not JSON: {one_line(error, 100)}") from None
+        if isinstance(label, dict):
+            raise DataError(f"{path} line {number}: {_shown(line)} is no label: give the value alone, or a list")
+        labels.append(label)
     return labels
 
 

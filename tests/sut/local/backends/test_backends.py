@@ -347,3 +347,12 @@ def refused(attempt: Callable[[], object]) -> str:
         attempt()
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def test_a_message_keeps_what_onnxruntime_has_to_say() -> None:
+    why = "Attempting to broadcast an axis by a dimension other than 1. 16 by 20"
+    node = "Non-zero status code returned while running Add node. Name:'' Status Message: "
+    where = "/onnxruntime_src/onnxruntime/core/providers/cpu/math/element_wise_ops.h:563 "
+    error = RuntimeError(f"[ONNXRuntimeError] : 1 : FAIL : {node}{where}{why}\nmore")
+    assert backends.first_line(error) == why
+    assert backends.first_line(RuntimeError("Status of the Message")) == "Status of the Message"

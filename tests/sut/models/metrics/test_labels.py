@@ -58,7 +58,7 @@ def test_classes(name: str, content: Any, tmp_path: Path) -> None:
         ("a.npy", np.array([1.0, 2.0]), "holds float64 of shape [2]: a class is a whole number"),
         ("a.npy", np.zeros((3, 4), int), "of shape [3, 4]: a class is a whole number"),
         ("a.npy", np.array([True, False]), "holds bool of shape [2]"),
-        ("a.jsonl", '1\n{"label": 2}\n', "line 2: {'label': 2} is not the number"),
+        ("a.jsonl", '1\n{"label": 2}\n', "line 2: '{\"label\": 2}' is no label"),
         ("a.jsonl", "1\ntrue\n", "line 2: True is not the number"),
     ],
 )  # fmt: skip
@@ -111,6 +111,7 @@ def saved(array: np.ndarray) -> bytes:
         ("a.jsonl", '1\n{"a": [1, 2\n', "a.jsonl line 2: '{\"a\": [1, 2' is not JSON"),
         ("a.jsonl", "1\nNaN\n", "line 2: 'NaN' is not JSON"),
         ("a.jsonl", '1\n{"a": 1, "a": 2}\n', "an object has 'a' twice"),
+        ("a.jsonl", '1\n{"a": 1}\n', "a.jsonl line 2: '{\"a\": 1}' is no label: give the value alone, or a list"),
         ("a.jsonl", "1\n\n2\n", "line 2: '' is not JSON"),
     ],
 )  # fmt: skip
