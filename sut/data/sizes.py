@@ -15,6 +15,7 @@ from drumfire.sut.data.lengths import Lengths
 from drumfire.sut.data.options import InputOptions, Values, parse_dims, parse_inputs, parse_ranges, parse_shapes
 from drumfire.sut.kserve.messages.tensors import DATATYPES, ModelInterface, Shape, TensorSpec
 
+_MOST_BFLOAT16 = (2 - 2**-7) * 2.0**127
 _SIDE, _LENGTH = 224, 128
 """In a suggestion: of an image, and of anything else."""
 
@@ -178,7 +179,7 @@ def _check_values(given: str, spec: TensorSpec | None, values: Values, interface
         raise InputError(f"{given}: only numbers have ranges: {inputs_text(interface)}")
     dtype = DATATYPES[spec.datatype]
     if spec.datatype == "BF16":
-        bounds = (-3e38, 3e38)
+        bounds = (-_MOST_BFLOAT16, _MOST_BFLOAT16)
     elif dtype.kind == "f":
         bounds = (float(np.finfo(dtype).min), float(np.finfo(dtype).max))
     else:

@@ -80,6 +80,7 @@ def test_files_of_every_kind_run_and_say_what_was_made_up(
         ("uint8", ["--dataset-path", "."], "give other data with --input-data"),
         ("uint8", ["--dim", "sequence"], "--dim 'sequence': it has no name: use NAME=SIZE"),
         ("uint8", ["--range", "x=0..256"], "UINT8 has values from 0 to 255"),
+        ("bfloat16", ["--range", "x=0..1e39"], "BF16 has values from -3.38953e+38 to 3.38953e+38"),
     ],
 )
 def test_inputs_that_a_file_does_not_take(file: str, options: list[str], says: str) -> None:
