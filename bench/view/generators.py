@@ -12,6 +12,7 @@ import select
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ from drumfire.sut import module_process
 _STDIN = 0
 _NAME, _FIELD = 18, 12
 """Columns of a generator's name and of each figure."""
+_HEADS = ("state", "rate", "p99 late", "heard", "in flight", "done")
 _MOST_ROWS = 16
 _STYLES = {"lost": "bold red", "stale": "yellow", "starting": "dim", "done": "dim"}
 
@@ -116,10 +118,13 @@ def _snapshot(plain: Mapping[str, Any]) -> Snapshot:
     return Snapshot(**{**plain, **spreads})
 
 
-def draw_rows(rows: Sequence[Row]) -> Text:
-    """A line for each generator; of more than 16, those that are lost, stale or late."""
+def draw_rows(rows: Sequence[Row], width: int) -> Text:
+    """A line for each generator; of more than 16, those that are lost, stale or late.
+
+    Figures for which ``width`` columns are too few are left out.
+    """
     text = Text(no_wrap=True, overflow="crop")
-    heads = ("state", "rate", "p99 late", "in flight", "done", "heard")
+    heads = [head for head in _HEADS if width > _NAME + _FIELD * (_HEADS.index(head) + 1)]
     text.append("\n" + "".ljust(_NAME) + "".join(head.ljust(_FIELD) for head in heads).rstrip() + "\n", "dim")
     shown = list(rows)
     if len(shown) > _MOST_ROWS:
@@ -127,13 +132,20 @@ def draw_rows(rows: Sequence[Row]) -> Text:
         shown = shown[:_MOST_ROWS]
     for row in shown:
         text.append(row.name[: _NAME - 1].ljust(_NAME))
-        text.append(row.state.ljust(_FIELD), _STYLES.get(row.state, "green"))
-        late = "" if row.late_p99_ns is None else figures.duration(row.late_p99_ns)
-        text.append(("" if row.rate is None else figures.rate(row.rate)).ljust(_FIELD))
-        text.append(late.ljust(_FIELD), "yellow" if (row.late_p99_ns or 0) > LATE_NS else "")
-        text.append(f"{row.in_flight:,}".ljust(_FIELD))
-        text.append(f"{row.answered:,}".ljust(_FIELD))
-        text.append(f"{figures.duration(row.silent_s * 1e9)} ago\n")
+        figure = {
+            "state": (row.state, _STYLES.get(row.state, "green")),
+            "rate": ("" if row.rate is None else figures.rate(row.rate), ""),
+            "p99 late": (
+                "" if row.late_p99_ns is None else figures.duration(row.late_p99_ns),
+                "yellow" if (row.late_p99_ns or 0) > LATE_NS else "",
+            ),
+            "heard": (f"{figures.duration(row.silent_s * 1e9)} ago", ""),
+            "in flight": (f"{row.in_flight:,}", ""),
+            "done": (f"{row.answered:,}", ""),
+        }
+        for head in heads:
+            text.append(figure[head][0].ljust(_FIELD), figure[head][1])
+        text.append("\n")
     if len(rows) > len(shown):
         text.append(f"and {len(rows) - len(shown)} more\n", "dim")
     return text
@@ -208,7 +220,7 @@ def _show_screen(view: Mapping[str, Any], plan: ViewPlan, sights: _Sights, serve
         while True:
             if (seen := sights.wait(None, show)) is not None:
                 history.add(seen[0])
-                show.show(Look(plan, seen[0], servers(), history), draw_rows(seen[1]))
+                show.show(Look(plan, seen[0], servers(), history), partial(draw_rows, seen[1]))
 
 
 def _show_lines(view: Mapping[str, Any], plan: ViewPlan, sights: _Sights, servers: ReadFigures) -> None:

@@ -13,7 +13,7 @@ from drumfire.loadgen.errors import UserError
 
 PATH = "/metrics"
 _LOCAL = "127.0.0.1"
-_PORT = re.compile(r"(?:(?P<host>\[[^\[\]]+\]|[^:\[\]]+):)?(?P<port>[0-9]{1,5})")
+_PORT = re.compile(r"(?:(?P<host>\[[^\[\]\s]{1,64}\]|[^:\[\]\s]{1,255}):)?(?P<port>[0-9]{1,5})")
 
 
 def address(text: str) -> tuple[str, int]:

@@ -33,8 +33,8 @@ class Show:
     def __init__(self, console: Console, terminal: int | None, end: Callable[[], object]) -> None:
         self._console, self._end = console, end
         self._keys, self._screen = Keys(terminal), Screen(console)
-        self._newest: tuple[Look, Text] | None = None
-        self._frozen: tuple[Look, Text] | None = None
+        self._newest: tuple[Look, Callable[[int], Text]] | None = None
+        self._frozen: tuple[Look, Callable[[int], Text]] | None = None
         self._explained = False
 
     def __enter__(self) -> Show:
@@ -51,10 +51,10 @@ class Show:
         """Where one of these can be read, ``press`` is to be called."""
         return self._keys.fds
 
-    def show(self, look: Look, below: Text | None = None) -> None:
-        """Draw ``look``, and lines below it, unless the picture is frozen."""
+    def show(self, look: Look, below: Callable[[int], Text] = lambda width: Text()) -> None:
+        """Draw ``look``, and what ``below`` makes of a width below it, unless the picture is frozen."""
         self._keys.claim()
-        self._newest = look, below or Text()
+        self._newest = look, below
         self.draw()
 
     def press(self) -> None:
@@ -72,10 +72,10 @@ class Show:
         shown = self._frozen or self._newest
         if shown is None or not self._is_ours():
             return
-        look, below = shown
+        look, more = shown
         look = replace(look, keys=bool(self._keys.fds), frozen=self._frozen is not None)
         width, height = self._console.size
-        most = height - 1
+        most, below = height - 1, more(width)
         room = max(most - below.plain.count("\n"), min(_LEAST_HEIGHT, most))
         text = draw(look, width, room, self._explained)
         if not self._explained and below:

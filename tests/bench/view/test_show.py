@@ -197,7 +197,7 @@ def test_lines_below_stay_on_a_low_screen_too(terminal: tuple[int, int]) -> None
     console = Console(file=screen, force_terminal=True, width=80, height=14, highlight=False)
     snapshot, history = long_run()
     with Show(console, None, lambda: None) as show:
-        show.show(Look(SERVER, snapshot, history=history), Text("\nhead\nworker 1\nworker 2\n"))
+        show.show(Look(SERVER, snapshot, history=history), lambda width: Text("\nhead\nworker 1\nworker 2\n"))
         assert len(screen.seen) <= 14
         for line in ("head", "worker 1", "worker 2"):
             assert line in screen.seen
