@@ -242,10 +242,10 @@ def query_latencies(m: Measured) -> Int64Array:
 
 
 def _last_query(m: Measured) -> tuple[int, int, int]:
-    """When the last issued query was due, issued, and completely answered (0 if it was not)."""
+    """When the last issued query was due, issued, and answered; if it was not, when the last answer came."""
     rows = slice(m.issued.size - m.samples_per_query, None)
-    done = int(m.completed[rows].max()) if bool(m.answered[rows].all()) else 0
-    return int(m.scheduled[rows][0]), int(m.issued[rows][0]), done
+    done = m.completed[rows] if m.answered[rows].all() else m.completed[m.answered]
+    return int(m.scheduled[rows][0]), int(m.issued[rows][0]), int(done.max(initial=0))
 
 
 def _duration(s: EffectiveSettings, m: Measured, latency: Distribution) -> int:
