@@ -168,9 +168,11 @@ class Scheduler:
     def join(self, patience_s: float) -> bool:
         """After ``close``: wait for the threads; returns whether all have ended within ``patience_s``."""
         until = time.monotonic() + patience_s
-        for thread in list(self._threads):
-            thread.join(max(until - time.monotonic(), 0.0))
-        return not any(thread.is_alive() for thread in self._threads)
+        while alive := [thread for thread in tuple(self._threads) if thread.is_alive()]:
+            if (left_s := until - time.monotonic()) <= 0:
+                return False
+            alive[0].join(left_s)  # which may have started another in its place
+        return True
 
     # On the workers' threads.
 
