@@ -11,7 +11,7 @@ import math
 import operator
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,10 +19,12 @@ import numpy as np
 
 from drumfire.bench import statuses
 from drumfire.bench.compare import intervals
-from drumfire.bench.compare.comparison import name_of, of_subject, ratio_of
+from drumfire.bench.compare.comparison import ratio_of
 from drumfire.bench.compare.doubts import failed_share
+from drumfire.bench.compare.pairing import of_subject
 from drumfire.bench.compare.sides import opened
-from drumfire.bench.compare.subject import MEAN, RATE, Ended, Run, Subject, percentile
+from drumfire.bench.compare.subject import MEAN, RATE, Ended, Run, Subject, check_figure, of_side, percentile
+from drumfire.bench.report import outputs
 from drumfire.bench.report.expectations import shown
 from drumfire.loadgen.errors import UserError, nearest
 from drumfire.loadgen.options import option
@@ -60,7 +62,14 @@ class ExpectOptions:
         help="a figure and its bound in quotes, such as 'p99<50ms', 'errors<=0.1%' or 'p99<=base+5%'; may be repeated. "
         "Status 3 where one is not met, 4 where that cannot be told",
     )
-    base: Path | None = option(None, metavar="RUN", needs=("expect",), help="the run that 'base' stands for")
+    base: Path | None = option(
+        None,
+        metavar="RUN",
+        needs=("expect",),
+        help="what 'base' stands for: a run's folder, a part of its name in runs, or last; several with commas between "
+        "them; or a folder that holds several",
+    )
+    single: bool = option(False, help="judge also fewer than 3 runs a side, which says nothing of the next runs")
     junit: Path | None = option(None, help="write the verdict and each expectation as JUnit XML")
 
 
@@ -93,6 +102,8 @@ class Judged:
     """None: it cannot be told."""
     why: str
     """Why it cannot be told, or has no interval."""
+    doubts: tuple[str, ...] = ()
+    """What makes the comparison with the base doubtful."""
 
     @property
     def verdict(self) -> str:
@@ -108,6 +119,7 @@ class Judged:
             "unit": self.unit,
             "interval": [self.low, self.high],
             "why": self.why,
+            "doubts": list(self.doubts),
         }
 
 
@@ -164,15 +176,26 @@ def _limit(text: str, figure: str, number: float, unit: str) -> float:
     raise UserError(f"{text[:60]!r}: {figure} is {wanted or 'a number without a unit'}")
 
 
-def judge(expectation: Expectation, runs: Sequence[Run], base: Sequence[Run] = ()) -> Judged:
-    """Judge by one run, or by several of the same.  ``base``: the runs that an expectation may refer to."""
-    subjects = [Subject(run, name_of(run)) for run in runs]
+def judge(
+    expectation: Expectation,
+    runs: Sequence[Run],
+    base: Sequence[Run] = (),
+    *,
+    single: bool = False,
+    letters: tuple[str, str] = ("the base", "this run"),
+) -> Judged:
+    """Judge by one run, or by several of the same.
+
+    ``base``: the runs that an expectation may refer to.  ``single``: judge also fewer than three runs beside fewer than
+    three.  ``letters``: what the base and the runs are called.
+    """
+    subjects = of_side(runs)
     value = _mean([_value(one, expectation.figure) for one in subjects])
     if value is None:
         return _judged(expectation, None, None, None, f"the run has no {expectation.figure}")
     if expectation.is_relative:
         try:
-            return _against(expectation, value, runs, base)
+            return _against(expectation, value, runs, base, single, letters)
         except UserError as error:  # the base has no figures, or those of another scenario
             return _judged(expectation, value, None, None, str(error))
     interval = _interval(subjects, expectation.figure)
@@ -180,24 +203,34 @@ def judge(expectation: Expectation, runs: Sequence[Run], base: Sequence[Run] = (
     return _judged(expectation, value, interval, _OPERATORS[expectation.op](value, expectation.limit), why)
 
 
-def _against(expectation: Expectation, value: float, runs: Sequence[Run], base: Sequence[Run]) -> Judged:
+def _against(
+    expectation: Expectation,
+    value: float,
+    runs: Sequence[Run],
+    base: Sequence[Run],
+    single: bool,
+    letters: tuple[str, str],
+) -> Judged:
     """Judge by the ratio to the base, which is the bound's factor or not."""
     if not base:
         return _judged(expectation, value, None, None, "there is no base")
     figure, holds = expectation.figure, _OPERATORS[expectation.op]
     if not _is_compared(figure):
-        of_base = _mean([_value(Subject(run, name_of(run)), figure) for run in base])
+        of_base = _mean([_value(one, figure) for one in of_side(base)])
         if of_base is None:
             return _judged(expectation, value, None, None, f"the base has no {figure}")
-        return _judged(expectation, value, None, holds(value, of_base * expectation.limit), "")
-    row, doubts = ratio_of(base, runs, figure, ("the base", "this run"))
-    why = "; ".join([f"the base has {shown(row.a, _unit(figure))}" if row.a else "the base has none", *doubts.lines])
-    if doubts.broken or row.a is None or row.low is None or row.high is None:
-        return _judged(expectation, value, None, None, f"{doubts.broken or row.note}; {why}")
-    interval = intervals.Interval(row.a * row.low, row.a * row.high)
-    sure = {holds(end, expectation.limit) for end in (row.low, row.high)}
-    met = sure.pop() if len(sure) == 1 else None
-    return _judged(expectation, value, interval, met, why)
+        why = f"the base has {shown(of_base, _unit(figure))}, no interval for this figure"
+        return _judged(expectation, value, None, holds(value, of_base * expectation.limit), why)
+    row, doubts, open_why = ratio_of(base, runs, figure, letters, single=single, limit=expectation.limit)
+    of_base_text = f"the base has {shown(row.a, _unit(figure))}" if row.a else "the base has none"
+    interval = None
+    if row.a is not None and row.low is not None and row.high is not None:
+        interval = intervals.Interval(row.a * row.low, row.a * row.high)
+    sure = {holds(end, expectation.limit) for end in (row.low or 0.0, row.high or 0.0)}
+    met = sure.pop() if len(sure) == 1 and not open_why else None
+    of_these = "of these runs" if single and not open_why else ""
+    why = "; ".join(filter(None, [of_base_text, open_why, of_these]))
+    return replace(_judged(expectation, value, interval, met, why), doubts=doubts)
 
 
 def _judged(
@@ -259,9 +292,16 @@ def _value(run: Subject, figure: str) -> float | None:
     return None if value is None else float(value)
 
 
-def judge_all(texts: Sequence[str], runs: Sequence[Run], base: Sequence[Run] = ()) -> list[dict[str, Any]]:
+def judge_all(
+    options: ExpectOptions,
+    runs: Sequence[Run],
+    base: Sequence[Run] = (),
+    letters: tuple[str, str] = ("the base", "this run"),
+) -> list[dict[str, Any]]:
     """Judge expectations as they were written; as a result document has them."""
-    return [judge(parse(text), runs, base).document() for text in texts]
+    return [
+        judge(parse(text), runs, base, single=options.single, letters=letters).document() for text in options.expect
+    ]
 
 
 def expected(result: dict[str, Any], test: Test, options: ExpectOptions) -> dict[str, Any]:
@@ -270,16 +310,25 @@ def expected(result: dict[str, Any], test: Test, options: ExpectOptions) -> dict
         base = [] if options.base is None else opened(str(options.base))
         measured = next((test.measured(r) for r in test.reports if not r.phase.accuracy and r.issued_rows), None)
         run = Ended(result, measured, test.record.columns)
-        result["expectations"] = judge_all(options.expect, [run], base)
+        result["expectations"] = judge_all(options, [run], base)
     return result
 
 
-def check(options: ExpectOptions, *, has_base: bool = False, scenario: str | None = None) -> None:
+def check(
+    options: ExpectOptions, *, has_base: bool = False, scenario: str | None = None, folder: Path | None = None
+) -> None:
     """Refuse what could not be judged or written at the end: nothing is measured in vain.
 
-    ``has_base``: without --base, there is another one.  ``scenario``: what will be measured.  Raises ``UserError``.
+    ``has_base``: without --base, there is another one, and ``single`` is not about the base alone.  ``scenario``: what
+    will be measured.  ``folder``: where it will be saved.  Raises ``UserError``.
     """
-    relative = [text for text in options.expect if parse(text).is_relative]
+    wanted = [parse(text) for text in options.expect]
+    relative = [one.text for one in wanted if one.is_relative]
+    if options.single and not relative and not has_base:
+        raise UserError("--single has no effect, as no --expect names base: leave it out")
+    for one in wanted:
+        if scenario is not None and _is_compared(one.figure):
+            check_figure(scenario, one.figure)
     if relative and options.base is None and not has_base:
         raise UserError(f"{relative[0][:60]!r} needs the run that it means: add --base RUN")
     if options.base is not None and not relative:
@@ -288,8 +337,7 @@ def check(options: ExpectOptions, *, has_base: bool = False, scenario: str | Non
         for run in opened(str(options.base)):
             if run.result.get("scenario") != scenario:
                 raise UserError(f"--base {options.base} is {run.result.get('scenario')}, and this run {scenario}")
-    if options.junit is not None and not options.junit.absolute().parent.is_dir():
-        raise UserError(f"--junit: there is no folder {options.junit.absolute().parent}: make it first")
+    outputs.check({"--junit": options.junit}, folder=folder)
 
 
 def status(documents: Sequence[Mapping[str, Any]]) -> int:

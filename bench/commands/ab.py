@@ -14,9 +14,10 @@ from drumfire.bench import gates, statuses
 from drumfire.bench.assemble import loop
 from drumfire.bench.commands.compare import margin_of, seconds_of
 from drumfire.bench.compare import doubts
-from drumfire.bench.compare.comparison import DEFAULT_MARGIN, compare, same_schedule
+from drumfire.bench.compare.comparison import DEFAULT_MARGIN, compare
+from drumfire.bench.compare.pairing import same_schedule
 from drumfire.bench.compare.sides import opened
-from drumfire.bench.compare.subject import Subject, figure_named
+from drumfire.bench.compare.subject import Subject, check_figure, figure_named
 from drumfire.bench.gates import ExpectOptions
 from drumfire.bench.options.parser import Command
 from drumfire.bench.report import figures, junit, sessions, terminal
@@ -29,7 +30,7 @@ from drumfire.loadgen.options import option
 from drumfire.loadgen.saved import SavedRun
 from drumfire.loadgen.wording import counted
 
-_LETTERS = ("A", "B")
+_LETTERS, _OF_BASE = ("A", "B"), ("the base", "B")
 _TURNS = "ABBA"
 
 
@@ -68,6 +69,8 @@ def ab(options: Options) -> int:
     """Do the runs, print the comparison, and return its status."""
     wanted = options.expectations
     gates.check(wanted, has_base=True)
+    if wanted.single and wanted.base is None:
+        raise UserError("--single has no effect, as each side has 3 runs or more: leave it out")
     base = [] if wanted.base is None else opened(str(wanted.base))
     plan = _plan(options)
     messages = Console(stderr=options.json, highlight=False, soft_wrap=True)
@@ -91,10 +94,13 @@ def ab(options: Options) -> int:
         a, b = ([session.runs[step.name] for step in plan if step.name in session.runs and step.name[0] == letter]
                 for letter in _LETTERS)  # fmt: skip
         found = compare(
-            [a, b], margin=margin_of(options.margin), figure=options.figure, skip_s=seconds_of(options.skip)
+            [a, b],
+            margin=margin_of(options.margin),
+            figure=options.figure,
+            skip_s=seconds_of(options.skip),
         )
         document = found.document() | {
-            "expectations": gates.judge_all(wanted.expect, b, base or a),
+            "expectations": gates.judge_all(wanted, b, base or a, _LETTERS if not base else _OF_BASE),
             "notes": list(_notes(plan, session.runs, a, b)),
             "again": again,
             "directory": str(folder),
@@ -147,6 +153,8 @@ def _plan(options: Options) -> list[Step]:
     kinds = [loop.name(one.traffic) for one in runs]
     if kinds[0] != kinds[1]:
         raise UserError(f"A is {kinds[0]} and B {kinds[1]}, which have no figure in common: give both the same")
+    if options.figure is not None:
+        check_figure(kinds[0], figure_named(options.figure))
     steps, counts = [], dict.fromkeys(_LETTERS, 0)
     for number in range(2 * options.runs):
         letter = _TURNS[number % len(_TURNS)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -12,15 +11,17 @@ from pathlib import Path
 from drumfire.bench import gates, statuses
 from drumfire.bench.compare.comparison import DEFAULT_MARGIN, compare
 from drumfire.bench.compare.sides import ResultFile, opened
-from drumfire.bench.compare.subject import Run, figure_named
+from drumfire.bench.compare.subject import distinct, figure_named
 from drumfire.bench.gates import ExpectOptions
 from drumfire.bench.options.parser import Command
-from drumfire.bench.report import comparisons, content, junit, page, terminal
+from drumfire.bench.report import comparisons, content, junit, outputs, page, terminal
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.options import option
+from drumfire.loadgen.saved import SavedRun
 
 _MARGIN = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(%?)")
 _SECONDS = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s)")
+_OF_BASE = ("the base", "this run")
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -60,7 +61,6 @@ class Options:
         help="judge this figure: rate, mean or any percentile, as p95 (default: the scenario's: SingleStream p90, "
         "MultiStream and Server p99, Offline and closed loops rate)",
     )
-    single: bool = option(False, help="judge also fewer than 3 runs a side, which says nothing of the next runs")
     skip: str = option(
         "0", metavar="Ss", check=seconds_of, help="leave out the first seconds of all runs, as 5s (default: 0)"
     )
@@ -77,23 +77,26 @@ def show(options: Options) -> int:
         raise UserError(f"{len(options.runs)} sides are too many: compare {len(_LETTERS)} at most")
     wanted = options.expectations
     gates.check(wanted, has_base=True)
-    base, *others = (opened(word) for word in options.runs)
-    if options.html is not None:
-        _check_page(options.html, [base, *others])
+    base, *others = map(_opened, _LETTERS, options.runs)
+    every = [run for side in (base, *others) for run in side]
+    if options.html is not None and any(isinstance(run, ResultFile) for run in every):
+        raise UserError("--html needs the folders of runs, and not their results alone: name these, or leave it out")
+    outputs.check({"--html": options.html, "--junit": wanted.junit}, [run.folder for run in every])
     of_base = base if wanted.base is None else opened(str(wanted.base))
     found = [
         compare(
             (base, other),
             margin=margin_of(options.margin),
             figure=options.figure,
-            single=options.single,
+            single=wanted.single,
             skip_s=seconds_of(options.skip),
             letters=("A", letter),
         )
         for letter, other in zip(_LETTERS[1:], others, strict=False)
     ]
     documents = [
-        one.document() | {"expectations": gates.judge_all(wanted.expect, other, of_base)}
+        one.document()
+        | {"expectations": gates.judge_all(wanted, other, of_base, one.letters if wanted.base is None else _OF_BASE)}
         for one, other in zip(found, others, strict=True)
     ]
     if options.json:
@@ -103,7 +106,7 @@ def show(options: Options) -> int:
         terminal.put(list(chain.from_iterable(told)))
     if options.html is not None:
         judged = {one.letters[1]: each["expectations"] for one, each in zip(found, documents, strict=True)}
-        runs = [run for side in (base, *others) for run in side]
+        runs = [run for side in (base, *others) for run in distinct(side)]
         page.write(content.report(runs, found, judged), options.html)
     if wanted.junit is not None:
         junit.write_comparisons(wanted.junit, documents, base[0].result)
@@ -120,8 +123,8 @@ COMMAND = Command(
 )
 
 
-def _check_page(path: Path, sides: Sequence[Sequence[Run]]) -> None:
-    if any(isinstance(run, ResultFile) for side in sides for run in side):
-        raise UserError("--html needs the folders of runs, and not their results alone: name these, or leave it out")
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"--html: there is no folder {path.absolute().parent}: make it first")
+def _opened(letter: str, word: str) -> list[SavedRun]:
+    try:
+        return opened(word)
+    except UserError as error:
+        raise UserError(f"{letter}: {error}") from None

@@ -7,15 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from drumfire.bench import gates, statuses
-from drumfire.bench.compare.sides import opened
+from drumfire.bench.compare.sides import ResultFile, named, opened
 from drumfire.bench.gates import ExpectOptions
-from drumfire.bench.history import find
 from drumfire.bench.options.parser import Command
-from drumfire.bench.report import audits, blocks, content, junit, page, terminal, text
+from drumfire.bench.report import blocks, content, junit, outputs, page, terminal, text
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.files import in_one_step
 from drumfire.loadgen.options import option
-from drumfire.loadgen.saved import SavedRun, load
 
 _FORMATS = {".html": "html", ".htm": "html", ".md": "markdown", ".txt": "text", ".json": "json"}
 """By the end of a file's name."""
@@ -25,8 +23,11 @@ _FORMATS = {".html": "html", ".htm": "html", ".md": "markdown", ".txt": "text", 
 class Options:
     """The options of ``drumfire report``."""
 
-    run: tuple[Path, ...] = option(
-        metavar="RUN", position=True, help="a run's folder, a part of its name in runs, or last; of several, one page"
+    run: tuple[str, ...] = option(
+        metavar="RUN",
+        position=True,
+        help="a run's folder, a part of its name in runs, or last; several with commas between them; or a folder that "
+        "holds several; of all, one page",
     )
     output: Path | None = option(None, metavar="F", help="the file to write (default: standard output, or a page's)")
     format: str | None = option(
@@ -40,16 +41,16 @@ class Options:
 
 def report(options: Options) -> int:
     """Write the report.  The status tells what was expected here; that of ``drumfire show`` tells a run's verdict."""
-    form = options.format or _FORMATS.get("" if options.output is None else options.output.suffix.lower(), "text")
+    form = _form(options.format, options.output)
     wanted = options.expectations
     gates.check(wanted)
-    if options.output is not None and options.output.exists() and not options.output.is_file():
-        raise UserError(f"--output {options.output} is no file: name one that may be replaced")
-    runs = [_opened(find(str(word))) for word in options.run]
+    runs = [run for word in options.run for run in named(word)]
+    if alone := next((run for run in runs if isinstance(run, ResultFile)), None):
+        raise UserError(f"{alone.folder} is a result alone: name the folder of its run, which has what is drawn")
+    outputs.check({"--output": options.output, "--junit": wanted.junit})
     base = [] if wanted.base is None else opened(str(wanted.base))
     judged = {
-        label: gates.judge_all(wanted.expect, [run], base) if wanted.expect else []
-        for label, run in zip(content.labels(runs), runs, strict=True)
+        label: gates.judge_all(wanted, [run], base) for label, run in zip(content.labels(runs), runs, strict=True)
     }
     made = content.report(runs, judged=judged if wanted.expect else None)
     if form == "html":
@@ -85,8 +86,14 @@ def _written(text: bytes, path: Path | None) -> None:
     print(path)
 
 
-def _opened(path: Path) -> SavedRun:
-    if (outcome := audits.read(path)) is not None:
-        place = path / next(iter(audits.places(outcome["test"]).values()))
-        raise UserError(f"{path} is the folder of an audit: name one of its runs, such as {place}")
-    return load(path)
+def _form(wanted: str | None, output: Path | None) -> str:
+    end = "" if output is None else output.suffix.lower()
+    said = _FORMATS.get(end)
+    if wanted is not None and said not in (None, wanted):
+        raise UserError(f"--output {output} ends as {said} does, and --format is {wanted}: change one of them")
+    if wanted is None and said is None and end:
+        raise UserError(
+            f"--output {output} does not say by its end what to write: end it in .html, .md, .txt or .json, or add "
+            "--format"
+        )
+    return wanted or said or "text"

@@ -164,7 +164,7 @@ def _runs_of(point: sweeps.Point | None, session: Session) -> list[Run]:
 def _judged(wanted: ExpectOptions, best: Sequence[Run], base: Sequence[Run]) -> list[dict[str, Any]]:
     """Expectations are of the best point; without one, none is met."""
     if best:
-        return gates.judge_all(wanted.expect, best, base)
+        return gates.judge_all(wanted, best, base)
     return [gates.unmet(gates.parse(text), "there is no best point").document() for text in wanted.expect]
 
 

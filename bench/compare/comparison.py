@@ -6,50 +6,20 @@ to run; several a side by one number a run.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from drumfire.bench import statuses
-from drumfire.bench.compare import doubts, intervals
+from drumfire.bench.compare import doubts
 from drumfire.bench.compare.doubts import Doubts, Side
-from drumfire.bench.compare.intervals import Interval, none
-from drumfire.bench.compare.subject import MEAN, RATE, SHOWN, Run, Subject, figure_named, percentile
-from drumfire.bench.compare.verdict import Judged, Verdict, judge
+from drumfire.bench.compare.pairing import Pairing, Row, Runs, same_schedule
+from drumfire.bench.compare.subject import RATE, SHOWN, Run, check_figure, figure_named, of_side
+from drumfire.bench.compare.verdict import NOT_COMPARED, Judged, Verdict, clearly, judge, too_few_runs, without_interval
 from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.wording import counted
 
 DEFAULT_MARGIN = 0.05
-_LEAST_QUERIES, _LEAST_BATCHES = 1000, 3000
-_LEAST_NEIGHBOURS = 4
-"""Pairs of runs from which their differences are judged."""
-_BETWEEN = 2.0
-"""Standard deviations between runs, in standard errors within one, above which longer runs would not help."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A figure of both sides."""
-
-    name: str
-    a: float | None
-    """In ns or 1/s; None where there is none.  Of several runs, the geometric mean."""
-    b: float | None
-    ratio: float | None
-    """B/A."""
-    low: float | None
-    """Of the ratio's interval at 95 %; None: open, or none."""
-    high: float | None
-    method: str
-    note: str
-    """Why there is no interval, or an open one."""
-
-    @property
-    def interval(self) -> Interval:
-        return Interval(self.low, self.high, self.note)
 
 
 @dataclass(frozen=True)
@@ -74,7 +44,7 @@ class Comparison:
     def document(self) -> dict[str, Any]:
         """As JSON holds it."""
         return {
-            "verdict": {"words": self.verdict.words, "status": self.verdict.status},
+            "verdict": asdict(self.verdict),
             "doubts": list(self.doubts),
             "judged": self.judged,
             "margin": self.margin,
@@ -118,32 +88,52 @@ def compare(
         raise UserError("a comparison needs two sides, of one run or more each")
     if not 0 <= margin < 1:
         raise UserError(f"a margin is a share from 0 to 1, and not {margin:g}")
-    a, b = _cut([[Subject(run, name_of(run)) for run in side] for side in sides], skip_s)
+    a, b = _cut([of_side(side) for side in sides], skip_s)
     found = doubts.doubts(a, b, letters)
     judged = a[0].judged if figure is None else figure_named(figure)
-    pairing = _Pairing.of(a, b)
-    wanted = [judged] if a[0].is_offline and judged == RATE else [*SHOWN, *([judged] if judged not in SHOWN else [])]
+    check_figure(a[0].scenario, judged)
+    pairing = Pairing.of(a, b)
+    wanted = [judged] if a[0].is_offline else [*SHOWN, *([judged] if judged not in SHOWN else [])]
     rows = tuple(pairing.row(one) for one in wanted)
-    lines = [*found.lines, *pairing.lines]
+    lines = [*_repeated(sides, (a, b), letters), *found.lines, *pairing.lines]
     if found.broken:
-        verdict = Verdict(found.broken, statuses.INVALID)
+        verdict = Verdict(found.broken, statuses.INVALID, NOT_COMPARED)
     else:
-        verdict = _verdict(pairing, rows[wanted.index(judged)], found, margin, single, letters[1])
+        verdict = _verdict(pairing, rows, judged, found, margin, single, letters[1])
     names = tuple(tuple(one.name for one in side) for side in (a, b))
     return Comparison(letters, (names[0], names[1]), rows, judged, margin, single, tuple(lines), verdict)
 
 
-def ratio_of(a: Sequence[Run], b: Sequence[Run], figure: str, letters: tuple[str, str]) -> tuple[Row, Doubts]:
-    """One figure of two sides, also where they are too few runs for a verdict on what was built.
+def ratio_of(
+    a: Sequence[Run],
+    b: Sequence[Run],
+    figure: str,
+    letters: tuple[str, str],
+    *,
+    single: bool = False,
+    limit: float = 1.0,
+) -> tuple[Row, tuple[str, ...], str]:
+    """One figure of two sides, what makes it doubtful, and why its ratio cannot be told, empty where it can.
 
+    ``limit``: the ratio that it is wanted to be above or below.
     Raises ``UserError`` where they have no figures in common.
     """
-    first, second = _cut([[Subject(run, name_of(run)) for run in side] for side in (a, b)], 0.0)
-    return _Pairing.of(first, second).row(figure_named(figure)), doubts.doubts(first, second, letters)
+    sides = (a, b)
+    first, second = _cut([of_side(side) for side in sides], 0.0)
+    pairing, found = Pairing.of(first, second), doubts.doubts(first, second, letters)
+    row = pairing.row(figure_named(figure))
+    why = found.broken or too_few_runs(pairing.fewer, single=single) or _undecided(pairing, row, found, limit)
+    if not why and (row.low is None or row.high is None):
+        why = without_interval(row.name, row.interval)
+    return row, (*_repeated(sides, (first, second), letters), *found.lines, *pairing.lines), why
 
 
-def name_of(run: Run) -> str:
-    return str(getattr(run, "folder", "this run"))
+def _repeated(given: Sequence[Sequence[Run]], kept: Sequence[Side], letters: Sequence[str]) -> list[str]:
+    return [
+        f"{letter} names a run more than once, which counts once: {counted(len(few), 'run')} of {len(many)}"
+        for letter, many, few in zip(letters, given, kept, strict=True)
+        if len(few) < len(many)
+    ]
 
 
 def _cut(sides: Sequence[Side], skip_s: float) -> list[Side]:
@@ -173,189 +163,37 @@ def _cut(sides: Sequence[Side], skip_s: float) -> list[Side]:
     return list(sides)
 
 
-def same_schedule(a: Subject, b: Subject) -> bool:
-    """Whether both have the same queries at the same times, as far as the shorter one goes."""
-    rows = min(a.measured.scheduled.size, b.measured.scheduled.size)
-    return rows > 0 and bool(np.array_equal(a.measured.scheduled[:rows], b.measured.scheduled[:rows]))
+def _undecided(pairing: Pairing, row: Row, found: Doubts, limit: float = 1.0) -> str:
+    """Why there can be no verdict whatever the interval is; empty where there can."""
+    late = max(doubts.late_p99(pairing.a), doubts.late_p99(pairing.b))
+    if late and row.name != RATE and row.a is not None and row.b is not None and abs(row.b - row.a * limit) < late:
+        return found.undecided or "the difference is less than how late the queries were sent"
+    return found.undecided
 
 
-@dataclass(frozen=True)
-class _Pairing:
-    """How the figures of two sides are compared."""
-
-    a: Side
-    b: Side
-
-    @classmethod
-    def of(cls, a: Side, b: Side) -> _Pairing:
-        return (_Runs if len(a) > 1 or len(b) > 1 else _Parts)(a, b)
-
-    @property
-    def lines(self) -> list[str]:
-        """What of it makes the comparison doubtful."""
-        return []
-
-    def row(self, figure: str) -> Row:
-        a, b = (_geometric([run.value(figure) for run in side]) for side in (self.a, self.b))
-        if a is None or b is None:
-            return Row(figure, a, b, None, None, None, "", "not a figure of both")
-        interval, method = self.interval(figure, b / a)
-        return Row(figure, a, b, b / a, interval.low, interval.high, method, interval.why)
-
-    def interval(self, figure: str, ratio: float) -> tuple[Interval, str]:
-        """Of the ratio, and by which method."""
-        raise NotImplementedError
-
-
-class _Parts(_Pairing):
-    """A run a side."""
-
-    @property
-    def lines(self) -> list[str]:
-        a, b = self.a[0], self.b[0]
-        if not (a.has_rows and b.has_rows):
-            return ["a side has no columns, so that a single run of it has no interval"]
-        if a.on_schedule and not self.is_paired:
-            return ["the schedules differ: other load or seeds, or a generator was lost"]
-        if a.last is not None:
-            return [f"one run is longer: of both, the first {a.last:,} queries are compared"]
-        return []
-
-    @cached_property
-    def is_paired(self) -> bool:
-        a, b = self.a[0], self.b[0]
-        return not a.on_schedule or (a.measured.queries == b.measured.queries and same_schedule(a, b))
-
-    def interval(self, figure: str, ratio: float) -> tuple[Interval, str]:
-        a, b = self.a[0], self.b[0]
-        if not (a.has_rows and b.has_rows):
-            return none("no columns"), ""
-        if figure == RATE:
-            if not (a.saturated or b.saturated):
-                return none("the schedule's, as both kept up"), ""
-            if min(a.batches, b.batches) < _LEAST_BATCHES:
-                return none(f"fewer than {_LEAST_BATCHES:,} batches"), ""
-            return _of_times(intervals.paired_means(a.durations, b.durations, 1 / ratio)), "16 parts"
-        if min(a.queries, b.queries) < _LEAST_QUERIES:
-            return none(f"fewer than {_LEAST_QUERIES:,} queries"), ""
-        if not self.is_paired:
-            each = [of_latency(run, figure, by_time=True) for run in (a, b)]
-            values = [run.value(figure) or math.nan for run in (a, b)]
-            return intervals.unpaired(each[0], each[1], values[0], values[1]), "16 parts each"
-        if figure == MEAN:
-            return intervals.paired_means(a.by_rows.means, b.by_rows.means, ratio), "16 pairs"
-        p = percentile(figure)
-        assert p is not None
-        return intervals.paired(a.by_rows, b.by_rows, p, ratio), "16 pairs"
-
-
-class _Runs(_Pairing):
-    """Several runs a side."""
-
-    @cached_property
-    def order(self) -> str:
-        """The sides by the start of their runs, as ``ABBA``; empty where it is not known."""
-        starts = [
-            (one.result.get("started") or "", side) for side, runs in (("A", self.a), ("B", self.b)) for one in runs
-        ]
-        return "".join(side for _, side in sorted(starts)) if all(start for start, _ in starts) else ""
-
-    @property
-    def lines(self) -> list[str]:
-        if len(self.a) > 1 and len(self.b) > 1 and not self._pairs:
-            return [f"not interleaved ({self.order or 'order not known'}): drift is not excluded"]
-        return []
-
-    @cached_property
-    def _pairs(self) -> list[str]:
-        """The order of each two neighbours, where these are a run of either side."""
-        pairs = [self.order[place : place + 2] for place in range(0, len(self.order), 2)]
-        return pairs if set(pairs) <= {"AB", "BA"} else []
-
-    def interval(self, figure: str, ratio: float) -> tuple[Interval, str]:
-        logs = [[math.log(run.value(figure) or math.nan) for run in self._by_start(side)] for side in (self.a, self.b)]
-        if any(math.isnan(log) for side in logs for log in side):
-            return none("not a figure of all runs"), ""
-        # Of ABAB, a drift would be part of every difference.
-        balanced = abs(self._pairs.count("AB") - self._pairs.count("BA")) <= 1
-        if len(self._pairs) >= _LEAST_NEIGHBOURS and balanced:
-            return intervals.of_runs(np.subtract(logs[1], logs[0]).tolist()), f"{len(self._pairs)} neighbours"
-        return intervals.welch(*logs), f"{len(self.a)} and {len(self.b)} runs"
-
-    @staticmethod
-    def _by_start(side: Side) -> Side:
-        return sorted(side, key=lambda one: one.result.get("started") or "")
-
-    def differ_more_than_within(self, figure: str) -> bool:
-        """Whether runs of a side differ by more than what one of them leaves open."""
-        spreads, within = [], []
-        for side in (self.a, self.b):
-            spreads.append(
-                float(np.std([math.log(run.value(figure) or 1.0) for run in side])) if len(side) > 1 else 0.0
-            )
-            within += [of_subject(run, figure) for run in side if run.has_rows]
-        errors = [one.half_width / intervals.t_quantile(15) for one in within if one.closed]
-        return bool(errors) and max(spreads) > _BETWEEN * float(np.median(errors))
-
-
-def of_latency(run: Subject, figure: str, *, by_time: bool = False) -> Interval:
-    """Of one run's mean or percentile."""
-    value = run.value(figure)
-    if value is None or run.queries < _LEAST_QUERIES:
-        return none(f"fewer than {_LEAST_QUERIES:,} queries")
-    counted = run.by_time if by_time else run.by_rows
-    if figure == MEAN:
-        return intervals.of_mean(counted.means, value)
-    p = percentile(figure)
-    assert p is not None
-    return intervals.of_quantile(counted, p, value)
-
-
-def of_subject(run: Subject, figure: str) -> Interval:
-    """Of one run's figure."""
-    if not run.has_rows or (figure != RATE and run.is_offline):
-        return none("no columns" if not run.has_rows else "all is due at once")
-    if figure != RATE:
-        return of_latency(run, figure)
-    if not run.saturated or run.batches < _LEAST_BATCHES:
-        return none("the schedule's" if not run.saturated else f"fewer than {_LEAST_BATCHES:,} batches")
-    rate = run.value(RATE)
-    return none("no rate") if rate is None else _of_times(intervals.of_mean(run.durations, 1 / rate))
-
-
-def of_run(run: Run, figure: str) -> tuple[float | None, float | None]:
-    """The interval at about 95 % of one run's ``rate``, ``mean`` or percentile, in 1/s or ns; None: open, or none."""
-    found = of_subject(Subject(run, name_of(run)), figure_named(figure))
-    return found.low, found.high
-
-
-def _of_times(interval: Interval) -> Interval:
-    """Of a rate, from that of the time that it takes."""
-    low, high = (None if end is None else 1 / end for end in (interval.high, interval.low))
-    return Interval(low, high, interval.why)
-
-
-def _geometric(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return None
-    return known[0] if len(known) == 1 else math.exp(sum(map(math.log, known)) / len(known))
-
-
-def _verdict(pairing: _Pairing, row: Row, found: Doubts, margin: float, single: bool, letter: str) -> Verdict:
-    a, b = pairing.a, pairing.b
-    undecided = found.undecided
-    late = max(doubts.late_p99(a), doubts.late_p99(b))
-    if late and row.name != RATE and row.a is not None and row.b is not None and abs(row.b - row.a) < late:
-        undecided = undecided or "the difference is less than how late the queries were sent"
+def _verdict(
+    pairing: Pairing, rows: Sequence[Row], figure: str, found: Doubts, margin: float, single: bool, letter: str
+) -> Verdict:
+    row = next(row for row in rows if row.name == figure)
     judged = Judged(
         row.name,
         row.ratio,
         row.interval,
-        row.name == RATE,
-        runs=min(len(a), len(b)),
-        queries=min(one.queries for one in (*a, *b)),
-        by_runs=isinstance(pairing, _Runs),
-        only_runs=isinstance(pairing, _Runs) and pairing.differ_more_than_within(row.name),
+        runs=pairing.fewer,
+        queries=min(one.queries for one in (*pairing.a, *pairing.b)),
+        by_runs=isinstance(pairing, Runs),
+        only_runs=isinstance(pairing, Runs) and pairing.differ_more_than_within(row.name),
+        others=_clearly(rows, figure, margin),
     )
-    return judge(judged, margin, single=single, letter=letter, undecided=undecided)
+    return judge(judged, margin, single=single, letter=letter, undecided=_undecided(pairing, row, found))
+
+
+def _clearly(rows: Sequence[Row], judged: str, margin: float) -> str:
+    """Which figures besides the one that decides are slower or faster by more than the margin."""
+    told = {row.name: clearly(row.name, row.interval, margin) for row in rows if row.name != judged}
+    texts = []
+    for word in ("slower", "faster"):
+        if names := [name for name, found in told.items() if found == word]:
+            listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+            texts.append(f"{listed} {'is' if len(names) == 1 else 'are'} clearly {word}")
+    return f"{', '.join(texts)} (not judged: --figure)" if texts else ""

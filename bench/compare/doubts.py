@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from drumfire.bench.compare import steadiness
 from drumfire.bench.compare.differences import Difference, Kind, differences
-from drumfire.bench.compare.subject import Subject
+from drumfire.bench.compare.subject import Subject, identity
 from drumfire.bench.report.figures import duration, share
 from drumfire.loadgen.lateness import is_late
 from drumfire.loadgen.wording import counted
@@ -41,10 +41,12 @@ def doubts(a: Side, b: Side, letters: tuple[str, str]) -> Doubts:
         if invalid := [one for one in side if one.result["validity"] != "VALID"]:
             reason = next(iter(invalid[0].result.get("reasons") or ["no reason is given"]))
             lines.append(f"{_some(letter, invalid, side)} INVALID: {' '.join(reason.split())}")
+    lines += _shared(a, b, letters)
     lines += _failures(named)
     found = differences(a[0].result, b[0].result)
     for title, of_title in _titled(found).items():
         lines.append(f"{title} differ: {'; '.join(map(str, of_title))}")
+    lines += _sizes(named)
     for letter, side in named:
         within = [one for run in side[1:] for one in differences(side[0].result, run.result)]
         if texts := list(dict.fromkeys(one.name for one in within)):
@@ -58,6 +60,25 @@ def doubts(a: Side, b: Side, letters: tuple[str, str]) -> Doubts:
         what = " and ".join(kind.value for kind in Kind if kind in kinds)
         undecided = f"{what} differ, so the cause is open: change one of them"
     return Doubts(tuple(lines), broken, undecided)
+
+
+def _shared(a: Side, b: Side, letters: tuple[str, str]) -> Iterator[str]:
+    of_a = {identity(one.run) for one in a}
+    if both := [one.name for one in b if identity(one.run) in of_a]:
+        if len(a) == len(b) == 1:
+            yield f"{letters[0]} and {letters[1]} are the same run, which cannot differ from itself"
+        else:
+            yield f"{' and '.join(letters)} have {counted(len(both), 'run')} in common: {', '.join(both[:3])}"
+
+
+def _sizes(named: Sequence[tuple[str, Side]]) -> Iterator[str]:
+    """Of Offline, whose rate depends on how much was sent at once."""
+    found = {letter: sorted({int((one.result.get("delivered") or {}).get("samples", 0)) for one in side})
+             for letter, side in named if side[0].is_offline}  # fmt: skip
+    if len({size for sizes in found.values() for size in sizes}) > 1:
+        texts = [f"{letter} {' to '.join(f'{size:,}' for size in {sizes[0]: 0, sizes[-1]: 0})}"
+                 for letter, sizes in found.items()]  # fmt: skip
+        yield f"the numbers of samples differ, {', '.join(texts)}: give all runs the same --qps, which sets it"
 
 
 def late_p99(side: Side) -> int:
@@ -86,7 +107,9 @@ def is_meaningless(run: Subject) -> bool:
 
 
 def _some(letter: str, some: Side, side: Side) -> str:
-    return f"{letter} is" if len(side) == 1 else f"{letter}: {len(some)} of {counted(len(side), 'run')} are"
+    if len(side) == 1:
+        return f"{letter} is"
+    return f"{letter}: {len(some)} of {counted(len(side), 'run')} {'is' if len(some) == 1 else 'are'}"
 
 
 def _titled(found: Sequence[Difference]) -> dict[str, list[Difference]]:

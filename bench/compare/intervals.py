@@ -32,6 +32,8 @@ class Interval:
     high: float | None
     why: str = ""
     """Why there is none, or an open one; empty where both ends are there."""
+    needs: str = ""
+    """What would make it closed, where that is known."""
 
     @property
     def closed(self) -> bool:
@@ -45,12 +47,28 @@ class Interval:
         return math.log(self.high / self.low) / 2
 
 
-def none(why: str) -> Interval:
-    return Interval(None, None, why)
+def none(why: str, needs: str = "") -> Interval:
+    return Interval(None, None, why, needs)
+
+
+def longer(times: float) -> str:
+    """How runs are made so many times as long; rounded up."""
+    text = f"{math.ceil(times * 10 - 1e-9) / 10:g}" if times < 10 else f"{math.ceil(times):,}"
+    return f"as by a --time {text} times as long"
+
+
+LONGER = f"at least 4 times as many queries, {longer(4)}"
+"""What would give an interval to runs that have none, or an open one."""
+
+
+def too_few(what: str, there: int, least: int) -> Interval:
+    """None, as a run has fewer queries, or batches, than an interval needs."""
+    how = f", {longer(least / there)}, or 3 runs a side" if there else ""
+    return none(f"fewer than {least:,} {what}", f"{least:,} {what} in each run{how}")
 
 
 def _ended(low: float | None, high: float | None) -> Interval:
-    return Interval(low, high, OPEN if low is None or high is None else "")
+    return Interval(low, high, *((OPEN, LONGER) if low is None or high is None else ()))
 
 
 def _around(log_ratio: float, half: float) -> Interval:
@@ -126,7 +144,7 @@ def paired(a: Blocks, b: Blocks, p: float, ratio: float) -> Interval:
     if not held(middle) and held(middle - 1):
         middle -= 1
     if correlation(differences(middle, BLOCKS)) > MOST_CORRELATION:
-        return none(TOO_ALIKE)
+        return none(TOO_ALIKE, LONGER)
     low, high = (None if held(most) else math.exp(STEP * changes(middle, most, held)) for most in (-BINS, BINS))
     return _ended(None if low is None else min(low, ratio), None if high is None else max(high, ratio))
 
@@ -136,7 +154,7 @@ def of_quantile(blocks: Blocks, p: float, value: float) -> Interval:
     edge = edge_of(value)
     below = blocks.below[:, edge] - p * blocks.sizes
     if correlation(below) > MOST_CORRELATION:
-        return none(TOO_ALIKE)
+        return none(TOO_ALIKE, LONGER)
     half = _T * float(merged(below).std(ddof=1)) * math.sqrt(MERGED)
     low, high = (p * blocks.count + sign * half for sign in (-1, 1))
     ends = np.searchsorted(blocks.all_below, (low, high), "right")
@@ -148,8 +166,8 @@ def of_quantile(blocks: Blocks, p: float, value: float) -> Interval:
 
 def unpaired(a: Interval, b: Interval, value_a: float, value_b: float) -> Interval:
     """Of the ratio of two figures from the interval of each."""
-    if why := next((one.why for one in (a, b) if one.why not in ("", OPEN)), ""):
-        return none(why)
+    if lacking := next((one for one in (a, b) if one.why not in ("", OPEN)), None):
+        return lacking
 
     def end(of_b: float | None, of_a: float | None, sign: int) -> float | None:
         if of_b is None or of_a is None:
@@ -175,7 +193,7 @@ def _of_shares(shares: Floats, value: float) -> Interval:
     if not np.isfinite(shares).all():
         return none("parts of a run have no answers")
     if correlation(shares) > MOST_CORRELATION:
-        return none(TOO_ALIKE)
+        return none(TOO_ALIKE, LONGER)
     half = _T * float((merged(shares) / (BLOCKS // MERGED)).std(ddof=1)) / math.sqrt(MERGED)
     return _around(math.log(value), half)
 

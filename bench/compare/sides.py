@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from drumfire.bench.history import find
+from drumfire.bench.report import audits
 from drumfire.loadgen.directory import COLUMNS, RESULT, SETTINGS
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.saved import SavedRun, load, read_result
@@ -27,22 +28,29 @@ class ResultFile(SavedRun):
 
 
 def opened(word: str) -> list[SavedRun]:
-    """The runs of a run's folder, a result file, several of these with commas between them, or a folder of runs.
-
-    Words that are no paths are those of ``history.find``.
-
-    Raises ``UserError`` for anything else, and for runs that are not finished.
-    """
-    parts = [word] if os.path.lexists(word) else word.split(",")
-    found = [run for part in parts if part for run in _opened(find(part))]
-    if not found:
-        raise UserError(f"{word!r} names no run")
+    """The finished runs that a word names.  Raises ``UserError`` as ``named`` does, and for one that is unfinished."""
+    found = named(word)
     for run in found:
         _ = run.result  # raises where there is none
     return found
 
 
+def named(word: str) -> list[SavedRun]:
+    """The runs of a run's folder, a result file, several of these with commas between them, or a folder of runs.
+
+    Words that are no paths are those of ``history.find``.  Raises ``UserError`` for anything else.
+    """
+    parts = [word] if os.path.lexists(word) else word.split(",")
+    found = [run for part in parts if part for run in _opened(find(part))]
+    if not found:
+        raise UserError(f"{word!r} names no run")
+    return found
+
+
 def _opened(path: Path) -> Iterator[SavedRun]:
+    if (outcome := audits.read(path)) is not None:
+        place = path / next(iter(audits.places(outcome["test"]).values()))
+        raise UserError(f"{path} is the folder of an audit: name one of its runs, such as {place}")
     if path.is_file():
         yield ResultFile(path.absolute())
     elif not path.is_dir():
@@ -52,7 +60,10 @@ def _opened(path: Path) -> Iterator[SavedRun]:
     else:
         runs = [each for each in sorted(path.iterdir()) if each.is_dir() and _is_run(each)]
         if not runs:
-            raise UserError(f"{path} is not the folder of a run, and holds none: it has no {RESULT}")
+            raise UserError(
+                f"{path} is not the folder of a run, as it has no {RESULT}, and holds none (deeper folders are not "
+                "looked at): name the folder right above the runs"
+            )
         yield from map(load, runs)
 
 

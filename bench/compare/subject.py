@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -44,6 +45,9 @@ class Run(Protocol):
     def columns(self) -> Mapping[str, Column]: ...
 
 
+_Run = TypeVar("_Run", bound=Run)
+
+
 @dataclass(frozen=True)
 class Ended:
     """What is needed of a run that is not saved yet, or not wholly."""
@@ -68,6 +72,38 @@ def figure_named(word: str) -> str:
             f"{word[:60]!r} is no figure that can be compared{nearest(word[:60], SHOWN)}: {', '.join(SHOWN)}, any pNN"
         )
     return word
+
+
+def check_figure(scenario: str, figure: str) -> None:
+    """Raise ``UserError`` for a figure that no run of the scenario has."""
+    if scenario == Scenario.Offline.name and figure != RATE:
+        raise UserError(
+            f"Offline has no {figure}, as all its samples are due at once: of rate, mean and percentiles, it has rate"
+        )
+
+
+def identity(run: Run) -> str:
+    """What only this run has; a copy of its folder, a link to it and its result alone have the same."""
+    if run.result.get("started"):
+        return json.dumps(run.result, sort_keys=True)
+    folder = getattr(run, "folder", None)
+    return str(id(run)) if folder is None else str(folder.resolve())
+
+
+def distinct(runs: Sequence[_Run]) -> list[_Run]:
+    """Each run once, however often and by whatever paths it is named."""
+    found: dict[str, _Run] = {}
+    for run in runs:
+        found.setdefault(identity(run), run)
+    return list(found.values())
+
+
+def of_side(runs: Sequence[Run]) -> list[Subject]:
+    return [Subject(run, name_of(run)) for run in distinct(runs)]
+
+
+def name_of(run: Run) -> str:
+    return str(getattr(run, "folder", "this run"))
 
 
 @dataclass(frozen=True)

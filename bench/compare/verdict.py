@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from drumfire.bench import statuses
-from drumfire.bench.compare.intervals import OPEN, TOO_ALIKE, Interval
+from drumfire.bench.compare.intervals import Interval, longer
+from drumfire.bench.compare.subject import RATE
 
 _LONGER = 1.6
 """Half-widths, in margins: a run that is longer by the square of it finds a difference of the margin in 80 % of cases.
@@ -16,12 +17,26 @@ _MORE_RUNS = 1.4
 _LEAST_MORE = 1.25
 """At least so many times as many are asked for."""
 _FEWEST_RUNS = 3
+_MOST_RUNS = 100
+"""A side: before that many, what makes the runs differ has to be found."""
 
 
 @dataclass(frozen=True)
 class Verdict:
     words: str
     status: int
+    word: str
+    """``slower``, ``faster``, ``same``, ``cannot tell`` or ``not compared``: what the words come to, for programs."""
+
+
+NOT_COMPARED = "not compared"
+
+
+def too_few_runs(runs: int, *, single: bool) -> str:
+    """Why ``runs`` of the side that has fewer tell nothing of the next ones; empty where they do, or need not."""
+    if single or runs >= _FEWEST_RUNS:
+        return ""
+    return f"needs {_FEWEST_RUNS} runs a side or more, better 5, as drumfire ab does them; --single judges these"
 
 
 @dataclass(frozen=True)
@@ -32,8 +47,6 @@ class Judged:
     ratio: float | None
     """B/A; None where one has none."""
     interval: Interval
-    is_rate: bool
-    """Whether more is better."""
     runs: int
     """Of the side that has fewer."""
     queries: int
@@ -42,13 +55,15 @@ class Judged:
     """Whether several runs a side were compared, and not the parts of one."""
     only_runs: bool = False
     """Whether what differs between the runs of a side is more than what each leaves open."""
+    others: str = ""
+    """What figures tell that are not judged, in words."""
 
 
 def judge(judged: Judged, margin: float, *, single: bool, letter: str = "B", undecided: str = "") -> Verdict:
     """``margin``: a share, up to which differences do not matter.  ``undecided``: why there can be no verdict."""
     found = _judge(judged, margin, single, letter, undecided)
     return (
-        Verdict(f"{found.words} (of these {'two ' if not judged.by_runs else ''}runs)", found.status)
+        replace(found, words=f"{found.words} (of these {'two ' if not judged.by_runs else ''}runs)")
         if single
         else found
     )
@@ -56,28 +71,45 @@ def judge(judged: Judged, margin: float, *, single: bool, letter: str = "B", und
 
 def _judge(judged: Judged, margin: float, single: bool, letter: str, undecided: str) -> Verdict:
     interval, ratio = judged.interval, judged.ratio
-    if judged.runs < _FEWEST_RUNS and not single:
-        return _open(f"needs {_FEWEST_RUNS} runs a side or more, better 5; --single judges what is there")
-    if undecided:
+    also = judged.others and f"; {judged.others}"
+    if undecided := too_few_runs(judged.runs, single=single) or undecided:
         return _open(undecided)
     if interval.low is None or interval.high is None or ratio is None:
-        if interval.why in (OPEN, TOO_ALIKE):
-            return _open(f"needs at least 4 times as many queries ({judged.name}: {interval.why})")
-        return _open(f"{judged.name}: {interval.why}")
+        return _open(without_interval(judged.name, interval) + also)
     low, high = interval.low - 1, interval.high - 1
-    change = f"{percent(ratio - 1, low, high)} ({spread(low, high)})"
+    change = f"{percent(ratio - 1)} ({signed(low)} ... {percent(high)})"
     if -margin <= low and high <= margin:
-        return Verdict(f"same within {margin * 100:g} %: {letter} is {change}", statuses.DONE)
-    if low > 0 or high < 0:
-        slower = (low > 0) != judged.is_rate
-        word, status = ("slower", statuses.UNMET) if slower else ("faster", statuses.DONE)
-        return Verdict(f"{letter} is {word}: {judged.name} {change}", status)
-    between = f"between {percent(low, low, high)} and {percent(high, low, high)}"
-    return _open(f"{between}; {_needed(judged, margin)}")
+        return Verdict(f"same within {margin * 100:g} %: {letter} is {change}", statuses.DONE, "same")
+    if word := clearly(judged.name, interval):
+        return Verdict(
+            f"{letter} is {word}: {judged.name} {change}", statuses.UNMET if word == "slower" else statuses.DONE, word
+        )
+    between = f"between {percent(low)} and {percent(high)}"
+    return _open(f"{judged.name} {between}; {_needed(judged, margin)}{also}")
+
+
+def clearly(figure: str, interval: Interval, margin: float = 0.0) -> str:
+    """``slower`` or ``faster`` where the whole interval is on one side of the margin; else empty."""
+    if interval.low is None or interval.high is None:
+        return ""
+    low, high = interval.low - 1, interval.high - 1
+    if low <= margin and high >= -margin:
+        return ""
+    return "slower" if (low > margin) != (figure == RATE) else "faster"
+
+
+def without_interval(figure: str, interval: Interval) -> str:
+    """Why a figure tells nothing, what its interval still tells where only one end is open, and what would help."""
+    known = f"{figure}:"
+    if interval.low is not None:
+        known = f"{figure} is at least {percent(interval.low - 1)},"
+    elif interval.high is not None:
+        known = f"{figure} is at most {percent(interval.high - 1)},"
+    return f"{known} {interval.why}" + (f"; needs {interval.needs}" if interval.needs else "")
 
 
 def _open(why: str) -> Verdict:
-    return Verdict(f"cannot tell: {why}", statuses.UNDECIDED)
+    return Verdict(f"cannot tell: {why}", statuses.UNDECIDED, "cannot tell")
 
 
 def _needed(judged: Judged, margin: float) -> str:
@@ -87,24 +119,25 @@ def _needed(judged: Judged, margin: float) -> str:
     width = judged.interval.half_width
     if judged.by_runs:
         runs = math.ceil(judged.runs * max((_MORE_RUNS * width / margin) ** 2, _LEAST_MORE))
-        return f"needs about {runs:,} runs a side" + (", more runs, not longer ones" if judged.only_runs else "")
+        if runs > _MOST_RUNS:
+            return f"the runs of a side differ too much from each other for fewer than {_rounded(runs):,} runs a side"
+        return f"needs about {runs:,} runs a side" + ("; longer runs would not help" if judged.only_runs else "")
     more = judged.queries * (max((_LONGER * width / margin) ** 2, _LEAST_MORE) - 1)
-    unit = 10 ** max(math.floor(math.log10(max(more, 1))) - 1, 0)
-    return f"needs about {math.ceil(more / unit) * unit:,} more queries"
+    return f"needs about {_rounded(more):,} more queries, {longer(1 + more / judged.queries)}"
 
 
-def percent(change: float, low: float, high: float) -> str:
-    """A change, a share, as ``+12 %``; with a decimal where the interval from ``low`` to ``high`` is narrow."""
-    return f"{signed(change, low, high)} %"
+def _rounded(count: float) -> int:
+    """Up to two digits."""
+    unit: int = 10 ** max(math.floor(math.log10(max(count, 1))) - 1, 0)
+    return math.ceil(count / unit) * unit
 
 
-def spread(low: float, high: float) -> str:
-    """An interval of changes, shares, as ``-0.6 ... +1.5 %``."""
-    return f"{signed(low, low, high)} ... {percent(high, low, high)}"
+def percent(change: float) -> str:
+    """A change, a share, as ``+12 %``, ``-3.4 %`` or ``+1,227 %``."""
+    return f"{signed(change)} %"
 
 
-def signed(change: float, low: float, high: float) -> str:
-    least = min(abs(low), abs(high))
-    places = 1 if least < 0.01 or (high - low < 0.05 and least < 1) else 0
-    text = f"{change * 100:+,.{places}f}"
+def signed(change: float) -> str:
+    """The same without the sign of per cent."""
+    text = f"{change * 100:+,.{0 if abs(change) >= 0.0995 else 1}f}"
     return text.replace("-", "+") if float(text.replace(",", "")) == 0 else text

@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.bench.compare import intervals
-from drumfire.bench.compare.comparison import Row, compare
+from drumfire.bench.compare.comparison import compare
+from drumfire.bench.compare.pairing import Row
 from drumfire.loadgen.results import Measured
 
 Floats = npt.NDArray[np.float64]

@@ -8,7 +8,7 @@ from typing import Any
 from drumfire.bench import statuses
 from drumfire.bench.compare.comparison import Comparison
 from drumfire.bench.compare.subject import RATE
-from drumfire.bench.compare.verdict import percent, signed
+from drumfire.bench.compare.verdict import NOT_COMPARED, percent, signed
 from drumfire.bench.report import expectations, figures
 from drumfire.bench.report.blocks import Block, Table, Text
 from drumfire.bench.report.rows import Row, Section, Style
@@ -32,6 +32,9 @@ def sections(comparison: Comparison, document: Mapping[str, Any]) -> Iterator[Se
     ]
     if expected := [Row(label, [text]) for label, text in expectations.rows(document)]:
         yield expected
+    if verdict.word == NOT_COMPARED:
+        yield _folders(comparison)
+        return
     head, *lines = _table(comparison)
     # Why there is no interval may go on below the head of the next column.
     whole = [head, *(line for line in lines if line[-1])]
@@ -41,7 +44,11 @@ def sections(comparison: Comparison, document: Mapping[str, Any]) -> Iterator[Se
     widths = [*(width + gap for width in widths[:-1]), 0]
     styles = {comparison.judged: Style.METRIC}
     yield [Row(name, cells, styles.get(name, Style.FIGURES), widths) for name, *cells in (head, *lines)]
-    yield [
+    yield _folders(comparison)
+
+
+def _folders(comparison: Comparison) -> Section:
+    return [
         Row(letter if number == 0 else "", [name], Style.FOLDER)
         for letter, names in _sides(comparison)
         for number, name in enumerate(names)
@@ -54,8 +61,9 @@ def blocks(comparison: Comparison) -> Iterator[Block]:
     yield Text(verdict.words, _VERDICTS[verdict.status])
     for text in comparison.doubts:
         yield Text(text, Style.WARNING)
-    head, *lines = _table(comparison)
-    yield Table(f"Judged by {comparison.judged}", head, lines)
+    if verdict.word != NOT_COMPARED:
+        head, *lines = _table(comparison)
+        yield Table(f"Judged by {comparison.judged}", head, lines)
     yield Table("", [], [[letter, "\n".join(names)] for letter, names in _sides(comparison)])
 
 
@@ -73,11 +81,10 @@ def _table(comparison: Comparison) -> Iterator[list[str]]:
             yield [row.name, *values, "", row.note, ""]
             continue
         ends = [None if end is None else end - 1 for end in (row.low, row.high)]
-        width = (-1.0 if ends[0] is None else ends[0], 1.0 if ends[1] is None else ends[1])
-        low, high = ("open" if end is None else signed(end, *width) for end in ends)
+        low, high = ("open" if end is None else signed(end) for end in ends)
         shown = f"{low} % ... open" if high == "open" else f"{low} ... {high} %"
         interval = row.note if ends == [None, None] else shown
-        yield [row.name, *values, percent(row.ratio - 1, *width), interval, row.method if row.low or row.high else ""]
+        yield [row.name, *values, percent(row.ratio - 1), interval, row.method if row.low or row.high else ""]
 
 
 def _value(name: str, value: float | None) -> str:

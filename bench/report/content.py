@@ -14,7 +14,8 @@ from functools import cached_property
 from typing import Any
 
 from drumfire.bench.compare import steadiness
-from drumfire.bench.compare.comparison import Comparison, of_subject
+from drumfire.bench.compare.comparison import Comparison
+from drumfire.bench.compare.pairing import of_subject
 from drumfire.bench.compare.subject import RATE, SHOWN, Ended, Subject
 from drumfire.bench.report import comparisons, expectations, plots, rows, timeline, unfinished
 from drumfire.bench.report.blocks import Block, Dash, Report, Section, Table, Text
@@ -248,11 +249,12 @@ def _unmet(judged: Judgements, *, several: bool) -> Iterator[Text]:
         yield Text(f"{name}expected {expectations.line(one)}", style)
 
 
-def _expectations(judged: Judgements) -> Iterator[Table]:
+def _expectations(judged: Judgements) -> Iterator[Block]:
     for name, of_name in judged.items():
         if of_name:
             lines = [[one["text"], expectations.outcome(one)] for one in of_name]
             yield Table(name if len(judged) > 1 else "", ["expected", "found"], lines)
+            yield from (Text(doubt, Style.WARNING) for doubt in expectations.doubts(of_name))
 
 
 def _table(told: Sequence[_Told], wanted: Sequence[str] | None, *, folded: bool = False) -> Iterator[Table]:

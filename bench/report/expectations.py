@@ -13,8 +13,17 @@ _FORMS = {"ns": figures.duration, "1/s": figures.rate, "share": figures.share, "
 
 def rows(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """A row each, in their order."""
-    for number, one in enumerate(document.get("expectations") or ()):
+    judged = document.get("expectations") or ()
+    for number, one in enumerate(judged):
         yield "" if number else "expected", line(one)
+    for doubt in doubts(judged, document.get("doubts") or ()):
+        yield "", doubt
+
+
+def doubts(judged: Sequence[Mapping[str, Any]], known: Sequence[str] = ()) -> list[str]:
+    """What makes their comparison with a base doubtful, each line once; without those that are ``known``."""
+    every = dict.fromkeys(doubt for one in judged for doubt in one.get("doubts", ()))
+    return [doubt for doubt in every if doubt not in known]
 
 
 def line(judged: Mapping[str, Any]) -> str:

@@ -9,11 +9,12 @@ from typing import Any
 from drumfire.bench import gates, statuses
 from drumfire.bench.compare.comparison import Comparison
 from drumfire.bench.report import comparisons, sweeps
+from drumfire.bench.report.outputs import AB as AB
+from drumfire.bench.report.outputs import SWEEP as SWEEP
 from drumfire.bench.report.rows import Row, Section, Style
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.files import read_json
 
-AB, SWEEP = "ab.json", "sweep.json"
 _SCHEMA = {"type": "object"}
 Document = Mapping[str, Any]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from drumfire.bench import gates
-from drumfire.bench.compare.comparison import of_run
 from drumfire.bench.compare.doubts import failed_share, is_meaningless
+from drumfire.bench.compare.pairing import of_run
 from drumfire.bench.compare.subject import MEAN, RATE, SATURATED, Subject
 from drumfire.bench.gates import Expectation
 from drumfire.bench.session import axes as axes_

@@ -20,13 +20,13 @@ from typing import Any
 
 from drumfire.bench import interrupts, journal, statuses
 from drumfire.bench.journal import Journal
+from drumfire.bench.report.outputs import SESSION
 from drumfire.bench.session.progress import Progress
 from drumfire.loadgen.claim import Claim, is_claimed
 from drumfire.loadgen.directory import RESULT
 from drumfire.loadgen.errors import UnsavedError, UserError
 from drumfire.loadgen.saved import SavedRun, load
 
-JOURNAL = "session.jsonl"
 KIND = "session"
 ASIDE = "interrupted"
 """Where runs are put that did not come to their end."""
@@ -63,9 +63,9 @@ class Session:
         self.stopped: str | None = None
         """Why it ends early."""
         begun = begun_in(folder)
-        if begun is None and (there := sorted(path.name for path in folder.iterdir() if path.name != JOURNAL)):
+        if begun is None and (there := sorted(path.name for path in folder.iterdir() if path.name != SESSION)):
             raise UserError(f"{folder} is not empty, it has {there[0]}: choose another --output")
-        self._journal = Journal(folder / JOURNAL, KIND, begun, subject, again)
+        self._journal = Journal(folder / SESSION, KIND, begun, subject, again)
         lines = {line["run"]: line["seconds"] for line in ([] if begun is None else begun.lines)}
         known = {step.name for step in plan}
         self._seconds = {
@@ -86,7 +86,7 @@ class Session:
 
     def _undo(self) -> None:
         """Leave nothing where not even the first run could begin: other words may come to the same folder."""
-        (self.folder / JOURNAL).unlink(missing_ok=True)
+        (self.folder / SESSION).unlink(missing_ok=True)
         for step in self.plan:
             with contextlib.suppress(OSError):
                 (self.folder / step.name).parent.rmdir()
@@ -162,7 +162,7 @@ class Session:
 
 def begun_in(folder: Path) -> journal.Begun | None:
     """The session in the folder; None where there is none.  Raises ``UserError`` for what no session wrote."""
-    path = folder / JOURNAL
+    path = folder / SESSION
     found = journal.read(path, KIND, _SUBJECT) if path.exists() else None
     try:
         for line in [] if found is None else found.lines:
@@ -176,7 +176,7 @@ def begun_in(folder: Path) -> journal.Begun | None:
 @contextlib.contextmanager
 def claimed(output: Path | None, name: str) -> Iterator[Path]:
     """The folder of a session, which no other process takes; without ``output`` a new one."""
-    with Claim.new(name) if output is None else Claim.take(output, JOURNAL) as claim:
+    with Claim.new(name) if output is None else Claim.take(output, SESSION) as claim:
         yield claim.folder
 
 

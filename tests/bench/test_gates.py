@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from drumfire.bench import gates
 from drumfire.bench.gates import judge, parse
 from drumfire.bench.report import junit
-from drumfire.bench.report.expectations import line
+from drumfire.bench.report.expectations import line, rows
 from drumfire.loadgen.errors import UserError
 from tests.support.command import SCHEMA, here, one_line_error
-from tests.support.compared_runs import SYSTEM, at, made
+from tests.support.compared_runs import MACHINE, SYSTEM, at, made
 
 
 @pytest.mark.parametrize(
@@ -157,9 +157,13 @@ def test_a_bound_is_judged_by_the_figure_and_not_by_its_interval() -> None:
     ],
 )
 def test_a_bound_against_a_base_is_judged_by_the_interval(text: str, factor: float, verdict: str) -> None:
-    found = judge(parse(text), [made(2, factor)], [made(1)])
+    found = judge(parse(text), [made(2, factor)], [made(1)], single=True)
     assert found.verdict == verdict
     assert found.why.startswith("the base has ")
+    unasked = judge(parse(text), [made(2, factor)], [made(1)])
+    assert unasked.met is None
+    assert "needs 3 runs a side or more" in unasked.why
+    assert unasked.low == found.low
 
 
 def test_several_runs_are_judged_by_their_spread() -> None:
@@ -167,7 +171,9 @@ def test_several_runs_are_judged_by_their_spread() -> None:
     runs = [made(10 + n, 1.3 + 0.01 * (n % 2), started=at(2 * n + 1)) for n in range(4)]
     assert judge(parse("p99<=base+10%"), runs, base).met is False
     assert judge(parse("p99<=base+50%"), runs, base).met is True
-    assert judge(parse("p99<=base+50%"), runs[:1], base).met is True
+    assert judge(parse("p99<=base+50%"), runs[:1], base).met is None
+    assert judge(parse("p99<=base+50%"), runs[:1], base, single=True).met is True
+    assert judge(parse("p99<=base+50%"), runs, [replace(base[0]), *base[:1] * 3]).met is None  # one run four times
     found = judge(parse("p50<2ms"), runs)
     assert found.low is not None
     assert found.high is not None
@@ -183,7 +189,8 @@ def test_what_has_no_base_cannot_be_told() -> None:
     found = judge(parse("p99<=base+900%"), [made(1)], [broken])
     assert found.met is None
     assert "the base is INVALID: not compared" in found.why
-    assert judge(parse("errors<=base"), [made(1)], [made(2)]).met is True
+    errors = judge(parse("errors<=base"), [made(1)], [made(2)])
+    assert (errors.met, errors.why) == (True, "the base has 0%, no interval for this figure")
     assert judge(parse("accuracy>=base"), [made(1, **RESULT)], [made(2)]).why == "the base has no accuracy"
 
 
@@ -207,7 +214,17 @@ def test_a_run_keeps_shows_and_is_judged_by_what_is_expected(tmp_path: Path) -> 
     assert (tmp_path / "a" / "report.txt").read_text() in here("show", tmp_path / "a").stdout
 
     xml = tmp_path / "b.xml"
-    options = ("--expect", "p50<1ns", "--expect", "p50<base+100000%", "--base", tmp_path / "a", "--junit", xml)
+    options = (
+        "--expect",
+        "p50<1ns",
+        "--expect",
+        "p50<base+100000%",
+        "--base",
+        tmp_path / "a",
+        "--single",
+        "--junit",
+        xml,
+    )
     second = here(*words, "--output", tmp_path / "b", *options)
     assert second.returncode == 3, second.stdout + second.stderr
     suite = ET.parse(xml).getroot().find("testsuite")
@@ -234,6 +251,9 @@ def test_a_run_keeps_shows_and_is_judged_by_what_is_expected(tmp_path: Path) -> 
         (("--expect", "p99<5ms", "--base", "x"), "no --expect names base"),
         (("--expect", "p99<=base", "--base", "nowhere"), "nowhere is no folder"),
         (("--junit", "nowhere/x.xml"), "no folder"),
+        (("--junit", "."), "is a folder: name a file"),
+        (("--single",), "no --expect names base"),
+        (("--scenario", "Offline", "--expect", "p99<5ms"), "Offline has no p99"),
     ],
 )
 def test_nothing_is_measured_in_vain(
@@ -242,6 +262,28 @@ def test_nothing_is_measured_in_vain(
     monkeypatch.chdir(tmp_path)
     one_line_error(here("run", "null", "digits", "--time", 0.1, "--no-dashboard", *options), word)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_differs_from_the_base_is_said_once() -> None:
+    options = gates.ExpectOptions(expect=("p99<=base+10%", "mean<=base+10%", "p99<1s"), single=True)
+    judged = gates.judge_all(options, [made(2, system=SYSTEM | {"threads": 4})], [made(1)])
+    texts = [text for _, text in rows({"expectations": judged})]
+    assert len(texts) == 4
+    assert texts[-1] == "settings differ: threads 1 / 4"
+    assert not any("threads" in text for text in texts[:-1])
+    assert len(list(rows({"expectations": judged, "doubts": texts[-1:]}))) == 3  # a comparison has said it
+
+
+def test_what_leaves_a_comparison_open_leaves_a_bound_open() -> None:
+    other = made(2, 3.0, environment=MACHINE | {"cpu": "Y", "python": "3.12"})
+    found = judge(parse("p99<=base"), [other], [made(1)], single=True)
+    assert found.met is None
+    assert "machines and versions differ, so the cause is open" in found.why
+    late = {"lateness_ns": {"p50": 10, "p99": 800_000}, "latency_ns": {"count": 1, "p50": 1_000_000}}
+    found = judge(parse("p99<=base"), [made(2, 1.2, **late)], [made(1)], single=True)
+    assert "the difference is less than how late the queries were sent" in found.why
+    few = judge(parse("p99.9<=base"), [made(2, 1.5, queries=2000)], [made(1, queries=2000)], single=True)
+    assert "p99.9 is at most +55 %, open: too few slow queries" in few.why
 
 
 def test_an_audit_has_its_own_rules(tmp_path: Path) -> None:

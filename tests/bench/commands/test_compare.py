@@ -80,7 +80,7 @@ def test_its_json_has_what_the_interface_has(runs: Path) -> None:
 def test_expectations_are_judged_beside_a(runs: Path, tmp_path: Path) -> None:
     xml = tmp_path / "x.xml"
     expected = ("--expect", "p50<=base+1%", "--expect", "p50<60s", "--junit", xml)
-    done = here("compare", runs / "b", runs / "c", "--figure", "p50", *expected)
+    done = here("compare", runs / "b", runs / "c", "--figure", "p50", "--single", *expected)
     assert done.returncode == 3
     assert "p50<=base+1%: not met, 1" in done.stdout
     assert "p50<60s: met, 1" in done.stdout
@@ -88,8 +88,13 @@ def test_expectations_are_judged_beside_a(runs: Path, tmp_path: Path) -> None:
     assert suite is not None
     names = [case.get("name") for case in suite.iter("testcase")]
     assert names == ["B beside A: p50", "B: p50<=base+1%", "B: p50<60s"]
-    assert suite.get("skipped") == "1"  # one run a side is not judged unasked
-    assert suite.get("failures") == "1"
+    assert suite.get("failures") == "2"
+    unasked = here("compare", runs / "b", runs / "c", "--figure", "p50", *expected)
+    assert unasked.returncode == 4
+    suite = ET.parse(xml).getroot().find("testsuite")
+    assert suite is not None
+    assert suite.get("skipped") == "2"  # one run a side is not judged unasked
+    assert unasked.stdout.count("needs 3 runs a side") == 2
 
 
 def test_a_side_is_a_run_several_or_a_folder_of_them(runs: Path, tmp_path: Path) -> None:
@@ -111,7 +116,9 @@ def test_a_side_is_a_run_several_or_a_folder_of_them(runs: Path, tmp_path: Path)
 
 def test_result_files_serve_for_what_they_hold(runs: Path, tmp_path: Path) -> None:
     for number in range(6):
-        shutil.copy(runs / ("b" if number < 3 else "c") / "result.json", tmp_path / f"{number}.json")
+        whole = json.loads((runs / ("b" if number < 3 else "c") / "result.json").read_text())
+        started = f"2026-01-01T00:00:0{number}+00:00"
+        (tmp_path / f"{number}.json").write_text(json.dumps(whole | {"started": started}))
     one = here("compare", tmp_path / "0.json", tmp_path / "3.json", "--single", "--figure", "p50")
     assert one.returncode == 4, one.stdout
     assert "a side has no columns, so that a single run of it has no interval" in " ".join(one.stdout.split())
@@ -184,6 +191,56 @@ def test_its_page_has_the_verdict(runs: Path, tmp_path: Path) -> None:
     html = page.read_text()
     assert html.index("B is slower: p50") < html.index("C/A")
     assert "B: expected p50&lt;1ns: not met" in html
+
+
+def test_what_a_run_wrote_is_not_written_over(runs: Path, tmp_path: Path) -> None:
+    names = ("result.json", "settings.json", "columns/completed.npy", "report.txt", "mlperf_log_summary.txt")
+    before = {name: (runs / "b" / name).read_bytes() for name in names}
+    for name in names:
+        for flag in ("--html", "--junit"):
+            done = here("compare", runs / "a", runs / "b", flag, runs / "b" / name)
+            one_line_error(done, f"{flag} {runs / 'b' / name} is a file of a run")
+        one_line_error(here("report", runs / "b", "--output", runs / "b" / name, "--format", "json"), "a file of a run"
+                       if name.endswith((".json", ".npy")) else "change one of them")  # fmt: skip
+    copy = tmp_path / "x.json"
+    shutil.copy(runs / "a" / "result.json", copy)
+    one_line_error(here("compare", copy, runs / "b", "--junit", copy), "is a file of a run")
+    one_line_error(here("compare", runs / "a", runs / "b", "--html", tmp_path), "is a folder: name a file")
+    one_line_error(here("compare", runs / "a", runs / "b", "--junit", tmp_path), "is a folder: name a file")
+    one_line_error(
+        here("compare", runs / "a", runs / "b", "--junit", tmp_path / "x", "--html", tmp_path / "x"), "name the same"
+    )
+    assert before == {name: (runs / "b" / name).read_bytes() for name in names}
+    assert here("compare", runs / "a", runs / "b", "--html", runs / "b" / "page.html").returncode == 4
+    (runs / "b" / "page.html").unlink()
+
+
+def test_the_same_run_counts_once(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(runs / "a")
+    shutil.copytree(runs / "a", tmp_path / "copy")
+    again = [runs / "a", tmp_path / "link", tmp_path / "copy", runs / "a" / "result.json"]
+    done = here("compare", ",".join(map(str, again)), runs / "b")
+    assert "A names a run more than once, which counts once: 1 run of 4" in " ".join(done.stdout.split())
+    assert "needs 3 runs a side" in done.stdout
+    done = here("compare", ",".join(map(str, again[:3])), runs / "b", "--html", tmp_path / "x.html")
+    assert done.returncode == 4, done.stderr
+
+
+def test_the_side_is_named_where_it_is_no_run(runs: Path, tmp_path: Path) -> None:
+    one_line_error(here("compare", runs / "a", tmp_path), "B: ", "deeper folders are not looked at")
+
+
+def test_an_invalid_side_has_no_table(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "b", tmp_path / "b")
+    changed(tmp_path / "b", lambda result: result.update(
+        validity="INVALID", reasons=["gone"], started=None, errors={"failed": 0, "unanswered": 9}))  # fmt: skip
+    done = here("compare", runs / "a", tmp_path / "b")
+    assert done.returncode == 1
+    assert done.stdout.startswith("B is INVALID: not compared\n  - B is INVALID: gone\n")
+    assert "figure" not in done.stdout
+    assert json.loads(here("compare", runs / "a", tmp_path / "b", "--json").stdout)["comparisons"][0]["verdict"] == {
+        "words": "B is INVALID: not compared", "status": 1, "word": "not compared",
+    }  # fmt: skip
 
 
 def test_a_column_that_is_missing_is_told(runs: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_runs_of_older_versions_have_a_report(old: str) -> None:
         ("page.json", None, '{"title": "null Server'),
         ("page.txt", None, "null Server"),
         ("page", None, "null Server"),
-        ("page.html", "markdown", "# null Server"),
+        ("page.pdf", "markdown", "# null Server"),
     ],
 )
 def test_the_form_follows_from_the_file(folder: Path, tmp_path: Path, name: str, form: str | None, begin: str) -> None:
@@ -61,6 +61,14 @@ def test_its_json_has_the_numbers_that_are_drawn(folder: Path) -> None:
     assert charts["heat-1"]["heat"]["high"] > charts["heat-1"]["heat"]["low"]
 
 
+def test_it_takes_what_compare_takes(folder: Path, tmp_path: Path) -> None:
+    made(tmp_path / "two" / "a", queued(1500))
+    made(tmp_path / "two" / "b", queued(1500))
+    assert here("report", f"{tmp_path / 'two' / 'a'},{folder}").stdout.startswith("2 runs: a, run")
+    assert here("report", tmp_path / "two").stdout.startswith("2 runs: a, b")
+    one_line_error(here("report", folder / "result.json"), "is a result alone")
+
+
 def test_what_is_no_run_is_a_line(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     one_line_error(here("report", tmp_path / "none"), "none is no folder")
@@ -79,8 +87,12 @@ def test_what_is_no_run_is_a_line(folder: Path, tmp_path: Path) -> None:
 
 
 def test_where_it_cannot_be_written_is_a_line(folder: Path, tmp_path: Path) -> None:
-    one_line_error(here("report", folder, "--output", tmp_path / "none" / "page.html"), "No such file or directory")
-    one_line_error(here("report", folder, "--output", tmp_path), "is no file")
+    one_line_error(here("report", folder, "--output", tmp_path / "none" / "page.html"), "there is no folder")
+    one_line_error(here("report", folder, "--output", tmp_path), "is a folder")
+    one_line_error(here("report", folder, "--output", tmp_path / "x.pdf"), "does not say by its end what to write")
+    one_line_error(
+        here("report", folder, "--output", tmp_path / "x.html", "--format", "markdown"), "ends as html does", "change"
+    )
     one_line_error(here("report", folder, "--output", "/dev/null"), "is no file")
 
 
@@ -104,7 +116,7 @@ def test_a_run_leaves_its_page(tmp_path: Path) -> None:
 def test_what_is_expected_is_judged(folder: Path, tmp_path: Path) -> None:
     base = made(tmp_path / "base", queued(3000, service_ns=250_000))
     wanted = ["p99<1s", "p50<1ns", "p99<=base+1%"]
-    words = [word for text in wanted for word in ("--expect", text)]
+    words = [*(word for text in wanted for word in ("--expect", text)), "--single"]
     junit = tmp_path / "junit.xml"
     for form in ("text", "markdown", "html", "json"):
         done = here("report", folder, *words, "--base", base, "--junit", junit, "--format", form)
@@ -117,7 +129,8 @@ def test_what_is_expected_is_judged(folder: Path, tmp_path: Path) -> None:
     cases = ElementTree.parse(junit).getroot().findall("*/testcase")
     assert [case.get("name") for case in cases] == ["is VALID", *wanted]
     assert here("report", folder, "--expect", "p99<1s").returncode == 0
-    assert here("report", folder, "--expect", "p99<=base+400%", "--base", folder).returncode == 0
+    assert here("report", folder, "--expect", "p99<=base+400%", "--base", folder).returncode == 4
+    assert here("report", folder, "--expect", "p99<=base+400%", "--base", folder, "--single").returncode == 0
     both = here("report", folder, base, "--expect", "p50<1ns", "--junit", junit)
     assert both.returncode == 3
     assert "run: expected p50<1ns" in both.stdout

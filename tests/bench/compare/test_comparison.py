@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drumfire.bench.compare.comparison import Comparison, compare, of_run
+from drumfire.bench.compare.comparison import Comparison, compare
+from drumfire.bench.compare.pairing import of_run
 from drumfire.bench.peers import coverage
 from drumfire.bench.peers.coverage import SimulatedRun
 from drumfire.loadgen.errors import UserError
@@ -36,7 +37,7 @@ NOISE = (0.01, -0.01, 0.005, -0.005, 0.01, 0.0, -0.01, 0.005)
 @pytest.mark.parametrize(
     ("factor", "words", "status"),
     [
-        (1.0, "same within 5 %: B is +1 % (-2 ... +4 %) (of these two runs)", 0),
+        (1.0, "same within 5 %: B is +0.5 % (-2.2 ... +4.3 %) (of these two runs)", 0),
         (1.2, "B is slower: p99 +21 % (+17 ... +25 %) (of these two runs)", 3),
         (0.8, "B is faster: p99 -20 % (-22 ... -17 %) (of these two runs)", 0),
     ],
@@ -57,14 +58,17 @@ def test_what_cannot_be_told_says_how_much_would_tell() -> None:
     found = pair(made(1, queries=2000), made(2, 1.03, queries=2000))
     assert found.verdict.status == 4
     assert found.verdict.words == (
-        "cannot tell: between -8 % and +11 %; needs about 17,000 more queries (of these two runs)"
+        "cannot tell: p99 between -8.4 % and +11 %; needs about 17,000 more queries, as by a --time 9.5 times as long "
+        "(of these two runs)"
     )
 
 
 def test_one_run_a_side_is_not_judged_unasked() -> None:
     found = compare([[made(1)], [made(2, 2.0)]])
     assert found.verdict.status == 4
-    assert found.verdict.words == "cannot tell: needs 3 runs a side or more, better 5; --single judges what is there"
+    assert found.verdict.words == (
+        "cannot tell: needs 3 runs a side or more, better 5, as drumfire ab does them; --single judges these"
+    )
     assert found.row("p99").low is not None
 
 
@@ -92,7 +96,42 @@ def test_a_drift_is_not_taken_for_a_difference() -> None:
 def test_several_runs_say_how_many_more() -> None:
     found = several("ABBAAB", 1.06, (0.05, -0.05, 0.06, -0.05, 0.03, 0.0))
     assert found.verdict.status == 4
-    assert "runs a side, more runs, not longer ones" in found.verdict.words
+    assert "runs a side; longer runs would not help" in found.verdict.words
+
+
+def test_a_run_counts_once_on_its_side() -> None:
+    first, second = made(1, started=at(1)), made(2, 1.5, started=at(2))
+    copy = replace(first, result=json.loads(json.dumps(first.result)))
+    found = compare([[first, copy, first], [second, second, second]])
+    assert found.verdict.status == 4
+    assert found.names == (("this run",), ("this run",))
+    assert found.row("p99").method == "16 pairs"
+    assert found.doubts[:2] == (
+        "A names a run more than once, which counts once: 1 run of 3",
+        "B names a run more than once, which counts once: 1 run of 3",
+    )
+    unsaved = made(3)  # without a start, each is one of its own
+    assert compare([[unsaved, made(3)], [made(4), unsaved]]).doubts[0].startswith("A and B have 1 run in common")
+
+
+def test_a_run_beside_itself_is_told() -> None:
+    run = made(1, started=at(1))
+    assert pair(run, run).doubts == ("A and B are the same run, which cannot differ from itself",)
+    sides = [[run, made(2, started=at(2)), made(3, started=at(3))], [made(4, started=at(4)), run]]
+    assert "A and B have 1 run in common: this run" in compare(sides).doubts
+
+
+def test_figures_that_are_not_judged_are_told_where_the_judged_one_cannot_tell() -> None:
+    found = pair(made(1, queries=2000), made(2, 1.5, queries=2000), figure="p99.9")
+    assert found.verdict.words.startswith("cannot tell: p99.9 is at most +55 %, open: ")
+    assert "too few slow queries; needs at least 4 times as many queries, as by a --time 4 " in found.verdict.words
+    assert "; mean, p50, p90 and p99 are clearly slower (not judged: --figure)" in found.verdict.words
+
+
+def test_runs_that_differ_much_are_not_asked_for_by_the_thousand() -> None:
+    found = several("ABBAAB", 1.06, (0.5, -0.5, 0.6, -0.5, 0.3, 0.0))
+    assert found.verdict.words.endswith(" runs a side")
+    assert "the runs of a side differ too much from each other for fewer than " in found.verdict.words
 
 
 def test_the_margin_and_the_figure_can_be_chosen() -> None:
@@ -208,6 +247,14 @@ def test_a_rate_is_better_when_it_is_higher() -> None:
     few = pair(offline(1, 1000), offline(2, 1000))
     assert few.row("rate").note == "fewer than 3,000 batches"
     assert few.verdict.status == 4
+    assert few.verdict.words == (
+        "cannot tell: rate: fewer than 3,000 batches; needs 3,000 batches in each run, as by a --time 3 times as "
+        "long, or 3 runs a side (of these two runs)"
+    )
+    sizes = pair(offline(1, 3000), offline(2, 4000)).doubts
+    assert "the numbers of samples differ, A 3,000, B 4,000: give all runs the same --qps, which sets it" in sizes
+    with pytest.raises(UserError, match="Offline has no p99, as all its samples are due at once"):
+        pair(offline(1, 1000), offline(2, 1000), figure="p99")
     with pytest.raises(UserError, match="--skip has no meaning in Offline"):
         pair(offline(1, 1000), offline(2, 1000), skip_s=1)
     with pytest.raises(UserError, match="Offline and Server have no figure in common"):
@@ -242,7 +289,7 @@ def test_queries_of_several_samples_are_judged_whole() -> None:
 
 
 def test_a_schedules_rate_is_not_the_systems() -> None:
-    assert pair(made(1), made(2)).row("rate").note == "the schedule's, as both kept up"
+    assert pair(made(1), made(2)).row("rate").note == "set by --qps, as both kept up"
 
 
 def test_the_interval_of_one_run() -> None:
@@ -276,7 +323,7 @@ def test_a_run_without_a_good_answer_is_not_compared() -> None:
 def test_its_document_is_json_and_says_the_same() -> None:
     found = pair(made(1), made(2, 1.2))
     document = json.loads(json.dumps(found.document(), allow_nan=False))
-    assert document["verdict"] == {"words": found.verdict.words, "status": 3}
+    assert document["verdict"] == {"words": found.verdict.words, "status": 3, "word": "slower"}
     assert document["sides"] == {"A": ["this run"], "B": ["this run"]}
     (p99,) = (row for row in document["figures"] if row["name"] == "p99")
     assert p99["low"] < p99["ratio"] < p99["high"]

@@ -10,7 +10,7 @@ from drumfire.bench.compare.verdict import Judged, judge
 
 
 def judged(low: float, high: float, **further: object) -> Judged:
-    given = {"name": "p99", "ratio": (low * high) ** 0.5, "interval": Interval(low, high), "is_rate": False, "runs": 5}
+    given = {"name": "p99", "ratio": (low * high) ** 0.5, "interval": Interval(low, high), "runs": 5}
     return Judged(**{**given, "queries": 1, "by_runs": True, **further})  # type: ignore[arg-type]
 
 
@@ -19,19 +19,20 @@ def judged(low: float, high: float, **further: object) -> Judged:
     [
         (0.994, 1.015, False, "same within 5 %: B is +0.4 % (-0.6 ... +1.5 %)", 0),
         (1.01, 1.04, False, "same within 5 %: B is +2.5 % (+1.0 ... +4.0 %)", 0),
-        (0.951, 1.049, False, "same within 5 %: B is +0 % (-5 ... +5 %)", 0),
-        (1.07, 1.18, False, "B is slower: p99 +12 % (+7 ... +18 %)", 3),
-        (0.82, 0.93, False, "B is faster: p99 -13 % (-18 ... -7 %)", 0),
-        (1.07, 1.18, True, "B is faster: p99 +12 % (+7 ... +18 %)", 0),
-        (0.82, 0.93, True, "B is slower: p99 -13 % (-18 ... -7 %)", 3),
+        (0.951, 1.049, False, "same within 5 %: B is -0.1 % (-4.9 ... +4.9 %)", 0),
+        (1.07, 1.18, False, "B is slower: p99 +12 % (+7.0 ... +18 %)", 3),
+        (0.82, 0.93, False, "B is faster: p99 -13 % (-18 ... -7.0 %)", 0),
+        (1.07, 1.18, True, "B is faster: rate +12 % (+7.0 ... +18 %)", 0),
+        (0.82, 0.93, True, "B is slower: rate -13 % (-18 ... -7.0 %)", 3),
         (11.0, 16.0, False, "B is slower: p99 +1,227 % (+1,000 ... +1,500 %)", 3),
-        (0.97, 1.09, False, "cannot tell: between -3 % and +9 %; needs about 14 runs a side", 4),
-        (0.97, 1.051, False, "cannot tell: between -3 % and +5 %; needs about 7 runs a side", 4),
+        (0.97, 1.09, False, "cannot tell: p99 between -3.0 % and +9.0 %; needs about 14 runs a side", 4),
+        (0.97, 1.051, False, "cannot tell: p99 between -3.0 % and +5.1 %; needs about 7 runs a side", 4),
     ],
 )
 def test_words(low: float, high: float, is_rate: bool, words: str, status: int) -> None:
-    found = judge(judged(low, high, is_rate=is_rate), 0.05, single=False)
+    found = judge(judged(low, high, name="rate" if is_rate else "p99"), 0.05, single=False)
     assert (found.words, found.status) == (words, status)
+    assert found.word in words
 
 
 def test_what_comes_before_the_interval() -> None:
@@ -46,8 +47,9 @@ def test_what_comes_before_the_interval() -> None:
 @pytest.mark.parametrize(
     ("interval", "words"),
     [
-        (Interval(1.1, None, intervals.OPEN), f"needs at least 4 times as many queries (p99: {intervals.OPEN})"),
-        (none(intervals.TOO_ALIKE), f"needs at least 4 times as many queries (p99: {intervals.TOO_ALIKE})"),
+        (Interval(3.51, None, "open", "more"), "p99 is at least +251 %, open; needs more"),
+        (Interval(None, 0.5, "open"), "p99 is at most -50 %, open"),
+        (none(intervals.TOO_ALIKE, "more"), f"p99: {intervals.TOO_ALIKE}; needs more"),
         (none("no columns"), "p99: no columns"),
     ],
 )
@@ -60,6 +62,6 @@ def test_how_many_more_queries() -> None:
     part = judged(0.96, 1.08, by_runs=False, queries=10_000)
     # (1.6 * 0.0589 / 0.05)^2 = 3.55 times as many
     assert judge(part, 0.05, single=True).words.startswith(
-        "cannot tell: between -4 % and +8 %; needs about 26,000 more queries"
+        "cannot tell: p99 between -4.0 % and +8.0 %; needs about 26,000 more queries, as by a --time 3.6 times as long"
     )
     assert "would tell" in judge(part, 0.0, single=True).words

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drumfire.bench.compare.comparison import compare, of_subject
+from drumfire.bench.compare.comparison import compare
+from drumfire.bench.compare.pairing import of_subject
 from drumfire.bench.compare.subject import SHOWN, Subject
 from drumfire.bench.report import content, page, png, svg, text
 from drumfire.bench.report.blocks import Chart, Dash, Report, Table, document
@@ -254,7 +255,7 @@ def test_each_side_of_a_comparison_has_a_colour(server: Path, tmp_path: Path) ->
     runs = []
     for number in range(8):
         runs.append(tmp_path / ("b" if number > 3 else "a") / str(number))
-        made(runs[-1], queued(1500, seed=number))
+        made(runs[-1], queued(1500, seed=number), result={"started": f"2026-01-01T00:00:0{number}+00:00"})
     sides = [[load(run) for run in runs[:4]], [load(run) for run in runs[4:]]]
     both = [run for side in sides for run in side]
     charts = _charts(content.report(both, [compare(sides)]))

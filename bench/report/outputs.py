@@ -1,0 +1,56 @@
+"""Whether files may be written where an option says, which is known before anything is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from drumfire.bench.peak import journal
+from drumfire.bench.report.audits import AUDIT
+from drumfire.loadgen import directory, series
+from drumfire.loadgen.errors import UserError
+
+AB, SWEEP, SESSION = "ab.json", "sweep.json", "session.jsonl"
+"""What several runs in an order came to, and their journal."""
+_FOLDERS = (directory.COLUMNS, directory.HISTOGRAMS, series.FOLDER)
+_FILES = (
+    directory.RESULT, directory.SETTINGS, directory.ENVIRONMENT, directory.UNFINISHED, directory.REPORT,
+    directory.SCORE, AUDIT, journal.JOURNAL, AB, SWEEP, SESSION,
+)  # fmt: skip
+
+
+def check(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = (), folder: Path | None = None) -> None:
+    """Raise ``UserError`` for a path that cannot become a file, or is one that a run wrote.
+
+    ``outputs``: by the option that names each.  ``inputs``: what is read.  ``folder``: where a run will be saved.
+    """
+    read = {path.resolve() for path in inputs}
+    written: dict[Path, str] = {}
+    for flag, path in outputs.items():
+        if path is None:
+            continue
+        place = path.resolve()
+        if path.is_dir():
+            raise UserError(f"{flag} {path} is a folder: name a file, such as {path / directory.PAGE}")
+        if path.exists() and not path.is_file():
+            raise UserError(f"{flag} {path} is no file: name one that may be replaced")
+        if not place.parent.is_dir():
+            raise UserError(f"{flag}: there is no folder {path.absolute().parent}: make it first")
+        if place in read or _is_a_runs(place, folder):
+            raise UserError(f"{flag} {path} is a file of a run, which it would replace: name another")
+        if place in written:
+            raise UserError(f"{flag} and {written[place]} name the same file, {path}: name two")
+        written[place] = flag
+
+
+def _is_a_runs(path: Path, folder: Path | None) -> bool:
+    parent = path.parent
+    if parent.name in _FOLDERS and _is_run(parent.parent):
+        return True
+    own = path.name in _FILES or path.name.startswith("mlperf_log_")
+    return own and ((path.exists() and path.name != directory.REPORT) or _is_run(parent, folder))
+
+
+def _is_run(path: Path, folder: Path | None = None) -> bool:
+    names = (directory.RESULT, directory.SETTINGS, directory.COLUMNS, AUDIT, journal.JOURNAL, AB, SWEEP, SESSION)
+    return any((path / name).exists() for name in names) or (folder is not None and path == folder.resolve())
