@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from drumfire.bench.report.figures import duration
+from drumfire.loadgen.settings import Scenario
 
 Document = Mapping[str, Any]
 Pair = tuple[Document, Document]
@@ -58,7 +59,9 @@ def _settings(pair: Pair) -> Iterator[Difference]:
         yield from _differing(Kind.SETTINGS, pair, ("sut_name",))
     yield from _differing(Kind.SETTINGS, systems, _SYSTEM)
     yield from _differing(Kind.SETTINGS, _both(systems, "remote"), _REMOTE)
-    yield from _differing(Kind.SETTINGS, _both(pair, "asked"), _ASKED)
+    offline = pair[0].get("scenario") == Scenario.Offline.name  # its one query has as many samples as it takes
+    asked = [name for name in _ASKED if not (offline and name == "samples_per_query")]
+    yield from _differing(Kind.SETTINGS, _both(pair, "asked"), asked)
     yield from _differing(Kind.SETTINGS, (_further(pair[0]), _further(pair[1])))
 
 
@@ -112,4 +115,4 @@ def _text(name: str, value: Any) -> str:
         return duration(value)
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:,.6g}" if isinstance(value, float) else str(value)

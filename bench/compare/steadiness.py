@@ -19,6 +19,8 @@ _START = 3
 """Of 32 blocks: the first ones, which are compared with the last half of them."""
 _START_T = 2.95
 """The t statistic of 15 degrees of freedom above which a run starts differently: 1 % of independent blocks do."""
+_LEAST_CHANGE = math.log(1.05)
+"""A start that differs by less does not matter."""
 _GROWTH_T, _GROWTH = 3.0, 1.2
 """A run is overloaded whose latency grows by a fifth over its second half, with a slope of so many standard errors."""
 
@@ -43,7 +45,9 @@ def start_of(mean_logs: Floats) -> float | None:
     error = float(rest.reshape(MERGED, -1).mean(axis=1).std(ddof=1)) * math.sqrt(1 / _START + 1 / MERGED)
     differs = float(first - rest.mean())
     # Written so that a block without answers, a NaN, says nothing.
-    if not (correlation(rest) <= MOST_CORRELATION and abs(differs) > _START_T * error > 0):
+    if not (
+        correlation(rest) <= MOST_CORRELATION and abs(differs) > max(_START_T * error, _LEAST_CHANGE) and error > 0
+    ):
         return None
     return math.exp(differs)
 

@@ -56,6 +56,17 @@ class Line:
     colour: int = 0
     """A place among the colours of a form."""
     dash: Dash = Dash.SOLID
+    exact: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Of percentiles: those that the run's result has, ns, by name."""
+
+    def at(self, share: float) -> str:
+        """Of percentiles, that of ``share``: as the result has it, else about; ``-`` where the line has ended."""
+        place = -math.log10(1 - share)
+        if not self.x.size or place > float(self.x[-1]) + 1e-9:
+            return "-"
+        if (known := self.exact.get(percentile(place))) is not None:
+            return figures.duration(known)
+        return f"about {figures.duration(float(np.interp(place, self.x, self.y)))}"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -297,13 +297,13 @@ def _differences(told: Sequence[_Told]) -> Iterator[Block]:
 def _conditions(one: _Told) -> dict[str, str]:
     """Under which conditions it was measured, by name."""
     found: dict[str, Any] = {"tool": one.document.get("tool"), "seeds": one.document.get("seeds")}
+    for name in ("scenario", "mode", "asked", "loop", "schedule", "warmup"):
+        found[name] = one.document.get(name)
+    found["asked"] = {name: value for name, value in (found["asked"] or {}).items() if name != "generated_queries"}
     try:
-        found["setting"] = {
-            name: getattr(value, "name", value) for name, value in asdict(one.run.effective).items()
-        }  # fmt: skip
         found["machine"] = one.run.environment
     except UserError as error:
-        found["setting"] = str(error)
+        found["machine"] = str(error)
     system = one.document.get("system") or {}
     found["system"] = {name: value for name, value in system.items() if name not in _ONE_RUN_ONLY}
     return dict(_flat("", found))
@@ -313,6 +313,8 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
         for key, one in value.items():
             yield from _flat(f"{name} {key}".strip(), one)
+    elif isinstance(value, float):
+        yield name, f"{value:,.6g}"
     elif value is not None:
         yield name, ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 

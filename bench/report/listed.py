@@ -6,11 +6,10 @@ import numpy as np
 
 from drumfire.bench.report.blocks import Axis, Bars, Chart, Heat, Table, Values, percentile, shown
 from drumfire.bench.report.figures import digits, duration
-from drumfire.bench.report.timeline import ROWS_AN_OCTAVE
+from drumfire.bench.report.timeline import LISTED, ROWS_AN_OCTAVE
 from drumfire.loadgen.wording import counted
 
 _MOST = 20
-_PERCENTILES = (0.5, 0.9, 0.95, 0.97, 0.99, 0.999, 0.9999, 0.99999)
 _COLUMNS = 8
 
 
@@ -43,11 +42,10 @@ def listed(block: Chart | Bars) -> Table:
 
 def _percentiles(block: Chart) -> Table:
     rows = []
-    for share in _PERCENTILES:
-        x = -float(np.log10(1 - share))
-        values = [float(np.interp(x, line.x, line.y)) if x <= line.x[-1] else np.nan for line in block.lines]
-        if np.isfinite(values).any():
-            rows.append([percentile(x), *(f"about {shown(v, 'ns')}" if np.isfinite(v) else "-" for v in values)])
+    for share in LISTED:
+        values = [line.at(share) for line in block.lines]
+        if any(value != "-" for value in values):
+            rows.append([percentile(-float(np.log10(1 - share))), *values])
     return Table("As a table", ["", *(line.name for line in block.lines)], rows)
 
 

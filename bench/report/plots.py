@@ -42,6 +42,12 @@ class Track:
         """A line of it."""
         return Line(self.label, x, y, self.colour, self.dash)
 
+    def exact(self, name: str) -> Mapping[str, float]:
+        """The percentiles of the ``latency`` or ``lateness`` that the result has, ns; of queries, as they are drawn."""
+        result = {} if self.run.unfinished else self.run.result
+        found = result.get(f"query_{name}_ns") or result.get(f"{name}_ns") or {}
+        return {figure: float(value) for figure, value in found.items() if figure[0] == "p"}
+
 
 @dataclass(frozen=True)
 class _Kind:
@@ -138,14 +144,20 @@ def percentiles(tracks: Sequence[Track]) -> Iterator[Chart]:
             "latency from the sending": tallies.from_send,
             "lateness": tallies.lateness,
         }
-        drawn = [_numbered(n, name, *tally.curve(_POINTS)) for n, (name, tally) in enumerate(lines.items())]
+        drawn = [
+            replace(_numbered(n, name, *tally.curve(_POINTS)), exact=tracks[0].exact(name))
+            for n, (name, tally) in enumerate(lines.items())
+        ]
         yield from _percentile_chart(_PERCENTILES, tracks, drawn)
         return
     further = _Plot(
         "percentiles-late", "Lateness by percentile", "How late the generator issued.", "ns", (), logarithmic=True
     )
     for plot, which in ((_PERCENTILES, "latency"), (further, "lateness")):
-        drawn = [track.drawn(*getattr(track.line, which).curve(_POINTS)) for track in tracks]
+        drawn = [
+            replace(track.drawn(*getattr(track.line, which).curve(_POINTS)), exact=track.exact(which))
+            for track in tracks
+        ]
         yield from _percentile_chart(plot, tracks, drawn)
 
 
@@ -161,8 +173,8 @@ def _percentile_chart(plot: _Plot, tracks: Sequence[Track], drawn: Sequence[Line
 
 
 def _at_percentiles(line: Line) -> str:
-    at = [(name, x) for name, x in (("p50", 0.301), ("p99", 2.0), ("p99.9", 3.0)) if x <= line.x[-1]]
-    return ", ".join(f"{name} about {duration(float(np.interp(x, line.x, line.y)))}" for name, x in at) or "few values"
+    at = [(name, line.at(share)) for name, share in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999))]
+    return ", ".join(f"{name} {value}" for name, value in at if value != "-") or "few values"
 
 
 def heat(tracks: Sequence[Track]) -> Iterator[Chart]:

@@ -36,6 +36,10 @@ _FIRST = 127 * _OCTAVE
 _QUARTERS = tuple(round((2 ** (quarter / 4) - 1) * _OCTAVE) for quarter in range(4))
 _ROW_STARTS = np.add.outer(np.arange(_OCTAVES) * _OCTAVE, _QUARTERS).ravel()
 ROWS_AN_OCTAVE = len(_QUARTERS)
+LISTED = (0.5, 0.9, 0.95, 0.97, 0.99, 0.999, 0.9999, 0.99999)
+"""Percentiles of which people read the value: a point of each line is there, as values may jump between two points."""
+_ROUNDING = 1e-6
+"""A rank that is a whole number but for the last bits of its logarithm."""
 _LEFT_OUT = 10
 """A line of percentiles ends where fewer values than this are above it."""
 
@@ -59,7 +63,9 @@ class Tally:
         if total < _LEFT_OUT:
             return np.empty(0), np.empty(0)
         x = np.linspace(0.0, float(np.log10(total / _LEFT_OUT)), points if total > _LEFT_OUT else 1)
-        ranks = np.minimum((total * (1 - np.power(10.0, -x))).astype(np.int64), total - 1)
+        read = -np.log10(1 - np.array(LISTED))
+        x = np.unique(np.concatenate([x, read[read <= x[-1]]]))
+        ranks = np.minimum((total * (1 - np.power(10.0, -x)) + _ROUNDING).astype(np.int64), total - 1)
         bins = np.searchsorted(np.cumsum(self.counts), ranks, "right")
         edges = ((np.array([bins, bins + 1]) + _FIRST) << _SHIFT).astype(np.int32).view(np.float32)
         return x, edges.mean(axis=0).astype(np.float64)

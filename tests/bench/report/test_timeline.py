@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from drumfire.bench.report import timeline
+from drumfire.bench.report.blocks import Line
 from drumfire.bench.report.timeline import Tally, Timeline
 from drumfire.loadgen.record import Status
 from drumfire.loadgen.saved import load
@@ -149,3 +151,14 @@ def test_a_tally_takes_any_value() -> None:
     assert tally.counts[0] == 3
     assert tally.counts[-1] == 1
     assert tally.curve(5)[0].size == 0
+
+
+def test_a_percentile_beside_a_jump_is_read_from_its_own_point() -> None:
+    values = np.concatenate([np.full(5_001, 100_000), np.full(4_999, 900_000)])
+    tally = Tally()
+    tally.add(values)
+    line = Line("x", *tally.curve(30))
+    assert line.at(0.5) == "about 100 us"
+    assert line.at(0.9) == "about 900 us"
+    assert replace(line, exact={"p50": 100_123.0}).at(0.5) == "100 us"
+    assert line.at(0.99999) == "-"
