@@ -315,20 +315,25 @@ def expected(result: dict[str, Any], test: Test, options: ExpectOptions) -> dict
 
 
 def check(
-    options: ExpectOptions, *, has_base: bool = False, scenario: str | None = None, folder: Path | None = None
+    options: ExpectOptions,
+    *,
+    has_base: bool = False,
+    scenario: str | None = None,
+    accuracy: bool | None = None,
+    folder: Path | None = None,
 ) -> None:
     """Refuse what could not be judged or written at the end: nothing is measured in vain.
 
     ``has_base``: without --base, there is another one, and ``single`` is not about the base alone.  ``scenario``: what
-    will be measured.  ``folder``: where it will be saved.  Raises ``UserError``.
+    will be measured; ``accuracy``: whether that is the accuracy alone or, False, the performance alone.  ``folder``:
+    where it will be saved.  Raises ``UserError``.
     """
     wanted = [parse(text) for text in options.expect]
     relative = [one.text for one in wanted if one.is_relative]
     if options.single and not relative and not has_base:
         raise UserError("--single has no effect, as no --expect names base: leave it out")
     for one in wanted:
-        if scenario is not None and _is_compared(one.figure):
-            check_figure(scenario, one.figure)
+        check_measured(one, scenario, accuracy)
     if relative and options.base is None and not has_base:
         raise UserError(f"{relative[0][:60]!r} needs the run that it means: add --base RUN")
     if options.base is not None and not relative:
@@ -338,6 +343,16 @@ def check(
             if run.result.get("scenario") != scenario:
                 raise UserError(f"--base {options.base} is {run.result.get('scenario')}, and this run {scenario}")
     outputs.check({"--junit": options.junit}, folder=folder)
+
+
+def check_measured(wanted: Expectation, scenario: str | None, accuracy: bool | None) -> None:
+    """Raise ``UserError`` for a figure that such a run does not have.  What is None is not known."""
+    if scenario is not None and _is_compared(wanted.figure):
+        check_figure(scenario, wanted.figure)
+    if accuracy is False and wanted.figure == "accuracy":
+        raise UserError(f"{wanted.text[:60]!r}: a performance run has no accuracy: add --accuracy or --submission")
+    if accuracy and wanted.figure not in ("accuracy", "errors"):
+        raise UserError(f"{wanted.text[:60]!r}: an accuracy run has accuracy and errors alone: leave --accuracy out")
 
 
 def status(documents: Sequence[Mapping[str, Any]]) -> int:

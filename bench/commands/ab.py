@@ -68,7 +68,7 @@ class Options:
 def ab(options: Options) -> int:
     """Do the runs, print the comparison, and return its status."""
     wanted = options.expectations
-    gates.check(wanted, has_base=True)
+    gates.check(wanted, has_base=True, folder=options.output)
     if wanted.single and wanted.base is None:
         raise UserError("--single has no effect, as each side has 3 runs or more: leave it out")
     base = [] if wanted.base is None else opened(str(wanted.base))
@@ -155,6 +155,8 @@ def _plan(options: Options) -> list[Step]:
         raise UserError(f"A is {kinds[0]} and B {kinds[1]}, which have no figure in common: give both the same")
     if options.figure is not None:
         check_figure(kinds[0], figure_named(options.figure))
+    for text in options.expectations.expect:
+        gates.check_measured(gates.parse(text), kinds[0], accuracy=False)
     steps, counts = [], dict.fromkeys(_LETTERS, 0)
     for number in range(2 * options.runs):
         letter = _TURNS[number % len(_TURNS)]

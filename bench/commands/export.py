@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from drumfire.bench import statuses
 from drumfire.bench.history import find
 from drumfire.bench.options.parser import Command
-from drumfire.bench.report import export, terminal
+from drumfire.bench.report import export, outputs, terminal
 from drumfire.bench.report.rowwise import Rows
 from drumfire.loadgen.errors import UserError, printable
 from drumfire.loadgen.files import in_one_step
@@ -99,11 +99,10 @@ def _form(options: Options, output: Path | None) -> str:
 def _check(output: Path | None, runs: Iterable[SavedRun]) -> None:
     if output is None:
         return
-    if output.exists() and not output.is_file():
-        raise UserError(f"--output {output} is no file: name one that may be replaced")
     for run in runs:
         if output.absolute().resolve().is_relative_to(run.folder.resolve()):
             raise UserError(f"--output {output} is in the folder of the run: write it elsewhere")
+    outputs.check({"--output": output})
 
 
 class _Standard:

@@ -257,7 +257,9 @@ def check(options: RunOptions) -> None:
         check_file(traffic.audit_conf, "--audit-conf")
     if traffic.find_peak_performance:
         probing.check(options)
-    gates.check(options.expectations, scenario=loop.name(traffic), folder=options.result.output)
+    known = None if traffic.submission or traffic.audit_conf is not None else traffic.accuracy
+    scenario, folder = loop.name(traffic), options.result.output
+    gates.check(options.expectations, scenario=scenario, accuracy=known, folder=folder)
     other = traffic.scenario != Scenario.Server.name or traffic.accuracy or traffic.find_peak_performance
     if traffic.until_confident is not None and other:
         raise UserError("--until-confident is for a performance run of the Server scenario: leave it out")

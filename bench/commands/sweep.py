@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from drumfire.bench import gates, statuses
+from drumfire.bench.assemble import loop
 from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.compare.sides import opened
 from drumfire.bench.compare.subject import Run
@@ -57,7 +58,7 @@ def sweep(options: Options) -> int:
     """Do the runs, print what was found, and return its status."""
     run = options.run
     wanted = run.expectations
-    gates.check(wanted)
+    gates.check(wanted, scenario=loop.name(run.traffic), accuracy=False, folder=run.result.output)
     base = [] if wanted.base is None else opened(str(wanted.base))
     made, plan = _plan(options)
     messages = Console(stderr=run.result.json, highlight=False, soft_wrap=True)
@@ -127,6 +128,8 @@ def _plan(options: Options) -> tuple[Sweep, list[Step]]:
     bounds = [gates.parse(text) for text in options.bound]
     if relative := next((bound.text for bound in bounds if bound.is_relative), None):
         raise UserError(f"--bound {relative!r} needs a bound of its own, and no base: use --expect for that")
+    for bound in bounds:
+        gates.check_measured(bound, loop.name(run.traffic), accuracy=False)
     made = Sweep(wanted, options.repeats, options.seed, bounds)
     order = made.order()
     if len(order) > axes.MOST_POINTS:

@@ -260,6 +260,10 @@ def _single(one: Declared, value: Any) -> Any:
     return _path(one, text) if one.kind is Path else _text(one, text)
 
 
+_UNIT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?[a-z/%]{1,4}")
+"""A number with what is no part of it."""
+
+
 def _number(one: Declared, value: Any) -> int | float:
     what = "a whole number" if one.kind is int else "a number"
     try:
@@ -267,7 +271,9 @@ def _number(one: Declared, value: Any) -> int | float:
             raise ValueError
         number: int | float = one.kind(value)
     except (ValueError, TypeError, OverflowError):
-        raise UserError(f"{one.written}: {_shown(value, repr)} is not {what}") from None
+        unit = _UNIT.fullmatch(value) if isinstance(value, str) else None
+        plain = f": write it without a unit, as {unit[1]}" if unit else ""
+        raise UserError(f"{one.written}: {_shown(value, repr)} is not {what}{plain}") from None
     least, most = one.option.least, one.option.most
     if least is None and not number > 0:
         raise UserError(f"{one.written}: must be above 0, not {_shown(value)}")

@@ -254,6 +254,9 @@ def test_a_run_keeps_shows_and_is_judged_by_what_is_expected(tmp_path: Path) -> 
         (("--junit", "."), "is a folder: name a file"),
         (("--single",), "no --expect names base"),
         (("--scenario", "Offline", "--expect", "p99<5ms"), "Offline has no p99"),
+        (("--expect", "accuracy>=90%"), "a performance run has no accuracy"),
+        (("--accuracy", "--expect", "p99<5ms"), "an accuracy run has accuracy and errors alone"),
+        (("--output", "new", "--junit", "new/result.json"), "no folder"),
     ],
 )
 def test_nothing_is_measured_in_vain(

@@ -121,6 +121,7 @@ def test_scenarios_in_any_case(scenario: str) -> None:
         ({"share": "inf"}, "--share: must be at most 1, not inf"),
         ({"share": 10**400}, f"--share: 1{'0' * 59}... is not a number"),
         ({"share": [1]}, "--share: [1] is not a number"),
+        ({"share": "2.5s"}, "--share: '2.5s' is not a number: write it without a unit, as 2.5"),
         ({"sizes": "4,x"}, "--sizes: 'x' is not a whole number"),
         ({"sizes": {4}}, "--sizes: {4} is not a whole number"),
         ({"names": "a\udcff"}, "--names: 'a\\udcff' is not UTF-8"),
