@@ -91,7 +91,7 @@ _TIME = (
     _Plot(
         "lateness", "Lateness",
         "How late the generator issued the queries of each slice: its own fault, not the system's. In a closed loop, "
-        "the time from an answer to the next issue.", "ns",
+        "from an answer, and the think time, to the next issue.", "ns",
         (
             _Kind("p99", lambda t: t.late_p99),
             _Kind("p50", lambda t: t.late_p50, several=False),

@@ -15,7 +15,7 @@ from drumfire.loadgen.options import flag
 from drumfire.loadgen.settings import Scenario
 from drumfire.loadgen.warm_up import WarmUp
 
-OWN = ("output", "json", "no_dashboard", "report", "expect", "base", "junit")
+OWN = ("output", "json", "no_dashboard", "report", "expect", "base", "single", "junit")
 """Options of a run that are a session's, and not of each of its runs."""
 _OTHER_RUNS = ("accuracy", "submission", "find_peak_performance")
 _DEFAULT_S = 600.0

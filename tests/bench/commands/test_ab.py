@@ -16,6 +16,7 @@ from tests.support.simulated_runs import SERVICE_NS, Simulated
 
 A = ("null", "digits", "--scenario", "Server", "--qps", 1500, "--time", 5)
 B = (*A, "--warmup", 5)
+OFFLINE = ("null", "digits", "--scenario", "Offline")
 
 
 @pytest.fixture
@@ -128,6 +129,10 @@ def test_it_ends_early_where_a_side_cannot_be_compared(simulated: Simulated, tmp
         (("--", "null", "digits", "--scenario", "Server", "--", *A), "A: --qps must be given"),
         (("--", "null", "--help", "--", *A), "A: --help and --print-config are for drumfire run"),
         (("--expect", "p98", "--", *A, "--", *B), "--expect"),
+        (("--single", "--", *A, "--", *B), "--single has no effect, as each side has 3 runs or more"),
+        (("--expect", "accuracy>9%", "--", *A, "--", *B), "a performance run has no accuracy"),
+        (("--figure", "p99", "--", *OFFLINE, "--", *OFFLINE), "Offline has no p99"),
+        (("--", *A, "--", *A, "--single"), "B: --single has no effect"),
     ],
 )
 def test_wrong_words_are_refused_before_anything_runs(
