@@ -54,9 +54,9 @@ def no_journal(path: Path, kind: str) -> UserError:
     return UserError(f"{path} is not the journal of a {kind}: choose another --output, or remove it")
 
 
-def checked(value: Any, parts: Mapping[str, Schema]) -> Any:
-    """The object, which has the types of ``parts``.  Raises ``ValueError``."""
-    if (wrong := fault(value, {"type": "object", "properties": parts})) is not None:
+def checked(value: Any, parts: Mapping[str, Schema], *, whole: bool = False) -> Any:
+    """The object, which has the types of ``parts``; if ``whole``, it has all of them.  Raises ``ValueError``."""
+    if (wrong := fault(value, {"type": "object", "properties": parts}, whole=whole)) is not None:
         raise ValueError(wrong)
     return value
 

@@ -25,7 +25,6 @@ class Progress:
         self._console, self._table = console, table if console.is_terminal else None
         self._sections: list[Section] = []
         self._where, self._now, self._until_s = "", "", 0.0
-        self._where, self._left_s = "", 0.0
         self._live = (
             Live(console=console, get_renderable=self._drawn, refresh_per_second=1, transient=True)
             if console.is_terminal

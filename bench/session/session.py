@@ -166,8 +166,7 @@ def begun_in(folder: Path) -> journal.Begun | None:
     found = journal.read(path, KIND, _SUBJECT) if path.exists() else None
     try:
         for line in [] if found is None else found.lines:
-            if journal.checked(line, _LINE).keys() < _LINE.keys():
-                raise ValueError
+            journal.checked(line, _LINE, whole=True)
     except ValueError:
         raise journal.no_journal(path, KIND) from None
     return found

@@ -122,10 +122,11 @@ def test_a_journal_that_was_cut_or_is_none(simulated: Simulated, tmp_path: Path)
     path.write_bytes(path.read_bytes()[:-9])
     assert swept(tmp_path / "s", "--over", "qps=500,1000")["finished"]
     assert len(simulated.lines) == 3
-    path.write_text('{"session": {}, "again": ""}\n{"run": 3}\n')
-    done = here(*RUN, "--over", "qps=500,1000", "--output", tmp_path / "s")
-    assert f"{path} is not the journal of a session" in done.stderr
-    assert done.returncode == statuses.USAGE
+    for line in ('{"run": 3}', '{"run": "qps=500/1"}', '{"run": "qps=500/1", "took": 3}', "3"):
+        path.write_text(f'{{"session": {{}}, "again": ""}}\n{line}\n')
+        done = here(*RUN, "--over", "qps=500,1000", "--output", tmp_path / "s")
+        assert f"{path} is not the journal of a session" in done.stderr
+        assert done.returncode == statuses.USAGE
 
 
 def test_medians_of_repeats_count(simulated: Simulated, tmp_path: Path) -> None:
