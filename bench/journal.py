@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,16 @@ def checked(value: Any, parts: Mapping[str, Schema], *, whole: bool = False) -> 
     if (wrong := fault(value, {"type": "object", "properties": parts}, whole=whole)) is not None:
         raise ValueError(wrong)
     return value
+
+
+def resuming(words: Sequence[str], output: Path | None, folder: Path) -> str:
+    """The command that resumes in ``folder``: ``words``, with the option where they leave it out, as ``output`` says.
+
+    It comes before a ``--``, after which no word is an option.
+    """
+    at = words.index("--") if "--" in words else len(words)
+    option = ["--output", str(folder)] if output is None else []
+    return shlex.join(["drumfire", *words[:at], *option, *words[at:]])
 
 
 class Journal:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from drumfire.bench import gates, statuses
+from drumfire.bench import gates, journal, statuses
 from drumfire.bench.assemble import loop
 from drumfire.bench.commands.compare import margin_of, seconds_of
 from drumfire.bench.compare import doubts
@@ -80,7 +80,7 @@ def ab(options: Options) -> int:
             print(f"{step.name}: {shlex.join(['drumfire', 'run', *step.words])}")
         return statuses.DONE
     with claimed(options.output, "ab") as folder:
-        again = shlex.join(["drumfire", "ab", "--output", str(folder), *_without_output(options)])
+        again = journal.resuming(options.words, options.output, folder)
         subject = dict(zip(_LETTERS, map(list, _split(options.sides)), strict=True))
         with Session(folder, subject, again, plan) as session:
             if session.resumed:
@@ -170,19 +170,6 @@ def _foreseen(plan: Sequence[Step]) -> str:
     seconds = sum(step.seconds for step in plan)
     order = " ".join(step.name[0] for step in plan[:8]) + (" ..." if len(plan) > 8 else "")
     return f"{len(plan)} runs, {order}" + (f", about {figures.clock(seconds)}" if all(s.seconds for s in plan) else "")
-
-
-def _without_output(options: Options) -> list[str]:
-    """The command's own words but for where the runs are."""
-    at = options.words.index("--") if "--" in options.words else len(options.words)
-    own, found = list(options.words[1:at]), list[str]()
-    while own:
-        word = own.pop(0)
-        if word.startswith("--o") and "--output".startswith(word.partition("=")[0]):
-            own = own if "=" in word else own[1:]
-        else:
-            found.append(word)
-    return [*found, *options.words[at:]]
 
 
 def _left(plan: Sequence[Step], runs: Runs) -> list[Step]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from drumfire.bench import gates, statuses
+from drumfire.bench import gates, journal, statuses
 from drumfire.bench.assemble import loop
 from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.compare.sides import opened
@@ -68,8 +68,7 @@ def sweep(options: Options) -> int:
             print(f"{step.name}: {shlex.join(['drumfire', 'run', *step.words])}")
         return statuses.DONE
     with claimed(run.result.output, f"sweep-{run.backend}-{Path(run.model).stem}") as folder:
-        output = [] if run.result.output is not None else ["--output", str(folder)]
-        again = shlex.join(["drumfire", *run.words, *output])
+        again = journal.resuming(run.words, run.result.output, folder)
         with Session(folder, {"words": _common(run, [])}, again, plan) as session:
             if session.resumed:
                 terminal.say(messages, f"resuming in {folder}: {counted(session.resumed, 'run')} done")

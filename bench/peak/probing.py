@@ -5,7 +5,6 @@ Turns an ``Ask`` into a test and keeps the journal.  ``search`` chooses the prob
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from drumfire.bench.assemble.local import Assembly
 from drumfire.bench.assemble.options import RunOptions
+from drumfire.bench.journal import resuming
 from drumfire.bench.peak.journal import JOURNAL, Journal
 from drumfire.bench.peak.search import Ask, Goal, Outcome, Peak, Probe, bracket, evidence, next_step
 from drumfire.bench.report import figures
@@ -135,7 +135,7 @@ def find(
 
 def again(options: RunOptions, folder: Path) -> str:
     """The command that resumes the search in ``folder``."""
-    return shlex.join(["drumfire", *options.words, *([] if options.result.output else ["--output", str(folder)])])
+    return resuming(options.words, options.result.output, folder)
 
 
 def describe(goal: Goal, probe: Probe) -> str:

@@ -100,6 +100,26 @@ def test_an_interrupted_one_says_how_to_resume(simulated: Simulated, tmp_path: P
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ((), "--runs 3 --output {}"),
+        (("--output", "o"), "--runs 3 --output o"),
+        (("--out=o",), "--runs 3 --out=o"),
+        (("--figure", "p50", "--ou", "o"), "--runs 3 --figure p50 --ou o"),
+    ],
+)
+def test_the_command_that_resumes_is_the_same_with_its_folder(
+    given: tuple[str, ...], told: str, simulated: Simulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    simulated.ends = {1: (statuses.INTERRUPTED, "")}
+    done = here("ab", "--runs", 3, *given, "--", *A, "--", *B)
+    (folder,) = (path.parent for path in Path().rglob("session.jsonl"))
+    sides_of = " ".join(map(str, ("--", *A, "--", *B)))
+    assert done.stderr.endswith(f"; to resume: drumfire ab {told.format(folder)} {sides_of}\n")
+
+
 def test_it_ends_early_where_a_side_cannot_be_compared(simulated: Simulated, tmp_path: Path) -> None:
     errors = {"failed": 900, "unanswered": 0, "refused": 0, "messages": {"broken": 900}}
     simulated.changes = {"A/1": {"errors": errors, "validity": "INVALID", "reasons": ["900 samples failed."]}}

@@ -108,6 +108,17 @@ def test_it_resumes_with_what_is_missing(simulated: Simulated, tmp_path: Path) -
     assert len(simulated.lines) == before
 
 
+def test_the_command_that_resumes_has_its_folder_where_options_are_read(
+    simulated: Simulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    simulated.ends = {1: (statuses.INTERRUPTED, "")}
+    done = here("sweep", "null", "--scenario", "Server", *LOADS, "--", "digits")
+    (folder,) = Path("runs").iterdir()
+    words = f"null --scenario Server --over qps=500:8000:log5 --output {folder} -- digits"
+    assert done.stderr.endswith(f"; to resume: drumfire sweep {words}\n")
+
+
 def test_further_points_are_added_and_other_runs_refused(simulated: Simulated, tmp_path: Path) -> None:
     swept(tmp_path / "s", "--over", "qps=500,1000")
     found = swept(tmp_path / "s", "--over", "qps=500,1000,2000")
