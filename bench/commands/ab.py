@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +19,10 @@ from drumfire.bench.compare.sides import opened
 from drumfire.bench.compare.subject import Subject, check_figure, figure_named
 from drumfire.bench.gates import ExpectOptions
 from drumfire.bench.options.parser import Command
-from drumfire.bench.report import figures, junit, sessions, terminal
+from drumfire.bench.report import junit, sessions, terminal
 from drumfire.bench.session import words
 from drumfire.bench.session.progress import Progress
-from drumfire.bench.session.session import Runs, Session, Step, claimed
+from drumfire.bench.session.session import Runs, Session, Step, about, claimed, show
 from drumfire.loadgen.directory import write_json
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.options import option
@@ -76,21 +75,15 @@ def ab(options: Options) -> int:
     messages = Console(stderr=options.json, highlight=False, soft_wrap=True)
     terminal.say(messages, _foreseen(plan))
     if options.dry_run:
-        for step in plan:
-            print(f"{step.name}: {shlex.join(['drumfire', 'run', *step.words])}")
+        show(plan)
         return statuses.DONE
     with claimed(options.output, "ab") as folder:
         again = journal.resuming(options.words, options.output, folder)
         subject = dict(zip(_LETTERS, map(list, _split(options.sides)), strict=True))
-        with Session(folder, subject, again, plan) as session:
-            if session.resumed:
-                terminal.say(messages, f"resuming in {folder}: {counted(session.resumed, 'run')} done")
-            with Progress(messages) as progress:
-                finished = session.drive(lambda runs: _left(plan, runs), progress)
+        with Session(folder, subject, again, plan) as session, Progress(messages) as progress:
+            finished = session.drive(lambda runs: _left(plan, runs), progress)
         if not finished:
-            raise KeyboardInterrupt(
-                f"{session.stopped}, after {len(session.runs)} of {counted(len(plan), 'run')}; to resume: {again}"
-            )
+            raise session.interruption()
         a, b = ([session.runs[step.name] for step in plan if step.name in session.runs and step.name[0] == letter]
                 for letter in _LETTERS)  # fmt: skip
         found = compare(
@@ -167,9 +160,8 @@ def _plan(options: Options) -> list[Step]:
 
 
 def _foreseen(plan: Sequence[Step]) -> str:
-    seconds = sum(step.seconds for step in plan)
     order = " ".join(step.name[0] for step in plan[:8]) + (" ..." if len(plan) > 8 else "")
-    return f"{len(plan)} runs, {order}" + (f", about {figures.clock(seconds)}" if all(s.seconds for s in plan) else "")
+    return f"{len(plan)} runs, {order}" + about(plan)
 
 
 def _left(plan: Sequence[Step], runs: Runs) -> list[Step]:

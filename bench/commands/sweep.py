@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,11 +18,11 @@ from drumfire.bench.compare.subject import Run
 from drumfire.bench.gates import ExpectOptions
 from drumfire.bench.options import values
 from drumfire.bench.options.parser import Command
-from drumfire.bench.report import figures, junit, sessions, sweep_page, sweeps, terminal
+from drumfire.bench.report import junit, sessions, sweep_page, sweeps, terminal
 from drumfire.bench.session import axes, words
 from drumfire.bench.session.points import Sweep
 from drumfire.bench.session.progress import Progress
-from drumfire.bench.session.session import Session, Step, claimed
+from drumfire.bench.session.session import Session, Step, about, claimed, show
 from drumfire.loadgen.directory import PAGE, write_json
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.options import flag, option
@@ -64,14 +63,11 @@ def sweep(options: Options) -> int:
     messages = Console(stderr=run.result.json, highlight=False, soft_wrap=True)
     terminal.say(messages, _foreseen(made, plan))
     if options.dry_run:
-        for step in plan:
-            print(f"{step.name}: {shlex.join(['drumfire', 'run', *step.words])}")
+        show(plan)
         return statuses.DONE
     with claimed(run.result.output, f"sweep-{run.backend}-{Path(run.model).stem}") as folder:
         again = journal.resuming(run.words, run.result.output, folder)
         with Session(folder, {"words": _common(run, [])}, again, plan) as session:
-            if session.resumed:
-                terminal.say(messages, f"resuming in {folder}: {counted(session.resumed, 'run')} done")
 
             def document(*, finished: bool) -> dict[str, Any]:
                 points = made.points(session.runs)
@@ -105,7 +101,7 @@ def sweep(options: Options) -> int:
     else:
         terminal.put(list(sessions.report(sessions.SWEEP, told)))
     if not finished:
-        raise KeyboardInterrupt(f"{session.stopped}, after {counted(len(session.runs), 'run')}; to resume: {again}")
+        raise session.interruption()
     if wanted.junit is not None:
         _write_junit(wanted.junit, told, best or list(session.runs.values()))
     return sessions.status(sessions.SWEEP, told)
@@ -153,10 +149,8 @@ def _common(run: RunOptions, swept: Sequence[str]) -> list[str]:
 
 
 def _foreseen(made: Sweep, plan: Sequence[Step]) -> str:
-    seconds = sum(step.seconds for step in plan)
-    how_long = f", about {figures.clock(seconds)}" if all(step.seconds for step in plan) else ""
     over = " and ".join(str(axis).replace(",", ", ") for axis in made.axes)
-    return f"{counted(len(plan), 'run')}{how_long}: {over}; in an order by --seed {made.seed}"
+    return f"{counted(len(plan), 'run')}{about(plan)}: {over}; in an order by --seed {made.seed}"
 
 
 def _runs_of(point: sweeps.Point | None, session: Session) -> list[Run]:

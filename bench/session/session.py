@@ -7,6 +7,7 @@ that has ended, so that the same command does only those that are missing.
 from __future__ import annotations
 
 import contextlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,12 +21,14 @@ from typing import Any
 
 from drumfire.bench import interrupts, journal, statuses
 from drumfire.bench.journal import Journal
+from drumfire.bench.report import figures
 from drumfire.bench.report.outputs import SESSION
 from drumfire.bench.session.progress import Progress
 from drumfire.loadgen.claim import Claim, is_claimed
 from drumfire.loadgen.directory import RESULT
 from drumfire.loadgen.errors import UnsavedError, UserError
 from drumfire.loadgen.saved import SavedRun, load
+from drumfire.loadgen.wording import counted
 
 KIND = "session"
 ASIDE = "interrupted"
@@ -51,6 +54,17 @@ class Step:
     """How long it will take, about; 0: not known."""
 
 
+def about(plan: Sequence[Step]) -> str:
+    """How long all of it will take; empty where that is not known of each."""
+    return f", about {figures.clock(sum(step.seconds for step in plan))}" if all(step.seconds for step in plan) else ""
+
+
+def show(plan: Sequence[Step]) -> None:
+    """Print the command of each step."""
+    for step in plan:
+        print(f"{step.name}: {shlex.join(['drumfire', 'run', *step.words])}")
+
+
 class Session:
     """The runs in a folder.  ``with`` it, Ctrl-C and SIGTERM end the run that is under way, which is saved."""
 
@@ -59,7 +73,7 @@ class Session:
 
         Raises ``UserError`` where the folder holds something else.
         """
-        self.folder, self.plan = folder, plan
+        self.folder, self.plan, self._again = folder, plan, again
         self.stopped: str | None = None
         """Why it ends early."""
         begun = begun_in(folder)
@@ -72,7 +86,6 @@ class Session:
             name: seconds for name, seconds in lines.items() if name in known and (folder / name / RESULT).is_file()
         }
         self.runs: dict[str, SavedRun] = {name: load(folder / name) for name in self._seconds}
-        self.resumed = len(self.runs)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Session:
@@ -96,6 +109,8 @@ class Session:
 
         Raises ``UserError`` and others where a run could not be done.
         """
+        if self.runs:
+            progress.say(f"resuming in {self.folder}: {counted(len(self.runs), 'run')} done")
         while steps := left(self.runs):
             if self.stopped is not None:
                 return False
@@ -104,6 +119,11 @@ class Session:
                 return False
             progress.end(run, steps[0].name)
         return True
+
+    def interruption(self) -> KeyboardInterrupt:
+        """What a command raises after ``drive`` was stopped: it says how to resume."""
+        done = f"{len(self.runs):,} of {counted(len(self.plan), 'run')}"
+        return KeyboardInterrupt(f"{self.stopped}, after {done}; to resume: {self._again}")
 
     def _left_s(self, steps: Sequence[Step]) -> float:
         """By how long the runs took so far; 0 where nothing is known of it."""

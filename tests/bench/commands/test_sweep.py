@@ -94,7 +94,7 @@ def test_it_resumes_with_what_is_missing(simulated: Simulated, tmp_path: Path) -
     simulated.ends = {4: (statuses.INTERRUPTED, "")}
     done = here(*RUN, *LOADS, "--repeats", 2, "--output", tmp_path / "s")
     assert done.returncode == statuses.INTERRUPTED
-    assert "after 3 runs; to resume: drumfire sweep null digits" in done.stderr
+    assert "after 3 of 10 runs; to resume: drumfire sweep null digits" in done.stderr
     assert len(list((tmp_path / "s" / "interrupted").iterdir())) == 1
     shown = here("show", tmp_path / "s")
     assert shown.returncode == statuses.UNDECIDED
