@@ -11,6 +11,7 @@ from rich.console import Console
 
 from drumfire.bench import gates, journal, statuses
 from drumfire.bench.assemble import loop
+from drumfire.bench.commands import words
 from drumfire.bench.commands.compare import margin_of, seconds_of
 from drumfire.bench.compare import doubts
 from drumfire.bench.compare.comparison import DEFAULT_MARGIN, compare
@@ -20,7 +21,6 @@ from drumfire.bench.compare.subject import Subject, check_figure, figure_named
 from drumfire.bench.gates import ExpectOptions
 from drumfire.bench.options.parser import Command
 from drumfire.bench.report import junit, sessions, terminal
-from drumfire.bench.session import words
 from drumfire.bench.session.progress import Progress
 from drumfire.bench.session.session import Runs, Session, Step, about, claimed, show
 from drumfire.loadgen.directory import write_json

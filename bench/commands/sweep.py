@@ -13,13 +13,14 @@ from rich.console import Console
 from drumfire.bench import gates, journal, statuses
 from drumfire.bench.assemble import loop
 from drumfire.bench.assemble.options import RunOptions
+from drumfire.bench.commands import words
 from drumfire.bench.compare.sides import opened
 from drumfire.bench.compare.subject import Run
 from drumfire.bench.gates import ExpectOptions
 from drumfire.bench.options import values
 from drumfire.bench.options.parser import Command
 from drumfire.bench.report import junit, sessions, sweep_page, sweeps, terminal
-from drumfire.bench.session import axes, words
+from drumfire.bench.session import axes
 from drumfire.bench.session.points import Sweep
 from drumfire.bench.session.progress import Progress
 from drumfire.bench.session.session import Session, Step, about, claimed, show
@@ -119,7 +120,7 @@ COMMAND = Command(
 def _plan(options: Options) -> tuple[Sweep, list[Step]]:
     """The sweep and its runs in their order.  Raises ``UserError`` before anything is measured."""
     run = options.run
-    wanted = axes.of_options(options.over, RunOptions, run.backend, run.given)
+    wanted = axes.of_options(options.over, values.declared(RunOptions, run.backend), run.given)
     bounds = [gates.parse(text) for text in options.bound]
     if relative := next((bound.text for bound in bounds if bound.is_relative), None):
         raise UserError(f"--bound {relative!r} needs a bound of its own, and no base: use --expect for that")

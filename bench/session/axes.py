@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
-from drumfire.bench.options.values import Declared, declared
+from drumfire.bench.options.values import Declared
 from drumfire.loadgen.errors import UserError, nearest
 from drumfire.loadgen.options import flag
 
@@ -91,18 +91,18 @@ def _check_finite(shown: str, value: float) -> None:
         raise UserError(f"--over: {shown!r}: no number is so large")
 
 
-def of_options(texts: Sequence[str], options: type, kind: str, given: frozenset[str]) -> list[Axis]:
-    """One axis or two, of options of ``kind`` that take a number, and are not in ``given``.  Raises ``UserError``."""
+def of_options(texts: Sequence[str], options: Sequence[Declared], given: Set[str]) -> list[Axis]:
+    """One axis or two, of those ``options`` that take a number, and are not in ``given``.  Raises ``UserError``."""
     if not texts:
         raise UserError("--over must be given, such as --over qps=100:20000:log8")
     if len(texts) > 2:
         raise UserError(f"--over is given {len(texts)} times: a sweep goes over one option or two")
-    known = {one.name: one for one in declared(options, kind) if one.kind in (int, float) and not one.several}
+    known = {one.name: one for one in options if one.kind in (int, float) and not one.several}
     axes = []
     for axis in map(parse, texts):
         if axis.name not in known:
             near = nearest(axis.label, [name.replace("_", "-") for name in known])
-            raise UserError(f"--over: {axis.label} is no option of a run with {kind} that takes a number{near}")
+            raise UserError(f"--over: {axis.label} is no option of this run that takes a number{near}")
         if axis.name in given:
             raise UserError(f"{flag(axis.name)} is given twice, once as --over: leave one out")
         axes.append(_whole(axis, known[axis.name]))

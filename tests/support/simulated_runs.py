@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from drumfire.bench import statuses
-from drumfire.bench.session import words as words_
+from drumfire.bench.commands import words as words_
 from drumfire.loadgen.saved import load
 from tests.support import made_run
 from tests.support.compared_runs import at

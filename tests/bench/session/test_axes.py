@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from drumfire.bench.assemble.options import RunOptions
+from drumfire.bench.options.values import declared
 from drumfire.bench.session import axes
 from drumfire.loadgen.errors import UserError
+
+OPTIONS = declared(RunOptions, "onnxruntime")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +63,7 @@ def test_what_is_no_axis_is_refused(text: str, says: str) -> None:
     [
         ([], "", "--over must be given"),
         (["qps=1,2", "count=1,2", "time=1,2"], "", "goes over one option or two"),
-        (["qsp=1,2"], "", "qsp is no option of a run with onnxruntime that takes a number (did you mean qps?)"),
+        (["qsp=1,2"], "", "qsp is no option of this run that takes a number (did you mean qps?)"),
         (["model=1,2"], "", "model is no option"),
         (["scenario=1,2"], "", "scenario is no option"),
         (["in_flight=1,2"], "", "in-flight is no option"),
@@ -72,17 +75,17 @@ def test_what_is_no_axis_is_refused(text: str, says: str) -> None:
 )
 def test_what_is_no_axis_of_this_run_is_refused(texts: list[str], given: str, says: str) -> None:
     with pytest.raises(UserError) as refused:
-        axes.of_options(texts, RunOptions, "onnxruntime", frozenset([given]))
+        axes.of_options(texts, OPTIONS, frozenset([given]))
     assert says in str(refused.value)
 
 
 def test_whole_numbers_of_a_range_are_rounded_and_taken_once() -> None:
-    (found,) = axes.of_options(["max-batchsize=1:8:log7"], RunOptions, "onnxruntime", frozenset())
+    (found,) = axes.of_options(["max-batchsize=1:8:log7"], OPTIONS, frozenset())
     assert found.values == ("1", "2", "3", "4", "6", "8")
 
 
 def test_two_axes_have_all_combinations() -> None:
-    found = axes.of_options(["qps=1,2", "max-batchsize=4,8"], RunOptions, "onnxruntime", frozenset())
+    found = axes.of_options(["qps=1,2", "max-batchsize=4,8"], OPTIONS, frozenset())
     assert axes.places(found) == [("1", "4"), ("1", "8"), ("2", "4"), ("2", "8")]
     assert axes.words(found, ("2", "4")) == ["--qps", "2", "--max-batchsize", "4"]
     assert axes.name(found, ("2", "4")) == "qps=2_max-batchsize=4"

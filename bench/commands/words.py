@@ -1,4 +1,4 @@
-"""The words of ``drumfire run`` as a session is given them: checked before anything is measured."""
+"""The words of ``drumfire run`` that ``ab`` and ``sweep`` are given: checked before anything is measured."""
 
 from __future__ import annotations
 
