@@ -11,7 +11,6 @@ from drumfire.bench.report import content, page, sweeps
 from drumfire.bench.report.blocks import Axis, Block, Chart, Dash, Line, Mark, Report, Section, Table, Text
 from drumfire.bench.report.plots import COLOURS
 from drumfire.bench.report.sweeps import Document, Point
-from drumfire.loadgen.files import in_one_step
 from drumfire.loadgen.saved import SavedRun
 
 
@@ -21,9 +20,7 @@ def write(document: Document, runs: Mapping[str, SavedRun], path: Path) -> None:
     if shown := _shown(document):
         sections += content.report([runs[name] for name in shown]).sections
     first = ", ".join(document["axes"])
-    text = page.page(Report(f"A sweep over {first}", sections))
-    with in_one_step(path) as file:
-        file.write(text.encode("utf-8", "backslashreplace"))
+    page.write(Report(f"A sweep over {first}", sections), path)
 
 
 def _blocks(document: Document) -> Iterator[Block]:
