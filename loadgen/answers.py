@@ -34,11 +34,11 @@ _OK, _FAILED, _UNANSWERED = int(Status.OK), int(Status.FAILED), int(Status.UNANS
 class Answers:
     """The answers of one run."""
 
-    def __init__(self, record: Record, *, closed_loop: bool, spin: Spin = Spin.ADAPTIVE) -> None:
+    def __init__(self, record: Record, *, in_turn: bool, spin: Spin = Spin.ADAPTIVE) -> None:
         self.record = record
-        self.closed_loop = closed_loop
-        """Whether each query is issued after the last is answered (SingleStream and MultiStream); not in a closed loop
-        of several."""
+        self.in_turn = in_turn
+        """Whether each query is issued after the last is answered (SingleStream and MultiStream), as
+        ``EffectiveSettings`` has it."""
         self.spin = spin
         """How the generator waits until a row is due; workers that wait for rows may do the same."""
         self.kept: list[Kept] = []

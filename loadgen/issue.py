@@ -116,9 +116,9 @@ async def issue(
         end = await _issue_scheduled(phase, limits, system, answers, pacer)
     elif phase.concurrency:
         end = await _issue_concurrent(phase, limits, system, answers, pacer, patience_s)
-    elif answers.closed_loop and (answer := system.answer) is not None:
+    elif answers.in_turn and (answer := system.answer) is not None:
         end = await _issue_inline(phase, limits, answer, answers, pacer)
-    elif answers.closed_loop:
+    elif answers.in_turn:
         end = await _issue_closed(phase, limits, system, answers, pacer, patience_s)
     else:
         end = await _issue_together(phase, limits, system, answers)

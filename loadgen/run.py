@@ -102,7 +102,7 @@ class Test:
             self.record, self.phases = share.record, list(share.phases)
         if self.effective.scenario != Scenario.Server:
             spin = Spin.ADAPTIVE  # nothing is waited for
-        self.answers = Answers(self.record, closed_loop=self.effective.in_turn, spin=spin)
+        self.answers = Answers(self.record, in_turn=self.effective.in_turn, spin=spin)
         self.plan = Plan(
             self.effective, self.phases, self.record, self.answers, self.knobs, warm_up, rule, on_begin=self._on_begin
         )

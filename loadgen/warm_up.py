@@ -99,7 +99,7 @@ async def warm_up(
     Raises ``WarmUpError`` after ``patience_s`` without a good answer.
     """
     record, width = answers.record, phase.samples_per_query
-    if not answers.closed_loop and phase.scheduled is None:  # Offline: the query is split by samples
+    if not answers.in_turn and phase.scheduled is None:  # Offline: the query is split by samples
         width = 1
     total = phase.rows // width
     began_s = time.monotonic()

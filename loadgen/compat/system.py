@@ -108,7 +108,7 @@ class CallbackSystem:
         self._answer = answering(self._system.issue, exchange, loop, self._patience_s)
         if self._singly:
             self.issue = _singly(ask, answers, loop)
-        elif answers.closed_loop:
+        elif answers.in_turn:
             self.issue = _blocking(ask, exchange, loop)
         else:
             self.issue = _together(ask, loop)

@@ -92,8 +92,8 @@ class BatchedSystem:
         self.max_batch_size = max_batch_size
         self._ragged = self._library if isinstance(self._library, RaggedLibrary) else None
         sorts = self._ragged is not None
-        self._open_loop = BatchRule(max_batch_size, round(max_queue_delay_s * 1e9), sorts=sorts)
-        self._closed_loop = BatchRule(max_batch_size, sorts=sorts)  # all that can come waits already
+        self._delayed = BatchRule(max_batch_size, round(max_queue_delay_s * 1e9), sorts=sorts)
+        self._at_once = BatchRule(max_batch_size, sorts=sorts)  # all that can come waits already
         self._in_order, self._lanes = in_order, lanes
         self._cuts = self._ragged is not None and all(hasattr(run, "cut") for run in workers)
         if self._ragged is not None:
@@ -117,7 +117,7 @@ class BatchedSystem:
 
     async def open(self, answers: Answers) -> None:
         self._answers = answers
-        rule = self._closed_loop if answers.closed_loop else self._open_loop
+        self._rule = self._at_once if answers.in_turn else self._delayed
         self._sample_index = answers.sample_index
         self._begun = answers.columns["begun"]
         self._batch_size = answers.columns["batch_size"]
@@ -128,10 +128,10 @@ class BatchedSystem:
         count = len(self._workers)
         if self._ragged is not None:
             self._sorted = SortedRows(self._ragged, answers, self.max_batch_size, count, in_order=self._in_order)
-        if answers.closed_loop and count == self._lanes and self.rows is ThreadRows:
+        if answers.in_turn and count == self._lanes and self.rows is ThreadRows:
             self.answer = self._answer if self._sorted is None else partial(self._answer_sorted, self._sorted)
             return
-        self._waiting = waiting = self.rows(rule, count if self._sorted is None else 1, answers)
+        self._waiting = waiting = self.rows(self._rule, count if self._sorted is None else 1, answers)
         self.issue, self.flush = waiting.put, waiting.flush  # type: ignore[method-assign]
         for number, run in enumerate(self._workers):
             take: Callable[..., Any] = partial(waiting.take, number)
@@ -184,7 +184,7 @@ class BatchedSystem:
 
     def _next(self, turn: Turn, take: Callable[..., Any], *most: int) -> Any:
         """Take rows when it is this thread's turn."""
-        waiting, rule = self._waiting, self._closed_loop if self._answers.closed_loop else self._open_loop
+        waiting, rule = self._waiting, self._rule
         ordered = self._sorted
         assert waiting is not None
 

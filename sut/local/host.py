@@ -127,10 +127,10 @@ class Host:
     def unload(self, indices: IndexArray) -> None:
         self._made.library.unload(indices)
 
-    async def open(self, layout: str, closed_loop: bool) -> None:
+    async def open(self, layout: str, in_turn: bool) -> None:
         (fd,) = self._line.take_fds(1)
         record = Record.attach(fd, layout)
-        self._answers = answers = _Answers(record, closed_loop, self._board, self._number, self._send)
+        self._answers = answers = _Answers(record, in_turn, self._board, self._number, self._send)
         self._cpu_began_ns, self._cpu_ns = None, 0
         self._opened.enter_context(interpreter.quiet())
         await self._system.open(answers)
@@ -166,8 +166,8 @@ class Host:
 class _Answers(Answers):
     """The answers of this process: counted on the board, and responses go to the generator's process."""
 
-    def __init__(self, record: Record, closed_loop: bool, board: Board, number: int, send: Callable[..., None]) -> None:
-        super().__init__(record, closed_loop=closed_loop)
+    def __init__(self, record: Record, in_turn: bool, board: Board, number: int, send: Callable[..., None]) -> None:
+        super().__init__(record, in_turn=in_turn)
         self._board, self._number, self._send = board, number, send
         self._awaited = 0  # each answer calls ``wake``
         self._gauges = memoryview(bytearray(8 * len(Gauge))).cast("q")  # the table's are the generator's

@@ -230,7 +230,7 @@ class OwnProcess:
         for process in self._processes:
             process.cpu_s = process.memory_bytes = None
         for process in self._processes:
-            process.ask("open", record.layout, answers.closed_loop, fds=[record.fd])
+            process.ask("open", record.layout, answers.in_turn, fds=[record.fd])
         for process in self._processes:
             self._result(process)
             loop.add_reader(process.line, self._read_messages, process)
@@ -268,7 +268,7 @@ class OwnProcess:
 
     def begin(self, phase: Phase) -> None:
         assert self._answers is not None
-        width = phase.samples_per_query if self._answers.closed_loop else 0
+        width = phase.samples_per_query if self._answers.in_turn else 0
         self._board.begin(phase.first_row, width, self._answers.spin)
         self._phase, self._failed_before = phase, self._answers.faults.failed.total()
         light = replace(phase, loaded=_NONE, sample_index=_NONE, scheduled=None)  # the rest is in the table

@@ -272,7 +272,7 @@ class Feeder:
     def __init__(self, board: Board, system: SystemUnderTest, answers: Answers) -> None:
         """``system`` is open."""
         self._board, self._system, self._answers = board, system, answers
-        self._answer = system.answer if answers.closed_loop else None
+        self._answer = system.answer if answers.in_turn else None
         self._loop = asyncio.get_running_loop()
         self._flushed = False
         self._again: asyncio.Handle | None = None

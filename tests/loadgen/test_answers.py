@@ -34,7 +34,7 @@ def phase_of(rows: int, *, accuracy: bool = False, first_row: int = 0, logged: A
 
 async def begun(rows: int = ROWS, issued: int | None = None, **phase: Any) -> Answers:
     """Answers of a phase that has begun on the running loop, with its first ``issued`` rows (all by default) issued."""
-    answers = Answers(Record(rows), closed_loop=False)
+    answers = Answers(Record(rows), in_turn=False)
     answers.begin(phase_of(rows, **phase))
     answers.issued = rows if issued is None else issued
     return answers
@@ -159,7 +159,7 @@ def test_an_answer_after_giving_up(answers: Answers) -> None:
 
 def test_an_answer_to_the_phase_before() -> None:
     async def main() -> Answers:
-        answers = Answers(Record(20), closed_loop=False)
+        answers = Answers(Record(20), in_turn=False)
         answers.begin(phase_of(10))
         answers.issued = 10
         answers.complete(0, 9)

@@ -156,7 +156,7 @@ def test_rows_due_together_go_together_however_many_they_are(loop: str) -> None:
     issued: list[tuple[int, int]] = []
     record = Record(due_ns.size, {}, 0)
     record.scheduled[:] = due_ns
-    answers = Answers(record, closed_loop=False)
+    answers = Answers(record, in_turn=False)
 
     class Noting:
         @staticmethod

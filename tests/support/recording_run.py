@@ -35,7 +35,7 @@ def fails(sample: int) -> bool:
 def record_and_deliver(self, link, replies):
     flat = self._answers.flat_columns["marks"]
     ours = []
-    measured = not self._answers.closed_loop  # of the run itself, not of what is sent before it
+    measured = not self._answers.in_turn  # of the run itself, not of what is sent before it
     for row, reply in replies:  # of batches of one: the ticket is the row
         sample = int(self._answers.sample_index[row])
         values = values_of(sample)

@@ -60,7 +60,7 @@ class Honest:
         indices = self.answers.sample_index[first:last].tolist()
         self.answers.complete(first, last, [self.response(index) for index in indices])
         due = int(self.answers.columns["issued"][first])
-        self.clock_ns = due if self.answers.closed_loop else self.clock_ns
+        self.clock_ns = due if self.answers.in_turn else self.clock_ns
         for row, index in zip(rows, indices, strict=True):
             self.clock_ns += self.cost_ns(index)
             self.answers.columns["completed"][row] = self.clock_ns

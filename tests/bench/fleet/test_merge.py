@@ -67,7 +67,7 @@ def test_columns_and_percentiles_are_the_wholes(latencies: list[int], parts: int
     concatenated = np.concatenate([piece.columns["completed"] - piece.columns["scheduled"] for piece in pieces])
     merged, exact = distribution(whole.completed - whole.scheduled), distribution(concatenated)
     assert (merged.percentiles, merged.mean, merged.maximum) == (exact.percentiles, exact.mean, exact.maximum)
-    answers = Answers(whole, closed_loop=False)
+    answers = Answers(whole, in_turn=False)
     merge.put_answers(answers, slices, {}, pieces)
     (kept,) = answers.kept
     completed = whole.completed[kept.rows]
@@ -124,7 +124,7 @@ def test_faults_add_up() -> None:
     told = {0: {"failed": {"full": 1}, "refused": {"twice": 2}, "aborted": "gone"}}
     lost = part_of(one, slices[1])
     lost = Part(lost.part, lost.rows, lost.columns, {}, None, np.empty(0, np.int64), [])
-    answers = Answers(one, closed_loop=False)
+    answers = Answers(one, in_turn=False)
     merge.put_answers(answers, slices, told, [part_of(one, slices[0], told=told[0]), lost])
     assert answers.faults.failed == Counter({"full": 1, merge.FAILED_REASON_LOST: 1})
     assert answers.faults.refused == Counter({"twice": 2})

@@ -123,4 +123,4 @@ def test_only_an_open_loop_with_times_has_a_schedule() -> None:
         test = Test(NullSystem(Mode.PerformanceOnly), null_library(), asked, schedule=Constant())
         assert test.effective.loop is scenario.loop
         assert bool(test.departures()) == (scenario == Scenario.Server)
-        assert test.answers.closed_loop == (scenario.loop is Loop.CLOSED)
+        assert test.answers.in_turn == (scenario.loop is Loop.CLOSED)

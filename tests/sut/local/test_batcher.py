@@ -63,7 +63,7 @@ class Bench:
         self.system = BatchedSystem("bench", [*map(on_numbers, workers)], Library(rows), **options)
         self.record = Record(rows, self.system.columns)
         self.record.sample_index[:] = np.arange(rows)
-        self.answers = Answers(self.record, closed_loop=False)
+        self.answers = Answers(self.record, in_turn=False)
 
     async def __aenter__(self) -> "Bench":
         rows = np.arange(self.record.rows, dtype=np.uint32)
@@ -629,7 +629,7 @@ def test_samples_that_are_not_loaded_fail_their_batches_alone() -> None:
     record.sample_index[:] = np.arange(rows)[::-1]
 
     async def main() -> None:
-        answers = Answers(record, closed_loop=False)
+        answers = Answers(record, in_turn=False)
         indices = np.arange(rows, dtype=np.uint32)
         answers.begin(Phase(False, 0, indices, 1, indices, None, 0, None))
         await system.open(answers)

@@ -68,10 +68,10 @@ def boards() -> Iterator[tuple[Board, Board, Words]]:
         yield ours, theirs, words
 
 
-def answers(closed_loop: bool = False) -> Any:
+def answers(in_turn: bool = False) -> Any:
     told: list[Any] = []
     return SimpleNamespace(
-        closed_loop=closed_loop,
+        in_turn=in_turn,
         issued=0,
         origin_ns=0,
         told=told,
@@ -187,14 +187,14 @@ def test_in_a_closed_loop_a_system_may_answer_at_once(responses: Any, told: tupl
         return responses
 
     async def main() -> None:
-        for closed_loop in (True, False):
-            system, noted = System(), answers(closed_loop)
+        for in_turn in (True, False):
+            system, noted = System(), answers(in_turn)
             system.answer = answer  # type: ignore[assignment]
             with boards() as (ours, theirs, _), Feeder(theirs, system, noted) as feeder:  # type: ignore[arg-type]
                 ours.start(100)
                 ours.putter(1)(0, 2)
                 feeder.begin()
-            assert noted.told == ([told] if closed_loop else [])
-            assert system.calls == ([] if closed_loop else [0, 1])
+            assert noted.told == ([told] if in_turn else [])
+            assert system.calls == ([] if in_turn else [0, 1])
 
     run_on_fast_loop(main())

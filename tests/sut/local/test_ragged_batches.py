@@ -115,7 +115,7 @@ def test_a_worker_may_use_its_arrays_again_for_the_next_batch_of_a_query() -> No
     data.load(np.arange(COUNT))
 
     async def main() -> list[bytes]:
-        await system.open(Answers(record, closed_loop=True))
+        await system.open(Answers(record, in_turn=True))
         assert system.answer is not None
         return [bytes(one) for one in system.answer(0, 10)]  # type: ignore[union-attr]
 
@@ -156,7 +156,7 @@ def test_rows_stay_taken_under_a_number_until_all_of_them_are_computed() -> None
     data.load(np.arange(COUNT))
     record = Record(12, system.columns)
     record.sample_index[:] = np.arange(12)
-    rows = SortedRows(data, Answers(record, closed_loop=False), 2, 3, in_order=True)
+    rows = SortedRows(data, Answers(record, in_turn=False), 2, 3, in_order=True)
     taken: list[tuple[int, int]] = []
 
     def take(worker: int, most: int) -> tuple[int, int] | None:
@@ -216,7 +216,7 @@ class Bench:
         self.system = BatchedSystem("bench", [worker], data, max_batch_size=2)
         self.record = Record(len(rows), self.system.columns)
         self.record.sample_index[:] = rows
-        self.answers = Answers(self.record, closed_loop=False)
+        self.answers = Answers(self.record, in_turn=False)
         self._data = data
 
     async def run(self, issued: int, answers: int) -> None:
