@@ -33,8 +33,10 @@ def issued(
     """How late the generator issued queries; in a closed loop, the time from an answer to the next issue."""
     late: Int64Array
     if settings.in_turn:
-        width = measured.samples_per_query
-        late = np.concatenate([_pauses(columns["issued"][rows], columns["completed"][rows], width) for rows in streams])
+        shape = (-1, measured.samples_per_query)
+        late = np.concatenate(
+            [pauses(*(columns[name][rows].reshape(shape) for name in ("issued", "completed"))) for rows in streams]
+        )
         meaning = "from an answer to the next query's issue"
     else:
         late = measured.issued - measured.scheduled
@@ -44,6 +46,12 @@ def issued(
             meaning = f"from the answer that makes a query due{thought} to its issue"
     early = int(np.count_nonzero(late < 0))
     return {"meaning": meaning, **_spread(late), "early": early}
+
+
+def pauses(issued: Column, completed: Column) -> Int64Array:
+    """From each query's answer to the next one's issue, ns, shape (n - 1,); columns have shape (n, samples a query)."""
+    found: Int64Array = np.maximum(issued[1:, 0] - completed[:-1].max(axis=1), 0)
+    return found
 
 
 def sent(measured: Measured, sent: Int64Array) -> dict[str, Any]:
@@ -148,9 +156,3 @@ def _spread(late: Int64Array) -> dict[str, Any]:
         "max": found.maximum,
         "share_over_1ms": float(np.count_nonzero(late > LATE_NS)) / late.size if late.size else 0.0,
     }
-
-
-def _pauses(issued: Column, completed: Column, width: int) -> Int64Array:
-    answered = completed.reshape(-1, width).max(axis=1)
-    pauses: Int64Array = np.maximum(issued[::width][1:] - answered[:-1], 0)
-    return pauses

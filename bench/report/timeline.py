@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from drumfire.loadgen import lateness
 from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.record import Column
 from drumfire.loadgen.results import Measured
@@ -288,10 +289,8 @@ def _pauses(table: _Table, first: int, last: int) -> Int64Array:
     """A closed loop's lateness: from an answer to the next issue; nothing where several loops are mixed."""
     if table.order is not None:
         return np.empty(0, np.int64)
-    issued = table.take(table.measured.issued, max(first, 1), last)[:, 0]
-    answered = table.take(table.measured.completed, max(first, 1) - 1, last - 1).max(axis=1, initial=0)
-    pauses: Int64Array = np.maximum(issued - answered, 0)
-    return pauses
+    columns = (table.measured.issued, table.measured.completed)
+    return lateness.pauses(*(table.take(column, max(first - 1, 0), last) for column in columns))
 
 
 def _parts(rows: int) -> Iterator[slice]:

@@ -73,6 +73,7 @@ def test_a_single_stream_is_sliced_by_its_issues_and_late_after_the_answer(tmp_p
     assert line.answered == pytest.approx(np.full(20, 10_000), rel=0.01)
     assert set(line.p50) == {70_000}
     assert set(line.late_p50) == {30_000}
+    assert line.lateness.counts.sum() == 3999  # also between two slices
     assert line.from_send.counts.sum() == 0  # nothing but the latency again
 
 
@@ -95,6 +96,7 @@ def test_queries_of_several_samples_count_once(tmp_path: Path) -> None:
     assert set(line.p50) == {8000}
     assert line.heat.sum() == line.latency.counts.sum() == 1000
     assert line.answered.sum() * line.step_s == pytest.approx(8000)
+    assert set(line.late_p50) == {992_000}  # after the last sample's answer
 
 
 def test_offline_is_sliced_by_the_answers(tmp_path: Path) -> None:
