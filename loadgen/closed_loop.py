@@ -16,8 +16,8 @@ from drumfire.loadgen.record import Status
 from drumfire.loadgen.traffic import Phase
 
 
-class Thinking:
-    """The places of a loop with a think time: those that wait for an answer, and when the others are due."""
+class ThinkingUsers:
+    """The users of a loop with a think time: those that wait for an answer, and when the others' queries are due."""
 
     def __init__(self, phase: Phase, answers: Answers) -> None:
         self._record, self._answers, self._think_ns = answers.record, answers, phase.think_time_ns
@@ -25,13 +25,13 @@ class Thinking:
         self._dues = [0] * phase.concurrency  # ns after the start, rising
 
     def add(self, first: int, last: int) -> None:
-        """Rows [first, last) were issued, to as many places that were due."""
+        """Rows [first, last) were issued, for as many users that were ready."""
         self._waiting = np.concatenate([self._waiting, np.arange(first, last)])
         del self._dues[: last - first]
 
-    async def due(self, row: int, pacer: Pacer) -> tuple[int, int]:
-        """How many places are due before ``row`` is issued, after waiting for the first; where all wait for an answer,
-        0, and the count of answered rows with which one does not."""
+    async def ready(self, row: int, pacer: Pacer) -> tuple[int, int]:
+        """How many users' next queries are due before ``row`` is issued, after waiting for the first; where all wait
+        for an answer, 0, and the count of answered rows with which one does not."""
         settled = self._record.status[self._waiting] != Status.PENDING
         if settled.any():
             dues = self._record.completed[self._waiting[settled]] + self._think_ns

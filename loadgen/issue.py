@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from drumfire.loadgen.answers import Answers
-from drumfire.loadgen.closed_loop import Thinking
+from drumfire.loadgen.closed_loop import ThinkingUsers
 from drumfire.loadgen.pacer import Pacer
 from drumfire.loadgen.responses import Responses
 from drumfire.loadgen.settings import EffectiveSettings, Scenario
@@ -305,14 +305,14 @@ async def _issue_concurrent(
     """
     record, clock, origin = answers.record, time.monotonic_ns, answers.origin_ns
     issued, scheduled, take = record.issued, record.scheduled, system.issue
-    thinking = Thinking(phase, answers) if phase.think_time_ns else None
+    users = ThinkingUsers(phase, answers) if phase.think_time_ns else None
     answers.patience_s = patience_s
     row, end_row, places = phase.first_row, phase.first_row + phase.rows, phase.concurrency
     while row < end_row:
-        if thinking is None:
+        if users is None:
             free, awaited = answers.pull() + places - row, row - places + 1
         else:
-            free, awaited = await thinking.due(row, pacer)
+            free, awaited = await users.ready(row, pacer)
         if free:
             elapsed = clock() - origin
             last = min(row + min(free, limits.most(row - phase.first_row, elapsed)), end_row)
@@ -320,8 +320,8 @@ async def _issue_concurrent(
             issued[row:last] = elapsed
             answers.issued = last
             take(row, last)
-            if thinking is not None:
-                thinking.add(row, last)
+            if users is not None:
+                users.add(row, last)
             row = last
             if (end := limits.reached(row - phase.first_row, elapsed)) is not None:
                 return end
