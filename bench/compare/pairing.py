@@ -12,7 +12,7 @@ import numpy as np
 from drumfire.bench.compare import intervals
 from drumfire.bench.compare.doubts import Side
 from drumfire.bench.compare.intervals import Interval, none, too_few
-from drumfire.bench.compare.subject import MEAN, RATE, Run, Subject, figure_named, name_of, percentile
+from drumfire.bench.compare.subject import MEAN, RATE, Subject, percentile
 
 _LEAST_QUERIES, _LEAST_BATCHES = 1000, 3000
 _LEAST_NEIGHBOURS = 4
@@ -189,7 +189,7 @@ def of_latency(run: Subject, figure: str, *, by_time: bool = False) -> Interval:
 
 
 def of_subject(run: Subject, figure: str) -> Interval:
-    """Of one run's figure."""
+    """The interval at about 95 % of one run's ``rate``, ``mean`` or percentile, in 1/s or ns."""
     if not run.has_rows or (figure != RATE and run.is_offline):
         return none("no columns" if not run.has_rows else "all is due at once")
     if figure != RATE:
@@ -200,12 +200,6 @@ def of_subject(run: Subject, figure: str) -> Interval:
         return too_few("batches", run.batches, _LEAST_BATCHES)
     rate = run.value(RATE)
     return none("no rate") if rate is None else _of_times(intervals.of_mean(run.durations, 1 / rate))
-
-
-def of_run(run: Run, figure: str) -> tuple[float | None, float | None]:
-    """The interval at about 95 % of one run's ``rate``, ``mean`` or percentile, in 1/s or ns; None: open, or none."""
-    found = of_subject(Subject(run, name_of(run)), figure_named(figure))
-    return found.low, found.high
 
 
 def _of_times(interval: Interval) -> Interval:

@@ -10,7 +10,7 @@ from typing import Any
 
 from drumfire.bench import gates
 from drumfire.bench.compare.doubts import failed_share, is_meaningless
-from drumfire.bench.compare.pairing import of_run
+from drumfire.bench.compare.pairing import of_subject
 from drumfire.bench.compare.subject import MEAN, RATE, SATURATED, Subject
 from drumfire.bench.gates import Expectation
 from drumfire.bench.session import axes as axes_
@@ -150,9 +150,9 @@ class Sweep:
 def _of_run(run: SavedRun, name: str) -> Point:
     subject = Subject(run, name)
     found: Point = {figure: subject.value(figure) for figure in _MEDIANS}
-    low, high = (None, None) if subject.is_offline else of_run(run, "p99")
+    p99 = of_subject(subject, "p99")
     return found | {
-        "p99_interval": [low, high],
+        "p99_interval": [p99.low, p99.high],
         "asked": (run.result.get("asked") or {}).get("qps"),
         "kept_up": _kept_up(subject, found[RATE]),
         "errors": failed_share(subject),

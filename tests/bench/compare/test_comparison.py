@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from drumfire.bench.compare.comparison import Comparison, compare
-from drumfire.bench.compare.pairing import of_run
+from drumfire.bench.compare.intervals import Interval
+from drumfire.bench.compare.pairing import of_subject
+from drumfire.bench.compare.subject import Subject
 from drumfire.bench.peers import coverage
 from drumfire.bench.peers.coverage import SimulatedRun
 from drumfire.loadgen.errors import UserError
@@ -293,13 +295,18 @@ def test_a_schedules_rate_is_not_the_systems() -> None:
 
 
 def test_the_interval_of_one_run() -> None:
-    low, high = of_run(made(1), "p50")
-    assert low is not None
-    assert high is not None
-    assert low < 1e6 < high < 1.02e6
-    assert of_run(made(1, queries=500), "p50") == (None, None)
-    assert of_run(made(1, queries=1500), "p99.9")[1] is None
-    assert of_run(made(1), "rate") == (None, None)
+    def interval(figure: str, **changed: Any) -> Interval:
+        return of_subject(Subject(made(1, **changed), "one"), figure)
+
+    p50 = interval("p50")
+    assert p50.low is not None
+    assert p50.high is not None
+    assert p50.low < 1e6 < p50.high < 1.02e6
+    few, rate = interval("p50", queries=500), interval("rate")
+    assert (few.low, few.high) == (None, None)
+    assert few.why.startswith("fewer than 1,000 queries")
+    assert interval("p99.9", queries=1500).high is None
+    assert (rate.low, rate.high, rate.why) == (None, None, "set by --qps, as it kept up")
 
 
 @pytest.mark.parametrize("queries", [1, 63, 999])
