@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import sysconfig
@@ -32,6 +33,17 @@ def command(extras: str) -> str:
     constraints = "constraints.txt" if here else str(ROOT / "constraints.txt")
     what = f"{'.' if here else ROOT}[{extras}]"
     return f"{pip()} install -c {shlex.quote(constraints)} -e {shlex.quote(what)}"
+
+
+def packages_of(extra: str, requirements: list[str]) -> list[str]:
+    """The distributions that an extra requires, from the metadata's requirement lines."""
+    packages = []
+    for line in requirements:
+        requirement, _, marker = line.partition(";")
+        name = re.match(r"\s*([A-Za-z0-9._-]+)", requirement)
+        if name and re.search(rf"""extra\s*==\s*["']{re.escape(extra)}["']""", marker):
+            packages.append(name[1])
+    return packages
 
 
 def lacking(packages: Mapping[str, str]) -> list[str]:

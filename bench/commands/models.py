@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,17 +116,6 @@ def extras(backend: str, model: str, device: str) -> list[str]:
     if form is Form.TFLITE and not bundle.comes_as(named.name, form):
         needed.append("tflite-export")
     return needed
-
-
-def packages_of(extra: str, requirements: list[str]) -> list[str]:
-    """The distributions that an extra requires, from the metadata's requirement lines."""
-    packages = []
-    for line in requirements:
-        requirement, _, marker = line.partition(";")
-        name = re.match(r"\s*([A-Za-z0-9._-]+)", requirement)
-        if name and re.search(rf"""extra\s*==\s*["']{re.escape(extra)}["']""", marker):
-            packages.append(name[1])
-    return packages
 
 
 def weights_for(backend: str, model: Model) -> str:

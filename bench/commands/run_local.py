@@ -13,9 +13,9 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from typing import NoReturn
 
 from drumfire.bench import statuses
-from drumfire.bench.commands.models import extras, packages_of
+from drumfire.bench.commands.models import extras
 from drumfire.loadgen.errors import UserError
-from drumfire.loadgen.installation import ROOT
+from drumfire.loadgen.installation import ROOT, packages_of
 from drumfire.sut import models, remote
 from drumfire.sut.local import backends
 from drumfire.sut.models.detector import DetectionJudge

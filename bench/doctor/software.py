@@ -10,7 +10,6 @@ import sysconfig
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from drumfire.bench.commands.models import packages_of
 from drumfire.bench.doctor.finding import INFO, NOTE, PROBLEM, Finding, finding
 from drumfire.loadgen import installation
 from drumfire.loadgen.environment import versions
@@ -89,7 +88,7 @@ def extras() -> Iterator[Finding]:
     for extra in names:
         if extra in _DEVELOPMENT_EXTRAS:
             continue
-        packages = versions(packages_of(extra, requirements))
+        packages = versions(installation.packages_of(extra, requirements))
         if not packages:
             continue
         absent = [name for name, version in packages.items() if version is None]
