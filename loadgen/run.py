@@ -38,6 +38,8 @@ from drumfire.loadgen.wording import counted
 DEFAULT_PATIENCE_S = 120.0
 """How long a run waits without a good answer before it gives up on the outstanding rows."""
 
+CUT_SHORT = "The run was cut short"
+"""How the reason begins of a run that did not come to its own end."""
 _SAVING_BYTES = 48 << 20
 """Memory that evaluating and saving a run take beside what its rows need: at most 45 MB were measured."""
 
@@ -317,7 +319,7 @@ class Test:
         """What makes the run INVALID beyond the reference's rules, one line per reason."""
         faults, lines = self.answers.faults, self.issuer.reasons()
         if self.interrupted is not None:
-            lines.append(f"The run was cut short: {self.interrupted}.")
+            lines.append(f"{CUT_SHORT}: {self.interrupted}.")
         if self.answers.aborted is not None:
             lines.append(f"The system under test is gone: {self.answers.aborted}")
         if any(report.end == End.NO_ANSWER for report in self.reports):

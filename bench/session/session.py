@@ -7,6 +7,7 @@ that has ended, so that the same command does only those that are missing.
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from drumfire.bench.session.progress import Progress
 from drumfire.loadgen.claim import Claim, is_claimed
 from drumfire.loadgen.directory import RESULT
 from drumfire.loadgen.errors import UnsavedError, UserError
+from drumfire.loadgen.run import CUT_SHORT
 from drumfire.loadgen.saved import SavedRun, load
 from drumfire.loadgen.wording import counted
 
@@ -36,6 +38,7 @@ ASIDE = "interrupted"
 _SUBJECT = {"type": "object"}
 _LINE = {"run": {"type": "string"}, "seconds": {"type": "number"}}
 _ENDED = (statuses.VALID, statuses.INVALID, statuses.UNMET, statuses.UNDECIDED)
+_PROGRAM = "drumfire.bench.bound"
 Runs = Mapping[str, SavedRun]
 """Those that are done, by the name of their step."""
 Left = Callable[[Runs], Sequence["Step"]]
@@ -80,12 +83,13 @@ class Session:
         if begun is None and (there := sorted(path.name for path in folder.iterdir() if path.name != SESSION)):
             raise UserError(f"{folder} is not empty, it has {there[0]}: choose another --output")
         self._journal = Journal(folder / SESSION, KIND, begun, subject, again)
+        self._is_new = begun is None
         lines = {line["run"]: line["seconds"] for line in ([] if begun is None else begun.lines)}
-        known = {step.name for step in plan}
-        self._seconds = {
-            name: seconds for name, seconds in lines.items() if name in known and (folder / name / RESULT).is_file()
+        saved = [step.name for step in plan if (folder / step.name / RESULT).is_file()]
+        self._seconds = {name: lines[name] for name in saved if name in lines}
+        self.runs: dict[str, SavedRun] = {
+            name: load(folder / name) for name in saved if name in lines or _ended_alone(folder / name)
         }
-        self.runs: dict[str, SavedRun] = {name: load(folder / name) for name in self._seconds}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Session:
@@ -94,11 +98,11 @@ class Session:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         interrupts.abandon()
-        if kind is not None and not self.runs and not (self.folder / ASIDE).exists():
+        if kind is not None and self._is_new and not self.runs and not (self.folder / ASIDE).exists():
             self._undo()
 
     def _undo(self) -> None:
-        """Leave nothing where not even the first run could begin: other words may come to the same folder."""
+        """Leave nothing of a session whose first run could not even begin: other words may come to the same folder."""
         (self.folder / SESSION).unlink(missing_ok=True)
         for step in self.plan:
             with contextlib.suppress(OSError):
@@ -180,6 +184,14 @@ class Session:
             self._process.send_signal(signal.SIGINT)
 
 
+def _ended_alone(folder: Path) -> bool:
+    """Whether a run came to its own end when its session was killed, which has no line of it."""
+    run = load(folder)
+    with contextlib.suppress(UserError):  # what cannot be read is done again
+        return run.ended is None and not any(text.startswith(CUT_SHORT) for text in run.result.get("reasons") or ())
+    return False
+
+
 def begun_in(folder: Path) -> journal.Begun | None:
     """The session in the folder; None where there is none.  Raises ``UserError`` for what no session wrote."""
     path = folder / SESSION
@@ -201,7 +213,8 @@ def claimed(output: Path | None, name: str) -> Iterator[Path]:
 
 def measure(words: Sequence[str], folder: Path, started: Callable[[subprocess.Popen[bytes]], None]) -> tuple[int, str]:
     """Do a run in a process of its own, and return its status and what it said on standard error."""
-    line = [sys.executable, "-m", "drumfire", "run", *words, "--output", str(folder), "--no-dashboard"]
+    own = ["run", *words, "--output", str(folder), "--no-dashboard"]
+    line = [sys.executable, "-m", _PROGRAM, str(os.getpid()), *own]
     with tempfile.TemporaryFile() as said:
         # In a group of its own a terminal's Ctrl-C comes to us alone, and so to it once.
         process = subprocess.Popen(

@@ -11,7 +11,10 @@ import pytest
 import drumfire
 from drumfire.bench import statuses
 from drumfire.bench.session import session
-from tests.support.command import here, one_line_error
+from drumfire.loadgen.claim import held, is_claimed
+from tests.support.command import drumfire as program
+from tests.support.command import here, one_line_error, start
+from tests.support.running_server import until
 from tests.support.simulated_runs import SERVICE_NS, Simulated
 
 A = ("null", "digits", "--scenario", "Server", "--qps", 1500, "--time", 5)
@@ -98,6 +101,63 @@ def test_an_interrupted_one_says_how_to_resume(simulated: Simulated, tmp_path: P
     assert sorted(path.name for path in (tmp_path / "ab").iterdir()) == [
         "A", "B", "ab.json", "interrupted", "session.jsonl",
     ]  # fmt: skip
+
+
+def test_a_killed_one_waits_for_its_last_run_and_is_kept(simulated: Simulated, tmp_path: Path) -> None:
+    """Without any run that ended, too: a resumed session is not this process's to remove."""
+    simulated.ends = {1: (statuses.USAGE, "no")}
+    assert ab(tmp_path / "ab", "--runs", 3).returncode == statuses.USAGE
+    assert not (tmp_path / "ab").exists()
+    simulated.ends = {2: (statuses.INTERRUPTED, "")}
+    ab(tmp_path / "ab", "--runs", 3)
+    (tmp_path / "ab" / "A").mkdir()
+    (tmp_path / "ab" / "interrupted" / "A-1-1").rename(tmp_path / "ab" / "A" / "1")
+    (tmp_path / "ab" / "interrupted").rmdir()
+    journal = (tmp_path / "ab" / "session.jsonl").read_text()
+    with held(tmp_path / "ab" / "A" / "1"):
+        done = ab(tmp_path / "ab", "--runs", 3)
+    assert (done.returncode, done.stderr.count("\n")) == (statuses.USAGE, 1)
+    assert "a run of before is still writing" in done.stderr
+    assert (tmp_path / "ab" / "session.jsonl").read_text() == journal
+    assert ab(tmp_path / "ab", "--runs", 3).returncode in (statuses.UNMET, statuses.UNDECIDED)
+    assert sides(simulated) == "AAABBAAB"
+
+
+@pytest.mark.parametrize(
+    ("reasons", "again"),
+    [([], ""), (["Too few queries."], ""), (["The run was cut short: interrupted by SIGTERM."], "B")],
+)
+def test_a_run_that_outlived_its_session_is_done_if_it_came_to_its_own_end(
+    reasons: list[str], again: str, simulated: Simulated, tmp_path: Path
+) -> None:
+    if reasons:
+        simulated.changes = {"B/2": {"validity": "INVALID", "reasons": reasons}}
+    simulated.ends = {4: (statuses.INTERRUPTED, "")}
+    ab(tmp_path / "ab", "--runs", 3)
+    journal = tmp_path / "ab" / "session.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    assert '"B/2"' in lines[-1]
+    journal.write_text("".join(lines[:-1]))
+    simulated.ends, simulated.changes = {}, {}
+    assert ab(tmp_path / "ab", "--runs", 3).returncode in (statuses.UNMET, statuses.UNDECIDED)
+    assert sides(simulated) == f"ABBA{again}AAB"
+
+
+@pytest.mark.slow
+def test_a_run_ends_with_its_killed_session_and_what_is_missing_is_done(tmp_path: Path) -> None:
+    words = ("ab", "--runs", 3, "--output", tmp_path / "ab", "--", *A[:-1], 1, "--", *A[:-1], 1)
+    process = start(*words)
+    first = tmp_path / "ab" / "A" / "1"
+    try:
+        until(lambda: (first / "columns").exists())
+    finally:
+        process.kill()
+        process.communicate()
+    until(lambda: not is_claimed(first))
+    assert (tmp_path / "ab" / "session.jsonl").exists()
+    again = program(*words)
+    assert again.returncode in (0, 3, 4), again.stderr
+    assert len(list((tmp_path / "ab").glob("[AB]/?/result.json"))) == 6
 
 
 @pytest.mark.parametrize(
