@@ -183,11 +183,12 @@ def judge(
     *,
     single: bool = False,
     letters: tuple[str, str] = ("the base", "this run"),
+    intended: bool = False,
 ) -> Judged:
     """Judge by one run, or by several of the same.
 
     ``base``: the runs that an expectation may refer to.  ``single``: judge also fewer than three runs beside fewer than
-    three.  ``letters``: what the base and the runs are called.
+    three.  ``letters``: what the base and the runs are called.  ``intended``: as of ``compare``.
     """
     subjects = of_side(runs)
     value = _mean([_value(one, expectation.figure) for one in subjects])
@@ -195,7 +196,7 @@ def judge(
         return _judged(expectation, None, None, None, f"the run has no {expectation.figure}")
     if expectation.is_relative:
         try:
-            return _against(expectation, value, runs, base, single, letters)
+            return _against(expectation, value, runs, base, single, letters, intended)
         except UserError as error:  # the base has no figures, or those of another scenario
             return _judged(expectation, value, None, None, str(error))
     interval = _interval(subjects, expectation.figure)
@@ -210,6 +211,7 @@ def _against(
     base: Sequence[Run],
     single: bool,
     letters: tuple[str, str],
+    intended: bool,
 ) -> Judged:
     """Judge by the ratio to the base, which is the bound's factor or not."""
     if not base:
@@ -221,7 +223,8 @@ def _against(
             return _judged(expectation, value, None, None, f"the base has no {figure}")
         why = f"the base has {shown(of_base, _unit(figure))}, no interval for this figure"
         return _judged(expectation, value, None, holds(value, of_base * expectation.limit), why)
-    row, doubts, open_why = ratio_of(base, runs, figure, letters, single=single, limit=expectation.limit)
+    limit = expectation.limit
+    row, doubts, open_why = ratio_of(base, runs, figure, letters, single=single, limit=limit, intended=intended)
     of_base_text = f"the base has {shown(row.a, _unit(figure))}" if row.a else "the base has none"
     interval = None
     if row.a is not None and row.low is not None and row.high is not None:
@@ -297,10 +300,13 @@ def judge_all(
     runs: Sequence[Run],
     base: Sequence[Run] = (),
     letters: tuple[str, str] = ("the base", "this run"),
+    *,
+    intended: bool = False,
 ) -> list[dict[str, Any]]:
     """Judge expectations as they were written; as a result document has them."""
     return [
-        judge(parse(text), runs, base, single=options.single, letters=letters).document() for text in options.expect
+        judge(parse(text), runs, base, single=options.single, letters=letters, intended=intended).document()
+        for text in options.expect
     ]
 
 

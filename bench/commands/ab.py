@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from drumfire.bench import gates, journal, statuses
 from drumfire.bench.assemble import loop
+from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.commands import words
 from drumfire.bench.commands.compare import margin_of, seconds_of
 from drumfire.bench.compare import doubts
@@ -25,8 +27,9 @@ from drumfire.bench.session.progress import Progress
 from drumfire.bench.session.session import Runs, Session, Step, about, claimed, show
 from drumfire.loadgen.directory import write_json
 from drumfire.loadgen.errors import UserError
-from drumfire.loadgen.options import option
+from drumfire.loadgen.options import flag, option
 from drumfire.loadgen.saved import SavedRun
+from drumfire.loadgen.settings import Scenario
 from drumfire.loadgen.wording import counted
 
 _LETTERS, _OF_BASE = ("A", "B"), ("the base", "B")
@@ -91,11 +94,13 @@ def ab(options: Options) -> int:
             margin=margin_of(options.margin),
             figure=options.figure,
             skip_s=seconds_of(options.skip),
+            intended=True,
         )
         document = found.document() | {
-            "expectations": gates.judge_all(wanted, b, base or a, _LETTERS if not base else _OF_BASE),
+            "expectations": gates.judge_all(wanted, b, base or a, _OF_BASE if base else _LETTERS, intended=not base),
             "notes": list(_notes(plan, session.runs, a, b)),
             "again": again,
+            "more": "" if found.verdict.runs is None else _with_runs(again, found.verdict.runs),
             "directory": str(folder),
         }
         write_json(folder / sessions.AB, document)
@@ -148,6 +153,7 @@ def _plan(options: Options) -> list[Step]:
         raise UserError(f"A is {kinds[0]} and B {kinds[1]}, which have no figure in common: give both the same")
     if options.figure is not None:
         check_figure(kinds[0], figure_named(options.figure))
+    _check_skip(seconds_of(options.skip), runs)
     for text in options.expectations.expect:
         gates.check_measured(gates.parse(text), kinds[0], accuracy=False)
     steps, counts = [], dict.fromkeys(_LETTERS, 0)
@@ -157,6 +163,27 @@ def _plan(options: Options) -> list[Step]:
         counts[letter] += 1
         steps.append(Step(f"{letter}/{counts[letter]}", sides[side], words.expected_s(runs[side])))
     return steps
+
+
+def _check_skip(skip_s: float, runs: Sequence[RunOptions]) -> None:
+    """Refuse now what the comparison would refuse after the runs.  Raises ``UserError``."""
+    if skip_s and loop.name(runs[0].traffic) == Scenario.Offline.name:
+        raise UserError("--skip has no meaning in Offline, which is one query: leave it out")
+    for letter, seconds in zip(_LETTERS, map(words.sends_s, runs), strict=True):
+        if seconds and skip_s >= seconds:
+            raise UserError(f"--skip {skip_s:g} leaves nothing of {letter}, which sends for {seconds:g} s: skip less")
+
+
+def _with_runs(command: str, runs: int) -> str:
+    """The command with this --runs in place of its own."""
+    own, mark, sides = command.partition(" -- ")
+    words = shlex.split(own)
+    for at, word in enumerate(words):
+        name, equals, _ = word.partition("=")
+        if name.startswith("--r") and flag("runs").startswith(name):  # an abbreviation too
+            words[at : at + (1 if equals else 2)] = []
+            break
+    return f"{shlex.join([*words, flag('runs'), str(runs)])}{mark}{sides}"
 
 
 def _foreseen(plan: Sequence[Step]) -> str:

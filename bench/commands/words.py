@@ -50,11 +50,16 @@ def check(options: RunOptions, own: Iterable[str] = ()) -> None:
         raise UserError("--qps must be given: else each run would choose its own, and no two have one schedule")
 
 
-def expected_s(options: RunOptions) -> float:
-    """How long the run will take, about; 0 where that is not known before one has been done."""
+def sends_s(options: RunOptions) -> float:
+    """For how long the run sends, about; 0 where that is not known before one has been done."""
     traffic = options.traffic
     seconds = traffic.time or (0.0 if traffic.count else _DEFAULT_S)
     if traffic.count and traffic.qps:
         seconds = max(seconds, traffic.count / traffic.qps)
-    warm_up = WarmUp.of(traffic.warmup)
+    return seconds
+
+
+def expected_s(options: RunOptions) -> float:
+    """How long the run will take, about; 0 where that is not known before one has been done."""
+    warm_up, seconds = WarmUp.of(options.traffic.warmup), sends_s(options)
     return seconds and seconds + _START_S + (warm_up.seconds if warm_up else 0.0)

@@ -77,19 +77,21 @@ def compare(
     single: bool = False,
     skip_s: float = 0.0,
     letters: tuple[str, str] = ("A", "B"),
+    intended: bool = False,
 ) -> Comparison:
     """Compare the second side with the first, each of one run or several, as ``drumfire.load`` opens them.
 
     ``margin``: the share up to which a difference does not matter.  ``figure``: what is judged, by default the
     scenario's.  ``single``: judge also fewer than three runs a side.  ``skip_s``: leave out the queries of the first
-    seconds, the same of all runs.  Raises ``UserError``.
+    seconds, the same of all runs.  ``intended``: the sides were made to differ, as by ``drumfire ab``, so settings and
+    versions that differ do not make the verdict open.  Raises ``UserError``.
     """
     if len(sides) != 2 or not all(sides):
         raise UserError("a comparison needs two sides, of one run or more each")
     if not 0 <= margin < 1:
         raise UserError(f"a margin is a share from 0 to 1, and not {margin:g}")
     a, b = _cut([of_side(side) for side in sides], skip_s)
-    found = doubts.doubts(a, b, letters)
+    found = doubts.doubts(a, b, letters, intended=intended)
     judged = a[0].judged if figure is None else figure_named(figure)
     check_figure(a[0].scenario, judged)
     pairing = Pairing.of(a, b)
@@ -112,15 +114,17 @@ def ratio_of(
     *,
     single: bool = False,
     limit: float = 1.0,
+    intended: bool = False,
 ) -> tuple[Row, tuple[str, ...], str]:
     """One figure of two sides, what makes it doubtful, and why its ratio cannot be told, empty where it can.
 
-    ``limit``: the ratio that it is wanted to be above or below.
+    ``limit``: the ratio that it is wanted to be above or below.  ``intended``: as of ``compare``.
     Raises ``UserError`` where they have no figures in common.
     """
     sides = (a, b)
     first, second = _cut([of_side(side) for side in sides], 0.0)
-    pairing, found = Pairing.of(first, second), doubts.doubts(first, second, letters)
+    pairing = Pairing.of(first, second)
+    found = doubts.doubts(first, second, letters, intended=intended)
     row = pairing.row(figure_named(figure))
     why = found.broken or too_few_runs(pairing.fewer, single=single) or _undecided(pairing, row, found, limit)
     if not why and (row.low is None or row.high is None):

@@ -30,8 +30,8 @@ class Doubts:
     """Why no verdict can be given whatever the figures are."""
 
 
-def doubts(a: Side, b: Side, letters: tuple[str, str]) -> Doubts:
-    """Of two sides, by their letters."""
+def doubts(a: Side, b: Side, letters: tuple[str, str], *, intended: bool = False) -> Doubts:
+    """Of two sides, by their letters.  ``intended``: what differs but for the machine is what is compared."""
     named = list(zip(letters, (a, b), strict=True))
     broken = ""
     lines: list[str] = []
@@ -56,7 +56,10 @@ def doubts(a: Side, b: Side, letters: tuple[str, str]) -> Doubts:
     lines += _late(named)
     kinds = {one.kind for one in found} - {Kind.REVISION}
     undecided = ""
-    if len(kinds) > 1:
+    if intended:
+        if Kind.MACHINE in kinds:
+            undecided = "machines differ, so the cause is open: do all runs on one machine"
+    elif len(kinds) > 1:
         what = " and ".join(kind.value for kind in Kind if kind in kinds)
         undecided = f"{what} differ, so the cause is open: change one of them"
     return Doubts(tuple(lines), broken, undecided)

@@ -27,6 +27,8 @@ class Verdict:
     status: int
     word: str
     """``slower``, ``faster``, ``same``, ``cannot tell`` or ``not compared``: what the words come to, for programs."""
+    runs: int | None = None
+    """How many a side would tell, about; None where that is told, not known, or more runs would not help."""
 
 
 NOT_COMPARED = "not compared"
@@ -85,7 +87,7 @@ def _judge(judged: Judged, margin: float, single: bool, letter: str, undecided: 
             f"{letter} is {word}: {judged.name} {change}", statuses.UNMET if word == "slower" else statuses.DONE, word
         )
     between = f"between {percent(low)} and {percent(high)}"
-    return _open(f"{judged.name} {between}; {_needed(judged, margin)}{also}")
+    return _open(f"{judged.name} {between}; {_needed(judged, margin)}{also}", _runs_needed(judged, margin))
 
 
 def clearly(figure: str, interval: Interval, margin: float = 0.0) -> str:
@@ -108,8 +110,17 @@ def without_interval(figure: str, interval: Interval) -> str:
     return f"{known} {interval.why}" + (f"; needs {interval.needs}" if interval.needs else "")
 
 
-def _open(why: str) -> Verdict:
-    return Verdict(f"cannot tell: {why}", statuses.UNDECIDED, "cannot tell")
+def _open(why: str, runs: int | None = None) -> Verdict:
+    enough = runs if runs is not None and runs <= _MOST_RUNS else None
+    return Verdict(f"cannot tell: {why}", statuses.UNDECIDED, "cannot tell", enough)
+
+
+def _runs_needed(judged: Judged, margin: float) -> int | None:
+    """A side; None where the number is not known."""
+    if margin <= 0 or not judged.by_runs:
+        return None
+    width = judged.interval.half_width
+    return math.ceil(judged.runs * max((_MORE_RUNS * width / margin) ** 2, _LEAST_MORE))
 
 
 def _needed(judged: Judged, margin: float) -> str:
@@ -117,8 +128,7 @@ def _needed(judged: Judged, margin: float) -> str:
     if margin <= 0:
         return "more runs or queries, or a --margin, would tell"
     width = judged.interval.half_width
-    if judged.by_runs:
-        runs = math.ceil(judged.runs * max((_MORE_RUNS * width / margin) ** 2, _LEAST_MORE))
+    if (runs := _runs_needed(judged, margin)) is not None:
         if runs > _MOST_RUNS:
             return f"the runs of a side differ too much from each other for fewer than {_rounded(runs):,} runs a side"
         return f"needs about {runs:,} runs a side" + ("; longer runs would not help" if judged.only_runs else "")

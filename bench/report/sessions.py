@@ -46,7 +46,8 @@ def report(name: str, document: Document) -> Iterator[Section]:
     yield from rest[:-1]
     folders = [Row("runs of A", [f"{document['directory']}/A"], Style.FOLDER)]
     folders += [Row("runs of B", [f"{document['directory']}/B"], Style.FOLDER)]
-    yield [*folders, Row("more runs", [f"{document['again']}"], Style.FOLDER)]
+    more = [Row("more runs", [document["more"]], Style.FOLDER)] if document.get("more") else []
+    yield [*folders, *more]
 
 
 def status(name: str, document: Document) -> int:

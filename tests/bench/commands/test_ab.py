@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,45 @@ def test_equal_sides_are_the_same(simulated: Simulated, tmp_path: Path) -> None:
 def test_schedules_that_differ_are_noted(simulated: Simulated, tmp_path: Path) -> None:
     found = json.loads(ab(tmp_path / "ab", "--json", b=("null", "digits", *A[2:4], "--qps", 1600)).stdout)
     assert found["notes"] == ["the schedules differ: that of 5 of 10 runs is not that of A's first"]
+
+
+VERSIONS = {"environment": {"versions": {"onnxruntime": "1.32"}}, "system": {"backend": "null", "description": "1"}}
+OTHERS = {"environment": {"versions": {"onnxruntime": "1.33"}}, "system": {"backend": "pytorch", "description": "2"}}
+
+
+@pytest.mark.parametrize(
+    ("b", "status", "says"),
+    [
+        (OTHERS, statuses.UNMET, "B is slower: p50 +"),
+        (
+            OTHERS | {"environment": {"cpu": "other", "versions": {"onnxruntime": "1.33"}}},
+            statuses.UNDECIDED,
+            "cannot tell: machines differ, so the cause is open: do all runs on one machine\n",
+        ),
+    ],
+)
+def test_what_the_words_make_differ_is_told_and_no_reason_against_a_verdict(
+    b: dict[str, Any], status: int, says: str, simulated: Simulated, tmp_path: Path
+) -> None:
+    a = VERSIONS | {"environment": VERSIONS["environment"] | {"cpu": "one"}}
+    simulated.changes = {f"{side}/{number}": more for side, more in (("A", a), ("B", b)) for number in (1, 2, 3)}
+    done = ab(tmp_path / "ab", "--runs", 3, "--figure", "p50", "--expect", "p50<=base+50%")
+    assert says in done.stdout
+    assert done.returncode == status
+    assert "settings differ: backend null / pytorch" in done.stdout
+    assert "versions differ: onnxruntime 1.32 / 1.33; description 1 / 2" in done.stdout
+    assert ("p50<=base+50%: met" in done.stdout) == (status == statuses.UNMET)
+
+
+@pytest.mark.parametrize("own", [("--runs", 3), ("--runs=3",), ("--ru", 3)])
+def test_more_runs_are_as_many_as_would_tell(own: tuple[object, ...], simulated: Simulated, tmp_path: Path) -> None:
+    simulated.service_ns = lambda options: SERVICE_NS * (1 + 0.02 * (len(simulated.lines) * 7 % 5))
+    done = ab(tmp_path / "ab", *own, "--figure", "p50", b=A)
+    (needed,) = re.findall(r"needs about (\d+) runs a side", " ".join(done.stdout.split()))
+    command = f"ab --output {tmp_path / 'ab'} --figure p50 --runs {needed} -- null digits"
+    assert f"drumfire {command}" in done.stdout
+    simulated.service_ns = lambda options: SERVICE_NS
+    assert "more runs" not in ab(tmp_path / "told", "--runs", 3, b=A).stdout
 
 
 def test_more_runs_are_added(simulated: Simulated, tmp_path: Path) -> None:
@@ -212,6 +252,10 @@ def test_it_ends_early_where_a_side_cannot_be_compared(simulated: Simulated, tmp
         (("--single", "--", *A, "--", *B), "--single has no effect, as each side has 3 runs or more"),
         (("--expect", "accuracy>9%", "--", *A, "--", *B), "a performance run has no accuracy"),
         (("--figure", "p99", "--", *OFFLINE, "--", *OFFLINE), "Offline has no p99"),
+        (("--skip", "5s", "--", *A, "--", *B), "--skip 5 leaves nothing of A, which sends for 5 s: skip less"),
+        (("--skip", "4s", "--", *A, "--", *A[:-1], 4), "--skip 4 leaves nothing of B"),
+        (("--skip", "9s", "--", *A[:-2], "--count", 3000, "--", *A[:-1], 9), "--skip 9 leaves nothing of A"),
+        (("--skip", "1s", "--", *OFFLINE, "--", *OFFLINE), "--skip has no meaning in Offline"),
         (("--", *A, "--", *A, "--single"), "B: --single has no effect"),
     ],
 )

@@ -330,7 +330,7 @@ def test_a_run_without_a_good_answer_is_not_compared() -> None:
 def test_its_document_is_json_and_says_the_same() -> None:
     found = pair(made(1), made(2, 1.2))
     document = json.loads(json.dumps(found.document(), allow_nan=False))
-    assert document["verdict"] == {"words": found.verdict.words, "status": 3, "word": "slower"}
+    assert document["verdict"] == {"words": found.verdict.words, "status": 3, "word": "slower", "runs": None}
     assert document["sides"] == {"A": ["this run"], "B": ["this run"]}
     (p99,) = (row for row in document["figures"] if row["name"] == "p99")
     assert p99["low"] < p99["ratio"] < p99["high"]
