@@ -68,7 +68,12 @@ def generated(
             raise InputError(f"input {spec} has {size / 2**30:.1f} GiB a sample: set smaller sizes")
     draws, said = {}, []
     for spec in taken:
-        what, draws[spec.name] = _made(spec, chosen.values.get(spec.name), known.get(spec.name), kind)
+        asked, has = chosen.values.get(spec.name), known.get(spec.name)
+        if asked and has and (asked.least < -has.most - 1 or asked.most > has.most):  # -1 is the table's last row
+            raise InputError(
+                f"--range {spec.name}={asked}: the model looks {spec.name} up in a table of the rows {has}"
+            )
+        what, draws[spec.name] = _made(spec, asked, has, kind)
         said += [f"{spec.name} {what}"] if what else []
     said += [f"{name} {lengths}" for name, lengths in chosen.lengths.items()]
     said += [text for spec in taken if (text := chosen.unnamed(spec))]

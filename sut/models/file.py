@@ -252,7 +252,7 @@ class FileModel:
             if spec.datatype == "BYTES" and self._texts is not None:
                 self._check_texts(ragged, indices)
             if (known := self._known.get(spec.name)) is not None:
-                _check(ragged, indices, known, spec)
+                self._check_rows(ragged, indices, known, spec)
             batch[spec.name] = ragged if None in one.sample_shape else values.reshape(-1, *tensors[0].shape)
         return batch
 
@@ -267,6 +267,18 @@ class FileModel:
                     f"{self._data.place(index)}: byte {error.start} is not {self._texts}, which the texts of this "
                     "backend must be"
                 ) from None
+
+    def _check_rows(self, samples: Ragged, indices: IndexArray, known: Values, spec: TensorSpec) -> None:
+        """Raise ``InputError`` for a value that the model's table does not have; -1 is its last."""
+        count, values = int(known.most) + 1, samples.values
+        wrong = np.flatnonzero((values >= count) | (values < -count))
+        if wrong.size:
+            index = int(indices[samples.offsets.searchsorted(wrong[0], "right") - 1])
+            advice = f" (random values of these: --range {spec.name}={known})" if self._source in _MADE_UP else ""
+            raise InputError(
+                f"{self._data.place(index)}: {spec.name} has the value {values[wrong[0]]}, and the model looks it up in "
+                f"a table of the rows {known}{advice}"
+            )
 
     def respond(self, outputs: Sequence[npt.NDArray[Any]]) -> Responses:
         """What the metric makes of the outputs; without one, the values of the output, or the bytes of all of them."""
@@ -358,18 +370,6 @@ def _values(tensors: Sequence[Tensor], spec: TensorSpec) -> Array:
     array = np.empty(len(elements), np.object_)
     array[:] = elements
     return array
-
-
-def _check(samples: Ragged, indices: IndexArray, known: Values, spec: TensorSpec) -> None:
-    """Raise ``InputError`` for a value that the model's table does not have; -1 is its last."""
-    count, values = int(known.most) + 1, samples.values
-    wrong = np.flatnonzero((values >= count) | (values < -count))
-    if wrong.size:
-        index = indices[samples.offsets.searchsorted(wrong[0], "right") - 1]
-        raise InputError(
-            f"{spec.name}: sample {index} has the value {values[wrong[0]]}, and the model looks it up in a table of "
-            f"the rows {known} (random values of these: --range {spec.name}={known})"
-        )
 
 
 def _uneven(data: Inputs, spec: TensorSpec) -> str:

@@ -75,7 +75,16 @@ def test_files_of_every_kind_run_and_say_what_was_made_up(
         ("state", ["--dim", "N=2"], "--dim N: this is the batch of the model, whose size --max-batchsize gives"),
         ("two_inputs", ["--dim", "length=3"], "the model has the open sizes sequence, and batch for its batch"),
         ("two_inputs", ["--dim", "Sequence=3"], "did you mean sequence?"),
-        ("two_inputs", ["--dim", "sequence=8", "--range", "input_ids=100..100"], "sample 0 has the value 100"),
+        (
+            "two_inputs",
+            ["--dim", "sequence=8", "--range", "input_ids=0..100"],
+            "--range input_ids=0..100: the model looks input_ids up in a table of the rows 0..99",
+        ),
+        (
+            "two_inputs",
+            ["--dim", "sequence=8", "--range", "input_ids=-101..99"],
+            "--range input_ids=-101..99: the model looks input_ids up in a table of the rows 0..99",
+        ),
         ("uint8", ["--input-data", "digits"], "digits has samples of float32 [1,8,8], but the model takes x UINT8[4]"),
         ("uint8", ["--dataset-path", "."], "give other data with --input-data"),
         ("uint8", ["--dim", "sequence"], "--dim 'sequence': it has no name: use NAME=SIZE"),
@@ -99,6 +108,13 @@ def test_samples_of_the_user_reach_the_model(tmp_path: Path) -> None:
     assert f"1 sample in 2 arrays of {tmp_path / 'data.npz'}" in json.loads(done.stdout)["system"]["reservations"][0]
     (tmp_path / "cut.jsonl").write_text('{"input_ids": [1], "attention_mask": [1]}\n{"input_ids": [1, 2')
     one_line_error(here(*words, "--input-data", tmp_path / "cut.jsonl"), "cut.jsonl: line 2 is not JSON")
+    (tmp_path / "wrong.jsonl").write_text('{"input_ids": [1], "attention_mask": [1]}\n' * 2)
+    with (tmp_path / "wrong.jsonl").open("a") as file:
+        file.write('{"input_ids": [100], "attention_mask": [1]}\n')
+    wrong = here(*words, "--input-data", tmp_path / "wrong.jsonl", "--output", tmp_path / "run2")
+    assert wrong.returncode == 2
+    told = "wrong.jsonl: line 3: input_ids has the value 100, and the model looks it up in a table of the rows 0..99\n"
+    assert wrong.stderr.endswith(told)
 
 
 def texts(folder: Path, *lengths: int) -> Path:

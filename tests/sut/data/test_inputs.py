@@ -509,6 +509,13 @@ def test_documents_that_do_not_fit(document: Any, why: str) -> None:
     assert "inputs.json" in text
 
 
+def test_several_elements_for_what_is_one_a_sample() -> None:
+    with pytest.raises(InputError) as error:
+        read({"data": [{"x": [1, 2, 3, 4]}]}, interface(TensorSpec("x", "FP32", ())))
+    text = "data[0] x: 4 elements, but x FP32[] has one a sample (the first size in a file is the batch)"
+    assert refused(error).endswith(text)
+
+
 @pytest.mark.parametrize("shape", [(1,), (-1,), (), (1, -1)], ids=str)
 def test_a_single_element_needs_no_list(shape: tuple[int, ...]) -> None:
     model = interface(TensorSpec("text", "BYTES", shape), TensorSpec("x", "FP32", shape))
