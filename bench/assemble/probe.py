@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from drumfire.loadgen.advice import OPTIONS
 from drumfire.loadgen.answers import Answers
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.interpreter import run_on_fast_loop
+from drumfire.loadgen.record import Status
 from drumfire.loadgen.results import Results
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import Mode, Scenario, TestSettings
-from drumfire.loadgen.system import SampleLibrary, SystemUnderTest
+from drumfire.loadgen.system import IndexArray, SampleLibrary, SystemUnderTest
+from drumfire.loadgen.wording import counted
 
 _PROBE_S = 0.3
 _PATIENCE_S = 20.0
@@ -32,6 +36,8 @@ More queries than a run needs cost only memory; too few make it INVALID."""
 
 _CHECKED = 64
 """Most queries that check a remote system, which others may use too."""
+_NAMED = 8
+"""Most samples that failed where the first of them is named."""
 
 
 class Probe:
@@ -48,12 +54,14 @@ class Probe:
         remote: bool = False,
         most: int | None = None,
         advice: Callable[[str], str] = lambda error: "",
+        place: Callable[[int], str] = "sample {}".format,
     ) -> None:
         """``what`` was sent and where, for errors.  ``samples``: the most to load; 0 for as many as a run does.
         ``patience_s``: how long to wait for an answer.  ``remote``: the system is not in this process.  ``most``:
         samples to send one by one in all, but for one of each measurement.  ``advice``: what helps with an error, to
-        follow it."""
+        follow it.  ``place``: where a sample stands."""
         self._patience_s, self._remote, self._left, self._advice = patience_s, remote, most, advice
+        self._place = place
         self._system, self._library, self._what, self._samples = system, library, what, samples
 
     def check(self) -> None:
@@ -127,6 +135,8 @@ class Probe:
         what = f"{self._what}: " if self._what else ""
         if faults.failed:
             error = faults.failed.most_common(1)[0][0]
+            where = self._where(np.unique(test.record.sample_index[test.record.status == Status.FAILED]))
+            what += "" if where in error else where
             raise UserError(f"the check before the run failed: {what}{error}{self._advice(error)}")
         results = test.results()
         if self._left is not None:
@@ -134,6 +144,13 @@ class Probe:
         if faults.unanswered or results is None:
             raise UserError(f"the check before the run failed: {what}no answer within {self._patience_s:.3g} s")
         return results
+
+    def _where(self, failed: IndexArray) -> str:
+        """Which samples failed; empty where they are so many that it is not for their values."""
+        if len(failed) > _NAMED:
+            return ""
+        more = f" and {counted(len(failed) - 1, 'other')}" if len(failed) > 1 else ""
+        return f"{self._place(int(failed[0]))}{more}: "
 
 
 class _UntilFailed:

@@ -51,7 +51,7 @@ def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly
     if drawn is None and isinstance(target.judge, Metric):
         target.judge.check(library.total_count, traffic.count)
     system = target.system(settings, library)
-    window = MeasuredWindow(target.watch() if drawn is None else None)
+    window = MeasuredWindow(target.watch() if drawn is None else None, target.batch_size)
     assembly = Assembly(
         WatchedSystem(system, window, target.elements(library)),
         library,
@@ -101,6 +101,7 @@ def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly
         remote=True,
         most=_sent(settings, traffic.count, library.total_count),
         advice=target.advice,
+        place=library.inputs.place,
     )
     if drawn is not None:
         service.check()

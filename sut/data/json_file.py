@@ -207,7 +207,9 @@ def _tensor(value: Any, spec: TensorSpec, where: str) -> Tensor:
         if len(elements) != math.prod(shape):
             count = counted(len(elements), "element")
             if not shape:
-                raise InputError(f"{where}: {count}, but {spec} has one a sample (the first size in a file is the batch)")
+                raise InputError(
+                    f"{where}: {count}, but {spec} has one a sample (the first size in a file is the batch)"
+                )
             raise InputError(f"{where}: {count}, but the shape {shape_text(shape)} has {math.prod(shape)}")
         return Tensor(shape, _packed_or_refused(elements, spec.datatype, where))
     if not isinstance(content, dict) or content.keys() != {"b64"} or not isinstance(content["b64"], str):

@@ -276,8 +276,8 @@ class FileModel:
             index = int(indices[samples.offsets.searchsorted(wrong[0], "right") - 1])
             advice = f" (random values of these: --range {spec.name}={known})" if self._source in _MADE_UP else ""
             raise InputError(
-                f"{self._data.place(index)}: {spec.name} has the value {values[wrong[0]]}, and the model looks it up in "
-                f"a table of the rows {known}{advice}"
+                f"{self._data.place(index)}: {spec.name} has the value {values[wrong[0]]}, and the model looks it up "
+                f"in a table of the rows {known}{advice}"
             )
 
     def respond(self, outputs: Sequence[npt.NDArray[Any]]) -> Responses:

@@ -5,14 +5,16 @@ Handles samples and the form of requests.  Does not depend on connections or on 
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.system import Batch, IndexArray
-from drumfire.sut.data.inputs import InputError, Inputs, Sample
+from drumfire.sut.data.inputs import InputError, Inputs, Sample, shape_text
 from drumfire.sut.data.library import NotLoadedError
 from drumfire.sut.kserve.messages.exchange import NOT_SENT, Messages, Outputs, Part, ValueMessages
 from drumfire.sut.kserve.messages.tensors import (
@@ -26,12 +28,14 @@ from drumfire.sut.kserve.messages.tensors import (
 )
 
 _BURST_BYTES = 1 << 20
+_MOST_TOLD = 5
+"""Samples of which an answer that is not the expected one is told with its values."""
 
 
 Int64Array: TypeAlias = npt.NDArray[np.int64]
 
 
-class UnexpectedOutput(ValueError):
+class UnexpectedOutput(UserError, ValueError):
     """A reply's outputs differ from the expected ones."""
 
 
@@ -49,6 +53,24 @@ def sizes(inputs: Inputs, count: int) -> Int64Array | None:
         rank = max(map(len, tensors))  # a sample that leaves an input out has no sizes of it
         array = np.array([shape if len(shape) == rank else (0,) * rank for shape in tensors], np.int64)
         found = np.maximum(found, array[:, (array != array[0]).any(axis=0)].prod(axis=1))
+    return found
+
+
+def differing(inputs: Inputs, count: int, most: int) -> list[int]:
+    """The first sample, and for each input one of the first ``count`` that has other values of it and the same shapes.
+
+    At most ``most`` indices, rising.  Raises ``InputError`` for a sample that cannot be read.
+    """
+    first = inputs.sample(0)
+    kind, alike, found = _kind(first), set(range(len(first))), [0]
+    for index in range(1, count):
+        if not alike or len(found) == most:
+            break
+        sample = inputs.sample(index)
+        others = {at for at in alike if sample[at].data != first[at].data}
+        if others and _kind(sample) == kind:
+            alike -= others
+            found.append(index)
     return found
 
 
@@ -84,6 +106,7 @@ class RemoteLibrary:
         self._kinds: dict[tuple[Shape | None, ...], int] = {}
         """A number for each set of shapes that samples have; None for an input that is left out."""
         self._kind: dict[int, int] = {}
+        self._unexpected_told: set[int] = set()
 
     def load(self, indices: IndexArray) -> None:
         """Read these samples and make their requests.  Raises ``InputError`` for a sample that cannot be read."""
@@ -95,8 +118,7 @@ class RemoteLibrary:
                 self.requests[index] = self._messages.request(self._parts([sample]))
             else:
                 self._samples[index] = sample
-                kind = tuple(None if tensor == LEFT_OUT else tensor.shape for tensor in sample)
-                self._kind[index] = self._kinds.setdefault(kind, len(self._kinds))
+                self._kind[index] = self._kinds.setdefault(_kind(sample), len(self._kinds))
         self.burst = max(1, _BURST_BYTES // (largest * self._batch_size))
 
     def unload(self, indices: IndexArray) -> None:
@@ -132,15 +154,22 @@ class RemoteLibrary:
                 found = output[position] if self._interface.max_batch_size else output
                 right = as_array(spec.datatype, wanted.shape, wanted.data)
                 if found.shape != right.shape:
-                    raise UnexpectedOutput(f"output {spec.name} has the shape {found.shape}, expected {right.shape}")
+                    raise self._unexpected(index, spec, f"the shape {shape_text(found.shape)}", shape_text(right.shape))
                 different = (found != right) if spec.datatype == "BYTES" else _bits(found) != _bits(right)
                 if right.dtype.kind == "f":
                     different &= ~(np.isnan(found) & np.isnan(right))
                 if different.any():
-                    raise UnexpectedOutput(
-                        f"output {spec.name} of a sample differs from what is expected, first at element "
-                        f"{np.flatnonzero(different)[0]}"
-                    )
+                    at = int(np.flatnonzero(different)[0])
+                    values = [_value(spec, array.reshape(-1)[at]) for array in (found, right)]
+                    raise self._unexpected(index, spec, f"{values[0]} at element {at}", values[1])
+
+    def _unexpected(self, index: int, spec: TensorSpec, found: str, right: str) -> UnexpectedOutput:
+        """Says of the first samples what was found; what it says of others is the same for all, so that it is counted
+        in one."""
+        if index in self._unexpected_told or len(self._unexpected_told) == _MOST_TOLD:
+            return UnexpectedOutput(f"output {spec.name} of further answers differs from what is expected")
+        self._unexpected_told.add(index)
+        return UnexpectedOutput(f"{self.inputs.place(index)}: output {spec.name} has {found}, expected {right}")
 
     def batch(self, indices: IndexArray) -> Batch:
         """The inputs of these samples by name, for ``SampleLibrary``; reads them again, as only requests are kept.
@@ -185,6 +214,11 @@ class RemoteLibrary:
         return parts
 
 
+def _kind(sample: Sample) -> tuple[Shape | None, ...]:
+    """What samples of one request have in common: shapes; None for an input that is left out."""
+    return tuple(None if tensor == LEFT_OUT else tensor.shape for tensor in sample)
+
+
 def _check_alike(spec: TensorSpec, tensors: Sequence[Tensor]) -> None:
     """Raise ``InputError`` unless the samples' tensors of one input can be one batch."""
     first, *others = tensors
@@ -192,6 +226,13 @@ def _check_alike(spec: TensorSpec, tensors: Sequence[Tensor]) -> None:
         raise InputError(f"some samples leave out the input {spec}: send them one by one")
     if any(tensor.shape != first.shape for tensor in others):
         raise InputError(f"samples have different shapes for the input {spec}: send them one by one")
+
+
+def _value(spec: TensorSpec, element: Any) -> str:
+    """Short, and with all digits of a number, so that two that differ look so."""
+    if spec.datatype == "BF16":
+        element = (np.asarray(element, np.uint32) << 16).view(np.float32)[()]
+    return reprlib.repr(element) if isinstance(element, bytes) else str(element)
 
 
 def _bits(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

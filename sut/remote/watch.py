@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drumfire.loadgen.answers import Answers
-from drumfire.loadgen.record import SIZE, Column, RowArray
+from drumfire.loadgen.record import SIZE, Column, RowArray, Status
 from drumfire.loadgen.series import Series
 from drumfire.loadgen.system import Answer, SystemUnderTest
 from drumfire.sut.remote.endpoint import Endpoint
@@ -62,11 +62,15 @@ class RunWatch(Protocol):
         """
 
 
+_TOGETHER = "a request failed with all of its samples: --max-batchsize 1 tells which is at fault"
+
+
 class MeasuredWindow:
     """The measured part of a run, and what its servers say of it, if they can be asked."""
 
-    def __init__(self, watch: RunWatch | None = None) -> None:
-        self._watch = watch
+    def __init__(self, watch: RunWatch | None = None, batch_size: int = 1) -> None:
+        """``batch_size``: most samples in a request."""
+        self._watch, self._batch_size = watch, batch_size
         self._client: Counting | None = None
         """Once the window has begun."""
         self._answers: Answers
@@ -109,7 +113,17 @@ class MeasuredWindow:
                 requests=sum(self.served.values()),
                 failed_requests=self._answers.faults.failed.total(),
             )
-        return report | {"events": dict(self._client.happened)}
+        together = self._failed_together()
+        return report | {"events": dict(self._client.happened) | ({_TOGETHER: together} if together else {})}
+
+    def _failed_together(self) -> int:
+        """How many requests of several samples failed: with one bad sample, its neighbours fail too."""
+        if self._batch_size == 1:
+            return 0
+        columns = self._answers.columns
+        failed = (columns["status"] == Status.FAILED) & (columns["sent"] > 0)
+        # The samples of a request are sent at one moment.
+        return int((np.unique(columns["sent"][failed], return_counts=True)[1] > 1).sum())
 
 
 class WatchedSystem:

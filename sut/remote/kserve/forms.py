@@ -5,10 +5,11 @@ Handles single requests before a run.  Does not depend on how many servers there
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from drumfire.sut.data.inputs import Sample
+from drumfire.loadgen.errors import UserError
+from drumfire.sut.data.inputs import Inputs, Sample
 from drumfire.sut.kserve.errors import ServerError
 from drumfire.sut.kserve.messages.exchange import NOT_SENT, Failure, Part, Reply
 from drumfire.sut.kserve.messages.grpc_client import GrpcMessages
@@ -22,16 +23,16 @@ Send = Callable[[Endpoint, KServeMessages, Any], Reply]
 
 
 class FirstRequests:
-    """Requests of one sample each, as ``send`` sends them."""
+    """Requests of a sample or a few, as ``send`` sends them."""
 
     def __init__(self, interface: ModelInterface, send: Send, advice: Callable[[str], str]) -> None:
         """``advice``: see ``Target``."""
         self._interface, self._send, self._advice = interface, send, advice
 
-    def reply(self, endpoint: Endpoint, messages: KServeMessages, sample: Sample) -> Reply:
-        """The reply to a sample; a sample that the messages' form cannot hold is a ``Failure``."""
+    def reply(self, endpoint: Endpoint, messages: KServeMessages, *samples: Sample) -> Reply:
+        """The reply to samples of equal shapes; one that the messages' form cannot hold is a ``Failure``."""
         try:
-            request = self._request(messages, sample)
+            request = self._request(messages, *samples)
         except TensorError as error:
             return Failure(str(error))
         return self._send(endpoint, messages, request)
@@ -59,16 +60,35 @@ class FirstRequests:
             f"{sizes[1] / sizes[0]:.1f} times the bytes, and the time to write and read them is in the latency"
         )
 
-    def _request(self, messages: KServeMessages, sample: Sample) -> Any:
-        batch = (1,) if self._interface.max_batch_size else ()
-        return messages.request(
-            [
-                NOT_SENT
-                if tensor == LEFT_OUT
-                else Part((*batch, *tensor.shape), messages.encoded(spec.datatype, tensor.shape, tensor.data))
-                for spec, tensor in zip(self._interface.inputs, sample, strict=True)
-            ]
-        )
+    def check_together(
+        self, endpoint: Endpoint, form: Callable[[int], KServeMessages], data: Inputs, indices: Sequence[int]
+    ) -> None:
+        """Raise ``UserError`` if a server refuses samples of equal shapes in one request that it takes one by one.
+
+        It may take an input once for a whole request, which it does not say of itself.  ``form``: makes messages by the
+        most samples that a request holds.
+        """
+        samples = [data.sample(index) for index in indices]
+        together = self.reply(endpoint, form(len(samples)), *samples)
+        if not isinstance(together, Failure) or len(samples) == 1:
+            return
+        if not any(isinstance(self.reply(endpoint, form(1), sample), Failure) for sample in samples):
+            raise UserError(
+                f"{endpoint} takes samples {', '.join(map(str, indices))} one by one, but not in one request: "
+                f"{together.reason}: leave out --max-batchsize"
+            )
+
+    def _request(self, messages: KServeMessages, *samples: Sample) -> Any:
+        batch = (len(samples),) if self._interface.max_batch_size else ()
+        parts = []
+        for spec, tensors in zip(self._interface.inputs, zip(*samples, strict=True), strict=True):
+            shape = tensors[0].shape
+            if tensors[0] == LEFT_OUT:
+                parts.append(NOT_SENT)
+                continue
+            data = [messages.encoded(spec.datatype, shape, tensor.data) for tensor in tensors]
+            parts.append(Part((*batch, *shape), data[0] if len(data) == 1 else messages.joint.join(data)))
+        return messages.request(parts)
 
 
 def _size(request: bytes | InferBody) -> int:

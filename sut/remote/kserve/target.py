@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -46,7 +47,7 @@ from drumfire.sut.remote.kserve.forms import FirstRequests, KServeMessages
 from drumfire.sut.remote.kserve.memory import SharedMemory
 from drumfire.sut.remote.kserve.memory_system import SharedLibrary, SharedMemorySystem
 from drumfire.sut.remote.kserve.statistics import ServerWatch, ServerWatches
-from drumfire.sut.remote.samples import Int64Array, RemoteLibrary, sizes
+from drumfire.sut.remote.samples import Int64Array, RemoteLibrary, differing, sizes
 from drumfire.sut.remote.system import NewChannel, RemoteSystem
 from drumfire.sut.remote.target import Amounts, Target, TargetOptions, by_concurrency
 from drumfire.sut.remote.tritonclient import TritonclientMessages, TritonclientSystem
@@ -150,6 +151,10 @@ class TritonTarget(Target[TritonOptions]):
             )
         self._first = FirstRequests(interface, self._send, self.advice)
         self._values = self._finds_values()
+        if self.batch_size > 1:
+            indices = differing(self._data, self.sizes(self._data)[1], self.batch_size)
+            for endpoint in self.endpoints:
+                self._first.check_together(endpoint, partial(self._native, values=self._values), self._data, indices)
         if served.configuration is None:
             self.notes.append("the server gives no model configuration: whether it batches is inferred from the shapes")
         return f"{served.server}, {served.interface.platform or 'unknown platform'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -158,6 +159,26 @@ def test_a_failed_probe_says_what_was_sent_where() -> None:
         "the check before the run failed: http://h/x (POST of application/json): no reply within 0.2 s "
         "(--request-timeout)"
     )
+
+
+def test_a_failed_probe_names_the_sample() -> None:
+    class Refusing(NullSystem):
+        answer = None  # type: ignore[assignment]
+
+        async def open(self, answers: Any) -> None:
+            self._answers = answers
+
+        def issue(self, first: int, last: int) -> None:
+            for row in range(first, last):
+                if self._answers.sample_index[row] == 5:
+                    self._answers.fail(row, row + 1, "no")
+                else:
+                    self._answers.complete(row, row + 1)
+
+    for place, told in (({}, "sample 5: no"), ({"place": "line {}".format}, "line 5: no")):
+        with pytest.raises(UserError) as caught:
+            Probe(Refusing(Mode.SubmissionRun), null_library(), samples=8, **place).check()
+        assert str(caught.value) == f"the check before the run failed: {told}"
 
 
 def test_a_null_run_of_five_queries(tmp_path: object) -> None:

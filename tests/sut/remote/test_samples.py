@@ -14,7 +14,7 @@ from drumfire.sut.data.random_values import generated
 from drumfire.sut.data.sizes import Chosen
 from drumfire.sut.kserve.messages.http_client import HttpMessages
 from drumfire.sut.kserve.messages.tensors import ModelInterface, TensorSpec, as_array
-from drumfire.sut.remote.samples import RemoteLibrary, UnexpectedOutput
+from drumfire.sut.remote.samples import RemoteLibrary, UnexpectedOutput, differing
 
 
 def test_a_batch_has_every_input_by_its_name() -> None:
@@ -67,6 +67,36 @@ def test_what_is_expected_may_be_nan(tmp_path: Path) -> None:
     expected = [{"y": [1, float("nan"), -0.0]}]
     library = library_of(tmp_path, {"data": [{"a": [1]}], "validation_data": expected}, interface)
     library.check_expected([0], [np.array([1, -np.float32("nan"), -0.0], np.float32)])
-    for wrong, place in (([1, 2, -0.0], 1), ([1, np.nan, 0.0], 2), ([np.nan, np.nan, -0.0], 0)):
-        with pytest.raises(UnexpectedOutput, match=f"first at element {place}"):
+    for wrong, told in (
+        ([1, 2, -0.0], "2.0 at element 1, expected nan"),
+        ([1, np.nan, 0.0], "0.0 at element 2, expected -0.0"),
+        ([np.nan, np.nan, -0.0], "nan at element 0, expected 1.0"),
+    ):
+        library = library_of(tmp_path, {"data": [{"a": [1]}], "validation_data": expected}, interface)
+        with pytest.raises(UnexpectedOutput, match=rf"inputs.json: data\[0\]: output y has {told}$"):
             library.check_expected([0], [np.array(wrong, np.float32)])
+
+
+def test_values_of_few_answers_are_told_and_the_rest_counted_in_one(tmp_path: Path) -> None:
+    outputs = tuple(TensorSpec(name, kind, (1,)) for name, kind in (("y", "BF16"), ("t", "BYTES")))
+    interface = ModelInterface("m", "", "", (TensorSpec("a", "INT8", (1,)),), outputs, 8)
+    document = {"data": [{"a": [1]}] * 9, "validation_data": [{"t": ["yes"]}] * 9}
+    library = library_of(tmp_path, document, interface)
+    told = []
+    for index in [3, 3, *range(9)]:
+        with pytest.raises(UnexpectedOutput) as error:
+            library.check_expected([index], [np.zeros((1, 1), np.uint16), np.array([[b"no"]], object)])
+        told.append(str(error.value).removeprefix(f"{tmp_path}/"))
+    assert told[0] == "inputs.json: data[3]: output t has b'no' at element 0, expected b'yes'"
+    assert told.count("output t of further answers differs from what is expected") == 6
+    assert len(set(told)) == 6
+
+
+def test_few_samples_show_whether_any_can_share_a_request(tmp_path: Path) -> None:
+    inputs = (TensorSpec("a", "INT8", (-1,)), TensorSpec("b", "INT8", (1,)))
+    interface = ModelInterface("m", "", "", inputs, (TensorSpec("y", "FP32", (1,)),), 8)
+    data = [{"a": a, "b": b} for a, b in (([1, 2], [1]), ([1, 2], [1]), ([7], [1]), ([3, 4], [1]), ([3, 4], [2]))]
+    samples = library_of(tmp_path, {"data": data}, interface).inputs
+    assert differing(samples, 5, 8) == [0, 3, 4]
+    assert differing(samples, 5, 2) == [0, 3]
+    assert differing(samples, 3, 8) == [0]

@@ -228,7 +228,7 @@ def test_wrong_outputs_are_told(protocol: str) -> None:
     with Peer(protocol, lie_once) as peer:
         run = Run([peer.url]).drive()
         assert run.failed.total() == 1
-        assert "differs from what is expected" in run.reason
+        assert "output OUTPUT0 has -1.0 at element 0, expected " in run.reason
 
 
 # Refusals and broken replies: that row fails, the others do not.

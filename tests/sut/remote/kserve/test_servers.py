@@ -244,7 +244,55 @@ def test_an_output_that_is_not_the_expected_one_is_said(stub: tuple[Stub, str], 
     samples.write_text(json.dumps({"data": [{"x": [1, 2, 3, 4]}], "validation_data": [{"y": [1, 2, 3, 5]}]}))
     text = refusal(stub[1], "--input-data", samples)
     assert text.startswith("the check before the run failed: ")
-    assert "output y of a sample differs from what is expected, first at element 3" in text
+    assert text.endswith(f": {samples}: data[0]: output y has 4.0 at element 3, expected 5.0")
+
+
+def test_samples_that_a_server_takes_one_by_one_only_are_refused_before_the_run(
+    stub: tuple[Stub, str], tmp_path: Path
+) -> None:
+    server, url = stub
+    takes_all = server.answer
+    samples = tmp_path / "inputs.json"
+    samples.write_text(json.dumps({"data": [{"x": [1, 2, 3, at // 2]} for at in range(4)]}))
+    together = ("--input-data", samples, "--max-batchsize", 4)
+    assembled(url, *together)
+    assert [2, 4] in [request["inputs"][0]["shape"] for request in server.asked]
+
+    def one_by_one(reply: dict[str, Any]) -> tuple[int, Any]:
+        return takes_all(reply) if reply["outputs"][0]["shape"] == [1, 4] else (400, {"error": "x is one a request"})
+
+    server.answer = one_by_one
+    assembled(url, "--input-data", samples)
+    assert refusal(url, *together) == (
+        f"{url} takes samples 0, 2 one by one, but not in one request: HTTP 400: x is one a request: leave out "
+        "--max-batchsize"
+    )
+    server.answer = lambda reply: (400, {"error": "no"})
+    assert refusal(url, *together).startswith("the check before the run failed: ")
+
+
+@pytest.mark.slow
+def test_what_fails_together_is_told(stub: tuple[Stub, str], tmp_path: Path) -> None:
+    """The check before a run, which draws other samples first, has not met the bad one."""
+    server, url = stub
+    samples = tmp_path / "inputs.jsonl"
+    samples.write_text("\n".join(json.dumps({"x": [at, 0, 0, 0]}) for at in range(200)))
+
+    def refuses(reply: dict[str, Any]) -> tuple[int, Any]:
+        values = reply["outputs"][0]["data"]
+        return (400, {"error": "bad"}) if len(values) > 4 and 7 in values[::4] else (200, reply)
+
+    server.answer = refuses
+    words = ["--input-data", samples, "--scenario", "Offline", "--qps", 200, "--time", 1, "--json"]
+    for batch, events in ((4, 1), (1, 0)):
+        output = tmp_path / f"run{batch}"
+        done = here(
+            "run", "triton", "id", "--url", url, *words, "--max-batchsize", batch, "--no-dashboard", "--output", output
+        )
+        result = json.loads(done.stdout)
+        told = [count for text, count in result["system"]["server"]["events"].items() if "all of its samples" in text]
+        assert len(told) == events
+        assert result["errors"]["failed"] == 4 * sum(told)
 
 
 def test_sizes_are_drawn_by_shape_and_sent_one_by_one(stub: tuple[Stub, str]) -> None:
