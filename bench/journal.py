@@ -55,6 +55,18 @@ def no_journal(path: Path, kind: str) -> UserError:
     return UserError(f"{path} is not the journal of a {kind}: choose another --output, or remove it")
 
 
+def check_same(path: Path, kind: str, begun: Begun, subject: Mapping[str, Any]) -> None:
+    """Raise ``UserError`` where ``begun`` is of another subject."""
+    named = {**begun.subject, **subject}
+    wanted = json.loads(json.dumps(subject))
+    if differs := [name for name in named if begun.subject.get(name) != wanted.get(name)]:
+        listed = printable(", ".join(sorted(differs)))[:200]
+        raise UserError(
+            f"{path} is of another {kind} (it differs in {listed}): give the options of that {kind} to resume it, "
+            "or choose another --output"
+        )
+
+
 def checked(value: Any, parts: Mapping[str, Schema], *, whole: bool = False) -> Any:
     """The object, which has the types of ``parts``; if ``whole``, it has all of them.  Raises ``ValueError``."""
     if (wrong := fault(value, {"type": "object", "properties": parts}, whole=whole)) is not None:
@@ -84,14 +96,7 @@ class Journal:
         if begun is None:
             self.write({kind: dict(subject), "again": again}, "w")
             return
-        named = {**begun.subject, **subject}
-        wanted = json.loads(json.dumps(subject))
-        if differs := [name for name in named if begun.subject.get(name) != wanted.get(name)]:
-            listed = printable(", ".join(sorted(differs)))[:200]
-            raise UserError(
-                f"{path} is of another {kind} (it differs in {listed}): give the options of that {kind} to resume it, "
-                "or choose another --output"
-            )
+        check_same(path, kind, begun, subject)
         if begun.cut:
             os.truncate(path, path.stat().st_size - begun.cut)
 

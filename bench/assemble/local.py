@@ -167,8 +167,7 @@ def assemble(options: RunOptions) -> Assembly:
 
 def _null(options: RunOptions, model: Model, settings: TestSettings, errors: tuple[str, ...]) -> Assembly:
     traffic = options.traffic
-    if options.device != "cpu":
-        raise UserError(f"null has no DEVICE, as it computes nothing: leave {options.device} out")
+    check(options, model)
     if traffic.accuracy or traffic.submission:
         check_judged(model, "--accuracy" if traffic.accuracy else "--submission")
     library = model.library(traffic.dataset_path, traffic.count, traffic.performance_sample_count)
@@ -206,13 +205,7 @@ def _planned(options: RunOptions, model: Model, scenario: Scenario) -> tuple[Sou
     processes = _processes(options, scenario, len(gpus))
     threads = own.threads or spare_cores(own.instances * max(processes, 1))
     own = replace(own, max_batch_size=batching.max_batchsize)
-    # Report errors that need no weights before making weights, which takes long.
-    backends.check(options.backend, device, own)
-    if options.system.weights is None:
-        backends.check_takes(options.backend, model)
-    backends.check_installed(options.backend, device)
-    if options.system.weights is not None:
-        backends.check_model(options.system.weights)
+    check(options, model)
     source = Source(
         backend=options.backend,
         model=options.model,
@@ -240,6 +233,21 @@ def _planned(options: RunOptions, model: Model, scenario: Scenario) -> tuple[Sou
     else:
         placements = devices.pinned(processes, threads * own.instances)
     return source, placements, notes
+
+
+def check(options: RunOptions, model: Model) -> None:
+    """Report errors that need no weights before making weights, which takes long.  Raises ``UserError``."""
+    if options.backend == "null":
+        if options.device != "cpu":
+            raise UserError(f"null has no DEVICE, as it computes nothing: leave {options.device} out")
+        return
+    device, own = devices.kind(options.device), options.system.backend
+    backends.check(options.backend, device, replace(own, max_batch_size=options.system.batching.max_batchsize))
+    if options.system.weights is None:
+        backends.check_takes(options.backend, model)
+    backends.check_installed(options.backend, device)
+    if options.system.weights is not None:
+        backends.check_model(options.system.weights)
 
 
 def _processes(options: RunOptions, scenario: Scenario, gpus: int) -> int:

@@ -32,8 +32,7 @@ def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly
     traffic, and the process in charge of the whole run reads the servers' statistics.
     """
     traffic = options.traffic
-    if "device" in options.given:
-        raise UserError(f"{options.backend} has no DEVICE, as the server chooses it: leave {options.device} out")
+    check(options)
     kind = remote.TARGETS[options.backend]
     if kind.never_judges and (traffic.accuracy or traffic.submission):
         raise _unjudged(kind, "--accuracy" if traffic.accuracy else "--submission")
@@ -108,6 +107,12 @@ def assemble(options: RunOptions, drawn: TestSettings | None = None) -> Assembly
     else:
         assembly.description["qps_source"] = size_traffic(settings, name, traffic, service, assembly.notes, null=False)
     return assembly
+
+
+def check(options: RunOptions) -> None:
+    """Report what no server has to be asked for.  Raises ``UserError``."""
+    if "device" in options.given:
+        raise UserError(f"{options.backend} has no DEVICE, as the server chooses it: leave {options.device} out")
 
 
 def _sent(settings: TestSettings, count: int | None, total_count: int) -> int | None:

@@ -75,14 +75,14 @@ def ab(options: Options) -> int:
         raise UserError("--single has no effect, as each side has 3 runs or more: leave it out")
     base = [] if wanted.base is None else opened(str(wanted.base))
     plan = _plan(options)
+    subject = dict(zip(_LETTERS, map(list, _split(options.sides)), strict=True))
     messages = Console(stderr=options.json, highlight=False, soft_wrap=True)
     terminal.say(messages, _foreseen(plan))
     if options.dry_run:
-        show(plan)
+        show(plan, options.output, subject)
         return statuses.DONE
     with claimed(options.output, "ab") as folder:
         again = journal.resuming(options.words, options.output, folder)
-        subject = dict(zip(_LETTERS, map(list, _split(options.sides)), strict=True))
         with Session(folder, subject, again, plan) as session, Progress(messages) as progress:
             finished = session.drive(lambda runs: _left(plan, runs), progress)
         if not finished:
@@ -146,6 +146,7 @@ def _plan(options: Options) -> list[Step]:
         try:
             runs.append(words.parsed(line))
             words.check(runs[-1], words.OWN)
+            words.check_system(runs[-1])
         except UserError as error:
             raise UserError(f"{letter}: {error}") from None
     kinds = [loop.name(one.traffic) for one in runs]

@@ -61,14 +61,15 @@ def sweep(options: Options) -> int:
     gates.check(wanted, scenario=loop.name(run.traffic), accuracy=False, folder=run.result.output)
     base = [] if wanted.base is None else opened(str(wanted.base))
     made, plan = _plan(options)
+    subject = {"words": _common(run, [])}
     messages = Console(stderr=run.result.json, highlight=False, soft_wrap=True)
     terminal.say(messages, _foreseen(made, plan))
     if options.dry_run:
-        show(plan)
+        show(plan, run.result.output, subject)
         return statuses.DONE
     with claimed(run.result.output, f"sweep-{run.backend}-{Path(run.model).stem}") as folder:
         again = journal.resuming(run.words, run.result.output, folder)
-        with Session(folder, {"words": _common(run, [])}, again, plan) as session:
+        with Session(folder, subject, again, plan) as session:
 
             def document(*, finished: bool) -> dict[str, Any]:
                 points = made.points(session.runs)
@@ -131,6 +132,7 @@ def _plan(options: Options) -> tuple[Sweep, list[Step]]:
     if len(order) > axes.MOST_POINTS:
         raise UserError(f"{len(order):,} runs are too many: give fewer values or repeats, {axes.MOST_POINTS:,} at most")
     common = _common(run, [axis.name for axis in wanted])
+    words.check_system(run)
     seconds: dict[axes.Place, float] = {}
     for place in axes.places(wanted):
         point = words.parsed([*common, *axes.words(wanted, place)])

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from drumfire.bench.assemble import loop
-from drumfire.bench.assemble.options import RunOptions
+from drumfire.bench.assemble import local, loop, remote
+from drumfire.bench.assemble.model import chosen
+from drumfire.bench.assemble.options import RemoteOptions, RunOptions
 from drumfire.bench.commands import run
 from drumfire.bench.fleet import refusals
 from drumfire.bench.options import files, parser, values
@@ -48,6 +49,18 @@ def check(options: RunOptions, own: Iterable[str] = ()) -> None:
     traffic = options.traffic
     if traffic.scenario == Scenario.Server.name and traffic.qps is None and traffic.user_conf is None:
         raise UserError("--qps must be given: else each run would choose its own, and no two have one schedule")
+
+
+def check_system(options: RunOptions) -> None:
+    """Refuse a system that no run of it could begin to load, as far as that takes no time.  Raises ``UserError``."""
+    if isinstance(options.system, RemoteOptions):
+        remote.check(options)
+        name = options.model
+    else:
+        model = chosen(options)
+        local.check(options, model)
+        name = model.name
+    local.read_settings(options.traffic, name, options.system.concurrency)
 
 
 def sends_s(options: RunOptions) -> float:

@@ -54,23 +54,31 @@ def chosen(document: Document) -> Point | None:
 def table(document: Document) -> Section:
     """A row for each point."""
     first, *others = document["axes"]
-    widths = [*[max(_AXIS_WIDTH, len(name) + 2) for name in others], *_WIDTHS]
     head = [*others, "delivered", "p50", "p99", "errors", "verdict", "Pareto"]
-    longest = len(first) + 2  # wider than the usual column of labels where the name is long
+    lines = [_cells(one) for one in document["points"]]
+    least = [*[max(_AXIS_WIDTH, len(name) + 2) for name in others], *_WIDTHS]
+    # Of those that were skipped, a text stands across the columns.
+    widths = [
+        max([width, *(len(line[at]) + 1 for line in lines if at < len(others) or len(line) == len(head))])
+        for at, width in enumerate(least)
+    ]
+    longest = max(map(len, (first, *(one["at"][first] for one in document["points"])))) + 2
     found = [Row(first.ljust(longest), head, widths=widths)]
-    for one in document["points"]:
-        label, *cells = one["at"].values()
-        label = label.ljust(longest)
-        if one["validity"] is None:
-            what = f"skipped: {one['skipped']}" if one["skipped"] else "-"
-            found.append(Row(label, [*cells, what, ""], widths=[*widths[: len(cells)], 0, 0]))
-            continue
-        rate = "-" if one["rate"] is None else figures.rate(one["rate"])
-        times = ["-" if one[name] is None else figures.duration(one[name]) for name in ("p50", "p99")]
+    for one, cells in zip(document["points"], lines, strict=True):
         style = Style.METRIC if one is chosen(document) else Style.FIGURES
-        cells += [rate, *times, figures.share(one["errors"]), one["validity"], _MARKS[one["front"]]]
-        found.append(Row(label, cells, style, widths))
+        wide = widths if len(cells) == len(head) else [*widths[: len(others)], 0, 0]
+        found.append(Row(one["at"][first].ljust(longest), cells, style, wide))
     return found
+
+
+def _cells(point: Point) -> list[str]:
+    """What follows the label."""
+    _, *cells = point["at"].values()
+    if point["validity"] is None:
+        return [*cells, f"skipped: {point['skipped']}" if point["skipped"] else "-", ""]
+    rate = "-" if point["rate"] is None else figures.rate(point["rate"])
+    times = ["-" if point[name] is None else figures.duration(point[name]) for name in ("p50", "p99")]
+    return [*cells, rate, *times, figures.share(point["errors"]), point["validity"], _MARKS[point["front"]]]
 
 
 def where(point: Point) -> str:
@@ -112,13 +120,16 @@ def named(document: Document) -> Iterator[tuple[str, str]]:
             f"{where(points[place])} delivers {figures.rate(points[place]['rate'] or 0)}"
             for place in found["saturated"]
         ]
-        yield "saturation", "; ".join(at) if at else f"not up to {_last(points)}/s: all of it was delivered"
+        if at:
+            yield "saturation", "; ".join(at)
+        elif last := _last(points):
+            yield "saturation", f"not up to {last}/s: all of it was delivered"
     if found["power"] is not None:
         yield "power point", f"{told(points[found['power']])} (the most throughput for its mean latency)"
 
 
 def _last(points: Sequence[Point]) -> str:
-    return max((str(one["at"]["qps"]) for one in points if one["validity"]), key=float, default="0")
+    return max((str(one["at"]["qps"]) for one in points if one["validity"]), key=float, default="")
 
 
 def _named(document: Document) -> Iterator[Row]:

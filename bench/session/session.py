@@ -62,10 +62,17 @@ def about(plan: Sequence[Step]) -> str:
     return f", about {figures.clock(sum(step.seconds for step in plan))}" if all(step.seconds for step in plan) else ""
 
 
-def show(plan: Sequence[Step]) -> None:
-    """Print the command of each step."""
+def show(plan: Sequence[Step], folder: Path | None, subject: Mapping[str, Any]) -> None:
+    """Print the command of each step, and which are done in ``folder``.  Raises ``UserError`` as ``Session`` does."""
+    runs: Runs = {}
+    if folder is not None and folder.exists():
+        begun = _resumed(folder)
+        if begun is not None:
+            journal.check_same(folder / SESSION, KIND, begun, subject)
+            runs = _done(folder, plan, begun)
     for step in plan:
-        print(f"{step.name}: {shlex.join(['drumfire', 'run', *step.words])}")
+        done = " (done)" if step.name in runs else ""
+        print(f"{step.name}: {shlex.join(['drumfire', 'run', *step.words])}{done}")
 
 
 class Session:
@@ -79,17 +86,12 @@ class Session:
         self.folder, self.plan, self._again = folder, plan, again
         self.stopped: str | None = None
         """Why it ends early."""
-        begun = begun_in(folder)
-        if begun is None and (there := sorted(path.name for path in folder.iterdir() if path.name != SESSION)):
-            raise UserError(f"{folder} is not empty, it has {there[0]}: choose another --output")
+        begun = _resumed(folder)
         self._journal = Journal(folder / SESSION, KIND, begun, subject, again)
         self._is_new = begun is None
-        lines = {line["run"]: line["seconds"] for line in ([] if begun is None else begun.lines)}
-        saved = [step.name for step in plan if (folder / step.name / RESULT).is_file()]
-        self._seconds = {name: lines[name] for name in saved if name in lines}
-        self.runs: dict[str, SavedRun] = {
-            name: load(folder / name) for name in saved if name in lines or _ended_alone(folder / name)
-        }
+        self.runs = {} if begun is None else _done(folder, plan, begun)
+        lines = {} if begun is None else _seconds(begun)
+        self._seconds = {name: lines[name] for name in self.runs if name in lines}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Session:
@@ -190,6 +192,26 @@ def _ended_alone(folder: Path) -> bool:
     with contextlib.suppress(UserError):  # what cannot be read is done again
         return run.ended is None and not any(text.startswith(CUT_SHORT) for text in run.result.get("reasons") or ())
     return False
+
+
+def _resumed(folder: Path) -> journal.Begun | None:
+    """The session that is resumed in the folder.  Raises ``UserError`` where something else is there."""
+    begun = begun_in(folder)
+    if begun is None and (there := sorted(path.name for path in folder.iterdir() if path.name != SESSION)):
+        raise UserError(f"{folder} is not empty, it has {there[0]}: choose another --output")
+    return begun
+
+
+def _seconds(begun: journal.Begun) -> dict[str, float]:
+    """How long each run took that has a line."""
+    return {line["run"]: line["seconds"] for line in begun.lines}
+
+
+def _done(folder: Path, plan: Sequence[Step], begun: journal.Begun) -> dict[str, SavedRun]:
+    """The runs of the plan that need not be done, by the name of their step."""
+    lines = _seconds(begun)
+    saved = [step.name for step in plan if (folder / step.name / RESULT).is_file()]
+    return {name: load(folder / name) for name in saved if name in lines or _ended_alone(folder / name)}
 
 
 def begun_in(folder: Path) -> journal.Begun | None:

@@ -270,6 +270,40 @@ def test_wrong_words_are_refused_before_anything_runs(
     assert not (tmp_path / "ab").exists()
 
 
+def test_a_dry_run_says_what_is_done_and_refuses_what_the_command_would(simulated: Simulated, tmp_path: Path) -> None:
+    simulated.ends = {3: (statuses.INTERRUPTED, "")}
+    ab(tmp_path / "ab", "--runs", 3)
+    done = ab(tmp_path / "ab", "--runs", 3, "--dry-run")
+    assert [line.partition(":")[0] for line in done.stdout.splitlines() if line.endswith(" (done)")] == ["A/1", "B/1"]
+    assert len(done.stdout.splitlines()) == 7
+    other = ab(tmp_path / "ab", "--runs", 3, "--dry-run", b=A)
+    assert other.returncode == statuses.USAGE
+    assert "is of another session (it differs in B)" in other.stderr
+    (tmp_path / "full" / "x").mkdir(parents=True)
+    assert "is not empty, it has x" in ab(tmp_path / "full", "--dry-run").stderr
+    assert len(simulated.lines) == 3
+
+
+@pytest.mark.parametrize("further", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    ("b", "says"),
+    [
+        (("null", "digit"), "B: model 'digit' is not known"),
+        (("onnxruntime", "no.onnx"), "B: "),
+        (("null", "digits", "gpu"), "B: null has no DEVICE"),
+        (("tflite", "digits", "gpu"), "B: tflite runs on the cpu only"),
+        (("triton", "digits", "gpu"), "B: triton has no DEVICE"),
+        (("null", "digits", "--user-conf", "no.conf"), "B: "),
+    ],
+)
+def test_a_side_that_could_not_be_loaded_is_refused_before_the_other_runs(
+    b: tuple[object, ...], says: str, further: tuple[object, ...], simulated: Simulated, tmp_path: Path
+) -> None:
+    one_line_error(ab(tmp_path / "ab", *further, b=(*b, *A[2:])), says)
+    assert simulated.lines == []
+    assert not (tmp_path / "ab").exists()
+
+
 def test_a_dry_run_only_shows_the_plan(simulated: Simulated, tmp_path: Path) -> None:
     done = ab(tmp_path / "ab", "--runs", 3, "--dry-run")
     assert done.stdout.splitlines()[:2] == [

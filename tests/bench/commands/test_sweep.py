@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 
 from drumfire.bench import statuses
+from drumfire.bench.report import sweeps, terminal
 from drumfire.bench.session import session
 from tests.support.command import Done, drumfire, finished, here, one_line_error, start
 from tests.support.simulated_runs import SERVICE_NS, Simulated
@@ -132,7 +135,7 @@ def test_a_journal_that_was_cut_or_is_none(simulated: Simulated, tmp_path: Path)
     path = tmp_path / "s" / "session.jsonl"
     path.write_bytes(path.read_bytes()[:-9])
     assert swept(tmp_path / "s", "--over", "qps=500,1000")["finished"]
-    assert len(simulated.lines) == 3
+    assert len(simulated.lines) == 2  # the run whose line was cut is whole
     for line in ('{"run": 3}', '{"run": "qps=500/1"}', '{"run": "qps=500/1", "took": 3}', "3"):
         path.write_text(f'{{"session": {{}}, "again": ""}}\n{line}\n')
         done = here(*RUN, "--over", "qps=500,1000", "--output", tmp_path / "s")
@@ -248,6 +251,39 @@ def test_a_dry_run_only_shows_the_plan(simulated: Simulated, tmp_path: Path) -> 
     assert len(runs) == 5
     assert simulated.lines == []
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("further", [(), ("--dry-run",)])
+def test_a_system_that_could_not_be_loaded_is_refused(
+    further: tuple[object, ...], simulated: Simulated, tmp_path: Path
+) -> None:
+    words = ("sweep", "null", "digit", *RUN[3:], *LOADS, "--output", tmp_path / "s", *further)
+    one_line_error(here(*words), "model 'digit' is not known")
+    assert simulated.lines == []
+    assert not (tmp_path / "s").exists()
+
+
+def test_interrupted_before_a_run_has_ended_it_says_nothing_of_saturation(simulated: Simulated, tmp_path: Path) -> None:
+    simulated.ends = {1: (statuses.INTERRUPTED, "")}
+    done = here(*RUN, *LOADS, "--output", tmp_path / "s")
+    assert done.returncode == statuses.INTERRUPTED
+    assert "Sweep is : unfinished" in done.stdout
+    assert "saturation" not in done.stdout
+
+
+def test_columns_of_the_table_have_a_space_between_them() -> None:
+    figures = {"rate": 123_456_789.0, "p50": 1.0, "p99": 1.0, "errors": 0.0, "validity": "INVALID", "front": "on"}
+    points = [
+        {"at": {"qps": "1234567.25", "think-time": "1234567.75"}, "skipped": "", **more}
+        for more in (figures, dict.fromkeys(figures))
+    ]
+    document = {"axes": ["qps", "think-time"], "points": points, "bounds": [], "named": {"highest_valid": None}}
+    written = io.StringIO()
+    with contextlib.redirect_stdout(written):
+        terminal.put([sweeps.table(document)])
+    _, measured, left = [line.split() for line in written.getvalue().splitlines()]
+    assert measured[:3] == ["1234567.25", "1234567.75", "123,456,789/s"]
+    assert left == ["1234567.25", "1234567.75", "-"]
 
 
 def test_a_folder_with_something_else_is_refused(simulated: Simulated, tmp_path: Path) -> None:
