@@ -21,6 +21,7 @@ from drumfire.bench.peak import journal
 from drumfire.bench.peak.journal import JOURNAL, Begun
 from drumfire.bench.report import audits
 from drumfire.bench.report.audits import AUDIT
+from drumfire.bench.report.outputs import AB, SESSION, SWEEP
 from drumfire.loadgen import series
 from drumfire.loadgen.claim import RUNS, is_claimed
 from drumfire.loadgen.directory import COLUMNS, HISTOGRAMS, RESULT, SETTINGS
@@ -86,6 +87,8 @@ class Found:
     """Of the latencies of queries; in Offline None, where they say when each sample of the one query was answered."""
     system: Mapping[str, Any] = field(default_factory=dict)
     """``backend`` and ``model``, as far as they are known."""
+    session: str = ""
+    """The folder of the ``ab`` or ``sweep`` that it is a run of; empty for any other run."""
 
     @property
     def began(self) -> datetime:
@@ -98,22 +101,25 @@ def runs_in(folder: Path) -> list[Found]:
         if folder == RUNS and not folder.exists():
             return []
         raise UserError(f"{folder} is no folder: name one that holds runs")
-    found = (_audit(path) if is_audit else _found(path) for path, is_audit in _folders(folder, _DEEPEST))
+    found = [_audit(path) if is_audit else _found(path) for path, is_audit in _folders(folder, _DEEPEST)]
+    found = [replace(one, session=_session_of(Path(one.folder), folder)) for one in found]
     return sorted(found, key=lambda one: one.began, reverse=True)
 
 
-def find(word: str, folder: Path = RUNS) -> Path:
+def find(word: str, folder: Path = RUNS, *, sessions: bool = False) -> Path:
     """The path that ``word`` is, or the run in ``folder`` that it means.
 
     ``last`` is the finished run that began last, ``last~1`` the one before it; what else began later is named on
-    standard error.  Any other word is the folder's name or a part of it that no other has, or with a slash, of its
-    path.  Raises ``UserError`` where there is no such run, or more than one.
+    standard error.  The runs of an ``ab`` or a ``sweep`` count as one there, which is what the word then means; only
+    with ``sessions`` that is no error.  Any other word is the folder's name or a part of it that no other has, or with
+    a slash, of its path.  Raises ``UserError`` where there is no such run, or more than one.
     """
     if os.path.lexists(word):
         return Path(word)
     if (last := _LAST.fullmatch(word)) is not None:
-        return _last(word, int(last[1] or 0), folder)
+        return _one(word, _last(word, int(last[1] or 0), folder), sessions)
     paths = [path for path, _ in _folders(folder, _DEEPEST)] if folder.is_dir() else []
+    paths += sorted({Path(of) for path in paths if (of := _session_of(path, folder))})
     names = {path: str(path.relative_to(folder)) if os.sep in word else path.name for path in paths}
     found = [path for path in paths if names[path] == word] or [path for path in paths if word in names[path]]
     if not found:
@@ -123,7 +129,21 @@ def find(word: str, folder: Path = RUNS) -> Path:
         )
     if len(found) > 1:
         raise UserError(f"{word} can mean {_some([str(path) for path in sorted(found)])}: write more of the name")
-    return found[0]
+    return _one(word, found[0], sessions)
+
+
+def _one(word: str, path: Path, sessions: bool) -> Path:
+    """Raises ``UserError`` for a session where there must be a run."""
+    if (path / SESSION).is_file() and not sessions:
+        first = min((str(run) for run, _ in _folders(path, _DEEPEST)), default=str(path / "A" / "1"))
+        raise UserError(f"{word} is {path}, several runs by ab or sweep: name one of them, such as {first}")
+    return path
+
+
+def _session_of(run: Path, folder: Path) -> str:
+    """See ``Found.session``; looks no higher than ``folder``."""
+    above = (path for path in run.parents if path == folder or path.is_relative_to(folder))
+    return next((str(path) for path in above if (path / SESSION).is_file()), "")
 
 
 def age_of(text: str) -> timedelta:
@@ -150,7 +170,7 @@ def moment_of(text: str) -> datetime:
 
 
 def _last(word: str, number: int, folder: Path) -> Path:
-    every = runs_in(folder) if folder.is_dir() else []
+    every = _with_sessions_as_one(runs_in(folder) if folder.is_dir() else [])
     finished = [at for at, one in enumerate(every) if one.state in FINISHED]
     if number >= len(finished):
         there = counted(len(finished), "finished run") if finished else "no finished run"
@@ -160,6 +180,20 @@ def _last(word: str, number: int, folder: Path) -> Path:
         text = f"note: {word} is {every[place].folder}; what began later is no finished run: {_some(skipped)}"
         print(printable(text), file=sys.stderr)
     return Path(every[place].folder)
+
+
+def _with_sessions_as_one(runs: Sequence[Found]) -> list[Found]:
+    """The newest first: of each session only its newest run, by the session's folder; finished where the session is."""
+    found, seen = [], set()
+    for one in runs:
+        if one.session in seen:
+            continue
+        if one.session:
+            seen.add(one.session)
+            ended = any((Path(one.session) / name).is_file() for name in (AB, SWEEP))
+            one = replace(one, folder=one.session, state=FINISHED[0] if ended else "unfinished")
+        found.append(one)
+    return found
 
 
 def _some(names: Sequence[str]) -> str:

@@ -131,7 +131,8 @@ class SavedRun:
         """
         if self.unfinished:
             raise UserError(
-                f"{self.folder} is unfinished, it has no {RESULT}: do the run again; figures has those of its columns"
+                f"{self.folder} is unfinished, it has no {RESULT}: do the run again; drumfire show tells what "
+                "is there, in Python its figures"
             )
         return read_result(self.folder / RESULT)
 

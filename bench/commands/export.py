@@ -65,6 +65,9 @@ def write(options: Options) -> int:
     if by_rows and len(runs) > 1:
         raise UserError("the rows of one run are written at a time: name one, or leave --format and --rows to jsonl")
     _check(output, runs)
+    if by_rows and runs[0].unfinished and runs[0].under_way:
+        note = f"note: {runs[0].folder} is under way: what it has saved so far is exported, which is not all of it"
+        print(printable(note), file=sys.stderr)
     rows = Rows(runs[0]) if by_rows else None
     with _opened(output) as file, _progress(0 if rows is None else len(rows)) as done:
         if rows is None:
@@ -89,11 +92,16 @@ COMMAND = Command(
 
 
 def _form(options: Options, output: Path | None) -> str:
+    told = None if output is None else _FORMATS.get(output.suffix.lower())
+    form = options.format or ("jsonl" if options.rows else None)
+    if form is not None and told not in (None, form):
+        asked = f"--format {options.format}" if options.format else "--rows"
+        raise UserError(f"{asked} writes {form}, and --output {output} ends as {told} does: change one of them")
     if options.format is not None or output is None:
         return options.format or ("jsonl" if options.rows else "csv")
-    if (form := _FORMATS.get(output.suffix.lower())) is None:
+    if told is None:
         raise UserError(f"--output {output} does not say by its end what to write: add --format csv, jsonl or parquet")
-    return form
+    return told
 
 
 def _check(output: Path | None, runs: Iterable[SavedRun]) -> None:

@@ -69,6 +69,9 @@ def _each(chosen: Sequence[Found], options: Options, *, remove: bool) -> tuple[i
     done, whole = "removed" if remove else "would remove", RESULT in options.wanted
     part = "" if whole else "what is large of "
     for one in chosen:
+        if whole and one.session:
+            print(printable(f"kept {one.folder}: it is a run of {one.session}, which needs it"), file=sys.stderr)
+            continue
         try:
             bytes_of_run = removal.remove(Path(one.folder), options.folder, options.wanted, really=remove)
         except (removal.KeptError, UserError, OSError) as error:
@@ -90,6 +93,8 @@ def _agreed() -> bool:
     except EOFError:
         print()
         return False
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted, and nothing was removed") from None
 
 
 def _chosen(options: Options, found: Sequence[Found]) -> Iterator[Found]:

@@ -40,7 +40,7 @@ class Options:
 
 def show(options: Options) -> int:
     """Print the report and return the status of the run's verdict."""
-    folder = find(str(options.run))
+    folder = find(str(options.run), sessions=True)
     if (outcome := audits.read(folder)) is not None:
         return _audit(outcome, folder.absolute(), options)
     if (ended := sessions.read(folder)) is not None:

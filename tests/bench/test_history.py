@@ -52,6 +52,24 @@ def test_a_word_means_a_run(word: str, name: str, runs: Path) -> None:
     assert find(word, runs) == runs / name
 
 
+def test_the_runs_of_a_session_count_as_one(runs: Path) -> None:
+    for days, name in ((0.3, "A/1"), (0.2, "B/1")):
+        run(runs / "20261130-ab" / name, days)
+    (runs / "20261130-ab" / "session.jsonl").write_text("")
+    assert find("last", runs, sessions=True) == runs / "20261129-digits"
+    (runs / "20261130-ab" / "ab.json").write_text("{}")
+    assert find("last", runs, sessions=True) == runs / "20261130-ab"
+    assert find("last~1", runs) == runs / "20261129-digits"
+    assert find("1130-ab", runs, sessions=True) == runs / "20261130-ab"
+    assert find("ab/B/1", runs) == runs / "20261130-ab" / "B" / "1"
+    for word in ("last", "1130-ab"):
+        with pytest.raises(UserError, match=f"{word} is .*-ab, several runs by ab or sweep: .* such as .*-ab/A/1"):
+            find(word, runs)
+    done = here("history", "prune", runs, "--keep", 0, "--yes")
+    assert f"kept {runs / '20261130-ab' / 'A' / '1'}: it is a run of {runs / '20261130-ab'}, which" in done.stderr
+    assert [one.session for one in runs_in(runs)] == [str(runs / "20261130-ab")] * 2
+
+
 def test_a_path_is_itself(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(runs)
     (runs / "last").mkdir()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from drumfire.loadgen import installation
+from drumfire.loadgen.claim import held
 from drumfire.loadgen.record import Status
 from drumfire.loadgen.series import Series, save
 from tests.support.command import columns as columns_of
@@ -115,7 +116,10 @@ def test_an_unfinished_run_has_rows_and_no_result(run: Path, tmp_path: Path) -> 
     made(half, queued(10))
     (half / "result.json").unlink()
     assert here("export", half).stdout.count("\n") == 11
-    one_line_error(here("export", half, "--format", "jsonl"), "is unfinished")
+    one_line_error(here("export", half, "--format", "jsonl"), "is unfinished", "drumfire show tells")
+    assert "under way" not in here("export", half).stderr
+    with held(half):
+        assert f"note: {half} is under way: what it has saved so far is exported" in here("export", half).stderr
 
 
 @pytest.mark.parametrize(
@@ -129,6 +133,11 @@ def test_an_unfinished_run_has_rows_and_no_result(run: Path, tmp_path: Path) -> 
         (["--output", "RUN/columns", "--format", "csv"], "is in the folder of the run"),
         (["--output", "/dev/null", "--format", "csv"], "is no file"),
         (["--output", "none/a.csv"], "there is no folder"),
+        (
+            ["--format", "csv", "--output", "z.parquet"],
+            "and --output z.parquet ends as parquet does",
+        ),
+        (["--rows", "--output", "z.csv"], "--rows writes jsonl, and --output z.csv ends as csv does: change one"),
         (["--format", "xml"], "unknown 'xml'"),
     ],
 )
