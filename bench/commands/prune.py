@@ -70,7 +70,9 @@ def _each(chosen: Sequence[Found], options: Options, *, remove: bool) -> tuple[i
     part = "" if whole else "what is large of "
     for one in chosen:
         if whole and one.session:
-            print(printable(f"kept {one.folder}: it is a run of {one.session}, which needs it"), file=sys.stderr)
+            print(
+                printable(f"kept {one.folder}: it is a run of {one.session}: remove that as a whole"), file=sys.stderr
+            )
             continue
         try:
             bytes_of_run = removal.remove(Path(one.folder), options.folder, options.wanted, really=remove)
