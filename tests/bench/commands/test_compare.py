@@ -239,7 +239,7 @@ def test_an_invalid_side_has_no_table(runs: Path, tmp_path: Path) -> None:
     assert done.stdout.startswith("B is INVALID: not compared\n  - B is INVALID: gone\n")
     assert "figure" not in done.stdout
     assert json.loads(here("compare", runs / "a", tmp_path / "b", "--json").stdout)["comparisons"][0]["verdict"] == {
-        "words": "B is INVALID: not compared", "status": 1, "word": "not compared",
+        "words": "B is INVALID: not compared", "status": 1, "word": "not compared", "runs": None,
     }  # fmt: skip
 
 

@@ -734,7 +734,8 @@ def test_a_server_that_dies_ends_the_run(
     assert run.test.answers.aborted is not None
     assert f"no connection to {peer.url}: connection refused" in run.test.answers.aborted
     assert (run.status == Status.OK).sum() >= 40
-    assert set(run.status) == {Status.OK, Status.FAILED}
+    # Those of the moment at which the run was given up may be neither.
+    assert {Status.OK, Status.FAILED} <= set(run.status) <= {Status.OK, Status.FAILED, Status.UNANSWERED}
     assert run.contents(status=Status.OK) <= peer.answered
     if scenario != Scenario.Offline:
         assert len(run.status) < 50_000
