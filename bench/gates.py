@@ -15,8 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from drumfire.bench import statuses
 from drumfire.bench.compare import intervals
 from drumfire.bench.compare.comparison import ratio_of
@@ -191,7 +189,7 @@ def judge(
     three.  ``letters``: what the base and the runs are called.  ``intended``: as of ``compare``.
     """
     subjects = of_side(runs)
-    value = _mean([_value(one, expectation.figure) for one in subjects])
+    value = intervals.mean_of_runs([_value(one, expectation.figure) for one in subjects])
     if value is None:
         return _judged(expectation, None, None, None, f"the run has no {expectation.figure}")
     if expectation.is_relative:
@@ -218,7 +216,7 @@ def _against(
         return _judged(expectation, value, None, None, "there is no base")
     figure, holds = expectation.figure, _OPERATORS[expectation.op]
     if not _is_compared(figure):
-        of_base = _mean([_value(one, figure) for one in of_side(base)])
+        of_base = intervals.mean_of_runs([_value(one, figure) for one in of_side(base)])
         if of_base is None:
             return _judged(expectation, value, None, None, f"the base has no {figure}")
         why = f"the base has {shown(of_base, _unit(figure))}, no interval for this figure"
@@ -263,16 +261,6 @@ def _interval(runs: Sequence[Subject], figure: str) -> intervals.Interval:
     if len(runs) == 1:
         return of_subject(runs[0], figure)
     return intervals.of_runs([math.log(run.value(figure) or math.nan) for run in runs])
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    """The geometric mean, as several runs are compared; the arithmetic one where a value is 0."""
-    known = [value for value in values if value is not None]
-    if not known or len(known) < len(values):
-        return None
-    if len(known) == 1 or min(known) <= 0:
-        return sum(known) / len(known)
-    return math.exp(float(np.mean(np.log(known))))
 
 
 def _value(run: Subject, figure: str) -> float | None:

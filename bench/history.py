@@ -28,6 +28,7 @@ from drumfire.loadgen.directory import COLUMNS, HISTOGRAMS, RESULT, SETTINGS
 from drumfire.loadgen.errors import UserError, printable
 from drumfire.loadgen.files import read_bytes
 from drumfire.loadgen.record import BASE_COLUMNS
+from drumfire.loadgen.results import judged_latency
 from drumfire.loadgen.saved import SavedRun
 from drumfire.loadgen.schema import fault
 from drumfire.loadgen.wording import counted
@@ -280,14 +281,9 @@ def _found(folder: Path) -> Found:
         mode=mode,
         metric=metric if metric.keys() >= _METRIC.keys() else None,
         bytes=_bytes(str(folder)),
-        p99_ns=None if scenario == "Offline" else _latency(result).get("p99"),
+        p99_ns=None if scenario == "Offline" else judged_latency(result).get("p99"),
         system={name: str(system[name]) for name in ("backend", "model") if system.get(name)},
     )
-
-
-def _latency(result: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = result.get("query_latency_ns") or result.get("latency_ns") or {}
-    return found
 
 
 def _audit(folder: Path) -> Found:

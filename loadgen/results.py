@@ -241,6 +241,12 @@ def query_latencies(m: Measured) -> Int64Array:
     return latencies[answered.all(axis=1)]
 
 
+def judged_latency(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The latency that judges a result document's run, ns: in MultiStream that of queries; empty without one."""
+    found: Mapping[str, Any] = document.get("query_latency_ns") or document.get("latency_ns") or {}
+    return found
+
+
 def _last_query(m: Measured) -> tuple[int, int, int]:
     """When the last issued query was due, issued, and answered; if it was not, when the last answer came."""
     rows = slice(m.issued.size - m.samples_per_query, None)

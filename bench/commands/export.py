@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
 from rich.console import Console
@@ -16,10 +15,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from drumfire.bench import statuses
 from drumfire.bench.history import find
 from drumfire.bench.options.parser import Command
-from drumfire.bench.report import export, outputs, terminal
+from drumfire.bench.report import export, outputs
 from drumfire.bench.report.rowwise import Rows
 from drumfire.loadgen.errors import UserError, printable
-from drumfire.loadgen.files import in_one_step
 from drumfire.loadgen.options import option
 from drumfire.loadgen.saved import SavedRun, load
 
@@ -69,7 +67,7 @@ def write(options: Options) -> int:
         note = f"note: {runs[0].folder} is under way: what it has saved so far is exported, which is not all of it"
         print(printable(note), file=sys.stderr)
     rows = Rows(runs[0]) if by_rows else None
-    with _opened(output) as file, _progress(0 if rows is None else len(rows)) as done:
+    with outputs.opened(output) as file, _progress(0 if rows is None else len(rows)) as done:
         if rows is None:
             file.write(b"".join(orjson.dumps(run.result) + b"\n" for run in runs))
         elif form == "parquet":
@@ -111,26 +109,6 @@ def _check(output: Path | None, runs: Iterable[SavedRun]) -> None:
         if output.absolute().resolve().is_relative_to(run.folder.resolve()):
             raise UserError(f"--output {output} is in the folder of the run: write it elsewhere")
     outputs.check({"--output": output})
-
-
-class _Standard:
-    """Standard output, as a file of bytes."""
-
-    def write(self, text: bytes) -> None:
-        terminal.write(text)
-
-
-@contextlib.contextmanager
-def _opened(output: Path | None) -> Iterator[Any]:
-    """The file to write, which replaces another when it is whole.  Raises ``UserError`` where it cannot be written."""
-    if output is None:
-        yield _Standard()
-        return
-    try:
-        with in_one_step(output) as file:
-            yield file
-    except OSError as error:
-        raise UserError(f"--output {output} cannot be written: {error.strerror or error}") from None
 
 
 @contextlib.contextmanager

@@ -10,9 +10,8 @@ from drumfire.bench import gates, statuses
 from drumfire.bench.compare.sides import ResultFile, named, opened
 from drumfire.bench.gates import ExpectOptions
 from drumfire.bench.options.parser import Command
-from drumfire.bench.report import blocks, content, junit, outputs, page, terminal, text
+from drumfire.bench.report import blocks, content, junit, outputs, page, text
 from drumfire.loadgen.errors import UserError
-from drumfire.loadgen.files import in_one_step
 from drumfire.loadgen.options import option
 
 _FORMATS = {".html": "html", ".htm": "html", ".md": "markdown", ".txt": "text", ".json": "json"}
@@ -59,7 +58,10 @@ def report(options: Options) -> int:
         shown = json.dumps(blocks.document(made), allow_nan=False) + "\n"
     else:
         shown = text.markdown(made) if form == "markdown" else text.text(made)
-    _written(shown.encode("utf-8", "backslashreplace"), options.output)
+    with outputs.opened(options.output) as file:
+        file.write(shown.encode("utf-8", "backslashreplace"))
+    if options.output is not None:
+        print(options.output)
     if wanted.junit is not None:
         of_runs = zip((run.result for run in runs), judged.values(), strict=True)
         junit.write_runs(wanted.junit, dict(zip(judged, of_runs, strict=True)))
@@ -72,18 +74,6 @@ COMMAND = Command(
     "Write a report of saved runs: what happened over time, in one page that opens offline.",
     "drumfire report runs/mine --output mine.html",
 )
-
-
-def _written(text: bytes, path: Path | None) -> None:
-    if path is None:
-        terminal.write(text)
-        return
-    try:
-        with in_one_step(path) as file:
-            file.write(text)
-    except OSError as error:
-        raise UserError(f"--output {path} cannot be written: {error.strerror or error}") from None
-    print(path)
 
 
 def _form(wanted: str | None, output: Path | None) -> str:

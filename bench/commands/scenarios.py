@@ -23,6 +23,7 @@ from drumfire.bench.report import figures
 from drumfire.loadgen import installation, streams
 from drumfire.loadgen.claim import Claim
 from drumfire.loadgen.directory import RESULT
+from drumfire.loadgen.results import judged_latency
 from drumfire.loadgen.saved import load
 from drumfire.loadgen.settings import Scenario
 from drumfire.loadgen.signals import on_ending
@@ -55,13 +56,13 @@ def table(results: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
         shown.add_column(heading, no_wrap=heading != "")
     for name, result in results:
         validity, metric = result["validity"], result["metric"]
-        latency = result["query_latency_ns"] or result["latency_ns"]  # the one that the scenario is judged by
+        latency = judged_latency(result)
         shown.add_row(
             name,
             Text(validity, "green" if validity == "VALID" else "bold red"),
             figures.metric_value(metric) if metric is not None else "",
             metric["name"] if metric is not None else "",
-            figures.duration(latency["p99"]) if latency is not None else "",
+            figures.duration(latency["p99"]) if latency else "",
         )
     return shown
 

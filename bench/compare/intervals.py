@@ -184,6 +184,19 @@ def paired_means(a: Floats, b: Floats, ratio: float) -> Interval:
     return _of_shares(shares, ratio)
 
 
+def mean_of_runs(values: Sequence[float | None]) -> float | None:
+    """The geometric mean of a figure of several runs, as ratios are judged; the arithmetic one where a value is 0.
+
+    None where a run lacks it.
+    """
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None
+    if len(known) == 1 or min(known) <= 0:
+        return sum(known) / len(known)
+    return math.exp(sum(map(math.log, known)) / len(known))
+
+
 def of_mean(values: Floats, value: float) -> Interval:
     """Of a mean, which is ``value``, from those of blocks, shape (BLOCKS,)."""
     return _of_shares(values / values.mean(), value)

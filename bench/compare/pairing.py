@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -68,7 +67,7 @@ class Pairing:
         return []
 
     def row(self, figure: str) -> Row:
-        a, b = (_geometric([run.value(figure) for run in side]) for side in (self.a, self.b))
+        a, b = (intervals.mean_of_runs([run.value(figure) for run in side]) for side in (self.a, self.b))
         if a is None or b is None:
             return Row(figure, a, b, None, None, None, "", "not a figure of both")
         interval, method = self.interval(figure, b / a)
@@ -206,10 +205,3 @@ def _of_times(interval: Interval) -> Interval:
     """Of a rate, from that of the time that it takes."""
     low, high = (None if end is None else 1 / end for end in (interval.high, interval.low))
     return Interval(low, high, interval.why, interval.needs)
-
-
-def _geometric(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return None
-    return known[0] if len(known) == 1 else math.exp(sum(map(math.log, known)) / len(known))

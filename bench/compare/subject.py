@@ -16,7 +16,7 @@ from drumfire.bench.compare.blocks import Blocks, Floats
 from drumfire.loadgen.draws import Int64Array
 from drumfire.loadgen.errors import UserError, nearest
 from drumfire.loadgen.record import Column
-from drumfire.loadgen.results import Measured, distribution, latencies, query_latencies
+from drumfire.loadgen.results import Measured, distribution, judged_latency, latencies, query_latencies
 from drumfire.loadgen.settings import CLOSED_LOOP, Scenario, percentile_name
 
 RATE, MEAN = "rate", "mean"
@@ -151,7 +151,7 @@ class Subject:
     @property
     def latency_ns(self) -> Mapping[str, Any]:
         """The latency that it is judged by, as its result has it: in MultiStream that of whole queries."""
-        return self.result.get("query_latency_ns") or self.result.get("latency_ns") or {}
+        return judged_latency(self.result)
 
     @property
     def has_rows(self) -> bool:

@@ -1,14 +1,18 @@
-"""Whether files may be written where an option says, which is known before anything is measured."""
+"""Files that options name: whether they may be written, known before anything is measured; and their writing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from drumfire.bench.peak import journal
+from drumfire.bench.report import terminal
 from drumfire.bench.report.audits import AUDIT
 from drumfire.loadgen import directory, series
 from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.files import in_one_step
 
 AB, SWEEP, SESSION = "ab.json", "sweep.json", "session.jsonl"
 """What several runs in an order came to, and their journal."""
@@ -41,6 +45,29 @@ def check(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = (), folde
         if place in written:
             raise UserError(f"{flag} and {written[place]} name the same file, {path}: name two")
         written[place] = flag
+
+
+class _Standard:
+    """Standard output, as a file of bytes."""
+
+    def write(self, text: bytes) -> None:
+        terminal.write(text)
+
+
+@contextlib.contextmanager
+def opened(output: Path | None) -> Iterator[Any]:
+    """The file ``output`` for bytes, which replaces another when it is whole; without one, standard output.
+
+    Raises ``UserError`` where the file cannot be written.
+    """
+    if output is None:
+        yield _Standard()
+        return
+    try:
+        with in_one_step(output) as file:
+            yield file
+    except OSError as error:
+        raise UserError(f"--output {output} cannot be written: {error.strerror or error}") from None
 
 
 def _is_a_runs(path: Path, folder: Path | None) -> bool:

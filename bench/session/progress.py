@@ -12,6 +12,7 @@ from rich.text import Text
 
 from drumfire.bench.report import figures, terminal
 from drumfire.bench.report.rows import Section
+from drumfire.loadgen.results import judged_latency
 from drumfire.loadgen.saved import SavedRun
 
 Table = Callable[[], Iterable[Section]]
@@ -54,7 +55,7 @@ class Progress:
         if self._table is None:
             result = run.result
             value = "" if result.get("metric") is None else figures.metric_value(result["metric"])
-            p99 = (result.get("query_latency_ns") or result.get("latency_ns") or {}).get("p99")
+            p99 = judged_latency(result).get("p99")
             latency = "" if p99 is None or result.get("scenario") == "Offline" else f"  p99 {figures.duration(p99)}"
             self.say(f"{self._where}  {name}  {result['validity']}  {value}{latency}{self._left('  ')}")
 
