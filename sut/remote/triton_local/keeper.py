@@ -19,6 +19,10 @@ from pathlib import Path
 
 GRACE_S = 6.0
 """How long the server may take to end after SIGTERM; then we kill it."""
+_MOST_LOG_BYTES = 64 << 20
+"""Of the log that this process's stderr is: a server that cannot accept a connection may write gigabytes of errors."""
+_LOOK_S = 1.0
+"""How often it is measured."""
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
@@ -74,7 +78,9 @@ def keep(parent: int, command: Sequence[str]) -> None:
     )
     print(server.pid, flush=True)
     server_end = os.pidfd_open(server.pid)
-    _first_of([terminated.fileno(), parent_end, server_end])
+    while not _first_of([terminated.fileno(), parent_end, server_end], _LOOK_S):
+        if os.fstat(sys.stderr.fileno()).st_size > _MOST_LOG_BYTES:
+            os.ftruncate(sys.stderr.fileno(), 0)
     server.terminate()
     _first_of([server_end], GRACE_S)
     # Before the server is reaped, as its process group's number may be used again afterwards.
@@ -88,12 +94,12 @@ def keep(parent: int, command: Sequence[str]) -> None:
             return
 
 
-def _first_of(descriptors: Sequence[int], within_s: float | None = None) -> None:
-    """Wait until one of them is readable; a pidfd is readable when its process has ended."""
+def _first_of(descriptors: Sequence[int], within_s: float) -> bool:
+    """Wait until one of them is readable, and return whether one is: a pidfd is when its process has ended."""
     waiting = select.poll()
     for descriptor in descriptors:
         waiting.register(descriptor, select.POLLIN)
-    waiting.poll(None if within_s is None else within_s * 1e3)
+    return bool(waiting.poll(within_s * 1e3))
 
 
 def main(parent: str, folder: str, prefix: str, *command: str) -> None:

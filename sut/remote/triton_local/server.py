@@ -205,8 +205,12 @@ def _repository(folder: Path) -> Path:
 
 
 def _open_log(path: Path | None) -> IO[bytes]:
+    """Appended to, so that what the keeper cuts off is not written again as zeros.  Raises ``LocalTritonError``."""
     try:
-        return tempfile.TemporaryFile() if path is None else open(path, "w+b")
+        if path is None:
+            return tempfile.TemporaryFile("a+b")
+        path.write_bytes(b"")
+        return open(path, "a+b")
     except OSError as error:
         raise LocalTritonError(f"cannot write the server's log {path}: {error.strerror}") from None
 
