@@ -25,7 +25,7 @@ _STEP = 1000
 """Where the binary search ends."""
 _FINE = (*JUDGED, 3)
 """3: no load keeps the bound."""
-_PATIENCE_S = 1800
+_PATIENCE_S = 600
 
 
 def sweep(server: Running, case: Case, seconds: float) -> dict[str, float]:
