@@ -63,7 +63,7 @@ def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> di
     result: dict[str, Any] = {
         "tool": f"Drumfire {VERSION}",
         "note": "MLPerf rules: not applicable"
-        if test.effective.concurrency
+        if test.effective.is_closed
         else "not MLPerf's traffic"
         if departures
         else "MLPerf-style, not an MLPerf result",
@@ -109,7 +109,7 @@ def document(test: Test, sections: Mapping[str, Any], warnings: list[str]) -> di
         measured = test.measured(report)
         result |= figures(test.effective, results, measured, test.record.columns, test.streams(report))
         result["warnings"][:0] = lateness.warnings(test.effective, result, test.knobs, measured)
-    if test.effective.concurrency:
+    if test.effective.is_closed:
         result["loop"] = {
             "concurrency": test.effective.concurrency, "think_time_ns": test.effective.think_time_ns, "mlperf": False
         }  # fmt: skip
@@ -273,7 +273,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def _plain(settings: Any) -> dict[str, Any]:
     found = {name: getattr(value, "name", value) for name, value in asdict(settings).items()}
-    return found if settings.concurrency else {name: found[name] for name in found if name not in OF_CLOSED_LOOPS}
+    return found if settings.is_closed else {name: found[name] for name in found if name not in OF_CLOSED_LOOPS}
 
 
 def _figures(latency: Distribution, target: float) -> dict[str, int]:

@@ -168,7 +168,7 @@ class LocalIssuer:
                     task.cancel()
                 overhead = before.until(Reading.now(plan.pauses))
                 answers.give_up()
-                if phase.concurrency:
+                if plan.settings.is_closed:
                     enter_dues(phase, answers)
                 plan.reports.append(
                     PhaseReport(

@@ -41,7 +41,7 @@ def issued(
     else:
         late = measured.issued - measured.scheduled
         meaning = "from a query's scheduled time to its issue"
-        if settings.concurrency:
+        if settings.is_closed:
             thought = " and the think time" if settings.think_time_ns else ""
             meaning = f"from the answer that makes a query due{thought} to its issue"
     early = int(np.count_nonzero(late < 0))

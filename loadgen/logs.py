@@ -161,7 +161,7 @@ def put_requested(log: DetailLog, requested: TestSettings) -> None:
     ]
     if requested.use_token_latencies:
         names.append("use_token_latencies")
-    if requested.concurrency:
+    if requested.is_closed:
         names += ["concurrency", "think_time_ns"]
     for name in names:
         log.put(f"requested_{name}", getattr(requested, name))

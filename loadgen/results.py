@@ -259,7 +259,7 @@ def _duration(s: EffectiveSettings, m: Measured, latency: Distribution) -> int:
         return latency.maximum
     if m.queries == 0:
         return 0
-    if s.concurrency:
+    if s.is_closed:
         return int(m.issued.max())
     due, issued, _ = _last_query(m)
     return due if s.scenario == Scenario.Server else issued
@@ -272,7 +272,7 @@ def _rates(s: EffectiveSettings, m: Measured, latency: Distribution) -> dict[str
     tokens = int(m.tokens[m.answered & (m.tokens > 1)].sum()) if m.tokens is not None else 0
     rates: dict[str, float] = {}
     due, issued, done = _last_query(m) if m.queries else (0, 0, 0)
-    if s.concurrency:
+    if s.is_closed:
         issued, done = int(m.issued.max(initial=0)), int(m.completed[m.answered].max(initial=0))
     if s.scenario == Scenario.Server:
         rates["scheduled_samples_per_sec"] = _per_second(n - 1, due)
@@ -285,7 +285,7 @@ def _rates(s: EffectiveSettings, m: Measured, latency: Distribution) -> dict[str
             rates["tokens_per_second"] = _per_second(tokens, latency.maximum)
         if s.infer_token_latencies:
             rates["inferred_tokens_per_second"] = _per_second(s.token_latency_scaling_factor * n, latency.maximum)
-    elif s.concurrency:
+    elif s.is_closed:
         # Up to the last issue all are under way, and after it fewer and fewer.
         by_then = int(np.count_nonzero(m.completed[m.answered] <= issued))
         rates["completed_samples_per_sec"] = _per_second(by_then, issued) or _per_second(n, done)

@@ -161,7 +161,7 @@ class Test:
 
     def departures(self) -> list[str]:
         """How this test's traffic differs from that of any MLPerf scenario; a line each."""
-        if self.effective.concurrency:
+        if self.effective.is_closed:
             return [
                 f"a closed loop of {self.effective.concurrency} is no MLPerf scenario, so MLPerf's rules do not apply: "
                 "VALID says that every query was answered, for as long as was asked"

@@ -78,7 +78,7 @@ _LEAST_RATE, _MOST_RATE = 1e-6, 1e15
 
 
 class _Looped:
-    """What settings say of the loop."""
+    """The loop of a test, from its settings."""
 
     scenario: Scenario
     concurrency: int
@@ -88,14 +88,22 @@ class _Looped:
         return self.scenario.loop
 
     @property
+    def is_closed(self) -> bool:
+        """Whether several queries are kept under way, as by ``--loop closed``, which is not an MLPerf scenario.
+
+        SingleStream and MultiStream wait for answers too (``loop``), but for each one in turn (``in_turn``).
+        """
+        return bool(self.concurrency)
+
+    @property
     def in_turn(self) -> bool:
         """Whether each query waits for the answer to the one before: SingleStream and MultiStream."""
-        return self.loop is Loop.CLOSED and not self.concurrency
+        return self.loop is Loop.CLOSED and not self.is_closed
 
     @property
     def kind(self) -> str:
-        """The scenario's name, or ``CLOSED_LOOP``, which is no MLPerf scenario."""
-        return CLOSED_LOOP if self.concurrency else self.scenario.name
+        """The name of the scenario, or ``CLOSED_LOOP``."""
+        return CLOSED_LOOP if self.is_closed else self.scenario.name
 
 
 @dataclass
@@ -209,7 +217,7 @@ class EffectiveSettings(_Looped):
     @property
     def stops_early(self) -> bool:
         """Whether MLPerf's early stopping has a say in the verdict."""
-        return self.scenario != Scenario.Offline and not self.concurrency
+        return self.scenario != Scenario.Offline and not self.is_closed
 
     @property
     def expected_s(self) -> float:
@@ -256,7 +264,7 @@ def effective(requested: TestSettings, total_count: int, performance_count: int)
     if r.scenario == Scenario.SingleStream:
         target_qps = _rate_of_latency(r.single_stream_expected_latency_ns)
         max_async, percentile = 1, r.single_stream_target_latency_percentile
-        if r.concurrency:
+        if r.is_closed:
             max_async = r.concurrency
             target_qps = _rate(r.concurrency * 1e9 / (r.single_stream_expected_latency_ns + r.think_time_ns))
         if r.sample_concatenate_permutation:
@@ -346,14 +354,14 @@ def _check_numbers(requested: TestSettings) -> None:
         raise SettingsError(f"min_duration_ms must be at most {_LONGEST_S * 1000:.0e} (31 years)")
     if requested.multi_stream_samples_per_query < 1:
         raise SettingsError("multi_stream_samples_per_query must be at least 1, not 0")
-    if requested.concurrency and requested.scenario != Scenario.SingleStream:
+    if requested.is_closed and requested.scenario != Scenario.SingleStream:
         raise SettingsError(
             f"a closed loop of {requested.concurrency} has the queries of SingleStream, not of "
             f"{requested.scenario.name}: leave concurrency out"
         )
-    if requested.concurrency and requested.mode in (Mode.SubmissionRun, Mode.FindPeakPerformance):
+    if requested.is_closed and requested.mode in (Mode.SubmissionRun, Mode.FindPeakPerformance):
         raise SettingsError(f"{requested.mode.name} is for MLPerf's scenarios, not for a closed loop: leave one out")
-    if requested.think_time_ns and not requested.concurrency:
+    if requested.think_time_ns and not requested.is_closed:
         raise SettingsError("think_time_ns is for a closed loop: give concurrency, or leave it out")
     if requested.think_time_ns > _LONGEST_S * 1e9:
         raise SettingsError(f"think_time_ns must be at most {_LONGEST_S * 1e9:.0e} (31 years)")

@@ -52,7 +52,7 @@ class Slice:
                 "server_max_async_queries bounds the queries of one generator: leave it out of user.conf with several"
             )
         places = self.count(settings.concurrency)
-        if settings.concurrency and not places:
+        if settings.is_closed and not places:
             raise SettingsError(
                 f"a closed loop of {settings.concurrency} leaves nothing for some of {self.parts} generators: raise "
                 f"--concurrency to {self.parts} or more"

@@ -83,7 +83,7 @@ class TrafficOptions:
         None,
         choices=tuple(one.value for one in Loop),
         help="closed: SingleStream's queries with --concurrency of them under way, where the answer to any makes the "
-        "next due; no MLPerf scenario.  open: a schedule, as in Server and Offline (default: the scenario's own)",
+        "next due; not an MLPerf scenario.  open: a schedule, as in Server and Offline (default: the scenario's own)",
     )
     think_time: float = option(
         0.0,
@@ -156,8 +156,8 @@ class TrafficOptions:
 
     @property
     def is_closed(self) -> bool:
-        """Whether this is a closed loop of several queries, and no MLPerf scenario."""
-        return self.loop == Loop.CLOSED.value
+        """Whether several queries are kept under way, as ``EffectiveSettings.is_closed``."""
+        return _is_closed(vars(self))
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def size_traffic(
             return "user.conf"
         if settings.mode == Mode.AccuracyOnly:  # sends every sample once, however long it takes
             return None
-        if settings.concurrency:
+        if settings.is_closed:
             usual, most = service.loop_rate(settings.concurrency, settings.think_time_ns)
             seconds, least_s = 1 / usual, settings.concurrency / most - settings.think_time_ns * 1e-9
         else:
