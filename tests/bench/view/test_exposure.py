@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import os
 import re
@@ -139,10 +140,36 @@ def test_what_is_no_port_is_one_line(text: str) -> None:
     one_line_error(done, "expose")
 
 
-@pytest.mark.parametrize("where", ["192.0.2.1:9400", "no.such.host.invalid:9400"])
-def test_an_address_that_is_not_ours(where: str) -> None:
-    with pytest.raises(UserError, match=re.escape(where)):
+UNKNOWN, NOT_OURS = "is not known as a host", "is not an address of this machine"
+
+
+@pytest.mark.parametrize(
+    ("where", "host", "why"),
+    [
+        ("192.0.2.1:9400", "192.0.2.1", NOT_OURS),
+        ("[2001:db8::1]:9400", "2001:db8::1", NOT_OURS),
+        ("no.such.host.invalid:9400", "no.such.host.invalid", UNKNOWN),
+        ("22a:80", "22a", UNKNOWN),
+        ("a..b:80", "a..b", UNKNOWN),  # no name of a host at all
+        ("[1:2]:80", "1:2", UNKNOWN),
+    ],
+)
+def test_an_address_that_is_not_ours(where: str, host: str, why: str) -> None:
+    with pytest.raises(UserError) as raised:
         port.listen(where)
+    assert str(raised.value) == (
+        f"--expose {where}: {host} {why}: give an address of this machine, such as 127.0.0.1 or 0.0.0.0, or a port "
+        "alone"
+    )
+
+
+def test_a_port_that_is_not_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket, "create_server", refuse)
+    with pytest.raises(UserError, match=r"^--expose 80: this user may not take port 80: give one of 1024 or above"):
+        port.listen("80")
 
 
 def test_a_port_in_use_is_told_before_the_run(tmp_path: Path) -> None:
