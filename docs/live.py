@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 
 from drumfire.bench import cli
-from drumfire.bench.view import generators
+from drumfire.bench.view import generators, process
 from drumfire.bench.view.dashboard import Dashboard
 from drumfire.bench.view.history import History
 from drumfire.bench.view.screen import Look, draw
@@ -74,7 +74,7 @@ def take() -> None:
     plan = ViewPlan(**view["plan"])
     history = History()
     watch = Watch(Record.attach(view["fd"], view["layout"]), plan)
-    open(view["ready"], "wb").close()
+    process.write(view["line"], process.READY)
     while (snapshot := watch.look(time.monotonic_ns())).fraction < SHARE:
         history.add(snapshot)
         time.sleep(0.33)

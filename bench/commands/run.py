@@ -365,7 +365,8 @@ def _drive(
         loop = asyncio.get_running_loop()
         interrupts.notify(lambda reason: loop.call_soon_threadsafe(test.interrupt, reason))
         try:
-            await test.run()
+            with contextlib.nullcontext() if view is None else view.attended(test.interrupt):
+                await test.run()
         finally:
             interrupts.ignore()
             await asyncio.sleep(0)  # deliver a signal that came just before
@@ -374,7 +375,7 @@ def _drive(
     display = Display.of(assembly.listening, labels, json=options.result.json, hidden=options.result.no_dashboard)
     with Sampler(assembly.meters, test.effective.expected_s) as assembly.sampler:
         readings = assembly.sampler.fd if assembly.meters else None
-        with watched(test, title or assembly.title, display, fleet, readings, probes):
+        with watched(test, title or assembly.title, display, fleet, readings, probes) as view:
             run_on_fast_loop(main())
 
 

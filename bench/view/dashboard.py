@@ -6,6 +6,7 @@ else wants.  ``Dashboard`` is the run's side; ``python -m drumfire.bench.view.da
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -14,29 +15,34 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from multiprocessing.connection import wait
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
 
 from rich.console import Console
 
 from drumfire.bench.view import exposure, process
 from drumfire.bench.view.history import History
-from drumfire.bench.view.screen import Look, plain_line
-from drumfire.bench.view.servers import ReadFigures, follow
-from drumfire.bench.view.show import Show, ending
+from drumfire.bench.view.screen import Look
+from drumfire.bench.view.servers import follow
+from drumfire.bench.view.show import Form, Lines, Show
 from drumfire.bench.view.terminal import Saved
 from drumfire.bench.watch import Snapshot, ViewPlan, Watch
-from drumfire.loadgen.record import Record
+from drumfire.loadgen.record import Gauge, Record
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.system import InProcesses
 from drumfire.sut import module_process
 
+if TYPE_CHECKING:
+    from drumfire.bench.fleet.overview import Row
+
 REFRESH_S = 0.33
+ENDED = "ended by the key q"
+"""Why a run ends early that is ended in its view."""
 _READY_PATIENCE_S = 5.0
 _END_PATIENCE_S = 2.0
-FIRST_LINE_S = 2.0
 _STDIN = 0
 
 
@@ -50,7 +56,7 @@ class Display:
     listening: socket.socket | None = None
     """Where the run's figures are served for Prometheus, if they are."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    """What they say is run."""
+    """What is run, for Prometheus: label to value."""
 
     @classmethod
     def of(cls, listening: socket.socket | None, labels: Mapping[str, str], *, json: bool, hidden: bool) -> Display:
@@ -84,44 +90,75 @@ class Dashboard:
         probes: Sequence[tuple[float, bool]] = (),
     ) -> None:
         pids = test.system.pids if isinstance(test.system, InProcesses) else ()
-        plan = ViewPlan.of(test.plan, title, probes, pids)
+        self._plan = plan = ViewPlan.of(test.plan, title, probes, pids)
         listening = None if display.listening is None else display.listening.fileno()
-        self._display = display
+        self._display, self._gauges = display, test.record.gauges
         self._fds = [fd for fd in (test.record.fd, readings, listening) if fd is not None]
         self._view = {"layout": test.record.layout, "fd": test.record.fd, "form": display.form}
-        self._view |= {"stream": display.stream, "readings": readings, "plan": asdict(plan), "run": os.getpid()}
+        self._view |= {"stream": display.stream, "readings": readings, "plan": asdict(plan)}
         self._view |= {"listening": listening, "labels": {"scenario": plan.scenario, **display.labels}}
         self._process: subprocess.Popen[bytes] | None = None
         self._terminal: Saved | None = None
 
-    def __enter__(self) -> Dashboard:
+    def __enter__(self) -> Self:
         """Start the view and wait until it is ready, so that its start does not disturb the run."""
         if self._display.form == "screen" and _has_keys():
             self._terminal = Saved(_STDIN)
-        ready, ready_end = os.pipe()
+        self._line, theirs = os.pipe()
         try:
-            self._process = self._start(ready_end)
+            self._process = self._start(theirs)
         except OSError as error:
             print(f"no live view: {error}", file=sys.stderr)
         finally:
-            os.close(ready_end)
-        wait([ready], _READY_PATIENCE_S)  # readable when the view is ready, or has ended
-        os.close(ready)
+            os.close(theirs)
+        wait([self._line], _READY_PATIENCE_S)  # readable when the view is ready, or has ended
         return self
 
     def __exit__(self, *_: object) -> None:
         # The view ends when its input does: when we close it, or when this process ends.
         if self._process is not None:
             module_process.end(self._process, _END_PATIENCE_S)
-            if self._display.form == "screen" and self._process.returncode:  # it could not do so itself
-                print("\x1b[?25h", end="", flush=True, file=stream_of(self._view))
+            if self._process.returncode:
+                self._put_back()
+        os.close(self._line)
+
+    @contextlib.contextmanager
+    def attended(self, end: Callable[[str], object]) -> Iterator[None]:
+        """Heed the view's process, on the running loop: ``end`` gets the reason when its user ends the run.
+
+        If the process is killed, the terminal is put back at once.
+        """
+        if self._process is None:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._line, self._heed, loop, end)
+        try:
+            yield
+        finally:
+            loop.remove_reader(self._line)
+
+    def _heed(self, loop: asyncio.AbstractEventLoop, end: Callable[[str], object]) -> None:
+        written = os.read(self._line, 4096)
+        if process.END in written:
+            end(ENDED)
+        if not written:
+            loop.remove_reader(self._line)
+            if not self._gauges[Gauge.DONE]:
+                self._put_back()
+                print("warning: the live view's process has ended; the run goes on without it", file=sys.stderr)
+
+    def _put_back(self) -> None:
+        """Put the terminal back, where the view's process could not do so itself."""
+        if self._display.form == "screen":
+            print("\x1b[?25h", flush=True, file=stream_of(self._view))
         if self._terminal is not None:
             self._terminal.restore()
 
-    def _start(self, ready: int) -> subprocess.Popen[bytes]:
+    def _start(self, line: int) -> subprocess.Popen[bytes]:
         # The view's standard input is our pipe, so keys come by a descriptor of their own.
         keys = None if self._terminal is None else os.dup(_STDIN)
-        fds = [*self._fds, ready, *([] if keys is None else [keys])]
+        fds = [*self._fds, line, *([] if keys is None else [keys])]
         try:
             started = module_process.start(self.module, pass_fds=fds)
         finally:
@@ -130,7 +167,7 @@ class Dashboard:
         # Not as an argument: every user can list the arguments of processes, and headers may hold tokens.
         assert started.stdin is not None
         with contextlib.suppress(OSError):  # it has ended, and has printed why
-            started.stdin.write(json.dumps(self._view | {"ready": ready, "keys": keys}).encode() + b"\n")
+            started.stdin.write(json.dumps(self._view | {"line": line, "keys": keys}).encode() + b"\n")
         return started
 
 
@@ -141,29 +178,6 @@ def _has_keys() -> bool:
         return False
 
 
-def main() -> None:
-    view = json.loads(sys.stdin.buffer.readline())
-    plan = ViewPlan(**view["plan"])
-    exposed = begin(view, plan)
-    watch = Watch(Record.attach(view["fd"], view["layout"]), plan, every_row=exposed is not None)
-
-    def look() -> Snapshot:
-        snapshot = watch.look(time.monotonic_ns())
-        if exposed is not None:
-            exposed.show(snapshot)
-        return snapshot
-
-    shows = {"screen": _show_screen, "lines": _show_lines, "nothing": _show_nothing}
-    period_s = REFRESH_S if exposed is None else exposure.PERIOD_S
-    shows[view["form"]](view, plan, look, follow(view["readings"]), period_s)
-
-
-def begin(view: Mapping[str, Any], plan: ViewPlan) -> exposure.Server | None:
-    """Settle this process, and serve the run's figures if they are wanted; who asks must not wait for idle time."""
-    process.settle(idle=view["listening"] is None)
-    return None if view["listening"] is None else exposure.Server(view["listening"], plan, view["labels"])
-
-
 def stream_of(view: Mapping[str, Any]) -> TextIO:
     """The stream to draw on; it prints "?" for letters that its encoding does not have."""
     stream = sys.stderr if view["stream"] == "stderr" else sys.stdout
@@ -172,64 +186,65 @@ def stream_of(view: Mapping[str, Any]) -> TextIO:
     return stream
 
 
-def show_of(view: Mapping[str, Any]) -> Show:
-    """The screen of a view, with its keys."""
-    return Show(Console(file=stream_of(view), highlight=False), view["keys"], ending(view["run"]))
+class View:
+    """The view's side: draws the run, and serves its figures if they are wanted, in this process: ``with View(...)``.
+
+    ``view``: what the run's side has written.
+    """
+
+    def __init__(self, view: Mapping[str, Any]) -> None:
+        # Who asks for figures must not wait for idle time.
+        process.settle(idle=view["listening"] is None)
+        self.plan, self._line = ViewPlan(**view["plan"]), view["line"]
+        self.exposed: exposure.Server | None = None
+        if view["listening"] is not None:
+            self.exposed = exposure.Server(view["listening"], self.plan, view["labels"])
+        self.form = Form()
+        if view["form"] == "lines":
+            self.form = Lines(stream_of(view))
+        elif view["form"] == "screen":
+            console = Console(file=stream_of(view), highlight=False)
+            self.form = Show(console, view["keys"], partial(process.write, self._line, process.END))
+        self._servers, self._history = follow(view["readings"]), History()
+
+    def __enter__(self) -> Self:
+        self.form.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.form.__exit__()
+
+    def ready(self) -> None:
+        """Let the run begin, which waits for its view."""
+        process.write(self._line, process.READY)
+
+    def show(self, snapshot: Snapshot, rows: Sequence[Row] = ()) -> None:
+        """Show the run, and a row for each of several generators."""
+        if self.exposed is not None:
+            self.exposed.show(snapshot)
+        self._history.add(snapshot)
+        self.form.show(Look(self.plan, snapshot, self._servers(), self._history, rows))
 
 
-def _show_screen(
-    view: Mapping[str, Any], plan: ViewPlan, look: Callable[[], Snapshot], servers: ReadFigures, period_s: float
-) -> None:
-    history, ready = History(), view["ready"]
-    with show_of(view) as show:
-        while not (snapshot := look()).done:
-            history.add(snapshot)
-            show.show(Look(plan, snapshot, servers(), history))
-            ready = process.say_ready(ready)
-            if not _sleep(period_s, show):
-                return
+def main() -> None:
+    view = json.loads(sys.stdin.buffer.readline())
+    with View(view) as shown:
+        watch = Watch(Record.attach(view["fd"], view["layout"]), shown.plan, every_row=shown.exposed is not None)
+        period_s = REFRESH_S if shown.exposed is None else exposure.PERIOD_S
+        shown.show(watch.look(time.monotonic_ns()))
+        shown.ready()
+        while _sleep(period_s, shown.form) and not (snapshot := watch.look(time.monotonic_ns())).done:
+            shown.show(snapshot)
 
 
-def _show_lines(
-    view: Mapping[str, Any], plan: ViewPlan, look: Callable[[], Snapshot], servers: ReadFigures, period_s: float
-) -> None:
-    began_s, line_s, stream = time.monotonic(), FIRST_LINE_S, stream_of(view)
-    look()
-    process.say_ready(view["ready"])
-    while _sleep(period_s):
-        snapshot = look()
-        if snapshot.done:
-            return
-        elapsed_s = time.monotonic() - began_s
-        if elapsed_s >= line_s:
-            print(plain_line(plan, snapshot, servers()), file=stream, flush=True)
-            line_s = next_line_s(elapsed_s)
-
-
-def _show_nothing(
-    view: Mapping[str, Any], plan: ViewPlan, look: Callable[[], Snapshot], servers: ReadFigures, period_s: float
-) -> None:
-    look()
-    process.say_ready(view["ready"])
-    while _sleep(period_s) and not look().done:
-        pass
-
-
-def next_line_s(elapsed_s: float) -> float:
-    """When the plain line after that at ``elapsed_s`` is due, s: every 5 s, and every 30 s after 2 minutes."""
-    return elapsed_s + (5.0 if elapsed_s < 120.0 else 30.0)
-
-
-def _sleep(seconds: float, show: Show | None = None) -> bool:
+def _sleep(seconds: float, form: Form) -> bool:
     """False as soon as the run's process has closed its end, or has ended; keys are acted on at once."""
     until_s = time.monotonic() + seconds
     while True:
-        keys = [] if show is None else show.fds
-        readable = wait([_STDIN, *keys], max(until_s - time.monotonic(), 0.0))
+        readable = wait([_STDIN, *form.fds], max(until_s - time.monotonic(), 0.0))
         if _STDIN in readable or not readable:
             return not readable
-        assert show is not None
-        show.press()
+        form.press()
 
 
 if __name__ == "__main__":

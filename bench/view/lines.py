@@ -7,8 +7,9 @@ to lay out.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
@@ -20,12 +21,21 @@ from drumfire.loadgen.results import LATE_NS
 from drumfire.loadgen.settings import Scenario, percentile_name
 from drumfire.sut.remote.figures import Gpus, ServerFigures
 
+if TYPE_CHECKING:
+    from drumfire.bench.fleet.overview import Row
+
 _FIELD = 16
 _FOUR_FIGURES = LABEL + 4 * _FIELD
 """A line has room for four figures from this many columns; a narrower line shows three."""
 _SIZE_CLASSES = 8
 """Batch sizes are shown one by one up to this many, and by powers of two beyond."""
 _STALL_NS = 10_000_000
+_ROW_NAME, _ROW_FIELD = 18, 12
+"""Columns of a generator's name and of each of its figures."""
+_ROW_HEADS = ("state", "rate", "p99 late", "heard", "in flight", "done")
+_MOST_ROWS = 16
+UNSOUND = ("lost", "stale")
+_STYLES = {"lost": "bold red", "stale": "yellow", "starting": "dim", "done": "dim"}
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,41 @@ def body(plan: ViewPlan, snapshot: Snapshot, width: int, server: ServerFigures |
 
 def meant(name: str, meaning: str) -> str:
     return name.ljust(LABEL) + meaning
+
+
+def draw_rows(rows: Sequence[Row], width: int) -> Text:
+    """Draw a line for each generator; of more than 16, for those that are lost, stale or late.
+
+    Figures for which ``width`` columns are too few are left out.
+    """
+    text = Text(no_wrap=True, overflow="crop")
+    if not rows:
+        return text
+    heads = [head for head in _ROW_HEADS if width > _ROW_NAME + _ROW_FIELD * (_ROW_HEADS.index(head) + 1)]
+    text.append("\n" + "".ljust(_ROW_NAME) + "".join(head.ljust(_ROW_FIELD) for head in heads).rstrip() + "\n", "dim")
+    shown = list(rows)
+    if len(shown) > _MOST_ROWS:
+        shown.sort(key=lambda row: (row.state not in UNSOUND, -(row.late_p99_ns or 0)))
+        shown = shown[:_MOST_ROWS]
+    for row in shown:
+        text.append(row.name[: _ROW_NAME - 1].ljust(_ROW_NAME))
+        figure = {
+            "state": (row.state, _STYLES.get(row.state, "green")),
+            "rate": ("" if row.rate is None else figures.rate(row.rate), ""),
+            "p99 late": (
+                "" if row.late_p99_ns is None else figures.duration(row.late_p99_ns),
+                "yellow" if (row.late_p99_ns or 0) > LATE_NS else "",
+            ),
+            "heard": (f"{figures.duration(row.silent_s * 1e9)} ago", ""),
+            "in flight": (f"{row.in_flight:,}", ""),
+            "done": (f"{row.answered:,}", ""),
+        }
+        for head in heads:
+            text.append(figure[head][0].ljust(_ROW_FIELD), figure[head][1])
+        text.append("\n")
+    if len(rows) > len(shown):
+        text.append(f"and {len(rows) - len(shown)} more\n", "dim")
+    return text
 
 
 def _title(plan: ViewPlan, width: int) -> Text:

@@ -1,4 +1,4 @@
-"""A live view's process: signals, priority, the sign that it is ready, and the terminal that it draws on.
+"""A live view's process: signals, priority, what it writes to the run's process, and the terminal that it draws on.
 
 Does not depend on what is drawn.
 """
@@ -17,6 +17,9 @@ from rich.text import Text
 
 from drumfire.loadgen import priority
 
+READY, END = b"r", b"q"
+"""What a view's process writes to the run's: the view can be seen; its user ends the run."""
+
 
 def settle(*, idle: bool) -> None:
     """Leave Ctrl-C to the process that is watched, end in order on SIGTERM, and run at low priority."""
@@ -27,16 +30,10 @@ def settle(*, idle: bool) -> None:
     priority.yield_to_others(idle=idle)
 
 
-def say_ready(ready: int) -> int:
-    """Write to the pipe ``ready`` that the view can be seen, and close it.
-
-    Returns -1, with which a second call does nothing.
-    """
-    if ready >= 0:
-        with contextlib.suppress(BrokenPipeError):  # the run has ended, and the end of the input will show it
-            os.write(ready, b"r")
-        os.close(ready)
-    return -1
+def write(line: int, what: bytes) -> None:
+    """Write ``READY`` or ``END`` to the run's process; ``line``: the descriptor of the pipe to it."""
+    with contextlib.suppress(BrokenPipeError):  # the run has ended, and the end of the input will show it
+        os.write(line, what)
 
 
 class Screen:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
@@ -14,10 +15,13 @@ from drumfire.bench.report import figures
 from drumfire.bench.view import charts
 from drumfire.bench.view.charts import LABEL
 from drumfire.bench.view.history import History
-from drumfire.bench.view.lines import Line, body, head, meant
+from drumfire.bench.view.lines import UNSOUND, Line, body, head, meant
 from drumfire.bench.watch import Snapshot, ViewPlan
 from drumfire.loadgen.results import LATE_NS
 from drumfire.sut.remote.figures import ServerFigures
+
+if TYPE_CHECKING:
+    from drumfire.bench.fleet.overview import Row
 
 _LEAST_WIDTH = 60
 _ROWS = 4
@@ -36,19 +40,22 @@ class Look:
     server: ServerFigures | None = None
     """What the servers say, where the view asks any."""
     history: History = field(default_factory=History)
+    rows: Sequence[Row] = ()
+    """The generators, where there are several."""
     keys: bool = False
     """Whether keys are read."""
     frozen: bool = False
 
 
-def plain_line(plan: ViewPlan, snapshot: Snapshot, server: ServerFigures | None = None) -> str:
+def plain_line(look: Look) -> str:
     """The state of a run in one line without escape codes."""
-    s = snapshot
+    s, server = look.snapshot, look.server
+    unsound = [f"{row.name} {row.state}" for row in look.rows if row.state in UNSOUND]
     if not s.started:
-        return "warming up"
+        return ", ".join(["warming up", *unsound])
     parts = [figures.clock(s.elapsed_s) + (f" (ETA {figures.clock(s.eta_s)})" if s.eta_s is not None else "")]
     if s.rate_now is not None:
-        asked = f" of {figures.rate(plan.asked_qps)} asked" if plan.asked_qps is not None else ""
+        asked = f" of {figures.rate(look.plan.asked_qps)} asked" if look.plan.asked_qps is not None else ""
         parts.append(f"{figures.rate(s.rate_now)} now{asked}")
     if s.latency is not None:
         parts.append(f"p50 {figures.duration(s.latency.p50)}, p99 {figures.duration(s.latency.p99)}")
@@ -60,7 +67,7 @@ def plain_line(plan: ViewPlan, snapshot: Snapshot, server: ServerFigures | None 
         parts.append(f"server {figures.rate(server.rate)}")
         if server.queue_ns is not None and server.compute_ns is not None:
             parts.append(f"queue {figures.duration(server.queue_ns)}, compute {figures.duration(server.compute_ns)}")
-    return ", ".join(parts)
+    return ", ".join([*parts, *unsound])
 
 
 def draw(look: Look, width: int, height: int = 0, explained: bool = False) -> Text:

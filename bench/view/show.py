@@ -1,30 +1,71 @@
-"""The live view on a screen: what the newest look shows, or what a key asked for.
+"""The forms of a live view: a screen with keys, a line from time to time, or nothing.
 
 Does not depend on where looks come from.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Self, TextIO
 
 from rich.console import Console
-from rich.text import Text
 
+from drumfire.bench.view.lines import draw_rows
 from drumfire.bench.view.process import Screen
-from drumfire.bench.view.screen import Look, cut, draw
+from drumfire.bench.view.screen import Look, cut, draw, plain_line
 from drumfire.bench.view.terminal import Keys, in_foreground
 
 _LEAST_HEIGHT = 8
-"""Lines for the run: on a low terminal, what is drawn below it is cut."""
+"""Lines for the run: on a low terminal, the rows of generators below it are cut."""
+_FIRST_LINE_S = 2.0
 
 
-class Show:
-    """Draws looks on the console's terminal: ``with Show(...)``.
+class Form:
+    """Shows nothing: ``with Form(): ...``."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    @property
+    def fds(self) -> Sequence[int]:
+        """Descriptors of keys: where one of these can be read, ``press`` is to be called."""
+        return ()
+
+    def show(self, look: Look) -> None:
+        """Show the newest look."""
+
+    def press(self) -> None:
+        """Do what the pressed keys ask for."""
+
+
+class Lines(Form):
+    """Prints the newest look as a line from time to time, without escape codes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._began_s, self._due_s = stream, time.monotonic(), _FIRST_LINE_S
+
+    def show(self, look: Look) -> None:
+        elapsed_s = time.monotonic() - self._began_s
+        if elapsed_s >= self._due_s:
+            print(plain_line(look), file=self._stream, flush=True)
+            self._due_s = next_line_s(elapsed_s)
+
+
+def next_line_s(elapsed_s: float) -> float:
+    """When the plain line after that at ``elapsed_s`` is due, s: every 5 s, and every 30 s after 2 minutes."""
+    return elapsed_s + (5.0 if elapsed_s < 120.0 else 30.0)
+
+
+class Show(Form):
+    """Draws looks on the console's terminal.
 
     ``terminal``: the descriptor of the terminal that keys come from; ``end``: what q does.  Ctrl-Z stops the view with
     the run, and leaves the terminal as it was; in the background, it draws nothing.
@@ -33,11 +74,11 @@ class Show:
     def __init__(self, console: Console, terminal: int | None, end: Callable[[], object]) -> None:
         self._console, self._end = console, end
         self._keys, self._screen = Keys(terminal), Screen(console)
-        self._newest: tuple[Look, Callable[[int], Text]] | None = None
-        self._frozen: tuple[Look, Callable[[int], Text]] | None = None
+        self._newest: Look | None = None
+        self._frozen: Look | None = None
         self._explained = False
 
-    def __enter__(self) -> Show:
+    def __enter__(self) -> Self:
         signal.signal(signal.SIGTSTP, self._stop)
         return self
 
@@ -48,17 +89,15 @@ class Show:
 
     @property
     def fds(self) -> Sequence[int]:
-        """Where one of these can be read, ``press`` is to be called."""
         return self._keys.fds
 
-    def show(self, look: Look, below: Callable[[int], Text] = lambda width: Text()) -> None:
-        """Draw ``look``, and what ``below`` makes of a width below it, unless the picture is frozen."""
+    def show(self, look: Look) -> None:
+        """Draw ``look``, unless the picture is frozen."""
         self._keys.claim()
-        self._newest = look, below
+        self._newest = look
         self.draw()
 
     def press(self) -> None:
-        """Do what the pressed keys ask for."""
         for key in self._keys.read():
             if key == "q":
                 self._end()
@@ -69,13 +108,12 @@ class Show:
         self.draw()
 
     def draw(self) -> None:
-        shown = self._frozen or self._newest
-        if shown is None or not self._is_ours():
+        look = self._frozen or self._newest
+        if look is None or not self._is_ours():
             return
-        look, more = shown
         look = replace(look, keys=bool(self._keys.fds), frozen=self._frozen is not None)
         width, height = self._console.size
-        most, below = height - 1, more(width)
+        most, below = height - 1, draw_rows(look.rows, width)
         room = max(most - below.plain.count("\n"), min(_LEAST_HEIGHT, most))
         text = draw(look, width, room, self._explained)
         if not self._explained and below:
@@ -85,7 +123,7 @@ class Show:
     def _is_ours(self) -> bool:
         try:
             return in_foreground(self._console.file.fileno())
-        except (OSError, ValueError):  # it is no file
+        except (OSError, ValueError):  # it has no descriptor
             return True
 
     def _stop(self, number: int, frame: object) -> None:
@@ -95,14 +133,3 @@ class Show:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
         signal.signal(number, self._stop)
-
-
-def ending(run: int) -> Callable[[], None]:
-    """End the run in process ``run``, our parent, as Ctrl-C does once."""
-
-    def end() -> None:
-        if os.getppid() == run:
-            with contextlib.suppress(OSError):
-                os.kill(run, signal.SIGINT)
-
-    return end

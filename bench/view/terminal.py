@@ -1,6 +1,6 @@
 """The terminal that a run is watched on: its keys, read one by one and not shown, and its settings, put back after.
 
-A view that does not end by itself cannot put them back, so the run's process does it once more (``Saved``).
+A view that is killed cannot put them back, so the run's process does it (``Saved``).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def in_foreground(fd: int) -> bool:
 
 
 class Saved:
-    """The settings of a terminal; does nothing where ``fd`` is none, or is not ours now."""
+    """The settings of a terminal; does nothing where ``fd`` is not a terminal, or not ours now."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd

@@ -24,9 +24,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.text import Text
 
-from drumfire.bench.view.dashboard import next_line_s
 from drumfire.bench.view.lines import _figures
 from drumfire.bench.view.screen import Look, draw, plain_line
+from drumfire.bench.view.show import next_line_s
 from drumfire.bench.watch import LOOK_ROWS, Snapshot, ViewPlan, Watch, progress, rebin
 from drumfire.loadgen.installation import ROOT
 from drumfire.loadgen.record import Gauge, Record, Status
@@ -99,7 +99,7 @@ def test_before_the_first_phase_the_system_warms_up() -> None:
     assert (snapshot.elapsed_s, snapshot.answered, snapshot.in_flight) == (0.0, 0, 0)
     for figure in (snapshot.latency, snapshot.lateness, snapshot.rate_now, snapshot.rate_mean):
         assert figure is None
-    assert plain_line(SERVER, snapshot) == "warming up"
+    assert plain_line(Look(SERVER, snapshot)) == "warming up"
     assert "warming up" in draw(Look(SERVER, snapshot), 80).plain
 
 
@@ -267,7 +267,7 @@ def test_screen_says_when_the_target_is_missed() -> None:
 
 
 def test_plain_line() -> None:
-    line = plain_line(SERVER, underway())
+    line = plain_line(Look(SERVER, underway()))
     assert line == "0:02 (ETA 0:08), 0.00/s now of 1,000/s asked, p50 26.0 ms, p99 50.0 ms, 10 in flight, 0 failed"
 
 
@@ -304,9 +304,9 @@ def test_screen_tells_what_the_servers_count(server: ServerFigures, lines: list[
 
 
 def test_plain_line_tells_what_the_servers_count() -> None:
-    line = plain_line(SERVER, underway(), SERVED)
-    assert line == plain_line(SERVER, underway()) + ", server 5,123/s, queue 45.2 us, compute 312 us"
-    assert plain_line(SERVER, underway(), ServerFigures(note="gone")) == plain_line(SERVER, underway())
+    line = plain_line(Look(SERVER, underway(), SERVED))
+    assert line == plain_line(Look(SERVER, underway())) + ", server 5,123/s, queue 45.2 us, compute 312 us"
+    assert plain_line(Look(SERVER, underway(), ServerFigures(note="gone"))) == plain_line(Look(SERVER, underway()))
 
 
 def test_plain_lines_become_rarer() -> None:

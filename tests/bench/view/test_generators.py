@@ -9,7 +9,9 @@ import numpy as np
 
 from drumfire.bench.fleet.child import Sighting
 from drumfire.bench.fleet.overview import Row, merged, rows_of
-from drumfire.bench.view.generators import _frame, _snapshot, draw_rows, line_of_rows
+from drumfire.bench.view.generators import _frame, _snapshot
+from drumfire.bench.view.lines import draw_rows
+from drumfire.bench.view.screen import Look, plain_line
 from drumfire.bench.watch import Snapshot, Spread, ViewPlan
 
 PLAN = ViewPlan("triton m", "Server", False, False, 100.0, 1000, 1, 10**10, 10**10, 100, 0, 0, 10**8, 0.99)
@@ -57,7 +59,7 @@ def test_a_line_for_each() -> None:
         lines = draw_rows(rows, width).plain.split("\n")
         assert max(map(len, lines)) < width
         assert lines[1].split()[-1] == last
-    assert line_of_rows(rows) == ", worker 1 stale"
+    assert plain_line(Look(PLAN, snapshot(100, 1000), rows=rows)).endswith(", 1 failed, worker 1 stale")
     assert Row(**json.loads(json.dumps(asdict(rows[0])))) == rows[0]
 
 

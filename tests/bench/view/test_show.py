@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from rich.text import Text
 
+from drumfire.bench import statuses
+from drumfire.bench.fleet.overview import Row
 from drumfire.bench.view.screen import Look
-from drumfire.bench.view.show import Show, ending
+from drumfire.bench.view.show import Show
 from drumfire.bench.view.terminal import Keys, Saved
 from drumfire.loadgen.installation import ROOT
+from drumfire.loadgen.saved import load
 from tests.bench.view.test_dashboard import SERVER
 from tests.bench.view.test_screen import at, long_run, spread
 from tests.support.terminal import Screen, open_terminal
@@ -184,23 +186,16 @@ def test_q_ends_the_run(shown: Shown) -> None:
     assert shown.ended == 1
 
 
-def test_only_our_own_parent_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[tuple[int, int]] = []
-    monkeypatch.setattr(os, "kill", lambda *one: sent.append(one))
-    ending(os.getppid())()
-    ending(1 << 22)()  # our parent has ended, and its number may be another's
-    assert sent == [(os.getppid(), signal.SIGINT)]
-
-
 def test_lines_below_stay_on_a_low_screen_too(terminal: tuple[int, int]) -> None:
     screen = Screen(80, 14)
     console = Console(file=screen, force_terminal=True, width=80, height=14, highlight=False)
     snapshot, history = long_run()
     with Show(console, None, lambda: None) as show:
-        show.show(Look(SERVER, snapshot, history=history), lambda width: Text("\nhead\nworker 1\nworker 2\n"))
+        rows = [Row(f"worker {n}", "running", 1.0, None, 0, 0, 0.1) for n in (1, 2)]
+        show.show(Look(SERVER, snapshot, history=history, rows=rows))
         assert len(screen.seen) <= 14
-        for line in ("head", "worker 1", "worker 2"):
-            assert line in screen.seen
+        for line in ("state", "worker 1", "worker 2"):
+            assert any(shown.strip().startswith(line) for shown in screen.seen)
         assert any("ETA" in line for line in screen.seen)
     assert not any(screen.seen)
 
@@ -209,16 +204,15 @@ def test_lines_below_stay_on_a_low_screen_too(terminal: tuple[int, int]) -> None
 
 
 @pytest.mark.parametrize(
-    ("how", "statuses"),
+    ("how", "reason"),
     [
-        ("q", [130]),
-        pytest.param("SIGTERM", [130], marks=pytest.mark.slow),
-        pytest.param("killed view", [0, 1], marks=pytest.mark.slow),
+        ("q", "ended by the key q"),
+        pytest.param("SIGTERM", "interrupted by SIGTERM", marks=pytest.mark.slow),
+        pytest.param("killed view", "interrupted by SIGTERM", marks=pytest.mark.slow),
     ],
 )
-def test_the_terminal_of_a_real_run_is_as_before(how: str, statuses: list[int], tmp_path: Path) -> None:
-    seconds = "4" if how == "killed view" else "60"
-    words = ["run", "null", "digits", "--scenario", "Server", "--qps", "200", "--time", seconds]
+def test_the_terminal_of_a_real_run_is_as_before(how: str, reason: str, tmp_path: Path) -> None:
+    words = ["run", "null", "digits", "--scenario", "Server", "--qps", "200", "--time", "60"]
     keeper, alive = open_terminal()  # ours too, so that its settings can be read after the run
     before = termios.tcgetattr(alive)
     run = subprocess.Popen(
@@ -226,24 +220,31 @@ def test_the_terminal_of_a_real_run_is_as_before(how: str, statuses: list[int], 
         cwd=ROOT, stdin=alive, stdout=alive, stderr=alive, start_new_session=True, env=os.environ | {"TERM": "xterm"},
     )  # fmt: skip
     output = b""
-    while b"in flight" not in output:
-        assert run.poll() is None, output
-        output += os.read(keeper, 65536)
+
+    def read_until(text: bytes) -> None:
+        nonlocal output
+        while text not in output:
+            assert run.poll() is None, output
+            output += os.read(keeper, 65536)
+
+    read_until(b"in flight")
     assert modes(alive) == 0
     if how == "q":
         os.write(keeper, b"q")
-    elif how == "SIGTERM":
-        run.terminate()
     else:
-        children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
-        commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
-        os.kill(next(int(pid) for pid, line in commands.items() if b"bench.view.dashboard" in line), signal.SIGKILL)
+        if how == "killed view":
+            children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+            commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
+            os.kill(next(int(pid) for pid, line in commands.items() if b"bench.view.dashboard" in line), signal.SIGKILL)
+            read_until(b"the run goes on without it")
+            assert termios.tcgetattr(alive) == before
+        run.terminate()
     while run.poll() is None or select.select([keeper], [], [], 0)[0]:
         if select.select([keeper], [], [], 0.1)[0]:
             output += os.read(keeper, 65536)
-    assert run.returncode in statuses, output
+    assert run.returncode == statuses.INTERRUPTED, output
     assert termios.tcgetattr(alive) == before
     assert output.rindex(b"\x1b[?25h") > output.rindex(b"\x1b[?25l")
-    assert (tmp_path / "run" / "result.json").exists()
+    assert load(tmp_path / "run").result["reasons"][0] == f"The run was cut short: {reason}."
     for fd in (keeper, alive):
         os.close(fd)
