@@ -89,7 +89,8 @@ def _snapshot(plain: Mapping[str, Any]) -> Snapshot:
 
 
 def main() -> None:
-    frames, newest = _Frames(), dict[str, Any]()
+    frames = _Frames()
+    newest: Mapping[str, Any] = {}
     with contextlib.suppress(EOFError), View(frames.wait()) as shown:
         shown.ready()
         while True:

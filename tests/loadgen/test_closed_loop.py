@@ -197,7 +197,7 @@ def test_it_ends_with_the_first_query_after_its_time() -> None:
 
 
 def test_it_ends_with_the_first_query_after_the_longest_time() -> None:
-    limits = {"min_duration_ms": 100, "max_duration_ms": 10, "single_stream_expected_latency_ns": 1e4}
+    limits = {"min_duration_ms": 1000, "max_duration_ms": 10, "single_stream_expected_latency_ns": 1e4}
     test = ran(FAST, System(), asked(16, 1, **limits))
     _, issued, _ = columns(test)
     assert test.reports[0].end == End.MAX_DURATION

@@ -523,7 +523,7 @@ def test_the_view_of_a_remote_system_shows_how_late_requests_were_sent() -> None
     assert s.sent is not None
     assert (s.sent.count, s.sent.maximum) == (50, 40 * MS)
     assert re.search("sent late +p50 40.0 ms .*p99 40.0 ms", draw(Look(SERVER, s), 80).plain)
-    assert "sent late p99 40.0 ms" in plain_line(SERVER, s)
+    assert "sent late p99 40.0 ms" in plain_line(Look(SERVER, s))
     assert Watch(made.record, OFFLINE).look(2 * S).sent is None  # there all is due at once
 
 
