@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -104,13 +103,10 @@ def ab(options: Options) -> int:
             "directory": str(folder),
         }
         write_json(folder / sessions.AB, document)
-    if options.json:
-        print(json.dumps(document, allow_nan=False))
-    else:
-        terminal.put(list(sessions.report(sessions.AB, document)))
+    status = sessions.put(sessions.AB, document, as_json=options.json)
     if wanted.junit is not None:
         junit.write_comparisons(wanted.junit, [document], a[0].result)
-    return sessions.status(sessions.AB, document)
+    return status
 
 
 COMMAND = Command(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,7 +46,9 @@ def show(options: Options) -> int:
     if (outcome := audits.read(folder)) is not None:
         return _audit(outcome, folder.absolute(), options)
     if (ended := sessions.read(folder)) is not None:
-        return _session(*ended, options)
+        name, document = ended
+        where = {} if options.json else {"directory": _where(document["directory"], folder)}
+        return sessions.put(name, {**document, **where}, as_json=options.json)
     if (begun := session.begun_in(folder)) is not None:
         why = f"It has {counted(len(begun.lines), 'run')} that ended: the command that began it resumes it."
         verdict = [Row("Session is", ["unfinished"], Style.UNFINISHED), Row("", [why], Style.REASON)]
@@ -61,7 +65,7 @@ def show(options: Options) -> int:
     if options.json:
         print(json.dumps(saved.result, allow_nan=False))
     else:
-        terminal.put(report(saved.result))
+        terminal.put(report(saved.result | {"directory": _where(saved.result.get("directory"), folder)}))
     if saved.ended is not None:
         why = f"its process ended while it saved, and not all could be saved: {saved.ended['unsaved']}"
         print(printable(f"drumfire show: {saved.folder}: {why}"), file=sys.stderr)
@@ -81,12 +85,12 @@ def _audit(outcome: audits.Outcome, folder: Path, options: Options) -> int:
     return statuses.VALID if outcome["passed"] else statuses.INVALID
 
 
-def _session(name: str, document: sessions.Document, options: Options) -> int:
-    if options.json:
-        print(json.dumps(document, allow_nan=False))
-    else:
-        terminal.put(list(sessions.report(name, document)))
-    return sessions.status(name, document)
+def _where(recorded: object, folder: Path) -> str:
+    """The folder as it was saved, or as it is named now where it has been moved."""
+    with contextlib.suppress(OSError, ValueError):
+        if isinstance(recorded, str) and os.path.samefile(recorded, folder):
+            return recorded
+    return str(folder)
 
 
 def _unfinished(saved: SavedRun) -> Iterator[Section]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from drumfire.bench.gates import ExpectOptions
 from drumfire.bench.options import values
 from drumfire.bench.options.parser import Command
 from drumfire.bench.report import junit, sessions, sweep_page, sweeps, terminal
+from drumfire.bench.report.sweeps import Outcome
 from drumfire.bench.session import axes
 from drumfire.bench.session.points import Sweep
 from drumfire.bench.session.progress import Progress
@@ -71,42 +71,39 @@ def sweep(options: Options) -> int:
         again = journal.resuming(run.words, run.result.output, folder)
         with Session(folder, subject, again, plan) as session:
 
-            def document(*, finished: bool) -> dict[str, Any]:
+            def outcome(*, finished: bool) -> Outcome:
                 points = made.points(session.runs)
-                return {
-                    "axes": [axis.label for axis in made.axes],
-                    "load": made.load,
-                    "repeats": options.repeats,
-                    "seed": options.seed,
-                    "bounds": [bound.text for bound in made.bounds],
-                    "finished": finished,
-                    "stopped": session.stopped or "",
-                    "again": again,
-                    "points": points,
-                    "named": made.named(points),
-                    "expectations": [],
-                    "directory": str(folder),
-                }
+                return Outcome(
+                    axes=[axis.label for axis in made.axes],
+                    load=made.load,
+                    repeats=options.repeats,
+                    seed=options.seed,
+                    bounds=[bound.text for bound in made.bounds],
+                    finished=finished,
+                    stopped=session.stopped or "",
+                    again=again,
+                    points=points,
+                    named=made.named(points),
+                    directory=str(folder),
+                )
 
-            with Progress(messages, lambda: [sweeps.table(document(finished=False))]) as progress:
+            with Progress(messages, lambda: [sweeps.table(outcome(finished=False))]) as progress:
                 finished = session.drive(lambda runs: made.left(plan, runs), progress)
-        told = document(finished=finished)
-        best = _runs_of(sweeps.chosen(told), session)
+        found = outcome(finished=finished)
+        best = [] if found.chosen is None else [session.runs[name] for name in found.chosen.runs]
         if finished:
-            told["expectations"] = _judged(wanted, best, base)
+            found = replace(found, expectations=_judged(wanted, best, base))
         if finished and run.result.report:
-            told["page"] = str(folder / PAGE)
-            sweep_page.write(told, session.runs, folder / PAGE)
-        write_json(folder / sessions.SWEEP, told)
-    if run.result.json:
-        print(json.dumps(told, allow_nan=False))
-    else:
-        terminal.put(list(sessions.report(sessions.SWEEP, told)))
+            found = replace(found, page=str(folder / PAGE))
+            sweep_page.write(found, session.runs, folder / PAGE)
+        document = found.document()
+        write_json(folder / sessions.SWEEP, document)
+    status = sessions.put(sessions.SWEEP, document, as_json=run.result.json)
     if not finished:
         raise session.interruption()
     if wanted.junit is not None:
-        _write_junit(wanted.junit, told, best or list(session.runs.values()))
-    return sessions.status(sessions.SWEEP, told)
+        _write_junit(wanted.junit, found, best or list(session.runs.values()))
+    return status
 
 
 COMMAND = Command(
@@ -156,10 +153,6 @@ def _foreseen(made: Sweep, plan: Sequence[Step]) -> str:
     return f"{counted(len(plan), 'run')}{about(plan)}: {over}; in an order by --seed {made.seed}"
 
 
-def _runs_of(point: sweeps.Point | None, session: Session) -> list[Run]:
-    return [] if point is None else [session.runs[name] for name in point["runs"]]
-
-
 def _judged(wanted: ExpectOptions, best: Sequence[Run], base: Sequence[Run]) -> list[dict[str, Any]]:
     """Expectations are of the best point; without one, none is met."""
     if best:
@@ -167,11 +160,8 @@ def _judged(wanted: ExpectOptions, best: Sequence[Run], base: Sequence[Run]) -> 
     return [gates.unmet(gates.parse(text), "there is no best point").document() for text in wanted.expect]
 
 
-def _write_junit(path: Path, told: sweeps.Document, runs: Sequence[Run]) -> None:
-    best = sweeps.chosen(told)
-    verdict = "VALID" if best is not None else "INVALID"
-    reasons = [] if best is not None else [f"no point holds {' and '.join(told['bounds']) or 'the run rules'}"]
-    junit.write_run(
-        path,
-        {**runs[0].result, "validity": verdict, "reasons": reasons, "expectations": told["expectations"]},
-    )
+def _write_junit(path: Path, found: Outcome, runs: Sequence[Run]) -> None:
+    verdict = "INVALID" if found.chosen is None else "VALID"
+    reasons = [f"no point holds {' and '.join(found.bounds) or 'the run rules'}"] if found.chosen is None else []
+    more = {"validity": verdict, "reasons": reasons, "expectations": found.expectations}
+    junit.write_run(path, runs[0].result | more)

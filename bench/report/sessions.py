@@ -1,17 +1,19 @@
-"""What several runs in an order came to: where that is in their folder, its report as rows, and its status."""
+"""The outcome of several runs in an order: its file in their folder, its report as rows, and its status."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from drumfire.bench import gates, statuses
 from drumfire.bench.compare.comparison import Comparison
-from drumfire.bench.report import comparisons, sweeps
+from drumfire.bench.report import comparisons, sweeps, terminal
 from drumfire.bench.report.outputs import AB as AB
 from drumfire.bench.report.outputs import SWEEP as SWEEP
 from drumfire.bench.report.rows import Row, Section, Style
+from drumfire.bench.report.sweeps import Outcome
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.files import read_json
 
@@ -37,9 +39,9 @@ def read(folder: Path) -> tuple[str, Document] | None:
 
 
 def report(name: str, document: Document) -> Iterator[Section]:
-    """As it was printed at the end."""
+    """The report as it was printed at the end."""
     if name == SWEEP:
-        yield from sweeps.report(document)
+        yield from sweeps.report(Outcome.of(document))
         return
     verdict, *rest = comparisons.sections(Comparison.of(document), document)
     yield [*verdict, *(Row("", [text], Style.WARNING) for text in document["notes"])]
@@ -52,5 +54,14 @@ def report(name: str, document: Document) -> Iterator[Section]:
 
 def status(name: str, document: Document) -> int:
     """The exit status."""
-    held = gates.status(document["expectations"])
-    return statuses.worst(sweeps.status(document) if name == SWEEP else document["verdict"]["status"], held)
+    own = sweeps.status(Outcome.of(document)) if name == SWEEP else document["verdict"]["status"]
+    return statuses.worst(own, gates.status(document["expectations"]))
+
+
+def put(name: str, document: Document, *, as_json: bool) -> int:
+    """Print the outcome and return its status."""
+    if as_json:
+        print(json.dumps(document, allow_nan=False))
+    else:
+        terminal.put(list(report(name, document)))
+    return status(name, document)

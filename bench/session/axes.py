@@ -23,7 +23,7 @@ Place = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Axis:
+class SweepAxis:
     """An option and its values, ascending."""
 
     name: str
@@ -39,26 +39,26 @@ class Axis:
         return self.name.replace("_", "-")
 
 
-def parse(text: str) -> Axis:
+def parse(text: str) -> SweepAxis:
     """An axis as people write it; whether a run has the option is not known here.  Raises ``UserError``."""
     shown = text[:60]
     found = _AXIS.fullmatch(text.strip())
     if found is None:
-        raise UserError(f"--over: {shown!r} is no axis: write it as qps=100:20000:log8 or max_batchsize=1,2,4")
+        raise UserError(f"--over: {shown!r} is not an axis: write it as qps=100:20000:log8 or max_batchsize=1,2,4")
     name = found[1].replace("-", "_")
     if ":" in found[2]:
         return _range(shown, name, found[2])
     parts = [part.strip() for part in found[2].split(",")]
     if wrong := next((part for part in parts if re.fullmatch(_NUMBER, part) is None), None):
-        raise UserError(f"--over: {shown!r}: {wrong[:60]!r} is no number")
+        raise UserError(f"--over: {shown!r}: {wrong[:60]!r} is not a number")
     if "" in parts:
         raise UserError(f"--over: {shown!r} lacks a value: write several with commas between them")
     if len({float(part) for part in parts}) < len(parts):
         raise UserError(f"--over: {shown!r} has a value twice: leave one out")
-    return _checked(shown, Axis(name, tuple(sorted(parts, key=float))))
+    return _checked(shown, SweepAxis(name, tuple(sorted(parts, key=float))))
 
 
-def _range(shown: str, name: str, text: str) -> Axis:
+def _range(shown: str, name: str, text: str) -> SweepAxis:
     found = _RANGE.fullmatch(text)
     if found is None:
         raise UserError(f"--over: {shown!r}: write a range as 100:20000:log8 or 100:800:lin8")
@@ -75,11 +75,11 @@ def _range(shown: str, name: str, text: str) -> Axis:
     for digits in _DIGITS:
         values = [low, *(float(f"{value:.{digits}g}") for value in inner), high]
         if all(one < next_one for one, next_one in itertools.pairwise(values)):
-            return Axis(name, (found[1], *(f"{value:.15g}" for value in values[1:-1]), found[2]), is_range=True)
-    raise UserError(f"--over: {shown!r}: there are not so many numbers between its ends")
+            return SweepAxis(name, (found[1], *(f"{value:.15g}" for value in values[1:-1]), found[2]), is_range=True)
+    raise UserError(f"--over: {shown!r}: its ends are too close for that many values")
 
 
-def _checked(shown: str, axis: Axis) -> Axis:
+def _checked(shown: str, axis: SweepAxis) -> SweepAxis:
     if len(axis.values) > MOST_POINTS:
         raise UserError(f"--over: {shown!r} has {len(axis.values):,} values, more than {MOST_POINTS:,}")
     _check_finite(shown, float(axis.values[-1]))
@@ -91,7 +91,7 @@ def _check_finite(shown: str, value: float) -> None:
         raise UserError(f"--over: {shown!r}: no number is so large")
 
 
-def of_options(texts: Sequence[str], options: Sequence[Declared], given: Set[str]) -> list[Axis]:
+def of_options(texts: Sequence[str], options: Sequence[Declared], given: Set[str]) -> list[SweepAxis]:
     """One axis or two, of those ``options`` that take a number, and are not in ``given``.  Raises ``UserError``."""
     if not texts:
         raise UserError("--over must be given, such as --over qps=100:20000:log8")
@@ -113,7 +113,7 @@ def of_options(texts: Sequence[str], options: Sequence[Declared], given: Set[str
     return axes
 
 
-def _whole(axis: Axis, one: Declared) -> Axis:
+def _whole(axis: SweepAxis, one: Declared) -> SweepAxis:
     """Of an option that takes whole numbers, those of a range are rounded, and each is taken once."""
     if one.kind is not int or not axis.is_range:
         return axis
@@ -123,20 +123,20 @@ def _whole(axis: Axis, one: Declared) -> Axis:
     return replace(axis, values=tuple(dict.fromkeys(str(round(number)) for number in numbers)))
 
 
-def places(axes: Sequence[Axis]) -> list[Place]:
+def places(axes: Sequence[SweepAxis]) -> list[Place]:
     """All combinations of values, the last axis first."""
     return list(itertools.product(*(axis.values for axis in axes)))
 
 
-def words(axes: Sequence[Axis], place: Place) -> list[str]:
+def words(axes: Sequence[SweepAxis], place: Place) -> list[str]:
     """Of a command line."""
     return [word for axis, value in zip(axes, place, strict=True) for word in (flag(axis.name), value)]
 
 
-def name(axes: Sequence[Axis], place: Place) -> str:
+def name(axes: Sequence[SweepAxis], place: Place) -> str:
     """As a folder and as a line have it."""
     return "_".join(f"{axis.label}={value}" for axis, value in zip(axes, place, strict=True))
 
 
-def numbers(axes: Sequence[Axis], place: Place) -> Mapping[str, float]:
+def numbers(axes: Sequence[SweepAxis], place: Place) -> Mapping[str, float]:
     return {axis.label: float(value) for axis, value in zip(axes, place, strict=True)}

@@ -4,37 +4,55 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from drumfire.bench import gates
 from drumfire.bench.compare.doubts import failed_share, is_meaningless
 from drumfire.bench.compare.pairing import of_subject
 from drumfire.bench.compare.subject import MEAN, RATE, SATURATED, Subject
 from drumfire.bench.gates import Expectation
+from drumfire.bench.report.sweeps import Named, Point
 from drumfire.bench.session import axes as axes_
-from drumfire.bench.session.axes import Axis, Place
+from drumfire.bench.session.axes import Place, SweepAxis
 from drumfire.bench.session.session import Runs, Step
 from drumfire.loadgen.saved import SavedRun
 
 LOADS = ("qps", "concurrency")
 """Options by which a system gets more to do."""
-_MEDIANS = (RATE, MEAN, "p50", "p99")
-Point = dict[str, Any]
-"""See ``Sweep.points``."""
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What a point needs of one of its runs; times in ns, rates in 1/s."""
+
+    rate: float | None
+    mean: float | None
+    p50: float | None
+    p99: float | None
+    errors: float | None
+    """The share of samples that failed."""
+    p99_low: float | None
+    """The lower end of the interval of the p99 at about 95 %; None: open."""
+    p99_high: float | None
+    asked: float | None
+    kept_up: float | None
+    """The delivered share of what the schedule sent; None without a schedule."""
+    validity: str
+    reasons: Sequence[str]
+    usable: bool
 
 
 @dataclass(frozen=True)
 class Sweep:
     """A run at each place of one axis or two, ``repeats`` times."""
 
-    axes: Sequence[Axis]
+    axes: Sequence[SweepAxis]
     repeats: int
     seed: int
     bounds: Sequence[Expectation]
-    _known: dict[str, Point] = field(default_factory=dict)
-    """What was measured by a run, by the name of its step."""
+    _known: dict[str, _Measured] = field(default_factory=dict)
+    """By the name of the run's step."""
     _held: dict[tuple[str, ...], bool] = field(default_factory=dict)
     """Whether the bounds hold, by the names of the steps."""
 
@@ -57,25 +75,22 @@ class Sweep:
         return [step for step in plan if step.name not in runs and places[step.name] not in skipped]
 
     def points(self, runs: Runs) -> list[Point]:
-        """A point for each place, with the medians of its runs' figures, in ns or 1/s; None where there are none."""
-        found = [self._point(place, runs) for place in axes_.places(self.axes)]
-        _mark_front(found)
-        return found
+        """A point for each place, with the medians of its runs."""
+        return _with_front([self._point(place, runs) for place in axes_.places(self.axes)])
 
-    def named(self, points: Sequence[Point]) -> dict[str, Any]:
-        """The places of those that are best by a rule; None where there is none."""
-        usable = [one for one in points if one["usable"] and one[RATE]]
-        saturated: list[Point] = []
-        for one in points:
-            if one["saturated"] and not any(self._series(one) == self._series(other) for other in saturated):
-                saturated.append(one)
-        found = {
-            "highest_valid": _most([one for one in usable if one["validity"] == "VALID"], lambda one: one[RATE]),
-            "saturated": [points.index(one) for one in saturated],
-            "power": _most([one for one in usable if one[MEAN]], lambda one: one[RATE] / one[MEAN]),
-            "best": _most([one for one in usable if one["holds"]], lambda one: one[RATE]) if self.bounds else None,
-        }
-        return {name: points.index(one) if isinstance(one, dict) else one for name, one in found.items()}
+    def named(self, points: Sequence[Point]) -> Named:
+        """Which of the points are best by each rule."""
+        rates = {at: one.rate for at, one in enumerate(points) if one.usable and one.rate}
+        saturated: dict[tuple[str, ...], int] = {}
+        for at, one in enumerate(points):
+            if one.saturated:
+                saturated.setdefault(tuple(value for label, value in one.at.items() if label != self.load), at)
+        return Named(
+            highest_valid=_most({at: rate for at, rate in rates.items() if points[at].validity == "VALID"}),
+            saturated=list(saturated.values()),
+            power=_most({at: rate / mean for at, rate in rates.items() if (mean := points[at].mean)}),
+            best=_most({at: rate for at, rate in rates.items() if points[at].holds}),
+        )
 
     @property
     def load(self) -> str:
@@ -83,24 +98,18 @@ class Sweep:
         labels = [axis.label for axis in self.axes]
         return next((label for label in LOADS if label in labels), labels[0])
 
-    def _series(self, point: Point) -> list[Any]:
-        return [value for label, value in point["at"].items() if label != self.load]
-
     def _done(self, place: Place, runs: Runs) -> dict[str, SavedRun]:
         names = [self.step(place, number) for number in range(1, self.repeats + 1)]
         return {name: runs[name] for name in names if name in runs}
 
-    def _of_run(self, name: str, run: SavedRun) -> Point:
+    def _measured(self, name: str, run: SavedRun) -> _Measured:
         if name not in self._known:
-            self._known[name] = _of_run(run, name)
+            self._known[name] = _measured(run, name)
         return self._known[name]
 
     def _saturated(self, place: Place, runs: Runs) -> bool:
-        shares = [
-            share
-            for name, run in self._done(place, runs).items()
-            if (share := self._of_run(name, run)["kept_up"]) is not None
-        ]
+        each = [self._measured(name, run) for name, run in self._done(place, runs).items()]
+        shares = [one.kept_up for one in each if one.kept_up is not None]
         return bool(shares) and statistics.median(shares) < SATURATED
 
     def _saturated_below(self, place: Place, runs: Runs) -> str:
@@ -117,53 +126,60 @@ class Sweep:
 
     def _point(self, place: Place, runs: Runs) -> Point:
         done = self._done(place, runs)
-        each = [self._of_run(name, run) for name, run in done.items()]
-        below = "" if each else self._saturated_below(place, runs)
-        point: Point = {
-            "at": dict(zip((axis.label for axis in self.axes), place, strict=True)),
-            "runs": list(done),
-            "skipped": f"saturated at {below}/s" if below else "",
-            "asked": each[0]["asked"] if each else None,
-        }
-        for name in (*_MEDIANS, "errors"):
-            values = [one[name] for one in each]
-            point[name] = statistics.median(values) if values and None not in values else None
-        ends = [one["p99_interval"] for one in each]
-        lows, highs = ([end[side] for end in ends if end[side] is not None] for side in (0, 1))
-        point["p99_interval"] = [min(lows, default=None), max(highs, default=None)]
-        valid = {one["validity"] for one in each}
-        point["validity"] = (valid.pop() if len(valid) == 1 else "INVALID") if each else None
-        point["reasons"] = list(dict.fromkeys(text for one in each for text in one["reasons"][:1]))
-        point["usable"] = bool(each) and all(one["usable"] for one in each)
-        point["saturated"] = self._saturated(place, runs)
-        point["holds"] = self._holds(done) if self.bounds and each else None
-        return point
+        at = dict(zip((axis.label for axis in self.axes), place, strict=True))
+        if not done:
+            below = self._saturated_below(place, runs)
+            return Point(at, skipped=f"saturated at {below}/s" if below else "")
+        each = [self._measured(name, run) for name, run in done.items()]
+        valid = {one.validity for one in each}
+        lows = [one.p99_low for one in each if one.p99_low is not None]
+        highs = [one.p99_high for one in each if one.p99_high is not None]
+        return Point(
+            at,
+            runs=list(done),
+            asked=each[0].asked,
+            rate=_median([one.rate for one in each]),
+            mean=_median([one.mean for one in each]),
+            p50=_median([one.p50 for one in each]),
+            p99=_median([one.p99 for one in each]),
+            errors=_median([one.errors for one in each]),
+            p99_interval=(min(lows, default=None), max(highs, default=None)),
+            validity=valid.pop() if len(valid) == 1 else "INVALID",
+            reasons=list(dict.fromkeys(text for one in each for text in one.reasons[:1])),
+            usable=all(one.usable for one in each),
+            saturated=self._saturated(place, runs),
+            holds=self._holds(done) if self.bounds else None,
+        )
 
     def _holds(self, done: Runs) -> bool:
-        """It takes a look at the rows of each run, so only once."""
+        """Whether the runs hold the bounds, judged once for the same runs, as it reads all of their rows."""
         key = tuple(done)
         if key not in self._held:
             self._held[key] = all(gates.judge(bound, list(done.values())).met for bound in self.bounds)
         return self._held[key]
 
 
-def _of_run(run: SavedRun, name: str) -> Point:
+def _measured(run: SavedRun, name: str) -> _Measured:
     subject = Subject(run, name)
-    found: Point = {figure: subject.value(figure) for figure in _MEDIANS}
-    p99 = of_subject(subject, "p99")
-    return found | {
-        "p99_interval": [p99.low, p99.high],
-        "asked": (run.result.get("asked") or {}).get("qps"),
-        "kept_up": _kept_up(subject, found[RATE]),
-        "errors": failed_share(subject),
-        "validity": run.result["validity"],
-        "reasons": [" ".join(text.split()) for text in run.result.get("reasons") or ()],
-        "usable": not is_meaningless(subject),
-    }
+    rate, p99 = subject.value(RATE), of_subject(subject, "p99")
+    return _Measured(
+        rate=rate,
+        mean=subject.value(MEAN),
+        p50=subject.value("p50"),
+        p99=subject.value("p99"),
+        errors=failed_share(subject),
+        p99_low=p99.low,
+        p99_high=p99.high,
+        asked=(run.result.get("asked") or {}).get("qps"),
+        kept_up=_kept_up(subject, rate),
+        validity=run.result["validity"],
+        reasons=[" ".join(text.split()) for text in run.result.get("reasons") or ()],
+        usable=not is_meaningless(subject),
+    )
 
 
 def _kept_up(run: Subject, rate: float | None) -> float | None:
-    """What was delivered, as a share of what its schedule sent, which draws a little more or less than was asked."""
+    """The delivered share of what the schedule sent, which draws a little more or less than --qps asks for."""
     if not run.on_schedule:
         return None
     sent = float(run.result["asked"]["qps"])
@@ -172,19 +188,25 @@ def _kept_up(run: Subject, rate: float | None) -> float | None:
     return (rate or 0.0) / sent
 
 
-def _mark_front(points: Sequence[Point]) -> None:
-    """Set ``front``: ``on`` where none delivers more with a lower p99, ``near`` where that cannot be told."""
-    least = float("inf")
-    known = [one for one in points if one["usable"] and one[RATE] and one["p99"]]
-    for one in points:
-        one["front"] = ""
-    # No other point delivers more with a lower p99: Pareto's.
-    for one in sorted(known, key=lambda one: (-one[RATE], one["p99"])):
-        if one["p99"] < least:
-            one["front"], least = "on", one["p99"]
-        elif (low := one["p99_interval"][0]) is not None and low < least:
-            one["front"] = "near"
+def _median(values: Sequence[float | None]) -> float | None:
+    """None where a run has no such figure."""
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if len(known) == len(values) else None
 
 
-def _most(points: Sequence[Point], figure: Any) -> Point | None:
-    return max(points, key=figure, default=None)
+def _with_front(points: Sequence[Point]) -> list[Point]:
+    """The points with ``front``: they are on the Pareto front where no other delivers more with a lower p99."""
+    least, found = float("inf"), {}
+    known = [(one.rate, one.p99, at) for at, one in enumerate(points) if one.usable and one.rate and one.p99]
+    for _, p99, at in sorted(known, key=lambda one: (-one[0], one[1])):
+        low = points[at].p99_interval[0]
+        if p99 < least:
+            found[at], least = "on", p99
+        elif low is not None and low < least:
+            found[at] = "near"
+    return [replace(one, front=found.get(at, "")) for at, one in enumerate(points)]
+
+
+def _most(figures: Mapping[int, float]) -> int | None:
+    """The place of the greatest figure; None without one."""
+    return max(figures, key=figures.__getitem__, default=None)

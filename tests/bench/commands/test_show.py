@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,15 @@ def test_redirected_it_is_the_kept_report(folder: Path, tmp_path: Path, environm
     assert all(len(line) <= 80 for line in lines[:-1])
 
 
+def test_a_folder_that_was_moved_is_named_where_it_is(folder: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    kept, shown = (folder / "report.txt").read_text(), here("show", moved).stdout
+    assert str(folder) in kept
+    assert str(folder) not in shown
+    assert shown.splitlines()[-1].split()[-1] == str(moved)
+
+
 def test_a_run_prints_what_it_keeps(tmp_path: Path) -> None:
     words = ["--scenario", "Offline", "--qps", "1000", "--time", "0.1", "--no-dashboard"]
     done = here("run", "null", "digits", *words, "--output", tmp_path / "run")
@@ -99,7 +109,7 @@ def test_old_runs_have_a_report(old: Path) -> None:
     assert done.returncode == 1, done.stderr
     assert done.stdout.startswith("Result is : INVALID\n  - ")
     assert f"\nscenario     {old.name.partition('-')[2]}, PerformanceOnly\n" in done.stdout
-    assert done.stdout.endswith(f"saved in     old/{old.name.partition('-')[2]}\n")
+    assert done.stdout.replace("saved in\n", "saved in     ").endswith(f"saved in     {old}\n")
 
 
 def test_an_unfinished_run_says_so(folder: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from drumfire.bench import statuses
 from drumfire.bench.report import sweeps, terminal
+from drumfire.bench.report.sweeps import Named, Outcome, Point
 from drumfire.bench.session import session
 from tests.support.command import Done, drumfire, finished, here, one_line_error, start
 from tests.support.simulated_runs import SERVICE_NS, Simulated
@@ -88,6 +89,8 @@ def test_its_report_is_printed_again(simulated: Simulated, tmp_path: Path) -> No
     again = here("show", tmp_path / "s")
     assert again.stdout == f"Best point : {report}"
     assert again.returncode == 0
+    (tmp_path / "s").rename(tmp_path / "moved")
+    assert here("show", tmp_path / "moved").stdout.split()[-1] == str(tmp_path / "moved")
 
 
 def test_it_resumes_with_what_is_missing(simulated: Simulated, tmp_path: Path) -> None:
@@ -272,15 +275,15 @@ def test_interrupted_before_a_run_has_ended_it_says_nothing_of_saturation(simula
 
 
 def test_columns_of_the_table_have_a_space_between_them() -> None:
-    figures = {"rate": 123_456_789.0, "p50": 1.0, "p99": 1.0, "errors": 0.0, "validity": "INVALID", "front": "on"}
-    points = [
-        {"at": {"qps": "1234567.25", "think-time": "1234567.75"}, "skipped": "", **more}
-        for more in (figures, dict.fromkeys(figures))
-    ]
-    document = {"axes": ["qps", "think-time"], "points": points, "bounds": [], "named": {"highest_valid": None}}
+    at = {"qps": "1234567.25", "think-time": "1234567.75"}
+    measured_point = Point(at, rate=123_456_789.0, p50=1.0, p99=1.0, errors=0.0, validity="INVALID", front="on")
+    outcome = Outcome(
+        axes=list(at), load="qps", repeats=1, seed=1, bounds=[], finished=True, stopped="", again="",
+        points=[measured_point, Point(at)], named=Named(None, [], None, None), directory="",
+    )  # fmt: skip
     written = io.StringIO()
     with contextlib.redirect_stdout(written):
-        terminal.put([sweeps.table(document)])
+        terminal.put([sweeps.table(outcome)])
     _, measured, left = [line.split() for line in written.getvalue().splitlines()]
     assert measured[:3] == ["1234567.25", "1234567.75", "123,456,789/s"]
     assert left == ["1234567.25", "1234567.75", "-"]
