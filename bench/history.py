@@ -35,6 +35,8 @@ from drumfire.loadgen.wording import counted
 
 FINISHED = ("VALID", "INVALID")
 """The states of runs that have a result."""
+DONE = "done"
+"""The state of a session whose runs are all done."""
 _DEEPEST = 4
 """Levels below the folder."""
 _NEW = re.compile(r"\d{8}-\d{6}-.+")
@@ -73,7 +75,8 @@ class Found:
     folder: str
     state: str
     """VALID, INVALID, ``running``, ``unfinished``, ``search`` for a search for the peak that can be resumed, or
-    ``damaged`` where its result cannot be read.  An audit is PASS or FAIL in place of VALID and INVALID.
+    ``damaged`` where its result cannot be read.  An audit is PASS or FAIL in place of VALID and INVALID,
+    and a session ``done``, ``running`` or ``resumable``.
     """
     started: str
     """ISO 8601, UTC; where the run does not say, when its settings were saved, or its folder last changed."""
@@ -105,6 +108,27 @@ def runs_in(folder: Path) -> list[Found]:
     found = [_audit(path) if is_audit else _found(path) for path, is_audit in _folders(folder, _DEEPEST)]
     found = [replace(one, session=_session_of(Path(one.folder), folder)) for one in found]
     return sorted(found, key=lambda one: one.began, reverse=True)
+
+
+def grouped(runs: Sequence[Found]) -> list[tuple[Found, Sequence[Found]]]:
+    """The ``runs``, of which those of a session are one entry, which the list has beside them; the newest first."""
+    groups: dict[str, list[Found]] = {}
+    for one in runs:
+        groups.setdefault(one.session or one.folder, []).append(one)
+    return [(_session(each[0]), each) if each[0].session else (each[0], ()) for each in groups.values()]
+
+
+def _session(newest: Found) -> Found:
+    """The session of its newest run."""
+    folder = Path(newest.session)
+    ended = (folder / AB).is_file() or bool((_read(folder / SWEEP) or {}).get("finished"))
+    state = "running" if is_claimed(folder) else DONE if ended else "resumable"
+    kind = "sweep" if (folder / SWEEP).is_file() else "ab" if (folder / AB).is_file() else "session"
+    what = f"{kind}: {newest.what}"
+    size = _bytes(newest.session)
+    return replace(
+        newest, folder=newest.session, state=state, what=what, metric=None, p99_ns=None, bytes=size, session=""
+    )
 
 
 def find(word: str, folder: Path = RUNS, *, sessions: bool = False) -> Path:
@@ -171,30 +195,16 @@ def moment_of(text: str) -> datetime:
 
 
 def _last(word: str, number: int, folder: Path) -> Path:
-    every = _with_sessions_as_one(runs_in(folder) if folder.is_dir() else [])
-    finished = [at for at, one in enumerate(every) if one.state in FINISHED]
+    every = [one for one, _ in grouped(runs_in(folder) if folder.is_dir() else [])]
+    finished = [at for at, one in enumerate(every) if one.state in (*FINISHED, DONE)]
     if number >= len(finished):
         there = counted(len(finished), "finished run") if finished else "no finished run"
         raise UserError(f"there is no {word}: {folder} has {there}; name the folder of a run")
     place = finished[number]
-    if skipped := [f"{one.folder} ({one.state})" for one in every[:place] if one.state not in FINISHED]:
+    if skipped := [f"{one.folder} ({one.state})" for one in every[:place] if one.state not in (*FINISHED, DONE)]:
         text = f"note: {word} is {every[place].folder}; what began later is no finished run: {_some(skipped)}"
         print(printable(text), file=sys.stderr)
     return Path(every[place].folder)
-
-
-def _with_sessions_as_one(runs: Sequence[Found]) -> list[Found]:
-    """The newest first: of each session only its newest run, by the session's folder; finished where the session is."""
-    found, seen = [], set()
-    for one in runs:
-        if one.session in seen:
-            continue
-        if one.session:
-            seen.add(one.session)
-            ended = any((Path(one.session) / name).is_file() for name in (AB, SWEEP))
-            one = replace(one, folder=one.session, state=FINISHED[0] if ended else "unfinished")
-        found.append(one)
-    return found
 
 
 def _some(names: Sequence[str]) -> str:

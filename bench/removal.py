@@ -1,6 +1,7 @@
-"""Removes a run or an audit, or what is large of it.
+"""Removes a run, an audit or a session, or what is large of it.
 
-Removes nothing that a run did not write, and nothing of a run that goes on.  An audit is removed whole or not at all.
+Removes nothing that a run did not write, and nothing of a run that goes on.  An audit and a session are removed as a
+whole or not at all.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence, Set
 from pathlib import Path
 
 from drumfire.bench.peak.journal import JOURNAL
 from drumfire.bench.report import audits
 from drumfire.bench.report.audits import AUDIT
+from drumfire.bench.report.outputs import AB, SESSION, SWEEP
 from drumfire.loadgen import logs, series, summary, trace
 from drumfire.loadgen.claim import held, is_claimed
 from drumfire.loadgen.directory import (
@@ -36,6 +38,8 @@ ALL = (*LARGE, *_SMALL)
 """The result last, as it shows what the folder is."""
 _PARTS = {f"{name}.partial": name for name in ALL}
 """By the name that a file has while it is written."""
+_SESSION = (SESSION, *(f"{name}{end}" for name in (AB, SWEEP, PAGE) for end in ("", ".partial")))
+"""What a session has beside its runs."""
 _SUFFIXES = (".npy", ".json", ".hgrm", ".hlog", ".partial")
 """Of the files in a run's own folders."""
 
@@ -45,12 +49,12 @@ class KeptError(Exception):
 
 
 def remove(folder: Path, root: Path, wanted: Sequence[str], *, really: bool) -> int:
-    """Remove the parts ``wanted`` of a run or an audit below ``root``; returns the bytes that frees.
+    """Remove the parts ``wanted`` of a run, an audit or a session below ``root``; returns the bytes that frees.
 
     Not ``really``: only these.  Raises ``KeptError`` for a run that is not removed, ``OSError`` where it cannot be.
     """
-    with _unclaimed(folder, root):
-        of_kind = _of_audit if (folder / AUDIT).is_file() else _of_run
+    with _unclaimed(folder, wanted):
+        of_kind = _of_audit if (folder / AUDIT).is_file() else _of_session if (folder / SESSION).is_file() else _of_run
         files, folders = of_kind(folder, wanted)
         freed = sum(path.lstat().st_blocks * 512 for path in files)
         if really:
@@ -92,7 +96,21 @@ def _of_audit(folder: Path, wanted: Sequence[str]) -> tuple[list[Path], list[Pat
     """As ``_of_run``, of an audit with its runs.  Raises ``UserError`` where it does not say what it is."""
     outcome = audits.read(folder)
     assert outcome is not None
-    runs, own = audits.places(outcome["test"]).values(), audits.files(outcome["test"])
+    return _of_several(folder, wanted, audits.places(outcome["test"]).values(), audits.files(outcome["test"]))
+
+
+def _of_session(folder: Path, wanted: Sequence[str]) -> tuple[list[Path], list[Path]]:
+    """As ``_of_run``, of a session with its runs, which are two levels below it, such as ``A/1``."""
+    runs = [path.relative_to(folder) for path in folder.glob("*/*") if path.is_dir() and not path.is_symlink()]
+    return _of_several(folder, wanted, runs, set(map(Path, _SESSION)))
+
+
+def _of_several(
+    folder: Path, wanted: Sequence[str], runs: Collection[Path], own: Set[Path]
+) -> tuple[list[Path], list[Path]]:
+    """As ``_of_run``, of a folder with ``runs`` in it, and files of its ``own``."""
+    if running := next((place for place in runs if is_claimed(folder / place)), None):
+        raise KeptError(f"its run {running} goes on")
     known = {*own, *runs, *(parent for place in [*runs, *own] for parent in place.parents)}
     files: list[Path] = []
     folders: list[Path] = []
@@ -107,7 +125,7 @@ def _of_audit(folder: Path, wanted: Sequence[str]) -> tuple[list[Path], list[Pat
             links = [name for name in below if os.path.islink(os.path.join(path, name))]
             for name in [*names, *links, *(name for name in below if place / name not in known)]:
                 if place / name not in own or name in below:
-                    raise KeptError(f"it holds {place / name}, which no audit writes: move that first")
+                    raise KeptError(f"it holds {place / name}, which no run writes: move that first")
             files += [Path(path, name) for name in sorted(names) if RESULT in wanted or name in wanted]
         if RESULT in wanted and place.parts:
             folders.append(Path(path))
@@ -132,13 +150,17 @@ def _remove_empty(folder: Path, root: Path) -> None:
 
 
 @contextlib.contextmanager
-def _unclaimed(folder: Path, root: Path) -> Iterator[None]:
+def _unclaimed(folder: Path, wanted: Sequence[str]) -> Iterator[None]:
     """Hold the folder as a run would, so that none begins in it.  Raises ``KeptError`` if one has it, or one above."""
+    above = folder.absolute().parents
     with held(folder) as is_ours:
         if not is_ours:
             raise KeptError("it is running")
-        if any(is_claimed(parent) for parent in folder.parents if parent == root or root in parent.parents):
+        if any(is_claimed(parent) for parent in above):
             raise KeptError("it belongs to a run that goes on")
-        if audit := next((above for above in folder.absolute().parents if (above / AUDIT).is_file()), None):
+        if audit := next((parent for parent in above if (parent / AUDIT).is_file()), None):
             raise KeptError(f"it belongs to the audit {audit}: remove that as a whole")
+        session = next((parent for parent in above if (parent / SESSION).is_file()), None)
+        if session and RESULT in wanted:
+            raise KeptError(f"it is a run of {session}: remove that as a whole")
         yield

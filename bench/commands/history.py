@@ -1,11 +1,14 @@
-"""``drumfire history``: lists the runs and audits in a folder and in those below it, the newest first."""
+"""``drumfire history``: lists the runs and audits in a folder and in those below it, the newest first.
+
+The runs of an ``ab`` or a ``sweep`` follow a line of their session.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from rich.console import Console
 
 from drumfire.bench import statuses
 from drumfire.bench.commands import prune
-from drumfire.bench.history import Found, moment_of, runs_in
+from drumfire.bench.history import Found, grouped, moment_of, runs_in
 from drumfire.bench.options.parser import Command
 from drumfire.bench.report.listing import header, line
 from drumfire.loadgen.claim import RUNS
@@ -48,8 +51,10 @@ def show(options: Options) -> int:
     width = Console().width if sys.stdout.isatty() else sys.maxsize
     if found:
         print(header())
-    for one in found:
+    for one, runs in grouped(found):
         print(line(one, width))
+        for run in runs:
+            print(line(replace(run, folder=f"  {Path(run.folder).relative_to(one.folder)}"), width))
     if not found:
         such = f"none of the {len(every)} runs in {options.folder} is of this kind" if every else ""
         print(printable(such or f"no runs in {options.folder}"))

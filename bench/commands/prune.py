@@ -1,4 +1,7 @@
-"""``drumfire history prune``: removes runs and audits by rule, or what is large of them; shows first what it would."""
+"""``drumfire history prune``: removes runs, audits and sessions by rule, or what is large of them.
+
+It shows first what it would remove.  A session, the runs of an ``ab`` or a ``sweep``, is removed whole or not at all.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from drumfire.bench import removal, statuses
-from drumfire.bench.history import Found, age_of, runs_in
+from drumfire.bench.history import Found, age_of, grouped, runs_in
 from drumfire.bench.options.parser import Command
 from drumfire.bench.report.listing import line, size
 from drumfire.loadgen.claim import RUNS
@@ -27,9 +30,13 @@ class Options:
     older_than: str | None = option(
         None, metavar="AGE", check=age_of, help="runs that began longer ago than 30d, 12h or 2w; a number alone is days"
     )
-    keep: int | None = option(None, least=0, help="all but the newest N runs of the folder")
+    keep: int | None = option(
+        None, least=0, help="all but the newest N runs of the folder; those of an ab or a sweep count as one"
+    )
     invalid: bool = option(False, help="runs that are INVALID, and audits that FAIL")
-    unfinished: bool = option(False, help="runs that ended before they were saved; no search that can be resumed")
+    unfinished: bool = option(
+        False, help="runs that ended before they were saved; no search, ab or sweep that can be resumed"
+    )
     columns: bool = option(
         False,
         help="remove only what has a row for each sample, columns, series and logs: result, report, settings and "
@@ -48,7 +55,7 @@ def prune(options: Options) -> int:
     """Remove the runs for which every rule holds, and print what was removed; the status says whether all of it was."""
     if options.older_than is None and options.keep is None and not options.invalid and not options.unfinished:
         raise UserError("say which runs: --older-than AGE, --keep N, --invalid, --unfinished, or several of them")
-    chosen = list(_chosen(options, runs_in(options.folder)))
+    chosen = list(_chosen(options, [one for one, _ in grouped(runs_in(options.folder))]))
     count, failed = _each(chosen, options, remove=options.yes)
     if count and not options.yes and sys.stdin.isatty() and sys.stdout.isatty() and _agreed():
         _, failed = _each(chosen, options, remove=True)
@@ -69,11 +76,6 @@ def _each(chosen: Sequence[Found], options: Options, *, remove: bool) -> tuple[i
     done, whole = "removed" if remove else "would remove", RESULT in options.wanted
     part = "" if whole else "what is large of "
     for one in chosen:
-        if whole and one.session:
-            print(
-                printable(f"kept {one.folder}: it is a run of {one.session}: remove that as a whole"), file=sys.stderr
-            )
-            continue
         try:
             bytes_of_run = removal.remove(Path(one.folder), options.folder, options.wanted, really=remove)
         except (removal.KeptError, UserError, OSError) as error:

@@ -21,6 +21,7 @@ from drumfire.bench.report import audits, rows, sessions, terminal, unfinished
 from drumfire.bench.report.rows import Row, Section, Style, report
 from drumfire.bench.session import session
 from drumfire.loadgen.claim import is_claimed
+from drumfire.loadgen.directory import PAGE
 from drumfire.loadgen.errors import printable
 from drumfire.loadgen.options import option
 from drumfire.loadgen.record import Status
@@ -47,8 +48,11 @@ def show(options: Options) -> int:
         return _audit(outcome, folder.absolute(), options)
     if (ended := sessions.read(folder)) is not None:
         name, document = ended
-        where = {} if options.json else {"directory": _where(document["directory"], folder)}
-        return sessions.put(name, {**document, **where}, as_json=options.json)
+        if not options.json:
+            document = {**document, "directory": _where(document["directory"], folder)}
+            if document.get("page"):
+                document["page"] = str(Path(document["directory"], PAGE))
+        return sessions.put(name, document, as_json=options.json)
     if (begun := session.begun_in(folder)) is not None:
         why = f"It has {counted(len(begun.lines), 'run')} that ended: the command that began it resumes it."
         verdict = [Row("Session is", ["unfinished"], Style.UNFINISHED), Row("", [why], Style.REASON)]

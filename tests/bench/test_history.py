@@ -65,12 +65,7 @@ def test_the_runs_of_a_session_count_as_one(runs: Path) -> None:
     for word in ("last", "1130-ab"):
         with pytest.raises(UserError, match=f"{word} is .*-ab, several runs by ab or sweep: .* such as .*-ab/A/1"):
             find(word, runs)
-    done = here("history", "prune", runs, "--keep", 0, "--yes")
-    assert (
-        f"kept {runs / '20261130-ab' / 'A' / '1'}: it is a run of {runs / '20261130-ab'}: remove that as a whole"
-        in done.stderr
-    )
-    assert [one.session for one in runs_in(runs)] == [str(runs / "20261130-ab")] * 2
+    assert [one.session for one in runs_in(runs) if one.session] == [str(runs / "20261130-ab")] * 2
 
 
 def test_a_path_is_itself(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -262,6 +262,81 @@ def audit(made: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def session(made: Path, shelf: Path) -> Path:
+    """An ab of runs of 1.5 and 1.4 days ago, and what was interrupted."""
+    folder = shelf / "20261130-ab"
+    for days, place in ((1.5, "A/1"), (1.4, "B/1"), (1.6, "interrupted/A-1-1")):
+        copy(made, folder / place, days)
+    for name in ("session.jsonl", "ab.json", "report.html"):
+        (folder / name).write_text("{}")
+    return folder
+
+
+def test_the_runs_of_a_session_are_listed_below_it(session: Path) -> None:
+    lines = here("history", session.parent).stdout.splitlines()
+    (at,) = [number for number, text in enumerate(lines) if text.endswith(f"  {session}")]
+    assert " done " in lines[at]
+    assert " ab: null digits cpu " in lines[at]
+    assert [text.split()[-1] for text in lines[at + 1 : at + 4]] == ["B/1", "A/1", "interrupted/A-1-1"]
+    assert len(lines) == 1 + len(ALL) + 4
+    (session / "ab.json").unlink()
+    assert " resumable " in here("history", session.parent).stdout
+
+
+@pytest.mark.parametrize(
+    ("rules", "stays", "others"),
+    [
+        (["--keep", 3], True, {"unfinished", "one"}),
+        (["--keep", 2], False, {"unfinished", "one"}),
+        (["--older-than", 1.45], True, {"unfinished", "one"}),
+        (["--older-than", 1.35], False, {"unfinished", "one"}),
+        (["--invalid", "--unfinished"], True, {"one", "two", "set/four"}),
+    ],
+)
+def test_a_session_is_removed_as_one(rules: list[Any], stays: bool, others: set[str], session: Path) -> None:
+    shelf = session.parent
+    told = here("history", "prune", shelf, *rules).stdout
+    assert session.exists()
+    done = here("history", "prune", shelf, *rules, "--yes")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == told.replace("would remove", "removed").replace("; to do so, add --yes", "")
+    assert session.exists() == stays
+    assert {place for place in left(shelf) if not place.startswith(session.name)} == others
+
+
+def test_only_what_is_large_of_a_session(session: Path) -> None:
+    assert here("history", "prune", session, "--keep", 0, "--columns", "--yes").returncode == 0
+    assert not list(session.rglob("columns"))
+    assert len(list(session.rglob("result.json"))) == 3
+
+
+@pytest.mark.parametrize("place", [".", "A/1"])
+def test_no_session_that_runs_is_removed(place: str, session: Path, claim: Any) -> None:
+    before = inside(session)
+    claim(session / place)
+    done = here("history", "prune", session.parent, "--keep", 0, "--yes")
+    assert f"kept {session}: it" in done.stderr
+    assert inside(session) == before
+
+
+@pytest.mark.parametrize("place", ["mine", "A/mine", "A/1/mine", "A/2/mine"])
+def test_a_session_with_anything_else_stays_whole(place: str, session: Path) -> None:
+    (session / place).parent.mkdir(exist_ok=True)
+    (session / place).write_text("precious")
+    before = inside(session)
+    done = here("history", "prune", session.parent, "--keep", 0, "--yes")
+    assert "mine, which no run writes: move that first" in done.stderr
+    assert inside(session) == before
+
+
+def test_a_run_of_a_session_is_not_removed_alone(session: Path) -> None:
+    before = inside(session)
+    done = here("history", "prune", session / "A", "--keep", 0, "--yes")
+    assert f"it is a run of {session}: remove that as a whole" in done.stderr
+    assert inside(session) == before
+
+
 def inside(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*"))
 
