@@ -140,8 +140,7 @@ def _plan(options: Options) -> list[Step]:
     runs = []
     for letter, line in zip(_LETTERS, sides, strict=True):
         try:
-            runs.append(words.parsed(line))
-            words.check(runs[-1], words.OWN)
+            runs.append(words.checked(line, words.OWN))
             words.check_system(runs[-1])
         except UserError as error:
             raise UserError(f"{letter}: {error}") from None
@@ -153,13 +152,11 @@ def _plan(options: Options) -> list[Step]:
     _check_skip(seconds_of(options.skip), runs)
     for text in options.expectations.expect:
         gates.check_measured(gates.parse(text), kinds[0], accuracy=False)
-    steps, counts = [], dict.fromkeys(_LETTERS, 0)
-    for number in range(2 * options.runs):
-        letter = _TURNS[number % len(_TURNS)]
-        side = _LETTERS.index(letter)
-        counts[letter] += 1
-        steps.append(Step(f"{letter}/{counts[letter]}", sides[side], words.expected_s(runs[side])))
-    return steps
+    turns = [_TURNS[number % len(_TURNS)] for number in range(2 * options.runs)]
+    names = [f"{letter}/{turns[: number + 1].count(letter)}" for number, letter in enumerate(turns)]
+    seconds = dict(zip(_LETTERS, map(words.expected_s, runs), strict=True))
+    lines = dict(zip(_LETTERS, sides, strict=True))
+    return [Step(name, lines[name[0]], seconds[name[0]]) for name in names]
 
 
 def _check_skip(skip_s: float, runs: Sequence[RunOptions]) -> None:

@@ -15,7 +15,7 @@ from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.commands import words
 from drumfire.bench.compare.sides import opened
 from drumfire.bench.compare.subject import Run
-from drumfire.bench.gates import ExpectOptions
+from drumfire.bench.gates import Expectation, ExpectOptions
 from drumfire.bench.options import values
 from drumfire.bench.options.parser import Command
 from drumfire.bench.report import junit, sessions, sweep_page, sweeps, terminal
@@ -119,28 +119,31 @@ def _plan(options: Options) -> tuple[Sweep, list[Step]]:
     """The sweep and its runs in their order.  Raises ``UserError`` before anything is measured."""
     run = options.run
     wanted = axes.of_options(options.over, values.declared(RunOptions, run.backend), run.given)
-    bounds = [gates.parse(text) for text in options.bound]
-    if relative := next((bound.text for bound in bounds if bound.is_relative), None):
-        raise UserError(f"--bound {relative!r} needs a bound of its own, and no base: use --expect for that")
-    for bound in bounds:
-        gates.check_measured(bound, loop.name(run.traffic), accuracy=False)
-    made = Sweep(wanted, options.repeats, options.seed, bounds)
+    made = Sweep(wanted, options.repeats, options.seed, _bounds(options))
     order = made.order()
     if len(order) > axes.MOST_POINTS:
         raise UserError(f"{len(order):,} runs are too many: give fewer values or repeats, {axes.MOST_POINTS:,} at most")
-    common = _common(run, [axis.name for axis in wanted])
     words.check_system(run)
-    seconds: dict[axes.Place, float] = {}
-    for place in axes.places(wanted):
-        point = words.parsed([*common, *axes.words(wanted, place)])
-        words.check(point)
-        for axis in wanted:
-            if line := next((one for one in values.ineffective(point) if one.startswith(f"{flag(axis.name)} ")), None):
-                raise UserError(f"--over: {line}")
+    common = _common(run, [axis.name for axis in wanted])
+    lines = {place: (*common, *axes.words(wanted, place)) for place in axes.places(wanted)}
+    seconds = {}
+    for place, line in lines.items():
+        point = words.checked(line)
+        for text in values.ineffective(point):
+            if text.split()[0] in [flag(axis.name) for axis in wanted]:
+                raise UserError(f"--over: {text}")
         seconds[place] = words.expected_s(point)
-    return made, [
-        Step(name, (*common, *axes.words(wanted, place)), seconds[place]) for name, place in order
-    ]  # fmt: skip
+    return made, [Step(name, lines[place], seconds[place]) for name, place in order]
+
+
+def _bounds(options: Options) -> list[Expectation]:
+    """The bounds of the sweep.  Raises ``UserError`` for those that no run of it can be judged by."""
+    found = [gates.parse(text) for text in options.bound]
+    for bound in found:
+        if bound.is_relative:
+            raise UserError(f"--bound {bound.text!r} needs a limit of its own, and no base: use --expect for that")
+        gates.check_measured(bound, loop.name(options.run.traffic), accuracy=False)
+    return found
 
 
 def _common(run: RunOptions, swept: Sequence[str]) -> list[str]:

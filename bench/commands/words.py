@@ -1,4 +1,4 @@
-"""The words of ``drumfire run`` that ``ab`` and ``sweep`` are given: checked before anything is measured."""
+"""Checks the words of ``drumfire run`` of which ``ab`` and ``sweep`` make runs, before anything is measured."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from drumfire.loadgen.settings import Scenario
 from drumfire.loadgen.warm_up import WarmUp
 
 OWN = ("output", "json", "no_dashboard", "report", "expect", "base", "single", "junit")
-"""Options of a run that are a session's, and not of each of its runs."""
+"""Options of a run that a session has once for all of its runs."""
 _OTHER_RUNS = ("accuracy", "submission", "find_peak_performance")
 _DEFAULT_S = 600.0
-"""How long a run lasts without --time, as the rules ask."""
+"""The length of a run without --time, as the MLPerf rules ask."""
 _START_S = 3.0
-"""What the start and the end of a run's process take, about."""
+"""The start and the end of a run's process take about this long."""
 
 
 def parsed(words: Sequence[str]) -> RunOptions:
@@ -38,8 +38,12 @@ def parsed(words: Sequence[str]) -> RunOptions:
     return options
 
 
-def check(options: RunOptions, own: Iterable[str] = ()) -> None:
-    """Refuse what cannot be one of several runs.  ``own``: options that the session gives.  Raises ``UserError``."""
+def checked(words: Sequence[str], own: Iterable[str] = ()) -> RunOptions:
+    """The options of a run that can be one of several.  ``own``: options that are the session's.
+
+    Raises ``UserError`` for any other run.
+    """
+    options = parsed(words)
     for name in own:
         if name in options.given:
             raise UserError(f"{flag(name)} is of all runs together: write it before the first --")
@@ -49,10 +53,11 @@ def check(options: RunOptions, own: Iterable[str] = ()) -> None:
     traffic = options.traffic
     if traffic.scenario == Scenario.Server.name and traffic.qps is None and traffic.user_conf is None:
         raise UserError("--qps must be given: else each run would choose its own, and no two have one schedule")
+    return options
 
 
 def check_system(options: RunOptions) -> None:
-    """Refuse a system that no run of it could begin to load, as far as that takes no time.  Raises ``UserError``."""
+    """Refuse a system that no run could load, as far as that can be seen without loading it.  Raises ``UserError``."""
     if isinstance(options.system, RemoteOptions):
         remote.check(options)
         name = options.model
@@ -64,7 +69,7 @@ def check_system(options: RunOptions) -> None:
 
 
 def sends_s(options: RunOptions) -> float:
-    """For how long the run sends, about; 0 where that is not known before one has been done."""
+    """The time for which the run sends, about; 0 where that is not known before a run has been done."""
     traffic = options.traffic
     seconds = traffic.time or (0.0 if traffic.count else _DEFAULT_S)
     if traffic.count and traffic.qps:
@@ -73,6 +78,6 @@ def sends_s(options: RunOptions) -> float:
 
 
 def expected_s(options: RunOptions) -> float:
-    """How long the run will take, about; 0 where that is not known before one has been done."""
+    """The time that the run takes as a whole, about; 0 where that is not known before a run has been done."""
     warm_up, seconds = WarmUp.of(options.traffic.warmup), sends_s(options)
     return seconds and seconds + _START_S + (warm_up.seconds if warm_up else 0.0)

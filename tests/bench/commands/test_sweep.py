@@ -230,7 +230,7 @@ def test_its_page_has_the_curve(simulated: Simulated, tmp_path: Path) -> None:
         ((), "--over must be given"),
         (("--over", "count=100,200"), "--qps must be given"),
         ((*LOADS, "--accuracy"), "--accuracy has no figures that are compared here"),
-        ((*LOADS, "--bound", "p99<=base"), "needs a bound of its own"),
+        ((*LOADS, "--bound", "p99<=base"), "needs a limit of its own"),
         ((*LOADS, "--bound", "p99<20"), "a time with its unit"),
         ((*LOADS, "--bound", "accuracy>90%"), "a performance run has no accuracy"),
         ((*LOADS, "--repeats", "1000"), "5,000 runs are too many"),
