@@ -105,8 +105,10 @@ def runs_in(folder: Path) -> list[Found]:
         if folder == RUNS and not folder.exists():
             return []
         raise UserError(f"{folder} is no folder: name one that holds runs")
-    found = [_audit(path) if is_audit else _found(path) for path, is_audit in _folders(folder, _DEEPEST)]
-    found = [replace(one, session=_session_of(Path(one.folder), folder)) for one in found]
+    found = [
+        replace(_audit(path) if is_audit else _found(path), session=session)
+        for path, is_audit, session in _folders(folder, _DEEPEST)
+    ]
     return sorted(found, key=lambda one: one.began, reverse=True)
 
 
@@ -143,8 +145,8 @@ def find(word: str, folder: Path = RUNS, *, sessions: bool = False) -> Path:
         return Path(word)
     if (last := _LAST.fullmatch(word)) is not None:
         return _one(word, _last(word, int(last[1] or 0), folder), sessions)
-    paths = [path for path, _ in _folders(folder, _DEEPEST)] if folder.is_dir() else []
-    paths += sorted({Path(of) for path in paths if (of := _session_of(path, folder))})
+    there = list(_folders(folder, _DEEPEST)) if folder.is_dir() else []
+    paths = [path for path, _, _ in there] + sorted({Path(session) for _, _, session in there if session})
     names = {path: str(path.relative_to(folder)) if os.sep in word else path.name for path in paths}
     found = [path for path in paths if names[path] == word] or [path for path in paths if word in names[path]]
     if not found:
@@ -160,15 +162,9 @@ def find(word: str, folder: Path = RUNS, *, sessions: bool = False) -> Path:
 def _one(word: str, path: Path, sessions: bool) -> Path:
     """Raises ``UserError`` for a session where there must be a run."""
     if (path / SESSION).is_file() and not sessions:
-        first = min((str(run) for run, _ in _folders(path, _DEEPEST)), default=str(path / "A" / "1"))
+        first = min((str(run) for run, _, _ in _folders(path, _DEEPEST)), default=str(path / "A" / "1"))
         raise UserError(f"{word} is {path}, several runs by ab or sweep: name one of them, such as {first}")
     return path
-
-
-def _session_of(run: Path, folder: Path) -> str:
-    """See ``Found.session``; looks no higher than ``folder``."""
-    above = (path for path in run.parents if path == folder or path.is_relative_to(folder))
-    return next((str(path) for path in above if (path / SESSION).is_file()), "")
 
 
 def age_of(text: str) -> timedelta:
@@ -212,8 +208,8 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + more
 
 
-def _folders(folder: Path, levels: int) -> Iterator[tuple[Path, bool]]:
-    """Those of runs and audits, each with whether it is an audit's.
+def _folders(folder: Path, levels: int, session: str = "") -> Iterator[tuple[Path, bool, str]]:
+    """The folders of runs and audits, each with whether it is an audit's, and with the ``Found.session`` it is in.
 
     Links are not followed, and an audit's own runs are part of it.
     """
@@ -222,15 +218,17 @@ def _folders(folder: Path, levels: int) -> Iterator[tuple[Path, bool]]:
             below = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
     except OSError:
         return
+    if SESSION in below and (folder / SESSION).is_file():
+        session = session or str(folder)
     if AUDIT in below and (folder / AUDIT).is_file():
-        yield folder, True
+        yield folder, True, session
         return
     if _is_run(folder, below.keys()):
-        yield folder, False
+        yield folder, False, session
     if levels:
         for name, is_folder in below.items():
             if is_folder and name not in _OWN and not name.startswith("."):
-                yield from _folders(folder / name, levels - 1)
+                yield from _folders(folder / name, levels - 1, session)
 
 
 def _is_run(folder: Path, names: Collection[str]) -> bool:
