@@ -323,12 +323,17 @@ def read_result(path: Path) -> dict[str, Any]:
     return found
 
 
+def is_run(folder: Path) -> bool:
+    """Whether the folder holds any part by which ``load`` knows a run."""
+    return any(os.path.exists(folder / name) for name in (RESULT, SETTINGS, COLUMNS))
+
+
 def load(folder: str | os.PathLike[str]) -> SavedRun:
     """Open a run's folder, also one that an older version saved, or that is unfinished.  Raises ``UserError``."""
     path = Path(folder)
     if not os.path.isdir(path):
         raise UserError(f"{path} is no folder: name the folder of a run")
-    if not any(os.path.exists(path / name) for name in (RESULT, SETTINGS, COLUMNS)):
+    if not is_run(path):
         raise UserError(f"{path} is not the folder of a run: it has no {RESULT}, {SETTINGS} or {COLUMNS}/")
     return SavedRun(path.absolute())
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from drumfire.bench.history import find
 from drumfire.bench.report import audits
-from drumfire.loadgen.directory import COLUMNS, RESULT, SETTINGS
+from drumfire.loadgen.directory import RESULT
 from drumfire.loadgen.errors import UserError
-from drumfire.loadgen.saved import SavedRun, load, read_result
+from drumfire.loadgen.saved import SavedRun, is_run, load, read_result
 
 
 class ResultFile(SavedRun):
@@ -55,17 +55,13 @@ def _opened(path: Path) -> Iterator[SavedRun]:
         yield ResultFile(path.absolute())
     elif not path.is_dir():
         raise UserError(f"{path} is no run: name the folder of a run, or its {RESULT}")
-    elif _is_run(path):
+    elif is_run(path):
         yield load(path)
     else:
-        runs = [each for each in sorted(path.iterdir()) if each.is_dir() and _is_run(each)]
+        runs = [each for each in sorted(path.iterdir()) if each.is_dir() and is_run(each)]
         if not runs:
             raise UserError(
                 f"{path} is not the folder of a run, as it has no {RESULT}, and holds none (deeper folders are not "
                 "looked at): name the folder right above the runs"
             )
         yield from map(load, runs)
-
-
-def _is_run(path: Path) -> bool:
-    return any((path / name).exists() for name in (RESULT, SETTINGS, COLUMNS))

@@ -16,22 +16,24 @@ from drumfire.loadgen.saved import SavedRun
 
 def write(outcome: Outcome, runs: Mapping[str, SavedRun], path: Path) -> None:
     """Write the page.  Raises ``UserError`` for runs that cannot be read, and ``OSError``."""
-    sections = [Section("sweep", "Sweep", list(_blocks(outcome)))]
+    blocks: list[Block] = list(_blocks(outcome))
+    of_runs: Sequence[Section] = ()
     if shown := _shown(outcome):
-        sections += content.report([runs[name] for name in shown]).sections
+        blocks.append(Text(f"What follows is the report of runs on the Pareto front: {', '.join(shown)}."))
+        of_runs = content.report([runs[name] for name in shown]).sections
     first = ", ".join(outcome.axes)
-    page.write(Report(f"A sweep over {first}", sections), path)
+    page.write(Report(f"A sweep over {first}", [Section("sweep", "Sweep", blocks), *of_runs]), path)
 
 
 def _blocks(outcome: Outcome) -> Iterator[Block]:
     for row in sweeps.verdict(outcome):
-        yield Text(" ".join(filter(None, (row.label, *row.cells))), row.style)
+        yield Text(": ".join(filter(None, (row.label, *row.cells))), row.style)
     yield Table("", [], [list(row) for row in sweeps.named(outcome)])
     yield from _curve(outcome)
     head, *rows = sweeps.table(outcome)
     width = 1 + len(head.cells)
     yield Table(
-        "Points", [head.label.strip(), *head.cells],
+        "Points (*: on the Pareto front, o: may be on it)", [head.label.strip(), *head.cells],
         [[row.label.strip(), *row.cells, *[""] * (width - 1 - len(row.cells))] for row in rows],
     )  # fmt: skip
 

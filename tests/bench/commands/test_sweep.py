@@ -213,6 +213,8 @@ def test_its_page_has_the_curve(simulated: Simulated, tmp_path: Path) -> None:
     assert f"page         {tmp_path / 's' / 'report.html'}" in done.stdout.replace("page\n", "page         ")
     assert 'id="chart-curve"' in page
     assert "qps=2000/1" in page
+    assert "the report of runs on the Pareto front: qps=500/1, qps=1000/1, qps=2000/1, qps=4000/1." in page
+    assert "Best point: qps " in page
     assert "http:" not in page
     assert len(page) < 400_000
 
