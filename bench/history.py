@@ -60,7 +60,7 @@ _LISTED: Mapping[str, Any] = {
         "query_latency_ns": _LATENCY,
     },
 }
-"""What a list needs of a result; ``SavedRun.result`` checks all of it, which takes ten times as long."""
+"""The parts of a result that a list needs; ``SavedRun.result`` checks all of it, which takes ten times as long."""
 _LAST = re.compile(r"last(?:~([0-9]{1,9}))?")
 _AGE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([mhdw]?)")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -70,7 +70,7 @@ _MOST_NAMED = 4
 
 @dataclass(frozen=True)
 class Found:
-    """What there is of one run."""
+    """A run, an audit or a session in a list."""
 
     folder: str
     state: str
@@ -88,7 +88,7 @@ class Found:
     bytes: int
     """On the disk."""
     p99_ns: float | None = None
-    """Of the latencies of queries; in Offline None, where they say when each sample of the one query was answered."""
+    """The p99 of the queries' latencies; None in Offline, whose one query has a latency for each of its samples."""
     system: Mapping[str, Any] = field(default_factory=dict)
     """``backend`` and ``model``, as far as they are known."""
     session: str = ""
@@ -160,7 +160,7 @@ def find(word: str, folder: Path = RUNS, *, sessions: bool = False) -> Path:
 
 
 def _one(word: str, path: Path, sessions: bool) -> Path:
-    """Raises ``UserError`` for a session where there must be a run."""
+    """The path of the run or session that is meant.  Raises ``UserError`` for a session where only a run will do."""
     if (path / SESSION).is_file() and not sessions:
         first = min((str(run) for run, _, _ in _folders(path, _DEEPEST)), default=str(path / "A" / "1"))
         raise UserError(f"{word} is {path}, several runs by ab or sweep: name one of them, such as {first}")
@@ -170,7 +170,7 @@ def _one(word: str, path: Path, sessions: bool) -> Path:
 def age_of(text: str) -> timedelta:
     """A time from text such as ``30d``, ``12h``, ``2w`` or ``90m``; a number alone is days.  Raises ``UserError``."""
     if (found := _AGE.fullmatch(text)) is None:
-        raise UserError(f"{text[:60]!r} is no age: write it as 30d, 12h, 2w or 90m")
+        raise UserError(f"{text[:60]!r} is not an age: write it as 30d, 12h, 2w or 90m")
     try:
         return timedelta(**{_UNITS[found[2] or "d"]: float(found[1])})
     except OverflowError:
@@ -187,7 +187,9 @@ def moment_of(text: str) -> datetime:
     with contextlib.suppress(UserError, OverflowError):
         if text[-1:] in _UNITS:
             return datetime.now(UTC) - age_of(text)
-    raise UserError(f"{text[:60]!r} is no time: write a date as 2026-11-30, with 2026-11-30T18:00 for a time, or 30d")
+    raise UserError(
+        f"{text[:60]!r} is not a time: write a date as 2026-11-30, with 2026-11-30T18:00 for a time, or 30d"
+    )
 
 
 def _last(word: str, number: int, folder: Path) -> Path:
@@ -198,7 +200,7 @@ def _last(word: str, number: int, folder: Path) -> Path:
         raise UserError(f"there is no {word}: {folder} has {there}; name the folder of a run")
     place = finished[number]
     if skipped := [f"{one.folder} ({one.state})" for one in every[:place] if one.state not in (*FINISHED, DONE)]:
-        text = f"note: {word} is {every[place].folder}; what began later is no finished run: {_some(skipped)}"
+        text = f"note: {word} is {every[place].folder}; what began later is not a finished run: {_some(skipped)}"
         print(printable(text), file=sys.stderr)
     return Path(every[place].folder)
 
@@ -232,7 +234,7 @@ def _folders(folder: Path, levels: int, session: str = "") -> Iterator[tuple[Pat
 
 
 def _is_run(folder: Path, names: Collection[str]) -> bool:
-    """Whether it certainly is a run's, finished or not: other programs have settings.json and columns too."""
+    """Whether the folder certainly is a run's, finished or not: other programs have settings.json and columns too."""
     if RESULT in names and (result := _read(folder / RESULT)) is not None:
         return str(result.get("tool", "")).startswith("Drumfire")
     if SETTINGS in names and {"requested", "effective"} <= (_read(folder / SETTINGS) or {}).keys():

@@ -20,7 +20,7 @@ from drumfire.loadgen.schema import Schema, fault
 
 @dataclass(frozen=True)
 class Begun:
-    """What a journal holds."""
+    """The content of a journal."""
 
     subject: Mapping[str, Any]
     again: str

@@ -37,11 +37,11 @@ _SMALL = (REPORT, PAGE, ENVIRONMENT, SCORE, JOURNAL, summary.SUMMARY, SETTINGS, 
 ALL = (*LARGE, *_SMALL)
 """The result last, as it shows what the folder is."""
 _PARTS = {f"{name}.partial": name for name in ALL}
-"""By the name that a file has while it is written."""
+"""The part by the name that its file has while it is written."""
 _SESSION = (SESSION, *(f"{name}{end}" for name in (AB, SWEEP, PAGE) for end in ("", ".partial")))
-"""What a session has beside its runs."""
+"""The files that a session has beside its runs."""
 _SUFFIXES = (".npy", ".json", ".hgrm", ".hlog", ".partial")
-"""Of the files in a run's own folders."""
+"""The ends of the names of files in a run's own folders."""
 
 
 class KeptError(Exception):
@@ -83,7 +83,7 @@ def _of_run(folder: Path, wanted: Sequence[str]) -> tuple[list[Path], list[Path]
         path = folder / name
         mode = path.lstat().st_mode
         if not any(is_kind(mode) for is_kind in (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK)):
-            raise KeptError(f"{name} is no file, and no run writes such: move it first")
+            raise KeptError(f"{name} is neither a file nor a folder, and no run writes that: move it first")
         if stat.S_ISDIR(mode):
             folders.append(path)
             files += _within(path)

@@ -135,7 +135,7 @@ def _split(sides: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def _plan(options: Options) -> list[Step]:
-    """The runs in turns.  Raises ``UserError`` for words that are no run's, or cannot be compared."""
+    """The runs in turns.  Raises ``UserError`` for words of no run, or of two that cannot be compared."""
     sides = _split(options.sides)
     runs = []
     for letter, line in zip(_LETTERS, sides, strict=True):
@@ -186,7 +186,7 @@ def _foreseen(plan: Sequence[Step]) -> str:
 
 
 def _left(plan: Sequence[Step], runs: Runs) -> list[Step]:
-    """None where a side can no longer be compared, as too much of it failed."""
+    """The steps that are still to be done: none where too much of a side failed for a comparison."""
     sides = {name[0] for name, run in runs.items()}
     broken = any(doubts.is_meaningless(Subject(run, name)) for name, run in runs.items())
     return [] if broken and len(sides) == len(_LETTERS) else [step for step in plan if step.name not in runs]

@@ -22,7 +22,7 @@ from drumfire.loadgen.options import option
 from drumfire.loadgen.saved import SavedRun, load
 
 _FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
-"""By the end of a file's name."""
+"""The format by the end of a file's name."""
 _LONG = 2_000_000
 """From this many rows on, a terminal shows how far it is."""
 _STDOUT = Path("-")
@@ -57,7 +57,7 @@ def write(options: Options) -> int:
     if form == "parquet":
         export.check_parquet()
         if output is None:
-            raise UserError("Parquet is no text for standard output: name a file by --output F")
+            raise UserError("Parquet is not text for standard output: name a file by --output F")
     runs = [load(find(str(word))) for word in options.run]
     by_rows = form != "jsonl" or options.rows
     if by_rows and len(runs) > 1:
@@ -124,7 +124,7 @@ def _progress(rows: int) -> Iterator[Callable[[int], object]]:
 
 
 def _say_what_is_left_out(form: str, rows: Rows) -> None:
-    """Of the columns and series, which are not in what was written."""
+    """Name the columns and series that were not written."""
     left = [field.name for field in rows.fields if field.several] if form == "csv" else []
     notes = {
         "have several values a row, which only parquet and jsonl --rows can hold": left,

@@ -91,7 +91,7 @@ def _each(chosen: Sequence[Found], options: Options, *, remove: bool) -> tuple[i
 
 
 def _agreed() -> bool:
-    """Whether the person at the terminal wants it; an empty line and the end of the input are no."""
+    """Whether the person at the terminal agrees; an empty line and the end of the input mean no."""
     try:
         return input("remove that now? [y/N] ").strip().casefold() in ("y", "yes")
     except EOFError:

@@ -50,7 +50,7 @@ def _percentiles(block: Chart) -> Table:
 
 
 def _heat(heat: Heat) -> Table:
-    """By octave and by eighth of the time."""
+    """The heat map as a table, by octave of latency and by eighth of the time."""
     parts = [part.sum(axis=0) for part in np.array_split(heat.counts, min(_COLUMNS, heat.counts.shape[0]))]
     rows = []
     for first in range(0, heat.counts.shape[1], ROWS_AN_OCTAVE):

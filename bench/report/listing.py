@@ -11,7 +11,7 @@ _MODES = {Mode.AccuracyOnly.name: " accuracy", Mode.SubmissionRun.name: " submis
 
 
 def header() -> str:
-    """What stands above the lines."""
+    """The head of the list."""
     return _aligned("when", "state", "scenario", "figure", "p99", "size", "what") + "  folder"
 
 

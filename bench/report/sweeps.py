@@ -16,9 +16,9 @@ _MARKS = {"on": "*", "near": "o", "": ""}
 _LEGEND = "p99 (*: Pareto, o: may be, ': not) and p50 (.)"
 _AXIS_WIDTH, _WIDTHS = 8, (11, 9, 9, 8, 9, 0)
 _ACROSS, _DOWN = 60, 12
-"""Of the drawn curve, in characters."""
+"""The size of the drawn curve in characters."""
 _LOGARITHMIC = 10
-"""How far apart the rates are, as a ratio, from which on their axis is logarithmic."""
+"""The ratio of the highest rate to the lowest from which on their axis is logarithmic."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is known of a run that has no result, as a document for ``rows.unfinished``, and why it has none."""
+"""Describes a run that has no result: what is known of it, as a document for ``rows.unfinished``, and how it ended."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def why(saved: SavedRun) -> Iterator[str]:
 
 
 def document(saved: SavedRun) -> dict[str, Any]:
-    """What of a result document is known before the run or follows from the columns, as far as they are there."""
+    """The part of a result document that is known before the run or follows from the columns that are there."""
     found: dict[str, Any] = {}
     with contextlib.suppress(UserError):
         found |= saved.subject

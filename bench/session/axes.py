@@ -1,4 +1,4 @@
-"""What a sweep goes over: an option of a run and its values, from text such as ``qps=100:20000:log8``."""
+"""The axes of a sweep: an option of a run and its values, from text such as ``qps=100:20000:log8``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RANGE = re.compile(rf"({_NUMBER}):({_NUMBER}):(log|lin)([0-9]{{1,4}})")
 _AXIS = re.compile(r"([A-Za-z][\w-]*)\s*=\s*(.*)", re.S)
 MOST_POINTS = 1000
 _DIGITS = (3, 6, 15)
-"""Of a value between the ends of a range: as few as keep them apart."""
+"""Significant digits of the values inside a range: the fewest that keep them apart are taken."""
 Place = tuple[str, ...]
 """A value of each axis, as it is written."""
 
@@ -35,7 +35,7 @@ class SweepAxis:
 
     @property
     def label(self) -> str:
-        """As people write it."""
+        """The option's name as people write it."""
         return self.name.replace("_", "-")
 
 
@@ -102,7 +102,7 @@ def of_options(texts: Sequence[str], options: Sequence[Declared], given: Set[str
     for axis in map(parse, texts):
         if axis.name not in known:
             near = nearest(axis.label, [name.replace("_", "-") for name in known])
-            raise UserError(f"--over: {axis.label} is no option of this run that takes a number{near}")
+            raise UserError(f"--over: {axis.label} is not an option of this run that takes a number{near}")
         if axis.name in given:
             raise UserError(f"{flag(axis.name)} is given twice, once as --over: leave one out")
         axes.append(_whole(axis, known[axis.name]))
@@ -114,7 +114,7 @@ def of_options(texts: Sequence[str], options: Sequence[Declared], given: Set[str
 
 
 def _whole(axis: SweepAxis, one: Declared) -> SweepAxis:
-    """Of an option that takes whole numbers, those of a range are rounded, and each is taken once."""
+    """The axis with a range rounded to whole numbers, each once, where its option takes such."""
     if one.kind is not int or not axis.is_range:
         return axis
     numbers = [float(value) for value in axis.values]
@@ -124,17 +124,17 @@ def _whole(axis: SweepAxis, one: Declared) -> SweepAxis:
 
 
 def places(axes: Sequence[SweepAxis]) -> list[Place]:
-    """All combinations of values, the last axis first."""
+    """All combinations of values; the last axis varies fastest."""
     return list(itertools.product(*(axis.values for axis in axes)))
 
 
 def words(axes: Sequence[SweepAxis], place: Place) -> list[str]:
-    """Of a command line."""
+    """The words of a command line that set a place."""
     return [word for axis, value in zip(axes, place, strict=True) for word in (flag(axis.name), value)]
 
 
 def name(axes: Sequence[SweepAxis], place: Place) -> str:
-    """As a folder and as a line have it."""
+    """The name of a place, in its folder and in a line of progress."""
     return "_".join(f"{axis.label}={value}" for axis, value in zip(axes, place, strict=True))
 
 

@@ -34,13 +34,13 @@ from drumfire.loadgen.wording import counted
 
 KIND = "session"
 ASIDE = "interrupted"
-"""Where runs are put that did not come to their end."""
+"""The folder of runs that did not end by themselves."""
 _SUBJECT = {"type": "object"}
 _LINE = {"run": {"type": "string"}, "seconds": {"type": "number"}}
 _ENDED = (statuses.VALID, statuses.INVALID, statuses.UNMET, statuses.UNDECIDED)
 _PROGRAM = "drumfire.bench.bound"
 Runs = Mapping[str, SavedRun]
-"""Those that are done, by the name of their step."""
+"""The runs that are done, by the name of their step."""
 Left = Callable[[Runs], Sequence["Step"]]
 """The steps that are still to be done, in their order."""
 
@@ -52,13 +52,13 @@ class Step:
     name: str
     """Its folder in the session's."""
     words: tuple[str, ...]
-    """What follows ``drumfire run``."""
+    """The words after ``drumfire run``."""
     seconds: float
-    """How long it will take, about; 0: not known."""
+    """The time that it will take, about; 0: not known."""
 
 
 def about(plan: Sequence[Step]) -> str:
-    """How long all of it will take; empty where that is not known of each."""
+    """The time that all steps will take, in words; empty where it is not known of each."""
     return f", about {figures.clock(sum(step.seconds for step in plan))}" if all(step.seconds for step in plan) else ""
 
 
@@ -127,12 +127,12 @@ class Session:
         return True
 
     def interruption(self) -> KeyboardInterrupt:
-        """What a command raises after ``drive`` was stopped: it says how to resume."""
+        """The error that a command raises after ``drive`` was stopped: it says how to resume."""
         done = f"{len(self.runs):,} of {counted(len(self.plan), 'run')}"
         return KeyboardInterrupt(f"{self.stopped}, after {done}; to resume: {self._again}")
 
     def _left_s(self, steps: Sequence[Step]) -> float:
-        """By how long the runs took so far; 0 where nothing is known of it."""
+        """The time that the steps will take, judged by the runs so far; 0 where nothing is known of it."""
         done = [(step.seconds, self._seconds[step.name]) for step in self.plan if step.name in self._seconds]
         foreseen, took = sum(each for each, _ in done), sum(each for _, each in done)
         scale, mean = (took / foreseen if foreseen else 1.0), (took / len(done) if done else 0.0)
@@ -163,7 +163,7 @@ class Session:
         raise _error(step.name, status, said)
 
     def _put_aside(self, step: Step) -> None:
-        """What an earlier try has left."""
+        """Move what an earlier try has left out of the way."""
         place = self.folder / step.name
         if not place.exists():
             return
@@ -187,7 +187,7 @@ class Session:
 
 
 def _ended_alone(folder: Path) -> bool:
-    """Whether a run came to its own end when its session was killed, which has no line of it."""
+    """Whether a run that has no line in the journal ended by itself after its session was killed."""
     run = load(folder)
     with contextlib.suppress(UserError):  # what cannot be read is done again
         return run.ended is None and not any(text.startswith(CUT_SHORT) for text in run.result.get("reasons") or ())
@@ -203,7 +203,7 @@ def _resumed(folder: Path) -> journal.Begun | None:
 
 
 def _seconds(begun: journal.Begun) -> dict[str, float]:
-    """How long each run took that has a line."""
+    """The time that each run took, for those that have a line."""
     return {line["run"]: line["seconds"] for line in begun.lines}
 
 
@@ -254,7 +254,7 @@ def measure(words: Sequence[str], folder: Path, started: Callable[[subprocess.Po
 
 
 def _error(name: str, status: int, said: str) -> Exception:
-    """Why a run was not done, from its process."""
+    """The error for a run that was not done, from what its process said."""
     last = next((line for line in reversed(said.splitlines()) if line.strip()), "it does not say why")
     text = f"{name}: {last.removeprefix('drumfire run: ').removeprefix('drumfire: ')}"
     if status == statuses.USAGE:

@@ -107,7 +107,7 @@ def test_without_any_run(tmp_path: Path) -> None:
 
 def test_what_began_after_the_last_finished_run_is_named(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     find("last", runs)
-    later = f"what began later is no finished run: {runs}/20261130-half (unfinished)"
+    later = f"what began later is not a finished run: {runs}/20261130-half (unfinished)"
     assert capsys.readouterr().err == f"note: last is {runs}/20261129-digits; {later}\n"
     (runs / "20261130-half" / "settings.json").unlink()
     find("last", runs)
