@@ -159,7 +159,7 @@ def accuracy_of(test: Test, assembly: Assembly, judging: Callable[[], AbstractCo
 def judge_accuracy(result: dict[str, Any], unjudged: str = "") -> dict[str, Any]:
     """Make an accuracy run INVALID if it misses the model's target or a sample was not answered.
 
-    ``unjudged``: why there is no accuracy, though there are answers.
+    ``unjudged``: why the accuracy of the answers is not known.
     """
     if not Mode[result["mode"]].has_accuracy:
         return result

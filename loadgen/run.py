@@ -163,8 +163,8 @@ class Test:
         """How this test's traffic differs from that of any MLPerf scenario; a line each."""
         if self.effective.is_closed:
             return [
-                f"a closed loop of {self.effective.concurrency} is no MLPerf scenario, so MLPerf's rules do not apply: "
-                "VALID says that every query was answered, for as long as was asked"
+                f"a closed loop of {self.effective.concurrency} is not an MLPerf scenario, so MLPerf's rules do not "
+                "apply: VALID says that every query was answered, for as long as was asked"
             ]
         if self.effective.scenario != Scenario.Server or self.schedule.mlperf:
             return []

@@ -115,14 +115,14 @@ def families(plan: ViewPlan, snapshot: Snapshot | None, labels: Mapping[str, str
         yield _histogram("drumfire_batch_size", "Samples in a batch", sizes, counts, _BOUNDS_BATCH, 1.0)
 
 
-def _times(name: str, told: str, spread: Spread | None) -> Any:
+def _times(name: str, documentation: str, spread: Spread | None) -> Any:
     empty = np.empty(0, np.int64)
     values, counts = (empty, empty) if spread is None else (spread.values, spread.counts)
-    return _histogram(name, told, values, counts, _BOUNDS_NS, 1e-9, "seconds")
+    return _histogram(name, documentation, values, counts, _BOUNDS_NS, 1e-9, "seconds")
 
 
 def _histogram(
-    name: str, told: str, values: IntArray, counts: IntArray, bounds: IntArray, size: float, unit: str = ""
+    name: str, documentation: str, values: IntArray, counts: IntArray, bounds: IntArray, size: float, unit: str = ""
 ) -> Any:
     """``values``, shape (k,), rising, each with its count, in ``size`` of ``unit`` as ``bounds`` are."""
     from prometheus_client import core
@@ -131,4 +131,4 @@ def _histogram(
     buckets = [(repr(round(bound * size, 9)), int(count)) for bound, count in zip(bounds.tolist(), upto, strict=True)]
     buckets.append(("+Inf", int(counts.sum())))
     total = float(values @ counts) * size
-    return core.HistogramMetricFamily(name, told, buckets=buckets, sum_value=total, unit=unit)
+    return core.HistogramMetricFamily(name, documentation, buckets=buckets, sum_value=total, unit=unit)

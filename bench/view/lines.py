@@ -101,10 +101,11 @@ def meant(name: str, meaning: str) -> str:
     return name.ljust(LABEL) + meaning
 
 
-def draw_rows(rows: Sequence[Row], width: int) -> Text:
-    """Draw a line for each generator; of more than 16, for those that are lost, stale or late.
+def draw_rows(rows: Sequence[Row], width: int, height: int) -> Text:
+    """Draw a line for each generator, below an empty line and their heads, in about ``height`` lines.
 
-    Figures for which ``width`` columns are too few are left out.
+    Of more than 16, or than have room, those are drawn that are lost, stale or late, and the others counted.  Figures
+    for which ``width`` columns are too few are left out.
     """
     text = Text(no_wrap=True, overflow="crop")
     if not rows:
@@ -112,9 +113,10 @@ def draw_rows(rows: Sequence[Row], width: int) -> Text:
     heads = [head for head in _ROW_HEADS if width > _ROW_NAME + _ROW_FIELD * (_ROW_HEADS.index(head) + 1)]
     text.append("\n" + "".ljust(_ROW_NAME) + "".join(head.ljust(_ROW_FIELD) for head in heads).rstrip() + "\n", "dim")
     shown = list(rows)
-    if len(shown) > _MOST_ROWS:
+    room = height - 2
+    if len(shown) > min(_MOST_ROWS, room):
         shown.sort(key=lambda row: (row.state not in UNSOUND, -(row.late_p99_ns or 0)))
-        shown = shown[:_MOST_ROWS]
+        shown = shown[: max(min(_MOST_ROWS, room - 1), 1)]
     for row in shown:
         text.append(row.name[: _ROW_NAME - 1].ljust(_ROW_NAME))
         figure = {
@@ -168,9 +170,9 @@ def _verdict(plan: ViewPlan, snapshot: Snapshot) -> Text:
     bounded = snapshot.query_latency or snapshot.latency
     if plan.target_latency_ns and not plan.accuracy and bounded is not None:
         met = bounded.target <= plan.target_latency_ns
-        told = f"{percentile_name(plan.target_percentile)} {figures.duration(bounded.target)}, "
-        told += f"{'within' if met else 'over'} {figures.duration(plan.target_latency_ns)}"
-        (good if met else bad).insert(0, told)
+        latency = f"{percentile_name(plan.target_percentile)} {figures.duration(bounded.target)}, "
+        latency += f"{'within' if met else 'over'} {figures.duration(plan.target_latency_ns)}"
+        (good if met else bad).insert(0, latency)
     text = _named("so far")
     if bad:
         return text.append(f"✗ {'; '.join(bad)}\n", "bold red")

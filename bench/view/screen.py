@@ -28,7 +28,7 @@ _ROWS = 4
 """The least height of the histogram."""
 _KEYS = "q ends the run and saves   p freezes   ? explains"
 _FROZEN = "FROZEN, the run goes on   p continues"
-_HISTORY, _HINT = 6, 9
+_HINT, _HISTORY = 5, 6
 
 
 @dataclass(frozen=True)

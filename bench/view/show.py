@@ -20,8 +20,8 @@ from drumfire.bench.view.process import Screen
 from drumfire.bench.view.screen import Look, cut, draw, plain_line
 from drumfire.bench.view.terminal import Keys, in_foreground
 
-_LEAST_HEIGHT = 8
-"""Lines for the run: on a low terminal, the rows of generators below it are cut."""
+_LEAST_HEIGHT = 7
+"""Lines for the run: on a low terminal, not every generator has a row below it."""
 _FIRST_LINE_S = 2.0
 
 
@@ -113,7 +113,8 @@ class Show(Form):
             return
         look = replace(look, keys=bool(self._keys.fds), frozen=self._frozen is not None)
         width, height = self._console.size
-        most, below = height - 1, draw_rows(look.rows, width)
+        most = height - 1
+        below = draw_rows(look.rows, width, most - _LEAST_HEIGHT)
         room = max(most - below.plain.count("\n"), min(_LEAST_HEIGHT, most))
         text = draw(look, width, room, self._explained)
         if not self._explained and below:

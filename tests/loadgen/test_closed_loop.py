@@ -304,7 +304,7 @@ def test_what_it_says_of_itself() -> None:
     assert result["loop"] == {"concurrency": 8, "think_time_ns": 1000, "mlperf": False}
     assert result["metric"]["name"] == "completed samples per second"
     assert result["delivered"]["samples_per_second"] == result["metric"]["value"] > 0
-    assert any("a closed loop of 8 is no MLPerf scenario" in text for text in result["warnings"])
+    assert any("a closed loop of 8 is not an MLPerf scenario" in text for text in result["warnings"])
     assert result["lateness_ns"]["meaning"] == "from the answer that makes a query due and the think time to its issue"
     assert result["lateness_ns"]["early"] == 0
     assert result["validity"] == "VALID"

@@ -51,12 +51,12 @@ def test_a_line_for_each() -> None:
         for part, silent_s, late in ((0, 0.2, 2_000_000), (1, 1.5, 1000))
     ]
     rows = rows_of(sightings, lambda one: f"worker {one.part}", lambda one: "stale" if one.part else "running")
-    lines = draw_rows(rows, 100).plain.split("\n")
+    lines = draw_rows(rows, 100, 40).plain.split("\n")
     assert lines[1].split() == ["state", "rate", "p99", "late", "heard", "in", "flight", "done"]
     assert lines[2].split() == ["worker", "0", "running", "50.0/s", "2.00", "ms", "200", "ms", "ago", "2", "100"]
     assert lines[3].split() == ["worker", "1", "stale", "50.0/s", "1.00", "us", "1.50", "s", "ago", "2", "100"]
     for width, last in ((100, "done"), (80, "flight"), (60, "late")):
-        lines = draw_rows(rows, width).plain.split("\n")
+        lines = draw_rows(rows, width, 40).plain.split("\n")
         assert max(map(len, lines)) < width
         assert lines[1].split()[-1] == last
     assert plain_line(Look(PLAN, snapshot(100, 1000), rows=rows)).endswith(", 1 failed, worker 1 stale")
@@ -65,7 +65,7 @@ def test_a_line_for_each() -> None:
 
 def test_of_many_those_that_need_a_look() -> None:
     rows = [Row(f"host {n}", "lost" if n == 90 else "running", 1.0, n, 0, 0, 0.1) for n in range(100)]
-    lines = draw_rows(rows, 100).plain.split("\n")
+    lines = draw_rows(rows, 100, 40).plain.split("\n")
     assert lines[2].startswith("host 90")
     assert lines[3].startswith("host 99")
     assert lines[-2] == "and 84 more"

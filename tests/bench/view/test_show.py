@@ -186,17 +186,30 @@ def test_q_ends_the_run(shown: Shown) -> None:
     assert shown.ended == 1
 
 
-def test_lines_below_stay_on_a_low_screen_too(terminal: tuple[int, int]) -> None:
-    screen = Screen(80, 14)
-    console = Console(file=screen, force_terminal=True, width=80, height=14, highlight=False)
+@pytest.mark.parametrize(
+    ("width", "height", "workers", "below"),
+    [
+        (80, 14, 2, ["state", "worker 0", "worker 1"]),
+        (60, 12, 2, ["state", "worker 0", "worker 1"]),
+        (60, 13, 3, ["state", "worker 0", "worker 1", "worker 2"]),
+        (60, 13, 30, ["state", "worker 0", "worker 1", "and 28 more"]),
+        (80, 24, 16, ["state", *(f"worker {n}" for n in range(13)), "and 3 more"]),
+    ],
+)
+def test_generators_have_room_on_a_low_screen_too(
+    terminal: tuple[int, int], width: int, height: int, workers: int, below: list[str]
+) -> None:
+    screen = Screen(width, height)
+    console = Console(file=screen, force_terminal=True, width=width, height=height, highlight=False)
     snapshot, history = long_run()
-    with Show(console, None, lambda: None) as show:
-        rows = [Row(f"worker {n}", "running", 1.0, None, 0, 0, 0.1) for n in (1, 2)]
+    rows = [Row(f"worker {n}", "running", 1.0, None, 0, 0, 0.1) for n in range(workers)]
+    with Show(console, terminal[1], lambda: None) as show:
         show.show(Look(SERVER, snapshot, history=history, rows=rows))
-        assert len(screen.seen) <= 14
-        for line in ("state", "worker 1", "worker 2"):
-            assert any(shown.strip().startswith(line) for shown in screen.seen)
-        assert any("ETA" in line for line in screen.seen)
+        assert len(screen.seen) == height - 1
+        shown = [line.strip() for line in screen.seen[-len(below) :]]
+        assert all(line.startswith(start) for line, start in zip(shown, below, strict=True)), shown
+        for text in ("ETA", "so far", "in flight", "q ends the run"):
+            assert any(text in line for line in screen.seen[: -len(below)])
     assert not any(screen.seen)
 
 
