@@ -13,9 +13,9 @@ from drumfire.bench import gates, journal, statuses
 from drumfire.bench.assemble import loop
 from drumfire.bench.assemble.options import RunOptions
 from drumfire.bench.commands import words
-from drumfire.bench.commands.compare import margin_of, seconds_of
+from drumfire.bench.commands.compare import JudgingOptions, seconds_of
 from drumfire.bench.compare import doubts
-from drumfire.bench.compare.comparison import DEFAULT_MARGIN, compare
+from drumfire.bench.compare.comparison import compare
 from drumfire.bench.compare.pairing import same_schedule
 from drumfire.bench.compare.sides import opened
 from drumfire.bench.compare.subject import Subject, check_figure, figure_named
@@ -48,15 +48,7 @@ class Options:
     runs: int = option(
         5, least=3, most=1000, help="runs a side (default: 5); more of them, with the same --output, are added"
     )
-    margin: str = option(
-        f"{DEFAULT_MARGIN:.0%}", metavar="M%", check=margin_of, help="how large a difference does not matter"
-    )
-    figure: str | None = option(
-        None, check=figure_named, help="judge this figure: rate, mean or any percentile (default: the scenario's)"
-    )
-    skip: str = option(
-        "0", metavar="Ss", check=seconds_of, help="leave out the first seconds of all runs, as 5s (default: 0)"
-    )
+    judging: JudgingOptions = field(default_factory=JudgingOptions)
     output: Path | None = option(
         None, metavar="D", help="folder of the runs (default: a new one in ./runs); the same again resumes"
     )
@@ -88,13 +80,7 @@ def ab(options: Options) -> int:
             raise session.interruption()
         a, b = ([session.runs[step.name] for step in plan if step.name in session.runs and step.name[0] == letter]
                 for letter in _LETTERS)  # fmt: skip
-        found = compare(
-            [a, b],
-            margin=margin_of(options.margin),
-            figure=options.figure,
-            skip_s=seconds_of(options.skip),
-            intended=True,
-        )
+        found = compare([a, b], intended=True, **options.judging.arguments)
         document = found.document() | {
             "expectations": gates.judge_all(wanted, b, base or a, _OF_BASE if base else _LETTERS, intended=not base),
             "notes": list(_notes(plan, session.runs, a, b)),
@@ -147,9 +133,9 @@ def _plan(options: Options) -> list[Step]:
     kinds = [loop.name(one.traffic) for one in runs]
     if kinds[0] != kinds[1]:
         raise UserError(f"A is {kinds[0]} and B {kinds[1]}, which have no figure in common: give both the same")
-    if options.figure is not None:
-        check_figure(kinds[0], figure_named(options.figure))
-    _check_skip(seconds_of(options.skip), runs)
+    if options.judging.figure is not None:
+        check_figure(kinds[0], figure_named(options.judging.figure))
+    _check_skip(seconds_of(options.judging.skip), runs)
     for text in options.expectations.expect:
         gates.check_measured(gates.parse(text), kinds[0], accuracy=False)
     turns = [_TURNS[number % len(_TURNS)] for number in range(2 * options.runs)]

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from drumfire.bench import gates, statuses
 from drumfire.bench.compare.comparison import DEFAULT_MARGIN, compare
@@ -30,28 +31,22 @@ def margin_of(text: str) -> float:
     found = _MARGIN.fullmatch(text)
     margin = -1.0 if found is None else float(found[1]) / (100 if found[2] else 1)
     if not 0 <= margin < 1:
-        raise UserError(f"--margin: {text[:60]!r} is no share below 100 %: write it as 5%")
+        raise UserError(f"--margin: {text[:60]!r} is not a share below 100 %: write it as 5%")
     return margin
 
 
 def seconds_of(text: str) -> float:
-    """Seconds from text, such as ``5s`` or ``500ms``; 0 is nothing.  Raises ``UserError``."""
+    """Seconds from text, such as ``5s``, ``500ms`` or ``0``.  Raises ``UserError``."""
     found = _SECONDS.fullmatch(text)
     if found is None and text != "0":
-        raise UserError(f"--skip: {text[:60]!r} is no time: write it with its unit, as 5s or 500ms")
+        raise UserError(f"--skip: {text[:60]!r} is not a time: write it with its unit, as 5s or 500ms")
     return 0.0 if found is None else float(found[1]) / (1000 if found[2] == "ms" else 1)
 
 
 @dataclass(frozen=True)
-class Options:
-    """The options of ``drumfire compare``."""
+class JudgingOptions:
+    """How a comparison is judged, here and in ``drumfire ab``."""
 
-    runs: tuple[str, ...] = option(
-        metavar="RUN",
-        position=True,
-        help="A, B and further sides, each compared with A: a run's folder, a part of its name in runs, or last; "
-        "several with commas between them; a folder that holds several; or a result.json",
-    )
     margin: str = option(
         f"{DEFAULT_MARGIN:.0%}", metavar="M%", check=margin_of, help="how large a difference does not matter"
     )
@@ -64,13 +59,31 @@ class Options:
     skip: str = option(
         "0", metavar="Ss", check=seconds_of, help="leave out the first seconds of all runs, as 5s (default: 0)"
     )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of ``compare.comparison.compare``."""
+        return {"margin": margin_of(self.margin), "figure": self.figure, "skip_s": seconds_of(self.skip)}
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of ``drumfire compare``."""
+
+    runs: tuple[str, ...] = option(
+        metavar="RUN",
+        position=True,
+        help="A, B and further sides, each compared with A: a run's folder, a part of its name in runs, or last; "
+        "several with commas between them; a folder that holds several; or a result.json",
+    )
+    judging: JudgingOptions = field(default_factory=JudgingOptions)
     html: Path | None = option(None, help="write a page of the runs and the comparison")
     json: bool = option(False, help="print one JSON object instead")
     expectations: ExpectOptions = field(default_factory=ExpectOptions)
 
 
 def show(options: Options) -> int:
-    """Print the comparisons with A and return the status."""
+    """Print the comparisons with A, and return the status."""
     if len(options.runs) < 2:
         raise UserError(f"{options.runs[0]} needs another run to be compared with: name two or more")
     if len(options.runs) > len(_LETTERS):
@@ -84,14 +97,7 @@ def show(options: Options) -> int:
     outputs.check({"--html": options.html, "--junit": wanted.junit}, [run.folder for run in every])
     of_base = base if wanted.base is None else opened(str(wanted.base))
     found = [
-        compare(
-            (base, other),
-            margin=margin_of(options.margin),
-            figure=options.figure,
-            single=wanted.single,
-            skip_s=seconds_of(options.skip),
-            letters=("A", letter),
-        )
+        compare((base, other), single=wanted.single, letters=("A", letter), **options.judging.arguments)
         for letter, other in zip(_LETTERS[1:], others, strict=False)
     ]
     documents = [
@@ -102,8 +108,8 @@ def show(options: Options) -> int:
     if options.json:
         print(json.dumps({"comparisons": documents}, allow_nan=False))
     else:
-        told = [comparisons.sections(one, document) for one, document in zip(found, documents, strict=True)]
-        terminal.put(list(chain.from_iterable(told)))
+        sections = [comparisons.sections(one, document) for one, document in zip(found, documents, strict=True)]
+        terminal.put(list(chain.from_iterable(sections)))
     if options.html is not None:
         judged = {one.letters[1]: each["expectations"] for one, each in zip(found, documents, strict=True)}
         runs = [run for side in (base, *others) for run in distinct(side)]

@@ -15,7 +15,7 @@ from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.options import option
 
 _FORMATS = {".html": "html", ".htm": "html", ".md": "markdown", ".txt": "text", ".json": "json"}
-"""By the end of a file's name."""
+"""The formats by the ends of files' names."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Options:
 
 
 def report(options: Options) -> int:
-    """Write the report.  The status tells what was expected here; that of ``drumfire show`` tells a run's verdict."""
+    """Write the report, and return the status of the expectations; ``drumfire show`` returns that of the verdict."""
     form = _form(options.format, options.output)
     wanted = options.expectations
     gates.check(wanted)
     runs = [run for word in options.run for run in named(word)]
     if alone := next((run for run in runs if isinstance(run, ResultFile)), None):
-        raise UserError(f"{alone.folder} is a result alone: name the folder of its run, which has what is drawn")
+        raise UserError(f"{alone.folder} is only a result: name the folder of its run, which has what is drawn")
     outputs.check({"--output": options.output, "--junit": wanted.junit})
     base = [] if wanted.base is None else opened(str(wanted.base))
     judged = {

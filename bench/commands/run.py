@@ -66,7 +66,7 @@ def run(options: RunOptions) -> int:
 def measure(options: RunOptions, messages: Console, printer: Printer | None) -> Outcome:
     """Do one run, or a search for the peak, and save its result.  Raises ``UserError``."""
     check(options)
-    with junit.crash_told(options.expectations.junit, loop.name(options.traffic), options.model):
+    with junit.crash_reported(options.expectations.junit, loop.name(options.traffic), options.model):
         ended = _measured(options, messages, printer)
     if options.expectations.junit is not None:
         junit.write_run(options.expectations.junit, ended.result)

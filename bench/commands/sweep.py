@@ -160,7 +160,10 @@ def _judged(wanted: ExpectOptions, best: Sequence[Run], base: Sequence[Run]) -> 
     """Expectations are of the best point; without one, none is met."""
     if best:
         return gates.judge_all(wanted, best, base)
-    return [gates.unmet(gates.parse(text), "there is no best point").document() for text in wanted.expect]
+    return [
+        gates.JudgedExpectation(gates.parse(text), None, False, "there is no best point").document()
+        for text in wanted.expect
+    ]
 
 
 def _write_junit(path: Path, found: Outcome, runs: Sequence[Run]) -> None:

@@ -1,7 +1,7 @@
 """Two sides compared: each figure with the interval of its ratio, what makes it doubtful, and the verdict.
 
-A side is one run or several.  Two single runs are compared by their parts, which says nothing of what differs from run
-to run; several a side by one number a run.
+A side is one run or several.  Two single runs are compared by their parts, which says nothing of how much runs differ
+from each other; several runs a side are compared by one number a run.
 """
 
 from __future__ import annotations
@@ -12,37 +12,45 @@ from typing import Any
 
 from drumfire.bench import statuses
 from drumfire.bench.compare import doubts
-from drumfire.bench.compare.doubts import Doubts, Side
-from drumfire.bench.compare.pairing import Pairing, Row, Runs, same_schedule
-from drumfire.bench.compare.subject import RATE, SHOWN, Run, check_figure, figure_named, of_side
-from drumfire.bench.compare.verdict import NOT_COMPARED, Judged, Verdict, clearly, judge, too_few_runs, without_interval
+from drumfire.bench.compare.doubts import Doubts
+from drumfire.bench.compare.pairing import ByRuns, FigureRatio, Pairing, same_schedule
+from drumfire.bench.compare.subject import RATE, SHOWN, Run, Side, check_figure, figure_named, of_side
+from drumfire.bench.compare.verdict import (
+    NOT_COMPARED,
+    DecidingFigure,
+    Verdict,
+    clearly,
+    judge,
+    too_few_runs,
+    without_interval,
+)
 from drumfire.loadgen.errors import UserError
-from drumfire.loadgen.wording import counted
+from drumfire.loadgen.wording import counted, each_is
 
 DEFAULT_MARGIN = 0.05
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two sides come to."""
+    """The result of comparing two sides."""
 
     letters: tuple[str, str]
     names: tuple[tuple[str, ...], tuple[str, ...]]
     """The folders of each side's runs."""
-    rows: tuple[Row, ...]
+    rows: tuple[FigureRatio, ...]
     judged: str
     """The figure that decides."""
     margin: float
     single: bool
     doubts: tuple[str, ...]
-    """What to read first: what differs, and what makes the figures doubtful."""
+    """Lines to read first: what differs, and what makes the figures doubtful."""
     verdict: Verdict
 
-    def row(self, figure: str) -> Row:
+    def row(self, figure: str) -> FigureRatio:
         return next(row for row in self.rows if row.name == figure)
 
     def document(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """The comparison as JSON holds it."""
         return {
             "verdict": asdict(self.verdict),
             "doubts": list(self.doubts),
@@ -55,12 +63,12 @@ class Comparison:
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Comparison:
-        """From what ``document`` gave, which may have further keys.  Raises ``LookupError`` or ``TypeError``."""
+        """The comparison of a document; further keys are ignored.  Raises ``LookupError`` or ``TypeError``."""
         (first, a), (second, b) = document["sides"].items()
         return cls(
             (first, second),
             (tuple(a), tuple(b)),
-            tuple(Row(**row) for row in document["figures"]),
+            tuple(FigureRatio(**row) for row in document["figures"]),
             document["judged"],
             document["margin"],
             document["single"],
@@ -90,20 +98,18 @@ def compare(
         raise UserError("a comparison needs two sides, of one run or more each")
     if not 0 <= margin < 1:
         raise UserError(f"a margin is a share from 0 to 1, and not {margin:g}")
-    a, b = _cut([of_side(side) for side in sides], skip_s)
-    found = doubts.doubts(a, b, letters, intended=intended)
-    judged = a[0].judged if figure is None else figure_named(figure)
-    check_figure(a[0].scenario, judged)
-    pairing = Pairing.of(a, b)
-    wanted = [judged] if a[0].is_offline else [*SHOWN, *([judged] if judged not in SHOWN else [])]
-    rows = tuple(pairing.row(one) for one in wanted)
-    lines = [*_repeated(sides, (a, b), letters), *found.lines, *pairing.lines]
+    pairing, found, lines = _paired(sides, letters, skip_s=skip_s, intended=intended)
+    first = pairing.a[0]
+    judged = first.judged if figure is None else figure_named(figure)
+    check_figure(first.scenario, judged)
+    wanted = [judged] if first.is_offline else [*SHOWN, *([judged] if judged not in SHOWN else [])]
+    rows = tuple(pairing.ratio(one) for one in wanted)
     if found.broken:
         verdict = Verdict(found.broken, statuses.INVALID, NOT_COMPARED)
     else:
         verdict = _verdict(pairing, rows, judged, found, margin, single, letters[1])
-    names = tuple(tuple(one.name for one in side) for side in (a, b))
-    return Comparison(letters, (names[0], names[1]), rows, judged, margin, single, tuple(lines), verdict)
+    a, b = (tuple(one.name for one in side) for side in (pairing.a, pairing.b))
+    return Comparison(letters, (a, b), rows, judged, margin, single, lines, verdict)
 
 
 def ratio_of(
@@ -115,46 +121,52 @@ def ratio_of(
     single: bool = False,
     limit: float = 1.0,
     intended: bool = False,
-) -> tuple[Row, tuple[str, ...], str]:
-    """One figure of two sides, what makes it doubtful, and why its ratio cannot be told, empty where it can.
+) -> tuple[FigureRatio, tuple[str, ...], str]:
+    """One figure of two sides, its doubts, and why its ratio decides nothing, empty where it does.
 
-    ``limit``: the ratio that it is wanted to be above or below.  ``intended``: as of ``compare``.
-    Raises ``UserError`` where they have no figures in common.
+    ``limit``: the bound of the ratio.  ``single``, ``intended``: as in ``compare``.  Raises ``UserError`` for runs of
+    different scenarios.
     """
-    sides = (a, b)
-    first, second = _cut([of_side(side) for side in sides], 0.0)
-    pairing = Pairing.of(first, second)
-    found = doubts.doubts(first, second, letters, intended=intended)
-    row = pairing.row(figure_named(figure))
+    pairing, found, lines = _paired((a, b), letters, intended=intended)
+    row = pairing.ratio(figure_named(figure))
     why = found.broken or too_few_runs(pairing.fewer, single=single) or _undecided(pairing, row, found, limit)
     if not why and (row.low is None or row.high is None):
         why = without_interval(row.name, row.interval)
-    return row, (*_repeated(sides, (first, second), letters), *found.lines, *pairing.lines), why
+    return row, lines, why
 
 
-def _repeated(given: Sequence[Sequence[Run]], kept: Sequence[Side], letters: Sequence[str]) -> list[str]:
-    return [
+def _paired(
+    sides: Sequence[Sequence[Run]], letters: tuple[str, str], *, skip_s: float = 0.0, intended: bool
+) -> tuple[Pairing, Doubts, tuple[str, ...]]:
+    """The sides as they are compared, the doubts about that, and all lines to read first.  Raises ``UserError``."""
+    a, b = _cut([of_side(side) for side in sides], letters, skip_s)
+    found, pairing = doubts.doubts(a, b, letters, intended=intended), Pairing.of(a, b)
+    repeated = [
         f"{letter} names a run more than once, which counts once: {counted(len(few), 'run')} of {len(many)}"
-        for letter, many, few in zip(letters, given, kept, strict=True)
+        for letter, many, few in zip(letters, sides, (a, b), strict=True)
         if len(few) < len(many)
     ]
+    return pairing, found, (*repeated, *found.lines, *pairing.lines)
 
 
-def _cut(sides: Sequence[Side], skip_s: float) -> list[Side]:
+def _cut(sides: Sequence[Side], letters: Sequence[str], skip_s: float) -> Sequence[Side]:
     """The sides with the queries that are compared.  Raises ``UserError`` where there are none to compare."""
-    every = [one for side in sides for one in side]
-    for one in every:
+    named = [(f"{letter} ({one.name})", one) for letter, side in zip(letters, sides, strict=True) for one in side]
+    every = [one for _, one in named]
+    for name, one in named:
         if one.scenario != every[0].scenario:
-            scenarios = " and ".join(sorted({one.scenario for one in every}))
-            raise UserError(f"{scenarios} have no figure in common: compare runs of one scenario")
+            raise UserError(
+                f"{named[0][0]} is {every[0].scenario}, and {name} is {one.scenario}, which have no figure in common: "
+                "compare runs of one scenario"
+            )
         if not one.result.get("latency_ns"):
-            raise UserError(f"{one.name} has no latencies, as of accuracy alone: leave it out")
+            raise UserError(f"{name} has no latencies, as of accuracy alone: leave it out")
     skipped = 0
     if skip_s:
         if every[0].is_offline:
             raise UserError("--skip has no meaning in Offline, which is one query: leave it out")
-        if lacking := next((one for one in every if not one.has_rows), None):
-            raise UserError(f"{lacking.name} has no columns, so that nothing can be skipped: leave --skip out")
+        if lacking := next((name for name, one in named if not one.has_rows), None):
+            raise UserError(f"{lacking} has no columns, so that nothing can be skipped: leave --skip out")
         skipped = max(one.queries_before(skip_s) for one in every)
         if skipped >= (least := min(one.queries for one in every)):
             raise UserError(f"--skip {skip_s:g} leaves nothing of the shortest run, of {least:,} queries: skip less")
@@ -164,10 +176,10 @@ def _cut(sides: Sequence[Side], skip_s: float) -> list[Side]:
         last = min(counts) if len(counts) > 1 and same_schedule(*every) else None
     if skipped or last is not None:
         return [[one.cut(skipped, last) for one in side] for side in sides]
-    return list(sides)
+    return sides
 
 
-def _undecided(pairing: Pairing, row: Row, found: Doubts, limit: float = 1.0) -> str:
+def _undecided(pairing: Pairing, row: FigureRatio, found: Doubts, limit: float = 1.0) -> str:
     """Why there can be no verdict whatever the interval is; empty where there can."""
     late = max(doubts.late_p99(pairing.a), doubts.late_p99(pairing.b))
     if late and row.name != RATE and row.a is not None and row.b is not None and abs(row.b - row.a * limit) < late:
@@ -176,28 +188,28 @@ def _undecided(pairing: Pairing, row: Row, found: Doubts, limit: float = 1.0) ->
 
 
 def _verdict(
-    pairing: Pairing, rows: Sequence[Row], figure: str, found: Doubts, margin: float, single: bool, letter: str
+    pairing: Pairing, rows: Sequence[FigureRatio], figure: str, found: Doubts, margin: float, single: bool, letter: str
 ) -> Verdict:
     row = next(row for row in rows if row.name == figure)
-    judged = Judged(
+    deciding = DecidingFigure(
         row.name,
         row.ratio,
         row.interval,
         runs=pairing.fewer,
         queries=min(one.queries for one in (*pairing.a, *pairing.b)),
-        by_runs=isinstance(pairing, Runs),
-        only_runs=isinstance(pairing, Runs) and pairing.differ_more_than_within(row.name),
+        by_runs=isinstance(pairing, ByRuns),
+        only_runs=isinstance(pairing, ByRuns) and pairing.differ_more_than_within(row.name),
         others=_clearly(rows, figure, margin),
     )
-    return judge(judged, margin, single=single, letter=letter, undecided=_undecided(pairing, row, found))
+    return judge(deciding, margin, single=single, letter=letter, undecided=_undecided(pairing, row, found))
 
 
-def _clearly(rows: Sequence[Row], judged: str, margin: float) -> str:
-    """Which figures besides the one that decides are slower or faster by more than the margin."""
-    told = {row.name: clearly(row.name, row.interval, margin) for row in rows if row.name != judged}
+def _clearly(rows: Sequence[FigureRatio], judged: str, margin: float) -> str:
+    """The figures besides the one that decides that are slower or faster by more than the margin, in words."""
+    changes = {row.name: clearly(row.name, row.interval, margin) for row in rows if row.name != judged}
     texts = []
     for word in ("slower", "faster"):
-        if names := [name for name, found in told.items() if found == word]:
+        if names := [name for name, change in changes.items() if change == word]:
             listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-            texts.append(f"{listed} {'is' if len(names) == 1 else 'are'} clearly {word}")
+            texts.append(f"{listed} {each_is(len(names))} clearly {word}")
     return f"{', '.join(texts)} (not judged: --figure)" if texts else ""

@@ -1,4 +1,4 @@
-"""What makes a comparison doubtful, each a line: it is read before any figure."""
+"""What makes a comparison doubtful, a line each, to be read before any figure."""
 
 from __future__ import annotations
 
@@ -6,32 +6,34 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from drumfire.bench.compare import steadiness
-from drumfire.bench.compare.differences import Difference, Kind, differences
-from drumfire.bench.compare.subject import Subject, identity
+from drumfire.bench.compare.differences import Area, Difference, differences
+from drumfire.bench.compare.subject import Side, Subject, identity
 from drumfire.bench.report.figures import duration, share
 from drumfire.loadgen.lateness import is_late
-from drumfire.loadgen.wording import counted
+from drumfire.loadgen.wording import counted, each_is
 
 _FAILURES = 0.001
-"""A greater share of failed samples is named."""
+"""A greater share of failed samples is reported."""
 _MOST_FAILURES = 0.01
-"""With more, the slow answers that figures such as p99 tell of may be among those that failed."""
-Side = Sequence[Subject]
+"""With a greater share, the slow answers that decide figures such as p99 may be among those that failed."""
 
 
 @dataclass(frozen=True)
 class Doubts:
-    """What is said first."""
+    """The lines to read first, and what forbids a verdict."""
 
     lines: tuple[str, ...]
     broken: str = ""
     """Why the sides are not compared at all; empty where they are."""
     undecided: str = ""
-    """Why no verdict can be given whatever the figures are."""
+    """Why there can be no verdict whatever the figures are; empty where there can."""
 
 
 def doubts(a: Side, b: Side, letters: tuple[str, str], *, intended: bool = False) -> Doubts:
-    """Of two sides, by their letters.  ``intended``: what differs but for the machine is what is compared."""
+    """The doubts about a comparison of two sides, which ``letters`` name.
+
+    ``intended``: all differences but those of the machine are what is compared.
+    """
     named = list(zip(letters, (a, b), strict=True))
     broken = ""
     lines: list[str] = []
@@ -44,8 +46,11 @@ def doubts(a: Side, b: Side, letters: tuple[str, str], *, intended: bool = False
     lines += _shared(a, b, letters)
     lines += _failures(named)
     found = differences(a[0].result, b[0].result)
-    for title, of_title in _titled(found).items():
-        lines.append(f"{title} differ: {'; '.join(map(str, of_title))}")
+    # Another model comes first, in a line of its own.
+    titles = ["models" if one.name == "model" else one.area.value for one in found]
+    for title in ("models", *(area.value for area in Area)):
+        if of_title := [str(one) for one, its in zip(found, titles, strict=True) if its == title]:
+            lines.append(f"{title} differ: {'; '.join(of_title)}")
     lines += _sizes(named)
     for letter, side in named:
         within = [one for run in side[1:] for one in differences(side[0].result, run.result)]
@@ -53,16 +58,20 @@ def doubts(a: Side, b: Side, letters: tuple[str, str], *, intended: bool = False
             lines.append(f"the runs of {letter} are not alike: {', '.join(texts)}")
     for letter, side in named:
         lines += _course(letter, side)
-    lines += _late(named)
-    kinds = {one.kind for one in found} - {Kind.REVISION}
-    undecided = ""
+    for letter, side in named:
+        if late := late_p99(side):
+            lines.append(f"{letter} was sent late: its p99 lateness, {duration(late)}, exceeds half of its p50 latency")
+    return Doubts(tuple(lines), broken, _cause_open(found, intended=intended))
+
+
+def _cause_open(found: Sequence[Difference], *, intended: bool) -> str:
+    """Why a difference of the figures would not show what causes it; empty where it would."""
+    areas = [area for area in Area if area is not Area.REVISION and any(one.area is area for one in found)]
     if intended:
-        if Kind.MACHINE in kinds:
-            undecided = "machines differ, so the cause is open: do all runs on one machine"
-    elif len(kinds) > 1:
-        what = " and ".join(kind.value for kind in Kind if kind in kinds)
-        undecided = f"{what} differ, so the cause is open: change one of them"
-    return Doubts(tuple(lines), broken, undecided)
+        return "machines differ, so the cause is open: do all runs on one machine" if Area.MACHINE in areas else ""
+    if len(areas) < 2:
+        return ""
+    return f"{' and '.join(area.value for area in areas)} differ, so the cause is open: change one of them"
 
 
 def _shared(a: Side, b: Side, letters: tuple[str, str]) -> Iterator[str]:
@@ -75,7 +84,7 @@ def _shared(a: Side, b: Side, letters: tuple[str, str]) -> Iterator[str]:
 
 
 def _sizes(named: Sequence[tuple[str, Side]]) -> Iterator[str]:
-    """Of Offline, whose rate depends on how much was sent at once."""
+    """A line on different sizes of Offline runs, whose rate depends on how many samples are sent at once."""
     found = {letter: sorted({int((one.result.get("delivered") or {}).get("samples", 0)) for one in side})
              for letter, side in named if side[0].is_offline}  # fmt: skip
     if len({size for sizes in found.values() for size in sizes}) > 1:
@@ -92,7 +101,7 @@ def late_p99(side: Side) -> int:
 
 
 def failed_share(run: Subject) -> float:
-    """Failed and unanswered samples as a share of those that were issued."""
+    """The failed and unanswered samples as a share of those that were issued."""
     errors = run.result.get("errors") or {}
     bad = int(errors.get("failed", 0)) + int(errors.get("unanswered", 0))
     issued = bad + int((run.result.get("delivered") or {}).get("samples", 0))
@@ -112,15 +121,7 @@ def is_meaningless(run: Subject) -> bool:
 def _some(letter: str, some: Side, side: Side) -> str:
     if len(side) == 1:
         return f"{letter} is"
-    return f"{letter}: {len(some)} of {counted(len(side), 'run')} {'is' if len(some) == 1 else 'are'}"
-
-
-def _titled(found: Sequence[Difference]) -> dict[str, list[Difference]]:
-    """Another model comes first, in a line of its own."""
-    titled: dict[str, list[Difference]] = {"models": [], **{kind.value: [] for kind in Kind}}
-    for one in found:
-        titled["models" if one.name == "model" else one.kind.value].append(one)
-    return {title: differing for title, differing in titled.items() if differing}
+    return f"{letter}: {len(some)} of {counted(len(side), 'run')} {each_is(len(some))}"
 
 
 def _failures(named: Sequence[tuple[str, Side]]) -> Iterator[str]:
@@ -131,15 +132,9 @@ def _failures(named: Sequence[tuple[str, Side]]) -> Iterator[str]:
 
 
 def _course(letter: str, side: Side) -> Iterator[str]:
-    """How latency goes over a run."""
+    """Lines on how latency changes over a run."""
     of = "" if len(side) == 1 else " in {} of " + counted(len(side), "run")
     if early := sum(steadiness.start(one) is not None for one in side):
         yield f"{letter} starts differently from how it goes on{of.format(early)}: --skip leaves the start out"
     if grown := sum(map(steadiness.grows, side)):
         yield f"{letter} is not steady{of.format(grown)}: its latency still grows at the end, as if overloaded"
-
-
-def _late(named: Sequence[tuple[str, Side]]) -> Iterator[str]:
-    for letter, side in named:
-        if late := late_p99(side):
-            yield f"{letter} was sent late: its p99 lateness, {duration(late)}, is above half of its p50 latency"

@@ -1,4 +1,4 @@
-"""What a word on the command line names: the runs of one side of a comparison."""
+"""Opens the runs that a word on the command line names, as one side of a comparison."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from drumfire.loadgen.saved import SavedRun, is_run, load, read_result
 
 
 class ResultFile(SavedRun):
-    """A result document without the rest of its run: it has figures, but no columns."""
+    """A result document without the rest of its run, so with figures but no columns."""
 
     @property
     def unfinished(self) -> bool:
@@ -28,7 +28,7 @@ class ResultFile(SavedRun):
 
 
 def opened(word: str) -> list[SavedRun]:
-    """The finished runs that a word names.  Raises ``UserError`` as ``named`` does, and for one that is unfinished."""
+    """The finished runs that a word names.  Raises ``UserError`` as ``named`` does, and for an unfinished run."""
     found = named(word)
     for run in found:
         _ = run.result  # raises where there is none
@@ -38,7 +38,7 @@ def opened(word: str) -> list[SavedRun]:
 def named(word: str) -> list[SavedRun]:
     """The runs of a run's folder, a result file, several of these with commas between them, or a folder of runs.
 
-    Words that are no paths are those of ``history.find``.  Raises ``UserError`` for anything else.
+    ``history.find`` looks up words that are not paths.  Raises ``UserError`` for anything else.
     """
     parts = [word] if os.path.lexists(word) else word.split(",")
     found = [run for part in parts if part for run in _opened(find(part))]
@@ -54,7 +54,7 @@ def _opened(path: Path) -> Iterator[SavedRun]:
     if path.is_file():
         yield ResultFile(path.absolute())
     elif not path.is_dir():
-        raise UserError(f"{path} is no run: name the folder of a run, or its {RESULT}")
+        raise UserError(f"{path} is not a run: name the folder of a run, or its {RESULT}")
     elif is_run(path):
         yield load(path)
     else:

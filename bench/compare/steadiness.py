@@ -1,6 +1,6 @@
 """Whether a run is steady, by the mean logarithms of the latencies of its blocks.
 
-Where neighbouring blocks are alike beyond the start, they are no independent parts, and nothing is said of the start.
+Where neighbouring blocks are alike beyond the start, they are not independent, and nothing is said of the start.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import math
 import numpy as np
 
 from drumfire.bench.compare.blocks import BLOCKS, MERGED, Floats
-from drumfire.bench.compare.intervals import MOST_CORRELATION, correlation
+from drumfire.bench.compare.intervals import MOST_AUTOCORRELATION, lag1_autocorrelation
 from drumfire.bench.compare.subject import Subject
 
 _LEAST = 1000
-"""Queries below which nothing can be said of a run's parts."""
+"""The fewest queries of a run whose parts are judged."""
 _START = 3
-"""Of 32 blocks: the first ones, which are compared with the last half of them."""
+"""The number of blocks, of 32, that are the start; it is compared with the last 16."""
 _START_T = 2.95
-"""The t statistic of 15 degrees of freedom above which a run starts differently: 1 % of independent blocks do."""
+"""The t statistic of 15 degrees of freedom above which a run starts differently: 1 % of independent runs exceed it."""
 _LEAST_CHANGE = math.log(1.05)
 """A start that differs by less does not matter."""
 _GROWTH_T, _GROWTH = 3.0, 1.2
-"""A run is overloaded whose latency grows by a fifth over its second half, with a slope of so many standard errors."""
+"""A run is overloaded if its latency grows by a fifth over its second half, and the slope is 3 standard errors."""
 
 
 def start(run: Subject) -> float | None:
@@ -40,20 +40,19 @@ def _has_parts(run: Subject) -> bool:
 
 
 def start_of(mean_logs: Floats) -> float | None:
-    """The same of the mean logarithms of a run's blocks, shape (BLOCKS,)."""
+    """``start`` of a run whose blocks have these mean logarithms of the latency, shape (BLOCKS,)."""
     first, rest = mean_logs[: _START * 2].mean(), mean_logs[BLOCKS // 2 :]
     error = float(rest.reshape(MERGED, -1).mean(axis=1).std(ddof=1)) * math.sqrt(1 / _START + 1 / MERGED)
-    differs = float(first - rest.mean())
-    # Written so that a block without answers, a NaN, says nothing.
-    if not (
-        correlation(rest) <= MOST_CORRELATION and abs(differs) > max(_START_T * error, _LEAST_CHANGE) and error > 0
-    ):
-        return None
-    return math.exp(differs)
+    change = float(first - rest.mean())
+    differs = abs(change) > max(_START_T * error, _LEAST_CHANGE)
+    # A block without answers is a NaN, for which no comparison holds.
+    if lag1_autocorrelation(rest) <= MOST_AUTOCORRELATION and differs and error > 0:
+        return math.exp(change)
+    return None
 
 
 def grows_in(mean_logs: Floats) -> bool:
-    """The same of the mean logarithms of a run's blocks, shape (BLOCKS,)."""
+    """``grows`` of a run on a schedule whose blocks have these mean logarithms of the latency, shape (BLOCKS,)."""
     of = mean_logs[BLOCKS // 2 :].reshape(MERGED, -1).mean(axis=1)
     x = np.arange(MERGED) - (MERGED - 1) / 2
     slope = float(x @ of) / float(x @ x)

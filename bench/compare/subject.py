@@ -31,11 +31,11 @@ _JUDGED = {
 }
 _PERCENTILE = re.compile(r"p\(?([0-9]{1,2}(?:\.[0-9]{1,6})?)\)?")
 SATURATED = 0.98
-"""A server that delivers less than this share of what was asked is saturated."""
+"""A server that delivers a smaller share of the rate that it was asked for is saturated."""
 
 
 class Run(Protocol):
-    """What is needed of a run: of a saved one, or of one that has just ended."""
+    """What a comparison needs of a run, which is saved or has just ended."""
 
     @property
     def result(self) -> dict[str, Any]: ...
@@ -49,8 +49,8 @@ _Run = TypeVar("_Run", bound=Run)
 
 
 @dataclass(frozen=True)
-class Ended:
-    """What is needed of a run that is not saved yet, or not wholly."""
+class EndedRun:
+    """A run that has ended and is not saved yet, or not wholly."""
 
     result: dict[str, Any]
     measured: Measured | None
@@ -63,13 +63,21 @@ def percentile(figure: str) -> float | None:
     return round(float(found[1]) / 100, 9) or None if found else None  # as 0.999 is written, which 99.9 / 100 is not
 
 
+def share_of(figure: str) -> float:
+    """The share that the name of a percentile stands for."""
+    p = percentile(figure)
+    assert p is not None
+    return p
+
+
 def figure_named(word: str) -> str:
-    """The figure that can be compared of this name, as ``SHOWN`` writes it.  Raises ``UserError``."""
+    """The figure of this name that can be compared, as ``SHOWN`` writes it.  Raises ``UserError``."""
     if (p := percentile(word)) is not None:
         return percentile_name(p)
     if word not in (RATE, MEAN):
         raise UserError(
-            f"{word[:60]!r} is no figure that can be compared{nearest(word[:60], SHOWN)}: {', '.join(SHOWN)}, any pNN"
+            f"{word[:60]!r} is not a figure that can be compared{nearest(word[:60], SHOWN)}: {', '.join(SHOWN)}, "
+            "any pNN"
         )
     return word
 
@@ -83,7 +91,7 @@ def check_figure(scenario: str, figure: str) -> None:
 
 
 def identity(run: Run) -> str:
-    """What only this run has; a copy of its folder, a link to it and its result alone have the same."""
+    """A text that only this run has; a copy of its folder, a link to it and its result alone have the same."""
     if run.result.get("started"):
         return json.dumps(run.result, sort_keys=True)
     folder = getattr(run, "folder", None)
@@ -99,11 +107,7 @@ def distinct(runs: Sequence[_Run]) -> list[_Run]:
 
 
 def of_side(runs: Sequence[Run]) -> list[Subject]:
-    return [Subject(run, name_of(run)) for run in distinct(runs)]
-
-
-def name_of(run: Run) -> str:
-    return str(getattr(run, "folder", "this run"))
+    return [Subject(run, str(getattr(run, "folder", "this run"))) for run in distinct(runs)]
 
 
 @dataclass(frozen=True)
@@ -114,9 +118,9 @@ class Subject:
     name: str
     """Its folder or file."""
     first: int = 0
-    """How many queries at its start are left out."""
+    """The number of queries at its start that are left out."""
     last: int | None = None
-    """The first query after those that are compared; None: all of them are."""
+    """The first query after those that are compared; None: there is none."""
 
     @property
     def result(self) -> dict[str, Any]:
@@ -136,12 +140,12 @@ class Subject:
 
     @property
     def is_offline(self) -> bool:
-        """Whether all is due at once, so that latencies say when each was answered."""
+        """Whether all samples are due at once, so that a latency only says when the sample was answered."""
         return self.scenario == Scenario.Offline.name
 
     @property
     def on_schedule(self) -> bool:
-        """Whether its queries came by a schedule, and not when there was an answer."""
+        """Whether its queries were due by a schedule, and not by the answers to earlier ones."""
         return not self.is_offline and bool(self._asked.get("qps"))
 
     @property
@@ -150,7 +154,7 @@ class Subject:
 
     @property
     def latency_ns(self) -> Mapping[str, Any]:
-        """The latency that it is judged by, as its result has it: in MultiStream that of whole queries."""
+        """The latency by which the run is judged, as its result has it: in MultiStream that of whole queries."""
         return judged_latency(self.result)
 
     @property
@@ -172,15 +176,15 @@ class Subject:
 
     @property
     def queries(self) -> int:
-        """Those that are compared."""
+        """The number of queries that are compared."""
         return self.measured.queries if self.has_rows else int((self.result.get("delivered") or {}).get("queries", 0))
 
     def cut(self, first: int = 0, last: int | None = None) -> Subject:
-        """With these queries only."""
+        """The run with the queries from ``first`` up to ``last`` only."""
         return replace(self, first=first, last=last)
 
     def queries_before(self, seconds: float) -> int:
-        """The queries whose scheduled time is in the first ``seconds``; in a closed loop, their issue."""
+        """The number of queries scheduled in the first ``seconds``; in a closed loop, issued."""
         due = self.measured.scheduled[:: self.measured.samples_per_query]
         return int(np.count_nonzero(due < seconds * 1e9))
 
@@ -194,27 +198,21 @@ class Subject:
             return self._rate
         if self.is_offline:
             return None
-        if self.whole:
-            said = self.latency_ns
-            if figure in said:
-                return float(said[figure])
+        if self.whole and figure in (said := self.latency_ns):
+            return float(said[figure])
         if not self.has_rows:
             return None
         if figure not in self._figures:
-            p = percentile(figure)
-            assert p is not None
+            p = share_of(figure)
             self._figures[figure] = float(distribution(self._latencies, (p,)).percentiles[p])
         return self._figures[figure]
 
     @cached_property
     def _figures(self) -> dict[str, float]:
-        """By name, from the rows; others are added when they are asked for."""
-        names = [name for name in SHOWN if percentile(name)]
-        shares = [percentile(name) or 0.0 for name in names]
-        found = distribution(self._latencies, shares)
-        return {MEAN: float(found.mean)} | {
-            name: float(found.percentiles[p]) for name, p in zip(names, shares, strict=True)
-        }
+        """Figures by name, from the rows; others are added when they are needed."""
+        shares = {name: p for name in SHOWN if (p := percentile(name)) is not None}
+        found = distribution(self._latencies, list(shares.values()))
+        return {MEAN: float(found.mean)} | {name: float(found.percentiles[p]) for name, p in shares.items()}
 
     @property
     def _latencies(self) -> Int64Array:
@@ -222,7 +220,7 @@ class Subject:
 
     @property
     def latencies_of(self) -> Callable[[Measured], Int64Array]:
-        """What gives the latencies, ns, of rows."""
+        """The function that computes the latencies, ns, of rows."""
         return query_latencies if self.result.get("query_latency_ns") else latencies
 
     @cached_property
@@ -237,12 +235,12 @@ class Subject:
 
     @property
     def saturated(self) -> bool:
-        """Whether its rate is its own; in Server, that of the schedule is delivered up to that point."""
+        """Whether its rate is its own; in Server, the rate is the schedule's until the system is saturated."""
         return not self.on_schedule or self._rate is None or self._rate < SATURATED * self._asked["qps"]
 
     @cached_property
     def batches(self) -> int:
-        """How many batches its samples were computed in; where it is not known, its samples."""
+        """The number of batches in which its samples were computed; where that is not known, of its samples."""
         sizes = (self.result.get("system") or {}).get("batch_sizes")
         return sum(sizes.values()) if sizes else self.measured.issued.size
 
@@ -257,3 +255,6 @@ class Subject:
     @cached_property
     def durations(self) -> Floats:
         return blocks.durations(self.measured)
+
+
+Side = Sequence[Subject]

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from drumfire.bench.compare import intervals
 from drumfire.bench.compare.comparison import compare
-from drumfire.bench.compare.pairing import Row
+from drumfire.bench.compare.pairing import FigureRatio
 from drumfire.loadgen.results import Measured
 
 Floats = npt.NDArray[np.float64]
@@ -110,9 +110,9 @@ CELLS: Mapping[str, Callable[..., list[SimulatedRun]]] = {
 class Shares:
     """Of the pairs of a queue, one figure, in percent of all but the first."""
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[FigureRatio] = field(default_factory=list)
 
-    def _percent(self, held: Callable[[Row], bool], of: Sequence[Row] | None = None) -> float:
+    def _percent(self, held: Callable[[FigureRatio], bool], of: Sequence[FigureRatio] | None = None) -> float:
         of = self.rows if of is None else of
         return 100 * sum(map(held, of)) / len(of) if of else math.nan
 
@@ -141,7 +141,7 @@ class Shares:
         return self._percent(lambda row: row.note == intervals.OPEN)
 
 
-def _wrong(row: Row) -> bool:
+def _wrong(row: FigureRatio) -> bool:
     return (row.low is not None and row.low > 1) or (row.high is not None and row.high < 1)
 
 
@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-guard", action="store_true", help="also where neighbouring parts are alike")
     options = parser.parse_args(arguments)
     if options.no_guard:
-        intervals.MOST_CORRELATION = math.inf
+        intervals.MOST_AUTOCORRELATION = math.inf
     for queries in options.queries:
         found = measure(options.pairs, queries, options.seed)
         print(f"\n{queries:,} queries, {options.pairs} pairs of each of {len(found)} queues; mean / worst\n")

@@ -1,4 +1,4 @@
-"""A comparison as rows, and for reading: the verdict, what makes it doubtful, and the figures of both sides."""
+"""A comparison as rows and as a page's blocks: the verdict, what makes it doubtful, and the figures of both sides."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _VERDICTS = {
     statuses.INVALID: Style.INVALID,
 }
 _ROOM = 67
-"""Columns of 80 that are right of the figures' names."""
+"""The columns, of 80, to the right of the figures' names."""
 
 
 def sections(comparison: Comparison, document: Mapping[str, Any]) -> Iterator[Section]:
-    """The report of one comparison as rows, and of the ``expectations`` of its document."""
+    """The comparison as rows, and the ``expectations`` of its document."""
     verdict = comparison.verdict
     yield [
         Row("", [verdict.words], _VERDICTS[verdict.status]),
@@ -36,7 +36,7 @@ def sections(comparison: Comparison, document: Mapping[str, Any]) -> Iterator[Se
         yield _folders(comparison)
         return
     head, *lines = _table(comparison)
-    # Why there is no interval may go on below the head of the next column.
+    # The reason why there is no interval may reach below the head of the next column.
     whole = [head, *(line for line in lines if line[-1])]
     columns = [*zip(head, *lines, strict=True)][1:4] + [*zip(*whole, strict=True)][4:]
     widths = [max(map(len, column)) for column in columns]
@@ -56,7 +56,7 @@ def _folders(comparison: Comparison) -> Section:
 
 
 def blocks(comparison: Comparison) -> Iterator[Block]:
-    """The same for reading."""
+    """The comparison as blocks of a page."""
     verdict = comparison.verdict
     yield Text(verdict.words, _VERDICTS[verdict.status])
     for text in comparison.doubts:
@@ -72,7 +72,7 @@ def _sides(comparison: Comparison) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _table(comparison: Comparison) -> Iterator[list[str]]:
-    """The head, and a line for each figure."""
+    """The table's head, and a line for each figure."""
     a, b = comparison.letters
     yield ["figure", a, b, f"{b}/{a}", "95 % interval", "from"]
     for row in comparison.rows:

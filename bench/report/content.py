@@ -16,7 +16,7 @@ from typing import Any
 from drumfire.bench.compare import steadiness
 from drumfire.bench.compare.comparison import Comparison
 from drumfire.bench.compare.pairing import of_subject
-from drumfire.bench.compare.subject import RATE, SHOWN, Ended, Subject
+from drumfire.bench.compare.subject import RATE, SHOWN, EndedRun, Subject
 from drumfire.bench.report import comparisons, expectations, plots, rows, timeline, unfinished
 from drumfire.bench.report.blocks import Block, Dash, Report, Section, Table, Text
 from drumfire.bench.report.definitions import DEFINED
@@ -102,7 +102,7 @@ class _Told:
         """What its figures and their intervals are made of."""
         drawn = isinstance(self.track, Track)
         columns = self.run.columns if drawn else {}
-        return Subject(Ended(dict(self.document), self.run.measured if drawn else None, columns), self.label)
+        return Subject(EndedRun(dict(self.document), self.run.measured if drawn else None, columns), self.label)
 
     @cached_property
     def series(self) -> Mapping[str, Series] | str:

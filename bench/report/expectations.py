@@ -12,7 +12,7 @@ _FORMS = {"ns": figures.duration, "1/s": figures.rate, "share": figures.share, "
 
 
 def rows(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """A row each, in their order."""
+    """A label and a line for each expectation of a result document, in their order, and for each doubt about them."""
     judged = document.get("expectations") or ()
     for number, one in enumerate(judged):
         yield "" if number else "expected", line(one)
@@ -21,24 +21,24 @@ def rows(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def doubts(judged: Sequence[Mapping[str, Any]], known: Sequence[str] = ()) -> list[str]:
-    """What makes their comparison with a base doubtful, each line once; without those that are ``known``."""
+    """The doubts about the comparisons with a base, each once; without those that are ``known``."""
     every = dict.fromkeys(doubt for one in judged for doubt in one.get("doubts", ()))
     return [doubt for doubt in every if doubt not in known]
 
 
 def line(judged: Mapping[str, Any]) -> str:
-    """One of them: as it was written, the verdict, the value and its interval."""
+    """A judged expectation: its text, the verdict, the value and its interval."""
     return f"{judged['text']}: {outcome(judged)}"
 
 
 def outcome(judged: Mapping[str, Any]) -> str:
-    """The verdict, the value and its interval."""
+    """The verdict of a judged expectation, the value and its interval."""
     value = "" if judged["value"] is None else f", {about(judged['value'], judged['unit'], judged['interval'])}"
     return f"{judged['verdict']}{value}" + (f", {judged['why']}" if judged["why"] else "")
 
 
 def about(value: float, unit: str, ends: Sequence[float | None]) -> str:
-    """A value with the ends of its interval, of which those that are None are open; both: there is none."""
+    """A value with the ends of its interval; None: an open end, and twice None: no interval."""
     low, high = ("open" if end is None else shown(end, unit) for end in ends)
     return shown(value, unit) + ("" if low == high == "open" else f" (about {low} ... {high})")
 

@@ -15,37 +15,37 @@ from drumfire.bench.report.expectations import line
 from drumfire.loadgen.errors import UnsavedError, UserError, described, one_line
 
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 cannot hold."""
+"""A character that XML 1.0 cannot hold."""
 
 
 @dataclass(frozen=True)
-class Case:
-    """One thing that was checked."""
+class JUnitCase:
+    """The result of one check."""
 
     name: str
-    """Different from that of all others."""
+    """Different from the names of all others."""
     text: str
-    """The figures."""
+    """The figures, and what makes them doubtful."""
     failure: str = ""
-    """Why it is not met; empty where it is."""
+    """Why the check failed; empty where it did not."""
     skipped: str = ""
-    """Why it cannot be told."""
+    """Why it cannot be told whether the check failed."""
     error: str = ""
-    """How the program failed before it was checked."""
+    """How the program failed before the check."""
 
 
 def write_run(path: Path, result: Mapping[str, Any]) -> None:
-    """Of a result document: whether the run is VALID, and its expectations.  Raises ``UnsavedError``."""
+    """Write whether a result document's run is VALID, and its expectations.  Raises ``UnsavedError``."""
     write_runs(path, {"": (result, result.get("expectations") or ())})
 
 
 def write_runs(path: Path, runs: Mapping[str, tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]) -> None:
-    """By name, of result documents and the expectations of each.  Raises ``UnsavedError``."""
+    """Write runs by their names: the result document and the expectations of each.  Raises ``UnsavedError``."""
     cases = []
     for name, (result, judged) in runs.items():
         invalid = "" if result["validity"] == "VALID" else "; ".join(result.get("reasons") or ["no reason is given"])
-        valid = Case("is VALID", "\n".join([result["validity"], *result.get("reasons", ())]), invalid)
-        of_run = [valid, *expected({"expectations": judged})]
+        valid = JUnitCase("is VALID", "\n".join([result["validity"], *result.get("reasons", ())]), invalid)
+        of_run = [valid, *_expected(judged)]
         cases += [replace(case, name=f"{name}: {case.name}") for case in of_run] if len(runs) > 1 else of_run
     results = [result for result, _ in runs.values()]
     seconds = sum((result.get("delivered") or {}).get("duration_s", 0.0) for result in results)
@@ -53,7 +53,7 @@ def write_runs(path: Path, runs: Mapping[str, tuple[Mapping[str, Any], Sequence[
 
 
 def write_comparisons(path: Path, comparisons: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> None:
-    """Of the documents of comparisons with ``expectations``, and the result document of one of the runs.
+    """Write comparisons, whose documents have ``expectations``; ``result``: that of one of the runs.
 
     Raises ``UnsavedError``.
     """
@@ -64,14 +64,14 @@ def write_comparisons(path: Path, comparisons: Sequence[Mapping[str, Any]], resu
         text = "\n".join([verdict["words"], *one["doubts"]])
         failure = verdict["words"] if verdict["status"] in (statuses.UNMET, statuses.INVALID) else ""
         skipped = verdict["words"] if verdict["status"] == statuses.UNDECIDED else ""
-        cases.append(Case(f"{name}: {one['judged']}", text, failure, skipped))
-        cases += [replace(case, name=f"{second}: {case.name}") for case in expected(one)]
+        cases.append(JUnitCase(f"{name}: {one['judged']}", text, failure, skipped))
+        cases += [replace(case, name=f"{second}: {case.name}") for case in _expected(one["expectations"])]
     write(path, cases, result, 0.0)
 
 
 @contextlib.contextmanager
-def crash_told(path: Path | None, scenario: str, model: str) -> Iterator[None]:
-    """Where a fault of the program ends what is done, write it into ``path``, if any."""
+def crash_reported(path: Path | None, scenario: str, model: str) -> Iterator[None]:
+    """Where a fault of the program ends the block, write it into ``path``, if any."""
     try:
         yield
     except (UserError, UnsavedError):
@@ -79,22 +79,22 @@ def crash_told(path: Path | None, scenario: str, model: str) -> Iterator[None]:
     except Exception as error:
         if path is not None:
             text = described(error)
-            write(path, [Case("is VALID", text, error=text)], {"scenario": scenario, "sut_name": model}, 0.0)
+            write(path, [JUnitCase("is VALID", text, error=text)], {"scenario": scenario, "sut_name": model}, 0.0)
         raise
 
 
-def expected(document: Mapping[str, Any]) -> list[Case]:
-    """The expectations of a document, by names that differ."""
-    cases: dict[str, Case] = {}
-    for one in document.get("expectations") or ():
+def _expected(judged: Sequence[Mapping[str, Any]]) -> list[JUnitCase]:
+    """A case for each expectation; of equal ones, for the last."""
+    cases: dict[str, JUnitCase] = {}
+    for one in judged:
         text = line(one)
-        is_met = one["verdict"] == "met"
-        failure = text if one["verdict"] == "not met" else ""
-        cases[one["text"]] = Case(one["text"], text, failure, "" if is_met or failure else text)
+        reasons = {"not met": {"failure": text}, "cannot tell": {"skipped": text}}
+        whole = "\n".join([text, *one.get("doubts", ())])
+        cases[one["text"]] = JUnitCase(one["text"], whole, **reasons.get(one["verdict"], {}))
     return list(cases.values())
 
 
-def write(path: Path, cases: Sequence[Case], result: Mapping[str, Any], seconds: float) -> None:
+def write(path: Path, cases: Sequence[JUnitCase], result: Mapping[str, Any], seconds: float) -> None:
     """Write the cases of a run of ``result``, which took ``seconds``.  Raises ``UnsavedError``."""
     system = result.get("system") or {}
     what = system.get("model") or result.get("sut_name") or "unknown"
@@ -106,8 +106,8 @@ def write(path: Path, cases: Sequence[Case], result: Mapping[str, Any], seconds:
         raise UnsavedError(f"--junit: {path} cannot be written: {one_line(error)}") from None
 
 
-def document(suite: str, cases: Sequence[Case], seconds: float, started: str) -> str:
-    """``suite``: by which CI systems group.  ``started``: ISO 8601."""
+def document(suite: str, cases: Sequence[JUnitCase], seconds: float, started: str) -> str:
+    """The XML of cases.  ``suite``: the name by which CI systems group them.  ``started``: ISO 8601."""
     counts = {"tests": len(cases)}
     counts |= {f"{kind}s": sum(bool(getattr(one, kind)) for one in cases) for kind in ("failure", "error")}
     counts["skipped"] = sum(bool(one.skipped) for one in cases)

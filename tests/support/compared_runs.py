@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from drumfire.bench.compare.intervals import Interval
+from drumfire.bench.compare.pairing import FigureRatio
 from drumfire.bench.peers import coverage
 from drumfire.bench.peers.coverage import SimulatedRun
 
@@ -32,3 +34,10 @@ def made(
 
 def at(second: int) -> str:
     return f"2026-01-01T00:{second // 60:02}:{second % 60:02}+00:00"
+
+
+def ends(interval: Interval | FigureRatio) -> tuple[float, float]:
+    """Both ends of an interval that is not open."""
+    assert interval.low is not None
+    assert interval.high is not None
+    return interval.low, interval.high

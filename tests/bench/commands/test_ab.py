@@ -239,7 +239,7 @@ def test_it_ends_early_where_a_side_cannot_be_compared(simulated: Simulated, tmp
         (("--", *A, "--"), "the words of two runs must be given"),
         (("--", *A, "--", *A, "--", *A), "the words of two runs must be given"),
         (("--runs", 2, "--", *A, "--", *B), "--runs: must be at least 3"),
-        (("--margin", "x", "--", *A, "--", *B), "--margin: 'x' is no share"),
+        (("--margin", "x", "--", *A, "--", *B), "--margin: 'x' is not a share"),
         (("--", *A, "--", "nul", "digits"), "B: BACKEND: unknown 'nul' (did you mean null?)"),
         (("--", *A, "--", *A, "--qsp", 3), "B: unknown option --qsp"),
         (("--", *A, "--output", "x", "--", *A), "A: --output is of all runs together: write it before the first --"),
@@ -264,7 +264,7 @@ def test_wrong_words_are_refused_before_anything_runs(
 ) -> None:
     done = here("ab", "--output", tmp_path / "ab", *words)
     if says == "--expect":
-        says = "'p98' is no expectation"
+        says = "'p98' is not an expectation"
     one_line_error(done, says.removeprefix("-- "))
     assert simulated.lines == []
     assert not (tmp_path / "ab").exists()

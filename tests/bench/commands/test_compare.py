@@ -25,6 +25,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("a", "b"):
         done = here(*RUN, "--output", folder / name)
         assert done.returncode in (0, 1), done.stderr
+        # This machine may have been too busy to send in time, which would forbid a verdict.
+        changed(folder / name, lambda result: result.pop("lateness_ns", None))
     shutil.copytree(folder / "b", folder / "c")
     completed = np.load(folder / "c" / "columns" / "completed.npy") + 10_000_000
     np.save(folder / "c" / "columns" / "completed.npy", completed)
@@ -154,10 +156,10 @@ def test_what_is_no_run(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs / "a", half)
     (half / "result.json").unlink()
     one_line_error(here("compare", runs / "a", half), "unfinished")
-    one_line_error(here("compare", runs / "a", runs / "b", "--margin", "150%"), "no share below 100 %")
+    one_line_error(here("compare", runs / "a", runs / "b", "--margin", "150%"), "not a share below 100 %")
     one_line_error(here("compare", runs / "a", runs / "b", "--skip", "5"), "as 5s or 500ms")
     one_line_error(here("compare", runs / "a", runs / "b", "--skip", "100s"), "leaves nothing")
-    one_line_error(here("compare", runs / "a", runs / "b", "--figure", "p9999"), "no figure")
+    one_line_error(here("compare", runs / "a", runs / "b", "--figure", "p9999"), "not a figure")
     one_line_error(here("compare", runs / "a", runs / "b", "--base", runs / "a"), "--expect")
 
 

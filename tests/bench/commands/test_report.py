@@ -66,7 +66,7 @@ def test_it_takes_what_compare_takes(folder: Path, tmp_path: Path) -> None:
     made(tmp_path / "two" / "b", queued(1500))
     assert here("report", f"{tmp_path / 'two' / 'a'},{folder}").stdout.startswith("2 runs: a, run")
     assert here("report", tmp_path / "two").stdout.startswith("2 runs: a, b")
-    one_line_error(here("report", folder / "result.json"), "is a result alone")
+    one_line_error(here("report", folder / "result.json"), "is only a result")
 
 
 def test_what_is_no_run_is_a_line(folder: Path, tmp_path: Path) -> None:

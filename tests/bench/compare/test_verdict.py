@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from drumfire.bench.compare import intervals
-from drumfire.bench.compare.intervals import Interval, none
-from drumfire.bench.compare.verdict import Judged, judge
+from drumfire.bench.compare.intervals import Interval, no_interval
+from drumfire.bench.compare.verdict import DecidingFigure, judge
 
 
-def judged(low: float, high: float, **further: object) -> Judged:
+def judged(low: float, high: float, **further: object) -> DecidingFigure:
     given = {"name": "p99", "ratio": (low * high) ** 0.5, "interval": Interval(low, high), "runs": 5}
-    return Judged(**{**given, "queries": 1, "by_runs": True, **further})  # type: ignore[arg-type]
+    return DecidingFigure(**{**given, "queries": 1, "by_runs": True, **further})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_what_comes_before_the_interval() -> None:
     [
         (Interval(3.51, None, "open", "more"), "p99 is at least +251 %, open; needs more"),
         (Interval(None, 0.5, "open"), "p99 is at most -50 %, open"),
-        (none(intervals.TOO_ALIKE, "more"), f"p99: {intervals.TOO_ALIKE}; needs more"),
-        (none("no columns"), "p99: no columns"),
+        (no_interval(intervals.TOO_ALIKE, "more"), f"p99: {intervals.TOO_ALIKE}; needs more"),
+        (no_interval("no columns"), "p99: no columns"),
     ],
 )
 def test_without_an_interval(interval: Interval, words: str) -> None:
