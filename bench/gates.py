@@ -29,15 +29,18 @@ from drumfire.bench.compare.subject import (
     Run,
     Subject,
     check_figure,
+    distinct,
     of_side,
     percentile,
 )
+from drumfire.bench.compare.verdict import too_few_runs
 from drumfire.bench.report import outputs
 from drumfire.bench.report.expectations import shown
 from drumfire.loadgen.errors import UserError, nearest
 from drumfire.loadgen.options import option
 from drumfire.loadgen.run import Test
 from drumfire.loadgen.settings import percentile_name
+from drumfire.loadgen.wording import counted
 
 _OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _TIMES = {"ns": 1.0, "us": 1e3, "\u00b5s": 1e3, "\u03bcs": 1e3, "ms": 1e6, "s": 1e9}
@@ -317,12 +320,14 @@ def check(
     scenario: str | None = None,
     accuracy: bool | None = None,
     folder: Path | None = None,
+    runs: int | None = None,
 ) -> None:
     """Refuse what could not be judged or written at the end, so that nothing is measured in vain.
 
     ``has_base``: there is another base without --base, and ``single`` is not about the base alone.  ``scenario``: of
     what will be measured; ``accuracy``: whether that is the accuracy alone or, False, the performance alone.
-    ``folder``: where it will be saved.   Raises ``UserError``.
+    ``folder``: where it will be saved.  ``runs``: how many runs will be measured and judged together; None: none, as
+    they are there already.  Raises ``UserError``.
     """
     wanted = [parse(text) for text in options.expect]
     relative = [one for one in wanted if one.is_relative]
@@ -334,6 +339,16 @@ def check(
         raise UserError(f"{relative[0].text[:60]!r} needs the run that it means: add --base RUN")
     if options.base is not None and not relative:
         raise UserError("--base has no effect, as no --expect names base: leave it out")
+    if options.base is not None and runs is not None:
+        base = distinct(opened(str(options.base)))
+        for run in base:
+            if scenario is not None and run.result.get("scenario") != scenario:
+                raise UserError(f"--base {options.base} is {run.result.get('scenario')}, and this run {scenario}")
+        compared = next((one.text for one in relative if one.is_compared), None)
+        why = too_few_runs(min(runs, len(base)), single=options.single)
+        if compared is not None and why:
+            beside = f"{counted(runs, 'run')} beside {len(base):,} of the base"
+            raise UserError(f"{compared[:60]!r} cannot be judged by {beside}: {why}")
     outputs.check({"--junit": options.junit}, folder=folder)
 
 

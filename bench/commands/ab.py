@@ -61,7 +61,7 @@ class Options:
 def ab(options: Options) -> int:
     """Do the runs, print the comparison, and return its status."""
     wanted = options.expectations
-    gates.check(wanted, has_base=True, folder=options.output)
+    gates.check(wanted, has_base=True, folder=options.output, runs=options.runs)
     if wanted.single and wanted.base is None:
         raise UserError("--single has no effect, as each side has 3 runs or more: leave it out")
     base = [] if wanted.base is None else opened(str(wanted.base))

@@ -259,7 +259,7 @@ def check(options: RunOptions) -> None:
         probing.check(options)
     known = None if traffic.submission or traffic.audit_conf is not None else traffic.accuracy
     scenario, folder = loop.name(traffic), options.result.output
-    gates.check(options.expectations, scenario=scenario, accuracy=known, folder=folder)
+    gates.check(options.expectations, scenario=scenario, accuracy=known, folder=folder, runs=1)
     other = traffic.scenario != Scenario.Server.name or traffic.accuracy or traffic.find_peak_performance
     if traffic.until_confident is not None and other:
         raise UserError("--until-confident is for a performance run of the Server scenario: leave it out")

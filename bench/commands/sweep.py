@@ -58,7 +58,7 @@ def sweep(options: Options) -> int:
     """Do the runs, print what was found, and return its status."""
     run = options.run
     wanted = run.expectations
-    gates.check(wanted, scenario=loop.name(run.traffic), accuracy=False, folder=run.result.output)
+    gates.check(wanted, scenario=loop.name(run.traffic), accuracy=False, folder=run.result.output, runs=options.repeats)
     base = [] if wanted.base is None else opened(str(wanted.base))
     made, plan = _plan(options)
     subject = {"words": _common(run, [])}

@@ -265,6 +265,44 @@ def test_nothing_is_measured_in_vain(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("runs", "bases", "expect", "word"),
+    [
+        (1, 1, "p99<=base+5%", "cannot be judged by 1 run beside 1 of the base: needs 3 runs a side"),
+        (1, 5, "p99<=base+5%", "cannot be judged by 1 run beside 5 of the base"),
+        (5, 2, "rate>=base", "cannot be judged by 5 runs beside 2 of the base"),
+        (3, 3, "p99<=base+5%", ""),
+        (1, 1, "queue.p99<=base", ""),  # judged by its value
+        (None, 1, "p99<=base+5%", ""),  # nothing will be measured
+    ],
+)
+def test_too_few_runs_beside_the_base_are_refused_before_the_first(
+    runs: int | None, bases: int, expect: str, word: str, tmp_path: Path
+) -> None:
+    for number in range(bases):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "result.json").write_text(
+            json.dumps({"scenario": "Server", "validity": "VALID", "started": at(number)})
+        )
+    wanted = gates.ExpectOptions(expect=(expect,), base=tmp_path)
+    gates.check(replace(wanted, single=True), scenario="Server", runs=runs)
+    with pytest.raises(UserError, match=word) if word else contextlib.nullcontext():
+        gates.check(wanted, scenario="Server", runs=runs)
+    if runs is not None:
+        with pytest.raises(UserError, match="is Server, and this run Offline"):
+            gates.check(gates.ExpectOptions(("rate>=base",), tmp_path, single=True), scenario="Offline", runs=runs)
+
+
+def test_what_makes_a_bound_doubtful_is_in_its_test_case(tmp_path: Path) -> None:
+    options = gates.ExpectOptions(expect=("p99<=base+50%", "p99<1s"), single=True)
+    judged = gates.judge_all(options, [made(2, system=SYSTEM | {"threads": 4})], [made(1)])
+    junit.write_run(tmp_path / "x.xml", made(2).result | {"expectations": judged})
+    texts = {case.get("name"): case.findtext("system-out") for case in ET.parse(tmp_path / "x.xml").iter("testcase")}
+    assert "settings differ: threads 1 / 4" in str(texts["p99<=base+50%"]).splitlines()
+    assert "settings differ" not in str(texts["p99<1s"])
+
+
 def test_what_differs_from_the_base_is_said_once() -> None:
     options = gates.ExpectOptions(expect=("p99<=base+10%", "mean<=base+10%", "p99<1s"), single=True)
     judged = gates.judge_all(options, [made(2, system=SYSTEM | {"threads": 4})], [made(1)])
