@@ -343,7 +343,10 @@ def check(
         base = distinct(opened(str(options.base)))
         for run in base:
             if scenario is not None and run.result.get("scenario") != scenario:
-                raise UserError(f"--base {options.base} is {run.result.get('scenario')}, and this run {scenario}")
+                raise UserError(
+                    f"--base {options.base} is {run.result.get('scenario')}, and what will be measured is {scenario}: "
+                    "name a base of this scenario"
+                )
         compared = next((one.text for one in relative if one.is_compared), None)
         why = too_few_runs(min(runs, len(base)), single=options.single)
         if compared is not None and why:

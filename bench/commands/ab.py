@@ -61,11 +61,10 @@ class Options:
 def ab(options: Options) -> int:
     """Do the runs, print the comparison, and return its status."""
     wanted = options.expectations
-    gates.check(wanted, has_base=True, folder=options.output, runs=options.runs)
     if wanted.single and wanted.base is None:
         raise UserError("--single has no effect, as each side has 3 runs or more: leave it out")
-    base = [] if wanted.base is None else opened(str(wanted.base))
     plan = _plan(options)
+    base = [] if wanted.base is None else opened(str(wanted.base))
     subject = dict(zip(_LETTERS, map(list, _split(options.sides)), strict=True))
     messages = Console(stderr=options.json, highlight=False, soft_wrap=True)
     terminal.say(messages, _foreseen(plan))
@@ -136,8 +135,8 @@ def _plan(options: Options) -> list[Step]:
     if options.judging.figure is not None:
         check_figure(kinds[0], figure_named(options.judging.figure))
     _check_skip(seconds_of(options.judging.skip), runs)
-    for text in options.expectations.expect:
-        gates.check_measured(gates.parse(text), kinds[0], accuracy=False)
+    wanted = options.expectations
+    gates.check(wanted, has_base=True, scenario=kinds[0], accuracy=False, folder=options.output, runs=options.runs)
     turns = [_TURNS[number % len(_TURNS)] for number in range(2 * options.runs)]
     names = [f"{letter}/{turns[: number + 1].count(letter)}" for number, letter in enumerate(turns)]
     seconds = dict(zip(_LETTERS, map(words.expected_s, runs), strict=True))

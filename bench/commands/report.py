@@ -78,12 +78,12 @@ COMMAND = Command(
 
 def _form(wanted: str | None, output: Path | None) -> str:
     end = "" if output is None else output.suffix.lower()
-    said = _FORMATS.get(end)
-    if wanted is not None and said not in (None, wanted):
-        raise UserError(f"--output {output} ends as {said} does, and --format is {wanted}: change one of them")
-    if wanted is None and said is None and end:
+    by_end = _FORMATS.get(end)
+    if wanted is not None and by_end not in (None, wanted):
+        raise UserError(f"--output {output} ends as {by_end} does, and --format is {wanted}: change one of them")
+    if wanted is None and by_end is None and end:
         raise UserError(
             f"--output {output} does not say by its end what to write: end it in .html, .md, .txt or .json, or add "
             "--format"
         )
-    return wanted or said or "text"
+    return wanted or by_end or "text"

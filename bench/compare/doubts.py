@@ -96,8 +96,8 @@ def _sizes(named: Sequence[tuple[str, Side]]) -> Iterator[str]:
 def late_p99(side: Side) -> int:
     """The largest p99 lateness, ns, of the runs in which it is above half of the p50 latency; 0 without one."""
     found = [one.result for one in side if one.on_schedule]
-    said = [one for one in found if "p99" in (one.get("lateness_ns") or {}) and "p50" in (one.get("latency_ns") or {})]
-    return max((int(one["lateness_ns"]["p99"]) for one in said if is_late(one)), default=0)
+    both = [one for one in found if "p99" in (one.get("lateness_ns") or {}) and "p50" in (one.get("latency_ns") or {})]
+    return max((int(one["lateness_ns"]["p99"]) for one in both if is_late(one)), default=0)
 
 
 def failed_share(run: Subject) -> float:

@@ -31,7 +31,7 @@ _JUDGED = {
 }
 _PERCENTILE = re.compile(r"p\(?([0-9]{1,2}(?:\.[0-9]{1,6})?)\)?")
 SATURATED = 0.98
-"""A server that delivers a smaller share of the rate that it was asked for is saturated."""
+"""A server that delivers a smaller share of the requested rate is saturated."""
 
 
 class Run(Protocol):
@@ -198,8 +198,8 @@ class Subject:
             return self._rate
         if self.is_offline:
             return None
-        if self.whole and figure in (said := self.latency_ns):
-            return float(said[figure])
+        if self.whole and figure in self.latency_ns:
+            return float(self.latency_ns[figure])
         if not self.has_rows:
             return None
         if figure not in self._figures:
@@ -226,8 +226,8 @@ class Subject:
     @cached_property
     def _rate(self) -> float | None:
         if self.whole:
-            said = (self.result.get("delivered") or {}).get("samples_per_second")
-            return None if said is None else float(said)
+            rate = (self.result.get("delivered") or {}).get("samples_per_second")
+            return None if rate is None else float(rate)
         m = self.measured
         done = m.completed[m.answered]
         took = int(done.max()) - int(m.issued.min()) if done.size else 0

@@ -29,7 +29,7 @@ class JUnitCase:
     failure: str = ""
     """Why the check failed; empty where it did not."""
     skipped: str = ""
-    """Why it cannot be told whether the check failed."""
+    """Why the check is undecided; empty where it is not."""
     error: str = ""
     """How the program failed before the check."""
 

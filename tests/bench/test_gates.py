@@ -290,7 +290,7 @@ def test_too_few_runs_beside_the_base_are_refused_before_the_first(
     with pytest.raises(UserError, match=word) if word else contextlib.nullcontext():
         gates.check(wanted, scenario="Server", runs=runs)
     if runs is not None:
-        with pytest.raises(UserError, match="is Server, and this run Offline"):
+        with pytest.raises(UserError, match="is Server, and what will be measured is Offline"):
             gates.check(gates.ExpectOptions(("rate>=base",), tmp_path, single=True), scenario="Offline", runs=runs)
 
 

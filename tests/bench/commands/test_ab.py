@@ -183,6 +183,26 @@ def test_a_run_that_outlived_its_session_is_done_if_it_came_to_its_own_end(
     assert sides(simulated) == f"ABBA{again}AAB"
 
 
+@pytest.mark.parametrize(
+    ("words", "base", "says"),
+    [
+        (("--expect", "p99<=base+5%"), "A/1", "cannot be judged by 3 runs beside 1 of the base"),
+        (("--expect", "rate>=base", "--single"), "A/1", "is Server, and what will be measured is Offline"),
+        (("--expect", "p99<=base+5%"), "A", ""),
+    ],
+)
+def test_a_base_that_cannot_be_judged_by_is_refused_before_the_first_run(
+    words: tuple[str, ...], base: str, says: str, simulated: Simulated, tmp_path: Path
+) -> None:
+    ab(tmp_path / "base", "--runs", 3)
+    simulated.lines.clear()
+    sides_of = {"a": OFFLINE, "b": OFFLINE} if "Offline" in says else {}
+    done = ab(tmp_path / "ab", "--runs", 3, *words, "--base", tmp_path / "base" / base, **sides_of)
+    if says:
+        one_line_error(done, says)
+    assert len(simulated.lines) == (0 if says else 6)
+
+
 @pytest.mark.slow
 def test_a_run_ends_with_its_killed_session_and_what_is_missing_is_done(tmp_path: Path) -> None:
     words = ("ab", "--runs", 3, "--output", tmp_path / "ab", "--", *A[:-1], 1, "--", *A[:-1], 1)
