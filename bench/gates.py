@@ -219,7 +219,11 @@ def judge(
             return _against(expectation, value, runs, base, single, letters, intended)
         except UserError as error:  # the base has no figures, or those of another scenario
             return JudgedExpectation(expectation, value, None, str(error))
-    interval = _interval(subjects, expectation)
+    interval = NO_INTERVAL
+    if expectation.is_compared and len(subjects) == 1:
+        interval = of_subject(subjects[0], expectation.figure)
+    elif expectation.is_compared:
+        interval = intervals.of_runs([math.log(run.value(expectation.figure) or math.nan) for run in subjects])
     why = f"no interval: {interval.why}" if interval.why and interval.why != intervals.OPEN else ""
     return JudgedExpectation(expectation, value, expectation.holds(value, expectation.limit), why, interval)
 
@@ -253,14 +257,6 @@ def _against(
     of_these = "of these runs" if single and not open_why else ""
     why = "; ".join(filter(None, [of_base_text, open_why, of_these]))
     return JudgedExpectation(expectation, value, met, why, interval, doubts)
-
-
-def _interval(runs: Sequence[Subject], expectation: Expectation) -> Interval:
-    if not expectation.is_compared:
-        return NO_INTERVAL
-    if len(runs) == 1:
-        return of_subject(runs[0], expectation.figure)
-    return intervals.of_runs([math.log(run.value(expectation.figure) or math.nan) for run in runs])
 
 
 def _mean(expectation: Expectation, runs: Sequence[Subject]) -> float | None:
