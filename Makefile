@@ -19,10 +19,13 @@ OUTPUT ?= runs/gpu-proof
 # One more than the cores of a small machine: tests also wait.
 WORKERS ?= 3
 PYTEST := $(BIN)/python -m pytest --durations=15
-# Each call runs whatever the other found.  Status 5: it had no test to run, as with a TESTS that names one file.
-tests = $(PYTEST) $(1) $(TESTS) || [ $$? -eq 5 ] || status=1
+# For test-all: each call runs whatever the other found.  Status 5: it had no test to run, as with a TESTS of one file.
+tests = $(PYTEST) --hypothesis-profile thorough $(1) $(TESTS) || [ $$? -eq 5 ] || status=1
 
 .PHONY: run train test test-all gpu-proof lint docs clean
+
+# Tests start hundreds of processes: compiled once, even where the environment says that nothing is kept.
+test test-all: export PYTHONDONTWRITEBYTECODE :=
 
 run: $(VENV)/.run
 	@$(BIN)/python -P -m drumfire.bench.commands.scenarios --scenarios "$(SCENARIOS)" onnxruntime digits cpu --time $(TIME)
@@ -31,15 +34,12 @@ train: $(VENV)/.train
 	$(BIN)/python -m drumfire.training.benchmark shapes --runs $(RUNS) --nproc-per-node $(NPROC)
 
 test: $(VENV)/.test
-	@status=0; \
-	$(call tests,--numprocesses $(WORKERS) --dist worksteal -m 'not slow and not serial'); \
-	$(call tests,-m 'serial and not slow'); \
-	exit $$status
+	$(PYTEST) --numprocesses $(WORKERS) --dist worksteal $(TESTS)
 
 test-all: $(VENV)/.test-all
 	@status=0; \
-	$(call tests,--hypothesis-profile thorough --numprocesses $(WORKERS) --dist worksteal -m 'not serial'); \
-	$(call tests,--hypothesis-profile thorough -m serial); \
+	$(call tests,--numprocesses $(WORKERS) --dist worksteal -m 'not serial'); \
+	$(call tests,-m serial); \
 	exit $$status
 
 # On a GPU with the Python that is there, whose torch fits its driver: nothing is installed.

@@ -40,11 +40,13 @@ def signals() -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever needs the real Triton needs its marks."""
+    """Add the marks of the real Triton, and refuse a serial test that is fast: those run in parallel."""
     for item in items:
         if "triton" in getattr(item, "fixturenames", ()):
             for mark in REAL_TRITON:
                 item.add_marker(mark)
+        if item.get_closest_marker("serial") and not item.get_closest_marker("slow"):
+            raise pytest.UsageError(f"{item.nodeid}: mark it slow too")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from drumfire.bench.options import files, values
@@ -26,9 +26,7 @@ def test_every_command_prints_a_file_that_holds_the_same_options(case: Case, tmp
     assert here(*case.path, "--config", file, "--print-config").stdout == done.stdout
 
 
-@pytest.mark.parametrize("case", options.different_cases(), ids=str)
-@settings(max_examples=30)
-@given(data=st.data())
+@given(case=st.sampled_from(options.different_cases()), data=st.data())
 def test_any_values_come_back_from_a_file(
     case: Case, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from drumfire.bench.assemble.options import RunOptions
@@ -61,9 +61,7 @@ class Outer:
     inner: Inner = field(default_factory=Inner)
 
 
-@pytest.mark.parametrize("case", options.different_cases(), ids=str)
-@settings(max_examples=30)
-@given(data=st.data())
+@given(st.sampled_from(options.different_cases()), st.data())
 def test_options_travel_as_plain_data(case: Case, data: st.DataObject) -> None:
     given = data.draw(options.given(case))
     built = build(case.command.options, given)

@@ -450,6 +450,7 @@ def statistics() -> Iterator[tuple[str, list[str | None]]]:
         server.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.serial  # the view takes idle time only, and draws nothing while other tests take all
 def test_the_view_shows_the_servers_figures_and_tokens_to_nobody_else(
     statistics: tuple[str, list[str | None]],

@@ -206,7 +206,8 @@ def test_answers_over_http() -> None:
         server.close()
 
 
-@pytest.mark.parametrize("form", ["--json", pytest.param("--submission", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("form", ["--json", "--submission"])
+@pytest.mark.slow
 @pytest.mark.serial
 def test_a_real_run_is_exposed_without_a_screen(tmp_path: Path, form: str) -> None:
     words = ["run", "null", "digits", "--scenario", "Server", "--qps", "500", "--time", "2", "--no-dashboard"]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -164,11 +165,12 @@ class TestReplies:
         st.lists(st.sampled_from(sorted(DATATYPES)), min_size=1, max_size=3),
         st.integers(1, 5),
         st.lists(st.integers(1, 30), max_size=2),
-        st.randoms(use_true_random=False),
+        st.integers(0, 99),
     )
     def test_a_known_layout_gives_what_parsing_gives(
-        self, datatypes: list[str], batch: int, shape: list[int], draw: Any
+        self, datatypes: list[str], batch: int, shape: list[int], seed: int
     ) -> None:
+        draw = random.Random(seed)  # Hypothesis's own generator takes long for many bytes
         specs = tuple(TensorSpec(f"O{at}", datatype, tuple(shape)) for at, datatype in enumerate(datatypes))
         messages = HttpMessages(ModelInterface("m", "", "", ONE.inputs, specs, 8))
         messages.wanted = True
