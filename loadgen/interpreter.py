@@ -50,16 +50,21 @@ def _run(main: Coroutine[Any, Any, T]) -> T:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No garbage collection, which would stall the hot paths (they make no cycles), and quick turns between threads."""
-    was_enabled, interval_s = gc.isenabled(), sys.getswitchinterval()
+    """No garbage collection, which would stall the hot paths (they make no cycles), and quick turns between threads.
+
+    What the caller has frozen stays frozen.
+    """
+    was_enabled, interval_s, was_frozen = gc.isenabled(), sys.getswitchinterval(), gc.get_freeze_count() > 0
     gc.collect()
-    gc.freeze()
+    if not was_frozen:
+        gc.freeze()
     gc.disable()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     try:
         yield
     finally:
         sys.setswitchinterval(interval_s)
-        gc.unfreeze()
+        if not was_frozen:
+            gc.unfreeze()
         if was_enabled:
             gc.enable()

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from drumfire.loadgen.interpreter import run_on_fast_loop
+from drumfire.loadgen.interpreter import quiet, run_on_fast_loop
 from drumfire.loadgen.overhead import GarbagePauses
 from drumfire.loadgen.priority import Priority
 from drumfire.loadgen.run import Test
@@ -99,3 +99,18 @@ def test_garbage_pauses_are_added_up() -> None:
     at_end = pauses.total_ns
     gc.collect()
     assert pauses.total_ns == at_end
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_the_caller_froze_stays_frozen(frozen: bool) -> None:
+    gc.unfreeze()
+    try:
+        if frozen:
+            gc.freeze()
+        with quiet():
+            assert gc.get_freeze_count() > 0
+            assert not gc.isenabled()
+        assert (gc.get_freeze_count() > 0) == frozen
+        assert gc.isenabled()
+    finally:
+        gc.freeze()  # as it is in all tests
