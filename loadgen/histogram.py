@@ -5,6 +5,8 @@ The figures of a result are exact, and come from ``results`` instead.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +20,27 @@ HIGHEST_NS = 3_600_000_000_000
 _CHUNK = 1 << 20  # values at a time, to limit the memory of intermediate arrays
 
 
+class _Histogram(HdrHistogram):  # type: ignore[misc]  # the library has no types
+    """The library's mean and deviation, without its way over every empty counter: a tenth of a second for each file."""
+
+    def get_mean_value(self) -> float:
+        total = sum(count * value for value, count in self._recorded())
+        return float(total) / self.total_count if self.total_count else 0.0
+
+    def get_stddev(self) -> float:
+        mean = self.get_mean_value()
+        total = sum(((value - mean) ** 2 * count for value, count in self._recorded()), 0.0)
+        return math.sqrt(total / self.total_count) if self.total_count else 0.0
+
+    def _recorded(self) -> Iterator[tuple[int, int]]:
+        """The middle value and the count of each counter that is not 0."""
+        for index in np.flatnonzero(np.frombuffer(self.counts, np.int64)).tolist():
+            yield self._hdr_median_equiv_value(self.get_value_from_index(index)), self.counts[index]
+
+
 def new() -> HdrHistogram:
     """An empty histogram from 1 ns to one hour, with three significant digits."""
-    return HdrHistogram(1, HIGHEST_NS, 3)
+    return _Histogram(1, HIGHEST_NS, 3)
 
 
 def feed(histogram: HdrHistogram, values: Int64Array) -> None:

@@ -60,10 +60,7 @@ def declared(options: type, kind: str | None = None) -> list[Declared]:
         if inner is not None:
             found += declared(inner, kind)
         elif isinstance(about, Option):
-            home = next(one for one in options.__mro__ if field.name in inspect.get_annotations(one))
-            kind_of_value, several = _taken_apart(_types(options)[field.name])
-            title = getattr(home, "TITLE", "options")
-            found.append(Declared(field.name, kind_of_value, several, field.default, about, title))
+            found.append(_declared(options, field.name))
     return found
 
 
@@ -176,6 +173,17 @@ def _kind_of_run(values: Mapping[str, Any]) -> str:
 
 _types = functools.cache(typing.get_type_hints)
 """The types of a class's fields, by name."""
+
+
+@functools.cache
+def _declared(options: type, name: str) -> Declared:
+    """One of a class's own options.  It never changes, and a command line asks for it a hundred times."""
+    field = next(one for one in dataclasses.fields(options) if one.name == name)
+    home = next(one for one in options.__mro__ if name in inspect.get_annotations(one))
+    kind, several = _taken_apart(_types(options)[name])
+    about = declaration(field)
+    assert isinstance(about, Option)
+    return Declared(name, kind, several, field.default, about, getattr(home, "TITLE", "options"))
 
 
 def _fields(

@@ -27,6 +27,10 @@ def test_bulk_equals_one_by_one(values: list[int]) -> None:
         single.min_value,
         single.max_value,
     )
+    assert (bulk.get_mean_value(), bulk.get_stddev()) == (
+        HdrHistogram.get_mean_value(single),
+        HdrHistogram.get_stddev(single),
+    )
 
 
 def test_files_read_back(tmp_path: Path) -> None:
