@@ -24,7 +24,7 @@ from drumfire.loadgen.settings import Scenario
 from drumfire.sut import models
 from drumfire.sut.local import devices
 from drumfire.sut.local.loaded import Loaded
-from tests.support.command import SCHEMA, finished, here, one_line_error, options, result_of, start
+from tests.support.command import SCHEMA, await_answers, finished, here, one_line_error, options, result_of, start
 from tests.support.own_processes import await_end
 
 pytestmark = pytest.mark.skipif(local.usable_cores() < 2, reason="one core, on which a model has no process of its own")
@@ -111,14 +111,10 @@ def test_traffic_is_that_of_threads(tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_killed_ends_the_run_with_what_it_had_answered(tmp_path: Path) -> None:
-    words = ("--scenario", "Server", "--qps", "200", "--time", "60", "--no-dashboard", "--output", tmp_path / "run")
+    words = ("--scenario", "Server", "--qps", "200", "--time", "60", "--json", "--output", tmp_path / "run")
     process = start(*DIGITS, *words)
-    settings = tmp_path / "run" / "settings.json"
-    until = time.monotonic() + 60
-    while not settings.exists() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.02)
-    (computing,) = json.loads(settings.read_text())["system"]["processes"]
-    time.sleep(0.3)
+    await_answers(process)
+    (computing,) = json.loads((tmp_path / "run" / "settings.json").read_text())["system"]["processes"]
     os.kill(computing["pid"], signal.SIGKILL)
     done = finished(process)
     assert done.returncode == 1, done.stderr
