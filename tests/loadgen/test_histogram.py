@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 from hypothesis import given
@@ -27,10 +28,13 @@ def test_bulk_equals_one_by_one(values: list[int]) -> None:
         single.min_value,
         single.max_value,
     )
-    assert (bulk.get_mean_value(), bulk.get_stddev()) == (
-        HdrHistogram.get_mean_value(single),
-        HdrHistogram.get_stddev(single),
-    )
+
+
+@pytest.mark.parametrize("values", [[], [0], [7, 7, 3_000_000_000], [*range(1, 9000, 7), 4_000_000_000_000]])
+def test_mean_and_deviation_are_the_librarys(values: list[int]) -> None:
+    made = one_by_one(values)
+    assert made.get_mean_value() == HdrHistogram.get_mean_value(made)
+    assert made.get_stddev() == HdrHistogram.get_stddev(made)
 
 
 def test_files_read_back(tmp_path: Path) -> None:
