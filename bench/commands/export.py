@@ -21,8 +21,8 @@ from drumfire.loadgen.errors import UserError, printable
 from drumfire.loadgen.options import option
 from drumfire.loadgen.saved import SavedRun, load
 
-_FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
-"""The format by the end of a file's name."""
+_ENDS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+"""The formats by the ends of files' names."""
 _LONG = 2_000_000
 """From this many rows on, a terminal shows how far it is."""
 _STDOUT = Path("-")
@@ -51,7 +51,8 @@ class Options:
 def write(options: Options) -> int:
     """Write the runs."""
     output = None if options.output in (None, _STDOUT) else options.output
-    form = _form(options, output)
+    of_rows = "jsonl" if options.rows else None
+    form = outputs.form(output, _ENDS, options.format or of_rows, "csv", "--format" if options.format else "--rows")
     if options.rows and form != "jsonl":
         raise UserError(f"--rows has no effect with {form}, which has a row for each sample: leave it out")
     if form == "parquet":
@@ -87,19 +88,6 @@ COMMAND = Command(
     "Write a saved run for other programs: a row for each sample, or its result in a line.",
     "drumfire export runs/mine --output mine.csv",
 )
-
-
-def _form(options: Options, output: Path | None) -> str:
-    told = None if output is None else _FORMATS.get(output.suffix.lower())
-    form = options.format or ("jsonl" if options.rows else None)
-    if form is not None and told not in (None, form):
-        asked = f"--format {options.format}" if options.format else "--rows"
-        raise UserError(f"{asked} writes {form}, and --output {output} ends as {told} does: change one of them")
-    if options.format is not None or output is None:
-        return options.format or ("jsonl" if options.rows else "csv")
-    if told is None:
-        raise UserError(f"--output {output} does not say by its end what to write: add --format csv, jsonl or parquet")
-    return told
 
 
 def _check(output: Path | None, runs: Iterable[SavedRun]) -> None:

@@ -14,7 +14,7 @@ from drumfire.bench.report import blocks, content, junit, outputs, page, text
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.options import option
 
-_FORMATS = {".html": "html", ".htm": "html", ".md": "markdown", ".txt": "text", ".json": "json"}
+_ENDS = {".html": "html", ".htm": "html", ".md": "markdown", ".txt": "text", ".json": "json"}
 """The formats by the ends of files' names."""
 
 
@@ -40,7 +40,7 @@ class Options:
 
 def report(options: Options) -> int:
     """Write the report, and return the status of the expectations; ``drumfire show`` returns that of the verdict."""
-    form = _form(options.format, options.output)
+    form = outputs.form(options.output, _ENDS, options.format, "text")
     wanted = options.expectations
     gates.check(wanted)
     runs = [run for word in options.run for run in named(word)]
@@ -74,16 +74,3 @@ COMMAND = Command(
     "Write a report of saved runs: what happened over time, in one page that opens offline.",
     "drumfire report runs/mine --output mine.html",
 )
-
-
-def _form(wanted: str | None, output: Path | None) -> str:
-    end = "" if output is None else output.suffix.lower()
-    by_end = _FORMATS.get(end)
-    if wanted is not None and by_end not in (None, wanted):
-        raise UserError(f"--output {output} ends as {by_end} does, and --format is {wanted}: change one of them")
-    if wanted is None and by_end is None and end:
-        raise UserError(
-            f"--output {output} does not say by its end what to write: end it in .html, .md, .txt or .json, or add "
-            "--format"
-        )
-    return wanted or by_end or "text"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from drumfire.bench.report.blocks import Values, percentile, shown
+from drumfire.bench.report.figures import round_down, round_up
 
-_STEPS = (1, 2, 5, 10)
 _ABOUT = 6
 """Named places on an axis."""
 _APART = 20
@@ -46,7 +46,7 @@ class Axis:
 
 def linear(low: float, high: float, begin: float, end: float, unit: str) -> Axis:
     """Ends at round numbers, unless it is of time (``s``)."""
-    step = _round_up((high - low) / _ABOUT) or 1.0
+    step = round_up((high - low) / _ABOUT) or 1.0
     if unit != "s":
         low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
         high = high if high > low else low + step
@@ -63,7 +63,7 @@ def linear(low: float, high: float, begin: float, end: float, unit: str) -> Axis
 
 def logarithmic(low: float, high: float, begin: float, end: float, unit: str) -> Axis:
     """Ends at 1, 2 or 5 of a decade.  ``low``: above 0."""
-    low, high = _round_down(low), _round_up(high)
+    low, high = round_down(low), round_up(high)
     high = high if high > low else low * 10
     decades = range(math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9) + 1)
     for steps in ((1, 2, 5), (1,)):
@@ -87,15 +87,3 @@ def short(value: float, unit: str) -> str:
 
 def _named(ticks: list[float], text: Callable[[float], str]) -> list[tuple[float, str]]:
     return [(tick, text(tick)) for tick in ticks]
-
-
-def _round_up(value: float) -> float:
-    if value <= 0:
-        return 0.0
-    decade = 10.0 ** math.floor(math.log10(value))
-    return next(step * decade for step in (*_STEPS, 20) if step * decade >= value * (1 - 1e-9))
-
-
-def _round_down(value: float) -> float:
-    decade = 10.0 ** math.floor(math.log10(value) + 1e-9)
-    return next(step * decade for step in reversed(_STEPS) if step * decade <= value * (1 + 1e-9))

@@ -5,12 +5,15 @@ Turns numbers into text; depends on nothing else here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from drumfire.loadgen.wording import counted
 
 _UNITS = (("ns", 1), ("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000))
+_STEPS = (1, 2, 5, 10)
+"""Round numbers within a decade."""
 
 
 def duration(ns: float) -> str:
@@ -79,3 +82,17 @@ def clock(seconds: float) -> str:
     minutes, left = divmod(round(max(seconds, 0.0)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
+
+
+def round_up(value: float) -> float:
+    """The lowest 1, 2 or 5 times a power of ten that is not below ``value``; 0 where ``value`` is not positive."""
+    if value <= 0:
+        return 0.0
+    decade = 10.0 ** math.floor(math.log10(value))
+    return next(step * decade for step in (*_STEPS, 20) if step * decade >= value * (1 - 1e-9))
+
+
+def round_down(value: float) -> float:
+    """The highest 1, 2 or 5 times a power of ten that is not above ``value``, which is above 0."""
+    decade = 10.0 ** math.floor(math.log10(value) + 1e-9)
+    return next(step * decade for step in reversed(_STEPS) if step * decade <= value * (1 + 1e-9))

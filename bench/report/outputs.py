@@ -47,6 +47,25 @@ def check(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = (), folde
         written[place] = flag
 
 
+def form(output: Path | None, ends: Mapping[str, str], wanted: str | None, usual: str, option: str = "--format") -> str:
+    """The format to write: ``wanted``, or that of the end of the file's name, or ``usual`` where neither says.
+
+    ``ends``: formats by the ends of names.  ``option``: the one that says what is wanted.  Raises ``UserError`` where
+    the two contradict each other, and for an unknown end.
+    """
+    end = "" if output is None else output.suffix.lower()
+    named = ends.get(end)
+    if wanted is not None:
+        if named not in (None, wanted):
+            raise UserError(f"{option} writes {wanted}, and --output {output} ends as {named} does: change one of them")
+        return wanted
+    if end and named is None:
+        raise UserError(
+            f"--output {output} does not say by its end what to write: end it in {', '.join(ends)}, or add --format"
+        )
+    return named or usual
+
+
 class _Standard:
     """Standard output, as a file of bytes."""
 

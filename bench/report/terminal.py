@@ -25,11 +25,11 @@ _LABEL = 13
 _CELL = 16
 """Width of a cell where a row has several."""
 _LEAST_WIDTH = 40
-_VERDICTS = {Style.VALID: "bold green", Style.INVALID: "bold red", Style.UNFINISHED: "bold yellow"}
-_COLOURS = {**_VERDICTS, Style.REASON: "red", Style.WARNING: "yellow", Style.METRIC: "bold"}
+VERDICTS = {Style.VALID: "bold green", Style.INVALID: "bold red", Style.UNFINISHED: "bold yellow"}
+_COLOURS = {**VERDICTS, Style.REASON: "red", Style.WARNING: "yellow", Style.METRIC: "bold"}
 _TOGETHER = re.compile(r"(?<=\d) (?=(?:ns|us|ms|s|W|J|[KMGT]i?B)\b)|(?<=\d:) (?=\d)")
 """The space between a number and its unit, or a size and its count: no line ends there."""
-_CLOSING = (*_VERDICTS, Style.METRIC, Style.REASON, Style.WARNING)
+_CLOSING = (*VERDICTS, Style.METRIC, Style.REASON, Style.WARNING)
 """What a report that is longer than the screen says again at its end, the most important first."""
 
 
@@ -128,7 +128,7 @@ def _text(row: Row, console: Console) -> Text:
     label, cells = printable(row.label), [printable(cell) for cell in row.cells]
     widths = row.widths or [_CELL] * len(cells)
     value = "".join(map(str.ljust, cells, widths)).rstrip() if len(cells) > 1 else cells[0]
-    if row.style in _VERDICTS:
+    if row.style in VERDICTS:
         head, value = "", f"{label} : {value}" if label else value
     elif row.style in (Style.REASON, Style.WARNING):
         head = "  - "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
+from html import escape
 from itertools import groupby
 
 import numpy as np
@@ -26,7 +27,7 @@ from drumfire.bench.report.blocks import (
 from drumfire.bench.report.figures import duration, seconds
 from drumfire.bench.report.listed import listed
 from drumfire.bench.report.rows import Style
-from drumfire.bench.report.terminal import wrapped
+from drumfire.bench.report.terminal import VERDICTS, wrapped
 from drumfire.loadgen.errors import printable
 
 _WIDTH = 80
@@ -61,9 +62,9 @@ def markdown(report: Report) -> str:
         parts += _joined(section, _marked)
     parts += [
         "## What the figures are",
-        "\n".join(f"* {_safe(f'{name}: {meaning}')}" for name, meaning in _definitions(report)),
+        "\n".join(f"* **{_safe(name)}**: {_safe(meaning)}" for name, meaning in _definitions(report)),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return re.sub("\n{3,}", "\n\n", "\n\n".join(part for part in parts if part)) + "\n"
 
 
 def _joined(section: Section, form: Callable[[Block, str], Iterator[str]]) -> Iterator[str]:
@@ -100,12 +101,18 @@ def _marked(block: Block, title: str) -> Iterator[str]:
     if isinstance(block, Text):
         if block.style is Style.FOLDER:
             yield f"\n    {printable(block.text)}\n"
+        elif block.style in VERDICTS:
+            yield f"\n**{_safe(block.text)}**\n"
         else:
             yield f"* {_safe(block.text)}"
     elif isinstance(block, Table):
-        if block.title:
-            yield f"{_safe(block.title)}\n"
+        if block.folded:
+            yield f"<details><summary>{escape(printable(block.title))}</summary>\n"
+        elif block.title:
+            yield f"### {_safe(block.title)}\n"
         yield from _marked_table(block)
+        if block.folded:
+            yield "\n</details>"
     else:
         if block.title != title:
             yield f"### {_safe(block.title)}\n"

@@ -26,8 +26,8 @@ def histogram(plan: ViewPlan, latency: Spread, width: int, rows: int) -> Text:
     """Bars over equal ratios of latency, between round figures so that the picture does not move, and an axis."""
     text = Text()
     columns = width - LABEL
-    low = _round_below(max(int(latency.values[0]), 1))
-    high = _round_above(latency.maximum, low)
+    low = figures.round_down(max(float(latency.values[0]), 1.0))
+    high = max(figures.round_up(latency.maximum), 2 * low)
     lines = _rows(rebin(latency, low, high, columns), rows)
     mark = _place(plan.target_latency_ns, low, high, columns)
     for number, cells in enumerate(lines):
@@ -78,7 +78,7 @@ def _rows(values: npt.NDArray[np.generic], rows: int) -> list[str]:
     ]
 
 
-def _axis(low: int, high: int, columns: int) -> str:
+def _axis(low: float, high: float, columns: int) -> str:
     """Round latencies, each under its column."""
     line = ""
     tick = low
@@ -87,24 +87,12 @@ def _axis(low: int, high: int, columns: int) -> str:
         place = min(_place(tick, low, high, columns) or 0, columns - len(label))
         if not line or place >= len(line) + 3:
             line = line.ljust(place) + label
-        tick = _round_above(tick + 1, 0)
+        tick = figures.round_up(1.5 * tick)
     return line
 
 
-def _place(ns: int, low: int, high: int, columns: int) -> int | None:
+def _place(ns: float, low: float, high: float, columns: int) -> int | None:
     """The column of a latency; None outside the bounds."""
     if not low <= ns <= high:
         return None
     return min(int(columns * math.log(ns / low) / math.log(high / low)), columns - 1)
-
-
-def _round_below(ns: int) -> int:
-    """The highest 1, 2 or 5 times a power of ten that is not above ``ns``."""
-    power: int = 10 ** (len(str(ns)) - 1)
-    return next(step * power for step in (5, 2, 1) if step * power <= ns)
-
-
-def _round_above(ns: int, low: int) -> int:
-    """The lowest 1, 2 or 5 times a power of ten that is not below ``ns``, but at least 2 * ``low``."""
-    power: int = 10 ** (len(str(ns)) - 1)
-    return max(next(step * power for step in (1, 2, 5, 10) if step * power >= ns), 2 * low)

@@ -125,7 +125,7 @@ def test_an_unfinished_run_has_rows_and_no_result(run: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--output", "a.xlsx"], "does not say by its end what to write: add --format"),
+        (["--output", "a.xlsx"], "does not say by its end what to write: end it in .csv, "),
         (["--format", "csv", "--rows"], "--rows has no effect with csv"),
         (["--format", "parquet"], "name a file by --output F"),
         (["--output", "a.csv", "RUN"], "the rows of one run are written at a time"),

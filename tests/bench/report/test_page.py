@@ -298,6 +298,19 @@ def test_text_keeps_to_its_columns(server: Path) -> None:
         assert f"\n{title}\n{'-' * len(title)}\n" in shown
 
 
+def test_markdown_has_its_verdict_in_bold_and_folds_what_is_long(tmp_path: Path) -> None:
+    reasons = {"validity": "INVALID", "reasons": ["too *few* queries"]}
+    folder = made(tmp_path / "run", queued(3000), result=reasons)
+    marked = text.markdown(content.report([load(folder)]))
+    assert "\n## Verdict\n\n**Result is INVALID**\n\n* too \\*few\\* queries\n" in marked
+    assert "\n\n### Exact figures, and about the 95 % interval of each\n\n| " in marked
+    folded = marked[marked.index("<details><summary>Figures</summary>\n\n| ") : marked.index("|\n\n</details>\n")]
+    assert "| seeds | " in folded
+    heads = re.findall("^(#+) ", marked, re.M)
+    assert (heads[0], heads.count("#"), heads[1]) == ("#", 1, "##")
+    assert "\n\n\n" not in marked
+
+
 def test_a_picture_is_a_png_of_its_opacities() -> None:
     pixels = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
     data = png.opacities(pixels)
