@@ -154,9 +154,10 @@ def report(
 def _looks(runs: int, compared: Sequence[Comparison]) -> Iterator[tuple[int, Dash]]:
     """How the lines of each run are drawn: of a comparison, each side has a colour."""
     sides = [compared[0].names[0], *(one.names[1] for one in compared)] if compared else [[""] for _ in range(runs)]
+    several = max(map(len, sides)) > 1
     for colour, side in enumerate(sides):
         for number in range(len(side)):
-            yield colour % plots.COLOURS, Dash((number if compared else colour) % len(Dash))
+            yield colour % plots.COLOURS, Dash((number if several else colour) % len(Dash))
 
 
 def labels(runs: Sequence[SavedRun]) -> list[str]:

@@ -35,6 +35,7 @@
     read.textContent = !inside || !chart.lines.length ? "" : name(group, x) + ": " + chart.lines.map(([line, places, values]) =>
       `${line} ${shown(values[nearest(places, values.length, x)], chart.unit)}`).join(", ");
   });
+  document.querySelector("footer span").hidden = false;
   let at = null;
   plots.forEach(({ box, chart, svg, read }) => {
     const [begin, end, low, high] = chart.x;

@@ -8,7 +8,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -18,9 +20,12 @@ from drumfire.bench.report import content, svg
 from drumfire.bench.report.blocks import Bars, Block, Chart, Report, Section, Table, Text
 from drumfire.bench.report.listed import listed
 from drumfire.bench.report.rows import Style
+from drumfire.bench.report.terminal import VERDICTS
 from drumfire.loadgen.directory import PAGE, Write
 from drumfire.loadgen.files import in_one_step
 from drumfire.loadgen.saved import load
+
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
 
 
 def write(report: Report, path: Path) -> None:
@@ -39,7 +44,7 @@ def page(report: Report) -> str:
     style, script = _asset("page.css"), _asset("page.js")
     hairs: list[dict[str, Any]] = []
     sections = "".join(_section(section, hairs) for section in report.sections)
-    links = "".join(f'<a href="#{one.name}">{escape(one.title)}</a>' for one in report.sections)
+    links = " ".join(f'<a href="#{one.name}">{escape(one.title)}</a>' for one in report.sections)
     policy = (
         f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
@@ -51,8 +56,8 @@ def page(report: Report) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(report.title)}</title><style>{style}</style></head>\n<body><header>"
         f'<h1>{escape(report.title)}</h1><nav aria-label="Sections">{links}</nav></header><main>\n{sections}</main>'
-        "<footer>Made by Drumfire from saved runs. Point at a chart to read its values, or focus it and use the arrow "
-        "keys. This page needs no network.</footer>"
+        "<footer>Made by Drumfire from saved runs. This page needs no network. "
+        "<span hidden>Point at a chart to read its values, or focus it and use the arrow keys.</span></footer>"
         f'<script type="application/json" id="data">{data}</script><script>{script}</script></body></html>\n'
     )
 
@@ -75,9 +80,10 @@ def _block(block: Block, title: str, hairs: list[dict[str, Any]]) -> str:
     if isinstance(block, Text):
         if block.style is Style.FOLDER:
             return f"<pre>{escape(block.text)}</pre>"
-        return f'<p class="{block.style.name.lower()}">{escape(block.text)}</p>'
+        words = f"<strong>{_words(block.text)}</strong>" if block.style in VERDICTS else _words(block.text)
+        return f'<p class="{block.style.name.lower()}">{words}</p>'
     if isinstance(block, Table):
-        return _folded(block) if block.folded else _table(block, block.title)
+        return _folded(block, block.title) if block.folded else _table(block, title)
     return _figure(block, title, hairs)
 
 
@@ -92,21 +98,29 @@ def _figure(block: Chart | Bars, title: str, hairs: list[dict[str, Any]]) -> str
     head = "" if block.title == title else f"<h3>{escape(block.title)}</h3>"
     return (
         f'<figure id="chart-{block.name}">{head}<p class="defined">{escape(block.defined)}</p>'
-        f'<div class="plot" tabindex="0"{chart}>{drawn}</div>{read}{_folded(listed(block))}</figure>'
+        f'<div class="plot" {_focusable(block.title)}{chart}>{drawn}</div>{read}'
+        f"{_folded(listed(block), block.title)}</figure>"
     )
 
 
-def _folded(table: Table) -> str:
-    return f"<details><summary>{escape(table.title)}</summary>{_table(table)}</details>"
+def _folded(table: Table, name: str) -> str:
+    return f"<details><summary>{escape(table.title)}</summary>{_table(replace(table, title=''), name)}</details>"
 
 
-def _table(table: Table, caption: str = "") -> str:
+def _table(table: Table, name: str) -> str:
+    """``name``: for those who do not see it, of a table without a title."""
     head = ""
     if table.head:
         head = f"<thead><tr>{''.join(_heads(table.head))}</tr></thead>"
     rows = "".join(_row(row, table.defined.get(row[0], "")) for row in table.rows)
-    named = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return f'<div class="scroll" tabindex="0"><table>{named}{head}<tbody>{rows}</tbody></table></div>'
+    caption = f"<caption>{escape(table.title)}</caption>" if table.title else ""
+    whole = f"<table>{caption}{head}<tbody>{rows}</tbody></table>"
+    return f'<div class="scroll" {_focusable(table.title or name)}>{whole}</div>'
+
+
+def _focusable(name: str) -> str:
+    """The attributes of a part that scrolls by keys, with its name for screen readers."""
+    return f'tabindex="0" role="group" aria-label="{escape(name)}"'
 
 
 def _heads(names: Iterable[str]) -> Iterator[str]:
@@ -114,11 +128,16 @@ def _heads(names: Iterable[str]) -> Iterator[str]:
 
 
 def _row(row: Sequence[str], defined: str) -> str:
-    first, *others = (escape(cell) for cell in row)
-    meaning = f'<span class="defined">{escape(defined)}</span>' if defined else ""
+    first, *others = map(_words, row)
+    meaning = f'<div class="defined">{escape(defined)}</div>' if defined else ""
     below = ""
     if len(others) > 1 and meaning:  # in one of several narrow cells it would be many lines
         below, meaning = f'<tr><td></td><td colspan="{len(others)}">{meaning}</td></tr>', ""
     cells = "".join(f"<td>{cell}{meaning}</td>" for cell in others)
     above = ' class="above"' if below else ""
     return f'<tr{above}><th scope="row">{first}</th>{cells}</tr>{below}'
+
+
+def _words(text: str) -> str:
+    """A text with its line breaks, in which no line ends within the name of an option."""
+    return _OPTION.sub(r"<code>\g<0></code>", escape(text)).replace("\n", "<br>")
