@@ -322,18 +322,21 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 def _repeat(told: Sequence[_Told]) -> Iterator[Block]:
     for one in told:
+        texts = []
         command = one.document.get("command")
         if command:
-            yield Text(str(command), Style.FOLDER)
+            texts.append(Text(str(command), Style.FOLDER))
             if "--output" in command:
-                yield Text("It names a folder that holds this run: give another --output")
+                texts.append(Text("It names a folder that holds this run: give another --output"))
         counts = [[name.lower(), f"{count:,}"] for name, count in _statuses(one.run)] if one.run.unfinished else []
         lines = [[name, one.labelled[name]] for name in ("seeds", "tool") if name in one.labelled]
-        yield Table(
+        table = Table(
             one.label if len(told) > 1 else "", [],
             [*lines, *counts, ["folder", str(one.run.folder)]],
             defined={"seeds": DEFINED["seeds"]},
         )  # fmt: skip
+        # Of several, each begins with its name, which is the table's title.
+        yield from [table, *texts] if len(told) > 1 else [*texts, table]
 
 
 def _statuses(run: SavedRun) -> list[tuple[str, int]]:

@@ -125,6 +125,33 @@ def test_each_drawing_says_what_it_shows_and_has_a_table(server: Path, tmp_path:
     assert all("scope" in one for one in found.all("th"))
 
 
+def test_it_is_readable_without_style_and_scripts(server: Path) -> None:
+    """As Jenkins shows it: its policy allows neither."""
+    html, found = page_of(server)
+    assert re.search(r"<p class=\"\w*valid\"><strong>Result is \w+</strong></p>", html)
+    assert re.search(r"<td>p50[^<]+<br>[^<]+<div class=\"defined\">How late", html)  # lines stay apart
+    assert re.search(r"<nav[^>]*>(<a href=\"#\w+\">[^<]+</a> ?)+</nav>", html)
+    assert "</a><a" not in html
+    assert "hidden" in found.all("span")[0]  # what only the script can do
+    assert "</span></footer>" in html
+
+
+def test_what_takes_the_focus_has_a_role_and_a_name(server: Path) -> None:
+    _, found = page_of(server)
+    focused = [attributes for _, attributes in found.tags if "tabindex" in attributes]
+    assert len(focused) > 20
+    assert {one["role"] for one in focused} == {"group"}
+    assert all(one["aria-label"] for one in focused)
+    assert {"Verdict", "What ran", "Figures", "Latency by percentile"} <= {one["aria-label"] for one in focused}
+
+
+def test_no_line_ends_within_an_option(tmp_path: Path) -> None:
+    """A browser may break after each hyphen."""
+    result = {"warnings": ["raise --max-latency or -- lower --qps"]}
+    html, _ = page_of(made(tmp_path / "run", queued(500), result=result))
+    assert "raise <code>--max-latency</code> or -- lower <code>--qps</code></p>" in html
+
+
 def test_the_cross_hair_finds_the_numbers_that_are_drawn(server: Path) -> None:
     html, found = page_of(server)
     charts = json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', html)[0])
@@ -262,6 +289,11 @@ def test_each_side_of_a_comparison_has_a_colour(server: Path, tmp_path: Path) ->
     charts = _charts(content.report(both, [compare(sides)]))
     lines = charts["latency-p99"].lines  # all in one chart
     assert [(line.colour, line.dash) for line in lines] == [(side, Dash(run)) for side in range(2) for run in range(4)]
+    pair = [[sides[0][0]], [sides[1][0]]]
+    lines = _charts(content.report([run for side in pair for run in side], [compare(pair, single=True)]))[
+        "latency-p99"
+    ].lines
+    assert [(line.colour, line.dash) for line in lines] == [(0, Dash.SOLID), (1, Dash.DASHED)]
     plain = _charts(content.report(both))
     assert [line.colour for line in plain["latency-p99"].lines] == list(range(6))
     assert [line.colour for line in plain["latency-p99-2"].lines] == [0, 1]
