@@ -336,7 +336,8 @@ def _repeat(told: Sequence[_Told]) -> Iterator[Block]:
             defined={"seeds": DEFINED["seeds"]},
         )  # fmt: skip
         # Of several, each begins with its name, which is the table's title.
-        yield from [table, *texts] if len(told) > 1 else [*texts, table]
+        blocks: list[Block] = [table, *texts] if len(told) > 1 else [*texts, table]
+        yield from blocks
 
 
 def _statuses(run: SavedRun) -> list[tuple[str, int]]:
