@@ -22,6 +22,7 @@ from drumfire.bench.peak.journal import JOURNAL, Begun
 from drumfire.bench.report import audits
 from drumfire.bench.report.audits import AUDIT
 from drumfire.bench.report.outputs import AB, SESSION, SWEEP
+from drumfire.bench.session.session import is_session
 from drumfire.loadgen import series
 from drumfire.loadgen.claim import RUNS, is_claimed
 from drumfire.loadgen.directory import COLUMNS, HISTOGRAMS, RESULT, SETTINGS
@@ -161,7 +162,7 @@ def find(word: str, folder: Path = RUNS, *, sessions: bool = False) -> Path:
 
 def _one(word: str, path: Path, sessions: bool) -> Path:
     """The path of the run or session that is meant.  Raises ``UserError`` for a session where only a run will do."""
-    if (path / SESSION).is_file() and not sessions:
+    if not sessions and is_session(path):
         first = min((str(run) for run, _, _ in _folders(path, _DEEPEST)), default=str(path / "A" / "1"))
         raise UserError(f"{word} is {path}, several runs by ab or sweep: name one of them, such as {first}")
     return path
@@ -220,8 +221,8 @@ def _folders(folder: Path, levels: int, session: str = "") -> Iterator[tuple[Pat
             below = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
     except OSError:
         return
-    if SESSION in below and (folder / SESSION).is_file():
-        session = session or str(folder)
+    if not session and SESSION in below and is_session(folder):
+        session = str(folder)
     if AUDIT in below and (folder / AUDIT).is_file():
         yield folder, True, session
         return

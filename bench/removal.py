@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 from collections.abc import Collection, Iterator, Sequence, Set
 from pathlib import Path
@@ -16,6 +17,7 @@ from drumfire.bench.peak.journal import JOURNAL
 from drumfire.bench.report import audits
 from drumfire.bench.report.audits import AUDIT
 from drumfire.bench.report.outputs import AB, SESSION, SWEEP
+from drumfire.bench.session.session import ASIDE, is_session
 from drumfire.loadgen import logs, series, summary, trace
 from drumfire.loadgen.claim import held, is_claimed
 from drumfire.loadgen.directory import (
@@ -40,6 +42,9 @@ _PARTS = {f"{name}.partial": name for name in ALL}
 """The part by the name that its file has while it is written."""
 _SESSION = (SESSION, *(f"{name}{end}" for name in (AB, SWEEP, PAGE) for end in ("", ".partial")))
 """The files that a session has beside its runs."""
+_GROUP = re.compile(rf"[AB]|[^=/]+=[^/]*|{ASIDE}")
+_PLACE = re.compile(rf"([AB]|[^=/]+=[^/]*)/[0-9]+|{ASIDE}/.+-[0-9]+-[0-9]+")
+"""The names of a session's runs, such as A/1, and of the folders that they are in."""
 _SUFFIXES = (".npy", ".json", ".hgrm", ".hlog", ".partial")
 """The ends of the names of files in a run's own folders."""
 
@@ -54,9 +59,13 @@ def remove(folder: Path, root: Path, wanted: Sequence[str], *, really: bool) -> 
     Not ``really``: only these.  Raises ``KeptError`` for a run that is not removed, ``OSError`` where it cannot be.
     """
     with _unclaimed(folder, wanted):
-        of_kind = _of_audit if (folder / AUDIT).is_file() else _of_session if (folder / SESSION).is_file() else _of_run
+        of_kind = _of_audit if (folder / AUDIT).is_file() else _of_session if is_session(folder) else _of_run
         files, folders = of_kind(folder, wanted)
         freed = sum(path.lstat().st_blocks * 512 for path in files)
+        gone = [*files, *folders, folder] if RESULT in wanted else [*files, *folders]
+        for parent in dict.fromkeys(path.parent for path in gone):
+            if not os.access(parent, os.W_OK | os.X_OK):
+                raise PermissionError(f"{parent} cannot be written to, and nothing was removed")
         if really:
             for path in files:
                 path.unlink()
@@ -100,9 +109,13 @@ def _of_audit(folder: Path, wanted: Sequence[str]) -> tuple[list[Path], list[Pat
 
 
 def _of_session(folder: Path, wanted: Sequence[str]) -> tuple[list[Path], list[Path]]:
-    """As ``_of_run``, of a session with its runs, which are two levels below it, such as ``A/1``."""
-    runs = [path.relative_to(folder) for path in folder.glob("*/*") if path.is_dir() and not path.is_symlink()]
-    return _of_several(folder, wanted, runs, set(map(Path, _SESSION)))
+    """As ``_of_run``, of a session with its runs.  Its journal is the last file, as it shows what the folder is."""
+    below = [path for depth in ("*", "*/*") for path in folder.glob(depth) if path.is_dir() and not path.is_symlink()]
+    places = [path.relative_to(folder) for path in below]
+    runs = [place for place in places if _PLACE.fullmatch(str(place))]
+    groups = {place for place in places if _GROUP.fullmatch(str(place))}
+    files, folders = _of_several(folder, wanted, runs, {*map(Path, _SESSION), *groups})
+    return sorted(files, key=lambda path: path == folder / SESSION), folders
 
 
 def _of_several(
@@ -152,7 +165,7 @@ def _remove_empty(folder: Path, root: Path) -> None:
 @contextlib.contextmanager
 def _unclaimed(folder: Path, wanted: Sequence[str]) -> Iterator[None]:
     """Hold the folder as a run would, so that none begins in it.  Raises ``KeptError`` if one has it, or one above."""
-    above = folder.absolute().parents
+    above = folder.resolve().parents
     with held(folder) as is_ours:
         if not is_ours:
             raise KeptError("it is running")
@@ -160,7 +173,7 @@ def _unclaimed(folder: Path, wanted: Sequence[str]) -> Iterator[None]:
             raise KeptError("it belongs to a run that goes on")
         if audit := next((parent for parent in above if (parent / AUDIT).is_file()), None):
             raise KeptError(f"it belongs to the audit {audit}: remove that as a whole")
-        session = next((parent for parent in above if (parent / SESSION).is_file()), None)
+        session = next((parent for parent in above if is_session(parent)), None)
         if session and RESULT in wanted:
             raise KeptError(f"it is a run of {session}: remove that as a whole")
         yield

@@ -226,6 +226,13 @@ def begun_in(folder: Path) -> journal.Begun | None:
     return found
 
 
+def is_session(folder: Path) -> bool:
+    """Whether the folder certainly is a session's: other programs have a session.jsonl too."""
+    with contextlib.suppress(UserError):
+        return begun_in(folder) is not None
+    return False
+
+
 @contextlib.contextmanager
 def claimed(output: Path | None, name: str) -> Iterator[Path]:
     """The folder of a session, which no other process takes; without ``output`` a new one."""

@@ -55,7 +55,7 @@ def test_a_word_means_a_run(word: str, name: str, runs: Path) -> None:
 def test_the_runs_of_a_session_count_as_one(runs: Path) -> None:
     for days, name in ((0.3, "A/1"), (0.2, "B/1")):
         run(runs / "20261130-ab" / name, days)
-    (runs / "20261130-ab" / "session.jsonl").write_text("")
+    (runs / "20261130-ab" / "session.jsonl").write_text('{"session": {}, "again": "drumfire ab"}\n')
     assert find("last", runs, sessions=True) == runs / "20261129-digits"
     (runs / "20261130-ab" / "ab.json").write_text("{}")
     assert find("last", runs, sessions=True) == runs / "20261130-ab"

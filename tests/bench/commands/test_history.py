@@ -268,7 +268,8 @@ def session(made: Path, shelf: Path) -> Path:
     folder = shelf / "20261130-ab"
     for days, place in ((1.5, "A/1"), (1.4, "B/1"), (1.6, "interrupted/A-1-1")):
         copy(made, folder / place, days)
-    for name in ("session.jsonl", "ab.json", "report.html"):
+    (folder / "session.jsonl").write_text('{"session": {}, "again": "drumfire ab"}\n')
+    for name in ("ab.json", "report.html"):
         (folder / name).write_text("{}")
     return folder
 
