@@ -22,7 +22,7 @@ from drumfire.bench.peak.journal import JOURNAL, Begun
 from drumfire.bench.report import audits
 from drumfire.bench.report.audits import AUDIT
 from drumfire.bench.report.outputs import AB, SESSION, SWEEP
-from drumfire.bench.session.session import is_session
+from drumfire.bench.session.session import is_run_of, is_session
 from drumfire.loadgen import series
 from drumfire.loadgen.claim import RUNS, is_claimed
 from drumfire.loadgen.directory import COLUMNS, HISTOGRAMS, RESULT, SETTINGS
@@ -221,13 +221,13 @@ def _folders(folder: Path, levels: int, session: str = "") -> Iterator[tuple[Pat
             below = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
     except OSError:
         return
-    if not session and SESSION in below and is_session(folder):
+    if SESSION in below and is_session(folder):
         session = str(folder)
     if AUDIT in below and (folder / AUDIT).is_file():
-        yield folder, True, session
+        yield folder, True, ""
         return
     if _is_run(folder, below.keys()):
-        yield folder, False, session
+        yield folder, False, session if session and is_run_of(Path(session), folder) else ""
     if levels:
         for name, is_folder in below.items():
             if is_folder and name not in _OWN and not name.startswith("."):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import stat
 from collections.abc import Collection, Iterator, Sequence, Set
 from pathlib import Path
@@ -17,7 +16,7 @@ from drumfire.bench.peak.journal import JOURNAL
 from drumfire.bench.report import audits
 from drumfire.bench.report.audits import AUDIT
 from drumfire.bench.report.outputs import AB, SESSION, SWEEP
-from drumfire.bench.session.session import ASIDE, is_session
+from drumfire.bench.session.session import GROUP, PLACE, is_run_of, is_session
 from drumfire.loadgen import logs, series, summary, trace
 from drumfire.loadgen.claim import held, is_claimed
 from drumfire.loadgen.directory import (
@@ -42,9 +41,6 @@ _PARTS = {f"{name}.partial": name for name in ALL}
 """The part by the name that its file has while it is written."""
 _SESSION = (SESSION, *(f"{name}{end}" for name in (AB, SWEEP, PAGE) for end in ("", ".partial")))
 """The files that a session has beside its runs."""
-_GROUP = re.compile(rf"[AB]|[^=/]+=[^/]*|{ASIDE}")
-_PLACE = re.compile(rf"([AB]|[^=/]+=[^/]*)/[0-9]+|{ASIDE}/.+-[0-9]+-[0-9]+")
-"""The names of a session's runs, such as A/1, and of the folders that they are in."""
 _SUFFIXES = (".npy", ".json", ".hgrm", ".hlog", ".partial")
 """The ends of the names of files in a run's own folders."""
 
@@ -112,8 +108,8 @@ def _of_session(folder: Path, wanted: Sequence[str]) -> tuple[list[Path], list[P
     """As ``_of_run``, of a session with its runs.  Its journal is the last file, as it shows what the folder is."""
     below = [path for depth in ("*", "*/*") for path in folder.glob(depth) if path.is_dir() and not path.is_symlink()]
     places = [path.relative_to(folder) for path in below]
-    runs = [place for place in places if _PLACE.fullmatch(str(place))]
-    groups = {place for place in places if _GROUP.fullmatch(str(place))}
+    runs = [place for place in places if PLACE.fullmatch(str(place))]
+    groups = {place for place in places if GROUP.fullmatch(str(place))}
     files, folders = _of_several(folder, wanted, runs, {*map(Path, _SESSION), *groups})
     return sorted(files, key=lambda path: path == folder / SESSION), folders
 
@@ -165,7 +161,8 @@ def _remove_empty(folder: Path, root: Path) -> None:
 @contextlib.contextmanager
 def _unclaimed(folder: Path, wanted: Sequence[str]) -> Iterator[None]:
     """Hold the folder as a run would, so that none begins in it.  Raises ``KeptError`` if one has it, or one above."""
-    above = folder.resolve().parents
+    real = folder.resolve()
+    above = real.parents
     with held(folder) as is_ours:
         if not is_ours:
             raise KeptError("it is running")
@@ -173,7 +170,7 @@ def _unclaimed(folder: Path, wanted: Sequence[str]) -> Iterator[None]:
             raise KeptError("it belongs to a run that goes on")
         if audit := next((parent for parent in above if (parent / AUDIT).is_file()), None):
             raise KeptError(f"it belongs to the audit {audit}: remove that as a whole")
-        session = next((parent for parent in above if is_session(parent)), None)
+        session = next((parent for parent in above if is_session(parent) and is_run_of(parent, real)), None)
         if session and RESULT in wanted:
             raise KeptError(f"it is a run of {session}: remove that as a whole")
         yield

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -35,6 +36,10 @@ from drumfire.loadgen.wording import counted
 KIND = "session"
 ASIDE = "interrupted"
 """The folder of runs that did not end by themselves."""
+GROUP = re.compile(rf"[AB]|[^=/]+=[^/]*|{ASIDE}")
+"""The names of the folders that a session has its runs in."""
+PLACE = re.compile(rf"([AB]|[^=/]+=[^/]*)/[0-9]+|{ASIDE}/.+-[0-9]+-[0-9]+")
+"""The paths of its runs below it, such as A/1, qps=100/1 or interrupted/A-1-1."""
 _SUBJECT = {"type": "object"}
 _LINE = {"run": {"type": "string"}, "seconds": {"type": "number"}}
 _ENDED = (statuses.VALID, statuses.INVALID, statuses.UNMET, statuses.UNDECIDED)
@@ -231,6 +236,11 @@ def is_session(folder: Path) -> bool:
     with contextlib.suppress(UserError):
         return begun_in(folder) is not None
     return False
+
+
+def is_run_of(session: Path, run: Path) -> bool:
+    """Whether ``run``, a folder below that of ``session``, is one of its runs: others may lie there too."""
+    return PLACE.fullmatch(str(run.relative_to(session))) is not None
 
 
 @contextlib.contextmanager

@@ -124,3 +124,23 @@ def test_nothing_is_removed_of_what_cannot_be_removed_whole(
     assert done.returncode == 1
     assert f"kept {session}: {locked.resolve()} cannot be written to" in done.stderr
     assert inside(session) == before
+
+
+def test_another_run_in_the_folder_of_a_session_is_none_of_its(session: Path) -> None:
+    """Nor is one of a session inside it."""
+    for hour, place in enumerate(("alone", "set/alone", "set/ab/A/1"), 10):
+        run(session / place, hour)
+    (session / "set" / "ab" / "session.jsonl").write_text(JOURNAL)
+    listed = [(line.split()[2], line.split()[-1]) for line in here("history", session).stdout.splitlines()[1:]]
+    assert [(state, folder) for state, folder in listed if folder.startswith("/")] == [
+        ("resumable", str(session / "set/ab")),
+        ("VALID", str(session / "set/alone")),
+        ("VALID", str(session / "alone")),
+        ("resumable", str(session)),
+    ]
+    done = here("history", "prune", session / "set", "--keep", 1, "--yes")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (session / "set/alone").exists()
+    assert f"kept {session}: it holds" in here("history", "prune", session, "--keep", 2, "--yes").stderr
+    assert pruned(session).stderr == ""
+    assert not session.exists()
