@@ -55,10 +55,15 @@ def prune(options: Options) -> int:
     """Remove the runs for which every rule holds, and print what was removed; the status says whether all of it was."""
     if options.older_than is None and options.keep is None and not options.invalid and not options.unfinished:
         raise UserError("say which runs: --older-than AGE, --keep N, --invalid, --unfinished, or several of them")
-    chosen = list(_chosen(options, [one for one, _ in grouped(runs_in(options.folder))]))
+    chosen = _chosen(options)
     count, failed = _each(chosen, options, remove=options.yes)
     if count and not options.yes and sys.stdin.isatty() and sys.stdout.isatty() and _agreed():
-        _, failed = _each(chosen, options, remove=True)
+        now = {(one.folder, one.state) for one in _chosen(options)}
+        same = [one for one in chosen if (one.folder, one.state) in now]
+        for one in chosen:
+            if one not in same:
+                print(printable(f"kept {one.folder}: it has changed since the question"), file=sys.stderr)
+        _, failed = _each(same, options, remove=True)
     return statuses.FAILED if failed else statuses.DONE
 
 
@@ -101,8 +106,12 @@ def _agreed() -> bool:
         raise KeyboardInterrupt("interrupted, and nothing was removed") from None
 
 
-def _chosen(options: Options, found: Sequence[Found]) -> Iterator[Found]:
-    """The runs for which every rule that was given holds; ``found``: the newest first."""
+def _chosen(options: Options) -> Sequence[Found]:
+    """The runs in the folder for which every rule that was given holds, the newest first."""
+    return list(_holding(options, [one for one, _ in grouped(runs_in(options.folder))]))
+
+
+def _holding(options: Options, found: Sequence[Found]) -> Iterator[Found]:
     states = {
         "INVALID": options.invalid,
         "FAIL": options.invalid,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from drumfire.bench.cli import main
 from tests.support.command import here
 
 JOURNAL = '{"session": {}, "again": "drumfire ab"}\n'
@@ -144,3 +146,31 @@ def test_another_run_in_the_folder_of_a_session_is_none_of_its(session: Path) ->
     assert f"kept {session}: it holds" in here("history", "prune", session, "--keep", 2, "--yes").stderr
     assert pruned(session).stderr == ""
     assert not session.exists()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("rule", [["--unfinished"], ["--keep", "1"]])
+def test_what_has_changed_while_a_person_was_asked_is_kept(
+    rule: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for hour, place in enumerate(("old", "mine", "newest")):
+        run(tmp_path / place, hour)
+    finished = (tmp_path / "mine" / "result.json").rename(tmp_path / "result.json")
+    (tmp_path / "mine" / "settings.json").write_text('{"requested": {}, "effective": {}}')
+    os.utime(tmp_path / "mine" / "settings.json", (0, 0))
+
+    def answer(_: str) -> str:
+        finished.rename(tmp_path / "mine" / "result.json")
+        return "y"
+
+    monkeypatch.setattr("builtins.input", answer)
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr("sys.stdout", Terminal())
+    assert main(["history", "prune", str(tmp_path), *rule]) == 0
+    assert f"kept {tmp_path / 'mine'}: it has changed since the question" in capfd.readouterr().err
+    assert (tmp_path / "mine" / "result.json").exists()
+    assert (tmp_path / "old").exists() == (rule == ["--unfinished"])
