@@ -23,6 +23,7 @@ from drumfire.loadgen.directory import (
     COLUMNS,
     ENVIRONMENT,
     HISTOGRAMS,
+    LAYOUT,
     PAGE,
     REPORT,
     RESULT,
@@ -30,6 +31,8 @@ from drumfire.loadgen.directory import (
     SETTINGS,
     UNFINISHED,
 )
+from drumfire.loadgen.errors import UserError
+from drumfire.loadgen.files import parse_json, read_bytes
 
 ROWS = (COLUMNS, series.FOLDER, logs.DETAIL, logs.ACCURACY, trace.TRACE)
 """The parts of a run that have a row for each sample."""
@@ -41,8 +44,8 @@ _PARTS = {f"{name}.partial": name for name in ALL}
 """The part by the name that its file has while it is written."""
 _SESSION = (SESSION, *(f"{name}{end}" for name in (AB, SWEEP, PAGE) for end in ("", ".partial")))
 """The files that a session has beside its runs."""
-_SUFFIXES = (".npy", ".json", ".hgrm", ".hlog", ".partial")
-"""The ends of the names of files in a run's own folders."""
+_FOLDERS = {COLUMNS: LAYOUT, series.FOLDER: series.LIST, HISTOGRAMS: ""}
+"""A run's own folders; each with the file that says what else is there, if any."""
 
 
 class KeptError(Exception):
@@ -90,8 +93,10 @@ def _of_run(folder: Path, wanted: Sequence[str]) -> tuple[list[Path], list[Path]
         if not any(is_kind(mode) for is_kind in (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK)):
             raise KeptError(f"{name} is neither a file nor a folder, and no run writes that: move it first")
         if stat.S_ISDIR(mode):
+            if owned[name] not in _FOLDERS:
+                raise KeptError(f"its {name} is a folder, which no run writes: move that first")
             folders.append(path)
-            files += _within(path)
+            files += _within(path, owned[name])
         else:
             files.append(path)
     return files, folders
@@ -141,13 +146,30 @@ def _of_several(
     return files, folders
 
 
-def _within(folder: Path) -> list[Path]:
+def _within(folder: Path, part: str) -> list[Path]:
     """The files in one of a run's own folders."""
     files = list(folder.iterdir())
+    names = _declared(folder, part)
     for path in files:
-        if stat.S_ISDIR(path.lstat().st_mode) or path.suffix not in _SUFFIXES:
+        name = path.name.removesuffix(".partial")
+        stem = name.removesuffix(".npy").removesuffix(".offsets")
+        if part == HISTOGRAMS:
+            is_own = name.endswith((".hgrm", ".hlog"))
+        else:
+            is_own = name == _FOLDERS[part] or (name.endswith(".npy") and (names is None or stem in names))
+        if not is_own or stat.S_ISDIR(path.lstat().st_mode):
             raise KeptError(f"it holds {folder.name}/{path.name}, which no run writes: move that first")
     return files
+
+
+def _declared(folder: Path, part: str) -> Collection[str] | None:
+    """The columns or series that a run's own folder has by its list; None without one."""
+    try:
+        listed = parse_json(read_bytes(folder / _FOLDERS[part]))
+        names: Collection[str] = (listed["columns"] if part == COLUMNS else listed).keys()
+    except (UserError, ValueError, TypeError, LookupError, AttributeError):
+        return None
+    return names
 
 
 def _remove_empty(folder: Path, root: Path) -> None:

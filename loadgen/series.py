@@ -20,7 +20,7 @@ from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.files import read_array, read_json
 
 FOLDER = "series"
-_LIST = "series.json"
+LIST = "series.json"
 _DESCRIBED = {
     "type": "object",
     "additionalProperties": {
@@ -79,7 +79,7 @@ def save(series: Sequence[Series], folder: Path) -> None:
     for one in series:
         np.save(folder / f"{one.name}.npy", one.points)
     described = {one.name: {"unit": one.unit, "source": one.source} for one in series}
-    (folder / _LIST).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    (folder / LIST).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
 def load(folder: Path) -> dict[str, Series]:
@@ -87,7 +87,7 @@ def load(folder: Path) -> dict[str, Series]:
 
     Raises ``UserError`` for what cannot be read or is no series.
     """
-    path = folder / FOLDER / _LIST
+    path = folder / FOLDER / LIST
     if not path.exists():
         return {}
     found = {}

@@ -408,7 +408,20 @@ def test_no_run_that_goes_on_is_removed(shelf: Path, claim: Any) -> None:
     assert {path.name for path in (shelf / "one").iterdir()} >= LARGE
 
 
-@pytest.mark.parametrize("place", ["mine.txt", "columns/mine.csv", "columns/more/x.npy", "deeper/x"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "mine.txt",
+        "columns/mine.csv",
+        "columns/mine.npy",
+        "columns/mine.json",
+        "columns/more/x.npy",
+        "deeper/x",
+        "histograms/mine.npy",
+        "mlperf_log_trace.json/mine.json",
+        "columns.partial/mine.json",
+    ],
+)
 @pytest.mark.parametrize("rule", [[], ["--keep-results"]])
 def test_a_folder_with_anything_else_stays_whole(place: str, rule: list[str], shelf: Path) -> None:
     mine = shelf / "one" / place
