@@ -13,7 +13,7 @@ from drumfire.bench.report.blocks import Values, percentile, shown
 from drumfire.bench.report.figures import round_down, round_up
 
 _ABOUT = 6
-"""Named places on an axis."""
+"""The number of named places on an axis, about."""
 _APART = 20
 """Pixels between named places of a logarithmic axis; where they would be nearer, only powers of ten are named."""
 _PERCENTILES = (0.0, math.log10(2), 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)
@@ -45,7 +45,7 @@ class Axis:
 
 
 def linear(low: float, high: float, begin: float, end: float, unit: str) -> Axis:
-    """Ends at round numbers, unless it is of time (``s``)."""
+    """An axis that ends at round numbers, unless it is of time (``s``)."""
     step = round_up((high - low) / _ABOUT) or 1.0
     if unit != "s":
         low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
@@ -62,7 +62,7 @@ def linear(low: float, high: float, begin: float, end: float, unit: str) -> Axis
 
 
 def logarithmic(low: float, high: float, begin: float, end: float, unit: str) -> Axis:
-    """Ends at 1, 2 or 5 of a decade.  ``low``: above 0."""
+    """An axis that ends at 1, 2 or 5 times a power of ten.  ``low`` must be above 0."""
     low, high = round_down(low), round_up(high)
     high = high if high > low else low * 10
     decades = range(math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9) + 1)

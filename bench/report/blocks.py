@@ -30,7 +30,7 @@ class Dash(enum.IntEnum):
 
 
 class Axis(enum.StrEnum):
-    """What the x axis of lines is."""
+    """The quantity of a chart's x axis."""
 
     TIME = "time"
     """Seconds."""
@@ -40,7 +40,7 @@ class Axis(enum.StrEnum):
     """1/s."""
 
     def place(self, x: float) -> str:
-        """A place on the axis, for people."""
+        """A place on the axis as text."""
         if self is Axis.PERCENTILE:
             return percentile(x)
         return shown(x, "1/s") if self is Axis.RATE else f"{figures.digits(x)} s"
@@ -54,13 +54,13 @@ class Line:
     x: Values
     y: Values
     colour: int = 0
-    """A place among the colours of a form."""
+    """An index into a form's colours."""
     dash: Dash = Dash.SOLID
     exact: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """Of percentiles: those that the run's result has, ns, by name."""
+    """Percentiles that the run's result has, ns, by name."""
 
     def at(self, share: float) -> str:
-        """Of percentiles, that of ``share``: as the result has it, else about; ``-`` where the line has ended."""
+        """The percentile of ``share``: as the result has it, else about; ``-`` where the line has ended."""
         place = -math.log10(1 - share)
         if not self.x.size or place > float(self.x[-1]) + 1e-9:
             return "-"
@@ -96,11 +96,11 @@ class Chart:
     """Unique within a report: letters, digits and dashes."""
     title: str
     finding: str
-    """What is to be seen in it, as a sentence: for readers who do not see it."""
+    """What the drawing shows, as a sentence, for readers who do not see it."""
     defined: str
-    """What it shows, in one line."""
+    """What is drawn, in one line."""
     unit: str
-    """Of y: see ``shown``."""
+    """The unit of y: see ``shown``."""
     axis: Axis = Axis.TIME
     lines: Sequence[Line] = ()
     heat: Heat | None = None
@@ -186,7 +186,7 @@ def shown(value: float, unit: str) -> str:
 
 
 def percentile(x: float) -> str:
-    """``p99`` for a place on the axis of percentiles."""
+    """The name of a place on the axis of percentiles, such as ``p99``."""
     return f"p{100 * (1 - 10.0**-x):.{math.ceil(x) + 1}g}"
 
 

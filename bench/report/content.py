@@ -34,9 +34,7 @@ _KEY = (
 _WHAT = ("started", "system", "weights", "NOTE", "scenario", "warm-up", "workers", "hosts")
 _MACHINE = ("machine", "GPU", "software", "revision")
 _ONE_RUN_ONLY = ("processes", "batch_sizes", "queue_ns", "service_ns", "server", "sizes", "description")
-"""Keys of a result's ``system`` that are outcomes, so that they differ always."""
-
-
+"""Keys of a result's ``system`` that are outcomes, so that they always differ."""
 _SECONDS = re.compile(r"([0-9-]{10})T([0-9:]{8})(?:\.[0-9]+)?(?:\+00:00|Z)")
 """A time in UTC."""
 Judgements = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -44,8 +42,8 @@ Judgements = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
-class _Told:
-    """A run with what is known of it."""
+class _Reported:
+    """A run, what its report says, and how its lines are drawn."""
 
     label: str
     run: SavedRun
@@ -58,17 +56,17 @@ class _Told:
         return unfinished.document(self.run) if self.run.unfinished else self.run.result
 
     @cached_property
-    def said(self) -> list[Row]:
-        """The rows of its report."""
-        told = rows.unfinished(self.document) if self.run.unfinished else rows.report(self.document)
-        return [row for section in told for row in section if row.label != "page"]  # it may be this one
+    def report_rows(self) -> list[Row]:
+        """The rows of the run's report."""
+        sections = rows.unfinished(self.document) if self.run.unfinished else rows.report(self.document)
+        return [row for section in sections for row in section if row.label != "page"]  # it may be this one
 
     @cached_property
     def verdict(self) -> list[Row]:
         if self.run.unfinished:
             reasons = [Row("", [text], Style.REASON) for text in unfinished.why(self.run)]
             return [Row("Result is", ["unfinished"], Style.UNFINISHED), *reasons]
-        return [row for row in self.said if row.style in _VERDICT]
+        return [row for row in self.report_rows if row.style in _VERDICT]
 
     @cached_property
     def labelled(self) -> dict[str, str]:
@@ -77,7 +75,7 @@ class _Told:
         if self.document.get("started"):
             found["started"] = [_SECONDS.sub(r"\1 \2 UTC", str(self.document["started"]))]
         label = ""
-        for row in self.said:
+        for row in self.report_rows:
             if row.style not in _VERDICT:
                 of_tool = row.cells[0].startswith(f"{self.document.get('tool')}: ")
                 label = row.label or ("tool" if of_tool else label)
@@ -127,28 +125,34 @@ def report(
     """
     slices = max(math.floor(timeline.MOST_SLICES / math.sqrt(len(runs))), 1)
     looks = _looks(len(runs), compared)
-    told = [_Told(label, run, slices, *look) for label, run, look in zip(labels(runs), runs, looks, strict=True)]
-    tracks = [one.track for one in told if isinstance(one.track, Track)]
-    series = [(one.label, one.series) for one in told if not isinstance(one.series, str)]
-    documents = [(one.label, one.document) for one in told]
+    reported = [
+        _Reported(label, run, slices, *look) for label, run, look in zip(labels(runs), runs, looks, strict=True)
+    ]
+    tracks = [one.track for one in reported if isinstance(one.track, Track)]
+    series = [(one.label, one.series) for one in reported if not isinstance(one.series, str)]
+    documents = [(one.label, one.document) for one in reported]
     if judged is None:
-        judged = {one.label: one.document.get("expectations") or () for one in told}
+        judged = {one.label: one.document.get("expectations") or () for one in reported}
     sections: list[tuple[str, str, Iterable[Block]]] = [
         ("comparison", "Comparison", (block for one in compared for block in comparisons.blocks(one))),
-        ("verdict", "Verdict", _verdict(told, judged)),
-        ("what", "What ran", _table(told, _WHAT)),
-        ("percentiles", "Percentiles", [*_intervals(told), *plots.percentiles(tracks)]),
+        ("verdict", "Verdict", _verdict(reported, judged)),
+        ("what", "What ran", _table(reported, _WHAT)),
+        ("percentiles", "Percentiles", [*_intervals(reported), *plots.percentiles(tracks)]),
         ("heat", "Latency over time", plots.heat(tracks)),
         ("time", "Over time", plots.over_time(tracks)),
         ("series", "Readings", plots.series(series)),
         ("batches", "Batches and parts", [*plots.batches(documents), *plots.shares(tracks, documents)]),
-        ("accuracy", "Accuracy", _accuracy(told)),
-        ("machine", "Machine and versions", _differences(told) if len(told) > 1 else _table(told, _MACHINE)),
+        ("accuracy", "Accuracy", _accuracy(reported)),
+        (
+            "machine",
+            "Machine and versions",
+            _differences(reported) if len(reported) > 1 else _table(reported, _MACHINE),
+        ),
         ("expectations", "Expectations", _expectations(judged)),
-        ("repeat", "To repeat it", _repeat(told)),
-        ("figures", "All figures", _table(told, None, folded=True)),
+        ("repeat", "To repeat it", _repeat(reported)),
+        ("figures", "All figures", _table(reported, None, folded=True)),
     ]
-    return Report(_title(told), [Section(name, title, list(blocks)) for name, title, blocks in _filled(sections)])
+    return Report(_title(reported), [Section(name, title, list(blocks)) for name, title, blocks in _filled(sections)])
 
 
 def _looks(runs: int, compared: Sequence[Comparison]) -> Iterator[tuple[int, Dash]]:
@@ -161,7 +165,7 @@ def _looks(runs: int, compared: Sequence[Comparison]) -> Iterator[tuple[int, Das
 
 
 def labels(runs: Sequence[SavedRun]) -> list[str]:
-    """A short name of each: its folder's, with as many of the folders above as make it unique."""
+    """A short name of each run: its folder's, with as many of the folders above as make it unique."""
     parts = [run.folder.parts for run in runs]
     for depth in range(1, max(map(len, parts)) + 1):
         found = ["/".join(one[-depth:]) for one in parts]
@@ -176,28 +180,29 @@ def _filled(sections: Iterable[tuple[str, str, Iterable[Block]]]) -> Iterator[tu
             yield name, title, found
 
 
-def _title(told: Sequence[_Told]) -> str:
-    if len(told) > 1:
-        return f"{len(told)} runs: {', '.join(one.label for one in told[:3])}{', …' if len(told) > 3 else ''}"
-    document = told[0].document
-    what = [document.get("sut_name") or told[0].label, document.get("scenario", "")]
-    return f"{' '.join(filter(None, what))}: {told[0].verdict[0].cells[0]}"
+def _title(runs: Sequence[_Reported]) -> str:
+    if len(runs) > 1:
+        names = ", ".join(one.label for one in runs[:3])
+        return f"{len(runs)} runs: {names}{', …' if len(runs) > 3 else ''}"
+    document = runs[0].document
+    what = [document.get("sut_name") or runs[0].label, document.get("scenario", "")]
+    return f"{' '.join(filter(None, what))}: {runs[0].verdict[0].cells[0]}"
 
 
-def _verdict(told: Sequence[_Told], judged: Judgements) -> Iterator[Block]:
-    for one in told:
+def _verdict(runs: Sequence[_Reported], judged: Judgements) -> Iterator[Block]:
+    for one in runs:
         first, *others = one.verdict
-        name = "" if len(told) == 1 else f"{one.label}: "
+        name = "" if len(runs) == 1 else f"{one.label}: "
         yield Text(f"{name}Result is {' '.join(first.cells)}", first.style)
         for row in others:
             yield Text(" ".join(row.cells), row.style)
         yield from _over_time(one)
-    yield from _unmet(judged, several=len(told) > 1)
-    yield from _table(told, _KEY)
+    yield from _unmet(judged, several=len(runs) > 1)
+    yield from _table(runs, _KEY)
 
 
-def _over_time(one: _Told) -> Iterator[Text]:
-    """What only the course of a run tells."""
+def _over_time(one: _Reported) -> Iterator[Text]:
+    """Remarks that only the course of a run over time gives."""
     if isinstance(one.track, str):
         by_design = one.document.get("mode") == Mode.AccuracyOnly.name
         yield Text(one.track[:1].upper() + one.track[1:], Style.FIGURES if by_design else Style.WARNING)
@@ -217,15 +222,15 @@ def _over_time(one: _Told) -> Iterator[Text]:
         yield Text(one.series[:1].upper() + one.series[1:], Style.WARNING)
 
 
-def _intervals(told: Sequence[_Told]) -> Iterator[Table]:
+def _intervals(runs: Sequence[_Reported]) -> Iterator[Table]:
     """The exact figures, each with what a longer run of the same might give."""
-    subjects = [one.subject for one in told if one.document.get("latency_ns")]
+    subjects = [one.subject for one in runs if one.document.get("latency_ns")]
     lines = []
     for figure in SHOWN:
         if any(one.value(figure) is not None for one in subjects):
             lines.append([figure, *(_about(one, figure) for one in subjects)])
     if lines:
-        head = ["", *(one.name for one in subjects)] if len(told) > 1 else []
+        head = ["", *(one.name for one in subjects)] if len(runs) > 1 else []
         yield Table("Exact figures, and about the 95 % interval of each", head, lines)
 
 
@@ -240,7 +245,7 @@ def _about(run: Subject, figure: str) -> str:
 
 
 def _unmet(judged: Judgements, *, several: bool) -> Iterator[Text]:
-    """The expectations that are not met, or that all are."""
+    """The expectations that are not met, or a line that all are."""
     every = [(f"{name}: " if several else "", one) for name, of_name in judged.items() for one in of_name]
     unmet = [(name, one) for name, one in every if one["verdict"] != "met"]
     if every and not unmet:
@@ -258,36 +263,36 @@ def _expectations(judged: Judgements) -> Iterator[Block]:
             yield from (Text(doubt, Style.WARNING) for doubt in expectations.doubts(of_name))
 
 
-def _table(told: Sequence[_Told], wanted: Sequence[str] | None, *, folded: bool = False) -> Iterator[Table]:
+def _table(runs: Sequence[_Reported], wanted: Sequence[str] | None, *, folded: bool = False) -> Iterator[Table]:
     """Rows of the runs' reports by label, a column a run; all of them without ``wanted``."""
-    found = [one.labelled for one in told]
+    found = [one.labelled for one in runs]
     every = list(dict.fromkeys(label for one in found for label in one))
     order = every if wanted is None else [label for label in wanted if label in every]
     if order:
         lines = [[label, *(one.get(label, "") for one in found)] for label in order]
         yield Table(
-            "Figures" if folded else "", ["", *(one.label for one in told)] if len(told) > 1 else [], lines, folded,
+            "Figures" if folded else "", ["", *(one.label for one in runs)] if len(runs) > 1 else [], lines, folded,
             {label: DEFINED[label] for label in order if label in DEFINED},
         )  # fmt: skip
 
 
-def _accuracy(told: Sequence[_Told]) -> Iterator[Table]:
-    yield from _table(told, ("accuracy",))
-    for one in told:
+def _accuracy(runs: Sequence[_Reported]) -> Iterator[Table]:
+    yield from _table(runs, ("accuracy",))
+    for one in runs:
         lines = (one.document.get("accuracy") or {}).get("lines", ())
         if len(lines) > 1:  # else it is in the row above
             yield Table(
-                one.label if len(told) > 1 else "Lines", [], [[str(n), line] for n, line in enumerate(lines, 1)]
+                one.label if len(runs) > 1 else "Lines", [], [[str(n), line] for n, line in enumerate(lines, 1)]
             )
 
 
-def _differences(told: Sequence[_Told]) -> Iterator[Block]:
-    """What of settings, machine and versions differs, and, folded, what does not."""
-    known = [_conditions(one) for one in told]
+def _differences(runs: Sequence[_Reported]) -> Iterator[Block]:
+    """Settings, machine and versions: those that differ, and, folded, those that do not."""
+    known = [_conditions(one) for one in runs]
     every = list(dict.fromkeys(name for one in known for name in one))
     table = [[name, *(one.get(name, "-") for one in known)] for name in every]
     differs = [line for line in table if len(set(line[1:])) > 1]
-    head = ["", *(one.label for one in told)]
+    head = ["", *(one.label for one in runs)]
     if differs:
         yield Table("What differs", head, differs)
     else:
@@ -295,8 +300,8 @@ def _differences(told: Sequence[_Told]) -> Iterator[Block]:
     yield Table("What is the same", ["", "all runs"], [line[:2] for line in table if line not in differs], folded=True)
 
 
-def _conditions(one: _Told) -> dict[str, str]:
-    """Under which conditions it was measured, by name."""
+def _conditions(one: _Reported) -> dict[str, str]:
+    """The conditions under which a run was measured, by name."""
     found: dict[str, Any] = {"tool": one.document.get("tool"), "seeds": one.document.get("seeds")}
     for name in ("scenario", "mode", "asked", "loop", "schedule", "warmup"):
         found[name] = one.document.get(name)
@@ -320,8 +325,8 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
         yield name, ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def _repeat(told: Sequence[_Told]) -> Iterator[Block]:
-    for one in told:
+def _repeat(runs: Sequence[_Reported]) -> Iterator[Block]:
+    for one in runs:
         texts = []
         command = one.document.get("command")
         if command:
@@ -331,12 +336,12 @@ def _repeat(told: Sequence[_Told]) -> Iterator[Block]:
         counts = [[name.lower(), f"{count:,}"] for name, count in _statuses(one.run)] if one.run.unfinished else []
         lines = [[name, one.labelled[name]] for name in ("seeds", "tool") if name in one.labelled]
         table = Table(
-            one.label if len(told) > 1 else "", [],
+            one.label if len(runs) > 1 else "", [],
             [*lines, *counts, ["folder", str(one.run.folder)]],
             defined={"seeds": DEFINED["seeds"]},
         )  # fmt: skip
         # Of several, each begins with its name, which is the table's title.
-        blocks: list[Block] = [table, *texts] if len(told) > 1 else [*texts, table]
+        blocks: list[Block] = [table, *texts] if len(runs) > 1 else [*texts, table]
         yield from blocks
 
 

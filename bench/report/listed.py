@@ -1,4 +1,4 @@
-"""The numbers of a chart as a table, for who does not see it and for forms without pictures."""
+"""The numbers of a chart as a table, for readers who do not see it and for forms without pictures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _COLUMNS = 8
 
 
 def listed(block: Chart | Bars) -> Table:
-    """At most some 20 rows: of a longer line, places at equal distances, and that where it is highest."""
+    """The chart as a table of about 20 rows: a longer line at equal distances, and where it is highest."""
     if isinstance(block, Bars):
         rows = [
             [category, *(shown(values[number], block.unit) for values in block.groups.values())]

@@ -35,12 +35,12 @@ def write(report: Report, path: Path) -> None:
 
 
 def of_run(folder: Path) -> dict[str, Write]:
-    """The part of a run's folder that is its own page, to be written when the columns are there."""
+    """What writes a run's own page into its folder, once the columns are there, by the file's name."""
     return {PAGE: lambda path: write(content.report([load(folder)]), path)}
 
 
 def page(report: Report) -> str:
-    """The whole page."""
+    """The report as a whole HTML page."""
     style, script = _asset("page.css"), _asset("page.js")
     hairs: list[dict[str, Any]] = []
     sections = "".join(_section(section, hairs) for section in report.sections)
@@ -108,7 +108,7 @@ def _folded(table: Table, name: str) -> str:
 
 
 def _table(table: Table, name: str) -> str:
-    """``name``: for those who do not see it, of a table without a title."""
+    """The table.  ``name``: what screen readers call one without a title."""
     head = ""
     if table.head:
         head = f"<thead><tr>{''.join(_heads(table.head))}</tr></thead>"

@@ -17,13 +17,13 @@ from drumfire.loadgen.series import Series
 from drumfire.loadgen.settings import Scenario
 
 COLOURS = 6
-"""As many as can be told apart."""
+"""Colours that people can tell apart."""
 _POINTS = 200
-"""Of a line of percentiles."""
+"""Points of a line of percentiles."""
 _READINGS = 400
-"""Of a line of a series."""
+"""Points of a line of a series."""
 _FAR = 30
-"""A bound so many times above the highest value is not drawn: it would press the lines to the ground."""
+"""A bound that is more than this many times the highest value is not drawn: it would flatten the lines."""
 _MOST_BARS = 40
 _STEADY = 0.1
 
@@ -39,11 +39,11 @@ class Track:
     dash: Dash = Dash.SOLID
 
     def drawn(self, x: Values, y: Values) -> Line:
-        """A line of it."""
+        """A line in the run's colour and dashes."""
         return Line(self.label, x, y, self.colour, self.dash)
 
     def exact(self, name: str) -> Mapping[str, float]:
-        """The percentiles of the ``latency`` or ``lateness`` that the result has, ns; of queries, as they are drawn."""
+        """Percentiles of ``latency`` or ``lateness`` that the result has, ns, by name; of queries, as the lines are."""
         result = {} if self.run.unfinished else self.run.result
         found = result.get(f"query_{name}_ns") or result.get(f"{name}_ns") or {}
         return {figure: float(value) for figure, value in found.items() if figure[0] == "p"}
@@ -117,8 +117,8 @@ _TIME = (
 )  # fmt: skip
 _PERCENTILES = _Plot(
     "percentiles", "Latency by percentile",
-    "The time that so many of 100 queries do not exceed; each step to the right leaves out nine of ten that are left. "
-    "The line is within 0.4 %, and ends where fewer than 10 queries are above it.", "ns",
+    "The time that a percentage of the queries does not exceed; each step to the right leaves out nine of ten of the "
+    "others. The line is within 0.4 %, and ends where fewer than 10 queries are above it.", "ns",
     (), logarithmic=True,
 )  # fmt: skip
 _NAMES = {"late": "until the issue", "waiting": "until sent", "network": "network"}
@@ -194,8 +194,8 @@ def heat(tracks: Sequence[Track]) -> Iterator[Chart]:
             f"heat-{number + 1}",
             "Latency over time" + ("" if len(tracks) == 1 else f": {track.label}"),
             f"most queries take from {where[0]} to {where[1]}; all take from {duration(low)} to {duration(high)}",
-            "Each cell counts the queries due in a slice of the run that took so long; stronger is more, by the square "
-            "root.",
+            "Each cell counts the queries that were due in a slice of the run and took that long; the stronger, the "
+            "more, by the square root.",
             "ns", heat=Heat(counts, track.line.step_s * counts.shape[0], low, high), logarithmic=True, right=right,
         )  # fmt: skip
 
@@ -272,7 +272,7 @@ def shares(tracks: Sequence[Track], documents: Sequence[tuple[str, Mapping[str, 
 
 
 def _of(label: str, every: Mapping[str, Any]) -> str:
-    """Whose a finding is, where there are several runs."""
+    """The name of the run before a finding, where there are several runs."""
     return f"{label}: " if len(every) > 1 else ""
 
 
@@ -335,7 +335,7 @@ def _target(tracks: Sequence[Track], top: float) -> Mark | None:
 
 
 def _worst(track: Track) -> Mark | None:
-    """Where the generator was put aside the longest."""
+    """Where the generator was preempted the longest."""
     highest = track.line.late_highest
     if not np.isfinite(highest).any() or not (most := float(np.nanmax(highest))) >= 1_000_000:
         return None
@@ -376,7 +376,7 @@ def _numbered(number: int, name: str, x: Values, y: Values) -> Line:
 
 
 def _groups(lines: Sequence[Line]) -> Iterator[list[Line]]:
-    """Those that go into one chart: no two look alike."""
+    """The lines by chart: no two lines of a chart look alike."""
     group: list[Line] = []
     for line in lines:
         if any((line.colour, line.dash) == (one.colour, one.dash) for one in group):

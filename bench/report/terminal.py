@@ -1,6 +1,6 @@
-"""Shows rows on a terminal, and as plain text.  Knows nothing of what they say.
+"""Shows rows on a terminal, and as plain text.  Knows nothing of what the rows say.
 
-What they say may come from elsewhere, such as a server: no control character of theirs is written.
+Their texts may come from elsewhere, such as a server: control characters in them are not written.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _closing(sections: Iterable[Section], console: Console, room: int) -> Sectio
 
 
 def _height(row: Row, console: Console) -> int:
-    """Lines that it takes on the screen, which breaks those that are too long."""
+    """The number of lines that a row takes on the screen, which breaks those that are too long."""
     return sum(max(-(-cell_len(line) // console.width), 1) for line in _text(row, console).plain.split("\n"))
 
 

@@ -44,7 +44,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~!])")
 
 
 def text(report: Report) -> str:
-    """Plain text, each line of at most 80 columns where no word is longer."""
+    """The report as plain text, in lines of at most 80 columns where no word is longer."""
     parts = [_underlined(report.title, "=")]
     for section in report.sections:
         parts.append(_underlined(section.title, "-"))
@@ -55,7 +55,7 @@ def text(report: Report) -> str:
 
 
 def markdown(report: Report) -> str:
-    """As above, with headings, lists and tables in the form that GitHub and GitLab show."""
+    """The report as Markdown, with the headings, lists, tables and folds that GitHub and GitLab show."""
     parts = [f"# {_safe(report.title)}"]
     for section in report.sections:
         parts.append(f"## {_safe(section.title)}")
@@ -68,7 +68,7 @@ def markdown(report: Report) -> str:
 
 
 def _joined(section: Section, form: Callable[[Block, str], Iterator[str]]) -> Iterator[str]:
-    """Its blocks; sentences that follow each other stay together."""
+    """The section's blocks; sentences that follow each other stay together."""
     for _, blocks in groupby(section.blocks, lambda block: isinstance(block, Text) or id(block)):
         yield "\n".join(line for block in blocks for line in form(block, section.title))
 
@@ -131,7 +131,7 @@ def _marked_table(table: Table) -> Iterator[str]:
 
 
 def _safe(line: str) -> str:
-    """Without any sign that Markdown would take as its own."""
+    """The line with what Markdown would take as its own signs escaped."""
     return _SPECIAL.sub(r"\\\1", printable(line))
 
 
@@ -174,7 +174,7 @@ def _padded(line: str, width: int) -> str:
 
 
 def _hung(head: str, line: str) -> Iterator[str]:
-    """With a hanging indent."""
+    """The line with a hanging indent."""
     head = printable(head)
     for number, part in enumerate(wrapped(printable(line), max(_WIDTH - cell_len(head), 30)) or [""]):
         yield (head if number == 0 else " " * cell_len(head)) + part

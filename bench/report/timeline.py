@@ -28,7 +28,7 @@ _FEWEST, _ROWS_OF_FEWEST = 10, 5
 """A short run has this many slices where each has so many rows: its p50 at least says something."""
 _CHUNK = 65_536
 _SHIFT = 15
-"""The bits of a float32 without so many of the lowest: 256 bins an octave."""
+"""The lowest bits of a float32 that a bin leaves out: 256 bins an octave."""
 _OCTAVE = 1 << (23 - _SHIFT)
 _OCTAVES = 43
 """From 1 ns to 2.4 h."""
@@ -141,7 +141,7 @@ class _Table:
 
 
 def of(run: SavedRun, most: int = MOST_SLICES) -> Timeline | None:
-    """A run over time in at most that many slices; None where it has no performance phase.
+    """Return a run over time, in at most ``most`` slices; None where it has no performance phase.
 
     Raises ``UserError`` where columns are lacking or damaged.
     """
