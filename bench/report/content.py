@@ -125,34 +125,28 @@ def report(
     """
     slices = max(math.floor(timeline.MOST_SLICES / math.sqrt(len(runs))), 1)
     looks = _looks(len(runs), compared)
-    reported = [
-        _Reported(label, run, slices, *look) for label, run, look in zip(labels(runs), runs, looks, strict=True)
-    ]
-    tracks = [one.track for one in reported if isinstance(one.track, Track)]
-    series = [(one.label, one.series) for one in reported if not isinstance(one.series, str)]
-    documents = [(one.label, one.document) for one in reported]
+    each = [_Reported(label, run, slices, *look) for label, run, look in zip(labels(runs), runs, looks, strict=True)]
+    tracks = [one.track for one in each if isinstance(one.track, Track)]
+    series = [(one.label, one.series) for one in each if not isinstance(one.series, str)]
+    documents = [(one.label, one.document) for one in each]
     if judged is None:
-        judged = {one.label: one.document.get("expectations") or () for one in reported}
+        judged = {one.label: one.document.get("expectations") or () for one in each}
     sections: list[tuple[str, str, Iterable[Block]]] = [
         ("comparison", "Comparison", (block for one in compared for block in comparisons.blocks(one))),
-        ("verdict", "Verdict", _verdict(reported, judged)),
-        ("what", "What ran", _table(reported, _WHAT)),
-        ("percentiles", "Percentiles", [*_intervals(reported), *plots.percentiles(tracks)]),
+        ("verdict", "Verdict", _verdict(each, judged)),
+        ("what", "What ran", _table(each, _WHAT)),
+        ("percentiles", "Percentiles", [*_intervals(each), *plots.percentiles(tracks)]),
         ("heat", "Latency over time", plots.heat(tracks)),
         ("time", "Over time", plots.over_time(tracks)),
         ("series", "Readings", plots.series(series)),
         ("batches", "Batches and parts", [*plots.batches(documents), *plots.shares(tracks, documents)]),
-        ("accuracy", "Accuracy", _accuracy(reported)),
-        (
-            "machine",
-            "Machine and versions",
-            _differences(reported) if len(reported) > 1 else _table(reported, _MACHINE),
-        ),
+        ("accuracy", "Accuracy", _accuracy(each)),
+        ("machine", "Machine and versions", _differences(each) if len(each) > 1 else _table(each, _MACHINE)),
         ("expectations", "Expectations", _expectations(judged)),
-        ("repeat", "To repeat it", _repeat(reported)),
-        ("figures", "All figures", _table(reported, None, folded=True)),
+        ("repeat", "To repeat it", _repeat(each)),
+        ("figures", "All figures", _table(each, None, folded=True)),
     ]
-    return Report(_title(reported), [Section(name, title, list(blocks)) for name, title, blocks in _filled(sections)])
+    return Report(_title(each), [Section(name, title, list(blocks)) for name, title, blocks in _filled(sections)])
 
 
 def _looks(runs: int, compared: Sequence[Comparison]) -> Iterator[tuple[int, Dash]]:

@@ -180,25 +180,14 @@ def of(run: SavedRun, most: int = MOST_SLICES) -> Timeline | None:
         answered=of_slice["answered"] / step_s,
         in_flight=np.full(slices, np.nan) if offline else in_flight,
         means=_means(found),
-        **{name: getattr(found, name) for name in (*_Lines.LINES, "heat", "latency", "from_send", "lateness")},
+        **{
+            name: getattr(found, name) for name in (*_Lines.__annotations__, "heat", "latency", "from_send", "lateness")
+        },
     )
 
 
 class _Lines:
     """What is filled slice by slice."""
-
-    LINES = (
-        "errors", "p50", "p99", "highest", "late_p50", "late_p99", "late_highest", "batch", "queue", "compute",
-    )  # fmt: skip
-
-    def __init__(self, slices: int) -> None:
-        for name in self.LINES:
-            setattr(self, name, np.full(slices, np.nan))
-        self.errors[:] = 0
-        self.heat = np.zeros((slices, _ROW_STARTS.size), np.int64)
-        self.latency, self.from_send, self.lateness = Tally(), Tally(), Tally()
-        self.sums = {"late": 0.0, "queue": 0.0, "compute": 0.0}
-        self.rows = 0
 
     errors: Values
     p50: Values
@@ -210,6 +199,15 @@ class _Lines:
     batch: Values
     queue: Values
     compute: Values
+
+    def __init__(self, slices: int) -> None:
+        for name in _Lines.__annotations__:
+            setattr(self, name, np.full(slices, np.nan))
+        self.errors[:] = 0
+        self.heat = np.zeros((slices, _ROW_STARTS.size), np.int64)
+        self.latency, self.from_send, self.lateness = Tally(), Tally(), Tally()
+        self.sums = {"late": 0.0, "queue": 0.0, "compute": 0.0}
+        self.rows = 0
 
 
 class _Counts:
