@@ -5,6 +5,7 @@ What was interrupted or killed resumes from it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -82,6 +83,23 @@ def resuming(words: Sequence[str], output: Path | None, folder: Path) -> str:
     at = words.index("--") if "--" in words else len(words)
     option = ["--output", str(folder)] if output is None else []
     return shlex.join(["drumfire", *words[:at], *option, *words[at:]])
+
+
+def resuming_where_it_is(again: str, folder: Path) -> str:
+    """The command ``again`` with ``folder`` as its --output: that of a folder that was moved would begin a new one."""
+    words = shlex.split(again)
+    options = words[: words.index("--")] if "--" in words else words
+    for at, word in enumerate(options):
+        name, equals, value = word.partition("=")
+        if len(name) > len("--") and "--output".startswith(name):  # an abbreviation too
+            here = at if equals else at + 1
+            value = value if equals else "".join(words[here : here + 1])
+            with contextlib.suppress(OSError):
+                if os.path.samefile(value, folder):
+                    return again
+            words[here : here + 1] = [f"{name}={folder}" if equals else str(folder)]
+            return shlex.join(words)
+    return again
 
 
 class Journal:

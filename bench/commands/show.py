@@ -14,6 +14,7 @@ import numpy as np
 
 from drumfire.bench import statuses
 from drumfire.bench.history import find
+from drumfire.bench.journal import resuming_where_it_is
 from drumfire.bench.options.parser import Command
 from drumfire.bench.peak import journal
 from drumfire.bench.peak.journal import JOURNAL, Begun
@@ -56,7 +57,8 @@ def show(options: Options) -> int:
     if (begun := session.begun_in(folder)) is not None:
         why = f"It has {counted(len(begun.lines), 'run')} that ended: the command that began it resumes it."
         verdict = [Row("Session is", ["unfinished"], Style.UNFINISHED), Row("", [why], Style.REASON)]
-        terminal.put([verdict, [Row("to resume", [begun.again], Style.FOLDER)]])
+        again = resuming_where_it_is(begun.again, folder)
+        terminal.put([verdict, [Row("to resume", [again], Style.FOLDER)]])
         return statuses.UNDECIDED
     # A search may have nothing but its journal.
     saved = SavedRun(folder.absolute()) if (folder / JOURNAL).is_file() else load(folder)
@@ -105,7 +107,7 @@ def _unfinished(saved: SavedRun) -> Iterator[Section]:
     yield from rows.unfinished(known | unfinished.document(saved))
     rest = []
     if search is not None and search.again:
-        rest.append(Row("to resume", [search.again], Style.FOLDER))
+        rest.append(Row("to resume", [resuming_where_it_is(search.again, saved.folder)], Style.FOLDER))
     elif command := unfinished.document(saved).get("command"):
         rest.append(Row("command", [command], Style.FOLDER))
     if (status := saved.columns.get("status")) is not None:

@@ -12,7 +12,7 @@ from drumfire.bench.options.values import Declared
 from drumfire.loadgen.errors import UserError, nearest
 from drumfire.loadgen.options import flag
 
-_NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+"
+_NUMBER = r"(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _RANGE = re.compile(rf"({_NUMBER}):({_NUMBER}):(log|lin)([0-9]{{1,4}})")
 _AXIS = re.compile(r"([A-Za-z][\w-]*)\s*=\s*(.*)", re.S)
 MOST_POINTS = 1000

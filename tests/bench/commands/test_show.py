@@ -179,8 +179,9 @@ def test_a_run_under_way_says_so(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_search_says_how_to_resume_it(tmp_path: Path) -> None:
-    again = "drumfire run null digits --find-peak-performance --output x"
-    journal = Journal(tmp_path / "search.jsonl", {"system": "null digits cpu"}, again)
+    again = f"drumfire run null digits --find-peak-performance --output {tmp_path}"
+    begun = again.replace(str(tmp_path), "x")
+    journal = Journal(tmp_path / "search.jsonl", {"system": "null digits cpu"}, begun)
     journal.add(Probe(Ask(100.0, 1.0, 1, 0, "bracket", 1), Outcome(100, 0, 1.0, valid=False)))
     done = here("show", tmp_path)
     assert (done.returncode, done.stderr) == (4, "")

@@ -19,6 +19,7 @@ OPTIONS = declared(RunOptions, "onnxruntime")
         ("qps=100:800:lin8", "100 200 300 400 500 600 700 800"),
         ("qps=1001:1002:lin3", "1001 1001.5 1002"),
         ("qps=0.5:8:log5", "0.5 1 2 4 8"),
+        ("qps=.5e3,1E2, .25", ".25 1E2 .5e3"),
         ("max-batchsize=4,1, 2", "1 2 4"),
         ("max_queue_delay=0:2:lin3", "0 1 2"),
     ],
